@@ -1,0 +1,26 @@
+"""Errors for people: one line that names the file, key or line, and one that says what to do.
+
+Raise `StageError` where a run can't go on (exit code 1) and `ConfigError` where what was asked for can't be
+(exit code 2). The command line prints both without a traceback; `MAQUETTE_DEBUG=1` shows it.
+"""
+
+
+class MaquetteError(Exception):
+    """`message` names what is wrong and where; `hint` says what to do about it."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message if not hint else f"{message}\n  {hint}")
+        self.message = message
+        self.hint = hint
+
+
+class StageError(MaquetteError):
+    """A stage could not do its work: a missing, damaged or foreign file, a full disk, diverged training."""
+
+
+class ConfigError(MaquetteError):
+    """The settings are wrong: an unknown key, a value out of range, a combination that makes no sense."""
+
+    exit_code = 2

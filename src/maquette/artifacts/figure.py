@@ -1,0 +1,49 @@
+"""Figures in one style, written as PNG and SVG."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from maquette.artifacts.files import atomic_file
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+COLORS = ("#1f5fa8", "#d1495b", "#2e8b57", "#e09f3e", "#6b4c9a", "#4a4e69", "#00798c", "#b56576")
+
+_STYLE: dict[str, Any] = {
+    "axes.grid": True,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 11,
+    "axes.labelsize": 10,
+    "font.size": 10,
+    "grid.alpha": 0.25,
+    "legend.frameon": False,
+    "svg.hashsalt": "maquette",
+}
+
+
+def new_figure(rows: int = 1, columns: int = 1, *, width: float = 6.4, height: float = 4.0) -> tuple["Figure", Any]:
+    """A figure and its axes (as `plt.subplots`), `width` x `height` inches a panel, without touching pyplot's state."""
+    import matplotlib
+    from cycler import cycler
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context({**_STYLE, "axes.prop_cycle": cycler(color=COLORS)}):
+        figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+        FigureCanvasAgg(figure)
+        return figure, figure.subplots(rows, columns)
+
+
+def save_figure(figure: "Figure", path: Path | str) -> Path:
+    """Writes `path`.png (150 dpi) and `path`.svg atomically; returns the PNG's path."""
+    import matplotlib
+
+    path = Path(path)
+    with matplotlib.rc_context({"svg.hashsalt": "maquette"}):
+        for suffix, extra in ((".svg", {"metadata": {"Date": None}}), (".png", {"dpi": 150})):
+            with atomic_file(path.with_suffix(suffix)) as temporary:
+                figure.savefig(temporary, format=suffix[1:], **extra)  # type: ignore[arg-type]
+    return path.with_suffix(".png")

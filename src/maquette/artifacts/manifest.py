@@ -1,0 +1,136 @@
+"""An artifact is a folder with a `manifest.json`: what made it, from what, and the digest of every file in it.
+
+`build` is the one way to make an artifact: it finds a finished one with the same fingerprint and returns it,
+waits where another process is making it, and otherwise fills a temporary folder that takes its place at once.
+"""
+
+import dataclasses
+import datetime
+import json
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from maquette import __version__
+from maquette.artifacts.errors import ConfigError, StageError
+from maquette.artifacts.files import atomic_folder, digest, file_digest, locked, write_json
+
+FORMAT = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """What `manifest.json` says. `facts` is the artifact's own part (counts, vocabulary, shards ...)."""
+
+    kind: str
+    name: str
+    fingerprint: str
+    config: dict[str, Any]
+    inputs: dict[str, str]
+    files: dict[str, dict[str, Any]]
+    facts: dict[str, Any]
+    created: str = ""
+    maquette_version: str = __version__
+    format: int = FORMAT
+
+    @property
+    def digest(self) -> str:
+        """Digest of the content alone (file names and their bytes), not of how or when it was made."""
+        return digest({name: entry["sha256"] for name, entry in self.files.items()})
+
+
+def read_manifest(folder: Path | str) -> Manifest:
+    """Reads an artifact folder's manifest. Raises `StageError` where it is missing, damaged or too new."""
+    path = Path(folder) / "manifest.json"
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise StageError(f"{path} is missing.", "The folder is not an artifact of maquette, or was not finished.") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise StageError(f"{path} is damaged: {error}.", "Make the artifact again with force=true.") from None
+    if not isinstance(raw, dict) or int(raw.get("format", 0)) > FORMAT:
+        raise StageError(f"{path} has a format that this version does not know.", "Upgrade maquette-lm.")
+    known = {field.name for field in dataclasses.fields(Manifest)}
+    try:
+        manifest = Manifest(**{key: value for key, value in raw.items() if key in known})
+    except TypeError as error:
+        raise StageError(f"{path} is not complete: {error}.", "Make the artifact again with force=true.") from None
+    if manifest.maquette_version != __version__:
+        warnings.warn(
+            f"{folder} was made by maquette {manifest.maquette_version}; this is {__version__}.", stacklevel=2
+        )
+    return manifest
+
+
+def verify_files(folder: Path | str, manifest: Manifest | None = None) -> Manifest:
+    """Checks size and SHA-256 of every file of an artifact. Raises `StageError` naming the first that differs."""
+    folder = Path(folder)
+    manifest = manifest or read_manifest(folder)
+    for name, entry in manifest.files.items():
+        path = folder / name
+        if not path.is_file():
+            raise StageError(f"{path} is missing.", "Make the artifact again with force=true.")
+        if path.stat().st_size != entry["bytes"]:
+            raise StageError(
+                f"{path} has {path.stat().st_size:,} bytes where its manifest says {entry['bytes']:,}: it was cut or changed.",
+                "Restore the file, or make the artifact again with force=true.",
+            )
+        if file_digest(path) != entry["sha256"]:
+            raise StageError(
+                f"{path} does not match its checksum: a byte was changed.",
+                "Restore the file, or make the artifact again with force=true.",
+            )
+    return manifest
+
+
+def build(
+    kind: str,
+    root: Path | str,
+    *,
+    name: str | None,
+    label: str,
+    config: dict[str, Any],
+    inputs: dict[str, str],
+    make: Callable[[Path], dict[str, Any]],
+    force: bool = False,
+    say: Callable[[str], None] = print,
+) -> Path:
+    """Makes `root/kind/<name>`, or returns it where it already stands with the same fingerprint.
+
+    `name` defaults to `label` and the first eight digits of the fingerprint (the digest of `kind`, `config`,
+    `inputs`: name -> digest). `make(folder)` fills a temporary folder and returns the manifest's `facts`.
+    Raises `ConfigError` where a chosen name already holds something made from other settings.
+    """
+    fingerprint = digest({"kind": kind, "config": config, "inputs": inputs})
+    chosen = name or f"{label}-{fingerprint[:8]}"
+    folder = Path(root) / kind / chosen
+    with locked(folder):
+        if (folder / "manifest.json").exists() and not force:
+            found = read_manifest(folder)
+            if found.fingerprint == fingerprint:
+                say(f"{kind} {chosen}: nothing to do, already made")
+                return folder
+            raise ConfigError(
+                f"{folder} was made from other settings.",
+                f"Choose another name, or replace it with force=true. Differs: {_difference(found, config, inputs)}.",
+            )
+        with atomic_folder(folder) as temporary:
+            facts = make(temporary)
+            files = {
+                path.relative_to(temporary).as_posix(): {"bytes": path.stat().st_size, "sha256": file_digest(path)}
+                for path in sorted(temporary.rglob("*"))
+                if path.is_file()
+            }
+            manifest = Manifest(
+                kind, chosen, fingerprint, config, inputs, files, facts,
+                created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            )  # fmt: skip
+            write_json(temporary / "manifest.json", dataclasses.asdict(manifest))
+    return folder
+
+
+def _difference(found: Manifest, config: dict[str, Any], inputs: dict[str, str]) -> str:
+    old, new = {**found.config, **found.inputs}, {**config, **inputs}
+    keys = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
+    return ", ".join(f"{key} ({old.get(key)} there, {new.get(key)} here)" for key in keys[:3]) or "its format"

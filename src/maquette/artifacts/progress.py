@@ -1,0 +1,55 @@
+"""What a person sees while waiting: a bar with counts, speed and time left; plain lines where there is no terminal."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+console = Console(stderr=True, highlight=False)
+"""Progress and remarks go to standard error; standard output is for results."""
+
+
+def say(message: str) -> None:
+    """A remark to the person at the terminal."""
+    console.print(message, markup=False)
+
+
+@contextlib.contextmanager
+def progress(description: str, total: float | None, *, unit: str = "") -> Iterator[Callable[[float], None]]:
+    """Shows progress towards `total`; yields `advance(amount)`. Without a terminal it prints a line every ten seconds."""
+    if console.is_terminal:
+        columns = [
+            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), MofNCompleteColumn(),
+            TextColumn(unit), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+        ]  # fmt: skip
+        with Progress(*columns, console=console, transient=True) as bar:
+            task = bar.add_task(description, total=total)
+            yield lambda amount: bar.advance(task, amount)
+        return
+    start = last = time.monotonic()
+    done = 0.0
+
+    def advance(amount: float) -> None:
+        nonlocal done, last
+        done += amount
+        now = time.monotonic()
+        if now - last < 10:
+            return
+        last = now
+        share = f" of {total:,.0f} ({done / total:.0%})" if total else ""
+        left = f", {(now - start) * (total - done) / done:.0f} s left" if total and done else ""
+        print(f"{description}: {done:,.0f}{share} {unit}{left}", file=sys.stderr, flush=True)
+
+    yield advance

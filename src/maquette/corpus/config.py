@@ -1,0 +1,31 @@
+"""Settings of a corpus: where documents come from, what is dropped, how they are split."""
+
+from dataclasses import dataclass
+
+from maquette.artifacts.settings import setting
+
+
+@dataclass
+class SourceConfig:
+    kind: str = setting(
+        "installed", "where documents come from", choices=("installed", "jsonl", "parquet", "text", "huggingface")
+    )
+    path: str | None = setting(None, "folder or file with the documents; for huggingface the data set's name or folder")
+    text_field: str = setting("text", "field that holds the text")
+    domain_field: str | None = setting("domain", "field that holds the domain, where rows have one")
+    domain: str = setting("web", "domain of documents that name none")
+    subset: str | None = setting(None, "huggingface: the data set's configuration")
+    split: str = setting("train", "huggingface: the data set's split")
+    limit: int | None = setting(None, "read at most so many documents", minimum=1)
+
+
+@dataclass
+class CorpusConfig:
+    name: str | None = setting(None, "name of the artifact; by default the source and a digest")
+    near_duplicates: float = setting(
+        0.8, "paragraphs whose estimated Jaccard similarity is at least this are kept once; 1 keeps all", minimum=0.3, maximum=1
+    )
+    window: int = setting(24, "longest run of words that training text may repeat or share with held-out text", minimum=8)
+    validation: float = setting(0.03, "share of each domain held out for validation", minimum=0.0, maximum=0.4)
+    test: float = setting(0.03, "share of each domain held out for test", minimum=0.0, maximum=0.4)
+    minimum_characters: int = setting(80, "shorter documents are dropped", minimum=1)

@@ -1,0 +1,44 @@
+"""Settings of token shards, mixtures and batches."""
+
+from dataclasses import dataclass
+
+from maquette.artifacts.settings import setting
+
+
+@dataclass
+class ShardsConfig:
+    name: str | None = setting(None, "name of the artifact; by default the tokenizer's and a digest")
+    shard_tokens: int = setting(16_777_216, "tokens in one shard file", minimum=1024)
+    held_out_window: int = setting(
+        24, "held-out runs of so many tokens that also stand in training text are cut out; 0 keeps them", minimum=0
+    )
+    workers: int | None = setting(None, "processes that encode; by default the number of cores", minimum=1)
+
+
+@dataclass
+class PhaseConfig:
+    """A stretch of training with its own weights or context."""
+
+    start: float = setting(0.0, "share of the token budget after which the phase begins", minimum=0.0, maximum=1.0)
+    weights: dict[str, float] | None = setting(None, "weights of the domains in this phase; by default the mixture's")
+    context_multiple: int = setting(1, "the context is so many times longer in this phase", minimum=1)
+    rope_base: float | None = setting(None, "rotary base in this phase; by default the model's", minimum=1.0)
+
+
+@dataclass
+class MixtureConfig:
+    weights: dict[str, float] | None = setting(
+        None, "share of each domain in training; by default in proportion to its tokens"
+    )
+    phases: list[PhaseConfig] = setting(list, "stretches of training with other weights or a longer context")
+    block: int = setting(256, "each block of so many sequences holds the weights' share of each domain", minimum=1)
+
+
+@dataclass
+class DataConfig:
+    context: int = setting(256, "tokens in one sequence", minimum=8)
+    batch_tokens: int | None = setting(None, "tokens in one optimiser step; by default the recipe's", minimum=8)
+    micro_batch: int | None = setting(None, "sequences in one forward pass; by default what fits", minimum=1)
+    isolate_documents: bool = setting(False, "attention does not cross the borders of documents")
+    workers: int = setting(0, "processes that read batches", minimum=0)
+    validation_tokens: int = setting(131_072, "validation tokens of each domain", minimum=8)

@@ -1,0 +1,108 @@
+"""The settings of every stage. Each step of the road knows the steps before it, so one command can take the whole road.
+
+Composed by Hydra from `conf/`, checked against these dataclasses before anything heavy is imported.
+"""
+
+from dataclasses import dataclass
+
+from maquette.artifacts.settings import setting
+from maquette.corpus.config import CorpusConfig, SourceConfig
+from maquette.data.config import DataConfig, MixtureConfig, ShardsConfig
+from maquette.model.config import ModelConfig
+from maquette.objectives.config import ObjectiveConfig
+from maquette.optimization.config import OptimizerConfig, ScheduleConfig
+from maquette.text.config import TokenizerConfig
+from maquette.tracking.config import TrackingConfig
+from maquette.training.config import PrecisionConfig, TrainerConfig
+
+
+@dataclass
+class StageConfig:
+    """What every stage has."""
+
+    outputs: str = setting("outputs", "folder for everything that is written")
+    force: bool = setting(False, "do it again although it is already done")
+
+
+@dataclass
+class CorpusStage(StageConfig):
+    source: SourceConfig = setting(SourceConfig, "where documents come from")
+    corpus: CorpusConfig = setting(CorpusConfig, "what is kept of them")
+
+
+@dataclass
+class TokenizerStage(CorpusStage):
+    tokenizer: TokenizerConfig = setting(TokenizerConfig, "how text becomes tokens")
+
+
+@dataclass
+class TokensStage(TokenizerStage):
+    shards: ShardsConfig = setting(ShardsConfig, "token files")
+
+
+@dataclass
+class TrainStage(TokensStage):
+    seed: int = setting(0, "seed of the initial weights and of the order of data", minimum=0)
+    size: str = setting("300k", "parameters (core and head) of the model: the one dial from which the recipe sets the rest")
+    tokens: str | None = setting(None, "token budget, such as 6m; by default tokens_per_parameter x size")
+    compute: str | None = setting(None, "training FLOPs, such as 1e13: sets the token budget instead of tokens")
+    tokens_per_parameter: float = setting(20.0, "token budget per parameter where neither tokens nor compute is given", minimum=0.0)
+    checkpoint: str | None = setting(None, "start from this exported folder or run, with its own tokenizer")
+    objective: ObjectiveConfig = setting(ObjectiveConfig, "what is trained for")
+    model: ModelConfig = setting(ModelConfig, "architecture")
+    mixture: MixtureConfig = setting(MixtureConfig, "which text, in which shares")
+    data: DataConfig = setting(DataConfig, "sequences and batches")
+    optimizer: OptimizerConfig = setting(OptimizerConfig, "optimiser")
+    schedule: ScheduleConfig = setting(ScheduleConfig, "course of the learning rate")
+    precision: PrecisionConfig = setting(PrecisionConfig, "number format")
+    trainer: TrainerConfig = setting(TrainerConfig, "devices, compilation, checkpoints")
+    tracking: TrackingConfig = setting(TrackingConfig, "record in MLflow")
+
+
+@dataclass
+class DemoStage(TrainStage):
+    pass
+
+
+@dataclass
+class SampleStage(StageConfig):
+    checkpoint: str | None = setting(None, "run or exported folder; by default the latest finished run")
+    prompt: str | None = setting(None, "text to continue (also: plain words on the command line)")
+    count: int = setting(1, "samples of each prompt", minimum=1)
+    max_tokens: int = setting(200, "tokens to generate at most", minimum=1)
+    temperature: float = setting(0.8, "0 is greedy", minimum=0.0)
+    top_k: int | None = setting(None, "sample among so many of the likeliest tokens", minimum=1)
+    top_p: float | None = setting(0.95, "sample among the likeliest tokens that hold this probability", minimum=0.0, maximum=1.0)
+    min_p: float | None = setting(None, "leave out tokens less likely than this share of the likeliest", minimum=0.0, maximum=1.0)
+    repetition_penalty: float = setting(1.0, "divides the logits of tokens already used", minimum=0.1)
+    stop: list[str] = setting(list, "stop at any of these strings")
+    seed: int = setting(0, "seed of sampling", minimum=0)
+
+
+@dataclass
+class ScoreStage(StageConfig):
+    checkpoint: str | None = setting(None, "run or exported folder; by default the latest finished run")
+    file: str | None = setting(None, "file with one sentence a line (also: plain sentences on the command line)")
+    sentences: list[str] = setting(list, "sentences to score")
+    json: bool = setting(False, "print JSON instead of a table (also: --json)")
+
+
+@dataclass
+class ExportStage(StageConfig):
+    checkpoint: str | None = setting(None, "run to export; by default the latest finished run")
+    to: str | None = setting(None, "folder to write; by default <outputs>/export/<run>")
+
+
+@dataclass
+class ImportStage(StageConfig):
+    path: str | None = setting(None, "Hugging Face folder: Llama, Qwen2/3 or GPT-2, safetensors")
+    name: str | None = setting(None, "name of the artifact; by default the folder's")
+
+
+@dataclass
+class RunsStage(StageConfig):
+    tracking: TrackingConfig = setting(TrackingConfig, "record in MLflow")
+    filter: str | None = setting(None, "MLflow filter, such as \"params.size = '300k'\"")
+    columns: list[str] = setting(list, "metrics and parameters to show; by default the main ones")
+    limit: int = setting(20, "newest runs to show", minimum=1)
+    json: bool = setting(False, "print JSON instead of a table (also: --json)")
