@@ -31,7 +31,8 @@ def new_figure(rows: int = 1, columns: int = 1, *, width: float = 6.4, height: f
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context({**_STYLE, "axes.prop_cycle": cycler(color=COLORS)}):
+    style: Any = {**_STYLE, "axes.prop_cycle": cycler(color=COLORS)}
+    with matplotlib.rc_context(style):
         figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
         FigureCanvasAgg(figure)
         return figure, figure.subplots(rows, columns)
@@ -45,5 +46,5 @@ def save_figure(figure: "Figure", path: Path | str) -> Path:
     with matplotlib.rc_context({"svg.hashsalt": "maquette"}):
         for suffix, extra in ((".svg", {"metadata": {"Date": None}}), (".png", {"dpi": 150})):
             with atomic_file(path.with_suffix(suffix)) as temporary:
-                figure.savefig(temporary, format=suffix[1:], **extra)  # type: ignore[arg-type]
+                figure.savefig(temporary, format=suffix[1:], **extra)
     return path.with_suffix(".png")

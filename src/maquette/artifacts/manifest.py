@@ -46,7 +46,9 @@ def read_manifest(folder: Path | str) -> Manifest:
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise StageError(f"{path} is missing.", "The folder is not an artifact of maquette, or was not finished.") from None
+        raise StageError(
+            f"{path} is missing.", "The folder is not an artifact of maquette, or was not finished."
+        ) from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise StageError(f"{path} is damaged: {error}.", "Make the artifact again with force=true.") from None
     if not isinstance(raw, dict) or int(raw.get("format", 0)) > FORMAT:
@@ -73,7 +75,8 @@ def verify_files(folder: Path | str, manifest: Manifest | None = None) -> Manife
             raise StageError(f"{path} is missing.", "Make the artifact again with force=true.")
         if path.stat().st_size != entry["bytes"]:
             raise StageError(
-                f"{path} has {path.stat().st_size:,} bytes where its manifest says {entry['bytes']:,}: it was cut or changed.",
+                f"{path} has {path.stat().st_size:,} bytes where its manifest says {entry['bytes']:,}: "
+                "it was cut or changed.",
                 "Restore the file, or make the artifact again with force=true.",
             )
         if file_digest(path) != entry["sha256"]:

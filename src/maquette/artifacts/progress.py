@@ -28,7 +28,7 @@ def say(message: str) -> None:
 
 @contextlib.contextmanager
 def progress(description: str, total: float | None, *, unit: str = "") -> Iterator[Callable[[float], None]]:
-    """Shows progress towards `total`; yields `advance(amount)`. Without a terminal it prints a line every ten seconds."""
+    """Shows progress towards `total`; yields `advance(amount)`. Without a terminal: a line every ten seconds."""
     if console.is_terminal:
         columns = [
             SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), MofNCompleteColumn(),

@@ -7,7 +7,6 @@ come from one place. Nothing here imports torch, Hydra or OmegaConf.
 import dataclasses
 import difflib
 import re
-import typing
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -21,10 +20,12 @@ def setting(
     choices: Sequence[str] | None = None,
     minimum: float | None = None,
     maximum: float | None = None,
+    quantity: bool = False,
 ) -> Any:
     """A dataclass field with a help line and, where it has them, its allowed values (None is always allowed
-    where the field's type allows it). Lists, dicts and dataclasses are given as a class or a factory."""
-    metadata = {"help": help, "choices": choices, "minimum": minimum, "maximum": maximum}
+    where the field's type allows it). A `quantity` is a count as `parse_quantity` reads it. Lists, dicts and
+    dataclasses are given as a class or a factory."""
+    metadata = {"help": help, "choices": choices, "minimum": minimum, "maximum": maximum, "quantity": quantity}
     if callable(default):
         return dataclasses.field(default_factory=default, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -53,7 +54,12 @@ def walk(config: Any, prefix: str = "") -> Iterator[Setting]:
 
 
 def check(config: Any, prefix: str = "") -> None:
-    """Raises `ConfigError` for the first setting of a composed config dataclass that is out of its allowed values."""
+    """Raises `ConfigError` for the first setting of a composed config dataclass that is out of its allowed values.
+
+    What depends on several settings is judged by the dataclass itself, in a method `validate()`.
+    """
+    if hasattr(config, "validate"):
+        config.validate()
     for field in dataclasses.fields(config):
         value, key = getattr(config, field.name), f"{prefix}{field.name}"
         if dataclasses.is_dataclass(value):
@@ -64,12 +70,19 @@ def check(config: Any, prefix: str = "") -> None:
                     check(item, f"{key}[{index}].")
         if value is None:
             continue
+        if field.metadata.get("quantity"):
+            parse_quantity(value, key)
         choices, low, high = (field.metadata.get(name) for name in ("choices", "minimum", "maximum"))
         if choices is not None and value not in choices:
             raise ConfigError(f"{key}={value} is not known.", f"Allowed: {', '.join(map(str, choices))}.")
         if (low is not None and value < low) or (high is not None and value > high):
             bounds = " and ".join(
-                text for text in (f"at least {low:g}" if low is not None else "", f"at most {high:g}" if high is not None else "") if text
+                text
+                for text in (
+                    f"at least {low:g}" if low is not None else "",
+                    f"at most {high:g}" if high is not None else "",
+                )
+                if text
             )
             raise ConfigError(f"{key}={value} is out of range.", f"Allowed: {bounds}.")
 
@@ -94,11 +107,3 @@ def parse_quantity(value: str | int | float, key: str = "value") -> int:
     if number < 1:
         raise ConfigError(f"{key}={value} is not a count.", "Write it like 300k, 1.5m, 2b or 1e13.")
     return round(number)
-
-
-def type_name(annotation: Any) -> str:
-    """How a field's type is called in help: `int`, `float or null`."""
-    arguments = [a for a in typing.get_args(annotation) if a is not type(None)]
-    if typing.get_args(annotation) and len(arguments) < len(typing.get_args(annotation)):
-        return " or ".join(type_name(a) for a in arguments) + " or null"
-    return getattr(annotation, "__name__", str(annotation))

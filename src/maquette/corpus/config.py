@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from maquette.artifacts.errors import ConfigError
 from maquette.artifacts.settings import setting
 
 
@@ -17,6 +18,11 @@ class SourceConfig:
     subset: str | None = setting(None, "huggingface: the data set's configuration")
     split: str = setting("train", "huggingface: the data set's split")
     limit: int | None = setting(None, "read at most so many documents", minimum=1)
+
+    def validate(self) -> None:
+        """Raises `ConfigError` where the source needs a path and has none."""
+        if self.kind != "installed" and not self.path:
+            raise ConfigError(f"source.path is needed with source={self.kind}.", "Give it as source.path=<folder>.")
 
 
 @dataclass

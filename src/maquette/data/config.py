@@ -20,15 +20,15 @@ class PhaseConfig:
     """A stretch of training with its own weights or context."""
 
     start: float = setting(0.0, "share of the token budget after which the phase begins", minimum=0.0, maximum=1.0)
-    weights: dict[str, float] | None = setting(None, "weights of the domains in this phase; by default the mixture's")
+    weights: dict[str, float] = setting(dict, "weights of the domains in this phase; by default the mixture's")
     context_multiple: int = setting(1, "the context is so many times longer in this phase", minimum=1)
     rope_base: float | None = setting(None, "rotary base in this phase; by default the model's", minimum=1.0)
 
 
 @dataclass
 class MixtureConfig:
-    weights: dict[str, float] | None = setting(
-        None, "share of each domain in training; by default in proportion to its tokens"
+    weights: dict[str, float] = setting(
+        dict, "share of each domain in training; by default in proportion to its tokens"
     )
     phases: list[PhaseConfig] = setting(list, "stretches of training with other weights or a longer context")
     block: int = setting(256, "each block of so many sequences holds the weights' share of each domain", minimum=1)

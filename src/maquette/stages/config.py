@@ -43,10 +43,20 @@ class TokensStage(TokenizerStage):
 @dataclass
 class TrainStage(TokensStage):
     seed: int = setting(0, "seed of the initial weights and of the order of data", minimum=0)
-    size: str = setting("300k", "parameters (core and head) of the model: the one dial from which the recipe sets the rest")
-    tokens: str | None = setting(None, "token budget, such as 6m; by default tokens_per_parameter x size")
-    compute: str | None = setting(None, "training FLOPs, such as 1e13: sets the token budget instead of tokens")
-    tokens_per_parameter: float = setting(20.0, "token budget per parameter where neither tokens nor compute is given", minimum=0.0)
+    size: str = setting(
+        "300k",
+        "parameters (core and head) of the model: the one dial from which the recipe sets the rest",
+        quantity=True,
+    )
+    tokens: str | None = setting(
+        None, "token budget, such as 6m; by default tokens_per_parameter x size", quantity=True
+    )
+    compute: str | None = setting(
+        None, "training FLOPs, such as 1e13: sets the token budget instead of tokens", quantity=True
+    )
+    tokens_per_parameter: float = setting(
+        20.0, "token budget per parameter where neither tokens nor compute is given", minimum=0.0
+    )
     checkpoint: str | None = setting(None, "start from this exported folder or run, with its own tokenizer")
     objective: ObjectiveConfig = setting(ObjectiveConfig, "what is trained for")
     model: ModelConfig = setting(ModelConfig, "architecture")
@@ -67,13 +77,17 @@ class DemoStage(TrainStage):
 @dataclass
 class SampleStage(StageConfig):
     checkpoint: str | None = setting(None, "run or exported folder; by default the latest finished run")
-    prompt: str | None = setting(None, "text to continue (also: plain words on the command line)")
+    prompts: list[str] = setting(list, "texts to continue (also: plain words on the command line)")
     count: int = setting(1, "samples of each prompt", minimum=1)
     max_tokens: int = setting(200, "tokens to generate at most", minimum=1)
     temperature: float = setting(0.8, "0 is greedy", minimum=0.0)
     top_k: int | None = setting(None, "sample among so many of the likeliest tokens", minimum=1)
-    top_p: float | None = setting(0.95, "sample among the likeliest tokens that hold this probability", minimum=0.0, maximum=1.0)
-    min_p: float | None = setting(None, "leave out tokens less likely than this share of the likeliest", minimum=0.0, maximum=1.0)
+    top_p: float | None = setting(
+        0.95, "sample among the likeliest tokens that hold this probability", minimum=0.0, maximum=1.0
+    )
+    min_p: float | None = setting(
+        None, "leave out tokens less likely than this share of the likeliest", minimum=0.0, maximum=1.0
+    )
     repetition_penalty: float = setting(1.0, "divides the logits of tokens already used", minimum=0.1)
     stop: list[str] = setting(list, "stop at any of these strings")
     seed: int = setting(0, "seed of sampling", minimum=0)
