@@ -21,7 +21,11 @@ class OptimizerConfig:
 @dataclass
 class ScheduleConfig:
     kind: str = setting("linear", "course of the learning rate", choices=("linear", "cosine", "wsd", "constant"))
-    warmup: float | None = setting(None, "share of the tokens over which the rate rises; by default the recipe's", minimum=0.0, maximum=1.0)
-    decay: float = setting(0.2, "wsd: share of the tokens over which the rate falls at the end", minimum=0.0, maximum=1.0)
+    warmup: float | None = setting(
+        None, "share of the tokens over which the rate rises; by default the recipe's", minimum=0.0, maximum=1.0
+    )
+    decay: float = setting(
+        0.2, "wsd: share of the tokens over which the rate falls at the end", minimum=0.0, maximum=1.0
+    )
     decay_shape: str = setting("linear", "wsd: how it falls", choices=("linear", "sqrt", "cosine"))
     final: float = setting(0.0, "learning rate at the end, as a share of the peak", minimum=0.0, maximum=1.0)

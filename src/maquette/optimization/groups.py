@@ -1,0 +1,40 @@
+"""Which parameter is treated how: hidden matrices, other matrices, and the rest."""
+
+from dataclasses import dataclass, field
+
+from torch import nn
+
+
+@dataclass
+class ParameterGroups:
+    """Every trainable parameter of a model, once.
+
+    `hidden`: matrices inside the layers (Muon's, where it is used); `matrices`: the other ones, that is the head;
+    `embeddings`: tables of vectors that are looked up; `vectors`: gains, biases, shares. Weight decay is for
+    matrices that multiply, hidden or not: an embedding's row only feels the tokens it stands for, and shrinking a
+    gain or a bias regularises nothing.
+    """
+
+    hidden: list[nn.Parameter] = field(default_factory=list)
+    matrices: list[nn.Parameter] = field(default_factory=list)
+    embeddings: list[nn.Parameter] = field(default_factory=list)
+    vectors: list[nn.Parameter] = field(default_factory=list)
+
+
+def parameter_groups(model: nn.Module) -> ParameterGroups:
+    """Sorts `model`'s trainable parameters. A matrix is hidden where it lies in `layers`; a head that shares the
+    embedding's matrix counts as an embedding."""
+    embeddings = {id(p) for module in model.modules() if isinstance(module, nn.Embedding) for p in module.parameters()}
+    groups = ParameterGroups()
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        if id(parameter) in embeddings:
+            groups.embeddings.append(parameter)
+        elif parameter.ndim < 2:
+            groups.vectors.append(parameter)
+        elif "layers" in name.split("."):
+            groups.hidden.append(parameter)
+        else:
+            groups.matrices.append(parameter)
+    return groups
