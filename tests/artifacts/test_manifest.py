@@ -1,0 +1,88 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from maquette.artifacts import ConfigError, StageError
+from maquette.artifacts.files import write_text
+from maquette.artifacts.manifest import build, read_manifest, verify_files
+
+
+def _build(root: Path, calls: list[str], **changes: Any) -> Path:
+    def make(folder: Path) -> dict[str, Any]:
+        calls.append("made")
+        write_text(folder / "part" / "data.txt", "hello")
+        return {"words": 1}
+
+    settings: dict[str, Any] = {
+        "name": None,
+        "label": "thing",
+        "config": {"a": 1},
+        "inputs": {"corpus": "abc"},
+        "make": make,
+        "say": lambda _: None,
+    }
+    return build("things", root, **{**settings, **changes})
+
+
+def test_an_unchanged_artifact_is_not_made_again(tmp_path: Path) -> None:
+    calls: list[str] = []
+    first = _build(tmp_path, calls)
+    assert _build(tmp_path, calls) == first and calls == ["made"]
+    assert _build(tmp_path, calls, force=True) == first and len(calls) == 2
+    assert _build(tmp_path, calls, inputs={"corpus": "other"}) != first and len(calls) == 3
+    manifest = verify_files(first)
+    assert manifest.facts == {"words": 1} and manifest.files["part/data.txt"]["bytes"] == 5
+
+
+def test_content_decides_the_digest_not_the_name_or_time(tmp_path: Path) -> None:
+    calls: list[str] = []
+    one, two = (read_manifest(_build(tmp_path, calls, name=name)) for name in ("one", "two"))
+    assert one.digest == two.digest
+
+
+def test_a_chosen_name_is_never_overwritten_silently(tmp_path: Path) -> None:
+    calls: list[str] = []
+    _build(tmp_path, calls, name="mine")
+    with pytest.raises(ConfigError, match="a \\(1 there, 2 here\\)"):
+        _build(tmp_path, calls, name="mine", config={"a": 2})
+
+
+@pytest.mark.parametrize(("damage", "word"), [("cut", "bytes"), ("flip", "checksum"), ("remove", "missing")])
+def test_damage_is_named(tmp_path: Path, damage: str, word: str) -> None:
+    folder = _build(tmp_path, [])
+    target = folder / "part" / "data.txt"
+    if damage == "cut":
+        target.write_bytes(target.read_bytes()[:-1])
+    elif damage == "flip":
+        target.write_bytes(b"jello")
+    else:
+        target.unlink()
+    with pytest.raises(StageError, match=word) as caught:
+        verify_files(folder)
+    assert str(target) in str(caught.value)
+
+
+def test_damaged_and_newer_manifests_are_refused(tmp_path: Path) -> None:
+    folder = _build(tmp_path, [])
+    manifest = folder / "manifest.json"
+    text = manifest.read_text()
+    manifest.write_text(text[:40])
+    with pytest.raises(StageError, match="damaged"):
+        read_manifest(folder)
+    manifest.write_text(text.replace('"format": 1', '"format": 99'))
+    with pytest.raises(StageError, match="format"):
+        read_manifest(folder)
+    manifest.write_text(text.replace('"maquette_version": "', '"maquette_version": "0.0.'))
+    with pytest.warns(UserWarning, match="was made by maquette"):
+        read_manifest(folder)
+
+
+def test_a_failed_making_leaves_nothing(tmp_path: Path) -> None:
+    def fail(folder: Path) -> dict[str, Any]:
+        write_text(folder / "half", "x")
+        raise StageError("no")
+
+    with pytest.raises(StageError):
+        _build(tmp_path, [], make=fail)
+    assert [path.name for path in (tmp_path / "things").iterdir() if not path.name.endswith(".lock")] == []

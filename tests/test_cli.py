@@ -1,0 +1,162 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from maquette import cli
+from maquette.stages import STAGES
+
+
+def call(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(list(arguments))
+    return int(ended.value.code or 0)
+
+
+@pytest.fixture
+def recorded(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Every stage only records the settings it was given."""
+    seen: list[Any] = []
+    monkeypatch.setattr(type(STAGES["train"]), "run", lambda self, settings: seen.append((self.name, settings)))
+    return seen
+
+
+def test_alone_it_lists_every_stage(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call() == 0
+    printed = capsys.readouterr().out
+    for stage in STAGES.values():
+        assert stage.name in printed and stage.help in printed
+
+
+@pytest.mark.parametrize("name", list(STAGES))
+def test_each_stage_has_help_and_composes(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(name, "--help") == 0
+    assert "force=false" in capsys.readouterr().out
+    assert call(name, "--show") == 0
+    assert "outputs: outputs" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["trian"], ["no stage 'trian'", "'train'"]),
+        (["train", "lerning_rate=1"], ["unknown key 'lerning_rate'", "optimizer.learning_rate"]),
+        (["train", "data.contxt=128"], ["data.contxt", "data.context"]),
+        (["train", "optimizer=adm"], ["optimizer=adm", "adamw, muon"]),
+        (["train", "precision=fp33"], ["fp33", "fp32"]),
+        (["train", "tokenizer.kind=x"], ["tokenizer.kind=x", "bpe, unigram, char, byte"]),
+        (["train", "data.context=abc"], ["data.context=abc", "whole number"]),
+        (["train", "data.context=2"], ["data.context=2", "at least 8"]),
+        (["train", "trainer.devices=null"], ["trainer.devices", "null"]),
+        (["train", "size=big"], ["size=big", "300k"]),
+        (["train", "source=jsonl"], ["source.path"]),
+        (["train", "word"], ["'word'", "key=value"]),
+        (["train", "--wat"], ["--wat"]),
+        (["train", "--config-dir", "/does/not/exist"], ["/does/not/exist"]),
+        (["train", "mixture.weights={code:"], ["can't read"]),
+        (["train", "-m", "size=100k,big"], ["size=big"]),
+    ],
+)
+def test_mistakes_get_an_answer_and_exit_code_2(
+    arguments: list[str], words: list[str], recorded: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(*arguments) == 2
+    printed = capsys.readouterr().err
+    assert "Traceback" not in printed
+    for word in words:
+        assert word in printed
+    assert recorded == []
+
+
+def test_overrides_words_and_json_reach_the_stage(recorded: list[Any]) -> None:
+    assert call("score", "the mouse ate the cheese", "a = b", "seed", "--json") == 0
+    assert recorded[-1][1].sentences == ["the mouse ate the cheese", "a = b", "seed"] and recorded[-1][1].json
+    assert call("train", "size=1m", "model=token_shift", "mixture=code", "mixture.weights.docs=0.5") == 0
+    settings = recorded[-1][1]
+    assert settings.size == "1m" and settings.model.token_shift
+    assert settings.mixture.weights == {"code": 0.7, "docs": 0.5}
+    assert call("train", "mixture=code", "mixture.weights={docs: 1}") == 0
+    assert recorded[-1][1].mixture.weights == {"docs": 1.0}
+
+
+def test_a_folder_of_ones_own_adds_options(
+    tmp_path: Path, recorded: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mixture").mkdir()
+    (tmp_path / "mixture" / "books.yaml").write_text("weights: {books: 1.0}\n")
+    assert call("train", "mixture=books", "--config-dir", str(tmp_path)) == 0
+    assert recorded[-1][1].mixture.weights == {"books": 1.0}
+    assert call("train", "--help", "--config-dir", str(tmp_path)) == 0
+    assert "books" in capsys.readouterr().out
+    (tmp_path / "mixture" / "books.yaml").write_text("weihgts: {books: 1.0}\n")
+    assert call("train", "mixture=books", f"--config-dir={tmp_path}") == 2
+    assert "mixture.weights" in capsys.readouterr().err
+
+
+def test_multirun_runs_each_combination_and_survives_a_failing_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen = []
+
+    def run(self: Any, settings: Any) -> None:
+        seen.append((settings.size, settings.seed))
+        if settings.size == "200k":
+            raise cli.MaquetteError("this one fails", "on purpose")
+
+    monkeypatch.setattr(type(STAGES["train"]), "run", run)
+    code = call("train", "-m", "size=100k,200k,300k", "seed=0,1", f"outputs={tmp_path}")
+    assert seen == [(size, seed) for size in ("100k", "200k", "300k") for seed in (0, 1)]
+    printed = capsys.readouterr().err
+    assert code == 1 and "4 of 6 jobs done" in printed and "this one fails" in printed
+
+
+def test_unexpected_errors_are_one_line_unless_debugging(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(self: Any, settings: Any) -> None:
+        raise ZeroDivisionError("oh")
+
+    monkeypatch.setattr(type(STAGES["train"]), "run", run)
+    assert call("train") == 1
+    assert "ZeroDivisionError: oh" in capsys.readouterr().err
+    monkeypatch.setenv("MAQUETTE_DEBUG", "1")
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["train"])
+
+
+def test_interruption_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def run(self: Any, settings: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(type(STAGES["train"]), "run", run)
+    assert call("train") == 130
+    assert "same line again" in capsys.readouterr().err
+
+
+def test_help_and_config_modules_import_nothing_heavy() -> None:
+    heavy = (
+        "torch",
+        "numpy",
+        "lightning",
+        "mlflow",
+        "hydra",
+        "omegaconf",
+        "pandas",
+        "tokenizers",
+        "matplotlib",
+        "rich",
+    )
+    program = (
+        "import sys\n"
+        "from maquette import cli\n"
+        "try: cli.main(['train', '--help'])\n"
+        "except SystemExit: pass\n"
+        f"print('HEAVY', [name for name in {heavy!r} if name in sys.modules])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=dict(os.environ), check=True
+    )
+    assert done.stdout.splitlines()[-1] == "HEAVY []"
