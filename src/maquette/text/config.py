@@ -9,9 +9,9 @@ from maquette.artifacts.settings import setting
 class TokenizerConfig:
     name: str | None = setting(None, "name of the artifact; by default kind, vocabulary and a digest")
     kind: str = setting("bpe", "how text becomes tokens", choices=("bpe", "unigram", "char", "byte"))
-    vocabulary: int = setting(1024, "number of tokens, special ones included (byte: fixed; char: the most)", minimum=280)
-    pretokenizer: str = setting(
-        "gpt4", "how text is cut before merging", choices=("gpt4", "code", "whitespace")
+    vocabulary: int = setting(
+        1024, "number of tokens, special ones included (byte: fixed; char: the most)", minimum=280
     )
+    pretokenizer: str = setting("gpt4", "how text is cut before merging", choices=("gpt4", "code", "whitespace"))
     digits: int = setting(3, "longest group of digits that may be one token", minimum=1, maximum=3)
     training_bytes: int = setting(64_000_000, "at most so many bytes of the corpus are read for training", minimum=1)

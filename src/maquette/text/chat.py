@@ -1,0 +1,141 @@
+"""The chat template: how a conversation becomes ids, for every stage that trains on or generates one.
+
+    <|document|> <|system|> content <|end_of_turn|> <|user|> content <|end_of_turn|> <|assistant|> content ...
+
+Each content is encoded by itself between special ids. So a conversation's ids begin with the ids of its first
+messages (the prefix property, which lets a prompt and an answer be joined without tokenising them anew), contents
+that hold "<|user|>" stay plain text and can't open a turn, and ids can be read back into messages exactly.
+
+`jinja_template` says the same in the language of `transformers`' `apply_chat_template`. There a content that spells a
+special token becomes that token, which is the tokenizer's way in that library; all other conversations give equal ids.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypedDict
+
+from maquette.artifacts import StageError
+from maquette.text.special import ASSISTANT, CHAT_TOKENS, DOCUMENT, END_OF_TURN, SYSTEM, USER
+
+if TYPE_CHECKING:
+    from maquette.text.tokenizer import Tokenizer
+
+ROLES = {"system": SYSTEM, "user": USER, "assistant": ASSISTANT}
+
+
+class Message(TypedDict):
+    """One turn, as instruction files have it: `role` is system, user or assistant."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """`ids`, and beside each id whether the assistant wrote it (its content and end of turn): the loss mask."""
+
+    ids: list[int]
+    assistant_mask: list[bool]
+
+
+def render(tokenizer: "Tokenizer", messages: Sequence[Message], *, open_assistant: bool = False) -> Conversation:
+    """A conversation's ids and assistant mask.
+
+    With `open_assistant` the ids end in `<|assistant|>`, ready for an answer. Raises `StageError` for a conversation
+    that is none (no message, an unknown role, a system message that is not the first) and for a tokenizer without
+    the chat tokens.
+    """
+    check(messages)
+    document, tokens = _needed_ids(tokenizer)
+    ids, mask = [document], [False]
+    for message in messages:
+        content = [*tokenizer.encode(message["content"]), tokens[END_OF_TURN]]
+        ids += [tokens[ROLES[message["role"]]], *content]
+        mask += [False, *[message["role"] == "assistant"] * len(content)]
+    if open_assistant:
+        ids.append(tokens[ASSISTANT])
+        mask.append(False)
+    return Conversation(ids, mask)
+
+
+def render_text(messages: Sequence[Message], *, open_assistant: bool = False) -> str:
+    """The conversation with its special tokens spelt out, for people to read."""
+    check(messages)
+    turns = [f"{ROLES[message['role']]}{message['content']}{END_OF_TURN}" for message in messages]
+    return DOCUMENT + "".join(turns) + (ASSISTANT if open_assistant else "")
+
+
+def parse(tokenizer: "Tokenizer", ids: Sequence[int]) -> list[Message]:
+    """The messages of a conversation's ids: `parse(tokenizer, render(tokenizer, m).ids) == m`.
+
+    The last message may lack its end of turn (an answer that was cut off). Raises `StageError` for ids that are no
+    conversation, naming the place.
+    """
+    document, tokens = _needed_ids(tokenizer)
+    roles = {tokens[name]: role for role, name in ROLES.items()}
+    if not ids or ids[0] != document:
+        raise StageError("The ids are no conversation: they do not begin with the document token.")
+    messages: list[Message] = []
+    place = 1
+    while place < len(ids):
+        if ids[place] not in roles:
+            raise StageError(f"The ids are no conversation: at place {place} a role is wanted, not id {ids[place]}.")
+        end = next((at for at in range(place + 1, len(ids)) if ids[at] == tokens[END_OF_TURN]), len(ids))
+        content = ids[place + 1 : end]
+        stray = next((at for at, id in enumerate(content, place + 1) if id in roles or id == document), None)
+        if stray is not None:
+            raise StageError(f"The ids are no conversation: the turn before place {stray} has no end.")
+        messages.append({"role": roles[ids[place]], "content": tokenizer.decode(content)})
+        place = end + 1
+    return messages
+
+
+def check(messages: Sequence[Message]) -> None:
+    """Raises `StageError` where messages are no conversation; says which message is wrong."""
+    if not messages:
+        raise StageError("The conversation has no messages.")
+    for place, message in enumerate(messages):
+        where = f"Message {place + 1} of {len(messages)}"
+        role, content = message.get("role"), message.get("content")
+        if role not in ROLES:
+            raise StageError(f"{where} has the role {role!r}.", f"Known roles: {', '.join(ROLES)}.")
+        if not isinstance(content, str):
+            raise StageError(f"{where} has no text as its content, but {content!r:.60}.")
+        if role == "system" and place > 0:
+            raise StageError(f"{where} is a system message.", "Only the first message can be one.")
+
+
+def jinja_template(document: str = DOCUMENT) -> str:
+    """The template in Jinja, for tokenizer_config.json; `document` is the text of the token before a document.
+
+    The `generation` block is how `transformers` learns which tokens the assistant wrote (its
+    `return_assistant_tokens_mask`).
+    """
+    return (
+        f"{{{{- '{document}' -}}}}"
+        "{%- for message in messages -%}"
+        "{%- if message['role'] not in ['system', 'user', 'assistant'] -%}"
+        "{{- raise_exception('Known roles: system, user, assistant; not ' ~ message['role']) -}}"
+        "{%- elif message['role'] == 'system' and not loop.first -%}"
+        "{{- raise_exception('Only the first message can be a system message') -}}"
+        "{%- endif -%}"
+        "{{- '<|' ~ message['role'] ~ '|>' -}}"
+        "{%- if message['role'] == 'assistant' -%}"
+        f"{{%- generation -%}}{{{{- message['content'] ~ '{END_OF_TURN}' -}}}}{{%- endgeneration -%}}"
+        "{%- else -%}"
+        f"{{{{- message['content'] ~ '{END_OF_TURN}' -}}}}"
+        "{%- endif -%}"
+        "{%- endfor -%}"
+        f"{{%- if add_generation_prompt -%}}{{{{- '{ASSISTANT}' -}}}}{{%- endif -%}}"
+    )
+
+
+def _needed_ids(tokenizer: "Tokenizer") -> tuple[int, dict[str, int]]:
+    known = tokenizer.special_ids
+    missing = [name for name in CHAT_TOKENS if name not in known]
+    if missing or tokenizer.document_id is None:
+        raise StageError(
+            f"The tokenizer can't write conversations: no token {', '.join(missing) or 'begins a document'}.",
+            "Add them with tokenizer.add_tokens([...], special=True), and rows for them to the model.",
+        )
+    return tokenizer.document_id, {name: known[name] for name in CHAT_TOKENS}

@@ -1,0 +1,75 @@
+"""Special tokens: this project's own, whose ids never move, and those of foreign tokenizers, found by their names.
+
+A token stream holds a document as `<|document|>` and then its tokens, so that one id is both begin and separator.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+DOCUMENT = "<|document|>"
+PADDING = "<|padding|>"
+SYSTEM = "<|system|>"
+USER = "<|user|>"
+ASSISTANT = "<|assistant|>"
+END_OF_TURN = "<|end_of_turn|>"
+
+SPECIAL_TOKENS = (
+    DOCUMENT,
+    PADDING,
+    SYSTEM,
+    USER,
+    ASSISTANT,
+    END_OF_TURN,
+    *(f"<|reserved_{number}|>" for number in range(6, 16)),
+)
+"""A token's place here is its id in every tokenizer of this project: add at reserved places, never move one."""
+
+CHAT_TOKENS = (SYSTEM, USER, ASSISTANT, END_OF_TURN)
+"""What a tokenizer needs for the chat template (text/chat.py); a foreign one gets them by `add_tokens`."""
+
+# What well-known tokenizers call these. Llama, Gemma, Llama 3, GPT-2 and Qwen, DeepSeek in this order of looking.
+_BEGIN_NAMES = ("<|begin_of_text|>", "<s>", "<bos>", "<|endoftext|>", "<｜begin▁of▁sentence｜>", "[BOS]")
+_END_NAMES = ("<|end_of_text|>", "</s>", "<eos>", "<|endoftext|>", "<｜end▁of▁sentence｜>", "[EOS]")
+_PADDING_NAMES = ("<pad>", "<|pad|>", "[PAD]", "<|finetune_right_pad_id|>")
+_END_OF_TURN_NAMES = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>")
+_SETTINGS = ("bos_token", "eos_token", "pad_token", "unk_token")
+
+
+@dataclass(frozen=True)
+class SpecialIds:
+    """Ids with a meaning, None where a tokenizer has no such token; `all` has every special token: content -> id."""
+
+    all: dict[str, int]
+    document: int | None
+    padding: int | None
+    end_of_text: int | None
+    end_of_turn: int | None
+
+
+def find_special_ids(
+    vocabulary: Mapping[str, int], flagged: Mapping[str, int], settings: Mapping[str, Any]
+) -> SpecialIds:
+    """Finds what stands for a document's begin and end, padding and the end of a turn.
+
+    `vocabulary` is every token, `flagged` the ones that tokenizer.json marks as special, `settings` what
+    tokenizer_config.json says. This project's own names come first, then the settings, then well-known names.
+    """
+    named = {key: content for key in _SETTINGS if (content := _content(settings.get(key))) in vocabulary}
+    everything = {**flagged, **{content: vocabulary[content] for content in named.values()}}
+
+    def first(*names: str | None) -> int | None:
+        return next((everything[name] for name in names if name in everything), None)
+
+    return SpecialIds(
+        all=dict(sorted(everything.items(), key=lambda item: item[1])),
+        document=first(DOCUMENT, named.get("bos_token"), *_BEGIN_NAMES, named.get("eos_token"), *_END_NAMES),
+        padding=first(PADDING, named.get("pad_token"), *_PADDING_NAMES),
+        end_of_text=first(DOCUMENT, named.get("eos_token"), *_END_NAMES),
+        end_of_turn=first(END_OF_TURN, *_END_OF_TURN_NAMES),
+    )
+
+
+def _content(entry: Any) -> str:
+    """tokenizer_config.json names a token by its text, or by a record that has it as `content`."""
+    return str(entry.get("content", "")) if isinstance(entry, Mapping) else str(entry or "")

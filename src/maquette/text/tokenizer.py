@@ -1,0 +1,237 @@
+"""The tokenizer: text to ids and exactly back, over the Rust library `tokenizers`.
+
+Encoding is the library's. Decoding is done here from the bytes that each token stands for: the library reads an added
+token such as "é" as if it were written in the byte-level alphabet and loses it.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tokenizers
+
+from maquette.artifacts import ConfigError, StageError
+from maquette.artifacts.files import digest, write_json
+from maquette.text import chat
+from maquette.text.special import CHAT_TOKENS, DOCUMENT, END_OF_TURN, PADDING, SPECIAL_TOKENS, find_special_ids
+from maquette.text.token_bytes import byte_reader
+
+
+class Tokenizer:
+    """A tokenizer.json (`document`) and what tokenizer_config.json says beside it (`settings`; None for our own)."""
+
+    def __init__(self, document: dict[str, Any], settings: dict[str, Any] | None = None) -> None:
+        self._document = document
+        self._settings = settings
+        self.backend = tokenizers.Tokenizer.from_str(json.dumps(document))
+        # A file can carry a length limit of someone's training; cutting text silently is never wanted here.
+        self.backend.no_truncation()
+        self.backend.no_padding()
+        # Text that happens to hold "<|document|>" is text.
+        self.backend.encode_special_tokens = True
+        self._vocabulary: dict[str, int] = self.backend.get_vocab(with_added_tokens=True)
+        added = self.backend.get_added_tokens_decoder()
+        flagged = {token.content: id for id, token in added.items() if token.special}
+        self._special = find_special_ids(self._vocabulary, flagged, settings or {})
+        read, self.leading_space = byte_reader(document)
+        self.vocabulary_size: int = max(self._vocabulary.values()) + 1
+        self._bytes = [b""] * self.vocabulary_size
+        for token, id in self._vocabulary.items():
+            self._bytes[id] = token.encode() if id in added else read(token)
+        self._special_set = frozenset(self._special.all.values())
+
+    def __reduce__(self) -> tuple[Any, ...]:  # the library's own pickling forgets encode_special_tokens
+        return Tokenizer, (self._document, self._settings)
+
+    def __repr__(self) -> str:
+        return f"Tokenizer({self._document['model']['type']}, {self.vocabulary_size:,} tokens, {self.digest[:8]})"
+
+    # Text to ids
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text. No special token is added, and text that looks like one is encoded as plain text.
+
+        Raises `StageError` for a lone surrogate, which no encoding of Unicode can write.
+        """
+        try:
+            return self.backend.encode(text, add_special_tokens=False).ids
+        except TypeError as error:
+            raise _not_text(text) from error
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of each text, encoded in parallel. Raises `StageError` as `encode` does."""
+        try:
+            encodings = self.backend.encode_batch_fast(list(texts), add_special_tokens=False)
+        except TypeError as error:
+            raise next((_not_text(text) for text in texts if not _is_text(text)), error) from error
+        return [encoding.ids for encoding in encodings]
+
+    # Ids to text
+
+    def token_bytes(self, id: int, *, skip_special: bool = False) -> bytes:
+        """The bytes that are decoded for an id: a special token's own name, or b"" with `skip_special`.
+
+        Ids above the vocabulary (models of other houses have padded matrices) stand for nothing. Raises `IndexError`
+        for a negative id.
+        """
+        if id < 0:
+            raise IndexError(f"{id} is not the id of a token")
+        if id >= self.vocabulary_size or (skip_special and id in self._special_set):
+            return b""
+        return self._bytes[id]
+
+    def decode(self, ids: Iterable[int], skip_special: bool = False) -> str:
+        """The text of ids. `decode(encode(text)) == text` for any text; bytes that are no UTF-8 become U+FFFD."""
+        data = b"".join(self.token_bytes(int(id), skip_special=skip_special) for id in ids)
+        return (data.removeprefix(b" ") if self.leading_space else data).decode("utf-8", "replace")
+
+    def byte_lengths(self) -> npt.NDArray[np.int32]:
+        """(V,) bytes of text that each id stands for; 0 for special tokens and for ids that have no token.
+
+        Summed over `encode(text)` this is the text's length in UTF-8, and one more where `leading_space`.
+        """
+        lengths = np.fromiter(map(len, self._bytes), dtype=np.int32, count=self.vocabulary_size)
+        lengths[list(self._special_set)] = 0
+        return lengths
+
+    # Special tokens
+
+    @property
+    def special_ids(self) -> dict[str, int]:
+        """Every special token: its name -> its id, by id."""
+        return dict(self._special.all)
+
+    @property
+    def document_id(self) -> int | None:
+        """Stands before each document; of a foreign tokenizer its begin-of-text token, else its end-of-text token."""
+        return self._special.document
+
+    @property
+    def padding_id(self) -> int | None:
+        """Fills up batches; None where a foreign tokenizer has no such token."""
+        return self._special.padding
+
+    @property
+    def end_of_turn_id(self) -> int | None:
+        """Closes each message of a conversation; None where a foreign tokenizer has no such token."""
+        return self._special.end_of_turn
+
+    @property
+    def stop_ids(self) -> frozenset[int]:
+        """The ids at which a generated text is over: the next document's begin, the end of text, the end of a turn."""
+        ids = (self._special.document, self._special.end_of_text, self._special.end_of_turn)
+        return frozenset(id for id in ids if id is not None)
+
+    # On disk
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the canonical tokenizer.json (keys sorted, no spaces), as it stands in its file."""
+        return digest(self._document)
+
+    def save(self, folder: Path | str) -> None:
+        """Writes tokenizer.json and tokenizer_config.json (with the chat template), as `transformers` reads them."""
+        write_json(Path(folder) / "tokenizer.json", self._document)
+        write_json(Path(folder) / "tokenizer_config.json", self._config())
+
+    def _config(self) -> dict[str, Any]:
+        if self._settings is None:
+            return {
+                "tokenizer_class": "PreTrainedTokenizerFast",
+                "bos_token": DOCUMENT,
+                "eos_token": DOCUMENT,
+                "pad_token": PADDING,
+                "additional_special_tokens": [END_OF_TURN],
+                "clean_up_tokenization_spaces": False,
+                "chat_template": chat.jinja_template(DOCUMENT),
+            }
+        config = dict(self._settings)
+        if self.document_id is not None and all(name in self._special.all for name in CHAT_TOKENS):
+            config["chat_template"] = chat.jinja_template(self._bytes[self.document_id].decode())
+        return config
+
+    @classmethod
+    def load(cls, path: Path | str) -> "Tokenizer":
+        """Reads a folder that has a tokenizer.json, or the file itself; of this project or a foreign one.
+
+        A foreign one's tokenizer_config.json is read from beside it where there is one. Raises `StageError` where a
+        file is missing or damaged, or where the tokenizer can't give back the exact text.
+        """
+        path = Path(path)
+        file = path / "tokenizer.json" if path.is_dir() else path
+        if not file.exists() and (file.parent / "tokenizer.model").exists():
+            raise StageError(
+                f"{file.parent} has a SentencePiece tokenizer.model but no tokenizer.json.",
+                "Write one with transformers: AutoTokenizer.from_pretrained(<folder>).save_pretrained(<folder>).",
+            )
+        document = _read_json(file)
+        settings_file = file.with_name("tokenizer_config.json")
+        settings = _read_json(settings_file) if settings_file.exists() else {}
+        try:
+            return cls(document, None if _is_own(document) else settings)
+        except (KeyError, TypeError, ValueError) as error:
+            raise StageError(f"{file} is not a tokenizer: {error}.") from error
+        except StageError as error:
+            raise StageError(f"{file}: {error.message}", error.hint) from None
+        except Exception as error:  # the library raises bare Exception
+            raise StageError(f"{file} is not a tokenizer that this version reads: {error}.") from error
+
+    # More tokens
+
+    def add_tokens(self, tokens: Sequence[str], *, special: bool = False) -> "Tokenizer":
+        """A tokenizer with more tokens behind the old ones, whose ids stay. This one is not changed.
+
+        An ordinary token (a word of a field, say) is found in text before anything is merged. A special one is never
+        found in text; its id, `special_ids[name]`, is put there by a program. Raises `ConfigError` for an empty token,
+        one that is given twice, or one that the vocabulary already has.
+        """
+        for place, token in enumerate(tokens):
+            if not token or not _is_text(token):
+                raise ConfigError(f"{token!r} can't be a token.", "A token is a text of at least one character.")
+            if token in tokens[:place]:
+                raise ConfigError(f"{token!r} is given twice.", "Name each new token once.")
+            # The library would give the new token the old one's id, even where that is written in the byte alphabet
+            # and stands for other text ("é" there is the byte E9).
+            if token in self._vocabulary:
+                raise ConfigError(f"{token!r} is already token {self._vocabulary[token]}.", "Add only new tokens.")
+        backend = tokenizers.Tokenizer.from_str(json.dumps(self._document))
+        backend.add_tokens([tokenizers.AddedToken(token, normalized=False, special=special) for token in tokens])
+        return Tokenizer(json.loads(backend.to_str()), self._settings)
+
+
+def _is_own(document: dict[str, Any]) -> bool:
+    added = {entry["content"]: entry["id"] for entry in document.get("added_tokens", [])}
+    return all(added.get(name) == id for id, name in enumerate(SPECIAL_TOKENS))
+
+
+def _is_text(text: Any) -> bool:
+    return isinstance(text, str) and not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _not_text(text: Any) -> StageError:
+    """The clear words for what `tokenizers` calls a TypeError."""
+    if not isinstance(text, str):
+        return StageError(f"A text is wanted, not {type(text).__name__} {text!r:.60}.")
+    place = next((place for place, character in enumerate(text) if "\ud800" <= character <= "\udfff"), 0)
+    return StageError(
+        f"The text has a lone surrogate U+{ord(text[place]):04X} at character {place:,}: that is no Unicode text.",
+        'Repair it: text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").',
+    )
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise StageError(f"{file} is missing.", "Give a folder that has a tokenizer.json.") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise StageError(f"{file} is damaged: {error}.", "Restore the file, or make the tokenizer again.") from None
+    except OSError as error:
+        raise StageError(f"Can't read {file}: {error.strerror}.") from error
+    if not isinstance(value, dict):
+        raise StageError(f"{file} is damaged: it holds no record.", "Restore the file, or make the tokenizer again.")
+    return value

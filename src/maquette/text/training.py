@@ -1,0 +1,143 @@
+"""Training tokenizers of four kinds on a stream of text. The same text and settings give the same tokenizer.
+
+All write any string exactly: `bpe` (byte-pair encoding, Sennrich et al. 2016) and `unigram` (the likeliest pieces,
+Kudo 2018) work on bytes; `char` writes characters it does not have as bytes; `byte` has the 256 bytes and no more.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers, processors, trainers
+
+from maquette.artifacts import StageError
+from maquette.artifacts.progress import console, progress
+from maquette.text.config import TokenizerConfig
+from maquette.text.pretokenizers import pattern
+from maquette.text.sample import spread_sample
+from maquette.text.special import DOCUMENT, SPECIAL_TOKENS
+from maquette.text.token_bytes import byte_alphabet
+from maquette.text.tokenizer import Tokenizer
+
+
+def train_tokenizer(texts: Iterable[str], config: TokenizerConfig) -> Tokenizer:
+    """Trains a tokenizer on texts, of which at most `config.training_bytes` are kept, spread evenly over all.
+
+    The vocabulary is smaller than asked for where the text does not have so many pieces (pairs seen once are not
+    merged). Raises `StageError` where there is no text.
+    """
+    if config.kind == "byte":
+        return _byte_tokenizer()
+    with progress("Reading text for the tokenizer", None, unit="bytes") as advance:
+        sample = spread_sample(texts, config.training_bytes, advance)
+    if not sample:
+        raise StageError("There is no text to train a tokenizer on.", "Check what the corpus stage has kept.")
+    train = {"bpe": _train_bpe, "unigram": _train_unigram, "char": _train_char}[config.kind]
+    return train(sample, config)
+
+
+def effective_settings(config: TokenizerConfig) -> dict[str, Any]:
+    """The settings that a tokenizer of this kind depends on: two configs that agree in them give the same tokenizer."""
+    names = {
+        "bpe": ["kind", "vocabulary", "pretokenizer", "digits", "training_bytes"],
+        "unigram": ["kind", "vocabulary", "pretokenizer", "digits", "training_bytes"],
+        "char": ["kind", "vocabulary", "training_bytes"],
+        "byte": ["kind"],
+    }[config.kind]
+    settings = {name: getattr(config, name) for name in names}
+    if settings.get("pretokenizer") == "whitespace":
+        del settings["digits"]
+    return settings
+
+
+def idle_settings(config: TokenizerConfig) -> list[str]:
+    """Settings that were changed from their defaults but have no effect on a tokenizer of this kind."""
+    effective, defaults = effective_settings(config), TokenizerConfig()
+    return [
+        name
+        for name in ("vocabulary", "pretokenizer", "digits", "training_bytes")
+        if name not in effective and getattr(config, name) != getattr(defaults, name)
+    ]
+
+
+def _train_bpe(sample: list[str], config: TokenizerConfig) -> Tokenizer:
+    backend = tokenizers.Tokenizer(models.BPE())
+    backend.pre_tokenizer = _byte_level(config)
+    trainer = trainers.BpeTrainer(
+        vocab_size=config.vocabulary,
+        min_frequency=2,
+        special_tokens=list(SPECIAL_TOKENS),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=console.is_terminal,
+    )
+    backend.train_from_iterator(sample, trainer, length=len(sample))
+    return _finish(backend.model, _byte_level(config), decoders.ByteLevel())
+
+
+def _train_unigram(sample: list[str], config: TokenizerConfig) -> Tokenizer:
+    backend = tokenizers.Tokenizer(models.Unigram())
+    backend.pre_tokenizer = _byte_level(config)
+    trainer = trainers.UnigramTrainer(
+        vocab_size=config.vocabulary - len(SPECIAL_TOKENS),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=console.is_terminal,
+    )
+    backend.train_from_iterator(sample, trainer, length=len(sample))
+    pieces = _canonical(json.loads(backend.to_str())["model"]["vocab"])
+    never = pieces[-1][1] - 100.0  # special tokens stand in the vocabulary but are never the likeliest piece of text
+    model = models.Unigram([(token, never) for token in SPECIAL_TOKENS] + pieces, unk_id=None, byte_fallback=False)
+    return _finish(model, _byte_level(config), decoders.ByteLevel())
+
+
+def _canonical(pieces: list[tuple[str, float]]) -> list[tuple[str, float]]:
+    """The same pieces and scores (log-probabilities) however the trainer's hash tables happened to be ordered.
+
+    `tokenizers` finds the same pieces each time, but sums their probabilities in a random order (last digits differ),
+    and gives the bytes that are no piece of their own the lowest score plus 0.0001 for each, in a random order.
+    """
+    lowest = min(score for _, score in pieces)
+    unlearned = lowest + 0.0001 * (len(byte_alphabet()) + 1)
+    scores = {piece: round(lowest if len(piece) == 1 and score <= unlearned else score, 4) for piece, score in pieces}
+    return sorted(scores.items(), key=lambda entry: (-entry[1], entry[0]))
+
+
+def _train_char(sample: list[str], config: TokenizerConfig) -> Tokenizer:
+    counts: Counter[str] = Counter()
+    for text in sample:
+        counts.update(text)
+    tokens = [*SPECIAL_TOKENS, *(f"<0x{byte:02X}>" for byte in range(256))]
+    commonest = sorted(counts, key=lambda character: (-counts[character], character))
+    tokens += commonest[: config.vocabulary - len(tokens)]
+    model = models.BPE({token: id for id, token in enumerate(tokens)}, [], byte_fallback=True)
+    return _finish(model, None, decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()]))
+
+
+def _byte_tokenizer() -> Tokenizer:
+    """Byte b has the id 16 + b."""
+    characters = sorted(byte_alphabet().items(), key=lambda entry: entry[1])
+    tokens = [*SPECIAL_TOKENS, *(character for character, _ in characters)]
+    model = models.BPE({token: id for id, token in enumerate(tokens)}, [])
+    return _finish(model, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False), decoders.ByteLevel())
+
+
+def _byte_level(config: TokenizerConfig) -> pre_tokenizers.PreTokenizer:
+    cut = pre_tokenizers.Split(tokenizers.Regex(pattern(config.pretokenizer, config.digits)), "isolated")
+    return pre_tokenizers.Sequence([cut, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+
+
+def _finish(model: Any, pre_tokenizer: Any, decoder: Any) -> Tokenizer:
+    """Puts the parts together, with the special tokens at the ids that their places in the vocabulary give them."""
+    backend = tokenizers.Tokenizer(model)
+    if pre_tokenizer is not None:
+        backend.pre_tokenizer = pre_tokenizer
+    backend.decoder = decoder
+    backend.add_special_tokens(list(SPECIAL_TOKENS))
+    # Whoever opens the tokenizer with transformers gets the document token before a text, as in training.
+    backend.post_processor = processors.TemplateProcessing(
+        single=f"{DOCUMENT} $A",
+        pair=f"{DOCUMENT} $A {DOCUMENT}:1 $B:1",
+        special_tokens=[(DOCUMENT, SPECIAL_TOKENS.index(DOCUMENT))],
+    )
+    return Tokenizer(json.loads(backend.to_str()))
