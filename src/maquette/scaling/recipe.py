@@ -1,0 +1,205 @@
+"""The recipe: from one dial, the size, to every hyperparameter of a run. Pure arithmetic, free of torch.
+
+`shape.py` turns a size into a width, a depth and heads. Here are the rest, and the run as a whole:
+
+- learning rate = 0.2 / width x (batch / 512 tokens)^(1/4)
+- batch = 512 tokens up to four million tokens of training, and from there growing with D^0.71
+- warm-up over a tenth of the tokens, at most 5,000 steps; weight decay 0.1
+
+Whatever is set explicitly is respected, and what depends on it follows.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from maquette.artifacts import ConfigError
+from maquette.artifacts.settings import parse_quantity
+from maquette.data.config import PhaseConfig
+from maquette.model.config import (
+    CoreConfig,
+    FlopCount,
+    ModelConfig,
+    ParameterCount,
+    count_parameters,
+    kaplan_compute,
+    training_flops,
+)
+from maquette.scaling.shape import choose_shape
+
+
+@dataclass(frozen=True)
+class Laws:
+    """The constants of the recipe. Fitted anew on one's own runs, they replace `LAWS`.
+
+    learning rate = `rate` x width^`rate_width` x (batch / `base_batch`)^`rate_batch`;
+    batch = `base_batch` x max(1, D / `base_tokens`)^`batch_tokens`, in tokens.
+    """
+
+    rate: float = 0.2
+    """A sweep of 14k to 384k parameters: half or double costs 0.1 to 3% of the loss."""
+
+    rate_width: float = -1.0
+    """As in the maximal-update parametrisation for hidden matrices under Adam (Yang et al. 2022, table 8)."""
+
+    rate_batch: float = 0.25
+    """Between none and the square root (Malladi et al. 2022). With it the recipe is within a factor of two of what was
+    used for OLMo 1B (4e-4), LLaMA 7B (3e-4) and LLaMA 65B (1.5e-4)."""
+
+    base_batch: int = 512
+    """Four sequences of 128 tokens: what the sweep above used throughout, up to 4 million tokens."""
+
+    base_tokens: float = 4e6
+
+    batch_tokens: float = 0.71
+    """From 512 tokens at D = 4e6 to the 6 million that Li et al. 2025 ("Step law", B = 0.58 D^0.571) find best at
+    D = 2e12. Theirs and DeepSeek's (Bi et al. 2024, B = 0.292 C^0.327) grow more slowly but start far higher."""
+
+    weight_decay: float = 0.1
+    """Of matrices, decoupled; what every model named above used."""
+
+    warmup: float = 0.1
+    """Share of the tokens: the sweep above."""
+
+    longest_warmup: int = 5_000
+    """Steps: beyond it warming up longer buys nothing (GPT-3 warmed up for 375 million tokens, LLaMA 2,000 steps)."""
+
+    def batch(self, tokens: float) -> float:
+        """Tokens of one optimiser step of a run over `tokens` tokens."""
+        return self.base_batch * max(1.0, tokens / self.base_tokens) ** self.batch_tokens
+
+    def learning_rate(self, width: int, batch: float) -> float:
+        """Peak learning rate of AdamW for a model `width` wide and a batch of `batch` tokens."""
+        return self.rate * width**self.rate_width * (batch / self.base_batch) ** self.rate_batch
+
+    def warmup_share(self, steps: int) -> float:
+        """Share of the tokens over which the rate rises, in a run of `steps` steps."""
+        return min(self.warmup, self.longest_warmup / steps)
+
+
+LAWS = Laws()
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A run's every number. `tokens` is a whole number of steps of `batch_tokens`; `warmup` a share of the tokens."""
+
+    architecture: CoreConfig
+    parameters: ParameterCount
+    tokens: int
+    steps: int
+    batch_tokens: int
+    learning_rate: float
+    warmup: float
+    weight_decay: float
+    flops: FlopCount
+
+    @property
+    def size(self) -> int:
+        """N: parameters of core and head."""
+        return self.parameters.core + self.parameters.head
+
+    @property
+    def compute(self) -> int:
+        """C: exact training FLOPs."""
+        return self.flops.total
+
+    @property
+    def kaplan_compute(self) -> int:
+        """6 N D with the core's parameters alone."""
+        return kaplan_compute(self.architecture, self.tokens)
+
+
+def resolve(
+    *,
+    size: str | float,
+    vocabulary_size: int,
+    context: int,
+    tokens: str | float | None = None,
+    compute: str | float | None = None,
+    tokens_per_parameter: float = 20.0,
+    model: ModelConfig | None = None,
+    architecture: CoreConfig | None = None,
+    batch_tokens: int | None = None,
+    learning_rate: float | None = None,
+    warmup: float | None = None,
+    weight_decay: float | None = None,
+    phases: Sequence[PhaseConfig] = (),
+    laws: Laws = LAWS,
+) -> Recipe:
+    """The recipe of a model of `size` parameters (core and head) over a vocabulary, in sequences of `context` tokens.
+
+    The token budget is `tokens`, or what `compute` FLOPs pay for, or `tokens_per_parameter` x N. Settings left None
+    follow from the laws; `model` may fix any part of the shape. `architecture` fixes all of it (training that goes on
+    from a checkpoint); `size` then has no say. `phases` may lengthen the context.
+
+    Raises `ConfigError` where settings contradict each other or the size can't be reached.
+    """
+    if tokens is not None and compute is not None:
+        raise ConfigError("tokens and compute are both given.", "Each sets the token budget: leave one of them out.")
+    longest = context * max([1, *(phase.context_multiple for phase in phases)])
+    if architecture is None:
+        architecture = choose_shape(
+            model or ModelConfig(), parse_quantity(size, "size"), vocabulary_size=vocabulary_size, context=longest
+        )
+    elif architecture.context_length < longest:
+        architecture = dataclasses.replace(architecture, context_length=longest)
+    parameters = count_parameters(architecture)
+    if tokens is not None:
+        budget: float = parse_quantity(tokens, "tokens")
+    elif compute is not None:
+        each = _flops(architecture, 1_000_000, context, phases).total / 1_000_000
+        budget = parse_quantity(compute, "compute") / each
+    else:
+        budget = tokens_per_parameter * (parameters.core + parameters.head)
+    batch = batch_tokens or _round_batch(min(laws.batch(budget), budget), longest)
+    if batch % longest:
+        raise ConfigError(
+            f"data.batch_tokens={batch} is not a multiple of the longest sequence, {longest} tokens.",
+            f"The nearest that is: {max(1, round(batch / longest)) * longest}.",
+        )
+    steps = max(1, round(budget / batch))
+    return Recipe(
+        architecture=architecture,
+        parameters=parameters,
+        tokens=steps * batch,
+        steps=steps,
+        batch_tokens=batch,
+        learning_rate=_or(learning_rate, laws.learning_rate(architecture.width, batch)),
+        warmup=_or(warmup, laws.warmup_share(steps)),
+        weight_decay=_or(weight_decay, laws.weight_decay),
+        flops=_flops(architecture, steps * batch, context, phases),
+    )
+
+
+def _or(value: float | None, default: float) -> float:
+    return default if value is None else value
+
+
+def _round_batch(tokens: float, sequence: int) -> int:
+    """A batch near `tokens` of whole sequences: their number has three binary digits at most (4, 5, 6, 7, 8, 10, 12
+    ... 1792), so that it divides well among processes and micro-batches."""
+    sequences = max(1.0, tokens / sequence)
+    grain = 2 ** max(0, math.floor(math.log2(sequences)) - 2)
+    return round(sequences / grain) * grain * sequence
+
+
+def _flops(architecture: CoreConfig, tokens: int, context: int, phases: Sequence[PhaseConfig]) -> FlopCount:
+    """Training FLOPs where phases may lengthen the sequences."""
+    if not any(phase.context_multiple > 1 for phase in phases):
+        return training_flops(architecture, tokens, context)
+    ordered = sorted(phases, key=lambda phase: phase.start)
+    starts = [0.0, *(phase.start for phase in ordered), 1.0]
+    contexts = [context, *(context * phase.context_multiple for phase in ordered)]
+    borders = [round(start * tokens) for start in starts]
+    parts = [
+        training_flops(architecture, end - start, length)
+        for start, end, length in zip(borders, borders[1:], contexts, strict=False)
+    ]
+    return FlopCount(*(sum(values) for values in zip(*map(_parts, parts), strict=True)))
+
+
+def _parts(count: FlopCount) -> tuple[Any, ...]:
+    return dataclasses.astuple(count)

@@ -1,0 +1,177 @@
+"""From a number of parameters to the shape of a model: one homogeneous family from ten thousand to a hundred billion.
+
+Width is the family's only free number. Depth follows it slowly, head width even more slowly, and the feed-forward is a
+fixed multiple of it, up to a small correction that brings N (core and head) to the size that was asked for. Every
+member has at least two layers: with a single one a model can't learn to copy from its context (Olsson et al. 2022).
+"""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from maquette.artifacts import ConfigError
+from maquette.model.config import CoreConfig, LSTMConfig, ModelConfig, TransformerConfig, count_parameters
+
+DEPTH_COEFFICIENT, DEPTH_EXPONENT = 0.345, 0.55
+"""Layers = 0.345 width^0.55. Passes through 2 layers at width 24, 3 at 48 and 64, 4 at 80 (a sweep on two cores), 13
+at 768 and 33 at 4096 (GPT-2 small has 12, LLaMA 7B 32)."""
+
+FEWEST_LAYERS = 2
+MOST_LAYERS = 512
+
+GATED_RATIO, PLAIN_RATIO = 8 / 3, 4
+"""Feed-forward width over width: three matrices of 8/3 weigh what two of 4 do (Shazeer 2020)."""
+
+CORRECTION = 1.35
+"""The feed-forward may be so many times wider or narrower to meet the size. The loss hardly feels it: in
+Kaplan et al. 2020, figure 5, it varies by a few percent over a factor of ten, at a fixed number of parameters."""
+
+NARROWEST_HEAD, WIDEST_HEAD = 16, 64
+_HEAD_WIDTHS = ((128, 16), (512, 32), (math.inf, 64))
+"""Up to this width, heads of about this width."""
+
+_GRID = ((8, 16, 2), (16, 64, 4), (64, 128, 8), (128, 512, 16), (512, 1024, 64), (1024, 4096, 128), (4096, 32769, 256))
+"""Widths of the family: from, to, step."""
+
+_FEED_FORWARD_GRAINS = ((128, 4), (512, 16), (math.inf, 64))
+"""Up to this width, feed-forwards are multiples of this: matrix products like round numbers."""
+
+
+@dataclass(frozen=True)
+class _Member:
+    """One shape of the family and its N."""
+
+    architecture: CoreConfig
+    size: int
+
+
+def choose_shape(model: ModelConfig, size: int, *, vocabulary_size: int, context: int) -> CoreConfig:
+    """The shape of about `size` parameters (core and head) that keeps what `model` fixes.
+
+    With the width fixed the depth follows the size, and the other way round; with both fixed `size` has no say.
+    Raises `ConfigError` where no member of the family is that small, or what is fixed does not go together.
+    """
+    widths = _widths() if model.width is None else [model.width]
+    family = [
+        _Member(architecture, _size(architecture))
+        for width in widths
+        for depth in _depths(model, width)
+        if (architecture := _build(model, width, depth, vocabulary_size, context)) is not None
+    ]
+    if not family:
+        fixed = ", ".join(f"model.{name}={value}" for name, value in _fixed(model).items())
+        raise ConfigError(
+            f"No shape goes with {fixed}.", "Heads must divide the width; leave one of them to the recipe."
+        )
+    if len(family) == 1:
+        return family[0].architecture
+    if size < 0.8 * family[0].size or size > 1.25 * family[-1].size:
+        raise ConfigError(
+            f"size={size:,} can't be reached with a vocabulary of {vocabulary_size:,}: models of this family have "
+            f"{family[0].size:,} to {family[-1].size:,} parameters (core and head).",
+            "Choose a size in between, or another vocabulary.",
+        )
+    nearest = min(range(len(family)), key=lambda index: abs(math.log(family[index].size / size)))
+    neighbours = range(max(0, nearest - 1), min(len(family), nearest + 2))
+    candidates = [member for index in neighbours for member in _corrected(model, family, index)]
+    return min(candidates, key=lambda member: abs(math.log(member.size / size))).architecture
+
+
+def _fixed(model: ModelConfig) -> dict[str, int]:
+    names = ("width", "num_layers", "num_heads", "num_key_value_heads", "head_width", "feed_forward_width")
+    return {name: value for name in names if (value := getattr(model, name)) is not None}
+
+
+def _size(architecture: CoreConfig) -> int:
+    count = count_parameters(architecture)
+    return count.core + count.head
+
+
+def _widths() -> list[int]:
+    return list(itertools.chain.from_iterable(range(*part) for part in _GRID))
+
+
+def _depths(model: ModelConfig, width: int) -> Iterator[int]:
+    if model.num_layers is not None:
+        yield model.num_layers
+    elif model.width is not None:
+        yield from range(FEWEST_LAYERS, MOST_LAYERS + 1)
+    else:
+        yield max(FEWEST_LAYERS, round(DEPTH_COEFFICIENT * width**DEPTH_EXPONENT))
+
+
+def _build(model: ModelConfig, width: int, depth: int, vocabulary_size: int, context: int) -> CoreConfig | None:
+    """The member of this width and depth; None where no heads go with it."""
+    if model.kind == "lstm":
+        return LSTMConfig(
+            vocabulary_size, width, depth, context,
+            tied=model.tied, logit_softcap=model.logit_softcap, dropout=model.dropout,
+        )  # fmt: skip
+    heads = _heads(model, width)
+    if heads is None:
+        return None
+    return TransformerConfig(
+        vocabulary_size=vocabulary_size,
+        width=width,
+        num_layers=depth,
+        num_heads=heads,
+        num_key_value_heads=model.num_key_value_heads,
+        head_width=model.head_width,
+        feed_forward_width=model.feed_forward_width or _feed_forward(model, width),
+        context_length=context,
+        normalization=model.normalization,
+        normalization_eps=model.normalization_eps,
+        positions=model.positions,
+        rope_base=model.rope_base,
+        activation=model.activation,
+        qk_norm=model.qk_norm,
+        tied=model.tied,
+        bias=model.bias,
+        logit_softcap=model.logit_softcap,
+        token_shift=model.token_shift,
+        dropout=model.dropout,
+    )
+
+
+def _heads(model: ModelConfig, width: int) -> int | None:
+    """How many heads: as fixed, else such that each is 16 to 64 wide and even; None where that can't be."""
+    shared = model.num_key_value_heads or 1
+    if model.num_heads is not None:
+        fits = model.head_width is not None or width % model.num_heads == 0
+        return model.num_heads if fits and model.num_heads % shared == 0 else None
+    if model.head_width is not None:
+        return width // model.head_width if width % (model.head_width * shared) == 0 else None
+    wanted = next(head for limit, head in _HEAD_WIDTHS if width <= limit)
+    possible = [
+        head
+        for head in ([width] if width < NARROWEST_HEAD else range(NARROWEST_HEAD, WIDEST_HEAD + 1))
+        if head % 2 == 0 and width % (head * shared) == 0
+    ]
+    return width // min(possible, key=lambda head: max(head / wanted, wanted / head)) if possible else None
+
+
+def _feed_forward(model: ModelConfig, width: int, correction: float = 1.0) -> int:
+    grain = next(grain for limit, grain in _FEED_FORWARD_GRAINS if width <= limit)
+    ratio = GATED_RATIO if model.activation == "swiglu" else PLAIN_RATIO
+    return max(1, round(ratio * correction * width / grain)) * grain
+
+
+def _corrected(model: ModelConfig, family: list[_Member], index: int) -> Iterator[_Member]:
+    """A member with its feed-forward as wide as it may be, as long as its size stays nearer to its own than to its
+    neighbours': so width and size never fall as the size asked for rises."""
+    member = family[index]
+    yield member
+    architecture = member.architecture
+    if model.feed_forward_width is not None or not isinstance(architecture, TransformerConfig):
+        return
+    lowest = math.sqrt(family[index - 1].size * member.size) if index else 0.0
+    highest = math.sqrt(family[index + 1].size * member.size) if index + 1 < len(family) else math.inf
+    width = architecture.width
+    grain = next(grain for limit, grain in _FEED_FORWARD_GRAINS if width <= limit)
+    narrowest, widest = (_feed_forward(model, width, correction) for correction in (1 / CORRECTION, CORRECTION))
+    for feed_forward in range(narrowest, widest + 1, grain):
+        other = dataclasses.replace(architecture, feed_forward_width=feed_forward)
+        if lowest < (size := _size(other)) < highest:
+            yield _Member(other, size)
