@@ -1,0 +1,87 @@
+"""What a run ran on: commit, package versions, hardware, peak memory. Read-only, never fails a run."""
+
+import importlib.metadata
+import os
+import platform
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import maquette
+
+PACKAGES = (
+    "torch", "lightning", "hydra-core", "omegaconf", "tokenizers", "mlflow", "numpy", "scipy", "pandas", "pyarrow",
+    "safetensors",
+)  # fmt: skip
+
+
+def git_commit(folder: Path | None = None) -> str | None:
+    """The commit of the checkout that `folder` (by default this package) lies in, with `+changes` where tracked
+    files differ from it; None outside a checkout or without git."""
+    folder = folder or Path(maquette.__file__).parent
+    commit = _git(folder, "rev-parse", "HEAD")
+    if not commit:
+        return None
+    changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    return f"{commit}+changes" if changes else commit
+
+
+def _git(folder: Path, *words: str) -> str | None:
+    command = ["git", "--no-optional-locks", "-C", str(folder), *words]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def package_versions() -> dict[str, str]:
+    """Version of each of `PACKAGES` that is installed."""
+    versions = {"python": platform.python_version(), "maquette-lm": maquette.__version__}
+    for name in PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def hardware_name() -> str:
+    """Such as `2 x AMD EPYC 9J14` or `8 x NVIDIA H100 80GB HBM3`: the cores this process may use, or its GPUs."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"
+    return f"{available_cores()} x {_processor()}"
+
+
+def available_cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return " ".join(line.partition(":")[2].split())
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def peak_memory_bytes() -> int:
+    """The most memory this process has held at once so far: resident, or allocated on the GPU where one is used."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
+        return int(torch.cuda.max_memory_allocated())
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def describe_environment() -> dict[str, str]:
+    """Tags for a run: `git.commit`, `hardware`, `host`, and `version.<package>`."""
+    tags = {"hardware": hardware_name(), "host": platform.node()}
+    if commit := git_commit():
+        tags["git.commit"] = commit
+    return tags | {f"version.{name}": version for name, version in package_versions().items()}

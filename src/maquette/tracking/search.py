@@ -1,0 +1,119 @@
+"""Finding runs again: a table with a row for each run, for notebooks, laws and `maquette runs`."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from maquette.artifacts.errors import ConfigError
+from maquette.artifacts.settings import nearest
+from maquette.tracking.config import TrackingConfig
+from maquette.tracking.lineage import PARENT_TAG
+from maquette.tracking.process import has_died
+from maquette.tracking.rows import Row, read_embedded, read_server
+from maquette.tracking.store import embedded_file, store_uri
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ATTRIBUTES = ("name", "run_id", "status", "start", "seconds", "parent", "folder")
+"""Columns that every table of runs has; `start` is a UTC time, `seconds` how long the run took."""
+
+
+def find_runs(
+    outputs: Path | str = "outputs",
+    *,
+    uri: str | None = None,
+    experiment: str | None = TrackingConfig.experiment,
+    filter: str | None = None,
+    columns: Sequence[str] | None = None,
+    limit: int | None = None,
+) -> "pd.DataFrame":
+    """The runs in the store of `outputs` (or at `uri`), newest first, one row each.
+
+    Columns: those of `ATTRIBUTES`; then metrics by their names (latest values), parameters by their dotted names
+    (numbers and booleans where every run has such; `params.<name>` where a metric has that name too), and tags as
+    `tags.<name>`. `status` is FINISHED, RUNNING, FAILED, KILLED, or DIED: a run of this machine whose process is gone.
+
+    `experiment=None` looks in all of them; `filter` is MLflow's ("params.size = '300k' and metrics.loss < 3");
+    `columns` keeps only those, in their order; `limit` the newest. A store that does not exist yet gives no rows.
+    Raises `ConfigError` for an unknown column or a filter that can't be read, `StageError` for a store that can't be.
+    """
+    import pandas as pd
+
+    address = store_uri(TrackingConfig(uri=uri), outputs)
+    file = embedded_file(address)
+    if file is not None:
+        rows = read_embedded(file, experiment, filter, limit)
+    else:
+        rows = read_server(address, experiment, filter, limit)
+    table = pd.DataFrame(_columns(rows))
+    table["start"] = pd.to_datetime(table["start"], unit="ms", utc=True)
+    return table if columns is None else table[_known(columns, list(table.columns), bool(rows))]
+
+
+def _columns(rows: Sequence[Row]) -> dict[str, list[Any]]:
+    attributes: dict[str, list[Any]] = {
+        "name": [row.info.run_name for row in rows],
+        "run_id": [row.info.run_id for row in rows],
+        "status": [_status(row) for row in rows],
+        "start": [row.info.start_time for row in rows],
+        "seconds": [_seconds(row) for row in rows],
+        "parent": [row.data.tags.get(PARENT_TAG) for row in rows],
+        "folder": [row.data.tags.get("folder") for row in rows],
+    }
+    metrics = {name: [row.data.metrics.get(name) for row in rows] for name in _names(row.data.metrics for row in rows)}
+    taken = attributes.keys() | metrics.keys()
+    params = {
+        f"params.{name}" if name in taken else name: _typed([row.data.params.get(name) for row in rows])
+        for name in _names(row.data.params for row in rows)
+    }
+    tags = {
+        f"tags.{name}": [row.data.tags.get(name) for row in rows]
+        for name in _names(row.data.tags for row in rows)
+        if not name.startswith("mlflow.") and name != "folder"
+    }
+    return {**attributes, **{f"metrics.{n}" if n in attributes else n: v for n, v in metrics.items()}, **params, **tags}
+
+
+def _status(row: Row) -> str:
+    return "DIED" if row.info.status == "RUNNING" and has_died(row.data.tags) else row.info.status
+
+
+def _seconds(row: Row) -> float | None:
+    start, end = row.info.start_time, row.info.end_time
+    return (end - start) / 1000 if start and end else None
+
+
+def _names(mappings: Any) -> list[str]:
+    return sorted({name for mapping in mappings for name in mapping})
+
+
+def _typed(texts: list[str | None]) -> list[Any]:
+    """Numbers or booleans where all the texts are; `null` is None."""
+    values = [None if text in (None, "null") else _scalar(text) for text in texts]
+    kinds = {
+        bool if isinstance(v, bool) else float if isinstance(v, int | float) else str for v in values if v is not None
+    }
+    if kinds <= {float} or kinds == {bool}:
+        return values
+    return [None if text == "null" else text for text in texts]
+
+
+def _scalar(text: str | None) -> Any:
+    try:
+        value = json.loads(text or "")
+    except ValueError:
+        return text
+    return value if isinstance(value, bool | int | float) else text
+
+
+def _known(columns: Sequence[str], known: list[str], check: bool) -> list[str]:
+    """`columns`, each of which is known (or of no run at all)."""
+    for name in columns:
+        if name not in known and check:
+            close = nearest(name, known)
+            raise ConfigError(
+                f"no run has '{name}'.", f"Did you mean '{close}'?" if close else f"There are: {', '.join(known)}."
+            )
+    return [name for name in columns if name in known]

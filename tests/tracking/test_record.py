@@ -1,0 +1,159 @@
+"""A run's record as MLflow itself reads it back."""
+
+import math
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Metric
+
+from maquette.artifacts import ConfigError
+from maquette.tracking import TrackingConfig, record, start_parent_run, start_run
+from maquette.tracking.sinks import EmbeddedSink, Point, ServerSink, open_sink
+
+
+def run(outputs: Path, **changes: object):  # type: ignore[no-untyped-def]
+    settings = {"config": TrackingConfig(), "name": "run", "folder": outputs / "runs" / "run", "params": {}, "tags": {}}
+    settings.update(changes)
+    return start_run(settings.pop("config"), outputs=outputs, **settings)  # type: ignore[arg-type]
+
+
+def client(outputs: Path) -> MlflowClient:
+    return MlflowClient(tracking_uri=f"sqlite:///{outputs / 'mlflow.db'}")
+
+
+def test_a_finished_run_has_what_was_logged(outputs: Path, tmp_path: Path) -> None:
+    figure = tmp_path / "loss.svg"
+    figure.write_text("<svg/>")
+    params = {"size": "300k", "model": {"width": 64, "bias": None}, "mixture": {"a,b": 0.5}}
+    with run(outputs, params=params, tags={"digest.tokens": "abc"}) as log:
+        for step in range(3):
+            log.log_metrics({"loss": 3.0 - step, "validation/loss/code": 2.0}, step)
+        log.log_artifact(figure, "figures")
+        log.log_params({"size": "400k", "parameters": 300_123})
+    found = client(outputs).get_run(log.run_id)
+    assert found.info.status == "FINISHED"
+    assert found.info.run_name == "run"
+    expected = {"size": "300k", "model.width": "64", "model.bias": "null", "mixture.a_b": "0.5", "parameters": "300123"}
+    assert found.data.params == expected
+    assert found.data.metrics == {"loss": 1.0, "validation/loss/code": 2.0}
+    assert found.data.tags["resumed.size"] == "400k"
+    assert found.data.tags["digest.tokens"] == "abc"
+    assert found.data.tags["version.torch"]
+    assert [(m.step, m.value) for m in client(outputs).get_metric_history(log.run_id, "loss")] == [
+        (0, 3.0),
+        (1, 2.0),
+        (2, 1.0),
+    ]
+    assert (outputs / "mlartifacts" / log.run_id / "artifacts" / "figures" / "loss.svg").read_text() == "<svg/>"
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(ValueError, "FAILED"), (KeyboardInterrupt, "KILLED"), (SystemExit, "KILLED")]
+)
+def test_the_status_tells_how_a_run_ended(outputs: Path, error: type[BaseException], status: str) -> None:
+    with pytest.raises(error), run(outputs) as log:
+        log.log_metrics({"loss": 1.0}, 0)
+        raise error
+    found = client(outputs).get_run(log.run_id)
+    assert found.info.status == status
+    assert found.data.metrics == {"loss": 1.0}
+
+
+def test_a_resumed_run_goes_on_with_its_curves(outputs: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), run(outputs, params={"size": "1m"}) as first:
+        first.log_metrics({"loss": 3.0}, 0)
+        raise KeyboardInterrupt
+    with run(outputs, params={"size": "1m"}, run_id=first.run_id) as second:
+        assert client(outputs).get_run(first.run_id).info.status == "RUNNING"
+        second.log_metrics({"loss": 2.0}, 1)
+    assert second.run_id == first.run_id
+    assert [m.value for m in client(outputs).get_metric_history(first.run_id, "loss")] == [3.0, 2.0]
+    assert client(outputs).get_run(first.run_id).info.status == "FINISHED"
+
+
+def test_a_run_that_is_gone_from_the_store_starts_anew(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with run(outputs, run_id="0" * 32) as log:
+        pass
+    assert log.run_id not in (None, "0" * 32)
+    assert "starts anew" in " ".join(capsys.readouterr().err.split())
+
+
+def test_children_name_their_parent(outputs: Path) -> None:
+    with (
+        start_parent_run(TrackingConfig(), outputs=outputs, name="sweep", folder=outputs) as parent,
+        run(outputs, config=TrackingConfig(parent=parent.run_id, run_name="chosen")) as child,
+    ):
+        pass
+    found = client(outputs).get_run(child.run_id)
+    assert found.data.tags["mlflow.parentRunId"] == parent.run_id
+    assert found.info.run_name == "chosen"
+
+
+def test_without_tracking_the_interface_is_the_same_and_nothing_is_written(tmp_path: Path) -> None:
+    with run(tmp_path, config=TrackingConfig(enabled=False)) as log:
+        log.log_metrics({"loss": 1.0}, 0)
+        log.log_params({"a": 1})
+        log.set_tags({"b": 2})
+        log.log_artifact(tmp_path / "missing.png")
+        assert log.flush()
+    assert log.run_id is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_that_mlflow_does_not_take_is_refused(outputs: Path) -> None:
+    with pytest.raises(ConfigError, match="loss%"), run(outputs) as log:
+        log.log_metrics({"loss%": 1.0}, 0)
+
+
+def test_a_store_that_fails_in_mid_run_does_not_stop_it_and_the_points_are_saved(
+    outputs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError("database or disk is full")
+
+    with run(outputs) as log:
+        monkeypatch.setattr(EmbeddedSink, "write", full)
+        log.log_metrics({"loss": 2.5}, 7)
+    said = " ".join(capsys.readouterr().err.split())
+    assert "database or disk is full" in said
+    assert "1 points of metrics missing there" in said
+    saved = (outputs / "runs" / "run" / record.UNWRITTEN).read_text()
+    assert '"loss"' in saved
+    assert "2.5" in saved
+
+
+def test_rows_written_directly_read_as_those_of_the_client(outputs: Path) -> None:
+    """The same points, with repeats, NaN, infinities and steps out of order, through both ways into the store."""
+    with run(outputs, name="a") as first, run(outputs, name="b") as second:
+        pass
+    points = [
+        Point("loss", 2.0, 1000, 1), Point("loss", 3.0, 1001, 0), Point("loss", 2.0, 1000, 1),
+        Point("loss", 1.0, 1000, 1), Point("nan", math.nan, 1000, 0), Point("infinite", math.inf, 1000, 0),
+        Point("infinite", -math.inf, 1000, 1),
+    ]  # fmt: skip
+    file = outputs / "mlflow.db"
+    for sink in (EmbeddedSink(file, first.run_id), ServerSink(f"sqlite:///{file}", second.run_id)):
+        sink.write(points[:3])
+        sink.write(points[3:])
+        sink.write([Point("loss", 9.0, 5, 0)])
+        sink.close()
+
+    def read(run_id: str) -> tuple[dict[str, float], dict[str, list[Metric]]]:
+        latest = client(outputs).get_run(run_id).data.metrics
+        return latest, {key: sorted(map(str, client(outputs).get_metric_history(run_id, key))) for key in latest}
+
+    direct, through_client = read(first.run_id), read(second.run_id)
+    assert str(direct) == str(through_client).replace(second.run_id, first.run_id)
+    assert direct[0]["loss"] == 2.0
+
+
+def test_a_store_with_other_tables_is_written_through_the_client(outputs: Path) -> None:
+    import sqlite3
+
+    file = outputs / "mlflow.db"
+    assert isinstance(open_sink(f"sqlite:///{file}", file, "0"), EmbeddedSink)
+    connection = sqlite3.connect(file)
+    connection.execute("ALTER TABLE metrics ADD COLUMN unit TEXT")
+    connection.close()
+    assert isinstance(open_sink(f"sqlite:///{file}", file, "0"), ServerSink)
