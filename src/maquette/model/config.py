@@ -1,6 +1,6 @@
 """The shape of a model, and what it costs: parameters and FLOPs, counted exactly. Free of torch."""
 
-import dataclasses
+import math
 from dataclasses import dataclass
 
 from maquette.artifacts.errors import ConfigError
@@ -15,9 +15,13 @@ class ModelConfig:
     width: int | None = setting(None, "width of the residual stream; by default the recipe's", minimum=4)
     num_layers: int | None = setting(None, "number of layers; by default the recipe's", minimum=1)
     num_heads: int | None = setting(None, "attention heads; by default the recipe's", minimum=1)
-    num_key_value_heads: int | None = setting(None, "key-value heads: fewer than heads is grouped-query, 1 multi-query", minimum=1)
+    num_key_value_heads: int | None = setting(
+        None, "key-value heads: fewer than heads is grouped-query, 1 multi-query", minimum=1
+    )
     head_width: int | None = setting(None, "width of a head; by default width / heads", minimum=2)
-    feed_forward_width: int | None = setting(None, "inner width of the feed-forward; by default the recipe's", minimum=4)
+    feed_forward_width: int | None = setting(
+        None, "inner width of the feed-forward; by default the recipe's", minimum=4
+    )
     normalization: str = setting("rmsnorm", "normalisation before each block", choices=("rmsnorm", "layernorm"))
     normalization_eps: float = setting(1e-5, "added to the variance", minimum=0.0)
     positions: str = setting("rotary", "how positions are known", choices=("rotary", "learned"))
@@ -29,3 +33,216 @@ class ModelConfig:
     logit_softcap: float | None = setting(None, "logits are squashed to +- this by tanh", minimum=1.0)
     token_shift: bool = setting(True, "each embedding takes a learned share of the previous token's")
     dropout: float = setting(0.0, "dropout in embeddings, attention and feed-forward", minimum=0.0, maximum=0.9)
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """The shape of one transformer. Fields left None take their usual value; read them through the properties.
+
+    `attention_bias` gives biases to the query, key and value projections alone (Qwen2) and follows `bias` by default.
+    Raises `ConfigError` where sizes do not go together.
+    """
+
+    vocabulary_size: int
+    width: int
+    num_layers: int
+    num_heads: int
+    num_key_value_heads: int | None = None
+    head_width: int | None = None
+    feed_forward_width: int | None = None
+    context_length: int = 256
+    normalization: str = "rmsnorm"
+    normalization_eps: float = 1e-5
+    positions: str = "rotary"
+    rope_base: float = 10_000.0
+    activation: str = "swiglu"
+    qk_norm: bool = False
+    tied: bool = False
+    bias: bool = False
+    attention_bias: bool | None = None
+    logit_softcap: float | None = None
+    token_shift: bool = False
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "vocabulary_size", "width", "num_layers", "num_heads", "context_length")
+        _require_positive(self, "num_key_value_heads", "head_width", "feed_forward_width", "logit_softcap")
+        _require_known(self, "normalization", ("rmsnorm", "layernorm"))
+        _require_known(self, "positions", ("rotary", "learned"))
+        _require_known(self, "activation", ("swiglu", "gelu", "relu2"))
+        if self.head_width is None and self.width % self.num_heads:
+            raise ConfigError(
+                f"width={self.width} is not a multiple of num_heads={self.num_heads}.",
+                "Choose heads that divide the width, or set head_width.",
+            )
+        if self.num_heads % self.key_value_heads:
+            raise ConfigError(
+                f"num_heads={self.num_heads} is not a multiple of num_key_value_heads={self.num_key_value_heads}.",
+                "Each key-value head serves the same number of heads.",
+            )
+        if self.positions == "rotary" and self.width_of_head % 2:
+            raise ConfigError(
+                f"Rotary positions turn pairs of channels, but a head is {self.width_of_head} wide.",
+                "Choose an even head_width.",
+            )
+        _require_dropout(self)
+
+    @property
+    def key_value_heads(self) -> int:
+        """Key-value heads: as many as heads unless set."""
+        return self.num_key_value_heads or self.num_heads
+
+    @property
+    def width_of_head(self) -> int:
+        """Channels of one head: width / heads unless set."""
+        return self.head_width or self.width // self.num_heads
+
+    @property
+    def inner_width(self) -> int:
+        """Inner width of the feed-forward: 4 x width, or for SwiGLU 8/3 x width in whole multiples of 32, so that its
+        three matrices weigh what two of four times the width would (Shazeer 2020, section 2)."""
+        if self.feed_forward_width is not None:
+            return self.feed_forward_width
+        return 32 * math.ceil(8 * self.width / 3 / 32) if self.activation == "swiglu" else 4 * self.width
+
+    @property
+    def query_key_value_bias(self) -> bool:
+        """Whether the query, key and value projections have biases."""
+        return self.bias if self.attention_bias is None else self.attention_bias
+
+
+@dataclass(frozen=True)
+class LSTMConfig:
+    """The shape of the recurrent baseline: as many channels in embedding, state and output."""
+
+    vocabulary_size: int
+    width: int
+    num_layers: int
+    context_length: int = 256
+    tied: bool = False
+    logit_softcap: float | None = None
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "vocabulary_size", "width", "num_layers", "context_length", "logit_softcap")
+        _require_dropout(self)
+
+
+CoreConfig = TransformerConfig | LSTMConfig
+
+
+def _require_positive(config: CoreConfig, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        if value is not None and value <= 0:
+            raise ConfigError(f"{name}={value} is out of range.", "Allowed: above 0.")
+
+
+def _require_known(config: CoreConfig, name: str, known: tuple[str, ...]) -> None:
+    value = getattr(config, name)
+    if value not in known:
+        raise ConfigError(f"{name}={value} is not known.", f"Allowed: {', '.join(known)}.")
+
+
+def _require_dropout(config: CoreConfig) -> None:
+    if not 0.0 <= config.dropout < 1.0:
+        raise ConfigError(f"dropout={config.dropout} is out of range.", "Allowed: at least 0 and below 1.")
+
+
+@dataclass(frozen=True)
+class ParameterCount:
+    """Parameters by part. `core` is everything but the two vocabulary matrices. A tied matrix is counted once, as the
+    head, where it is multiplied with: so `core + head`, the N of a law, means the same in tied and untied models."""
+
+    embedding: int
+    core: int
+    head: int
+
+    @property
+    def total(self) -> int:
+        return self.embedding + self.core + self.head
+
+
+def count_parameters(config: CoreConfig) -> ParameterCount:
+    """Exact numbers of parameters of `LanguageModel(config)`, from its shape alone."""
+    matrix = config.vocabulary_size * config.width
+    core = _lstm_parameters(config) if isinstance(config, LSTMConfig) else _transformer_parameters(config)
+    return ParameterCount(embedding=0 if config.tied else matrix, core=core, head=matrix)
+
+
+def _transformer_parameters(config: TransformerConfig) -> int:
+    queries = config.num_heads * config.width_of_head
+    key_values = config.key_value_heads * config.width_of_head
+    norm = config.width * (2 if config.normalization == "layernorm" and config.bias else 1)
+    layer = _attention_weights(config) + _feed_forward_weights(config) + 2 * norm
+    if config.query_key_value_bias:
+        layer += queries + 2 * key_values
+    if config.bias:
+        layer += config.width  # of the attention's output
+        layer += config.inner_width * (2 if config.activation == "swiglu" else 1) + config.width
+    if config.qk_norm:
+        layer += 2 * config.width_of_head
+    core = config.num_layers * layer + norm
+    if config.positions == "learned":
+        core += config.context_length * config.width
+    if config.token_shift:
+        core += config.width
+    return core
+
+
+def _attention_weights(config: TransformerConfig) -> int:
+    """Entries of the query, key, value and output matrices of one layer."""
+    return 2 * config.width * config.width_of_head * (config.num_heads + config.key_value_heads)
+
+
+def _feed_forward_weights(config: TransformerConfig) -> int:
+    """Entries of the feed-forward matrices of one layer."""
+    return (3 if config.activation == "swiglu" else 2) * config.width * config.inner_width
+
+
+def _lstm_parameters(config: LSTMConfig) -> int:
+    # Four gates, each with a matrix from below, one from the step before, and PyTorch's two biases.
+    return config.num_layers * 4 * (2 * config.width * config.width + 2 * config.width)
+
+
+@dataclass(frozen=True)
+class FlopCount:
+    """Floating-point operations by part; a multiplication and an addition are two. `core` holds the products with the
+    core's matrices, `attention` those of queries, keys and values with one another, `head` those with the head."""
+
+    core: int
+    attention: int
+    head: int
+
+    @property
+    def total(self) -> int:
+        return self.core + self.attention + self.head
+
+
+def forward_flops(config: CoreConfig, tokens: int, context: int) -> FlopCount:
+    """FLOPs of the matrix products of one forward pass over `tokens` tokens in sequences of `context`.
+
+    Attention is counted by the convention of Hoffmann et al. 2022 (appendix F) and Chowdhery et al. 2022 (appendix B):
+    every query meets all `context` keys, although a causal kernel may skip those ahead of it. Norms, activations,
+    softmax and look-ups are not counted; no more are numbers recomputed to save memory.
+    """
+    head = 2 * tokens * config.vocabulary_size * config.width
+    if isinstance(config, LSTMConfig):
+        return FlopCount(core=2 * tokens * config.num_layers * 8 * config.width**2, attention=0, head=head)
+    weights = _attention_weights(config) + _feed_forward_weights(config)
+    scores_and_sums = 2 * 2 * context * config.num_heads * config.width_of_head
+    return FlopCount(
+        core=2 * tokens * config.num_layers * weights, attention=tokens * config.num_layers * scores_and_sums, head=head
+    )
+
+
+def training_flops(config: CoreConfig, tokens: int, context: int) -> FlopCount:
+    """FLOPs of forward and backward over `tokens` tokens: each product of the forward pass needs two in the backward
+    pass, one for the gradient of either factor. For the rest see `forward_flops`."""
+    forward = forward_flops(config, tokens, context)
+    return FlopCount(core=3 * forward.core, attention=3 * forward.attention, head=3 * forward.head)
+
+
+def kaplan_compute(config: CoreConfig, tokens: int) -> int:
+    """Training FLOPs as Kaplan et al. 2020 count them (section 2.1): 6 N D with N the parameters of the core alone."""
+    return 6 * count_parameters(config).core * tokens

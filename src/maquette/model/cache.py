@@ -1,0 +1,96 @@
+"""The memory of generation: what a model keeps of the tokens it has read, so that each new one costs one step.
+
+Prompts of different lengths are padded on the left: row b's text begins at column `starts[b]`. Columns before it are
+never attended to, and positions count from there.
+"""
+
+import torch
+from torch import Tensor
+
+from maquette.model.config import LSTMConfig, TransformerConfig
+
+
+class KeyValueCache:
+    """Keys and values of every layer, in tensors allocated once for `length` columns; `used` says how many are filled.
+
+    Pass it to `forward(tokens, cache=cache)`: the tokens are taken to stand in the columns after those used. Memory:
+    2 x layers x batch x key-value heads x length x head width numbers.
+    """
+
+    def __init__(
+        self,
+        config: TransformerConfig,
+        batch: int,
+        length: int,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        *,
+        starts: Tensor | None = None,
+    ) -> None:
+        shape = (config.num_layers, batch, config.key_value_heads, length, config.width_of_head)
+        self.keys = torch.zeros(shape, device=device, dtype=dtype)
+        self.values = torch.zeros(shape, device=device, dtype=dtype)
+        self.length, self.used = length, 0
+        self.starts = column_starts(starts, device)
+        # (B, 1) the last token read: token shift needs it.
+        self.last_token: Tensor | None = None
+
+    def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Stores the new `key` and `value (B, K, T, W)` of a layer and gives all up to them, `(B, K, used + T, W)`.
+
+        The columns count as used once `advance` is called, after the last layer. Raises `ValueError` where they do
+        not fit.
+        """
+        end = self.used + key.size(2)
+        if end > self.length:
+            raise ValueError(f"The cache holds {self.length} tokens; {self.used} + {key.size(2)} do not fit.")
+        self.keys[layer, :, :, self.used : end] = key
+        self.values[layer, :, :, self.used : end] = value
+        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
+
+    def advance(self, tokens: Tensor) -> None:
+        """Counts the columns of `tokens (B, T)` as used."""
+        self.used += tokens.size(1)
+        self.last_token = tokens[:, -1:].clone()
+
+
+class RecurrentCache:
+    """The state of the recurrent baseline, `(layers, B, D)` each: the same use as `KeyValueCache`, without a length."""
+
+    def __init__(
+        self,
+        config: LSTMConfig,
+        batch: int,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        *,
+        starts: Tensor | None = None,
+    ) -> None:
+        shape = (config.num_layers, batch, config.width)
+        self.hidden = torch.zeros(shape, device=device, dtype=dtype)
+        self.cell = torch.zeros(shape, device=device, dtype=dtype)
+        self.used = 0
+        self.starts = column_starts(starts, device)
+
+
+Cache = KeyValueCache | RecurrentCache
+
+
+def new_cache(
+    config: TransformerConfig | LSTMConfig,
+    batch: int,
+    length: int,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    *,
+    starts: Tensor | None = None,
+) -> Cache:
+    """The cache that fits a model, for `batch` rows of at most `length` tokens; row b's text begins at `starts[b]`."""
+    if isinstance(config, LSTMConfig):
+        return RecurrentCache(config, batch, device, dtype, starts=starts)
+    return KeyValueCache(config, batch, length, device, dtype, starts=starts)
+
+
+def column_starts(starts: Tensor | None, device: torch.device | str) -> Tensor | None:
+    """`starts (B,)` on the device, or None where every row begins at the first column."""
+    return None if starts is None or not bool(starts.any()) else starts.to(device)

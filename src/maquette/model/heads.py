@@ -1,0 +1,97 @@
+"""What stands on a core: logits over the vocabulary, or one number per position. Both load the same core's weights."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from maquette.model.cache import Cache, new_cache
+from maquette.model.config import CoreConfig, LSTMConfig
+from maquette.model.initialization import initialize
+from maquette.model.linear import Linear
+from maquette.model.lstm import LSTM
+from maquette.model.transformer import Transformer
+
+Core = Transformer | LSTM
+
+
+def build_core(config: CoreConfig, *, seed: int = 0) -> Core:
+    """The core that a configuration describes, with the initial weights of `seed`."""
+    return LSTM(config, seed=seed) if isinstance(config, LSTMConfig) else Transformer(config, seed=seed)
+
+
+class LanguageModel(nn.Module):
+    """`forward(tokens (B, T)) -> logits (B, T, V)`: what each token makes of the next.
+
+    A tied model has no matrix of its own in `head`; `head_weight` is the one that is used in either case.
+    """
+
+    def __init__(self, config: CoreConfig, *, seed: int = 0) -> None:
+        super().__init__()
+        self.core = build_core(config, seed=seed)
+        self.head = Linear(config.width, config.vocabulary_size, bias=False)
+        if config.tied:
+            self.head.register_parameter("weight", None)
+        initialize(self.head, config, seed, prefix="head.")
+
+    @property
+    def config(self) -> CoreConfig:
+        return self.core.config
+
+    @property
+    def head_weight(self) -> Tensor:
+        """`(V, D)`"""
+        return self.core.embedding.weight if self.config.tied else self.head.weight
+
+    def forward(
+        self,
+        tokens: Tensor,
+        *,
+        positions: Tensor | None = None,
+        segments: Tensor | None = None,
+        cache: Cache | None = None,
+    ) -> Tensor:
+        """`tokens (B, T)` int64 -> logits `(B, T, V)`; the rest as for the core (`Transformer.forward`)."""
+        return self.logits(self.core(tokens, positions=positions, segments=segments, cache=cache))
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """`hidden (..., D)` -> `(..., V)`, soft-capped where the configuration says so (Gemma 2, section 2)."""
+        logits = F.linear(hidden, self.head_weight)
+        cap = self.config.logit_softcap
+        return logits if cap is None else cap * torch.tanh(logits / cap)
+
+    def new_cache(self, batch: int, length: int, *, starts: Tensor | None = None) -> Cache:
+        """An empty cache of this model's kind, device and precision: see `cache.new_cache`."""
+        weight = self.head_weight
+        return new_cache(self.config, batch, length, weight.device, weight.dtype, starts=starts)
+
+
+class ScalarModel(nn.Module):
+    """`forward(tokens (B, T)) -> (B, T)`: one number per position; a reward model, or PPO's value function."""
+
+    def __init__(self, config: CoreConfig, *, seed: int = 0) -> None:
+        super().__init__()
+        self.core = build_core(config, seed=seed)
+        self.score = Linear(config.width, 1)
+        initialize(self.score, config, seed, prefix="score.")
+
+    @classmethod
+    def from_language_model(cls, model: LanguageModel, *, seed: int = 0) -> "ScalarModel":
+        """A scalar model with a copy of the language model's core, on its device and in its precision."""
+        scalar = cls(model.config, seed=seed).to(model.head_weight.device, model.head_weight.dtype)
+        scalar.core.load_state_dict(model.core.state_dict())
+        return scalar
+
+    @property
+    def config(self) -> CoreConfig:
+        return self.core.config
+
+    def forward(
+        self,
+        tokens: Tensor,
+        *,
+        positions: Tensor | None = None,
+        segments: Tensor | None = None,
+        cache: Cache | None = None,
+    ) -> Tensor:
+        """`tokens (B, T)` int64 -> `(B, T)`; the rest as for the core (`Transformer.forward`)."""
+        return self.score(self.core(tokens, positions=positions, segments=segments, cache=cache)).squeeze(-1)

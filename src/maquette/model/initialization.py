@@ -1,0 +1,84 @@
+"""The weights a model starts from: a pure function of the seed, each parameter's name and the configuration.
+
+Every parameter has random numbers of its own, so the same seed gives the same core under any head, whatever else is
+built before, after or around it, and leaves the global random numbers alone.
+
+| parameter | start | source |
+|---|---|---|
+| matrices, embeddings | N(0, 0.02) | Radford et al. 2019 (GPT-2) |
+| attention output, feed-forward down | N(0, 0.02 / sqrt(2 layers)) | Radford et al. 2019, section 2.3 |
+| norms | 1 | |
+| biases | 0 | |
+| token shift | 0.3 | measured for this project's small models |
+| score of a scalar model | N(0, 1 / sqrt(width + 1)) | Stiennon et al. 2020, appendix B.1 |
+| LSTM matrices | U(-1/sqrt(width), 1/sqrt(width)) | Hochreiter and Schmidhuber's gates as PyTorch starts them |
+| LSTM forget gate's bias | 1 | Jozefowicz et al. 2015, section 2.2 |
+"""
+
+import hashlib
+import math
+
+import torch
+from torch import Tensor, nn
+
+from maquette.model.config import CoreConfig
+
+STANDARD_DEVIATION = 0.02
+TOKEN_SHIFT = 0.3
+
+
+@torch.no_grad()
+def initialize(model: nn.Module, config: CoreConfig, seed: int, prefix: str = "") -> None:
+    """Fills every parameter of a model or a core in place. `prefix`: what comes before its names in the whole model.
+
+    Numbers are drawn on the CPU in float32 and then converted, so they do not depend on device or precision.
+    Parameters on the meta device are left there: see `materialize`.
+    """
+    for name, parameter in model.named_parameters():
+        if not parameter.is_meta:
+            parameter.copy_(initial_value((prefix + name).removeprefix("core."), parameter.shape, config, seed))
+
+
+def materialize(model: nn.Module, config: CoreConfig, seed: int, device: torch.device | str = "cpu") -> None:
+    """Gives a model that was built on the meta device its memory on `device`, and the weights of `seed`."""
+    model.to_empty(device=device)
+    initialize(model, config, seed)
+
+
+def initial_value(name: str, shape: torch.Size, config: CoreConfig, seed: int) -> Tensor:
+    """The start of the parameter `name` (without a leading `core.`), float32 on the CPU."""
+    leaf = name.rsplit(".", 1)[-1]
+    if name.startswith("lstm."):
+        return _lstm_value(name, leaf, shape, config.width, seed)
+    if leaf == "bias":
+        return torch.zeros(shape)
+    if name == "token_shift":
+        return torch.full(shape, TOKEN_SHIFT)
+    if len(shape) == 1:
+        return torch.ones(shape)
+    deviation = STANDARD_DEVIATION
+    if name == "score.weight":
+        deviation = 1 / math.sqrt(config.width + 1)
+    elif name.endswith(("attention.output.weight", "feed_forward.down.weight")):
+        deviation /= math.sqrt(2 * config.num_layers)
+    return torch.empty(shape).normal_(0.0, deviation, generator=_numbers_of(name, seed))
+
+
+def _lstm_value(name: str, leaf: str, shape: torch.Size, width: int, seed: int) -> Tensor:
+    if leaf.startswith("weight"):
+        bound = 1 / math.sqrt(width)
+        return torch.empty(shape).uniform_(-bound, bound, generator=_numbers_of(name, seed))
+    bias = torch.zeros(shape)
+    if leaf.startswith("bias_ih"):  # one of PyTorch's two biases; its gates are input, forget, cell, output
+        bias[width : 2 * width] = 1.0
+    return bias
+
+
+def _numbers_of(name: str, seed: int) -> torch.Generator:
+    digest = hashlib.sha256(f"{seed} {name}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+
+
+def unfilled_embedding(rows: int, width: int) -> nn.Embedding:
+    """`nn.Embedding` whose weights `initialize` fills: it draws no random numbers of its own."""
+    return nn.Embedding(rows, width, _weight=torch.empty(rows, width), _freeze=False)

@@ -1,0 +1,148 @@
+"""How likely the next tokens are: cross-entropy and per-token log-probabilities, with or without `(B, T, V)` logits.
+
+Where a batch's logits are many, they are computed, used and forgotten in chunks of rows. The gradient of a mean
+cross-entropy needs nothing from later layers but one factor, so it is taken in the same pass, in place of the logits:
+one softmax over memory that stays in the cache, instead of some eight trips of all logits to memory and back.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+# Logits at once unless told otherwise. On a CPU four megabytes of them stay in its cache; an accelerator wants
+# large products and has the memory.
+CPU_LOGITS, ACCELERATOR_LOGITS = 2**20, 2**26
+
+
+def token_log_probs(logits: Tensor, tokens: Tensor) -> Tensor:
+    """Log-probability of each token: `logits (B, S, V)`, `tokens (B, S)` int64 -> `(B, S)`, in float32 at least."""
+    return -F.cross_entropy(_at_least_float32(logits).flatten(0, 1), tokens.flatten(), reduction="none").view_as(tokens)
+
+
+def next_token_loss(
+    hidden: Tensor,
+    head_weight: Tensor,
+    targets: Tensor,
+    mask: Tensor | None = None,
+    *,
+    logit_softcap: float | None = None,
+    z_loss: float = 0.0,
+    logits_limit: int | None = None,
+    divisor: Tensor | float | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Mean cross-entropy of the next tokens, in nats, and each token's own.
+
+    `hidden (B, S, D)`, `head_weight (V, D)`, `targets (B, S)` int64, `mask (B, S)` true where a token counts ->
+    the scalar to minimise, and the cross-entropies `(B, S)`, detached and without the z-loss. The mean is over the
+    tokens that count, or the sum divided by `divisor` (for batches that come in parts). `z_loss` weighs the squared
+    log-normaliser (Chowdhery et al. 2022, section 5); `logit_softcap` squashes logits by tanh (Gemma 2, section 2).
+    More than `logits_limit` logits are computed in chunks of at most so many.
+    """
+    weights = torch.ones(targets.shape, device=hidden.device) if mask is None else mask.float()
+    weights = weights / (weights.sum().clamp(min=1.0) if divisor is None else divisor)
+    limit = logits_limit or (CPU_LOGITS if hidden.device.type == "cpu" else ACCELERATOR_LOGITS)
+    rows, vocabulary = targets.numel(), head_weight.size(0)
+    if rows * vocabulary <= limit:
+        logits = _at_least_float32(_soft_capped(F.linear(hidden, head_weight), logit_softcap))
+        cross_entropy = -token_log_probs(logits, targets)
+        loss = (cross_entropy * weights).sum()
+        if z_loss:
+            loss = loss + z_loss * (logits.logsumexp(-1).square() * weights).sum()
+        return loss, cross_entropy.detach()
+    loss, cross_entropy = ChunkedCrossEntropy.apply(
+        hidden.flatten(0, -2),
+        head_weight,
+        targets.flatten(),
+        weights.flatten(),
+        logit_softcap,
+        z_loss,
+        max(1, limit // vocabulary),
+        torch.is_grad_enabled(),
+    )
+    return loss, cross_entropy.view_as(targets)
+
+
+class ChunkedCrossEntropy(torch.autograd.Function):
+    """Weighted sum of the cross-entropies of `hidden (N, D)` against `targets (N,)`, `rows` at a time; and each one.
+
+    With p the softmax of a row's logits and L their log-normaliser, the gradient of `cross-entropy + z L^2` is
+    `(1 + 2 z L) p - onehot(target)`; through the soft-cap it is multiplied by `1 - (logits / cap)^2`. Products are
+    taken in autocast's precision where that is on, the softmax and the sum of the head's gradient in float32.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        head_weight: Tensor,
+        targets: Tensor,
+        weights: Tensor,
+        softcap: float | None,
+        z_loss: float,
+        rows: int,
+        with_gradients: bool,
+    ) -> tuple[Tensor, Tensor]:
+        device = hidden.device.type
+        precision = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+        exact = torch.promote_types(hidden.dtype, torch.float32)
+        inputs, matrix = hidden.to(precision), head_weight.to(precision)
+        weights = weights.to(exact)
+        cross_entropy = torch.empty(targets.shape, dtype=exact, device=hidden.device)
+        log_normalizer = torch.empty_like(cross_entropy)
+        grad_hidden = torch.empty_like(inputs) if with_gradients else None
+        grad_weight = torch.zeros_like(matrix, dtype=exact) if with_gradients else None
+        reused = torch.empty(min(rows, len(targets)), matrix.size(0), dtype=precision, device=hidden.device)
+        with torch.autocast(device, enabled=False):
+            for start in range(0, len(targets), rows):
+                part = slice(start, start + rows)
+                logits = torch.mm(inputs[part], matrix.t(), out=reused[: len(targets[part])]).to(exact)
+                slope = None
+                if softcap is not None:
+                    squashed = logits.div_(softcap).tanh_()
+                    slope = 1 - squashed.square()
+                    logits = squashed.mul_(softcap)
+                wanted = targets[part, None]
+                target_logits, largest = logits.gather(1, wanted), logits.amax(1, keepdim=True)
+                probabilities = torch.softmax(logits, 1, out=logits)
+                # The likeliest token's probability gives the normaliser without another exponential of all logits.
+                normalizer = largest - probabilities.amax(1, keepdim=True).log()
+                cross_entropy[part], log_normalizer[part] = (normalizer - target_logits)[:, 0], normalizer[:, 0]
+                if grad_hidden is None or grad_weight is None:
+                    continue
+                gradient = probabilities.mul_(1 + 2 * z_loss * normalizer) if z_loss else probabilities
+                gradient.scatter_add_(1, wanted, gradient.new_full((1, 1), -1.0).expand_as(wanted))
+                if slope is not None:
+                    gradient.mul_(slope)
+                # The rows' weights go to the narrow factors: `gradient` is V wide.
+                gradient = gradient.to(precision)
+                torch.mm(gradient, matrix, out=grad_hidden[part])
+                weighted = inputs[part] * weights[part, None].to(precision)
+                if exact == precision:
+                    grad_weight.addmm_(gradient.t(), weighted)
+                else:
+                    grad_weight += torch.mm(gradient.t(), weighted)
+        loss = (cross_entropy * weights).sum()
+        if z_loss:
+            loss = loss + z_loss * (log_normalizer.square() * weights).sum()
+        if grad_hidden is not None and grad_weight is not None:
+            grad_hidden.mul_(weights[:, None].to(precision))
+            ctx.save_for_backward(grad_hidden.to(hidden.dtype), grad_weight.to(head_weight.dtype))
+        ctx.mark_non_differentiable(cross_entropy)
+        return loss, cross_entropy
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_loss: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        grad_hidden, grad_weight = ctx.saved_tensors
+        return grad_hidden * grad_loss, grad_weight * grad_loss, None, None, None, None, None, None
+
+
+def _soft_capped(logits: Tensor, cap: float | None) -> Tensor:
+    return logits if cap is None else cap * torch.tanh(logits / cap)
+
+
+def _at_least_float32(values: Tensor) -> Tensor:
+    return values if values.dtype == torch.float64 else values.float()

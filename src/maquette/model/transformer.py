@@ -1,0 +1,243 @@
+"""The transformer core: tokens in, hidden states out. Heads (heads.py) and losses (likelihoods.py) stand on top of it.
+
+Notable:
+- normalisation before each block (RMSNorm or LayerNorm) and once at the end
+- rotary positions on the halves of a head as in Llama, or learned ones as in GPT-2
+- SwiGLU, GELU (tanh form) or squared ReLU
+- multi-head, grouped-query or multi-query attention, with or without QK-norm
+- token shift: each embedding takes a learned share of the previous token's, which for small models is worth more than
+  half again the compute; off for imported families
+- packed documents (`segments`): neither attention nor token shift crosses from one to the next
+- a cache (cache.py) for generation, also for prompts of different lengths
+- no biases and no dropout unless asked for
+
+Letters in shapes: `B` sequences, `T` tokens each, `D` channels, `H` heads, `K` key-value heads, `W` channels of a head.
+"""
+
+import dataclasses
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from maquette.artifacts import ConfigError
+from maquette.model.cache import KeyValueCache
+from maquette.model.config import TransformerConfig
+from maquette.model.initialization import initialize, unfilled_embedding
+from maquette.model.linear import Linear
+
+Rotation = tuple[Tensor, Tensor]
+
+
+class Transformer(nn.Module):
+    """`forward(tokens (B, T)) -> hidden (B, T, D)`, after the last norm. Starts from the weights that `seed` gives."""
+
+    def __init__(self, config: TransformerConfig, *, seed: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        self.embedding = unfilled_embedding(config.vocabulary_size, config.width)
+        if config.positions == "learned":
+            self.positions = unfilled_embedding(config.context_length, config.width)
+        if config.token_shift:
+            self.token_shift = nn.Parameter(torch.empty(config.width))
+        self.layers = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        self.norm = normalization(config)
+        initialize(self, config, seed)
+
+    def forward(
+        self,
+        tokens: Tensor,
+        *,
+        positions: Tensor | None = None,
+        segments: Tensor | None = None,
+        cache: KeyValueCache | None = None,
+    ) -> Tensor:
+        """`tokens (B, T)` int64 -> `(B, T, D)`.
+
+        `positions (B, T)` or `(T,)`: where each token stands; by default counted from 0, with a cache from where the
+        row's text begins. `segments (B, T)`: the document each token belongs to; tokens see only their own. `cache`:
+        the tokens follow those in it. Raises `ConfigError` beyond the context of learned positions.
+        """
+        if segments is not None and cache is not None:
+            raise ValueError("A cache holds one document a row; segments do not go with it.")
+        if positions is None:
+            positions = self.default_positions(tokens, cache)
+        hidden = self.embedding(tokens)
+        if self.config.token_shift:
+            hidden = torch.addcmul(hidden, self.previous(tokens, hidden, segments, cache), self.token_shift)
+        if self.config.positions == "learned":
+            hidden = hidden + self.positions(positions)
+            rotation = None
+        else:
+            rotation = rotary_table(positions, self.config.width_of_head, self.config.rope_base, hidden.dtype)
+        hidden = F.dropout(hidden, self.config.dropout, self.training)
+        mask = attention_mask(tokens, segments, cache)
+        for index, layer in enumerate(self.layers):
+            hidden = layer(hidden, rotation, mask, cache, index)
+        if cache is not None:
+            cache.advance(tokens)
+        return self.norm(hidden)
+
+    def default_positions(self, tokens: Tensor, cache: KeyValueCache | None) -> Tensor:
+        """`(T,)`, or `(B, T)` where rows of a cache begin at different columns."""
+        used = 0 if cache is None else cache.used
+        end = used + tokens.size(1)
+        if self.config.positions == "learned" and end > self.config.context_length:
+            raise ConfigError(
+                f"The text is {end} tokens long; the model knows {self.config.context_length} positions.",
+                "Shorten it, or use a model with rotary positions.",
+            )
+        columns = torch.arange(used, end, device=tokens.device)
+        if cache is None or cache.starts is None:
+            return columns
+        return (columns - cache.starts[:, None]).clamp(min=0)
+
+    def previous(
+        self, tokens: Tensor, embedded: Tensor, segments: Tensor | None, cache: KeyValueCache | None
+    ) -> Tensor:
+        """The embedding of the token before each, `(B, T, D)`; zero where a document begins."""
+        if cache is not None and cache.last_token is not None:
+            shifted = torch.cat([self.embedding(cache.last_token), embedded[:, :-1]], dim=1)
+        else:
+            shifted = F.pad(embedded, (0, 0, 1, -1))
+        if segments is not None:
+            shifted = shifted * F.pad(segments[:, 1:] == segments[:, :-1], (1, 0))[..., None]
+        elif cache is not None and cache.starts is not None:
+            columns = torch.arange(cache.used, cache.used + tokens.size(1), device=tokens.device)
+            shifted = shifted * (columns > cache.starts[:, None])[..., None]
+        return shifted
+
+    def change_context(self, *, context_length: int | None = None, rope_base: float | None = None) -> None:
+        """Goes on with longer sequences or another rotary base, such as in a long-context phase; no weight changes."""
+        if self.config.positions == "learned":
+            raise ConfigError("The context of learned positions is fixed.", "Use model.positions=rotary.")
+        self.config = dataclasses.replace(
+            self.config,
+            context_length=context_length or self.config.context_length,
+            rope_base=rope_base or self.config.rope_base,
+        )
+
+
+class Block(nn.Module):
+    """Attention, then feed-forward; each reads the normalised residual stream and adds to it."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.attention_norm = normalization(config)
+        self.attention = Attention(config)
+        self.feed_forward_norm = normalization(config)
+        self.feed_forward = FeedForward(config)
+        self.dropout = config.dropout
+
+    def forward(
+        self, hidden: Tensor, rotation: Rotation | None, mask: Tensor | None, cache: KeyValueCache | None, index: int
+    ) -> Tensor:
+        attended = self.attention(self.attention_norm(hidden), rotation, mask, cache, index)
+        hidden = hidden + F.dropout(attended, self.dropout, self.training)
+        transformed = self.feed_forward(self.feed_forward_norm(hidden))
+        return hidden + F.dropout(transformed, self.dropout, self.training)
+
+
+class Attention(nn.Module):
+    """Causal self-attention (Vaswani et al. 2017); `H / K` heads share a key-value head (Ainslie et al. 2023)."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.heads, self.key_value_heads, self.width = config.num_heads, config.key_value_heads, config.width_of_head
+        self.dropout = config.dropout
+        bias = config.query_key_value_bias
+        self.query = Linear(config.width, self.heads * self.width, bias=bias)
+        self.key = Linear(config.width, self.key_value_heads * self.width, bias=bias)
+        self.value = Linear(config.width, self.key_value_heads * self.width, bias=bias)
+        self.output = Linear(self.heads * self.width, config.width, bias=config.bias)
+        if config.qk_norm:
+            self.query_norm = nn.RMSNorm(self.width, eps=config.normalization_eps)
+            self.key_norm = nn.RMSNorm(self.width, eps=config.normalization_eps)
+        self.qk_norm = config.qk_norm
+
+    def forward(
+        self, hidden: Tensor, rotation: Rotation | None, mask: Tensor | None, cache: KeyValueCache | None, index: int
+    ) -> Tensor:
+        query = self.query(hidden).unflatten(-1, (self.heads, self.width))
+        key = self.key(hidden).unflatten(-1, (self.key_value_heads, self.width))
+        value = self.value(hidden).unflatten(-1, (self.key_value_heads, self.width))
+        if self.qk_norm:
+            query, key = self.query_norm(query), self.key_norm(key)
+        if rotation is not None:
+            query, key = rotate(query, rotation), rotate(key, rotation)
+        query, key, value = query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)  # (B, H or K, T, W)
+        if cache is not None:
+            key, value = cache.extend(index, key, value)
+        mixed = F.scaled_dot_product_attention(
+            query,
+            key,
+            value,
+            attn_mask=mask,
+            is_causal=mask is None and query.size(2) > 1,
+            dropout_p=self.dropout if self.training else 0.0,
+            enable_gqa=self.heads != self.key_value_heads,
+        )
+        return self.output(mixed.transpose(1, 2).flatten(2))
+
+
+class FeedForward(nn.Module):
+    """SwiGLU (Shazeer 2020), GELU in its tanh form (Hendrycks and Gimpel 2016), or squared ReLU (So et al. 2021)."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.activation = config.activation
+        if self.activation == "swiglu":
+            self.gate = Linear(config.width, config.inner_width, bias=config.bias)
+        self.up = Linear(config.width, config.inner_width, bias=config.bias)
+        self.down = Linear(config.inner_width, config.width, bias=config.bias)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        if self.activation == "swiglu":
+            return self.down(F.silu(self.gate(hidden)) * self.up(hidden))
+        if self.activation == "gelu":
+            return self.down(F.gelu(self.up(hidden), approximate="tanh"))
+        return self.down(F.relu(self.up(hidden)).square())
+
+
+def normalization(config: TransformerConfig) -> nn.Module:
+    """RMSNorm (Zhang and Sennrich 2019) or LayerNorm (Ba et al. 2016) over the channels."""
+    if config.normalization == "rmsnorm":
+        return nn.RMSNorm(config.width, eps=config.normalization_eps)
+    return nn.LayerNorm(config.width, eps=config.normalization_eps, bias=config.bias)
+
+
+def rotary_table(positions: Tensor, width: int, base: float, dtype: torch.dtype) -> Rotation:
+    """Cosine and sine of the angles by which rotary positions turn each pair of channels (Su et al. 2021, eq. 15).
+
+    `positions (T,)` or `(B, T)` -> two tensors `(T, 1, W/2)` or `(B, T, 1, W/2)`. Angles are taken in float32.
+    """
+    exponents = torch.arange(0, width, 2, device=positions.device, dtype=torch.float32) / width
+    angles = positions[..., None, None].float() * (1.0 / base**exponents)
+    return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+def rotate(vectors: Tensor, rotation: Rotation) -> Tensor:
+    """Turns the pairs (channel i, channel i + W/2) of `vectors (B, T, H, W)`: Llama's layout of rotary positions."""
+    cosine, sine = rotation
+    first, second = vectors.chunk(2, dim=-1)
+    return torch.cat([first * cosine - second * sine, second * cosine + first * sine], dim=-1)
+
+
+def attention_mask(tokens: Tensor, segments: Tensor | None, cache: KeyValueCache | None) -> Tensor | None:
+    """Which columns each token may attend to, bool, or None where plain causal attention says it all.
+
+    `(B, 1, T, T)` for packed documents, `(T, S)` or `(B, 1, T, S)` for tokens that follow others in a cache.
+    """
+    length = tokens.size(1)
+    if segments is not None:
+        same = segments[:, None, :, None] == segments[:, None, None, :]
+        return same & torch.ones(length, length, dtype=torch.bool, device=tokens.device).tril()
+    if cache is None or (cache.starts is None and (cache.used == 0 or length == 1)):
+        return None
+    queries = torch.arange(cache.used, cache.used + length, device=tokens.device)[:, None]
+    keys = torch.arange(cache.used + length, device=tokens.device)
+    allowed = keys <= queries
+    if cache.starts is None:
+        return allowed
+    # Padding attends to itself: a row of scores that is all minus infinity would give NaN.
+    return (allowed & (keys >= cache.starts[:, None, None, None])) | (keys == queries)
