@@ -53,6 +53,12 @@ class KeyValueCache:
         self.used += tokens.size(1)
         self.last_token = tokens[:, -1:].clone()
 
+    def keep(self, rows: Tensor) -> None:
+        """Goes on with `rows` (their numbers, int64) alone."""
+        self.keys, self.values = self.keys[:, rows], self.values[:, rows]
+        self.starts = None if self.starts is None else self.starts[rows]
+        self.last_token = None if self.last_token is None else self.last_token[rows]
+
 
 class RecurrentCache:
     """The state of the recurrent baseline, `(layers, B, D)` each: the same use as `KeyValueCache`, without a length."""
@@ -71,6 +77,11 @@ class RecurrentCache:
         self.cell = torch.zeros(shape, device=device, dtype=dtype)
         self.used = 0
         self.starts = column_starts(starts, device)
+
+    def keep(self, rows: Tensor) -> None:
+        """Goes on with `rows` (their numbers, int64) alone."""
+        self.hidden, self.cell = self.hidden[:, rows], self.cell[:, rows]
+        self.starts = None if self.starts is None else self.starts[rows]
 
 
 Cache = KeyValueCache | RecurrentCache
