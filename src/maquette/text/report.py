@@ -1,0 +1,257 @@
+"""The tokenizer report: what a tokenizer makes of held-out text, as a page, as facts and as figures.
+
+Four questions: how long do sequences become in each domain; is the vocabulary used; what would a smaller or larger
+one cost; how are the known trouble-makers (numbers, indentation, misspelt words, rare scripts) split?
+"""
+
+import dataclasses
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from maquette.artifacts.files import write_json, write_text
+from maquette.artifacts.progress import progress
+from maquette.text.config import TokenizerConfig
+from maquette.text.measure import Fit, fit, number_splits, pieces, together, visible
+from maquette.text.sample import spread_sample
+from maquette.text.tokenizer import Tokenizer
+from maquette.text.training import train_tokenizer
+
+MEASURED_BYTES = 2_000_000
+"""At most so much of each domain's held-out text is measured, spread evenly."""
+
+SWEEP_BYTES = 1_000_000
+"""The vocabularies of the sweep are trained on so much of the training text, and measured on so much held-out text."""
+
+EXAMPLES = {
+    "number": "327",
+    "neighbours": "326 327 328",
+    "long number": "1234567.89",
+    "sum": "327 + 58 = 385",
+    "date": "2024-11-05",
+    "spelt right": "the definition of a separate tokenizer",
+    "misspelt": "teh defintion of a seperate tokeniser",
+    "code, four spaces": "def f(x):\n    if x > 0:\n        return x\n",
+    "code, tabs": "if x:\n\treturn x\n",
+    "Thai": "ภาษาไทยไม่เว้นวรรค",
+    "emoji": "👩🏽‍🚀 🎉",
+    "control characters": "\x1b[0m\x00",
+    "a special token's text": "<|document|>",
+}
+
+
+@dataclass(frozen=True)
+class SweepPoint:
+    """A vocabulary of the sweep: its size, and tokens for 1,000 bytes of held-out text of each domain and of all."""
+
+    vocabulary: int
+    tokens_per_kilobyte: float
+    domains: dict[str, float]
+
+
+def write_report(
+    folder: Path | str,
+    tokenizer: Tokenizer,
+    config: TokenizerConfig,
+    training: Iterable[str],
+    held_out: Mapping[str, Iterable[str]],
+    measured_on: str = "validation",
+) -> dict[str, Any]:
+    """Writes report.md, report.json and figures/ into `folder`; returns the facts for its manifest.
+
+    `training` is read for the sweep of vocabulary sizes, `held_out` (domain -> texts) for everything else;
+    `measured_on` is what the report calls the latter. Domains without text are left out.
+    """
+    from maquette.text import report_figures
+
+    folder = Path(folder)
+    samples = {domain: spread_sample(texts, MEASURED_BYTES) for domain, texts in held_out.items()}
+    samples = {domain: sample for domain, sample in sorted(samples.items()) if sample}
+    with progress(
+        "Measuring the tokenizer", sum(_size(sample) for sample in samples.values()), unit="bytes"
+    ) as advance:
+        fits = {domain: fit(tokenizer, sample, advance) for domain, sample in samples.items()}
+    points = sweep(config, training, samples)
+    numbers = {digits: number_splits(tokenizer, digits) for digits in range(1, 5)}
+    splits = {name: pieces(tokenizer, text) for name, text in EXAMPLES.items()}
+
+    figures = folder / "figures"
+    report_figures.compression(fits, figures / "compression")
+    report_figures.vocabulary_use(fits, _learned(tokenizer), figures / "vocabulary_use")
+    if len(points) > 1:
+        report_figures.vocabulary_sizes(points, tokenizer.vocabulary_size, figures / "vocabulary_sizes")
+    report_figures.splits(splits, figures / "splits")
+
+    facts = _facts(tokenizer, fits)
+    details = {
+        "measured_on": measured_on,
+        "sweep": [dataclasses.asdict(point) for point in points],
+        "numbers": numbers,
+        "splits": splits,
+        "longest_tokens": _longest(tokenizer),
+    }
+    write_json(folder / "report.json", facts | details)
+    write_text(folder / "report.md", _page(facts, details, points))
+    return facts
+
+
+def sweep(config: TokenizerConfig, training: Iterable[str], samples: Mapping[str, Sequence[str]]) -> list[SweepPoint]:
+    """Trains the same kind of tokenizer with smaller and larger vocabularies; the first point is plain bytes.
+
+    All are trained on one sample of the training text and measured on the same held-out text, so they compare; a size
+    that the sample does not fill is left out.
+    """
+    share = {domain: spread_sample(sample, SWEEP_BYTES // len(samples)) for domain, sample in samples.items()}
+    configs = [dataclasses.replace(config, kind="byte")]
+    if config.kind != "byte":
+        sizes = [round(config.vocabulary * factor) for factor in (0.25, 0.5, 1, 2, 4)]
+        configs += [dataclasses.replace(config, vocabulary=size) for size in sizes if size >= 280]
+    sample = spread_sample(training, SWEEP_BYTES)
+    points: list[SweepPoint] = []
+    with progress("Training vocabularies to compare", len(configs), unit="vocabularies") as advance:
+        for each in configs:
+            tokenizer = train_tokenizer(sample, each)
+            if not points or tokenizer.vocabulary_size > points[-1].vocabulary:
+                fits = {domain: fit(tokenizer, texts) for domain, texts in share.items()}
+                rates = {domain: part.tokens_per_kilobyte for domain, part in fits.items()}
+                points.append(SweepPoint(tokenizer.vocabulary_size, together(fits).tokens_per_kilobyte, rates))
+            advance(1)
+    return points
+
+
+def _facts(tokenizer: Tokenizer, fits: Mapping[str, Fit]) -> dict[str, Any]:
+    """What the manifest and other pages want to know."""
+    everything = together(fits)
+    return {
+        "digest": tokenizer.digest,
+        "vocabulary": tokenizer.vocabulary_size,
+        "bytes_per_token": everything.bytes_per_token,
+        "characters_per_token": everything.characters_per_token,
+        "vocabulary_used": everything.used / _learned(tokenizer),
+        "domains": {
+            domain: {
+                "bytes": part.bytes,
+                "tokens": part.tokens,
+                "bytes_per_token": part.bytes_per_token,
+                "characters_per_token": part.characters_per_token,
+                "tokens_per_kilobyte": part.tokens_per_kilobyte,
+                "vocabulary_used": part.used / _learned(tokenizer),
+            }
+            for domain, part in fits.items()
+        },
+    }
+
+
+def _learned(tokenizer: Tokenizer) -> int:
+    """Tokens that text can use: all but the special ones."""
+    return int(np.count_nonzero(tokenizer.byte_lengths()))
+
+
+def _longest(tokenizer: Tokenizer, count: int = 20) -> list[str]:
+    lengths = tokenizer.byte_lengths()
+    return [visible(tokenizer.token_bytes(int(id))) for id in np.argsort(-lengths, kind="stable")[:count]]
+
+
+def _size(texts: Iterable[str]) -> int:
+    return sum(len(text.encode()) for text in texts)
+
+
+# The page
+
+
+def _page(facts: dict[str, Any], details: dict[str, Any], points: Sequence[SweepPoint]) -> str:
+    domains = [
+        [name, f"{part['bytes']:,}", f"{part['tokens']:,}", f"{part['bytes_per_token']:.2f}",
+         f"{part['characters_per_token']:.2f}", f"{part['tokens_per_kilobyte']:.0f}", f"{part['vocabulary_used']:.0%}"]
+        for name, part in facts["domains"].items()
+    ]  # fmt: skip
+    lines = [
+        f"# Tokenizer of {facts['vocabulary']:,} tokens",
+        "",
+        f"Measured on {details['measured_on']} text: {facts['bytes_per_token']:.2f} bytes "
+        f"({facts['characters_per_token']:.2f} characters) a token; {facts['vocabulary_used']:.0%} of the vocabulary "
+        f"is used. Digest `{facts['digest']}`.",
+        "",
+        "## Length, by domain",
+        "",
+        *_table(
+            ["domain", "bytes", "tokens", "bytes a token", "characters a token", "tokens for 1,000 bytes",
+             "vocabulary used"],
+            domains,
+        ),
+        "",
+        "![bytes and characters a token](figures/compression.png)",
+        "",
+        "## Use of the vocabulary",
+        "",
+        "Longest tokens: " + " ".join(map(_code, details["longest_tokens"])),
+        "",
+        "![use of the vocabulary](figures/vocabulary_use.png)",
+    ]  # fmt: skip
+    if len(points) > 1:
+        lines += ["", "## Other vocabulary sizes", "", *_sweep_section(points)]
+    lines += [
+        "",
+        "## Splits",
+        "",
+        *_table(
+            ["text", "tokens", "split"],
+            [[name, str(len(split)), " ".join(map(_code, split))] for name, split in details["splits"].items()],
+            words={"split"},
+        ),
+        "",
+        "![splits](figures/splits.png)",
+        "",
+        "Of all numbers with so many digits, the share that takes one token, two, and so on. A number that is one "
+        "token hides its digits from the model; numbers of one length that are cut differently make arithmetic hard.",
+        "",
+        *_table(
+            ["digits", "1 token", "2 tokens", "3 tokens", "4 tokens"],
+            [
+                [str(digits), *(f"{shares.get(length, 0):.0%}" for length in range(1, 5))]
+                for digits, shares in details["numbers"].items()
+            ],
+        ),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _sweep_section(points: Sequence[SweepPoint]) -> list[str]:
+    """Length against vocabulary: attention pays for length squared, the vocabulary's two matrices for its size."""
+    rows = []
+    for point in points:
+        length = point.tokens_per_kilobyte / points[0].tokens_per_kilobyte
+        rows.append(
+            [f"{point.vocabulary:,}", f"{point.tokens_per_kilobyte:.0f}", f"{length:.2f}", f"{length**2:.2f}",
+             f"{2 * point.vocabulary:,}"]
+        )  # fmt: skip
+    return [
+        f"The same kind, trained on one sample of at most {SWEEP_BYTES / 1e6:g} MB; the first row is plain bytes. "
+        "A larger vocabulary makes sequences shorter, which attention pays for with the square, but its two matrices "
+        "(embedding and head) grow with it.",
+        "",
+        *_table(
+            ["vocabulary", "tokens for 1,000 bytes", "length against bytes", "attention against bytes",
+             "parameters of its matrices x width"],
+            rows,
+        ),
+        "",
+        "![length against vocabulary](figures/vocabulary_sizes.png)",
+    ]  # fmt: skip
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]], words: Container[str] = ()) -> list[str]:
+    """A Markdown table: numbers to the right, the first column and those in `words` to the left."""
+    rule = ["---:" if place and name not in words else "---" for place, name in enumerate(header)]
+    return ["| " + " | ".join(line) + " |" for line in (header, rule, *rows)]
+
+
+def _code(piece: str) -> str:
+    """A piece as Markdown code inside a table, where a bar would end the cell."""
+    fence = "``" if "`" in piece else "`"
+    pad = " " if "`" in piece else ""
+    return f"{fence}{pad}{piece}{pad}{fence}".replace("|", "\\|")
