@@ -1,0 +1,132 @@
+"""A model as a Hugging Face folder, and back: what `maquette export` and `import` stand on.
+
+| file | holds |
+|---|---|
+| config.json | the shape, in the words of the family |
+| model.safetensors | the weights, bit for bit |
+| tokenizer.json, tokenizer_config.json | the tokenizer and its chat template |
+| generation_config.json | the ids at which generation stops |
+| modeling_maquette.py | the modelling code, only where no family of `transformers` has the model's options |
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from maquette.artifacts import ConfigError, StageError
+from maquette.artifacts.files import atomic_folder, write_json
+from maquette.model.config import LSTMConfig
+from maquette.model.heads import LanguageModel
+from maquette.model.hf.family import Family, Stored
+from maquette.model.hf.gpt2 import GPT2
+from maquette.model.hf.own import MODELING, OWN
+from maquette.model.hf.rotary import LLAMA, QWEN2, QWEN3
+from maquette.model.hf.weights import read_weights, write_weights
+from maquette.text import Tokenizer
+
+FAMILIES = (LLAMA, QWEN2, QWEN3, GPT2, OWN)
+"""In the order in which one is chosen for a model to write; the last takes what the others can't express."""
+
+
+def load(path: Path | str, *, dtype: torch.dtype | None = torch.float32) -> LanguageModel:
+    """The model in a Hugging Face folder, in `dtype` (None: as in the file) and evaluation mode.
+
+    Logits equal those of `transformers` up to rounding. Raises `StageError` naming what is wrong: an unknown
+    architecture, a setting the core does not have, a tensor that is missing, left over or of a wrong shape.
+    """
+    path = Path(path)
+    raw = read_config(path)
+    family = family_of(raw, path)
+    try:
+        config = family.read(raw)
+    except (StageError, ConfigError) as error:
+        raise StageError(f"{path / 'config.json'}: {error.message}", error.hint) from None
+    except TypeError as error:
+        raise StageError(f"{path / 'config.json'} is damaged: {error}.", "Fetch the file again.") from None
+    with torch.device("meta"):  # no memory and no initial weights: those of the file take their place
+        model = LanguageModel(config)
+    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    model.load_state_dict(read_weights(path, family, _layout(family, config, shapes), shapes, dtype), assign=True)
+    return model.eval()
+
+
+def save(model: LanguageModel, tokenizer: Tokenizer, path: Path | str, *, card: str | None = None) -> Path:
+    """Writes the folder `path` atomically (one that is there is replaced) and returns it; `card` becomes README.md.
+
+    Raises `StageError` where the model has fewer rows than the tokenizer has tokens, or the disk is full.
+    """
+    with atomic_folder(path) as folder:
+        fill(folder, model, tokenizer, card=card)
+    return Path(path)
+
+
+def fill(folder: Path, model: LanguageModel, tokenizer: Tokenizer, *, card: str | None = None) -> None:
+    """Writes the files of `save` into a folder that is there."""
+    config: Any = model.config
+    if tokenizer.vocabulary_size > config.vocabulary_size:
+        raise StageError(
+            f"The tokenizer has {tokenizer.vocabulary_size:,} tokens and the model knows {config.vocabulary_size:,}.",
+            "It is not the tokenizer that the model was trained with.",
+        )
+    family = next(family for family in FAMILIES if family.expresses(config))
+    state = model.state_dict()
+    stop_ids = sorted(tokenizer.stop_ids)
+    special = {
+        "bos_token_id": tokenizer.document_id,
+        "eos_token_id": stop_ids[0] if len(stop_ids) == 1 else stop_ids or None,
+        "pad_token_id": tokenizer.padding_id,
+    }
+    dtype = str(state["core.embedding.weight"].dtype).removeprefix("torch.")
+    write_json(
+        folder / "config.json",
+        {"architectures": [family.architecture], "model_type": family.model_type}
+        | family.write(config)
+        | special
+        # The first name is transformers 5, the second transformers 4
+        | {"dtype": dtype, "torch_dtype": dtype, "tokenizer_digest": tokenizer.digest},
+    )
+    write_json(folder / "generation_config.json", {"do_sample": False} | special)
+    write_weights(folder, _layout(family, config, state), state)
+    tokenizer.save(folder)
+    if family is OWN and not isinstance(config, LSTMConfig):
+        shutil.copyfile(Path(__file__).with_name(f"{MODELING}.py"), folder / f"{MODELING}.py")
+    if card is not None:
+        (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The content of `config.json`. Raises `StageError` where it is missing or damaged."""
+    file = path / "config.json"
+    if not path.is_dir():
+        raise StageError(f"{path} is not a folder.", "Give a folder that holds config.json and model.safetensors.")
+    try:
+        raw = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise StageError(f"{file} is missing.", "Is this a Hugging Face folder?") from None
+    except (ValueError, OSError) as error:
+        raise StageError(f"{file} is damaged: {error}.", "Fetch the file again.") from None
+    if not isinstance(raw, dict):
+        raise StageError(f"{file} is damaged: it holds no settings.", "Fetch the file again.")
+    return raw
+
+
+def family_of(raw: dict[str, Any], path: Path) -> Family:
+    """The family that a `config.json` names. Raises `StageError` for an unknown architecture or quantised weights."""
+    named = raw.get("architectures") or []
+    for family in FAMILIES:
+        if family.architecture in named or (not named and raw.get("model_type") == family.model_type):
+            if raw.get("quantization_config"):
+                raise StageError(f"{path / 'config.json'}: quantised weights are not supported.", "Fetch the original.")
+            return family
+    raise StageError(
+        f"{path / 'config.json'}: the architecture {', '.join(named) or raw.get('model_type')} is not known.",
+        f"Known: {', '.join(family.architecture for family in FAMILIES)}.",
+    )
+
+
+def _layout(family: Family, config: Any, ours: dict[str, Any]) -> list[Stored]:
+    """Where each of our tensors lies in the file."""
+    return family.tensors(config) if family.tensors else [Stored(name, (name,)) for name in ours]

@@ -1,0 +1,96 @@
+"""GPT-2: LayerNorm, learned positions and GELU; query, key and value in one matrix, and matrices transposed."""
+
+from maquette.model.config import CoreConfig, TransformerConfig
+from maquette.model.hf.family import Family, Raw, Stored, require
+
+_GPT2_GELU = ("gelu_new", "gelu_pytorch_tanh")
+
+
+def _read_gpt2(raw: Raw) -> TransformerConfig:
+    require(
+        raw,
+        activation_function=_GPT2_GELU,
+        scale_attn_weights=(True,),
+        scale_attn_by_inverse_layer_idx=(False,),
+        add_cross_attention=(False,),
+    )
+    width = raw.get("n_embd", 768)
+    return TransformerConfig(
+        vocabulary_size=raw.get("vocab_size", 50257),
+        width=width,
+        num_layers=raw.get("n_layer", 12),
+        num_heads=raw.get("n_head", 12),
+        feed_forward_width=raw.get("n_inner") or 4 * width,
+        context_length=raw.get("n_positions", 1024),
+        normalization="layernorm",
+        normalization_eps=raw.get("layer_norm_epsilon", 1e-5),
+        positions="learned",
+        activation="gelu",
+        tied=raw.get("tie_word_embeddings", True),
+        bias=True,
+    )
+
+
+def _write_gpt2(config: TransformerConfig) -> Raw:
+    return {
+        "vocab_size": config.vocabulary_size,
+        "n_embd": config.width,
+        "n_layer": config.num_layers,
+        "n_head": config.num_heads,
+        "n_inner": config.inner_width,
+        "n_positions": config.context_length,
+        "layer_norm_epsilon": config.normalization_eps,
+        "activation_function": _GPT2_GELU[0],
+        "tie_word_embeddings": config.tied,
+        "embd_pdrop": 0.0,
+        "attn_pdrop": 0.0,
+        "resid_pdrop": 0.0,
+    }
+
+
+def _is_gpt2(config: CoreConfig) -> bool:
+    return (
+        isinstance(config, TransformerConfig)
+        and (config.normalization, config.positions, config.activation) == ("layernorm", "learned", "gelu")
+        and config.bias
+        and config.query_key_value_bias
+        and not config.qk_norm
+        and config.logit_softcap is None
+        and not config.token_shift
+        and config.key_value_heads == config.num_heads
+        and config.width_of_head * config.num_heads == config.width
+    )
+
+
+def _gpt2_tensors(config: TransformerConfig) -> list[Stored]:
+    stored = [
+        Stored("transformer.wte.weight", ("core.embedding.weight",)),
+        Stored("transformer.wpe.weight", ("core.positions.weight",)),
+    ]
+    for layer in range(config.num_layers):
+        ours, theirs = f"core.layers.{layer}.", f"transformer.h.{layer}."
+        for kind in ("weight", "bias"):
+            transposed = kind == "weight"
+            joined = tuple(f"{ours}attention.{part}.{kind}" for part in ("query", "key", "value"))
+            stored += [
+                Stored(f"{theirs}ln_1.{kind}", (f"{ours}attention_norm.{kind}",)),
+                Stored(f"{theirs}attn.c_attn.{kind}", joined, transposed),
+                Stored(f"{theirs}attn.c_proj.{kind}", (f"{ours}attention.output.{kind}",), transposed),
+                Stored(f"{theirs}ln_2.{kind}", (f"{ours}feed_forward_norm.{kind}",)),
+                Stored(f"{theirs}mlp.c_fc.{kind}", (f"{ours}feed_forward.up.{kind}",), transposed),
+                Stored(f"{theirs}mlp.c_proj.{kind}", (f"{ours}feed_forward.down.{kind}",), transposed),
+            ]
+    stored += [Stored(f"transformer.ln_f.{kind}", (f"core.norm.{kind}",)) for kind in ("weight", "bias")]
+    return stored if config.tied else [*stored, Stored("lm_head.weight", ("head.weight",))]
+
+
+GPT2 = Family(
+    "GPT2LMHeadModel",
+    "gpt2",
+    expresses=_is_gpt2,
+    read=_read_gpt2,
+    write=_write_gpt2,
+    tensors=_gpt2_tensors,
+    prefix="transformer.",
+    ignored=(".attn.bias", ".attn.masked_bias"),
+)

@@ -1,0 +1,226 @@
+"""A model trained by Maquette (https://pypi.org/project/maquette-lm), for use with `transformers`.
+
+Written beside the weights where no family of `transformers` has the model's options, and loaded by
+`AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)`. This file stands on its own: it needs
+`torch` and `transformers`, not the package that trained the model. It computes the same logits, without a cache.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import GenerationMixin, PretrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import CausalLMOutput
+
+
+class MaquetteConfig(PretrainedConfig):
+    """The shape of the model, in the words of Maquette; the usual names of `transformers` lead to the same values."""
+
+    model_type = "maquette"
+    attribute_map = {  # noqa: RUF012  # the name and form that transformers asks for
+        "vocab_size": "vocabulary_size",
+        "hidden_size": "width",
+        "num_hidden_layers": "num_layers",
+        "num_attention_heads": "num_heads",
+        "head_dim": "head_width",
+        "intermediate_size": "feed_forward_width",
+        "max_position_embeddings": "context_length",
+    }
+
+    def __init__(
+        self,
+        kind: str = "transformer",
+        vocabulary_size: int = 1024,
+        width: int = 64,
+        num_layers: int = 2,
+        num_heads: int = 2,
+        num_key_value_heads: int | None = None,
+        head_width: int | None = None,
+        feed_forward_width: int = 256,
+        context_length: int = 256,
+        normalization: str = "rmsnorm",
+        normalization_eps: float = 1e-5,
+        positions: str = "rotary",
+        rope_base: float = 10_000.0,
+        activation: str = "swiglu",
+        qk_norm: bool = False,
+        bias: bool = False,
+        attention_bias: bool = False,
+        logit_softcap: float | None = None,
+        token_shift: bool = False,
+        **rest: Any,
+    ) -> None:
+        self.kind = kind
+        self.vocabulary_size = vocabulary_size
+        self.width = width
+        self.num_layers = num_layers
+        self.num_heads = num_heads
+        self.num_key_value_heads = num_key_value_heads or num_heads
+        self.head_width = head_width or width // num_heads
+        self.feed_forward_width = feed_forward_width
+        self.context_length = context_length
+        self.normalization = normalization
+        self.normalization_eps = normalization_eps
+        self.positions = positions
+        self.rope_base = rope_base
+        self.activation = activation
+        self.qk_norm = qk_norm
+        self.bias = bias
+        self.attention_bias = attention_bias
+        self.logit_softcap = logit_softcap
+        self.token_shift = token_shift
+        super().__init__(**{"tie_word_embeddings": False, **rest})
+
+
+def _norm(config: MaquetteConfig, width: int) -> nn.Module:
+    if config.normalization == "layernorm":
+        return nn.LayerNorm(width, eps=config.normalization_eps, bias=config.bias)
+    return nn.RMSNorm(width, eps=config.normalization_eps)
+
+
+class Attention(nn.Module):
+    def __init__(self, config: MaquetteConfig) -> None:
+        super().__init__()
+        self.config = config
+        queries, keys = config.num_heads * config.head_width, config.num_key_value_heads * config.head_width
+        self.query = nn.Linear(config.width, queries, bias=config.attention_bias)
+        self.key = nn.Linear(config.width, keys, bias=config.attention_bias)
+        self.value = nn.Linear(config.width, keys, bias=config.attention_bias)
+        self.output = nn.Linear(queries, config.width, bias=config.bias)
+        if config.qk_norm:
+            self.query_norm = nn.RMSNorm(config.head_width, eps=config.normalization_eps)
+            self.key_norm = nn.RMSNorm(config.head_width, eps=config.normalization_eps)
+
+    def forward(self, hidden: Tensor, rotation: tuple[Tensor, Tensor] | None, mask: Tensor) -> Tensor:
+        batch, length, _ = hidden.shape
+        heads = (batch, length, -1, self.config.head_width)
+        query, key = self.query(hidden).view(heads), self.key(hidden).view(heads)
+        if self.config.qk_norm:
+            query, key = self.query_norm(query), self.key_norm(key)
+        if rotation is not None:
+            query, key = _rotate(query, *rotation), _rotate(key, *rotation)
+        value = self.value(hidden).view(heads)
+        groups = self.config.num_heads // self.config.num_key_value_heads
+        query, key, value = (
+            query.transpose(1, 2),
+            key.transpose(1, 2).repeat_interleave(groups, dim=1),
+            value.transpose(1, 2).repeat_interleave(groups, dim=1),
+        )
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        return self.output(mixed.transpose(1, 2).reshape(batch, length, -1))
+
+
+def _rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+    """Rotary positions on the two halves of each head; `x (B, T, heads, width)`."""
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat((first * cosine - second * sine, second * cosine + first * sine), dim=-1)
+
+
+class FeedForward(nn.Module):
+    def __init__(self, config: MaquetteConfig) -> None:
+        super().__init__()
+        self.activation = config.activation
+        if config.activation == "swiglu":
+            self.gate = nn.Linear(config.width, config.feed_forward_width, bias=config.bias)
+        self.up = nn.Linear(config.width, config.feed_forward_width, bias=config.bias)
+        self.down = nn.Linear(config.feed_forward_width, config.width, bias=config.bias)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        if self.activation == "swiglu":
+            return self.down(F.silu(self.gate(hidden)) * self.up(hidden))
+        if self.activation == "gelu":
+            return self.down(F.gelu(self.up(hidden), approximate="tanh"))
+        return self.down(F.relu(self.up(hidden)).square())
+
+
+class Block(nn.Module):
+    def __init__(self, config: MaquetteConfig) -> None:
+        super().__init__()
+        self.attention_norm = _norm(config, config.width)
+        self.attention = Attention(config)
+        self.feed_forward_norm = _norm(config, config.width)
+        self.feed_forward = FeedForward(config)
+
+    def forward(self, hidden: Tensor, rotation: tuple[Tensor, Tensor] | None, mask: Tensor) -> Tensor:
+        hidden = hidden + self.attention(self.attention_norm(hidden), rotation, mask)
+        return hidden + self.feed_forward(self.feed_forward_norm(hidden))
+
+
+class Core(nn.Module):
+    def __init__(self, config: MaquetteConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Embedding(config.vocabulary_size, config.width)
+        if config.positions == "learned":
+            self.positions = nn.Embedding(config.context_length, config.width)
+        if config.token_shift:
+            self.token_shift = nn.Parameter(torch.zeros(config.width))
+        self.layers = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        self.norm = _norm(config, config.width)
+
+    def forward(self, tokens: Tensor, attention_mask: Tensor | None) -> Tensor:
+        """`attention_mask (B, T)`: 0 for padding, on either side; positions count the real tokens."""
+        real = torch.ones_like(tokens, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
+        positions = (real.cumsum(dim=-1) - 1).clamp_min(0)
+        hidden = self.embedding(tokens)
+        if self.config.token_shift:
+            previous = F.pad(hidden * real[..., None], (0, 0, 1, -1))
+            hidden = hidden + self.token_shift * previous
+        rotation = None
+        if self.config.positions == "learned":
+            hidden = hidden + self.positions(positions)
+        else:
+            steps = torch.arange(0, self.config.head_width, 2, device=tokens.device, dtype=torch.float32)
+            frequencies = self.config.rope_base ** (-steps / self.config.head_width)
+            angles = positions[:, :, None, None] * frequencies
+            rotation = (angles.cos().to(hidden.dtype), angles.sin().to(hidden.dtype))
+        causal = torch.ones(tokens.size(1), tokens.size(1), dtype=torch.bool, device=tokens.device).tril()
+        # A padded position sees itself, so that no row of the softmax is empty.
+        mask = (causal & real[:, None, :]) | torch.eye(tokens.size(1), dtype=torch.bool, device=tokens.device)
+        for layer in self.layers:
+            hidden = layer(hidden, rotation, mask[:, None])
+        return self.norm(hidden)
+
+
+class MaquetteForCausalLM(PreTrainedModel, GenerationMixin):
+    config_class = MaquetteConfig
+    base_model_prefix = "core"
+    _tied_weights_keys = {"head.weight": "core.embedding.weight"}  # noqa: RUF012  # as transformers asks for it
+
+    def __init__(self, config: MaquetteConfig) -> None:
+        super().__init__(config)
+        self.core = Core(config)
+        self.head = nn.Linear(config.width, config.vocabulary_size, bias=False)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.core.embedding
+
+    def set_input_embeddings(self, value: Any) -> None:
+        self.core.embedding = value
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.head
+
+    def set_output_embeddings(self, new_embeddings: Any) -> None:
+        self.head = new_embeddings
+
+    def prepare_inputs_for_generation(self, input_ids: Tensor, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        return {"input_ids": input_ids, "attention_mask": kwargs.get("attention_mask")}
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        **rest: Any,
+    ) -> CausalLMOutput:
+        """Logits `(B, T, V)`, and with `labels` (as `input_ids`; -100 does not count) the mean loss in nats."""
+        logits = self.head(self.core(input_ids, attention_mask))
+        if self.config.logit_softcap is not None:
+            logits = self.config.logit_softcap * torch.tanh(logits / self.config.logit_softcap)
+        loss = None
+        if labels is not None:
+            loss = F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten())
+        return CausalLMOutput(loss=loss, logits=logits)

@@ -1,0 +1,169 @@
+"""Llama, Qwen2 and Qwen3: RMSNorm, rotary positions and SwiGLU, with small differences.
+
+Qwen2 has biases on query, key and value; Qwen3 normalises queries and keys.
+"""
+
+from typing import Any
+
+from maquette.model.config import CoreConfig, TransformerConfig
+from maquette.model.hf.family import Family, Raw, Stored, number, require, unsupported
+
+
+def _rope_base(raw: Raw) -> float:
+    """The rotary base, written as `rope_theta` (transformers 4) or in `rope_parameters` (5). Refuses scaled kinds."""
+    for key in ("rope_scaling", "rope_parameters"):
+        settings = raw.get(key) or {}
+        kind = settings.get("rope_type", settings.get("type", "default"))
+        if kind != "default":
+            raise unsupported(f"{key}.rope_type", kind, "Only unscaled rotary positions (rope_type=default) are known.")
+        if settings.get("partial_rotary_factor", 1.0) != 1.0:
+            raise unsupported(f"{key}.partial_rotary_factor", settings["partial_rotary_factor"])
+    if raw.get("partial_rotary_factor", 1.0) != 1.0:
+        raise unsupported("partial_rotary_factor", raw["partial_rotary_factor"])
+    newest = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
+    return float(newest.get("rope_theta") or raw.get("rope_theta") or 10_000.0)
+
+
+def _refuse_sliding_window(raw: Raw) -> None:
+    """Sliding windows are refused where a layer would really use them."""
+    if "sliding_attention" in (raw.get("layer_types") or []):
+        raise unsupported("layer_types", "sliding_attention")
+    used = raw.get("use_sliding_window", False) and raw.get("sliding_window", 4096) is not None
+    if used and raw.get("layer_types") is None and raw.get("max_window_layers", 28) < number(raw, "num_hidden_layers"):
+        raise unsupported("use_sliding_window", True)
+
+
+def _read_rotary(raw: Raw, **ours: Any) -> TransformerConfig:
+    require(raw, hidden_act=("silu", "swish"))
+    heads = number(raw, "num_attention_heads")
+    return TransformerConfig(
+        vocabulary_size=number(raw, "vocab_size"),
+        width=number(raw, "hidden_size"),
+        num_layers=number(raw, "num_hidden_layers"),
+        num_heads=heads,
+        num_key_value_heads=raw.get("num_key_value_heads") or heads,
+        head_width=raw.get("head_dim") or number(raw, "hidden_size") // heads,
+        feed_forward_width=number(raw, "intermediate_size"),
+        context_length=raw.get("max_position_embeddings", 2048),
+        normalization="rmsnorm",
+        normalization_eps=raw.get("rms_norm_eps", 1e-6),
+        positions="rotary",
+        rope_base=_rope_base(raw),
+        activation="swiglu",
+        tied=raw.get("tie_word_embeddings", False),
+        **ours,
+    )
+
+
+def _read_llama(raw: Raw) -> TransformerConfig:
+    bias = raw.get("attention_bias", False)
+    if raw.get("mlp_bias", False) != bias:
+        raise unsupported("mlp_bias", raw.get("mlp_bias", False), f"It must be as attention_bias, which is {bias}.")
+    return _read_rotary(raw, bias=bias)
+
+
+def _read_qwen2(raw: Raw) -> TransformerConfig:
+    _refuse_sliding_window(raw)
+    return _read_rotary(raw, attention_bias=True)
+
+
+def _read_qwen3(raw: Raw) -> TransformerConfig:
+    _refuse_sliding_window(raw)
+    require(raw, attention_bias=(False,))
+    return _read_rotary({"head_dim": 128, **raw}, qk_norm=True)
+
+
+def _write_rotary(config: TransformerConfig) -> Raw:
+    return {
+        "vocab_size": config.vocabulary_size,
+        "hidden_size": config.width,
+        "num_hidden_layers": config.num_layers,
+        "num_attention_heads": config.num_heads,
+        "num_key_value_heads": config.key_value_heads,
+        "head_dim": config.width_of_head,
+        "intermediate_size": config.inner_width,
+        "max_position_embeddings": config.context_length,
+        "rms_norm_eps": config.normalization_eps,
+        "hidden_act": "silu",
+        "tie_word_embeddings": config.tied,
+        # transformers 4 and vLLM read the first, transformers 5 the second
+        "rope_theta": config.rope_base,
+        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_base},
+    }
+
+
+def _write_llama(config: TransformerConfig) -> Raw:
+    return _write_rotary(config) | {"attention_bias": config.bias, "mlp_bias": config.bias}
+
+
+def _write_qwen(config: TransformerConfig) -> Raw:
+    return _write_rotary(config) | {"use_sliding_window": False, "sliding_window": None}
+
+
+def _is_rotary(config: CoreConfig, *, biases: tuple[bool, bool], qk_norm: bool) -> bool:
+    """`biases`: of all linear layers, of query, key and value."""
+    return (
+        isinstance(config, TransformerConfig)
+        and (config.normalization, config.positions, config.activation) == ("rmsnorm", "rotary", "swiglu")
+        and config.width % config.num_heads == 0  # which transformers insists on, even where head_dim is given
+        and (config.bias, config.query_key_value_bias) == biases
+        and config.qk_norm == qk_norm
+        and config.logit_softcap is None
+        and not config.token_shift
+    )
+
+
+def _rotary_tensors(config: TransformerConfig) -> list[Stored]:
+    modules = {
+        "attention.query": "self_attn.q_proj",
+        "attention.key": "self_attn.k_proj",
+        "attention.value": "self_attn.v_proj",
+        "attention.output": "self_attn.o_proj",
+        "feed_forward.gate": "mlp.gate_proj",
+        "feed_forward.up": "mlp.up_proj",
+        "feed_forward.down": "mlp.down_proj",
+    }
+    norms = {"attention_norm": "input_layernorm", "feed_forward_norm": "post_attention_layernorm"}
+    if config.qk_norm:
+        norms |= {"attention.query_norm": "self_attn.q_norm", "attention.key_norm": "self_attn.k_norm"}
+    stored = [Stored("model.embed_tokens.weight", ("core.embedding.weight",))]
+    for layer in range(config.num_layers):
+        ours, theirs = f"core.layers.{layer}.", f"model.layers.{layer}."
+        for our, their in (modules | norms).items():
+            stored.append(Stored(f"{theirs}{their}.weight", (f"{ours}{our}.weight",)))
+        for our, their in modules.items():
+            input_bias = our in ("attention.query", "attention.key", "attention.value")
+            if config.query_key_value_bias if input_bias else config.bias:
+                stored.append(Stored(f"{theirs}{their}.bias", (f"{ours}{our}.bias",)))
+    stored.append(Stored("model.norm.weight", ("core.norm.weight",)))
+    return stored if config.tied else [*stored, Stored("lm_head.weight", ("head.weight",))]
+
+
+LLAMA = Family(
+    "LlamaForCausalLM",
+    "llama",
+    expresses=lambda config: any(_is_rotary(config, biases=(bias, bias), qk_norm=False) for bias in (False, True)),
+    read=_read_llama,
+    write=_write_llama,
+    tensors=_rotary_tensors,
+    prefix="model.",
+    ignored=("rotary_emb.inv_freq",),
+)
+QWEN2 = Family(
+    "Qwen2ForCausalLM",
+    "qwen2",
+    expresses=lambda config: _is_rotary(config, biases=(False, True), qk_norm=False),
+    read=_read_qwen2,
+    write=_write_qwen,
+    tensors=_rotary_tensors,
+    prefix="model.",
+)
+QWEN3 = Family(
+    "Qwen3ForCausalLM",
+    "qwen3",
+    expresses=lambda config: _is_rotary(config, biases=(False, False), qk_norm=True),
+    read=_read_qwen3,
+    write=_write_qwen,
+    tensors=_rotary_tensors,
+    prefix="model.",
+)

@@ -1,0 +1,130 @@
+"""From what a person names to a model and its tokenizer: a run, an artifact, a Hugging Face folder, or nothing at all
+(the newest finished run)."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from maquette.artifacts import ConfigError, StageError
+from maquette.artifacts.settings import nearest
+
+if TYPE_CHECKING:
+    from maquette.model.heads import LanguageModel
+    from maquette.text import Tokenizer
+
+RECORD = "run.json"
+"""What a run says about itself; see the training room."""
+EXPORTED = "model"
+"""The folder of a run that holds the model as a Hugging Face folder."""
+
+
+def find_checkpoint(checkpoint: str | Path | None, outputs: str | Path) -> Path:
+    """The folder that `checkpoint` means: a path, the name of a run or of an imported model under `outputs`, or for
+    None (or "latest") the newest finished run.
+
+    Raises `ConfigError` for a name that means nothing, `StageError` where there is no finished run.
+    """
+    if checkpoint is None or str(checkpoint) == "latest":
+        return latest_run(outputs)
+    path = Path(checkpoint)
+    roots = [Path(outputs) / "runs", Path(outputs) / "artifacts" / "models"]
+    for candidate in (path, *(root / path for root in roots)):
+        if candidate.is_dir():
+            return candidate
+    known = [entry.name for root in roots if root.is_dir() for entry in sorted(root.iterdir()) if _is_shown(entry)]
+    close = nearest(str(checkpoint), known)
+    hint = f"Did you mean {close}?" if close else "Give a run's folder, its name, or a Hugging Face folder."
+    raise ConfigError(f"checkpoint={checkpoint}: there is no such folder or run.", hint)
+
+
+def latest_run(outputs: str | Path) -> Path:
+    """The folder of the finished run whose record was written last. Raises `StageError` where there is none."""
+    runs = Path(outputs) / "runs"
+    records = sorted(runs.glob(f"*/{RECORD}"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    for record in records:
+        if read_record(record.parent).get("status") == "finished":
+            return record.parent
+    raise StageError(
+        f"{runs} has no finished run." if records else f"There is no run in {runs} yet.",
+        "Go on with the same command."
+        if records
+        else "Train a model with maquette train, or name one with checkpoint=.",
+    )
+
+
+def read_record(folder: str | Path) -> dict[str, Any]:
+    """What `run.json` of a run says; empty where the folder is not a run. Raises `StageError` where it is damaged."""
+    path = Path(folder) / RECORD
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (ValueError, OSError) as error:
+        raise StageError(f"{path} is damaged: {error}.", "Restore the file, or name another run.") from None
+    return record if isinstance(record, dict) else {}
+
+
+def model_folder(path: str | Path) -> Path:
+    """The Hugging Face folder at `path`: of a run its exported model, otherwise `path` itself.
+
+    Raises `StageError` where a run has no model yet or the folder is neither.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise StageError(f"{path} is not a folder.", "Give a run's folder or a Hugging Face folder.")
+    if (path / EXPORTED / "config.json").is_file():
+        return path / EXPORTED
+    if (path / "config.json").is_file():
+        return path
+    if (path / RECORD).is_file():
+        status = read_record(path).get("status", "unknown")
+        raise StageError(f"The run {path} has no model yet (status: {status}).", "Type its command again to go on.")
+    raise StageError(f"{path} is neither a run nor a Hugging Face folder.", "It has no config.json and no run.json.")
+
+
+def load_tokenizer(path: str | Path) -> "Tokenizer":
+    """The tokenizer of a run or a Hugging Face folder. Raises `StageError` where it is not the model's own."""
+    from maquette.model.hf.folder import read_config
+    from maquette.text import Tokenizer
+
+    folder = model_folder(path)
+    tokenizer = Tokenizer.load(folder)
+    trained_with = read_config(folder).get("tokenizer_digest", tokenizer.digest)
+    if tokenizer.digest != trained_with:
+        raise StageError(
+            f"{folder / 'tokenizer.json'} is not the tokenizer that the model was trained with "
+            f"({tokenizer.digest[:8]}, expected {trained_with[:8]}).",
+            "Put the model's own tokenizer.json back.",
+        )
+    return tokenizer
+
+
+def load_checkpoint(
+    path: str | Path, *, tokenizer_digest: str | None = None, device: str = "cpu"
+) -> tuple["LanguageModel", "Tokenizer"]:
+    """The model (float32, in evaluation mode) and the tokenizer of a run, an artifact or a Hugging Face folder.
+
+    `tokenizer_digest`: of the tokenizer whose tokens it is to read. Raises `StageError` where the tokenizer is another
+    one, does not fit the model, or a file is missing or damaged.
+    """
+    from maquette.model import hf
+
+    folder = model_folder(path)
+    tokenizer = load_tokenizer(folder)
+    if tokenizer_digest is not None and tokenizer.digest != tokenizer_digest:
+        raise StageError(
+            f"{folder} has another tokenizer ({tokenizer.digest[:8]}) than the tokens ({tokenizer_digest[:8]}).",
+            "Make the tokens with the checkpoint's own tokenizer.",
+        )
+    model = hf.load(folder)
+    if tokenizer.vocabulary_size > model.config.vocabulary_size:
+        raise StageError(
+            f"{folder}: the tokenizer has {tokenizer.vocabulary_size:,} tokens, the model knows "
+            f"{model.config.vocabulary_size:,}.",
+            "The two files do not belong together.",
+        )
+    return model.to(device), tokenizer
+
+
+def _is_shown(entry: Path) -> bool:
+    return entry.is_dir() and not entry.name.startswith(".")

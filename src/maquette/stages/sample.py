@@ -1,0 +1,43 @@
+"""`maquette sample "Once upon a time"`: continues prompts with a trained model, printing as it writes."""
+
+import sys
+from collections import defaultdict
+from collections.abc import Iterable
+
+from maquette.artifacts.progress import say
+from maquette.model.generation import Piece, document_prompt, stream
+from maquette.model.loading import find_checkpoint, load_checkpoint
+from maquette.model.sampling import Sampling
+from maquette.stages.config import SampleStage
+
+
+def run(config: SampleStage) -> list[str]:
+    """Prints every sample of every prompt (without one: of an empty document) and returns the texts, prompts first."""
+    folder = find_checkpoint(config.checkpoint, config.outputs)
+    model, tokenizer = load_checkpoint(folder)
+    say(f"{folder}: {config.count} sample(s), seed {config.seed}")
+    prompts = [prompt for prompt in config.prompts or [""] for _ in range(config.count)]
+    sampling = Sampling(config.temperature, config.top_k, config.top_p, config.min_p, config.repetition_penalty)
+    pieces = stream(
+        model, [document_prompt(tokenizer, prompt) for prompt in prompts], tokenizer=tokenizer, sampling=sampling,
+        max_tokens=config.max_tokens, stop=config.stop, seed=config.seed,
+    )  # fmt: skip
+    return print_in_order(prompts, pieces)
+
+
+def print_in_order(prompts: list[str], pieces: Iterable[Piece]) -> list[str]:
+    """Prints the first row as it is written, the others, written meanwhile, as soon as those before them have ended."""
+    texts, ended, shown, current = list(prompts), set(), defaultdict(int), 0
+    for piece in pieces:
+        texts[piece.row] += piece.text
+        if piece.finish_reason is not None:
+            ended.add(piece.row)
+        while current < len(prompts):
+            print(texts[current][shown[current] :], end="", flush=True)
+            shown[current] = len(texts[current])
+            if current not in ended:
+                break
+            current += 1
+            print("\n" if current < len(prompts) else "")
+    sys.stdout.flush()
+    return texts
