@@ -12,7 +12,7 @@ class ShardsConfig:
     held_out_window: int = setting(
         24, "held-out runs of so many tokens that also stand in training text are cut out; 0 keeps them", minimum=0
     )
-    workers: int | None = setting(None, "processes that encode; by default the number of cores", minimum=1)
+    workers: int | None = setting(None, "threads that encode; by default the number of cores", minimum=1)
 
 
 @dataclass
@@ -31,7 +31,7 @@ class MixtureConfig:
         dict, "share of each domain in training; by default in proportion to its tokens"
     )
     phases: list[PhaseConfig] = setting(list, "stretches of training with other weights or a longer context")
-    block: int = setting(256, "each block of so many sequences holds the weights' share of each domain", minimum=1)
+    block: int = setting(8, "domains take turns evenly; their order is shuffled within so many sequences", minimum=1)
 
 
 @dataclass

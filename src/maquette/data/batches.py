@@ -1,0 +1,286 @@
+"""Batches of the order: the same sequences for any number of processes, workers and micro-batches, resumed exactly.
+
+Step t reads the sequences t x batch ... (t + 1) x batch - 1 of the order. Process r of W takes the r-th of W equal
+runs of them, a micro-batch at a time, so the mean over processes and micro-batches is the mean over the whole batch.
+"""
+
+import dataclasses
+import functools
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset
+
+from maquette.artifacts import ConfigError, StageError
+from maquette.artifacts.files import digest
+from maquette.data.mixture import MixtureOrder, SequencePlaces
+from maquette.data.shards import TokenShards
+
+_PLANNED = 64
+"""Micro-batches whose places in the shards are computed together."""
+
+
+@dataclasses.dataclass
+class TokenBatch:
+    """B sequences of T + 1 tokens: the inputs are `tokens[:, :-1]`, the targets `tokens[:, 1:]`.
+
+    tokens: (B, T + 1) int64
+    domains: (B,) int64, index into the sorted names of the domains
+    segments: (B, T) int64, the number of the document within its sequence; None where attention may cross documents
+    first_sequence: the place in the order (of a validation batch, in its domain's windows) of the first sequence
+    phase: the phase of the mixture, which has the rotary base
+    """
+
+    tokens: torch.Tensor
+    domains: torch.Tensor
+    segments: torch.Tensor | None = None
+    first_sequence: int = 0
+    phase: int = 0
+
+    @property
+    def inputs(self) -> torch.Tensor:
+        """(B, T)"""
+        return self.tokens[:, :-1]
+
+    @property
+    def targets(self) -> torch.Tensor:
+        """(B, T)"""
+        return self.tokens[:, 1:]
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "TokenBatch":
+        """The batch on another device."""
+        return self._mapped(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> "TokenBatch":
+        """The batch in page-locked memory, from which copies to a GPU run beside its work."""
+        return self._mapped(torch.Tensor.pin_memory)
+
+    def _mapped(self, change: Any) -> "TokenBatch":
+        segments = None if self.segments is None else change(self.segments)
+        return dataclasses.replace(self, tokens=change(self.tokens), domains=change(self.domains), segments=segments)
+
+
+class _MicroBatches(Dataset[TokenBatch]):
+    """Micro-batch k of one process, for any k: what reading processes share."""
+
+    def __init__(
+        self,
+        shards: TokenShards,
+        order: MixtureOrder,
+        batch_sequences: int,
+        micro_batch: int,
+        rank: int,
+        world_size: int,
+        isolate_documents: bool,
+    ) -> None:
+        self._shards, self._order = shards, order
+        self._batch, self._micro_batch = batch_sequences, micro_batch
+        self._isolate = isolate_documents
+        self._first = rank * (batch_sequences // world_size)
+        self.per_step = batch_sequences // world_size // micro_batch
+        self._planned: tuple[int, SequencePlaces] | None = None
+
+    def __getitem__(self, index: int) -> TokenBatch:
+        step, part = divmod(index, self.per_step)
+        phase, multiple = self._order.step_phase(step * self._batch, (step + 1) * self._batch)
+        first = index % _PLANNED * self._micro_batch
+        chosen = slice(first, first + self._micro_batch, multiple)
+        places = self._plan(index // _PLANNED)
+        domains, starts = places.domains[chosen], places.start_tokens[chosen]
+        rows = torch.empty((len(starts), multiple * self._order.context + 1), dtype=torch.int64)
+        _read(self._shards, "train", [self._order.domains[domain] for domain in domains], starts, rows)
+        return TokenBatch(
+            rows,
+            torch.from_numpy(domains.copy()),
+            _segments(rows, self._shards.document_id) if self._isolate else None,
+            first_sequence=step * self._batch + self._first + part * self._micro_batch,
+            phase=phase,
+        )
+
+    def _plan(self, chunk: int) -> SequencePlaces:
+        """The places of all sequences of `_PLANNED` micro-batches, one after another."""
+        if self._planned is None or self._planned[0] != chunk:
+            steps, parts = np.divmod(np.arange(chunk * _PLANNED, (chunk + 1) * _PLANNED), self.per_step)
+            firsts = steps * self._batch + self._first + parts * self._micro_batch
+            sequences = (firsts[:, None] + np.arange(self._micro_batch)).ravel()
+            self._planned = (chunk, self._order.locate(sequences))
+        return self._planned[1]
+
+
+class TrainingBatches:
+    """The micro-batches of `steps` optimiser steps for process `rank` of `world_size`, as an iterable with a length.
+
+    `batch_sequences` counts one step's sequences of one context over all processes, `micro_batch` those of one forward
+    pass of one process; where a phase has k times the context, k of them are read as one. `workers` processes read
+    ahead; 0 reads when asked. An iterator begins where the state stands, and the state counts what was handed out, not
+    what was read ahead; Lightning saves it with its fit loop. Raises `ConfigError` where the sizes do not divide.
+    """
+
+    def __init__(
+        self,
+        shards: TokenShards,
+        order: MixtureOrder,
+        *,
+        batch_sequences: int,
+        micro_batch: int,
+        steps: int,
+        rank: int = 0,
+        world_size: int = 1,
+        workers: int = 0,
+        isolate_documents: bool = False,
+        pin_memory: bool = False,
+    ) -> None:
+        if batch_sequences % (micro_batch * world_size):
+            raise ConfigError(
+                f"A batch of {batch_sequences} sequences can't be shared by {world_size} processes "
+                f"in micro-batches of {micro_batch}.",
+                "Choose data.micro_batch and trainer.devices so that their product divides the batch.",
+            )
+        for phase in order.phases:
+            if micro_batch % phase.context_multiple:
+                raise ConfigError(
+                    f"A phase of the mixture has {phase.context_multiple} times the context; "
+                    f"micro-batches of {micro_batch} sequences can't be read so.",
+                    f"Set data.micro_batch to a multiple of {phase.context_multiple}.",
+                )
+        self.shards, self.order = shards, order
+        self.batch_sequences, self.steps = batch_sequences, steps
+        self._dataset = _MicroBatches(shards, order, batch_sequences, micro_batch, rank, world_size, isolate_documents)
+        self._workers, self._pin_memory = workers, pin_memory
+        self._position = 0
+
+    @property
+    def micro_batches_per_step(self) -> int:
+        """Forward passes of one process in one optimiser step."""
+        return self._dataset.per_step
+
+    def __len__(self) -> int:
+        return self.steps * self.micro_batches_per_step
+
+    def __iter__(self) -> Iterator[TokenBatch]:
+        for batch in self._read_ahead() if self._workers else self._read():
+            self._position += 1
+            yield batch
+
+    def _read(self) -> Iterator[TokenBatch]:
+        for index in range(self._position, len(self)):
+            batch = self._dataset[index]
+            yield batch.pin_memory() if self._pin_memory else batch
+
+    def _read_ahead(self) -> Iterator[TokenBatch]:
+        loader: DataLoader[TokenBatch] = DataLoader(
+            self._dataset,
+            batch_size=None,
+            sampler=range(self._position, len(self)),
+            num_workers=self._workers,
+            prefetch_factor=4,
+            pin_memory=self._pin_memory,
+            worker_init_fn=_leave_interrupts_to_the_parent,
+            # A generator of its own: making an iterator draws a seed, which must not move the model's random numbers.
+            generator=torch.Generator(),
+        )
+        yield from loader
+
+    def seek(self, step: int) -> None:
+        """The next iterator begins with optimiser step `step`."""
+        self._position = step * self.micro_batches_per_step
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where we stand: the same for every process, and for any number of processes and workers."""
+        step, micro_batches = divmod(self._position, self.micro_batches_per_step)
+        return {
+            "sequences": step * self.batch_sequences,
+            "micro_batches": micro_batches,
+            "micro_batches_per_step": self.micro_batches_per_step,
+            "order": self._fingerprint,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from a state. Raises `StageError` where it belongs to another order or batch."""
+        if state["order"] != self._fingerprint:
+            raise StageError(
+                "The checkpoint was trained on other tokens, or in another order.",
+                "Continue with the mixture, seed, context and corpus it began with, or start anew with force=true.",
+            )
+        step, rest = divmod(state["sequences"], self.batch_sequences)
+        same_split = state["micro_batches_per_step"] == self.micro_batches_per_step
+        if rest or (state["micro_batches"] and not same_split):
+            raise StageError(
+                f"The checkpoint stands at sequence {state['sequences']:,}, where no batch of "
+                f"{self.batch_sequences} sequences begins.",
+                "Continue with the batch, micro-batch and number of processes it began with.",
+            )
+        self._position = step * self.micro_batches_per_step + state["micro_batches"]
+
+    @functools.cached_property
+    def _fingerprint(self) -> str:
+        return digest([self.order.fingerprint, self.shards.digest])
+
+    def document_ids(self, batch: TokenBatch) -> list[str]:
+        """The ids of the documents that the sequences of one of these batches are from, in their order."""
+        context = batch.inputs.shape[1]
+        first = batch.first_sequence + np.arange(len(batch.tokens)) * (context // self.order.context)
+        places = self.order.locate(first)
+        found: dict[str, None] = {}
+        for domain, start in zip(places.domains, places.start_tokens, strict=True):
+            name = self.order.domains[int(domain)]
+            found |= dict.fromkeys(self.shards.document_ids(name, "train", int(start), context + 1))
+        return list(found)
+
+
+def validation_batches(
+    shards: TokenShards,
+    domain: str,
+    context: int,
+    tokens: int,
+    batch: int,
+    *,
+    split: str = "validation",
+    isolate_documents: bool = False,
+) -> list[TokenBatch]:
+    """About `tokens` held-out tokens of a domain, the same at every call, in batches of `batch` sequences.
+
+    Windows of `context` tokens that do not overlap, spread evenly over the split. A split shorter than one window
+    gives one shorter sequence; one without text gives no batch.
+    """
+    available = max(0, shards.tokens(split)[domain] - 1)
+    length = min(context, available)
+    if not length:
+        return []
+    windows = available // length
+    count = min(windows, max(1, tokens // context))
+    starts = np.arange(count) * windows // count * length
+    found = []
+    for first in range(0, count, batch):
+        chosen = starts[first : first + batch]
+        rows = torch.empty((len(chosen), length + 1), dtype=torch.int64)
+        _read(shards, split, [domain] * len(chosen), chosen, rows)
+        found.append(
+            TokenBatch(
+                rows,
+                torch.full((len(chosen),), shards.domains.index(domain)),
+                _segments(rows, shards.document_id) if isolate_documents else None,
+                first_sequence=first,
+            )
+        )
+    return found
+
+
+def _read(shards: TokenShards, split: str, domains: list[str], starts: NDArray[np.int64], rows: torch.Tensor) -> None:
+    """Fills each of `rows` (B, length) with the tokens from its start on."""
+    length = rows.shape[1]
+    for row, domain, start in zip(rows.numpy(), domains, starts.tolist(), strict=True):
+        row[:] = shards.read(domain, split, start, length)
+
+
+def _segments(rows: torch.Tensor, document_id: int) -> torch.Tensor:
+    """Numbers the documents within each sequence: (B, T + 1) -> (B, T), one more at each document token."""
+    return torch.cumsum(rows[:, :-1] == document_id, dim=1)
+
+
+def _leave_interrupts_to_the_parent(_: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,0 +1,189 @@
+"""From a corpus to token shards: encode in parallel, then cut out of held-out text what training has seen.
+
+Encoding runs in threads: the Rust library lets go of Python's lock while it works, and each thread turns its own
+results into arrays, so all cores are busy without copying text between processes.
+"""
+
+import collections
+import contextlib
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maquette.artifacts import StageError
+from maquette.artifacts.progress import progress
+from maquette.corpus.document import Document, domains, read_documents
+from maquette.data.config import ShardsConfig
+from maquette.data.held_out import CutPart, HeldOutPart, cut_seen
+from maquette.data.overlap import repeated_share
+from maquette.data.shards import (
+    EncodedDocument,
+    ShardWriter,
+    Tokens,
+    TokenStream,
+    folder_name,
+    open_stream,
+    token_dtype,
+)
+from maquette.text import Tokenizer
+
+HELD_OUT_SPLITS = ("validation", "test")
+
+REPEAT_WINDOW, REPEAT_SEQUENCE, REPEAT_SAMPLE = 24, 128, 2_097_152
+"""How repetition in training text is measured: the share of 128-token sequences that repeat 24 tokens of an earlier
+one, over the first two million tokens of each domain."""
+
+_BATCH_CHARACTERS = 262_144
+_SCAN_TOKENS = 131_072
+
+
+def encode_corpus(
+    corpus: Path, tokenizer: Tokenizer, config: ShardsConfig, folder: Path, *, name: str
+) -> dict[str, Any]:
+    """Writes the shards of every domain and split into `folder`; returns the manifest's facts.
+
+    `name` is what messages call the tokenizer. Raises `StageError` where the corpus has no training text, or the
+    tokenizer no token to begin documents with.
+    """
+    document_id = tokenizer.document_id
+    if document_id is None:
+        raise StageError(
+            f"The tokenizer {name} has no token that begins or ends a document.",
+            "Its tokenizer_config.json should name a bos_token or an eos_token.",
+        )
+    names = {split: domains(corpus, split) for split in ("train", *HELD_OUT_SPLITS)}
+    if not names["train"]:
+        raise StageError(f"{corpus} has no training text.", "Give more documents, or loosen the corpus's filters.")
+    dtype = token_dtype(tokenizer.vocabulary_size)
+    splits: dict[str, dict[str, Any]] = {domain: {} for domain in sorted(set().union(*names.values()))}
+
+    def write(domain: str, split: str, documents: Iterable[EncodedDocument]) -> None:
+        writer = ShardWriter(folder / folder_name(domain), split, dtype, document_id, config.shard_tokens)
+        for document in documents:
+            writer.add(document)
+        splits[domain][split] = writer.close()
+
+    with progress("encoding", _count_documents(corpus), unit="documents") as advance:
+
+        def encoded(domain: str, split: str) -> Iterator[EncodedDocument]:
+            for document in encode_documents(read_documents(corpus, split, domain), tokenizer, config.workers):
+                advance(1)
+                if len(document.tokens):
+                    yield document
+
+        for domain in names["train"]:
+            write(domain, "train", encoded(domain, "train"))
+        parts = [
+            HeldOutPart(domain, split, list(encoded(domain, split)))
+            for split in HELD_OUT_SPLITS
+            for domain in names[split]
+        ]
+
+    training = {domain: open_stream(folder, splits[domain]["train"]) for domain in names["train"]}
+    held_out: dict[str, Any] = {domain: {} for domain in splits}
+    for cut in _without_seen(parts, training, config.held_out_window, document_id, tokenizer.byte_lengths()):
+        held_out[cut.part.domain][cut.part.split] = cut.facts()
+        write(cut.part.domain, cut.part.split, cut.part.documents)
+    return {
+        "tokenizer": {"name": name, "digest": tokenizer.digest},
+        "vocabulary_size": tokenizer.vocabulary_size,
+        "document_id": document_id,
+        "dtype": dtype.name,
+        "domains": {domain: {"folder": folder_name(domain), "splits": found} for domain, found in splits.items()},
+        "held_out": {"window": config.held_out_window, "domains": held_out},
+        "repeated": _repetition(training),
+    }
+
+
+def encode_documents(
+    documents: Iterable[Document], tokenizer: Tokenizer, workers: int | None = None
+) -> Iterator[EncodedDocument]:
+    """Encodes `documents` with `workers` threads (None: one per core), in their order; a few batches are in memory."""
+    workers = workers or len(os.sched_getaffinity(0))
+    waiting: collections.deque[Future[list[EncodedDocument]]] = collections.deque()
+    with _library_threads_off(), ThreadPoolExecutor(workers, thread_name_prefix="encode") as pool:
+        try:
+            for batch in _batches(documents):
+                waiting.append(pool.submit(_encode_batch, batch, tokenizer))
+                if len(waiting) > 2 * workers:
+                    yield from waiting.popleft().result()
+            while waiting:
+                yield from waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _encode_batch(documents: Sequence[Document], tokenizer: Tokenizer) -> list[EncodedDocument]:
+    dtype = token_dtype(tokenizer.vocabulary_size)
+    rows = tokenizer.encode_batch([document.text for document in documents])
+    return [
+        EncodedDocument(document.id, np.array(row, dtype=dtype), len(document.text.encode()))
+        for document, row in zip(documents, rows, strict=True)
+    ]
+
+
+def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
+    batch: list[Document] = []
+    characters = 0
+    for document in documents:
+        batch.append(document)
+        characters += len(document.text)
+        if characters >= _BATCH_CHARACTERS:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
+
+
+@contextlib.contextmanager
+def _library_threads_off() -> Iterator[None]:
+    """The library's own threads are left out while ours call it: more threads than cores slow each other down."""
+    before = os.environ.get("TOKENIZERS_PARALLELISM")
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["TOKENIZERS_PARALLELISM"]
+        else:
+            os.environ["TOKENIZERS_PARALLELISM"] = before
+
+
+def _without_seen(
+    parts: Sequence[HeldOutPart],
+    training: Mapping[str, TokenStream],
+    window: int,
+    document_id: int,
+    byte_lengths: NDArray[np.int32],
+) -> list[CutPart]:
+    if not window:
+        return [CutPart.whole(part) for part in parts]
+    with progress("comparing held-out text with training text", None, unit="tokens") as advance:
+
+        def pieces() -> Iterator[Tokens]:
+            for stream in training.values():
+                for piece in stream.pieces(_SCAN_TOKENS, overlap=window - 1):
+                    yield piece
+                    advance(len(piece))
+
+        return cut_seen(parts, pieces, window, document_id=document_id, byte_lengths=byte_lengths)
+
+
+def _repetition(training: Mapping[str, TokenStream]) -> dict[str, Any]:
+    found = {}
+    for domain, stream in training.items():
+        sample = stream.read(0, min(len(stream), REPEAT_SAMPLE))
+        share = repeated_share(sample, REPEAT_WINDOW, REPEAT_SEQUENCE)
+        found[domain] = {"share": share, "tokens": len(sample)}
+    return {"window": REPEAT_WINDOW, "sequence": REPEAT_SEQUENCE, "domains": found}
+
+
+def _count_documents(corpus: Path) -> int:
+    from pyarrow.parquet import read_metadata
+
+    return sum(read_metadata(corpus / f"{split}.parquet").num_rows for split in ("train", *HELD_OUT_SPLITS))

@@ -1,0 +1,117 @@
+"""Cutting out of held-out text the runs of tokens that training has seen.
+
+What is left of a document between two cuts becomes a document of its own, so no run of tokens arises that nobody
+wrote, and measured losses speak of text that was not trained on.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maquette.data.overlap import Mask, Tokens, covered, kept_runs, shared_windows
+from maquette.data.shards import EncodedDocument
+
+MINIMUM_PIECE = 32
+"""Shorter pieces between two cuts are dropped."""
+
+
+@dataclasses.dataclass(frozen=True)
+class HeldOutPart:
+    """The documents of one held-out split of a domain."""
+
+    domain: str
+    split: str
+    documents: list[EncodedDocument]
+
+
+@dataclasses.dataclass(frozen=True)
+class CutPart:
+    """What is left of a part, and what was found: runs of the window's length before the cut, how many of them
+    training had seen, and how many still after (none)."""
+
+    part: HeldOutPart
+    windows: int
+    seen: int
+    seen_after: int
+    tokens_before: int
+    tokens_after: int
+
+    @classmethod
+    def whole(cls, part: HeldOutPart) -> "CutPart":
+        """A part that was not looked at."""
+        tokens = sum(len(document.tokens) + 1 for document in part.documents)
+        return cls(part, windows=0, seen=0, seen_after=0, tokens_before=tokens, tokens_after=tokens)
+
+    def facts(self) -> dict[str, Any]:
+        """For the manifest: counts, and the share of runs seen before and after."""
+        return {
+            "windows": self.windows,
+            "seen_share_before": self.seen / max(1, self.windows),
+            "seen_share_after": self.seen_after / max(1, self.windows),
+            "tokens_before": self.tokens_before,
+            "tokens_after": self.tokens_after,
+        }
+
+
+def cut_seen(
+    parts: Sequence[HeldOutPart],
+    training: Callable[[], Iterable[Tokens]],
+    window: int,
+    *,
+    document_id: int,
+    byte_lengths: NDArray[np.int32],
+) -> list[CutPart]:
+    """Cuts every run of `window` tokens out of `parts` that also stands in `training`, document tokens included.
+
+    `training` gives the training text anew each time, in pieces that overlap by `window - 1` tokens. A cut makes new
+    beginnings and so new runs across document tokens: passes are repeated until nothing is found (two, as a rule).
+    `byte_lengths` (V,) gives the bytes of text of each token.
+    """
+    documents = [part.documents for part in parts]
+    streams = [_stream(part.documents, document_id) for part in parts]
+    shared = before = shared_windows(streams, training(), window)
+    while any(mask.any() for mask in shared):
+        left = [
+            _cut(old, covered(mask, len(stream), window), byte_lengths)
+            for old, stream, mask in zip(documents, streams, shared, strict=True)
+        ]
+        if left == documents:  # only document tokens were found: a window of one token
+            break
+        documents, streams = left, [_stream(rest, document_id) for rest in left]
+        shared = shared_windows(streams, training(), window)
+    return [
+        CutPart(
+            HeldOutPart(part.domain, part.split, rest),
+            windows=len(first),
+            seen=int(first.sum()),
+            seen_after=int(last.sum()),
+            tokens_before=sum(len(document.tokens) + 1 for document in part.documents),
+            tokens_after=len(stream),
+        )
+        for part, rest, stream, first, last in zip(parts, documents, streams, before, shared, strict=True)
+    ]
+
+
+def _stream(documents: Sequence[EncodedDocument], document_id: int) -> Tokens:
+    if not documents:
+        return np.empty(0, dtype=np.uint16)
+    begin = np.array([document_id], dtype=documents[0].tokens.dtype)
+    return np.concatenate([piece for document in documents for piece in (begin, document.tokens)])
+
+
+def _cut(documents: Sequence[EncodedDocument], dropped: Mask, byte_lengths: NDArray[np.int32]) -> list[EncodedDocument]:
+    """The pieces of `documents` that are left without the tokens marked in `dropped` (over their whole stream)."""
+    left, start = [], 1
+    for document in documents:
+        stop = start + len(document.tokens)
+        if not dropped[start:stop].any():
+            left.append(document)
+        else:
+            for first, last in kept_runs(dropped[start:stop], MINIMUM_PIECE):
+                tokens = document.tokens[first:last]
+                left.append(EncodedDocument(document.id, tokens, int(byte_lengths[tokens].sum())))
+        start = stop + 1
+    return left

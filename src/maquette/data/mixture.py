@@ -1,0 +1,251 @@
+"""Which text training sees, in which order: sequence i is a pure function of (mixture, seed, phase, i).
+
+The order is counted in sequences of one context. It is the same for every model size, batch size, number of
+processes and workers; a step's batch is a slice of it. Within a domain the tokens are cut into windows that touch
+but do not overlap, visited in a keyed random order, each once before any comes again, across phases too.
+
+A phase may have its own weights, a longer context (then so many sequences of the order, which stand side by side in
+the text, are read as one) and its own rotary base. Phases start where the token budget says, not where a batch does.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from maquette.artifacts import ConfigError
+from maquette.artifacts.files import digest
+from maquette.artifacts.settings import nearest
+from maquette.data.config import MixtureConfig, PhaseConfig
+from maquette.data.interleaving import Interleaving
+from maquette.data.permutation import Integers, derive, key_of, permute
+
+_GROUP = 256
+"""Most units of a domain that are shuffled together where contexts of several lengths share an epoch."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """A stretch of the order from sequence `start` on. `weights` hold each domain's share of the tokens (sum 1)."""
+
+    start: int
+    weights: dict[str, float]
+    context_multiple: int = 1
+    rope_base: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class SequencePlace:
+    """Where one sequence stands: `length` tokens of `domain` from `start_token` on, and one more as the last target."""
+
+    phase: int
+    domain: str
+    start_token: int
+    length: int
+
+
+@dataclasses.dataclass(frozen=True)
+class SequencePlaces:
+    """Where n sequences stand, each field of shape (n,): index of phase, index of domain, first token in its domain."""
+
+    phases: Integers
+    domains: Integers
+    start_tokens: Integers
+
+
+@dataclasses.dataclass(frozen=True)
+class _Epochs:
+    """How one domain is cut: windows of one context, `unit` of them side by side, `group` units shuffled together.
+
+    Where all contexts have one length a unit is a window and a group is one unit.
+    """
+
+    tokens: int
+    windows: int
+    units: int
+    group: int
+
+
+class MixtureOrder:
+    """The order of training data.
+
+    `tokens` has the number of training tokens of every domain, `context` the tokens of one sequence; `token_budget`
+    places the phases (the order itself has no end). Raises `ConfigError` for an unknown domain, weights that make no
+    sense, phases that do not follow each other, or a domain that is too short for one sequence.
+    """
+
+    def __init__(
+        self, config: MixtureConfig, tokens: Mapping[str, int], *, context: int, token_budget: int, seed: int
+    ) -> None:
+        self.context = context
+        self.seed = seed
+        self.domains = tuple(sorted(tokens))
+        self._block = config.block
+        phases = _phase_configs(config)
+        self._unit = math.lcm(*(phase.context_multiple for phase in phases))
+        self._epochs = [self._cut(tokens[domain]) for domain in self.domains]
+        grain = self._unit * self._block
+        self.phases = tuple(
+            Phase(
+                start=int(phase.start * token_budget / context) // grain * grain,
+                weights=self._weights(phase.weights or config.weights),
+                context_multiple=phase.context_multiple,
+                rope_base=phase.rope_base,
+            )
+            for phase in phases
+        )
+        self._interleavings = [
+            Interleaving([phase.weights[domain] for domain in self.domains]) for phase in self.phases
+        ]
+        self._starts = np.array([phase.start for phase in self.phases], dtype=np.int64)
+        self._multiples = np.array([phase.context_multiple for phase in self.phases], dtype=np.int64)
+        self._groups = np.array([epochs.group for epochs in self._epochs], dtype=np.int64)
+        self._units = np.array([epochs.units for epochs in self._epochs], dtype=np.int64)
+        self._keys = np.array([key_of(seed, "domain", domain) for domain in self.domains])
+        self._first_groups = self._place_phases()
+
+    def _cut(self, tokens: int) -> _Epochs:
+        windows = max(0, tokens - 1) // self.context
+        units = windows // self._unit
+        group = 1 if self._unit == 1 else min(_GROUP, max(1, units // 64))
+        return _Epochs(tokens, windows, units, group)
+
+    def _weights(self, wanted: Mapping[str, float]) -> dict[str, float]:
+        """Every domain's share; without wishes, in proportion to its whole sequences."""
+        longest = self.context * self._unit
+        if not wanted:
+            wanted = {domain: float(cut.units) for domain, cut in zip(self.domains, self._epochs, strict=True)}
+            if not sum(wanted.values()):
+                raise ConfigError(
+                    f"No domain has {longest + 1:,} training tokens.", "Use a shorter context or more text."
+                )
+        for domain, weight in wanted.items():
+            if domain not in self.domains:
+                near = nearest(domain, self.domains)
+                raise ConfigError(
+                    f"The mixture names the domain {domain!r}, which the corpus does not have.",
+                    (f"Did you mean {near!r}? " if near else "") + f"Domains: {', '.join(self.domains)}.",
+                )
+            if not (weight >= 0 and math.isfinite(weight)):
+                raise ConfigError(f"The mixture's weight of {domain} is {weight}.", "Weights are 0 or more.")
+            cut = self._epochs[self.domains.index(domain)]
+            if weight > 0 and not cut.units:
+                raise ConfigError(
+                    f"The domain {domain} has {cut.tokens:,} training tokens; one sequence takes {longest + 1:,}.",
+                    "Use a shorter context, or leave the domain out of the mixture.",
+                )
+        total = float(sum(wanted.values()))
+        if not total:
+            raise ConfigError("All weights of the mixture are 0.", f"Domains: {', '.join(self.domains)}.")
+        return {domain: wanted.get(domain, 0.0) / total for domain in self.domains}
+
+    def _place_phases(self) -> Integers:
+        """(phases, domains): the group of each domain's endless row of groups at which a phase starts to read.
+
+        A phase starts with a fresh group, so what an earlier one read in part is not read again in the same epoch.
+        """
+        first = np.zeros((len(self.phases), len(self.domains)), dtype=np.int64)
+        for number in range(1, len(self.phases)):
+            before = self.phases[number - 1]
+            count = (self.phases[number].start - before.start) // before.context_multiple
+            pieces = self._groups * self._unit // before.context_multiple
+            first[number] = first[number - 1] - (-self._interleavings[number - 1].counts(count) // pieces)
+        return first
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Digest of all that decides the order."""
+        return digest(
+            {
+                "phases": [dataclasses.asdict(phase) for phase in self.phases],
+                "tokens": {domain: cut.tokens for domain, cut in zip(self.domains, self._epochs, strict=True)},
+                "context": self.context,
+                "seed": self.seed,
+                "block": self._block,
+            }
+        )
+
+    def phase_of(self, index: int) -> int:
+        """The phase in which sequence `index` stands."""
+        return int(np.searchsorted(self._starts, index, side="right")) - 1
+
+    def step_phase(self, first: int, stop: int) -> tuple[int, int]:
+        """The phase of a step over sequences `first` ... `stop` - 1, and how many contexts it reads as one.
+
+        A step that stands astride the border of two phases belongs to the earlier one, and is read in pieces that
+        suit both; so the text does not depend on the batch size, nor the step on how processes share it.
+        """
+        phases = range(self.phase_of(first), self.phase_of(stop - 1) + 1)
+        return phases[0], math.gcd(*(self.phases[phase].context_multiple for phase in phases))
+
+    def locate(self, indices: Integers | Sequence[int]) -> SequencePlaces:
+        """Where the sequences `indices` (n,) stand."""
+        indices = np.asarray(indices, dtype=np.int64)
+        phases = np.searchsorted(self._starts, indices, side="right") - 1
+        domains = np.zeros_like(indices)
+        starts = np.zeros_like(indices)
+        for phase in np.unique(phases):
+            here = phases == phase
+            domains[here], starts[here] = self._locate_in(int(phase), indices[here])
+        return SequencePlaces(phases, domains, starts)
+
+    def _locate_in(self, phase: int, indices: Integers) -> tuple[Integers, Integers]:
+        multiple = self.phases[phase].context_multiple
+        place, part = np.divmod(indices - self.phases[phase].start, multiple)
+        domain, piece = self._deal(phase, place)
+
+        pieces_per_unit = self._unit // multiple
+        group, piece = np.divmod(piece, self._groups[domain] * pieces_per_unit)
+        group += self._first_groups[phase][domain]
+        if self._unit > 1:
+            piece = permute(piece, self._groups[domain] * pieces_per_unit, derive(~self._keys[domain], group))
+        unit, piece = np.divmod(piece, pieces_per_unit)
+        epoch, group = np.divmod(group, self._units[domain] // self._groups[domain])
+        unit += group * self._groups[domain]
+        unit = permute(unit, self._units[domain], derive(self._keys[domain], epoch))
+        return domain, (unit * self._unit + piece * multiple + part) * self.context
+
+    def _deal(self, phase: int, place: Integers) -> tuple[Integers, Integers]:
+        """The domain of each place of a phase (n,), and how many places of that domain stand before it (n,).
+
+        The domains' turns are shuffled within each block; a domain's own sequences stay in their order.
+        """
+        size = self._block
+        block, within = np.divmod(place, size)
+        blocks, row = np.unique(block, return_inverse=True)
+        keys = derive(key_of(self.seed, "block", phase), blocks)
+        turns = permute(np.tile(np.arange(size), len(blocks)), np.full(size * len(blocks), size), np.repeat(keys, size))
+        domains, numbers = self._interleavings[phase].deal(np.repeat(blocks * size, size) + turns)
+        domains, numbers = domains.reshape(-1, size)[row], numbers.reshape(-1, size)[row]
+        domain = domains[np.arange(len(place)), within]
+        same = domains == domain[:, None]
+        first = np.where(same, numbers, np.iinfo(np.int64).max).min(axis=1)
+        return domain, first + (same & (np.arange(size) < within[:, None])).sum(axis=1)
+
+    def sequence(self, index: int) -> SequencePlace:
+        """Where sequence `index` stands. In a phase with a longer context it is a part of a longer sequence."""
+        found = self.locate([index])
+        domain = self.domains[int(found.domains[0])]
+        return SequencePlace(int(found.phases[0]), domain, int(found.start_tokens[0]), self.context)
+
+    def epochs(self, sequences: int) -> dict[str, float]:
+        """How often the first `sequences` sequences have passed over each domain's training tokens."""
+        read = np.zeros(len(self.domains))
+        stops = [*(phase.start for phase in self.phases[1:]), sequences]
+        for phase, interleaving, stop in zip(self.phases, self._interleavings, stops, strict=True):
+            count = max(0, min(stop, sequences) - phase.start) // phase.context_multiple
+            read += interleaving.counts(count) * phase.context_multiple
+        return {
+            domain: float(windows * self.context / max(1, cut.tokens))
+            for domain, windows, cut in zip(self.domains, read, self._epochs, strict=True)
+        }
+
+
+def _phase_configs(config: MixtureConfig) -> list[PhaseConfig]:
+    """The phases from the start of training on; the first is the mixture itself unless another starts at 0."""
+    starts = [phase.start for phase in config.phases]
+    if starts != sorted(set(starts)):
+        raise ConfigError(f"The mixture's phases start at {starts}.", "Each phase must start after the one before it.")
+    return list(config.phases) if 0.0 in starts else [PhaseConfig(), *config.phases]
