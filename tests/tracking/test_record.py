@@ -26,7 +26,7 @@ def test_a_finished_run_has_what_was_logged(outputs: Path, tmp_path: Path) -> No
     figure = tmp_path / "loss.svg"
     figure.write_text("<svg/>")
     params = {"size": "300k", "model": {"width": 64, "bias": None}, "mixture": {"a,b": 0.5}}
-    with run(outputs, params=params, tags={"digest.tokens": "abc"}) as log:
+    with run(outputs, params=params, tags={"digest.tokens": "abc", "path": tmp_path}) as log:
         for step in range(3):
             log.log_metrics({"loss": 3.0 - step, "validation/loss/code": 2.0}, step)
         log.log_artifact(figure, "figures")
@@ -40,6 +40,7 @@ def test_a_finished_run_has_what_was_logged(outputs: Path, tmp_path: Path) -> No
     assert found.data.tags["resumed.size"] == "400k"
     assert found.data.tags["digest.tokens"] == "abc"
     assert found.data.tags["version.torch"]
+    assert found.data.tags["path"] == str(tmp_path)
     assert [(m.step, m.value) for m in client(outputs).get_metric_history(log.run_id, "loss")] == [
         (0, 3.0),
         (1, 2.0),

@@ -57,7 +57,7 @@ class Writer:
             self._actions.append((name, action))
             self._given += 1
 
-    def flush(self, timeout: float = 60.0) -> bool:
+    def flush(self, timeout: float = 10.0) -> bool:
         """Waits until everything taken so far is written; False where the store fails or takes longer."""
         with self._changed:
             given, failures = self._given, self._failures
@@ -68,7 +68,7 @@ class Writer:
     def close(self) -> list[str]:
         """Writes what is left and ends the thread. Returns what could not be recorded, a line each."""
         for _ in range(TRIES):
-            if self.flush():
+            if self.flush(timeout=30.0):
                 break
         self._closing = True
         self._wake.set()
