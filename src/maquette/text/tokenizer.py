@@ -92,7 +92,8 @@ class Tokenizer:
     def byte_lengths(self) -> npt.NDArray[np.int32]:
         """(V,) bytes of text that each id stands for; 0 for special tokens and for ids that have no token.
 
-        Summed over `encode(text)` this is the text's length in UTF-8, and one more where `leading_space`.
+        Summed over `encode(text)` this is the text's length in UTF-8; one more for the space that a
+        tokenizer with `leading_space` puts before it.
         """
         lengths = np.fromiter(map(len, self._bytes), dtype=np.int32, count=self.vocabulary_size)
         lengths[list(self._special_set)] = 0
