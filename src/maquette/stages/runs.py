@@ -1,0 +1,38 @@
+"""`maquette runs`: the runs in MLflow, side by side."""
+
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from maquette.artifacts.progress import say
+from maquette.stages.config import RunsStage
+from maquette.tracking import find_runs
+from maquette.tracking.listing import differences_table, results_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def run(config: RunsStage) -> "pd.DataFrame":
+    """Prints a table, or JSON, of the newest runs and returns all that is known of them."""
+    tracking = config.tracking
+    runs = find_runs(
+        config.outputs, uri=tracking.uri, experiment=tracking.experiment, filter=config.filter, limit=config.limit
+    )
+    if config.json:
+        chosen = runs[["name", *config.columns]] if config.columns else runs
+        print(chosen.to_json(orient="records", date_format="iso", indent=2))
+        return runs
+    if not len(runs):
+        where = tracking.uri or config.outputs
+        say(
+            f"No run of the experiment '{tracking.experiment}' in {where} matches filter={config.filter}."
+            if config.filter
+            else f"There are no runs in {where} yet. Train one with maquette train, or begin with maquette demo."
+        )
+        return runs
+    console = Console()
+    console.print(results_table(runs, config.columns))
+    if not config.columns and (differences := differences_table(runs)) is not None:
+        console.print(differences)
+    return runs
