@@ -247,7 +247,7 @@ class _Batch:
         logits = self.model.logits(hidden[:, -1]).float()
         bent = bend(logits, self.sampling, self.seen)
         chosen = bent.argmax(dim=-1) if self.uniform is None else draw(bent, self.uniform[:, self.steps])
-        log_probs = logits.gather(1, chosen[:, None])[:, 0] - logits.logsumexp(dim=-1)
+        log_probs = logits.log_softmax(dim=-1).gather(1, chosen[:, None])[:, 0]
         if self.seen is not None:
             self.seen.scatter_(1, chosen[:, None], True)
         self.tokens = chosen[:, None]

@@ -38,18 +38,19 @@ def find_checkpoint(checkpoint: str | Path | None, outputs: str | Path) -> Path:
 
 
 def latest_run(outputs: str | Path) -> Path:
-    """The folder of the finished run whose record was written last. Raises `StageError` where there is none."""
+    """The folder of the finished run that ended last. Raises `StageError` where there is none."""
     runs = Path(outputs) / "runs"
-    records = sorted(runs.glob(f"*/{RECORD}"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
-    for record in records:
-        if read_record(record.parent).get("status") == "finished":
-            return record.parent
-    raise StageError(
-        f"{runs} has no finished run." if records else f"There is no run in {runs} yet.",
-        "Go on with the same command."
-        if records
-        else "Train a model with maquette train, or name one with checkpoint=.",
-    )
+    records = {path: read_record(path.parent) for path in sorted(runs.glob(f"*/{RECORD}"))}
+    finished = {
+        path.parent: (str(record.get("finished")), path.stat().st_mtime_ns)
+        for path, record in records.items()
+        if record.get("status") == "finished"
+    }
+    if finished:
+        return max(finished, key=finished.__getitem__)
+    if records:
+        raise StageError(f"{runs} has no finished run.", "Go on with one by typing its command again.")
+    raise StageError(f"There is no run in {runs} yet.", "Run maquette train, or name a folder with checkpoint=.")
 
 
 def read_record(folder: str | Path) -> dict[str, Any]:

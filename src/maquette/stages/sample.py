@@ -1,7 +1,6 @@
 """`maquette sample "Once upon a time"`: continues prompts with a trained model, printing as it writes."""
 
 import sys
-from collections import defaultdict
 from collections.abc import Iterable
 
 from maquette.artifacts.progress import say
@@ -27,7 +26,9 @@ def run(config: SampleStage) -> list[str]:
 
 def print_in_order(prompts: list[str], pieces: Iterable[Piece]) -> list[str]:
     """Prints the first row as it is written, the others, written meanwhile, as soon as those before them have ended."""
-    texts, ended, shown, current = list(prompts), set(), defaultdict(int), 0
+    texts, shown = list(prompts), [0] * len(prompts)
+    ended: set[int] = set()
+    current = 0
     for piece in pieces:
         texts[piece.row] += piece.text
         if piece.finish_reason is not None:

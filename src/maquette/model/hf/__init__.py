@@ -4,12 +4,33 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from maquette.model.hf.folder import FAMILIES, fill, load, save
+    from maquette.model.hf.folder import FAMILIES, family_of, fill, load, read_config, require_replaceable, save
+    from maquette.model.hf.weights import weight_files
 
-__all__ = ["FAMILIES", "fill", "load", "save"]
+_HOMES = {
+    "FAMILIES": "folder",
+    "family_of": "folder",
+    "fill": "folder",
+    "load": "folder",
+    "read_config": "folder",
+    "require_replaceable": "folder",
+    "save": "folder",
+    "weight_files": "weights",
+}
+
+__all__ = [
+    "FAMILIES",
+    "family_of",
+    "fill",
+    "load",
+    "read_config",
+    "require_replaceable",
+    "save",
+    "weight_files",
+]
 
 
 def __getattr__(name: str) -> Any:
-    if name in __all__:
-        return getattr(importlib.import_module("maquette.model.hf.folder"), name)
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

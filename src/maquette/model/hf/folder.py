@@ -18,6 +18,7 @@ import torch
 
 from maquette.artifacts import ConfigError, StageError
 from maquette.artifacts.files import atomic_folder, write_json
+from maquette.model.card import usage
 from maquette.model.config import LSTMConfig
 from maquette.model.heads import LanguageModel
 from maquette.model.hf.family import Family, Stored
@@ -29,6 +30,13 @@ from maquette.text import Tokenizer
 
 FAMILIES = (LLAMA, QWEN2, QWEN3, GPT2, OWN)
 """In the order in which one is chosen for a model to write; the last takes what the others can't express."""
+
+_FILES = frozenset(
+    (
+        "config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
+        f"{MODELING}.py", "README.md", "manifest.json", "__pycache__",
+    )
+)  # fmt: skip
 
 
 def load(path: Path | str, *, dtype: torch.dtype | None = torch.float32) -> LanguageModel:
@@ -56,8 +64,10 @@ def load(path: Path | str, *, dtype: torch.dtype | None = torch.float32) -> Lang
 def save(model: LanguageModel, tokenizer: Tokenizer, path: Path | str, *, card: str | None = None) -> Path:
     """Writes the folder `path` atomically (one that is there is replaced) and returns it; `card` becomes README.md.
 
-    Raises `StageError` where the model has fewer rows than the tokenizer has tokens, or the disk is full.
+    Raises `StageError` where the model has fewer rows than the tokenizer has tokens, the disk is full, or `path` is a
+    folder that holds anything else.
     """
+    require_replaceable(path)
     with atomic_folder(path) as folder:
         fill(folder, model, tokenizer, card=card)
     return Path(path)
@@ -94,7 +104,17 @@ def fill(folder: Path, model: LanguageModel, tokenizer: Tokenizer, *, card: str 
     if family is OWN and not isinstance(config, LSTMConfig):
         shutil.copyfile(Path(__file__).with_name(f"{MODELING}.py"), folder / f"{MODELING}.py")
     if card is not None:
-        (folder / "README.md").write_text(card, encoding="utf-8")
+        readme = f"{card.rstrip()}\n\n{usage(family.architecture, config)}"
+        (folder / "README.md").write_text(readme, encoding="utf-8")
+
+
+def require_replaceable(path: Path | str) -> None:
+    """Raises `StageError` where `path` is a file, or a folder with files that no export wrote: they would be lost."""
+    path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise StageError(f"{path} is a file.", "Choose a folder.")
+    if others := sorted(entry.name for entry in path.glob("*") if entry.name not in _FILES):
+        raise StageError(f"{path} holds other files ({others[0]}), which would be lost.", "Choose a folder of its own.")
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -1,0 +1,40 @@
+"""`maquette export`: a run as a Hugging Face folder, to take away."""
+
+import shutil
+from pathlib import Path
+
+from maquette.artifacts import ConfigError
+from maquette.artifacts.files import atomic_folder
+from maquette.artifacts.progress import say
+from maquette.model import hf
+from maquette.model.loading import find_checkpoint, load_checkpoint, model_folder, read_record
+from maquette.stages.config import ExportStage
+
+
+def run(config: ExportStage) -> Path:
+    """Checks the run's model by loading it, and copies its folder. Returns where it now lies.
+
+    Raises `ConfigError` where something stands there already, unless it is an older export and `force` is set.
+    """
+    found = find_checkpoint(config.checkpoint, config.outputs)
+    source = model_folder(found)
+    target = Path(config.to) if config.to is not None else Path(config.outputs) / "export" / found.name
+    hf.require_replaceable(target)
+    if target.exists() and any(target.iterdir()) and not config.force:
+        if _same(source, target):
+            say(f"{target}: nothing to do, already exported")
+            return target
+        raise ConfigError(f"{target} holds another model.", "Choose another folder with to=, or set force=true.")
+    load_checkpoint(source)
+    with atomic_folder(target) as folder:
+        shutil.copytree(source, folder, dirs_exist_ok=True)
+    status = read_record(found).get("status", "finished")
+    say(
+        f"{found.name} -> {target}" + ("" if status == "finished" else f" (the run is {status}: its latest checkpoint)")
+    )
+    return target
+
+
+def _same(one: Path, other: Path) -> bool:
+    names = [{path.name for path in folder.iterdir()} for folder in (one, other)]
+    return names[0] == names[1] and all((one / name).read_bytes() == (other / name).read_bytes() for name in names[0])

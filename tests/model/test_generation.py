@@ -1,0 +1,215 @@
+"""Generation: the cache changes nothing, rows do not feel one another, and every row ends where it should."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from maquette.artifacts import ConfigError
+from maquette.model import LanguageModel, LSTMConfig, TransformerConfig
+from maquette.model.generation import Generation, document_prompt, generate, row_seed, stream
+from maquette.model.sampling import Sampling, bend, draw, uniform_numbers
+from maquette.model.scoring import score_tokens
+from maquette.text import Tokenizer, train_tokenizer
+from maquette.text.config import TokenizerConfig
+
+SIZES: dict[str, Any] = {"vocabulary_size": 272, "width": 32, "num_layers": 2, "num_heads": 4, "context_length": 48}
+CONFIGS = {
+    "plain": TransformerConfig(**SIZES),
+    "token shift, grouped queries, qk norm": TransformerConfig(
+        **SIZES, num_key_value_heads=2, token_shift=True, qk_norm=True, logit_softcap=20.0
+    ),
+    "learned positions": TransformerConfig(
+        **SIZES, normalization="layernorm", positions="learned", activation="gelu", bias=True, token_shift=True
+    ),
+    "multi-query, relu2, tied": TransformerConfig(**SIZES, num_key_value_heads=1, activation="relu2", tied=True),
+    "lstm": LSTMConfig(vocabulary_size=272, width=32, num_layers=2, context_length=48),
+}
+PROMPTS = [[0, 100, 101, 102], [0], [0, 40, 41, 42, 43, 44, 45, 46, 47], [0, 100]]
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return train_tokenizer([], TokenizerConfig(kind="byte"))
+
+
+def build(name: str = "plain") -> LanguageModel:
+    model = LanguageModel(CONFIGS[name])
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.3)
+    return model
+
+
+def without_cache(model: LanguageModel, prompt: list[int], count: int, sampling: Sampling, seed: int) -> Generation:
+    """The definition: the whole text anew for every token."""
+    tokens, log_probs = list(prompt), []
+    uniform = uniform_numbers(seed, count)
+    for step in range(count):
+        with torch.no_grad():
+            logits = model.eval()(torch.tensor([tokens]))[:, -1]
+        seen = torch.zeros_like(logits, dtype=torch.bool)
+        seen[0, tokens] = True
+        bent = bend(logits, sampling, seen)
+        token = int(bent.argmax()) if sampling.greedy else int(draw(bent, uniform[step : step + 1]))
+        log_probs.append(float(logits.log_softmax(-1)[0, token]))
+        tokens.append(token)
+    return Generation(tuple(prompt), tuple(tokens[len(prompt) :]), tuple(log_probs), "", "max_tokens")
+
+
+@pytest.mark.parametrize(
+    "sampling", [Sampling(), Sampling(1.0, top_p=0.9, repetition_penalty=1.3)], ids=["greedy", "sampled"]
+)
+@pytest.mark.parametrize("name", CONFIGS)
+def test_cached_and_batched_is_what_the_model_says(name: str, sampling: Sampling) -> None:
+    model = build(name)
+    found = generate(model, PROMPTS, sampling=sampling, max_tokens=12, seeds=[5, 6, 7, 8], stop_ids=())
+    for row, prompt, seed in zip(found, PROMPTS, (5, 6, 7, 8), strict=True):
+        expected = without_cache(model, prompt, 12, sampling, seed)
+        assert row.tokens == expected.tokens
+        assert row.log_probs == pytest.approx(expected.log_probs, abs=1e-5)
+        assert (row.prompt, row.text, row.finish_reason) == (tuple(prompt), "", "max_tokens")
+
+
+def test_log_probs_are_those_of_scoring() -> None:
+    model = build()
+    found = generate(model, PROMPTS, sampling=Sampling(temperature=2.0, top_k=50), max_tokens=10, stop_ids=())
+    scores = score_tokens(model, [[*row.prompt, *row.tokens] for row in found])
+    for row, score in zip(found, scores, strict=True):
+        assert row.log_probs == pytest.approx(score[-10:], abs=1e-5)
+
+
+def test_seeds() -> None:
+    model, hot = build(), Sampling(temperature=1.5)
+    first = generate(model, PROMPTS, sampling=hot, max_tokens=10, seed=3)
+    assert first == generate(model, PROMPTS, sampling=hot, max_tokens=10, seed=3)
+    assert [row.tokens for row in first] != [
+        row.tokens for row in generate(model, PROMPTS, sampling=hot, max_tokens=10)
+    ]
+    same_prompt = generate(model, [[0]] * 5, sampling=hot, max_tokens=10)
+    assert len({row.tokens for row in same_prompt}) == 5
+    alone = generate(model, PROMPTS[2:3], sampling=hot, max_tokens=10, seeds=[row_seed(3, 2)])
+    assert alone[0].tokens == first[2].tokens
+    longer = generate(model, PROMPTS[2:3], sampling=hot, max_tokens=20, seeds=[row_seed(3, 2)])
+    assert longer[0].tokens[:10] == first[2].tokens
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    generate(model, PROMPTS, sampling=hot, max_tokens=3)
+    assert torch.equal(state, torch.get_rng_state()), "nobody else's random numbers are touched"
+
+
+def test_frequencies_are_those_of_the_model() -> None:
+    model = build()
+    with torch.no_grad():
+        expected = model(torch.tensor([PROMPTS[0]]))[0, -1].softmax(-1)
+    found = generate(model, [PROMPTS[0]] * 4000, sampling=Sampling(temperature=1.0), max_tokens=1)
+    counts = torch.tensor([row.tokens[0] for row in found]).bincount(minlength=272) / 4000
+    assert (counts - expected).abs().sum() < 0.3
+    assert (counts - expected).abs().max() < 0.03
+
+
+@pytest.mark.parametrize("name", ["plain", "learned positions", "lstm"])
+def test_the_context_is_not_exceeded(name: str) -> None:
+    """Each row goes on to the end of its own context, also when longer ones have ended."""
+    model = build(name)
+    prompts = [[0] * 5, [0] * 40, [0] * 47]
+    found = generate(model, prompts, stop_ids=())
+    assert [len(row.tokens) for row in found] == [43, 8, 1]
+    assert {row.finish_reason for row in found} == {"context"}
+    assert found[0].tokens == without_cache(model, prompts[0], 43, Sampling(), 0).tokens
+    assert [row.finish_reason for row in generate(model, prompts, max_tokens=8, stop_ids=())] == [
+        "max_tokens", "max_tokens", "context",
+    ]  # fmt: skip
+
+
+def test_stop_ids() -> None:
+    model = build()
+    free = generate(model, PROMPTS, max_tokens=12, stop_ids=())
+    stop = free[0].tokens[4]
+    for row, stopped in zip(free, generate(model, PROMPTS, max_tokens=12, stop_ids=[stop]), strict=True):
+        if stop in row.tokens:
+            assert stopped.tokens == row.tokens[: row.tokens.index(stop) + 1]
+            assert stopped.finish_reason == "stop_id"
+        else:
+            assert stopped == row
+
+
+def test_text(tokenizer: Tokenizer) -> None:
+    """Text is what the tokenizer makes of the tokens, in whole characters, without special tokens."""
+    model = build()
+    found = generate(model, PROMPTS * 8, tokenizer=tokenizer, sampling=Sampling(temperature=5.0), stop_ids=[0, 5])
+    for row in found:
+        tokens = row.tokens[:-1] if row.finish_reason == "stop_id" else row.tokens
+        assert row.text == tokenizer.decode(tokens, skip_special=True)
+    assert "�" in "".join(row.text for row in found)
+    pieces: dict[int, str] = {}
+    for piece in stream(model, PROMPTS * 8, tokenizer=tokenizer, sampling=Sampling(temperature=5.0), stop_ids=[0, 5]):
+        pieces[piece.row] = pieces.get(piece.row, "") + piece.text
+    assert [pieces[row] for row in range(len(found))] == [row.text for row in found]
+
+
+def test_stop_ids_come_from_the_tokenizer(tokenizer: Tokenizer) -> None:
+    found = generate(build(), [[0]] * 200, tokenizer=tokenizer, sampling=Sampling(temperature=100.0))
+    ended = [row for row in found if row.finish_reason == "stop_id"]
+    assert ended and {row.tokens[-1] for row in ended} == {0, 5}
+    assert all(not tokenizer.stop_ids & set(row.tokens[:-1]) for row in found)
+
+
+def test_stop_strings(tokenizer: Tokenizer) -> None:
+    """A stop string of several tokens ends its row and is not in the text."""
+    model = build()
+    sampling = Sampling(temperature=0.8, top_k=30)
+    free = generate(model, PROMPTS, tokenizer=tokenizer, sampling=sampling, max_tokens=30, stop_ids=())
+    stop = free[2].text[6:9]
+    assert len(stop) == 3
+    found = generate(model, PROMPTS, tokenizer=tokenizer, sampling=sampling, max_tokens=30, stop_ids=(), stop=[stop])
+    for row, stopped in zip(free, found, strict=True):
+        before, match, _ = row.text.partition(stop)
+        assert stopped.text == before
+        assert stopped.finish_reason == ("stop_string" if match else "max_tokens")
+        assert stopped.tokens == row.tokens[: len(stopped.tokens)]
+    assert "stop_string" in {row.finish_reason for row in found}
+
+
+def test_evaluation_mode_meanwhile() -> None:
+    model = LanguageModel(TransformerConfig(**SIZES, dropout=0.5)).train()
+    first = generate(model, PROMPTS, max_tokens=5)
+    assert model.training
+    assert first == generate(model.eval(), PROMPTS, max_tokens=5)
+    assert not model.training
+    pieces = stream(model.train(), PROMPTS, max_tokens=5)
+    next(pieces)
+    pieces.close()  # type: ignore[attr-defined]
+    assert model.training, "also when nobody reads on"
+
+
+def test_training_goes_on_after_generation() -> None:
+    model = build()
+    generate(model, PROMPTS, max_tokens=3)
+    model(torch.tensor([PROMPTS[0]])).sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_prompts_as_documents(tokenizer: Tokenizer) -> None:
+    assert document_prompt(tokenizer, "ab") == [0, *tokenizer.encode("ab")]
+    assert document_prompt(tokenizer, "") == [0]
+
+
+def test_no_prompts() -> None:
+    assert generate(build(), []) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"prompts": [[0], []]}, r"Prompt 2 is empty"),
+        ({"prompts": [[0] * 48]}, r"Prompt 1 has 48 tokens; the model's context holds 48"),
+        ({"prompts": [[0]], "max_tokens": 0}, r"max_tokens=0"),
+        ({"prompts": [[0]], "stop": ["x"]}, r"Stop strings need the tokenizer"),
+        ({"prompts": [[0]], "seeds": [1, 2]}, r"2 seeds for 1 prompts"),
+    ],
+)
+def test_wrong_arguments(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        generate(build(), **arguments)

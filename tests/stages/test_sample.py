@@ -1,0 +1,67 @@
+"""`maquette sample`: what is printed, in which order, from which model."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from maquette.artifacts import StageError
+from maquette.model import LanguageModel, TransformerConfig, hf
+from maquette.model.generation import Piece
+from maquette.stages import sample
+from maquette.stages.config import SampleStage
+from maquette.text import train_tokenizer
+from maquette.text.config import TokenizerConfig
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    model = LanguageModel(TransformerConfig(272, width=16, num_layers=1, num_heads=2, context_length=64))
+    with torch.no_grad():
+        model.head_weight.mul_(30)
+    tokenizer = train_tokenizer([], TokenizerConfig(kind="byte"))
+    return hf.save(model, tokenizer, tmp_path_factory.mktemp("sample") / "model")
+
+
+def test_prints_prompts_and_continuations(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = SampleStage(checkpoint=str(folder), prompts=["abc", "x"], count=2, max_tokens=12, seed=4)
+    texts = sample.run(config)
+    assert [text[:1] for text in texts] == ["a", "a", "x", "x"]
+    assert texts[0] != texts[1]
+    assert capsys.readouterr().out == "\n\n".join(texts) + "\n"
+    assert sample.run(config) == texts
+    config.seed = 5
+    assert sample.run(config) != texts
+
+
+def test_greedy_and_stop(folder: Path) -> None:
+    config = SampleStage(checkpoint=str(folder), prompts=["abc"], temperature=0.0, max_tokens=20)
+    text = sample.run(config)[0]
+    assert sample.run(config) == [text]
+    config.stop = [text[8:10]]
+    assert sample.run(config) == ["abc" + text[3:].partition(text[8:10])[0]]
+
+
+def test_without_a_prompt_a_document_begins(folder: Path) -> None:
+    assert len(sample.run(SampleStage(checkpoint=str(folder), max_tokens=5))) == 1
+
+
+def test_without_a_run(tmp_path: Path) -> None:
+    with pytest.raises(StageError, match="There is no run"):
+        sample.run(SampleStage(outputs=str(tmp_path)))
+
+
+def test_rows_are_printed_one_after_the_other(capsys: pytest.CaptureFixture[str]) -> None:
+    """Row 0 as it comes; row 1, which ends first, when row 0 has ended; row 2 goes on live after that."""
+    shown = []
+
+    def pieces() -> object:
+        for row, text, reason in (
+            (0, "a", None), (1, "b", "stop_id"), (2, "c", None), (0, "A", None), (2, "C", None), (0, "!", "stop_id"),
+            (2, "?", "max_tokens"),
+        ):  # fmt: skip
+            yield Piece(row, 0, 0.0, text, reason)
+            shown.append(capsys.readouterr().out)
+
+    assert sample.print_in_order(["0:", "1:", "2:"], pieces()) == ["0:aA!", "1:b", "2:cC?"]  # type: ignore[arg-type]
+    assert shown == ["0:a", "", "", "A", "", "!\n\n1:b\n\n2:cC", "?\n"]
