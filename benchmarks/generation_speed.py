@@ -70,7 +70,8 @@ def main() -> None:
     parameters = count_parameters(config)
     print(
         f"{parameters.core + parameters.head:,} parameters, batch {arguments.batch}, "
-        f"{arguments.prompt} + {arguments.new} tokens, {arguments.threads} thread(s), float32, torch {torch.__version__}"
+        f"{arguments.prompt} + {arguments.new} tokens, {arguments.threads} thread(s), float32, "
+        f"torch {torch.__version__}"
     )
     total = arguments.batch * arguments.new
     for name, seconds in times.items():

@@ -1,4 +1,4 @@
-"""From a name to a model: runs, imported models, plain folders, the newest run; and what is said where there is none."""
+"""From a name to a model: runs, imported models, plain folders, the newest run; what is said where there is none."""
 
 import json
 from pathlib import Path

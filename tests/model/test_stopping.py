@@ -1,5 +1,7 @@
 """Stop strings, wherever they are cut."""
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -39,7 +41,7 @@ def test_holds_back_only_what_may_become_a_stop_string() -> None:
 def test_does_not_depend_on_how_text_is_cut(whole: str, stops: list[str], data: st.DataObject) -> None:
     cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=5)))
     borders = [0, *cuts, len(whole)]
-    pieces = [whole[a:b] for a, b in zip(borders, borders[1:], strict=False)]
+    pieces = [whole[a:b] for a, b in itertools.pairwise(borders)]
     shown, found = read(stops, pieces)
     assert (shown, found) == read(stops, list(whole))
     assert not any(stop in shown for stop in stops)

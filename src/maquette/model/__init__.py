@@ -21,10 +21,14 @@ from maquette.model.config import (
 
 if TYPE_CHECKING:
     from maquette.model.cache import Cache, KeyValueCache, RecurrentCache, new_cache
+    from maquette.model.generation import Generation, generate, stream
     from maquette.model.heads import Core, LanguageModel, ScalarModel, build_core
     from maquette.model.initialization import initialize, materialize
     from maquette.model.likelihoods import next_token_loss, token_log_probs
+    from maquette.model.loading import find_checkpoint, load_checkpoint
     from maquette.model.lstm import LSTM
+    from maquette.model.sampling import Sampling
+    from maquette.model.scoring import score_sentences, score_tokens
     from maquette.model.transformer import Transformer
 
 _HOMES = {
@@ -32,6 +36,9 @@ _HOMES = {
     "KeyValueCache": "cache",
     "RecurrentCache": "cache",
     "new_cache": "cache",
+    "Generation": "generation",
+    "generate": "generation",
+    "stream": "generation",
     "Core": "heads",
     "LanguageModel": "heads",
     "ScalarModel": "heads",
@@ -39,6 +46,11 @@ _HOMES = {
     "initialize": "initialization",
     "materialize": "initialization",
     "next_token_loss": "likelihoods",
+    "find_checkpoint": "loading",
+    "load_checkpoint": "loading",
+    "Sampling": "sampling",
+    "score_sentences": "scoring",
+    "score_tokens": "scoring",
     "token_log_probs": "likelihoods",
     "LSTM": "lstm",
     "Transformer": "transformer",
@@ -50,23 +62,31 @@ __all__ = [
     "Core",
     "CoreConfig",
     "FlopCount",
+    "Generation",
     "KeyValueCache",
     "LSTMConfig",
     "LanguageModel",
     "ModelConfig",
     "ParameterCount",
     "RecurrentCache",
+    "Sampling",
     "ScalarModel",
     "Transformer",
     "TransformerConfig",
     "build_core",
     "count_parameters",
+    "find_checkpoint",
     "forward_flops",
+    "generate",
     "initialize",
     "kaplan_compute",
+    "load_checkpoint",
     "materialize",
     "new_cache",
     "next_token_loss",
+    "score_sentences",
+    "score_tokens",
+    "stream",
     "token_log_probs",
     "training_flops",
 ]
