@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -99,10 +100,12 @@ def test_a_folder_of_ones_own_adds_options(
 def test_multirun_runs_each_combination_and_survives_a_failing_job(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    seen = []
+    seen: list[tuple[str, int]] = []
+    given: list[Any] = []
 
     def run(self: Any, settings: Any) -> None:
         seen.append((settings.size, settings.seed))
+        given.append(settings)
         if settings.size == "200k":
             raise cli.MaquetteError("this one fails", "on purpose")
 
@@ -111,6 +114,15 @@ def test_multirun_runs_each_combination_and_survives_a_failing_job(
     assert seen == [(size, seed) for size in ("100k", "200k", "300k") for seed in (0, 1)]
     printed = capsys.readouterr().err
     assert code == 1 and "4 of 6 jobs done" in printed and "this one fails" in printed
+    (folder,) = (tmp_path / "sweeps").glob("train-*")
+    outcomes = [json.loads(path.read_text()) for path in sorted((folder / "jobs").iterdir())]
+    assert [outcome["status"] for outcome in outcomes] == ["finished"] * 2 + ["failed"] * 2 + ["finished"] * 2
+    assert outcomes[2]["job"] == ["size=200k", "seed=0"] and "on purpose" in outcomes[2]["error"]
+
+    call("train", "-m", "size=100k,200k,300k", "seed=0,1", f"outputs={tmp_path}")
+    assert len(seen) == 12 and list((tmp_path / "sweeps").glob("train-*")) == [folder]  # the same line, the same sweep
+    parents = {settings.tracking.parent for settings in given}
+    assert len(parents) == 1 and None not in parents  # one parent run, found again
 
 
 def test_unexpected_errors_are_one_line_unless_debugging(
