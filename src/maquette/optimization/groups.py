@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
+_HIDDEN = {"layers", "lstm"}
+
 
 @dataclass
 class ParameterGroups:
@@ -22,8 +24,8 @@ class ParameterGroups:
 
 
 def parameter_groups(model: nn.Module) -> ParameterGroups:
-    """Sorts `model`'s trainable parameters. A matrix is hidden where it lies in `layers`; a head that shares the
-    embedding's matrix counts as an embedding."""
+    """Sorts `model`'s trainable parameters. A matrix is hidden where it lies in `layers` (of a transformer)
+    or `lstm`; a head that shares the embedding's matrix counts as an embedding."""
     embeddings = {id(p) for module in model.modules() if isinstance(module, nn.Embedding) for p in module.parameters()}
     groups = ParameterGroups()
     for name, parameter in model.named_parameters():
@@ -33,7 +35,7 @@ def parameter_groups(model: nn.Module) -> ParameterGroups:
             groups.embeddings.append(parameter)
         elif parameter.ndim < 2:
             groups.vectors.append(parameter)
-        elif "layers" in name.split("."):
+        elif _HIDDEN.intersection(name.split(".")):
             groups.hidden.append(parameter)
         else:
             groups.matrices.append(parameter)

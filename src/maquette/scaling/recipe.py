@@ -139,12 +139,18 @@ def resolve(
     """
     if tokens is not None and compute is not None:
         raise ConfigError("tokens and compute are both given.", "Each sets the token budget: leave one of them out.")
-    longest = context * max([1, *(phase.context_multiple for phase in phases)])
+    multiples = [1, *(phase.context_multiple for phase in phases)]
+    longest, whole = context * max(multiples), context * math.lcm(*multiples)
     if architecture is None:
         architecture = choose_shape(
             model or ModelConfig(), parse_quantity(size, "size"), vocabulary_size=vocabulary_size, context=longest
         )
     elif architecture.context_length < longest:
+        if getattr(architecture, "positions", None) == "learned":
+            raise ConfigError(
+                f"data.context={longest} is more than the {architecture.context_length} learned positions of checkpoint.",
+                f"Use data.context={architecture.context_length} or less.",
+            )
         architecture = dataclasses.replace(architecture, context_length=longest)
     parameters = count_parameters(architecture)
     if tokens is not None:
@@ -154,11 +160,11 @@ def resolve(
         budget = parse_quantity(compute, "compute") / each
     else:
         budget = tokens_per_parameter * (parameters.core + parameters.head)
-    batch = batch_tokens or _round_batch(min(laws.batch(budget), budget), longest)
-    if batch % longest:
+    batch = batch_tokens or _round_batch(min(laws.batch(budget), budget), whole)
+    if batch % whole:
         raise ConfigError(
-            f"data.batch_tokens={batch} is not a multiple of the longest sequence, {longest} tokens.",
-            f"The nearest that is: {max(1, round(batch / longest)) * longest}.",
+            f"data.batch_tokens={batch} is not a multiple of the longest sequence, {whole} tokens.",
+            f"The nearest that is: {max(1, round(batch / whole)) * whole}.",
         )
     steps = max(1, round(budget / batch))
     return Recipe(

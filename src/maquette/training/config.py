@@ -11,12 +11,18 @@ class TrainerConfig:
     devices: int = setting(1, "processes on this machine, one per device", minimum=1)
     num_nodes: int = setting(1, "machines", minimum=1)
     strategy: str = setting("single", "how processes share the work", choices=("single", "ddp", "fsdp"))
-    threads: int | None = setting(None, "threads of a process; by default the machine's cores divided among processes", minimum=1)
-    compile: str = setting("auto", "torch.compile: auto decides by the run's expected length", choices=("auto", "on", "off"))
+    threads: int | None = setting(
+        None, "threads of a process; by default the machine's cores divided among processes", minimum=1
+    )
+    compile: str = setting(
+        "auto", "torch.compile: auto decides by the run's expected length", choices=("auto", "on", "off")
+    )
     checkpoint_minutes: float = setting(2.0, "minutes between checkpoints", minimum=0.0)
     checkpoint_steps: int | None = setting(None, "steps between checkpoints; replaces checkpoint_minutes", minimum=1)
     keep_checkpoints: int = setting(2, "how many of the latest checkpoints are kept", minimum=1)
-    validation_runs: int = setting(10, "how often validation is run over the whole training (the end counts)", minimum=1)
+    validation_runs: int = setting(
+        10, "how often validation is run over the whole training (the end counts)", minimum=1
+    )
     log_steps: int = setting(10, "steps between two points of the training curves", minimum=1)
     samples: list[str] = setting(
         lambda: ["def ", "The function returns", "Permission is hereby granted"], "prompts continued at each validation"

@@ -1,0 +1,65 @@
+"""Pretraining: predict every next token of plain text.
+
+Cross-entropy of each token given those before it, averaged over the batch; optionally the z-loss, which keeps the
+logits' normaliser near 1 (Chowdhery et al. 2022, section 5).
+"""
+
+import math
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from maquette.data import TokenBatch
+from maquette.model import LanguageModel
+from maquette.model.likelihoods import next_token_loss
+from maquette.objectives.base import Metrics, Objective, Optimization
+from maquette.objectives.config import ObjectiveConfig
+
+
+class Pretraining(Objective):
+    """Language modelling over `TokenBatch`es.
+
+    `rope_bases` has the rotary base of every phase of the mixture; None keeps the model's own. The base belongs to the
+    text that is being read, so a batch's phase sets it.
+    """
+
+    model: LanguageModel
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        optimization: Optimization,
+        config: ObjectiveConfig,
+        *,
+        rope_bases: Sequence[float | None] = (None,),
+    ) -> None:
+        super().__init__(model, optimization)
+        self.config = config
+        own = getattr(model.config, "rope_base", math.nan)
+        self.rope_bases = [base or own for base in rope_bases]
+
+    def loss(self, batch: TokenBatch) -> tuple[Tensor, Metrics]:
+        self.enter_phase(batch.phase)
+        return self.cross_entropy(batch, z_loss=self.config.z_loss)[0], {}
+
+    def judge(self, batch: TokenBatch) -> Tensor:
+        """Cross-entropy of every predicted token, `(B, T)`, in nats."""
+        return self.cross_entropy(batch)[1]
+
+    def cross_entropy(self, batch: TokenBatch, *, z_loss: float = 0.0) -> tuple[Tensor, Tensor]:
+        """The mean loss of a batch, and the cross-entropy of each predicted token, `(B, T)`."""
+        hidden = self.model.core(batch.inputs, segments=batch.segments)  # (B, T, D)
+        return next_token_loss(
+            hidden,
+            self.model.head_weight,
+            batch.targets,
+            logit_softcap=self.model.config.logit_softcap,
+            z_loss=z_loss,
+            logits_limit=self.config.logits_limit,
+        )
+
+    def enter_phase(self, phase: int) -> None:
+        """Reads positions with the rotary base of this phase from now on."""
+        base = self.rope_bases[phase]
+        if not math.isnan(base):
+            self.model.core.rope_base = base  # type: ignore[assignment]

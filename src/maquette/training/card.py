@@ -1,0 +1,47 @@
+"""The model card: what a folder of weights says about where it comes from."""
+
+from maquette.training.display import duration
+from maquette.training.record import RunRecord
+
+
+def write_card(record: RunRecord, mixture: dict[str, float]) -> str:
+    """Markdown with a Hugging Face header: size, data, compute, losses, lineage."""
+    losses = "\n".join(
+        f"| {domain} | {mixture.get(domain, 0.0):.1%} | {values['epochs']:.2f} | {values['loss']:.4f} | "
+        f"{values['perplexity']:.2f} | {values['bits_per_byte']:.4f} |"
+        for domain, values in record.domains.items()
+        if "loss" in values
+    )
+    lineage = "\n".join(f"- {name}: `{digest}`" for name, digest in record.digests.items())
+    start = f"\n- weights it started from: `{record.checkpoint}`" if record.checkpoint else ""
+    commit = f"\n- code: `{record.git_commit}`" if record.git_commit else ""
+    parts = record.parameters
+    return f"""---
+library_name: maquette-lm
+pipeline_tag: text-generation
+---
+# {record.name}
+
+A language model trained by Maquette.
+
+| | |
+|---|---|
+| parameters N | {record.num_parameters:,}: core {parts["core"]:,} and head {parts["head"]:,} |
+| embedding | {parts["embedding"]:,} |
+| tokens D | {record.tokens:,} in sequences of {record.context} |
+| training FLOPs C | {record.compute:.4g} exact, {record.kaplan_compute:.4g} as 6 x core x D |
+| batch, peak learning rate | {record.batch_tokens:,} tokens, {record.learning_rate:.3g} |
+| precision | {record.precision}{", compiled" if record.compiled else ""} |
+| trained in | {duration(record.seconds)} on {record.hardware} |
+| validation loss | {record.validation_loss:.4f} nats per token, {record.bits_per_byte:.4f} bits per byte |
+
+Losses are of held-out text; the one above weighs the domains as the mixture does.
+
+| domain | share in the mixture | epochs | loss | perplexity | bits per byte |
+|---|---|---|---|---|---|
+{losses}
+
+## Lineage
+{lineage}{start}{commit}
+- run: `{record.name}`, seed {record.seed}
+"""

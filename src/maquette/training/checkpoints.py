@@ -1,0 +1,84 @@
+"""Checkpoints on disk: written whole or not at all, checked before use, the newest good one found by its step.
+
+`checkpoints/step-00000123.ckpt` is Lightning's (model, optimiser, schedule, loops, position in the data, random
+numbers); `step-00000123.json` beside it has its size and SHA-256, and is written after it: without it a checkpoint does
+not count.
+"""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
+
+from maquette.artifacts.files import atomic_file, file_digest, write_json
+
+_NAME = re.compile(r"step-(\d{8,})\.ckpt")
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """How Lightning writes and reads a checkpoint: flushed to disk and renamed; read without running code from it."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        with atomic_file(path) as temporary:
+            torch.save(checkpoint, temporary)
+
+    def load_checkpoint(
+        self, path: Any, map_location: Any | None = lambda storage, location: storage, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        return torch.load(path, map_location=map_location, weights_only=True)
+
+
+class CheckpointFolder:
+    """The checkpoints of one run; `keep` of the newest stay."""
+
+    def __init__(self, folder: Path | str, *, keep: int = 2) -> None:
+        self.folder = Path(folder)
+        self.keep = keep
+
+    def path(self, step: int) -> Path:
+        return self.folder / f"step-{step:08d}.ckpt"
+
+    def steps(self) -> list[int]:
+        """Steps of the checkpoints that were written whole, rising."""
+        found = (_NAME.fullmatch(path.name) for path in self.folder.glob("step-*.ckpt"))
+        steps = sorted(int(match[1]) for match in found if match)
+        return [step for step in steps if self._seal(step).exists()]
+
+    def seal(self, step: int, facts: dict[str, Any]) -> None:
+        """Declares the checkpoint of `step` good, and removes those that are no longer kept."""
+        path = self.path(step)
+        write_json(self._seal(step), {"bytes": path.stat().st_size, "sha256": file_digest(path), "step": step, **facts})
+        for old in self.steps()[: -self.keep]:
+            self._seal(old).unlink(missing_ok=True)
+            self.path(old).unlink(missing_ok=True)
+        for path in self.folder.glob("step-*.ckpt"):  # whole, but killed before its seal
+            if not path.with_suffix(".json").exists():
+                path.unlink(missing_ok=True)
+
+    def newest(self, warn: Callable[[str], None]) -> tuple[int, Path] | None:
+        """Step and path of the newest checkpoint whose bytes are what they were; damaged ones are named to `warn`, and
+        count no longer."""
+        for step in reversed(self.steps()):
+            if self._is_good(step):
+                return step, self.path(step)
+            warn(
+                f"warning: {self.path(step)} is damaged: its bytes do not match their checksum. "
+                "Trying the one before it."
+            )
+            self._seal(step).unlink(missing_ok=True)
+        return None
+
+    def _is_good(self, step: int) -> bool:
+        path = self.path(step)
+        try:
+            seal = json.loads(self._seal(step).read_text(encoding="utf-8"))
+            return path.stat().st_size == seal["bytes"] and file_digest(path) == seal["sha256"]
+        except (OSError, ValueError, KeyError):
+            return False
+
+    def _seal(self, step: int) -> Path:
+        return self.path(step).with_suffix(".json")

@@ -1,0 +1,97 @@
+"""On what a run runs: devices, processes, threads and number format, checked before anything is built."""
+
+import os
+from dataclasses import dataclass
+
+import torch
+
+from maquette.artifacts import ConfigError
+from maquette.training.config import PrecisionConfig, TrainerConfig
+
+_LIGHTNING_PRECISION = {
+    "fp32": "32-true",
+    "tf32": "32-true",
+    "bf16-mixed": "bf16-mixed",
+    "bf16-true": "bf16-true",
+    "16-mixed": "16-mixed",
+}
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """`accelerator`: cpu or cuda; `processes` on each of `nodes` machines, one for each device."""
+
+    accelerator: str
+    processes: int
+    nodes: int
+    strategy: str
+    threads: int
+    precision: str
+
+    @property
+    def world_size(self) -> int:
+        return self.processes * self.nodes
+
+    @property
+    def lightning_precision(self) -> str:
+        return _LIGHTNING_PRECISION[self.precision]
+
+    @property
+    def compute_dtype(self) -> torch.dtype:
+        """The number format of matrix products."""
+        return {"bf16-mixed": torch.bfloat16, "bf16-true": torch.bfloat16, "16-mixed": torch.float16}.get(
+            self.precision, torch.float32
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where this process computes."""
+        if self.accelerator == "cpu":
+            return torch.device("cpu")
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+
+def choose_hardware(trainer: TrainerConfig, precision: PrecisionConfig, *, optimizer: str = "adamw") -> Hardware:
+    """What the settings ask for, on this machine. Raises `ConfigError` where it can't be, or makes no sense."""
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    accelerator = "cuda" if trainer.accelerator == "gpu" or (trainer.accelerator == "auto" and found) else "cpu"
+    if accelerator == "cuda" and found < trainer.devices:
+        raise ConfigError(
+            f"trainer.accelerator={trainer.accelerator} with trainer.devices={trainer.devices}: "
+            f"PyTorch finds {found} GPUs here.",
+            "Use trainer=cpu, or set trainer.devices to what is there.",
+        )
+    if trainer.strategy == "single" and trainer.devices * trainer.num_nodes > 1:
+        raise ConfigError(
+            f"trainer.strategy=single uses one device, not {trainer.devices * trainer.num_nodes}.",
+            "Use trainer=ddp or trainer=fsdp for several.",
+        )
+    if trainer.strategy == "fsdp" and accelerator == "cpu":
+        raise ConfigError("trainer.strategy=fsdp needs GPUs.", "Use trainer=ddp for several processes on a processor.")
+    if trainer.strategy == "fsdp" and optimizer == "muon":
+        raise ConfigError(
+            "optimizer=muon needs whole matrices, and trainer.strategy=fsdp cuts them up.",
+            "Use trainer=ddp or optimizer=adamw.",
+        )
+    if precision.kind == "16-mixed" and accelerator == "cpu":
+        raise ConfigError(
+            "precision=16-mixed needs a GPU: a processor would silently compute in bf16 instead.",
+            "Use precision=bf16-mixed or precision=fp32.",
+        )
+    threads = trainer.threads or default_threads(trainer.devices if accelerator == "cpu" else 1)
+    return Hardware(accelerator, trainer.devices, trainer.num_nodes, trainer.strategy, threads, precision.kind)
+
+
+def default_threads(processes: int) -> int:
+    """`OMP_NUM_THREADS` where it is set, else this process's cores divided among `processes`."""
+    wished = os.environ.get("OMP_NUM_THREADS", "")
+    if wished.isdigit() and int(wished) > 0:
+        return int(wished)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // processes)
+
+
+def prepare_process(hardware: Hardware) -> None:
+    """Sets what PyTorch keeps for the whole process: threads, and whether products of float32 may use TF32."""
+    torch.set_num_threads(hardware.threads)
+    torch.set_float32_matmul_precision("high" if hardware.precision == "tf32" else "highest")

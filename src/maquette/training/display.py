@@ -1,0 +1,98 @@
+"""What a person sees of training: a bar with loss, speed and time left; without a terminal a line now and then."""
+
+import contextlib
+import time
+from collections.abc import Iterator
+
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+from maquette.artifacts.progress import console, say
+
+_REFRESH = 0.25
+"""Seconds between two updates of the bar."""
+
+_LINES = 15.0
+"""Seconds between two lines where there is no terminal."""
+
+
+class Display:
+    """Shows a run of `steps` steps. Calls are cheap: most of them only look at the clock."""
+
+    def __init__(self, name: str, steps: int, *, first_step: int = 0, bar: Progress | None = None) -> None:
+        self._name, self._steps, self._bar = name, steps, bar
+        self._start_step, self._start = first_step, time.monotonic()
+        self._shown = self._start - (0 if bar is None else _REFRESH)
+        self._validation = ""
+        self._task = None
+        if bar is not None:
+            self._task = bar.add_task(name, total=steps, completed=first_step, loss="", speed="", left="")
+
+    def update(self, step: int, loss: float, tokens_per_second: float) -> None:
+        """After step `step`."""
+        now = time.monotonic()
+        if now - self._shown < (_REFRESH if self._bar is not None else _LINES):
+            return
+        self._shown = now
+        done = step - self._start_step
+        left = (now - self._start) * (self._steps - step) / done if done else 0.0
+        if self._bar is not None and self._task is not None:
+            self._bar.update(
+                self._task,
+                completed=step,
+                loss=f"loss {loss:.3f}{self._validation}",
+                speed=f"{tokens_per_second:,.0f} tokens/s",
+                left=f"{duration(left)} left",
+            )
+        else:
+            say(
+                f"{self._name}: step {step:,} of {self._steps:,} ({step / self._steps:.0%}), loss {loss:.3f}{self._validation}, "
+                f"{tokens_per_second:,.0f} tokens/s, {duration(left)} left"
+            )
+
+    def validated(self, loss: float | None) -> None:
+        """The newest validation loss stands beside the training loss."""
+        self._validation = "" if loss is None else f" (validation {loss:.3f})"
+
+    def remark(self, message: str) -> None:
+        """A line that stays."""
+        say(f"{self._name}: {message}")
+
+
+@contextlib.contextmanager
+def display(name: str, steps: int, *, first_step: int = 0, visible: bool = True) -> Iterator[Display]:
+    """A `Display` for the block; the bar is gone afterwards. Only one process of several shows one."""
+    if not visible:
+        yield Silent(name, steps)
+        return
+    if not console.is_terminal:
+        yield Display(name, steps, first_step=first_step)
+        return
+    columns = [
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[loss]}"),
+        TextColumn("{task.fields[speed]}"),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[left]}"),
+    ]
+    with Progress(*columns, console=console, transient=True, refresh_per_second=4) as bar:
+        yield Display(name, steps, first_step=first_step, bar=bar)
+
+
+class Silent(Display):
+    """Shows nothing: for processes beside the first."""
+
+    def update(self, step: int, loss: float, tokens_per_second: float) -> None: ...
+
+    def remark(self, message: str) -> None: ...
+
+
+def duration(seconds: float) -> str:
+    """`42 s`, `3 min 20 s`, `2 h 5 min`, `3 d 4 h`."""
+    whole = max(0, round(seconds))
+    for size, unit, smaller, name in ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "min"), (60, "min", 1, "s")):
+        if whole >= size:
+            rest = whole % size // smaller
+            return f"{whole // size} {unit}" + (f" {rest} {name}" if rest else "")
+    return f"{whole} s"

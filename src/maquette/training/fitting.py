@@ -1,0 +1,204 @@
+"""Runs a job: in this process, or in each of several that share it.
+
+What is put together here: model, objective and batches on one side, the monitor and its instruments on the other, and
+Lightning's Trainer between them. What a run leaves when it is through is `conclusion.py`'s.
+"""
+
+import contextlib
+import random
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from maquette.artifacts.progress import say
+from maquette.data import MixtureOrder, TokenShards, TrainingBatches
+from maquette.model import LanguageModel
+from maquette.model.loading import load_checkpoint
+from maquette.objectives import Optimization, Pretraining
+from maquette.optimization import build_schedule
+from maquette.text import Tokenizer
+from maquette.tracking import RunLog, start_run
+from maquette.training import record as records
+from maquette.training.checkpoints import CheckpointFolder
+from maquette.training.compilation import blocks, compile_blocks, compiler_works
+from maquette.training.conclusion import conclude
+from maquette.training.devices import prepare_process
+from maquette.training.display import display
+from maquette.training.guard import LossGuard
+from maquette.training.history import History
+from maquette.training.interruption import Abandoned, listening
+from maquette.training.job import Job
+from maquette.training.judgement import Judge
+from maquette.training.machine import matmul_peak
+from maquette.training.memory import keep_large_buffers
+from maquette.training.micro_batch import choose_micro_batch
+from maquette.training.monitor import Course, Instruments, Monitor
+from maquette.training.processes import World, this_world
+from maquette.training.record import RunRecord
+from maquette.training.samples import write_samples
+from maquette.training.speed import TimedBatches
+from maquette.training.trainer import build_trainer
+
+
+def fit(job: Job) -> RunRecord:
+    """Trains from the newest checkpoint, or from the beginning, to the end, and writes what the run leaves.
+
+    Raises `StageError` where training diverges, `KeyboardInterrupt` where it was asked to stop (everything is saved).
+    """
+    world = this_world()
+    prepare_process(job.hardware)
+    keep_large_buffers()
+    record = records.read_record(job.folder)
+    assert record is not None  # the stage has written it
+    with _tracked(job, record, world) as log:
+        if world.is_first:
+            record = record.update(tracking_run=log.run_id, status=records.RUNNING)
+        try:
+            return _fit(job, record, world, log)
+        except KeyboardInterrupt:
+            _leave(record, world, records.INTERRUPTED)
+            raise
+        except BaseException:
+            _leave(record, world, records.FAILED)
+            raise
+
+
+def _fit(job: Job, record: RunRecord, world: World, log: RunLog) -> RunRecord:
+    tokenizer = Tokenizer.load(job.tokenizer_folder)
+    shards = TokenShards(job.tokens_folder, tokenizer.digest, verify=world.is_first)
+    order = MixtureOrder(
+        job.mixture, shards.tokens("train"), context=job.data.context, token_budget=job.tokens, seed=job.seed
+    )
+    micro_batch = choose_micro_batch(
+        job.architecture,
+        batch_sequences=job.batch_sequences,
+        context=job.data.context,
+        whole=int(np.lcm.reduce([phase.context_multiple for phase in order.phases])),
+        wished=job.data.micro_batch,
+        hardware=job.hardware,
+    )
+    training = TrainingBatches(
+        shards, order, batch_sequences=job.batch_sequences, micro_batch=micro_batch, steps=job.steps, rank=world.rank,
+        world_size=world.size, workers=job.data.workers, isolate_documents=job.data.isolate_documents,
+        pin_memory=job.hardware.accelerator == "cuda",
+    )  # fmt: skip
+    objective = _build_objective(job, order, world)
+    checkpoints = CheckpointFolder(job.folder / "checkpoints", keep=job.trainer.keep_checkpoints)
+    first_step, checkpoint = checkpoints.newest(say) or (0, None)
+    if checkpoint is not None and world.is_first:
+        say(f"{job.name}: going on from step {first_step:,} of {job.steps:,}")
+    judge = Judge(job, shards, order, tokenizer.byte_lengths(), micro_batch)
+    batches = TimedBatches(training)
+    with (
+        display(job.name, job.steps, first_step=first_step, visible=world.is_first) as shown,
+        _history(job, world, first_step) as history,
+        listening() as interruption,
+    ):
+
+        def sample(step: int) -> None:
+            if history is not None and job.hardware.strategy != "fsdp":  # sharded weights have no one to write
+                written = write_samples(objective.model, tokenizer, job.trainer.samples, step)
+                history.note(step, {"samples": [one.describe() for one in written]})
+
+        def describe(step: int) -> str:
+            return "documents " + ", ".join(_documents(shards, order, job, step))
+
+        guard = LossGuard(job.trainer.spike_factor, describe, shown.remark)
+        course = Course(
+            steps=job.steps,
+            batch_tokens=job.batch_tokens,
+            flops_per_token=job.flops / job.tokens,
+            peak_flops=job.hardware.world_size
+            * matmul_peak(job.hardware.device, job.hardware.precision, job.outputs / "machine.json"),
+            validation_steps=job.validation_steps,
+        )
+        instruments = Instruments(batches, checkpoints, guard, shown, log, history, interruption, judge, sample)
+        monitor = Monitor(course, job.trainer, instruments)
+        trainer = build_trainer(
+            job.hardware,
+            steps=job.steps,
+            accumulate=training.micro_batches_per_step,
+            callbacks=[monitor],
+            blocks={type(block) for block in blocks(objective.model.core)},
+        )
+        try:
+            trainer.fit(objective, batches, ckpt_path=checkpoint, weights_only=True)
+        except (SIGTERMException, Abandoned):
+            raise KeyboardInterrupt from None
+        interrupted, seconds = monitor.interrupted, monitor.seconds_so_far
+    if world.is_first:
+        record = conclude(
+            job, record, log, order, tokenizer, seconds=seconds, spikes=guard.spikes, finished=not interrupted
+        )
+    if interrupted:
+        if world.is_first:
+            say(
+                f"{job.name}: stopped after step {record.step:,} of {job.steps:,}; type the same command again to go on"
+            )
+        raise KeyboardInterrupt
+    return record
+
+
+def _build_objective(job: Job, order: MixtureOrder, world: World) -> Pretraining:
+    for seed in (random.seed, np.random.seed, torch.manual_seed):  # for dropout; the initial weights have their own
+        seed(job.seed + world.rank)
+    if job.checkpoint is None:
+        model = LanguageModel(job.architecture, seed=job.seed)
+    else:
+        model, _ = load_checkpoint(job.checkpoint)
+        model.core.config = job.architecture  # the same but for a longer context
+        model.train()
+    if job.compiled and compiler_works(say):
+        compile_blocks(model.core)
+    optimization = Optimization(
+        config=job.optimizer,
+        schedule=build_schedule(job.schedule, job.tokens, job.warmup),
+        learning_rate=job.learning_rate,
+        weight_decay=job.weight_decay,
+        batch_tokens=job.batch_tokens,
+        fused=False if job.hardware.precision == "16-mixed" else None,
+    )
+    return Pretraining(model, optimization, job.objective, rope_bases=[phase.rope_base for phase in order.phases])
+
+
+def _documents(shards: TokenShards, order: MixtureOrder, job: Job, step: int) -> list[str]:
+    """Ids of the documents that step `step` (from 1) reads."""
+    first = (step - 1) * job.batch_sequences
+    places = order.locate(range(first, first + job.batch_sequences))
+    found: dict[str, None] = {}
+    for domain, start in zip(places.domains, places.start_tokens, strict=True):
+        name = order.domains[int(domain)]
+        found |= dict.fromkeys(shards.document_ids(name, "train", int(start), job.data.context + 1))
+    return list(found)
+
+
+@contextlib.contextmanager
+def _tracked(job: Job, record: RunRecord, world: World) -> Iterator[RunLog]:
+    """The run's record in the tracker; the other processes keep none."""
+    if not world.is_first:
+        yield RunLog()
+        return
+    with start_run(
+        job.tracking, outputs=job.outputs, name=job.name, folder=job.folder, params=job.params, tags=job.tags,
+        run_id=record.tracking_run, num_nodes=job.hardware.nodes,
+    ) as log:  # fmt: skip
+        yield log
+
+
+@contextlib.contextmanager
+def _history(job: Job, world: World, first_step: int) -> Iterator[History | None]:
+    if not world.is_first:
+        yield None
+        return
+    history = History(job.folder / "metrics.jsonl", last_step=first_step)
+    try:
+        yield history
+    finally:
+        history.close()
+
+
+def _leave(record: RunRecord, world: World, status: str) -> None:
+    if world.is_first and (latest := records.read_record(record.folder)) is not None:
+        latest.update(status=status)

@@ -1,0 +1,67 @@
+"""The run's curves in its own folder: `metrics.jsonl`, one line a step that has something to tell.
+
+The tracker's store is for looking at; this file is what reports are made from. A run that resumes cuts off the lines
+after its checkpoint first, so every step stands in it once.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+from maquette.artifacts.files import explain_os_error, write_text
+
+Row = dict[str, Any]
+
+
+def read_history(path: Path | str) -> list[Row]:
+    """The lines of a `metrics.jsonl`, by rising `step`; without a half-written last one. Empty where there is none."""
+    path = Path(path)
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
+
+
+class History:
+    """Appends to a `metrics.jsonl`. What is noted for one step in parts becomes one line."""
+
+    def __init__(self, path: Path | str, *, last_step: int = 0) -> None:
+        """Goes on after `last_step`: later lines are cut off. Raises `StageError` where the file can't be written."""
+        self.path = Path(path)
+        rows = read_history(self.path)
+        kept = [row for row in rows if row["step"] <= last_step]
+        if len(kept) < len(rows) or not self.path.exists() or not self.path.read_bytes().endswith(b"\n"):
+            write_text(self.path, "".join(json.dumps(row) + "\n" for row in kept))
+        self._file: TextIO = self.path.open("a", encoding="utf-8")
+        self._row: Row = {}
+
+    def note(self, step: int, values: Mapping[str, Any]) -> None:
+        """Values of this step."""
+        if self._row.get("step", step) != step:
+            self._write_row()
+        self._row = {"step": step, **self._row, **values}
+
+    def flush(self) -> None:
+        """Everything noted is on disk when this returns. Raises `StageError` where the disk is full."""
+        try:
+            self._write_row()
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise explain_os_error(error, self.path) from error
+
+    def close(self) -> None:
+        self.flush()
+        self._file.close()
+
+    def _write_row(self) -> None:
+        if self._row:
+            self._file.write(json.dumps(self._row) + "\n")
+            self._row = {}

@@ -1,0 +1,64 @@
+"""A run before it runs: every number resolved, every file named. Plain values, so that it can go to other processes."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from maquette.data.config import DataConfig, MixtureConfig
+from maquette.model.config import CoreConfig
+from maquette.objectives.config import ObjectiveConfig
+from maquette.optimization.config import OptimizerConfig, ScheduleConfig
+from maquette.tracking.config import TrackingConfig
+from maquette.training.config import TrainerConfig
+from maquette.training.devices import Hardware
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What is trained, on what, how, and where it is written.
+
+    `checkpoint`: folder whose weights are the initial ones. `flops`: exact training FLOPs. `params` and `tags`: what
+    the tracker is told. The configs keep what the recipe left to them; the numbers here are the resolved ones.
+    """
+
+    name: str
+    folder: Path
+    outputs: Path
+    seed: int
+    architecture: CoreConfig
+    checkpoint: Path | None
+    tokens_folder: Path
+    tokenizer_folder: Path
+    steps: int
+    batch_tokens: int
+    learning_rate: float
+    warmup: float
+    weight_decay: float
+    flops: int
+    compiled: bool
+    hardware: Hardware
+    objective: ObjectiveConfig
+    data: DataConfig
+    mixture: MixtureConfig
+    optimizer: OptimizerConfig
+    schedule: ScheduleConfig
+    trainer: TrainerConfig
+    tracking: TrackingConfig
+    params: dict[str, Any] = dataclasses.field(default_factory=dict)
+    tags: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def tokens(self) -> int:
+        """D: a whole number of steps."""
+        return self.steps * self.batch_tokens
+
+    @property
+    def batch_sequences(self) -> int:
+        """Sequences of one context in a step, over all processes."""
+        return self.batch_tokens // self.data.context
+
+    @property
+    def validation_steps(self) -> frozenset[int]:
+        """After which steps validation runs, evenly over training; always after the last."""
+        runs = min(self.trainer.validation_runs, self.steps)
+        return frozenset(round(self.steps * number / runs) for number in range(1, runs + 1))

@@ -1,0 +1,50 @@
+"""How much of a batch goes through the model at once: what fits, in parts that are alike."""
+
+import torch
+
+from maquette.artifacts import ConfigError
+from maquette.model.config import CoreConfig, TransformerConfig
+from maquette.training.devices import Hardware
+
+_CPU_BYTES = 2 * 2**30
+"""Memory for activations on a processor."""
+
+_GPU_SHARE = 0.5
+"""Share of a GPU's memory for activations; the rest is for weights, gradients, optimiser and what falls between."""
+
+
+def activation_bytes(architecture: CoreConfig, element: int) -> int:
+    """Roughly what one token keeps for the backward pass, at `element` bytes a number: in each block some eight vectors
+    as wide as the model and three as wide as the feed-forward, at the end the logits' share."""
+    inner = architecture.inner_width if isinstance(architecture, TransformerConfig) else 8 * architecture.width
+    return element * (architecture.num_layers * (8 * architecture.width + 3 * inner) + architecture.vocabulary_size)
+
+
+def choose_micro_batch(
+    architecture: CoreConfig, *, batch_sequences: int, context: int, whole: int, wished: int | None, hardware: Hardware
+) -> int:
+    """Sequences of `context` tokens in one forward pass of one process: `wished`, or the most that fits. It is a
+    multiple of `whole` (contexts that a phase reads as one) and divides the process's share of the batch.
+
+    Raises `ConfigError` where the batch can't be shared so.
+    """
+    share, rest = divmod(batch_sequences, hardware.world_size)
+    if rest or share % whole:
+        raise ConfigError(
+            f"A step of {batch_sequences} sequences can't be shared by {hardware.world_size} processes.",
+            f"Set data.batch_tokens to a multiple of {hardware.world_size * whole * context:,}.",
+        )
+    if wished is not None:
+        if share % wished or wished % whole:
+            raise ConfigError(
+                f"data.micro_batch={wished} does not divide the {share} sequences of a process's step.",
+                f"Allowed: {', '.join(str(n) for n in range(whole, share + 1, whole) if share % n == 0)}.",
+            )
+        return wished
+    element = torch.finfo(hardware.compute_dtype).bits // 8
+    if hardware.accelerator == "cuda":
+        budget = _GPU_SHARE * torch.cuda.get_device_properties(hardware.device).total_memory
+    else:
+        budget = float(_CPU_BYTES)
+    most = max(whole, int(budget / (activation_bytes(architecture, element) * context)))
+    return max(n for n in range(whole, share + 1, whole) if share % n == 0 and n <= most)

@@ -1,0 +1,166 @@
+"""Several processes, one run: who am I, and starting them where nobody else did.
+
+Under torchrun or `srun` each process finds its rank in the environment. Otherwise this process stays outside, starts
+one child for each device, waits for them, hands on what they return or raise, and passes Ctrl-C to them. (Lightning
+would start the command line again instead, which a notebook or a test does not have.)
+"""
+
+import multiprocessing
+import os
+import signal
+import socket
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+from maquette.artifacts import MaquetteError, StageError
+from maquette.training.interruption import listening
+
+_GRACE_SECONDS = 10.0
+"""How long the others may take to end after one has failed: they wait for it in vain."""
+
+
+@dataclass(frozen=True)
+class World:
+    """This process's place among all processes of the run."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        return self.rank == 0
+
+
+def this_world() -> World:
+    """From the environment that torchrun, `srun` or `launch` made."""
+    _adopt_slurm()
+    return World(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
+
+
+def _adopt_slurm() -> None:
+    """Several tasks of one Slurm step get torchrun's names for what Slurm tells them."""
+    tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))
+    if "RANK" in os.environ or tasks < 2:
+        return
+    from lightning.fabric.plugins.environments import SLURMEnvironment
+
+    slurm = SLURMEnvironment(auto_requeue=False)
+    os.environ.update(
+        RANK=str(slurm.global_rank()),
+        LOCAL_RANK=str(slurm.local_rank()),
+        GROUP_RANK=str(slurm.node_rank()),
+        WORLD_SIZE=str(tasks),
+        MASTER_ADDR=slurm.main_address,
+        MASTER_PORT=str(slurm.main_port),
+    )
+
+
+def join_group(backend: str) -> None:
+    """Meets the other processes, before Lightning does, so that they can agree on what to do."""
+    import torch.distributed as dist
+
+    if not dist.is_initialized():
+        dist.init_process_group(backend)
+
+
+def agree(value: Any) -> Any:
+    """What the first process says, in every process of the group."""
+    import torch.distributed as dist
+
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def launch(function: Callable[[Any], Any], argument: Any, processes: int) -> Any:
+    """Calls `function(argument)` in so many new processes with ranks, and returns what the first of them does.
+
+    Both must be picklable. Raises what a process raised if it is an error for people, else a `StageError` with its last
+    lines; `KeyboardInterrupt` where it was asked to stop.
+    """
+    context = multiprocessing.get_context("spawn")
+    port = _free_port()
+    pipes, children = [], []
+    with listening() as interruption:
+        for rank in range(processes):
+            ours, theirs = context.Pipe(duplex=False)
+            environment = {
+                "RANK": str(rank), "LOCAL_RANK": str(rank), "GROUP_RANK": "0", "WORLD_SIZE": str(processes),
+                "LOCAL_WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+                "GLOO_SOCKET_IFNAME": os.environ.get("GLOO_SOCKET_IFNAME", "lo"),
+            }  # fmt: skip
+            child = context.Process(target=_child, args=(function, argument, environment, theirs), name=f"rank {rank}")
+            child.start()
+            theirs.close()
+            pipes.append(ours)
+            children.append(child)
+        try:
+            answers = _wait(pipes, children, interruption)
+        finally:
+            for child in children:
+                child.join(_GRACE_SECONDS)
+                if child.is_alive():
+                    child.kill()
+                    child.join()
+    return answers[0]
+
+
+def _wait(pipes: list[Connection], children: list[Any], interruption: Any) -> dict[int, Any]:
+    """Collects every child's answer; raises the first that is an error."""
+    answers: dict[int, Any] = {}
+    told = False
+    while len(answers) < len(pipes):
+        if interruption.requested and not told:
+            told = True
+            for child in children:
+                os.kill(child.pid, signal.SIGTERM)
+        waiting = [pipe for rank, pipe in enumerate(pipes) if rank not in answers]
+        for pipe in wait(waiting, timeout=0.2):
+            rank = pipes.index(pipe)  # type: ignore[arg-type]
+            try:
+                kind, value = pipes[rank].recv()
+            except EOFError:
+                children[rank].join(_GRACE_SECONDS)
+                kind, value = (
+                    StageError,
+                    (
+                        f"Process {rank} ended without a word (exit code {children[rank].exitcode}).",
+                        "Type the same command again: the run goes on from its last checkpoint.",
+                    ),
+                )
+            if kind is not None:
+                for child in children:
+                    if child.is_alive():
+                        child.terminate()
+                raise kind(*value)
+            answers[rank] = value
+    return answers
+
+
+def _child(function: Callable[[Any], Any], argument: Any, environment: dict[str, str], pipe: Connection) -> None:
+    """Answers with (None, what the function returned) or (kind of error, its arguments)."""
+    os.environ.update(environment)
+    from torch.multiprocessing import _prctl_pr_set_pdeathsig  # type: ignore[attr-defined]
+
+    _prctl_pr_set_pdeathsig(signal.SIGTERM)  # where the parent is killed, save and end too
+    answer: tuple[type[BaseException] | None, Any]
+    try:
+        answer = (None, function(argument))
+    except MaquetteError as error:
+        answer = (type(error), (error.message, error.hint))
+    except KeyboardInterrupt as error:
+        answer = (KeyboardInterrupt, error.args)
+    except BaseException as error:
+        lines = traceback.format_exc().strip().splitlines()
+        answer = (StageError, (f"{type(error).__name__} in process {environment['RANK']}.", "\n  ".join(lines[-6:])))
+    pipe.send(answer)
+    pipe.close()
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])

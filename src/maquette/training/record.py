@@ -1,0 +1,90 @@
+"""What a run says about itself: `run.json` in its folder, from its first moment to its last."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from maquette.artifacts import StageError
+from maquette.artifacts.files import write_json
+
+FILE = "run.json"
+
+RUNNING, FINISHED, INTERRUPTED, FAILED = "running", "finished", "interrupted", "failed"
+
+
+@dataclasses.dataclass(frozen=True)
+class RunRecord:
+    """A run. Loss in nats per token, times in seconds, memory in bytes; N is `core + head`, C exact training FLOPs.
+
+    `domains`: of each domain `loss`, `perplexity`, `bits_per_byte` on held-out text and `epochs` of its training
+    text; `validation_loss` weighs them as the mixture does. `digests`: of tokens, tokenizer and corpus. `compiled` was
+    decided once, when the run began. `samples`: what the model wrote at the end.
+    """
+
+    name: str
+    folder: str
+    fingerprint: str
+    status: str
+    size: str
+    parameters: dict[str, int]
+    tokens: int
+    compute: int
+    kaplan_compute: int
+    steps: int
+    batch_tokens: int
+    context: int
+    learning_rate: float
+    warmup: float
+    weight_decay: float
+    seed: int
+    precision: str
+    compiled: bool
+    hardware: str
+    digests: dict[str, str]
+    git_commit: str | None = None
+    versions: dict[str, str] = dataclasses.field(default_factory=dict)
+    checkpoint: str | None = None
+    parent_run: str | None = None
+    tracking_run: str | None = None
+    started: str = ""
+    finished: str | None = None
+    step: int = 0
+    seconds: float = 0.0
+    tokens_per_second: float | None = None
+    mfu: float | None = None
+    peak_memory: int | None = None
+    training_loss: float | None = None
+    validation_loss: float | None = None
+    bits_per_byte: float | None = None
+    domains: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
+    loss_spikes: int = 0
+    samples: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+
+    @property
+    def num_parameters(self) -> int:
+        """N: core and head."""
+        return self.parameters["core"] + self.parameters["head"]
+
+    def save(self) -> None:
+        write_json(Path(self.folder) / FILE, dataclasses.asdict(self))
+
+    def update(self, **changes: Any) -> "RunRecord":
+        """A copy with other values, saved."""
+        record = dataclasses.replace(self, **changes)
+        record.save()
+        return record
+
+
+def read_record(folder: Path | str) -> RunRecord | None:
+    """The record in a run's folder; None where there is none. Raises `StageError` where it can't be read."""
+    path = Path(folder) / FILE
+    if not path.exists():
+        return None
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        known = {field.name for field in dataclasses.fields(RunRecord)}
+        record = RunRecord(**{key: value for key, value in raw.items() if key in known})
+    except (ValueError, TypeError, AttributeError) as error:
+        raise StageError(f"{path} is damaged: {error}.", "Train again with force=true.") from None
+    return dataclasses.replace(record, folder=str(folder))  # the folder may have been moved

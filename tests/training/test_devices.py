@@ -1,0 +1,119 @@
+"""Devices, processes and number formats: what goes together, and what is refused in words."""
+
+import pytest
+import torch
+
+from maquette.artifacts import ConfigError
+from maquette.model.config import TransformerConfig
+from maquette.training.compilation import wants_compilation
+from maquette.training.config import PrecisionConfig, TrainerConfig
+from maquette.training.devices import Hardware, choose_hardware, default_threads
+from maquette.training.machine import matmul_peak, published_peak
+from maquette.training.micro_batch import choose_micro_batch
+from maquette.training.trainer import build_strategy
+
+CPU = Hardware("cpu", 1, 1, "single", 1, "fp32")
+
+
+def choose(precision: str = "fp32", optimizer: str = "adamw", **trainer: object) -> Hardware:
+    return choose_hardware(TrainerConfig(**trainer), PrecisionConfig(precision), optimizer=optimizer)  # type: ignore[arg-type]
+
+
+def test_defaults() -> None:
+    hardware = choose()
+    assert (hardware.accelerator, hardware.world_size, hardware.device) == ("cpu", 1, torch.device("cpu"))
+    assert choose(threads=3).threads == 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"precision": "16-mixed"}, "silently compute in bf16"),
+        ({"strategy": "fsdp"}, "fsdp needs GPUs"),
+        ({"devices": 2}, "single uses one device, not 2"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        choose(**settings)  # type: ignore[arg-type]
+
+
+def test_gpus_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match="PyTorch finds 0 GPUs"):
+        choose(accelerator="gpu")
+    assert choose(accelerator="auto").accelerator == "cpu"
+
+
+def test_eight_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    hardware = choose("16-mixed", accelerator="gpu", devices=8, strategy="fsdp", num_nodes=2)
+    assert (hardware.world_size, hardware.compute_dtype) == (16, torch.float16)
+    assert type(build_strategy(hardware, {torch.nn.Linear})).__name__ == "FSDPStrategy"
+    with pytest.raises(ConfigError, match="muon needs whole matrices"):
+        choose(accelerator="gpu", devices=8, strategy="fsdp", optimizer="muon")
+
+
+def test_threads_are_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert default_threads(2) == 3
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
+    assert default_threads(1) == 8
+    assert default_threads(4) == 2
+    assert default_threads(99) == 1
+
+
+def test_compilation_is_decided_by_the_runs_length() -> None:
+    assert not wants_compilation("auto", 1e13, CPU)
+    assert wants_compilation("auto", 1e14, CPU)
+    assert wants_compilation("on", 1, CPU)
+    assert not wants_compilation("off", 1e20, CPU)
+
+
+def micro_batch(
+    sequences: int, wished: int | None = None, whole: int = 1, processes: int = 1, context: int = 128
+) -> int:
+    shape = TransformerConfig(vocabulary_size=1024, width=64, num_layers=2, num_heads=1, context_length=context)
+    hardware = Hardware("cpu", processes, 1, "ddp" if processes > 1 else "single", 1, "fp32")
+    return choose_micro_batch(
+        shape, batch_sequences=sequences, context=context, whole=whole, wished=wished, hardware=hardware
+    )
+
+
+def test_micro_batches_divide_the_batch() -> None:
+    assert micro_batch(8) == 8
+    assert micro_batch(8, processes=2) == 4
+    assert micro_batch(8, wished=2) == 2
+    large = micro_batch(30_000)
+    assert large < 30_000 and 30_000 % large == 0
+    assert micro_batch(30_000, whole=4) % 4 == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"sequences": 8, "wished": 3}, r"micro_batch=3 does not divide the 8(.|\n)*Allowed: 1, 2, 4, 8"),
+        ({"sequences": 9, "processes": 2}, r"9 sequences can't be shared by 2 processes(.|\n)*multiple of 256"),
+        ({"sequences": 8, "wished": 1, "whole": 2}, "micro_batch=1"),
+    ],
+)
+def test_batches_that_can_not_be_shared(arguments: dict[str, int], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        micro_batch(**arguments)
+
+
+def test_published_peaks() -> None:
+    assert published_peak("NVIDIA H100 80GB HBM3", "bf16-mixed") == 9.89e14
+    assert published_peak("NVIDIA H100 PCIe", "bf16-true") == 7.56e14
+    assert published_peak("NVIDIA A100-SXM4-80GB", "tf32") == 1.56e14
+    assert published_peak("Somebody's first GPU", "fp32") is None
+
+
+def test_a_measured_peak_is_remembered(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    first = matmul_peak(torch.device("cpu"), "fp32", tmp_path / "machine.json")
+    assert first > 1e8
+    monkeypatch.setattr("maquette.training.machine.measure_peak", lambda *_: 1.0)
+    assert matmul_peak(torch.device("cpu"), "fp32", tmp_path / "machine.json") == first
+    assert matmul_peak(torch.device("cpu"), "bf16-mixed", tmp_path / "machine.json") == 1.0
