@@ -1,0 +1,87 @@
+"""Intervals: from resamples, from a standard error, and what an interval is worth."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import norm, t
+
+from maquette.artifacts import ConfigError
+
+
+class Interval(NamedTuple):
+    """From `low` to `high`."""
+
+    low: float
+    high: float
+
+    @property
+    def width(self) -> float:
+        """`high` less `low`."""
+        return self.high - self.low
+
+    def contains(self, value: float) -> bool:
+        """Whether `value` lies within, ends included."""
+        return self.low <= value <= self.high
+
+
+def check_level(level: float) -> None:
+    """Raises `ConfigError` where `level` is not a coverage between 0 and 1."""
+    if not 0 < level < 1:
+        raise ConfigError(f"level={level} is not a coverage.", "Give a number between 0 and 1, such as 0.9.")
+
+
+def percentile_interval(samples: ArrayLike, level: float = 0.9, *, degrees_of_freedom: float = np.inf) -> Interval:
+    """The middle `level` of a bootstrap distribution, `samples` (resamples,).
+
+    With few `degrees_of_freedom` (points less fitted parameters) a normal's percentiles are too near: they are taken
+    as far out as Student's quantiles lie (Hesterberg 2015, "What Teachers Should Know About the Bootstrap", section
+    4.4), which with 20 makes 91.5% of 90%. Without any the interval is unbounded.
+    """
+    check_level(level)
+    if degrees_of_freedom <= 0:
+        return Interval(-np.inf, np.inf)
+    tail = norm.sf(t.isf((1 - level) / 2, degrees_of_freedom))
+    low, high = np.quantile(np.asarray(samples, float), [tail, 1 - tail])
+    return Interval(float(low), float(high))
+
+
+def student_interval(estimate: float, standard_error: float, degrees_of_freedom: float, level: float = 0.9) -> Interval:
+    """`estimate` plus and minus Student's quantile of standard errors; unbounded without degrees of freedom."""
+    check_level(level)
+    if degrees_of_freedom <= 0:
+        return Interval(-np.inf, np.inf)
+    half = float(t.ppf((1 + level) / 2, degrees_of_freedom)) * standard_error
+    return Interval(float(estimate - half), float(estimate + half))
+
+
+def bca_interval(estimate: float, samples: ArrayLike, jackknife: ArrayLike, level: float = 0.9) -> Interval:
+    """Bias-corrected and accelerated percentiles (Efron 1987; Efron and Tibshirani 1993, section 14.3).
+
+    `samples` (resamples,): the statistic on resamples; `jackknife` (n,): on the data with each unit left out.
+    """
+    check_level(level)
+    samples, jackknife = np.asarray(samples, float), np.asarray(jackknife, float)
+    # Ties count half, so that a discrete statistic is not called biased.
+    below = np.mean(samples < estimate) + 0.5 * np.mean(samples == estimate)
+    if below in (0.0, 1.0):
+        return percentile_interval(samples, level)
+    bias = norm.ppf(below)
+    influence = jackknife.mean() - jackknife
+    spread = np.sum(influence**2)
+    acceleration = np.sum(influence**3) / (6 * spread**1.5) if spread > 0 else 0.0
+    quantiles = norm.ppf([(1 - level) / 2, (1 + level) / 2]) + bias
+    corrected = norm.cdf(bias + quantiles / (1 - acceleration * quantiles))
+    low, high = np.quantile(samples, corrected)
+    return Interval(float(low), float(high))
+
+
+def interval_score(low: ArrayLike, high: ArrayLike, observed: ArrayLike, level: float = 0.9) -> NDArray[Any]:
+    """Width plus 2 / (1 - level) times the miss; smaller is better (Gneiting and Raftery 2007, equation 43).
+
+    A proper score: an interval earns nothing by being wider than it must, nor by missing.
+    """
+    check_level(level)
+    low, high, observed = (np.asarray(value, float) for value in (low, high, observed))
+    miss = np.maximum(low - observed, 0) + np.maximum(observed - high, 0)
+    return np.asarray(high - low + 2 / (1 - level) * miss)
