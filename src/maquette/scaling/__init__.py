@@ -1,15 +1,87 @@
-"""The recipe from size to every hyperparameter; laws of the loss, fitted and compared."""
+"""The recipe from size to every hyperparameter; laws of the loss, fitted and compared; plans made from them."""
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from maquette.scaling.counting import kaplan_convention, vocabulary_law
+    from maquette.scaling.difference import LawDifference, compare_families
+    from maquette.scaling.extrapolation import FormComparison, compare_forms
+    from maquette.scaling.fit import Prediction, SurfaceFit, fit_surface
+    from maquette.scaling.isoflop import EnvelopeFit, IsoflopFit, fit_envelope, fit_isoflop
+    from maquette.scaling.next_run import Suggestion, suggest_runs
+    from maquette.scaling.pipelines import compare_pipelines
+    from maquette.scaling.planner import Assumptions, Plan, make_plan, preset
+    from maquette.scaling.power_law import PowerLaw, PowerLawFit, fit_power_law
+    from maquette.scaling.published import PublishedSurface, published_surface
     from maquette.scaling.recipe import LAWS, Laws, Recipe, resolve
+    from maquette.scaling.repetition import RepetitionLaw, fit_repetition
+    from maquette.scaling.runs import FitError, group_budgets, seed_noise
+    from maquette.scaling.setting_law import SettingLaw, fit_setting_law
     from maquette.scaling.shape import choose_shape
+    from maquette.scaling.surface import Allocation, LossSurface
 
-__all__ = ["LAWS", "Laws", "Recipe", "choose_shape", "resolve"]
+_NAMES = {
+    "counting": ("kaplan_convention", "vocabulary_law"),
+    "difference": ("LawDifference", "compare_families"),
+    "extrapolation": ("FormComparison", "compare_forms"),
+    "fit": ("Prediction", "SurfaceFit", "fit_surface"),
+    "isoflop": ("EnvelopeFit", "IsoflopFit", "fit_envelope", "fit_isoflop"),
+    "next_run": ("Suggestion", "suggest_runs"),
+    "pipelines": ("compare_pipelines",),
+    "planner": ("Assumptions", "Plan", "make_plan", "preset"),
+    "power_law": ("PowerLaw", "PowerLawFit", "fit_power_law"),
+    "published": ("PublishedSurface", "published_surface"),
+    "recipe": ("LAWS", "Laws", "Recipe", "resolve"),
+    "repetition": ("RepetitionLaw", "fit_repetition"),
+    "runs": ("FitError", "group_budgets", "seed_noise"),
+    "setting_law": ("SettingLaw", "fit_setting_law"),
+    "shape": ("choose_shape",),
+    "surface": ("Allocation", "LossSurface"),
+}
+_HOMES = {name: module for module, names in _NAMES.items() for name in names}
 
-_HOMES = {"LAWS": "recipe", "Laws": "recipe", "Recipe": "recipe", "choose_shape": "shape", "resolve": "recipe"}
+__all__ = [
+    "LAWS",
+    "Allocation",
+    "Assumptions",
+    "EnvelopeFit",
+    "FitError",
+    "FormComparison",
+    "IsoflopFit",
+    "LawDifference",
+    "Laws",
+    "LossSurface",
+    "Plan",
+    "PowerLaw",
+    "PowerLawFit",
+    "Prediction",
+    "PublishedSurface",
+    "Recipe",
+    "RepetitionLaw",
+    "SettingLaw",
+    "Suggestion",
+    "SurfaceFit",
+    "choose_shape",
+    "compare_families",
+    "compare_forms",
+    "compare_pipelines",
+    "fit_envelope",
+    "fit_isoflop",
+    "fit_power_law",
+    "fit_repetition",
+    "fit_setting_law",
+    "fit_surface",
+    "group_budgets",
+    "kaplan_convention",
+    "make_plan",
+    "preset",
+    "published_surface",
+    "resolve",
+    "seed_noise",
+    "suggest_runs",
+    "vocabulary_law",
+]
 
 
 def __getattr__(name: str) -> Any:

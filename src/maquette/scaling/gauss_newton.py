@@ -1,0 +1,143 @@
+"""Many small nonlinear least-squares problems at once: damped Gauss-Newton (Levenberg-Marquardt) over a batch.
+
+A law is fitted a thousand times: from twenty starts, then to a thousand bootstrap resamples. Each problem has
+tens of points and three to six parameters, so one call of a general minimiser spends its time in Python. Here all
+problems step together: prediction and Jacobian of the whole batch, one batched matrix product for the normal
+equations, one batched solve. A step that does not lower a problem's objective is taken back and that problem's
+damping is raised (Marquardt 1963); problems that have converged leave the batch.
+
+The objective is sum_i w_i rho(y_i - f_i(theta)), with rho the square (divided by two) or Huber's function
+(quadratic within `delta`, linear outside; Huber 1964). Huber's curvature is that of the points within `delta`
+alone, which can be fewer than there are parameters. Reweighting (each outlying point counts delta/|r|) always
+descends, but slowly; so steps begin as reweighted ones and turn into Newton's as they succeed.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+class Model(Protocol):
+    """A family of curves over fixed points: parameters (batch, p) -> predictions and their derivatives."""
+
+    @property
+    def lower(self) -> Array:
+        """Lower bounds of the parameters, (p,)."""
+        ...
+
+    @property
+    def upper(self) -> Array:
+        """Upper bounds of the parameters, (p,)."""
+        ...
+
+    def predict(self, theta: Array) -> tuple[Array, Array]:
+        """`theta` (batch, p) -> prediction (batch, n) and Jacobian (batch, p, n)."""
+        ...
+
+
+Projection = Callable[[Array, Array, Array], Array]
+"""(theta, target, weights) -> theta with its linear parameters replaced by the best ones: variable projection."""
+
+
+@dataclass(frozen=True)
+class Minima:
+    """What the batch reached: `theta` (batch, p), `objective` (batch,), and which problems `converged` (batch,)."""
+
+    theta: Array
+    objective: Array
+    converged: NDArray[np.bool_]
+
+
+def huber(residual: Array, delta: float) -> Array:
+    """Huber's function, elementwise; half the square where `delta` is infinite."""
+    inside = np.minimum(np.abs(residual), delta)
+    return inside * (np.abs(residual) - 0.5 * inside)
+
+
+def minimise(
+    model: Model,
+    theta: Array,
+    target: Array,
+    weights: Array | None = None,
+    *,
+    delta: float = np.inf,
+    project: Projection | None = None,
+    iterations: int = 300,
+    tolerance: float = 1e-12,
+) -> Minima:
+    """Minimises every problem of the batch from its own start.
+
+    `theta` (batch, p): starts. `target`, `weights`: (n,) for all problems, or (batch, n). `tolerance`: a problem
+    has converged when the decrease that the local model promises is below this share of its objective.
+    With `project`, the linear parameters are solved for after each step, which makes this the variable projection
+    of Golub and Pereyra (1973): the step of the others is then Kaufman's (1975).
+    """
+    batch, points = theta.shape[0], target.shape[-1]
+    target = np.broadcast_to(target, (batch, points))
+    weights = np.broadcast_to(np.ones(1) if weights is None else weights, (batch, points))
+    # Below this an objective is rounding error: residuals of 1e-14 of the target.
+    floor = 0.5e-28 * np.sum(weights * target**2, axis=1) + 1e-300
+
+    def place(theta: Array, rows: NDArray[np.intp]) -> Array:
+        theta = np.clip(theta, model.lower, model.upper)
+        return theta if project is None else project(theta, target[rows], weights[rows])
+
+    def evaluate(theta: Array, rows: NDArray[np.intp]) -> tuple[Array, Array, Array]:
+        prediction, jacobian = model.predict(theta)
+        residual = target[rows] - prediction
+        objective = np.sum(weights[rows] * huber(residual, delta), axis=1)
+        return residual, jacobian, np.where(np.isfinite(objective), objective, np.inf)
+
+    rows = np.arange(batch)
+    current = place(theta, rows)
+    residual, jacobian, objective = evaluate(current, rows)
+    damping = np.full(batch, 1e-2)
+    result = Minima(current.copy(), objective.copy(), np.zeros(batch, bool))
+    for _ in range(iterations):
+        step, promised = _step(model, current, residual, jacobian, weights[rows], damping, delta)
+        trial = place(current + step, rows)
+        trial_residual, trial_jacobian, trial_objective = evaluate(trial, rows)
+        better = trial_objective <= objective
+        settled = (promised <= tolerance * objective + floor[rows]) & (damping <= 1) | (damping > 1e10)
+        current[better], residual[better] = trial[better], trial_residual[better]
+        jacobian[better], objective[better] = trial_jacobian[better], trial_objective[better]
+        damping = np.where(better, np.maximum(damping * 0.2, 1e-12), damping * 8)
+        result.theta[rows], result.objective[rows], result.converged[rows] = current, objective, settled
+        if settled.any():
+            going = ~settled
+            rows, current, damping, objective = rows[going], current[going], damping[going], objective[going]
+            residual, jacobian = residual[going], jacobian[going]
+            if not len(rows):
+                break
+    return result
+
+
+def _step(
+    model: Model, theta: Array, residual: Array, jacobian: Array, weights: Array, damping: Array, delta: float
+) -> tuple[Array, Array]:
+    """The damped step (batch, p), and the decrease of the objective (batch,) that its quadratic model promises."""
+    gradient = np.einsum("bpn,bn->bp", jacobian, weights * np.clip(residual, -delta, delta))
+    if np.isinf(delta):
+        curvature = weights
+    else:
+        size = np.abs(residual)
+        inside = size <= delta
+        # From reweighting (damping 1e-2 and above) to Newton as the damping falls.
+        share = np.minimum(1.0, damping * 1e2)[:, None]
+        curvature = weights * np.where(inside, 1.0, share * delta / np.maximum(size, delta))
+    hessian = np.matmul(jacobian * curvature[:, None, :], jacobian.transpose(0, 2, 1))
+    # A parameter that stands at its bound and is pushed outward stays there.
+    held = (theta <= model.lower) & (gradient < 0) | (theta >= model.upper) & (gradient > 0)
+    gradient = np.where(held, 0.0, gradient)
+    free = ~held
+    diagonal = np.einsum("bpp->bp", hessian)
+    scale = 1 / np.sqrt(np.where(free & (diagonal > 0), diagonal, 1.0))
+    scaled = hessian * scale[:, :, None] * scale[:, None, :] * (free[:, :, None] & free[:, None, :])
+    scaled += (damping[:, None] + held)[:, :, None] * np.eye(theta.shape[1])
+    step = scale * np.linalg.solve(scaled, (scale * gradient)[:, :, None])[:, :, 0]
+    return step, 0.5 * np.einsum("bp,bp->b", gradient, step)

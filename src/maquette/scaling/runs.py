@@ -1,0 +1,95 @@
+"""A table of runs at the door: what a law is fitted to, checked before anything is computed.
+
+Every fit takes columns as any array-like (lists, NumPy, pandas): N, D, loss, and compute or budgets where it needs
+them. What can't be fitted is refused here with the row's number, so that no fit has to guess what a NaN meant.
+"""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from maquette.artifacts import ConfigError
+
+Array = NDArray[np.float64]
+
+
+class FitError(ConfigError, ValueError):
+    """A table of runs that no law can be fitted to, or a fit that makes no sense; says which row or setting."""
+
+
+def positive_column(name: str, values: ArrayLike) -> Array:
+    """`values` as floats (n,). Raises `FitError` with the first row that is missing, not finite or not above zero."""
+    try:
+        column = np.asarray(values, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise FitError(f"The column {name} is not made of numbers: {error}.") from None
+    if column.ndim != 1:
+        raise FitError(f"The column {name} has shape {column.shape}.", "Give one number per run.")
+    bad = np.flatnonzero(~(np.isfinite(column) & (column > 0)))
+    if len(bad):
+        rows = ", ".join(str(row) for row in bad[:3]) + (" ..." if len(bad) > 3 else "")
+        raise FitError(
+            f"{name} is {column[bad[0]]:g} in row {bad[0]} (counted from 0); it must be finite and above 0.",
+            f"Leave such runs out and say so (rows {rows}).",
+        )
+    return column
+
+
+def positive_columns(**columns: ArrayLike) -> list[Array]:
+    """Each column checked by `positive_column`, and all of one length."""
+    checked = {name: positive_column(name, values) for name, values in columns.items()}
+    lengths = {name: len(column) for name, column in checked.items()}
+    if len(set(lengths.values())) > 1:
+        said = ", ".join(f"{name} {length}" for name, length in lengths.items())
+        raise FitError(f"The columns have different lengths: {said}.")
+    return list(checked.values())
+
+
+def check_grid(params: Array, tokens: Array, parameters: int, sizes: int) -> None:
+    """Raises `FitError` where runs are fewer than a law's `parameters`, or sizes or horizons fewer than `sizes`."""
+    if len(params) < parameters:
+        raise FitError(
+            f"{len(params)} runs can't determine {parameters} parameters.",
+            "Add runs, or fit a law with fewer parameters.",
+        )
+    for name, column in (("sizes (params)", params), ("horizons (tokens)", tokens)):
+        distinct = len(np.unique(column))
+        if distinct < sizes:
+            raise FitError(
+                f"The runs have {distinct} distinct {name} where the law needs at least {sizes}.",
+                "A power law with an offset has a curve only through three values.",
+            )
+
+
+def group_budgets(compute: ArrayLike) -> Array:
+    """Each run's budget (n,), from each run's compute.
+
+    Values that each occur at least three times are the budgets themselves. Otherwise (a sweep hits its budgets only
+    nearly; a ladder has none) neighbours are joined into budgets at most a quarter of a decade wide, called by their
+    geometric mean.
+    """
+    column = positive_column("compute", compute)
+    _, count = np.unique(column, return_counts=True)
+    if count.min() >= 3:
+        return column
+    log_compute = np.log10(column)
+    order = np.argsort(log_compute, kind="stable")
+    ordered, budget, first = log_compute[order], np.empty_like(log_compute), 0
+    for index in range(1, len(order) + 1):
+        if index == len(order) or ordered[index] - ordered[first] > 0.25:
+            budget[order[first:index]] = ordered[first:index].mean()
+            first = index
+    return np.asarray(10**budget)
+
+
+def seed_noise(params: ArrayLike, tokens: ArrayLike, loss: ArrayLike) -> tuple[float, int]:
+    """Standard deviation of log loss among runs that differ in nothing but the seed, and its degrees of freedom.
+
+    Pooled over all (N, D) that were run more than once; (nan, 0) where none was.
+    """
+    sizes, horizons, losses = positive_columns(params=params, tokens=tokens, loss=loss)
+    _, group = np.unique(np.stack([sizes, horizons]), axis=1, return_inverse=True)
+    logs = np.log(losses)
+    counts = np.bincount(group)
+    means = np.bincount(group, logs) / counts
+    freedom = int(np.sum(counts - 1))
+    return (float(np.sqrt(np.sum((logs - means[group]) ** 2) / freedom)), freedom) if freedom else (np.nan, 0)
