@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from maquette.data.batches import TokenBatch, TrainingBatches, validation_batches
-    from maquette.data.encoding import encode_corpus
+    from maquette.data.encoding import describe_tokens, encode_corpus
     from maquette.data.mixture import MixtureOrder, Phase
     from maquette.data.shards import TokenShards
 
@@ -15,6 +15,7 @@ __all__ = [
     "TokenBatch",
     "TokenShards",
     "TrainingBatches",
+    "describe_tokens",
     "encode_corpus",
     "validation_batches",
 ]
@@ -25,6 +26,7 @@ _HOMES = {
     "TokenBatch": "batches",
     "TokenShards": "shards",
     "TrainingBatches": "batches",
+    "describe_tokens": "encoding",
     "encode_corpus": "encoding",
     "validation_batches": "batches",
 }

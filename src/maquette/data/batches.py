@@ -274,7 +274,7 @@ def _read(shards: TokenShards, split: str, domains: list[str], starts: NDArray[n
     """Fills each of `rows` (B, length) with the tokens from its start on."""
     length = rows.shape[1]
     for row, domain, start in zip(rows.numpy(), domains, starts.tolist(), strict=True):
-        row[:] = shards.read(domain, split, start, length)
+        row[:] = shards.stream(domain, split).read(start, length)
 
 
 def _segments(rows: torch.Tensor, document_id: int) -> torch.Tensor:

@@ -57,8 +57,6 @@ def encode_corpus(
             "Its tokenizer_config.json should name a bos_token or an eos_token.",
         )
     names = {split: domains(corpus, split) for split in ("train", *HELD_OUT_SPLITS)}
-    if not names["train"]:
-        raise StageError(f"{corpus} has no training text.", "Give more documents, or loosen the corpus's filters.")
     dtype = token_dtype(tokenizer.vocabulary_size)
     splits: dict[str, dict[str, Any]] = {domain: {} for domain in sorted(set().union(*names.values()))}
 
@@ -84,6 +82,8 @@ def encode_corpus(
             for domain in names[split]
         ]
 
+    if not any(splits[domain]["train"]["documents"] for domain in names["train"]):
+        raise StageError(f"{corpus} has no training text.", "Give more documents, or loosen the corpus's filters.")
     training = {domain: open_stream(folder, splits[domain]["train"]) for domain in names["train"]}
     held_out: dict[str, Any] = {domain: {} for domain in splits}
     for cut in _without_seen(parts, training, config.held_out_window, document_id, tokenizer.byte_lengths()):
@@ -98,6 +98,21 @@ def encode_corpus(
         "held_out": {"window": config.held_out_window, "domains": held_out},
         "repeated": _repetition(training),
     }
+
+
+def describe_tokens(facts: dict[str, Any]) -> list[str]:
+    """A line a domain: its training tokens and their repetition, its held-out tokens and what was cut out of them."""
+    lines = []
+    for domain, entry in facts["domains"].items():
+        trained = entry["splits"].get("train", {"tokens": 0})["tokens"]
+        cut = facts["held_out"]["domains"][domain].values()
+        before, after = (sum(found[key] for found in cut) for key in ("tokens_before", "tokens_after"))
+        repeated = facts["repeated"]["domains"].get(domain, {"share": 0.0})["share"]
+        lines.append(
+            f"{domain}: {trained:,} training tokens ({repeated:.0%} of sequences repeat an earlier one), "
+            f"{after:,} held-out tokens ({before - after:,} that training has seen were cut out)"
+        )
+    return lines
 
 
 def encode_documents(
@@ -176,10 +191,12 @@ def _without_seen(
 
 def _repetition(training: Mapping[str, TokenStream]) -> dict[str, Any]:
     found = {}
-    for domain, stream in training.items():
-        sample = stream.read(0, min(len(stream), REPEAT_SAMPLE))
-        share = repeated_share(sample, REPEAT_WINDOW, REPEAT_SEQUENCE)
-        found[domain] = {"share": share, "tokens": len(sample)}
+    with progress("measuring repetition", len(training), unit="domains") as advance:
+        for domain, stream in training.items():
+            sample = stream.read(0, min(len(stream), REPEAT_SAMPLE))
+            share = repeated_share(sample, REPEAT_WINDOW, REPEAT_SEQUENCE)
+            found[domain] = {"share": share, "tokens": len(sample)}
+            advance(1)
     return {"window": REPEAT_WINDOW, "sequence": REPEAT_SEQUENCE, "domains": found}
 
 

@@ -8,6 +8,7 @@ A phase may have its own weights, a longer context (then so many sequences of th
 the text, are read as one) and its own rotary base. Phases start where the token budget says, not where a batch does.
 """
 
+import bisect
 import dataclasses
 import functools
 import math
@@ -100,7 +101,6 @@ class MixtureOrder:
             Interleaving([phase.weights[domain] for domain in self.domains]) for phase in self.phases
         ]
         self._starts = np.array([phase.start for phase in self.phases], dtype=np.int64)
-        self._multiples = np.array([phase.context_multiple for phase in self.phases], dtype=np.int64)
         self._groups = np.array([epochs.group for epochs in self._epochs], dtype=np.int64)
         self._units = np.array([epochs.units for epochs in self._epochs], dtype=np.int64)
         self._keys = np.array([key_of(seed, "domain", domain) for domain in self.domains])
@@ -169,7 +169,7 @@ class MixtureOrder:
 
     def phase_of(self, index: int) -> int:
         """The phase in which sequence `index` stands."""
-        return int(np.searchsorted(self._starts, index, side="right")) - 1
+        return bisect.bisect_right(self.phases, index, key=lambda phase: phase.start) - 1
 
     def step_phase(self, first: int, stop: int) -> tuple[int, int]:
         """The phase of a step over sequences `first` ... `stop` - 1, and how many contexts it reads as one.

@@ -5,8 +5,10 @@ allows, else uint32) and `<domain>/<split>.documents.parquet` (id, start and byt
 document is the document token and then its own tokens; one that does not fit goes on in the next shard.
 """
 
+import bisect
 import dataclasses
 import functools
+import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -44,7 +46,7 @@ def folder_name(domain: str) -> str:
     )
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class EncodedDocument:
     """A document's own tokens (n,), without the document token, and the bytes of text they stand for."""
 
@@ -67,26 +69,27 @@ class TokenStream:
 
     def __init__(self, parts: list[Tokens]) -> None:
         self._parts = parts
-        self._offsets = np.concatenate([[0], np.cumsum([len(part) for part in parts])]).astype(np.int64)
+        self._offsets = [0, *itertools.accumulate(len(part) for part in parts)]
 
     def __len__(self) -> int:
-        return int(self._offsets[-1])
+        return self._offsets[-1]
 
     def read(self, start: int, length: int) -> Tokens:
         """Tokens `start` ... `start + length - 1`: a view where they lie in one file.
 
         Raises `IndexError` past the end.
         """
-        if start < 0 or length < 0 or start + length > len(self):
+        if start < 0 or length < 0 or start + length > self._offsets[-1]:
             raise IndexError(f"tokens {start:,} to {start + length:,} of {len(self):,}")
-        part = int(np.searchsorted(self._offsets, start, side="right")) - 1
-        pieces = []
+        part = bisect.bisect_right(self._offsets, start) - 1
+        pieces: list[Tokens] = []
         while length > 0:
-            offset = start - int(self._offsets[part])
-            pieces.append(self._parts[part][offset : offset + length])
-            start, length, part = start + len(pieces[-1]), length - len(pieces[-1]), part + 1
-        if len(pieces) == 1:
-            return pieces[0]
+            offset = start - self._offsets[part]
+            piece = self._parts[part][offset : offset + length]
+            if len(piece) == length and not pieces:
+                return piece
+            pieces.append(piece)
+            start, length, part = start + len(piece), length - len(piece), part + 1
         return np.concatenate(pieces) if pieces else np.empty(0, dtype=np.uint16)
 
     def pieces(self, length: int, overlap: int = 0) -> Iterator[Tokens]:

@@ -12,15 +12,20 @@ from maquette.corpus import domains, read_documents
 from maquette.stages import corpus
 from maquette.stages.config import TokenizerStage
 from maquette.text import effective_settings, train_tokenizer, write_report
-from maquette.text.training import idle_settings
+from maquette.text.training import idle_settings, training_sample
 
 
 def run(config: TokenizerStage) -> Path:
+    """Trains the tokenizer of `config` on its corpus, which is made first where it is missing; see `train`."""
+    return train(config, corpus.run(dataclasses.replace(config, force=False)))
+
+
+def train(config: TokenizerStage, documents: Path) -> Path:
     """The folder of the tokenizer artifact: tokenizer.json, tokenizer_config.json, report.md, report.json, figures/.
 
-    `force` makes the tokenizer again, not the corpus. Raises `StageError` where the corpus has no text.
+    `documents` is the corpus artifact. `force` makes the tokenizer again, not the corpus. Raises `StageError` where the
+    corpus has no text.
     """
-    documents = corpus.run(dataclasses.replace(config, force=False))
     settings = config.tokenizer
     for name in idle_settings(settings):
         say(f"tokenizer.{name} has no effect on this kind of tokenizer")
@@ -30,13 +35,14 @@ def run(config: TokenizerStage) -> Path:
             raise StageError(
                 f"The corpus {documents} has no training text.", "Look at its report: the source, or what was dropped."
             )
-        tokenizer = train_tokenizer(_texts(documents, "train"), settings)
+        sample = training_sample(_texts(documents, "train"), settings)
+        tokenizer = train_tokenizer(sample, settings)
         tokenizer.save(folder)
         if tokenizer.vocabulary_size < settings.vocabulary and settings.kind != "byte":
             say(f"The text fills {tokenizer.vocabulary_size:,} of {settings.vocabulary:,} tokens.")
         measured_on = "validation" if domains(documents, "validation") else "train"
         held_out = {domain: _texts(documents, measured_on, domain) for domain in domains(documents, measured_on)}
-        facts = write_report(folder, tokenizer, settings, _texts(documents, "train"), held_out, measured_on)
+        facts = write_report(folder, tokenizer, settings, sample, held_out, measured_on)
         say(f"tokenizer: {facts['vocabulary']:,} tokens, {facts['bytes_per_token']:.2f} bytes a token")
         return {"kind": settings.kind, "measured_on": measured_on, **facts}
 
