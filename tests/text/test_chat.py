@@ -98,6 +98,7 @@ def test_messages_that_are_no_conversation(bpe: Tokenizer, messages: list[chat.M
         chat.render_text(messages)
 
 
+@pytest.mark.slow
 class TestTransformers:
     """`transformers` opens the saved folder as it is and makes the same ids."""
 

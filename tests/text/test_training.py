@@ -10,7 +10,7 @@ from maquette.artifacts import StageError
 from maquette.text import SPECIAL_TOKENS, Tokenizer, effective_settings, train_tokenizer
 from maquette.text.config import TokenizerConfig
 from maquette.text.sample import CHUNK_CHARACTERS, spread_sample
-from maquette.text.training import idle_settings
+from maquette.text.training import idle_settings, training_sample
 
 
 def split(tokenizer: Tokenizer, text: str) -> list[str]:
@@ -37,6 +37,14 @@ def test_special_tokens_have_their_ids_in_every_kind(tokenizer: Tokenizer) -> No
 def test_same_text_same_digest(kind: str, texts: list[str], trained: dict[tuple[str, str], Tokenizer]) -> None:
     config = TokenizerConfig(kind=kind, vocabulary=400)
     assert train_tokenizer(iter(texts), config).digest == trained[kind, "gpt4"].digest
+
+
+def test_a_sample_trains_as_the_whole() -> None:
+    config = TokenizerConfig(vocabulary=400, training_bytes=100_000)
+    texts = [f"line {number} of text\n" * (number % 900) for number in range(1000)]
+    sample = training_sample(texts, config)
+    assert 90_000 < sum(map(len, sample)) <= 100_000
+    assert train_tokenizer(sample, config).digest == train_tokenizer(texts, config).digest
 
 
 def test_digests_differ(trained: dict[tuple[str, str], Tokenizer]) -> None:

@@ -13,5 +13,7 @@ class TokenizerConfig:
         1024, "number of tokens, special ones included (byte: fixed; char: the most)", minimum=280
     )
     pretokenizer: str = setting("gpt4", "how text is cut before merging", choices=("gpt4", "code", "whitespace"))
-    digits: int = setting(3, "longest group of digits that may be one token", minimum=1, maximum=3)
-    training_bytes: int = setting(64_000_000, "at most so many bytes of the corpus are read for training", minimum=1)
+    digits: int = setting(3, "gpt4, code: longest group of digits that may be one token", minimum=1, maximum=3)
+    training_bytes: int = setting(
+        16_000_000, "train on at most so many bytes, spread evenly over the corpus (held in memory)", minimum=1
+    )

@@ -62,8 +62,8 @@ def write_report(
 ) -> dict[str, Any]:
     """Writes report.md, report.json and figures/ into `folder`; returns the facts for its manifest.
 
-    `training` is read for the sweep of vocabulary sizes, `held_out` (domain -> texts) for everything else;
-    `measured_on` is what the report calls the latter. Domains without text are left out.
+    `training`, or a sample of it, is for the sweep of vocabulary sizes, `held_out` (domain -> texts) for everything
+    else; `measured_on` is what the report calls the latter. Domains without text are left out.
     """
     from maquette.text import report_figures
 

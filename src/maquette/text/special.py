@@ -31,7 +31,7 @@ CHAT_TOKENS = (SYSTEM, USER, ASSISTANT, END_OF_TURN)
 # What well-known tokenizers call these. Llama, Gemma, Llama 3, GPT-2 and Qwen, DeepSeek in this order of looking.
 _BEGIN_NAMES = ("<|begin_of_text|>", "<s>", "<bos>", "<|endoftext|>", "<｜begin▁of▁sentence｜>", "[BOS]")
 _END_NAMES = ("<|end_of_text|>", "</s>", "<eos>", "<|endoftext|>", "<｜end▁of▁sentence｜>", "[EOS]")
-_PADDING_NAMES = ("<pad>", "<|pad|>", "[PAD]", "<|finetune_right_pad_id|>")
+_PADDING_NAMES = ("<pad>", "<|pad|>", "[PAD]", "<|finetune_right_pad_id|>", "<｜▁pad▁｜>")
 _END_OF_TURN_NAMES = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>")
 _SETTINGS = ("bos_token", "eos_token", "pad_token", "unk_token")
 

@@ -30,12 +30,19 @@ def train_tokenizer(texts: Iterable[str], config: TokenizerConfig) -> Tokenizer:
     """
     if config.kind == "byte":
         return _byte_tokenizer()
-    with progress("Reading text for the tokenizer", None, unit="bytes") as advance:
-        sample = spread_sample(texts, config.training_bytes, advance)
+    sample = training_sample(texts, config)
     if not sample:
         raise StageError("There is no text to train a tokenizer on.", "Check what the corpus stage has kept.")
     train = {"bpe": _train_bpe, "unigram": _train_unigram, "char": _train_char}[config.kind]
     return train(sample, config)
+
+
+def training_sample(texts: Iterable[str], config: TokenizerConfig) -> list[str]:
+    """What `train_tokenizer` trains on: text it may be given in place of the whole, with the same result."""
+    if config.kind == "byte":
+        return []
+    with progress("Reading text for the tokenizer", None, unit="bytes") as advance:
+        return spread_sample(texts, config.training_bytes, advance)
 
 
 def effective_settings(config: TokenizerConfig) -> dict[str, Any]:
