@@ -35,6 +35,7 @@ _ALL = (
     Stage("runs", "list and compare the runs in MLflow", config.RunsStage, "runs"),
     Stage("export", "write a run as a Hugging Face folder", config.ExportStage, "export"),
     Stage("import", "read a Hugging Face folder (Llama, Qwen2/3, GPT-2)", config.ImportStage, "import_"),
+    Stage("plan", "so many GPUs for so many days: what to train, and what it costs", config.PlanStage, "plan"),
     Stage("demo", "the whole road on two cores in minutes, with a page to open", config.DemoStage, "demo"),
 )
 

@@ -120,3 +120,32 @@ class RunsStage(StageConfig):
     columns: list[str] = setting(list, "metrics and parameters to show; by default the main ones")
     limit: int = setting(20, "newest runs to show", minimum=1)
     json: bool = setting(False, "print JSON instead of a table (also: --json)")
+
+
+@dataclass
+class PlanStage(StageConfig):
+    preset: str | None = setting(None, "a known model's assumptions to start from", choices=("llama3_405b",))
+    surface: str = setting(
+        "besiroglu_2024",
+        "the loss surface to plan on",
+        choices=("besiroglu_2024", "hoffmann_2022", "muennighoff_2023", "kaplan_2020"),
+    )
+    gpus: float | None = setting(None, "accelerators (10,000)", minimum=1)
+    gpu: str | None = setting(None, "their kind: v100, a100, h100, h200, b200, mi300x (h100)")
+    days: float | None = setting(None, "days of training (30)", minimum=0)
+    params: str | None = setting(None, "cost this model instead of the best one: its parameters", quantity=True)
+    utilization: float | None = setting(None, "MFU: share of the peak that is reached (0.4)", minimum=0, maximum=1)
+    tokens: str | None = setting(None, "and its training tokens", quantity=True)
+    tokens_available: str | None = setting(None, "distinct tokens there are; more is repetition", quantity=True)
+    tokens_served: str | None = setting(None, "tokens the model will generate and read in its life", quantity=True)
+    token_price: float | None = setting(None, "dollars for a million more distinct tokens (1)", minimum=0)
+    price: float | None = setting(None, "dollars for an accelerator-hour; by default the accelerator's own", minimum=0)
+    people: float | None = setting(None, "people (50)", minimum=0)
+    salary: float | None = setting(None, "dollars for a person and year (500,000)", minimum=0)
+    staff_years: float | None = setting(None, "years they work on it (1)", minimum=0)
+    overhead: float | None = setting(None, "PUE: the data centre's energy over the accelerators' (1.1)", minimum=1)
+    kilograms_per_kwh: float | None = setting(None, "kg of CO2e for a kWh (0.4)", minimum=0)
+    pipeline: str | None = setting(
+        None, "compare: thirty one-day models against three days of small ones and one of 27", choices=("compare",)
+    )
+    json: bool = setting(False, "print JSON instead of a table (also: --json)")

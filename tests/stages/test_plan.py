@@ -1,0 +1,52 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from maquette.artifacts import ConfigError
+from maquette.scaling import Plan
+from maquette.stages import plan
+from maquette.stages.config import PlanStage
+
+
+def test_the_lectures_table_of_llama_3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan.run(PlanStage(outputs=str(tmp_path), preset="llama3_405b", json=True))
+    values = json.loads(capsys.readouterr().out)
+    assert values["params"] == 405e9 and values["tokens"] == 15.6e12
+    assert values["tokens_per_param"] == pytest.approx(39, abs=0.6)
+    assert values["flops"] == pytest.approx(3.8e25, rel=0.01) and not values["reportable"]
+    assert values["days"] == pytest.approx(70, rel=0.03) and values["gpu_hours"] == pytest.approx(26e6, rel=0.02)
+    assert values["compute_cost"] == pytest.approx(52e6, rel=0.02) and values["staff_cost"] == 25e6
+    assert values["total_cost"] == pytest.approx(77e6, rel=0.02)
+    assert values["tonnes_co2e"] == pytest.approx(4000, rel=0.02)
+
+
+def test_the_lectures_question(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = plan.run(PlanStage(outputs=str(tmp_path), gpus=10_000, gpu="h100", days=30, tokens_served="10t"))
+    assert isinstance(found, Plan) and found.days == pytest.approx(30)
+    assert found.serving is not None and found.serving.params < found.params
+    low, high = found.intervals["params"]
+    assert low < found.params < high
+    printed = capsys.readouterr().out
+    assert "tokens per parameter" in printed and "cheaper to serve" in printed
+    assert len(list((tmp_path / "plans").glob("*.png"))) == 1
+
+
+def test_each_factor_can_be_changed(tmp_path: Path) -> None:
+    changed = PlanStage(outputs=str(tmp_path), preset="llama3_405b", price=4.0, people=10, utilization=0.2)
+    found = plan.run(changed)
+    assert isinstance(found, Plan)
+    assert found.compute_cost == pytest.approx(found.gpu_hours * 4) and found.staff_cost == 5e6
+    assert found.days == pytest.approx(68.6 * 2 * 0.4043, rel=0.01)
+
+
+def test_old_and_new_way_at_equal_compute(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan.run(PlanStage(outputs=str(tmp_path), pipeline="compare"))
+    assert "27.0 x" in capsys.readouterr().out
+
+
+def test_half_a_model_and_unknown_hardware_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="both params and tokens"):
+        plan.run(PlanStage(outputs=str(tmp_path), params="7b"))
+    with pytest.raises(ConfigError, match="h100"):
+        plan.run(PlanStage(outputs=str(tmp_path), gpu="h10"))
