@@ -37,7 +37,7 @@ def test_each_factor_can_be_changed(tmp_path: Path) -> None:
     found = plan.run(changed)
     assert isinstance(found, Plan)
     assert found.compute_cost == pytest.approx(found.gpu_hours * 4) and found.staff_cost == 5e6
-    assert found.days == pytest.approx(68.6 * 2 * 0.4043, rel=0.01)
+    assert found.days == pytest.approx(68.6 * 0.4043 / 0.2, rel=0.01)
 
 
 def test_old_and_new_way_at_equal_compute(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

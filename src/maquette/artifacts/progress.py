@@ -23,7 +23,7 @@ console = Console(stderr=True, highlight=False)
 
 def say(message: str) -> None:
     """A remark to the person at the terminal."""
-    console.print(message, markup=False)
+    console.print(message, markup=False, soft_wrap=True)
 
 
 @contextlib.contextmanager
