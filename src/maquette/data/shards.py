@@ -150,7 +150,11 @@ class ShardWriter:
     def _write_shard(self) -> None:
         path = self._folder / f"{self._split}-{len(self._shards):05d}.npy"
         path.parent.mkdir(parents=True, exist_ok=True)
-        np.save(path, self._buffer[: self._filled])
+        tokens = self._buffer[: self._filled]
+        with path.open("wb") as file:  # not np.save: on a full disk its error does not say so
+            header = np.lib.format.header_data_from_array_1_0(tokens)
+            np.lib.format.write_array_header_1_0(file, header)
+            file.write(tokens.data)
         self._shards.append({"file": f"{self._folder.name}/{path.name}", "tokens": self._filled})
         self._filled = 0
 

@@ -1,6 +1,7 @@
 """`maquette tokens`: encode the corpus into checked, memory-mapped shards."""
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def encode(config: TokensStage, corpus: Path, tokenizer: Path) -> TokensResult:
         "tokens",
         Path(config.outputs) / "artifacts",
         name=config.shards.name,
-        label=tokenizer.name.rsplit("-", 1)[0],
+        label=re.sub(r"-[0-9a-f]{8}$", "", tokenizer.name),
         config={"shard_tokens": config.shards.shard_tokens, "held_out_window": config.shards.held_out_window},
         inputs={"corpus": manifest.read_manifest(corpus).digest, "tokenizer": loaded.digest},
         make=make,
