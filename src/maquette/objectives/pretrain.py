@@ -4,11 +4,11 @@ Cross-entropy of each token given those before it, averaged over the batch; opti
 logits' normaliser near 1 (Chowdhery et al. 2022, section 5).
 """
 
-import math
 from collections.abc import Sequence
 
 from torch import Tensor
 
+from maquette.artifacts import ConfigError
 from maquette.data import TokenBatch
 from maquette.model import LanguageModel
 from maquette.model.likelihoods import next_token_loss
@@ -20,7 +20,7 @@ class Pretraining(Objective):
     """Language modelling over `TokenBatch`es.
 
     `rope_bases` has the rotary base of every phase of the mixture; None keeps the model's own. The base belongs to the
-    text that is being read, so a batch's phase sets it.
+    text that is being read, so a batch's phase sets it. Raises `ConfigError` where the model has no such thing.
     """
 
     model: LanguageModel
@@ -35,8 +35,14 @@ class Pretraining(Objective):
     ) -> None:
         super().__init__(model, optimization)
         self.config = config
-        own = getattr(model.config, "rope_base", math.nan)
+        self._phase: int | None = None
+        own = getattr(model.config, "rope_base", None)
         self.rope_bases = [base or own for base in rope_bases]
+        if any(rope_bases) and getattr(model.config, "positions", None) != "rotary":
+            raise ConfigError(
+                "A phase of the mixture sets rope_base, but the model has no rotary positions.",
+                "Leave it out, or use model.positions=rotary.",
+            )
 
     def loss(self, batch: TokenBatch) -> tuple[Tensor, Metrics]:
         self.enter_phase(batch.phase)
@@ -60,6 +66,7 @@ class Pretraining(Objective):
 
     def enter_phase(self, phase: int) -> None:
         """Reads positions with the rotary base of this phase from now on."""
-        base = self.rope_bases[phase]
-        if not math.isnan(base):
-            self.model.core.rope_base = base  # type: ignore[assignment]
+        if phase != self._phase:
+            self._phase = phase
+            if any(base != self.rope_bases[0] for base in self.rope_bases):
+                self.model.core.change_context(rope_base=self.rope_bases[phase])

@@ -45,8 +45,8 @@ class Display:
             )
         else:
             say(
-                f"{self._name}: step {step:,} of {self._steps:,} ({step / self._steps:.0%}), loss {loss:.3f}{self._validation}, "
-                f"{tokens_per_second:,.0f} tokens/s, {duration(left)} left"
+                f"{self._name}: step {step:,} of {self._steps:,} ({step / self._steps:.0%}), "
+                f"loss {loss:.3f}{self._validation}, {tokens_per_second:,.0f} tokens/s, {duration(left)} left"
             )
 
     def validated(self, loss: float | None) -> None:

@@ -84,7 +84,7 @@ def _fit(job: Job, record: RunRecord, world: World, log: RunLog) -> RunRecord:
         world_size=world.size, workers=job.data.workers, isolate_documents=job.data.isolate_documents,
         pin_memory=job.hardware.accelerator == "cuda",
     )  # fmt: skip
-    objective = _build_objective(job, order, world)
+    objective = _build_objective(job, order)
     checkpoints = CheckpointFolder(job.folder / "checkpoints", keep=job.trainer.keep_checkpoints)
     first_step, checkpoint = checkpoints.newest(say) or (0, None)
     if checkpoint is not None and world.is_first:
@@ -123,6 +123,8 @@ def _fit(job: Job, record: RunRecord, world: World, log: RunLog) -> RunRecord:
             callbacks=[monitor],
             blocks={type(block) for block in blocks(objective.model.core)},
         )
+        for seed in (random.seed, np.random.seed, torch.manual_seed):  # for dropout; initial weights have their own
+            seed(job.seed + world.rank)
         try:
             trainer.fit(objective, batches, ckpt_path=checkpoint, weights_only=True)
         except (SIGTERMException, Abandoned):
@@ -141,14 +143,13 @@ def _fit(job: Job, record: RunRecord, world: World, log: RunLog) -> RunRecord:
     return record
 
 
-def _build_objective(job: Job, order: MixtureOrder, world: World) -> Pretraining:
-    for seed in (random.seed, np.random.seed, torch.manual_seed):  # for dropout; the initial weights have their own
-        seed(job.seed + world.rank)
+def _build_objective(job: Job, order: MixtureOrder) -> Pretraining:
     if job.checkpoint is None:
         model = LanguageModel(job.architecture, seed=job.seed)
     else:
         model, _ = load_checkpoint(job.checkpoint)
-        model.core.config = job.architecture  # the same but for a longer context
+        if job.architecture.context_length > model.config.context_length:
+            model.core.change_context(context_length=job.architecture.context_length)
         model.train()
     if job.compiled and compiler_works(say):
         compile_blocks(model.core)

@@ -5,6 +5,8 @@ one child for each device, waits for them, hands on what they return or raise, a
 would start the command line again instead, which a notebook or a test does not have.)
 """
 
+import contextlib
+import ctypes
 import multiprocessing
 import os
 import signal
@@ -20,6 +22,8 @@ from maquette.training.interruption import listening
 
 _GRACE_SECONDS = 10.0
 """How long the others may take to end after one has failed: they wait for it in vain."""
+
+_SET_PARENT_DEATH_SIGNAL = 1  # <sys/prctl.h>
 
 
 @dataclass(frozen=True)
@@ -143,9 +147,7 @@ def _wait(pipes: list[Connection], children: list[Any], interruption: Any) -> di
 def _child(function: Callable[[Any], Any], argument: Any, environment: dict[str, str], pipe: Connection) -> None:
     """Answers with (None, what the function returned) or (kind of error, its arguments)."""
     os.environ.update(environment)
-    from torch.multiprocessing import _prctl_pr_set_pdeathsig  # type: ignore[attr-defined]
-
-    _prctl_pr_set_pdeathsig(signal.SIGTERM)  # where the parent is killed, save and end too
+    _follow_the_parent()
     answer: tuple[type[BaseException] | None, Any]
     try:
         answer = (None, function(argument))
@@ -158,6 +160,12 @@ def _child(function: Callable[[Any], Any], argument: Any, environment: dict[str,
         answer = (StageError, (f"{type(error).__name__} in process {environment['RANK']}.", "\n  ".join(lines[-6:])))
     pipe.send(answer)
     pipe.close()
+
+
+def _follow_the_parent() -> None:
+    """Where the parent is killed, this process is asked to save and end too. Known to Linux alone."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)
 
 
 def _free_port() -> int:

@@ -1,0 +1,125 @@
+"""Pretraining: the loss against the logits, gradients under accumulation, phases, and that it learns."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from maquette.artifacts import ConfigError
+from maquette.data import TokenBatch
+from maquette.model import LanguageModel, TransformerConfig
+from maquette.objectives import Optimization, Pretraining
+from maquette.objectives.config import ObjectiveConfig
+from maquette.optimization import Schedule
+from maquette.optimization.config import OptimizerConfig
+
+SHAPE = TransformerConfig(vocabulary_size=50, width=16, num_layers=2, num_heads=2, context_length=32, token_shift=True)
+
+
+def objective(
+    shape: TransformerConfig = SHAPE, rope_bases: tuple[float | None, ...] = (None,), **config: object
+) -> Pretraining:
+    optimization = Optimization(OptimizerConfig(), Schedule(1000, 0, 1000), 0.01, 0.1, batch_tokens=10)
+    model = LanguageModel(shape, seed=1)
+    return Pretraining(model, optimization, ObjectiveConfig(**config), rope_bases=rope_bases)  # type: ignore[arg-type]
+
+
+def batch(sequences: int = 8, length: int = 20, phase: int = 0, seed: int = 0) -> TokenBatch:
+    tokens = torch.randint(0, 50, (sequences, length + 1), generator=torch.Generator().manual_seed(seed))
+    return TokenBatch(tokens, torch.zeros(sequences, dtype=torch.int64), phase=phase)
+
+
+def gradients(module: Pretraining) -> dict[str, torch.Tensor]:
+    return {name: p.grad.clone() for name, p in module.model.named_parameters() if p.grad is not None}
+
+
+def test_the_loss_is_the_mean_cross_entropy() -> None:
+    module, data = objective(), batch()
+    logits = module.model(data.inputs)
+    expected = F.cross_entropy(logits.flatten(0, 1), data.targets.flatten())
+    loss, metrics = module.loss(data)
+    torch.testing.assert_close(loss, expected)
+    assert not metrics
+    judged = module.judge(data)
+    assert judged.shape == (8, 20)
+    torch.testing.assert_close(judged.mean(), expected.detach())
+
+
+def test_z_loss_is_trained_for_and_not_judged_by() -> None:
+    data = batch()
+    logits = objective().model(data.inputs)
+    module = objective(z_loss=0.1)
+    extra = 0.1 * logits.logsumexp(-1).square().mean()
+    torch.testing.assert_close(module.loss(data)[0], objective().loss(data)[0] + extra)
+    torch.testing.assert_close(module.judge(data), objective().judge(data))
+
+
+@pytest.mark.parametrize("parts", [2, 4, 8])
+def test_accumulated_gradients_are_those_of_the_whole_batch(parts: int) -> None:
+    data = batch(8)
+    whole, split = objective(), objective()
+    whole.training_step(data, 0).backward()
+    for tokens in data.tokens.chunk(parts):
+        part = TokenBatch(tokens, data.domains[: len(tokens)])
+        (split.training_step(part, 0) / parts).backward()
+    for name, gradient in gradients(whole).items():
+        torch.testing.assert_close(gradients(split)[name], gradient, atol=1e-6, rtol=1e-4)
+    torch.testing.assert_close(whole.take_step()[0], split.take_step()[0])
+
+
+def test_chunked_and_whole_losses_agree() -> None:
+    data = batch()
+    plain, chunked = objective(), objective(logits_limit=100)
+    for module in (plain, chunked):
+        module.loss(data)[0].backward()
+    for name, gradient in gradients(plain).items():
+        torch.testing.assert_close(gradients(chunked)[name], gradient, atol=1e-6, rtol=1e-4)
+
+
+def test_a_phase_sets_the_rotary_base() -> None:
+    module = objective(rope_bases=(None, 4.0))
+    with torch.no_grad():  # attention at its start looks everywhere alike, whatever the positions
+        for layer in module.model.core.layers:
+            layer.attention.query.weight.mul_(100)
+    losses = [module.loss(batch(phase=phase))[0].item() for phase in (0, 1, 0)]
+    assert losses[0] == losses[2] != losses[1]
+    assert module.model.config.rope_base == SHAPE.rope_base  # type: ignore[union-attr]
+    module.enter_phase(1)
+    assert module.model.config.rope_base == 4.0  # type: ignore[union-attr]
+
+
+def test_a_rotary_base_without_rotary_positions_is_refused() -> None:
+    with pytest.raises(ConfigError, match="no rotary positions"):
+        objective(dataclasses.replace(SHAPE, positions="learned"), rope_bases=(None, 4.0))
+
+
+def test_learning_rates_follow_the_schedule() -> None:
+    optimization = Optimization(OptimizerConfig(), Schedule(100, 20, 0), 0.5, 0.1, batch_tokens=10)
+    module = Pretraining(LanguageModel(SHAPE), optimization, ObjectiveConfig())
+    configured = module.configure_optimizers()
+    optimizer = configured["optimizer"]
+    scheduler = configured["lr_scheduler"]["scheduler"]  # type: ignore[index,typeddict-item]
+    for step in range(10):
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(module.learning_rate(step))
+        optimizer.step()
+        scheduler.step()
+    assert [module.learning_rate(step) for step in (0, 1, 2)] == pytest.approx([0.125, 0.375, 0.5 * (1 - 5 / 80)])
+
+
+def test_it_learns_to_count() -> None:
+    """Text in which each token follows from the one before it: from ln 50 nearly to 0."""
+    module = objective()
+    optimizer = module.configure_optimizers()["optimizer"]
+    losses = []
+    for step in range(60):
+        starts = torch.randint(0, 50, (8, 1), generator=torch.Generator().manual_seed(step))
+        tokens = (starts + torch.arange(21)) % 50
+        loss = module.training_step(TokenBatch(tokens, torch.zeros(8, dtype=torch.int64)), step)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[0] == pytest.approx(math.log(50), abs=0.3)
+    assert losses[-1] < 0.5

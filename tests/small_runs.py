@@ -1,0 +1,56 @@
+"""A small corpus, and settings that train a tiny model on it in a second."""
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+from maquette.corpus.config import CorpusConfig, SourceConfig
+from maquette.data.config import DataConfig, ShardsConfig
+from maquette.model.config import ModelConfig
+from maquette.stages.config import TrainStage
+from maquette.text.config import TokenizerConfig
+from maquette.tracking.config import TrackingConfig
+from maquette.training.config import TrainerConfig
+
+WORDS = {
+    "animals": ["mouse", "cat", "dog", "owl", "fox", "hen", "cow", "bee"],
+    "things": ["door", "lamp", "river", "stone", "letter", "window", "engine", "clock"],
+}
+
+
+def write_documents(folder: Path) -> None:
+    """Sentences whose every second word follows from the one before it."""
+    for domain, nouns in WORDS.items():
+        numbers = random.Random(domain)
+        lines = []
+        for document in range(60):
+            words = [numbers.choice(nouns) for _ in range(60)]
+            text = " ".join(f"{word} {word.upper()} {numbers.randrange(1000)}." for word in words)
+            lines.append(json.dumps({"id": f"{domain}-{document}", "text": text, "domain": domain}))
+        (folder / f"{domain}.jsonl").write_text("\n".join(lines), encoding="utf-8")
+
+
+def settings(outputs: Path, source: Path, **changes: Any) -> TrainStage:
+    """A model of 13 thousand parameters (with head) over bytes, 20 steps of 8 sequences of 32."""
+    config = TrainStage(
+        outputs=str(outputs),
+        source=SourceConfig(kind="jsonl", path=str(source)),
+        corpus=CorpusConfig(near_duplicates=1.0, validation=0.1, test=0.0, workers=1),
+        tokenizer=TokenizerConfig(kind="byte"),
+        shards=ShardsConfig(held_out_window=0, workers=1),
+        size="13k",
+        tokens=str(20 * 8 * 32),
+        model=ModelConfig(width=16, num_layers=2, num_heads=2, feed_forward_width=32),
+        data=DataConfig(context=32, batch_tokens=256, validation_tokens=512),
+        trainer=TrainerConfig(threads=1, compile="off", samples=["cat"], validation_runs=2, log_steps=5),
+        tracking=TrackingConfig(enabled=False),
+    )
+    for key, value in changes.items():
+        target: Any = config
+        *rooms, name = key.split("__")
+        for room in rooms:
+            target = getattr(target, room)
+        assert hasattr(target, name), key
+        setattr(target, name, value)
+    return config

@@ -1,0 +1,170 @@
+"""`maquette train`: what makes two runs the same, what a run leaves, and what it says about itself."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from maquette.artifacts import ConfigError
+from maquette.model import count_parameters, hf, training_flops
+from maquette.model.loading import load_checkpoint
+from maquette.stages import train
+from maquette.stages.composition import compose
+from maquette.stages.config import TrainStage
+from maquette.tracking import find_runs
+from maquette.training import Job, RunRecord
+from small_runs import settings, write_documents
+
+Configure = Callable[..., TrainStage]
+
+
+@pytest.fixture(scope="module")
+def configure(tmp_path_factory: pytest.TempPathFactory) -> Configure:
+    """`configure(data__context=64, ...)`: settings of a tiny run over one corpus."""
+    root = tmp_path_factory.mktemp("train")
+    (root / "documents").mkdir()
+    write_documents(root / "documents")
+    return lambda **changes: settings(root / "outputs", root / "documents", **changes)
+
+
+@pytest.fixture(scope="module")
+def record(configure: Configure) -> RunRecord:
+    """A finished run, recorded in MLflow."""
+    return train.run(configure(tracking__enabled=True))
+
+
+def job_of(config: TrainStage) -> Job:
+    """The job that `run` would do."""
+    data = train._make_tokens(config, None)
+    return train._plan(config, train._resolve(config, data, None), data, None)
+
+
+def test_what_a_run_leaves(record: RunRecord) -> None:
+    folder = Path(record.folder)
+    assert {path.name for path in folder.iterdir()} == {
+        "checkpoints", "config.yaml", "figures", "metrics.jsonl", "model", "run.json",
+    }  # fmt: skip
+    assert {path.name for path in (folder / "figures").iterdir()} == {"loss.png", "loss.svg"}
+    assert json.loads((folder / "run.json").read_text())["status"] == "finished"
+    model, tokenizer = load_checkpoint(folder)
+    assert hf.load(folder / "model").config == model.config
+    assert tokenizer.vocabulary_size == model.config.vocabulary_size
+
+
+def test_the_record_tells_everything(record: RunRecord) -> None:
+    model, tokenizer = load_checkpoint(record.folder)
+    counts = count_parameters(model.config)
+    assert record.parameters == dataclasses.asdict(counts)
+    assert record.num_parameters == counts.core + counts.head
+    assert record.tokens == record.steps * record.batch_tokens == 20 * 256
+    assert record.compute == training_flops(model.config, record.tokens, 32).total
+    assert record.kaplan_compute == 6 * counts.core * record.tokens
+    assert set(record.domains) == {"animals", "things"}
+    assert all(values.keys() == {"loss", "perplexity", "bits_per_byte", "epochs"} for values in record.domains.values())
+    assert record.digests["tokenizer"] == tokenizer.digest
+    assert record.digests.keys() == {"tokens", "tokenizer", "corpus"}
+    assert record.versions.keys() >= {"torch", "lightning", "python", "maquette-lm"}
+    for value in (record.tokens_per_second, record.mfu, record.peak_memory, record.seconds, record.validation_loss):
+        assert value is not None and value > 0
+    assert record.samples[0]["text"]
+
+
+def test_the_tracker_knows_it_too(record: RunRecord, configure: Configure) -> None:
+    runs = find_runs(configure().outputs)
+    assert list(runs["run_id"]) == [record.tracking_run]
+    row = runs.iloc[0]
+    assert (row["status"], row["name"]) == ("FINISHED", record.name)
+    assert (row["N"], row["D"], row["C"]) == (record.num_parameters, record.tokens, record.compute)
+    assert row["C_kaplan"] == record.kaplan_compute
+    assert row["model.width"] == 16
+    assert row["validation/loss"] == record.validation_loss
+    assert row["validation/animals/bits_per_byte"] == record.domains["animals"]["bits_per_byte"]
+    assert row["tags.digest.tokens"] == record.digests["tokens"]
+    assert row["tags.checkpoint.path"].endswith("step-00000020.ckpt")
+    assert row["folder"] == record.folder
+
+
+def test_the_card(record: RunRecord) -> None:
+    card = (Path(record.folder) / "model" / "README.md").read_text(encoding="utf-8")
+    assert f"{record.num_parameters:,}" in card
+    assert f"{record.validation_loss:.4f}" in card
+    assert record.digests["corpus"] in card
+    assert "| animals | 46" in card or "| animals | 4" in card
+
+
+def test_config_yaml_is_the_same_run_again(record: RunRecord, configure: Configure) -> None:
+    written = yaml.safe_load((Path(record.folder) / "config.yaml").read_text(encoding="utf-8"))
+    assert written["optimizer"]["learning_rate"] == record.learning_rate
+    assert written["data"]["batch_tokens"] == 256
+    again = configure(
+        size="1b",  # has no say beside width and depth
+        tokens=written["tokens"],
+        optimizer__learning_rate=written["optimizer"]["learning_rate"],
+        optimizer__weight_decay=written["optimizer"]["weight_decay"],
+        schedule__warmup=written["schedule"]["warmup"],
+    )
+    assert job_of(again).name == record.name
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"trainer__threads": 2}, {"trainer__log_steps": 1}, {"data__workers": 3}, {"data__micro_batch": 2},
+        {"force": True}, {"tracking__enabled": True}, {"trainer__samples": []}, {"trainer__checkpoint_steps": 1},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_how_it_is_run_makes_no_other_run(configure: Configure, changes: dict[str, Any]) -> None:
+    assert job_of(configure(**changes)).name == job_of(configure()).name
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"seed": 1}, {"tokens": "10240"}, {"model__width": 24}, {"model__qk_norm": True}, {"data__context": 64},
+        {"optimizer__learning_rate": 0.1}, {"optimizer__beta2": 0.95}, {"schedule__kind": "wsd"},
+        {"precision__kind": "bf16-mixed"}, {"mixture__weights": {"animals": 1.0}}, {"objective__z_loss": 0.1},
+        {"trainer__compile": "auto"}, {"shards__held_out_window": 12}, {"data__isolate_documents": True},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_is_run_does(configure: Configure, changes: dict[str, Any]) -> None:
+    assert job_of(configure(**changes)).name != job_of(configure()).name
+
+
+@pytest.mark.parametrize(
+    ("count", "label"),
+    [(994, "994"), (1_000, "1k"), (1_234, "1.2k"), (299_300, "300k"), (999_000, "1m"), (5_980_000, "6m"), (2e12, "2t")],
+)
+def test_labels(count: float, label: str) -> None:
+    assert train._label(round(count)) == label
+
+
+def test_folders_are_called_by_size_and_tokens(configure: Configure) -> None:
+    free = {
+        "model__width": None,
+        "model__num_layers": None,
+        "model__feed_forward_width": None,
+        "model__num_heads": None,
+    }
+    assert job_of(configure(size="300K", tokens="6m", **free)).name.startswith("300k-6m-")
+    assert job_of(configure(size="300k", tokens="6m")).name.startswith("9.6k-6m-")
+
+
+def test_contradictions(configure: Configure) -> None:
+    with pytest.raises(ConfigError, match="tokens and compute"):
+        train.run(configure(compute="1e12"))
+    with pytest.raises(ConfigError, match=r"checkpoint=nothing"):
+        train.run(configure(checkpoint="nothing"))
+
+
+def test_the_command_line_composes_it() -> None:
+    from maquette.stages import STAGES
+
+    config = compose(STAGES["train"], ["size=1m", "schedule=wsd", "precision=bf16-mixed", "trainer=ddp"])
+    assert isinstance(config, TrainStage)
+    assert (config.schedule.kind, config.precision.kind, config.trainer.devices) == ("wsd", "bf16-mixed", 2)

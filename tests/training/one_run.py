@@ -1,0 +1,16 @@
+"""Trains what `small_runs.settings` describes, as a program of its own that a test can kill.
+
+Arguments: outputs, source, and the changes as JSON.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from maquette.stages import train
+from small_runs import settings
+
+if __name__ == "__main__":
+    train.run(settings(Path(sys.argv[1]), Path(sys.argv[2]), **json.loads(sys.argv[3])))

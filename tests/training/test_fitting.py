@@ -1,0 +1,237 @@
+"""Runs from beginning to end, in process: the same numbers every time, stopped and gone on with, and guarded."""
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from maquette.artifacts import StageError
+from maquette.data.config import PhaseConfig
+from maquette.model.config import ModelConfig
+from maquette.objectives import Pretraining
+from maquette.stages import train
+from maquette.stages.config import TrainStage
+from maquette.training import RunRecord, conclusion, read_history, read_record
+from maquette.training.judgement import Judge
+
+Configure = Callable[..., TrainStage]
+
+
+@pytest.fixture(autouse=True)
+def without_pictures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A picture takes longer than these runs."""
+    monkeypatch.setattr(conclusion, "draw_loss", lambda *_, **__: tmp_path / "loss.png")
+
+
+def weights(record: RunRecord) -> dict[str, torch.Tensor]:
+    return load_file(Path(record.folder) / "model" / "model.safetensors")
+
+
+def curves(record: RunRecord) -> list[dict[str, Any]]:
+    """Everything on the curves but how long things took."""
+    rows = read_history(Path(record.folder) / "metrics.jsonl")
+    return [{key: value for key, value in row.items() if not key.startswith("speed/")} for row in rows]
+
+
+def assert_same(one: RunRecord, other: RunRecord) -> None:
+    assert curves(one) == curves(other)
+    expected = weights(other)
+    for name, tensor in weights(one).items():
+        assert torch.equal(tensor, expected[name]), name
+
+
+def elsewhere(config: TrainStage, tmp_path: Path) -> TrainStage:
+    """The same run in a folder of its own (artifacts are linked to)."""
+    (tmp_path / "artifacts").symlink_to(Path(config.outputs).resolve() / "artifacts")
+    config.outputs = str(tmp_path)
+    return config
+
+
+def interrupt_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody presses Ctrl-C while the loss of a step is computed."""
+    count, loss = [0], Pretraining.loss
+
+    def interrupted(self: Pretraining, batch: Any) -> Any:
+        count[0] += 1
+        if count[0] == step:
+            signal.raise_signal(signal.SIGINT)
+        return loss(self, batch)
+
+    monkeypatch.setattr(Pretraining, "loss", interrupted)
+
+
+def test_one_seed_one_result(configure: Configure, tmp_path: Path) -> None:
+    first = train.run(configure(seed=10, model__dropout=0.1))
+    second = train.run(elsewhere(configure(seed=10, model__dropout=0.1), tmp_path))
+    assert first.name == second.name
+    assert_same(first, second)
+    losses = [row["train/loss"] for row in curves(first)]
+    assert losses[-1] < losses[0] - 1
+    assert [row["step"] for row in curves(first)] == [5, 10, 15, 20]
+
+
+def test_another_seed_another_result(configure: Configure) -> None:
+    assert train.run(configure(seed=11)).training_loss != train.run(configure(seed=12)).training_loss
+
+
+def test_a_finished_run_is_found(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = train.run(configure(seed=13))
+    monkeypatch.setattr(train, "fit", lambda job: pytest.fail("it trained again"))
+    assert train.run(configure(seed=13, data__workers=2, trainer__log_steps=3)) == first
+
+
+def test_force_trains_again(configure: Configure) -> None:
+    first = train.run(configure(seed=13))
+    second = train.run(configure(seed=13, force=True))
+    assert second.started >= first.started and second.folder == first.folder
+    assert second.training_loss == first.training_loss
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_stopped_and_gone_on_with(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    """Dropout and Muon, so that random numbers and both optimisers' states count; not at a window's end."""
+    changes: dict[str, Any] = {"seed": 14, "model__dropout": 0.1, "optimizer__kind": "muon", "data__micro_batch": 4}
+    whole = train.run(configure(**changes))
+    parted = elsewhere(configure(**changes, data__workers=workers), tmp_path)
+    with monkeypatch.context() as patched:
+        interrupt_at(15, patched)  # the second half of step 8
+        with pytest.raises(KeyboardInterrupt):
+            train.run(parted)
+    stopped = read_record(tmp_path / "runs" / whole.name)
+    assert stopped is not None and (stopped.status, stopped.step) == ("interrupted", 8)
+    assert (Path(stopped.folder) / "model" / "model.safetensors").exists()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    resumed = train.run(parted)
+    assert (resumed.status, resumed.step) == ("finished", 20)
+    assert resumed.seconds > stopped.seconds > 0
+    assert_same(resumed, whole)
+
+
+def test_a_damaged_checkpoint(configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The newest is cut short: the one before it is used, and nothing is lost but time."""
+    changes: dict[str, Any] = {"seed": 15, "trainer__checkpoint_steps": 3}
+    whole = train.run(configure(**changes))
+    parted = elsewhere(configure(**changes), tmp_path)
+    with monkeypatch.context() as patched:
+        interrupt_at(11, patched)
+        with pytest.raises(KeyboardInterrupt):
+            train.run(parted)
+    newest = tmp_path / "runs" / whole.name / "checkpoints" / "step-00000011.ckpt"
+    newest.write_bytes(newest.read_bytes()[:5000])
+    assert_same(train.run(parted), whole)
+
+
+def test_accumulation_changes_only_the_rounding(configure: Configure, tmp_path: Path) -> None:
+    whole = train.run(configure(seed=16, data__micro_batch=8))
+    split = train.run(elsewhere(configure(seed=16, data__micro_batch=2), tmp_path))
+    assert whole.name == split.name
+    for one, other in zip(curves(whole), curves(split), strict=True):
+        assert one["train/loss"] == pytest.approx(other["train/loss"], abs=1e-4)
+
+
+def test_resuming_with_another_micro_batch(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lightning counts micro-batches; the run counts steps."""
+    whole = train.run(configure(seed=16, data__micro_batch=8))
+    with monkeypatch.context() as patched:
+        interrupt_at(7, patched)
+        with pytest.raises(KeyboardInterrupt):
+            train.run(elsewhere(configure(seed=16, data__micro_batch=8), tmp_path))
+    resumed = configure(seed=16, data__micro_batch=2)
+    resumed.outputs = str(tmp_path)
+    record = train.run(resumed)
+    assert record.step == 20
+    assert record.training_loss == pytest.approx(whole.training_loss, abs=1e-3)
+
+
+def test_diverged_training_names_step_and_documents(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    loss, steps = Pretraining.loss, []
+
+    def diverging(self: Pretraining, batch: Any) -> Any:
+        steps.append(batch.first_sequence)
+        value, metrics = loss(self, batch)
+        return (value * float("nan") if len(steps) == 7 else value), metrics
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Pretraining, "loss", diverging)
+        with pytest.raises(StageError, match=r"loss of step 7 is nan\. Its batch: documents (animals|things)-\d+, "):
+            train.run(configure(seed=17, trainer__checkpoint_steps=5))
+    runs = {
+        record.seed: record for record in map(read_record, (Path(configure().outputs) / "runs").iterdir()) if record
+    }
+    assert runs[17].status == "failed"
+    checkpoints = sorted(path.name for path in (Path(runs[17].folder) / "checkpoints").glob("*.ckpt"))
+    assert checkpoints == ["step-00000005.ckpt"]
+    assert train.run(configure(seed=17, trainer__checkpoint_steps=5)).status == "finished"
+
+
+def test_validation_does_not_touch_training(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    often = train.run(configure(seed=18, model__dropout=0.2, trainer__validation_runs=10))
+    rarely = train.run(elsewhere(configure(seed=18, model__dropout=0.2, trainer__validation_runs=1), tmp_path))
+    assert often.validation_loss == rarely.validation_loss
+    assert often.training_loss == rarely.training_loss
+
+
+CHOICES: dict[str, dict[str, Any]] = {
+    "muon": {"optimizer__kind": "muon"},
+    "cosine": {"schedule__kind": "cosine", "schedule__final": 0.1},
+    "wsd": {"schedule__kind": "wsd", "schedule__decay_shape": "sqrt"},
+    "constant": {"schedule__kind": "constant"},
+    "tf32": {"precision__kind": "tf32"},
+    "bf16-mixed": {"precision__kind": "bf16-mixed"},
+    "bf16-true": {"precision__kind": "bf16-true"},
+    "not clipped": {"optimizer__clip": None},
+    "z-loss": {"objective__z_loss": 1e-3},
+    "isolated": {"data__isolate_documents": True},
+    "long context": {"mixture__phases": [PhaseConfig(start=0.5, context_multiple=2, rope_base=40_000.0)]},
+    "weights": {"mixture__weights": {"animals": 0.9, "things": 0.1}},
+    "lstm": {"model": ModelConfig(kind="lstm", width=16, num_layers=2)},
+    "gpt2": {
+        "model": ModelConfig(
+            width=16, num_layers=2, num_heads=2, normalization="layernorm", positions="learned", activation="gelu",
+            bias=True, tied=True, token_shift=False,
+        )
+    },
+    "grouped": {
+        "model": ModelConfig(
+            width=16, num_layers=2, num_heads=4, num_key_value_heads=2, qk_norm=True, activation="relu2",
+            logit_softcap=30.0,
+        )
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_every_choice_trains(configure: Configure, choice: str) -> None:
+    changes = {"seed": 19, "tokens": "512", "mixture__block": 2, "trainer__validation_runs": 1, **CHOICES[choice]}
+    record = train.run(configure(**changes))
+    assert record.step == record.steps == 2
+    assert 3 < record.validation_loss < 7  # type: ignore[operator]
+    assert record.samples[0]["prompt"] == "cat"
+
+
+def test_going_on_from_a_model(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = train.run(configure(seed=20))
+    seen: list[dict[str, torch.Tensor]] = []
+    call = Judge.__call__
+
+    def watched(self: Judge, trainer: Any, step: int) -> dict[str, float]:
+        seen.append({name: value.clone() for name, value in trainer.lightning_module.model.state_dict().items()})
+        return call(self, trainer, step)
+
+    monkeypatch.setattr(Judge, "__call__", watched)
+    second = train.run(configure(checkpoint=first.name, tokens="256", optimizer__learning_rate=0.0))
+    for name, value in weights(first).items():
+        assert torch.equal(seen[-1][name], value), name
+    assert second.digests["tokenizer"] == first.digests["tokenizer"]
+    assert second.checkpoint == first.folder
+    assert second.validation_loss == pytest.approx(first.validation_loss, abs=1e-5)

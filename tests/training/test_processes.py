@@ -1,0 +1,59 @@
+"""Several processes: their ranks, what they return, what they raise; and that together they learn what one does."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from process_work import what_a_process_does
+
+from maquette.artifacts import ConfigError, StageError
+from maquette.stages import train
+from maquette.stages.config import TrainStage
+from maquette.training import read_history
+from maquette.training.processes import launch, this_world
+
+
+def test_alone_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RANK", raising=False)
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    assert this_world().is_first and this_world().size == 1
+
+
+def test_as_torchrun_says(monkeypatch: pytest.MonkeyPatch, configure: Callable[..., TrainStage]) -> None:
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert not this_world().is_first
+    with pytest.raises(ConfigError, match=r"2 processes were started; trainer.devices x trainer.num_nodes is 1"):
+        train.run(configure(seed=40))
+
+
+def test_other_machines_must_be_started_by_somebody(configure: Callable[..., TrainStage]) -> None:
+    with pytest.raises(ConfigError, match=r"nothing started this command on the other machines"):
+        train.run(configure(seed=40, trainer__strategy="ddp", trainer__num_nodes=2, data__batch_tokens=256))
+
+
+def test_children_answer_complain_and_die() -> None:
+    assert launch(what_a_process_does, "answer", 2) == (0, 2, "127.0.0.1")
+    with pytest.raises(StageError, match="second process has a complaint") as complaint:
+        launch(what_a_process_does, "error", 2)
+    assert complaint.value.hint == "Listen to it."
+    with pytest.raises(StageError, match=r"Process 1 ended without a word \(exit code -9\)"):
+        launch(what_a_process_does, "death", 2)
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_does(
+    configure: Callable[..., TrainStage], prepared: tuple[Path, Path], tmp_path: Path
+) -> None:
+    (tmp_path / "artifacts").symlink_to(prepared[0].resolve() / "artifacts")
+    one = train.run(configure(seed=41, data__micro_batch=4))
+    together = configure(seed=41, data__micro_batch=2, trainer__strategy="ddp", trainer__devices=2)
+    together.outputs = str(tmp_path)
+    two = train.run(together)
+    assert (two.name, two.status) == (one.name, "finished")
+    curves = [read_history(Path(run.folder) / "metrics.jsonl") for run in (one, two)]
+    assert len(curves[0]) == len(curves[1]) == 4
+    for alone, shared in zip(*curves, strict=True):
+        assert shared["train/loss"] == pytest.approx(alone["train/loss"], abs=1e-5)
+        assert shared["train/gradient_norm"] == pytest.approx(alone["train/gradient_norm"], abs=1e-5)
+        assert shared.get("validation/loss") == pytest.approx(alone.get("validation/loss"), abs=1e-5)
