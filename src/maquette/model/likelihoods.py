@@ -41,32 +41,33 @@ def next_token_loss(
     log-normaliser (Chowdhery et al. 2022, section 5); `logit_softcap` squashes logits by tanh (Gemma 2, section 2).
     More than `logits_limit` logits are computed in chunks of at most so many.
     """
-    weights = torch.ones(targets.shape, device=hidden.device) if mask is None else mask.float()
-    weights = weights / (weights.sum().clamp(min=1.0) if divisor is None else divisor)
+    if divisor is None:
+        divisor = targets.numel() if mask is None else mask.sum().clamp(min=1)
     limit = logits_limit or (CPU_LOGITS if hidden.device.type == "cpu" else ACCELERATOR_LOGITS)
     rows, vocabulary = targets.numel(), head_weight.size(0)
     if rows * vocabulary <= limit:
-        logits = _at_least_float32(_soft_capped(F.linear(hidden, head_weight), logit_softcap))
+        logits = _at_least_float32(F.linear(hidden, head_weight))
+        if logit_softcap is not None:
+            logits = logit_softcap * torch.tanh(logits / logit_softcap)
         cross_entropy = -token_log_probs(logits, targets)
-        loss = (cross_entropy * weights).sum()
-        if z_loss:
-            loss = loss + z_loss * (logits.logsumexp(-1).square() * weights).sum()
-        return loss, cross_entropy.detach()
-    loss, cross_entropy = ChunkedCrossEntropy.apply(
+        losses = cross_entropy + z_loss * logits.logsumexp(-1).square() if z_loss else cross_entropy
+        total = losses.sum() if mask is None else (losses * mask).sum()
+        return total / divisor, cross_entropy.detach()
+    total, cross_entropy = ChunkedCrossEntropy.apply(
         hidden.flatten(0, -2),
         head_weight,
         targets.flatten(),
-        weights.flatten(),
+        None if mask is None else mask.flatten(),
         logit_softcap,
         z_loss,
         max(1, limit // vocabulary),
         torch.is_grad_enabled(),
     )
-    return loss, cross_entropy.view_as(targets)
+    return total / divisor, cross_entropy.view_as(targets)
 
 
 class ChunkedCrossEntropy(torch.autograd.Function):
-    """Weighted sum of the cross-entropies of `hidden (N, D)` against `targets (N,)`, `rows` at a time; and each one.
+    """Sum of the cross-entropies of `hidden (N, D)` against `targets (N,)` over `mask`, `rows` at a time; and each.
 
     With p the softmax of a row's logits and L their log-normaliser, the gradient of `cross-entropy + z L^2` is
     `(1 + 2 z L) p - onehot(target)`; through the soft-cap it is multiplied by `1 - (logits / cap)^2`. Products are
@@ -79,7 +80,7 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         hidden: Tensor,
         head_weight: Tensor,
         targets: Tensor,
-        weights: Tensor,
+        mask: Tensor | None,
         softcap: float | None,
         z_loss: float,
         rows: int,
@@ -89,11 +90,12 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         precision = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
         exact = torch.promote_types(hidden.dtype, torch.float32)
         inputs, matrix = hidden.to(precision), head_weight.to(precision)
-        weights = weights.to(exact)
+        mask = None if mask is None else mask.to(precision)
         cross_entropy = torch.empty(targets.shape, dtype=exact, device=hidden.device)
         log_normalizer = torch.empty_like(cross_entropy)
-        grad_hidden = torch.empty_like(inputs) if with_gradients else None
-        grad_weight = torch.zeros_like(matrix, dtype=exact) if with_gradients else None
+        for_hidden, for_weight = (with_gradients and needed for needed in ctx.needs_input_grad[:2])
+        grad_hidden = torch.empty_like(inputs) if for_hidden else None
+        grad_weight = torch.zeros_like(matrix, dtype=exact) if for_weight else None
         reused = torch.empty(min(rows, len(targets)), matrix.size(0), dtype=precision, device=hidden.device)
         with torch.autocast(device, enabled=False):
             for start in range(0, len(targets), rows):
@@ -110,38 +112,37 @@ class ChunkedCrossEntropy(torch.autograd.Function):
                 # The likeliest token's probability gives the normaliser without another exponential of all logits.
                 normalizer = largest - probabilities.amax(1, keepdim=True).log()
                 cross_entropy[part], log_normalizer[part] = (normalizer - target_logits)[:, 0], normalizer[:, 0]
-                if grad_hidden is None or grad_weight is None:
+                if not (for_hidden or for_weight):
                     continue
                 gradient = probabilities.mul_(1 + 2 * z_loss * normalizer) if z_loss else probabilities
                 gradient.scatter_add_(1, wanted, gradient.new_full((1, 1), -1.0).expand_as(wanted))
                 if slope is not None:
                     gradient.mul_(slope)
-                # The rows' weights go to the narrow factors: `gradient` is V wide.
+                # The mask goes to the narrow factors: `gradient` is V wide.
                 gradient = gradient.to(precision)
-                torch.mm(gradient, matrix, out=grad_hidden[part])
-                weighted = inputs[part] * weights[part, None].to(precision)
-                if exact == precision:
-                    grad_weight.addmm_(gradient.t(), weighted)
-                else:
-                    grad_weight += torch.mm(gradient.t(), weighted)
-        loss = (cross_entropy * weights).sum()
-        if z_loss:
-            loss = loss + z_loss * (log_normalizer.square() * weights).sum()
-        if grad_hidden is not None and grad_weight is not None:
-            grad_hidden.mul_(weights[:, None].to(precision))
-            ctx.save_for_backward(grad_hidden.to(hidden.dtype), grad_weight.to(head_weight.dtype))
+                if grad_hidden is not None:
+                    torch.mm(gradient, matrix, out=grad_hidden[part])
+                if grad_weight is not None:
+                    counted = inputs[part] if mask is None else inputs[part] * mask[part, None]
+                    if exact == precision:
+                        grad_weight.addmm_(gradient.t(), counted)
+                    else:
+                        grad_weight += torch.mm(gradient.t(), counted)
+        losses = cross_entropy + z_loss * log_normalizer.square() if z_loss else cross_entropy
+        total = losses.sum() if mask is None else (losses * mask).sum()
+        if grad_hidden is not None:
+            grad_hidden = (
+                grad_hidden.to(hidden.dtype) if mask is None else (grad_hidden * mask[:, None]).to(hidden.dtype)
+            )
+        ctx.save_for_backward(grad_hidden, None if grad_weight is None else grad_weight.to(head_weight.dtype))
         ctx.mark_non_differentiable(cross_entropy)
-        return loss, cross_entropy
+        return total, cross_entropy
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_loss: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        grad_hidden, grad_weight = ctx.saved_tensors
-        return grad_hidden * grad_loss, grad_weight * grad_loss, None, None, None, None, None, None
-
-
-def _soft_capped(logits: Tensor, cap: float | None) -> Tensor:
-    return logits if cap is None else cap * torch.tanh(logits / cap)
+    def backward(ctx: Any, grad_total: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        grads = [None if grad is None else grad * grad_total for grad in ctx.saved_tensors]
+        return *grads, None, None, None, None, None, None
 
 
 def _at_least_float32(values: Tensor) -> Tensor:

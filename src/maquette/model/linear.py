@@ -1,18 +1,156 @@
-"""The linear layer of every model here: `torch.nn.Linear` without an initialisation of its own.
+"""Linear layers, and which library multiplies their matrices.
 
-Weights are filled by `initialization.py`, from a seed, so that building a model neither wastes time nor touches the
-global random numbers.
+On some processors PyTorch's own path for float32 (MKL) leaves half of the machine unused that oneDNN would use: twice
+the speed was seen on AMD processors with AVX-512. On others MKL is ahead. So `fastest_backend` measures a model's own
+products at the start of training and `use_backend` sets what won; without them everything goes through PyTorch.
+The two differ in the last bits, so a run that is resumed has to go on with the backend it began with.
 """
 
+import statistics
+import time
+from typing import Any
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from maquette.artifacts import ConfigError
+from maquette.model.config import CoreConfig, TransformerConfig
+
+BACKENDS = ("torch", "onednn")
+_CLEARLY_FASTER = 1.05
+_backend = "torch"
+
+
+def use_backend(name: str) -> None:
+    """Sets what multiplies float32 matrices on a CPU in this process from now on: `torch` or `onednn`.
+
+    Call it before anything is compiled. Raises `ConfigError` where this build of PyTorch does not have it.
+    """
+    if name not in BACKENDS:
+        raise ConfigError(f"Linear backend {name} is not known.", f"Allowed: {', '.join(BACKENDS)}.")
+    if name == "onednn" and not torch.backends.mkldnn.is_available():
+        raise ConfigError("This build of PyTorch has no oneDNN.", "Start the run anew on this machine.")
+    global _backend
+    _backend = name
+
+
+def current_backend() -> str:
+    """`torch` or `onednn`."""
+    return _backend
 
 
 class Linear(nn.Linear):
-    """`weight (outputs, inputs)`, `bias (outputs,)` or None; `forward(x (..., inputs)) -> (..., outputs)`."""
+    """`weight (outputs, inputs)`, `bias (outputs,)` or None; `forward(x (..., inputs)) -> (..., outputs)`.
+
+    Building one neither fills its weights (`initialization.initialize` does) nor draws random numbers.
+    """
 
     def reset_parameters(self) -> None:
-        """Leaves the weights as they are: `initialization.initialize` fills them."""
+        """Leaves the weights as they are."""
 
     def forward(self, input: Tensor) -> Tensor:
-        return F.linear(input, self.weight, self.bias)
+        return linear(input, self.weight, self.bias)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`x (..., inputs)`, `weight (outputs, inputs)` -> `x weight^T + bias (..., outputs)`, with the chosen backend."""
+    if not _goes_to_onednn(x):
+        return F.linear(x, weight, bias)
+    result: Tensor = _OneDNNLinear.apply(x, weight)
+    return result if bias is None else result + bias
+
+
+def product(x: Tensor, weight: Tensor) -> Tensor:
+    """`x (N, inputs)`, `weight (outputs, inputs)` -> `x weight^T (N, outputs)`; not differentiable."""
+    return _onednn(x, weight) if _goes_to_onednn(x) else x @ weight.t()
+
+
+def input_gradient(grad: Tensor, weight: Tensor, *, onto: Tensor | None = None) -> Tensor:
+    """`grad (N, outputs)`, `weight (outputs, inputs)` -> `grad weight (N, inputs)`, added to `onto` in place."""
+    if _goes_to_onednn(grad):
+        result = _onednn(grad, weight.t().contiguous())
+        return result if onto is None else onto.add_(result)
+    return grad @ weight if onto is None else onto.addmm_(grad, weight)
+
+
+def weight_gradient(grad: Tensor, x: Tensor) -> Tensor:
+    """`grad (N, outputs)`, `x (N, inputs)` -> `grad^T x (outputs, inputs)`."""
+    if _goes_to_onednn(grad):
+        return _onednn(grad.t().contiguous(), x.t().contiguous())  # several times faster than on strided memory
+    return grad.t() @ x
+
+
+class _OneDNNLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        rows = x.flatten(0, -2)
+        ctx.save_for_backward(rows, weight)
+        return product(rows, weight).view(*x.shape[:-1], -1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        rows, weight = ctx.saved_tensors
+        grad_rows = grad.flatten(0, -2)
+        grad_x = input_gradient(grad_rows, weight).view(*grad.shape[:-1], -1) if ctx.needs_input_grad[0] else None
+        return grad_x, weight_gradient(grad_rows, rows) if ctx.needs_input_grad[1] else None
+
+
+def _goes_to_onednn(x: Tensor) -> bool:
+    return (
+        _backend == "onednn"
+        and x.device.type == "cpu"
+        and x.dtype == torch.float32
+        and not torch.is_autocast_enabled("cpu")
+    )
+
+
+@torch.library.custom_op("maquette::onednn_product", mutates_args=())
+def _opaque_onednn(x: Tensor, weight: Tensor) -> Tensor:
+    """oneDNN's `x weight^T` as one operation that the compiler does not look into."""
+    return torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
+
+
+@_opaque_onednn.register_fake
+def _(x: Tensor, weight: Tensor) -> Tensor:
+    return x.new_empty(x.size(0), weight.size(0))
+
+
+def _onednn(x: Tensor, weight: Tensor) -> Tensor:
+    if torch.compiler.is_compiling():
+        return _opaque_onednn(x, weight)
+    return torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
+
+
+def fastest_backend(config: CoreConfig, tokens: int, *, rounds: int = 4) -> str:
+    """The backend that is fastest at the products of one forward and backward pass over `tokens` tokens, on this
+    machine with its present number of threads: `onednn` where it is clearly (5%) faster, else `torch`.
+
+    Takes turns, so that a busy machine hits both; well under a second for models of a few million parameters.
+    """
+    if not isinstance(config, TransformerConfig) or not torch.backends.mkldnn.is_available():
+        return "torch"
+    queries = (config.num_heads + 2 * config.key_value_heads) * config.width_of_head
+    shapes = [(config.width, queries), (config.width, config.inner_width), (config.inner_width, config.width)]
+    tokens = min(tokens, 1024)  # larger products tell no more
+    seconds: dict[str, list[float]] = {name: [] for name in BACKENDS}
+    before = current_backend()
+    try:
+        for name in BACKENDS * (rounds + 1):
+            use_backend(name)
+            seconds[name].append(sum(_time(inputs, outputs, tokens) for inputs, outputs in shapes))
+    finally:
+        use_backend(before)
+    ratios = [theirs / ours for theirs, ours in zip(seconds["torch"][1:], seconds["onednn"][1:], strict=True)]
+    return "onednn" if statistics.median(ratios) > _CLEARLY_FASTER else "torch"
+
+
+def _time(inputs: int, outputs: int, tokens: int) -> float:
+    x, weight, grad = torch.ones(tokens, inputs), torch.ones(outputs, inputs), torch.ones(tokens, outputs)
+    start = time.perf_counter()
+    product(x, weight)
+    input_gradient(grad, weight)
+    weight_gradient(grad, x)
+    return time.perf_counter() - start

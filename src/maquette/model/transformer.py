@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from maquette.artifacts import ConfigError
 from maquette.model.cache import KeyValueCache
 from maquette.model.config import TransformerConfig
+from maquette.model.fused import RootMeanSquareNorm, SwiGLU, by_hand, rotated_heads
 from maquette.model.initialization import initialize, unfilled_embedding
 from maquette.model.linear import Linear
 
@@ -151,20 +152,14 @@ class Attention(nn.Module):
         self.value = Linear(config.width, self.key_value_heads * self.width, bias=bias)
         self.output = Linear(self.heads * self.width, config.width, bias=config.bias)
         if config.qk_norm:
-            self.query_norm = nn.RMSNorm(self.width, eps=config.normalization_eps)
-            self.key_norm = nn.RMSNorm(self.width, eps=config.normalization_eps)
+            self.query_norm = RMSNorm(self.width, eps=config.normalization_eps)
+            self.key_norm = RMSNorm(self.width, eps=config.normalization_eps)
         self.qk_norm = config.qk_norm
 
     def forward(
         self, hidden: Tensor, rotation: Rotation | None, mask: Tensor | None, cache: KeyValueCache | None, index: int
     ) -> Tensor:
-        query = self.query(hidden).unflatten(-1, (self.heads, self.width))
-        key = self.key(hidden).unflatten(-1, (self.key_value_heads, self.width))
-        value = self.value(hidden).unflatten(-1, (self.key_value_heads, self.width))
-        if self.qk_norm:
-            query, key = self.query_norm(query), self.key_norm(key)
-        if rotation is not None:
-            query, key = rotate(query, rotation), rotate(key, rotation)
+        query, key, value = self.project(hidden, rotation)
         query, key, value = query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)  # (B, H or K, T, W)
         if cache is not None:
             key, value = cache.extend(index, key, value)
@@ -178,6 +173,20 @@ class Attention(nn.Module):
             enable_gqa=self.heads != self.key_value_heads,
         )
         return self.output(mixed.transpose(1, 2).flatten(2))
+
+    def project(self, hidden: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries `(B, T, H, W)`, keys and values `(B, T, K, W)`; the first two turned by their positions."""
+        plain = self.query.bias is None and not self.qk_norm
+        if rotation is not None and plain and by_hand(hidden):
+            return rotated_heads(hidden, self.query.weight, self.key.weight, self.value.weight, rotation, self.width)
+        query = self.query(hidden).unflatten(-1, (self.heads, self.width))
+        key = self.key(hidden).unflatten(-1, (self.key_value_heads, self.width))
+        value = self.value(hidden).unflatten(-1, (self.key_value_heads, self.width))
+        if self.qk_norm:
+            query, key = self.query_norm(query), self.key_norm(key)
+        if rotation is not None:
+            query, key = rotate(query, rotation), rotate(key, rotation)
+        return query, key, value
 
 
 class FeedForward(nn.Module):
@@ -193,16 +202,27 @@ class FeedForward(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         if self.activation == "swiglu":
+            if self.up.bias is None and by_hand(hidden):
+                return SwiGLU.apply(hidden, self.gate.weight, self.up.weight, self.down.weight)
             return self.down(F.silu(self.gate(hidden)) * self.up(hidden))
         if self.activation == "gelu":
             return self.down(F.gelu(self.up(hidden), approximate="tanh"))
         return self.down(F.relu(self.up(hidden)).square())
 
 
+class RMSNorm(nn.RMSNorm):
+    """`x / sqrt(mean(x^2) + eps) * weight` (Zhang and Sennrich 2019)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if by_hand(x):
+            return RootMeanSquareNorm.apply(x, self.weight, self.eps)
+        return super().forward(x)
+
+
 def normalization(config: TransformerConfig) -> nn.Module:
-    """RMSNorm (Zhang and Sennrich 2019) or LayerNorm (Ba et al. 2016) over the channels."""
+    """RMSNorm, or LayerNorm (Ba et al. 2016) over the channels."""
     if config.normalization == "rmsnorm":
-        return nn.RMSNorm(config.width, eps=config.normalization_eps)
+        return RMSNorm(config.width, eps=config.normalization_eps)
     return nn.LayerNorm(config.width, eps=config.normalization_eps, bias=config.bias)
 
 
