@@ -29,9 +29,18 @@ class SourceConfig:
 class CorpusConfig:
     name: str | None = setting(None, "name of the artifact; by default the source and a digest")
     near_duplicates: float = setting(
-        0.8, "paragraphs whose estimated Jaccard similarity is at least this are kept once; 1 keeps all", minimum=0.3, maximum=1
+        0.8,
+        "paragraphs whose estimated Jaccard similarity is at least this are kept once; 1 keeps all",
+        minimum=0.3,
+        maximum=1,
     )
-    window: int = setting(24, "longest run of words that training text may repeat or share with held-out text", minimum=8)
+    window: int = setting(
+        24, "longest run of words that training text may repeat or share with held-out text", minimum=8
+    )
     validation: float = setting(0.03, "share of each domain held out for validation", minimum=0.0, maximum=0.4)
     test: float = setting(0.03, "share of each domain held out for test", minimum=0.0, maximum=0.4)
+    held_out_characters: int = setting(
+        60_000, "of small domains more is held out: so much for each split, or a tenth of the domain", minimum=0
+    )
     minimum_characters: int = setting(80, "shorter documents are dropped", minimum=1)
+    workers: int | None = setting(None, "processes that read and clean; by default the number of cores", minimum=1)

@@ -1,0 +1,190 @@
+"""Which blocks of a corpus are kept, so that it says nothing twice: documents, paragraphs, near copies, windows.
+
+Each step takes the fingerprints of the whole corpus and the blocks kept so far, and returns those it keeps. Of equals
+the first in the corpus's order is kept, so the result does not depend on the number of workers. Deduplication is done
+before the split: what stands nowhere twice stands in no two splits.
+
+Memory: about six bytes for each byte of text (eight for each token, held two or three times over).
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maquette.corpus.fingerprints import PERMUTATIONS, Fingerprints
+from maquette.corpus.lexical import Integers, sequence_hashes
+from maquette.corpus.repetition import repeats, windows
+
+SHORTEST_DUPLICATE = 8
+"""Paragraphs with fewer tokens may stand as often as they like: they are headings and short statements."""
+
+PASSES = 3
+"""Over the corpus when windows are dropped; each costs a sort of all of them, and the third finds almost none."""
+
+Kept = NDArray[np.bool_]
+"""Of each block whether it is kept, `(B,)`."""
+
+
+def drop_duplicate_documents(prints: Fingerprints, kept: Kept) -> Kept:
+    """Drops documents whose tokens are those of an earlier one: equal, but for white space."""
+    documents, first = np.unique(_token_documents(prints), return_index=True)
+    hashes = sequence_hashes(prints.tokens, first)
+    return kept & ~np.isin(block_document(prints), documents[_later(hashes)])
+
+
+def drop_duplicate_paragraphs(prints: Fingerprints, kept: Kept) -> Kept:
+    """Drops paragraphs whose tokens are those of an earlier one, from `SHORTEST_DUPLICATE` tokens on."""
+    paragraphs = _whole_paragraphs(prints, kept)
+    paragraphs = paragraphs[_paragraph_size(prints)[paragraphs] >= SHORTEST_DUPLICATE]
+    later = paragraphs[_later(prints.paragraph_hash[paragraphs])]
+    return kept & ~np.isin(prints.block_paragraph, later)
+
+
+def drop_near_duplicates(prints: Fingerprints, kept: Kept, threshold: float) -> Kept:
+    """Drops paragraphs whose estimated Jaccard similarity to an earlier one is at least `threshold`.
+
+    MinHash with locality-sensitive hashing (Leskovec et al., Mining of Massive Datasets, chapter 3): signatures are
+    cut into bands, paragraphs that agree in a band are compared by their whole signatures, similar ones are joined
+    into clusters, and of each cluster the first is kept.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    if threshold >= 1:
+        return kept
+    whole = np.isin(prints.signed, _whole_paragraphs(prints, kept))
+    signature, signed = prints.signature[whole], prints.signed[whole]
+    left, right = _similar_pairs(signature, threshold)
+    graph = coo_array((np.ones(left.size, np.int8), (left, right)), shape=(signed.size, signed.size))
+    _, cluster = connected_components(graph, directed=False)
+    _, first = np.unique(cluster, return_index=True)
+    later = np.ones(signed.size, np.bool_)
+    later[first] = False
+    return kept & ~np.isin(prints.block_paragraph, signed[later])
+
+
+def bands_and_rows(threshold: float) -> tuple[int, int]:
+    """Bands and rows a band for signatures of `PERMUTATIONS` entries: two paragraphs of similarity s become
+    candidates with probability 1 - (1 - s^rows)^bands, whose steep part, at (1/bands)^(1/rows), is put just below
+    the threshold."""
+    choices = [(PERMUTATIONS // rows, rows) for rows in range(1, PERMUTATIONS + 1)]
+    below = [(bands, rows) for bands, rows in choices if (1 / bands) ** (1 / rows) <= threshold]
+    return max(below, key=lambda choice: choice[1])
+
+
+def drop_repeated_windows(prints: Fingerprints, kept: Kept, length: int) -> tuple[Kept, NDArray[np.bool_]]:
+    """Drops blocks until no window of `length` tokens stands twice in what is kept.
+
+    Block after block, in order: a block is dropped when a window that ends in it stands in the text kept so far, or
+    twice in itself. Where a block falls out its neighbours form windows that were not there before, so there are
+    several passes. In the last one the document is parted where a block falls out: that forms no window, so what
+    remains is clean. Headings that lost their text go too. Returns what is kept, and which blocks open a new part of
+    their document, `(B,)`.
+    """
+    kept, opens = kept.copy(), np.zeros(kept.size, np.bool_)
+    document = block_document(prints).astype(np.int32)
+    for number in range(PASSES):
+        chosen = np.flatnonzero(kept)
+        size = prints.block_size[chosen]
+        found = windows(prints.tokens[np.repeat(kept, prints.block_size)], np.repeat(document[chosen], size), length)
+        same = repeats(found.hashes)
+        places = found.places[same.positions]
+        del found
+        if places.size == 0:
+            break
+        token_block = np.repeat(chosen.astype(np.int32), size)
+        dropped = _drop_in_order(kept, token_block[places], token_block[places + length - 1], same.groups)
+        if number == PASSES - 1:
+            opens[dropped] = True
+        else:
+            kept = drop_empty_headings(prints, kept)
+    return kept, opens
+
+
+def drop_empty_headings(prints: Fingerprints, kept: Kept) -> Kept:
+    """Drops short paragraphs whose next paragraph fell out, where another short one or the document's end follows."""
+    document = prints.paragraph_document
+    short = _paragraph_size(prints) < SHORTEST_DUPLICATE
+    stands = np.zeros(document.size, np.bool_)
+    stands[prints.block_paragraph[kept]] = True
+    bereft = np.zeros(document.size, np.bool_)
+    bereft[:-1] = (document[1:] == document[:-1]) & ~stands[1:]
+    left = np.flatnonzero(stands)
+    followed = np.zeros(document.size, np.bool_)  # by a paragraph of some length
+    followed[left[:-1]] = (document[left[1:]] == document[left[:-1]]) & ~short[left[1:]]
+    return kept & ~(short & bereft & ~followed)[prints.block_paragraph]
+
+
+def _drop_in_order(kept: Kept, begins: NDArray[np.int32], ends: NDArray[np.int32], group: Integers) -> Integers:
+    """One pass over the windows that stand more than once: the blocks each begins and ends in, and which are equal.
+
+    Changes `kept` in place and returns the blocks dropped.
+    """
+    order = np.argsort(ends, kind="stable")
+    begins, ends, group = begins[order], ends[order], group[order]
+    inner = np.sort((ends.astype(np.uint64) << np.uint64(32)) | group.astype(np.uint64))
+    repetitive = set((inner[1:][inner[1:] == inner[:-1]] >> np.uint64(32)).tolist())
+    borders = np.flatnonzero(np.append(True, ends[1:] != ends[:-1]))
+    seen = np.zeros(int(group.max()) + 1, np.bool_)
+    dropped = []
+    for block, first, last in zip(
+        ends[borders].tolist(), borders.tolist(), [*borders[1:].tolist(), ends.size], strict=True
+    ):
+        mine = group[first:last]
+        if begins[first] != block:  # in the order of the text: those that began in earlier blocks come first
+            mine = mine[kept[begins[first:last]]]  # what began in a block now gone is gone too
+        if block in repetitive or seen[mine].any():
+            kept[block] = False
+            dropped.append(block)
+        else:
+            seen[mine] = True
+    return np.array(dropped, np.int64)
+
+
+def block_document(prints: Fingerprints) -> Integers:
+    """The document of each block, `(B,)`."""
+    return prints.paragraph_document[prints.block_paragraph]
+
+
+def _token_documents(prints: Fingerprints) -> NDArray[np.int32]:
+    return np.repeat(block_document(prints).astype(np.int32), prints.block_size)
+
+
+def _paragraph_size(prints: Fingerprints) -> Integers:
+    return np.bincount(prints.block_paragraph, prints.block_size, prints.paragraph_hash.size).astype(np.int64)
+
+
+def _whole_paragraphs(prints: Fingerprints, kept: Kept) -> Integers:
+    """The paragraphs of which every block is kept."""
+    broken = np.zeros(prints.paragraph_hash.size, np.bool_)
+    broken[prints.block_paragraph[~kept]] = True
+    return np.flatnonzero(~broken)
+
+
+def _later(hashes: NDArray[np.uint64]) -> Integers:
+    """The positions of all values that stand earlier too."""
+    same = repeats(hashes)
+    first = np.zeros(same.positions.size, np.bool_)
+    first[same.starts] = True
+    return same.positions[~first]
+
+
+def _similar_pairs(signature: NDArray[np.uint32], threshold: float) -> tuple[Integers, Integers]:
+    """Pairs of rows that share a band and agree in at least `threshold` of all entries.
+
+    In each bucket every row is compared with the one before it and with the first.
+    """
+    bands, rows = bands_and_rows(threshold)
+    lefts, rights = [], []
+    for band in range(bands):
+        columns = signature[:, band * rows : (band + 1) * rows].astype(np.uint64)
+        starts = np.arange(columns.shape[0]) * rows
+        same = repeats(sequence_hashes(columns.ravel(), starts))
+        later = np.ones(same.positions.size, np.bool_)
+        later[same.starts] = False
+        first = same.positions[same.starts][same.groups]
+        for left, right in ((np.roll(same.positions, 1)[later], same.positions[later]),
+                            (first[later], same.positions[later])):  # fmt: skip
+            agreeing = (signature[left] == signature[right]).mean(1)
+            lefts.append(left[agreeing >= threshold])
+            rights.append(right[agreeing >= threshold])
+    return np.concatenate(lefts), np.concatenate(rights)

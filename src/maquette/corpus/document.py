@@ -1,0 +1,149 @@
+"""A document, and corpus files: `train.parquet`, `validation.parquet`, `test.parquet` with one row a document.
+
+Rows are sorted by domain, and no row group mixes two domains, so one domain is read without touching the others.
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from maquette.artifacts.errors import StageError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyarrow.parquet import ParquetFile, ParquetWriter
+
+SPLITS = ("train", "validation", "test")
+
+_COLUMNS = ("id", "text", "url", "domain", "meta")
+_ROW_GROUP_CHARACTERS = 4_000_000
+_ROW_GROUP_ROWS = 10_000
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Document:
+    """One text. `meta` holds whatever else is known of it; `meta["group"]` names what must stay in one split."""
+
+    id: str
+    text: str
+    url: str | None = None
+    domain: str = "web"
+    meta: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+class DocumentWriter:
+    """Writes documents to one Parquet file (zstd), a row group whenever the domain changes or enough has come together.
+
+    The same documents in the same order give the same bytes.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self._pending: list[Document] = []
+        self._characters = 0
+        self._writer: ParquetWriter | None = None
+
+    def __enter__(self) -> "DocumentWriter":
+        from pyarrow.parquet import ParquetWriter
+
+        self._writer = ParquetWriter(self.path, _schema(), compression="zstd")
+        return self
+
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        try:
+            if error is None:
+                self._flush()
+        finally:
+            if self._writer is not None:
+                self._writer.close()
+
+    def write(self, document: Document) -> None:
+        """Adds one document."""
+        if self._pending and self._pending[-1].domain != document.domain:
+            self._flush()
+        self._pending.append(document)
+        self._characters += len(document.text)
+        if self._characters >= _ROW_GROUP_CHARACTERS or len(self._pending) >= _ROW_GROUP_ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        import pyarrow as pa
+
+        if not self._pending or self._writer is None:
+            return
+        columns: dict[str, list[Any]] = {
+            "id": [document.id for document in self._pending],
+            "text": [document.text for document in self._pending],
+            "url": [document.url for document in self._pending],
+            "domain": [document.domain for document in self._pending],
+            "meta": [json.dumps(document.meta, ensure_ascii=False, sort_keys=True) for document in self._pending],
+        }
+        self._writer.write_table(pa.table(columns, schema=_schema()))
+        self._pending, self._characters = [], 0
+
+
+def write_documents(path: Path | str, documents: Iterable[Document]) -> None:
+    """Writes all `documents`, in their order, to one Parquet file."""
+    with DocumentWriter(path) as writer:
+        for document in documents:
+            writer.write(document)
+
+
+def read_documents(folder: Path | str, split: str = "train", domain: str | None = None) -> Iterator[Document]:
+    """Streams the documents of one split of a corpus artifact, of one domain or of all, in their stable order.
+
+    Raises `StageError` where the split's file is missing or damaged.
+    """
+    yield from read_file(_split_path(folder, split), domain)
+
+
+def read_file(path: Path | str, domain: str | None = None) -> Iterator[Document]:
+    """Streams the documents of one corpus file."""
+    file = _open(Path(path))
+    for group in range(file.num_row_groups):
+        if domain is not None and _domain_of(file, group) != domain:
+            continue
+        for batch in file.iter_batches(batch_size=256, row_groups=[group], columns=list(_COLUMNS)):
+            for row in batch.to_pylist():
+                yield Document(row["id"], row["text"], row["url"], row["domain"], json.loads(row["meta"]))
+
+
+def domains(folder: Path | str, split: str = "train") -> list[str]:
+    """The domains that have documents in a split, sorted."""
+    file = _open(_split_path(folder, split))
+    return sorted({_domain_of(file, group) for group in range(file.num_row_groups)})
+
+
+def _schema() -> "pa.Schema":
+    import pyarrow as pa
+
+    return pa.schema([(name, pa.string()) for name in _COLUMNS])
+
+
+def _split_path(folder: Path | str, split: str) -> Path:
+    if split not in SPLITS:
+        raise StageError(f"A corpus has no split '{split}'.", f"It has {', '.join(SPLITS)}.")
+    return Path(folder) / f"{split}.parquet"
+
+
+def _open(path: Path) -> "ParquetFile":
+    import pyarrow as pa
+    from pyarrow.parquet import ParquetFile
+
+    try:
+        file = ParquetFile(path)
+    except FileNotFoundError:
+        raise StageError(f"{path} is missing.", "Make the corpus with: maquette corpus.") from None
+    except (pa.ArrowInvalid, OSError) as error:
+        raise StageError(f"{path} is damaged: {error}.", "Make it again with: maquette corpus force=true.") from None
+    missing = [name for name in _COLUMNS if name not in file.schema_arrow.names]
+    if missing:
+        raise StageError(f"{path} is not a corpus file: it has no column '{missing[0]}'.", "Give a corpus artifact.")
+    return file
+
+
+def _domain_of(file: "ParquetFile", group: int) -> str:
+    column = file.schema_arrow.get_field_index("domain")
+    return str(file.metadata.row_group(group).column(column).statistics.max)

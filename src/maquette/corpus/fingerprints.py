@@ -1,0 +1,141 @@
+"""What deduplication knows of a text: its tokens' hashes, its paragraphs and blocks, and MinHash signatures.
+
+A *paragraph* is a run of lines with no blank one between. A *block* is what deduplication takes out as a whole: a
+paragraph, or where its lines hang below shallower ones, one such item (a parameter and its description, a statement
+and its body), so that what remains still reads well.
+
+Everything is computed at once for a batch of documents, in numpy.
+"""
+
+import dataclasses
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maquette.corpus.lexical import Hashes, Integers, characters, sequence_hashes, tokenize, window_hashes
+
+SHINGLE = 5  # tokens: one changed word in fifty leaves a similarity of about 0.8
+SHORTEST_SIGNED = 16  # paragraphs with fewer tokens get no signature
+PERMUTATIONS = 64
+
+_CONTINUING = ("else", "elif", "except", "finally", "case", "catch", ")", "]", "}")
+_DECORATOR = "@"
+_NEVER = np.uint32(0xFFFFFFFF)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Fingerprints:
+    """Of D documents with P paragraphs, B blocks and T tokens, each in the order of the text.
+
+    `tokens` (T,) hashes; `block_size` (B,) tokens; `block_span` (B, 2) offsets of its lines in its document, without
+    the last line's end; `block_paragraph` (B,); `paragraph_document` (P,); `paragraph_hash` (P,) of its tokens;
+    `signature` (S, PERMUTATIONS) of the S paragraphs `signed`.
+    """
+
+    documents: int
+    tokens: Hashes
+    block_size: Integers
+    block_span: NDArray[np.int32]
+    block_paragraph: Integers
+    paragraph_document: Integers
+    paragraph_hash: Hashes
+    signature: NDArray[np.uint32]
+    signed: Integers
+
+    @staticmethod
+    def concatenate(parts: list["Fingerprints"]) -> "Fingerprints":
+        """The fingerprints of the documents of all `parts`, in order."""
+        documents = np.cumsum([0] + [part.documents for part in parts])
+        paragraphs = np.cumsum([0] + [part.paragraph_hash.size for part in parts])
+        pairs = list(zip(parts, documents, paragraphs, strict=False))
+        return Fingerprints(
+            int(documents[-1]),
+            np.concatenate([part.tokens for part in parts]),
+            np.concatenate([part.block_size for part in parts]),
+            np.concatenate([part.block_span for part in parts]),
+            np.concatenate([part.block_paragraph + first for part, _, first in pairs]),
+            np.concatenate([part.paragraph_document + first for part, first, _ in pairs]),
+            np.concatenate([part.paragraph_hash for part in parts]),
+            np.concatenate([part.signature for part in parts]),
+            np.concatenate([part.signed + first for part, _, first in pairs]),
+        )
+
+
+def fingerprint(texts: list[str]) -> Fingerprints:
+    """The fingerprints of a batch of texts (lines end with a line feed)."""
+    # The texts are joined by a blank line, so that no paragraph crosses a border.
+    borders = np.cumsum([0] + [len(text) + 2 for text in texts])
+    points = characters("\n\n".join(texts))
+    starts, tokens = tokenize(points)
+    lines = np.flatnonzero(points == ord("\n")) + 1
+    lines = np.concatenate([np.zeros(1, np.int64), lines])
+    first_token = np.searchsorted(starts, lines)
+    filled = np.flatnonzero(np.diff(first_token, append=starts.size))  # lines that are not blank
+    first_token, begin = first_token[filled], lines[filled]
+    end = np.append(lines[1:] - 1, points.size)[filled]
+
+    opens_paragraph = np.diff(filled, prepend=-2) > 1
+    paragraph = np.cumsum(opens_paragraph) - 1
+    opens_block = opens_paragraph | _opens_item(starts[first_token] - begin, tokens[first_token], paragraph)
+    block_first = np.flatnonzero(opens_block)
+    paragraph_first = np.flatnonzero(opens_paragraph)
+    block_last = np.append(block_first[1:], filled.size) - 1
+
+    document = np.searchsorted(borders, begin, side="right") - 1
+    span = np.stack([begin[block_first], end[block_last]], 1) - borders[document[block_first]][:, None]
+    signature, signed = _signatures(tokens, first_token[paragraph_first])
+    return Fingerprints(
+        documents=len(texts),
+        tokens=tokens,
+        block_size=np.diff(first_token[block_first], append=tokens.size),
+        block_span=span.astype(np.int32),
+        block_paragraph=paragraph[block_first],
+        paragraph_document=document[paragraph_first],
+        paragraph_hash=sequence_hashes(tokens, first_token[paragraph_first]),
+        signature=signature,
+        signed=signed,
+    )
+
+
+def _opens_item(indent: Integers, word: Hashes, paragraph: Integers) -> NDArray[np.bool_]:
+    """Which lines open an item within their paragraph, from each line's indentation, first token and paragraph.
+
+    A line as shallow as the paragraph's first one opens an item where a deeper line follows it or stands before it.
+    Not so a closing bracket, an `else` or what follows a decorator: they belong to what is above them.
+    """
+    if indent.size == 0:
+        return np.empty(0, np.bool_)
+    first = np.searchsorted(paragraph, paragraph)  # the first line of each line's paragraph
+    deeper = indent > indent[first]
+    before = np.append(False, deeper[:-1])
+    after = np.append(deeper[1:] & (paragraph[1:] == paragraph[:-1]), False)
+    continuing = np.isin(word, _token_hashes(_CONTINUING))
+    decorated = np.append(False, word[:-1] == _token_hashes((_DECORATOR,))[0])
+    return ~deeper & (before | after) & ~continuing & ~decorated
+
+
+def _token_hashes(words: tuple[str, ...]) -> Hashes:
+    return tokenize(characters(" ".join(words)))[1]
+
+
+def _signatures(tokens: Hashes, paragraph_start: Integers) -> tuple[NDArray[np.uint32], Integers]:
+    """MinHash signatures (S, PERMUTATIONS) of the paragraphs long enough, and which those are (S,).
+
+    Entry k is the smallest value of the k-th pseudo-random permutation over the paragraph's shingles (runs of
+    `SHINGLE` tokens): two entries agree with the probability of the sets' Jaccard similarity (Broder 1997).
+    """
+    size = np.diff(paragraph_start, append=tokens.size)
+    signed = np.flatnonzero(size >= SHORTEST_SIGNED)
+    if signed.size == 0:
+        return np.empty((0, PERMUTATIONS), np.uint32), signed
+    count = size[signed] - SHINGLE + 1  # shingles of each paragraph
+    first = np.cumsum(count) - count
+    positions = np.arange(int(count.sum())) + np.repeat(paragraph_start[signed] - first, count)
+    shingles = (window_hashes(tokens, SHINGLE)[positions] >> np.uint64(32)).astype(np.uint32)
+    generator = np.random.Generator(np.random.PCG64(0))
+    masks = generator.integers(0, 2**32, PERMUTATIONS, dtype=np.uint32)
+    factors = generator.integers(0, 2**31, PERMUTATIONS, dtype=np.uint32) * np.uint32(2) + np.uint32(1)
+    signature = np.empty((signed.size, PERMUTATIONS), np.uint32)
+    for k in range(PERMUTATIONS):
+        signature[:, k] = np.minimum.reduceat((shingles ^ masks[k]) * factors[k], first)
+    return signature, signed

@@ -1,0 +1,128 @@
+"""Finding what a corpus says twice, and measuring how much it does.
+
+The unit is the *window*: a run of `length` lexical tokens inside one document. All searches are exact: hashes have
+64 bits, so among a hundred million windows a false match has a chance of about one in four thousand.
+"""
+
+import dataclasses
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maquette.corpus.lexical import Hashes, Integers, window_hashes
+
+FRAME = 128
+"""Tokens in the stretches whose share with a repetition is reported: about what a small model sees at once."""
+
+_SLAB = 1 << 16
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Windows:
+    """The windows of many documents laid end to end: hash, and place of the first token, of each. `(W,)` both."""
+
+    hashes: Hashes
+    places: Integers
+
+
+def windows(tokens: Hashes, document: NDArray[np.int32], length: int) -> Windows:
+    """All windows of `length` tokens; `document` (T,) names each token's document, and no window crosses a border."""
+    count = max(tokens.size - length + 1, 0)
+    hashes = np.empty(count, np.uint64)
+    places: Integers = np.empty(count, np.int32 if count < 2**31 else np.int64)
+    filled = 0
+    for first in range(0, count, _SLAB):  # slab by slab, so that intermediate results stay small
+        last = min(first + _SLAB, count)
+        inside = np.flatnonzero(document[first:last] == document[first + length - 1 : last + length - 1])
+        end = filled + inside.size
+        hashes[filled:end] = window_hashes(tokens[first : last + length - 1], length)[inside]
+        places[filled:end] = inside + first
+        filled = end
+    return Windows(hashes[:filled], places[:filled])
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Repeats:
+    """Values that occur more than once, in groups of equals. `positions` (R,) of all their occurrences, ascending in
+    each group; `starts` (G,) says where in `positions` each group begins."""
+
+    positions: Integers
+    starts: Integers
+
+    @property
+    def groups(self) -> Integers:
+        """The group of each of `positions`, `(R,)`."""
+        return np.repeat(np.arange(self.starts.size), np.diff(self.starts, append=self.positions.size))
+
+
+def repeats(values: Hashes) -> Repeats:
+    """The values that occur more than once."""
+    # Sorting numbers is several times faster than sorting their indices: so the low bits give way to the index, the
+    # candidates are those that agree in the remaining bits, and only they are compared in full.
+    index_bits = np.uint64(max(values.size - 1, 1).bit_length())
+    low = (np.uint64(1) << index_bits) - np.uint64(1)
+    keys = np.arange(values.size, dtype=np.uint64)
+    for slab in range(0, values.size, _SLAB):
+        keys[slab : slab + _SLAB] |= values[slab : slab + _SLAB] & ~low
+    keys.sort()
+    equal = np.zeros(values.size + 1, np.bool_)
+    for slab in range(1, values.size, _SLAB):
+        end = min(slab + _SLAB, values.size)
+        equal[slab:end] = (keys[slab:end] ^ keys[slab - 1 : end - 1]) <= low
+    candidates = (keys[equal[1:] | equal[:-1]] & low).astype(np.int64)
+    del keys
+    order = np.argsort(values[candidates], kind="stable")
+    positions = candidates[order]
+    found = values[positions]
+    first = np.flatnonzero(np.append(True, found[1:] != found[:-1])) if found.size else np.empty(0, np.int64)
+    size = np.diff(first, append=found.size)
+    several = np.repeat(size > 1, size)
+    size = size[size > 1]
+    return Repeats(positions[several], np.cumsum(size) - size)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Rate:
+    """Of `frames` stretches of `FRAME` tokens, how many hold a repeated window."""
+
+    frames: int
+    repeating: int
+
+    @property
+    def share(self) -> float:
+        """`repeating / frames`, 0 of nothing."""
+        return self.repeating / self.frames if self.frames else 0.0
+
+
+def repetition_rates(
+    tokens: Hashes, document: NDArray[np.int32], part: NDArray[np.int64], held_out: NDArray[np.bool_], length: int
+) -> list[Rate]:
+    """How much each part of a corpus (a domain's split) repeats, `(number of parts,)`.
+
+    `document` (T,) names each token's document; `part` (D,) each document's part; `held_out` (parts,) which parts are
+    not trained on. The tokens of a part are laid end to end and cut into frames. A frame of training text counts when
+    one of its windows stands earlier in the training text of any domain; one of held-out text when one of its windows
+    stands anywhere in the training text.
+    """
+    found = windows(tokens, document, length)
+    same = repeats(found.hashes)
+    places = found.places[same.positions]
+    del found
+    held = held_out[part[document[places]]]
+    trained = (~held).astype(np.int64)
+    before = np.cumsum(trained) - trained  # occurrences in training text before this one, over all groups ...
+    before -= np.repeat(before[same.starts], np.diff(same.starts, append=same.positions.size))  # ... in its group
+    in_group = np.add.reduceat(trained, same.starts) if same.starts.size else trained
+    bad = places[np.where(held, in_group[same.groups] > 0, before > 0)]
+
+    size = np.bincount(document, minlength=part.size)
+    start = np.cumsum(size) - size  # of each document among all tokens
+    rates = []
+    for number in range(held_out.size):
+        mine = part == number
+        place = start - np.cumsum(np.where(mine, size, 0)) + size  # what to take off for the place within the part
+        inside = bad[mine[document[bad]]]
+        inside = inside - place[document[inside]]
+        whole = inside % FRAME <= FRAME - length
+        rates.append(Rate(-(-int(size[mine].sum()) // FRAME), int(np.unique(inside[whole] // FRAME).size)))
+    return rates

@@ -1,0 +1,130 @@
+"""The corpus report: what each step left, what the splits hold, how much the text repeats; table, JSON and figure."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from maquette.artifacts.figure import COLORS, new_figure, save_figure
+from maquette.artifacts.files import write_json, write_text
+from maquette.corpus.config import CorpusConfig
+from maquette.corpus.document import SPLITS
+from maquette.corpus.pipeline import Summary
+from maquette.corpus.repetition import FRAME, Rate
+
+
+def facts(summary: Summary, source: dict[str, Any], config: CorpusConfig) -> dict[str, Any]:
+    """The manifest's part: documents and bytes by domain and split, the funnel, and repetition rates."""
+    return {
+        "source": source,
+        "read_digest": summary.read_digest,
+        "documents_digest": summary.digest,
+        "domains": {
+            domain: {
+                split: {"documents": summary.documents[domain][split], "bytes": summary.bytes[domain][split]}
+                for split in SPLITS
+            }
+            for domain in summary.documents
+        },
+        "rejected": summary.rejected,
+        "funnel": [dataclasses.asdict(stage) for stage in summary.funnel],
+        "repetition": {
+            "window": config.window,
+            "frame": FRAME,
+            "before": _shares(summary.before),
+            "after": _shares(summary.after),
+        },
+    }
+
+
+def write_report(folder: Path, summary: Summary, source: dict[str, Any], config: CorpusConfig) -> None:
+    """Writes `report.json`, `report.md` and `figures/corpus.png` (and .svg) into an artifact folder."""
+    write_json(folder / "report.json", facts(summary, source, config))
+    write_text(folder / "report.md", _markdown(summary, source, config))
+    figure(summary, folder / "figures" / "corpus")
+
+
+def _shares(rates: dict[str, dict[str, Rate]]) -> dict[str, dict[str, float]]:
+    return {domain: {split: rate.share for split, rate in splits.items()} for domain, splits in rates.items()}
+
+
+def _markdown(summary: Summary, source: dict[str, Any], config: CorpusConfig) -> str:
+    lines = ["# Corpus", "", f"Source: `{json.dumps(_brief(source), ensure_ascii=False)}`", ""]
+    lines += ["## What the splits hold", "", "| domain | " + " | ".join(f"{s}: documents | MB" for s in SPLITS) + " |"]
+    lines.append("|---|" + "---:|" * 2 * len(SPLITS))
+    for domain in summary.documents:
+        cells = [f"{summary.documents[domain][s]:,} | {summary.bytes[domain][s] / 1e6:.2f}" for s in SPLITS]
+        lines.append(f"| {domain} | " + " | ".join(cells) + " |")
+    lines += ["", "## What each step left, in million characters (documents)", ""]
+    lines += ["| step | " + " | ".join(summary.documents) + " |", "|---|" + "---:|" * len(summary.documents)]
+    for stage in summary.funnel:
+        cells = [f"{stage.characters[d] / 1e6:.2f} ({stage.documents[d]:,})" for d in summary.documents]
+        lines.append(f"| {stage.step} | " + " | ".join(cells) + " |")
+    for reason, counts in summary.rejected.items():
+        lines += ["", f"Before that, {sum(counts.values()):,} documents were {reason} to be read."]
+    lines += [
+        "",
+        "## Repetition",
+        "",
+        f"Text is cut into stretches of {FRAME} words and punctuation marks. Training stretches count that repeat a "
+        f"run of {config.window} from earlier in the training text of any domain; held-out ones that share such a run "
+        "with the training text. Before: all that was read; after: what is kept.",
+        "",
+        "| domain | " + " | ".join(f"{s} before | after" for s in SPLITS) + " |",
+        "|---|" + "---:|" * 2 * len(SPLITS),
+    ]
+    for domain, splits in summary.before.items():
+        cells = [f"{splits[s].share:.1%} | {summary.after[domain][s].share:.1%}" for s in SPLITS]
+        lines.append(f"| {domain} | " + " | ".join(cells) + " |")
+    lines += ["", "![What is kept, and how much it repeats](figures/corpus.png)", ""]
+    return "\n".join(lines)
+
+
+def _brief(source: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: f"{len(value)} named in manifest.json" if isinstance(value, dict | list) and len(value) > 5 else value
+        for key, value in source.items()
+    }
+
+
+def figure(summary: Summary, path: Path) -> Path:
+    """Left: what became of each domain's text. Right: repetition before and after. Returns the PNG's path."""
+    domains = list(summary.documents)
+    canvas, (left, right) = new_figure(1, 2, width=5.6, height=1.6 + 0.42 * len(domains))
+    places = range(len(domains))
+
+    stages = summary.funnel
+    first = [max(stages[0].characters[domain], 1) for domain in domains]
+    kept = [100 * stages[-1].characters[d] / whole for d, whole in zip(domains, first, strict=True)]
+    left.barh(places, kept, color=COLORS[0], label="kept")
+    start = kept
+    for number in range(len(stages) - 1, 0, -1):
+        lost = [
+            100 * (stages[number - 1].characters[domain] - stages[number].characters[domain]) / whole
+            for domain, whole in zip(domains, first, strict=True)
+        ]
+        left.barh(places, lost, left=start, color=COLORS[number], label=stages[number].step)
+        start = [a + b for a, b in zip(start, lost, strict=True)]
+    megabytes = [stages[-1].characters[domain] / 1e6 for domain in domains]
+    left.set_yticks(places, [f"{d} ({size:.1f} M kept)" for d, size in zip(domains, megabytes, strict=True)])
+    left.invert_yaxis()
+    left.set_xlim(0, 100)
+    left.set_xlabel("share of the characters read (%)")
+    left.set_title("What is kept, and what each step drops")
+    left.legend(ncols=2, fontsize=8, loc="upper center", bbox_to_anchor=(0.4, -0.3))
+
+    series = [("training text repeating earlier text", "train"), ("validation text shared with training", "validation")]
+    for offset, (label, split) in zip((-0.2, 0.2), series, strict=True):
+        before = [100 * summary.before[domain][split].share for domain in domains]
+        after = [100 * summary.after[domain][split].share for domain in domains]
+        color = COLORS[0] if split == "train" else COLORS[1]
+        right.barh([p + offset for p in places], before, 0.36, color=color, alpha=0.35, label=f"{label}, before")
+        right.barh([p + offset for p in places], after, 0.36, color=color)
+        right.plot(after, [p + offset for p in places], "D", color=color, markersize=5, clip_on=False, label="after")
+    right.set_yticks(places, domains)
+    right.invert_yaxis()
+    right.set_xlim(0, 100)
+    right.set_xlabel(f"stretches of {FRAME} words and marks (%)")
+    right.set_title("Repetition")
+    right.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.3), ncols=2)
+    return save_figure(canvas, path)

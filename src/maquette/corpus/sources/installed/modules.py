@@ -1,0 +1,106 @@
+"""Which Python files of an installation are read: written by people, the same on every machine, no tests, no tables."""
+
+import dataclasses
+import importlib.metadata
+import re
+import sys
+import sysconfig
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePosixPath
+
+_SKIPPED_FOLDERS = frozenset(
+    {
+        "__pycache__", "_tests", "_testing", "conftest", "test", "testing", "tests",
+        "_vendor", "_vendored", "extern", "externals", "third_party", "thirdparty", "vendor", "vendored",
+        "bin", "site-packages", "dist-packages",
+    }
+)  # fmt: skip
+_SKIPPED_NAMES = re.compile(
+    r"test_.*|.*_test|.*_tests|tests?|conftest"  # tests
+    r"|_?version|__config__|_sysconfigdata.*|__about__"  # what a build writes about itself
+    r"|.*_pb2|.*_pb2_grpc"  # compiled interface definitions
+)
+# Parts of the standard library that distributions ship apart, and what is data or there twice.
+_SKIPPED_STANDARD = frozenset(
+    {
+        "_pyrepl", "config", "distutils", "encodings", "ensurepip", "idlelib", "lib2to3", "pydoc_data", "test",
+        "this", "tkinter", "turtle", "turtledemo", "venv", "__phello__",
+    }
+)  # fmt: skip
+_GENERATED = re.compile(
+    rb"(?im)^#.*(auto-?\s?generated|automatically generated|generated (by|from|with)|do not (edit|modify))"
+)
+_DATA_LINE = re.compile(rb"(?m)^[ \t]*(?:[-+\"'0-9(\[{]|b'|b\"|u'|u\"|r'|r\"|0x)[^\n]*[,\])}:][ \t]*(?:#[^\n]*)?$")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Module:
+    """A file to read. `name` is dotted; `group` (package and its first level) stays in one split."""
+
+    name: str
+    group: str
+    package: str
+    path: str
+
+
+def distribution_modules(distribution: importlib.metadata.Distribution) -> Iterator[Module]:
+    """The modules that an installed distribution lists as its own, in the order of their names."""
+    package = normal_name(distribution.metadata["Name"])
+    files = [file for file in distribution.files or [] if file.suffix == ".py"]
+    for file in sorted(files, key=lambda file: file.as_posix()):
+        relative = PurePosixPath(file.as_posix())
+        if _is_read(relative):
+            name = module_name(relative)
+            yield Module(name, group_of(relative), package, str(distribution.locate_file(file)))
+
+
+def standard_modules() -> Iterator[Module]:
+    """The modules of the standard library that every installation of this Python has, in the order of their names."""
+    root = Path(sysconfig.get_path("stdlib"))
+    found = [path.relative_to(root) for path in root.rglob("*.py") if "site-packages" not in path.parts]
+    for path in sorted(found, key=lambda path: path.as_posix()):
+        relative = PurePosixPath(path.as_posix())
+        top = relative.parts[0].removesuffix(".py")
+        if top in _SKIPPED_STANDARD or top not in sys.stdlib_module_names or not _is_read(relative):
+            continue
+        yield Module(module_name(relative), f"python.{top}", "python", str(root / path))
+
+
+def is_written_by_people(source: bytes) -> bool:
+    """False for generated files, tables and minified code, judged by the first lines and the shape of the rest.
+
+    A line is of a table when it starts with a literal or a bracket and ends with a comma or a bracket.
+    """
+    head = b"\n".join(source[:4096].splitlines()[:12])
+    if _GENERATED.search(head):
+        return False
+    lines = source.count(b"\n") - source.count(b"\n\n") + 1
+    if len(source) > 200 * lines:
+        return False
+    return lines < 40 or len(_DATA_LINE.findall(source)) < 0.5 * lines
+
+
+def module_name(path: PurePosixPath) -> str:
+    """`torch/nn/__init__.py` -> `torch.nn`."""
+    parts = [*path.parts[:-1], path.stem]
+    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
+
+
+def group_of(path: PurePosixPath) -> str:
+    """The package and its first level: `torch/nn/modules/linear.py` -> `torch.nn`, `torch/hub.py` -> `torch`."""
+    return ".".join(path.parts[:-1][:2]) or path.stem
+
+
+def normal_name(name: str) -> str:
+    """A distribution's name as indexes compare it: `PyYAML` -> `pyyaml`."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _is_read(path: PurePosixPath) -> bool:
+    folders: Iterable[str] = path.parts[:-1]
+    return (
+        ".." not in path.parts
+        and not path.is_absolute()
+        and not any(part in _SKIPPED_FOLDERS or part.endswith((".dist-info", ".data")) for part in folders)
+        and not _SKIPPED_NAMES.fullmatch(path.stem)
+    )
