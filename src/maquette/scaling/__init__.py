@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from maquette.scaling.counting import kaplan_convention, vocabulary_law
     from maquette.scaling.difference import LawDifference, compare_families
+    from maquette.scaling.errors import LawError
     from maquette.scaling.extrapolation import FormComparison, compare_forms
     from maquette.scaling.fit import Prediction, SurfaceFit, fit_surface
     from maquette.scaling.isoflop import EnvelopeFit, IsoflopFit, fit_envelope, fit_isoflop
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from maquette.scaling.published import PublishedSurface, published_surface
     from maquette.scaling.recipe import LAWS, Laws, Recipe, resolve
     from maquette.scaling.repetition import RepetitionLaw, fit_repetition
-    from maquette.scaling.runs import FitError, group_budgets, seed_noise
+    from maquette.scaling.runs import group_budgets, seed_noise
     from maquette.scaling.setting_law import SettingLaw, fit_setting_law
     from maquette.scaling.shape import choose_shape
     from maquette.scaling.surface import Allocation, LossSurface
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 _NAMES = {
     "counting": ("kaplan_convention", "vocabulary_law"),
     "difference": ("LawDifference", "compare_families"),
+    "errors": ("LawError",),
     "extrapolation": ("FormComparison", "compare_forms"),
     "fit": ("Prediction", "SurfaceFit", "fit_surface"),
     "isoflop": ("EnvelopeFit", "IsoflopFit", "fit_envelope", "fit_isoflop"),
@@ -34,7 +36,7 @@ _NAMES = {
     "published": ("PublishedSurface", "published_surface"),
     "recipe": ("LAWS", "Laws", "Recipe", "resolve"),
     "repetition": ("RepetitionLaw", "fit_repetition"),
-    "runs": ("FitError", "group_budgets", "seed_noise"),
+    "runs": ("group_budgets", "seed_noise"),
     "setting_law": ("SettingLaw", "fit_setting_law"),
     "shape": ("choose_shape",),
     "surface": ("Allocation", "LossSurface"),
@@ -46,10 +48,10 @@ __all__ = [
     "Allocation",
     "Assumptions",
     "EnvelopeFit",
-    "FitError",
     "FormComparison",
     "IsoflopFit",
     "LawDifference",
+    "LawError",
     "Laws",
     "LossSurface",
     "Plan",

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from maquette.scaling.errors import LawError
 from maquette.scaling.power_law import PowerLawFit, fit_power_law
-from maquette.scaling.runs import FitError
 from maquette.statistics import Interval, student_interval
 
 
@@ -45,7 +45,7 @@ def compare_families(
 ) -> LawDifference:
     """Compares loss over compute of two families, best runs or minima per budget, (n,) and (m,) values.
 
-    Any x does as well as compute: parameters, or tokens. Raises `FitError` with fewer than five points in all, or
+    Any x does as well as compute: parameters, or tokens. Raises `LawError` with fewer than five points in all, or
     fewer than two distinct x in a family.
     """
     first, second = (
@@ -55,7 +55,7 @@ def compare_families(
     counts = np.array([len(first.residuals), len(second.residuals)])
     freedom = int(counts.sum()) - 4
     if freedom < 1:
-        raise FitError("Two points a family fix both lines and leave no scatter to judge them by.", "Add a budget.")
+        raise LawError("Two points a family fix both lines and leave no scatter to judge them by.", "Add a budget.")
     variance = float(first.residuals @ first.residuals + second.residuals @ second.residuals) / freedom
     u = [np.log(np.asarray(x, float)) for x in (first_compute, second_compute)]
     centre = float(np.concatenate(u).mean())

@@ -13,14 +13,15 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import f as f_distribution
 
 from maquette.artifacts.progress import progress
+from maquette.scaling.errors import LawError
 from maquette.scaling.fit import Prediction
 from maquette.scaling.fitted_form import COMPLEXITY, FittedForm, Runs, fit_form
 from maquette.scaling.gauss_newton import Array
+from maquette.scaling.kinds import offset_of_kinds
 from maquette.scaling.minima_law import Curvature, minima_curvature
-from maquette.scaling.runs import FitError, group_budgets, positive_columns, seed_noise
+from maquette.scaling.runs import group_budgets, positive_columns, seed_noise
 from maquette.scaling.surface import FLOPS_PER_PARAMETER_AND_TOKEN
 from maquette.statistics import Interval, interval_score, student_interval
 
@@ -124,7 +125,7 @@ class FormComparison:
     def _fitted(self, form: str | None) -> FittedForm:
         name = form or self.headline
         if name not in self.fits:
-            raise FitError(f"form={name} was not fitted to these runs.", f"Fitted: {', '.join(self.fits)}.")
+            raise LawError(f"form={name} was not fitted to these runs.", f"Fitted: {', '.join(self.fits)}.")
         return self.fits[name]
 
 
@@ -143,7 +144,7 @@ def compare_forms(
 
     `compute`: FLOPs of each run; runs of nearly equal compute are one budget. `kinds`: a name for each run where
     runs differ in kind (one copies from its context and another does not yet; depth): an offset between kinds is
-    tested, said, and added to the intervals. Raises `FitError` where the columns are bad or no form can be fitted.
+    tested, said, and added to the intervals. Raises `LawError` where the columns are bad or no form can be fitted.
     """
     sizes, horizons, losses, flops = positive_columns(params=params, tokens=tokens, loss=loss, compute=compute)
     runs = Runs(sizes, horizons, losses, flops, group_budgets(flops))
@@ -173,14 +174,14 @@ def compare_forms(
                 else:
                     rows += _predict_beyond(fitted, runs, budgets, origin, level)
     if not fits:
-        raise FitError("No form could be fitted to these runs.", " ".join(warnings))
+        raise LawError("No form could be fitted to these runs.", " ".join(warnings))
     scores = _score_table(rows)
     overall = {name: float(np.mean([s.score for s in scores if s.form == name])) for name in fits if _has(scores, name)}
     chosen = _choose(overall) if len(budgets) >= ENOUGH_BUDGETS and overall else TOO_FEW
     headline = chosen if chosen != TOO_FEW else next(iter(name for name in COMPLEXITY if name in fits))
     kind_noise = 0.0
     if kinds is not None:
-        kind_noise, said = _kind_noise(fits[headline], runs, np.asarray(kinds))
+        kind_noise, said = offset_of_kinds(_log_residuals(fits[headline], runs), np.asarray(kinds))
         warnings += said
     if chosen == TOO_FEW:
         warnings.append(f"{len(budgets)} budgets are too few to choose a form by; five half decades apart are enough.")
@@ -278,23 +279,5 @@ def _discrepancy(rows: list[_Row], freedom: int) -> Discrepancy:
     return Discrepancy(float(np.sqrt(max(0.0, float(np.mean(excess))))), max(freedom, 1))
 
 
-def _kind_noise(fitted: FittedForm, runs: Runs, kinds: NDArray[np.generic]) -> tuple[float, list[str]]:
-    """Standard deviation between kinds of the runs' mean log residual, where an F test finds one (p < .05)."""
-    if kinds.shape != runs.loss.shape:
-        raise FitError(f"kinds has shape {kinds.shape} where there are {len(runs.loss)} runs.")
-    residual = np.log(runs.loss) - fitted.log_loss(runs.params, runs.tokens, runs.compute)
-    names, group = np.unique(kinds, return_inverse=True)
-    counts = np.bincount(group)
-    if len(names) < 2 or len(residual) <= len(names):
-        return 0.0, []
-    means = np.bincount(group, residual) / counts
-    between = float(counts @ (means - residual.mean()) ** 2) / (len(names) - 1)
-    within = float(np.sum((residual - means[group]) ** 2)) / (len(residual) - len(names))
-    p_value = float(f_distribution.sf(between / within, len(names) - 1, len(residual) - len(names))) if within else 0.0
-    if p_value >= 0.05:
-        return 0.0, []
-    offsets = ", ".join(f"{name} {mean:+.1%}" for name, mean in zip(names, means, strict=True))
-    spread = float(means.std(ddof=1))
-    return spread, [
-        f"Runs of different kinds lie apart from the law ({offsets}; p = {p_value:.2g}): intervals widened."
-    ]
+def _log_residuals(fitted: FittedForm, runs: Runs) -> Array:
+    return np.asarray(np.log(runs.loss) - fitted.log_loss(runs.params, runs.tokens, runs.compute))

@@ -17,10 +17,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from maquette.scaling.errors import LawError
 from maquette.scaling.forms import FORMS, SurfaceModel, check_form, surface_from
 from maquette.scaling.gauss_newton import Array, Minima, Projection, minimise
 from maquette.scaling.projection import project_additive, starts
-from maquette.scaling.runs import FitError, check_grid, positive_columns
+from maquette.scaling.runs import check_grid, positive_columns
 from maquette.scaling.surface import LossSurface
 from maquette.statistics import Interval, percentile_interval, resample_counts
 from maquette.statistics.resampling import check_resamples
@@ -30,8 +31,9 @@ RESAMPLING = ("cases", "residuals")
 DEFAULT_DELTA = 1e-3
 """Hoffmann et al. 2022, appendix D.2."""
 
-STARTS, FIRST_STEPS, CARRIED = 24, 30, 6
-"""Every fit starts from so many points; after so many steps the best of them are carried to the end."""
+STARTS, FIRST_STEPS, CARRIED, LAST_STEPS = 24, 30, 6, 2000
+"""A fit starts from so many points; after so many steps the best few are carried to the end. That is tens of steps
+away, or hundreds where noise-free runs leave the general form's parameters free to trade off."""
 
 NAMES = ("E", "A", "B", "alpha", "beta", "gamma")
 
@@ -96,7 +98,7 @@ class SurfaceFit:
 
     def _need_samples(self) -> None:
         if not len(self.samples):
-            raise FitError("This fit has no resamples to make an interval of.", "Fit with bootstrap=1000.")
+            raise LawError("This fit has no resamples to make an interval of.", "Fit with bootstrap=1000.")
 
 
 def fit_surface(
@@ -118,7 +120,7 @@ def fit_surface(
     `delta` belongs to huber. `bootstrap`: resamples for intervals of `level`. `resample`: whole runs ("cases"), or
     each run's own residual with a random sign, scaled to what it would be without that run ("residuals": the wild
     bootstrap, Wu 1986; no run is ever left out, and noise may differ from run to run).
-    Raises `FitError` for columns that are not finite and positive, for fewer runs than parameters, for too few
+    Raises `LawError` for columns that are not finite and positive, for fewer runs than parameters, for too few
     sizes or horizons, and for settings that make no sense together.
     """
     _check_settings(form, method, delta, bootstrap, resample, level)
@@ -130,11 +132,12 @@ def fit_surface(
     theta = starts(model, losses, deltas[0], STARTS)
     minima = _fit(model, theta, _target(model, losses), None, deltas[:1], 1e-12, iterations=FIRST_STEPS)
     theta = minima.theta[np.argsort(minima.objective)[:CARRIED]]
-    minima = _fit(model, theta, _target(model, losses), None, deltas, 1e-12)
+    minima = _fit(model, theta, _target(model, losses), None, deltas, 1e-12, iterations=LAST_STEPS)
     best = int(np.argmin(minima.objective))
     theta = minima.theta[best : best + 1]
     surface = surface_from(model.parameters(theta)[0])
-    residuals = losses - surface.loss(sizes, horizons)
+    fitted = surface.loss(sizes, horizons)
+    residuals, log_residuals = losses - fitted, np.log(losses / fitted)
     freedom = len(losses) - len(model.names)
 
     samples, converged = np.empty((0, len(NAMES))), 1.0
@@ -151,7 +154,7 @@ def fit_surface(
     }
     warnings = [
         *_warnings(model, theta[0], surface, sizes * horizons, freedom),
-        *_scatter_warnings(residuals / losses, sizes, horizons),
+        *_scatter_warnings(log_residuals, sizes, horizons),
     ]
     if not minima.converged[best]:
         warnings.append("The search had not settled when it was stopped: the parameters are not the best ones.")
@@ -164,24 +167,30 @@ def fit_surface(
         warnings=tuple(warnings),
         form=form,
         method=method,
-        standard_error={name: float(column.std(ddof=1)) for name, column in columns.items() if len(column)},
-        noise=float(np.sqrt(np.sum((residuals / losses) ** 2) / max(freedom, 1))),
+        standard_error=_standard_errors(columns) if bootstrap else {},
+        noise=float(np.sqrt(log_residuals @ log_residuals / max(freedom, 1))),
         degrees_of_freedom=freedom,
         level=level,
         samples=samples,
     )
 
 
+def _standard_errors(columns: Mapping[str, Array]) -> dict[str, float]:
+    # A coefficient whose exponent ran away in one resample has no finite one, which is the truth about it.
+    with np.errstate(over="ignore"):
+        return {name: float(column.std(ddof=1)) for name, column in columns.items()}
+
+
 def _check_settings(form: str, method: str, delta: float, bootstrap: int, resample: str, level: float) -> None:
     check_form(form)
     if method not in METHODS:
-        raise FitError(f"method={method} is not known.", f"Allowed: {', '.join(METHODS)}.")
+        raise LawError(f"method={method} is not known.", f"Allowed: {', '.join(METHODS)}.")
     if resample not in RESAMPLING:
-        raise FitError(f"resample={resample} is not known.", f"Allowed: {', '.join(RESAMPLING)}.")
+        raise LawError(f"resample={resample} is not known.", f"Allowed: {', '.join(RESAMPLING)}.")
     if not delta > 0:
-        raise FitError(f"delta={delta:g} makes no Huber function.", "Give a number above 0, in units of log loss.")
+        raise LawError(f"delta={delta:g} makes no Huber function.", "Give a number above 0, in units of log loss.")
     if method != "huber" and delta != DEFAULT_DELTA:
-        raise FitError(f"delta={delta:g} has no effect on method={method}.", "Leave it out, or use method=huber.")
+        raise LawError(f"delta={delta:g} has no effect on method={method}.", "Leave it out, or use method=huber.")
     if bootstrap:
         check_resamples(bootstrap, level)
 
@@ -274,12 +283,12 @@ def _warnings(model: SurfaceModel, theta: Array, surface: LossSurface, product: 
     return said
 
 
-def _scatter_warnings(relative: Array, sizes: Array, horizons: Array) -> list[str]:
+def _scatter_warnings(logs: Array, sizes: Array, horizons: Array) -> list[str]:
     """Names runs that lie far outside of the others' scatter (more than six robust standard deviations)."""
-    scale = 1.4826 * np.median(np.abs(relative - np.median(relative)))
-    far = np.flatnonzero(np.abs(relative) > np.maximum(6 * scale, 1e-6))
+    scale = 1.4826 * np.median(np.abs(logs - np.median(logs)))
+    far = np.flatnonzero(np.abs(logs) > np.maximum(6 * scale, 1e-6))
     if not len(far):
         return []
-    worst = far[np.argsort(-np.abs(relative[far]))][:3]
-    named = ", ".join(f"N={sizes[i]:.3g} D={horizons[i]:.3g} ({relative[i]:+.1%})" for i in worst)
-    return [f"{len(far)} of {len(relative)} runs lie far outside of the others' scatter: {named}."]
+    worst = far[np.argsort(-np.abs(logs[far]))][:3]
+    named = ", ".join(f"N={sizes[i]:.3g} D={horizons[i]:.3g} ({np.expm1(logs[i]):+.1%})" for i in worst)
+    return [f"{len(far)} of {len(logs)} runs lie far outside of the others' scatter: {named}."]

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from maquette.scaling.errors import LawError
 from maquette.scaling.fit import SurfaceFit, fit_surface
 from maquette.scaling.gauss_newton import Array
 from maquette.scaling.isoflop import IsoflopFit, fit_isoflop
 from maquette.scaling.minima_law import minima_law, minima_spread
-from maquette.scaling.runs import FitError
 
 COMPLEXITY = ("minima", "kaplan", "additive", "general")
 """The forms that are compared, from the one that assumes least about how N and D combine to the richest."""
@@ -79,7 +79,7 @@ def fit_form(name: str, runs: Runs, bootstrap: int, seed: int) -> FittedForm | s
         if fit.degrees_of_freedom < 1:
             return "there are as many runs as parameters."
         return FittedForm(name, fit, None, fit.noise, fit.degrees_of_freedom, fit.warnings)
-    except FitError as error:
+    except LawError as error:
         return error.message
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from maquette.artifacts import ConfigError
+from maquette.scaling.errors import LawError
 from maquette.scaling.gauss_newton import Array
 from maquette.scaling.surface import LossSurface
 
@@ -26,7 +26,9 @@ FORMS: dict[str, tuple[str, ...]] = {
 
 # Slopes of the power laws and gamma are searched within these: far outside of what anyone has measured.
 _SLOPES = (1e-4, 20.0)
-_GAMMAS = (1e-3, 50.0)
+# Below the least gamma the larger of the two power laws is all there is; kaplan's gamma is a slope as well.
+_LEAST_GAMMA = {"kaplan": 0.01, "general": 0.05}
+_GREATEST_GAMMA = 50.0
 
 
 @dataclass(frozen=True)
@@ -62,13 +64,14 @@ class SurfaceModel:
     @property
     def lower(self) -> Array:
         """Lower bounds, (p,)."""
-        bounds = {"E": 0.0, "p": np.log(_SLOPES[0]), "q": np.log(_SLOPES[0]), "gamma": np.log(_GAMMAS[0])}
+        slope, gamma = np.log(_SLOPES[0]), np.log(_LEAST_GAMMA.get(self.form, 1.0))
+        bounds = {"E": 0.0, "p": slope, "q": slope, "gamma": gamma}
         return np.array([bounds.get(name, -50.0) for name in self.names])
 
     @property
     def upper(self) -> Array:
         """Upper bounds, (p,)."""
-        bounds = {"E": np.inf, "p": np.log(_SLOPES[1]), "q": np.log(_SLOPES[1]), "gamma": np.log(_GAMMAS[1])}
+        bounds = {"E": np.inf, "p": np.log(_SLOPES[1]), "q": np.log(_SLOPES[1]), "gamma": np.log(_GREATEST_GAMMA)}
         return np.array([bounds.get(name, 50.0) for name in self.names])
 
     def predict(self, theta: Array) -> tuple[Array, Array]:
@@ -112,7 +115,7 @@ class SurfaceModel:
         log_second = (column["b"] + slope_tokens * self.centre[1]) / gamma
         floor = column.get("E", np.zeros(len(theta)))
         # An exponent that ran away takes its coefficient out of the range of a double; the surface stays defined.
-        first, second = np.exp(np.clip(log_first, -700, 700)), np.exp(np.clip(log_second, -700, 700))
+        first, second = np.exp(np.clip(log_first, -690, 690)), np.exp(np.clip(log_second, -690, 690))
         return np.stack([floor, first, second, slope_params / gamma, slope_tokens / gamma, gamma], axis=1)
 
 
@@ -136,6 +139,6 @@ def surface_from(parameters: Array) -> LossSurface:
 
 
 def check_form(form: str) -> None:
-    """Raises `ConfigError` where `form` is none of `FORMS`."""
+    """Raises `LawError` where `form` is none of `FORMS`."""
     if form not in FORMS:
-        raise ConfigError(f"form={form} is not known.", f"Allowed: {', '.join(FORMS)}.")
+        raise LawError(f"form={form} is not known.", f"Allowed: {', '.join(FORMS)}.")

@@ -16,11 +16,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from maquette.scaling.errors import LawError
 from maquette.scaling.fit import fit_surface
 from maquette.scaling.gauss_newton import Array
 from maquette.scaling.minimum import METHODS, CurveMinimum, curve_minimum
 from maquette.scaling.power_law import PowerLawFit, fit_power_law
-from maquette.scaling.runs import FitError, positive_columns
+from maquette.scaling.runs import positive_columns
 from maquette.scaling.surface import LossSurface
 from maquette.statistics import Interval
 
@@ -87,10 +88,10 @@ def fit_isoflop(
     All columns (n,); `budgets`: each run's budget in FLOPs, the same number for all runs of a curve. `method`:
     parabola or akima. Budgets with fewer than three sizes, or whose minimum lies at an edge of the grid, are left
     out and named. The interval is Student's from the scatter of the minima about their line.
-    Raises `FitError` for an unknown method, bad columns, or fewer than two budgets with a minimum inside.
+    Raises `LawError` for an unknown method, bad columns, or fewer than two budgets with a minimum inside.
     """
     if method not in METHODS:
-        raise FitError(f"method={method} is not known.", f"Allowed: {', '.join(METHODS)}.")
+        raise LawError(f"method={method} is not known.", f"Allowed: {', '.join(METHODS)}.")
     sizes, horizons, losses, compute = positive_columns(params=params, tokens=tokens, loss=loss, budgets=budgets)
     curves = [np.flatnonzero(compute == budget) for budget in np.unique(compute)]
     optima, warnings = [], []
@@ -112,7 +113,7 @@ def fit_isoflop(
         optima.append(_optimum(budget, minimum, sizes[rows], horizons[rows]))
     if len(optima) < 2:
         found = "None" if not optima else "Only one"
-        raise FitError(
+        raise LawError(
             f"{found} of {len(curves)} budgets has a minimum inside of its grid: there is no line to fit.",
             " ".join(warnings) + " Widen the grid where the loss still falls.",
         )
@@ -161,7 +162,7 @@ def _bias(
     """The method's error on the additive surface that fits the runs best, on the same grid without noise."""
     try:
         surface = fit_surface(sizes, horizons, losses).surface
-    except FitError:
+    except LawError:
         return None
     found, true = [], []
     for rows in curves:
@@ -234,7 +235,7 @@ def fit_envelope(
     """Laws through the lower envelope of final losses over compute (Hoffmann et al. 2022, approach 1), columns (n,).
 
     `rows` index the runs on the envelope. The best run of a grid is only the nearest to the best size, so N* moves
-    in steps of the grid. Raises `FitError` where fewer than three budgets are on the envelope (four with `floor`).
+    in steps of the grid. Raises `LawError` where fewer than three budgets are on the envelope (four with `floor`).
     """
     sizes, losses, flops = positive_columns(params=params, loss=loss, compute=compute)
     order = np.lexsort((losses, flops))
@@ -248,7 +249,7 @@ def fit_envelope(
                 rows.pop()
             rows.append(int(row))
     if len(rows) < (4 if floor else 3):
-        raise FitError(f"Only {len(rows)} runs lie on the envelope: too few for a law.", "Train at more budgets.")
+        raise LawError(f"Only {len(rows)} runs lie on the envelope: too few for a law.", "Train at more budgets.")
     law = fit_power_law(flops[rows], sizes[rows], level=level)
     loss_law = fit_power_law(flops[rows], losses[rows], floor, level=level)
     warnings = list(loss_law.warnings)

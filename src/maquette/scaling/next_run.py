@@ -11,9 +11,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from maquette.scaling.errors import LawError
 from maquette.scaling.fit import SurfaceFit
 from maquette.scaling.forms import SurfaceModel, coordinates
-from maquette.scaling.runs import FitError, positive_columns
+from maquette.scaling.runs import positive_columns
 from maquette.scaling.surface import FLOPS_PER_PARAMETER_AND_TOKEN, Allocation
 
 PRIOR_WIDTH = 10.0
@@ -47,10 +48,10 @@ def suggest_runs(
 
     `params`, `tokens` (n,): the runs that `fit` rests on. `candidates`: N and D of the affordable runs, (m,) each;
     one may be chosen again, as another seed. `per_flop`: by variance taken off per FLOP, else by variance taken off.
-    Raises `FitError` for `count` below 1 or bad columns.
+    Raises `LawError` for `count` below 1 or bad columns.
     """
     if count < 1:
-        raise FitError(f"count={count} suggests nothing.", "Ask for 1 or more.")
+        raise LawError(f"count={count} suggests nothing.", "Ask for 1 or more.")
     sizes, horizons = positive_columns(params=params, tokens=tokens)
     offered, spans = positive_columns(params=candidates[0], tokens=candidates[1])
     model = SurfaceModel.over(fit.form, sizes, horizons, logarithmic=True)

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.integrate import quad
 from scipy.stats import norm
 
-from maquette.artifacts import ConfigError
+from maquette.scaling.errors import LawError
 from maquette.scaling.surface import Allocation, LossSurface
 
 
@@ -43,7 +43,7 @@ def compare_pipelines(
     best of those. Both therefore gain the same share of the loss, and what is left is the size of the run.
     """
     if not 0 < small_days < days:
-        raise ConfigError(f"small_days={small_days} must lie between 0 and days={days}.")
+        raise LawError(f"small_days={small_days} must lie between 0 and days={days}.")
     gain = float(np.exp(tuning_spread * expected_minimum(days)))
     old, new = surface.optimal(flops_per_day), surface.optimal(flops_per_day * (days - small_days))
     old_loss, new_loss = surface.loss(*old) * gain, surface.loss(*new) * gain

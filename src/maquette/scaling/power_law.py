@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import t
 
+from maquette.scaling.errors import LawError
 from maquette.scaling.fit import Prediction, leverage
 from maquette.scaling.gauss_newton import Array, minimise
 from maquette.scaling.projection import non_negative_least_squares
-from maquette.scaling.runs import FitError, positive_columns
+from maquette.scaling.runs import positive_columns
 from maquette.statistics import Interval, percentile_interval, student_interval
 
 _SLOPES = np.array([0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.5])
@@ -112,13 +113,13 @@ def fit_power_law(
     """Fits y = coefficient * x^exponent, `x` and `y` (n,), or with `floor` y = floor + coefficient * x^exponent.
 
     `bootstrap` resamples give the intervals of the fit with a floor (each point's own residual with a random sign,
-    scaled by its leverage: Wu 1986). Raises `FitError` for fewer points than parameters, one distinct x, or values
+    scaled by its leverage: Wu 1986). Raises `LawError` for fewer points than parameters, one distinct x, or values
     that are not finite and above 0.
     """
     checked_x, checked_y = positive_columns(x=x, y=y)
     parameters = 3 if floor else 2
     if len(np.unique(checked_x)) < parameters:
-        raise FitError(
+        raise LawError(
             f"{len(np.unique(checked_x))} distinct x can't determine a power law with {parameters} parameters.",
             "Add points" + (", or fit it without a floor." if floor else "."),
         )

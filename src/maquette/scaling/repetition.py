@@ -14,14 +14,15 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import minimize_scalar
 
+from maquette.scaling.errors import LawError
 from maquette.scaling.fit import leverage
 from maquette.scaling.gauss_newton import Array, minimise
-from maquette.scaling.runs import FitError, positive_columns
+from maquette.scaling.runs import positive_columns
 from maquette.scaling.surface import FLOPS_PER_PARAMETER_AND_TOKEN, Allocation, LossSurface
 from maquette.statistics import Interval, percentile_interval
 
 TOKEN_DECAY = 15.387756
-"""r for tokens (Muennighoff et al. 2023, appendix A): four epochs cost nearly nothing, past sixteen they gain little."""
+"""r for tokens (Muennighoff et al. 2023, appendix A): four epochs cost nearly nothing, beyond sixteen gain little."""
 
 PARAMS_DECAY = 5.309743
 """r for excess parameters, the same source."""
@@ -125,15 +126,15 @@ def fit_repetition(
 ) -> RepetitionFit:
     """Fits the token decay r to runs (n,) that repeat their data, on an additive `surface` fitted to runs that do not.
 
-    Raises `FitError` where no run repeats anything, or the surface is not additive.
+    Raises `LawError` where no run repeats anything, or the surface is not additive.
     """
     if surface.gamma != 1:
-        raise FitError("The repetition law rests on an additive surface (gamma = 1).")
+        raise LawError("The repetition law rests on an additive surface (gamma = 1).")
     sizes, horizons, unique, losses = positive_columns(
         params=params, tokens=tokens, unique_tokens=unique_tokens, loss=loss
     )
     if not np.any(horizons > unique * 1.01):
-        raise FitError("No run repeats its data: tokens are at most unique_tokens in all.", "Train some for epochs.")
+        raise LawError("No run repeats its data: tokens are at most unique_tokens in all.", "Train some for epochs.")
     model = _Repeated(RepetitionLaw(surface, params_decay=params_decay), sizes, horizons, unique)
     target = np.log(losses)
     minima = minimise(model, np.log(np.geomspace(0.1, 1e3, 9))[:, None], target)

@@ -7,27 +7,23 @@ them. What can't be fitted is refused here with the row's number, so that no fit
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from maquette.artifacts import ConfigError
+from maquette.scaling.errors import LawError
 
 Array = NDArray[np.float64]
 
 
-class FitError(ConfigError, ValueError):
-    """A table of runs that no law can be fitted to, or a fit that makes no sense; says which row or setting."""
-
-
 def positive_column(name: str, values: ArrayLike) -> Array:
-    """`values` as floats (n,). Raises `FitError` with the first row that is missing, not finite or not above zero."""
+    """`values` as floats (n,). Raises `LawError` with the first row that is missing, not finite or not above zero."""
     try:
         column = np.asarray(values, dtype=float)
     except (TypeError, ValueError) as error:
-        raise FitError(f"The column {name} is not made of numbers: {error}.") from None
+        raise LawError(f"The column {name} is not made of numbers: {error}.") from None
     if column.ndim != 1:
-        raise FitError(f"The column {name} has shape {column.shape}.", "Give one number per run.")
+        raise LawError(f"The column {name} has shape {column.shape}.", "Give one number per run.")
     bad = np.flatnonzero(~(np.isfinite(column) & (column > 0)))
     if len(bad):
         rows = ", ".join(str(row) for row in bad[:3]) + (" ..." if len(bad) > 3 else "")
-        raise FitError(
+        raise LawError(
             f"{name} is {column[bad[0]]:g} in row {bad[0]} (counted from 0); it must be finite and above 0.",
             f"Leave such runs out and say so (rows {rows}).",
         )
@@ -40,21 +36,21 @@ def positive_columns(**columns: ArrayLike) -> list[Array]:
     lengths = {name: len(column) for name, column in checked.items()}
     if len(set(lengths.values())) > 1:
         said = ", ".join(f"{name} {length}" for name, length in lengths.items())
-        raise FitError(f"The columns have different lengths: {said}.")
+        raise LawError(f"The columns have different lengths: {said}.")
     return list(checked.values())
 
 
 def check_grid(params: Array, tokens: Array, parameters: int, sizes: int) -> None:
-    """Raises `FitError` where runs are fewer than a law's `parameters`, or sizes or horizons fewer than `sizes`."""
+    """Raises `LawError` where runs are fewer than a law's `parameters`, or sizes or horizons fewer than `sizes`."""
     if len(params) < parameters:
-        raise FitError(
+        raise LawError(
             f"{len(params)} runs can't determine {parameters} parameters.",
             "Add runs, or fit a law with fewer parameters.",
         )
     for name, column in (("sizes (params)", params), ("horizons (tokens)", tokens)):
         distinct = len(np.unique(column))
         if distinct < sizes:
-            raise FitError(
+            raise LawError(
                 f"The runs have {distinct} distinct {name} where the law needs at least {sizes}.",
                 "A power law with an offset has a curve only through three values.",
             )

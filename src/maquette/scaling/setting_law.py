@@ -10,10 +10,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from maquette.scaling.errors import LawError
 from maquette.scaling.gauss_newton import Array
 from maquette.scaling.minimum import curve_minimum
 from maquette.scaling.power_law import PowerLawFit, fit_power_law
-from maquette.scaling.runs import FitError, positive_columns
+from maquette.scaling.runs import positive_columns
 
 
 class BestSetting(NamedTuple):
@@ -57,7 +58,7 @@ def fit_setting_law(
     """Fits the best `setting` (learning rate, batch in tokens) as a power law of `scale` (parameters, width, tokens).
 
     Columns (n,), one run each; runs of one scale form a curve. Scales with fewer than three values, or whose best
-    lies at an edge, are left out and named. Raises `FitError` where fewer than two scales remain.
+    lies at an edge, are left out and named. Raises `LawError` where fewer than two scales remain.
     """
     scales, settings, losses = positive_columns(scale=scale, setting=setting, loss=loss)
     optima, warnings = [], []
@@ -78,7 +79,7 @@ def fit_setting_law(
         cost = float(np.expm1(0.5 * minimum.curvature * np.log(2) ** 2))
         optima.append(BestSetting(float(at), float(np.exp(minimum.x)), float(np.exp(minimum.y)), cost))
     if len(optima) < 2:
-        raise FitError(
+        raise LawError(
             f"Fewer than two sizes have a best {name} inside of what was tried: there is no line to fit.",
             " ".join(warnings) + " Widen the sweep.",
         )

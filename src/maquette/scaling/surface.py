@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.optimize import brentq
 
-from maquette.artifacts import ConfigError
+from maquette.scaling.errors import LawError
 
 FLOPS_PER_PARAMETER_AND_TOKEN = 6
 """Forward 2 (a multiplication and an addition) and backward 4 (Kaplan et al. 2020, section 2.1)."""
@@ -54,7 +54,7 @@ class LossSurface:
     def __post_init__(self) -> None:
         values = (self.E, self.A, self.B, self.alpha, self.beta, self.gamma)
         if not np.all(np.isfinite(values)) or self.E < 0 or min(values[1:]) <= 0:
-            raise ConfigError(
+            raise LawError(
                 f"No loss surface has E={self.E:g}, A={self.A:g}, B={self.B:g}, alpha={self.alpha:g}, "
                 f"beta={self.beta:g}, gamma={self.gamma:g}.",
                 "E must be at least 0, the others above 0, all of them finite.",
@@ -79,7 +79,7 @@ class LossSurface:
         """
         compute = np.asarray(compute, float)
         if not np.all(compute > 0):
-            raise ConfigError("The compute must be above 0 FLOPs.")
+            raise LawError("The compute must be above 0 FLOPs.")
         product = compute / FLOPS_PER_PARAMETER_AND_TOKEN
         ratio = (self.alpha * self.A / (self.beta * self.B)) ** (1 / (self.alpha + self.beta))
         params = ratio * product**self.exponent
@@ -96,7 +96,7 @@ class LossSurface:
         return self.loss(*self.optimal(compute))
 
     def compute_for(self, target_loss: float) -> float:
-        """The least compute, in FLOPs, that reaches `target_loss`. Raises `ConfigError` where none does.
+        """The least compute, in FLOPs, that reaches `target_loss`. Raises `LawError` where none does.
 
         Along the optimal line both reducible terms are powers of C with one exponent, so it is a closed form.
         """
@@ -112,10 +112,10 @@ class LossSurface:
         Chinchilla-Optimal"). On the curve of equal loss let u be the share of A / N^alpha in the reducible part;
         where the cost is stationary, alpha u / (beta (1 - u)) = 1 + tokens_served / (3 D). The left side rises in
         u and the right one falls, so there is one root. Nothing served gives `optimal`.
-        Raises `ConfigError` where the surface does not reach the loss.
+        Raises `LawError` where the surface does not reach the loss.
         """
         if not tokens_served >= 0:
-            raise ConfigError(f"tokens_served={tokens_served:g} is not an amount of tokens.", "Give 0 or more.")
+            raise LawError(f"tokens_served={tokens_served:g} is not an amount of tokens.", "Give 0 or more.")
         reducible = self._reducible(target_loss)
 
         def tokens_at(logit: float) -> float:
@@ -127,7 +127,7 @@ class LossSurface:
 
         balanced = float(np.log(self.beta / self.alpha))
         upper = balanced + float(np.log1p(tokens_served / 3 / tokens_at(balanced)))
-        logit = brentq(stationarity, balanced, upper + 1e-9, xtol=1e-13) if tokens_served else balanced
+        logit = brentq(stationarity, balanced - 1e-6, upper + 1e-6, xtol=1e-13) if tokens_served else balanced
         params = (self.A / (reducible / (1 + np.exp(-logit)))) ** (1 / self.alpha)
         return Allocation(float(params), tokens_at(logit))
 
@@ -142,7 +142,7 @@ class LossSurface:
 
     def _reducible(self, target_loss: float) -> float:
         if not target_loss > self.E:
-            raise ConfigError(
+            raise LawError(
                 f"No model reaches a loss of {target_loss:g}: the surface ends at E = {self.E:.4g}.",
                 "Ask for a loss above it.",
             )

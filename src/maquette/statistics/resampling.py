@@ -105,7 +105,7 @@ def paired_bootstrap(first: ArrayLike, second: ArrayLike, **options: Any) -> Pai
 
 def check_resamples(resamples: int, level: float) -> None:
     """Raises `ConfigError` where `resamples` are too few to have a case in each tail of `level`."""
-    needed = int(np.ceil(2 / (1 - level)))
+    needed = int(np.ceil(round(2 / (1 - level), 6)))
     if resamples < needed:
         raise ConfigError(
             f"{resamples} resamples are too few for an interval of {level:.0%}.",

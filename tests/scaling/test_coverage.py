@@ -1,0 +1,28 @@
+"""Do 90% intervals hold nine times in ten? Two hundred simulated sweeps of each form."""
+
+import numpy as np
+import pytest
+
+from maquette.scaling import fit_surface
+from maquette.scaling.forms import FORMS
+from maquette.statistics import percentile_interval
+from scaling.sweeps import TRUTHS, isoflop_sweep
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", FORMS)
+def test_intervals_hold_in_85_to_95_of_100_sweeps(form: str) -> None:
+    truth = TRUTHS[form]
+    beyond = truth.optimal(1e21)
+    held: dict[str, list[bool]] = {}
+    for seed in range(200):
+        sweep = isoflop_sweep(truth, np.geomspace(1e17, 1e20, 7), noise=0.003, seed=seed)
+        fit = fit_surface(*sweep[:3], form=form, bootstrap=200, seed=seed)
+        for name in {"alpha", "beta", "gamma"} & set(FORMS[form]):
+            held.setdefault(name, []).append(fit.interval[name].contains(getattr(truth, name)))
+        held.setdefault("exponent", []).append(fit.interval["exponent"].contains(truth.exponent))
+        losses = fit.losses(*beyond)[:, 0]
+        law = percentile_interval(losses, degrees_of_freedom=fit.degrees_of_freedom)
+        held.setdefault("loss at ten times the compute", []).append(law.contains(truth.loss(*beyond)))
+    shares = {name: np.mean(values) for name, values in held.items()}
+    assert all(0.85 <= share <= 0.95 for share in shares.values()), shares
