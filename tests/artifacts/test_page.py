@@ -66,8 +66,8 @@ def page(drawn: tuple[Figure, Path]) -> Page:
         [["code", 1.5, (4.25, "4.25 bits"), "-"], ["legal", 2.0, 1.0, "<b>"]], caption="Less is better", best="min",
     )  # fmt: skip
     page.code("mlflow ui --backend-store-uri 'sqlite:///x' && echo <done>")
-    page.sample("def ", "f(x):\n    return x < 1", caption="temperature 0.8")
-    page.pieces(["hel", "lo", " <w>"], caption="tokens")
+    page.samples([("def ", "f(x):\n    return x < 1", "temperature 0.8")])
+    page.pieces([("tokens", ["hel", "lo", " <w>"])])
     return page
 
 

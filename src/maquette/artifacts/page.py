@@ -87,14 +87,17 @@ class Page:
         *,
         caption: str = "",
         best: str | None = None,
+        compared: Sequence[str] = (),
     ) -> None:
         """A table whose first column names the rows. Numbers stand right; `best` (`min` or `max`) marks in each row
-        the least or greatest number. A cell may be a `(number, text)` pair: shown as text, compared as a number."""
+        the least or greatest number among the columns `compared` (by default all). A cell may be a `(number, text)`
+        pair: shown as text, compared as a number."""
         head = "".join(
             f'<th scope="col"{_number_class(any(_is_number(row[i]) for row in rows))}>{_escaped(name)}</th>'
             for i, name in enumerate(columns)
         )
-        body = "".join(f"<tr>{_table_row(row, best)}</tr>" for row in rows)
+        rivals = [place for place, name in enumerate(columns) if place and (not compared or name in compared)]
+        body = "".join(f"<tr>{_table_row(row, best, rivals)}</tr>" for row in rows)
         title = f"<caption>{_marked(caption)}</caption>" if caption else ""
         label = _escaped(caption or ", ".join(columns))
         self._add(
@@ -106,19 +109,24 @@ class Page:
         """Lines to read or copy, such as commands."""
         self._add(f"<pre><code>{_escaped(text)}</code></pre>")
 
-    def sample(self, prompt: str, continuation: str, *, caption: str = "") -> None:
-        """What a model wrote after a prompt."""
-        title = f"<figcaption>{_marked(caption)}</figcaption>" if caption else ""
-        self._add(
-            f'<figure class="sample"><pre><code><mark>{_escaped(prompt)}</mark>{_escaped(continuation)}</code></pre>'
-            f"{title}</figure>"
+    def samples(self, samples: Sequence[tuple[str, str, str]]) -> None:
+        """What a model wrote: (prompt, continuation, caption) side by side where the window is wide enough."""
+        drawn = "".join(
+            f'<figure class="sample"><figcaption>{_marked(caption)}</figcaption>'
+            f"<pre><code><mark>{_escaped(prompt)}</mark>{_escaped(continuation)}</code></pre></figure>"
+            for prompt, continuation, caption in samples
         )
+        self._add(f'<div class="grid">{drawn}</div>' if len(samples) > 1 else drawn)
 
-    def pieces(self, pieces: Sequence[str], *, caption: str = "") -> None:
-        """A text cut into pieces (tokens), each on a ground of its own colour."""
-        spans = "".join(f"<span>{_escaped(piece)}</span>" for piece in pieces)
-        title = f"<figcaption>{_marked(caption)}</figcaption>" if caption else ""
-        self._add(f'<figure><code class="tokens">{spans}</code>{title}</figure>')
+    def pieces(self, texts: Sequence[tuple[str, Sequence[str]]]) -> None:
+        """Texts cut into pieces (tokens), each piece on a ground of its own colour: (name, pieces) a line."""
+        lines = "".join(
+            f"<dt>{_marked(name)}</dt><dd><code>"
+            + "".join(f"<span>{_escaped(piece)}</span>" for piece in pieces)
+            + "</code></dd>"
+            for name, pieces in texts
+        )
+        self._add(f'<figure><dl class="pieces">{lines}</dl></figure>')
 
     def render(self) -> str:
         """The page as HTML."""
@@ -201,14 +209,15 @@ def _inline_svg(figure: "Figure", prefix: str, description: str) -> str:
     return opening + drawing[drawing.index(">") + 1 :].strip()
 
 
-def _table_row(row: Sequence[Any], best: str | None) -> str:
-    numbers = [_number(cell) for cell in row[1:]]
-    known = [number for number in numbers if number is not None]
+def _table_row(row: Sequence[Any], best: str | None, rivals: Sequence[int]) -> str:
+    numbers = [_number(cell) for cell in row]
+    known = [number for place in rivals if (number := numbers[place]) is not None]
     chosen = (min if best == "min" else max)(known) if best and known else None
     cells = [f'<th scope="row">{_marked(_shown(row[0]))}</th>']
-    for cell, number in zip(row[1:], numbers, strict=True):
-        style = "" if number is None else ' class="number best"' if number == chosen else ' class="number"'
-        cells.append(f"<td{style}>{_marked(_shown(cell))}</td>")
+    for place in range(1, len(row)):
+        wins = place in rivals and chosen is not None and numbers[place] == chosen
+        style = "" if numbers[place] is None else ' class="number best"' if wins else ' class="number"'
+        cells.append(f"<td{style}>{_marked(_shown(row[place]))}</td>")
     return "".join(cells)
 
 

@@ -1,0 +1,85 @@
+"""`maquette demo`: the whole road on a small text, then nothing left to do."""
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from maquette.stages import STAGES, demo
+from maquette.stages.composition import compose
+from maquette.tracking import find_runs
+
+WORDS = [
+    "river",
+    "stone",
+    "the",
+    "of",
+    "walks",
+    "under",
+    "bridge",
+    "light",
+    "and",
+    "winter",
+    "seven",
+    "blue",
+    "never",
+    "opens",
+]
+
+
+def write_documents(path: Path) -> None:
+    """Two domains of sentences, words drawn anew in each, so that little of the text repeats."""
+    chosen = random.Random(0)
+    with path.open("w", encoding="utf-8") as file:
+        for number in range(240):
+            lines = [" ".join(chosen.choices(WORDS, k=9)) + f" {chosen.randrange(10**6)}." for _ in range(12)]
+            row = {"id": str(number), "text": "\n".join(lines), "domain": ("prose", "notes")[number % 2]}
+            file.write(json.dumps(row) + "\n")
+
+
+@pytest.mark.slow
+def test_the_whole_road_and_then_nothing_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_documents(tmp_path / "documents.jsonl")
+    words = [
+        f"outputs={tmp_path / 'outputs'}", "source=jsonl", f"source.path={tmp_path / 'documents.jsonl'}",
+        "compute=null", "size=12k", "tokens=8k", "tokenizer.vocabulary=300", "data.context=32",
+        "data.validation_tokens=256", "corpus.validation=0.1", "corpus.test=0.1", "corpus.workers=1",
+        "trainer.validation_runs=2", "trainer.samples=[the]",
+    ]  # fmt: skip
+    settings = compose(STAGES["demo"], words)
+    page = demo.run(settings)
+    assert page == tmp_path / "outputs" / "demo" / "index.html"
+    text = page.read_text(encoding="utf-8")
+    for part in (
+        "your own text",
+        "prose",
+        "notes",
+        "Kneser-Ney 5-gram",
+        "maquette sample",
+        "mlflow",
+        "after 100% of training",
+    ):
+        assert part in text, part
+    (run,) = find_runs(tmp_path / "outputs").to_dict("records")
+    assert run["status"] == "FINISHED"
+    assert f"{run['validation/loss']:.3f}" in text
+
+    capsys.readouterr()
+    made = page.stat().st_mtime_ns
+    assert demo.run(settings) == page
+    assert page.stat().st_mtime_ns == made
+    said = " ".join(capsys.readouterr().err.split())
+    for part in ("corpus", "tokenizer", "tokens", "run", "baselines", "page: nothing to do, already made"):
+        assert part in said
+    assert said.count("nothing to do") >= 5
+
+
+def test_commands_are_what_one_would_type(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo.shutil, "which", lambda name: f"/usr/bin/{name}")
+    typed = demo.commands(compose(STAGES["demo"], []))
+    assert "mlflow ui --backend-store-uri sqlite:///outputs/mlflow.db" in typed.values()
+    assert not any("outputs=" in command for command in typed.values())
+    typed = demo.commands(compose(STAGES["demo"], ["outputs=elsewhere", "tracking.uri=http://host:5000"]))
+    assert "mlflow ui" not in " ".join(typed.values())
+    assert all("outputs=elsewhere" in command for command in typed.values() if command.startswith("maquette"))
