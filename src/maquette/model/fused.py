@@ -86,7 +86,7 @@ class _Rotated(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor | None, ...]:
         (turns,) = ctx.saved_tensors
-        grads = [query.flatten(2), key.flatten(2), value.flatten(2)]
+        grads = [grad.flatten(2).contiguous() for grad in (query, key, value)]
         sizes = [grad.size(-1) for grad in grads]
         joined = query.new_empty(*query.shape[:2], sum(sizes))
         queries, keys, values = joined.split(sizes, dim=-1)

@@ -125,7 +125,7 @@ class ChunkedCrossEntropy(torch.autograd.Function):
                 if grad_weight is not None:
                     counted = inputs[part] if mask is None else inputs[part] * mask[part, None]
                     if exact == precision:
-                        grad_weight.addmm_(gradient.t(), counted)
+                        torch.addmm(grad_weight, gradient.t(), counted, out=grad_weight)
                     else:
                         grad_weight += torch.mm(gradient.t(), counted)
         losses = cross_entropy + z_loss * log_normalizer.square() if z_loss else cross_entropy

@@ -72,7 +72,8 @@ def input_gradient(grad: Tensor, weight: Tensor, *, onto: Tensor | None = None) 
     if _goes_to_onednn(grad):
         result = _onednn(grad, weight.t().contiguous())
         return result if onto is None else onto.add_(result)
-    return grad @ weight if onto is None else onto.addmm_(grad, weight)
+    # Not addmm_, which PyTorch's FLOP counter does not know.
+    return grad @ weight if onto is None else torch.addmm(onto, grad, weight, out=onto)
 
 
 def weight_gradient(grad: Tensor, x: Tensor) -> Tensor:

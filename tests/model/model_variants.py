@@ -1,0 +1,70 @@
+"""Small models of every option, with weights large enough that each option shows in the logits."""
+
+import dataclasses
+
+import torch
+
+from maquette.model import LanguageModel, LSTMConfig, TransformerConfig
+
+PLAIN = TransformerConfig(
+    vocabulary_size=23, width=12, num_layers=2, num_heads=2, feed_forward_width=20, context_length=16
+)
+
+VARIANTS: dict[str, TransformerConfig] = {
+    name: dataclasses.replace(PLAIN, **changes)
+    for name, changes in {
+        "llama": {},
+        "grouped": {"num_heads": 6, "num_key_value_heads": 3},
+        "multi_query": {"num_heads": 3, "num_key_value_heads": 1},
+        "wide_heads": {"head_width": 10},
+        "layernorm": {"normalization": "layernorm"},
+        "gpt2": {
+            "normalization": "layernorm",
+            "positions": "learned",
+            "activation": "gelu",
+            "bias": True,
+            "tied": True,
+        },
+        "learned_rms": {"positions": "learned", "activation": "relu2"},
+        "qwen2": {"attention_bias": True, "num_key_value_heads": 1},
+        "qwen3": {"qk_norm": True, "tied": True, "rope_base": 1e6},
+        "no_attention_bias": {"bias": True, "attention_bias": False},
+        "biases": {"bias": True},
+        "gelu": {"activation": "gelu"},
+        "relu2": {"activation": "relu2"},
+        "softcap": {"logit_softcap": 3.0},
+        "token_shift": {"token_shift": True},
+        "all_at_once": {
+            "num_heads": 6,
+            "num_key_value_heads": 2,
+            "head_width": 4,
+            "normalization": "layernorm",
+            "qk_norm": True,
+            "bias": True,
+            "tied": True,
+            "logit_softcap": 5.0,
+            "token_shift": True,
+        },
+    }.items()
+}
+
+RECURRENT: dict[str, LSTMConfig] = {
+    "lstm": LSTMConfig(vocabulary_size=23, width=12, num_layers=2),
+    "lstm_tied": LSTMConfig(vocabulary_size=23, width=12, num_layers=1, tied=True, logit_softcap=4.0),
+}
+
+EVERY: dict[str, TransformerConfig | LSTMConfig] = {**VARIANTS, **RECURRENT}
+
+
+def lively(config: TransformerConfig | LSTMConfig, seed: int = 0) -> LanguageModel:
+    """A model in float64 whose weights, biases and norms are all random and of the order of 1."""
+    model = LanguageModel(config, seed=seed).double()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(0.0, 0.4, generator=generator)
+    return model
+
+
+def some_tokens(rows: int, length: int, seed: int = 0) -> torch.Tensor:
+    return torch.randint(23, (rows, length), generator=torch.Generator().manual_seed(seed))
