@@ -67,8 +67,7 @@ def fingerprint(texts: list[str]) -> Fingerprints:
     borders = np.cumsum([0] + [len(text) + 2 for text in texts])
     points = characters("\n\n".join(texts))
     starts, tokens = tokenize(points)
-    lines = np.flatnonzero(points == ord("\n")) + 1
-    lines = np.concatenate([np.zeros(1, np.int64), lines])
+    lines = np.append(0, np.flatnonzero(points == ord("\n")) + 1)
     first_token = np.searchsorted(starts, lines)
     filled = np.flatnonzero(np.diff(first_token, append=starts.size))  # lines that are not blank
     first_token, begin = first_token[filled], lines[filled]
@@ -79,7 +78,7 @@ def fingerprint(texts: list[str]) -> Fingerprints:
     opens_block = opens_paragraph | _opens_item(starts[first_token] - begin, tokens[first_token], paragraph)
     block_first = np.flatnonzero(opens_block)
     paragraph_first = np.flatnonzero(opens_paragraph)
-    block_last = np.append(block_first[1:], filled.size) - 1
+    block_last = np.append(block_first, filled.size)[1:] - 1
 
     document = np.searchsorted(borders, begin, side="right") - 1
     span = np.stack([begin[block_first], end[block_last]], 1) - borders[document[block_first]][:, None]
@@ -100,13 +99,13 @@ def fingerprint(texts: list[str]) -> Fingerprints:
 def _opens_item(indent: Integers, word: Hashes, paragraph: Integers) -> NDArray[np.bool_]:
     """Which lines open an item within their paragraph, from each line's indentation, first token and paragraph.
 
-    A line as shallow as the paragraph's first one opens an item where a deeper line follows it or stands before it.
+    A line as shallow as any of the paragraph opens an item where a deeper line follows it or stands before it.
     Not so a closing bracket, an `else` or what follows a decorator: they belong to what is above them.
     """
     if indent.size == 0:
         return np.empty(0, np.bool_)
-    first = np.searchsorted(paragraph, paragraph)  # the first line of each line's paragraph
-    deeper = indent > indent[first]
+    first = np.flatnonzero(np.diff(paragraph, prepend=-1))
+    deeper = indent > np.minimum.reduceat(indent, first)[paragraph]
     before = np.append(False, deeper[:-1])
     after = np.append(deeper[1:] & (paragraph[1:] == paragraph[:-1]), False)
     continuing = np.isin(word, _token_hashes(_CONTINUING))

@@ -37,8 +37,20 @@ def facts(summary: Summary, source: dict[str, Any], config: CorpusConfig) -> dic
     }
 
 
+def describe(summary: Summary) -> str:
+    """One line on what was made."""
+    total = {split: sum(sizes[split] for sizes in summary.bytes.values()) / 1e6 for split in SPLITS}
+    read, kept = (sum(summary.funnel[place].characters.values()) for place in (0, -1))
+    return (
+        f"corpus: {', '.join(summary.documents)}; {total['train']:,.1f} MB to train on, "
+        f"{total['validation']:,.1f} MB for validation, {total['test']:,.1f} MB for test; "
+        f"{1 - kept / max(read, 1):.0%} of what was read is left out"
+    )
+
+
 def write_report(folder: Path, summary: Summary, source: dict[str, Any], config: CorpusConfig) -> None:
     """Writes `report.json`, `report.md` and `figures/corpus.png` (and .svg) into an artifact folder."""
+    source = {key: value for key, value in source.items() if key != "path"}  # equal files elsewhere, equal report
     write_json(folder / "report.json", facts(summary, source, config))
     write_text(folder / "report.md", _markdown(summary, source, config))
     figure(summary, folder / "figures" / "corpus")

@@ -4,8 +4,11 @@ Which group goes where depends on the group's name and on sizes, not on a seed o
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
+
+import numpy as np
 
 from maquette.corpus.config import CorpusConfig
 from maquette.corpus.document import SPLITS, Document
@@ -56,7 +59,9 @@ def split_groups(sizes: Mapping[str, int], validation: float, test: float) -> di
                 break
     for split, share in ((TEST, test), (VALIDATION, validation)):
         if share > 0 and split not in chosen.values() and len(order) >= FEWEST_GROUPS:
-            free = [name for name in order if chosen[name] == TRAIN]
+            counts = Counter(chosen.values())
+            giving = TRAIN if counts[TRAIN] > 1 else counts.most_common(1)[0][0]
+            free = [name for name in order if chosen[name] == giving]
             chosen[min(free, key=lambda name: sizes[name])] = split
     return chosen
 
@@ -66,16 +71,16 @@ def split_by_position(sizes: Sequence[int], validation: float, test: float) -> l
 
     With at least three paragraphs none of the splits asked for stays empty.
     """
-    total = sum(sizes)
-    after = 0
-    chosen = [TRAIN] * len(sizes)
-    for place in range(len(sizes) - 1, -1, -1):
-        after += sizes[place]
-        chosen[place] = TEST if after <= test * total else VALIDATION if after <= (test + validation) * total else TRAIN
-    if len(sizes) >= FEWEST_GROUPS:
+    after = np.cumsum(np.array(sizes[::-1], np.float64))[::-1]  # what each paragraph and those behind it hold
+    count, total = len(sizes), float(sum(sizes))
+    test_from = int((after > test * total).sum())
+    validation_from = int((after > (validation + test) * total).sum())
+    if count >= FEWEST_GROUPS:
         if test > 0:
-            chosen[-1] = TEST
-        if validation > 0 and VALIDATION not in chosen:
-            last = max(place for place, split in enumerate(chosen) if split != TEST)
-            chosen[last] = VALIDATION
-    return chosen
+            test_from = min(max(test_from, 2 if validation > 0 else 1), count - 1)
+        if validation > 0:
+            validation_from = min(validation_from, test_from - 1)
+    chosen = np.full(count, TRAIN)
+    chosen[validation_from:] = VALIDATION
+    chosen[test_from:] = TEST
+    return chosen.tolist()

@@ -7,7 +7,7 @@ from typing import Any
 from maquette.artifacts.manifest import build
 from maquette.artifacts.progress import say
 from maquette.corpus.pipeline import make_corpus
-from maquette.corpus.report import facts, write_report
+from maquette.corpus.report import describe, facts, write_report
 from maquette.corpus.sources import open_source
 from maquette.corpus.workers import workers
 from maquette.stages.config import CorpusStage
@@ -21,6 +21,7 @@ def run(config: CorpusStage) -> Path:
         with workers(config.corpus.workers) as pool:
             summary = make_corpus(source.documents(pool), config.corpus, folder, pool)
         write_report(folder, summary, source.facts(), config.corpus)
+        say(describe(summary))
         return facts(summary, source.facts(), config.corpus)
 
     inputs = source.inputs()

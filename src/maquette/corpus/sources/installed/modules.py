@@ -17,7 +17,7 @@ _SKIPPED_FOLDERS = frozenset(
 )  # fmt: skip
 _SKIPPED_NAMES = re.compile(
     r"test_.*|.*_test|.*_tests|tests?|conftest"  # tests
-    r"|_?version|__config__|_sysconfigdata.*|__about__"  # what a build writes about itself
+    r"|__config__|_sysconfigdata.*|__about__"  # what a build writes about itself
     r"|.*_pb2|.*_pb2_grpc"  # compiled interface definitions
 )
 # Parts of the standard library that distributions ship apart, and what is data or there twice.
@@ -30,6 +30,7 @@ _SKIPPED_STANDARD = frozenset(
 _GENERATED = re.compile(
     rb"(?im)^#.*(auto-?\s?generated|automatically generated|generated (by|from|with)|do not (edit|modify))"
 )
+_SHORT_VERSION = 2000  # bytes
 _DATA_LINE = re.compile(rb"(?m)^[ \t]*(?:[-+\"'0-9(\[{]|b'|b\"|u'|u\"|r'|r\"|0x)[^\n]*[,\])}:][ \t]*(?:#[^\n]*)?$")
 
 
@@ -57,20 +58,23 @@ def distribution_modules(distribution: importlib.metadata.Distribution) -> Itera
 def standard_modules() -> Iterator[Module]:
     """The modules of the standard library that every installation of this Python has, in the order of their names."""
     root = Path(sysconfig.get_path("stdlib"))
-    found = [path.relative_to(root) for path in root.rglob("*.py") if "site-packages" not in path.parts]
-    for path in sorted(found, key=lambda path: path.as_posix()):
-        relative = PurePosixPath(path.as_posix())
-        top = relative.parts[0].removesuffix(".py")
-        if top in _SKIPPED_STANDARD or top not in sys.stdlib_module_names or not _is_read(relative):
-            continue
-        yield Module(module_name(relative), f"python.{top}", "python", str(root / path))
+    found = []
+    for top in sys.stdlib_module_names - _SKIPPED_STANDARD:
+        found += [root / f"{top}.py"] if (root / f"{top}.py").is_file() else (root / top).rglob("*.py")
+    for relative in sorted(PurePosixPath(path.relative_to(root).as_posix()) for path in found):
+        if _is_read(relative):
+            top = relative.parts[0].removesuffix(".py")
+            yield Module(module_name(relative), f"python.{top}", "python", str(root / relative))
 
 
-def is_written_by_people(source: bytes) -> bool:
+def is_written_by_people(source: bytes, name: str = "") -> bool:
     """False for generated files, tables and minified code, judged by the first lines and the shape of the rest.
 
-    A line is of a table when it starts with a literal or a bracket and ends with a comma or a bracket.
+    A line is of a table when it starts with a literal or a bracket and ends with a comma or a bracket. Of the modules
+    called `version` the short ones are written by the build.
     """
+    if not source.strip() or (name.rpartition(".")[2] in ("version", "_version") and len(source) < _SHORT_VERSION):
+        return False
     head = b"\n".join(source[:4096].splitlines()[:12])
     if _GENERATED.search(head):
         return False

@@ -1,0 +1,176 @@
+import random
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from maquette.artifacts import StageError
+from maquette.corpus import SPLITS, Document, Summary, make_corpus, read_documents
+from maquette.corpus.config import CorpusConfig, SourceConfig
+from maquette.corpus.sources.installed.source import Installed
+from maquette.corpus.workers import batches, workers
+
+WINDOW = 24
+
+
+def build(folder: Path, documents: list[Document], config: CorpusConfig | None = None, count: int = 1) -> Summary:
+    folder.mkdir(parents=True)
+    with workers(count) as pool:
+        return make_corpus(iter(documents), config or CorpusConfig(), folder, pool)
+
+
+@pytest.fixture(scope="module")
+def real() -> list[Document]:
+    """A little of the installed source: text that repeats itself as real text does."""
+    source = Installed(SourceConfig(), ("fsspec", "PyYAML", "joblib"), standard_library=False)
+    with workers(1) as pool:
+        return list(source.documents(pool))
+
+
+@pytest.fixture(scope="module")
+def made(real: list[Document], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Summary]:
+    folder = tmp_path_factory.mktemp("corpus") / "made"
+    return folder, build(folder, real)
+
+
+def runs(documents: Iterator[Document]) -> Iterator[tuple[str, ...]]:
+    """Every run of 24 words and marks, found without any of the code under test."""
+    for document in documents:
+        tokens = re.findall(r"\w+|[^\w\s]", document.text)
+        yield from (tuple(tokens[first : first + WINDOW]) for first in range(len(tokens) - WINDOW + 1))
+
+
+def test_no_run_of_24_stands_twice_in_training_or_in_two_splits(made: tuple[Path, Summary]) -> None:
+    seen: set[tuple[str, ...]] = set()
+    for split in SPLITS:
+        found = list(runs(read_documents(made[0], split)))
+        assert found
+        assert len(set(found)) == len(found)
+        assert seen.isdisjoint(found)
+        seen.update(found)
+
+
+def test_before_it_did_repeat_itself_and_after_it_does_not(made: tuple[Path, Summary], real: list[Document]) -> None:
+    assert len(set(runs(iter(real)))) < len(list(runs(iter(real))))
+    summary = made[1]
+    assert summary.before["code"]["train"].share > 0.02
+    assert summary.before["docs"]["train"].share > 0.02
+    for splits in summary.after.values():
+        assert all(rate.repeating == 0 for rate in splits.values())
+
+
+def test_a_group_is_in_one_split(made: tuple[Path, Summary]) -> None:
+    for domain in ("code", "docs"):
+        groups = [{document.meta["group"] for document in read_documents(made[0], split, domain)} for split in SPLITS]
+        assert all(groups)
+        assert sum(map(len, groups)) == len(set.union(*groups))
+
+
+def test_the_summary_counts_what_is_in_the_files(made: tuple[Path, Summary]) -> None:
+    folder, summary = made
+    for split in SPLITS:
+        names = []
+        for domain, counts in summary.documents.items():
+            texts = [document.text for document in read_documents(folder, split, domain)]
+            names += [domain] * len(texts)
+            assert len(texts) == counts[split]
+            assert sum(len(text.encode()) for text in texts) == summary.bytes[domain][split]
+        assert [document.domain for document in read_documents(folder, split)] == names
+    assert not (folder / "spool").exists()
+
+
+def test_every_step_leaves_no_more_than_the_one_before(made: tuple[Path, Summary]) -> None:
+    funnel = made[1].funnel
+    assert [step.step for step in funnel][:2] == ["read", "duplicate documents"]
+    for domain in made[1].documents:
+        sizes = [step.characters[domain] for step in funnel]
+        assert sizes == sorted(sizes, reverse=True)
+        assert sizes[-1] > 0
+
+
+def test_what_is_kept_stands_in_the_original(made: tuple[Path, Summary], real: list[Document]) -> None:
+    originals = {document.id: document.text for document in real}
+    for split in SPLITS:
+        for document in read_documents(made[0], split, "docs"):
+            lines = [line.rstrip() for line in originals[document.id.partition("#")[0]].splitlines()]
+            place = 0
+            for line in filter(None, document.text.splitlines()):
+                place = lines.index(line, place) + 1  # every line, in order
+
+
+def test_the_same_bytes_whatever_the_number_of_workers(made: tuple[Path, Summary], real: list[Document]) -> None:
+    folder, summary = made
+    again = folder.with_name("again")
+    assert build(again, real, count=2) == summary
+    for split in SPLITS:
+        assert (again / f"{split}.parquet").read_bytes() == (folder / f"{split}.parquet").read_bytes()
+
+
+def prose(seed: int, count: int) -> str:
+    numbers = random.Random(seed)
+    return " ".join(f"w{numbers.randrange(10**5, 10**6)}" for _ in range(count))
+
+
+def test_one_long_text_is_split_by_position(tmp_path: Path) -> None:
+    paragraphs = [prose(number, 40) for number in range(100)]
+    config = CorpusConfig(validation=0.1, test=0.05, held_out_characters=0)
+    build(tmp_path / "a", [Document("book", "\n\n".join(paragraphs))], config)
+    texts = [next(read_documents(tmp_path / "a", split)) for split in SPLITS]
+    assert "\n\n".join(document.text for document in texts) == "\n\n".join(paragraphs)
+    assert [document.id for document in texts] == ["book", "book#2", "book#3"]
+    assert [len(document.text.split("\n\n")) for document in texts] == [85, 10, 5]
+
+
+def test_text_that_needs_nothing_stays_as_it_is(tmp_path: Path) -> None:
+    documents = [
+        Document(str(number), f"# {prose(number, 30)}\n\n\n    {prose(number + 100, 30)}") for number in range(9)
+    ]
+    build(tmp_path / "a", documents)
+    found = [document for split in SPLITS for document in read_documents(tmp_path / "a", split)]
+    assert sorted(document.text for document in found) == sorted(document.text for document in documents)
+
+
+def test_rejections_are_counted(tmp_path: Path) -> None:
+    documents = [Document(str(number), prose(number, 30)) for number in range(5)]
+    summary = build(tmp_path / "a", [*documents, Document("x", "short", None, "b"), Document("y", "", None, "b")])
+    assert summary.rejected == {"too short": {"b": 2}}
+    assert list(summary.documents) == ["web"]
+
+
+@pytest.mark.parametrize(
+    ("documents", "message"),
+    [
+        ([], "The source holds no documents"),
+        ([Document("1", "short"), Document("2", "")], r"Nothing of the source is left to train on \(2 too short\)"),
+        ([Document("1", "0 " * 500)], r"Nothing .* left .* \(all of it repeats itself\)"),
+    ],
+)
+def test_an_empty_corpus_is_one_clear_error(tmp_path: Path, documents: list[Document], message: str) -> None:
+    with pytest.raises(StageError, match=message):
+        build(tmp_path / "a", documents)
+
+
+def test_batches_hold_everything_in_order() -> None:
+    assert list(batches([3, 1, 1, 5, 1], lambda item: item, 4)) == [[3, 1], [1, 5], [1]]
+
+
+def _double(number: int) -> int:
+    if number == 7:
+        raise StageError("seven")
+    return 2 * number
+
+
+def _die(number: int) -> int:
+    import os
+
+    os._exit(1)
+
+
+def test_workers_keep_order_hand_on_errors_and_may_die() -> None:
+    with workers(2) as pool:
+        assert list(pool.map(_double, range(7))) == [0, 2, 4, 6, 8, 10, 12]
+        with pytest.raises(StageError, match="seven"):
+            list(pool.map(_double, range(20)))
+    with pytest.raises(StageError, match="worker process died"), workers(2) as pool:
+        list(pool.map(_die, range(3)))
