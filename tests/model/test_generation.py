@@ -23,6 +23,10 @@ CONFIGS = {
         **SIZES, normalization="layernorm", positions="learned", activation="gelu", bias=True, token_shift=True
     ),
     "multi-query, relu2, tied": TransformerConfig(**SIZES, num_key_value_heads=1, activation="relu2", tied=True),
+    "layernorm, biases, rotary": TransformerConfig(**SIZES, normalization="layernorm", bias=True),
+    "rmsnorm, qkv biases, learned, wide heads": TransformerConfig(
+        **SIZES, positions="learned", attention_bias=True, head_width=12, num_key_value_heads=2
+    ),
     "lstm": LSTMConfig(vocabulary_size=272, width=32, num_layers=2, context_length=48),
 }
 PROMPTS = [[0, 100, 101, 102], [0], [0, 40, 41, 42, 43, 44, 45, 46, 47], [0, 100]]

@@ -24,7 +24,7 @@ GPT2_SIZES: dict[str, Any] = {"vocab_size": 300, "n_embd": 32, "n_layer": 2, "n_
 FOREIGN = {
     "llama": lambda: transformers.LlamaConfig(**SIZES),
     "llama, other base, tied": lambda: transformers.LlamaConfig(
-        **SIZES, rope_parameters={"rope_type": "default", "rope_theta": 500_000.0}, tie_word_embeddings=True
+        **SIZES, rope_theta=500_000.0, tie_word_embeddings=True
     ),
     "llama, biases, wide heads": lambda: transformers.LlamaConfig(
         **SIZES, attention_bias=True, mlp_bias=True, head_dim=16

@@ -17,9 +17,12 @@ import torch
 from torch import Tensor
 
 from maquette.artifacts import ConfigError
+from maquette.model.cache import KeyValueCache
+from maquette.model.decoding import Decoder
 from maquette.model.heads import LanguageModel
 from maquette.model.sampling import Sampling, bend, draw, uniform_numbers
 from maquette.model.stopping import StopText
+from maquette.model.transformer import Transformer
 from maquette.text import StreamDecoder
 
 if TYPE_CHECKING:
@@ -239,12 +242,12 @@ class _Batch:
         if not sampling.greedy:
             self.uniform = torch.stack([uniform_numbers(seed, most) for seed in seeds]).to(device)
         self.steps = 0
+        self.decoder: Decoder | None = None
 
     @torch.inference_mode()
     def step(self) -> tuple[list[int], list[float]]:
         """Reads the last tokens and chooses the next: one token and its log-probability a row."""
-        hidden = self.model.core(self.tokens, positions=self._positions(), cache=self.cache)
-        logits = self.model.logits(hidden[:, -1]).float()
+        logits = self.model.logits(self._read()).float()
         bent = bend(logits, self.sampling, self.seen)
         chosen = bent.argmax(dim=-1) if self.uniform is None else draw(bent, self.uniform[:, self.steps])
         log_probs = logits.log_softmax(dim=-1).gather(1, chosen[:, None])[:, 0]
@@ -253,6 +256,17 @@ class _Batch:
         self.tokens = chosen[:, None]
         self.steps += 1
         return chosen.tolist(), log_probs.tolist()
+
+    def _read(self) -> Tensor:
+        """The hidden state after the last token of each row, `(B, D)`."""
+        positions = self._positions()
+        if self.decoder is not None:
+            return self.decoder(self.tokens[:, 0], None if positions is None else positions[:, 0])
+        core = self.model.core
+        hidden = core(self.tokens, positions=positions, cache=self.cache)[:, -1]
+        if isinstance(core, Transformer) and isinstance(self.cache, KeyValueCache):
+            self.decoder = Decoder(core, self.cache)
+        return hidden
 
     def _positions(self) -> Tensor | None:
         """Where the tokens stand in their rows. A row that has ended stays at the end of the context."""
@@ -265,7 +279,7 @@ class _Batch:
     def keep(self, slots: list[int]) -> None:
         """Goes on with these rows alone."""
         index = torch.tensor(slots, device=self.tokens.device)
-        self.cache.keep(index)
+        (self.decoder or self.cache).keep(index)
         self.tokens = self.tokens[index]
         if self.starts is not None:
             self.starts = self.starts[index]
