@@ -26,6 +26,7 @@ def load_mlflow() -> None:
 
     for name in ("mlflow", "alembic", "urllib3.connectionpool"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it prints what it then raises
 
 
 def open_client(uri: str) -> "MlflowClient":

@@ -219,7 +219,7 @@ def _end(client: "MlflowClient", run_id: str, status: str, writer: Writer, folde
     except Exception:  # the store fails: said below, and the run folder has the result
         lost.append(f"that the run is {status}")
     if lost:
-        say(f"warning: {store} did not take everything of the run {run_id}: {'; '.join(lost)} missing there.")
+        say(f"warning: {store} lacks a part of the run {run_id}: {'; '.join(lost)}.")
     if points := writer.unwritten:
         with contextlib.suppress(Exception):  # the disk may be full here as well
             write_text(folder / UNWRITTEN, "".join(json.dumps(point._asdict()) + "\n" for point in points))
