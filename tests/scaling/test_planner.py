@@ -31,6 +31,7 @@ def test_the_lectures_table_of_llama_3_405b() -> None:
     assert values["staff_cost"] == 25e6
     assert values["total_cost"] == pytest.approx(77e6, rel=0.01)
     assert values["tonnes_co2e"] == pytest.approx(4000, rel=0.02)
+    assert values["serving_gpus"] == 11  # 810 GB of weights on cards of 80
     assert values["flights"] == pytest.approx(2000, rel=0.02)
     json.dumps(values)
 

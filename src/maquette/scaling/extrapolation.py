@@ -91,7 +91,7 @@ class FormComparison:
 
         `compute` in FLOPs, in the convention of the fitted runs (default 6 N D). Four errors are added as variances
         of log loss: the law's, the runs' scatter (at least the seeds'), the form's own per decade of reach, and
-        that of mixed kinds of runs.
+        that of mixed kinds of runs. Where no form could be chosen, what the forms disagree about is a fifth.
         """
         fitted = self._fitted(form)
         compute = FLOPS_PER_PARAMETER_AND_TOKEN * params * tokens if compute is None else compute
@@ -99,12 +99,13 @@ class FormComparison:
         log_loss = float(fitted.log_loss(*at)[0])
         wrong = self.discrepancy.get(fitted.name, Discrepancy(0.0, 0))
         decades = max(0.0, float(np.log10(compute / self.largest_budget)))
-        parts = np.array(
-            [fitted.spread(*at)[0] ** 2 + fitted.noise**2, (wrong.per_decade * decades) ** 2, self.kind_noise**2]
-        )
+        known = fitted.spread(*at)[0] ** 2 + fitted.noise**2 + self.kind_noise**2
+        others = [float(other.log_loss(*at)[0]) - log_loss for other in self.fits.values() if other is not fitted]
+        apart = float(np.mean(np.square(others))) if others and form is None and self.chosen == TOO_FEW else 0.0
+        parts = np.array([known, (wrong.per_decade * decades) ** 2, apart])
         variance = float(parts.sum())
         # Satterthwaite: an interval resting on few out-of-sample errors is wider than on many runs.
-        freedoms = np.array([fitted.degrees_of_freedom, max(wrong.degrees_of_freedom, 1), fitted.degrees_of_freedom])
+        freedoms = np.array([fitted.degrees_of_freedom, max(wrong.degrees_of_freedom, 1), max(len(others), 1)])
         freedom = variance**2 / float(np.sum(parts**2 / freedoms)) if variance > 0 else 1.0
         low, high = student_interval(log_loss, float(np.sqrt(variance)), freedom, level or self.level)
         return Prediction(float(np.exp(log_loss)), Interval(float(np.exp(low)), float(np.exp(high))))

@@ -139,6 +139,11 @@ class Plan:
         return self.tonnes_co2e / cost.FLIGHT_TONNES
 
     @property
+    def serving_gpus(self) -> int:
+        """The fewest accelerators whose memory holds the weights in 16 bits."""
+        return int(np.ceil(self.serving_memory / accelerator(self.assumptions.gpu).memory))
+
+    @property
     def reportable(self) -> bool:
         """Whether it lies above the reporting threshold of 1e26 FLOPs."""
         return self.flops >= cost.REPORTING_THRESHOLD
@@ -146,7 +151,16 @@ class Plan:
     def to_json(self) -> dict[str, Any]:
         """The plan as plain values: the ten that are asked for first, then the rest."""
         first = ("params", "tokens", "tokens_per_param", "flops", "gpu_hours", "days", "compute_cost", "staff_cost")
-        rest = ("loss", "energy", "flights", "reportable", "training_memory_per_gpu", "serving_memory", "epochs")
+        rest = (
+            "loss",
+            "energy",
+            "flights",
+            "reportable",
+            "training_memory_per_gpu",
+            "serving_memory",
+            "serving_gpus",
+            "epochs",
+        )
         last = ("serving_flops_saved", "gain_per_dollar_gpus", "gain_per_dollar_data")
         names = (*first, "total_cost", "tonnes_co2e", *rest, *last)
         values: dict[str, Any] = {name: getattr(self, name) for name in names}

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import t
 
 from maquette.scaling.errors import LawError
 from maquette.scaling.fit import Prediction, leverage
@@ -183,8 +182,3 @@ def _fit_floored(u: Array, y: Array, centre: float, bootstrap: int, seed: int, l
     return PowerLawFit(
         law, interval, residuals, tuple(warnings), noise, freedom, level, centre, np.full((2, 2), np.nan), samples
     )
-
-
-def student_quantile(level: float, degrees_of_freedom: float) -> float:
-    """How many standard errors an interval of `level` reaches to each side."""
-    return float(t.ppf((1 + level) / 2, degrees_of_freedom)) if degrees_of_freedom > 0 else np.inf
