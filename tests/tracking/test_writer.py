@@ -84,3 +84,19 @@ def test_an_action_is_tried_again_then_named() -> None:
     writer.add_action("the artifact figure.png", hopeless)
     assert writer.close() == ["the artifact figure.png (figure.png)"]
     assert len(calls) == 2
+
+
+def test_an_action_that_always_fails_is_named_at_the_end_and_others_go_through() -> None:
+    done = []
+
+    def failing() -> None:
+        raise OSError("the server is away")
+
+    sink = Memory()
+    writer = Writer(sink, "the store", interval=0.001, tell=lambda _: None)
+    writer.add_action("tags", failing)
+    writer.add_action("parameters", lambda: done.append(True))
+    writer.add_points([point(0)])
+    assert writer.close() == ["tags"]
+    assert done == [True]
+    assert sink.points == [point(0)]

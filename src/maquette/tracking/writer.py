@@ -21,7 +21,7 @@ CAPACITY = 1_000_000
 """Points kept while the store fails (about 200 MB); beyond it the oldest are dropped, and counted."""
 
 TRIES = 3
-"""How often an action is tried, and how often the rest is tried at the end."""
+"""How often what is left is tried at the end."""
 
 Action = Callable[[], None]
 
@@ -89,18 +89,25 @@ class Writer:
         while not self._closing:
             self._wake.wait(pause)
             self._wake.clear()
-            try:
-                self._write_points()
-                self._perform_actions()
-            except Exception as error:
-                pause = min(LONGEST_PAUSE, 2 * pause)
-                self._warn(error)
-                with self._changed:
-                    self._failures += 1
-                    self._changed.notify_all()
-            else:
-                pause = self._interval
+            succeeded = [self._attempt(self._write_points), self._attempt(self._perform_actions)]
+            pause = self._interval if all(succeeded) else min(LONGEST_PAUSE, 2 * pause)
         self._sink.close()
+
+    def _attempt(self, work: Action) -> bool:
+        try:
+            work()
+        except Exception as error:
+            if not self._warned:
+                self._warned = True
+                self._tell(
+                    f"warning: {self._store} does not take the run's record ({_first_line(error)}). Training goes on; "
+                    "what is not recorded is kept and tried again."
+                )
+            with self._changed:
+                self._failures += 1
+                self._changed.notify_all()
+            return False
+        return True
 
     def _write_points(self) -> None:
         with self._changed:
@@ -118,28 +125,32 @@ class Writer:
             self._changed.notify_all()
 
     def _perform_actions(self) -> None:
-        while self._actions:
-            name, action = self._actions[0]
-            for tries_left in reversed(range(TRIES)):
-                try:
-                    action()
-                    break
-                except Exception as error:
-                    self._warn(error)
-                    if not tries_left:
-                        self._refused.append(f"{name} ({_first_line(error)})")
+        failure: Exception | None = None
+        again = []
+        with self._changed:
+            waiting, self._actions = self._actions, deque()
+        for name, action in waiting:
+            try:
+                action()
+            except Exception as error:
+                if _is_hopeless(error):
+                    self._refused.append(f"{name} ({_first_line(error)})")
+                else:
+                    failure = error
+                    again.append((name, action))
+                    continue
             with self._changed:
-                self._actions.popleft()
                 self._settled += 1
                 self._changed.notify_all()
+        if failure is not None:
+            with self._changed:
+                self._actions.extendleft(reversed(again))
+            raise failure
 
-    def _warn(self, error: Exception) -> None:
-        if not self._warned:
-            self._warned = True
-            self._tell(
-                f"warning: {self._store} does not take the run's record ({_first_line(error)}). Training goes on; "
-                "what is not recorded is kept and tried again."
-            )
+
+def _is_hopeless(error: Exception) -> bool:
+    """Whether trying again would be in vain: a file that is gone, a value that MLflow does not take."""
+    return isinstance(error, FileNotFoundError) or getattr(error, "error_code", "") == "INVALID_PARAMETER_VALUE"
 
 
 def _first_line(error: Exception) -> str:
