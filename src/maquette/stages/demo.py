@@ -14,7 +14,6 @@ from maquette.data import MixtureOrder, TokenShards
 from maquette.evaluation import BaselineScore, score_baselines
 from maquette.evaluation.run_page import RunReport, build_page
 from maquette.evaluation.sequences import training_sequences, validation_sequences
-from maquette.stages import tokens as tokens_stage
 from maquette.stages import train as train_stage
 from maquette.stages.config import DemoStage
 from maquette.stages.tokens import TokensResult
@@ -24,8 +23,8 @@ from maquette.training import RunRecord, read_history
 
 def run(config: DemoStage) -> Path:
     """Makes what is not made yet, and returns the page, `<outputs>/demo/index.html`."""
-    record = train_stage.run(config)
-    data = tokens_stage.run(dataclasses.replace(config, force=False))
+    data = train_stage.make_tokens(config)
+    record = train_stage.run(config, data)
     baselines = score(config, record, data)
     page = write_page(config, record, data, baselines)
     say(f"Open {page.absolute().as_uri()}")

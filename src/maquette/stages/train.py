@@ -33,14 +33,15 @@ from maquette.training.processes import World, agree, join_group, launch, this_w
 from maquette.training.record import FINISHED, RUNNING
 
 
-def run(config: TrainStage) -> RunRecord:
+def run(config: TrainStage, data: TokensResult | None = None) -> RunRecord:
     """Trains the model that the settings describe, from raw documents if need be, and returns its record.
 
+    `data` is what `make_tokens(config)` gave, where it has been called already.
     Raises `ConfigError` for settings that contradict each other or this machine, `StageError` where data is damaged or
     training diverges, `KeyboardInterrupt` where it was stopped; then the same call goes on.
     """
-    start = None if config.checkpoint is None else find_checkpoint(config.checkpoint, config.outputs)
-    data = _make_tokens(config, start)
+    start = _start(config)
+    data = data or make_tokens(config)
     recipe = _resolve(config, data, start)
     job = _plan(config, recipe, data, start)
     world = _meet(job)
@@ -63,9 +64,14 @@ def run(config: TrainStage) -> RunRecord:
     return record
 
 
-def _make_tokens(config: TrainStage, start: Path | None) -> TokensResult:
+def _start(config: TrainStage) -> Path | None:
+    """The folder whose weights are the initial ones."""
+    return None if config.checkpoint is None else find_checkpoint(config.checkpoint, config.outputs)
+
+
+def make_tokens(config: TrainStage) -> TokensResult:
     """Tokens of the corpus: by a tokenizer made for it, or by that of the model to start from."""
-    upstream = dataclasses.replace(config, force=False)
+    upstream, start = dataclasses.replace(config, force=False), _start(config)
     if start is None:
         return tokens_stage.run(upstream)
     return tokens_stage.encode(upstream, corpus_stage.run(upstream), model_folder(start))
