@@ -134,6 +134,8 @@ def test_files_and_tokenizer(tmp_path: Path, tokenizer: Tokenizer) -> None:
         "README.md", "config.json", "generation_config.json", "model.safetensors", "modeling_maquette.py",
         "tokenizer.json", "tokenizer_config.json",
     ]  # fmt: skip
+    modes = {path.stat().st_mode for path in folder.iterdir() if path.name != "modeling_maquette.py"}
+    assert len(modes) == 1, "readable by all or by none"
     settings = transformers.GenerationConfig.from_pretrained(folder)
     assert set(settings.eos_token_id) == tokenizer.stop_ids
     assert settings.pad_token_id == tokenizer.padding_id

@@ -51,6 +51,17 @@ def test_without_a_run(tmp_path: Path) -> None:
         sample.run(SampleStage(outputs=str(tmp_path)))
 
 
+def test_control_characters_do_not_reach_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    piece = Piece(0, 0, 0.0, "a\x1b[2J\n\tb", "max_tokens")
+    assert sample.print_in_order([""], [piece]) == [piece.text]
+    assert capsys.readouterr().out == piece.text + "\n", "a file gets exactly what was written"
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    sample.print_in_order([""], [piece])
+    assert capsys.readouterr().out == "a␛[2J\n\tb\n"
+
+
 def test_rows_are_printed_one_after_the_other(capsys: pytest.CaptureFixture[str]) -> None:
     """Row 0 as it comes; row 1, which ends first, when row 0 has ended; row 2 goes on live after that."""
     shown = []

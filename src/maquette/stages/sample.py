@@ -34,7 +34,7 @@ def print_in_order(prompts: list[str], pieces: Iterable[Piece]) -> list[str]:
         if piece.finish_reason is not None:
             ended.add(piece.row)
         while current < len(prompts):
-            print(texts[current][shown[current] :], end="", flush=True)
+            print(_printable(texts[current][shown[current] :]), end="", flush=True)
             shown[current] = len(texts[current])
             if current not in ended:
                 break
@@ -42,3 +42,11 @@ def print_in_order(prompts: list[str], pieces: Iterable[Piece]) -> list[str]:
             print("\n" if current < len(prompts) else "")
     sys.stdout.flush()
     return texts
+
+
+_PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"}
+
+
+def _printable(text: str) -> str:
+    """What a model writes must not steer the terminal: control characters become their pictures there (U+2400 ...)."""
+    return text.translate(_PICTURES) if sys.stdout.isatty() else text

@@ -100,6 +100,7 @@ def fill(folder: Path, model: LanguageModel, tokenizer: Tokenizer, *, card: str 
     )
     write_json(folder / "generation_config.json", {"do_sample": False} | special)
     write_weights(folder, _layout(family, config, state), state)
+    shutil.copymode(folder / "config.json", folder / "model.safetensors")  # safetensors lets only the owner read it
     tokenizer.save(folder)
     if family is OWN and not isinstance(config, LSTMConfig):
         shutil.copyfile(Path(__file__).with_name(f"{MODELING}.py"), folder / f"{MODELING}.py")
