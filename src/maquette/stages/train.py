@@ -133,7 +133,9 @@ def _plan(config: TrainStage, recipe: Recipe, data: TokensResult, start: Path | 
         weight_decay=recipe.weight_decay,
         flops=recipe.compute,
         compiled=False,
-        hardware=choose_hardware(config.trainer, config.precision, optimizer=config.optimizer.kind),
+        hardware=choose_hardware(
+            config.trainer, config.precision, optimizer=config.optimizer.kind, width=recipe.architecture.width
+        ),
         objective=config.objective,
         data=config.data,
         mixture=config.mixture,

@@ -7,6 +7,7 @@ between machines with the same versions gets in: no paths, compiled files, build
 import dataclasses
 import importlib.metadata
 import itertools
+import math
 import platform
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -79,6 +80,9 @@ class Installed:
         modules = [module for found in self._distributions.values() for module in distribution_modules(found)]
         if self._standard_library:
             modules.extend(standard_modules())
+        if self._config.limit is not None:
+            # Two documents a module: as many modules as the limit has room for, from all packages alike.
+            modules = modules[:: max(1, math.ceil(2 * len(modules) / self._config.limit))]
         tasks = [modules[first : first + _MODULES_A_TASK] for first in range(0, len(modules), _MODULES_A_TASK)]
         with progress("reading installed packages", len(modules), unit="modules") as advance:
             for task, result in zip(tasks, workers.map(_read_modules, tasks), strict=True):
