@@ -93,7 +93,7 @@ ones it more than halves the speed (72 wide: 14,100 tokens/s by one thread, 6,00
 
 
 def default_threads(processes: int, width: int | None = None) -> int:
-    """`OMP_NUM_THREADS` where it is set, else one for a narrow model and this process's share of the cores for others."""
+    """`OMP_NUM_THREADS` where it is set, else one for a narrow model and a share of the cores for others."""
     wished = os.environ.get("OMP_NUM_THREADS", "")
     if wished.isdigit() and int(wished) > 0:
         return int(wished)
