@@ -17,7 +17,7 @@ class SourceConfig:
     domain: str = setting("web", "domain of documents that name none")
     subset: str | None = setting(None, "huggingface: the data set's configuration")
     split: str = setting("train", "huggingface: the data set's split")
-    limit: int | None = setting(None, "read at most so many documents; of installed, from all packages alike", minimum=1)
+    limit: int | None = setting(None, "read at most so many documents; installed: of all packages alike", minimum=1)
 
     def validate(self) -> None:
         """Raises `ConfigError` where the source needs a path and has none."""

@@ -148,7 +148,8 @@ def resolve(
     elif architecture.context_length < longest:
         if getattr(architecture, "positions", None) == "learned":
             raise ConfigError(
-                f"data.context={longest} is more than the {architecture.context_length} learned positions of checkpoint.",
+                f"data.context={longest} is more than the {architecture.context_length} learned positions "
+                "of checkpoint.",
                 f"Use data.context={architecture.context_length} or less.",
             )
         architecture = dataclasses.replace(architecture, context_length=longest)
