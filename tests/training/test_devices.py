@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+import torch._inductor.config
 
 from maquette.artifacts import ConfigError
 from maquette.model.config import TransformerConfig
-from maquette.training.compilation import wants_compilation
+from maquette.training.compilation import compiler_works, wants_compilation
 from maquette.training.config import PrecisionConfig, TrainerConfig
 from maquette.training.devices import Hardware, choose_hardware, default_threads
 from maquette.training.machine import matmul_peak, published_peak
@@ -70,6 +71,13 @@ def test_compilation_is_decided_by_the_runs_length() -> None:
     assert wants_compilation("auto", 1e14, CPU)
     assert wants_compilation("on", 1, CPU)
     assert not wants_compilation("off", 1e20, CPU)
+
+
+def test_without_a_compiler_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("/nonexistent/c++",))
+    said: list[str] = []
+    assert not compiler_works(said.append)
+    assert len(said) == 1 and "torch.compile does not work here" in said[0]
 
 
 def micro_batch(

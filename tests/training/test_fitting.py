@@ -235,3 +235,25 @@ def test_going_on_from_a_model(configure: Configure, monkeypatch: pytest.MonkeyP
     assert second.digests["tokenizer"] == first.digests["tokenizer"]
     assert second.checkpoint == first.folder
     assert second.validation_loss == pytest.approx(first.validation_loss, abs=1e-5)
+
+
+@pytest.mark.slow
+def test_compiled_and_gone_on_with(configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The choice is the run's: going on does not ask again, and computes the same bits. The longer context of the
+    second half is compiled for as well."""
+    changes: dict[str, Any] = {
+        "seed": 21, "trainer__compile": "on", "trainer__validation_runs": 1, "mixture__block": 2,
+        "mixture__phases": [PhaseConfig(start=0.5, context_multiple=2)],
+    }  # fmt: skip
+    whole = train.run(configure(**changes))
+    assert whole.compiled
+    parted = elsewhere(configure(**changes), tmp_path)
+    with monkeypatch.context() as patched:
+        interrupt_at(13, patched)
+        with pytest.raises(KeyboardInterrupt):
+            train.run(parted)
+    with monkeypatch.context() as patched:
+        patched.setattr(train, "wants_compilation", lambda *_: pytest.fail("it was decided again"))
+        assert_same(train.run(parted), whole)
+    eager = train.run(configure(**changes | {"trainer__compile": "off"}))
+    assert eager.training_loss == pytest.approx(whole.training_loss, abs=1e-4)

@@ -39,7 +39,10 @@ def wants_compilation(choice: str, flops: float, hardware: Hardware) -> bool:
 
 def compiler_works(say: Callable[[str], None]) -> bool:
     """Tries the compiler on a small function; says why where it does not work (no C++ compiler, most often)."""
+    from torch._inductor.cpp_builder import get_cpp_compiler
+
     try:
+        get_cpp_compiler()  # the function below may come out of a cache that outlived its compiler
         torch.compile(lambda x: (x * 2).sin(), dynamic=False)(torch.ones(8))
     except Exception as error:
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

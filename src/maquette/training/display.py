@@ -16,12 +16,13 @@ _LINES = 15.0
 
 
 class Display:
-    """Shows a run of `steps` steps. Calls are cheap: most of them only look at the clock."""
+    """Shows a run of `steps` steps of `batch_tokens` tokens. Calls are cheap: most of them only look at the clock."""
 
-    def __init__(self, name: str, steps: int, *, first_step: int = 0, bar: Progress | None = None) -> None:
-        self._name, self._steps, self._bar = name, steps, bar
-        self._start_step, self._start = first_step, time.monotonic()
-        self._shown = self._start - (0 if bar is None else _REFRESH)
+    def __init__(
+        self, name: str, steps: int, batch_tokens: int, *, first_step: int = 0, bar: Progress | None = None
+    ) -> None:
+        self._name, self._steps, self._batch_tokens, self._bar = name, steps, batch_tokens, bar
+        self._shown = time.monotonic() - (0 if bar is None else _REFRESH)
         self._validation = ""
         self._task = None
         if bar is not None:
@@ -33,20 +34,22 @@ class Display:
         if now - self._shown < (_REFRESH if self._bar is not None else _LINES):
             return
         self._shown = now
-        done = step - self._start_step
-        left = (now - self._start) * (self._steps - step) / done if done else 0.0
+        speed, left = "", ""
+        if tokens_per_second:  # known after the first steps, which are slow
+            speed = f"{tokens_per_second:,.0f} tokens/s"
+            left = f"{duration((self._steps - step) * self._batch_tokens / tokens_per_second)} left"
         if self._bar is not None and self._task is not None:
             self._bar.update(
                 self._task,
                 completed=step,
                 loss=f"loss {loss:.3f}{self._validation}",
-                speed=f"{tokens_per_second:,.0f} tokens/s",
-                left=f"{duration(left)} left",
+                speed=speed,
+                left=left,
             )
         else:
             say(
                 f"{self._name}: step {step:,} of {self._steps:,} ({step / self._steps:.0%}), "
-                f"loss {loss:.3f}{self._validation}, {tokens_per_second:,.0f} tokens/s, {duration(left)} left"
+                + ", ".join(part for part in (f"loss {loss:.3f}{self._validation}", speed, left) if part)
             )
 
     def validated(self, loss: float | None) -> None:
@@ -59,13 +62,15 @@ class Display:
 
 
 @contextlib.contextmanager
-def display(name: str, steps: int, *, first_step: int = 0, visible: bool = True) -> Iterator[Display]:
+def display(
+    name: str, steps: int, batch_tokens: int, *, first_step: int = 0, visible: bool = True
+) -> Iterator[Display]:
     """A `Display` for the block; the bar is gone afterwards. Only one process of several shows one."""
     if not visible:
-        yield Silent(name, steps)
+        yield Silent(name, steps, batch_tokens)
         return
     if not console.is_terminal:
-        yield Display(name, steps, first_step=first_step)
+        yield Display(name, steps, batch_tokens, first_step=first_step)
         return
     columns = [
         TextColumn("{task.description}"),
@@ -77,7 +82,7 @@ def display(name: str, steps: int, *, first_step: int = 0, visible: bool = True)
         TextColumn("{task.fields[left]}"),
     ]
     with Progress(*columns, console=console, transient=True, refresh_per_second=4) as bar:
-        yield Display(name, steps, first_step=first_step, bar=bar)
+        yield Display(name, steps, batch_tokens, first_step=first_step, bar=bar)
 
 
 class Silent(Display):

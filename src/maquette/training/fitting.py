@@ -92,7 +92,7 @@ def _fit(job: Job, record: RunRecord, world: World, log: RunLog) -> RunRecord:
     judge = Judge(job, shards, order, tokenizer.byte_lengths(), micro_batch)
     batches = TimedBatches(training)
     with (
-        display(job.name, job.steps, first_step=first_step, visible=world.is_first) as shown,
+        display(job.name, job.steps, job.batch_tokens, first_step=first_step, visible=world.is_first) as shown,
         _history(job, world, first_step) as history,
         listening() as interruption,
     ):

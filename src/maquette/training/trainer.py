@@ -67,7 +67,6 @@ def build_strategy(hardware: Hardware, blocks: set[type[torch.nn.Module]]) -> St
         return DDPStrategy(
             process_group_backend="gloo" if hardware.accelerator == "cpu" else "nccl",
             timeout=_PATIENCE,
-            broadcast_buffers=False,
             gradient_as_bucket_view=True,
         )
     return SingleDeviceStrategy(device=hardware.device)

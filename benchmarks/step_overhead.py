@@ -1,0 +1,154 @@
+"""What training's surroundings cost: Lightning, callbacks, logging, tracking and progress, in milliseconds a step.
+
+    python benchmarks/step_overhead.py [--steps 1000] [--size 300k]
+
+Trains the default model twice at once: by `maquette.training.fit`, with everything that a run has, and by a bare loop
+with the same weights, batches, optimiser, schedule and clipping. The two take turns, ten steps each (one of them logs),
+so whatever else the machine does hits both; the figure is the median difference between turns that follow each other.
+Validation and checkpoints happen at the end and are not in it.
+"""
+
+import argparse
+import json
+import random
+import statistics
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from maquette.data import MixtureOrder, TokenBatch, TokenShards, TrainingBatches
+from maquette.model import LanguageModel
+from maquette.objectives import Optimization, Pretraining
+from maquette.optimization import build_schedule
+from maquette.stages import STAGES, train
+from maquette.stages.composition import compose
+from maquette.training import Job, fit
+from maquette.training.devices import prepare_process
+from maquette.training.memory import keep_large_buffers
+
+WINDOW = 10
+
+
+def write_documents(folder: Path) -> None:
+    """Some text of random words: what it says does not matter here."""
+    numbers = random.Random(0)
+    words = ["".join(numbers.choices("abcdefghijklmnopqrstuvwxyz", k=numbers.randint(2, 9))) for _ in range(3000)]
+    rows = [{"id": str(n), "text": " ".join(numbers.choices(words, k=400)), "domain": "words"} for n in range(1500)]
+    (folder / "words.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+
+
+def make_job(root: Path, size: str, steps: int) -> Job:
+    """The default configuration over that text, `steps` steps long."""
+    (root / "documents").mkdir()
+    write_documents(root / "documents")
+    overrides = [
+        "source=jsonl", f"source.path={root / 'documents'}", f"outputs={root / 'outputs'}", f"size={size}", "tokens=1m",
+        "trainer.validation_runs=1", "trainer.checkpoint_minutes=600", "data.validation_tokens=1024",
+    ]  # fmt: skip
+    config: Any = compose(STAGES["train"], overrides)
+    data = train._make_tokens(config, None)
+    recipe = train._resolve(config, data, None)
+    config.tokens = str(steps * recipe.batch_tokens)
+    config.data.batch_tokens = recipe.batch_tokens
+    recipe = train._resolve(config, data, None)
+    job = train._plan(config, recipe, data, None)
+    train._begin(config, recipe, job)
+    return job
+
+
+class Turns:
+    """Lets two threads run ten steps each in turn, and times every turn."""
+
+    def __init__(self) -> None:
+        self.may_run = {"bare": threading.Semaphore(1), "ours": threading.Semaphore(0)}
+        self.seconds: dict[str, list[float]] = {"bare": [], "ours": []}
+        self._begun: dict[str, float] = {}
+        self._steps = {"bare": 0, "ours": 0}
+
+    def step(self, name: str) -> None:
+        """Called where a step computes its loss."""
+        if self._steps[name] % WINDOW == 0:
+            if name in self._begun:
+                self.seconds[name].append(time.perf_counter() - self._begun[name])
+                self.leave(name)
+            self.may_run[name].acquire()
+            self._begun[name] = time.perf_counter()
+        self._steps[name] += 1
+
+    def leave(self, name: str) -> None:
+        self.may_run["ours" if name == "bare" else "bare"].release()
+
+
+def run_ours(job: Job, turns: Turns) -> None:
+    """`fit`, with everything around a step."""
+    loss = Pretraining.loss
+
+    def call(self: Pretraining, batch: TokenBatch) -> Any:
+        turns.step("ours")
+        return loss(self, batch)
+
+    Pretraining.loss = call  # type: ignore[method-assign]
+    try:
+        fit(job)
+    finally:
+        Pretraining.loss = loss  # type: ignore[method-assign]
+        turns.leave("ours")
+
+
+def run_bare(job: Job, turns: Turns) -> None:
+    """The same steps in a loop of their own."""
+    shards = TokenShards(job.tokens_folder)
+    order = MixtureOrder(
+        job.mixture, shards.tokens("train"), context=job.data.context, token_budget=job.tokens, seed=job.seed
+    )
+    batches = TrainingBatches(
+        shards, order, batch_sequences=job.batch_sequences, micro_batch=job.batch_sequences, steps=job.steps
+    )
+    schedule = build_schedule(job.schedule, job.tokens, job.warmup)
+    optimization = Optimization(job.optimizer, schedule, job.learning_rate, job.weight_decay, job.batch_tokens)
+    objective = Pretraining(LanguageModel(job.architecture, seed=job.seed), optimization, job.objective)
+    configured: Any = objective.configure_optimizers()
+    optimizer, scheduler = configured["optimizer"], configured["lr_scheduler"]["scheduler"]
+    parameters = list(objective.model.parameters())
+    for batch in batches:
+        turns.step("bare")
+        loss, _ = objective.cross_entropy(batch)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, job.optimizer.clip or 1.0)
+        optimizer.step()
+        scheduler.step()
+    turns.leave("bare")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--size", default="300k")
+    arguments = parser.parse_args()
+    turns = Turns()
+    with tempfile.TemporaryDirectory() as root:
+        job = make_job(Path(root), arguments.size, arguments.steps)
+        prepare_process(job.hardware)
+        keep_large_buffers()
+        bare = threading.Thread(target=run_bare, args=(job, turns))
+        bare.start()
+        run_ours(job, turns)
+        bare.join()
+    pairs = list(zip(turns.seconds["bare"], turns.seconds["ours"], strict=False))[2:]
+    added = [1e3 * (ours - bare) / WINDOW for bare, ours in pairs]
+    quartiles = statistics.quantiles(added, n=4)
+    step = statistics.median(1e3 * bare / WINDOW for bare, _ in pairs)
+    print(
+        f"{arguments.size}, {job.batch_tokens} tokens a step, {job.hardware.threads} threads, {len(pairs)} turns: "
+        f"a bare step takes {step:.2f} ms; everything around it adds {statistics.median(added):.2f} ms "
+        f"(middle half of the turns: {quartiles[0]:.2f} to {quartiles[2]:.2f})"
+    )
+
+
+if __name__ == "__main__":
+    main()
