@@ -1,8 +1,10 @@
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maquette.corpus.repetition import FRAME, repeats, repetition_rates, windows
+from maquette.corpus import repetition
+from maquette.corpus.repetition import FRAME, repeated_windows, repeats, repetition_rates, windows
 
 
 @given(st.lists(st.integers(0, 40) | st.integers(2**63, 2**63 + 4), max_size=60))
@@ -23,6 +25,15 @@ def test_windows_stay_inside_their_document() -> None:
     tokens = np.arange(10, dtype=np.uint64)
     found = windows(tokens, np.array([0] * 4 + [1] * 6, np.int32), 3)
     assert found.places.tolist() == [0, 1, 4, 5, 6, 7]
+
+
+@pytest.mark.parametrize("at_once", [1 << 26, 40])
+def test_repeated_windows_are_found_in_parts_too(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(repetition, "_AT_ONCE", at_once)
+    stream = np.array([*range(100), *range(20, 50), *range(200, 300)], np.uint64)
+    found = repeated_windows(stream, np.zeros(stream.size, np.int32), 8)
+    pairs = {tuple(pair) for pair in np.split(found.positions, found.starts[1:])}
+    assert {tuple(map(int, pair)) for pair in pairs} == {(20 + i, 100 + i) for i in range(23)}
 
 
 def tokens(*numbers: int) -> list[int]:

@@ -4,7 +4,7 @@ Each step takes the fingerprints of the whole corpus and the blocks kept so far,
 the first in the corpus's order is kept, so the result does not depend on the number of workers. Deduplication is done
 before the split: what stands nowhere twice stands in no two splits.
 
-Memory: about six bytes for each byte of text (eight for each token, held two or three times over).
+Memory: about six bytes for each byte of text, and up to two gigabytes for the search.
 """
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from maquette.corpus.fingerprints import PERMUTATIONS, Fingerprints
 from maquette.corpus.lexical import Integers, sequence_hashes
-from maquette.corpus.repetition import repeats, windows
+from maquette.corpus.repetition import repeated_windows, repeats
 
 SHORTEST_DUPLICATE = 8
 """Paragraphs with fewer tokens may stand as often as they like: they are headings and short statements."""
@@ -85,14 +85,13 @@ def drop_repeated_windows(prints: Fingerprints, kept: Kept, length: int) -> tupl
     for number in range(PASSES):
         chosen = np.flatnonzero(kept)
         size = prints.block_size[chosen]
-        found = windows(prints.tokens[np.repeat(kept, prints.block_size)], np.repeat(document[chosen], size), length)
-        same = repeats(found.hashes)
-        places = found.places[same.positions]
-        del found
-        if places.size == 0:
+        tokens = prints.tokens[np.repeat(kept, prints.block_size)]
+        same = repeated_windows(tokens, np.repeat(document[chosen], size), length)
+        if same.positions.size == 0:
             break
         token_block = np.repeat(chosen.astype(np.int32), size)
-        dropped = _drop_in_order(kept, token_block[places], token_block[places + length - 1], same.groups)
+        begins, ends = token_block[same.positions], token_block[same.positions + length - 1]
+        dropped = _drop_in_order(kept, begins, ends, same.groups)
         if number == PASSES - 1:
             opens[dropped] = True
         else:

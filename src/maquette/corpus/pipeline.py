@@ -204,7 +204,7 @@ def _rates(reading: Reading, layout: Layout, window: int) -> tuple[dict[str, dic
         _, first = np.unique(part, return_index=True)
         home = reading.domain[block_document(prints)[first]] * len(SPLITS) + layout.split[first]
         rates = repetition_rates(
-            prints.tokens[np.repeat(kept, prints.block_size)],
+            prints.tokens if kept.all() else prints.tokens[np.repeat(kept, prints.block_size)],
             np.repeat(part[kept].astype(np.int32), prints.block_size[kept]),
             home,
             held_out,

@@ -15,6 +15,7 @@ FRAME = 128
 """Tokens in the stretches whose share with a repetition is reported: about what a small model sees at once."""
 
 _SLAB = 1 << 16
+_AT_ONCE = 1 << 26  # windows sorted at once: what bounds the memory of a search, whatever the size of the corpus
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -25,8 +26,11 @@ class Windows:
     places: Integers
 
 
-def windows(tokens: Hashes, document: NDArray[np.int32], length: int) -> Windows:
-    """All windows of `length` tokens; `document` (T,) names each token's document, and no window crosses a border."""
+def windows(tokens: Hashes, document: NDArray[np.int32], length: int, part: int = 0, parts: int = 1) -> Windows:
+    """All windows of `length` tokens; `document` (T,) names each token's document, and no window crosses a border.
+
+    With several `parts`, only those whose hash belongs to `part`: equal windows belong to the same one.
+    """
     count = max(tokens.size - length + 1, 0)
     hashes = np.empty(count, np.uint64)
     places: Integers = np.empty(count, np.int32 if count < 2**31 else np.int64)
@@ -34,8 +38,12 @@ def windows(tokens: Hashes, document: NDArray[np.int32], length: int) -> Windows
     for first in range(0, count, _SLAB):  # slab by slab, so that intermediate results stay small
         last = min(first + _SLAB, count)
         inside = np.flatnonzero(document[first:last] == document[first + length - 1 : last + length - 1])
+        found = window_hashes(tokens[first : last + length - 1], length)[inside]
+        if parts > 1:
+            mine = found % np.uint64(parts) == part
+            found, inside = found[mine], inside[mine]
         end = filled + inside.size
-        hashes[filled:end] = window_hashes(tokens[first : last + length - 1], length)[inside]
+        hashes[filled:end] = found
         places[filled:end] = inside + first
         filled = end
     return Windows(hashes[:filled], places[:filled])
@@ -81,6 +89,19 @@ def repeats(values: Hashes) -> Repeats:
     return Repeats(positions[several], np.cumsum(size) - size)
 
 
+def repeated_windows(tokens: Hashes, document: NDArray[np.int32], length: int) -> Repeats:
+    """The windows that stand more than once, by the places of their first tokens; see `windows`."""
+    parts = 1 + tokens.size // _AT_ONCE
+    places, starts, filled = [], [], 0
+    for part in range(parts):
+        found = windows(tokens, document, length, part, parts)
+        same = repeats(found.hashes)
+        places.append(found.places[same.positions])
+        starts.append(same.starts + filled)
+        filled += same.positions.size
+    return Repeats(np.concatenate(places), np.concatenate(starts))
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Rate:
     """Of `frames` stretches of `FRAME` tokens, how many hold a repeated window."""
@@ -104,10 +125,8 @@ def repetition_rates(
     one of its windows stands earlier in the training text of any domain; one of held-out text when one of its windows
     stands anywhere in the training text.
     """
-    found = windows(tokens, document, length)
-    same = repeats(found.hashes)
-    places = found.places[same.positions]
-    del found
+    same = repeated_windows(tokens, document, length)
+    places = same.positions
     held = held_out[part[document[places]]]
     trained = (~held).astype(np.int64)
     before = np.cumsum(trained) - trained  # occurrences in training text before this one, over all groups ...

@@ -58,7 +58,7 @@ def distribution_modules(distribution: importlib.metadata.Distribution) -> Itera
 def standard_modules() -> Iterator[Module]:
     """The modules of the standard library that every installation of this Python has, in the order of their names."""
     root = Path(sysconfig.get_path("stdlib"))
-    found = []
+    found: list[Path] = []
     for top in sys.stdlib_module_names - _SKIPPED_STANDARD:
         found += [root / f"{top}.py"] if (root / f"{top}.py").is_file() else (root / top).rglob("*.py")
     for relative in sorted(PurePosixPath(path.relative_to(root).as_posix()) for path in found):
