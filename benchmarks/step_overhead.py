@@ -26,6 +26,7 @@ from maquette.objectives import Optimization, Pretraining
 from maquette.optimization import build_schedule
 from maquette.stages import STAGES, train
 from maquette.stages.composition import compose
+from maquette.stages.planning import new_record, plan_job, resolve_recipe
 from maquette.training import Job, fit
 from maquette.training.devices import prepare_process
 from maquette.training.memory import keep_large_buffers
@@ -50,13 +51,13 @@ def make_job(root: Path, size: str, steps: int) -> Job:
         "trainer.validation_runs=1", "trainer.checkpoint_minutes=600", "data.validation_tokens=1024",
     ]  # fmt: skip
     config: Any = compose(STAGES["train"], overrides)
-    data = train._make_tokens(config, None)
-    recipe = train._resolve(config, data, None)
+    data = train.make_tokens(config)
+    recipe = resolve_recipe(config, data)
     config.tokens = str(steps * recipe.batch_tokens)
     config.data.batch_tokens = recipe.batch_tokens
-    recipe = train._resolve(config, data, None)
-    job = train._plan(config, recipe, data, None)
-    train._begin(config, recipe, job)
+    recipe = resolve_recipe(config, data)
+    job = plan_job(config, recipe, data)
+    new_record(config, recipe, job, compiled=False).save()
     return job
 
 

@@ -12,7 +12,7 @@ import yaml
 from maquette.artifacts import ConfigError
 from maquette.model import count_parameters, hf, training_flops
 from maquette.model.loading import load_checkpoint
-from maquette.stages import train
+from maquette.stages import planning, train
 from maquette.stages.composition import compose
 from maquette.stages.config import TrainStage
 from maquette.tracking import find_runs
@@ -39,8 +39,8 @@ def record(configure: Configure) -> RunRecord:
 
 def job_of(config: TrainStage) -> Job:
     """The job that `run` would do."""
-    data = train._make_tokens(config, None)
-    return train._plan(config, train._resolve(config, data, None), data, None)
+    data = train.make_tokens(config)
+    return planning.plan_job(config, planning.resolve_recipe(config, data), data)
 
 
 def test_what_a_run_leaves(record: RunRecord) -> None:
@@ -141,7 +141,7 @@ def test_what_is_run_does(configure: Configure, changes: dict[str, Any]) -> None
     [(994, "994"), (1_000, "1k"), (1_234, "1.2k"), (299_300, "300k"), (999_000, "1m"), (5_980_000, "6m"), (2e12, "2t")],
 )
 def test_labels(count: float, label: str) -> None:
-    assert train._label(round(count)) == label
+    assert planning._label(round(count)) == label
 
 
 def test_folders_are_called_by_size_and_tokens(configure: Configure) -> None:

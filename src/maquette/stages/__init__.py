@@ -7,7 +7,7 @@ import dataclasses
 import importlib
 from typing import Any
 
-from maquette.stages import config
+from maquette.stages import config as settings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,27 +16,27 @@ class Stage:
 
     name: str
     help: str
-    config: type[config.StageConfig]
+    config: type[settings.StageConfig]
     module: str
     words: str | None = None
 
-    def run(self, settings: config.StageConfig) -> Any:
+    def run(self, chosen: settings.StageConfig) -> Any:
         """Imports the stage (heavy) and runs it."""
-        return importlib.import_module(f"maquette.stages.{self.module}").run(settings)
+        return importlib.import_module(f"maquette.stages.{self.module}").run(chosen)
 
 
 _ALL = (
-    Stage("corpus", "documents: read, clean, remove repetition, split", config.CorpusStage, "corpus"),
-    Stage("tokenizer", "train a tokenizer on the corpus and report on it", config.TokenizerStage, "tokenizer"),
-    Stage("tokens", "encode the corpus into checked, memory-mapped shards", config.TokensStage, "tokens"),
-    Stage("train", "train one model, or with -m a family of them", config.TrainStage, "train"),
-    Stage("sample", "continue a prompt with a trained model", config.SampleStage, "sample", words="prompts"),
-    Stage("score", "log-probability of sentences under a model", config.ScoreStage, "score", words="sentences"),
-    Stage("runs", "list and compare the runs in MLflow", config.RunsStage, "runs"),
-    Stage("export", "write a run as a Hugging Face folder", config.ExportStage, "export"),
-    Stage("import", "read a Hugging Face folder (Llama, Qwen2/3, GPT-2)", config.ImportStage, "import_"),
-    Stage("plan", "so many GPUs for so many days: what to train, and what it costs", config.PlanStage, "plan"),
-    Stage("demo", "the whole road on two cores in minutes, with a page to open", config.DemoStage, "demo"),
+    Stage("corpus", "documents: read, clean, remove repetition, split", settings.CorpusStage, "corpus"),
+    Stage("tokenizer", "train a tokenizer on the corpus and report on it", settings.TokenizerStage, "tokenizer"),
+    Stage("tokens", "encode the corpus into checked, memory-mapped shards", settings.TokensStage, "tokens"),
+    Stage("train", "train one model, or with -m a family of them", settings.TrainStage, "train"),
+    Stage("sample", "continue a prompt with a trained model", settings.SampleStage, "sample", words="prompts"),
+    Stage("score", "log-probability of sentences under a model", settings.ScoreStage, "score", words="sentences"),
+    Stage("runs", "list and compare the runs in MLflow", settings.RunsStage, "runs"),
+    Stage("export", "write a run as a Hugging Face folder", settings.ExportStage, "export"),
+    Stage("import", "read a Hugging Face folder (Llama, Qwen2/3, GPT-2)", settings.ImportStage, "import_"),
+    Stage("plan", "so many GPUs for so many days: what to train, and what it costs", settings.PlanStage, "plan"),
+    Stage("demo", "the whole road on two cores in minutes, with a page to open", settings.DemoStage, "demo"),
 )
 
 STAGES = {stage.name: stage for stage in _ALL}

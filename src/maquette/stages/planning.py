@@ -1,0 +1,198 @@
+"""From the settings of `maquette train` to a job: every number resolved, and the run's identity.
+
+The settings with the recipe's numbers in them, and the digests of the data, give a run its fingerprint, and so its name
+and its folder `<outputs>/runs/<name>`. Nothing here trains or writes.
+"""
+
+import dataclasses
+import datetime
+from pathlib import Path
+from typing import Any
+
+from maquette.artifacts.files import digest, file_digest
+from maquette.artifacts.manifest import read_manifest
+from maquette.artifacts.progress import say
+from maquette.artifacts.settings import parse_quantity
+from maquette.model.config import CoreConfig, ModelConfig, TransformerConfig
+from maquette.model.hf import family_of, read_config
+from maquette.model.loading import find_checkpoint, model_folder
+from maquette.scaling.recipe import Recipe, resolve
+from maquette.stages.config import TrainStage
+from maquette.stages.tokens import TokensResult
+from maquette.text import Tokenizer
+from maquette.tracking import lineage_tags
+from maquette.tracking.environment import git_commit, hardware_name, package_versions
+from maquette.training import Job, RunRecord, choose_hardware, read_record
+from maquette.training.record import RUNNING
+
+
+def starting_folder(config: TrainStage) -> Path | None:
+    """The folder whose weights are the initial ones; None where the model starts from scratch.
+
+    Raises `ConfigError` where `checkpoint` names nothing."""
+    return None if config.checkpoint is None else find_checkpoint(config.checkpoint, config.outputs)
+
+
+def resolve_recipe(config: TrainStage, data: TokensResult) -> Recipe:
+    """Every number of the run. Raises `ConfigError` for settings that contradict each other."""
+    start = starting_folder(config)
+    architecture: CoreConfig | None = None
+    if start is not None:
+        folder = model_folder(start)
+        raw = read_config(folder)
+        architecture = family_of(raw, folder).read(raw)
+        if config.model != ModelConfig(kind=config.model.kind):
+            say("the settings of model have no effect: checkpoint has the architecture")
+    return resolve(
+        size=config.size,
+        vocabulary_size=Tokenizer.load(data.tokenizer).vocabulary_size,
+        context=config.data.context,
+        tokens=config.tokens,
+        compute=config.compute,
+        tokens_per_parameter=config.tokens_per_parameter,
+        model=config.model,
+        architecture=architecture,
+        batch_tokens=config.data.batch_tokens,
+        learning_rate=config.optimizer.learning_rate,
+        warmup=config.schedule.warmup,
+        weight_decay=config.optimizer.weight_decay,
+        phases=config.mixture.phases,
+    )
+
+
+def plan_job(config: TrainStage, recipe: Recipe, data: TokensResult) -> Job:
+    """The job that the settings and the recipe describe, on the tokens of `data`.
+
+    Raises `ConfigError` where this machine can't do it.
+    """
+    start = starting_folder(config)
+    digests = {
+        "tokens": read_manifest(data.folder).digest,
+        "tokenizer": Tokenizer.load(data.tokenizer).digest,
+        "corpus": read_manifest(data.corpus).digest,
+    }
+    if start is not None:
+        weights = sorted(model_folder(start).glob("*.safetensors"))
+        digests["checkpoint"] = digest([file_digest(path) for path in weights])
+    settings = resolved_settings(config, recipe)
+    fingerprint = run_fingerprint(settings, recipe, digests)
+    name = f"{_size_label(config, recipe)}-{_label(recipe.tokens)}-{fingerprint[:8]}"
+    source = None if start is None else read_record(start)
+    counts = recipe.parameters
+    return Job(
+        name=name,
+        folder=Path(config.outputs) / "runs" / name,
+        outputs=Path(config.outputs),
+        seed=config.seed,
+        architecture=recipe.architecture,
+        checkpoint=start,
+        tokens_folder=data.folder,
+        tokenizer_folder=data.tokenizer,
+        steps=recipe.steps,
+        batch_tokens=recipe.batch_tokens,
+        learning_rate=recipe.learning_rate,
+        warmup=recipe.warmup,
+        weight_decay=recipe.weight_decay,
+        flops=recipe.compute,
+        compiled=False,
+        hardware=choose_hardware(
+            config.trainer, config.precision, optimizer=config.optimizer.kind, width=recipe.architecture.width
+        ),
+        objective=config.objective,
+        data=config.data,
+        mixture=config.mixture,
+        optimizer=config.optimizer,
+        schedule=config.schedule,
+        trainer=config.trainer,
+        tracking=config.tracking,
+        params=settings
+        | {"N": recipe.size, "N_core": counts.core, "N_head": counts.head, "N_embedding": counts.embedding}
+        | {"D": recipe.tokens, "C": recipe.compute, "C_kaplan": recipe.kaplan_compute, "steps": recipe.steps},
+        tags={"kind": "train", "fingerprint": fingerprint}
+        | lineage_tags(
+            digests,
+            parent=config.tracking.parent,
+            checkpoint=None if start is None else str(start),
+            checkpoint_run=None if source is None else source.tracking_run,
+        ),
+    )
+
+
+def new_record(config: TrainStage, recipe: Recipe, job: Job, *, compiled: bool) -> RunRecord:
+    """What a run says about itself before its first step."""
+    counts = dataclasses.asdict(recipe.parameters)
+    return RunRecord(
+        name=job.name,
+        folder=str(job.folder),
+        fingerprint=job.tags["fingerprint"],
+        status=RUNNING,
+        size=config.size,
+        parameters=counts,
+        tokens=recipe.tokens,
+        compute=recipe.compute,
+        kaplan_compute=recipe.kaplan_compute,
+        steps=recipe.steps,
+        batch_tokens=recipe.batch_tokens,
+        context=config.data.context,
+        learning_rate=recipe.learning_rate,
+        warmup=recipe.warmup,
+        weight_decay=recipe.weight_decay,
+        seed=config.seed,
+        precision=config.precision.kind,
+        compiled=compiled,
+        hardware=hardware_name(),
+        digests={key.removeprefix("digest."): value for key, value in job.tags.items() if key.startswith("digest.")},
+        git_commit=git_commit(),
+        versions=package_versions(),
+        checkpoint=None if job.checkpoint is None else str(job.checkpoint),
+        parent_run=config.tracking.parent,
+        started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    )
+
+
+def resolved_settings(config: TrainStage, recipe: Recipe) -> dict[str, Any]:
+    """The settings with the recipe's numbers in place of the nulls."""
+    model = dataclasses.asdict(config.model)
+    known = {field.name for field in dataclasses.fields(recipe.architecture)}
+    model |= {
+        key: value for key, value in dataclasses.asdict(recipe.architecture).items() if key in model and key in known
+    }
+    model["kind"] = "lstm"
+    if isinstance(recipe.architecture, TransformerConfig):
+        model["kind"] = "transformer"
+        model["feed_forward_width"] = recipe.architecture.inner_width
+    settings = dataclasses.asdict(config)
+    settings["model"] = model
+    settings["tokens"], settings["compute"] = str(recipe.tokens), None
+    settings["data"]["batch_tokens"] = recipe.batch_tokens
+    settings["optimizer"] |= {"learning_rate": recipe.learning_rate, "weight_decay": recipe.weight_decay}
+    settings["schedule"]["warmup"] = recipe.warmup
+    return settings
+
+
+def run_fingerprint(settings: dict[str, Any], recipe: Recipe, digests: dict[str, str]) -> str:
+    """Digest of all that decides what comes out: not of where it is written, on what devices, or how it is watched."""
+    chosen = {
+        key: settings[key] for key in ("seed", "objective", "model", "mixture", "optimizer", "schedule", "precision")
+    }
+    data = {key: value for key, value in settings["data"].items() if key not in ("workers", "micro_batch")}
+    return digest(
+        chosen
+        | {"data": data, "compile": settings["trainer"]["compile"], "digests": digests}
+        | {"architecture": dataclasses.asdict(recipe.architecture), "tokens": recipe.tokens}
+    )
+
+
+def _size_label(config: TrainStage, recipe: Recipe) -> str:
+    """The size as it was typed where the model has it, else what it has."""
+    asked = parse_quantity(config.size, "size")
+    typed = config.checkpoint is None and abs(asked / recipe.size - 1) < 0.1
+    return str(config.size).strip().lower() if typed else _label(recipe.size)
+
+
+def _label(count: int) -> str:
+    """A count in two digits: 6000000 -> 6m, 1234 -> 1.2k."""
+    for unit, name in ((1e12, "t"), (1e9, "b"), (1e6, "m"), (1e3, "k")):
+        if count >= 0.995 * unit:
+            return f"{float(f'{count / unit:.2g}'):g}{name}"
+    return str(count)
