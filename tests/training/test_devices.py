@@ -1,5 +1,7 @@
 """Devices, processes and number formats: what goes together, and what is refused in words."""
 
+import os
+
 import pytest
 import torch
 import torch._inductor.config
@@ -66,6 +68,13 @@ def test_threads_are_shared(monkeypatch: pytest.MonkeyPatch) -> None:
     assert default_threads(99) == 1
 
 
+def test_a_narrow_model_has_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    assert default_threads(1, width=72) == 1
+    assert default_threads(2, width=512) == 4
+
+
 def test_compilation_is_decided_by_the_runs_length() -> None:
     assert not wants_compilation("auto", 1e13, CPU)
     assert wants_compilation("auto", 1e14, CPU)
@@ -73,10 +82,11 @@ def test_compilation_is_decided_by_the_runs_length() -> None:
     assert not wants_compilation("off", 1e20, CPU)
 
 
-def test_without_a_compiler_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("/nonexistent/c++",))
+def test_without_a_compiler_it_says_so() -> None:
     said: list[str] = []
-    assert not compiler_works(said.append)
+    with torch._inductor.config.patch({"cpp.cxx": ("/nonexistent/c++",)}):
+        assert not compiler_works(said.append)
+    assert compiler_works(said.append)
     assert len(said) == 1 and "torch.compile does not work here" in said[0]
 
 
