@@ -83,11 +83,12 @@ def test_compilation_is_decided_by_the_runs_length() -> None:
 
 
 def test_without_a_compiler_it_says_so() -> None:
+    before = compiler_works(lambda _: None)
     said: list[str] = []
     with torch._inductor.config.patch({"cpp.cxx": ("/nonexistent/c++",)}):
         assert not compiler_works(said.append)
-    assert compiler_works(said.append)
     assert len(said) == 1 and "torch.compile does not work here" in said[0]
+    assert compiler_works(lambda _: None) == before
 
 
 def micro_batch(

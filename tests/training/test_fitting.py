@@ -16,6 +16,7 @@ from maquette.objectives import Pretraining
 from maquette.stages import train
 from maquette.stages.config import TrainStage
 from maquette.training import RunRecord, conclusion, read_history, read_record
+from maquette.training.compilation import compiler_works
 from maquette.training.judgement import Judge
 
 Configure = Callable[..., TrainStage]
@@ -241,6 +242,8 @@ def test_going_on_from_a_model(configure: Configure, monkeypatch: pytest.MonkeyP
 def test_compiled_and_gone_on_with(configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The choice is the run's: going on does not ask again, and computes the same bits. The longer context of the
     second half is compiled for as well."""
+    if not compiler_works(print):
+        pytest.skip("there is no C++ compiler")
     changes: dict[str, Any] = {
         "seed": 21, "trainer__compile": "on", "trainer__validation_runs": 1, "mixture__block": 2,
         "mixture__phases": [PhaseConfig(start=0.5, context_multiple=2)],
