@@ -13,6 +13,8 @@ built before, after or around it, and leaves the global random numbers alone.
 | score of a scalar model | N(0, 1 / sqrt(width + 1)) | Stiennon et al. 2020, appendix B.1 |
 | LSTM matrices | U(-1/sqrt(width), 1/sqrt(width)) | Hochreiter and Schmidhuber's gates as PyTorch starts them |
 | LSTM forget gate's bias | 1 | Jozefowicz et al. 2015, section 2.2 |
+
+`recipe=mup` lets deviations follow the width: parametrization.py.
 """
 
 import hashlib
@@ -22,13 +24,21 @@ import torch
 from torch import Tensor, nn
 
 from maquette.model.config import CoreConfig
+from maquette.model.parametrization import STANDARD, Parametrization
 
 STANDARD_DEVIATION = 0.02
 TOKEN_SHIFT = 0.3
 
 
 @torch.no_grad()
-def initialize(model: nn.Module, config: CoreConfig, seed: int, prefix: str = "") -> None:
+def initialize(
+    model: nn.Module,
+    config: CoreConfig,
+    seed: int,
+    prefix: str = "",
+    *,
+    parametrization: Parametrization = STANDARD,
+) -> None:
     """Fills every parameter of a model or a core in place. `prefix`: what comes before its names in the whole model.
 
     Numbers are drawn on the CPU in float32 and then converted, so they do not depend on device or precision.
@@ -36,7 +46,9 @@ def initialize(model: nn.Module, config: CoreConfig, seed: int, prefix: str = ""
     """
     for name, parameter in model.named_parameters():
         if not parameter.is_meta:
-            parameter.copy_(initial_value((prefix + name).removeprefix("core."), parameter.shape, config, seed))
+            short = (prefix + name).removeprefix("core.")
+            value = initial_value(short, parameter.shape, config, seed)
+            parameter.copy_(value * parametrization.deviation_factor(short, config))
 
 
 def materialize(model: nn.Module, config: CoreConfig, seed: int, device: torch.device | str = "cpu") -> None:

@@ -16,6 +16,7 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from maquette.model.parametrization import STANDARD, Parametrization
 from maquette.optimization import Schedule, build_optimizer
 from maquette.optimization.config import OptimizerConfig
 
@@ -25,7 +26,8 @@ Metrics = dict[str, Tensor]
 
 @dataclasses.dataclass(frozen=True)
 class Optimization:
-    """How the weights of a run move. `batch_tokens`: tokens of one optimiser step; `fused`: see `build_optimizer`."""
+    """How the weights of a run move. `batch_tokens`: tokens of one optimiser step; `fused`, `parametrization`: see
+    `build_optimizer`."""
 
     config: OptimizerConfig
     schedule: Schedule
@@ -33,6 +35,7 @@ class Optimization:
     weight_decay: float
     batch_tokens: int
     fused: bool | None = None
+    parametrization: Parametrization = STANDARD
 
 
 class Objective(LightningModule, abc.ABC):
@@ -80,7 +83,12 @@ class Objective(LightningModule, abc.ABC):
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         plan = self.optimization
         optimizer = build_optimizer(
-            self.model, plan.config, learning_rate=plan.learning_rate, weight_decay=plan.weight_decay, fused=plan.fused
+            self.model,
+            plan.config,
+            learning_rate=plan.learning_rate,
+            weight_decay=plan.weight_decay,
+            fused=plan.fused,
+            parametrization=plan.parametrization,
         )
         scheduler = LambdaLR(optimizer, lambda step: plan.schedule.step_factor(step, plan.batch_tokens))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.optim import AdamW, Muon, Optimizer
 
+from maquette.model.parametrization import STANDARD, Parametrization
 from maquette.optimization.config import OptimizerConfig
 from maquette.optimization.groups import parameter_groups
 
@@ -57,21 +58,36 @@ class OptimizerPair(Optimizer):
 
 
 def build_optimizer(
-    model: nn.Module, config: OptimizerConfig, *, learning_rate: float, weight_decay: float, fused: bool | None = None
+    model: nn.Module,
+    config: OptimizerConfig,
+    *,
+    learning_rate: float,
+    weight_decay: float,
+    fused: bool | None = None,
+    parametrization: Parametrization = STANDARD,
 ) -> Optimizer:
     """The optimiser of `model`'s trainable parameters, at its peak learning rate.
+
+    `parametrization` gives parameters their share of AdamW's rate; the decay of a step (rate x weight_decay) is the
+    same for all, so that it does not fade as a width-scaled rate falls (Wang and Aitchison 2024).
 
     `fused` runs AdamW's whole step as one kernel: five times faster than the other two ways on a processor. By default
     it is used where it exists; it can't go with a gradient scaler (`precision=16-mixed`), which wants to look at the
     gradients in between.
     """
     groups = parameter_groups(model)
+    shares = {id(p): parametrization.rate_factor(name, model) for name, p in model.named_parameters()}
     if fused is None:
         fused = all(parameter.device.type in _DEVICES_WITH_FUSED_ADAMW for parameter in model.parameters())
 
     def adamw(decayed: list[nn.Parameter], kept: list[nn.Parameter]) -> AdamW:
+        parts = []
+        for parameters, decay in ((decayed, weight_decay), (kept, 0.0)):
+            for share in dict.fromkeys(shares[id(parameter)] for parameter in parameters):
+                alike = [parameter for parameter in parameters if shares[id(parameter)] == share]
+                parts.append({"params": alike, "lr": share * learning_rate, "weight_decay": decay / share})
         return AdamW(
-            _present({"params": decayed, "weight_decay": weight_decay}, {"params": kept, "weight_decay": 0.0}),
+            parts,
             lr=learning_rate,
             betas=(config.beta1, config.beta2),
             eps=config.eps,
@@ -85,7 +101,3 @@ def build_optimizer(
     # whose rows are tokens, are better left to AdamW.
     muon = Muon(groups.hidden, lr=config.muon_learning_rate, momentum=config.muon_momentum, weight_decay=weight_decay)
     return OptimizerPair(muon, adamw(groups.matrices, kept))
-
-
-def _present(*groups: dict[str, Any]) -> list[dict[str, Any]]:
-    return [group for group in groups if group["params"]]

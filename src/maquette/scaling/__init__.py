@@ -4,6 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from maquette.scaling.config import LAWS, Laws
     from maquette.scaling.counting import kaplan_convention, vocabulary_law
     from maquette.scaling.difference import LawDifference, compare_families
     from maquette.scaling.errors import LawError
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
     from maquette.scaling.planner import Assumptions, Plan, make_plan, preset
     from maquette.scaling.power_law import PowerLaw, PowerLawFit, fit_power_law
     from maquette.scaling.published import PublishedSurface, published_surface
-    from maquette.scaling.recipe import LAWS, Laws, Recipe, resolve
+    from maquette.scaling.recipe import Recipe, resolve
+    from maquette.scaling.recipe_file import load_recipe, save_recipe
     from maquette.scaling.repetition import RepetitionLaw, fit_repetition
     from maquette.scaling.runs import group_budgets, seed_noise
     from maquette.scaling.setting_law import SettingLaw, fit_setting_law
@@ -34,7 +36,9 @@ _NAMES = {
     "planner": ("Assumptions", "Plan", "make_plan", "preset"),
     "power_law": ("PowerLaw", "PowerLawFit", "fit_power_law"),
     "published": ("PublishedSurface", "published_surface"),
-    "recipe": ("LAWS", "Laws", "Recipe", "resolve"),
+    "config": ("LAWS", "Laws"),
+    "recipe": ("Recipe", "resolve"),
+    "recipe_file": ("load_recipe", "save_recipe"),
     "repetition": ("RepetitionLaw", "fit_repetition"),
     "runs": ("group_budgets", "seed_noise"),
     "setting_law": ("SettingLaw", "fit_setting_law"),
@@ -76,10 +80,12 @@ __all__ = [
     "fit_surface",
     "group_budgets",
     "kaplan_convention",
+    "load_recipe",
     "make_plan",
     "preset",
     "published_surface",
     "resolve",
+    "save_recipe",
     "seed_noise",
     "suggest_runs",
     "vocabulary_law",

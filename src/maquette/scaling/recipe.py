@@ -6,7 +6,8 @@
 - batch = 512 tokens up to four million tokens of training, and from there growing with D^0.71
 - warm-up over a tenth of the tokens, at most 5,000 steps; weight decay 0.1
 
-Whatever is set explicitly is respected, and what depends on it follows.
+The constants and their sources are `config.Laws`; `recipe=` chooses or replaces them (recipe_file.py). Whatever is set
+explicitly is respected, and what depends on it follows.
 """
 
 import dataclasses
@@ -27,59 +28,9 @@ from maquette.model.config import (
     kaplan_compute,
     training_flops,
 )
+from maquette.model.parametrization import STANDARD, Parametrization
+from maquette.scaling.config import LAWS, Laws
 from maquette.scaling.shape import choose_shape
-
-
-@dataclass(frozen=True)
-class Laws:
-    """The constants of the recipe. Fitted anew on one's own runs, they replace `LAWS`.
-
-    learning rate = `rate` x width^`rate_width` x (batch / `base_batch`)^`rate_batch`;
-    batch = `base_batch` x max(1, D / `base_tokens`)^`batch_tokens`, in tokens.
-    """
-
-    rate: float = 0.2
-    """A sweep of 14k to 384k parameters: half or double costs 0.1 to 3% of the loss."""
-
-    rate_width: float = -1.0
-    """As in the maximal-update parametrisation for hidden matrices under Adam (Yang et al. 2022, table 8)."""
-
-    rate_batch: float = 0.25
-    """Between none and the square root (Malladi et al. 2022). With it the recipe is within a factor of two of what was
-    used for OLMo 1B (4e-4), LLaMA 7B (3e-4) and LLaMA 65B (1.5e-4)."""
-
-    base_batch: int = 512
-    """Four sequences of 128 tokens: what the sweep above used throughout, up to 4 million tokens."""
-
-    base_tokens: float = 4e6
-
-    batch_tokens: float = 0.71
-    """From 512 tokens at D = 4e6 to the 6 million that Li et al. 2025 ("Step law", B = 0.58 D^0.571) find best at
-    D = 2e12. Theirs and DeepSeek's (Bi et al. 2024, B = 0.292 C^0.327) grow more slowly but start far higher."""
-
-    weight_decay: float = 0.1
-    """Of matrices, decoupled; what every model named above used."""
-
-    warmup: float = 0.1
-    """Share of the tokens: the sweep above."""
-
-    longest_warmup: int = 5_000
-    """Steps: beyond it warming up longer buys nothing (GPT-3 warmed up for 375 million tokens, LLaMA 2,000 steps)."""
-
-    def batch(self, tokens: float) -> float:
-        """Tokens of one optimiser step of a run over `tokens` tokens."""
-        return self.base_batch * max(1.0, tokens / self.base_tokens) ** self.batch_tokens
-
-    def learning_rate(self, width: int, batch: float) -> float:
-        """Peak learning rate of AdamW for a model `width` wide and a batch of `batch` tokens."""
-        return self.rate * width**self.rate_width * (batch / self.base_batch) ** self.rate_batch
-
-    def warmup_share(self, steps: int) -> float:
-        """Share of the tokens over which the rate rises, in a run of `steps` steps."""
-        return min(self.warmup, self.longest_warmup / steps)
-
-
-LAWS = Laws()
 
 
 @dataclass(frozen=True)
@@ -95,6 +46,7 @@ class Recipe:
     warmup: float
     weight_decay: float
     flops: FlopCount
+    parametrization: Parametrization = STANDARD
 
     @property
     def size(self) -> int:
@@ -153,6 +105,11 @@ def resolve(
                 f"Use data.context={architecture.context_length} or less.",
             )
         architecture = dataclasses.replace(architecture, context_length=longest)
+    if architecture.tied and laws.kind == "mup":
+        raise ConfigError(
+            "recipe=mup gives embedding and head rates of their own; with model.tied=true they are one matrix.",
+            "Use model.tied=false, or recipe=standard.",
+        )
     parameters = count_parameters(architecture)
     if tokens is not None:
         budget: float = parse_quantity(tokens, "tokens")
@@ -178,6 +135,7 @@ def resolve(
         warmup=_or(warmup, laws.warmup_share(steps)),
         weight_decay=_or(weight_decay, laws.weight_decay),
         flops=_flops(architecture, steps * batch, context, phases),
+        parametrization=laws.parametrization,
     )
 
 

@@ -24,6 +24,7 @@ from maquette.stages import STAGES, Stage
 from maquette.stages.config import StageConfig
 from maquette.stages.folders import config_folders
 from maquette.stages.help import groups
+from maquette.stages.recipe_choice import is_recipe_file, with_recipe_files
 
 _WORDS = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false", "String": "text"}
 
@@ -54,6 +55,7 @@ def compose_raw(
     stage: Stage, overrides: Sequence[str], config_folder: Path | None = None, *, hydra: bool = False
 ) -> DictConfig:
     """What Hydra composes, unchecked; with `hydra` its own node as well."""
+    overrides = known_recipes(stage, overrides, config_folder)
     check_overrides(stage, overrides, config_folder)
     register_schemas()
     extra = [f"hydra.searchpath=[file://{config_folder}]"] if config_folder else []
@@ -68,6 +70,12 @@ def compose_raw(
         return composed
     except (HydraException, OmegaConfBaseException) as error:
         raise _explained(stage, error) from None
+
+
+def known_recipes(stage: Stage, overrides: Sequence[str], config_folder: Path | None = None) -> list[str]:
+    """The overrides with recipe files replaced by options that Hydra knows."""
+    options = groups(stage, config_folder).get("recipe")
+    return with_recipe_files(overrides, options) if options else list(overrides)
 
 
 def parse_overrides(overrides: Sequence[str]) -> list[Override]:
@@ -105,7 +113,9 @@ def check_overrides(stage: Stage, overrides: Sequence[str], config_folder: Path 
         key = override.key_or_group
         if key in options:
             for value in _values(override):
-                if value is not None and str(value) not in options[key] and not isinstance(value, dict):
+                if value is None or isinstance(value, dict) or (key == "recipe" and is_recipe_file(str(value))):
+                    continue
+                if str(value) not in options[key]:
                     close = nearest(str(value), options[key])
                     hint = f"Did you mean '{close}'? " if close else ""
                     raise ConfigError(f"{key}={value} is not known.", f"{hint}Allowed: {', '.join(options[key])}.")

@@ -11,6 +11,7 @@ from maquette.data.config import DataConfig, MixtureConfig, ShardsConfig
 from maquette.model.config import ModelConfig
 from maquette.objectives.config import ObjectiveConfig
 from maquette.optimization.config import OptimizerConfig, ScheduleConfig
+from maquette.scaling.config import Laws
 from maquette.text.config import TokenizerConfig
 from maquette.tracking.config import TrackingConfig
 from maquette.training.config import PrecisionConfig, TrainerConfig
@@ -58,6 +59,7 @@ class TrainStage(TokensStage):
         20.0, "token budget per parameter where neither tokens nor compute is given", minimum=0.0
     )
     checkpoint: str | None = setting(None, "start from this exported folder or run, with its own tokenizer")
+    recipe: Laws = setting(Laws, "from size to every hyperparameter: constants, or a file that a fit has written")
     objective: ObjectiveConfig = setting(ObjectiveConfig, "what is trained for")
     model: ModelConfig = setting(ModelConfig, "architecture")
     mixture: MixtureConfig = setting(MixtureConfig, "which text, in which shares")

@@ -16,6 +16,7 @@ from maquette.artifacts.settings import parse_quantity
 from maquette.model.config import CoreConfig, ModelConfig, TransformerConfig
 from maquette.model.hf import family_of, read_config
 from maquette.model.loading import find_checkpoint, model_folder
+from maquette.model.parametrization import STANDARD
 from maquette.scaling.recipe import Recipe, resolve
 from maquette.stages.config import TrainStage
 from maquette.stages.tokens import TokensResult
@@ -57,6 +58,7 @@ def resolve_recipe(config: TrainStage, data: TokensResult) -> Recipe:
         warmup=config.schedule.warmup,
         weight_decay=config.optimizer.weight_decay,
         phases=config.mixture.phases,
+        laws=config.recipe,
     )
 
 
@@ -105,6 +107,7 @@ def plan_job(config: TrainStage, recipe: Recipe, data: TokensResult) -> Job:
         schedule=config.schedule,
         trainer=config.trainer,
         tracking=config.tracking,
+        parametrization=recipe.parametrization,
         params=settings
         | {"N": recipe.size, "N_core": counts.core, "N_head": counts.head, "N_embedding": counts.embedding}
         | {"D": recipe.tokens, "C": recipe.compute, "C_kaplan": recipe.kaplan_compute, "steps": recipe.steps},
@@ -176,6 +179,8 @@ def run_fingerprint(settings: dict[str, Any], recipe: Recipe, digests: dict[str,
         key: settings[key] for key in ("seed", "objective", "model", "mixture", "optimizer", "schedule", "precision")
     }
     data = {key: value for key, value in settings["data"].items() if key not in ("workers", "micro_batch")}
+    if recipe.parametrization != STANDARD:
+        chosen["parametrization"] = dataclasses.asdict(recipe.parametrization)
     return digest(
         chosen
         | {"data": data, "compile": settings["trainer"]["compile"], "digests": digests}

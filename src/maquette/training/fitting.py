@@ -14,7 +14,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from maquette.artifacts.progress import say
 from maquette.data import MixtureOrder, TokenShards, TrainingBatches
-from maquette.model import LanguageModel
+from maquette.model import LanguageModel, initialize
 from maquette.model.loading import load_checkpoint
 from maquette.objectives import Optimization, Pretraining
 from maquette.optimization import build_schedule
@@ -146,6 +146,7 @@ def _fit(job: Job, record: RunRecord, world: World, log: RunLog) -> RunRecord:
 def _build_objective(job: Job, order: MixtureOrder) -> Pretraining:
     if job.checkpoint is None:
         model = LanguageModel(job.architecture, seed=job.seed)
+        initialize(model, job.architecture, job.seed, parametrization=job.parametrization)
     else:
         model, _ = load_checkpoint(job.checkpoint)
         if job.architecture.context_length > model.config.context_length:
@@ -160,6 +161,7 @@ def _build_objective(job: Job, order: MixtureOrder) -> Pretraining:
         weight_decay=job.weight_decay,
         batch_tokens=job.batch_tokens,
         fused=False if job.hardware.precision == "16-mixed" else None,
+        parametrization=job.parametrization,
     )
     return Pretraining(model, optimization, job.objective, rope_bases=[phase.rope_base for phase in order.phases])
 

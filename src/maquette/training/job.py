@@ -6,6 +6,7 @@ from typing import Any
 
 from maquette.data.config import DataConfig, MixtureConfig
 from maquette.model.config import CoreConfig
+from maquette.model.parametrization import STANDARD, Parametrization
 from maquette.objectives.config import ObjectiveConfig
 from maquette.optimization.config import OptimizerConfig, ScheduleConfig
 from maquette.tracking.config import TrackingConfig
@@ -44,6 +45,7 @@ class Job:
     schedule: ScheduleConfig
     trainer: TrainerConfig
     tracking: TrackingConfig
+    parametrization: Parametrization = STANDARD
     params: dict[str, Any] = dataclasses.field(default_factory=dict)
     tags: dict[str, Any] = dataclasses.field(default_factory=dict)
 

@@ -1,0 +1,93 @@
+"""Recipe files: the constants of the recipe as YAML, with what they rest on.
+
+    kind: standard
+    rate: 0.183
+    rate_width: -0.94
+    ...
+    source: learning rates of learning_rate-1a2b3c4d, 25 runs of 4 sizes
+    provenance: {runs: [...], intervals: {rate_width: [-1.02, -0.86]}, fitted: 2026-01-01T10:00:00+00:00}
+
+Keys that are left out keep the standard recipe's value. `recipe=<path>` takes any file; `recipe=<name>` one that a fit
+has left in `<outputs>/recipes/`, or an option of `conf/recipe/`.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from maquette.artifacts.errors import ConfigError
+from maquette.artifacts.files import write_text
+from maquette.artifacts.settings import check, nearest
+from maquette.scaling.config import Laws
+
+FOLDER = "recipes"
+"""Below `outputs`: recipes that fits have written."""
+
+
+def recipe_path(name: str, outputs: Path | str) -> Path:
+    """Where the recipe `name` of these outputs lies."""
+    return Path(outputs) / FOLDER / f"{name}.yaml"
+
+
+def find_recipe(name: str, outputs: Path | str) -> Path | None:
+    """The file that `recipe=<name>` means: a path, or a recipe of these outputs; None where there is none."""
+    for candidate in (Path(name), recipe_path(name, outputs)):
+        if candidate.is_file():
+            return candidate
+    return None
+
+
+def load_recipe(path: Path | str) -> Laws:
+    """The constants in a recipe file, checked. Raises `ConfigError` naming the file and the key that is wrong."""
+    import yaml
+
+    try:
+        raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(
+            f"{path} can't be read as a recipe: {reason}.", "It is YAML with a line for each key."
+        ) from None
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path} holds no keys.", "A recipe has lines such as rate: 0.2.")
+    fields = {field.name: field for field in dataclasses.fields(Laws)}
+    values: dict[str, Any] = {}
+    for key, value in raw.items():
+        if key not in fields:
+            near = nearest(str(key), list(fields))
+            raise ConfigError(
+                f"{path}: unknown key '{key}'.", f"Did you mean '{near}'?" if near else f"Keys: {', '.join(fields)}."
+            )
+        values[key] = _typed(path, key, value, getattr(Laws(), key))
+    laws = Laws(**values)
+    try:
+        check(laws, "recipe.")
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error.message}", error.hint) from None
+    return laws
+
+
+def save_recipe(laws: Laws, path: Path | str) -> Path:
+    """Writes a recipe file atomically, every constant in it; returns its path."""
+    import yaml
+
+    text = yaml.safe_dump(dataclasses.asdict(laws), sort_keys=False, allow_unicode=True, width=110)
+    write_text(path, f"# {laws.source}\n# Use it with recipe={Path(path).stem} (or this file's path).\n{text}")
+    return Path(path)
+
+
+def _typed(path: Path | str, key: str, value: Any, default: Any) -> Any:
+    """`value` in the type of the default: YAML reads 4e6 as text."""
+    kind = type(default)
+    if kind in (int, float):
+        try:
+            number = float(value)
+            if isinstance(value, bool) or (kind is int and number != int(number)):
+                raise ValueError
+            return kind(number)
+        except (TypeError, ValueError):
+            word = "a whole number" if kind is int else "a number"
+            raise ConfigError(f"{path}: {key}={value} is not {word}.") from None
+    if not isinstance(value, kind):
+        raise ConfigError(f"{path}: {key}={value} is not {'text' if kind is str else 'a table'}.")
+    return value
