@@ -73,6 +73,9 @@ def _results(history: list[dict[str, Any]], order: MixtureOrder, job: Job, step:
         "bits_per_byte": last.get("validation/bits_per_byte"),
         "tokens_per_second": typical[0],
         "mfu": typical[1],
+        "copying": {
+            name.removeprefix("copying/"): value for name, value in last.items() if name.startswith("copying/")
+        },
         "samples": last.get("samples", []),
         "domains": {
             domain: {

@@ -8,6 +8,8 @@ import numpy as np
 from lightning.pytorch import Trainer
 
 from maquette.data import MixtureOrder, TokenShards, validation_batches
+from maquette.objectives import Pretraining
+from maquette.training.copying import affordable_windows, probes_of, trained_copying
 from maquette.training.job import Job
 from maquette.training.validation import DomainLoss, validate
 
@@ -61,7 +63,21 @@ class Judge:
         values = overall(self.losses, self._order.phases[0].weights)
         for domain, loss in self.losses.items():
             values |= {metric_name(domain, key): value for key, value in loss.describe().items()}
+        if step >= self._job.steps and isinstance(trainer.lightning_module, Pretraining):
+            values |= self._copying(trainer)
         return {"tokens": step * self._job.batch_tokens, **values}
+
+    def _copying(self, trainer: Trainer) -> dict[str, float]:
+        """How much the model copies from its context; nothing where there is no held-out text."""
+        context = self._job.data.context
+        probes = probes_of(
+            self._shards,
+            self._order.domains,
+            context=context,
+            windows=affordable_windows(self._job.tokens, context),
+            batch=self._micro_batch,
+        )
+        return trained_copying(trainer, probes) if probes else {}
 
 
 def overall(losses: Mapping[str, DomainLoss], weights: Mapping[str, float]) -> dict[str, float]:

@@ -19,7 +19,8 @@ class RunRecord:
 
     `domains`: of each domain `loss`, `perplexity`, `bits_per_byte` on held-out text and `epochs` of its training
     text; `validation_loss` weighs them as the mixture does. `digests`: of tokens, tokenizer and corpus. `compiled` was
-    decided once, when the run began. `samples`: what the model wrote at the end.
+    decided once, when the run began. `copying`: how much of what stood in the context once the model predicts the
+    second time (`training.copying`), by the metric's name after the slash. `samples`: what the model wrote at the end.
     """
 
     name: str
@@ -59,6 +60,7 @@ class RunRecord:
     bits_per_byte: float | None = None
     domains: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
     loss_spikes: int = 0
+    copying: dict[str, float] = dataclasses.field(default_factory=dict)
     samples: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
     @property

@@ -1,7 +1,8 @@
 """Validation: how well held-out text is predicted, domain by domain."""
 
+import contextlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,7 +40,6 @@ class DomainLoss:
         return {"loss": self.loss, "perplexity": self.perplexity, "bits_per_byte": self.bits_per_byte}
 
 
-@torch.no_grad()
 def validate(
     trainer: Trainer, domains: Mapping[str, Iterable[TokenBatch]], byte_lengths: np.ndarray
 ) -> dict[str, DomainLoss]:
@@ -48,29 +48,46 @@ def validate(
     `byte_lengths (V,)`: bytes of text that each token stands for. Every process takes its share of the batches and all
     get the sums. Compiled blocks run eagerly: validation has shapes of its own, and compiling for them would not pay.
     """
+    with judging(trainer):
+        sums = {name: _sum(trainer, batches, byte_lengths) for name, batches in domains.items()}
+    return {name: DomainLoss(float(row[0]), int(row[1]), int(row[2])) for name, row in sums.items()}
+
+
+@contextlib.contextmanager
+def judging(trainer: Trainer) -> Iterator[None]:
+    """The trainer's model in evaluation mode, its compiled blocks eager."""
     objective = trainer.lightning_module
     was_training = objective.training
     objective.eval()
-    with torch.compiler.set_stance("force_eager"):
-        sums = {name: _sum(trainer, batches, byte_lengths) for name, batches in domains.items()}
+    with torch.no_grad(), torch.compiler.set_stance("force_eager"):
+        yield
     objective.train(was_training)
-    return {name: DomainLoss(float(row[0]), int(row[1]), int(row[2])) for name, row in sums.items()}
 
 
 def _sum(trainer: Trainer, batches: Iterable[TokenBatch], byte_lengths: np.ndarray) -> Tensor:
     """(nats, tokens, bytes) over all processes, float64."""
-    sums = torch.zeros(3, dtype=torch.float64)
     batches = list(batches)
+
+    def add(number: int, cross_entropy: Tensor) -> Tensor:
+        targets = batches[number].targets
+        num_bytes = int(byte_lengths[targets.numpy()].sum())
+        nats = cross_entropy.double().sum().cpu()
+        return torch.stack([nats, *torch.tensor([targets.numel(), num_bytes], dtype=torch.float64)])
+
+    return sum_over(trainer, batches, add, 3)
+
+
+def sum_over(
+    trainer: Trainer, batches: Sequence[TokenBatch], add: Callable[[int, Tensor], Tensor], size: int
+) -> Tensor:
+    """The sum over all batches and processes of `add(number of the batch, its cross-entropies (B, T))`, (size,)."""
+    sums = torch.zeros(size, dtype=torch.float64)
     for start in range(0, len(batches), trainer.world_size):
         # With sharded weights every process has to take part in every round, in the last one perhaps for nothing.
         mine = start + trainer.global_rank
-        batch = batches[min(mine, len(batches) - 1)]
-        cross_entropy = _judge(trainer, batch)
+        cross_entropy = _judge(trainer, batches[min(mine, len(batches) - 1)])
         if mine < len(batches):
-            targets = batch.targets
-            sums[0] += cross_entropy.double().sum().cpu()
-            sums[1] += targets.numel()
-            sums[2] += int(byte_lengths[targets.numpy()].sum())
+            sums += add(mine, cross_entropy)
     return reduce_sum(trainer, sums)
 
 

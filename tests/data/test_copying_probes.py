@@ -1,0 +1,52 @@
+"""Probes of copying: what is planted, what is found, and that it is judged at the right places."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from maquette.data.copying import FIRST, RUN_LENGTH, SECOND, copying_probes, natural_repeats, planted
+
+WINDOW = np.arange(100, 117)[None]  # 17 tokens: 8 and 8, and one over
+
+
+def test_both_halves_are_planted() -> None:
+    tokens, marks = planted(WINDOW, document_id=0)
+    first, other = list(range(100, 108)), list(range(108, 116))
+    assert tokens.tolist() == [[0, *other, *first], [0, *first, *first]]
+    assert marks.shape == (2, 16)
+    # The same targets count in both, after the first few of the run.
+    assert np.flatnonzero(marks[0]).tolist() == np.flatnonzero(marks[1]).tolist() == [12, 13, 14, 15]
+    assert set(marks[0][12:]) == {FIRST} and set(marks[1][12:]) == {SECOND}
+    assert tokens[0, 1:][marks[0] == FIRST].tolist() == tokens[1, 1:][marks[1] == SECOND].tolist() == first[RUN_LENGTH:]
+
+
+def test_natural_repeats_are_marked_at_their_last_token() -> None:
+    window = np.array([[1, 2, 3, 9, 1, 2, 3, 7, 1, 2, 3]])
+    assert natural_repeats(window, 3).tolist() == [[0, FIRST, 0, 0, 0, SECOND, 0, 0, 0, 0]]
+
+
+@given(st.lists(st.integers(0, 2), min_size=12, max_size=40))
+def test_first_and_second_are_the_same_tokens(tokens: list[int]) -> None:
+    window = np.array([tokens])
+    marks = natural_repeats(window, RUN_LENGTH)[0]
+    runs = [
+        sorted(tuple(tokens[target + 2 - RUN_LENGTH : target + 2]) for target in np.flatnonzero(marks == mark))
+        for mark in (FIRST, SECOND)
+    ]
+    assert runs[0] == runs[1]
+
+
+def test_probes_are_the_same_every_time_and_whole() -> None:
+    windows = np.random.default_rng(0).integers(1, 50, (5, 33))
+    made, again = (copying_probes(windows, 0, batch=4) for _ in range(2))
+    assert [probe.batch.tokens.tolist() for probe in made] == [probe.batch.tokens.tolist() for probe in again]
+    assert [len(probe.marks) for probe in made if probe.kind == "text"] == [4, 4, 2]
+    assert sum(len(probe.marks) for probe in made) == 5 * len(windows)
+    assert all(probe.marks.shape == probe.batch.targets.shape for probe in made)
+    drawn = np.concatenate([probe.batch.tokens[:, 1:].numpy().ravel() for probe in made if probe.kind == "random"])
+    assert set(drawn) <= set(windows.ravel())
+
+
+def test_short_windows_give_none() -> None:
+    assert copying_probes(np.zeros((3, 9), np.int64), 0, batch=4) == []
+    assert copying_probes(np.zeros((0, 65), np.int64), 0, batch=4) == []
