@@ -1,0 +1,70 @@
+"""Prompts that a policy answers: an order over them that is a pure function of (seed, number), so that it resumes.
+
+A prompt is rendered once, with the assistant's turn opened. One that leaves no room for an answer is left out and
+counted, never cut.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from maquette.artifacts import StageError
+from maquette.data.permutation import derive, key_of, permute
+from maquette.text import chat
+from maquette.text.chat import Message
+
+if TYPE_CHECKING:
+    from maquette.text import Tokenizer
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """`ids` end in the token that opens the assistant's turn. `facts`: what its source knows of it, such as the right
+    answer; rewards may read them, the policy never sees them."""
+
+    messages: tuple[Message, ...]
+    ids: tuple[int, ...]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+class PromptSource(Protocol):
+    """`source[i]` for any i: an endless order of prompts, each a pure function of i."""
+
+    def __getitem__(self, number: int) -> Prompt: ...
+
+
+class ShuffledPrompts:
+    """A list of prompts, again and again, each time in another order. `left_out` counts those that were too long."""
+
+    def __init__(self, prompts: Iterable[Prompt], *, longest: int, seed: int = 0) -> None:
+        """`longest`: tokens that a prompt may have. Raises `StageError` where no prompt is short enough."""
+        everything = list(prompts)
+        self.prompts = [prompt for prompt in everything if len(prompt.ids) <= longest]
+        self.left_out = len(everything) - len(self.prompts)
+        if not self.prompts:
+            raise StageError(
+                f"None of {len(everything):,} prompts has at most {longest:,} tokens, which leave room for an answer.",
+                "Use shorter prompts or answers, or a model with a longer context.",
+            )
+        self._key = key_of("prompts", seed)
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    def __getitem__(self, number: int) -> Prompt:
+        size = len(self.prompts)
+        if size == 1:
+            return self.prompts[0]
+        pass_, place = divmod(number, size)
+        key = derive(self._key, np.array([pass_]))
+        return self.prompts[int(permute(np.array([place]), np.array([size]), key)[0])]
+
+
+def render_prompt(
+    tokenizer: "Tokenizer", messages: Sequence[Message], facts: Mapping[str, Any] | None = None
+) -> Prompt:
+    """A prompt from a conversation that ends before the assistant's answer. Raises `StageError` as `chat.render`."""
+    ids = chat.render(tokenizer, messages, open_assistant=True).ids
+    return Prompt(tuple(messages), tuple(ids), facts or {})

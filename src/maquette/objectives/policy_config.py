@@ -1,0 +1,58 @@
+"""Settings of policy optimisation (PPO and its group-relative variant)."""
+
+from dataclasses import dataclass
+
+from maquette.artifacts.errors import ConfigError
+from maquette.artifacts.settings import setting
+
+
+@dataclass
+class PolicyConfig:
+    iterations: int = setting(50, "rounds of sampling and learning; each is an epoch", minimum=1)
+    rollouts: int = setting(128, "answers sampled in an iteration, over all processes", minimum=1)
+    passes: int = setting(2, "how often each answer is learned from", minimum=1)
+    minibatches: int = setting(2, "optimiser steps of a pass", minimum=1)
+    answer_tokens: int = setting(20, "tokens of an answer at most", minimum=1)
+    temperature: float = setting(1.0, "of the distribution that is sampled from and trained", minimum=0.01)
+    advantage: str = setting(
+        "value", "what an answer is compared with: a value function, or the other answers to its prompt",
+        choices=("value", "group"),
+    )  # fmt: skip
+    group_size: int = setting(4, "answers to one prompt where advantage=group", minimum=2)
+    value_from: str = setting(
+        "reward",
+        "what the value function starts from: the reward model, the policy's core, or shared (a head on the policy)",
+        choices=("reward", "policy", "shared"),
+    )
+    value_learning_rate: float = setting(1e-3, "peak learning rate of the value function", minimum=0.0)
+    value_weight: float = setting(0.1, "of the value loss beside the policy loss", minimum=0.0)
+    clip: float = setting(0.2, "how far the ratio of policies may be from 1", minimum=0.0)
+    value_clip: float = setting(0.2, "how far a value may move from the old one", minimum=0.0)
+    discount: float = setting(1.0, "gamma of the advantage estimate", minimum=0.0, maximum=1.0)
+    trace: float = setting(0.95, "lambda of the advantage estimate", minimum=0.0, maximum=1.0)
+    kl_coefficient: float = setting(0.1, "price of a nat of divergence from the reference", minimum=0.0)
+    kl_kind: str = setting("k1", "estimate of that divergence in the reward", choices=("k1", "k2", "k3"))
+    kl_target: float | None = setting(
+        None, "steer the coefficient so that an answer's divergence is so many nats", minimum=0.0
+    )
+    kl_horizon: float = setting(10_000, "episodes in which the steered coefficient adapts", minimum=1)
+    stop_kl: float | None = setting(
+        None, "an iteration's remaining steps are left out once the approximate KL to its start exceeds this",
+        minimum=0.0,
+    )  # fmt: skip
+    entropy_weight: float = setting(0.0, "of an entropy bonus", minimum=0.0)
+    normalize_scores: int = setting(
+        256, "scores are standardised by those of so many answers of the reference; 0: left as they are", minimum=0
+    )
+    whiten_rewards: bool = setting(False, "tokens' rewards are scaled to unit variance")
+    missing_end_penalty: float = setting(1.0, "taken off the score of an answer without an end of turn", minimum=0.0)
+
+    def validate(self) -> None:
+        """Raises `ConfigError` for settings that contradict each other."""
+        if self.advantage == "group" and self.rollouts % self.group_size:
+            raise ConfigError(
+                f"rollouts={self.rollouts} is not a multiple of group_size={self.group_size}.",
+                "Each prompt is answered group_size times.",
+            )
+        if self.rollouts < self.minibatches:
+            raise ConfigError(f"rollouts={self.rollouts} are fewer than minibatches={self.minibatches}.")
