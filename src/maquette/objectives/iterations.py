@@ -94,7 +94,7 @@ class PolicyIterations:
         whole = slice(groups[first].start, groups[first + self.plan.micro_batches - 1].stop)
         tokens = [int(trajectories.mask[rows[part]].sum()) for part in (chosen, whole)]
         weight = self.plan.micro_batches * tokens[0] / tokens[1]
-        return PolicyBatch(trajectories.select(rows[chosen]), weight, place == 0, metrics)
+        return PolicyBatch(trajectories.select(rows[chosen]), weight, place == 0, inner == 0, metrics)
 
     def _order(self, pass_: int) -> torch.Tensor:
         order = list(range(self.plan.rollouts))

@@ -138,7 +138,7 @@ class ProximalPolicyOptimization(Objective):
         config = self.config
         answers = self.answers(iteration, plan.rollouts)
         scores, standard = self.scored(answers, self._scale(plan))
-        rollouts = trajectories_of(answers, self._device)
+        rollouts = trajectories_of(answers, self.weights_device)
         reference, entropy = torch.zeros_like(rollouts.log_probs), torch.zeros_like(rollouts.log_probs)
         for rows in plan.groups():
             part = rollouts.select(rows)
@@ -185,8 +185,8 @@ class ProximalPolicyOptimization(Objective):
         """The reward's own scores, and what is optimised: standardised, less the penalty for a missing end. `(B,)`
         each."""
         mean, deviation = scale
-        scores = torch.tensor(checked_scores(self.reward, answers), dtype=torch.float32, device=self._device)
-        endless = torch.tensor([not answer.ended for answer in answers], device=self._device)
+        scores = torch.tensor(checked_scores(self.reward, answers), dtype=torch.float32, device=self.weights_device)
+        endless = torch.tensor([not answer.ended for answer in answers], device=self.weights_device)
         return scores, (scores - mean) / deviation - self.config.missing_end_penalty * endless
 
     def _scale(self, plan: Plan) -> tuple[float, float]:
@@ -235,25 +235,19 @@ class ProximalPolicyOptimization(Objective):
     def training_step(self, batch: PolicyBatch, batch_idx: int) -> Tensor | None:
         if batch.opens_iteration:
             self._stopped = False
+        if batch.opens_minibatch:
+            self._approximate_kl.clear()
         if not self._stopped:
             loss = super().training_step(batch, batch_idx)
             if not self._has_gone_too_far():
                 return loss
             self._stopped = True
+            for parameter in self.parameters():  # what earlier micro-batches of this step have left
+                parameter.grad = None
         if not self._shown and self._last_shown is not None:
             self._shown.append(self._last_shown)
-        return None  # nothing to learn from any more: see optimizer_step
-
-    def optimizer_step(
-        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
-    ) -> None:
-        """Where the iteration has been stopped, the step counts but moves nothing, momentum included."""
-        if self._stopped:
-            assert optimizer_closure is not None
-            optimizer_closure()
-        else:
-            super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-        self._approximate_kl.clear()
+        # Without gradients AdamW's step counts, but moves neither weights nor momentum.
+        return None
 
     def loss(self, batch: PolicyBatch) -> tuple[Tensor, Metrics]:
         config, rollouts = self.config, batch.trajectories
@@ -344,14 +338,13 @@ class ProximalPolicyOptimization(Objective):
         self.reference.to(self.device)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        last = self._last_shown
         checkpoint["policy"] = {
             "kl_coefficient": self.kl_coefficient,
             "score_scale": self.score_scale,
             "controller": None if self.controller is None else self.controller.state_dict(),
             "stopped": self._stopped,
-            "last_shown": None
-            if self._last_shown is None
-            else (float(self._last_shown[0]), _plain(self._last_shown[1])),
+            "last_shown": None if last is None else (float(last[0]), _plain(last[1])),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -365,7 +358,7 @@ class ProximalPolicyOptimization(Objective):
             self._last_shown = torch.tensor(loss), {name: torch.tensor(value) for name, value in metrics.items()}
 
     @property
-    def _device(self) -> torch.device:
+    def weights_device(self) -> torch.device:
         return self.model.head_weight.device
 
     @property

@@ -6,6 +6,7 @@ that the logits of place s predict; `mask` is true for the tokens of the answer,
 """
 
 import dataclasses
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -77,6 +78,7 @@ class PolicyBatch:
     trajectories: Trajectories
     weight: float
     opens_iteration: bool
+    opens_minibatch: bool
     metrics: dict[str, float]
 
     def to(self, device: torch.device, *, non_blocking: bool = False) -> "PolicyBatch":
@@ -157,4 +159,4 @@ def scattered(values: Tensor, mask: Tensor) -> Tensor:
 def parts(size: int, number: int) -> Iterator[slice]:
     """Cuts `size` rows into `number` consecutive parts that differ by at most one row."""
     ends = [size * place // number for place in range(number + 1)]
-    return (slice(start, end) for start, end in zip(ends, ends[1:], strict=False))
+    return (slice(start, end) for start, end in itertools.pairwise(ends))

@@ -79,14 +79,16 @@ class Repeat:
     """Repeat by a rule: the whole list, each word, or only the words of a category, twice or three times."""
 
     name = "repeat"
-    phrasings = {
-        "all": ("Repeat all of it {times}: {items}", "Say the whole list {times}: {items}"),
-        "each": ("Repeat each word {times}: {items}", "Say every word {times} in a row: {items}"),
-        "some": ("Repeat the {category} {times}, leave out the rest: {items}",),
-    }
+    phrasings = (
+        ("all", "Repeat all of it {times}: {items}"),
+        ("all", "Say the whole list {times}: {items}"),
+        ("each", "Repeat each word {times}: {items}"),
+        ("each", "Say every word {times} in a row: {items}"),
+        ("some", "Repeat the {category} {times}, leave out the rest: {items}"),
+    )
 
     def draw(self, numbers: random.Random) -> Exercise:
-        rule = numbers.choice(sorted(self.phrasings))
+        rule, phrasing = numbers.choice(self.phrasings)
         times = numbers.choice(sorted(_TIMES))
         count, category = _TIMES[times], ""
         if rule == "some":
@@ -95,8 +97,7 @@ class Repeat:
         else:
             items = any_words(numbers, numbers.randint(2, 3))
             answer = items * count if rule == "all" else tuple(word for word in items for _ in range(count))
-        text = numbers.choice(self.phrasings[rule])
-        text = text.format(times=times, items=" ".join(items), category=category)
+        text = phrasing.format(times=times, items=" ".join(items), category=category)
         return Exercise(self.name, text, items, answer, ordered=True)
 
 

@@ -1,0 +1,171 @@
+"""A language model as a judge: asked which of two answers is better, in both orders, each question once.
+
+Dubois et al. 2023 (AlpacaFarm) and Zheng et al. 2023 ("Judging LLM-as-a-judge") for the method: a judge that is swayed
+by the order contradicts itself when it is turned round, and such a pair is a tie.
+"""
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from typing import Protocol
+
+from maquette.artifacts.progress import progress
+from maquette.feedback.annotators.answer_cache import AnswerCache
+from maquette.feedback.comparison import Comparison, Judgement
+from maquette.text.chat import Message
+
+SYSTEM = (
+    "You compare two answers to an instruction. Judge which answer follows the instruction better: correct, complete, "
+    "without needless words. Neither order nor length is a merit. Reply with one letter: A or B."
+)
+QUESTION = "Instruction:\n{instruction}\n\nAnswer A:\n{first}\n\nAnswer B:\n{second}\n\nWhich answer is better, A or B?"
+
+_LETTER = re.compile(r"(?<![A-Za-z])([AB])(?![A-Za-z])")
+
+
+@dataclasses.dataclass(frozen=True)
+class Reply:
+    """What a judge said, and what it read and wrote for it, in tokens."""
+
+    text: str
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class Judge(Protocol):
+    """A model that answers a conversation. `name` and `settings` decide whether an answer of before still counts."""
+
+    name: str
+
+    @property
+    def settings(self) -> dict[str, object]: ...
+
+    def ask(self, messages: Sequence[Message]) -> Reply:
+        """Raises `StageError` where there is no answer to be had."""
+        ...
+
+
+@dataclasses.dataclass
+class JudgeCosts:
+    """What judging has taken. `asked` questions went to the judge, `cached` were answered before; `nonsense` replies
+    named neither answer, `contradictions` are pairs judged otherwise when turned round. Prices in dollars per million
+    tokens; `dollars` counts what was asked now, `dollars_in_all` also what was paid for cached answers."""
+
+    input_price: float = 0.0
+    output_price: float = 0.0
+    asked: int = 0
+    cached: int = 0
+    nonsense: int = 0
+    contradictions: int = 0
+    labels: int = 0
+    dollars: float = 0.0
+    dollars_in_all: float = 0.0
+
+    def count(self, reply: Reply, *, cached: bool) -> None:
+        price = (reply.prompt_tokens * self.input_price + reply.completion_tokens * self.output_price) / 1e6
+        self.dollars_in_all += price
+        if cached:
+            self.cached += 1
+        else:
+            self.asked += 1
+            self.dollars += price
+
+    @property
+    def dollars_per_thousand(self) -> float:
+        """Dollars for 1,000 labels, had none been cached."""
+        return 1000 * self.dollars_in_all / self.labels if self.labels else 0.0
+
+
+class LanguageModelAnnotator:
+    """Asks a judge about every pair, in both orders unless told otherwise."""
+
+    def __init__(
+        self,
+        judge: Judge,
+        *,
+        cache: AnswerCache | None = None,
+        both_orders: bool = True,
+        workers: int = 4,
+        input_price: float = 0.0,
+        output_price: float = 0.0,
+    ) -> None:
+        self.name = f"language_model:{judge.name}"
+        self.judge_model, self.cache, self.both_orders, self.workers = judge, cache, both_orders, workers
+        self.costs = JudgeCosts(input_price, output_price)
+
+    def judge(self, comparisons: Sequence[Comparison]) -> list[Judgement]:
+        """Raises `StageError` where the judge stops answering; what it has answered until then is in the cache."""
+        shown = [turned for one in comparisons for turned in self._orders(one)]
+        votes = self._votes(shown)
+        orders = 2 if self.both_orders else 1
+        judgements = []
+        for place in range(len(comparisons)):
+            mine = votes[place * orders : (place + 1) * orders]
+            firsts = [vote if turn == 0 else 1 - vote for turn, vote in enumerate(mine) if vote is not None]
+            if len(firsts) == 2 and firsts[0] != firsts[1]:
+                self.costs.contradictions += 1
+            judgements.append(Judgement(sum(firsts) / len(firsts) if firsts else None))
+        self.costs.labels += sum(one.preference is not None for one in judgements)
+        return judgements
+
+    def _orders(self, one: Comparison) -> list[Comparison]:
+        return [one, one.swapped()] if self.both_orders else [one]
+
+    def _votes(self, shown: Sequence[Comparison]) -> list[float | None]:
+        """1 where the answer shown first won, 0 where the second did, None for nonsense."""
+        votes: list[float | None] = [None] * len(shown)
+        replies: dict[int, Reply] = {}
+        waiting = []
+        for place, one in enumerate(shown):
+            known = None if self.cache is None else self.cache.get(self._question(one))
+            if known is None:
+                waiting.append(place)
+            else:
+                replies[place] = Reply(**known)
+                self.costs.count(replies[place], cached=True)
+        with (
+            progress(f"asking {self.judge_model.name}", len(waiting), unit="questions") as advance,
+            ThreadPoolExecutor(self.workers) as pool,
+        ):
+            asked = {pool.submit(self._ask, shown[place]): place for place in waiting}
+            try:
+                for done in as_completed(asked):
+                    reply = replies[asked[done]] = done.result()
+                    self.costs.count(reply, cached=False)
+                    advance(1)
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+        for place, reply in replies.items():
+            votes[place] = read_vote(reply.text)
+            self.costs.nonsense += votes[place] is None
+        return votes
+
+    def _ask(self, one: Comparison) -> Reply:
+        reply = self.judge_model.ask(judge_messages(one))
+        if self.cache is not None:
+            self.cache.put(self._question(one), dataclasses.asdict(reply))
+        return reply
+
+    def _question(self, one: Comparison) -> dict[str, object]:
+        return {"judge": self.judge_model.settings, "messages": judge_messages(one)}
+
+
+def judge_messages(one: Comparison) -> list[Message]:
+    """The conversation that asks which answer is better."""
+    turns = "\n".join(message["content"] for message in one.messages)
+    question = QUESTION.format(instruction=turns, first=one.first, second=one.second)
+    return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": question}]
+
+
+def read_vote(reply: str) -> float | None:
+    """1 for A, 0 for B; None where a reply names neither, or names both and so decides nothing."""
+    letters = set(_LETTER.findall(reply))
+    if len(letters) != 1:
+        # "B is better than A": a reply that begins with its verdict has decided.
+        opening = re.match(r"\W*([AB])\b", reply)
+        if opening is None:
+            return None
+        letters = {opening[1]}
+    return 1.0 if letters == {"A"} else 0.0

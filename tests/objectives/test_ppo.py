@@ -1,0 +1,297 @@
+"""PPO: what goes wrong silently elsewhere, and that a tiny policy learns."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+from policies import TOKENIZER, Prompts, share_of_a, tiny_model, tiny_ppo, tiny_value, trainer
+
+from maquette.artifacts import ConfigError, StageError
+from maquette.data.prompts import render_prompt
+from maquette.model import LanguageModel, ScalarModel
+from maquette.objectives.advantages import group_advantages
+from maquette.objectives.iterations import Plan
+from maquette.objectives.losses import kl_estimate
+from maquette.objectives.ppo import ProximalPolicyOptimization
+from maquette.objectives.rewards import Completion
+from maquette.objectives.rollouts import sample_answers, trajectories_of
+
+PLAN = Plan(rollouts=8, passes=2, minibatches=2)
+
+
+class Steps(Callback):
+    """Keeps what each optimiser step has shown."""
+
+    def __init__(self) -> None:
+        self.shown: list[dict[str, float]] = []
+        self._step = 0
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if trainer.global_step > self._step:
+            self._step = trainer.global_step
+            loss, metrics = pl_module.take_step()
+            self.shown.append({"loss": float(loss), **{name: float(value) for name, value in metrics.items()}})
+
+
+def train(objective: ProximalPolicyOptimization, plan: Plan = PLAN, *, epochs: int = 1) -> list[dict[str, float]]:
+    steps = Steps()
+    trainer(epochs=epochs, accumulate=plan.micro_batches, callbacks=[steps]).fit(objective, objective.loader(plan))
+    return steps.shown
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_the_ratio_is_exactly_one_at_the_first_minibatch(dropout: float, temperature: float) -> None:
+    shown = train(tiny_ppo(tiny_model(dropout=dropout, scale=3.0), temperature=temperature))
+    assert shown[0]["val/ratio"] == 1.0
+    assert shown[0]["policy/approxkl_avg"] == 0.0
+    assert shown[0]["policy/clipfrac_avg"] == 0.0
+    assert shown[1]["policy/approxkl_avg"] > 0.0
+    assert shown[0]["objective/kl"] == 0.0  # before the first step the policy is the reference
+
+
+def test_without_a_learning_rate_nothing_moves() -> None:
+    model = tiny_model()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    for step in train(tiny_ppo(model, learning_rate=0.0), epochs=2):
+        assert step["val/ratio"] == pytest.approx(1.0, abs=1e-6)
+        assert step["policy/approxkl_avg"] == pytest.approx(0.0, abs=1e-10)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_sampled_log_probabilities_are_those_that_training_computes() -> None:
+    model = tiny_model(scale=3.0).eval()
+    prompts = [Prompts()[number] for number in range(6)]
+    objective = tiny_ppo(model)
+    answers = sample_answers(model, TOKENIZER, prompts, max_tokens=8, seed=3)
+    rollouts = trajectories_of(answers)
+    log_probs, _, _ = objective.evaluate(rollouts, entropy=False)
+    for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
+        logits = model(torch.tensor([[*prompt.ids, *answer.answer_ids]]))[0, :-1].log_softmax(-1)
+        start = len(prompt.ids) - 1
+        expected = [logits[start + place, token].item() for place, token in enumerate(answer.answer_ids)]
+        assert log_probs[row][rollouts.mask[row]].tolist() == pytest.approx(expected, abs=1e-5)
+
+
+def test_an_answer_does_not_depend_on_the_padding_beside_it() -> None:
+    model = tiny_model(scale=3.0).eval()
+    prompts = [Prompts()[number] for number in range(8)]
+    together = sample_answers(model, TOKENIZER, prompts, max_tokens=8, seed=3)
+    assert len({len(prompt.ids) for prompt in prompts}) > 1
+    alone = [
+        sample_answers(model, TOKENIZER, [prompt], max_tokens=8, seed=3, first=number)[0]
+        for number, prompt in enumerate(prompts)
+    ]
+    assert together == alone
+    objective = tiny_ppo(model)
+    whole = objective.evaluate(trajectories_of(together), entropy=False)
+    for row, answer in enumerate(together):
+        one = objective.evaluate(trajectories_of([answer]), entropy=False)
+        for batched, single in zip(whole[:2], one[:2], strict=True):
+            assert batched is not None and single is not None
+            assert torch.allclose(batched[row, : single.size(1)], single[0], atol=1e-5)
+
+
+def test_the_score_stands_on_the_last_real_token_alone() -> None:
+    objective = tiny_ppo(kl_coefficient=0.0, trace=1.0, normalize_scores=0)
+    rollouts, _ = objective.collect(0, PLAN)
+    # With lambda 1 and no price of divergence every answer token's return is the score.
+    answers = objective.answers(0, PLAN.rollouts)
+    _, scores = objective.scored(answers, (0.0, 1.0))
+    for row in range(len(answers)):
+        returns = rollouts.returns[row][rollouts.mask[row]]
+        assert torch.allclose(returns, scores[row].expand_as(returns), atol=1e-5)
+        last = int(rollouts.mask[row].nonzero().max())
+        assert rollouts.tokens[row, last + 1] == answers[row].answer_ids[-1]
+        assert last + 2 == int(rollouts.lengths[row])
+    assert not rollouts.returns[~rollouts.mask].any() and not rollouts.advantages[~rollouts.mask].any()
+
+
+def test_the_missing_end_is_looked_for_in_the_answer_alone() -> None:
+    prompt = Prompts()[0]
+    assert TOKENIZER.end_of_turn_id in prompt.ids  # the user's turn has one
+    objective = tiny_ppo(missing_end_penalty=2.0, normalize_scores=0)
+    ended = Completion(prompt.messages, "a", prompt.ids, (*TOKENIZER.encode("a"), TOKENIZER.end_of_turn_id or 0), True)
+    endless = Completion(prompt.messages, "a", prompt.ids, tuple(TOKENIZER.encode("a")), False)
+    scores, optimised = objective.scored([ended, endless], (0.0, 1.0))
+    assert scores.tolist() == [1.0, 1.0] and optimised.tolist() == [1.0, -1.0]
+
+
+def test_padding_is_not_the_end() -> None:
+    assert TOKENIZER.padding_id not in TOKENIZER.stop_ids
+    rollouts = trajectories_of(
+        [
+            Completion((), "", (1, 2), (5,), True),
+            Completion((), "", (1, 2, 3, 4), (6, 7, 5), True),
+        ]
+    )
+    assert rollouts.mask.tolist() == [
+        [False, True, False, False, False, False],
+        [False, False, False, True, True, True],
+    ]
+
+
+def test_divergence_may_be_negative() -> None:
+    objective = tiny_ppo(tiny_model(seed=1, scale=2.0))
+    objective._frozen = (tiny_model(seed=2, scale=2.0).eval(),)
+    rollouts, _ = objective.collect(0, PLAN)
+    reference = objective._reference_log_probs(rollouts)
+    kl = kl_estimate(rollouts.log_probs, reference)[rollouts.mask]
+    assert (kl < 0).any() and (kl > 0).any()
+
+
+def test_micro_batches_give_the_gradient_of_the_whole() -> None:
+    gradients = []
+    for plan in (Plan(8, 1, 1), Plan(8, 1, 1, micro_batches=4)):
+        objective = tiny_ppo(tiny_model(scale=2.0))
+        taken: dict[str, torch.Tensor] = {}
+
+        class Keep(Callback):
+            def on_before_optimizer_step(
+                self, trainer: Any, pl_module: Any, optimizer: Any, taken: Any = taken
+            ) -> None:
+                taken |= {name: one.grad.clone() for name, one in pl_module.named_parameters() if one.grad is not None}
+
+        trainer(epochs=1, accumulate=plan.micro_batches, callbacks=[Keep()]).fit(objective, objective.loader(plan))
+        gradients.append(taken)
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, gradient in gradients[0].items():
+        assert torch.allclose(gradient, gradients[1][name], rtol=1e-4, atol=1e-7), name
+
+
+@pytest.mark.parametrize("settings", [{}, {"advantage": "group"}, {"value_from": "shared"}], ids=str)
+@pytest.mark.slow
+def test_a_tiny_policy_learns(settings: dict[str, Any]) -> None:
+    objective = tiny_ppo(
+        learning_rate=3e-3, rollouts=32, normalize_scores=64, kl_coefficient=0.0, missing_end_penalty=0.0, **settings
+    )
+    shown = train(objective, Plan(32, 2, 2), epochs=40)
+    first, last = shown[0]["objective/scores"], shown[-1]["objective/scores"]
+    assert last > first + 0.2
+    assert shown[-1]["objective/kl"] > 0.5
+
+
+def test_one_adamw_with_a_rate_for_each_part() -> None:
+    objective = tiny_ppo(learning_rate=3e-4, value_learning_rate=1e-3)
+    optimizer = objective.configure_optimizers()["optimizer"]
+    rates = {id(one): group["lr"] for group in optimizer.param_groups for one in group["params"]}
+    assert {rates[id(one)] for one in objective.model.parameters()} == {3e-4}
+    assert objective.value is not None
+    assert {rates[id(one)] for one in objective.value.parameters()} == {1e-3}
+    assert not any(one.requires_grad for one in objective.reference.parameters())
+    assert not any(name.startswith("_frozen") for name in objective.state_dict())
+
+
+def test_the_value_function_starts_from_the_reward_model() -> None:
+    model = tiny_model()
+    value = tiny_value(model)
+    objective = tiny_ppo(model, value_from="reward")
+    assert objective.value is not None
+    for name, weight in objective.value.state_dict().items():
+        assert torch.equal(weight, value.state_dict()[name]), name
+    with pytest.raises(ConfigError, match="no reward model"):
+        ProximalPolicyOptimization(
+            model, objective.optimization, objective.config, tokenizer=TOKENIZER, prompts=Prompts(), reward=share_of_a
+        )
+    other = ScalarModel(tiny_model().config.__class__(vocabulary_size=9, width=16, num_layers=1, num_heads=2))
+    with pytest.raises(ConfigError, match="9 tokens"):
+        ProximalPolicyOptimization(
+            model, objective.optimization, objective.config, tokenizer=TOKENIZER, prompts=Prompts(), reward=share_of_a,
+            value=other,
+        )  # fmt: skip
+
+
+def test_a_stopped_iteration_moves_nothing_more() -> None:
+    moved: list[list[bool]] = [[]]
+
+    class Watch(Callback):
+        def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+            self.before = pl_module.model.head_weight.clone()
+
+        def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+            moved[0].append(not torch.equal(self.before, pl_module.model.head_weight))
+
+    objective = tiny_ppo(learning_rate=1e-2, stop_kl=1e-6)
+    plan = Plan(8, 3, 2)
+    fitting = trainer(epochs=2, callbacks=[Watch(), Steps()])
+    fitting.fit(objective, objective.loader(plan))
+    assert moved[0] == [True, *[False] * 5] * 2
+    assert fitting.global_step == 12
+
+
+def test_the_coefficient_is_steered_towards_the_target() -> None:
+    high = tiny_ppo(kl_target=1e-3, kl_horizon=16, learning_rate=1e-2)
+    shown = train(high, epochs=4)
+    assert shown[-1]["objective/kl"] > 1e-3 and high.kl_coefficient > 0.1 * (1 - 0.2 * 8 / 16)
+    low = tiny_ppo(kl_target=100.0, kl_horizon=16)
+    train(low, epochs=4)
+    assert low.kl_coefficient == pytest.approx(0.1 * 0.9**4)
+
+
+def test_scores_are_standardised_by_the_reference() -> None:
+    def length(completions: Sequence[Completion]) -> list[float]:
+        return [float(len(one.answer) + 3) for one in completions]
+
+    objective = tiny_ppo(tiny_model(scale=4.0), normalize_scores=64, reward=length)
+    objective.collect(0, PLAN)
+    assert objective.score_scale is not None
+    mean, deviation = objective.score_scale
+    answers = [objective.answers(number, 8) for number in range(40)]  # the policy is still the reference
+    scores = torch.tensor([score for part in answers for score in length(part)])
+    assert mean == pytest.approx(scores.mean().item(), abs=4 * deviation / 8)
+    assert deviation == pytest.approx(scores.std().item(), rel=0.5)
+
+
+def test_a_groups_advantages_sum_to_nothing() -> None:
+    rewards = torch.tensor([[0.0, 1.0, 0.0], [2.0, 1.0, 0.0], [0.5, 0.0, 0.0], [0.5, 0.0, 0.0]])
+    mask = torch.tensor([[True, True, False], [True, True, False], [True, False, False], [True, False, False]])
+    advantages = group_advantages(rewards, mask, 2)
+    deviation = math.sqrt(2.0) + 1e-4
+    assert advantages[0].tolist() == pytest.approx([-1 / deviation, -1 / deviation, 0.0])
+    assert advantages[1].tolist() == pytest.approx([1 / deviation, 1 / deviation, 0.0])
+    assert not advantages[2:].any()  # alike: nothing to learn
+
+
+def test_a_reward_that_is_no_number_is_named() -> None:
+    def broken(completions: Sequence[Completion]) -> list[float]:
+        return [math.nan if number == 3 else 0.0 for number, _ in enumerate(completions)]
+
+    with pytest.raises(StageError, match="reward of an answer is nan: prompt"):
+        tiny_ppo(reward=broken, normalize_scores=0).collect(0, PLAN)
+    with pytest.raises(StageError, match="1 scores for 8 answers"):
+        tiny_ppo(reward=lambda completions: [0.0], normalize_scores=0).collect(0, PLAN)
+
+
+def test_a_prompt_that_fills_the_context_is_named() -> None:
+    class Long:
+        def __getitem__(self, number: int) -> Any:
+            return render_prompt(TOKENIZER, [{"role": "user", "content": "a" * 60}])
+
+    objective = tiny_ppo(normalize_scores=0)
+    objective.prompts = Long()
+    with pytest.raises(StageError, match="64 tokens; the policy's context holds 48"):
+        objective.collect(0, PLAN)
+
+
+def test_an_empty_answer_is_an_answer() -> None:
+    end = TOKENIZER.end_of_turn_id
+    assert end is not None
+    model = tiny_model()
+    with torch.no_grad():
+        model.head_weight[end] += 50 * model.core(torch.tensor([Prompts()[0].ids]))[0, -1]
+    objective = tiny_ppo(model)
+    rollouts, metrics = objective.collect(0, PLAN)
+    assert metrics["completions/eos_rate"] > 0 and bool((rollouts.mask.sum(1) == 1).any())
+    assert torch.isfinite(rollouts.advantages).all()
+
+
+def test_core_weights_arrive_bit_identical() -> None:
+    model: LanguageModel = tiny_model(seed=5)
+    objective = tiny_ppo(model)
+    assert objective.value is not None
+    for other in (objective.model, objective.reference, objective.value):
+        for name, weight in model.core.state_dict().items():
+            assert torch.equal(weight, other.core.state_dict()[name]), name
