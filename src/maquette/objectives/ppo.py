@@ -143,12 +143,12 @@ class ProximalPolicyOptimization(Objective):
         for rows in plan.groups():
             part = rollouts.select(rows)
             width = part.mask.size(1)
-            log_probs, values, spread = self._without_gradient(lambda part=part: self.evaluate(part, entropy=True))
+            log_probs, values, spread = self._detached(self._all_statistics, part)
             rollouts.log_probs[rows, :width] = log_probs
             if values is not None:
                 rollouts.values[rows, :width] = values
             entropy[rows, :width] = spread
-            reference[rows, :width] = self._without_gradient(lambda part=part: self._reference_log_probs(part))
+            reference[rows, :width] = self._detached(self._reference_log_probs, part)
         rewards = token_rewards(standard, rollouts.log_probs, reference, rollouts.mask, config, self.kl_coefficient)
         if config.advantage == "group":
             rollouts.advantages = group_advantages(rewards, rollouts.mask, config.group_size)
@@ -232,7 +232,7 @@ class ProximalPolicyOptimization(Objective):
             values = scattered(values.float()[rollouts.mask], rollouts.mask)
         return log_probs, values, spread
 
-    def training_step(self, batch: PolicyBatch, batch_idx: int) -> Tensor | None:
+    def training_step(self, batch: PolicyBatch, batch_idx: int) -> Tensor | None:  # type: ignore[override]
         if batch.opens_iteration:
             self._stopped = False
         if batch.opens_minibatch:
@@ -369,11 +369,14 @@ class ProximalPolicyOptimization(Objective):
         hidden = self.reference.core(rollouts.tokens)
         return answer_statistics(self.reference, hidden, rollouts, temperature=self.config.temperature)[0]
 
-    def _without_gradient(self, work: Callable[[], Any]) -> Any:
-        """`work()`, detached. Gradients are on meanwhile: with them the core takes its faster path of training, whose
-        numbers are the very ones that the first step will compute again."""
+    def _all_statistics(self, rollouts: Trajectories) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        return self.evaluate(rollouts, entropy=True)
+
+    def _detached(self, work: Callable[[Trajectories], Any], rollouts: Trajectories) -> Any:
+        """`work(rollouts)` without its gradients. They are on meanwhile: with them the core takes its faster path of
+        training, whose numbers are the very ones that the first step will compute again."""
         with torch.enable_grad(), self._precision():
-            result = work()
+            result = work(rollouts)
         if isinstance(result, tuple):
             return tuple(None if value is None else value.detach() for value in result)
         return result.detach()

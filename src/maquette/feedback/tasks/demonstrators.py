@@ -45,7 +45,8 @@ class Demonstrators:
     def answer(self, exercise: Exercise, numbers: random.Random) -> str:
         """One demonstrator's answer."""
         words = self._content(exercise, numbers)
-        opening = closing = ()
+        opening: tuple[str, ...] = ()
+        closing: tuple[str, ...] = ()
         if numbers.random() < self.filler:
             opening = tuple(numbers.choice(FILLERS) for _ in range(numbers.randint(1, 3)))
         if numbers.random() < self.trailing:

@@ -83,7 +83,7 @@ class Repeat:
         ("all", "Repeat all of it {times}: {items}"),
         ("all", "Say the whole list {times}: {items}"),
         ("each", "Repeat each word {times}: {items}"),
-        ("each", "Say every word {times} in a row: {items}"),
+        ("each", "Write every word {times} in a row: {items}"),
         ("some", "Repeat the {category} {times}, leave out the rest: {items}"),
     )
 

@@ -1,0 +1,213 @@
+"""A language model as a judge, against a small server of our own: orders, cache, cost, retries, nonsense."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pairs import some_pairs
+
+from maquette.artifacts import ConfigError, StageError
+from maquette.feedback.annotators.answer_cache import AnswerCache
+from maquette.feedback.annotators.judges import EndpointJudge, LocalJudge
+from maquette.feedback.annotators.language_model import LanguageModelAnnotator, read_vote
+from maquette.feedback.tasks import from_facts
+from maquette.model import LanguageModel, TransformerConfig
+from maquette.text import train_tokenizer
+from maquette.text.config import TokenizerConfig
+
+PAIRS = some_pairs(12)
+
+
+class Server:
+    """Answers `/v1/chat/completions` by `reply(question)`; `failures` requests are turned away first."""
+
+    def __init__(self) -> None:
+        self.requests: list[dict[str, Any]] = []
+        self.headers: list[dict[str, str]] = []
+        self.failures: list[tuple[int, dict[str, str]]] = []
+        self.reply: Callable[[str], str] = lambda question: "A"
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                server.requests.append(body)
+                server.headers.append(dict(self.headers))
+                if self.path != "/v1/chat/completions":
+                    self.send_error(404)
+                    return
+                if server.failures:
+                    code, headers = server.failures.pop()
+                    self.send_response(code)
+                    for name, value in headers.items():
+                        self.send_header(name, value)
+                    self.end_headers()
+                    return
+                text = server.reply(body["messages"][-1]["content"])
+                answer = {
+                    "choices": [{"message": {"role": "assistant", "content": text}}],
+                    "usage": {"prompt_tokens": 100, "completion_tokens": 2},
+                }
+                data = json.dumps(answer).encode()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            def log_message(self, format: str, *arguments: Any) -> None:
+                pass
+
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._http.server_port}/v1"
+        threading.Thread(target=self._http.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self._http.shutdown()
+        self._http.server_close()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    one = Server()
+    yield one
+    one.close()
+
+
+def judge_at(server: Server, waits: list[float] | None = None, **options: Any) -> EndpointJudge:
+    return EndpointJudge(server.url, "big", sleep=(waits if waits is not None else []).append, **options)
+
+
+def by_gold(question: str) -> str:
+    """Prefers the better answer whatever the order."""
+    instruction, first, second = (part.partition(":\n")[2].strip() for part in question.split("\n\n")[:3])
+    exercise = next(from_facts(one.facts) for one in PAIRS if one.messages[0]["content"] == instruction)
+    return "A" if exercise.gold(first) >= exercise.gold(second) else "B."
+
+
+def test_pairs_are_judged_in_both_orders(server: Server) -> None:
+    server.reply = by_gold
+    annotator = LanguageModelAnnotator(judge_at(server))
+    judged = annotator.judge(PAIRS)
+    assert len(server.requests) == 2 * len(PAIRS)
+    for one, judgement in zip(PAIRS, judged, strict=True):
+        exercise = from_facts(one.facts)
+        first, second = exercise.gold(one.first), exercise.gold(one.second)
+        assert judgement.preference == (0.5 if first == second else float(first > second))
+    assert all(request["model"] == "big" and request["temperature"] == 0 for request in server.requests)
+
+
+def test_a_judge_that_always_says_a_prefers_nothing(server: Server) -> None:
+    annotator = LanguageModelAnnotator(judge_at(server))
+    assert {one.preference for one in annotator.judge(PAIRS)} == {0.5}
+    assert annotator.costs.contradictions == len(PAIRS)
+    once = LanguageModelAnnotator(judge_at(server), both_orders=False)
+    assert {one.preference for one in once.judge(PAIRS)} == {1.0}
+
+
+def test_nothing_is_asked_twice_and_costs_are_counted(server: Server, tmp_path: Path) -> None:
+    server.reply = by_gold
+
+    def annotator() -> LanguageModelAnnotator:
+        cache = AnswerCache(tmp_path / "judged.sqlite")
+        return LanguageModelAnnotator(judge_at(server), cache=cache, input_price=2.0, output_price=10.0)
+
+    first = annotator()
+    judged = first.judge(PAIRS)
+    asked = len(server.requests)
+    price = (100 * 2.0 + 2 * 10.0) / 1e6
+    assert first.costs.dollars == pytest.approx(asked * price) == pytest.approx(first.costs.dollars_in_all)
+    assert first.costs.dollars_per_thousand == pytest.approx(1000 * 2 * price)
+    again = annotator()
+    assert again.judge(PAIRS) == judged and len(server.requests) == asked
+    assert again.costs.dollars == 0.0 and again.costs.cached == asked
+    assert again.costs.dollars_per_thousand == pytest.approx(1000 * 2 * price)
+
+
+def test_what_was_judged_before_a_failure_is_kept(server: Server, tmp_path: Path) -> None:
+    cache = AnswerCache(tmp_path / "judged.sqlite")
+    answered = threading.Event()
+
+    def breaks(question: str) -> str:
+        if len(server.requests) > 6:
+            server.failures += [(500, {})] * 50
+            answered.set()
+        return "A"
+
+    server.reply = breaks
+    annotator = LanguageModelAnnotator(judge_at(server, retries=1), cache=cache, workers=1)
+    with pytest.raises(StageError, match="gave no answer in 2 tries: 500"):
+        annotator.judge(PAIRS)
+    server.failures.clear()
+    server.reply, before = by_gold, len(server.requests)
+    again = LanguageModelAnnotator(judge_at(server), cache=cache)
+    again.judge(PAIRS)
+    assert again.costs.cached >= 6
+    assert len(server.requests) - before == 2 * len(PAIRS) - again.costs.cached
+
+
+def test_a_busy_server_is_asked_again_later(server: Server) -> None:
+    waits: list[float] = []
+    server.failures = [(503, {}), (429, {"Retry-After": "7"}), (500, {})]
+    annotator = LanguageModelAnnotator(judge_at(server, waits, pause=1.0), workers=1, both_orders=False)
+    annotator.judge(PAIRS[:1])
+    assert waits == [1.0, 7.0, 4.0]  # doubling, or as long as the server asks
+
+
+def test_a_refusal_is_not_asked_again(server: Server) -> None:
+    server.failures = [(401, {})]
+    with pytest.raises(StageError, match="refuses the question: 401"):
+        LanguageModelAnnotator(judge_at(server), both_orders=False).judge(PAIRS[:1])
+    assert len(server.requests) == 1
+
+
+def test_nonsense_is_counted_and_makes_no_label(server: Server) -> None:
+    server.reply = lambda question: "Both are fine."
+    annotator = LanguageModelAnnotator(judge_at(server))
+    assert {one.preference for one in annotator.judge(PAIRS[:3])} == {None}
+    assert annotator.costs.nonsense == 6 and annotator.costs.labels == 0
+
+
+@pytest.mark.parametrize(
+    ("reply", "vote"),
+    [("A", 1.0), ("B", 0.0), (" b", None), ("Answer B.", 0.0), ("**A**", 1.0), ("A or B", 1.0), ("", None),
+     ("B is better than A", 0.0), ("Between A and B I can't say", None), ("Absolutely", None)],
+)  # fmt: skip
+def test_votes_are_read_from_replies(reply: str, vote: float | None) -> None:
+    assert read_vote(reply) == vote
+
+
+def test_the_key_comes_from_the_environment(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="JUDGE_KEY is not set"):
+        judge_at(server, key_variable="JUDGE_KEY")
+    monkeypatch.setenv("JUDGE_KEY", "secret")
+    LanguageModelAnnotator(judge_at(server, key_variable="JUDGE_KEY")).judge(PAIRS[:1])
+    assert server.headers[0]["Authorization"] == "Bearer secret"
+    with pytest.raises(ConfigError, match="no address"):
+        EndpointJudge("localhost:8000", "x")
+
+
+def test_nobody_listening_is_said_clearly() -> None:
+    judge = EndpointJudge("http://127.0.0.1:9/v1", "x", retries=0)
+    with pytest.raises(StageError, match="gave no answer in 1 tries"):
+        LanguageModelAnnotator(judge).judge(PAIRS[:1])
+
+
+def test_a_checkpoint_can_be_the_judge() -> None:
+    tokenizer = train_tokenizer([], TokenizerConfig(kind="byte"))
+    model = LanguageModel(
+        TransformerConfig(vocabulary_size=tokenizer.vocabulary_size, width=16, num_layers=1, num_heads=2,
+                          context_length=1024)
+    )  # fmt: skip
+    annotator = LanguageModelAnnotator(LocalJudge(model, tokenizer, "tiny"), workers=1)
+    assert len(annotator.judge(PAIRS[:2])) == 2
+    assert annotator.costs.asked == 4
+
+
+def test_a_file_that_is_no_cache_is_named(tmp_path: Path) -> None:
+    (tmp_path / "judged.sqlite").write_text("hello " * 100)
+    with pytest.raises(StageError, match=r"judged\.sqlite can't be used"):
+        AnswerCache(tmp_path / "judged.sqlite")
