@@ -1,23 +1,54 @@
-"""How good a model is: baselines that it must beat, and tests of what it learned."""
+"""How good a model is: baselines to beat, likelihoods, questions, win rates and ratings, each with its interval."""
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from maquette.evaluation.aggregation import Standing, standings
     from maquette.evaluation.baselines import BaselineScore, bits_per_byte, score_baselines
+    from maquette.evaluation.contamination import ContaminationTest, contamination_test
+    from maquette.evaluation.judges import Agreement, agreement, pairwise_agreement, rank_agreement
+    from maquette.evaluation.length_control import WinRate, length_controlled_win_rate
     from maquette.evaluation.ngrams import KneserNey
-
-__all__ = ["BaselineScore", "KneserNey", "bits_per_byte", "score_baselines"]
+    from maquette.evaluation.overlap import ngram_overlap
+    from maquette.evaluation.ratings import Ratings, bradley_terry_ratings, topic_shares, topic_weights
 
 _HOMES = {
-    "BaselineScore": "baselines",
-    "KneserNey": "ngrams",
-    "bits_per_byte": "baselines",
-    "score_baselines": "baselines",
+    "aggregation": ("Standing", "standings"),
+    "judges": ("Agreement", "agreement", "pairwise_agreement", "rank_agreement"),
+    "baselines": ("BaselineScore", "bits_per_byte", "score_baselines"),
+    "contamination": ("ContaminationTest", "contamination_test"),
+    "length_control": ("WinRate", "length_controlled_win_rate"),
+    "ngrams": ("KneserNey",),
+    "overlap": ("ngram_overlap",),
+    "ratings": ("Ratings", "bradley_terry_ratings", "topic_shares", "topic_weights"),
 }
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "Agreement",
+    "BaselineScore",
+    "ContaminationTest",
+    "KneserNey",
+    "Ratings",
+    "Standing",
+    "WinRate",
+    "agreement",
+    "bits_per_byte",
+    "bradley_terry_ratings",
+    "contamination_test",
+    "length_controlled_win_rate",
+    "ngram_overlap",
+    "pairwise_agreement",
+    "rank_agreement",
+    "score_baselines",
+    "standings",
+    "topic_shares",
+    "topic_weights",
+]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"maquette.evaluation.{_HOMES[name]}"), name)
-    raise AttributeError(f"module 'maquette.evaluation' has no attribute {name!r}")
+    if name in _HOME:
+        return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

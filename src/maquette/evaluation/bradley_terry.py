@@ -1,0 +1,169 @@
+"""The Bradley-Terry likelihood and its maximum, by Newton's method over cells of like battles."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from scipy.special import expit, log_expit
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+PRIOR = 0.01
+"""Precision of the normal prior (a standard deviation of 10 log-odds) where the maximum is not finite."""
+
+_ITERATIONS, _PRECISION = 100, 1e-9
+_CHORDS, _NEAR = 12, 1e-6
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Battles that are alike: of `first` against `second` (c,), with `outcome` 1, 0.5 or 0 for the first, `count` of
+    them, each with `weight`; `covariates` (c, k) of the first less the second. `size` contenders."""
+
+    size: int
+    first: Integers
+    second: Integers
+    outcome: Floats
+    weight: Floats
+    count: Floats
+    covariates: Floats
+
+    def predict(self, parameters: Floats) -> Floats:
+        """P(first wins) in each cell, (c,)."""
+        return np.asarray(expit(self.advantage(parameters)))
+
+    def advantage(self, parameters: Floats) -> Floats:
+        """Log-odds that the first wins, (c,), from `parameters`: strengths, then coefficients."""
+        advantage = parameters[self.first] - parameters[self.second]
+        if self.covariates.shape[1]:
+            advantage = advantage + self.covariates @ parameters[self.size :]
+        return advantage
+
+    @cached_property
+    def pairs(self) -> tuple["Cells", Integers]:
+        """One cell for each pair of contenders (without covariates nothing else matters), and each cell's pair."""
+        key, place = np.unique(self.first * self.size + self.second, return_inverse=True)
+        empty = np.zeros(len(key))
+        joined = Cells(self.size, key // self.size, key % self.size, empty, empty, empty, np.zeros((len(key), 0)))
+        return joined, place
+
+
+def fit(cells: Cells, counts: Floats, *, prior: float = 0.0, start: Floats | None = None) -> Floats:
+    """Strengths (mean zero), then coefficients, that make `counts` (c,) battles of each cell likeliest.
+
+    Newton's method with halved steps where the likelihood would fall; it is concave, so this finds the maximum.
+    """
+    mass = counts * cells.weight
+    wins = mass * cells.outcome
+    if not cells.covariates.shape[1]:
+        cells, place = cells.pairs
+        mass = np.asarray(np.bincount(place, mass, minlength=len(cells.first)), np.float64)
+        wins = np.asarray(np.bincount(place, wins, minlength=len(cells.first)), np.float64)
+    parameters = np.zeros(cells.size + cells.covariates.shape[1]) if start is None else start.copy()
+    advantage = cells.advantage(parameters)
+    value = _log_likelihood(advantage, mass, wins, parameters, cells.size, prior)
+    for _ in range(_ITERATIONS):
+        predicted = expit(advantage)
+        gradient = _gradient(cells, wins - mass * predicted)
+        gradient[: cells.size] -= prior * parameters[: cells.size]
+        step = np.linalg.lstsq if prior == 0 and len(parameters) > cells.size else None
+        matrix = information(cells, mass * predicted * (1 - predicted), prior)
+        change = step(matrix, gradient, rcond=None)[0] if step else np.linalg.solve(matrix, gradient)
+        size = 1.0
+        while True:
+            proposed = parameters + size * change
+            advantage = cells.advantage(proposed)
+            reached = _log_likelihood(advantage, mass, wins, proposed, cells.size, prior)
+            if reached >= value - 1e-12 * abs(value) or size < 1e-6:
+                break
+            size /= 2
+        parameters, value = proposed, reached
+        if np.abs(size * change).max() < _PRECISION:
+            break
+    parameters[: cells.size] -= parameters[: cells.size].mean()
+    return parameters
+
+
+class ManyFits:
+    """`fit` with the prior, for many rows of counts near those of the cells: Newton's steps with one matrix, that of
+    the estimate, so that a step costs a pass over the pairs instead of a matrix and its solution.
+
+    Counts that are not near (resamples of a small tournament) go on with Newton's own.
+    """
+
+    def __init__(self, cells: Cells, estimate: Floats) -> None:
+        self._cells, self._estimate = cells, estimate
+        predicted = cells.predict(estimate)
+        weight = cells.count * cells.weight * predicted * (1 - predicted)
+        self._inverse = np.linalg.pinv(information(cells, weight, PRIOR), hermitian=True)
+        plain = not cells.covariates.shape[1]
+        pairs, place = cells.pairs if plain else (cells, np.arange(len(cells.first)))
+        self._covariates = pairs.covariates
+        rows = np.arange(len(pairs.first))
+        sides = (np.concatenate([rows, rows]), np.concatenate([pairs.first, pairs.second]))
+        signs = np.repeat([1.0, -1.0], len(rows))
+        self._design = sparse.csr_array((signs, sides), shape=(len(rows), cells.size))
+        self._member = sparse.csr_array(
+            (np.ones(len(place)), (np.arange(len(place)), place)), shape=(len(place), len(rows))
+        )
+
+    def __call__(self, counts: Floats) -> Floats:
+        """The parameters for each row of `counts` (resamples, c): (resamples, parameters)."""
+        cells, size = self._cells, self._cells.size
+        mass = (counts * cells.weight) @ self._member
+        wins = (counts * (cells.weight * cells.outcome)) @ self._member
+        parameters = np.tile(self._estimate, (len(counts), 1))
+        length = np.full(len(counts), np.inf)
+        for _ in range(_CHORDS):
+            advantage = (self._design @ parameters[:, :size].T).T + parameters[:, size:] @ self._covariates.T
+            surprise = wins - mass * expit(advantage)
+            gradient = np.concatenate([surprise @ self._design, surprise @ self._covariates], axis=1)
+            gradient[:, :size] -= PRIOR * parameters[:, :size]
+            change = gradient @ self._inverse
+            parameters = parameters + change
+            length = np.abs(change).max(axis=1)
+            if length.max() < _NEAR:
+                break
+        for row in np.flatnonzero(~(length < _NEAR)):
+            parameters[row] = fit(cells, counts[row], prior=PRIOR, start=self._estimate)
+        parameters[:, :size] -= parameters[:, :size].mean(axis=1, keepdims=True)
+        return parameters
+
+
+def information(cells: Cells, weight: Floats, prior: float, *, centered: bool = True) -> Floats:
+    """Sum of `weight` x x' over cells, x a cell's row of the design: (parameters, parameters).
+
+    `centered` adds what holds the mean of the strengths, which battles say nothing of, at zero.
+    """
+    size, extra = cells.size, cells.covariates.shape[1]
+    met = np.bincount(cells.first * size + cells.second, weight, minlength=size * size).reshape(size, size)
+    met = met + met.T
+    matrix = np.zeros((size + extra, size + extra))
+    matrix[:size, :size] = np.diag(met.sum(axis=1) + prior) - met
+    if centered:
+        matrix[:size, :size] += 1 / size
+    for column in range(extra):
+        weighed = weight * cells.covariates[:, column]
+        matrix[:size, size + column] = _by_contender(cells, weighed)
+        matrix[size + column, size:] = weighed @ cells.covariates
+    matrix[size:, :size] = matrix[:size, size:].T
+    return matrix
+
+
+def _gradient(cells: Cells, surprise: Floats) -> Floats:
+    return np.concatenate([_by_contender(cells, surprise), surprise @ cells.covariates])
+
+
+def _by_contender(cells: Cells, values: Floats) -> Floats:
+    gained = np.bincount(cells.first, values, minlength=cells.size)
+    return np.asarray(gained - np.bincount(cells.second, values, minlength=cells.size))
+
+
+def _log_likelihood(
+    advantage: Floats, mass: Floats, wins: Floats, parameters: Floats, size: int, prior: float
+) -> float:
+    penalty = prior / 2 * float(np.sum(parameters[:size] ** 2))
+    return float(wins @ log_expit(advantage) + (mass - wins) @ log_expit(-advantage)) - penalty
