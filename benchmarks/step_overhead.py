@@ -102,16 +102,17 @@ def run_ours(job: Job, turns: Turns) -> None:
 
 def run_bare(job: Job, turns: Turns) -> None:
     """The same steps in a loop of their own."""
-    shards = TokenShards(job.tokens_folder)
+    plan: Any = job.plan
+    shards = TokenShards(plan.tokens_folder)
     order = MixtureOrder(
-        job.mixture, shards.tokens("train"), context=job.data.context, token_budget=job.tokens, seed=job.seed
+        plan.mixture, shards.tokens("train"), context=plan.data.context, token_budget=job.tokens, seed=job.seed
     )
     batches = TrainingBatches(
-        shards, order, batch_sequences=job.batch_sequences, micro_batch=job.batch_sequences, steps=job.steps
+        shards, order, batch_sequences=plan.batch_sequences(job), micro_batch=plan.batch_sequences(job), steps=job.steps
     )
     schedule = build_schedule(job.schedule, job.tokens, job.warmup)
     optimization = Optimization(job.optimizer, schedule, job.learning_rate, job.weight_decay, job.batch_tokens)
-    objective = Pretraining(LanguageModel(job.architecture, seed=job.seed), optimization, job.objective)
+    objective = Pretraining(LanguageModel(job.architecture, seed=job.seed), optimization, plan.objective)
     configured: Any = objective.configure_optimizers()
     optimizer, scheduler = configured["optimizer"], configured["lr_scheduler"]["scheduler"]
     parameters = list(objective.model.parameters())

@@ -15,7 +15,7 @@ from maquette.model.config import ModelConfig
 from maquette.objectives import Pretraining
 from maquette.stages import train
 from maquette.stages.config import TrainStage
-from maquette.training import RunRecord, conclusion, read_history, read_record
+from maquette.training import RunRecord, pretraining, read_history, read_record
 from maquette.training.compilation import compiler_works
 from maquette.training.judgement import Judge
 
@@ -25,7 +25,7 @@ Configure = Callable[..., TrainStage]
 @pytest.fixture(autouse=True)
 def without_pictures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A picture takes longer than these runs."""
-    monkeypatch.setattr(conclusion, "draw_loss", lambda *_, **__: tmp_path / "loss.png")
+    monkeypatch.setattr(pretraining, "draw_loss", lambda *_, **__: tmp_path / "loss.png")
 
 
 def weights(record: RunRecord) -> dict[str, torch.Tensor]:

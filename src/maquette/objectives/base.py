@@ -21,7 +21,8 @@ from maquette.optimization import Schedule, build_optimizer
 from maquette.optimization.config import OptimizerConfig
 
 Metrics = dict[str, Tensor]
-"""What a step is judged by beside its loss: name -> scalar on the model's device, detached."""
+"""What a step is judged by beside its loss: full name -> scalar on the model's device, detached. A step may leave some
+out; means are over those that have them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +73,10 @@ class Objective(LightningModule, abc.ABC):
         shown, self._shown = self._shown, []
         if len(shown) == 1:
             return shown[0]
-        metrics = {name: torch.stack([metrics[name] for _, metrics in shown]).mean() for name in shown[0][1]}
+        names = dict.fromkeys(name for _, metrics in shown for name in metrics)
+        metrics = {
+            name: torch.stack([metrics[name] for _, metrics in shown if name in metrics]).mean() for name in names
+        }
         return torch.stack([loss for loss, _ in shown]).mean(), metrics
 
     def learning_rate(self, step: int) -> float:

@@ -24,6 +24,7 @@ from maquette.text import Tokenizer
 from maquette.tracking import lineage_tags
 from maquette.tracking.environment import git_commit, hardware_name, package_versions
 from maquette.training import Job, RunRecord, choose_hardware, read_record
+from maquette.training.pretraining import PretrainingPlan
 from maquette.training.record import RUNNING
 
 
@@ -88,8 +89,8 @@ def plan_job(config: TrainStage, recipe: Recipe, data: TokensResult) -> Job:
         seed=config.seed,
         architecture=recipe.architecture,
         checkpoint=start,
-        tokens_folder=data.folder,
         tokenizer_folder=data.tokenizer,
+        plan=PretrainingPlan(data.folder, config.data, config.mixture, config.objective),
         steps=recipe.steps,
         batch_tokens=recipe.batch_tokens,
         learning_rate=recipe.learning_rate,
@@ -100,9 +101,6 @@ def plan_job(config: TrainStage, recipe: Recipe, data: TokensResult) -> Job:
         hardware=choose_hardware(
             config.trainer, config.precision, optimizer=config.optimizer.kind, width=recipe.architecture.width
         ),
-        objective=config.objective,
-        data=config.data,
-        mixture=config.mixture,
         optimizer=config.optimizer,
         schedule=config.schedule,
         trainer=config.trainer,

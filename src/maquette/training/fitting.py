@@ -1,10 +1,11 @@
 """Runs a job: in this process, or in each of several that share it.
 
-What is put together here: model, objective and batches on one side, the monitor and its instruments on the other, and
-Lightning's Trainer between them. What a run leaves when it is through is `conclusion.py`'s.
+What is put together here: the workload (objective, batches, judge) on one side, the monitor and its instruments on the
+other, and Lightning's Trainer between them. What a run leaves when it is through is `conclusion.py`'s.
 """
 
 import contextlib
+import math
 import random
 from collections.abc import Iterator
 
@@ -13,16 +14,11 @@ import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from maquette.artifacts.progress import say
-from maquette.data import MixtureOrder, TokenShards, TrainingBatches
-from maquette.model import LanguageModel, initialize
-from maquette.model.loading import load_checkpoint
-from maquette.objectives import Optimization, Pretraining
-from maquette.optimization import build_schedule
 from maquette.text import Tokenizer
 from maquette.tracking import RunLog, start_run
 from maquette.training import record as records
 from maquette.training.checkpoints import CheckpointFolder
-from maquette.training.compilation import blocks, compile_blocks, compiler_works
+from maquette.training.compilation import blocks
 from maquette.training.conclusion import conclude
 from maquette.training.devices import prepare_process
 from maquette.training.display import display
@@ -30,14 +26,11 @@ from maquette.training.guard import LossGuard
 from maquette.training.history import History
 from maquette.training.interruption import Abandoned, listening
 from maquette.training.job import Job
-from maquette.training.judgement import Judge
 from maquette.training.machine import matmul_peak
 from maquette.training.memory import keep_large_buffers
-from maquette.training.micro_batch import choose_micro_batch
 from maquette.training.monitor import Course, Instruments, Monitor
 from maquette.training.processes import World, this_world
 from maquette.training.record import RunRecord
-from maquette.training.samples import write_samples
 from maquette.training.speed import TimedBatches
 from maquette.training.trainer import build_trainer
 
@@ -67,30 +60,13 @@ def fit(job: Job) -> RunRecord:
 
 def _fit(job: Job, record: RunRecord, world: World, log: RunLog) -> RunRecord:
     tokenizer = Tokenizer.load(job.tokenizer_folder)
-    shards = TokenShards(job.tokens_folder, tokenizer.digest, verify=world.is_first)
-    order = MixtureOrder(
-        job.mixture, shards.tokens("train"), context=job.data.context, token_budget=job.tokens, seed=job.seed
-    )
-    micro_batch = choose_micro_batch(
-        job.architecture,
-        batch_sequences=job.batch_sequences,
-        context=job.data.context,
-        whole=int(np.lcm.reduce([phase.context_multiple for phase in order.phases])),
-        wished=job.data.micro_batch,
-        hardware=job.hardware,
-    )
-    training = TrainingBatches(
-        shards, order, batch_sequences=job.batch_sequences, micro_batch=micro_batch, steps=job.steps, rank=world.rank,
-        world_size=world.size, workers=job.data.workers, isolate_documents=job.data.isolate_documents,
-        pin_memory=job.hardware.accelerator == "cuda",
-    )  # fmt: skip
-    objective = _build_objective(job, order)
+    workload = job.plan.open(job, tokenizer, world)
+    objective = workload.objective
     checkpoints = CheckpointFolder(job.folder / "checkpoints", keep=job.trainer.keep_checkpoints)
     first_step, checkpoint = checkpoints.newest(say) or (0, None)
     if checkpoint is not None and world.is_first:
         say(f"{job.name}: going on from step {first_step:,} of {job.steps:,}")
-    judge = Judge(job, shards, order, tokenizer.byte_lengths(), micro_batch)
-    batches = TimedBatches(training)
+    batches = TimedBatches(workload.batches)
     with (
         display(job.name, job.steps, job.batch_tokens, first_step=first_step, visible=world.is_first) as shown,
         _history(job, world, first_step) as history,
@@ -99,13 +75,11 @@ def _fit(job: Job, record: RunRecord, world: World, log: RunLog) -> RunRecord:
 
         def sample(step: int) -> None:
             if history is not None and job.hardware.strategy != "fsdp":  # sharded weights have no one to write
-                written = write_samples(objective.model, tokenizer, job.trainer.samples, step)
-                history.note(step, {"samples": [one.describe() for one in written]})
+                history.note(step, {"samples": workload.write_samples(step)})
 
-        def describe(step: int) -> str:
-            return "documents " + ", ".join(_documents(shards, order, job, step))
-
-        guard = LossGuard(job.trainer.spike_factor, describe, shown.remark)
+        guard = LossGuard(
+            job.trainer.spike_factor if workload.watches_spikes else math.inf, workload.describe, shown.remark
+        )
         course = Course(
             steps=job.steps,
             batch_tokens=job.batch_tokens,
@@ -113,15 +87,19 @@ def _fit(job: Job, record: RunRecord, world: World, log: RunLog) -> RunRecord:
             peak_flops=job.hardware.world_size
             * matmul_peak(job.hardware.device, job.hardware.precision, job.outputs / "machine.json"),
             validation_steps=job.validation_steps,
+            steps_per_epoch=workload.steps_per_epoch,
         )
-        instruments = Instruments(batches, checkpoints, guard, shown, log, history, interruption, judge, sample)
+        instruments = Instruments(
+            batches, checkpoints, guard, shown, log, history, interruption, workload.judge, sample
+        )
         monitor = Monitor(course, job.trainer, instruments)
         trainer = build_trainer(
             job.hardware,
             steps=job.steps,
-            accumulate=training.micro_batches_per_step,
+            accumulate=workload.micro_batches_per_step,
             callbacks=[monitor],
-            blocks={type(block) for block in blocks(objective.model.core)},
+            blocks={type(block) for block in blocks(workload.core)},
+            steps_per_epoch=workload.steps_per_epoch,
         )
         for seed in (random.seed, np.random.seed, torch.manual_seed):  # for dropout; initial weights have their own
             seed(job.seed + world.rank)
@@ -131,9 +109,7 @@ def _fit(job: Job, record: RunRecord, world: World, log: RunLog) -> RunRecord:
             raise KeyboardInterrupt from None
         interrupted, seconds = monitor.interrupted, monitor.seconds_so_far
     if world.is_first:
-        record = conclude(
-            job, record, log, order, tokenizer, seconds=seconds, spikes=guard.spikes, finished=not interrupted
-        )
+        record = conclude(job, record, log, workload, seconds=seconds, spikes=guard.spikes, finished=not interrupted)
     if interrupted:
         if world.is_first:
             say(
@@ -141,40 +117,6 @@ def _fit(job: Job, record: RunRecord, world: World, log: RunLog) -> RunRecord:
             )
         raise KeyboardInterrupt
     return record
-
-
-def _build_objective(job: Job, order: MixtureOrder) -> Pretraining:
-    if job.checkpoint is None:
-        model = LanguageModel(job.architecture, seed=job.seed)
-        initialize(model, job.architecture, job.seed, parametrization=job.parametrization)
-    else:
-        model, _ = load_checkpoint(job.checkpoint)
-        if job.architecture.context_length > model.config.context_length:
-            model.core.change_context(context_length=job.architecture.context_length)
-        model.train()
-    if job.compiled and compiler_works(say):
-        compile_blocks(model.core)
-    optimization = Optimization(
-        config=job.optimizer,
-        schedule=build_schedule(job.schedule, job.tokens, job.warmup),
-        learning_rate=job.learning_rate,
-        weight_decay=job.weight_decay,
-        batch_tokens=job.batch_tokens,
-        fused=False if job.hardware.precision == "16-mixed" else None,
-        parametrization=job.parametrization,
-    )
-    return Pretraining(model, optimization, job.objective, rope_bases=[phase.rope_base for phase in order.phases])
-
-
-def _documents(shards: TokenShards, order: MixtureOrder, job: Job, step: int) -> list[str]:
-    """Ids of the documents that step `step` (from 1) reads."""
-    first = (step - 1) * job.batch_sequences
-    places = order.locate(range(first, first + job.batch_sequences))
-    found: dict[str, None] = {}
-    for domain, start in zip(places.domains, places.start_tokens, strict=True):
-        name = order.domains[int(domain)]
-        found |= dict.fromkeys(shards.document_ids(name, "train", int(start), job.data.context + 1))
-    return list(found)
 
 
 @contextlib.contextmanager

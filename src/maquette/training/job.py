@@ -4,22 +4,22 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from maquette.data.config import DataConfig, MixtureConfig
 from maquette.model.config import CoreConfig
 from maquette.model.parametrization import STANDARD, Parametrization
-from maquette.objectives.config import ObjectiveConfig
 from maquette.optimization.config import OptimizerConfig, ScheduleConfig
 from maquette.tracking.config import TrackingConfig
 from maquette.training.config import TrainerConfig
 from maquette.training.devices import Hardware
+from maquette.training.workload import Plan
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
     """What is trained, on what, how, and where it is written.
 
-    `checkpoint`: folder whose weights are the initial ones. `flops`: exact training FLOPs. `params` and `tags`: what
-    the tracker is told. The configs keep what the recipe left to them; the numbers here are the resolved ones.
+    `plan`: the objective with its data. `checkpoint`: folder whose weights are the initial ones. `batch_tokens`: of a
+    step, on average where steps differ. `flops`: exact training FLOPs. `params` and `tags`: what the tracker is told.
+    The configs keep what the recipe left to them; the numbers here are the resolved ones.
     """
 
     name: str
@@ -28,8 +28,8 @@ class Job:
     seed: int
     architecture: CoreConfig
     checkpoint: Path | None
-    tokens_folder: Path
     tokenizer_folder: Path
+    plan: Plan
     steps: int
     batch_tokens: int
     learning_rate: float
@@ -38,9 +38,6 @@ class Job:
     flops: int
     compiled: bool
     hardware: Hardware
-    objective: ObjectiveConfig
-    data: DataConfig
-    mixture: MixtureConfig
     optimizer: OptimizerConfig
     schedule: ScheduleConfig
     trainer: TrainerConfig
@@ -53,11 +50,6 @@ class Job:
     def tokens(self) -> int:
         """D: a whole number of steps."""
         return self.steps * self.batch_tokens
-
-    @property
-    def batch_sequences(self) -> int:
-        """Sequences of one context in a step, over all processes."""
-        return self.batch_tokens // self.data.context
 
     @property
     def validation_steps(self) -> frozenset[int]:

@@ -8,7 +8,7 @@ import numpy as np
 from lightning.pytorch import Trainer
 
 from maquette.data import MixtureOrder, TokenShards, validation_batches
-from maquette.objectives import Pretraining
+from maquette.data.config import DataConfig
 from maquette.training.copying import affordable_windows, probes_of, trained_copying
 from maquette.training.job import Job
 from maquette.training.validation import DomainLoss, validate
@@ -31,24 +31,30 @@ class Judge:
     """Validates a run's model. The last time reads `validation_tokens` of every domain, earlier ones perhaps fewer."""
 
     def __init__(
-        self, job: Job, shards: TokenShards, order: MixtureOrder, byte_lengths: np.ndarray, micro_batch: int
+        self,
+        job: Job,
+        data: DataConfig,
+        shards: TokenShards,
+        order: MixtureOrder,
+        byte_lengths: np.ndarray,
+        micro_batch: int,
     ) -> None:
-        self._job, self._shards, self._order = job, shards, order
+        self._job, self._data, self._shards, self._order = job, data, shards, order
         self._byte_lengths, self._micro_batch = byte_lengths, micro_batch
         self.losses: dict[str, DomainLoss] = {}
 
     def tokens_of_each_domain(self, step: int) -> int:
         """How many tokens of each domain are read after `step`."""
-        wished = self._job.data.validation_tokens
+        wished = self._data.validation_tokens
         runs = len(self._job.validation_steps) - 1
         if step >= self._job.steps or not runs:
             return wished
         affordable = _COST * self._job.tokens / _FORWARD / runs / len(self._order.domains)
-        return min(wished, max(self._job.data.context, int(affordable)))
+        return min(wished, max(self._data.context, int(affordable)))
 
     def __call__(self, trainer: Trainer, step: int) -> dict[str, float]:
         """The values to record: `validation/loss` and so on, and the same for each domain."""
-        data, tokens = self._job.data, self.tokens_of_each_domain(step)
+        data, tokens = self._data, self.tokens_of_each_domain(step)
         batches = {
             domain: found
             for domain in self._order.domains
@@ -63,13 +69,13 @@ class Judge:
         values = overall(self.losses, self._order.phases[0].weights)
         for domain, loss in self.losses.items():
             values |= {metric_name(domain, key): value for key, value in loss.describe().items()}
-        if step >= self._job.steps and isinstance(trainer.lightning_module, Pretraining):
+        if step >= self._job.steps:
             values |= self._copying(trainer)
         return {"tokens": step * self._job.batch_tokens, **values}
 
     def _copying(self, trainer: Trainer) -> dict[str, float]:
         """How much the model copies from its context; nothing where there is no held-out text."""
-        context = self._job.data.context
+        context = self._data.context
         probes = probes_of(
             self._shards,
             self._order.domains,

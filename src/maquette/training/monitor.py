@@ -29,13 +29,15 @@ from maquette.training.speed import Stopwatch, TimedBatches
 
 @dataclass(frozen=True)
 class Course:
-    """The run as the monitor sees it. `flops_per_token` of training; `peak_flops` a second of all devices together."""
+    """The run as the monitor sees it. `flops_per_token` of training; `peak_flops` a second of all devices together;
+    `steps_per_epoch` where the run has several epochs."""
 
     steps: int
     batch_tokens: int
     flops_per_token: float
     peak_flops: float
     validation_steps: frozenset[int]
+    steps_per_epoch: int | None = None
 
 
 @dataclass
@@ -74,7 +76,7 @@ class Monitor(Callback):
         self._step = 0
         self._unsettled: list[_Shown] = []
         self._window: dict[str, float] = {}
-        self._window_steps = 0
+        self._counts: dict[str, int] = {}
         self._random: list[dict[str, Any]] | None = None
         self._last = (0.0, 0.0)
 
@@ -122,14 +124,14 @@ class Monitor(Callback):
     def state_dict(self) -> dict[str, Any]:
         return {
             "window": self._window,
-            "window_steps": self._window_steps,
+            "counts": self._counts,
             "guard": self.tools.guard.state_dict(),
             "seconds": self.seconds_so_far,
             "random": _of_all_processes(random_state.capture()),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._window, self._window_steps = state_dict["window"], state_dict["window_steps"]
+        self._window, self._counts = state_dict["window"], state_dict["counts"]
         self.tools.guard.load_state_dict(state_dict["guard"])
         self._seconds_before = state_dict["seconds"]
         self._random = state_dict["random"]
@@ -137,8 +139,10 @@ class Monitor(Callback):
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Lightning counts micro-batches; with other devices the same steps have another number of them."""
         progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
-        done = checkpoint["global_step"] * trainer.accumulate_grad_batches
-        for counts in (progress["total"], progress["current"]):
+        step = checkpoint["global_step"]
+        in_epoch = (step - 1) % (self.course.steps_per_epoch or self.course.steps) + 1
+        for counts, steps in ((progress["total"], step), (progress["current"], in_epoch)):
+            done = steps * trainer.accumulate_grad_batches
             counts.update(ready=done, started=done, processed=done, completed=done - 1)
 
     @property
@@ -158,20 +162,21 @@ class Monitor(Callback):
             if shown.norm is not None:
                 values["train/gradient_norm"] = shown.norm.item()
             self.tools.guard.check(shown.step, values["train/loss"], values.get("train/gradient_norm"))
-            values |= {f"train/{name}": value.item() for name, value in shown.metrics.items()}
+            values |= {name: value.item() for name, value in shown.metrics.items()}
             for name, value in values.items():
                 self._window[name] = self._window.get(name, 0.0) + value
-            self._window_steps += 1
+                self._counts[name] = self._counts.get(name, 0) + 1
             self._last = (values["train/loss"], self._last[1])
         self._unsettled.clear()
 
     def _report(self, trainer: Trainer, objective: Objective, step: int) -> None:
         """A point on every curve: means over the window and over processes, and speed."""
-        means = torch.tensor([value / self._window_steps for value in self._window.values()], dtype=torch.float64)
+        sums = [value / self._counts[name] for name, value in self._window.items()]
+        means = torch.tensor(sums, dtype=torch.float64)
         if trainer.world_size > 1:
             means = trainer.strategy.reduce(means.to(trainer.strategy.root_device), reduce_op="mean").cpu()
         values = dict(zip(self._window, means.tolist(), strict=True))
-        self._window, self._window_steps = {}, 0
+        self._window, self._counts = {}, {}
         speed = self.stopwatch.take()
         tokens_per_second = self.course.batch_tokens / speed.seconds if speed.seconds else 0.0
         self._last = (values["train/loss"], tokens_per_second)

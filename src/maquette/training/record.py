@@ -21,6 +21,8 @@ class RunRecord:
     text; `validation_loss` weighs them as the mixture does. `digests`: of tokens, tokenizer and corpus. `compiled` was
     decided once, when the run began. `copying`: how much of what stood in the context once the model predicts the
     second time (`training.copying`), by the metric's name after the slash. `samples`: what the model wrote at the end.
+    `objective`: pretrain, sft, ...; `metrics`: the newest value of every curve, by the name of the curve; `facts`: what
+    there is to say about its data.
     """
 
     name: str
@@ -62,6 +64,9 @@ class RunRecord:
     loss_spikes: int = 0
     copying: dict[str, float] = dataclasses.field(default_factory=dict)
     samples: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    objective: str = "pretrain"
+    metrics: dict[str, float] = dataclasses.field(default_factory=dict)
+    facts: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def num_parameters(self) -> int:

@@ -25,9 +25,10 @@ def build_trainer(
     accumulate: int,
     callbacks: Sequence[Callback],
     blocks: set[type[torch.nn.Module]],
+    steps_per_epoch: int | None = None,
 ) -> Trainer:
-    """A Trainer of `steps` optimiser steps of `accumulate` micro-batches each. `blocks`: classes of layers that FSDP
-    shards one by one.
+    """A Trainer of `steps` optimiser steps of `accumulate` micro-batches each, in one epoch or in epochs of
+    `steps_per_epoch`. `blocks`: classes of layers that FSDP shards one by one.
 
     Logging, checkpoints, validation and the progress bar are the monitor's, so Lightning's are off.
     """
@@ -41,7 +42,7 @@ def build_trainer(
         precision=hardware.lightning_precision,  # type: ignore[arg-type]
         plugins=[AtomicCheckpointIO(), TorchElasticEnvironment() if many else LightningEnvironment()],
         max_steps=steps,
-        max_epochs=1,
+        max_epochs=1 if steps_per_epoch is None else -(-steps // steps_per_epoch),
         accumulate_grad_batches=accumulate,
         limit_val_batches=0,
         num_sanity_val_steps=0,

@@ -1,0 +1,94 @@
+"""A workload in several Lightning epochs (as PPO has): stopped anywhere, also between epochs, it goes on exactly."""
+
+import dataclasses
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from maquette.data import TrainingBatches
+from maquette.objectives import Pretraining
+from maquette.stages import planning, train
+from maquette.stages.config import TrainStage
+from maquette.training import pretraining, read_history
+from maquette.training.pretraining import PretrainingPlan, PretrainingWorkload
+
+EPOCH = 5
+
+
+class EpochOfBatches:
+    """Five steps' batches of the whole order at a time; notes at which step each epoch began."""
+
+    begun: ClassVar[list[int]] = []
+
+    def __init__(self, batches: TrainingBatches) -> None:
+        self._batches, self._left = batches, 0
+
+    def __len__(self) -> int:
+        return EPOCH * self._batches.micro_batches_per_step
+
+    def __iter__(self) -> Iterator[Any]:
+        if not self._left:
+            self.begun.append(self._batches.state_dict()["sequences"] // 8)
+            self._left = len(self)
+        for batch in self._batches:
+            self._left -= 1
+            yield batch
+            if not self._left:
+                return
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"left": self._left, "batches": self._batches.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._left = state["left"]
+        self._batches.load_state_dict(state["batches"])
+
+
+@dataclasses.dataclass(frozen=True)
+class InEpochs(PretrainingPlan):
+    def open(self, *arguments: Any) -> PretrainingWorkload:
+        workload = super().open(*arguments)
+        workload.steps_per_epoch = EPOCH
+        workload.batches = EpochOfBatches(workload.batches)  # type: ignore[arg-type]
+        return workload
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stop", [7, 10, 20])
+def test_stopped_within_and_between_epochs(
+    configure: Callable[..., TrainStage], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
+) -> None:
+    monkeypatch.setattr(pretraining, "draw_loss", lambda *_, **__: tmp_path / "loss.png")
+    changes: dict[str, Any] = {"seed": 40, "data__micro_batch": 4, "model__dropout": 0.1}
+    whole = train.run(configure(**changes))
+    monkeypatch.setattr(planning, "PretrainingPlan", InEpochs)
+    (tmp_path / "artifacts").symlink_to(Path(configure().outputs).resolve() / "artifacts")
+    parted = configure(**changes)
+    parted.outputs = str(tmp_path)
+    EpochOfBatches.begun.clear()
+    loss, steps = Pretraining.loss, [0]
+
+    def interrupted(self: Pretraining, batch: Any) -> Any:
+        steps[0] += 1
+        if steps[0] == 2 * stop:
+            signal.raise_signal(signal.SIGINT)
+        return loss(self, batch)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Pretraining, "loss", interrupted)
+        if stop < 20:
+            with pytest.raises(KeyboardInterrupt):
+                train.run(parted)
+    resumed = train.run(parted)
+    assert EpochOfBatches.begun == [0, 5, 10, 15]
+    expected = load_file(Path(whole.folder) / "model" / "model.safetensors")
+    for name, tensor in load_file(Path(resumed.folder) / "model" / "model.safetensors").items():
+        assert torch.equal(tensor, expected[name]), name
+    curves = [read_history(Path(run.folder) / "metrics.jsonl") for run in (whole, resumed)]
+    for one, other in zip(*curves, strict=True):
+        assert (one["step"], one.get("train/loss")) == (other["step"], other.get("train/loss"))
