@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-fast lint format bench clean
+.PHONY: demo test test-fast lint format bench notebooks clean
 
 demo: $(VENV)/.installed
 	$(BIN)/maquette demo
@@ -27,6 +27,10 @@ format: $(VENV)/.installed-dev
 bench: $(VENV)/.installed-bench
 	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
 
+# Runs every notebook and writes it with its figures to outputs/notebooks/*.html
+notebooks: $(VENV)/.installed-notebooks
+	$(BIN)/python -m nbconvert --execute --to html --output-dir outputs/notebooks notebooks/*.ipynb
+
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
@@ -46,3 +50,7 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 $(VENV)/.installed-bench: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[benchmarks]'
 	@touch $@ $(VENV)/.installed $(VENV)/.installed-dev
+
+$(VENV)/.installed-notebooks: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[notebooks]'
+	@touch $@ $(VENV)/.installed

@@ -119,3 +119,16 @@ def test_the_envelope_runs_through_the_best_runs() -> None:
     assert fit.exponent == pytest.approx(SURFACE.exponent, abs=1e-3)
     with pytest.raises(LawError, match="2 runs lie on the envelope"):
         fit_envelope(sweep.params[:42], sweep.loss[:42], sweep.budgets[:42])
+
+
+def test_a_spline_does_not_follow_the_noise_between_sizes_that_are_nearly_one() -> None:
+    """Runs read off a figure lie closer together than their noise allows a curve to be drawn through all of them."""
+    x = np.log(np.geomspace(1e8, 1e9, 9))
+    x = np.sort(np.concatenate([x, x + 1e-3]))
+    truth = 3 + 0.05 * (x - x.mean()) ** 2
+    y = np.log(truth * np.tile([1.0, 1.004], 9))
+    found = curve_minimum(x, y, "akima")
+    assert not found.edge
+    assert np.exp(found.y) == pytest.approx(3.006, abs=0.01)
+    falling = curve_minimum(x, np.log(truth) - 0.1 * x, "akima")
+    assert falling.edge == "largest" and falling.position == 1

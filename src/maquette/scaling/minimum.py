@@ -4,6 +4,7 @@ IsoFLOP curves (log loss over log N at one budget) and tuning curves (log loss o
 are both read this way.
 """
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,10 @@ from scipy.interpolate import Akima1DInterpolator
 from maquette.scaling.gauss_newton import Array
 
 METHODS = ("parabola", "akima")
+
+NEAR = 0.05
+"""A spline passes through every point, so between two sizes nearer than 5% it follows their noise, off to any depth:
+such points are one to it."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +49,28 @@ def curve_minimum(x: Array, y: Array, method: str = "parabola") -> CurveMinimum:
         inside = distinct[0] < at < distinct[-1]
         value = constant - slope**2 / (4 * square) if inside else np.nan
     else:
-        at, value = _spline_minimum(distinct, means)
-        inside = distinct[0] < at < distinct[-1]
+        knots, heights = _merged(x, y)
+        if len(knots) < 3:
+            knots, heights = distinct, means
+        at, value = _spline_minimum(knots, heights)
+        inside = knots[0] < at < knots[-1]
     if not inside:
         lowest = 0 if means[0] < means[-1] else -1
         at, value = distinct[lowest], means[lowest]
     edge = "" if inside else ("smallest" if at == distinct[0] else "largest")
     return CurveMinimum(float(at), float(value), edge, float((at - distinct[0]) / width), float(2 * square))
+
+
+def _merged(x: Array, y: Array) -> tuple[Array, Array]:
+    """Points nearer than `NEAR` to the first of them averaged, in the order of x."""
+    order = np.argsort(x, kind="stable")
+    group, first = np.zeros(len(x), int), x[order[0]]
+    for before, index in itertools.pairwise(order):
+        new = x[index] - first > NEAR
+        group[index] = group[before] + new
+        first = x[index] if new else first
+    count = np.bincount(group)
+    return np.bincount(group, x) / count, np.bincount(group, y) / count
 
 
 def _spline_minimum(x: Array, y: Array) -> tuple[float, float]:

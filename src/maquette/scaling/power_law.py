@@ -140,8 +140,11 @@ def _fit_line(u: Array, log_y: Array, centre: float, level: float) -> PowerLawFi
     covariance = noise**2 * np.diag([1 / len(u), 1 / spread])
     intercept = middle - slope * centre
     low, high = student_interval(intercept, noise * np.sqrt(1 / len(u) + centre**2 / spread), freedom, level)
+    # Two scattered points far from x = 1 leave the coefficient so open that its end is no double.
+    with np.errstate(over="ignore"):
+        ends = np.exp([low, high])
     interval = {
-        "coefficient": Interval(float(np.exp(low)), float(np.exp(high))),
+        "coefficient": Interval(float(ends[0]), float(ends[1])),
         "exponent": student_interval(slope, noise / np.sqrt(spread), freedom, level),
     }
     warnings = () if freedom else ("Two points: the line passes through both and has no interval.",)

@@ -1,0 +1,61 @@
+"""Every notebook runs from top to bottom, and none is committed with what a run leaves in it."""
+
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+ALL = sorted(NOTEBOOKS.glob("*.ipynb"))
+CLEAN = "jupyter nbconvert --clear-output --inplace notebooks/*.ipynb"
+
+OTHER_WAYS: list[tuple[str, str]] = [("01_published_laws", 'REFERENCE = "nowhere"')]
+"""Notebooks with a second way through: another value in the cell tagged `parameters`."""
+
+
+def execute(path: Path, parameters: str = "") -> list[nbformat.NotebookNode]:
+    """Runs a notebook in its own folder, with `parameters` after its cell of that tag, and returns all outputs."""
+    notebook = nbformat.read(path, as_version=4)
+    if parameters:
+        at = next(i for i, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", []))
+        notebook.cells.insert(at + 1, nbformat.v4.new_code_cell(parameters))
+    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(path.parent)}}).execute()
+    return [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+
+
+def check(outputs: list[nbformat.NotebookNode]) -> None:
+    """At least one figure was drawn, and nothing warned."""
+    shown = [output for output in outputs if output.output_type in ("display_data", "execute_result")]
+    assert any("image/png" in output.data for output in shown), "no figure was drawn: %matplotlib inline is missing"
+    said = "".join(output.text for output in outputs if output.output_type == "stream" and output.name == "stderr")
+    assert "Warning" not in said, said
+
+
+def test_there_are_notebooks() -> None:
+    assert ALL
+    assert {name for name, _ in OTHER_WAYS} <= {path.stem for path in ALL}
+
+
+@pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
+def test_it_is_committed_without_outputs(path: Path) -> None:
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    assert notebook.cells[0].cell_type == "markdown", "a notebook opens with what it is for"
+    assert set(notebook.metadata) <= {"kernelspec", "language_info"}, f"clear it: {CLEAN}"
+    for cell in notebook.cells:
+        assert set(cell.metadata) <= {"tags"}, f"clear it: {CLEAN}"
+        if cell.cell_type == "code":
+            assert not cell.outputs and cell.execution_count is None, f"clear it: {CLEAN}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
+def test_it_runs_from_top_to_bottom(path: Path) -> None:
+    check(execute(path))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "parameters"), OTHER_WAYS, ids=[name for name, _ in OTHER_WAYS])
+def test_its_other_way_runs_too(name: str, parameters: str) -> None:
+    check(execute(NOTEBOOKS / f"{name}.ipynb", parameters))
