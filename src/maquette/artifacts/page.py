@@ -49,7 +49,7 @@ class Page:
     """Builds a page from top to bottom: begin a `section`, add to it, `write` at the end."""
 
     def __init__(self, title: str, *, lead: str = "", eyebrow: str = "Maquette", footer: str = "") -> None:
-        self.title, self._lead, self._eyebrow, self._footer = title, lead, eyebrow, footer
+        self.title, self.lead, self._eyebrow, self._footer = title, lead, eyebrow, footer
         self._sections: list[tuple[str, list[str]]] = []
         self._pictures = 0
 
@@ -143,7 +143,7 @@ class Page:
             + "\n</section>"
             for anchor, (title, parts) in zip(anchors, self._sections, strict=True)
         )
-        lead = f'<p class="lead">{_marked(self._lead)}</p>' if self._lead else ""
+        lead = f'<p class="lead">{_marked(self.lead)}</p>' if self.lead else ""
         footer = f"<footer><p>{_marked(self._footer)}</p></footer>" if self._footer else ""
         return f"""<!doctype html>
 <html lang="en">

@@ -136,6 +136,7 @@ def compare_forms(
     loss: ArrayLike,
     compute: ArrayLike,
     *,
+    budgets: ArrayLike | None = None,
     kinds: ArrayLike | None = None,
     bootstrap: int = 200,
     seed: int = 0,
@@ -143,49 +144,51 @@ def compare_forms(
 ) -> FormComparison:
     """Fits and compares the minima's power law, the additive, Kaplan's and the general surface, columns (n,).
 
-    `compute`: FLOPs of each run; runs of nearly equal compute are one budget. `kinds`: a name for each run where
+    `compute`: FLOPs of each run; runs of nearly equal compute are one budget, unless `budgets` says what each run's
+    budget was. `kinds`: a name for each run where
     runs differ in kind (one copies from its context and another does not yet; depth): an offset between kinds is
     tested, said, and added to the intervals. Raises `LawError` where the columns are bad or no form can be fitted.
     """
     sizes, horizons, losses, flops = positive_columns(params=params, tokens=tokens, loss=loss, compute=compute)
-    runs = Runs(sizes, horizons, losses, flops, group_budgets(flops))
-    budgets = np.unique(runs.budget)
+    budget = group_budgets(flops) if budgets is None else positive_columns(budgets=budgets, loss=losses)[0]
+    runs = Runs(sizes, horizons, losses, flops, budget)
+    steps = np.unique(runs.budget)
     pooled, repeats = seed_noise(sizes, horizons, losses)
     warnings: list[str] = []
     # Five budgets and more leave three to fit at the first origin; fewer leave two, to see some error at all.
-    first = 3 if len(budgets) >= ENOUGH_BUDGETS else 2
-    origins = range(min(first, len(budgets)), len(budgets) + 1)
+    first = 3 if len(steps) >= ENOUGH_BUDGETS else 2
+    origins = range(min(first, len(steps)), len(steps) + 1)
     fits: dict[str, FittedForm] = {}
     rows: list[_Row] = []
     with progress("Comparing forms", len(COMPLEXITY) * len(origins), unit="fits") as advance:
         for name in COMPLEXITY:
             for origin in origins:
-                inside = runs.budget <= budgets[origin - 1] * (1 + 1e-9)
+                inside = runs.budget <= steps[origin - 1] * (1 + 1e-9)
                 fitted = fit_form(name, runs.take(inside), bootstrap, seed)
                 advance(1)
                 if isinstance(fitted, str):
-                    if origin == len(budgets):
+                    if origin == len(steps):
                         warnings.append(f"{name} could not be fitted: {fitted}")
                     continue
                 if repeats:
                     fitted = replace(fitted, noise=max(fitted.noise, pooled))
-                if origin == len(budgets):
+                if origin == len(steps):
                     fits[name] = fitted
                     warnings += [f"{name}: {text}" for text in fitted.warnings]
                 else:
-                    rows += _predict_beyond(fitted, runs, budgets, origin, level)
+                    rows += _predict_beyond(fitted, runs, steps, origin, level)
     if not fits:
         raise LawError("No form could be fitted to these runs.", " ".join(warnings))
     scores = _score_table(rows)
     overall = {name: float(np.mean([s.score for s in scores if s.form == name])) for name in fits if _has(scores, name)}
-    chosen = _choose(overall) if len(budgets) >= ENOUGH_BUDGETS and overall else TOO_FEW
+    chosen = _choose(overall) if len(steps) >= ENOUGH_BUDGETS and overall else TOO_FEW
     headline = chosen if chosen != TOO_FEW else next(iter(name for name in COMPLEXITY if name in fits))
     kind_noise = 0.0
     if kinds is not None:
         kind_noise, said = offset_of_kinds(_log_residuals(fits[headline], runs), np.asarray(kinds))
         warnings += said
     if chosen == TOO_FEW:
-        warnings.append(f"{len(budgets)} budgets are too few to choose a form by; five half decades apart are enough.")
+        warnings.append(f"{len(steps)} budgets are too few to choose a form by; five half decades apart are enough.")
     if not rows:
         warnings.append("No budget was left to predict: the intervals count no error of the form.")
     return FormComparison(
@@ -194,13 +197,13 @@ def compare_forms(
         scores=tuple(scores),
         overall=overall,
         fits=fits,
-        discrepancy={name: _discrepancy([r for r in rows if r.form == name], len(budgets) - first) for name in fits},
+        discrepancy={name: _discrepancy([r for r in rows if r.form == name], len(steps) - first) for name in fits},
         seed_noise=pooled,
         kind_noise=kind_noise,
         curvature=minima_curvature(fits["minima"].isoflop, level)
         if fits.get("minima") and fits["minima"].isoflop
         else None,
-        largest_budget=float(budgets[-1]),
+        largest_budget=float(steps[-1]),
         level=level,
         warnings=tuple(warnings),
     )

@@ -37,6 +37,8 @@ def plan_rows(plan: Plan) -> Iterator[tuple[str, str, str]]:
     yield "one more dollar of GPUs", f"{-plan.gain_per_dollar_gpus:.2g} nats", ""
     if given.tokens_available is not None:
         yield "one more dollar of data", f"{-plan.gain_per_dollar_data:.2g} nats", f"${given.token_price:g} a million"
+    if abs(plan.tokens_served_for) > 1e-6 * plan.tokens:
+        yield "best if it serves", *_served(plan)
     if plan.serving is not None:
         smaller = f"{quantity(plan.serving.params)} parameters, {quantity(plan.serving.tokens)} tokens"
         yield (
@@ -47,6 +49,15 @@ def plan_rows(plan: Plan) -> Iterator[tuple[str, str, str]]:
                 f"saves {plan.serving_flops_saved:.2g} FLOPs over {quantity(given.tokens_served)} tokens served"
             ),
         )
+
+
+def _served(plan: Plan) -> tuple[str, str]:
+    """Which served volume asks for a model of these proportions."""
+    volume = plan.tokens_served_for
+    if volume > 0:
+        times = f"{volume / plan.tokens:.2g} times its training tokens"
+        return f"{quantity(volume)} tokens", f"{times}: then this is the cheapest model of its loss"
+    return "nothing", "it is too big for its data even if it is never served"
 
 
 def plan_figure(plan: Plan) -> "Figure":

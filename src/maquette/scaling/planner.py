@@ -144,6 +144,12 @@ class Plan:
         return int(np.ceil(self.serving_memory / accelerator(self.assumptions.gpu).memory))
 
     @property
+    def tokens_served_for(self) -> float:
+        """The served volume for which a model of these N and D is the cheapest to train and serve at its loss; below 0
+        where it is too big for its data even if it is never served (Sardana et al. 2024, read backwards)."""
+        return self.surface.tokens_served_for(self.params, self.tokens)
+
+    @property
     def reportable(self) -> bool:
         """Whether it lies above the reporting threshold of 1e26 FLOPs."""
         return self.flops >= cost.REPORTING_THRESHOLD
@@ -160,6 +166,7 @@ class Plan:
             "serving_memory",
             "serving_gpus",
             "epochs",
+            "tokens_served_for",
         )
         last = ("serving_flops_saved", "gain_per_dollar_gpus", "gain_per_dollar_data")
         names = (*first, "total_cost", "tonnes_co2e", *rest, *last)

@@ -64,9 +64,12 @@ def group_budgets(compute: ArrayLike) -> Array:
     geometric mean.
     """
     column = positive_column("compute", compute)
-    _, count = np.unique(column, return_counts=True)
+    # Equal but for rounding is equal: 6 N D worked out in another order differs in the last digit.
+    _, place, group, count = np.unique(
+        np.round(np.log(column), 9), return_index=True, return_inverse=True, return_counts=True
+    )
     if count.min() >= 3:
-        return column
+        return np.asarray(column[place][group])
     log_compute = np.log10(column)
     order = np.argsort(log_compute, kind="stable")
     ordered, budget, first = log_compute[order], np.empty_like(log_compute), 0

@@ -12,13 +12,15 @@ from maquette.stages import config as settings
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """One `maquette NAME`. `words` is the list setting that takes plain words from the command line."""
+    """One `maquette NAME`. `words` is the list setting that takes plain words from the command line; `expand` a module
+    here whose `expand(stage, overrides, config_folder)` puts other overrides in the place of those that were typed."""
 
     name: str
     help: str
     config: type[settings.StageConfig]
     module: str
     words: str | None = None
+    expand: str | None = None
 
     def run(self, chosen: settings.StageConfig) -> Any:
         """Imports the stage (heavy) and runs it."""
@@ -29,12 +31,15 @@ _ALL = (
     Stage("corpus", "documents: read, clean, remove repetition, split", settings.CorpusStage, "corpus"),
     Stage("tokenizer", "train a tokenizer on the corpus and report on it", settings.TokenizerStage, "tokenizer"),
     Stage("tokens", "encode the corpus into checked, memory-mapped shards", settings.TokensStage, "tokens"),
-    Stage("train", "train one model, or with -m a family of them", settings.TrainStage, "train"),
+    Stage("train", "train one model, or with -m a family of them", settings.TrainStage, "train", expand="predicted"),
     Stage("sample", "continue a prompt with a trained model", settings.SampleStage, "sample", words="prompts"),
     Stage("score", "log-probability of sentences under a model", settings.ScoreStage, "score", words="sentences"),
     Stage("runs", "list and compare the runs in MLflow", settings.RunsStage, "runs"),
     Stage("export", "write a run as a Hugging Face folder", settings.ExportStage, "export"),
     Stage("import", "read a Hugging Face folder (Llama, Qwen2/3, GPT-2)", settings.ImportStage, "import_"),
+    Stage("fit", "laws from a sweep, or from anybody's table of runs", settings.FitStage, "fit"),
+    Stage("predict", "write down what a bigger run will reach, before it is trained", settings.PredictStage, "predict"),
+    Stage("verify", "the verdict on predictions, and the record over all of them", settings.VerifyStage, "verify"),
     Stage("plan", "so many GPUs for so many days: what to train, and what it costs", settings.PlanStage, "plan"),
     Stage("demo", "the whole road on two cores in minutes, with a page to open", settings.DemoStage, "demo"),
 )

@@ -3,6 +3,7 @@
 A misspelt key is answered with the nearest right one, a wrong value with the allowed ones, before anything heavy loads.
 """
 
+import importlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +27,9 @@ from maquette.stages.folders import config_folders
 from maquette.stages.help import groups
 from maquette.stages.recipe_choice import is_recipe_file, with_recipe_files
 
+_EXPANDING = "prediction"
+"""The setting that stands for others; see `Stage.expand`."""
+
 _WORDS = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false", "String": "text"}
 
 
@@ -38,6 +42,14 @@ def register_schemas() -> None:
 
 def compose(stage: Stage, overrides: Sequence[str] = (), config_folder: Path | None = None) -> StageConfig:
     """The checked settings of one run. Raises `ConfigError` that names the key and what is allowed."""
+    if stage.expand is not None and any(text.startswith(f"{_EXPANDING}=") for text in overrides):
+        module = importlib.import_module(f"maquette.stages.{stage.expand}")
+        overrides = module.expand(stage, overrides, config_folder)
+    return compose_expanded(stage, overrides, config_folder)
+
+
+def compose_expanded(stage: Stage, overrides: Sequence[str], config_folder: Path | None = None) -> StageConfig:
+    """The same, with nothing put in the place of the overrides."""
     composed = compose_raw(stage, overrides, config_folder)
     try:
         settings = OmegaConf.to_object(composed)

@@ -59,6 +59,7 @@ class TrainStage(TokensStage):
         20.0, "token budget per parameter where neither tokens nor compute is given", minimum=0.0
     )
     checkpoint: str | None = setting(None, "start from this exported folder or run, with its own tokenizer")
+    prediction: str | None = setting(None, "train exactly the run of this prediction (maquette predict), and link both")
     recipe: Laws = setting(Laws, "from size to every hyperparameter: constants, or a file that a fit has written")
     objective: ObjectiveConfig = setting(ObjectiveConfig, "what is trained for")
     model: ModelConfig = setting(ModelConfig, "architecture")
@@ -125,12 +126,74 @@ class RunsStage(StageConfig):
 
 
 @dataclass
+class FitStage(StageConfig):
+    runs: str | None = setting(
+        None,
+        "a sweep (name or MLflow run id; several with commas), an MLflow filter, or a CSV file with N, D and loss; "
+        "by default the newest sweep",
+    )
+    name: str | None = setting(None, "name of the artifact (and of the recipe); by default after the runs")
+    form: str | None = setting(
+        None,
+        "force a form instead of choosing by extrapolation; told what it costs",
+        choices=("minima", "kaplan", "additive", "general"),
+    )
+    convention: str = setting(
+        "exact",
+        "exact: N counts core and head, C is exact; kaplan: N counts the core, C = 6 N D",
+        choices=("exact", "kaplan"),
+    )
+    laws: str | None = setting(
+        None,
+        "another law than that of the loss: of a setting (writes a recipe), or of epochs",
+        choices=("learning_rate", "batch", "repetition"),
+    )
+    compare: str | None = setting(None, "compare families by this column, such as model.kind: offset or slope?")
+    without: list[str] = setting(list, "names of runs to leave out")
+    suggest: int = setting(0, "print so many next runs that narrow a prediction most per FLOP", minimum=0)
+    size: str | None = setting(None, "the prediction that suggest is to narrow: its size", quantity=True)
+    tokens: str | None = setting(None, "its tokens", quantity=True)
+    compute: str | None = setting(
+        None, "or its compute; by default ten times the largest budget, at the best size", quantity=True
+    )
+    affordable: str | None = setting(
+        None, "FLOPs of a suggested run at most; by default the largest budget", quantity=True
+    )
+    bootstrap: int = setting(200, "resamples for intervals", minimum=100)
+    level: float = setting(0.9, "coverage of the intervals", minimum=0.5, maximum=0.99)
+    seed: int = setting(0, "seed of the resamples", minimum=0)
+    json: bool = setting(False, "print JSON instead of tables (also: --json)")
+    tracking: TrackingConfig = setting(TrackingConfig, "record in MLflow")
+
+
+@dataclass
+class PredictStage(StageConfig):
+    fit: str | None = setting(None, "the fit to predict by (name or folder); by default the newest")
+    size: str | None = setting(None, "parameters of the run; by default the best for compute", quantity=True)
+    tokens: str | None = setting(None, "its token budget", quantity=True)
+    compute: str | None = setting(None, "its training FLOPs, such as 1e14, instead of tokens", quantity=True)
+    form: str | None = setting(
+        None, "predict by another form than the fit's", choices=("minima", "kaplan", "additive", "general")
+    )
+    seed: int | None = setting(None, "seed of the run; by default that of the fit's runs", minimum=0)
+    json: bool = setting(False, "print JSON (also: --json)")
+    tracking: TrackingConfig = setting(TrackingConfig, "record in MLflow")
+
+
+@dataclass
+class VerifyStage(StageConfig):
+    prediction: str | None = setting(None, "the prediction to judge (its id); by default all of them")
+    json: bool = setting(False, "print JSON (also: --json)")
+    tracking: TrackingConfig = setting(TrackingConfig, "record in MLflow")
+
+
+@dataclass
 class PlanStage(StageConfig):
     preset: str | None = setting(None, "a known model's assumptions to start from", choices=("llama3_405b",))
     surface: str = setting(
         "besiroglu_2024",
-        "the loss surface to plan on",
-        choices=("besiroglu_2024", "hoffmann_2022", "muennighoff_2023", "kaplan_2020"),
+        "the loss surface to plan on: besiroglu_2024, hoffmann_2022, muennighoff_2023, kaplan_2020, or your own fit "
+        "(its name, or latest)",
     )
     gpus: float | None = setting(None, "accelerators (10,000)", minimum=1)
     gpu: str | None = setting(None, "their kind: v100, a100, h100, h200, b200, mi300x (h100)")
@@ -138,6 +201,11 @@ class PlanStage(StageConfig):
     params: str | None = setting(None, "cost this model instead of the best one: its parameters", quantity=True)
     utilization: float | None = setting(None, "MFU: share of the peak that is reached (0.4)", minimum=0, maximum=1)
     tokens: str | None = setting(None, "and its training tokens", quantity=True)
+    tokens_per_parameter: float | None = setting(
+        None,
+        "cost the model with so many tokens a parameter at this compute, and say what served volume asks for it",
+        minimum=0,
+    )
     tokens_available: str | None = setting(None, "distinct tokens there are; more is repetition", quantity=True)
     tokens_served: str | None = setting(None, "tokens the model will generate and read in its life", quantity=True)
     token_price: float | None = setting(None, "dollars for a million more distinct tokens (1)", minimum=0)

@@ -8,15 +8,20 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from maquette.artifacts.errors import ConfigError, MaquetteError
 from maquette.artifacts.figure import save_figure
 from maquette.artifacts.files import digest
 from maquette.artifacts.progress import say
 from maquette.artifacts.settings import parse_quantity
-from maquette.scaling import Assumptions, Plan, compare_pipelines, make_plan, preset, published_surface
+from maquette.scaling import Assumptions, LossSurface, Plan, compare_pipelines, make_plan, preset, published_surface
 from maquette.scaling.cost import flops_bought
+from maquette.scaling.gauss_newton import Array
 from maquette.scaling.hardware import accelerator
 from maquette.scaling.pipelines import PipelineComparison
 from maquette.scaling.plan_report import plan_figure, plan_rows, quantity
+from maquette.scaling.published import PUBLISHED
+from maquette.scaling.stored_fit import find_fit, load_fit
+from maquette.scaling.surface import FLOPS_PER_PARAMETER_AND_TOKEN
 from maquette.stages.config import PlanStage
 
 _COUNTS = ("params", "tokens", "tokens_available", "tokens_served")
@@ -25,26 +30,62 @@ _COUNTS = ("params", "tokens", "tokens_available", "tokens_served")
 def run(config: PlanStage) -> Plan | PipelineComparison:
     """Prints the plan (or the two pipelines side by side) and draws it into `<outputs>/plans/`."""
     assumptions = assumed(config)
-    published = published_surface(config.surface)
+    surface, samples, source = chosen_surface(config)
     if config.pipeline == "compare":
-        comparison = compare_pipelines(published.surface, _flops_a_day(assumptions))
-        _print(config, _pipeline_rows(comparison), dataclasses.asdict(comparison), published.source)
+        comparison = compare_pipelines(surface, _flops_a_day(assumptions))
+        _print(config, _pipeline_rows(comparison), dataclasses.asdict(comparison), source)
         return comparison
-    plan = make_plan(assumptions, published.surface, samples=published.samples())
-    _print(config, list(plan_rows(plan)), plan.to_json(), published.source)
+    plan = make_plan(assumptions, surface, samples=samples)
+    _print(config, list(plan_rows(plan)), plan.to_json(), source)
     name = f"{config.preset or assumptions.gpu}-{digest(dataclasses.asdict(assumptions) | {'on': config.surface})[:8]}"
     say(f"figure: {save_figure(plan_figure(plan), Path(config.outputs) / 'plans' / name)}")
     return plan
 
 
+def chosen_surface(config: PlanStage) -> tuple[LossSurface, Array, str]:
+    """The surface to plan on, resamples of it (m, 6) for intervals, and what it is in words: published, or one's own.
+
+    Raises `ConfigError` where `surface` names neither.
+    """
+    if config.surface in PUBLISHED:
+        published = published_surface(config.surface)
+        return published.surface, published.samples(), published.source
+    try:
+        folder = find_fit(None if config.surface == "latest" else config.surface, config.outputs)
+    except MaquetteError as error:
+        raise ConfigError(
+            f"surface={config.surface} is neither published nor a fit: {error.message}",
+            f"Published: {', '.join(PUBLISHED)}. {error.hint}",
+        ) from None
+    fit, _ = load_fit(folder)
+    found = fit.surface
+    source = f"the fit {folder.name}: the {found.form} form of {fit.table.source}, {len(fit.table)} runs"
+    return found.surface, found.samples, source
+
+
 def assumed(config: PlanStage) -> Assumptions:
-    """The preset's assumptions, or the default ones, with those given put in their place."""
+    """The preset's assumptions, or the default ones, with those given put in their place.
+
+    Raises `ConfigError` where they contradict each other.
+    """
     names = {field.name for field in dataclasses.fields(Assumptions)}
     given = {name: getattr(config, name) for name in names if getattr(config, name, None) is not None}
     changes: dict[str, Any] = {
         name: float(parse_quantity(value, name)) if name in _COUNTS else value for name, value in given.items()
     }
-    return preset(config.preset, **changes) if config.preset else Assumptions(**changes)
+    found = preset(config.preset, **changes) if config.preset else Assumptions(**changes)
+    if config.tokens_per_parameter is None:
+        return found
+    if config.params is not None or config.tokens is not None:
+        raise ConfigError(
+            "tokens_per_parameter stands beside params or tokens.",
+            "It spends the compute of gpus x days: leave them out.",
+        )
+    product = _flops_a_day(found) * found.days / FLOPS_PER_PARAMETER_AND_TOKEN
+    if found.params is not None and found.tokens is not None:
+        product = found.params * found.tokens
+    params = (product / config.tokens_per_parameter) ** 0.5
+    return dataclasses.replace(found, params=params, tokens=params * config.tokens_per_parameter)
 
 
 def _flops_a_day(assumptions: Assumptions) -> float:

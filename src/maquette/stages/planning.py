@@ -147,6 +147,7 @@ def new_record(config: TrainStage, recipe: Recipe, job: Job, *, compiled: bool) 
         versions=package_versions(),
         checkpoint=None if job.checkpoint is None else str(job.checkpoint),
         parent_run=config.tracking.parent,
+        prediction=job.tags.get("prediction.digest"),
         started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
 

@@ -19,6 +19,7 @@ from maquette.stages import corpus as corpus_stage
 from maquette.stages import tokens as tokens_stage
 from maquette.stages.config import TrainStage
 from maquette.stages.planning import new_record, plan_job, resolve_recipe, starting_folder
+from maquette.stages.predicted import check_predicted
 from maquette.stages.tokens import TokensResult
 from maquette.training import Job, RunRecord, fit, read_record
 from maquette.training.compilation import compiler_works, wants_compilation
@@ -36,6 +37,10 @@ def run(config: TrainStage, data: TokensResult | None = None) -> RunRecord:
     data = data or make_tokens(config)
     recipe = resolve_recipe(config, data)
     job = plan_job(config, recipe, data)
+    if config.prediction is not None:
+        prediction = check_predicted(config.prediction, config.outputs, recipe, job)
+        tags = {"prediction": prediction.id, "prediction.digest": prediction.digest}
+        job = dataclasses.replace(job, tags=job.tags | tags)
     world = _meet(job)
     # The first of several processes decides; a second command that means the same run waits here for the first.
     with locked(job.folder) if world.is_first else contextlib.nullcontext():
@@ -90,6 +95,8 @@ def _begin(config: TrainStage, recipe: Recipe, job: Job) -> RunRecord:
     """The record of the run as it stands: finished, begun earlier, or new and written just now."""
     found = None if config.force else read_record(job.folder)
     if found is not None:
+        if found.prediction != job.tags.get("prediction.digest", found.prediction):
+            say(f"run {job.name} was begun before this prediction was written: it can't decide it")
         if found.status == FINISHED:
             say(f"run {job.name}: nothing to do, already trained: {_losses(found)}")
         return found

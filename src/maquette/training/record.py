@@ -19,10 +19,10 @@ class RunRecord:
 
     `domains`: of each domain `loss`, `perplexity`, `bits_per_byte` on held-out text and `epochs` of its training
     text; `validation_loss` weighs them as the mixture does. `digests`: of tokens, tokenizer and corpus. `compiled` was
-    decided once, when the run began. `copying`: how much of what stood in the context once the model predicts the
-    second time (`training.copying`), by the metric's name after the slash. `samples`: what the model wrote at the end.
-    `objective`: pretrain, sft, ...; `metrics`: the newest value of every curve, by the name of the curve; `facts`: what
-    there is to say about its data.
+    decided once, when the run began. `prediction`: digest of the one that was written of it. `copying`: how much of
+    what stood in the context once the model predicts the second time (`training.copying`), by the metric's name after
+    the slash. `samples`: what the model wrote at the end. `objective`: pretrain, sft, ...; `metrics`: the newest value
+    of every curve, by the name of the curve; `facts`: what there is to say about its data.
     """
 
     name: str
@@ -49,6 +49,7 @@ class RunRecord:
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
     checkpoint: str | None = None
     parent_run: str | None = None
+    prediction: str | None = None
     tracking_run: str | None = None
     started: str = ""
     finished: str | None = None

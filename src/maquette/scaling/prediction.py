@@ -1,0 +1,139 @@
+"""A prediction written down before the run that it predicts: immutable, and evident where somebody changed it.
+
+It is one JSON file `<outputs>/predictions/<id>.json`. Its digest covers all that it says: the fit's digest, the runs
+that the fit rests on, and the digest of the prediction before it. Changing one, adding one to the past or taking
+one away breaks the chain, so a record of calibration can't be made better by forgetting.
+"""
+
+import dataclasses
+import datetime
+import json
+from pathlib import Path
+from typing import Any
+
+from maquette.artifacts.errors import ConfigError, StageError
+from maquette.artifacts.files import digest, locked, write_json
+from maquette.artifacts.settings import nearest
+
+FOLDER = "predictions"
+
+
+@dataclasses.dataclass(frozen=True)
+class WrittenPrediction:
+    """What is expected of one run. Loss in nats per token, N and C in the `convention` of the fit.
+
+    `reach`: compute over the largest budget of the fit. `runs`: name, loss and fingerprint of every run of the fit.
+    `settings`: overrides of `maquette train` that describe the run, empty where the fit rests on runs of another
+    program. `data`: digests of corpus, tokenizer and tokens. `before`: digest of the prediction written before this.
+    """
+
+    created: str
+    params: float
+    tokens: float
+    compute: float
+    convention: str
+    loss: float
+    interval50: tuple[float, float]
+    interval90: tuple[float, float]
+    form: str
+    reach: float
+    fit: str
+    fit_digest: str
+    runs: list[dict[str, Any]]
+    settings: list[str]
+    data: dict[str, str]
+    before: str | None
+    digest: str = ""
+
+    @property
+    def id(self) -> str:
+        """How it is called: the beginning of its digest."""
+        return self.digest[:8]
+
+    def content(self) -> dict[str, Any]:
+        """All that the digest covers, as it stands in the file."""
+        values = dataclasses.asdict(self)
+        del values["digest"]
+        plain: dict[str, Any] = json.loads(json.dumps(values))
+        return plain
+
+    def interval(self, level: float) -> tuple[float, float]:
+        return self.interval50 if level == 0.5 else self.interval90
+
+
+def write_prediction(prediction: WrittenPrediction, outputs: Path | str) -> WrittenPrediction:
+    """Writes it, with the time, the one before it and its digest filled in; the file is read-only from then on.
+
+    Raises `StageError` where the chain of those written before is broken.
+    """
+    folder = Path(outputs) / FOLDER
+    with locked(folder / "chain"):
+        known = read_predictions(outputs)
+        if broken := broken_links(known):
+            raise StageError(broken[0], f"Restore the files in {folder}, or keep new predictions in other outputs.")
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds")
+        written = dataclasses.replace(prediction, created=now, before=known[-1].digest if known else None)
+        written = dataclasses.replace(written, digest=digest(written.content()))
+        path = folder / f"{written.id}.json"
+        write_json(path, {**written.content(), "digest": written.digest})
+        path.chmod(0o444)
+    return written
+
+
+def read_prediction(path: Path) -> WrittenPrediction:
+    """A prediction from its file. Raises `StageError` where it is damaged or was changed after it was written."""
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        names = {field.name for field in dataclasses.fields(WrittenPrediction)}
+        found = WrittenPrediction(**{key: value for key, value in raw.items() if key in names})
+        half, most = ((float(low), float(high)) for low, high in (found.interval50, found.interval90))
+        found = dataclasses.replace(found, interval50=half, interval90=most)
+    except (OSError, ValueError, TypeError) as error:
+        raise StageError(f"{path} is not a prediction: {error}.", "Restore it.") from None
+    if digest(found.content()) != found.digest or path.stem != found.id:
+        raise StageError(
+            f"{path} was changed after it was written: its content does not match its digest {found.digest[:8]}.",
+            "A prediction that was changed proves nothing. Restore it, or predict again.",
+        )
+    return found
+
+
+def read_predictions(outputs: Path | str) -> list[WrittenPrediction]:
+    """All predictions of these outputs, the oldest first. Raises as `read_prediction`."""
+    paths = sorted((Path(outputs) / FOLDER).glob("*.json"))
+    return sorted((read_prediction(path) for path in paths), key=lambda one: (one.created, one.digest))
+
+
+def find_prediction(name: str | None, outputs: Path | str) -> WrittenPrediction:
+    """The prediction called so (its id, the beginning of it, or its file); None is the newest.
+
+    Raises `ConfigError` for a name that means nothing, `StageError` where there is none or it was changed.
+    """
+    if name is not None and name.endswith(".json") and Path(name).is_file():
+        return read_prediction(Path(name))
+    root = Path(outputs) / FOLDER
+    known = sorted(path.stem for path in root.glob("*.json"))
+    if not known:
+        raise StageError(f"There is no prediction in {root} yet.", "Write one first: maquette predict compute=1e13.")
+    if name is None or name == "latest":
+        return read_predictions(outputs)[-1]
+    matching = [stem for stem in known if stem.startswith(name)]
+    if len(matching) == 1:
+        return read_prediction(root / f"{matching[0]}.json")
+    close = nearest(name, known)
+    hint = f"Did you mean {close}?" if close else f"Predictions: {', '.join(known)}."
+    raise ConfigError(f"prediction={name}: there is no such prediction in {root}.", hint)
+
+
+def broken_links(predictions: list[WrittenPrediction]) -> list[str]:
+    """What is wrong with the chain, in words: a prediction that another one follows is missing, or two begin it."""
+    known = {one.digest for one in predictions}
+    said = [
+        f"The prediction {one.before[:8]}, which {one.id} follows, is missing."
+        for one in predictions
+        if one.before is not None and one.before not in known
+    ]
+    first = [one.id for one in predictions if one.before is None]
+    if len(first) > 1:
+        said.append(f"Several predictions say that none was written before them: {', '.join(first)}.")
+    return said

@@ -1,0 +1,161 @@
+"""What the runs of a family have in common, as words of `maquette train` that make another member of it.
+
+Of the settings only those that differ from the defaults are written. What the recipe derives from the size (width,
+learning rate, batch ...) is left to it, where it gives each run the numbers that the run had; otherwise a number that
+all runs share is fixed.
+"""
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from maquette.artifacts.errors import ConfigError
+from maquette.artifacts.settings import walk
+from maquette.stages import STAGES
+from maquette.stages.composition import compose
+from maquette.stages.config import TrainStage
+from maquette.stages.planning import resolve_recipe, resolved_settings
+from maquette.stages.tokens import TokensResult
+from maquette.stages.train import make_tokens
+
+DERIVED = (
+    "model.width", "model.num_layers", "model.num_heads", "model.num_key_value_heads", "model.head_width",
+    "model.feed_forward_width", "data.batch_tokens", "optimizer.learning_rate", "optimizer.weight_decay",
+    "schedule.warmup",
+)  # fmt: skip
+"""What the recipe sets where it is left open."""
+
+_SCALE = ("size", "tokens", "compute", "tokens_per_parameter")
+_ELSEWHERE = re.compile(
+    r"(outputs|force|prediction|tracking\..*|(corpus|shards|data)\.workers|data\.micro_batch|recipe\.provenance"
+    r"|trainer\.(?!compile).*)$"
+)
+_PLAIN = re.compile(r"[A-Za-z_][\w./-]*")
+_WORDS = ("null", "true", "false", "nan", "inf")
+
+
+@dataclasses.dataclass(frozen=True)
+class FamilySettings:
+    """`overrides` of `maquette train` without size and tokens; the family's `data`; `notes`: what was not the same."""
+
+    overrides: list[str]
+    data: TokensResult
+    notes: tuple[str, ...]
+
+
+def is_elsewhere(key: str) -> bool:
+    """Whether a setting only says where or by what a run is made, not what it is."""
+    return _ELSEWHERE.fullmatch(key) is not None
+
+
+def family_settings(folders: Sequence[Path], outputs: str) -> FamilySettings:
+    """The settings that the runs in `folders` share; where they differ, the last one's hold, and that is noted.
+
+    Makes the tokens again where they are missing. Raises `ConfigError` where a folder has no settings.
+    """
+    configs = [_read(folder) for folder in folders]
+    leaves = [_leaves(config) for config in configs]
+    defaults, last = _leaves(compose(STAGES["train"])), leaves[-1]
+    notes, chosen = [], {}
+    for key, value in last.items():
+        if key in (*_SCALE, *DERIVED) or is_elsewhere(key):
+            continue
+        others = [leaf[key] for leaf in leaves]
+        if any(other != value for other in others):
+            distinct = sorted({str(other) for other in others})
+            notes.append(f"The runs differ in {key} ({', '.join(distinct[:4])}): {value} is taken.")
+        if value != defaults[key]:
+            chosen[key] = value
+    data = make_tokens(dataclasses.replace(configs[-1], outputs=outputs))
+    for key, open_for in _derived(configs, leaves, data).items():
+        values = {str(leaf[key]) for leaf in leaves}
+        if open_for:
+            continue
+        if len(values) == 1:
+            chosen[key] = last[key]
+        else:
+            notes.append(f"{key} follows no recipe that these runs recorded: it is left to the recipe.")
+    return FamilySettings([f"{key}={literal(value)}" for key, value in chosen.items()], data, tuple(notes))
+
+
+def _derived(configs: list[TrainStage], leaves: list[dict[str, Any]], data: TokensResult) -> dict[str, bool]:
+    """Of each derived setting whether the recipe gives it to every run as the run had it."""
+    agrees = dict.fromkeys(DERIVED, True)
+    for config, leaf in zip(configs, leaves, strict=True):
+        open_config = _with(config, dict.fromkeys(DERIVED))
+        try:
+            recipe = resolve_recipe(open_config, data)
+        except ConfigError:
+            return dict.fromkeys(DERIVED, False)
+        again = _flat(resolved_settings(open_config, recipe))
+        for key in DERIVED:
+            agrees[key] &= again.get(key) == leaf[key] or leaf[key] is None
+    return agrees
+
+
+def _with(config: TrainStage, changes: Mapping[str, Any]) -> TrainStage:
+    """A copy with other values under dotted keys."""
+    rooms: dict[str, dict[str, Any]] = {}
+    for key, value in changes.items():
+        room, _, name = key.partition(".")
+        rooms.setdefault(room, {})[name] = value
+    return dataclasses.replace(
+        config, **{room: dataclasses.replace(getattr(config, room), **values) for room, values in rooms.items()}
+    )
+
+
+def _read(folder: Path) -> TrainStage:
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    path = folder / "config.yaml"
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(TrainStage), OmegaConf.load(path))
+        config = OmegaConf.to_object(merged)
+    except FileNotFoundError:
+        raise ConfigError(
+            f"{path} is missing: the runs' settings are not on this machine.", "Predict where the runs were trained."
+        ) from None
+    except OmegaConfBaseException as error:
+        first = str(error).strip().splitlines()[0]
+        raise ConfigError(f"{path} has settings that this version does not know: {first}.") from None
+    assert isinstance(config, TrainStage)
+    return config
+
+
+def _leaves(config: Any) -> dict[str, Any]:
+    return {setting.key: _plain(setting.default) for setting in walk(config)}
+
+
+def _plain(value: Any) -> Any:
+    """Dataclasses in lists as tables."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    return [_plain(item) for item in value] if isinstance(value, list) else value
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return flat
+
+
+def literal(value: Any) -> str:
+    """A value as Hydra's command line reads it back."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{literal(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(literal(item) for item in value) + "]"
+    text = str(value)
+    if _PLAIN.fullmatch(text) and text.lower() not in _WORDS:
+        return text
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"

@@ -1,0 +1,131 @@
+"""`maquette fit`: laws from a sweep in MLflow, or from anybody's table."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from maquette.artifacts.files import digest
+from maquette.artifacts.manifest import build, read_manifest
+from maquette.artifacts.progress import say
+from maquette.scaling.copying_scores import find_tokens, with_copying
+from maquette.scaling.fit_report import summary
+from maquette.scaling.recorded import recorded_runs
+from maquette.scaling.stored_fit import FACTS, KIND, PAGE, read_facts, write_fit
+from maquette.scaling.sweep_fit import fit_sweep
+from maquette.scaling.table import RunTable, read_table
+from maquette.stages import fit_laws, fit_suggest
+from maquette.stages.config import FitStage
+from maquette.tracking import start_run
+
+
+def run(config: FitStage) -> Path:
+    """Fits what is asked for and returns the artifact's folder. Prints what a person wants to know of it."""
+    table = read_runs(config)
+    if config.laws is not None:
+        return fit_laws.fit_law(config, table)
+    if config.compare is not None:
+        return fit_laws.compare(config, table)
+    folder = fit_loss(config, table)
+    facts = read_facts(folder)
+    if config.json:
+        print(json.dumps(facts, indent=2))
+    else:
+        tell(facts, folder)
+    if config.suggest:
+        fit_suggest.suggest(config, folder)
+    return folder
+
+
+def read_runs(config: FitStage) -> RunTable:
+    """The runs, in the convention asked for, without those that are left out by hand."""
+    table = (
+        read_table(config.runs) if is_file(config.runs) else recorded_runs(config.runs, config.outputs, config.tracking)
+    )
+    table = with_copying(table.without(config.without), config.outputs)
+    return table.in_convention(config.convention)
+
+
+def is_file(runs: str | None) -> bool:
+    """Whether `runs` means a table rather than something in the store."""
+    return runs is not None and (runs.endswith((".csv", ".tsv")) or Path(runs).is_file())
+
+
+def fit_loss(config: FitStage, table: RunTable) -> Path:
+    """The artifact with the laws of the loss."""
+    corpus = corpus_facts(table, config.outputs)
+    settings = {name: getattr(config, name) for name in ("form", "convention", "bootstrap", "level", "seed", "without")}
+    made = False
+
+    def make(folder: Path) -> dict[str, Any]:
+        nonlocal made
+        made = True
+        fit = fit_sweep(
+            table, form=config.form, bootstrap=config.bootstrap, seed=config.seed, level=config.level, corpus=corpus
+        )
+        return write_fit(fit, folder, corpus)
+
+    folder = store(config, table, "loss", settings, make)
+    if made:
+        record(config, folder)
+    return folder
+
+
+def store(config: FitStage, table: RunTable, label: str, settings: Mapping[str, Any], make: Any) -> Path:
+    """Builds an artifact from `table`; see `artifacts.manifest.build`."""
+    source = Path(config.runs).stem if config.runs and is_file(config.runs) else table.source
+    words = source.removeprefix("the sweep ").split(", ")[0]
+    name = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in words)[:60].strip("-.")
+    return build(
+        KIND,
+        Path(config.outputs),
+        name=config.name,
+        label=name if label == "loss" else f"{name}-{label}",
+        config=dict(settings),
+        inputs={"runs": digest(table.csv())},
+        make=make,
+        force=config.force,
+        say=say,
+    )
+
+
+def record(config: FitStage, folder: Path) -> None:
+    """The fit as a run of its own in MLflow, with its figures and its page."""
+    manifest = read_manifest(folder)
+    with start_run(
+        config.tracking, outputs=config.outputs, name=folder.name, folder=folder,
+        params={"runs": config.runs, **manifest.config}, tags={"kind": "fit", "digest.fit": manifest.digest},
+    ) as log:  # fmt: skip
+        log.log_artifact(folder / "figures", "figures")
+        for name in (FACTS, PAGE, "runs.csv"):
+            if (folder / name).is_file():
+                log.log_artifact(folder / name)
+
+
+def corpus_facts(table: RunTable, outputs: str) -> dict[str, Any]:
+    """What the tokens' manifest says of the text that all runs read, where it is on this machine."""
+    digests = set(table.frame.get("tags.digest.tokens", ()))
+    if len(digests) != 1 or not isinstance(only := next(iter(digests)), str):
+        return {}
+    folder = find_tokens(outputs, only)
+    return {} if folder is None else {"held_out": read_manifest(folder).facts.get("held_out", {})}
+
+
+def tell(facts: Mapping[str, Any], folder: Path) -> None:
+    """Headline, tables and warnings at the terminal."""
+    console = Console()
+    console.print(
+        f"{facts['runs']} runs of {facts['source']}, {len(facts['budgets'])} budgets", markup=False, highlight=False
+    )
+    for table in summary(facts):
+        console.print(table)
+    console.print(facts["headline"], markup=False, highlight=False)
+    for reason in dict.fromkeys(run["reason"] for run in facts["left_out"]):
+        runs = [run["run"] for run in facts["left_out"] if run["reason"] == reason]
+        some = ", ".join(runs[:4]) + (" ..." if len(runs) > 4 else "")
+        console.print(f"left out: {len(runs)} ({some}): {reason}", markup=False, highlight=False)
+    for warning in facts["warnings"]:
+        console.print(f"warning: {warning}", markup=False, highlight=False, style="yellow")
+    say(f"Open {(folder / PAGE).absolute().as_uri()}")

@@ -1,0 +1,112 @@
+"""Laws of settings, of epochs and of families from tables with a known truth."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from maquette.artifacts import ConfigError
+from maquette.scaling.config import LAWS
+from maquette.scaling.errors import LawError
+from maquette.scaling.families import compare_by, comparison_facts, comparison_figure, comparison_page
+from maquette.scaling.repetition import RepetitionLaw
+from maquette.scaling.repetition_report import fit_epochs, repetition_facts, repetition_figure, repetition_page
+from maquette.scaling.runs import group_budgets
+from maquette.scaling.table import RunTable
+from maquette.scaling.tuned_recipe import tune, tuned_facts, tuned_figure, tuned_page
+from scaling.sweeps import TRUTHS, half_decades, isoflop_sweep
+
+
+def table(params: np.ndarray, tokens: np.ndarray, loss: np.ndarray, **columns: object) -> RunTable:
+    compute = 6 * params * tokens
+    return RunTable(
+        "a table", tuple(f"r{i}" for i in range(len(params))), params, tokens, loss, compute, group_budgets(compute),
+        pd.DataFrame(columns),
+    )  # fmt: skip
+
+
+def rates() -> RunTable:
+    """Best rate 0.3 / width at the base batch; half the runs have four times the batch, and so a higher rate."""
+    width, shift, batch = (a.ravel() for a in np.meshgrid([16, 32, 64, 128], [-1.5, -0.7, 0.1, 0.9], [512, 2048]))
+    best = 0.3 / width * (batch / 512) ** LAWS.rate_batch
+    loss = 4 * width**-0.1 * np.exp(0.02 * shift**2)
+    params = 100.0 * width**2
+    return table(
+        params, 20 * params, loss,
+        **{"optimizer.learning_rate": best * np.exp(shift), "model.width": width, "data.batch_tokens": batch},
+    )  # fmt: skip
+
+
+def test_the_learning_rates_law_becomes_a_recipe() -> None:
+    found = tune(rates(), "learning_rate", fitted="now")
+    assert found.laws.rate == pytest.approx(0.3, rel=1e-3) and found.laws.rate_width == pytest.approx(-1, abs=1e-3)
+    assert found.laws.rate_batch == LAWS.rate_batch and "32 runs" in found.laws.source
+    assert found.laws.learning_rate(256, 2048) == pytest.approx(0.3 / 256 * 4**LAWS.rate_batch, rel=1e-2)
+    assert tuned_facts(found)["recipe"]["provenance"]["fitted"] == "now"
+    page = tuned_page(found, "a table", "maquette train recipe=x", tuned_figure(found)).render()
+    assert "recipe=x" in page
+
+
+def test_the_batchs_law_keeps_the_base_batch() -> None:
+    tokens, shift = (a.ravel() for a in np.meshgrid([1e6, 1e7, 1e8], [-1.4, -0.7, 0.0, 0.7, 1.4]))
+    best = 0.02 * tokens**0.7
+    runs = table(tokens / 20, tokens, 3 * np.exp(0.01 * shift**2), batch=best * np.exp(shift))
+    found = tune(runs, "batch")
+    assert found.laws.base_batch == LAWS.base_batch and found.laws.batch_tokens == pytest.approx(0.7, abs=1e-3)
+    assert found.laws.batch(1e9) == pytest.approx(0.02 * 1e9**0.7, rel=1e-2)
+
+
+def test_settings_without_their_columns_are_refused() -> None:
+    runs = table(np.ones(3), np.ones(3), np.ones(3), lr=[1, 2, 3])
+    with pytest.raises(LawError, match="no column for the width"):
+        tune(runs, "learning_rate")
+    with pytest.raises(LawError, match="no column for the batch"):
+        tune(runs, "batch")
+
+
+def test_epochs_wear_out_as_fast_as_they_do() -> None:
+    truth = RepetitionLaw(TRUTHS["additive"], token_decay=8.0)
+    sweep = isoflop_sweep(truth.surface, half_decades(1e18, 3), noise=0)
+    params, tokens = np.concatenate([sweep.params, sweep.params]), np.concatenate([sweep.tokens, sweep.tokens])
+    epochs = np.concatenate([np.full(len(sweep.params), 0.5), np.tile([2, 5, 10, 20, 30, 12, 6], 3)])
+    unique = tokens / np.maximum(epochs, 1)
+    # Of fresh data the surface is the law; that of repetition would also punish models too big for it.
+    loss = np.where(epochs < 1, truth.surface.loss(params, tokens), truth.loss(params, tokens, unique))
+    runs = table(params, tokens, loss, epochs=epochs)
+    found = fit_epochs(runs, bootstrap=100)
+    assert repetition_facts(found)["token_decay"] == pytest.approx(8, rel=0.01) and found.repeated == 21
+    assert "r = 8.0" in repetition_page(found, "a table", repetition_figure(found, runs)).render()
+    with pytest.raises(LawError, match="repeats its data"):
+        fit_epochs(table(params, tokens, loss, epochs=np.full(len(params), 0.5)))
+    with pytest.raises(LawError, match="how many tokens were distinct"):
+        fit_epochs(table(params, tokens, loss, lr=params))
+
+
+def families(offset: float, tilt: float) -> RunTable:
+    sweep = isoflop_sweep(TRUTHS["additive"], half_decades(1e17, 5), noise=0.001)
+    other = sweep.loss * np.exp(offset) * (sweep.budgets / sweep.budgets.mean()) ** tilt
+    kind = ["transformer"] * len(sweep.loss) + ["lstm"] * (len(sweep.loss))
+    both = [np.concatenate([column, column]) for column in (sweep.params, sweep.tokens)]
+    return table(*both, np.concatenate([sweep.loss, other]), **{"model.kind": kind})
+
+
+def test_an_offset_is_an_offset_and_a_slope_a_slope() -> None:
+    moved = compare_by(families(0.05, 0.0), "model.kind")
+    (difference,) = moved.differences.values()
+    assert list(moved.families) == ["lstm", "transformer"]  # as many runs each: by name
+    assert "only the constant differs" in difference.words
+    assert difference.ratio == pytest.approx(np.exp(-0.05) - 1, abs=0.005)
+    tilted = compare_by(families(0.05, 0.02), "model.kind")
+    (difference,) = tilted.differences.values()
+    assert "the slope differs" in difference.words and difference.slope == pytest.approx(-0.02, abs=0.004)
+    facts = comparison_facts(tilted)
+    assert facts["families"]["lstm"]["minima"] and len(facts["families"]["lstm"]["compute"]) == 5
+    page = comparison_page(tilted, "a table", comparison_figure(tilted)).render()
+    assert "the slope differs" in page
+
+
+def test_columns_that_compare_nothing_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"Did you mean model\.kind"):
+        compare_by(families(0, 0), "model.kid")
+    runs = families(0, 0)
+    with pytest.raises(ConfigError, match="all runs"):
+        compare_by(runs.take(runs.frame["model.kind"] == "lstm"), "model.kind")
