@@ -133,7 +133,9 @@ def _continuations(documents: Sequence["Document"], numbers: random.Random) -> I
     numbers.shuffle(places)
     for domain, place in places:
         name, context, ending = cuts[domain][place]
-        others = [e for n, _, e in numbers.sample(cuts[domain], min(len(cuts[domain]), 12)) if n != name and e != ending]
+        others = [
+            e for n, _, e in numbers.sample(cuts[domain], min(len(cuts[domain]), 12)) if n != name and e != ending
+        ]
         if len(set(others)) >= OPTIONS - 1:
             wrong = list(dict.fromkeys(others))[: OPTIONS - 1]
             yield _placed(f"continuation/{name}/{place}", context, ending, wrong, numbers)
@@ -173,7 +175,9 @@ def _arithmetic(documents: Sequence["Document"], numbers: random.Random) -> Iter
         right = {"+": first + second, "-": first - second, "*": first * second}[kind]
         near = [right + step for step in (-10, -2, -1, 1, 2, 10) if right + step >= 0]
         wrong = numbers.sample(near, OPTIONS - 1)
-        yield _placed(f"arithmetic/{place}", f"{first} {kind} {second} =", f" {right}", [f" {w}" for w in wrong], numbers)
+        yield _placed(
+            f"arithmetic/{place}", f"{first} {kind} {second} =", f" {right}", [f" {w}" for w in wrong], numbers
+        )
 
 
 def _placed(name: str, context: str, right: str, wrong: Sequence[str], numbers: random.Random) -> Question:

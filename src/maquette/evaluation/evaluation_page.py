@@ -80,7 +80,9 @@ def _add_scores(page: Page, result: Mapping[str, Any], figure: "Figure") -> None
         caption="The spread: how much of a score is the question, and how much the way of asking it.",
     )
     for name, reasons in result["skipped"].items():
-        page.text(f"Left out of **{name}**: " + ", ".join(f"{count} with {why}" for why, count in reasons.items()) + ".")
+        page.text(
+            f"Left out of **{name}**: " + ", ".join(f"{count} with {why}" for why, count in reasons.items()) + "."
+        )
 
 
 def spread(scores: Sequence[Mapping[str, Any]]) -> list[tuple[str, int, float, float]]:
@@ -113,7 +115,9 @@ def _add_likelihood(page: Page, result: Mapping[str, Any], pictures: Mapping[str
     )  # fmt: skip
     page.pictures(
         Picture(pictures["bits_per_byte"], "Bits per byte by domain, with intervals over documents (less is better)"),
-        Picture(pictures["calibration"], "How often the likeliest token comes, against how likely the model says it is"),
+        Picture(
+            pictures["calibration"], "How often the likeliest token comes, against how likely the model says it is"
+        ),
     )
 
 
@@ -167,7 +171,9 @@ def protocol_figure(scores: Sequence[Mapping[str, Any]], level: float) -> "Figur
         panel.set_ylim(len(kinds) - 0.5, -0.5)
         panel.set_xlim(0, 1)
         panel.set_xticks([0, 0.5, 1])
-    axes[len(axes) // 2].set_xlabel(f"accuracy: {level:.0%} interval (line), orders of the options (band), chance (dashed)")
+    axes[len(axes) // 2].set_xlabel(
+        f"accuracy: {level:.0%} interval (line), orders of the options (band), chance (dashed)"
+    )
     return figure
 
 

@@ -3,7 +3,8 @@
 A document longer than the model's context is read in windows. Each adds `stride` tokens, predicted from as much before
 them as fits: a small stride costs more and gives every token a long past. Words are runs between white space.
 
-What may be compared: losses and perplexities by token only between models with one tokenizer, bits per byte between all.
+What may be compared: losses and perplexities by token only between models with one tokenizer, bits per byte between
+all.
 """
 
 import math

@@ -70,8 +70,13 @@ class _Asked:
         self.letters: list[tuple[list[int], list[Text], list[list[Text]]]] = []
 
     def texts(self) -> list[Text]:
-        spelled = [text for _, plain, spellings in self.letters for text in (*plain, *(t for s in spellings for t in s))]
-        return [*self.content, *self.alone, *spelled]
+        return [*self.content, *self.alone, *self.letter_texts()]
+
+    def letter_texts(self) -> list[Text]:
+        found: list[Text] = []
+        for _, plain, spellings in self.letters:
+            found += [*plain, *(text for texts in spellings for text in texts)]
+        return found
 
     def result(self, scored: Mapping[Text, Continuation], pairs: Mapping[Text, Pair]) -> Result:
         content: Result | None = None
@@ -82,7 +87,7 @@ class _Asked:
                 "unconditional": [scored[text].log_prob for text in self.alone],
             }
         letters = None
-        if self.letters and all(text in scored for text in self.texts() if text not in (*self.content, *self.alone)):
+        if self.letters and all(text in scored for text in self.letter_texts()):
             letters = [
                 {
                     "order": order,
@@ -109,7 +114,10 @@ def _plan(
             letters = LETTERS[: len(order)]
             plain = [(prompt, filled(template.letter, letter=letter)) for letter in letters]
             spelled = [
-                [(prompt, filled(spelling, letter=letter)) for spelling in dict.fromkeys((template.letter, *_SPELLINGS))]
+                [
+                    (prompt, filled(spelling, letter=letter))
+                    for spelling in dict.fromkeys((template.letter, *_SPELLINGS))
+                ]
                 for letter in letters
             ]
             plan.letters.append((order, plain, spelled if "constrained" in protocols else []))
@@ -124,9 +132,9 @@ def _written(spellings: list[list[Text]], scored: Mapping[Text, Continuation], p
         going = [(place, tokens, values) for place, tokens, values in left if len(tokens[1]) > step]
         if not going:
             break
-        place, tokens, values = max(going, key=lambda row: row[2][step])
+        _, tokens, _ = max(going, key=lambda row: row[2][step])
         chosen = tokens[1][step]
-        left = [row for row in going if row[1][0] == tokens[0] and row[1][1][step] == chosen] or [(place, tokens, values)]
+        left = [row for row in going if row[1][0] == tokens[0] and row[1][1][step] == chosen]
         if len({row[0] for row in left}) == 1:
             break
     return left[0][0]
@@ -150,5 +158,3 @@ def predictions(result: Result, question: Question) -> dict[str, list[int] | Non
         if all(row["written"] is not None for row in letters):
             found["constrained"] = [int(row["written"]) for row in letters]
     return found
-
-

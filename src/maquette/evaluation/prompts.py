@@ -1,4 +1,4 @@
-"""From a question to text, and from text to tokens: the part of an evaluation that changes scores most, and shows least."""
+"""From a question to text, and from text to tokens: what changes scores most, and is shown least."""
 
 import random
 from collections.abc import Mapping, Sequence

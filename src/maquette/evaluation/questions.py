@@ -1,4 +1,4 @@
-"""Questions with one right answer, and tasks made of them. What is broken is refused or skipped and counted, by name."""
+"""Questions with one right answer, and tasks made of them. What is broken is refused, or skipped and counted."""
 
 import json
 from collections import Counter

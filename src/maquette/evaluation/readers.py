@@ -5,12 +5,13 @@ The format is known by the columns:
 | kind | columns |
 |---|---|
 | this project's own | `context`, `options`, `answer` |
-| MMLU | `question`, `choices`, `answer` (a place or a letter); or its CSV without a head: question, A, B, C, D, letter |
+| MMLU | `question`, `choices`, `answer` (place or letter); or its CSV without a head: question, A, B, C, D, letter |
 | ARC | `question`, `choices` with `text` and `label`, `answerKey`; or `question` with `stem` and `choices` |
 | HellaSwag | `ctx` (or `ctx_a`, `ctx_b`), `endings`, `label` |
 """
 
 import csv
+import dataclasses
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -42,7 +43,7 @@ def read_task(name: str, path: Path | str, *, template: str | None = None, limit
             raise StageError(
                 f"{path}, row {place + 1}: can't be read ({type(error).__name__}: {error}).", "Mend or remove it."
             ) from None
-    return sound(f"{name} ({path})", questions, template or usual)
+    return dataclasses.replace(sound(f"{name} ({path})", questions, template or usual), name=name)
 
 
 def _rows(path: Path) -> Iterator[Mapping[str, Any]]:

@@ -34,6 +34,10 @@ _ALL = (
     Stage("train", "train one model, or with -m a family of them", settings.TrainStage, "train", expand="predicted"),
     Stage("sample", "continue a prompt with a trained model", settings.SampleStage, "sample", words="prompts"),
     Stage("score", "log-probability of sentences under a model", settings.ScoreStage, "score", words="sentences"),
+    Stage(
+        "evaluate", "perplexity and questions, by every protocol, with intervals", settings.EvaluateStage, "evaluate"
+    ),
+    Stage("leaderboard", "evaluations side by side", settings.LeaderboardStage, "leaderboard"),
     Stage("runs", "list and compare the runs in MLflow", settings.RunsStage, "runs"),
     Stage("export", "write a run as a Hugging Face folder", settings.ExportStage, "export"),
     Stage("import", "read a Hugging Face folder (Llama, Qwen2/3, GPT-2)", settings.ImportStage, "import_"),

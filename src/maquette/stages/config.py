@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from maquette.artifacts.settings import setting
 from maquette.corpus.config import CorpusConfig, SourceConfig
 from maquette.data.config import DataConfig, MixtureConfig, ShardsConfig
+from maquette.evaluation.config import ProtocolConfig, SuiteConfig
 from maquette.model.config import ModelConfig
 from maquette.objectives.config import ObjectiveConfig
 from maquette.optimization.config import OptimizerConfig, ScheduleConfig
@@ -102,6 +103,22 @@ class ScoreStage(StageConfig):
     file: str | None = setting(None, "file with one sentence a line (also: plain sentences on the command line)")
     sentences: list[str] = setting(list, "sentences to score")
     json: bool = setting(False, "print JSON instead of a table (also: --json)")
+
+
+@dataclass
+class EvaluateStage(StageConfig):
+    checkpoint: str | None = setting(None, "run or exported folder; by default the latest finished run")
+    corpus: str | None = setting(None, "corpus whose held-out documents are used; by default the run's own")
+    suite: SuiteConfig = setting(SuiteConfig, "what is asked")
+    protocol: ProtocolConfig = setting(ProtocolConfig, "how it is asked")
+    tracking: TrackingConfig = setting(TrackingConfig, "record in MLflow")
+
+
+@dataclass
+class LeaderboardStage(StageConfig):
+    suite: str | None = setting(None, "show this suite alone")
+    tracking: TrackingConfig = setting(TrackingConfig, "record in MLflow")
+    json: bool = setting(False, "print JSON instead of tables (also: --json)")
 
 
 @dataclass

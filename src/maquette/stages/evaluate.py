@@ -18,7 +18,7 @@ from maquette.evaluation.evaluation_page import NAMES, write_page
 from maquette.evaluation.held_out import HeldOut, find_held_out
 from maquette.evaluation.leaderboard import FILE, read_evaluations
 from maquette.evaluation.runner import count_work, judge
-from maquette.evaluation.suite import Suite, build_suite
+from maquette.evaluation.suite import Suite, build_suite, objective_of
 from maquette.evaluation.summary import summarise
 from maquette.model.loading import EXPORTED, find_checkpoint, load_checkpoint, model_folder
 from maquette.stages.config import EvaluateStage
@@ -51,7 +51,11 @@ def _evaluate(
 ) -> dict[str, Any]:
     model, tokenizer = load_checkpoint(checkpoint)
     record = read_record(checkpoint)
-    params = {"checkpoint": str(checkpoint), "suite": dataclasses.asdict(config.suite), "protocol": identity["protocol"]}
+    params = {
+        "checkpoint": str(checkpoint),
+        "suite": dataclasses.asdict(config.suite),
+        "protocol": identity["protocol"],
+    }
     tags = {"kind": "evaluation", "suite": suite.name, "evaluated_run": record.tracking_run if record else None}
     with start_run(
         config.tracking, outputs=config.outputs, name=folder.name, folder=folder, params=params, tags=tags
@@ -63,7 +67,7 @@ def _evaluate(
                 folder=folder, advance=advance,
             )  # fmt: skip
         found = summarise(
-            suite.tasks, judged, config.protocol, tokenizer_digest=tokenizer.digest, objective=suite.objective(checkpoint)
+            suite.tasks, judged, config.protocol, tokenizer_digest=tokenizer.digest, objective=objective_of(checkpoint)
         )
         created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         result = {**identity, "created": created, "maquette_version": __version__, **found}
@@ -119,17 +123,17 @@ def _metrics(result: dict[str, Any]) -> dict[str, float]:
 def _show(result: dict[str, Any], folder: Path) -> None:
     console = Console()
     if result["scores"]:
-        table = Table("task", "shots", title=f"{result['name']}: accuracy by protocol", title_justify="left")
-        kinds = [kind for kind in NAMES if any(row["protocol"] == kind for row in result["scores"])]
-        for kind in kinds:
-            table.add_column(NAMES[kind], justify="right")
-        for task, shots in dict.fromkeys((row["task"], row["shots"]) for row in result["scores"]):
-            own = {r["protocol"]: r for r in result["scores"] if (r["task"], r["shots"]) == (task, shots)}
-            cells = [
-                f"{own[k]['accuracy']:.3f} ±{(own[k]['high'] - own[k]['low']) / 2:.3f}" if k in own else "too long"
-                for k in kinds
-            ]
-            table.add_row(task, str(shots), *cells)
+        table = Table("task", "shots", "protocol", title=f"{result['name']}: accuracy", title_justify="left")
+        for heading in ("accuracy", "interval", "by order", "asked"):
+            table.add_column(heading, justify="right")
+        before = None
+        for row in result["scores"]:
+            group = (row["task"], str(row["shots"]))
+            table.add_row(
+                *(group if group != before else ("", "")), NAMES[row["protocol"]], f"{row['accuracy']:.3f}",
+                f"{row['low']:.3f}-{row['high']:.3f}", f"{row['least']:.3f}-{row['most']:.3f}", str(row["questions"]),
+            )  # fmt: skip
+            before = group
         console.print(table)
     for domain, row in result["likelihood"].items():
         rate = row["bits_per_byte"]

@@ -14,7 +14,7 @@ from maquette.tracking import find_runs
 
 
 def run(config: LeaderboardStage) -> list[Board]:
-    """Prints a table for each suite and way of asking, writes `<outputs>/evaluations/index.html`, returns the boards."""
+    """Prints a table for each suite and way of asking, writes a page beside the evaluations, returns the boards."""
     root = Path(config.outputs) / "evaluations"
     found = boards(read_evaluations(_folders(config, root)))
     if config.suite is not None:

@@ -1,0 +1,54 @@
+"""Continuations of contexts: the same numbers as scoring each text by itself, whatever they are batched with."""
+
+import numpy as np
+import pytest
+import torch
+
+from maquette.model import LanguageModel, TransformerConfig, score_tokens
+from maquette.model.continuations import score_continuations
+
+
+@pytest.fixture(scope="module")
+def model() -> LanguageModel:
+    return LanguageModel(TransformerConfig(50, width=16, num_layers=2, num_heads=2, context_length=24), seed=1)
+
+
+def pairs(count: int = 40) -> list[tuple[list[int], list[int]]]:
+    generator = np.random.default_rng(0)
+    found = []
+    for _ in range(count):
+        context, continuation = int(generator.integers(1, 15)), int(generator.integers(1, 8))
+        tokens = generator.integers(0, 50, context + continuation).tolist()
+        found.append((tokens[:context], tokens[context:]))
+    shared = found[0][0]
+    return [*found, *((shared, [letter]) for letter in range(8)), found[3], (shared, [1, 2, 3])]
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 40, 10_000])
+def test_equals_scoring_one_by_one(model: LanguageModel, batch_tokens: int) -> None:
+    asked = pairs()
+    done: list[float] = []
+    scores = score_continuations(model, asked, batch_tokens=batch_tokens, advance=done.append)
+    assert sum(done) == len(asked)
+    for (context, continuation), score in zip(asked, scores, strict=True):
+        (expected,) = score_tokens(model, [[*context, *continuation]])
+        assert score.log_probs == pytest.approx(expected[len(context) - 1 :], abs=1e-5)
+        assert score.log_prob == pytest.approx(sum(expected[len(context) - 1 :]), abs=1e-4)
+
+
+def test_greedy(model: LanguageModel) -> None:
+    context = [3, 1, 4]
+    with torch.no_grad():
+        best = int(model(torch.tensor([context]))[0, -1].argmax())
+    right, wrong = score_continuations(model, [(context, [best]), (context, [(best + 1) % 50])])
+    assert right.greedy and not wrong.greedy
+    assert right.best_log_probs == pytest.approx(wrong.best_log_probs)
+
+
+def test_longest_and_mistakes(model: LanguageModel) -> None:
+    (score,) = score_continuations(model, [([1] * 20, [2] * 5)])
+    assert len(score.log_probs) == 5
+    assert score_continuations(model, []) == []
+    for wrong in (([1] * 20, [2] * 6), ([], [1]), ([1], [])):
+        with pytest.raises(ValueError, match="pair 0"):
+            score_continuations(model, [wrong])
