@@ -54,7 +54,7 @@ def test_names_mean_sweeps(store: Any) -> None:
         ("isoflop-1", {"a"}),
         ("isoflop", {"b", "c"}),
         ("id-isoflop-1", {"a"}),
-        ("isoflop-1, ladder", {"a", "d"}),
+        ("isoflop-1+ladder", {"a", "d"}),
         ("params.x = '1'", {"c"}),
     ]:
         assert set(store(ROWS, runs).names) == names, runs

@@ -99,9 +99,9 @@ def test_suspects_are_ranges_and_tests() -> None:
 
 
 def test_kinds_by_copying() -> None:
-    kinds = copying_kinds(np.array([0.0, 0.1, 0.6]))
+    kinds = copying_kinds(np.array([0.0, 0.01, 0.6]))
     assert kinds is not None and kinds.tolist() == ["does not copy yet", "does not copy yet", "copies"]
-    assert copying_kinds(np.array([0.0, 0.1])) is None and copying_kinds(None) is None
+    assert copying_kinds(np.array([0.0, 0.01])) is None and copying_kinds(None) is None
 
 
 def test_the_card_answers_from_what_was_recorded(five: SweepFit) -> None:

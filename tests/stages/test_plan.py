@@ -45,6 +45,28 @@ def test_old_and_new_way_at_equal_compute(tmp_path: Path, capsys: pytest.Capture
     assert "27.0 x" in capsys.readouterr().out
 
 
+def test_which_served_volume_asks_for_llama_3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan.run(PlanStage(outputs=str(tmp_path), preset="llama3_405b", json=True))
+    values = json.loads(capsys.readouterr().out)
+    found = plan.run(PlanStage(outputs=str(tmp_path), preset="llama3_405b"))
+    assert isinstance(found, Plan)
+    # With that volume the model of this loss that is cheapest to train and serve is Llama 3 405B itself.
+    best = found.surface.optimal_for_serving(found.loss, values["tokens_served_for"])
+    assert best.params == pytest.approx(405e9, rel=1e-3) and best.tokens == pytest.approx(15.6e12, rel=1e-3)
+    assert "best if it serves" in capsys.readouterr().out
+
+
+def test_150_tokens_a_parameter_at_equal_compute(tmp_path: Path) -> None:
+    usual = plan.run(PlanStage(outputs=str(tmp_path)))
+    long = plan.run(PlanStage(outputs=str(tmp_path), tokens_per_parameter=150))
+    assert isinstance(usual, Plan) and isinstance(long, Plan)
+    assert long.tokens_per_param == pytest.approx(150) and long.flops == pytest.approx(usual.flops)
+    assert long.loss > usual.loss and long.tokens_served_for > 0
+    assert usual.tokens_served_for == pytest.approx(0, abs=1e-3 * usual.tokens)
+    with pytest.raises(ConfigError, match="beside params"):
+        plan.run(PlanStage(outputs=str(tmp_path), tokens_per_parameter=150, params="7b", tokens="1t"))
+
+
 def test_half_a_model_and_unknown_hardware_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="both params and tokens"):
         plan.run(PlanStage(outputs=str(tmp_path), params="7b"))

@@ -1,6 +1,7 @@
 """The runs of a sweep out of the store, as a table to fit laws to."""
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ def recorded_runs(runs: str | None, outputs: Path | str, tracking: TrackingConfi
     """The finished runs that `runs` means, in the convention exact.
 
     `runs`: a sweep by its name, the beginning of its name (the newest such) or its MLflow run id, several of them with
-    commas between, or an MLflow filter; None is the newest sweep, or all runs where there is no sweep. Of runs that
+    + between, or an MLflow filter; None is the newest sweep, or all runs where there is no sweep. Of runs that
     mean the same (one fingerprint) the newest counts. Raises `ConfigError` for a name that means nothing, `StageError`
     where there is no run with a loss.
     """
@@ -54,7 +55,7 @@ def _of_sweeps(frame: "pd.DataFrame", runs: str | None, outputs: Path | str) -> 
             return frame, "all runs"
         newest = parents.loc[with_children[0]]
         return _children(frame, newest, outputs), f"the sweep {newest['name']}"
-    chosen = [_sweep(parents, word.strip(), frame) for word in runs.split(",") if word.strip()]
+    chosen = [_sweep(parents, word.strip(), frame) for word in re.split(r"[+,]", runs) if word.strip()]
     if not chosen:
         raise ConfigError(f"runs={runs} names nothing.", "Give a sweep, an MLflow filter, or a CSV file.")
     rows = sorted({index for parent in chosen for index in _children(frame, parent, outputs).index})

@@ -16,8 +16,9 @@ from scipy.stats import spearmanr
 from maquette.scaling.gauss_newton import Array
 from maquette.scaling.table import RunTable
 
-COPIES = 0.25
-"""Copying score from which a model is said to copy: a quarter of the loss goes when a run of tokens comes again."""
+COPIES = 0.05
+"""Copying score from which a model is said to copy: a twentieth of the loss goes when a run of tokens comes again.
+Models of 20k to 180k parameters that do not copy yet scored .000 to .010."""
 
 _TESTED = {
     "model.num_layers": "layers",

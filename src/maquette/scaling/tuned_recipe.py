@@ -202,9 +202,8 @@ def tuned_page(found: TunedRecipe, source: str, line: str, figure: "Figure") -> 
     name = found.name.replace("_", " ")
     law = found.law.law
     low, high = law.interval["exponent"]
-    lead = (
-        f"Best {name} = {law.coefficient:.4g} x {found.scale_name}^{law.exponent:.3f} (90%: {low:.3f} to {high:.3f})."
-    )
+    sure = f"90%: {low:.3f} to {high:.3f}" if np.isfinite(low) else f"{len(found.law.optima)} points, no interval"
+    lead = f"Best {name} = {law.coefficient:.4g} x {found.scale_name}^{law.exponent:.3f} ({sure})."
     page = Page(f"The law of the {name}: {source}", lead=lead, eyebrow="Recipe")
     page.section("Law")
     page.pictures(Picture(figure, f"The best {name} of each {found.scale_name}, and the line that carries it further."))

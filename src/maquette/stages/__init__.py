@@ -44,6 +44,12 @@ _ALL = (
     Stage("fit", "laws from a sweep, or from anybody's table of runs", settings.FitStage, "fit"),
     Stage("predict", "write down what a bigger run will reach, before it is trained", settings.PredictStage, "predict"),
     Stage("verify", "the verdict on predictions, and the record over all of them", settings.VerifyStage, "verify"),
+    Stage(
+        "pipelines",
+        "guess and keep the best, or small models and one big run: both for real",
+        settings.PipelinesStage,
+        "pipelines",
+    ),
     Stage("plan", "so many GPUs for so many days: what to train, and what it costs", settings.PlanStage, "plan"),
     Stage("demo", "the whole road on two cores in minutes, with a page to open", settings.DemoStage, "demo"),
 )

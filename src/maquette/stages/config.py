@@ -79,6 +79,11 @@ class DemoStage(TrainStage):
 
 
 @dataclass
+class PipelinesStage(TrainStage):
+    trials: int = setting(10, "runs of the old way: settings that somebody might guess, the best is kept", minimum=2)
+
+
+@dataclass
 class SampleStage(StageConfig):
     checkpoint: str | None = setting(None, "run or exported folder; by default the latest finished run")
     prompts: list[str] = setting(list, "texts to continue (also: plain words on the command line)")
@@ -146,7 +151,7 @@ class RunsStage(StageConfig):
 class FitStage(StageConfig):
     runs: str | None = setting(
         None,
-        "a sweep (name or MLflow run id; several with commas), an MLflow filter, or a CSV file with N, D and loss; "
+        "a sweep (name or MLflow run id; several with + between), an MLflow filter, or a CSV file with N, D and loss; "
         "by default the newest sweep",
     )
     name: str | None = setting(None, "name of the artifact (and of the recipe); by default after the runs")

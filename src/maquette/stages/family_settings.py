@@ -29,7 +29,7 @@ DERIVED = (
 
 _SCALE = ("size", "tokens", "compute", "tokens_per_parameter")
 _ELSEWHERE = re.compile(
-    r"(outputs|force|prediction|tracking\..*|(corpus|shards|data)\.workers|data\.micro_batch|recipe\.provenance"
+    r"(outputs|force|prediction|tracking\..*|(corpus|shards|data)\.workers|data\.micro_batch|recipe\.(source|provenance)"
     r"|trainer\.(?!compile).*)$"
 )
 _PLAIN = re.compile(r"[A-Za-z_][\w./-]*")
