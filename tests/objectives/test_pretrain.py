@@ -11,7 +11,7 @@ from maquette.artifacts import ConfigError
 from maquette.data import TokenBatch
 from maquette.model import LanguageModel, TransformerConfig
 from maquette.objectives import Optimization, Pretraining
-from maquette.objectives.config import ObjectiveConfig
+from maquette.objectives.config import PretrainConfig
 from maquette.optimization import Schedule
 from maquette.optimization.config import OptimizerConfig
 
@@ -23,7 +23,7 @@ def objective(
 ) -> Pretraining:
     optimization = Optimization(OptimizerConfig(), Schedule(1000, 0, 1000), 0.01, 0.1, batch_tokens=10)
     model = LanguageModel(shape, seed=1)
-    return Pretraining(model, optimization, ObjectiveConfig(**config), rope_bases=rope_bases)  # type: ignore[arg-type]
+    return Pretraining(model, optimization, PretrainConfig(**config), rope_bases=rope_bases)  # type: ignore[arg-type]
 
 
 def batch(sequences: int = 8, length: int = 20, phase: int = 0, seed: int = 0) -> TokenBatch:
@@ -97,7 +97,7 @@ def test_a_rotary_base_without_rotary_positions_is_refused() -> None:
 
 def test_learning_rates_follow_the_schedule() -> None:
     optimization = Optimization(OptimizerConfig(), Schedule(100, 20, 0), 0.5, 0.1, batch_tokens=10)
-    module = Pretraining(LanguageModel(SHAPE), optimization, ObjectiveConfig())
+    module = Pretraining(LanguageModel(SHAPE), optimization, PretrainConfig())
     configured = module.configure_optimizers()
     optimizer = configured["optimizer"]
     scheduler = configured["lr_scheduler"]["scheduler"]  # type: ignore[index,typeddict-item]

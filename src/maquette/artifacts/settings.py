@@ -7,7 +7,7 @@ come from one place. Nothing here imports torch, Hydra or OmegaConf.
 import dataclasses
 import difflib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from maquette.artifacts.errors import ConfigError
@@ -21,11 +21,16 @@ def setting(
     minimum: float | None = None,
     maximum: float | None = None,
     quantity: bool = False,
+    variants: Mapping[str, type] | None = None,
 ) -> Any:
     """A dataclass field with a help line and, where it has them, its allowed values (None is always allowed
     where the field's type allows it). A `quantity` is a count as `parse_quantity` reads it. Lists, dicts and
-    dataclasses are given as a class or a factory."""
-    metadata = {"help": help, "choices": choices, "minimum": minimum, "maximum": maximum, "quantity": quantity}
+    dataclasses are given as a class or a factory. `variants`: the classes, by name, that may stand here, where the
+    field's own type is what they have in common; which of them it is decides which settings there are."""
+    metadata = {
+        "help": help, "choices": choices, "minimum": minimum, "maximum": maximum, "quantity": quantity,
+        "variants": variants,
+    }  # fmt: skip
     if callable(default):
         return dataclasses.field(default_factory=default, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -33,24 +38,43 @@ def setting(
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """One leaf of a config: its dotted `key`, default, help line and allowed values."""
+    """One leaf of a config: its dotted `key`, default, help line and allowed values. `variants`: those that have it,
+    where not all of them do."""
 
     key: str
     default: Any
     help: str
     choices: Sequence[str] | None
+    variants: tuple[str, ...] = ()
 
 
 def walk(config: Any, prefix: str = "") -> Iterator[Setting]:
-    """Every leaf setting of a config dataclass (class or instance), depth first, in the order of its fields."""
+    """Every leaf setting of a config dataclass (class or instance), depth first, in the order of its fields.
+
+    Of a class, the settings of all variants are there; of an instance, those that it has."""
     instance = config() if isinstance(config, type) else config
     for field in dataclasses.fields(instance):
         value = getattr(instance, field.name)
         key = f"{prefix}{field.name}"
-        if dataclasses.is_dataclass(value):
+        if isinstance(config, type) and field.metadata.get("variants"):
+            yield from _of_variants(field.metadata["variants"], f"{key}.")
+        elif dataclasses.is_dataclass(value):
             yield from walk(value, f"{key}.")
         else:
             yield Setting(key, value, field.metadata.get("help", ""), field.metadata.get("choices"))
+
+
+def _of_variants(variants: Mapping[str, type], prefix: str) -> Iterator[Setting]:
+    """Each setting of any variant once, with the names of those that have it where not all do."""
+    found: dict[str, list[tuple[str, Setting]]] = {}
+    for name, variant in variants.items():
+        for setting in walk(variant, prefix):
+            found.setdefault(setting.key, []).append((name, setting))
+    for owners in found.values():
+        names = () if len(owners) == len(variants) else tuple(name for name, _ in owners)
+        choices = [owner.choices for _, owner in owners]
+        merged = list(dict.fromkeys(choice for one in choices for choice in one or ())) if all(choices) else None
+        yield dataclasses.replace(owners[0][1], choices=merged, variants=names)
 
 
 def check(config: Any, prefix: str = "") -> None:

@@ -42,3 +42,29 @@ class DataConfig:
     isolate_documents: bool = setting(False, "attention does not cross the borders of documents")
     workers: int = setting(0, "processes that read batches", minimum=0)
     validation_tokens: int = setting(131_072, "validation tokens of each domain", minimum=8)
+
+
+@dataclass
+class ExamplesConfig:
+    """What sources of examples have in common."""
+
+    kind: str = setting("file", "where they come from")
+    limit: int | None = setting(None, "train on so many of them at most, the first ones", minimum=1)
+
+
+@dataclass
+class InstructionFilesConfig(ExamplesConfig):
+    """Instructions from files."""
+
+    kind: str = setting("file", "where they come from", choices=("file",))
+    path: str | None = setting(None, "file or folder of JSON lines: {messages} rows, or Alpaca's")
+    validation: float = setting(0.05, "share of the prompts that is held out", minimum=0.0, maximum=0.9)
+
+
+@dataclass
+class PreferenceFilesConfig(ExamplesConfig):
+    """Preferences from files."""
+
+    kind: str = setting("file", "where they come from", choices=("file",))
+    path: str | None = setting(None, "file or folder of JSON lines: {prompt, chosen, rejected, annotator, margin}")
+    validation: float = setting(0.1, "share of the prompts that is held out", minimum=0.0, maximum=0.9)

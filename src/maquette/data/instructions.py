@@ -18,10 +18,12 @@ _KNOWN = 'Known are {"messages": [...]} and {"instruction", "input", "output"}.'
 
 @dataclass(frozen=True)
 class Instruction:
-    """A conversation with at least one answer. `place` says where it was found, for messages about it."""
+    """A conversation with at least one answer. `place` says where it was found, for messages about it; `split` is train
+    or validation, None where the reader is to choose."""
 
     messages: list[Message]
-    place: str
+    place: str = ""
+    split: str | None = None
 
 
 class InstructionSource(Protocol):

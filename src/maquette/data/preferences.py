@@ -19,7 +19,8 @@ from maquette.text.chat import Message
 
 @dataclass(frozen=True)
 class Preference:
-    """`chosen` and `rejected` continue `prompt`; each ends with an answer of the assistant."""
+    """`chosen` and `rejected` continue `prompt`; each ends with an answer of the assistant. `split` is train or
+    validation, None where the reader is to choose."""
 
     prompt: list[Message]
     chosen: list[Message]
@@ -28,6 +29,7 @@ class Preference:
     margin: float | None = None
     probability: float | None = None
     place: str = ""
+    split: str | None = None
 
     @property
     def is_tie(self) -> bool:
@@ -79,7 +81,9 @@ def preference_of(row: dict[str, Any], place: str) -> Preference:
     if not isinstance(annotator, str):
         raise StageError(f"{place}: annotator is no name but {annotator!r:.60}.")
     return Preference(
-        **parts,
+        parts["prompt"],
+        parts["chosen"],
+        parts["rejected"],
         annotator=annotator,
         margin=_number(row, "margin", place, low=-math.inf, high=math.inf),
         probability=_number(row, "probability", place, low=0.0, high=1.0),

@@ -9,7 +9,7 @@ from maquette.artifacts import ConfigError, StageError
 from maquette.artifacts.settings import nearest
 
 if TYPE_CHECKING:
-    from maquette.model.heads import LanguageModel
+    from maquette.model.heads import LanguageModel, ScalarModel
     from maquette.text import Tokenizer
 
 RECORD = "run.json"
@@ -125,6 +125,27 @@ def load_checkpoint(
             "The two files do not belong together.",
         )
     return model.to(device), tokenizer
+
+
+def load_reward_model(
+    path: str | Path, *, tokenizer_digest: str | None = None, device: str = "cpu"
+) -> tuple["ScalarModel", "Tokenizer"]:
+    """The reward model (float32, in evaluation mode) and the tokenizer of a run or folder.
+
+    `tokenizer_digest`: of the tokenizer whose tokens it is to read. Raises `StageError` where the folder is no reward
+    model, its tokenizer is another one, or a file is missing or damaged.
+    """
+    from maquette.model import hf
+
+    folder = model_folder(path)
+    tokenizer = load_tokenizer(folder)
+    if tokenizer_digest is not None and tokenizer.digest != tokenizer_digest:
+        raise StageError(
+            f"The reward model {folder} has another tokenizer ({tokenizer.digest[:8]}) than the policy "
+            f"({tokenizer_digest[:8]}).",
+            "Train the reward model from the policy's own checkpoint.",
+        )
+    return hf.load_scalar(folder).to(device), tokenizer
 
 
 def _is_shown(entry: Path) -> bool:

@@ -5,11 +5,30 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from maquette.objectives.base import Metrics, Objective, Optimization
+    from maquette.objectives.dpo import DirectPreferenceOptimization
     from maquette.objectives.pretrain import Pretraining
+    from maquette.objectives.reward import RewardModelling
+    from maquette.objectives.sft import SupervisedFineTuning
 
-__all__ = ["Metrics", "Objective", "Optimization", "Pretraining"]
+__all__ = [
+    "DirectPreferenceOptimization",
+    "Metrics",
+    "Objective",
+    "Optimization",
+    "Pretraining",
+    "RewardModelling",
+    "SupervisedFineTuning",
+]
 
-_HOMES = {"Metrics": "base", "Objective": "base", "Optimization": "base", "Pretraining": "pretrain"}
+_HOMES = {
+    "DirectPreferenceOptimization": "dpo",
+    "Metrics": "base",
+    "Objective": "base",
+    "Optimization": "base",
+    "Pretraining": "pretrain",
+    "RewardModelling": "reward",
+    "SupervisedFineTuning": "sft",
+}
 
 
 def __getattr__(name: str) -> Any:

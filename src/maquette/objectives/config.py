@@ -1,12 +1,24 @@
-"""Settings of the training objectives."""
+"""Settings of the training objectives. Each has its own: what means nothing for an objective can't be given to it."""
 
 from dataclasses import dataclass
 
+from maquette.artifacts.errors import ConfigError
 from maquette.artifacts.settings import setting
+
+KINDS = ("pretrain", "sft", "reward", "dpo", "ppo")
 
 
 @dataclass
 class ObjectiveConfig:
+    """What the settings of every objective are a kind of."""
+
+    kind: str = setting("pretrain", "what is trained for", choices=KINDS)
+
+
+@dataclass
+class PretrainConfig(ObjectiveConfig):
+    """Pretraining: predict every next token."""
+
     kind: str = setting("pretrain", "what is trained for", choices=("pretrain",))
     z_loss: float = setting(0.0, "weight of the squared log-normaliser of the logits", minimum=0.0)
     logits_limit: int | None = setting(
@@ -15,3 +27,89 @@ class ObjectiveConfig:
         "by default what is fastest on the device",
         minimum=1,
     )
+
+
+@dataclass
+class ExampleConfig(ObjectiveConfig):
+    """What objectives over a fixed set of examples have in common."""
+
+    epochs: float = setting(2.0, "how often every example is seen", minimum=0.0)
+    batch_size: int = setting(64, "examples (or pairs) of an optimiser step, over all processes", minimum=1)
+
+
+@dataclass
+class SupervisedConfig(ExampleConfig):
+    """Supervised fine-tuning: imitate answers."""
+
+    kind: str = setting("sft", "what is trained for", choices=("sft",))
+    packing: bool = setting(True, "short examples share a row; attention does not cross, and no loss changes")
+    sample_prompts: int = setting(4, "held-out prompts that are answered at each validation, to be read", minimum=0)
+    answer_tokens: int = setting(64, "tokens of such an answer at most", minimum=1)
+
+
+@dataclass
+class RewardConfig(ExampleConfig):
+    """A reward model: tell the wanted answer from the other."""
+
+    kind: str = setting("reward", "what is trained for", choices=("reward",))
+    epochs: float = setting(3.0, "how often every pair is seen", minimum=0.0)
+    loss: str = setting(
+        "bradley_terry",
+        "compare the two answers, or judge each alone as won or lost",
+        choices=("bradley_terry", "binary"),
+    )
+    margin: float = setting(
+        0.0, "how much of the pairs' margins the rewards have to differ by; 0: margins are not used", minimum=0.0
+    )
+    centering: float = setting(0.0, "weight of the squared sum of a pair's rewards", minimum=0.0)
+    label_smoothing: float = setting(
+        0.0, "how likely a label is taken to be wrong, where a pair has no probability of its own", minimum=0.0,
+        maximum=0.5,
+    )  # fmt: skip
+
+    def validate(self) -> None:
+        """Raises `ConfigError` for settings that contradict each other."""
+        if self.loss == "binary" and (self.margin or self.centering or self.label_smoothing):
+            raise ConfigError(
+                "objective.loss=binary has neither margin nor centering nor label_smoothing.",
+                "They are about the difference of two rewards: use objective.loss=bradley_terry.",
+            )
+        if self.margin and self.label_smoothing:
+            raise ConfigError(
+                "objective.margin and objective.label_smoothing are two ways to weigh a label.", "Use one of them."
+            )
+
+
+@dataclass
+class PreferenceConfig(ExampleConfig):
+    """Direct preference optimisation: raise the wanted answer against the other, without a reward model."""
+
+    kind: str = setting("dpo", "what is trained for", choices=("dpo",))
+    beta: float = setting(0.1, "how dear divergence from the reference is", minimum=1e-6)
+    variant: str = setting("sigmoid", "the loss", choices=("sigmoid", "ipo", "hinge", "robust"))
+    label_smoothing: float = setting(
+        0.0, "how likely a label is taken to be wrong (sigmoid: cDPO; robust)", minimum=0.0, maximum=0.499
+    )
+    length_normalized: bool = setting(False, "means over an answer's tokens instead of sums")
+    sft_weight: float = setting(0.0, "of a term of fine-tuning on the wanted answers", minimum=0.0)
+    sample_prompts: int = setting(
+        64, "held-out prompts that are answered at each validation, to measure divergence on", minimum=0
+    )
+    answer_tokens: int = setting(64, "tokens of such an answer at most", minimum=1)
+
+    def validate(self) -> None:
+        """Raises `ConfigError` for settings that contradict each other."""
+        if self.label_smoothing and self.variant in ("ipo", "hinge"):
+            raise ConfigError(
+                f"objective.label_smoothing has no meaning for objective.variant={self.variant}.",
+                "Use objective.variant=sigmoid or robust.",
+            )
+
+
+OBJECTIVES: dict[str, type[ObjectiveConfig]] = {
+    "pretrain": PretrainConfig,
+    "sft": SupervisedConfig,
+    "reward": RewardConfig,
+    "dpo": PreferenceConfig,
+}
+"""The settings of each objective."""

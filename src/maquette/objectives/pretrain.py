@@ -13,7 +13,7 @@ from maquette.data import TokenBatch
 from maquette.model import LanguageModel
 from maquette.model.likelihoods import next_token_loss
 from maquette.objectives.base import Metrics, Objective, Optimization
-from maquette.objectives.config import ObjectiveConfig
+from maquette.objectives.config import PretrainConfig
 
 
 class Pretraining(Objective):
@@ -29,7 +29,7 @@ class Pretraining(Objective):
         self,
         model: LanguageModel,
         optimization: Optimization,
-        config: ObjectiveConfig,
+        config: PretrainConfig,
         *,
         rope_bases: Sequence[float | None] = (None,),
     ) -> None:

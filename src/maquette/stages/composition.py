@@ -3,8 +3,10 @@
 A misspelt key is answered with the nearest right one, a wrong value with the allowed ones, before anything heavy loads.
 """
 
+import dataclasses
 import importlib
 import re
+import typing
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -34,10 +36,22 @@ _WORDS = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or 
 
 
 def register_schemas() -> None:
-    """Makes every stage's dataclass known to Hydra as `schema/<stage>`."""
+    """Makes every stage's dataclass known to Hydra as `schema/<stage>`, and the variants of a section, which its files
+    choose among, as `<section>/<variant>_settings`."""
     store = ConfigStore.instance()
     for stage in STAGES.values():
-        store.store(group="schema", name=stage.name, node=stage.config, package="_global_", provider="maquette")
+        types = typing.get_type_hints(stage.config)
+        variants = {
+            field.name: field.metadata["variants"]
+            for field in dataclasses.fields(stage.config)
+            if field.metadata.get("variants")
+        }
+        # OmegaConf lets a section become a kind of what it is, so it begins as what all variants have in common.
+        schema = stage.config(**{name: types[name]() for name in variants})
+        store.store(group="schema", name=stage.name, node=schema, package="_global_", provider="maquette")
+        for section, classes in variants.items():
+            for name, variant in classes.items():
+                store.store(group=section, name=f"{name}_settings", node=variant, provider="maquette")
 
 
 def compose(stage: Stage, overrides: Sequence[str] = (), config_folder: Path | None = None) -> StageConfig:
@@ -149,6 +163,16 @@ def unknown_key(stage: Stage, key: str, more: Sequence[str] = ()) -> ConfigError
     return ConfigError(f"unknown key '{key}'.", hint)
 
 
+def _not_of_variant(stage: Stage, key: str) -> ConfigError | None:
+    """The error for a setting that other variants of its section have."""
+    for setting in walk(stage.config):
+        if setting.key == key and setting.variants:
+            section = key.partition(".")[0]
+            chosen = " or ".join(f"{section}={name}" for name in setting.variants)
+            return ConfigError(f"{key} has no effect here: it is a setting of {chosen}.", "Leave it out.")
+    return None
+
+
 def _values(override: Override) -> list[Any]:
     if override.is_sweep_override():
         return list(override.sweep_string_iterator()) if override.is_choice_sweep() else []
@@ -161,7 +185,7 @@ def _explained(stage: Stage, error: BaseException) -> ConfigError:
         error = error.__cause__
     text, key = str(error), str(getattr(error, "full_key", None) or "")
     if found := re.search(r"Key '([^']+)' (?:is )?not in '", text):
-        return unknown_key(stage, key or found[1])
+        return _not_of_variant(stage, key) or unknown_key(stage, key or found[1])
     if found := re.search(r"Value '(.*?)'.*could not be converted to (\w+)", text, re.DOTALL):
         return ConfigError(f"{key}={found[1]} is not {_WORDS.get(found[2], found[2])}.", _help_of(stage, key))
     if "Optional" in text or "None" in text:

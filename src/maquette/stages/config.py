@@ -7,10 +7,18 @@ from dataclasses import dataclass
 
 from maquette.artifacts.settings import setting
 from maquette.corpus.config import CorpusConfig, SourceConfig
-from maquette.data.config import DataConfig, MixtureConfig, ShardsConfig
+from maquette.data.config import (
+    DataConfig,
+    ExamplesConfig,
+    InstructionFilesConfig,
+    MixtureConfig,
+    PreferenceFilesConfig,
+    ShardsConfig,
+)
 from maquette.evaluation.config import ProtocolConfig, SuiteConfig
+from maquette.feedback.instruction_config import TaskInstructionsConfig
 from maquette.model.config import ModelConfig
-from maquette.objectives.config import ObjectiveConfig
+from maquette.objectives.config import OBJECTIVES, ObjectiveConfig, PretrainConfig
 from maquette.optimization.config import OptimizerConfig, ScheduleConfig
 from maquette.scaling.config import Laws
 from maquette.text.config import TokenizerConfig
@@ -62,7 +70,15 @@ class TrainStage(TokensStage):
     checkpoint: str | None = setting(None, "start from this exported folder or run, with its own tokenizer")
     prediction: str | None = setting(None, "train exactly the run of this prediction (maquette predict), and link both")
     recipe: Laws = setting(Laws, "from size to every hyperparameter: constants, or a file that a fit has written")
-    objective: ObjectiveConfig = setting(ObjectiveConfig, "what is trained for")
+    objective: ObjectiveConfig = setting(PretrainConfig, "what is trained for", variants=OBJECTIVES)
+    instructions: ExamplesConfig = setting(
+        InstructionFilesConfig,
+        "conversations to imitate",
+        variants={"file": InstructionFilesConfig, "task": TaskInstructionsConfig},
+    )
+    preferences: ExamplesConfig = setting(
+        PreferenceFilesConfig, "pairs of answers, one of them wanted", variants={"file": PreferenceFilesConfig}
+    )
     model: ModelConfig = setting(ModelConfig, "architecture")
     mixture: MixtureConfig = setting(MixtureConfig, "which text, in which shares")
     data: DataConfig = setting(DataConfig, "sequences and batches")

@@ -70,5 +70,6 @@ def _keys(stage: Stage, width: int) -> Iterator[str]:
         default = "null" if setting.default is None else str(setting.default)
         default = {"True": "true", "False": "false"}.get(default, default)
         allowed = f" [{', '.join(setting.choices)}]" if setting.choices else ""
-        text = f"{setting.key + '=' + default:<36} {setting.help}{allowed}"
+        only = f" ({', '.join(setting.variants)})" if setting.variants else ""
+        text = f"{setting.key + '=' + default:<36} {setting.help}{allowed}{only}"
         yield textwrap.fill(text, width, initial_indent="  ", subsequent_indent=" " * 39, break_on_hyphens=False)

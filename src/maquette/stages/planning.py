@@ -6,6 +6,7 @@ and its folder `<outputs>/runs/<name>`. Nothing here trains or writes.
 
 import dataclasses
 import datetime
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from maquette.model.config import CoreConfig, ModelConfig, TransformerConfig
 from maquette.model.hf import family_of, read_config
 from maquette.model.loading import find_checkpoint, model_folder
 from maquette.model.parametrization import STANDARD
+from maquette.objectives.config import PretrainConfig
 from maquette.scaling.recipe import Recipe, resolve
 from maquette.stages.config import TrainStage
 from maquette.stages.tokens import TokensResult
@@ -26,6 +28,7 @@ from maquette.tracking.environment import git_commit, hardware_name, package_ver
 from maquette.training import Job, RunRecord, choose_hardware, read_record
 from maquette.training.pretraining import PretrainingPlan
 from maquette.training.record import RUNNING
+from maquette.training.workload import Plan
 
 
 def starting_folder(config: TrainStage) -> Path | None:
@@ -74,12 +77,43 @@ def plan_job(config: TrainStage, recipe: Recipe, data: TokensResult) -> Job:
         "tokenizer": Tokenizer.load(data.tokenizer).digest,
         "corpus": read_manifest(data.corpus).digest,
     }
+    settings = resolved_settings(config, recipe)
+    assert isinstance(config.objective, PretrainConfig)
+    return assemble_job(
+        config,
+        recipe,
+        PretrainingPlan(data.folder, config.data, config.mixture, config.objective),
+        start=start,
+        tokenizer=data.tokenizer,
+        digests=digests,
+        settings=settings,
+        fingerprint=lambda digests: run_fingerprint(settings, recipe, digests),
+        label=f"{_size_label(config, recipe)}-{label_of(recipe.tokens)}",
+    )
+
+
+def assemble_job(
+    config: TrainStage,
+    recipe: Recipe,
+    plan: Plan,
+    *,
+    start: Path | None,
+    tokenizer: Path,
+    digests: dict[str, str],
+    settings: dict[str, Any],
+    fingerprint: Callable[[dict[str, str]], str],
+    label: str,
+) -> Job:
+    """The job of any objective: `plan` is its own part, `start` where its weights come from.
+
+    `digests` of its data, to which that of the initial weights is added; `fingerprint` of them all and of the settings
+    that count names the run, after its `label`. Raises `ConfigError` where this machine can't do it.
+    """
     if start is not None:
         weights = sorted(model_folder(start).glob("*.safetensors"))
-        digests["checkpoint"] = digest([file_digest(path) for path in weights])
-    settings = resolved_settings(config, recipe)
-    fingerprint = run_fingerprint(settings, recipe, digests)
-    name = f"{_size_label(config, recipe)}-{_label(recipe.tokens)}-{fingerprint[:8]}"
+        digests = digests | {"checkpoint": digest([file_digest(path) for path in weights])}
+    identity = fingerprint(digests)
+    name = f"{label}-{identity[:8]}"
     source = None if start is None else read_record(start)
     counts = recipe.parameters
     return Job(
@@ -89,8 +123,8 @@ def plan_job(config: TrainStage, recipe: Recipe, data: TokensResult) -> Job:
         seed=config.seed,
         architecture=recipe.architecture,
         checkpoint=start,
-        tokenizer_folder=data.tokenizer,
-        plan=PretrainingPlan(data.folder, config.data, config.mixture, config.objective),
+        tokenizer_folder=tokenizer,
+        plan=plan,
         steps=recipe.steps,
         batch_tokens=recipe.batch_tokens,
         learning_rate=recipe.learning_rate,
@@ -109,7 +143,7 @@ def plan_job(config: TrainStage, recipe: Recipe, data: TokensResult) -> Job:
         params=settings
         | {"N": recipe.size, "N_core": counts.core, "N_head": counts.head, "N_embedding": counts.embedding}
         | {"D": recipe.tokens, "C": recipe.compute, "C_kaplan": recipe.kaplan_compute, "steps": recipe.steps},
-        tags={"kind": "train", "fingerprint": fingerprint}
+        tags={"kind": "train", "objective": plan.kind, "fingerprint": identity}
         | lineage_tags(
             digests,
             parent=config.tracking.parent,
@@ -127,14 +161,14 @@ def new_record(config: TrainStage, recipe: Recipe, job: Job, *, compiled: bool) 
         folder=str(job.folder),
         fingerprint=job.tags["fingerprint"],
         status=RUNNING,
-        size=config.size,
+        size=config.size if job.plan.kind == "pretrain" else label_of(recipe.size),
         parameters=counts,
         tokens=recipe.tokens,
         compute=recipe.compute,
         kaplan_compute=recipe.kaplan_compute,
         steps=recipe.steps,
         batch_tokens=recipe.batch_tokens,
-        context=config.data.context,
+        context=config.data.context if job.plan.kind == "pretrain" else recipe.architecture.context_length,
         learning_rate=recipe.learning_rate,
         warmup=recipe.warmup,
         weight_decay=recipe.weight_decay,
@@ -149,6 +183,7 @@ def new_record(config: TrainStage, recipe: Recipe, job: Job, *, compiled: bool) 
         parent_run=config.tracking.parent,
         prediction=job.tags.get("prediction.digest"),
         started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        objective=job.plan.kind,
     )
 
 
@@ -163,7 +198,9 @@ def resolved_settings(config: TrainStage, recipe: Recipe) -> dict[str, Any]:
     if isinstance(recipe.architecture, TransformerConfig):
         model["kind"] = "transformer"
         model["feed_forward_width"] = recipe.architecture.inner_width
-    settings = dataclasses.asdict(config)
+    settings = {
+        key: value for key, value in dataclasses.asdict(config).items() if key not in ("instructions", "preferences")
+    }
     settings["model"] = model
     settings["tokens"], settings["compute"] = str(recipe.tokens), None
     settings["data"]["batch_tokens"] = recipe.batch_tokens
@@ -191,10 +228,10 @@ def _size_label(config: TrainStage, recipe: Recipe) -> str:
     """The size as it was typed where the model has it, else what it has."""
     asked = parse_quantity(config.size, "size")
     typed = config.checkpoint is None and abs(asked / recipe.size - 1) < 0.1
-    return str(config.size).strip().lower() if typed else _label(recipe.size)
+    return str(config.size).strip().lower() if typed else label_of(recipe.size)
 
 
-def _label(count: int) -> str:
+def label_of(count: int) -> str:
     """A count in two digits: 6000000 -> 6m, 1234 -> 1.2k."""
     for unit, name in ((1e12, "t"), (1e9, "b"), (1e6, "m"), (1e3, "k")):
         if count >= 0.995 * unit:

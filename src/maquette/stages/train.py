@@ -19,6 +19,7 @@ from maquette.stages import corpus as corpus_stage
 from maquette.stages import tokens as tokens_stage
 from maquette.stages.config import TrainStage
 from maquette.stages.planning import new_record, plan_job, resolve_recipe, starting_folder
+from maquette.stages.post_training import plan_examples
 from maquette.stages.predicted import check_predicted
 from maquette.stages.tokens import TokensResult
 from maquette.training import Job, RunRecord, fit, read_record
@@ -34,13 +35,7 @@ def run(config: TrainStage, data: TokensResult | None = None) -> RunRecord:
     Raises `ConfigError` for settings that contradict each other or this machine, `StageError` where data is damaged or
     training diverges, `KeyboardInterrupt` where it was stopped; then the same call goes on.
     """
-    data = data or make_tokens(config)
-    recipe = resolve_recipe(config, data)
-    job = plan_job(config, recipe, data)
-    if config.prediction is not None:
-        prediction = check_predicted(config.prediction, config.outputs, recipe, job)
-        tags = {"prediction": prediction.id, "prediction.digest": prediction.digest}
-        job = dataclasses.replace(job, tags=job.tags | tags)
+    recipe, job = planned(config, data)
     world = _meet(job)
     # The first of several processes decides; a second command that means the same run waits here for the first.
     with locked(job.folder) if world.is_first else contextlib.nullcontext():
@@ -59,6 +54,20 @@ def run(config: TrainStage, data: TokensResult | None = None) -> RunRecord:
     if world.is_first:
         _tell(record)
     return record
+
+
+def planned(config: TrainStage, data: TokensResult | None = None) -> tuple[Recipe, Job]:
+    """The recipe and the job of the settings' objective; what they need of earlier stages is made."""
+    if config.objective.kind != "pretrain":
+        return plan_examples(config)
+    data = data or make_tokens(config)
+    recipe = resolve_recipe(config, data)
+    job = plan_job(config, recipe, data)
+    if config.prediction is not None:
+        prediction = check_predicted(config.prediction, config.outputs, recipe, job)
+        tags = {"prediction": prediction.id, "prediction.digest": prediction.digest}
+        job = dataclasses.replace(job, tags=job.tags | tags)
+    return recipe, job
 
 
 def make_tokens(config: TrainStage) -> TokensResult:
@@ -98,11 +107,16 @@ def _begin(config: TrainStage, recipe: Recipe, job: Job) -> RunRecord:
         if found.prediction != job.tags.get("prediction.digest", found.prediction):
             say(f"run {job.name} was begun before this prediction was written: it can't decide it")
         if found.status == FINISHED:
-            say(f"run {job.name}: nothing to do, already trained: {_losses(found)}")
+            say(f"run {job.name}: nothing to do, already trained: {found.summary}")
         return found
     if job.folder.exists():
         shutil.rmtree(job.folder)
-    compiled = wants_compilation(config.trainer.compile, recipe.compute, job.hardware) and compiler_works(say)
+    # Examples have shapes of their own in every batch, and compiling for each would not pay.
+    compiled = (
+        job.plan.kind == "pretrain"
+        and wants_compilation(config.trainer.compile, recipe.compute, job.hardware)
+        and compiler_works(say)
+    )
     settings = {key: value for key, value in job.params.items() if key in {f.name for f in dataclasses.fields(config)}}
     _write_settings(job.folder / "config.yaml", settings)
     record = new_record(config, recipe, job, compiled=compiled)
@@ -117,10 +131,4 @@ def _write_settings(path: Path, settings: dict[str, Any]) -> None:
 
 
 def _tell(record: RunRecord) -> None:
-    say(f"run {record.name}: {_losses(record)}; in {record.folder}")
-
-
-def _losses(record: RunRecord) -> str:
-    if record.validation_loss is None or record.bits_per_byte is None:
-        return "no text to validate on"
-    return f"validation loss {record.validation_loss:.4f}, {record.bits_per_byte:.4f} bits per byte"
+    say(f"run {record.name}: {record.summary}; in {record.folder}")

@@ -16,7 +16,7 @@ from maquette.model import LanguageModel, hf, initialize
 from maquette.model.config import TransformerConfig
 from maquette.model.loading import load_checkpoint
 from maquette.objectives import Pretraining
-from maquette.objectives.config import ObjectiveConfig
+from maquette.objectives.config import PretrainConfig
 from maquette.text import Tokenizer
 from maquette.training.assembly import module_weights, prepare_optimization, prepare_speed
 from maquette.training.card import write_card
@@ -37,7 +37,7 @@ class PretrainingPlan:
     tokens_folder: Path
     data: DataConfig
     mixture: MixtureConfig
-    objective: ObjectiveConfig
+    objective: PretrainConfig
     kind: str = "pretrain"
 
     def batch_sequences(self, job: Job) -> int:

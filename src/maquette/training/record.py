@@ -13,6 +13,16 @@ FILE = "run.json"
 RUNNING, FINISHED, INTERRUPTED, FAILED = "running", "finished", "interrupted", "failed"
 
 
+_SUMMARY = (
+    ("validation/loss", "validation loss"),
+    ("validation/accuracy", "accuracy"),
+    ("validation/gold", "gold reward"),
+    ("objective/scores", "score"),
+    ("objective/kl", "KL"),
+)
+"""What is told of a run that is not pretraining, where it has it."""
+
+
 @dataclasses.dataclass(frozen=True)
 class RunRecord:
     """A run. Loss in nats per token, times in seconds, memory in bytes; N is `core + head`, C exact training FLOPs.
@@ -73,6 +83,16 @@ class RunRecord:
     def num_parameters(self) -> int:
         """N: core and head."""
         return self.parameters["core"] + self.parameters["head"]
+
+    @property
+    def summary(self) -> str:
+        """What came out, in a line."""
+        if self.objective == "pretrain":
+            if self.validation_loss is None or self.bits_per_byte is None:
+                return "no text to validate on"
+            return f"validation loss {self.validation_loss:.4f}, {self.bits_per_byte:.4f} bits per byte"
+        parts = [f"{label} {self.metrics[name]:.4f}" for name, label in _SUMMARY if name in self.metrics]
+        return ", ".join(parts) or "nothing held out to validate on"
 
     def save(self) -> None:
         write_json(Path(self.folder) / FILE, dataclasses.asdict(self))

@@ -77,5 +77,9 @@ def _quieten() -> None:
     """Lightning's remarks about what it found and what it would rather have; ours say what matters."""
     for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    for message in ("You defined a `validation_step` but have no `val_dataloader`", ".*`isinstance.*LeafSpec"):
+    for message in (
+        "You defined a `validation_step` but have no `val_dataloader`",
+        ".*`isinstance.*LeafSpec",
+        r"Found \d+ module\(s\) in eval mode",  # policies have no dropout
+    ):
         warnings.filterwarnings("ignore", message)

@@ -77,10 +77,8 @@ def _sum(trainer: Trainer, batches: Iterable[TokenBatch], byte_lengths: np.ndarr
     return sum_over(trainer, batches, add, 3)
 
 
-def sum_over(
-    trainer: Trainer, batches: Sequence[TokenBatch], add: Callable[[int, Tensor], Tensor], size: int
-) -> Tensor:
-    """The sum over all batches and processes of `add(number of the batch, its cross-entropies (B, T))`, (size,)."""
+def sum_over(trainer: Trainer, batches: Sequence[Any], add: Callable[[int, Tensor], Tensor], size: int) -> Tensor:
+    """The sum over all batches and processes of `add(number of the batch, what the objective judges)`, (size,)."""
     sums = torch.zeros(size, dtype=torch.float64)
     for start in range(0, len(batches), trainer.world_size):
         # With sharded weights every process has to take part in every round, in the last one perhaps for nothing.
@@ -91,7 +89,7 @@ def sum_over(
     return reduce_sum(trainer, sums)
 
 
-def _judge(trainer: Trainer, batch: TokenBatch) -> Tensor:
+def _judge(trainer: Trainer, batch: Any) -> Tensor:
     """Through the strategy, which knows how the weights lie, and with the precision of training."""
     on_device = trainer.lightning_module.transfer_batch_to_device(batch, trainer.strategy.root_device, 0)
     cross_entropy: Any = trainer.strategy.validation_step(on_device, 0)

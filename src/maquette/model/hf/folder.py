@@ -47,6 +47,8 @@ def load(path: Path | str, *, dtype: torch.dtype | None = torch.float32) -> Lang
     """
     path = Path(path)
     raw = read_config(path)
+    if any(str(name).endswith("ForSequenceClassification") for name in raw.get("architectures") or []):
+        raise StageError(f"{path} is a reward model: it gives one number and writes no text.", "Name another model.")
     family = family_of(raw, path)
     try:
         config = family.read(raw)

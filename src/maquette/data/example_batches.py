@@ -1,0 +1,219 @@
+"""Batches of examples: which ones a step reads is a pure function of (data, seed, step), and how they are laid out in
+rows changes no loss.
+
+Step t reads the examples t x batch ... (t + 1) x batch - 1 of an order that goes through all of them again and again,
+each time shuffled anew. They are split into micro-batches (of all processes together), and every micro-batch carries
+the number by which sums over its tokens are divided, so that the mean over micro-batches is the mean over the step's
+tokens, not a mean of means.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from maquette.artifacts import StageError
+from maquette.data.examples import Examples
+from maquette.data.packing import best_fit
+from maquette.data.permutation import derive, key_of, permute
+
+Batch = TypeVar("Batch")
+
+
+@dataclasses.dataclass
+class ConversationBatch:
+    """R rows of T tokens, padded on the right; a row holds one example or, packed, several.
+
+    tokens: (R, T) int64
+    loss_mask: (R, T) bool, true for the tokens that count
+    lengths: (R,) int64, tokens of each row
+    segments, positions: (R, T) int64 of packed rows, else None: which example a token belongs to, where it stands in it
+    divisor: what sums over the tokens that count are divided by
+    """
+
+    tokens: Tensor
+    loss_mask: Tensor
+    lengths: Tensor
+    segments: Tensor | None = None
+    positions: Tensor | None = None
+    divisor: float = 1.0
+
+    @property
+    def inputs(self) -> Tensor:
+        """(R, S) with S = T - 1"""
+        return self.tokens[:, :-1]
+
+    @property
+    def targets(self) -> Tensor:
+        """(R, S)"""
+        return self.tokens[:, 1:]
+
+    @property
+    def mask(self) -> Tensor:
+        """(R, S) bool, aligned to the targets"""
+        return self.loss_mask[:, 1:]
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "ConversationBatch":
+        """The batch on another device."""
+        moved: dict[str, Any] = {
+            field.name: value.to(device, non_blocking=non_blocking)
+            for field in dataclasses.fields(self)
+            if isinstance(value := getattr(self, field.name), Tensor)
+        }
+        return dataclasses.replace(self, **moved)
+
+
+@dataclasses.dataclass
+class PreferenceBatch:
+    """B pairs. `answers` has 2 B rows, never packed: the wanted answers, then the unwanted ones in the same order.
+
+    margin, probability: (B,), NaN where a pair has none
+    reference: (2 B,) log-probabilities of the answers under the reference; None for reward models
+    pairs: (B,) their numbers
+    """
+
+    answers: ConversationBatch
+    margin: Tensor
+    probability: Tensor
+    pairs: Tensor
+    reference: Tensor | None = None
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "PreferenceBatch":
+        """The batch on another device."""
+        moved = {
+            field.name: value.to(device, non_blocking=non_blocking)
+            for field in dataclasses.fields(self)
+            if (value := getattr(self, field.name)) is not None
+        }
+        return PreferenceBatch(**moved)
+
+
+class ExampleOrder:
+    """`order.locate(numbers)`: example `n % count` of a permutation that is new in each round through all of them."""
+
+    def __init__(self, count: int, seed: int) -> None:
+        self.count = count
+        self._key = key_of("examples", seed)
+
+    def locate(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        rounds, places = np.divmod(numbers, self.count)
+        return permute(places, np.full_like(places, self.count), derive(self._key, rounds))
+
+
+class ExampleBatches(Generic[Batch]):
+    """The micro-batches of one process, as an iterable with a length that resumes exactly.
+
+    `make(indices, parts)` turns the examples of a step into `parts` micro-batches, those of all processes in turn, of
+    which process `rank` of `world_size` takes `micro_batches` neighbours. `identity`: digest of the data and of what
+    else the order depends on.
+    """
+
+    def __init__(
+        self,
+        order: ExampleOrder,
+        make: Callable[[NDArray[np.int64], int], Sequence[Batch]],
+        *,
+        batch_size: int,
+        micro_batches: int,
+        steps: int,
+        identity: str,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self._order, self._make, self._batch_size, self._steps = order, make, batch_size, steps
+        self._micro_batches, self._rank, self._world_size, self._identity = micro_batches, rank, world_size, identity
+        self._position = 0
+
+    def __len__(self) -> int:
+        return self._steps * self._micro_batches
+
+    def __iter__(self) -> Iterator[Batch]:
+        made: tuple[int, Sequence[Batch]] | None = None
+        while self._position < len(self):
+            step, part = divmod(self._position, self._micro_batches)
+            if made is None or made[0] != step:
+                parts = self._micro_batches * self._world_size
+                made = step, self._make(self.indices(step), parts)[self._rank * self._micro_batches :]
+            self._position += 1
+            yield made[1][part]
+
+    def indices(self, step: int) -> NDArray[np.int64]:
+        """The examples that step `step` (from 0) reads, of all processes: (batch_size,)."""
+        return self._order.locate(np.arange(step * self._batch_size, (step + 1) * self._batch_size))
+
+    def state_dict(self) -> dict[str, Any]:
+        step, part = divmod(self._position, self._micro_batches)
+        return {"step": step, "part": part, "micro_batches": self._micro_batches, "identity": self._identity}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from a state. Raises `StageError` where it belongs to other data."""
+        if state["identity"] != self._identity or (state["part"] and state["micro_batches"] != self._micro_batches):
+            raise StageError(
+                "The checkpoint was trained on other examples, or in another order.",
+                "Continue with the data, seed and batch it began with, or start anew with force=true.",
+            )
+        self._position = state["step"] * self._micro_batches + state["part"]
+
+
+def conversation_batches(
+    examples: Examples, indices: Sequence[int] | NDArray[np.int64], parts: int, *, packed: bool = True
+) -> list[ConversationBatch]:
+    """The examples as `parts` micro-batches whose sums, divided by their `divisor` and averaged over the parts, are the
+    mean over all tokens that count. Packed rows are as long as the longest example of their part."""
+    shares = [share.tolist() for share in np.array_split(np.asarray(indices), parts)]
+    total = sum(int(examples[index][1][1:].sum()) for share in shares for index in share)
+    divisor = max(total, 1) / parts
+    return [_rows(examples, share, packed, divisor) for share in shares]
+
+
+def preference_batches(
+    examples: Examples, pairs: Sequence[int] | NDArray[np.int64], parts: int, reference: Tensor | None = None
+) -> list[PreferenceBatch]:
+    """The pairs as `parts` micro-batches. `reference (2 n,)`: log-probabilities of all examples. `divisor`s are those
+    of the wanted answers' tokens, for a term of fine-tuning on them."""
+    shares = np.array_split(np.asarray(pairs, dtype=np.int64), parts)
+    total = sum(int(examples[2 * pair][1][1:].sum()) for share in shares for pair in share)
+    made = []
+    for share in shares:
+        rows = np.concatenate([2 * share, 2 * share + 1])
+        columns = {name: torch.from_numpy(np.array(examples.columns[name][2 * share])) for name in _OF_PAIRS}
+        made.append(
+            PreferenceBatch(
+                _rows(examples, rows.tolist(), False, max(total, 1) / parts),
+                margin=columns["margin"].float(),
+                probability=columns["probability"].float(),
+                pairs=torch.from_numpy(share),
+                reference=None if reference is None else reference[torch.from_numpy(rows)],
+            )
+        )
+    return made
+
+
+_OF_PAIRS = ("margin", "probability")
+
+
+def _rows(examples: Examples, indices: Sequence[int], packed: bool, divisor: float) -> ConversationBatch:
+    lengths = [len(examples[index][0]) for index in indices]
+    width = max(lengths)
+    rows = best_fit(lengths, width) if packed else [[place] for place in range(len(indices))]
+    tokens = torch.zeros(len(rows), width, dtype=torch.int64)
+    mask = torch.zeros(len(rows), width, dtype=torch.bool)
+    segments, positions = torch.full((len(rows), width), -1), torch.zeros(len(rows), width, dtype=torch.int64)
+    filled = torch.zeros(len(rows), dtype=torch.int64)
+    for row, places in enumerate(rows):
+        start = 0
+        for segment, place in enumerate(places):
+            ids, counts = examples[indices[place]]
+            part = slice(start, start + len(ids))
+            tokens[row, part], mask[row, part] = torch.from_numpy(ids.astype(np.int64)), torch.from_numpy(counts.copy())
+            segments[row, part], positions[row, part] = segment, torch.arange(len(ids))
+            start += len(ids)
+        filled[row] = start
+    if all(len(places) == 1 for places in rows):  # plain causal attention is faster, and padding comes last
+        return ConversationBatch(tokens, mask, filled, divisor=divisor)
+    # The first token of an example is predicted by the last of another one, so it never counts.
+    return ConversationBatch(tokens, mask & (positions > 0), filled, segments, positions, divisor)

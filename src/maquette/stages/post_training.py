@@ -1,0 +1,116 @@
+"""From the settings of `maquette train objective=sft|reward|dpo` to a job. Nothing here trains."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from maquette.artifacts import ConfigError
+from maquette.artifacts.files import digest
+from maquette.artifacts.manifest import read_manifest
+from maquette.artifacts.progress import say
+from maquette.artifacts.settings import walk
+from maquette.model.config import CoreConfig
+from maquette.model.hf import read_config
+from maquette.model.hf.scalar import read_architecture
+from maquette.model.loading import load_tokenizer, model_folder
+from maquette.objectives.config import ExampleConfig
+from maquette.scaling.post_training import resolve_examples
+from maquette.scaling.recipe import Recipe
+from maquette.stages import examples
+from maquette.stages.config import TrainStage
+from maquette.stages.planning import assemble_job, label_of, starting_folder
+from maquette.training import Job
+from maquette.training.examples import ExamplePlan, micro_batches
+
+UNUSED = (
+    "source", "corpus", "tokenizer", "shards", "size", "tokens", "compute", "tokens_per_parameter", "model", "mixture", "prediction",
+    "data.context", "data.batch_tokens", "data.isolate_documents", "data.workers", "data.validation_tokens",
+    "trainer.samples", "trainer.compile",
+)  # fmt: skip
+"""Settings of pretraining that mean nothing afterwards."""
+
+USED = ("seed", "objective", "optimizer", "schedule", "precision")
+"""Settings that decide what comes out."""
+
+
+def plan_examples(config: TrainStage) -> tuple[Recipe, Job]:
+    """The recipe and the job of an objective over examples, which are made where they are missing.
+
+    Raises `ConfigError` for settings that contradict each other or lack what the objective needs, `StageError` where
+    data is damaged.
+    """
+    objective = config.objective
+    assert isinstance(objective, ExampleConfig)
+    start = required_checkpoint(config)
+    architecture, tokenizer = starting_architecture(start), load_tokenizer(start)
+    micro_batches(objective.batch_size, config.trainer.devices * config.trainer.num_nodes, config.data.micro_batch)
+    make = examples.instructions if objective.kind == "sft" else examples.preferences
+    folder = make(config, tokenizer, architecture.context_length)
+    manifest = read_manifest(folder)
+    train: dict[str, int] = manifest.facts["train"]
+    recipe = resolve_examples(
+        objective.kind,
+        architecture,
+        examples=train["examples"],
+        tokens=train["tokens"],
+        answer_tokens=train["answer_tokens"],
+        pairs=objective.kind != "sft",
+        epochs=objective.epochs,
+        batch_size=objective.batch_size,
+        learning_rate=config.optimizer.learning_rate,
+        warmup=config.schedule.warmup,
+        weight_decay=config.optimizer.weight_decay,
+        laws=config.recipe,
+    )
+    unused = (*UNUSED, "preferences" if objective.kind == "sft" else "instructions")
+    say_unused(config, unused)
+    settings = used_settings(config, recipe, unused)
+    job = assemble_job(
+        config,
+        recipe,
+        ExamplePlan(folder, objective, config.data.micro_batch),
+        start=start,
+        tokenizer=model_folder(start),
+        digests={"examples": manifest.digest, "tokenizer": tokenizer.digest},
+        settings=settings,
+        fingerprint=lambda digests: digest({key: settings[key] for key in USED} | {"digests": digests}),
+        label=f"{objective.kind}-{label_of(recipe.size)}",
+    )
+    return recipe, job
+
+
+def required_checkpoint(config: TrainStage) -> Path:
+    """The folder to start from. Raises `ConfigError` where none is named."""
+    start = starting_folder(config)
+    if start is None:
+        raise ConfigError(
+            f"objective={config.objective.kind} starts from a trained model.",
+            "Give checkpoint=<run or exported folder>, or checkpoint=latest for the run that finished last.",
+        )
+    return start
+
+
+def starting_architecture(start: Path) -> CoreConfig:
+    """The architecture of the model in a folder: a language model's, or a reward model's."""
+    folder = model_folder(start)
+    return read_architecture(read_config(folder), folder)
+
+
+def say_unused(config: TrainStage, unused: tuple[str, ...]) -> None:
+    """Says which settings were given and have no effect on this objective."""
+    plain = {setting.key: setting.default for setting in walk(TrainStage())}
+    given = [
+        setting.key
+        for setting in walk(config)
+        if setting.key.startswith(unused) and plain.get(setting.key, setting.default) != setting.default
+    ]
+    if given:
+        say(f"these settings have no effect on objective={config.objective.kind}: {', '.join(given)}")
+
+
+def used_settings(config: TrainStage, recipe: Recipe, unused: tuple[str, ...]) -> dict[str, Any]:
+    """The settings with the recipe's numbers in place of the nulls, without those that mean nothing here."""
+    settings = {key: value for key, value in dataclasses.asdict(config).items() if key not in unused}
+    settings["optimizer"] |= {"learning_rate": recipe.learning_rate, "weight_decay": recipe.weight_decay}
+    settings["schedule"]["warmup"] = recipe.warmup
+    return settings

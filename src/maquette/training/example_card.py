@@ -1,0 +1,60 @@
+"""The model card of a run that trained on examples."""
+
+from maquette.training.display import duration
+from maquette.training.record import RunRecord
+
+_TITLES = {
+    "sft": "A language model fine-tuned on instructions",
+    "reward": "A reward model",
+    "dpo": "A language model optimised on preferences (DPO)",
+}
+_SHOWN = (
+    ("validation/loss", "validation loss"),
+    ("validation/token_accuracy", "likeliest token is right"),
+    ("validation/accuracy", "wanted answer preferred"),
+    ("validation/calibration_error", "expected calibration error"),
+    ("objective/kl", "KL from the reference, nats per answer"),
+    ("completions/mean_length", "tokens of an answer, on average"),
+    ("completions/eos_rate", "share of answers that end by themselves"),
+)
+
+
+def write_example_card(record: RunRecord) -> str:
+    """Markdown with a Hugging Face header: data, compute, measurements, lineage."""
+    facts, parts = record.facts, record.parameters
+    measured = "\n".join(
+        f"| {label} | {record.metrics[name]:.4f} |" for name, label in _SHOWN if name in record.metrics
+    )
+    lineage = "\n".join(f"- {name}: `{digest}`" for name, digest in record.digests.items())
+    commit = f"\n- code: `{record.git_commit}`" if record.git_commit else ""
+    task = "text-classification" if record.objective == "reward" else "text-generation"
+    score = (
+        "\nIts number is read at the last token of `prompt + answer`, rendered by the chat template; only differences "
+        "between two answers to one prompt mean something.\n"
+        if record.objective == "reward"
+        else ""
+    )
+    return f"""---
+library_name: transformers
+pipeline_tag: {task}
+---
+# {record.name}
+
+{_TITLES.get(record.objective, "A model")}, trained by Maquette from `{record.checkpoint}`.
+{score}
+| | |
+|---|---|
+| parameters N | {parts["core"] + parts["head"]:,}: core {parts["core"]:,} and head {parts["head"]:,} |
+| examples | {facts["train"]["examples"]:,} for training, {facts["validation"]["examples"]:,} held out |
+| left out as too long | {facts["too_long"]:,} of {facts["read"]:,} |
+| epochs | {facts["epochs"]:.2f} |
+| training FLOPs | {record.compute:.4g} |
+| peak learning rate | {record.learning_rate:.3g} |
+| trained in | {duration(record.seconds)} on {record.hardware} |
+{measured}
+
+## Lineage
+{lineage}
+- weights it started from: `{record.checkpoint}`{commit}
+- run: `{record.name}`, seed {record.seed}
+"""

@@ -1,0 +1,80 @@
+"""A few instructions and preferences, and settings that learn from them in a second or two."""
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+from maquette.data.config import InstructionFilesConfig, PreferenceFilesConfig
+from maquette.model.config import ModelConfig
+from maquette.objectives.config import OBJECTIVES
+from maquette.stages.config import TrainStage
+from small_runs import settings
+
+WORDS = ["cat", "dog", "owl", "fox", "hen", "cow", "bee", "ant"]
+
+
+def conversation(numbers: random.Random) -> tuple[str, str, str]:
+    """A request, the right answer, and a wrong one."""
+    word = numbers.choice(WORDS)
+    wrong = numbers.choice([other for other in WORDS if other != word])
+    return f"say {word} {numbers.randrange(100)}", word, wrong
+
+
+def write_instructions(path: Path, count: int = 80) -> Path:
+    numbers = random.Random(1)
+    rows = []
+    for _ in range(count):
+        request, right, _wrong = conversation(numbers)
+        rows.append({"messages": [{"role": "user", "content": request}, {"role": "assistant", "content": right}]})
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def write_preferences(path: Path, count: int = 80) -> Path:
+    numbers = random.Random(2)
+    rows = []
+    for number in range(count):
+        request, right, wrong = conversation(numbers)
+        rows.append(
+            {
+                "prompt": [{"role": "user", "content": request}],
+                "chosen": [{"role": "assistant", "content": right}],
+                "rejected": [{"role": "assistant", "content": wrong + " or so" * (number % 3)}],
+                "annotator": "ann" if number % 2 else "bob",
+                "margin": 0.5,
+            }
+        )
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def base_settings(outputs: Path, source: Path) -> TrainStage:
+    """A model of bytes to start from, with room for a conversation and dropout that objectives have to switch off."""
+    return settings(
+        outputs, source, data__context=64, trainer__validation_runs=1,
+        model=ModelConfig(width=16, num_layers=2, num_heads=2, feed_forward_width=32, dropout=0.1),
+    )  # fmt: skip
+
+
+def example_settings(outputs: Path, kind: str, checkpoint: str, path: Path, **changes: Any) -> TrainStage:
+    """Ten steps or so of an objective over the examples in `path`."""
+    config = settings(outputs, outputs, trainer__validation_runs=2, trainer__log_steps=2)
+    config.checkpoint = checkpoint
+    chosen = {key.removeprefix("objective__"): value for key, value in changes.items() if key.startswith("objective__")}
+    plain = {"epochs": 1.0, "batch_size": 8} | ({"sample_prompts": 2, "answer_tokens": 6} if kind != "reward" else {})
+    config.objective = OBJECTIVES[kind](**(plain | chosen))
+    if kind == "sft":
+        config.instructions = InstructionFilesConfig(path=str(path), validation=0.2)
+    else:
+        config.preferences = PreferenceFilesConfig(path=str(path), validation=0.2)
+    for key, value in changes.items():
+        if key.startswith("objective__"):
+            continue
+        target: Any = config
+        *rooms, name = key.split("__")
+        for room in rooms:
+            target = getattr(target, room)
+        assert hasattr(target, name), key
+        setattr(target, name, value)
+    return config

@@ -1,0 +1,206 @@
+"""Fine-tuning, reward models and DPO from beginning to end, in process: what they start from, learn, leave, and how
+they go on."""
+
+import json
+import math
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from maquette.artifacts import ConfigError, StageError
+from maquette.model import hf
+from maquette.model.loading import load_checkpoint, load_reward_model
+from maquette.objectives.base import Objective
+from maquette.stages import train
+from maquette.stages.config import TrainStage
+from maquette.training import RunRecord, examples, read_history, reward_training
+from small_examples import base_settings, example_settings, write_instructions, write_preferences
+
+KINDS = ["sft", "reward", "dpo"]
+
+
+@pytest.fixture(autouse=True)
+def without_pictures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A picture takes longer than these runs."""
+    monkeypatch.setattr(examples, "draw_curves", lambda *_, **__: tmp_path / "none.png")
+    monkeypatch.setattr(reward_training, "draw_reliability", lambda *_, **__: tmp_path / "none.png")
+
+
+@pytest.fixture(scope="module")
+def base(prepared: tuple[Path, Path]) -> RunRecord:
+    return train.run(base_settings(*prepared))
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("examples")
+    pairs = write_preferences(root / "pairs.jsonl")
+    return {"sft": write_instructions(root / "chats.jsonl"), "reward": pairs, "dpo": pairs}
+
+
+@pytest.fixture
+def make(base: RunRecord, files: dict[str, Path], prepared: tuple[Path, Path]) -> Callable[..., TrainStage]:
+    """`make("dpo", seed=3, objective__beta=0.5)`"""
+    return lambda kind, **changes: example_settings(
+        prepared[0], kind, changes.pop("checkpoint", base.folder), files[kind], **changes
+    )
+
+
+def weights(record: RunRecord) -> dict[str, torch.Tensor]:
+    return load_file(Path(record.folder) / "model" / "model.safetensors")
+
+
+def curves(record: RunRecord) -> list[dict[str, Any]]:
+    rows = read_history(Path(record.folder) / "metrics.jsonl")
+    return [{key: value for key, value in row.items() if not key.startswith("speed/")} for row in rows]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_pretrained_core_arrives_bit_identical(
+    make: Callable[..., TrainStage], base: RunRecord, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the first step the objective's core has the very bits of the checkpoint; at a rate of zero it keeps them."""
+    expected = {name: value for name, value in load_checkpoint(base.folder)[0].core.state_dict().items()}
+    seen: list[dict[str, torch.Tensor]] = []
+    step = Objective.training_step
+
+    def watched(self: Objective, batch: Any, batch_idx: int) -> Any:
+        core: Any = self.model.core
+        seen.append({name: value.clone() for name, value in core.state_dict().items()})
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(Objective, "training_step", watched)
+    record = train.run(make(kind, seed=1, optimizer__learning_rate=0.0, objective__epochs=0.3))
+    for cores in (seen[0], seen[-1]):
+        assert cores.keys() == expected.keys()
+        for name, value in expected.items():
+            assert torch.equal(cores[name], value), name
+    if kind == "dpo":
+        losses = [row["train/loss"] for row in curves(record) if "train/loss" in row]
+        assert losses == pytest.approx([math.log(2)] * len(losses), abs=1e-5)
+        assert record.metrics["validation/loss"] == pytest.approx(math.log(2), abs=1e-5)
+        assert record.metrics["objective/kl"] == pytest.approx(0, abs=1e-3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_stopped_and_gone_on_with(
+    make: Callable[..., TrainStage], kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes: dict[str, Any] = {"seed": 2, "data__micro_batch": 4}
+    whole = train.run(make(kind, **changes))
+    parted = make(kind, **changes)
+    (tmp_path / "artifacts").symlink_to(Path(parted.outputs).resolve() / "artifacts")
+    parted.outputs = str(tmp_path)
+    step, count = Objective.training_step, [0]
+
+    def interrupted(self: Objective, batch: Any, batch_idx: int) -> Any:
+        count[0] += 1
+        if count[0] == 7:  # the first half of step 4
+            signal.raise_signal(signal.SIGINT)
+        return step(self, batch, batch_idx)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Objective, "training_step", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train.run(parted)
+    resumed = train.run(parted)
+    assert (resumed.step, resumed.name) == (whole.step, whole.name)
+    assert curves(resumed) == curves(whole)
+    expected = weights(whole)
+    for name, tensor in weights(resumed).items():
+        assert torch.equal(tensor, expected[name]), name
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_micro_batches_change_only_the_rounding(make: Callable[..., TrainStage], kind: str) -> None:
+    changes: dict[str, Any] = {"seed": 3, "objective__epochs": 0.3}
+    if kind == "dpo":
+        changes["objective__sft_weight"] = 0.5
+    if kind == "sft":  # without dropout, which would fall elsewhere
+        whole, split = (
+            train.run(
+                make(kind, **changes, objective__packing=packing, data__micro_batch=size, checkpoint=NO_DROPOUT[0])
+            )
+            for packing, size in ((True, 8), (False, 2))
+        )
+    else:
+        whole, split = (train.run(make(kind, **changes, data__micro_batch=size, force=True)) for size in (8, 2))
+    for one, other in zip(curves(whole), curves(split), strict=True):
+        assert one.get("train/loss", 0) == pytest.approx(other.get("train/loss", 0), abs=1e-5)
+
+
+NO_DROPOUT: list[str] = []
+
+
+@pytest.fixture(scope="module", autouse=True)
+def without_dropout(base: RunRecord, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The base with the same weights and no dropout."""
+    folder = tmp_path_factory.mktemp("plain") / "base"
+    model, tokenizer = load_checkpoint(base.folder)
+    hf.save(model, tokenizer, folder)
+    path = folder / "config.json"
+    raw = json.loads(path.read_text())
+    path.write_text(json.dumps(raw | {"dropout": 0.0}))
+    NO_DROPOUT.append(str(folder))
+
+
+def test_what_a_fine_tuned_model_leaves(make: Callable[..., TrainStage], base: RunRecord) -> None:
+    record = train.run(make("sft", seed=4, objective__epochs=6.0, optimizer__learning_rate=0.02))
+    assert record.objective == "sft" and record.checkpoint == base.folder
+    losses = [row["train/loss"] for row in curves(record) if "train/loss" in row]
+    assert losses[-1] < 0.7 * losses[0]
+    assert 0 < record.metrics["validation/token_accuracy"] <= 1
+    assert record.facts["too_long"] == 0 and record.facts["epochs"] == pytest.approx(6, rel=0.05)
+    assert record.samples[0]["prompt"].startswith("say ")
+    model, tokenizer = load_checkpoint(record.folder)
+    assert (
+        "<|assistant|>"
+        in json.loads((Path(record.folder) / "model" / "tokenizer_config.json").read_text())["chat_template"]
+    )
+    assert model.config.vocabulary_size >= tokenizer.vocabulary_size
+    card = (Path(record.folder) / "model" / "README.md").read_text()
+    assert "fine-tuned on instructions" in card and "epochs | 6.0" in card
+
+
+def test_what_a_reward_model_leaves(make: Callable[..., TrainStage]) -> None:
+    record = train.run(make("reward", seed=5, objective__epochs=8.0, optimizer__learning_rate=0.01))
+    assert record.metrics["rewards/accuracies"] > 0.7
+    assert {"validation/accuracy/chosen_shorter", "validation/accuracy/annotator ann"} <= record.metrics.keys()
+    assert 0 <= record.metrics["validation/calibration_error"] <= 1
+    model, _ = load_reward_model(record.folder)
+    assert model(torch.tensor([[0, 1, 2]])).shape == (1, 3)
+    with pytest.raises(StageError, match="another tokenizer"):
+        load_reward_model(record.folder, tokenizer_digest="0" * 64)
+    with pytest.raises(StageError, match="is a reward model"):
+        load_checkpoint(record.folder)
+    again = train.run(make("reward", seed=5, checkpoint=record.folder, optimizer__learning_rate=0.0))
+    assert again.metrics["validation/loss"] == pytest.approx(record.metrics["validation/loss"], abs=1e-5)
+
+
+def test_what_dpo_leaves(make: Callable[..., TrainStage]) -> None:
+    record = train.run(make("dpo", seed=6, objective__epochs=4.0, optimizer__learning_rate=0.01))
+    assert record.metrics["rewards/margins"] > 0 and record.metrics["rewards/accuracies"] > 0.7
+    assert record.metrics["objective/kl"] > 0.01
+    assert {"logps/chosen", "completions/mean_length", "completions/eos_rate"} <= record.metrics.keys()
+    assert len(record.samples) == 2
+
+
+def test_a_start_is_needed(make: Callable[..., TrainStage]) -> None:
+    config = make("sft", seed=7)
+    config.checkpoint = None
+    with pytest.raises(ConfigError, match="starts from a trained model"):
+        train.run(config)
+    with pytest.raises(ConfigError, match="micro_batch=3 does not divide"):
+        train.run(make("dpo", seed=7, data__micro_batch=3))
+
+
+def test_settings_of_pretraining_are_said_to_have_no_effect(
+    make: Callable[..., TrainStage], capsys: pytest.CaptureFixture[str]
+) -> None:
+    train.run(make("sft", seed=8, objective__epochs=0.2, size="1m"))
+    assert "no effect on objective=sft: " in capsys.readouterr().err
