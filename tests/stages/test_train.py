@@ -141,7 +141,7 @@ def test_what_is_run_does(configure: Configure, changes: dict[str, Any]) -> None
     [(994, "994"), (1_000, "1k"), (1_234, "1.2k"), (299_300, "300k"), (999_000, "1m"), (5_980_000, "6m"), (2e12, "2t")],
 )
 def test_labels(count: float, label: str) -> None:
-    assert planning._label(round(count)) == label
+    assert planning.label_of(round(count)) == label
 
 
 def test_folders_are_called_by_size_and_tokens(configure: Configure) -> None:

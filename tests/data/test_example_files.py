@@ -1,0 +1,164 @@
+"""Instructions and preferences from files: every format, every way a row can be wrong, and what is left out."""
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from maquette.artifacts import StageError
+from maquette.data.example_encoding import describe_examples, encode_instructions, encode_preferences
+from maquette.data.examples import Examples, split_of
+from maquette.data.instructions import Instruction, InstructionFiles
+from maquette.data.preferences import Preference, PreferenceFiles
+from maquette.text import Tokenizer
+from maquette.text.chat import Message, parse
+from maquette.text.config import TokenizerConfig
+from maquette.text.training import train_tokenizer
+
+CHAT: list[Message] = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return train_tokenizer([], TokenizerConfig(kind="byte"))
+
+
+def write(path: Path, *rows: Any) -> Path:
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+    return path
+
+
+def test_formats(tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", {"messages": CHAT}, "")
+    (tmp_path / "b.json").write_text(json.dumps([{"instruction": "add", "input": "1 1", "output": "2"}]))
+    with gzip.open(tmp_path / "c.jsonl.gz", "wt") as file:
+        file.write(json.dumps({"instruction": "go", "input": "", "output": "gone"}) + "\n")
+    found = [one.messages for one in InstructionFiles(tmp_path).instructions()]
+    assert found == [
+        CHAT,
+        [{"role": "user", "content": "add\n\n1 1"}, {"role": "assistant", "content": "2"}],
+        [{"role": "user", "content": "go"}, {"role": "assistant", "content": "gone"}],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ("{", "line 2 is not JSON"),
+        ("[1]", "line 2 is not a JSON object but list"),
+        ({"text": "x"}, "line 2 is no conversation: it has 'text'"),
+        ({"messages": "hi"}, "line 2: messages are no list"),
+        ({"messages": []}, "line 2: The conversation has no messages"),
+        ({"messages": CHAT[:1]}, "line 2 has no answer"),
+        ({"messages": [{"role": "robot", "content": "x"}]}, "line 2: Message 1 of 1 has the role 'robot'"),
+        ({"messages": [{"role": "user"}]}, "line 2: Message 1 of 1 has no text"),
+        ({"instruction": 3, "output": "x"}, "line 2: instruction is no text but 3"),
+    ],
+)
+def test_a_wrong_instruction_is_named(tmp_path: Path, row: Any, reason: str) -> None:
+    path = write(tmp_path / "x.jsonl", {"messages": CHAT}, row)
+    with pytest.raises(StageError) as caught:
+        list(InstructionFiles(path).instructions())
+    assert f"{path}, {reason}" in str(caught.value)
+
+
+PAIR = {"prompt": CHAT[:1], "chosen": CHAT[1:], "rejected": [{"role": "assistant", "content": "no"}]}
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"chosen": None}, "line 1, chosen: messages are no list"),
+        ({"rejected": CHAT[:1]}, "line 1: rejected does not end with an answer"),
+        ({"margin": "much"}, "line 1: margin is no number but 'much'"),
+        ({"margin": float("nan")}, "line 1: margin is no number but nan"),
+        ({"probability": 1.5}, "line 1: probability is 1.5"),
+        ({"annotator": 3}, "line 1: annotator is no name but 3"),
+    ],
+)
+def test_a_wrong_preference_is_named(tmp_path: Path, change: dict[str, Any], reason: str) -> None:
+    path = write(tmp_path / "x.jsonl", PAIR | change)
+    with pytest.raises(StageError) as caught:
+        list(PreferenceFiles(path).preferences())
+    assert f"{path}, {reason}" in str(caught.value)
+    del change
+    with pytest.raises(StageError, match="rejected missing"):
+        list(PreferenceFiles(write(path, {key: PAIR[key] for key in ("prompt", "chosen")})).preferences())
+
+
+def test_files_that_are_not_there(tmp_path: Path) -> None:
+    with pytest.raises(StageError, match="does not exist"):
+        InstructionFiles(tmp_path / "none.jsonl")
+    with pytest.raises(StageError, match="no preferences files"):
+        PreferenceFiles(tmp_path)
+
+
+def encode(tokenizer: Tokenizer, folder: Path, *conversations: list[Message], **settings: Any) -> Any:
+    settings = {"longest": 64, "validation": 0.0} | settings
+    facts = encode_instructions(map(Instruction, conversations), tokenizer, folder, **settings)
+    return facts, Examples.load(folder / "train"), Examples.load(folder / "validation")
+
+
+def test_one_begin_one_end_and_only_answers_count(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    turns: list[Message] = [{"role": "system", "content": "be kind <|document|>"}, *CHAT, *CHAT]
+    _, train, _ = encode(tokenizer, tmp_path, turns, longest=200)
+    ids, mask = train[0]
+    assert (ids == tokenizer.document_id).sum() == 1 and ids[0] == tokenizer.document_id
+    assert (ids == tokenizer.end_of_turn_id).sum() == len(turns) and ids[-1] == tokenizer.end_of_turn_id
+    assert parse(tokenizer, ids.tolist()) == turns
+    assert tokenizer.decode(ids[mask].tolist()) == 2 * "hello<|end_of_turn|>"
+
+
+def test_too_long_is_counted_and_never_cut(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    long: list[Message] = [CHAT[0], {"role": "assistant", "content": "x" * 100}]
+    facts, train, _ = encode(tokenizer, tmp_path, CHAT, long, CHAT)
+    assert (len(train), facts["too_long"], facts["read"], facts["longest_seen"]) == (2, 1, 3, 107)
+    assert "1 of 3 left out: longer than 64 tokens (the longest: 107)" in "\n".join(describe_examples(facts, "x"))
+    with pytest.raises(StageError, match="1 read, 1 longer than 64"):
+        encode(tokenizer, tmp_path, long)
+
+
+def requests(count: int) -> list[list[Message]]:
+    return [[{"role": "user", "content": f"ask {number}"}, CHAT[1]] for number in range(count)]
+
+
+def test_prompts_stay_on_their_side(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    many = requests(200)
+    facts, _, held_out = encode(tokenizer, tmp_path / "a", *many, validation=0.25)
+    assert 25 < facts["validation"]["examples"] < 75
+    _, few, same = encode(tokenizer, tmp_path / "b", *many, validation=0.25, limit=10)
+    assert len(few) == 10 and np.array_equal(same.tokens, held_out.tokens)
+    assert {split_of(one[:1], 0.25) for one in many[:1] * 3} == {split_of(many[0][:1], 0.25)}
+    assert split_of(CHAT[:1], 0.0) == "train"
+
+
+def test_preferences_as_pairs(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    no: list[Message] = [{"role": "assistant", "content": ""}]
+    long: list[Message] = [{"role": "assistant", "content": "x" * 100}]
+    pairs = [
+        Preference([*CHAT, *CHAT[:1]], CHAT[1:], no, "ann", margin=0.5),
+        Preference(CHAT[:1], CHAT[1:], CHAT[1:], "ann"),
+        Preference(CHAT[:1], CHAT[1:], long, "bob"),
+        Preference(CHAT[:1], CHAT[1:], no, "bob", probability=0.75),
+    ]
+    facts = encode_preferences(pairs, tokenizer, tmp_path, longest=64, validation=0.0)
+    assert (facts["read"], facts["identical"], facts["too_long"]) == (4, 1, 1)
+    assert facts["annotators"] == ["ann", "bob"]
+    train = Examples.load(tmp_path / "train")
+    decoded = [tokenizer.decode(ids[mask].tolist()) for ids, mask in train]
+    assert decoded == 2 * ["hello<|end_of_turn|>", "<|end_of_turn|>"]  # not what the assistant says in the prompt
+    assert train.columns["annotator"].tolist() == [0, 0, 1, 1]
+    assert train.columns["margin"][0] == 0.5 and np.isnan(train.columns["margin"][2])
+    assert train.columns["probability"][2] == 0.75
+    first = train[0][0][: int(train.columns["prompt_length"][0])].tolist()
+    assert parse(tokenizer, first[:-1]) == [*CHAT, *CHAT[:1]]
+
+
+def test_a_damaged_folder(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    encode(tokenizer, tmp_path, CHAT)
+    (tmp_path / "train" / "mask.npy").unlink()
+    with pytest.raises(StageError, match="train is damaged"):
+        Examples.load(tmp_path / "train")

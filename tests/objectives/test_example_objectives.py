@@ -1,0 +1,174 @@
+"""Fine-tuning, reward model and DPO on a tiny core: what changes no loss, where scores are read, and gradients."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from maquette.data.example_batches import ConversationBatch, PreferenceBatch, conversation_batches, preference_batches
+from maquette.data.examples import Examples
+from maquette.model import LanguageModel, ScalarModel, TransformerConfig
+from maquette.objectives import DirectPreferenceOptimization, Optimization, RewardModelling, SupervisedFineTuning
+from maquette.objectives.config import PreferenceConfig, RewardConfig, SupervisedConfig
+from maquette.objectives.reward import last_scores
+from maquette.objectives.sft import answer_log_probs
+from maquette.optimization import Schedule
+from maquette.optimization.config import OptimizerConfig
+
+SHAPE = TransformerConfig(
+    vocabulary_size=50, width=16, num_layers=2, num_heads=2, context_length=32, token_shift=True, dropout=0.2
+)
+OPTIMIZATION = Optimization(OptimizerConfig(), Schedule(1, 0, 1), 1e-3, 0.0, 1)
+LENGTHS = [5, 9, 4, 3, 9, 6, 4, 3, 8, 5, 7, 7, 4, 6, 5, 3]
+
+
+def examples(seed: int = 0) -> Examples:
+    numbers = np.random.default_rng(seed)
+    tokens = numbers.integers(1, 50, sum(LENGTHS)).astype(np.int32)
+    mask = np.concatenate([np.arange(length) >= 2 for length in LENGTHS])
+    count = len(LENGTHS)
+    columns = {"margin": np.linspace(0, 1, count), "probability": np.full(count, np.nan)}
+    return Examples(tokens, mask, np.cumsum([0, *LENGTHS]), columns)
+
+
+EXAMPLES = examples()
+
+
+def fine_tuning() -> SupervisedFineTuning:
+    return SupervisedFineTuning(LanguageModel(SHAPE), OPTIMIZATION, SupervisedConfig()).eval()
+
+
+def rewarding(**config: Any) -> RewardModelling:
+    return RewardModelling(ScalarModel(SHAPE), OPTIMIZATION, RewardConfig(**config)).eval()
+
+
+def preferring(**config: Any) -> DirectPreferenceOptimization:
+    return DirectPreferenceOptimization(LanguageModel(SHAPE), OPTIMIZATION, PreferenceConfig(**config))
+
+
+def pairs(parts: int = 1, count: int = 8, moved: float = 0.3) -> list[PreferenceBatch]:
+    whole = conversation_batches(EXAMPLES, range(16), 1, packed=False)[0]
+    with torch.no_grad():
+        reference = answer_log_probs(LanguageModel(SHAPE).eval(), whole)[0]
+    wobble = torch.linspace(-moved, moved, 16) if moved else 0.0
+    return preference_batches(EXAMPLES, range(count), parts, reference + wobble)
+
+
+def gradients(objective: Any, batches: list[Any]) -> tuple[float, list[Tensor]]:
+    """Loss and gradients of micro-batches as Lightning takes them: means."""
+    objective.zero_grad()
+    total = 0.0
+    for batch in batches:
+        loss, _ = objective.loss(batch)
+        (loss / len(batches)).backward()
+        total += loss.item() / len(batches)
+    return total, [parameter.grad.clone() for parameter in objective.parameters() if parameter.grad is not None]
+
+
+def assert_equal(one: tuple[float, list[Tensor]], other: tuple[float, list[Tensor]]) -> None:
+    assert one[0] == pytest.approx(other[0], abs=1e-5)
+    for left, right in zip(one[1], other[1], strict=True):
+        assert torch.allclose(left, right, atol=1e-5)
+
+
+def test_packed_loss_is_the_unpacked_loss() -> None:
+    objective = fine_tuning()
+    packed = conversation_batches(EXAMPLES, range(16), 1)
+    assert len(packed[0].tokens) < 16
+    plain = conversation_batches(EXAMPLES, range(16), 1, packed=False)
+    assert_equal(gradients(objective, packed), gradients(objective, plain))
+    judged = [sorted(objective.judge(batches[0])[0].tolist()) for batches in (packed, plain)]
+    assert judged[0] == pytest.approx(judged[1], abs=1e-5)
+
+
+def test_one_by_eight_is_four_by_two() -> None:
+    """The gradient is of the mean over tokens (or pairs), however they are split."""
+    assert_equal(*(gradients(fine_tuning(), conversation_batches(EXAMPLES, range(8), parts)) for parts in (1, 4)))
+    assert_equal(*(gradients(rewarding(), pairs(parts)) for parts in (1, 4)))
+    assert_equal(*(gradients(preferring(sft_weight=0.5), pairs(parts)) for parts in (1, 4)))
+
+
+def test_only_answers_are_learned() -> None:
+    objective = fine_tuning()
+    (batch,) = conversation_batches(EXAMPLES, [1], 1)
+    with torch.no_grad():
+        logits = objective.model(batch.inputs).log_softmax(-1)
+        expected = -logits.gather(2, batch.targets[..., None])[0, 1:, 0].mean()
+    assert objective.loss(batch)[0].item() == pytest.approx(expected.item(), abs=1e-6)
+
+
+def left_padded(batch: ConversationBatch) -> ConversationBatch:
+    """The same rows with their padding in front, which segments keep apart from the text."""
+    width = batch.tokens.size(1)
+    moved = {name: torch.zeros_like(getattr(batch, name)) for name in ("tokens", "loss_mask")}
+    segments, positions = torch.full_like(batch.tokens, -1), torch.zeros_like(batch.tokens)
+    for row, length in enumerate(batch.lengths.tolist()):
+        for name in moved:
+            moved[name][row, width - length :] = getattr(batch, name)[row, :length]
+        segments[row, width - length :] = 0
+        positions[row, width - length :] = torch.arange(length)
+    return ConversationBatch(moved["tokens"], moved["loss_mask"], batch.lengths, segments, positions, batch.divisor)
+
+
+def test_padding_in_front_changes_nothing() -> None:
+    model = LanguageModel(SHAPE).eval()
+    (batch,) = conversation_batches(EXAMPLES, range(16), 1, packed=False)
+    right, left = answer_log_probs(model, batch), answer_log_probs(model, left_padded(batch))
+    assert torch.allclose(right[0], left[0], atol=1e-5) and torch.equal(right[1], left[1])
+
+
+def test_the_score_is_read_at_the_last_real_token() -> None:
+    model = ScalarModel(SHAPE).eval()
+    (batch,) = conversation_batches(EXAMPLES, range(16), 1, packed=False)
+    found = last_scores(model, batch)
+    for row, length in enumerate(LENGTHS):
+        alone = model(batch.tokens[row : row + 1, :length])[0, -1]
+        assert found[row].item() == pytest.approx(alone.item(), abs=1e-5)
+
+
+def test_a_policy_that_has_not_moved_loses_log_two() -> None:
+    objective = preferring()
+    loss, metrics = objective.loss(pairs(moved=0.0)[0])
+    assert loss.item() == pytest.approx(math.log(2), abs=1e-6)
+    assert metrics["rewards/margins"].item() == pytest.approx(0, abs=1e-5)
+
+
+def test_policies_have_no_dropout_in_training() -> None:
+    objective = preferring().train()
+    assert objective.training and not objective.model.training
+    (batch,) = pairs()
+    assert objective.loss(batch)[0].item() == objective.loss(batch)[0].item()
+
+
+def test_length_normalised() -> None:
+    (batch,) = pairs()
+    objective = preferring(length_normalized=True, beta=1.0)
+    with torch.no_grad():
+        policy, counts = answer_log_probs(objective.model, batch.answers)
+        ratio = (policy - batch.reference) / counts
+    _, rewards, _ = objective.preference_loss(batch)
+    assert torch.allclose(rewards.flatten(), ratio, atol=1e-6)
+
+
+def test_margins_soft_labels_and_binary() -> None:
+    (batch,) = pairs()
+    chosen, rejected = (rewards.detach() for rewards in rewarding().rewards(batch))
+    difference = chosen - rejected
+
+    def loss(**config: Any) -> float:
+        return rewarding(**config).loss(batch)[0].item()
+
+    def nll(x: Tensor) -> Tensor:
+        return -torch.nn.functional.logsigmoid(x)
+
+    assert loss() == pytest.approx(nll(difference).mean().item(), abs=1e-6)
+    assert loss(margin=2.0) == pytest.approx(nll(difference - 2 * batch.margin).mean().item(), abs=1e-6)
+    soft = 0.9 * nll(difference) + 0.1 * nll(-difference)
+    assert loss(label_smoothing=0.1) == pytest.approx(soft.mean().item(), abs=1e-6)
+    assert loss(loss="binary") == pytest.approx((nll(chosen) + nll(-rejected)).mean().item() / 2, abs=1e-6)
+    batch.probability[:] = 0.75
+    votes = 0.75 * nll(difference) + 0.25 * nll(-difference)
+    assert loss() == pytest.approx(votes.mean().item(), abs=1e-6)
