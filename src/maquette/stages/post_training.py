@@ -23,9 +23,9 @@ from maquette.training import Job
 from maquette.training.examples import ExamplePlan, micro_batches
 
 UNUSED = (
-    "source", "corpus", "tokenizer", "shards", "size", "tokens", "compute", "tokens_per_parameter", "model", "mixture", "prediction",
-    "data.context", "data.batch_tokens", "data.isolate_documents", "data.workers", "data.validation_tokens",
-    "trainer.samples", "trainer.compile",
+    "source", "corpus", "tokenizer", "shards", "size", "tokens", "compute", "tokens_per_parameter", "model", "mixture",
+    "prediction", "data.context", "data.batch_tokens", "data.isolate_documents", "data.workers",
+    "data.validation_tokens", "trainer.samples", "trainer.compile",
 )  # fmt: skip
 """Settings of pretraining that mean nothing afterwards."""
 
