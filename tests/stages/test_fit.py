@@ -92,6 +92,8 @@ def test_a_prediction_of_somebody_elses_run(fitted: FitStage, capsys: pytest.Cap
 
 
 def test_a_plan_on_ones_own_surface(fitted: FitStage, capsys: pytest.CaptureFixture[str]) -> None:
+    plan.run(PlanStage(outputs=fitted.outputs, surface="my", gpus=1000))
+    assert "times beyond its largest budget" in " ".join(capsys.readouterr().out.split())
     found = plan.run(PlanStage(outputs=fitted.outputs, surface="latest", json=True))
     values = json.loads(capsys.readouterr().out)
     surface = load_fit(find_fit(None, fitted.outputs))[0].surface.surface

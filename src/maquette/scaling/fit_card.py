@@ -62,7 +62,7 @@ def _training(fit: SweepFit) -> Answers:
         ("What architecture?", said.values("model.kind", "model.activation", "model.normalization", "model.positions")),
         ("How are width and depth chosen?", said.values("model.width", "model.num_layers")),
         ("Which data?", said.values("source.kind", "tags.digest.corpus", "tags.digest.tokens")),
-        ("In which mixture?", said.values("mixture.weights")),
+        ("In which mixture?", _mixture(said)),
         ("Was data repeated?", next((s.words for s in fit.suspects if s.name == "epochs"), UNKNOWN)),
         ("Which tokenizer?", said.values("tokenizer.kind", "tokenizer.vocabulary", "tags.digest.tokenizer")),
         ("Which context?", said.values("data.context")),
@@ -73,6 +73,11 @@ def _training(fit: SweepFit) -> Answers:
         ("Which precision?", said.values("precision.kind")),
         ("Is there code to repeat it?", "yes: each run's settings are in its folder and in MLflow" if own else UNKNOWN),
     ]
+
+
+def _mixture(said: "Recorded") -> str:
+    weights = said.values("mixture.weights")
+    return "in proportion to the text that each domain has" if weights == "{}" else weights
 
 
 def _runs(fit: SweepFit) -> Answers:

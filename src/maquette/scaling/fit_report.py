@@ -55,7 +55,7 @@ def fit_page(
     if not fit.suspects:
         page.text("The runs recorded nothing that could be asked: no epochs, no copying score, no depth or batch.")
     page.section("Counting")
-    _counting(page, facts)
+    page.text(counting_words(facts))
     page.section("Card")
     page.text("What somebody else needs to repeat this fit, after the checklist of Li et al. 2025.")
     for section, answers in card(fit, versions).items():
@@ -186,18 +186,18 @@ def _parameters(page: Page, facts: Mapping[str, Any]) -> None:
         page.text(f"**{name}** could not be fitted: {why}")
 
 
-def _counting(page: Page, facts: Mapping[str, Any]) -> None:
+def counting_words(facts: Mapping[str, Any]) -> str:
+    """What Kaplan's way of counting does to the exponent, in a sentence or two."""
     kaplan = facts["kaplan"]
     if kaplan is None:
         why = facts["missing"].get("kaplan's convention", "these runs are counted so already.")
-        page.text(f"Kaplan's convention (N without the vocabulary's parameters, C = 6 N D of it): {why}")
-        return
+        return f"Kaplan's convention (N without the vocabulary's parameters, C = 6 N D of it): {why}"
     fitted = (
         "the minima so counted can't be fitted"
         if kaplan["fitted_exponent"] is None
         else f"the same runs' minima give {kaplan['fitted_exponent']:.3f} ({_ends(kaplan['fitted_interval'], 3)})"
     )
-    page.text(
+    return (
         f"Someone who counts the core only, with C = 6 N D of it (Kaplan et al. 2020), would read N* ~ "
         f"C^{kaplan['core_exponent']:.3f} off the same surface that gives {kaplan['total_exponent']:.3f} with all "
         f"parameters; {fitted}. Of the distance from {kaplan['total_exponent']:.3f} to Kaplan's 0.73 counting alone "

@@ -113,7 +113,8 @@ def _table(frame: "pd.DataFrame", source: str) -> RunTable:
         loss=loss,
         compute=compute,
         budget=group_budgets(compute),
-        frame=kept[[name for name in kept.columns if not name.startswith(_BOOKKEEPING)]],
+        # What only other runs of the store have does not belong to these.
+        frame=kept[[name for name in kept.columns if not name.startswith(_BOOKKEEPING)]].dropna(axis=1, how="all"),
         core=core,
         seed=seed,
         copying=copying,

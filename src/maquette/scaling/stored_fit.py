@@ -28,8 +28,8 @@ def write_fit(fit: SweepFit, folder: Path, corpus: Mapping[str, Any] | None = No
     """Fills an artifact folder; returns what its manifest is to say."""
     from maquette.artifacts.figure import save_figure
     from maquette.scaling.fit_facts import fit_facts
-    from maquette.scaling.fit_figures import fit_figures
     from maquette.scaling.fit_report import fit_page
+    from maquette.scaling.sweep_figures import fit_figures
     from maquette.tracking.environment import git_commit, package_versions
 
     facts = fit_facts(fit)

@@ -63,7 +63,7 @@ def family_settings(folders: Sequence[Path], outputs: str) -> FamilySettings:
         if key in (*_SCALE, *DERIVED) or is_elsewhere(key):
             continue
         others = [leaf[key] for leaf in leaves]
-        if any(other != value for other in others):
+        if key != "seed" and any(other != value for other in others):
             distinct = sorted({str(other) for other in others})
             notes.append(f"The runs differ in {key} ({', '.join(distinct[:4])}): {value} is taken.")
         if value != defaults[key]:

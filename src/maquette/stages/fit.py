@@ -11,7 +11,7 @@ from maquette.artifacts.files import digest
 from maquette.artifacts.manifest import build, read_manifest
 from maquette.artifacts.progress import say
 from maquette.scaling.copying_scores import find_tokens, with_copying
-from maquette.scaling.fit_report import summary
+from maquette.scaling.fit_report import counting_words, summary
 from maquette.scaling.recorded import recorded_runs
 from maquette.scaling.stored_fit import FACTS, KIND, PAGE, read_facts, write_fit
 from maquette.scaling.sweep_fit import fit_sweep
@@ -122,6 +122,10 @@ def tell(facts: Mapping[str, Any], folder: Path) -> None:
     for table in summary(facts):
         console.print(table)
     console.print(facts["headline"], markup=False, highlight=False)
+    if facts["curvature"] is not None:
+        console.print(facts["curvature"]["words"], markup=False, highlight=False)
+    if facts["kaplan"] is not None:
+        console.print(counting_words(facts), markup=False, highlight=False)
     for reason in dict.fromkeys(run["reason"] for run in facts["left_out"]):
         runs = [run["run"] for run in facts["left_out"] if run["reason"] == reason]
         some = ", ".join(runs[:4]) + (" ..." if len(runs) > 4 else "")

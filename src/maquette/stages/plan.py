@@ -24,32 +24,40 @@ from maquette.scaling.stored_fit import find_fit, load_fit
 from maquette.scaling.surface import FLOPS_PER_PARAMETER_AND_TOKEN
 from maquette.stages.config import PlanStage
 
+_FAR = 10
+"""So many times beyond a fit's largest budget a plan says how far it reaches."""
+
 _COUNTS = ("params", "tokens", "tokens_available", "tokens_served")
 
 
 def run(config: PlanStage) -> Plan | PipelineComparison:
     """Prints the plan (or the two pipelines side by side) and draws it into `<outputs>/plans/`."""
     assumptions = assumed(config)
-    surface, samples, source = chosen_surface(config)
+    surface, samples, source, largest = chosen_surface(config)
     if config.pipeline == "compare":
         comparison = compare_pipelines(surface, _flops_a_day(assumptions))
         _print(config, _pipeline_rows(comparison), dataclasses.asdict(comparison), source)
         return comparison
     plan = make_plan(assumptions, surface, samples=samples)
+    if largest is not None and plan.flops > _FAR * largest:
+        source += (
+            f". The plan lies {plan.flops / largest:.1g} times beyond its largest budget: its intervals trust the form"
+        )
     _print(config, list(plan_rows(plan)), plan.to_json(), source)
     name = f"{config.preset or assumptions.gpu}-{digest(dataclasses.asdict(assumptions) | {'on': config.surface})[:8]}"
     say(f"figure: {save_figure(plan_figure(plan), Path(config.outputs) / 'plans' / name)}")
     return plan
 
 
-def chosen_surface(config: PlanStage) -> tuple[LossSurface, Array, str]:
-    """The surface to plan on, resamples of it (m, 6) for intervals, and what it is in words: published, or one's own.
+def chosen_surface(config: PlanStage) -> tuple[LossSurface, Array, str, float | None]:
+    """The surface to plan on, resamples of it (m, 6) for intervals, what it is in words (published, or one's own), and
+    the largest budget of one's own fit in FLOPs.
 
     Raises `ConfigError` where `surface` names neither.
     """
     if config.surface in PUBLISHED:
         published = published_surface(config.surface)
-        return published.surface, published.samples(), published.source
+        return published.surface, published.samples(), published.source, None
     try:
         folder = find_fit(None if config.surface == "latest" else config.surface, config.outputs)
     except MaquetteError as error:
@@ -60,7 +68,7 @@ def chosen_surface(config: PlanStage) -> tuple[LossSurface, Array, str]:
     fit, _ = load_fit(folder)
     found = fit.surface
     source = f"the fit {folder.name}: the {found.form} form of {fit.table.source}, {len(fit.table)} runs"
-    return found.surface, found.samples, source
+    return found.surface, found.samples, source, fit.comparison.largest_budget
 
 
 def assumed(config: PlanStage) -> Assumptions:
