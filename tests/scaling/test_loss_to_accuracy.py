@@ -36,8 +36,8 @@ def test_recovers_a_known_law() -> None:
 
 
 def test_held_out_runs_hold_about_as_often_as_they_should() -> None:
-    verdicts = [judge_held_out(*sweep(seed), chance=0.25, bootstrap=40)[0] for seed in range(12)]
-    assert sum(verdict.held for verdict in verdicts) >= 9
+    verdicts = [judge_held_out(*sweep(seed), chance=0.25, bootstrap=40)[0] for seed in range(8)]
+    assert sum(verdict.held for verdict in verdicts) >= 6
     assert all(verdict.prediction.interval.width < 0.3 for verdict in verdicts)
     compute, loss, accuracy = sweep(1)
     accuracy[-1] = 0.3  # the largest run fails at the task
