@@ -7,7 +7,7 @@ import pytest
 from maquette.artifacts import ConfigError
 from maquette.scaling.config import LAWS
 from maquette.scaling.errors import LawError
-from maquette.scaling.families import compare_by, comparison_facts, comparison_figure, comparison_page
+from maquette.scaling.families import compare_by, comparison_facts, comparison_figure, comparison_page, split_families
 from maquette.scaling.repetition import RepetitionLaw
 from maquette.scaling.repetition_report import fit_epochs, repetition_facts, repetition_figure, repetition_page
 from maquette.scaling.runs import group_budgets
@@ -102,6 +102,14 @@ def test_an_offset_is_an_offset_and_a_slope_a_slope() -> None:
     assert facts["families"]["lstm"]["minima"] and len(facts["families"]["lstm"]["compute"]) == 5
     page = comparison_page(tilted, "a table", comparison_figure(tilted)).render()
     assert "the slope differs" in page
+
+
+def test_several_columns_together_make_families() -> None:
+    runs = families(0.05, 0.0)
+    runs.frame["model.activation"] = np.where(np.arange(len(runs)) % 2, "gelu", "swiglu")
+    parts = split_families(runs, "model.kind+model.activation")
+    assert set(parts) == {"lstm gelu", "lstm swiglu", "transformer gelu", "transformer swiglu"}
+    assert sum(len(part) for part in parts.values()) == len(runs)
 
 
 def test_columns_that_compare_nothing_are_refused() -> None:

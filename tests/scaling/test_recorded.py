@@ -90,6 +90,14 @@ def test_jobs_that_an_earlier_sweep_had_done_belong_to_both(store: Any, tmp_path
     assert set(store(ROWS, "isoflop-2").names) == {"a", "b", "c"}
 
 
+def test_branches_count_and_their_trunk_does_not(store: Any) -> None:
+    trunk = run("t", "id-s-1", **{"tags.kind": "trunk"})
+    rows = [run("x", "id-t"), run("y", "id-t", 2.5), trunk, sweep("s-1")]
+    for runs in (None, "s"):
+        table = store(rows, runs)
+        assert set(table.names) == {"x", "y"} and "a trunk" in dict(table.left_out)["t"]
+
+
 def test_numbers_and_conventions(store: Any) -> None:
     table = store(ROWS, "isoflop-2")
     assert table.compute.tolist() == [1.2e12] * 2 and table.copying is not None

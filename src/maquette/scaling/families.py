@@ -53,19 +53,14 @@ class FamilyComparison:
 
 
 def split_families(table: RunTable, column: str) -> dict[str, RunTable]:
-    """The runs by their value in `column`, the one with most runs first.
+    """The runs by their value in `column` (several of them with + between: by their values together), the one with most
+    runs first.
 
     Raises `ConfigError` for an unknown column or one with a single value.
     """
-    found = next((name for name in (column, f"params.{column}", f"tags.{column}") if name in table.frame.columns), None)
-    if found is None:
-        columns = [str(name) for name in table.frame.columns]
-        close = nearest(column, columns)
-        raise ConfigError(
-            f"compare={column}: {table.source} has no such column.",
-            f"Did you mean {close}?" if close else f"Columns: {', '.join(columns[:40])}.",
-        )
-    values = table.frame[found].astype(str).to_numpy()
+    values = np.array(
+        [" ".join(row) for row in zip(*(_values(table, name) for name in column.split("+")), strict=True)]
+    )
     names, counts = np.unique(values, return_counts=True)
     if len(names) < 2:
         raise ConfigError(
@@ -73,6 +68,18 @@ def split_families(table: RunTable, column: str) -> dict[str, RunTable]:
         )
     order = sorted(range(len(names)), key=lambda index: (-counts[index], names[index]))
     return {str(names[index]): table.take(values == names[index]) for index in order}
+
+
+def _values(table: RunTable, column: str) -> list[str]:
+    for name in (column, f"params.{column}", f"tags.{column}"):
+        if name in table.frame.columns:
+            return [str(value) for value in table.frame[name]]
+    columns = [str(name) for name in table.frame.columns]
+    close = nearest(column, columns)
+    raise ConfigError(
+        f"compare={column}: {table.source} has no such column.",
+        f"Did you mean {close}?" if close else f"Columns: {', '.join(columns[:40])}.",
+    )
 
 
 def compare_by(table: RunTable, column: str, level: float = 0.9) -> FamilyComparison:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 LOSS = "validation/loss"
 _NEEDED = ("N", "D", "C", LOSS)
+_TRUNK = "trunk"
+"""The kind of a run that only branches go on from."""
+
 _OPERATORS = ("=", "<", ">", " like ", " LIKE ", " IN ")
 _BOOKKEEPING = ("mlflow.", "tags.mlflow", "tags.env", "tags.process", "tags.git")
 
@@ -48,7 +51,9 @@ def recorded_runs(runs: str | None, outputs: Path | str, tracking: TrackingConfi
 
 
 def _of_sweeps(frame: "pd.DataFrame", runs: str | None, outputs: Path | str) -> tuple["pd.DataFrame", str]:
-    parents = frame[frame["run_id"].isin(set(frame["parent"].dropna())) | (_column(frame, "tags.kind") == "parent")]
+    has_children = frame["run_id"].isin(set(frame["parent"].dropna()))
+    # The trunk of a schedule with branches has children too, but is a run itself: it has an N.
+    parents = frame[(has_children | (_column(frame, "tags.kind") == "parent")) & _column(frame, "N").isna()]
     if runs is None:
         with_children = [index for index in parents.index if len(_children(frame, parents.loc[index], outputs))]
         if not with_children:
@@ -79,16 +84,23 @@ def _sweep(parents: "pd.DataFrame", word: str, frame: "pd.DataFrame") -> "pd.Ser
 
 
 def _children(frame: "pd.DataFrame", parent: "pd.Series[Any]", outputs: Path | str) -> "pd.DataFrame":
-    """The runs of a sweep: those recorded below it, and those that its jobs found finished by an earlier sweep."""
+    """The runs of a sweep: those recorded below it, branches below their trunks, and those that its jobs found finished
+    by an earlier sweep."""
     folders = set()
     for path in sorted((Path(outputs) / "sweeps" / str(parent["name"]) / "jobs").glob("*.json")):
         try:
-            result = json.loads(path.read_text(encoding="utf-8")).get("result")
+            outcome = json.loads(path.read_text(encoding="utf-8"))
         except (ValueError, OSError):
             continue
-        if result:
-            folders.add(str(Path(result).absolute()))
-    return frame[(frame["parent"] == parent["run_id"]) | frame["folder"].isin(folders)]
+        results = [outcome.get("result"), *(outcome.get("branches") or [])]
+        folders |= {str(Path(result).absolute()) for result in results if result}
+    found, below = frame["folder"].isin(folders), {parent["run_id"]}
+    while True:
+        here = frame["parent"].isin(below)
+        more = set(frame.loc[here, "run_id"]) - below
+        if not more:
+            return frame[found | here]
+        below |= more
 
 
 def _table(frame: "pd.DataFrame", source: str) -> RunTable:
@@ -125,6 +137,8 @@ def _table(frame: "pd.DataFrame", source: str) -> RunTable:
 
 def _reason(frame: "pd.DataFrame", index: int) -> str:
     """Why a run does not count; empty where it does."""
+    if _column(frame, "tags.kind")[index] == _TRUNK:
+        return "a trunk, whose rate has not come down: its branches count"
     if frame["status"][index] != "FINISHED":
         return f"not finished (status {frame['status'][index]})"
     for name in _NEEDED:

@@ -186,7 +186,9 @@ class FitStage(StageConfig):
         "another law than that of the loss: of a setting (writes a recipe), or of epochs",
         choices=("learning_rate", "batch", "repetition"),
     )
-    compare: str | None = setting(None, "compare families by this column, such as model.kind: offset or slope?")
+    compare: str | None = setting(
+        None, "compare families by this column, such as model.kind+model.activation: offset or slope?"
+    )
     without: list[str] = setting(list, "names of runs to leave out")
     suggest: int = setting(0, "print so many next runs that narrow a prediction most per FLOP", minimum=0)
     size: str | None = setting(None, "the prediction that suggest is to narrow: its size", quantity=True)

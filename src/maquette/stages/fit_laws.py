@@ -63,7 +63,7 @@ def _keep(config: FitStage, table: RunTable, label: str, facts: dict[str, Any], 
         made = True
         write_text(folder / RUNS, table.csv())
         write_json(folder / LAW, {"source": table.source, **facts})
-        save_figure(figure, folder / "figures" / label)
+        save_figure(figure, folder / "figures" / "law")
         page.write(folder / PAGE)
         return {"law": label}
 
