@@ -99,7 +99,7 @@ def test_runs_that_decide_nothing(tmp_path: Path) -> None:
 def test_verdict_and_record(tmp_path: Path) -> None:
     one = write_prediction(prediction(), tmp_path)
     verdict = judge(one, outcome(one))
-    assert verdict.error == pytest.approx(0.03) and verdict.relative == pytest.approx(2.5 / 2.53 - 1)
+    assert verdict.error == pytest.approx(0.03) and verdict.relative == pytest.approx(2.53 / 2.5 - 1)
     assert verdict.inside == {0.5: False, 0.9: True}
     assert "outside its 50% interval, inside its 90%" in verdict.words
     assert (
@@ -111,7 +111,7 @@ def test_verdict_and_record(tmp_path: Path) -> None:
     record = calibration(verdicts)
     assert record["all"]["inside90"] == pytest.approx(2 / 3) and record["all"]["inside50"] == pytest.approx(1 / 3)
     assert [(row["reach"], row["verdicts"]) for row in record["by_reach"]] == [(10.0, 2), (100.0, 1)]
-    assert record["by_reach"][1]["largest_error_percent"] == pytest.approx(100 * (2.5 / 2.2 - 1))
+    assert record["by_reach"][1]["largest_error_percent"] == pytest.approx(100 * (2.2 / 2.5 - 1))
     page = calibration_page(verdicts, ["b: too late"], [far], calibration_figure(verdicts)).render()
     assert one.id in page and "Not counted: b: too late" in page and f"train prediction={far.id}" in page
     assert "No verdict yet" in calibration_page([], [], [one], None).render()

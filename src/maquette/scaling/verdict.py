@@ -35,8 +35,8 @@ class Outcome:
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """`error`: observed less predicted loss in nats; `relative`: the same over the observed loss, signed the other way
-    round as a forecaster's (predicted over observed, less one). `inside`: by level, whether the interval held."""
+    """`error`: observed less predicted loss in nats; `relative`: observed over predicted, less one. `inside`: by level,
+    whether the interval held."""
 
     prediction: WrittenPrediction
     run: str
@@ -58,7 +58,7 @@ class Verdict:
         )
         return (
             f"Predicted {self.prediction.loss:.4f} (90%: {low:.4f} to {high:.4f}), came out {self.loss:.4f}: "
-            f"{self.error:+.4f} nats from the prediction, which was {self.relative:+.2%} off; {place}."
+            f"{self.error:+.4f} nats ({self.relative:+.2%}), {place}."
         )
 
     def facts(self) -> dict[str, Any]:
@@ -104,7 +104,7 @@ def refusal(prediction: WrittenPrediction, run: Outcome) -> str:
 def judge(prediction: WrittenPrediction, run: Outcome) -> Verdict:
     """The verdict by a run that `refusal` has nothing against."""
     inside = {level: Interval(*prediction.interval(level)).contains(run.loss) for level in LEVELS}
-    return Verdict(prediction, run.name, run.loss, run.loss - prediction.loss, prediction.loss / run.loss - 1, inside)
+    return Verdict(prediction, run.name, run.loss, run.loss - prediction.loss, run.loss / prediction.loss - 1, inside)
 
 
 def calibration(verdicts: Sequence[Verdict]) -> dict[str, Any]:
@@ -157,7 +157,9 @@ def calibration_figure(verdicts: Sequence[Verdict]) -> "Figure":
     right.scatter(reaches, [100 * verdict.relative for verdict in ordered], c=colors)
     right.axhline(0, color="black", lw=0.8)
     right.set(
-        xscale="log", xlabel="reach (compute over the fit's largest budget)", ylabel="error of the prediction (%)"
+        xscale="log",
+        xlabel="reach (compute over the fit's largest budget)",
+        ylabel="observed over predicted, less one (%)",
     )
     right.set_title("Errors by reach (green: inside 90%)")
     return figure
@@ -184,7 +186,11 @@ def calibration_page(
                 Fact("verdicts", str(everything["verdicts"]), f"{len(waiting)} predictions wait for their run"),
                 Fact("inside 50%", f"{everything['inside50']:.0%}", "should be half"),
                 Fact("inside 90%", f"{everything['inside90']:.0%}", "should be nine in ten"),
-                Fact("mean error", f"{everything['mean_error_percent']:+.2f}%", "above 0: too pessimistic"),
+                Fact(
+                    "mean error",
+                    f"{everything['mean_error_percent']:+.2f}%",
+                    "above 0: losses came out worse than predicted",
+                ),
             ]
         )
         page.pictures(
