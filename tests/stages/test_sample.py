@@ -1,5 +1,7 @@
 """`maquette sample`: what is printed, in which order, from which model."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -7,7 +9,8 @@ import torch
 
 from maquette.artifacts import StageError
 from maquette.model import LanguageModel, TransformerConfig, hf
-from maquette.model.generation import Piece
+from maquette.model.generation import Piece, generate
+from maquette.model.loading import load_checkpoint
 from maquette.stages import sample
 from maquette.stages.config import SampleStage
 from maquette.text import train_tokenizer
@@ -76,3 +79,21 @@ def test_rows_are_printed_one_after_the_other(capsys: pytest.CaptureFixture[str]
 
     assert sample.print_in_order(["0:", "1:", "2:"], pieces()) == ["0:aA!", "1:b", "2:cC?"]  # type: ignore[arg-type]
     assert shown == ["0:a", "", "", "A", "", "!\n\n1:b\n\n2:cC", "?\n"]
+
+
+def test_a_model_that_was_trained_to_answer_is_asked(folder: Path, tmp_path: Path) -> None:
+    """Through the chat template, where the run says so or a person does."""
+    run = tmp_path / "run"
+    shutil.copytree(folder, run / "model")
+    (run / "run.json").write_text(json.dumps({"status": "finished", "objective": "sft"}))
+    settings = {"prompts": ["abc"], "temperature": 0.0, "max_tokens": 5}
+    asked = sample.run(SampleStage(checkpoint=str(run), **settings))  # type: ignore[arg-type]
+    assert asked[0].startswith("abc\n")
+    assert sample.run(SampleStage(checkpoint=str(folder), chat=True, **settings)) == asked  # type: ignore[arg-type]
+    plain = sample.run(SampleStage(checkpoint=str(run), chat=False, **settings))  # type: ignore[arg-type]
+    assert not plain[0].startswith("abc\n") or plain != asked
+    model, tokenizer = load_checkpoint(folder)
+    ids = sample.request(tokenizer, "abc")
+    assert ids[0] == tokenizer.document_id and tokenizer.decode(ids).endswith("abc<|end_of_turn|><|assistant|>")
+    expected = generate(model, [ids], tokenizer=tokenizer, max_tokens=5)[0].text
+    assert asked[0] == f"abc\n{expected}"

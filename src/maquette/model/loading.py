@@ -38,13 +38,15 @@ def find_checkpoint(checkpoint: str | Path | None, outputs: str | Path) -> Path:
 
 
 def latest_run(outputs: str | Path) -> Path:
-    """The folder of the finished run that ended last. Raises `StageError` where there is none."""
+    """The folder of the finished run of a model that writes text (reward models do not) which ended last.
+
+    Raises `StageError` where there is none."""
     runs = Path(outputs) / "runs"
     records = {path: read_record(path.parent) for path in sorted(runs.glob(f"*/{RECORD}"))}
     finished = {
         path.parent: (str(record.get("finished")), path.stat().st_mtime_ns)
         for path, record in records.items()
-        if record.get("status") == "finished"
+        if record.get("status") == "finished" and record.get("objective") != "reward"
     }
     if finished:
         return max(finished, key=finished.__getitem__)

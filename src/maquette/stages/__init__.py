@@ -51,6 +51,12 @@ _ALL = (
         "pipelines",
     ),
     Stage("plan", "so many GPUs for so many days: what to train, and what it costs", settings.PlanStage, "plan"),
+    Stage(
+        "hallucination",
+        "does fine-tuning on facts that were never read teach making things up?",
+        settings.HallucinationStage,
+        "hallucination",
+    ),
     Stage("demo", "the whole road on two cores in minutes, with a page to open", settings.DemoStage, "demo"),
 )
 

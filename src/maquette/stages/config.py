@@ -100,9 +100,26 @@ class PipelinesStage(TrainStage):
 
 
 @dataclass
+class HallucinationStage(StageConfig):
+    seed: int = setting(0, "seed of the world, of weights and of the order of data", minimum=0)
+    people: int = setting(256, "people whom the pretraining text tells of", minimum=8, maximum=2000)
+    repeats: int = setting(40, "how often the text says each of its sentences", minimum=1)
+    size: str = setting("200k", "parameters of the model", quantity=True)
+    tokens: str = setting("3m", "token budget of pretraining", quantity=True)
+    epochs: float = setting(12.0, "how often fine-tuning sees each of its questions", minimum=0.1)
+    shares: list[float] = setting(
+        lambda: [0.0, 0.25, 0.5, 1.0], "shares of the answers in fine-tuning that no text has told of"
+    )
+    tracking: TrackingConfig = setting(TrackingConfig, "record in MLflow")
+
+
+@dataclass
 class SampleStage(StageConfig):
     checkpoint: str | None = setting(None, "run or exported folder; by default the latest finished run")
     prompts: list[str] = setting(list, "texts to continue (also: plain words on the command line)")
+    chat: bool | None = setting(
+        None, "prompts are requests to an assistant; by default what the run was trained for (sft, dpo, ppo)"
+    )
     count: int = setting(1, "samples of each prompt", minimum=1)
     max_tokens: int = setting(200, "tokens to generate at most", minimum=1)
     temperature: float = setting(0.8, "0 is greedy", minimum=0.0)

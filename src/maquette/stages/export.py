@@ -7,7 +7,7 @@ from maquette.artifacts import ConfigError
 from maquette.artifacts.files import atomic_folder
 from maquette.artifacts.progress import say
 from maquette.model import hf
-from maquette.model.loading import find_checkpoint, load_checkpoint, model_folder, read_record
+from maquette.model.loading import find_checkpoint, load_checkpoint, load_reward_model, model_folder, read_record
 from maquette.stages.config import ExportStage
 
 
@@ -25,7 +25,10 @@ def run(config: ExportStage) -> Path:
             say(f"{target}: nothing to do, already exported")
             return target
         raise ConfigError(f"{target} holds another model.", "Choose another folder with to=, or set force=true.")
-    load_checkpoint(source)
+    if hf.is_scalar(hf.read_config(source)):
+        load_reward_model(source)
+    else:
+        load_checkpoint(source)
     with atomic_folder(target) as folder:
         shutil.copytree(source, folder, dirs_exist_ok=True)
     status = read_record(found).get("status", "finished")

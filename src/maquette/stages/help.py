@@ -1,5 +1,6 @@
 """What `maquette` and `maquette STAGE --help` print: stages, groups and keys. Free of Hydra and torch."""
 
+import re
 import shutil
 import textwrap
 from collections.abc import Iterator
@@ -33,10 +34,16 @@ def groups(stage: Stage, config_folder: Path | None = None) -> dict[str, list[st
     fields = {setting.key.split(".")[0] for setting in walk(stage.config) if "." in setting.key}
     for folder in config_folders(config_folder):
         for group in sorted(path for path in folder.iterdir() if path.is_dir()):
-            if group.name in fields or (group.name in ("sweep", "experiment") and stage.name == "train"):
-                options = {path.stem for path in group.glob("*.yaml")}
+            if group.name in fields or group.name in ("sweep", "experiment"):
+                options = {path.stem for path in group.glob("*.yaml") if group.name in fields or _is_for(path, stage)}
                 found[group.name] = sorted(options.union(found.get(group.name, [])))
     return {name: options for name, options in sorted(found.items()) if options}
+
+
+def _is_for(path: Path, stage: Stage) -> bool:
+    """Whether a sweep or an experiment is one of the stage: its file says `# stage: NAME`, or nothing for train."""
+    found = re.search(r"^# stage: (\w+)", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return stage.name == (found[1] if found else "train")
 
 
 def print_stage(stage: Stage, config_folder: Path | None = None) -> None:

@@ -113,12 +113,20 @@ def multirun(stage: Stage, overrides: Sequence[str], config_folder: Path | None 
     return int(failed[-1]["exit_code"]) if failed else 0
 
 
+def draw_sweep(folder: Path) -> list[Path]:
+    """See `sweep_pictures`, which is heavy to import."""
+    from maquette.stages import sweep_pictures
+
+    return sweep_pictures.draw_sweep(folder)
+
+
 @contextlib.contextmanager
 def _recorded(sweep: Sweep) -> Iterator[Sweep]:
     """The sweep with each job's record in MLflow a child of the sweep's own, which is made (or found again) here."""
     tracking = getattr(sweep.settings[0], "tracking", None)
     if tracking is None or not tracking.enabled:
         yield sweep
+        draw_sweep(sweep.folder)
         return
     from maquette.tracking import start_parent_run
 
@@ -138,6 +146,8 @@ def _recorded(sweep: Sweep) -> Iterator[Sweep]:
             for one in sweep.settings
         ]
         yield dataclasses.replace(sweep, settings=children)
+        for picture in draw_sweep(sweep.folder):
+            record.log_artifact(picture, "figures")
 
 
 def _identity(settings: StageConfig) -> dict[str, Any]:

@@ -1,13 +1,18 @@
-"""`maquette sample "Once upon a time"`: continues prompts with a trained model, printing as it writes."""
+"""`maquette sample "Once upon a time"`: continues prompts with a trained model, printing as it writes.
+
+A model that was trained to answer is asked, through the chat template."""
 
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 
 from maquette.artifacts.progress import say
 from maquette.model.generation import Piece, document_prompt, stream
-from maquette.model.loading import find_checkpoint, load_checkpoint
+from maquette.model.loading import find_checkpoint, load_checkpoint, read_record
 from maquette.model.sampling import Sampling
 from maquette.stages.config import SampleStage
+from maquette.text import Tokenizer
+from maquette.text.chat import render
 
 
 def run(config: SampleStage) -> list[str]:
@@ -16,12 +21,24 @@ def run(config: SampleStage) -> list[str]:
     model, tokenizer = load_checkpoint(folder)
     say(f"{folder}: {config.count} sample(s), seed {config.seed}")
     prompts = [prompt for prompt in config.prompts or [""] for _ in range(config.count)]
+    asks = is_assistant(folder) if config.chat is None else config.chat
+    encoded = [request(tokenizer, prompt) if asks else document_prompt(tokenizer, prompt) for prompt in prompts]
     sampling = Sampling(config.temperature, config.top_k, config.top_p, config.min_p, config.repetition_penalty)
     pieces = stream(
-        model, [document_prompt(tokenizer, prompt) for prompt in prompts], tokenizer=tokenizer, sampling=sampling,
-        max_tokens=config.max_tokens, stop=config.stop, seed=config.seed,
+        model, encoded, tokenizer=tokenizer, sampling=sampling, max_tokens=config.max_tokens, stop=config.stop,
+        seed=config.seed,
     )  # fmt: skip
-    return print_in_order(prompts, pieces)
+    return print_in_order([f"{prompt}\n" for prompt in prompts] if asks else prompts, pieces)
+
+
+def is_assistant(folder: Path) -> bool:
+    """Whether a run was trained to answer requests in the chat template."""
+    return read_record(folder).get("objective") in ("sft", "dpo", "ppo")
+
+
+def request(tokenizer: Tokenizer, text: str) -> list[int]:
+    """The ids of a request, with the assistant's turn opened."""
+    return render(tokenizer, [{"role": "user", "content": text}], open_assistant=True).ids
 
 
 def print_in_order(prompts: list[str], pieces: Iterable[Piece]) -> list[str]:

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from maquette.artifacts.figure import new_figure, save_figure
+from maquette.artifacts.figure import COLORS, new_figure, save_figure
 from maquette.statistics.calibration import Reliability
 from maquette.training.judgement import metric_name
+from maquette.training.record import RunRecord
 
 
 def draw_loss(history: Sequence[dict[str, Any]], domains: Sequence[str], path: Path | str, *, title: str) -> Path:
@@ -70,4 +71,26 @@ def draw_reliability(bins: Reliability, path: Path | str, *, title: str) -> Path
     axes.set_ylim(0, 1)
     axes.set_title(title)
     axes.legend(fontsize=8)
+    return save_figure(figure, path)
+
+
+def draw_sizes(records: Sequence[RunRecord], path: Path | str) -> Path:
+    """Held-out loss and token accuracy of fine-tuned models over how many examples they saw, a point a run and a line
+    through the means of runs that differ only in their seed; returns the PNG's path."""
+    figure, axes = new_figure(1, 2, width=4.8, height=3.6)
+    labels = {"validation/loss": "held-out loss (nats per answer token)",
+              "validation/token_accuracy": "held-out tokens that are the likeliest"}  # fmt: skip
+    for axis, (name, label) in zip(axes, labels.items(), strict=True):
+        found = [record for record in records if name in record.metrics]
+        points = [(record.facts["train"]["examples"], record.metrics[name]) for record in found]
+        axis.plot(*_columns(points), "o", markersize=5, alpha=0.6)
+        sizes = sorted({size for size, _ in points})
+        means = [np.mean([value for one, value in points if one == size]) for size in sizes]
+        axis.plot(sizes, means, linewidth=1.3, color=COLORS[0])
+        axis.set_xscale("log", base=2)
+        axis.set_xticks(sizes, [f"{size:,}" for size in sizes], rotation=30)
+        axis.minorticks_off()
+        axis.set_xlabel("examples for fine-tuning")
+        axis.set_ylabel(label)
+    figure.suptitle("What more examples are worth", x=0.01, ha="left", fontsize=11)
     return save_figure(figure, path)

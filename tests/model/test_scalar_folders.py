@@ -1,0 +1,73 @@
+"""Reward models as folders: written, read back, opened by `transformers`, and taken for nothing else."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from maquette.artifacts import StageError
+from maquette.model import LanguageModel, ScalarModel, TransformerConfig, hf
+from maquette.model.loading import latest_run, load_reward_model
+from maquette.text import Tokenizer, train_tokenizer
+from maquette.text.config import TokenizerConfig
+
+TOKENS = torch.arange(20, 30)[None]
+SHAPE: dict[str, Any] = {
+    "vocabulary_size": 272, "width": 8, "num_layers": 2, "num_heads": 2, "context_length": 16, "token_shift": False
+}  # fmt: skip
+FAMILIES = {
+    "Llama": {},
+    "Qwen3": {"qk_norm": True},
+    "GPT2": {
+        "normalization": "layernorm", "positions": "learned", "activation": "gelu", "bias": True, "tied": True,
+    },
+    "Maquette": {"token_shift": True},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return train_tokenizer([], TokenizerConfig(kind="byte"))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_there_and_back(family: str, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    config = TransformerConfig(**SHAPE | FAMILIES[family])
+    model = ScalarModel.from_language_model(LanguageModel(config, seed=3), seed=4).eval()
+    torch.nn.init.constant_(model.score.bias, 0.5)
+    folder = hf.save_scalar(model, tokenizer, tmp_path / "reward", card="# A reward model")
+    raw = json.loads((folder / "config.json").read_text())
+    assert raw["architectures"] == [f"{family}ForSequenceClassification"] and hf.is_scalar(raw)
+    again, found = load_reward_model(folder, tokenizer_digest=tokenizer.digest)
+    assert found.digest == tokenizer.digest
+    with torch.no_grad():
+        assert torch.equal(again(TOKENS), model(TOKENS))
+    if family != "Maquette":
+        from transformers import AutoModelForSequenceClassification
+
+        theirs = AutoModelForSequenceClassification.from_pretrained(folder)
+        with torch.no_grad():
+            score = theirs(TOKENS).logits[0, 0].item()
+        assert score + 0.5 == pytest.approx(model(TOKENS)[0, -1].item(), abs=1e-4)
+
+
+def test_the_two_kinds_are_not_mixed_up(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    config = TransformerConfig(**SHAPE)
+    text = hf.save(LanguageModel(config), tokenizer, tmp_path / "text")
+    reward = hf.save_scalar(ScalarModel(config), tokenizer, tmp_path / "reward")
+    with pytest.raises(StageError, match="is no reward model"):
+        load_reward_model(text)
+    with pytest.raises(StageError, match="is a reward model"):
+        hf.load(reward)
+    with pytest.raises(StageError, match="has another tokenizer"):
+        load_reward_model(reward, tokenizer_digest="0" * 64)
+
+
+def test_the_latest_run_is_one_that_writes(tmp_path: Path) -> None:
+    for name, objective, ended in (("a", "sft", "2026-01"), ("b", "reward", "2026-02")):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        record = {"status": "finished", "finished": ended, "objective": objective}
+        (tmp_path / "runs" / name / "run.json").write_text(json.dumps(record))
+    assert latest_run(tmp_path).name == "a"

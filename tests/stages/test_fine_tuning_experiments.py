@@ -1,0 +1,49 @@
+"""The sweep over numbers of examples and the experiment on making things up, small, from beginning to end."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from maquette.evaluation import made_up_answers
+from maquette.stages import STAGES, hallucination, sweep_pictures, train
+from maquette.stages.composition import compose
+from maquette.stages.multirun import multirun
+from small_examples import base_settings
+from small_runs import write_documents
+
+
+@pytest.mark.slow
+def test_more_and_more_examples(tmp_path: Path) -> None:
+    (tmp_path / "documents").mkdir()
+    write_documents(tmp_path / "documents")
+    start = base_settings(tmp_path, tmp_path / "documents")
+    start.data.context = 256
+    words = [
+        "+sweep=sft_size", f"checkpoint='{train.run(start).folder}'", f"outputs='{tmp_path}'",
+        "instructions.limit=16,32", "instructions.held_out=16", "tracking=none", "objective.batch_size=8",
+        "objective.epochs=1", "trainer.validation_runs=1",
+    ]  # fmt: skip
+    assert multirun(STAGES["train"], words) == 0
+    (folder,) = (tmp_path / "sweeps").glob("sft_size-*")
+    assert (folder / "figures" / "sft_size.png").stat().st_size > 1000
+    records = sweep_pictures._finished(folder)
+    assert sorted(record.facts["train"]["examples"] for record in records) == [16, 32]
+
+
+@pytest.mark.slow
+def test_making_things_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(made_up_answers, "_TOKENS", 6)
+    words = [
+        "+experiment=hallucination", f"outputs='{tmp_path}'", "tracking=none", "people=16", "shares=[0.0,1.0]",
+        "size=20k", "tokens=20k", "repeats=4", "epochs=1",
+    ]  # fmt: skip
+    config: Any = compose(STAGES["hallucination"], words)
+    folder = hallucination.run(config)
+    results = json.loads((folder / "results.json").read_text())
+    assert [one["unseen_share"] for one in results] == [0.0, 1.0]
+    assert sum(results[0]["strangers"].values()) == 8
+    assert (folder / "figures" / "hallucination.svg").exists()
+    runs = sorted((tmp_path / "runs").iterdir())
+    assert hallucination.run(config) == folder and sorted((tmp_path / "runs").iterdir()) == runs
