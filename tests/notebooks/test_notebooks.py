@@ -3,8 +3,12 @@
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import pytest
 from nbclient import NotebookClient
+
+from maquette.tracking import TrackingConfig, start_parent_run, start_run
+from maquette.tracking.lineage import PARENT_TAG
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 ALL = sorted(NOTEBOOKS.glob("*.ipynb"))
@@ -59,3 +63,22 @@ def test_it_runs_from_top_to_bottom(path: Path) -> None:
 @pytest.mark.parametrize(("name", "parameters"), OTHER_WAYS, ids=[name for name, _ in OTHER_WAYS])
 def test_its_other_way_runs_too(name: str, parameters: str) -> None:
     check(execute(NOTEBOOKS / f"{name}.ipynb", parameters))
+
+
+@pytest.mark.slow
+def test_my_sweep_reads_the_store(tmp_path: Path) -> None:
+    """The committed table as runs in MLflow is read as the table itself is."""
+    table = pd.read_csv(NOTEBOOKS / "data" / "sweep.csv")
+    recorded = {"params": "N", "tokens": "D", "compute": "C", "core": "N_core", "seed": "seed"}
+    columns = {name: table[column] for column, name in recorded.items() if column in table}
+    where = {"outputs": tmp_path, "params": {}, "tags": {}}
+    with start_parent_run(TrackingConfig(), name="isoflop", folder=tmp_path / "sweep", **where) as parent:
+        for row in table.index:
+            where["params"] = {name: column[row].item() for name, column in columns.items()}
+            where["tags"] = {PARENT_TAG: parent.run_id}
+            with start_run(TrackingConfig(), name=f"run-{row}", folder=tmp_path / str(row), **where) as log:
+                log.log_metrics({"validation/loss": table.loss[row]}, step=1)
+    outputs = execute(NOTEBOOKS / "02_my_sweep.ipynb", f"RUNS, OUTPUTS = None, {str(tmp_path)!r}")
+    check(outputs)
+    said = "".join(output.text for output in outputs if output.output_type == "stream")
+    assert f"{len(table)} runs of the sweep isoflop" in said

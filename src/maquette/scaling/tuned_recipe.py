@@ -161,6 +161,7 @@ def tuned_facts(found: TunedRecipe) -> dict[str, Any]:
 def tuned_figure(found: TunedRecipe) -> "Figure":
     """Left the curves with their minima, right the line through these, with its interval."""
     import matplotlib
+    from matplotlib.ticker import NullFormatter
 
     from maquette.artifacts.figure import COLORS, new_figure
 
@@ -177,6 +178,7 @@ def tuned_figure(found: TunedRecipe) -> "Figure":
     for optimum in found.law.optima:
         left.plot(optimum.setting, optimum.loss, "k*", ms=11, mfc="white")
     left.set(xscale="log", xlabel=label, ylabel="loss (nats per token)", title="Loss over the setting")
+    left.xaxis.set_minor_formatter(NullFormatter())  # labels of the minor ticks run into each other
     left.legend(fontsize=8)
     law = found.law.law
     fine = np.geomspace(scales.min() / 1.5, scales.max() * 8, 60)
