@@ -6,7 +6,8 @@ Each contender is a Llama (RMSNorm, rotary, SwiGLU, untied head) in float32 unde
 cross-entropy, backward, gradient clipping, fused AdamW. Contenders take turns within every round, so that whatever
 else the machine does hits all of them; figures are medians over rounds, ratios are medians of the rounds' own ratios.
 Peers get plain `F.cross_entropy`, and in compiled mode one graph of model and loss; this project gets what its own
-training uses. Needs `pip install litgpt==0.5.13 transformers`.
+training uses: by-hand backward passes in eager mode, compiled blocks, the matrix library that is fastest here, a
+chunked loss. Needs the peers of `peers.txt`: `make bench` installs them.
 """
 
 import argparse
@@ -22,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maquette.model import LanguageModel, TransformerConfig, next_token_loss
+from maquette.model.linear import current_backend, fastest_backend, use_backend
 
 BATCH, CONTEXT, VOCABULARY = 16, 256, 4096
 SIZES = {
@@ -32,6 +34,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def maquette(config: TransformerConfig, compiled: bool) -> tuple[nn.Module, Loss]:
+    use_backend(fastest_backend(config, BATCH * CONTEXT))
     model = LanguageModel(config)
     if compiled:
         for layer in model.core.layers:
@@ -156,6 +159,7 @@ def main() -> None:
             torch._dynamo.reset()
             seconds = measure(size, mode, arguments.rounds, arguments.steps, clock)
             ours = seconds["maquette"]
+            print(f"{size:5}{mode:10}matrix products of maquette: {current_backend()}")
             for name, theirs in seconds.items():
                 speed = BATCH * CONTEXT / statistics.median(theirs)
                 ratio = statistics.median(b / a for a, b in zip(ours, theirs, strict=True))

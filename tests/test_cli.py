@@ -75,9 +75,9 @@ def test_mistakes_get_an_answer_and_exit_code_2(
 def test_overrides_words_and_json_reach_the_stage(recorded: list[Any]) -> None:
     assert call("score", "the mouse ate the cheese", "a = b", "seed", "--json") == 0
     assert recorded[-1][1].sentences == ["the mouse ate the cheese", "a = b", "seed"] and recorded[-1][1].json
-    assert call("train", "size=1m", "model=token_shift", "mixture=code", "mixture.weights.docs=0.5") == 0
+    assert call("train", "size=1m", "model=qwen3", "mixture=code", "mixture.weights.docs=0.5") == 0
     settings = recorded[-1][1]
-    assert settings.size == "1m" and settings.model.token_shift
+    assert settings.size == "1m" and settings.model.qk_norm and not settings.model.token_shift
     assert settings.mixture.weights == {"code": 0.7, "docs": 0.5}
     assert call("train", "mixture=code", "mixture.weights={docs: 1}") == 0
     assert recorded[-1][1].mixture.weights == {"docs": 1.0}

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from maquette.model import next_token_loss, token_log_probs
+from maquette.model.linear import use_backend
 
 TIGHT = {torch.float32: 1e-5, torch.float64: 1e-10}
 
@@ -77,6 +78,23 @@ def test_it_is_pytorch_s_own_cross_entropy(limit: int) -> None:
     theirs = with_gradients(lambda x, w: F.linear_cross_entropy(x.flatten(0, 1), w, ignored), hidden, head)
     for a, b in zip(ours, theirs, strict=True):
         assert torch.allclose(a, b, atol=1e-12)
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="PyTorch without oneDNN")
+@pytest.mark.parametrize("masked", [False, True])
+def test_chunks_by_onednn(masked: bool) -> None:
+    hidden, head, targets, mask = example(torch.float32)
+
+    def loss(hidden: Tensor, head: Tensor) -> Tensor:
+        return next_token_loss(hidden, head, targets, mask if masked else None, z_loss=0.1, logits_limit=200)[0]
+
+    plain = with_gradients(loss, hidden, head)
+    use_backend("onednn")
+    try:
+        for a, b in zip(plain, with_gradients(loss, hidden, head), strict=True):
+            assert torch.allclose(a, b, rtol=1e-5, atol=1e-5)
+    finally:
+        use_backend("torch")
 
 
 def test_by_hand() -> None:

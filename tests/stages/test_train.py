@@ -85,6 +85,7 @@ def test_the_tracker_knows_it_too(record: RunRecord, configure: Configure) -> No
     assert row["validation/animals/bits_per_byte"] == record.domains["animals"]["bits_per_byte"]
     assert row["tags.digest.tokens"] == record.digests["tokens"]
     assert row["tags.checkpoint.path"].endswith("step-00000020.ckpt")
+    assert (row["tags.compiled"], row["tags.linear_backend"]) == ("false", record.linear_backend)
     assert row["folder"] == record.folder
 
 

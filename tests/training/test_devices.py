@@ -11,7 +11,7 @@ from maquette.model.config import TransformerConfig
 from maquette.training.compilation import compiler_works, wants_compilation
 from maquette.training.config import PrecisionConfig, TrainerConfig
 from maquette.training.devices import Hardware, choose_hardware, default_threads
-from maquette.training.machine import matmul_peak, published_peak
+from maquette.training.machine import matmul_peak, measure_peak, published_peak
 from maquette.training.micro_batch import choose_micro_batch
 from maquette.training.trainer import build_strategy
 
@@ -136,3 +136,10 @@ def test_a_measured_peak_is_remembered(tmp_path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("maquette.training.machine.measure_peak", lambda *_: 1.0)
     assert matmul_peak(torch.device("cpu"), "fp32", tmp_path / "machine.json") == first
     assert matmul_peak(torch.device("cpu"), "bf16-mixed", tmp_path / "machine.json") == 1.0
+
+
+@pytest.mark.parametrize("capability", ["AVX2", "AVX512"])
+def test_the_peak_is_that_of_a_library_that_is_there(capability: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: capability)
+    monkeypatch.setattr("maquette.training.machine._CPU_SIDE", 64)
+    assert measure_peak(torch.device("cpu"), torch.float32) > 1e6

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from maquette.artifacts import StageError
 from maquette.data.config import PhaseConfig
 from maquette.model.config import ModelConfig
+from maquette.model.linear import current_backend, use_backend
 from maquette.objectives import Pretraining
 from maquette.stages import train
 from maquette.stages.config import TrainStage
@@ -236,6 +237,35 @@ def test_going_on_from_a_model(configure: Configure, monkeypatch: pytest.MonkeyP
     assert second.digests["tokenizer"] == first.digests["tokenizer"]
     assert second.checkpoint == first.folder
     assert second.validation_loss == pytest.approx(first.validation_loss, abs=1e-5)
+
+
+def test_the_backend_is_chosen_once(configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """oneDNN rounds differently: a run that began with it goes on with it, to the same bits."""
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: "AVX512")
+    chosen: list[int] = []
+
+    def choose(architecture: Any, tokens: int) -> str:
+        chosen.append(tokens)
+        return "onednn"
+
+    monkeypatch.setattr("maquette.training.machine.fastest_backend", choose)
+    changes: dict[str, Any] = {"seed": 25, "trainer__validation_runs": 1}
+    try:
+        whole = train.run(configure(**changes))
+        assert (whole.linear_backend, current_backend()) == ("onednn", "onednn")
+        parted = elsewhere(configure(**changes), tmp_path)
+        with monkeypatch.context() as patched:
+            interrupt_at(13, patched)
+            with pytest.raises(KeyboardInterrupt):
+                train.run(parted)
+        assert chosen == [256, 256]
+        use_backend("torch")
+        assert_same(train.run(parted), whole)
+        assert chosen == [256, 256]
+    finally:
+        use_backend("torch")
+    plain = train.run(configure(**changes | {"precision__kind": "bf16-mixed"}))
+    assert plain.linear_backend == current_backend() == "torch"
 
 
 @pytest.mark.slow

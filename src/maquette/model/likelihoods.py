@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from maquette.model.linear import goes_to_onednn, linear, product, weight_gradient
+
 # Logits at once unless told otherwise. On a CPU four megabytes of them stay in its cache; an accelerator wants
 # large products and has the memory.
 CPU_LOGITS, ACCELERATOR_LOGITS = 2**20, 2**26
@@ -46,7 +48,7 @@ def next_token_loss(
     limit = logits_limit or (CPU_LOGITS if hidden.device.type == "cpu" else ACCELERATOR_LOGITS)
     rows, vocabulary = targets.numel(), head_weight.size(0)
     if rows * vocabulary <= limit:
-        logits = _at_least_float32(F.linear(hidden, head_weight))
+        logits = _at_least_float32(linear(hidden, head_weight))
         if logit_softcap is not None:
             logits = logit_softcap * torch.tanh(logits / logit_softcap)
         cross_entropy = -token_log_probs(logits, targets)
@@ -97,10 +99,16 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         grad_hidden = torch.empty_like(inputs) if for_hidden else None
         grad_weight = torch.zeros_like(matrix, dtype=exact) if for_weight else None
         reused = torch.empty(min(rows, len(targets)), matrix.size(0), dtype=precision, device=hidden.device)
+        # oneDNN wants both factors with their inner dimension in a row.
+        through_onednn = goes_to_onednn(inputs)
+        transposed = matrix.t().contiguous() if through_onednn and for_hidden else None
         with torch.autocast(device, enabled=False):
             for start in range(0, len(targets), rows):
                 part = slice(start, start + rows)
-                logits = torch.mm(inputs[part], matrix.t(), out=reused[: len(targets[part])]).to(exact)
+                if through_onednn:
+                    logits = product(inputs[part], matrix)
+                else:
+                    logits = torch.mm(inputs[part], matrix.t(), out=reused[: len(targets[part])]).to(exact)
                 slope = None
                 if softcap is not None:
                     squashed = logits.div_(softcap).tanh_()
@@ -121,10 +129,15 @@ class ChunkedCrossEntropy(torch.autograd.Function):
                 # The mask goes to the narrow factors: `gradient` is V wide.
                 gradient = gradient.to(precision)
                 if grad_hidden is not None:
-                    torch.mm(gradient, matrix, out=grad_hidden[part])
+                    if transposed is not None:
+                        grad_hidden[part] = product(gradient, transposed)
+                    else:
+                        torch.mm(gradient, matrix, out=grad_hidden[part])
                 if grad_weight is not None:
                     counted = inputs[part] if mask is None else inputs[part] * mask[part, None]
-                    if exact == precision:
+                    if through_onednn:
+                        grad_weight += weight_gradient(gradient, counted)
+                    elif exact == precision:
                         torch.addmm(grad_weight, gradient.t(), counted, out=grad_weight)
                     else:
                         grad_weight += torch.mm(gradient.t(), counted)

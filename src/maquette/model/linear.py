@@ -1,9 +1,9 @@
 """Linear layers, and which library multiplies their matrices.
 
-On some processors PyTorch's own path for float32 (MKL) leaves half of the machine unused that oneDNN would use: twice
-the speed was seen on AMD processors with AVX-512. On others MKL is ahead. So `fastest_backend` measures a model's own
-products at the start of training and `use_backend` sets what won; without them everything goes through PyTorch.
-The two differ in the last bits, so a run that is resumed has to go on with the backend it began with.
+On AMD processors with AVX-512 PyTorch's own path for float32 (MKL) keeps to AVX2 and leaves half of the machine unused
+that oneDNN would use. Elsewhere the two are alike, or MKL is ahead. So where there is AVX-512, `fastest_backend` times
+a model's own products at the start of training, and `use_backend` sets what won; without them everything goes through
+PyTorch. The two differ in the last bits, so a run that is resumed has to go on with the backend it began with.
 """
 
 import statistics
@@ -19,7 +19,7 @@ from maquette.artifacts import ConfigError
 from maquette.model.config import CoreConfig, TransformerConfig
 
 BACKENDS = ("torch", "onednn")
-_CLEARLY_FASTER = 1.05
+_CLEARLY_FASTER = 1.2
 _backend = "torch"
 
 
@@ -56,7 +56,7 @@ class Linear(nn.Linear):
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`x (..., inputs)`, `weight (outputs, inputs)` -> `x weight^T + bias (..., outputs)`, with the chosen backend."""
-    if not _goes_to_onednn(x):
+    if not goes_to_onednn(x):
         return F.linear(x, weight, bias)
     result: Tensor = _OneDNNLinear.apply(x, weight)
     return result if bias is None else result + bias
@@ -64,12 +64,12 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 def product(x: Tensor, weight: Tensor) -> Tensor:
     """`x (N, inputs)`, `weight (outputs, inputs)` -> `x weight^T (N, outputs)`; not differentiable."""
-    return _onednn(x, weight) if _goes_to_onednn(x) else x @ weight.t()
+    return _onednn(x, weight) if goes_to_onednn(x) else x @ weight.t()
 
 
 def input_gradient(grad: Tensor, weight: Tensor, *, onto: Tensor | None = None) -> Tensor:
     """`grad (N, outputs)`, `weight (outputs, inputs)` -> `grad weight (N, inputs)`, added to `onto` in place."""
-    if _goes_to_onednn(grad):
+    if goes_to_onednn(grad):
         result = _onednn(grad, weight.t().contiguous())
         return result if onto is None else onto.add_(result)
     # Not addmm_, which PyTorch's FLOP counter does not know.
@@ -78,7 +78,7 @@ def input_gradient(grad: Tensor, weight: Tensor, *, onto: Tensor | None = None) 
 
 def weight_gradient(grad: Tensor, x: Tensor) -> Tensor:
     """`grad (N, outputs)`, `x (N, inputs)` -> `grad^T x (outputs, inputs)`."""
-    if _goes_to_onednn(grad):
+    if goes_to_onednn(grad):
         return _onednn(grad.t().contiguous(), x.t().contiguous())  # several times faster than on strided memory
     return grad.t() @ x
 
@@ -99,7 +99,8 @@ class _OneDNNLinear(torch.autograd.Function):
         return grad_x, weight_gradient(grad_rows, rows) if ctx.needs_input_grad[1] else None
 
 
-def _goes_to_onednn(x: Tensor) -> bool:
+def goes_to_onednn(x: Tensor) -> bool:
+    """Whether products with `x` are oneDNN's."""
     return (
         _backend == "onednn"
         and x.device.type == "cpu"
@@ -127,14 +128,20 @@ def _onednn(x: Tensor, weight: Tensor) -> Tensor:
 
 def fastest_backend(config: CoreConfig, tokens: int, *, rounds: int = 4) -> str:
     """The backend that is fastest at the products of one forward and backward pass over `tokens` tokens, on this
-    machine with its present number of threads: `onednn` where it is clearly (5%) faster, else `torch`.
+    machine with its present number of threads: `onednn` where it is clearly (20%) faster, else `torch`. Without AVX-512
+    it is `torch`, unmeasured: there MKL uses all that the processor has.
 
     Takes turns, so that a busy machine hits both; well under a second for models of a few million parameters.
     """
-    if not isinstance(config, TransformerConfig) or not torch.backends.mkldnn.is_available():
+    if not isinstance(config, TransformerConfig) or not may_be_faster():
         return "torch"
     queries = (config.num_heads + 2 * config.key_value_heads) * config.width_of_head
-    shapes = [(config.width, queries), (config.width, config.inner_width), (config.inner_width, config.width)]
+    shapes = [
+        (config.width, queries),
+        (config.width, config.inner_width),
+        (config.inner_width, config.width),
+        (config.width, config.vocabulary_size),
+    ]
     tokens = min(tokens, 1024)  # larger products tell no more
     seconds: dict[str, list[float]] = {name: [] for name in BACKENDS}
     before = current_backend()
@@ -146,6 +153,11 @@ def fastest_backend(config: CoreConfig, tokens: int, *, rounds: int = 4) -> str:
         use_backend(before)
     ratios = [theirs / ours for theirs, ours in zip(seconds["torch"][1:], seconds["onednn"][1:], strict=True)]
     return "onednn" if statistics.median(ratios) > _CLEARLY_FASTER else "torch"
+
+
+def may_be_faster() -> bool:
+    """Whether oneDNN is there, and the processor is of a kind on which it can be ahead."""
+    return torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability().startswith("AVX512")
 
 
 def _time(inputs: int, outputs: int, tokens: int) -> float:

@@ -132,6 +132,7 @@ def assemble_job(
         weight_decay=recipe.weight_decay,
         flops=recipe.compute,
         compiled=False,
+        linear_backend="torch",
         hardware=choose_hardware(
             config.trainer, config.precision, optimizer=config.optimizer.kind, width=recipe.architecture.width
         ),
@@ -153,7 +154,9 @@ def assemble_job(
     )
 
 
-def new_record(config: TrainStage, recipe: Recipe, job: Job, *, compiled: bool) -> RunRecord:
+def new_record(
+    config: TrainStage, recipe: Recipe, job: Job, *, compiled: bool, linear_backend: str = "torch"
+) -> RunRecord:
     """What a run says about itself before its first step."""
     counts = dataclasses.asdict(recipe.parameters)
     return RunRecord(
@@ -175,6 +178,7 @@ def new_record(config: TrainStage, recipe: Recipe, job: Job, *, compiled: bool) 
         seed=config.seed,
         precision=config.precision.kind,
         compiled=compiled,
+        linear_backend=linear_backend,
         hardware=hardware_name(),
         digests={key.removeprefix("digest."): value for key, value in job.tags.items() if key.startswith("digest.")},
         git_commit=git_commit(),

@@ -24,6 +24,7 @@ from maquette.stages.predicted import check_predicted
 from maquette.stages.tokens import TokensResult
 from maquette.training import Job, RunRecord, fit, read_record
 from maquette.training.compilation import compiler_works, wants_compilation
+from maquette.training.machine import choose_linear_backend
 from maquette.training.processes import World, agree, join_group, launch, this_world
 from maquette.training.record import FINISHED
 
@@ -40,13 +41,12 @@ def run(config: TrainStage, data: TokensResult | None = None) -> RunRecord:
     # The first of several processes decides; a second command that means the same run waits here for the first.
     with locked(job.folder) if world.is_first else contextlib.nullcontext():
         done = _begin(config, recipe, job) if world.is_first else None
-        compiled = None if done is None else done.compiled
         if world.size > 1:
-            done, compiled = agree((done, compiled))
+            done = agree(done)
         assert done is not None
         if done.status == FINISHED:
             return done
-        job = dataclasses.replace(job, compiled=bool(compiled))
+        job = dataclasses.replace(job, compiled=done.compiled, linear_backend=done.linear_backend)
         if job.hardware.world_size > world.size:
             record: RunRecord = launch(fit, job, job.hardware.processes)
         else:
@@ -119,7 +119,7 @@ def _begin(config: TrainStage, recipe: Recipe, job: Job) -> RunRecord:
     )
     settings = {key: value for key, value in job.params.items() if key in {f.name for f in dataclasses.fields(config)}}
     _write_settings(job.folder / "config.yaml", settings)
-    record = new_record(config, recipe, job, compiled=compiled)
+    record = new_record(config, recipe, job, compiled=compiled, linear_backend=choose_linear_backend(job))
     record.save()
     return record
 

@@ -14,6 +14,7 @@ import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from maquette.artifacts.progress import say
+from maquette.model.linear import use_backend
 from maquette.text import Tokenizer
 from maquette.tracking import RunLog, start_run
 from maquette.training import record as records
@@ -42,6 +43,7 @@ def fit(job: Job) -> RunRecord:
     """
     world = this_world()
     prepare_process(job.hardware)
+    use_backend(job.linear_backend)
     keep_large_buffers()
     record = records.read_record(job.folder)
     assert record is not None  # the stage has written it
@@ -129,6 +131,7 @@ def _tracked(job: Job, record: RunRecord, world: World) -> Iterator[RunLog]:
         job.tracking, outputs=job.outputs, name=job.name, folder=job.folder, params=job.params, tags=job.tags,
         run_id=record.tracking_run, num_nodes=job.hardware.nodes,
     ) as log:  # fmt: skip
+        log.set_tags({"compiled": job.compiled, "linear_backend": job.linear_backend})
         yield log
 
 

@@ -37,6 +37,7 @@ class Job:
     weight_decay: float
     flops: int
     compiled: bool
+    linear_backend: str
     hardware: Hardware
     optimizer: OptimizerConfig
     schedule: ScheduleConfig

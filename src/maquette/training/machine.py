@@ -1,17 +1,21 @@
-"""What this machine could do at best: the peak of its matrix products, published or measured once and remembered.
+"""What this machine does best: the peak of its matrix products, published or measured once and remembered, and the
+library that reaches it.
 
 Model FLOPs utilisation (Chowdhery et al. 2022, appendix B) is a run's FLOP/s as a share of it.
 """
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from maquette.artifacts.files import locked, write_json
+from maquette.model.linear import fastest_backend, may_be_faster
 from maquette.tracking.environment import hardware_name
+from maquette.training.devices import prepare_process
+from maquette.training.job import Job
 
 _PUBLISHED: dict[str, dict[str, float]] = {
     # Dense tensor-core FLOP/s by number format, from NVIDIA's data sheets (without sparsity).
@@ -49,34 +53,50 @@ def matmul_peak(device: torch.device, precision: str, cache: Path | str) -> floa
             return known
     cache = Path(cache)
     key = f"{hardware_name()}, {torch.get_num_threads()} threads, {device.type} {precision}"
+    dtype = torch.float32 if precision in ("fp32", "tf32") else torch.bfloat16
+    return float(_remembered(cache, key, lambda: measure_peak(device, dtype)))
+
+
+def choose_linear_backend(job: Job) -> str:
+    """What multiplies this run's matrices (model/linear.py): measured once for each processor, number of threads and
+    shape, and remembered beside the peak, so that two runs of the same settings choose alike."""
+    core, hardware = job.architecture, job.hardware
+    if hardware.accelerator != "cpu" or hardware.precision != "fp32" or not may_be_faster():
+        return "torch"
+    prepare_process(hardware)
+    key = f"{hardware_name()}, {hardware.threads} threads, {job.batch_tokens} tokens, {core}"
+    return str(_remembered(job.outputs / "machine.json", key, lambda: fastest_backend(core, job.batch_tokens)))
+
+
+def _remembered(cache: Path, key: str, measure: Callable[[], float | str]) -> float | str:
+    """The value under `key` in the JSON file `cache`; measured and written there where it is missing."""
     with locked(cache):
         try:
-            peaks = json.loads(cache.read_text(encoding="utf-8"))
+            known = json.loads(cache.read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            peaks = {}
-        if key not in peaks:
-            peaks[key] = measure_peak(device, torch.float32 if precision in ("fp32", "tf32") else torch.bfloat16)
-            write_json(cache, peaks)
-    return float(peaks[key])
+            known = {}
+        if key not in known:
+            known[key] = measure()
+            write_json(cache, known)
+    return known[key]  # type: ignore[no-any-return]
 
 
 def measure_peak(device: torch.device, dtype: torch.dtype) -> float:
-    """FLOP/s of the fastest of several products of two large square matrices."""
+    """FLOP/s of the fastest of several products of two large square matrices, by the fastest library that is there."""
     side = _CPU_SIDE if device.type == "cpu" else _GPU_SIDE
     numbers = torch.Generator(device).manual_seed(0)  # its own: the run's random numbers stay where they are
     left, right = (torch.randn(side, side, device=device, dtype=dtype, generator=numbers) for _ in range(2))
+    ways = [torch.matmul]
+    if device.type == "cpu" and dtype == torch.float32 and may_be_faster():
+        ways.append(torch.ops.maquette.onednn_product)
     best, began = float("inf"), time.perf_counter()
-    for _ in range(_ROUNDS):
+    for number in range(_ROUNDS):
         start = _now(device)
-        _product(left, right)
+        ways[number % len(ways)](left, right)
         best = min(best, _now(device) - start)
         if time.perf_counter() - began > _SECONDS:
             break
     return 2 * side**3 / best
-
-
-def _product(left: Tensor, right: Tensor) -> Tensor:
-    return left @ right
 
 
 def _now(device: torch.device) -> float:
