@@ -78,7 +78,7 @@ def _remembered(cache: Path, key: str, measure: Callable[[], float | str]) -> fl
         if key not in known:
             known[key] = measure()
             write_json(cache, known)
-    return known[key]  # type: ignore[no-any-return]
+    return known[key]
 
 
 def measure_peak(device: torch.device, dtype: torch.dtype) -> float:
