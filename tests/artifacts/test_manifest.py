@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,23 @@ def test_damage_is_named(tmp_path: Path, damage: str, word: str) -> None:
     with pytest.raises(StageError, match=word) as caught:
         verify_files(folder)
     assert str(target) in str(caught.value)
+    with pytest.raises(StageError, match=word) as caught:  # where it is found again, too
+        _build(tmp_path, [])
+    assert f"delete the folder {folder}" in str(caught.value)
+    shutil.rmtree(folder)  # what the message says to do
+    calls: list[str] = []
+    assert _build(tmp_path, calls) == folder and calls == ["made"]
+    verify_files(folder)
+
+
+def test_of_large_artifacts_the_sizes_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = _build(tmp_path, [])
+    monkeypatch.setattr("maquette.artifacts.manifest.CHECKED_BYTES", 3)
+    (folder / "part" / "data.txt").write_bytes(b"jello")
+    assert _build(tmp_path, []) == folder
+    (folder / "part" / "data.txt").write_bytes(b"hell")
+    with pytest.raises(StageError, match="4 bytes where its manifest says 5"):
+        _build(tmp_path, [])
 
 
 def test_damaged_and_newer_manifests_are_refused(tmp_path: Path) -> None:

@@ -18,6 +18,10 @@ from maquette.artifacts.files import atomic_folder, digest, file_digest, locked,
 
 FORMAT = 1
 
+CHECKED_BYTES = 2**28
+"""Up to so large an artifact that is found again has its checksums looked at (a fifth of a second); of larger ones the
+sizes. What reads shards checks them in any case."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
@@ -50,14 +54,14 @@ def read_manifest(folder: Path | str) -> Manifest:
             f"{path} is missing.", "The folder is not an artifact of maquette, or was not finished."
         ) from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise StageError(f"{path} is damaged: {error}.", "Make the artifact again with force=true.") from None
+        raise StageError(f"{path} is damaged: {error}.", made_anew(folder)) from None
     if not isinstance(raw, dict) or int(raw.get("format", 0)) > FORMAT:
         raise StageError(f"{path} has a format that this version does not know.", "Upgrade maquette-lm.")
     known = {field.name for field in dataclasses.fields(Manifest)}
     try:
         manifest = Manifest(**{key: value for key, value in raw.items() if key in known})
     except TypeError as error:
-        raise StageError(f"{path} is not complete: {error}.", "Make the artifact again with force=true.") from None
+        raise StageError(f"{path} is not complete: {error}.", made_anew(folder)) from None
     if manifest.maquette_version != __version__:
         warnings.warn(
             f"{folder} was made by maquette {manifest.maquette_version}; this is {__version__}.", stacklevel=2
@@ -65,24 +69,32 @@ def read_manifest(folder: Path | str) -> Manifest:
     return manifest
 
 
-def verify_files(folder: Path | str, manifest: Manifest | None = None) -> Manifest:
-    """Checks size and SHA-256 of every file of an artifact. Raises `StageError` naming the first that differs."""
+def made_anew(folder: Path | str) -> str:
+    """What to do where a file of the artifact `folder` is lost or changed."""
+    return f"Restore the file, or delete the folder {folder} and type the same line again: it is made anew."
+
+
+def verify_files(folder: Path | str, manifest: Manifest | None = None, *, checksums: bool = True) -> Manifest:
+    """Checks size and SHA-256 of every file of an artifact. Raises `StageError` naming the first that differs.
+
+    Without `checksums` only sizes, which takes no time however large the artifact is.
+    """
     folder = Path(folder)
     manifest = manifest or read_manifest(folder)
     for name, entry in manifest.files.items():
         path = folder / name
         if not path.is_file():
-            raise StageError(f"{path} is missing.", "Make the artifact again with force=true.")
+            raise StageError(f"{path} is missing.", made_anew(folder))
         if path.stat().st_size != entry["bytes"]:
             raise StageError(
                 f"{path} has {path.stat().st_size:,} bytes where its manifest says {entry['bytes']:,}: "
                 "it was cut or changed.",
-                "Restore the file, or make the artifact again with force=true.",
+                made_anew(folder),
             )
-        if file_digest(path) != entry["sha256"]:
+        if checksums and file_digest(path) != entry["sha256"]:
             raise StageError(
                 f"{path} does not match its checksum: a byte was changed.",
-                "Restore the file, or make the artifact again with force=true.",
+                made_anew(folder),
             )
     return manifest
 
@@ -103,7 +115,8 @@ def build(
 
     `name` defaults to `label` and the first eight digits of the fingerprint (the digest of `kind`, `config`,
     `inputs`: name -> digest). `make(folder)` fills a temporary folder and returns the manifest's `facts`.
-    Raises `ConfigError` where a chosen name already holds something made from other settings.
+    Raises `ConfigError` where a chosen name already holds something made from other settings, `StageError` where a file
+    of the artifact that is there was lost or changed.
     """
     fingerprint = digest({"kind": kind, "config": config, "inputs": inputs})
     chosen = name or f"{label}-{fingerprint[:8]}"
@@ -112,6 +125,7 @@ def build(
         if (folder / "manifest.json").exists() and not force:
             found = read_manifest(folder)
             if found.fingerprint == fingerprint:
+                verify_files(folder, found, checksums=_bytes(found) <= CHECKED_BYTES)
                 say(f"{kind} {chosen}: nothing to do, already made")
                 return folder
             raise ConfigError(
@@ -131,6 +145,10 @@ def build(
             )  # fmt: skip
             write_json(temporary / "manifest.json", dataclasses.asdict(manifest))
     return folder
+
+
+def _bytes(manifest: Manifest) -> int:
+    return sum(int(entry["bytes"]) for entry in manifest.files.values())
 
 
 def _difference(found: Manifest, config: dict[str, Any], inputs: dict[str, str]) -> str:
