@@ -99,6 +99,24 @@ def test_runs_that_go_on_show_how_far_and_children_their_sweep() -> None:
     assert differences_table(table) is None
 
 
+def test_a_narrow_terminal_shows_whole_numbers() -> None:
+    now = datetime.datetime(2026, 1, 1, 12, tzinfo=datetime.UTC)
+    table = pd.DataFrame({
+        "name": ["300k-6m-1a2b3c4d"], "run_id": ["1"], "status": ["FINISHED"], "start": [now], "parent": [None],
+        "size": ["300k"], "N": [299_800], "D": [5_996_000], "C": [1.08e13], "validation/loss": [2.7183],
+        "validation/bits_per_byte": [1.9123], "tokens_per_second": [12_345.0], "mfu": [0.42],
+    })  # fmt: skip
+    texts = {}
+    for width in (80, 160):
+        console = Console(width=width, record=True, file=io.StringIO())
+        console.print(results_table(table, now=now, width=width))
+        texts[width] = console.export_text()
+    for part in ("300k-6m-1a2b3c4d", "6M", "1.1e+13", "2.7183", "1.9123", "finished"):
+        assert part in texts[80] and part in texts[160]
+    assert "42%" in texts[160] and "42%" not in texts[80]
+    assert "…" not in texts[80]
+
+
 def test_short_numbers() -> None:
     assert [short(n) for n in (999, 1000, 300_123, 4_340_000, 999_600, 2.5e12)] == [
         "999",

@@ -1,5 +1,6 @@
 """`maquette runs`: the runs in MLflow, side by side."""
 
+import sys
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -11,6 +12,9 @@ from maquette.tracking.listing import differences_table, results_table
 
 if TYPE_CHECKING:
     import pandas as pd
+
+PIPED_WIDTH = 250
+"""Characters of a line that goes into a file or another program: nothing is left out there."""
 
 
 def run(config: RunsStage) -> "pd.DataFrame":
@@ -31,8 +35,8 @@ def run(config: RunsStage) -> "pd.DataFrame":
             else f"There are no runs in {where} yet. Train one with maquette train, or begin with maquette demo."
         )
         return runs
-    console = Console()
-    console.print(results_table(runs, config.columns))
+    console = Console() if sys.stdout.isatty() else Console(width=PIPED_WIDTH)
+    console.print(results_table(runs, config.columns, width=console.width))
     if not config.columns and (differences := differences_table(runs)) is not None:
         console.print(differences)
     return runs

@@ -4,6 +4,7 @@ import datetime
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
@@ -30,23 +31,47 @@ _SHOWN_ANYWAY = (
     "C_kaplan",
     "steps",
 )
+_SPARE = ("size", "MFU", "sweep", "tokens/s", "age")
+"""What a narrow terminal does without, in this order: the size stands in the name, too."""
+
 _METRICS = ("seconds", "peak_memory_bytes", "tokens_per_second", "mfu", "loss_spikes", "tokens")
 _STYLES = {"FINISHED": "green", "RUNNING": "cyan", "FAILED": "red", "KILLED": "yellow", "DIED": "red"}
 
 
-def results_table(runs: "pd.DataFrame", columns: Sequence[str] = (), now: datetime.datetime | None = None) -> Table:
+def results_table(
+    runs: "pd.DataFrame",
+    columns: Sequence[str] = (),
+    now: datetime.datetime | None = None,
+    *,
+    width: int | None = None,
+) -> Table:
     """A row a run, newest first: with `columns` the name and those; else size and budget, results, speed, state, age.
 
+    Where that is wider than `width` characters the columns that can best be missed are left out.
     Raises `ConfigError` for a column that no run has.
     """
     shown = {name: _own_column(runs, name) for name in columns} if columns else _main_columns(runs, now)
-    table = Table()
+    for spare in () if columns else _SPARE:
+        if width is None or _characters(runs, shown) <= width:
+            break
+        shown.pop(spare, None)
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("run", no_wrap=True)
     for heading in shown:
         table.add_column(heading, justify="left" if heading in ("size", "status", "sweep") else "right")
     for index, name in enumerate(runs["name"]):
         table.add_row(Text(str(name)), *(cells[index] for cells in shown.values()))
     return table
+
+
+def _characters(runs: "pd.DataFrame", shown: dict[str, list[Text]]) -> int:
+    """How wide a table of these columns is; a heading of several words may stand in several lines."""
+    widths = [max(len(str(name)) for name in runs["name"])]
+    widths += [
+        max(*(len(word) for word in heading.split()), *(cell.cell_len for cell in cells))
+        for heading, cells in shown.items()
+    ]
+    return sum(widths) + 2 * len(widths)
 
 
 def differences_table(runs: "pd.DataFrame") -> Table | None:
