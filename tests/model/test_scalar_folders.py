@@ -71,3 +71,16 @@ def test_the_latest_run_is_one_that_writes(tmp_path: Path) -> None:
         record = {"status": "finished", "finished": ended, "objective": objective}
         (tmp_path / "runs" / name / "run.json").write_text(json.dumps(record))
     assert latest_run(tmp_path).name == "a"
+
+
+def test_the_latest_run_of_an_objective(tmp_path: Path) -> None:
+    for name, objective, ended in (("a", "pretrain", "2026-01"), ("b", "sft", "2026-02"), ("c", "dpo", "2026-03")):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        record = {"status": "finished", "finished": ended, "objective": objective}
+        (tmp_path / "runs" / name / "run.json").write_text(json.dumps(record))
+    assert latest_run(tmp_path).name == "c"
+    assert latest_run(tmp_path, ("pretrain",)).name == "a"
+    assert latest_run(tmp_path, ("sft", "pretrain")).name == "b"
+    assert latest_run(tmp_path, ("ppo", "pretrain")).name == "a"
+    with pytest.raises(StageError, match="has no finished run"):
+        latest_run(tmp_path, ("ppo",))

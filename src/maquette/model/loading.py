@@ -2,6 +2,7 @@
 (the newest finished run)."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,8 +38,9 @@ def find_checkpoint(checkpoint: str | Path | None, outputs: str | Path) -> Path:
     raise ConfigError(f"checkpoint={checkpoint}: there is no such folder or run.", hint)
 
 
-def latest_run(outputs: str | Path) -> Path:
-    """The folder of the finished run of a model that writes text (reward models do not) which ended last.
+def latest_run(outputs: str | Path, objectives: Sequence[str] | None = None) -> Path:
+    """The folder of the finished run of a model that writes text (reward models do not) which ended last; with
+    `objectives` one that was trained for the first of them that has a run.
 
     Raises `StageError` where there is none."""
     runs = Path(outputs) / "runs"
@@ -48,7 +50,11 @@ def latest_run(outputs: str | Path) -> Path:
         for path, record in records.items()
         if record.get("status") == "finished" and record.get("objective") != "reward"
     }
-    if finished:
+    for objective in objectives or ():
+        chosen = [folder for folder in finished if records[folder / RECORD].get("objective", "pretrain") == objective]
+        if chosen:
+            return max(chosen, key=finished.__getitem__)
+    if finished and objectives is None:
         return max(finished, key=finished.__getitem__)
     if records:
         raise StageError(f"{runs} has no finished run.", "Go on with one by typing its command again.")

@@ -67,7 +67,9 @@ class TrainStage(TokensStage):
     tokens_per_parameter: float = setting(
         20.0, "token budget per parameter where neither tokens nor compute is given", minimum=0.0
     )
-    checkpoint: str | None = setting(None, "start from this exported folder or run, with its own tokenizer")
+    checkpoint: str | None = setting(
+        None, "start from this exported folder or run, with its own tokenizer; latest: the newest run that fits"
+    )
     prediction: str | None = setting(None, "train exactly the run of this prediction (maquette predict), and link both")
     recipe: Laws = setting(Laws, "from size to every hyperparameter: constants, or a file that a fit has written")
     objective: ObjectiveConfig = setting(PretrainConfig, "what is trained for", variants=OBJECTIVES)

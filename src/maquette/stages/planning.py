@@ -16,7 +16,7 @@ from maquette.artifacts.progress import say
 from maquette.artifacts.settings import parse_quantity
 from maquette.model.config import CoreConfig, ModelConfig, TransformerConfig
 from maquette.model.hf import family_of, read_config
-from maquette.model.loading import find_checkpoint, model_folder
+from maquette.model.loading import find_checkpoint, latest_run, model_folder
 from maquette.model.parametrization import STANDARD
 from maquette.objectives.config import PretrainConfig
 from maquette.scaling.recipe import Recipe, resolve
@@ -30,11 +30,22 @@ from maquette.training.pretraining import PretrainingPlan
 from maquette.training.record import RUNNING
 from maquette.training.workload import Plan
 
+BEFORE = {
+    "sft": ("pretrain",),
+    "reward": ("sft", "pretrain"),
+    "dpo": ("sft", "pretrain"),
+    "ppo": ("sft", "pretrain"),
+}
+"""What an objective usually starts from: the first of these that has a run."""
+
 
 def starting_folder(config: TrainStage) -> Path | None:
-    """The folder whose weights are the initial ones; None where the model starts from scratch.
+    """The folder whose weights are the initial ones; None where the model starts from scratch. After pretraining,
+    `latest` is the newest run of what comes before the objective, so that the same words mean the same run again.
 
     Raises `ConfigError` where `checkpoint` names nothing."""
+    if config.checkpoint == "latest" and config.objective.kind != "pretrain":
+        return latest_run(config.outputs, BEFORE[config.objective.kind])
     return None if config.checkpoint is None else find_checkpoint(config.checkpoint, config.outputs)
 
 

@@ -12,7 +12,7 @@ from maquette.artifacts.settings import walk
 from maquette.model.config import CoreConfig
 from maquette.model.hf import read_config
 from maquette.model.hf.scalar import read_architecture
-from maquette.model.loading import load_tokenizer, model_folder
+from maquette.model.loading import load_tokenizer, model_folder, read_record
 from maquette.objectives.config import ExampleConfig
 from maquette.scaling.post_training import resolve_examples
 from maquette.scaling.recipe import Recipe
@@ -71,7 +71,7 @@ def plan_examples(config: TrainStage) -> tuple[Recipe, Job]:
         ExamplePlan(folder, objective, config.data.micro_batch),
         start=start,
         tokenizer=model_folder(start),
-        digests={"examples": manifest.digest, "tokenizer": tokenizer.digest},
+        digests={"examples": manifest.digest, "tokenizer": tokenizer.digest} | corpus_digest(start),
         settings=settings,
         fingerprint=lambda digests: digest({key: settings[key] for key in USED} | {"digests": digests}),
         label=f"{objective.kind}-{label_of(recipe.size)}",
@@ -85,9 +85,15 @@ def required_checkpoint(config: TrainStage) -> Path:
     if start is None:
         raise ConfigError(
             f"objective={config.objective.kind} starts from a trained model.",
-            "Give checkpoint=<run or exported folder>, or checkpoint=latest for the run that finished last.",
+            "Give checkpoint=<run or exported folder>, or checkpoint=latest for the newest run that fits.",
         )
     return start
+
+
+def corpus_digest(start: Path) -> dict[str, str]:
+    """The corpus that the model was pretrained on, where its run says so: what it is evaluated on must not be of it."""
+    digests = read_record(start).get("digests", {})
+    return {"corpus": digests["corpus"]} if "corpus" in digests else {}
 
 
 def starting_architecture(start: Path) -> CoreConfig:
