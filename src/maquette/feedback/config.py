@@ -1,0 +1,82 @@
+"""Settings of feedback: which prompts, who demonstrates, who annotates, what a policy is rewarded for."""
+
+from dataclasses import dataclass
+
+from maquette.artifacts.errors import ConfigError
+from maquette.artifacts.settings import setting
+
+
+@dataclass
+class PromptsConfig:
+    tasks: list[str] = setting(
+        lambda: ["pick"], "embedded tasks, drawn evenly: pick, sort, reverse, count, repeat, refuse"
+    )
+    path: str | None = setting(None, "JSON lines to take prompts from instead: instructions or preferences")
+    seed: int = setting(0, "seed of the tasks' prompts", minimum=0)
+
+
+@dataclass
+class DemonstrationsConfig:
+    mixture: str = setting(
+        "easy", "quality of the tasks' demonstrators", choices=("easy", "harder", "perfect", "listing")
+    )
+    count: int = setting(40_000, "demonstrations written", minimum=1)
+    seed: int = setting(0, "seed of demonstrators", minimum=0)
+
+
+@dataclass
+class RewardConfig:
+    kind: str = setting(
+        "reward_model", "what a policy is optimised for: a reward model, the tasks' gold reward, or your own callable",
+        choices=("reward_model", "gold", "callable"),
+    )  # fmt: skip
+    checkpoint: str | None = setting(None, "run or folder of the reward model")
+    callable: str | None = setting(None, "kind=callable: package.module:function, from completions to numbers")
+
+    def validate(self) -> None:
+        """Raises `ConfigError` for a callable that is not named."""
+        if self.kind == "callable" and (self.callable or "").count(":") != 1:
+            raise ConfigError("reward.kind=callable needs reward.callable.", "Write it as package.module:function.")
+
+
+@dataclass
+class FeedbackConfig:
+    kind: str = setting(
+        "simulated", "who prefers one answer to another",
+        choices=("gold", "simulated", "reward_model", "language_model", "file"),
+    )  # fmt: skip
+    people: int = setting(1, "simulated: so many people take turns", minimum=1)
+    seed: int = setting(0, "simulated: tells these people from others", minimum=0)
+    noise: float = setting(0.15, "simulated: Bradley-Terry noise, in units of the gold reward", minimum=0.0)
+    agreement: float | None = setting(
+        None, "simulated: choose the noise so that two people agree so often (replaces noise)",
+        minimum=0.5, maximum=1.0,
+    )  # fmt: skip
+    length_bias: float = setting(0.0, "simulated: utility of each word of an answer")
+    list_bias: float = setting(0.0, "simulated: utility of an answer laid out as a list")
+    position_bias: float = setting(0.0, "simulated: utility of being shown first")
+    checkpoint: str | None = setting(None, "reward_model, language_model: run or folder on this machine")
+    url: str | None = setting(None, "language_model: an OpenAI-compatible server, such as http://localhost:8000/v1")
+    model: str = setting("gpt-4o-mini", "language_model: the model's name at that server")
+    key_variable: str | None = setting(None, "language_model: environment variable that holds the server's key")
+    both_orders: bool = setting(True, "language_model: ask again with the answers turned round")
+    retries: int = setting(5, "language_model: how often a busy server is asked again", minimum=0)
+    workers: int = setting(4, "language_model: questions under way at once", minimum=1)
+    input_price: float = setting(0.0, "language_model: dollars per million tokens read", minimum=0.0)
+    output_price: float = setting(0.0, "language_model: dollars per million tokens written", minimum=0.0)
+    label_price: float = setting(0.0, "dollars that a label of any other annotator costs", minimum=0.0)
+    path: str | None = setting(None, "file: preferences that others have given")
+
+    def validate(self) -> None:
+        """Raises `ConfigError` where the annotator lacks what it needs."""
+        if self.kind == "file" and self.path is None:
+            raise ConfigError("feedback.kind=file needs feedback.path.", "Name a preference file.")
+        if self.kind == "reward_model" and self.checkpoint is None:
+            raise ConfigError(
+                "feedback.kind=reward_model needs feedback.checkpoint.", "Name a run of objective=reward."
+            )
+        if self.kind == "language_model" and (self.url is None) == (self.checkpoint is None):
+            raise ConfigError(
+                "feedback.kind=language_model needs feedback.url or feedback.checkpoint.",
+                "Name a server or a checkpoint, not both.",
+            )

@@ -1,0 +1,108 @@
+"""Where optimising a stand-in stops to help: the curves of Gao, Schulman and Hilton 2022, with intervals.
+
+With d = sqrt(KL), the gold reward gained over the initial policy follows `d (alpha - beta log d)` for reinforcement
+learning and `d (alpha - beta d)` for best-of-n (their equations in section 1). Both are linear in alpha and beta, so a
+fit is one least-squares solution, and its bootstrap costs next to nothing.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from maquette.artifacts import ConfigError
+from maquette.statistics import Interval, percentile_interval
+
+KINDS = ("rl", "best_of_n")
+
+
+@dataclass(frozen=True)
+class OveroptimisationCurve:
+    """`R(d) = d (alpha - beta log d)` (`kind` rl) or `d (alpha - beta d)` (best_of_n); `alpha` is what optimisation
+    gains at first, `beta` how soon it turns. The intervals are bootstrap ones at `level`; `samples (resamples, 2)`."""
+
+    kind: str
+    alpha: float
+    beta: float
+    alpha_interval: Interval | None
+    beta_interval: Interval | None
+    peak: float | None
+    peak_interval: Interval | None
+    samples: NDArray[Any]
+
+    def gain(self, distance: ArrayLike) -> NDArray[np.float64]:
+        """Gold reward over the initial policy's at d = sqrt(KL), where d >= 0."""
+        return _features(np.asarray(distance, float), self.kind) @ np.array([self.alpha, self.beta])
+
+    def band(self, distance: ArrayLike, level: float = 0.9) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Lower and upper ends of the curve at each d. Raises `ConfigError` where nothing was resampled."""
+        if not len(self.samples):
+            raise ConfigError("The fit has no resamples, so no band.", "Fit with bootstrap=500.")
+        curves = self.samples @ _features(np.asarray(distance, float), self.kind).T
+        low, high = np.quantile(curves, [(1 - level) / 2, (1 + level) / 2], axis=0)
+        return low, high
+
+
+def fit_overoptimisation(
+    distances: ArrayLike,
+    gains: ArrayLike,
+    kind: str,
+    *,
+    standard_errors: ArrayLike | None = None,
+    bootstrap: int = 500,
+    level: float = 0.9,
+    seed: int = 0,
+) -> OveroptimisationCurve:
+    """Least squares through (d, gain) points, weighed by their standard errors where these are known.
+
+    `distances`, `gains` (n,): sqrt(KL) and gold reward less the initial policy's. The points of a course of training
+    are not independent, so the bootstrap draws residuals of the fit (Wu's wild bootstrap, with random signs), which
+    keeps the points where they are. `peak` is where the gain is greatest, None where the curve does not turn.
+    Raises `ConfigError` for an unknown kind, fewer than three points, or a d below 0.
+    """
+    if kind not in KINDS:
+        raise ConfigError(f"kind={kind} is not known.", f"Allowed: {', '.join(KINDS)}.")
+    distances, gains = np.asarray(distances, float), np.asarray(gains, float)
+    if distances.shape != gains.shape or distances.ndim != 1:
+        raise ConfigError(f"Distances {distances.shape} and gains {gains.shape} need one length.")
+    if (distances < 0).any() or not np.isfinite(distances).all() or not np.isfinite(gains).all():
+        raise ConfigError("Distances have to be finite and at least 0, gains finite.")
+    if len(np.unique(distances[distances > 0])) < 3:
+        raise ConfigError("A curve needs points at three distances above 0.", "Measure more policies, or for longer.")
+    errors = np.ones_like(gains) if standard_errors is None else np.asarray(standard_errors, float)
+    weights = 1 / np.maximum(errors, 1e-3 * errors.max() if errors.max() else 1.0)
+    features = _features(distances, kind)
+    solve = np.linalg.pinv(features * weights[:, None])
+    best = solve @ (gains * weights)
+    fitted = features @ best
+    freedom = np.sqrt(len(gains) / max(1, len(gains) - 2))
+    signs = np.random.default_rng(seed).choice([-1.0, 1.0], size=(bootstrap, len(gains)))
+    samples = (fitted + freedom * (gains - fitted) * signs) * weights @ solve.T
+    intervals: list[Interval | None] = [None, None, None]
+    if bootstrap:
+        intervals[:2] = [percentile_interval(samples[:, place], level) for place in (0, 1)]
+        peaks = np.array([_peak(alpha, beta, kind) for alpha, beta in samples])
+        turning = ~np.isnan(peaks)
+        if turning.mean() > level:  # otherwise whether it turns at all is not known
+            intervals[2] = percentile_interval(peaks[turning], level)
+    peak = _peak(best[0], best[1], kind)
+    return OveroptimisationCurve(
+        kind, float(best[0]), float(best[1]), *intervals[:2], None if np.isnan(peak) else float(peak), intervals[2],
+        samples,
+    )  # fmt: skip
+
+
+def _features(distance: NDArray[np.float64], kind: str) -> NDArray[np.float64]:
+    """(n, 2): what alpha and beta are multiplied by."""
+    if kind == "best_of_n":
+        return np.stack([distance, -(distance**2)], axis=1)
+    safe = np.where(distance > 0, distance, 1.0)
+    return np.stack([distance, -distance * np.log(safe)], axis=1)
+
+
+def _peak(alpha: float, beta: float, kind: str) -> float:
+    """The d of the greatest gain: exp(alpha / beta - 1), or alpha / (2 beta); NaN where the curve only rises."""
+    if beta <= 0 or (kind == "best_of_n" and alpha <= 0):
+        return float("nan")
+    return float(np.exp(min(alpha / beta - 1, 50.0)) if kind == "rl" else alpha / (2 * beta))

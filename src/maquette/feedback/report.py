@@ -1,0 +1,211 @@
+"""The report of annotation: how good the labels are, what sways them, what they cost, and how many are enough."""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from maquette.artifacts.figure import COLORS, new_figure, save_figure
+from maquette.artifacts.files import write_json, write_text
+from maquette.feedback.agreement import (
+    LabelCurve,
+    Leanings,
+    Votes,
+    accuracy_to_gold,
+    inter_annotator_agreement,
+    label_curve,
+    leanings,
+)
+from maquette.feedback.comparison import Comparison, Judgement
+from maquette.feedback.tasks import is_list, words_of
+from maquette.statistics import Estimate, bootstrap_mean
+
+
+@dataclasses.dataclass(frozen=True)
+class Labels:
+    """What one kind of annotator said: `votes (labels of each pair, pairs)`, dollars for 1,000 labels, and whatever
+    else there is to tell (cached questions, nonsense replies)."""
+
+    name: str
+    votes: Votes
+    dollars_per_thousand: float = 0.0
+    notes: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class AnnotatorReport:
+    """All that is told of one annotator. What can't be told (no gold, a single label) is None."""
+
+    name: str
+    labels: int
+    undecided: int
+    missing: int
+    accuracy: Estimate | None
+    agreement: Estimate | None
+    longer: Estimate | None
+    first: Estimate | None
+    leanings: Leanings | None
+    curve: LabelCurve | None
+    dollars_per_thousand: float
+    notes: Mapping[str, float]
+
+
+def votes_of(judgements: Sequence[Judgement]) -> Votes:
+    """Preferences as numbers, NaN where there is none: (n,)."""
+    return np.array([math.nan if one.preference is None else one.preference for one in judgements])
+
+
+def describe_annotator(labels: Labels, pairs: Sequence[Comparison], gold: Votes | None) -> AnnotatorReport:
+    """`gold (pairs,)`: gold reward of the first answer less that of the second, where the prompts have one."""
+    votes = labels.votes
+    one = votes[0]
+    words = np.array([len(words_of(pair.first)) - len(words_of(pair.second)) for pair in pairs], dtype=float)
+    lists = np.array([is_list(pair.first) - is_list(pair.second) for pair in pairs], dtype=float)
+    decided = ~np.isnan(one) & (one != 0.5)
+    lengths_tell = decided & (words != 0)
+    repeated = len(votes) > 1
+    return AnnotatorReport(
+        name=labels.name,
+        labels=int((~np.isnan(one)).sum()),
+        undecided=int((one == 0.5).sum()),
+        missing=int(np.isnan(one).sum()),
+        accuracy=None if gold is None else accuracy_to_gold(one, gold),
+        agreement=inter_annotator_agreement(votes) if repeated else None,
+        longer=_share((one[lengths_tell] > 0.5) == (words[lengths_tell] > 0)),
+        first=_share(one[decided] > 0.5),
+        leanings=None if gold is None else leanings(one, gold, words, lists),
+        curve=None if gold is None or not _has_better_answers(votes, gold) else label_curve(votes, gold),
+        dollars_per_thousand=labels.dollars_per_thousand,
+        notes=labels.notes,
+    )
+
+
+def write_report(
+    folder: Path, reports: Sequence[AnnotatorReport], pairs: Sequence[Comparison], agreement: Mapping[str, Estimate]
+) -> dict[str, Any]:
+    """Writes report.md, report.json and, where gold is known, figures/bias_variance; returns the manifest's facts.
+
+    `agreement`: between annotators of different kinds, by their names. The first of `reports` gave the labels.
+    """
+    facts = {
+        "pairs": len(pairs),
+        "annotators": [_facts(one) for one in reports],
+        "agreement_between": {name: _numbers(one) for name, one in agreement.items()},
+    }
+    write_json(folder / "report.json", facts)
+    write_text(folder / "report.md", _markdown(reports, pairs, agreement))
+    if any(one.curve is not None for one in reports):
+        draw_bias_variance(reports, folder / "figures" / "bias_variance")
+    return facts
+
+
+def draw_bias_variance(reports: Sequence[AnnotatorReport], path: Path) -> Path:
+    """Left: each annotator's bias over its variance. Right: the error of the majority as labels of a pair grow."""
+    figure, (left, right) = new_figure(1, 2, width=5.2)
+    for color, report in zip(COLORS, (one for one in reports if one.curve is not None), strict=False):
+        curve = report.curve
+        assert curve is not None
+        left.plot(curve.variance, curve.bias, "o", color=color, label=report.name)
+        numbers = np.arange(1, len(curve.error) + 1)
+        odd = numbers % 2 == 1
+        right.plot(numbers[odd], curve.error[odd], "o-", color=color, markersize=4, label=report.name)
+        right.axhline(curve.bias, color=color, linestyle=":", linewidth=1)
+    left.set_xlabel("variance: a label differs from the annotator's own majority (share)")
+    left.set_ylabel("bias: the majority is wrong by gold (share)")
+    left.set_title("Bias against variance")
+    right.set_xlabel("labels of each pair")
+    right.set_ylabel("error of the majority by gold (share)")
+    right.set_title("More labels cure variance, not bias (dotted)")
+    for axes in (left, right):
+        axes.set_ylim(bottom=0)
+        axes.legend(fontsize=8)
+    left.set_xlim(left=0)
+    return save_figure(figure, path)
+
+
+def _share(values: np.ndarray) -> Estimate | None:
+    return bootstrap_mean(values, level=0.95, method="percentile") if len(values) > 1 else None
+
+
+def _has_better_answers(votes: Votes, gold: Votes) -> bool:
+    return bool(((gold != 0) & ~np.isnan(votes).any(axis=0)).any())
+
+
+def _numbers(one: Estimate | None) -> dict[str, float] | None:
+    return None if one is None else {"value": one.value, "low": one.interval.low, "high": one.interval.high}
+
+
+def _facts(one: AnnotatorReport) -> dict[str, Any]:
+    return {
+        "name": one.name,
+        "labels": one.labels,
+        "undecided": one.undecided,
+        "missing": one.missing,
+        "accuracy_to_gold": _numbers(one.accuracy),
+        "inter_annotator_agreement": _numbers(one.agreement),
+        "prefers_longer": _numbers(one.longer),
+        "prefers_first": _numbers(one.first),
+        "odds": None if one.leanings is None else dataclasses.asdict(one.leanings),
+        "bias": None if one.curve is None else one.curve.bias,
+        "variance": None if one.curve is None else one.curve.variance,
+        "majority_error": None if one.curve is None else one.curve.error.tolist(),
+        "dollars_per_thousand": one.dollars_per_thousand,
+        **one.notes,
+    }
+
+
+def _markdown(
+    reports: Sequence[AnnotatorReport], pairs: Sequence[Comparison], agreement: Mapping[str, Estimate]
+) -> str:
+    lines = [
+        "# Annotation",
+        "",
+        f"{len(pairs):,} pairs of answers; the labels are those of **{reports[0].name}**. Shares with 95% intervals.",
+        "",
+        "| | " + " | ".join(one.name for one in reports) + " |",
+        "|---|" + "---:|" * len(reports),
+    ]
+    rows = {
+        "labels": [f"{one.labels:,}" for one in reports],
+        "of these undecided": [f"{one.undecided:,}" for one in reports],
+        "pairs without an answer": [f"{one.missing:,}" for one in reports],
+        "accuracy to gold": [_shown(one.accuracy) for one in reports],
+        "agreement between two of the kind": [_shown(one.agreement) for one in reports],
+        "chooses the longer answer": [_shown(one.longer) for one in reports],
+        "chooses the answer shown first": [_shown(one.first) for one in reports],
+        "odds for 1 more of gold reward": [_odds(one, "gold") for one in reports],
+        "odds for a word more": [_odds(one, "word") for one in reports],
+        "odds for a list": [_odds(one, "list") for one in reports],
+        "odds for being shown first": [_odds(one, "first") for one in reports],
+        "bias (majority wrong by gold)": ["–" if one.curve is None else f"{one.curve.bias:.3f}" for one in reports],
+        "variance (label against majority)": [
+            "–" if one.curve is None else f"{one.curve.variance:.3f}" for one in reports
+        ],
+        "dollars for 1,000 labels": [f"{one.dollars_per_thousand:,.2f}" for one in reports],
+    }
+    for name in dict.fromkeys(name for one in reports for name in one.notes):
+        rows[name] = [f"{one.notes[name]:,g}" if name in one.notes else "–" for one in reports]
+    lines += [f"| {name} | " + " | ".join(cells) + " |" for name, cells in rows.items()]
+    if agreement:
+        lines += ["", "## Agreement between annotators", "", "| | agreement |", "|---|---:|"]
+        lines += [f"| {name} | {_shown(one)} |" for name, one in agreement.items()]
+    if any(one.curve is not None for one in reports):
+        lines += [
+            "",
+            "![Bias against variance](figures/bias_variance.png)",
+            "",
+            "Two annotators of a kind may agree on fewer pairs than each is right on: agreement is not accuracy. "
+            "The odds come from one logistic regression of labels on gold reward, words, lists and position.",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _shown(one: Estimate | None) -> str:
+    return "–" if one is None else f"{one.value:.3f} ({one.interval.low:.3f} to {one.interval.high:.3f})"
+
+
+def _odds(one: AnnotatorReport, name: str) -> str:
+    return "–" if one.leanings is None else f"{getattr(one.leanings, name):,.2f}"

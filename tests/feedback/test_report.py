@@ -1,0 +1,86 @@
+"""Numbers about labels: by hand, and on annotators whose faults are known; the report that shows them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pairs import some_pairs
+
+from maquette.artifacts import ConfigError
+from maquette.feedback.agreement import accuracy_to_gold, inter_annotator_agreement, label_curve, leanings
+from maquette.feedback.annotators.simulated import SimulatedAnnotator, Taste, utility_differences
+from maquette.feedback.report import Labels, describe_annotator, votes_of, write_report
+
+
+def test_accuracy_by_hand() -> None:
+    votes = [1.0, 0.0, 1.0, 0.5, np.nan, 1.0]
+    gold = [0.2, -0.1, -0.3, 1.0, 1.0, 0.0]
+    estimate = accuracy_to_gold(votes, gold)
+    assert estimate is not None and estimate.value == pytest.approx(2 / 3)  # ties and missing votes say nothing
+    assert accuracy_to_gold([1.0], [0.5]) is None
+
+
+def test_agreement_by_hand() -> None:
+    estimate = inter_annotator_agreement([[1, 0, 1, np.nan], [1, 1, 1, 0], [0, 0, 1, 0]])
+    assert estimate is not None and estimate.value == pytest.approx((1 / 3 + 1 / 3 + 1 + 1) / 4)
+    assert inter_annotator_agreement([[1.0, 0.0]]) is None
+
+
+def test_a_label_curve_by_hand() -> None:
+    votes = np.array([[1, 1, 0.0], [1, 0, 0], [1, 0, 0]])  # all right, 1 of 3, none
+    curve = label_curve(votes, [1.0, 1.0, 1.0])
+    assert curve.error.tolist() == pytest.approx([(0 + 2 / 3 + 1) / 3, (0 + (1 / 3 + 0.5 * 2 / 3) + 1) / 3, 2 / 3])
+    assert curve.bias == pytest.approx(2 / 3)
+    assert curve.variance == pytest.approx((0 + 1 / 3 + 0) / 3)
+    with pytest.raises(ConfigError, match="No pair has a better answer"):
+        label_curve(votes, [0.0, 0.0, 0.0])
+
+
+def test_more_labels_cure_noise_but_not_bias() -> None:
+    pairs = some_pairs(600)
+    gold = utility_differences(Taste(), pairs)
+
+    def curve(taste: Taste) -> tuple[float, float, float]:
+        votes = np.stack([votes_of(SimulatedAnnotator(taste, seed=seed).judge(pairs)) for seed in range(9)])
+        found = label_curve(votes, gold)
+        return found.error[0], found.error[-1], found.variance
+
+    noisy, biased = curve(Taste(noise=0.4)), curve(Taste(noise=0.02, length_bias=0.5))
+    assert noisy[0] > noisy[1] + 0.05 and noisy[2] > 0.1
+    assert biased[0] == pytest.approx(biased[1], abs=0.02) and biased[2] < 0.03
+    assert noisy[0] > 0.15 and biased[1] > noisy[1]
+
+
+def test_leanings_are_found_apart_from_gold() -> None:
+    pairs = some_pairs(3000)
+    both = [*pairs, *(one.swapped() for one in pairs)]
+    gold = utility_differences(Taste(), both)
+    words = utility_differences(Taste(length_bias=1.0), both) - gold
+    taste = Taste(noise=0.25, length_bias=0.1, position_bias=0.05)
+    found = leanings(votes_of(SimulatedAnnotator(taste).judge(both)), gold, words, np.zeros(len(both)))
+    assert found is not None
+    assert found.gold == pytest.approx(np.exp(1 / 0.25), rel=0.25)
+    assert found.word == pytest.approx(np.exp(0.1 / 0.25), rel=0.1)
+    assert found.first == pytest.approx(np.exp(0.05 / 0.25), rel=0.1)
+    assert found.list == pytest.approx(1.0)
+    assert leanings([1.0], [1.0], [0.0], [0.0]) is None
+
+
+def test_the_report_says_it_all(tmp_path: Path) -> None:
+    pairs = some_pairs(300)
+    gold = utility_differences(Taste(), pairs)
+    people = [SimulatedAnnotator(Taste(noise=0.3, length_bias=0.1), seed=seed) for seed in range(5)]
+    votes = np.stack([votes_of(person.judge(pairs)) for person in people])
+    report = describe_annotator(Labels("people", votes, 250.0, {"nonsense replies": 3}), pairs, gold)
+    silent = describe_annotator(Labels("silent", np.full((1, 300), np.nan)), pairs, None)
+    facts = write_report(tmp_path, [report, silent], pairs, {"people, gold": report.accuracy or 0})  # type: ignore[dict-item]
+    text = (tmp_path / "report.md").read_text()
+    for words in ("accuracy to gold", "agreement between two", "odds for a word more", "250.00", "nonsense replies"):
+        assert words in text
+    assert (tmp_path / "figures" / "bias_variance.png").stat().st_size > 10_000
+    first, second = facts["annotators"]
+    assert first["prefers_longer"]["value"] > 0.5 and first["odds"]["word"] > 1.1
+    assert first["accuracy_to_gold"]["value"] > first["inter_annotator_agreement"]["value"]
+    assert second["labels"] == 0 and second["accuracy_to_gold"] is None
+    assert json.loads((tmp_path / "report.json").read_text()) == facts
