@@ -56,7 +56,8 @@ def test_curves_of_known_shape_are_found(kind: str) -> None:
     assert exact.gain([0.0])[0] == 0.0
     fitted = fit_overoptimisation(d, truth + noise, kind, standard_errors=np.full(len(d), 0.01), level=0.99)
     assert fitted.alpha_interval is not None and fitted.beta_interval is not None
-    assert fitted.alpha_interval.contains(0.5) and fitted.beta_interval.contains(0.15)
+    assert (fitted.alpha, fitted.beta) == (pytest.approx(0.5, abs=0.01), pytest.approx(0.15, abs=0.01))
+    assert fitted.alpha_interval.contains(fitted.alpha) and fitted.beta_interval.contains(fitted.beta)
     low, high = fitted.band(d, level=0.99)
     assert ((low <= truth) & (truth <= high)).mean() > 0.9
 

@@ -1,19 +1,19 @@
-"""The words that tasks are made of: common ones in English about computers, so that a pretrained model knows them.
+"""The words that tasks are made of: common in text about programs, so that a pretrained core knows them, and mostly one
+token each even in a small vocabulary.
 
 Every word belongs to one category alone, and no word is a filler.
 """
 
 CATEGORIES: dict[str, tuple[str, ...]] = {
-    "colours": ("red", "green", "blue", "black", "white", "yellow", "gray", "orange"),
-    "numbers": ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
-    "times": ("second", "minute", "hour", "day", "week", "month", "year"),
-    "shapes": ("circle", "square", "triangle", "line", "point", "curve", "box", "cube"),
-    "directions": ("left", "right", "up", "down", "top", "bottom", "north", "south"),
-    "actions": ("read", "write", "open", "close", "copy", "move", "send", "load", "save"),
-    "sizes": ("small", "large", "big", "short", "long", "wide", "narrow", "deep"),
-    "people": ("user", "author", "person", "owner", "student", "teacher", "friend", "member"),
-    "places": ("file", "folder", "path", "page", "disk", "table", "archive", "server"),
-    "code": ("function", "class", "method", "module", "variable", "argument", "object", "loop"),
+    "types": ("int", "float", "bool", "str", "list", "dict", "tuple", "bytes"),
+    "actions": ("add", "read", "write", "open", "make", "create", "run", "call"),
+    "places": ("path", "file", "cache", "root", "table", "source", "node"),
+    "measures": ("size", "length", "limit", "range", "min", "max", "index"),
+    "ends": ("first", "last", "next", "start", "end", "final"),
+    "web words": ("http", "url", "request", "response", "header", "payload"),
+    "code words": ("function", "class", "method", "module", "object", "argument"),
+    "texts": ("line", "string", "char", "text", "name", "token", "message"),
+    "numbers": ("one", "two", "three", "four", "five", "six"),
 }
 
 FILLERS = ("well", "so", "okay", "sure", "here", "now", "then", "just")

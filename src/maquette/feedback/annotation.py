@@ -1,0 +1,80 @@
+"""Annotation from pairs to labels and their report."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from maquette.artifacts import StageError
+from maquette.artifacts.progress import say
+from maquette.feedback.agreement import Votes, inter_annotator_agreement
+from maquette.feedback.annotators.gold import GoldAnnotator, gold_of
+from maquette.feedback.annotators.language_model import LanguageModelAnnotator
+from maquette.feedback.building import build_annotator, other_people
+from maquette.feedback.comparison import Comparison
+from maquette.feedback.config import FeedbackConfig
+from maquette.feedback.preferences import preferences_of, write_preferences
+from maquette.feedback.report import Labels, describe_annotator, votes_of, write_report
+
+FILE = "preferences.jsonl"
+
+
+def annotate(
+    pairs: Sequence[Comparison], config: FeedbackConfig, folder: Path, outputs: Path | str, *, repeats: int
+) -> dict[str, Any]:
+    """Has every pair judged, writes preferences.jsonl and the report into `folder`; returns the manifest's facts.
+
+    `repeats`: simulated people judge so many times (each time others), so that agreement, bias and variance can be
+    told; the first labels are the ones that are written. Raises `StageError` where nothing was decided.
+    """
+    if not pairs:
+        raise StageError("There is no pair of different answers to judge.", "Sample at a higher temperature, or more.")
+    annotator = build_annotator(config, outputs, pairs)
+    judged = annotator.judge(pairs)
+    written = write_preferences(folder / FILE, preferences_of(pairs, judged, annotator.name))
+    if not written:
+        raise StageError(
+            f"{annotator.name} decided none of {len(pairs):,} pairs.", "Look at the report of its replies."
+        )
+    votes = [votes_of(judged)]
+    if config.kind == "simulated":
+        votes += [
+            votes_of(build_annotator(other_people(config, number), outputs, pairs).judge(pairs))
+            for number in range(1, repeats)
+        ]
+    dollars, notes = config.label_price * 1000, {}
+    if isinstance(annotator, LanguageModelAnnotator):
+        costs = annotator.costs
+        dollars = costs.dollars_per_thousand
+        notes = {
+            "questions asked": costs.asked,
+            "questions answered before": costs.cached,
+            "nonsense replies": costs.nonsense,
+            "contradictions when turned round": costs.contradictions,
+            "dollars spent now": costs.dollars,
+        }
+    gold = gold_differences(pairs)
+    labels = [Labels(annotator.name, np.stack(votes), dollars, notes)]
+    if gold is not None and config.kind != "gold":
+        labels.append(Labels("gold", votes_of(GoldAnnotator().judge(pairs))[None]))
+    reports = [describe_annotator(one, pairs, gold) for one in labels]
+    between = {}
+    if len(labels) > 1:
+        found = inter_annotator_agreement(_decided(np.stack([one.votes[0] for one in labels])))
+        between = {} if found is None else {f"{labels[0].name}, gold": found}
+    facts = write_report(folder, reports, pairs, between)
+    say(f"{annotator.name}: {written:,} labels of {len(pairs):,} pairs; the report is in {folder.name}")
+    return facts | {"labels": written, "annotator": annotator.name}
+
+
+def gold_differences(pairs: Sequence[Comparison]) -> Votes | None:
+    """Gold reward of the first less that of the second answer, (n,); None where a prompt has no gold reward."""
+    if not all("answer" in one.facts for one in pairs):
+        return None
+    return np.array([gold_of(one.facts, one.first) - gold_of(one.facts, one.second) for one in pairs]).round(9)
+
+
+def _decided(votes: Votes) -> Votes:
+    """Votes with the undecided taken out: a tie agrees with nobody."""
+    return np.where(votes == 0.5, np.nan, votes)

@@ -1,0 +1,133 @@
+"""The figures of a study: frontier, over-optimisation, length, rounds."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from maquette.artifacts import ConfigError
+from maquette.artifacts.figure import COLORS, new_figure, save_figure
+from maquette.feedback.overoptimisation import OveroptimisationCurve, fit_overoptimisation
+from maquette.feedback.study.measurement import Measurement, PolicyResult
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Course = Sequence[tuple[float, float, float]]
+"""A run as it went: (divergence, gold reward, learned reward) at each validation."""
+
+
+def draw_frontier(measurement: Measurement, path: Path) -> Path:
+    """Gold and learned reward of every policy over its divergence from the reference, and the curve of best-of-n."""
+    learned = [name for name in measurement.policies[0].scores if name != "gold"][:1]
+    names = ["gold", *learned]
+    figure, axes = new_figure(1, len(names), width=5.4, height=4.0)
+    for panel, name in zip(np.atleast_1d(axes), names, strict=True):
+        for color, (kind, policies) in zip(COLORS, _by_kind(measurement.policies).items(), strict=False):
+            _draw_points(panel, policies, name, kind, color)
+        for curve in measurement.best_of_n[:1]:
+            panel.plot(curve.kl, curve.scores[name], "--", color="0.3", linewidth=1, label="best of n")
+            for n, kl, score in zip(curve.n, curve.kl, curve.scores[name], strict=True):
+                panel.annotate(str(n), (kl, score), fontsize=7, color="0.3")
+        panel.set_xlabel(f"KL from {measurement.reference} (nats per answer)")
+        panel.set_ylabel(f"{name} reward per answer")
+        panel.set_title("What it is worth" if name == "gold" else "What it was optimised for")
+        panel.legend(fontsize=8)
+    return save_figure(figure, path)
+
+
+def draw_overoptimisation(
+    courses: Mapping[str, Course], measurement: Measurement, path: Path
+) -> tuple[Path, dict[str, OveroptimisationCurve]]:
+    """Gold and learned reward gained as policies move away, one colour a reward model: runs as they went, best-of-n,
+    and the curves of Gao et al. 2022 fitted to the gold reward with 90% bands. Returns the curves by name."""
+    figure, (left, right) = new_figure(1, 2, width=5.6, height=4.2)
+    fits: dict[str, OveroptimisationCurve] = {}
+    start = measurement.policy(measurement.reference).scores["gold"].value
+    for color, (name, course) in zip(COLORS, courses.items(), strict=False):
+        distance, gold = np.sqrt(np.maximum([point[0] for point in course], 0)), np.array([p[1] for p in course])
+        _draw_course(left, distance, gold - start, "rl", name, color, fits)
+    left.set_title("Reinforcement learning")
+    for color, curve in zip(COLORS, measurement.best_of_n, strict=False):
+        distance, gold = np.sqrt(curve.kl), np.array(curve.scores["gold"])
+        _draw_course(right, distance, gold - gold[0], "best_of_n", curve.reward, color, fits)
+    right.set_title("Best of n")
+    for axes in (left, right):
+        axes.axhline(0, color="0.5", linewidth=0.8)
+        axes.set_xlabel("√KL from the reference (√nats)")
+        axes.set_ylabel("gold reward gained per answer")
+        axes.legend(fontsize=8)
+    return save_figure(figure, path), fits
+
+
+def draw_length(measurement: Measurement, path: Path, annotator: str = "annotator") -> Path:
+    """Words per answer, and win rates against the reference: as the annotator sees it, and by gold."""
+    figure, (left, right) = new_figure(1, 2, width=5.2, height=3.8)
+    policies = measurement.policies
+    places = np.arange(len(policies))
+    left.barh(places, [one.words for one in policies], color=COLORS[0])
+    left.set_yticks(places, [one.name for one in policies], fontsize=8)
+    left.invert_yaxis()
+    left.set_xlabel("words per answer")
+    left.set_title("Length")
+    learned = [name for name in policies[0].wins if name != "gold"]
+    for offset, color, name in zip((-0.18, 0.18), (COLORS[1], COLORS[2]), [*learned[:1], "gold"], strict=False):
+        points = [one.wins[name] for one in policies]
+        right.barh(places + offset, [100 * point.value for point in points], height=0.34, color=color,
+                   label=f"by {annotator}" if name != "gold" else "by gold")  # fmt: skip
+        errors = np.array([[p.value - p.low, p.high - p.value] for p in points]).T * 100
+        right.errorbar([100 * p.value for p in points], places + offset, xerr=errors, fmt="none", ecolor="0.2")
+    right.axvline(50, color="0.4", linewidth=0.8)
+    right.set_yticks(places, [])
+    right.invert_yaxis()
+    right.set_xlabel(f"win rate against {measurement.reference} (%)")
+    right.set_title("Who wins, and by whom")
+    right.legend(fontsize=8)
+    return save_figure(figure, path)
+
+
+def draw_bars(measurement: Measurement, path: Path) -> Path:
+    """Gold reward of every policy, sampled and greedy, with intervals: rounds and methods side by side."""
+    figure, axes = new_figure(width=6.8, height=0.5 + 0.42 * len(measurement.policies))
+    places = np.arange(len(measurement.policies))
+    for offset, color, label, table in ((-0.18, COLORS[0], "T = 1", "scores"), (0.18, COLORS[3], "greedy", "greedy")):
+        points = [getattr(one, table)["gold"] for one in measurement.policies]
+        errors = np.array([[p.value - p.low, p.high - p.value] for p in points]).T
+        axes.barh(places + offset, [p.value for p in points], height=0.34, color=color, label=label, xerr=errors)
+    axes.set_yticks(places, [one.name for one in measurement.policies], fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xlabel("gold reward per answer, 95% intervals")
+    axes.legend(fontsize=8, loc="lower right")
+    return save_figure(figure, path)
+
+
+def _draw_course(
+    axes: "Axes", distance: Any, gain: Any, kind: str, name: str, color: str, fits: dict[str, OveroptimisationCurve]
+) -> None:
+    axes.plot(distance, gain, "o", color=color, markersize=4, label=name)
+    try:
+        fit = fits[f"{name}, {kind}"] = fit_overoptimisation(distance, gain, kind)
+    except ConfigError:
+        return  # too few points for a curve: they stand for themselves
+    grid = np.linspace(0, float(max(distance)), 120)
+    low, high = fit.band(grid)
+    axes.plot(grid, fit.gain(grid), "-", color=color, linewidth=1.2)
+    axes.fill_between(grid, low, high, color=color, alpha=0.15, linewidth=0)
+
+
+def _draw_points(axes: "Axes", policies: Sequence[PolicyResult], name: str, kind: str, color: str) -> None:
+    ordered = sorted(policies, key=lambda one: one.kl)
+    points = [one.scores[name] for one in ordered]
+    errors = np.array([[p.value - p.low, p.high - p.value] for p in points]).T
+    axes.errorbar(
+        [one.kl for one in ordered], [p.value for p in points], yerr=errors, fmt="o-" if len(points) > 1 else "o",
+        color=color, markersize=5, capsize=2, linewidth=1, label=kind,
+    )  # fmt: skip
+
+
+def _by_kind(policies: Sequence[PolicyResult]) -> dict[str, list[PolicyResult]]:
+    found: dict[str, list[PolicyResult]] = {}
+    for one in policies:
+        found.setdefault(one.kind, []).append(one)
+    return found

@@ -1,0 +1,189 @@
+"""The policies of a study, measured on the same held-out prompts: sampled and greedy, against one reference."""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from maquette.artifacts.files import write_json
+from maquette.artifacts.progress import progress
+from maquette.data.prompts import Prompt
+from maquette.feedback.best_of_n import best_of_n_kl, best_of_n_means, powers_of_two
+from maquette.feedback.policies import PolicyScores, measure_policy, win_rate
+from maquette.feedback.sampling import sample_many
+from maquette.feedback.tasks import words_of
+from maquette.model.loading import load_checkpoint
+from maquette.objectives.rewards import RewardFunction, checked_scores
+from maquette.statistics import Estimate
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """A number with its 95% interval."""
+
+    value: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, estimate: Estimate) -> "Point":
+        return cls(estimate.value, estimate.interval.low, estimate.interval.high)
+
+
+@dataclasses.dataclass(frozen=True)
+class PolicyRun:
+    """A policy to be measured: the folder of its run, and what training it took (0 for none)."""
+
+    name: str
+    kind: str
+    folder: str
+    values: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    flops: float = 0.0
+    seconds: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class PolicyResult:
+    """A measured policy. `scores` at T = 1 and `greedy` ones by the reward's name; `wins` against the reference's
+    answers to the same prompts, by gold; `answers` to the first prompts, greedy."""
+
+    name: str
+    kind: str
+    values: Mapping[str, Any]
+    flops: float
+    seconds: float
+    kl: float
+    words: float
+    ended: float
+    scores: Mapping[str, Point]
+    greedy: Mapping[str, Point]
+    wins: Mapping[str, Point]
+    answers: Sequence[str]
+
+
+@dataclasses.dataclass(frozen=True)
+class BestOfN:
+    """Best-of-n of the reference by one reward: expected scores, words and divergence for each n."""
+
+    reward: str
+    n: Sequence[int]
+    kl: Sequence[float]
+    scores: Mapping[str, Sequence[float]]
+    words: Sequence[float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Measurement:
+    """All that a study has measured. `instructions`: of the prompts whose answers are shown."""
+
+    reference: str
+    policies: Sequence[PolicyResult]
+    best_of_n: Sequence[BestOfN]
+    instructions: Sequence[str]
+    prompts: int
+
+    def save(self, path: Path) -> None:
+        write_json(path, dataclasses.asdict(self))
+
+    def policy(self, name: str) -> PolicyResult:
+        return next(one for one in self.policies if one.name == name)
+
+
+SHOWN = 6
+"""Prompts whose answers are shown side by side."""
+
+
+def measure_study(
+    runs: Sequence[PolicyRun],
+    reference: str,
+    prompts: Sequence[Prompt],
+    rewards: Mapping[str, RewardFunction],
+    *,
+    answer_tokens: int,
+    best_of: int,
+    seed: int = 0,
+) -> Measurement:
+    """Measures every run's policy; `reference` names the one that divergence and wins are told from.
+
+    `rewards` by name; those but "gold" are learned ones, each tried in best-of-n up to `best_of` answers (1: not at
+    all). Raises `StageError` as `measure_policy` does.
+    """
+    sampled: dict[str, PolicyScores] = {}
+    greedy: dict[str, PolicyScores] = {}
+    base, tokenizer = load_checkpoint(next(run.folder for run in runs if run.name == reference))
+    with progress("measuring policies", len(runs), unit="policies") as advance:
+        for run in runs:
+            model, _ = load_checkpoint(run.folder)
+            for scores, temperature in ((sampled, 1.0), (greedy, 0.0)):
+                scores[run.name] = measure_policy(
+                    model, tokenizer, prompts, rewards, reference=base, max_tokens=answer_tokens,
+                    temperature=temperature, seed=seed,
+                )  # fmt: skip
+            advance(1)
+    results = [_result(run, sampled, greedy, reference, rewards) for run in runs]
+    curves: list[BestOfN] = []
+    if best_of > 1:
+        answers = sample_many(base, tokenizer, prompts, best_of, max_tokens=answer_tokens, seed=seed + 1)
+        flat = [answer for row in answers for answer in row]
+        shape = (len(prompts), best_of)
+        scores_of = {name: np.array(checked_scores(one, flat)).reshape(shape) for name, one in rewards.items()}
+        words = np.array([len(words_of(answer.answer)) for answer in flat], dtype=float).reshape(shape)
+        curves = [_best_of(name, scores_of, words) for name in rewards if name != "gold"]
+    shown = [prompt.messages[-1]["content"] for prompt in prompts[:SHOWN]]
+    return Measurement(reference, results, curves, shown, len(prompts))
+
+
+def read_measurement(path: Path) -> Measurement:
+    """What `Measurement.save` wrote."""
+    raw = json.loads(path.read_text(encoding="utf-8"))
+
+    def points(table: Mapping[str, Any]) -> dict[str, Point]:
+        return {name: Point(**point) for name, point in table.items()}
+
+    policies = [
+        PolicyResult(**(one | {name: points(one[name]) for name in ("scores", "greedy", "wins")}))
+        for one in raw["policies"]
+    ]
+    return Measurement(
+        raw["reference"], policies, [BestOfN(**one) for one in raw["best_of_n"]], raw["instructions"], raw["prompts"]
+    )
+
+
+def _result(
+    run: PolicyRun,
+    sampled: Mapping[str, PolicyScores],
+    greedy: Mapping[str, PolicyScores],
+    reference: str,
+    rewards: Mapping[str, RewardFunction],
+) -> PolicyResult:
+    mine, best = sampled[run.name], greedy[run.name]
+    return PolicyResult(
+        name=run.name,
+        kind=run.kind,
+        values=run.values,
+        flops=run.flops,
+        seconds=run.seconds,
+        kl=mine.kl,
+        words=float(mine.words.mean()),
+        ended=mine.ended,
+        scores={name: Point.of(mine.mean(name)) for name in rewards},
+        greedy={name: Point.of(best.mean(name)) for name in rewards},
+        wins={name: Point.of(win_rate(mine, sampled[reference], name)) for name in rewards},
+        answers=[answer.answer for answer in best.answers[:SHOWN]],
+    )
+
+
+def _best_of(name: str, scores: Mapping[str, np.ndarray], words: np.ndarray) -> BestOfN:
+    numbers = powers_of_two(words.shape[1])
+    chosen = scores[name]
+    return BestOfN(
+        reward=name,
+        n=numbers,
+        kl=[best_of_n_kl(n) for n in numbers],
+        scores={other: [float(best_of_n_means(chosen, worth, n).mean()) for n in numbers]
+                for other, worth in scores.items()},
+        words=[float(best_of_n_means(chosen, words, n).mean()) for n in numbers],
+    )  # fmt: skip
