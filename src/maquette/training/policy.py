@@ -88,6 +88,7 @@ class PolicyWorkload(Workload):
         model, _ = load_checkpoint(job.checkpoint)
         reference, _ = load_checkpoint(job.checkpoint)
         prepare_speed(job, model.core)
+        self.core = model.core
         self._feedback = plan.feedback.open(tokenizer, model.config.context_length, plan.config.answer_tokens)
         self.objective = ProximalPolicyOptimization(
             model,

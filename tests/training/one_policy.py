@@ -1,0 +1,100 @@
+"""A small policy's whole training, as a program of its own that a test can kill in the middle of anything.
+
+Arguments: the folder to work in, and the changes of the policy's settings as JSON. Each time answers are scored, it
+leaves a file `scored-<n>` there, and waits a moment as a slow reward would.
+"""
+
+import dataclasses
+import json
+import random
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from maquette.data.prompts import Prompt, render_prompt
+from maquette.model import LanguageModel, TransformerConfig, hf
+from maquette.objectives.policy_config import PolicyConfig
+from maquette.objectives.rewards import Completion
+from maquette.optimization.config import OptimizerConfig, ScheduleConfig
+from maquette.text import Tokenizer, train_tokenizer
+from maquette.text.config import TokenizerConfig
+from maquette.tracking.config import TrackingConfig
+from maquette.training import Job, RunRecord, choose_hardware, fit
+from maquette.training.config import PrecisionConfig, TrainerConfig
+from maquette.training.policy import PolicyFeedback, PolicyPlan
+
+
+class Letters:
+    """Prompts of a few letters."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokenizer = tokenizer
+
+    def __getitem__(self, number: int) -> Prompt:
+        numbers = random.Random(number)
+        text = "".join(numbers.choice("abc") for _ in range(numbers.randint(1, 6)))
+        return render_prompt(self.tokenizer, [{"role": "user", "content": text}])
+
+
+class Slow:
+    """The share of the letter a in an answer; leaves a trace of every call."""
+
+    def __init__(self, folder: Path, seconds: float) -> None:
+        self.folder, self.seconds, self.calls = folder, seconds, 0
+
+    def __call__(self, completions: Sequence[Completion]) -> list[float]:
+        self.calls += 1
+        (self.folder / f"scored-{self.calls}").touch()
+        time.sleep(self.seconds)
+        return [one.answer.count("a") / max(1, len(one.answer)) + 0.01 * len(one.answer_ids) for one in completions]
+
+
+@dataclasses.dataclass(frozen=True)
+class LetterFeedback:
+    folder: Path
+    seconds: float
+
+    def open(self, tokenizer: Tokenizer, context: int, answer_tokens: int) -> PolicyFeedback:
+        def measure(model: LanguageModel, reference: LanguageModel) -> Mapping[str, float]:
+            return {"norm": float(model.head_weight.norm())}
+
+        letters = Letters(tokenizer)
+        return PolicyFeedback(letters, Slow(self.folder, self.seconds), None, measure, (letters[-1], letters[-2]))
+
+
+def make_job(folder: Path, changes: dict[str, Any], *, seconds: float = 0.0) -> Job:
+    """Six iterations of two passes over eight answers, saved after every third step."""
+    start = folder / "start"
+    if not start.exists():
+        tokenizer = train_tokenizer([], TokenizerConfig(kind="byte"))
+        config = TransformerConfig(
+            vocabulary_size=tokenizer.vocabulary_size, width=16, num_layers=1, num_heads=2, context_length=32
+        )
+        hf.save(LanguageModel(config), tokenizer, start)
+    config = PolicyConfig(**{
+        "iterations": 6, "rollouts": 8, "answer_tokens": 6, "normalize_scores": 8, "value_from": "policy",
+        "kl_target": 0.1, "kl_horizon": 50, **changes,
+    })  # fmt: skip
+    trainer = TrainerConfig(threads=1, compile="off", checkpoint_steps=3, log_steps=1, validation_runs=2)
+    job = Job(
+        name="policy", folder=folder / "run", outputs=folder, seed=3, architecture=hf.load(start).config,
+        checkpoint=start, tokenizer_folder=start, plan=PolicyPlan(config, LetterFeedback(folder, seconds)),
+        steps=config.iterations * config.passes * config.minibatches, batch_tokens=100, learning_rate=3e-3,
+        warmup=0.1, weight_decay=0.0, flops=10**9, compiled=False,
+        hardware=choose_hardware(trainer, PrecisionConfig()), optimizer=OptimizerConfig(eps=1e-5),
+        schedule=ScheduleConfig(), trainer=trainer, tracking=TrackingConfig(enabled=False),
+    )  # fmt: skip
+    if not (job.folder / "run.json").exists():
+        RunRecord(
+            name=job.name, folder=str(job.folder), fingerprint="", status="running", size="", parameters={},
+            tokens=job.tokens, compute=job.flops, kaplan_compute=0, steps=job.steps, batch_tokens=job.batch_tokens,
+            context=32, learning_rate=job.learning_rate, warmup=job.warmup, weight_decay=0.0, seed=job.seed,
+            precision="fp32", compiled=False, hardware="", digests={}, checkpoint=str(start),
+        ).save()  # fmt: skip
+    return job
+
+
+if __name__ == "__main__":
+    fit(make_job(Path(sys.argv[1]), json.loads(sys.argv[2]), seconds=0.3))

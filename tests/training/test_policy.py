@@ -1,0 +1,116 @@
+"""A policy's training in the training room: what a run leaves, and that a killed one ends with the same bits."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from one_policy import LetterFeedback, make_job
+from safetensors.torch import load_file
+
+from maquette.model.loading import load_checkpoint
+from maquette.objectives.policy_config import PolicyConfig
+from maquette.training import fit, read_history, read_record
+from maquette.training.checkpoints import CheckpointFolder
+from maquette.training.policy import PolicyPlan
+
+PROGRAM = Path(__file__).with_name("one_policy.py")
+
+
+def without_times(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if not name.startswith("speed/")}
+
+
+def same_run(one: Path, other: Path) -> None:
+    """Equal weights, optimiser, value function, and curves."""
+    weights, others = (load_file(folder / "run" / "model" / "model.safetensors") for folder in (one, other))
+    assert all(torch.equal(value, others[name]) for name, value in weights.items())
+    states = []
+    for folder in (one, other):
+        newest = CheckpointFolder(folder / "run" / "checkpoints").newest(print)
+        assert newest is not None
+        states.append(torch.load(newest[1], weights_only=True))
+    assert states[0]["state_dict"].keys() == states[1]["state_dict"].keys()
+    assert any(name.startswith("value.") for name in states[0]["state_dict"])
+    for name, value in states[0]["state_dict"].items():
+        assert torch.equal(value, states[1]["state_dict"][name]), name
+    moments = [state["optimizer_states"][0]["state"] for state in states]
+    for number, moment in moments[0].items():
+        assert torch.equal(moment["exp_avg"], moments[1][number]["exp_avg"])
+    assert states[0]["policy"] == states[1]["policy"]
+    curves = [read_history(folder / "run" / "metrics.jsonl") for folder in (one, other)]
+    assert [without_times(row) for row in curves[0]] == [without_times(row) for row in curves[1]]
+
+
+def test_what_a_run_leaves(tmp_path: Path) -> None:
+    record = fit(make_job(tmp_path, {}))
+    history = read_history(tmp_path / "run" / "metrics.jsonl")
+    assert record.status == "finished" and record.step == 24 == history[-1]["step"]
+    for name in (
+        "objective/kl", "objective/scores", "objective/entropy", "objective/rlhf_reward", "policy/clipfrac_avg",
+        "policy/approxkl_avg", "val/clipfrac_avg", "val/explained_variance", "val/ratio", "loss/policy_avg",
+        "loss/value_avg", "completions/mean_length", "completions/eos_rate", "episode",
+    ):  # fmt: skip
+        assert name in history[0], name
+    assert [row["episode"] for row in history] == [8 * (step // 4 + 1) for step in range(24)]
+    firsts = [row["val/ratio"] for row in history[::4]]
+    assert firsts == [1.0] * 6  # every iteration begins where it has sampled
+    assert "validation/norm" in record.metrics and len(record.samples) == 2
+    assert (tmp_path / "run" / "figures" / "policy.png").exists()
+    model, _ = load_checkpoint(tmp_path / "run")
+    start, _ = load_checkpoint(tmp_path / "start")
+    assert not torch.equal(model.head_weight, start.head_weight)
+
+
+@pytest.mark.slow
+def test_killed_in_the_middle_of_rollouts_and_anywhere_else(tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    for folder in (whole, killed):
+        folder.mkdir()
+    fit(make_job(whole, {}))
+    # Calls of the reward: one to standardise scores, then one an iteration. Saved are steps 3, 6, 9 ...: iteration 3
+    # begins at step 8, so the first kill falls into rollouts after a checkpoint in mid-iteration.
+    for call in (4, 2):
+        for trace in killed.glob("scored-*"):
+            trace.unlink()
+        process = subprocess.Popen([sys.executable, str(PROGRAM), str(killed), "{}"])
+        while not (killed / f"scored-{call}").exists() and process.poll() is None:
+            time.sleep(0.01)
+        time.sleep(0.1)  # the reward still takes its time
+        assert process.poll() is None
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    before = read_record(killed / "run")
+    assert before is not None and before.status == "running"
+    fit(make_job(killed, {}))
+    same_run(whole, killed)
+
+
+@pytest.mark.parametrize("step", [3, 8])
+def test_going_on_from_a_checkpoint_is_exact(tmp_path: Path, step: int) -> None:
+    """From the middle of an iteration, and from between two, also with a stopped iteration behind it."""
+    changes = {"stop_kl": 1e-3}
+    whole, part = tmp_path / "whole", tmp_path / "part"
+    for folder in (whole, part):
+        folder.mkdir()
+        job = make_job(folder, changes)
+        job.trainer.checkpoint_steps, job.trainer.keep_checkpoints = 1, 100
+        fit(job)
+    checkpoints = part / "run" / "checkpoints"
+    for path in checkpoints.iterdir():
+        if int(path.stem.partition("-")[2]) > step:
+            path.unlink()
+    fit(job)
+    same_run(whole, part)
+
+
+def test_micro_batches_and_processes_share_an_iteration() -> None:
+    plan = PolicyPlan(PolicyConfig(rollouts=64, passes=2, minibatches=4), LetterFeedback(Path(), 0.0), micro_batches=2)
+    iterations = plan.iterations(2)
+    assert (iterations.rollouts, iterations.steps, iterations.batches) == (32, 8, 16)
+    assert [part.stop - part.start for part in iterations.groups()] == [4] * 8
