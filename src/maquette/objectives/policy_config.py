@@ -4,10 +4,14 @@ from dataclasses import dataclass
 
 from maquette.artifacts.errors import ConfigError
 from maquette.artifacts.settings import setting
+from maquette.objectives.config import ObjectiveConfig
 
 
 @dataclass
-class PolicyConfig:
+class PolicyConfig(ObjectiveConfig):
+    """Policy optimisation: sample answers, score them, and move towards what scored well."""
+
+    kind: str = setting("ppo", "what is trained for", choices=("ppo",))
     iterations: int = setting(50, "rounds of sampling and learning; each is an epoch", minimum=1)
     rollouts: int = setting(128, "answers sampled in an iteration, over all processes", minimum=1)
     passes: int = setting(2, "how often each answer is learned from", minimum=1)
@@ -24,7 +28,9 @@ class PolicyConfig:
         "what the value function starts from: the reward model, the policy's core, or shared (a head on the policy)",
         choices=("reward", "policy", "shared"),
     )
-    value_learning_rate: float = setting(1e-3, "peak learning rate of the value function", minimum=0.0)
+    value_learning_rate: float | None = setting(
+        None, "peak learning rate of the value function; by default 3.3 times the policy's", minimum=0.0
+    )
     value_weight: float = setting(0.1, "of the value loss beside the policy loss", minimum=0.0)
     clip: float = setting(0.2, "how far the ratio of policies may be from 1", minimum=0.0)
     value_clip: float = setting(0.2, "how far a value may move from the old one", minimum=0.0)

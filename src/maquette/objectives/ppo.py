@@ -53,6 +53,9 @@ from maquette.optimization.groups import parameter_groups
 if TYPE_CHECKING:
     from maquette.text import Tokenizer
 
+VALUE_RATE = 10 / 3
+"""The value function's learning rate in the policy's, unless it is given."""
+
 _FIRST_CALIBRATION_PROMPT = 1 << 40
 """Prompts that scores are standardised on: far behind those of any iteration."""
 
@@ -404,7 +407,7 @@ def _value_function(model: LanguageModel, start: ScalarModel | None, config: Pol
     if start is None:
         raise ConfigError(
             "value_from=reward, but the reward is no reward model.",
-            "Use objective.ppo.value_from=policy (or shared), or a reward model.",
+            "Use objective.value_from=policy (or shared), or a reward model.",
         )
     if start.config.vocabulary_size != model.config.vocabulary_size:
         raise ConfigError(

@@ -1,0 +1,107 @@
+"""From the settings of `maquette train objective=ppo` to a job. Nothing here trains."""
+
+import dataclasses
+from typing import Any
+
+from maquette.artifacts import ConfigError
+from maquette.artifacts.files import digest, file_digest
+from maquette.feedback.prompts import open_prompts
+from maquette.feedback.source import ConfiguredFeedback
+from maquette.model.loading import find_checkpoint, load_tokenizer, model_folder
+from maquette.objectives.policy_config import PolicyConfig
+from maquette.optimization.config import OptimizerConfig
+from maquette.scaling.policy_recipe import resolve_policy
+from maquette.scaling.recipe import Recipe
+from maquette.stages.config import TrainStage
+from maquette.stages.planning import assemble_job, label_of
+from maquette.stages.post_training import UNUSED, required_checkpoint, say_unused, starting_architecture, used_settings
+from maquette.training import Job
+from maquette.training.config import TrainerConfig
+from maquette.training.policy import PolicyPlan
+
+_POLICY_UNUSED = tuple(key for key in UNUSED if key not in ("prompts", "reward")) + ("instructions", "preferences")
+
+_USED = ("seed", "objective", "optimizer", "schedule", "precision", "prompts")
+"""Settings that decide what comes out; the reward counts by what it is, not by where it lies."""
+
+ADAM_EPS = 1e-5
+"""Of PPO, unless the settings have another: with 1e-8 a gradient that is nearly nothing becomes a full step."""
+
+_PROMPTS_FOR_LENGTH = 64
+
+
+def plan_policy(config: TrainStage) -> tuple[Recipe, Job]:
+    """The recipe and the job of policy optimisation.
+
+    Raises `ConfigError` for settings that contradict each other or lack what PPO needs, `StageError` where a file is
+    missing or damaged.
+    """
+    objective = config.objective
+    assert isinstance(objective, PolicyConfig)
+    start = required_checkpoint(config)
+    architecture, tokenizer = starting_architecture(start), load_tokenizer(start)
+    if config.reward.kind == "reward_model" and config.reward.checkpoint is None:
+        raise ConfigError(
+            "objective=ppo needs something to optimise for.",
+            "Give reward.checkpoint=<run of objective=reward>, or reward.kind=gold.",
+        )
+    if config.reward.kind != "reward_model" and objective.advantage == "value" and objective.value_from == "reward":
+        objective = dataclasses.replace(objective, value_from="policy")  # there is no reward model to start from
+    prompts = open_prompts(
+        config.prompts, tokenizer, longest=max(1, architecture.context_length - objective.answer_tokens)
+    )
+    lengths = [len(prompts[number].ids) for number in range(_PROMPTS_FOR_LENGTH)]
+    recipe = resolve_policy(
+        architecture,
+        iterations=objective.iterations,
+        rollouts=objective.rollouts,
+        passes=objective.passes,
+        minibatches=objective.minibatches,
+        row_tokens=round(sum(lengths) / len(lengths)) + objective.answer_tokens,
+        has_value=objective.advantage == "value",
+        learning_rate=config.optimizer.learning_rate,
+        warmup=config.schedule.warmup,
+        weight_decay=config.optimizer.weight_decay,
+        laws=config.recipe,
+    )
+    say_unused(config, _POLICY_UNUSED)
+    steps = objective.passes * objective.minibatches
+    config = dataclasses.replace(
+        config,
+        objective=objective,
+        optimizer=_with_eps(config.optimizer),
+        trainer=dataclasses.replace(config.trainer, log_steps=_whole_iterations(config.trainer.log_steps, steps)),
+    )
+    settings = used_settings(config, recipe, _POLICY_UNUSED)
+    digests = {"tokenizer": tokenizer.digest, **_reward_digest(config)}
+    if config.prompts.path is not None:
+        digests["prompts"] = file_digest(config.prompts.path)
+    job = assemble_job(
+        config,
+        recipe,
+        PolicyPlan(objective, ConfiguredFeedback(config.prompts, config.reward, config.outputs)),
+        start=start,
+        tokenizer=model_folder(start),
+        digests=digests,
+        settings=settings,
+        fingerprint=lambda digests: digest({key: settings[key] for key in _USED} | {"digests": digests}),
+        label=f"ppo-{label_of(recipe.size)}",
+    )
+    return recipe, job
+
+
+def _with_eps(optimizer: OptimizerConfig) -> OptimizerConfig:
+    return dataclasses.replace(optimizer, eps=ADAM_EPS) if optimizer.eps == OptimizerConfig().eps else optimizer
+
+
+def _whole_iterations(log_steps: int, steps: int) -> int:
+    """Points of the curves are means over whole iterations; unless told otherwise over one."""
+    return steps if log_steps == TrainerConfig().log_steps else -(-log_steps // steps) * steps
+
+
+def _reward_digest(config: TrainStage) -> dict[str, Any]:
+    reward = config.reward
+    if reward.kind != "reward_model":
+        return {"reward": digest({"kind": reward.kind, "callable": reward.callable})}
+    weights = sorted(model_folder(find_checkpoint(reward.checkpoint, config.outputs)).glob("*.safetensors"))
+    return {"reward": digest([file_digest(path) for path in weights])}
