@@ -3,10 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-fast lint format bench notebooks clean
+.PHONY: demo demo-alignment test test-fast lint format bench notebooks clean
 
 demo: $(VENV)/.installed
 	$(BIN)/maquette demo
+
+demo-alignment: $(VENV)/.installed
+	$(BIN)/maquette alignment +experiment=alignment
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n 2

@@ -14,25 +14,34 @@ from maquette.feedback.annotators.language_model import LanguageModelAnnotator
 from maquette.feedback.building import build_annotator, other_people
 from maquette.feedback.comparison import Comparison
 from maquette.feedback.config import FeedbackConfig
-from maquette.feedback.preferences import preferences_of, write_preferences
+from maquette.feedback.preferences import preferences_of, read_preferences, write_preferences
 from maquette.feedback.report import Labels, describe_annotator, votes_of, write_report
 
 FILE = "preferences.jsonl"
 
 
 def annotate(
-    pairs: Sequence[Comparison], config: FeedbackConfig, folder: Path, outputs: Path | str, *, repeats: int
+    pairs: Sequence[Comparison],
+    config: FeedbackConfig,
+    folder: Path,
+    outputs: Path | str,
+    *,
+    repeats: int,
+    before: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Has every pair judged, writes preferences.jsonl and the report into `folder`; returns the manifest's facts.
 
     `repeats`: simulated people judge so many times (each time others), so that agreement, bias and variance can be
-    told; the first labels are the ones that are written. Raises `StageError` where nothing was decided.
+    told; the first labels are the ones that are written, after those of the files `before`. Raises `StageError` where
+    nothing was decided.
     """
     if not pairs:
         raise StageError("There is no pair of different answers to judge.", "Sample at a higher temperature, or more.")
     annotator = build_annotator(config, outputs, pairs)
     judged = annotator.judge(pairs)
-    written = write_preferences(folder / FILE, preferences_of(pairs, judged, annotator.name))
+    labels_now = list(preferences_of(pairs, judged, annotator.name))
+    written = len(labels_now)
+    write_preferences(folder / FILE, [*(one for path in before for one in read_preferences(path)), *labels_now])
     if not written:
         raise StageError(
             f"{annotator.name} decided none of {len(pairs):,} pairs.", "Look at the report of its replies."
@@ -73,6 +82,13 @@ def gold_differences(pairs: Sequence[Comparison]) -> Votes | None:
     if not all("answer" in one.facts for one in pairs):
         return None
     return np.array([gold_of(one.facts, one.first) - gold_of(one.facts, one.second) for one in pairs]).round(9)
+
+
+def pairs_of_file(path: str) -> list[Comparison]:
+    """The pairs of a preference file, to be judged anew. Which answer stands first is drawn by the pair's own digest:
+    the old label shows nothing. Raises `StageError` that names a damaged line."""
+    pairs = [Comparison(row.prompt, row.chosen, row.rejected, row.facts) for row in read_preferences(path)]
+    return [one if int(one.key[:8], 16) % 2 else one.swapped() for one in pairs]
 
 
 def _decided(votes: Votes) -> Votes:

@@ -305,13 +305,14 @@ class ProximalPolicyOptimization(Objective):
         plan = self.optimization
         if plan.config.kind != "adamw":
             raise ConfigError(f"optimizer={plan.config.kind} does not go with objective=ppo.", "Use optimizer=adamw.")
+        value_rate = self.config.value_learning_rate
         groups = [
-            group
-            for module, rate in (
-                (self.model, plan.learning_rate),
-                (self._value_module, self.config.value_learning_rate),
-            )
-            for group in _adamw_groups(module, rate, plan.weight_decay)
+            *_adamw_groups(self.model, plan.learning_rate, plan.weight_decay),
+            *_adamw_groups(
+                self._value_module,
+                VALUE_RATE * plan.learning_rate if value_rate is None else value_rate,
+                plan.weight_decay,
+            ),
         ]
         optimizer = AdamW(
             groups,

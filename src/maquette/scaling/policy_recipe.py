@@ -47,7 +47,5 @@ def resolve_policy(
         else learning_rate,
         warmup=laws.warmup if warmup is None else warmup,
         weight_decay=0.0 if weight_decay is None else weight_decay,
-        flops=FlopCount(
-            round(learning.core * share), round(learning.attention * share), round(learning.head * share)
-        ),
+        flops=FlopCount(round(learning.core * share), round(learning.attention * share), round(learning.head * share)),
     )

@@ -32,6 +32,18 @@ _ALL = (
     Stage("tokenizer", "train a tokenizer on the corpus and report on it", settings.TokenizerStage, "tokenizer"),
     Stage("tokens", "encode the corpus into checked, memory-mapped shards", settings.TokensStage, "tokens"),
     Stage("train", "train one model, or with -m a family of them", settings.TrainStage, "train", expand="predicted"),
+    Stage(
+        "annotate",
+        "pairs of answers and who prefers which: labels and their report",
+        settings.AnnotateStage,
+        "annotate",
+    ),
+    Stage(
+        "alignment",
+        "several runs from one recipe, compared: +experiment=, +sweep=",
+        settings.AlignmentStage,
+        "alignment",
+    ),
     Stage("sample", "continue a prompt with a trained model", settings.SampleStage, "sample", words="prompts"),
     Stage("score", "log-probability of sentences under a model", settings.ScoreStage, "score", words="sentences"),
     Stage(

@@ -4,6 +4,7 @@ Composed by Hydra from `conf/`, checked against these dataclasses before anythin
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 from maquette.artifacts.settings import setting
 from maquette.corpus.config import CorpusConfig, SourceConfig
@@ -16,9 +17,11 @@ from maquette.data.config import (
     ShardsConfig,
 )
 from maquette.evaluation.config import ProtocolConfig, SuiteConfig
+from maquette.feedback.config import FeedbackConfig, PromptsConfig, RewardConfig
 from maquette.feedback.instruction_config import TaskInstructionsConfig
 from maquette.model.config import ModelConfig
 from maquette.objectives.config import OBJECTIVES, ObjectiveConfig, PretrainConfig
+from maquette.objectives.policy_config import PolicyConfig
 from maquette.optimization.config import OptimizerConfig, ScheduleConfig
 from maquette.scaling.config import Laws
 from maquette.text.config import TokenizerConfig
@@ -72,7 +75,9 @@ class TrainStage(TokensStage):
     )
     prediction: str | None = setting(None, "train exactly the run of this prediction (maquette predict), and link both")
     recipe: Laws = setting(Laws, "from size to every hyperparameter: constants, or a file that a fit has written")
-    objective: ObjectiveConfig = setting(PretrainConfig, "what is trained for", variants=OBJECTIVES)
+    objective: ObjectiveConfig = setting(
+        PretrainConfig, "what is trained for", variants=OBJECTIVES | {"ppo": PolicyConfig}
+    )
     instructions: ExamplesConfig = setting(
         InstructionFilesConfig,
         "conversations to imitate",
@@ -81,6 +86,8 @@ class TrainStage(TokensStage):
     preferences: ExamplesConfig = setting(
         PreferenceFilesConfig, "pairs of answers, one of them wanted", variants={"file": PreferenceFilesConfig}
     )
+    prompts: PromptsConfig = setting(PromptsConfig, "what a policy answers")
+    reward: RewardConfig = setting(RewardConfig, "what a policy is optimised for")
     model: ModelConfig = setting(ModelConfig, "architecture")
     mixture: MixtureConfig = setting(MixtureConfig, "which text, in which shares")
     data: DataConfig = setting(DataConfig, "sequences and batches")
@@ -112,6 +119,45 @@ class HallucinationStage(StageConfig):
     shares: list[float] = setting(
         lambda: [0.0, 0.25, 0.5, 1.0], "shares of the answers in fine-tuning that no text has told of"
     )
+    tracking: TrackingConfig = setting(TrackingConfig, "record in MLflow")
+
+
+@dataclass
+class AnnotateStage(StageConfig):
+    checkpoint: str | None = setting(
+        None, "policy whose answers are judged: run or exported folder; by default the latest finished run"
+    )
+    given: str | None = setting(None, "judge the pairs of this preference file instead of sampling any")
+    prompts: PromptsConfig = setting(PromptsConfig, "what is answered")
+    count: int = setting(2000, "prompts", minimum=1)
+    first: int = setting(0, "skip so many prompts", minimum=0)
+    answers: int = setting(2, "answers sampled to each prompt; the first is judged against the second and so on",
+                           minimum=2)  # fmt: skip
+    answer_tokens: int = setting(20, "tokens of an answer at most", minimum=1)
+    temperature: float = setting(1.0, "of sampling", minimum=0.01)
+    feedback: FeedbackConfig = setting(FeedbackConfig, "who judges")
+    repeats: int = setting(9, "simulated people label each pair so many times for the report", minimum=1)
+    add: list[str] = setting(list, "preference files whose labels are put before the new ones")
+    name: str | None = setting(None, "name of the artifact; by default the annotator and a digest")
+    seed: int = setting(0, "seed of sampling", minimum=0)
+    tracking: TrackingConfig = setting(TrackingConfig, "record in MLflow")
+
+
+@dataclass
+class AlignmentStage(StageConfig):
+    title: str = setting("Alignment", "heading of the page")
+    steps: dict[str, Any] = setting(dict, "name -> stage, settings, each, policy: what is run, in order")
+    rounds: int = setting(1, "repeat labels, reward model and PPO so often, each round with the policy before it; beside "
+                          "them one round with as many labels in all", minimum=1)  # fmt: skip
+    reference: str = setting("sft", "step that divergence and wins are told from")
+    rewards: list[str] = setting(list, "steps whose reward models score every policy, the one optimised for first")
+    figures: list[str] = setting(list, "figures to draw: gold, frontier, overoptimisation, length")
+    courses: list[str] = setting(list, "overoptimisation: steps whose course is drawn")
+    tasks: list[str] = setting(lambda: ["pick"], "tasks whose held-out prompts policies are measured on")
+    prompts: int = setting(500, "held-out prompts", minimum=2)
+    answer_tokens: int = setting(20, "tokens of an answer at most", minimum=1)
+    best_of: int = setting(16, "answers of the reference for best-of-n; 1: none", minimum=1)
+    seed: int = setting(0, "seed of sampling, and of every step", minimum=0)
     tracking: TrackingConfig = setting(TrackingConfig, "record in MLflow")
 
 

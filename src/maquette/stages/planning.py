@@ -214,7 +214,9 @@ def resolved_settings(config: TrainStage, recipe: Recipe) -> dict[str, Any]:
         model["kind"] = "transformer"
         model["feed_forward_width"] = recipe.architecture.inner_width
     settings = {
-        key: value for key, value in dataclasses.asdict(config).items() if key not in ("instructions", "preferences")
+        key: value
+        for key, value in dataclasses.asdict(config).items()
+        if key not in ("instructions", "preferences", "prompts", "reward")
     }
     settings["model"] = model
     settings["tokens"], settings["compute"] = str(recipe.tokens), None

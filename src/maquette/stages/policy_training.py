@@ -19,7 +19,7 @@ from maquette.training import Job
 from maquette.training.config import TrainerConfig
 from maquette.training.policy import PolicyPlan
 
-_POLICY_UNUSED = tuple(key for key in UNUSED if key not in ("prompts", "reward")) + ("instructions", "preferences")
+_POLICY_UNUSED = (*(key for key in UNUSED if key not in ("prompts", "reward")), "instructions", "preferences")
 
 _USED = ("seed", "objective", "optimizer", "schedule", "precision", "prompts")
 """Settings that decide what comes out; the reward counts by what it is, not by where it lies."""

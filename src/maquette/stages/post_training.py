@@ -25,7 +25,7 @@ from maquette.training.examples import ExamplePlan, micro_batches
 UNUSED = (
     "source", "corpus", "tokenizer", "shards", "size", "tokens", "compute", "tokens_per_parameter", "model", "mixture",
     "prediction", "data.context", "data.batch_tokens", "data.isolate_documents", "data.workers",
-    "data.validation_tokens", "trainer.samples", "trainer.compile",
+    "data.validation_tokens", "trainer.samples", "trainer.compile", "prompts", "reward",
 )  # fmt: skip
 """Settings of pretraining that mean nothing afterwards."""
 

@@ -19,6 +19,7 @@ from maquette.stages import corpus as corpus_stage
 from maquette.stages import tokens as tokens_stage
 from maquette.stages.config import TrainStage
 from maquette.stages.planning import new_record, plan_job, resolve_recipe, starting_folder
+from maquette.stages.policy_training import plan_policy
 from maquette.stages.post_training import plan_examples
 from maquette.stages.predicted import check_predicted
 from maquette.stages.tokens import TokensResult
@@ -58,6 +59,8 @@ def run(config: TrainStage, data: TokensResult | None = None) -> RunRecord:
 
 def planned(config: TrainStage, data: TokensResult | None = None) -> tuple[Recipe, Job]:
     """The recipe and the job of the settings' objective; what they need of earlier stages is made."""
+    if config.objective.kind == "ppo":
+        return plan_policy(config)
     if config.objective.kind != "pretrain":
         return plan_examples(config)
     data = data or make_tokens(config)

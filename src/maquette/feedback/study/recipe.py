@@ -5,7 +5,8 @@
     ppo:    {stage: train,    settings: [...], each: {objective.kl_coefficient: [0.02, 0.1]}}
 
 `{name}` in a setting is the folder that the step of that name has made. `each` makes one step of every combination,
-named by its values. Nothing here runs anything.
+named by its values. A recipe that builds on another one takes a step away with `name: null`. Nothing here runs
+anything.
 """
 
 import dataclasses
@@ -50,7 +51,7 @@ class Step:
 
 def read_steps(raw: Mapping[str, Any]) -> list[Step]:
     """The steps of a recipe, in order. Raises `ConfigError` for an entry that is none, or takes what is made later."""
-    steps = [step for name, entry in raw.items() for step in _steps(str(name), entry)]
+    steps = [step for name, entry in raw.items() if entry is not None for step in _steps(str(name), entry)]
     before: dict[str, str] = {}
     for step in steps:
         step.filled(before)

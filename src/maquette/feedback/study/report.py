@@ -57,6 +57,12 @@ def write_study(
     }
 
 
+def course_of(history: Sequence[Mapping[str, Any]]) -> Course:
+    """A policy's course from its run's curves: (divergence, gold reward, learned reward) at each validation."""
+    names = ("validation/kl", "validation/gold", "validation/reward")
+    return [(row[names[0]], row[names[1]], row[names[2]]) for row in history if all(name in row for name in names)]
+
+
 def table(measurement: Measurement) -> tuple[list[str], list[list[Any]]]:
     """Columns and rows, a row for each policy and one for the best of the best-of-n."""
     learned = [name for name in measurement.policies[0].scores if name != "gold"]

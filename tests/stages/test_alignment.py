@@ -1,0 +1,135 @@
+"""Studies of alignment: the shipped recipes are sound, and a tiny one runs from documents to its page."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from maquette.artifacts import ConfigError
+from maquette.artifacts.manifest import read_manifest
+from maquette.feedback.study.recipe import read_steps
+from maquette.stages import STAGES, alignment
+from maquette.stages.composition import compose
+from maquette.stages.config import AlignmentStage
+from maquette.tracking.config import TrackingConfig
+from maquette.training import read_record
+from small_runs import write_documents
+
+TINY = ["trainer.threads=1", "trainer.compile=off", "trainer.validation_runs=2", "optimizer.learning_rate=1e-3"]
+
+
+def tiny_steps(source: Path) -> dict[str, Any]:
+    """A model of bytes, and every kind of step after it, of a few steps each."""
+    labels = "preferences.path='{labels}/preferences.jsonl'"
+    ppo = ["objective=ppo", "objective.iterations=2", "objective.rollouts=8", "objective.answer_tokens=8",
+           "objective.normalize_scores=8", "checkpoint='{sft}'", *TINY]  # fmt: skip
+    return {
+        "base": {"stage": "train", "policy": True, "settings": [
+            "source=jsonl", f"source.path='{source}'", "corpus.near_duplicates=1.0", "corpus.test=0",
+            "corpus.workers=1", "tokenizer=byte", "shards.held_out_window=0", "size=13k", "tokens=4k",
+            "model.width=16", "model.num_layers=1", "model.num_heads=2", "data.context=192", "data.batch_tokens=768",
+            "data.validation_tokens=512", *TINY]},
+        "sft": {"stage": "train", "policy": True, "settings": [
+            "objective=sft", "instructions=task", "instructions.count=64", "instructions.held_out=16",
+            "objective.batch_size=16", "objective.epochs=1", "objective.answer_tokens=8", "checkpoint='{base}'",
+            *TINY]},
+        "labels": {"stage": "annotate", "settings": [
+            "count=40", "answer_tokens=8", "repeats=3", "feedback.noise=1", "checkpoint='{sft}'"]},
+        "reward": {"stage": "train", "settings": [
+            "objective=reward", "objective.epochs=1", "objective.batch_size=8", labels, "checkpoint='{sft}'", *TINY]},
+        "dpo": {"stage": "train", "policy": True, "settings": [
+            "objective=dpo", "objective.epochs=1", "objective.batch_size=8", "objective.sample_prompts=2",
+            "objective.answer_tokens=8", labels, "checkpoint='{sft}'", *TINY]},
+        "ppo": {"stage": "train", "policy": True, "settings": [*ppo, "reward.checkpoint='{reward}'"],
+                "each": {"objective.kl_coefficient": [0.0, 0.5]}},
+        "group": {"stage": "train", "policy": True, "settings": [
+            *ppo, "reward.kind=gold", "objective.advantage=group"]},
+    }  # fmt: skip
+
+
+@pytest.mark.slow
+def test_from_documents_to_a_page(tmp_path: Path) -> None:
+    source = tmp_path / "documents"
+    source.mkdir()
+    write_documents(source)
+    config = AlignmentStage(
+        outputs=str(tmp_path / "outputs"), steps=tiny_steps(source), rewards=["reward"], prompts=12, answer_tokens=8,
+        best_of=4, figures=["gold", "frontier", "overoptimisation", "length"],
+        courses=["ppo kl_coefficient=0.0"], tracking=TrackingConfig(enabled=False),
+    )  # fmt: skip
+    folder = alignment.run(config)
+    results = json.loads((folder / "results.json").read_text())
+    names = ["base", "sft", "dpo", "ppo kl_coefficient=0.0", "ppo kl_coefficient=0.5", "group"]
+    assert [one["name"] for one in results["policies"]] == names
+    by_name = {one["name"]: one for one in results["policies"]}
+    assert by_name["sft"]["kl"] == 0.0 and by_name["base"]["kl"] > 0.0
+    assert by_name["sft"]["wins"]["gold"]["value"] == 0.5
+    assert all(set(one["scores"]) == {"gold", "reward"} and one["flops"] > 0 for one in results["policies"])
+    assert results["best_of_n"][0]["n"] == [1, 2, 4]
+    assert results["best_of_n"][0]["scores"]["reward"] == sorted(results["best_of_n"][0]["scores"]["reward"])
+    page = (folder / "index.html").read_text()
+    assert "Side by side" in page and results["instructions"][0] in page
+    for name in config.figures:
+        assert (folder / "figures" / f"{name}.png").stat().st_size > 5000
+    labels = read_manifest(next((tmp_path / "outputs" / "artifacts" / "preferences").glob("simulated-*"))).facts
+    assert labels["labels"] > 10 and labels["annotators"][0]["bias"] is not None
+    group = next(
+        record
+        for path in (tmp_path / "outputs" / "runs").iterdir()
+        if (record := read_record(path)) is not None and record.objective == "ppo" and "val/ratio" in record.metrics
+    )
+    assert {"validation/gold", "validation/kl", "objective/kl"} <= group.metrics.keys()
+    assert alignment.run(config) == folder  # all of it is done
+
+
+@pytest.mark.parametrize(
+    "choice", ["+experiment=alignment", "+experiment=alignment_ceiling", "+experiment=rounds", "+sweep=kl_frontier",
+               "+sweep=overoptimisation", "+sweep=length_bias"],
+)  # fmt: skip
+def test_shipped_recipes_are_sound(choice: str) -> None:
+    config = compose(STAGES["alignment"], [choice])
+    assert isinstance(config, AlignmentStage)
+    steps = alignment.plan(config)
+    assert {"base", "sft", "reward"} <= {step.kind for step in steps}
+    assert config.figures and all(step.settings for step in steps)
+
+
+def test_a_recipe_that_can_not_be_is_refused_before_it_begins() -> None:
+    base = {"stage": "train", "settings": ["size=13k"]}
+    for steps, message in [
+        ({"sft": {"stage": "train", "settings": ["checkpoint='{base}'"]}, "base": base}, "no step before it makes"),
+        ({"sft": {"stage": "trian", "settings": []}}, "no stage 'trian'"),
+        ({"sft": {"stage": "train", "settings": ["siz=13k"]}}, "unknown key 'siz'"),
+        ({"sft": {"stage": "train", "setings": []}}, "can't be read"),
+        ({}, "there are no steps"),
+        ({"base": base}, "there is no step 'sft'"),
+    ]:
+        with pytest.raises(ConfigError, match=message):
+            alignment.plan(AlignmentStage(steps=steps))
+    with pytest.raises(ConfigError, match="no figure 'pie'"):
+        alignment.plan(AlignmentStage(steps={"sft": base}, figures=["pie"]))
+
+
+def test_each_makes_a_step_of_every_combination() -> None:
+    steps = read_steps({"a": {"stage": "train", "each": {"x.y": [1, 2], "z": ["u", "v"]}}, "b": None})
+    assert [step.name for step in steps] == ["a y=1 z=u", "a y=1 z=v", "a y=2 z=u", "a y=2 z=v"]
+    assert steps[2].settings == ("x.y=2", "z=u") and steps[2].kind == "a"
+
+
+def test_rounds_go_on_from_the_policy_before() -> None:
+    config = compose(STAGES["alignment"], ["+experiment=rounds"])
+    assert isinstance(config, AlignmentStage)
+    steps = {step.name: step for step in alignment.plan(config)}
+    assert [name for name in steps if name.startswith("ppo")] == ["ppo", "ppo 2", "ppo 3", "ppo at once"]
+    assert "checkpoint='{ppo 2}'" in steps["labels 3"].settings and "first=3000" in steps["labels 3"].settings
+    assert "add=['{labels 2}/preferences.jsonl']" in steps["labels 3"].settings
+    assert "reward.checkpoint='{reward 3}'" in steps["ppo 3"].settings
+    assert "count=4500" in steps["labels at once"].settings
+    with pytest.raises(ConfigError, match="no plain labels"):
+        alignment.plan(AlignmentStage(steps={"sft": {"stage": "train", "settings": []}}, rounds=2))
+
+
+def test_a_sweep_of_another_stage_is_not_offered() -> None:
+    with pytest.raises(ConfigError, match=r"sweep=kl_frontier|unknown key"):
+        compose(STAGES["train"], ["+sweep=kl_frontier"])
