@@ -147,8 +147,12 @@ class AnnotateStage(StageConfig):
 class AlignmentStage(StageConfig):
     title: str = setting("Alignment", "heading of the page")
     steps: dict[str, Any] = setting(dict, "name -> stage, settings, each, policy: what is run, in order")
-    rounds: int = setting(1, "repeat labels, reward model and PPO so often, each round with the policy before it; beside "
-                          "them one round with as many labels in all", minimum=1)  # fmt: skip
+    rounds: int = setting(
+        1,
+        "repeat labels, reward model and PPO so often, each round with the policy before it; beside them one round "
+        "with as many labels in all",
+        minimum=1,
+    )
     reference: str = setting("sft", "step that divergence and wins are told from")
     rewards: list[str] = setting(list, "steps whose reward models score every policy, the one optimised for first")
     figures: list[str] = setting(list, "figures to draw: gold, frontier, overoptimisation, length")
