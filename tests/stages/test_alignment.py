@@ -73,7 +73,7 @@ def test_from_documents_to_a_page(tmp_path: Path) -> None:
     for name in config.figures:
         assert (folder / "figures" / f"{name}.png").stat().st_size > 5000
     labels = read_manifest(next((tmp_path / "outputs" / "artifacts" / "preferences").glob("simulated-*"))).facts
-    assert labels["labels"] > 10 and labels["annotators"][0]["bias"] is not None
+    assert labels["labels"] > 10 and labels["annotators"][0]["inter_annotator_agreement"] is not None
     group = next(
         record
         for path in (tmp_path / "outputs" / "runs").iterdir()
