@@ -64,7 +64,7 @@ class Leanings:
 def leanings(votes: ArrayLike, gold: ArrayLike, words: ArrayLike, lists: ArrayLike) -> Leanings | None:
     """The odds from votes and differences (first less second) of gold reward, words and being a list, all (n,).
 
-    A small ridge (1e-3) keeps the odds finite where a feature decides everything. None with fewer than ten votes.
+    A small ridge (1e-5) keeps the odds finite where a feature decides everything. None with fewer than ten votes.
     """
     votes = np.asarray(votes, float)
     known = ~np.isnan(votes) & (votes != 0.5)
@@ -117,7 +117,7 @@ def _wrong_majority(right: NDArray[np.int64], labels: int, number: int) -> NDArr
 
 def _logistic_regression(features: NDArray[np.float64], targets: NDArray[np.float64]) -> NDArray[np.float64]:
     """Newton's method with a ridge."""
-    weights, ridge = np.zeros(features.shape[1]), 1e-3 * len(targets) * np.eye(features.shape[1])
+    weights, ridge = np.zeros(features.shape[1]), 1e-5 * len(targets) * np.eye(features.shape[1])
     for _ in range(50):
         chance = 1 / (1 + np.exp(-np.clip(features @ weights, -30, 30)))
         gradient = features.T @ (chance - targets) + ridge @ weights
