@@ -110,6 +110,7 @@ def test_multirun_runs_each_combination_and_survives_a_failing_job(
             raise cli.MaquetteError("this one fails", "on purpose")
 
     monkeypatch.setattr(type(STAGES["train"]), "run", run)
+    monkeypatch.setattr(type(STAGES["train"]), "part", lambda self, name: None)  # no data, no forecast
     code = call("train", "-m", "size=100k,200k,300k", "seed=0,1", f"outputs={tmp_path}")
     assert seen == [(size, seed) for size in ("100k", "200k", "300k") for seed in (0, 1)]
     printed = capsys.readouterr().err

@@ -130,7 +130,9 @@ def _dispatch(arguments: list[str]) -> int:
     if line.multirun:
         from maquette.stages.multirun import multirun
 
-        return multirun(STAGES[name], line.overrides, line.config_folder)
+        return multirun(STAGES[name], line.overrides, line.config_folder, show=line.show)
+    if any(word.startswith(("+sweep=", "sweep=", "sweep.")) for word in line.overrides):
+        raise ConfigError("A sweep is many runs.", f"Type it with -m: maquette {name} -m {' '.join(line.overrides)}")
     from maquette.stages.composition import compose
 
     settings = compose(STAGES[name], line.overrides, line.config_folder)

@@ -28,4 +28,7 @@ class ScheduleConfig:
         0.2, "wsd: share of the tokens over which the rate falls at the end", minimum=0.0, maximum=1.0
     )
     decay_shape: str = setting("linear", "wsd: how it falls", choices=("linear", "sqrt", "cosine"))
+    branches: list[str] = setting(
+        list, "wsd: further token budgets, whose cooldowns branch off from this run's trunk, each a run of its own"
+    )
     final: float = setting(0.0, "learning rate at the end, as a share of the peak", minimum=0.0, maximum=1.0)

@@ -114,7 +114,7 @@ def resolve(
     if tokens is not None:
         budget: float = parse_quantity(tokens, "tokens")
     elif compute is not None:
-        each = _flops(architecture, 1_000_000, context, phases).total / 1_000_000
+        each = training_flops_of(architecture, 1_000_000, context, phases).total / 1_000_000
         budget = parse_quantity(compute, "compute") / each
     else:
         budget = tokens_per_parameter * (parameters.core + parameters.head)
@@ -134,7 +134,7 @@ def resolve(
         learning_rate=_or(learning_rate, laws.learning_rate(architecture.width, batch)),
         warmup=_or(warmup, laws.warmup_share(steps)),
         weight_decay=_or(weight_decay, laws.weight_decay),
-        flops=_flops(architecture, steps * batch, context, phases),
+        flops=training_flops_of(architecture, steps * batch, context, phases),
         parametrization=laws.parametrization,
     )
 
@@ -151,7 +151,7 @@ def _round_batch(tokens: float, sequence: int) -> int:
     return round(sequences / grain) * grain * sequence
 
 
-def _flops(architecture: CoreConfig, tokens: int, context: int, phases: Sequence[PhaseConfig]) -> FlopCount:
+def training_flops_of(architecture: CoreConfig, tokens: int, context: int, phases: Sequence[PhaseConfig]) -> FlopCount:
     """Training FLOPs where phases may lengthen the sequences."""
     if not any(phase.context_multiple > 1 for phase in phases):
         return training_flops(architecture, tokens, context)

@@ -35,6 +35,13 @@ _HEAD_WIDTHS = ((128, 16), (512, 32), (math.inf, 64))
 _GRID = ((8, 16, 2), (16, 64, 4), (64, 128, 8), (128, 512, 16), (512, 1024, 64), (1024, 4096, 128), (4096, 32769, 256))
 """Widths of the family: from, to, step."""
 
+LSTM_LAYERS = 2
+"""At every size: a stack without residual connections trains worse as it grows deeper (Kaplan et al. 2020, figure 7,
+has LSTMs of one to four layers). So the family is homogeneous, and its size follows the width alone."""
+
+_LSTM_GRID = ((8, 128, 1), (128, 512, 4), (512, 1024, 16), (1024, 4096, 64), (4096, 32769, 256))
+"""Narrower steps: an LSTM has no feed-forward whose width could meet a size in between."""
+
 _FEED_FORWARD_GRAINS = ((128, 4), (512, 16), (math.inf, 64))
 """Up to this width, feed-forwards are multiples of this: matrix products like round numbers."""
 
@@ -53,30 +60,39 @@ def choose_shape(model: ModelConfig, size: int, *, vocabulary_size: int, context
     With the width fixed the depth follows the size, and the other way round; with both fixed `size` has no say.
     Raises `ConfigError` where no member of the family is that small, or what is fixed does not go together.
     """
-    widths = _widths() if model.width is None else [model.width]
-    family = [
-        _Member(architecture, _size(architecture))
-        for width in widths
+    shapes = family(model, vocabulary_size=vocabulary_size, context=context)
+    members = [_Member(architecture, parameters_of(architecture)) for architecture in shapes]
+    if len(members) == 1:
+        return members[0].architecture
+    if size < 0.8 * members[0].size or size > 1.25 * members[-1].size:
+        raise ConfigError(
+            f"size={size:,} can't be reached with a vocabulary of {vocabulary_size:,}: models of this family have "
+            f"{members[0].size:,} to {members[-1].size:,} parameters (core and head).",
+            "Choose a size in between, or another vocabulary.",
+        )
+    nearest = min(range(len(members)), key=lambda index: abs(math.log(members[index].size / size)))
+    neighbours = range(max(0, nearest - 1), min(len(members), nearest + 2))
+    candidates = [member for index in neighbours for member in _corrected(model, members, index)]
+    return min(candidates, key=lambda member: abs(math.log(member.size / size))).architecture
+
+
+def family(model: ModelConfig, *, vocabulary_size: int, context: int) -> list[CoreConfig]:
+    """Every shape that keeps what `model` fixes, by rising size, before the correction that meets a size.
+
+    Raises `ConfigError` where there is none.
+    """
+    shapes = [
+        architecture
+        for width in (_widths(model.kind) if model.width is None else [model.width])
         for depth in _depths(model, width)
         if (architecture := _build(model, width, depth, vocabulary_size, context)) is not None
     ]
-    if not family:
+    if not shapes:
         fixed = ", ".join(f"model.{name}={value}" for name, value in _fixed(model).items())
         raise ConfigError(
             f"No shape goes with {fixed}.", "Heads must divide the width; leave one of them to the recipe."
         )
-    if len(family) == 1:
-        return family[0].architecture
-    if size < 0.8 * family[0].size or size > 1.25 * family[-1].size:
-        raise ConfigError(
-            f"size={size:,} can't be reached with a vocabulary of {vocabulary_size:,}: models of this family have "
-            f"{family[0].size:,} to {family[-1].size:,} parameters (core and head).",
-            "Choose a size in between, or another vocabulary.",
-        )
-    nearest = min(range(len(family)), key=lambda index: abs(math.log(family[index].size / size)))
-    neighbours = range(max(0, nearest - 1), min(len(family), nearest + 2))
-    candidates = [member for index in neighbours for member in _corrected(model, family, index)]
-    return min(candidates, key=lambda member: abs(math.log(member.size / size))).architecture
+    return shapes
 
 
 def _fixed(model: ModelConfig) -> dict[str, int]:
@@ -84,18 +100,21 @@ def _fixed(model: ModelConfig) -> dict[str, int]:
     return {name: value for name in names if (value := getattr(model, name)) is not None}
 
 
-def _size(architecture: CoreConfig) -> int:
+def parameters_of(architecture: CoreConfig) -> int:
+    """N: parameters of core and head."""
     count = count_parameters(architecture)
     return count.core + count.head
 
 
-def _widths() -> list[int]:
-    return list(itertools.chain.from_iterable(range(*part) for part in _GRID))
+def _widths(kind: str) -> list[int]:
+    return list(itertools.chain.from_iterable(range(*part) for part in (_LSTM_GRID if kind == "lstm" else _GRID)))
 
 
 def _depths(model: ModelConfig, width: int) -> Iterator[int]:
     if model.num_layers is not None:
         yield model.num_layers
+    elif model.kind == "lstm":
+        yield LSTM_LAYERS
     elif model.width is not None:
         yield from range(FEWEST_LAYERS, MOST_LAYERS + 1)
     else:
@@ -173,5 +192,5 @@ def _corrected(model: ModelConfig, family: list[_Member], index: int) -> Iterato
     narrowest, widest = (_feed_forward(model, width, correction) for correction in (1 / CORRECTION, CORRECTION))
     for feed_forward in range(narrowest, widest + 1, grain):
         other = dataclasses.replace(architecture, feed_forward_width=feed_forward)
-        if lowest < (size := _size(other)) < highest:
+        if lowest < (size := parameters_of(other)) < highest:
             yield _Member(other, size)

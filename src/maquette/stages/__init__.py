@@ -22,9 +22,14 @@ class Stage:
     words: str | None = None
     expand: str | None = None
 
-    def run(self, chosen: settings.StageConfig) -> Any:
-        """Imports the stage (heavy) and runs it."""
-        return importlib.import_module(f"maquette.stages.{self.module}").run(chosen)
+    def run(self, chosen: settings.StageConfig, *prepared: Any) -> Any:
+        """Imports the stage (heavy) and runs it; `prepared` is what its `prepare(chosen)` gave."""
+        return importlib.import_module(f"maquette.stages.{self.module}").run(chosen, *prepared)
+
+    def part(self, name: str) -> Any:
+        """A further function of the stage's module, or None: for sweeps, `prepare(chosen)` makes the data that its jobs
+        share, and `forecast(chosen, data)` says what a job will be."""
+        return getattr(importlib.import_module(f"maquette.stages.{self.module}"), name, None)
 
 
 _ALL = (

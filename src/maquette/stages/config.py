@@ -23,7 +23,7 @@ from maquette.model.config import ModelConfig
 from maquette.objectives.config import OBJECTIVES, ObjectiveConfig, PretrainConfig
 from maquette.objectives.policy_config import PolicyConfig
 from maquette.optimization.config import OptimizerConfig, ScheduleConfig
-from maquette.scaling.config import Laws
+from maquette.scaling.config import Laws, SweepConfig
 from maquette.text.config import TokenizerConfig
 from maquette.tracking.config import TrackingConfig
 from maquette.training.config import PrecisionConfig, TrainerConfig
@@ -96,6 +96,7 @@ class TrainStage(TokensStage):
     precision: PrecisionConfig = setting(PrecisionConfig, "number format")
     trainer: TrainerConfig = setting(TrainerConfig, "devices, compilation, checkpoints")
     tracking: TrackingConfig = setting(TrackingConfig, "record in MLflow")
+    sweep: SweepConfig = setting(SweepConfig, "with -m: which runs belong together (+sweep=isoflop sets it)")
 
 
 @dataclass

@@ -23,6 +23,7 @@ def print_stages() -> None:
         "\n  maquette STAGE --help       its groups and keys"
         "\n  maquette STAGE --show ...   the composed settings, without running"
         "\n  maquette train -m size=100k,300k,1m   one run for each value"
+        "\n  maquette train -m +sweep=isoflop      a sweep for laws; with --show only its table and its cost"
         "\n  --config-dir FOLDER         adds your own YAML files"
         "\n\nFirst steps: maquette demo; maquette train; maquette sample 'def main('"
     )

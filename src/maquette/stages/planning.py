@@ -191,6 +191,7 @@ def new_record(
         compiled=compiled,
         linear_backend=linear_backend,
         hardware=hardware_name(),
+        architecture=kind_of(job.architecture),
         digests={key.removeprefix("digest."): value for key, value in job.tags.items() if key.startswith("digest.")},
         git_commit=git_commit(),
         versions=package_versions(),
@@ -200,6 +201,13 @@ def new_record(
         started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         objective=job.plan.kind,
     )
+
+
+def kind_of(architecture: CoreConfig) -> str:
+    """What sort of model it is, in words: models of one kind train at comparable speeds."""
+    if isinstance(architecture, TransformerConfig):
+        return f"transformer, {architecture.activation}"
+    return "lstm"
 
 
 def resolved_settings(config: TrainStage, recipe: Recipe) -> dict[str, Any]:
@@ -213,11 +221,9 @@ def resolved_settings(config: TrainStage, recipe: Recipe) -> dict[str, Any]:
     if isinstance(recipe.architecture, TransformerConfig):
         model["kind"] = "transformer"
         model["feed_forward_width"] = recipe.architecture.inner_width
-    settings = {
-        key: value
-        for key, value in dataclasses.asdict(config).items()
-        if key not in ("instructions", "preferences", "prompts", "reward")
-    }
+    # Of other objectives; of the line, not of the run
+    left_out = ("instructions", "preferences", "prompts", "reward", "sweep")
+    settings = {key: value for key, value in dataclasses.asdict(config).items() if key not in left_out}
     settings["model"] = model
     settings["tokens"], settings["compute"] = str(recipe.tokens), None
     settings["data"]["batch_tokens"] = recipe.batch_tokens
@@ -232,6 +238,8 @@ def run_fingerprint(settings: dict[str, Any], recipe: Recipe, digests: dict[str,
         key: settings[key] for key in ("seed", "objective", "model", "mixture", "optimizer", "schedule", "precision")
     }
     data = {key: value for key, value in settings["data"].items() if key not in ("workers", "micro_batch")}
+    # What else the line trains is not of this run; what a run was before this setting existed, it still is.
+    chosen["schedule"] = {key: value for key, value in settings["schedule"].items() if key != "branches"}
     if recipe.parametrization != STANDARD:
         chosen["parametrization"] = dataclasses.asdict(recipe.parametrization)
     return digest(

@@ -6,15 +6,18 @@ come to (planning.py) gives a run its folder.
 
 import contextlib
 import dataclasses
+import functools
 import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from maquette.artifacts import ConfigError
-from maquette.artifacts.files import locked, write_text
+from maquette.artifacts.files import digest, locked, write_text
 from maquette.artifacts.progress import say
 from maquette.model.loading import model_folder
 from maquette.scaling.recipe import Recipe
+from maquette.stages import branching
 from maquette.stages import corpus as corpus_stage
 from maquette.stages import tokens as tokens_stage
 from maquette.stages.config import TrainStage
@@ -29,6 +32,9 @@ from maquette.training.machine import choose_linear_backend
 from maquette.training.processes import World, agree, join_group, launch, this_world
 from maquette.training.record import FINISHED
 
+if TYPE_CHECKING:
+    from maquette.stages.sweeps.forecast import Forecast
+
 
 def run(config: TrainStage, data: TokensResult | None = None) -> RunRecord:
     """Trains the model that the settings describe, from raw documents if need be, and returns its record.
@@ -37,7 +43,29 @@ def run(config: TrainStage, data: TokensResult | None = None) -> RunRecord:
     Raises `ConfigError` for settings that contradict each other or this machine, `StageError` where data is damaged or
     training diverges, `KeyboardInterrupt` where it was stopped; then the same call goes on.
     """
-    recipe, job = planned(config, data)
+    if config.schedule.branches:
+        return _run_branches(config, data)
+    return _train(config, *planned(config, data))
+
+
+def _run_branches(config: TrainStage, data: TokensResult | None) -> RunRecord:
+    """Trains a trunk and all that branches off; returns the record of the longest. See branching.py."""
+    if config.prediction is not None or config.objective.kind != "pretrain":
+        raise ConfigError(
+            "schedule.branches makes several pretraining runs.", "Leave it out with a prediction or another objective."
+        )
+    tree = branching.plan_tree(config, data or make_tokens(config))
+    trunk = record = _train(tree.trunk.config, tree.trunk.recipe, tree.trunk.job)
+    for one in tree.branches:
+        branch = branching.below(trunk.tracking_run, one)
+        graft = functools.partial(branching.graft, tree, branch)
+        record = _train(branch.config, branch.recipe, branch.job, graft=graft)
+    return record
+
+
+def _train(config: TrainStage, recipe: Recipe, job: Job, *, graft: Callable[[], bool] | None = None) -> RunRecord:
+    """One run, from where it stands. `graft` lets one that has not begun go on from another's checkpoint; False: there
+    is none."""
     world = _meet(job)
     # The first of several processes decides; a second command that means the same run waits here for the first.
     with locked(job.folder) if world.is_first else contextlib.nullcontext():
@@ -47,6 +75,8 @@ def run(config: TrainStage, data: TokensResult | None = None) -> RunRecord:
         assert done is not None
         if done.status == FINISHED:
             return done
+        if graft is not None and world.is_first and not graft():
+            say(f"run {job.name}: the trunk's checkpoint is gone; it trains from the beginning")
         job = dataclasses.replace(job, compiled=done.compiled, linear_backend=done.linear_backend)
         if job.hardware.world_size > world.size:
             record: RunRecord = launch(fit, job, job.hardware.processes)
@@ -71,6 +101,27 @@ def planned(config: TrainStage, data: TokensResult | None = None) -> tuple[Recip
         tags = {"prediction": prediction.id, "prediction.digest": prediction.digest}
         job = dataclasses.replace(job, tags=job.tags | tags)
     return recipe, job
+
+
+def prepare(config: TrainStage) -> TokensResult:
+    """The data that training reads, made where it is missing: once for all jobs of a sweep that share it."""
+    identity = digest(
+        [dataclasses.asdict(part) for part in (config.source, config.corpus, config.tokenizer, config.shards)]
+        + [config.checkpoint, str(Path(config.outputs).absolute())]
+    )
+    if identity not in _prepared:
+        _prepared[identity] = make_tokens(config)
+    return _prepared[identity]
+
+
+_prepared: dict[str, TokensResult] = {}
+
+
+def forecast(config: TrainStage, data: TokensResult) -> "Forecast":
+    """What a job of a sweep will be; see `sweeps.forecast`."""
+    from maquette.stages.sweeps.forecast import forecast as foresee
+
+    return foresee(config, data)
 
 
 def make_tokens(config: TrainStage) -> TokensResult:

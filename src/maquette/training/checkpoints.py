@@ -7,7 +7,7 @@ not count.
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +33,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 class CheckpointFolder:
-    """The checkpoints of one run; `keep` of the newest stay."""
+    """The checkpoints of one run; `keep` of the newest stay, and those of the steps `kept`."""
 
-    def __init__(self, folder: Path | str, *, keep: int = 2) -> None:
+    def __init__(self, folder: Path | str, *, keep: int = 2, kept: Collection[int] = ()) -> None:
         self.folder = Path(folder)
         self.keep = keep
+        self.kept = frozenset(kept)
 
     def path(self, step: int) -> Path:
         return self.folder / f"step-{step:08d}.ckpt"
@@ -52,7 +53,7 @@ class CheckpointFolder:
         """Declares the checkpoint of `step` good, and removes those that are no longer kept."""
         path = self.path(step)
         write_json(self._seal(step), {"bytes": path.stat().st_size, "sha256": file_digest(path), "step": step, **facts})
-        for old in self.steps()[: -self.keep]:
+        for old in [step for step in self.steps()[: -self.keep] if step not in self.kept]:
             self._seal(old).unlink(missing_ok=True)
             self.path(old).unlink(missing_ok=True)
         for path in self.folder.glob("step-*.ckpt"):  # whole, but killed before its seal

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
@@ -13,6 +13,22 @@ _REFRESH = 0.25
 
 _LINES = 15.0
 """Seconds between two lines where there is no terminal."""
+
+
+_TOLD = 0.5
+"""Seconds between two reports to somebody who shows many runs at once."""
+
+_listeners: list[Callable[[int, int], None]] = []
+
+
+@contextlib.contextmanager
+def told(listener: Callable[[int, int], None]) -> Iterator[None]:
+    """Within the block, runs show nothing of their own: `listener(step, steps)` is told how far they are."""
+    _listeners.append(listener)
+    try:
+        yield
+    finally:
+        _listeners.pop()
 
 
 class Display:
@@ -69,6 +85,9 @@ def display(
     if not visible:
         yield Silent(name, steps, batch_tokens)
         return
+    if _listeners:
+        yield Told(name, steps, batch_tokens, first_step=first_step)
+        return
     if not console.is_terminal:
         yield Display(name, steps, batch_tokens, first_step=first_step)
         return
@@ -91,6 +110,20 @@ class Silent(Display):
     def update(self, step: int, loss: float, tokens_per_second: float) -> None: ...
 
     def remark(self, message: str) -> None: ...
+
+
+class Told(Display):
+    """Tells the listener instead of showing."""
+
+    def __init__(self, name: str, steps: int, batch_tokens: int, *, first_step: int = 0) -> None:
+        super().__init__(name, steps, batch_tokens)
+        _listeners[-1](first_step, steps)
+
+    def update(self, step: int, loss: float, tokens_per_second: float) -> None:
+        now = time.monotonic()
+        if now - self._shown >= _TOLD or step == self._steps:
+            self._shown = now
+            _listeners[-1](step, self._steps)
 
 
 def duration(seconds: float) -> str:

@@ -64,7 +64,7 @@ def _fit(job: Job, record: RunRecord, world: World, log: RunLog) -> RunRecord:
     tokenizer = Tokenizer.load(job.tokenizer_folder)
     workload = job.plan.open(job, tokenizer, world)
     objective = workload.objective
-    checkpoints = CheckpointFolder(job.folder / "checkpoints", keep=job.trainer.keep_checkpoints)
+    checkpoints = CheckpointFolder(job.folder / "checkpoints", keep=job.trainer.keep_checkpoints, kept=job.kept_steps)
     first_step, checkpoint = checkpoints.newest(say) or (0, None)
     if checkpoint is not None and world.is_first:
         say(f"{job.name}: going on from step {first_step:,} of {job.steps:,}")
@@ -90,6 +90,7 @@ def _fit(job: Job, record: RunRecord, world: World, log: RunLog) -> RunRecord:
             * matmul_peak(job.hardware.device, job.hardware.precision, job.outputs / "machine.json"),
             validation_steps=job.validation_steps,
             steps_per_epoch=workload.steps_per_epoch,
+            kept_steps=job.kept_steps,
         )
         instruments = Instruments(
             batches, checkpoints, guard, shown, log, history, interruption, workload.judge, sample

@@ -19,7 +19,8 @@ class Job:
 
     `plan`: the objective with its data. `checkpoint`: folder whose weights are the initial ones. `batch_tokens`: of a
     step, on average where steps differ. `flops`: exact training FLOPs. `params` and `tags`: what the tracker is told.
-    The configs keep what the recipe left to them; the numbers here are the resolved ones.
+    `kept_steps`: after which a checkpoint is saved and stays, for others to go on from. The configs keep what the
+    recipe left to them; the numbers here are the resolved ones.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Job:
     trainer: TrainerConfig
     tracking: TrackingConfig
     parametrization: Parametrization = STANDARD
+    kept_steps: frozenset[int] = frozenset()
     params: dict[str, Any] = dataclasses.field(default_factory=dict)
     tags: dict[str, Any] = dataclasses.field(default_factory=dict)
 

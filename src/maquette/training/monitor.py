@@ -30,7 +30,7 @@ from maquette.training.speed import Stopwatch, TimedBatches
 @dataclass(frozen=True)
 class Course:
     """The run as the monitor sees it. `flops_per_token` of training; `peak_flops` a second of all devices together;
-    `steps_per_epoch` where the run has several epochs."""
+    `steps_per_epoch` where the run has several epochs; `kept_steps`: after which a checkpoint is saved for others."""
 
     steps: int
     batch_tokens: int
@@ -38,6 +38,7 @@ class Course:
     peak_flops: float
     validation_steps: frozenset[int]
     steps_per_epoch: int | None = None
+    kept_steps: frozenset[int] = frozenset()
 
 
 @dataclass
@@ -114,6 +115,7 @@ class Monitor(Callback):
         if validates:
             self._validate(trainer, step)
         saves, stops = self._wishes(trainer, step, ends_window)
+        saves = saves or step in self.course.kept_steps
         if saves or stops or step == self.course.steps:
             self._save(trainer, step)
         if validates or saves or stops:

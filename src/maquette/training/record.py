@@ -29,10 +29,11 @@ class RunRecord:
 
     `domains`: of each domain `loss`, `perplexity`, `bits_per_byte` on held-out text and `epochs` of its training
     text; `validation_loss` weighs them as the mixture does. `digests`: of tokens, tokenizer and corpus. `compiled` and
-    `linear_backend` were decided once, when the run began. `prediction`: digest of the one that was written of it.
-    `copying`: how much of what stood in the context once the model predicts the second time (`training.copying`), by
-    the metric's name after the slash. `samples`: what the model wrote at the end. `objective`: pretrain, sft, ...;
-    `metrics`: the newest value of every curve, by the name of the curve; `facts`: what there is to say about its data.
+    `linear_backend` were decided once, when the run began. `architecture`: its kind in words. `prediction`: digest of
+    the one that was written of it. `copying`: how much of what stood in the context once the model predicts the second
+    time (`training.copying`), by the metric's name after the slash. `samples`: what the model wrote at the end.
+    `objective`: pretrain, sft, ...; `metrics`: the newest value of every curve, by the name of the curve; `facts`: what
+    there is to say about its data.
     """
 
     name: str
@@ -56,6 +57,7 @@ class RunRecord:
     hardware: str
     digests: dict[str, str]
     linear_backend: str = "torch"
+    architecture: str | None = None
     git_commit: str | None = None
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
     checkpoint: str | None = None

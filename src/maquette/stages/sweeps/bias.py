@@ -1,0 +1,29 @@
+"""What branches cost: the size that was trained both ways, compared at each horizon."""
+
+from maquette.stages.sweeps.jobs import Sweep
+from maquette.training.record import FINISHED, RunRecord, read_record
+
+
+def branch_bias(sweep: Sweep) -> list[str]:
+    """A line for each horizon of each model that was trained as a branch and with a schedule of its own; none where
+    nothing was, or not all of it is there yet."""
+    branched: dict[tuple[int, int], RunRecord] = {}
+    own: dict[tuple[int, int], RunRecord] = {}
+    for job in sweep.jobs:
+        if job.forecast is None or not getattr(getattr(job.settings, "sweep", None), "branches", False):
+            continue
+        branches = job.forecast.branches
+        for folder in branches or (job.forecast.folder,):
+            record = read_record(folder)
+            if record is not None and record.status == FINISHED and record.validation_loss is not None:
+                at = (record.num_parameters, record.tokens)
+                (branched if branches else own)[at] = record
+    both = sorted(branched.keys() & own.keys())
+    if not both:
+        return []
+    lines = ["branches of a trunk against schedules of their own (a bias of the laws fitted to branches):"]
+    for size, tokens in both:
+        one, other = branched[size, tokens].validation_loss, own[size, tokens].validation_loss
+        assert one is not None and other is not None
+        lines.append(f"  N {size:,}, D {tokens:,}: {one:.4f} against {other:.4f}, {one / other - 1:+.2%}")
+    return lines

@@ -1,0 +1,80 @@
+"""What a training job will be, before it runs: its numbers, its folder, and whether it is done already."""
+
+import dataclasses
+import functools
+from pathlib import Path
+
+from maquette.data import MixtureOrder, TokenShards
+from maquette.stages.branching import plan_tree, run_folders
+from maquette.stages.config import TrainStage
+from maquette.stages.planning import kind_of, plan_job, resolve_recipe
+from maquette.stages.tokens import TokensResult
+from maquette.training import Job, read_record
+from maquette.training.record import FINISHED
+
+
+@dataclasses.dataclass(frozen=True)
+class Forecast:
+    """N, D, C and the rest of one job. `kind`: its architecture; `epochs` of each domain's text; `loss` where it is
+    finished already. `job` is what would be run. With `branches` (folders of runs, by rising horizon, the last of them
+    the job's own) tokens and compute are what all of them train together."""
+
+    job: Job
+    size: int
+    tokens: int
+    compute: int
+    kind: str
+    epochs: dict[str, float]
+    finished: bool
+    loss: float | None
+    branches: tuple[Path, ...] = ()
+
+    @property
+    def run(self) -> str:
+        return self.job.name
+
+    @property
+    def folder(self) -> Path:
+        return self.job.folder
+
+
+def forecast(config: TrainStage, data: TokensResult) -> Forecast:
+    """Raises `ConfigError` for settings that contradict each other or this machine."""
+    if config.schedule.branches:
+        return _forecast_tree(config, data)
+    recipe = resolve_recipe(config, data)
+    job = plan_job(config, recipe, data)
+    record = None if config.force else read_record(job.folder)
+    finished = record is not None and record.status == FINISHED
+    order = MixtureOrder(
+        config.mixture, _training_tokens(data.folder), context=config.data.context, token_budget=recipe.tokens,
+        seed=config.seed,
+    )  # fmt: skip
+    return Forecast(
+        job=job,
+        size=recipe.size,
+        tokens=recipe.tokens,
+        compute=recipe.compute,
+        kind=kind_of(recipe.architecture),
+        epochs=order.epochs(job.tokens // config.data.context),
+        finished=finished,
+        loss=record.validation_loss if finished and record is not None else None,
+    )
+
+
+def _forecast_tree(config: TrainStage, data: TokensResult) -> Forecast:
+    tree = plan_tree(config, data)
+    whole = forecast(tree.branches[-1].config, data)
+    records = [None if config.force else read_record(branch.job.folder) for branch in tree.branches]
+    return dataclasses.replace(
+        whole,
+        tokens=tree.tokens,
+        compute=round(tree.tokens * whole.compute / whole.tokens),
+        finished=all(record is not None and record.status == FINISHED for record in records),
+        branches=tuple(run_folders(tree)),
+    )
+
+
+@functools.lru_cache(maxsize=8)
+def _training_tokens(folder: Path) -> dict[str, int]:
+    return TokenShards(folder, verify=False).tokens("train")
