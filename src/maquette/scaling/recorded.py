@@ -112,7 +112,7 @@ def _table(frame: "pd.DataFrame", source: str) -> RunTable:
     kept = frame.loc[[i for i, why in enumerate(reasons) if not why]].reset_index(drop=True)
     if not len(kept):
         said = "; ".join(f"{name}: {why}" for name, why in left_out[:3])
-        raise StageError(f"{source} has no finished run with a loss.", said or "Train some first.")
+        raise StageError(f"There is no finished run with a loss in {source}.", said or "Train some first.")
     params, tokens, compute, loss = (_floats(kept, name) for name in _NEEDED)
     core, seed, copying = (_floats(kept, name) for name in ("N_core", "seed", "copying/score"))
     assert params is not None and tokens is not None and compute is not None and loss is not None
