@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from maquette import cli
-from maquette.artifacts import ConfigError
 from maquette.stages import STAGES, train
 from maquette.stages.multirun import multirun
 from maquette.stages.sweeps import launching, table
@@ -300,10 +299,6 @@ def test_stopped_in_mid_sweep_it_ends_with_the_same_table(
 def test_other_processes_bring_results_back(prepared: Path, tmp_path: Path, launcher: str) -> None:
     pytest.importorskip(f"hydra_plugins.hydra_{launcher.partition('_')[0]}_launcher")
     (tmp_path / "documents").symlink_to(prepared / "documents")
-    # One of the jobs can't be: its batch is no multiple of the context.
-    words = line(tmp_path, "size=5k,10k", "data.batch_tokens=256,250", "tokens=2k", f"hydra/launcher={launcher}")
-    with pytest.raises(ConfigError, match="multiple"):
-        multirun(STAGE, words)
     words = line(tmp_path, "size=5k,10k", "tokens=2k", f"hydra/launcher={launcher}")
     assert multirun(STAGE, words) == 0
     (folder,) = (tmp_path / "outputs" / "sweeps").glob("train-*")
@@ -332,7 +327,7 @@ def test_killed_in_mid_sweep_it_ends_with_the_same_table(prepared: Path, tmp_pat
         if name == "killed":
             same_machine(tmp_path / "whole", root)
             process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
-            until = time.monotonic() + 120
+            until = time.monotonic() + 600  # a busy machine takes its time
             while process.poll() is None and time.monotonic() < until:
                 if len(list(root.glob("outputs/sweeps/*/jobs/*.json"))) >= 2:
                     break
