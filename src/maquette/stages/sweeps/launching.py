@@ -1,8 +1,8 @@
 """How the jobs of a sweep are run: by which of Hydra's launchers, in how many processes of how many threads.
 
-Measured on two cores (benchmarks/sweep_launchers.py): two processes with one thread each get nearly twice as much done
-as one process, with one thread or two, as soon as the jobs take longer than the imports of a second process. So that
-is the default; `hydra/launcher=basic` runs one job after another in this process.
+Narrow models train no faster on two threads than on one (training/devices.py), so cores are shared out among jobs: by
+default a process for each core, as soon as all jobs together take longer than the imports of further processes.
+`hydra/launcher=basic` runs one job after another in this process; benchmarks/sweep_launchers.py measures both.
 """
 
 import contextlib
