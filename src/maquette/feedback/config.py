@@ -16,15 +16,6 @@ class PromptsConfig:
 
 
 @dataclass
-class DemonstrationsConfig:
-    mixture: str = setting(
-        "easy", "quality of the tasks' demonstrators", choices=("easy", "harder", "perfect", "listing")
-    )
-    count: int = setting(40_000, "demonstrations written", minimum=1)
-    seed: int = setting(0, "seed of demonstrators", minimum=0)
-
-
-@dataclass
 class RewardConfig:
     kind: str = setting(
         "reward_model", "what a policy is optimised for: a reward model, the tasks' gold reward, or your own callable",
