@@ -36,11 +36,11 @@ def recorded_runs(runs: str | None, outputs: Path | str, tracking: TrackingConfi
     """
     from maquette.tracking import find_runs
 
-    store = {"uri": tracking.uri, "experiment": tracking.experiment}
+    uri, experiment = tracking.uri, tracking.experiment
     if runs is not None and any(operator in runs for operator in _OPERATORS):
-        frame, source = find_runs(outputs, filter=runs, **store), f"the runs with {runs}"
+        frame, source = find_runs(outputs, uri=uri, experiment=experiment, filter=runs), f"the runs with {runs}"
     else:
-        everything = find_runs(outputs, **store)
+        everything = find_runs(outputs, uri=uri, experiment=experiment)
         if not len(everything):
             raise StageError(
                 f"There are no runs in {tracking.uri or outputs} yet.",

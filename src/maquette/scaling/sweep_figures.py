@@ -126,8 +126,8 @@ def loss_against_compute(fit: SweepFit) -> "Figure":
             label="minima of the budgets",
         )
     axes.axvline(budgets[-1], color="gray", lw=0.8, ls="--")
-    ends = [fit.predict(*fit.best(float(compute[-1])), form=form).loss for form in fit.comparison.fits]
-    axes.set_ylim(0.9 * min(float(table.loss.min()), *ends), 1.05 * float(np.quantile(table.loss, 0.95)))
+    farthest = [fit.predict(*fit.best(float(compute[-1])), form=form).loss for form in fit.comparison.fits]
+    axes.set_ylim(0.9 * min(float(table.loss.min()), *farthest), 1.05 * float(np.quantile(table.loss, 0.95)))
     axes.set(xscale="log", yscale="log", xlabel="compute C (FLOPs)", ylabel="loss (nats per token)")
     axes.set_title("Loss against compute, and what each form expects (90%)")
     _plain_ticks(axes.yaxis)

@@ -42,7 +42,9 @@ def run(config: FitStage) -> Path:
 def read_runs(config: FitStage) -> RunTable:
     """The runs, in the convention asked for, without those that are left out by hand."""
     table = (
-        read_table(config.runs) if is_file(config.runs) else recorded_runs(config.runs, config.outputs, config.tracking)
+        read_table(config.runs)
+        if config.runs and is_file(config.runs)
+        else recorded_runs(config.runs, config.outputs, config.tracking)
     )
     table = with_copying(table.without(config.without), config.outputs)
     return table.in_convention(config.convention)

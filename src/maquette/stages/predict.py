@@ -47,8 +47,8 @@ def run(config: PredictStage) -> WrittenPrediction:
             compute=compute,
             convention=table.convention,
             loss=told[0.9].loss,
-            interval50=tuple(told[0.5].interval),
-            interval90=tuple(told[0.9].interval),
+            interval50=(told[0.5].interval.low, told[0.5].interval.high),
+            interval90=(told[0.9].interval.low, told[0.9].interval.high),
             form=form,
             reach=compute / fit.comparison.largest_budget,
             fit=folder.name,
@@ -92,8 +92,7 @@ def _own_run(config: PredictStage, fit: SweepFit) -> tuple[Allocation, float, li
     amount = [f"tokens={config.tokens}"] if config.tokens is not None else [f"compute={config.compute}"]
     for _ in range(_ROUNDS):  # batch and steps follow the tokens: until both stay
         settings = [*base, *amount]
-        train = compose(STAGES["train"], [*settings, f"outputs={config.outputs}"])
-        assert isinstance(train, TrainStage)
+        train = _composed([*settings, f"outputs={config.outputs}"])
         recipe = resolve_recipe(train, family.data)
         if amount == [f"tokens={recipe.tokens}"]:
             break
@@ -116,6 +115,12 @@ def _own_run(config: PredictStage, fit: SweepFit) -> tuple[Allocation, float, li
     params = recipe.size if exact else recipe.parameters.core
     compute = recipe.compute if exact else recipe.kaplan_compute
     return Allocation(float(params), float(recipe.tokens)), float(compute), settings, data
+
+
+def _composed(words: list[str]) -> TrainStage:
+    settings = compose(STAGES["train"], words)
+    assert isinstance(settings, TrainStage)
+    return settings
 
 
 def _other_run(config: PredictStage, fit: SweepFit) -> tuple[Allocation, float]:
