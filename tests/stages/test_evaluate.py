@@ -1,6 +1,7 @@
 """`maquette evaluate` and `leaderboard`: from a checkpoint to pages, resumed after a kill, compared in pairs."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,14 @@ from maquette.artifacts import ConfigError, StageError
 from maquette.artifacts.settings import check
 from maquette.corpus.config import CorpusConfig, SourceConfig
 from maquette.evaluation import runner
-from maquette.evaluation.config import ProtocolConfig, SuiteConfig
+from maquette.evaluation.config import ProtocolConfig, SuiteConfig, no_suite
 from maquette.model import LanguageModel, TransformerConfig, hf
-from maquette.stages import corpus, evaluate, leaderboard
+from maquette.stages import corpus, evaluate, leaderboard, train
 from maquette.stages.config import CorpusStage, EvaluateStage, LeaderboardStage
 from maquette.text import train_tokenizer
 from maquette.text.config import TokenizerConfig
 from maquette.tracking.config import TrackingConfig
+from small_runs import settings as small_run
 from small_runs import write_documents
 
 
@@ -64,6 +66,7 @@ def test_evaluates_once_and_writes_everything(outputs: Path, capsys: pytest.Capt
     assert "nothing to do" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_killed_evaluation_goes_on(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed after some batches, the rest is asked, nothing twice, and the result is that of one go."""
     asked: list[str] = []
@@ -136,7 +139,7 @@ def test_leaderboard(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_mistakes(outputs: Path, tmp_path: Path) -> None:
     for wrong, message in (
         (SuiteConfig(embedded=["grammar"]), "embedded=grammar is not known"),
-        (SuiteConfig(embedded=[], likelihood=False), "suite is empty"),
+        (EvaluateStage(suite=no_suite()), "suite is empty"),
         (SuiteConfig(files={"agreement": "x.csv"}), "name of an embedded task"),
         (ProtocolConfig(protocols=["vibes"]), "protocols=vibes"),
         (ProtocolConfig(shots=[-1]), "shots"),
@@ -146,3 +149,31 @@ def test_mistakes(outputs: Path, tmp_path: Path) -> None:
     config = settings(outputs, corpus=str(tmp_path))
     with pytest.raises(StageError, match=r"manifest.json is missing"):
         evaluate.run(config)
+
+
+@pytest.mark.slow
+def test_follows_a_training_run(tmp_path: Path, outputs: Path) -> None:
+    """`maquette train suite=...` evaluates the model that it made, on its own corpus' held-out text."""
+    config = small_run(tmp_path, outputs.parent / "source")
+    config.suite = SuiteConfig(embedded=["arithmetic"], items=20, documents=2)
+    config.protocol = ProtocolConfig(resamples=50)
+    record = train.run(config)
+    (file,) = (tmp_path / "evaluations").glob(f"{record.name}-embedded-*/evaluation.json")
+    result = json.loads(file.read_text())
+    assert {row["protocol"] for row in result["scores"]} >= {"likelihood", "unconditional"}
+    assert set(result["likelihood"]) == {"all", "animals", "things"}
+    config.suite = no_suite()
+    assert train.run(config).fingerprint == record.fingerprint  # what is asked of a run does not make it another
+
+
+def test_a_policy_is_no_language_model(outputs: Path, tmp_path: Path) -> None:
+    """A checkpoint made by reinforcement is warned of, with its calibration error."""
+    folder = tmp_path / "policy"
+    shutil.copytree(outputs.parent / "model0", folder)
+    (folder / "config.yaml").write_text("objective: {kind: ppo}\n")
+    config = settings(outputs)
+    config.checkpoint = str(folder)
+    config.suite = SuiteConfig(name="likelihood", embedded=[], documents=2)
+    notes = evaluate.run(config)["notes"]
+    assert notes[0].startswith("This model was trained by reinforcement from preferences (ppo)")
+    assert "calibration error is 0." in notes[0]

@@ -66,15 +66,23 @@ class SuiteConfig:
         """Whether anything of it is made from held-out documents."""
         return bool(self.embedded) or self.likelihood
 
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is asked."""
+        return not (self.embedded or self.files or self.likelihood)
+
     def validate(self) -> None:
-        """Raises `ConfigError` for a task that is not known, or a suite without any."""
+        """Raises `ConfigError` for a task that is not known or has two meanings."""
         for task in self.embedded:
             if task not in EMBEDDED:
                 raise ConfigError(f"suite.embedded={task} is not known.", f"Allowed: {', '.join(EMBEDDED)}.")
-        if not (self.embedded or self.files or self.likelihood):
-            raise ConfigError("The suite is empty.", "Give suite.files, suite.embedded or suite.likelihood.")
         if both := sorted(set(self.embedded) & set(self.files)):
             raise ConfigError(f"suite.files.{both[0]} has the name of an embedded task.", "Choose another.")
+
+
+def no_suite() -> SuiteConfig:
+    """What follows a training run unless it is asked for."""
+    return SuiteConfig(name="none", embedded=[], likelihood=False)
 
 
 @dataclass

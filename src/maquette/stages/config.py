@@ -6,6 +6,7 @@ Composed by Hydra from `conf/`, checked against these dataclasses before anythin
 from dataclasses import dataclass
 from typing import Any
 
+from maquette.artifacts.errors import ConfigError
 from maquette.artifacts.settings import setting
 from maquette.corpus.config import CorpusConfig, SourceConfig
 from maquette.data.config import (
@@ -16,7 +17,7 @@ from maquette.data.config import (
     PreferenceFilesConfig,
     ShardsConfig,
 )
-from maquette.evaluation.config import ProtocolConfig, SuiteConfig
+from maquette.evaluation.config import ProtocolConfig, SuiteConfig, no_suite
 from maquette.feedback.config import FeedbackConfig, PromptsConfig, RewardConfig
 from maquette.feedback.instruction_config import TaskInstructionsConfig
 from maquette.model.config import ModelConfig
@@ -95,6 +96,8 @@ class TrainStage(TokensStage):
     schedule: ScheduleConfig = setting(ScheduleConfig, "course of the learning rate")
     precision: PrecisionConfig = setting(PrecisionConfig, "number format")
     trainer: TrainerConfig = setting(TrainerConfig, "devices, compilation, checkpoints")
+    suite: SuiteConfig = setting(no_suite, "what the trained model is asked when it is done")
+    protocol: ProtocolConfig = setting(ProtocolConfig, "how it is asked")
     tracking: TrackingConfig = setting(TrackingConfig, "record in MLflow")
     sweep: SweepConfig = setting(SweepConfig, "with -m: which runs belong together (+sweep=isoflop sets it)")
 
@@ -203,6 +206,11 @@ class EvaluateStage(StageConfig):
     suite: SuiteConfig = setting(SuiteConfig, "what is asked")
     protocol: ProtocolConfig = setting(ProtocolConfig, "how it is asked")
     tracking: TrackingConfig = setting(TrackingConfig, "record in MLflow")
+
+    def validate(self) -> None:
+        """Raises `ConfigError` where nothing is asked."""
+        if self.suite.empty:
+            raise ConfigError("The suite is empty.", "Give suite.files, suite.embedded or suite.likelihood.")
 
 
 @dataclass

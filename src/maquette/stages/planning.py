@@ -222,7 +222,7 @@ def resolved_settings(config: TrainStage, recipe: Recipe) -> dict[str, Any]:
         model["kind"] = "transformer"
         model["feed_forward_width"] = recipe.architecture.inner_width
     # Of other objectives; of the line, not of the run
-    left_out = ("instructions", "preferences", "prompts", "reward", "sweep")
+    left_out = ("instructions", "preferences", "prompts", "reward", "sweep", "suite", "protocol")
     settings = {key: value for key, value in dataclasses.asdict(config).items() if key not in left_out}
     settings["model"] = model
     settings["tokens"], settings["compute"] = str(recipe.tokens), None

@@ -19,8 +19,9 @@ from maquette.model.loading import model_folder
 from maquette.scaling.recipe import Recipe
 from maquette.stages import branching
 from maquette.stages import corpus as corpus_stage
+from maquette.stages import evaluate as evaluate_stage
 from maquette.stages import tokens as tokens_stage
-from maquette.stages.config import TrainStage
+from maquette.stages.config import EvaluateStage, TrainStage
 from maquette.stages.planning import new_record, plan_job, resolve_recipe, starting_folder
 from maquette.stages.policy_training import plan_policy
 from maquette.stages.post_training import plan_examples
@@ -67,6 +68,18 @@ def _train(config: TrainStage, recipe: Recipe, job: Job, *, graft: Callable[[], 
     """One run, from where it stands. `graft` lets one that has not begun go on from another's checkpoint; False: there
     is none."""
     world = _meet(job)
+    record = _train(config, recipe, job, world)
+    if world.is_first and not config.suite.empty:
+        evaluate_stage.run(
+            EvaluateStage(
+                outputs=config.outputs, checkpoint=record.folder, suite=config.suite, protocol=config.protocol,
+                tracking=dataclasses.replace(config.tracking, run_name=None),
+            )
+        )  # fmt: skip
+    return record
+
+
+def _train(config: TrainStage, recipe: Recipe, job: Job, world: World) -> RunRecord:
     # The first of several processes decides; a second command that means the same run waits here for the first.
     with locked(job.folder) if world.is_first else contextlib.nullcontext():
         done = _begin(config, recipe, job) if world.is_first else None
