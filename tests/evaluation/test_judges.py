@@ -33,7 +33,8 @@ def test_missing_labels_and_one_label() -> None:
 def test_rank_agreement() -> None:
     cheap = {"a": 1.0, "b": 2.0, "c": 3.0, "d": 4.0}
     trusted = {"a": 10.0, "b": 30.0, "c": 20.0, "d": 40.0}
-    found = rank_agreement(cheap, trusted)
+    found = rank_agreement(cheap, trusted, seconds=180, dollars=10)
+    assert (found.seconds, found.dollars) == (180, 10)
     assert found.spearman == pytest.approx(1 - 6 * 2 / (4 * 15))
     assert found.kendall == pytest.approx((5 - 1) / 6)
     assert found.interval is None

@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from maquette.evaluation.length_control import WinRate, length_controlled_win_rate
     from maquette.evaluation.ngrams import KneserNey
     from maquette.evaluation.overlap import ngram_overlap
+    from maquette.evaluation.pairwise import PairwiseResult, battles, compare_answers
     from maquette.evaluation.ratings import Ratings, bradley_terry_ratings, topic_shares, topic_weights
+    from maquette.evaluation.style import style_covariates
 
 _HOMES = {
     "aggregation": ("Standing", "standings"),
@@ -21,6 +23,8 @@ _HOMES = {
     "length_control": ("WinRate", "length_controlled_win_rate"),
     "ngrams": ("KneserNey",),
     "overlap": ("ngram_overlap",),
+    "pairwise": ("PairwiseResult", "battles", "compare_answers"),
+    "style": ("style_covariates",),
     "ratings": ("Ratings", "bradley_terry_ratings", "topic_shares", "topic_weights"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
@@ -30,12 +34,15 @@ __all__ = [
     "BaselineScore",
     "ContaminationTest",
     "KneserNey",
+    "PairwiseResult",
     "Ratings",
     "Standing",
     "WinRate",
     "agreement",
+    "battles",
     "bits_per_byte",
     "bradley_terry_ratings",
+    "compare_answers",
     "contamination_test",
     "length_controlled_win_rate",
     "ngram_overlap",
@@ -43,6 +50,7 @@ __all__ = [
     "rank_agreement",
     "score_baselines",
     "standings",
+    "style_covariates",
     "topic_shares",
     "topic_weights",
 ]

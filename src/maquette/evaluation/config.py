@@ -33,7 +33,7 @@ class TemplateConfig:
             ("question", "{context}"), ("answer", "{option}"), ("option", "{letter}"), ("letter", "{letter}")
         ):  # fmt: skip
             if needed not in getattr(self, name):
-                raise ConfigError(f"template.{name} must hold {needed}.", "Write it as in conf/suite/templates.")
+                raise ConfigError(f"template.{name} must hold {needed}.", "It is replaced by what is asked.")
 
 
 def completion_template() -> TemplateConfig:

@@ -51,18 +51,23 @@ def pairwise_agreement(judges: Mapping[str, Sequence[Any]]) -> dict[tuple[str, s
 @dataclass(frozen=True)
 class RankAgreement:
     """A cheap judge's leaderboard against a trusted one's: Spearman's and Kendall's coefficients over `policies`, with
-    Spearman's interval over prompts where scores of each prompt were given."""
+    Spearman's interval over prompts where scores of each prompt were given; and what the cheap one's judgements took in
+    `seconds` and `dollars`, where known."""
 
     spearman: float
     kendall: float
     policies: int
     interval: Interval | None = None
+    seconds: float | None = None
+    dollars: float | None = None
 
 
 def rank_agreement(
     cheap: Mapping[str, float | ArrayLike],
     trusted: Mapping[str, float | ArrayLike],
     *,
+    seconds: float | None = None,
+    dollars: float | None = None,
     resamples: int = 2000,
     level: float = 0.9,
     seed: int = 0,
@@ -85,12 +90,8 @@ def rank_agreement(
         counts = resample_counts(sizes.pop(), resamples, np.random.default_rng(seed))
         drawn = [counts @ np.stack(judge).T for judge in columns]
         interval = percentile_interval(_spearman_rows(*drawn), level)
-    return RankAgreement(
-        float(spearmanr(means[0], means[1]).statistic),
-        float(kendalltau(means[0], means[1]).statistic),
-        len(names),
-        interval,
-    )
+    spearman, kendall = spearmanr(means[0], means[1]).statistic, kendalltau(means[0], means[1]).statistic
+    return RankAgreement(float(spearman), float(kendall), len(names), interval, seconds, dollars)
 
 
 def _spearman_rows(first: NDArray[Any], second: NDArray[Any]) -> NDArray[Any]:
