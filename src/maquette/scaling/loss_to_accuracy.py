@@ -132,7 +132,7 @@ def fit_loss_to_accuracy(
     samples = []
     while len(samples) < bootstrap:
         rows = generator.integers(0, len(checked), len(checked))
-        if len(np.unique(checked[rows])) < 3:
+        if len(np.unique(checked[rows])) < 2:
             continue
         again = fit_power_law(checked[rows], losses[rows]).law
         other = _sigmoid(losses[rows], right[rows] + generator.normal(0, noise, len(rows)), chance, start=law)
