@@ -68,7 +68,7 @@ def _train(config: TrainStage, recipe: Recipe, job: Job, *, graft: Callable[[], 
     """One run, from where it stands. `graft` lets one that has not begun go on from another's checkpoint; False: there
     is none."""
     world = _meet(job)
-    record = _train(config, recipe, job, world)
+    record = _fitted(config, recipe, job, world, graft)
     if world.is_first and not config.suite.empty:
         evaluate_stage.run(
             EvaluateStage(
@@ -79,7 +79,7 @@ def _train(config: TrainStage, recipe: Recipe, job: Job, *, graft: Callable[[], 
     return record
 
 
-def _train(config: TrainStage, recipe: Recipe, job: Job, world: World) -> RunRecord:
+def _fitted(config: TrainStage, recipe: Recipe, job: Job, world: World, graft: Callable[[], bool] | None) -> RunRecord:
     # The first of several processes decides; a second command that means the same run waits here for the first.
     with locked(job.folder) if world.is_first else contextlib.nullcontext():
         done = _begin(config, recipe, job) if world.is_first else None
