@@ -9,7 +9,9 @@ from maquette.artifacts.settings import setting
 @dataclass
 class SourceConfig:
     kind: str = setting(
-        "installed", "where documents come from", choices=("installed", "jsonl", "parquet", "text", "huggingface")
+        "installed",
+        "where documents come from",
+        choices=("installed", "jsonl", "parquet", "text", "huggingface", "warc", "madeweb"),
     )
     path: str | None = setting(None, "folder or file with the documents; for huggingface the data set's name or folder")
     text_field: str = setting("text", "field that holds the text")
@@ -17,16 +19,28 @@ class SourceConfig:
     domain: str = setting("web", "domain of documents that name none")
     subset: str | None = setting(None, "huggingface: the data set's configuration")
     split: str = setting("train", "huggingface: the data set's split")
-    limit: int | None = setting(None, "read at most so many documents; installed: of all packages alike", minimum=1)
+    limit: int | None = setting(
+        None, "read at most so many documents; installed: of all packages alike; madeweb: good pages to make", minimum=1
+    )
+    extractor: str = setting(
+        "resiliparse", "warc: what finds the main text of a page", choices=("resiliparse", "trafilatura")
+    )
+    max_page_bytes: int = setting(2_000_000, "warc: larger pages are left out", minimum=1000)
+
+    @property
+    def is_crawl(self) -> bool:
+        """Whether the documents are web pages as a crawler found them."""
+        return self.kind in ("warc", "madeweb")
 
     def validate(self) -> None:
         """Raises `ConfigError` where the source needs a path and has none."""
-        if self.kind != "installed" and not self.path:
+        if self.kind not in ("installed", "madeweb") and not self.path:
             raise ConfigError(f"source.path is needed with source={self.kind}.", "Give it as source.path=<folder>.")
 
 
 @dataclass
 class CorpusConfig:
+    deduplicate: bool = setting(True, "drop documents, paragraphs and runs of words that stand earlier")
     name: str | None = setting(None, "name of the artifact; by default the source and a digest")
     near_duplicates: float = setting(
         0.8,

@@ -166,6 +166,8 @@ def deduplicate(reading: Reading, config: CorpusConfig) -> tuple[Kept, NDArray[n
     prints = reading.prints
     kept = np.ones(prints.block_size.size, np.bool_)
     funnel = [_remainder("read", reading, kept)]
+    if not config.deduplicate:
+        return kept, np.zeros(kept.size, np.bool_), funnel
     with progress("removing repetition", 4, unit="steps") as advance:
         for step, drop in (
             ("duplicate documents", drop_duplicate_documents),

@@ -33,7 +33,7 @@ class Stage:
 
 
 _ALL = (
-    Stage("corpus", "documents: read, clean, remove repetition, split", settings.CorpusStage, "corpus"),
+    Stage("corpus", "documents: read, curate, remove repetition, split", settings.CorpusToolStage, "corpus"),
     Stage("tokenizer", "train a tokenizer on the corpus and report on it", settings.TokenizerStage, "tokenizer"),
     Stage("tokens", "encode the corpus into checked, memory-mapped shards", settings.TokensStage, "tokens"),
     Stage("train", "train one model, or with -m a family of them", settings.TrainStage, "train", expand="predicted"),

@@ -9,6 +9,7 @@ from typing import Any
 from maquette.artifacts.errors import ConfigError
 from maquette.artifacts.settings import setting
 from maquette.corpus.config import CorpusConfig, SourceConfig
+from maquette.corpus.curation.config import CurationConfig, ExecutorConfig
 from maquette.data.config import (
     DataConfig,
     ExamplesConfig,
@@ -42,6 +43,13 @@ class StageConfig:
 class CorpusStage(StageConfig):
     source: SourceConfig = setting(SourceConfig, "where documents come from")
     corpus: CorpusConfig = setting(CorpusConfig, "what is kept of them")
+    curation: CurationConfig = setting(CurationConfig, "which pages of a crawl are worth training on")
+    executor: ExecutorConfig = setting(ExecutorConfig, "where the work on a crawl is done")
+
+
+@dataclass
+class CorpusToolStage(CorpusStage):
+    explain: str | None = setting(None, "tell the story of the document with this id or address")
 
 
 @dataclass

@@ -20,6 +20,10 @@ def open_source(config: SourceConfig) -> Source:
         from maquette.corpus.sources.text import TextFiles
 
         return TextFiles(config)
+    if config.kind == "warc":
+        from maquette.corpus.sources.warc.source import Warc
+
+        return Warc(config)
     if config.kind == "huggingface":
         from maquette.corpus.sources.huggingface import HuggingFace
 

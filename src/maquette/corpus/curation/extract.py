@@ -1,0 +1,179 @@
+"""The first pass over a shard: pages read, judged by address and language, and what the corpus must know of them.
+
+Writes `<shard>.parquet` with the documents that go on, `<shard>.journal.parquet` with those that do not, and
+`<shard>.npz` with what is decided over all shards: addresses, lines by host, counts of tokens.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maquette.artifacts.files import atomic_file
+from maquette.corpus.cleaning import Rejection, normalize
+from maquette.corpus.curation.config import CurationConfig
+from maquette.corpus.curation.engine import Watch, pages_done
+from maquette.corpus.curation.hostlines import line_hashes
+from maquette.corpus.curation.journal import Entry, entry, write_journal
+from maquette.corpus.curation.language import check_language
+from maquette.corpus.curation.urls import block_list, host_of, is_below, normalize_url
+from maquette.corpus.document import Document, read_file, write_documents
+from maquette.corpus.lexical import Hashes, characters, sequence_hashes, tokenize
+
+UNSAFE = ("gambling", "adult", "drugs", "violence", "malware", "phishing")
+"""Categories of block lists whose pages teach the classifier of unsafe content what such pages look like."""
+
+TOKEN_BUCKETS = 1 << 16
+_TAUGHT = 100  # blocked pages of a shard that are parsed for that
+
+
+class Shard(Protocol):
+    """Pages that are read one after the other. `size` is in bytes; `name` says where from."""
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def name(self) -> str: ...
+
+    def documents(
+        self,
+        admit: Callable[[str], tuple[str, float] | None],
+        watch: Watch,
+        cites: Callable[[str], bool],
+    ) -> Iterator[Document | Rejection]:
+        """See `ArchiveShard.documents`."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class StoredShard:
+    """Documents that some source gave, stored in a file."""
+
+    path: str
+    name: str
+    size: int
+
+    def documents(
+        self, admit: Callable[[str], tuple[str, float] | None], watch: Watch, cites: Callable[[str], bool]
+    ) -> Iterator[Document | Rejection]:
+        """The documents whose addresses are admitted."""
+        place = 0
+        for number, document in enumerate(read_file(self.path)):
+            reason = admit(document.url) if document.url else None
+            if reason is not None:
+                yield Rejection(document, *reason)
+            elif watch(number, place):
+                yield document
+            place += len(document.text)
+
+
+@dataclasses.dataclass(slots=True)
+class _Statistics:
+    """What a shard tells the others. `urls` (D,), `lines` and `line_host` (L,): each line of a page once."""
+
+    urls: list[int] = dataclasses.field(default_factory=list)
+    lines: list[Hashes] = dataclasses.field(default_factory=list)
+    line_host: list[NDArray[np.int64]] = dataclasses.field(default_factory=list)
+    hosts: dict[str, int] = dataclasses.field(default_factory=dict)
+    host_pages: list[int] = dataclasses.field(default_factory=list)
+    tokens: NDArray[np.int64] = dataclasses.field(default_factory=lambda: np.zeros(TOKEN_BUCKETS, np.int64))
+
+    def add(self, document: Document) -> None:
+        key = normalize_url(document.url or "")
+        self.urls.append(text_hash(key) if key else 0)
+        host = host_of(document.url)
+        number = self.hosts.setdefault(host, len(self.hosts))
+        if number == len(self.host_pages):
+            self.host_pages.append(0)
+        self.host_pages[number] += 1
+        hashes = np.unique(line_hashes(document.text, host)[1])
+        hashes = hashes[hashes != 0] if host else hashes[:0]
+        self.lines.append(hashes)
+        self.line_host.append(np.full(hashes.size, number, np.int64))
+        self.tokens += np.bincount(token_buckets(document.text), minlength=TOKEN_BUCKETS)
+
+    def save(self, path: Path) -> None:
+        empty = np.empty(0, np.uint64)
+        with atomic_file(path) as temporary, temporary.open("wb") as file:
+            np.savez(
+                file,
+                urls=np.array(self.urls, np.uint64),
+                lines=np.concatenate([*self.lines, empty]),
+                line_host=np.concatenate([*self.line_host, empty.astype(np.int64)]),
+                hosts=np.array(list(self.hosts), np.str_),
+                host_pages=np.array(self.host_pages, np.int64),
+                tokens=self.tokens,
+            )
+
+
+def token_buckets(text: str) -> NDArray[np.int64]:
+    """The tokens of a text in lower case, each as one of `TOKEN_BUCKETS` numbers."""
+    return (tokenize(characters(text.lower()))[1] >> np.uint64(48)).astype(np.int64)
+
+
+def text_hash(text: str) -> int:
+    """A 64-bit hash of a short text; the same everywhere."""
+    points = characters(text)
+    return int(sequence_hashes(points.astype(np.uint64) + np.uint64(1), np.zeros(1, np.int64))[0]) if points.size else 0
+
+
+def extract_shard(
+    shard: Shard, number: int, config: CurationConfig, folder: Path, watch: Watch, *, enabled: bool, limit: int | None
+) -> None:
+    """Reads a shard and writes its files; without `enabled` every page that has text goes on."""
+    documents: list[Document] = []
+    journal: list[Entry] = []
+    blocked: list[Document] = []
+    statistics = _Statistics()
+    taught: dict[str, str] = {}
+    blocks = block_list(config.url) if enabled else None
+    teaching = enabled and config.harmful.action != "off" and config.harmful.classifier is not None
+
+    def admit(url: str) -> tuple[str, float] | None:
+        if blocks is None or (category := blocks.category(url)) is None:
+            return None
+        if teaching and category in UNSAFE and len(taught) < _TAUGHT:
+            taught[url] = category
+            return None
+        return f"url: {category}", 1.0
+
+    def cites(url: str) -> bool:
+        host = host_of(url)
+        return enabled and any(is_below(host, domain) for domain in config.quality.cited_by)
+
+    for found in shard.documents(admit, watch, cites):
+        if isinstance(found, Document) and found.url in taught:
+            blocked.append(found)
+            found = Rejection(found, f"url: {taught[found.url or '']}", 1.0)
+        result = found if isinstance(found, Rejection) else _checked(found, config, enabled=enabled)
+        if isinstance(result, Rejection):
+            journal.append(entry(result.document, characters=len(result.document.text), rejection=result))
+            continue
+        statistics.add(result)
+        documents.append(result)
+        if limit is not None and len(documents) >= limit:
+            break
+    pages_done()
+    statistics.save(folder / f"{number:05d}.npz")
+    write_journal(folder / f"{number:05d}.journal.parquet", journal)
+    for name, kept in (("blocked", blocked), ("", documents)):
+        path = folder / (f"{number:05d}.{name}.parquet" if name else f"{number:05d}.parquet")
+        with atomic_file(path) as temporary:  # the documents last: they say that the shard is done
+            write_documents(temporary, kept)
+
+
+def _checked(document: Document, config: CurationConfig, *, enabled: bool) -> Document | Rejection:
+    result = normalize(document)
+    if isinstance(result, Rejection):
+        return result
+    if not result.text.strip():
+        return Rejection(result, "page: no text", 0.0)
+    return check_language(result, config.language) if enabled else result
+
+
+def extracted(folder: Path, number: int) -> bool:
+    """Whether a shard's first pass is done."""
+    return (folder / f"{number:05d}.parquet").exists()

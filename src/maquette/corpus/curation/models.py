@@ -1,0 +1,134 @@
+"""Linear classifiers on hashed n-grams: quality, unsafe content, domains.
+
+A text becomes counts of its words and pairs of words, hashed to 2^18 places, square-rooted and normalised; a logistic
+regression (scikit-learn) weighs them. A model is two arrays, so it is stored without pickles and scores anywhere.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maquette.artifacts.files import atomic_file
+from maquette.corpus.lexical import characters, tokenize, window_hashes
+
+_BITS = 18
+_LONGEST = 20_000  # characters looked at
+FEWEST_EXAMPLES = 20  # of each class: with fewer no model is made
+
+Floats = NDArray[np.float64]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Grams:
+    """The n-grams of a text: places (m,) in the hashed space, ascending, and weights (m,) of length 1 together."""
+
+    places: NDArray[np.int64]
+    weights: NDArray[np.float32]
+
+
+def grams(text: str) -> Grams:
+    """Hashed words and pairs of words. Case and digits do not count."""
+    _, tokens = tokenize(characters(text[:_LONGEST].lower().translate(_DIGITS)))
+    hashes = np.concatenate([tokens, window_hashes(tokens, 2)]) >> np.uint64(64 - _BITS)
+    places, counts = np.unique(hashes.astype(np.int64), return_counts=True)
+    weights = np.sqrt(counts).astype(np.float32)
+    return Grams(places, weights / max(float(np.linalg.norm(weights)), 1e-9))
+
+
+_DIGITS = {ord(digit): "0" for digit in "123456789"}
+
+
+@dataclasses.dataclass(frozen=True)
+class LinearModel:
+    """Classes (K,), weights (K, 2^18), bias (K,); with two classes only the row of the second counts (K = 1)."""
+
+    classes: tuple[str, ...]
+    weights: NDArray[np.float32]
+    bias: NDArray[np.float32]
+
+    def probabilities(self, found: Grams) -> NDArray[np.float64]:
+        """Of each class, `(number of classes,)`."""
+        logits = (self.weights[:, found.places] @ found.weights + self.bias).astype(np.float64)
+        if len(self.classes) == 2:
+            second = 1 / (1 + np.exp(-logits[0]))
+            return np.array([1 - second, second])
+        odds = np.exp(logits - logits.max())
+        shares: NDArray[np.float64] = odds / odds.sum()
+        return shares
+
+    def save(self, path: Path) -> None:
+        """Writes the model to an .npz file."""
+        with atomic_file(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, classes=np.array(self.classes), weights=self.weights, bias=self.bias)
+
+    @staticmethod
+    def load(path: Path) -> "LinearModel":
+        """Reads what `save` wrote."""
+        with np.load(path) as found:
+            return LinearModel(tuple(found["classes"].tolist()), found["weights"], found["bias"])
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """A model and how it did on held-out examples: their true classes (indices), and probabilities (n, classes)."""
+
+    model: LinearModel
+    truth: NDArray[np.int64]
+    probabilities: Floats
+    examples: int
+
+
+def train(texts: Sequence[str], labels: Sequence[str]) -> Training | None:
+    """Fits a model on four fifths of the examples and judges it on the fifth; None where a class has too few.
+
+    Which examples are held out follows from their order alone.
+    """
+    from scipy.sparse import csr_array
+    from sklearn.linear_model import LogisticRegression
+
+    classes = tuple(sorted(set(labels)))
+    counts = {name: list(labels).count(name) for name in classes}
+    if len(classes) < 2 or min(counts.values()) < FEWEST_EXAMPLES:
+        return None
+    found = [grams(text) for text in texts]
+    targets = np.array([classes.index(label) for label in labels])
+    held = np.zeros(targets.size, np.bool_)
+    for number in range(len(classes)):
+        held[np.flatnonzero(targets == number)[::5]] = True
+    chosen = [one for one, out in zip(found, held.tolist(), strict=True) if not out]
+    # Only what occurs is fitted; all other places have the weight 0.
+    occurring, columns = np.unique(np.concatenate([one.places for one in chosen]), return_inverse=True)
+    ends = np.append(0, np.cumsum([one.places.size for one in chosen]))
+    matrix = csr_array(
+        (np.concatenate([one.weights for one in chosen]), columns, ends), shape=(len(chosen), occurring.size)
+    )
+    regression = LogisticRegression(C=30.0, max_iter=100, tol=1e-3, class_weight="balanced")
+    regression.fit(matrix, targets[~held])
+    weights = np.zeros((regression.coef_.shape[0], 1 << _BITS), np.float32)
+    weights[:, occurring] = regression.coef_
+    model = LinearModel(classes, weights, np.atleast_1d(regression.intercept_).astype(np.float32))
+    judged = [one for one, out in zip(found, held.tolist(), strict=True) if out]
+    return Training(model, targets[held], np.array([model.probabilities(one) for one in judged]), len(chosen))
+
+
+@dataclasses.dataclass(frozen=True)
+class PrecisionRecall:
+    """Precision and recall at each threshold, descending; `average` is the area under the curve."""
+
+    thresholds: Floats
+    precision: Floats
+    recall: Floats
+    average: float
+
+
+def precision_recall(positive: NDArray[np.bool_], scores: Floats) -> PrecisionRecall:
+    """The curve of a score against true labels, `(n,)` both."""
+    order = np.argsort(-scores, kind="stable")
+    hits = np.cumsum(positive[order])
+    ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))
+    precision, recall = hits[ends] / (ends + 1), hits[ends] / max(int(positive.sum()), 1)
+    average = float((np.diff(np.append(0.0, recall)) * precision).sum())
+    return PrecisionRecall(scores[order][ends], precision, recall, average)

@@ -1,0 +1,130 @@
+"""What is decided when all shards are through: outliers among what is left, clusters of near-duplicates, the best.
+
+Works on the journals and band hashes of the second pass, in the corpus's order; texts are not read.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from maquette.artifacts.files import atomic_file
+from maquette.corpus.curation.config import CurationConfig
+from maquette.corpus.curation.journal import read_journal
+from maquette.corpus.curation.near import clusters
+from maquette.corpus.document import Document, read_file
+from maquette.corpus.lexical import Hashes, Integers
+
+_FEWEST = 100  # documents: of fewer the spread says nothing
+
+
+@dataclasses.dataclass(frozen=True)
+class Selection:
+    """The journal of all shards with the final reasons, and of the documents that the second pass left (R,), in
+    order: whether each is kept, the size of its cluster, and whether its quality is among the highest."""
+
+    journal: pd.DataFrame
+    kept: NDArray[np.bool_]
+    cluster_size: Integers
+    high: NDArray[np.bool_]
+
+
+def select(refined: Path, extract: Path, shards: list[int], config: CurationConfig) -> Selection:
+    """Reads what the passes over `shards` wrote, and decides."""
+    frames = []
+    for number in shards:
+        for folder in (extract, refined):
+            frames.append(read_journal(folder / f"{number:05d}.journal.parquet"))
+    journal = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+    left = np.flatnonzero((journal["reason"] == "").to_numpy())
+    found = journal.iloc[left]
+    reason = np.full(left.size, "", object)
+    value = np.full(left.size, np.nan)
+    threshold = np.full(left.size, np.nan)
+
+    for name, scores, limit in (
+        ("outlier: word_length", found["word_length"], config.outliers.word_length),
+        ("outlier: token_surprise", found["surprise"], config.outliers.token_surprise),
+    ):
+        if limit is not None:
+            deviations = robust_deviations(scores.to_numpy(np.float64))
+            out = (deviations > limit) & (reason == "")
+            reason[out], value[out], threshold[out] = name, deviations[out], limit
+
+    cluster = np.arange(left.size)
+    if config.near_duplicates.bands:
+        cluster = clusters(_bands(refined, shards))
+    cluster = _without(cluster, reason != "")
+    later = (cluster != np.arange(left.size)) & (reason == "")
+    reason[later] = "near duplicate: of an earlier page"
+    size = np.bincount(cluster, minlength=left.size)[cluster]
+    value[later] = size[later]
+
+    kept = reason == ""
+    high = np.zeros(left.size, np.bool_)
+    quality = found["quality"].to_numpy(np.float64)
+    if kept.any() and np.isfinite(quality[kept]).any():
+        high = kept & (quality >= np.nanquantile(quality[kept], min(config.quality.high, 1.0)))
+        high &= quality > 0.5  # the model must hold them for reference-like, however few are better
+
+    journal.loc[left, "reason"] = reason
+    journal.loc[left, "value"] = value
+    journal.loc[left, "threshold"] = threshold
+    identities = found["id"].to_numpy(object)
+    journal["cluster"] = ""
+    journal.loc[left, "cluster"] = identities[cluster] if left.size else []
+    journal["cluster_size"] = 0
+    journal.loc[left, "cluster_size"] = size
+    return Selection(journal, kept, size, high)
+
+
+def robust_deviations(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How far each value is from the median, in robust standard deviations: 1.4826 times the median distance (MAD)."""
+    known = np.isfinite(values)
+    if known.sum() < _FEWEST:
+        return np.zeros(values.size)
+    middle = np.median(values[known])
+    spread = 1.4826 * np.median(np.abs(values[known] - middle))
+    distances: NDArray[np.float64] = np.where(known, np.abs(values - middle), 0.0)
+    return distances / max(float(spread), 1e-9)
+
+
+def _without(cluster: Integers, gone: NDArray[np.bool_]) -> Integers:
+    """The first of each cluster, where some documents are gone for another reason: each of those is on its own."""
+    result = cluster.copy()
+    result[gone] = np.flatnonzero(gone)
+    staying = np.flatnonzero(~gone)
+    if staying.size:
+        _, place, which = np.unique(cluster[staying], return_index=True, return_inverse=True)
+        result[staying] = staying[place[which]]
+    return result
+
+
+def _bands(refined: Path, shards: list[int]) -> Hashes:
+    found = []
+    for number in shards:
+        with np.load(refined / f"{number:05d}.npz") as arrays:
+            found.append(arrays["bands"])
+    return np.concatenate(found) if found else np.empty((0, 0), np.uint64)
+
+
+def selected(refined: Path, shards: list[int], selection: Selection) -> Iterator[Document]:
+    """The documents that are kept, in order. The best form a domain of their own: their domain's name and `-high`."""
+    place = 0
+    for number in shards:
+        for document in read_file(refined / f"{number:05d}.parquet"):
+            if selection.kept[place]:
+                size = int(selection.cluster_size[place])
+                meta = document.meta | ({"cluster_size": size} if size > 1 else {})
+                domain = f"{document.domain}-high" if selection.high[place] else document.domain
+                yield dataclasses.replace(document, meta=meta, domain=domain)
+            place += 1
+
+
+def write_selection(path: Path, journal: pd.DataFrame) -> None:
+    """Writes the journal to a Parquet file."""
+    with atomic_file(path) as temporary:
+        journal.to_parquet(temporary, compression="zstd", index=False)

@@ -1,0 +1,1 @@
+"""The made web: a crawl that is generated, not downloaded, with faults whose truth is known."""

@@ -1,0 +1,140 @@
+"""The `warc` source: crawl archives (.warc, .warc.gz, .warc.zst, .wet), read in shards that know nothing of each other.
+
+A shard is a plain archive, or a stretch of a compressed one. Which stretches there are depends on the file alone, so
+the documents and their order do not depend on the number of workers.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from maquette.artifacts.errors import StageError
+from maquette.corpus.cleaning import Rejection
+from maquette.corpus.config import SourceConfig
+from maquette.corpus.document import Document
+from maquette.corpus.sources.files import digest_files, list_files, relative_name, source_root
+from maquette.corpus.sources.warc.html import decode, extract, links
+from maquette.corpus.sources.warc.pages import Page, read_page
+from maquette.corpus.sources.warc.pieces import compression, pieces
+from maquette.corpus.workers import Workers
+
+SHARD_BYTES = 16 << 20
+"""Of a compressed archive in one shard: some minutes of work for one core."""
+
+_SUFFIXES = (".warc", ".wet", ".arc")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ArchiveShard:
+    """The records that begin in bytes `start` ... `stop` - 1 of an archive, read by `documents`."""
+
+    path: str
+    name: str
+    start: int
+    stop: int
+    domain: str
+    extractor: str
+    limit: int
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file that belong to this shard."""
+        return self.stop - self.start
+
+    def documents(
+        self,
+        admit: Callable[[str], tuple[str, float] | None],
+        watch: Callable[[int, int], bool],
+        cites: Callable[[str], bool],
+    ) -> Iterator[Document | Rejection]:
+        """The pages as documents, or why a page is none.
+
+        `admit(url)` may name a reason (and a value) before the page is parsed. `watch(number, place)` is called with
+        each record's number, and how many bytes of the shard lie before it, before the record is parsed; where it says
+        no the record is passed over: it was too much for an earlier try. The addresses that pages link to are kept in
+        `meta["links"]` where `cites(url)` asks for them.
+        """
+        for number, piece in enumerate(pieces(Path(self.path), self.start, self.stop)):
+            page = read_page(piece, self.name, self.limit)
+            if page is None or isinstance(page, Rejection):
+                if page is not None:
+                    yield page
+                continue
+            reason = admit(page.url) if page.url else None
+            if reason is not None:
+                yield Rejection(Document(page.id, "", page.url, self.domain), *reason)
+            elif not watch(number, piece.offset - self.start):
+                yield Rejection(Document(page.id, "", page.url, self.domain), "page: takes too long", len(page.body))
+            else:
+                yield self._document(page, with_links=cites(page.url))
+
+    def _document(self, page: Page, *, with_links: bool) -> Document | Rejection:
+        source = decode(page.body, page.charset)
+        meta: dict[str, Any] = {"page_bytes": len(page.body)}
+        if page.kind == "text":
+            return Document(page.id, source, page.url or None, self.domain, meta)
+        try:
+            found = extract(source, self.extractor)
+        except StageError:
+            raise
+        except Exception as error:  # whatever a parser makes of the web's worst: one page, not the run
+            return Rejection(Document(page.id, repr(error)[:200], page.url), "page: can't be parsed", len(page.body))
+        if found.title:
+            meta["title"] = found.title
+        if with_links:
+            meta["links"] = links(source)
+        return Document(page.id, found.text, page.url or None, self.domain, meta)
+
+
+class Warc:
+    """All archives below a folder (or one file)."""
+
+    def __init__(self, config: SourceConfig) -> None:
+        try:
+            import fastwarc  # noqa: F401
+            import resiliparse  # noqa: F401
+        except ImportError as error:
+            raise StageError(
+                f"source=warc needs the package {error.name}.", 'Install it with: pip install "maquette-lm[curation]".'
+            ) from None
+        self._config = config
+        self._root, self.label = source_root(config)
+        self._files = list_files(self._root, _SUFFIXES, "crawl archive")
+
+    def inputs(self) -> dict[str, str]:
+        return {"files": digest_files(self._files, self._root)}
+
+    def facts(self) -> dict[str, Any]:
+        return {"kind": "warc", "path": str(self._root), "files": len(self._files), "extractor": self._config.extractor}
+
+    def shards(self) -> list[ArchiveShard]:
+        """All shards, in the order of the files."""
+        found = []
+        for file in self._files:
+            size, name = file.stat().st_size, relative_name(file, self._root)
+            step = SHARD_BYTES if compression(file) else max(size, 1)
+            for start in range(0, size, step):
+                found.append(
+                    ArchiveShard(
+                        str(file),
+                        name,
+                        start,
+                        min(start + step, size),
+                        self._config.domain,
+                        self._config.extractor,
+                        self._config.max_page_bytes,
+                    )
+                )
+        return found
+
+    def documents(self, workers: Workers) -> Iterator[Document]:
+        """The pages that can be read, without curation and one after the other."""
+        found = (
+            document
+            for shard in self.shards()
+            for document in shard.documents(lambda url: None, lambda number, place: True, lambda url: False)
+            if isinstance(document, Document)
+        )
+        return itertools.islice(found, self._config.limit)
