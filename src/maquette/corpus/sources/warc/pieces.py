@@ -72,8 +72,7 @@ def compression(path: Path) -> str:
 def _of_view(view: mmap.mmap, start: int, stop: int, path: Path) -> Iterator[Piece]:
     kind = compression(path)
     if not kind and view[:5] != b"WARC/":  # the first record is damaged: what are the others?
-        found = _next_member(view, 0, len(view), _GZIP, _inflate_gzip) < len(view)
-        kind = "gzip" if found else ""
+        kind = "gzip" if _next_member(view, 0, len(view), _GZIP, _inflate_gzip) < len(view) else ""
     if not kind:
         yield from (Piece(start + piece.offset, piece.data, piece.fault) for piece in records(view))
         return
