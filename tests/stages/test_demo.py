@@ -1,11 +1,13 @@
 """`maquette demo`: the whole road on a small text, then nothing left to do."""
 
+import datetime
 import json
 import random
 from pathlib import Path
 
 import pytest
 
+from maquette.scaling.prediction import read_predictions
 from maquette.stages import STAGES, demo
 from maquette.stages.composition import compose
 from maquette.tracking import find_runs
@@ -43,7 +45,8 @@ def test_the_whole_road_and_then_nothing_to_do(tmp_path: Path, capsys: pytest.Ca
     write_documents(tmp_path / "documents.jsonl")
     words = [
         f"outputs={tmp_path / 'outputs'}", "source=jsonl", f"source.path={tmp_path / 'documents.jsonl'}",
-        "compute=null", "size=12k", "tokens=8k", "tokenizer.vocabulary=300", "data.context=32",
+        "tokenizer.vocabulary=300", "data.context=32", "sweep.budgets=[2e8,5e8,1e9,2e9]", "sweep.sizes_per_budget=3",
+        "reach=3", "trainer=cpu", "trainer.threads=1",
         "data.validation_tokens=256", "corpus.validation=0.1", "corpus.test=0.1", "corpus.workers=1",
         "trainer.validation_runs=2", "trainer.samples=[the]",
     ]  # fmt: skip
@@ -55,22 +58,37 @@ def test_the_whole_road_and_then_nothing_to_do(tmp_path: Path, capsys: pytest.Ca
         "your own text",
         "prose",
         "notes",
+        "IsoFLOP curves",
+        "Came out",
+        "Score: how each form predicted",
         "Kneser-Ney 5-gram",
         "maquette sample",
         "mlflow",
         "after 100% of training",
     ):
         assert part in text, part
-    (run,) = find_runs(tmp_path / "outputs").to_dict("records")
+    runs = find_runs(tmp_path / "outputs")
+    prediction = read_predictions(tmp_path / "outputs")[0]
+    (run,) = runs[runs["tags.prediction.digest"] == prediction.digest].to_dict("records")
     assert run["status"] == "FINISHED"
-    assert f"{run['validation/loss']:.3f}" in text
+    assert f"{run['validation/loss']:.3f}" in text and f"{prediction.loss:.3f}" in text
+    assert run["start"] > datetime.datetime.fromisoformat(prediction.created).replace(microsecond=0)
+    assert len(prediction.runs) >= 12
 
     capsys.readouterr()
     made = page.stat().st_mtime_ns
     assert demo.run(settings) == page
     assert page.stat().st_mtime_ns == made
     said = " ".join(capsys.readouterr().err.split())
-    for part in ("corpus", "tokenizer", "tokens", "run", "baselines", "page: nothing to do, already made"):
+    for part in (
+        "corpus",
+        "tokenizer",
+        "tokens",
+        "run",
+        "prediction",
+        "baselines",
+        "page: nothing to do, already made",
+    ):
         assert part in said
     assert said.count("nothing to do") >= 5
 

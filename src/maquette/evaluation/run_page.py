@@ -55,13 +55,18 @@ def build_page(report: RunReport) -> Page:
         f"{short(record.tokens)} tokens of {_origin(report.corpus)}.",
         footer=f"Run `{record.name}`, seed {record.seed}, finished {record.finished}. All numbers are from its folder.",
     )
+    add_model(page, report)
+    return page
+
+
+def add_model(page: Page, report: RunReport) -> None:
+    """All sections on the model: results, learning, samples, text, tokens, and where to look."""
     add_results(page, report)
     add_learning(page, report)
     add_samples(page, report)
     add_corpus(page, report)
     add_tokenizer(page, report)
     add_places(page, report)
-    return page
 
 
 def add_results(page: Page, report: RunReport) -> None:

@@ -3,7 +3,8 @@
 `shape.py` turns a size into a width, a depth and heads. Here are the rest, and the run as a whole:
 
 - learning rate = 0.2 / width x (batch / 512 tokens)^(1/4)
-- batch = 512 tokens up to four million tokens of training, and from there growing with D^0.71
+- batch = 512 tokens up to four million tokens of training, from there growing with D^0.71; fewer below half a million,
+  so that there are a thousand steps
 - warm-up over a tenth of the tokens, at most 5,000 steps; weight decay 0.1
 
 The constants and their sources are `config.Laws`; `recipe=` chooses or replaces them (recipe_file.py). Whatever is set

@@ -112,7 +112,7 @@ class TrainStage(TokensStage):
 
 @dataclass
 class DemoStage(TrainStage):
-    pass
+    reach: float = setting(10.0, "the predicted model has so many times the largest budget's compute", minimum=1.0)
 
 
 @dataclass

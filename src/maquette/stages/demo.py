@@ -1,4 +1,7 @@
-"""`maquette demo`: the whole road once, from documents to a trained and judged model, with a page to open."""
+"""`maquette demo`: small models, the law they obey, a prediction for one of ten times their compute, and the verdict.
+
+The law and the prediction are on disk before the predicted model's first step. A page tells it all.
+"""
 
 import dataclasses
 import json
@@ -7,28 +10,117 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from maquette.artifacts.errors import StageError
 from maquette.artifacts.files import digest, write_json
 from maquette.artifacts.manifest import build, read_manifest
 from maquette.artifacts.progress import progress, say
+from maquette.artifacts.settings import parse_quantity
 from maquette.data import MixtureOrder, TokenShards
 from maquette.evaluation import BaselineScore, score_baselines
-from maquette.evaluation.run_page import RunReport, build_page
+from maquette.evaluation.run_page import RunReport, add_model
 from maquette.evaluation.sequences import training_sequences, validation_sequences
+from maquette.scaling.prediction import WrittenPrediction, read_predictions
+from maquette.scaling.prediction_page import add_law, add_prediction, new_page
+from maquette.scaling.stored_fit import load_fit
+from maquette.scaling.sweeps import isoflop_curve
+from maquette.scaling.verdict import Verdict
+from maquette.stages import STAGES, predict, verify
+from maquette.stages import fit as fit_stage
 from maquette.stages import train as train_stage
-from maquette.stages.config import DemoStage
+from maquette.stages.composition import compose
+from maquette.stages.config import DemoStage, FitStage, PredictStage, TrainStage, VerifyStage
+from maquette.stages.family_settings import is_elsewhere, literal, settings_of
+from maquette.stages.multirun import multirun
+from maquette.stages.sweeps.jobs import plan
 from maquette.stages.tokens import TokensResult
 from maquette.text import Tokenizer
 from maquette.training import RunRecord, read_history
+
+_FAMILY = ["trainer.samples=[]", "trainer.validation_runs=2"]
+"""Of the small models only the end is looked at."""
 
 
 def run(config: DemoStage) -> Path:
     """Makes what is not made yet, and returns the page, `<outputs>/demo/index.html`."""
     data = train_stage.make_tokens(config)
-    record = train_stage.run(config, data)
+    fit = fit_stage.run(
+        FitStage(outputs=config.outputs, runs=train_family(config), tracking=config.tracking, force=config.force)
+    )
+    prediction = predict_larger(config, fit, data)
+    record = train_predicted(config, prediction, data)
+    (verdict,) = verify.run(VerifyStage(outputs=config.outputs, prediction=prediction.id, tracking=config.tracking))
     baselines = score(config, record, data)
-    page = write_page(config, record, data, baselines)
+    page = write_page(config, record, data, baselines, fit, verdict)
     say(f"Open {page.absolute().as_uri()}")
     return page
+
+
+def train_family(config: DemoStage) -> str:
+    """Trains the IsoFLOP sweep of the settings, and returns its name. Raises `StageError` where a run failed."""
+    if not config.sweep.budgets:
+        raise StageError("The demo needs budgets to train a family at.", "Set sweep.budgets, such as [1e11,3e11,1e12].")
+    stage = STAGES["train"]
+    words = ["+sweep=isoflop", *_overrides(config), *_FAMILY, *_places(config)]
+    name = plan(stage, words).name
+    if multirun(stage, words):
+        raise StageError(
+            f"Not all runs of the sweep {name} came through; they are named above.", "The same command goes on."
+        )
+    return name
+
+
+def predict_larger(config: DemoStage, fit: Path, data: TokensResult) -> WrittenPrediction:
+    """The prediction by `fit` of a model at `reach` times the largest budget: as it was written, or new.
+
+    Its size is what the recipe expects to be best: the minima of so small a sweep scatter too much to choose it.
+    """
+    compute = config.reach * max(parse_quantity(budget, "sweep.budgets") for budget in config.sweep.budgets)
+    law = read_manifest(fit).digest
+    for one in reversed(read_predictions(config.outputs)):
+        if one.fit_digest == law and abs(one.compute / compute - 1) < 0.05:
+            say(f"prediction {one.id}: nothing to do, already written")
+            return one
+    curve = isoflop_curve(
+        compute, count=3, ratio=config.sweep.ratio, tokens_per_parameter=config.tokens_per_parameter,
+        model=config.model, vocabulary_size=Tokenizer.load(data.tokenizer).vocabulary_size,
+        context=config.data.context, phases=config.mixture.phases,
+    )  # fmt: skip
+    return predict.run(
+        PredictStage(
+            outputs=config.outputs, fit=str(fit), size=f"{curve.sizes[1]}", compute=f"{compute:g}",
+            tracking=config.tracking,
+        )
+    )  # fmt: skip
+
+
+def train_predicted(config: DemoStage, prediction: WrittenPrediction, data: TokensResult) -> RunRecord:
+    """Trains exactly the run that was predicted, on the devices of the settings."""
+    on = [text for text in _differences(config) if text.startswith("trainer.") and is_elsewhere(text.partition("=")[0])]
+    settings = compose(STAGES["train"], [f"prediction={prediction.id}", *on, *_places(config)])
+    assert isinstance(settings, TrainStage)
+    return train_stage.run(settings, data)
+
+
+def _overrides(config: DemoStage) -> list[str]:
+    """The settings that decide what is trained, as words of `maquette train`."""
+    left = ("size", "tokens", "compute", "reach")
+    return [
+        text for text in _differences(config)
+        if not is_elsewhere(key := text.partition("=")[0]) and key not in left
+    ]  # fmt: skip
+
+
+def _differences(config: DemoStage) -> list[str]:
+    usual = settings_of(compose(STAGES["train"]))
+    return [f"{key}={literal(value)}" for key, value in settings_of(config).items() if value != usual.get(key, value)]
+
+
+def _places(config: DemoStage) -> list[str]:
+    """Where a run is written and recorded."""
+    usual, tracking = settings_of(compose(STAGES["train"])), settings_of(config)
+    words = [f"{key}={literal(value)}" for key, value in tracking.items()
+             if key.startswith("tracking.") and value != usual[key]]  # fmt: skip
+    return [f"outputs={literal(config.outputs)}", *words]
 
 
 def score(config: DemoStage, record: RunRecord, data: TokensResult) -> Path:
@@ -69,13 +161,16 @@ def score(config: DemoStage, record: RunRecord, data: TokensResult) -> Path:
     )
 
 
-def write_page(config: DemoStage, record: RunRecord, data: TokensResult, baselines: Path) -> Path:
+def write_page(
+    config: DemoStage, record: RunRecord, data: TokensResult, baselines: Path, fit: Path, verdict: Verdict
+) -> Path:
     """Writes the page, unless it was made from the same things already."""
     folder = Path(config.outputs) / "demo"
     page, stamp = folder / "index.html", folder / "made-from.json"
     inputs = {
         "run": digest(dataclasses.asdict(record)),
-        **{path.parent.name: read_manifest(path).digest for path in (data.corpus, data.tokenizer, baselines)},
+        "prediction": verdict.prediction.digest,
+        **{path.parent.name: read_manifest(path).digest for path in (data.corpus, data.tokenizer, baselines, fit)},
     }
     if (
         page.exists()
@@ -93,18 +188,25 @@ def write_page(config: DemoStage, record: RunRecord, data: TokensResult, baselin
         weights=scores["weights"],
         corpus=read_manifest(data.corpus).facts,
         tokenizer=json.loads((data.tokenizer / "report.json").read_text(encoding="utf-8")),
-        places=places(config, record, data),
+        places=places(config, record, data, fit),
         commands=commands(config),
     )
-    build_page(report).write(page)
+    law, _ = load_fit(fit)
+    shown = new_page(law, verdict, footer=f"All numbers are from `{Path(config.outputs).name}/`, seed {config.seed}.")
+    add_prediction(shown, law, verdict)
+    add_law(shown, law)
+    add_model(shown, report)
+    shown.write(page)
     write_json(stamp, inputs)
     return page
 
 
-def places(config: DemoStage, record: RunRecord, data: TokensResult) -> dict[str, str]:
+def places(config: DemoStage, record: RunRecord, data: TokensResult, fit: Path) -> dict[str, str]:
     """What lies where."""
     run_folder = Path(record.folder)
     return {
+        "The law: every figure, table and the card": str(fit / "index.html"),
+        "The record of all predictions": str(Path(config.outputs) / "verdicts" / "index.html"),
         "The model, as a Hugging Face folder": str(run_folder / "model"),
         "Checkpoints, curves, figures, settings": record.folder,
         "Corpus and its report": str(data.corpus),
@@ -123,8 +225,9 @@ def commands(config: DemoStage) -> dict[str, str]:
     return (curves if config.tracking.enabled and config.tracking.uri is None else {}) | {
         "Let the model write:": f'{maquette} sample "def " "The license"{outputs}',
         "Ask which sentence it finds likelier:": f"{maquette} score {sentences}{outputs}",
-        "Train a family of models, and compare them:": f"{maquette} train -m size=50k,100k,200k compute=1e12{outputs}\n"
-        f"{maquette} runs{outputs}",
+        "Train a family of your own, fit its law, and predict:": f"{maquette} train -m +sweep=isoflop{outputs}\n"
+        f"{maquette} fit{outputs}\n{maquette} predict compute=1e14{outputs}",
+        "Compare all runs:": f"{maquette} runs{outputs}",
     }
 
 

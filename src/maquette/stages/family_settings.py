@@ -56,8 +56,8 @@ def family_settings(folders: Sequence[Path], outputs: str) -> FamilySettings:
     Makes the tokens again where they are missing. Raises `ConfigError` where a folder has no settings.
     """
     configs = [_read(folder) for folder in folders]
-    leaves = [_leaves(config) for config in configs]
-    defaults, last = _leaves(compose(STAGES["train"])), leaves[-1]
+    leaves = [settings_of(config) for config in configs]
+    defaults, last = settings_of(compose(STAGES["train"])), leaves[-1]
     notes, chosen = [], {}
     for key, value in last.items():
         if key in (*_SCALE, *DERIVED) or is_elsewhere(key):
@@ -125,7 +125,8 @@ def _read(folder: Path) -> TrainStage:
     return config
 
 
-def _leaves(config: Any) -> dict[str, Any]:
+def settings_of(config: Any) -> dict[str, Any]:
+    """Every setting of a stage by its dotted key, as plain values."""
     return {setting.key: _plain(setting.default) for setting in walk(config)}
 
 
