@@ -48,19 +48,19 @@ def add_prediction(page: Page, fit: SweepFit, verdict: Verdict) -> None:
     )
     page.pictures(Picture(prediction_figure(fit, verdict), CAPTIONS["loss"] + " The bar is the prediction (90%)."))
     page.table(
-        ("form of law", "would have said", "90%", "off by", "score"),
+        ("form of law", "would have said", "90%", "came out", "score"),
         [
             (
                 f"**{form}**" if form == told.form else form, (said.loss, f"{said.loss:.3f}"),
                 f"{said.interval.low:.3f} to {said.interval.high:.3f}",
-                (abs(said.loss / verdict.loss - 1), f"{said.loss / verdict.loss - 1:+.1%}"),
+                (abs(verdict.loss / said.loss - 1), f"{verdict.loss / said.loss - 1:+.1%}"),
                 f"{score:.3f}" if (score := fit.comparison.overall.get(form)) is not None else "none",
             )
             for form, said in _sayings(fit, verdict).items()
         ],
         caption="Score: how each form predicted the larger of the fitted budgets from the smaller ones, miss and width "
         "together; smaller is better. It was known before the run, and nothing else decides.",
-        best="min", compared=("off by",),
+        best="min", compared=("came out",),
     )  # fmt: skip
     page.text(_caution(fit, verdict))
 
