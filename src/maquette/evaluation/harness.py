@@ -85,9 +85,9 @@ class HarnessModel(TemplateLM):
         with _shown("log-likelihoods", len(pairs), disable_tqdm) as advance:
             scores = score_continuations(self.model, pairs, batch_tokens=self._batch_tokens, advance=advance)
         found = [(score.log_prob, score.greedy) for score in scores]
-        for (texts, _, _), result in zip(requests, found, strict=True):
-            if texts is not None:
-                self.cache_hook.add_partial("loglikelihood", texts, result)
+        for request, result in zip(requests, found, strict=True):
+            if request[0] is not None:
+                self.cache_hook.add_partial("loglikelihood", request[0], result)
         return found
 
     def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:

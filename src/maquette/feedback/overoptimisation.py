@@ -88,8 +88,8 @@ def fit_overoptimisation(
             intervals[2] = percentile_interval(peaks[turning], level)
     peak = _peak(best[0], best[1], kind)
     return OveroptimisationCurve(
-        kind, float(best[0]), float(best[1]), *intervals[:2], None if np.isnan(peak) else float(peak), intervals[2],
-        samples,
+        kind, float(best[0]), float(best[1]), intervals[0], intervals[1],
+        None if np.isnan(peak) else float(peak), intervals[2], samples,
     )  # fmt: skip
 
 

@@ -129,7 +129,7 @@ def fit_loss_to_accuracy(
             "a guess too."
         )
     generator = np.random.default_rng(seed)
-    samples = []
+    samples: list[tuple[float, ...]] = []
     while len(samples) < bootstrap:
         rows = generator.integers(0, len(checked), len(checked))
         if len(np.unique(checked[rows])) < 2:

@@ -5,6 +5,7 @@ L_i(r) = c_i + k_i exp(sum_j t_ij r_j).
 """
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -73,7 +74,7 @@ class MixingLaw:
             found: Floats = (share * self.scale * np.exp(self.exponents @ weights)) @ self.exponents
             return found
 
-        simplex = {"type": "eq", "fun": lambda w: w.sum() - 1, "jac": np.ones_like}
+        simplex: Any = {"type": "eq", "fun": lambda w: w.sum() - 1, "jac": np.ones_like}
         found = minimize(
             value, start, jac=slope, bounds=list(zip(low, high, strict=True)), constraints=[simplex], method="SLSQP",
             options={"ftol": 1e-12, "maxiter": 500},

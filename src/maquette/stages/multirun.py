@@ -147,8 +147,8 @@ def _run(
         under_way = set(files.in_progress()) - set(files.outcomes())
         for number in under_way & suspects or (set(waiting) if trouble and not under_way else set()):
             if not files.outcome(number).exists():
-                error = _DIED if number in suspects else trouble
-                outcome = {"job": list(sweep.jobs[number].words), "status": FAILED, "exit_code": 1, "error": error}
+                why = _DIED if number in suspects else trouble
+                outcome = {"job": list(sweep.jobs[number].words), "status": FAILED, "exit_code": 1, "error": why}
                 write_json(files.outcome(number), outcome | {"seconds": 0.0})
         if not trouble and not under_way:
             break
@@ -202,7 +202,8 @@ def _recorded(sweep: Sweep, chosen: launching.Launching) -> Iterator[Sweep]:
         )  # fmt: skip
     tracking = getattr(jobs[0].settings, "tracking", None)
     path = sweep.folder / "sweep.json"
-    facts = {"name": sweep.name, "stage": sweep.stage.name, "run_id": None, "jobs": [list(job.words) for job in jobs]}
+    facts: dict[str, Any] = {"name": sweep.name, "stage": sweep.stage.name, "run_id": None}
+    facts["jobs"] = [list(job.words) for job in jobs]
     facts["runs"] = [str(job.forecast.folder) if job.forecast else None for job in jobs]
     if tracking is None or not tracking.enabled:
         write_json(path, facts)

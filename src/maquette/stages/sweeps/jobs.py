@@ -119,6 +119,7 @@ def _expanded(
         for more in _more_words(words, settings, data, remarks):
             job = [*words, *more]
             composed = compose(stage, job, config_folder) if more else settings
+            assert isinstance(composed, TrainStage)
             for rate in _rates(composed, data):
                 last = [*job, *rate]
                 composed = compose(stage, last, config_folder) if rate else composed
