@@ -82,7 +82,7 @@ def make_job(folder: Path, changes: dict[str, Any], *, seconds: float = 0.0) -> 
         name="policy", folder=folder / "run", outputs=folder, seed=3, architecture=hf.load(start).config,
         checkpoint=start, tokenizer_folder=start, plan=PolicyPlan(config, LetterFeedback(folder, seconds)),
         steps=config.iterations * config.passes * config.minibatches, batch_tokens=100, learning_rate=3e-3,
-        warmup=0.1, weight_decay=0.0, flops=10**9, compiled=False,
+        warmup=0.1, weight_decay=0.0, flops=10**9, compiled=False, linear_backend="torch",
         hardware=choose_hardware(trainer, PrecisionConfig()), optimizer=OptimizerConfig(eps=1e-5),
         schedule=ScheduleConfig(), trainer=trainer, tracking=TrackingConfig(enabled=False),
     )  # fmt: skip

@@ -13,7 +13,7 @@ from maquette.data.copying import RUN_LENGTH, CopyingProbe, copying_probes
 from maquette.stages import train
 from maquette.stages.config import TrainStage
 from maquette.stages.tokens import TokensResult
-from maquette.training import conclusion, read_history, read_record
+from maquette.training import read_history, read_record
 from maquette.training.copying import affordable_windows, copying_metrics, folder_copying, sums_of
 
 UNIFORM = math.log(50)
@@ -63,9 +63,8 @@ def test_windows_cost_a_hundredth_at_most() -> None:
 
 
 def test_a_run_records_it_and_its_folder_gives_it_again(
-    configure: Callable[..., TrainStage], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    configure: Callable[..., TrainStage],
 ) -> None:
-    monkeypatch.setattr(conclusion, "draw_loss", lambda *_, **__: tmp_path / "loss.png")
     config = configure(seed=31, tokens=str(200 * 8 * 32))
     data: TokensResult = train.make_tokens(config)
     record = train.run(config, data)
