@@ -179,9 +179,9 @@ def add_corpus(page: Page, report: RunReport) -> None:
     total = sum(split["bytes"] for domain in facts["domains"].values() for split in domain.values())
     page.section("Its text")
     page.text(
-        f"{total / 1e6:.1f} MB in {len(facts['domains'])} domains. A model that copies looks better than it is on text "
-        "that repeats itself, so duplicate and near-duplicate paragraphs were dropped, and held-out text shares no run "
-        f"of {repetition['window']} words or marks with training text."
+        f"{total / 1e6:.1f} MB of {_origin(facts)}, in {len(facts['domains'])} domains. A model that copies looks "
+        "better than it is on text that repeats itself, so duplicate and near-duplicate paragraphs were dropped, and "
+        f"held-out text shares no run of {repetition['window']} words or marks with training text."
     )
     page.pictures(
         Picture(
