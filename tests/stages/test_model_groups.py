@@ -12,6 +12,7 @@ from maquette.stages.folders import config_folders
 
 EXPORTS = {
     "transformer": "MaquetteForCausalLM",
+    "gelu": "MaquetteForCausalLM",
     "llama": "LlamaForCausalLM",
     "qwen3": "Qwen3ForCausalLM",
     "gpt2": "GPT2LMHeadModel",

@@ -22,7 +22,7 @@ TEXTS = {
 
 @pytest.fixture
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TokenizerStage:
-    """Settings of a stage whose corpus is made from TEXTS, or empty where `source.limit` is 1."""
+    """Settings of a stage whose corpus is made from TEXTS: empty where `source.limit` is 1, all training text where 2."""
 
     def make_corpus(config: TokenizerStage) -> Path:
         def make(folder: Path) -> dict[str, object]:
@@ -30,7 +30,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TokenizerStage:
                 documents = [
                     Document(f"{domain}-{split}", text * 20, None, domain)
                     for domain, text in TEXTS.items()
-                    if config.source.limit is None
+                    if config.source.limit is None or (config.source.limit == 2 and split == "train")
                 ]
                 write_documents(folder / f"{split}.parquet", documents)
             return {}
@@ -90,5 +90,5 @@ def test_an_empty_corpus_is_one_clear_error(config: TokenizerStage) -> None:
 
 
 def test_a_corpus_without_validation_is_measured_on_training_text(config: TokenizerStage) -> None:
-    write_documents(stage.corpus.run(config) / "validation.parquet", [])
+    config.source.limit = 2
     assert read_manifest(stage.run(config)).facts["measured_on"] == "train"
