@@ -69,7 +69,8 @@ def test_the_whole_road_and_then_nothing_to_do(tmp_path: Path, capsys: pytest.Ca
         assert part in text, part
     runs = find_runs(tmp_path / "outputs")
     prediction = read_predictions(tmp_path / "outputs")[0]
-    (run,) = runs[runs["tags.prediction.digest"] == prediction.digest].to_dict("records")
+    predicted = runs[(runs["tags.prediction.digest"] == prediction.digest) & (runs["tags.kind"] == "train")]
+    (run,) = predicted.to_dict("records")
     assert run["status"] == "FINISHED"
     assert f"{run['validation/loss']:.3f}" in text and f"{prediction.loss:.3f}" in text
     assert run["start"] > datetime.datetime.fromisoformat(prediction.created).replace(microsecond=0)
