@@ -22,7 +22,7 @@ TEXTS = {
 
 @pytest.fixture
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TokenizerStage:
-    """Settings of a stage whose corpus is made from TEXTS: empty where `source.limit` is 1, all training text where 2."""
+    """Settings of a stage whose corpus is made from TEXTS; no text where `source.limit` is 1, only training where 2."""
 
     def make_corpus(config: TokenizerStage) -> Path:
         def make(folder: Path) -> dict[str, object]:

@@ -1,11 +1,14 @@
 """Checkpoints on disk: atomic, sealed, pruned, and the newest good one found."""
 
+import json
 import random
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
+from maquette.artifacts import StageError
 from maquette.training import random_state
 from maquette.training.checkpoints import AtomicCheckpointIO, CheckpointFolder
 
@@ -55,6 +58,17 @@ def test_without_its_seal_a_checkpoint_does_not_count(tmp_path: Path) -> None:
     assert folder.steps() == [10]
     write(folder, 30)
     assert not folder.path(20).exists()
+
+
+def test_another_layout_is_refused_by_name(tmp_path: Path) -> None:
+    folder = CheckpointFolder(tmp_path)
+    write(folder, 3)
+    seal = tmp_path / "step-00000003.json"
+    facts = json.loads(seal.read_text())
+    seal.write_text(json.dumps({**facts, "format": facts["format"] - 1}))
+    with pytest.raises(StageError, match=r"step-00000003.ckpt is laid out as format 1 .* force=true"):
+        folder.newest(print)
+    assert folder.steps() == [3]  # nothing is lost: the version that wrote it can go on
 
 
 def test_nothing_there(tmp_path: Path) -> None:

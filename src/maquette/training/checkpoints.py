@@ -14,7 +14,11 @@ from typing import Any
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 
+from maquette.artifacts.errors import StageError
 from maquette.artifacts.files import atomic_file, file_digest, write_json
+
+FORMAT = 2
+"""What a checkpoint's contents are laid out as; one of another layout is refused by name, never half understood."""
 
 _NAME = re.compile(r"step-(\d{8,})\.ckpt")
 
@@ -52,7 +56,7 @@ class CheckpointFolder:
     def seal(self, step: int, facts: dict[str, Any]) -> None:
         """Declares the checkpoint of `step` good, and removes those that are no longer kept."""
         path = self.path(step)
-        write_json(self._seal(step), {"bytes": path.stat().st_size, "sha256": file_digest(path), "step": step, **facts})
+        write_json(self._seal(step), _sealed(path, step) | facts)
         for old in [step for step in self.steps()[: -self.keep] if step not in self.kept]:
             self._seal(old).unlink(missing_ok=True)
             self.path(old).unlink(missing_ok=True)
@@ -62,9 +66,10 @@ class CheckpointFolder:
 
     def newest(self, warn: Callable[[str], None]) -> tuple[int, Path] | None:
         """Step and path of the newest checkpoint whose bytes are what they were; damaged ones are named to `warn`, and
-        count no longer."""
+        count no longer. Raises `StageError` for one of another layout."""
         for step in reversed(self.steps()):
             if self._is_good(step):
+                self._refuse_another_format(step)
                 return step, self.path(step)
             warn(
                 f"warning: {self.path(step)} is damaged: its bytes do not match their checksum. "
@@ -81,5 +86,17 @@ class CheckpointFolder:
         except (OSError, ValueError, KeyError):
             return False
 
+    def _refuse_another_format(self, step: int) -> None:
+        found = json.loads(self._seal(step).read_text(encoding="utf-8")).get("format", 1)
+        if found != FORMAT:
+            raise StageError(
+                f"{self.path(step)} is laid out as format {found} and this version of Maquette reads {FORMAT}: go on "
+                "with the version that began the run, or train it anew with force=true."
+            )
+
     def _seal(self, step: int) -> Path:
         return self.path(step).with_suffix(".json")
+
+
+def _sealed(path: Path, step: int) -> dict[str, Any]:
+    return {"format": FORMAT, "bytes": path.stat().st_size, "sha256": file_digest(path), "step": step}
