@@ -1,15 +1,20 @@
 """Studies of alignment: the shipped recipes are sound, and a tiny one runs from documents to its page."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from maquette.artifacts import ConfigError
+from maquette.artifacts.manifest import read_manifest
 from maquette.feedback.study.recipe import read_steps
 from maquette.stages import STAGES, alignment
 from maquette.stages.composition import compose
 from maquette.stages.config import AlignmentStage
+from maquette.tracking.config import TrackingConfig
+from maquette.training import read_record
+from small_runs import write_documents
 
 TINY = ["trainer.threads=1", "trainer.compile=off", "trainer.validation_runs=2", "optimizer.learning_rate=1e-3"]
 
@@ -37,10 +42,45 @@ def tiny_steps(source: Path) -> dict[str, Any]:
             "objective=dpo", "objective.epochs=1", "objective.batch_size=8", "objective.sample_prompts=2",
             "objective.answer_tokens=8", labels, "checkpoint='{sft}'", *TINY]},
         "ppo": {"stage": "train", "policy": True, "settings": [*ppo, "reward.checkpoint='{reward}'"],
-                "each": {"objective.kl_coefficient": [0.0, 0.5]}},
+                "each": {"objective.kl_coefficient": [0.0]}},
         "group": {"stage": "train", "policy": True, "settings": [
             *ppo, "reward.kind=gold", "objective.advantage=group"]},
     }  # fmt: skip
+
+
+@pytest.mark.slow
+def test_from_documents_to_a_page(tmp_path: Path) -> None:
+    source = tmp_path / "documents"
+    source.mkdir()
+    write_documents(source)
+    config = AlignmentStage(
+        outputs=str(tmp_path / "outputs"), steps=tiny_steps(source), rewards=["reward"], prompts=12, answer_tokens=8,
+        best_of=4, figures=["gold", "frontier", "overoptimisation", "length"],
+        courses=["ppo kl_coefficient=0.0"], tracking=TrackingConfig(enabled=False),
+    )  # fmt: skip
+    folder = alignment.run(config)
+    results = json.loads((folder / "results.json").read_text())
+    names = ["base", "sft", "dpo", "ppo kl_coefficient=0.0", "group"]
+    assert [one["name"] for one in results["policies"]] == names
+    by_name = {one["name"]: one for one in results["policies"]}
+    assert by_name["sft"]["kl"] == 0.0 and by_name["base"]["kl"] > 0.0
+    assert by_name["sft"]["wins"]["gold"]["value"] == 0.5
+    assert all(set(one["scores"]) == {"gold", "reward"} and one["flops"] > 0 for one in results["policies"])
+    assert results["best_of_n"][0]["n"] == [1, 2, 4]
+    assert results["best_of_n"][0]["scores"]["reward"] == sorted(results["best_of_n"][0]["scores"]["reward"])
+    page = (folder / "index.html").read_text()
+    assert "Side by side" in page and results["instructions"][0] in page
+    for name in config.figures:
+        assert (folder / "figures" / f"{name}.png").stat().st_size > 5000
+    labels = read_manifest(next((tmp_path / "outputs" / "artifacts" / "preferences").glob("simulated-*"))).facts
+    assert labels["labels"] > 10 and labels["annotators"][0]["inter_annotator_agreement"] is not None
+    group = next(
+        record
+        for path in (tmp_path / "outputs" / "runs").iterdir()
+        if (record := read_record(path)) is not None and record.objective == "ppo" and "val/ratio" in record.metrics
+    )
+    assert {"validation/gold", "validation/kl", "objective/kl"} <= group.metrics.keys()
+    assert alignment.run(config) == folder  # all of it is done
 
 
 @pytest.mark.parametrize(

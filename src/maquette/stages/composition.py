@@ -4,6 +4,7 @@ A misspelt key is answered with the nearest right one, a wrong value with the al
 """
 
 import dataclasses
+import functools
 import importlib
 import re
 import typing
@@ -35,23 +36,21 @@ _EXPANDING = "prediction"
 _WORDS = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false", "String": "text"}
 
 
-def register_schemas() -> None:
-    """Makes every stage's dataclass known to Hydra as `schema/<stage>`, and the variants of a section, which its files
-    choose among, as `<section>/<variant>_settings`."""
-    store = ConfigStore.instance()
-    for stage in STAGES.values():
-        types = typing.get_type_hints(stage.config)
-        variants = {
-            field.name: field.metadata["variants"]
-            for field in dataclasses.fields(stage.config)
-            if field.metadata.get("variants")
-        }
-        # OmegaConf lets a section become a kind of what it is, so it begins as what all variants have in common.
-        schema = stage.config(**{name: types[name]() for name in variants})
-        store.store(group="schema", name=stage.name, node=schema, package="_global_", provider="maquette")
-        for section, classes in variants.items():
-            for name, variant in classes.items():
-                store.store(group=section, name=f"{name}_settings", node=variant, provider="maquette")
+@functools.cache
+def register_schema(name: str) -> None:
+    """Makes a stage's dataclass known to Hydra as `schema/<stage>`, and the variants of a section, which its files
+    choose among, as `<section>/<variant>_settings`; once in a process."""
+    store, config = ConfigStore.instance(), STAGES[name].config
+    types = typing.get_type_hints(config)
+    variants = {
+        field.name: field.metadata["variants"] for field in dataclasses.fields(config) if field.metadata.get("variants")
+    }
+    # OmegaConf lets a section become a kind of what it is, so it begins as what all variants have in common.
+    schema = config(**{name: types[name]() for name in variants})
+    store.store(group="schema", name=name, node=schema, package="_global_", provider="maquette")
+    for section, classes in variants.items():
+        for variant, settings in classes.items():
+            store.store(group=section, name=f"{variant}_settings", node=settings, provider="maquette")
 
 
 def compose(stage: Stage, overrides: Sequence[str] = (), config_folder: Path | None = None) -> StageConfig:
@@ -83,7 +82,7 @@ def compose_raw(
     """What Hydra composes, unchecked; with `hydra` its own node as well."""
     overrides = known_recipes(stage, overrides, config_folder)
     check_overrides(stage, overrides, config_folder)
-    register_schemas()
+    register_schema(stage.name)
     extra = [f"hydra.searchpath=[file://{config_folder}]"] if config_folder else []
     GlobalHydra.instance().clear()
     try:

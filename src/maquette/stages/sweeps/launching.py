@@ -25,7 +25,7 @@ from omegaconf import DictConfig
 from maquette.artifacts.errors import ConfigError
 from maquette.artifacts.files import write_text
 from maquette.stages import Stage
-from maquette.stages.composition import known_recipes, opened, register_schemas
+from maquette.stages.composition import known_recipes, opened, register_schema
 from maquette.stages.folders import config_folders
 from maquette.stages.sweeps.work import Files, Work
 
@@ -115,7 +115,7 @@ def launch(
     Hydra's sweepers make products; the list of jobs is known already, so the launcher is given it directly. Raises what
     the launcher raises (a worker process that died), and `KeyboardInterrupt`.
     """
-    register_schemas()
+    register_schema(stage.name)
     jobs = [opened(stage, work.sweep.jobs[number].overrides) for number in work.order]
     jobs = [[word for word in job if not word.startswith("hydra")] for job in jobs]
     search = [f"hydra.searchpath=[file://{config_folder}]"] if config_folder else []
