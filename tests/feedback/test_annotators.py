@@ -9,6 +9,7 @@ import pytest
 from pairs import some_pairs
 
 from maquette.artifacts import ConfigError, StageError
+from maquette.data.preferences import preference_of, write_preferences
 from maquette.feedback.annotators.file import FileAnnotator
 from maquette.feedback.annotators.gold import GoldAnnotator, GoldReward
 from maquette.feedback.annotators.simulated import (
@@ -19,7 +20,7 @@ from maquette.feedback.annotators.simulated import (
     utility_differences,
 )
 from maquette.feedback.comparison import Comparison, Judgement
-from maquette.feedback.preferences import Preference, preferences_of, read_preferences, write_preferences
+from maquette.feedback.preferences import comparison_of, preferences_of, read_preferences
 from maquette.feedback.tasks import Exercises, words_of
 from maquette.objectives.rewards import Completion
 
@@ -114,21 +115,23 @@ def test_preferences_go_to_a_file_and_back(tmp_path: Path) -> None:
     ]
     row = json.loads((tmp_path / "labels.jsonl").read_text().splitlines()[0])
     assert {"prompt", "chosen", "rejected", "annotator"} <= row.keys()
-    assert row["chosen"][-1] == {"role": "assistant", "content": written[0].chosen}
+    assert row["chosen"] == written[0].chosen == [{"role": "assistant", "content": comparison_of(written[0]).first}]
 
 
 def test_ties_and_pairs_nobody_could_judge_make_no_label() -> None:
     pairs = [pair("a", "b"), pair("a", "b"), pair("same", "same"), pair("a", "b")]
     judged = [Judgement(0.5), Judgement(None), Judgement(1.0), Judgement(0.0, -0.3)]
     [only] = preferences_of(pairs, judged, "x")
-    assert (only.chosen, only.rejected, only.margin) == ("b", "a", 0.3)
+    assert comparison_of(only) == pair("b", "a") and only.margin == 0.3
 
 
 def test_a_file_is_an_annotator(tmp_path: Path) -> None:
-    messages = tuple(EXERCISE.messages)
-    rows = [Preference(messages, "yes", "no", "ann"), Preference(messages, "yes", "no", "bob")]
-    rows += [Preference(messages, "no", "yes", "eve")]
-    write_preferences(tmp_path / "people.jsonl", rows)
+    votes = [("yes", "no", "ann"), ("yes", "no", "bob"), ("no", "yes", "eve")]
+    rows = [
+        {"prompt": EXERCISE.messages, "chosen": chosen, "rejected": rejected, "annotator": name}
+        for chosen, rejected, name in votes
+    ]
+    write_preferences(tmp_path / "people.jsonl", [preference_of(row, "here") for row in rows])
     annotator = FileAnnotator(tmp_path / "people.jsonl")
     judged = annotator.judge([pair("yes", "no"), pair("no", "yes"), pair("yes", "maybe")])
     assert [one.preference for one in judged] == [pytest.approx(2 / 3), pytest.approx(1 / 3), None]
@@ -140,12 +143,19 @@ def test_a_file_is_an_annotator(tmp_path: Path) -> None:
      '{"prompt": [{"role": "user", "content": "a"}], "chosen": [{"role": "user", "content": "b"}], "rejected": "c"}'],
 )  # fmt: skip
 def test_a_damaged_line_is_named(tmp_path: Path, line: str) -> None:
-    good = Preference(tuple(EXERCISE.messages), "a", "b", "x").row()
+    good = {"prompt": EXERCISE.messages, "chosen": "a", "rejected": "b"}
     (tmp_path / "labels.jsonl").write_text(json.dumps(good) + "\n\n" + line + "\n")
     with pytest.raises(StageError, match="line 3"):
         read_preferences(tmp_path / "labels.jsonl")
-    with pytest.raises(StageError, match="Can't read"):
+    with pytest.raises(StageError, match="does not exist"):
         read_preferences(tmp_path / "none.jsonl")
+
+
+def test_a_pair_of_conversations_is_not_cut_to_be_judged(tmp_path: Path) -> None:
+    longer = [{"role": "assistant", "content": "a"}, EXERCISE.messages[0], {"role": "assistant", "content": "b"}]
+    (tmp_path / "turns.jsonl").write_text(json.dumps({"prompt": EXERCISE.messages, "chosen": longer, "rejected": "c"}))
+    with pytest.raises(StageError, match=r"turns.jsonl, line 1: an answer of 3 messages"):
+        FileAnnotator(tmp_path / "turns.jsonl")
 
 
 def test_longer_answers_have_more_words() -> None:

@@ -99,8 +99,9 @@ def test_the_score_stands_on_the_last_real_token_alone() -> None:
     objective = tiny_ppo(kl_coefficient=0.0, trace=1.0, normalize_scores=0)
     rollouts, _ = objective.collect(0, PLAN)
     # With lambda 1 and no price of divergence every answer token's return is the score.
-    answers = objective.answers(0, PLAN.rollouts)
-    _, scores = objective.scored(answers, (0.0, 1.0))
+    environment = objective.environment
+    answers = environment.answers(objective.model, 0, PLAN.rollouts)
+    scores = environment.standardized(environment.scores(answers), answers)
     for row in range(len(answers)):
         returns = rollouts.returns[row][rollouts.mask[row]]
         assert torch.allclose(returns, scores[row].expand_as(returns), atol=1e-5)
@@ -113,11 +114,12 @@ def test_the_score_stands_on_the_last_real_token_alone() -> None:
 def test_the_missing_end_is_looked_for_in_the_answer_alone() -> None:
     prompt = Prompts()[0]
     assert TOKENIZER.end_of_turn_id in prompt.ids  # the user's turn has one
-    objective = tiny_ppo(missing_end_penalty=2.0, normalize_scores=0)
+    environment = tiny_ppo(missing_end_penalty=2.0, normalize_scores=0).environment
     ended = Completion(prompt.messages, "a", prompt.ids, (*TOKENIZER.encode("a"), TOKENIZER.end_of_turn_id or 0), True)
     endless = Completion(prompt.messages, "a", prompt.ids, tuple(TOKENIZER.encode("a")), False)
-    scores, optimised = objective.scored([ended, endless], (0.0, 1.0))
-    assert scores.tolist() == [1.0, 1.0] and optimised.tolist() == [1.0, -1.0]
+    scores = environment.scores([ended, endless])
+    assert scores.tolist() == [1.0, 1.0]
+    assert environment.standardized(scores, [ended, endless]).tolist() == [1.0, -1.0]
 
 
 def test_padding_is_not_the_end() -> None:
@@ -138,7 +140,7 @@ def test_divergence_may_be_negative() -> None:
     objective = tiny_ppo(tiny_model(seed=1, scale=2.0))
     objective._frozen = (tiny_model(seed=2, scale=2.0).eval(),)
     rollouts, _ = objective.collect(0, PLAN)
-    reference = objective._reference_log_probs(rollouts)
+    reference = objective.reference_log_probs(rollouts)
     kl = kl_estimate(rollouts.log_probs, reference)[rollouts.mask]
     assert (kl < 0).any() and (kl > 0).any()
 
@@ -237,9 +239,10 @@ def test_scores_are_standardised_by_the_reference() -> None:
 
     objective = tiny_ppo(tiny_model(scale=4.0), normalize_scores=64, reward=length)
     objective.collect(0, PLAN)
-    assert objective.score_scale is not None
-    mean, deviation = objective.score_scale
-    answers = [objective.answers(number, 8) for number in range(40)]  # the policy is still the reference
+    environment = objective.environment
+    assert environment.score_scale is not None
+    mean, deviation = environment.score_scale
+    answers = [environment.answers(objective.model, number, 8) for number in range(40)]  # still the reference's
     scores = torch.tensor([score for part in answers for score in length(part)])
     assert mean == pytest.approx(scores.mean().item(), abs=4 * deviation / 8)
     assert deviation == pytest.approx(scores.std().item(), rel=0.5)
@@ -271,7 +274,7 @@ def test_a_prompt_that_fills_the_context_is_named() -> None:
             return render_prompt(TOKENIZER, [{"role": "user", "content": "a" * 60}])
 
     objective = tiny_ppo(normalize_scores=0)
-    objective.prompts = Long()
+    objective.environment.prompts = Long()
     with pytest.raises(StageError, match="64 tokens; the policy's context holds 48"):
         objective.collect(0, PLAN)
 

@@ -1,16 +1,16 @@
 """`maquette annotate`: given pairs judged anew, by whom one likes; what is missing is said."""
 
-import json
 from pathlib import Path
 
 import pytest
 
 from maquette.artifacts import ConfigError, StageError
 from maquette.artifacts.manifest import read_manifest
+from maquette.data.preferences import write_preferences
 from maquette.feedback.annotators.gold import GoldAnnotator
 from maquette.feedback.annotators.simulated import SimulatedAnnotator, Taste
 from maquette.feedback.comparison import Comparison
-from maquette.feedback.preferences import preferences_of, read_preferences, write_preferences
+from maquette.feedback.preferences import comparison_of, preferences_of, read_preferences
 from maquette.feedback.tasks import Exercises, demonstrate
 from maquette.stages import STAGES, annotate
 from maquette.stages.composition import compose
@@ -43,7 +43,7 @@ def test_given_pairs_are_judged_anew(tmp_path: Path, given: Path) -> None:
     gold = GoldAnnotator()
     assert {one.annotator for one in after} == {"gold"} and 20 < len(after) <= len(before)
     for row in after:
-        [judged] = gold.judge([Comparison(row.prompt, row.chosen, row.rejected, row.facts)])
+        [judged] = gold.judge([comparison_of(row)])
         assert judged.preference == 1.0 and row.margin is not None and row.margin > 0
     assert annotate.run(settings(tmp_path, f"given='{given}'", "feedback=gold")) == folder  # nothing to do
     assert "gold" in (folder / "report.md").read_text()
@@ -60,11 +60,8 @@ def test_labels_of_before_come_first(tmp_path: Path, given: Path) -> None:
 
 def test_a_file_can_judge(tmp_path: Path, given: Path) -> None:
     folder = annotate.run(settings(tmp_path, f"given='{given}'", "feedback.kind=file", f"feedback.path='{given}'"))
-    rows = {(json.dumps(one.prompt), one.chosen, one.rejected) for one in read_preferences(given)}
-    again = {
-        (json.dumps(one.prompt), one.chosen, one.rejected) for one in read_preferences(folder / "preferences.jsonl")
-    }
-    assert again == rows
+    before, again = read_preferences(given), read_preferences(folder / "preferences.jsonl")
+    assert {comparison_of(one).key for one in again} == {comparison_of(one).key for one in before}
 
 
 def test_what_an_annotator_lacks_is_said(tmp_path: Path, given: Path) -> None:

@@ -8,13 +8,14 @@ import numpy as np
 
 from maquette.artifacts import StageError
 from maquette.artifacts.progress import say
+from maquette.data.preferences import write_preferences
 from maquette.feedback.agreement import Votes, inter_annotator_agreement
 from maquette.feedback.annotators.gold import GoldAnnotator, gold_of
 from maquette.feedback.annotators.language_model import LanguageModelAnnotator
 from maquette.feedback.building import build_annotator, other_people
 from maquette.feedback.comparison import Comparison
 from maquette.feedback.config import FeedbackConfig
-from maquette.feedback.preferences import preferences_of, read_preferences, write_preferences
+from maquette.feedback.preferences import comparison_of, preferences_of, read_preferences
 from maquette.feedback.report import Labels, describe_annotator, votes_of, write_report
 
 FILE = "preferences.jsonl"
@@ -87,7 +88,7 @@ def gold_differences(pairs: Sequence[Comparison]) -> Votes | None:
 def pairs_of_file(path: str) -> list[Comparison]:
     """The pairs of a preference file, to be judged anew. Which answer stands first is drawn by the pair's own digest:
     the old label shows nothing. Raises `StageError` that names a damaged line."""
-    pairs = [Comparison(row.prompt, row.chosen, row.rejected, row.facts) for row in read_preferences(path)]
+    pairs = [comparison_of(row) for row in read_preferences(path)]
     return [one if int(one.key[:8], 16) % 2 else one.swapped() for one in pairs]
 
 

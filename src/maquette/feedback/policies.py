@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from maquette.artifacts import StageError
 from maquette.data.prompts import Prompt
 from maquette.feedback.tasks import words_of
 from maquette.model import LanguageModel
+from maquette.objectives.divergence import divergences
 from maquette.objectives.rewards import Completion, RewardFunction, checked_scores
-from maquette.objectives.rollouts import sample_answers, trajectories_of
+from maquette.objectives.rollouts import sample_answers
 from maquette.statistics import Estimate, bootstrap_mean
 
 if TYPE_CHECKING:
@@ -28,8 +28,7 @@ LEVEL = 0.95
 class PolicyScores:
     """A policy's answers to the same prompts in the same order as its rivals': (n,) each.
 
-    `scores` by the name of their reward; `divergence` of each answer from the reference in nats (see `divergences`);
-    `words` of it.
+    `scores` by the name of their reward; `divergence` of each answer from the reference in nats, and `words` of it.
     """
 
     answers: tuple[Completion, ...]
@@ -74,37 +73,6 @@ def measure_policy(
     scores = {name: np.array(checked_scores(reward, answers)) for name, reward in rewards.items()}
     words = np.array([len(words_of(answer.answer)) for answer in answers], dtype=float)
     return PolicyScores(tuple(answers), scores, divergence, words)
-
-
-def divergences(
-    model: LanguageModel,
-    reference: LanguageModel,
-    answers: Sequence[Completion],
-    *,
-    temperature: float = 1.0,
-    batch: int = 128,
-) -> NDArray[np.float64]:
-    """Divergence from the reference along each answer, in nats: the sum over its tokens of KL(policy || reference) of
-    the whole distribution there. Its mean over the policy's own samples is the divergence between the two, with less
-    variance than the log-ratio of the sampled tokens.
-
-    Raises `StageError` where the two read different tokens.
-    """
-    if model.config.vocabulary_size != reference.config.vocabulary_size:
-        raise StageError("Policy and reference have different vocabularies: no divergence can be told.")
-    sums = np.zeros(len(answers))
-    for start in range(0, len(answers), batch):
-        rows = trajectories_of(answers[start : start + batch], model.head_weight.device)
-        with torch.inference_mode():
-            mine, theirs = (
-                (one.logits(one.core(rows.tokens)[:, :-1][rows.mask]).float() / temperature).log_softmax(-1)
-                for one in (model, reference)
-            )
-            each = (mine.exp() * (mine - theirs)).sum(-1)
-            whose = rows.mask.nonzero()[:, 0]
-            found = torch.zeros(len(rows), dtype=each.dtype, device=each.device).index_add_(0, whose, each)
-        sums[start : start + len(rows)] = found.double().cpu().numpy()
-    return sums
 
 
 def win_rate(policy: PolicyScores, rival: PolicyScores, name: str) -> Estimate:

@@ -97,6 +97,11 @@ class Objective(LightningModule, abc.ABC):
         scheduler = LambdaLR(optimizer, lambda step: plan.schedule.step_factor(step, plan.batch_tokens))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
+    @property
+    def clipped_parts(self) -> tuple[nn.Module, ...]:
+        """Modules whose gradients are clipped, each by its own norm. The first one's norm is shown."""
+        return (self.model,)
+
     def configure_gradient_clipping(
         self,
         optimizer: Optimizer,
@@ -114,7 +119,8 @@ class Objective(LightningModule, abc.ABC):
         if isinstance(root, FullyShardedDataParallel):
             self.gradient_norm = root.clip_grad_norm_(clip)
         else:
-            self.gradient_norm = nn.utils.clip_grad_norm_(self.model.parameters(), clip)
+            norms = [nn.utils.clip_grad_norm_(part.parameters(), clip) for part in self.clipped_parts]
+            self.gradient_norm = norms[0]
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Moves a batch's tensors, if they are not there yet: Lightning's own way copies every dataclass it meets."""

@@ -2,70 +2,44 @@
 reference.
 
 Schulman et al. 2017 for the clipped losses, Ziegler et al. 2019 and Stiennon et al. 2020 for their use on language
-models; `advantage=group` is the variant without a value function of Shao et al. 2024.
+models; `advantage=group` is the variant without a value function of Shao et al. 2024. One iteration is one epoch:
 
-- One epoch is one iteration: rollouts, then several passes of minibatches (iterations.py).
-- One AdamW moves policy and value function, each group at its own rate; Lightning's automatic optimisation does it.
-- The reward is any `RewardFunction`; its scores are standardised by those of the reference's answers.
-- The policy never has dropout: the ratio of policies is exactly 1 at an iteration's first step.
+1. `collect`: the policy as it is answers prompts, and the answers are scored     environment.py, rollouts.py
+2. each token gets its reward (score at the end, price of divergence everywhere)
+   and its advantage over what the value function expected                        experience.py, advantages.py
+3. `loss`: several passes of minibatches, clipped policy and value losses         iterations.py, policy_losses.py
+
+One AdamW moves policy and value function, each at its own rate; Lightning's automatic optimisation does it. The policy
+never has dropout: the ratio of policies is exactly 1 at an iteration's first step.
 """
 
 import contextlib
-import dataclasses
-from collections.abc import Callable, Sequence
+import copy
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
-from torch.optim import AdamW, Optimizer
+from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
-from maquette.artifacts import ConfigError, StageError
+from maquette.artifacts import ConfigError
 from maquette.data.prompts import PromptSource
 from maquette.model import LanguageModel, ScalarModel
-from maquette.model.linear import Linear
-from maquette.objectives.advantages import group_advantages, token_rewards, value_advantages
 from maquette.objectives.base import Metrics, Objective, Optimization
+from maquette.objectives.environment import Environment, World
+from maquette.objectives.experience import credit, describe
 from maquette.objectives.iterations import Collected, Plan, PolicyIterations
-from maquette.objectives.losses import (
-    AdaptiveKLController,
-    explained_variance,
-    kl_estimate,
-    masked_mean,
-    masked_sum,
-    ppo_policy_loss,
-    ppo_value_loss,
-)
+from maquette.objectives.losses import AdaptiveKLController, masked_mean, ppo_policy_loss, ppo_value_loss
 from maquette.objectives.policy_config import PolicyConfig
-from maquette.objectives.rewards import Completion, RewardFunction, checked_scores
-from maquette.objectives.rollouts import (
-    ANSWER_SEEDS,
-    PolicyBatch,
-    Trajectories,
-    answer_statistics,
-    sample_answers,
-    scattered,
-    trajectories_of,
-)
-from maquette.optimization.groups import parameter_groups
+from maquette.objectives.rewards import RewardFunction
+from maquette.objectives.rollouts import PolicyBatch, Trajectories, answer_statistics, scattered, trajectories_of
+from maquette.objectives.value_function import VALUE_RATE, value_function
+from maquette.optimization.groups import adamw_groups
 
 if TYPE_CHECKING:
     from maquette.text import Tokenizer
-
-VALUE_RATE = 10 / 3
-"""The value function's learning rate in the policy's, unless it is given."""
-
-_FIRST_CALIBRATION_PROMPT = 1 << 40
-"""Prompts that scores are standardised on: far behind those of any iteration."""
-
-
-@dataclasses.dataclass(frozen=True)
-class World:
-    """This process's place among those that train together."""
-
-    rank: int = 0
-    size: int = 1
 
 
 class ProximalPolicyOptimization(Objective):
@@ -93,25 +67,17 @@ class ProximalPolicyOptimization(Objective):
     ) -> None:
         """Raises `ConfigError` where the settings do not go with the models."""
         super().__init__(model, optimization)
-        self.config, self.tokenizer, self.prompts, self.reward = config, tokenizer, prompts, reward
-        self.seed, self.world = seed, world or World()
-        self.value_head: nn.Module | None = None
-        self.value: ScalarModel | None = None
-        if config.advantage == "value" and config.value_from == "shared":
-            self.value_head = Linear(model.config.width, 1)
-            nn.init.zeros_(self.value_head.weight)
-            nn.init.zeros_(self.value_head.bias)
-        elif config.advantage == "value":
-            self.value = _value_function(model, value, config)
+        self.config = config
+        self.environment = Environment(config, tokenizer, prompts, reward, seed, world or World())
+        self.value = value_function(model, value, config)
         # In a tuple, so that it is no submodule: neither trained nor saved.
-        self._frozen = (_copy_of(model) if reference is None else reference.eval(),)
+        self._frozen = (copy.deepcopy(model).eval() if reference is None else reference.eval(),)
         for parameter in self.reference.parameters():
             parameter.requires_grad_(False)
         self.kl_coefficient = config.kl_coefficient
         self.controller: AdaptiveKLController | None = None
         if config.kl_target is not None:
             self.controller = AdaptiveKLController(config.kl_coefficient, config.kl_target, config.kl_horizon)
-        self.score_scale: tuple[float, float] | None = None if config.normalize_scores else (0.0, 1.0)
         self._approximate_kl: list[float] = []
         self._stopped = False
         self._last_shown: tuple[Tensor, Metrics] | None = None
@@ -129,7 +95,7 @@ class ProximalPolicyOptimization(Objective):
 
     def loader(self, plan: Plan) -> PolicyIterations:
         """The batches of this process."""
-        return PolicyIterations(lambda iteration: self.collect(iteration, plan), plan, seed=self.seed)
+        return PolicyIterations(lambda iteration: self.collect(iteration, plan), plan, seed=self.environment.seed)
 
     # Sampling ---------------------------------------------------------------------------------------------------------
 
@@ -138,85 +104,46 @@ class ProximalPolicyOptimization(Objective):
 
         Raises `StageError` where a reward is not a finite number or a prompt leaves no room for an answer.
         """
-        config = self.config
-        answers = self.answers(iteration, plan.rollouts)
-        scores, standard = self.scored(answers, self._scale(plan))
-        rollouts = trajectories_of(answers, self.weights_device)
-        reference, entropy = torch.zeros_like(rollouts.log_probs), torch.zeros_like(rollouts.log_probs)
+        environment, device = self.environment, self.model.head_weight.device
+        with self._precision():
+            environment.calibrate(self.reference)
+            answers = environment.answers(self.model, iteration, plan.rollouts)
+        scores = environment.scores(answers)
+        standardized = environment.standardized(scores, answers).to(device)
+        rollouts = trajectories_of(answers, device)
+        entropy, reference = self._look_back(rollouts, plan)
+        credit(rollouts, standardized, reference, self.config, self.kl_coefficient)
+        metrics = describe(
+            rollouts, answers, scores=scores, standardized=standardized, reference=reference, entropy=entropy,
+            config=self.config, kl_coefficient=self.kl_coefficient,
+        )  # fmt: skip
+        for name in ("objective/kl", "objective/scores"):
+            metrics[name] = self._over_processes(metrics[name])
+        drawn = plan.rollouts * environment.world.size
+        metrics["episode"] = float((iteration + 1) * drawn)
+        if self.controller is not None:
+            self.kl_coefficient = self.controller.update(metrics["objective/kl"], drawn)
+        return rollouts, metrics
+
+    def _look_back(self, rollouts: Trajectories, plan: Plan) -> tuple[Tensor, Tensor]:
+        """Fills in the policy's log-probabilities and values; returns its entropy and the reference's log-probabilities
+        at the same tokens, `(N, S)` each. Row by row in the groups that the first pass will train on."""
+        entropy, reference = torch.zeros_like(rollouts.log_probs), torch.zeros_like(rollouts.log_probs)
         for rows in plan.groups():
             part = rollouts.select(rows)
             width = part.mask.size(1)
-            log_probs, values, spread = self._detached(self._all_statistics, part)
+            log_probs, values, spread = self._detached(lambda one: self.evaluate(one, entropy=True), part)
             rollouts.log_probs[rows, :width] = log_probs
             if values is not None:
                 rollouts.values[rows, :width] = values
             entropy[rows, :width] = spread
-            reference[rows, :width] = self._detached(self._reference_log_probs, part)
-        rewards = token_rewards(standard, rollouts.log_probs, reference, rollouts.mask, config, self.kl_coefficient)
-        if config.advantage == "group":
-            rollouts.advantages = group_advantages(rewards, rollouts.mask, config.group_size)
-        else:
-            rollouts.advantages, rollouts.returns = value_advantages(rewards, rollouts.values, rollouts.mask, config)
-        kl = masked_sum(kl_estimate(rollouts.log_probs, reference), rollouts.mask, dim=1)
-        metrics = {
-            "objective/kl": self._over_processes(float(kl.mean())),
-            "objective/kl_coefficient": self.kl_coefficient,
-            "objective/scores": self._over_processes(float(scores.mean())),
-            "objective/scores_std": float(scores.std()) if len(scores) > 1 else 0.0,
-            "objective/non_score_reward": float(-self.kl_coefficient * kl.mean()),
-            "objective/rlhf_reward": float((standard - self.kl_coefficient * kl).mean()),
-            "objective/entropy": float(masked_sum(entropy, rollouts.mask, dim=1).mean()),
-            "completions/mean_length": float(rollouts.mask.sum(dim=1).float().mean()),
-            "completions/eos_rate": sum(answer.ended for answer in answers) / len(answers),
-            "episode": float((iteration + 1) * plan.rollouts * self.world.size),
-        }
-        if config.advantage == "value":
-            foretold = explained_variance(rollouts.values, rollouts.returns, rollouts.mask)
-            metrics["val/explained_variance"] = float(torch.nan_to_num(foretold))
-        if self.controller is not None:
-            self.kl_coefficient = self.controller.update(metrics["objective/kl"], plan.rollouts * self.world.size)
-        return rollouts, metrics
+            reference[rows, :width] = self._detached(self.reference_log_probs, part)
+        return entropy, reference
 
-    def answers(self, iteration: int, count: int) -> list[Completion]:
-        """This process's answers of an iteration: a pure function of the policy's weights and the seed."""
-        first = iteration * count * self.world.size + self.world.rank * count
-        size = self.config.group_size if self.config.advantage == "group" else 1
-        prompts = [self.prompts[(first + row) // size] for row in range(count)]
-        return self._sample(self.model, prompts, first=iteration * ANSWER_SEEDS + self.world.rank * count)
-
-    def scored(self, answers: Sequence[Completion], scale: tuple[float, float]) -> tuple[Tensor, Tensor]:
-        """The reward's own scores, and what is optimised: standardised, less the penalty for a missing end. `(B,)`
-        each."""
-        mean, deviation = scale
-        scores = torch.tensor(checked_scores(self.reward, answers), dtype=torch.float32, device=self.weights_device)
-        endless = torch.tensor([not answer.ended for answer in answers], device=self.weights_device)
-        return scores, (scores - mean) / deviation - self.config.missing_end_penalty * endless
-
-    def _scale(self, plan: Plan) -> tuple[float, float]:
-        """Mean and standard deviation of the reward over answers of the reference; taken once."""
-        if self.score_scale is None:
-            count = self.config.normalize_scores
-            prompts = [self.prompts[_FIRST_CALIBRATION_PROMPT + number] for number in range(count)]
-            answers = self._sample(self.reference, prompts, first=ANSWER_SEEDS << 20)
-            scores = torch.tensor(checked_scores(self.reward, answers), dtype=torch.float64)
-            deviation = float(scores.std()) if count > 1 else 0.0
-            self.score_scale = float(scores.mean()), deviation if deviation > 1e-8 else 1.0
-        return self.score_scale
-
-    def _sample(self, model: LanguageModel, prompts: Sequence[Any], *, first: int) -> list[Completion]:
-        config = self.config
-        longest = max(len(prompt.ids) for prompt in prompts)
-        context = self.model.config.context_length
-        if longest >= context:
-            raise StageError(
-                f"A prompt has {longest:,} tokens; the policy's context holds {context:,} with the answer.",
-                "Leave such prompts out, or train a model with a longer context.",
-            )
-        with self._precision():
-            return sample_answers(
-                model, self.tokenizer, prompts, max_tokens=config.answer_tokens, temperature=config.temperature,
-                seed=self.seed, first=first,
-            )  # fmt: skip
+    def reference_log_probs(self, rollouts: Trajectories) -> Tensor:
+        """Of the answer tokens under the reference, `(B, S)`."""
+        hidden = self.reference.core(rollouts.tokens)
+        return answer_statistics(self.reference, hidden, rollouts, temperature=self.config.temperature)[0]
 
     # Learning ---------------------------------------------------------------------------------------------------------
 
@@ -227,10 +154,10 @@ class ProximalPolicyOptimization(Objective):
             self.model, hidden, rollouts, temperature=self.config.temperature, entropy=entropy
         )
         values = None
-        if self.value_head is not None:
-            values = self.value_head(hidden[:, :-1]).squeeze(-1)
-        elif self.value is not None:
+        if isinstance(self.value, ScalarModel):
             values = self.value(rollouts.tokens)[:, :-1]
+        elif self.value is not None:
+            values = self.value(hidden[:, :-1]).squeeze(-1)
         if values is not None:
             values = scattered(values.float()[rollouts.mask], rollouts.mask)
         return log_probs, values, spread
@@ -297,6 +224,11 @@ class ProximalPolicyOptimization(Objective):
 
     # Wiring -----------------------------------------------------------------------------------------------------------
 
+    @property
+    def clipped_parts(self) -> tuple[nn.Module, ...]:
+        """Policy and value function apart: their gradients have scales of their own."""
+        return (self.model,) if self.value is None else (self.model, self.value)
+
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """One AdamW: the policy's matrices (decayed) and the rest of it, and the value function at its own rate.
 
@@ -305,15 +237,11 @@ class ProximalPolicyOptimization(Objective):
         plan = self.optimization
         if plan.config.kind != "adamw":
             raise ConfigError(f"optimizer={plan.config.kind} does not go with objective=ppo.", "Use optimizer=adamw.")
-        value_rate = self.config.value_learning_rate
-        groups = [
-            *_adamw_groups(self.model, plan.learning_rate, plan.weight_decay),
-            *_adamw_groups(
-                self._value_module,
-                VALUE_RATE * plan.learning_rate if value_rate is None else value_rate,
-                plan.weight_decay,
-            ),
-        ]
+        groups = adamw_groups(self.model, plan.learning_rate, plan.weight_decay)
+        if self.value is not None:
+            given = self.config.value_learning_rate
+            rate = VALUE_RATE * plan.learning_rate if given is None else given
+            groups += adamw_groups(self.value, rate, plan.weight_decay)
         optimizer = AdamW(
             groups,
             lr=plan.learning_rate,
@@ -324,20 +252,6 @@ class ProximalPolicyOptimization(Objective):
         scheduler = LambdaLR(optimizer, lambda step: plan.schedule.step_factor(step, plan.batch_tokens))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
-    def configure_gradient_clipping(
-        self,
-        optimizer: Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        """Clips policy and value function apart: their gradients have scales of their own."""
-        clip = self.optimization.config.clip
-        if clip is None:
-            return
-        self.gradient_norm = nn.utils.clip_grad_norm_(self.model.parameters(), clip)
-        if self._value_module is not None:
-            nn.utils.clip_grad_norm_(self._value_module.parameters(), clip)
-
     def on_fit_start(self) -> None:
         self.reference.to(self.device)
 
@@ -345,7 +259,7 @@ class ProximalPolicyOptimization(Objective):
         last = self._last_shown
         checkpoint["policy"] = {
             "kl_coefficient": self.kl_coefficient,
-            "score_scale": self.score_scale,
+            "score_scale": self.environment.score_scale,
             "controller": None if self.controller is None else self.controller.state_dict(),
             "stopped": self._stopped,
             "last_shown": None if last is None else (float(last[0]), _plain(last[1])),
@@ -354,27 +268,13 @@ class ProximalPolicyOptimization(Objective):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         state = checkpoint["policy"]
         self.kl_coefficient, self._stopped = state["kl_coefficient"], state["stopped"]
-        self.score_scale = None if state["score_scale"] is None else tuple(state["score_scale"])
+        scale = state["score_scale"]
+        self.environment.score_scale = None if scale is None else (scale[0], scale[1])
         if self.controller is not None:
             self.controller.load_state_dict(state["controller"])
         if state["last_shown"] is not None:
             loss, metrics = state["last_shown"]
             self._last_shown = torch.tensor(loss), {name: torch.tensor(value) for name, value in metrics.items()}
-
-    @property
-    def weights_device(self) -> torch.device:
-        return self.model.head_weight.device
-
-    @property
-    def _value_module(self) -> nn.Module | None:
-        return self.value if self.value is not None else self.value_head
-
-    def _reference_log_probs(self, rollouts: Trajectories) -> Tensor:
-        hidden = self.reference.core(rollouts.tokens)
-        return answer_statistics(self.reference, hidden, rollouts, temperature=self.config.temperature)[0]
-
-    def _all_statistics(self, rollouts: Trajectories) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        return self.evaluate(rollouts, entropy=True)
 
     def _detached(self, work: Callable[[Trajectories], Any], rollouts: Trajectories) -> Any:
         """`work(rollouts)` without its gradients. They are on meanwhile: with them the core takes its faster path of
@@ -392,53 +292,11 @@ class ProximalPolicyOptimization(Objective):
 
     def _over_processes(self, value: float) -> float:
         """The mean over all processes."""
-        if self.world.size == 1:
+        if self.environment.world.size == 1:
             return value
         mean = self.trainer.strategy.reduce(torch.tensor(value, device=self.device), reduce_op="mean")
         return float(mean)
 
 
-def _value_function(model: LanguageModel, start: ScalarModel | None, config: PolicyConfig) -> ScalarModel:
-    """The value function before its first step. Raises `ConfigError` where there is no reward model to start from, or
-    it reads other tokens."""
-    if config.value_from == "policy":
-        value = ScalarModel.from_language_model(model)
-        nn.init.zeros_(value.score.weight)
-        return value
-    if start is None:
-        raise ConfigError(
-            "value_from=reward, but the reward is no reward model.",
-            "Use objective.value_from=policy (or shared), or a reward model.",
-        )
-    if start.config.vocabulary_size != model.config.vocabulary_size:
-        raise ConfigError(
-            f"The reward model knows {start.config.vocabulary_size:,} tokens, the policy "
-            f"{model.config.vocabulary_size:,}.",
-            "Train the reward model from the same checkpoint.",
-        )
-    value = ScalarModel(start.config).to(start.score.weight.device)
-    value.load_state_dict(start.state_dict())
-    return value
-
-
 def _plain(metrics: Metrics) -> dict[str, float]:
     return {name: float(value) for name, value in metrics.items()}
-
-
-def _copy_of(model: LanguageModel) -> LanguageModel:
-    with torch.device("meta"):
-        copy = LanguageModel(model.config)
-    copy = copy.to_empty(device=model.head_weight.device).to(model.head_weight.dtype)
-    copy.load_state_dict(model.state_dict())
-    return copy.eval()
-
-
-def _adamw_groups(module: nn.Module | None, rate: float, decay: float) -> list[dict[str, Any]]:
-    if module is None:
-        return []
-    found = parameter_groups(module)
-    groups = (
-        {"params": found.hidden + found.matrices, "lr": rate, "weight_decay": decay},
-        {"params": found.embeddings + found.vectors, "lr": rate, "weight_decay": 0.0},
-    )
-    return [group for group in groups if group["params"]]

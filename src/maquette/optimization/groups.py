@@ -1,6 +1,7 @@
 """Which parameter is treated how: hidden matrices, other matrices, and the rest."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import nn
 
@@ -40,3 +41,13 @@ def parameter_groups(model: nn.Module) -> ParameterGroups:
         else:
             groups.matrices.append(parameter)
     return groups
+
+
+def adamw_groups(module: nn.Module, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
+    """AdamW's groups for a part of a model that has a rate of its own: matrices decayed, the rest not."""
+    found = parameter_groups(module)
+    groups = (
+        {"params": found.hidden + found.matrices, "lr": learning_rate, "weight_decay": weight_decay},
+        {"params": found.embeddings + found.vectors, "lr": learning_rate, "weight_decay": 0.0},
+    )
+    return [group for group in groups if group["params"]]

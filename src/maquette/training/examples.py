@@ -15,7 +15,9 @@ from maquette.artifacts import ConfigError
 from maquette.artifacts.manifest import Manifest, read_manifest, verify_files
 from maquette.data.example_batches import ExampleBatches, ExampleOrder
 from maquette.data.examples import Examples
+from maquette.data.prompts import Prompt
 from maquette.objectives.config import ExampleConfig
+from maquette.objectives.rewards import Completion
 from maquette.text import Tokenizer
 from maquette.training.example_card import write_example_card
 from maquette.training.figures import draw_curves
@@ -136,21 +138,23 @@ class ExampleWorkload(Workload):
     def card(self, record: RunRecord, *, finished: bool) -> str | None:
         return write_example_card(record) if finished else None
 
-    def prompts(self, count: int) -> list[list[int]]:
+    def prompts(self, count: int) -> list[Prompt]:
         """The first different prompts of held-out examples (of training ones where there are none), each up to where
-        its answer begins."""
+        its answer begins; those that leave no room for another answer are passed over."""
         examples = self.validation if len(self.validation) else self.training
         found: dict[tuple[int, ...], None] = {}
         for ids, mask in examples:
             if len(found) == count:
                 break
-            found[tuple(ids[: int(np.argmax(mask))].tolist())] = None
-        return [list(prompt) for prompt in found]
+            prompt = tuple(ids[: int(np.argmax(mask))].tolist())
+            if len(prompt) < self.core.config.context_length:
+                found[prompt] = None
+        return [Prompt((), prompt) for prompt in found]
 
-    def shown(self, prompt: Sequence[int], answer: str, step: int) -> Row:
+    def shown(self, answer: Completion, step: int) -> Row:
         """A sample as people read it: without the tokens that mark turns."""
-        text = self.tokenizer.decode(prompt, skip_special=True)
-        return {"step": step, "prompt": text, "text": answer}
+        text = self.tokenizer.decode(answer.prompt_ids, skip_special=True)
+        return {"step": step, "prompt": text, "text": answer.answer}
 
     def _epochs(self, step: int) -> float:
         return step * self.plan.objective.batch_size * self.examples_of_a_unit / len(self.training)

@@ -18,10 +18,10 @@ from maquette.artifacts.figure import COLORS, new_figure, save_figure
 from maquette.data.prompts import Prompt, PromptSource
 from maquette.model import LanguageModel, ScalarModel, hf
 from maquette.model.loading import load_checkpoint
+from maquette.objectives.environment import World as PolicyWorld
 from maquette.objectives.iterations import Plan as Iterations
 from maquette.objectives.policy_config import PolicyConfig
 from maquette.objectives.ppo import ProximalPolicyOptimization
-from maquette.objectives.ppo import World as PolicyWorld
 from maquette.objectives.rewards import RewardFunction
 from maquette.objectives.rollouts import sample_answers
 from maquette.training.assembly import module_weights, prepare_optimization, prepare_speed

@@ -97,7 +97,7 @@ class PreferenceTraining(ExampleWorkload):
 
     def write_samples(self, step: int) -> list[Row]:
         answers = self._sampled.answers[:_SHOWN] if self._sampled is not None else []
-        return [self.shown(answer.prompt, answer.text, step) for answer in answers]
+        return [self.shown(answer, step) for answer in answers]
 
     def export(self, state: dict[str, Tensor], folder: Path, record: RunRecord, *, finished: bool) -> None:
         model = language_model_of(self.model, state)

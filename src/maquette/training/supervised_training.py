@@ -15,8 +15,8 @@ from maquette.model import LanguageModel, hf
 from maquette.model.loading import load_checkpoint
 from maquette.objectives import SupervisedFineTuning
 from maquette.objectives.config import SupervisedConfig
+from maquette.objectives.rollouts import sample_answers
 from maquette.training.assembly import module_weights, prepare_optimization
-from maquette.training.divergence import sample_answers
 from maquette.training.examples import ExampleWorkload, in_parts
 from maquette.training.record import RunRecord
 from maquette.training.validation import judging, sum_over
@@ -60,10 +60,11 @@ class SupervisedTraining(ExampleWorkload):
 
     def write_samples(self, step: int) -> list[Row]:
         prompts = self.prompts(self.settings.sample_prompts)
-        answers = sample_answers(
-            self.model, self.tokenizer, prompts, max_tokens=self.settings.answer_tokens, temperature=0.0
-        )
-        return [self.shown(answer.prompt, answer.text, step) for answer in answers]
+        with torch.compiler.set_stance("force_eager"):
+            answers = sample_answers(
+                self.model, self.tokenizer, prompts, max_tokens=self.settings.answer_tokens, temperature=0.0
+            )
+        return [self.shown(answer, step) for answer in answers]
 
     def export(self, state: dict[str, Tensor], folder: Path, record: RunRecord, *, finished: bool) -> None:
         model = language_model_of(self.model, state)

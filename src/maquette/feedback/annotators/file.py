@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from maquette.feedback.comparison import Comparison, Judgement
-from maquette.feedback.preferences import Preference, read_preferences
+from maquette.feedback.preferences import comparison_of, read_preferences
 
 
 class FileAnnotator:
@@ -18,7 +18,7 @@ class FileAnnotator:
         self.name = f"file:{Path(path).name}"
         votes: dict[str, list[float]] = {}
         for row in read_preferences(path):
-            votes.setdefault(_key(row), []).append(1.0)
+            votes.setdefault(comparison_of(row).key, []).append(1.0)
         self._wins = {key: len(found) for key, found in votes.items()}
 
     def judge(self, comparisons: Sequence[Comparison]) -> list[Judgement]:
@@ -27,7 +27,3 @@ class FileAnnotator:
             first, second = self._wins.get(one.key, 0), self._wins.get(one.swapped().key, 0)
             judgements.append(Judgement(first / (first + second) if first + second else None))
         return judgements
-
-
-def _key(row: Preference) -> str:
-    return Comparison(row.prompt, row.chosen, row.rejected).key

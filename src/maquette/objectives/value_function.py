@@ -1,0 +1,46 @@
+"""PPO's value function: what it starts from, and that it learns faster than the policy."""
+
+from torch import nn
+
+from maquette.artifacts import ConfigError
+from maquette.model import LanguageModel, ScalarModel
+from maquette.model.linear import Linear
+from maquette.objectives.policy_config import PolicyConfig
+
+VALUE_RATE = 10 / 3
+"""The value function's learning rate in the policy's, unless it is given."""
+
+
+def value_function(
+    model: LanguageModel, start: ScalarModel | None, config: PolicyConfig
+) -> ScalarModel | nn.Module | None:
+    """The value function before its first step: a model of its own, or (`value_from=shared`) a head, one number from
+    the policy's hidden state; None where advantages need none. But for a reward model's it begins at zero everywhere.
+
+    Raises `ConfigError` where there is no reward model to start from, or it reads other tokens.
+    """
+    if config.advantage != "value":
+        return None
+    if config.value_from == "shared":
+        head = Linear(model.config.width, 1)
+        nn.init.zeros_(head.weight)
+        nn.init.zeros_(head.bias)
+        return head
+    if config.value_from == "policy":
+        value = ScalarModel.from_language_model(model)
+        nn.init.zeros_(value.score.weight)
+        return value
+    if start is None:
+        raise ConfigError(
+            "value_from=reward, but the reward is no reward model.",
+            "Use objective.value_from=policy (or shared), or a reward model.",
+        )
+    if start.config.vocabulary_size != model.config.vocabulary_size:
+        raise ConfigError(
+            f"The reward model knows {start.config.vocabulary_size:,} tokens, the policy "
+            f"{model.config.vocabulary_size:,}.",
+            "Train the reward model from the same checkpoint.",
+        )
+    value = ScalarModel(start.config).to(start.score.weight.device)
+    value.load_state_dict(start.state_dict())
+    return value
