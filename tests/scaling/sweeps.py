@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from maquette.scaling.surface import LossSurface
+from maquette.scaling.laws.surface import LossSurface
 
 REFERENCE = Path(__file__).parents[3] / "shared" / "data"
 """Published runs (Besiroglu et al. 2024, Porian et al. 2024); they are not part of this repository."""

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from maquette.scaling import fit_isoflop, fit_surface
-from maquette.scaling.forms import FORMS
+from maquette.scaling.laws.forms import FORMS
 from maquette.statistics import percentile_interval, student_interval
 from scaling.sweeps import TRUTHS, isoflop_sweep
 

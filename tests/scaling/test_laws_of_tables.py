@@ -7,12 +7,18 @@ import pytest
 from maquette.artifacts import ConfigError
 from maquette.scaling.config import LAWS
 from maquette.scaling.errors import LawError
-from maquette.scaling.families import compare_by, comparison_facts, comparison_figure, comparison_page, split_families
-from maquette.scaling.repetition import RepetitionLaw
-from maquette.scaling.repetition_report import fit_epochs, repetition_facts, repetition_figure, repetition_page
-from maquette.scaling.runs import group_budgets
-from maquette.scaling.table import RunTable
-from maquette.scaling.tuned_recipe import tune, tuned_facts, tuned_figure, tuned_page
+from maquette.scaling.fits.families import (
+    compare_by,
+    comparison_facts,
+    comparison_figure,
+    comparison_page,
+    split_families,
+)
+from maquette.scaling.fits.repetition_report import fit_epochs, repetition_facts, repetition_figure, repetition_page
+from maquette.scaling.fits.table import RunTable
+from maquette.scaling.fits.tuned_recipe import tune, tuned_facts, tuned_figure, tuned_page
+from maquette.scaling.laws.repetition import RepetitionLaw
+from maquette.scaling.laws.runs import group_budgets
 from scaling.sweeps import TRUTHS, half_decades, isoflop_sweep
 
 

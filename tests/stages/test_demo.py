@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from maquette.scaling.prediction import read_predictions
+from maquette.scaling.predictions.prediction import read_predictions
 from maquette.stages import STAGES, demo
 from maquette.stages.composition import compose
 from maquette.tracking import find_runs

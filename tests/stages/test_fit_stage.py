@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from maquette.artifacts import ConfigError, StageError
-from maquette.scaling.prediction import find_prediction
-from maquette.scaling.stored_fit import find_fit, load_fit
+from maquette.scaling.fits.stored_fit import find_fit, load_fit
+from maquette.scaling.predictions.prediction import find_prediction
 from maquette.stages import STAGES, fit, plan, predict, verify
 from maquette.stages.composition import compose
 from maquette.stages.config import FitStage, PlanStage, PredictStage, VerifyStage

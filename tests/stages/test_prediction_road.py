@@ -7,7 +7,7 @@ import pytest
 
 from maquette.artifacts import ConfigError, StageError
 from maquette.model.config import ModelConfig
-from maquette.scaling.prediction import WrittenPrediction
+from maquette.scaling.predictions.prediction import WrittenPrediction
 from maquette.stages import STAGES, fit, predict, train, verify
 from maquette.stages.composition import compose
 from maquette.stages.config import FitStage, PredictStage, TrainStage, VerifyStage

@@ -5,57 +5,57 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from maquette.scaling.config import LAWS, Laws
-    from maquette.scaling.counting import kaplan_convention, vocabulary_law
-    from maquette.scaling.difference import LawDifference, compare_families
     from maquette.scaling.errors import LawError
-    from maquette.scaling.extrapolation import FormComparison, compare_forms
-    from maquette.scaling.families import compare_by
-    from maquette.scaling.fit import Prediction, SurfaceFit, fit_surface
-    from maquette.scaling.isoflop import EnvelopeFit, IsoflopFit, fit_envelope, fit_isoflop
-    from maquette.scaling.next_run import Suggestion, suggest_runs
-    from maquette.scaling.pipelines import compare_pipelines
-    from maquette.scaling.planner import Assumptions, Plan, make_plan, preset
-    from maquette.scaling.power_law import PowerLaw, PowerLawFit, fit_power_law
-    from maquette.scaling.published import PublishedSurface, published_surface
-    from maquette.scaling.recipe import Recipe, resolve
-    from maquette.scaling.recipe_file import load_recipe, save_recipe
-    from maquette.scaling.recorded import recorded_runs
-    from maquette.scaling.repetition import RepetitionLaw, fit_repetition
-    from maquette.scaling.runs import group_budgets, seed_noise
-    from maquette.scaling.setting_law import SettingLaw, fit_setting_law
-    from maquette.scaling.shape import choose_shape
-    from maquette.scaling.stored_fit import find_fit, load_fit
-    from maquette.scaling.surface import Allocation, LossSurface
-    from maquette.scaling.sweep_figures import fit_figures
-    from maquette.scaling.sweep_fit import SweepFit, fit_sweep
-    from maquette.scaling.table import RunTable, read_table
+    from maquette.scaling.fits.families import compare_by
+    from maquette.scaling.fits.next_run import Suggestion, suggest_runs
+    from maquette.scaling.fits.recorded import recorded_runs
+    from maquette.scaling.fits.stored_fit import find_fit, load_fit
+    from maquette.scaling.fits.sweep_figures import fit_figures
+    from maquette.scaling.fits.sweep_fit import SweepFit, fit_sweep
+    from maquette.scaling.fits.table import RunTable, read_table
+    from maquette.scaling.laws.counting import kaplan_convention, vocabulary_law
+    from maquette.scaling.laws.difference import LawDifference, compare_families
+    from maquette.scaling.laws.extrapolation import FormComparison, compare_forms
+    from maquette.scaling.laws.fit import Prediction, SurfaceFit, fit_surface
+    from maquette.scaling.laws.isoflop import EnvelopeFit, IsoflopFit, fit_envelope, fit_isoflop
+    from maquette.scaling.laws.power_law import PowerLaw, PowerLawFit, fit_power_law
+    from maquette.scaling.laws.published import PublishedSurface, published_surface
+    from maquette.scaling.laws.repetition import RepetitionLaw, fit_repetition
+    from maquette.scaling.laws.runs import group_budgets, seed_noise
+    from maquette.scaling.laws.setting_law import SettingLaw, fit_setting_law
+    from maquette.scaling.laws.surface import Allocation, LossSurface
+    from maquette.scaling.plans.pipelines import compare_pipelines
+    from maquette.scaling.plans.planner import Assumptions, Plan, make_plan, preset
+    from maquette.scaling.recipes.recipe import Recipe, resolve
+    from maquette.scaling.recipes.recipe_file import load_recipe, save_recipe
+    from maquette.scaling.recipes.shape import choose_shape
 
 _NAMES = {
-    "counting": ("kaplan_convention", "vocabulary_law"),
-    "difference": ("LawDifference", "compare_families"),
+    "laws.counting": ("kaplan_convention", "vocabulary_law"),
+    "laws.difference": ("LawDifference", "compare_families"),
     "errors": ("LawError",),
-    "extrapolation": ("FormComparison", "compare_forms"),
-    "families": ("compare_by",),
-    "fit": ("Prediction", "SurfaceFit", "fit_surface"),
-    "sweep_figures": ("fit_figures",),
-    "isoflop": ("EnvelopeFit", "IsoflopFit", "fit_envelope", "fit_isoflop"),
-    "next_run": ("Suggestion", "suggest_runs"),
-    "pipelines": ("compare_pipelines",),
-    "planner": ("Assumptions", "Plan", "make_plan", "preset"),
-    "power_law": ("PowerLaw", "PowerLawFit", "fit_power_law"),
-    "published": ("PublishedSurface", "published_surface"),
+    "laws.extrapolation": ("FormComparison", "compare_forms"),
+    "fits.families": ("compare_by",),
+    "laws.fit": ("Prediction", "SurfaceFit", "fit_surface"),
+    "fits.sweep_figures": ("fit_figures",),
+    "laws.isoflop": ("EnvelopeFit", "IsoflopFit", "fit_envelope", "fit_isoflop"),
+    "fits.next_run": ("Suggestion", "suggest_runs"),
+    "plans.pipelines": ("compare_pipelines",),
+    "plans.planner": ("Assumptions", "Plan", "make_plan", "preset"),
+    "laws.power_law": ("PowerLaw", "PowerLawFit", "fit_power_law"),
+    "laws.published": ("PublishedSurface", "published_surface"),
     "config": ("LAWS", "Laws"),
-    "recipe": ("Recipe", "resolve"),
-    "recipe_file": ("load_recipe", "save_recipe"),
-    "recorded": ("recorded_runs",),
-    "repetition": ("RepetitionLaw", "fit_repetition"),
-    "runs": ("group_budgets", "seed_noise"),
-    "setting_law": ("SettingLaw", "fit_setting_law"),
-    "shape": ("choose_shape",),
-    "stored_fit": ("find_fit", "load_fit"),
-    "surface": ("Allocation", "LossSurface"),
-    "sweep_fit": ("SweepFit", "fit_sweep"),
-    "table": ("RunTable", "read_table"),
+    "recipes.recipe": ("Recipe", "resolve"),
+    "recipes.recipe_file": ("load_recipe", "save_recipe"),
+    "fits.recorded": ("recorded_runs",),
+    "laws.repetition": ("RepetitionLaw", "fit_repetition"),
+    "laws.runs": ("group_budgets", "seed_noise"),
+    "laws.setting_law": ("SettingLaw", "fit_setting_law"),
+    "recipes.shape": ("choose_shape",),
+    "fits.stored_fit": ("find_fit", "load_fit"),
+    "laws.surface": ("Allocation", "LossSurface"),
+    "fits.sweep_fit": ("SweepFit", "fit_sweep"),
+    "fits.table": ("RunTable", "read_table"),
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names}
 

@@ -19,11 +19,11 @@ from maquette.data import MixtureOrder, TokenShards
 from maquette.evaluation import BaselineScore, score_baselines
 from maquette.evaluation.run_page import RunReport, add_model
 from maquette.evaluation.sequences import training_sequences, validation_sequences
-from maquette.scaling.prediction import WrittenPrediction, read_predictions
-from maquette.scaling.prediction_page import add_law, add_prediction, new_page
-from maquette.scaling.stored_fit import load_fit
-from maquette.scaling.sweeps import isoflop_curve
-from maquette.scaling.verdict import Verdict
+from maquette.scaling.fits.stored_fit import load_fit
+from maquette.scaling.predictions.prediction import WrittenPrediction, read_predictions
+from maquette.scaling.predictions.prediction_page import add_law, add_prediction, new_page
+from maquette.scaling.predictions.verdict import Verdict
+from maquette.scaling.recipes.sweeps import isoflop_curve
 from maquette.stages import STAGES, predict, verify
 from maquette.stages import fit as fit_stage
 from maquette.stages import train as train_stage

@@ -10,12 +10,12 @@ from rich.console import Console
 from maquette.artifacts.files import digest
 from maquette.artifacts.manifest import build, read_manifest
 from maquette.artifacts.progress import say
-from maquette.scaling.copying_scores import find_tokens, with_copying
-from maquette.scaling.fit_report import counting_words, summary
-from maquette.scaling.recorded import recorded_runs
-from maquette.scaling.stored_fit import FACTS, KIND, PAGE, read_facts, write_fit
-from maquette.scaling.sweep_fit import fit_sweep
-from maquette.scaling.table import RunTable, read_table
+from maquette.scaling.fits.copying_scores import find_tokens, with_copying
+from maquette.scaling.fits.fit_report import counting_words, summary
+from maquette.scaling.fits.recorded import recorded_runs
+from maquette.scaling.fits.stored_fit import FACTS, KIND, PAGE, read_facts, write_fit
+from maquette.scaling.fits.sweep_fit import fit_sweep
+from maquette.scaling.fits.table import RunTable, read_table
 from maquette.stages import fit_laws, fit_suggest
 from maquette.stages.config import FitStage
 from maquette.tracking import start_run

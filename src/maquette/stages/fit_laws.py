@@ -10,12 +10,12 @@ from rich.console import Console
 from maquette.artifacts.figure import save_figure
 from maquette.artifacts.files import write_json, write_text
 from maquette.artifacts.progress import say
-from maquette.scaling.families import compare_by, comparison_facts, comparison_figure, comparison_page
-from maquette.scaling.recipe_file import recipe_path, save_recipe
-from maquette.scaling.repetition_report import fit_epochs, repetition_facts, repetition_figure, repetition_page
-from maquette.scaling.stored_fit import PAGE, RUNS
-from maquette.scaling.table import RunTable
-from maquette.scaling.tuned_recipe import tune, tuned_facts, tuned_figure, tuned_page
+from maquette.scaling.fits.families import compare_by, comparison_facts, comparison_figure, comparison_page
+from maquette.scaling.fits.repetition_report import fit_epochs, repetition_facts, repetition_figure, repetition_page
+from maquette.scaling.fits.stored_fit import PAGE, RUNS
+from maquette.scaling.fits.table import RunTable
+from maquette.scaling.fits.tuned_recipe import tune, tuned_facts, tuned_figure, tuned_page
+from maquette.scaling.recipes.recipe_file import recipe_path, save_recipe
 from maquette.stages.config import FitStage
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from maquette.artifacts.files import digest, write_json
 from maquette.artifacts.manifest import build
 from maquette.artifacts.progress import say
 from maquette.artifacts.settings import parse_quantity
-from maquette.scaling.pipeline_trial import (
+from maquette.scaling.plans.pipeline_trial import (
     Trained,
     Trial,
     big_trial,
@@ -30,7 +30,7 @@ from maquette.scaling.pipeline_trial import (
     pipeline_page,
     small_trials,
 )
-from maquette.scaling.plan_report import quantity
+from maquette.scaling.plans.plan_report import quantity
 from maquette.stages import train as train_stage
 from maquette.stages.config import PipelinesStage, TrainStage
 from maquette.stages.planning import resolve_recipe

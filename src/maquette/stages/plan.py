@@ -14,14 +14,14 @@ from maquette.artifacts.files import digest
 from maquette.artifacts.progress import say
 from maquette.artifacts.settings import parse_quantity
 from maquette.scaling import Assumptions, LossSurface, Plan, compare_pipelines, make_plan, preset, published_surface
-from maquette.scaling.cost import flops_bought
-from maquette.scaling.gauss_newton import Array
-from maquette.scaling.hardware import accelerator
-from maquette.scaling.pipelines import PipelineComparison
-from maquette.scaling.plan_report import plan_figure, plan_rows, quantity
-from maquette.scaling.published import PUBLISHED
-from maquette.scaling.stored_fit import find_fit, load_fit
-from maquette.scaling.surface import FLOPS_PER_PARAMETER_AND_TOKEN
+from maquette.scaling.fits.stored_fit import find_fit, load_fit
+from maquette.scaling.laws.gauss_newton import Array
+from maquette.scaling.laws.published import PUBLISHED
+from maquette.scaling.laws.surface import FLOPS_PER_PARAMETER_AND_TOKEN
+from maquette.scaling.plans.cost import flops_bought
+from maquette.scaling.plans.hardware import accelerator
+from maquette.scaling.plans.pipelines import PipelineComparison
+from maquette.scaling.plans.plan_report import plan_figure, plan_rows, quantity
 from maquette.stages.config import PlanStage
 
 _FAR = 10

@@ -19,7 +19,7 @@ from maquette.model.hf import family_of, read_config
 from maquette.model.loading import find_checkpoint, latest_run, model_folder
 from maquette.model.parametrization import STANDARD
 from maquette.objectives.config import PretrainConfig
-from maquette.scaling.recipe import Recipe, resolve
+from maquette.scaling.recipes.recipe import Recipe, resolve
 from maquette.stages.config import TrainStage
 from maquette.stages.tokens import TokensResult
 from maquette.text import Tokenizer

@@ -10,8 +10,8 @@ from maquette.feedback.source import ConfiguredFeedback
 from maquette.model.loading import find_checkpoint, load_tokenizer, model_folder
 from maquette.objectives.policy_config import PolicyConfig
 from maquette.optimization.config import OptimizerConfig
-from maquette.scaling.policy_recipe import resolve_policy
-from maquette.scaling.recipe import Recipe
+from maquette.scaling.recipes.policy_recipe import resolve_policy
+from maquette.scaling.recipes.recipe import Recipe
 from maquette.stages.config import TrainStage
 from maquette.stages.planning import assemble_job, label_of
 from maquette.stages.post_training import UNUSED, required_checkpoint, say_unused, starting_architecture, used_settings

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from maquette.artifacts.errors import ConfigError, StageError
 from maquette.artifacts.settings import walk
-from maquette.scaling.prediction import WrittenPrediction, find_prediction
+from maquette.scaling.predictions.prediction import WrittenPrediction, find_prediction
 
 if TYPE_CHECKING:
-    from maquette.scaling.recipe import Recipe
+    from maquette.scaling.recipes.recipe import Recipe
     from maquette.training.job import Job
 
 

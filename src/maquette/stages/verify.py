@@ -11,8 +11,8 @@ from maquette.artifacts.errors import StageError
 from maquette.artifacts.figure import save_figure
 from maquette.artifacts.files import write_json
 from maquette.artifacts.progress import say
-from maquette.scaling.prediction import WrittenPrediction, broken_links, find_prediction, read_predictions
-from maquette.scaling.verdict import (
+from maquette.scaling.predictions.prediction import WrittenPrediction, broken_links, find_prediction, read_predictions
+from maquette.scaling.predictions.verdict import (
     Outcome,
     Verdict,
     calibration,

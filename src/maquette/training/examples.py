@@ -16,6 +16,7 @@ from maquette.artifacts.manifest import Manifest, read_manifest, verify_files
 from maquette.data.example_batches import ExampleBatches, ExampleOrder
 from maquette.data.examples import Examples
 from maquette.data.prompts import Prompt
+from maquette.model.heads import Core
 from maquette.objectives.config import ExampleConfig
 from maquette.objectives.rewards import Completion
 from maquette.text import Tokenizer
@@ -72,6 +73,8 @@ def micro_batches(batch_size: int, world_size: int, wished: int | None) -> int:
 
 class ExampleWorkload(Workload):
     """What is written for one objective: `_open` (model and objective), `_make` (batches), `_validate` (judging)."""
+
+    core: Core
 
     examples_of_a_unit = 1
     """2 where the examples come in pairs."""
@@ -142,12 +145,13 @@ class ExampleWorkload(Workload):
         """The first different prompts of held-out examples (of training ones where there are none), each up to where
         its answer begins; those that leave no room for another answer are passed over."""
         examples = self.validation if len(self.validation) else self.training
+        context = self.core.config.context_length
         found: dict[tuple[int, ...], None] = {}
         for ids, mask in examples:
             if len(found) == count:
                 break
             prompt = tuple(ids[: int(np.argmax(mask))].tolist())
-            if len(prompt) < self.core.config.context_length:
+            if len(prompt) < context:
                 found[prompt] = None
         return [Prompt((), prompt) for prompt in found]
 

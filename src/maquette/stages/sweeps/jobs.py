@@ -136,7 +136,7 @@ def _more_words(words: list[str], settings: TrainStage, data: Any, remarks: dict
     if not sweep.budgets:
         yield []
         return
-    from maquette.scaling.sweeps import isoflop_curve
+    from maquette.scaling.recipes.sweeps import isoflop_curve
     from maquette.text import Tokenizer
 
     for key in ("size", "compute", "tokens", "checkpoint"):

@@ -1,0 +1,1 @@
+"""From a table of runs to a stored fit with its page, card and pictures."""

@@ -1,0 +1,187 @@
+"""Families of runs beside each other: one line per family over compute, and how they differ.
+
+    maquette fit runs=architecture compare=model.kind
+
+Of every family the minima of its IsoFLOP curves are compared, or where it has none the best run of each budget.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from maquette.artifacts.errors import ConfigError
+from maquette.artifacts.settings import nearest
+from maquette.scaling.errors import LawError
+from maquette.scaling.fits.table import RunTable
+from maquette.scaling.laws.difference import LawDifference, compare_families
+from maquette.scaling.laws.gauss_newton import Array
+from maquette.scaling.laws.isoflop import fit_isoflop
+from maquette.scaling.laws.runs import group_budgets
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from maquette.artifacts.page import Page
+
+FEWEST_BUDGETS = 4
+"""With fewer a difference in slope has hardly any interval; it is said."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """One family's line: `compute` and `loss` (m,) by budget, and whether they are minima or best runs."""
+
+    name: str
+    table: RunTable
+    compute: Array
+    loss: Array
+    minima: bool
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class FamilyComparison:
+    """The families by name, and of each but the first its difference from the first."""
+
+    column: str
+    families: Mapping[str, Family]
+    differences: Mapping[str, LawDifference]
+    level: float
+    warnings: tuple[str, ...]
+
+
+def split_families(table: RunTable, column: str) -> dict[str, RunTable]:
+    """The runs by their value in `column` (several of them with + between: by their values together), the one with most
+    runs first.
+
+    Raises `ConfigError` for an unknown column or one with a single value.
+    """
+    values = np.array(
+        [" ".join(row) for row in zip(*(_values(table, name) for name in column.split("+")), strict=True)]
+    )
+    names, counts = np.unique(values, return_counts=True)
+    if len(names) < 2:
+        raise ConfigError(
+            f"compare={column}: all runs of {table.source} have {names[0]}.", "Name a column with several values."
+        )
+    order = sorted(range(len(names)), key=lambda index: (-counts[index], names[index]))
+    return {str(names[index]): table.take(values == names[index]) for index in order}
+
+
+def _values(table: RunTable, column: str) -> list[str]:
+    for name in (column, f"params.{column}", f"tags.{column}"):
+        if name in table.frame.columns:
+            return [str(value) for value in table.frame[name]]
+    columns = [str(name) for name in table.frame.columns]
+    close = nearest(column, columns)
+    raise ConfigError(
+        f"compare={column}: {table.source} has no such column.",
+        f"Did you mean {close}?" if close else f"Columns: {', '.join(columns[:40])}.",
+    )
+
+
+def compare_by(table: RunTable, column: str, level: float = 0.9) -> FamilyComparison:
+    """Compares the families that `column` makes. Raises `LawError` where their lines can't be fitted."""
+    # One set of budgets for all: families that count FLOPs a little differently still meet.
+    budgets = group_budgets(table.compute)
+    families = {name: _family(name, part, level) for name, part in split_families(table, column).items()}
+    first, *others = families.values()
+    differences = {
+        other.name: compare_families(
+            first.compute, first.loss, other.compute, other.loss, names=(first.name, other.name), level=level
+        )
+        for other in others
+    }
+    warnings = [f"{family.name}: {text}" for family in families.values() for text in family.warnings]
+    if len({family.minima for family in families.values()}) > 1:
+        warnings.append("Minima of one family are compared with best runs of another: the latter lose a little.")
+    if len(np.unique(budgets)) < FEWEST_BUDGETS:
+        warnings.append(f"{len(np.unique(budgets))} budgets hardly show a slope; four or more do.")
+    return FamilyComparison(column, families, differences, level, tuple(warnings))
+
+
+def _family(name: str, table: RunTable, level: float) -> Family:
+    try:
+        line = fit_isoflop(table.params, table.tokens, table.loss, table.budget, level=level)
+        points = np.array([(o.budget, o.loss) for o in line.optima])
+        if len(points) >= 3:
+            return Family(name, table, points[:, 0], points[:, 1], True, line.warnings)
+    except LawError:
+        pass
+    rows = [
+        np.flatnonzero(table.budget == budget)[np.argmin(table.loss[table.budget == budget])]
+        for budget in np.unique(table.budget)
+    ]
+    return Family(name, table, table.compute[rows], table.loss[rows], False, ("best runs by budget, not minima.",))
+
+
+def comparison_facts(found: FamilyComparison) -> dict[str, Any]:
+    """The comparison as plain values."""
+    return {
+        "column": found.column,
+        "level": found.level,
+        "families": {
+            name: {"runs": len(family.table), "minima": family.minima, "compute": family.compute.tolist(),
+                   "loss": family.loss.tolist()}
+            for name, family in found.families.items()
+        },
+        "differences": {
+            name: {
+                "slope": d.slope, "slope_interval": list(d.slope_interval), "ratio": d.ratio,
+                "ratio_interval": list(d.ratio_interval), "compute_factor": d.compute_factor, "at": d.at,
+                "exponents": [d.first.exponent, d.second.exponent], "words": d.words,
+            }
+            for name, d in found.differences.items()
+        },
+        "warnings": list(found.warnings),
+    }  # fmt: skip
+
+
+def comparison_figure(found: FamilyComparison) -> "Figure":
+    """Both curves: every run, the points that count, and the line through them with its interval."""
+    from maquette.artifacts.figure import COLORS, new_figure
+
+    figure, axes = new_figure(width=7.0, height=4.6)
+    laws = {name: d.second for name, d in found.differences.items()}
+    first = next(iter(found.differences.values())).first
+    everything = np.concatenate([family.compute for family in found.families.values()])
+    compute = np.geomspace(everything.min() / 1.5, everything.max() * 3, 60)
+    for (name, family), color in zip(found.families.items(), COLORS, strict=False):
+        law = laws.get(name, first)
+        axes.plot(family.table.compute, family.table.loss, ".", color=color, alpha=0.3, ms=4)
+        axes.plot(family.compute, family.loss, "o", color=color)
+        axes.plot(compute, law.law.value(compute), color=color, label=f"{name}: L ~ C^{law.exponent:.3f}")
+        ends = np.array([law.predict(float(at), found.level).interval for at in compute])
+        if np.all(np.isfinite(ends)):
+            axes.fill_between(compute, ends[:, 0], ends[:, 1], color=color, alpha=0.12, lw=0)
+    axes.set(xscale="log", yscale="log", xlabel="compute C (FLOPs)", ylabel="loss (nats per token)")
+    shown = np.concatenate([family.loss for family in found.families.values()])
+    axes.set_ylim(0.93 * shown.min(), 1.07 * shown.max())
+    axes.set_title(f"By {found.column}: offset or slope? ({found.level:.0%} intervals)")
+    axes.legend()
+    return figure
+
+
+def comparison_page(found: FamilyComparison, source: str, figure: "Figure") -> "Page":
+    """Figure, differences in words, and the points."""
+    from maquette.artifacts.page import Page, Picture
+
+    said = " ".join(difference.words for difference in found.differences.values())
+    page = Page(f"{source}, by {found.column}", lead=said, eyebrow="Scaling laws")
+    page.section("Difference")
+    page.pictures(Picture(figure, "Small dots: all runs; large ones: what the lines go through."))
+    for name, d in found.differences.items():
+        page.text(
+            f"**{name}**: {d.words} For the same loss the first family needs {d.compute_factor:.2f} times the compute "
+            f"(at {d.at:.2g} FLOPs)."
+        )
+    for warning in found.warnings:
+        page.text(warning)
+    page.section("Points")
+    for name, family in found.families.items():
+        kind = "minimum" if family.minima else "best run"
+        rows = [(f"{c:.3g}", (loss, f"{loss:.4f}")) for c, loss in zip(family.compute, family.loss, strict=True)]
+        page.table(("compute (FLOPs)", "loss"), rows, caption=f"{name}: the {kind} of each budget")
+    return page

@@ -1,0 +1,180 @@
+"""A fit as plain values for `fit.json`: everything with its interval, and what was done to get it.
+
+Terminal, MLflow and whoever reads the file later see these; the page draws from the fit itself.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from maquette.scaling.fits.sweep_fit import SweepFit
+from maquette.scaling.laws.extrapolation import TOO_FEW
+from maquette.scaling.laws.fit import SurfaceFit
+from maquette.scaling.laws.isoflop import IsoflopFit
+from maquette.scaling.laws.power_law import PowerLawFit
+from maquette.statistics import Interval
+
+REACHES = (1.0, 10.0, 100.0)
+"""Forecasts are stated at so many times the largest budget."""
+
+LEVELS = (0.5, 0.9)
+
+
+def fit_facts(fit: SweepFit) -> dict[str, Any]:
+    """All that a fit found. Intervals are `[low, high]` at the fit's level; what has no end is null."""
+    comparison, table = fit.comparison, fit.table
+    facts: dict[str, Any] = {
+        "source": table.source,
+        "convention": table.convention,
+        "runs": len(table),
+        "left_out": [{"run": name, "reason": reason} for name, reason in table.left_out],
+        "notes": list(table.notes),
+        "budgets": np.unique(table.budget).tolist(),
+        "range": {
+            name: [float(column.min()), float(column.max())]
+            for name, column in (("N", table.params), ("D", table.tokens), ("C", table.compute), ("loss", table.loss))
+        },
+        "level": fit.level,
+        "bootstrap": fit.bootstrap,
+        "seed": fit.seed,
+        "form": fit.form,
+        "forced": fit.forced,
+        "chosen": comparison.chosen,
+        "headline": headline(fit),
+        "forms": [score._asdict() for score in comparison.scores],
+        "overall": dict(comparison.overall),
+        "discrepancy_per_decade": {name: found.per_decade for name, found in comparison.discrepancy.items()},
+        "surfaces": {name: _surface(found.surface) for name, found in comparison.fits.items() if found.surface},
+        "isoflop": {method: _isoflop(line) for method, line in fit.isoflop.items()},
+        "envelope": None
+        if fit.envelope is None
+        else {
+            "coefficient": fit.envelope.coefficient,
+            "exponent": fit.envelope.exponent,
+            "interval": list(fit.envelope.interval),
+            "loss_law": _law(fit.envelope.loss_law),
+            "runs": [table.names[row] for row in fit.envelope.rows],
+        },
+        "power_laws": {name: _law(law) for name, law in fit.power_laws.items()},
+        "curvature": None if comparison.curvature is None else comparison.curvature.__dict__,
+        "kaplan": None
+        if fit.kaplan is None
+        else {
+            "fitted_exponent": fit.kaplan.exponent,
+            "fitted_interval": None if fit.kaplan.interval is None else list(fit.kaplan.interval),
+            "core_exponent": fit.kaplan.shift.core_exponent,
+            "total_exponent": fit.kaplan.shift.total_exponent,
+            "explained": fit.kaplan.shift.explained,
+        },
+        "seed_noise": comparison.seed_noise,
+        "kind_noise": comparison.kind_noise,
+        "suspects": [suspect.__dict__ for suspect in fit.suspects],
+        "forecasts": forecasts(fit),
+        "missing": dict(fit.missing),
+        "warnings": list(fit.warnings),
+    }
+    plain: dict[str, Any] = _plain(facts)
+    return plain
+
+
+def headline(fit: SweepFit) -> str:
+    """The fit in two sentences."""
+    budgets = len(np.unique(fit.table.budget))
+    exponent = exponent_of(fit)
+    said = f"N* ~ C^{exponent[0]:.3f} ({exponent[1].low:.3f} to {exponent[1].high:.3f}, {fit.level:.0%} interval)"
+    name = "the power law through the minima" if fit.form == "minima" else f"the {fit.form} form"
+    if fit.forced:
+        how = f"By {name}, which was forced"
+    elif fit.comparison.chosen == TOO_FEW:
+        how = f"{budgets} budgets are too few to choose a form by; by {name}"
+    else:
+        how = f"By {name}, which predicted the larger budgets from the smaller ones best"
+    forecast = next(row for row in forecasts(fit) if row["reach"] == 10.0 and row["form"] == fit.form)
+    low, high = forecast["interval90"]
+    return (
+        f"{how}: {said}. At {forecast['C']:.2g} FLOPs, ten times the largest budget, expect a loss of "
+        f"{forecast['loss']:.3f} nats a token (90%: {low:.3f} to {high:.3f})."
+    )
+
+
+def exponent_of(fit: SweepFit) -> tuple[float, Interval]:
+    """a in N* ~ C^a by the form to predict with, and its interval."""
+    fitted = fit.comparison.fits[fit.form]
+    if fitted.surface is not None:
+        return fitted.surface.surface.exponent, fitted.surface.interval["exponent"]
+    assert fitted.isoflop is not None
+    return fitted.isoflop.exponent, fitted.isoflop.interval
+
+
+def forecasts(fit: SweepFit) -> list[dict[str, Any]]:
+    """What every form expects of the best run (by the form to predict with) at each of `REACHES`."""
+    rows = []
+    for reach in REACHES:
+        compute = float(fit.comparison.largest_budget * reach)
+        params, tokens = fit.best(compute)
+        for form in fit.comparison.fits:
+            # of the form to predict with, the interval that a prediction would state
+            named = None if form == fit.form else form
+            by_level = {
+                level: fit.predict(params, tokens, compute=compute, form=named, level=level) for level in LEVELS
+            }
+            rows.append(
+                {"reach": reach, "C": compute, "N": params, "D": tokens, "form": form, "loss": by_level[0.9].loss}
+                | {f"interval{level * 100:.0f}": list(found.interval) for level, found in by_level.items()}
+            )
+    return rows
+
+
+def _surface(fit: SurfaceFit) -> dict[str, Any]:
+    surface = fit.surface
+    values = {name: getattr(surface, name) for name in ("E", "A", "B", "alpha", "beta", "gamma")}
+    return {
+        **values,
+        "exponent": surface.exponent,
+        "interval": {name: list(interval) for name, interval in fit.interval.items()},
+        "standard_error": dict(fit.standard_error),
+        "noise": fit.noise,
+        "method": fit.method,
+        "degrees_of_freedom": fit.degrees_of_freedom,
+        "residuals": fit.residuals.tolist(),
+        "warnings": list(fit.warnings),
+    }
+
+
+def _isoflop(fit: IsoflopFit) -> dict[str, Any]:
+    return {
+        "coefficient": fit.coefficient,
+        "exponent": fit.exponent,
+        "interval": list(fit.interval),
+        "params_law": _law(fit.params_law),
+        "tokens_law": _law(fit.tokens_law),
+        "loss_law": _law(fit.loss_law),
+        "optima": [optimum._asdict() for optimum in fit.optima],
+        "bias": None if fit.bias is None else fit.bias._asdict(),
+        "warnings": list(fit.warnings),
+    }
+
+
+def _law(fit: PowerLawFit) -> dict[str, Any]:
+    return {
+        "coefficient": fit.coefficient,
+        "exponent": fit.exponent,
+        "floor": fit.floor,
+        "interval": {name: list(interval) for name, interval in fit.interval.items()},
+        "noise": fit.noise,
+        "warnings": list(fit.warnings),
+    }
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no NaN and no infinity: null."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, bool) or value is None or isinstance(value, str | int):
+        return value
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    return float(value) if np.isfinite(value) else None

@@ -1,0 +1,166 @@
+"""The runs of a sweep out of the store, as a table to fit laws to."""
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from maquette.artifacts.errors import ConfigError, StageError
+from maquette.artifacts.settings import nearest
+from maquette.scaling.fits.table import RunTable
+from maquette.scaling.laws.gauss_newton import Array
+from maquette.scaling.laws.runs import group_budgets
+from maquette.tracking.config import TrackingConfig
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LOSS = "validation/loss"
+_NEEDED = ("N", "D", "C", LOSS)
+_TRUNK = "trunk"
+"""The kind of a run that only branches go on from."""
+
+_OPERATORS = ("=", "<", ">", " like ", " LIKE ", " IN ")
+_BOOKKEEPING = ("mlflow.", "tags.mlflow", "tags.env", "tags.process", "tags.git")
+
+
+def recorded_runs(runs: str | None, outputs: Path | str, tracking: TrackingConfig) -> RunTable:
+    """The finished runs that `runs` means, in the convention exact.
+
+    `runs`: a sweep by its name, the beginning of its name (the newest such) or its MLflow run id, several of them with
+    + between, or an MLflow filter; None is the newest sweep, or all runs where there is no sweep. Of runs that
+    mean the same (one fingerprint) the newest counts. Raises `ConfigError` for a name that means nothing, `StageError`
+    where there is no run with a loss.
+    """
+    from maquette.tracking import find_runs
+
+    uri, experiment = tracking.uri, tracking.experiment
+    if runs is not None and any(operator in runs for operator in _OPERATORS):
+        frame, source = find_runs(outputs, uri=uri, experiment=experiment, filter=runs), f"the runs with {runs}"
+    else:
+        everything = find_runs(outputs, uri=uri, experiment=experiment)
+        if not len(everything):
+            raise StageError(
+                f"There are no runs in {tracking.uri or outputs} yet.",
+                "Train a sweep with maquette train -m +sweep=isoflop, or give a table with runs=my.csv.",
+            )
+        frame, source = _of_sweeps(everything, runs, outputs)
+    return _table(frame, source)
+
+
+def _of_sweeps(frame: "pd.DataFrame", runs: str | None, outputs: Path | str) -> tuple["pd.DataFrame", str]:
+    has_children = frame["run_id"].isin(set(frame["parent"].dropna()))
+    # The trunk of a schedule with branches has children too, but is a run itself: it has an N.
+    parents = frame[(has_children | (_column(frame, "tags.kind") == "parent")) & _column(frame, "N").isna()]
+    if runs is None:
+        with_children = [index for index in parents.index if len(_children(frame, parents.loc[index], outputs))]
+        if not with_children:
+            return frame, "all runs"
+        newest = parents.loc[with_children[0]]
+        return _children(frame, newest, outputs), f"the sweep {newest['name']}"
+    chosen = [_sweep(parents, word.strip(), frame) for word in re.split(r"[+,]", runs) if word.strip()]
+    if not chosen:
+        raise ConfigError(f"runs={runs} names nothing.", "Give a sweep, an MLflow filter, or a CSV file.")
+    rows = sorted({index for parent in chosen for index in _children(frame, parent, outputs).index})
+    return frame.loc[rows], "the sweep " + ", ".join(str(parent["name"]) for parent in chosen)
+
+
+def _sweep(parents: "pd.DataFrame", word: str, frame: "pd.DataFrame") -> "pd.Series[Any]":
+    """The newest sweep that `word` means."""
+    for matches in (
+        parents["run_id"] == word,
+        parents["name"] == word,
+        parents["name"].astype(str).str.startswith(word + "-"),
+    ):
+        if matches.any():
+            found: pd.Series[Any] = parents[matches].iloc[0]
+            return found
+    known = list(dict.fromkeys(parents["name"].astype(str)))
+    close = nearest(word, known)
+    hint = f"Did you mean {close}?" if close else f"Sweeps: {', '.join(known)}." if known else "There is no sweep yet."
+    raise ConfigError(f"runs={word}: there is no such sweep or file.", hint)
+
+
+def _children(frame: "pd.DataFrame", parent: "pd.Series[Any]", outputs: Path | str) -> "pd.DataFrame":
+    """The runs of a sweep: those recorded below it, branches below their trunks, and those that its jobs found finished
+    by an earlier sweep."""
+    folders = set()
+    for path in sorted((Path(outputs) / "sweeps" / str(parent["name"]) / "jobs").glob("*.json")):
+        try:
+            outcome = json.loads(path.read_text(encoding="utf-8"))
+        except (ValueError, OSError):
+            continue
+        results = [outcome.get("result"), *(outcome.get("branches") or [])]
+        folders |= {str(Path(result).absolute()) for result in results if result}
+    found, below = frame["folder"].isin(folders), {parent["run_id"]}
+    while True:
+        here = frame["parent"].isin(below)
+        more = set(frame.loc[here, "run_id"]) - below
+        if not more:
+            return frame[found | here]
+        below |= more
+
+
+def _table(frame: "pd.DataFrame", source: str) -> RunTable:
+    frame = frame[_column(frame, "N").notna() & (_column(frame, "tags.kind") != "parent")]
+    fingerprints = _column(frame, "tags.fingerprint")
+    frame = frame[~fingerprints.duplicated() | fingerprints.isna()].reset_index(drop=True)
+    reasons = [_reason(frame, index) for index in range(len(frame))]
+    left_out = tuple((str(frame["name"][i]), why) for i, why in enumerate(reasons) if why)
+    kept = frame.loc[[i for i, why in enumerate(reasons) if not why]].reset_index(drop=True)
+    if not len(kept):
+        said = "; ".join(f"{name}: {why}" for name, why in left_out[:3])
+        raise StageError(f"There is no finished run with a loss in {source}.", said or "Train some first.")
+    params, tokens, compute, loss = (_floats(kept, name) for name in _NEEDED)
+    core, seed, copying = (_floats(kept, name) for name in ("N_core", "seed", "copying/score"))
+    assert params is not None and tokens is not None and compute is not None and loss is not None
+    order = np.lexsort((params, compute))
+    table = RunTable(
+        source=source,
+        names=tuple(kept["name"].astype(str)),
+        params=params,
+        tokens=tokens,
+        loss=loss,
+        compute=compute,
+        budget=group_budgets(compute),
+        # What only other runs of the store have does not belong to these.
+        frame=kept[[name for name in kept.columns if not name.startswith(_BOOKKEEPING)]].dropna(axis=1, how="all"),
+        core=core,
+        seed=seed,
+        copying=copying,
+        left_out=left_out,
+    )
+    return table.take(order)
+
+
+def _reason(frame: "pd.DataFrame", index: int) -> str:
+    """Why a run does not count; empty where it does."""
+    if _column(frame, "tags.kind")[index] == _TRUNK:
+        return "a trunk, whose rate has not come down: its branches count"
+    if frame["status"][index] != "FINISHED":
+        return f"not finished (status {frame['status'][index]})"
+    for name in _NEEDED:
+        value = _column(frame, name)[index]
+        try:
+            if np.isfinite(float(value)) and float(value) > 0:
+                continue
+        except (TypeError, ValueError):
+            pass
+        return f"its {name} is {value}"
+    return ""
+
+
+def _column(frame: "pd.DataFrame", name: str) -> "pd.Series[Any]":
+    import pandas as pd
+
+    return frame[name] if name in frame.columns else pd.Series([None] * len(frame), index=frame.index, dtype=object)
+
+
+def _floats(frame: "pd.DataFrame", name: str) -> Array | None:
+    """A column as floats (n,); None where any run lacks it."""
+    import pandas as pd
+
+    values = pd.to_numeric(_column(frame, name), errors="coerce").to_numpy(dtype=float)
+    return None if len(values) == 0 or np.isnan(values).any() else values

@@ -1,0 +1,107 @@
+"""Fits on disk: `<outputs>/fits/<name>/` with the runs, everything that was found, figures and a page.
+
+`runs.csv` is what a fit is: fitting it again with the settings in `fit.json` gives the same law to the last digit, so
+predictions and plans that rest on a stored fit read the runs, not a copy of the law.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from maquette.artifacts.errors import ConfigError, StageError
+from maquette.artifacts.files import write_json, write_text
+from maquette.artifacts.manifest import Manifest, read_manifest, verify_files
+from maquette.artifacts.progress import progress
+from maquette.artifacts.settings import nearest
+from maquette.scaling.fits.sweep_fit import SweepFit, fit_sweep
+from maquette.scaling.fits.table import read_table
+
+KIND = "fits"
+FACTS, RUNS, PAGE = "fit.json", "runs.csv", "index.html"
+
+SAME = 1e-6
+"""Relative difference of a loss forecast again, up to which it is the same."""
+
+
+def write_fit(fit: SweepFit, folder: Path, corpus: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Fills an artifact folder; returns what its manifest is to say."""
+    from maquette.artifacts.figure import save_figure
+    from maquette.scaling.fits.fit_facts import fit_facts
+    from maquette.scaling.fits.fit_report import fit_page
+    from maquette.scaling.fits.sweep_figures import fit_figures
+    from maquette.tracking.environment import git_commit, package_versions
+
+    facts = fit_facts(fit)
+    versions = package_versions()
+    write_text(folder / RUNS, fit.table.csv())
+    write_json(
+        folder / FACTS, {**facts, "versions": versions, "git_commit": git_commit(), "corpus": dict(corpus or {})}
+    )
+    figures = fit_figures(fit)
+    with progress("drawing", len(figures), unit="figures") as advance:
+        for name, figure in figures.items():
+            save_figure(figure, folder / "figures" / name)
+            advance(1)
+    fit_page(fit, facts, figures, versions).write(folder / PAGE)
+    return {"headline": facts["headline"], "form": facts["form"], "runs": facts["runs"], "law": "loss"}
+
+
+def find_fit(name: str | None, outputs: Path | str) -> Path:
+    """The folder that `name` means: a path, a fit of these outputs, the beginning of its name, or for None the newest.
+
+    Only laws of the loss count; laws of settings are recipes. Raises `ConfigError` for a name that means nothing,
+    `StageError` where there is no fit yet.
+    """
+    root = Path(outputs) / KIND
+    if name is not None and (Path(name) / FACTS).is_file():
+        return Path(name)
+    known = {path.parent.name: path.parent for path in sorted(root.glob(f"*/{FACTS}"))}
+    if not known:
+        raise StageError(f"There is no fit in {root} yet.", "Fit a law first: maquette fit runs=<sweep or CSV file>.")
+    newest = sorted(known.values(), key=lambda folder: (read_manifest(folder).created, folder.name), reverse=True)
+    if name is None:
+        return newest[0]
+    if name in known:
+        return known[name]
+    begun = [folder for folder in newest if folder.name.startswith(name + "-")]
+    if begun:
+        return begun[0]
+    close = nearest(name, list(known))
+    hint = f"Did you mean {close}?" if close else f"Fits: {', '.join(known)}."
+    raise ConfigError(f"fit={name}: there is no such fit in {root}.", hint)
+
+
+def read_facts(folder: Path) -> dict[str, Any]:
+    """What `fit.json` says. Raises `StageError` where the folder is damaged."""
+    verify_files(folder)
+    facts: dict[str, Any] = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+    return facts
+
+
+def load_fit(folder: Path) -> tuple[SweepFit, Manifest]:
+    """The fit as a value, and its manifest. Raises `StageError` where a file was changed, or where this version of the
+    package comes to another law from the same runs."""
+    import dataclasses
+
+    facts = read_facts(folder)
+    table = dataclasses.replace(
+        read_table(folder / RUNS), source=facts["source"], convention=facts["convention"], notes=tuple(facts["notes"])
+    )
+    fit = fit_sweep(
+        table,
+        form=facts["form"] if facts["forced"] else None,
+        bootstrap=facts["bootstrap"],
+        seed=facts["seed"],
+        level=facts["level"],
+        corpus=facts["corpus"],
+    )
+    forecast = next(row for row in facts["forecasts"] if row["reach"] == 10 and row["form"] == facts["form"])
+    again = fit.predict(forecast["N"], forecast["D"], compute=forecast["C"]).loss
+    if fit.form != facts["form"] or abs(again / forecast["loss"] - 1) > SAME:
+        raise StageError(
+            f"{folder}: this version fits another law to the same runs ({fit.form}, {again:.5f} where the fit says "
+            f"{facts['form']}, {forecast['loss']:.5f}).",
+            "Fit it again: maquette fit with force=true.",
+        )
+    return fit, read_manifest(folder)

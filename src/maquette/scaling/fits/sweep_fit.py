@@ -1,0 +1,249 @@
+"""Everything that one sweep says: all forms and approaches at once, and which of them to believe.
+
+    fit = fit_sweep(read_table("my.csv"))
+    fit.headline, fit.best(1e15), fit.predict(*fit.best(1e15), compute=1e15)
+
+Nothing here is a method of its own: it puts `compare_forms`, `fit_isoflop`, `fit_envelope`, `fit_power_law` and
+`kaplan_convention` side by side over one table, and keeps for each that could not be fitted the reason why.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maquette.scaling.errors import LawError
+from maquette.scaling.fits.suspects import Suspect, copying_kinds, find_suspects
+from maquette.scaling.fits.table import RunTable
+from maquette.scaling.laws.counting import ConventionShift, kaplan_convention, vocabulary_law
+from maquette.scaling.laws.extrapolation import TOO_FEW, FormComparison, compare_forms
+from maquette.scaling.laws.fit import Prediction, SurfaceFit
+from maquette.scaling.laws.gauss_newton import Array
+from maquette.scaling.laws.isoflop import EnvelopeFit, IsoflopFit, fit_envelope, fit_isoflop
+from maquette.scaling.laws.minimum import METHODS, CurveMinimum, curve_minimum
+from maquette.scaling.laws.power_law import PowerLawFit, fit_power_law
+from maquette.scaling.laws.surface import FLOPS_PER_PARAMETER_AND_TOKEN, Allocation, LossSurface
+from maquette.statistics import Interval
+
+T = TypeVar("T")
+
+_RESAMPLES = 500
+"""Of the power laws with a floor."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One budget's runs (indices into the table) and their minimum by each method; none with fewer than three sizes."""
+
+    budget: float
+    rows: NDArray[np.intp]
+    minimum: Mapping[str, CurveMinimum]
+
+
+@dataclass(frozen=True)
+class KaplanView:
+    """The same runs as someone sees them who counts the core only, with C = 6 N D of it.
+
+    `exponent`: of N* fitted to the runs so counted, None where their minima can't be. `shift`: what counting alone does
+    to the fitted surface.
+    """
+
+    exponent: float | None
+    interval: Interval | None
+    shift: ConventionShift
+
+
+@dataclass(frozen=True)
+class SweepFit:
+    """All fits of one table. `form`: the one to predict with; `forced`: somebody chose it rather than the sweep.
+
+    `isoflop`: by method. `power_laws`: of the loss in C, N* and D*, with and without a floor, and their points.
+    `missing`: what could not be fitted, and why. `flops_per_product`: compute over N D, typically.
+    """
+
+    table: RunTable
+    comparison: FormComparison
+    form: str
+    forced: bool
+    curves: tuple[Curve, ...]
+    isoflop: Mapping[str, IsoflopFit]
+    envelope: EnvelopeFit | None
+    power_laws: Mapping[str, PowerLawFit]
+    kaplan: KaplanView | None
+    suspects: tuple[Suspect, ...]
+    missing: Mapping[str, str]
+    flops_per_product: float
+    bootstrap: int
+    seed: int
+    warnings: tuple[str, ...]
+
+    @property
+    def level(self) -> float:
+        return self.comparison.level
+
+    @property
+    def surface(self) -> SurfaceFit:
+        """The surface to plan on: that of `form`, or where the minima's law leads, of the best form that has one."""
+        fits = self.comparison.fits
+        ranked = sorted(fits, key=lambda name: self.comparison.overall.get(name, np.inf))
+        for name in (self.form, *ranked):
+            found = fits[name].surface
+            if found is not None:
+                return found
+        raise LawError(f"No surface could be fitted to {self.table.source}.", "; ".join(self.missing.values()))
+
+    def residuals(self, form: str | None = None) -> Array:
+        """ln of loss over law, (n,)."""
+        fitted = self.comparison.fits[form or self.form]
+        return np.asarray(
+            np.log(self.table.loss) - fitted.log_loss(self.table.params, self.table.tokens, self.table.compute)
+        )
+
+    def best(self, compute: float) -> Allocation:
+        """N* and D* at `compute` FLOPs by the form to predict with."""
+        fitted = self.comparison.fits[self.form]
+        if fitted.surface is not None:
+            surface: LossSurface = fitted.surface.surface
+            return surface.optimal(compute * FLOPS_PER_PARAMETER_AND_TOKEN / self.flops_per_product)
+        assert fitted.isoflop is not None
+        laws = fitted.isoflop.params_law.law, fitted.isoflop.tokens_law.law
+        return Allocation(*(float(law.value(compute)) for law in laws))
+
+    def predict(
+        self, params: float, tokens: float, *, compute: float | None = None, form: str | None = None, level: float = 0.9
+    ) -> Prediction:
+        """The loss of one run and its interval. `compute`: FLOPs as the table counts them."""
+        flops = self.flops_per_product * params * tokens if compute is None else compute
+        # Of a form that nobody forced, what the forms disagree about counts where none could be chosen.
+        chosen = form or (self.form if self.forced else None)
+        return self.comparison.predict(params, tokens, compute=flops, form=chosen, level=level)
+
+
+def fit_sweep(
+    table: RunTable,
+    *,
+    form: str | None = None,
+    bootstrap: int = 200,
+    seed: int = 0,
+    level: float = 0.9,
+    corpus: Mapping[str, Any] | None = None,
+) -> SweepFit:
+    """Fits everything to `table`. `form` forces one; `corpus`: what the tokens' manifest says of the text.
+
+    Raises `LawError` where no form can be fitted at all, or `form` can't be.
+    """
+    kinds = table.kinds if table.kinds is not None else copying_kinds(table.copying)
+    comparison = compare_forms(
+        table.params, table.tokens, table.loss, table.compute, budgets=table.budget, kinds=kinds, bootstrap=bootstrap,
+        seed=seed, level=level,
+    )  # fmt: skip
+    if form is not None and form not in comparison.fits:
+        raise LawError(f"form={form} can't be fitted to these runs.", f"Fitted: {', '.join(comparison.fits)}.")
+    missing: dict[str, str] = {}
+
+    def tried(name: str, make: Callable[[], T]) -> T | None:
+        try:
+            return make()
+        except LawError as error:
+            missing[name] = str(error)
+            return None
+
+    isoflop = {
+        method: found
+        for method in METHODS
+        if (found := tried(f"isoflop by {method}", partial(_isoflop, table, method, level)))
+    }
+    envelope = tried("envelope", lambda: fit_envelope(table.params, table.loss, table.compute, level=level))
+    fit = SweepFit(
+        table=table,
+        comparison=comparison,
+        form=form or comparison.headline,
+        forced=form is not None,
+        curves=_curves(table),
+        isoflop=isoflop,
+        envelope=envelope,
+        power_laws=_power_laws(table, isoflop.get("parabola"), level, seed, tried),
+        kaplan=None,
+        suspects=(),
+        missing=missing,
+        flops_per_product=float(np.exp(np.mean(np.log(table.compute / (table.params * table.tokens))))),
+        bootstrap=bootstrap,
+        seed=seed,
+        warnings=(),
+    )
+    kaplan = tried("kaplan's convention", lambda: _kaplan(fit))
+    suspects = find_suspects(table, fit.residuals(), corpus, level)
+    return replace(fit, kaplan=kaplan, suspects=suspects, warnings=_warnings(fit, suspects, form))
+
+
+def _isoflop(table: RunTable, method: str, level: float) -> IsoflopFit:
+    return fit_isoflop(table.params, table.tokens, table.loss, table.budget, method, level=level)
+
+
+def _curves(table: RunTable) -> tuple[Curve, ...]:
+    found = []
+    for budget in np.unique(table.budget):
+        rows = np.flatnonzero(table.budget == budget)
+        x, y = np.log(table.params[rows]), np.log(table.loss[rows])
+        enough = len(np.unique(x)) >= 3
+        found.append(Curve(float(budget), rows, {m: curve_minimum(x, y, m) for m in METHODS} if enough else {}))
+    return tuple(found)
+
+
+def _power_laws(
+    table: RunTable,
+    isoflop: IsoflopFit | None,
+    level: float,
+    seed: int,
+    tried: Callable[[str, Callable[[], Any]], Any],
+) -> dict[str, PowerLawFit]:
+    """L(C), L(N) and L(D) along the best runs: through the minima, or where there are none the best run by budget."""
+    if isoflop is not None:
+        points = np.array([(o.budget, o.params, o.tokens, o.loss) for o in isoflop.optima])
+    else:
+        best = [rows[np.argmin(table.loss[rows])] for rows in (c.rows for c in _curves(table))]
+        points = np.stack([table.budget, table.params, table.tokens, table.loss], axis=1)[best]
+    found: dict[str, PowerLawFit] = {}
+    for name, column in (("L(C)", 0), ("L(N)", 1), ("L(D)", 2)):
+        for floor in (False, True):
+            called = f"{name} with a floor" if floor else name
+            fit = partial(fit_power_law, points[:, column], points[:, 3], floor, bootstrap=_RESAMPLES, seed=seed)
+            law = tried(called, partial(fit, level=level))
+            if law is not None:
+                found[called] = law
+    return found
+
+
+def _kaplan(fit: SweepFit) -> KaplanView:
+    table = fit.table
+    if table.convention != "exact" or table.core is None:
+        raise LawError("The runs do not say which of their parameters are the core's.")
+    rest = table.params - table.core
+    if not np.all(rest > 0):
+        raise LawError("The runs count no vocabulary: both conventions are one.")
+    surface = fit.surface.surface
+    shift = kaplan_convention(
+        surface, vocabulary=vocabulary_law(table.core, rest), sizes=(float(table.core.min()), float(table.core.max()))
+    )
+    try:
+        line = _isoflop(table.in_convention("kaplan"), "parabola", fit.level)
+    except LawError:
+        return KaplanView(None, None, shift)
+    return KaplanView(line.exponent, line.interval, shift)
+
+
+def _warnings(fit: SweepFit, suspects: tuple[Suspect, ...], form: str | None) -> tuple[str, ...]:
+    comparison = fit.comparison
+    said = list(comparison.warnings)
+    if form is not None and (form != comparison.headline or comparison.chosen == TOO_FEW):
+        said.insert(0, f"form={form} was forced. {comparison.cost_of(form)}")
+    for method, line in fit.isoflop.items():
+        # the comparison has said the parabola's already, as the minima's
+        said += [] if method == "parabola" else [f"isoflop by {method}: {text}" for text in line.warnings]
+    if fit.envelope is not None:
+        said += [f"envelope: {text}" for text in fit.envelope.warnings]
+    said += [suspect.words for suspect in suspects if suspect.alarming]
+    return tuple(dict.fromkeys(said))

@@ -1,0 +1,223 @@
+"""From a sweep over a hyperparameter to the recipe's constants: the learning rate's law in width, the batch's in D.
+
+Curves are read where only the setting differs: of each width (for the batch, of each token budget) the group of runs
+with the most values of the setting counts. A fitted law replaces the recipe's constants, and keeps the others.
+"""
+
+import dataclasses
+import datetime
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from maquette.scaling.config import Laws
+from maquette.scaling.errors import LawError
+from maquette.scaling.fits.table import RunTable
+from maquette.scaling.laws.gauss_newton import Array
+from maquette.scaling.laws.setting_law import SettingLaw, fit_setting_law
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from maquette.artifacts.page import Page
+
+COLUMNS = {
+    "learning_rate": ("optimizer.learning_rate", "learning_rate", "lr", "rate"),
+    "batch": ("data.batch_tokens", "batch_tokens", "batch"),
+    "width": ("model.width", "width", "d_model", "hidden_size"),
+}
+"""Under which names a table may have each, the store's own first."""
+
+
+@dataclass(frozen=True)
+class TunedRecipe:
+    """The law of a setting and the recipe that follows. `scale` and `setting` (n,) are the runs' that count.
+
+    `scale_name`: width or D. `setting` of the learning rate is what it would be at the recipe's base batch.
+    """
+
+    name: str
+    scale_name: str
+    scale: Array
+    setting: Array
+    loss: Array
+    law: SettingLaw
+    laws: Laws
+    warnings: tuple[str, ...]
+
+
+def tune(table: RunTable, name: str, level: float = 0.9, *, fitted: str | None = None) -> TunedRecipe:
+    """The recipe with the law of `name` (learning_rate or batch) fitted to `table`.
+
+    `fitted`: the time to write into its provenance (default: now). Raises `LawError` where a column is missing or fewer
+    than two scales have a best value inside of what was tried.
+    """
+    base = recorded_laws(table)
+    setting = column(table, name)
+    if name == "learning_rate":
+        scale, scale_name = column(table, "width"), "width"
+        batch = column(table, "batch", missing=np.full(len(table), float(base.base_batch)))
+        # One curve needs one batch: what the recipe's own law says of it is taken out.
+        setting = setting / (batch / base.base_batch) ** base.rate_batch
+    else:
+        scale, scale_name = table.tokens, "D"
+    rows, warnings = _comparable(table, scale, setting)
+    law = fit_setting_law(scale[rows], setting[rows], table.loss[rows], name=name.replace("_", " "), level=level)
+    laws = _with_rate(base, law) if name == "learning_rate" else _with_batch(base, law)
+    exponent = law.law.interval["exponent"]
+    provenance = {
+        "runs": [table.names[row] for row in rows],
+        "intervals": {"exponent": [float(end) for end in exponent]} if np.all(np.isfinite(exponent)) else {},
+        "fitted": fitted or datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+    source = f"{name} of {table.source}: {len(rows)} runs, best at {len(law.optima)} values of {scale_name}"
+    laws = dataclasses.replace(laws, source=source, provenance=provenance)
+    return TunedRecipe(
+        name, scale_name, scale[rows], setting[rows], table.loss[rows], law, laws, (*warnings, *law.warnings)
+    )
+
+
+def recorded_laws(table: RunTable) -> Laws:
+    """The recipe that the runs were trained by, as far as all of them recorded the same constants."""
+    known: dict[str, Any] = {}
+    for field in dataclasses.fields(Laws):
+        values = table.frame.get(f"recipe.{field.name}")
+        if values is not None and values.notna().all() and values.nunique() == 1 and field.name != "source":
+            only = values.iloc[0]
+            known[field.name] = type(getattr(Laws(), field.name))(only)
+    return Laws(**known)
+
+
+def column(table: RunTable, name: str, *, missing: Array | None = None) -> Array:
+    """A column (n,) of `COLUMNS`; `missing` where the table has none. Raises `LawError` saying how to call it."""
+    import pandas as pd
+
+    names = [f"{prefix}{alias}" for alias in COLUMNS[name] for prefix in ("", "params.")]
+    lowered = {str(known).lower(): known for known in table.frame.columns}
+    for alias in names:
+        if alias in lowered:
+            values = pd.to_numeric(table.frame[lowered[alias]], errors="coerce").to_numpy(dtype=float)
+            if not np.isnan(values).any():
+                return values
+    if missing is not None:
+        return missing
+    raise LawError(f"{table.source} has no column for the {name.replace('_', ' ')}.", f"Name it {COLUMNS[name][-1]}.")
+
+
+def _comparable(table: RunTable, scale: Array, setting: Array) -> tuple[Array, list[str]]:
+    """Rows that belong to one curve for each scale, and a word on those that do not."""
+    kept: list[int] = []
+    left = 0
+    for at in np.unique(scale):
+        rows = np.flatnonzero(scale == at)
+        groups: dict[tuple[float, float], list[int]] = {}
+        for row in rows.tolist():
+            groups.setdefault((round(np.log(table.params[row]), 3), round(np.log(table.tokens[row]), 2)), []).append(
+                row
+            )
+        best = max(groups.values(), key=lambda group: (len(np.unique(setting[group])), table.tokens[group[0]]))
+        kept += best
+        left += len(rows) - len(best)
+    said = [f"{left} runs of another size or token budget than their curve's are left out."] if left else []
+    return np.array(sorted(kept)), said
+
+
+def _with_rate(base: Laws, law: SettingLaw) -> Laws:
+    if base.kind == "mup":  # the parametrisation carries the rate: one number for all widths
+        middle = float(np.exp(np.mean([np.log(optimum.setting) for optimum in law.optima])))
+        return dataclasses.replace(base, rate=middle)
+    return dataclasses.replace(base, rate=float(law.coefficient), rate_width=float(law.exponent))
+
+
+def _with_batch(base: Laws, law: SettingLaw) -> Laws:
+    """batch = c D^b is base_batch (D / base_tokens)^b with base_tokens = (base_batch / c)^(1/b)."""
+    if law.exponent <= 0:
+        raise LawError(
+            f"The best batch falls with the tokens (exponent {law.exponent:.2f}): no recipe follows from that.",
+            "Look at the curves: the loss may hardly depend on the batch in this range.",
+        )
+    base_tokens = (base.base_batch / law.coefficient) ** (1 / law.exponent)
+    return dataclasses.replace(base, base_tokens=float(base_tokens), batch_tokens=float(law.exponent))
+
+
+def tuned_facts(found: TunedRecipe) -> dict[str, Any]:
+    """The law and the recipe as plain values."""
+    law = found.law.law
+    return {
+        "setting": found.name,
+        "scale": found.scale_name,
+        "coefficient": law.coefficient,
+        "exponent": law.exponent,
+        "interval": {
+            name: [float(end) if np.isfinite(end) else None for end in ends] for name, ends in law.interval.items()
+        },
+        "optima": [optimum._asdict() for optimum in found.law.optima],
+        "recipe": dataclasses.asdict(found.laws),
+        "warnings": list(found.warnings),
+    }
+
+
+def tuned_figure(found: TunedRecipe) -> "Figure":
+    """Left the curves with their minima, right the line through these, with its interval."""
+    import matplotlib
+    from matplotlib.ticker import NullFormatter
+
+    from maquette.artifacts.figure import COLORS, new_figure
+
+    figure, (left, right) = new_figure(1, 2, width=5.2, height=4.0)
+    scales = np.unique(found.scale)
+    colors = matplotlib.colormaps["viridis"](np.linspace(0, 0.9, len(scales)))
+    label = found.name.replace("_", " ") + (" (tokens)" if found.name == "batch" else "")
+    for at, color in zip(scales, colors, strict=True):
+        rows = np.flatnonzero(found.scale == at)
+        rows = rows[np.argsort(found.setting[rows])]
+        left.plot(
+            found.setting[rows], found.loss[rows], "o-", ms=4, lw=1, color=color, label=f"{found.scale_name} {at:g}"
+        )
+    for optimum in found.law.optima:
+        left.plot(optimum.setting, optimum.loss, "k*", ms=11, mfc="white")
+    left.set(xscale="log", xlabel=label, ylabel="loss (nats per token)", title="Loss over the setting")
+    left.xaxis.set_minor_formatter(NullFormatter())  # labels of the minor ticks run into each other
+    left.legend(fontsize=8)
+    law = found.law.law
+    fine = np.geomspace(scales.min() / 1.5, scales.max() * 8, 60)
+    right.plot([o.scale for o in found.law.optima], [o.setting for o in found.law.optima], "k*", ms=11, mfc="white")
+    right.plot(
+        fine,
+        law.law.value(fine),
+        color=COLORS[0],
+        label=f"{law.coefficient:.3g} x {found.scale_name}^{law.exponent:.2f}",
+    )
+    ends = np.array([law.predict(float(at)).interval for at in fine])
+    if np.all(np.isfinite(ends)):
+        right.fill_between(fine, ends[:, 0], ends[:, 1], color=COLORS[0], alpha=0.15, lw=0, label="90%")
+    right.set(xscale="log", yscale="log", xlabel=found.scale_name, ylabel=label, title="Best setting")
+    right.legend(fontsize=8)
+    return figure
+
+
+def tuned_page(found: TunedRecipe, source: str, line: str, figure: "Figure") -> "Page":
+    """Figure, minima, and how to use the recipe."""
+    from maquette.artifacts.page import Page, Picture
+
+    name = found.name.replace("_", " ")
+    law = found.law.law
+    low, high = law.interval["exponent"]
+    sure = f"90%: {low:.3f} to {high:.3f}" if np.isfinite(low) else f"{len(found.law.optima)} points, no interval"
+    lead = f"Best {name} = {law.coefficient:.4g} x {found.scale_name}^{law.exponent:.3f} ({sure})."
+    page = Page(f"The law of the {name}: {source}", lead=lead, eyebrow="Recipe")
+    page.section("Law")
+    page.pictures(Picture(figure, f"The best {name} of each {found.scale_name}, and the line that carries it further."))
+    page.table(
+        (found.scale_name, f"best {name}", "loss there", "doubling or halving costs"),
+        [
+            (f"{o.scale:g}", (o.setting, f"{o.setting:.3g}"), (o.loss, f"{o.loss:.4f}"), f"{o.cost_of_doubling:+.2%}")
+            for o in found.law.optima
+        ],
+    )
+    for warning in found.warnings:
+        page.text(warning)
+    page.section("Use it")
+    page.code(line)
+    return page

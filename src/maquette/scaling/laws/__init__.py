@@ -1,0 +1,1 @@
+"""Laws of the loss as pure functions of arrays: their forms, fits, and how they are chosen."""

@@ -1,0 +1,155 @@
+"""What repeated tokens are worth: the law of data-constrained training (Muennighoff et al. 2023).
+
+The first pass over U tokens counts in full, each further one less: R repetitions of them are worth
+
+    D' = U + U r (1 - exp(-R / r)),  R = D / U - 1                                  (their equation 5)
+
+fresh tokens, so that no number of epochs is worth more than (1 + r) U. Parameters beyond what U tokens can use
+saturate alike. The loss is the additive surface at N' and D'.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.optimize import minimize_scalar
+
+from maquette.scaling.errors import LawError
+from maquette.scaling.laws.fit import leverage
+from maquette.scaling.laws.gauss_newton import Array, minimise
+from maquette.scaling.laws.runs import positive_columns
+from maquette.scaling.laws.surface import FLOPS_PER_PARAMETER_AND_TOKEN, Allocation, LossSurface
+from maquette.statistics import Interval, percentile_interval
+
+TOKEN_DECAY = 15.387756
+"""r for tokens (Muennighoff et al. 2023, appendix A): four epochs cost nearly nothing, beyond sixteen gain little."""
+
+PARAMS_DECAY = 5.309743
+"""r for excess parameters, the same source."""
+
+
+def effective(amount: ArrayLike, unique: ArrayLike, decay: float) -> Array:
+    """How much `amount` is worth when only `unique` of it is new, in the same unit; `decay` is r above."""
+    amount, unique = np.asarray(amount, float), np.asarray(unique, float)
+    repeats = np.maximum(amount / unique - 1, 0)
+    return np.where(amount <= unique, amount, unique * (1 - decay * np.expm1(-repeats / decay)))
+
+
+@dataclass(frozen=True)
+class RepetitionLaw:
+    """A surface for fresh data, and how fast repetition wears out."""
+
+    surface: LossSurface
+    token_decay: float = TOKEN_DECAY
+    params_decay: float = PARAMS_DECAY
+
+    def loss(self, params: ArrayLike, tokens: ArrayLike, unique_tokens: ArrayLike) -> Array:
+        """Loss, in nats per token, of N parameters on D `tokens` of which `unique_tokens` are distinct."""
+        useful = self.surface.params_for(np.minimum(tokens, unique_tokens))
+        return np.asarray(
+            self.surface.loss(
+                effective(params, useful, self.params_decay), effective(tokens, unique_tokens, self.token_decay)
+            )
+        )
+
+    def optimal(self, compute: float, unique_tokens: float) -> Allocation:
+        """N and D of least loss with 6 N D = `compute` when there are `unique_tokens` and no more.
+
+        With enough data it is the surface's own optimum; with less, part of the compute goes into epochs.
+        """
+        free = self.surface.optimal(compute)
+        if free.tokens <= unique_tokens:
+            return free
+        product = compute / FLOPS_PER_PARAMETER_AND_TOKEN
+        centre = np.log(free.params)
+
+        def loss(log_params: float) -> float:
+            params = np.exp(log_params)
+            return float(self.loss(params, product / params, unique_tokens))
+
+        found = minimize_scalar(loss, bounds=(centre - 7, centre + 7), method="bounded", options={"xatol": 1e-10})
+        params = float(np.exp(found.x))
+        return Allocation(params, product / params)
+
+
+@dataclass(frozen=True)
+class RepetitionFit:
+    """A fitted law with the interval of its token decay; `residuals` (n,) of log loss."""
+
+    law: RepetitionLaw
+    interval: Interval
+    residuals: Array
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Repeated:
+    """Log loss over ln r for tokens, all else given. The one coordinate is ln r."""
+
+    law: RepetitionLaw
+    params: Array
+    tokens: Array
+    unique: Array
+
+    @property
+    def lower(self) -> Array:
+        return np.array([np.log(1e-2)])
+
+    @property
+    def upper(self) -> Array:
+        return np.array([np.log(1e4)])
+
+    def predict(self, theta: Array) -> tuple[Array, Array]:
+        decay = np.exp(theta)
+        repeats = np.maximum(self.tokens / self.unique - 1, 0)
+        worn = np.exp(-repeats / decay)
+        worth = np.where(repeats > 0, self.unique * (1 + decay * (1 - worn)), self.tokens)
+        surface = self.law.surface
+        useful = effective(self.params, surface.params_for(np.minimum(self.tokens, self.unique)), self.law.params_decay)
+        loss = surface.loss(useful, worth)
+        by_worth = -surface.beta * surface.B * worth ** (-surface.beta - 1)
+        by_decay = self.unique * (1 - worn - worn * repeats / decay) * decay
+        return np.log(loss), (by_worth * by_decay / loss)[:, None, :]
+
+
+def fit_repetition(
+    params: ArrayLike,
+    tokens: ArrayLike,
+    unique_tokens: ArrayLike,
+    loss: ArrayLike,
+    surface: LossSurface,
+    *,
+    params_decay: float = PARAMS_DECAY,
+    bootstrap: int = 1000,
+    seed: int = 0,
+    level: float = 0.9,
+) -> RepetitionFit:
+    """Fits the token decay r to runs (n,) that repeat their data, on an additive `surface` fitted to runs that do not.
+
+    Raises `LawError` where no run repeats anything, or the surface is not additive.
+    """
+    if surface.gamma != 1:
+        raise LawError("The repetition law rests on an additive surface (gamma = 1).")
+    sizes, horizons, unique, losses = positive_columns(
+        params=params, tokens=tokens, unique_tokens=unique_tokens, loss=loss
+    )
+    if not np.any(horizons > unique * 1.01):
+        raise LawError("No run repeats its data: tokens are at most unique_tokens in all.", "Train some for epochs.")
+    model = _Repeated(RepetitionLaw(surface, params_decay=params_decay), sizes, horizons, unique)
+    target = np.log(losses)
+    minima = minimise(model, np.log(np.geomspace(0.1, 1e3, 9))[:, None], target)
+    theta = minima.theta[np.argmin(minima.objective)][None]
+    prediction, jacobian = model.predict(theta)
+    residuals = target - prediction[0]
+    signs = np.random.default_rng(seed).choice([-1.0, 1.0], size=(bootstrap, len(losses)))
+    resampled = prediction[0] + signs * residuals / (1 - leverage(jacobian[0]))
+    samples = minimise(model, np.repeat(theta, bootstrap, axis=0), resampled, tolerance=1e-8).theta[:, 0]
+    interval = percentile_interval(np.exp(samples), level, degrees_of_freedom=len(losses) - 1)
+    decay = float(np.exp(theta[0, 0]))
+    warnings = []
+    if not model.lower[0] < theta[0, 0] < model.upper[0]:
+        warnings.append("The decay ran to the edge of what is searched: these runs do not determine it.")
+    most = float((horizons / unique).max())
+    if most - 1 < decay / 3:
+        warnings.append(f"At most {most:.1f} epochs were run: too few to see repetition wear out.")
+    return RepetitionFit(replace(model.law, token_decay=decay), interval, residuals, tuple(warnings))

@@ -1,0 +1,1 @@
+"""What a budget buys: GPUs, days, money, carbon, and which pipeline uses them best."""

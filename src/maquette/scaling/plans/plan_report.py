@@ -1,0 +1,100 @@
+"""A plan as a person reads it: rows of a table, and a picture of where it lies on its loss surface."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from maquette.scaling.laws.surface import FLOPS_PER_PARAMETER_AND_TOKEN
+from maquette.scaling.plans.planner import Plan
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def plan_rows(plan: Plan) -> Iterator[tuple[str, str, str]]:
+    """What a plan says: name, value, and a remark or a 90% interval."""
+    given = plan.assumptions
+    yield "parameters", quantity(plan.params), _interval(plan, "params")
+    yield "tokens", quantity(plan.tokens), _interval(plan, "tokens")
+    yield "tokens per parameter", f"{plan.tokens_per_param:.1f}", ""
+    threshold = "above" if plan.reportable else "below"
+    yield "training compute", f"{plan.flops:.3g} FLOPs", f"6ND; {threshold} the reporting threshold of 1e26"
+    yield "expected loss", f"{plan.loss:.4f} nats/token", _interval(plan, "loss")
+    if plan.epochs is not None:
+        yield "epochs", f"{plan.epochs:.2f}", f"of {quantity(given.tokens_available or 0)} distinct tokens"
+    yield "accelerators", f"{given.gpus:,.0f} {given.gpu}", f"MFU {given.utilization:.1%}"
+    yield "time", f"{plan.days:.1f} days", f"{quantity(plan.gpu_hours)} GPU-hours"
+    yield "compute cost", f"${quantity(plan.compute_cost)}", f"${plan.compute_cost / plan.gpu_hours:.2f} an hour"
+    people = f"{given.people:g} people at ${quantity(given.salary)} for {given.staff_years:g} years"
+    yield "staff cost", f"${quantity(plan.staff_cost)}", people
+    yield "total cost", f"${quantity(plan.total_cost)}", ""
+    yield "energy", f"{quantity(plan.energy)} kWh", f"PUE {given.overhead:g}"
+    flights = f"{plan.flights:,.0f} return flights New York-London"
+    yield "emissions", f"{plan.tonnes_co2e:,.0f} t CO2e", f"{flights}, at {given.kilograms_per_kwh:g} kg/kWh"
+    yield "weights and optimiser", f"{gigabytes(plan.training_memory_per_gpu)} per GPU", "sharded over all"
+    yield "memory to serve", gigabytes(plan.serving_memory), "weights in 16 bits"
+    yield "one more dollar of GPUs", f"{-plan.gain_per_dollar_gpus:.2g} nats", ""
+    if given.tokens_available is not None:
+        yield "one more dollar of data", f"{-plan.gain_per_dollar_data:.2g} nats", f"${given.token_price:g} a million"
+    if abs(plan.tokens_served_for) > 1e-6 * plan.tokens:
+        yield "best if it serves", *_served(plan)
+    if plan.serving is not None:
+        smaller = f"{quantity(plan.serving.params)} parameters, {quantity(plan.serving.tokens)} tokens"
+        yield (
+            "cheaper to serve",
+            smaller,
+            (
+                f"the same loss; {plan.serving.tokens_per_param:.0f} tokens a parameter; "
+                f"saves {plan.serving_flops_saved:.2g} FLOPs over {quantity(given.tokens_served)} tokens served"
+            ),
+        )
+
+
+def _served(plan: Plan) -> tuple[str, str]:
+    """Which served volume asks for a model of these proportions."""
+    volume = plan.tokens_served_for
+    if volume > 0:
+        times = f"{volume / plan.tokens:.2g} times its training tokens"
+        return f"{quantity(volume)} tokens", f"{times}: then this is the cheapest model of its loss"
+    return "nothing", "it is too big for its data even if it is never served"
+
+
+def plan_figure(plan: Plan) -> "Figure":
+    """Loss against size at the plan's compute, with the plan and its serving-aware alternative."""
+    from maquette.artifacts.figure import COLORS, new_figure
+
+    figure, axes = new_figure()
+    params = np.geomspace(plan.params / 30, plan.params * 30, 200)
+    loss = plan.surface.loss(params, plan.flops / FLOPS_PER_PARAMETER_AND_TOKEN / params)
+    axes.plot(params, loss, label=f"{plan.flops:.2g} FLOPs, no repetition")
+    axes.plot(plan.params, plan.loss, "o", color=COLORS[1], label=f"plan: {quantity(plan.params)}")
+    if "params" in plan.intervals:
+        low, high = plan.intervals["params"]
+        axes.axvspan(low, high, color=COLORS[1], alpha=0.15, label="best size, 90% interval")
+    if plan.serving is not None:
+        at = (plan.serving.params, plan.surface.loss(*plan.serving))
+        axes.plot(*at, "s", color=COLORS[2], label=f"cheaper to serve: {quantity(plan.serving.params)}")
+    axes.set(xscale="log", xlabel="parameters N", ylabel="loss (nats per token)", title="Loss against size")
+    axes.legend(frameon=False)
+    return figure
+
+
+def quantity(value: float) -> str:
+    """A number with three digits and its unit: 405B, 15.6T, 26.3M."""
+    for unit, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= 0.9995 * unit:
+            return f"{value / unit:.3g}{letter}"
+    return f"{value:.3g}"
+
+
+def gigabytes(value: float) -> str:
+    """Bytes in gigabytes, with three digits."""
+    return f"{value / 1e9:,.3g} GB" if value < 1e12 else f"{value / 1e9:,.0f} GB"
+
+
+def _interval(plan: Plan, name: str) -> str:
+    if name not in plan.intervals:
+        return ""
+    low, high = plan.intervals[name]
+    return f"90%: {quantity(low)} to {quantity(high)}" if name != "loss" else f"90%: {low:.4f} to {high:.4f}"

@@ -1,0 +1,1 @@
+"""Written down before the run, judged after it."""

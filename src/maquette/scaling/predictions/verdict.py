@@ -1,0 +1,231 @@
+"""The verdict on a prediction, and the record over all: how often the intervals held, how large the errors were."""
+
+import dataclasses
+import datetime
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from maquette.scaling.predictions.prediction import WrittenPrediction
+from maquette.statistics import Interval
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from maquette.artifacts.page import Page
+
+LEVELS = (0.5, 0.9)
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """A finished run as the verdict needs it: N with and without the head, D. `started` in ISO 8601; `prediction`: the
+    digest that it was linked to; `data`: digests of what it read."""
+
+    name: str
+    params: float
+    core: float
+    tokens: float
+    loss: float
+    started: str
+    prediction: str | None
+    data: dict[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """`error`: observed less predicted loss in nats; `relative`: observed over predicted, less one. `inside`: by level,
+    whether the interval held."""
+
+    prediction: WrittenPrediction
+    run: str
+    loss: float
+    error: float
+    relative: float
+    inside: dict[float, bool]
+
+    @property
+    def words(self) -> str:
+        """The verdict in a sentence."""
+        low, high = self.prediction.interval90
+        place = (
+            "inside its 50% interval"
+            if self.inside[0.5]
+            else "outside its 50% interval, inside its 90% interval"
+            if self.inside[0.9]
+            else f"outside its 90% interval, {'below' if self.loss < low else 'above'} it"
+        )
+        return (
+            f"Predicted {self.prediction.loss:.4f} (90%: {low:.4f} to {high:.4f}), came out {self.loss:.4f}: "
+            f"{self.error:+.4f} nats ({self.relative:+.2%}), {place}."
+        )
+
+    def facts(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "prediction": self.prediction.id,
+            "run": self.run,
+            "predicted": self.prediction.loss,
+            "interval50": list(self.prediction.interval50),
+            "interval90": list(self.prediction.interval90),
+            "observed": self.loss,
+            "error_nats": self.error,
+            "error_percent": 100 * self.relative,
+            "inside50": self.inside[0.5],
+            "inside90": self.inside[0.9],
+            "reach": self.prediction.reach,
+            "form": self.prediction.form,
+        }
+
+
+def refusal(prediction: WrittenPrediction, run: Outcome) -> str:
+    """Why a run can't decide a prediction; empty where it can."""
+    # A run notes its beginning in whole seconds.
+    if _time(run.started) < _time(prediction.created).replace(microsecond=0):
+        return f"the run {run.name} began at {run.started}, before the prediction was written ({prediction.created})"
+    if run.prediction != prediction.digest:
+        linked = (run.prediction or "none")[:8]
+        return f"the run {run.name} was trained for another prediction ({linked}, not {prediction.id})"
+    for name, expected, found in (
+        ("parameters", prediction.params, run.core if prediction.convention == "kaplan" else run.params),
+        ("tokens", prediction.tokens, run.tokens),
+    ):
+        if not np.isclose(expected, found, rtol=1e-9):
+            return f"the run {run.name} has {found:,.0f} {name}, the prediction {expected:,.0f}"
+    for name, digest in prediction.data.items():
+        if run.data.get(name) != digest:
+            return f"the run {run.name} read other {name} ({str(run.data.get(name))[:8]}, not {digest[:8]})"
+    if not np.isfinite(run.loss):
+        return f"the run {run.name} has no loss"
+    return ""
+
+
+def judge(prediction: WrittenPrediction, run: Outcome) -> Verdict:
+    """The verdict by a run that `refusal` has nothing against."""
+    inside = {level: Interval(*prediction.interval(level)).contains(run.loss) for level in LEVELS}
+    return Verdict(prediction, run.name, run.loss, run.loss - prediction.loss, run.loss / prediction.loss - 1, inside)
+
+
+def calibration(verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    """The record: of all verdicts, and by reach (rounded to half decades)."""
+    rows = []
+    groups: dict[float, list[Verdict]] = {}
+    for verdict in verdicts:
+        groups.setdefault(float(f"{10 ** (round(2 * np.log10(max(verdict.prediction.reach, 1))) / 2):.2g}"), []).append(
+            verdict
+        )
+    for reach, here in sorted(groups.items()):
+        rows.append({"reach": reach, **_shares(here)})
+    return {"all": _shares(list(verdicts)), "by_reach": rows}
+
+
+def _shares(verdicts: list[Verdict]) -> dict[str, Any]:
+    if not verdicts:
+        return {"verdicts": 0}
+    errors = np.array([verdict.relative for verdict in verdicts])
+    return {
+        "verdicts": len(verdicts),
+        "inside50": float(np.mean([verdict.inside[0.5] for verdict in verdicts])),
+        "inside90": float(np.mean([verdict.inside[0.9] for verdict in verdicts])),
+        "mean_error_percent": 100 * float(errors.mean()),
+        "mean_absolute_error_percent": 100 * float(np.abs(errors).mean()),
+        "largest_error_percent": 100 * float(errors[np.argmax(np.abs(errors))]),
+    }
+
+
+def calibration_figure(verdicts: Sequence[Verdict]) -> "Figure":
+    """Left every verdict with its intervals, right the errors by reach."""
+    from maquette.artifacts.figure import COLORS, new_figure
+
+    figure, (left, right) = new_figure(1, 2, width=5.4, height=max(3.2, 0.35 * len(verdicts) + 1.6))
+    ordered = sorted(verdicts, key=lambda verdict: verdict.prediction.created)
+    for place, verdict in enumerate(ordered):
+        one = verdict.prediction
+        for level, width in ((0.9, 3), (0.5, 8)):
+            ends = [100 * (end / one.loss - 1) for end in one.interval(level)]
+            left.plot(ends, [place, place], color=COLORS[0], lw=width, alpha=0.35, solid_capstyle="butt")
+        color = COLORS[2] if verdict.inside[0.9] else COLORS[1]
+        left.plot(100 * (verdict.loss / one.loss - 1), place, "o", color=color, mec="white")
+    left.axvline(0, color="black", lw=0.8)
+    left.set_yticks(range(len(ordered)), [f"{v.prediction.id} ({v.prediction.reach:.3g}x)" for v in ordered])
+    left.set_ylim(-0.7, len(ordered) - 0.3)
+    left.invert_yaxis()
+    left.set(xlabel="observed loss over prediction, less one (%)", title="Verdicts with 50% and 90% intervals")
+    reaches = [verdict.prediction.reach for verdict in ordered]
+    colors = [COLORS[2] if verdict.inside[0.9] else COLORS[1] for verdict in ordered]
+    right.scatter(reaches, [100 * verdict.relative for verdict in ordered], c=colors)
+    right.axhline(0, color="black", lw=0.8)
+    right.set(
+        xscale="log",
+        xlabel="reach (compute over the fit's largest budget)",
+        ylabel="observed over predicted, less one (%)",
+    )
+    right.set_title("Errors by reach (green: inside 90%)")
+    return figure
+
+
+def calibration_page(
+    verdicts: Sequence[Verdict], refused: Sequence[str], waiting: Sequence[WrittenPrediction], figure: "Figure | None"
+) -> "Page":
+    """The record over all predictions of the store."""
+    from maquette.artifacts.page import Fact, Page, Picture
+
+    record = calibration(verdicts)
+    page = Page(
+        "Predictions and verdicts",
+        lead="Each prediction was written, and its digest fixed, before the run that decides it began.",
+        eyebrow="Calibration",
+        footer=f"Written {datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')}",
+    )
+    page.section("Record")
+    everything = record["all"]
+    if verdicts and figure is not None:
+        page.facts(
+            [
+                Fact("verdicts", str(everything["verdicts"]), f"{len(waiting)} predictions wait for their run"),
+                Fact("inside 50%", f"{everything['inside50']:.0%}", "should be half"),
+                Fact("inside 90%", f"{everything['inside90']:.0%}", "should be nine in ten"),
+                Fact(
+                    "mean error",
+                    f"{everything['mean_error_percent']:+.2f}%",
+                    "above 0: losses came out worse than predicted",
+                ),
+            ]
+        )
+        page.pictures(
+            Picture(figure, "A verdict inside of the wide band held its 50% interval, of the thin one its 90%.")
+        )
+        page.table(
+            ("reach", "verdicts", "inside 50%", "inside 90%", "mean error", "largest error"),
+            [
+                (
+                    f"{row['reach']:g}x", row["verdicts"], f"{row['inside50']:.0%}", f"{row['inside90']:.0%}",
+                    f"{row['mean_error_percent']:+.2f}%", f"{row['largest_error_percent']:+.2f}%",
+                )
+                for row in record["by_reach"]
+            ],
+        )  # fmt: skip
+    else:
+        page.text("No verdict yet.")
+    page.section("Verdicts")
+    for verdict in verdicts:
+        one = verdict.prediction
+        page.text(
+            f"**{one.id}** ({one.form} form, {one.reach:.3g} times the largest budget), run {verdict.run}: "
+            f"{verdict.words}"
+        )
+    for words in refused:
+        page.text(f"Not counted: {words}.")
+    if waiting:
+        page.heading("Waiting")
+        for one in waiting:
+            low, high = one.interval90
+            page.text(f"**{one.id}**: {one.loss:.4f} (90%: {low:.4f} to {high:.4f}) at {one.compute:.3g} FLOPs")
+            page.code(f"maquette train prediction={one.id}")
+    return page
+
+
+def _time(text: str) -> datetime.datetime:
+    found = datetime.datetime.fromisoformat(text)
+    return found if found.tzinfo else found.replace(tzinfo=datetime.UTC)

@@ -1,0 +1,1 @@
+"""One dial: from a size to every hyperparameter, and the sweeps made of it."""

@@ -1,0 +1,51 @@
+"""The recipe of policy optimisation: its steps, its rates and what it costs. Free of torch."""
+
+from maquette.model.config import CoreConfig, FlopCount, count_parameters, training_flops
+from maquette.scaling.config import LAWS, Laws
+from maquette.scaling.recipes.recipe import Recipe
+
+RATE = 0.2
+"""Peak learning rate of a policy, as a share of what the recipe pretrains a model of its width with (at width 128:
+3e-4, which worked on the embedded tasks)."""
+
+_FORWARDS = 4
+"""Passes of an iteration that only look: sampling, the policy's log-probabilities, the reference's, and the reward."""
+
+
+def resolve_policy(
+    architecture: CoreConfig,
+    *,
+    iterations: int,
+    rollouts: int,
+    passes: int,
+    minibatches: int,
+    row_tokens: int,
+    has_value: bool,
+    learning_rate: float | None = None,
+    warmup: float | None = None,
+    weight_decay: float | None = None,
+    laws: Laws = LAWS,
+) -> Recipe:
+    """`iterations` of `rollouts` answers, each of about `row_tokens` tokens with its prompt, learned from `passes`
+    times in `minibatches` steps. `has_value`: a value function of the policy's size learns beside it.
+
+    FLOPs count everything: sampling, scoring, and the forward and backward passes of learning.
+    """
+    steps = iterations * passes * minibatches
+    tokens = iterations * rollouts * row_tokens
+    learning = training_flops(architecture, tokens, row_tokens)
+    forward = _FORWARDS + has_value
+    share = passes * (1 + has_value) + forward / 3
+    return Recipe(
+        architecture=architecture,
+        parameters=count_parameters(architecture),
+        tokens=steps * max(1, rollouts // minibatches) * row_tokens,
+        steps=steps,
+        batch_tokens=max(1, rollouts // minibatches) * row_tokens,
+        learning_rate=RATE * laws.learning_rate(architecture.width, laws.base_batch)
+        if learning_rate is None
+        else learning_rate,
+        warmup=laws.warmup if warmup is None else warmup,
+        weight_decay=0.0 if weight_decay is None else weight_decay,
+        flops=FlopCount(round(learning.core * share), round(learning.attention * share), round(learning.head * share)),
+    )

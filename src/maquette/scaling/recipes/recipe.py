@@ -1,0 +1,171 @@
+"""The recipe: from one dial, the size, to every hyperparameter of a run. Pure arithmetic, free of torch.
+
+`shape.py` turns a size into a width, a depth and heads. Here are the rest, and the run as a whole:
+
+- learning rate = 0.2 / width x (batch / 512 tokens)^(1/4)
+- batch = 512 tokens up to four million tokens of training, from there growing with D^0.71; fewer below half a million,
+  so that there are a thousand steps
+- warm-up over a tenth of the tokens, at most 5,000 steps; weight decay 0.1
+
+The constants and their sources are `config.Laws`; `recipe=` chooses or replaces them (recipe_file.py). Whatever is set
+explicitly is respected, and what depends on it follows.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from maquette.artifacts import ConfigError
+from maquette.artifacts.settings import parse_quantity
+from maquette.data.config import PhaseConfig
+from maquette.model.config import (
+    CoreConfig,
+    FlopCount,
+    ModelConfig,
+    ParameterCount,
+    count_parameters,
+    kaplan_compute,
+    training_flops,
+)
+from maquette.model.parametrization import STANDARD, Parametrization
+from maquette.scaling.config import LAWS, Laws
+from maquette.scaling.recipes.shape import choose_shape
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A run's every number. `tokens` is a whole number of steps of `batch_tokens`; `warmup` a share of the tokens."""
+
+    architecture: CoreConfig
+    parameters: ParameterCount
+    tokens: int
+    steps: int
+    batch_tokens: int
+    learning_rate: float
+    warmup: float
+    weight_decay: float
+    flops: FlopCount
+    parametrization: Parametrization = STANDARD
+
+    @property
+    def size(self) -> int:
+        """N: parameters of core and head."""
+        return self.parameters.core + self.parameters.head
+
+    @property
+    def compute(self) -> int:
+        """C: exact training FLOPs."""
+        return self.flops.total
+
+    @property
+    def kaplan_compute(self) -> int:
+        """6 N D with the core's parameters alone."""
+        return kaplan_compute(self.architecture, self.tokens)
+
+
+def resolve(
+    *,
+    size: str | float,
+    vocabulary_size: int,
+    context: int,
+    tokens: str | float | None = None,
+    compute: str | float | None = None,
+    tokens_per_parameter: float = 20.0,
+    model: ModelConfig | None = None,
+    architecture: CoreConfig | None = None,
+    batch_tokens: int | None = None,
+    learning_rate: float | None = None,
+    warmup: float | None = None,
+    weight_decay: float | None = None,
+    phases: Sequence[PhaseConfig] = (),
+    laws: Laws = LAWS,
+) -> Recipe:
+    """The recipe of a model of `size` parameters (core and head) over a vocabulary, in sequences of `context` tokens.
+
+    The token budget is `tokens`, or what `compute` FLOPs pay for, or `tokens_per_parameter` x N. Settings left None
+    follow from the laws; `model` may fix any part of the shape. `architecture` fixes all of it (training that goes on
+    from a checkpoint); `size` then has no say. `phases` may lengthen the context.
+
+    Raises `ConfigError` where settings contradict each other or the size can't be reached.
+    """
+    if tokens is not None and compute is not None:
+        raise ConfigError("tokens and compute are both given.", "Each sets the token budget: leave one of them out.")
+    multiples = [1, *(phase.context_multiple for phase in phases)]
+    longest, whole = context * max(multiples), context * math.lcm(*multiples)
+    if architecture is None:
+        architecture = choose_shape(
+            model or ModelConfig(), parse_quantity(size, "size"), vocabulary_size=vocabulary_size, context=longest
+        )
+    elif architecture.context_length < longest:
+        if getattr(architecture, "positions", None) == "learned":
+            raise ConfigError(
+                f"data.context={longest} is more than the {architecture.context_length} learned positions "
+                "of checkpoint.",
+                f"Use data.context={architecture.context_length} or less.",
+            )
+        architecture = dataclasses.replace(architecture, context_length=longest)
+    if architecture.tied and laws.kind == "mup":
+        raise ConfigError(
+            "recipe=mup gives embedding and head rates of their own; with model.tied=true they are one matrix.",
+            "Use model.tied=false, or recipe=standard.",
+        )
+    parameters = count_parameters(architecture)
+    if tokens is not None:
+        budget: float = parse_quantity(tokens, "tokens")
+    elif compute is not None:
+        each = training_flops_of(architecture, 1_000_000, context, phases).total / 1_000_000
+        budget = parse_quantity(compute, "compute") / each
+    else:
+        budget = tokens_per_parameter * (parameters.core + parameters.head)
+    batch = batch_tokens or _round_batch(min(laws.batch(budget), budget), whole)
+    if batch % whole:
+        raise ConfigError(
+            f"data.batch_tokens={batch} is not a multiple of the longest sequence, {whole} tokens.",
+            f"The nearest that is: {max(1, round(batch / whole)) * whole}.",
+        )
+    steps = max(1, round(budget / batch))
+    return Recipe(
+        architecture=architecture,
+        parameters=parameters,
+        tokens=steps * batch,
+        steps=steps,
+        batch_tokens=batch,
+        learning_rate=_or(learning_rate, laws.learning_rate(architecture.width, batch)),
+        warmup=_or(warmup, laws.warmup_share(steps)),
+        weight_decay=_or(weight_decay, laws.weight_decay),
+        flops=training_flops_of(architecture, steps * batch, context, phases),
+        parametrization=laws.parametrization,
+    )
+
+
+def _or(value: float | None, default: float) -> float:
+    return default if value is None else value
+
+
+def _round_batch(tokens: float, sequence: int) -> int:
+    """A batch near `tokens` of whole sequences: their number has three binary digits at most (4, 5, 6, 7, 8, 10, 12
+    ... 1792), so that it divides well among processes and micro-batches."""
+    sequences = max(1.0, tokens / sequence)
+    grain = 2 ** max(0, math.floor(math.log2(sequences)) - 2)
+    return round(sequences / grain) * grain * sequence
+
+
+def training_flops_of(architecture: CoreConfig, tokens: int, context: int, phases: Sequence[PhaseConfig]) -> FlopCount:
+    """Training FLOPs where phases may lengthen the sequences."""
+    if not any(phase.context_multiple > 1 for phase in phases):
+        return training_flops(architecture, tokens, context)
+    ordered = sorted(phases, key=lambda phase: phase.start)
+    starts = [0.0, *(phase.start for phase in ordered), 1.0]
+    contexts = [context, *(context * phase.context_multiple for phase in ordered)]
+    borders = [round(start * tokens) for start in starts]
+    parts = [
+        training_flops(architecture, end - start, length)
+        for start, end, length in zip(borders, borders[1:], contexts, strict=False)
+    ]
+    return FlopCount(*(sum(values) for values in zip(*map(_parts, parts), strict=True)))
+
+
+def _parts(count: FlopCount) -> tuple[Any, ...]:
+    return dataclasses.astuple(count)

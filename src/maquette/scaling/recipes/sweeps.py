@@ -1,0 +1,81 @@
+"""Which sizes an IsoFLOP sweep trains at each budget. Pure arithmetic, free of torch.
+
+A budget's sizes stand around the one that the recipe expects to be best: the model that the budget trains on
+`tokens_per_parameter` tokens for each parameter. They come from one ladder for all budgets (10,000 x ratio^k), so
+neighbouring budgets share sizes: the same model is seen at several horizons, and one trunk can serve them
+(`sweep.branches`). That places the curve's middle within half a step of the expectation.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from maquette.artifacts.errors import ConfigError
+from maquette.data.config import PhaseConfig
+from maquette.model.config import ModelConfig
+from maquette.scaling.recipes.recipe import training_flops_of
+from maquette.scaling.recipes.shape import family, parameters_of
+
+_ANCHOR = 10_000
+"""A size of the ladder; which one is of no importance."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The sizes of one budget. `warning`: why they do not stand around `expected`, empty where they do."""
+
+    budget: float
+    expected: float
+    sizes: tuple[int, ...]
+    warning: str = ""
+
+
+def isoflop_curve(
+    budget: float,
+    *,
+    count: int,
+    ratio: float,
+    tokens_per_parameter: float,
+    model: ModelConfig,
+    vocabulary_size: int,
+    context: int,
+    phases: Sequence[PhaseConfig] = (),
+) -> Curve:
+    """`count` sizes, each `ratio` times the one before, for a budget of FLOPs.
+
+    Raises `ConfigError` where the model's shape is fixed, so that there is no family.
+    """
+    members = family(model, vocabulary_size=vocabulary_size, context=context)
+    sizes = [parameters_of(member) for member in members]
+    if len(members) < 2 or sizes[-1] < sizes[0] * ratio ** (count - 1):
+        raise ConfigError(
+            "An IsoFLOP sweep needs a family of sizes, but the model's shape is fixed.",
+            "Leave model.width and model.num_layers to the recipe.",
+        )
+    costs = [
+        training_flops_of(member, 1_000_000, context, phases).total / 1e6 * tokens_per_parameter * size
+        for member, size in zip(members, sizes, strict=True)
+    ]
+    wanted = math.log(budget)
+    expected = math.exp(float(np.interp(wanted, np.log(costs), np.log(sizes))))
+    if wanted < math.log(costs[0]):  # below the family: where the line through its smallest members points
+        expected = sizes[0] * (budget / costs[0]) ** 0.5
+    middle = math.log(expected / _ANCHOR) / math.log(ratio)
+    first = round(middle - (count - 1) / 2)
+    lowest = math.ceil(math.log(0.95 * sizes[0] / _ANCHOR) / math.log(ratio))
+    warning = ""
+    if first < lowest:
+        warning = (
+            f"at {budget:.3g} FLOPs about {_three_digits(expected):,} parameters are expected to be best, and the "
+            f"family begins at {sizes[0]:,}: the curve leans to the right. "
+            "A smaller vocabulary or a larger budget helps."
+        )
+        first = lowest
+    chosen = tuple(_three_digits(_ANCHOR * ratio ** (first + step)) for step in range(count))
+    return Curve(budget, expected, chosen, warning)
+
+
+def _three_digits(value: float) -> int:
+    return int(float(f"{value:.3g}"))

@@ -1,0 +1,72 @@
+"""The two ways: which runs they train, that their compute is equal, and how the big run is chosen."""
+
+import numpy as np
+import pytest
+
+from maquette.scaling.errors import LawError
+from maquette.scaling.laws.surface import LossSurface
+from maquette.scaling.plans.pipeline_trial import (
+    SMALL_SHARE,
+    Trained,
+    Trial,
+    big_trial,
+    old_trials,
+    pipeline_facts,
+    pipeline_figure,
+    pipeline_page,
+    small_trials,
+    thumb_size,
+)
+
+# twenty tokens a parameter
+TRUTH = LossSurface(E=1.0, A=100, B=331, alpha=0.4, beta=0.4)
+
+
+def trained(trial: Trial) -> Trained:
+    """On the surface; a wrong learning rate costs, the best is half the recipe's."""
+    tokens = trial.compute / 6 / trial.size
+    loss = TRUTH.loss(trial.size, tokens) * (1 + 0.02 * np.log(trial.rate_factor / 0.5) ** 2)
+    return Trained(trial, "run", trial.size, tokens, trial.compute, float(loss))
+
+
+def test_guesses_share_the_compute_and_are_the_same_every_time() -> None:
+    found = old_trials(1e13, 8, 0, lambda size: size > thumb_size(1e13 / 8))
+    assert sum(trial.compute for trial in found) == pytest.approx(1e13)
+    assert all(1 < trial.size / thumb_size(1e13 / 8) <= 4 and 0.25 <= trial.rate_factor <= 4 for trial in found)
+    assert found == old_trials(1e13, 8, 0, lambda size: size > thumb_size(1e13 / 8))
+    with pytest.raises(LawError, match="too few"):
+        old_trials(1e13, 2, 0, lambda size: False)
+
+
+def test_small_models_cost_a_tenth() -> None:
+    found = small_trials(1e13, lambda size: True)
+    assert sum(trial.compute for trial in found) == pytest.approx(SMALL_SHARE * 1e13)
+    assert len({trial.compute for trial in found}) == 2 and {trial.rate_factor for trial in found} == {0.5, 1, 2}
+    with pytest.raises(LawError, match="too few"):
+        small_trials(1e13, lambda size: False)
+
+
+def test_the_big_run_follows_the_line_and_the_best_rate() -> None:
+    small = [trained(trial) for trial in small_trials(1e13, lambda size: True)]
+    big = big_trial(small, 9e12)
+    assert big.trial.size == pytest.approx(TRUTH.optimal(9e12).params, rel=0.25)
+    assert big.trial.rate_factor == 0.5 and "C^0.5" in big.words
+
+
+def test_without_minima_the_best_small_runs_proportions_count() -> None:
+    small = [
+        trained(trial) for trial in small_trials(1e13, lambda size: True) if trial.size < 2 * thumb_size(trial.compute)
+    ]
+    big = big_trial(small, 9e12)
+    assert "no minimum" in big.words and big.trial.size > max(run.params for run in small)
+
+
+def test_the_verdict_compares_what_was_spent() -> None:
+    old = [trained(trial) for trial in old_trials(1e13, 6, 1, lambda size: True)]
+    small = [trained(trial) for trial in small_trials(1e13, lambda size: True)]
+    big = big_trial(small, 1e13 - sum(run.compute for run in small))
+    facts = pipeline_facts(old, small, trained(big.trial), big.words)
+    assert facts["compute_old"] == pytest.approx(facts["compute_new"]) == pytest.approx(1e13)
+    assert facts["winner"] == "new" and facts["ahead_nats"] > 0
+    assert facts["best_old"]["loss"] == min(run.loss for run in old)
+    assert facts["verdict"] in pipeline_page(facts, pipeline_figure(old, small, trained(big.trial))).render()

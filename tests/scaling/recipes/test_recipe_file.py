@@ -1,0 +1,93 @@
+"""Recipe files: written and read again, wrong ones refused by file and key, chosen on the command line."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from maquette.artifacts import ConfigError
+from maquette.scaling import LAWS, Laws, load_recipe, resolve, save_recipe
+from maquette.scaling.recipes.recipe_file import find_recipe, recipe_path
+from maquette.stages import STAGES
+from maquette.stages.composition import compose
+from maquette.stages.config import TrainStage
+from maquette.stages.folders import config_folders
+
+
+def composed(*overrides: str) -> TrainStage:
+    settings = compose(STAGES["train"], overrides)
+    assert isinstance(settings, TrainStage)
+    return settings
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    laws = Laws(
+        rate=0.123, rate_width=-0.9, source="25 runs", provenance={"runs": ["a", "b"], "interval": [-1.0, -0.8]}
+    )
+    assert load_recipe(save_recipe(laws, recipe_path("mine", tmp_path))) == laws
+    assert find_recipe("mine", tmp_path) == tmp_path / "recipes" / "mine.yaml"
+    assert find_recipe("other", tmp_path) is None
+
+
+def test_shipped_recipes_are_recipe_files() -> None:
+    folder = config_folders()[0] / "recipe"
+    standard, mup = load_recipe(folder / "standard.yaml"), load_recipe(folder / "mup.yaml")
+    assert dataclasses.replace(standard, source=LAWS.source) == LAWS
+    assert mup.kind == "mup" and mup.rate == standard.rate / mup.base_width
+    narrow, wide = (
+        resolve(size=size, vocabulary_size=1024, context=128, batch_tokens=512, laws=mup) for size in ("50k", "2m")
+    )
+    assert narrow.learning_rate == wide.learning_rate and narrow.architecture.width < wide.architecture.width
+
+
+def test_keys_left_out_keep_the_standard_value(tmp_path: Path) -> None:
+    path = tmp_path / "short.yaml"
+    path.write_text("rate: 0.1\nbase_tokens: 8e6\n")
+    assert load_recipe(path) == Laws(rate=0.1, base_tokens=8e6)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("rat: 0.1", r"unknown key 'rat'(.|\n)*Did you mean 'rate'"),
+        ("rate: fast", "rate=fast is not a number"),
+        ("base_batch: 1.5", "base_batch=1.5 is not a whole number"),
+        ("rate: -1", r"recipe.rate=-1.0 is out of range"),
+        ("kind: mop", r"recipe.kind=mop is not known"),
+        ("kind: mup", "would follow the width twice"),
+        ("- 1", "holds no keys"),
+        ("rate: [", "can't be read as a recipe"),
+        ("source: 3", "source=3 is not text"),
+    ],
+)
+def test_wrong_files_are_refused(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "wrong.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=said) as caught:
+        load_recipe(path)
+    assert str(path) in caught.value.message
+
+
+def test_the_command_line_takes_options_files_and_names(tmp_path: Path) -> None:
+    save_recipe(Laws(rate=0.05, provenance={"runs": ["a"]}), recipe_path("mine", tmp_path))
+    assert composed().recipe.rate == 0.2
+    assert composed("recipe=mup").recipe.kind == "mup"
+    for chosen in (f"recipe={tmp_path}/recipes/mine.yaml", "recipe=mine"):
+        recipe = composed(chosen, f"outputs={tmp_path}").recipe
+        assert (recipe.rate, recipe.provenance) == (0.05, {"runs": ["a"]})
+    recipe = composed("recipe=mine", "recipe.warmup=0.2", f"outputs={tmp_path}").recipe
+    assert (recipe.rate, recipe.warmup) == (0.05, 0.2)
+
+
+def test_unknown_recipes_are_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"recipe=standerd is not known(.|\n)*Did you mean 'standard'"):
+        composed("recipe=standerd", f"outputs={tmp_path}")
+
+
+def test_mup_needs_an_untied_head() -> None:
+    from maquette.model.config import ModelConfig
+
+    with pytest.raises(ConfigError, match=r"model.tied=true"):
+        resolve(
+            size="100k", vocabulary_size=512, context=64, model=ModelConfig(tied=True), laws=Laws("mup", rate_width=0)
+        )

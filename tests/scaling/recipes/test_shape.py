@@ -1,0 +1,99 @@
+"""The family of shapes: near the size asked for, homogeneous, monotone, and respecting what is fixed."""
+
+import itertools
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from maquette.artifacts import ConfigError
+from maquette.model.config import ModelConfig, TransformerConfig, count_parameters
+from maquette.scaling.recipes.shape import choose_shape
+
+
+def shape(size: float, *, vocabulary_size: int = 1024, **model: object) -> TransformerConfig:
+    chosen = choose_shape(ModelConfig(**model), round(size), vocabulary_size=vocabulary_size, context=128)  # type: ignore[arg-type]
+    assert isinstance(chosen, TransformerConfig)
+    return chosen
+
+
+def parameters(config: TransformerConfig) -> int:
+    count = count_parameters(config)
+    return count.core + count.head
+
+
+@pytest.mark.parametrize(
+    ("size", "width", "layers"),
+    [("23k", 16, 2), ("38k", 24, 2), ("56k", 32, 2), ("132k", 48, 3), ("216k", 64, 3), ("384k", 80, 4)],
+)
+def test_the_prototypes_family(size: str, width: int, layers: int) -> None:
+    chosen = shape(float(size[:-1]) * 1000)
+    assert (chosen.width, chosen.num_layers) == (width, layers)
+
+
+@settings(max_examples=60, deadline=None)
+@given(exponent=st.floats(4.7, 11))
+def test_near_what_was_asked_for(exponent: float) -> None:
+    chosen = shape(10**exponent)
+    assert parameters(chosen) == pytest.approx(10**exponent, rel=0.08)  # most within 5%; a step in depth leaves gaps
+    assert chosen.num_layers >= 2
+    assert chosen.width % chosen.num_heads == 0
+    assert 16 <= chosen.width_of_head <= 64 and chosen.width_of_head % 2 == 0
+    assert 8 / 3 / 1.4 < chosen.inner_width / chosen.width < 8 / 3 * 1.4
+
+
+def test_ten_thousand_parameters() -> None:
+    assert parameters(shape(10_000)) == pytest.approx(10_000, rel=0.05)
+
+
+def test_more_is_never_smaller() -> None:
+    family = [shape(10 ** (4 + 0.01 * step)) for step in range(500)]
+    for small, large in itertools.pairwise(family):
+        assert small.width <= large.width
+        assert small.num_layers <= large.num_layers
+        assert parameters(small) <= parameters(large)
+
+
+def test_what_is_fixed_stays() -> None:
+    chosen = shape(
+        1e6, width=96, num_heads=3, num_key_value_heads=1, feed_forward_width=200, tied=True, activation="gelu"
+    )
+    assert (chosen.width, chosen.num_heads, chosen.key_value_heads, chosen.inner_width) == (96, 3, 1, 200)
+    assert (chosen.tied, chosen.activation) == (True, "gelu")
+    exact = shape(5, width=20, num_layers=7)
+    assert (exact.width, exact.num_layers) == (20, 7)
+
+
+def test_width_against_depth_at_one_size() -> None:
+    """The `shape` sweep: either number fixed, the other follows, and N stays."""
+    for layers in (1, 2, 4, 8, 16):
+        chosen = shape(1e6, num_layers=layers)
+        assert chosen.num_layers == layers
+        assert parameters(chosen) == pytest.approx(1e6, rel=0.05)
+    depths = [shape(1e6, width=width).num_layers for width in (64, 96, 128, 192)]
+    assert depths == sorted(depths, reverse=True)
+
+
+def test_grouped_queries_divide() -> None:
+    for size in (1e5, 1e6, 1e7):
+        chosen = shape(size, num_key_value_heads=2)
+        assert chosen.num_heads % 2 == 0
+        assert parameters(chosen) == pytest.approx(size, rel=0.06)
+
+
+def test_wide_heads() -> None:
+    assert shape(1e7, head_width=128).width_of_head == 128
+
+
+def test_too_small_for_the_vocabulary() -> None:
+    with pytest.raises(ConfigError, match=r"size=10,000 can't be reached with a vocabulary of 50,257"):
+        shape(10_000, vocabulary_size=50257)
+
+
+def test_impossible_heads() -> None:
+    with pytest.raises(ConfigError, match=r"No shape goes with model.width=64, model.num_heads=5"):
+        shape(1e6, width=64, num_heads=5)
+
+
+def test_full_size_vocabulary() -> None:
+    assert parameters(shape(124e6, vocabulary_size=50257)) == pytest.approx(124e6, rel=0.02)
