@@ -20,6 +20,9 @@ from maquette.statistics import Interval, bootstrap_mean
 from maquette.text.chat import Message
 
 _AT_ONCE = 64
+_EITHER_SIDE = 0.05
+"""Share of prompts that must have an answer at least as long as the baseline's, and one at most as long: equal length
+would else lie outside of what was seen, and the rate there would be a guess with a small standard error."""
 
 
 @dataclass(frozen=True)
@@ -149,13 +152,15 @@ def _length_controlled(
     difficulty: Sequence[float] | None,
     anchors: Anchors | None,
 ) -> WinRate | None:
-    """By characters, over the prompts that were judged. None where length and quality can't be told apart."""
+    """By characters, over the prompts that were judged. None where length and quality can't be told apart: without
+    anchors also where nearly all answers are longer than the baseline's, or nearly all shorter."""
     lengths = np.array([[len(a), len(b)] for a, b in zip(answers, baseline, strict=True)], float)[sound]
     hardness = None if difficulty is None else np.asarray(difficulty, float)[sound]
     if anchors is not None:
         listed = list(anchors.values()) if isinstance(anchors, Mapping) else list(anchors)
         anchors = [[np.asarray(column, float)[sound] for column in anchor] for anchor in listed]
-    if sound.sum() < 2:
+    difference = lengths[:, 0] - lengths[:, 1]
+    if sound.sum() < 2 or (anchors is None and min(np.mean(difference >= 0), np.mean(difference <= 0)) < _EITHER_SIDE):
         return None
     try:
         return length_controlled_win_rate(

@@ -55,6 +55,15 @@ _ALL = (
         "evaluate", "perplexity and questions, by every protocol, with intervals", settings.EvaluateStage, "evaluate"
     ),
     Stage("leaderboard", "evaluations side by side", settings.LeaderboardStage, "leaderboard"),
+    Stage(
+        "compare",
+        "win rates of models' answers, raw and length-controlled, and the judge's worth",
+        settings.CompareStage,
+        "compare",
+    ),
+    Stage(
+        "ratings", "ratings of an arena's battles, with style and topics taken out", settings.RatingsStage, "ratings"
+    ),
     Stage("runs", "list and compare the runs in MLflow", settings.RunsStage, "runs"),
     Stage("export", "write a run as a Hugging Face folder", settings.ExportStage, "export"),
     Stage("import", "read a Hugging Face folder (Llama, Qwen2/3, GPT-2)", settings.ImportStage, "import_"),

@@ -229,6 +229,41 @@ class LeaderboardStage(StageConfig):
 
 
 @dataclass
+class CompareStage(StageConfig):
+    models: list[str] = setting(list, "models whose answers are compared: runs or exported folders, two or more")
+    baseline: str | None = setting(None, "the one of them that the others are compared with; by default the first")
+    prompts: PromptsConfig = setting(PromptsConfig, "what they answer: held-out prompts of tasks, or a file's")
+    count: int = setting(200, "prompts at most", minimum=2)
+    answer_tokens: int = setting(20, "tokens of an answer at most", minimum=1)
+    temperature: float = setting(1.0, "of sampling; 0 is greedy", minimum=0.0)
+    feedback: FeedbackConfig = setting(FeedbackConfig, "who judges")
+    level: float = setting(0.9, "coverage of intervals", minimum=0.5, maximum=0.999)
+    seed: int = setting(0, "seed of sampling and of the resamples", minimum=0)
+    tracking: TrackingConfig = setting(TrackingConfig, "record in MLflow")
+    json: bool = setting(False, "print JSON instead of a table (also: --json)")
+
+    def validate(self) -> None:
+        """Raises `ConfigError` for a baseline that is none of the models, or a model named twice."""
+        if len(set(self.models)) < len(self.models):
+            raise ConfigError("A model is named twice.", "Name each once.")
+        if self.baseline is not None and self.baseline not in self.models:
+            raise ConfigError(f"baseline={self.baseline} is none of the models.", f"Models: {', '.join(self.models)}.")
+
+
+@dataclass
+class RatingsStage(StageConfig):
+    battles: str | None = setting(None, "file with model_a, model_b, winner a row: JSONL, CSV or Parquet")
+    topics: dict[str, float] = setting(
+        dict, "shares by which topics are re-weighted: topics.code=0.5; by default all alike"
+    )
+    bootstrap: int = setting(200, "resamples behind each interval", minimum=20)
+    level: float = setting(0.9, "coverage of intervals", minimum=0.5, maximum=0.999)
+    seed: int = setting(0, "seed of the resamples", minimum=0)
+    tracking: TrackingConfig = setting(TrackingConfig, "record in MLflow")
+    json: bool = setting(False, "print JSON instead of a table (also: --json)")
+
+
+@dataclass
 class ExportStage(StageConfig):
     checkpoint: str | None = setting(None, "run to export; by default the latest finished run")
     to: str | None = setting(None, "folder to write; by default <outputs>/export/<run>")
