@@ -1,0 +1,116 @@
+"""What win rates and ratings are worth where the truth is known: `python benchmarks/win_rates_and_ratings.py`.
+
+1. A judge prefers the longer answer. The baseline and its verbose and concise twins are equally good: raw win rates
+   part, length-controlled ones should meet at 50%. Once without anchors, once with the baseline's judged twins.
+2. 200 tournaments of models whose strengths are known: how often intervals of 90% hold the truth, and those of ranks.
+3. A million battles of 100 models: seconds for the ratings, and for ratings with 100 bootstrap resamples, on one core.
+"""
+
+import os
+
+os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
+
+import argparse
+import time
+
+import numpy as np
+from scipy.special import expit
+
+from maquette.artifacts.progress import progress
+from maquette.evaluation import bradley_terry_ratings, length_controlled_win_rate
+
+TASTE, SCALE = 1.2, 120
+"""The judge's liking for length: log-odds for an answer much longer, and what much is, in characters."""
+STRENGTHS = (-0.8, -0.3, 0.0, 0.3, 0.8)
+LEVEL = 0.9
+
+
+def planted_verbosity(prompts: int, repeats: int) -> None:
+    """Prints raw and controlled rates of the twins: one draw of prompts, and means over draws."""
+    print(f"A judge who likes length; equally good twins; {prompts} prompts, means over {repeats} draws of them:")
+    for name, factor in (("verbose", 1.4), ("concise", 0.6)):
+        for anchored in (False, True):
+            rates = [twin(factor, prompts, seed, anchored=anchored) for seed in range(repeats)]
+            raw, controlled, error = np.transpose(rates)
+            held = np.mean(np.abs(controlled - 50) < 1.645 * error)
+            print(
+                f"  {name}{', anchored' if anchored else '':10}  raw {raw.mean():.1f}%  controlled "
+                f"{controlled.mean():.1f}% (standard deviation {controlled.std(ddof=1):.1f}); 50% lies within 90% "
+                f"intervals in {held:.0%}"
+            )
+
+
+def twin(factor: float, prompts: int, seed: int, *, anchored: bool) -> tuple[float, float, float]:
+    """Raw and controlled rate of a twin `factor` times as long as the baseline, and the latter's standard error."""
+    numbers = np.random.default_rng(seed)
+    baseline = numbers.lognormal(5, 0.4, prompts)
+    lengths = baseline * factor * numbers.lognormal(0, 0.35, prompts)
+    wins = (numbers.random(prompts) < expit(TASTE * np.tanh((lengths - baseline) / SCALE))).astype(float)
+    anchors = None
+    if anchored:
+        others = (baseline * 1.8, baseline * 0.5)
+        anchors = [(expit(TASTE * np.tanh((one - baseline) / SCALE)), one) for one in others]
+    rate = length_controlled_win_rate(wins, lengths, baseline, anchors=anchors)
+    return rate.raw, rate.controlled, rate.standard_error
+
+
+def coverage(tournaments: int, battles: int) -> None:
+    """Prints how often intervals hold the strengths that the battles were drawn from."""
+    truth = np.array(STRENGTHS)
+    for name, bootstrap in (("sandwich", 0), ("bootstrap", 100)):
+        held, ranks = [], []
+        with progress(f"tournaments ({name})", tournaments, unit="tournaments") as advance:
+            for seed in range(tournaments):
+                winners, losers = tournament(truth, battles, np.random.default_rng(seed))
+                found = bradley_terry_ratings(winners, losers, bootstrap=bootstrap, level=LEVEL, seed=seed)
+                for model, strength in enumerate(truth):
+                    held.append(found.intervals[model].contains(strength))
+                    rank = found.rank_intervals[model]
+                    ranks.append(rank.low <= len(truth) - model <= rank.high)
+                advance(1)
+        print(
+            f"{tournaments} tournaments of {battles} battles, {name}: intervals of {LEVEL:.0%} hold the strength in "
+            f"{np.mean(held):.1%}, those of ranks the rank in {np.mean(ranks):.1%}"
+        )
+
+
+def tournament(truth: np.ndarray, battles: int, numbers: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Winners and losers, by number."""
+    first = numbers.integers(0, len(truth), battles)
+    second = (first + numbers.integers(1, len(truth), battles)) % len(truth)
+    won = numbers.random(battles) < expit(truth[first] - truth[second])
+    return np.where(won, first, second), np.where(won, second, first)
+
+
+def speed(battles: int, models: int) -> None:
+    """Prints seconds for the ratings, by names as they stand in a file."""
+    truth = np.random.default_rng(1).normal(size=models)
+    names = np.array([f"model-{number:03}" for number in range(models)])
+    winners, losers = (names[side] for side in tournament(truth, battles, np.random.default_rng(2)))
+    for bootstrap in (0, 100):
+        start = time.perf_counter()
+        found = bradley_terry_ratings(winners, losers, bootstrap=bootstrap)
+        seconds = time.perf_counter() - start
+        worst = max(
+            abs(found.strengths[name] - (value - truth.mean())) for name, value in zip(names, truth, strict=True)
+        )
+        told = f" with {bootstrap} resamples" if bootstrap else ""
+        print(f"{battles:,} battles of {models} models{told}: {seconds:.2f} s, largest error {worst:.3f} log-odds")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--prompts", type=int, default=600)
+    parser.add_argument("--draws", type=int, default=40, help="draws of prompts behind the planted case's means")
+    parser.add_argument("--tournaments", type=int, default=200)
+    parser.add_argument("--battles", type=int, default=1_000_000)
+    options = parser.parse_args()
+    if min(options.prompts, options.draws, options.tournaments) < 2 or options.battles < 10_000:
+        parser.error("at least 2 prompts, draws and tournaments, and 10,000 battles")
+    planted_verbosity(options.prompts, options.draws)
+    coverage(options.tournaments, 250)
+    speed(options.battles, 100)
+
+
+if __name__ == "__main__":
+    main()
