@@ -72,12 +72,20 @@ def _add_scores(page: Page, result: Mapping[str, Any], figure: "Figure") -> None
         caption="Every score. Orders are rotations of the options; only asking for a letter depends on them.",
     )  # fmt: skip
     page.table(
-        ["task", "shots", "least", "most", "spread"],
+        ["task", "shots", "least", "most", "spread", "questions"],
         [
-            [name, shots, (low, f"{low:.3f}"), (high, f"{high:.3f}"), (high - low, f"{high - low:.3f}")]
+            [
+                name,
+                shots,
+                (low, f"{low:.3f}"),
+                (high, f"{high:.3f}"),
+                (high - low, f"{high - low:.3f}"),
+                _questions(result["scores"], name, shots),
+            ]
             for name, shots, low, high in spread(result["scores"])
         ],
-        caption="The spread: how much of a score is the question, and how much the way of asking it.",
+        caption="The spread: how much of a score is the question, and how much the way of asking it. Where a way of "
+        "asking is too long for the model's context, fewer questions are asked, and part of the spread is theirs.",
     )
     for name, reasons in result["skipped"].items():
         page.text(
@@ -91,6 +99,12 @@ def spread(scores: Sequence[Mapping[str, Any]]) -> list[tuple[str, int, float, f
     for row in scores:
         found.setdefault((row["task"], row["shots"]), []).append(row["accuracy"])
     return [(task, shots, min(values), max(values)) for (task, shots), values in found.items()]
+
+
+def _questions(scores: Sequence[Mapping[str, Any]], task: str, shots: int) -> str:
+    """How many questions the protocols answered: one number, or the least and the most."""
+    asked = sorted({row["questions"] for row in scores if (row["task"], row["shots"]) == (task, shots)})
+    return f"{asked[0]:,}" if len(asked) == 1 else f"{asked[0]:,} to {asked[-1]:,}"
 
 
 def _add_likelihood(page: Page, result: Mapping[str, Any], pictures: Mapping[str, "Figure"]) -> None:

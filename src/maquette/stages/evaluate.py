@@ -123,17 +123,18 @@ def _metrics(result: dict[str, Any]) -> dict[str, float]:
 def _show(result: dict[str, Any], folder: Path) -> None:
     console = Console()
     if result["scores"]:
-        table = Table("task", "shots", "protocol", title=f"{result['name']}: accuracy", title_justify="left")
-        for heading in ("accuracy", "interval", "by order", "asked"):
-            table.add_column(heading, justify="right")
-        before = None
+        table = Table("task", "protocol", title=f"{result['name']}: accuracy in percent", title_justify="left")
+        for heading in ("%", "interval", "by order", "asked"):
+            table.add_column(heading, justify="right", no_wrap=True)
+        before = ""
         for row in result["scores"]:
-            group = (row["task"], str(row["shots"]))
+            task = row["task"] if row["shots"] == 0 else f"{row['task']}, {row['shots']} shots"
+            orders = f"{100 * row['least']:.1f}-{100 * row['most']:.1f}" if row["least"] < row["most"] else ""
             table.add_row(
-                *(group if group != before else ("", "")), NAMES[row["protocol"]], f"{row['accuracy']:.3f}",
-                f"{row['low']:.3f}-{row['high']:.3f}", f"{row['least']:.3f}-{row['most']:.3f}", str(row["questions"]),
+                task if task != before else "", NAMES[row["protocol"]], f"{100 * row['accuracy']:.1f}",
+                f"{100 * row['low']:.1f}-{100 * row['high']:.1f}", orders, str(row["questions"]),
             )  # fmt: skip
-            before = group
+            before = task
         console.print(table)
     for domain, row in result["likelihood"].items():
         rate = row["bits_per_byte"]
