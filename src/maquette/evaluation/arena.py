@@ -120,7 +120,7 @@ def _rows(path: Path) -> Iterable[Mapping[str, Any]]:
 
 
 def _json_rows(path: Path) -> list[Mapping[str, Any]]:
-    rows = []
+    rows: list[Mapping[str, Any]] = []
     for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
         if not line.strip():
             continue
@@ -149,5 +149,4 @@ def _table_rows(path: Path, *, csv: bool) -> list[Mapping[str, Any]]:
     if missing := [name for name in REQUIRED if name not in table.columns]:
         raise StageError(f"{path} has no column {missing[0]}.", f"Its columns are {', '.join(table.columns[:8])}.")
     used = [name for name in (*REQUIRED, *OPTIONAL) if name in table.columns]
-    rows: list[Mapping[str, Any]] = table[used].to_dict("records")
-    return rows
+    return [dict(zip(used, row, strict=True)) for row in table[used].itertuples(index=False, name=None)]
