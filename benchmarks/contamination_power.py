@@ -110,7 +110,7 @@ def draw(found: dict[str, list[float]], path: Path) -> None:
     steps = np.append(np.arange(len(clean) + 1), len(clean)) / len(clean)
     right.step(np.concatenate([[0], clean, [1]]), steps, where="post", color=COLORS[0])
     right.set_xlabel("p-value without a leak")
-    right.set_ylabel("share of models at or below it (dashed: uniform)")
+    right.set_ylabel("share of models (dashed: uniform)")
     save_figure(figure, path)
 
 
