@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from maquette.artifacts.errors import ConfigError
 from maquette.artifacts.settings import setting
 
 
@@ -30,8 +31,25 @@ class MixtureConfig:
     weights: dict[str, float] = setting(
         dict, "share of each domain in training; by default in proportion to its tokens"
     )
+    alpha: float | None = setting(
+        None, "without weights: shares in proportion to tokens^alpha (0: uniform, 1: proportional)", minimum=0.0
+    )
+    max_epochs: float | None = setting(
+        None, "without weights: as uniform as can be while no domain is read more often than this (UniMax)", minimum=0.1
+    )
     phases: list[PhaseConfig] = setting(list, "stretches of training with other weights or a longer context")
     block: int = setting(8, "domains take turns evenly; their order is shuffled within so many sequences", minimum=1)
+
+    def validate(self) -> None:
+        """Raises `ConfigError` where shares are given in two ways."""
+        given = {"weights": bool(self.weights), "alpha": self.alpha is not None}
+        given["max_epochs"] = self.max_epochs is not None
+        chosen = [f"mixture.{name}" for name, is_given in given.items() if is_given]
+        if len(chosen) > 1:
+            raise ConfigError(
+                f"{' and '.join(chosen)} are given, and each sets all shares.",
+                "Keep one: weights by hand, alpha for a power of the size, or max_epochs for UniMax.",
+            )
 
 
 @dataclass

@@ -22,6 +22,7 @@ from maquette.artifacts.settings import nearest
 from maquette.data.config import MixtureConfig, PhaseConfig
 from maquette.data.interleaving import Interleaving
 from maquette.data.permutation import Integers, derive, key_of, permute
+from maquette.data.weighting import size_weights, unimax_weights
 
 _GROUP = 256
 """Most units of a domain that are shuffled together where contexts of several lengths share an epoch."""
@@ -88,10 +89,11 @@ class MixtureOrder:
         self._unit = math.lcm(*(phase.context_multiple for phase in phases))
         self._epochs = [self._cut(tokens[domain]) for domain in self.domains]
         grain = self._unit * self._block
+        usual = config.weights or self._by_size(config, token_budget)
         self.phases = tuple(
             Phase(
                 start=int(phase.start * token_budget / context) // grain * grain,
-                weights=self._weights(phase.weights or config.weights),
+                weights=self._weights(phase.weights or usual),
                 context_multiple=phase.context_multiple,
                 rope_base=phase.rope_base,
             )
@@ -112,15 +114,21 @@ class MixtureOrder:
         group = 1 if self._unit == 1 else min(_GROUP, max(1, units // 64))
         return _Epochs(tokens, windows, units, group)
 
-    def _weights(self, wanted: Mapping[str, float]) -> dict[str, float]:
-        """Every domain's share; without wishes, in proportion to its whole sequences."""
+    def _by_size(self, config: MixtureConfig, token_budget: int) -> dict[str, float]:
+        """Every domain's share by its whole sequences: UniMax's, or a power of the size; in proportion by default."""
         longest = self.context * self._unit
-        if not wanted:
-            wanted = {domain: float(cut.units) for domain, cut in zip(self.domains, self._epochs, strict=True)}
-            if not sum(wanted.values()):
-                raise ConfigError(
-                    f"No domain has {longest + 1:,} training tokens.", "Use a shorter context or more text."
-                )
+        sizes = np.array([cut.units * longest for cut in self._epochs], dtype=np.float64)
+        if not sizes.sum():
+            raise ConfigError(f"No domain has {longest + 1:,} training tokens.", "Use a shorter context or more text.")
+        if config.max_epochs is not None:
+            shares = unimax_weights(sizes, token_budget, config.max_epochs)
+        else:
+            shares = size_weights(sizes, 1.0 if config.alpha is None else config.alpha)
+        return dict(zip(self.domains, shares.tolist(), strict=True))
+
+    def _weights(self, wanted: Mapping[str, float]) -> dict[str, float]:
+        """Every domain's share of the tokens."""
+        longest = self.context * self._unit
         for domain, weight in wanted.items():
             if domain not in self.domains:
                 near = nearest(domain, self.domains)

@@ -2,20 +2,7 @@ import numpy as np
 import pytest
 
 from maquette.scaling import LawError
-from maquette.scaling.laws.mixing_law import MixingLaw, fit_mixing_law, size_weights, unimax_weights
-
-
-def test_weights_by_size() -> None:
-    assert size_weights([100, 300]).tolist() == [0.25, 0.75]
-    assert size_weights([100, 300], 0).tolist() == [0.5, 0.5]
-    assert size_weights([0, 9], 0).tolist() == [0, 1]
-
-
-def test_unimax_is_uniform_but_for_bounded_epochs() -> None:
-    assert unimax_weights([10, 1000, 1000], 300).tolist() == pytest.approx([40 / 300, 130 / 300, 130 / 300])
-    assert unimax_weights([500, 1000], 300).tolist() == [0.5, 0.5]
-    assert unimax_weights([100, 300], 10**6).tolist() == [0.25, 0.75]  # four epochs of everything
-
+from maquette.scaling.laws.mixing_law import MixingLaw, fit_mixing_law
 
 TRUE = MixingLaw(
     np.array([2.0, 1.5]), np.array([1.0, 0.8]), np.array([[-1.0, 0.5, 0.1], [0.6, -0.9, 0.2]]), np.zeros((0, 2))

@@ -1,4 +1,4 @@
-"""Weights of domains: by size, by UniMax, or by a fitted mixing law.
+"""Weights of domains by a fitted mixing law.
 
 The law (Ye et al. 2024, equation 1) says what a domain's loss is under mixture weights r (sum 1):
 L_i(r) = c_i + k_i exp(sum_j t_ij r_j).
@@ -13,32 +13,6 @@ from numpy.typing import ArrayLike, NDArray
 from maquette.scaling.errors import LawError
 
 Floats = NDArray[np.float64]
-
-
-def size_weights(tokens: ArrayLike, alpha: float = 1.0) -> Floats:
-    """Weights in proportion to tokens^alpha, `(domains,)`: 1 is proportional, 0 uniform."""
-    sizes = np.asarray(tokens, np.float64)
-    powers: Floats = np.where(sizes > 0, np.maximum(sizes, 1) ** alpha, 0.0)
-    if not powers.sum():
-        raise LawError("No domain has tokens.")
-    return powers / powers.sum()
-
-
-def unimax_weights(tokens: ArrayLike, budget: float, max_epochs: float = 4.0) -> Floats:
-    """As uniform as can be while no domain is read more than `max_epochs` times (Chung et al. 2023, algorithm 1).
-
-    `budget` is the tokens of training. Where even that many epochs of everything are too few, weights are in
-    proportion to size.
-    """
-    sizes = np.asarray(tokens, np.float64)
-    shares, left = np.zeros(sizes.size), float(budget)
-    order = np.argsort(sizes, kind="stable")
-    for rank, domain in enumerate(order):
-        shares[domain] = min(left / (sizes.size - rank), max_epochs * sizes[domain])
-        left -= shares[domain]
-    if not shares.sum():
-        raise LawError("No domain has tokens.")
-    return shares / shares.sum()
 
 
 @dataclasses.dataclass(frozen=True)
