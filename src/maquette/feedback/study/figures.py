@@ -61,8 +61,8 @@ def draw_overoptimisation(
     return save_figure(figure, path), fits
 
 
-def draw_length(measurement: Measurement, path: Path, annotator: str = "annotator") -> Path:
-    """Words per answer, and win rates against the reference: as the annotator sees it, and by gold."""
+def draw_length(measurement: Measurement, path: Path) -> Path:
+    """Words per answer, and win rates against the reference: by the first learned reward, and by gold."""
     figure, (left, right) = new_figure(1, 2, width=5.2, height=3.8)
     policies = measurement.policies
     places = np.arange(len(policies))
@@ -75,7 +75,7 @@ def draw_length(measurement: Measurement, path: Path, annotator: str = "annotato
     for offset, color, name in zip((-0.18, 0.18), (COLORS[1], COLORS[2]), [*learned[:1], "gold"], strict=False):
         points = [one.wins[name] for one in policies]
         right.barh(places + offset, [100 * point.value for point in points], height=0.34, color=color,
-                   label=f"by {annotator}" if name != "gold" else "by gold")  # fmt: skip
+                   label=f"by {name}")  # fmt: skip
         errors = np.array([[p.value - p.low, p.high - p.value] for p in points]).T * 100
         right.errorbar([100 * p.value for p in points], places + offset, xerr=errors, fmt="none", ecolor="0.2")
     right.axvline(50, color="0.4", linewidth=0.8)

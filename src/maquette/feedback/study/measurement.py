@@ -47,8 +47,8 @@ class PolicyRun:
 
 @dataclasses.dataclass(frozen=True)
 class PolicyResult:
-    """A measured policy. `scores` at T = 1 and `greedy` ones by the reward's name; `wins` against the reference's
-    answers to the same prompts, by gold; `answers` to the first prompts, greedy."""
+    """A measured policy. `scores` at T = 1 and `greedy` ones by the reward's name; `wins` and `greedy_wins` against the
+    reference's answers to the same prompts, by the reward's name; `answers` to the first prompts, greedy."""
 
     name: str
     kind: str
@@ -61,6 +61,7 @@ class PolicyResult:
     scores: Mapping[str, Point]
     greedy: Mapping[str, Point]
     wins: Mapping[str, Point]
+    greedy_wins: Mapping[str, Point]
     answers: Sequence[str]
 
 
@@ -144,7 +145,7 @@ def read_measurement(path: Path) -> Measurement:
         return {name: Point(**point) for name, point in table.items()}
 
     policies = [
-        PolicyResult(**(one | {name: points(one[name]) for name in ("scores", "greedy", "wins")}))
+        PolicyResult(**(one | {name: points(one[name]) for name in ("scores", "greedy", "wins", "greedy_wins")}))
         for one in raw["policies"]
     ]
     return Measurement(
@@ -172,6 +173,7 @@ def _result(
         scores={name: Point.of(mine.mean(name)) for name in rewards},
         greedy={name: Point.of(best.mean(name)) for name in rewards},
         wins={name: Point.of(win_rate(mine, sampled[reference], name)) for name in rewards},
+        greedy_wins={name: Point.of(win_rate(best, greedy[reference], name)) for name in rewards},
         answers=[answer.answer for answer in best.answers[:SHOWN]],
     )
 

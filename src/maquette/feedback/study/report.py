@@ -16,7 +16,7 @@ CAPTIONS = {
     "frontier": "What each policy is worth, and what it was optimised for, over how far it has moved.",
     "overoptimisation": "Gold reward gained over how far a policy has moved, one colour a reward model; lines are the "
     "curves of Gao et al. 2022 with 90% bands.",
-    "length": "Longer answers win with an annotator that likes length, and lose by gold.",
+    "length": "Where labels like length, longer answers win by the reward model learned from them, and lose by gold.",
 }
 
 
@@ -68,12 +68,19 @@ def table(measurement: Measurement) -> tuple[list[str], list[list[Any]]]:
     learned = [name for name in measurement.policies[0].scores if name != "gold"]
     columns = [
         "policy", "gold, T = 1", "gold, greedy", f"wins against {measurement.reference} by gold (%)",
+        "the same, greedy (%)",
         *(f"{name}, T = 1" for name in learned), "KL (nats)", "words", "ended (%)", "training FLOPs", "seconds",
     ]  # fmt: skip
     rows = [[*_cells(one, measurement.reference, learned)] for one in measurement.policies]
     for curve in measurement.best_of_n:
         place = max(range(len(curve.n)), key=lambda index: curve.scores["gold"][index])
-        row: list[Any] = [f"best of {curve.n[place]} by {curve.reward}", round(curve.scores["gold"][place], 3), "", ""]
+        row: list[Any] = [
+            f"best of {curve.n[place]} by {curve.reward}",
+            round(curve.scores["gold"][place], 3),
+            "",
+            "",
+            "",
+        ]
         row += [round(curve.scores[name][place], 3) for name in learned]
         rows.append([*row, round(curve.kl[place], 2), round(curve.words[place], 1), "", 0, ""])
     return columns, rows
@@ -84,7 +91,7 @@ def _cells(one: PolicyResult, reference: str, learned: Sequence[str]) -> list[An
         one.name,
         _interval(one.scores["gold"]),
         _interval(one.greedy["gold"]),
-        _interval(one.wins["gold"], 100, 1) if one.name != reference else "",
+        *(_interval(wins["gold"], 100, 1) if one.name != reference else "" for wins in (one.wins, one.greedy_wins)),
         *(round(one.scores[name].value, 3) for name in learned),
         round(one.kl, 2),
         round(one.words, 1),
