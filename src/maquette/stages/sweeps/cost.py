@@ -36,7 +36,8 @@ def seconds_of_jobs(
         chosen = {alike[round(place * (len(alike) - 1) / (_MEASURED - 1))].size: None for place in range(_MEASURED)}
         points = []
         for size in chosen:
-            found = next(one for one in alike if one.size == size)
+            # the longest job of that size: a small batch is slower, and belongs to the short ones
+            found = max((one for one in alike if one.size == size), key=lambda one: one.tokens)
             try:
                 points.append((math.log(size), math.log((measure or _measure)(found))))
             except MaquetteError:  # it can't be trained here, which its own job will say
