@@ -5,7 +5,7 @@ import pytest
 from maquette.artifacts import ConfigError
 from maquette.data.config import PhaseConfig
 from maquette.model.config import ModelConfig, TransformerConfig, training_flops
-from maquette.scaling.recipes.recipe import LAWS, Laws, Recipe, resolve
+from maquette.scaling.recipes.recipe import LAWS, LSTM_RATE, Laws, Recipe, resolve
 
 
 def small(**settings: object) -> Recipe:
@@ -111,3 +111,7 @@ def test_an_lstm_has_a_recipe_too() -> None:
     recipe = small(model=ModelConfig(kind="lstm"), size="1m")
     assert recipe.size == pytest.approx(1e6, rel=0.2)
     assert recipe.flops.attention == 0
+    assert recipe.learning_rate == pytest.approx(
+        LSTM_RATE * Laws().learning_rate(recipe.architecture.width, recipe.batch_tokens)
+    )
+    assert small(model=ModelConfig(kind="lstm"), size="1m", learning_rate=0.01).learning_rate == 0.01
