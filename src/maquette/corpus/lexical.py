@@ -35,6 +35,12 @@ def characters(text: str) -> NDArray[np.uint8] | NDArray[np.uint32]:
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
 
 
+def without_digits(points: NDArray[np.uint8] | NDArray[np.uint32]) -> NDArray[np.uint8] | NDArray[np.uint32]:
+    """The code points with every ASCII digit as a zero."""
+    digit = (points >= ord("1")) & (points <= ord("9"))
+    return np.where(digit, points.dtype.type(ord("0")), points)
+
+
 def tokenize(points: NDArray[np.uint8] | NDArray[np.uint32]) -> tuple[Integers, Hashes]:
     """Starts (offsets into `points`) and hashes of the tokens of a text given as `characters`."""
     if points.size == 0:
@@ -58,6 +64,14 @@ def tokenize(points: NDArray[np.uint8] | NDArray[np.uint32]) -> tuple[Integers, 
     weighted = mixed[points[starts[0] :]]
     weighted *= powers[place]
     return starts, _scramble(np.add.reduceat(weighted, starts - starts[0]))
+
+
+@functools.lru_cache(maxsize=1)
+def lower_case_tokens(text: str) -> Hashes:
+    """Hashes of the tokens of a text in lower case. The last text's are kept: several steps ask for the same."""
+    hashes = tokenize(characters(text.lower()))[1]
+    hashes.setflags(write=False)
+    return hashes
 
 
 def window_hashes(tokens: Hashes, length: int) -> Hashes:

@@ -21,7 +21,7 @@ from maquette.corpus.curation.journal import Entry, entry, write_journal
 from maquette.corpus.curation.language import check_language
 from maquette.corpus.curation.urls import block_list, host_of, is_below, normalize_url
 from maquette.corpus.document import Document, read_file, write_documents
-from maquette.corpus.lexical import Hashes, characters, sequence_hashes, tokenize
+from maquette.corpus.lexical import Hashes, characters, lower_case_tokens, sequence_hashes
 
 UNSAFE = ("gambling", "adult", "drugs", "violence", "malware", "phishing")
 """Categories of block lists whose pages teach the classifier of unsafe content what such pages look like."""
@@ -111,7 +111,7 @@ class _Statistics:
 
 def token_buckets(text: str) -> NDArray[np.int64]:
     """The tokens of a text in lower case, each as one of `TOKEN_BUCKETS` numbers."""
-    return (tokenize(characters(text.lower()))[1] >> np.uint64(48)).astype(np.int64)
+    return (lower_case_tokens(text) >> np.uint64(48)).astype(np.int64)
 
 
 def text_hash(text: str) -> int:

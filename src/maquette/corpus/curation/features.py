@@ -38,15 +38,16 @@ FEATURES = (
 
 def features(text: str, title: str = "") -> dict[str, float]:
     """Every feature in `FEATURES` of a text."""
-    words = text.split()
     lines = [line for line in map(str.strip, text.split("\n")) if line]
+    words = text.split()
     if not words:
         return dict.fromkeys(FEATURES, 0.0)
-    number: dict[str, int] = {}
-    places = np.array([number.setdefault(word, len(number)) for word in words])
-    distinct = list(number)
-    lengths = np.array([len(word) for word in distinct])[places]
-    has_letter = np.array([word.isalpha() or any(map(str.isalpha, word)) for word in distinct])[places]
+    distinct = dict.fromkeys(words)
+    for number, word in enumerate(distinct):
+        distinct[word] = number
+    places = np.fromiter(map(distinct.__getitem__, words), np.int64, len(words))
+    lengths = np.fromiter(map(len, distinct), np.int64, len(distinct))[places]
+    has_letter = np.fromiter(map(_has_letter, distinct), np.bool_, len(distinct))[places]
     paragraphs = [paragraph for paragraph in (part.strip() for part in text.split("\n\n")) if paragraph]
     duplicate_lines, duplicate_line_characters = _duplicates(lines)
     duplicate_paragraphs, duplicate_paragraph_characters = _duplicates(paragraphs)
@@ -69,7 +70,7 @@ def features(text: str, title: str = "") -> dict[str, float]:
     early = f"{title}\n{text[:300]}"
     found |= {
         "sentences": float(len(_SENTENCE_END.findall(text))),
-        "placeholder_text": float(bool(_LOREM.search(text))),
+        "placeholder_text": float("ipsum" in text.lower() and bool(_LOREM.search(text))),
         "curly_brackets": float("{" in text),
         "punctuated_lines": sum(line.endswith(_MARKS) for line in lines) / line_count,
         "line_duplicates": duplicate_line_characters / max(sum(map(len, lines)), 1),
@@ -77,6 +78,10 @@ def features(text: str, title: str = "") -> dict[str, float]:
         "soft_404": float(count < 200 and bool(_NOT_FOUND.search(early))),
     }
     return found
+
+
+def _has_letter(word: str) -> bool:
+    return word.isalpha() or any(map(str.isalpha, word))
 
 
 def _duplicates(pieces: Sequence[str]) -> tuple[int, int]:
@@ -102,15 +107,20 @@ def _n_gram_shares(places: NDArray[np.int64], lengths: NDArray[np.int64], charac
     word ^= word >> np.uint64(29)
     ends = np.append(0, np.cumsum(lengths + 1))
     grams: Hashes = word
+    repeated = np.ones(word.size, np.bool_)  # whether the n-gram that begins here stands twice: else no longer one does
     for n in range(2, 11):
         if grams.size < 2:
             break
         grams = grams[:-1] * _MULTIPLIER + word[n - 1 :]
-        order = np.argsort(grams, kind="stable")
+        candidates = np.flatnonzero(repeated[:-1] & repeated[1:])
+        order = candidates[np.argsort(grams[candidates], kind="stable")]
         ordered = grams[order]
         repeats = ordered[1:] == ordered[:-1]
         if not repeats.any():
-            break  # where no n-gram stands twice, no longer one does
+            break
+        later = order[1:][repeats]
+        repeated = np.zeros(grams.size, np.bool_)
+        repeated[later] = repeated[order[:-1][repeats]] = True
         if n < 5:
             starts = np.flatnonzero(np.append(True, ~repeats))
             counts = np.diff(starts, append=ordered.size)
@@ -118,7 +128,6 @@ def _n_gram_shares(places: NDArray[np.int64], lengths: NDArray[np.int64], charac
             commonest = counts == counts.max()
             found[f"top_{n}_gram"] = min(float(counts.max() * size[commonest].max()) / characters, 1.0)
         else:
-            later = order[1:][repeats]
             edges = np.zeros(places.size + 1, np.int64)
             np.add.at(edges, later, 1)
             np.add.at(edges, later + n, -1)

@@ -1,13 +1,14 @@
 """Lines that a host repeats from page to page: headers, footers, menus. Found by hashing lines, over all its pages."""
 
 import dataclasses
+import functools
 
 import numpy as np
 from numpy.typing import NDArray
 
 from maquette.corpus.curation.config import HostLinesConfig
 from maquette.corpus.document import Document
-from maquette.corpus.lexical import Hashes, characters, sequence_hashes, tokenize
+from maquette.corpus.lexical import Hashes, characters, sequence_hashes, tokenize, without_digits
 
 _LONGEST = 200  # characters: what is longer is a text, and paragraph deduplication's to judge
 
@@ -19,11 +20,13 @@ def line_hashes(text: str, host: str) -> tuple[list[str], Hashes]:
     """
     lines = text.split("\n")
     # One token stream for the whole text, cut at the lines' ends.
-    starts, tokens = tokenize(characters(text.translate(_DIGITS)))
+    points = characters(text)
+    starts, tokens = tokenize(without_digits(points))
     if starts.size == 0:
         return lines, np.zeros(len(lines), np.uint64)
-    lengths = np.array([len(line) for line in lines])
-    begins = np.append(0, np.cumsum(lengths + 1))
+    ends = np.append(np.flatnonzero(points == ord("\n")), points.size)
+    begins = np.append(0, ends + 1)
+    lengths = np.diff(begins) - 1
     first = np.searchsorted(starts, begins)
     filled = np.flatnonzero(np.diff(first))
     hashes = np.zeros(len(lines), np.uint64)
@@ -32,9 +35,7 @@ def line_hashes(text: str, host: str) -> tuple[list[str], Hashes]:
     return lines, hashes
 
 
-_DIGITS = {ord(digit): "0" for digit in "123456789"}
-
-
+@functools.lru_cache(maxsize=1024)
 def _host_hash(host: str) -> np.uint64:
     _, tokens = tokenize(characters(host or "-"))
     return np.uint64(sequence_hashes(tokens, np.zeros(1, np.int64))[0])

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maquette.artifacts.files import atomic_file
-from maquette.corpus.lexical import characters, tokenize, window_hashes
+from maquette.corpus.lexical import characters, tokenize, window_hashes, without_digits
 
 _BITS = 18
 _LONGEST = 20_000  # characters looked at
@@ -31,14 +31,11 @@ class Grams:
 
 def grams(text: str) -> Grams:
     """Hashed words and pairs of words. Case and digits do not count."""
-    _, tokens = tokenize(characters(text[:_LONGEST].lower().translate(_DIGITS)))
+    _, tokens = tokenize(without_digits(characters(text[:_LONGEST].lower())))
     hashes = np.concatenate([tokens, window_hashes(tokens, 2)]) >> np.uint64(64 - _BITS)
     places, counts = np.unique(hashes.astype(np.int64), return_counts=True)
     weights = np.sqrt(counts).astype(np.float32)
     return Grams(places, weights / max(float(np.linalg.norm(weights)), 1e-9))
-
-
-_DIGITS = {ord(digit): "0" for digit in "123456789"}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from maquette.artifacts.errors import StageError
 from maquette.corpus.curation.config import NearDuplicatesConfig
-from maquette.corpus.lexical import Hashes, Integers, characters, sequence_hashes, tokenize, window_hashes
+from maquette.corpus.lexical import Hashes, Integers, lower_case_tokens, sequence_hashes, window_hashes
 from maquette.corpus.repetition import repeats
 
 _SEED = 1
@@ -39,8 +39,7 @@ def band_hashes(text: str, config: NearDuplicatesConfig) -> Hashes:
             "Finding near-duplicates needs the package rensa.",
             'Install it with: pip install "maquette-lm[curation]"; or turn it off: curation.near_duplicates.bands=0.',
         ) from None
-    _, tokens = tokenize(characters(text.lower()))
-    shingles = np.unique(window_hashes(tokens, config.shingle))
+    shingles = np.unique(window_hashes(lower_case_tokens(text), config.shingle))
     if shingles.size == 0:
         return np.full(config.bands, NO_SHINGLES)
     permutations = config.bands * config.rows

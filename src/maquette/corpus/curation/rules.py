@@ -13,6 +13,7 @@ _SCRIPT = re.compile(
     r"|\b(terms of (use|service)|privacy policy|cookie policy|uses? cookies|use of cookies)\b",
     re.IGNORECASE,
 )
+_NOTICE_MARKS = ("javascript", "java script", "cookie", "terms of", "privacy policy")  # each notice has one of these
 _LONGEST_NOTICE = 300  # characters: a longer line is text that mentions such things
 
 
@@ -78,8 +79,17 @@ def clean_lines(document: Document, config: CurationConfig) -> Document:
     """The document without the lines that C4 takes out: notices about scripts, cookies and terms; where asked for
     also all that do not end in a mark."""
     text = document.text
-    if config.c4.script_lines and _SCRIPT.search(text):
-        text = "\n".join(line for line in text.split("\n") if len(line) > _LONGEST_NOTICE or not _SCRIPT.search(line))
+    if config.c4.script_lines and _has_notice(text) and _SCRIPT.search(text):
+        text = "\n".join(line for line in text.split("\n") if len(line) > _LONGEST_NOTICE or not _is_notice(line))
     if config.c4.punctuated_lines_only:
         text = "\n".join(line for line in text.split("\n") if line.rstrip().endswith((".", "!", "?", '"')))
     return document if text is document.text else dataclasses.replace(document, text=text.strip("\n"))
+
+
+def _has_notice(text: str) -> bool:
+    lowered = text.lower()
+    return any(mark in lowered for mark in _NOTICE_MARKS)
+
+
+def _is_notice(line: str) -> bool:
+    return _has_notice(line) and _SCRIPT.search(line) is not None
