@@ -38,6 +38,8 @@ def main(archive: str, out: str) -> None:
             [JsonlReader(f"{out}/filtered"), MinhashDedupFilter(f"{out}/remove"), JsonlWriter(f"{out}/kept")],
         )
     ):  # fmt: skip
+        if number and not list(Path(out, "filtered").glob("*.jsonl.gz")):
+            break  # its extractor or its filters left nothing
         tasks = config.num_buckets if number == 2 else 1
         LocalPipelineExecutor(pipeline, tasks=tasks, workers=1, logging_dir=f"{out}/logs/{number}").run()
     seconds = _used() - before

@@ -152,8 +152,26 @@ class CurationConfig:
 
 @dataclass
 class ExecutorConfig:
+    """Where the passes over shards run. The documents kept are the same everywhere."""
+
+    kind: str = setting(
+        "local",
+        "local: processes of this machine; datatrove: the same as datatrove pipelines; slurm: those on a cluster",
+        choices=("local", "datatrove", "slurm"),
+    )
     seconds_per_page: float = setting(
         5.0,
         "a page that takes more of a core's time is passed over, by ending the process that parses it",
         minimum=0.1,
     )
+    partition: str | None = setting(None, "slurm: partition; outputs must lie on a file system that its machines see")
+    time: str = setting("08:00:00", "slurm: time limit of a task, which is one shard")
+    memory_gb: int = setting(4, "slurm: memory of a task in GB", minimum=1)
+    workers: int | None = setting(None, "slurm: tasks at once at most; by default as many as there is room for",
+                                  minimum=1)  # fmt: skip
+    qos: str | None = setting(None, "slurm: quality of service")
+    max_array_size: int = setting(
+        1001, "slurm: tasks in one job array at most (MaxArraySize of the cluster)", minimum=1
+    )
+    setup: str | None = setting(None, "slurm: shell command before a task; by default it uses this Python")
+    sbatch: dict[str, str] = setting(dict, "slurm: further options of sbatch, such as {account: nlp}")

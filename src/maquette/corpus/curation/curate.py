@@ -142,13 +142,18 @@ def curate(
     shards: Sequence[Shard], config: CurationConfig, executor: ExecutorConfig, root: Path, *, enabled: bool,
     processes: int | None, limit: int | None,
 ) -> Curated:  # fmt: skip
-    """Curates all `shards`, in processes of this machine; without `enabled` only reads them.
+    """Curates all `shards`, where `executor` says; without `enabled` only reads them.
 
     Raises `StageError` where every shard is lost, or what a step needs is missing.
     """
     job = Job(shards, config, Places(root), enabled, limit)
     job.places.make()
-    lost = _run_locally(job, executor, processes or available_cores())
+    if executor.kind == "local":
+        lost = _run_locally(job, executor, processes or available_cores())
+    else:
+        from maquette.corpus.curation.distributed import run_distributed
+
+        lost = run_distributed(job, executor, processes or available_cores())
     whole = [number for number in range(len(shards)) if number not in lost]
     if shards and not whole:
         raise StageError("Every shard was lost.", "See the lines above; corpus.workers=1 needs the least memory.")
