@@ -98,6 +98,14 @@ def test_rates_are_multiples_of_the_recipes(prepared: Path) -> None:
     assert again[:3] == again[3:]
 
 
+def test_mixtures_are_tried_at_one_size(prepared: Path) -> None:
+    sweep = planned(prepared, "+sweep=mixture", "size=5k", "tokens=20k", "sweep.mixtures=3")
+    weights = [job.settings.mixture.weights for job in sweep.jobs]
+    assert weights[0] == {"animals": 0.5, "things": 0.5}
+    assert len(weights) == 5 and all(sum(one.values()) == pytest.approx(1) for one in weights)
+    assert len({job.forecast.compute for job in sweep.jobs if job.forecast}) == 1
+
+
 def test_shape_keeps_the_size(prepared: Path) -> None:
     sweep = planned(prepared, "+sweep=shape", "size=60k", "model.num_layers=2,4")
     forecasts = [job.forecast for job in sweep.jobs if job.forecast]

@@ -102,6 +102,9 @@ class SweepConfig:
     budgets: list[str] = setting(list, "IsoFLOP curves: training FLOPs of each")
     sizes_per_budget: int = setting(5, "sizes on each curve, around the one the recipe expects to be best", minimum=3)
     ratio: float = setting(1.5, "each size on a curve is so many times the one before", minimum=1.05)
+    mixtures: int = setting(
+        0, "mixtures to try, drawn from all there are, beside the uniform and the size-proportional one", minimum=0
+    )
     rates: list[float] = setting(list, "learning rates to try, as multiples of the recipe's")
     branches: bool = setting(
         False, "with schedule=wsd: one trunk per size, from which a cooldown branches off for each of its budgets"
@@ -121,4 +124,4 @@ class SweepConfig:
     @property
     def is_given(self) -> bool:
         """Whether it asks for more than one run."""
-        return bool(self.budgets or self.rates or self.branches)
+        return bool(self.budgets or self.rates or self.branches or self.mixtures)

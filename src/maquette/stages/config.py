@@ -304,9 +304,11 @@ class FitStage(StageConfig):
     )
     laws: str | None = setting(
         None,
-        "another law than that of the loss: of a setting (writes a recipe), or of epochs",
-        choices=("learning_rate", "batch", "repetition"),
+        "another law than that of the loss: of a setting (writes a recipe), of epochs, or of mixtures",
+        choices=("learning_rate", "batch", "repetition", "mixture"),
     )
+    max_epochs: float = setting(4.0, "laws=mixture: no domain is read more often by the best mixture", minimum=0.1)
+    verify: bool = setting(False, "laws=mixture: train the best mixture as its runs were, and tell whether it holds")
     compare: str | None = setting(
         None, "compare families by this column, such as model.kind+model.activation: offset or slope?"
     )

@@ -5,10 +5,12 @@ import functools
 from pathlib import Path
 from typing import Any
 
+from maquette.artifacts.errors import ConfigError
 from maquette.artifacts.files import digest
 from maquette.artifacts.manifest import build
 from maquette.artifacts.progress import say
 from maquette.corpus.config import CorpusConfig
+from maquette.corpus.judging import CLEAN, judge_on
 from maquette.corpus.pipeline import make_corpus
 from maquette.corpus.report import describe, facts, write_report
 from maquette.corpus.sources import open_source
@@ -53,10 +55,29 @@ def curates(config: CorpusStage) -> bool:
 
 def _make(config: CorpusStage, source: Source, folder: Path) -> dict[str, Any]:
     with workers(config.corpus.workers) as pool:
-        summary = make_corpus(source.documents(pool), config.corpus, folder, pool)
+        summary = make_corpus(source.documents(pool), _held_out(config.corpus), folder, pool)
     write_report(folder, summary, source.facts(), config.corpus)
     say(describe(summary))
-    return facts(summary, source.facts(), config.corpus)
+    return facts(summary, source.facts(), config.corpus) | _judged(config, folder, None)
+
+
+def _held_out(config: CorpusConfig) -> CorpusConfig:
+    """Nothing is held out for validation where other text is judged on."""
+    return config if config.judge is None else dataclasses.replace(config, validation=0.0)
+
+
+def _judged(config: CorpusStage, folder: Path, web: Path | None) -> dict[str, Any]:
+    if config.corpus.judge is None:
+        return {}
+    if config.corpus.judge != CLEAN:
+        path = Path(config.corpus.judge).expanduser()
+    elif web is None:
+        raise ConfigError(
+            "corpus.judge=clean is of source=madeweb.", "Give a JSONL or Parquet file of clean documents."
+        )
+    else:
+        path = web / f"{CLEAN}.parquet"
+    return {"judge": judge_on(path, folder)}
 
 
 def _make_curated(
@@ -80,13 +101,14 @@ def _make_curated(
         limit=config.source.limit if web is None else None,
     )  # fmt: skip
     with workers(config.corpus.workers) as pool:
-        summary = make_corpus(result.documents(), config.corpus, folder, pool)
+        summary = make_corpus(result.documents(), _held_out(config.corpus), folder, pool)
     write_report(folder, summary, source.facts(), config.corpus)
     known = facts(summary, source.facts(), config.corpus) | {"curation": result.facts}
     if result.selection is not None:
         journal = finish_journal(result.selection.journal, folder)
         truth = None if web is None else measure(journal, read_truth(web), result.documents())
         known["curation"] = write_evidence(folder, journal, config.curation, result.facts, truth)
+    known |= _judged(config, folder, web)
     say(describe(summary))
     result.job.places.remove()
     return known
@@ -124,6 +146,9 @@ def _identity(config: CorpusStage, *, with_path: bool) -> dict[str, Any]:
     del corpus["name"], corpus["workers"]
     if corpus["deduplicate"] == CorpusConfig().deduplicate:
         del corpus["deduplicate"]
+    judge = corpus.pop("judge")
+    if judge is not None:
+        corpus["judge"] = judge if judge == CLEAN else _content(judge)
     if not config.source.is_crawl:
         del source["extractor"], source["max_page_bytes"]
     if not with_path:
@@ -131,6 +156,7 @@ def _identity(config: CorpusStage, *, with_path: bool) -> dict[str, Any]:
     identity = {"source": source, "corpus": corpus}
     if curates(config):
         identity["curation"] = chosen = dataclasses.asdict(config.curation)
+        del chosen["label"]
         chosen["url"]["block_lists"] = [_content(path) for path in chosen["url"]["block_lists"]]
         for part in ("quality", "domains"):
             chosen[part]["examples"] = _content(chosen[part]["examples"])

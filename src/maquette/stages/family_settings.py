@@ -55,7 +55,7 @@ def family_settings(folders: Sequence[Path], outputs: str) -> FamilySettings:
 
     Makes the tokens again where they are missing. Raises `ConfigError` where a folder has no settings.
     """
-    configs = [_read(folder) for folder in folders]
+    configs = [read_settings(folder) for folder in folders]
     leaves = [settings_of(config) for config in configs]
     defaults, last = settings_of(compose(STAGES["train"])), leaves[-1]
     notes, chosen = [], {}
@@ -106,7 +106,8 @@ def _with(config: TrainStage, changes: Mapping[str, Any]) -> TrainStage:
     )
 
 
-def _read(folder: Path) -> TrainStage:
+def read_settings(folder: Path) -> TrainStage:
+    """The settings of the run in `folder`. Raises `ConfigError` where they are missing or of another version."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 

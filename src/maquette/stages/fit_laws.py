@@ -11,12 +11,14 @@ from maquette.artifacts.figure import save_figure
 from maquette.artifacts.files import write_json, write_text
 from maquette.artifacts.progress import say
 from maquette.scaling.fits.families import compare_by, comparison_facts, comparison_figure, comparison_page
+from maquette.scaling.fits.mixture_fit import fit_mixture, mixture_facts, mixture_figure, mixture_page
 from maquette.scaling.fits.repetition_report import fit_epochs, repetition_facts, repetition_figure, repetition_page
 from maquette.scaling.fits.stored_fit import PAGE, RUNS
 from maquette.scaling.fits.table import RunTable
 from maquette.scaling.fits.tuned_recipe import tune, tuned_facts, tuned_figure, tuned_page
 from maquette.scaling.recipes.recipe_file import recipe_path, save_recipe
 from maquette.stages.config import FitStage
+from maquette.stages.mixture_run import train_mixture
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,6 +35,8 @@ def fit_law(config: FitStage, table: RunTable) -> Path:
         figure = repetition_figure(found, table)
         facts = repetition_facts(found)
         return _keep(config, table, "repetition", facts, figure, repetition_page(found, table.source, figure))
+    if config.laws == "mixture":
+        return _mixture(config, table)
     tuned = tune(table, str(config.laws), config.level)
     name = config.name or str(config.laws)
     outputs = [] if config.outputs == "outputs" else [f"outputs={config.outputs}"]
@@ -42,6 +46,18 @@ def fit_law(config: FitStage, table: RunTable) -> Path:
     folder = _keep(config, table, str(config.laws), facts, figure, tuned_page(tuned, table.source, line, figure))
     path = save_recipe(tuned.laws, recipe_path(name, config.outputs))
     say(f"recipe: {path}. Use it: {line}")
+    return folder
+
+
+def _mixture(config: FitStage, table: RunTable) -> Path:
+    """The mixing law, its optimum, and where asked for that one trained."""
+    found = fit_mixture(table, max_epochs=config.max_epochs)
+    verified = train_mixture(found, table, config.outputs) if config.verify else None
+    figure = mixture_figure(found, verified)
+    page = mixture_page(found, table.source, figure, verified)
+    folder = _keep(config, table, "mixture", mixture_facts(found, verified), figure, page)
+    shares = ",".join(f"{name}:{share:g}" for name, share in found.mixture.items())
+    say(f"Use it: maquette train 'mixture.weights={{{shares}}}'")
     return folder
 
 
@@ -68,6 +84,7 @@ def _keep(config: FitStage, table: RunTable, label: str, facts: dict[str, Any], 
         return {"law": label}
 
     settings = {name: getattr(config, name) for name in ("laws", "compare", "convention", "level", "seed", "without")}
+    settings |= {name: getattr(config, name) for name in ("max_epochs", "verify") if config.laws == "mixture"}
     folder = store(config, table, label, settings, make)
     if made:
         record(config, folder)

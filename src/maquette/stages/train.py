@@ -119,7 +119,10 @@ def planned(config: TrainStage, data: TokensResult | None = None) -> tuple[Recip
 def prepare(config: TrainStage) -> TokensResult:
     """The data that training reads, made where it is missing: once for all jobs of a sweep that share it."""
     identity = digest(
-        [dataclasses.asdict(part) for part in (config.source, config.corpus, config.tokenizer, config.shards)]
+        [
+            dataclasses.asdict(part)
+            for part in (config.source, config.corpus, config.curation, config.tokenizer, config.shards)
+        ]
         + [config.checkpoint, str(Path(config.outputs).absolute())]
     )
     if identity not in _prepared:

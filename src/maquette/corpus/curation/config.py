@@ -136,6 +136,7 @@ class NearDuplicatesConfig:
 @dataclass
 class CurationConfig:
     enabled: bool | None = setting(None, "curate; by default where pages come from a crawl")
+    label: str = setting("web", "what this choice is called where several are compared")
     url: UrlConfig = setting(UrlConfig, "addresses")
     language: LanguageConfig = setting(LanguageConfig, "language")
     host_lines: HostLinesConfig = setting(HostLinesConfig, "headers, footers and menus")

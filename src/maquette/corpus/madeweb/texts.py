@@ -57,14 +57,17 @@ def read_texts(workers: Workers, count: int, packages: tuple[str, ...] = PACKAGE
         examples += found[:taken]
         pages += found[taken:]
     numbers.shuffle(pages)
-    prose = [text for text in pages if text.domain in _PROSE and _is_prose(text)][:count]
+    prose = [text for text in pages if is_prose(text)][:count]
     code = iter([text for text in pages if text.domain not in _PROSE])
     return [
         _with_code(text, next(code, None)) if n % _CODE_EVERY == 0 else text for n, text in enumerate(prose)
     ], examples
 
 
-def _is_prose(text: Text) -> bool:
+def is_prose(text: Text) -> bool:
+    """Whether a text is of a domain of prose, and most of it reads like sentences."""
+    if text.domain not in _PROSE:
+        return False
     sizes = [(len(paragraph), _SENTENCES.match(paragraph) is not None) for paragraph in text.paragraphs]
     indented = sum(len(part) for part in text.paragraphs if "\n " in part)
     total = sum(size for size, _ in sizes)

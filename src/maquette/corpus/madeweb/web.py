@@ -12,9 +12,10 @@ from typing import Any
 
 from maquette.artifacts.files import atomic_file, write_text
 from maquette.corpus.document import Document, write_documents
+from maquette.corpus.judging import CLEAN
 from maquette.corpus.madeweb.faults import FAULTS, Ground, Made, plant
 from maquette.corpus.madeweb.pages import STYLES, Site, make_site, render
-from maquette.corpus.madeweb.texts import Text, read_texts
+from maquette.corpus.madeweb.texts import Text, is_prose, read_texts
 from maquette.corpus.sources.installed.packages import PACKAGES
 from maquette.corpus.workers import Workers
 
@@ -31,7 +32,8 @@ _NAMES = ("orchard", "lantern", "harbour", "meadow", "copper", "willow", "granit
 def make_web(
     folder: Path, workers: Workers, good_pages: int = GOOD_PAGES, packages: tuple[str, ...] = PACKAGES, seed: int = 0
 ) -> dict[str, Any]:
-    """Writes `crawl-*.warc*`, `truth.jsonl` and `examples.parquet`; returns what was made."""
+    """Writes `crawl-*.warc*`, `truth.jsonl`, `examples.parquet`, and `clean.parquet` with prose that is on no page;
+    returns what was made."""
     numbers = random.Random(seed)
     extra = sum(fault.share for fault in FAULTS if fault.keep) + _CITED / _CITATIONS  # of texts that stand nowhere else
     texts, examples = read_texts(workers, int(good_pages * (1 + extra)) + 20, packages)
@@ -56,6 +58,12 @@ def make_web(
     labelled.sort(key=lambda document: document.domain)
     with atomic_file(folder / "examples.parquet") as temporary:
         write_documents(temporary, labelled)
+    clean = [
+        Document(f"{CLEAN}/{number}", "\n\n".join(text.paragraphs), None, CLEAN)
+        for number, text in enumerate(examples) if is_prose(text)
+    ]  # fmt: skip
+    with atomic_file(folder / f"{CLEAN}.parquet") as temporary:
+        write_documents(temporary, clean)
     counts = {fault.name: sum(row["fault"] == fault.name for row in truth) for fault in FAULTS}
     return {
         "pages": len(truth),

@@ -133,6 +133,9 @@ def _expanded(
 def _more_words(words: list[str], settings: TrainStage, data: Any, remarks: dict[str, None]) -> Iterator[list[str]]:
     """`size=... compute=...` of every point of the IsoFLOP curves; nothing where there are none."""
     sweep = settings.sweep
+    if sweep.mixtures:
+        yield from _mixtures(words, settings, data)
+        return
     if not sweep.budgets:
         yield []
         return
@@ -160,6 +163,23 @@ def _more_words(words: list[str], settings: TrainStage, data: Any, remarks: dict
             remarks[f"warning: {curve.warning}"] = None
         for size in curve.sizes:
             yield [f"size={size}", f"compute={_short(budget)}"]
+
+
+def _mixtures(words: list[str], settings: TrainStage, data: Any) -> Iterator[list[str]]:
+    """`mixture.weights=...` of every mixture to try."""
+    from maquette.data import TokenShards
+    from maquette.scaling.recipes.mixtures import mixture_design
+    from maquette.stages.planning import resolve_recipe
+
+    if settings.sweep.budgets or any(word.startswith(("mixture=", "mixture.")) for word in words):
+        raise ConfigError(
+            "sweep.mixtures sets the mixture of each job, at one size and budget.",
+            "Leave mixture and sweep.budgets out.",
+        )
+    tokens = TokenShards(data.folder, verify=False).tokens("train")
+    budget = resolve_recipe(settings, data).tokens
+    for weights in mixture_design(tokens, settings.sweep.mixtures, budget=budget):
+        yield [f"mixture.weights={{{','.join(f'{name}:{weight:g}' for name, weight in weights.items())}}}"]
 
 
 _HORIZON = ("compute=", "tokens=", "tokens_per_parameter=")

@@ -1,0 +1,256 @@
+"""From a sweep over mixtures to the best one: a mixing law of each domain's held-out loss, and its optimum.
+
+    maquette train -m +sweep=mixture; maquette fit laws=mixture verify=true
+
+The optimum minimises the mean of the domains' held-out losses, within bounds: no domain is read more than
+`max_epochs` times. The law's error is told by runs left out in turn.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from maquette.scaling.errors import LawError
+from maquette.scaling.fits.table import RunTable
+from maquette.scaling.laws.gauss_newton import Array
+from maquette.scaling.laws.mixing_law import MixingLaw, fit_mixing_law
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from maquette.artifacts.page import Page
+
+_WEIGHT = re.compile(r"(?:params\.)?mixture\.weights\.(.+)")
+_NEAR = 5e-4  # of a weight: by which the uniform and the proportional mixture are known again
+
+
+@dataclass(frozen=True)
+class MixtureFit:
+    """`weights` (runs, domains), `losses` (runs, domains) held out; `optimum` (domains,) and what the law says of it.
+
+    `measured`: mean held-out loss (runs,); `left_out_error`: of a run's mean loss, by the law without it, root mean
+    square in nats. `uniform` and `proportional` are rows, None where the sweep has none.
+    """
+
+    domains: tuple[str, ...]
+    names: tuple[str, ...]
+    weights: Array
+    losses: Array
+    law: MixingLaw
+    optimum: Array
+    upper: Array
+    left_out_error: float
+    uniform: int | None
+    proportional: int | None
+    warnings: tuple[str, ...]
+
+    @property
+    def measured(self) -> Array:
+        mean: Array = self.losses.mean(axis=1)
+        return mean
+
+    @property
+    def predicted(self) -> float:
+        """Mean held-out loss that the law expects under the optimum."""
+        return float(self.law.losses(self.optimum).mean())
+
+    @property
+    def mixture(self) -> dict[str, float]:
+        """The optimum, by domain, to four decimals."""
+        return {name: round(float(share), 4) for name, share in zip(self.domains, self.optimum, strict=True)}
+
+
+def fit_mixture(table: RunTable, *, max_epochs: float = 4.0) -> MixtureFit:
+    """Fits the law and solves for its optimum.
+
+    Raises `LawError` where the runs have no weights, no losses by domain, differ in size or tokens, or are too few.
+    """
+    import pandas as pd
+
+    found = {match[1]: name for name in map(str, table.frame.columns) if (match := _WEIGHT.fullmatch(name))}
+    domains = tuple(name for name in sorted(found) if f"validation/{name}/loss" in table.frame.columns)
+    if len(domains) < 2:
+        raise LawError(
+            f"{table.source} has no mixture.weights of two domains with a held-out loss each.",
+            "Train a sweep over mixtures: maquette train -m +sweep=mixture.",
+        )
+    if np.ptp(np.log(table.params)) > 0.01 or np.ptp(np.log(table.tokens)) > 0.05:
+        raise LawError(
+            f"The runs of {table.source} differ in size or tokens: a mixing law is of one size.",
+            "Name a sweep whose runs differ in their mixture alone.",
+        )
+    frame = table.frame
+    weights = np.column_stack([pd.to_numeric(frame[found[name]]).fillna(0.0).to_numpy(float) for name in domains])
+    losses = np.column_stack([pd.to_numeric(frame[f"validation/{name}/loss"]).to_numpy(float) for name in domains])
+    weights = weights / weights.sum(axis=1, keepdims=True)
+    law = fit_mixing_law(weights, losses)
+    upper = _upper(frame, domains, weights, max_epochs)
+    optimum = law.optimum(np.full(len(domains), 1 / len(domains)), np.zeros(len(domains)), upper)
+    uniform = _row(weights, np.full(len(domains), 1 / len(domains)))
+    warnings = []
+    if len(table) < 3 * (len(domains) + 1):
+        warnings.append(
+            f"{len(table)} runs for a law of {len(domains) + 1} numbers for each domain: more make it surer."
+        )
+    return MixtureFit(
+        domains, table.names, weights, losses, law, optimum, upper, _left_out_error(weights, losses), uniform,
+        _proportional(frame, domains, weights), tuple(warnings),
+    )  # fmt: skip
+
+
+def _epochs(frame: Any, domains: tuple[str, ...], weights: Array) -> Array:
+    """Tokens of a run over each domain's tokens (domains,), from how often runs read it; nan where no run says."""
+    import pandas as pd
+
+    ratio = np.full(len(domains), np.nan)
+    for place, name in enumerate(domains):
+        if (column := f"epochs/{name}") in frame.columns:
+            read = pd.to_numeric(frame[column]).to_numpy(float)
+            known = (weights[:, place] > 0.02) & np.isfinite(read)
+            if known.any():
+                ratio[place] = float(np.median(read[known] / weights[known, place]))
+    return ratio
+
+
+def _upper(frame: Any, domains: tuple[str, ...], weights: Array, max_epochs: float) -> Array:
+    """The largest weight of each domain: what `max_epochs` allow, or what the runs have tried."""
+    ratio = _epochs(frame, domains, weights)
+    upper: Array = np.where(np.isfinite(ratio), np.minimum(1.0, max_epochs / np.maximum(ratio, 1e-12)), 1.0)
+    upper = np.minimum(upper, np.maximum(weights.max(axis=0), 1 / len(domains)))  # no further than the law has seen
+    return upper if upper.sum() >= 1 else np.ones(len(domains))
+
+
+def _row(weights: Array, wanted: Array) -> int | None:
+    distance = np.abs(weights - wanted).max(axis=1)
+    return int(distance.argmin()) if distance.min() <= _NEAR else None
+
+
+def _proportional(frame: Any, domains: tuple[str, ...], weights: Array) -> int | None:
+    ratio = _epochs(frame, domains, weights)
+    if not np.isfinite(ratio).all():
+        return None
+    share = 1 / ratio
+    distance = np.abs(weights - share / share.sum()).max(axis=1)
+    return int(distance.argmin()) if distance.min() <= 0.02 else None
+
+
+def _left_out_error(weights: Array, losses: Array) -> float:
+    """Root mean square of a run's mean loss less what the law of the others says; nan where too few are left."""
+    errors = []
+    for row in range(len(weights)):
+        others = np.arange(len(weights)) != row
+        try:
+            law = fit_mixing_law(weights[others], losses[others], starts=4)
+        except LawError:
+            return float("nan")
+        errors.append(float(law.losses(weights[row]).mean() - losses[row].mean()))
+    return float(np.sqrt(np.mean(np.square(errors))))
+
+
+def verdict(found: MixtureFit, verified: float | None) -> str:
+    """What the law says, and where the optimum was trained, whether it held."""
+    best = int(found.measured.argmin())
+    words = (
+        f"The best mixture by the law: {_in_words(found.mixture)}; expected mean held-out loss {found.predicted:.4f} "
+        f"nats per token (best of {len(found.names)} tried: {found.measured[best]:.4f}; the law misses a run that it "
+        f"has not seen by {found.left_out_error:.4f})."
+    )
+    for name, row in (("uniform", found.uniform), ("size-proportional", found.proportional)):
+        if row is not None:
+            words += f" The {name} mixture: {found.measured[row]:.4f}."
+    if verified is None:
+        return words
+    rivals = {"uniform": found.uniform, "size-proportional": found.proportional}
+    beaten = [name for name, row in rivals.items() if row is not None and verified < found.measured[row]]
+    lost = [name for name, row in rivals.items() if row is not None and verified >= found.measured[row]]
+    words += f" Trained, it came to {verified:.4f}"
+    words += f": better than the {' and the '.join(beaten)} one" if beaten else ""
+    words += f"; not better than the {' and the '.join(lost)} one" if lost else ""
+    return words + "."
+
+
+def _in_words(mixture: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {share:.1%}" for name, share in mixture.items())
+
+
+def mixture_facts(found: MixtureFit, verified: float | None) -> dict[str, Any]:
+    """The law, its optimum and the runs as plain values."""
+    return {
+        "domains": list(found.domains),
+        "runs": {
+            name: {"weights": row.tolist(), "losses": losses.tolist()}
+            for name, row, losses in zip(found.names, found.weights, found.losses, strict=True)
+        },
+        "law": {
+            "floor": found.law.floor.tolist(),
+            "scale": found.law.scale.tolist(),
+            "exponents": found.law.exponents.tolist(),
+        },
+        "upper": found.upper.tolist(),
+        "optimum": found.mixture,
+        "predicted": found.predicted,
+        "left_out_error": found.left_out_error,
+        "uniform": None if found.uniform is None else float(found.measured[found.uniform]),
+        "proportional": None if found.proportional is None else float(found.measured[found.proportional]),
+        "verified": verified,
+        "warnings": list(found.warnings),
+    }
+
+
+def mixture_figure(found: MixtureFit, verified: float | None) -> "Figure":
+    """Left: measured against fitted mean loss; right: the optimum beside the mixtures to beat."""
+    from maquette.artifacts.figure import COLORS, new_figure
+
+    figure, (left, right) = new_figure(1, 2, width=5.2, height=4.0)
+    fitted = found.law.losses(found.weights).mean(axis=1)
+    left.plot(fitted, found.measured, "o", color=COLORS[0], alpha=0.7, label="mixtures tried")
+    for name, row, color in (("uniform", found.uniform, COLORS[1]), ("proportional", found.proportional, COLORS[2])):
+        if row is not None:
+            left.plot(fitted[row], found.measured[row], "s", color=color, label=name)
+    if verified is not None:
+        left.plot(found.predicted, verified, "k*", ms=13, mfc="white", label="optimum, trained")
+    else:
+        left.axvline(found.predicted, color="k", lw=1, ls=":", label="optimum, expected")
+    ends = [min(fitted.min(), found.predicted), fitted.max()]
+    left.plot(ends, ends, color="0.6", lw=1)
+    left.set(xlabel="mean held-out loss by the law (nats per token)", ylabel="measured", title="The law and the runs")
+    left.legend(fontsize=8)
+    place = np.arange(len(found.domains))
+    bars = [("optimum", found.optimum, "0.2")]
+    for name, row, color in (("uniform", found.uniform, COLORS[1]), ("proportional", found.proportional, COLORS[2])):
+        if row is not None:
+            bars.append((name, found.weights[row], color))
+    for number, (name, shares, color) in enumerate(bars):
+        right.bar(place + 0.27 * (number - (len(bars) - 1) / 2), shares, 0.25, color=color, label=name)
+    right.set(xticks=place, ylabel="share of training tokens", title="Mixtures")
+    right.set_xticklabels(found.domains, rotation=30, ha="right")
+    right.legend(fontsize=8)
+    return figure
+
+
+def mixture_page(found: MixtureFit, source: str, figure: "Figure", verified: float | None) -> "Page":
+    """Verdict, figure, the law's numbers and all runs."""
+    from maquette.artifacts.page import Page, Picture
+
+    page = Page(f"Mixing law of {source}", lead=verdict(found, verified), eyebrow="Mixtures")
+    page.section("The law and its optimum")
+    page.pictures(Picture(figure, "Left: each point is a run; on the line the law is right. Right: shares."))
+    for warning in found.warnings:
+        page.text(warning)
+    page.section("What a domain does for another")
+    page.text("Loss of a target = floor + scale x exp(sum of exponent x weight): the lower, the more a domain helps.")
+    rows = [
+        (target, *((float(value), f"{value:+.3f}") for value in row))
+        for target, row in zip(found.domains, found.law.exponents, strict=True)
+    ]
+    page.table(("held-out loss of", *found.domains), rows, caption="Exponents of the training domains")
+    page.section("Runs")
+    rows = [
+        (name, *((float(share), f"{share:.3f}") for share in shares), (float(loss), f"{loss:.4f}"))
+        for name, shares, loss in zip(found.names, found.weights, found.measured, strict=True)
+    ]
+    page.table(("run", *found.domains, "mean loss"), rows)
+    return page

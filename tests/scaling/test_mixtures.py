@@ -1,0 +1,86 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from maquette.artifacts.errors import ConfigError
+from maquette.scaling import LawError
+from maquette.scaling.fits.mixture_fit import fit_mixture, mixture_facts, mixture_figure, mixture_page, verdict
+from maquette.scaling.fits.table import RunTable
+from maquette.scaling.laws.mixing_law import MixingLaw
+from maquette.scaling.recipes.mixtures import mixture_design
+
+TOKENS = {"code": 6_000_000, "docs": 3_000_000, "legal": 100_000, "none": 0}
+TRUE = MixingLaw(
+    np.array([2.0, 1.5, 1.0]), np.array([1.0, 0.8, 0.9]),
+    np.array([[-1.2, 0.5, 0.1], [0.6, -0.9, 0.2], [0.4, 0.1, -4.0]]), np.zeros((0, 3)),
+)  # fmt: skip
+
+
+def test_a_design_has_the_mixtures_to_beat_and_bounds_epochs() -> None:
+    design = mixture_design(TOKENS, 20, budget=1_000_000)
+    assert len(design) == 22
+    assert design[0] == pytest.approx({"code": 1 / 3, "docs": 1 / 3, "legal": 1 / 3}, abs=1e-3)
+    assert design[1]["code"] == pytest.approx(6 / 9.1, abs=1e-3)
+    for row in design:
+        assert sum(row.values()) == pytest.approx(1)
+        assert min(row.values()) >= 0
+    for row in design[2:]:
+        assert row["legal"] <= 4 * 100_000 / 1_000_000 + 1e-3
+    assert max(row["legal"] for row in design[2:]) > 0.3  # and reach what they may
+    assert mixture_design(TOKENS, 20, budget=1_000_000) == design
+
+
+def test_one_domain_has_no_mixtures() -> None:
+    with pytest.raises(ConfigError, match="two domains"):
+        mixture_design({"a": 100, "b": 0}, 3, budget=10)
+
+
+def table(noise: float = 0.0, runs: int = 24) -> RunTable:
+    """Runs under the true law, as the store lists them."""
+    design = mixture_design(TOKENS, runs - 2, budget=500_000)
+    weights = np.array([list(row.values()) for row in design])
+    losses = TRUE.losses(weights) + noise * np.random.default_rng(0).normal(size=(runs, 3))
+    names = ("code", "docs", "legal")
+    columns = {f"mixture.weights.{name}": weights[:, k] for k, name in enumerate(names)}
+    columns |= {f"validation/{name}/loss": losses[:, k] for k, name in enumerate(names)}
+    columns |= {f"epochs/{name}": 500_000 * weights[:, k] / TOKENS[name] for k, name in enumerate(names)}
+    ones = np.ones(runs)
+    return RunTable(
+        "a sweep", tuple(f"run-{k}" for k in range(runs)), 5e4 * ones, 5e5 * ones, losses.mean(axis=1), 1e11 * ones,
+        1e11 * ones, pd.DataFrame(columns),
+    )  # fmt: skip
+
+
+def test_the_optimum_of_a_known_law_is_found_and_beats_what_it_should() -> None:
+    found = fit_mixture(table(noise=1e-3))
+    true = TRUE.losses(found.optimum).mean()
+    assert found.predicted == pytest.approx(true, abs=0.01)
+    assert found.left_out_error < 0.01
+    assert found.uniform == 0
+    assert found.proportional == 1
+    assert true < found.measured[[0, 1]].min()
+    assert (found.optimum <= found.upper + 1e-9).all()
+    assert found.upper[2] <= 4 * 100_000 / 500_000 + 1e-6
+    assert "better than the uniform and the size-proportional one" in verdict(found, float(true))
+    assert "not better than the uniform" in verdict(found, 9.0)
+
+
+def test_what_is_reported_has_every_number() -> None:
+    found = fit_mixture(table())
+    facts = mixture_facts(found, 1.5)
+    assert facts["verified"] == 1.5
+    assert sum(facts["optimum"].values()) == pytest.approx(1, abs=1e-3)
+    page = mixture_page(found, "a sweep", mixture_figure(found, 1.5), 1.5).render()
+    assert "run-23" in page
+    assert "legal" in page
+
+
+def test_runs_that_do_not_belong_together_are_refused() -> None:
+    runs = table()
+    runs.params[3] *= 2
+    with pytest.raises(LawError, match="differ in size"):
+        fit_mixture(runs)
+    bare = table()
+    bare.frame.drop(columns=[c for c in bare.frame if c.startswith("mixture")], inplace=True)
+    with pytest.raises(LawError, match=r"no mixture\.weights"):
+        fit_mixture(bare)
