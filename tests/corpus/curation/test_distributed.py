@@ -3,6 +3,7 @@ import stat
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 from made_archives import archive
 from made_crawl import settings
@@ -12,6 +13,8 @@ from maquette.corpus.config import SourceConfig
 from maquette.corpus.curation import distributed
 from maquette.corpus.curation.config import CurationConfig, ExecutorConfig
 from maquette.corpus.curation.curate import Curated, curate
+from maquette.corpus.curation.near import clusters
+from maquette.corpus.curation.near_on_disk import clusters_on_disk
 from maquette.corpus.sources.warc.source import Warc
 
 pytest.importorskip("datatrove")
@@ -24,7 +27,7 @@ def run(web: Path, root: Path, executor: ExecutorConfig, config: CurationConfig)
 
 @pytest.mark.slow
 def test_datatrove_keeps_the_same_documents(web: Path, curated: Curated, tmp_path: Path) -> None:
-    executor = ExecutorConfig(kind="datatrove", seconds_per_page=1.0)
+    executor = ExecutorConfig(kind="datatrove", seconds_per_page=1.0, near_duplicates="disk")
     again = run(web, tmp_path / "work", executor, settings(web))
     assert list(again.documents()) == list(curated.documents())
     assert again.selection is not None and curated.selection is not None
@@ -38,6 +41,20 @@ def test_datatrove_keeps_the_same_documents(web: Path, curated: Curated, tmp_pat
     (tmp_path / "work" / "datatrove" / "refine" / "completions" / lost).unlink()
     assert list(run(web, tmp_path / "work", executor, settings(web)).documents()) == list(curated.documents())
     assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_near_duplicates_on_disk_are_those_in_memory(tmp_path: Path) -> None:
+    numbers = np.random.default_rng(0)
+    bands = numbers.integers(1, 1 << 60, (60, 3), np.uint64)
+    bands[7] = bands[50]
+    bands[20, 1], bands[50, 2] = bands[3, 1], bands[20, 2]  # a chain through several shards
+    bands[30] = bands[31] = 0  # too short for a shingle
+    for number, part in {0: bands[:25], 2: bands[25:25], 5: bands[25:]}.items():
+        np.savez(tmp_path / f"{number:05d}.npz", bands=part)
+    found = clusters_on_disk(tmp_path, [0, 2, 5], tmp_path / "near", 3, processes=1)
+    assert found.tolist() == clusters(bands).tolist()
+    assert found[50] == 3 and found[31] == 31
+    assert not (tmp_path / "near").exists()
 
 
 SBATCH = """#!/bin/bash

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from datatrove.data import DocumentsPipeline
+from datatrove.executor import LocalPipelineExecutor
 from datatrove.pipeline.base import PipelineStep
+from datatrove.utils.logging import logger
 
 from maquette.artifacts.errors import StageError
 from maquette.artifacts.files import write_json
@@ -15,6 +17,18 @@ from maquette.corpus.curation.engine import Work, run_shards
 from maquette.corpus.curation.extract import extracted
 from maquette.corpus.curation.journal import read_journal, step_of
 from maquette.corpus.curation.refine import refined
+
+
+class LocalExecutor(LocalPipelineExecutor):  # type: ignore[misc]
+    """datatrove's local executor, whose first worker does not print all that it logs: the logs are in files."""
+
+    def _run_for_rank(self, rank: int, local_rank: int = 0, node_rank: int = -1) -> Any:
+        return super()._run_for_rank(rank, local_rank + 1, node_rank)
+
+    def run(self) -> Any:
+        """Runs the tasks that are not completed."""
+        logger.remove()
+        return super().run()
 
 
 class Pass(PipelineStep):  # type: ignore[misc]

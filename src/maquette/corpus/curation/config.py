@@ -165,6 +165,12 @@ class ExecutorConfig:
         "a page that takes more of a core's time is passed over, by ending the process that parses it",
         minimum=0.1,
     )
+    near_duplicates: str = setting(
+        "memory",
+        "where near-duplicates are found; disk: by datatrove's MinHash buckets, for more documents than memory "
+        "has room for (about 205 bytes each)",
+        choices=("memory", "disk"),
+    )
     partition: str | None = setting(None, "slurm: partition; outputs must lie on a file system that its machines see")
     time: str = setting("08:00:00", "slurm: time limit of a task, which is one shard")
     memory_gb: int = setting(4, "slurm: memory of a task in GB", minimum=1)

@@ -161,7 +161,15 @@ def curate(
     if not enabled:
         return Curated(job, whole, None, facts)
     facts["context"] = json.loads((job.places.context / "report.json").read_text())
-    selection = select(job.places.refine, job.places.extract, whole, config)
+    on_disk = None
+    if executor.near_duplicates == "disk":
+        from maquette.corpus.curation.near_on_disk import clusters_on_disk
+
+        on_disk = functools.partial(
+            clusters_on_disk, job.places.refine, whole, root / "near", config.near_duplicates.bands,
+            processes or available_cores(),
+        )  # fmt: skip
+    selection = select(job.places.refine, job.places.extract, whole, config, on_disk)
     return Curated(job, whole, selection, facts)
 
 

@@ -68,12 +68,10 @@ def _logs(job: "Job", name: str) -> Path:
 
 
 def _here(job: "Job", steps: dict[str, Any], processes: int) -> None:
-    from datatrove.executor import LocalPipelineExecutor
-    from datatrove.utils.logging import logger
+    from maquette.corpus.curation.blocks import LocalExecutor
 
-    logger.remove()  # what its tasks say is in their logs; people are told what matters
     for name, step in steps.items():
-        pipeline = LocalPipelineExecutor(
+        pipeline = LocalExecutor(
             [step],
             tasks=_tasks(name, job),
             workers=min(processes, _tasks(name, job)),

@@ -4,7 +4,7 @@ Works on the journals and band hashes of the second pass, in the corpus's order;
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -32,8 +32,12 @@ class Selection:
     high: NDArray[np.bool_]
 
 
-def select(refined: Path, extract: Path, shards: list[int], config: CurationConfig) -> Selection:
-    """Reads what the passes over `shards` wrote, and decides."""
+def select(
+    refined: Path, extract: Path, shards: list[int], config: CurationConfig,
+    cluster_all: Callable[[], Integers] | None = None,
+) -> Selection:  # fmt: skip
+    """Reads what the passes over `shards` wrote, and decides. `cluster_all` finds the clusters of near-duplicates, as
+    `near.clusters` would; by default that, in memory."""
     frames = []
     for number in shards:
         for folder in (extract, refined):
@@ -56,7 +60,7 @@ def select(refined: Path, extract: Path, shards: list[int], config: CurationConf
 
     cluster = np.arange(left.size)
     if config.near_duplicates.bands:
-        cluster = clusters(_bands(refined, shards))
+        cluster = clusters(_bands(refined, shards)) if cluster_all is None else cluster_all()
     cluster = _without(cluster, reason != "")
     later = (cluster != np.arange(left.size)) & (reason == "")
     reason[later] = "near duplicate: of an earlier page"
