@@ -67,6 +67,7 @@ def main() -> None:
                 one, two = (_ours(folder / "halves", folder / "work", processes)[1] for processes in (1, 2))
                 ratios.append(one / two)
             print(f"two processes against one, by the clock: {_spread(ratios)}")
+            print(f"by processor time, as two idle cores would have it: {_by_processor_time(folder):.2f}")
     _memory(arguments.documents)
 
 
@@ -121,17 +122,30 @@ def _ours(archive: Path, work: Path, processes: int) -> tuple[float, float, int]
     return _used() - before, time.perf_counter() - began, kept
 
 
+def _by_processor_time(folder: Path) -> float:
+    """One process's time over two's, if the parent's seconds are not shared and its children's are: what other work on
+    the machine does not change."""
+    before = [_seconds(resource.RUSAGE_SELF), _seconds(resource.RUSAGE_CHILDREN)]
+    _ours(folder / "halves", folder / "work", 2)
+    alone = _seconds(resource.RUSAGE_SELF) - before[0]
+    shared = _seconds(resource.RUSAGE_CHILDREN) - before[1]
+    return (alone + shared) / (alone + shared / 2)
+
+
+def _seconds(who: int) -> float:
+    use = resource.getrusage(who)
+    return use.ru_utime + use.ru_stime
+
+
 def _used() -> float:
     """Processor seconds of this process and of its children that have ended."""
-    return sum(
-        use.ru_utime + use.ru_stime
-        for use in (resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN))
-    )
+    return _seconds(resource.RUSAGE_SELF) + _seconds(resource.RUSAGE_CHILDREN)
 
 
 def _beside_datatrove(folder: Path, pages: int, peer_pages: int, arguments: argparse.Namespace, core: int) -> None:
     os.sched_setaffinity(0, {core})
-    python = arguments.datatrove or (sys.executable if importlib.util.find_spec("datatrove") else None)
+    whole = all(importlib.util.find_spec(name) for name in ("datatrove", "spacy", "warcio", "magic"))
+    python = arguments.datatrove or (sys.executable if whole else None)
     ours, theirs, kept, told = [], [], 0, ""
     for _ in range(arguments.rounds):
         seconds, _, kept = _ours(folder / "whole", folder / "work", 1)
@@ -149,7 +163,7 @@ def _beside_datatrove(folder: Path, pages: int, peer_pages: int, arguments: argp
         print(f"datatrove  {statistics.median(theirs):8.1f} pages/s, {told} of {peer_pages} kept")
         print(f"ratio      {_spread([mine / other for mine, other in zip(ours, theirs, strict=True)])}")
     else:
-        print("datatrove is not installed: name a Python that has it with --datatrove")
+        print("datatrove or what its reader needs is not installed: name a Python that has it with --datatrove")
 
 
 def _spread(ratios: list[float]) -> str:

@@ -208,6 +208,7 @@ def _judgement(training: Training) -> dict[str, Any]:
         points = np.unique(np.linspace(0, curve.thresholds.size - 1, 60).astype(int))
         report["curve"] = {
             "average_precision": curve.average,
+            "chance": float((training.truth == 1).mean()),  # precision of a score that knows nothing
             "thresholds": curve.thresholds[points].tolist(),
             "precision": curve.precision[points].tolist(),
             "recall": curve.recall[points].tolist(),

@@ -165,11 +165,15 @@ def curve_figure(curve: dict[str, Any], path: Path) -> Path:
     """Precision against recall of the quality model on held-out labels."""
     canvas, axes = new_figure(width=5.0, height=3.6)
     axes.plot(curve["recall"], curve["precision"], color=COLORS[0], drawstyle="steps-post")
+    axes.axhline(curve["chance"], color="0.5", linestyle="--", linewidth=1)
     axes.set_xlabel("recall of reference-like pages")
     axes.set_ylabel("precision")
     axes.set_xlim(0, 1.02)
     axes.set_ylim(0, 1.02)
-    axes.set_title(f"Quality model on held-out labels: average precision {curve['average_precision']:.2f}")
+    axes.set_title(
+        f"Quality model on held-out labels: average precision {curve['average_precision']:.2f}, "
+        f"by chance {curve['chance']:.2f}", fontsize=9,
+    )  # fmt: skip
     return save_figure(canvas, path)
 
 
