@@ -1,0 +1,120 @@
+"""This project's side of `post_training_speed.py`: the objectives under the Trainer of `maquette train`."""
+
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from lightning.pytorch import Callback
+from shapes import EXAMPLES, MINIBATCHES, PASSES, ROWS, SIZES, VOCABULARY, Rows, words
+from turns import Turns
+
+from maquette.data.example_batches import ExampleBatches, ExampleOrder, conversation_batches, preference_batches
+from maquette.data.examples import ExampleWriter
+from maquette.data.prompts import Prompt
+from maquette.feedback.annotators.reward_model import LearnedReward
+from maquette.model import LanguageModel, ScalarModel, TransformerConfig
+from maquette.model.linear import fastest_backend, use_backend
+from maquette.objectives import DirectPreferenceOptimization, SupervisedFineTuning
+from maquette.objectives.base import Objective, Optimization
+from maquette.objectives.config import PreferenceConfig, SupervisedConfig
+from maquette.objectives.iterations import Plan
+from maquette.objectives.policy_config import PolicyConfig
+from maquette.objectives.ppo import ProximalPolicyOptimization
+from maquette.optimization.config import OptimizerConfig
+from maquette.optimization.schedules import Schedule
+from maquette.training.devices import Hardware
+from maquette.training.memory import keep_large_buffers
+from maquette.training.trainer import build_trainer
+
+STEPS = 100_000  # more than are ever asked for
+
+
+class Steps(Callback):
+    """Tells of every optimiser step, or of every `batches`-th batch."""
+
+    def __init__(self, batches: int = 1) -> None:
+        self.turns, self.batches = Turns(), batches
+
+    def on_train_batch_end(self, trainer, objective, outputs, batch, batch_idx) -> None:  # type: ignore[no-untyped-def]
+        objective.take_step()
+        if (batch_idx + 1) % self.batches == 0:
+            self.turns.step_done()
+
+
+class AnyWords:
+    """Stands for a tokenizer where nothing is read: no token ends an answer, so that all have one length."""
+
+    stop_ids = ()
+
+    def decode(self, ids, *, skip_special: bool) -> str:  # type: ignore[no-untyped-def]
+        return " ".join(map(str, ids))
+
+
+class Prompts:
+    def __getitem__(self, number: int) -> Prompt:
+        return Prompt((), tuple(words(ROWS["ppo"], number)[0]))
+
+
+def main(kind: str, size: str, threads: int) -> None:
+    torch.set_num_threads(threads)
+    keep_large_buffers()
+    shape, rows = SIZES[size], ROWS[kind]
+    config = TransformerConfig(
+        VOCABULARY, width=shape.width, num_layers=shape.num_layers, num_heads=shape.num_heads,
+        feed_forward_width=shape.feed_forward, context_length=rows.length,
+    )  # fmt: skip
+    use_backend(fastest_backend(config, rows.count * rows.length))
+    model = LanguageModel(config)
+    objective, batches = policy(model) if kind == "ppo" else examples(kind, model, rows)
+    steps = PASSES * MINIBATCHES if kind == "ppo" else None
+    trainer = build_trainer(
+        Hardware("cpu", 1, 1, "auto", threads, "fp32"), steps=STEPS, accumulate=1, callbacks=[Steps(steps or 1)],
+        blocks=set(), steps_per_epoch=steps,
+    )  # fmt: skip
+    trainer.fit(objective, batches)
+
+
+def optimization() -> Optimization:
+    return Optimization(OptimizerConfig(), Schedule(STEPS, 0, STEPS), 1e-5, 0.0, batch_tokens=1)
+
+
+def examples(kind: str, model: LanguageModel, rows: Rows) -> tuple[Objective, ExampleBatches]:
+    writer = ExampleWriter()
+    answers = 1 if kind == "sft" else 2
+    for number in range(EXAMPLES):
+        prompt, *both = words(rows, number)
+        for answer in both[:answers]:
+            mask = [False] * len(prompt) + [True] * len(answer)
+            writer.add(prompt + answer, mask, margin=float("nan"), probability=float("nan"))
+    found = writer.write(Path(tempfile.mkdtemp()))
+    if kind == "sft":
+        objective: Objective = SupervisedFineTuning(model.train(), optimization(), SupervisedConfig())
+        make = lambda indices, parts: conversation_batches(found, indices, parts)  # noqa: E731
+    else:
+        objective = DirectPreferenceOptimization(model, optimization(), PreferenceConfig())
+        reference = -1500.0 + torch.randn(len(found))  # made before the first step here, as in TRL with precompute
+        make = lambda pairs, parts: preference_batches(found, pairs, parts, reference)  # noqa: E731
+    order = ExampleOrder(EXAMPLES, 0)
+    return objective, ExampleBatches(
+        order, make, batch_size=rows.count, micro_batches=1, steps=STEPS, identity="benchmark"
+    )
+
+
+def policy(model: LanguageModel) -> tuple[Objective, object]:
+    rows = ROWS["ppo"]
+    config = PolicyConfig(
+        rollouts=rows.count, passes=PASSES, minibatches=MINIBATCHES, answer_tokens=rows.answer, normalize_scores=0,
+        missing_end_penalty=0.0, kl_coefficient=0.05,
+    )  # fmt: skip
+    tokenizer = AnyWords()
+    reward = LearnedReward(ScalarModel.from_language_model(model, seed=1), tokenizer)
+    objective = ProximalPolicyOptimization(
+        model, optimization(), config, tokenizer=tokenizer, prompts=Prompts(), reward=reward,
+        value=ScalarModel.from_language_model(model, seed=2),
+    )  # fmt: skip
+    return objective, objective.loader(Plan(rows.count, PASSES, MINIBATCHES))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
