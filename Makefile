@@ -50,10 +50,12 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@ $(VENV)/.installed
 
-# The peers come without their dependencies, whose pins clash; what they need of them stands in the file.
+# The peers come without their dependencies, whose pins clash; what they need of them stands in the file. Of TRL two
+# versions are wanted, so each has a folder of its own: the later one has no PPO trainer.
 $(VENV)/.installed-bench: pyproject.toml constraints.txt benchmarks/peers.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	$(BIN)/python -m pip install --quiet --no-deps --requirement benchmarks/peers.txt
+	for version in 1.16.0 1.12.0; do $(BIN)/python -m pip install --quiet --no-deps --upgrade --target outputs/peers/trl-$$version trl==$$version || exit 1; done
 	@touch $@ $(VENV)/.installed $(VENV)/.installed-dev
 
 $(VENV)/.installed-notebooks: pyproject.toml constraints.txt | $(VENV)/bin/python
