@@ -54,8 +54,9 @@ def main(kind: str, size: str, threads: int) -> None:
             processing_class=tokenizer, callbacks=[Steps()],
         )  # fmt: skip
     else:
+        reference = LlamaForCausalLM(config(SIZES[size], rows))
         trainer = DPOTrainer(
-            model, LlamaForCausalLM(config(SIZES[size], rows)), DPOConfig(**common, precompute_ref_log_probs=kind == "dpo-precomputed"),
+            model, reference, DPOConfig(**common, precompute_ref_log_probs=kind == "dpo-precomputed"),
             train_dataset=dataset(rows, ("prompt", "chosen", "rejected")), processing_class=tokenizer,
             callbacks=[Steps()],
         )  # fmt: skip
