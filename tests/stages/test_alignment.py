@@ -6,14 +6,16 @@ from typing import Any
 
 import pytest
 
-from maquette.artifacts import ConfigError
+from maquette.artifacts import ConfigError, StageError
 from maquette.artifacts.manifest import read_manifest
+from maquette.feedback.study.figures import gains
 from maquette.feedback.study.recipe import read_steps
+from maquette.feedback.study.report import course_of
 from maquette.stages import STAGES, alignment
 from maquette.stages.composition import compose
 from maquette.stages.config import AlignmentStage
 from maquette.tracking.config import TrackingConfig
-from maquette.training import read_record
+from maquette.training import read_history, read_record
 from small_runs import write_documents
 
 TINY = ["trainer.threads=1", "trainer.compile=off", "trainer.validation_runs=2", "optimizer.learning_rate=1e-3"]
@@ -80,6 +82,10 @@ def test_from_documents_to_a_page(tmp_path: Path) -> None:
         if (record := read_record(path)) is not None and record.objective == "ppo" and "val/ratio" in record.metrics
     )
     assert {"validation/gold", "validation/kl", "objective/kl"} <= group.metrics.keys()
+    # The same prompts and random numbers before the first step: gains begin at exactly nothing.
+    course = course_of(read_history(Path(group.folder) / "metrics.jsonl"))
+    assert len(course) == 3 and course[0][0] == 0.0 and course[-1][0] > 0.0
+    assert [float(values[0]) for values in gains("group", course)] == [0.0, 0.0, 0.0]
     assert alignment.run(config) == folder  # all of it is done
 
 
@@ -109,6 +115,15 @@ def test_a_recipe_that_can_not_be_is_refused_before_it_begins() -> None:
             alignment.plan(AlignmentStage(steps=steps))
     with pytest.raises(ConfigError, match="no figure 'pie'"):
         alignment.plan(AlignmentStage(steps={"sft": base}, figures=["pie"]))
+
+
+def test_a_gain_is_told_from_the_runs_own_start() -> None:
+    distance, gold, learned = gains("ppo", [(0.0, 0.4, -1.0), (4.0, 0.9, 1.0), (9.0, 0.5, 3.0)])
+    assert distance.tolist() == [0.0, 2.0, 3.0] and learned.tolist() == [0.0, 2.0, 4.0]
+    assert gold.tolist() == pytest.approx([0.0, 0.5, 0.1])
+    for course in ([], [(0.2, 0.4, 1.0)]):
+        with pytest.raises(StageError, match="ppo was not measured before its first step"):
+            gains("ppo", course)
 
 
 def test_each_makes_a_step_of_every_combination() -> None:

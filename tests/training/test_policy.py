@@ -56,15 +56,17 @@ def test_what_a_run_leaves(tmp_path: Path) -> None:
         "policy/approxkl_avg", "val/clipfrac_avg", "val/explained_variance", "val/ratio", "loss/policy_avg",
         "loss/value_avg", "completions/mean_length", "completions/eos_rate", "episode",
     ):  # fmt: skip
-        assert name in history[0], name
+        assert name in history[1], name
+    before, _ = load_checkpoint(tmp_path / "start")
+    start, history = history[0], history[1:]
+    assert start["step"] == 0 and start["validation/norm"] == float(before.head_weight.norm())
     assert [row["episode"] for row in history] == [8 * (step // 4 + 1) for step in range(24)]
     firsts = [row["val/ratio"] for row in history[::4]]
     assert firsts == [1.0] * 6  # every iteration begins where it has sampled
     assert "validation/norm" in record.metrics and len(record.samples) == 2
     assert (tmp_path / "run" / "figures" / "policy.png").exists()
     model, _ = load_checkpoint(tmp_path / "run")
-    start, _ = load_checkpoint(tmp_path / "start")
-    assert not torch.equal(model.head_weight, start.head_weight)
+    assert not torch.equal(model.head_weight, before.head_weight)
 
 
 @pytest.mark.slow

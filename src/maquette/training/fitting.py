@@ -91,6 +91,7 @@ def _fit(job: Job, record: RunRecord, world: World, log: RunLog) -> RunRecord:
             validation_steps=job.validation_steps,
             steps_per_epoch=workload.steps_per_epoch,
             kept_steps=job.kept_steps,
+            judges_start=workload.judges_start,
         )
         instruments = Instruments(
             batches, checkpoints, guard, shown, log, history, interruption, workload.judge, sample
@@ -141,7 +142,8 @@ def _history(job: Job, world: World, first_step: int) -> Iterator[History | None
     if not world.is_first:
         yield None
         return
-    history = History(job.folder / "metrics.jsonl", last_step=first_step)
+    # A run that begins anew judges its start anew.
+    history = History(job.folder / "metrics.jsonl", last_step=first_step if first_step else -1)
     try:
         yield history
     finally:

@@ -30,7 +30,8 @@ from maquette.training.speed import Stopwatch, TimedBatches
 @dataclass(frozen=True)
 class Course:
     """The run as the monitor sees it. `flops_per_token` of training; `peak_flops` a second of all devices together;
-    `steps_per_epoch` where the run has several epochs; `kept_steps`: after which a checkpoint is saved for others."""
+    `steps_per_epoch` where the run has several epochs; `kept_steps`: after which a checkpoint is saved for others;
+    `judges_start`: whether the model is validated before its first step too."""
 
     steps: int
     batch_tokens: int
@@ -39,6 +40,7 @@ class Course:
     validation_steps: frozenset[int]
     steps_per_epoch: int | None = None
     kept_steps: frozenset[int] = frozenset()
+    judges_start: bool = False
 
 
 @dataclass
@@ -90,6 +92,8 @@ class Monitor(Callback):
         if self._random is not None:
             random_state.restore(self._random[trainer.global_rank % len(self._random)])
         self._began = self._saved = time.monotonic()
+        if self.course.judges_start and self._step == 0:
+            self._validate(trainer, 0)
         self.stopwatch = Stopwatch(self.tools.batches, trainer.strategy.root_device)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:

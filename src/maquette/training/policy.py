@@ -79,6 +79,7 @@ class PolicyWorkload(Workload):
     """A policy, its value function, and the prompts that it is judged on."""
 
     watches_spikes = False
+    judges_start = True
     objective: ProximalPolicyOptimization
 
     def __init__(self, plan: PolicyPlan, job: "Job", tokenizer: "Tokenizer", world: World) -> None:

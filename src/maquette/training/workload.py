@@ -58,6 +58,9 @@ class Workload(abc.ABC):
     watches_spikes: bool = True
     """Whether a loss several times its running mean is news. The losses of reinforcement learning have no such mean."""
 
+    judges_start: bool = False
+    """Whether the model is judged before its first step too: what the run gains is told from there."""
+
     @abc.abstractmethod
     def judge(self, trainer: Trainer, step: int) -> dict[str, float]:
         """Values to record after `step`, by their full names. Every process calls it; it moves no random state."""

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from maquette.artifacts import ConfigError
+from maquette.artifacts import ConfigError, StageError
 from maquette.artifacts.figure import COLORS, new_figure, save_figure
 from maquette.feedback.overoptimisation import OveroptimisationCurve, fit_overoptimisation
 from maquette.feedback.study.measurement import Measurement, PolicyResult
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Course = Sequence[tuple[float, float, float]]
-"""A run as it went: (divergence, gold reward, learned reward) at each validation."""
+"""A run as it went: (divergence, gold reward, learned reward) at each validation, the first before its first step."""
 
 
 def draw_frontier(measurement: Measurement, path: Path) -> Path:
@@ -41,24 +42,40 @@ def draw_overoptimisation(
     courses: Mapping[str, Course], measurement: Measurement, path: Path
 ) -> tuple[Path, dict[str, OveroptimisationCurve]]:
     """Gold and learned reward gained as policies move away, one colour a reward model: runs as they went, best-of-n,
-    and the curves of Gao et al. 2022 fitted to the gold reward with 90% bands. Returns the curves by name."""
-    figure, (left, right) = new_figure(1, 2, width=5.6, height=4.2)
+    and the curves of Gao et al. 2022 fitted to the gold reward with 90% bands. Returns the curves by name.
+
+    A gain is told from the policy's own start, measured on the same prompts with the same random numbers. Raises
+    `StageError` for a run that was not measured there."""
+    figure, (left, middle, right) = new_figure(1, 3, width=5.0, height=4.2)
     fits: dict[str, OveroptimisationCurve] = {}
-    start = measurement.policy(measurement.reference).scores["gold"].value
     for color, (name, course) in zip(COLORS, courses.items(), strict=False):
-        distance, gold = np.sqrt(np.maximum([point[0] for point in course], 0)), np.array([p[1] for p in course])
-        _draw_course(left, distance, gold - start, "rl", name, color, fits)
-    left.set_title("Reinforcement learning")
+        distance, gold, learned = gains(name, course)
+        _draw_course(left, distance, gold, "rl", name, color, fits)
+        middle.plot(distance, learned, "o-", color=color, markersize=4, linewidth=1.2, label=name)
+    left.set_title("Reinforcement learning: what it is worth")
+    middle.set_title("What it was optimised for")
     for color, curve in zip(COLORS, measurement.best_of_n, strict=False):
         distance, gold = np.sqrt(curve.kl), np.array(curve.scores["gold"])
         _draw_course(right, distance, gold - gold[0], "best_of_n", curve.reward, color, fits)
     right.set_title("Best of n")
-    for axes in (left, right):
+    for axes, whose in ((left, "gold"), (middle, "learned"), (right, "gold")):
         axes.axhline(0, color="0.5", linewidth=0.8)
         axes.set_xlabel("√KL from the reference (√nats)")
-        axes.set_ylabel("gold reward gained per answer")
+        axes.set_ylabel(f"{whose} reward gained per answer")
         axes.legend(fontsize=8)
     return save_figure(figure, path), fits
+
+
+def gains(name: str, course: Course) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """sqrt(KL), and gold and learned reward less those of the start, at each validation of the run `name`: `(n,)` each,
+    0 at the first. Raises `StageError` where the course does not begin at divergence 0."""
+    if not course or course[0][0] != 0:
+        raise StageError(
+            f"{name} was not measured before its first step, so what it gained is not known.",
+            "Train it again with force=true.",
+        )
+    divergence, gold, learned = np.array(course, dtype=float).T
+    return np.sqrt(np.maximum(divergence, 0)), gold - gold[0], learned - learned[0]
 
 
 def draw_length(measurement: Measurement, path: Path) -> Path:
