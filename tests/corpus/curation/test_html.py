@@ -1,10 +1,14 @@
 import random
+from pathlib import Path
 
 import pytest
+from made_archives import record
 
+from maquette.corpus.document import Document
 from maquette.corpus.madeweb.pages import STYLES, break_markup, make_site, render
 from maquette.corpus.madeweb.texts import Text
 from maquette.corpus.sources.warc.html import decode, extract, keep_tex, links
+from maquette.corpus.sources.warc.source import ArchiveShard
 
 CODE = "def area(r):\n    if r < 0:\n        raise ValueError\n    return 3 * r"
 PARAGRAPHS = (
@@ -99,3 +103,34 @@ def test_a_thousand_mutations_of_a_page_are_survived() -> None:
             else:
                 broken[place:place] = broken[: chance.randrange(len(broken))]
         assert isinstance(extract(decode(bytes(broken))).text, str)
+
+
+def test_a_thousand_mutations_of_a_page_give_text_and_cost_a_neighbour_nothing(tmp_path: Path) -> None:
+    chance = random.Random(3)
+    site = make_site("meadow-1.example", "semantic", random.Random(0))
+    whole = render(site, Text("A title", PARAGRAPHS, "docs")).encode()
+    records = [record(whole, "http://site.example/good")]
+    for number in range(1000):
+        broken = bytearray(whole)
+        for _ in range(chance.randrange(1, 6)):
+            place = chance.randrange(len(broken))
+            match chance.randrange(4):
+                case 0:
+                    broken[place] = chance.randrange(256)
+                case 1:
+                    del broken[place : place + chance.randrange(1, 40)]
+                case 2:
+                    broken[place:place] = chance.choice((b"<", b"</p>", b"<div", b"&#x;", b"\0", b"<!--", b"<math>"))
+                case _:
+                    broken[place:place] = broken[place : place + 200]
+        records.append(record(bytes(broken), f"http://site.example/{number}"))
+    path = tmp_path / "crawl.warc"
+    path.write_bytes(b"".join([*records, records[0]]))
+    shard = ArchiveShard(str(path), path.name, 0, path.stat().st_size, "web", "resiliparse", 2_000_000)
+    found = list(shard.documents(lambda url: None, lambda number, place: True, lambda url: False))
+    assert len(found) == 1002
+    good = [one.text for one in found if isinstance(one, Document) and one.url == "http://site.example/good"]
+    assert len(good) == 2 and good[0] == good[1]
+    assert CODE in good[0]
+    kept = [one for one in found if isinstance(one, Document) and PARAGRAPHS[0] in one.text]
+    assert len(kept) > 500  # most mutations hit something else

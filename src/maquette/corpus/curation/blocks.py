@@ -23,7 +23,10 @@ class LocalExecutor(LocalPipelineExecutor):  # type: ignore[misc]
     """datatrove's local executor, whose first worker does not print all that it logs: the logs are in files."""
 
     def _run_for_rank(self, rank: int, local_rank: int = 0, node_rank: int = -1) -> Any:
-        return super()._run_for_rank(rank, local_rank + 1, node_rank)
+        try:
+            return super()._run_for_rank(rank, local_rank + 1, node_rank)
+        finally:
+            logger.remove()  # it has turned itself on again
 
     def run(self) -> Any:
         """Runs the tasks that are not completed."""
