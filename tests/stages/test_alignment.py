@@ -148,3 +148,20 @@ def test_rounds_go_on_from_the_policy_before() -> None:
 def test_a_sweep_of_another_stage_is_not_offered() -> None:
     with pytest.raises(ConfigError, match=r"sweep=kl_frontier|unknown key"):
         compose(STAGES["train"], ["+sweep=kl_frontier"])
+
+
+def test_another_seed_means_other_data() -> None:
+    def seeds(stage: str, *words: str) -> list[int]:
+        settings: Any = compose(STAGES[stage], words)
+        if stage == "annotate":
+            return [settings.seed, settings.prompts.seed, settings.feedback.seed]
+        return [settings.seed, settings.prompts.seed, settings.instructions.seed]
+
+    for choice in ("feedback=simulated", "feedback=lecture", "feedback=long_winded"):
+        assert seeds("annotate", choice) == [0, 0, 0]
+        assert seeds("annotate", choice, "seed=3") == [3, 3, 3]
+    assert seeds("annotate", "seed=3", "prompts.seed=1", "feedback.seed=2") == [3, 1, 2]
+    chosen = ("objective=sft", "instructions=task", "checkpoint=x")
+    assert seeds("train", *chosen) == [0, 0, 0]
+    assert seeds("train", *chosen, "seed=3") == [3, 3, 3]
+    assert seeds("train", *chosen, "seed=3", "instructions.seed=5") == [3, 3, 5]

@@ -12,7 +12,7 @@ class PromptsConfig:
         lambda: ["pick"], "embedded tasks, drawn evenly: pick, sort, reverse, count, repeat, refuse"
     )
     path: str | None = setting(None, "JSON lines to take prompts from instead: instructions or preferences")
-    seed: int = setting(0, "seed of the tasks' prompts", minimum=0)
+    seed: int = setting(0, "seed of the prompts and their order; by default that of the run", minimum=0)
 
 
 @dataclass
@@ -37,7 +37,7 @@ class FeedbackConfig:
         choices=("gold", "simulated", "reward_model", "language_model", "file"),
     )  # fmt: skip
     people: int = setting(1, "simulated: so many people take turns", minimum=1)
-    seed: int = setting(0, "simulated: tells these people from others", minimum=0)
+    seed: int = setting(0, "simulated: tells these people from others; by default that of the run", minimum=0)
     noise: float = setting(0.15, "simulated: Bradley-Terry noise, in units of the gold reward", minimum=0.0)
     agreement: float | None = setting(
         None, "simulated: choose the noise so that two people agree so often (replaces noise)",

@@ -17,4 +17,4 @@ class TaskInstructionsConfig(ExamplesConfig):
     )
     count: int = setting(40_000, "demonstrations for training", minimum=1)
     held_out: int = setting(512, "demonstrations to validate on", minimum=0)
-    seed: int = setting(0, "seed of exercises and answers", minimum=0)
+    seed: int = setting(0, "seed of exercises and answers; by default that of the run", minimum=0)

@@ -108,7 +108,9 @@ def say_unused(config: TrainStage, unused: tuple[str, ...]) -> None:
     given = [
         setting.key
         for setting in walk(config)
-        if setting.key.startswith(unused) and plain.get(setting.key, setting.default) != setting.default
+        if setting.key.startswith(unused)
+        and plain.get(setting.key, setting.default) != setting.default
+        and not (setting.key.endswith(".seed") and setting.default == config.seed)  # it follows the run's
     ]
     if given:
         say(f"these settings have no effect on objective={config.objective.kind}: {', '.join(given)}")
