@@ -1,0 +1,35 @@
+"""Feedback of a policy in training: what can't be read is refused before anything is sampled."""
+
+import pytest
+
+from maquette.artifacts import StageError
+from maquette.feedback import source
+from maquette.feedback.annotators.reward_model import LearnedReward
+from maquette.feedback.config import PromptsConfig, RewardConfig
+from maquette.feedback.source import ConfiguredFeedback
+from maquette.model import ScalarModel, TransformerConfig
+from maquette.text import train_tokenizer
+from maquette.text.config import TokenizerConfig
+
+TOKENIZER = train_tokenizer([], TokenizerConfig(kind="byte"))
+FEEDBACK = ConfiguredFeedback(PromptsConfig(), RewardConfig(), "outputs")
+
+
+def learned(kind: str) -> LearnedReward:
+    tokenizer = train_tokenizer(["other words than bytes"], TokenizerConfig(kind=kind))
+    size = tokenizer.vocabulary_size
+    model = ScalarModel(TransformerConfig(size, width=8, num_layers=1, num_heads=2, context_length=256))
+    return LearnedReward(model, tokenizer)
+
+
+def test_a_reward_model_with_another_tokenizer_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source, "build_reward", lambda *_: learned("char"))
+    with pytest.raises(StageError, match="The reward model has another tokenizer"):
+        FEEDBACK.open(TOKENIZER, 256, 20)
+    monkeypatch.setattr(source, "build_reward", lambda *_: learned("byte"))
+    assert FEEDBACK.open(TOKENIZER, 256, 20).value is not None
+
+
+def test_answers_that_leave_no_room_for_a_prompt_are_refused() -> None:
+    with pytest.raises(StageError, match="leave no room for a prompt in a context of 16"):
+        FEEDBACK.open(TOKENIZER, 16, 16)
