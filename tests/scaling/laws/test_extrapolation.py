@@ -110,6 +110,8 @@ def test_budgets_that_are_hit_nearly_are_one() -> None:
     found = group_budgets(nearly)
     assert len(np.unique(found)) == 3
     assert found == pytest.approx(exact, rel=0.06)
+    families = np.tile(exact * np.tile([0.999, 1.0, 1.001, 1.002, 1.003], 3), 3)  # three with the same runs each
+    assert len(np.unique(group_budgets(families))) == 3
 
 
 def test_seed_noise_is_pooled_over_repeats() -> None:

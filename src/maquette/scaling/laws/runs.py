@@ -56,19 +56,25 @@ def check_grid(params: Array, tokens: Array, parameters: int, sizes: int) -> Non
             )
 
 
+_ONE_BUDGET = 0.02
+"""Two values of log compute nearer than this are one budget, hit nearly: several families with the same runs repeat
+each run's own value as often as they are many."""
+
+
 def group_budgets(compute: ArrayLike) -> Array:
     """Each run's budget (n,), from each run's compute.
 
-    Values that each occur at least three times are the budgets themselves. Otherwise (a sweep hits its budgets only
-    nearly; a ladder has none) neighbours are joined into budgets at most a quarter of a decade wide, called by their
-    geometric mean.
+    Values that each occur at least three times and lie apart are the budgets themselves. Otherwise (a sweep hits its
+    budgets only nearly; a ladder has none) neighbours are joined into budgets at most a quarter of a decade wide,
+    called by their geometric mean.
     """
     column = positive_column("compute", compute)
     # Equal but for rounding is equal: 6 N D worked out in another order differs in the last digit.
     _, place, group, count = np.unique(
         np.round(np.log(column), 9), return_index=True, return_inverse=True, return_counts=True
     )
-    if count.min() >= 3:
+    apart = np.diff(np.log(column[place])) > _ONE_BUDGET
+    if count.min() >= 3 and apart.all():
         return np.asarray(column[place][group])
     log_compute = np.log10(column)
     order = np.argsort(log_compute, kind="stable")
