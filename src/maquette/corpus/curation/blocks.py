@@ -19,7 +19,7 @@ from maquette.corpus.curation.journal import read_journal, step_of
 from maquette.corpus.curation.refine import refined
 
 
-class LocalExecutor(LocalPipelineExecutor):  # type: ignore[misc]
+class LocalExecutor(LocalPipelineExecutor):
     """datatrove's local executor, whose first worker does not print all that it logs: the logs are in files."""
 
     def _run_for_rank(self, rank: int, local_rank: int = 0, node_rank: int = -1) -> Any:
@@ -34,7 +34,7 @@ class LocalExecutor(LocalPipelineExecutor):  # type: ignore[misc]
         return super().run()
 
 
-class Pass(PipelineStep):  # type: ignore[misc]
+class Pass(PipelineStep):
     """One pass; `failure` is the file in which a task leaves what went wrong, for people."""
 
     type = "MAQUETTE"
