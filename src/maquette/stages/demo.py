@@ -30,7 +30,7 @@ from maquette.stages import train as train_stage
 from maquette.stages.composition import compose
 from maquette.stages.config import DemoStage, FitStage, PredictStage, TrainStage, VerifyStage
 from maquette.stages.family_settings import is_elsewhere, literal, settings_of
-from maquette.stages.multirun import multirun
+from maquette.stages.multirun import run_sweep
 from maquette.stages.sweeps.jobs import plan
 from maquette.stages.tokens import TokensResult
 from maquette.text import Tokenizer
@@ -61,12 +61,12 @@ def train_family(config: DemoStage) -> str:
         raise StageError("The demo needs budgets to train a family at.", "Set sweep.budgets, such as [1e11,3e11,1e12].")
     stage = STAGES["train"]
     words = ["+sweep=isoflop", *_overrides(config), *_FAMILY, *_places(config)]
-    name = plan(stage, words).name
-    if multirun(stage, words):
+    sweep = plan(stage, words)
+    if run_sweep(sweep, words):
         raise StageError(
-            f"Not all runs of the sweep {name} came through; they are named above.", "The same command goes on."
+            f"Not all runs of the sweep {sweep.name} came through; they are named above.", "The same command goes on."
         )
-    return name
+    return sweep.name
 
 
 def predict_larger(config: DemoStage, fit: Path, data: TokensResult) -> WrittenPrediction:

@@ -34,7 +34,12 @@ def multirun(stage: Stage, overrides: Sequence[str], config_folder: Path | None 
 
     `show`: prints what it would run and cost, and runs nothing.
     """
-    sweep = plan(stage, overrides, config_folder)
+    return run_sweep(plan(stage, overrides, config_folder), overrides, config_folder, show=show)
+
+
+def run_sweep(sweep: Sweep, overrides: Sequence[str], config_folder: Path | None = None, *, show: bool = False) -> int:
+    """The same for a sweep that was planned from these overrides."""
+    stage = sweep.stage
     seconds, source = _expected_seconds(sweep)
     left = [number for number, job in enumerate(sweep.jobs) if not job.is_done]
     chosen = _choose_launching(sweep, overrides, left, seconds)

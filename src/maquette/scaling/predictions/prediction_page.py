@@ -53,14 +53,13 @@ def add_prediction(page: Page, fit: SweepFit, verdict: Verdict) -> None:
             (
                 f"**{form}**" if form == told.form else form, (said.loss, f"{said.loss:.3f}"),
                 f"{said.interval.low:.3f} to {said.interval.high:.3f}",
-                (abs(verdict.loss / said.loss - 1), f"{verdict.loss / said.loss - 1:+.1%}"),
+                f"{verdict.loss / said.loss - 1:+.1%}, {_side(said, verdict.loss)}",
                 f"{score:.3f}" if (score := fit.comparison.overall.get(form)) is not None else "none",
             )
             for form, said in _sayings(fit, verdict).items()
         ],
         caption="Score: how each form predicted the larger of the fitted budgets from the smaller ones, miss and width "
         "together; smaller is better. It was known before the run, and nothing else decides.",
-        best="min", compared=("came out",),
     )  # fmt: skip
     page.text(_caution(fit, verdict))
 
@@ -127,6 +126,10 @@ def _caution(fit: SweepFit, verdict: Verdict) -> str:
         f"and would have been {abs(errors[worst]):.1%} {'too high' if errors[worst] > 0 else 'too low'} here. "
         "How well a law fits what is known says little about where it leads."
     )
+
+
+def _side(said: Prediction, loss: float) -> str:
+    return "inside" if said.interval.contains(loss) else "outside"
 
 
 def _place(verdict: Verdict) -> str:
