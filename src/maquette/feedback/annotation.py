@@ -74,7 +74,7 @@ def annotate(
         found = inter_annotator_agreement(_decided(np.stack([one.votes[0] for one in labels])))
         between = {} if found is None else {f"{labels[0].name}, gold": found}
     facts = write_report(folder, reports, pairs, between)
-    say(f"{annotator.name}: {written:,} labels of {len(pairs):,} pairs; the report is in {folder.name}")
+    say(f"{annotator.name}: {written:,} labels of {len(pairs):,} pairs")
     return facts | {"labels": written, "annotator": annotator.name}
 
 
