@@ -9,7 +9,7 @@ demo: $(VENV)/.installed
 	$(BIN)/maquette demo
 
 demo-alignment: $(VENV)/.installed
-	$(BIN)/maquette alignment +experiment=alignment
+	$(BIN)/maquette alignment +experiment=alignment_demo
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n 2

@@ -3,10 +3,15 @@
 import datetime
 import json
 import random
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from maquette.artifacts.manifest import build
+from maquette.feedback.study.measurement import Measurement, Point, PolicyResult
+from maquette.feedback.study.report import write_study
 from maquette.scaling.predictions.prediction import read_predictions
 from maquette.stages import STAGES, demo
 from maquette.stages.composition import compose
@@ -77,9 +82,9 @@ def test_the_whole_road_and_then_nothing_to_do(tmp_path: Path, capsys: pytest.Ca
     assert len(prediction.runs) >= 12
 
     capsys.readouterr()
-    made = page.stat().st_mtime_ns
+    written = page.stat().st_mtime_ns
     assert demo.run(settings) == page
-    assert page.stat().st_mtime_ns == made
+    assert page.stat().st_mtime_ns == written
     said = " ".join(capsys.readouterr().err.split())
     for part in (
         "corpus",
@@ -92,6 +97,28 @@ def test_the_whole_road_and_then_nothing_to_do(tmp_path: Path, capsys: pytest.Ca
     ):
         assert part in said
     assert said.count("nothing to do") >= 5
+
+    made = demo.make(settings)
+    study = build("alignment", tmp_path / "outputs" / "artifacts", name=None, label="tiny", config={},
+                  inputs={"base": made.record.fingerprint}, make=write_a_study)  # fmt: skip
+    assert demo.write_page(made, study) == page
+    assert all(part in page.read_text(encoding="utf-8") for part in ("What alignment bought", "Came out", "pick two"))
+    demo.write_page(made)  # it stays
+    assert "pick two" in page.read_text(encoding="utf-8")
+    shutil.rmtree(study)
+    demo.write_page(made)
+    assert "What alignment bought" not in page.read_text(encoding="utf-8")
+
+
+def write_a_study(folder: Path) -> dict[str, Any]:
+    """Two policies, compared on prompts that nobody answered."""
+    point = {"gold": Point(0.5, 0.4, 0.6)}
+    policies = [
+        PolicyResult(name, name, {}, 1e9, 1.0, 0.1, 3.0, 1.0, point, point, point, point, ["one two"])
+        for name in ("sft", "dpo")
+    ]
+    measured = Measurement("sft", policies, [], ["pick two"], 10)
+    return write_study(folder, measured, ["gold"], title="Tiny", courses={}, commands={})
 
 
 def test_commands_are_what_one_would_type(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ from maquette.feedback.study.report import CAPTIONS, course_of, write_study
 from maquette.feedback.study.rounds import with_rounds
 from maquette.model.loading import load_tokenizer
 from maquette.objectives.rewards import RewardFunction
-from maquette.stages import STAGES
+from maquette.stages import STAGES, demo
 from maquette.stages.config import AlignmentStage
 from maquette.tracking import start_run
 from maquette.training import RunRecord, read_history, read_record
@@ -32,10 +32,12 @@ def run(config: AlignmentStage) -> Path:
     Raises `ConfigError` for a recipe that can't be, and whatever its stages raise.
     """
     steps = plan(config)
+    results: dict[str, Any] = {}
     made: dict[str, str] = {}
     for number, step in enumerate(steps, 1):
         say(f"[{number}/{len(steps)}] {step.name}: maquette {step.stage}")
-        made[step.name] = run_step(config, step, made)
+        results[step.name] = run_step(config, step, made)
+        made[step.name] = _folder_of(results[step.name])
     records = {step.name: _record_of(made[step.name]) for step in steps if step.stage in ("train", "demo")}
     folder = build(
         "alignment",
@@ -49,7 +51,11 @@ def run(config: AlignmentStage) -> Path:
         force=config.force,
         say=say,
     )  # fmt: skip
-    say(f"Open {(folder / 'index.html').absolute().as_uri()}")
+    page = folder / "index.html"
+    for result in results.values():
+        if isinstance(result, demo.Demo):
+            page = demo.write_page(result, folder)
+    say(f"Open {page.absolute().as_uri()}")
     return folder
 
 
@@ -76,14 +82,20 @@ def plan(config: AlignmentStage) -> list[Step]:
     return steps
 
 
-def run_step(config: AlignmentStage, step: Step, made: dict[str, str]) -> str:
-    """Runs one step and returns the folder that it made."""
+def run_step(config: AlignmentStage, step: Step, made: dict[str, str]) -> RunRecord | demo.Demo | Path:
+    """Runs one step, with the folders of those before it, and returns what it made."""
     from maquette.stages.composition import compose
 
     stage = STAGES[step.stage]
     settings: Any = compose(stage, [f"outputs='{config.outputs}'", f"seed={config.seed}", *step.filled(made)])
     settings = dataclasses.replace(settings, tracking=config.tracking)
-    result = stage.run(settings)
+    result: RunRecord | demo.Demo | Path = demo.make(settings) if step.stage == "demo" else stage.run(settings)
+    return result
+
+
+def _folder_of(result: RunRecord | demo.Demo | Path) -> str:
+    if isinstance(result, demo.Demo):
+        result = result.record
     return str(result.folder if isinstance(result, RunRecord) else result)
 
 

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import shutil
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from maquette.data import MixtureOrder, TokenShards
 from maquette.evaluation import BaselineScore, score_baselines
 from maquette.evaluation.run_page import RunReport, add_model
 from maquette.evaluation.sequences import training_sequences, validation_sequences
+from maquette.feedback.study.report import add_study
 from maquette.scaling.fits.stored_fit import load_fit
 from maquette.scaling.predictions.prediction import WrittenPrediction, read_predictions
 from maquette.scaling.predictions.prediction_page import add_law, add_prediction, new_page
@@ -40,8 +42,27 @@ _FAMILY = ["trainer.samples=[]", "trainer.validation_runs=2"]
 """Of the small models only the end is looked at."""
 
 
+@dataclass(frozen=True)
+class Demo:
+    """All that the demo has made: the predicted model's run, what it learned from, its rivals, the law, the verdict."""
+
+    config: DemoStage
+    record: RunRecord
+    data: TokensResult
+    baselines: Path
+    fit: Path
+    verdict: Verdict
+
+
 def run(config: DemoStage) -> Path:
     """Makes what is not made yet, and returns the page, `<outputs>/demo/index.html`."""
+    page = write_page(make(config))
+    say(f"Open {page.absolute().as_uri()}")
+    return page
+
+
+def make(config: DemoStage) -> Demo:
+    """The demo without its page: makes what is not made yet."""
     data = train_stage.make_tokens(config)
     fit = fit_stage.run(
         FitStage(outputs=config.outputs, runs=train_family(config), tracking=config.tracking, force=config.force)
@@ -49,10 +70,7 @@ def run(config: DemoStage) -> Path:
     prediction = predict_larger(config, fit, data)
     record = train_predicted(config, prediction, data)
     (verdict,) = verify.run(VerifyStage(outputs=config.outputs, prediction=prediction.id, tracking=config.tracking))
-    baselines = score(config, record, data)
-    page = write_page(config, record, data, baselines, fit, verdict)
-    say(f"Open {page.absolute().as_uri()}")
-    return page
+    return Demo(config, record, data, score(config, record, data), fit, verdict)
 
 
 def train_family(config: DemoStage) -> str:
@@ -161,16 +179,20 @@ def score(config: DemoStage, record: RunRecord, data: TokensResult) -> Path:
     )
 
 
-def write_page(
-    config: DemoStage, record: RunRecord, data: TokensResult, baselines: Path, fit: Path, verdict: Verdict
-) -> Path:
-    """Writes the page, unless it was made from the same things already."""
+def write_page(demo: Demo, study: Path | None = None) -> Path:
+    """Writes the page, unless it was made from the same things already. `study`: the folder of a comparison of policies
+    that began at the demo's model; the page tells of it from then on."""
+    config, record, data = demo.config, demo.record, demo.data
     folder = Path(config.outputs) / "demo"
-    page, stamp = folder / "index.html", folder / "made-from.json"
+    page, stamp, remembered = folder / "index.html", folder / "made-from.json", folder / "study.json"
+    if study is not None:
+        write_json(remembered, {"study": str(study.relative_to(config.outputs))})
+    study = _study(remembered, record)
+    pieces = [data.corpus, data.tokenizer, demo.baselines, demo.fit, *([study] if study else [])]
     inputs = {
         "run": digest(dataclasses.asdict(record)),
-        "prediction": verdict.prediction.digest,
-        **{path.parent.name: read_manifest(path).digest for path in (data.corpus, data.tokenizer, baselines, fit)},
+        "prediction": demo.verdict.prediction.digest,
+        **{path.parent.name: read_manifest(path).digest for path in pieces},
     }
     if (
         page.exists()
@@ -180,7 +202,7 @@ def write_page(
     ):
         say("page: nothing to do, already made")
         return page
-    scores = read_manifest(baselines).facts
+    scores = read_manifest(demo.baselines).facts
     report = RunReport(
         record=record,
         history=read_history(Path(record.folder) / "metrics.jsonl"),
@@ -188,17 +210,30 @@ def write_page(
         weights=scores["weights"],
         corpus=read_manifest(data.corpus).facts,
         tokenizer=json.loads((data.tokenizer / "report.json").read_text(encoding="utf-8")),
-        places=places(config, record, data, fit),
+        places=places(config, record, data, demo.fit),
         commands=commands(config),
     )
-    law, _ = load_fit(fit)
-    shown = new_page(law, verdict, footer=f"All numbers are from `{Path(config.outputs).name}/`, seed {config.seed}.")
-    add_prediction(shown, law, verdict)
+    law, _ = load_fit(demo.fit)
+    outputs = Path(config.outputs).name
+    shown = new_page(law, demo.verdict, footer=f"All numbers are from `{outputs}/`, seed {config.seed}.")
+    add_prediction(shown, law, demo.verdict)
+    if study is not None:
+        add_study(shown, study)
     add_law(shown, law)
     add_model(shown, report)
     shown.write(page)
     write_json(stamp, inputs)
     return page
+
+
+def _study(remembered: Path, record: RunRecord) -> Path | None:
+    """The comparison that was last shown, where it is still there and began at this run."""
+    if not remembered.exists():
+        return None
+    study = remembered.parent.parent / json.loads(remembered.read_text(encoding="utf-8"))["study"]
+    if not (study / "results.json").exists() or record.fingerprint not in read_manifest(study).inputs.values():
+        return None
+    return Path(study)
 
 
 def places(config: DemoStage, record: RunRecord, data: TokensResult, fit: Path) -> dict[str, str]:

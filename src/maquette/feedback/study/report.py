@@ -1,6 +1,7 @@
 """What a study found, as a page, a Markdown table and figures."""
 
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from maquette.artifacts.files import write_json, write_text
 from maquette.artifacts.page import Page, Picture
 from maquette.feedback.overoptimisation import OveroptimisationCurve
 from maquette.feedback.study.figures import Course, draw_bars, draw_frontier, draw_length, draw_overoptimisation
-from maquette.feedback.study.measurement import Measurement, Point, PolicyResult
+from maquette.feedback.study.measurement import Measurement, Point, PolicyResult, read_measurement
 
 CAPTIONS = {
     "gold": "Gold reward per answer, sampled and greedy, with 95% intervals.",
@@ -55,6 +56,15 @@ def write_study(
         "win_rate": {one.name: one.wins["gold"].value for one in measurement.policies},
         "kl": {one.name: one.kl for one in measurement.policies},
     }
+
+
+def add_study(page: Page, folder: Path) -> None:
+    """The study that `write_study` wrote, as sections of another page."""
+    curves = folder / "curves.json"
+    pictures = {name: path for name in CAPTIONS if (path := folder / "figures" / f"{name}.png").exists()}
+    measurement = read_measurement(folder / "results.json")
+    fits = json.loads(curves.read_text(encoding="utf-8")) if curves.exists() else {}
+    _sections(page, measurement, pictures, fits, lead=_lead(measurement))
 
 
 def course_of(history: Sequence[Mapping[str, Any]]) -> Course:
@@ -163,7 +173,24 @@ def _page(
     commands: Mapping[str, str],
 ) -> Page:
     page = Page(title, lead=_lead(measurement))
+    _sections(page, measurement, pictures, fits)
+    page.section("Again")
+    for why, command in commands.items():
+        page.text(why)
+        page.code(command)
+    return page
+
+
+def _sections(
+    page: Page,
+    measurement: Measurement,
+    pictures: Mapping[str, Path],
+    fits: Mapping[str, Mapping[str, Any]],
+    lead: str = "",
+) -> None:
     page.section("What alignment bought")
+    if lead:
+        page.text(lead)
     columns, rows = table(measurement)
     page.table(columns, rows, caption=f"{measurement.prompts:,} held-out prompts; 95% intervals, paired by prompt")
     for name, path in pictures.items():
@@ -180,11 +207,6 @@ def _page(
         ],
         caption="Greedy answers to held-out prompts",
     )
-    page.section("Again")
-    for why, command in commands.items():
-        page.text(why)
-        page.code(command)
-    return page
 
 
 def _lead(measurement: Measurement) -> str:
