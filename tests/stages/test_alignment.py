@@ -91,7 +91,8 @@ def test_from_documents_to_a_page(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "choice", ["+experiment=alignment", "+experiment=alignment_demo", "+experiment=alignment_ceiling",
-               "+experiment=rounds", "+sweep=kl_frontier", "+sweep=overoptimisation", "+sweep=length_bias"],
+               "+experiment=alignment_harder", "+experiment=rounds", "+sweep=kl_frontier",
+               "+sweep=overoptimisation", "+sweep=length_bias"],
 )  # fmt: skip
 def test_shipped_recipes_are_sound(choice: str) -> None:
     config = compose(STAGES["alignment"], [choice])
