@@ -11,9 +11,11 @@ from maquette.artifacts.manifest import read_manifest
 from maquette.feedback.study.figures import gains
 from maquette.feedback.study.recipe import read_steps
 from maquette.feedback.study.report import course_of
+from maquette.feedback.study.tables import study_tables
 from maquette.stages import STAGES, alignment
 from maquette.stages.composition import compose
 from maquette.stages.config import AlignmentStage
+from maquette.tracking import find_runs
 from maquette.tracking.config import TrackingConfig
 from maquette.training import read_history, read_record
 from small_runs import write_documents
@@ -58,8 +60,10 @@ def test_from_documents_to_a_page(tmp_path: Path) -> None:
     config = AlignmentStage(
         outputs=str(tmp_path / "outputs"), steps=tiny_steps(source), rewards=["reward"], prompts=12, answer_tokens=8,
         best_of=4, figures=["gold", "frontier", "overoptimisation", "length"],
-        courses=["ppo kl_coefficient=0.0"], tracking=TrackingConfig(enabled=False),
+        courses=["ppo kl_coefficient=0.0"], tracking=TrackingConfig(),
     )  # fmt: skip
+    with pytest.raises(StageError, match="no study called Alignment"):
+        study_tables(config.outputs)
     folder = alignment.run(config)
     results = json.loads((folder / "results.json").read_text())
     names = ["base", "sft", "dpo", "ppo kl_coefficient=0.0", "group"]
@@ -87,6 +91,15 @@ def test_from_documents_to_a_page(tmp_path: Path) -> None:
     assert len(course) == 3 and course[0][0] == 0.0 and course[-1][0] > 0.0
     assert [float(values[0]) for values in gains("group", course)] == [0.0, 0.0, 0.0]
     assert alignment.run(config) == folder  # all of it is done
+
+    tables = study_tables(config.outputs)
+    assert list(tables.policies.policy) == names and set(tables.policies.seed) == {0}
+    assert tables.policies.gold[1] == by_name["sft"]["scores"]["gold"]["value"]
+    assert list(tables.best_of_n.n) == [1, 2, 4]
+    assert set(tables.course.policy) == {"ppo kl_coefficient=0.0", "group"} and (tables.course.kl >= 0).all()
+    runs = find_runs(config.outputs)
+    (labelled,) = runs[runs["tags.kind"] == "annotate"]["folder"]
+    assert (Path(labelled) / "preferences.jsonl").exists()
 
 
 @pytest.mark.parametrize(

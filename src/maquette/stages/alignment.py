@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from maquette.artifacts import ConfigError
+from maquette.artifacts.files import write_json
 from maquette.artifacts.manifest import build
 from maquette.artifacts.progress import say
 from maquette.feedback.annotators.gold import GoldReward
@@ -16,8 +17,9 @@ from maquette.feedback.config import PromptsConfig
 from maquette.feedback.prompts import open_prompts
 from maquette.feedback.study.measurement import Measurement, PolicyRun, measure_study
 from maquette.feedback.study.recipe import Step, read_steps
-from maquette.feedback.study.report import CAPTIONS, course_of, write_study
+from maquette.feedback.study.report import CAPTIONS, course_of, validations_of, write_study
 from maquette.feedback.study.rounds import with_rounds
+from maquette.feedback.study.tables import COURSES
 from maquette.model.loading import load_tokenizer
 from maquette.objectives.rewards import RewardFunction
 from maquette.stages import STAGES, demo
@@ -39,6 +41,13 @@ def run(config: AlignmentStage) -> Path:
         results[step.name] = run_step(config, step, made)
         made[step.name] = _folder_of(results[step.name])
     records = {step.name: _record_of(made[step.name]) for step in steps if step.stage in ("train", "demo")}
+    measured: list[Measurement] = []
+
+    def make(folder: Path) -> dict[str, Any]:
+        measurement, facts = compare(config, steps, records, folder)
+        measured.append(measurement)
+        return facts
+
     folder = build(
         "alignment",
         Path(config.outputs) / "artifacts",
@@ -47,10 +56,12 @@ def run(config: AlignmentStage) -> Path:
         config={key: value for key, value in dataclasses.asdict(config).items() if key not in ("outputs", "force",
                 "tracking", "steps")} | {"names": list(made)},
         inputs={name: record.fingerprint for name, record in records.items()},
-        make=lambda folder: compare(config, steps, records, folder),
+        make=make,
         force=config.force,
         say=say,
     )  # fmt: skip
+    for measurement in measured:
+        _track(config, measurement, folder)
     page = folder / "index.html"
     for result in results.values():
         if isinstance(result, demo.Demo):
@@ -99,8 +110,10 @@ def _folder_of(result: RunRecord | demo.Demo | Path) -> str:
     return str(result.folder if isinstance(result, RunRecord) else result)
 
 
-def compare(config: AlignmentStage, steps: list[Step], records: dict[str, RunRecord], folder: Path) -> dict[str, Any]:
-    """Measures the policies and writes the study into `folder`; returns the manifest's facts."""
+def compare(
+    config: AlignmentStage, steps: list[Step], records: dict[str, RunRecord], folder: Path
+) -> tuple[Measurement, dict[str, Any]]:
+    """Measures the policies and writes the study into `folder`; returns what it measured and the manifest's facts."""
     rewards: dict[str, RewardFunction] = {"gold": GoldReward()}
     rewards |= {name: open_reward_model(records[name].folder, config.outputs) for name in config.rewards}
     runs = [
@@ -120,13 +133,14 @@ def compare(config: AlignmentStage, steps: list[Step], records: dict[str, RunRec
         runs, config.reference, [source[number] for number in range(config.prompts)], rewards,
         answer_tokens=config.answer_tokens, best_of=config.best_of, seed=config.seed,
     )  # fmt: skip
-    courses = {name: course_of(read_history(Path(records[name].folder) / "metrics.jsonl")) for name in config.courses}
+    histories = {run.name: read_history(Path(run.folder) / "metrics.jsonl") for run in runs}
+    write_json(folder / COURSES, {name: rows for name, one in histories.items() if (rows := validations_of(one))})
+    courses = {name: course_of(histories[name]) for name in config.courses}
     facts = write_study(
         folder, measurement, config.figures, title=config.title, courses=courses,
         commands={"Look at every run side by side:": f"maquette runs outputs={config.outputs}"},
     )  # fmt: skip
-    _track(config, measurement, folder)
-    return facts
+    return measurement, facts
 
 
 def _track(config: AlignmentStage, measurement: Measurement, folder: Path) -> None:

@@ -21,11 +21,12 @@ def run(config: AnnotateStage) -> Path:
 
     Raises `StageError` where a model or file is missing or damaged, or nothing could be decided."""
     inputs = _inputs(config)
+    made: list[dict[str, Any]] = []
 
     def make(folder: Path) -> dict[str, Any]:
         pairs = pairs_of_file(config.given) if config.given is not None else _sampled(config)
         facts = annotate(pairs, config.feedback, folder, config.outputs, repeats=config.repeats, before=config.add)
-        _record(config, folder, facts)
+        made.append(facts)
         return facts
 
     folder = build(
@@ -39,6 +40,8 @@ def run(config: AnnotateStage) -> Path:
         force=config.force,
         say=say,
     )
+    for facts in made:
+        _record(config, folder, facts)
     say(f"{folder / FILE}; report: {folder / 'report.md'}")
     return folder
 

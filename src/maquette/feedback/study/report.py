@@ -67,10 +67,22 @@ def add_study(page: Page, folder: Path) -> None:
     _sections(page, measurement, pictures, fits, lead=_lead(measurement))
 
 
+_COURSE = ("kl", "gold", "reward", "words")
+
+
+def validations_of(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A policy as it went, from its run's curves: step, kl, gold, reward and words at each validation."""
+    found = [f"validation/{name}" for name in _COURSE]
+    return [
+        {"step": row["step"], **{name: row[key] for name, key in zip(_COURSE, found, strict=True)}}
+        for row in history
+        if all(key in row for key in found)
+    ]
+
+
 def course_of(history: Sequence[Mapping[str, Any]]) -> Course:
     """A policy's course from its run's curves: (divergence, gold reward, learned reward) at each validation."""
-    names = ("validation/kl", "validation/gold", "validation/reward")
-    return [(row[names[0]], row[names[1]], row[names[2]]) for row in history if all(name in row for name in names)]
+    return [(row["kl"], row["gold"], row["reward"]) for row in validations_of(history)]
 
 
 def table(measurement: Measurement) -> tuple[list[str], list[list[Any]]]:
