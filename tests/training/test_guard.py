@@ -31,6 +31,15 @@ def test_reports_a_leap_and_goes_on() -> None:
     assert said == ["step 51: the loss leapt to 6.500 from 2.000 on average. Its batch: documents of 51"]
 
 
+@pytest.mark.parametrize("factor", [3.0, math.inf])
+def test_losses_about_zero_do_not_leap(factor: float) -> None:
+    said: list[str] = []
+    watch = LossGuard(factor, str, said.append)
+    for step in range(1, 60):
+        watch.check(step, -0.02 + 0.01 * (step % 3))
+    assert not said and watch.spikes == 0
+
+
 def test_the_first_steps_may_leap() -> None:
     said: list[str] = []
     watch = guard(said)

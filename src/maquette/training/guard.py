@@ -33,7 +33,8 @@ class LossGuard:
                     "The last checkpoint is good. A lower optimizer.learning_rate, a longer schedule.warmup or "
                     "optimizer.clip usually helps; look at the documents too.",
                 )
-        if self._steps >= _CALM and loss > self.spike_factor * self._mean:
+        # A factor of a mean says nothing where losses may be negative, as those of policies.
+        if self._steps >= _CALM and self._mean > 0 and loss > self.spike_factor * self._mean:
             self.spikes += 1
             self._say(
                 f"step {step:,}: the loss leapt to {loss:.3f} from {self._mean:.3f} on average. "
