@@ -59,6 +59,7 @@ def test_each_stage_has_help_and_composes(name: str, capsys: pytest.CaptureFixtu
         (["train", "--config-dir", "/does/not/exist"], ["/does/not/exist"]),
         (["train", "mixture.weights={code:"], ["can't read"]),
         (["train", "-m", "size=100k,big"], ["size=big"]),
+        (["train", "+sweep=isoflop"], ["A sweep is many runs", "maquette train -m +sweep=isoflop"]),
     ],
 )
 def test_mistakes_get_an_answer_and_exit_code_2(
@@ -79,6 +80,9 @@ def test_overrides_words_and_json_reach_the_stage(recorded: list[Any]) -> None:
     settings = recorded[-1][1]
     assert settings.size == "1m" and settings.model.qk_norm and not settings.model.token_shift
     assert settings.mixture.weights == {"code": 0.7, "docs": 0.5}
+    # What is a sweep to train is one study of an alignment, and the demo's own family.
+    assert call("alignment", "+sweep=kl_frontier") == 0 and recorded[-1][1].title == "KL frontier"
+    assert call("demo", "sweep.budgets=[1e9,2e9]") == 0 and len(recorded[-1][1].sweep.budgets) == 2
     assert call("train", "mixture=code", "mixture.weights={docs: 1}") == 0
     assert recorded[-1][1].mixture.weights == {"docs": 1.0}
 

@@ -131,7 +131,8 @@ def _dispatch(arguments: list[str]) -> int:
         from maquette.stages.multirun import multirun
 
         return multirun(STAGES[name], line.overrides, line.config_folder, show=line.show)
-    if any(word.startswith(("+sweep=", "sweep=", "sweep.")) for word in line.overrides):
+    # The demo has a sweep of its own, and an alignment's sweep is one study of several runs.
+    if name == "train" and any(word.startswith(("+sweep=", "sweep=", "sweep.")) for word in line.overrides):
         raise ConfigError("A sweep is many runs.", f"Type it with -m: maquette {name} -m {' '.join(line.overrides)}")
     from maquette.stages.composition import compose
 
