@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from maquette.evaluation import BaselineScore
-from maquette.evaluation.run_page import RunReport
+from maquette.evaluation.training_runs.run_page import RunReport
 from maquette.training import RunRecord
 
 DOMAINS = ("code", "legal")

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from maquette.artifacts import ConfigError, StageError
-from maquette.evaluation.policy_comparison import judge_policies
+from maquette.evaluation.comparisons.policy_comparison import judge_policies
 from maquette.feedback.annotators.gold import GoldAnnotator
 from maquette.feedback.comparison import Comparison, Judgement
 from maquette.feedback.tasks import Exercises

@@ -11,8 +11,8 @@ import pytest
 from maquette.artifacts import ConfigError, StageError
 from maquette.artifacts.settings import check
 from maquette.corpus.config import CorpusConfig, SourceConfig
-from maquette.evaluation import runner
 from maquette.evaluation.config import ProtocolConfig, SuiteConfig, no_suite
+from maquette.evaluation.suites import runner
 from maquette.model import LanguageModel, TransformerConfig, hf
 from maquette.stages import corpus, evaluate, leaderboard, train
 from maquette.stages.config import CorpusStage, EvaluateStage, LeaderboardStage

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from maquette.evaluation import made_up_answers
+from maquette.evaluation.honesty import made_up_answers
 from maquette.stages import STAGES, hallucination, sweep_pictures, train
 from maquette.stages.composition import compose
 from maquette.stages.multirun import multirun

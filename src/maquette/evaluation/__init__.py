@@ -4,28 +4,28 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from maquette.evaluation.aggregation import Standing, standings
-    from maquette.evaluation.baselines import BaselineScore, bits_per_byte, score_baselines
-    from maquette.evaluation.contamination import ContaminationTest, contamination_test
-    from maquette.evaluation.judges import Agreement, agreement, pairwise_agreement, rank_agreement
-    from maquette.evaluation.length_control import WinRate, length_controlled_win_rate
-    from maquette.evaluation.ngrams import KneserNey
-    from maquette.evaluation.overlap import ngram_overlap
-    from maquette.evaluation.pairwise import PairwiseResult, battles, compare_answers
-    from maquette.evaluation.ratings import Ratings, bradley_terry_ratings, topic_shares, topic_weights
-    from maquette.evaluation.style import style_covariates
+    from maquette.evaluation.comparisons.judges import Agreement, agreement, pairwise_agreement, rank_agreement
+    from maquette.evaluation.comparisons.length_control import WinRate, length_controlled_win_rate
+    from maquette.evaluation.comparisons.pairwise import PairwiseResult, battles, compare_answers
+    from maquette.evaluation.contamination.contamination import ContaminationTest, contamination_test
+    from maquette.evaluation.contamination.overlap import ngram_overlap
+    from maquette.evaluation.likelihood.baselines import BaselineScore, bits_per_byte, score_baselines
+    from maquette.evaluation.likelihood.ngrams import KneserNey
+    from maquette.evaluation.ratings.ratings import Ratings, bradley_terry_ratings, topic_shares, topic_weights
+    from maquette.evaluation.ratings.style import style_covariates
+    from maquette.evaluation.suites.aggregation import Standing, standings
 
 _HOMES = {
-    "aggregation": ("Standing", "standings"),
-    "judges": ("Agreement", "agreement", "pairwise_agreement", "rank_agreement"),
-    "baselines": ("BaselineScore", "bits_per_byte", "score_baselines"),
-    "contamination": ("ContaminationTest", "contamination_test"),
-    "length_control": ("WinRate", "length_controlled_win_rate"),
-    "ngrams": ("KneserNey",),
-    "overlap": ("ngram_overlap",),
-    "pairwise": ("PairwiseResult", "battles", "compare_answers"),
-    "style": ("style_covariates",),
-    "ratings": ("Ratings", "bradley_terry_ratings", "topic_shares", "topic_weights"),
+    "suites.aggregation": ("Standing", "standings"),
+    "comparisons.judges": ("Agreement", "agreement", "pairwise_agreement", "rank_agreement"),
+    "likelihood.baselines": ("BaselineScore", "bits_per_byte", "score_baselines"),
+    "contamination.contamination": ("ContaminationTest", "contamination_test"),
+    "comparisons.length_control": ("WinRate", "length_controlled_win_rate"),
+    "likelihood.ngrams": ("KneserNey",),
+    "contamination.overlap": ("ngram_overlap",),
+    "comparisons.pairwise": ("PairwiseResult", "battles", "compare_answers"),
+    "ratings.style": ("style_covariates",),
+    "ratings.ratings": ("Ratings", "bradley_terry_ratings", "topic_shares", "topic_weights"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

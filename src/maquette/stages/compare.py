@@ -17,8 +17,8 @@ from maquette.artifacts import ConfigError, StageError
 from maquette.artifacts.files import digest, file_digest, locked, write_json
 from maquette.artifacts.progress import progress, say
 from maquette.data.prompts import Prompt, render_prompt
+from maquette.evaluation.comparisons.policy_comparison import judge_policies, write_page
 from maquette.evaluation.journal import Journal
-from maquette.evaluation.policy_comparison import judge_policies, write_page
 from maquette.feedback.building import build_annotator
 from maquette.feedback.comparison import Comparison
 from maquette.feedback.prompts import open_prompts, read_prompts

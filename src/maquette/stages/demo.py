@@ -18,8 +18,8 @@ from maquette.artifacts.progress import progress, say
 from maquette.artifacts.settings import parse_quantity
 from maquette.data import MixtureOrder, TokenShards
 from maquette.evaluation import BaselineScore, score_baselines
-from maquette.evaluation.run_page import RunReport, add_model
-from maquette.evaluation.sequences import training_sequences, validation_sequences
+from maquette.evaluation.likelihood.sequences import training_sequences, validation_sequences
+from maquette.evaluation.training_runs.run_page import RunReport, add_model
 from maquette.feedback.study.report import add_study
 from maquette.scaling.fits.stored_fit import load_fit
 from maquette.scaling.predictions.prediction import WrittenPrediction, read_predictions

@@ -14,12 +14,12 @@ from rich.table import Table
 from maquette import __version__
 from maquette.artifacts.files import digest, file_digest, locked, write_json
 from maquette.artifacts.progress import progress, say
-from maquette.evaluation.evaluation_page import NAMES, write_page
-from maquette.evaluation.held_out import HeldOut, find_held_out
-from maquette.evaluation.leaderboard import FILE, read_evaluations
-from maquette.evaluation.runner import count_work, judge
-from maquette.evaluation.suite import Suite, build_suite, objective_of
-from maquette.evaluation.summary import summarise
+from maquette.evaluation.likelihood.held_out import HeldOut, find_held_out
+from maquette.evaluation.suites.evaluation_page import NAMES, write_page
+from maquette.evaluation.suites.leaderboard import FILE, read_evaluations
+from maquette.evaluation.suites.runner import count_work, judge
+from maquette.evaluation.suites.suite import Suite, build_suite, objective_of
+from maquette.evaluation.suites.summary import summarise
 from maquette.model.loading import EXPORTED, find_checkpoint, load_checkpoint, model_folder
 from maquette.stages.config import EvaluateStage
 from maquette.tracking import start_run

@@ -16,8 +16,8 @@ from rich.table import Table
 
 from maquette.artifacts.files import digest, write_json, write_text
 from maquette.artifacts.progress import say
-from maquette.evaluation.invented_facts import World, documents, instructions, invent
-from maquette.evaluation.made_up_answers import Honesty, draw_honesty, measure_honesty
+from maquette.evaluation.honesty.invented_facts import World, documents, instructions, invent
+from maquette.evaluation.honesty.made_up_answers import Honesty, draw_honesty, measure_honesty
 from maquette.model.loading import load_checkpoint
 from maquette.stages import train
 from maquette.stages.config import HallucinationStage

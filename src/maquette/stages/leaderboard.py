@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from maquette.artifacts.progress import say
-from maquette.evaluation.leaderboard import Board, behind, boards, read_evaluations, write_page
+from maquette.evaluation.suites.leaderboard import Board, behind, boards, read_evaluations, write_page
 from maquette.stages.config import LeaderboardStage
 from maquette.tracking import find_runs
 

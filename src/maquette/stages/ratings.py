@@ -10,8 +10,8 @@ from rich.table import Table
 from maquette.artifacts import ConfigError
 from maquette.artifacts.files import digest, file_digest, locked, write_json
 from maquette.artifacts.progress import say
-from maquette.evaluation.arena import read_battles
-from maquette.evaluation.arena_ratings import RAW, rate, write_page
+from maquette.evaluation.ratings.arena import read_battles
+from maquette.evaluation.ratings.arena_ratings import RAW, rate, write_page
 from maquette.stages.config import RatingsStage
 from maquette.tracking import start_run
 

@@ -159,7 +159,7 @@ def judge_held_out(
 def evaluated_runs(folders: Iterable[Path | str], task: str, protocol: str) -> list[Mapping[str, float]]:
     """Compute, loss (bits per byte of all held-out text), accuracy and chance of each evaluation that asked `task` so
     and whose run is known. Evaluate a sweep with `maquette evaluate -m checkpoint=a,b,c`."""
-    from maquette.evaluation.leaderboard import read_evaluations
+    from maquette.evaluation.suites.leaderboard import read_evaluations
     from maquette.training import read_record
 
     rows: list[Mapping[str, float]] = []

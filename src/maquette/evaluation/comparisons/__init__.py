@@ -1,0 +1,1 @@
+"""Answers of two models before a judge: win rates, raw and at equal length, and what the judge is worth."""

@@ -1,0 +1,1 @@
+"""Log-likelihood of held-out documents, and the simple models that it is read against."""

@@ -1,0 +1,1 @@
+"""Multiple choice: questions from files or made from the corpus, prompts, and every way of asking."""

@@ -1,0 +1,153 @@
+"""Many evaluations side by side: one table a suite, means and mean win rates, and who differs beyond chance."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from maquette.artifacts import StageError
+from maquette.artifacts.page import Page
+from maquette.evaluation.likelihood.baselines import ALL
+from maquette.evaluation.suites.aggregation import standings
+from maquette.statistics import PairedDifference, paired_bootstrap
+
+FILE = "evaluation.json"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One checkpoint on a suite: mean accuracy and mean win rate over its tasks, bits per byte, and the mean accuracy's
+    difference from the first row's over the same questions."""
+
+    name: str
+    checkpoint: str
+    tokenizer: str
+    scores: dict[str, float]
+    mean_accuracy: float | None
+    mean_win_rate: float | None
+    bits_per_byte: float | None
+    perplexity: float | None
+    behind: PairedDifference | None
+
+
+@dataclass(frozen=True)
+class Board:
+    """Evaluations that asked the same questions in the same way (`protocol` is the digest of both), best first."""
+
+    suite: str
+    protocol: str
+    rows: tuple[Row, ...]
+
+    @property
+    def one_tokenizer(self) -> bool:
+        """Whether perplexities by token may be compared."""
+        return len({row.tokenizer for row in self.rows}) == 1
+
+
+def read_evaluations(folders: Iterable[Path]) -> list[dict[str, Any]]:
+    """The finished evaluations among `folders`. Raises `StageError` where one is damaged."""
+    found = []
+    for folder in folders:
+        path = folder / FILE
+        if path.is_file():
+            try:
+                found.append(json.loads(path.read_text(encoding="utf-8")))
+            except ValueError as error:
+                raise StageError(f"{path} is damaged: {error}.", "Evaluate again with force=true.") from None
+    return found
+
+
+def boards(evaluations: Sequence[dict[str, Any]], *, resamples: int = 2000, seed: int = 0) -> list[Board]:
+    """One board for each way of asking; of a model evaluated twice the same way, the newer."""
+    groups: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
+    for evaluation in sorted(evaluations, key=lambda row: row["created"]):
+        group = groups.setdefault((evaluation["suite"]["name"], evaluation["comparable"]), {})
+        group[evaluation["digests"]["model"]] = evaluation
+    return [
+        Board(suite, protocol, tuple(_ranked(list(group.values()), resamples, seed)))
+        for (suite, protocol), group in sorted(groups.items())
+    ]
+
+
+def _ranked(group: list[dict[str, Any]], resamples: int, seed: int) -> Iterable[Row]:
+    scores = {
+        row["digests"]["model"]: {name: task["accuracy"] for name, task in row["headline"].items()} for row in group
+    }
+    tasks = {name: own for name, own in scores.items() if own}
+    places = {standing.model: standing for standing in standings(tasks)} if tasks else {}
+    group = sorted(group, key=lambda row: _order(row, places))
+    best = group[0]
+    for row in group:
+        key = row["digests"]["model"]
+        standing = places.get(key)
+        alone = standing is None or len(tasks) < 2
+        likelihood = row["likelihood"].get(ALL)
+        yield Row(
+            row["name"], row["checkpoint"], row["digests"]["tokenizer"], scores[key], row["mean_accuracy"],
+            None if alone or standing is None else standing.mean_win_rate,
+            likelihood["bits_per_byte"]["value"] if likelihood else None,
+            likelihood["perplexity"]["value"] if likelihood else None,
+            None if row is best else compare(best, row, resamples=resamples, seed=seed),
+        )  # fmt: skip
+
+
+def _order(row: dict[str, Any], places: dict[str, Any]) -> tuple[float, float]:
+    standing = places.get(row["digests"]["model"])
+    accuracy = -(row["mean_accuracy"] if row["mean_accuracy"] is not None else -1.0)
+    rate = standing.mean_win_rate if standing is not None and len(places) > 1 else 0.0
+    return -rate, accuracy
+
+
+def compare(
+    first: dict[str, Any], second: dict[str, Any], *, resamples: int = 2000, seed: int = 0
+) -> PairedDifference | None:
+    """Accuracy of the first less the second over the questions that both answered, drawn again together.
+
+    None where they have fewer than two in common.
+    """
+    a, b = [], []
+    for task, own in first["items"].items():
+        other = second["items"].get(task, {})
+        for question in own.keys() & other.keys():
+            a.append((task, question, own[question], other[question]))
+    a.sort()
+    b = [row[3] for row in a]
+    if len(a) < 2:
+        return None
+    return paired_bootstrap([row[2] for row in a], b, resamples=resamples, seed=seed, method="percentile")
+
+
+def write_page(path: Path, found: Sequence[Board]) -> Path:
+    """The boards as one page."""
+    page = Page("Leaderboard", lead="Models that were asked the same questions in the same way, best first.")
+    for board in found:
+        page.section(f"{board.suite} ({board.protocol[:8]})")
+        names = list(dict.fromkeys(name for row in board.rows for name in row.scores))
+        page.table(
+            ["model", "mean win rate", "mean accuracy", "behind the first", *names, "bits per byte", "perplexity"],
+            [
+                [row.name, *map(_cell, (row.mean_win_rate, row.mean_accuracy)), behind(row.behind),
+                 *(_cell(row.scores.get(name)) for name in names), _cell(row.bits_per_byte),
+                 _cell(row.perplexity) if board.one_tokenizer else "other tokenizers"]
+                for row in board.rows
+            ],
+            caption="Mean win rate (HELM): the share of the others that a model beats, averaged over tasks; it depends "
+            "on who else is here. Behind the first: paired bootstrap over questions.",
+        )  # fmt: skip
+    if not found:
+        page.section("Nothing yet")
+        page.text("Evaluate a checkpoint: `maquette evaluate`.")
+    return page.write(path)
+
+
+def behind(difference: PairedDifference | None) -> str:
+    """A difference with its interval and p-value, in words short enough for a table."""
+    if difference is None:
+        return ""
+    low, high = difference.interval
+    return f"{difference.difference:.3f} ({low:.3f} to {high:.3f}), p {difference.p_value:.3f}"
+
+
+def _cell(value: float | None) -> Any:
+    return "" if value is None else (value, f"{value:.3f}")
