@@ -97,6 +97,10 @@ def test_from_documents_to_a_page(tmp_path: Path) -> None:
     assert tables.policies.gold[1] == by_name["sft"]["scores"]["gold"]["value"]
     assert list(tables.best_of_n.n) == [1, 2, 4]
     assert set(tables.course.policy) == {"ppo kl_coefficient=0.0", "group"} and (tables.course.kl >= 0).all()
+    results["policies"][0].pop("greedy_wins")  # as an older version wrote it
+    (folder / "results.json").write_text(json.dumps(results))
+    with pytest.raises(StageError, match=r"results\.json can't be read.*greedy_wins"):
+        study_tables(config.outputs)
     runs = find_runs(config.outputs)
     (labelled,) = runs[runs["tags.kind"] == "annotate"]["folder"]
     assert (Path(labelled) / "preferences.jsonl").exists()

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from maquette.artifacts.errors import StageError
 from maquette.artifacts.files import write_json
 from maquette.artifacts.progress import progress
 from maquette.data.prompts import Prompt
@@ -138,19 +139,24 @@ def measure_study(
 
 
 def read_measurement(path: Path) -> Measurement:
-    """What `Measurement.save` wrote."""
-    raw = json.loads(path.read_text(encoding="utf-8"))
+    """What `Measurement.save` wrote. Raises `StageError` for a file that another version wrote, or that is damaged."""
 
     def points(table: Mapping[str, Any]) -> dict[str, Point]:
         return {name: Point(**point) for name, point in table.items()}
 
-    policies = [
-        PolicyResult(**(one | {name: points(one[name]) for name in ("scores", "greedy", "wins", "greedy_wins")}))
-        for one in raw["policies"]
-    ]
-    return Measurement(
-        raw["reference"], policies, [BestOfN(**one) for one in raw["best_of_n"]], raw["instructions"], raw["prompts"]
-    )
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        policies = [
+            PolicyResult(**(one | {name: points(one[name]) for name in ("scores", "greedy", "wins", "greedy_wins")}))
+            for one in raw["policies"]
+        ]
+        best_of_n = [BestOfN(**one) for one in raw["best_of_n"]]
+        return Measurement(raw["reference"], policies, best_of_n, raw["instructions"], raw["prompts"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StageError(
+            f"{path} can't be read as a study's results ({type(error).__name__}: {error}).",
+            "Measure again: the same maquette alignment line with force=true.",
+        ) from None
 
 
 def _result(
