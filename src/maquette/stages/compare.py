@@ -163,7 +163,10 @@ def _identity(config: CompareStage, folders: dict[str, Path]) -> dict[str, Any]:
 
 
 def _show(result: dict[str, Any]) -> None:
-    table = Table(title=f"against {result['baseline']}, by {result['judge']}", title_justify="left")
+    called = {name: Path(name).name for name in (result["baseline"], *(row["model"] for row in result["models"]))}
+    if len(set(called.values())) < len(called):
+        called = {name: name for name in called}  # folders apart in what is before their last part
+    table = Table(title=f"against {called[result['baseline']]}, by {result['judge']}", title_justify="left")
     table.add_column("model", overflow="fold")
     for heading in ("win rate", "interval", "at equal length", "won-tied-lost"):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -172,7 +175,7 @@ def _show(result: dict[str, Any]) -> None:
         if row["controlled"] is not None:
             controlled = f"{row['controlled']:.1f} ± {row['controlled_error']:.1f}"
         table.add_row(
-            row["model"], f"{row['win_rate']:.1f}", f"{row['low']:.1f}-{row['high']:.1f}", controlled,
+            called[row["model"]], f"{row['win_rate']:.1f}", f"{row['low']:.1f}-{row['high']:.1f}", controlled,
             f"{row['wins']:,}-{row['ties']:,}-{row['losses']:,}",
         )  # fmt: skip
     Console().print(table)
