@@ -51,6 +51,31 @@ def table(noise: float = 0.0, runs: int = 24) -> RunTable:
     )  # fmt: skip
 
 
+def test_targets_move_the_optimum() -> None:
+    runs = table(noise=1e-3)
+    evenly, code = fit_mixture(runs), fit_mixture(runs, targets={"code": 2, "docs": 1})
+    assert code.mixture["code"] > evenly.mixture["code"] and code.mixture["legal"] < 0.02
+    assert list(code.targets) == pytest.approx([2 / 3, 1 / 3, 0])
+    assert code.measured[0] == pytest.approx(code.losses[0] @ code.targets)
+    assert "code 67%, docs 33%" in verdict(code, None)
+    with pytest.raises(ConfigError, match=r"targets\.cod is no domain"):
+        fit_mixture(runs, targets={"cod": 1})
+    with pytest.raises(ConfigError, match="negative"):
+        fit_mixture(runs, targets={"code": -1})
+    with pytest.raises(ConfigError, match="all 0"):
+        fit_mixture(runs, targets={"code": 0})
+
+
+def test_the_form_that_foretells_runs_is_chosen() -> None:
+    assert fit_mixture(table(noise=1e-4)).law.form == "exponential"
+    runs = table()
+    weights = np.column_stack([runs.frame[f"mixture.weights.{name}"] for name in ("code", "docs", "legal")])
+    for k, name in enumerate(("code", "docs", "legal")):
+        runs.frame[f"validation/{name}/loss"] = 2 + (weights[:, k] + 0.1) ** -0.3
+    found = fit_mixture(runs)
+    assert found.law.form == "transfer" and found.errors["transfer"] < found.errors["exponential"]
+
+
 def test_the_optimum_of_a_known_law_is_found_and_beats_what_it_should() -> None:
     found = fit_mixture(table(noise=1e-3))
     true = TRUE.losses(found.optimum).mean()

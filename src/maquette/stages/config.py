@@ -308,6 +308,9 @@ class FitStage(StageConfig):
         choices=("learning_rate", "batch", "repetition", "mixture"),
     )
     max_epochs: float = setting(4.0, "laws=mixture: no domain is read more often by the best mixture", minimum=0.1)
+    targets: dict[str, float] = setting(
+        dict, "laws=mixture: what each domain's held-out loss counts, such as {code: 2, docs: 1}; by default the same"
+    )
     verify: bool = setting(False, "laws=mixture: train the best mixture as its runs were, and tell whether it holds")
     compare: str | None = setting(
         None, "compare families by this column, such as model.kind+model.activation: offset or slope?"

@@ -51,7 +51,7 @@ def fit_law(config: FitStage, table: RunTable) -> Path:
 
 def _mixture(config: FitStage, table: RunTable) -> Path:
     """The mixing law, its optimum, and where asked for that one trained."""
-    found = fit_mixture(table, max_epochs=config.max_epochs)
+    found = fit_mixture(table, max_epochs=config.max_epochs, targets=config.targets)
     verified = train_mixture(found, table, config.outputs) if config.verify else None
     figure = mixture_figure(found, verified)
     page = mixture_page(found, table.source, figure, verified)
@@ -84,7 +84,9 @@ def _keep(config: FitStage, table: RunTable, label: str, facts: dict[str, Any], 
         return {"law": label}
 
     settings = {name: getattr(config, name) for name in ("laws", "compare", "convention", "level", "seed", "without")}
-    settings |= {name: getattr(config, name) for name in ("max_epochs", "verify") if config.laws == "mixture"}
+    settings |= {
+        name: getattr(config, name) for name in ("max_epochs", "targets", "verify") if config.laws == "mixture"
+    }
     folder = store(config, table, label, settings, make)
     if made:
         record(config, folder)

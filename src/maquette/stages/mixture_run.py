@@ -12,7 +12,7 @@ from maquette.scaling.fits.table import RunTable
 
 
 def train_mixture(found: MixtureFit, table: RunTable, outputs: str) -> float:
-    """Mean held-out loss over the domains of a run with the optimum's weights; nothing is trained where it is done."""
+    """Mean held-out loss over the targets of a run with the optimum's weights; nothing is trained where it is done."""
     from maquette.stages import train
     from maquette.stages.family_settings import read_settings
 
@@ -30,4 +30,4 @@ def train_mixture(found: MixtureFit, table: RunTable, outputs: str) -> float:
     say("training the best mixture")
     record = train.run(config)
     losses = [record.domains[name]["loss"] for name in found.domains]
-    return float(np.mean(losses))
+    return float(np.dot(losses, found.targets))

@@ -2,10 +2,12 @@
 
     maquette train -m +sweep=mixture; maquette fit laws=mixture verify=true
 
-The optimum minimises the mean of the domains' held-out losses, within bounds: no domain is read more than
-`max_epochs` times. The law's error is told by runs left out in turn.
+The optimum minimises the mean of the domains' held-out losses, weighted by what they are worth to whoever asks
+(`targets`), within bounds: no domain is read more than `max_epochs` times. The law's form is the one that is the better
+at runs left out in turn, which tells its error too.
 """
 
+import dataclasses
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from maquette.artifacts.errors import ConfigError
 from maquette.scaling.errors import LawError
 from maquette.scaling.fits.table import RunTable
 from maquette.scaling.laws.gauss_newton import Array
-from maquette.scaling.laws.mixing_law import MixingLaw, fit_mixing_law
+from maquette.scaling.laws.mixing_law import MixingLaw, MixtureLaw, TransferLaw, fit_mixing_law, fit_transfer_law
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,31 +34,38 @@ _NEAR = 5e-4  # of a weight: by which the uniform and the proportional mixture a
 class MixtureFit:
     """`weights` (runs, domains), `losses` (runs, domains) held out; `optimum` (domains,) and what the law says of it.
 
-    `measured`: mean held-out loss (runs,); `left_out_error`: of a run's mean loss, by the law without it, root mean
-    square in nats. `uniform` and `proportional` are rows, None where the sweep has none.
+    `targets` (domains,): shares of the domains in the mean loss that counts. `measured`: that mean (runs,). `errors`: by
+    the law's form, what it misses a run's mean by that it has not seen, root mean square in nats. `uniform` and
+    `proportional` are rows, None where the sweep has none.
     """
 
     domains: tuple[str, ...]
     names: tuple[str, ...]
     weights: Array
     losses: Array
-    law: MixingLaw
+    law: MixtureLaw
+    targets: Array
     optimum: Array
     upper: Array
-    left_out_error: float
+    errors: Mapping[str, float]
     uniform: int | None
     proportional: int | None
     warnings: tuple[str, ...]
 
     @property
     def measured(self) -> Array:
-        mean: Array = self.losses.mean(axis=1)
+        mean: Array = self.losses @ self.targets
         return mean
+
+    @property
+    def left_out_error(self) -> float:
+        """Of the form that was chosen; nan where no run could be left out."""
+        return self.errors[self.law.form]
 
     @property
     def predicted(self) -> float:
         """Mean held-out loss that the law expects under the optimum."""
-        return float(self.law.losses(self.optimum).mean())
+        return float(self.law.losses(self.optimum) @ self.targets)
 
     @property
     def mixture(self) -> dict[str, float]:
@@ -63,10 +73,14 @@ class MixtureFit:
         return {name: round(float(share), 4) for name, share in zip(self.domains, self.optimum, strict=True)}
 
 
-def fit_mixture(table: RunTable, *, max_epochs: float = 4.0) -> MixtureFit:
-    """Fits the law and solves for its optimum.
+_FITS = {MixingLaw.form: fit_mixing_law, TransferLaw.form: fit_transfer_law}
 
-    Raises `LawError` where the runs have no weights, no losses by domain, differ in size or tokens, or are too few.
+
+def fit_mixture(table: RunTable, *, max_epochs: float = 4.0, targets: Mapping[str, float] | None = None) -> MixtureFit:
+    """Fits the law and solves for its optimum. `targets`: what each domain's held-out loss counts; by default the same.
+
+    Raises `ConfigError` for targets that are no domains of the runs, and `LawError` where the runs have no weights, no
+    losses by domain, differ in size or tokens, or are too few.
     """
     import pandas as pd
 
@@ -86,9 +100,13 @@ def fit_mixture(table: RunTable, *, max_epochs: float = 4.0) -> MixtureFit:
     weights = np.column_stack([pd.to_numeric(frame[found[name]]).fillna(0.0).to_numpy(float) for name in domains])
     losses = np.column_stack([pd.to_numeric(frame[f"validation/{name}/loss"]).to_numpy(float) for name in domains])
     weights = weights / weights.sum(axis=1, keepdims=True)
-    law = fit_mixing_law(weights, losses)
+    shares = _shares(domains, targets, table.source)
+    errors = {form: _left_out_error(form, weights, losses, shares) for form in _FITS}
+    known = {form: error for form, error in errors.items() if np.isfinite(error)}
+    form = min(known, key=known.__getitem__) if known else MixingLaw.form
+    law: MixtureLaw = _FITS[form](weights, losses)
     upper = _upper(frame, domains, weights, max_epochs)
-    optimum = law.optimum(np.full(len(domains), 1 / len(domains)), np.zeros(len(domains)), upper)
+    optimum = law.optimum(shares, np.zeros(len(domains)), upper)
     uniform = _row(weights, np.full(len(domains), 1 / len(domains)))
     warnings = []
     if len(table) < 3 * (len(domains) + 1):
@@ -96,7 +114,7 @@ def fit_mixture(table: RunTable, *, max_epochs: float = 4.0) -> MixtureFit:
             f"{len(table)} runs for a law of {len(domains) + 1} numbers for each domain: more make it surer."
         )
     return MixtureFit(
-        domains, table.names, weights, losses, law, optimum, upper, _left_out_error(weights, losses), uniform,
+        domains, table.names, weights, losses, law, shares, optimum, upper, errors, uniform,
         _proportional(frame, domains, weights), tuple(warnings),
     )  # fmt: skip
 
@@ -137,16 +155,30 @@ def _proportional(frame: Any, domains: tuple[str, ...], weights: Array) -> int |
     return int(distance.argmin()) if distance.min() <= 0.02 else None
 
 
-def _left_out_error(weights: Array, losses: Array) -> float:
+def _shares(domains: tuple[str, ...], targets: Mapping[str, float] | None, source: str) -> Array:
+    if not targets:
+        return np.full(len(domains), 1 / len(domains))
+    for name, value in targets.items():
+        if name not in domains:
+            raise ConfigError(f"targets.{name} is no domain of {source}.", f"Domains: {', '.join(domains)}.")
+        if not value >= 0:
+            raise ConfigError(f"targets.{name}={value} is negative.", "A domain counts 0 or more.")
+    shares = np.array([float(targets.get(name, 0.0)) for name in domains])
+    if shares.sum() <= 0:
+        raise ConfigError("targets are all 0.", f"Give one of them more: {', '.join(domains)}.")
+    return shares / shares.sum()
+
+
+def _left_out_error(form: str, weights: Array, losses: Array, targets: Array) -> float:
     """Root mean square of a run's mean loss less what the law of the others says; nan where too few are left."""
     errors = []
     for row in range(len(weights)):
         others = np.arange(len(weights)) != row
         try:
-            law = fit_mixing_law(weights[others], losses[others], starts=4)
+            law = _FITS[form](weights[others], losses[others], starts=4)
         except LawError:
             return float("nan")
-        errors.append(float(law.losses(weights[row]).mean() - losses[row].mean()))
+        errors.append(float((law.losses(weights[row]) - losses[row]) @ targets))
     return float(np.sqrt(np.mean(np.square(errors))))
 
 
@@ -154,7 +186,8 @@ def verdict(found: MixtureFit, verified: float | None) -> str:
     """What the law says, and where the optimum was trained, whether it held."""
     best = int(found.measured.argmin())
     words = (
-        f"The best mixture by the law: {_in_words(found.mixture)}; expected mean held-out loss {found.predicted:.4f} "
+        f"The best mixture by the {found.law.form} law: {_in_words(found.mixture)}; expected mean held-out loss"
+        f"{_counted(found)} {found.predicted:.4f} "
         f"nats per token (best of {len(found.names)} tried: {found.measured[best]:.4f}; the law misses a run that it "
         f"has not seen by {found.left_out_error:.4f})."
     )
@@ -172,6 +205,13 @@ def verdict(found: MixtureFit, verified: float | None) -> str:
     return words + "."
 
 
+def _counted(found: MixtureFit) -> str:
+    if np.ptp(found.targets) < 1e-9:
+        return ""
+    named = [f"{name} {share:.0%}" for name, share in zip(found.domains, found.targets, strict=True) if share]
+    return f" ({', '.join(named)})"
+
+
 def _in_words(mixture: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {share:.1%}" for name, share in mixture.items())
 
@@ -184,11 +224,14 @@ def mixture_facts(found: MixtureFit, verified: float | None) -> dict[str, Any]:
             name: {"weights": row.tolist(), "losses": losses.tolist()}
             for name, row, losses in zip(found.names, found.weights, found.losses, strict=True)
         },
-        "law": {
-            "floor": found.law.floor.tolist(),
-            "scale": found.law.scale.tolist(),
-            "exponents": found.law.exponents.tolist(),
+        "targets": dict(zip(found.domains, found.targets.tolist(), strict=True)),
+        "law": {"form": found.law.form}
+        | {
+            field.name: getattr(found.law, field.name).tolist()
+            for field in dataclasses.fields(found.law)  # type: ignore[arg-type]
+            if field.name != "residuals"
         },
+        "errors": dict(found.errors),
         "upper": found.upper.tolist(),
         "optimum": found.mixture,
         "predicted": found.predicted,
@@ -205,7 +248,7 @@ def mixture_figure(found: MixtureFit, verified: float | None) -> "Figure":
     from maquette.artifacts.figure import COLORS, new_figure
 
     figure, (left, right) = new_figure(1, 2, width=5.2, height=4.0)
-    fitted = found.law.losses(found.weights).mean(axis=1)
+    fitted = found.law.losses(found.weights) @ found.targets
     left.plot(fitted, found.measured, "o", color=COLORS[0], alpha=0.7, label="mixtures tried")
     for name, row, color in (("uniform", found.uniform, COLORS[1]), ("proportional", found.proportional, COLORS[2])):
         if row is not None:
@@ -241,12 +284,18 @@ def mixture_page(found: MixtureFit, source: str, figure: "Figure", verified: flo
     for warning in found.warnings:
         page.text(warning)
     page.section("What a domain does for another")
-    page.text("Loss of a target = floor + scale x exp(sum of exponent x weight): the lower, the more a domain helps.")
+    page.text(
+        "By how much a target's held-out loss falls, by the law, for each point of share that a domain gets from all "
+        "others alike, at the optimum: the lower, the more a domain helps."
+    )
+    slopes = found.law.slopes(found.optimum)
     rows = [
-        (target, *((float(value), f"{value:+.3f}") for value in row))
-        for target, row in zip(found.domains, found.law.exponents, strict=True)
+        (target, *((float(value), f"{value:+.4f}") for value in (row - row @ found.optimum) / 100))
+        for target, row in zip(found.domains, slopes, strict=True)
     ]
-    page.table(("held-out loss of", *found.domains), rows, caption="Exponents of the training domains")
+    page.table(("held-out loss of", *found.domains), rows, caption="Nats for a hundredth of the training tokens")
+    errors = ", ".join(f"{form} {error:.4f}" for form, error in found.errors.items())
+    page.text(f"Error of each form at runs left out in turn (nats, root mean square): {errors}.")
     page.section("Runs")
     rows = [
         (name, *((float(share), f"{share:.3f}") for share in shares), (float(loss), f"{loss:.4f}"))

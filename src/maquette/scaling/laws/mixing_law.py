@@ -1,9 +1,12 @@
-"""Weights of domains by a fitted mixing law.
+"""Weights of domains by a fitted mixing law: the loss of each target domain under mixture weights r (sum 1).
 
-The law (Ye et al. 2024, equation 1) says what a domain's loss is under mixture weights r (sum 1):
-L_i(r) = c_i + k_i exp(sum_j t_ij r_j).
+Exponential (Ye et al. 2024, equation 1): L_i(r) = c_i + k_i exp(sum_j t_ij r_j).
+Transfer: L_i(r) = c_i + (sum_j u_ij r_j)^-b_i with u_ij >= 0, a power law in the data that count for the target, in
+which a token of another domain is worth u_ij / u_ii of its own (Hernandez et al. 2021, "Scaling laws for transfer",
+effective data). It rises without bound as a domain is left out, where the exponential stays finite.
 """
 
+import abc
 import dataclasses
 from typing import Any
 
@@ -15,19 +18,18 @@ from maquette.scaling.errors import LawError
 Floats = NDArray[np.float64]
 
 
-@dataclasses.dataclass(frozen=True)
-class MixingLaw:
-    """`floor` (T,), `scale` (T,), `exponents` (T, domains), of T target domains; `residuals` (runs, T) in nats."""
+class MixtureLaw(abc.ABC):
+    """A loss of each of T targets that is convex in the weights of the domains."""
 
-    floor: Floats
-    scale: Floats
-    exponents: Floats
-    residuals: Floats
+    form: str
 
+    @abc.abstractmethod
     def losses(self, weights: ArrayLike) -> Floats:
         """The loss of each target, `(..., T)`, under weights `(..., domains)`."""
-        found: Floats = self.floor + self.scale * np.exp(np.asarray(weights, np.float64) @ self.exponents.T)
-        return found
+
+    @abc.abstractmethod
+    def slopes(self, weights: Floats) -> Floats:
+        """Its derivatives `(T, domains)` at one mixture `(domains,)`."""
 
     def optimum(self, targets: ArrayLike, lower: ArrayLike, upper: ArrayLike) -> Floats:
         """The weights within bounds (domains,) that minimise the mean loss weighted by `targets` (T,).
@@ -45,7 +47,7 @@ class MixingLaw:
             return float(share @ self.losses(weights))
 
         def slope(weights: Floats) -> Floats:
-            found: Floats = (share * self.scale * np.exp(self.exponents @ weights)) @ self.exponents
+            found: Floats = share @ self.slopes(weights)
             return found
 
         simplex: Any = {"type": "eq", "fun": lambda w: w.sum() - 1, "jac": np.ones_like}
@@ -55,6 +57,50 @@ class MixingLaw:
         )  # fmt: skip
         weights: Floats = np.clip(found.x, low, high)
         return weights / weights.sum()
+
+
+@dataclasses.dataclass(frozen=True)
+class MixingLaw(MixtureLaw):
+    """`floor` (T,), `scale` (T,), `exponents` (T, domains), of T target domains; `residuals` (runs, T) in nats."""
+
+    floor: Floats
+    scale: Floats
+    exponents: Floats
+    residuals: Floats
+    form = "exponential"
+
+    def losses(self, weights: ArrayLike) -> Floats:
+        found: Floats = self.floor + self.scale * np.exp(np.asarray(weights, np.float64) @ self.exponents.T)
+        return found
+
+    def slopes(self, weights: Floats) -> Floats:
+        found: Floats = (self.scale * np.exp(self.exponents @ weights))[:, None] * self.exponents
+        return found
+
+
+@dataclasses.dataclass(frozen=True)
+class TransferLaw(MixtureLaw):
+    """`floor` (T,), `worth` (T, domains), `power` (T,), of T target domains; `residuals` (runs, T) in nats."""
+
+    floor: Floats
+    worth: Floats
+    power: Floats
+    residuals: Floats
+    form = "transfer"
+
+    def losses(self, weights: ArrayLike) -> Floats:
+        found: Floats = self.floor + (np.asarray(weights, np.float64) @ self.worth.T + _TINY) ** -self.power
+        return found
+
+    def slopes(self, weights: Floats) -> Floats:
+        data = self.worth @ weights + _TINY
+        found: Floats = (-self.power * data ** (-self.power - 1))[:, None] * self.worth
+        return found
+
+
+_TINY = 1e-12
+_POWERS = (0.02, 3.0)
+"""Exponents of data that a fit may find."""
 
 
 def fit_mixing_law(weights: ArrayLike, losses: ArrayLike, *, starts: int = 16, seed: int = 0) -> MixingLaw:
@@ -88,4 +134,40 @@ def fit_mixing_law(weights: ArrayLike, losses: ArrayLike, *, starts: int = 16, s
         scales.append(np.exp(shift))
         rows.append(best.x[1:] - shift)
     law = MixingLaw(np.array(floors), np.array(scales), np.array(rows), np.zeros_like(measured))
+    return dataclasses.replace(law, residuals=measured - law.losses(mixtures))
+
+
+def fit_transfer_law(weights: ArrayLike, losses: ArrayLike, *, starts: int = 6, seed: int = 0) -> TransferLaw:
+    """Least squares of the transfer law to runs' weights (runs, domains) and losses (runs, domains): target i is
+    domain i. Raises `LawError` where there are fewer runs than the law has numbers for each target."""
+    from scipy.optimize import least_squares
+
+    mixtures, measured = np.asarray(weights, np.float64), np.asarray(losses, np.float64)
+    runs, domains = mixtures.shape
+    if runs < domains + 2:
+        raise LawError(f"A transfer law of {domains} domains needs at least {domains + 2} runs; there are {runs}.")
+    numbers = np.random.default_rng(seed)
+    floors, powers, worths = [], [], []
+    for place, target in enumerate(measured.T):
+
+        def residual(x: Floats, target: Floats = target) -> Floats:
+            found: Floats = x[0] + (mixtures @ np.exp(x[2:]) + _TINY) ** -np.exp(x[1]) - target
+            return found
+
+        low = np.array([0.0, np.log(_POWERS[0]), *[-14.0] * domains])
+        high = np.array([target.min() - 1e-3, np.log(_POWERS[1]), *[30.0] * domains])
+        best = None
+        for _ in range(starts):
+            floor, power = target.min() * numbers.uniform(0, 0.9), numbers.uniform(0.05, 0.5)
+            own = -np.log(target.mean() - floor) / power  # log of the worth at which the law says the mean loss
+            others = own + numbers.normal(-1.5, 0.5, domains)
+            others[place] = own + 1.0
+            start = np.clip([floor, np.log(power), *others], low + 1e-6, high - 1e-6)
+            found = least_squares(residual, start, bounds=(low, high), x_scale="jac", max_nfev=300)
+            best = found if best is None or found.cost < best.cost else best
+        assert best is not None
+        floors.append(best.x[0])
+        powers.append(np.exp(best.x[1]))
+        worths.append(np.exp(best.x[2:]))
+    law = TransferLaw(np.array(floors), np.array(worths), np.array(powers), np.zeros_like(measured))
     return dataclasses.replace(law, residuals=measured - law.losses(mixtures))
