@@ -34,8 +34,8 @@ _NEAR = 5e-4  # of a weight: by which the uniform and the proportional mixture a
 class MixtureFit:
     """`weights` (runs, domains), `losses` (runs, domains) held out; `optimum` (domains,) and what the law says of it.
 
-    `targets` (domains,): shares of the domains in the mean loss that counts. `measured`: that mean (runs,). `errors`: by
-    the law's form, what it misses a run's mean by that it has not seen, root mean square in nats. `uniform` and
+    `targets` (domains,): shares of the domains in the mean loss that counts. `measured`: that mean (runs,). `errors`:
+    by the law's form, what it misses a run's mean by that it has not seen, root mean square in nats. `uniform` and
     `proportional` are rows, None where the sweep has none.
     """
 
