@@ -5,6 +5,7 @@ Typing the same line again finds a finished evaluation, or goes on with one that
 
 import dataclasses
 import datetime
+import math
 from pathlib import Path
 from typing import Any
 
@@ -123,8 +124,9 @@ def _metrics(result: dict[str, Any]) -> dict[str, float]:
 def _show(result: dict[str, Any], folder: Path) -> None:
     console = Console()
     if result["scores"]:
+        too_long = ["too long"] if any(row["too_long"] for row in result["scores"]) else []
         table = Table("task", "protocol", title=f"{result['name']}: accuracy in percent", title_justify="left")
-        for heading in ("%", "interval", "by order", "asked"):
+        for heading in ("%", "interval", "by order", "asked", *too_long):
             table.add_column(heading, justify="right", no_wrap=True)
         before = ""
         for row in result["scores"]:
@@ -132,7 +134,8 @@ def _show(result: dict[str, Any], folder: Path) -> None:
             orders = f"{100 * row['least']:.1f}-{100 * row['most']:.1f}" if row["least"] < row["most"] else ""
             table.add_row(
                 task if task != before else "", NAMES[row["protocol"]], f"{100 * row['accuracy']:.1f}",
-                f"{100 * row['low']:.1f}-{100 * row['high']:.1f}", orders, str(row["questions"]),
+                f"{100 * row['low']:.1f}-{100 * row['high']:.1f}" if math.isfinite(row["low"]) else "too few", orders,
+                str(row["questions"]), *([str(row["too_long"] or "")] if too_long else []),
             )  # fmt: skip
             before = task
         console.print(table)

@@ -1,5 +1,6 @@
 """One evaluation as a page and figures: scores, their protocols, their intervals, and what they do not say."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,10 @@ def write_page(folder: Path, result: Mapping[str, Any]) -> Path:
     return page.write(folder / "index.html")
 
 
+def _span(row: Mapping[str, Any], form: str) -> str:
+    return f"{row['low']:{form}} to {row['high']:{form}}" if math.isfinite(row["low"]) else "too few for an interval"
+
+
 def _add_scores(page: Page, result: Mapping[str, Any], figure: "Figure") -> None:
     page.section("Questions")
     page.facts(
@@ -49,7 +54,7 @@ def _add_scores(page: Page, result: Mapping[str, Any], figure: "Figure") -> None
             Fact(
                 name,
                 f"{row['accuracy']:.1%}",
-                f"{row['low']:.1%} to {row['high']:.1%}; guessing {row['chance']:.0%}; {NAMES[row['protocol']]}",
+                f"{_span(row, '.1%')}; guessing {row['chance']:.0%}; {NAMES[row['protocol']]}",
             )
             for name, row in result["headline"].items()
         ]
@@ -64,7 +69,7 @@ def _add_scores(page: Page, result: Mapping[str, Any], figure: "Figure") -> None
         [
             [
                 row["task"], row["shots"], NAMES[row["protocol"]], (row["accuracy"], f"{row['accuracy']:.3f}"),
-                f"{row['low']:.3f} to {row['high']:.3f}", f"{row['least']:.3f} to {row['most']:.3f}", row["questions"],
+                _span(row, ".3f"), f"{row['least']:.3f} to {row['most']:.3f}", row["questions"],
                 row["too_long"],
             ]
             for row in result["scores"]
