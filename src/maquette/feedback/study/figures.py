@@ -20,18 +20,20 @@ Course = Sequence[tuple[float, float, float]]
 
 
 def draw_frontier(measurement: Measurement, path: Path) -> Path:
-    """Gold and learned reward of every policy over its divergence from the reference, and the curve of best-of-n."""
+    """Gold and learned reward over the divergence from the reference, d = sqrt(KL) as Gao et al. 2022 draw it: of the
+    reference and every policy after it (what it began at is hundreds of nats away), and the curve of best-of-n."""
+    first = [one.name for one in measurement.policies].index(measurement.reference)
     learned = [name for name in measurement.policies[0].scores if name != "gold"][:1]
     names = ["gold", *learned]
     figure, axes = new_figure(1, len(names), width=5.4, height=4.0)
     for panel, name in zip(np.atleast_1d(axes), names, strict=True):
-        for color, (kind, policies) in zip(COLORS, _by_kind(measurement.policies).items(), strict=False):
+        for color, (kind, policies) in zip(COLORS, _by_kind(measurement.policies[first:]).items(), strict=False):
             _draw_points(panel, policies, name, kind, color)
         for curve in measurement.best_of_n[:1]:
-            panel.plot(curve.kl, curve.scores[name], "--", color="0.3", linewidth=1, label="best of n")
+            panel.plot(np.sqrt(curve.kl), curve.scores[name], "--", color="0.3", linewidth=1, label="best of n")
             for n, kl, score in zip(curve.n, curve.kl, curve.scores[name], strict=True):
-                panel.annotate(str(n), (kl, score), fontsize=7, color="0.3")
-        panel.set_xlabel(f"KL from {measurement.reference} (nats per answer)")
+                panel.annotate(str(n), (kl**0.5, score), fontsize=7, color="0.3")
+        panel.set_xlabel(f"√KL from {measurement.reference} (√nats per answer)")
         panel.set_ylabel(f"{name} reward per answer")
         panel.set_title("What it is worth" if name == "gold" else "What it was optimised for")
         panel.legend(fontsize=8)
@@ -138,8 +140,8 @@ def _draw_points(axes: "Axes", policies: Sequence[PolicyResult], name: str, kind
     points = [one.scores[name] for one in ordered]
     errors = np.array([[p.value - p.low, p.high - p.value] for p in points]).T
     axes.errorbar(
-        [one.kl for one in ordered], [p.value for p in points], yerr=errors, fmt="o-" if len(points) > 1 else "o",
-        color=color, markersize=5, capsize=2, linewidth=1, label=kind,
+        [max(one.kl, 0.0) ** 0.5 for one in ordered], [p.value for p in points], yerr=errors,
+        fmt="o-" if len(points) > 1 else "o", color=color, markersize=5, capsize=2, linewidth=1, label=kind,
     )  # fmt: skip
 
 
