@@ -155,10 +155,10 @@ def test_rounds_go_on_from_the_policy_before() -> None:
     assert isinstance(config, AlignmentStage)
     steps = {step.name: step for step in alignment.plan(config)}
     assert [name for name in steps if name.startswith("ppo")] == ["ppo", "ppo 2", "ppo 3", "ppo at once"]
-    assert "checkpoint='{ppo 2}'" in steps["labels 3"].settings and "first=3000" in steps["labels 3"].settings
+    assert "checkpoint='{ppo 2}'" in steps["labels 3"].settings and "first=16000" in steps["labels 3"].settings
     assert "add=['{labels 2}/preferences.jsonl']" in steps["labels 3"].settings
     assert "reward.checkpoint='{reward 3}'" in steps["ppo 3"].settings
-    assert "count=4500" in steps["labels at once"].settings
+    assert "count=24000" in steps["labels at once"].settings
     with pytest.raises(ConfigError, match="no plain labels"):
         alignment.plan(AlignmentStage(steps={"sft": {"stage": "train", "settings": []}}, rounds=2))
 

@@ -99,6 +99,7 @@ def test_stopped_and_gone_on_with(
 ) -> None:
     """Dropout and Muon, so that random numbers and both optimisers' states count; not at a window's end."""
     changes: dict[str, Any] = {"seed": 14, "model__dropout": 0.1, "optimizer__kind": "muon", "data__micro_batch": 4}
+    handler = signal.getsignal(signal.SIGINT)
     whole = train.run(configure(**changes))
     parted = elsewhere(configure(**changes, data__workers=workers), tmp_path)
     with monkeypatch.context() as patched:
@@ -108,7 +109,7 @@ def test_stopped_and_gone_on_with(
     stopped = read_record(tmp_path / "runs" / whole.name)
     assert stopped is not None and (stopped.status, stopped.step) == ("interrupted", 8)
     assert (Path(stopped.folder) / "model" / "model.safetensors").exists()
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is handler
     resumed = train.run(parted)
     assert (resumed.status, resumed.step) == ("finished", 20)
     assert resumed.seconds > stopped.seconds > 0
