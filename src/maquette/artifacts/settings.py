@@ -39,13 +39,14 @@ def setting(
 @dataclasses.dataclass(frozen=True)
 class Setting:
     """One leaf of a config: its dotted `key`, default, help line and allowed values. `variants`: those that have it,
-    where not all of them do."""
+    where not all of them do. `text`: whether it holds words, which are never to be read as numbers."""
 
     key: str
     default: Any
     help: str
     choices: Sequence[str] | None
     variants: tuple[str, ...] = ()
+    text: bool = False
 
 
 def walk(config: Any, prefix: str = "") -> Iterator[Setting]:
@@ -61,7 +62,8 @@ def walk(config: Any, prefix: str = "") -> Iterator[Setting]:
         elif dataclasses.is_dataclass(value):
             yield from walk(value, f"{key}.")
         else:
-            yield Setting(key, value, field.metadata.get("help", ""), field.metadata.get("choices"))
+            text = field.type in (str, str | None) and not field.metadata.get("quantity")
+            yield Setting(key, value, field.metadata.get("help", ""), field.metadata.get("choices"), text=text)
 
 
 def _of_variants(variants: Mapping[str, type], prefix: str) -> Iterator[Setting]:

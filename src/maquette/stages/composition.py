@@ -33,6 +33,9 @@ from maquette.stages.recipe_choice import is_recipe_file, with_recipe_files
 _EXPANDING = "prediction"
 """The setting that stands for others; see `Stage.expand`."""
 
+_NUMERAL = re.compile(r"[+-]?[0-9_]*\.?[0-9_]+(?:[eE][+-]?[0-9_]+)?")
+"""What Hydra reads as a number, and would write differently as text: `007`, `653540e9`, `1.50`."""
+
 _WORDS = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false", "String": "text"}
 
 
@@ -55,6 +58,7 @@ def register_schema(name: str) -> None:
 
 def compose(stage: Stage, overrides: Sequence[str] = (), config_folder: Path | None = None) -> StageConfig:
     """The checked settings of one run. Raises `ConfigError` that names the key and what is allowed."""
+    overrides = as_text(stage, overrides)
     if stage.expand is not None and any(text.startswith(f"{_EXPANDING}=") for text in overrides):
         module = importlib.import_module(f"maquette.stages.{stage.expand}")
         overrides = module.expand(stage, overrides, config_folder)
@@ -80,7 +84,7 @@ def compose_raw(
     stage: Stage, overrides: Sequence[str], config_folder: Path | None = None, *, hydra: bool = False
 ) -> DictConfig:
     """What Hydra composes, unchecked; with `hydra` its own node as well."""
-    overrides = known_recipes(stage, overrides, config_folder)
+    overrides = known_recipes(stage, as_text(stage, overrides), config_folder)
     check_overrides(stage, overrides, config_folder)
     register_schema(stage.name)
     extra = [f"hydra.searchpath=[file://{config_folder}]"] if config_folder else []
@@ -95,6 +99,21 @@ def compose_raw(
         return composed
     except (HydraException, OmegaConfBaseException) as error:
         raise _explained(stage, error) from None
+
+
+def as_text(stage: Stage, overrides: Sequence[str]) -> list[str]:
+    """The overrides with numerals in quotes where the setting holds text: a name of hexadecimal digits may look like
+    a number (`prediction=653540e9`), and Hydra would hand on another spelling of it."""
+    names = {setting.key for setting in walk(stage.config) if setting.text}
+    found = []
+    for text in overrides:
+        key, _, value = text.partition("=")
+        parts = value.split(",")
+        if key in names and any(_NUMERAL.fullmatch(part) for part in parts):
+            value = ",".join(f"'{part}'" if _NUMERAL.fullmatch(part) else part for part in parts)
+            text = f"{key}={value}"
+        found.append(text)
+    return found
 
 
 def known_recipes(stage: Stage, overrides: Sequence[str], config_folder: Path | None = None) -> list[str]:

@@ -1,0 +1,24 @@
+"""Words of a command line on their way to settings: what holds text is never read as a number."""
+
+from typing import Any
+
+import pytest
+
+from maquette.stages import STAGES
+from maquette.stages.composition import as_text, compose
+from maquette.stages.sweeps.jobs import product
+
+TRAIN = STAGES["train"]
+
+
+@pytest.mark.parametrize("written", ["653540e9", "007", "1.50", "12345678", "0e0", "12e-4", "1_0"])
+def test_a_name_that_looks_like_a_number(written: str) -> None:
+    settings: Any = compose(TRAIN, [f"corpus.name={written}"])
+    assert settings.corpus.name == written
+    swept = [compose(TRAIN, words) for words in product(TRAIN, [f"corpus.name={written},ab"])]
+    assert [one.corpus.name for one in swept] == [written, "ab"]  # type: ignore[attr-defined]
+
+
+def test_numbers_and_quoted_words_stay_as_they_are() -> None:
+    words = ["size=1e5", "seed=007", "corpus.name='1e5'", "prediction=null", "corpus.name=a1e5"]
+    assert as_text(TRAIN, words) == words
