@@ -1,7 +1,8 @@
 """What win rates and ratings are worth where the truth is known: `python benchmarks/win_rates_and_ratings.py`.
 
 1. A judge prefers the longer answer. The baseline and its verbose and concise twins are equally good: raw win rates
-   part, length-controlled ones should meet at 50%. Once without anchors, once with the baseline's judged twins.
+   part, length-controlled ones should meet at 50%. Once without anchors, once with the baseline's judged twins; by a
+   judge of the regression's own form, and by one who counts characters, of whom the regression is an approximation.
 2. 200 tournaments of models whose strengths are known: how often intervals of 90% hold the truth, and those of ranks.
 3. A million battles of 100 models: seconds for the ratings, and for ratings with 100 bootstrap resamples, on one core.
 """
@@ -20,7 +21,8 @@ from maquette.artifacts.progress import progress
 from maquette.evaluation import bradley_terry_ratings, length_controlled_win_rate
 
 TASTE, SCALE = 1.2, 120
-"""The judge's liking for length: log-odds for an answer much longer, and what much is, in characters."""
+"""The judges' liking for length: log-odds for an answer much longer; and what much is, in characters, to the one who
+counts them. To the other it is a standard deviation of the differences."""
 STRENGTHS = (-0.8, -0.3, 0.0, 0.3, 0.8)
 LEVEL = 0.9
 
@@ -28,28 +30,41 @@ LEVEL = 0.9
 def planted_verbosity(prompts: int, repeats: int) -> None:
     """Prints raw and controlled rates of the twins: one draw of prompts, and means over draws."""
     print(f"A judge who likes length; equally good twins; {prompts} prompts, means over {repeats} draws of them:")
-    for name, factor in (("verbose", 1.4), ("concise", 0.6)):
-        for anchored in (False, True):
-            rates = [twin(factor, prompts, seed, anchored=anchored) for seed in range(repeats)]
+    cases = [
+        (counts, name, factor, anchored)
+        for counts in (False, True)
+        for name, factor in (("verbose", 1.4), ("concise", 0.6))
+        for anchored in (False, True)
+    ]
+    lines = []
+    with progress("draws", len(cases) * repeats, unit="draws") as advance:
+        for counts, name, factor, anchored in cases:
+            rates = []
+            for seed in range(repeats):
+                rates.append(twin(factor, prompts, seed, anchored=anchored, counts=counts))
+                advance(1)
             raw, controlled, error = np.transpose(rates)
             held = np.mean(np.abs(controlled - 50) < 1.645 * error)
-            print(
-                f"  {name}{', anchored' if anchored else '':10}  raw {raw.mean():.1f}%  controlled "
-                f"{controlled.mean():.1f}% (standard deviation {controlled.std(ddof=1):.1f}); 50% lies within 90% "
-                f"intervals in {held:.0%}"
+            judge = "counts characters" if counts else "of its own form"
+            case = f"{judge}, {name}{', anchored' if anchored else ''}:"
+            lines.append(
+                f"  {case:38} raw {raw.mean():.1f}%  controlled {controlled.mean():.1f}% (standard deviation "
+                f"{controlled.std(ddof=1):.1f}); 50% lies within 90% intervals in {held:.1%}"
             )
+    print("\n".join(lines))
 
 
-def twin(factor: float, prompts: int, seed: int, *, anchored: bool) -> tuple[float, float, float]:
+def twin(factor: float, prompts: int, seed: int, *, anchored: bool, counts: bool) -> tuple[float, float, float]:
     """Raw and controlled rate of a twin `factor` times as long as the baseline, and the latter's standard error."""
     numbers = np.random.default_rng(seed)
     baseline = numbers.lognormal(5, 0.4, prompts)
     lengths = baseline * factor * numbers.lognormal(0, 0.35, prompts)
-    wins = (numbers.random(prompts) < expit(TASTE * np.tanh((lengths - baseline) / SCALE))).astype(float)
+    much = SCALE if counts else float(np.std(lengths - baseline, ddof=1))
+    wins = (numbers.random(prompts) < expit(TASTE * np.tanh((lengths - baseline) / much))).astype(float)
     anchors = None
     if anchored:
         others = (baseline * 1.8, baseline * 0.5)
-        anchors = [(expit(TASTE * np.tanh((one - baseline) / SCALE)), one) for one in others]
+        anchors = [(expit(TASTE * np.tanh((one - baseline) / much)), one) for one in others]
     rate = length_controlled_win_rate(wins, lengths, baseline, anchors=anchors)
     return rate.raw, rate.controlled, rate.standard_error
 
@@ -101,7 +116,7 @@ def speed(battles: int, models: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--prompts", type=int, default=600)
-    parser.add_argument("--draws", type=int, default=40, help="draws of prompts behind the planted case's means")
+    parser.add_argument("--draws", type=int, default=200, help="draws of prompts behind the planted case's means")
     parser.add_argument("--tournaments", type=int, default=200)
     parser.add_argument("--battles", type=int, default=1_000_000)
     options = parser.parse_args()

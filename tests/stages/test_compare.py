@@ -56,7 +56,7 @@ def test_a_leaderboard_beside_golds(outputs: Path, capsys: pytest.CaptureFixture
         assert one["wins"] + one["ties"] + one["losses"] == 40 and one["low"] <= one["win_rate"] <= one["high"]
         assert one["win_rate"] == pytest.approx(100 * (one["wins"] + one["ties"] / 2) / 40)
     gold = found["gold"]
-    assert gold["agreement"]["cases"] == 80
+    assert gold["agreement"]["cases"] == 80 and "dollars" not in found
     # untrained models are equally bad by gold: there is no order to compare
     assert set(gold["win_rates"].values()) == {50.0} and gold["spearman"] is None
     assert found["judgements"] > 100 and found["seconds"] > 0
@@ -64,6 +64,18 @@ def test_a_leaderboard_beside_golds(outputs: Path, capsys: pytest.CaptureFixture
     page = (folder / "index.html").read_text()
     assert "agrees with gold" in page and "rank correlation" not in page and "Answers side by side" in page
     assert (folder / "figures" / "win_rates.svg").exists()
+
+
+def test_what_judging_costs(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("feedback=long_winded", "seed=5")
+    before = compare.run(settings(outputs, *words))
+    assert "dollars" not in before and 0 < before["judgements"] <= 80
+    capsys.readouterr()
+    priced = compare.run(settings(outputs, *words, "feedback.label_price=0.25", "force=true"))
+    assert priced["dollars"] == pytest.approx(0.25 * priced["judgements"]) and priced["models"] == before["models"]
+    assert f"s and ${priced['dollars']:,.2f}." in capsys.readouterr().err
+    page = max((outputs / "comparisons").glob("*/index.html"), key=lambda path: path.stat().st_mtime)
+    assert f"${priced['dollars']:.2f}" in page.read_text()
 
 
 def test_the_judge_is_ranked_by_gold() -> None:

@@ -81,7 +81,8 @@ def _compare(
     with shown as advance:
         found = judge_policies(
             annotator, [one.messages for one in prompts], answers, baseline, facts=[one.facts for one in prompts],
-            journal=Journal(folder / "journal.jsonl"), level=config.level, seed=config.seed, advance=advance,
+            journal=Journal(folder / "journal.jsonl"), price=config.feedback.label_price, level=config.level,
+            seed=config.seed, advance=advance,
         )  # fmt: skip
     result = {"baseline": baseline, "level": config.level, "seed": config.seed, "asked": asked, **found}
     examples = [
@@ -147,7 +148,7 @@ def _identity(config: CompareStage, folders: dict[str, Path]) -> dict[str, Any]:
     settings = dataclasses.asdict(config)
     for key in ("outputs", "force", "tracking", "models", "json", "level"):
         del settings[key]
-    for key in ("retries", "workers", "key_variable", "input_price", "output_price"):
+    for key in ("retries", "workers", "key_variable", "input_price", "output_price", "label_price"):
         del settings["feedback"][key]
     files = [path for path in (config.prompts.path, config.feedback.path) if path is not None]
     weights = dict(folders)
@@ -186,4 +187,5 @@ def _show(result: dict[str, Any]) -> None:
         line = f"Beside gold: alike on {alike['raw']:.1%} (kappa {alike['corrected']:.3f})"
         if gold["spearman"] is not None:
             line += f", rank correlation over {gold['policies']} models {gold['spearman']:.2f}"
-        say(f"{line}; judging took {result['seconds']:.1f} s.")
+        cost = f" and ${result['dollars']:,.2f}" if "dollars" in result else ""
+        say(f"{line}; judging took {result['seconds']:.1f} s{cost}.")

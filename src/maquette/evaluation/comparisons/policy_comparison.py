@@ -37,16 +37,18 @@ def judge_policies(
     *,
     facts: Sequence[Mapping[str, Any]],
     journal: Journal | None = None,
+    price: float = 0.0,
     level: float = 0.9,
     seed: int = 0,
     advance: Callable[[float], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Win rates of every model of `answers` against `baseline`, one of them, as plain values.
 
+    `price`: dollars for a judgement, where the annotator does not count its own costs as a language model does.
     What the judge took in time and money is kept in the `journal` too, so that it counts from the first call on.
     Raises `StageError` where nothing could be judged.
     """
-    paid = _Paid(annotator, journal)
+    paid = _Paid(annotator, journal, price)
     judged = {
         name: compare_answers(
             paid, prompts, own, answers[baseline], facts=facts, journal=journal, level=level, seed=seed,
@@ -65,10 +67,10 @@ def judge_policies(
 
 
 class _Paid:
-    """An annotator whose judgements, seconds and (of a language model) dollars are counted, over all calls."""
+    """An annotator whose judgements, seconds and dollars are counted, over all calls."""
 
-    def __init__(self, annotator: Annotator, journal: Journal | None) -> None:
-        self.name, self._annotator, self._journal = annotator.name, annotator, journal
+    def __init__(self, annotator: Annotator, journal: Journal | None, price: float) -> None:
+        self.name, self._annotator, self._journal, self._price = annotator.name, annotator, journal, price
         self._key = f"took|{annotator.name}"
         known = journal is not None and self._key in journal
         self._before: dict[str, float] = dict(journal[self._key]) if journal is not None and known else {}
@@ -85,11 +87,13 @@ class _Paid:
 
     @property
     def took(self) -> dict[str, float]:
-        """`judgements`, `seconds`; of a language model also `dollars` and `nonsense` replies."""
+        """`judgements`, `seconds`; where judging has a price `dollars`; of a language model also `nonsense` replies."""
         now: dict[str, float] = {"judgements": self._judgements, "seconds": self._seconds}
         if isinstance(self._annotator, LanguageModelAnnotator):
             costs = self._annotator.costs
             now |= {"dollars": costs.dollars_in_all, "nonsense": costs.nonsense}
+        elif self._price:
+            now["dollars"] = self._price * self._judgements
         return {name: value + self._before.get(name, 0) for name, value in now.items()}
 
 
@@ -206,7 +210,7 @@ def _judge_facts(result: Mapping[str, Any]) -> list[Fact]:
     gold = result["gold"]
     facts = [Fact("judging took", f"{result['seconds']:.1f} s", f"{result['judgements']:,} judgements")]
     if "dollars" in result:
-        note = f"{result['nonsense']:,} replies named neither answer"
+        note = f"{result['nonsense']:,} replies named neither answer" if "nonsense" in result else ""
         facts.append(Fact("judging cost", f"${result['dollars']:.2f}", note))
     if gold is None:
         return facts
