@@ -118,7 +118,7 @@ def _with_made_web(config: CorpusStage) -> tuple[CorpusStage, Path | None]:
     """The settings by which a made web is read like any crawl, and its folder; it is generated where it is missing."""
     if config.source.kind != "madeweb":
         return config, None
-    from maquette.corpus.madeweb.web import GOOD_PAGES, make_web
+    from maquette.corpus.madeweb.web import GOOD_PAGES, VERSION, make_web
 
     pages = config.source.limit or GOOD_PAGES
 
@@ -127,8 +127,8 @@ def _with_made_web(config: CorpusStage) -> tuple[CorpusStage, Path | None]:
             return make_web(folder, pool, pages)
 
     web = build(
-        "madeweb", Path(config.outputs) / "artifacts", name=None, label=f"madeweb-{pages}", config={"pages": pages},
-        inputs={}, make=make, say=say,
+        "madeweb", Path(config.outputs) / "artifacts", name=None, label=f"madeweb-{pages}",
+        config={"pages": pages, "version": VERSION}, inputs={}, make=make, say=say,
     )  # fmt: skip
     source = dataclasses.replace(config.source, kind="warc", path=str(web))
     domains = config.curation.domains

@@ -1,4 +1,5 @@
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -16,9 +17,10 @@ from maquette.corpus.curation.evidence import finish_journal, funnel, write_evid
 from maquette.corpus.curation.explain import explain
 from maquette.corpus.curation.journal import STEPS, step_of
 from maquette.corpus.document import SPLITS, Document, read_documents
-from maquette.corpus.madeweb.faults import CODE, TEX
+from maquette.corpus.madeweb.faults import CODE, TEX, Made
+from maquette.corpus.madeweb.texts import Text
 from maquette.corpus.madeweb.truth import measure
-from maquette.corpus.madeweb.web import read_truth
+from maquette.corpus.madeweb.web import _worth_citing, read_truth
 from maquette.corpus.pipeline import make_corpus
 from maquette.corpus.workers import workers
 
@@ -59,6 +61,29 @@ def test_code_and_formulas_come_through(web: Path, curated: Curated) -> None:
     for text in texts:
         assert CODE in text
         assert f"${TEX}$" in text
+
+
+def test_an_encyclopaedia_cites_what_tells_of_a_subject_as_a_whole() -> None:
+    kinds = ["docs"] * 40 + ["reference", "readme", "legal", "code"] * 2
+    pages = [
+        Made(0.0, f"http://a.example/{n}", b"x" * (n + 1), text=Text(f"{kind} {n}", (), kind))
+        for n, kind in enumerate(kinds)
+    ]
+    cited = _worth_citing(pages, 10, random.Random(0))
+    assert len(cited) == 10 and len({page.url for page in cited}) == 10
+    found = [page.text.domain for page in cited if page.text is not None]
+    assert sorted(found)[-6:] == ["legal", "legal", "readme", "readme", "reference", "reference"]
+    assert all(len(page.body) > 30 for page in cited)  # of the others those that tell most
+    assert len(_worth_citing(pages, 4, random.Random(0))) == 4
+
+
+def test_nothing_that_goes_has_its_only_original_cut_short(web: Path) -> None:
+    truth = {row["id"]: row for row in read_truth(web)}
+    cut = [row for row in truth.values() if row["fault"] == "broken record" and row["id"].startswith("crawl-00")]
+    last = max(cut, key=lambda row: int(row["id"].rpartition(":")[2]))
+    path = last["url"].partition("example/")[2]
+    assert not [row for row in truth.values() if row["fault"] == "mirrored host" and row["url"].endswith(f"/{path}")]
+    assert not [row for row in truth.values() if row["url"] != last["url"] and row["url"].startswith(last["url"] + "/")]
 
 
 def test_copies_lie_in_one_cluster_that_keeps_its_size(web: Path, curated: Curated) -> None:

@@ -6,6 +6,7 @@ The same packages in the same versions give the same bytes.
 import gzip
 import json
 import random
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,13 @@ from maquette.corpus.sources.installed.packages import PACKAGES
 from maquette.corpus.workers import Workers
 
 GOOD_PAGES = 1500
+VERSION = 2
+"""Of what is made: webs of other versions are left where they are, and another one is made."""
 _PAGES_OF_A_HOST = 25
 _ARCHIVES = 4
 _CITED = 0.12  # of the good pages: those that the encyclopaedia cites
 _CITATIONS = 6  # on one of its pages
+_GENERAL = ("reference", "readme", "legal")  # domains whose pages tell of a subject as a whole
 
 ENCYCLOPAEDIA = "encyclopaedia.example"
 _NAMES = ("orchard", "lantern", "harbour", "meadow", "copper", "willow", "granite", "saffron", "timber", "amber")
@@ -83,9 +87,9 @@ def _good(texts: Sequence[Text], sites: Sequence[Site], numbers: random.Random) 
 
 
 def _encyclopaedia(good: list[Made], spare: Iterator[Text], numbers: random.Random) -> list[Made]:
-    """Pages of an encyclopaedia, each of which cites pages of reference-like domains."""
-    reference = [page for page in good if page.text is not None and page.text.domain in ("docs", "reference")]
-    cited = numbers.sample(reference, min(len(reference), max(int(_CITED * len(good)), 30)))
+    """Pages of an encyclopaedia, each of which cites others; see `_worth_citing`."""
+    cited = _worth_citing(good, max(int(_CITED * len(good)), 30), numbers)
+    numbers.shuffle(cited)
     site = make_site(ENCYCLOPAEDIA, "semantic", numbers)
     made = []
     for number, first in enumerate(range(0, len(cited), _CITATIONS)):
@@ -97,11 +101,25 @@ def _encyclopaedia(good: list[Made], spare: Iterator[Text], numbers: random.Rand
     return made
 
 
+def _worth_citing(good: list[Made], count: int, numbers: random.Random) -> list[Made]:
+    """Of `count` pages as many as there are that tell of a subject as a whole (a language, a project, a licence), and
+    for the rest some of those that tell most of one function or class: not what one would find again by its words
+    alone, as an editor's choice never is."""
+    general = [page for page in good if page.text is not None and page.text.domain in _GENERAL]
+    particular = [page for page in good if page.text is not None and page.text.domain not in _GENERAL]
+    cited = numbers.sample(general, min(count, len(general)))
+    particular.sort(key=lambda page: -len(page.body))
+    longer = particular[: max(len(particular) // 4, 1)]
+    return cited + numbers.sample(longer, min(count - len(cited), len(longer)))
+
+
 def _write(folder: Path, pages: Sequence[Made]) -> list[dict[str, Any]]:
     """Writes the archives (three gzip, one plain), the last record of the first one cut short."""
     truth: list[dict[str, Any]] = []
     size = -(-len(pages) // _ARCHIVES)
     for number, group in enumerate(_groups(pages, size)):
+        if number == 0:
+            group = _single_last(group, pages)
         suffix = ".warc" if number == _ARCHIVES - 1 else ".warc.gz"
         name = f"crawl-{number:02d}{suffix}"
         pieces: list[bytes] = [
@@ -122,6 +140,18 @@ def _write(folder: Path, pages: Sequence[Made]) -> list[dict[str, Any]]:
         with atomic_file(folder / name) as temporary:
             temporary.write_bytes(b"".join(pieces))
     return truth
+
+
+def _single_last(group: Sequence[Made], pages: Sequence[Made]) -> list[Made]:
+    """The group with a good page at its end that no other is a copy of: cut short, nothing else takes its place."""
+    titles = Counter(page.text.title for page in pages if page.text is not None)
+    ordered = list(group)
+    for place in reversed(range(len(ordered))):
+        page = ordered[place]
+        if not page.fault and page.text is not None and titles[page.text.title] == 1:
+            ordered.append(ordered.pop(place))
+            break
+    return ordered
 
 
 def _groups(pages: Sequence[Made], size: int) -> Iterator[Sequence[Made]]:
