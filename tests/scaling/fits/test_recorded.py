@@ -77,6 +77,24 @@ def test_runs_that_do_not_count_are_named(store: Any) -> None:
         store([run("b", "id-s-1", None), sweep("s-1")], "s")
 
 
+def test_a_failed_repetition_leaves_the_finished_run(store: Any) -> None:
+    again = run("a2", "id-s-1", None, status="FAILED", **{"tags.fingerprint": "print-a"})
+    rows = [again, run("a", "id-s-1"), run("b", "id-s-1"), sweep("s-1")]
+    assert store(rows, "s").names == ("a", "b") and store(rows, "s").left_out == ()
+    table = store([again, run("a", "id-s-1", None, status="FAILED"), run("b", "id-s-1"), sweep("s-1")], "s")
+    assert table.names == ("b",) and [name for name, _ in table.left_out] == ["a2"]
+
+
+def test_runs_beside_branches_measure_a_bias_and_are_no_points(store: Any) -> None:
+    trunk = run("trunk", "id-s-1", None, **{"tags.kind": "trunk", "D": 4e6})
+    branches = [run("short", "id-trunk", 2.9), run("long", "id-trunk", 2.7, D=4e6)]
+    own = run("own", "id-s-1", 2.8)
+    others = [run("other seed", "id-s-1", 2.9, seed=1.0), run("other size", "id-s-1", 2.9, N=2e5)]
+    table = store([own, *others, *branches, trunk, sweep("s-1")], "s")
+    assert sorted(table.names) == ["long", "other seed", "other size", "short"]
+    assert "what branches cost" in dict(table.left_out)["own"] and "trunk" in dict(table.left_out)["trunk"]
+
+
 def test_of_one_fingerprint_the_newest_counts(store: Any) -> None:
     rows = [run("new", "id-s-1", 2.0), run("old", "id-s-1", 3.0, **{"tags.fingerprint": "print-new"}), sweep("s-1")]
     assert store(rows, "s").loss.tolist() == [2.0]

@@ -118,6 +118,11 @@ def test_seed_noise_is_pooled_over_repeats() -> None:
     noise, freedom = seed_noise([1e6, 1e6, 2e6, 2e6, 2e6, 5e6], np.full(6, 1e8), np.exp([0.0, 0.2, 1.0, 1.0, 1.3, 5.0]))
     assert freedom == 3
     assert noise == pytest.approx(np.sqrt((0.02 + 0.06) / 3))
+    same = seed_noise(
+        [1e6, 1e6, 2e6, 2e6, 2e6], np.full(5, 1e8), np.exp([0.0, 0.2, 1.0, 1.3, 5.0]), seeds=[0, 1, 0, 0, 1]
+    )
+    assert same == (pytest.approx(np.sqrt(0.02)), 1)  # two of a seed differ in something else: no repeats
+    assert seed_noise([1e6, 1e6], [1e8, 1e8], [3.0, 2.0], seeds=[0, 0])[1] == 0
     assert seed_noise([1e6, 2e6], [1e8, 1e8], [3.0, 2.0]) == (pytest.approx(np.nan, nan_ok=True), 0)
 
 

@@ -22,6 +22,8 @@ _NEEDED = ("N", "D", "C", LOSS)
 _TRUNK = "trunk"
 """The kind of a run that only branches go on from."""
 
+_BIAS = "has a schedule of its own where a branch stands too: it measures what branches cost"
+
 _OPERATORS = ("=", "<", ">", " like ", " LIKE ", " IN ")
 _BOOKKEEPING = ("mlflow.", "tags.mlflow", "tags.env", "tags.process", "tags.git")
 
@@ -30,9 +32,9 @@ def recorded_runs(runs: str | None, outputs: Path | str, tracking: TrackingConfi
     """The finished runs that `runs` means, in the convention exact.
 
     `runs`: a sweep by its name, the beginning of its name (the newest such) or its MLflow run id, several of them with
-    + between, or an MLflow filter; None is the newest sweep, or all runs where there is no sweep. Of runs that
-    mean the same (one fingerprint) the newest counts. Raises `ConfigError` for a name that means nothing, `StageError`
-    where there is no run with a loss.
+    + between, or an MLflow filter; None is the newest sweep, or all runs where there is no sweep. Of runs that mean
+    the same (one fingerprint) the newest finished one counts. Raises `ConfigError` for a name that means nothing,
+    `StageError` where there is no run with a loss.
     """
     from maquette.tracking import find_runs
 
@@ -104,12 +106,16 @@ def _children(frame: "pd.DataFrame", parent: "pd.Series[Any]", outputs: Path | s
 
 
 def _table(frame: "pd.DataFrame", source: str) -> RunTable:
-    frame = frame[_column(frame, "N").notna() & (_column(frame, "tags.kind") != "parent")]
+    frame = frame[_column(frame, "N").notna() & (_column(frame, "tags.kind") != "parent")].reset_index(drop=True)
+    measures_bias = _beside_branches(frame)
+    reasons = [_reason(frame, index) or (_BIAS if measures_bias[index] else "") for index in range(len(frame))]
     fingerprints = _column(frame, "tags.fingerprint")
-    frame = frame[~fingerprints.duplicated() | fingerprints.isna()].reset_index(drop=True)
-    reasons = [_reason(frame, index) for index in range(len(frame))]
-    left_out = tuple((str(frame["name"][i]), why) for i, why in enumerate(reasons) if why)
-    kept = frame.loc[[i for i, why in enumerate(reasons) if not why]].reset_index(drop=True)
+    # Of runs that mean the same the newest that counts is taken, and only where none does is the newest named.
+    ordered = fingerprints.iloc[np.argsort([bool(why) for why in reasons], kind="stable")]
+    again = ordered.duplicated() & ordered.notna()
+    shown = [index for index in range(len(frame)) if not again[index]]
+    left_out = tuple((str(frame["name"][i]), reasons[i]) for i in shown if reasons[i])
+    kept = frame.loc[[i for i in shown if not reasons[i]]].reset_index(drop=True)
     if not len(kept):
         said = "; ".join(f"{name}: {why}" for name, why in left_out[:3])
         raise StageError(f"There is no finished run with a loss in {source}.", said or "Train some first.")
@@ -133,6 +139,16 @@ def _table(frame: "pd.DataFrame", source: str) -> RunTable:
         left_out=left_out,
     )
     return table.take(order)
+
+
+def _beside_branches(frame: "pd.DataFrame") -> list[bool]:
+    """Which runs have a schedule of their own where a branch of a trunk has the same size, tokens and seed: a sweep
+    trains them to measure what branches cost, and as points of a law they would be of another kind."""
+    trunks = set(frame.loc[_column(frame, "tags.kind") == _TRUNK, "run_id"])
+    branch = _column(frame, "parent").isin(trunks)
+    at = list(zip(*(_column(frame, name).astype(str) for name in ("N", "D", "seed")), strict=True))
+    branched = {place for place, is_branch in zip(at, branch, strict=True) if is_branch}
+    return [place in branched and not is_branch for place, is_branch in zip(at, branch, strict=True)]
 
 
 def _reason(frame: "pd.DataFrame", index: int) -> str:

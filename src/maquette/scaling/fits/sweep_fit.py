@@ -137,8 +137,8 @@ def fit_sweep(
     """
     kinds = table.kinds if table.kinds is not None else copying_kinds(table.copying)
     comparison = compare_forms(
-        table.params, table.tokens, table.loss, table.compute, budgets=table.budget, kinds=kinds, bootstrap=bootstrap,
-        seed=seed, level=level,
+        table.params, table.tokens, table.loss, table.compute, budgets=table.budget, kinds=kinds,
+        seeds=table.seed, bootstrap=bootstrap, seed=seed, level=level,
     )  # fmt: skip
     if form is not None and form not in comparison.fits:
         raise LawError(f"form={form} can't be fitted to these runs.", f"Fitted: {', '.join(comparison.fits)}.")

@@ -138,6 +138,7 @@ def compare_forms(
     *,
     budgets: ArrayLike | None = None,
     kinds: ArrayLike | None = None,
+    seeds: ArrayLike | None = None,
     bootstrap: int = 200,
     seed: int = 0,
     level: float = 0.9,
@@ -145,15 +146,16 @@ def compare_forms(
     """Fits and compares the minima's power law, the additive, Kaplan's and the general surface, columns (n,).
 
     `compute`: FLOPs of each run; runs of nearly equal compute are one budget, unless `budgets` says what each run's
-    budget was. `kinds`: a name for each run where
-    runs differ in kind (one copies from its context and another does not yet; depth): an offset between kinds is
-    tested, said, and added to the intervals. Raises `LawError` where the columns are bad or no form can be fitted.
+    budget was. `kinds`: a name for each run where runs differ in kind (one copies from its context and another does not
+    yet; depth): an offset between kinds is tested, said, and added to the intervals. `seeds`: of the runs, so that only
+    those that differ in the seed are taken for repeats. Raises `LawError` where the columns are bad or no form can be
+    fitted.
     """
     sizes, horizons, losses, flops = positive_columns(params=params, tokens=tokens, loss=loss, compute=compute)
     budget = group_budgets(flops) if budgets is None else positive_columns(budgets=budgets, loss=losses)[0]
     runs = Runs(sizes, horizons, losses, flops, budget)
     steps = np.unique(runs.budget)
-    pooled, repeats = seed_noise(sizes, horizons, losses)
+    pooled, repeats = seed_noise(sizes, horizons, losses, seeds)
     warnings: list[str] = []
     # Five budgets and more leave three to fit at the first origin; fewer leave two, to see some error at all.
     first = 3 if len(steps) >= ENOUGH_BUDGETS else 2

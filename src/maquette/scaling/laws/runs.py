@@ -86,12 +86,22 @@ def group_budgets(compute: ArrayLike) -> Array:
     return np.asarray(10**budget)
 
 
-def seed_noise(params: ArrayLike, tokens: ArrayLike, loss: ArrayLike) -> tuple[float, int]:
+def seed_noise(
+    params: ArrayLike, tokens: ArrayLike, loss: ArrayLike, seeds: ArrayLike | None = None
+) -> tuple[float, int]:
     """Standard deviation of log loss among runs that differ in nothing but the seed, and its degrees of freedom.
 
-    Pooled over all (N, D) that were run more than once; (nan, 0) where none was.
+    Pooled over all (N, D) that were run more than once; (nan, 0) where none was. `seeds` (n,): runs of one (N, D) that
+    have a seed in common differ in something else, and are left out.
     """
     sizes, horizons, losses = positive_columns(params=params, tokens=tokens, loss=loss)
+    if seeds is not None:
+        alike = np.stack([sizes, horizons, np.asarray(seeds, float)])
+        _, group, count = np.unique(alike, axis=1, return_inverse=True, return_counts=True)
+        single = count[group] == 1
+        sizes, horizons, losses = sizes[single], horizons[single], losses[single]
+        if not len(losses):
+            return np.nan, 0
     _, group = np.unique(np.stack([sizes, horizons]), axis=1, return_inverse=True)
     logs = np.log(losses)
     counts = np.bincount(group)
