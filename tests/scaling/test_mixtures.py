@@ -51,6 +51,14 @@ def table(noise: float = 0.0, runs: int = 24) -> RunTable:
     )  # fmt: skip
 
 
+def test_epochs_that_leave_no_mixture_are_refused_with_those_that_do() -> None:
+    with pytest.raises(ConfigError, match=r"max_epochs=0\.02 leaves no mixture: runs of this length need 0\.1"):
+        fit_mixture(table(), max_epochs=0.02)
+    tight = fit_mixture(table(), max_epochs=0.1)
+    epochs = [share * 500_000 / TOKENS[name] for name, share in tight.mixture.items()]
+    assert max(epochs) <= 0.1 + 1e-6
+
+
 def test_targets_move_the_optimum() -> None:
     runs = table(noise=1e-3)
     evenly, code = fit_mixture(runs), fit_mixture(runs, targets={"code": 2, "docs": 1})

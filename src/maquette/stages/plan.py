@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +34,12 @@ _COUNTS = ("params", "tokens", "tokens_available", "tokens_served")
 def run(config: PlanStage) -> Plan | PipelineComparison:
     """Prints the plan (or the two pipelines side by side) and draws it into `<outputs>/plans/`."""
     assumptions = assumed(config)
-    surface, samples, source, largest = chosen_surface(config)
+    surface, samples, freedom, source, largest = chosen_surface(config)
     if config.pipeline == "compare":
         comparison = compare_pipelines(surface, _flops_a_day(assumptions))
         _print(config, _pipeline_rows(comparison), dataclasses.asdict(comparison), source)
         return comparison
-    plan = make_plan(assumptions, surface, samples=samples)
+    plan = make_plan(assumptions, surface, samples=samples, degrees_of_freedom=freedom)
     if largest is not None and plan.flops > _FAR * largest:
         source += (
             f". The plan lies {plan.flops / largest:.1g} times beyond its largest budget: its intervals trust the form"
@@ -49,15 +50,15 @@ def run(config: PlanStage) -> Plan | PipelineComparison:
     return plan
 
 
-def chosen_surface(config: PlanStage) -> tuple[LossSurface, Array, str, float | None]:
-    """The surface to plan on, resamples of it (m, 6) for intervals, what it is in words (published, or one's own), and
-    the largest budget of one's own fit in FLOPs.
+def chosen_surface(config: PlanStage) -> tuple[LossSurface, Array, float, str, float | None]:
+    """The surface to plan on; for intervals resamples of it (m, 6) and its fit's degrees of freedom; what it is in
+    words (published, or one's own); and the largest budget of one's own fit in FLOPs.
 
     Raises `ConfigError` where `surface` names neither.
     """
     if config.surface in PUBLISHED:
         published = published_surface(config.surface)
-        return published.surface, published.samples(), published.source, None
+        return published.surface, published.samples(), math.inf, published.source, None
     try:
         folder = find_fit(None if config.surface == "latest" else config.surface, config.outputs)
     except MaquetteError as error:
@@ -68,7 +69,7 @@ def chosen_surface(config: PlanStage) -> tuple[LossSurface, Array, str, float | 
     fit, _ = load_fit(folder)
     found = fit.surface
     source = f"the fit {folder.name}: the {found.form} form of {fit.table.source}, {len(fit.table)} runs"
-    return found.surface, found.samples, source, fit.comparison.largest_budget
+    return found.surface, found.samples, found.degrees_of_freedom, source, fit.comparison.largest_budget
 
 
 def assumed(config: PlanStage) -> Assumptions:

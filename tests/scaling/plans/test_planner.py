@@ -8,6 +8,7 @@ import pytest
 from maquette.artifacts import ConfigError
 from maquette.scaling import Assumptions, compare_pipelines, make_plan, preset
 from maquette.scaling.laws.published import BESIROGLU_2024
+from maquette.scaling.laws.repetition import RepetitionLaw
 from maquette.scaling.plans.hardware import accelerator
 from maquette.scaling.plans.pipelines import expected_minimum
 
@@ -76,6 +77,34 @@ def test_short_data_means_epochs_and_a_price_on_tokens() -> None:
     )
     assert short.epochs is not None and short.epochs > 1 and short.gain_per_dollar_data > 0
     assert short.loss > plenty.loss
+
+
+@pytest.mark.parametrize("served", [1e11, 1e13, 1e15])
+def test_serving_with_short_data_counts_the_repetition(served: float) -> None:
+    available = 1e12
+    plan = make_plan(Assumptions(tokens_available=available, tokens_served=served), SURFACE)
+    law = RepetitionLaw(SURFACE)
+    assert plan.serving is not None and plan.tokens_served_for is None and plan.to_json()["tokens_served_for"] is None
+    assert law.loss(*plan.serving, available) == pytest.approx(plan.loss, rel=1e-9)
+    # none on the curve of equal loss is cheaper: neighbours, and the plan itself
+    cost = 6 * plan.serving.params * plan.serving.tokens + 2 * plan.serving.params * served
+    assert cost <= (6 * plan.tokens + 2 * served) * plan.params * (1 + 1e-6)
+    assert plan.serving_flops_saved >= -1e-6 * cost
+    for factor in (0.97, 1.03):
+        params = plan.serving.params * factor
+        tokens = np.geomspace(available / 10, available * 400, 200_001)
+        enough = tokens[law.loss(params, tokens, available) <= plan.loss]
+        assert not len(enough) or 6 * params * enough[0] + 2 * params * served >= cost * (1 - 1e-4)
+
+
+def test_few_degrees_of_freedom_widen_the_intervals() -> None:
+    samples = BESIROGLU_2024.samples(500)
+    many, few = (
+        make_plan(Assumptions(), SURFACE, samples=samples, degrees_of_freedom=freedom) for freedom in (np.inf, 4)
+    )
+    for name in ("params", "tokens", "loss"):
+        assert few.intervals[name].low < many.intervals[name].low
+        assert few.intervals[name].high > many.intervals[name].high
 
 
 @pytest.mark.parametrize(

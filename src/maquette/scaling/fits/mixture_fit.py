@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.optimize import brentq
 
 from maquette.artifacts.errors import ConfigError
 from maquette.scaling.errors import LawError
@@ -134,11 +135,24 @@ def _epochs(frame: Any, domains: tuple[str, ...], weights: Array) -> Array:
 
 
 def _upper(frame: Any, domains: tuple[str, ...], weights: Array, max_epochs: float) -> Array:
-    """The largest weight of each domain: what `max_epochs` allow, or what the runs have tried."""
+    """The largest weight of each domain: what `max_epochs` allow, or what the runs have tried.
+
+    Raises `ConfigError` where so many epochs of all domains together are shorter than the runs.
+    """
     ratio = _epochs(frame, domains, weights)
-    upper: Array = np.where(np.isfinite(ratio), np.minimum(1.0, max_epochs / np.maximum(ratio, 1e-12)), 1.0)
-    upper = np.minimum(upper, np.maximum(weights.max(axis=0), 1 / len(domains)))  # no further than the law has seen
-    return upper if upper.sum() >= 1 else np.ones(len(domains))
+    tried = np.maximum(weights.max(axis=0), 1 / len(domains))  # no further than the law has seen
+
+    def bounds(epochs: float) -> Array:
+        return np.where(np.isfinite(ratio), np.minimum(tried, epochs / np.maximum(ratio, 1e-12)), tried)
+
+    upper = bounds(max_epochs)
+    if upper.sum() < 1:
+        needed = brentq(lambda epochs: bounds(epochs).sum() - 1, max_epochs, float(np.nanmax(ratio)))
+        raise ConfigError(
+            f"max_epochs={max_epochs:g} leaves no mixture: runs of this length need {np.ceil(10 * needed) / 10:g}.",
+            "Allow as many, or fit a sweep of shorter runs or more text.",
+        )
+    return upper
 
 
 def _row(weights: Array, wanted: Array) -> int | None:

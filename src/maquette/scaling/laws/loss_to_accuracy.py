@@ -67,8 +67,8 @@ class TwoStepFit:
     warnings: tuple[str, ...] = ()
 
     def predict(self, compute: float, *, questions: int | None = None, seed: int = 0) -> AccuracyPrediction:
-        """Accuracy of a run of `compute`, and the interval in which its measured accuracy is expected; `questions`
-        adds what so many questions leave to chance."""
+        """Accuracy of a run of `compute`, and the interval in which its measured accuracy is expected. The runs' own
+        scatter about the law holds what their questions left to chance; with fewer `questions` more is left."""
         loss = float(self.loss.law.value(compute))
         accuracy = float(self.law.accuracy(loss))
         generator = np.random.default_rng(seed)
@@ -77,7 +77,7 @@ class TwoStepFit:
         losses = np.exp(log_losses + generator.normal(0, self.loss.noise, len(log_losses)))
         chance = self.law.chance
         drawn = chance + (1 - chance) * top * expit((middle - losses) / width)
-        spread = self.noise**2 if questions is None else accuracy * (1 - accuracy) / questions
+        spread = self.noise**2 if questions is None else max(self.noise**2, accuracy * (1 - accuracy) / questions)
         drawn = drawn + generator.normal(0, np.sqrt(spread), len(drawn))
         return AccuracyPrediction(
             float(compute), accuracy, percentile_interval(np.clip(drawn, 0, 1), self.level), loss,

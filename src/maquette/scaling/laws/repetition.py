@@ -12,13 +12,18 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.optimize import minimize_scalar
+from scipy.optimize import brentq, minimize_scalar
 
 from maquette.scaling.errors import LawError
 from maquette.scaling.laws.fit import leverage
 from maquette.scaling.laws.gauss_newton import Array, minimise
 from maquette.scaling.laws.runs import positive_columns
-from maquette.scaling.laws.surface import FLOPS_PER_PARAMETER_AND_TOKEN, Allocation, LossSurface
+from maquette.scaling.laws.surface import (
+    FLOPS_PER_PARAMETER_AND_TOKEN,
+    INFERENCE_FLOPS_PER_PARAMETER_AND_TOKEN,
+    Allocation,
+    LossSurface,
+)
 from maquette.statistics import Interval, percentile_interval
 
 TOKEN_DECAY = 15.387756
@@ -70,6 +75,52 @@ class RepetitionLaw:
         found = minimize_scalar(loss, bounds=(centre - 7, centre + 7), method="bounded", options={"xatol": 1e-10})
         params = float(np.exp(found.x))
         return Allocation(params, product / params)
+
+    def optimal_for_serving(self, target_loss: float, tokens_served: float, unique_tokens: float) -> Allocation:
+        """N and D of loss `target_loss` with the least training and serving, 6 N D + 2 N x `tokens_served`, when there
+        are `unique_tokens` and no more.
+
+        With enough data it is the surface's own; with less, the smaller model would have to repeat so much that a
+        somewhat larger one is cheaper. Raises `LawError` where no number of epochs reaches the loss.
+        """
+        free = self.surface.optimal_for_serving(target_loss, tokens_served)
+        if free.tokens <= unique_tokens:
+            return free
+
+        def cost(log_params: float) -> float:
+            params = float(np.exp(log_params))
+            tokens = self._tokens_for(target_loss, params, unique_tokens)
+            return float(
+                np.log(params)
+                + np.log(
+                    FLOPS_PER_PARAMETER_AND_TOKEN * tokens + INFERENCE_FLOPS_PER_PARAMETER_AND_TOKEN * tokens_served
+                )
+            )
+
+        grid = np.log(free.params) + np.linspace(-1, 9, 201)
+        costs = [cost(value) for value in grid]
+        best = int(np.argmin(costs))
+        if not np.isfinite(costs[best]):
+            raise LawError(
+                f"{unique_tokens:.3g} distinct tokens reach no loss of {target_loss:g}, however often they are read.",
+                "Ask for a higher loss, or get more data.",
+            )
+        bounds = (grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)])
+        found = minimize_scalar(cost, bounds=bounds, method="bounded", options={"xatol": 1e-9})
+        at = found.x if found.fun <= costs[best] else grid[best]
+        params = float(np.exp(at))
+        return Allocation(params, self._tokens_for(target_loss, params, unique_tokens))
+
+    def _tokens_for(self, target_loss: float, params: float, unique_tokens: float) -> float:
+        """The least tokens, repeated ones included, by which N parameters reach the loss; infinite where none do."""
+
+        def above(log_tokens: float) -> float:
+            return float(self.loss(params, np.exp(log_tokens), unique_tokens)) - target_loss
+
+        low, high = np.log(unique_tokens) - 20, np.log(unique_tokens) + np.log1p(30 * self.token_decay)
+        if above(high) > 0:
+            return np.inf
+        return float(np.exp(low if above(low) <= 0 else brentq(above, low, high, xtol=1e-12)))
 
 
 @dataclass(frozen=True)

@@ -37,8 +37,9 @@ def plan_rows(plan: Plan) -> Iterator[tuple[str, str, str]]:
     yield "one more dollar of GPUs", f"{-plan.gain_per_dollar_gpus:.2g} nats", ""
     if given.tokens_available is not None:
         yield "one more dollar of data", f"{-plan.gain_per_dollar_data:.2g} nats", f"${given.token_price:g} a million"
-    if abs(plan.tokens_served_for) > 1e-6 * plan.tokens:
-        yield "best if it serves", *_served(plan)
+    volume = plan.tokens_served_for
+    if volume is not None and abs(volume) > 1e-6 * plan.tokens:
+        yield "best if it serves", *_served(plan, volume)
     if plan.serving is not None:
         smaller = f"{quantity(plan.serving.params)} parameters, {quantity(plan.serving.tokens)} tokens"
         yield (
@@ -51,9 +52,8 @@ def plan_rows(plan: Plan) -> Iterator[tuple[str, str, str]]:
         )
 
 
-def _served(plan: Plan) -> tuple[str, str]:
+def _served(plan: Plan, volume: float) -> tuple[str, str]:
     """Which served volume asks for a model of these proportions."""
-    volume = plan.tokens_served_for
     if volume > 0:
         times = f"{volume / plan.tokens:.2g} times its training tokens"
         return f"{quantity(volume)} tokens", f"{times}: then this is the cheapest model of its loss"
@@ -73,8 +73,8 @@ def plan_figure(plan: Plan) -> "Figure":
         low, high = plan.intervals["params"]
         axes.axvspan(low, high, color=COLORS[1], alpha=0.15, label="best size, 90% interval")
     if plan.serving is not None:
-        at = (plan.serving.params, plan.surface.loss(*plan.serving))
-        axes.plot(*at, "s", color=COLORS[2], label=f"cheaper to serve: {quantity(plan.serving.params)}")
+        label = f"cheaper to serve: {quantity(plan.serving.params)}"
+        axes.plot(plan.serving.params, plan.loss, "s", color=COLORS[2], label=label)
     axes.set(xscale="log", xlabel="parameters N", ylabel="loss (nats per token)", title="Loss against size")
     axes.legend(frameon=False)
     return figure

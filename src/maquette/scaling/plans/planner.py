@@ -144,9 +144,12 @@ class Plan:
         return int(np.ceil(self.serving_memory / accelerator(self.assumptions.gpu).memory))
 
     @property
-    def tokens_served_for(self) -> float:
+    def tokens_served_for(self) -> float | None:
         """The served volume for which a model of these N and D is the cheapest to train and serve at its loss; below 0
-        where it is too big for its data even if it is never served (Sardana et al. 2024, read backwards)."""
+        where it is too big for its data even if it is never served (Sardana et al. 2024, read backwards). None where it
+        repeats its data: its proportions then speak of what data there is."""
+        if self.epochs is not None and self.epochs > 1:
+            return None
         return self.surface.tokens_served_for(self.params, self.tokens)
 
     @property
@@ -177,21 +180,29 @@ class Plan:
 
 
 def make_plan(
-    assumptions: Assumptions, surface: LossSurface, *, samples: Array | None = None, level: float = 0.9
+    assumptions: Assumptions,
+    surface: LossSurface,
+    *,
+    samples: Array | None = None,
+    degrees_of_freedom: float = np.inf,
+    level: float = 0.9,
 ) -> Plan:
     """The plan that follows from `assumptions` on `surface`.
 
     `samples` (resamples, 6): surfaces within its uncertainty (`SurfaceFit.samples`, `PublishedSurface.samples()`),
-    for intervals. Where data is short (`tokens_available`) the allocation and the loss are those of the repetition
-    law (Muennighoff et al. 2023).
+    for intervals, which are wider the fewer `degrees_of_freedom` the fit had. Where data is short (`tokens_available`)
+    the allocation and the loss are those of the repetition law (Muennighoff et al. 2023).
     """
     gpu = accelerator(assumptions.gpu)
     flops, allocation = _allocate(assumptions, surface, gpu)
     hours = cost.gpu_hours(flops, gpu.peak_flops, assumptions.utilization)
     energy = cost.energy_kwh(hours, gpu.power, assumptions.overhead)
     loss = _loss(assumptions, surface, allocation)
-    serving = surface.optimal_for_serving(loss, assumptions.tokens_served) if assumptions.tokens_served else None
+    serving = _serving(assumptions, surface, loss) if assumptions.tokens_served else None
     by_gpus, by_data = _gains(assumptions, surface, gpu, flops)
+    intervals = {}
+    if samples is not None and len(samples):
+        intervals = _intervals(assumptions, gpu, samples, degrees_of_freedom, level)
     return Plan(
         assumptions=assumptions,
         surface=surface,
@@ -212,7 +223,7 @@ def make_plan(
         serving_flops_saved=0.0 if serving is None else _total(allocation, assumptions) - _total(serving, assumptions),
         gain_per_dollar_gpus=by_gpus,
         gain_per_dollar_data=by_data,
-        intervals={} if samples is None or not len(samples) else _intervals(assumptions, gpu, samples, level),
+        intervals=intervals,
     )
 
 
@@ -230,6 +241,13 @@ def _loss(assumptions: Assumptions, surface: LossSurface, allocation: Allocation
     if assumptions.tokens_available is None:
         return float(surface.loss(*allocation))
     return float(RepetitionLaw(surface).loss(*allocation, assumptions.tokens_available))
+
+
+def _serving(assumptions: Assumptions, surface: LossSurface, loss: float) -> Allocation:
+    if assumptions.tokens_available is None:
+        return surface.optimal_for_serving(loss, assumptions.tokens_served)
+    law = RepetitionLaw(surface)
+    return law.optimal_for_serving(loss, assumptions.tokens_served, assumptions.tokens_available)
 
 
 def _total(allocation: Allocation, assumptions: Assumptions) -> float:
@@ -259,7 +277,9 @@ def _gains(assumptions: Assumptions, surface: LossSurface, gpu: Accelerator, flo
     return by_gpus * flops_per_dollar, by_data * tokens_per_dollar
 
 
-def _intervals(assumptions: Assumptions, gpu: Accelerator, samples: Array, level: float) -> dict[str, Interval]:
+def _intervals(
+    assumptions: Assumptions, gpu: Accelerator, samples: Array, degrees_of_freedom: float, level: float
+) -> dict[str, Interval]:
     values = []
     for row in samples[:400] if assumptions.tokens_available else samples:
         surface = LossSurface(*(float(value) for value in row))
@@ -267,7 +287,7 @@ def _intervals(assumptions: Assumptions, gpu: Accelerator, samples: Array, level
         values.append((*allocation, _loss(assumptions, surface, allocation)))
     columns = np.array(values).T
     return {
-        name: percentile_interval(column, level)
+        name: percentile_interval(column, level, degrees_of_freedom=degrees_of_freedom)
         for name, column in zip(("params", "tokens", "loss"), columns, strict=True)
         if np.ptp(column) > 0
     }
