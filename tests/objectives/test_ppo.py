@@ -206,6 +206,24 @@ def test_the_value_function_starts_from_the_reward_model() -> None:
         )  # fmt: skip
 
 
+def test_the_value_function_expects_scores_as_they_are_optimised() -> None:
+    def length(completions: Sequence[Completion]) -> list[float]:
+        return [10.0 + 3.0 * len(one.answer) for one in completions]
+
+    model = tiny_model(scale=4.0)
+    reward_model = tiny_value(model)
+    objective = tiny_ppo(model, value_from="reward", normalize_scores=64, reward=length)
+    objective.collect(0, PLAN)
+    scale = objective.environment.score_scale
+    assert scale is not None and isinstance(objective.value, ScalarModel) and scale[0] > 10
+    tokens = torch.arange(12).view(2, 6) % model.config.vocabulary_size
+    with torch.no_grad():
+        expected = (reward_model(tokens) - scale[0]) / scale[1]
+        assert torch.allclose(objective.value(tokens), expected, atol=1e-5)
+        objective.collect(1, PLAN)  # once
+        assert torch.allclose(objective.value(tokens), expected, atol=1e-5)
+
+
 def test_a_stopped_iteration_moves_nothing_more() -> None:
     moved: list[list[bool]] = [[]]
 

@@ -20,6 +20,17 @@ def test_stops_where_numbers_end(loss: float, norm: float | None, named: str) ->
         guard([]).check(1234, loss, norm)
 
 
+def test_a_scaled_gradient_may_overflow_now_and_then_but_not_for_ever() -> None:
+    watch = LossGuard(3.0, str, print, scaled=True)
+    for step in range(1, 100):
+        watch.check(step, 2.0, math.inf if step % 10 < 9 else 1.0)
+    with pytest.raises(StageError, match="norm of step 119 is inf"):
+        for step in range(100, 200):
+            watch.check(step, 2.0, math.inf)
+    with pytest.raises(StageError, match="the loss of step 1 is nan"):
+        LossGuard(3.0, str, print, scaled=True).check(1, math.nan, 1.0)
+
+
 def test_reports_a_leap_and_goes_on() -> None:
     said: list[str] = []
     watch = guard(said)

@@ -1,5 +1,7 @@
 """A policy's training in the training room: what a run leaves, and that a killed one ends with the same bits."""
 
+import dataclasses
+import itertools
 import os
 import signal
 import subprocess
@@ -13,11 +15,14 @@ import torch
 from one_policy import LetterFeedback, make_job
 from safetensors.torch import load_file
 
+from maquette.artifacts import ConfigError
 from maquette.model.loading import load_checkpoint
 from maquette.objectives.policy_config import PolicyConfig
 from maquette.training import fit, read_history, read_record
 from maquette.training.checkpoints import CheckpointFolder
+from maquette.training.devices import Hardware
 from maquette.training.policy import PolicyPlan
+from maquette.training.processes import launch
 
 PROGRAM = Path(__file__).with_name("one_policy.py")
 
@@ -109,6 +114,40 @@ def test_going_on_from_a_checkpoint_is_exact(tmp_path: Path, step: int) -> None:
             path.unlink()
     fit(job)
     same_run(whole, part)
+
+
+@pytest.mark.slow
+def test_two_processes_stop_early_together_and_go_on_within_an_iteration(tmp_path: Path) -> None:
+    """Each has answers of its own, and after a restart has them again."""
+    whole, part = tmp_path / "whole", tmp_path / "part"
+    hardware = Hardware("cpu", 2, 1, "ddp", 1, "fp32")
+    for folder in (whole, part):
+        folder.mkdir()
+        job = make_job(folder, {"stop_kl": 1e-3})
+        job.trainer.checkpoint_steps, job.trainer.keep_checkpoints = 1, 100
+        job = dataclasses.replace(job, hardware=hardware)
+        launch(fit, job, 2)
+    history = read_history(whole / "run" / "metrics.jsonl")
+    shown = [row["policy/approxkl_avg"] for row in history if "policy/approxkl_avg" in row]
+    assert max(shown) > 1e-3 and any(one == other for one, other in itertools.pairwise(shown))  # stopped steps
+    for path in (part / "run" / "checkpoints").iterdir():
+        if int(path.stem.partition("-")[2]) > 3:
+            path.unlink()
+    launch(fit, job, 2)
+    same_run(whole, part)
+
+
+def test_answers_that_can_not_be_shared_out_are_refused() -> None:
+    def plan(**settings: Any) -> PolicyPlan:
+        return PolicyPlan(PolicyConfig(**settings), LetterFeedback(Path(), 0.0))
+
+    with pytest.raises(ConfigError, match=r"rollouts=130 can't be shared by 4 processes"):
+        plan(rollouts=130).iterations(4)
+    with pytest.raises(ConfigError, match=r"rollouts=12 can't be shared by 2 processes in groups of 4"):
+        plan(rollouts=12, advantage="group", group_size=4, minibatches=2).iterations(2)
+    assert plan(rollouts=16, advantage="group", group_size=4, minibatches=2).iterations(2).rollouts == 8
+    with pytest.raises(ConfigError, match=r"kl_target=0"):
+        PolicyConfig(kl_target=0.0).validate()
 
 
 def test_micro_batches_and_processes_share_an_iteration() -> None:

@@ -19,6 +19,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from maquette.model.parametrization import STANDARD, Parametrization
 from maquette.optimization import Schedule, build_optimizer
 from maquette.optimization.config import OptimizerConfig
+from maquette.optimization.groups import parameter_kinds
 
 Metrics = dict[str, Tensor]
 """What a step is judged by beside its loss: full name -> scalar on the model's device, detached. A step may leave some
@@ -51,6 +52,7 @@ class Objective(LightningModule, abc.ABC):
         self.optimization = optimization
         self.gradient_norm: Tensor | None = None
         self._shown: list[tuple[Tensor, Metrics]] = []
+        self._kinds = parameter_kinds(model)  # before anything shards it
 
     @abc.abstractmethod
     def loss(self, batch: Any) -> tuple[Tensor, Metrics]:
@@ -93,6 +95,7 @@ class Objective(LightningModule, abc.ABC):
             weight_decay=plan.weight_decay,
             fused=plan.fused,
             parametrization=plan.parametrization,
+            kinds=self._kinds,
         )
         scheduler = LambdaLR(optimizer, lambda step: plan.schedule.step_factor(step, plan.batch_tokens))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

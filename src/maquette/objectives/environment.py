@@ -14,6 +14,7 @@ from torch import Tensor
 from maquette.artifacts import StageError
 from maquette.data.prompts import Prompt, PromptSource
 from maquette.model import LanguageModel
+from maquette.objectives.iterations import World
 from maquette.objectives.policy_config import PolicyConfig
 from maquette.objectives.rewards import Completion, RewardFunction, checked_scores
 from maquette.objectives.rollouts import ANSWER_SEEDS, sample_answers
@@ -23,14 +24,6 @@ if TYPE_CHECKING:
 
 _FIRST_CALIBRATION_PROMPT = 1 << 40
 """Prompts that scores are standardised on: far behind those of any iteration."""
-
-
-@dataclasses.dataclass(frozen=True)
-class World:
-    """This process's place among those that train together."""
-
-    rank: int = 0
-    size: int = 1
 
 
 @dataclasses.dataclass
@@ -59,15 +52,14 @@ class Environment:
         prompts = [self.prompts[(first + row) // size] for row in range(count)]
         return self._sample(model, prompts, first=iteration * ANSWER_SEEDS + self.world.rank * count)
 
-    def calibrate(self, reference: LanguageModel) -> None:
-        """Takes the scale of the scores from answers of the reference, once."""
-        if self.score_scale is not None:
-            return
+    def calibrate(self, reference: LanguageModel) -> tuple[float, float]:
+        """Takes the scale of the scores from answers of the reference: their mean and standard deviation."""
         count = self.config.normalize_scores
         prompts = [self.prompts[_FIRST_CALIBRATION_PROMPT + number] for number in range(count)]
         scores = self.scores(self._sample(reference, prompts, first=ANSWER_SEEDS << 20)).double()
         deviation = float(scores.std()) if count > 1 else 0.0
         self.score_scale = float(scores.mean()), deviation if deviation > 1e-8 else 1.0
+        return self.score_scale
 
     def scores(self, answers: Sequence[Completion]) -> Tensor:
         """The reward's own numbers, `(N,)`. Raises `StageError` where one is not finite."""

@@ -12,8 +12,16 @@ from typing import Any
 
 import torch
 
-from maquette.artifacts import ConfigError
+from maquette.artifacts import ConfigError, StageError
 from maquette.objectives.rollouts import PolicyBatch, Trajectories, parts
+
+
+@dataclass(frozen=True)
+class World:
+    """This process's place among those that train together."""
+
+    rank: int = 0
+    size: int = 1
 
 
 @dataclass(frozen=True)
@@ -65,8 +73,10 @@ class PolicyIterations:
     read them shuffled.
     """
 
-    def __init__(self, collect: Callable[[int], Collected], plan: Plan, *, seed: int = 0) -> None:
-        self.collect, self.plan, self.seed = collect, plan, seed
+    def __init__(
+        self, collect: Callable[[int], Collected], plan: Plan, *, seed: int = 0, world: World | None = None
+    ) -> None:
+        self.collect, self.plan, self.seed, self.world = collect, plan, seed, world or World()
         self.iteration, self.place = 0, 0
         self._held: Collected | None = None
 
@@ -106,11 +116,26 @@ class PolicyIterations:
         state: dict[str, Any] = {"iteration": self.iteration, "place": self.place}
         if self._held is not None and self.place < len(self):
             trajectories, metrics = self._held
-            state |= {"trajectories": trajectories.state_dict(), "metrics": metrics}
+            state["held"] = self._of_all_processes({"trajectories": trajectories.state_dict(), "metrics": metrics})
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.iteration, self.place = state["iteration"], state["place"]
         self._held = None
-        if "trajectories" in state:
-            self._held = Trajectories(**state["trajectories"]), dict(state["metrics"])
+        if "held" in state:
+            if len(state["held"]) != self.world.size:
+                raise StageError(
+                    f"The checkpoint lies within an iteration of {len(state['held'])} processes; there are "
+                    f"{self.world.size}.",
+                    "Go on with as many processes as before.",
+                )
+            held = state["held"][self.world.rank]
+            self._held = Trajectories(**held["trajectories"]), dict(held["metrics"])
+
+    def _of_all_processes(self, value: Any) -> list[Any]:
+        """Every process's value, in the order of ranks: the first process writes for all."""
+        if self.world.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.world.size
+        torch.distributed.all_gather_object(values, value)
+        return values

@@ -60,5 +60,10 @@ class PolicyConfig(ObjectiveConfig):
                 f"rollouts={self.rollouts} is not a multiple of group_size={self.group_size}.",
                 "Each prompt is answered group_size times.",
             )
+        if self.kl_target is not None and not self.kl_target > 0:
+            raise ConfigError(
+                f"objective.kl_target={self.kl_target:g}: a divergence of nothing can't be steered to.",
+                "Give nats above 0, or null for a fixed coefficient.",
+            )
         if self.rollouts < self.minibatches:
             raise ConfigError(f"rollouts={self.rollouts} are fewer than minibatches={self.minibatches}.")

@@ -35,7 +35,7 @@ from maquette.objectives.losses import AdaptiveKLController, masked_mean, ppo_po
 from maquette.objectives.policy_config import PolicyConfig
 from maquette.objectives.rewards import RewardFunction
 from maquette.objectives.rollouts import PolicyBatch, Trajectories, answer_statistics, scattered, trajectories_of
-from maquette.objectives.value_function import VALUE_RATE, value_function
+from maquette.objectives.value_function import VALUE_RATE, expect_standardized, value_function
 from maquette.optimization.groups import adamw_groups
 
 if TYPE_CHECKING:
@@ -95,7 +95,10 @@ class ProximalPolicyOptimization(Objective):
 
     def loader(self, plan: Plan) -> PolicyIterations:
         """The batches of this process."""
-        return PolicyIterations(lambda iteration: self.collect(iteration, plan), plan, seed=self.environment.seed)
+        environment = self.environment
+        return PolicyIterations(
+            lambda iteration: self.collect(iteration, plan), plan, seed=environment.seed, world=environment.world
+        )
 
     # Sampling ---------------------------------------------------------------------------------------------------------
 
@@ -106,7 +109,8 @@ class ProximalPolicyOptimization(Objective):
         """
         environment, device = self.environment, self.model.head_weight.device
         with self._precision():
-            environment.calibrate(self.reference)
+            if environment.score_scale is None:
+                self._calibrate()
             answers = environment.answers(self.model, iteration, plan.rollouts)
         scores = environment.scores(answers)
         standardized = environment.standardized(scores, answers).to(device)
@@ -124,6 +128,12 @@ class ProximalPolicyOptimization(Objective):
         if self.controller is not None:
             self.kl_coefficient = self.controller.update(metrics["objective/kl"], drawn)
         return rollouts, metrics
+
+    def _calibrate(self) -> None:
+        """Takes the scale of the scores, at the very beginning; a value function from a reward model takes it over."""
+        scale = self.environment.calibrate(self.reference)
+        if self.config.value_from == "reward" and isinstance(self.value, ScalarModel):
+            expect_standardized(self.value, *scale)
 
     def _look_back(self, rollouts: Trajectories, plan: Plan) -> tuple[Tensor, Tensor]:
         """Fills in the policy's log-probabilities and values; returns its entropy and the reference's log-probabilities
@@ -172,12 +182,24 @@ class ProximalPolicyOptimization(Objective):
             if not self._has_gone_too_far():
                 return loss
             self._stopped = True
-            for parameter in self.parameters():  # what earlier micro-batches of this step have left
-                parameter.grad = None
+            self._drop_gradients()  # what earlier micro-batches of this step have left
         if not self._shown and self._last_shown is not None:
             self._shown.append(self._last_shown)
         # Without gradients AdamW's step counts, but moves neither weights nor momentum.
-        return None
+        if self.environment.world.size == 1:
+            return None
+        # Several processes leave no step out, so there it is one of zeros, taken away again before the optimiser's.
+        return 0.0 * torch.stack([one.sum() for one in self.parameters() if one.requires_grad]).sum()
+
+    def configure_gradient_clipping(self, *arguments: Any, **settings: Any) -> None:
+        """As every objective; in an iteration that has gone too far nothing is left to clip."""
+        if self._stopped:
+            self._drop_gradients()
+        super().configure_gradient_clipping(*arguments, **settings)
+
+    def _drop_gradients(self) -> None:
+        for parameter in self.parameters():
+            parameter.grad = None
 
     def loss(self, batch: PolicyBatch) -> tuple[Tensor, Metrics]:
         config, rollouts = self.config, batch.trajectories
@@ -253,7 +275,8 @@ class ProximalPolicyOptimization(Objective):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_fit_start(self) -> None:
-        self.reference.to(self.device)
+        """The reference computes where and in which number format the policy does: their divergence begins at 0."""
+        self.reference.to(self.device, self.model.head_weight.dtype)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         last = self._last_shown

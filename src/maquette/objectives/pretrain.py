@@ -68,5 +68,6 @@ class Pretraining(Objective):
         """Reads positions with the rotary base of this phase from now on."""
         if phase != self._phase:
             self._phase = phase
-            if any(base != self.rope_bases[0] for base in self.rope_bases):
-                self.model.core.change_context(rope_base=self.rope_bases[phase])
+            base = self.rope_bases[phase]
+            if base is not None and base != getattr(self.model.config, "rope_base", None):
+                self.model.core.change_context(rope_base=base)

@@ -1,5 +1,6 @@
 """PPO's value function: what it starts from, and that it learns faster than the policy."""
 
+import torch
 from torch import nn
 
 from maquette.artifacts import ConfigError
@@ -9,6 +10,15 @@ from maquette.objectives.policy_config import PolicyConfig
 
 VALUE_RATE = 10 / 3
 """The value function's learning rate in the policy's, unless it is given."""
+
+
+def expect_standardized(value: ScalarModel, mean: float, deviation: float) -> None:
+    """Has a reward model's copy expect scores as they are optimised, standardised: its head gives (r - mean) /
+    deviation instead of r. Its level is arbitrary (Bradley-Terry knows differences only), and clipped to
+    `value_clip` an iteration the value function would take dozens of them to come down to it."""
+    with torch.no_grad():
+        value.score.weight.div_(deviation)
+        value.score.bias.sub_(mean).div_(deviation)
 
 
 def value_function(

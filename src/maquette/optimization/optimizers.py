@@ -10,7 +10,7 @@ from torch.optim import AdamW, Muon, Optimizer
 
 from maquette.model.parametrization import STANDARD, Parametrization
 from maquette.optimization.config import OptimizerConfig
-from maquette.optimization.groups import parameter_groups
+from maquette.optimization.groups import Kinds, parameter_groups
 
 _DEVICES_WITH_FUSED_ADAMW = ("cpu", "cuda")
 
@@ -65,17 +65,19 @@ def build_optimizer(
     weight_decay: float,
     fused: bool | None = None,
     parametrization: Parametrization = STANDARD,
+    kinds: Kinds | None = None,
 ) -> Optimizer:
     """The optimiser of `model`'s trainable parameters, at its peak learning rate.
 
     `parametrization` gives parameters their share of AdamW's rate; the decay of a step (rate x weight_decay) is the
-    same for all, so that it does not fade as a width-scaled rate falls (Wang and Aitchison 2024).
+    same for all, so that it does not fade as a width-scaled rate falls (Wang and Aitchison 2024). `kinds`: see
+    `parameter_groups`.
 
     `fused` runs AdamW's whole step as one kernel: five times faster than the other two ways on a processor. By default
     it is used where it exists; it can't go with a gradient scaler (`precision=16-mixed`), which wants to look at the
     gradients in between.
     """
-    groups = parameter_groups(model)
+    groups = parameter_groups(model, kinds)
     shares = {id(p): parametrization.rate_factor(name, model) for name, p in model.named_parameters()}
     if fused is None:
         fused = all(parameter.device.type in _DEVICES_WITH_FUSED_ADAMW for parameter in model.parameters())

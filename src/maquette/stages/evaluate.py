@@ -61,7 +61,7 @@ def _evaluate(
     with start_run(
         config.tracking, outputs=config.outputs, name=folder.name, folder=folder, params=params, tags=tags
     ) as log:
-        total = count_work(suite.tasks, suite.documents, config.protocol)
+        total = count_work(suite.tasks, suite.documents, config.suite, config.protocol)
         with progress("evaluating", total, unit="questions and documents") as advance:
             judged = judge(
                 model, tokenizer, suite.tasks, suite.documents, suite=config.suite, protocol=config.protocol,

@@ -40,6 +40,10 @@ def plan_policy(config: TrainStage) -> tuple[Recipe, Job]:
     assert isinstance(objective, PolicyConfig)
     start = required_checkpoint(config)
     architecture, tokenizer = starting_architecture(start), load_tokenizer(start)
+    if config.trainer.strategy == "fsdp":
+        raise ConfigError(
+            "objective=ppo samples from whole models, and trainer.strategy=fsdp cuts them up.", "Use trainer=ddp."
+        )
     if config.reward.kind == "reward_model" and config.reward.checkpoint is None:
         raise ConfigError(
             "objective=ppo needs something to optimise for.",
@@ -76,10 +80,12 @@ def plan_policy(config: TrainStage) -> tuple[Recipe, Job]:
     digests = {"tokenizer": tokenizer.digest, **_reward_digest(config)}
     if config.prompts.path is not None:
         digests["prompts"] = file_digest(config.prompts.path)
+    plan = PolicyPlan(objective, ConfiguredFeedback(config.prompts, config.reward, config.outputs))
+    plan.iterations(config.trainer.devices * config.trainer.num_nodes)  # raises where they can't be shared out
     job = assemble_job(
         config,
         recipe,
-        PolicyPlan(objective, ConfiguredFeedback(config.prompts, config.reward, config.outputs)),
+        plan,
         start=start,
         tokenizer=model_folder(start),
         digests=digests,

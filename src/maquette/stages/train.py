@@ -166,7 +166,7 @@ def _meet(job: Job) -> World:
             "Use torchrun or srun (hydra/launcher=submitit_slurm) to start it on each.",
         )
     if world.size > 1:
-        join_group("gloo" if job.hardware.accelerator == "cpu" else "nccl")
+        join_group(job.hardware.backend)
     return world
 
 

@@ -44,6 +44,11 @@ class Hardware:
         )
 
     @property
+    def backend(self) -> str:
+        """By what processes speak to each other."""
+        return "gloo" if self.accelerator == "cpu" else "nccl"
+
+    @property
     def device(self) -> torch.device:
         """Where this process computes."""
         if self.accelerator == "cpu":

@@ -30,7 +30,7 @@ from maquette.training.job import Job
 from maquette.training.machine import matmul_peak
 from maquette.training.memory import keep_large_buffers
 from maquette.training.monitor import Course, Instruments, Monitor
-from maquette.training.processes import World, this_world
+from maquette.training.processes import World, join_group, this_world
 from maquette.training.record import RunRecord
 from maquette.training.speed import TimedBatches
 from maquette.training.trainer import build_trainer
@@ -42,6 +42,8 @@ def fit(job: Job) -> RunRecord:
     Raises `StageError` where training diverges, `KeyboardInterrupt` where it was asked to stop (everything is saved).
     """
     world = this_world()
+    if world.size > 1:
+        join_group(job.hardware.backend)
     prepare_process(job.hardware)
     use_backend(job.linear_backend)
     keep_large_buffers()
@@ -80,7 +82,10 @@ def _fit(job: Job, record: RunRecord, world: World, log: RunLog) -> RunRecord:
                 history.note(step, {"samples": workload.write_samples(step)})
 
         guard = LossGuard(
-            job.trainer.spike_factor if workload.watches_spikes else math.inf, workload.describe, shown.remark
+            job.trainer.spike_factor if workload.watches_spikes else math.inf,
+            workload.describe,
+            shown.remark,
+            scaled=job.hardware.precision == "16-mixed",
         )
         course = Course(
             steps=job.steps,

@@ -12,11 +12,20 @@ _CALM = 20
 """Steps before spikes are looked for: the first losses only fall."""
 
 
-class LossGuard:
-    """`describe(step)` names the text of a step (from 1); `say` takes what there is to report."""
+_OVERFLOWS = 20
+"""So many overflows one after the other are no search for a scale any more: 2^20 times too large."""
 
-    def __init__(self, spike_factor: float, describe: Callable[[int], str], say: Callable[[str], None]) -> None:
+
+class LossGuard:
+    """`describe(step)` names the text of a step (from 1); `say` takes what there is to report. With `scaled` losses
+    (`precision=16-mixed`) a gradient now and then overflows by design: the step is left out and the scale halved."""
+
+    def __init__(
+        self, spike_factor: float, describe: Callable[[int], str], say: Callable[[str], None], *, scaled: bool = False
+    ) -> None:
         self.spike_factor = spike_factor
+        self.scaled = scaled
+        self._overflows = 0
         self.spikes = 0
         self._describe = describe
         self._say = say
@@ -25,6 +34,10 @@ class LossGuard:
 
     def check(self, step: int, loss: float, gradient_norm: float | None = None) -> None:
         """Raises `StageError` where the loss or the gradient's norm of a step is not a finite number."""
+        if self.scaled and gradient_norm is not None:
+            self._overflows = 0 if math.isfinite(gradient_norm) else self._overflows + 1
+            if self._overflows < _OVERFLOWS:
+                gradient_norm = None
         for name, value in (("loss", loss), ("gradient's norm", gradient_norm)):
             if value is not None and not math.isfinite(value):
                 raise StageError(

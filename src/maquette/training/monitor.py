@@ -5,6 +5,7 @@ numbers. Losses stay on the device: a GPU is waited for once in `log_steps` step
 which costs half a millisecond a call.
 """
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -168,6 +169,8 @@ class Monitor(Callback):
             if shown.norm is not None:
                 values["train/gradient_norm"] = shown.norm.item()
             self.tools.guard.check(shown.step, values["train/loss"], values.get("train/gradient_norm"))
+            if not math.isfinite(values.get("train/gradient_norm", 0.0)):
+                del values["train/gradient_norm"]  # the step was left out: see the guard
             values |= {name: value.item() for name, value in shown.metrics.items()}
             for name, value in values.items():
                 self._window[name] = self._window.get(name, 0.0) + value

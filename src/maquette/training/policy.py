@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from lightning.pytorch import Trainer
-from torch import Tensor
+from torch import Tensor, nn
 
+from maquette.artifacts import ConfigError
 from maquette.artifacts.figure import COLORS, new_figure, save_figure
 from maquette.data.prompts import Prompt, PromptSource
 from maquette.model import LanguageModel, ScalarModel, hf
@@ -69,6 +70,13 @@ class PolicyPlan:
     def iterations(self, processes: int) -> Iterations:
         """An iteration of one of so many processes. Raises `ConfigError` where its answers can't be shared out."""
         config = self.config
+        size = config.group_size if config.advantage == "group" else 1
+        if config.rollouts % (processes * size):
+            groups = f" in groups of {size}" if size > 1 else ""
+            raise ConfigError(
+                f"objective.rollouts={config.rollouts} can't be shared by {processes} processes{groups}.",
+                f"Use a multiple of {processes * size}.",
+            )
         return Iterations(config.rollouts // processes, config.passes, config.minibatches, self.micro_batches)
 
     def open(self, job: "Job", tokenizer: "Tokenizer", world: World) -> "PolicyWorkload":
@@ -91,6 +99,9 @@ class PolicyWorkload(Workload):
         prepare_speed(job, model.core)
         self.core = model.core
         self._feedback = plan.feedback.open(tokenizer, model.config.context_length, plan.config.answer_tokens)
+        judge = getattr(self._feedback.reward, "model", None)
+        if isinstance(judge, nn.Module):  # a learned reward computes where the policy does
+            judge.to(job.hardware.device)
         self.objective = ProximalPolicyOptimization(
             model,
             prepare_optimization(job),

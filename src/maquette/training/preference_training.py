@@ -1,6 +1,7 @@
 """DPO as a workload: the reference's log-probabilities are taken before the first step, the divergence from it is
 measured on the policy's own answers."""
 
+import contextlib
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -60,12 +61,30 @@ class PreferenceTraining(ExampleWorkload):
         identity = hashlib.sha256(f"{self.manifest.digest} {self.checkpoint} {split}".encode()).hexdigest()[:16]
         path = self.job.folder / f"reference-{split}-{identity}.npy"
         if not path.exists():
-            found = reference_log_probs(self.model, examples)
+            found = self._computed(examples)
             if self.world.is_first:
                 with atomic_file(path) as temporary, temporary.open("wb") as file:
                     np.save(file, found.numpy())
             return found
         return torch.from_numpy(np.load(path))
+
+    def _computed(self, examples: Examples) -> Tensor:
+        """The reference's log-probabilities as training computes the policy's: on its device and in its number format,
+        so that implicit rewards begin at 0. Every process takes its share."""
+        hardware = self.job.hardware
+        shared = self.world.size > 1 and torch.distributed.is_initialized()
+        rows = np.arange(self.world.rank, len(examples), self.world.size) if shared else np.arange(len(examples))
+        if hardware.precision == "bf16-true":
+            self.model.bfloat16()  # as Lightning does before the first step
+        mixed = hardware.precision in ("bf16-mixed", "16-mixed")
+        format_ = torch.autocast(hardware.device.type, hardware.compute_dtype) if mixed else contextlib.nullcontext()
+        with format_:
+            part = reference_log_probs(self.model.to(hardware.device), examples, rows)
+        if not shared:
+            return part
+        part = part.to(hardware.device)
+        torch.distributed.all_reduce(part)
+        return part.cpu()
 
     def _make(self, indices: NDArray[np.int64], parts: int) -> Sequence[PreferenceBatch]:
         return preference_batches(self.training, indices, parts, self._reference["train"])
@@ -90,7 +109,7 @@ class PreferenceTraining(ExampleWorkload):
             return {}
         reference, _ = load_checkpoint(self.checkpoint)
         self._sampled = diverged(
-            self.model, reference.to(self.model.head_weight.device), self.tokenizer, prompts,
+            self.model, reference.to(self.model.head_weight), self.tokenizer, prompts,
             max_tokens=self.settings.answer_tokens, seed=self.job.seed,
         )  # fmt: skip
         return self._sampled.describe() if self._sampled.answers else {}
@@ -105,17 +124,20 @@ class PreferenceTraining(ExampleWorkload):
 
 
 @torch.no_grad()
-def reference_log_probs(model: LanguageModel, examples: Examples, *, batch: int = 64) -> Tensor:
-    """(n,) log-probability of every example's answer under a model, without dropout."""
+def reference_log_probs(
+    model: LanguageModel, examples: Examples, rows: NDArray[np.intp] | None = None, *, batch: int = 64
+) -> Tensor:
+    """(n,) log-probability of every example's answer under a model, without dropout; zero for those not in `rows`."""
     model.eval()
     device = model.head_weight.device
     found = torch.zeros(len(examples))
-    with progress("reference log-probabilities", len(examples), unit="answers") as advance:
+    wanted = np.arange(len(examples)) if rows is None else rows
+    with progress("reference log-probabilities", len(wanted), unit="answers") as advance:
         # Rows of like length together: less padding.
-        order = np.argsort(examples.lengths, kind="stable")
+        order = wanted[np.argsort(np.asarray(examples.lengths)[wanted], kind="stable")]
         for part in in_parts(len(order), batch):
-            rows = order[part]
-            one = conversation_batches(examples, rows, 1, packed=False)[0].to(device)
-            found[torch.from_numpy(rows)] = answer_log_probs(model, one)[0].float().cpu()
-            advance(len(rows))
+            chosen = order[part]
+            one = conversation_batches(examples, chosen, 1, packed=False)[0].to(device)
+            found[torch.from_numpy(chosen)] = answer_log_probs(model, one)[0].float().cpu()
+            advance(len(chosen))
     return found

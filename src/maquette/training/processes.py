@@ -64,10 +64,14 @@ def _adopt_slurm() -> None:
 
 def join_group(backend: str) -> None:
     """Meets the other processes, before Lightning does, so that they can agree on what to do."""
+    import torch
     import torch.distributed as dist
 
-    if not dist.is_initialized():
-        dist.init_process_group(backend)
+    if dist.is_initialized():
+        return
+    if backend == "nccl":  # objects travel over the current device, which would be the first one for everybody
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    dist.init_process_group(backend)
 
 
 def agree(value: Any) -> Any:

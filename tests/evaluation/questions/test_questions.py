@@ -56,6 +56,11 @@ def test_arc_and_hellaswag(tmp_path: Path) -> None:
     (tmp_path / "hs.jsonl").write_text(json.dumps(line))
     (question,) = read_task("hellaswag", tmp_path / "hs.jsonl").questions
     assert question == Question("7", "Baking: She opens the oven.", (" Then", " Or"), 1)
+    # as published: rows of its two sources are numbered apart
+    rows = [line | {"source_id": source} for source in ("wikihow~62", "activitynet~v_x")]
+    (tmp_path / "hs2.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    both = read_task("hellaswag", tmp_path / "hs2.jsonl").questions
+    assert [question.id for question in both] == ["wikihow~62/7", "activitynet~v_x/7"]
 
 
 def test_broken_files(tmp_path: Path) -> None:

@@ -153,4 +153,6 @@ def _hellaswag(row: Mapping[str, Any], place: int) -> Question:
     activity = str(row.get("activity_label") or "")
     prompt = f"{activity}: {context}" if activity else str(context)
     options = tuple(" " + str(ending).strip() if str(ending).strip() else "" for ending in row["endings"])
-    return Question(str(row.get("ind", row.get("id", place))), prompt.strip(), options, answer_place(row["label"]))
+    # ActivityNet's and WikiHow's rows are numbered apart: only with its source is a row's number its own.
+    source, number = row.get("source_id"), str(row.get("ind", row.get("id", place)))
+    return Question(f"{source}/{number}" if source else number, prompt.strip(), options, answer_place(row["label"]))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from maquette.evaluation.config import ProtocolConfig, SuiteConfig, TemplateConfig
 from maquette.evaluation.contamination.contamination import ContaminationTest, contamination_test
 from maquette.evaluation.journal import Journal
-from maquette.evaluation.likelihood.likelihood import DocumentLikelihood, measure
+from maquette.evaluation.likelihood.likelihood import DocumentLikelihood, measure, windows
 from maquette.evaluation.questions.multiple_choice import Result, ask
 from maquette.evaluation.questions.prompts import content_prompt, filled, split
 from maquette.evaluation.questions.questions import Question, Task
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Progress = Callable[[float], None]
 
 _QUESTIONS_AT_ONCE, _DOCUMENTS_AT_ONCE = 32, 8
-_SHARDS, _PERMUTATIONS = 20, 20
+_LEAST_SHARDS, _SHARD, _PERMUTATIONS = 20, 4, 20
 
 Documents = Sequence[tuple[str, str, str]]
 """(id, domain, text) of each."""
@@ -37,9 +37,15 @@ class Judged:
     contamination: dict[str, ContaminationTest]
 
 
-def count_work(tasks: Sequence[Task], documents: Documents, protocol: ProtocolConfig) -> int:
-    """Questions and documents to judge, each number of shots by itself."""
-    return len(documents) + sum(len(task.questions) for task in tasks) * len(protocol.shots)
+def count_work(tasks: Sequence[Task], documents: Documents, suite: SuiteConfig, protocol: ProtocolConfig) -> int:
+    """Questions and documents to judge, each number of shots by itself, and a test of their order as one more."""
+    tested = sum(len(task.questions) for task in _to_test(tasks, suite))
+    return len(documents) + sum(len(task.questions) for task in tasks) * len(protocol.shots) + tested
+
+
+def _to_test(tasks: Sequence[Task], suite: SuiteConfig) -> list[Task]:
+    """Published tests, whose order may have been learnt."""
+    return [task for task in tasks if suite.contamination and task.name in suite.files]
 
 
 def judge(
@@ -61,11 +67,7 @@ def judge(
         for shots in protocol.shots
         for task in tasks
     }
-    tests = {}
-    if suite.contamination:
-        for task in tasks:
-            if task.name in suite.files:
-                tests[task.name] = _tested(model, tokenizer, task, protocol, journal)
+    tests = {task.name: _tested(model, tokenizer, task, protocol, journal, advance) for task in _to_test(tasks, suite)}
     return Judged(answers, likelihoods, tests)
 
 
@@ -124,15 +126,25 @@ def _answers(
 
 
 def _tested(
-    model: "LanguageModel", tokenizer: "Tokenizer", task: Task, protocol: ProtocolConfig, journal: Journal
+    model: "LanguageModel",
+    tokenizer: "Tokenizer",
+    task: Task,
+    protocol: ProtocolConfig,
+    journal: Journal,
+    advance: Progress,
 ) -> ContaminationTest:
     key = f"contamination|{task.name}"
-    if key not in journal:
-        shards = max(2, min(_SHARDS, len(task.questions) // 4))
+    count = len(task.questions)
+    if key in journal:
+        advance(count)
+    else:
         scorer = ExampleOrder(model, tokenizer, template_of(protocol, task), batch_tokens=protocol.batch_tokens)
+        shards = scorer.shards(task.questions)
+        each = count / (shards * (_PERMUTATIONS + 1))
         found = contamination_test(
-            scorer, task.questions, permutations=_PERMUTATIONS, shards=shards, seed=protocol.seed
-        )
+            scorer, task.questions, permutations=_PERMUTATIONS, shards=shards, seed=protocol.seed,
+            advance=lambda sequences: advance(each * sequences),
+        )  # fmt: skip
         journal.add([(key, dataclasses.asdict(found))])
     row = journal[key]
     return ContaminationTest(row["p_value"], row["statistic"], tuple(row["differences"]))
@@ -141,7 +153,8 @@ def _tested(
 class ExampleOrder:
     """Log-likelihood of questions with their right answers, one after another: for the contamination test.
 
-    What is longer than the model's context is cut at its end, in every order of a shard alike.
+    What is longer than the model's context is read in windows of it that overlap by half, so that every order of a
+    shard is of the same questions.
     """
 
     def __init__(
@@ -150,12 +163,28 @@ class ExampleOrder:
         self._model, self._tokenizer, self._template = model, tokenizer, template
         self._batch_tokens = batch_tokens
 
+    def shards(self, questions: Sequence[Question]) -> int:
+        """Into how many shards a test is best cut: such as fill the context, as many as `_LEAST_SHARDS` at least where
+        there are questions enough, and of `_SHARD` questions at least."""
+        tokens = sum(len(row) for row in self._tokenizer.encode_batch(list(map(self.text, questions))))
+        wanted = max(_LEAST_SHARDS, -(-tokens // self._model.config.context_length))
+        return max(2, min(wanted, len(questions) // _SHARD))
+
     def many(self, orderings: Sequence[Sequence[Question]]) -> list[float]:
         """One number for each order, in nats."""
         texts = [("", self._template.separator.join(map(self.text, order))) for order in orderings]
         longest = self._model.config.context_length
-        pairs = [(context, rest[:longest]) for context, rest in split(self._tokenizer, texts)]
-        return [row.log_prob for row in score_continuations(self._model, pairs, batch_tokens=self._batch_tokens)]
+        pairs: list[tuple[list[int], list[int]]] = []
+        owner: list[int] = []
+        for number, (context, rest) in enumerate(split(self._tokenizer, texts)):
+            found = windows([*context, *rest], longest, max(1, longest // 2))
+            pairs += found
+            owner += [number] * len(found)
+        totals = [0.0] * len(orderings)
+        rows = score_continuations(self._model, pairs, batch_tokens=self._batch_tokens)
+        for number, row in zip(owner, rows, strict=True):
+            totals[number] += row.log_prob
+        return totals
 
     def __call__(self, order: Sequence[Question]) -> float:
         return self.many([order])[0]
