@@ -91,6 +91,9 @@ def test_a_phase_sets_the_rotary_base() -> None:
 
 
 def test_a_rotary_base_without_rotary_positions_is_refused() -> None:
+    alone = objective(rope_bases=(4.0,))  # a long-context continuation: one phase, from the start
+    alone.enter_phase(0)
+    assert alone.model.config.rope_base == 4.0  # type: ignore[union-attr]
     with pytest.raises(ConfigError, match="no rotary positions"):
         objective(dataclasses.replace(SHAPE, positions="learned"), rope_bases=(None, 4.0))
 

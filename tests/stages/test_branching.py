@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from maquette.artifacts import ConfigError
+from maquette.optimization import build_schedule
 from maquette.stages import branching, train
 from maquette.stages.branching import Tree, plan_tree
 from maquette.stages.config import TrainStage
@@ -57,6 +58,15 @@ def test_each_horizon_is_a_run_of_its_own(tree: Tree) -> None:
     # Half of the longest run and two fifths of the others are not trained twice.
     assert tree.tokens < 0.75 * (2560 + 3840 + 5120)
     assert tree.trunk.job.kept_steps <= set(CheckpointFolder(tree.trunk.job.folder / "checkpoints").steps())
+
+
+def test_horizons_are_whole_steps_that_share_the_trunks_warmup(configure: Configure) -> None:
+    config = configure(schedule__branches=["2500", "3900"])
+    tree = plan_tree(config, train.prepare(config))
+    assert [branch.job.tokens for branch in tree.branches] == [2560, 3840, 5120]
+    jobs = [tree.trunk.job, *(branch.job for branch in tree.branches)]
+    warmups = [build_schedule(job.schedule, job.tokens, job.warmup).warmup for job in jobs]
+    assert warmups == [pytest.approx(warmups[0], rel=1e-12)] * 4
 
 
 def test_they_are_children_of_the_trunk(tree: Tree, configure: Configure) -> None:

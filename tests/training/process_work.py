@@ -19,3 +19,31 @@ def what_a_process_does(kind: str) -> Any:
     if kind in ("error", "death"):
         time.sleep(600)
     return world.rank, world.size, os.environ["MASTER_ADDR"]
+
+
+def optimizer_of_a_sharded_model(decay: float) -> list[tuple[float, int]]:
+    """(weight decay, parameters) of the groups of a small model's AdamW, before and after FSDP cuts the model up."""
+    import torch
+    from torch.distributed.fsdp import FullyShardedDataParallel
+    from torch.distributed.fsdp.wrap import ModuleWrapPolicy
+
+    from maquette.model import LanguageModel, TransformerConfig
+    from maquette.optimization import build_optimizer
+    from maquette.optimization.config import OptimizerConfig
+    from maquette.optimization.groups import parameter_kinds
+    from maquette.training.processes import join_group
+
+    join_group("gloo")
+    model = LanguageModel(TransformerConfig(vocabulary_size=32, width=16, num_layers=2, num_heads=2, context_length=8))
+    kinds = parameter_kinds(model)
+    found = []
+    for sharded in (False, True):
+        if sharded:
+            blocks = {type(block) for block in model.core.layers}  # type: ignore[union-attr]
+            FullyShardedDataParallel(
+                model, auto_wrap_policy=ModuleWrapPolicy(blocks), use_orig_params=True, device_id=torch.device("cpu")
+            )
+        optimizer = build_optimizer(model, OptimizerConfig(), learning_rate=1e-3, weight_decay=decay, kinds=kinds)
+        found += [(group["weight_decay"], len(group["params"])) for group in optimizer.param_groups]
+    torch.distributed.destroy_process_group()
+    return found

@@ -2,15 +2,17 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from process_work import what_a_process_does
+import torch
+from process_work import optimizer_of_a_sharded_model, what_a_process_does
 
 from maquette.artifacts import ConfigError, StageError
 from maquette.stages import train
 from maquette.stages.config import TrainStage
 from maquette.training import read_history
-from maquette.training.processes import launch, this_world
+from maquette.training.processes import join_group, launch, this_world
 
 
 def test_alone_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,6 +41,22 @@ def test_children_answer_complain_and_die() -> None:
     assert complaint.value.hint == "Listen to it."
     with pytest.raises(StageError, match=r"Process 1 ended without a word \(exit code -9\)"):
         launch(what_a_process_does, "death", 2)
+
+
+@pytest.mark.slow
+def test_sharded_matrices_keep_their_weight_decay() -> None:
+    *whole, decayed, kept = launch(optimizer_of_a_sharded_model, 0.1, 2)
+    assert whole == [decayed, kept] and decayed == (0.1, 15) and kept[0] == 0.0
+
+
+def test_every_process_speaks_from_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[Any] = []
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: done.append(device))
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda backend: done.append(backend))
+    join_group("nccl")
+    join_group("gloo")
+    assert done == [3, "nccl", "gloo"]
 
 
 @pytest.mark.slow

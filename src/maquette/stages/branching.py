@@ -69,10 +69,13 @@ def plan_tree(config: TrainStage, data: TokensResult) -> Tree:
             "Leave one of the two out.",
         )
     whole = resolve_recipe(config, data)
-    horizons = sorted({*(parse_quantity(one, "schedule.branches") for one in config.schedule.branches), whole.tokens})
+    asked = [parse_quantity(one, "schedule.branches") for one in config.schedule.branches]
+    # Whole steps, so that the share of the warm-up is the same number of tokens for every one of them.
+    steps = sorted({*(max(1, round(tokens / whole.batch_tokens)) for tokens in asked), whole.steps})
+    horizons = [whole.batch_tokens * one for one in steps]
     if horizons[-1] > whole.tokens:
         raise ConfigError(
-            f"schedule.branches has {horizons[-1]:,} tokens, and the run itself only {whole.tokens:,}.",
+            f"schedule.branches has {max(asked):,} tokens, and the run itself only {whole.tokens:,}.",
             "Branches are shorter horizons of the run; tokens (or compute) sets the longest.",
         )
     warmup = whole.warmup * horizons[0]  # of the shortest, for all: they share it
