@@ -99,3 +99,8 @@ def test_trained_and_judged(family: Path, prediction: WrittenPrediction, capsys:
     (Path(record.folder) / "run.json").rename(family / "run.json")
     (again,) = verify.run(VerifyStage(outputs=str(family), prediction=prediction.id))
     assert again.loss == pytest.approx(verdict.loss) and again.run == verdict.run
+    # Taking the prediction away does not make it forgotten.
+    capsys.readouterr()
+    (family / "predictions" / f"{prediction.id}.json").rename(family / "taken away")
+    assert verify.run(VerifyStage(outputs=str(family))) == []
+    assert f"prediction {prediction.id}, which MLflow knows, is missing" in " ".join(capsys.readouterr().out.split())

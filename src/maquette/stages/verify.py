@@ -11,7 +11,13 @@ from maquette.artifacts.errors import StageError
 from maquette.artifacts.figure import save_figure
 from maquette.artifacts.files import write_json
 from maquette.artifacts.progress import say
-from maquette.scaling.predictions.prediction import WrittenPrediction, broken_links, find_prediction, read_predictions
+from maquette.scaling.predictions.prediction import FOLDER as PREDICTIONS
+from maquette.scaling.predictions.prediction import (
+    WrittenPrediction,
+    broken_links,
+    find_prediction,
+    read_predictions,
+)
 from maquette.scaling.predictions.verdict import (
     Outcome,
     Verdict,
@@ -36,12 +42,12 @@ def run(config: VerifyStage) -> list[Verdict]:
     """
     predictions = read_predictions(config.outputs)
     named = None if config.prediction is None else find_prediction(config.prediction, config.outputs)
-    if not predictions and named is None:
+    if not predictions and named is None and not recorded_predictions(config):
         raise StageError(
             f"There is no prediction in {config.outputs} yet.", "Write one first: maquette predict compute=1e13."
         )
     outcomes = finished_runs(config)
-    verdicts, refused, waiting = [], list(broken_links(predictions)), []
+    verdicts, refused, waiting = [], broken_links(predictions, recorded_predictions(config)), []
     for prediction in predictions:
         verdict, reasons = _judged(prediction, outcomes)
         if verdict is not None:
@@ -60,6 +66,19 @@ def run(config: VerifyStage) -> list[Verdict]:
         )
     _tell(config, shown, verdicts, refused, waiting)
     return shown
+
+
+def recorded_predictions(config: VerifyStage) -> list[str]:
+    """Digests of the predictions of these outputs that MLflow knows."""
+    if not config.tracking.enabled:
+        return []
+    frame = find_runs(config.outputs, uri=config.tracking.uri, experiment=config.tracking.experiment)
+    if not {"tags.kind", "tags.prediction.digest", "folder"} <= set(frame.columns):
+        return []
+    root = Path(config.outputs).absolute()
+    here = [str(root / name) for name in (PREDICTIONS, FOLDER)]  # the latter once there is a verdict
+    rows = frame[(frame["tags.kind"] == "prediction") & frame["folder"].isin(here)]
+    return rows["tags.prediction.digest"].dropna().tolist()
 
 
 def finished_runs(config: VerifyStage) -> list[Outcome]:

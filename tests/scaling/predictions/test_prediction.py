@@ -83,6 +83,13 @@ def test_a_forgotten_prediction_is_missed(tmp_path: Path) -> None:
     with pytest.raises(StageError, match="is missing"):
         write_prediction(prediction(), tmp_path)
     assert "Several" in broken_links([first, dataclasses.replace(second, before=None)])[0]
+    # the newest one is followed by none: what was recorded beside it tells, and two that follow one
+    assert broken_links([first], [first.digest]) == []
+    assert broken_links([first], [first.digest, second.digest]) == [
+        f"The prediction {second.id}, which MLflow knows, is missing."
+    ]
+    third = dataclasses.replace(second, loss=2.3, digest="f" * 64)
+    assert broken_links([first, second, third]) == [f"Several predictions follow {first.id}: {second.id}, {third.id}."]
 
 
 def test_runs_that_decide_nothing(tmp_path: Path) -> None:

@@ -2,12 +2,13 @@
 
 It is one JSON file `<outputs>/predictions/<id>.json`. Its digest covers all that it says: the fit's digest, the runs
 that the fit rests on, and the digest of the prediction before it. Changing one, adding one to the past or taking
-one away breaks the chain, so a record of calibration can't be made better by forgetting.
+one away breaks the chain (of the newest MLflow knows), so a record of calibration can't be made better by forgetting.
 """
 
 import dataclasses
 import datetime
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -125,14 +126,25 @@ def find_prediction(name: str | None, outputs: Path | str) -> WrittenPrediction:
     raise ConfigError(f"prediction={name}: there is no such prediction in {root}.", hint)
 
 
-def broken_links(predictions: list[WrittenPrediction]) -> list[str]:
-    """What is wrong with the chain, in words: a prediction that another one follows is missing, or two begin it."""
+def broken_links(predictions: list[WrittenPrediction], recorded: Iterable[str] = ()) -> list[str]:
+    """What is wrong with the chain, in words: a prediction that another one follows is missing, or one that was
+    `recorded` elsewhere (digests); two begin it, or follow the same one."""
     known = {one.digest for one in predictions}
     said = [
         f"The prediction {one.before[:8]}, which {one.id} follows, is missing."
         for one in predictions
         if one.before is not None and one.before not in known
     ]
+    followed = {one.before for one in predictions}
+    said += [
+        f"The prediction {digest[:8]}, which MLflow knows, is missing."
+        for digest in dict.fromkeys(recorded)
+        if digest not in known and digest not in followed
+    ]
+    for before in sorted(followed - {None}, key=str):
+        after = [one.id for one in predictions if one.before == before]
+        if len(after) > 1:
+            said.append(f"Several predictions follow {str(before)[:8]}: {', '.join(after)}.")
     first = [one.id for one in predictions if one.before is None]
     if len(first) > 1:
         said.append(f"Several predictions say that none was written before them: {', '.join(first)}.")
