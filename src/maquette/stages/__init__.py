@@ -50,6 +50,7 @@ _ALL = (
         "alignment",
     ),
     Stage("sample", "continue a prompt with a trained model", settings.SampleStage, "sample", words="prompts"),
+    Stage("chat", "talk to models in the browser, also blindly; an OpenAI endpoint", settings.ChatStage, "chat"),
     Stage("score", "log-probability of sentences under a model", settings.ScoreStage, "score", words="sentences"),
     Stage(
         "evaluate", "perplexity and questions, by every protocol, with intervals", settings.EvaluateStage, "evaluate"

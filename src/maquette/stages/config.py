@@ -200,6 +200,27 @@ class SampleStage(StageConfig):
 
 
 @dataclass
+class ChatStage(StageConfig):
+    checkpoint: str | None = setting(None, "run or exported folder; by default the latest finished run")
+    models: list[str] = setting(list, "several runs or folders, which then also meet in the arena")
+    host: str = setting("127.0.0.1", "address to listen on; 0.0.0.0 lets other machines in")
+    port: int = setting(8000, "port to listen on; 0: any free one", minimum=0, maximum=65535)
+    temperature: float = setting(0.8, "where a request says nothing; 0 is greedy", minimum=0.0)
+    top_k: int | None = setting(None, "sample among so many of the likeliest tokens", minimum=1)
+    top_p: float | None = setting(
+        0.95, "sample among the likeliest tokens that hold this probability", minimum=0.0, maximum=1.0
+    )
+    min_p: float | None = setting(
+        None, "leave out tokens less likely than this share of the likeliest", minimum=0.0, maximum=1.0
+    )
+
+    def validate(self) -> None:
+        """Raises `ConfigError` for both ways of naming models at once."""
+        if self.models and self.checkpoint is not None:
+            raise ConfigError("checkpoint and models are both given.", "Name all of them in models=[...].")
+
+
+@dataclass
 class ScoreStage(StageConfig):
     checkpoint: str | None = setting(None, "run or exported folder; by default the latest finished run")
     file: str | None = setting(None, "file with one sentence a line (also: plain sentences on the command line)")

@@ -1,0 +1,1 @@
+"""Trained models to talk to: a chat page, a blind arena that collects preferences, an OpenAI-compatible endpoint."""
