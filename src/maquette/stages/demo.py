@@ -259,6 +259,7 @@ def commands(config: DemoStage) -> dict[str, str]:
     curves = {"See the curves in MLflow, at http://127.0.0.1:5000:": f"{_command('mlflow')} ui {store}"}
     return (curves if config.tracking.enabled and config.tracking.uri is None else {}) | {
         "Let the model write:": f'{maquette} sample "def " "The license"{outputs}',
+        "Write with it in the browser, each token shaded by its probability:": f"{maquette} chat{outputs}",
         "Ask which sentence it finds likelier:": f"{maquette} score {sentences}{outputs}",
         "Train a family of your own, fit its law, and predict:": f"{maquette} train -m +sweep=isoflop{outputs}\n"
         f"{maquette} fit{outputs}\n{maquette} predict compute=1e14{outputs}",
