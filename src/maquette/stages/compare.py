@@ -17,7 +17,7 @@ from maquette.artifacts import ConfigError, StageError
 from maquette.artifacts.files import digest, file_digest, locked, write_json
 from maquette.artifacts.progress import progress, say
 from maquette.data.prompts import Prompt, render_prompt
-from maquette.evaluation.comparisons.policy_comparison import judge_policies, write_page
+from maquette.evaluation.comparisons.policy_comparison import judge_policies, short_names, write_page
 from maquette.evaluation.journal import Journal
 from maquette.feedback.building import build_annotator
 from maquette.feedback.comparison import Comparison
@@ -164,9 +164,7 @@ def _identity(config: CompareStage, folders: dict[str, Path]) -> dict[str, Any]:
 
 
 def _show(result: dict[str, Any]) -> None:
-    called = {name: Path(name).name for name in (result["baseline"], *(row["model"] for row in result["models"]))}
-    if len(set(called.values())) < len(called):
-        called = {name: name for name in called}  # folders apart in what is before their last part
+    called = short_names(result)
     table = Table(title=f"against {called[result['baseline']]}, by {result['judge']}", title_justify="left")
     table.add_column("model", overflow="fold")
     for heading in ("win rate", "interval", "at equal length", "won-tied-lost"):

@@ -155,10 +155,11 @@ def _labels(result: PairwiseResult) -> list[str | None]:
 
 def write_page(folder: Path, result: Mapping[str, Any], examples: Sequence[tuple[str, Mapping[str, str]]]) -> Path:
     """Writes index.html and the figure (PNG and SVG); `examples`: (prompt, answers by model) to look at."""
+    called = short_names(result)
     figure = win_rate_figure(result)
     save_figure(figure, folder / "figures" / "win_rates")
     page = Page(
-        f"Win rates against {result['baseline']}",
+        f"Win rates against {called[result['baseline']]}",
         eyebrow="Maquette comparison",
         lead=f"{result['prompts']:,} prompts, each judged by {result['judge']} in both orders; ties are half a win.",
         footer=f"Seed {result['seed']}; intervals of {result['level']:.0%} draw prompts.",
@@ -169,7 +170,8 @@ def write_page(folder: Path, result: Mapping[str, Any], examples: Sequence[tuple
         ["model", "win rate", "interval", "length-controlled", "wins", "ties", "losses", "failed", "characters"],
         [
             [
-                row["model"], (row["win_rate"], f"{row['win_rate']:.1f}%"), f"{row['low']:.1f} to {row['high']:.1f}",
+                called[row["model"]], (row["win_rate"], f"{row['win_rate']:.1f}%"),
+                f"{row['low']:.1f} to {row['high']:.1f}",
                 "can't be told" if row["controlled"] is None
                 else (row["controlled"], f"{row['controlled']:.1f}% ± {row['controlled_error']:.1f}"),
                 row["wins"], row["ties"], row["losses"], row["failed"], (row["length"], f"{row['length']:.0f}"),
@@ -185,7 +187,7 @@ def write_page(folder: Path, result: Mapping[str, Any], examples: Sequence[tuple
     page.table(
         ["model", "first shown preferred", "same in both orders"],
         [
-            [row["model"], (row["first_shown"], f"{row['first_shown']:.1%}"), f"{row['consistent']:.1%}"]
+            [called[row["model"]], (row["first_shown"], f"{row['first_shown']:.1%}"), f"{row['consistent']:.1%}"]
             for row in result["models"]
         ],
         caption="A judge without a bias of position prefers what is shown first half of the time.",
@@ -194,7 +196,7 @@ def write_page(folder: Path, result: Mapping[str, Any], examples: Sequence[tuple
         page.table(
             ["model", "win rate by the judge", "by gold"],
             [
-                [row["model"], (row["win_rate"], f"{row['win_rate']:.1f}%"),
+                [called[row["model"]], (row["win_rate"], f"{row['win_rate']:.1f}%"),
                  f"{result['gold']['win_rates'][row['model']]:.1f}%"]
                 for row in result["models"]
             ],
@@ -202,8 +204,14 @@ def write_page(folder: Path, result: Mapping[str, Any], examples: Sequence[tuple
         )  # fmt: skip
     page.section("Answers side by side")
     for prompt, answers in examples:
-        page.samples([(f"{prompt}\n\n", answer, name) for name, answer in answers.items()])
+        page.samples([(f"{prompt}\n\n", answer, called[name]) for name, answer in answers.items()])
     return page.write(folder / "index.html")
+
+
+def short_names(result: Mapping[str, Any]) -> dict[str, str]:
+    """What models are called before people: the last part of a path, unless two of them share that."""
+    called = {name: Path(name).name for name in (result["baseline"], *(row["model"] for row in result["models"]))}
+    return called if len(set(called.values())) == len(called) else {name: name for name in called}
 
 
 def _judge_facts(result: Mapping[str, Any]) -> list[Fact]:
@@ -229,8 +237,8 @@ def _judge_facts(result: Mapping[str, Any]) -> list[Fact]:
 
 def win_rate_figure(result: Mapping[str, Any]) -> "Figure":
     """A line for each model: the raw rate with its interval, and the length-controlled one with its standard error."""
-    rows = result["models"]
-    figure, axes = new_figure(width=6.4, height=1.2 + 0.5 * len(rows))
+    rows, called = result["models"], short_names(result)
+    figure, axes = new_figure(width=6.4, height=1.6 + 0.5 * len(rows))
     first = next((place for place, row in enumerate(rows) if row["controlled"] is not None), None)
     for place, row in enumerate(rows):
         named = place == 0
@@ -248,8 +256,9 @@ def win_rate_figure(result: Mapping[str, Any]) -> "Figure":
             )  # fmt: skip
     axes.axvline(50, color="#777777", linestyle="--", linewidth=1)
     axes.set_xlim(0, 100)
-    axes.set_yticks(range(len(rows)), [row["model"] for row in rows])
+    axes.set_yticks(range(len(rows)), [called[row["model"]] for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_xlabel(f"win rate against {result['baseline']} (%), {result['level']:.0%} intervals")
-    axes.legend(fontsize=8)
+    axes.set_xlabel(f"win rate (%), {result['level']:.0%} intervals")
+    axes.set_title(f"against {called[result['baseline']]}", fontsize=10)
+    figure.legend(fontsize=8, loc="outside lower center", ncols=3)
     return figure

@@ -78,11 +78,17 @@ def invent(people: int, seed: int) -> World:
 
 
 def documents(world: World, repeats: int, seed: int) -> list[str]:
-    """The pretraining text: every sentence about every known person `repeats` times, shuffled, ten to a document."""
+    """The pretraining text: every sentence about every known person `repeats` times. Three sentences in a row are about
+    the same one, so that names are learnt to be taken up again as an answer does; three people make a document."""
     numbers = random.Random(f"documents {seed}")
-    sentences = [sentence for person in world.known for sentence in person.sentences()] * repeats
-    numbers.shuffle(sentences)
-    return [" ".join(sentences[start : start + 10]) for start in range(0, len(sentences), 10)]
+    stories = []
+    for person in world.known:
+        for _ in range(repeats):
+            sentences = person.sentences()
+            numbers.shuffle(sentences)
+            stories += [" ".join(sentences[start : start + 3]) for start in range(0, len(sentences), 3)]
+    numbers.shuffle(stories)
+    return [" ".join(stories[start : start + 3]) for start in range(0, len(stories), 3)]
 
 
 def instructions(world: World, unseen_share: float, seed: int) -> list[list[Message]]:
