@@ -178,14 +178,9 @@ class AlignmentStage(StageConfig):
 
 
 @dataclass
-class SampleStage(StageConfig):
-    checkpoint: str | None = setting(None, "run or exported folder; by default the latest finished run")
-    prompts: list[str] = setting(list, "texts to continue (also: plain words on the command line)")
-    chat: bool | None = setting(
-        None, "prompts are requests to an assistant; by default what the run was trained for (sft, dpo, ppo)"
-    )
-    count: int = setting(1, "samples of each prompt", minimum=1)
-    max_tokens: int = setting(200, "tokens to generate at most", minimum=1)
+class WritingStage(StageConfig):
+    """What stages have that let a model write."""
+
     temperature: float = setting(0.8, "0 is greedy", minimum=0.0)
     top_k: int | None = setting(None, "sample among so many of the likeliest tokens", minimum=1)
     top_p: float | None = setting(
@@ -194,25 +189,28 @@ class SampleStage(StageConfig):
     min_p: float | None = setting(
         None, "leave out tokens less likely than this share of the likeliest", minimum=0.0, maximum=1.0
     )
+
+
+@dataclass
+class SampleStage(WritingStage):
+    checkpoint: str | None = setting(None, "run or exported folder; by default the latest finished run")
+    prompts: list[str] = setting(list, "texts to continue (also: plain words on the command line)")
+    chat: bool | None = setting(
+        None, "prompts are requests to an assistant; by default what the run was trained for (sft, dpo, ppo)"
+    )
+    count: int = setting(1, "samples of each prompt", minimum=1)
+    max_tokens: int = setting(200, "tokens to generate at most", minimum=1)
     repetition_penalty: float = setting(1.0, "divides the logits of tokens already used", minimum=0.1)
     stop: list[str] = setting(list, "stop at any of these strings")
     seed: int = setting(0, "seed of sampling", minimum=0)
 
 
 @dataclass
-class ChatStage(StageConfig):
+class ChatStage(WritingStage):
     checkpoint: str | None = setting(None, "run or exported folder; by default the latest finished run")
     models: list[str] = setting(list, "several runs or folders, which then also meet in the arena")
     host: str = setting("127.0.0.1", "address to listen on; 0.0.0.0 lets other machines in")
     port: int = setting(8000, "port to listen on; 0: any free one", minimum=0, maximum=65535)
-    temperature: float = setting(0.8, "where a request says nothing; 0 is greedy", minimum=0.0)
-    top_k: int | None = setting(None, "sample among so many of the likeliest tokens", minimum=1)
-    top_p: float | None = setting(
-        0.95, "sample among the likeliest tokens that hold this probability", minimum=0.0, maximum=1.0
-    )
-    min_p: float | None = setting(
-        None, "leave out tokens less likely than this share of the likeliest", minimum=0.0, maximum=1.0
-    )
 
     def validate(self) -> None:
         """Raises `ConfigError` for both ways of naming models at once."""
