@@ -116,7 +116,7 @@ class PolicyIterations:
         state: dict[str, Any] = {"iteration": self.iteration, "place": self.place}
         if self._held is not None and self.place < len(self):
             trajectories, metrics = self._held
-            state["held"] = self._of_all_processes({"trajectories": trajectories.state_dict(), "metrics": metrics})
+            state["held"] = of_all_processes({"trajectories": trajectories.state_dict(), "metrics": metrics})
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -132,10 +132,13 @@ class PolicyIterations:
             held = state["held"][self.world.rank]
             self._held = Trajectories(**held["trajectories"]), dict(held["metrics"])
 
-    def _of_all_processes(self, value: Any) -> list[Any]:
-        """Every process's value, in the order of ranks: the first process writes for all."""
-        if self.world.size == 1:
-            return [value]
-        values: list[Any] = [None] * self.world.size
-        torch.distributed.all_gather_object(values, value)
-        return values
+
+def of_all_processes(value: Any) -> list[Any]:
+    """Every process's value, in the order of ranks: the first process writes a checkpoint for all."""
+    import torch.distributed as dist
+
+    if not (dist.is_available() and dist.is_initialized()):
+        return [value]
+    values = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values

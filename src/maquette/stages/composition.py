@@ -58,10 +58,9 @@ def register_schema(name: str) -> None:
 
 def compose(stage: Stage, overrides: Sequence[str] = (), config_folder: Path | None = None) -> StageConfig:
     """The checked settings of one run. Raises `ConfigError` that names the key and what is allowed."""
-    overrides = as_text(stage, overrides)
     if stage.expand is not None and any(text.startswith(f"{_EXPANDING}=") for text in overrides):
         module = importlib.import_module(f"maquette.stages.{stage.expand}")
-        overrides = module.expand(stage, overrides, config_folder)
+        overrides = module.expand(stage, as_text(stage, overrides), config_folder)
     return compose_expanded(stage, overrides, config_folder)
 
 

@@ -42,12 +42,13 @@ def run(config: VerifyStage) -> list[Verdict]:
     """
     predictions = read_predictions(config.outputs)
     named = None if config.prediction is None else find_prediction(config.prediction, config.outputs)
-    if not predictions and named is None and not recorded_predictions(config):
+    recorded = recorded_predictions(config)
+    if not predictions and named is None and not recorded:
         raise StageError(
             f"There is no prediction in {config.outputs} yet.", "Write one first: maquette predict compute=1e13."
         )
     outcomes = finished_runs(config)
-    verdicts, refused, waiting = [], broken_links(predictions, recorded_predictions(config)), []
+    verdicts, refused, waiting = [], broken_links(predictions, recorded), []
     for prediction in predictions:
         verdict, reasons = _judged(prediction, outcomes)
         if verdict is not None:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from maquette.objectives import Objective
 from maquette.objectives.base import Metrics
+from maquette.objectives.iterations import of_all_processes
 from maquette.tracking import RunLog
 from maquette.training import random_state
 from maquette.training.checkpoints import CheckpointFolder
@@ -134,7 +135,7 @@ class Monitor(Callback):
             "counts": self._counts,
             "guard": self.tools.guard.state_dict(),
             "seconds": self.seconds_so_far,
-            "random": _of_all_processes(random_state.capture()),
+            "random": of_all_processes(random_state.capture()),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -240,14 +241,3 @@ class Monitor(Callback):
         if trainer.is_global_zero:
             self.tools.checkpoints.seal(step, {"tokens": step * self.course.batch_tokens})
         self._saved = time.monotonic()
-
-
-def _of_all_processes(value: Any) -> list[Any]:
-    """Every process's value, in the order of ranks."""
-    import torch.distributed as dist
-
-    if not (dist.is_available() and dist.is_initialized()):
-        return [value]
-    values = [None] * dist.get_world_size()
-    dist.all_gather_object(values, value)
-    return values
