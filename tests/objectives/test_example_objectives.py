@@ -14,7 +14,7 @@ from maquette.model import LanguageModel, ScalarModel, TransformerConfig
 from maquette.objectives import DirectPreferenceOptimization, Optimization, RewardModelling, SupervisedFineTuning
 from maquette.objectives.config import PreferenceConfig, RewardConfig, SupervisedConfig
 from maquette.objectives.reward import last_scores
-from maquette.objectives.sft import answer_log_probs
+from maquette.objectives.completion_log_probs import completion_log_probs
 from maquette.optimization import Schedule
 from maquette.optimization.config import OptimizerConfig
 
@@ -52,7 +52,7 @@ def preferring(**config: Any) -> DirectPreferenceOptimization:
 def pairs(parts: int = 1, count: int = 8, moved: float = 0.3) -> list[PreferenceBatch]:
     whole = conversation_batches(EXAMPLES, range(16), 1, packed=False)[0]
     with torch.no_grad():
-        reference = answer_log_probs(LanguageModel(SHAPE).eval(), whole)[0]
+        reference = completion_log_probs(LanguageModel(SHAPE).eval(), whole)[0]
     wobble = torch.linspace(-moved, moved, 16) if moved else 0.0
     return preference_batches(EXAMPLES, range(count), parts, reference + wobble)
 
@@ -116,7 +116,7 @@ def left_padded(batch: ConversationBatch) -> ConversationBatch:
 def test_padding_in_front_changes_nothing() -> None:
     model = LanguageModel(SHAPE).eval()
     (batch,) = conversation_batches(EXAMPLES, range(16), 1, packed=False)
-    right, left = answer_log_probs(model, batch), answer_log_probs(model, left_padded(batch))
+    right, left = completion_log_probs(model, batch), completion_log_probs(model, left_padded(batch))
     assert torch.allclose(right[0], left[0], atol=1e-5) and torch.equal(right[1], left[1])
 
 
@@ -147,7 +147,7 @@ def test_length_normalised() -> None:
     (batch,) = pairs()
     objective = preferring(length_normalized=True, beta=1.0)
     with torch.no_grad():
-        policy, counts = answer_log_probs(objective.model, batch.answers)
+        policy, counts = completion_log_probs(objective.model, batch.answers)
         ratio = (policy - batch.reference) / counts
     _, rewards, _ = objective.preference_loss(batch)
     assert torch.allclose(rewards.flatten(), ratio, atol=1e-6)

@@ -26,7 +26,7 @@ STAGE = STAGES["train"]
 SMALL = (
     "source=jsonl", "corpus.near_duplicates=1.0", "corpus.validation=0.1", "corpus.test=0", "corpus.workers=1",
     "shards.workers=1", "tokenizer=byte", "shards.held_out_window=0", "data.context=32", "data.batch_tokens=256",
-    "data.validation_tokens=512", "trainer.validation_runs=1", "trainer.samples=[]", "trainer.threads=1",
+    "data.validation_tokens=512", "num_validations=1", "callbacks.samples.prompts=[]", "threads=1",
 )  # fmt: skip
 ISOFLOP = ("+sweep=isoflop", "sweep.budgets=[2e8]", "sweep.sizes_per_budget=3")
 
@@ -316,7 +316,7 @@ def test_other_processes_bring_results_back(prepared: Path, tmp_path: Path, laun
     runs = find_runs(tmp_path / "outputs")
     parent = json.loads((folder / "sweep.json").read_text())["run_id"]
     children = runs[runs["parent"] == parent]
-    assert len(children) == 2 and set(children["trainer.threads"]) == {1}
+    assert len(children) == 2 and set(children["threads"]) == {1}
 
 
 @pytest.mark.slow
@@ -328,7 +328,7 @@ def test_killed_in_mid_sweep_it_ends_with_the_same_table(prepared: Path, tmp_pat
         root.mkdir()
         (root / "documents").symlink_to(prepared / "documents")
         words = line(
-            root, "+sweep=isoflop", "sweep.budgets=[1e9,3e9]", "sweep.sizes_per_budget=3", "trainer.checkpoint_steps=5",
+            root, "+sweep=isoflop", "sweep.budgets=[1e9,3e9]", "sweep.sizes_per_budget=3", "callbacks.checkpoint.every_n_train_steps=5",
             "hydra/launcher=joblib", "hydra.launcher.n_jobs=2",
         )  # fmt: skip
         command = [sys.executable, "-c", "from maquette.cli import main; main()", "train", "-m", *words]

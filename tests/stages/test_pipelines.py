@@ -17,7 +17,7 @@ def test_both_ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     monkeypatch.setattr(pretraining, "draw_loss", lambda *_, **__: tmp_path / "loss.png")
     (tmp_path / "documents").mkdir()
     write_documents(tmp_path / "documents")
-    tiny = settings(tmp_path / "outputs", tmp_path / "documents", trainer__validation_runs=1, tokens=None)
+    tiny = settings(tmp_path / "outputs", tmp_path / "documents", num_validations=1, tokens=None)
     tiny.model.width = tiny.model.num_layers = tiny.model.num_heads = tiny.model.feed_forward_width = None
     config = PipelinesStage(**{**tiny.__dict__, "compute": "3e10", "trials": 2})
     folder = pipelines.run(config)

@@ -28,7 +28,7 @@ from maquette.tracking.environment import git_commit, hardware_name, package_ver
 from maquette.training import Job, RunRecord, choose_hardware, read_record
 from maquette.training.pretraining import PretrainingPlan
 from maquette.training.record import RUNNING
-from maquette.training.workload import Plan
+from maquette.training.plan import Plan
 
 BEFORE = {
     "sft": ("pretrain",),
@@ -145,12 +145,15 @@ def assemble_job(
         compiled=False,
         linear_backend="torch",
         hardware=choose_hardware(
-            config.trainer, config.precision, optimizer=config.optimizer.kind, width=recipe.architecture.width
+            config.trainer, config.precision, threads=config.threads, optimizer=config.optimizer.kind,
+            width=recipe.architecture.width,
         ),
         optimizer=config.optimizer,
         schedule=config.schedule,
         trainer=config.trainer,
         tracking=config.tracking,
+        num_validations=config.num_validations,
+        callbacks=config.callbacks,
         parametrization=recipe.parametrization,
         params=settings
         | {"N": recipe.size, "N_core": counts.core, "N_head": counts.head, "N_embedding": counts.embedding}
@@ -244,7 +247,7 @@ def run_fingerprint(settings: dict[str, Any], recipe: Recipe, digests: dict[str,
         chosen["parametrization"] = dataclasses.asdict(recipe.parametrization)
     return digest(
         chosen
-        | {"data": data, "compile": settings["trainer"]["compile"], "digests": digests}
+        | {"data": data, "compile": settings["compile"], "digests": digests}
         | {"architecture": dataclasses.asdict(recipe.architecture), "tokens": recipe.tokens}
     )
 

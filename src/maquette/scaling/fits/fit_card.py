@@ -66,7 +66,7 @@ def _training(fit: SweepFit) -> Answers:
         ("Was data repeated?", next((s.words for s in fit.suspects if s.name == "epochs"), UNKNOWN)),
         ("Which tokenizer?", said.values("tokenizer.kind", "tokenizer.vocabulary", "tags.digest.tokenizer")),
         ("Which context?", said.values("data.context")),
-        ("Which optimiser?", said.values("optimizer.kind", "optimizer.weight_decay", "optimizer.clip")),
+        ("Which optimiser?", said.values("optimizer.kind", "optimizer.weight_decay", "trainer.gradient_clip_val")),
         ("Which learning rate, and how was it tuned?", said.values("optimizer.learning_rate", "recipe.source")),
         ("Which schedule?", said.values("schedule.kind", "schedule.warmup")),
         ("Which batch?", said.values("data.batch_tokens", unit=" tokens")),

@@ -1,4 +1,8 @@
-"""How fast training goes, and where a step's time goes: data, forward and backward, optimiser."""
+"""How fast training goes, and where a step's time goes: data, forward and backward, optimiser.
+
+Lightning's `ThroughputMonitor` knows batches and samples; here are tokens, FLOPs counted exactly, and the peak that this
+machine's matrix products reach. Pauses (validation, saving) are left out.
+"""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -6,6 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from lightning.pytorch import LightningModule, Trainer
+
+from maquette.training.callbacks.base import RunCallback
 
 
 class TimedBatches:
@@ -97,3 +104,64 @@ class Stopwatch:
         self._steps = 0
         self._seconds = self._optimizer = self._data = 0.0
         return speed
+
+
+class Throughput(RunCallback):
+    """Logs `speed/tokens_per_second`, `speed/mfu` (model FLOPs utilisation, Chowdhery et al. 2022, appendix B) and
+    milliseconds of a step and its parts, every `trainer.log_every_n_steps` steps."""
+
+    tokens_per_second = 0.0
+    """At the newest log step."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._step = trainer.global_step
+        self._fetching = 0.0
+        self._batches = TimedBatches(())
+        self._stopwatch = Stopwatch(self._batches, trainer.strategy.root_device)
+        self._waiting_since = time.perf_counter()
+        self._validated = False
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self._batches.seconds += time.perf_counter() - self._waiting_since
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
+        self._stopwatch.backward_done(self._logs(trainer, self._step + 1))
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step != self._step:
+            step = self._step = trainer.global_step
+            logs = self._logs(trainer, step)
+            self._stopwatch.step_done(logs)
+            if logs:
+                self._log(trainer, pl_module)
+        self._waiting_since = time.perf_counter()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.paused()
+
+    def paused(self) -> None:
+        """What has just been done was no training."""
+        if hasattr(self, "_stopwatch"):
+            self._stopwatch.start()
+            self._waiting_since = time.perf_counter()
+
+    def _logs(self, trainer: Trainer, step: int) -> bool:
+        return step % trainer.log_every_n_steps == 0 or step == trainer.max_steps
+
+    def _log(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert self.run is not None
+        speed = self._stopwatch.take()
+        tokens_per_second = self.run.batch_tokens / speed.seconds if speed.seconds else 0.0
+        self.tokens_per_second = tokens_per_second
+        values = {
+            "speed/tokens_per_second": tokens_per_second,
+            "speed/mfu": tokens_per_second * self.run.flops_per_token / self.run.peak_flops,
+            "speed/step_ms": 1e3 * speed.seconds,
+            "speed/data_ms": 1e3 * speed.data,
+            "speed/model_ms": 1e3 * speed.model,
+            "speed/optimizer_ms": 1e3 * speed.optimizer,
+        }
+        for logger in trainer.loggers:
+            logger.log_metrics(values, step=self._step)

@@ -1,4 +1,4 @@
-"""The run's curves in its own folder: `metrics.jsonl`, one line a step that has something to tell.
+"""The run's curves in its own folder, as one of its loggers: `metrics.jsonl`, one line a step that has something to tell.
 
 The tracker's store is for looking at; this file is what reports are made from. A run that resumes cuts off the lines
 after its checkpoint first, so every step stands in it once.
@@ -9,6 +9,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
+
+from lightning.pytorch.loggers import Logger
 
 from maquette.artifacts.files import explain_os_error, write_text
 
@@ -29,11 +31,12 @@ def read_history(path: Path | str) -> list[Row]:
     return rows
 
 
-class History:
-    """Appends to a `metrics.jsonl`. What is noted for one step in parts becomes one line."""
+class MetricsFile(Logger):
+    """A logger that appends to a `metrics.jsonl`. What is logged for one step in parts becomes one line."""
 
     def __init__(self, path: Path | str, *, last_step: int = 0) -> None:
         """Goes on after `last_step`: later lines are cut off. Raises `StageError` where the file can't be written."""
+        super().__init__()
         self.path = Path(path)
         rows = read_history(self.path)
         kept = [row for row in rows if row["step"] <= last_step]
@@ -41,6 +44,27 @@ class History:
             write_text(self.path, "".join(json.dumps(row) + "\n" for row in kept))
         self._file: TextIO = self.path.open("a", encoding="utf-8")
         self._row: Row = {}
+        self._steps = {row["step"] for row in kept if "train/loss" in row}
+
+    @property
+    def name(self) -> str:
+        return ""
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    @property
+    def save_dir(self) -> str:
+        return str(self.path.parent)
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        if step in self._steps and "train/loss" in metrics:
+            return  # logged already before the checkpoint that a run goes on from
+        self.note(step or 0, metrics)
+
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Settings are in the run's record."""
 
     def note(self, step: int, values: Mapping[str, Any]) -> None:
         """Values of this step."""
