@@ -25,7 +25,8 @@ from maquette.model.config import ModelConfig
 from maquette.objectives.config import OBJECTIVES, ObjectiveConfig, PretrainConfig
 from maquette.objectives.policy_config import PolicyConfig
 from maquette.optimization.config import OptimizerConfig, ScheduleConfig
-from maquette.scaling.config import Laws, SweepConfig
+from maquette.recipe.rules import HyperparameterRules
+from maquette.recipe.sweep_config import SweepConfig
 from maquette.text.config import TokenizerConfig
 from maquette.tracking.config import TrackingConfig
 from maquette.training.config import PrecisionConfig, TrainerConfig
@@ -83,7 +84,9 @@ class TrainStage(TokensStage):
         None, "start from this exported folder or run, with its own tokenizer; latest: the newest run that fits"
     )
     prediction: str | None = setting(None, "train exactly the run of this prediction (maquette predict), and link both")
-    recipe: Laws = setting(Laws, "from size to every hyperparameter: constants, or a file that a fit has written")
+    recipe: HyperparameterRules = setting(
+        HyperparameterRules, "from size to every hyperparameter: constants, or a file that a fit has written"
+    )
     objective: ObjectiveConfig = setting(
         PretrainConfig, "what is trained for", variants=OBJECTIVES | {"ppo": PolicyConfig}
     )

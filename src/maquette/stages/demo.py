@@ -21,11 +21,11 @@ from maquette.evaluation import BaselineScore, score_baselines
 from maquette.evaluation.likelihood.sequences import training_sequences, validation_sequences
 from maquette.evaluation.training_runs.run_page import RunReport, add_model
 from maquette.feedback.study.report import add_study
+from maquette.recipe.sweeps import isoflop_curve
 from maquette.scaling.fits.stored_fit import load_fit
 from maquette.scaling.predictions.prediction import WrittenPrediction, read_predictions
 from maquette.scaling.predictions.prediction_page import add_law, add_prediction, new_page
 from maquette.scaling.predictions.verdict import Verdict
-from maquette.scaling.recipes.sweeps import isoflop_curve
 from maquette.stages import STAGES, predict, verify
 from maquette.stages import fit as fit_stage
 from maquette.stages import train as train_stage

@@ -19,7 +19,7 @@ from maquette.model.hf import family_of, read_config
 from maquette.model.loading import find_checkpoint, latest_run, model_folder
 from maquette.model.parametrization import STANDARD
 from maquette.objectives.config import PretrainConfig
-from maquette.scaling.recipes.recipe import Recipe, resolve
+from maquette.recipe.pretraining import Recipe, resolve
 from maquette.stages.config import TrainStage
 from maquette.stages.tokens import TokensResult
 from maquette.text import Tokenizer
@@ -73,7 +73,7 @@ def resolve_recipe(config: TrainStage, data: TokensResult) -> Recipe:
         warmup=config.schedule.warmup,
         weight_decay=config.optimizer.weight_decay,
         phases=config.mixture.phases,
-        laws=config.recipe,
+        rules=config.recipe,
     )
 
 

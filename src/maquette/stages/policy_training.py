@@ -10,8 +10,8 @@ from maquette.feedback.source import ConfiguredFeedback
 from maquette.model.loading import find_checkpoint, load_tokenizer, model_folder
 from maquette.objectives.policy_config import PolicyConfig
 from maquette.optimization.config import OptimizerConfig
-from maquette.scaling.recipes.policy_recipe import resolve_policy
-from maquette.scaling.recipes.recipe import Recipe
+from maquette.recipe.policy_optimization import resolve_policy
+from maquette.recipe.pretraining import Recipe
 from maquette.stages.config import TrainStage
 from maquette.stages.planning import assemble_job, label_of
 from maquette.stages.post_training import UNUSED, required_checkpoint, say_unused, starting_architecture, used_settings
@@ -66,7 +66,7 @@ def plan_policy(config: TrainStage) -> tuple[Recipe, Job]:
         learning_rate=config.optimizer.learning_rate,
         warmup=config.schedule.warmup,
         weight_decay=config.optimizer.weight_decay,
-        laws=config.recipe,
+        rules=config.recipe,
     )
     say_unused(config, _POLICY_UNUSED)
     steps = objective.passes * objective.minibatches

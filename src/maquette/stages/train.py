@@ -16,7 +16,7 @@ from maquette.artifacts import ConfigError
 from maquette.artifacts.files import digest, locked, write_text
 from maquette.artifacts.progress import say
 from maquette.model.loading import model_folder
-from maquette.scaling.recipes.recipe import Recipe
+from maquette.recipe.pretraining import Recipe
 from maquette.stages import branching
 from maquette.stages import corpus as corpus_stage
 from maquette.stages import evaluate as evaluate_stage
