@@ -49,7 +49,7 @@ def test_without_a_tokenizer_what_needs_text_is_left_out(
     folder = Path(record.folder) / "model"
     assert hf.load(folder).config.vocabulary_size == 40
     assert not (folder / "tokenizer.json").exists() and "unknown bits per byte" in (folder / "README.md").read_text()
-    model, tokenizer = load_checkpoint(record.folder)
+    _, tokenizer = load_checkpoint(record.folder)
     with pytest.raises(StageError, match="without a tokenizer"):
         tokenizer.encode("a")
 
