@@ -18,7 +18,7 @@ import transformers
 from maquette.artifacts.settings import parse_quantity
 from maquette.model import LanguageModel, ModelConfig, count_parameters, hf
 from maquette.model.generation import generate
-from maquette.scaling.recipes.shape import choose_shape
+from maquette.recipe.shape import choose_shape
 from maquette.text import train_tokenizer
 from maquette.text.config import TokenizerConfig
 

@@ -23,7 +23,7 @@ from maquette.data import MixtureOrder, TokenShards, TrainingBatches
 from maquette.data.config import MixtureConfig
 from maquette.data.shards import EncodedDocument, ShardWriter, token_dtype
 from maquette.model import LanguageModel, ModelConfig, next_token_loss
-from maquette.scaling.recipes.recipe import resolve
+from maquette.recipe.pretraining import resolve
 
 DOMAINS = {"code": 4_000_000, "docs": 3_000_000, "legal": 200_000, "readme": 500_000, "reference": 200_000}
 

@@ -28,7 +28,7 @@ import torch
 
 from maquette.artifacts.settings import parse_quantity
 from maquette.model import LanguageModel, ModelConfig, next_token_loss
-from maquette.scaling.recipes.shape import choose_shape
+from maquette.recipe.shape import choose_shape
 from maquette.tracking import RunLog, TrackingConfig, find_runs, record, start_run
 from maquette.tracking.client import open_client
 from maquette.tracking.sinks import Point, ServerSink, Sink, open_sink

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from maquette.model import ModelConfig, hf
-from maquette.scaling.recipes.recipe import resolve
+from maquette.recipe.pretraining import resolve
 from maquette.stages import STAGES
 from maquette.stages.composition import compose
 from maquette.stages.folders import config_folders

@@ -153,4 +153,6 @@ def probes_of(shards: TokenShards, domains: Any, *, context: int, windows: int, 
         for domain in domains
         for found in validation_batches(shards, domain, context, share * context, share)
     ]
-    return copying_probes(np.concatenate(rows), shards.document_id, batch) if rows else []
+    if not rows or shards.document_id is None:  # a probe begins as a document does
+        return []
+    return copying_probes(np.concatenate(rows), shards.document_id, batch)

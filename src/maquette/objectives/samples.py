@@ -17,7 +17,7 @@ _SAMPLING = Sampling(temperature=0.8, top_p=0.95)
 def continue_prompts(model: LanguageModel, tokenizer: Tokenizer, prompts: Sequence[str]) -> list[dict[str, Any]]:
     """Continues each prompt from the start of a document: rows with `prompt` and `text`. The seed is fixed and random
     state elsewhere is untouched."""
-    if not prompts:
+    if not prompts or not tokenizer.has_text:
         return []
     encoded = [document_prompt(tokenizer, prompt) for prompt in prompts]
     with torch.compiler.set_stance("force_eager"):

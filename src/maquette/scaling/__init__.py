@@ -1,10 +1,9 @@
-"""The recipe from size to every hyperparameter; laws of the loss, fitted and compared; plans made from them."""
+"""Scaling laws of the loss, fitted and compared; predictions and plans made from them."""
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from maquette.scaling.config import LAWS, Laws
     from maquette.scaling.errors import LawError
     from maquette.scaling.fits.families import compare_by
     from maquette.scaling.fits.next_run import Suggestion, suggest_runs
@@ -26,9 +25,6 @@ if TYPE_CHECKING:
     from maquette.scaling.laws.surface import Allocation, LossSurface
     from maquette.scaling.plans.pipelines import compare_pipelines
     from maquette.scaling.plans.planner import Assumptions, Plan, make_plan, preset
-    from maquette.scaling.recipes.recipe import Recipe, resolve
-    from maquette.scaling.recipes.recipe_file import load_recipe, save_recipe
-    from maquette.scaling.recipes.shape import choose_shape
 
 _NAMES = {
     "laws.counting": ("kaplan_convention", "vocabulary_law"),
@@ -44,14 +40,10 @@ _NAMES = {
     "plans.planner": ("Assumptions", "Plan", "make_plan", "preset"),
     "laws.power_law": ("PowerLaw", "PowerLawFit", "fit_power_law"),
     "laws.published": ("PublishedSurface", "published_surface"),
-    "config": ("LAWS", "Laws"),
-    "recipes.recipe": ("Recipe", "resolve"),
-    "recipes.recipe_file": ("load_recipe", "save_recipe"),
     "fits.recorded": ("recorded_runs",),
     "laws.repetition": ("RepetitionLaw", "fit_repetition"),
     "laws.runs": ("group_budgets", "seed_noise"),
     "laws.setting_law": ("SettingLaw", "fit_setting_law"),
-    "recipes.shape": ("choose_shape",),
     "fits.stored_fit": ("find_fit", "load_fit"),
     "laws.surface": ("Allocation", "LossSurface"),
     "fits.sweep_fit": ("SweepFit", "fit_sweep"),
@@ -60,7 +52,6 @@ _NAMES = {
 _HOMES = {name: module for module, names in _NAMES.items() for name in names}
 
 __all__ = [
-    "LAWS",
     "Allocation",
     "Assumptions",
     "EnvelopeFit",
@@ -68,21 +59,18 @@ __all__ = [
     "IsoflopFit",
     "LawDifference",
     "LawError",
-    "Laws",
     "LossSurface",
     "Plan",
     "PowerLaw",
     "PowerLawFit",
     "Prediction",
     "PublishedSurface",
-    "Recipe",
     "RepetitionLaw",
     "RunTable",
     "SettingLaw",
     "Suggestion",
     "SurfaceFit",
     "SweepFit",
-    "choose_shape",
     "compare_by",
     "compare_families",
     "compare_forms",
@@ -99,14 +87,11 @@ __all__ = [
     "group_budgets",
     "kaplan_convention",
     "load_fit",
-    "load_recipe",
     "make_plan",
     "preset",
     "published_surface",
     "read_table",
     "recorded_runs",
-    "resolve",
-    "save_recipe",
     "seed_noise",
     "suggest_runs",
     "vocabulary_law",

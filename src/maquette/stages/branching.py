@@ -17,7 +17,7 @@ from maquette.artifacts import ConfigError
 from maquette.artifacts.files import atomic_file, write_json
 from maquette.artifacts.settings import parse_quantity
 from maquette.optimization import build_schedule
-from maquette.scaling.recipes.recipe import Recipe
+from maquette.recipe.pretraining import Recipe
 from maquette.stages.config import TrainStage
 from maquette.stages.planning import plan_job, resolve_recipe
 from maquette.stages.tokens import TokensResult

@@ -10,13 +10,13 @@ from rich.console import Console
 from maquette.artifacts.figure import save_figure
 from maquette.artifacts.files import write_json, write_text
 from maquette.artifacts.progress import say
+from maquette.recipe.recipe_file import recipe_path, save_recipe
 from maquette.scaling.fits.families import compare_by, comparison_facts, comparison_figure, comparison_page
 from maquette.scaling.fits.mixture_fit import fit_mixture, mixture_facts, mixture_figure, mixture_page
 from maquette.scaling.fits.repetition_report import fit_epochs, repetition_facts, repetition_figure, repetition_page
 from maquette.scaling.fits.stored_fit import PAGE, RUNS
 from maquette.scaling.fits.table import RunTable
 from maquette.scaling.fits.tuned_recipe import tune, tuned_facts, tuned_figure, tuned_page
-from maquette.scaling.recipes.recipe_file import recipe_path, save_recipe
 from maquette.stages.config import FitStage
 from maquette.stages.mixture_run import train_mixture
 
@@ -44,7 +44,7 @@ def fit_law(config: FitStage, table: RunTable) -> Path:
     figure = tuned_figure(tuned)
     facts = tuned_facts(tuned)
     folder = _keep(config, table, str(config.laws), facts, figure, tuned_page(tuned, table.source, line, figure))
-    path = save_recipe(tuned.laws, recipe_path(name, config.outputs))
+    path = save_recipe(tuned.rules, recipe_path(name, config.outputs))
     say(f"recipe: {path}. Use it: {line}")
     return folder
 

@@ -19,7 +19,7 @@ from maquette.model.hf import family_of, read_config
 from maquette.model.loading import find_checkpoint, latest_run, model_folder
 from maquette.model.parametrization import STANDARD
 from maquette.objectives.config import PretrainConfig
-from maquette.scaling.recipes.recipe import Recipe, resolve
+from maquette.recipe.pretraining import Recipe, resolve
 from maquette.stages.config import TrainStage
 from maquette.stages.tokens import TokensResult
 from maquette.text import Tokenizer
@@ -73,7 +73,7 @@ def resolve_recipe(config: TrainStage, data: TokensResult) -> Recipe:
         warmup=config.schedule.warmup,
         weight_decay=config.optimizer.weight_decay,
         phases=config.mixture.phases,
-        laws=config.recipe,
+        rules=config.recipe,
     )
 
 
@@ -86,8 +86,9 @@ def plan_job(config: TrainStage, recipe: Recipe, data: TokensResult) -> Job:
     digests = {
         "tokens": read_manifest(data.folder).digest,
         "tokenizer": Tokenizer.load(data.tokenizer).digest,
-        "corpus": read_manifest(data.corpus).digest,
     }
+    if data.corpus is not None:
+        digests["corpus"] = read_manifest(data.corpus).digest
     settings = resolved_settings(config, recipe)
     assert isinstance(config.objective, PretrainConfig)
     return assemble_job(

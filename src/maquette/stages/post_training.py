@@ -14,8 +14,8 @@ from maquette.model.hf import read_config
 from maquette.model.hf.scalar import read_architecture
 from maquette.model.loading import load_tokenizer, model_folder, read_record
 from maquette.objectives.config import ExampleConfig
-from maquette.scaling.recipes.post_training import resolve_examples
-from maquette.scaling.recipes.recipe import Recipe
+from maquette.recipe.post_training import resolve_examples
+from maquette.recipe.pretraining import Recipe
 from maquette.stages import examples
 from maquette.stages.config import TrainStage
 from maquette.stages.planning import assemble_job, label_of, starting_folder
@@ -61,7 +61,7 @@ def plan_examples(config: TrainStage) -> tuple[Recipe, Job]:
         learning_rate=config.optimizer.learning_rate,
         warmup=config.schedule.warmup,
         weight_decay=config.optimizer.weight_decay,
-        laws=config.recipe,
+        rules=config.recipe,
     )
     unused = (*UNUSED, "preferences" if objective.kind == "sft" else "instructions")
     say_unused(config, unused)

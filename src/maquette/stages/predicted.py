@@ -9,7 +9,7 @@ from maquette.artifacts.settings import walk
 from maquette.scaling.predictions.prediction import WrittenPrediction, find_prediction
 
 if TYPE_CHECKING:
-    from maquette.scaling.recipes.recipe import Recipe
+    from maquette.recipe.pretraining import Recipe
     from maquette.training.job import Job
 
 

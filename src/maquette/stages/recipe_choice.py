@@ -13,7 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from maquette.artifacts.errors import ConfigError
 from maquette.artifacts.files import digest
 from maquette.artifacts.settings import nearest
-from maquette.scaling.recipes.recipe_file import FOLDER, find_recipe, load_recipe
+from maquette.recipe.recipe_file import FOLDER, find_recipe, load_recipe
 
 _KEY = "recipe"
 _registered: dict[str, str] = {}

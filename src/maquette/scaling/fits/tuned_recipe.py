@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from maquette.scaling.config import Laws
+from maquette.recipe.rules import HyperparameterRules
 from maquette.scaling.errors import LawError
 from maquette.scaling.fits.table import RunTable
 from maquette.scaling.laws.gauss_newton import Array
@@ -43,7 +43,7 @@ class TunedRecipe:
     setting: Array
     loss: Array
     law: SettingLaw
-    laws: Laws
+    rules: HyperparameterRules
     warnings: tuple[str, ...]
 
 
@@ -53,7 +53,7 @@ def tune(table: RunTable, name: str, level: float = 0.9, *, fitted: str | None =
     `fitted`: the time to write into its provenance (default: now). Raises `LawError` where a column is missing or fewer
     than two scales have a best value inside of what was tried.
     """
-    base = recorded_laws(table)
+    base = recorded_rules(table)
     setting = column(table, name)
     if name == "learning_rate":
         scale, scale_name = column(table, "width"), "width"
@@ -64,7 +64,7 @@ def tune(table: RunTable, name: str, level: float = 0.9, *, fitted: str | None =
         scale, scale_name = table.tokens, "D"
     rows, warnings = _comparable(table, scale, setting)
     law = fit_setting_law(scale[rows], setting[rows], table.loss[rows], name=name.replace("_", " "), level=level)
-    laws = _with_rate(base, law) if name == "learning_rate" else _with_batch(base, law)
+    rules = _with_rate(base, law) if name == "learning_rate" else _with_batch(base, law)
     exponent = law.law.interval["exponent"]
     provenance = {
         "runs": [table.names[row] for row in rows],
@@ -72,21 +72,21 @@ def tune(table: RunTable, name: str, level: float = 0.9, *, fitted: str | None =
         "fitted": fitted or datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
     source = f"{name} of {table.source}: {len(rows)} runs, best at {len(law.optima)} values of {scale_name}"
-    laws = dataclasses.replace(laws, source=source, provenance=provenance)
+    rules = dataclasses.replace(rules, source=source, provenance=provenance)
     return TunedRecipe(
-        name, scale_name, scale[rows], setting[rows], table.loss[rows], law, laws, (*warnings, *law.warnings)
+        name, scale_name, scale[rows], setting[rows], table.loss[rows], law, rules, (*warnings, *law.warnings)
     )
 
 
-def recorded_laws(table: RunTable) -> Laws:
+def recorded_rules(table: RunTable) -> HyperparameterRules:
     """The recipe that the runs were trained by, as far as all of them recorded the same constants."""
     known: dict[str, Any] = {}
-    for field in dataclasses.fields(Laws):
+    for field in dataclasses.fields(HyperparameterRules):
         values = table.frame.get(f"recipe.{field.name}")
         if values is not None and values.notna().all() and values.nunique() == 1 and field.name != "source":
             only = values.iloc[0]
-            known[field.name] = type(getattr(Laws(), field.name))(only)
-    return Laws(**known)
+            known[field.name] = type(getattr(HyperparameterRules(), field.name))(only)
+    return HyperparameterRules(**known)
 
 
 def column(table: RunTable, name: str, *, missing: Array | None = None) -> Array:
@@ -123,14 +123,14 @@ def _comparable(table: RunTable, scale: Array, setting: Array) -> tuple[Array, l
     return np.array(sorted(kept)), said
 
 
-def _with_rate(base: Laws, law: SettingLaw) -> Laws:
+def _with_rate(base: HyperparameterRules, law: SettingLaw) -> HyperparameterRules:
     if base.kind == "mup":  # the parametrisation carries the rate: one number for all widths
         middle = float(np.exp(np.mean([np.log(optimum.setting) for optimum in law.optima])))
         return dataclasses.replace(base, rate=middle)
     return dataclasses.replace(base, rate=float(law.coefficient), rate_width=float(law.exponent))
 
 
-def _with_batch(base: Laws, law: SettingLaw) -> Laws:
+def _with_batch(base: HyperparameterRules, law: SettingLaw) -> HyperparameterRules:
     """batch = c D^b is base_batch (D / base_tokens)^b with base_tokens = (base_batch / c)^(1/b)."""
     if law.exponent <= 0:
         raise LawError(
@@ -153,7 +153,7 @@ def tuned_facts(found: TunedRecipe) -> dict[str, Any]:
             name: [float(end) if np.isfinite(end) else None for end in ends] for name, ends in law.interval.items()
         },
         "optima": [optimum._asdict() for optimum in found.law.optima],
-        "recipe": dataclasses.asdict(found.laws),
+        "recipe": dataclasses.asdict(found.rules),
         "warnings": list(found.warnings),
     }
 

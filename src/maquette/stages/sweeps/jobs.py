@@ -139,7 +139,7 @@ def _more_words(words: list[str], settings: TrainStage, data: Any, remarks: dict
     if not sweep.budgets:
         yield []
         return
-    from maquette.scaling.recipes.sweeps import isoflop_curve
+    from maquette.recipe.sweeps import isoflop_curve
     from maquette.text import Tokenizer
 
     for key in ("size", "compute", "tokens", "checkpoint"):
@@ -168,7 +168,7 @@ def _more_words(words: list[str], settings: TrainStage, data: Any, remarks: dict
 def _mixtures(words: list[str], settings: TrainStage, data: Any) -> Iterator[list[str]]:
     """`mixture.weights=...` of every mixture to try."""
     from maquette.data import TokenShards
-    from maquette.scaling.recipes.mixtures import mixture_design
+    from maquette.recipe.mixtures import mixture_design
     from maquette.stages.planning import resolve_recipe
 
     if settings.sweep.budgets or any(word.startswith(("mixture=", "mixture.")) for word in words):

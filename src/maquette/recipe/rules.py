@@ -1,19 +1,16 @@
-"""Settings of the recipe (`conf/recipe/*.yaml`, or a file that a fit has written) and of sweeps (`conf/sweep/*.yaml`).
-
-Free of torch.
-"""
+"""The constants of the recipe: `conf/recipe/*.yaml`, or a file that a fit has written. Free of torch."""
 
 from dataclasses import dataclass
 from typing import Any
 
 from maquette.artifacts.errors import ConfigError
-from maquette.artifacts.settings import parse_quantity, setting
+from maquette.artifacts.settings import setting
 from maquette.model.parametrization import Parametrization
 
 
 @dataclass
-class Laws:
-    """The constants of the recipe. Fitted anew on one's own runs, they replace `LAWS`.
+class HyperparameterRules:
+    """The constants of the recipe. Fitted anew on one's own runs, they replace `DEFAULT_RULES`.
 
     learning rate = `rate` x width^`rate_width` x (batch / `base_batch`)^`rate_batch`;
     batch = `base_batch` x max(1, D / `base_tokens`)^`batch_tokens`, in tokens, and at most D / `fewest_steps`.
@@ -92,36 +89,4 @@ class Laws:
         return min(self.warmup, self.longest_warmup / steps)
 
 
-LAWS = Laws()
-
-
-@dataclass
-class SweepConfig:
-    """What `hydra.sweeper.params` can't say, because it depends on the size, the budget or the recipe."""
-
-    budgets: list[str] = setting(list, "IsoFLOP curves: training FLOPs of each")
-    sizes_per_budget: int = setting(5, "sizes on each curve, around the one the recipe expects to be best", minimum=3)
-    ratio: float = setting(1.5, "each size on a curve is so many times the one before", minimum=1.05)
-    mixtures: int = setting(
-        0, "mixtures to try, drawn from all there are, beside the uniform and the size-proportional one", minimum=0
-    )
-    rates: list[float] = setting(list, "learning rates to try, as multiples of the recipe's")
-    branches: bool = setting(
-        False, "with schedule=wsd: one trunk per size, from which a cooldown branches off for each of its budgets"
-    )
-    bias: bool = setting(
-        True, "with sweep.branches: one size is also trained with schedules of its own, to measure what branches cost"
-    )
-
-    def validate(self) -> None:
-        """Raises `ConfigError` for budgets that are none, and rates that are not above zero."""
-        for budget in self.budgets:
-            parse_quantity(budget, "sweep.budgets")
-        for rate in self.rates:
-            if not rate > 0:
-                raise ConfigError(f"sweep.rates has {rate:g}.", "Each multiplies the recipe's learning rate.")
-
-    @property
-    def is_given(self) -> bool:
-        """Whether it asks for more than one run."""
-        return bool(self.budgets or self.rates or self.branches or self.mixtures)
+DEFAULT_RULES = HyperparameterRules()

@@ -6,8 +6,8 @@ import pytest
 
 from maquette.artifacts import ConfigError
 from maquette.model.config import ModelConfig
-from maquette.scaling.recipes.recipe import resolve
-from maquette.scaling.recipes.sweeps import Curve, isoflop_curve
+from maquette.recipe.pretraining import resolve
+from maquette.recipe.sweeps import Curve, isoflop_curve
 
 
 def curve(budget: float, **changes: object) -> Curve:

@@ -7,8 +7,8 @@
   so that there are a thousand steps
 - warm-up over a tenth of the tokens, at most 5,000 steps; weight decay 0.1
 
-The constants and their sources are `config.Laws`; `recipe=` chooses or replaces them (recipe_file.py). Whatever is set
-explicitly is respected, and what depends on it follows.
+The constants and their sources are `rules.HyperparameterRules`; `recipe=` chooses or replaces them (recipe_file.py).
+Whatever is set explicitly is respected, and what depends on it follows.
 """
 
 import dataclasses
@@ -31,8 +31,8 @@ from maquette.model.config import (
     training_flops,
 )
 from maquette.model.parametrization import STANDARD, Parametrization
-from maquette.scaling.config import LAWS, Laws
-from maquette.scaling.recipes.shape import choose_shape
+from maquette.recipe.rules import DEFAULT_RULES, HyperparameterRules
+from maquette.recipe.shape import choose_shape
 
 
 @dataclass(frozen=True)
@@ -81,12 +81,12 @@ def resolve(
     warmup: float | None = None,
     weight_decay: float | None = None,
     phases: Sequence[PhaseConfig] = (),
-    laws: Laws = LAWS,
+    rules: HyperparameterRules = DEFAULT_RULES,
 ) -> Recipe:
     """The recipe of a model of `size` parameters (core and head) over a vocabulary, in sequences of `context` tokens.
 
     The token budget is `tokens`, or what `compute` FLOPs pay for, or `tokens_per_parameter` x N. Settings left None
-    follow from the laws; `model` may fix any part of the shape. `architecture` fixes all of it (training that goes on
+    follow from the rules; `model` may fix any part of the shape. `architecture` fixes all of it (training that goes on
     from a checkpoint); `size` then has no say. `phases` may lengthen the context.
 
     Raises `ConfigError` where settings contradict each other or the size can't be reached.
@@ -107,7 +107,7 @@ def resolve(
                 f"Use data.context={architecture.context_length} or less.",
             )
         architecture = dataclasses.replace(architecture, context_length=longest)
-    if architecture.tied and laws.kind == "mup":
+    if architecture.tied and rules.kind == "mup":
         raise ConfigError(
             "recipe=mup gives embedding and head rates of their own; with model.tied=true they are one matrix.",
             "Use model.tied=false, or recipe=standard.",
@@ -120,7 +120,7 @@ def resolve(
         budget = parse_quantity(compute, "compute") / each
     else:
         budget = tokens_per_parameter * (parameters.core + parameters.head)
-    batch = batch_tokens or _round_batch(min(laws.batch(budget), budget), whole)
+    batch = batch_tokens or _round_batch(min(rules.batch(budget), budget), whole)
     if batch % whole:
         raise ConfigError(
             f"data.batch_tokens={batch} is not a multiple of the longest sequence, {whole} tokens.",
@@ -133,11 +133,11 @@ def resolve(
         tokens=steps * batch,
         steps=steps,
         batch_tokens=batch,
-        learning_rate=_or(learning_rate, _kind_rate(architecture) * laws.learning_rate(architecture.width, batch)),
-        warmup=_or(warmup, laws.warmup_share(steps)),
-        weight_decay=_or(weight_decay, laws.weight_decay),
+        learning_rate=_or(learning_rate, _kind_rate(architecture) * rules.learning_rate(architecture.width, batch)),
+        warmup=_or(warmup, rules.warmup_share(steps)),
+        weight_decay=_or(weight_decay, rules.weight_decay),
         flops=training_flops_of(architecture, steps * batch, context, phases),
-        parametrization=laws.parametrization,
+        parametrization=rules.parametrization,
     )
 
 

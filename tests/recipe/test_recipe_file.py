@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from maquette.artifacts import ConfigError
-from maquette.scaling import LAWS, Laws, load_recipe, resolve, save_recipe
-from maquette.scaling.recipes.recipe_file import find_recipe, recipe_path
+from maquette.recipe import DEFAULT_RULES, HyperparameterRules, load_recipe, resolve, save_recipe
+from maquette.recipe.recipe_file import find_recipe, recipe_path
 from maquette.stages import STAGES
 from maquette.stages.composition import compose
 from maquette.stages.config import TrainStage
@@ -21,10 +21,10 @@ def composed(*overrides: str) -> TrainStage:
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
-    laws = Laws(
+    rules = HyperparameterRules(
         rate=0.123, rate_width=-0.9, source="25 runs", provenance={"runs": ["a", "b"], "interval": [-1.0, -0.8]}
     )
-    assert load_recipe(save_recipe(laws, recipe_path("mine", tmp_path))) == laws
+    assert load_recipe(save_recipe(rules, recipe_path("mine", tmp_path))) == rules
     assert find_recipe("mine", tmp_path) == tmp_path / "recipes" / "mine.yaml"
     assert find_recipe("other", tmp_path) is None
 
@@ -32,10 +32,10 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 def test_shipped_recipes_are_recipe_files() -> None:
     folder = config_folders()[0] / "recipe"
     standard, mup = load_recipe(folder / "standard.yaml"), load_recipe(folder / "mup.yaml")
-    assert dataclasses.replace(standard, source=LAWS.source) == LAWS
+    assert dataclasses.replace(standard, source=DEFAULT_RULES.source) == DEFAULT_RULES
     assert mup.kind == "mup" and mup.rate == standard.rate / mup.base_width
     narrow, wide = (
-        resolve(size=size, vocabulary_size=1024, context=128, batch_tokens=512, laws=mup) for size in ("50k", "2m")
+        resolve(size=size, vocabulary_size=1024, context=128, batch_tokens=512, rules=mup) for size in ("50k", "2m")
     )
     assert narrow.learning_rate == wide.learning_rate and narrow.architecture.width < wide.architecture.width
 
@@ -43,7 +43,7 @@ def test_shipped_recipes_are_recipe_files() -> None:
 def test_keys_left_out_keep_the_standard_value(tmp_path: Path) -> None:
     path = tmp_path / "short.yaml"
     path.write_text("rate: 0.1\nbase_tokens: 8e6\n")
-    assert load_recipe(path) == Laws(rate=0.1, base_tokens=8e6)
+    assert load_recipe(path) == HyperparameterRules(rate=0.1, base_tokens=8e6)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_wrong_files_are_refused(tmp_path: Path, text: str, said: str) -> None:
 
 
 def test_the_command_line_takes_options_files_and_names(tmp_path: Path) -> None:
-    save_recipe(Laws(rate=0.05, provenance={"runs": ["a"]}), recipe_path("mine", tmp_path))
+    save_recipe(HyperparameterRules(rate=0.05, provenance={"runs": ["a"]}), recipe_path("mine", tmp_path))
     assert composed().recipe.rate == 0.2
     assert composed("recipe=mup").recipe.kind == "mup"
     for chosen in (f"recipe={tmp_path}/recipes/mine.yaml", "recipe=mine"):
@@ -89,5 +89,9 @@ def test_mup_needs_an_untied_head() -> None:
 
     with pytest.raises(ConfigError, match=r"model.tied=true"):
         resolve(
-            size="100k", vocabulary_size=512, context=64, model=ModelConfig(tied=True), laws=Laws("mup", rate_width=0)
+            size="100k",
+            vocabulary_size=512,
+            context=64,
+            model=ModelConfig(tied=True),
+            rules=HyperparameterRules("mup", rate_width=0),
         )

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from maquette.artifacts import ConfigError
 from maquette.model.config import ModelConfig, TransformerConfig, count_parameters
-from maquette.scaling.recipes.shape import choose_shape
+from maquette.recipe.shape import choose_shape
 
 
 def shape(size: float, *, vocabulary_size: int = 1024, **model: object) -> TransformerConfig:

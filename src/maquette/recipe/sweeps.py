@@ -15,8 +15,8 @@ import numpy as np
 from maquette.artifacts.errors import ConfigError
 from maquette.data.config import PhaseConfig
 from maquette.model.config import ModelConfig
-from maquette.scaling.recipes.recipe import training_flops_of
-from maquette.scaling.recipes.shape import family, parameters_of
+from maquette.recipe.pretraining import training_flops_of
+from maquette.recipe.shape import family, parameters_of
 
 _ANCHOR = 10_000
 """A size of the ladder; which one is of no importance."""

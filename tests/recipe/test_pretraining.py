@@ -5,7 +5,8 @@ import pytest
 from maquette.artifacts import ConfigError
 from maquette.data.config import PhaseConfig
 from maquette.model.config import ModelConfig, TransformerConfig, training_flops
-from maquette.scaling.recipes.recipe import LAWS, LSTM_RATE, Laws, Recipe, resolve
+from maquette.recipe import DEFAULT_RULES, HyperparameterRules, Recipe, resolve
+from maquette.recipe.pretraining import LSTM_RATE
 
 
 def small(**settings: object) -> Recipe:
@@ -77,7 +78,7 @@ def test_from_a_checkpoint_the_shape_is_given() -> None:
 
 
 def test_laws_can_be_replaced() -> None:
-    recipe = small(tokens="1m", laws=Laws(rate=0.4, base_batch=1024, weight_decay=0.05))
+    recipe = small(tokens="1m", rules=HyperparameterRules(rate=0.4, base_batch=1024, weight_decay=0.05))
     assert recipe.batch_tokens == 1024
     assert (recipe.learning_rate, recipe.weight_decay) == (0.4 / 64, 0.05)
 
@@ -89,7 +90,7 @@ def test_laws_can_be_replaced() -> None:
 )
 def test_near_published_learning_rates(width: int, tokens: float, published: float) -> None:
     """Batches of 4 million tokens."""
-    assert 0.5 < LAWS.learning_rate(width, 4e6) / published < 2.5
+    assert 0.5 < DEFAULT_RULES.learning_rate(width, 4e6) / published < 2.5
 
 
 def test_batches_grow_with_the_run() -> None:
@@ -112,6 +113,6 @@ def test_an_lstm_has_a_recipe_too() -> None:
     assert recipe.size == pytest.approx(1e6, rel=0.2)
     assert recipe.flops.attention == 0
     assert recipe.learning_rate == pytest.approx(
-        LSTM_RATE * Laws().learning_rate(recipe.architecture.width, recipe.batch_tokens)
+        LSTM_RATE * HyperparameterRules().learning_rate(recipe.architecture.width, recipe.batch_tokens)
     )
     assert small(model=ModelConfig(kind="lstm"), size="1m", learning_rate=0.01).learning_rate == 0.01

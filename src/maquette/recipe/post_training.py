@@ -7,8 +7,8 @@ embedded tasks; at width 4,096: 5e-5, 1e-5, 3e-6, near what models of seven bill
 
 from maquette.artifacts import ConfigError
 from maquette.model.config import CoreConfig, FlopCount, ParameterCount, count_parameters, training_flops
-from maquette.scaling.config import LAWS, Laws
-from maquette.scaling.recipes.recipe import Recipe
+from maquette.recipe.pretraining import Recipe
+from maquette.recipe.rules import DEFAULT_RULES, HyperparameterRules
 
 RATES = {"sft": 1.0, "reward": 0.2, "dpo": 1 / 16}
 """Peak learning rate of an objective, as a share of pretraining's."""
@@ -27,7 +27,7 @@ def resolve_examples(
     learning_rate: float | None = None,
     warmup: float | None = None,
     weight_decay: float | None = None,
-    laws: Laws = LAWS,
+    rules: HyperparameterRules = DEFAULT_RULES,
 ) -> Recipe:
     """The recipe of `epochs` passes over `examples` of `tokens` tokens in all, `answer_tokens` of which have logits.
 
@@ -47,7 +47,7 @@ def resolve_examples(
         head = 6 * architecture.width * steps * batch_size * 2
     else:
         head = round(flops.head * answer_tokens / tokens)
-    rate = RATES[kind] * laws.learning_rate(architecture.width, laws.base_batch)
+    rate = RATES[kind] * rules.learning_rate(architecture.width, rules.base_batch)
     return Recipe(
         architecture=architecture,
         parameters=parameters,
@@ -55,7 +55,7 @@ def resolve_examples(
         steps=steps,
         batch_tokens=batch_tokens,
         learning_rate=rate if learning_rate is None else learning_rate,
-        warmup=laws.warmup if warmup is None else warmup,
+        warmup=rules.warmup if warmup is None else warmup,
         weight_decay=0.0 if weight_decay is None else weight_decay,
         flops=FlopCount(flops.core, flops.attention, head),
     )

@@ -18,7 +18,7 @@ from typing import Any
 from maquette.artifacts.errors import ConfigError
 from maquette.artifacts.files import write_text
 from maquette.artifacts.settings import check, nearest
-from maquette.scaling.config import Laws
+from maquette.recipe.rules import HyperparameterRules
 
 FOLDER = "recipes"
 """Below `outputs`: recipes that fits have written."""
@@ -37,7 +37,7 @@ def find_recipe(name: str, outputs: Path | str) -> Path | None:
     return None
 
 
-def load_recipe(path: Path | str) -> Laws:
+def load_recipe(path: Path | str) -> HyperparameterRules:
     """The constants in a recipe file, checked. Raises `ConfigError` naming the file and the key that is wrong."""
     import yaml
 
@@ -50,7 +50,7 @@ def load_recipe(path: Path | str) -> Laws:
         ) from None
     if not isinstance(raw, dict):
         raise ConfigError(f"{path} holds no keys.", "A recipe has lines such as rate: 0.2.")
-    fields = {field.name: field for field in dataclasses.fields(Laws)}
+    fields = {field.name: field for field in dataclasses.fields(HyperparameterRules)}
     values: dict[str, Any] = {}
     for key, value in raw.items():
         if key not in fields:
@@ -58,21 +58,21 @@ def load_recipe(path: Path | str) -> Laws:
             raise ConfigError(
                 f"{path}: unknown key '{key}'.", f"Did you mean '{near}'?" if near else f"Keys: {', '.join(fields)}."
             )
-        values[key] = _typed(path, key, value, getattr(Laws(), key))
-    laws = Laws(**values)
+        values[key] = _typed(path, key, value, getattr(HyperparameterRules(), key))
+    rules = HyperparameterRules(**values)
     try:
-        check(laws, "recipe.")
+        check(rules, "recipe.")
     except ConfigError as error:
         raise ConfigError(f"{path}: {error.message}", error.hint) from None
-    return laws
+    return rules
 
 
-def save_recipe(laws: Laws, path: Path | str) -> Path:
+def save_recipe(rules: HyperparameterRules, path: Path | str) -> Path:
     """Writes a recipe file atomically, every constant in it; returns its path."""
     import yaml
 
-    text = yaml.safe_dump(dataclasses.asdict(laws), sort_keys=False, allow_unicode=True, width=110)
-    write_text(path, f"# {laws.source}\n# Use it with recipe={Path(path).stem} (or this file's path).\n{text}")
+    text = yaml.safe_dump(dataclasses.asdict(rules), sort_keys=False, allow_unicode=True, width=110)
+    write_text(path, f"# {rules.source}\n# Use it with recipe={Path(path).stem} (or this file's path).\n{text}")
     return Path(path)
 
 

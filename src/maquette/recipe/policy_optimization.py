@@ -1,8 +1,8 @@
 """The recipe of policy optimisation: its steps, its rates and what it costs. Free of torch."""
 
 from maquette.model.config import CoreConfig, FlopCount, count_parameters, training_flops
-from maquette.scaling.config import LAWS, Laws
-from maquette.scaling.recipes.recipe import Recipe
+from maquette.recipe.pretraining import Recipe
+from maquette.recipe.rules import DEFAULT_RULES, HyperparameterRules
 
 RATE = 0.2
 """Peak learning rate of a policy, as a share of what the recipe pretrains a model of its width with (at width 128:
@@ -24,7 +24,7 @@ def resolve_policy(
     learning_rate: float | None = None,
     warmup: float | None = None,
     weight_decay: float | None = None,
-    laws: Laws = LAWS,
+    rules: HyperparameterRules = DEFAULT_RULES,
 ) -> Recipe:
     """`iterations` of `rollouts` answers, each of about `row_tokens` tokens with its prompt, learned from `passes`
     times in `minibatches` steps. `has_value`: a value function of the policy's size learns beside it.
@@ -42,10 +42,10 @@ def resolve_policy(
         tokens=steps * max(1, rollouts // minibatches) * row_tokens,
         steps=steps,
         batch_tokens=max(1, rollouts // minibatches) * row_tokens,
-        learning_rate=RATE * laws.learning_rate(architecture.width, laws.base_batch)
+        learning_rate=RATE * rules.learning_rate(architecture.width, rules.base_batch)
         if learning_rate is None
         else learning_rate,
-        warmup=laws.warmup if warmup is None else warmup,
+        warmup=rules.warmup if warmup is None else warmup,
         weight_decay=0.0 if weight_decay is None else weight_decay,
         flops=FlopCount(round(learning.core * share), round(learning.attention * share), round(learning.head * share)),
     )

@@ -1,0 +1,210 @@
+"""Objects by their dotted name: what a `_target_`, `model.attention=` or `reward.callable=` of a user's points to.
+
+`package.module.Name` and `package.module:Name` are the same. The current folder is searched after what is installed,
+so that a file beside the user needs no PYTHONPATH and does not hide an installed package of its name.
+"""
+
+import ast
+import contextlib
+import difflib
+import importlib
+import os
+import re
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from maquette.artifacts.errors import ConfigError, MaquetteError, StageError
+
+
+def search_current_folder() -> None:
+    """Lets the current folder's modules be imported, also by processes that this one spawns."""
+    folder = os.getcwd()  # noqa: PTH109 (sys.path holds strings)
+    if folder not in sys.path and "" not in sys.path:
+        sys.path.append(folder)
+        importlib.invalidate_caches()
+
+
+def import_target(dotted: str, *, key: str = "_target_") -> Any:
+    """The object called `dotted`. `key` is the setting that named it, for the error.
+
+    Raises `ConfigError` where there is no such module or name (with the nearest one), or where importing the module
+    fails (with file and line).
+    """
+    search_current_folder()
+    module_name, path = split_target(dotted, key=key)
+    found: Any = _import(module_name, f"{key}={dotted}")
+    for depth, name in enumerate(path):
+        if not hasattr(found, name):
+            within = ".".join([module_name, *path[:depth]])
+            raise ConfigError(f"{key}={dotted}: {within} has no {name!r}.", _suggest(name, _public_names(found)))
+        found = getattr(found, name)
+    return found
+
+
+def split_target(dotted: str, *, key: str = "_target_") -> tuple[str, list[str]]:
+    """The module in a dotted name and the attributes within it: `("package.module", ["Class"])`. Imports nothing.
+
+    Raises `ConfigError` where it is not a dotted name, or there is no such module.
+    """
+    search_current_folder()
+    head, colon, tail = str(dotted).partition(":")
+    names = head.split(".")
+    if not all(name.isidentifier() for name in [*names, *(tail.split(".") if colon else [])]) or (
+        len(names) == 1 and not colon
+    ):
+        raise ConfigError(
+            f"{key}={dotted} is not the name of something in a module.",
+            "Write it as package.module.Name or package.module:Name.",
+        )
+    if colon:
+        if module_spec(head) is None:
+            raise _no_module(dotted, head, key)
+        return head, tail.split(".")
+    for length in range(len(names) - 1, 0, -1):
+        module, path = ".".join(names[:length]), names[length:]
+        if module_spec(module) is not None:
+            if len(path) > 1 and not _may_define(module, path[0]):
+                raise _no_module(dotted, f"{module}.{path[0]}", key)
+            return module, path
+    raise _no_module(dotted, ".".join(names[:-1]), key)
+
+
+def module_spec(name: str) -> ModuleSpec | None:
+    """Where a module lies, or None. Unlike `importlib.util.find_spec` it does not import the packages above it."""
+    if name == "__main__" or name in sys.modules:
+        return getattr(sys.modules[name], "__spec__", None) or ModuleSpec(
+            name, None, origin=getattr(sys.modules[name], "__file__", None)
+        )
+    spec: ModuleSpec | None = None
+    parts = name.split(".")
+    for length in range(1, len(parts) + 1):
+        folders = None if spec is None else spec.submodule_search_locations
+        if length > 1 and folders is None:
+            return None
+        partial = ".".join(parts[:length])
+        finders = (getattr(finder, "find_spec", None) for finder in sys.meta_path)
+        spec = next((found for find in finders if find and (found := find(partial, folders)) is not None), None)
+        if spec is None:
+            return None
+    return spec
+
+
+def check_target(dotted: str, *, key: str = "_target_") -> None:
+    """Raises `ConfigError` where the module is missing, can't be read, or does not define the name. Imports nothing,
+    so that a misspelt one is answered at once; what only an import shows is left to `import_target`."""
+    module, path = split_target(dotted, key=key)
+    spec = module_spec(module)
+    if spec is None or not spec.origin or not spec.origin.endswith(".py"):
+        return
+    try:
+        tree = ast.parse(Path(spec.origin).read_bytes())
+    except SyntaxError as error:
+        raise ConfigError(f"{key}={dotted}: {spec.origin}:{error.lineno}: {error.msg}.") from None
+    known = _defined(tree.body)
+    if path[0] not in known and not known & {"*", "__getattr__"}:
+        raise ConfigError(f"{key}={dotted}: {module} has no {path[0]!r}.", _suggest(path[0], sorted(known)))
+
+
+def _defined(statements: Sequence[ast.stmt]) -> set[str]:
+    """The names that a module's statements define, `*` where it takes another's."""
+    found: set[str] = set()
+    for statement in statements:
+        if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            found.add(statement.name)
+            continue
+        if isinstance(statement, ast.Import | ast.ImportFrom):
+            found |= {alias.asname or alias.name.split(".")[0] for alias in statement.names}
+            continue
+        for node in ast.walk(statement):
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                found.add(node.id)
+            elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+                found.add(node.name)
+            elif isinstance(node, ast.Import | ast.ImportFrom):
+                found |= {alias.asname or alias.name.split(".")[0] for alias in node.names}
+    return found
+
+
+@contextlib.contextmanager
+def users_code(dotted: str) -> Iterator[None]:
+    """Around a call of a user's function: an error raised in it names the function, its file and its line."""
+    try:
+        yield
+    except MaquetteError:
+        raise
+    except Exception as error:
+        raise StageError(f"{dotted} failed{_place(error)}: {type(error).__name__}: {error}") from error
+
+
+def _import(module_name: str, named: str) -> ModuleType:
+    try:
+        return importlib.import_module(module_name)
+    except MaquetteError:
+        raise
+    except Exception as error:
+        raise ConfigError(
+            f"{named}: importing {module_name} failed{_place(error)}: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _place(error: BaseException) -> str:
+    """` at file:line`: of a syntax error its own, otherwise the innermost line that is no library's."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f" at {error.filename}:{error.lineno}"
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _is_library(frame.filename)]
+    return f" at {frames[-1].filename}:{frames[-1].lineno} in {frames[-1].name}" if frames else ""
+
+
+_OURS = str(Path(__file__).resolve().parents[1])
+
+
+def _is_library(file: str) -> bool:
+    return (
+        file.startswith("<")
+        or Path(file).resolve().is_relative_to(_OURS)
+        or bool({"site-packages", "dist-packages"} & set(Path(file).parts))
+        or Path(file).is_relative_to(Path(os.__file__).parent)
+    )
+
+
+def _may_define(module: str, name: str) -> bool:
+    """Whether a package's own file says `name`, or may have it without: then it need not be a module."""
+    spec = module_spec(module)
+    if spec is None or spec.submodule_search_locations is None or not spec.origin or not Path(spec.origin).is_file():
+        return spec is not None and spec.submodule_search_locations is None
+    return re.search(rf"\b{name}\b|import \*|__getattr__", Path(spec.origin).read_text(errors="replace")) is not None
+
+
+def _no_module(dotted: str, module: str, key: str) -> ConfigError:
+    top = module.split(".")[0]
+    folder = Path.cwd()
+    if module_spec(top) is None:
+        here = [
+            path.stem
+            for path in folder.iterdir()
+            if path.suffix == ".py" or (path.is_dir() and path.stem.isidentifier())
+        ]
+        return ConfigError(
+            f"{key}={dotted}: there is no module {top!r}, neither installed nor in {folder}.", _suggest(top, here)
+        )
+    parent = module
+    while module_spec(parent) is None:
+        parent = parent.rpartition(".")[0]
+    missing = module[len(parent) + 1 :].split(".")[0]
+    locations = getattr(module_spec(parent), "submodule_search_locations", None) or []
+    inside = [path.stem for place in locations for path in Path(place).iterdir() if path.suffix == ".py"]
+    return ConfigError(f"{key}={dotted}: {parent} has no module {missing!r}.", _suggest(missing, inside))
+
+
+def _public_names(holder: Any) -> list[str]:
+    return [name for name in dir(holder) if not name.startswith("_")]
+
+
+def _suggest(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    return f"Did you mean {near[0]}?" if near else "Write it as package.module.Name or package.module:Name."
