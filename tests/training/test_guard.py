@@ -5,7 +5,7 @@ import math
 import pytest
 
 from maquette.artifacts import StageError
-from maquette.training.guard import LossGuard
+from maquette.training.callbacks.loss_spike import LossGuard
 
 
 def guard(said: list[str]) -> LossGuard:

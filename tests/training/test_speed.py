@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from maquette.training import speed
-from maquette.training.speed import Stopwatch, TimedBatches
+from maquette.training.callbacks import throughput as speed
+from maquette.training.callbacks.throughput import Stopwatch, TimedBatches
 
 
 class Batches:
