@@ -44,7 +44,8 @@ class LossSpikeGuard(RunCallback):
         describe = getattr(data, "describe", None) or (lambda step: f"batch {step:,} of the loader")
         self.guard = LossGuard(
             self.factor if getattr(pl_module, "watches_spikes", True) else math.inf, describe,
-            lambda message: say(f"{name}: {message}"), scaled=trainer.precision == "16-mixed",
+            (lambda message: say(f"{name}: {message}")) if trainer.is_global_zero else (lambda _: None),
+            scaled=trainer.precision == "16-mixed",
         )  # fmt: skip
         if self._state is not None:
             self.guard.load_state_dict(self._state)

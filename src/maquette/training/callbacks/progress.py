@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from rich.progress import BarColumn, TextColumn, TaskProgressColumn, TimeElapsedColumn
 from rich.progress import Progress as RichProgress
@@ -47,6 +48,7 @@ class Progress(RunCallback):
         self._bar: RichProgress | None = None
         self._task: Any = None
         self._validation = ""
+        self._losses: list[torch.Tensor] = []
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert self.run is not None
@@ -74,9 +76,15 @@ class Progress(RunCallback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if not self._visible or trainer.global_step == self._step:
+        if not self._visible:
             return
+        loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
+        if isinstance(loss, torch.Tensor):
+            self._losses.append(loss)
+        if trainer.global_step == self._step:
+            return  # still accumulating
         self._step = trainer.global_step
+        losses, self._losses = self._losses, []
         now = time.monotonic()
         pause = _REPORT if _listeners else _LINES if self._bar is None else _REFRESH
         if now - self._shown < pause and not (_listeners and self._step == self._steps):
@@ -85,8 +93,8 @@ class Progress(RunCallback):
         if _listeners:
             _listeners[-1](self._step, self._steps)
             return
-        loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
-        self._show(None if loss is None else float(loss) * trainer.accumulate_grad_batches)
+        mean = float(torch.stack(losses).mean()) * trainer.accumulate_grad_batches if losses else None
+        self._show(mean)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The newest validation loss stands beside the training loss."""

@@ -5,7 +5,6 @@ machine's matrix products reach. Pauses (validation, saving) are left out.
 """
 
 import time
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,35 +12,6 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 
 from maquette.training.callbacks.base import RunCallback
-
-
-class TimedBatches:
-    """Passes batches on, and adds up the time spent waiting for them. Its state is that of the batches."""
-
-    def __init__(self, batches: Any) -> None:
-        self.batches = batches
-        self.seconds = 0.0
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __iter__(self) -> Iterator[Any]:
-        batches: Iterable[Any] = self.batches
-        iterator = iter(batches)
-        while True:
-            start = time.perf_counter()
-            try:
-                batch = next(iterator)
-            except StopIteration:
-                return
-            self.seconds += time.perf_counter() - start
-            yield batch
-
-    def state_dict(self) -> dict[str, Any]:
-        return self.batches.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.batches.load_state_dict(state)
 
 
 @dataclass(frozen=True)
@@ -56,25 +26,37 @@ class Speed:
 
 
 class Stopwatch:
-    """Times steps between `start` and `take`; pauses (validation, saving) are left out by calling `start` again.
+    """Times steps between `start` and `take`; what was no training (validation, saving) is left out by `resume`.
 
     A GPU computes behind the program's back, so there the optimiser's share is only known where the program waits for
     it: `take` is called at the end of a step that has just been waited for, and that step's share stands for all.
     """
 
-    def __init__(self, batches: TimedBatches, device: torch.device) -> None:
-        self._batches = batches
+    def __init__(self, device: torch.device) -> None:
         self._wait = device.type == "cuda"
         self._device = device
         self._steps = 0
         self._seconds = self._optimizer = self._data = 0.0
-        self._backward_end = 0.0
+        self._backward_end = self._waiting_since = 0.0
         self.start()
 
     def start(self) -> None:
         """The next step begins now."""
-        self._step_start = time.perf_counter()
-        self._data_start = self._batches.seconds
+        self._step_start = self._waiting_since = time.perf_counter()
+
+    def resume(self) -> None:
+        """What has passed since the last batch was a pause."""
+        now = time.perf_counter()
+        self._step_start += now - self._waiting_since
+        self._waiting_since = now
+
+    def batch_came(self) -> None:
+        """What has passed since the batch before it was waiting."""
+        self._data += time.perf_counter() - self._waiting_since
+
+    def batch_done(self) -> None:
+        """The next one is waited for now."""
+        self._waiting_since = time.perf_counter()
 
     def backward_done(self, last: bool) -> None:
         """Gradients are there; `last`: the step at whose end `take` will be called."""
@@ -89,12 +71,11 @@ class Stopwatch:
         now = time.perf_counter()
         self._steps += 1
         self._seconds += now - self._step_start
-        self._data += self._batches.seconds - self._data_start
         if self._wait:
             self._optimizer = (now - self._backward_end) * self._steps
         else:
             self._optimizer += now - self._backward_end
-        self._step_start, self._data_start = now, self._batches.seconds
+        self._step_start = now
 
     def take(self) -> Speed:
         """Means since the last call."""
@@ -115,14 +96,18 @@ class Throughput(RunCallback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._step = trainer.global_step
-        self._fetching = 0.0
-        self._batches = TimedBatches(())
-        self._stopwatch = Stopwatch(self._batches, trainer.strategy.root_device)
-        self._waiting_since = time.perf_counter()
-        self._validated = False
+        self._stopwatch = Stopwatch(trainer.strategy.root_device)
+        self._paused = False
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._step == 0:  # some models are validated before their first step
+            self._stopwatch.start()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        self._batches.seconds += time.perf_counter() - self._waiting_since
+        if self._paused:  # other callbacks' part in it ends only now
+            self._paused = False
+            self._stopwatch.resume()
+        self._stopwatch.batch_came()
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
         self._stopwatch.backward_done(self._logs(trainer, self._step + 1))
@@ -136,16 +121,13 @@ class Throughput(RunCallback):
             self._stopwatch.step_done(logs)
             if logs:
                 self._log(trainer, pl_module)
-        self._waiting_since = time.perf_counter()
+        self._stopwatch.batch_done()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.paused()
+        self._paused = True
 
-    def paused(self) -> None:
-        """What has just been done was no training."""
-        if hasattr(self, "_stopwatch"):
-            self._stopwatch.start()
-            self._waiting_since = time.perf_counter()
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        self._paused = True
 
     def _logs(self, trainer: Trainer, step: int) -> bool:
         return step % trainer.log_every_n_steps == 0 or step == trainer.max_steps
