@@ -39,9 +39,7 @@ def probes() -> list[CopyingProbe]:
 
 
 def metrics(losses: Callable[[CopyingProbe], torch.Tensor]) -> dict[str, float]:
-    return copying_metrics(
-        torch.stack([sums_of(probe.kind, probe.marks, losses(probe)) for probe in probes()]).sum(0)
-    )
+    return copying_metrics(torch.stack([sums_of(probe.kind, probe.marks, losses(probe)) for probe in probes()]).sum(0))
 
 
 def test_one_that_copies_and_one_that_does_not() -> None:

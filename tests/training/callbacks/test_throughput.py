@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from list_logger import ListLogger
 
+from list_logger import ListLogger
 from maquette.training.callbacks import RunContext, Throughput
 from maquette.training.callbacks import throughput as module
 from maquette.training.callbacks.throughput import Stopwatch

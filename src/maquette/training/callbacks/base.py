@@ -34,5 +34,3 @@ class RunCallback(Callback):
 
     def attach(self, run: RunContext) -> None:
         self.run = run
-
-

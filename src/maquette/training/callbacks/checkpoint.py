@@ -153,5 +153,3 @@ def validates_now(trainer: Trainer) -> bool:
         return (trainer.fit_loop.total_batch_idx + 1) % every == 0
     due = (trainer.current_epoch + 1) % trainer.check_val_every_n_epoch == 0
     return due and (trainer.fit_loop.batch_idx + 1) % every == 0
-
-

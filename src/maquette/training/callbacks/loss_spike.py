@@ -98,7 +98,12 @@ class LossGuard:
     (`precision=16-mixed`) a gradient now and then overflows by design: the step is left out and the scale halved."""
 
     def __init__(
-        self, spike_factor: float, describe: Callable[[int], str], report: Callable[[str], None], *, scaled: bool = False
+        self,
+        spike_factor: float,
+        describe: Callable[[int], str],
+        report: Callable[[str], None],
+        *,
+        scaled: bool = False,
     ) -> None:
         self.spike_factor = spike_factor
         self.scaled = scaled

@@ -1,7 +1,7 @@
 """How fast training goes, and where a step's time goes: data, forward and backward, optimiser.
 
-Lightning's `ThroughputMonitor` knows batches and samples; here are tokens, FLOPs counted exactly, and the peak that this
-machine's matrix products reach. Pauses (validation, saving) are left out.
+Lightning's `ThroughputMonitor` knows batches and samples; here are tokens, FLOPs counted exactly, and the peak that
+this machine's matrix products reach. Pauses (validation, saving) are left out.
 """
 
 import time

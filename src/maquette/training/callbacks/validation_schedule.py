@@ -24,7 +24,9 @@ class ValidationSchedule(RunCallback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert self.run is not None
-        self._due = validation_steps(trainer.max_steps if trainer.max_steps > 0 else self.run.steps, self.run.validations)
+        self._due = validation_steps(
+            trainer.max_steps if trainer.max_steps > 0 else self.run.steps, self.run.validations
+        )
         trainer.check_val_every_n_epoch = None
         trainer.val_check_batch = _NEVER
         self._step = trainer.global_step
