@@ -18,7 +18,6 @@ from maquette.stages import train
 from maquette.stages.config import TrainStage
 from maquette.training import RunRecord, pretraining, read_history, read_record
 from maquette.training.compilation import compiler_works
-from maquette.training.judgement import Judge
 
 Configure = Callable[..., TrainStage]
 
@@ -225,13 +224,13 @@ def test_every_choice_trains(configure: Configure, choice: str) -> None:
 def test_going_on_from_a_model(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
     first = train.run(configure(seed=20))
     seen: list[dict[str, torch.Tensor]] = []
-    call = Judge.__call__
+    begin = Pretraining.on_validation_epoch_start
 
-    def watched(self: Judge, trainer: Any, step: int) -> dict[str, float]:
-        seen.append({name: value.clone() for name, value in trainer.lightning_module.model.state_dict().items()})
-        return call(self, trainer, step)
+    def watched(self: Pretraining) -> None:
+        seen.append({name: value.clone() for name, value in self.model.state_dict().items()})
+        begin(self)
 
-    monkeypatch.setattr(Judge, "__call__", watched)
+    monkeypatch.setattr(Pretraining, "on_validation_epoch_start", watched)
     second = train.run(configure(checkpoint=first.name, tokens="256", optimizer__learning_rate=0.0))
     for name, value in weights(first).items():
         assert torch.equal(seen[-1][name], value), name

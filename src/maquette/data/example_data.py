@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from maquette.text import Tokenizer
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class HeldOutExamples:
     """A validation `batch`, which begins with example (or pair) `first`; `counts`: whether it is this process's to
     count."""

@@ -12,7 +12,7 @@ import torch
 from maquette.data.batches import TokenBatch
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class HeldOutBatch:
     """`tokens` of one `domain`, and the `bytes` of text that its targets stand for (0: nobody knows). `marks (B, T)`:
     of copying probes, whose kind is in `domain`. `counts`: whether it is this process's to count."""

@@ -130,7 +130,8 @@ class Objective(LightningModule, abc.ABC):
     def on_train_start(self) -> None:
         self._closed = self.trainer.global_step
         if self._restored is not None:
-            self._window, values = self._restored["window"], self._restored["values"]
+            self._window = {name: list(total) for name, total in self._restored["window"].items()}
+            values = self._restored["values"]
             self._restored = None
             if values:  # the checkpoint was written in the step that logs, before it logged
                 self._send(values, self._closed)
@@ -142,6 +143,7 @@ class Objective(LightningModule, abc.ABC):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._close_step()
+        self._settle()
         checkpoint["window"] = {"window": self._window, "values": self._values}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

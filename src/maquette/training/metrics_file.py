@@ -18,16 +18,21 @@ Row = dict[str, Any]
 
 
 def read_history(path: Path | str) -> list[Row]:
-    """The lines of a `metrics.jsonl`, by rising `step`; without a half-written last one. Empty where there is none."""
+    """The rows of a `metrics.jsonl`, by rising `step`, each step once: what was flushed for one in parts is put
+    together. Without a half-written last line. Empty where there is none."""
     path = Path(path)
     if not path.exists():
         return []
-    rows = []
+    rows: list[Row] = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
-            rows.append(json.loads(line))
+            row = json.loads(line)
         except json.JSONDecodeError:
             break
+        if rows and rows[-1]["step"] == row["step"]:
+            rows[-1] |= row
+        else:
+            rows.append(row)
     return rows
 
 

@@ -128,6 +128,7 @@ def _quieten() -> None:
         ".*`isinstance.*LeafSpec",
         r"Found \d+ module\(s\) in eval mode",  # policies have no dropout
         ".*does not have many workers",
+        "You have overridden `transfer_batch_to_device` in `LightningModule`",
         "Checkpoint directory .* exists and is not empty",
     ):
         warnings.filterwarnings("ignore", message)
