@@ -25,7 +25,7 @@ def test_a_table_with_typed_columns_newest_first(runs: Path) -> None:
     table = find_runs(runs)
     assert list(table["name"]) == ["run-1m", "run-300k", "run-100k"]
     assert list(table["loss"]) == [2.5, 3.0, 3.5]
-    assert list(table["model.width"]) == [25, 30, 35]
+    assert list(table["model.hidden_size"]) == [25, 30, 35]
     assert list(table["model.token_shift"]) == [True, False, True]
     assert table["model.heads"].isna().all()
     assert list(table["params.loss"]) == ["nll"] * 3

@@ -1,5 +1,4 @@
-"""Instructions and preferences as LightningDataModules: a fixed set of examples, read in an order of (data, seed, step).
-"""
+"""Instructions and preferences as LightningDataModules: fixed examples, read in an order of (data, seed, step)."""
 
 import abc
 import dataclasses
@@ -40,7 +39,7 @@ class ExampleData(LightningDataModule, abc.ABC):
     """The examples in `folder`, an artifact with `train/` and `validation/`.
 
     `batch_size`: examples (or pairs) of a step over all processes; `micro_batches`: forward passes of one process in a
-    step; `batch_tokens`: tokens of a step on average.
+    step; `batch_size_tokens`: tokens of a step on average.
     """
 
     examples_of_a_unit = 1
@@ -55,12 +54,12 @@ class ExampleData(LightningDataModule, abc.ABC):
         micro_batches: int,
         steps: int,
         seed: int,
-        batch_tokens: int,
+        batch_size_tokens: int,
     ) -> None:
         super().__init__()
         self.folder, self.tokenizer = Path(folder), tokenizer
         self.batch_size, self.micro_batches, self.steps = batch_size, micro_batches, steps
-        self.seed, self.batch_tokens = seed, batch_tokens
+        self.seed, self.batch_size_tokens = seed, batch_size_tokens
         self.manifest: Manifest | None = None
 
     def setup(self, stage: str | None = None) -> None:
@@ -102,7 +101,7 @@ class ExampleData(LightningDataModule, abc.ABC):
 
     def progress(self, step: int) -> dict[str, float]:
         """How far the run is after `step`: tokens, and how often each example was seen."""
-        return {"tokens": step * self.batch_tokens, "epochs": self.epochs(step)}
+        return {"tokens": step * self.batch_size_tokens, "epochs": self.epochs(step)}
 
     def epochs(self, step: int) -> float:
         return step * self.batch_size * self.examples_of_a_unit / len(self.training)

@@ -33,8 +33,8 @@ about .01."""
 class PretrainingData(LightningDataModule):
     """Token shards in `folder`, read in the order of (mixture, seed, phase, sequence).
 
-    `batch_sequences`: sequences of one context in a step, over all processes; `micro_batch`: those of one forward pass
-    of one process. The last validation reads `data.validation_tokens` of every domain, earlier ones (`validations` in
+    `batch_sequences`: sequences of one context in a step, over all processes; `micro_batch_size`: those of one forward
+    pass of one process. The last validation reads `data.validation_tokens` of every domain, earlier ones (`validations` in
     all) perhaps fewer.
     """
 
@@ -46,14 +46,14 @@ class PretrainingData(LightningDataModule):
         data: DataConfig,
         mixture: MixtureConfig,
         batch_sequences: int,
-        micro_batch: int,
+        micro_batch_size: int,
         steps: int,
         seed: int,
         validations: int = 1,
     ) -> None:
         super().__init__()
         self.folder, self.tokenizer, self.settings, self.mixture = Path(folder), tokenizer, data, mixture
-        self.batch_sequences, self.micro_batch, self.steps = batch_sequences, micro_batch, steps
+        self.batch_sequences, self.micro_batch_size, self.steps = batch_sequences, micro_batch_size, steps
         self.seed, self.validations = seed, validations
         self.shards: TokenShards | None = None
 
@@ -64,8 +64,8 @@ class PretrainingData(LightningDataModule):
         first = self.trainer is None or self.trainer.is_global_zero
         self.shards = TokenShards(self.folder, self.tokenizer.digest, verify=first)
         self.order = MixtureOrder(
-            self.mixture, self.shards.tokens("train"), context=self.settings.context,
-            token_budget=self.steps * self.batch_sequences * self.settings.context, seed=self.seed,
+            self.mixture, self.shards.tokens("train"), context=self.settings.sequence_length,
+            token_budget=self.steps * self.batch_sequences * self.settings.sequence_length, seed=self.seed,
         )  # fmt: skip
 
     @property
@@ -77,9 +77,9 @@ class PretrainingData(LightningDataModule):
         shards = self._opened()
         rank, world_size, cuda = self._place()
         return TrainingBatches(
-            shards, self.order, batch_sequences=self.batch_sequences, micro_batch=self.micro_batch, steps=self.steps,
-            rank=rank, world_size=world_size, workers=self.settings.workers,
-            isolate_documents=self.settings.isolate_documents, pin_memory=cuda,
+            shards, self.order, batch_sequences=self.batch_sequences, micro_batch_size=self.micro_batch_size,
+            steps=self.steps, rank=rank, world_size=world_size, workers=self.settings.workers,
+            document_masking=self.settings.document_masking, pin_memory=cuda,
         )  # fmt: skip
 
     def val_dataloader(self) -> list[HeldOutLoader]:
@@ -96,9 +96,9 @@ class PretrainingData(LightningDataModule):
         wished, earlier = self.settings.validation_tokens, self.validations - 1
         if step >= self.steps or earlier < 1:
             return wished
-        tokens = self.steps * self.batch_sequences * self.settings.context
+        tokens = self.steps * self.batch_sequences * self.settings.sequence_length
         affordable = _VALIDATION_COST * tokens / _FORWARD / earlier / len(self.order.domains)
-        return min(wished, max(self.settings.context, int(affordable)))
+        return min(wished, max(self.settings.sequence_length, int(affordable)))
 
     def describe(self, step: int) -> str:
         """The ids of the documents that `step` (from 1) read."""
@@ -107,7 +107,7 @@ class PretrainingData(LightningDataModule):
         found: dict[str, None] = {}
         for domain, start in zip(places.domains, places.start_tokens, strict=True):
             name = self.order.domains[int(domain)]
-            found |= dict.fromkeys(shards.document_ids(name, "train", int(start), self.settings.context + 1))
+            found |= dict.fromkeys(shards.document_ids(name, "train", int(start), self.settings.sequence_length + 1))
         return "documents " + ", ".join(found)
 
     def _opened(self) -> TokenShards:
@@ -124,17 +124,23 @@ class PretrainingData(LightningDataModule):
     def _held_out(self, domain: str) -> list[HeldOutBatch]:
         step = self.steps if self.trainer is None or not self.trainer.training else self.trainer.global_step
         found = validation_batches(
-            self._opened(), domain, self.settings.context, self.validation_tokens(step), self.micro_batch,
-            isolate_documents=self.settings.isolate_documents,
+            self._opened(), domain, self.settings.sequence_length, self.validation_tokens(step), self.micro_batch_size,
+            document_masking=self.settings.document_masking,
         )  # fmt: skip
         return [HeldOutBatch(one, domain, int(self._bytes[one.targets.numpy()].sum())) for one in found]
 
     def _probes(self) -> list[HeldOutBatch]:
         if self.trainer is not None and self.trainer.global_step < self.steps:
             return []
-        windows = affordable_windows(self.steps * self.batch_sequences * self.settings.context, self.settings.context)
+        windows = affordable_windows(
+            self.steps * self.batch_sequences * self.settings.sequence_length, self.settings.sequence_length
+        )
         found = probes_of(
-            self._opened(), self.order.domains, context=self.settings.context, windows=windows, batch=self.micro_batch
+            self._opened(),
+            self.order.domains,
+            context=self.settings.sequence_length,
+            windows=windows,
+            batch=self.micro_batch_size,
         )
         return [HeldOutBatch(probe.batch, probe.kind, marks=probe.marks) for probe in found]
 

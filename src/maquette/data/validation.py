@@ -1,4 +1,4 @@
-"""Loaders of held-out text for Lightning's validation: one for each domain, and one that shows whether the model copies.
+"""Loaders of held-out text for Lightning's validation: one for each domain, and one that shows whether it copies.
 
 Every process takes its share of the batches. With sharded weights all of them have to take part in every round, so the
 last one may be given a batch that does not count.

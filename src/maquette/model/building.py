@@ -83,8 +83,8 @@ def _trained(
     if scalar and hf.is_scalar(hf.read_config(model_folder(checkpoint))):
         return load_reward_model(checkpoint, tokenizer_digest=digest)[0].train()
     model, _ = load_checkpoint(checkpoint, tokenizer_digest=digest)
-    if architecture.context_length > model.config.context_length:
-        model.core.change_context(context_length=architecture.context_length)
+    if architecture.max_position_embeddings > model.config.max_position_embeddings:
+        model.core.change_context(max_position_embeddings=architecture.max_position_embeddings)
     if scalar:
         return ScalarModel.from_language_model(model, seed=description.get("seed", 0)).train()
     return model.train()

@@ -32,14 +32,14 @@ out; means are over those that have them."""
 
 @dataclasses.dataclass(frozen=True)
 class Optimization:
-    """How the weights of a run move. `batch_tokens`: tokens of one optimiser step; `fused`, `parametrization`: see
+    """How the weights of a run move. `batch_size_tokens`: tokens of one optimiser step; `fused`, `parametrization`: see
     `build_optimizer`."""
 
     config: OptimizerConfig
     schedule: Schedule
     learning_rate: float
     weight_decay: float
-    batch_tokens: int
+    batch_size_tokens: int
     fused: bool | None = None
     parametrization: Parametrization = STANDARD
 
@@ -157,7 +157,8 @@ class Objective(LightningModule, abc.ABC):
             self._closed = step
             if self._seen:
                 self._steps.append(self._mean_of_step())
-            if step % self.trainer.log_every_n_steps == 0 or step == self.trainer.max_steps:
+            every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+            if step % every == 0 or step == self.trainer.max_steps:
                 self._values = self._mean_of_window(step)
         return bool(self._values)
 
@@ -198,7 +199,7 @@ class Objective(LightningModule, abc.ABC):
         values = dict(zip(self._window, means.tolist(), strict=True))
         self._window = {}
         return values | {
-            "tokens": step * self.optimization.batch_tokens,
+            "tokens": step * self.optimization.batch_size_tokens,
             "train/learning_rate": self.learning_rate(step - 1),
         }
 
@@ -246,7 +247,7 @@ class Objective(LightningModule, abc.ABC):
     def learning_rate(self, step: int) -> float:
         """AdamW's rate in optimiser step `step` (from 0)."""
         plan = self.optimization
-        return plan.learning_rate * plan.schedule.step_factor(step, plan.batch_tokens)
+        return plan.learning_rate * plan.schedule.step_factor(step, plan.batch_size_tokens)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         plan = self.optimization
@@ -259,7 +260,7 @@ class Objective(LightningModule, abc.ABC):
             parametrization=plan.parametrization,
             kinds=self._kinds,
         )
-        scheduler = LambdaLR(optimizer, lambda step: plan.schedule.step_factor(step, plan.batch_tokens))
+        scheduler = LambdaLR(optimizer, lambda step: plan.schedule.step_factor(step, plan.batch_size_tokens))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     @property

@@ -64,7 +64,7 @@ class DirectPreferenceOptimization(Objective):
             *policy.chunk(2),
             *reference.chunk(2),
             beta=self.config.beta,
-            variant=self.config.variant,
+            variant=self.config.loss_type,
             label_smoothing=self.config.label_smoothing,
         )
         return losses, torch.stack([chosen, rejected]), torch.stack(summed.chunk(2))
@@ -98,12 +98,12 @@ class DirectPreferenceOptimization(Objective):
 
     def _sample(self, data: Any) -> dict[str, float]:
         """KL from the reference, on the policy's own completions. The reference comes back for this, and leaves."""
-        prompts = data.prompts(self.config.sample_prompts, self.model.config.context_length)
+        prompts = data.prompts(self.config.sample_prompts, self.model.config.max_position_embeddings)
         if not prompts:
             return {}
         self._sampled = sampled_divergence(
             self.model, data.reference_model().to(self.model.head_weight), data.tokenizer, prompts,
-            max_tokens=self.config.answer_tokens, seed=self.description.get("seed", 0),
+            max_tokens=self.config.max_completion_length, seed=self.description.get("seed", 0),
         )  # fmt: skip
         return self._sampled.describe() if self._sampled.answers else {}
 

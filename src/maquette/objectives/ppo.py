@@ -35,7 +35,14 @@ from maquette.objectives.iterations import Collected, Plan, PolicyIterations
 from maquette.objectives.losses import AdaptiveKLController, masked_mean, ppo_policy_loss, ppo_value_loss
 from maquette.objectives.policy_config import PolicyConfig
 from maquette.objectives.rewards import RewardFunction
-from maquette.objectives.rollouts import PolicyBatch, Trajectories, answer_statistics, sample_answers, scattered, trajectories_of
+from maquette.objectives.rollouts import (
+    PolicyBatch,
+    Trajectories,
+    answer_statistics,
+    sample_answers,
+    scattered,
+    trajectories_of,
+)
 from maquette.objectives.value_function import VALUE_RATE, expect_standardized, value_function
 from maquette.optimization.groups import adamw_groups
 
@@ -78,7 +85,8 @@ class ProximalPolicyOptimization(Objective):
     ) -> None:
         """Raises `ConfigError` where the settings do not go with the models."""
         given = isinstance(model, nn.Module)
-        super().__init__(describe_model(model) if isinstance(model, nn.Module) else model, optimization, config, **settings)
+        description = describe_model(model) if isinstance(model, nn.Module) else model
+        super().__init__(description, optimization, config, **settings)
         self.hparams["value_architecture"] = value_architecture
         self.value: nn.Module | None = None
         # In a tuple, so that it is no submodule: neither trained nor saved.
@@ -118,8 +126,9 @@ class ProximalPolicyOptimization(Objective):
             self._assemble(policy, self._empty_value(policy), None)
             return
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        policy, reference = build_model(self.description), build_model(self.description)
-        self._assemble(policy, value_function(policy, data.feedback.value, self.config), reference)  # type: ignore[arg-type]
+        start: Any = build_model(self.description)
+        reference: Any = build_model(self.description)
+        self._assemble(start, value_function(start, data.feedback.value, self.config), reference)
 
     def _empty_value(self, policy: LanguageModel) -> nn.Module | None:
         architecture = self.hparams["value_architecture"]
@@ -194,7 +203,7 @@ class ProximalPolicyOptimization(Objective):
     def _calibrate(self) -> None:
         """Takes the scale of the scores, at the very beginning; a value function from a reward model takes it over."""
         scale = self.environment.calibrate(self.reference)
-        if self.config.value_from == "reward" and isinstance(self.value, ScalarModel):
+        if self.config.value_init == "reward" and isinstance(self.value, ScalarModel):
             expect_standardized(self.value, *scale)
 
     def _look_back(self, rollouts: Trajectories, plan: Plan) -> tuple[Tensor, Tensor]:
@@ -266,9 +275,9 @@ class ProximalPolicyOptimization(Objective):
     def loss(self, batch: PolicyBatch) -> tuple[Tensor, Metrics]:
         config, rollouts = self.config, batch.trajectories
         mask = rollouts.mask
-        log_probs, values, entropy = self.evaluate(rollouts, entropy=config.entropy_weight > 0)
+        log_probs, values, entropy = self.evaluate(rollouts, entropy=config.ent_coef > 0)
         policy_loss, clipped = ppo_policy_loss(
-            log_probs, rollouts.log_probs, rollouts.advantages, mask, clip=config.clip
+            log_probs, rollouts.log_probs, rollouts.advantages, mask, clip_range=config.clip_range
         )
         loss = policy_loss
         with torch.no_grad():
@@ -282,24 +291,24 @@ class ProximalPolicyOptimization(Objective):
             }
         if values is not None:
             value_loss, value_clipped = ppo_value_loss(
-                values, rollouts.values, rollouts.returns, mask, clip=config.value_clip
+                values, rollouts.values, rollouts.returns, mask, clip_range=config.clip_range_value
             )
-            loss = loss + config.value_weight * value_loss
+            loss = loss + config.vf_coef * value_loss
             metrics |= {"loss/value_avg": value_loss.detach(), "val/clipfrac_avg": value_clipped}
         if entropy is not None:
             mean_entropy = masked_mean(entropy, mask)
-            loss = loss - config.entropy_weight * mean_entropy
+            loss = loss - config.ent_coef * mean_entropy
             metrics["policy/entropy_avg"] = mean_entropy.detach()
-        if config.stop_kl is not None:
+        if config.target_kl is not None:
             self._approximate_kl.append(self._over_processes(float(approximate_kl)))
         metrics |= {name: loss.new_tensor(value) for name, value in batch.metrics.items()}
         self._last_shown = (loss.detach(), metrics)
         return loss * batch.weight, metrics
 
     def _has_gone_too_far(self) -> bool:
-        if self.config.stop_kl is None:
+        if self.config.target_kl is None:
             return False
-        return sum(self._approximate_kl) / len(self._approximate_kl) > self.config.stop_kl
+        return sum(self._approximate_kl) / len(self._approximate_kl) > self.config.target_kl
 
     # Wiring -----------------------------------------------------------------------------------------------------------
 
@@ -328,7 +337,7 @@ class ProximalPolicyOptimization(Objective):
             eps=plan.config.eps,
             fused=plan.fused is not False,
         )
-        scheduler = LambdaLR(optimizer, lambda step: plan.schedule.step_factor(step, plan.batch_tokens))
+        scheduler = LambdaLR(optimizer, lambda step: plan.schedule.step_factor(step, plan.batch_size_tokens))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_fit_start(self) -> None:
@@ -392,7 +401,7 @@ class ProximalPolicyOptimization(Objective):
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         held_out = data.feedback.held_out[:_SAMPLES]
         answers = sample_answers(
-            self.model, data.tokenizer, held_out, max_tokens=self.config.answer_tokens, temperature=0.0
+            self.model, data.tokenizer, held_out, max_tokens=self.config.max_completion_length, temperature=0.0
         )
         return [
             {"prompt": prompt.messages[-1]["content"], "text": answer.answer}

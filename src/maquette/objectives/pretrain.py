@@ -43,11 +43,11 @@ class Pretraining(Objective):
         self.hparams["rope_bases"] = list(rope_bases)
         architecture = self.description["architecture"]
         self._phase: int | None = None
-        own = architecture.get("rope_base")
+        own = architecture.get("rope_theta")
         self.rope_bases = [base or own for base in rope_bases]
         if any(rope_bases) and architecture.get("positions") != "rotary":
             raise ConfigError(
-                "A phase of the mixture sets rope_base, but the model has no rotary positions.",
+                "A phase of the mixture sets rope_theta, but the model has no rotary positions.",
                 "Leave it out, or use model.positions=rotary.",
             )
 
@@ -73,8 +73,8 @@ class Pretraining(Objective):
         if phase != self._phase:
             self._phase = phase
             base = self.rope_bases[phase]
-            if base is not None and base != getattr(self.model.config, "rope_base", None):
-                self.model.core.change_context(rope_base=base)
+            if base is not None and base != getattr(self.model.config, "rope_theta", None):
+                self.model.core.change_context(rope_theta=base)
 
     # Validation -------------------------------------------------------------------------------------------------------
 
@@ -103,7 +103,7 @@ class Pretraining(Objective):
         copying = sums.pop("copying", None)
         losses = {name: DomainLoss(float(row[0]), int(row[1]), int(row[2])) for name, row in sums.items()}
         weights = getattr(self.trainer.datamodule, "validation_weights", {})  # type: ignore[attr-defined]
-        values: dict[str, float] = {"tokens": self.trainer.global_step * self.optimization.batch_tokens}
+        values: dict[str, float] = {"tokens": self.trainer.global_step * self.optimization.batch_size_tokens}
         values |= overall(losses, weights)
         for domain, loss in losses.items():
             values |= {metric_name(domain, key): value for key, value in loss.describe().items()}
@@ -136,4 +136,6 @@ def as_tokens(batch: Any) -> TokenBatch:
 
 
 def _described(value: Any) -> str:
-    return f"a {value.dtype} tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+    return (
+        f"a {value.dtype} tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+    )

@@ -61,8 +61,7 @@ class Reference:
 def reference_log_probs(
     model: LanguageModel, examples: Examples, rows: NDArray[np.intp] | None = None, *, batch: int = 64
 ) -> Tensor:
-    """(n,) log-probability of every example's completion under a model, without dropout; zero for those not in `rows`.
-    """
+    """(n,) log-probability of every example's completion, without dropout; zero for those not in `rows`."""
     model.eval()
     device = model.head_weight.device
     found = torch.zeros(len(examples))

@@ -68,8 +68,9 @@ class SupervisedFineTuning(Objective):
 
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         with torch.compiler.set_stance("force_eager"):
+            prompts = data.prompts(self.config.sample_prompts, self.model.config.max_position_embeddings)
             answers = sample_answers(
-                self.model, data.tokenizer, data.prompts(self.config.sample_prompts, self.model.config.context_length),
-                max_tokens=self.config.answer_tokens, temperature=0.0,
+                self.model, data.tokenizer, prompts,
+                max_tokens=self.config.max_completion_length, temperature=0.0,
             )  # fmt: skip
         return [data.shown(answer) for answer in answers]

@@ -1,4 +1,4 @@
-"""Settings of the Trainer (`conf/trainer/*.yaml`): every argument of `lightning.Trainer` but callbacks and logger, which
+"""Settings of the Trainer (`conf/trainer/*.yaml`): all arguments of `lightning.Trainer` but callbacks and logger, which
 are groups of their own. Where a default differs from Lightning's, the comment in `conf/trainer/default.yaml` says why.
 """
 
@@ -27,7 +27,9 @@ class TrainerConfig:
     limit_predict_batches: Any = setting(None, "batches of a prediction at most")
     overfit_batches: Any = setting(0.0, "train and validate on so many batches")
     val_check_interval: Any = setting(None, "batches between validations, instead of num_validations in all")
-    check_val_every_n_epoch: int | None = setting(None, "epochs between validations; null: val_check_interval counts on")
+    check_val_every_n_epoch: int | None = setting(
+        None, "epochs between validations; null: val_check_interval counts on"
+    )
     num_sanity_val_steps: int = setting(0, "validation batches before training, to see that they work")
     log_every_n_steps: int = setting(10, "steps between two points of the training curves", minimum=1)
     enable_checkpointing: bool | None = setting(None, "the callbacks say what is saved")

@@ -142,9 +142,7 @@ def choose_precision(trainer: TrainerConfig, precision: PrecisionConfig) -> str:
         return precision.kind
     kind = _KINDS.get(str(trainer.precision))
     if kind is None:
-        raise ConfigError(
-            f"trainer.precision={trainer.precision} is not known.", f"Allowed: {', '.join(_KINDS)}."
-        )
+        raise ConfigError(f"trainer.precision={trainer.precision} is not known.", f"Allowed: {', '.join(_KINDS)}.")
     if precision.kind not in (kind, PrecisionConfig().kind):
         raise ConfigError(
             f"trainer.precision={trainer.precision} and precision={precision.kind} are two number formats.",

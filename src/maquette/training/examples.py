@@ -55,11 +55,11 @@ _CURVES: dict[str, Sequence[tuple[str, Sequence[str]]]] = {
 @dataclass(frozen=True)
 class ExamplePlan:
     """Which examples, and the objective's settings. `folder`: an artifact with `train/` and `validation/`;
-    `micro_batch`: examples of one forward pass, None for all of a process's share."""
+    `micro_batch_size`: examples of one forward pass, None for all of a process's share."""
 
     folder: Path
     objective: ExampleConfig
-    micro_batch: int | None = None
+    micro_batch_size: int | None = None
 
     @property
     def kind(self) -> str:
@@ -67,10 +67,10 @@ class ExamplePlan:
 
     def open(self, job: Job, tokenizer: Tokenizer) -> Opened:
         assert job.checkpoint is not None
-        accumulate = micro_batches(self.objective.batch_size, job.hardware.world_size, self.micro_batch)
+        accumulate = micro_batches(self.objective.batch_size, job.hardware.world_size, self.micro_batch_size)
         common: dict[str, Any] = {
             "batch_size": self.objective.batch_size, "micro_batches": accumulate, "steps": job.steps,
-            "seed": job.seed, "batch_tokens": job.batch_tokens,
+            "seed": job.seed, "batch_size_tokens": job.batch_size_tokens,
         }  # fmt: skip
         data: InstructionData | PreferenceData
         if isinstance(self.objective, SupervisedConfig):
@@ -130,7 +130,7 @@ def micro_batches(batch_size: int, world_size: int, wished: int | None) -> int:
     if wished is not None and share % wished:
         allowed = ", ".join(str(number) for number in range(1, share + 1) if share % number == 0)
         raise ConfigError(
-            f"data.micro_batch={wished} does not divide the {share} examples of a process's step.",
+            f"data.micro_batch_size={wished} does not divide the {share} examples of a process's step.",
             f"Allowed: {allowed}.",
         )
     return share // (wished or share)

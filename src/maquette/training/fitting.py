@@ -72,7 +72,7 @@ def _fit(job: Job, record: RunRecord, world: World, log: RunLog) -> RunRecord:
         run = RunContext(
             name=job.name,
             steps=job.steps,
-            batch_tokens=job.batch_tokens,
+            batch_size_tokens=job.batch_size_tokens,
             flops_per_token=job.flops / job.tokens,
             peak_flops=job.hardware.world_size
             * matmul_peak(job.hardware.device, job.hardware.precision, job.outputs / "machine.json"),

@@ -1,4 +1,4 @@
-"""The run's curves in its own folder, as one of its loggers: `metrics.jsonl`, one line a step that has something to tell.
+"""The run's curves in its own folder, as one of its loggers: `metrics.jsonl`, one line a step that has values.
 
 The tracker's store is for looking at; this file is what reports are made from. A run that resumes cuts off the lines
 after its checkpoint first, so every step stands in it once.

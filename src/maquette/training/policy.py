@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from maquette.training.job import Job
     from maquette.training.record import RunRecord
 
+
 @dataclass(frozen=True)
 class PolicyFeedback:
     """What a policy learns from, opened in one process. `measure(model, reference)` gives values of a policy on
@@ -45,7 +46,7 @@ class PolicyFeedback:
 class FeedbackSource(Protocol):
     """Plain values that can go to another process, and there become a `PolicyFeedback`."""
 
-    def open(self, tokenizer: "Tokenizer", context: int, answer_tokens: int) -> PolicyFeedback:
+    def open(self, tokenizer: "Tokenizer", context: int, max_completion_length: int) -> PolicyFeedback:
         """Raises `StageError` where a file is missing or a reward model reads other tokens."""
         ...
 
@@ -54,17 +55,23 @@ class PolicyData(LightningDataModule):
     """Prompts and a reward. The policy answers them itself, so the module makes the batches."""
 
     def __init__(
-        self, source: FeedbackSource, tokenizer: "Tokenizer", plan: Iterations, *, context: int, answer_tokens: int
+        self,
+        source: FeedbackSource,
+        tokenizer: "Tokenizer",
+        plan: Iterations,
+        *,
+        context: int,
+        max_completion_length: int,
     ) -> None:
         super().__init__()
         self.source, self.tokenizer, self.plan = source, tokenizer, plan
-        self.context, self.answer_tokens = context, answer_tokens
+        self.context, self.max_completion_length = context, max_completion_length
         self.feedback: PolicyFeedback | None = None
 
     def setup(self, stage: str | None = None) -> None:
         """Raises `StageError` where a file is missing or a reward model reads other tokens."""
         if self.feedback is None:
-            self.feedback = self.source.open(self.tokenizer, self.context, self.answer_tokens)
+            self.feedback = self.source.open(self.tokenizer, self.context, self.max_completion_length)
 
     def train_dataloader(self) -> Any:
         assert self.trainer is not None
@@ -93,20 +100,23 @@ class PolicyPlan:
         """An iteration of one of so many processes. Raises `ConfigError` where its answers can't be shared out."""
         config = self.config
         size = config.group_size if config.advantage == "group" else 1
-        if config.rollouts % (processes * size):
+        if config.rollout_batch_size % (processes * size):
             groups = f" in groups of {size}" if size > 1 else ""
             raise ConfigError(
-                f"objective.rollouts={config.rollouts} can't be shared by {processes} processes{groups}.",
+                f"objective.rollout_batch_size={config.rollout_batch_size} can't be shared by {processes} "
+                f"processes{groups}.",
                 f"Use a multiple of {processes * size}.",
             )
-        return Iterations(config.rollouts // processes, config.passes, config.minibatches, self.micro_batches)
+        return Iterations(
+            config.rollout_batch_size // processes, config.ppo_epochs, config.num_minibatches, self.micro_batches
+        )
 
     def open(self, job: "Job", tokenizer: "Tokenizer") -> Opened:
         assert job.checkpoint is not None  # the stage asks for one
         iterations = self.iterations(job.hardware.world_size)
         data = PolicyData(
-            self.feedback, tokenizer, iterations, context=job.architecture.context_length,
-            answer_tokens=self.config.answer_tokens,
+            self.feedback, tokenizer, iterations, context=job.architecture.max_position_embeddings,
+            max_completion_length=self.config.max_completion_length,
         )  # fmt: skip
         module = ProximalPolicyOptimization(describe_run_model(job), prepare_optimization(job), self.config)
         return Opened(module, data, iterations.micro_batches, iterations.steps)
@@ -121,8 +131,8 @@ class PolicyPlan:
         with torch.device("meta"):
             model = LanguageModel(job.architecture)
         model.load_state_dict(module_weights(state, "model."), assign=True)
-        tokenizer: Any = opened.data.tokenizer
-        hf.save(model, tokenizer, folder, card=policy_card(record) if finished else None)
+        data: Any = opened.data
+        hf.save(model, data.tokenizer, folder, card=policy_card(record) if finished else None)
 
     def draw(self, opened: Opened, history: list[Row], folder: Path, title: str) -> list[Path]:
         return [draw_policy(history, folder / "policy", title=title)]

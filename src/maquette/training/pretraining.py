@@ -22,7 +22,7 @@ from maquette.training.assembly import describe_run_model, module_weights, prepa
 from maquette.training.card import write_card
 from maquette.training.figures import draw_loss
 from maquette.training.job import Job
-from maquette.training.micro_batch import choose_micro_batch
+from maquette.training.micro_batch_size import choose_micro_batch
 from maquette.training.plan import Opened, Row
 from maquette.training.record import RunRecord
 
@@ -39,25 +39,25 @@ class PretrainingPlan:
 
     def batch_sequences(self, job: Job) -> int:
         """Sequences of one context in a step, over all processes."""
-        return job.batch_tokens // self.data.context
+        return job.batch_size_tokens // self.data.sequence_length
 
     def open(self, job: Job, tokenizer: Tokenizer) -> Opened:
         batch_sequences, phases = self.batch_sequences(job), phase_configs(self.mixture)
         micro_batch = choose_micro_batch(
             job.architecture,
             batch_sequences=batch_sequences,
-            context=self.data.context,
+            context=self.data.sequence_length,
             whole=int(np.lcm.reduce([phase.context_multiple for phase in phases])),
-            wished=self.data.micro_batch,
+            wished=self.data.micro_batch_size,
             hardware=job.hardware,
         )
         data = PretrainingData(
             self.tokens_folder, tokenizer, data=self.data, mixture=self.mixture, batch_sequences=batch_sequences,
-            micro_batch=micro_batch, steps=job.steps, seed=job.seed, validations=len(job.validation_steps),
+            micro_batch_size=micro_batch, steps=job.steps, seed=job.seed, validations=len(job.validation_steps),
         )  # fmt: skip
         module = Pretraining(
             describe_run_model(job), prepare_optimization(job), self.objective,
-            rope_bases=[phase.rope_base for phase in phases],
+            rope_bases=[phase.rope_theta for phase in phases],
         )  # fmt: skip
         return Opened(module, data, batch_sequences // job.hardware.world_size // micro_batch)
 
@@ -83,8 +83,8 @@ class PretrainingPlan:
         architecture, data = job.architecture, opened.data
         assert isinstance(data, PretrainingData)
         phase = data.order.phases[data.order.phase_of(max(0, record.step * data.batch_sequences - 1))]
-        if isinstance(architecture, TransformerConfig) and phase.rope_base:
-            architecture = dataclasses.replace(architecture, rope_base=phase.rope_base)
+        if isinstance(architecture, TransformerConfig) and phase.rope_theta:
+            architecture = dataclasses.replace(architecture, rope_theta=phase.rope_theta)
         with torch.device("meta"):
             model = LanguageModel(architecture)
         model.load_state_dict(module_weights(state, "model."), assign=True)

@@ -71,7 +71,7 @@ def _innermost(error: BaseException) -> str:
 
 def build_trainer(job: Job, opened: Opened, callbacks: Sequence[Callback], loggers: Sequence[Logger]) -> Trainer:
     """A Trainer of the job's optimiser steps, in one epoch or in epochs of `opened.steps_per_epoch`."""
-    _quieten()
+    quieten()
     hardware = job.hardware
     many = hardware.world_size > 1
     settings = {field.name: getattr(job.trainer, field.name) for field in dataclasses.fields(job.trainer)}
@@ -120,7 +120,7 @@ def build_strategy(job: Job) -> Strategy:
     return SingleDeviceStrategy(device=hardware.device)
 
 
-def _quieten() -> None:
+def quieten() -> None:
     """Lightning's remarks about what it found and what it would rather have; ours say what matters."""
     for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -132,5 +132,3 @@ def _quieten() -> None:
         "Checkpoint directory .* exists and is not empty",
     ):
         warnings.filterwarnings("ignore", message)
-
-

@@ -1,4 +1,4 @@
-"""When a run is validated: a number of times, evenly and at its last step, unless Lightning is told another interval."""
+"""When a run is validated: a number of times, evenly and at its last step, unless Lightning is told another way."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -77,8 +77,8 @@ def fit(
     schedule = ValidationSchedule()
     schedule.attach(
         RunContext(
-            name="run", steps=told or steps, batch_tokens=1, flops_per_token=1.0, peak_flops=1.0, validations=validations,
-            interruption=Interruption(), steps_per_epoch=steps // epochs,
+            name="run", steps=told or steps, batch_tokens=1, flops_per_token=1.0, peak_flops=1.0,
+            validations=validations, interruption=Interruption(), steps_per_epoch=steps // epochs,
         )
     )  # fmt: skip
     trainer = Trainer(

@@ -1,6 +1,7 @@
 """What the project's own callbacks know of the run beyond what a Trainer tells them."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from lightning.pytorch import Callback
 
@@ -16,7 +17,7 @@ class RunContext:
 
     name: str
     steps: int
-    batch_tokens: int
+    batch_size_tokens: int
     flops_per_token: float
     peak_flops: float
     validations: int
@@ -34,3 +35,8 @@ class RunCallback(Callback):
 
     def attach(self, run: RunContext) -> None:
         self.run = run
+
+
+def is_log_step(trainer: Any, step: int) -> bool:
+    """Whether `step` gives a point of the training curves: every `trainer.log_every_n_steps`, and the last."""
+    return step % trainer.log_every_n_steps == 0 or step == trainer.max_steps

@@ -19,7 +19,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from maquette.artifacts import ConfigError
 from maquette.objectives.iterations import of_all_processes
 from maquette.training import random_state
-from maquette.training.callbacks.base import RunCallback
+from maquette.training.callbacks.base import RunCallback, is_log_step
 from maquette.training.checkpoint_io import CheckpointFolder
 
 
@@ -92,7 +92,7 @@ class RunCheckpoint(RunCallback, Checkpoint):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Where a callback such as `EarlyStopping` or a limit has ended it before its last step."""
-        if trainer.global_step > 0 and self._saved_step != trainer.global_step and not trainer.fast_dev_run:
+        if trainer.global_step > 0 and self._saved_step != trainer.global_step:
             self._save(trainer, trainer.global_step)
         self._ended = time.monotonic()
 
@@ -122,7 +122,7 @@ class RunCheckpoint(RunCallback, Checkpoint):
             saves = time.monotonic() - self._saved >= self.seconds
         if trainer.world_size == 1:
             return saves, stops
-        if step % trainer.log_every_n_steps and step != trainer.max_steps:
+        if not is_log_step(trainer, step):
             return saves and self.every_n_train_steps is not None, False
         wishes = torch.tensor([float(saves), float(stops)], device=trainer.strategy.root_device)
         wishes = trainer.strategy.reduce(wishes, reduce_op="sum")
@@ -131,8 +131,6 @@ class RunCheckpoint(RunCallback, Checkpoint):
     def _save(self, trainer: Trainer, step: int) -> None:
         """Checkpoint, curves and record agree: all of them are on disk up to this step."""
         self._due = False
-        if trainer.fast_dev_run:  # type: ignore[attr-defined]
-            return
         for logger in trainer.loggers:
             if (flush := getattr(logger, "flush", None)) is not None:
                 flush()

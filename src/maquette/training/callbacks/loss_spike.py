@@ -13,7 +13,7 @@ from lightning.pytorch import LightningModule, Trainer
 
 from maquette.artifacts import StageError
 from maquette.artifacts.progress import say
-from maquette.training.callbacks.base import RunCallback
+from maquette.training.callbacks.base import RunCallback, is_log_step
 
 _MEMORY = 0.99
 """The running mean forgets a step's loss to a third in a hundred steps."""
@@ -66,7 +66,7 @@ class LossSpikeGuard(RunCallback):
             self._unsettled.append((step, mean, getattr(pl_module, "gradient_norm", None)))
             self._losses.clear()
         # A GPU is waited for once in log_every_n_steps steps.
-        if self._on_cpu or step % trainer.log_every_n_steps == 0 or step == trainer.max_steps:
+        if self._on_cpu or is_log_step(trainer, step):
             self._settle()
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:

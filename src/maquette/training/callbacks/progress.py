@@ -118,7 +118,7 @@ class Progress(RunCallback):
         tokens_per_second = 0.0 if self._speed is None else self._speed.tokens_per_second
         if tokens_per_second:  # known after the first steps, which are slow
             speed = f"{tokens_per_second:,.0f} tokens/s"
-            left = f"{duration((self._steps - self._step) * self.run.batch_tokens / tokens_per_second)} left"
+            left = f"{duration((self._steps - self._step) * self.run.batch_size_tokens / tokens_per_second)} left"
         text = "" if loss is None else f"loss {loss:.3f}{self._validation}"
         if self._bar is not None:
             self._bar.update(self._task, completed=self._step, loss=text, speed=speed, left=left)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 
-from maquette.training.callbacks.base import RunCallback
+from maquette.training.callbacks.base import RunCallback, is_log_step
 
 
 @dataclass(frozen=True)
@@ -110,14 +110,14 @@ class Throughput(RunCallback):
         self._stopwatch.batch_came()
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
-        self._stopwatch.backward_done(self._logs(trainer, self._step + 1))
+        self._stopwatch.backward_done(is_log_step(trainer, self._step + 1))
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if trainer.global_step != self._step:
             step = self._step = trainer.global_step
-            logs = self._logs(trainer, step)
+            logs = is_log_step(trainer, step)
             self._stopwatch.step_done(logs)
             if logs:
                 self._log(trainer, pl_module)
@@ -129,13 +129,10 @@ class Throughput(RunCallback):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self._paused = True
 
-    def _logs(self, trainer: Trainer, step: int) -> bool:
-        return step % trainer.log_every_n_steps == 0 or step == trainer.max_steps
-
     def _log(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert self.run is not None
         speed = self._stopwatch.take()
-        tokens_per_second = self.run.batch_tokens / speed.seconds if speed.seconds else 0.0
+        tokens_per_second = self.run.batch_size_tokens / speed.seconds if speed.seconds else 0.0
         self.tokens_per_second = tokens_per_second
         values = {
             "speed/tokens_per_second": tokens_per_second,
