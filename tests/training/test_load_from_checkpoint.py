@@ -101,7 +101,7 @@ def test_pretraining(configure: Callable[..., TrainStage], modules: list[Objecti
 
 def test_pretraining_in_phases(configure: Callable[..., TrainStage], modules: list[Objective]) -> None:
     """The phase that the run has reached sets the base of its positions."""
-    phases = [PhaseConfig(share=0.5), PhaseConfig(share=0.5, rope_base=50.0)]
+    phases = [PhaseConfig(start=0.5, rope_theta=50.0)]
     record = train.run(configure(seed=61, mixture__phases=phases))
     path = newest(Path(record.folder))
     loaded = Pretraining.load_from_checkpoint(path)
@@ -132,7 +132,7 @@ def test_objectives_over_examples(
 @pytest.mark.parametrize("changes", [{}, {"value_init": "shared"}, {"advantage": "group", "group_size": 4}], ids=str)
 @pytest.mark.parametrize("removed", [False, True])
 def test_policies(changes: dict[str, Any], removed: bool, tmp_path: Path, modules: list[Objective]) -> None:
-    job = make_job(tmp_path, {"iterations": 1, **changes})
+    job = make_job(tmp_path, {"num_iterations": 1, **changes})
     record = fit(job)
     if removed:
         assert job.checkpoint is not None

@@ -34,8 +34,8 @@ class PretrainingData(LightningDataModule):
     """Token shards in `folder`, read in the order of (mixture, seed, phase, sequence).
 
     `batch_sequences`: sequences of one context in a step, over all processes; `micro_batch_size`: those of one forward
-    pass of one process. The last validation reads `data.validation_tokens` of every domain, earlier ones (`validations` in
-    all) perhaps fewer.
+    pass of one process. The last validation reads `data.validation_tokens` of every domain, earlier ones
+    (`validations` in all) perhaps fewer.
     """
 
     def __init__(

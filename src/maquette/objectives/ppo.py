@@ -125,7 +125,7 @@ class ProximalPolicyOptimization(Objective):
             policy: Any = build_model(self.description, weights=False)
             self._assemble(policy, self._empty_value(policy), None)
             return
-        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        data: Any = self.trainer.datamodule
         start: Any = build_model(self.description)
         reference: Any = build_model(self.description)
         self._assemble(start, value_function(start, data.feedback.value, self.config), reference)

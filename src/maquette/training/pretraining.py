@@ -22,7 +22,7 @@ from maquette.training.assembly import describe_run_model, module_weights, prepa
 from maquette.training.card import write_card
 from maquette.training.figures import draw_loss
 from maquette.training.job import Job
-from maquette.training.micro_batch_size import choose_micro_batch
+from maquette.training.micro_batch import choose_micro_batch
 from maquette.training.plan import Opened, Row
 from maquette.training.record import RunRecord
 

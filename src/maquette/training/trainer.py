@@ -129,6 +129,8 @@ def quieten() -> None:
         r"Found \d+ module\(s\) in eval mode",  # policies have no dropout
         ".*does not have many workers",
         "You have overridden `transfer_batch_to_device` in `LightningModule`",
+        "It is recommended to use `self.log",  # values are of all processes already
+        "The number of training batches .* is smaller than the logging interval",  # the last step logs
         "Checkpoint directory .* exists and is not empty",
     ):
         warnings.filterwarnings("ignore", message)

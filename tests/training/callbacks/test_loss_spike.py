@@ -97,7 +97,7 @@ def run(losses: Sequence[float], *, accumulate: int = 1, watches_spikes: bool = 
     spikes = LossSpikeGuard()
     spikes.attach(
         RunContext(
-            name="run", steps=len(losses), batch_tokens=1, flops_per_token=1.0, peak_flops=1.0, validations=0,
+            name="run", steps=len(losses), batch_size_tokens=1, flops_per_token=1.0, peak_flops=1.0, validations=0,
             interruption=Interruption(),
         )
     )  # fmt: skip

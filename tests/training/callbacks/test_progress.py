@@ -26,7 +26,7 @@ class Run:
         self.module: Any = None
         self.progress.attach(
             RunContext(
-                name="run", steps=steps, batch_tokens=512, flops_per_token=1.0, peak_flops=1.0, validations=1,
+                name="run", steps=steps, batch_size_tokens=512, flops_per_token=1.0, peak_flops=1.0, validations=1,
                 interruption=Interruption(),
             )
         )  # fmt: skip

@@ -120,7 +120,7 @@ def test_a_run_without_its_pauses(clock: Clock, tmp_path: Path, accumulate: int)
     throughput, logger = Throughput(), ListLogger()
     throughput.attach(
         RunContext(
-            name="run", steps=6, batch_tokens=480, flops_per_token=10.0, peak_flops=6000.0, validations=0,
+            name="run", steps=6, batch_size_tokens=480, flops_per_token=10.0, peak_flops=6000.0, validations=0,
             interruption=Interruption(),
         )
     )  # fmt: skip
@@ -149,7 +149,7 @@ def test_a_run_without_pauses(clock: Clock) -> None:
     throughput, logger = Throughput(), ListLogger()
     throughput.attach(
         RunContext(
-            name="run", steps=4, batch_tokens=480, flops_per_token=10.0, peak_flops=6000.0, validations=0,
+            name="run", steps=4, batch_size_tokens=480, flops_per_token=10.0, peak_flops=6000.0, validations=0,
             interruption=Interruption(),
         )
     )  # fmt: skip

@@ -77,7 +77,7 @@ def fit(
     schedule = ValidationSchedule()
     schedule.attach(
         RunContext(
-            name="run", steps=told or steps, batch_tokens=1, flops_per_token=1.0, peak_flops=1.0,
+            name="run", steps=told or steps, batch_size_tokens=1, flops_per_token=1.0, peak_flops=1.0,
             validations=validations, interruption=Interruption(), steps_per_epoch=steps // epochs,
         )
     )  # fmt: skip
@@ -143,7 +143,7 @@ def validated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[int]:
 def test_a_run_validates_num_validations_times(
     configure: Callable[..., TrainStage], validated: list[int], micro_batch: int
 ) -> None:
-    train.run(configure(seed=50, num_validations=4, data__micro_batch=micro_batch, force=True))
+    train.run(configure(seed=50, num_validations=4, data__micro_batch_size=micro_batch, force=True))
     assert validated == [5, 10, 15, 20]
 
 
@@ -163,5 +163,5 @@ def test_an_interval_of_lightnings_takes_its_place(
     micro_batch: int,
     expected: list[int],
 ) -> None:
-    train.run(configure(seed=51, num_validations=4, data__micro_batch=micro_batch, force=True, **settings))
+    train.run(configure(seed=51, num_validations=4, data__micro_batch_size=micro_batch, force=True, **settings))
     assert validated == expected
