@@ -1,7 +1,6 @@
 """A core that a user wrote, behind the interface of ours; see `protocols.CoreModule`."""
 
 import inspect
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,11 +60,12 @@ class CustomCore(nn.Module):
             return self.module(tokens, **{name: value for name, value in given.items() if name in self._arguments})
 
     def new_cache(self, batch: int, length: int, starts: Tensor | None) -> Any:
-        """The module's own cache, or one that reads everything again."""
-        if hasattr(self.module, "new_cache"):
+        """The module's own cache, if it has one."""
+        make = getattr(self.module, "new_cache", None)
+        if callable(make):
             with users_code(f"{self.config.target}.new_cache"):
-                return self.module.new_cache(batch, length, starts=starts)
-        return say_rereading(self.config.target)
+                return make(batch, length, starts=starts)
+        return None
 
     def change_context(self, *, max_position_embeddings: int | None = None, rope_theta: float | None = None) -> None:
         """A user's module is what it was built as. Raises `ConfigError` for longer sequences or rotary positions."""
@@ -76,21 +76,14 @@ class CustomCore(nn.Module):
             )
 
 
-def say_rereading(called: str) -> None:
-    """Warns that generation reads the whole text again for each token."""
-    warnings.warn(
-        f"{called} keeps no cache: each new token reads the whole text again, which is slow.", stacklevel=2
-    )
-
-
 @dataclass(frozen=True)
 class Description:
     """What is known of a user's core without giving it memory."""
 
     hidden_size: int
+    num_hidden_layers: int
     parameters: ParameterCount
     lr_multiplier: float
-    has_own_flops: bool
 
 
 @cached
@@ -118,13 +111,15 @@ def describe(config: CustomConfig) -> Description:
     own_head = 0 if head is None else head.numel()
     return Description(
         hidden_size=width,
+        num_hidden_layers=max(
+            (len(child) for child in module.modules() if isinstance(child, nn.ModuleList | nn.Sequential)), default=1
+        ),
         parameters=ParameterCount(
             embedding=rows,
             core=parameters_in(module) - rows - own_head,
             head=config.vocab_size * width,
         ),
         lr_multiplier=float(getattr(module, "lr_multiplier", 1.0)),
-        has_own_flops=callable(getattr(module, "flops", None)),
     )
 
 
@@ -133,8 +128,8 @@ def flops_of_sequence(config: CustomConfig, length: int) -> CountedFlops:
     """Of one forward pass of the core over one sequence: its own `flops`, or counted."""
     with on_meta(config.target):
         module = _make(config)
-        if callable(getattr(module, "flops", None)):
-            return CountedFlops(int(module.flops(length)), 0)
+        if callable(own := getattr(module, "flops", None)):
+            return CountedFlops(int(own(length)), 0)
         tokens = meta_tokens(length)
         return count_flops(lambda: module(tokens), config.target)
 

@@ -91,8 +91,8 @@ def attention_flops(config: "TransformerConfig", length: int) -> CountedFlops:
     """Of one layer's forward pass over one sequence: its own `flops`, or counted."""
     with on_meta(str(config.attention)):
         module = make_attention(config, 0)
-        if callable(getattr(module, "flops", None)):
-            return CountedFlops(int(module.flops(length)), 0)
+        if callable(own := getattr(module, "flops", None)):
+            return CountedFlops(int(own(length)), 0)
         hidden, rotation = torch.zeros(1, length, config.hidden_size), _rotation(config, length)
         return count_flops(lambda: module(hidden, rotation=rotation), str(config.attention))
 

@@ -27,8 +27,8 @@ class Activation(Protocol):
 class AttentionLayer(Protocol):
     """An `nn.Module` class, made as `Class(config, layer)` from a `TransformerConfig` and the number of its layer.
 
-    `keeps_cache = True` says that `forward` also takes `cache=` and `layer=` as `transformer.Attention` does. Without it
-    each new token of a generated text reads all of the text again: the same text, but slower. A method
+    `keeps_cache = True` says that `forward` also takes `cache=` and `layer=` as `transformer.Attention` does. Without
+    it each new token of a generated text reads all of the text again: the same text, but slower. A method
     `flops(sequence_length) -> int` gives the forward FLOPs of one sequence where PyTorch can't count them.
     """
 
@@ -49,8 +49,8 @@ class CoreModule(Protocol):
 
     It has an `nn.Embedding` over the vocabulary, called `embedding` where it has several. `head_weight (V, D)`: where
     it has a head of its own, or shares the embedding's; otherwise it gets one. `lr_multiplier`: its best learning rate
-    over a transformer's of its width. `flops(sequence_length) -> int`: as of `AttentionLayer`. `new_cache(batch, length,
-    starts=None)`: a cache with `used`, `starts` and `keep(rows)`, which `forward` is then given.
+    over a transformer's of its width. `flops(sequence_length) -> int`: as of `AttentionLayer`.
+    `new_cache(batch, length, starts=None)`: a cache with `used`, `starts` and `keep(rows)`, which `forward` then gets.
     """
 
     def forward(
