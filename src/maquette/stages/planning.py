@@ -19,8 +19,9 @@ from maquette.model.hf import family_of, read_config
 from maquette.model.loading import find_checkpoint, latest_run, model_folder
 from maquette.model.parametrization import STANDARD
 from maquette.objectives.config import PretrainConfig
-from maquette.recipe.pretraining import Recipe, resolve
+from maquette.recipe.pretraining import Recipe
 from maquette.stages.config import TrainStage
+from maquette.stages.recipe_numbers import recipe_of
 from maquette.stages.tokens import TokensResult
 from maquette.text import Tokenizer
 from maquette.tracking import lineage_tags
@@ -59,22 +60,7 @@ def resolve_recipe(config: TrainStage, data: TokensResult) -> Recipe:
         architecture = family_of(raw, folder).read(raw)
         if config.model != ModelConfig(kind=config.model.kind):
             say("the settings of model have no effect: checkpoint has the architecture")
-    return resolve(
-        size=config.size,
-        vocab_size=Tokenizer.load(data.tokenizer).vocab_size,
-        sequence_length=config.data.sequence_length,
-        tokens=config.tokens,
-        compute=config.compute,
-        tokens_per_parameter=config.tokens_per_parameter,
-        model=config.model,
-        architecture=architecture,
-        batch_size_tokens=config.data.batch_size_tokens,
-        learning_rate=config.optimizer.lr,
-        warmup=config.scheduler.warmup,
-        weight_decay=config.optimizer.weight_decay,
-        phases=config.mixture.phases,
-        rules=config.recipe,
-    )
+    return recipe_of(config, Tokenizer.load(data.tokenizer).vocab_size, architecture)
 
 
 def plan_job(config: TrainStage, recipe: Recipe, data: TokensResult) -> Job:
