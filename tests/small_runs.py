@@ -44,7 +44,7 @@ def settings(outputs: Path, source: Path, **changes: Any) -> TrainStage:
         size="13k",
         tokens=str(20 * 8 * 32),
         model=ModelConfig(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32),
-        data=DataConfig(context=32, batch_size_tokens=256, validation_tokens=512),
+        data=DataConfig(sequence_length=32, batch_size_tokens=256, validation_tokens=512),
         trainer=TrainerConfig(log_every_n_steps=5),
         callbacks=default_callbacks(samples__prompts=["cat"]),
         num_validations=2,

@@ -91,11 +91,11 @@ def test_architectures_have_the_same_sizes_and_budgets(prepared: Path) -> None:
 
 def test_rates_are_multiples_of_the_recipes(prepared: Path) -> None:
     sweep = planned(prepared, "+sweep=learning_rate", "size=5k,20k", "sweep.rates=[0.5,1,2]")
-    rates = [job.settings.optimizer.learning_rate for job in sweep.jobs]
+    rates = [job.settings.optimizer.lr for job in sweep.jobs]
     assert rates[1] / rates[0] == pytest.approx(2, rel=1e-4) and rates[2] / rates[1] == pytest.approx(2, rel=1e-4)
     assert rates[0] > rates[3]  # the standard rate falls with the width
     mup = planned(prepared, "+sweep=learning_rate", "size=5k,20k", "sweep.rates=[0.5,1,2]", "recipe=mup")
-    again = [job.settings.optimizer.learning_rate for job in mup.jobs]
+    again = [job.settings.optimizer.lr for job in mup.jobs]
     assert again[:3] == again[3:]
 
 
