@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from maquette.training.checkpoints import CheckpointFolder
+from maquette.training.checkpoint_io import CheckpointFolder
 from safetensors.torch import load_file
 
 from maquette.artifacts import ConfigError
