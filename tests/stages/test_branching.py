@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from maquette.training.checkpoint_io import CheckpointFolder
 from safetensors.torch import load_file
 
 from maquette.artifacts import ConfigError
@@ -18,7 +19,6 @@ from maquette.stages.config import TrainStage
 from maquette.stages.sweeps.forecast import forecast
 from maquette.tracking import find_runs
 from maquette.training import read_history, read_record
-from maquette.training.checkpoints import CheckpointFolder
 from small_runs import settings, write_documents
 
 Configure = Callable[..., TrainStage]

@@ -28,9 +28,9 @@ from maquette.text import Tokenizer
 from maquette.tracking import lineage_tags
 from maquette.tracking.environment import git_commit, hardware_name, package_versions
 from maquette.training import Job, RunRecord, choose_hardware, read_record
+from maquette.training.plan import Plan
 from maquette.training.pretraining import PretrainingPlan
 from maquette.training.record import RUNNING
-from maquette.training.workload import Plan
 
 BEFORE = {
     "sft": ("pretrain",),
@@ -133,12 +133,18 @@ def assemble_job(
         compiled=False,
         linear_backend="torch",
         hardware=choose_hardware(
-            config.trainer, config.precision, optimizer=config.optimizer.kind, width=recipe.architecture.hidden_size
+            config.trainer,
+            config.precision,
+            threads=config.threads,
+            optimizer=config.optimizer.kind,
+            width=recipe.architecture.hidden_size,
         ),
         optimizer=config.optimizer,
         schedule=config.scheduler,
         trainer=config.trainer,
         tracking=config.tracking,
+        num_validations=config.num_validations,
+        callbacks=config.callbacks,
         parametrization=recipe.parametrization,
         params=settings
         | {"N": recipe.size, "N_core": counts.core, "N_head": counts.head, "N_embedding": counts.embedding}
@@ -234,7 +240,7 @@ def run_fingerprint(settings: dict[str, Any], recipe: Recipe, digests: dict[str,
         chosen["parametrization"] = dataclasses.asdict(recipe.parametrization)
     return digest(
         chosen
-        | {"data": data, "compile": settings["trainer"]["compile"], "digests": digests}
+        | {"data": data, "compile": settings["compile"], "digests": digests}
         | {"architecture": dataclasses.asdict(recipe.architecture), "tokens": recipe.tokens}
     )
 
