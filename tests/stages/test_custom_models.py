@@ -1,4 +1,4 @@
-"""A user's architecture, activation and attention layer in `maquette train`: named, trained, resumed, swept, exported."""
+"""A user's architecture, activation and attention layer in `maquette train`: trained, resumed, swept, exported."""
 
 import sys
 from collections.abc import Iterator
