@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from maquette.training.checkpoint_io import CheckpointFolder
 from safetensors.torch import load_file
 
 from maquette.artifacts import ConfigError
@@ -19,6 +18,7 @@ from maquette.stages.config import TrainStage
 from maquette.stages.sweeps.forecast import forecast
 from maquette.tracking import find_runs
 from maquette.training import read_history, read_record
+from maquette.training.checkpoint_io import CheckpointFolder
 from small_runs import settings, write_documents
 
 Configure = Callable[..., TrainStage]

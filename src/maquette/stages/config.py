@@ -112,6 +112,7 @@ class TrainStage(TokensStage):
     precision: PrecisionConfig = setting(PrecisionConfig, "number format")
     trainer: TrainerConfig = setting(TrainerConfig, "lightning.Trainer, all its arguments")
     callbacks: dict[str, Any] = setting(dict, "Lightning callbacks by name, each with its _target_")
+    logger: dict[str, Any] = setting(dict, "Lightning loggers by name, each with its _target_")
     num_validations: int = setting(
         10, "how often validation is run over the whole training (the end counts)", minimum=1
     )
