@@ -22,7 +22,7 @@ from maquette.model.parametrization import STANDARD
 from maquette.objectives.config import PretrainConfig
 from maquette.recipe.pretraining import Recipe
 from maquette.stages.config import TrainStage
-from maquette.stages.loggers import other_loggers
+from maquette.stages.loggers import other_loggers, plain_nodes
 from maquette.stages.recipe_numbers import recipe_of
 from maquette.stages.tokens import TokensResult
 from maquette.text import Tokenizer
@@ -155,7 +155,7 @@ def assemble_job(
         trainer=config.trainer,
         tracking=config.tracking,
         num_validations=config.num_validations,
-        callbacks=config.callbacks,
+        callbacks=plain_nodes(config.callbacks),
         logger=other_loggers(config.logger),
         parametrization=recipe.parametrization,
         params=settings

@@ -67,7 +67,8 @@ class ExamplePlan:
 
     def open(self, job: Job, tokenizer: Tokenizer) -> Opened:
         assert job.checkpoint is not None
-        accumulate = micro_batches(self.objective.batch_size, job.hardware.world_size, self.micro_batch_size)
+        wished = micro_batch_of(self.micro_batch_size, self.objective.batch_size, job)
+        accumulate = micro_batches(self.objective.batch_size, job.hardware.world_size, wished)
         common: dict[str, Any] = {
             "batch_size": self.objective.batch_size, "micro_batches": accumulate, "steps": job.steps,
             "seed": job.seed, "batch_size_tokens": job.batch_size_tokens,
