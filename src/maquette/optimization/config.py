@@ -1,8 +1,8 @@
 """Settings of optimisers and learning rate schedules. Free of torch.
 
 The dataclasses are the arguments of the classes that their `_target_` names (a test compares the two), and check what
-is typed. Anyone else's optimiser or scheduler is a plain dict with a `_target_`: `optimizer._target_=torch.optim.RMSprop`
-or a YAML file. What a node leaves to the recipe is said here, in one place for both.
+is typed. Anyone else's optimiser or scheduler is a plain dict with a `_target_`, from a YAML file or from the command
+line (`optimizer._target_=torch.optim.RMSprop`). What a node leaves to the recipe is decided here, for both.
 """
 
 from dataclasses import dataclass
@@ -49,7 +49,7 @@ class AdamWConfig(OptimizerConfig):
 
 @dataclass
 class MuonConfig(OptimizerConfig):
-    """`maquette.optimization.Muon`: hidden matrices by Muon, the rest by AdamW, whose numbers have their usual names."""
+    """`maquette.optimization.Muon`: hidden matrices by Muon, the rest by AdamW with its usual arguments."""
 
     _target_: str = setting(MUON, "class or function that makes the optimiser from groups of parameters")
     muon_lr: float = setting(0.02, "peak learning rate of Muon for hidden matrices", minimum=0.0)
@@ -167,7 +167,7 @@ def check_optimization(optimizer: Node, scheduler: Node) -> None:
 
 
 def plateau_error() -> ConfigError:
-    """Its number of evaluations without improvement would decide the rate, and a run here validates a few times only."""
+    """Why a scheduler that follows the validation loss is refused."""
     return ConfigError(
         "scheduler: ReduceLROnPlateau is not supported: it follows the validation loss, which a run computes only "
         "num_validations times.",

@@ -21,8 +21,8 @@ class Optimization:
     """Plain values, so that a checkpoint can hold them as hyperparameters.
 
     `optimizer`, `scheduler`: nodes, dataclasses or dicts. The numbers beside them are the resolved ones, whatever the
-    nodes leave to the recipe. `steps`, `batch_size_tokens`: optimiser steps of the run and tokens of each; `warmup`: share
-    of them; `fused`, `parametrization`: see `build_optimizer`.
+    nodes leave to the recipe. `steps`, `batch_size_tokens`: optimiser steps of the run and tokens of each; `warmup`:
+    share of them; `fused`, `parametrization`: see `build_optimizer`.
     """
 
     optimizer: Node

@@ -67,8 +67,8 @@ class Muon(OptimizerPair):
     """Muon for hidden matrices, AdamW for the rest, as one optimiser.
 
     Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks": the head and the embedding, whose
-    rows are tokens, are better left to AdamW. `params`: groups, of which those marked `hidden` are Muon's, at `muon_lr`.
-    The other arguments are AdamW's. With no hidden matrices it is AdamW alone.
+    rows are tokens, are better left to AdamW. `params`: groups, of which those marked `hidden` are Muon's, at
+    `muon_lr`. The other arguments are AdamW's. With no hidden matrices it is AdamW alone.
     """
 
     separate_hidden_matrices = True
