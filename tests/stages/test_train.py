@@ -52,7 +52,7 @@ def test_what_a_run_leaves(record: RunRecord) -> None:
     assert json.loads((folder / "run.json").read_text())["status"] == "finished"
     model, tokenizer = load_checkpoint(folder)
     assert hf.load(folder / "model").config == model.config
-    assert tokenizer.vocabulary_size == model.config.vocabulary_size
+    assert tokenizer.vocab_size == model.config.vocab_size
 
 
 def test_the_record_tells_everything(record: RunRecord) -> None:
@@ -60,7 +60,7 @@ def test_the_record_tells_everything(record: RunRecord) -> None:
     counts = count_parameters(model.config)
     assert record.parameters == dataclasses.asdict(counts)
     assert record.num_parameters == counts.core + counts.head
-    assert record.tokens == record.steps * record.batch_tokens == 20 * 256
+    assert record.tokens == record.steps * record.batch_size_tokens == 20 * 256
     assert record.compute == training_flops(model.config, record.tokens, 32).total
     assert record.kaplan_compute == 6 * counts.core * record.tokens
     assert set(record.domains) == {"animals", "things"}
@@ -80,7 +80,7 @@ def test_the_tracker_knows_it_too(record: RunRecord, configure: Configure) -> No
     assert (row["status"], row["name"]) == ("FINISHED", record.name)
     assert (row["N"], row["D"], row["C"]) == (record.num_parameters, record.tokens, record.compute)
     assert row["C_kaplan"] == record.kaplan_compute
-    assert row["model.width"] == 16
+    assert row["model.hidden_size"] == 16
     assert row["validation/loss"] == record.validation_loss
     assert row["validation/animals/bits_per_byte"] == record.domains["animals"]["bits_per_byte"]
     assert row["tags.digest.tokens"] == record.digests["tokens"]
@@ -100,13 +100,13 @@ def test_the_card(record: RunRecord) -> None:
 def test_config_yaml_is_the_same_run_again(record: RunRecord, configure: Configure) -> None:
     written = yaml.safe_load((Path(record.folder) / "config.yaml").read_text(encoding="utf-8"))
     assert written["optimizer"]["learning_rate"] == record.learning_rate
-    assert written["data"]["batch_tokens"] == 256
+    assert written["data"]["batch_size_tokens"] == 256
     again = configure(
         size="1b",  # has no say beside width and depth
         tokens=written["tokens"],
         optimizer__learning_rate=written["optimizer"]["learning_rate"],
         optimizer__weight_decay=written["optimizer"]["weight_decay"],
-        schedule__warmup=written["schedule"]["warmup"],
+        scheduler__warmup=written["scheduler"]["warmup"],
     )
     assert job_of(again).name == record.name
 
@@ -166,6 +166,6 @@ def test_contradictions(configure: Configure) -> None:
 def test_the_command_line_composes_it() -> None:
     from maquette.stages import STAGES
 
-    config = compose(STAGES["train"], ["size=1m", "schedule=wsd", "precision=bf16-mixed", "trainer=ddp"])
+    config = compose(STAGES["train"], ["size=1m", "scheduler=wsd", "precision=bf16-mixed", "trainer=ddp"])
     assert isinstance(config, TrainStage)
-    assert (config.schedule.kind, config.precision.kind, config.trainer.devices) == ("wsd", "bf16-mixed", 2)
+    assert (config.scheduler.kind, config.precision.kind, config.trainer.devices) == ("wsd", "bf16-mixed", 2)

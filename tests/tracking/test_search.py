@@ -25,7 +25,7 @@ def test_a_table_with_typed_columns_newest_first(runs: Path) -> None:
     table = find_runs(runs)
     assert list(table["name"]) == ["run-1m", "run-300k", "run-100k"]
     assert list(table["loss"]) == [2.5, 3.0, 3.5]
-    assert list(table["model.width"]) == [25, 30, 35]
+    assert list(table["model.hidden_size"]) == [25, 30, 35]
     assert list(table["model.token_shift"]) == [True, False, True]
     assert table["model.heads"].isna().all()
     assert list(table["params.loss"]) == ["nll"] * 3
@@ -48,7 +48,9 @@ def test_a_server_gives_the_same_rows(runs: Path) -> None:
     table = find_runs(runs, limit=2)
     assert [row.info.run_id for row in rows] == list(table["run_id"])
     assert [row.data.metrics["loss"] for row in rows] == list(table["loss"])
-    assert [row.data.params["model.width"] for row in rows] == [str(width) for width in table["model.width"]]
+    assert [row.data.params["model.hidden_size"] for row in rows] == [
+        str(width) for width in table["model.hidden_size"]
+    ]
 
 
 def test_columns_and_limit(runs: Path) -> None:

@@ -162,7 +162,7 @@ def test_what_a_fine_tuned_model_leaves(make: Callable[..., TrainStage], base: R
         "<|assistant|>"
         in json.loads((Path(record.folder) / "model" / "tokenizer_config.json").read_text())["chat_template"]
     )
-    assert model.config.vocabulary_size >= tokenizer.vocabulary_size
+    assert model.config.vocab_size >= tokenizer.vocab_size
     card = (Path(record.folder) / "model" / "README.md").read_text()
     assert "fine-tuned on instructions" in card and "epochs | 6.0" in card
 
@@ -195,7 +195,7 @@ def test_a_start_is_needed(make: Callable[..., TrainStage]) -> None:
     config.checkpoint = None
     with pytest.raises(ConfigError, match="starts from a trained model"):
         train.run(config)
-    with pytest.raises(ConfigError, match="micro_batch=3 does not divide"):
+    with pytest.raises(ConfigError, match="micro_batch_size=3 does not divide"):
         train.run(make("dpo", seed=7, data__micro_batch=3))
 
 

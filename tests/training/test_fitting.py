@@ -195,18 +195,20 @@ CHOICES: dict[str, dict[str, Any]] = {
     "not clipped": {"optimizer__clip": None},
     "z-loss": {"objective__z_loss": 1e-3},
     "isolated": {"data__isolate_documents": True},
-    "long context": {"mixture__phases": [PhaseConfig(start=0.5, context_multiple=2, rope_base=40_000.0)]},
+    "long context": {"mixture__phases": [PhaseConfig(start=0.5, context_multiple=2, rope_theta=40_000.0)]},
     "weights": {"mixture__weights": {"animals": 0.9, "things": 0.1}},
-    "lstm": {"model": ModelConfig(kind="lstm", width=16, num_layers=2)},
+    "lstm": {"model": ModelConfig(kind="lstm", hidden_size=16, num_hidden_layers=2)},
     "gpt2": {
         "model": ModelConfig(
-            width=16, num_layers=2, num_heads=2, normalization="layernorm", positions="learned", activation="gelu",
-            bias=True, tied=True, token_shift=False,
+            hidden_size=16, num_hidden_layers=2, num_attention_heads=2, normalization="layernorm",
+            positions="learned", activation="gelu",
+            bias=True, tie_word_embeddings=True, token_shift=False,
         )
     },
     "grouped": {
         "model": ModelConfig(
-            width=16, num_layers=2, num_heads=4, num_key_value_heads=2, qk_norm=True, activation="relu2",
+            hidden_size=16, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, qk_norm=True,
+            activation="relu2",
             logit_softcap=30.0,
         )
     },

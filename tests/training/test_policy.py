@@ -101,7 +101,7 @@ def test_killed_in_the_middle_of_rollouts_and_anywhere_else(tmp_path: Path) -> N
 @pytest.mark.parametrize("step", [3, 8])
 def test_going_on_from_a_checkpoint_is_exact(tmp_path: Path, step: int) -> None:
     """From the middle of an iteration, and from between two, also with a stopped iteration behind it."""
-    changes = {"stop_kl": 1e-3}
+    changes = {"target_kl": 1e-3}
     whole, part = tmp_path / "whole", tmp_path / "part"
     for folder in (whole, part):
         folder.mkdir()
@@ -123,7 +123,7 @@ def test_two_processes_stop_early_together_and_go_on_within_an_iteration(tmp_pat
     hardware = Hardware("cpu", 2, 1, "ddp", 1, "fp32")
     for folder in (whole, part):
         folder.mkdir()
-        job = make_job(folder, {"stop_kl": 1e-3})
+        job = make_job(folder, {"target_kl": 1e-3})
         job.trainer.checkpoint_steps, job.trainer.keep_checkpoints = 1, 100
         job = dataclasses.replace(job, hardware=hardware)
         launch(fit, job, 2)
@@ -151,7 +151,11 @@ def test_answers_that_can_not_be_shared_out_are_refused() -> None:
 
 
 def test_micro_batches_and_processes_share_an_iteration() -> None:
-    plan = PolicyPlan(PolicyConfig(rollouts=64, passes=2, minibatches=4), LetterFeedback(Path(), 0.0), micro_batches=2)
+    plan = PolicyPlan(
+        PolicyConfig(rollout_batch_size=64, ppo_epochs=2, num_minibatches=4),
+        LetterFeedback(Path(), 0.0),
+        micro_batches=2,
+    )
     iterations = plan.iterations(2)
     assert (iterations.rollouts, iterations.steps, iterations.batches) == (32, 8, 16)
     assert [part.stop - part.start for part in iterations.groups()] == [4] * 8

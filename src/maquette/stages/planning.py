@@ -61,16 +61,16 @@ def resolve_recipe(config: TrainStage, data: TokensResult) -> Recipe:
             say("the settings of model have no effect: checkpoint has the architecture")
     return resolve(
         size=config.size,
-        vocabulary_size=Tokenizer.load(data.tokenizer).vocabulary_size,
-        context=config.data.context,
+        vocab_size=Tokenizer.load(data.tokenizer).vocab_size,
+        sequence_length=config.data.sequence_length,
         tokens=config.tokens,
         compute=config.compute,
         tokens_per_parameter=config.tokens_per_parameter,
         model=config.model,
         architecture=architecture,
-        batch_tokens=config.data.batch_tokens,
-        learning_rate=config.optimizer.learning_rate,
-        warmup=config.schedule.warmup,
+        batch_size_tokens=config.data.batch_size_tokens,
+        learning_rate=config.optimizer.lr,
+        warmup=config.scheduler.warmup,
         weight_decay=config.optimizer.weight_decay,
         phases=config.mixture.phases,
         rules=config.recipe,
@@ -137,7 +137,7 @@ def assemble_job(
         tokenizer_folder=tokenizer,
         plan=plan,
         steps=recipe.steps,
-        batch_tokens=recipe.batch_tokens,
+        batch_size_tokens=recipe.batch_size_tokens,
         learning_rate=recipe.learning_rate,
         warmup=recipe.warmup,
         weight_decay=recipe.weight_decay,
@@ -145,10 +145,10 @@ def assemble_job(
         compiled=False,
         linear_backend="torch",
         hardware=choose_hardware(
-            config.trainer, config.precision, optimizer=config.optimizer.kind, width=recipe.architecture.width
+            config.trainer, config.precision, optimizer=config.optimizer.kind, width=recipe.architecture.hidden_size
         ),
         optimizer=config.optimizer,
-        schedule=config.schedule,
+        schedule=config.scheduler,
         trainer=config.trainer,
         tracking=config.tracking,
         parametrization=recipe.parametrization,
@@ -181,8 +181,10 @@ def new_record(
         compute=recipe.compute,
         kaplan_compute=recipe.kaplan_compute,
         steps=recipe.steps,
-        batch_tokens=recipe.batch_tokens,
-        context=config.data.context if job.plan.kind == "pretrain" else recipe.architecture.context_length,
+        batch_size_tokens=recipe.batch_size_tokens,
+        sequence_length=config.data.sequence_length
+        if job.plan.kind == "pretrain"
+        else recipe.architecture.max_position_embeddings,
         learning_rate=recipe.learning_rate,
         warmup=recipe.warmup,
         weight_decay=recipe.weight_decay,
@@ -220,26 +222,26 @@ def resolved_settings(config: TrainStage, recipe: Recipe) -> dict[str, Any]:
     model["kind"] = "lstm"
     if isinstance(recipe.architecture, TransformerConfig):
         model["kind"] = "transformer"
-        model["feed_forward_width"] = recipe.architecture.inner_width
+        model["intermediate_size"] = recipe.architecture.inner_width
     # Of other objectives; of the line, not of the run
     left_out = ("instructions", "preferences", "prompts", "reward", "sweep", "suite", "protocol")
     settings = {key: value for key, value in dataclasses.asdict(config).items() if key not in left_out}
     settings["model"] = model
     settings["tokens"], settings["compute"] = str(recipe.tokens), None
-    settings["data"]["batch_tokens"] = recipe.batch_tokens
-    settings["optimizer"] |= {"learning_rate": recipe.learning_rate, "weight_decay": recipe.weight_decay}
-    settings["schedule"]["warmup"] = recipe.warmup
+    settings["data"]["batch_size_tokens"] = recipe.batch_size_tokens
+    settings["optimizer"] |= {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay}
+    settings["scheduler"]["warmup"] = recipe.warmup
     return settings
 
 
 def run_fingerprint(settings: dict[str, Any], recipe: Recipe, digests: dict[str, str]) -> str:
     """Digest of all that decides what comes out: not of where it is written, on what devices, or how it is watched."""
     chosen = {
-        key: settings[key] for key in ("seed", "objective", "model", "mixture", "optimizer", "schedule", "precision")
+        key: settings[key] for key in ("seed", "objective", "model", "mixture", "optimizer", "scheduler", "precision")
     }
-    data = {key: value for key, value in settings["data"].items() if key not in ("workers", "micro_batch")}
+    data = {key: value for key, value in settings["data"].items() if key not in ("workers", "micro_batch_size")}
     # What else the line trains is not of this run; what a run was before this setting existed, it still is.
-    chosen["schedule"] = {key: value for key, value in settings["schedule"].items() if key != "branches"}
+    chosen["scheduler"] = {key: value for key, value in settings["scheduler"].items() if key != "branches"}
     if recipe.parametrization != STANDARD:
         chosen["parametrization"] = dataclasses.asdict(recipe.parametrization)
     return digest(

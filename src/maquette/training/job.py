@@ -6,7 +6,7 @@ from typing import Any
 
 from maquette.model.config import CoreConfig
 from maquette.model.parametrization import STANDARD, Parametrization
-from maquette.optimization.config import OptimizerConfig, ScheduleConfig
+from maquette.optimization.config import OptimizerConfig, SchedulerConfig
 from maquette.tracking.config import TrackingConfig
 from maquette.training.config import TrainerConfig
 from maquette.training.devices import Hardware
@@ -17,8 +17,8 @@ from maquette.training.workload import Plan
 class Job:
     """What is trained, on what, how, and where it is written.
 
-    `plan`: the objective with its data. `checkpoint`: folder whose weights are the initial ones. `batch_tokens`: of a
-    step, on average where steps differ. `flops`: exact training FLOPs. `params` and `tags`: what the tracker is told.
+    `plan`: the objective with its data. `checkpoint`: folder whose weights are the initial ones. `batch_size_tokens`:
+    of a step, on average where steps differ. `flops`: exact training FLOPs. `params` and `tags`: what the tracker is told.
     `kept_steps`: after which a checkpoint is saved and stays, for others to go on from. The configs keep what the
     recipe left to them; the numbers here are the resolved ones.
     """
@@ -32,7 +32,7 @@ class Job:
     tokenizer_folder: Path
     plan: Plan
     steps: int
-    batch_tokens: int
+    batch_size_tokens: int
     learning_rate: float
     warmup: float
     weight_decay: float
@@ -41,7 +41,7 @@ class Job:
     linear_backend: str
     hardware: Hardware
     optimizer: OptimizerConfig
-    schedule: ScheduleConfig
+    schedule: SchedulerConfig
     trainer: TrainerConfig
     tracking: TrackingConfig
     parametrization: Parametrization = STANDARD
@@ -52,7 +52,7 @@ class Job:
     @property
     def tokens(self) -> int:
         """D: a whole number of steps."""
-        return self.steps * self.batch_tokens
+        return self.steps * self.batch_size_tokens
 
     @property
     def validation_steps(self) -> frozenset[int]:

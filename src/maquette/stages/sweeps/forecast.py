@@ -40,14 +40,14 @@ class Forecast:
 
 def forecast(config: TrainStage, data: TokensResult) -> Forecast:
     """Raises `ConfigError` for settings that contradict each other or this machine."""
-    if config.schedule.branches:
+    if config.scheduler.branches:
         return _forecast_tree(config, data)
     recipe = resolve_recipe(config, data)
     job = plan_job(config, recipe, data)
     record = None if config.force else read_record(job.folder)
     finished = record is not None and record.status == FINISHED
     order = MixtureOrder(
-        config.mixture, _training_tokens(data.folder), context=config.data.context, token_budget=recipe.tokens,
+        config.mixture, _training_tokens(data.folder), context=config.data.sequence_length, token_budget=recipe.tokens,
         seed=config.seed,
     )  # fmt: skip
     return Forecast(
@@ -56,7 +56,7 @@ def forecast(config: TrainStage, data: TokensResult) -> Forecast:
         tokens=recipe.tokens,
         compute=recipe.compute,
         kind=kind_of(recipe.architecture),
-        epochs=order.epochs(job.tokens // config.data.context),
+        epochs=order.epochs(job.tokens // config.data.sequence_length),
         finished=finished,
         loss=record.validation_loss if finished and record is not None else None,
     )
