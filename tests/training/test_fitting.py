@@ -14,6 +14,12 @@ from maquette.data.config import PhaseConfig
 from maquette.model.config import ModelConfig
 from maquette.model.linear import current_backend, use_backend
 from maquette.objectives import Pretraining
+from maquette.optimization.config import (
+    ConstantSchedulerConfig,
+    CosineSchedulerConfig,
+    MuonConfig,
+    WSDSchedulerConfig,
+)
 from maquette.stages import train
 from maquette.stages.config import TrainStage
 from maquette.training import RunRecord, pretraining, read_history, read_record
@@ -98,7 +104,7 @@ def test_stopped_and_gone_on_with(
     configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
     """Dropout and Muon, so that random numbers and both optimisers' states count; not at a window's end."""
-    changes: dict[str, Any] = {"seed": 14, "model__dropout": 0.1, "optimizer__kind": "muon", "data__micro_batch": 4}
+    changes: dict[str, Any] = {"seed": 14, "model__dropout": 0.1, "optimizer": MuonConfig(), "data__micro_batch": 4}
     handler = signal.getsignal(signal.SIGINT)
     whole = train.run(configure(**changes))
     parted = elsewhere(configure(**changes, data__workers=workers), tmp_path)
@@ -185,10 +191,12 @@ def test_validation_does_not_touch_training(
 
 
 CHOICES: dict[str, dict[str, Any]] = {
-    "muon": {"optimizer__kind": "muon"},
-    "cosine": {"schedule__kind": "cosine", "schedule__final": 0.1},
-    "wsd": {"schedule__kind": "wsd", "schedule__decay_shape": "sqrt"},
-    "constant": {"schedule__kind": "constant"},
+    "muon": {"optimizer": MuonConfig()},
+    "cosine": {"scheduler": CosineSchedulerConfig(final=0.1)},
+    "wsd": {"scheduler": WSDSchedulerConfig(decay_shape="sqrt")},
+    "constant": {"scheduler": ConstantSchedulerConfig()},
+    "rmsprop": {"optimizer": {"_target_": "torch.optim.RMSprop", "alpha": 0.9}},
+    "onecycle": {"scheduler": {"_target_": "torch.optim.lr_scheduler.OneCycleLR"}},
     "tf32": {"precision__kind": "tf32"},
     "bf16-mixed": {"precision__kind": "bf16-mixed"},
     "bf16-true": {"precision__kind": "bf16-true"},

@@ -5,7 +5,6 @@ showing) is the training room's business; nothing here logs, so nothing here mak
 """
 
 import abc
-import dataclasses
 from typing import Any
 
 import torch
@@ -14,30 +13,15 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
 
-from maquette.model.parametrization import STANDARD, Parametrization
-from maquette.optimization import Schedule, build_optimizer
-from maquette.optimization.config import OptimizerConfig
+from maquette.optimization import Optimization, Schedule
 from maquette.optimization.groups import parameter_kinds
+
+__all__ = ["Metrics", "Objective", "Optimization"]
 
 Metrics = dict[str, Tensor]
 """What a step is judged by beside its loss: full name -> scalar on the model's device, detached. A step may leave some
 out; means are over those that have them."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Optimization:
-    """How the weights of a run move. `batch_size_tokens`: tokens of one optimiser step; `fused`, `parametrization`: see
-    `build_optimizer`."""
-
-    config: OptimizerConfig
-    schedule: Schedule
-    learning_rate: float
-    weight_decay: float
-    batch_size_tokens: int
-    fused: bool | None = None
-    parametrization: Parametrization = STANDARD
 
 
 class Objective(LightningModule, abc.ABC):
@@ -52,6 +36,7 @@ class Objective(LightningModule, abc.ABC):
         self.optimization = optimization
         self.gradient_norm: Tensor | None = None
         self._shown: list[tuple[Tensor, Metrics]] = []
+        self._last_rate = optimization.learning_rate
         self._kinds = parameter_kinds(model)  # before anything shards it
 
     @abc.abstractmethod
@@ -82,23 +67,20 @@ class Objective(LightningModule, abc.ABC):
         return torch.stack([loss for loss, _ in shown]).mean(), metrics
 
     def learning_rate(self, step: int) -> float:
-        """AdamW's rate in optimiser step `step` (from 0)."""
-        plan = self.optimization
-        return plan.learning_rate * plan.schedule.step_factor(step, plan.batch_size_tokens)
+        """AdamW's rate in optimiser step `step` (from 0); of PyTorch's schedulers, which do not say it for any step,
+        the one of the last step."""
+        schedule = self.optimization.schedule
+        if isinstance(schedule, Schedule):
+            return self.optimization.learning_rate * schedule.step_factor(step, self.optimization.batch_size_tokens)
+        return self._last_rate
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        plan = self.optimization
-        optimizer = build_optimizer(
-            self.model,
-            plan.config,
-            learning_rate=plan.learning_rate,
-            weight_decay=plan.weight_decay,
-            fused=plan.fused,
-            parametrization=plan.parametrization,
-            kinds=self._kinds,
-        )
-        scheduler = LambdaLR(optimizer, lambda step: plan.schedule.step_factor(step, plan.batch_size_tokens))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        return self.optimization.configure(self.model, self._kinds)
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Once after each optimiser step."""
+        self._last_rate = self.optimization.shown_rate(scheduler.optimizer)
+        super().lr_scheduler_step(scheduler, metric)
 
     @property
     def clipped_parts(self) -> tuple[nn.Module, ...]:
@@ -115,7 +97,7 @@ class Objective(LightningModule, abc.ABC):
 
         With accumulation it is called once a step, on the gradient of the whole batch.
         """
-        clip = self.optimization.config.clip
+        clip = self.optimization.clip
         if clip is None:
             return
         root = self.trainer.strategy.model

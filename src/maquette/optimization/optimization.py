@@ -7,6 +7,7 @@ from typing import Any
 
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import nn
+from torch.optim import Optimizer
 
 from maquette.artifacts.nodes import Node, node_value, node_values
 from maquette.model.parametrization import STANDARD, Parametrization
@@ -46,6 +47,13 @@ class Optimization:
         """To what the gradient's norm is clipped."""
         clip: float | None = node_value(self.optimizer, "clip", 1.0)
         return clip
+
+    def shown_rate(self, optimizer: Optimizer) -> float:
+        """The rate of the first group whose peak is the whole rate: in muP, and with a value function, not every one's
+        is. PyTorch's schedulers keep the peak as `initial_lr`, the cyclic ones as `max_lr`."""
+        peaks = [group.get("max_lr", group.get("initial_lr")) for group in optimizer.param_groups]
+        place = peaks.index(self.learning_rate) if self.learning_rate in peaks else 0
+        return float(optimizer.param_groups[place]["lr"])
 
     def configure(self, model: nn.Module, kinds: Kinds | None = None) -> OptimizerLRSchedulerConfig:
         """What a LightningModule's `configure_optimizers` returns, for all of a model."""

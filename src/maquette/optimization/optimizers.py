@@ -152,7 +152,7 @@ def optimizer_of(
         node,
         groups,
         key="optimizer",
-        leave_out=NOT_ARGUMENTS,
+        leave_out=(*NOT_ARGUMENTS, *known),
         **{name: value for name, value in known.items() if name in arguments},
     )
     if not isinstance(optimizer, Optimizer):

@@ -23,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from maquette.artifacts.errors import ConfigError
+from maquette.artifacts.nodes import retargeted
 from maquette.artifacts.settings import check, nearest, walk
 from maquette.stages import STAGES, Stage
 from maquette.stages.config import StageConfig
@@ -49,11 +50,13 @@ def register_schema(name: str) -> None:
         field.name: field.metadata["variants"] for field in dataclasses.fields(config) if field.metadata.get("variants")
     }
     # OmegaConf lets a section become a kind of what it is, so it begins as what all variants have in common.
-    schema = config(**{name: types[name]() for name in variants})
+    common: dict[str, Any] = {name: None if types[name] is Any else types[name]() for name in variants}
+    schema = config(**common)
     store.store(group="schema", name=name, node=schema, package="_global_", provider="maquette")
     for section, classes in variants.items():
         for variant, settings in classes.items():
-            store.store(group=section, name=f"{variant}_settings", node=settings, provider="maquette")
+            for ending in ("schema", "settings"):
+                store.store(group=section, name=f"{variant}_{ending}", node=settings, provider="maquette")
 
 
 def compose(stage: Stage, overrides: Sequence[str] = (), config_folder: Path | None = None) -> StageConfig:
@@ -75,8 +78,20 @@ def compose_expanded(stage: Stage, overrides: Sequence[str], config_folder: Path
         raise ConfigError(
             f"the settings of {stage.name} are not of its kind.", "Is a defaults list missing in your YAML file?"
         )
+    for name in open_sections(stage):
+        setattr(settings, name, retargeted(getattr(settings, name), key=name))
     check(settings)
     return settings
+
+
+def open_sections(stage: Stage) -> list[str]:
+    """Sections that take anyone's class by its `_target_`."""
+    types = typing.get_type_hints(stage.config)
+    return [
+        field.name
+        for field in dataclasses.fields(stage.config)
+        if field.metadata.get("variants") and types[field.name] is Any
+    ]
 
 
 def compose_raw(
@@ -168,6 +183,7 @@ def check_overrides(stage: Stage, overrides: Sequence[str], config_folder: Path 
             or key.partition(".")[0] == "hydra"
             or key.startswith("hydra/")
             or key.startswith(_free_form(stage))
+            or key.partition(".")[0] in open_sections(stage)  # OmegaConf knows what is in them
         ):
             raise unknown_key(stage, key, list(options))
 

@@ -6,7 +6,6 @@ from torch import Tensor, nn
 
 from maquette.artifacts.progress import say
 from maquette.objectives import Optimization
-from maquette.optimization import build_schedule
 from maquette.training.compilation import compile_blocks, compiler_works
 from maquette.training.job import Job
 
@@ -14,11 +13,13 @@ from maquette.training.job import Job
 def prepare_optimization(job: Job) -> Optimization:
     """How the job's weights move."""
     return Optimization(
-        config=job.optimizer,
-        schedule=build_schedule(job.schedule, job.tokens, job.warmup),
+        optimizer=job.optimizer,
+        scheduler=job.scheduler,
         learning_rate=job.learning_rate,
         weight_decay=job.weight_decay,
+        steps=job.steps,
         batch_size_tokens=job.batch_size_tokens,
+        warmup=job.warmup,
         fused=False if job.hardware.precision == "16-mixed" else None,
         parametrization=job.parametrization,
     )
