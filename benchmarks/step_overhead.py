@@ -29,6 +29,7 @@ from maquette.stages import STAGES, train
 from maquette.stages.composition import compose
 from maquette.stages.planning import new_record, plan_job, resolve_recipe
 from maquette.training import Job, fit
+from maquette.training.assembly import prepare_optimization
 from maquette.training.devices import prepare_process
 from maquette.training.memory import keep_large_buffers
 
