@@ -52,7 +52,7 @@ def write_preferences(path: Path, count: int = 80) -> Path:
 def base_settings(outputs: Path, source: Path) -> TrainStage:
     """A model of bytes to start from, with room for a conversation and dropout that objectives have to switch off."""
     return settings(
-        outputs, source, data__context=64, trainer__validation_runs=1,
+        outputs, source, data__sequence_length=64, trainer__validation_runs=1,
         model=ModelConfig(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
         dropout=0.1),
     )  # fmt: skip

@@ -42,10 +42,19 @@ OURS: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen3": ("Qwen3ForCausalLM", {"qk_norm": True, "head_dim": 10, "num_key_value_heads": 1}),
     "gpt2": (
         "GPT2LMHeadModel",
-        {"normalization": "layernorm", "positions": "learned", "activation": "gelu", "bias": True, "tie_word_embeddings": True},
+        {
+            "normalization": "layernorm",
+            "positions": "learned",
+            "activation": "gelu",
+            "bias": True,
+            "tie_word_embeddings": True,
+        },
     ),
     "token shift": ("MaquetteForCausalLM", {"token_shift": True, "num_key_value_heads": 2}),
-    "relu2, soft cap, tied": ("MaquetteForCausalLM", {"activation": "relu2", "logit_softcap": 5.0, "tie_word_embeddings": True}),
+    "relu2, soft cap, tied": (
+        "MaquetteForCausalLM",
+        {"activation": "relu2", "logit_softcap": 5.0, "tie_word_embeddings": True},
+    ),
     "layernorm without bias, learned": (
         "MaquetteForCausalLM",
         {"normalization": "layernorm", "positions": "learned", "activation": "gelu", "token_shift": True},

@@ -96,7 +96,7 @@ def test_an_answer_does_not_depend_on_the_padding_beside_it() -> None:
 
 
 def test_the_score_stands_on_the_last_real_token_alone() -> None:
-    objective = tiny_ppo(kl_coefficient=0.0, trace=1.0, normalize_scores=0)
+    objective = tiny_ppo(kl_coefficient=0.0, gae_lambda=1.0, normalize_scores=0)
     rollouts, _ = objective.collect(0, PLAN)
     # With lambda 1 and no price of divergence every answer token's return is the score.
     environment = objective.environment
@@ -168,7 +168,12 @@ def test_micro_batches_give_the_gradient_of_the_whole() -> None:
 @pytest.mark.slow
 def test_a_tiny_policy_learns(settings: dict[str, Any]) -> None:
     objective = tiny_ppo(
-        learning_rate=3e-3, rollouts=32, normalize_scores=64, kl_coefficient=0.0, missing_eos_penalty=0.0, **settings
+        learning_rate=3e-3,
+        rollout_batch_size=32,
+        normalize_scores=64,
+        kl_coefficient=0.0,
+        missing_eos_penalty=0.0,
+        **settings,
     )
     shown = train(objective, Plan(32, 2, 2), epochs=40)
     first, last = shown[0]["objective/scores"], shown[-1]["objective/scores"]

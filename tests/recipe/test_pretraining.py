@@ -10,7 +10,7 @@ from maquette.recipe.pretraining import LSTM_RATE
 
 
 def small(**settings: object) -> Recipe:
-    return resolve(**{"size": "216k", "vocab_size": 1024, "context": 128, **settings})  # type: ignore[arg-type]
+    return resolve(**{"size": "216k", "vocab_size": 1024, "sequence_length": 128, **settings})  # type: ignore[arg-type]
 
 
 def test_the_prototypes_settings_come_out() -> None:

@@ -56,7 +56,13 @@ def test_more_is_never_smaller() -> None:
 
 def test_what_is_fixed_stays() -> None:
     chosen = shape(
-        1e6, hidden_size=96, num_attention_heads=3, num_key_value_heads=1, intermediate_size=200, tie_word_embeddings=True, activation="gelu"
+        1e6,
+        hidden_size=96,
+        num_attention_heads=3,
+        num_key_value_heads=1,
+        intermediate_size=200,
+        tie_word_embeddings=True,
+        activation="gelu",
     )
     assert (chosen.hidden_size, chosen.num_attention_heads, chosen.key_value_heads, chosen.inner_width) == (
         96,

@@ -25,7 +25,7 @@ Configure = Callable[..., TrainStage]
 
 @pytest.fixture(scope="module")
 def configure(tmp_path_factory: pytest.TempPathFactory) -> Configure:
-    """`configure(data__context=64, ...)`: settings of a tiny run over one corpus."""
+    """`configure(data__sequence_length=64, ...)`: settings of a tiny run over one corpus."""
     root = tmp_path_factory.mktemp("train")
     (root / "documents").mkdir()
     write_documents(root / "documents")
@@ -105,7 +105,7 @@ def test_config_yaml_is_the_same_run_again(record: RunRecord, configure: Configu
     again = configure(
         size="1b",  # has no say beside width and depth
         tokens=written["tokens"],
-        optimizer__learning_rate=written["optimizer"]["learning_rate"],
+        optimizer__lr=written["optimizer"]["learning_rate"],
         optimizer__weight_decay=written["optimizer"]["weight_decay"],
         scheduler__warmup=written["scheduler"]["warmup"],
     )
@@ -115,7 +115,7 @@ def test_config_yaml_is_the_same_run_again(record: RunRecord, configure: Configu
 @pytest.mark.parametrize(
     "changes",
     [
-        {"trainer__threads": 2}, {"trainer__log_steps": 1}, {"data__workers": 3}, {"data__micro_batch": 2},
+        {"trainer__threads": 2}, {"trainer__log_steps": 1}, {"data__workers": 3}, {"data__micro_batch_size": 2},
         {"force": True}, {"tracking__enabled": True}, {"trainer__samples": []}, {"trainer__checkpoint_steps": 1},
     ],
     ids=str,
@@ -127,10 +127,11 @@ def test_how_it_is_run_makes_no_other_run(configure: Configure, changes: dict[st
 @pytest.mark.parametrize(
     "changes",
     [
-        {"seed": 1}, {"tokens": "10240"}, {"model__width": 24}, {"model__qk_norm": True}, {"data__context": 64},
-        {"optimizer__learning_rate": 0.1}, {"optimizer__betas": [0.9, 0.95]}, {"scheduler": WSDSchedulerConfig()},
+        {"seed": 1}, {"tokens": "10240"}, {"model__hidden_size": 24}, {"model__qk_norm": True},
+        {"data__sequence_length": 64}, {"optimizer": {"_target_": "torch.optim.RMSprop"}},
+        {"optimizer__lr": 0.1}, {"optimizer__betas": [0.9, 0.95]}, {"scheduler": WSDSchedulerConfig()},
         {"precision__kind": "bf16-mixed"}, {"mixture__weights": {"animals": 1.0}}, {"objective__z_loss": 0.1},
-        {"trainer__compile": "auto"}, {"shards__held_out_window": 12}, {"data__isolate_documents": True},
+        {"trainer__compile": "auto"}, {"shards__held_out_window": 12}, {"data__document_masking": True},
     ],
     ids=str,
 )  # fmt: skip
@@ -148,10 +149,10 @@ def test_labels(count: float, label: str) -> None:
 
 def test_folders_are_called_by_size_and_tokens(configure: Configure) -> None:
     free = {
-        "model__width": None,
-        "model__num_layers": None,
-        "model__feed_forward_width": None,
-        "model__num_heads": None,
+        "model__hidden_size": None,
+        "model__num_hidden_layers": None,
+        "model__intermediate_size": None,
+        "model__num_attention_heads": None,
     }
     assert job_of(configure(size="300K", tokens="6m", **free)).name.startswith("300k-6m-")
     assert job_of(configure(size="300k", tokens="6m")).name.startswith("9.6k-6m-")

@@ -104,7 +104,7 @@ def test_stopped_and_gone_on_with(
     configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
     """Dropout and Muon, so that random numbers and both optimisers' states count; not at a window's end."""
-    changes: dict[str, Any] = {"seed": 14, "model__dropout": 0.1, "optimizer": MuonConfig(), "data__micro_batch": 4}
+    changes: dict[str, Any] = {"seed": 14, "model__dropout": 0.1, "optimizer": MuonConfig(), "data__micro_batch_size": 4}
     handler = signal.getsignal(signal.SIGINT)
     whole = train.run(configure(**changes))
     parted = elsewhere(configure(**changes, data__workers=workers), tmp_path)
@@ -137,8 +137,8 @@ def test_a_damaged_checkpoint(configure: Configure, tmp_path: Path, monkeypatch:
 
 
 def test_accumulation_changes_only_the_rounding(configure: Configure, tmp_path: Path) -> None:
-    whole = train.run(configure(seed=16, data__micro_batch=8))
-    split = train.run(elsewhere(configure(seed=16, data__micro_batch=2), tmp_path))
+    whole = train.run(configure(seed=16, data__micro_batch_size=8))
+    split = train.run(elsewhere(configure(seed=16, data__micro_batch_size=2), tmp_path))
     assert whole.name == split.name
     for one, other in zip(curves(whole), curves(split), strict=True):
         assert one["train/loss"] == pytest.approx(other["train/loss"], abs=1e-4)
@@ -148,12 +148,12 @@ def test_resuming_with_another_micro_batch(
     configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Lightning counts micro-batches; the run counts steps."""
-    whole = train.run(configure(seed=16, data__micro_batch=8))
+    whole = train.run(configure(seed=16, data__micro_batch_size=8))
     with monkeypatch.context() as patched:
         interrupt_at(7, patched)
         with pytest.raises(KeyboardInterrupt):
-            train.run(elsewhere(configure(seed=16, data__micro_batch=8), tmp_path))
-    resumed = configure(seed=16, data__micro_batch=2)
+            train.run(elsewhere(configure(seed=16, data__micro_batch_size=8), tmp_path))
+    resumed = configure(seed=16, data__micro_batch_size=2)
     resumed.outputs = str(tmp_path)
     record = train.run(resumed)
     assert record.step == 20
@@ -202,7 +202,7 @@ CHOICES: dict[str, dict[str, Any]] = {
     "bf16-true": {"precision__kind": "bf16-true"},
     "not clipped": {"optimizer__clip": None},
     "z-loss": {"objective__z_loss": 1e-3},
-    "isolated": {"data__isolate_documents": True},
+    "isolated": {"data__document_masking": True},
     "long context": {"mixture__phases": [PhaseConfig(start=0.5, context_multiple=2, rope_theta=40_000.0)]},
     "weights": {"mixture__weights": {"animals": 0.9, "things": 0.1}},
     "lstm": {"model": ModelConfig(kind="lstm", hidden_size=16, num_hidden_layers=2)},
@@ -242,7 +242,7 @@ def test_going_on_from_a_model(configure: Configure, monkeypatch: pytest.MonkeyP
         return call(self, trainer, step)
 
     monkeypatch.setattr(Judge, "__call__", watched)
-    second = train.run(configure(checkpoint=first.name, tokens="256", optimizer__learning_rate=0.0))
+    second = train.run(configure(checkpoint=first.name, tokens="256", optimizer__lr=0.0))
     for name, value in weights(first).items():
         assert torch.equal(seen[-1][name], value), name
     assert second.digests["tokenizer"] == first.digests["tokenizer"]

@@ -141,11 +141,11 @@ def test_answers_that_can_not_be_shared_out_are_refused() -> None:
     def plan(**settings: Any) -> PolicyPlan:
         return PolicyPlan(PolicyConfig(**settings), LetterFeedback(Path(), 0.0))
 
-    with pytest.raises(ConfigError, match=r"rollouts=130 can't be shared by 4 processes"):
-        plan(rollouts=130).iterations(4)
-    with pytest.raises(ConfigError, match=r"rollouts=12 can't be shared by 2 processes in groups of 4"):
-        plan(rollouts=12, advantage="group", group_size=4, minibatches=2).iterations(2)
-    assert plan(rollouts=16, advantage="group", group_size=4, minibatches=2).iterations(2).rollouts == 8
+    with pytest.raises(ConfigError, match=r"rollout_batch_size=130 can't be shared by 4 processes"):
+        plan(rollout_batch_size=130).iterations(4)
+    with pytest.raises(ConfigError, match=r"rollout_batch_size=12 can't be shared by 2 processes in groups of 4"):
+        plan(rollout_batch_size=12, advantage="group", group_size=4, num_minibatches=2).iterations(2)
+    assert plan(rollout_batch_size=16, advantage="group", group_size=4, num_minibatches=2).iterations(2).rollouts == 8
     with pytest.raises(ConfigError, match=r"kl_target=0"):
         PolicyConfig(kl_target=0.0).validate()
 

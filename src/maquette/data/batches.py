@@ -115,7 +115,8 @@ class TrainingBatches:
     """The micro-batches of `steps` optimiser steps for process `rank` of `world_size`, as an iterable with a length.
 
     `batch_sequences` counts one step's sequences of one context over all processes, `micro_batch_size` those of one
-    forward pass of one process; where a phase has k times the context, k of them are read as one. `workers` processes read
+    forward pass of one process; where a phase has k times the context, k of them are read as one. `workers` processes
+    read
     ahead; 0 reads when asked. An iterator begins where the state stands, and the state counts what was handed out, not
     what was read ahead; Lightning saves it with its fit loop. Raises `ConfigError` where the sizes do not divide.
     """

@@ -50,7 +50,8 @@ def generalized_advantage_estimate(
 
     `rewards (B, S)`, `values (B, S)`: the value before the token is chosen, `mask (B, S)`. With `gae_lambda`
     lambda: `delta_t = r_t + gamma V_{t+1} - V_t`, `A_t = delta_t + gamma lambda A_{t+1}`, returns
-    `A_t + V_t` (Schulman et al. 2016, equations 11 and 16). The next token is the next one in the mask: what stands between two
+    `A_t + V_t` (Schulman et al. 2016, equations 11 and 16). The next token is the next one in the mask: what stands
+    between two
     turns of the policy takes no time. After the last one everything is zero, as an answer ends there.
     """
     advantages = torch.zeros_like(values)

@@ -18,7 +18,8 @@ class Job:
     """What is trained, on what, how, and where it is written.
 
     `plan`: the objective with its data. `checkpoint`: folder whose weights are the initial ones. `batch_size_tokens`:
-    of a step, on average where steps differ. `flops`: exact training FLOPs. `params` and `tags`: what the tracker is told.
+    of a step, on average where steps differ. `flops`: exact training FLOPs. `params` and `tags`: what the tracker is
+    told.
     `kept_steps`: after which a checkpoint is saved and stays, for others to go on from. The configs keep what the
     recipe left to them; the numbers here are the resolved ones.
     """
