@@ -104,7 +104,12 @@ def test_stopped_and_gone_on_with(
     configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
     """Dropout and Muon, so that random numbers and both optimisers' states count; not at a window's end."""
-    changes: dict[str, Any] = {"seed": 14, "model__dropout": 0.1, "optimizer": MuonConfig(), "data__micro_batch_size": 4}
+    changes: dict[str, Any] = {
+        "seed": 14,
+        "model__dropout": 0.1,
+        "optimizer": MuonConfig(),
+        "data__micro_batch_size": 4,
+    }
     handler = signal.getsignal(signal.SIGINT)
     whole = train.run(configure(**changes))
     parted = elsewhere(configure(**changes, data__workers=workers), tmp_path)
