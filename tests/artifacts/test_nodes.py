@@ -12,8 +12,8 @@ from maquette.artifacts.nodes import (
     has_key,
     node_value,
     node_values,
-    retargeted,
     target_of,
+    typed,
     with_values,
 )
 
@@ -74,14 +74,10 @@ def test_lists_arrive_as_lists_and_nested_nodes_are_built() -> None:
     assert isinstance(more[0], Other) and more[0].first == 2
 
 
-def test_of_another_target_only_what_it_knows_or_somebody_set_is_left() -> None:
-    other = f"{__name__}.Other"
-    assert retargeted(Settings(), key="thing") == Settings()
-    assert retargeted(Settings(_target_=other), key="thing") == {"_target_": other, "_partial_": True, "size": 3}
-    left = retargeted(Settings(_target_=other, name="mine"), key="thing")
-    assert left["name"] == "mine"
-    with pytest.raises(ConfigError, match="name"):
-        build(left, 1, key="thing")
+def test_plain_values_get_their_dataclass_where_it_is_ours() -> None:
+    assert typed(DICT, [Settings]) == Settings()
+    other = {"_target_": f"{__name__}.Other", "depth": 2}
+    assert typed(other, [Settings]) == other
 
 
 @pytest.mark.parametrize(

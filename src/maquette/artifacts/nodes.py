@@ -7,7 +7,7 @@ both, so that nothing that uses a node has to ask which it is.
 import copy
 import dataclasses
 import inspect
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from maquette.artifacts.errors import ConfigError, MaquetteError
@@ -15,8 +15,6 @@ from maquette.artifacts.targets import import_target
 
 Node = Any
 """A dataclass with a field `_target_`, or a dict with that key."""
-
-_HYDRAS = ("_target_", "_partial_", "_args_", "_convert_", "_recursive_")
 
 
 def node_values(node: Node) -> dict[str, Any]:
@@ -65,22 +63,10 @@ def arguments_of(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     return found
 
 
-def retargeted(node: Node, *, key: str) -> Node:
-    """The node, as a plain dict where its `_target_` is no more that of its dataclass.
-
-    `optimizer._target_=torch.optim.RMSprop` leaves the other keys as AdamW's file has them. Of these stay the ones that
-    the new target has too, and all that are not the dataclass's defaults: those were set by somebody, and are refused
-    when it is built. What is null by default is open, and the new target may have it otherwise.
-    """
-    if isinstance(node, dict) or type(node)()._target_ == target_of(node):
-        return node
-    arguments = arguments_of(import_target(target_of(node), key=f"{key}._target_"))
-    defaults = node_values(type(node)())
-    return {
-        name: value
-        for name, value in node_values(node).items()
-        if name in _HYDRAS or value != defaults[name] or (name in arguments and value is not None)
-    }
+def typed(values: Mapping[str, Any], classes: Iterable[type]) -> Node:
+    """The node that plain `values` are: of the one of `classes` that has their `_target_`, else a dict."""
+    found = next((one for one in classes if one()._target_ == values.get("_target_")), None)
+    return dict(values) if found is None else found(**values)
 
 
 def build(node: Node, *arguments: Any, key: str, leave_out: Collection[str] = (), **known: Any) -> Any:

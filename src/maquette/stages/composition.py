@@ -23,7 +23,6 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from maquette.artifacts.errors import ConfigError
-from maquette.artifacts.nodes import retargeted
 from maquette.artifacts.settings import check, nearest, walk
 from maquette.stages import STAGES, Stage
 from maquette.stages.config import StageConfig
@@ -78,8 +77,6 @@ def compose_expanded(stage: Stage, overrides: Sequence[str], config_folder: Path
         raise ConfigError(
             f"the settings of {stage.name} are not of its kind.", "Is a defaults list missing in your YAML file?"
         )
-    for name in open_sections(stage):
-        setattr(settings, name, retargeted(getattr(settings, name), key=name))
     check(settings)
     return settings
 
