@@ -22,6 +22,7 @@ from maquette.optimization.config import (
 )
 from maquette.stages import train
 from maquette.stages.config import TrainStage
+from maquette.stages.planning import say_once
 from maquette.training import RunRecord, pretraining, read_history, read_record
 from maquette.training.compilation import compiler_works
 from maquette.training.judgement import Judge
@@ -125,6 +126,30 @@ def test_stopped_and_gone_on_with(
     assert (resumed.status, resumed.step) == ("finished", 20)
     assert resumed.seconds > stopped.seconds > 0
     assert_same(resumed, whole)
+
+
+def test_anyones_optimiser_and_scheduler_resume_exactly(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changes: dict[str, Any] = {
+        "seed": 26,
+        "optimizer": {"_target_": "torch.optim.RMSprop", "_partial_": True, "momentum": 0.5},
+        "scheduler": {"_target_": "torch.optim.lr_scheduler.OneCycleLR", "_partial_": True, "pct_start": 0.5},
+        "trainer__log_steps": 1,
+    }
+    say_once.cache_clear()
+    whole = train.run(configure(**changes))
+    assert "torch.optim.RMSprop gets the recipe's learning rate for AdamW" in " ".join(capsys.readouterr().err.split())
+    rates = [row["train/learning_rate"] for row in curves(whole) if "train/learning_rate" in row]
+    assert len(rates) == 20 and max(rates) == pytest.approx(whole.learning_rate, rel=0.01)
+    assert rates[0] == pytest.approx(whole.learning_rate / 25) and rates[-1] < rates[0]
+    assert (whole.weight_decay, whole.warmup) == (0.0, 0.0)
+    parted = elsewhere(configure(**changes), tmp_path)
+    with monkeypatch.context() as patched:
+        interrupt_at(11, patched)
+        with pytest.raises(KeyboardInterrupt):
+            train.run(parted)
+    assert_same(train.run(parted), whole)
 
 
 def test_a_damaged_checkpoint(configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
