@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from maquette.artifacts import ConfigError, StageError
+from maquette.artifacts.code_digest import code_digest
+from maquette.artifacts.manifest import read_manifest
 from maquette.scaling.fits.stored_fit import find_fit, load_fit
 from maquette.scaling.predictions.prediction import find_prediction
 from maquette.stages import STAGES, fit, plan, predict, verify
@@ -130,3 +132,32 @@ def test_a_learning_rate_law_leaves_a_recipe(tmp_path: Path, capsys: pytest.Capt
     assert "recipe=mine" in capsys.readouterr().err
     composed = compose(STAGES["train"], ["recipe=mine", f"outputs={tmp_path}"])
     assert composed.recipe.rate == pytest.approx(0.3, rel=1e-3)  # type: ignore[attr-defined]
+
+
+def test_a_form_of_ones_own_is_fitted_stored_and_predicts(
+    fitted: FitStage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "my_forms_of_law.py").write_text(
+        "class Floor:\n"
+        "    parameters = {'E': (0, 5), 'A': (1e-2, 1e9), 'alpha': (0.01, 3), 'B': (1e-2, 1e9), 'beta': (0.01, 3)}\n"
+        "    def loss(self, N, D, *, E, A, alpha, B, beta):\n        return E + A / N**alpha + B / D**beta\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    settings = [f"runs={fitted.runs}", "outputs=out", "bootstrap=100", "tracking=none"]
+    with pytest.raises(ConfigError, match="Did you mean Floor"):
+        fit.run(compose(STAGES["fit"], [*settings, "form=my_forms_of_law:Flor"]))
+    assert not Path("out").exists()
+    folder = fit.run(compose(STAGES["fit"], [*settings, "form=my_forms_of_law:Floor"]))
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "By the Floor form, which was forced" in printed and "maquette plan" in printed
+    again, _ = load_fit(folder)
+    assert again.form == "Floor" and set(again.comparison.fits) > {"Floor", "additive"}
+    page = (folder / "index.html").read_text()
+    assert "my_forms_of_law:Floor" in page
+    told = predict.run(compose(STAGES["predict"], ["size=3m", "compute=1e20", "outputs=out", "tracking=none"]))
+    assert told.form == "Floor" and told.interval90[0] < told.loss < told.interval90[1]
+    # Beside ours, without being forced; and an edit of its module would make another fit.
+    beside = fit.run(compose(STAGES["fit"], [*settings, "forms=[my_forms_of_law:Floor]"]))
+    facts = json.loads((beside / "fit.json").read_text())
+    assert not facts["forced"] and "Floor" in facts["overall"]
+    assert read_manifest(beside).config["code"] == code_digest("my_forms_of_law:Floor")

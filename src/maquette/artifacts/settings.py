@@ -21,15 +21,17 @@ def setting(
     minimum: float | None = None,
     maximum: float | None = None,
     quantity: bool = False,
+    own: bool = False,
     variants: Mapping[str, type] | None = None,
 ) -> Any:
     """A dataclass field with a help line and, where it has them, its allowed values (None is always allowed
-    where the field's type allows it). A `quantity` is a count as `parse_quantity` reads it. Lists, dicts and
+    where the field's type allows it). A `quantity` is a count as `parse_quantity` reads it. `own`: beside
+    the choices a user's class may stand here, by its dotted name. Lists, dicts and
     dataclasses are given as a class or a factory. `variants`: the classes, by name, that may stand here, where the
     field's own type is what they have in common; which of them it is decides which settings there are."""
     metadata = {
         "help": help, "choices": choices, "minimum": minimum, "maximum": maximum, "quantity": quantity,
-        "variants": variants,
+        "own": own, "variants": variants,
     }  # fmt: skip
     if callable(default):
         return dataclasses.field(default_factory=default, metadata=metadata)
@@ -99,8 +101,9 @@ def check(config: Any, prefix: str = "") -> None:
         if field.metadata.get("quantity"):
             parse_quantity(value, key)
         choices, low, high = (field.metadata.get(name) for name in ("choices", "minimum", "maximum"))
-        if choices is not None and value not in choices:
-            raise ConfigError(f"{key}={value} is not known.", f"Allowed: {', '.join(map(str, choices))}.")
+        own = bool(field.metadata.get("own"))
+        if choices is not None and value not in choices and not (own and is_dotted(value)):
+            raise unknown_choice(key, value, choices, own=own)
         if (low is not None and value < low) or (high is not None and value > high):
             bounds = " and ".join(
                 text
@@ -111,6 +114,21 @@ def check(config: Any, prefix: str = "") -> None:
                 if text
             )
             raise ConfigError(f"{key}={value} is out of range.", f"Allowed: {bounds}.")
+
+
+def is_dotted(value: Any) -> bool:
+    """Whether a value is the dotted name of a user's own (`package.module.Name` or `package.module:Name`)."""
+    return isinstance(value, str) and re.fullmatch(r"[^\W\d]\w*([.:][^\W\d]\w*)+", value) is not None
+
+
+def unknown_choice(key: str, value: Any, choices: Sequence[str], *, own: bool = False) -> ConfigError:
+    """The error for a value that is none of the choices, with the nearest one; `own`: a dotted name may stand there."""
+    close = nearest(str(value), [str(choice) for choice in choices])
+    hint = f"Did you mean {close}? " if close else ""
+    hint += f"Allowed: {', '.join(map(str, choices))}"
+    return ConfigError(
+        f"{key}={value} is not known.", hint + (", or one of your own: package.module.Name." if own else ".")
+    )
 
 
 def nearest(word: str, known: Sequence[str]) -> str | None:

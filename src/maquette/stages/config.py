@@ -16,6 +16,7 @@ from maquette.data.config import (
     InstructionFilesConfig,
     MixtureConfig,
     PreferenceFilesConfig,
+    PretokenizedConfig,
     ShardsConfig,
 )
 from maquette.evaluation.config import ProtocolConfig, SuiteConfig, no_suite
@@ -61,6 +62,9 @@ class TokenizerStage(CorpusStage):
 @dataclass
 class TokensStage(TokenizerStage):
     shards: ShardsConfig = setting(ShardsConfig, "token files")
+    pretokenized: PretokenizedConfig = setting(
+        PretokenizedConfig, "tokens that are there already, instead of source, corpus, tokenizer and shards"
+    )
 
 
 @dataclass
@@ -318,7 +322,9 @@ class FitStage(StageConfig):
         None,
         "force a form instead of choosing by extrapolation; told what it costs",
         choices=("minima", "kaplan", "additive", "general"),
+        own=True,
     )
+    forms: list[str] = setting(list, "forms of your own that take part, each as package.module.Name")
     convention: str = setting(
         "exact",
         "exact: N counts core and head, C is exact; kaplan: N counts the core, C = 6 N D",
@@ -360,9 +366,7 @@ class PredictStage(StageConfig):
     size: str | None = setting(None, "parameters of the run; by default the best for compute", quantity=True)
     tokens: str | None = setting(None, "its token budget", quantity=True)
     compute: str | None = setting(None, "its training FLOPs, such as 1e14, instead of tokens", quantity=True)
-    form: str | None = setting(
-        None, "predict by another form than the fit's", choices=("minima", "kaplan", "additive", "general")
-    )
+    form: str | None = setting(None, "predict by another form of the fit than the one that it leads with")
     seed: int | None = setting(None, "seed of the run; by default that of the fit's runs", minimum=0)
     json: bool = setting(False, "print JSON (also: --json)")
     tracking: TrackingConfig = setting(TrackingConfig, "record in MLflow")

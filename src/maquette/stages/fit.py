@@ -7,15 +7,18 @@ from typing import Any
 
 from rich.console import Console
 
+from maquette.artifacts.code_digest import code_digest
 from maquette.artifacts.files import digest
 from maquette.artifacts.manifest import build, read_manifest
 from maquette.artifacts.progress import say
+from maquette.artifacts.settings import is_dotted
 from maquette.scaling.fits.copying_scores import find_tokens, with_copying
 from maquette.scaling.fits.fit_report import counting_words, summary
 from maquette.scaling.fits.recorded import recorded_runs
 from maquette.scaling.fits.stored_fit import FACTS, KIND, PAGE, read_facts, write_fit
 from maquette.scaling.fits.sweep_fit import fit_sweep
 from maquette.scaling.fits.table import RunTable, read_table
+from maquette.scaling.laws.custom_form import custom_form
 from maquette.stages import fit_laws, fit_suggest
 from maquette.stages.config import FitStage
 from maquette.tracking import start_run
@@ -23,6 +26,9 @@ from maquette.tracking import start_run
 
 def run(config: FitStage) -> Path:
     """Fits what is asked for and returns the artifact's folder. Prints what a person wants to know of it."""
+    for form in (config.form, *config.forms):
+        if form is not None and is_dotted(form):
+            custom_form(form)  # a mistake in it is said before the runs are read
     table = read_runs(config)
     if config.laws is not None:
         return fit_laws.fit_law(config, table)
@@ -59,13 +65,22 @@ def fit_loss(config: FitStage, table: RunTable) -> Path:
     """The artifact with the laws of the loss."""
     corpus = corpus_facts(table, config.outputs)
     settings = {name: getattr(config, name) for name in ("form", "convention", "bootstrap", "level", "seed", "without")}
+    own = [form for form in (config.form, *config.forms) if form is not None and is_dotted(form)]
+    if own:
+        settings |= {"forms": config.forms, "code": code_digest(*own)}
     made = False
 
     def make(folder: Path) -> dict[str, Any]:
         nonlocal made
         made = True
         fit = fit_sweep(
-            table, form=config.form, bootstrap=config.bootstrap, seed=config.seed, level=config.level, corpus=corpus
+            table,
+            form=config.form,
+            forms=config.forms,
+            bootstrap=config.bootstrap,
+            seed=config.seed,
+            level=config.level,
+            corpus=corpus,
         )
         return write_fit(fit, folder, corpus)
 

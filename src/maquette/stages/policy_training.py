@@ -4,7 +4,9 @@ import dataclasses
 from typing import Any
 
 from maquette.artifacts import ConfigError
+from maquette.artifacts.code_digest import code_digest
 from maquette.artifacts.files import digest, file_digest
+from maquette.feedback.annotators.callables import CallableReward
 from maquette.feedback.prompts import open_prompts
 from maquette.feedback.source import ConfiguredFeedback
 from maquette.model.loading import find_checkpoint, load_tokenizer, model_folder
@@ -38,6 +40,8 @@ def plan_policy(config: TrainStage) -> tuple[Recipe, Job]:
     """
     objective = config.objective
     assert isinstance(objective, PolicyConfig)
+    if config.reward.kind == "callable":
+        CallableReward(config.reward.callable)  # raises where it can't be imported, before anything is loaded
     start = required_checkpoint(config)
     architecture, tokenizer = starting_architecture(start), load_tokenizer(start)
     if config.trainer.strategy == "fsdp":
@@ -109,6 +113,9 @@ def _whole_iterations(log_steps: int, steps: int) -> int:
 
 def _reward_digest(config: TrainStage) -> dict[str, Any]:
     reward = config.reward
+    if reward.kind == "callable":
+        named = str(reward.callable)
+        return {"reward": digest({"kind": reward.kind, "callable": named, "code": code_digest(named)})}
     if reward.kind != "reward_model":
         return {"reward": digest({"kind": reward.kind, "callable": reward.callable})}
     weights = sorted(model_folder(find_checkpoint(reward.checkpoint, config.outputs)).glob("*.safetensors"))

@@ -36,6 +36,7 @@ def _hypothesis(fit: SweepFit) -> Answers:
         "kaplan": "L = (A/N^alpha + B/D)^gamma (Kaplan et al. 2020)",
         "general": "L = E + (A/N^alpha + B/D^beta)^gamma",
     }
+    forms |= {name: found.custom.form.formula for name, found in fit.comparison.fits.items() if found.custom}
     chosen = (
         "by hand (form=)" if fit.forced else "by predicting the larger budgets from the smaller ones (rolling origin)"
     )

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from maquette.scaling.fits.sweep_fit import SweepFit
+from maquette.scaling.laws.custom_form import CustomFit
 from maquette.scaling.laws.extrapolation import TOO_FEW
 from maquette.scaling.laws.fit import SurfaceFit
 from maquette.scaling.laws.isoflop import IsoflopFit
 from maquette.scaling.laws.power_law import PowerLawFit
-from maquette.statistics import Interval
 
 REACHES = (1.0, 10.0, 100.0)
 """Forecasts are stated at so many times the largest budget."""
@@ -46,6 +46,9 @@ def fit_facts(fit: SweepFit) -> dict[str, Any]:
         "overall": dict(comparison.overall),
         "discrepancy_per_decade": {name: found.per_decade for name, found in comparison.discrepancy.items()},
         "surfaces": {name: _surface(found.surface) for name, found in comparison.fits.items() if found.surface},
+        "custom_forms": {
+            name: _custom(fit, name, found.custom) for name, found in comparison.fits.items() if found.custom
+        },
         "isoflop": {method: _isoflop(line) for method, line in fit.isoflop.items()},
         "envelope": None
         if fit.envelope is None
@@ -81,7 +84,7 @@ def fit_facts(fit: SweepFit) -> dict[str, Any]:
 def headline(fit: SweepFit) -> str:
     """The fit in two sentences."""
     budgets = len(np.unique(fit.table.budget))
-    exponent = exponent_of(fit)
+    exponent = fit.exponent()
     said = f"N* ~ C^{exponent[0]:.3f} ({exponent[1].low:.3f} to {exponent[1].high:.3f}, {fit.level:.0%} interval)"
     name = "the power law through the minima" if fit.form == "minima" else f"the {fit.form} form"
     if fit.forced:
@@ -96,15 +99,6 @@ def headline(fit: SweepFit) -> str:
         f"{how}: {said}. At {forecast['C']:.2g} FLOPs, ten times the largest budget, expect a loss of "
         f"{forecast['loss']:.3f} nats a token (90%: {low:.3f} to {high:.3f})."
     )
-
-
-def exponent_of(fit: SweepFit) -> tuple[float, Interval]:
-    """a in N* ~ C^a by the form to predict with, and its interval."""
-    fitted = fit.comparison.fits[fit.form]
-    if fitted.surface is not None:
-        return fitted.surface.surface.exponent, fitted.surface.interval["exponent"]
-    assert fitted.isoflop is not None
-    return fitted.isoflop.exponent, fitted.isoflop.interval
 
 
 def forecasts(fit: SweepFit) -> list[dict[str, Any]]:
@@ -136,6 +130,22 @@ def _surface(fit: SurfaceFit) -> dict[str, Any]:
         "standard_error": dict(fit.standard_error),
         "noise": fit.noise,
         "method": fit.method,
+        "degrees_of_freedom": fit.degrees_of_freedom,
+        "residuals": fit.residuals.tolist(),
+        "warnings": list(fit.warnings),
+    }
+
+
+def _custom(sweep: SweepFit, name: str, fit: CustomFit) -> dict[str, Any]:
+    exponent, interval = sweep.exponent(name)
+    return {
+        "target": fit.form.target,
+        "formula": fit.form.formula,
+        "parameters": dict(fit.parameters),
+        "exponent": exponent,
+        "interval": {name: list(ends) for name, ends in {**fit.interval, "exponent": interval}.items()},
+        "standard_error": dict(fit.standard_error),
+        "noise": fit.noise,
         "degrees_of_freedom": fit.degrees_of_freedom,
         "residuals": fit.residuals.tolist(),
         "warnings": list(fit.warnings),

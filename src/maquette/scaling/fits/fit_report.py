@@ -182,6 +182,12 @@ def _parameters(page: Page, facts: Mapping[str, Any]) -> None:
     ]
     if rows:
         page.table(("form", *names, "scatter of the runs"), rows, caption="E + (A/N^alpha + B/D^beta)^gamma")
+    for form, found in facts["custom_forms"].items():
+        page.table(
+            ("parameter", "value", "interval"),
+            [(name, f"{value:.4g}", _ends(found["interval"][name], 4)) for name, value in found["parameters"].items()],
+            caption=f"{form} ({found['target']}): {found['formula']}; scatter of the runs {found['noise']:.2%}",
+        )
     for name, why in facts["missing"].items():
         page.text(f"**{name}** could not be fitted: {why}")
 
@@ -238,6 +244,9 @@ def _exponent_rows(facts: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
         rows.append(
             (f"{facts['form']} surface *", f"{found['exponent']:.3f}", _ends(found["interval"]["exponent"]), "")
         )
+    for form, found in facts["custom_forms"].items():
+        mark = " *" if facts["form"] == form else ""
+        rows.append((f"{form}{mark}", f"{found['exponent']:.3f}", _ends(found["interval"]["exponent"]), ""))
     for method, line in facts["isoflop"].items():
         bias = "unknown" if line["bias"] is None else f"{line['bias']['exponent']:+.3f}"
         mark = " *" if facts["form"] == "minima" and method == "parabola" else ""

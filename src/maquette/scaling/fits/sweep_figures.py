@@ -105,7 +105,7 @@ def loss_against_compute(fit: SweepFit) -> "Figure":
         ]
         beyond = compute > budgets[-1]
         chosen = form == fit.form
-        color = FORM_COLORS[form]
+        color = FORM_COLORS.get(form, COLORS[3])
         axes.plot(
             compute, [t.loss for t in told], color=color, lw=2.2 if chosen else 1.2, ls="-" if chosen else "--",
             label=form + (" (to predict with)" if chosen else ""),

@@ -7,7 +7,7 @@ Nothing here is a method of its own: it puts `compare_forms`, `fit_isoflop`, `fi
 `kaplan_convention` side by side over one table, and keeps for each that could not be fitted the reason why.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
@@ -15,10 +15,12 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from maquette.artifacts.settings import is_dotted
 from maquette.scaling.errors import LawError
 from maquette.scaling.fits.suspects import Suspect, copying_kinds, find_suspects
 from maquette.scaling.fits.table import RunTable
 from maquette.scaling.laws.counting import ConventionShift, kaplan_convention, vocabulary_law
+from maquette.scaling.laws.custom_form import custom_form
 from maquette.scaling.laws.extrapolation import TOO_FEW, FormComparison, compare_forms
 from maquette.scaling.laws.fit import Prediction, SurfaceFit
 from maquette.scaling.laws.gauss_newton import Array
@@ -108,9 +110,29 @@ class SweepFit:
         if fitted.surface is not None:
             surface: LossSurface = fitted.surface.surface
             return surface.optimal(compute * FLOPS_PER_PARAMETER_AND_TOKEN / self.flops_per_product)
+        if fitted.custom is not None:
+            product = compute / self.flops_per_product
+            params = fitted.custom.best_params(product, self._usual_params(product))
+            return Allocation(params, product / params)
         assert fitted.isoflop is not None
         laws = fitted.isoflop.params_law.law, fitted.isoflop.tokens_law.law
         return Allocation(*(float(law.value(compute)) for law in laws))
+
+    def exponent(self, form: str | None = None) -> tuple[float, Interval]:
+        """a in N* ~ C^a by a form (default: the one to predict with), and its interval."""
+        fitted = self.comparison.fits[form or self.form]
+        if fitted.surface is not None:
+            return fitted.surface.surface.exponent, fitted.surface.interval["exponent"]
+        if fitted.custom is not None:
+            product = self.comparison.largest_budget / self.flops_per_product
+            return fitted.custom.exponent(product, self._usual_params(product), self.level)
+        assert fitted.isoflop is not None
+        return fitted.isoflop.exponent, fitted.isoflop.interval
+
+    def _usual_params(self, product: float) -> float:
+        """Where to look for the best N at N D = `product`: at the tokens a parameter of the table's runs."""
+        ratio = np.median(np.log(self.table.tokens / self.table.params))
+        return float(np.sqrt(product / np.exp(ratio)))
 
     def predict(
         self, params: float, tokens: float, *, compute: float | None = None, form: str | None = None, level: float = 0.9
@@ -126,19 +148,25 @@ def fit_sweep(
     table: RunTable,
     *,
     form: str | None = None,
+    forms: Sequence[Any] = (),
     bootstrap: int = 200,
     seed: int = 0,
     level: float = 0.9,
     corpus: Mapping[str, Any] | None = None,
 ) -> SweepFit:
-    """Fits everything to `table`. `form` forces one; `corpus`: what the tokens' manifest says of the text.
+    """Fits everything to `table`. `form` forces one, ours or by its dotted name one's own; `forms`: further ones of
+    one's own that take part; `corpus`: what the tokens' manifest says of the text.
 
     Raises `LawError` where no form can be fitted at all, or `form` can't be.
     """
+    own = list(forms)
+    if form is not None and is_dotted(form):
+        own += [] if form in own else [form]
+        form = custom_form(form).name
     kinds = table.kinds if table.kinds is not None else copying_kinds(table.copying)
     comparison = compare_forms(
         table.params, table.tokens, table.loss, table.compute, budgets=table.budget, kinds=kinds,
-        seeds=table.seed, bootstrap=bootstrap, seed=seed, level=level,
+        seeds=table.seed, forms=own, bootstrap=bootstrap, seed=seed, level=level,
     )  # fmt: skip
     if form is not None and form not in comparison.fits:
         raise LawError(f"form={form} can't be fitted to these runs.", f"Fitted: {', '.join(comparison.fits)}.")
@@ -177,6 +205,10 @@ def fit_sweep(
     kaplan = tried("kaplan's convention", lambda: _kaplan(fit))
     suspects = find_suspects(table, fit.residuals(), corpus, level)
     return replace(fit, kaplan=kaplan, suspects=suspects, warnings=_warnings(fit, suspects, form))
+
+
+def _has_surface(fit: SweepFit) -> bool:
+    return any(fitted.surface is not None for fitted in fit.comparison.fits.values())
 
 
 def _isoflop(table: RunTable, method: str, level: float) -> IsoflopFit:
@@ -240,6 +272,11 @@ def _warnings(fit: SweepFit, suspects: tuple[Suspect, ...], form: str | None) ->
     said = list(comparison.warnings)
     if form is not None and (form != comparison.headline or comparison.chosen == TOO_FEW):
         said.insert(0, f"form={form} was forced. {comparison.cost_of(form)}")
+    if comparison.fits[fit.form].custom is not None:
+        said.append(
+            f"{fit.form} is a form of your own: `maquette plan` and suggested runs need a surface of ours, and take "
+            + (f"{fit.surface.form}'s." if _has_surface(fit) else "none here, so they will be refused.")
+        )
     for method, line in fit.isoflop.items():
         # the comparison has said the parabola's already, as the minima's
         said += [] if method == "parabola" else [f"isoflop by {method}: {text}" for text in line.warnings]

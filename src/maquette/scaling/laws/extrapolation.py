@@ -7,17 +7,18 @@ Raftery 2007), or else the widest would win. What remains of the errors after th
 runs' scatter is how wrong the form is, and grows with the distance; the interval of a prediction counts it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from maquette.artifacts.progress import progress
 from maquette.scaling.errors import LawError
+from maquette.scaling.laws.custom_form import custom_form
 from maquette.scaling.laws.fit import Prediction
-from maquette.scaling.laws.fitted_form import COMPLEXITY, FittedForm, Runs, fit_form
+from maquette.scaling.laws.fitted_form import FittedForm, Runs, by_complexity, fit_form
 from maquette.scaling.laws.gauss_newton import Array
 from maquette.scaling.laws.kinds import offset_of_kinds
 from maquette.scaling.laws.minima_law import Curvature, minima_curvature
@@ -124,7 +125,8 @@ class FormComparison:
         )
 
     def _fitted(self, form: str | None) -> FittedForm:
-        name = form or self.headline
+        targets = {fitted.custom.form.target: name for name, fitted in self.fits.items() if fitted.custom}
+        name = targets.get(form or "", form or self.headline)
         if name not in self.fits:
             raise LawError(f"form={name} was not fitted to these runs.", f"Fitted: {', '.join(self.fits)}.")
         return self.fits[name]
@@ -139,6 +141,7 @@ def compare_forms(
     budgets: ArrayLike | None = None,
     kinds: ArrayLike | None = None,
     seeds: ArrayLike | None = None,
+    forms: Iterable[Any] = (),
     bootstrap: int = 200,
     seed: int = 0,
     level: float = 0.9,
@@ -148,12 +151,13 @@ def compare_forms(
     `compute`: FLOPs of each run; runs of nearly equal compute are one budget, unless `budgets` says what each run's
     budget was. `kinds`: a name for each run where runs differ in kind (one copies from its context and another does not
     yet; depth): an offset between kinds is tested, said, and added to the intervals. `seeds`: of the runs, so that only
-    those that differ in the seed are taken for repeats. Raises `LawError` where the columns are bad or no form can be
-    fitted.
+    those that differ in the seed are taken for repeats. `forms`: further ones of one's own, each a `LawForm` object or
+    class, or its dotted name. Raises `LawError` where the columns are bad or no form can be fitted.
     """
     sizes, horizons, losses, flops = positive_columns(params=params, tokens=tokens, loss=loss, compute=compute)
     budget = group_budgets(flops) if budgets is None else positive_columns(budgets=budgets, loss=losses)[0]
     runs = Runs(sizes, horizons, losses, flops, budget)
+    compared = by_complexity([custom_form(form) for form in forms])
     steps = np.unique(runs.budget)
     pooled, repeats = seed_noise(sizes, horizons, losses, seeds)
     warnings: list[str] = []
@@ -162,11 +166,11 @@ def compare_forms(
     origins = range(min(first, len(steps)), len(steps) + 1)
     fits: dict[str, FittedForm] = {}
     rows: list[_Row] = []
-    with progress("Comparing forms", len(COMPLEXITY) * len(origins), unit="fits") as advance:
-        for name in COMPLEXITY:
+    with progress("Comparing forms", len(compared) * len(origins), unit="fits") as advance:
+        for name, form in compared.items():
             for origin in origins:
                 inside = runs.budget <= steps[origin - 1] * (1 + 1e-9)
-                fitted = fit_form(name, runs.take(inside), bootstrap, seed)
+                fitted = fit_form(form, runs.take(inside), bootstrap, seed)
                 advance(1)
                 if isinstance(fitted, str):
                     if origin == len(steps):
@@ -184,7 +188,7 @@ def compare_forms(
     scores = _score_table(rows)
     overall = {name: float(np.mean([s.score for s in scores if s.form == name])) for name in fits if _has(scores, name)}
     chosen = _choose(overall) if len(steps) >= ENOUGH_BUDGETS and overall else TOO_FEW
-    headline = chosen if chosen != TOO_FEW else next(iter(name for name in COMPLEXITY if name in fits))
+    headline = chosen if chosen != TOO_FEW else next(iter(fits))
     kind_noise = 0.0
     if kinds is not None:
         kind_noise, said = offset_of_kinds(_log_residuals(fits[headline], runs), np.asarray(kinds))
@@ -272,9 +276,9 @@ def _has(scores: list[FormScore], form: str) -> bool:
 
 
 def _choose(overall: Mapping[str, float]) -> str:
-    """The simplest form among those that score nearly as well as the best."""
+    """The simplest form among those that score nearly as well as the best; `overall` begins with the simplest."""
     best = min(overall.values())
-    return next(name for name in COMPLEXITY if name in overall and overall[name] <= SIMPLER_WITHIN * best)
+    return next(name for name in overall if overall[name] <= SIMPLER_WITHIN * best)
 
 
 def _discrepancy(rows: list[_Row], freedom: int) -> Discrepancy:

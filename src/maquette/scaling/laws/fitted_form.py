@@ -1,11 +1,13 @@
 """One form of law fitted to one table of runs, as a predictor of log loss with its own uncertainty."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from maquette.scaling.errors import LawError
+from maquette.scaling.laws.custom_form import CustomFit, CustomForm, fit_custom
 from maquette.scaling.laws.fit import SurfaceFit, fit_surface
 from maquette.scaling.laws.gauss_newton import Array
 from maquette.scaling.laws.isoflop import IsoflopFit, fit_isoflop
@@ -13,6 +15,8 @@ from maquette.scaling.laws.minima_law import minima_law, minima_spread
 
 COMPLEXITY = ("minima", "kaplan", "additive", "general")
 """The forms that are compared, from the one that assumes least about how N and D combine to the richest."""
+
+_PARAMETERS = {"minima": 0, "kaplan": 4, "additive": 5, "general": 6}
 
 NEAR = 4.0
 """Laws are judged by runs within this factor, in N, of the best run of a budget: where they will be used."""
@@ -41,7 +45,7 @@ class Runs:
 
 @dataclass(frozen=True)
 class FittedForm:
-    """A form fitted to runs: exactly one of `surface` and `isoflop` is there.
+    """A form fitted to runs: exactly one of `surface`, `isoflop` and `custom` is there.
 
     `noise`: standard deviation of a run's log loss about the law.
     """
@@ -52,11 +56,14 @@ class FittedForm:
     noise: float
     degrees_of_freedom: int
     warnings: tuple[str, ...]
+    custom: CustomFit | None = None
 
     def log_loss(self, params: Array, tokens: Array, compute: Array) -> Array:
         """Predicted ln L of runs (m,)."""
         if self.surface is not None:
             return np.log(self.surface.surface.loss(params, tokens))
+        if self.custom is not None:
+            return self.custom.log_loss(params, tokens)
         assert self.isoflop is not None
         return minima_law(self.isoflop).log_loss(params, compute)
 
@@ -66,13 +73,37 @@ class FittedForm:
             # Half the width of the middle 68%: a resample that ran away must not set the scale.
             low, high = np.quantile(np.log(self.surface.losses(params, tokens)), [0.1587, 0.8413], axis=0)
             return np.asarray((high - low) / 2)
+        if self.custom is not None:
+            low, high = np.nanquantile(self.custom.log_losses(params, tokens), [0.1587, 0.8413], axis=0)
+            return np.asarray((high - low) / 2)
         assert self.isoflop is not None
         return minima_spread(self.isoflop, params, compute)
 
 
-def fit_form(name: str, runs: Runs, bootstrap: int, seed: int) -> FittedForm | str:
+def by_complexity(custom: Sequence[CustomForm]) -> dict[str, str | CustomForm]:
+    """All forms by name, from the simplest to the richest: a user's stands after ours of as many parameters."""
+    forms: dict[str, str | CustomForm] = {name: name for name in COMPLEXITY}
+    for form in custom:
+        if form.name in forms:
+            raise LawError(f"Two forms are called {form.name}.", f"Give {form.target} another `name`.")
+        forms[form.name] = form
+
+    def parameters(name: str) -> int:
+        form = forms[name]
+        return _PARAMETERS[form] if isinstance(form, str) else len(form.names)
+
+    return {name: forms[name] for name in sorted(forms, key=parameters)}
+
+
+def fit_form(form: str | CustomForm, runs: Runs, bootstrap: int, seed: int) -> FittedForm | str:
     """Fits the form, or says in words why these runs do not allow it."""
     try:
+        if isinstance(form, CustomForm):
+            custom = fit_custom(form, runs.params, runs.tokens, runs.loss, bootstrap=bootstrap, seed=seed)
+            return FittedForm(
+                form.name, None, None, custom.noise, custom.degrees_of_freedom, custom.warnings, custom=custom
+            )
+        name = form
         if name == "minima":
             return _fit_minima(runs)
         fit = fit_surface(runs.params, runs.tokens, runs.loss, form=name, bootstrap=bootstrap, seed=seed)
