@@ -44,7 +44,7 @@ def test_each_stage_has_help_and_composes(name: str, capsys: pytest.CaptureFixtu
     ("arguments", "words"),
     [
         (["trian"], ["no stage 'trian'", "'train'"]),
-        (["train", "lerning_rate=1"], ["unknown key 'lerning_rate'", "optimizer.lr"]),
+        (["train", "lerning_rate=1"], ["unknown key 'lerning_rate'", "learning_rate"]),
         (["train", "data.contxt=128"], ["data.contxt", "data.sequence_length"]),
         (["train", "optimizer=adm"], ["optimizer=adm", "adamw, muon"]),
         (["train", "precision=fp33"], ["fp33", "fp32"]),

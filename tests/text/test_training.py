@@ -171,7 +171,7 @@ def test_a_surrogate_in_the_corpus_is_named() -> None:
 def test_settings_without_effect() -> None:
     byte = TokenizerConfig(kind="byte", vocab_size=2048, digits=1)
     assert effective_settings(byte) == {"kind": "byte"}
-    assert idle_settings(byte) == ["vocabulary", "digits"]
+    assert idle_settings(byte) == ["vocab_size", "digits"]
     assert idle_settings(TokenizerConfig(pretokenizer="whitespace", digits=1)) == ["digits"]
     assert idle_settings(TokenizerConfig(kind="char", pretokenizer="code", vocab_size=300)) == ["pretokenizer"]
     assert idle_settings(TokenizerConfig(vocab_size=4096, digits=1, pretokenizer="code")) == []

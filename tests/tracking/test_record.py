@@ -25,7 +25,7 @@ def client(outputs: Path) -> MlflowClient:
 def test_a_finished_run_has_what_was_logged(outputs: Path, tmp_path: Path) -> None:
     figure = tmp_path / "loss.svg"
     figure.write_text("<svg/>")
-    params = {"size": "300k", "model": {"width": 64, "bias": None}, "mixture": {"a,b": 0.5}}
+    params = {"size": "300k", "model": {"hidden_size": 64, "bias": None}, "mixture": {"a,b": 0.5}}
     with run(outputs, params=params, tags={"digest.tokens": "abc", "path": tmp_path}) as log:
         for step in range(3):
             log.log_metrics({"loss": 3.0 - step, "validation/loss/code": 2.0}, step)

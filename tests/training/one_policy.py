@@ -78,8 +78,8 @@ def make_job(folder: Path, changes: dict[str, Any], *, seconds: float = 0.0) -> 
         )
         hf.save(LanguageModel(config), tokenizer, start)
     config = PolicyConfig(**{
-        "num_iterations": 6, "rollout_batch_size": 8, "max_completion_length": 6, "normalize_scores": 8, "
-        ""value_init": "policy",
+        "num_iterations": 6, "rollout_batch_size": 8, "max_completion_length": 6, "normalize_scores": 8,
+        "value_init": "policy",
         "kl_target": 0.1, "kl_horizon": 50, **changes,
     })  # fmt: skip
     trainer = TrainerConfig(threads=1, compile="off", checkpoint_steps=3, log_steps=1, validation_runs=2)

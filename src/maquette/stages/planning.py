@@ -89,8 +89,9 @@ def plan_job(config: TrainStage, recipe: Recipe, data: TokensResult) -> Job:
     digests = {
         "tokens": read_manifest(data.folder).digest,
         "tokenizer": Tokenizer.load(data.tokenizer).digest,
-        "corpus": read_manifest(data.corpus).digest,
     }
+    if data.corpus is not None:
+        digests["corpus"] = read_manifest(data.corpus).digest
     settings = resolved_settings(config, recipe)
     assert isinstance(config.objective, PretrainConfig)
     return assemble_job(
