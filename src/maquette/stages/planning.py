@@ -13,7 +13,7 @@ from typing import Any
 
 from maquette.artifacts.files import digest, file_digest
 from maquette.artifacts.manifest import read_manifest
-from maquette.artifacts.nodes import has_key, node_value, node_values
+from maquette.artifacts.nodes import has_key, node_values
 from maquette.artifacts.progress import say
 from maquette.artifacts.settings import parse_quantity
 from maquette.model.config import CoreConfig, ModelConfig, TransformerConfig
@@ -21,9 +21,10 @@ from maquette.model.hf import family_of, read_config
 from maquette.model.loading import find_checkpoint, latest_run, model_folder
 from maquette.model.parametrization import STANDARD
 from maquette.objectives.config import PretrainConfig
-from maquette.optimization.config import planned_warmup, planned_weight_decay, recipe_remark, short_name
-from maquette.recipe.pretraining import Recipe, resolve
+from maquette.optimization.config import recipe_remark, short_name
+from maquette.recipe.pretraining import Recipe
 from maquette.stages.config import TrainStage
+from maquette.stages.recipe_numbers import recipe_of
 from maquette.stages.tokens import TokensResult
 from maquette.text import Tokenizer
 from maquette.tracking import lineage_tags
@@ -62,22 +63,7 @@ def resolve_recipe(config: TrainStage, data: TokensResult) -> Recipe:
         architecture = family_of(raw, folder).read(raw)
         if config.model != ModelConfig(kind=config.model.kind):
             say("the settings of model have no effect: checkpoint has the architecture")
-    return resolve(
-        size=config.size,
-        vocab_size=Tokenizer.load(data.tokenizer).vocab_size,
-        sequence_length=config.data.sequence_length,
-        tokens=config.tokens,
-        compute=config.compute,
-        tokens_per_parameter=config.tokens_per_parameter,
-        model=config.model,
-        architecture=architecture,
-        batch_size_tokens=config.data.batch_size_tokens,
-        learning_rate=node_value(config.optimizer, "lr"),
-        warmup=planned_warmup(config.scheduler),
-        weight_decay=planned_weight_decay(config.optimizer),
-        phases=config.mixture.phases,
-        rules=config.recipe,
-    )
+    return recipe_of(config, Tokenizer.load(data.tokenizer).vocab_size, architecture)
 
 
 def plan_job(config: TrainStage, recipe: Recipe, data: TokensResult) -> Job:

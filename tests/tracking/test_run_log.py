@@ -1,15 +1,16 @@
 """A run's record as MLflow itself reads it back."""
 
+import contextlib
 import math
+import multiprocessing
+import sqlite3
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
-from mlflow.entities import Metric
 
 from maquette.artifacts import ConfigError
-from maquette.tracking import TrackingConfig, record, start_parent_run, start_run
-from maquette.tracking.sinks import EmbeddedSink, Point, ServerSink, open_sink
+from maquette.tracking import TrackingConfig, find_runs, run_log, start_parent_run, start_run
 
 
 def run(outputs: Path, **changes: object):  # type: ignore[no-untyped-def]
@@ -116,51 +117,77 @@ def test_a_name_that_mlflow_does_not_take_is_refused(outputs: Path) -> None:
 def test_a_store_that_fails_in_mid_run_does_not_stop_it_and_the_points_are_saved(
     outputs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError("database or disk is full")
 
     with run(outputs) as log:
-        monkeypatch.setattr(EmbeddedSink, "write", full)
+        assert log.flush()
+        monkeypatch.setattr(MlflowClient, "log_batch", full)
         log.log_metrics({"loss": 2.5}, 7)
     said = "".join(capsys.readouterr().err.split())  # lines are broken anywhere
     assert "databaseordiskisfull" in said
     assert f"lacksapartoftherun{log.run_id}:1pointsofmetrics." in said
-    saved = (outputs / "runs" / "run" / record.UNWRITTEN).read_text()
+    saved = (outputs / "runs" / "run" / run_log.UNWRITTEN).read_text()
     assert '"loss"' in saved
     assert "2.5" in saved
 
 
-def test_rows_written_directly_read_as_those_of_the_client(outputs: Path) -> None:
-    """The same points, with repeats, NaN, infinities and steps out of order, through both ways into the store."""
-    with run(outputs, name="a") as first, run(outputs, name="b") as second:
-        pass
-    points = [
-        Point("loss", 2.0, 1000, 1), Point("loss", 3.0, 1001, 0), Point("loss", 2.0, 1000, 1),
-        Point("loss", 1.0, 1000, 1), Point("nan", math.nan, 1000, 0), Point("infinite", math.inf, 1000, 0),
-        Point("infinite", -math.inf, 1000, 1),
-    ]  # fmt: skip
-    file = outputs / "mlflow.db"
-    for sink in (EmbeddedSink(file, first.run_id), ServerSink(f"sqlite:///{file}", second.run_id)):
-        sink.write(points[:3])
-        sink.write(points[3:])
-        sink.write([Point("loss", 9.0, 5, 0)])
-        sink.close()
-
-    def read(run_id: str) -> tuple[dict[str, float], dict[str, list[Metric]]]:
-        latest = client(outputs).get_run(run_id).data.metrics
-        return latest, {key: sorted(map(str, client(outputs).get_metric_history(run_id, key))) for key in latest}
-
-    direct, through_client = read(first.run_id), read(second.run_id)
-    assert str(direct) == str(through_client).replace(second.run_id, first.run_id)
-    assert direct[0]["loss"] == 2.0
+def test_a_store_that_is_locked_for_a_while_gets_everything(outputs: Path) -> None:
+    with run(outputs) as log, contextlib.closing(sqlite3.connect(outputs / "mlflow.db", isolation_level=None)) as other:
+        assert log.flush()
+        other.execute("BEGIN EXCLUSIVE")
+        log.log_metrics({"loss": 1.0}, 0)
+        log.set_tags({"note": "written later"})
+        assert not log._buffer.flush(timeout=0.3)  # type: ignore[union-attr]
+        other.execute("ROLLBACK")
+    found = client(outputs).get_run(log.run_id)
+    assert (found.info.status, found.data.metrics, found.data.tags["note"]) == (
+        "FINISHED",
+        {"loss": 1.0},
+        "written later",
+    )
 
 
-def test_a_store_with_other_tables_is_written_through_the_client(outputs: Path) -> None:
-    import sqlite3
+def test_repeats_and_values_that_are_not_finite_are_kept(outputs: Path) -> None:
+    with run(outputs) as log:
+        log.log_metrics({"loss": 2.0, "nan": math.nan, "infinite": math.inf}, 1)
+        log.log_metrics({"loss": 3.0}, 0)
+        assert log.flush()
+        log.log_metrics({"loss": 2.0, "infinite": -math.inf}, 1)
+    latest = client(outputs).get_run(log.run_id).data.metrics
+    assert latest["loss"] == 2.0
+    assert math.isnan(latest["nan"])
+    assert {m.step for m in client(outputs).get_metric_history(log.run_id, "loss")} == {0, 1}
+    assert any(m.value > 1e300 for m in client(outputs).get_metric_history(log.run_id, "infinite"))
 
-    file = outputs / "mlflow.db"
-    assert isinstance(open_sink(f"sqlite:///{file}", file, "0"), EmbeddedSink)
-    connection = sqlite3.connect(file)
-    connection.execute("ALTER TABLE metrics ADD COLUMN unit TEXT")
-    connection.close()
-    assert isinstance(open_sink(f"sqlite:///{file}", file, "0"), ServerSink)
+
+def write_a_run(outputs: Path, number: int) -> None:
+    with run(outputs, name=str(number)) as log:
+        for step in range(40):
+            log.log_metrics({"loss": float(step), "accuracy": 0.5}, step)
+            log.flush()
+
+
+@pytest.mark.slow
+def test_processes_write_at_once_and_nothing_is_lost(outputs: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=write_a_run, args=(outputs, number)) for number in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        while process.is_alive():
+            find_runs(outputs)
+            process.join(0.1)
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    assert "warning" not in capfd.readouterr().err
+    ids = list(find_runs(outputs)["run_id"])
+    assert len(ids) == 3
+    for run_id in ids:
+        assert [m.value for m in client(outputs).get_metric_history(run_id, "loss")] == list(range(40))
+
+
+def test_a_name_that_is_a_path_is_refused(outputs: Path) -> None:
+    with run(outputs) as log:
+        for name in ("loss/", "a//b", "/a", "../a", "."):
+            with pytest.raises(ConfigError):
+                log.log_metrics({name: 1.0}, 0)
