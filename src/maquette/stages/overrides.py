@@ -54,7 +54,8 @@ def opened(stage: Stage, overrides: Sequence[str]) -> list[str]:
     # Another class has other arguments: optimizer._target_=torch.optim.RMSprop optimizer.alpha=0.9
     others = tuple(text.partition("_target_=")[0] for text in overrides if re.match(r"\w[\w.]*\._target_=", text))
     return [
-        f"++{text}" if _within(text.partition("=")[0], tables) or text.startswith(others) else text for text in overrides
+        f"++{text}" if _within(text.partition("=")[0], tables) or text.startswith(others) else text
+        for text in overrides
     ]
 
 
