@@ -99,12 +99,12 @@ def test_the_card(record: RunRecord) -> None:
 
 def test_config_yaml_is_the_same_run_again(record: RunRecord, configure: Configure) -> None:
     written = yaml.safe_load((Path(record.folder) / "config.yaml").read_text(encoding="utf-8"))
-    assert written["optimizer"]["learning_rate"] == record.learning_rate
+    assert written["optimizer"]["lr"] == record.learning_rate
     assert written["data"]["batch_size_tokens"] == 256
     again = configure(
         size="1b",  # has no say beside width and depth
         tokens=written["tokens"],
-        optimizer__lr=written["optimizer"]["learning_rate"],
+        optimizer__lr=written["optimizer"]["lr"],
         optimizer__weight_decay=written["optimizer"]["weight_decay"],
         scheduler__warmup=written["scheduler"]["warmup"],
     )
