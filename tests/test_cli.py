@@ -51,7 +51,7 @@ def test_each_stage_has_help_and_composes(name: str, capsys: pytest.CaptureFixtu
     [
         (["trian"], ["no stage 'trian'", "'train'"]),
         (["train", "lerning_rate=1"], ["unknown key 'lerning_rate'", "learning_rate"]),
-        (["train", "data.contxt=128"], ["data.contxt", "data.sequence_length"]),
+        (["train", "data.sequence_lenght=128"], ["data.sequence_lenght", "data.sequence_length"]),
         (["train", "optimizer=adm"], ["optimizer=adm", "adamw, muon"]),
         (["train", "precision=fp33"], ["fp33", "fp32"]),
         (["train", "tokenizer.kind=x"], ["tokenizer.kind=x", "bpe, unigram, char, byte"]),
