@@ -11,12 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from maquette.artifacts.code_digest import code_digest
 from maquette.artifacts.files import digest, file_digest
 from maquette.artifacts.manifest import read_manifest
 from maquette.artifacts.nodes import has_key, node_values
 from maquette.artifacts.progress import say
 from maquette.artifacts.settings import parse_quantity
-from maquette.model.config import CoreConfig, ModelConfig, TransformerConfig
+from maquette.model.config import CoreConfig, CustomConfig, ModelConfig, TransformerConfig
 from maquette.model.hf import family_of, read_config
 from maquette.model.loading import find_checkpoint, latest_run, model_folder
 from maquette.model.parametrization import STANDARD
@@ -208,9 +209,7 @@ def new_record(
 
 def kind_of(architecture: CoreConfig) -> str:
     """What sort of model it is, in words: models of one kind train at comparable speeds."""
-    if isinstance(architecture, TransformerConfig):
-        return f"transformer, {architecture.activation}"
-    return "lstm"
+    return architecture.description
 
 
 def resolved_settings(config: TrainStage, recipe: Recipe) -> dict[str, Any]:
@@ -220,9 +219,9 @@ def resolved_settings(config: TrainStage, recipe: Recipe) -> dict[str, Any]:
     model |= {
         key: value for key, value in dataclasses.asdict(recipe.architecture).items() if key in model and key in known
     }
-    model["kind"] = "lstm"
+    custom = isinstance(recipe.architecture, CustomConfig)
+    model["kind"] = recipe.architecture.description if custom else recipe.architecture.kind
     if isinstance(recipe.architecture, TransformerConfig):
-        model["kind"] = "transformer"
         model["intermediate_size"] = recipe.architecture.inner_width
     # Of other objectives; of the line, not of the run
     left_out = ("instructions", "preferences", "prompts", "reward", "sweep", "suite", "protocol")
@@ -250,6 +249,8 @@ def run_fingerprint(settings: dict[str, Any], recipe: Recipe, digests: dict[str,
     data = {key: value for key, value in settings["data"].items() if key not in ("workers", "micro_batch_size")}
     # What else the line trains is not of this run; what a run was before this setting existed, it still is.
     chosen["scheduler"] = {key: value for key, value in settings["scheduler"].items() if key != "branches"}
+    if recipe.architecture.own_code:
+        chosen["code"] = code_digest(*recipe.architecture.own_code)
     if recipe.parametrization != STANDARD:
         chosen["parametrization"] = dataclasses.asdict(recipe.parametrization)
     return digest(

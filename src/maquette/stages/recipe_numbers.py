@@ -72,16 +72,16 @@ def _without_hydra(config: DictConfig) -> DictConfig:
 
 def _vocabulary(settings: "TrainStage") -> int:
     tokenizer: Any = settings.tokenizer
-    return int(getattr(tokenizer, "vocab_size", None) or getattr(tokenizer, "vocabulary", None) or 256)
+    return int(getattr(tokenizer, "vocab_size", None) or 256)
 
 
-def recipe_of(settings: "TrainStage", vocabulary_size: int, architecture: "CoreConfig | None" = None) -> "Recipe":
+def recipe_of(settings: "TrainStage", vocab_size: int, architecture: "CoreConfig | None" = None) -> "Recipe":
     """Every number of a pretraining run. Raises `ConfigError` for settings that contradict each other."""
     from maquette.recipe import resolve
 
     return resolve(
         size=settings.size,
-        vocab_size=vocabulary_size,
+        vocab_size=vocab_size,
         sequence_length=settings.data.sequence_length,
         tokens=settings.tokens,
         compute=settings.compute,

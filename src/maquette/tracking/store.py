@@ -10,6 +10,7 @@ import logging
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -91,7 +92,9 @@ def open_client(uri: str) -> "MlflowClient":
 def _import_quietly() -> None:
     for key, value in _ENVIRONMENT.items():
         os.environ.setdefault(key, value)
-    import mlflow  # noqa: F401
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="IProgress not found")  # in a notebook, for a bar that is not drawn
+        import mlflow  # noqa: F401
 
     for name in ("mlflow", "alembic", "urllib3.connectionpool"):
         logging.getLogger(name).setLevel(logging.ERROR)
