@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 from maquette.data.prompts import Prompt, render_prompt
 from maquette.model import LanguageModel, TransformerConfig, hf
 from maquette.objectives.policy_config import PolicyConfig
@@ -24,6 +26,7 @@ from maquette.tracking.config import TrackingConfig
 from maquette.training import Job, RunRecord, choose_hardware, fit
 from maquette.training.config import PrecisionConfig, TrainerConfig
 from maquette.training.policy import PolicyFeedback, PolicyPlan
+from small_runs import default_callbacks
 
 
 class Letters:
@@ -82,15 +85,17 @@ def make_job(folder: Path, changes: dict[str, Any], *, seconds: float = 0.0) -> 
         "value_init": "policy",
         "kl_target": 0.1, "kl_horizon": 50, **changes,
     })  # fmt: skip
-    trainer = TrainerConfig(threads=1, compile="off", checkpoint_steps=3, log_steps=1, validation_runs=2)
+    trainer = TrainerConfig(log_every_n_steps=1)
+    callbacks = default_callbacks(checkpoint__every_n_train_steps=3)
     job = Job(
         name="policy", folder=folder / "run", outputs=folder, seed=3, architecture=hf.load(start).config,
         checkpoint=start, tokenizer_folder=start, plan=PolicyPlan(config, LetterFeedback(folder, seconds)),
         steps=config.num_iterations * config.ppo_epochs * config.num_minibatches, batch_size_tokens=100,
         learning_rate=3e-3,
         warmup=0.1, weight_decay=0.0, flops=10**9, compiled=False, linear_backend="torch",
-        hardware=choose_hardware(trainer, PrecisionConfig()), optimizer=AdamWConfig(eps=1e-5),
+        hardware=choose_hardware(trainer, PrecisionConfig(), threads=1), optimizer=AdamWConfig(eps=1e-5),
         scheduler=LinearSchedulerConfig(), trainer=trainer, tracking=TrackingConfig(enabled=False),
+        num_validations=2, callbacks=callbacks,
     )  # fmt: skip
     if not (job.folder / "run.json").exists():
         RunRecord(

@@ -16,7 +16,7 @@ MUON = "maquette.optimization.Muon"
 
 @dataclass
 class OptimizerConfig:
-    """What all of ours have. `clip` is no argument of theirs: the objective clips."""
+    """What all of ours have."""
 
     _target_: str = setting("", "class or function that makes the optimiser from groups of parameters")
     _partial_: bool = setting(True, "it gets the parameters later")
@@ -24,7 +24,6 @@ class OptimizerConfig:
     betas: list[float] = setting(lambda: [0.9, 0.99], "decay of the means of the gradient and of its square")
     eps: float = setting(1e-8, "added to the root of the squared gradient's mean", minimum=0.0)
     weight_decay: float | None = setting(None, "decoupled decay of matrices; by default the recipe's", minimum=0.0)
-    clip: float | None = setting(1.0, "the gradient's norm is clipped to this; null: not clipped", minimum=0.0)
 
     def validate(self) -> None:
         """Raises `ConfigError` for betas that are not two shares."""
@@ -107,7 +106,7 @@ SCHEDULERS: dict[str, type[SchedulerConfig]] = {
 }
 """By the names of their files in `conf/scheduler`."""
 
-NOT_ARGUMENTS = ("clip", "branches")
+NOT_ARGUMENTS = ("branches",)
 """Keys of these nodes that what they build does not get."""
 
 STEP_COUNTS = ("T_max", "total_steps", "total_iters", "num_training_steps", "max_steps")

@@ -9,7 +9,7 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import nn
 from torch.optim import Optimizer
 
-from maquette.artifacts.nodes import Node, node_value, node_values
+from maquette.artifacts.nodes import Node, node_values
 from maquette.model.parametrization import STANDARD, Parametrization
 from maquette.optimization.groups import Kinds
 from maquette.optimization.optimizers import build_optimizer, optimizer_of
@@ -41,12 +41,6 @@ class Optimization:
         if is_token_schedule(self.scheduler):
             return build_schedule(self.scheduler, self.steps * self.batch_size_tokens, self.warmup)
         return TorchSchedule(self.scheduler, self.steps, self.warmup)
-
-    @property
-    def clip(self) -> float | None:
-        """To what the gradient's norm is clipped."""
-        clip: float | None = node_value(self.optimizer, "clip", 1.0)
-        return clip
 
     def shown_rate(self, optimizer: Optimizer) -> float:
         """The rate of the first group whose peak is the whole rate: in muP, and with a value function, not every one's

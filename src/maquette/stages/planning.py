@@ -31,9 +31,9 @@ from maquette.text import Tokenizer
 from maquette.tracking import lineage_tags
 from maquette.tracking.environment import git_commit, hardware_name, package_versions
 from maquette.training import Job, RunRecord, choose_hardware, read_record
+from maquette.training.plan import Plan
 from maquette.training.pretraining import PretrainingPlan
 from maquette.training.record import RUNNING
-from maquette.training.workload import Plan
 
 BEFORE = {
     "sft": ("pretrain",),
@@ -140,6 +140,7 @@ def assemble_job(
         hardware=choose_hardware(
             config.trainer,
             config.precision,
+            threads=config.threads,
             optimizer=short_name(config.optimizer),
             width=recipe.architecture.hidden_size,
         ),
@@ -147,6 +148,8 @@ def assemble_job(
         scheduler=config.scheduler,
         trainer=config.trainer,
         tracking=config.tracking,
+        num_validations=config.num_validations,
+        callbacks=config.callbacks,
         parametrization=recipe.parametrization,
         params=settings
         | {"N": recipe.size, "N_core": counts.core, "N_head": counts.head, "N_embedding": counts.embedding}
@@ -255,7 +258,7 @@ def run_fingerprint(settings: dict[str, Any], recipe: Recipe, digests: dict[str,
         chosen["parametrization"] = dataclasses.asdict(recipe.parametrization)
     return digest(
         chosen
-        | {"data": data, "compile": settings["trainer"]["compile"], "digests": digests}
+        | {"data": data, "compile": settings["compile"], "digests": digests}
         | {"architecture": dataclasses.asdict(recipe.architecture), "tokens": recipe.tokens}
     )
 

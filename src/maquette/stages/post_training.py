@@ -22,12 +22,13 @@ from maquette.stages import examples
 from maquette.stages.config import TrainStage
 from maquette.stages.planning import assemble_job, label_of, resolved_optimization, starting_folder
 from maquette.training import Job
+from maquette.training.devices import count_processes
 from maquette.training.examples import ExamplePlan, micro_batches
 
 UNUSED = (
     "source", "corpus", "tokenizer", "shards", "size", "tokens", "compute", "tokens_per_parameter", "model", "mixture",
     "prediction", "data.sequence_length", "data.batch_size_tokens", "data.document_masking", "data.workers",
-    "data.validation_tokens", "trainer.samples", "trainer.compile", "prompts", "reward",
+    "data.validation_tokens", "compile", "prompts", "reward",
 )  # fmt: skip
 """Settings of pretraining that mean nothing afterwards."""
 
@@ -45,7 +46,7 @@ def plan_examples(config: TrainStage) -> tuple[Recipe, Job]:
     assert isinstance(objective, ExampleConfig)
     start = required_checkpoint(config)
     architecture, tokenizer = starting_architecture(start), load_tokenizer(start)
-    micro_batches(objective.batch_size, config.trainer.devices * config.trainer.num_nodes, config.data.micro_batch_size)
+    micro_batches(objective.batch_size, count_processes(config.trainer), config.data.micro_batch_size)
     make = examples.instructions if objective.kind == "sft" else examples.preferences
     folder = make(config, tokenizer, architecture.max_position_embeddings)
     manifest = read_manifest(folder)

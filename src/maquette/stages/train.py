@@ -204,7 +204,7 @@ def _begin(config: TrainStage, recipe: Recipe, job: Job) -> RunRecord:
     # Examples have shapes of their own in every batch, and compiling for each would not pay.
     compiled = (
         job.plan.kind == "pretrain"
-        and wants_compilation(config.trainer.compile, recipe.compute, job.hardware)
+        and wants_compilation(config.compile, recipe.compute, job.hardware)
         and compiler_works(say)
     )
     settings = {key: value for key, value in job.params.items() if key in {f.name for f in dataclasses.fields(config)}}

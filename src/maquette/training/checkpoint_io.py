@@ -2,7 +2,7 @@
 
 `checkpoints/step-00000123.ckpt` is Lightning's (model, optimiser, schedule, loops, position in the data, random
 numbers); `step-00000123.json` beside it has its size and SHA-256, and is written after it: without it a checkpoint does
-not count.
+not count. Any other checkpoint, such as `ModelCheckpoint`'s, is written in the same way.
 """
 
 import json
@@ -24,11 +24,17 @@ _NAME = re.compile(r"step-(\d{8,})\.ckpt")
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """How Lightning writes and reads a checkpoint: flushed to disk and renamed; read without running code from it."""
+    """How Lightning writes and reads a checkpoint: flushed to disk, renamed and sealed; read without running code from
+    it."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         with atomic_file(path) as temporary:
             torch.save(checkpoint, temporary)
+        seal(Path(path), int(checkpoint.get("global_step", 0)))
+
+    def remove_checkpoint(self, path: Any) -> None:
+        Path(path).with_suffix(".json").unlink(missing_ok=True)
+        super().remove_checkpoint(path)
 
     def load_checkpoint(
         self, path: Any, map_location: Any | None = lambda storage, location: storage, weights_only: bool | None = None
@@ -53,10 +59,8 @@ class CheckpointFolder:
         steps = sorted(int(match[1]) for match in found if match)
         return [step for step in steps if self._seal(step).exists()]
 
-    def seal(self, step: int, facts: dict[str, Any]) -> None:
-        """Declares the checkpoint of `step` good, and removes those that are no longer kept."""
-        path = self.path(step)
-        write_json(self._seal(step), _sealed(path, step) | facts)
+    def prune(self) -> None:
+        """Removes the checkpoints that are no longer kept."""
         for old in [step for step in self.steps()[: -self.keep] if step not in self.kept]:
             self._seal(old).unlink(missing_ok=True)
             self.path(old).unlink(missing_ok=True)
@@ -98,5 +102,7 @@ class CheckpointFolder:
         return self.path(step).with_suffix(".json")
 
 
-def _sealed(path: Path, step: int) -> dict[str, Any]:
-    return {"format": FORMAT, "bytes": path.stat().st_size, "sha256": file_digest(path), "step": step}
+def seal(path: Path, step: int) -> None:
+    """Declares the checkpoint at `path` good."""
+    facts = {"format": FORMAT, "bytes": path.stat().st_size, "sha256": file_digest(path), "step": step}
+    write_json(path.with_suffix(".json"), facts)

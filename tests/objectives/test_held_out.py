@@ -4,8 +4,7 @@ import math
 
 import pytest
 
-from maquette.training.judgement import metric_name, overall
-from maquette.training.validation import DomainLoss
+from maquette.objectives.held_out import DomainLoss, metric_name, overall
 
 
 def test_one_domain() -> None:

@@ -9,13 +9,15 @@ import pytest
 import torch
 
 from maquette.artifacts import StageError
-from maquette.training import random_state
-from maquette.training.checkpoints import AtomicCheckpointIO, CheckpointFolder
+from maquette.training import checkpoint_io, random_state
+from maquette.training.checkpoint_io import FORMAT, AtomicCheckpointIO, CheckpointFolder
 
 
 def write(folder: CheckpointFolder, step: int) -> None:
-    AtomicCheckpointIO().save_checkpoint({"step": step, "weights": torch.arange(100)}, folder.path(step))
-    folder.seal(step, {"tokens": 512 * step})
+    """As training does: save, then remove what is no longer kept."""
+    checkpoint = {"global_step": step, "weights": torch.arange(100)}
+    AtomicCheckpointIO().save_checkpoint(checkpoint, folder.path(step))
+    folder.prune()
 
 
 def test_the_newest_is_chosen_by_its_step(tmp_path: Path) -> None:
@@ -25,7 +27,7 @@ def test_the_newest_is_chosen_by_its_step(tmp_path: Path) -> None:
     found = folder.newest(print)
     assert found is not None
     assert found[0] == 200
-    assert AtomicCheckpointIO().load_checkpoint(found[1])["step"] == 200
+    assert AtomicCheckpointIO().load_checkpoint(found[1])["global_step"] == 200
 
 
 def test_only_the_last_are_kept(tmp_path: Path) -> None:
@@ -34,6 +36,13 @@ def test_only_the_last_are_kept(tmp_path: Path) -> None:
         write(folder, step)
     assert folder.steps() == [30, 40]
     assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_those_that_others_go_on_from_stay(tmp_path: Path) -> None:
+    folder = CheckpointFolder(tmp_path, keep=1, kept={10, 30})
+    for step in (10, 20, 30, 40, 50):
+        write(folder, step)
+    assert folder.steps() == [10, 30, 50]
 
 
 def test_a_damaged_newest_gives_way_to_the_one_before(tmp_path: Path) -> None:
@@ -51,13 +60,40 @@ def test_a_damaged_newest_gives_way_to_the_one_before(tmp_path: Path) -> None:
     assert folder.steps() == [10, 15]
 
 
-def test_without_its_seal_a_checkpoint_does_not_count(tmp_path: Path) -> None:
+def test_without_its_seal_a_checkpoint_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = CheckpointFolder(tmp_path)
     write(folder, 10)
-    AtomicCheckpointIO().save_checkpoint({"step": 20}, folder.path(20))
+
+    def killed(path: Path, step: int) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint_io, "seal", killed)
+        with pytest.raises(KeyboardInterrupt):
+            AtomicCheckpointIO().save_checkpoint({"global_step": 20}, folder.path(20))
+    assert folder.path(20).exists()
     assert folder.steps() == [10]
     write(folder, 30)
     assert not folder.path(20).exists()
+
+
+def test_a_seal_says_what_it_is_of(tmp_path: Path) -> None:
+    folder = CheckpointFolder(tmp_path)
+    write(folder, 3)
+    facts = json.loads((tmp_path / "step-00000003.json").read_text())
+    assert (facts["format"], facts["step"]) == (FORMAT, 3) == (3, 3)
+    assert facts["bytes"] == folder.path(3).stat().st_size
+
+
+def test_any_checkpoint_is_written_and_removed_with_its_seal(tmp_path: Path) -> None:
+    """Lightning's `ModelCheckpoint` has names of its own; they are none that a run goes on from."""
+    best = tmp_path / "epoch=0-step=7.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"global_step": 7}, best)
+    assert CheckpointFolder(tmp_path).steps() == []
+    CheckpointFolder(tmp_path).prune()
+    assert {path.name for path in tmp_path.iterdir()} == {best.name, "epoch=0-step=7.json"}
+    AtomicCheckpointIO().remove_checkpoint(best)
+    assert not list(tmp_path.iterdir())
 
 
 def test_another_layout_is_refused_by_name(tmp_path: Path) -> None:
@@ -66,7 +102,7 @@ def test_another_layout_is_refused_by_name(tmp_path: Path) -> None:
     seal = tmp_path / "step-00000003.json"
     facts = json.loads(seal.read_text())
     seal.write_text(json.dumps({**facts, "format": facts["format"] - 1}))
-    with pytest.raises(StageError, match=r"step-00000003.ckpt is laid out as format 1 .* force=true"):
+    with pytest.raises(StageError, match=r"step-00000003.ckpt is laid out as format 2 .* force=true"):
         folder.newest(print)
     assert folder.steps() == [3]  # nothing is lost: the version that wrote it can go on
 
