@@ -134,7 +134,7 @@ def test_anyones_optimiser_and_scheduler_resume_exactly(
         "seed": 26,
         "optimizer": {"_target_": "torch.optim.RMSprop", "_partial_": True, "momentum": 0.5},
         "scheduler": {"_target_": "torch.optim.lr_scheduler.OneCycleLR", "_partial_": True, "pct_start": 0.5},
-        "trainer__log_steps": 1,
+        "trainer__log_every_n_steps": 1,
     }
     say_once.cache_clear()
     whole = train.run(configure(**changes))
