@@ -22,6 +22,7 @@ from maquette.training.example_card import write_example_card
 from maquette.training.figures import draw_curves, draw_reliability
 from maquette.training.job import Job
 from maquette.training.plan import Opened, Row
+from maquette.training.pretraining import micro_batch_of
 from maquette.training.record import RunRecord
 
 _MODULES: dict[str, type[Objective]] = {

@@ -49,9 +49,7 @@ class PretrainingPlan:
             batch_sequences=batch_sequences,
             context=self.data.sequence_length,
             whole=int(np.lcm.reduce([phase.context_multiple for phase in phases])),
-            wished=micro_batch_of(
-                self.data.micro_batch_size, job.trainer.accumulate_grad_batches, batch_sequences, job
-            ),
+            wished=micro_batch_of(self.data.micro_batch_size, batch_sequences, job),
             hardware=job.hardware,
         )
         data = PretrainingData(
