@@ -1,6 +1,5 @@
 """`maquette train`: what makes two runs the same, what a run leaves, and what it says about itself."""
 
-import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ import yaml
 from maquette.artifacts import ConfigError
 from maquette.model import count_parameters, hf, training_flops
 from maquette.model.loading import load_checkpoint
+from maquette.recipe.run_spec import label_of
 from maquette.stages import planning, train
 from maquette.stages.composition import compose
 from maquette.stages.config import TrainStage
@@ -58,7 +58,7 @@ def test_what_a_run_leaves(record: RunRecord) -> None:
 def test_the_record_tells_everything(record: RunRecord) -> None:
     model, tokenizer = load_checkpoint(record.folder)
     counts = count_parameters(model.config)
-    assert record.parameters == dataclasses.asdict(counts)
+    assert record.parameters == counts
     assert record.num_parameters == counts.core + counts.head
     assert record.tokens == record.steps * record.batch_tokens == 20 * 256
     assert record.compute == training_flops(model.config, record.tokens, 32).total
@@ -142,7 +142,7 @@ def test_what_is_run_does(configure: Configure, changes: dict[str, Any]) -> None
     [(994, "994"), (1_000, "1k"), (1_234, "1.2k"), (299_300, "300k"), (999_000, "1m"), (5_980_000, "6m"), (2e12, "2t")],
 )
 def test_labels(count: float, label: str) -> None:
-    assert planning.label_of(round(count)) == label
+    assert label_of(round(count)) == label
 
 
 def test_folders_are_called_by_size_and_tokens(configure: Configure) -> None:

@@ -124,7 +124,7 @@ def compare(
     if config.reference not in [one.name for one in runs]:
         raise ConfigError(f"the step {config.reference} is no policy.", "Give it policy: true.")
     tokenizer = load_tokenizer(records[config.reference].folder)
-    context = records[config.reference].context
+    context = records[config.reference].sequence_length
     source = open_prompts(
         PromptsConfig(tasks=config.tasks, seed=config.seed + 1), tokenizer,
         longest=max(1, context - config.answer_tokens), split="held_out",

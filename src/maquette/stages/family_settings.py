@@ -13,10 +13,11 @@ from typing import Any
 
 from maquette.artifacts.errors import ConfigError
 from maquette.artifacts.settings import walk
+from maquette.recipe.run_spec import resolved_settings
 from maquette.stages import STAGES
 from maquette.stages.composition import compose
 from maquette.stages.config import TrainStage
-from maquette.stages.planning import resolve_recipe, resolved_settings
+from maquette.stages.planning import resolve_recipe
 from maquette.stages.tokens import TokensResult
 from maquette.stages.train import make_tokens
 
@@ -89,7 +90,7 @@ def _derived(configs: list[TrainStage], leaves: list[dict[str, Any]], data: Toke
             recipe = resolve_recipe(open_config, data)
         except ConfigError:
             return dict.fromkeys(DERIVED, False)
-        again = _flat(resolved_settings(open_config, recipe))
+        again = _flat(resolved_settings(dataclasses.asdict(open_config), recipe, "pretrain"))
         for key in DERIVED:
             agrees[key] &= again.get(key) == leaf[key] or leaf[key] is None
     return agrees

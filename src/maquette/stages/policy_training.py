@@ -11,18 +11,13 @@ from maquette.model.loading import find_checkpoint, load_tokenizer, model_folder
 from maquette.objectives.policy_config import PolicyConfig
 from maquette.optimization.config import OptimizerConfig
 from maquette.recipe.policy_optimization import resolve_policy
-from maquette.recipe.pretraining import Recipe
+from maquette.recipe.run_spec import label_of
 from maquette.stages.config import TrainStage
-from maquette.stages.planning import assemble_job, label_of
-from maquette.stages.post_training import UNUSED, required_checkpoint, say_unused, starting_architecture, used_settings
+from maquette.stages.planning import assemble_job
+from maquette.stages.post_training import required_checkpoint, say_unused, starting_architecture
 from maquette.training import Job
 from maquette.training.config import TrainerConfig
 from maquette.training.policy import PolicyPlan
-
-_POLICY_UNUSED = (*(key for key in UNUSED if key not in ("prompts", "reward")), "instructions", "preferences")
-
-_USED = ("seed", "objective", "optimizer", "schedule", "precision", "prompts")
-"""Settings that decide what comes out; the reward counts by what it is, not by where it lies."""
 
 ADAM_EPS = 1e-5
 """Of PPO, unless the settings have another: with 1e-8 a gradient that is nearly nothing becomes a full step."""
@@ -30,8 +25,8 @@ ADAM_EPS = 1e-5
 _PROMPTS_FOR_LENGTH = 64
 
 
-def plan_policy(config: TrainStage) -> tuple[Recipe, Job]:
-    """The recipe and the job of policy optimisation.
+def plan_policy(config: TrainStage) -> Job:
+    """The job of policy optimisation.
 
     Raises `ConfigError` for settings that contradict each other or lack what PPO needs, `StageError` where a file is
     missing or damaged.
@@ -68,7 +63,7 @@ def plan_policy(config: TrainStage) -> tuple[Recipe, Job]:
         weight_decay=config.optimizer.weight_decay,
         rules=config.recipe,
     )
-    say_unused(config, _POLICY_UNUSED)
+    say_unused(config)
     steps = objective.passes * objective.minibatches
     config = dataclasses.replace(
         config,
@@ -76,24 +71,20 @@ def plan_policy(config: TrainStage) -> tuple[Recipe, Job]:
         optimizer=_with_eps(config.optimizer),
         trainer=dataclasses.replace(config.trainer, log_steps=_whole_iterations(config.trainer.log_steps, steps)),
     )
-    settings = used_settings(config, recipe, _POLICY_UNUSED)
     digests = {"tokenizer": tokenizer.digest, **_reward_digest(config)}
     if config.prompts.path is not None:
         digests["prompts"] = file_digest(config.prompts.path)
     plan = PolicyPlan(objective, ConfiguredFeedback(config.prompts, config.reward, config.outputs))
     plan.iterations(config.trainer.devices * config.trainer.num_nodes)  # raises where they can't be shared out
-    job = assemble_job(
+    return assemble_job(
         config,
         recipe,
         plan,
         start=start,
         tokenizer=model_folder(start),
         digests=digests,
-        settings=settings,
-        fingerprint=lambda digests: digest({key: settings[key] for key in _USED} | {"digests": digests}),
         label=f"ppo-{label_of(recipe.size)}",
     )
-    return recipe, job
 
 
 def _with_eps(optimizer: OptimizerConfig) -> OptimizerConfig:

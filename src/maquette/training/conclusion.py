@@ -1,7 +1,5 @@
 """What a run leaves: the model as a folder that others open, pictures, a card, and its record."""
 
-import dataclasses
-import datetime
 from typing import Any
 
 import torch
@@ -23,16 +21,14 @@ def conclude(
     checkpoints = CheckpointFolder(job.folder / "checkpoints")
     step = checkpoints.steps()[-1]
     last = _newest(history)
-    record = dataclasses.replace(
-        record,
+    record = record.ended(
+        finished=finished,
         **_results(history, last),
         **workload.results(last, step),
         seconds=seconds,
         loss_spikes=spikes,
         step=step,
         peak_memory=peak_memory_bytes(),
-        status=records.FINISHED if finished else records.INTERRUPTED,
-        finished=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
     state = torch.load(checkpoints.path(step), map_location="cpu", weights_only=True, mmap=True)["state_dict"]
     workload.export(state, job.folder / "model", record, finished=finished)
