@@ -17,6 +17,12 @@ def call(*arguments: str) -> int:
     return int(ended.value.code or 0)
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hydra makes a folder for each command, below the current one."""
+    monkeypatch.chdir(tmp_path_factory.mktemp("here"))
+
+
 @pytest.fixture
 def recorded(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Every stage only records the settings it was given."""
@@ -150,7 +156,7 @@ def test_interruption_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, capsys:
 
     monkeypatch.setattr(type(STAGES["train"]), "run", run)
     assert call("train") == 130
-    assert "same line again" in capsys.readouterr().err
+    assert "run the same command again" in capsys.readouterr().err
 
 
 def test_help_and_config_modules_import_nothing_heavy() -> None:

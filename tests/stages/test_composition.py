@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from maquette.stages import STAGES
-from maquette.stages.composition import as_text, compose
+from maquette.stages.composition import compose
+from maquette.stages.overrides import as_text, text_list
 from maquette.stages.sweeps.jobs import product
 
 TRAIN = STAGES["train"]
@@ -22,3 +23,11 @@ def test_a_name_that_looks_like_a_number(written: str) -> None:
 def test_numbers_and_quoted_words_stay_as_they_are() -> None:
     words = ["size=1e5", "seed=007", "corpus.name='1e5'", "prediction=null", "corpus.name=a1e5"]
     assert as_text(TRAIN, words) == words
+
+
+@pytest.mark.parametrize(
+    "text", ["a b", "it's", "a\\b", "end\\", "${seed}", "\\${x}", "a, b [c] {d: 1}", 'say "x"', ""]
+)
+def test_a_bare_word_arrives_as_it_is(text: str) -> None:
+    settings: Any = compose(STAGES["score"], [f"sentences={text_list([text, 'x'])}"])
+    assert settings.sentences == [text, "x"]

@@ -23,15 +23,20 @@ def setting(
     quantity: bool = False,
     own: bool = False,
     variants: Mapping[str, type] | None = None,
+    items: Mapping[str, type] | None = None,
+    first: bool = False,
 ) -> Any:
     """A dataclass field with a help line and, where it has them, its allowed values (None is always allowed
     where the field's type allows it). A `quantity` is a count as `parse_quantity` reads it. `own`: beside
     the choices a user's class may stand here, by its dotted name. Lists, dicts and
     dataclasses are given as a class or a factory. `variants`: the classes, by name, that may stand here, where the
-    field's own type is what they have in common; which of them it is decides which settings there are."""
+    field's own type is what they have in common; which of them it is decides which settings there are; a field typed
+    `Any` may also hold a table with the `_target_` of a class that is not ours. `items`: the classes, by name, that a
+    table of parts (callbacks, loggers) may hold beside others. `first`: one of those that people turn first, in the
+    short help."""
     metadata = {
         "help": help, "choices": choices, "minimum": minimum, "maximum": maximum, "quantity": quantity,
-        "own": own, "variants": variants,
+        "own": own, "variants": variants, "items": items, "first": first,
     }  # fmt: skip
     if callable(default):
         return dataclasses.field(default_factory=default, metadata=metadata)
@@ -41,7 +46,8 @@ def setting(
 @dataclasses.dataclass(frozen=True)
 class Setting:
     """One leaf of a config: its dotted `key`, default, help line and allowed values. `variants`: those that have it,
-    where not all of them do. `text`: whether it holds words, which are never to be read as numbers."""
+    where not all of them do. `text`: whether it holds words, which are never to be read as numbers. `first`: whether
+    the short help shows it."""
 
     key: str
     default: Any
@@ -49,6 +55,7 @@ class Setting:
     choices: Sequence[str] | None
     variants: tuple[str, ...] = ()
     text: bool = False
+    first: bool = False
 
 
 def walk(config: Any, prefix: str = "") -> Iterator[Setting]:
@@ -61,11 +68,17 @@ def walk(config: Any, prefix: str = "") -> Iterator[Setting]:
         key = f"{prefix}{field.name}"
         if isinstance(config, type) and field.metadata.get("variants"):
             yield from _of_variants(field.metadata["variants"], f"{key}.")
+        elif isinstance(config, type) and field.metadata.get("items"):
+            for name, item in field.metadata["items"].items():
+                yield from walk(item, f"{key}.{name}.")
         elif dataclasses.is_dataclass(value):
             yield from walk(value, f"{key}.")
         else:
             text = field.type in (str, str | None) and not field.metadata.get("quantity")
-            yield Setting(key, value, field.metadata.get("help", ""), field.metadata.get("choices"), text=text)
+            yield Setting(
+                key, value, field.metadata.get("help", ""), field.metadata.get("choices"), text=text,
+                first=field.metadata.get("first", False) or not prefix,
+            )  # fmt: skip
 
 
 def _of_variants(variants: Mapping[str, type], prefix: str) -> Iterator[Setting]:
@@ -92,10 +105,10 @@ def check(config: Any, prefix: str = "") -> None:
         value, key = getattr(config, field.name), f"{prefix}{field.name}"
         if dataclasses.is_dataclass(value):
             check(value, f"{key}.")
-        elif isinstance(value, list):
-            for index, item in enumerate(value):
+        elif isinstance(value, list | dict):
+            for index, item in enumerate(value) if isinstance(value, list) else value.items():
                 if dataclasses.is_dataclass(item):
-                    check(item, f"{key}[{index}].")
+                    check(item, f"{key}[{index}]." if isinstance(value, list) else f"{key}.{index}.")
         if value is None:
             continue
         if field.metadata.get("quantity"):

@@ -4,6 +4,7 @@
 so that a file beside the user needs no PYTHONPATH and does not hide an installed package of its name.
 """
 
+import ast
 import contextlib
 import difflib
 import importlib
@@ -11,7 +12,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
@@ -91,6 +92,42 @@ def module_spec(name: str) -> ModuleSpec | None:
         if spec is None:
             return None
     return spec
+
+
+def check_target(dotted: str, *, key: str = "_target_") -> None:
+    """Raises `ConfigError` where the module is missing, can't be read, or does not define the name. Imports nothing,
+    so that a misspelt one is answered at once; what only an import shows is left to `import_target`."""
+    module, path = split_target(dotted, key=key)
+    spec = module_spec(module)
+    if spec is None or not spec.origin or not spec.origin.endswith(".py"):
+        return
+    try:
+        tree = ast.parse(Path(spec.origin).read_bytes())
+    except SyntaxError as error:
+        raise ConfigError(f"{key}={dotted}: {spec.origin}:{error.lineno}: {error.msg}.") from None
+    known = _defined(tree.body)
+    if path[0] not in known and not known & {"*", "__getattr__"}:
+        raise ConfigError(f"{key}={dotted}: {module} has no {path[0]!r}.", _suggest(path[0], sorted(known)))
+
+
+def _defined(statements: Sequence[ast.stmt]) -> set[str]:
+    """The names that a module's statements define, `*` where it takes another's."""
+    found: set[str] = set()
+    for statement in statements:
+        if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            found.add(statement.name)
+            continue
+        if isinstance(statement, ast.Import | ast.ImportFrom):
+            found |= {alias.asname or alias.name.split(".")[0] for alias in statement.names}
+            continue
+        for node in ast.walk(statement):
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                found.add(node.id)
+            elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+                found.add(node.name)
+            elif isinstance(node, ast.Import | ast.ImportFrom):
+                found |= {alias.asname or alias.name.split(".")[0] for alias in node.names}
+    return found
 
 
 @contextlib.contextmanager

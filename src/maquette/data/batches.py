@@ -140,6 +140,11 @@ class TrainingBatches:
                 f"in micro-batches of {micro_batch}.",
                 "Choose data.micro_batch and trainer.devices so that their product divides the batch.",
             )
+        if isolate_documents and shards.document_id is None:
+            raise ConfigError(
+                "These tokens have no id that separates documents, so attention can't be kept within them.",
+                "Give pretokenized.eos_token_id, or set data.isolate_documents=false.",
+            )
         for phase in order.phases:
             if micro_batch % phase.context_multiple:
                 raise ConfigError(
@@ -277,8 +282,9 @@ def _read(shards: TokenShards, split: str, domains: list[str], starts: NDArray[n
         row[:] = shards.stream(domain, split).read(start, length)
 
 
-def _segments(rows: torch.Tensor, document_id: int) -> torch.Tensor:
+def _segments(rows: torch.Tensor, document_id: int | None) -> torch.Tensor:
     """Numbers the documents within each sequence: (B, T + 1) -> (B, T), one more at each document token."""
+    assert document_id is not None  # `TrainingBatches` has refused it
     return torch.cumsum(rows[:, :-1] == document_id, dim=1)
 
 

@@ -17,6 +17,41 @@ class ShardsConfig:
 
 
 @dataclass
+class PretokenizedConfig:
+    """Tokens that are there already, in place of source, corpus, tokenizer and shards."""
+
+    path: str | None = setting(
+        None,
+        "tokens that you already have: a file, or a folder of nanoGPT's .bin, OLMo's .npy or datasets' save_to_disk",
+    )
+    format: str = setting("auto", "how they lie there", choices=("auto", "nanogpt", "olmo", "datasets"))
+    dtype: str | None = setting(
+        None, "of raw files; by default uint16 where the vocabulary allows, else uint32", choices=("uint16", "uint32")
+    )
+    tokenizer: str | None = setting(
+        None, "folder with their tokenizer.json; without it there are no samples and no bits per byte"
+    )
+    vocab_size: int | None = setting(None, "number of ids; by default the tokenizer's", minimum=2)
+    eos_token_id: int | None = setting(None, "id between documents; by default the tokenizer's end of text", minimum=0)
+    column: str = setting("input_ids", "format=datasets: the column with the ids")
+    validation: float = setting(
+        0.01, "share of the training tokens, at their end, held out where no file is for validation",
+        minimum=0.0, maximum=0.5,
+    )  # fmt: skip
+
+    def validate(self) -> None:
+        """Raises `ConfigError` where the vocabulary is not known, or something is set without a path."""
+        if self.path is None:
+            if self != PretokenizedConfig():
+                raise ConfigError("The settings of pretokenized have no effect without pretokenized.path.")
+        elif (self.tokenizer is None) == (self.vocab_size is None):
+            raise ConfigError(
+                "pretokenized.path needs one of pretokenized.tokenizer and pretokenized.vocab_size.",
+                "Give the folder of their tokenizer, or the number of ids where you don't have it.",
+            )
+
+
+@dataclass
 class PhaseConfig:
     """A stretch of training with its own weights or context."""
 

@@ -96,7 +96,7 @@ def encode_corpus(
         "dtype": dtype.name,
         "domains": {domain: {"folder": folder_name(domain), "splits": found} for domain, found in splits.items()},
         "held_out": {"window": config.held_out_window, "domains": held_out},
-        "repeated": _repetition(training),
+        "repeated": measure_repetition(training),
     }
 
 
@@ -189,7 +189,8 @@ def _without_seen(
         return cut_seen(parts, pieces, window, document_id=document_id, byte_lengths=byte_lengths)
 
 
-def _repetition(training: Mapping[str, TokenStream]) -> dict[str, Any]:
+def measure_repetition(training: Mapping[str, TokenStream]) -> dict[str, Any]:
+    """How much of each domain's training text repeats earlier text, for the manifest's facts."""
     found = {}
     with progress("measuring repetition", len(training), unit="domains") as advance:
         for domain, stream in training.items():

@@ -2,7 +2,8 @@
 
 A tokens artifact holds, for each domain and split, `<domain>/<split>-00000.npy` ... (uint16 where the vocabulary
 allows, else uint32) and `<domain>/<split>.documents.parquet` (id, start and bytes of text of each document). A
-document is the document token and then its own tokens; one that does not fit goes on in the next shard.
+document is the document token and then its own tokens; one that does not fit goes on in the next shard. Of tokens that
+were there already (pretokenized.py) the artifact has the boundaries only, and says in which files the ids lie.
 """
 
 import bisect
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from maquette.artifacts import StageError
 from maquette.artifacts.files import digest, write_json
 from maquette.artifacts.manifest import Manifest, made_anew, read_manifest, verify_files
+from maquette.data.token_files import map_entry
 
 if TYPE_CHECKING:
     from pyarrow.parquet import ParquetWriter
@@ -194,8 +196,8 @@ class TokenShards:
                 "Encode the corpus with this tokenizer: maquette tokens.",
             )
         if verify:
-            _verify(self.folder, self.manifest)
-        self.document_id: int = facts["document_id"]
+            _verify(self.folder, dataclasses.replace(self.manifest, files=self.manifest.files | facts.get("files", {})))
+        self.document_id: int | None = facts["document_id"]
         self.vocabulary_size: int = facts["vocabulary_size"]
         self._domains: dict[str, Any] = facts["domains"]
         self._streams: dict[tuple[str, str], TokenStream] = {}
@@ -261,9 +263,12 @@ def open_stream(folder: Path, split: Mapping[str, Any]) -> TokenStream:
 
     Raises `StageError` for a file that does not hold what the manifest says.
     """
-    parts = []
+    parts: list[Any] = []
     for shard in split.get("shards", []):
         path = folder / shard["file"]
+        if "layout" in shard:  # a file that somebody else wrote, read where it lies
+            parts += map_entry(shard)
+            continue
         # The plain view of the mapped file reads faster than numpy's own memmap class; an empty file can't be mapped.
         tokens = np.asarray(np.load(path, mmap_mode="r" if shard["tokens"] else None))
         if tokens.shape != (shard["tokens"],):

@@ -1,13 +1,12 @@
 """From settings to annotators and rewards."""
 
-import importlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
 
 from maquette.artifacts import ConfigError
 from maquette.feedback.annotators.answer_cache import AnswerCache
+from maquette.feedback.annotators.callables import CallableAnnotator, CallableReward
 from maquette.feedback.annotators.file import FileAnnotator
 from maquette.feedback.annotators.gold import GoldAnnotator, GoldReward
 from maquette.feedback.annotators.judges import EndpointJudge, LocalJudge
@@ -54,6 +53,8 @@ def build_annotator(
         return People(taste, people=config.people, seed=config.seed if seed is None else seed)
     if config.kind == "reward_model":
         return RewardModelAnnotator(open_reward_model(config.checkpoint, outputs), f"reward_model:{config.checkpoint}")
+    if config.kind == "callable":
+        return CallableAnnotator(config.callable)
     if config.kind == "file":
         return FileAnnotator(str(config.path))
     return LanguageModelAnnotator(
@@ -80,14 +81,7 @@ def build_reward(config: RewardConfig, outputs: Path | str) -> RewardFunction:
         return GoldReward()
     if config.kind == "reward_model":
         return open_reward_model(config.checkpoint, outputs)
-    module, _, name = str(config.callable).partition(":")
-    try:
-        found: Any = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"reward.callable={config.callable} can't be found: {error}.") from None
-    if not callable(found):
-        raise ConfigError(f"reward.callable={config.callable} can't be called.", "Name a function.")
-    return cast(RewardFunction, found)
+    return CallableReward(config.callable)
 
 
 def other_people(config: FeedbackConfig, number: int) -> FeedbackConfig:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from maquette.artifacts.errors import ConfigError
 from maquette.artifacts.settings import setting
+from maquette.artifacts.targets import check_target
 
 
 @dataclass
@@ -22,19 +23,33 @@ class RewardConfig:
         choices=("reward_model", "gold", "callable"),
     )  # fmt: skip
     checkpoint: str | None = setting(None, "run or folder of the reward model")
-    callable: str | None = setting(None, "kind=callable: package.module:function, from completions to numbers")
+    callable: str | None = setting(
+        None, "module:function of your own, from a list of completions to a number each (sets kind=callable)"
+    )
+
+    def __post_init__(self) -> None:
+        if self.callable is not None and self.checkpoint is None and self.kind == "reward_model":
+            self.kind = "callable"
 
     def validate(self) -> None:
-        """Raises `ConfigError` for a callable that is not named."""
-        if self.kind == "callable" and (self.callable or "").count(":") != 1:
-            raise ConfigError("reward.kind=callable needs reward.callable.", "Write it as package.module:function.")
+        """Raises `ConfigError` for a callable that is not named, or not there; it is not imported yet."""
+        if self.kind != "callable":
+            if self.callable is not None:
+                raise ConfigError(
+                    f"reward.callable={self.callable} stands beside another reward.",
+                    "Give one of reward.callable, reward.checkpoint and reward.kind=gold.",
+                )
+            return
+        if self.callable is None:
+            raise ConfigError("reward.kind=callable needs reward.callable.", "Write it as module:function.")
+        check_target(self.callable, key="reward.callable")
 
 
 @dataclass
 class FeedbackConfig:
     kind: str = setting(
         "simulated", "who prefers one answer to another",
-        choices=("gold", "simulated", "reward_model", "language_model", "file"),
+        choices=("gold", "simulated", "reward_model", "language_model", "file", "callable"),
     )  # fmt: skip
     people: int = setting(1, "simulated: so many people take turns", minimum=1)
     seed: int = setting(0, "simulated: tells these people from others; by default that of the run", minimum=0)
@@ -57,9 +72,18 @@ class FeedbackConfig:
     output_price: float = setting(0.0, "language_model: dollars per million tokens written", minimum=0.0)
     label_price: float = setting(0.0, "dollars that a label of any other annotator costs", minimum=0.0)
     path: str | None = setting(None, "file: preferences that others have given")
+    callable: str | None = setting(
+        None, "callable: module:function of your own, from a list of comparisons to a preference each"
+    )
 
     def validate(self) -> None:
         """Raises `ConfigError` where the annotator lacks what it needs."""
+        if self.kind == "callable":
+            if self.callable is None:
+                raise ConfigError("feedback.kind=callable needs feedback.callable.", "Write it as module:function.")
+            check_target(self.callable, key="feedback.callable")
+        elif self.callable is not None:
+            raise ConfigError(f"feedback.callable={self.callable} has no effect here.", "Add feedback=callable.")
         if self.kind == "file" and self.path is None:
             raise ConfigError("feedback.kind=file needs feedback.path.", "Name a preference file.")
         if self.kind == "reward_model" and self.checkpoint is None:

@@ -43,7 +43,8 @@ DEVICES = (
 
 BY_RESULT = (
     "size", "tokens", "compute", "tokens_per_parameter", "recipe", "checkpoint",
-    "source", "corpus", "curation", "tokenizer", "shards", "instructions", "preferences", "prompts.path", "reward",
+    "source", "corpus", "curation", "tokenizer", "pretokenized", "shards",
+    "instructions", "preferences", "prompts.path", "reward",
     "schedule.branches",
 )  # fmt: skip
 """Settings that count by what they led to: numbers of the recipe, digests of data and weights, runs of their own."""

@@ -16,7 +16,7 @@ class ObjectiveRules:
 
 
 _AFTERWARDS = (
-    "source", "corpus", "curation", "executor", "tokenizer", "shards", "size", "tokens", "compute",
+    "source", "corpus", "curation", "executor", "tokenizer", "pretokenized", "shards", "size", "tokens", "compute",
     "tokens_per_parameter", "model", "mixture", "prediction", "compile", "trainer.compile", "trainer.samples",
     "data.context", "data.batch_tokens", "data.isolate_documents", "data.workers",
     "data.validation_tokens",

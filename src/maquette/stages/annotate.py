@@ -4,10 +4,12 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from maquette.artifacts.code_digest import code_digest
 from maquette.artifacts.files import digest, file_digest
 from maquette.artifacts.manifest import build
 from maquette.artifacts.progress import say
 from maquette.feedback.annotation import FILE, annotate, pairs_of_file
+from maquette.feedback.annotators.callables import CallableAnnotator
 from maquette.feedback.comparison import Comparison
 from maquette.feedback.prompts import open_prompts
 from maquette.feedback.sampling import pairs_of, sample_many
@@ -20,6 +22,8 @@ def run(config: AnnotateStage) -> Path:
     """Makes the artifact with `preferences.jsonl`, or finds it made; returns its folder.
 
     Raises `StageError` where a model or file is missing or damaged, or nothing could be decided."""
+    if config.feedback.kind == "callable":
+        CallableAnnotator(config.feedback.callable)  # raises where it can't be imported, before anything is sampled
     inputs = _inputs(config)
     made: list[dict[str, Any]] = []
 
@@ -79,6 +83,8 @@ def _identity(config: AnnotateStage) -> dict[str, Any]:
     for key in ("checkpoint", "path", "retries", "workers", "key_variable"):
         del settings["feedback"][key]
     del settings["prompts"]["path"]
+    if config.feedback.callable is not None:
+        settings["feedback"]["code"] = code_digest(config.feedback.callable)
     return settings
 
 

@@ -14,11 +14,13 @@ from rich.console import Console
 from rich.table import Table
 
 from maquette.artifacts import ConfigError, StageError
+from maquette.artifacts.code_digest import code_digest
 from maquette.artifacts.files import digest, file_digest, locked, write_json
 from maquette.artifacts.progress import progress, say
 from maquette.data.prompts import Prompt, render_prompt
 from maquette.evaluation.comparisons.policy_comparison import judge_policies, short_names, write_page
 from maquette.evaluation.journal import Journal
+from maquette.feedback.annotators.callables import CallableAnnotator
 from maquette.feedback.building import build_annotator
 from maquette.feedback.comparison import Comparison
 from maquette.feedback.prompts import open_prompts, read_prompts
@@ -36,6 +38,8 @@ def run(config: CompareStage) -> dict[str, Any]:
     journal of judgements, and returns the JSON's content."""
     if len(config.models) < 2:
         raise ConfigError("There is nothing to compare.", "Name two models or more: models=[run-a,run-b].")
+    if config.feedback.kind == "callable":
+        CallableAnnotator(config.feedback.callable)  # raises where it can't be imported, before anything is sampled
     folders = {name: find_checkpoint(name, config.outputs) for name in config.models}
     asked = _identity(config, folders)
     folder = Path(config.outputs) / "comparisons" / f"{config.feedback.kind}-{digest(asked)[:8]}"
@@ -154,6 +158,8 @@ def _identity(config: CompareStage, folders: dict[str, Path]) -> dict[str, Any]:
     weights = dict(folders)
     if config.feedback.checkpoint is not None:
         weights["judge"] = find_checkpoint(config.feedback.checkpoint, config.outputs)
+    if config.feedback.callable is not None:
+        settings["feedback"]["code"] = code_digest(config.feedback.callable)
     return settings | {
         "files": {path: file_digest(path) for path in files if Path(path).is_file()},
         "weights": {

@@ -16,6 +16,7 @@ from maquette.data.config import (
     InstructionFilesConfig,
     MixtureConfig,
     PreferenceFilesConfig,
+    PretokenizedConfig,
     ShardsConfig,
 )
 from maquette.evaluation.config import ProtocolConfig, SuiteConfig, no_suite
@@ -61,6 +62,9 @@ class TokenizerStage(CorpusStage):
 @dataclass
 class TokensStage(TokenizerStage):
     shards: ShardsConfig = setting(ShardsConfig, "token files")
+    pretokenized: PretokenizedConfig = setting(
+        PretokenizedConfig, "tokens that are there already, instead of source, corpus, tokenizer and shards"
+    )
 
 
 @dataclass

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from maquette.artifacts import ConfigError
 from maquette.artifacts.errors import StageError
 from maquette.artifacts.files import digest, write_json
 from maquette.artifacts.manifest import build, read_manifest
@@ -63,6 +64,8 @@ def run(config: DemoStage) -> Path:
 
 def make(config: DemoStage) -> Demo:
     """The demo without its page: makes what is not made yet."""
+    if config.pretokenized.path is not None:
+        raise ConfigError("The demo measures text, and pretokenized has none.", "Leave pretokenized.path out.")
     data = train_stage.make_tokens(config)
     fit = fit_stage.run(
         FitStage(outputs=config.outputs, runs=train_family(config), tracking=config.tracking, force=config.force)
@@ -188,6 +191,7 @@ def write_page(demo: Demo, study: Path | None = None) -> Path:
     if study is not None:
         write_json(remembered, {"study": str(study.relative_to(config.outputs))})
     study = _study(remembered, record)
+    assert data.corpus is not None  # `make` takes no tokens without text
     pieces = [data.corpus, data.tokenizer, demo.baselines, demo.fit, *([study] if study else [])]
     inputs = {
         "run": digest(dataclasses.asdict(record)),

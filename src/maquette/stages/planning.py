@@ -17,10 +17,11 @@ from maquette.model.hf import family_of, read_config
 from maquette.model.loading import find_checkpoint, latest_run, model_folder
 from maquette.objectives.config import PretrainConfig
 from maquette.recipe.objectives import rules_of
-from maquette.recipe.pretraining import Recipe, resolve
+from maquette.recipe.pretraining import Recipe
 from maquette.recipe.run_spec import RunSpec, label_of
 from maquette.scaling.predictions.prediction import WrittenPrediction
 from maquette.stages.config import TrainStage
+from maquette.stages.recipe_numbers import recipe_of
 from maquette.stages.tokens import TokensResult
 from maquette.text import Tokenizer
 from maquette.tracking import lineage_tags
@@ -49,22 +50,7 @@ def resolve_recipe(config: TrainStage, data: TokensResult) -> Recipe:
         architecture = family_of(raw, folder).read(raw)
         if config.model != ModelConfig(kind=config.model.kind):
             say("the settings of model have no effect: checkpoint has the architecture")
-    return resolve(
-        size=config.size,
-        vocabulary_size=Tokenizer.load(data.tokenizer).vocabulary_size,
-        context=config.data.context,
-        tokens=config.tokens,
-        compute=config.compute,
-        tokens_per_parameter=config.tokens_per_parameter,
-        model=config.model,
-        architecture=architecture,
-        batch_tokens=config.data.batch_tokens,
-        learning_rate=config.optimizer.learning_rate,
-        warmup=config.schedule.warmup,
-        weight_decay=config.optimizer.weight_decay,
-        phases=config.mixture.phases,
-        rules=config.recipe,
-    )
+    return recipe_of(config, Tokenizer.load(data.tokenizer).vocabulary_size, architecture)
 
 
 def plan_job(config: TrainStage, recipe: Recipe, data: TokensResult) -> Job:
@@ -72,6 +58,9 @@ def plan_job(config: TrainStage, recipe: Recipe, data: TokensResult) -> Job:
 
     Raises `ConfigError` where this machine can't do it.
     """
+    digests = {"tokens": read_manifest(data.folder).digest, "tokenizer": Tokenizer.load(data.tokenizer).digest}
+    if data.corpus is not None:
+        digests["corpus"] = read_manifest(data.corpus).digest
     assert isinstance(config.objective, PretrainConfig)
     return assemble_job(
         config,
@@ -79,11 +68,7 @@ def plan_job(config: TrainStage, recipe: Recipe, data: TokensResult) -> Job:
         PretrainingPlan(data.folder, config.data, config.mixture, config.objective),
         start=starting_folder(config),
         tokenizer=data.tokenizer,
-        digests={
-            "tokens": read_manifest(data.folder).digest,
-            "tokenizer": Tokenizer.load(data.tokenizer).digest,
-            "corpus": read_manifest(data.corpus).digest,
-        },
+        digests=digests,
         label=f"{_size_label(config, recipe)}-{label_of(recipe.tokens)}",
     )
 

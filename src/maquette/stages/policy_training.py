@@ -5,6 +5,7 @@ from typing import Any
 
 from maquette.artifacts import ConfigError
 from maquette.artifacts.files import digest, file_digest
+from maquette.feedback.annotators.callables import CallableReward
 from maquette.feedback.prompts import open_prompts
 from maquette.feedback.source import ConfiguredFeedback
 from maquette.model.loading import find_checkpoint, load_tokenizer, model_folder
@@ -33,6 +34,8 @@ def plan_policy(config: TrainStage) -> Job:
     """
     objective = config.objective
     assert isinstance(objective, PolicyConfig)
+    if config.reward.kind == "callable":
+        CallableReward(config.reward.callable)  # raises where it can't be imported, before anything is loaded
     start = required_checkpoint(config)
     architecture, tokenizer = starting_architecture(start), load_tokenizer(start)
     if config.trainer.strategy == "fsdp":

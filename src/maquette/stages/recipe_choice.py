@@ -20,11 +20,6 @@ _registered: dict[str, str] = {}
 """Option -> what was typed."""
 
 
-def is_recipe_file(option: str) -> bool:
-    """Whether a recipe file was registered under this name."""
-    return option in _registered
-
-
 def with_recipe_files(overrides: Sequence[str], options: Sequence[str]) -> list[str]:
     """The overrides with files after `recipe=` replaced by options that Hydra knows. `options`: those of the group.
 

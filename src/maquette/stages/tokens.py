@@ -5,13 +5,22 @@ import re
 from pathlib import Path
 from typing import Any
 
-from maquette.artifacts import manifest
+from maquette.artifacts import ConfigError, manifest
 from maquette.artifacts.progress import say
 from maquette.data import describe_tokens, encode_corpus
+from maquette.data.pretokenized import (
+    TOKENIZER,
+    describe_pretokenized,
+    index_tokens,
+    seen_files,
+    separator,
+    source_files,
+)
 from maquette.stages import corpus as corpus_stage
 from maquette.stages import tokenizer as tokenizer_stage
 from maquette.stages.config import TokensStage
 from maquette.text import Tokenizer
+from maquette.text.missing import MissingTokenizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +29,7 @@ class TokensResult:
 
     folder: Path
     tokenizer: Path
-    corpus: Path
+    corpus: Path | None  # None where the tokens were there already
 
 
 def run(config: TokensStage) -> TokensResult:
@@ -28,9 +37,54 @@ def run(config: TokensStage) -> TokensResult:
 
     `force` encodes again; it makes neither the corpus nor the tokenizer again.
     """
+    if config.pretokenized.path is not None:
+        return pretokenized(config)
     upstream = dataclasses.replace(config, force=False)
     corpus = corpus_stage.run(upstream)
     return encode(config, corpus, tokenizer_stage.train(upstream, corpus))
+
+
+def pretokenized(config: TokensStage) -> TokensResult:
+    """The artifact of tokens that are there already, of which boundaries and checksums are made where they are missing.
+
+    Raises `StageError` for a file that can't be read as what the settings say it is.
+    """
+    settings = config.pretokenized
+    tokenizer = _tokenizer_of(config)
+    eos = separator(settings, tokenizer)
+    files = source_files(settings)
+
+    def make(folder: Path) -> dict[str, Any]:
+        facts = index_tokens(files, settings, tokenizer, eos, folder)
+        for line in describe_pretokenized(facts, settings, tokenizer.has_text):
+            say(line)
+        return facts
+
+    folder = manifest.build(
+        "tokens",
+        Path(config.outputs) / "artifacts",
+        name=config.shards.name,
+        label=next(iter(files)),
+        config={"dtype": settings.dtype, "eos_token_id": eos, "column": settings.column}
+        | {"validation": settings.validation},
+        inputs={"tokenizer": tokenizer.digest} | seen_files(files),
+        make=make,
+        force=config.force,
+        say=say,
+    )
+    return TokensResult(folder, folder / TOKENIZER, None)
+
+
+def _tokenizer_of(config: TokensStage) -> Tokenizer:
+    settings = config.pretokenized
+    if settings.tokenizer is None:
+        return MissingTokenizer(int(settings.vocab_size or 0), settings.eos_token_id)
+    made = Path(config.outputs) / "artifacts" / "tokenizer" / settings.tokenizer
+    if not Path(settings.tokenizer).exists() and not made.exists():
+        raise ConfigError(
+            f"pretokenized.tokenizer={settings.tokenizer} does not exist.", "Give a folder that has a tokenizer.json."
+        )
+    return Tokenizer.load(made if made.exists() else settings.tokenizer)
 
 
 def encode(config: TokensStage, corpus: Path, tokenizer: Path) -> TokensResult:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from maquette.artifacts import ConfigError
 from maquette.artifacts.files import digest, locked, write_text
 from maquette.artifacts.progress import say
-from maquette.model.loading import model_folder
+from maquette.model.loading import load_tokenizer, model_folder
 from maquette.stages import branching
 from maquette.stages import corpus as corpus_stage
 from maquette.stages import evaluate as evaluate_stage
@@ -26,6 +26,7 @@ from maquette.stages.policy_training import plan_policy
 from maquette.stages.post_training import plan_examples
 from maquette.stages.predicted import check_predicted
 from maquette.stages.tokens import TokensResult
+from maquette.text import Tokenizer
 from maquette.training import Job, RunRecord, fit, read_record
 from maquette.training.compilation import compiler_works, wants_compilation
 from maquette.training.machine import choose_linear_backend
@@ -117,7 +118,14 @@ def prepare(config: TrainStage) -> TokensResult:
     identity = digest(
         [
             dataclasses.asdict(part)
-            for part in (config.source, config.corpus, config.curation, config.tokenizer, config.shards)
+            for part in (
+                config.source,
+                config.corpus,
+                config.curation,
+                config.tokenizer,
+                config.shards,
+                config.pretokenized,
+            )
         ]
         + [config.checkpoint, str(Path(config.outputs).absolute())]
     )
@@ -141,7 +149,18 @@ def make_tokens(config: TrainStage) -> TokensResult:
     upstream, start = dataclasses.replace(config, force=False), starting_folder(config)
     if start is None:
         return tokens_stage.run(upstream)
+    if config.pretokenized.path is not None:
+        return _same_tokenizer(tokens_stage.run(upstream), start)
     return tokens_stage.encode(upstream, corpus_stage.run(upstream), model_folder(start))
+
+
+def _same_tokenizer(data: TokensResult, start: Path) -> TokensResult:
+    if load_tokenizer(start).digest != Tokenizer.load(data.tokenizer).digest:
+        raise ConfigError(
+            f"The model to start from ({start}) reads other tokens than these.",
+            f"Give its tokenizer, if it is theirs: pretokenized.tokenizer={model_folder(start)}.",
+        )
+    return data
 
 
 def _meet(job: Job) -> World:

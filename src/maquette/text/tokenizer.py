@@ -20,9 +20,14 @@ from maquette.text import chat
 from maquette.text.special import CHAT_TOKENS, DOCUMENT, END_OF_TURN, PADDING, SPECIAL_TOKENS, find_special_ids
 from maquette.text.token_bytes import byte_reader
 
+MISSING_FILE = "no_tokenizer.json"
+"""In the folder of a model whose tokens came without a tokenizer: see missing.py."""
+
 
 class Tokenizer:
     """A tokenizer.json (`document`) and what tokenizer_config.json says beside it (`settings`; None for our own)."""
+
+    has_text = True
 
     def __init__(self, document: dict[str, Any], settings: dict[str, Any] | None = None) -> None:
         self._document = document
@@ -112,6 +117,11 @@ class Tokenizer:
         return self._special.document
 
     @property
+    def end_of_text_id(self) -> int | None:
+        """Stands after each document in tokens of others; None where a foreign tokenizer has no such token."""
+        return self._special.end_of_text
+
+    @property
     def padding_id(self) -> int | None:
         """Fills up batches; None where a foreign tokenizer has no such token."""
         return self._special.padding
@@ -164,6 +174,11 @@ class Tokenizer:
         """
         path = Path(path)
         file = path / "tokenizer.json" if path.is_dir() else path
+        if not file.exists() and (file.parent / MISSING_FILE).exists():
+            from maquette.text.missing import MissingTokenizer
+
+            known = _read_json(file.parent / MISSING_FILE)
+            return MissingTokenizer(known["vocab_size"], known["eos_token_id"])
         if not file.exists() and (file.parent / "tokenizer.model").exists():
             raise StageError(
                 f"{file.parent} has a SentencePiece tokenizer.model but no tokenizer.json.",

@@ -8,7 +8,7 @@ def write_card(record: RunRecord, mixture: dict[str, float]) -> str:
     """Markdown with a Hugging Face header: size, data, compute, losses, lineage."""
     losses = "\n".join(
         f"| {domain} | {mixture.get(domain, 0.0):.1%} | {values['epochs']:.2f} | {values['loss']:.4f} | "
-        f"{values['perplexity']:.2f} | {values['bits_per_byte']:.4f} |"
+        f"{values['perplexity']:.2f} | {_rate(values.get('bits_per_byte'))} |"
         for domain, values in record.domains.items()
         if "loss" in values
     )
@@ -33,7 +33,7 @@ A language model trained by Maquette.
 | batch, peak learning rate | {record.batch_tokens:,} tokens, {record.learning_rate:.3g} |
 | precision | {record.precision}{", compiled" if record.compiled else ""} |
 | trained in | {duration(record.seconds)} on {record.hardware} |
-| validation loss | {record.validation_loss:.4f} nats per token, {record.bits_per_byte:.4f} bits per byte |
+| validation loss | {record.validation_loss:.4f} nats per token, {_rate(record.bits_per_byte)} bits per byte |
 
 Losses are of held-out text; the one above weighs the domains as the mixture does.
 
@@ -45,3 +45,7 @@ Losses are of held-out text; the one above weighs the domains as the mixture doe
 {lineage}{start}{commit}
 - run: `{record.name}`, seed {record.seed}
 """
+
+
+def _rate(bits_per_byte: float | None) -> str:
+    return "unknown" if bits_per_byte is None else f"{bits_per_byte:.4f}"

@@ -43,7 +43,9 @@ def probes_of(
         for domain in domains
         for found in validation_batches(shards, domain, context, share * context, share)
     ]
-    return copying_probes(np.concatenate(rows), shards.document_id, batch) if rows else []
+    if not rows or shards.document_id is None:  # a probe begins as a document does
+        return []
+    return copying_probes(np.concatenate(rows), shards.document_id, batch)
 
 
 def trained_copying(trainer: Trainer, probes: list[CopyingProbe]) -> dict[str, float]:

@@ -97,8 +97,6 @@ def overall(losses: Mapping[str, DomainLoss], weights: Mapping[str, float]) -> d
         return {}
     nats = sum(weight * losses[domain].loss for domain, weight in known.items()) / total
     size = sum(weight * losses[domain].bytes / losses[domain].tokens for domain, weight in known.items()) / total
-    return {
-        "validation/loss": nats,
-        "validation/perplexity": math.exp(min(nats, 700.0)),
-        "validation/bits_per_byte": nats / (math.log(2) * size) if size else math.nan,
-    }
+    values = {"validation/loss": nats, "validation/perplexity": math.exp(min(nats, 700.0))}
+    # Tokens that came without a tokenizer stand for no known number of bytes.
+    return values | ({"validation/bits_per_byte": nats / (math.log(2) * size)} if size else {})

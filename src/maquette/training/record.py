@@ -152,6 +152,8 @@ class RunRecord:
     def summary(self) -> str:
         """What came out, in a line."""
         if self.objective == "pretrain":
+            if self.validation_loss is not None and self.bits_per_byte is None:
+                return f"validation loss {self.validation_loss:.4f}"
             if self.validation_loss is None or self.bits_per_byte is None:
                 return "no text to validate on"
             return f"validation loss {self.validation_loss:.4f}, {self.bits_per_byte:.4f} bits per byte"

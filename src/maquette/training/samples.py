@@ -28,7 +28,7 @@ class Sample:
 
 def write_samples(model: LanguageModel, tokenizer: Tokenizer, prompts: Sequence[str], step: int) -> list[Sample]:
     """Continues each prompt from the start of a document. The seed is fixed and random state elsewhere is untouched."""
-    if not prompts:
+    if not prompts or not tokenizer.has_text:
         return []
     encoded = [document_prompt(tokenizer, prompt) for prompt in prompts]
     with torch.compiler.set_stance("force_eager"):

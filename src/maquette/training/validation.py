@@ -37,7 +37,8 @@ class DomainLoss:
         return self.nats / (math.log(2) * max(1, self.bytes))
 
     def describe(self) -> dict[str, float]:
-        return {"loss": self.loss, "perplexity": self.perplexity, "bits_per_byte": self.bits_per_byte}
+        known = {"loss": self.loss, "perplexity": self.perplexity}
+        return known | ({"bits_per_byte": self.bits_per_byte} if self.bytes else {})
 
 
 def validate(

@@ -27,6 +27,7 @@ from maquette.model.hf.own import MODELING, OWN
 from maquette.model.hf.rotary import LLAMA, QWEN2, QWEN3
 from maquette.model.hf.weights import read_weights, write_weights
 from maquette.text import Tokenizer
+from maquette.text.tokenizer import MISSING_FILE
 
 FAMILIES = (LLAMA, QWEN2, QWEN3, GPT2, OWN)
 """In the order in which one is chosen for a model to write; the last takes what the others can't express."""
@@ -34,7 +35,7 @@ FAMILIES = (LLAMA, QWEN2, QWEN3, GPT2, OWN)
 _FILES = frozenset(
     (
         "config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
-        f"{MODELING}.py", "README.md", "manifest.json", "__pycache__",
+        MISSING_FILE, f"{MODELING}.py", "README.md", "manifest.json", "__pycache__",
     )
 )  # fmt: skip
 

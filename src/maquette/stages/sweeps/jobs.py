@@ -17,8 +17,9 @@ from maquette.artifacts.errors import ConfigError, MaquetteError
 from maquette.artifacts.files import digest
 from maquette.artifacts.settings import parse_quantity
 from maquette.stages import Stage
-from maquette.stages.composition import as_text, compose, compose_raw, known_recipes, parse_overrides
+from maquette.stages.composition import compose, compose_raw
 from maquette.stages.config import StageConfig, TrainStage
+from maquette.stages.overrides import hydra_overrides, parse_overrides
 
 if TYPE_CHECKING:
     from maquette.stages.sweeps.forecast import Forecast
@@ -64,7 +65,7 @@ class Sweep:
 
 def product(stage: Stage, overrides: Sequence[str], config_folder: Path | None = None) -> list[list[str]]:
     """The overrides of every combination of values, those of `hydra.sweeper.params` (a `+sweep=` file) included."""
-    overrides = known_recipes(stage, as_text(stage, overrides), config_folder)
+    overrides = hydra_overrides(stage, overrides, config_folder)
     parsed = parse_overrides(overrides)
     fixed = [text for text, override in zip(overrides, parsed, strict=True) if not override.is_sweep_override()]
     composed = compose_raw(stage, fixed, config_folder, hydra=True)

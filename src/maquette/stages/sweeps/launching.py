@@ -25,14 +25,21 @@ from omegaconf import DictConfig
 from maquette.artifacts.errors import ConfigError
 from maquette.artifacts.files import write_text
 from maquette.stages import Stage
-from maquette.stages.composition import known_recipes, opened, register_schema
+from maquette.stages.composition import hydra_apart, register_schema
 from maquette.stages.folders import config_folders
+from maquette.stages.overrides import hydra_overrides
 from maquette.stages.sweeps.work import Files, Work
 
 _IMPORTS = 10.0
 """Seconds that a worker process spends before its first job."""
 
-_QUIET = ["hydra/job_logging=none", "hydra/hydra_logging=none", "hydra.output_subdir=null", "hydra.job.chdir=false"]
+_QUIET = [
+    "hydra/sweeper=basic",
+    "hydra/job_logging=none",
+    "hydra/hydra_logging=none",
+    "hydra.output_subdir=null",
+    "hydra.job.chdir=false",
+]
 _LOCAL = ("joblib", "submitit_local")
 _PACKAGES = {"joblib": "joblib", "submitit_local": "submitit", "submitit_slurm": "submitit"}
 
@@ -116,7 +123,7 @@ def launch(
     the launcher raises (a worker process that died), and `KeyboardInterrupt`.
     """
     register_schema(stage.name)
-    jobs = [opened(stage, work.sweep.jobs[number].overrides) for number in work.order]
+    jobs = [hydra_overrides(stage, work.sweep.jobs[number].overrides) for number in work.order]
     jobs = [[word for word in job if not word.startswith("hydra")] for job in jobs]
     search = [f"hydra.searchpath=[file://{config_folder}]"] if config_folder else []
     where = [f"hydra.sweep.dir={place.absolute()}", "hydra.sweep.subdir=."]
@@ -124,8 +131,10 @@ def launch(
     def task(_: DictConfig) -> None:
         work.run(int(HydraConfig.get().job.num))
 
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(version_base="1.3", config_dir=str(config_folders()[0]), job_name=stage.name):
+    with (
+        hydra_apart(),
+        initialize_config_dir(version_base="1.3", config_dir=str(config_folders()[0]), job_name=stage.name),
+    ):
         engine = GlobalHydra.instance().hydra
         assert engine is not None
         config = engine.compose_config(stage.name, [*search, *_QUIET, *where, *hydra_words], RunMode.MULTIRUN)
@@ -161,4 +170,4 @@ def stopping_gently(files: Files) -> Iterator[list[int]]:
 
 def hydra_words(stage: Stage, overrides: Sequence[str], config_folder: Path | None = None) -> list[str]:
     """What was typed for Hydra itself, such as its launcher's settings."""
-    return [text for text in known_recipes(stage, overrides, config_folder) if text.lstrip("+~").startswith("hydra")]
+    return [text for text in hydra_overrides(stage, overrides, config_folder) if text.lstrip("+~").startswith("hydra")]

@@ -1,0 +1,106 @@
+"""Nodes of a config whose `_target_` is not ours: a user's class, or a library's.
+
+Ours are typed by dataclasses. Others are plain tables, whose keys are checked against the signature of what they name,
+before any data is read.
+"""
+
+import copy
+import dataclasses
+import inspect
+import sys
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from maquette.artifacts.errors import ConfigError
+from maquette.artifacts.settings import nearest
+from maquette.artifacts.targets import import_target
+
+_HYDRAS = ("_target_", "_partial_", "_args_", "_convert_", "_recursive_")
+
+
+def search_beside(config_folder: Path | None) -> None:
+    """Lets modules beside a user's folder of YAML files be imported: their package is where their config is."""
+    if config_folder is not None and (parent := str(config_folder.resolve().parent)) not in sys.path:
+        sys.path.append(parent)
+
+
+def without_schema(composed: DictConfig, given: Collection[str] = ()) -> DictConfig:
+    """The config with those nodes as plain tables whose `_target_` was changed to one that their schema does not
+    describe (`optimizer._target_=torch.optim.RMSprop`). Of the old class's arguments those stay that the new one takes
+    too, and those whose keys are among the `given`."""
+    changed = list(_retargeted(composed))
+    if not changed:
+        return composed
+    composed = copy.deepcopy(composed)
+    for key in changed:
+        plain: Any = OmegaConf.to_container(OmegaConf.select(composed, key))
+        names = _arguments(plain["_target_"], key)
+        kept = {
+            name: value for name, value in plain.items()
+            if names is None or name in names or name in _HYDRAS or f"{key}.{name}" in given
+        }  # fmt: skip
+        OmegaConf.update(composed, key, OmegaConf.create(kept), merge=False)
+    return composed
+
+
+def _retargeted(node: DictConfig, prefix: str = "") -> Iterator[str]:
+    for name in map(str, node):
+        if OmegaConf.is_interpolation(node, name) or OmegaConf.is_missing(node, name):
+            continue
+        if not isinstance(value := node[name], DictConfig):
+            continue
+        kind, key = OmegaConf.get_type(value), f"{prefix}{name}"
+        if dataclasses.is_dataclass(kind):
+            defaults = {field.name: field.default for field in dataclasses.fields(kind)}
+            if "_target_" in value and value["_target_"] not in (defaults.get("_target_"), None):
+                yield key
+                continue
+        yield from _retargeted(value, f"{key}.")
+
+
+def check_foreign(settings: Any, prefix: str = "") -> None:
+    """Raises `ConfigError` for an argument that a foreign class does not take, or a class that can't be imported."""
+    if dataclasses.is_dataclass(settings):
+        for field in dataclasses.fields(settings):
+            value = getattr(settings, field.name)
+            if isinstance(value, Mapping) and field.metadata.get("variants") and "_target_" not in value:
+                raise ConfigError(
+                    f"{prefix}{field.name} names no class.", "Give it `_target_: package.module.Class` in its file."
+                )
+            check_foreign(value, f"{prefix}{field.name}.")
+    elif isinstance(settings, Mapping):
+        if isinstance(target := settings.get("_target_"), str):
+            _check_arguments(target, settings, prefix)
+        for name, value in settings.items():
+            check_foreign(value, f"{prefix}{name}.")
+    elif isinstance(settings, list):
+        for number, value in enumerate(settings):
+            check_foreign(value, f"{prefix.rstrip('.')}[{number}].")
+
+
+def _arguments(target: str, key: str) -> list[str] | None:
+    """The names of the arguments that a class or function takes; None where it takes any, or does not say."""
+    found = import_target(target, key=f"{key}._target_")
+    try:
+        parameters = inspect.signature(found).parameters.values()
+    except (TypeError, ValueError):  # written in C, and says nothing of itself
+        return None
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return None
+    return [one.name for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
+
+
+def _check_arguments(target: str, node: Mapping[Any, Any], prefix: str) -> None:
+    names = _arguments(target, prefix.rstrip("."))
+    if names is None:
+        return
+    for name in node:
+        if name not in names and name not in _HYDRAS:
+            close = nearest(str(name), names)
+            raise ConfigError(
+                f"unknown key '{prefix}{name}': {target} takes no such argument.",
+                f"Did you mean '{prefix}{close}'?" if close else f"It takes {', '.join(names)}.",
+            )

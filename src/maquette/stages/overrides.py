@@ -1,0 +1,96 @@
+"""Overrides as a person types them, and as Hydra is to read them.
+
+`prediction=653540e9` is a name though it looks like a number, `mixture.weights.code=0.5` may name a new entry of a
+table, and `recipe=` takes a file: what Hydra has signs for (quotes, `++`) is put in here, so that nobody types it.
+"""
+
+import functools
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+
+from maquette.artifacts.errors import ConfigError
+from maquette.artifacts.settings import walk
+from maquette.stages import Stage
+from maquette.stages.help import groups
+from maquette.stages.recipe_choice import with_recipe_files
+
+_NUMERAL = re.compile(r"[+-]?[0-9_]*\.?[0-9_]+(?:[eE][+-]?[0-9_]+)?")
+"""What Hydra reads as a number, and would write differently as text: `007`, `653540e9`, `1.50`."""
+
+
+def hydra_overrides(stage: Stage, overrides: Sequence[str], config_folder: Path | None = None) -> list[str]:
+    """The overrides with Hydra's signs in them. Raises `ConfigError` for one that can't be read, or is no recipe."""
+    overrides = as_text(stage, overrides)
+    options = groups(stage, config_folder).get("recipe")
+    found = opened(stage, with_recipe_files(overrides, options) if options else overrides)
+    parse_overrides(found)
+    return found
+
+
+def as_text(stage: Stage, overrides: Sequence[str]) -> list[str]:
+    """The overrides with numerals in quotes where the setting holds text: a name of hexadecimal digits may look like
+    a number (`prediction=653540e9`), and Hydra would hand on another spelling of it."""
+    names = _texts(stage)
+    found = []
+    for text in overrides:
+        key, _, value = text.partition("=")
+        parts = value.split(",")
+        if key in names and any(_NUMERAL.fullmatch(part) for part in parts):
+            value = ",".join(f"'{part}'" if _NUMERAL.fullmatch(part) else part for part in parts)
+            text = f"{key}={value}"
+        found.append(text)
+    return found
+
+
+def opened(stage: Stage, overrides: Sequence[str]) -> list[str]:
+    """Overrides of free-form settings (`mixture.weights.code=0.5`) in the words by which Hydra lets new entries in."""
+    tables = free_form(stage)
+    return [f"++{text}" if _within(text.partition("=")[0], tables) else text for text in overrides]
+
+
+def _within(key: str, tables: Sequence[str]) -> bool:
+    return any(key == table or key.startswith(f"{table}.") for table in tables)
+
+
+@functools.cache
+def free_form(stage: Stage) -> tuple[str, ...]:
+    """Settings that hold a table with keys of the user's choosing."""
+    return tuple(setting.key for setting in walk(stage.config) if isinstance(setting.default, dict))
+
+
+@functools.cache
+def _texts(stage: Stage) -> frozenset[str]:
+    return frozenset(setting.key for setting in walk(stage.config) if setting.text)
+
+
+def parse_overrides(overrides: Sequence[str]) -> list[Override]:
+    """Hydra's own reading of `key=value` words. Raises `ConfigError` for one that can't be read."""
+    parser = OverridesParser.create()
+    parsed = []
+    for text in overrides:
+        try:
+            parsed.append(parser.parse_override(text))
+        except HydraException as error:
+            raise ConfigError(
+                f"can't read '{text}': {str(error).splitlines()[0]}",
+                "Values with spaces, commas, brackets or quotes need quotes inside: \"key='a, b'\".",
+            ) from None
+    return parsed
+
+
+def literal(value: Any) -> str:
+    """A text in quotes, as Hydra's command line reads it back: nothing in it is Hydra's or OmegaConf's sign."""
+    text = re.sub(r"(\\*)\$\{", lambda found: 2 * found[1] + "\\${", str(value))  # no interpolation
+    text = re.sub(r"(\\*)'", lambda found: 2 * found[1] + "\\'", text)
+    return "'" + re.sub(r"(\\+)$", lambda found: 2 * found[1], text) + "'"
+
+
+def text_list(values: Sequence[str]) -> str:
+    """A list of texts as Hydra's command line reads it back."""
+    return "[" + ",".join(map(literal, values)) + "]"
