@@ -56,8 +56,8 @@ def make_job(root: Path, size: str, steps: int) -> Job:
     config: Any = compose(STAGES["train"], overrides)
     data = train.make_tokens(config)
     recipe = resolve_recipe(config, data)
-    config.tokens = str(steps * recipe.batch_tokens)
-    config.data.batch_tokens = recipe.batch_tokens
+    config.tokens = str(steps * recipe.batch_size_tokens)
+    config.data.batch_size_tokens = recipe.batch_size_tokens
     recipe = resolve_recipe(config, data)
     job = plan_job(config, recipe, data)
     begin_record(job.spec, job.folder).save()
@@ -109,13 +109,17 @@ def run_bare(job: Job, turns: Turns) -> None:
     plan: Any = job.plan
     shards = TokenShards(plan.tokens_folder)
     order = MixtureOrder(
-        plan.mixture, shards.tokens("train"), context=plan.data.context, token_budget=job.tokens, seed=job.seed
+        plan.mixture, shards.tokens("train"), context=plan.data.sequence_length, token_budget=job.tokens, seed=job.seed
     )
     batches = TrainingBatches(
-        shards, order, batch_sequences=plan.batch_sequences(job), micro_batch=plan.batch_sequences(job), steps=job.steps
+        shards,
+        order,
+        batch_sequences=plan.batch_sequences(job),
+        micro_batch_size=plan.batch_sequences(job),
+        steps=job.steps,
     )
     schedule = build_schedule(job.schedule, job.tokens, job.warmup)
-    optimization = Optimization(job.optimizer, schedule, job.learning_rate, job.weight_decay, job.batch_tokens)
+    optimization = Optimization(job.optimizer, schedule, job.learning_rate, job.weight_decay, job.batch_size_tokens)
     objective = Pretraining(LanguageModel(job.architecture, seed=job.seed), optimization, plan.objective)
     configured: Any = objective.configure_optimizers()
     optimizer, scheduler = configured["optimizer"], configured["lr_scheduler"]["scheduler"]
@@ -151,7 +155,7 @@ def main() -> None:
     quartiles = statistics.quantiles(added, n=4)
     bare_step = statistics.median(1e3 * bare / WINDOW for bare, _ in pairs)
     print(
-        f"{arguments.size}, {job.batch_tokens} tokens a step, {job.hardware.threads} threads, {len(pairs)} turns: "
+        f"{arguments.size}, {job.batch_size_tokens} tokens a step, {job.hardware.threads} threads, {len(pairs)} turns: "
         f"a bare step takes {bare_step:.2f} ms of {arguments.clock} time; "
         f"everything around it adds {statistics.median(added):.2f} ms "
         f"(middle half of the turns: {quartiles[0]:.2f} to {quartiles[2]:.2f})"

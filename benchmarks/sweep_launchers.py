@@ -44,7 +44,7 @@ def command(root: Path, outputs: Path, *words: str) -> list[str]:
     """The whole command line, in this Python."""
     settings = [
         "size=20k", "source=jsonl", f"source.path={root / 'documents'}", "corpus.near_duplicates=1.0",
-        "shards.held_out_window=0", "tokenizer=byte", "data.context=64", "data.validation_tokens=4096",
+        "shards.held_out_window=0", "tokenizer=byte", "data.sequence_length=64", "data.validation_tokens=4096",
         "trainer.validation_runs=1", "trainer.samples=[]", "tracking=none", f"outputs={outputs}",
     ]  # fmt: skip
     return [sys.executable, "-c", "from maquette.cli import main; main()", "train", *settings, *words]

@@ -72,7 +72,7 @@ def main() -> None:
 
 def training(arguments: argparse.Namespace, folder: Path) -> None:
     """Prints the table of the three ways to train."""
-    config = choose_shape(ModelConfig(), parse_quantity(arguments.size), vocabulary_size=VOCABULARY, context=CONTEXT)
+    config = choose_shape(ModelConfig(), parse_quantity(arguments.size), vocab_size=VOCABULARY, context=CONTEXT)
     model = LanguageModel(config)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
     tokens = torch.randint(0, VOCABULARY, (BATCH, CONTEXT + 1))

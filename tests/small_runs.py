@@ -41,8 +41,8 @@ def settings(outputs: Path, source: Path, **changes: Any) -> TrainStage:
         shards=ShardsConfig(held_out_window=0, workers=1),
         size="13k",
         tokens=str(20 * 8 * 32),
-        model=ModelConfig(width=16, num_layers=2, num_heads=2, feed_forward_width=32),
-        data=DataConfig(context=32, batch_tokens=256, validation_tokens=512),
+        model=ModelConfig(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32),
+        data=DataConfig(sequence_length=32, batch_size_tokens=256, validation_tokens=512),
         trainer=TrainerConfig(threads=1, compile="off", samples=["cat"], validation_runs=2, log_steps=5),
         tracking=TrackingConfig(enabled=False),
     )

@@ -20,8 +20,8 @@ def train_settings(**sections: Any) -> dict[str, Any]:
 
 def make_spec(settings: dict[str, Any] | None = None, **changes: Any) -> RunSpec:
     """A pretraining run of 300k parameters on 4.3m tokens; `changes` replace arguments of `RunSpec.of`."""
-    recipe = changes.pop("recipe", None) or resolve(size="300k", tokens="4.3m", vocabulary_size=1024, context=128)
+    recipe = changes.pop("recipe", None) or resolve(size="300k", tokens="4.3m", vocab_size=1024, sequence_length=128)
     arguments: dict[str, Any] = {
         "label": "300k-4.3m", "objective": "pretrain", "tokenizer": "tokenizer", "digests": DIGESTS, **changes,
     }  # fmt: skip
-    return RunSpec.of(recipe, settings or train_settings(data={"context": 128}), **arguments)
+    return RunSpec.of(recipe, settings or train_settings(data={"sequence_length": 128}), **arguments)

@@ -19,7 +19,13 @@ from maquette.optimization import Schedule
 from maquette.optimization.config import OptimizerConfig
 
 SHAPE = TransformerConfig(
-    vocabulary_size=50, width=16, num_layers=2, num_heads=2, context_length=32, token_shift=True, dropout=0.2
+    vocab_size=50,
+    hidden_size=16,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    max_position_embeddings=32,
+    token_shift=True,
+    dropout=0.2,
 )
 OPTIMIZATION = Optimization(OptimizerConfig(), Schedule(1, 0, 1), 1e-3, 0.0, 1)
 LENGTHS = [5, 9, 4, 3, 9, 6, 4, 3, 8, 5, 7, 7, 4, 6, 5, 3]

@@ -15,13 +15,20 @@ from maquette.objectives.config import PretrainConfig
 from maquette.optimization import Schedule
 from maquette.optimization.config import OptimizerConfig
 
-SHAPE = TransformerConfig(vocabulary_size=50, width=16, num_layers=2, num_heads=2, context_length=32, token_shift=True)
+SHAPE = TransformerConfig(
+    vocab_size=50,
+    hidden_size=16,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    max_position_embeddings=32,
+    token_shift=True,
+)
 
 
 def objective(
     shape: TransformerConfig = SHAPE, rope_bases: tuple[float | None, ...] = (None,), **config: object
 ) -> Pretraining:
-    optimization = Optimization(OptimizerConfig(), Schedule(1000, 0, 1000), 0.01, 0.1, batch_tokens=10)
+    optimization = Optimization(OptimizerConfig(), Schedule(1000, 0, 1000), 0.01, 0.1, batch_size_tokens=10)
     model = LanguageModel(shape, seed=1)
     return Pretraining(model, optimization, PretrainConfig(**config), rope_bases=rope_bases)  # type: ignore[arg-type]
 
@@ -85,21 +92,21 @@ def test_a_phase_sets_the_rotary_base() -> None:
             layer.attention.query.weight.mul_(100)
     losses = [module.loss(batch(phase=phase))[0].item() for phase in (0, 1, 0)]
     assert losses[0] == losses[2] != losses[1]
-    assert module.model.config.rope_base == SHAPE.rope_base  # type: ignore[union-attr]
+    assert module.model.config.rope_theta == SHAPE.rope_theta  # type: ignore[union-attr]
     module.enter_phase(1)
-    assert module.model.config.rope_base == 4.0  # type: ignore[union-attr]
+    assert module.model.config.rope_theta == 4.0  # type: ignore[union-attr]
 
 
 def test_a_rotary_base_without_rotary_positions_is_refused() -> None:
     alone = objective(rope_bases=(4.0,))  # a long-context continuation: one phase, from the start
     alone.enter_phase(0)
-    assert alone.model.config.rope_base == 4.0  # type: ignore[union-attr]
+    assert alone.model.config.rope_theta == 4.0  # type: ignore[union-attr]
     with pytest.raises(ConfigError, match="no rotary positions"):
         objective(dataclasses.replace(SHAPE, positions="learned"), rope_bases=(None, 4.0))
 
 
 def test_learning_rates_follow_the_schedule() -> None:
-    optimization = Optimization(OptimizerConfig(), Schedule(100, 20, 0), 0.5, 0.1, batch_tokens=10)
+    optimization = Optimization(OptimizerConfig(), Schedule(100, 20, 0), 0.5, 0.1, batch_size_tokens=10)
     module = Pretraining(LanguageModel(SHAPE), optimization, PretrainConfig())
     configured = module.configure_optimizers()
     optimizer = configured["optimizer"]

@@ -40,7 +40,7 @@ def with_value(settings: dict[str, Any], key: str, value: Any) -> dict[str, Any]
 @pytest.mark.parametrize("kind", ["transformer", "lstm", "mup"])
 def test_json_there_and_back(kind: str) -> None:
     recipe = resolve(
-        size="300k", tokens="1.7m", vocabulary_size=1024, context=128, learning_rate=0.1 + 0.2,
+        size="300k", tokens="1.7m", vocab_size=1024, sequence_length=128, learning_rate=0.1 + 0.2,
         model=ModelConfig(kind="lstm" if kind == "lstm" else "transformer"),
         rules=HyperparameterRules(kind="mup" if kind == "mup" else "standard"),
     )  # fmt: skip
@@ -61,9 +61,9 @@ def test_it_is_frozen() -> None:
 
 def test_the_settings_have_the_recipes_numbers() -> None:
     spec = make_spec()
-    assert spec.settings["optimizer"]["learning_rate"] == spec.learning_rate
-    assert spec.settings["data"]["batch_tokens"] == spec.batch_tokens
-    assert spec.settings["model"]["width"] == spec.architecture.width
+    assert spec.settings["optimizer"]["lr"] == spec.learning_rate
+    assert spec.settings["data"]["batch_size_tokens"] == spec.batch_size_tokens
+    assert spec.settings["model"]["hidden_size"] == spec.architecture.hidden_size
     assert spec.settings["tokens"] == str(spec.tokens) and spec.settings["compute"] is None
     assert not spec.settings.keys() & {"force", "sweep", "suite", "protocol", "instructions", "reward"}
     assert json.loads(json.dumps(spec.settings)) == spec.settings
@@ -87,9 +87,9 @@ def is_under(key: str, keys: tuple[str, ...]) -> bool:
 
 
 FROM_THE_RECIPE = (
-    "model.width", "model.num_layers", "model.num_heads", "model.num_key_value_heads", "model.head_width",
-    "model.feed_forward_width", "data.batch_tokens", "optimizer.learning_rate", "optimizer.weight_decay",
-    "schedule.warmup",
+    "model.hidden_size", "model.num_hidden_layers", "model.num_attention_heads", "model.num_key_value_heads",
+    "model.head_dim", "model.intermediate_size", "data.batch_size_tokens", "optimizer.lr", "optimizer.weight_decay",
+    "scheduler.warmup",
 )  # fmt: skip
 """Settings that stand in the recipe, which is the same in these tests."""
 
@@ -98,7 +98,7 @@ KEYS = sorted({setting.key for setting in walk(TrainStage())})
 
 @pytest.mark.parametrize("key", KEYS)
 def test_every_setting_counts_but_those_on_a_list(key: str) -> None:
-    settings = train_settings(data={"context": 128})
+    settings = train_settings(data={"sequence_length": 128})
     value = settings
     for name in key.split("."):
         value = value[name]
@@ -134,11 +134,11 @@ def test_null_is_as_good_as_absent() -> None:
 
 def test_size_tokens_and_rules_count_by_the_recipe() -> None:
     base = make_spec()
-    for changes in ({"size": "600k"}, {"tokens": "2m"}, {"learning_rate": 0.5}, {"batch_tokens": 1024}):
-        arguments = {"size": "300k", "tokens": "4.3m", "vocabulary_size": 1024, "context": 128} | changes
+    for changes in ({"size": "600k"}, {"tokens": "2m"}, {"learning_rate": 0.5}, {"batch_size_tokens": 1024}):
+        arguments = {"size": "300k", "tokens": "4.3m", "vocab_size": 1024, "sequence_length": 128} | changes
         assert make_spec(recipe=resolve(**arguments)).fingerprint != base.fingerprint  # type: ignore[arg-type]
     wider = dataclasses.replace(base.parametrization, kind="mup")
-    recipe = resolve(size="300k", tokens="4.3m", vocabulary_size=1024, context=128)
+    recipe = resolve(size="300k", tokens="4.3m", vocab_size=1024, sequence_length=128)
     assert make_spec(recipe=dataclasses.replace(recipe, parametrization=wider)).fingerprint != base.fingerprint
 
 
@@ -245,8 +245,8 @@ def test_a_callback_says_itself_that_it_only_watches(stranger: Path) -> None:
 
 def test_differences_are_named() -> None:
     base = make_spec()
-    recipe = resolve(size="300k", tokens="4.3m", vocabulary_size=1024, context=128, learning_rate=0.5)
-    assert make_spec(recipe=recipe).differences(base) == [f"optimizer.learning_rate (0.5, was {base.learning_rate})"]
+    recipe = resolve(size="300k", tokens="4.3m", vocab_size=1024, sequence_length=128, learning_rate=0.5)
+    assert make_spec(recipe=recipe).differences(base) == [f"optimizer.lr (0.5, was {base.learning_rate})"]
     assert make_spec(train_settings(seed=3)).differences(make_spec(train_settings())) == ["seed (3, was 0)"]
     assert make_spec(digests=DIGESTS | {"corpus": "4" * 64}).differences(base) == ["corpus (other data)"]
     assert base.differences(make_spec()) == []

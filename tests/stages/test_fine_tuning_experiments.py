@@ -19,7 +19,7 @@ def test_more_and_more_examples(tmp_path: Path) -> None:
     (tmp_path / "documents").mkdir()
     write_documents(tmp_path / "documents")
     start = base_settings(tmp_path, tmp_path / "documents")
-    start.data.context = 256
+    start.data.sequence_length = 256
     words = [
         "+sweep=sft_size", f"checkpoint='{train.run(start).folder}'", f"outputs='{tmp_path}'",
         "instructions.limit=16,32", "instructions.held_out=16", "tracking=none", "objective.batch_size=8",

@@ -25,7 +25,8 @@ from small_runs import write_documents
 STAGE = STAGES["train"]
 SMALL = (
     "source=jsonl", "corpus.near_duplicates=1.0", "corpus.validation=0.1", "corpus.test=0", "corpus.workers=1",
-    "shards.workers=1", "tokenizer=byte", "shards.held_out_window=0", "data.context=32", "data.batch_tokens=256",
+    "shards.workers=1", "tokenizer=byte", "shards.held_out_window=0", "data.sequence_length=32",
+    "data.batch_size_tokens=256",
     "data.validation_tokens=512", "trainer.validation_runs=1", "trainer.samples=[]", "trainer.threads=1",
 )  # fmt: skip
 ISOFLOP = ("+sweep=isoflop", "sweep.budgets=[2e8]", "sweep.sizes_per_budget=3")
@@ -107,9 +108,9 @@ def test_mixtures_are_tried_at_one_size(prepared: Path) -> None:
 
 
 def test_shape_keeps_the_size(prepared: Path) -> None:
-    sweep = planned(prepared, "+sweep=shape", "size=60k", "model.num_layers=2,4")
+    sweep = planned(prepared, "+sweep=shape", "size=60k", "model.num_hidden_layers=2,4")
     forecasts = [job.forecast for job in sweep.jobs if job.forecast]
-    assert [one.job.architecture.num_layers for one in forecasts] == [2, 4]
+    assert [one.job.architecture.num_hidden_layers for one in forecasts] == [2, 4]
     assert [one.size for one in forecasts] == pytest.approx([60_000] * 2, rel=0.08)
 
 
@@ -212,16 +213,16 @@ def test_a_cluster_needs_a_server(prepared: Path, capsys: pytest.CaptureFixture[
 
 def test_branches_join_the_budgets_of_a_size(prepared: Path) -> None:
     words = ("+sweep=isoflop", "sweep.budgets=[4e8,6e8,9e8]", "sweep.sizes_per_budget=3", "sweep.branches=true")
-    sweep = planned(prepared, *words, "schedule=wsd")
-    trees = [job for job in sweep.jobs if job.settings.schedule.branches]
-    own = [job for job in sweep.jobs if not job.settings.schedule.branches]
+    sweep = planned(prepared, *words, "scheduler=wsd")
+    trees = [job for job in sweep.jobs if job.settings.scheduler.branches]
+    own = [job for job in sweep.jobs if not job.settings.scheduler.branches]
     assert len(trees) == 3 and all(job.forecast and len(job.forecast.branches) == 3 for job in trees)
     # One size is trained with schedules of its own as well, at the same horizons.
-    assert len(own) == 3 and {job.settings.schedule.kind for job in own} == {"linear"}
+    assert len(own) == 3 and {job.settings.scheduler.kind for job in own} == {"linear"}
     assert len({job.settings.size for job in own}) == 1
     compared = next(job for job in trees if job.settings.size == own[0].settings.size)
-    assert [str(job.forecast.tokens) for job in own[:2] if job.forecast] == compared.settings.schedule.branches
-    alone = planned(prepared, *words, "schedule=wsd", "sweep.bias=false")
+    assert [str(job.forecast.tokens) for job in own[:2] if job.forecast] == compared.settings.scheduler.branches
+    alone = planned(prepared, *words, "scheduler=wsd", "sweep.bias=false")
     assert len(alone.jobs) == 3
     assert sum(job.forecast.compute for job in alone.jobs if job.forecast) < 0.75 * 3 * (4e8 + 6e8 + 9e8)
 

@@ -53,9 +53,9 @@ def prediction(family: Path) -> WrittenPrediction:
 
 def test_the_prediction_is_of_a_member_of_the_family(family: Path, prediction: WrittenPrediction) -> None:
     assert prediction.tokens == 30720 and prediction.reach == pytest.approx(2, rel=0.2)
-    assert "data.context=32" in prediction.settings and "size=16k" in prediction.settings
-    assert not any(text.startswith(("model.width", "optimizer.learning_rate", "seed=")) for text in prediction.settings)
-    assert "data.batch_tokens=256" in prediction.settings  # all runs had it, and the recipe says another
+    assert "data.sequence_length=32" in prediction.settings and "size=16k" in prediction.settings
+    assert not any(text.startswith(("model.hidden_size", "optimizer.lr", "seed=")) for text in prediction.settings)
+    assert "data.batch_size_tokens=256" in prediction.settings  # all runs had it, and the recipe says another
     assert set(prediction.data) == {"tokens", "tokenizer", "corpus"} and len(prediction.runs) == 7
     runs = find_runs(family)
     row = runs[runs["name"] == f"prediction-{prediction.id}"].iloc[0]

@@ -35,7 +35,7 @@ def tokens(tmp_path: Path) -> Path:
 
 def changes(folder: Path, **more: Any) -> dict[str, Any]:
     given = {"pretokenized__path": str(folder), "pretokenized__vocab_size": 40, "pretokenized__eos_token_id": 39}
-    return given | {"data__isolate_documents": True} | more
+    return given | {"data__document_masking": True} | more
 
 
 def test_without_a_tokenizer_what_needs_text_is_left_out(
@@ -47,7 +47,7 @@ def test_without_a_tokenizer_what_needs_text_is_left_out(
     assert record.bits_per_byte is None and "bits per byte" not in record.summary and not record.samples
     assert record.digests.keys() == {"tokens", "tokenizer"}
     folder = Path(record.folder) / "model"
-    assert hf.load(folder).config.vocabulary_size == 40
+    assert hf.load(folder).config.vocab_size == 40
     assert not (folder / "tokenizer.json").exists() and "unknown bits per byte" in (folder / "README.md").read_text()
     _, tokenizer = load_checkpoint(record.folder)
     with pytest.raises(StageError, match="without a tokenizer"):

@@ -25,7 +25,7 @@ def client(outputs: Path) -> MlflowClient:
 def test_a_finished_run_has_what_was_logged(outputs: Path, tmp_path: Path) -> None:
     figure = tmp_path / "loss.svg"
     figure.write_text("<svg/>")
-    params = {"size": "300k", "model": {"width": 64, "bias": None}, "mixture": {"a,b": 0.5}}
+    params = {"size": "300k", "model": {"hidden_size": 64, "bias": None}, "mixture": {"a,b": 0.5}}
     with run(outputs, params=params, tags={"digest.tokens": "abc", "path": tmp_path}) as log:
         for step in range(3):
             log.log_metrics({"loss": 3.0 - step, "validation/loss/code": 2.0}, step)
@@ -34,7 +34,13 @@ def test_a_finished_run_has_what_was_logged(outputs: Path, tmp_path: Path) -> No
     found = client(outputs).get_run(log.run_id)
     assert found.info.status == "FINISHED"
     assert found.info.run_name == "run"
-    expected = {"size": "300k", "model.width": "64", "model.bias": "null", "mixture.a_b": "0.5", "parameters": "300123"}
+    expected = {
+        "size": "300k",
+        "model.hidden_size": "64",
+        "model.bias": "null",
+        "mixture.a_b": "0.5",
+        "parameters": "300123",
+    }
     assert found.data.params == expected
     assert found.data.metrics == {"loss": 1.0, "validation/loss/code": 2.0}
     assert found.data.tags["resumed.size"] == "400k"

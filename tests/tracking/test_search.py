@@ -12,7 +12,11 @@ from maquette.tracking.rows import read_server
 @pytest.fixture
 def runs(outputs: Path) -> Path:
     for size, loss, shift in (("100k", 3.5, True), ("300k", 3.0, False), ("1m", 2.5, True)):
-        params = {"size": size, "model": {"width": int(loss * 10), "token_shift": shift, "heads": None}, "loss": "nll"}
+        params = {
+            "size": size,
+            "model": {"hidden_size": int(loss * 10), "token_shift": shift, "heads": None},
+            "loss": "nll",
+        }
         with start_run(
             TrackingConfig(), outputs=outputs, name=f"run-{size}", folder=outputs, params=params, tags={"kind": "x"}
         ) as log:
@@ -25,7 +29,7 @@ def test_a_table_with_typed_columns_newest_first(runs: Path) -> None:
     table = find_runs(runs)
     assert list(table["name"]) == ["run-1m", "run-300k", "run-100k"]
     assert list(table["loss"]) == [2.5, 3.0, 3.5]
-    assert list(table["model.width"]) == [25, 30, 35]
+    assert list(table["model.hidden_size"]) == [25, 30, 35]
     assert list(table["model.token_shift"]) == [True, False, True]
     assert table["model.heads"].isna().all()
     assert list(table["params.loss"]) == ["nll"] * 3
@@ -48,14 +52,16 @@ def test_a_server_gives_the_same_rows(runs: Path) -> None:
     table = find_runs(runs, limit=2)
     assert [row.info.run_id for row in rows] == list(table["run_id"])
     assert [row.data.metrics["loss"] for row in rows] == list(table["loss"])
-    assert [row.data.params["model.width"] for row in rows] == [str(width) for width in table["model.width"]]
+    assert [row.data.params["model.hidden_size"] for row in rows] == [
+        str(width) for width in table["model.hidden_size"]
+    ]
 
 
 def test_columns_and_limit(runs: Path) -> None:
     table = find_runs(runs, columns=["size", "loss"], limit=1)
     assert table.to_dict("records") == [{"size": "1m", "loss": 2.5}]
-    with pytest.raises(ConfigError, match=r"Did you mean 'model\.width'"):
-        find_runs(runs, columns=["model.widht"])
+    with pytest.raises(ConfigError, match=r"Did you mean 'model\.hidden_size'"):
+        find_runs(runs, columns=["model.hiden_size"])
 
 
 def test_a_filter_that_can_not_be_read_is_told(runs: Path) -> None:

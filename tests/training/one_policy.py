@@ -18,7 +18,7 @@ from maquette.model import LanguageModel, TransformerConfig, count_parameters, h
 from maquette.model.config import FlopCount
 from maquette.objectives.policy_config import PolicyConfig
 from maquette.objectives.rewards import Completion
-from maquette.optimization.config import OptimizerConfig, ScheduleConfig
+from maquette.optimization.config import OptimizerConfig, SchedulerConfig
 from maquette.recipe.pretraining import Recipe
 from maquette.recipe.run_spec import RunSpec
 from maquette.text import Tokenizer, train_tokenizer
@@ -60,7 +60,7 @@ class LetterFeedback:
     folder: Path
     seconds: float
 
-    def open(self, tokenizer: Tokenizer, context: int, answer_tokens: int) -> PolicyFeedback:
+    def open(self, tokenizer: Tokenizer, context: int, max_completion_length: int) -> PolicyFeedback:
         def measure(model: LanguageModel, reference: LanguageModel) -> Mapping[str, float]:
             return {"norm": float(model.head_weight.norm())}
 
@@ -74,18 +74,23 @@ def make_job(folder: Path, changes: dict[str, Any], *, seconds: float = 0.0) -> 
     if not start.exists():
         tokenizer = train_tokenizer([], TokenizerConfig(kind="byte"))
         config = TransformerConfig(
-            vocabulary_size=tokenizer.vocabulary_size, width=16, num_layers=1, num_heads=2, context_length=32
+            vocab_size=tokenizer.vocab_size,
+            hidden_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            max_position_embeddings=32,
         )
         hf.save(LanguageModel(config), tokenizer, start)
     config = PolicyConfig(**{
-        "iterations": 6, "rollouts": 8, "answer_tokens": 6, "normalize_scores": 8, "value_from": "policy",
+        "num_iterations": 6, "rollout_batch_size": 8, "max_completion_length": 6, "normalize_scores": 8,
+        "value_init": "policy",
         "kl_target": 0.1, "kl_horizon": 50, **changes,
     })  # fmt: skip
     trainer = TrainerConfig(threads=1, compile="off", checkpoint_steps=3, log_steps=1, validation_runs=2)
-    steps, architecture = config.iterations * config.passes * config.minibatches, hf.load(start).config
+    steps, architecture = config.num_iterations * config.ppo_epochs * config.num_minibatches, hf.load(start).config
     recipe = Recipe(
         architecture=architecture, parameters=count_parameters(architecture), tokens=100 * steps, steps=steps,
-        batch_tokens=100, learning_rate=3e-3, warmup=0.1, weight_decay=0.0, flops=FlopCount(10**9, 0, 0),
+        batch_size_tokens=100, learning_rate=3e-3, warmup=0.1, weight_decay=0.0, flops=FlopCount(10**9, 0, 0),
     )  # fmt: skip
     spec = RunSpec.of(
         recipe, {"seed": 3}, label="policy", objective="ppo", tokenizer=str(start), digests={}, checkpoint=str(start)
@@ -94,7 +99,7 @@ def make_job(folder: Path, changes: dict[str, Any], *, seconds: float = 0.0) -> 
     job = Job(
         spec=spec, outputs=folder, plan=PolicyPlan(config, LetterFeedback(folder, seconds)),
         hardware=choose_hardware(trainer, PrecisionConfig()), optimizer=OptimizerConfig(eps=1e-5),
-        schedule=ScheduleConfig(), trainer=trainer, tracking=TrackingConfig(enabled=False),
+        schedule=SchedulerConfig(), trainer=trainer, tracking=TrackingConfig(enabled=False),
     )  # fmt: skip
     if not (job.folder / "run.json").exists():
         begin_record(spec, job.folder).save()

@@ -64,7 +64,7 @@ def test_stopped_within_and_between_epochs(
     configure: Callable[..., TrainStage], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
 ) -> None:
     monkeypatch.setattr(pretraining, "draw_loss", lambda *_, **__: tmp_path / "loss.png")
-    changes: dict[str, Any] = {"seed": 40, "data__micro_batch": 4, "model__dropout": 0.1}
+    changes: dict[str, Any] = {"seed": 40, "data__micro_batch_size": 4, "model__dropout": 0.1}
     whole = train.run(configure(**changes))
     monkeypatch.setattr(planning, "PretrainingPlan", InEpochs)
     (tmp_path / "artifacts").symlink_to(Path(configure().outputs).resolve() / "artifacts")

@@ -98,7 +98,12 @@ def test_stopped_and_gone_on_with(
     configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
     """Dropout and Muon, so that random numbers and both optimisers' states count; not at a window's end."""
-    changes: dict[str, Any] = {"seed": 14, "model__dropout": 0.1, "optimizer__kind": "muon", "data__micro_batch": 4}
+    changes: dict[str, Any] = {
+        "seed": 14,
+        "model__dropout": 0.1,
+        "optimizer__kind": "muon",
+        "data__micro_batch_size": 4,
+    }
     handler = signal.getsignal(signal.SIGINT)
     whole = train.run(configure(**changes))
     parted = elsewhere(configure(**changes, data__workers=workers), tmp_path)
@@ -131,8 +136,8 @@ def test_a_damaged_checkpoint(configure: Configure, tmp_path: Path, monkeypatch:
 
 
 def test_accumulation_changes_only_the_rounding(configure: Configure, tmp_path: Path) -> None:
-    whole = train.run(configure(seed=16, data__micro_batch=8))
-    split = train.run(elsewhere(configure(seed=16, data__micro_batch=2), tmp_path))
+    whole = train.run(configure(seed=16, data__micro_batch_size=8))
+    split = train.run(elsewhere(configure(seed=16, data__micro_batch_size=2), tmp_path))
     assert whole.name == split.name
     for one, other in zip(curves(whole), curves(split), strict=True):
         assert one["train/loss"] == pytest.approx(other["train/loss"], abs=1e-4)
@@ -142,12 +147,12 @@ def test_resuming_with_another_micro_batch(
     configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Lightning counts micro-batches; the run counts steps."""
-    whole = train.run(configure(seed=16, data__micro_batch=8))
+    whole = train.run(configure(seed=16, data__micro_batch_size=8))
     with monkeypatch.context() as patched:
         interrupt_at(7, patched)
         with pytest.raises(KeyboardInterrupt):
-            train.run(elsewhere(configure(seed=16, data__micro_batch=8), tmp_path))
-    resumed = configure(seed=16, data__micro_batch=2)
+            train.run(elsewhere(configure(seed=16, data__micro_batch_size=8), tmp_path))
+    resumed = configure(seed=16, data__micro_batch_size=2)
     resumed.outputs = str(tmp_path)
     record = train.run(resumed)
     assert record.step == 20
@@ -186,27 +191,29 @@ def test_validation_does_not_touch_training(
 
 CHOICES: dict[str, dict[str, Any]] = {
     "muon": {"optimizer__kind": "muon"},
-    "cosine": {"schedule__kind": "cosine", "schedule__final": 0.1},
-    "wsd": {"schedule__kind": "wsd", "schedule__decay_shape": "sqrt"},
-    "constant": {"schedule__kind": "constant"},
+    "cosine": {"scheduler__kind": "cosine", "scheduler__final": 0.1},
+    "wsd": {"scheduler__kind": "wsd", "scheduler__decay_shape": "sqrt"},
+    "constant": {"scheduler__kind": "constant"},
     "tf32": {"precision__kind": "tf32"},
     "bf16-mixed": {"precision__kind": "bf16-mixed"},
     "bf16-true": {"precision__kind": "bf16-true"},
     "not clipped": {"optimizer__clip": None},
     "z-loss": {"objective__z_loss": 1e-3},
-    "isolated": {"data__isolate_documents": True},
-    "long context": {"mixture__phases": [PhaseConfig(start=0.5, context_multiple=2, rope_base=40_000.0)]},
+    "isolated": {"data__document_masking": True},
+    "long context": {"mixture__phases": [PhaseConfig(start=0.5, context_multiple=2, rope_theta=40_000.0)]},
     "weights": {"mixture__weights": {"animals": 0.9, "things": 0.1}},
-    "lstm": {"model": ModelConfig(kind="lstm", width=16, num_layers=2)},
+    "lstm": {"model": ModelConfig(kind="lstm", hidden_size=16, num_hidden_layers=2)},
     "gpt2": {
         "model": ModelConfig(
-            width=16, num_layers=2, num_heads=2, normalization="layernorm", positions="learned", activation="gelu",
-            bias=True, tied=True, token_shift=False,
+            hidden_size=16, num_hidden_layers=2, num_attention_heads=2, normalization="layernorm",
+            positions="learned", activation="gelu",
+            bias=True, tie_word_embeddings=True, token_shift=False,
         )
     },
     "grouped": {
         "model": ModelConfig(
-            width=16, num_layers=2, num_heads=4, num_key_value_heads=2, qk_norm=True, activation="relu2",
+            hidden_size=16, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, qk_norm=True,
+            activation="relu2",
             logit_softcap=30.0,
         )
     },
@@ -232,7 +239,7 @@ def test_going_on_from_a_model(configure: Configure, monkeypatch: pytest.MonkeyP
         return call(self, trainer, step)
 
     monkeypatch.setattr(Judge, "__call__", watched)
-    second = train.run(configure(checkpoint=first.name, tokens="256", optimizer__learning_rate=0.0))
+    second = train.run(configure(checkpoint=first.name, tokens="256", optimizer__lr=0.0))
     for name, value in weights(first).items():
         assert torch.equal(seen[-1][name], value), name
     assert second.digests["tokenizer"] == first.digests["tokenizer"]

@@ -15,8 +15,8 @@ from maquette.artifacts.progress import say
 
 FILE = "run.json"
 
-FORMAT = 2
-"""Raised when an older file would be read wrongly. 1: one flat table, without a spec."""
+FORMAT = 3
+"""Raised when an older file would be read wrongly. 1 and 2: one flat table, without a spec."""
 
 RUNNING, FINISHED, INTERRUPTED, FAILED = "running", "finished", "interrupted", "failed"
 TRIAL = "fast_dev_run"

@@ -27,7 +27,7 @@ class KeyValueCache:
         *,
         starts: Tensor | None = None,
     ) -> None:
-        shape = (config.num_layers, batch, config.key_value_heads, length, config.width_of_head)
+        shape = (config.num_hidden_layers, batch, config.key_value_heads, length, config.width_of_head)
         self.keys = torch.zeros(shape, device=device, dtype=dtype)
         self.values = torch.zeros(shape, device=device, dtype=dtype)
         self.length, self.used = length, 0
@@ -72,7 +72,7 @@ class RecurrentCache:
         *,
         starts: Tensor | None = None,
     ) -> None:
-        shape = (config.num_layers, batch, config.width)
+        shape = (config.num_hidden_layers, batch, config.hidden_size)
         self.hidden = torch.zeros(shape, device=device, dtype=dtype)
         self.cell = torch.zeros(shape, device=device, dtype=dtype)
         self.used = 0

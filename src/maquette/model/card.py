@@ -36,8 +36,8 @@ def imported_card(name: str, source: str, architecture: str, config: CoreConfig,
     shape: dict[str, Any] = {
         "architecture": architecture,
         "parameters N (core and head)": f"{parts.core + parts.head:,} ({parts.core:,} core, {parts.head:,} head)",
-        "vocabulary": f"{config.vocabulary_size:,}",
-        "context": f"{config.context_length:,} tokens",
+        "vocabulary": f"{config.vocab_size:,}",
+        "context": f"{config.max_position_embeddings:,} tokens",
     }
     rows = "\n".join(f"| {key} | {value} |" for key, value in shape.items())
     files = "\n".join(f"- {file}: `{digest}`" for file, digest in digests.items())

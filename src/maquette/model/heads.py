@@ -28,8 +28,8 @@ class LanguageModel(nn.Module):
     def __init__(self, config: CoreConfig, *, seed: int = 0) -> None:
         super().__init__()
         self.core = build_core(config, seed=seed)
-        self.head = Linear(config.width, config.vocabulary_size, bias=False)
-        if config.tied:
+        self.head = Linear(config.hidden_size, config.vocab_size, bias=False)
+        if config.tie_word_embeddings:
             self.head.register_parameter("weight", None)
         initialize(self.head, config, seed, prefix="head.")
 
@@ -40,7 +40,7 @@ class LanguageModel(nn.Module):
     @property
     def head_weight(self) -> Tensor:
         """`(V, D)`"""
-        return self.core.embedding.weight if self.config.tied else self.head.weight
+        return self.core.embedding.weight if self.config.tie_word_embeddings else self.head.weight
 
     def forward(
         self,
@@ -71,7 +71,7 @@ class ScalarModel(nn.Module):
     def __init__(self, config: CoreConfig, *, seed: int = 0) -> None:
         super().__init__()
         self.core = build_core(config, seed=seed)
-        self.score = Linear(config.width, 1)
+        self.score = Linear(config.hidden_size, 1)
         initialize(self.score, config, seed, prefix="score.")
 
     @classmethod

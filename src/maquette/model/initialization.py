@@ -61,7 +61,7 @@ def initial_value(name: str, shape: torch.Size, config: CoreConfig, seed: int) -
     """The start of the parameter `name` (without a leading `core.`), float32 on the CPU."""
     leaf = name.rsplit(".", 1)[-1]
     if name.startswith("lstm."):
-        return _lstm_value(name, leaf, shape, config.width, seed)
+        return _lstm_value(name, leaf, shape, config.hidden_size, seed)
     if leaf == "bias":
         return torch.zeros(shape)
     if name == "token_shift":
@@ -70,9 +70,9 @@ def initial_value(name: str, shape: torch.Size, config: CoreConfig, seed: int) -
         return torch.ones(shape)
     deviation = STANDARD_DEVIATION
     if name == "score.weight":
-        deviation = 1 / math.sqrt(config.width + 1)
+        deviation = 1 / math.sqrt(config.hidden_size + 1)
     elif name.endswith(("attention.output.weight", "feed_forward.down.weight")):
-        deviation /= math.sqrt(2 * config.num_layers)
+        deviation /= math.sqrt(2 * config.num_hidden_layers)
     return torch.empty(shape).normal_(0.0, deviation, generator=_numbers_of(name, seed))
 
 

@@ -36,12 +36,12 @@ class Transformer(nn.Module):
     def __init__(self, config: TransformerConfig, *, seed: int = 0) -> None:
         super().__init__()
         self.config = config
-        self.embedding = unfilled_embedding(config.vocabulary_size, config.width)
+        self.embedding = unfilled_embedding(config.vocab_size, config.hidden_size)
         if config.positions == "learned":
-            self.positions = unfilled_embedding(config.context_length, config.width)
+            self.positions = unfilled_embedding(config.max_position_embeddings, config.hidden_size)
         if config.token_shift:
-            self.token_shift = nn.Parameter(torch.empty(config.width))
-        self.layers = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+            self.token_shift = nn.Parameter(torch.empty(config.hidden_size))
+        self.layers = nn.ModuleList(Block(config) for _ in range(config.num_hidden_layers))
         self.norm = normalization(config)
         initialize(self, config, seed)
 
@@ -70,7 +70,7 @@ class Transformer(nn.Module):
             hidden = hidden + self.positions(positions)
             rotation = None
         else:
-            rotation = rotary_table(positions, self.config.width_of_head, self.config.rope_base, hidden.dtype)
+            rotation = rotary_table(positions, self.config.width_of_head, self.config.rope_theta, hidden.dtype)
         hidden = F.dropout(hidden, self.config.dropout, self.training)
         mask = attention_mask(tokens, segments, cache)
         for index, layer in enumerate(self.layers):
@@ -83,9 +83,9 @@ class Transformer(nn.Module):
         """`(T,)`, or `(B, T)` where rows of a cache begin at different columns."""
         used = 0 if cache is None else cache.used
         end = used + tokens.size(1)
-        if self.config.positions == "learned" and end > self.config.context_length:
+        if self.config.positions == "learned" and end > self.config.max_position_embeddings:
             raise ConfigError(
-                f"The text is {end} tokens long; the model knows {self.config.context_length} positions.",
+                f"The text is {end} tokens long; the model knows {self.config.max_position_embeddings} positions.",
                 "Shorten it, or use a model with rotary positions.",
             )
         columns = torch.arange(used, end, device=tokens.device)
@@ -108,14 +108,14 @@ class Transformer(nn.Module):
             shifted = shifted * (columns > cache.starts[:, None])[..., None]
         return shifted
 
-    def change_context(self, *, context_length: int | None = None, rope_base: float | None = None) -> None:
+    def change_context(self, *, max_position_embeddings: int | None = None, rope_theta: float | None = None) -> None:
         """Goes on with longer sequences or another rotary base, such as in a long-context phase; no weight changes."""
         if self.config.positions == "learned":
             raise ConfigError("The context of learned positions is fixed.", "Use model.positions=rotary.")
         self.config = dataclasses.replace(
             self.config,
-            context_length=context_length or self.config.context_length,
-            rope_base=rope_base or self.config.rope_base,
+            max_position_embeddings=max_position_embeddings or self.config.max_position_embeddings,
+            rope_theta=rope_theta or self.config.rope_theta,
         )
 
 
@@ -144,13 +144,17 @@ class Attention(nn.Module):
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        self.heads, self.key_value_heads, self.width = config.num_heads, config.key_value_heads, config.width_of_head
+        self.heads, self.key_value_heads, self.width = (
+            config.num_attention_heads,
+            config.key_value_heads,
+            config.width_of_head,
+        )
         self.dropout = config.dropout
         bias = config.query_key_value_bias
-        self.query = Linear(config.width, self.heads * self.width, bias=bias)
-        self.key = Linear(config.width, self.key_value_heads * self.width, bias=bias)
-        self.value = Linear(config.width, self.key_value_heads * self.width, bias=bias)
-        self.output = Linear(self.heads * self.width, config.width, bias=config.bias)
+        self.query = Linear(config.hidden_size, self.heads * self.width, bias=bias)
+        self.key = Linear(config.hidden_size, self.key_value_heads * self.width, bias=bias)
+        self.value = Linear(config.hidden_size, self.key_value_heads * self.width, bias=bias)
+        self.output = Linear(self.heads * self.width, config.hidden_size, bias=config.bias)
         if config.qk_norm:
             self.query_norm = RMSNorm(self.width, eps=config.normalization_eps)
             self.key_norm = RMSNorm(self.width, eps=config.normalization_eps)
@@ -196,9 +200,9 @@ class FeedForward(nn.Module):
         super().__init__()
         self.activation = config.activation
         if self.activation == "swiglu":
-            self.gate = Linear(config.width, config.inner_width, bias=config.bias)
-        self.up = Linear(config.width, config.inner_width, bias=config.bias)
-        self.down = Linear(config.inner_width, config.width, bias=config.bias)
+            self.gate = Linear(config.hidden_size, config.inner_width, bias=config.bias)
+        self.up = Linear(config.hidden_size, config.inner_width, bias=config.bias)
+        self.down = Linear(config.inner_width, config.hidden_size, bias=config.bias)
 
     def forward(self, hidden: Tensor) -> Tensor:
         if self.activation == "swiglu":
@@ -222,8 +226,8 @@ class RMSNorm(nn.RMSNorm):
 def normalization(config: TransformerConfig) -> nn.Module:
     """RMSNorm, or LayerNorm (Ba et al. 2016) over the channels."""
     if config.normalization == "rmsnorm":
-        return RMSNorm(config.width, eps=config.normalization_eps)
-    return nn.LayerNorm(config.width, eps=config.normalization_eps, bias=config.bias)
+        return RMSNorm(config.hidden_size, eps=config.normalization_eps)
+    return nn.LayerNorm(config.hidden_size, eps=config.normalization_eps, bias=config.bias)
 
 
 def rotary_table(positions: Tensor, width: int, base: float, dtype: torch.dtype) -> Rotation:

@@ -28,14 +28,14 @@ out; means are over those that have them."""
 
 @dataclasses.dataclass(frozen=True)
 class Optimization:
-    """How the weights of a run move. `batch_tokens`: tokens of one optimiser step; `fused`, `parametrization`: see
+    """How the weights of a run move. `batch_size_tokens`: tokens of one optimiser step; `fused`, `parametrization`: see
     `build_optimizer`."""
 
     config: OptimizerConfig
     schedule: Schedule
     learning_rate: float
     weight_decay: float
-    batch_tokens: int
+    batch_size_tokens: int
     fused: bool | None = None
     parametrization: Parametrization = STANDARD
 
@@ -84,7 +84,7 @@ class Objective(LightningModule, abc.ABC):
     def learning_rate(self, step: int) -> float:
         """AdamW's rate in optimiser step `step` (from 0)."""
         plan = self.optimization
-        return plan.learning_rate * plan.schedule.step_factor(step, plan.batch_tokens)
+        return plan.learning_rate * plan.schedule.step_factor(step, plan.batch_size_tokens)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         plan = self.optimization
@@ -97,7 +97,7 @@ class Objective(LightningModule, abc.ABC):
             parametrization=plan.parametrization,
             kinds=self._kinds,
         )
-        scheduler = LambdaLR(optimizer, lambda step: plan.schedule.step_factor(step, plan.batch_tokens))
+        scheduler = LambdaLR(optimizer, lambda step: plan.schedule.step_factor(step, plan.batch_size_tokens))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     @property

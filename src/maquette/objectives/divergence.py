@@ -26,7 +26,7 @@ def divergences(
 
     Raises `StageError` where the two read different tokens.
     """
-    if model.config.vocabulary_size != reference.config.vocabulary_size:
+    if model.config.vocab_size != reference.config.vocab_size:
         raise StageError("Policy and reference have different vocabularies: no divergence can be told.")
     sums = np.zeros(len(answers))
     for start in range(0, len(answers), batch):

@@ -63,7 +63,7 @@ class DirectPreferenceOptimization(Objective):
             *policy.chunk(2),
             *reference.chunk(2),
             beta=self.config.beta,
-            variant=self.config.variant,
+            variant=self.config.loss_type,
             label_smoothing=self.config.label_smoothing,
         )
         return losses, torch.stack([chosen, rejected]), torch.stack(summed.chunk(2))

@@ -132,7 +132,7 @@ class ProximalPolicyOptimization(Objective):
     def _calibrate(self) -> None:
         """Takes the scale of the scores, at the very beginning; a value function from a reward model takes it over."""
         scale = self.environment.calibrate(self.reference)
-        if self.config.value_from == "reward" and isinstance(self.value, ScalarModel):
+        if self.config.value_init == "reward" and isinstance(self.value, ScalarModel):
             expect_standardized(self.value, *scale)
 
     def _look_back(self, rollouts: Trajectories, plan: Plan) -> tuple[Tensor, Tensor]:
@@ -204,9 +204,9 @@ class ProximalPolicyOptimization(Objective):
     def loss(self, batch: PolicyBatch) -> tuple[Tensor, Metrics]:
         config, rollouts = self.config, batch.trajectories
         mask = rollouts.mask
-        log_probs, values, entropy = self.evaluate(rollouts, entropy=config.entropy_weight > 0)
+        log_probs, values, entropy = self.evaluate(rollouts, entropy=config.ent_coef > 0)
         policy_loss, clipped = ppo_policy_loss(
-            log_probs, rollouts.log_probs, rollouts.advantages, mask, clip=config.clip
+            log_probs, rollouts.log_probs, rollouts.advantages, mask, clip_range=config.clip_range
         )
         loss = policy_loss
         with torch.no_grad():
@@ -220,15 +220,15 @@ class ProximalPolicyOptimization(Objective):
             }
         if values is not None:
             value_loss, value_clipped = ppo_value_loss(
-                values, rollouts.values, rollouts.returns, mask, clip=config.value_clip
+                values, rollouts.values, rollouts.returns, mask, clip_range=config.clip_range_value
             )
-            loss = loss + config.value_weight * value_loss
+            loss = loss + config.vf_coef * value_loss
             metrics |= {"loss/value_avg": value_loss.detach(), "val/clipfrac_avg": value_clipped}
         if entropy is not None:
             mean_entropy = masked_mean(entropy, mask)
-            loss = loss - config.entropy_weight * mean_entropy
+            loss = loss - config.ent_coef * mean_entropy
             metrics["policy/entropy_avg"] = mean_entropy.detach()
-        if config.stop_kl is not None:
+        if config.target_kl is not None:
             self._approximate_kl.append(self._over_processes(float(approximate_kl)))
         metrics |= {name: loss.new_tensor(value) for name, value in batch.metrics.items()}
         self._last_shown = (loss.detach(), metrics)
@@ -240,9 +240,9 @@ class ProximalPolicyOptimization(Objective):
         return (batch.trajectories.log_probs - log_probs)[batch.trajectories.mask]
 
     def _has_gone_too_far(self) -> bool:
-        if self.config.stop_kl is None:
+        if self.config.target_kl is None:
             return False
-        return sum(self._approximate_kl) / len(self._approximate_kl) > self.config.stop_kl
+        return sum(self._approximate_kl) / len(self._approximate_kl) > self.config.target_kl
 
     # Wiring -----------------------------------------------------------------------------------------------------------
 
@@ -271,7 +271,7 @@ class ProximalPolicyOptimization(Objective):
             eps=plan.config.eps,
             fused=plan.fused is not False,
         )
-        scheduler = LambdaLR(optimizer, lambda step: plan.schedule.step_factor(step, plan.batch_tokens))
+        scheduler = LambdaLR(optimizer, lambda step: plan.schedule.step_factor(step, plan.batch_size_tokens))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_fit_start(self) -> None:

@@ -36,11 +36,11 @@ class Pretraining(Objective):
         super().__init__(model, optimization)
         self.config = config
         self._phase: int | None = None
-        own = getattr(model.config, "rope_base", None)
+        own = getattr(model.config, "rope_theta", None)
         self.rope_bases = [base or own for base in rope_bases]
         if any(rope_bases) and getattr(model.config, "positions", None) != "rotary":
             raise ConfigError(
-                "A phase of the mixture sets rope_base, but the model has no rotary positions.",
+                "A phase of the mixture sets rope_theta, but the model has no rotary positions.",
                 "Leave it out, or use model.positions=rotary.",
             )
 
@@ -69,5 +69,5 @@ class Pretraining(Objective):
         if phase != self._phase:
             self._phase = phase
             base = self.rope_bases[phase]
-            if base is not None and base != getattr(self.model.config, "rope_base", None):
-                self.model.core.change_context(rope_base=base)
+            if base is not None and base != getattr(self.model.config, "rope_theta", None):
+                self.model.core.change_context(rope_theta=base)

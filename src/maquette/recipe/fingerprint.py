@@ -36,7 +36,7 @@ OBSERVERS = (
 
 DEVICES = (
     "executor", "threads", "trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy",
-    "trainer.threads", "data.workers", "data.num_workers", "data.micro_batch",
+    "trainer.threads", "data.workers", "data.num_workers", "data.micro_batch_size",
     "data.pin_memory", "data.persistent_workers", "data.prefetch_factor",
 )  # fmt: skip
 """Settings of where the work is done and how it is shared; two processes give what one does."""
@@ -45,7 +45,7 @@ BY_RESULT = (
     "size", "tokens", "compute", "tokens_per_parameter", "recipe", "checkpoint",
     "source", "corpus", "curation", "tokenizer", "pretokenized", "shards",
     "instructions", "preferences", "prompts.path", "reward",
-    "schedule.branches",
+    "scheduler.branches",
 )  # fmt: skip
 """Settings that count by what they led to: numbers of the recipe, digests of data and weights, runs of their own."""
 

@@ -18,7 +18,7 @@ class ObjectiveRules:
 _AFTERWARDS = (
     "source", "corpus", "curation", "executor", "tokenizer", "pretokenized", "shards", "size", "tokens", "compute",
     "tokens_per_parameter", "model", "mixture", "prediction", "compile", "trainer.compile", "trainer.samples",
-    "data.context", "data.batch_tokens", "data.isolate_documents", "data.workers",
+    "data.sequence_length", "data.batch_size_tokens", "data.document_masking", "data.workers",
     "data.validation_tokens",
 )  # fmt: skip
 """Settings of pretraining that mean nothing once there is a model."""

@@ -2,10 +2,10 @@
 
     kind: standard
     rate: 0.183
-    rate_width: -0.94
+    lr_width_exponent: -0.94
     ...
     source: learning rates of learning_rate-1a2b3c4d, 25 runs of 4 sizes
-    provenance: {runs: [...], intervals: {rate_width: [-1.02, -0.86]}, fitted: 2026-01-01T10:00:00+00:00}
+    provenance: {runs: [...], intervals: {lr_width_exponent: [-1.02, -0.86]}, fitted: 2026-01-01T10:00:00+00:00}
 
 Keys that are left out keep the standard recipe's value. `recipe=<path>` takes any file; `recipe=<name>` one that a fit
 has left in `<outputs>/recipes/`, or an option of `conf/recipe/`.

@@ -102,7 +102,7 @@ class RunSpec(Recipe):
     def sequence_length(self) -> int:
         """Tokens of a sequence: of pretraining's; afterwards what the model can read at most."""
         data = self.settings.get("data") or {}
-        return int(data.get("context") or self.architecture.context_length)
+        return int(data.get("sequence_length") or self.architecture.max_position_embeddings)
 
     @property
     def precision(self) -> str:
@@ -126,7 +126,7 @@ class RunSpec(Recipe):
         }  # fmt: skip
 
     def differences(self, other: "RunSpec") -> list[str]:
-        """In what this run is not the other one: `optimizer.learning_rate (0.001, was 0.002)`, `tokens (other data)`,
+        """In what this run is not the other one: `optimizer.lr (0.001, was 0.002)`, `tokens (other data)`,
         `package.module has changed`. Empty where their fingerprints are the same."""
         settings = _changes(counted_settings(self.settings), counted_settings(other.settings))
         results = _changes(_results(self), _results(other))
@@ -171,18 +171,18 @@ def resolved_settings(settings: Mapping[str, Any], recipe: Recipe, objective: st
     if "model" in kept:
         shape = dataclasses.asdict(recipe.architecture)
         if isinstance(recipe.architecture, TransformerConfig):
-            shape["feed_forward_width"] = recipe.architecture.inner_width
+            shape["intermediate_size"] = recipe.architecture.inner_width
         kept["model"] |= {key: value for key, value in shape.items() if key in kept["model"]}
         if "kind" in kept["model"]:
             kept["model"]["kind"] = _kind_of(recipe.architecture)
     if "tokens" in kept:
         kept["tokens"], kept["compute"] = str(recipe.tokens), None
-    if "batch_tokens" in kept.get("data", {}):
-        kept["data"]["batch_tokens"] = recipe.batch_tokens
+    if "batch_size_tokens" in kept.get("data", {}):
+        kept["data"]["batch_size_tokens"] = recipe.batch_size_tokens
     if "optimizer" in kept:
-        kept["optimizer"] |= {"learning_rate": recipe.learning_rate, "weight_decay": recipe.weight_decay}
-    if "schedule" in kept:
-        kept["schedule"]["warmup"] = recipe.warmup
+        kept["optimizer"] |= {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay}
+    if "scheduler" in kept:
+        kept["scheduler"]["warmup"] = recipe.warmup
     return kept
 
 

@@ -54,19 +54,19 @@ class _Member:
     size: int
 
 
-def choose_shape(model: ModelConfig, size: int, *, vocabulary_size: int, context: int) -> CoreConfig:
+def choose_shape(model: ModelConfig, size: int, *, vocab_size: int, context: int) -> CoreConfig:
     """The shape of about `size` parameters (core and head) that keeps what `model` fixes.
 
     With the width fixed the depth follows the size, and the other way round; with both fixed `size` has no say.
     Raises `ConfigError` where no member of the family is that small, or what is fixed does not go together.
     """
-    shapes = family(model, vocabulary_size=vocabulary_size, context=context)
+    shapes = family(model, vocab_size=vocab_size, context=context)
     members = [_Member(architecture, parameters_of(architecture)) for architecture in shapes]
     if len(members) == 1:
         return members[0].architecture
     if size < 0.8 * members[0].size or size > 1.25 * members[-1].size:
         raise ConfigError(
-            f"size={size:,} can't be reached with a vocabulary of {vocabulary_size:,}: models of this family have "
+            f"size={size:,} can't be reached with a vocabulary of {vocab_size:,}: models of this family have "
             f"{members[0].size:,} to {members[-1].size:,} parameters (core and head).",
             "Choose a size in between, or another vocabulary.",
         )
@@ -76,16 +76,16 @@ def choose_shape(model: ModelConfig, size: int, *, vocabulary_size: int, context
     return min(candidates, key=lambda member: abs(math.log(member.size / size))).architecture
 
 
-def family(model: ModelConfig, *, vocabulary_size: int, context: int) -> list[CoreConfig]:
+def family(model: ModelConfig, *, vocab_size: int, context: int) -> list[CoreConfig]:
     """Every shape that keeps what `model` fixes, by rising size, before the correction that meets a size.
 
     Raises `ConfigError` where there is none.
     """
     shapes = [
         architecture
-        for width in (_widths(model.kind) if model.width is None else [model.width])
+        for width in (_widths(model.kind) if model.hidden_size is None else [model.hidden_size])
         for depth in _depths(model, width)
-        if (architecture := _build(model, width, depth, vocabulary_size, context)) is not None
+        if (architecture := _build(model, width, depth, vocab_size, context)) is not None
     ]
     if not shapes:
         fixed = ", ".join(f"model.{name}={value}" for name, value in _fixed(model).items())
@@ -96,7 +96,14 @@ def family(model: ModelConfig, *, vocabulary_size: int, context: int) -> list[Co
 
 
 def _fixed(model: ModelConfig) -> dict[str, int]:
-    names = ("width", "num_layers", "num_heads", "num_key_value_heads", "head_width", "feed_forward_width")
+    names = (
+        "hidden_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "num_key_value_heads",
+        "head_dim",
+        "intermediate_size",
+    )
     return {name: value for name in names if (value := getattr(model, name)) is not None}
 
 
@@ -111,42 +118,42 @@ def _widths(kind: str) -> list[int]:
 
 
 def _depths(model: ModelConfig, width: int) -> Iterator[int]:
-    if model.num_layers is not None:
-        yield model.num_layers
+    if model.num_hidden_layers is not None:
+        yield model.num_hidden_layers
     elif model.kind == "lstm":
         yield LSTM_LAYERS
-    elif model.width is not None:
+    elif model.hidden_size is not None:
         yield from range(FEWEST_LAYERS, MOST_LAYERS + 1)
     else:
         yield max(FEWEST_LAYERS, round(DEPTH_COEFFICIENT * width**DEPTH_EXPONENT))
 
 
-def _build(model: ModelConfig, width: int, depth: int, vocabulary_size: int, context: int) -> CoreConfig | None:
+def _build(model: ModelConfig, width: int, depth: int, vocab_size: int, context: int) -> CoreConfig | None:
     """The member of this width and depth; None where no heads go with it."""
     if model.kind == "lstm":
         return LSTMConfig(
-            vocabulary_size, width, depth, context,
-            tied=model.tied, logit_softcap=model.logit_softcap, dropout=model.dropout,
+            vocab_size, width, depth, context,
+            tie_word_embeddings=model.tie_word_embeddings, logit_softcap=model.logit_softcap, dropout=model.dropout,
         )  # fmt: skip
     heads = _heads(model, width)
     if heads is None:
         return None
     return TransformerConfig(
-        vocabulary_size=vocabulary_size,
-        width=width,
-        num_layers=depth,
-        num_heads=heads,
+        vocab_size=vocab_size,
+        hidden_size=width,
+        num_hidden_layers=depth,
+        num_attention_heads=heads,
         num_key_value_heads=model.num_key_value_heads,
-        head_width=model.head_width,
-        feed_forward_width=model.feed_forward_width or _feed_forward(model, width),
-        context_length=context,
+        head_dim=model.head_dim,
+        intermediate_size=model.intermediate_size or _feed_forward(model, width),
+        max_position_embeddings=context,
         normalization=model.normalization,
         normalization_eps=model.normalization_eps,
         positions=model.positions,
-        rope_base=model.rope_base,
+        rope_theta=model.rope_theta,
         activation=model.activation,
         qk_norm=model.qk_norm,
-        tied=model.tied,
+        tie_word_embeddings=model.tie_word_embeddings,
         bias=model.bias,
         logit_softcap=model.logit_softcap,
         token_shift=model.token_shift,
@@ -157,11 +164,11 @@ def _build(model: ModelConfig, width: int, depth: int, vocabulary_size: int, con
 def _heads(model: ModelConfig, width: int) -> int | None:
     """How many heads: as fixed, else such that each is 16 to 64 wide and even; None where that can't be."""
     shared = model.num_key_value_heads or 1
-    if model.num_heads is not None:
-        fits = model.head_width is not None or width % model.num_heads == 0
-        return model.num_heads if fits and model.num_heads % shared == 0 else None
-    if model.head_width is not None:
-        return width // model.head_width if width % (model.head_width * shared) == 0 else None
+    if model.num_attention_heads is not None:
+        fits = model.head_dim is not None or width % model.num_attention_heads == 0
+        return model.num_attention_heads if fits and model.num_attention_heads % shared == 0 else None
+    if model.head_dim is not None:
+        return width // model.head_dim if width % (model.head_dim * shared) == 0 else None
     wanted = next(head for limit, head in _HEAD_WIDTHS if width <= limit)
     possible = [
         head
@@ -183,14 +190,14 @@ def _corrected(model: ModelConfig, family: list[_Member], index: int) -> Iterato
     member = family[index]
     yield member
     architecture = member.architecture
-    if model.feed_forward_width is not None or not isinstance(architecture, TransformerConfig):
+    if model.intermediate_size is not None or not isinstance(architecture, TransformerConfig):
         return
     lowest = math.sqrt(family[index - 1].size * member.size) if index else 0.0
     highest = math.sqrt(family[index + 1].size * member.size) if index + 1 < len(family) else math.inf
-    width = architecture.width
+    width = architecture.hidden_size
     grain = next(grain for limit, grain in _FEED_FORWARD_GRAINS if width <= limit)
     narrowest, widest = (_feed_forward(model, width, correction) for correction in (1 / CORRECTION, CORRECTION))
     for feed_forward in range(narrowest, widest + 1, grain):
-        other = dataclasses.replace(architecture, feed_forward_width=feed_forward)
+        other = dataclasses.replace(architecture, intermediate_size=feed_forward)
         if lowest < (size := parameters_of(other)) < highest:
             yield _Member(other, size)

@@ -103,8 +103,8 @@ def predict_larger(config: DemoStage, fit: Path, data: TokensResult) -> WrittenP
             return one
     curve = isoflop_curve(
         compute, count=3, ratio=config.sweep.ratio, tokens_per_parameter=config.tokens_per_parameter,
-        model=config.model, vocabulary_size=Tokenizer.load(data.tokenizer).vocabulary_size,
-        context=config.data.context, phases=config.mixture.phases,
+        model=config.model, vocab_size=Tokenizer.load(data.tokenizer).vocab_size,
+        context=config.data.sequence_length, phases=config.mixture.phases,
     )  # fmt: skip
     return predict.run(
         PredictStage(
@@ -151,16 +151,16 @@ def score(config: DemoStage, record: RunRecord, data: TokensResult) -> Path:
         tokenizer = Tokenizer.load(data.tokenizer)
         shards = TokenShards(data.folder, tokenizer.digest)
         order = MixtureOrder(
-            config.mixture, shards.tokens("train"), context=config.data.context, token_budget=record.tokens,
+            config.mixture, shards.tokens("train"), context=config.data.sequence_length, token_budget=record.tokens,
             seed=config.seed,
         )  # fmt: skip
         with progress("counting n-grams", 3, unit="passes") as advance:
-            training = training_sequences(shards, order, record.tokens // config.data.context)
+            training = training_sequences(shards, order, record.tokens // config.data.sequence_length)
             advance(1)
             scores = score_baselines(
                 training,
-                validation_sequences(shards, context=config.data.context, tokens=config.data.validation_tokens),
-                vocabulary_size=tokenizer.vocabulary_size,
+                validation_sequences(shards, context=config.data.sequence_length, tokens=config.data.validation_tokens),
+                vocab_size=tokenizer.vocab_size,
                 byte_lengths=tokenizer.byte_lengths(),
                 weights=order.phases[0].weights,
                 advance=advance,

@@ -51,7 +51,7 @@ def _base(config: HallucinationStage, world: World, folder: Path) -> RunRecord:
     return _train(
         config,
         ["source=jsonl", f"source.path='{path.parent}'", "corpus.near_duplicates=1", "shards.held_out_window=0",
-         "tokenizer.vocabulary=512", "data.context=128", f"size={config.size}", f"tokens={config.tokens}"],
+         "tokenizer.vocab_size=512", "data.sequence_length=128", f"size={config.size}", f"tokens={config.tokens}"],
     )  # fmt: skip
 
 

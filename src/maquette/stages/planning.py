@@ -50,7 +50,7 @@ def resolve_recipe(config: TrainStage, data: TokensResult) -> Recipe:
         architecture = family_of(raw, folder).read(raw)
         if config.model != ModelConfig(kind=config.model.kind):
             say("the settings of model have no effect: checkpoint has the architecture")
-    return recipe_of(config, Tokenizer.load(data.tokenizer).vocabulary_size, architecture)
+    return recipe_of(config, Tokenizer.load(data.tokenizer).vocab_size, architecture)
 
 
 def plan_job(config: TrainStage, recipe: Recipe, data: TokensResult) -> Job:
@@ -105,10 +105,10 @@ def assemble_job(
         outputs=Path(config.outputs),
         plan=plan,
         hardware=choose_hardware(
-            config.trainer, config.precision, optimizer=config.optimizer.kind, width=recipe.architecture.width
+            config.trainer, config.precision, optimizer=config.optimizer.kind, width=recipe.architecture.hidden_size
         ),
         optimizer=config.optimizer,
-        schedule=config.schedule,
+        schedule=config.scheduler,
         trainer=config.trainer,
         tracking=config.tracking,
         tags=_tags(config, spec, start),

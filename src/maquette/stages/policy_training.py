@@ -47,27 +47,29 @@ def plan_policy(config: TrainStage) -> Job:
             "objective=ppo needs something to optimise for.",
             "Give reward.checkpoint=<run of objective=reward>, or reward.kind=gold.",
         )
-    if config.reward.kind != "reward_model" and objective.advantage == "value" and objective.value_from == "reward":
-        objective = dataclasses.replace(objective, value_from="policy")  # there is no reward model to start from
+    if config.reward.kind != "reward_model" and objective.advantage == "value" and objective.value_init == "reward":
+        objective = dataclasses.replace(objective, value_init="policy")  # there is no reward model to start from
     prompts = open_prompts(
-        config.prompts, tokenizer, longest=max(1, architecture.context_length - objective.answer_tokens)
+        config.prompts,
+        tokenizer,
+        longest=max(1, architecture.max_position_embeddings - objective.max_completion_length),
     )
     lengths = [len(prompts[number].ids) for number in range(_PROMPTS_FOR_LENGTH)]
     recipe = resolve_policy(
         architecture,
-        iterations=objective.iterations,
-        rollouts=objective.rollouts,
-        passes=objective.passes,
-        minibatches=objective.minibatches,
-        row_tokens=round(sum(lengths) / len(lengths)) + objective.answer_tokens,
+        num_iterations=objective.num_iterations,
+        rollout_batch_size=objective.rollout_batch_size,
+        ppo_epochs=objective.ppo_epochs,
+        num_minibatches=objective.num_minibatches,
+        row_tokens=round(sum(lengths) / len(lengths)) + objective.max_completion_length,
         has_value=objective.advantage == "value",
-        learning_rate=config.optimizer.learning_rate,
-        warmup=config.schedule.warmup,
+        learning_rate=config.optimizer.lr,
+        warmup=config.scheduler.warmup,
         weight_decay=config.optimizer.weight_decay,
         rules=config.recipe,
     )
     say_unused(config)
-    steps = objective.passes * objective.minibatches
+    steps = objective.ppo_epochs * objective.num_minibatches
     config = dataclasses.replace(
         config,
         objective=objective,

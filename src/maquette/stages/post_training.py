@@ -32,9 +32,9 @@ def plan_examples(config: TrainStage) -> Job:
     assert isinstance(objective, ExampleConfig)
     start = required_checkpoint(config)
     architecture, tokenizer = starting_architecture(start), load_tokenizer(start)
-    micro_batches(objective.batch_size, config.trainer.devices * config.trainer.num_nodes, config.data.micro_batch)
+    micro_batches(objective.batch_size, config.trainer.devices * config.trainer.num_nodes, config.data.micro_batch_size)
     make = examples.instructions if objective.kind == "sft" else examples.preferences
-    folder = make(config, tokenizer, architecture.context_length)
+    folder = make(config, tokenizer, architecture.max_position_embeddings)
     manifest = read_manifest(folder)
     train: dict[str, int] = manifest.facts["train"]
     recipe = resolve_examples(
@@ -46,8 +46,8 @@ def plan_examples(config: TrainStage) -> Job:
         pairs=objective.kind != "sft",
         epochs=objective.epochs,
         batch_size=objective.batch_size,
-        learning_rate=config.optimizer.learning_rate,
-        warmup=config.schedule.warmup,
+        learning_rate=config.optimizer.lr,
+        warmup=config.scheduler.warmup,
         weight_decay=config.optimizer.weight_decay,
         rules=config.recipe,
     )
@@ -55,7 +55,7 @@ def plan_examples(config: TrainStage) -> Job:
     return assemble_job(
         config,
         recipe,
-        ExamplePlan(folder, objective, config.data.micro_batch),
+        ExamplePlan(folder, objective, config.data.micro_batch_size),
         start=start,
         tokenizer=model_folder(start),
         digests={"examples": manifest.digest, "tokenizer": tokenizer.digest} | corpus_digest(start),

@@ -44,7 +44,7 @@ def run(config: TrainStage, data: TokensResult | None = None) -> RunRecord:
     Raises `ConfigError` for settings that contradict each other or this machine, `StageError` where data is damaged or
     training diverges, `KeyboardInterrupt` where it was stopped; then the same call goes on.
     """
-    if config.schedule.branches:
+    if config.scheduler.branches:
         return _run_branches(config, data)
     return _train(config, planned(config, data))
 
@@ -53,7 +53,7 @@ def _run_branches(config: TrainStage, data: TokensResult | None) -> RunRecord:
     """Trains a trunk and all that branches off; returns the record of the longest. See branching.py."""
     if config.prediction is not None or config.objective.kind != "pretrain":
         raise ConfigError(
-            "schedule.branches makes several pretraining runs.", "Leave it out with a prediction or another objective."
+            "scheduler.branches makes several pretraining runs.", "Leave it out with a prediction or another objective."
         )
     tree = branching.plan_tree(config, data or make_tokens(config))
     trunk = record = _train(tree.trunk.config, tree.trunk.job)

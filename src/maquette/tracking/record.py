@@ -169,7 +169,7 @@ def start_parent_run(
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested settings as dotted names and text: `{"model": {"width": 64}}` is `{"model.width": "64"}`.
+    """Nested settings as dotted names and text: `{"model": {"hidden_size": 64}}` is `{"model.hidden_size": "64"}`.
 
     Characters that MLflow takes in no name become `_`.
     """

@@ -18,7 +18,7 @@ def prepare_optimization(job: Job) -> Optimization:
         schedule=build_schedule(job.schedule, job.tokens, job.warmup),
         learning_rate=job.learning_rate,
         weight_decay=job.weight_decay,
-        batch_tokens=job.batch_tokens,
+        batch_size_tokens=job.batch_size_tokens,
         fused=False if job.hardware.precision == "16-mixed" else None,
         parametrization=job.parametrization,
     )

@@ -32,8 +32,8 @@ _SEQUENCES = 8
 class _Noise:
     """Batches of random tokens. Not a list: Lightning would take each batch for a loader."""
 
-    def __init__(self, shape: tuple[int, int], vocabulary_size: int) -> None:
-        self._shape, self._vocabulary_size = shape, vocabulary_size
+    def __init__(self, shape: tuple[int, int], vocab_size: int) -> None:
+        self._shape, self._vocabulary_size = shape, vocab_size
 
     def __len__(self) -> int:
         return _STEPS
@@ -58,11 +58,11 @@ class _Clock(Callback):
 def measure_speed(job: Job) -> float:
     """Training tokens per second of a job's model on this machine, in one process and uncompiled."""
     prepare_process(job.hardware)
-    context = job.architecture.context_length
-    sequences = max(1, min(_SEQUENCES, job.batch_tokens // context))
-    batches = _Noise((sequences, context + 1), job.architecture.vocabulary_size)
+    context = job.architecture.max_position_embeddings
+    sequences = max(1, min(_SEQUENCES, job.batch_size_tokens // context))
+    batches = _Noise((sequences, context + 1), job.architecture.vocab_size)
     model = LanguageModel(job.architecture, seed=0)
-    optimization = dataclasses.replace(prepare_optimization(job), batch_tokens=sequences * context)
+    optimization = dataclasses.replace(prepare_optimization(job), batch_size_tokens=sequences * context)
     clock = _Clock()
     layers = {type(block) for block in blocks(model.core)}
     trainer = build_trainer(job.hardware, steps=_STEPS, accumulate=1, callbacks=[clock], blocks=layers)

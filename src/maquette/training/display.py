@@ -32,12 +32,13 @@ def told(listener: Callable[[int, int], None]) -> Iterator[None]:
 
 
 class Display:
-    """Shows a run of `steps` steps of `batch_tokens` tokens. Calls are cheap: most of them only look at the clock."""
+    """Shows a run of `steps` steps of `batch_size_tokens` tokens. Calls are cheap: most of them only look at the
+    clock."""
 
     def __init__(
-        self, name: str, steps: int, batch_tokens: int, *, first_step: int = 0, bar: Progress | None = None
+        self, name: str, steps: int, batch_size_tokens: int, *, first_step: int = 0, bar: Progress | None = None
     ) -> None:
-        self._name, self._steps, self._batch_tokens, self._bar = name, steps, batch_tokens, bar
+        self._name, self._steps, self._batch_tokens, self._bar = name, steps, batch_size_tokens, bar
         self._shown = time.monotonic() - (0 if bar is None else _REFRESH)
         self._validation = ""
         self._task = None
@@ -79,17 +80,17 @@ class Display:
 
 @contextlib.contextmanager
 def display(
-    name: str, steps: int, batch_tokens: int, *, first_step: int = 0, visible: bool = True
+    name: str, steps: int, batch_size_tokens: int, *, first_step: int = 0, visible: bool = True
 ) -> Iterator[Display]:
     """A `Display` for the block; the bar is gone afterwards. Only one process of several shows one."""
     if not visible:
-        yield Silent(name, steps, batch_tokens)
+        yield Silent(name, steps, batch_size_tokens)
         return
     if _listeners:
-        yield Told(name, steps, batch_tokens, first_step=first_step)
+        yield Told(name, steps, batch_size_tokens, first_step=first_step)
         return
     if not console.is_terminal:
-        yield Display(name, steps, batch_tokens, first_step=first_step)
+        yield Display(name, steps, batch_size_tokens, first_step=first_step)
         return
     columns = [
         TextColumn("{task.description}"),
@@ -101,7 +102,7 @@ def display(
         TextColumn("{task.fields[left]}"),
     ]
     with Progress(*columns, console=console, transient=True, refresh_per_second=4) as bar:
-        yield Display(name, steps, batch_tokens, first_step=first_step, bar=bar)
+        yield Display(name, steps, batch_size_tokens, first_step=first_step, bar=bar)
 
 
 class Silent(Display):
@@ -115,8 +116,8 @@ class Silent(Display):
 class Told(Display):
     """Tells the listener instead of showing."""
 
-    def __init__(self, name: str, steps: int, batch_tokens: int, *, first_step: int = 0) -> None:
-        super().__init__(name, steps, batch_tokens)
+    def __init__(self, name: str, steps: int, batch_size_tokens: int, *, first_step: int = 0) -> None:
+        super().__init__(name, steps, batch_size_tokens)
         _listeners[-1](first_step, steps)
 
     def update(self, step: int, loss: float, tokens_per_second: float) -> None:

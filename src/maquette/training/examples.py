@@ -31,11 +31,11 @@ from maquette.training.workload import Row, Workload
 @dataclass(frozen=True)
 class ExamplePlan:
     """Which examples, and the objective's settings. `folder`: an artifact with `train/` and `validation/`;
-    `micro_batch`: examples of one forward pass, None for all of a process's share."""
+    `micro_batch_size`: examples of one forward pass, None for all of a process's share."""
 
     folder: Path
     objective: ExampleConfig
-    micro_batch: int | None = None
+    micro_batch_size: int | None = None
 
     @property
     def kind(self) -> str:
@@ -65,7 +65,7 @@ def micro_batches(batch_size: int, world_size: int, wished: int | None) -> int:
     if wished is not None and share % wished:
         allowed = ", ".join(str(number) for number in range(1, share + 1) if share % number == 0)
         raise ConfigError(
-            f"data.micro_batch={wished} does not divide the {share} examples of a process's step.",
+            f"data.micro_batch_size={wished} does not divide the {share} examples of a process's step.",
             f"Allowed: {allowed}.",
         )
     return share // (wished or share)
@@ -88,7 +88,7 @@ class ExampleWorkload(Workload):
         self.training = Examples.load(plan.folder / "train")
         self.validation = Examples.load(plan.folder / "validation")
         self._open()
-        self.micro_batches_per_step = micro_batches(plan.objective.batch_size, world.size, plan.micro_batch)
+        self.micro_batches_per_step = micro_batches(plan.objective.batch_size, world.size, plan.micro_batch_size)
         self.batches = self._ordered = ExampleBatches(
             ExampleOrder(len(self.training) // self.examples_of_a_unit, job.seed),
             self._make,
@@ -117,7 +117,7 @@ class ExampleWorkload(Workload):
         return {}
 
     def judge(self, trainer: Trainer, step: int) -> dict[str, float]:
-        values: dict[str, float] = {"tokens": step * self.job.batch_tokens, "epochs": self._epochs(step)}
+        values: dict[str, float] = {"tokens": step * self.job.batch_size_tokens, "epochs": self._epochs(step)}
         if len(self.validation):
             values |= self._validate(trainer)
         if self.world.is_first and self.job.hardware.strategy != "fsdp":
@@ -145,7 +145,7 @@ class ExampleWorkload(Workload):
         """The first different prompts of held-out examples (of training ones where there are none), each up to where
         its answer begins; those that leave no room for another answer are passed over."""
         examples = self.validation if len(self.validation) else self.training
-        context = self.core.config.context_length
+        context = self.core.config.max_position_embeddings
         found: dict[tuple[int, ...], None] = {}
         for ids, mask in examples:
             if len(found) == count:

@@ -72,7 +72,7 @@ def _fit(job: Job, record: RunRecord, world: World, log: RunLog) -> RunRecord:
         say(f"{job.name}: going on from step {first_step:,} of {job.steps:,}")
     batches = TimedBatches(workload.batches)
     with (
-        display(job.name, job.steps, job.batch_tokens, first_step=first_step, visible=world.is_first) as shown,
+        display(job.name, job.steps, job.batch_size_tokens, first_step=first_step, visible=world.is_first) as shown,
         _history(job, world, first_step) as history,
         listening() as interruption,
     ):
@@ -89,7 +89,7 @@ def _fit(job: Job, record: RunRecord, world: World, log: RunLog) -> RunRecord:
         )
         course = Course(
             steps=job.steps,
-            batch_tokens=job.batch_tokens,
+            batch_size_tokens=job.batch_size_tokens,
             flops_per_token=job.flops / job.tokens,
             peak_flops=job.hardware.world_size
             * matmul_peak(job.hardware.device, job.hardware.precision, job.outputs / "machine.json"),

@@ -43,7 +43,7 @@ class LossGuard:
                 raise StageError(
                     f"Training has diverged: the {name} of step {step:,} is {value}. "
                     f"Its batch: {self._describe(step)}.",
-                    "The last checkpoint is good. A lower optimizer.learning_rate, a longer schedule.warmup or "
+                    "The last checkpoint is good. A lower optimizer.lr, a longer scheduler.warmup or "
                     "optimizer.clip usually helps; look at the documents too.",
                 )
         # A factor of a mean says nothing where losses may be negative, as those of policies.

@@ -6,7 +6,7 @@ from typing import Any
 
 from maquette.model.config import CoreConfig
 from maquette.model.parametrization import Parametrization
-from maquette.optimization.config import OptimizerConfig, ScheduleConfig
+from maquette.optimization.config import OptimizerConfig, SchedulerConfig
 from maquette.recipe.run_spec import RunSpec
 from maquette.tracking.config import TrackingConfig
 from maquette.training.config import TrainerConfig
@@ -28,7 +28,7 @@ class Job:
     plan: Plan
     hardware: Hardware
     optimizer: OptimizerConfig
-    schedule: ScheduleConfig
+    schedule: SchedulerConfig
     trainer: TrainerConfig
     tracking: TrackingConfig
     compiled: bool = False
@@ -68,9 +68,9 @@ class Job:
         return self.spec.steps
 
     @property
-    def batch_tokens(self) -> int:
+    def batch_size_tokens(self) -> int:
         """Of a step, on average where steps differ."""
-        return self.spec.batch_tokens
+        return self.spec.batch_size_tokens
 
     @property
     def tokens(self) -> int:

@@ -37,10 +37,10 @@ class Judge:
         shards: TokenShards,
         order: MixtureOrder,
         byte_lengths: np.ndarray,
-        micro_batch: int,
+        micro_batch_size: int,
     ) -> None:
         self._job, self._data, self._shards, self._order = job, data, shards, order
-        self._byte_lengths, self._micro_batch = byte_lengths, micro_batch
+        self._byte_lengths, self._micro_batch = byte_lengths, micro_batch_size
         self.losses: dict[str, DomainLoss] = {}
 
     def tokens_of_each_domain(self, step: int) -> int:
@@ -50,7 +50,7 @@ class Judge:
         if step >= self._job.steps or not runs:
             return wished
         affordable = _COST * self._job.tokens / _FORWARD / runs / len(self._order.domains)
-        return min(wished, max(self._data.context, int(affordable)))
+        return min(wished, max(self._data.sequence_length, int(affordable)))
 
     def __call__(self, trainer: Trainer, step: int) -> dict[str, float]:
         """The values to record: `validation/loss` and so on, and the same for each domain."""
@@ -60,8 +60,8 @@ class Judge:
             for domain in self._order.domains
             if (
                 found := validation_batches(
-                    self._shards, domain, data.context, tokens, self._micro_batch,
-                    isolate_documents=data.isolate_documents,
+                    self._shards, domain, data.sequence_length, tokens, self._micro_batch,
+                    document_masking=data.document_masking,
                 )
             )
         }  # fmt: skip
@@ -71,11 +71,11 @@ class Judge:
             values |= {metric_name(domain, key): value for key, value in loss.describe().items()}
         if step >= self._job.steps:
             values |= self._copying(trainer)
-        return {"tokens": step * self._job.batch_tokens, **values}
+        return {"tokens": step * self._job.batch_size_tokens, **values}
 
     def _copying(self, trainer: Trainer) -> dict[str, float]:
         """How much the model copies from its context; nothing where there is no held-out text."""
-        context = self._data.context
+        context = self._data.sequence_length
         probes = probes_of(
             self._shards,
             self._order.domains,

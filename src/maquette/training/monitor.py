@@ -36,7 +36,7 @@ class Course:
     `judges_start`: whether the model is validated before its first step too."""
 
     steps: int
-    batch_tokens: int
+    batch_size_tokens: int
     flops_per_token: float
     peak_flops: float
     validation_steps: frozenset[int]
@@ -188,13 +188,13 @@ class Monitor(Callback):
         values = dict(zip(self._window, means.tolist(), strict=True))
         self._window, self._counts = {}, {}
         speed = self.stopwatch.take()
-        tokens_per_second = self.course.batch_tokens / speed.seconds if speed.seconds else 0.0
+        tokens_per_second = self.course.batch_size_tokens / speed.seconds if speed.seconds else 0.0
         self._last = (values["train/loss"], tokens_per_second)
         self._record(
             step,
             values
             | {
-                "tokens": step * self.course.batch_tokens,
+                "tokens": step * self.course.batch_size_tokens,
                 "train/learning_rate": objective.learning_rate(step - 1),
                 "speed/tokens_per_second": tokens_per_second,
                 "speed/mfu": tokens_per_second * self.course.flops_per_token / self.course.peak_flops,
@@ -239,5 +239,5 @@ class Monitor(Callback):
             self.tools.log.flush()
         trainer.save_checkpoint(self.tools.checkpoints.path(step))
         if trainer.is_global_zero:
-            self.tools.checkpoints.seal(step, {"tokens": step * self.course.batch_tokens})
+            self.tools.checkpoints.seal(step, {"tokens": step * self.course.batch_size_tokens})
         self._saved = time.monotonic()

@@ -53,7 +53,7 @@ class PolicyFeedback:
 class FeedbackSource(Protocol):
     """Plain values that can go to another process, and there become a `PolicyFeedback`."""
 
-    def open(self, tokenizer: "Tokenizer", context: int, answer_tokens: int) -> PolicyFeedback:
+    def open(self, tokenizer: "Tokenizer", context: int, max_completion_length: int) -> PolicyFeedback:
         """Raises `StageError` where a file is missing or a reward model reads other tokens."""
         ...
 
@@ -71,13 +71,16 @@ class PolicyPlan:
         """An iteration of one of so many processes. Raises `ConfigError` where its answers can't be shared out."""
         config = self.config
         size = config.group_size if config.advantage == "group" else 1
-        if config.rollouts % (processes * size):
+        if config.rollout_batch_size % (processes * size):
             groups = f" in groups of {size}" if size > 1 else ""
             raise ConfigError(
-                f"objective.rollouts={config.rollouts} can't be shared by {processes} processes{groups}.",
+                f"objective.rollout_batch_size={config.rollout_batch_size} can't be shared by {processes} "
+                f"processes{groups}.",
                 f"Use a multiple of {processes * size}.",
             )
-        return Iterations(config.rollouts // processes, config.passes, config.minibatches, self.micro_batches)
+        return Iterations(
+            config.rollout_batch_size // processes, config.ppo_epochs, config.num_minibatches, self.micro_batches
+        )
 
     def open(self, job: "Job", tokenizer: "Tokenizer", world: World) -> "PolicyWorkload":
         return PolicyWorkload(self, job, tokenizer, world)
@@ -98,7 +101,9 @@ class PolicyWorkload(Workload):
         reference, _ = load_checkpoint(job.checkpoint)
         prepare_speed(job, model.core)
         self.core = model.core
-        self._feedback = plan.feedback.open(tokenizer, model.config.context_length, plan.config.answer_tokens)
+        self._feedback = plan.feedback.open(
+            tokenizer, model.config.max_position_embeddings, plan.config.max_completion_length
+        )
         judge = getattr(self._feedback.reward, "model", None)
         if isinstance(judge, nn.Module):  # a learned reward computes where the policy does
             judge.to(job.hardware.device)
@@ -129,7 +134,7 @@ class PolicyWorkload(Workload):
     def write_samples(self, step: int) -> list[Row]:
         prompts = self._feedback.held_out[:_SAMPLES]
         answers = sample_answers(
-            self.objective.model, self._tokenizer, prompts, max_tokens=self._plan.config.answer_tokens,
+            self.objective.model, self._tokenizer, prompts, max_tokens=self._plan.config.max_completion_length,
             temperature=0.0,
         )  # fmt: skip
         return [

@@ -110,7 +110,7 @@ class PreferenceTraining(ExampleWorkload):
         reference, _ = load_checkpoint(self.checkpoint)
         self._sampled = diverged(
             self.model, reference.to(self.model.head_weight), self.tokenizer, prompts,
-            max_tokens=self.settings.answer_tokens, seed=self.job.seed,
+            max_tokens=self.settings.max_completion_length, seed=self.job.seed,
         )  # fmt: skip
         return self._sampled.describe() if self._sampled.answers else {}
 

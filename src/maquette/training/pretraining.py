@@ -42,7 +42,7 @@ class PretrainingPlan:
 
     def batch_sequences(self, job: Job) -> int:
         """Sequences of one context in a step, over all processes."""
-        return job.batch_tokens // self.data.context
+        return job.batch_size_tokens // self.data.sequence_length
 
     def open(self, job: Job, tokenizer: Tokenizer, world: World) -> "PretrainingWorkload":
         return PretrainingWorkload(self, job, tokenizer, world)
@@ -56,21 +56,22 @@ class PretrainingWorkload(Workload):
         self._batch_sequences = plan.batch_sequences(job)
         self._shards = TokenShards(plan.tokens_folder, tokenizer.digest, verify=world.is_first)
         self._order = MixtureOrder(
-            plan.mixture, self._shards.tokens("train"), context=plan.data.context, token_budget=job.tokens,
+            plan.mixture, self._shards.tokens("train"), context=plan.data.sequence_length, token_budget=job.tokens,
             seed=job.seed,
         )  # fmt: skip
-        micro_batch = choose_micro_batch(
+        micro_batch_size = choose_micro_batch(
             job.architecture,
             batch_sequences=self._batch_sequences,
-            context=plan.data.context,
+            context=plan.data.sequence_length,
             whole=int(np.lcm.reduce([phase.context_multiple for phase in self._order.phases])),
-            wished=plan.data.micro_batch,
+            wished=plan.data.micro_batch_size,
             hardware=job.hardware,
         )
         batches = TrainingBatches(
-            self._shards, self._order, batch_sequences=self._batch_sequences, micro_batch=micro_batch, steps=job.steps,
+            self._shards, self._order, batch_sequences=self._batch_sequences, micro_batch_size=micro_batch_size,
+            steps=job.steps,
             rank=world.rank, world_size=world.size, workers=plan.data.workers,
-            isolate_documents=plan.data.isolate_documents, pin_memory=job.hardware.accelerator == "cuda",
+            document_masking=plan.data.document_masking, pin_memory=job.hardware.accelerator == "cuda",
         )  # fmt: skip
         self.batches, self.micro_batches_per_step = batches, batches.micro_batches_per_step
         self._model = self._initial_model()
@@ -79,9 +80,9 @@ class PretrainingWorkload(Workload):
             self._model,
             prepare_optimization(job),
             plan.objective,
-            rope_bases=[phase.rope_base for phase in self._order.phases],
+            rope_bases=[phase.rope_theta for phase in self._order.phases],
         )
-        self._judge = Judge(job, plan.data, self._shards, self._order, tokenizer.byte_lengths(), micro_batch)
+        self._judge = Judge(job, plan.data, self._shards, self._order, tokenizer.byte_lengths(), micro_batch_size)
 
     def judge(self, trainer: Trainer, step: int) -> dict[str, float]:
         return self._judge(trainer, step)
@@ -93,7 +94,9 @@ class PretrainingWorkload(Workload):
         found: dict[str, None] = {}
         for domain, start in zip(places.domains, places.start_tokens, strict=True):
             name = self._order.domains[int(domain)]
-            found |= dict.fromkeys(self._shards.document_ids(name, "train", int(start), self._plan.data.context + 1))
+            found |= dict.fromkeys(
+                self._shards.document_ids(name, "train", int(start), self._plan.data.sequence_length + 1)
+            )
         return "documents " + ", ".join(found)
 
     def write_samples(self, step: int) -> list[Row]:
@@ -118,8 +121,8 @@ class PretrainingWorkload(Workload):
         """As a Hugging Face folder; positions as the phase that the run has reached reads them."""
         architecture = self._job.architecture
         phase = self._order.phases[self._order.phase_of(max(0, record.step * self._batch_sequences - 1))]
-        if isinstance(architecture, TransformerConfig) and phase.rope_base:
-            architecture = dataclasses.replace(architecture, rope_base=phase.rope_base)
+        if isinstance(architecture, TransformerConfig) and phase.rope_theta:
+            architecture = dataclasses.replace(architecture, rope_theta=phase.rope_theta)
         with torch.device("meta"):
             model = LanguageModel(architecture)
         model.load_state_dict(module_weights(state, "model."), assign=True)
@@ -139,8 +142,8 @@ class PretrainingWorkload(Workload):
             initialize(model, job.architecture, job.seed, parametrization=job.parametrization)
         else:
             model, _ = load_checkpoint(job.checkpoint)
-            if job.architecture.context_length > model.config.context_length:
-                model.core.change_context(context_length=job.architecture.context_length)
+            if job.architecture.max_position_embeddings > model.config.max_position_embeddings:
+                model.core.change_context(max_position_embeddings=job.architecture.max_position_embeddings)
             model.train()
         prepare_speed(job, model.core)
         return model

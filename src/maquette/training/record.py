@@ -117,8 +117,8 @@ class RunRecord:
         return self.spec.steps
 
     @property
-    def batch_tokens(self) -> int:
-        return self.spec.batch_tokens
+    def batch_size_tokens(self) -> int:
+        return self.spec.batch_size_tokens
 
     @property
     def sequence_length(self) -> int:

@@ -62,7 +62,7 @@ class SupervisedTraining(ExampleWorkload):
         prompts = self.prompts(self.settings.sample_prompts)
         with torch.compiler.set_stance("force_eager"):
             answers = sample_answers(
-                self.model, self.tokenizer, prompts, max_tokens=self.settings.answer_tokens, temperature=0.0
+                self.model, self.tokenizer, prompts, max_tokens=self.settings.max_completion_length, temperature=0.0
             )
         return [self.shown(answer, step) for answer in answers]
 

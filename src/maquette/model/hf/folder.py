@@ -79,9 +79,9 @@ def save(model: LanguageModel, tokenizer: Tokenizer, path: Path | str, *, card: 
 def fill(folder: Path, model: LanguageModel, tokenizer: Tokenizer, *, card: str | None = None) -> None:
     """Writes the files of `save` into a folder that is there."""
     config: Any = model.config
-    if tokenizer.vocabulary_size > config.vocabulary_size:
+    if tokenizer.vocab_size > config.vocab_size:
         raise StageError(
-            f"The tokenizer has {tokenizer.vocabulary_size:,} tokens and the model knows {config.vocabulary_size:,}.",
+            f"The tokenizer has {tokenizer.vocab_size:,} tokens and the model knows {config.vocab_size:,}.",
             "It is not the tokenizer that the model was trained with.",
         )
     family = next(family for family in FAMILIES if family.expresses(config))

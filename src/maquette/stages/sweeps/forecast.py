@@ -47,20 +47,20 @@ class Forecast:
 
 def forecast(config: TrainStage, data: TokensResult) -> Forecast:
     """Raises `ConfigError` for settings that contradict each other or this machine."""
-    if config.schedule.branches:
+    if config.scheduler.branches:
         return _forecast_tree(config, data)
     job = plan_job(config, resolve_recipe(config, data), data)
     record = None if config.force else read_record(job.folder)
     finished = record is not None and record.status == FINISHED
     order = MixtureOrder(
-        config.mixture, _training_tokens(data.folder), context=config.data.context, token_budget=job.tokens,
+        config.mixture, _training_tokens(data.folder), context=config.data.sequence_length, token_budget=job.tokens,
         seed=config.seed,
     )  # fmt: skip
     return Forecast(
         job=job,
         tokens=job.spec.tokens,
         compute=job.spec.compute,
-        epochs=order.epochs(job.tokens // config.data.context),
+        epochs=order.epochs(job.tokens // config.data.sequence_length),
         finished=finished,
         loss=record.validation_loss if finished and record is not None else None,
     )

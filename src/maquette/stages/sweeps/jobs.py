@@ -156,8 +156,8 @@ def _more_words(words: list[str], settings: TrainStage, data: Any, remarks: dict
             ratio=sweep.ratio,
             tokens_per_parameter=settings.tokens_per_parameter,
             model=settings.model,
-            vocabulary_size=Tokenizer.load(data.tokenizer).vocabulary_size,
-            context=settings.data.context,
+            vocab_size=Tokenizer.load(data.tokenizer).vocab_size,
+            context=settings.data.sequence_length,
             phases=settings.mixture.phases,
         )
         if curve.warning:
@@ -204,13 +204,13 @@ def grown_together(jobs: list[SweepJob], composed: Callable[[list[str]], SweepJo
         group.sort(key=_tokens)
         words = [*group[-1].overrides]
         if len(group) > 1:
-            words.append(f"schedule.branches=[{','.join(str(_tokens(job)) for job in group[:-1])}]")
+            words.append(f"scheduler.branches=[{','.join(str(_tokens(job)) for job in group[:-1])}]")
         result.append(composed(words) if len(group) > 1 else group[0])
     if trees[0][0].settings.sweep.bias:
         measured = min(trees, key=lambda group: (-len(group), sum(map(_compute, group))))
         for job in measured:
-            own = [word for word in job.overrides if not word.startswith("schedule")]
-            result.append(composed([*own, "schedule=linear"]))
+            own = [word for word in job.overrides if not word.startswith("scheduler")]
+            result.append(composed([*own, "scheduler=linear"]))
     return result
 
 
@@ -236,7 +236,7 @@ def _short(budget: int) -> str:
 
 
 def _rates(settings: TrainStage, data: Any) -> Iterator[list[str]]:
-    """`optimizer.learning_rate=...` of every multiple of the recipe's; nothing where none are asked for."""
+    """`optimizer.lr=...` of every multiple of the recipe's; nothing where none are asked for."""
     if not settings.sweep.rates:
         yield []
         return
@@ -244,7 +244,7 @@ def _rates(settings: TrainStage, data: Any) -> Iterator[list[str]]:
 
     recipe = resolve_recipe(settings, data)
     for multiple in settings.sweep.rates:
-        yield [f"optimizer.learning_rate={multiple * recipe.learning_rate:.6g}"]
+        yield [f"optimizer.lr={multiple * recipe.learning_rate:.6g}"]
 
 
 def _identity(settings: StageConfig) -> dict[str, Any]:

@@ -16,7 +16,8 @@ from maquette.training.display import duration
 from maquette.training.record import read_record
 
 COLUMNS = (
-    "job", "run", "status", "size", "tokens", "compute", "width", "layers", "learning_rate", "batch_tokens", "epochs",
+    "job", "run", "status", "size", "tokens", "compute", "width", "layers", "learning_rate", "batch_size_tokens",
+    "epochs",
     "validation_loss", "bits_per_byte", "training_loss",
 )  # fmt: skip
 FILE = "table.csv"
@@ -43,7 +44,8 @@ def _cells(job: SweepJob, seconds: float) -> list[str]:
     architecture = found.job.architecture
     return [
         f"{found.size:,}", f"{found.tokens:,}", f"{found.tokens / found.size:.1f}", f"{found.job.steps:,}",
-        f"{architecture.width} x {architecture.num_layers}", f"{found.job.learning_rate:.3g}", f"{found.compute:.2e}",
+        f"{architecture.hidden_size} x {architecture.num_hidden_layers}", f"{found.job.learning_rate:.3g}",
+        f"{found.compute:.2e}",
         "done" if found.finished else "?" if math.isnan(seconds) else duration(seconds),
     ]  # fmt: skip
 
@@ -95,9 +97,10 @@ def rows(sweep: Sweep, outcomes: dict[int, dict[str, Any]]) -> list[dict[str, An
             work = job.forecast.job
             row |= {
                 "run": job.forecast.run, "size": job.forecast.size, "tokens": job.forecast.tokens,
-                "compute": job.forecast.compute, "width": work.architecture.width,
-                "layers": work.architecture.num_layers, "learning_rate": work.learning_rate,
-                "batch_tokens": work.batch_tokens, "epochs": round(max(job.forecast.epochs.values(), default=0.0), 4),
+                "compute": job.forecast.compute, "width": work.architecture.hidden_size,
+                "layers": work.architecture.num_hidden_layers, "learning_rate": work.learning_rate,
+                "batch_size_tokens": work.batch_size_tokens, "epochs": round(max(job.forecast.epochs.values(),
+                default=0.0), 4),
             }  # fmt: skip
         row |= {name: outcome.get(name) for name in ("validation_loss", "bits_per_byte", "training_loss")}
         found += _of_branches(row, job) if job.forecast is not None and job.forecast.branches else [row]

@@ -4,7 +4,7 @@ import dataclasses
 import html
 import random
 
-from maquette.corpus.madeweb.texts import Text
+from maquette.corpus.synthetic_web.texts import Text
 
 STYLES = ("semantic", "boxes", "xhtml", "old")
 

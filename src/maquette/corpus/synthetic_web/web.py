@@ -14,10 +14,10 @@ from typing import Any
 from maquette.artifacts.files import atomic_file, write_text
 from maquette.corpus.document import Document, write_documents
 from maquette.corpus.judging import CLEAN
-from maquette.corpus.madeweb.faults import FAULTS, Ground, Made, plant
-from maquette.corpus.madeweb.pages import STYLES, Site, make_site, render
-from maquette.corpus.madeweb.texts import Text, is_prose, read_texts
 from maquette.corpus.sources.installed.packages import PACKAGES
+from maquette.corpus.synthetic_web.faults import FAULTS, Ground, Made, plant
+from maquette.corpus.synthetic_web.pages import STYLES, Site, make_site, render
+from maquette.corpus.synthetic_web.texts import Text, is_prose, read_texts
 from maquette.corpus.workers import Workers
 
 GOOD_PAGES = 1500

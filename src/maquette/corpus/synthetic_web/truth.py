@@ -7,7 +7,7 @@ import pandas as pd
 
 from maquette.corpus.curation.journal import step_of
 from maquette.corpus.document import Document
-from maquette.corpus.madeweb.faults import FAULTS, Fault
+from maquette.corpus.synthetic_web.faults import FAULTS, Fault
 
 
 def measure(journal: pd.DataFrame, truth: list[dict[str, Any]], curated: Iterable[Document]) -> list[dict[str, Any]]:

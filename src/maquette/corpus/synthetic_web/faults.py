@@ -4,7 +4,7 @@ import dataclasses
 import random
 from collections.abc import Callable, Iterator
 
-from maquette.corpus.madeweb.pages import (
+from maquette.corpus.synthetic_web.pages import (
     Site,
     break_markup,
     gibberish,
@@ -14,7 +14,7 @@ from maquette.corpus.madeweb.pages import (
     render,
     sentences_page,
 )  # fmt: skip
-from maquette.corpus.madeweb.texts import FOREIGN, SLOTS, SPAM, UNSAFE_LISTED, UNSAFE_UNLISTED, Text
+from maquette.corpus.synthetic_web.texts import FOREIGN, SLOTS, SPAM, UNSAFE_LISTED, UNSAFE_UNLISTED, Text
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
