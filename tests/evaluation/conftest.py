@@ -7,6 +7,8 @@ import pytest
 
 from maquette.evaluation import BaselineScore
 from maquette.evaluation.training_runs.run_page import RunReport
+from maquette.model.config import FlopCount, ParameterCount
+from maquette.recipe import resolve
 from maquette.training import RunRecord
 from small_specs import make_spec
 
@@ -14,7 +16,12 @@ DOMAINS = ("code", "legal")
 
 
 def make_record(**changes: Any) -> RunRecord:
-    spec = make_spec(digests={})
+    recipe = dataclasses.replace(
+        resolve(size="300k", tokens="4.3m", vocab_size=1024, sequence_length=128, learning_rate=0.0025),
+        parameters=ParameterCount(82_000, 218_000, 82_000), flops=FlopCount(9_900_000_000_000, 0, 0),
+        tokens=4_340_000, steps=8_476, batch_size_tokens=512, warmup=0.1, weight_decay=0.1,
+    )  # fmt: skip
+    spec = make_spec(recipe=recipe, digests={})
     record = RunRecord(
         spec=spec, folder=f"outputs/runs/{spec.name}", status="finished", hardware="2 x a processor",
         finished="2026-01-01T00:00:00+00:00", step=spec.steps, seconds=150.0, tokens_per_second=29_000.0, mfu=0.5,
