@@ -51,7 +51,7 @@ def make_job(root: Path, size: str, steps: int) -> Job:
     write_documents(root / "documents")
     overrides = [
         "source=jsonl", f"source.path={root / 'documents'}", f"outputs={root / 'outputs'}", f"size={size}", "tokens=1m",
-        "trainer.validation_runs=1", "trainer.checkpoint_minutes=600", "data.validation_tokens=1024",
+        "num_validations=1", "callbacks.checkpoint.train_time_interval.minutes=600", "data.validation_tokens=1024",
     ]  # fmt: skip
     config: Any = compose(STAGES["train"], overrides)
     data = train.make_tokens(config)
@@ -129,7 +129,7 @@ def run_bare(job: Job, turns: Turns) -> None:
         loss, _ = objective.cross_entropy(batch)
         optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, job.optimizer.clip or 1.0)
+        torch.nn.utils.clip_grad_norm_(parameters, job.trainer.gradient_clip_val or 1.0)
         optimizer.step()
         scheduler.step()
     turns.leave("bare")

@@ -35,17 +35,17 @@ WORDS = ["cat", "dog", "owl", "fox", "hen", "cow", "bee", "ant"]
 REWARD = "def reward(completions):\n    return [c.answer.count('a') / (1 + len(c.answer)) for c in completions]\n"
 
 COMMON = [
-    "trainer.threads=1",
-    "trainer.compile=off",
+    "threads=1",
+    "compile=off",
     "tracking=none",
-    "trainer.log_steps=1",
-    "trainer.validation_runs=2",
+    "trainer.log_every_n_steps=1",
+    "num_validations=2",
 ]
 PRETRAIN = [
     "source=jsonl", "source.path={root}/documents", "corpus.near_duplicates=1.0", "corpus.validation=0.1",
     "corpus.test=0.0", "corpus.workers=1", "tokenizer=byte", "shards.held_out_window=0", "shards.workers=1", "size=13k",
     "tokens=5120", "data.sequence_length=64", "data.batch_size_tokens=256", "data.validation_tokens=512",
-    "trainer.samples=[cat]",
+    "callbacks.samples.prompts=[cat]",
 ]  # fmt: skip
 SHAPE = [
     "model.hidden_size=16", "model.num_hidden_layers=2", "model.num_attention_heads=2", "model.intermediate_size=32",

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import Logger
 
 from maquette.data.prompts import Prompt, render_prompt
 from maquette.model import LanguageModel, ScalarModel, TransformerConfig
@@ -72,8 +73,12 @@ def tiny_ppo(
     )  # fmt: skip
 
 
-def trainer(*, epochs: int, accumulate: int = 1, callbacks: Sequence[Any] = ()) -> Trainer:
+def trainer(
+    *, epochs: int, accumulate: int = 1, callbacks: Sequence[Any] = (), loggers: Sequence[Logger] = ()
+) -> Trainer:
+    """Logs every step."""
     return Trainer(
-        accelerator="cpu", max_epochs=epochs, accumulate_grad_batches=accumulate, logger=False,
-        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, callbacks=list(callbacks),
+        accelerator="cpu", max_epochs=epochs, accumulate_grad_batches=accumulate, logger=list(loggers) or False,
+        gradient_clip_val=1.0, log_every_n_steps=1, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        callbacks=list(callbacks),
     )  # fmt: skip

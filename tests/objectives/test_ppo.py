@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch import Callback
 from policies import TOKENIZER, Prompts, share_of_a, tiny_model, tiny_ppo, tiny_value, trainer
 
+from list_logger import ListLogger
 from maquette.artifacts import ConfigError, StageError
 from maquette.data.prompts import render_prompt
 from maquette.model import LanguageModel, ScalarModel
@@ -22,24 +23,13 @@ from maquette.objectives.rollouts import sample_answers, trajectories_of
 PLAN = Plan(rollouts=8, passes=2, minibatches=2)
 
 
-class Steps(Callback):
-    """Keeps what each optimiser step has shown."""
-
-    def __init__(self) -> None:
-        self.shown: list[dict[str, float]] = []
-        self._step = 0
-
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        if trainer.global_step > self._step:
-            self._step = trainer.global_step
-            loss, metrics = pl_module.take_step()
-            self.shown.append({"loss": float(loss), **{name: float(value) for name, value in metrics.items()}})
-
-
 def train(objective: ProximalPolicyOptimization, plan: Plan = PLAN, *, epochs: int = 1) -> list[dict[str, float]]:
-    steps = Steps()
-    trainer(epochs=epochs, accumulate=plan.micro_batches, callbacks=[steps]).fit(objective, objective.loader(plan))
-    return steps.shown
+    """What each optimiser step has shown."""
+    logger = ListLogger()
+    fitting = trainer(epochs=epochs, accumulate=plan.micro_batches, loggers=[logger])
+    fitting.fit(objective, objective.loader(plan))
+    assert [row["step"] for row in logger.rows] == list(range(1, fitting.global_step + 1))
+    return logger.rows
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
@@ -243,10 +233,12 @@ def test_a_stopped_iteration_moves_nothing_more() -> None:
 
     objective = tiny_ppo(learning_rate=1e-2, target_kl=1e-6)
     plan = Plan(8, 3, 2)
-    fitting = trainer(epochs=2, callbacks=[Watch(), Steps()])
+    fitting = trainer(epochs=2, callbacks=[Watch()], loggers=[logger := ListLogger()])
     fitting.fit(objective, objective.loader(plan))
     assert moved[0] == [True, *[False] * 5] * 2
     assert fitting.global_step == 12
+    assert [row["step"] for row in logger.having("train/loss")] == list(range(1, 13))  # what was last seen goes on
+    assert all("objective/scores" in row for row in logger.rows)
 
 
 def test_the_coefficient_is_steered_towards_the_target() -> None:

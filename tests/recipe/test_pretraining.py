@@ -4,9 +4,8 @@ import pytest
 
 from maquette.artifacts import ConfigError
 from maquette.data.config import PhaseConfig
-from maquette.model.config import ModelConfig, TransformerConfig, training_flops
+from maquette.model.config import LSTMConfig, ModelConfig, TransformerConfig, training_flops
 from maquette.recipe import DEFAULT_RULES, HyperparameterRules, Recipe, resolve
-from maquette.recipe.pretraining import LSTM_RATE
 
 
 def small(**settings: object) -> Recipe:
@@ -117,6 +116,7 @@ def test_an_lstm_has_a_recipe_too() -> None:
     assert recipe.size == pytest.approx(1e6, rel=0.2)
     assert recipe.flops.attention == 0
     assert recipe.learning_rate == pytest.approx(
-        LSTM_RATE * HyperparameterRules().peak_learning_rate(recipe.architecture.hidden_size, recipe.batch_size_tokens)
+        LSTMConfig(9, 8, 1).lr_multiplier
+        * HyperparameterRules().peak_learning_rate(recipe.architecture.hidden_size, recipe.batch_size_tokens)
     )
     assert small(model=ModelConfig(kind="lstm"), size="1m", learning_rate=0.01).learning_rate == 0.01

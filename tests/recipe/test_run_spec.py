@@ -13,7 +13,7 @@ import pytest
 
 from maquette.artifacts import ConfigError
 from maquette.artifacts.settings import walk
-from maquette.model.config import LSTMConfig, ModelConfig
+from maquette.model.config import CustomConfig, LSTMConfig, ModelConfig
 from maquette.recipe import HyperparameterRules, resolve
 from maquette.recipe.fingerprint import BY_RESULT, DEVICES, OBSERVERS, WATCHING_CALLBACKS, changes_training
 from maquette.recipe.objectives import OBJECTIVES
@@ -37,13 +37,16 @@ def with_value(settings: dict[str, Any], key: str, value: Any) -> dict[str, Any]
     return changed
 
 
-@pytest.mark.parametrize("kind", ["transformer", "lstm", "mup"])
+@pytest.mark.parametrize("kind", ["transformer", "lstm", "custom", "mup"])
 def test_json_there_and_back(kind: str) -> None:
     recipe = resolve(
         size="300k", tokens="1.7m", vocab_size=1024, sequence_length=128, learning_rate=0.1 + 0.2,
         model=ModelConfig(kind="lstm" if kind == "lstm" else "transformer"),
         rules=HyperparameterRules(kind="mup" if kind == "mup" else "standard"),
     )  # fmt: skip
+    if kind == "custom":
+        own = CustomConfig("json.JSONEncoder", vocab_size=1024, size=300_000, settings={"depth": 2, "of": [0.1, None]})
+        recipe = dataclasses.replace(recipe, architecture=own)
     spec = dataclasses.replace(make_spec(recipe=recipe, checkpoint="outputs/runs/a"), prediction="9" * 64)
     text = json.dumps(spec.to_json())
     again = RunSpec.from_json(json.loads(text))
@@ -51,7 +54,7 @@ def test_json_there_and_back(kind: str) -> None:
     assert json.dumps(again.to_json()) == text
     assert pickle.loads(pickle.dumps(spec)) == spec
     assert isinstance(again.architecture, LSTMConfig) == (kind == "lstm")
-    assert (again.compute, again.kaplan_compute, again.size) == (recipe.compute, recipe.kaplan_compute, recipe.size)
+    assert (again.compute, again.size) == (recipe.compute, recipe.size)
 
 
 def test_it_is_frozen() -> None:
@@ -223,8 +226,9 @@ def test_code_named_by_other_settings_counts_too(stranger: Path) -> None:
     settings = train_settings(reward=reward)
     assert make_spec(settings, objective="ppo").code.keys() == {"stranger_of_specs.helper"}
     assert make_spec(settings).code == {}  # pretraining has no reward
-    model = train_settings(model={"attention": "stranger_of_specs.helper.attention"})
-    assert "stranger_of_specs.helper" in make_spec(model).code
+    recipe = resolve(size="300k", tokens="4.3m", vocab_size=1024, sequence_length=128)
+    architecture = dataclasses.replace(recipe.architecture, attention="stranger_of_specs.helper.attention")
+    assert "stranger_of_specs.helper" in make_spec(recipe=dataclasses.replace(recipe, architecture=architecture)).code
     with pytest.raises(ConfigError, match="stranger_of_specs"):
         make_spec(train_settings(objective={"_target_": "stranger_of_specs.objectives.Objective"}))
 

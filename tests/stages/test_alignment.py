@@ -20,7 +20,7 @@ from maquette.tracking.config import TrackingConfig
 from maquette.training import read_history, read_record
 from small_runs import write_documents
 
-TINY = ["trainer.threads=1", "trainer.compile=off", "trainer.validation_runs=2", "optimizer.lr=1e-3"]
+TINY = ["threads=1", "compile=off", "num_validations=2", "optimizer.lr=1e-3"]
 
 
 def tiny_steps(source: Path) -> dict[str, Any]:

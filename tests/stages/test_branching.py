@@ -18,7 +18,7 @@ from maquette.stages.config import TrainStage
 from maquette.stages.sweeps.forecast import forecast
 from maquette.tracking import find_runs
 from maquette.training import read_history, read_record
-from maquette.training.checkpoints import CheckpointFolder
+from maquette.training.checkpoint_io import CheckpointFolder
 from small_runs import settings, write_documents
 
 Configure = Callable[..., TrainStage]

@@ -27,7 +27,7 @@ SMALL = (
     "source=jsonl", "corpus.near_duplicates=1.0", "corpus.validation=0.1", "corpus.test=0", "corpus.workers=1",
     "shards.workers=1", "tokenizer=byte", "shards.held_out_window=0", "data.sequence_length=32",
     "data.batch_size_tokens=256",
-    "data.validation_tokens=512", "trainer.validation_runs=1", "trainer.samples=[]", "trainer.threads=1",
+    "data.validation_tokens=512", "num_validations=1", "callbacks.samples.prompts=[]", "threads=1",
 )  # fmt: skip
 ISOFLOP = ("+sweep=isoflop", "sweep.budgets=[2e8]", "sweep.sizes_per_budget=3")
 
@@ -91,11 +91,11 @@ def test_architectures_have_the_same_sizes_and_budgets(prepared: Path) -> None:
 
 def test_rates_are_multiples_of_the_recipes(prepared: Path) -> None:
     sweep = planned(prepared, "+sweep=learning_rate", "size=5k,20k", "sweep.rates=[0.5,1,2]")
-    rates = [job.settings.optimizer.learning_rate for job in sweep.jobs]
+    rates = [job.settings.optimizer.lr for job in sweep.jobs]
     assert rates[1] / rates[0] == pytest.approx(2, rel=1e-4) and rates[2] / rates[1] == pytest.approx(2, rel=1e-4)
     assert rates[0] > rates[3]  # the standard rate falls with the width
     mup = planned(prepared, "+sweep=learning_rate", "size=5k,20k", "sweep.rates=[0.5,1,2]", "recipe=mup")
-    again = [job.settings.optimizer.learning_rate for job in mup.jobs]
+    again = [job.settings.optimizer.lr for job in mup.jobs]
     assert again[:3] == again[3:]
 
 
@@ -317,7 +317,7 @@ def test_other_processes_bring_results_back(prepared: Path, tmp_path: Path, laun
     runs = find_runs(tmp_path / "outputs")
     parent = json.loads((folder / "sweep.json").read_text())["run_id"]
     children = runs[runs["parent"] == parent]
-    assert len(children) == 2 and set(children["trainer.threads"]) == {1}
+    assert len(children) == 2 and set(children["threads"]) == {1}
 
 
 @pytest.mark.slow
@@ -329,7 +329,8 @@ def test_killed_in_mid_sweep_it_ends_with_the_same_table(prepared: Path, tmp_pat
         root.mkdir()
         (root / "documents").symlink_to(prepared / "documents")
         words = line(
-            root, "+sweep=isoflop", "sweep.budgets=[1e9,3e9]", "sweep.sizes_per_budget=3", "trainer.checkpoint_steps=5",
+            root, "+sweep=isoflop", "sweep.budgets=[1e9,3e9]", "sweep.sizes_per_budget=3",
+        "callbacks.checkpoint.every_n_train_steps=5",
             "hydra/launcher=joblib", "hydra.launcher.n_jobs=2",
         )  # fmt: skip
         command = [sys.executable, "-c", "from maquette.cli import main; main()", "train", "-m", *words]

@@ -39,7 +39,7 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
                     seed=seed,
                     model=ModelConfig(),
                     tracking__enabled=True,
-                    trainer__validation_runs=1,
+                    num_validations=1,
                 )
             )
         fit.run(FitStage(outputs=str(root / "outputs"), bootstrap=100))
@@ -72,7 +72,7 @@ def test_a_line_that_contradicts_it_is_refused(family: Path, prediction: Written
     ]:
         with pytest.raises(ConfigError, match=said):
             compose(STAGES["train"], [*line, word])
-    config = compose(STAGES["train"], [*line, "size=16k", "tracking=none", "trainer.threads=1"])
+    config = compose(STAGES["train"], [*line, "size=16k", "tracking=none", "threads=1"])
     assert isinstance(config, TrainStage) and config.tokens == "30720" and not config.tracking.enabled
     config.tokens = "5120"
     with pytest.raises(ConfigError, match="is of 30,720 tokens"):
@@ -80,7 +80,7 @@ def test_a_line_that_contradicts_it_is_refused(family: Path, prediction: Written
 
 
 def test_trained_and_judged(family: Path, prediction: WrittenPrediction, capsys: pytest.CaptureFixture[str]) -> None:
-    config = compose(STAGES["train"], [f"prediction={prediction.id}", f"outputs={family}", "trainer.threads=1"])
+    config = compose(STAGES["train"], [f"prediction={prediction.id}", f"outputs={family}", "threads=1"])
     assert isinstance(config, TrainStage)
     record: RunRecord = train.run(config)
     assert record.prediction == prediction.digest and record.num_parameters == prediction.params

@@ -114,8 +114,9 @@ def test_config_yaml_is_the_same_run_again(record: RunRecord, configure: Configu
 @pytest.mark.parametrize(
     "changes",
     [
-        {"trainer__threads": 2}, {"trainer__log_steps": 1}, {"data__workers": 3}, {"data__micro_batch_size": 2},
-        {"force": True}, {"tracking__enabled": True}, {"trainer__samples": []}, {"trainer__checkpoint_steps": 1},
+        {"threads": 2}, {"trainer__log_every_n_steps": 1}, {"data__workers": 3}, {"data__micro_batch_size": 2},
+        {"force": True}, {"tracking__enabled": True}, {"callbacks__samples__prompts": []},
+        {"callbacks__checkpoint__every_n_train_steps": 1},
     ],
     ids=str,
 )  # fmt: skip
@@ -130,7 +131,7 @@ def test_how_it_is_run_makes_no_other_run(configure: Configure, changes: dict[st
         {"data__sequence_length": 64},
         {"optimizer__lr": 0.1}, {"optimizer__beta2": 0.95}, {"scheduler__kind": "wsd"},
         {"precision__kind": "bf16-mixed"}, {"mixture__weights": {"animals": 1.0}}, {"objective__z_loss": 0.1},
-        {"trainer__compile": "auto"}, {"shards__held_out_window": 12}, {"data__document_masking": True},
+        {"compile": "auto"}, {"shards__held_out_window": 12}, {"data__document_masking": True},
     ],
     ids=str,
 )  # fmt: skip

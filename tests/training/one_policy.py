@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 from maquette.data.prompts import Prompt, render_prompt
 from maquette.model import LanguageModel, TransformerConfig, count_parameters, hf
 from maquette.model.config import FlopCount
@@ -28,6 +30,7 @@ from maquette.training import Job, choose_hardware, fit
 from maquette.training.config import PrecisionConfig, TrainerConfig
 from maquette.training.policy import PolicyFeedback, PolicyPlan
 from maquette.training.record import begin_record
+from small_runs import default_callbacks
 
 
 class Letters:
@@ -86,7 +89,8 @@ def make_job(folder: Path, changes: dict[str, Any], *, seconds: float = 0.0) -> 
         "value_init": "policy",
         "kl_target": 0.1, "kl_horizon": 50, **changes,
     })  # fmt: skip
-    trainer = TrainerConfig(threads=1, compile="off", checkpoint_steps=3, log_steps=1, validation_runs=2)
+    trainer = TrainerConfig(log_every_n_steps=1)
+    callbacks = default_callbacks(checkpoint__every_n_train_steps=3)
     steps, architecture = config.num_iterations * config.ppo_epochs * config.num_minibatches, hf.load(start).config
     recipe = Recipe(
         architecture=architecture, parameters=count_parameters(architecture), tokens=100 * steps, steps=steps,
@@ -98,8 +102,9 @@ def make_job(folder: Path, changes: dict[str, Any], *, seconds: float = 0.0) -> 
     spec = dataclasses.replace(spec, name="policy")
     job = Job(
         spec=spec, outputs=folder, plan=PolicyPlan(config, LetterFeedback(folder, seconds)),
-        hardware=choose_hardware(trainer, PrecisionConfig()), optimizer=OptimizerConfig(eps=1e-5),
+        hardware=choose_hardware(trainer, PrecisionConfig(), threads=1), optimizer=OptimizerConfig(eps=1e-5),
         schedule=SchedulerConfig(), trainer=trainer, tracking=TrackingConfig(enabled=False),
+        num_validations=2, callbacks=callbacks,
     )  # fmt: skip
     if not (job.folder / "run.json").exists():
         begin_record(spec, job.folder).save()

@@ -18,7 +18,7 @@ from maquette.model.loading import load_checkpoint, load_reward_model
 from maquette.objectives.base import Objective
 from maquette.stages import train
 from maquette.stages.config import TrainStage
-from maquette.training import RunRecord, examples, read_history, reward_training
+from maquette.training import RunRecord, examples, read_history
 from small_examples import base_settings, example_settings, write_instructions, write_preferences
 
 KINDS = ["sft", "reward", "dpo"]
@@ -28,7 +28,7 @@ KINDS = ["sft", "reward", "dpo"]
 def without_pictures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A picture takes longer than these runs."""
     monkeypatch.setattr(examples, "draw_curves", lambda *_, **__: tmp_path / "none.png")
-    monkeypatch.setattr(reward_training, "draw_reliability", lambda *_, **__: tmp_path / "none.png")
+    monkeypatch.setattr(examples, "draw_reliability", lambda *_, **__: tmp_path / "none.png")
 
 
 @pytest.fixture(scope="module")

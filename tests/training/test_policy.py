@@ -19,7 +19,7 @@ from maquette.artifacts import ConfigError
 from maquette.model.loading import load_checkpoint
 from maquette.objectives.policy_config import PolicyConfig
 from maquette.training import fit, read_history, read_record
-from maquette.training.checkpoints import CheckpointFolder
+from maquette.training.checkpoint_io import CheckpointFolder
 from maquette.training.devices import Hardware
 from maquette.training.policy import PolicyPlan
 from maquette.training.processes import launch
@@ -110,7 +110,7 @@ def test_going_on_from_a_checkpoint_is_exact(tmp_path: Path, step: int) -> None:
     for folder in (whole, part):
         folder.mkdir()
         job = make_job(folder, changes)
-        job.trainer.checkpoint_steps, job.trainer.keep_checkpoints = 1, 100
+        job.callbacks["checkpoint"] |= {"every_n_train_steps": 1, "save_last_k": 100}
         fit(job)
     checkpoints = part / RUN / "checkpoints"
     for path in checkpoints.iterdir():
@@ -128,7 +128,7 @@ def test_two_processes_stop_early_together_and_go_on_within_an_iteration(tmp_pat
     for folder in (whole, part):
         folder.mkdir()
         job = make_job(folder, {"target_kl": 1e-3})
-        job.trainer.checkpoint_steps, job.trainer.keep_checkpoints = 1, 100
+        job.callbacks["checkpoint"] |= {"every_n_train_steps": 1, "save_last_k": 100}
         job = dataclasses.replace(job, hardware=hardware)
         launch(fit, job, 2)
     history = read_history(whole / RUN / "metrics.jsonl")

@@ -85,7 +85,7 @@ class MixtureOrder:
         self.seed = seed
         self.domains = tuple(sorted(tokens))
         self._block = config.block
-        phases = _phase_configs(config)
+        phases = phase_configs(config)
         self._unit = math.lcm(*(phase.context_multiple for phase in phases))
         self._epochs = [self._cut(tokens[domain]) for domain in self.domains]
         grain = self._unit * self._block
@@ -251,7 +251,7 @@ class MixtureOrder:
         }
 
 
-def _phase_configs(config: MixtureConfig) -> list[PhaseConfig]:
+def phase_configs(config: MixtureConfig) -> list[PhaseConfig]:
     """The phases from the start of training on; the first is the mixture itself unless another starts at 0."""
     starts = [phase.start for phase in config.phases]
     if starts != sorted(set(starts)):

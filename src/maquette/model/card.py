@@ -2,14 +2,15 @@
 
 from typing import Any
 
-from maquette.model.config import CoreConfig, LSTMConfig, count_parameters
+from maquette.model.config import CoreConfig, count_parameters
 
 
 def usage(architecture: str, config: CoreConfig) -> str:
     """A Markdown section on opening the folder, in `transformers` and here."""
     here = 'maquette sample "Once upon a time" checkpoint=<this folder>'
-    if isinstance(config, LSTMConfig):
-        return f"## Use\n\n```\n{here}\n```\n"
+    if not config.opens_in_transformers:
+        code = "".join(f"It needs `{name}`, which is not in this folder.\n\n" for name in config.own_code)
+        return f"## Use\n\n{code}```\n{here}\n```\n"
     own = architecture == "MaquetteForCausalLM"
     trust = ", trust_remote_code=True" if own else ""
     note = "The modelling code lies beside the weights, in `modeling_maquette.py`.\n\n" if own else ""

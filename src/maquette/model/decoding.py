@@ -49,7 +49,8 @@ class Decoder:
         visible = None if self.visible is None else self.visible[..., : cache.used + 1]
         for index, layer in enumerate(self.layers):
             normal = _normalized(layer.attention_norm, hidden)
-            hidden = hidden + layer.attention.output(self._attend(layer.attention, index, normal, turns, visible))
+            attention = cast(Attention, layer.attention)
+            hidden = hidden + attention.output(self._attend(attention, index, normal, turns, visible))
             hidden = hidden + layer.feed_forward(_normalized(layer.feed_forward_norm, hidden))
         cache.advance(tokens[:, None])
         return _normalized(core.norm, hidden)

@@ -264,7 +264,7 @@ class _Batch:
             return self.decoder(self.tokens[:, 0], None if positions is None else positions[:, 0])
         core = self.model.core
         hidden = core(self.tokens, positions=positions, cache=self.cache)[:, -1]
-        if isinstance(core, Transformer) and isinstance(self.cache, KeyValueCache):
+        if isinstance(core, Transformer) and isinstance(self.cache, KeyValueCache) and core.config.attention is None:
             self.decoder = Decoder(core, self.cache)
         return hidden
 

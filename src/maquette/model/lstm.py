@@ -50,6 +50,11 @@ class LSTM(nn.Module):
             output, _ = self.lstm(hidden)
         return F.dropout(output, self.config.dropout, self.training)
 
+    @property
+    def own_head(self) -> Tensor | None:
+        """The head's matrix `(V, D)` where it is the embedding's."""
+        return self.embedding.weight if self.config.tie_word_embeddings else None
+
     def go_on(self, hidden: Tensor, cache: RecurrentCache) -> Tensor:
         columns = torch.arange(cache.used, cache.used + hidden.size(1), device=hidden.device)
         if cache.starts is None or cache.used > int(cache.starts.max()):

@@ -21,7 +21,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from maquette.model.config import CoreConfig, LSTMConfig
+from maquette.model.config import CoreConfig, TransformerConfig
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Parametrization:
         kind, growth = _kind(name), config.hidden_size / self.base_hidden_size
         if kind == "head":  # a score's standard start is 1 / sqrt(width) already
             return 1 / growth if not name.startswith("score") else 1 / math.sqrt(growth)
-        if kind != "hidden" or isinstance(config, LSTMConfig):  # whose standard start is 1 / sqrt(width) already
+        if kind != "hidden" or config.kind == "lstm":  # whose standard start is 1 / sqrt(width) already
             return 1.0
         return self._query_factor(name, config) / math.sqrt(growth)
 
@@ -53,7 +53,7 @@ class Parametrization:
         return self._query_factor(name, config) * self.base_hidden_size / config.hidden_size
 
     def _query_factor(self, name: str, config: CoreConfig) -> float:
-        if isinstance(config, LSTMConfig) or not name.endswith("attention.query.weight"):
+        if not isinstance(config, TransformerConfig) or not name.endswith("attention.query.weight"):
             return 1.0
         return math.sqrt(self.base_head_dim / config.width_of_head)
 

@@ -15,7 +15,6 @@ class OptimizerConfig:
     beta2: float = setting(0.99, "decay of the squared gradient's mean", minimum=0.0, maximum=1.0)
     eps: float = setting(1e-8, "added to the root of the squared gradient's mean", minimum=0.0)
     weight_decay: float | None = setting(None, "decoupled decay of matrices; by default the recipe's", minimum=0.0)
-    clip: float | None = setting(1.0, "the gradient's norm is clipped to this; null: not clipped", minimum=0.0)
 
 
 @dataclass

@@ -28,15 +28,13 @@ OBSERVERS = (
     "name", "outputs", "force", "json", "tracking", "logger", "prediction", "suite", "protocol", "sweep",
     "trainer.logger", "trainer.log_every_n_steps", "trainer.profiler", "trainer.default_root_dir",
     "trainer.enable_checkpointing", "trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.barebones",
-    "trainer.num_sanity_val_steps", "trainer.model_registry",
-    "trainer.checkpoint_minutes", "trainer.checkpoint_steps", "trainer.keep_checkpoints", "trainer.log_steps",
-    "trainer.samples", "trainer.spike_factor",
+    "trainer.num_sanity_val_steps", "trainer.model_registry", "trainer.enable_autolog_hparams",
 )  # fmt: skip
 """Settings that only watch a run, or say where it is written and what is done with it afterwards."""
 
 DEVICES = (
     "executor", "threads", "trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy",
-    "trainer.threads", "data.workers", "data.num_workers", "data.micro_batch_size",
+    "data.workers", "data.num_workers", "data.micro_batch_size",
     "data.pin_memory", "data.persistent_workers", "data.prefetch_factor",
 )  # fmt: skip
 """Settings of where the work is done and how it is shared; two processes give what one does."""
@@ -76,10 +74,10 @@ def counted_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     return pruned
 
 
-def counted_code(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Module -> SHA-256 of the code that is not ours and that settings which count, or the reward, name."""
-    named = _targets(settings.get("reward"), "reward") | _targets(settings.get("model"), "model")
-    return code_digest(counted_settings(settings), *sorted(named))
+def counted_code(settings: Mapping[str, Any], *named: str) -> dict[str, str]:
+    """Module -> SHA-256 of the code that is not ours: what settings that count, the reward, or `named` call for."""
+    also = {*named, *_targets(settings.get("reward"), "reward"), *_targets(settings.get("model"), "model")}
+    return code_digest(counted_settings(settings), *sorted(also))
 
 
 def fingerprint(

@@ -17,7 +17,7 @@ class ObjectiveRules:
 
 _AFTERWARDS = (
     "source", "corpus", "curation", "executor", "tokenizer", "pretokenized", "shards", "size", "tokens", "compute",
-    "tokens_per_parameter", "model", "mixture", "prediction", "compile", "trainer.compile", "trainer.samples",
+    "tokens_per_parameter", "model", "mixture", "prediction", "compile",
     "data.sequence_length", "data.batch_size_tokens", "data.document_masking", "data.workers",
     "data.validation_tokens",
 )  # fmt: skip

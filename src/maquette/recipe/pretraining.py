@@ -23,11 +23,10 @@ from maquette.data.config import PhaseConfig
 from maquette.model.config import (
     CoreConfig,
     FlopCount,
-    LSTMConfig,
     ModelConfig,
     ParameterCount,
+    TransformerConfig,
     count_parameters,
-    kaplan_compute,
     training_flops,
 )
 from maquette.model.parametrization import STANDARD, Parametrization
@@ -64,7 +63,7 @@ class Recipe:
     @property
     def kaplan_compute(self) -> int:
         """6 N D with the core's parameters alone."""
-        return kaplan_compute(self.architecture, self.tokens)
+        return 6 * self.parameters.core * self.tokens  # as `kaplan_compute`, without counting again
 
 
 def resolve(
@@ -109,12 +108,22 @@ def resolve(
                 "of checkpoint.",
                 f"Use data.sequence_length={architecture.max_position_embeddings} or less.",
             )
-        architecture = dataclasses.replace(architecture, max_position_embeddings=longest)
+        architecture = architecture.with_context(longest)
     if architecture.tie_word_embeddings and rules.kind == "mup":
         raise ConfigError(
             "recipe=mup gives embedding and head rates of their own; with model.tie_word_embeddings=true they "
             "are one matrix.",
             "Use model.tie_word_embeddings=false, or recipe=standard.",
+        )
+    if architecture.own_code and not isinstance(architecture, TransformerConfig) and rules.kind == "mup":
+        raise ConfigError(
+            f"recipe=mup knows which matrices of ours grow with the width; {architecture.description} is not ours.",
+            "Use recipe=standard.",
+        )
+    if isinstance(architecture, TransformerConfig) and architecture.attention is not None and rules.kind == "mup":
+        raise ConfigError(
+            f"recipe=mup scales the query matrices of our attention; {architecture.attention} is not ours.",
+            "Use recipe=standard.",
         )
     parameters = count_parameters(architecture)
     if tokens is not None:
@@ -138,22 +147,13 @@ def resolve(
         steps=steps,
         batch_size_tokens=batch,
         learning_rate=_or(
-            learning_rate, _kind_rate(architecture) * rules.peak_learning_rate(architecture.hidden_size, batch)
+            learning_rate, architecture.lr_multiplier * rules.peak_learning_rate(architecture.hidden_size, batch)
         ),
         warmup=_or(warmup, rules.warmup_share(steps)),
         weight_decay=_or(weight_decay, rules.weight_decay),
         flops=training_flops_of(architecture, steps * batch, sequence_length, phases),
         parametrization=rules.parametrization,
     )
-
-
-LSTM_RATE = 8.0
-"""What an LSTM's learning rate is of a transformer's. At 22k parameters and 1e11 FLOPs the loss was 5.45, 5.07, 4.93,
-4.87 and 5.12 at 1, 2, 4, 8 and 16 times; at 8 times the IsoFLOP curves of 3e10 to 1e12 have their minima inside."""
-
-
-def _kind_rate(architecture: CoreConfig) -> float:
-    return LSTM_RATE if isinstance(architecture, LSTMConfig) else 1.0
 
 
 def _or(value: float | None, default: float) -> float:

@@ -11,15 +11,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from maquette.artifacts.targets import import_target
-from maquette.model.config import CoreConfig, FlopCount, LSTMConfig, ParameterCount, TransformerConfig
+from maquette.model.config import CoreConfig, CustomConfig, FlopCount, LSTMConfig, ParameterCount, TransformerConfig
 from maquette.model.parametrization import Parametrization
 from maquette.recipe.fingerprint import counted_code, counted_settings, fingerprint, without
 from maquette.recipe.objectives import rules_of
 from maquette.recipe.pretraining import Recipe
 
-ARCHITECTURES: dict[str, type[Any]] = {"transformer": TransformerConfig, "lstm": LSTMConfig}
-"""Our architectures by the name they have in `run.json` and in `model.kind`."""
+ARCHITECTURES: dict[str, type[Any]] = {one.kind: one for one in (TransformerConfig, LSTMConfig, CustomConfig)}
+"""Descriptions of architectures by the name they have in `run.json`."""
 
 OF_THE_COMMAND = ("force", "sweep", "suite", "protocol")
 """Settings of one command: none of the run that it trains."""
@@ -68,7 +67,7 @@ class RunSpec(Recipe):
         Raises `ConfigError` where a setting names code that is not there.
         """
         resolved = resolved_settings(settings, recipe, objective) | {"checkpoint": checkpoint}
-        code = counted_code(resolved)
+        code = counted_code(resolved, *recipe.architecture.own_code)
         identity = fingerprint(counted_settings(resolved), _results(recipe), digests, code)
         return cls(
             **{entry.name: getattr(recipe, entry.name) for entry in dataclasses.fields(Recipe)},
@@ -94,9 +93,7 @@ class RunSpec(Recipe):
     @property
     def architecture_kind(self) -> str:
         """What sort of model it is, in words: models of one kind train at comparable speeds."""
-        if isinstance(self.architecture, TransformerConfig):
-            return f"transformer, {self.architecture.activation}"
-        return _kind_of(self.architecture)
+        return self.architecture.description
 
     @property
     def sequence_length(self) -> int:
@@ -174,7 +171,8 @@ def resolved_settings(settings: Mapping[str, Any], recipe: Recipe, objective: st
             shape["intermediate_size"] = recipe.architecture.inner_width
         kept["model"] |= {key: value for key, value in shape.items() if key in kept["model"]}
         if "kind" in kept["model"]:
-            kept["model"]["kind"] = _kind_of(recipe.architecture)
+            custom = isinstance(recipe.architecture, CustomConfig)
+            kept["model"]["kind"] = recipe.architecture.description if custom else recipe.architecture.kind
     if "tokens" in kept:
         kept["tokens"], kept["compute"] = str(recipe.tokens), None
     if "batch_size_tokens" in kept.get("data", {}):
@@ -203,24 +201,14 @@ def _results(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def _kind_of(architecture: CoreConfig) -> str:
-    kind = type(architecture)
-    return next((name for name, known in ARCHITECTURES.items() if known is kind), f"{kind.__module__}.{kind.__name__}")
-
-
 def _described(architecture: CoreConfig) -> dict[str, Any]:
-    return {"kind": _kind_of(architecture), **dataclasses.asdict(architecture)}
+    return {"kind": architecture.kind, **dataclasses.asdict(architecture)}
 
 
 def _architecture(content: Mapping[str, Any]) -> CoreConfig:
     values = dict(content)
     kind = values.pop("kind")
-    known: Any = ARCHITECTURES.get(kind)
-    if known is None:
-        known = import_target(kind, key="architecture.kind")
-        if not (isinstance(known, type) and dataclasses.is_dataclass(known)):  # a file must not call what it likes
-            raise ValueError(f"{kind} is no description of an architecture")
-    architecture: CoreConfig = known(**values)
+    architecture: CoreConfig = ARCHITECTURES[kind](**values)
     return architecture
 
 

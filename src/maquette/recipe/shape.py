@@ -11,8 +11,17 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from maquette.artifacts import ConfigError
-from maquette.model.config import CoreConfig, LSTMConfig, ModelConfig, TransformerConfig, count_parameters
+from maquette.artifacts import ConfigError, MaquetteError
+from maquette.artifacts.settings import is_dotted
+from maquette.model.config import (
+    CoreConfig,
+    CustomConfig,
+    LSTMConfig,
+    ModelConfig,
+    TransformerConfig,
+    count_parameters,
+    is_gated,
+)
 
 DEPTH_COEFFICIENT, DEPTH_EXPONENT = 0.345, 0.55
 """Layers = 0.345 width^0.55. Passes through 2 layers at width 24, 3 at 48 and 64, 4 at 80 (a sweep on two cores), 13
@@ -42,6 +51,9 @@ has LSTMs of one to four layers). So the family is homogeneous, and its size fol
 _LSTM_GRID = ((8, 128, 1), (128, 512, 4), (512, 1024, 16), (1024, 4096, 64), (4096, 32769, 256))
 """Narrower steps: an LSTM has no feed-forward whose width could meet a size in between."""
 
+_CUSTOM_SIZES = tuple(2500 * 2**step for step in range(18))
+"""Sizes that a user's architecture is asked for, to see its family."""
+
 _FEED_FORWARD_GRAINS = ((128, 4), (512, 16), (math.inf, 64))
 """Up to this width, feed-forwards are multiples of this: matrix products like round numbers."""
 
@@ -60,6 +72,8 @@ def choose_shape(model: ModelConfig, size: int, *, vocab_size: int, context: int
     With the width fixed the depth follows the size, and the other way round; with both fixed `size` has no say.
     Raises `ConfigError` where no member of the family is that small, or what is fixed does not go together.
     """
+    if is_dotted(model.kind):  # a user's architecture finds its own shape
+        return _custom(model, size, vocab_size, context)
     shapes = family(model, vocab_size=vocab_size, context=context)
     members = [_Member(architecture, parameters_of(architecture)) for architecture in shapes]
     if len(members) == 1:
@@ -81,6 +95,8 @@ def family(model: ModelConfig, *, vocab_size: int, context: int) -> list[CoreCon
 
     Raises `ConfigError` where there is none.
     """
+    if is_dotted(model.kind):
+        return _custom_family(model, vocab_size, context)
     shapes = [
         architecture
         for width in (_widths(model.kind) if model.hidden_size is None else [model.hidden_size])
@@ -93,6 +109,28 @@ def family(model: ModelConfig, *, vocab_size: int, context: int) -> list[CoreCon
             f"No shape goes with {fixed}.", "Heads must divide the width; leave one of them to the recipe."
         )
     return shapes
+
+
+def _custom(model: ModelConfig, size: int, vocab_size: int, context: int) -> CustomConfig:
+    return CustomConfig(
+        model.kind, vocab_size, size, context,
+        tie_word_embeddings=model.tie_word_embeddings, logit_softcap=model.logit_softcap, settings=model.settings,
+    )  # fmt: skip
+
+
+def _custom_family(model: ModelConfig, vocab_size: int, context: int) -> list[CoreConfig]:
+    """What a user's architecture makes of the sizes that it is asked for, from the smallest that it can."""
+    found: dict[int, CoreConfig] = {}
+    failure: MaquetteError | None = None
+    for size in _CUSTOM_SIZES:
+        architecture = _custom(model, size, vocab_size, context)
+        try:
+            found.setdefault(parameters_of(architecture), architecture)
+        except MaquetteError as error:
+            failure = error
+    if not found and failure is not None:
+        raise failure
+    return [found[size] for size in sorted(found)]
 
 
 def _fixed(model: ModelConfig) -> dict[str, int]:
@@ -158,6 +196,7 @@ def _build(model: ModelConfig, width: int, depth: int, vocab_size: int, context:
         logit_softcap=model.logit_softcap,
         token_shift=model.token_shift,
         dropout=model.dropout,
+        attention=model.attention,
     )
 
 
@@ -180,7 +219,7 @@ def _heads(model: ModelConfig, width: int) -> int | None:
 
 def _feed_forward(model: ModelConfig, width: int, correction: float = 1.0) -> int:
     grain = next(grain for limit, grain in _FEED_FORWARD_GRAINS if width <= limit)
-    ratio = GATED_RATIO if model.activation == "swiglu" else PLAIN_RATIO
+    ratio = GATED_RATIO if is_gated(model.activation) else PLAIN_RATIO
     return max(1, round(ratio * correction * width / grain)) * grain
 
 

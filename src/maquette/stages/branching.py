@@ -22,7 +22,7 @@ from maquette.stages.config import TrainStage
 from maquette.stages.planning import plan_job, resolve_recipe
 from maquette.stages.tokens import TokensResult
 from maquette.training import Job
-from maquette.training.checkpoints import CheckpointFolder
+from maquette.training.checkpoint_io import CheckpointFolder
 
 TRUNK = "trunk"
 """The kind of a run that serves others: no point of a law."""

@@ -110,7 +110,17 @@ class TrainStage(TokensStage):
     optimizer: OptimizerConfig = setting(OptimizerConfig, "optimiser")
     scheduler: SchedulerConfig = setting(SchedulerConfig, "learning rate schedule")
     precision: PrecisionConfig = setting(PrecisionConfig, "number format")
-    trainer: TrainerConfig = setting(TrainerConfig, "devices, compilation, checkpoints")
+    trainer: TrainerConfig = setting(TrainerConfig, "lightning.Trainer, all its arguments")
+    callbacks: dict[str, Any] = setting(dict, "Lightning callbacks by name, each with its _target_")
+    num_validations: int = setting(
+        10, "how often validation is run over the whole training (the end counts)", minimum=1
+    )
+    threads: int | None = setting(
+        None, "threads of a process; by default one for narrow models, else a share of the cores", minimum=1
+    )
+    compile: str = setting(
+        "auto", "torch.compile: auto decides by the run's expected length", choices=("auto", "on", "off")
+    )
     suite: SuiteConfig = setting(no_suite, "what the trained model is asked when it is done")
     protocol: ProtocolConfig = setting(ProtocolConfig, "how it is asked")
     tracking: TrackingConfig = setting(TrackingConfig, "record in MLflow")

@@ -39,7 +39,7 @@ from maquette.stages.tokens import TokensResult
 from maquette.text import Tokenizer
 from maquette.training import RunRecord, read_history
 
-_FAMILY = ["trainer.samples=[]", "trainer.validation_runs=2"]
+_FAMILY = ["callbacks.samples.prompts=[]", "num_validations=2"]
 """Of the small models only the end is looked at."""
 
 
@@ -116,7 +116,11 @@ def predict_larger(config: DemoStage, fit: Path, data: TokensResult) -> WrittenP
 
 def train_predicted(config: DemoStage, prediction: WrittenPrediction, data: TokensResult) -> RunRecord:
     """Trains exactly the run that was predicted, on the devices of the settings."""
-    on = [text for text in _differences(config) if text.startswith("trainer.") and is_elsewhere(text.partition("=")[0])]
+    on = [
+        text
+        for text in _differences(config)
+        if text.startswith(("trainer.", "threads=", "callbacks.")) and is_elsewhere(text.partition("=")[0])
+    ]
     settings = compose(STAGES["train"], [f"prediction={prediction.id}", *on, *_places(config)])
     assert isinstance(settings, TrainStage)
     return train_stage.run(settings, data)

@@ -69,7 +69,7 @@ def _train(config: HallucinationStage, settings: list[str]) -> RunRecord:
     from maquette.stages import STAGES
     from maquette.stages.composition import compose
 
-    words = [f"outputs='{config.outputs}'", f"seed={config.seed}", "trainer.validation_runs=2", "trainer.samples=[]"]
+    words = [f"outputs='{config.outputs}'", f"seed={config.seed}", "num_validations=2", "callbacks.samples.prompts=[]"]
     composed: Any = compose(STAGES["train"], [*words, *settings])
     return train.run(dataclasses.replace(composed, tracking=config.tracking))
 

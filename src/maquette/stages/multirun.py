@@ -78,7 +78,7 @@ def _choose_launching(
     forecasts = [found for number in left if (found := sweep.jobs[number].forecast) is not None]
     threads = None
     if forecasts:
-        asked = [sweep.jobs[number].settings.trainer.threads for number in left]
+        asked = [sweep.jobs[number].settings.threads for number in left]
         narrow = all(found.job.hardware.threads == 1 for found in forecasts)
         threads = max(asked) if all(asked) else 1 if narrow else max(1, cores // len(left))
     return launching.choose_launching(
@@ -199,9 +199,7 @@ def _recorded(sweep: Sweep, chosen: launching.Launching) -> Iterator[Sweep]:
     if chosen.threads is not None:
         jobs = tuple(
             dataclasses.replace(
-                job, settings=dataclasses.replace(
-                    job.settings, trainer=dataclasses.replace(job.settings.trainer, threads=chosen.threads)
-                )
+                job, settings=dataclasses.replace(job.settings, threads=chosen.threads)
             ) if isinstance(job.settings, TrainStage) else job
             for job in jobs
         )  # fmt: skip

@@ -26,8 +26,8 @@ from maquette.stages.tokens import TokensResult
 from maquette.text import Tokenizer
 from maquette.tracking import lineage_tags
 from maquette.training import Job, choose_hardware
+from maquette.training.plan import Plan
 from maquette.training.pretraining import PretrainingPlan
-from maquette.training.workload import Plan
 
 
 def starting_folder(config: TrainStage) -> Path | None:
@@ -105,12 +105,18 @@ def assemble_job(
         outputs=Path(config.outputs),
         plan=plan,
         hardware=choose_hardware(
-            config.trainer, config.precision, optimizer=config.optimizer.kind, width=recipe.architecture.hidden_size
+            config.trainer,
+            config.precision,
+            threads=config.threads,
+            optimizer=config.optimizer.kind,
+            width=recipe.architecture.hidden_size,
         ),
         optimizer=config.optimizer,
         schedule=config.scheduler,
         trainer=config.trainer,
         tracking=config.tracking,
+        num_validations=config.num_validations,
+        callbacks=config.callbacks,
         tags=_tags(config, spec, start),
     )
 

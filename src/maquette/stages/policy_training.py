@@ -18,6 +18,7 @@ from maquette.stages.planning import assemble_job
 from maquette.stages.post_training import required_checkpoint, say_unused, starting_architecture
 from maquette.training import Job
 from maquette.training.config import TrainerConfig
+from maquette.training.devices import count_processes
 from maquette.training.policy import PolicyPlan
 
 ADAM_EPS = 1e-5
@@ -74,13 +75,15 @@ def plan_policy(config: TrainStage) -> Job:
         config,
         objective=objective,
         optimizer=_with_eps(config.optimizer),
-        trainer=dataclasses.replace(config.trainer, log_steps=_whole_iterations(config.trainer.log_steps, steps)),
+        trainer=dataclasses.replace(
+            config.trainer, log_every_n_steps=_whole_iterations(config.trainer.log_every_n_steps, steps)
+        ),
     )
     digests = {"tokenizer": tokenizer.digest, **_reward_digest(config)}
     if config.prompts.path is not None:
         digests["prompts"] = file_digest(config.prompts.path)
     plan = PolicyPlan(objective, ConfiguredFeedback(config.prompts, config.reward, config.outputs))
-    plan.iterations(config.trainer.devices * config.trainer.num_nodes)  # raises where they can't be shared out
+    plan.iterations(count_processes(config.trainer))  # raises where they can't be shared out
     return assemble_job(
         config,
         recipe,
@@ -98,7 +101,7 @@ def _with_eps(optimizer: OptimizerConfig) -> OptimizerConfig:
 
 def _whole_iterations(log_steps: int, steps: int) -> int:
     """Points of the curves are means over whole iterations; unless told otherwise over one."""
-    return steps if log_steps == TrainerConfig().log_steps else -(-log_steps // steps) * steps
+    return steps if log_steps == TrainerConfig().log_every_n_steps else -(-log_steps // steps) * steps
 
 
 def _reward_digest(config: TrainStage) -> dict[str, Any]:

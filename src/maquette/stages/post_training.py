@@ -19,6 +19,7 @@ from maquette.stages import examples
 from maquette.stages.config import TrainStage
 from maquette.stages.planning import assemble_job, starting_folder
 from maquette.training import Job
+from maquette.training.devices import count_processes
 from maquette.training.examples import ExamplePlan, micro_batches
 
 
@@ -32,7 +33,7 @@ def plan_examples(config: TrainStage) -> Job:
     assert isinstance(objective, ExampleConfig)
     start = required_checkpoint(config)
     architecture, tokenizer = starting_architecture(start), load_tokenizer(start)
-    micro_batches(objective.batch_size, config.trainer.devices * config.trainer.num_nodes, config.data.micro_batch_size)
+    micro_batches(objective.batch_size, count_processes(config.trainer), config.data.micro_batch_size)
     make = examples.instructions if objective.kind == "sft" else examples.preferences
     folder = make(config, tokenizer, architecture.max_position_embeddings)
     manifest = read_manifest(folder)

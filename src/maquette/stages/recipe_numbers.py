@@ -68,7 +68,7 @@ def _without_hydra(config: DictConfig) -> DictConfig:
 
 def _vocabulary(settings: "TrainStage") -> int:
     tokenizer: Any = settings.tokenizer
-    return int(getattr(tokenizer, "vocab_size", None) or getattr(tokenizer, "vocabulary", None) or 256)
+    return int(getattr(tokenizer, "vocab_size", None) or 256)
 
 
 def recipe_of(settings: "TrainStage", vocab_size: int, architecture: "CoreConfig | None" = None) -> "Recipe":

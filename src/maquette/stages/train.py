@@ -201,7 +201,7 @@ def _begin(config: TrainStage, job: Job) -> RunRecord:
     # Examples have shapes of their own in every batch, and compiling for each would not pay.
     compiled = (
         job.plan.kind == "pretrain"
-        and wants_compilation(config.trainer.compile, job.spec.compute, job.hardware)
+        and wants_compilation(config.compile, job.spec.compute, job.hardware)
         and compiler_works(say)
     )
     _write_settings(job.folder / "config.yaml", job.spec.settings)

@@ -1,6 +1,6 @@
 """The model card: what a folder of weights says about where it comes from."""
 
-from maquette.training.display import duration
+from maquette.training.callbacks.progress import duration
 from maquette.training.record import RunRecord
 
 

@@ -9,9 +9,10 @@ from maquette.model.parametrization import Parametrization
 from maquette.optimization.config import OptimizerConfig, SchedulerConfig
 from maquette.recipe.run_spec import RunSpec
 from maquette.tracking.config import TrackingConfig
+from maquette.training.callbacks.validation_schedule import validation_steps
 from maquette.training.config import TrainerConfig
 from maquette.training.devices import Hardware
-from maquette.training.workload import Plan
+from maquette.training.plan import Plan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +32,9 @@ class Job:
     schedule: SchedulerConfig
     trainer: TrainerConfig
     tracking: TrackingConfig
+    num_validations: int = 10
+    callbacks: dict[str, Any] = dataclasses.field(default_factory=dict)
+    logger: dict[str, Any] = dataclasses.field(default_factory=dict)
     compiled: bool = False
     linear_backend: str = "torch"
     kept_steps: frozenset[int] = frozenset()
@@ -105,5 +109,4 @@ class Job:
     @property
     def validation_steps(self) -> frozenset[int]:
         """After which steps validation runs, evenly over training; always after the last."""
-        runs = min(self.trainer.validation_runs, self.steps)
-        return frozenset(round(self.steps * number / runs) for number in range(1, runs + 1))
+        return validation_steps(self.steps, self.num_validations)

@@ -3,7 +3,7 @@
 import torch
 
 from maquette.artifacts import ConfigError
-from maquette.model.config import CoreConfig, TransformerConfig
+from maquette.model.config import CoreConfig
 from maquette.training.devices import Hardware
 
 _CPU_BYTES = 2 * 2**30
@@ -14,12 +14,9 @@ _GPU_SHARE = 0.5
 
 
 def activation_bytes(architecture: CoreConfig, element: int) -> int:
-    """Roughly what one token keeps for the backward pass, at `element` bytes a number: in each block some eight vectors
-    as wide as the model and three as wide as the feed-forward, at the end the logits' share."""
-    inner = architecture.inner_width if isinstance(architecture, TransformerConfig) else 8 * architecture.hidden_size
-    return element * (
-        architecture.num_hidden_layers * (8 * architecture.hidden_size + 3 * inner) + architecture.vocab_size
-    )
+    """Roughly what one token keeps for the backward pass, at `element` bytes a number: in the core, and at the end the
+    logits' share."""
+    return element * (architecture.numbers_per_token + architecture.vocab_size)
 
 
 def choose_micro_batch(

@@ -9,7 +9,7 @@ from maquette.artifacts.page import Fact, Page, Picture
 from maquette.evaluation.likelihood.baselines import ALL, NGRAM, UNIFORM, UNIGRAM, BaselineScore
 from maquette.evaluation.training_runs import run_figures
 from maquette.tracking.listing import short
-from maquette.training.display import duration
+from maquette.training.callbacks.progress import duration
 from maquette.training.record import RunRecord
 
 SPLIT_EXAMPLES = ("spelt right", "misspelt", "number", "neighbours", "code, four spaces", "Thai")

@@ -51,6 +51,7 @@ def _write_gpt2(config: TransformerConfig) -> Raw:
 def _is_gpt2(config: CoreConfig) -> bool:
     return (
         isinstance(config, TransformerConfig)
+        and not config.own_code
         and (config.normalization, config.positions, config.activation) == ("layernorm", "learned", "gelu")
         and config.bias
         and config.query_key_value_bias

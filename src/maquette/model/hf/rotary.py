@@ -104,6 +104,7 @@ def _is_rotary(config: CoreConfig, *, biases: tuple[bool, bool], qk_norm: bool) 
     """`biases`: of all linear layers, of query, key and value."""
     return (
         isinstance(config, TransformerConfig)
+        and not config.own_code
         and (config.normalization, config.positions, config.activation) == ("rmsnorm", "rotary", "swiglu")
         and config.hidden_size % config.num_attention_heads
         == 0  # which transformers insists on, even where head_dim is given

@@ -67,7 +67,7 @@ def _training(fit: SweepFit) -> Answers:
         ("Was data repeated?", next((s.words for s in fit.suspects if s.name == "epochs"), UNKNOWN)),
         ("Which tokenizer?", said.values("tokenizer.kind", "tokenizer.vocab_size", "tags.digest.tokenizer")),
         ("Which context?", said.values("data.sequence_length")),
-        ("Which optimiser?", said.values("optimizer.kind", "optimizer.weight_decay", "optimizer.clip")),
+        ("Which optimiser?", said.values("optimizer.kind", "optimizer.weight_decay", "trainer.gradient_clip_val")),
         ("Which learning rate, and how was it tuned?", said.values("optimizer.lr", "recipe.source")),
         ("Which schedule?", said.values("scheduler.kind", "scheduler.warmup")),
         ("Which batch?", said.values("data.batch_size_tokens", unit=" tokens")),

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from maquette.artifacts.files import write_text
 from maquette.stages.sweeps.jobs import Sweep, SweepJob
-from maquette.training.display import duration
+from maquette.training.callbacks.progress import duration
 from maquette.training.record import read_record
 
 COLUMNS = (

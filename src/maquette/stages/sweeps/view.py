@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 
 from maquette.artifacts.errors import StageError
 from maquette.stages.sweeps.work import FINISHED, Files
-from maquette.training.display import duration
+from maquette.training.callbacks.progress import duration
 
 _LOOK = 0.5
 _LINES = 30.0

@@ -25,7 +25,7 @@ from maquette.artifacts.errors import MaquetteError
 from maquette.artifacts.files import write_json
 from maquette.artifacts.progress import say
 from maquette.stages.sweeps.jobs import Sweep
-from maquette.training.display import told
+from maquette.training.callbacks.progress import told
 
 FINISHED, FAILED = "finished", "failed"
 _LOOK = 0.5
