@@ -11,14 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from maquette.model.config import CoreConfig, CustomConfig, FlopCount, LSTMConfig, ParameterCount, TransformerConfig
+from maquette.model.building import describe_architecture, read_architecture
+from maquette.model.config import CustomConfig, FlopCount, ParameterCount, TransformerConfig
 from maquette.model.parametrization import Parametrization
 from maquette.recipe.fingerprint import counted_code, counted_settings, fingerprint, without
 from maquette.recipe.objectives import rules_of
 from maquette.recipe.pretraining import Recipe
-
-ARCHITECTURES: dict[str, type[Any]] = {one.kind: one for one in (TransformerConfig, LSTMConfig, CustomConfig)}
-"""Descriptions of architectures by the name they have in `run.json`."""
 
 OF_THE_COMMAND = ("force", "sweep", "suite", "protocol")
 """Settings of one command: none of the run that it trains."""
@@ -142,7 +140,7 @@ class RunSpec(Recipe):
         content = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
         for name in ("parameters", "flops", "parametrization"):
             content[name] = dataclasses.asdict(content[name])
-        return content | {"architecture": _described(self.architecture)}
+        return content | {"architecture": describe_architecture(self.architecture)}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "RunSpec":
@@ -150,7 +148,7 @@ class RunSpec(Recipe):
         return cls(
             **dict(content)
             | {
-                "architecture": _architecture(content["architecture"]),
+                "architecture": read_architecture(content["architecture"]),
                 "parameters": ParameterCount(**content["parameters"]),
                 "flops": FlopCount(**content["flops"]),
                 "parametrization": Parametrization(**content["parametrization"]),
@@ -195,21 +193,10 @@ def label_of(count: int) -> str:
 def _results(recipe: Recipe) -> dict[str, Any]:
     """What settings that are not counted themselves led to."""
     return {
-        "architecture": _described(recipe.architecture),
+        "architecture": describe_architecture(recipe.architecture),
         "parametrization": dataclasses.asdict(recipe.parametrization),
         "tokens": recipe.tokens,
     }
-
-
-def _described(architecture: CoreConfig) -> dict[str, Any]:
-    return {"kind": architecture.kind, **dataclasses.asdict(architecture)}
-
-
-def _architecture(content: Mapping[str, Any]) -> CoreConfig:
-    values = dict(content)
-    kind = values.pop("kind")
-    architecture: CoreConfig = ARCHITECTURES[kind](**values)
-    return architecture
 
 
 def _changes(new: Mapping[str, Any], old: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

@@ -1,13 +1,15 @@
 """`maquette export`: a run as a Hugging Face folder, to take away."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from maquette.artifacts import ConfigError
 from maquette.artifacts.files import atomic_folder
 from maquette.artifacts.progress import say
 from maquette.artifacts.run_file import FINISHED, read_run
-from maquette.model import LanguageModel, ScalarModel, hf
+from maquette.model import hf
 from maquette.model.config import CoreConfig
 from maquette.model.loading import find_checkpoint, load_checkpoint, load_reward_model, model_folder
 from maquette.stages.config import ExportStage
@@ -28,11 +30,10 @@ def run(config: ExportStage) -> Path:
             say(f"{target}: nothing to do, already exported")
             return target
         raise ConfigError(f"{target} holds another model.", "Choose another folder with to=, or set force=true.")
-    model: LanguageModel | ScalarModel
+    load: Callable[[Path], tuple[Any, Tokenizer]] = load_checkpoint
     if hf.is_scalar(hf.read_config(source)):
-        model, tokenizer = load_reward_model(source)
-    else:
-        model, tokenizer = load_checkpoint(source)
+        load = load_reward_model
+    model, tokenizer = load(source)
     with atomic_folder(target) as folder:
         shutil.copytree(source, folder, dirs_exist_ok=True)
     record = read_run(found)
