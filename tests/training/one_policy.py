@@ -20,7 +20,7 @@ from maquette.model import LanguageModel, TransformerConfig, count_parameters, h
 from maquette.model.config import FlopCount
 from maquette.objectives.policy_config import PolicyConfig
 from maquette.objectives.rewards import Completion
-from maquette.optimization.config import OptimizerConfig, SchedulerConfig
+from maquette.optimization.config import AdamWConfig, LinearSchedulerConfig
 from maquette.recipe.pretraining import Recipe
 from maquette.recipe.run_spec import RunSpec
 from maquette.text import Tokenizer, train_tokenizer
@@ -102,8 +102,8 @@ def make_job(folder: Path, changes: dict[str, Any], *, seconds: float = 0.0) -> 
     spec = dataclasses.replace(spec, name="policy")
     job = Job(
         spec=spec, outputs=folder, plan=PolicyPlan(config, LetterFeedback(folder, seconds)),
-        hardware=choose_hardware(trainer, PrecisionConfig(), threads=1), optimizer=OptimizerConfig(eps=1e-5),
-        schedule=SchedulerConfig(), trainer=trainer, tracking=TrackingConfig(enabled=False),
+        hardware=choose_hardware(trainer, PrecisionConfig(), threads=1), optimizer=AdamWConfig(eps=1e-5),
+        scheduler=LinearSchedulerConfig(), trainer=trainer, tracking=TrackingConfig(enabled=False),
         num_validations=2, callbacks=callbacks,
     )  # fmt: skip
     if not (job.folder / "run.json").exists():

@@ -177,7 +177,7 @@ def resolved_settings(settings: Mapping[str, Any], recipe: Recipe, objective: st
         kept["data"]["batch_size_tokens"] = recipe.batch_size_tokens
     if "optimizer" in kept:
         kept["optimizer"] |= {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay}
-    if "scheduler" in kept:
+    if "warmup" in kept.get("scheduler", {}):  # a scheduler of a user's may have none
         kept["scheduler"]["warmup"] = recipe.warmup
     return kept
 

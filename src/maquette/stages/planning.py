@@ -4,6 +4,7 @@ Wiring alone: the numbers and the run's identity are the recipe's. Nothing here 
 """
 
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from maquette.model.config import CoreConfig, ModelConfig
 from maquette.model.hf import family_of, read_config
 from maquette.model.loading import find_checkpoint, latest_run, model_folder
 from maquette.objectives.config import PretrainConfig
+from maquette.optimization.config import recipe_remark, short_name
 from maquette.recipe.objectives import rules_of
 from maquette.recipe.pretraining import Recipe
 from maquette.recipe.run_spec import RunSpec, label_of
@@ -100,6 +102,8 @@ def assemble_job(
         digests=digests,
         checkpoint=None if start is None else str(start),
     )
+    if remark := recipe_remark(config.optimizer, recipe.learning_rate):
+        say_once(remark)
     return Job(
         spec=spec,
         outputs=Path(config.outputs),
@@ -108,11 +112,11 @@ def assemble_job(
             config.trainer,
             config.precision,
             threads=config.threads,
-            optimizer=config.optimizer.kind,
+            optimizer=short_name(config.optimizer),
             width=recipe.architecture.hidden_size,
         ),
         optimizer=config.optimizer,
-        schedule=config.scheduler,
+        scheduler=config.scheduler,
         trainer=config.trainer,
         tracking=config.tracking,
         num_validations=config.num_validations,
@@ -143,6 +147,12 @@ def _tags(config: TrainStage, spec: RunSpec, start: Path | None) -> dict[str, An
             checkpoint_run=None if source is None else source.get("tracking_run"),
         ),
     }
+
+
+@functools.cache
+def say_once(remark: str) -> None:
+    """A remark that is the same for every run of a sweep."""
+    say(remark)
 
 
 def _size_label(config: TrainStage, recipe: Recipe) -> str:

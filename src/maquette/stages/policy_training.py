@@ -5,12 +5,13 @@ from typing import Any
 
 from maquette.artifacts import ConfigError
 from maquette.artifacts.files import digest, file_digest
+from maquette.artifacts.nodes import Node, node_value, with_values
 from maquette.feedback.annotators.callables import CallableReward
 from maquette.feedback.prompts import open_prompts
 from maquette.feedback.source import ConfiguredFeedback
 from maquette.model.loading import find_checkpoint, load_tokenizer, model_folder
 from maquette.objectives.policy_config import PolicyConfig
-from maquette.optimization.config import OptimizerConfig
+from maquette.optimization.config import OptimizerConfig, planned_warmup, planned_weight_decay
 from maquette.recipe.policy_optimization import resolve_policy
 from maquette.recipe.run_spec import label_of
 from maquette.stages.config import TrainStage
@@ -22,7 +23,7 @@ from maquette.training.devices import count_processes
 from maquette.training.policy import PolicyPlan
 
 ADAM_EPS = 1e-5
-"""Of PPO, unless the settings have another: with 1e-8 a gradient that is nearly nothing becomes a full step."""
+"""Of PPO's AdamW, unless the settings have another: with 1e-8 a gradient that is nearly nothing becomes a full step."""
 
 _PROMPTS_FOR_LENGTH = 64
 
@@ -64,9 +65,9 @@ def plan_policy(config: TrainStage) -> Job:
         num_minibatches=objective.num_minibatches,
         row_tokens=round(sum(lengths) / len(lengths)) + objective.max_completion_length,
         has_value=objective.advantage == "value",
-        learning_rate=config.optimizer.lr,
-        warmup=config.scheduler.warmup,
-        weight_decay=config.optimizer.weight_decay,
+        learning_rate=node_value(config.optimizer, "lr"),
+        warmup=planned_warmup(config.scheduler),
+        weight_decay=planned_weight_decay(config.optimizer),
         rules=config.recipe,
     )
     say_unused(config)
@@ -95,8 +96,9 @@ def plan_policy(config: TrainStage) -> Job:
     )
 
 
-def _with_eps(optimizer: OptimizerConfig) -> OptimizerConfig:
-    return dataclasses.replace(optimizer, eps=ADAM_EPS) if optimizer.eps == OptimizerConfig().eps else optimizer
+def _with_eps(optimizer: Node) -> Node:
+    ours = isinstance(optimizer, OptimizerConfig) and optimizer.eps == OptimizerConfig().eps
+    return with_values(optimizer, eps=ADAM_EPS) if ours else optimizer
 
 
 def _whole_iterations(log_steps: int, steps: int) -> int:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from maquette.artifacts import ConfigError
 from maquette.artifacts.manifest import read_manifest
+from maquette.artifacts.nodes import node_value
 from maquette.artifacts.progress import say
 from maquette.artifacts.run_file import read_run
 from maquette.artifacts.settings import walk
@@ -12,6 +13,7 @@ from maquette.model.hf import read_config
 from maquette.model.hf.scalar import read_architecture
 from maquette.model.loading import load_tokenizer, model_folder
 from maquette.objectives.config import ExampleConfig
+from maquette.optimization.config import planned_warmup, planned_weight_decay
 from maquette.recipe.objectives import rules_of
 from maquette.recipe.post_training import resolve_examples
 from maquette.recipe.run_spec import label_of
@@ -47,9 +49,9 @@ def plan_examples(config: TrainStage) -> Job:
         pairs=objective.kind != "sft",
         epochs=objective.epochs,
         batch_size=objective.batch_size,
-        learning_rate=config.optimizer.lr,
-        warmup=config.scheduler.warmup,
-        weight_decay=config.optimizer.weight_decay,
+        learning_rate=node_value(config.optimizer, "lr"),
+        warmup=planned_warmup(config.scheduler),
+        weight_decay=planned_weight_decay(config.optimizer),
         rules=config.recipe,
     )
     say_unused(config)

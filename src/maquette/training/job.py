@@ -4,9 +4,9 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from maquette.artifacts.nodes import Node
 from maquette.model.config import CoreConfig
 from maquette.model.parametrization import Parametrization
-from maquette.optimization.config import OptimizerConfig, SchedulerConfig
 from maquette.recipe.run_spec import RunSpec
 from maquette.tracking.config import TrackingConfig
 from maquette.training.callbacks.validation_schedule import validation_steps
@@ -28,8 +28,8 @@ class Job:
     outputs: Path
     plan: Plan
     hardware: Hardware
-    optimizer: OptimizerConfig
-    schedule: SchedulerConfig
+    optimizer: Node
+    scheduler: Node
     trainer: TrainerConfig
     tracking: TrackingConfig
     num_validations: int = 10
