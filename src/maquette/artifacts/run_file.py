@@ -19,7 +19,7 @@ FORMAT = 3
 """Raised when an older file would be read wrongly. 1 and 2: one flat table, without a spec."""
 
 RUNNING, FINISHED, INTERRUPTED, FAILED = "running", "finished", "interrupted", "failed"
-TRIAL = "fast_dev_run"
+TRIED = "fast_dev_run"
 """The status of a run that ended but was only tried out: it never counts as finished."""
 
 

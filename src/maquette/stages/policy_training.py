@@ -13,6 +13,7 @@ from maquette.model.loading import find_checkpoint, load_tokenizer, model_folder
 from maquette.objectives.policy_config import PolicyConfig
 from maquette.optimization.config import OptimizerConfig, planned_warmup, planned_weight_decay
 from maquette.recipe.policy_optimization import resolve_policy
+from maquette.recipe.pretraining import with_steps
 from maquette.recipe.run_spec import label_of
 from maquette.stages.config import TrainStage
 from maquette.stages.planning import assemble_job
@@ -70,6 +71,8 @@ def plan_policy(config: TrainStage) -> Job:
         weight_decay=planned_weight_decay(config.optimizer),
         rules=config.recipe,
     )
+    if config.trainer.max_steps > 0:
+        recipe = with_steps(recipe, config.trainer.max_steps)
     say_unused(config)
     steps = objective.ppo_epochs * objective.num_minibatches
     config = dataclasses.replace(

@@ -16,6 +16,7 @@ from maquette.objectives.config import ExampleConfig
 from maquette.optimization.config import planned_warmup, planned_weight_decay
 from maquette.recipe.objectives import rules_of
 from maquette.recipe.post_training import resolve_examples
+from maquette.recipe.pretraining import with_steps
 from maquette.recipe.run_spec import label_of
 from maquette.stages import examples
 from maquette.stages.config import TrainStage
@@ -54,6 +55,8 @@ def plan_examples(config: TrainStage) -> Job:
         weight_decay=planned_weight_decay(config.optimizer),
         rules=config.recipe,
     )
+    if config.trainer.max_steps > 0:
+        recipe = with_steps(recipe, config.trainer.max_steps)
     say_unused(config)
     return assemble_job(
         config,

@@ -22,6 +22,7 @@ from maquette.stages import corpus as corpus_stage
 from maquette.stages import evaluate as evaluate_stage
 from maquette.stages import tokens as tokens_stage
 from maquette.stages.config import EvaluateStage, TrainStage
+from maquette.stages.loggers import tracking_of
 from maquette.stages.planning import plan_job, predicted, resolve_recipe, starting_folder
 from maquette.stages.policy_training import plan_policy
 from maquette.stages.post_training import plan_examples
@@ -45,6 +46,7 @@ def run(config: TrainStage, data: TokensResult | None = None) -> RunRecord:
     Raises `ConfigError` for settings that contradict each other or this machine, `StageError` where data is damaged or
     training diverges, `KeyboardInterrupt` where it was stopped; then the same call goes on.
     """
+    config = dataclasses.replace(config, tracking=tracking_of(config.logger, config.tracking))
     if node_value(config.scheduler, "branches"):
         return _run_branches(config, data)
     return _train(config, planned(config, data))
@@ -81,6 +83,8 @@ def _train(config: TrainStage, job: Job, *, graft: Callable[[], bool] | None = N
 
 
 def _fitted(config: TrainStage, job: Job, world: World, graft: Callable[[], bool] | None) -> RunRecord:
+    if job.spec.is_trial:
+        return _tried(config, job, world)
     # The first of several processes decides; a second command that means the same run waits here for the first.
     with locked(job.folder) if world.is_first else contextlib.nullcontext():
         done = _begin(config, job) if world.is_first else None
@@ -98,6 +102,21 @@ def _fitted(config: TrainStage, job: Job, world: World, graft: Callable[[], bool
             record = fit(job)
     if world.is_first:
         _tell(record)
+    return record
+
+
+def _tried(config: TrainStage, job: Job, world: World) -> RunRecord:
+    """A run of a batch or a few through every hook, in a folder of its own that no other run is looked for in."""
+    job = dataclasses.replace(job, logger={}, tracking=dataclasses.replace(job.tracking, enabled=False))
+    if world.is_first:
+        shutil.rmtree(job.folder, ignore_errors=True)
+        begin_record(job.spec, job.folder).save()
+    if job.hardware.world_size > world.size:
+        record: RunRecord = launch(fit, job, job.hardware.processes)
+    else:
+        record = fit(job)
+    if world.is_first:
+        say(f"run {job.name}: trainer.fast_dev_run={config.trainer.fast_dev_run} went through; nothing is recorded")
     return record
 
 
@@ -188,7 +207,7 @@ def _meet(job: Job) -> World:
 
 def _begin(config: TrainStage, job: Job) -> RunRecord:
     """The record of the run as it stands: finished, begun earlier, or new and written just now."""
-    found = None if config.force or job.spec.is_trial else read_record(job.folder)
+    found = None if config.force else read_record(job.folder)
     if found is not None:
         if job.spec.prediction not in (None, found.prediction):
             say(f"run {job.name} was begun before this prediction was written: it can't decide it")

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from maquette.artifacts import StageError
-from maquette.artifacts.run_file import FAILED, FILE, FINISHED, INTERRUPTED, RUNNING, TRIAL, read_run, write_run
+from maquette.artifacts.run_file import FAILED, FILE, FINISHED, INTERRUPTED, RUNNING, TRIED, read_run, write_run
 from maquette.model.config import ParameterCount
 from maquette.recipe.run_spec import CODE_CHANGED, RunSpec
 from maquette.tracking.environment import git_commit, hardware_name, package_versions
 
 __all__ = [
-    "FAILED", "FILE", "FINISHED", "INTERRUPTED", "RUNNING", "TRIAL", "RunRecord", "begin_record", "read_record",
+    "FAILED", "FILE", "FINISHED", "INTERRUPTED", "RUNNING", "TRIED", "RunRecord", "begin_record", "read_record",
     "record_of", "why_trained_again",
 ]  # fmt: skip
 
@@ -172,7 +172,7 @@ class RunRecord:
 
     def ended(self, *, finished: bool, **outcome: Any) -> "RunRecord":
         """A copy that says how the run ended, and when. A run that was only tried out never counts as finished."""
-        status = (TRIAL if self.spec.is_trial else FINISHED) if finished else INTERRUPTED
+        status = (TRIED if self.spec.is_trial else FINISHED) if finished else INTERRUPTED
         return dataclasses.replace(self, **outcome, status=status, finished=_now())
 
 
