@@ -172,3 +172,13 @@ def test_the_command_line_composes_it() -> None:
     config = compose(STAGES["train"], ["size=1m", "scheduler=wsd", "precision=bf16-mixed", "trainer=ddp"])
     assert isinstance(config, TrainStage)
     assert (short_name(config.scheduler), config.precision.kind, config.trainer.devices) == ("wsd", "bf16-mixed", 2)
+
+
+def test_tried_out_and_then_trained(configure: Configure, capsys: pytest.CaptureFixture[str]) -> None:
+    trying = configure(seed=5, trainer__fast_dev_run=True)
+    assert train.run(trying).status == "fast_dev_run"
+    record = train.run(configure(seed=5))
+    assert (record.status, record.step) == ("finished", record.steps)
+    assert "seed (5, was " in capsys.readouterr().err  # what tells it from the run that is like it
+    train.run(trying)
+    assert train.run(configure(seed=5)) == record
