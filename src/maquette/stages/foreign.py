@@ -64,6 +64,10 @@ def _retargeted(node: DictConfig, prefix: str = "") -> Iterator[str]:
 def check_foreign(settings: Any, prefix: str = "") -> None:
     """Raises `ConfigError` for an argument that a foreign class does not take, or a class that can't be imported."""
     if dataclasses.is_dataclass(settings):
+        node = getattr(settings, "foreign_node", lambda: None)()
+        if node is not None:  # typed, but what it is made with is a user's
+            check_foreign(node, prefix)
+            return
         for field in dataclasses.fields(settings):
             value = getattr(settings, field.name)
             if isinstance(value, Mapping) and field.metadata.get("variants") and "_target_" not in value:
