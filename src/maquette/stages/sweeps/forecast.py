@@ -4,6 +4,7 @@ import dataclasses
 import functools
 from pathlib import Path
 
+from maquette.artifacts.nodes import node_value
 from maquette.data import MixtureOrder, TokenShards
 from maquette.stages.branching import plan_tree, run_folders
 from maquette.stages.config import TrainStage
@@ -40,7 +41,7 @@ class Forecast:
 
 def forecast(config: TrainStage, data: TokensResult) -> Forecast:
     """Raises `ConfigError` for settings that contradict each other or this machine."""
-    if config.scheduler.branches:
+    if node_value(config.scheduler, "branches"):
         return _forecast_tree(config, data)
     recipe = resolve_recipe(config, data)
     job = plan_job(config, recipe, data)
