@@ -97,9 +97,11 @@ def _arguments(target: str, key: str) -> list[str] | None:
         parameters = inspect.signature(found).parameters.values()
     except (TypeError, ValueError):  # written in C, and says nothing of itself
         return None
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+    settings = getattr(found, "config_class", None)  # of an objective, which hands on the rest to it
+    own = [field.name for field in dataclasses.fields(settings)] if dataclasses.is_dataclass(settings) else None
+    if own is None and any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return None
-    return [one.name for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
+    return (own or []) + [one.name for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
 
 
 def _check_arguments(target: str, node: Mapping[Any, Any], prefix: str) -> None:

@@ -17,11 +17,12 @@ from maquette.artifacts.manifest import read_manifest
 from maquette.artifacts.nodes import has_key, node_values
 from maquette.artifacts.progress import say
 from maquette.artifacts.settings import parse_quantity
+from maquette.data.config import CustomDataConfig
 from maquette.model.config import CoreConfig, CustomConfig, ModelConfig, TransformerConfig
 from maquette.model.hf import family_of, read_config
 from maquette.model.loading import find_checkpoint, latest_run, model_folder
 from maquette.model.parametrization import STANDARD
-from maquette.objectives.config import PretrainConfig
+from maquette.objectives.config import CustomObjectiveConfig, PretrainConfig
 from maquette.optimization.config import recipe_remark, short_name
 from maquette.recipe.pretraining import Recipe
 from maquette.stages.config import TrainStage
@@ -31,6 +32,8 @@ from maquette.text import Tokenizer
 from maquette.tracking import lineage_tags
 from maquette.tracking.environment import git_commit, hardware_name, package_versions
 from maquette.training import Job, RunRecord, choose_hardware, read_record
+from maquette.training.custom import CustomPlan
+from maquette.training.devices import count_processes
 from maquette.training.plan import Plan
 from maquette.training.pretraining import PretrainingPlan
 from maquette.training.record import RUNNING
@@ -64,6 +67,10 @@ def resolve_recipe(config: TrainStage, data: TokensResult) -> Recipe:
         architecture = family_of(raw, folder).read(raw)
         if config.model != ModelConfig(kind=config.model.kind):
             say("the settings of model have no effect: checkpoint has the architecture")
+    if isinstance(config.data, CustomDataConfig):  # which say so themselves
+        facts = read_manifest(data.folder).facts
+        config.data.sequence_length = facts["sequence_length"]
+        config.data.batch_size_tokens = facts["batch_size_tokens"] * count_processes(config.trainer)
     return recipe_of(config, Tokenizer.load(data.tokenizer).vocab_size, architecture)
 
 
@@ -80,11 +87,17 @@ def plan_job(config: TrainStage, recipe: Recipe, data: TokensResult) -> Job:
     if data.corpus is not None:
         digests["corpus"] = read_manifest(data.corpus).digest
     settings = resolved_settings(config, recipe)
-    assert isinstance(config.objective, PretrainConfig)
+    objective = config.objective if isinstance(config.objective, PretrainConfig) else PretrainConfig()
+    text = PretrainingPlan(data.folder, config.data, config.mixture, objective)
+    theirs = {
+        name: node.foreign_node()
+        for name, node in (("objective", config.objective), ("data", config.data))
+        if isinstance(node, CustomObjectiveConfig | CustomDataConfig)
+    }
     return assemble_job(
         config,
         recipe,
-        PretrainingPlan(data.folder, config.data, config.mixture, config.objective),
+        CustomPlan(text, **theirs) if theirs else text,
         start=start,
         tokenizer=data.tokenizer,
         digests=digests,
@@ -252,8 +265,10 @@ def run_fingerprint(settings: dict[str, Any], recipe: Recipe, digests: dict[str,
     data = {key: value for key, value in settings["data"].items() if key not in ("workers", "micro_batch_size")}
     # What else the line trains is not of this run; what a run was before this setting existed, it still is.
     chosen["scheduler"] = {key: value for key, value in settings["scheduler"].items() if key != "branches"}
-    if recipe.architecture.own_code:
-        chosen["code"] = code_digest(*recipe.architecture.own_code)
+    own = [*recipe.architecture.own_code]
+    own += [settings[part]["target"] for part in ("objective", "data") if settings[part].get("target")]
+    if own:
+        chosen["code"] = code_digest(*own)
     if recipe.parametrization != STANDARD:
         chosen["parametrization"] = dataclasses.asdict(recipe.parametrization)
     return digest(

@@ -54,7 +54,7 @@ class CustomPlan:
             data = build_data(self.data, seed=job.seed)
             batches = facts_of(data, target).batches
             module = Pretraining(describe_run_model(job), prepare_optimization(job), self.text.objective)
-            opened = Opened(module, data, 1, batches)
+            opened = Opened(module, data, 1, batches or 0)
         return opened if self.objective is None else replace(opened, module=build_objective(self.objective, job))
 
     def results(self, opened: Opened, last: Row, step: int) -> dict[str, Any]:
