@@ -106,17 +106,17 @@ class CustomDataConfig(DataConfig):
     """A user's data: a LightningDataModule class, and what it is made with. Its attributes say the rest; see
     `custom_data.py`."""
 
-    target: str = setting("", "the class, as package.module.Class")
+    _target_: str = setting("", "the class, as package.module.Class")
     settings: dict[str, Any] = setting(dict, "its arguments")
 
     @classmethod
     def of_target(cls, node: Mapping[str, Any]) -> "CustomDataConfig":
         """What a node with a `_target_` of a user's means."""
-        return cls(target=str(node["_target_"]), settings=plain_arguments(node))
+        return cls(_target_=str(node["_target_"]), settings=plain_arguments(node))
 
     def foreign_node(self) -> dict[str, Any]:
         """The node that it was read from."""
-        return {"_target_": self.target, **self.settings}
+        return {"_target_": self._target_, **self.settings}
 
 
 @dataclass
