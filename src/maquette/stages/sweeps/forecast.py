@@ -4,8 +4,10 @@ import dataclasses
 import functools
 from pathlib import Path
 
+from maquette.artifacts.manifest import read_manifest
 from maquette.artifacts.nodes import node_value
 from maquette.data import MixtureOrder, TokenShards
+from maquette.data.config import CustomDataConfig
 from maquette.stages.branching import plan_tree, run_folders
 from maquette.stages.config import TrainStage
 from maquette.stages.planning import plan_job, resolve_recipe
@@ -53,15 +55,11 @@ def forecast(config: TrainStage, data: TokensResult) -> Forecast:
     job = plan_job(config, resolve_recipe(config, data), data)
     record = None if config.force else read_record(job.folder)
     finished = record is not None and record.status == FINISHED
-    order = MixtureOrder(
-        config.mixture, _training_tokens(data.folder), context=config.data.sequence_length, token_budget=job.tokens,
-        seed=config.seed,
-    )  # fmt: skip
     return Forecast(
         job=job,
         tokens=job.spec.tokens,
         compute=job.spec.compute,
-        epochs=order.epochs(job.tokens // config.data.sequence_length),
+        epochs=_epochs(config, job, data.folder),
         finished=finished,
         loss=record.validation_loss if finished and record is not None else None,
     )
@@ -78,6 +76,18 @@ def _forecast_tree(config: TrainStage, data: TokensResult) -> Forecast:
         finished=all(record is not None and record.status == FINISHED for record in records),
         branches=tuple(run_folders(tree)),
     )
+
+
+def _epochs(config: TrainStage, job: Job, folder: Path) -> dict[str, float]:
+    """How often each domain is read."""
+    if isinstance(config.data, CustomDataConfig):
+        batches = read_manifest(folder).facts["batches"]
+        return {"data": job.steps / batches} if batches else {}
+    context = config.data.sequence_length
+    order = MixtureOrder(
+        config.mixture, _training_tokens(folder), context=context, token_budget=job.tokens, seed=config.seed
+    )
+    return dict(order.epochs(job.tokens // context))
 
 
 @functools.lru_cache(maxsize=8)
