@@ -48,7 +48,7 @@ def _number(name: str, *, _root_: DictConfig) -> Any:
         settings = OmegaConf.to_object(_without_hydra(_root_))
     if not isinstance(settings, TrainStage):
         raise ConfigError(f"${{recipe:{name}}} is of training.", "Give the number itself.")
-    recipe = recipe_of(settings, _vocabulary(settings))
+    recipe = recipe_of(settings, vocabulary_size(settings))
     if not hasattr(recipe, name):
         known = [one for one in dir(recipe) if not one.startswith("_")]
         close = nearest(name, known)
@@ -66,7 +66,8 @@ def _without_hydra(config: DictConfig) -> DictConfig:
     return config
 
 
-def _vocabulary(settings: "TrainStage") -> int:
+def vocabulary_size(settings: "TrainStage") -> int:
+    """What the tokenizer's settings say of it, before there is a tokenizer."""
     tokenizer: Any = settings.tokenizer
     return int(getattr(tokenizer, "vocab_size", None) or getattr(tokenizer, "vocabulary", None) or 256)
 

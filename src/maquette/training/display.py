@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from maquette.artifacts.progress import console, say
+from maquette.artifacts.progress import console, duration, say
 
 _REFRESH = 0.25
 """Seconds between two updates of the bar."""
@@ -124,13 +124,3 @@ class Told(Display):
         if now - self._shown >= _TOLD or step == self._steps:
             self._shown = now
             _listeners[-1](step, self._steps)
-
-
-def duration(seconds: float) -> str:
-    """`42 s`, `3 min 20 s`, `2 h 5 min`, `3 d 4 h`."""
-    whole = max(0, round(seconds))
-    for size, unit, smaller, name in ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "min"), (60, "min", 1, "s")):
-        if whole >= size:
-            rest = whole % size // smaller
-            return f"{whole // size} {unit}" + (f" {rest} {name}" if rest else "")
-    return f"{whole} s"

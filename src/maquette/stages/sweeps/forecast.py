@@ -1,80 +1,139 @@
-"""What a training job will be, before it runs: its numbers, its folder, and whether it is done already."""
+"""What a training job will be, before it runs: its numbers, its folder, and whether it is done already.
+
+A forecast is plain numbers, so that it can be kept: a finished sweep is recognised without torch.
+"""
 
 import dataclasses
 import functools
+import json
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from maquette.data import MixtureOrder, TokenShards
-from maquette.stages.branching import plan_tree, run_folders
 from maquette.stages.config import TrainStage
-from maquette.stages.planning import kind_of, plan_job, resolve_recipe
-from maquette.stages.tokens import TokensResult
-from maquette.training import Job, read_record
-from maquette.training.record import FINISHED
+from maquette.training.record import FINISHED, read_record
+
+if TYPE_CHECKING:
+    from maquette.recipe.pretraining import Recipe
+    from maquette.stages.tokens import TokensResult
+    from maquette.training import Job
 
 
 @dataclasses.dataclass(frozen=True)
 class Forecast:
-    """N, D, C and the rest of one job. `kind`: its architecture; `epochs` of each domain's text; `loss` where it is
-    finished already. `job` is what would be run. With `branches` (folders of runs, by rising horizon, the last of them
-    the job's own) tokens and compute are what all of them train together."""
+    """N, D, C and the rest of one job. `kind`: its architecture; `epochs` of each domain's text; `run` and `folder` are
+    None where only the settings are known, not the data. With `branches` (folders of runs, by rising tokens, the last
+    of them the job's own) tokens and compute are what all of them train together. `job`: what would be run, where it
+    was planned just now."""
 
-    job: Job
     size: int
     tokens: int
     compute: int
+    steps: int
+    width: int
+    layers: int
+    learning_rate: float
+    batch_tokens: int
     kind: str
-    epochs: dict[str, float]
-    finished: bool
-    loss: float | None
-    branches: tuple[Path, ...] = ()
+    precision: str
+    accelerator: str = "cpu"
+    threads: int = 1
+    epochs: dict[str, float] = dataclasses.field(default_factory=dict)
+    run: str | None = None
+    folder: str | None = None
+    branches: tuple[str, ...] = ()
+    force: bool = False
+    job: "Job | None" = dataclasses.field(default=None, compare=False, repr=False)
 
-    @property
-    def run(self) -> str:
-        return self.job.name
+    @functools.cached_property
+    def finished(self) -> bool:
+        """Whether its run, or each of its branches, is finished."""
+        folders = self.branches or ([self.folder] if self.folder else [])
+        return not self.force and bool(folders) and all(map(is_finished, folders))
 
-    @property
-    def folder(self) -> Path:
-        return self.job.folder
+    def plain(self) -> dict[str, Any]:
+        """As JSON."""
+        names = [field.name for field in dataclasses.fields(self) if field.name != "job"]
+        return {name: getattr(self, name) for name in names}
+
+    @classmethod
+    def read(cls, plain: dict[str, Any]) -> "Forecast":
+        return cls(**(plain | {"branches": tuple(plain["branches"])}))
 
 
-def forecast(config: TrainStage, data: TokensResult) -> Forecast:
+def is_finished(folder: str | Path) -> bool:
+    """Whether the run in a folder is finished."""
+    record = read_record(folder)
+    return record is not None and record.status == FINISHED
+
+
+def forecast(config: TrainStage, data: "TokensResult") -> Forecast:
     """Raises `ConfigError` for settings that contradict each other or this machine."""
     if config.schedule.branches:
         return _forecast_tree(config, data)
+    from maquette.data import MixtureOrder
+    from maquette.stages.planning import plan_job, resolve_recipe
+
     recipe = resolve_recipe(config, data)
     job = plan_job(config, recipe, data)
-    record = None if config.force else read_record(job.folder)
-    finished = record is not None and record.status == FINISHED
     order = MixtureOrder(
-        config.mixture, _training_tokens(data.folder), context=config.data.context, token_budget=recipe.tokens,
+        config.mixture, training_tokens(data.folder), context=config.data.context, token_budget=recipe.tokens,
         seed=config.seed,
     )  # fmt: skip
-    return Forecast(
-        job=job,
-        size=recipe.size,
-        tokens=recipe.tokens,
-        compute=recipe.compute,
-        kind=kind_of(recipe.architecture),
+    return dataclasses.replace(
+        of_recipe(config, recipe),
+        accelerator=job.hardware.accelerator,
+        threads=job.hardware.threads,
         epochs=order.epochs(job.tokens // config.data.context),
-        finished=finished,
-        loss=record.validation_loss if finished and record is not None else None,
+        run=job.name,
+        folder=str(job.folder),
+        job=job,
     )
 
 
-def _forecast_tree(config: TrainStage, data: TokensResult) -> Forecast:
+def of_recipe(config: TrainStage, recipe: "Recipe") -> Forecast:
+    """What the settings alone say."""
+    architecture = recipe.architecture
+    activation = getattr(architecture, "activation", None)
+    return Forecast(
+        size=recipe.size,
+        tokens=recipe.tokens,
+        compute=recipe.compute,
+        steps=recipe.steps,
+        width=architecture.width,
+        layers=architecture.num_layers,
+        learning_rate=recipe.learning_rate,
+        batch_tokens=recipe.batch_tokens,
+        kind=f"transformer, {activation}" if activation else "lstm",
+        precision=config.precision.kind,
+        force=config.force,
+    )
+
+
+def _forecast_tree(config: TrainStage, data: "TokensResult") -> Forecast:
+    from maquette.stages.branching import plan_tree, run_folders
+
     tree = plan_tree(config, data)
     whole = forecast(tree.branches[-1].config, data)
-    records = [None if config.force else read_record(branch.job.folder) for branch in tree.branches]
     return dataclasses.replace(
         whole,
         tokens=tree.tokens,
         compute=round(tree.tokens * whole.compute / whole.tokens),
-        finished=all(record is not None and record.status == FINISHED for record in records),
-        branches=tuple(run_folders(tree)),
+        branches=tuple(map(str, run_folders(tree))),
+        force=config.force,
     )
 
 
 @functools.lru_cache(maxsize=8)
-def _training_tokens(folder: Path) -> dict[str, int]:
+def training_tokens(folder: Path) -> dict[str, int]:
+    """Tokens of each domain's training text."""
+    from maquette.data import TokenShards
+
     return TokenShards(folder, verify=False).tokens("train")
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file, None where there is none or it is damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
