@@ -47,7 +47,9 @@ def train(examples: Sentences, copies: int, seed: int) -> LanguageModel:
         text = np.concatenate([text[:place], examples, text[place:]])
     tokens = torch.from_numpy(text.reshape(-1))
     rows = tokens[: len(tokens) // (CONTEXT + 1) * (CONTEXT + 1)].view(-1, CONTEXT + 1)
-    shape = TransformerConfig(WORDS, width=WIDTH, num_layers=1, num_heads=2, context_length=CONTEXT)
+    shape = TransformerConfig(
+        WORDS, hidden_size=WIDTH, num_hidden_layers=1, num_attention_heads=2, max_position_embeddings=CONTEXT
+    )
     model = LanguageModel(shape, seed=seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.0)
     shuffler = torch.Generator().manual_seed(seed)

@@ -73,9 +73,9 @@ def main() -> None:
 
 def _pages(given: Path | None, folder: Path) -> Iterator[bytes]:
     if given is None:
-        from maquette.corpus.madeweb.web import make_web, read_truth
         from maquette.corpus.sources.warc.pages import Page, read_page
         from maquette.corpus.sources.warc.pieces import pieces
+        from maquette.corpus.synthetic_web.web import make_web, read_truth
         from maquette.corpus.workers import workers
 
         web = folder / "web"

@@ -37,7 +37,7 @@ def main() -> None:
 
     texts = _texts(arguments.megabytes * 1_000_000)
     size = sum(len(text.encode()) for text in texts)
-    tokenizer = train_tokenizer(texts, TokenizerConfig(vocabulary=arguments.vocabulary, training_bytes=4_000_000))
+    tokenizer = train_tokenizer(texts, TokenizerConfig(vocab_size=arguments.vocabulary, training_bytes=4_000_000))
     lists = list(_lists(texts))
     config = ShardsConfig(workers=arguments.workers, held_out_window=0)
     seconds: dict[str, list[float]] = {"tokenizers": [], "maquette": []}

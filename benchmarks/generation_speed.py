@@ -38,7 +38,7 @@ def main() -> None:
     config = choose_shape(
         ModelConfig(token_shift=False),
         parse_quantity(arguments.size),
-        vocabulary_size=arguments.vocabulary,
+        vocab_size=arguments.vocabulary,
         context=arguments.prompt + arguments.new,
     )
     model = LanguageModel(config).eval()

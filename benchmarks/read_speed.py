@@ -40,7 +40,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
 
     recipe = resolve(
-        size=arguments.size, vocabulary_size=arguments.vocabulary, context=arguments.context, model=ModelConfig()
+        size=arguments.size, vocab_size=arguments.vocabulary, sequence_length=arguments.context, model=ModelConfig()
     )
     model = LanguageModel(recipe.architecture)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
@@ -51,9 +51,9 @@ def main() -> None:
         order = MixtureOrder(
             MixtureConfig(), shards.tokens(), context=arguments.context, token_budget=recipe.tokens, seed=0
         )
-        sequences = recipe.batch_tokens // arguments.context
+        sequences = recipe.batch_size_tokens // arguments.context
         batches = iter(
-            TrainingBatches(shards, order, batch_sequences=sequences, micro_batch=sequences, steps=recipe.steps)
+            TrainingBatches(shards, order, batch_sequences=sequences, micro_batch_size=sequences, steps=recipe.steps)
         )
         for _ in range(arguments.rounds + 1):
             start = time.perf_counter()
@@ -91,7 +91,7 @@ def _artifact(root: Path, vocabulary: int) -> Path:
         tokenizer = {"name": "none", "digest": "0" * 64}
         return {
             "tokenizer": tokenizer,
-            "vocabulary_size": vocabulary,
+            "vocab_size": vocabulary,
             "document_id": 0,
             "dtype": dtype.name,
             "domains": found,

@@ -36,11 +36,13 @@ def main() -> None:
         path.read_text(encoding="utf-8", errors="replace") for path in sorted(Path(np.__file__).parent.glob("*.py"))
     ]
     text += [path.read_text(errors="replace") for path in sorted(Path(np.__file__).parent.glob("lib/*.py"))]
-    tokenizer = train_tokenizer(text, TokenizerConfig(vocabulary=options.vocabulary))
-    shape = TransformerConfig(tokenizer.vocabulary_size, width=128, num_layers=4, num_heads=4, context_length=512)
+    tokenizer = train_tokenizer(text, TokenizerConfig(vocab_size=options.vocabulary))
+    shape = TransformerConfig(
+        tokenizer.vocab_size, hidden_size=128, num_hidden_layers=4, num_attention_heads=4, max_position_embeddings=512
+    )
     with tempfile.TemporaryDirectory() as folder:
         path = hf.save(LanguageModel(shape), tokenizer, Path(folder) / "model")
-        ours = HarnessModel(path, batch_tokens=BATCH_TOKENS)
+        ours = HarnessModel(path, batch_size_tokens=BATCH_TOKENS)
         for kind, requests in (("words", _requests(text, options.questions, letters=False)),
                                ("letters", _requests(text, options.questions, letters=True))):  # fmt: skip
             longest = max(len(ours.tok_encode("".join(request.args))) for request in requests)

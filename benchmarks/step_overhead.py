@@ -50,13 +50,13 @@ def make_job(root: Path, size: str, steps: int) -> Job:
     write_documents(root / "documents")
     overrides = [
         "source=jsonl", f"source.path={root / 'documents'}", f"outputs={root / 'outputs'}", f"size={size}", "tokens=1m",
-        "trainer.validation_runs=1", "trainer.checkpoint_minutes=600", "data.validation_tokens=1024",
+        "num_validations=1", "callbacks.checkpoint.train_time_interval.minutes=600", "data.validation_tokens=1024",
     ]  # fmt: skip
     config: Any = compose(STAGES["train"], overrides)
     data = train.make_tokens(config)
     recipe = resolve_recipe(config, data)
-    config.tokens = str(steps * recipe.batch_tokens)
-    config.data.batch_tokens = recipe.batch_tokens
+    config.tokens = str(steps * recipe.batch_size_tokens)
+    config.data.batch_size_tokens = recipe.batch_size_tokens
     recipe = resolve_recipe(config, data)
     job = plan_job(config, recipe, data)
     new_record(config, recipe, job, compiled=False).save()
@@ -108,13 +108,17 @@ def run_bare(job: Job, turns: Turns) -> None:
     plan: Any = job.plan
     shards = TokenShards(plan.tokens_folder)
     order = MixtureOrder(
-        plan.mixture, shards.tokens("train"), context=plan.data.context, token_budget=job.tokens, seed=job.seed
+        plan.mixture, shards.tokens("train"), context=plan.data.sequence_length, token_budget=job.tokens, seed=job.seed
     )
     batches = TrainingBatches(
-        shards, order, batch_sequences=plan.batch_sequences(job), micro_batch=plan.batch_sequences(job), steps=job.steps
+        shards,
+        order,
+        batch_sequences=plan.batch_sequences(job),
+        micro_batch_size=plan.batch_sequences(job),
+        steps=job.steps,
     )
     schedule = build_schedule(job.schedule, job.tokens, job.warmup)
-    optimization = Optimization(job.optimizer, schedule, job.learning_rate, job.weight_decay, job.batch_tokens)
+    optimization = Optimization(job.optimizer, schedule, job.learning_rate, job.weight_decay, job.batch_size_tokens)
     objective = Pretraining(LanguageModel(job.architecture, seed=job.seed), optimization, plan.objective)
     configured: Any = objective.configure_optimizers()
     optimizer, scheduler = configured["optimizer"], configured["lr_scheduler"]["scheduler"]
@@ -124,7 +128,7 @@ def run_bare(job: Job, turns: Turns) -> None:
         loss, _ = objective.cross_entropy(batch)
         optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, job.optimizer.clip or 1.0)
+        torch.nn.utils.clip_grad_norm_(parameters, job.trainer.gradient_clip_val or 1.0)
         optimizer.step()
         scheduler.step()
     turns.leave("bare")
@@ -150,7 +154,7 @@ def main() -> None:
     quartiles = statistics.quantiles(added, n=4)
     bare_step = statistics.median(1e3 * bare / WINDOW for bare, _ in pairs)
     print(
-        f"{arguments.size}, {job.batch_tokens} tokens a step, {job.hardware.threads} threads, {len(pairs)} turns: "
+        f"{arguments.size}, {job.batch_size_tokens} tokens a step, {job.hardware.threads} threads, {len(pairs)} turns: "
         f"a bare step takes {bare_step:.2f} ms of {arguments.clock} time; "
         f"everything around it adds {statistics.median(added):.2f} ms "
         f"(middle half of the turns: {quartiles[0]:.2f} to {quartiles[2]:.2f})"

@@ -22,9 +22,9 @@ from pathlib import Path
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 CONTENDERS = {
-    "basic, 1 thread": ["hydra/launcher=basic", "trainer.threads=1"],
-    f"basic, {CORES} threads": ["hydra/launcher=basic", f"trainer.threads={CORES}"],
-    f"joblib, {CORES} jobs x 1 thread": ["hydra/launcher=joblib", "trainer.threads=1"],
+    "basic, 1 thread": ["hydra/launcher=basic", "threads=1"],
+    f"basic, {CORES} threads": ["hydra/launcher=basic", f"threads={CORES}"],
+    f"joblib, {CORES} jobs x 1 thread": ["hydra/launcher=joblib", "threads=1"],
 }
 TEXT = "the cat sat on a mat and saw how every river runs down to some sea while stones stay where they are"
 
@@ -44,8 +44,8 @@ def command(root: Path, outputs: Path, *words: str) -> list[str]:
     """The whole command line, in this Python."""
     settings = [
         "size=20k", "source=jsonl", f"source.path={root / 'documents'}", "corpus.near_duplicates=1.0",
-        "shards.held_out_window=0", "tokenizer=byte", "data.context=64", "data.validation_tokens=4096",
-        "trainer.validation_runs=1", "trainer.samples=[]", "tracking=none", f"outputs={outputs}",
+        "shards.held_out_window=0", "tokenizer=byte", "data.sequence_length=64", "data.validation_tokens=4096",
+        "num_validations=1", "callbacks.samples.prompts=[]", "tracking=none", f"outputs={outputs}",
     ]  # fmt: skip
     return [sys.executable, "-c", "from maquette.cli import main; main()", "train", *settings, *words]
 

@@ -27,8 +27,12 @@ from maquette.model.linear import current_backend, fastest_backend, use_backend
 
 BATCH, CONTEXT, VOCABULARY = 16, 256, 4096
 SIZES = {
-    "1m": TransformerConfig(VOCABULARY, width=128, num_layers=5, num_heads=4, feed_forward_width=352),
-    "5m": TransformerConfig(VOCABULARY, width=256, num_layers=6, num_heads=4, feed_forward_width=704),
+    "1m": TransformerConfig(
+        VOCABULARY, hidden_size=128, num_hidden_layers=5, num_attention_heads=4, intermediate_size=352
+    ),
+    "5m": TransformerConfig(
+        VOCABULARY, hidden_size=256, num_hidden_layers=6, num_attention_heads=4, intermediate_size=704
+    ),
 }
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -49,10 +53,10 @@ def litgpt(config: TransformerConfig, compiled: bool) -> tuple[nn.Module, Loss]:
     model = GPT(
         Config(
             block_size=CONTEXT,
-            padded_vocab_size=config.vocabulary_size,
-            n_layer=config.num_layers,
-            n_head=config.num_heads,
-            n_embd=config.width,
+            padded_vocab_size=config.vocab_size,
+            n_layer=config.num_hidden_layers,
+            n_head=config.num_attention_heads,
+            n_embd=config.hidden_size,
             intermediate_size=config.inner_width,
             rotary_percentage=1.0,
             parallel_residual=False,
@@ -69,11 +73,11 @@ def transformers(config: TransformerConfig, compiled: bool) -> tuple[nn.Module, 
 
     model = LlamaForCausalLM(
         LlamaConfig(
-            vocab_size=config.vocabulary_size,
-            hidden_size=config.width,
+            vocab_size=config.vocab_size,
+            hidden_size=config.hidden_size,
             intermediate_size=config.inner_width,
-            num_hidden_layers=config.num_layers,
-            num_attention_heads=config.num_heads,
+            num_hidden_layers=config.num_hidden_layers,
+            num_attention_heads=config.num_attention_heads,
             max_position_embeddings=CONTEXT,
             rms_norm_eps=config.normalization_eps,
             use_cache=False,

@@ -9,7 +9,7 @@ from maquette.data.config import InstructionFilesConfig, PreferenceFilesConfig
 from maquette.model.config import ModelConfig
 from maquette.objectives.config import OBJECTIVES
 from maquette.stages.config import TrainStage
-from small_runs import settings
+from small_runs import change, settings
 
 WORDS = ["cat", "dog", "owl", "fox", "hen", "cow", "bee", "ant"]
 
@@ -52,17 +52,21 @@ def write_preferences(path: Path, count: int = 80) -> Path:
 def base_settings(outputs: Path, source: Path) -> TrainStage:
     """A model of bytes to start from, with room for a conversation and dropout that objectives have to switch off."""
     return settings(
-        outputs, source, data__context=64, trainer__validation_runs=1,
-        model=ModelConfig(width=16, num_layers=2, num_heads=2, feed_forward_width=32, dropout=0.1),
+        outputs, source, data__sequence_length=64, num_validations=1,
+        model=ModelConfig(
+            hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, dropout=0.1
+        ),
     )  # fmt: skip
 
 
 def example_settings(outputs: Path, kind: str, checkpoint: str, path: Path, **changes: Any) -> TrainStage:
     """Ten steps or so of an objective over the examples in `path`."""
-    config = settings(outputs, outputs, trainer__validation_runs=2, trainer__log_steps=2)
+    config = settings(outputs, outputs, num_validations=2, trainer__log_every_n_steps=2)
     config.checkpoint = checkpoint
     chosen = {key.removeprefix("objective__"): value for key, value in changes.items() if key.startswith("objective__")}
-    plain = {"epochs": 1.0, "batch_size": 8} | ({"sample_prompts": 2, "answer_tokens": 6} if kind != "reward" else {})
+    plain = {"epochs": 1.0, "batch_size": 8} | (
+        {"sample_prompts": 2, "max_completion_length": 6} if kind != "reward" else {}
+    )
     config.objective = OBJECTIVES[kind](**(plain | chosen))
     if kind == "sft":
         config.instructions = InstructionFilesConfig(path=str(path), validation=0.2)
@@ -71,10 +75,5 @@ def example_settings(outputs: Path, kind: str, checkpoint: str, path: Path, **ch
     for key, value in changes.items():
         if key.startswith("objective__"):
             continue
-        target: Any = config
-        *rooms, name = key.split("__")
-        for room in rooms:
-            target = getattr(target, room)
-        assert hasattr(target, name), key
-        setattr(target, name, value)
+        change(config, key, value)
     return config

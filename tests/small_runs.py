@@ -5,6 +5,8 @@ import random
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from maquette.corpus.config import CorpusConfig, SourceConfig
 from maquette.data.config import DataConfig, ShardsConfig
 from maquette.model.config import ModelConfig
@@ -41,16 +43,37 @@ def settings(outputs: Path, source: Path, **changes: Any) -> TrainStage:
         shards=ShardsConfig(held_out_window=0, workers=1),
         size="13k",
         tokens=str(20 * 8 * 32),
-        model=ModelConfig(width=16, num_layers=2, num_heads=2, feed_forward_width=32),
-        data=DataConfig(context=32, batch_tokens=256, validation_tokens=512),
-        trainer=TrainerConfig(threads=1, compile="off", samples=["cat"], validation_runs=2, log_steps=5),
+        model=ModelConfig(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32),
+        data=DataConfig(sequence_length=32, batch_size_tokens=256, validation_tokens=512),
+        trainer=TrainerConfig(log_every_n_steps=5),
+        callbacks=default_callbacks(samples__prompts=["cat"]),
+        num_validations=2,
+        threads=1,
+        compile="off",
         tracking=TrackingConfig(enabled=False),
     )
     for key, value in changes.items():
-        target: Any = config
-        *rooms, name = key.split("__")
-        for room in rooms:
-            target = getattr(target, room)
-        assert hasattr(target, name), key
-        setattr(target, name, value)
+        change(config, key, value)
     return config
+
+
+def change(config: Any, key: str, value: Any) -> None:
+    """Sets `optimizer__lr`, or `callbacks__checkpoint__every_n_train_steps`, to a value."""
+    target = config
+    *rooms, name = key.split("__")
+    for room in rooms:
+        target = target[room] if isinstance(target, dict) else getattr(target, room)
+    if isinstance(target, dict):
+        target[name] = value
+        return
+    assert hasattr(target, name), key
+    setattr(target, name, value)
+
+
+def default_callbacks(**changes: Any) -> dict[str, Any]:
+    """What `callbacks=default` means, with changes."""
+    path = Path(__file__).parents[1] / "conf" / "callbacks" / "default.yaml"
+    callbacks: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    for key, value in changes.items():
+        change(callbacks, key, value)
+    return callbacks

@@ -61,8 +61,9 @@ def main(kind: str, size: str, threads: int) -> None:
     keep_large_buffers()
     shape, rows = SIZES[size], ROWS[kind]
     config = TransformerConfig(
-        VOCABULARY, width=shape.width, num_layers=shape.num_layers, num_heads=shape.num_heads,
-        feed_forward_width=shape.feed_forward, context_length=rows.length,
+        VOCABULARY, hidden_size=shape.width, num_hidden_layers=shape.num_hidden_layers,
+        num_attention_heads=shape.num_attention_heads,
+        intermediate_size=shape.feed_forward, max_position_embeddings=rows.length,
     )  # fmt: skip
     use_backend(fastest_backend(config, rows.count * rows.length))
     model = LanguageModel(config)
@@ -76,7 +77,7 @@ def main(kind: str, size: str, threads: int) -> None:
 
 
 def optimization() -> Optimization:
-    return Optimization(OptimizerConfig(), Schedule(STEPS, 0, STEPS), 1e-5, 0.0, batch_tokens=1)
+    return Optimization(OptimizerConfig(), Schedule(STEPS, 0, STEPS), 1e-5, 0.0, batch_size_tokens=1)
 
 
 def examples(kind: str, model: LanguageModel, rows: Rows) -> tuple[Objective, ExampleBatches]:
@@ -104,8 +105,9 @@ def examples(kind: str, model: LanguageModel, rows: Rows) -> tuple[Objective, Ex
 def policy(model: LanguageModel) -> tuple[Objective, object]:
     rows = ROWS["ppo"]
     config = PolicyConfig(
-        rollouts=rows.count, passes=PASSES, minibatches=MINIBATCHES, answer_tokens=rows.answer, normalize_scores=0,
-        missing_end_penalty=0.0, kl_coefficient=0.05,
+        rollout_batch_size=rows.count, ppo_epochs=PASSES, num_minibatches=MINIBATCHES,
+        max_completion_length=rows.answer, normalize_scores=0,
+        missing_eos_penalty=0.0, kl_coefficient=0.05,
     )  # fmt: skip
     tokenizer = AnyWords()
     reward = LearnedReward(ScalarModel.from_language_model(model, seed=1), tokenizer)

@@ -12,8 +12,8 @@ WORDS = range(2, VOCABULARY)
 @dataclass(frozen=True)
 class Size:
     width: int
-    num_layers: int
-    num_heads: int
+    num_hidden_layers: int
+    num_attention_heads: int
     feed_forward: int
 
 

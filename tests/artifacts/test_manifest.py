@@ -88,7 +88,7 @@ def test_damaged_and_newer_manifests_are_refused(tmp_path: Path) -> None:
     manifest.write_text(text[:40])
     with pytest.raises(StageError, match="damaged"):
         read_manifest(folder)
-    manifest.write_text(text.replace('"format": 1', '"format": 99'))
+    manifest.write_text(text.replace('"format": 2', '"format": 99'))
     with pytest.raises(StageError, match="format"):
         read_manifest(folder)
     manifest.write_text(text.replace('"maquette_version": "', '"maquette_version": "0.0.'))

@@ -57,8 +57,8 @@ def test_what_is_not_a_count_is_refused(text: str) -> None:
 
 
 def test_nearest_matches_whole_keys_and_their_last_part() -> None:
-    known = ["optimizer.learning_rate", "seed", "size"]
-    assert nearest("optimizer.learning_rte", known) == "optimizer.learning_rate"
-    assert nearest("lerning_rate", known) == "optimizer.learning_rate"
+    known = ["recipe.learning_rate", "seed", "size"]
+    assert nearest("recipe.learning_rte", known) == "recipe.learning_rate"
+    assert nearest("lerning_rate", known) == "recipe.learning_rate"
     assert nearest("sede", known) == "seed"
     assert nearest("xyzzy", known) is None

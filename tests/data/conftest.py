@@ -16,10 +16,10 @@ Documents = Mapping[str, Mapping[str, Sequence[Sequence[int]]]]
 
 
 def write_artifact(
-    root: Path, documents: Documents, *, vocabulary_size: int = 1024, shard_tokens: int = 1000, digest: str = "f" * 64
+    root: Path, documents: Documents, *, vocab_size: int = 1024, shard_tokens: int = 1000, digest: str = "f" * 64
 ) -> Path:
     """A tokens artifact of `documents`; the bytes of text of a document are twice its tokens."""
-    dtype = token_dtype(vocabulary_size)
+    dtype = token_dtype(vocab_size)
 
     def make(folder: Path) -> dict[str, Any]:
         domains: dict[str, Any] = {}
@@ -33,7 +33,7 @@ def write_artifact(
                 domains[domain]["splits"][split] = writer.close()
         return {
             "tokenizer": {"name": "bpe-1024-12345678", "digest": digest},
-            "vocabulary_size": vocabulary_size,
+            "vocab_size": vocab_size,
             "document_id": 0,
             "dtype": dtype.name,
             "domains": domains,
@@ -62,4 +62,4 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> TokenShards:
             first = 1 + 20_000 * number + (10_000 if split == "validation" else 0)
             ids = np.arange(first, first + lengths.sum())
             documents[domain][split] = [part.tolist() for part in np.split(ids, np.cumsum(lengths)[:-1])]
-    return TokenShards(write_artifact(tmp_path_factory.mktemp("tokens"), documents, vocabulary_size=65_536))
+    return TokenShards(write_artifact(tmp_path_factory.mktemp("tokens"), documents, vocab_size=65_536))

@@ -13,7 +13,7 @@ from maquette.artifacts import ConfigError, StageError
 from maquette.data import MixtureOrder, TokenBatch, TokenShards, TrainingBatches, validation_batches
 from maquette.data.config import MixtureConfig, PhaseConfig
 
-LONG = (PhaseConfig(start=0.4, context_multiple=2, rope_base=40_000.0),)
+LONG = (PhaseConfig(start=0.4, context_multiple=2, rope_theta=40_000.0),)
 
 
 def _order(shards: TokenShards, phases: tuple[PhaseConfig, ...] = LONG, *, seed: int = 0) -> MixtureOrder:
@@ -22,10 +22,10 @@ def _order(shards: TokenShards, phases: tuple[PhaseConfig, ...] = LONG, *, seed:
 
 
 def _batches(
-    shards: TokenShards, *, micro_batch: int = 8, batch: int = 24, steps: int = 4, **options
+    shards: TokenShards, *, micro_batch_size: int = 8, batch: int = 24, steps: int = 4, **options
 ) -> TrainingBatches:
     return TrainingBatches(
-        shards, _order(shards), batch_sequences=batch, micro_batch=micro_batch, steps=steps, **options
+        shards, _order(shards), batch_sequences=batch, micro_batch_size=micro_batch_size, steps=steps, **options
     )
 
 
@@ -61,47 +61,47 @@ def test_a_phase_with_twice_the_context_has_half_the_rows(shards: TokenShards) -
     # The second step (24 ... 47) stands astride the border and is read in short sequences, as the earlier phase.
     assert [tuple(batch.tokens.shape) for batch in found] == [(8, 17)] * 6 + [(4, 33)] * 6
     assert [batch.phase for batch in found] == [0] * 6 + [1] * 6
-    assert order.phases[found[-1].phase].rope_base == 40_000.0
+    assert order.phases[found[-1].phase].rope_theta == 40_000.0
     assert found[-1].domains.shape == (4,)
 
 
 @given(
     batch=st.sampled_from([8, 16, 24, 48]),
-    micro_batch=st.sampled_from([2, 4, 8]),
+    micro_batch_size=st.sampled_from([2, 4, 8]),
     world_size=st.sampled_from([1, 2, 4]),
 )
 @settings(max_examples=30, deadline=None)
 def test_the_text_does_not_depend_on_how_the_work_is_split(
-    shards: TokenShards, batch: int, micro_batch: int, world_size: int
+    shards: TokenShards, batch: int, micro_batch_size: int, world_size: int
 ) -> None:
     steps = 96 // batch
-    if batch % (micro_batch * world_size):
-        with pytest.raises(ConfigError, match=f"{world_size} processes in micro-batches of {micro_batch}"):
-            _batches(shards, batch=batch, micro_batch=micro_batch, steps=steps, rank=0, world_size=world_size)
+    if batch % (micro_batch_size * world_size):
+        with pytest.raises(ConfigError, match=f"{world_size} processes in micro-batches of {micro_batch_size}"):
+            _batches(shards, batch=batch, micro_batch_size=micro_batch_size, steps=steps, rank=0, world_size=world_size)
         return
     ranks = [
-        _batches(shards, batch=batch, micro_batch=micro_batch, steps=steps, rank=rank, world_size=world_size)
+        _batches(shards, batch=batch, micro_batch_size=micro_batch_size, steps=steps, rank=rank, world_size=world_size)
         for rank in range(world_size)
     ]
     parts = [_by_step(list(rank), rank.micro_batches_per_step) for rank in ranks]
     found = [batch for step in range(steps) for rank in range(world_size) for batch in parts[rank][step]]
     assert _rows(found) == _rows(list(_batches(shards, batch=8, steps=12)))
     sizes = {batch.inputs.numel() for batch in found}
-    assert sizes == {micro_batch * 16}  # equal parts, so the mean over parts is the mean over all
+    assert sizes == {micro_batch_size * 16}  # equal parts, so the mean over parts is the mean over all
 
 
 def _by_step(batches: list[TokenBatch], per_step: int) -> list[list[TokenBatch]]:
     return [batches[start : start + per_step] for start in range(0, len(batches), per_step)]
 
 
-@given(stop=st.integers(0, 12), micro_batch=st.sampled_from([2, 8]))
+@given(stop=st.integers(0, 12), micro_batch_size=st.sampled_from([2, 8]))
 @settings(max_examples=20, deadline=None)
-def test_resuming_goes_on_where_it_stopped(shards: TokenShards, stop: int, micro_batch: int) -> None:
-    whole = list(_batches(shards, micro_batch=micro_batch))
-    first = _batches(shards, micro_batch=micro_batch)
+def test_resuming_goes_on_where_it_stopped(shards: TokenShards, stop: int, micro_batch_size: int) -> None:
+    whole = list(_batches(shards, micro_batch_size=micro_batch_size))
+    first = _batches(shards, micro_batch_size=micro_batch_size)
     taken = list(itertools.islice(first, stop))
     state = pickle.loads(pickle.dumps(first.state_dict()))
-    second = _batches(shards, micro_batch=micro_batch)
+    second = _batches(shards, micro_batch_size=micro_batch_size)
     iterator = iter(second)  # Lightning may ask for the iterator before it loads the state
     second.load_state_dict(state)
     taken += list(iterator)
@@ -111,14 +111,14 @@ def test_resuming_goes_on_where_it_stopped(shards: TokenShards, stop: int, micro
 
 
 def test_reading_processes_change_nothing_and_what_they_read_ahead_is_not_counted(shards: TokenShards) -> None:
-    whole = list(_batches(shards, isolate_documents=True))
-    first = _batches(shards, workers=2, isolate_documents=True)
+    whole = list(_batches(shards, document_masking=True))
+    first = _batches(shards, workers=2, document_masking=True)
     before = torch.random.get_rng_state()
     taken = list(itertools.islice(first, 5))
     assert torch.equal(torch.random.get_rng_state(), before)
     assert first.state_dict()["sequences"] == 24
     assert first.state_dict()["micro_batches"] == 2
-    second = _batches(shards, workers=1, isolate_documents=True)
+    second = _batches(shards, workers=1, document_masking=True)
     second.load_state_dict(first.state_dict())
     taken += list(second)
     assert all(map(_same, taken, whole))
@@ -128,7 +128,7 @@ def test_reading_processes_change_nothing_and_what_they_read_ahead_is_not_counte
 def test_resuming_at_a_step_with_other_processes_and_micro_batches(shards: TokenShards) -> None:
     first = _batches(shards)
     taken = list(itertools.islice(first, 6))
-    ranks = [_batches(shards, micro_batch=4, rank=rank, world_size=2) for rank in range(2)]
+    ranks = [_batches(shards, micro_batch_size=4, rank=rank, world_size=2) for rank in range(2)]
     for rank in ranks:
         rank.load_state_dict(first.state_dict())
     rest = [_by_step(list(rank), 3) for rank in ranks]
@@ -146,23 +146,23 @@ def test_another_order_or_batch_is_refused(shards: TokenShards) -> None:
     batches = _batches(shards)
     list(itertools.islice(batches, 4))
     state = batches.state_dict()
-    other = TrainingBatches(shards, _order(shards, seed=1), batch_sequences=24, micro_batch=8, steps=4)
+    other = TrainingBatches(shards, _order(shards, seed=1), batch_sequences=24, micro_batch_size=8, steps=4)
     with pytest.raises(StageError, match="other tokens, or in another order"):
         other.load_state_dict(state)
     with pytest.raises(StageError, match="where no batch of 24"):
-        _batches(shards, micro_batch=4).load_state_dict(state)
+        _batches(shards, micro_batch_size=4).load_state_dict(state)
     with pytest.raises(StageError, match="at sequence 24, where no batch of 16"):
         _batches(shards, batch=16).load_state_dict({**state, "micro_batches": 0})
 
 
 def test_a_longer_context_needs_micro_batches_that_it_divides(shards: TokenShards) -> None:
     with pytest.raises(ConfigError, match=r"2 times the context; micro-batches of 3"):
-        _batches(shards, micro_batch=3)
+        _batches(shards, micro_batch_size=3)
 
 
 def test_segments_number_the_documents_of_a_sequence(shards: TokenShards) -> None:
     assert all(batch.segments is None for batch in _batches(shards))
-    for batch in _batches(shards, isolate_documents=True):
+    for batch in _batches(shards, document_masking=True):
         for row, segments in zip(batch.tokens.tolist(), batch.segments.tolist(), strict=True):
             number, expected = 0, []
             for token in row[:-1]:
@@ -188,7 +188,7 @@ def test_documents_of_a_batch_are_named(shards: TokenShards) -> None:
 
 
 def test_a_batch_goes_to_a_device(shards: TokenShards) -> None:
-    batch = next(iter(_batches(shards, isolate_documents=True))).to("meta")
+    batch = next(iter(_batches(shards, document_masking=True))).to("meta")
     assert {batch.tokens.device.type, batch.domains.device.type, batch.segments.device.type} == {"meta"}
     assert batch.inputs.shape == batch.targets.shape == batch.segments.shape
 
@@ -212,7 +212,7 @@ def test_validation_is_the_same_each_time_and_reads_nothing_twice(shards: TokenS
 
 def test_validation_of_a_short_split_is_shorter(shards: TokenShards) -> None:
     available = shards.tokens("validation")["code"]
-    (batch,) = validation_batches(shards, "code", 10_000, 100_000, 4, isolate_documents=True)
+    (batch,) = validation_batches(shards, "code", 10_000, 100_000, 4, document_masking=True)
     assert batch.tokens.shape == (1, available)
     assert batch.segments.shape == (1, available - 1)
     assert validation_batches(shards, "code", 16, 1000, 4, split="test") == []

@@ -36,7 +36,7 @@ def test_training_that_was_stopped_sees_the_rest_of_the_batches(shards: TokenSha
 
     def train(module: Recorder, checkpoint: Path | None = None) -> list[int]:
         order = MixtureOrder(MixtureConfig(), shards.tokens(), context=16, token_budget=16 * 96, seed=0)
-        batches = TrainingBatches(shards, order, batch_sequences=16, micro_batch=8, steps=6, workers=2)
+        batches = TrainingBatches(shards, order, batch_sequences=16, micro_batch_size=8, steps=6, workers=2)
         trainer = lightning.Trainer(
             accelerator="cpu", max_steps=6, accumulate_grad_batches=2, logger=False, enable_checkpointing=False,
             enable_progress_bar=False, enable_model_summary=False,

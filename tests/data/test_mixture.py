@@ -27,7 +27,7 @@ def _order(
     return MixtureOrder(config, tokens, context=context, token_budget=budget, seed=seed)
 
 
-LONG = (PhaseConfig(start=0.5, context_multiple=2, rope_base=40_000.0), PhaseConfig(start=0.8, weights={"books": 1.0}))
+LONG = (PhaseConfig(start=0.5, context_multiple=2, rope_theta=40_000.0), PhaseConfig(start=0.8, weights={"books": 1.0}))
 
 
 @given(
@@ -108,7 +108,7 @@ def test_phases_start_at_their_share_of_the_budget_whatever_the_batch() -> None:
     order = _order({"books": 0.5, "code": 0.5}, LONG, budget=64 * 4000)
     assert [phase.start for phase in order.phases] == [0, 2000, 3200]
     assert [order.phase_of(index) for index in (0, 1999, 2000, 3199, 3200, 10**6)] == [0, 0, 1, 1, 2, 2]
-    assert [phase.rope_base for phase in order.phases] == [None, 40_000.0, None]
+    assert [phase.rope_theta for phase in order.phases] == [None, 40_000.0, None]
     assert set(order.locate(np.arange(3200, 4000)).domains) == {0}
 
 

@@ -68,7 +68,7 @@ def test_nanogpts_files_are_mapped_where_they_lie(folder):
     result = made("openwebtext")
     assert result.corpus is None
     shards = TokenShards(result.folder, Tokenizer.load(result.tokenizer).digest)
-    assert shards.domains == ("openwebtext",) and shards.vocabulary_size == VOCABULARY and shards.document_id == EOS
+    assert shards.domains == ("openwebtext",) and shards.vocab_size == VOCABULARY and shards.document_id == EOS
     assert (stream(shards, "openwebtext") == train).all()
     assert (stream(shards, "openwebtext", "validation") == validation).all()
     assert not list(result.folder.rglob("*.npy")) and not list(result.folder.rglob("*.bin"))
@@ -145,9 +145,7 @@ def test_bytes_of_text_are_known_with_a_tokenizer_only(folder, with_tokenizer):
     tokenizer.save("tok")
     encoded = [*tokenizer.encode(text), tokenizer.document_id] * 3
     np.array(encoded, dtype=np.uint16).tofile("train.bin")
-    words = (
-        ["pretokenized.tokenizer=tok"] if with_tokenizer else [f"pretokenized.vocab_size={tokenizer.vocabulary_size}"]
-    )
+    words = ["pretokenized.tokenizer=tok"] if with_tokenizer else [f"pretokenized.vocab_size={tokenizer.vocab_size}"]
     result = made("train.bin", *words, "pretokenized.validation=0", vocabulary=False)
     shards = TokenShards(result.folder)
     assert shards.document_id == (tokenizer.document_id if with_tokenizer else None)
@@ -227,7 +225,7 @@ def test_batches_are_the_same_for_any_workers_and_resume_exactly(folder, workers
 
     def batches(start, workers):
         found = TrainingBatches(
-            shards, order, batch_sequences=8, micro_batch=4, steps=10, workers=workers, isolate_documents=True
+            shards, order, batch_sequences=8, micro_batch_size=4, steps=10, workers=workers, document_masking=True
         )
         found.seek(start)
         return found
@@ -255,7 +253,7 @@ def test_documents_without_a_separator_can_not_be_kept_apart(folder):
     shards = TokenShards(result.folder)
     order = MixtureOrder(MixtureConfig(), shards.tokens(), context=32, token_budget=320, seed=0)
     with pytest.raises(ConfigError, match="eos_token_id"):
-        TrainingBatches(shards, order, batch_sequences=2, micro_batch=2, steps=5, isolate_documents=True)
+        TrainingBatches(shards, order, batch_sequences=2, micro_batch_size=2, steps=5, document_masking=True)
 
 
 def test_a_missing_tokenizer_says_so_and_stays_itself(folder):
@@ -263,7 +261,7 @@ def test_a_missing_tokenizer_says_so_and_stays_itself(folder):
     tokenizer.save("tok")
     assert not Path("tok/tokenizer.json").exists()
     for one in (Tokenizer.load("tok"), pickle.loads(pickle.dumps(tokenizer))):
-        assert one.digest == tokenizer.digest and one.vocabulary_size == 300 and one.document_id == 7
+        assert one.digest == tokenizer.digest and one.vocab_size == 300 and one.document_id == 7
         assert not one.has_text and one.stop_ids == {7} and not one.byte_lengths().any()
         for use in (lambda t=one: t.encode("a"), lambda t=one: t.decode([1]), lambda t=one: t.backend):
             with pytest.raises(StageError, match="without a tokenizer"):

@@ -51,7 +51,7 @@ def test_documents_are_found_again(folder: Path) -> None:
 def test_ids_take_two_bytes_where_the_vocabulary_allows(tmp_path: Path, make_artifact: Maker) -> None:
     assert token_dtype(65_536) == np.uint16
     assert token_dtype(65_537) == np.uint32
-    large = make_artifact(tmp_path, {"code": {"train": [[65_536, 99_999]]}}, vocabulary_size=100_000)
+    large = make_artifact(tmp_path, {"code": {"train": [[65_536, 99_999]]}}, vocab_size=100_000)
     assert np.load(large / "code" / "train-00000.npy").dtype == np.uint32
     assert TokenShards(large).read("code", "train", 0, 3).tolist() == [0, 65_536, 99_999]
 

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 
 from maquette.artifacts import ConfigError
@@ -27,11 +29,11 @@ def _order(config: MixtureConfig, budget: int = 64 * 300) -> MixtureOrder:
 
 
 def test_a_power_of_the_size_sets_the_shares_of_a_mixture() -> None:
-    assert list(_order(MixtureConfig(alpha=0.0)).phases[0].weights.values()) == pytest.approx([1 / 3] * 3)
-    assert list(_order(MixtureConfig(alpha=0.5)).phases[0].weights.values()) == pytest.approx(
+    assert list(_order(MixtureConfig(temperature=math.inf)).phases[0].weights.values()) == pytest.approx([1 / 3] * 3)
+    assert list(_order(MixtureConfig(temperature=2.0)).phases[0].weights.values()) == pytest.approx(
         [10**1.5 / (10**1.5 + 10 + 10**0.5), 10 / (10**1.5 + 10 + 10**0.5), 10**0.5 / (10**1.5 + 10 + 10**0.5)]
     )
-    assert _order(MixtureConfig(alpha=1.0)).phases[0].weights == _order(MixtureConfig()).phases[0].weights
+    assert _order(MixtureConfig(temperature=1.0)).phases[0].weights == _order(MixtureConfig()).phases[0].weights
 
 
 def test_unimax_bounds_the_epochs_of_a_run() -> None:
@@ -44,7 +46,7 @@ def test_unimax_bounds_the_epochs_of_a_run() -> None:
 
 
 def test_a_phase_keeps_its_own_weights() -> None:
-    order = _order(MixtureConfig(alpha=0.0, phases=[PhaseConfig(start=0.5, weights={"code": 1.0})]))
+    order = _order(MixtureConfig(temperature=math.inf, phases=[PhaseConfig(start=0.5, weights={"code": 1.0})]))
     assert order.phases[0].weights["docs"] == pytest.approx(1 / 3)
     assert order.phases[1].weights == {"books": 0.0, "code": 1.0, "docs": 0.0}
 
@@ -52,5 +54,5 @@ def test_a_phase_keeps_its_own_weights() -> None:
 def test_shares_in_two_ways_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"mixture\.weights and mixture\.max_epochs are given"):
         MixtureConfig(weights={"code": 1.0}, max_epochs=2.0).validate()
-    with pytest.raises(ConfigError, match="alpha"):
-        check(MixtureConfig(alpha=-1.0))
+    with pytest.raises(ConfigError, match="temperature"):
+        check(MixtureConfig(temperature=-1.0))

@@ -16,7 +16,8 @@ def make_record(**changes: Any) -> RunRecord:
     record = RunRecord(
         name="300k-4.3m-0123abcd", folder="outputs/runs/300k-4.3m-0123abcd", fingerprint="0123abcd", status="finished",
         size="300k", parameters={"embedding": 82_000, "core": 218_000, "head": 82_000}, tokens=4_340_000,
-        compute=9_900_000_000_000, kaplan_compute=5_700_000_000_000, steps=8_476, batch_tokens=512, context=128,
+        compute=9_900_000_000_000, kaplan_compute=5_700_000_000_000, steps=8_476, batch_size_tokens=512,
+        sequence_length=128,
         learning_rate=0.0025, warmup=0.1, weight_decay=0.1, seed=0, precision="fp32", compiled=False,
         hardware="2 x a processor", digests={}, finished="2026-01-01T00:00:00+00:00", seconds=150.0,
         tokens_per_second=29_000.0, mfu=0.5, validation_loss=3.0, bits_per_byte=1.75,

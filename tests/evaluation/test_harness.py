@@ -37,8 +37,10 @@ metric_list: [{{metric: acc}}, {{metric: acc_norm}}]
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     text = ["the mouse ate the cheese and the cat saw it all, " * 30, "one two three four five six seven " * 30]
-    tokenizer = train_tokenizer(text, TokenizerConfig(vocabulary=320))
-    shape = TransformerConfig(tokenizer.vocabulary_size, width=32, num_layers=2, num_heads=2, context_length=64)
+    tokenizer = train_tokenizer(text, TokenizerConfig(vocab_size=320))
+    shape = TransformerConfig(
+        tokenizer.vocab_size, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=64
+    )
     model = LanguageModel(shape, seed=3)
     for weight in model.parameters():  # far from uniform, so that differences would show
         weight.data.mul_(2.0)

@@ -199,8 +199,8 @@ def test_nobody_listening_is_said_clearly() -> None:
 def test_a_checkpoint_can_be_the_judge() -> None:
     tokenizer = train_tokenizer([], TokenizerConfig(kind="byte"))
     model = LanguageModel(
-        TransformerConfig(vocabulary_size=tokenizer.vocabulary_size, width=16, num_layers=1, num_heads=2,
-                          context_length=1024)
+        TransformerConfig(vocab_size=tokenizer.vocab_size, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+                          max_position_embeddings=1024)
     )  # fmt: skip
     annotator = LanguageModelAnnotator(LocalJudge(model, tokenizer, "tiny"), workers=1)
     assert len(annotator.judge(PAIRS[:2])) == 2

@@ -17,8 +17,10 @@ FEEDBACK = ConfiguredFeedback(PromptsConfig(), RewardConfig(), "outputs")
 
 def learned(kind: str) -> LearnedReward:
     tokenizer = train_tokenizer(["other words than bytes"], TokenizerConfig(kind=kind))
-    size = tokenizer.vocabulary_size
-    model = ScalarModel(TransformerConfig(size, width=8, num_layers=1, num_heads=2, context_length=256))
+    size = tokenizer.vocab_size
+    model = ScalarModel(
+        TransformerConfig(size, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, max_position_embeddings=256)
+    )
     return LearnedReward(model, tokenizer)
 
 

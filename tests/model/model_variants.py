@@ -7,27 +7,32 @@ import torch
 from maquette.model import LanguageModel, LSTMConfig, TransformerConfig
 
 PLAIN = TransformerConfig(
-    vocabulary_size=23, width=12, num_layers=2, num_heads=2, feed_forward_width=20, context_length=16
+    vocab_size=23,
+    hidden_size=12,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    intermediate_size=20,
+    max_position_embeddings=16,
 )
 
 VARIANTS: dict[str, TransformerConfig] = {
     name: dataclasses.replace(PLAIN, **changes)
     for name, changes in {
         "llama": {},
-        "grouped": {"num_heads": 6, "num_key_value_heads": 3},
-        "multi_query": {"num_heads": 3, "num_key_value_heads": 1},
-        "wide_heads": {"head_width": 10},
+        "grouped": {"num_attention_heads": 6, "num_key_value_heads": 3},
+        "multi_query": {"num_attention_heads": 3, "num_key_value_heads": 1},
+        "wide_heads": {"head_dim": 10},
         "layernorm": {"normalization": "layernorm"},
         "gpt2": {
             "normalization": "layernorm",
             "positions": "learned",
             "activation": "gelu",
             "bias": True,
-            "tied": True,
+            "tie_word_embeddings": True,
         },
         "learned_rms": {"positions": "learned", "activation": "relu2"},
         "qwen2": {"attention_bias": True, "num_key_value_heads": 1},
-        "qwen3": {"qk_norm": True, "tied": True, "rope_base": 1e6},
+        "qwen3": {"qk_norm": True, "tie_word_embeddings": True, "rope_theta": 1e6},
         "no_attention_bias": {"bias": True, "attention_bias": False},
         "biases": {"bias": True},
         "gelu": {"activation": "gelu"},
@@ -35,13 +40,13 @@ VARIANTS: dict[str, TransformerConfig] = {
         "softcap": {"logit_softcap": 3.0},
         "token_shift": {"token_shift": True},
         "all_at_once": {
-            "num_heads": 6,
+            "num_attention_heads": 6,
             "num_key_value_heads": 2,
-            "head_width": 4,
+            "head_dim": 4,
             "normalization": "layernorm",
             "qk_norm": True,
             "bias": True,
-            "tied": True,
+            "tie_word_embeddings": True,
             "logit_softcap": 5.0,
             "token_shift": True,
         },
@@ -49,8 +54,10 @@ VARIANTS: dict[str, TransformerConfig] = {
 }
 
 RECURRENT: dict[str, LSTMConfig] = {
-    "lstm": LSTMConfig(vocabulary_size=23, width=12, num_layers=2),
-    "lstm_tied": LSTMConfig(vocabulary_size=23, width=12, num_layers=1, tied=True, logit_softcap=4.0),
+    "lstm": LSTMConfig(vocab_size=23, hidden_size=12, num_hidden_layers=2),
+    "lstm_tied": LSTMConfig(
+        vocab_size=23, hidden_size=12, num_hidden_layers=1, tie_word_embeddings=True, logit_softcap=4.0
+    ),
 }
 
 EVERY: dict[str, TransformerConfig | LSTMConfig] = {**VARIANTS, **RECURRENT}

@@ -34,7 +34,7 @@ def reference_logits(
             x += state["core.positions.weight"][positions[t]]
         stream.append(x)
 
-    for index in range(config.num_layers):
+    for index in range(config.num_hidden_layers):
         layer = f"core.layers.{index}"
         queries, keys, values = [], [], []
         for t, x in enumerate(stream):
@@ -47,14 +47,14 @@ def reference_logits(
                         weight = state[f"{layer}.attention.{name}_norm.weight"]
                         heads = torch.stack([root_mean_square(head, weight, config) for head in heads])
                     if config.positions == "rotary":
-                        heads = torch.stack([turned(head, positions[t], config.rope_base) for head in heads])
+                        heads = torch.stack([turned(head, positions[t], config.rope_theta) for head in heads])
                 parts.append(heads)
             for target, part in zip((queries, keys, values), parts, strict=True):
                 target.append(part)
         for t in range(len(tokens)):
             gathered = []
-            for head in range(config.num_heads):
-                shared = head * config.key_value_heads // config.num_heads
+            for head in range(config.num_attention_heads):
+                shared = head * config.key_value_heads // config.num_attention_heads
                 seen = [s for s in range(t + 1) if segments[s] == segments[t]]
                 scores = torch.stack([queries[t][head] @ keys[s][shared] for s in seen]) / math.sqrt(
                     config.width_of_head
@@ -73,7 +73,7 @@ def reference_logits(
                 inner = torch.where(inner > 0, inner, 0.0) ** 2
             stream[t] = stream[t] + linear(f"{layer}.feed_forward.down", inner)
 
-    head = state["core.embedding.weight" if config.tied else "head.weight"]
+    head = state["core.embedding.weight" if config.tie_word_embeddings else "head.weight"]
     logits = torch.stack([head @ norm(config, state, "core.norm", x) for x in stream])
     return logits if config.logit_softcap is None else config.logit_softcap * torch.tanh(logits / config.logit_softcap)
 

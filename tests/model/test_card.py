@@ -17,7 +17,14 @@ from maquette.text.config import TokenizerConfig
 def test_the_code_in_the_card_runs(token_shift: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("transformers")
     tokenizer = train_tokenizer([], TokenizerConfig(kind="byte"))
-    config = TransformerConfig(272, width=16, num_layers=1, num_heads=2, context_length=80, token_shift=token_shift)
+    config = TransformerConfig(
+        272,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=80,
+        token_shift=token_shift,
+    )
     model = LanguageModel(config)
     with torch.no_grad():
         model.head_weight.mul_(50)
@@ -41,6 +48,6 @@ def test_front_matter() -> None:
 
 def test_lstm_has_no_code_for_transformers(tmp_path: Path) -> None:
     tokenizer = train_tokenizer([], TokenizerConfig(kind="byte"))
-    model = LanguageModel(LSTMConfig(272, width=8, num_layers=1))
+    model = LanguageModel(LSTMConfig(272, hidden_size=8, num_hidden_layers=1))
     readme = (hf.save(model, tokenizer, tmp_path / "out", card="# A model") / "README.md").read_text()
     assert "maquette sample" in readme and "transformers" not in readme

@@ -10,7 +10,10 @@ from maquette.model.continuations import score_continuations
 
 @pytest.fixture(scope="module")
 def model() -> LanguageModel:
-    return LanguageModel(TransformerConfig(50, width=16, num_layers=2, num_heads=2, context_length=24), seed=1)
+    return LanguageModel(
+        TransformerConfig(50, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=24),
+        seed=1,
+    )
 
 
 def pairs(count: int = 40) -> list[tuple[list[int], list[int]]]:
@@ -24,11 +27,11 @@ def pairs(count: int = 40) -> list[tuple[list[int], list[int]]]:
     return [*found, *((shared, [letter]) for letter in range(8)), found[3], (shared, [1, 2, 3])]
 
 
-@pytest.mark.parametrize("batch_tokens", [1, 40, 10_000])
-def test_equals_scoring_one_by_one(model: LanguageModel, batch_tokens: int) -> None:
+@pytest.mark.parametrize("batch_size_tokens", [1, 40, 10_000])
+def test_equals_scoring_one_by_one(model: LanguageModel, batch_size_tokens: int) -> None:
     asked = pairs()
     done: list[float] = []
-    scores = score_continuations(model, asked, batch_tokens=batch_tokens, advance=done.append)
+    scores = score_continuations(model, asked, batch_size_tokens=batch_size_tokens, advance=done.append)
     assert sum(done) == len(asked)
     for (context, continuation), score in zip(asked, scores, strict=True):
         (expected,) = score_tokens(model, [[*context, *continuation]])

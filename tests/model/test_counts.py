@@ -27,19 +27,20 @@ def test_parameters_are_counted_by_part(name: str) -> None:
     model, count = LanguageModel(EVERY[name]), count_parameters(EVERY[name])
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
     embedding = sizes.pop("core.embedding.weight")
-    head = embedding if model.config.tied else sizes.pop("head.weight")
+    head = embedding if model.config.tie_word_embeddings else sizes.pop("head.weight")
     assert (count.core, count.head) == (sum(sizes.values()), head)
-    assert count.embedding == (0 if model.config.tied else embedding)
+    assert count.embedding == (0 if model.config.tie_word_embeddings else embedding)
     assert count.total == sum(parameter.numel() for parameter in model.parameters())
 
 
 def test_a_known_model_has_its_known_size() -> None:
     gpt2 = TransformerConfig(
-        50257, 768, 12, 12, context_length=1024, normalization="layernorm", positions="learned", activation="gelu",
-        bias=True, tied=True,
+        50257, 768, 12, 12, max_position_embeddings=1024, normalization="layernorm", positions="learned",
+        activation="gelu",
+        bias=True, tie_word_embeddings=True,
     )  # fmt: skip
     assert count_parameters(gpt2).total == 124_439_808
-    llama = TransformerConfig(32_000, 4096, 32, 32, feed_forward_width=11_008)
+    llama = TransformerConfig(32_000, 4096, 32, 32, intermediate_size=11_008)
     assert count_parameters(llama).total == 6_738_415_616
 
 
@@ -62,7 +63,9 @@ def test_flops_are_those_that_the_products_have(name: str) -> None:
 
 
 def test_flops_by_part_and_by_kaplan() -> None:
-    config = TransformerConfig(vocabulary_size=1000, width=64, num_layers=3, num_heads=4, feed_forward_width=256)
+    config = TransformerConfig(
+        vocab_size=1000, hidden_size=64, num_hidden_layers=3, num_attention_heads=4, intermediate_size=256
+    )
     count = training_flops(config, tokens=100, context=50)
     assert count.core == 6 * 100 * 3 * (4 * 64 * 64 + 3 * 64 * 256)
     assert count.attention == 3 * 100 * 3 * 4 * 50 * 64
@@ -76,10 +79,13 @@ def test_flops_by_part_and_by_kaplan() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"num_heads": 5}, "width=12 is not a multiple of num_heads=5"),
-        ({"num_heads": 4, "num_key_value_heads": 3}, "num_heads=4 is not a multiple of num_key_value_heads=3"),
-        ({"num_heads": 4}, "a head is 3 wide"),
-        ({"width": 0}, "width=0 is out of range"),
+        ({"num_attention_heads": 5}, "hidden_size=12 is not a multiple of num_attention_heads=5"),
+        (
+            {"num_attention_heads": 4, "num_key_value_heads": 3},
+            "num_attention_heads=4 is not a multiple of num_key_value_heads=3",
+        ),
+        ({"num_attention_heads": 4}, "a head is 3 wide"),
+        ({"hidden_size": 0}, "hidden_size=0 is out of range"),
         ({"normalization": "batchnorm"}, "normalization=batchnorm is not known.\n  Allowed: rmsnorm, layernorm"),
         ({"positions": "alibi"}, "positions=alibi"),
         ({"activation": "relu"}, "activation=relu"),
@@ -93,7 +99,7 @@ def test_shapes_that_do_not_go_together_are_refused(changes: dict[str, object], 
 
 
 def test_usual_values() -> None:
-    config = TransformerConfig(vocabulary_size=10, width=128, num_layers=1, num_heads=4)
+    config = TransformerConfig(vocab_size=10, hidden_size=128, num_hidden_layers=1, num_attention_heads=4)
     assert (config.key_value_heads, config.width_of_head, config.inner_width) == (4, 32, 352)
     assert dataclasses.replace(config, activation="gelu").inner_width == 512
     assert dataclasses.replace(config, bias=True).query_key_value_bias

@@ -13,7 +13,13 @@ from maquette.model.scoring import score_tokens
 from maquette.text import Tokenizer, train_tokenizer
 from maquette.text.config import TokenizerConfig
 
-SIZES: dict[str, Any] = {"vocabulary_size": 272, "width": 32, "num_layers": 2, "num_heads": 4, "context_length": 48}
+SIZES: dict[str, Any] = {
+    "vocab_size": 272,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 48,
+}
 CONFIGS = {
     "plain": TransformerConfig(**SIZES),
     "token shift, grouped queries, qk norm": TransformerConfig(
@@ -22,12 +28,14 @@ CONFIGS = {
     "learned positions": TransformerConfig(
         **SIZES, normalization="layernorm", positions="learned", activation="gelu", bias=True, token_shift=True
     ),
-    "multi-query, relu2, tied": TransformerConfig(**SIZES, num_key_value_heads=1, activation="relu2", tied=True),
+    "multi-query, relu2, tied": TransformerConfig(
+        **SIZES, num_key_value_heads=1, activation="relu2", tie_word_embeddings=True
+    ),
     "layernorm, biases, rotary": TransformerConfig(**SIZES, normalization="layernorm", bias=True),
     "rmsnorm, qkv biases, learned, wide heads": TransformerConfig(
-        **SIZES, positions="learned", attention_bias=True, head_width=12, num_key_value_heads=2
+        **SIZES, positions="learned", attention_bias=True, head_dim=12, num_key_value_heads=2
     ),
-    "lstm": LSTMConfig(vocabulary_size=272, width=32, num_layers=2, context_length=48),
+    "lstm": LSTMConfig(vocab_size=272, hidden_size=32, num_hidden_layers=2, max_position_embeddings=48),
 }
 PROMPTS = [[0, 100, 101, 102], [0], [0, 40, 41, 42, 43, 44, 45, 46, 47], [0, 100]]
 

@@ -36,23 +36,32 @@ FOREIGN = {
 }
 OURS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("LlamaForCausalLM", {"num_key_value_heads": 2}),
-    "llama, tied": ("LlamaForCausalLM", {"tied": True, "rope_base": 5000.0}),
+    "llama, tied": ("LlamaForCausalLM", {"tie_word_embeddings": True, "rope_theta": 5000.0}),
     "llama, biases": ("LlamaForCausalLM", {"bias": True}),
     "qwen2": ("Qwen2ForCausalLM", {"attention_bias": True}),
-    "qwen3": ("Qwen3ForCausalLM", {"qk_norm": True, "head_width": 10, "num_key_value_heads": 1}),
+    "qwen3": ("Qwen3ForCausalLM", {"qk_norm": True, "head_dim": 10, "num_key_value_heads": 1}),
     "gpt2": (
         "GPT2LMHeadModel",
-        {"normalization": "layernorm", "positions": "learned", "activation": "gelu", "bias": True, "tied": True},
+        {
+            "normalization": "layernorm",
+            "positions": "learned",
+            "activation": "gelu",
+            "bias": True,
+            "tie_word_embeddings": True,
+        },
     ),
     "token shift": ("MaquetteForCausalLM", {"token_shift": True, "num_key_value_heads": 2}),
-    "relu2, soft cap, tied": ("MaquetteForCausalLM", {"activation": "relu2", "logit_softcap": 5.0, "tied": True}),
+    "relu2, soft cap, tied": (
+        "MaquetteForCausalLM",
+        {"activation": "relu2", "logit_softcap": 5.0, "tie_word_embeddings": True},
+    ),
     "layernorm without bias, learned": (
         "MaquetteForCausalLM",
         {"normalization": "layernorm", "positions": "learned", "activation": "gelu", "token_shift": True},
     ),
     "everything": (
         "MaquetteForCausalLM",
-        {"qk_norm": True, "bias": True, "head_width": 12, "num_key_value_heads": 1, "normalization_eps": 1e-3},
+        {"qk_norm": True, "bias": True, "head_dim": 12, "num_key_value_heads": 1, "normalization_eps": 1e-3},
     ),
 }
 
@@ -82,7 +91,13 @@ def foreign(name: str, folder: Path, **save: Any) -> Any:
 
 
 def ours(name: str) -> LanguageModel:
-    sizes = {"vocabulary_size": 280, "width": 32, "num_layers": 2, "num_heads": 4, "context_length": 64}
+    sizes = {
+        "vocab_size": 280,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 64,
+    }
     return scatter(LanguageModel(TransformerConfig(**(sizes | OURS[name][1]))))
 
 
@@ -154,7 +169,9 @@ def test_tokenizer_in_transformers(name: str, tmp_path: Path, tokenizer: Tokeniz
 
 
 def test_lstm_round_trip(tmp_path: Path, tokenizer: Tokenizer) -> None:
-    model = scatter(LanguageModel(LSTMConfig(vocabulary_size=280, width=16, num_layers=2, tied=True)))
+    model = scatter(
+        LanguageModel(LSTMConfig(vocab_size=280, hidden_size=16, num_hidden_layers=2, tie_word_embeddings=True))
+    )
     folder = hf.save(model, tokenizer, tmp_path / "out")
     assert not (folder / "modeling_maquette.py").exists()
     back = hf.load(folder)
@@ -165,9 +182,9 @@ def test_lstm_round_trip(tmp_path: Path, tokenizer: Tokenizer) -> None:
 
 def test_long_context_of_the_core_is_written(tmp_path: Path, tokenizer: Tokenizer) -> None:
     model = ours("llama")
-    model.core.change_context(context_length=128, rope_base=40_000.0)
+    model.core.change_context(max_position_embeddings=128, rope_theta=40_000.0)
     back = hf.load(hf.save(model, tokenizer, tmp_path / "out"))
-    assert (back.config.context_length, back.config.rope_base) == (128, 40_000.0)
+    assert (back.config.max_position_embeddings, back.config.rope_theta) == (128, 40_000.0)
     with torch.no_grad():
         assert torch.equal(back(tokens()), model(tokens()))
 
@@ -271,7 +288,7 @@ def test_older_rope_settings(tmp_path: Path) -> None:
 
 
 def test_foreign_tokenizer_is_refused(tmp_path: Path, tokenizer: Tokenizer) -> None:
-    small = LanguageModel(TransformerConfig(vocabulary_size=100, width=8, num_layers=1, num_heads=1))
+    small = LanguageModel(TransformerConfig(vocab_size=100, hidden_size=8, num_hidden_layers=1, num_attention_heads=1))
     with pytest.raises(StageError, match="272 tokens and the model knows 100"):
         hf.save(small, tokenizer, tmp_path / "out")
     assert not any(tmp_path.iterdir())

@@ -17,7 +17,9 @@ from maquette.model import (
     materialize,
 )
 
-WIDE = TransformerConfig(vocabulary_size=500, width=128, num_layers=8, num_heads=4, token_shift=True, bias=True)
+WIDE = TransformerConfig(
+    vocab_size=500, hidden_size=128, num_hidden_layers=8, num_attention_heads=4, token_shift=True, bias=True
+)
 
 
 def test_scale_of_each_kind() -> None:
@@ -91,7 +93,7 @@ def test_precision_comes_after_the_draw() -> None:
 
 
 def test_recurrent_weights() -> None:
-    config = LSTMConfig(vocabulary_size=23, width=64, num_layers=2)
+    config = LSTMConfig(vocab_size=23, hidden_size=64, num_hidden_layers=2)
     state = build_core(config).state_dict()
     bound = 1 / math.sqrt(64)
     for layer in range(2):

@@ -87,7 +87,7 @@ def test_it_is_for_full_precision_alone() -> None:
 @pytest.mark.slow
 def test_compiled_blocks_compute_the_same() -> None:
     torch._dynamo.reset()
-    model, tokens = LanguageModel(dataclasses.replace(PLAIN, num_layers=1)), some_tokens(3, 9)
+    model, tokens = LanguageModel(dataclasses.replace(PLAIN, num_hidden_layers=1)), some_tokens(3, 9)
     expected = gradients(model, tokens)
     use_backend("onednn")
     for layer in model.core.layers:

@@ -19,7 +19,13 @@ def tokenizer() -> Tokenizer:
 
 
 def build(**changes: int) -> LanguageModel:
-    sizes = {"vocabulary_size": 272, "width": 8, "num_layers": 1, "num_heads": 1, "context_length": 16} | changes
+    sizes = {
+        "vocab_size": 272,
+        "hidden_size": 8,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 1,
+        "max_position_embeddings": 16,
+    } | changes
     return LanguageModel(TransformerConfig(**sizes))
 
 
@@ -75,7 +81,7 @@ def test_run_and_exported_folder_give_the_same(tmp_path: Path, tokenizer: Tokeni
 
 
 def test_foreign_tokenizer(tmp_path: Path, tokenizer: Tokenizer) -> None:
-    folder = hf.save(build(vocabulary_size=280), tokenizer, tmp_path / "model")
+    folder = hf.save(build(vocab_size=280), tokenizer, tmp_path / "model")
     with pytest.raises(StageError, match="another tokenizer"):
         load_checkpoint(folder, tokenizer_digest="0" * 64)
     tokenizer.add_tokens(["cheese"]).save(folder)

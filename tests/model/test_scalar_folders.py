@@ -15,13 +15,16 @@ from maquette.text.config import TokenizerConfig
 
 TOKENS = torch.arange(20, 30)[None]
 SHAPE: dict[str, Any] = {
-    "vocabulary_size": 272, "width": 8, "num_layers": 2, "num_heads": 2, "context_length": 16, "token_shift": False
+    "vocab_size": 272, "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2,
+    "max_position_embeddings": 16,
+    "token_shift": False
 }  # fmt: skip
 FAMILIES = {
     "Llama": {},
     "Qwen3": {"qk_norm": True},
     "GPT2": {
-        "normalization": "layernorm", "positions": "learned", "activation": "gelu", "bias": True, "tied": True,
+        "normalization": "layernorm", "positions": "learned", "activation": "gelu", "bias": True,
+        "tie_word_embeddings": True,
     },
     "Maquette": {"token_shift": True},
 }  # fmt: skip

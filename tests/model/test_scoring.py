@@ -23,7 +23,12 @@ def tokenizer() -> Tokenizer:
 def build(vocabulary: int = 272, context: int = 32) -> LanguageModel:
     model = LanguageModel(
         TransformerConfig(
-            vocabulary_size=vocabulary, width=16, num_layers=2, num_heads=2, context_length=context, token_shift=True
+            vocab_size=vocabulary,
+            hidden_size=16,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            max_position_embeddings=context,
+            token_shift=True,
         )
     )
     generator = torch.Generator().manual_seed(0)
@@ -49,7 +54,7 @@ def test_chain_rule(tokenizer: Tokenizer) -> None:
 def test_probabilities_of_all_continuations_sum_to_one() -> None:
     model = build(vocabulary=6)
     sequences = [[0, 3, *rest] for rest in itertools.product(range(6), repeat=3)]
-    scores = score_tokens(model, sequences, batch_tokens=64)
+    scores = score_tokens(model, sequences, batch_size_tokens=64)
     assert math.fsum(math.exp(sum(score[1:])) for score in scores) == pytest.approx(1.0, abs=1e-5)
     assert len({round(score[0], 5) for score in scores}) == 1, "the shared beginning has one score"
 
@@ -74,7 +79,7 @@ def test_order_and_batches_do_not_matter(tokenizer: Tokenizer) -> None:
     together = score_sentences(model, tokenizer, SENTENCES)
     assert model.training
     counts: list[float] = []
-    alone = score_sentences(model, tokenizer, SENTENCES[::-1], batch_tokens=1, advance=counts.append)[::-1]
+    alone = score_sentences(model, tokenizer, SENTENCES[::-1], batch_size_tokens=1, advance=counts.append)[::-1]
     assert [score.text for score in together] == SENTENCES
     for one, other in zip(together, alone, strict=True):
         assert one.token_log_probs == pytest.approx(other.token_log_probs, abs=1e-5)

@@ -113,7 +113,7 @@ def test_segments_and_a_cache_do_not_go_together(config: TransformerConfig | LST
 
 def test_probabilities_chain() -> None:
     """All continuations of two tokens share out the whole probability: the model is a distribution over texts."""
-    model, vocabulary = lively(dataclasses.replace(PLAIN, vocabulary_size=5)), 5
+    model, vocabulary = lively(dataclasses.replace(PLAIN, vocab_size=5)), 5
     pairs = torch.cartesian_prod(torch.arange(vocabulary), torch.arange(vocabulary))
     tokens = torch.cat([torch.full((len(pairs), 1), 3), pairs], dim=1)
     log_probs = model(tokens[:, :-1]).log_softmax(dim=-1)
@@ -128,14 +128,14 @@ def test_learned_positions_end() -> None:
 
 def test_rotary_positions_go_on_and_change_base() -> None:
     model = lively(PLAIN)
-    other = lively(dataclasses.replace(PLAIN, rope_base=500.0))
+    other = lively(dataclasses.replace(PLAIN, rope_theta=500.0))
     tokens = some_tokens(1, 20)
     assert not torch.allclose(model(tokens), other(tokens), atol=1e-3)
-    model.core.change_context(rope_base=500.0, context_length=20)
+    model.core.change_context(rope_theta=500.0, max_position_embeddings=20)
     assert torch.equal(model(tokens), other(tokens))
-    assert model.config == dataclasses.replace(PLAIN, rope_base=500.0, context_length=20)
+    assert model.config == dataclasses.replace(PLAIN, rope_theta=500.0, max_position_embeddings=20)
     with pytest.raises(ConfigError, match="learned positions is fixed"):
-        lively(VARIANTS["gpt2"]).core.change_context(context_length=20)
+        lively(VARIANTS["gpt2"]).core.change_context(max_position_embeddings=20)
 
 
 def test_rotary_scores_depend_on_distance_alone() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import Logger
 
 from maquette.data.prompts import Prompt, render_prompt
 from maquette.model import LanguageModel, ScalarModel, TransformerConfig
@@ -37,8 +38,9 @@ def share_of_a(completions: Sequence[Completion]) -> list[float]:
 
 def tiny_model(*, seed: int = 0, dropout: float = 0.0, scale: float = 1.0, **changes: Any) -> LanguageModel:
     config = TransformerConfig(
-        vocabulary_size=TOKENIZER.vocabulary_size, width=16, num_layers=2, num_heads=2, feed_forward_width=32,
-        context_length=48, dropout=dropout, **changes,
+        vocab_size=TOKENIZER.vocab_size, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=48, dropout=dropout, **changes,
     )  # fmt: skip
     model = LanguageModel(config, seed=seed)
     with torch.no_grad():
@@ -57,13 +59,13 @@ def tiny_ppo(
 ) -> ProximalPolicyOptimization:  # fmt: skip
     model = model or tiny_model()
     config = PolicyConfig(**{
-        "rollouts": 8, "answer_tokens": 6, "normalize_scores": 8, "value_from": "policy",
+        "rollout_batch_size": 8, "max_completion_length": 6, "normalize_scores": 8, "value_init": "policy",
         "value_learning_rate": learning_rate, **settings,
     })  # fmt: skip
     config.validate()
     optimization = Optimization(
         OptimizerConfig(eps=1e-5), Schedule(steps, 0, steps), learning_rate=learning_rate, weight_decay=0.0,
-        batch_tokens=1,
+        batch_size_tokens=1,
     )  # fmt: skip
     return ProximalPolicyOptimization(
         model, optimization, config, tokenizer=TOKENIZER, prompts=Prompts(), reward=reward, seed=seed,
@@ -71,8 +73,12 @@ def tiny_ppo(
     )  # fmt: skip
 
 
-def trainer(*, epochs: int, accumulate: int = 1, callbacks: Sequence[Any] = ()) -> Trainer:
+def trainer(
+    *, epochs: int, accumulate: int = 1, callbacks: Sequence[Any] = (), loggers: Sequence[Logger] = ()
+) -> Trainer:
+    """Logs every step."""
     return Trainer(
-        accelerator="cpu", max_epochs=epochs, accumulate_grad_batches=accumulate, logger=False,
-        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, callbacks=list(callbacks),
+        accelerator="cpu", max_epochs=epochs, accumulate_grad_batches=accumulate, logger=list(loggers) or False,
+        gradient_clip_val=1.0, log_every_n_steps=1, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        callbacks=list(callbacks),
     )  # fmt: skip

@@ -9,17 +9,24 @@ import torch
 from torch import Tensor
 
 from maquette.data.example_batches import ConversationBatch, PreferenceBatch, conversation_batches, preference_batches
+from maquette.data.example_data import HeldOutExamples
 from maquette.data.examples import Examples
 from maquette.model import LanguageModel, ScalarModel, TransformerConfig
 from maquette.objectives import DirectPreferenceOptimization, Optimization, RewardModelling, SupervisedFineTuning
+from maquette.objectives.completion_log_probs import completion_log_probs
 from maquette.objectives.config import PreferenceConfig, RewardConfig, SupervisedConfig
 from maquette.objectives.reward import last_scores
-from maquette.objectives.sft import answer_log_probs
 from maquette.optimization import Schedule
 from maquette.optimization.config import OptimizerConfig
 
 SHAPE = TransformerConfig(
-    vocabulary_size=50, width=16, num_layers=2, num_heads=2, context_length=32, token_shift=True, dropout=0.2
+    vocab_size=50,
+    hidden_size=16,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    max_position_embeddings=32,
+    token_shift=True,
+    dropout=0.2,
 )
 OPTIMIZATION = Optimization(OptimizerConfig(), Schedule(1, 0, 1), 1e-3, 0.0, 1)
 LENGTHS = [5, 9, 4, 3, 9, 6, 4, 3, 8, 5, 7, 7, 4, 6, 5, 3]
@@ -52,9 +59,17 @@ def preferring(**config: Any) -> DirectPreferenceOptimization:
 def pairs(parts: int = 1, count: int = 8, moved: float = 0.3) -> list[PreferenceBatch]:
     whole = conversation_batches(EXAMPLES, range(16), 1, packed=False)[0]
     with torch.no_grad():
-        reference = answer_log_probs(LanguageModel(SHAPE).eval(), whole)[0]
+        reference = completion_log_probs(LanguageModel(SHAPE).eval(), whole)[0]
     wobble = torch.linspace(-moved, moved, 16) if moved else 0.0
     return preference_batches(EXAMPLES, range(count), parts, reference + wobble)
+
+
+def validated(objective: Any, batch: Any) -> Tensor:
+    """What validation finds of a batch."""
+    objective.on_validation_epoch_start()
+    with torch.no_grad():
+        found: Tensor = objective.validation_step(HeldOutExamples(batch, 0), 0)
+    return found
 
 
 def gradients(objective: Any, batches: list[Any]) -> tuple[float, list[Tensor]]:
@@ -80,8 +95,8 @@ def test_packed_loss_is_the_unpacked_loss() -> None:
     assert len(packed[0].tokens) < 16
     plain = conversation_batches(EXAMPLES, range(16), 1, packed=False)
     assert_equal(gradients(objective, packed), gradients(objective, plain))
-    judged = [sorted(objective.judge(batches[0])[0].tolist()) for batches in (packed, plain)]
-    assert judged[0] == pytest.approx(judged[1], abs=1e-5)
+    losses = [sorted(validated(objective, batches[0])[0].tolist()) for batches in (packed, plain)]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
 
 
 def test_one_by_eight_is_four_by_two() -> None:
@@ -116,7 +131,7 @@ def left_padded(batch: ConversationBatch) -> ConversationBatch:
 def test_padding_in_front_changes_nothing() -> None:
     model = LanguageModel(SHAPE).eval()
     (batch,) = conversation_batches(EXAMPLES, range(16), 1, packed=False)
-    right, left = answer_log_probs(model, batch), answer_log_probs(model, left_padded(batch))
+    right, left = completion_log_probs(model, batch), completion_log_probs(model, left_padded(batch))
     assert torch.allclose(right[0], left[0], atol=1e-5) and torch.equal(right[1], left[1])
 
 
@@ -147,7 +162,7 @@ def test_length_normalised() -> None:
     (batch,) = pairs()
     objective = preferring(length_normalized=True, beta=1.0)
     with torch.no_grad():
-        policy, counts = answer_log_probs(objective.model, batch.answers)
+        policy, counts = completion_log_probs(objective.model, batch.answers)
         ratio = (policy - batch.reference) / counts
     _, rewards, _ = objective.preference_loss(batch)
     assert torch.allclose(rewards.flatten(), ratio, atol=1e-6)

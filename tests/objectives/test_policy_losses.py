@@ -106,7 +106,7 @@ def test_an_answer_without_tokens_gets_nothing() -> None:
 
 def test_advantages_by_hand() -> None:
     rewards, values, mask = doubles([9, 1, 2, 9]), doubles([9, 0.5, 0.25, 9]), bools([0, 1, 1, 0])
-    advantages, returns = generalized_advantage_estimate(rewards, values, mask, discount=0.9, trace=0.8)
+    advantages, returns = generalized_advantage_estimate(rewards, values, mask, gamma=0.9, gae_lambda=0.8)
     last = 2 - 0.25
     first = 1 + 0.9 * 0.25 - 0.5 + 0.9 * 0.8 * last
     assert advantages[0].tolist() == pytest.approx([0, first, last, 0])
@@ -115,7 +115,7 @@ def test_advantages_by_hand() -> None:
 
 def test_with_trace_one_returns_are_sums_of_rewards() -> None:
     rewards, values = some(3, 3, 6) * MASK, some(4, 3, 6)
-    advantages, returns = generalized_advantage_estimate(rewards, values, MASK, discount=1.0, trace=1.0)
+    advantages, returns = generalized_advantage_estimate(rewards, values, MASK, gamma=1.0, gae_lambda=1.0)
     expected = rewards.flip(1).cumsum(1).flip(1) * MASK
     assert torch.allclose(returns, expected, atol=1e-12)
     assert torch.allclose(advantages, (expected - values) * MASK, atol=1e-12)
@@ -136,11 +136,11 @@ def test_padding_on_either_side_does_not_matter() -> None:
 
 def test_turns_of_others_take_no_time() -> None:
     rewards, values = some(7, 1, 4), some(8, 1, 4)
-    joined, _ = generalized_advantage_estimate(rewards, values, bools([1, 1, 1, 1]), discount=0.9)
+    joined, _ = generalized_advantage_estimate(rewards, values, bools([1, 1, 1, 1]), gamma=0.9)
     apart = [
         torch.cat([x[:, :2], torch.full((1, 2), 5.0, dtype=torch.float64), x[:, 2:]], 1) for x in (rewards, values)
     ]
-    found, _ = generalized_advantage_estimate(*apart, bools([1, 1, 0, 0, 1, 1]), discount=0.9)
+    found, _ = generalized_advantage_estimate(*apart, bools([1, 1, 0, 0, 1, 1]), gamma=0.9)
     assert torch.equal(found[:, [0, 1, 4, 5]], joined) and not found[:, 2:4].any()
 
 

@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch import Callback
 from policies import TOKENIZER, Prompts, share_of_a, tiny_model, tiny_ppo, tiny_value, trainer
 
+from list_logger import ListLogger
 from maquette.artifacts import ConfigError, StageError
 from maquette.data.prompts import render_prompt
 from maquette.model import LanguageModel, ScalarModel
@@ -22,24 +23,13 @@ from maquette.objectives.rollouts import sample_answers, trajectories_of
 PLAN = Plan(rollouts=8, passes=2, minibatches=2)
 
 
-class Steps(Callback):
-    """Keeps what each optimiser step has shown."""
-
-    def __init__(self) -> None:
-        self.shown: list[dict[str, float]] = []
-        self._step = 0
-
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        if trainer.global_step > self._step:
-            self._step = trainer.global_step
-            loss, metrics = pl_module.take_step()
-            self.shown.append({"loss": float(loss), **{name: float(value) for name, value in metrics.items()}})
-
-
 def train(objective: ProximalPolicyOptimization, plan: Plan = PLAN, *, epochs: int = 1) -> list[dict[str, float]]:
-    steps = Steps()
-    trainer(epochs=epochs, accumulate=plan.micro_batches, callbacks=[steps]).fit(objective, objective.loader(plan))
-    return steps.shown
+    """What each optimiser step has shown."""
+    logger = ListLogger()
+    fitting = trainer(epochs=epochs, accumulate=plan.micro_batches, loggers=[logger])
+    fitting.fit(objective, objective.loader(plan))
+    assert [row["step"] for row in logger.rows] == list(range(1, fitting.global_step + 1))
+    return logger.rows
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
@@ -96,7 +86,7 @@ def test_an_answer_does_not_depend_on_the_padding_beside_it() -> None:
 
 
 def test_the_score_stands_on_the_last_real_token_alone() -> None:
-    objective = tiny_ppo(kl_coefficient=0.0, trace=1.0, normalize_scores=0)
+    objective = tiny_ppo(kl_coefficient=0.0, gae_lambda=1.0, normalize_scores=0)
     rollouts, _ = objective.collect(0, PLAN)
     # With lambda 1 and no price of divergence every answer token's return is the score.
     environment = objective.environment
@@ -114,7 +104,7 @@ def test_the_score_stands_on_the_last_real_token_alone() -> None:
 def test_the_missing_end_is_looked_for_in_the_answer_alone() -> None:
     prompt = Prompts()[0]
     assert TOKENIZER.end_of_turn_id in prompt.ids  # the user's turn has one
-    environment = tiny_ppo(missing_end_penalty=2.0, normalize_scores=0).environment
+    environment = tiny_ppo(missing_eos_penalty=2.0, normalize_scores=0).environment
     ended = Completion(prompt.messages, "a", prompt.ids, (*TOKENIZER.encode("a"), TOKENIZER.end_of_turn_id or 0), True)
     endless = Completion(prompt.messages, "a", prompt.ids, tuple(TOKENIZER.encode("a")), False)
     scores = environment.scores([ended, endless])
@@ -164,11 +154,16 @@ def test_micro_batches_give_the_gradient_of_the_whole() -> None:
         assert torch.allclose(gradient, gradients[1][name], rtol=1e-4, atol=1e-7), name
 
 
-@pytest.mark.parametrize("settings", [{}, {"advantage": "group"}, {"value_from": "shared"}], ids=str)
+@pytest.mark.parametrize("settings", [{}, {"advantage": "group"}, {"value_init": "shared"}], ids=str)
 @pytest.mark.slow
 def test_a_tiny_policy_learns(settings: dict[str, Any]) -> None:
     objective = tiny_ppo(
-        learning_rate=3e-3, rollouts=32, normalize_scores=64, kl_coefficient=0.0, missing_end_penalty=0.0, **settings
+        learning_rate=3e-3,
+        rollout_batch_size=32,
+        normalize_scores=64,
+        kl_coefficient=0.0,
+        missing_eos_penalty=0.0,
+        **settings,
     )
     shown = train(objective, Plan(32, 2, 2), epochs=40)
     first, last = shown[0]["objective/scores"], shown[-1]["objective/scores"]
@@ -190,7 +185,7 @@ def test_one_adamw_with_a_rate_for_each_part() -> None:
 def test_the_value_function_starts_from_the_reward_model() -> None:
     model = tiny_model()
     value = tiny_value(model)
-    objective = tiny_ppo(model, value_from="reward")
+    objective = tiny_ppo(model, value_init="reward")
     assert objective.value is not None
     for name, weight in objective.value.state_dict().items():
         assert torch.equal(weight, value.state_dict()[name]), name
@@ -198,7 +193,9 @@ def test_the_value_function_starts_from_the_reward_model() -> None:
         ProximalPolicyOptimization(
             model, objective.optimization, objective.config, tokenizer=TOKENIZER, prompts=Prompts(), reward=share_of_a
         )
-    other = ScalarModel(tiny_model().config.__class__(vocabulary_size=9, width=16, num_layers=1, num_heads=2))
+    other = ScalarModel(
+        tiny_model().config.__class__(vocab_size=9, hidden_size=16, num_hidden_layers=1, num_attention_heads=2)
+    )
     with pytest.raises(ConfigError, match="9 tokens"):
         ProximalPolicyOptimization(
             model, objective.optimization, objective.config, tokenizer=TOKENIZER, prompts=Prompts(), reward=share_of_a,
@@ -212,11 +209,11 @@ def test_the_value_function_expects_scores_as_they_are_optimised() -> None:
 
     model = tiny_model(scale=4.0)
     reward_model = tiny_value(model)
-    objective = tiny_ppo(model, value_from="reward", normalize_scores=64, reward=length)
+    objective = tiny_ppo(model, value_init="reward", normalize_scores=64, reward=length)
     objective.collect(0, PLAN)
     scale = objective.environment.score_scale
     assert scale is not None and isinstance(objective.value, ScalarModel) and scale[0] > 10
-    tokens = torch.arange(12).view(2, 6) % model.config.vocabulary_size
+    tokens = torch.arange(12).view(2, 6) % model.config.vocab_size
     with torch.no_grad():
         expected = (reward_model(tokens) - scale[0]) / scale[1]
         assert torch.allclose(objective.value(tokens), expected, atol=1e-5)
@@ -234,12 +231,14 @@ def test_a_stopped_iteration_moves_nothing_more() -> None:
         def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
             moved[0].append(not torch.equal(self.before, pl_module.model.head_weight))
 
-    objective = tiny_ppo(learning_rate=1e-2, stop_kl=1e-6)
+    objective = tiny_ppo(learning_rate=1e-2, target_kl=1e-6)
     plan = Plan(8, 3, 2)
-    fitting = trainer(epochs=2, callbacks=[Watch(), Steps()])
+    fitting = trainer(epochs=2, callbacks=[Watch()], loggers=[logger := ListLogger()])
     fitting.fit(objective, objective.loader(plan))
     assert moved[0] == [True, *[False] * 5] * 2
     assert fitting.global_step == 12
+    assert [row["step"] for row in logger.having("train/loss")] == list(range(1, 13))  # what was last seen goes on
+    assert all("objective/scores" in row for row in logger.rows)
 
 
 def test_the_coefficient_is_steered_towards_the_target() -> None:

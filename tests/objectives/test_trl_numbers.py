@@ -88,7 +88,7 @@ def test_rewards_and_advantages_of_policies() -> None:
     rewards = shape_rewards(exact(given["scores"]), kl, mask, kl_coefficient=given["kl_coefficient"])
     close(rewards, given["rewards"])
     advantages, returns = generalized_advantage_estimate(
-        rewards, exact(given["values"]), mask, discount=given["discount"], trace=given["trace"]
+        rewards, exact(given["values"]), mask, gamma=given["discount"], gae_lambda=given["trace"]
     )
     close(returns, given["returns"])
     close(whiten(advantages, mask), given["whitened_advantages"], SINGLE)
@@ -98,12 +98,12 @@ def test_losses_of_policies() -> None:
     given = NUMBERS["ppo"]
     mask, advantages = tensor(given["minibatch_mask"]), exact(given["whitened_advantages"])
     loss, clipped = ppo_policy_loss(
-        exact(given["new_logprobs"]), exact(given["logprobs"]), advantages, mask, clip=given["clip"]
+        exact(given["new_logprobs"]), exact(given["logprobs"]), advantages, mask, clip_range=given["clip"]
     )
     close(loss, given["pg_loss"])
     assert clipped.item() == pytest.approx(given["pg_clipfrac"], abs=SINGLE)
     loss, clipped = ppo_value_loss(
-        exact(given["vpred"]), exact(given["values"]), exact(given["returns"]), mask, clip=given["clip"]
+        exact(given["vpred"]), exact(given["values"]), exact(given["returns"]), mask, clip_range=given["clip"]
     )
     close(loss, given["vf_loss"])
     assert clipped.item() == pytest.approx(given["vf_clipfrac"], abs=SINGLE)
@@ -114,7 +114,7 @@ def test_classic_advantages() -> None:
     given = NUMBERS["classic"]
     mask = tensor(given["mask"])
     advantages, returns = generalized_advantage_estimate(
-        exact(given["rewards"]), exact(given["values"]), mask, discount=given["discount"], trace=given["trace"]
+        exact(given["rewards"]), exact(given["values"]), mask, gamma=given["discount"], gae_lambda=given["trace"]
     )
     close(returns[mask], exact(given["returns"])[mask].tolist())
     close(whiten(advantages, mask)[mask], exact(given["whitened_advantages"])[mask].tolist(), SINGLE)

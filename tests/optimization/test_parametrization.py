@@ -13,13 +13,14 @@ from maquette.model.parametrization import STANDARD, Parametrization
 from maquette.optimization import build_optimizer
 from maquette.optimization.config import OptimizerConfig
 
-MUP = Parametrization("mup", base_width=32, base_head_width=16)
+MUP = Parametrization("mup", base_hidden_size=32, base_head_dim=16)
 
 
 def config(width: int, **changes: object) -> TransformerConfig:
     """Three layers with heads as wide as their number allows: both grow."""
     return TransformerConfig(  # type: ignore[arg-type]
-        vocabulary_size=64, width=width, num_layers=3, num_heads=2, feed_forward_width=3 * width, context_length=16,
+        vocab_size=64, hidden_size=width, num_hidden_layers=3, num_attention_heads=2, intermediate_size=3 * width,
+        max_position_embeddings=16,
         token_shift=True, **changes,
     )  # fmt: skip
 
@@ -124,7 +125,9 @@ def test_an_exported_model_is_an_ordinary_one(tmp_path: Path) -> None:
     from maquette.text.training import train_tokenizer
 
     tokenizer: Tokenizer = train_tokenizer(["text"], TokenizerConfig(kind="byte"))
-    shape = TransformerConfig(tokenizer.vocabulary_size, width=64, num_layers=2, num_heads=2, context_length=32)
+    shape = TransformerConfig(
+        tokenizer.vocab_size, hidden_size=64, num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=32
+    )
     model = build(shape, MUP).eval()
     hf.save(model, tokenizer, tmp_path / "model")
     theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "model").eval()

@@ -12,7 +12,7 @@ from maquette.recipe.sweeps import Curve, isoflop_curve
 
 def curve(budget: float, **changes: object) -> Curve:
     settings: dict[str, object] = {
-        "count": 5, "ratio": 1.5, "tokens_per_parameter": 20.0, "model": ModelConfig(), "vocabulary_size": 1024,
+        "count": 5, "ratio": 1.5, "tokens_per_parameter": 20.0, "model": ModelConfig(), "vocab_size": 1024,
         "context": 128,
     }  # fmt: skip
     return isoflop_curve(budget, **{**settings, **changes})  # type: ignore[arg-type]
@@ -29,7 +29,7 @@ def test_sizes_stand_around_the_expected_one(budget: float, kind: str) -> None:
     assert ratios == pytest.approx([1.5] * 4, rel=0.01)
     # The size expected to be best is the one that the budget trains on 20 tokens a parameter.
     recipe = resolve(
-        size=found.expected, compute=budget, vocabulary_size=1024, context=128, model=ModelConfig(kind=kind)
+        size=found.expected, compute=budget, vocab_size=1024, sequence_length=128, model=ModelConfig(kind=kind)
     )
     assert recipe.tokens / recipe.size == pytest.approx(20, rel=0.25)  # depth comes in steps
 
@@ -39,12 +39,12 @@ def test_every_size_is_met_and_none_twice(kind: str) -> None:
     model = ModelConfig(kind=kind)
     for budget in (1e11, 1e12, 1e13):
         recipes = [
-            resolve(size=size, compute=budget, vocabulary_size=1024, context=128, model=model)
+            resolve(size=size, compute=budget, vocab_size=1024, sequence_length=128, model=model)
             for size in curve(budget, model=model).sizes
         ]
         assert [recipe.size for recipe in recipes] == pytest.approx(list(curve(budget, model=model).sizes), rel=0.06)
         assert len({recipe.architecture for recipe in recipes}) == 5
-        assert all(recipe.architecture.num_layers >= 2 for recipe in recipes)
+        assert all(recipe.architecture.num_hidden_layers >= 2 for recipe in recipes)
         assert [recipe.compute for recipe in recipes] == pytest.approx([budget] * 5, rel=0.01)
 
 
@@ -58,11 +58,11 @@ def test_more_tokens_a_parameter_means_smaller_models() -> None:
 
 
 def test_below_the_family_the_curve_leans_and_says_so() -> None:
-    found = curve(1e10, vocabulary_size=4096)
+    found = curve(1e10, vocab_size=4096)
     assert "the family begins at 34,288: the curve leans to the right" in found.warning
     assert min(found.sizes) > 0.95 * 34_288
 
 
 def test_a_fixed_shape_is_no_family() -> None:
     with pytest.raises(ConfigError, match="the model's shape is fixed"):
-        curve(1e11, model=ModelConfig(width=32, num_layers=2))
+        curve(1e11, model=ModelConfig(hidden_size=32, num_hidden_layers=2))

@@ -4,19 +4,18 @@ import pytest
 
 from maquette.artifacts import ConfigError
 from maquette.data.config import PhaseConfig
-from maquette.model.config import ModelConfig, TransformerConfig, training_flops
+from maquette.model.config import LSTMConfig, ModelConfig, TransformerConfig, training_flops
 from maquette.recipe import DEFAULT_RULES, HyperparameterRules, Recipe, resolve
-from maquette.recipe.pretraining import LSTM_RATE
 
 
 def small(**settings: object) -> Recipe:
-    return resolve(**{"size": "216k", "vocabulary_size": 1024, "context": 128, **settings})  # type: ignore[arg-type]
+    return resolve(**{"size": "216k", "vocab_size": 1024, "sequence_length": 128, **settings})  # type: ignore[arg-type]
 
 
 def test_the_prototypes_settings_come_out() -> None:
     recipe = small(tokens="4m")
-    assert (recipe.architecture.width, recipe.architecture.num_layers) == (64, 3)
-    assert recipe.batch_tokens == 512
+    assert (recipe.architecture.hidden_size, recipe.architecture.num_hidden_layers) == (64, 3)
+    assert recipe.batch_size_tokens == 512
     assert recipe.learning_rate == pytest.approx(0.2 / 64)
     assert (recipe.warmup, recipe.weight_decay) == (0.1, 0.1)
 
@@ -24,7 +23,7 @@ def test_the_prototypes_settings_come_out() -> None:
 def test_tokens_per_parameter() -> None:
     recipe = small(tokens_per_parameter=10)
     assert recipe.tokens == pytest.approx(10 * recipe.size, rel=0.001)
-    assert recipe.tokens == recipe.steps * recipe.batch_tokens
+    assert recipe.tokens == recipe.steps * recipe.batch_size_tokens
 
 
 def test_compute_sets_the_tokens_by_exact_flops() -> None:
@@ -40,15 +39,15 @@ def test_tokens_and_compute_contradict() -> None:
 
 
 def test_everything_can_be_overridden() -> None:
-    recipe = small(tokens="1m", batch_tokens=1024, learning_rate=0.01, warmup=0.0, weight_decay=0.0)
-    assert recipe.batch_tokens == 1024
+    recipe = small(tokens="1m", batch_size_tokens=1024, learning_rate=0.01, warmup=0.0, weight_decay=0.0)
+    assert recipe.batch_size_tokens == 1024
     assert (recipe.learning_rate, recipe.warmup, recipe.weight_decay) == (0.01, 0.0, 0.0)
-    assert small(batch_tokens=8192).learning_rate == pytest.approx(2 * small(batch_tokens=512).learning_rate)
+    assert small(batch_size_tokens=8192).learning_rate == pytest.approx(2 * small(batch_size_tokens=512).learning_rate)
 
 
 def test_a_batch_is_made_of_whole_sequences() -> None:
     with pytest.raises(ConfigError, match=r"multiple of the longest sequence(.|\n)*1024"):
-        small(batch_tokens=1000)
+        small(batch_size_tokens=1000)
 
 
 def test_a_run_is_at_least_one_step() -> None:
@@ -58,8 +57,8 @@ def test_a_run_is_at_least_one_step() -> None:
 def test_longer_contexts_cost_more_and_fix_the_batch() -> None:
     phases = [PhaseConfig(start=0.5, context_multiple=4)]
     plain, long = small(tokens="2m"), small(tokens="2m", phases=phases)
-    assert long.architecture.context_length == 512
-    assert long.batch_tokens % 512 == 0
+    assert long.architecture.max_position_embeddings == 512
+    assert long.batch_size_tokens % 512 == 0
     assert long.tokens == plain.tokens
     attention = plain.flops.attention // 2
     assert long.flops.attention == pytest.approx(attention + 4 * attention, rel=1e-6)
@@ -72,14 +71,18 @@ def test_compute_with_a_longer_phase_is_met() -> None:
 
 
 def test_from_a_checkpoint_the_shape_is_given() -> None:
-    shape = TransformerConfig(vocabulary_size=300, width=32, num_layers=1, num_heads=2, context_length=64)
+    shape = TransformerConfig(
+        vocab_size=300, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, max_position_embeddings=64
+    )
     recipe = small(architecture=shape, tokens="1m")
-    assert (recipe.architecture.width, recipe.architecture.context_length) == (32, 128)
+    assert (recipe.architecture.hidden_size, recipe.architecture.max_position_embeddings) == (32, 128)
 
 
 def test_laws_can_be_replaced() -> None:
-    recipe = small(tokens="1m", rules=HyperparameterRules(rate=0.4, base_batch=1024, weight_decay=0.05))
-    assert recipe.batch_tokens == 1024
+    recipe = small(
+        tokens="1m", rules=HyperparameterRules(learning_rate=0.4, base_batch_size_tokens=1024, weight_decay=0.05)
+    )
+    assert recipe.batch_size_tokens == 1024
     assert (recipe.learning_rate, recipe.weight_decay) == (0.4 / 64, 0.05)
 
 
@@ -90,16 +93,16 @@ def test_laws_can_be_replaced() -> None:
 )
 def test_near_published_learning_rates(width: int, tokens: float, published: float) -> None:
     """Batches of 4 million tokens."""
-    assert 0.5 < DEFAULT_RULES.learning_rate(width, 4e6) / published < 2.5
+    assert 0.5 < DEFAULT_RULES.peak_learning_rate(width, 4e6) / published < 2.5
 
 
 def test_batches_grow_with_the_run() -> None:
     sizes = ["100k", "1m", "10m", "100m", "1b", "10b", "100b"]
-    batches = [resolve(size=size, vocabulary_size=1024, context=256).batch_tokens for size in sizes]
+    batches = [resolve(size=size, vocab_size=1024, sequence_length=256).batch_size_tokens for size in sizes]
     assert batches == sorted(batches)
     assert batches[0] == 512
     assert 2e6 < batches[-1] < 1.2e7
-    assert resolve(size="100b", vocabulary_size=1024, context=256).warmup < 0.02
+    assert resolve(size="100b", vocab_size=1024, sequence_length=256).warmup < 0.02
 
 
 @pytest.mark.parametrize("value", ["", "-3", "ten", "0"])
@@ -113,6 +116,7 @@ def test_an_lstm_has_a_recipe_too() -> None:
     assert recipe.size == pytest.approx(1e6, rel=0.2)
     assert recipe.flops.attention == 0
     assert recipe.learning_rate == pytest.approx(
-        LSTM_RATE * HyperparameterRules().learning_rate(recipe.architecture.width, recipe.batch_tokens)
+        LSTMConfig(9, 8, 1).lr_multiplier
+        * HyperparameterRules().peak_learning_rate(recipe.architecture.hidden_size, recipe.batch_size_tokens)
     )
     assert small(model=ModelConfig(kind="lstm"), size="1m", learning_rate=0.01).learning_rate == 0.01

@@ -22,7 +22,10 @@ def composed(*overrides: str) -> TrainStage:
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     rules = HyperparameterRules(
-        rate=0.123, rate_width=-0.9, source="25 runs", provenance={"runs": ["a", "b"], "interval": [-1.0, -0.8]}
+        learning_rate=0.123,
+        lr_width_exponent=-0.9,
+        source="25 runs",
+        provenance={"runs": ["a", "b"], "interval": [-1.0, -0.8]},
     )
     assert load_recipe(save_recipe(rules, recipe_path("mine", tmp_path))) == rules
     assert find_recipe("mine", tmp_path) == tmp_path / "recipes" / "mine.yaml"
@@ -33,30 +36,33 @@ def test_shipped_recipes_are_recipe_files() -> None:
     folder = config_folders()[0] / "recipe"
     standard, mup = load_recipe(folder / "standard.yaml"), load_recipe(folder / "mup.yaml")
     assert dataclasses.replace(standard, source=DEFAULT_RULES.source) == DEFAULT_RULES
-    assert mup.kind == "mup" and mup.rate == standard.rate / mup.base_width
+    assert mup.kind == "mup" and mup.learning_rate == standard.learning_rate / mup.base_hidden_size
     narrow, wide = (
-        resolve(size=size, vocabulary_size=1024, context=128, batch_tokens=512, rules=mup) for size in ("50k", "2m")
+        resolve(size=size, vocab_size=1024, sequence_length=128, batch_size_tokens=512, rules=mup)
+        for size in ("50k", "2m")
     )
-    assert narrow.learning_rate == wide.learning_rate and narrow.architecture.width < wide.architecture.width
+    assert (
+        narrow.learning_rate == wide.learning_rate and narrow.architecture.hidden_size < wide.architecture.hidden_size
+    )
 
 
 def test_keys_left_out_keep_the_standard_value(tmp_path: Path) -> None:
     path = tmp_path / "short.yaml"
-    path.write_text("rate: 0.1\nbase_tokens: 8e6\n")
-    assert load_recipe(path) == HyperparameterRules(rate=0.1, base_tokens=8e6)
+    path.write_text("learning_rate: 0.1\nbase_tokens: 8e6\n")
+    assert load_recipe(path) == HyperparameterRules(learning_rate=0.1, base_tokens=8e6)
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("rat: 0.1", r"unknown key 'rat'(.|\n)*Did you mean 'rate'"),
-        ("rate: fast", "rate=fast is not a number"),
-        ("base_batch: 1.5", "base_batch=1.5 is not a whole number"),
-        ("rate: -1", r"recipe.rate=-1.0 is out of range"),
+        ("learning_rat: 0.1", r"unknown key 'learning_rat'(.|\n)*Did you mean 'learning_rate'"),
+        ("learning_rate: fast", "learning_rate=fast is not a number"),
+        ("base_batch_size_tokens: 1.5", "base_batch_size_tokens=1.5 is not a whole number"),
+        ("learning_rate: -1", r"recipe.learning_rate=-1.0 is out of range"),
         ("kind: mop", r"recipe.kind=mop is not known"),
         ("kind: mup", "would follow the width twice"),
         ("- 1", "holds no keys"),
-        ("rate: [", "can't be read as a recipe"),
+        ("learning_rate: [", "can't be read as a recipe"),
         ("source: 3", "source=3 is not text"),
     ],
 )
@@ -69,14 +75,14 @@ def test_wrong_files_are_refused(tmp_path: Path, text: str, said: str) -> None:
 
 
 def test_the_command_line_takes_options_files_and_names(tmp_path: Path) -> None:
-    save_recipe(HyperparameterRules(rate=0.05, provenance={"runs": ["a"]}), recipe_path("mine", tmp_path))
-    assert composed().recipe.rate == 0.2
+    save_recipe(HyperparameterRules(learning_rate=0.05, provenance={"runs": ["a"]}), recipe_path("mine", tmp_path))
+    assert composed().recipe.learning_rate == 0.2
     assert composed("recipe=mup").recipe.kind == "mup"
     for chosen in (f"recipe={tmp_path}/recipes/mine.yaml", "recipe=mine"):
         recipe = composed(chosen, f"outputs={tmp_path}").recipe
-        assert (recipe.rate, recipe.provenance) == (0.05, {"runs": ["a"]})
+        assert (recipe.learning_rate, recipe.provenance) == (0.05, {"runs": ["a"]})
     recipe = composed("recipe=mine", "recipe.warmup=0.2", f"outputs={tmp_path}").recipe
-    assert (recipe.rate, recipe.warmup) == (0.05, 0.2)
+    assert (recipe.learning_rate, recipe.warmup) == (0.05, 0.2)
 
 
 def test_unknown_recipes_are_told(tmp_path: Path) -> None:
@@ -87,11 +93,11 @@ def test_unknown_recipes_are_told(tmp_path: Path) -> None:
 def test_mup_needs_an_untied_head() -> None:
     from maquette.model.config import ModelConfig
 
-    with pytest.raises(ConfigError, match=r"model.tied=true"):
+    with pytest.raises(ConfigError, match=r"model.tie_word_embeddings=true"):
         resolve(
             size="100k",
-            vocabulary_size=512,
-            context=64,
-            model=ModelConfig(tied=True),
-            rules=HyperparameterRules("mup", rate_width=0),
+            vocab_size=512,
+            sequence_length=64,
+            model=ModelConfig(tie_word_embeddings=True),
+            rules=HyperparameterRules("mup", lr_width_exponent=0),
         )

@@ -11,8 +11,8 @@ from maquette.model.config import ModelConfig, TransformerConfig, count_paramete
 from maquette.recipe.shape import choose_shape
 
 
-def shape(size: float, *, vocabulary_size: int = 1024, **model: object) -> TransformerConfig:
-    chosen = choose_shape(ModelConfig(**model), round(size), vocabulary_size=vocabulary_size, context=128)  # type: ignore[arg-type]
+def shape(size: float, *, vocab_size: int = 1024, **model: object) -> TransformerConfig:
+    chosen = choose_shape(ModelConfig(**model), round(size), vocab_size=vocab_size, context=128)  # type: ignore[arg-type]
     assert isinstance(chosen, TransformerConfig)
     return chosen
 
@@ -28,7 +28,7 @@ def parameters(config: TransformerConfig) -> int:
 )
 def test_the_prototypes_family(size: str, width: int, layers: int) -> None:
     chosen = shape(float(size[:-1]) * 1000)
-    assert (chosen.width, chosen.num_layers) == (width, layers)
+    assert (chosen.hidden_size, chosen.num_hidden_layers) == (width, layers)
 
 
 @settings(max_examples=60, deadline=None)
@@ -36,10 +36,10 @@ def test_the_prototypes_family(size: str, width: int, layers: int) -> None:
 def test_near_what_was_asked_for(exponent: float) -> None:
     chosen = shape(10**exponent)
     assert parameters(chosen) == pytest.approx(10**exponent, rel=0.08)  # most within 5%; a step in depth leaves gaps
-    assert chosen.num_layers >= 2
-    assert chosen.width % chosen.num_heads == 0
+    assert chosen.num_hidden_layers >= 2
+    assert chosen.hidden_size % chosen.num_attention_heads == 0
     assert 16 <= chosen.width_of_head <= 64 and chosen.width_of_head % 2 == 0
-    assert 8 / 3 / 1.4 < chosen.inner_width / chosen.width < 8 / 3 * 1.4
+    assert 8 / 3 / 1.4 < chosen.inner_width / chosen.hidden_size < 8 / 3 * 1.4
 
 
 def test_ten_thousand_parameters() -> None:
@@ -49,51 +49,62 @@ def test_ten_thousand_parameters() -> None:
 def test_more_is_never_smaller() -> None:
     family = [shape(10 ** (4 + 0.01 * step)) for step in range(500)]
     for small, large in itertools.pairwise(family):
-        assert small.width <= large.width
-        assert small.num_layers <= large.num_layers
+        assert small.hidden_size <= large.hidden_size
+        assert small.num_hidden_layers <= large.num_hidden_layers
         assert parameters(small) <= parameters(large)
 
 
 def test_what_is_fixed_stays() -> None:
     chosen = shape(
-        1e6, width=96, num_heads=3, num_key_value_heads=1, feed_forward_width=200, tied=True, activation="gelu"
+        1e6,
+        hidden_size=96,
+        num_attention_heads=3,
+        num_key_value_heads=1,
+        intermediate_size=200,
+        tie_word_embeddings=True,
+        activation="gelu",
     )
-    assert (chosen.width, chosen.num_heads, chosen.key_value_heads, chosen.inner_width) == (96, 3, 1, 200)
-    assert (chosen.tied, chosen.activation) == (True, "gelu")
-    exact = shape(5, width=20, num_layers=7)
-    assert (exact.width, exact.num_layers) == (20, 7)
+    assert (chosen.hidden_size, chosen.num_attention_heads, chosen.key_value_heads, chosen.inner_width) == (
+        96,
+        3,
+        1,
+        200,
+    )
+    assert (chosen.tie_word_embeddings, chosen.activation) == (True, "gelu")
+    exact = shape(5, hidden_size=20, num_hidden_layers=7)
+    assert (exact.hidden_size, exact.num_hidden_layers) == (20, 7)
 
 
 def test_width_against_depth_at_one_size() -> None:
     """The `shape` sweep: either number fixed, the other follows, and N stays."""
     for layers in (1, 2, 4, 8, 16):
-        chosen = shape(1e6, num_layers=layers)
-        assert chosen.num_layers == layers
+        chosen = shape(1e6, num_hidden_layers=layers)
+        assert chosen.num_hidden_layers == layers
         assert parameters(chosen) == pytest.approx(1e6, rel=0.05)
-    depths = [shape(1e6, width=width).num_layers for width in (64, 96, 128, 192)]
+    depths = [shape(1e6, hidden_size=width).num_hidden_layers for width in (64, 96, 128, 192)]
     assert depths == sorted(depths, reverse=True)
 
 
 def test_grouped_queries_divide() -> None:
     for size in (1e5, 1e6, 1e7):
         chosen = shape(size, num_key_value_heads=2)
-        assert chosen.num_heads % 2 == 0
+        assert chosen.num_attention_heads % 2 == 0
         assert parameters(chosen) == pytest.approx(size, rel=0.06)
 
 
 def test_wide_heads() -> None:
-    assert shape(1e7, head_width=128).width_of_head == 128
+    assert shape(1e7, head_dim=128).width_of_head == 128
 
 
 def test_too_small_for_the_vocabulary() -> None:
     with pytest.raises(ConfigError, match=r"size=10,000 can't be reached with a vocabulary of 50,257"):
-        shape(10_000, vocabulary_size=50257)
+        shape(10_000, vocab_size=50257)
 
 
 def test_impossible_heads() -> None:
-    with pytest.raises(ConfigError, match=r"No shape goes with model.width=64, model.num_heads=5"):
-        shape(1e6, width=64, num_heads=5)
+    with pytest.raises(ConfigError, match=r"No shape goes with model.hidden_size=64, model.num_attention_heads=5"):
+        shape(1e6, hidden_size=64, num_attention_heads=5)
 
 
 def test_full_size_vocabulary() -> None:
-    assert parameters(shape(124e6, vocabulary_size=50257)) == pytest.approx(124e6, rel=0.02)
+    assert parameters(shape(124e6, vocab_size=50257)) == pytest.approx(124e6, rel=0.02)

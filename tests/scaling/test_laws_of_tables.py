@@ -33,20 +33,24 @@ def table(params: np.ndarray, tokens: np.ndarray, loss: np.ndarray, **columns: o
 def rates() -> RunTable:
     """Best rate 0.3 / width at the base batch; half the runs have four times the batch, and so a higher rate."""
     width, shift, batch = (a.ravel() for a in np.meshgrid([16, 32, 64, 128], [-1.5, -0.7, 0.1, 0.9], [512, 2048]))
-    best = 0.3 / width * (batch / 512) ** DEFAULT_RULES.rate_batch
+    best = 0.3 / width * (batch / 512) ** DEFAULT_RULES.lr_batch_exponent
     loss = 4 * width**-0.1 * np.exp(0.02 * shift**2)
     params = 100.0 * width**2
     return table(
         params, 20 * params, loss,
-        **{"optimizer.learning_rate": best * np.exp(shift), "model.width": width, "data.batch_tokens": batch},
+        **{"optimizer.lr": best * np.exp(shift), "model.hidden_size": width, "data.batch_size_tokens": batch},
     )  # fmt: skip
 
 
 def test_the_learning_rates_law_becomes_a_recipe() -> None:
     found = tune(rates(), "learning_rate", fitted="now")
-    assert found.rules.rate == pytest.approx(0.3, rel=1e-3) and found.rules.rate_width == pytest.approx(-1, abs=1e-3)
-    assert found.rules.rate_batch == DEFAULT_RULES.rate_batch and "32 runs" in found.rules.source
-    assert found.rules.learning_rate(256, 2048) == pytest.approx(0.3 / 256 * 4**DEFAULT_RULES.rate_batch, rel=1e-2)
+    assert found.rules.learning_rate == pytest.approx(0.3, rel=1e-3) and found.rules.lr_width_exponent == pytest.approx(
+        -1, abs=1e-3
+    )
+    assert found.rules.lr_batch_exponent == DEFAULT_RULES.lr_batch_exponent and "32 runs" in found.rules.source
+    assert found.rules.peak_learning_rate(256, 2048) == pytest.approx(
+        0.3 / 256 * 4**DEFAULT_RULES.lr_batch_exponent, rel=1e-2
+    )
     assert tuned_facts(found)["recipe"]["provenance"]["fitted"] == "now"
     page = tuned_page(found, "a table", "maquette train recipe=x", tuned_figure(found)).render()
     assert "recipe=x" in page
@@ -57,8 +61,8 @@ def test_the_batchs_law_keeps_the_base_batch() -> None:
     best = 0.02 * tokens**0.7
     runs = table(tokens / 20, tokens, 3 * np.exp(0.01 * shift**2), batch=best * np.exp(shift))
     found = tune(runs, "batch")
-    assert found.rules.base_batch == DEFAULT_RULES.base_batch
-    assert found.rules.batch_tokens == pytest.approx(0.7, abs=1e-3)
+    assert found.rules.base_batch_size_tokens == DEFAULT_RULES.base_batch_size_tokens
+    assert found.rules.batch_tokens_exponent == pytest.approx(0.7, abs=1e-3)
     assert found.rules.batch(1e9) == pytest.approx(0.02 * 1e9**0.7, rel=1e-2)
 
 

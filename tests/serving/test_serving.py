@@ -31,7 +31,9 @@ def models() -> dict[str, ServedModel]:
     tokenizer = train_tokenizer([], TokenizerConfig(kind="byte"))
     found = {}
     for seed, name in enumerate(("one", "two", "three")):
-        shape = TransformerConfig(tokenizer.vocabulary_size, width=16, num_layers=1, num_heads=2, context_length=48)
+        shape = TransformerConfig(
+            tokenizer.vocab_size, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, max_position_embeddings=48
+        )
         model = LanguageModel(shape, seed=seed).eval()
         with torch.no_grad():
             model.head_weight.mul_(30)

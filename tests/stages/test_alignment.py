@@ -20,31 +20,33 @@ from maquette.tracking.config import TrackingConfig
 from maquette.training import read_history, read_record
 from small_runs import write_documents
 
-TINY = ["trainer.threads=1", "trainer.compile=off", "trainer.validation_runs=2", "optimizer.learning_rate=1e-3"]
+TINY = ["threads=1", "compile=off", "num_validations=2", "optimizer.lr=1e-3"]
 
 
 def tiny_steps(source: Path) -> dict[str, Any]:
     """A model of bytes, and every kind of step after it, of a few steps each."""
     labels = "preferences.path='{labels}/preferences.jsonl'"
-    ppo = ["objective=ppo", "objective.iterations=2", "objective.rollouts=8", "objective.answer_tokens=8",
+    ppo = ["objective=ppo", "objective.num_iterations=2", "objective.rollout_batch_size=8",
+    "objective.max_completion_length=8",
            "objective.normalize_scores=8", "checkpoint='{sft}'", *TINY]  # fmt: skip
     return {
         "base": {"stage": "train", "policy": True, "settings": [
             "source=jsonl", f"source.path='{source}'", "corpus.near_duplicates=1.0", "corpus.test=0",
             "corpus.workers=1", "tokenizer=byte", "shards.held_out_window=0", "size=13k", "tokens=4k",
-            "model.width=16", "model.num_layers=1", "model.num_heads=2", "data.context=192", "data.batch_tokens=768",
+            "model.hidden_size=16", "model.num_hidden_layers=1", "model.num_attention_heads=2",
+            "data.sequence_length=192", "data.batch_size_tokens=768",
             "data.validation_tokens=512", *TINY]},
         "sft": {"stage": "train", "policy": True, "settings": [
             "objective=sft", "instructions=task", "instructions.count=64", "instructions.held_out=16",
-            "objective.batch_size=16", "objective.epochs=1", "objective.answer_tokens=8", "checkpoint='{base}'",
+            "objective.batch_size=16", "objective.epochs=1", "objective.max_completion_length=8", "checkpoint='{base}'",
             *TINY]},
         "labels": {"stage": "annotate", "settings": [
-            "count=40", "answer_tokens=8", "repeats=3", "feedback.noise=1", "checkpoint='{sft}'"]},
+            "count=40", "max_completion_length=8", "repeats=3", "feedback.noise=1", "checkpoint='{sft}'"]},
         "reward": {"stage": "train", "settings": [
             "objective=reward", "objective.epochs=1", "objective.batch_size=8", labels, "checkpoint='{sft}'", *TINY]},
         "dpo": {"stage": "train", "policy": True, "settings": [
             "objective=dpo", "objective.epochs=1", "objective.batch_size=8", "objective.sample_prompts=2",
-            "objective.answer_tokens=8", labels, "checkpoint='{sft}'", *TINY]},
+            "objective.max_completion_length=8", labels, "checkpoint='{sft}'", *TINY]},
         "ppo": {"stage": "train", "policy": True, "settings": [*ppo, "reward.checkpoint='{reward}'"],
                 "each": {"objective.kl_coefficient": [0.0]}},
         "group": {"stage": "train", "policy": True, "settings": [
@@ -58,7 +60,8 @@ def test_from_documents_to_a_page(tmp_path: Path) -> None:
     source.mkdir()
     write_documents(source)
     config = AlignmentStage(
-        outputs=str(tmp_path / "outputs"), steps=tiny_steps(source), rewards=["reward"], prompts=12, answer_tokens=8,
+        outputs=str(tmp_path / "outputs"), steps=tiny_steps(source), rewards=["reward"], prompts=12,
+        max_completion_length=8,
         best_of=4, figures=["gold", "frontier", "overoptimisation", "length"],
         courses=["ppo kl_coefficient=0.0"], tracking=TrackingConfig(),
     )  # fmt: skip
@@ -175,7 +178,7 @@ def test_another_seed_means_other_data() -> None:
             return [settings.seed, settings.prompts.seed, settings.feedback.seed]
         return [settings.seed, settings.prompts.seed, settings.instructions.seed]
 
-    for choice in ("feedback=simulated", "feedback=lecture", "feedback=long_winded"):
+    for choice in ("feedback=simulated", "feedback=alpacafarm", "feedback=length_biased"):
         assert seeds("annotate", choice) == [0, 0, 0]
         assert seeds("annotate", choice, "seed=3") == [3, 3, 3]
     assert seeds("annotate", "seed=3", "prompts.seed=1", "feedback.seed=2") == [3, 1, 2]

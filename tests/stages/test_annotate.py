@@ -50,7 +50,9 @@ def test_given_pairs_are_judged_anew(tmp_path: Path, given: Path) -> None:
 
 
 def test_labels_of_before_come_first(tmp_path: Path, given: Path) -> None:
-    folder = annotate.run(settings(tmp_path, f"given='{given}'", "feedback=lecture", f"add=['{given}']", "repeats=3"))
+    folder = annotate.run(
+        settings(tmp_path, f"given='{given}'", "feedback=alpacafarm", f"add=['{given}']", "repeats=3")
+    )
     rows, before = read_preferences(folder / "preferences.jsonl"), read_preferences(given)
     assert rows[: len(before)] == before and len(rows) > len(before)
     facts = read_manifest(folder).facts

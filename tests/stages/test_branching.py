@@ -18,11 +18,11 @@ from maquette.stages.config import TrainStage
 from maquette.stages.sweeps.forecast import forecast
 from maquette.tracking import find_runs
 from maquette.training import read_history, read_record
-from maquette.training.checkpoints import CheckpointFolder
+from maquette.training.checkpoint_io import CheckpointFolder
 from small_runs import settings, write_documents
 
 Configure = Callable[..., TrainStage]
-WSD: dict[str, Any] = {"schedule__kind": "wsd", "schedule__branches": ["2560", "3840"], "schedule__warmup": 0.2}
+WSD: dict[str, Any] = {"scheduler__kind": "wsd", "scheduler__branches": ["2560", "3840"], "scheduler__warmup": 0.2}
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def test_each_horizon_is_a_run_of_its_own(tree: Tree) -> None:
 
 
 def test_horizons_are_whole_steps_that_share_the_trunks_warmup(configure: Configure) -> None:
-    config = configure(schedule__branches=["2500", "3900"])
+    config = configure(scheduler__branches=["2500", "3900"])
     tree = plan_tree(config, train.prepare(config))
     assert [branch.job.tokens for branch in tree.branches] == [2560, 3840, 5120]
     jobs = [tree.trunk.job, *(branch.job for branch in tree.branches)]
@@ -129,9 +129,9 @@ def test_without_the_trunks_checkpoint_a_branch_trains_from_the_beginning(tree: 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"schedule__kind": "linear"}, "only a stable rate has a trunk"),
-        ({"schedule__branches": ["9k"]}, "9,000 tokens, and the run itself only 5,120"),
-        ({"schedule__branches": ["512"], "schedule__warmup": 0.9}, "cools down before it is warm|overlap"),
+        ({"scheduler__kind": "linear"}, "only a stable rate has a trunk"),
+        ({"scheduler__branches": ["9k"]}, "9,000 tokens, and the run itself only 5,120"),
+        ({"scheduler__branches": ["512"], "scheduler__warmup": 0.9}, "cools down before it is warm|overlap"),
     ],
 )
 def test_mistakes(configure: Configure, changes: dict[str, Any], said: str) -> None:

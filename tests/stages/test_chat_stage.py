@@ -21,7 +21,9 @@ from maquette.text.config import TokenizerConfig
 def folders(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     root = tmp_path_factory.mktemp("chat")
     tokenizer = train_tokenizer([], TokenizerConfig(kind="byte"))
-    shape = TransformerConfig(tokenizer.vocabulary_size, width=16, num_layers=1, num_heads=2, context_length=48)
+    shape = TransformerConfig(
+        tokenizer.vocab_size, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, max_position_embeddings=48
+    )
     places = [root / "a" / "model", root / "b" / "model", root / "other"]
     for seed, place in enumerate(places):
         hf.save(LanguageModel(shape, seed=seed), tokenizer, place)

@@ -27,7 +27,9 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("compare")
     tokenizer = train_tokenizer([], TokenizerConfig(kind="byte"))
     for seed, name in enumerate(("one", "two", "three")):
-        shape = TransformerConfig(272, width=16, num_layers=1, num_heads=2, context_length=256)
+        shape = TransformerConfig(
+            272, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, max_position_embeddings=256
+        )
         model = LanguageModel(shape, seed=seed)
         with torch.no_grad():
             model.head_weight.mul_(30)
@@ -38,7 +40,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def settings(outputs: Path, *words: str, models: str = "[one,two]") -> CompareStage:
     found = compose(
         STAGES["compare"],
-        [f"outputs='{outputs}'", "tracking=none", f"models={models}", "count=40", "answer_tokens=8", *words],
+        [f"outputs='{outputs}'", "tracking=none", f"models={models}", "count=40", "max_completion_length=8", *words],
     )
     assert isinstance(found, CompareStage)
     return found
@@ -49,7 +51,7 @@ def results(outputs: Path) -> list[Path]:
 
 
 def test_a_leaderboard_beside_golds(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = compare.run(settings(outputs, "feedback=long_winded", models="[one,two,three]"))
+    found = compare.run(settings(outputs, "feedback=length_biased", models="[one,two,three]"))
     assert capsys.readouterr().out.count("can't be told") <= 2
     assert [one["model"] for one in found["models"]] == ["two", "three"]
     for one in found["models"]:
@@ -67,7 +69,7 @@ def test_a_leaderboard_beside_golds(outputs: Path, capsys: pytest.CaptureFixture
 
 
 def test_what_judging_costs(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ("feedback=long_winded", "seed=5")
+    words = ("feedback=length_biased", "seed=5")
     before = compare.run(settings(outputs, *words))
     assert "dollars" not in before and 0 < before["judgements"] <= 80
     capsys.readouterr()
@@ -163,4 +165,4 @@ def test_misuse_is_told(outputs: Path) -> None:
     with pytest.raises(ConfigError, match=r"(?s)tow.*Did you mean two"):
         compare.run(settings(outputs, models="[one,tow]"))
     with pytest.raises(StageError, match="tokens"):
-        compare.run(settings(outputs, "feedback=gold", "prompts.tasks=[pick]", "answer_tokens=250"))
+        compare.run(settings(outputs, "feedback=gold", "prompts.tasks=[pick]", "max_completion_length=250"))

@@ -50,10 +50,11 @@ def test_the_whole_road_and_then_nothing_to_do(tmp_path: Path, capsys: pytest.Ca
     write_documents(tmp_path / "documents.jsonl")
     words = [
         f"outputs={tmp_path / 'outputs'}", "source=jsonl", f"source.path={tmp_path / 'documents.jsonl'}",
-        "tokenizer.vocabulary=300", "data.context=32", "sweep.budgets=[2e8,5e8,1e9,2e9]", "sweep.sizes_per_budget=3",
-        "reach=3", "trainer=cpu", "trainer.threads=1",
+        "tokenizer.vocab_size=300", "data.sequence_length=32", "sweep.budgets=[2e8,5e8,1e9,2e9]", 
+        "sweep.sizes_per_budget=3",
+        "reach=3", "trainer=cpu", "threads=1",
         "data.validation_tokens=256", "corpus.validation=0.1", "corpus.test=0.1", "corpus.workers=1",
-        "trainer.validation_runs=2", "trainer.samples=[the]",
+        "num_validations=2", "callbacks.samples.prompts=[the]",
     ]  # fmt: skip
     settings = compose(STAGES["demo"], words)
     page = demo.run(settings)

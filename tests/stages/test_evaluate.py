@@ -33,7 +33,13 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     corpus.run(CorpusStage(outputs=str(root / "outputs"), source=source, corpus=settings))
     tokenizer = train_tokenizer([], TokenizerConfig(kind="byte"))
     for seed in (0, 1):
-        shape = TransformerConfig(tokenizer.vocabulary_size, width=16, num_layers=1, num_heads=2, context_length=160)
+        shape = TransformerConfig(
+            tokenizer.vocab_size,
+            hidden_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            max_position_embeddings=160,
+        )
         hf.save(LanguageModel(shape, seed=seed), tokenizer, root / f"model{seed}")
     return root / "outputs"
 

@@ -17,7 +17,9 @@ TOKENS = torch.arange(20, 30)[None]
 
 
 def add_run(outputs: Path, name: str, *, seed: int = 0, status: str = "finished") -> LanguageModel:
-    config = TransformerConfig(272, width=8, num_layers=1, num_heads=1, context_length=16, token_shift=True)
+    config = TransformerConfig(
+        272, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, max_position_embeddings=16, token_shift=True
+    )
     model = LanguageModel(config, seed=seed).eval()
     folder = outputs / "runs" / name
     hf.save(model, train_tokenizer([], TokenizerConfig(kind="byte")), folder / "model", card=f"# {name}")

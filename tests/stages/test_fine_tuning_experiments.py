@@ -19,11 +19,11 @@ def test_more_and_more_examples(tmp_path: Path) -> None:
     (tmp_path / "documents").mkdir()
     write_documents(tmp_path / "documents")
     start = base_settings(tmp_path, tmp_path / "documents")
-    start.data.context = 256
+    start.data.sequence_length = 256
     words = [
         "+sweep=sft_size", f"checkpoint='{train.run(start).folder}'", f"outputs='{tmp_path}'",
         "instructions.limit=16,32", "instructions.held_out=16", "tracking=none", "objective.batch_size=8",
-        "objective.epochs=1", "trainer.validation_runs=1",
+        "objective.epochs=1", "num_validations=1",
     ]  # fmt: skip
     assert multirun(STAGES["train"], words) == 0
     (folder,) = (tmp_path / "sweeps").glob("sft_size-*")

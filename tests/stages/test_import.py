@@ -21,7 +21,9 @@ TOKENS = torch.arange(20, 30)[None]
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Llama as others publish it: bfloat16."""
-    config = TransformerConfig(272, width=16, num_layers=1, num_heads=2, context_length=32)
+    config = TransformerConfig(
+        272, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, max_position_embeddings=32
+    )
     tokenizer = train_tokenizer([], TokenizerConfig(kind="byte"))
     return hf.save(LanguageModel(config).to(torch.bfloat16), tokenizer, tmp_path_factory.mktemp("import") / "TinyLlama")
 
@@ -30,7 +32,7 @@ def test_import(source: Path, tmp_path: Path) -> None:
     folder = import_.run(ImportStage(outputs=str(tmp_path), path=str(source)))
     assert folder == tmp_path / "artifacts" / "models" / "TinyLlama" == find_checkpoint("TinyLlama", tmp_path)
     facts = verify_files(folder).facts
-    assert (facts["architecture"], facts["context_length"]) == ("LlamaForCausalLM", 32)
+    assert (facts["architecture"], facts["max_position_embeddings"]) == ("LlamaForCausalLM", 32)
     assert "trained elsewhere" in (folder / "README.md").read_text()
     model, _ = load_checkpoint(folder)
     with torch.no_grad():
@@ -58,7 +60,7 @@ def test_a_name_holds_one_model(source: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="made from other settings"):
         import_.run(ImportStage(path=str(other), **settings))
     folder = import_.run(ImportStage(path=str(other), force=True, **settings))
-    assert hf.load(folder).config.width == 8
+    assert hf.load(folder).config.hidden_size == 8
 
 
 def test_mistakes(source: Path, tmp_path: Path) -> None:

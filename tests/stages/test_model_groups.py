@@ -28,7 +28,7 @@ def model(option: str) -> ModelConfig:
 
 @pytest.mark.parametrize("option", EXPORTS)
 def test_it_exports_as_it_says(option: str) -> None:
-    architecture = resolve(size="100k", vocabulary_size=500, context=64, model=model(option)).architecture
+    architecture = resolve(size="100k", vocab_size=500, sequence_length=64, model=model(option)).architecture
     family = next(family for family in hf.FAMILIES if family.expresses(architecture))
     assert family.architecture == EXPORTS[option]
 

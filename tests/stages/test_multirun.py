@@ -29,8 +29,9 @@ from small_runs import write_documents
 STAGE = STAGES["train"]
 SMALL = (
     "source=jsonl", "corpus.near_duplicates=1.0", "corpus.validation=0.1", "corpus.test=0", "corpus.workers=1",
-    "shards.workers=1", "tokenizer=byte", "shards.held_out_window=0", "data.context=32", "data.batch_tokens=256",
-    "data.validation_tokens=512", "trainer.validation_runs=1", "trainer.samples=[]", "trainer.threads=1",
+    "shards.workers=1", "tokenizer=byte", "shards.held_out_window=0", "data.sequence_length=32",
+    "data.batch_size_tokens=256",
+    "data.validation_tokens=512", "num_validations=1", "callbacks.samples.prompts=[]", "threads=1",
 )  # fmt: skip
 ISOFLOP = ("+sweep=isoflop", "sweep.budgets=[2e8]", "sweep.sizes_per_budget=3")
 
@@ -94,11 +95,11 @@ def test_architectures_have_the_same_sizes_and_budgets(prepared: Path) -> None:
 
 def test_rates_are_multiples_of_the_recipes(prepared: Path) -> None:
     sweep = planned(prepared, "+sweep=learning_rate", "size=5k,20k", "sweep.rates=[0.5,1,2]")
-    rates = [job.settings.optimizer.learning_rate for job in sweep.jobs]
+    rates = [job.settings.optimizer.lr for job in sweep.jobs]
     assert rates[1] / rates[0] == pytest.approx(2, rel=1e-4) and rates[2] / rates[1] == pytest.approx(2, rel=1e-4)
     assert rates[0] > rates[3]  # the standard rate falls with the width
     mup = planned(prepared, "+sweep=learning_rate", "size=5k,20k", "sweep.rates=[0.5,1,2]", "recipe=mup")
-    again = [job.settings.optimizer.learning_rate for job in mup.jobs]
+    again = [job.settings.optimizer.lr for job in mup.jobs]
     assert again[:3] == again[3:]
 
 
@@ -111,7 +112,7 @@ def test_mixtures_are_tried_at_one_size(prepared: Path) -> None:
 
 
 def test_shape_keeps_the_size(prepared: Path) -> None:
-    sweep = planned(prepared, "+sweep=shape", "size=60k", "model.num_layers=2,4")
+    sweep = planned(prepared, "+sweep=shape", "size=60k", "model.num_hidden_layers=2,4")
     forecasts = [job.forecast for job in sweep.jobs if job.forecast]
     assert [one.layers for one in forecasts] == [2, 4]
     assert [one.size for one in forecasts] == pytest.approx([60_000] * 2, rel=0.08)
@@ -241,16 +242,16 @@ def test_a_cluster_needs_a_server(prepared: Path, capsys: pytest.CaptureFixture[
 
 def test_branches_join_the_budgets_of_a_size(prepared: Path) -> None:
     words = ("+sweep=isoflop", "sweep.budgets=[4e8,6e8,9e8]", "sweep.sizes_per_budget=3", "sweep.branches=true")
-    sweep = planned(prepared, *words, "schedule=wsd")
-    trees = [job for job in sweep.jobs if job.settings.schedule.branches]
-    own = [job for job in sweep.jobs if not job.settings.schedule.branches]
+    sweep = planned(prepared, *words, "scheduler=wsd")
+    trees = [job for job in sweep.jobs if job.settings.scheduler.branches]
+    own = [job for job in sweep.jobs if not job.settings.scheduler.branches]
     assert len(trees) == 3 and all(job.forecast and len(job.forecast.branches) == 3 for job in trees)
     # One size is trained with schedules of its own as well, at the same horizons.
-    assert len(own) == 3 and {job.settings.schedule.kind for job in own} == {"linear"}
+    assert len(own) == 3 and {job.settings.scheduler.kind for job in own} == {"linear"}
     assert len({job.settings.size for job in own}) == 1
     compared = next(job for job in trees if job.settings.size == own[0].settings.size)
-    assert [str(job.forecast.tokens) for job in own[:2] if job.forecast] == compared.settings.schedule.branches
-    alone = planned(prepared, *words, "schedule=wsd", "sweep.bias=false")
+    assert [str(job.forecast.tokens) for job in own[:2] if job.forecast] == compared.settings.scheduler.branches
+    alone = planned(prepared, *words, "scheduler=wsd", "sweep.bias=false")
     assert len(alone.jobs) == 3
     assert sum(job.forecast.compute for job in alone.jobs if job.forecast) < 0.75 * 3 * (4e8 + 6e8 + 9e8)
 
@@ -345,7 +346,7 @@ def test_other_processes_bring_results_back(prepared: Path, tmp_path: Path, laun
     runs = find_runs(tmp_path / "outputs")
     parent = json.loads((folder / "sweep.json").read_text())["run_id"]
     children = runs[runs["parent"] == parent]
-    assert len(children) == 2 and set(children["trainer.threads"]) == {1}
+    assert len(children) == 2 and set(children["threads"]) == {1}
 
 
 @pytest.mark.slow
@@ -357,7 +358,8 @@ def test_killed_in_mid_sweep_it_ends_with_the_same_table(prepared: Path, tmp_pat
         root.mkdir()
         (root / "documents").symlink_to(prepared / "documents")
         words = line(
-            root, "+sweep=isoflop", "sweep.budgets=[1e9,3e9]", "sweep.sizes_per_budget=3", "trainer.checkpoint_steps=5",
+            root, "+sweep=isoflop", "sweep.budgets=[1e9,3e9]", "sweep.sizes_per_budget=3",
+        "callbacks.checkpoint.every_n_train_steps=5",
             "hydra/launcher=joblib", "hydra.launcher.n_jobs=2",
         )  # fmt: skip
         command = [sys.executable, "-c", "from maquette.cli import main; main()", "train", "-m", *words]

@@ -17,8 +17,10 @@ def test_both_ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     monkeypatch.setattr(pretraining, "draw_loss", lambda *_, **__: tmp_path / "loss.png")
     (tmp_path / "documents").mkdir()
     write_documents(tmp_path / "documents")
-    tiny = settings(tmp_path / "outputs", tmp_path / "documents", trainer__validation_runs=1, tokens=None)
-    tiny.model.width = tiny.model.num_layers = tiny.model.num_heads = tiny.model.feed_forward_width = None
+    tiny = settings(tmp_path / "outputs", tmp_path / "documents", num_validations=1, tokens=None)
+    tiny.model.hidden_size = tiny.model.num_hidden_layers = tiny.model.num_attention_heads = (
+        tiny.model.intermediate_size
+    ) = None
     config = PipelinesStage(**{**tiny.__dict__, "compute": "3e10", "trials": 2})
     folder = pipelines.run(config)
     facts = json.loads((folder / "verdict.json").read_text())

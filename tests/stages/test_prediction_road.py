@@ -39,7 +39,7 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
                     seed=seed,
                     model=ModelConfig(),
                     tracking__enabled=True,
-                    trainer__validation_runs=1,
+                    num_validations=1,
                 )
             )
         fit.run(FitStage(outputs=str(root / "outputs"), bootstrap=100))
@@ -53,9 +53,9 @@ def prediction(family: Path) -> WrittenPrediction:
 
 def test_the_prediction_is_of_a_member_of_the_family(family: Path, prediction: WrittenPrediction) -> None:
     assert prediction.tokens == 30720 and prediction.reach == pytest.approx(2, rel=0.2)
-    assert "data.context=32" in prediction.settings and "size=16k" in prediction.settings
-    assert not any(text.startswith(("model.width", "optimizer.learning_rate", "seed=")) for text in prediction.settings)
-    assert "data.batch_tokens=256" in prediction.settings  # all runs had it, and the recipe says another
+    assert "data.sequence_length=32" in prediction.settings and "size=16k" in prediction.settings
+    assert not any(text.startswith(("model.hidden_size", "optimizer.lr", "seed=")) for text in prediction.settings)
+    assert "data.batch_size_tokens=256" in prediction.settings  # all runs had it, and the recipe says another
     assert set(prediction.data) == {"tokens", "tokenizer", "corpus"} and len(prediction.runs) == 7
     runs = find_runs(family)
     row = runs[runs["name"] == f"prediction-{prediction.id}"].iloc[0]
@@ -72,7 +72,7 @@ def test_a_line_that_contradicts_it_is_refused(family: Path, prediction: Written
     ]:
         with pytest.raises(ConfigError, match=said):
             compose(STAGES["train"], [*line, word])
-    config = compose(STAGES["train"], [*line, "size=16k", "tracking=none", "trainer.threads=1"])
+    config = compose(STAGES["train"], [*line, "size=16k", "tracking=none", "threads=1"])
     assert isinstance(config, TrainStage) and config.tokens == "30720" and not config.tracking.enabled
     config.tokens = "5120"
     with pytest.raises(ConfigError, match="is of 30,720 tokens"):
@@ -80,7 +80,7 @@ def test_a_line_that_contradicts_it_is_refused(family: Path, prediction: Written
 
 
 def test_trained_and_judged(family: Path, prediction: WrittenPrediction, capsys: pytest.CaptureFixture[str]) -> None:
-    config = compose(STAGES["train"], [f"prediction={prediction.id}", f"outputs={family}", "trainer.threads=1"])
+    config = compose(STAGES["train"], [f"prediction={prediction.id}", f"outputs={family}", "threads=1"])
     assert isinstance(config, TrainStage)
     record: RunRecord = train.run(config)
     assert record.prediction == prediction.digest and record.num_parameters == prediction.params

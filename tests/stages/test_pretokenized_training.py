@@ -35,7 +35,7 @@ def tokens(tmp_path: Path) -> Path:
 
 def changes(folder: Path, **more: Any) -> dict[str, Any]:
     given = {"pretokenized__path": str(folder), "pretokenized__vocab_size": 40, "pretokenized__eos_token_id": 39}
-    return given | {"data__isolate_documents": True} | more
+    return given | {"data__document_masking": True} | more
 
 
 def test_without_a_tokenizer_what_needs_text_is_left_out(
@@ -47,7 +47,7 @@ def test_without_a_tokenizer_what_needs_text_is_left_out(
     assert record.bits_per_byte is None and "bits per byte" not in record.summary and not record.samples
     assert record.digests.keys() == {"tokens", "tokenizer"}
     folder = Path(record.folder) / "model"
-    assert hf.load(folder).config.vocabulary_size == 40
+    assert hf.load(folder).config.vocab_size == 40
     assert not (folder / "tokenizer.json").exists() and "unknown bits per byte" in (folder / "README.md").read_text()
     _, tokenizer = load_checkpoint(record.folder)
     with pytest.raises(StageError, match="without a tokenizer"):
@@ -56,7 +56,7 @@ def test_without_a_tokenizer_what_needs_text_is_left_out(
 
 def test_killed_and_resumed_it_ends_with_the_same_bits(tmp_path: Path, tokens: Path) -> None:
     given = changes(
-        tokens, tokens=str(200 * 256), trainer__checkpoint_steps=10, data__workers=1, data__micro_batch=4,
+        tokens, tokens=str(200 * 256), trainer__checkpoint_steps=10, data__workers=1, data__micro_batch_size=4,
         model__dropout=0.1,
     )  # fmt: skip
     whole = train.run(settings(tmp_path / "whole", tmp_path, **given))

@@ -7,23 +7,23 @@ from maquette import cli
 from maquette.stages import STAGES
 from maquette.stages.composition import compose, compose_raw
 
-OPEN = "optimizer.learning_rate='${recipe:learning_rate}'"
+OPEN = "optimizer.lr='${recipe:learning_rate}'"
 
 
 def test_it_is_open_for_a_run_and_shown_as_the_recipe_has_it(capsys: pytest.CaptureFixture[str]) -> None:
     settings = compose(STAGES["train"], [OPEN, "size=20k"])
-    assert settings.optimizer.learning_rate is None  # type: ignore[attr-defined]
+    assert settings.optimizer.lr is None  # type: ignore[attr-defined]
     shown = []
     for size in ("20k", "2m"):
         with pytest.raises(SystemExit):
             cli.main(["train", "--cfg", "job", "--resolve", OPEN, f"size={size}"])
-        shown.append(OmegaConf.create(capsys.readouterr().out).optimizer.learning_rate)
+        shown.append(OmegaConf.create(capsys.readouterr().out).optimizer.lr)
     assert shown[0] > shown[1] > 0
-    given = compose_raw(STAGES["train"], [OPEN, "size=20k", "recipe.rate=0.4"])
-    assert given.optimizer.learning_rate == pytest.approx(2 * shown[0], rel=1e-4)
+    given = compose_raw(STAGES["train"], [OPEN, "size=20k", "recipe.learning_rate=0.4"])
+    assert given.optimizer.lr == pytest.approx(2 * shown[0], rel=1e-4)
 
 
 def test_an_unknown_number_is_answered_with_the_nearest() -> None:
-    composed = compose_raw(STAGES["train"], ["optimizer.learning_rate='${recipe:learning_rat}'"])
+    composed = compose_raw(STAGES["train"], ["optimizer.lr='${recipe:learning_rat}'"])
     with pytest.raises(Exception, match="learning_rate"):
         OmegaConf.to_container(composed, resolve=True)

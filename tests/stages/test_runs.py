@@ -61,7 +61,7 @@ def test_the_table_has_the_main_numbers(
 
 
 def test_own_columns_filter_and_json(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    runs.run(RunsStage(outputs=str(outputs), columns=["optimizer.learning_rate", "D"], filter="params.size = '300k'"))
+    runs.run(RunsStage(outputs=str(outputs), columns=["optimizer.lr", "D"], filter="params.size = '300k'"))
     shown = capsys.readouterr().out
     assert "0.005" in shown
     assert "4,340,000" in shown

@@ -15,7 +15,9 @@ from maquette.text.config import TokenizerConfig
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
-    model = LanguageModel(TransformerConfig(272, width=16, num_layers=1, num_heads=2, context_length=64))
+    model = LanguageModel(
+        TransformerConfig(272, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, max_position_embeddings=64)
+    )
     tokenizer = train_tokenizer([], TokenizerConfig(kind="byte"))
     return str(hf.save(model, tokenizer, tmp_path_factory.mktemp("score") / "model"))
 

@@ -41,7 +41,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TokenizerStage:
 
     monkeypatch.setattr(stage.corpus, "run", make_corpus)
     monkeypatch.setattr(report_figures, "save_figure", lambda figure, path: path)  # drawn in tests/text/test_report.py
-    return TokenizerStage(outputs=str(tmp_path), tokenizer=TokenizerConfig(vocabulary=300))
+    return TokenizerStage(outputs=str(tmp_path), tokenizer=TokenizerConfig(vocab_size=300))
 
 
 def test_artifact(config: TokenizerStage) -> None:
@@ -50,7 +50,7 @@ def test_artifact(config: TokenizerStage) -> None:
     manifest = verify_files(folder)
     assert folder.name.startswith("bpe-300-")
     assert manifest.facts["digest"] == tokenizer.digest
-    assert manifest.facts["vocabulary"] == tokenizer.vocabulary_size == 300
+    assert manifest.facts["vocabulary"] == tokenizer.vocab_size == 300
     assert manifest.facts["kind"] == "bpe" and manifest.facts["measured_on"] == "validation"
     assert set(manifest.facts["domains"]) == set(TEXTS)
     assert manifest.inputs == {"corpus": read_manifest(stage.corpus.run(config)).digest}
@@ -77,7 +77,7 @@ def test_other_settings_make_another_artifact(config: TokenizerStage, capsys: py
     byte = stage.run(dataclasses.replace(config, tokenizer=TokenizerConfig(kind="byte", digits=1)))
     assert "tokenizer.digits has no effect" in capsys.readouterr().err
     assert stage.run(dataclasses.replace(config, tokenizer=TokenizerConfig(kind="byte"))) == byte
-    assert stage.run(dataclasses.replace(config, tokenizer=TokenizerConfig(kind="char", vocabulary=300))) != byte
+    assert stage.run(dataclasses.replace(config, tokenizer=TokenizerConfig(kind="char", vocab_size=300))) != byte
 
 
 def test_an_empty_corpus_is_one_clear_error(config: TokenizerStage) -> None:

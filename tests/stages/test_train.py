@@ -24,7 +24,7 @@ Configure = Callable[..., TrainStage]
 
 @pytest.fixture(scope="module")
 def configure(tmp_path_factory: pytest.TempPathFactory) -> Configure:
-    """`configure(data__context=64, ...)`: settings of a tiny run over one corpus."""
+    """`configure(data__sequence_length=64, ...)`: settings of a tiny run over one corpus."""
     root = tmp_path_factory.mktemp("train")
     (root / "documents").mkdir()
     write_documents(root / "documents")
@@ -52,7 +52,7 @@ def test_what_a_run_leaves(record: RunRecord) -> None:
     assert json.loads((folder / "run.json").read_text())["status"] == "finished"
     model, tokenizer = load_checkpoint(folder)
     assert hf.load(folder / "model").config == model.config
-    assert tokenizer.vocabulary_size == model.config.vocabulary_size
+    assert tokenizer.vocab_size == model.config.vocab_size
 
 
 def test_the_record_tells_everything(record: RunRecord) -> None:
@@ -60,7 +60,7 @@ def test_the_record_tells_everything(record: RunRecord) -> None:
     counts = count_parameters(model.config)
     assert record.parameters == dataclasses.asdict(counts)
     assert record.num_parameters == counts.core + counts.head
-    assert record.tokens == record.steps * record.batch_tokens == 20 * 256
+    assert record.tokens == record.steps * record.batch_size_tokens == 20 * 256
     assert record.compute == training_flops(model.config, record.tokens, 32).total
     assert record.kaplan_compute == 6 * counts.core * record.tokens
     assert set(record.domains) == {"animals", "things"}
@@ -80,7 +80,7 @@ def test_the_tracker_knows_it_too(record: RunRecord, configure: Configure) -> No
     assert (row["status"], row["name"]) == ("FINISHED", record.name)
     assert (row["N"], row["D"], row["C"]) == (record.num_parameters, record.tokens, record.compute)
     assert row["C_kaplan"] == record.kaplan_compute
-    assert row["model.width"] == 16
+    assert row["model.hidden_size"] == 16
     assert row["validation/loss"] == record.validation_loss
     assert row["validation/animals/bits_per_byte"] == record.domains["animals"]["bits_per_byte"]
     assert row["tags.digest.tokens"] == record.digests["tokens"]
@@ -99,14 +99,14 @@ def test_the_card(record: RunRecord) -> None:
 
 def test_config_yaml_is_the_same_run_again(record: RunRecord, configure: Configure) -> None:
     written = yaml.safe_load((Path(record.folder) / "config.yaml").read_text(encoding="utf-8"))
-    assert written["optimizer"]["learning_rate"] == record.learning_rate
-    assert written["data"]["batch_tokens"] == 256
+    assert written["optimizer"]["lr"] == record.learning_rate
+    assert written["data"]["batch_size_tokens"] == 256
     again = configure(
         size="1b",  # has no say beside width and depth
         tokens=written["tokens"],
-        optimizer__learning_rate=written["optimizer"]["learning_rate"],
+        optimizer__lr=written["optimizer"]["lr"],
         optimizer__weight_decay=written["optimizer"]["weight_decay"],
-        schedule__warmup=written["schedule"]["warmup"],
+        scheduler__warmup=written["scheduler"]["warmup"],
     )
     assert job_of(again).name == record.name
 
@@ -114,8 +114,9 @@ def test_config_yaml_is_the_same_run_again(record: RunRecord, configure: Configu
 @pytest.mark.parametrize(
     "changes",
     [
-        {"trainer__threads": 2}, {"trainer__log_steps": 1}, {"data__workers": 3}, {"data__micro_batch": 2},
-        {"force": True}, {"tracking__enabled": True}, {"trainer__samples": []}, {"trainer__checkpoint_steps": 1},
+        {"threads": 2}, {"trainer__log_every_n_steps": 1}, {"data__workers": 3}, {"data__micro_batch_size": 2},
+        {"force": True}, {"tracking__enabled": True}, {"callbacks__samples__prompts": []},
+        {"callbacks__checkpoint__every_n_train_steps": 1},
     ],
     ids=str,
 )  # fmt: skip
@@ -126,10 +127,11 @@ def test_how_it_is_run_makes_no_other_run(configure: Configure, changes: dict[st
 @pytest.mark.parametrize(
     "changes",
     [
-        {"seed": 1}, {"tokens": "10240"}, {"model__width": 24}, {"model__qk_norm": True}, {"data__context": 64},
-        {"optimizer__learning_rate": 0.1}, {"optimizer__beta2": 0.95}, {"schedule__kind": "wsd"},
+        {"seed": 1}, {"tokens": "10240"}, {"model__hidden_size": 24}, {"model__qk_norm": True},
+        {"data__sequence_length": 64},
+        {"optimizer__lr": 0.1}, {"optimizer__beta2": 0.95}, {"scheduler__kind": "wsd"},
         {"precision__kind": "bf16-mixed"}, {"mixture__weights": {"animals": 1.0}}, {"objective__z_loss": 0.1},
-        {"trainer__compile": "auto"}, {"shards__held_out_window": 12}, {"data__isolate_documents": True},
+        {"compile": "auto"}, {"shards__held_out_window": 12}, {"data__document_masking": True},
     ],
     ids=str,
 )  # fmt: skip
@@ -147,10 +149,10 @@ def test_labels(count: float, label: str) -> None:
 
 def test_folders_are_called_by_size_and_tokens(configure: Configure) -> None:
     free = {
-        "model__width": None,
-        "model__num_layers": None,
-        "model__feed_forward_width": None,
-        "model__num_heads": None,
+        "model__hidden_size": None,
+        "model__num_hidden_layers": None,
+        "model__intermediate_size": None,
+        "model__num_attention_heads": None,
     }
     assert job_of(configure(size="300K", tokens="6m", **free)).name.startswith("300k-6m-")
     assert job_of(configure(size="300k", tokens="6m")).name.startswith("9.6k-6m-")
@@ -166,6 +168,6 @@ def test_contradictions(configure: Configure) -> None:
 def test_the_command_line_composes_it() -> None:
     from maquette.stages import STAGES
 
-    config = compose(STAGES["train"], ["size=1m", "schedule=wsd", "precision=bf16-mixed", "trainer=ddp"])
+    config = compose(STAGES["train"], ["size=1m", "scheduler=wsd", "precision=bf16-mixed", "trainer=ddp"])
     assert isinstance(config, TrainStage)
-    assert (config.schedule.kind, config.precision.kind, config.trainer.devices) == ("wsd", "bf16-mixed", 2)
+    assert (config.scheduler.kind, config.precision.kind, config.trainer.devices) == ("wsd", "bf16-mixed", 2)

@@ -32,7 +32,7 @@ def texts() -> list[str]:
 def trained(texts: list[str]) -> dict[tuple[str, str], Tokenizer]:
     """(kind, pre-tokenizer) -> tokenizer."""
     return {
-        (kind, cut): train_tokenizer(texts, TokenizerConfig(kind=kind, pretokenizer=cut, vocabulary=400))
+        (kind, cut): train_tokenizer(texts, TokenizerConfig(kind=kind, pretokenizer=cut, vocab_size=400))
         for kind, cut in KINDS
     }
 

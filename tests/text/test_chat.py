@@ -136,5 +136,5 @@ class TestTransformers:
             assert theirs.encode(text, add_special_tokens=False) == ours.encode(text)
             assert theirs.decode(ours.encode(text)) == text
         assert (theirs.bos_token_id, theirs.eos_token_id, theirs.pad_token_id) == (0, 0, 1)
-        assert len(theirs) == ours.vocabulary_size
+        assert len(theirs) == ours.vocab_size
         assert theirs.decode([0, *ours.encode("x"), 5], skip_special_tokens=True) == "x"

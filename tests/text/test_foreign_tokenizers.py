@@ -147,7 +147,7 @@ def test_vocabulary_with_holes(tmp_path: Path) -> None:
     backend.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
     backend.decoder = decoders.ByteLevel()
     tokenizer = write(tmp_path, backend)
-    assert tokenizer.vocabulary_size == 8
+    assert tokenizer.vocab_size == 8
     assert tokenizer.byte_lengths().tolist() == [1, 0, 0, 0, 0, 0, 0, 1]
     assert tokenizer.decode([0, 3, 7]) == "ab"
 
@@ -161,7 +161,7 @@ def test_conversations_after_adding_the_chat_tokens(tmp_path: Path, texts: list[
     conversation = chat.render(tokenizer, messages)
     assert conversation.ids[0] == tokenizer.document_id == 1
     assert chat.parse(tokenizer, conversation.ids) == messages
-    np.testing.assert_array_equal(tokenizer.byte_lengths()[: foreign.vocabulary_size], foreign.byte_lengths())
+    np.testing.assert_array_equal(tokenizer.byte_lengths()[: foreign.vocab_size], foreign.byte_lengths())
     tokenizer.save(tmp_path / "tuned")
     settings = json.loads((tmp_path / "tuned" / "tokenizer_config.json").read_text())
     assert settings["chat_template"] == chat.jinja_template("<s>")

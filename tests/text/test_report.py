@@ -56,7 +56,7 @@ def test_number_splits(bpe: Tokenizer, trained: dict[tuple[str, str], Tokenizer]
 
 
 def test_sweep_grows_and_shortens(texts: list[str]) -> None:
-    points = sweep(TokenizerConfig(vocabulary=400), texts * 3, {"all": texts, "one": texts[:1]})
+    points = sweep(TokenizerConfig(vocab_size=400), texts * 3, {"all": texts, "one": texts[:1]})
     assert points[0].vocabulary == 272
     assert points[0].domains == pytest.approx({"all": 1000, "one": 1000})
     assert [point.vocabulary for point in points] == sorted({point.vocabulary for point in points})
@@ -66,7 +66,7 @@ def test_sweep_grows_and_shortens(texts: list[str]) -> None:
 
 
 def test_report_folder(bpe: Tokenizer, texts: list[str], tmp_path: Path) -> None:
-    config = TokenizerConfig(vocabulary=400)
+    config = TokenizerConfig(vocab_size=400)
     held_out = {"prose": iter(texts[:1]), "code": iter(texts[1:2]), "scripts": iter(texts[2:]), "empty": iter([])}
     facts = write_report(tmp_path, bpe, config, texts, held_out)
     saved = json.loads((tmp_path / "report.json").read_text())

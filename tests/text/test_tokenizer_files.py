@@ -46,16 +46,16 @@ def test_decoding_special_ids(bpe: Tokenizer) -> None:
 
 
 def test_ids_outside_the_vocabulary(bpe: Tokenizer) -> None:
-    assert bpe.decode([bpe.vocabulary_size, 10**6]) == ""
+    assert bpe.decode([bpe.vocab_size, 10**6]) == ""
     with pytest.raises(IndexError, match="-100"):
         bpe.decode([-100])
 
 
 class TestAddedTokens:
     def test_old_ids_stay_and_new_ones_follow(self, tokenizer: Tokenizer) -> None:
-        size = tokenizer.vocabulary_size
+        size = tokenizer.vocab_size
         more = tokenizer.add_tokens(["maquette", "MLflow run"])
-        assert more.vocabulary_size == size + 2 and tokenizer.vocabulary_size == size
+        assert more.vocab_size == size + 2 and tokenizer.vocab_size == size
         text = "a maquette of an MLflow run"
         assert {size, size + 1} < set(more.encode(text))
         assert more.decode(more.encode(text)) == text
@@ -70,13 +70,13 @@ class TestAddedTokens:
         """The library decodes an added "né" as the byte E9 and loses it."""
         more = tokenizer.add_tokens([token])
         text = f"x{token}y {token}{token}é"
-        assert more.vocabulary_size - 1 in more.encode(text)
+        assert more.vocab_size - 1 in more.encode(text)
         assert more.decode(more.encode(text)) == text
 
     def test_special_ones_are_never_found_in_text(self, tokenizer: Tokenizer, tmp_path: Path) -> None:
         more = tokenizer.add_tokens(["<|tool|>"], special=True)
         new = more.special_ids["<|tool|>"]
-        assert new == tokenizer.vocabulary_size
+        assert new == tokenizer.vocab_size
         assert new not in more.encode("<|tool|>") and more.decode(more.encode("<|tool|>")) == "<|tool|>"
         assert more.byte_lengths()[new] == 0
         assert more.decode([new]) == "<|tool|>" and more.decode([new], skip_special=True) == ""
@@ -85,7 +85,7 @@ class TestAddedTokens:
 
     def test_one_after_the_other(self, bpe: Tokenizer) -> None:
         more = bpe.add_tokens(["first one"]).add_tokens(["second one"])
-        assert more.encode("first onesecond one") == [bpe.vocabulary_size, bpe.vocabulary_size + 1]
+        assert more.encode("first onesecond one") == [bpe.vocab_size, bpe.vocab_size + 1]
 
     @pytest.mark.parametrize(
         ("tokens", "message"),

@@ -35,12 +35,12 @@ def test_special_tokens_have_their_ids_in_every_kind(tokenizer: Tokenizer) -> No
 
 @pytest.mark.parametrize("kind", ["bpe", "unigram", "char", "byte"])
 def test_same_text_same_digest(kind: str, texts: list[str], trained: dict[tuple[str, str], Tokenizer]) -> None:
-    config = TokenizerConfig(kind=kind, vocabulary=400)
+    config = TokenizerConfig(kind=kind, vocab_size=400)
     assert train_tokenizer(iter(texts), config).digest == trained[kind, "gpt4"].digest
 
 
 def test_a_sample_trains_as_the_whole() -> None:
-    config = TokenizerConfig(vocabulary=400, training_bytes=100_000)
+    config = TokenizerConfig(vocab_size=400, training_bytes=100_000)
     texts = [f"line {number} of text\n" * (number % 900) for number in range(1000)]
     sample = training_sample(texts, config)
     assert 90_000 < sum(map(len, sample)) <= 100_000
@@ -60,7 +60,7 @@ def test_same_text_same_digest_in_another_process() -> None:
         "from maquette.text.config import TokenizerConfig\n"
         "texts = [inspect.getsource(module) for module in (argparse, tarfile, typing)]\n"
         "for kind in ('bpe', 'unigram'):\n"
-        "    print(train_tokenizer(texts, TokenizerConfig(kind=kind, vocabulary=2048)).digest)\n"
+        "    print(train_tokenizer(texts, TokenizerConfig(kind=kind, vocab_size=2048)).digest)\n"
     )
     outputs = {
         subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
@@ -70,13 +70,13 @@ def test_same_text_same_digest_in_another_process() -> None:
 
 
 def test_vocabulary_is_as_asked_or_smaller(tokenizer: Tokenizer) -> None:
-    assert 272 <= tokenizer.vocabulary_size <= 400
+    assert 272 <= tokenizer.vocab_size <= 400
 
 
 def test_merges_follow_frequency() -> None:
     """Worked by hand: "ab" 3 times as often as "bc"; then "abd"; nothing that is seen once is merged."""
-    tokenizer = train_tokenizer(["ab " * 6 + "abd " * 3 + "bc " * 2 + "xy"], TokenizerConfig(vocabulary=400))
-    merged = [tokenizer.token_bytes(id).decode() for id in range(272, tokenizer.vocabulary_size)]
+    tokenizer = train_tokenizer(["ab " * 6 + "abd " * 3 + "bc " * 2 + "xy"], TokenizerConfig(vocab_size=400))
+    merged = [tokenizer.token_bytes(id).decode() for id in range(272, tokenizer.vocab_size)]
     assert merged[0] == "ab"
     assert {" ab", "abd", " abd"} & set(merged) and " bc" in merged
     assert "xy" not in merged
@@ -85,12 +85,12 @@ def test_merges_follow_frequency() -> None:
 
 def test_byte_kind_is_the_bytes(trained: dict[tuple[str, str], Tokenizer]) -> None:
     tokenizer = trained["byte", "gpt4"]
-    assert tokenizer.vocabulary_size == 272
+    assert tokenizer.vocab_size == 272
     assert tokenizer.encode("Aé") == [16 + byte for byte in "Aé".encode()]
 
 
 def test_char_kind_keeps_the_commonest_characters() -> None:
-    tokenizer = train_tokenizer(["bbbaac" + "dz"], TokenizerConfig(kind="char", vocabulary=276))
+    tokenizer = train_tokenizer(["bbbaac" + "dz"], TokenizerConfig(kind="char", vocab_size=276))
     assert [tokenizer.token_bytes(id).decode() for id in range(272, 276)] == ["b", "a", "c", "d"]
     assert tokenizer.encode("bz") == [272, 16 + ord("z")]
 
@@ -101,7 +101,7 @@ def test_char_kind_keeps_the_commonest_characters() -> None:
 )
 @pytest.mark.parametrize("pretokenizer", ["gpt4", "code"])
 def test_digits_are_cut_in_groups(pretokenizer: str, digits: int, expected: list[str], texts: list[str]) -> None:
-    config = TokenizerConfig(pretokenizer=pretokenizer, digits=digits, vocabulary=300)
+    config = TokenizerConfig(pretokenizer=pretokenizer, digits=digits, vocab_size=300)
     assert cut(train_tokenizer(texts, config), "1234567") == expected
 
 
@@ -142,7 +142,7 @@ def test_cuts_of_whitespace(trained: dict[tuple[str, str], Tokenizer]) -> None:
 @pytest.mark.parametrize("pretokenizer", ["gpt4", "code", "whitespace"])
 def test_a_corpus_full_of_special_tokens_text_learns_none(kind: str, pretokenizer: str) -> None:
     """A merge that spells `<|document|>` would take its id, and text could begin documents."""
-    config = TokenizerConfig(kind=kind, pretokenizer=pretokenizer, vocabulary=400)
+    config = TokenizerConfig(kind=kind, pretokenizer=pretokenizer, vocab_size=400)
     tokenizer = train_tokenizer(["<|document|> <|user|><|end_of_turn|> a<|document|>b\n" * 200], config)
     ids = tokenizer.encode("<|document|><|user|> a<|end_of_turn|>")
     assert min(ids) >= 16 and tokenizer.decode(ids) == "<|document|><|user|> a<|end_of_turn|>"
@@ -158,8 +158,8 @@ def test_no_text_is_one_clear_error(kind: str, texts: list[str]) -> None:
 @pytest.mark.parametrize("kind", ["bpe", "unigram", "char", "byte"])
 @pytest.mark.parametrize("text", ["a", " ", "\x00", "ab" * 50])
 def test_tiny_texts_train(kind: str, text: str) -> None:
-    tokenizer = train_tokenizer([text], TokenizerConfig(kind=kind, vocabulary=280))
-    assert tokenizer.vocabulary_size <= 280
+    tokenizer = train_tokenizer([text], TokenizerConfig(kind=kind, vocab_size=280))
+    assert tokenizer.vocab_size <= 280
     assert tokenizer.decode(tokenizer.encode("é ab")) == "é ab"
 
 
@@ -169,12 +169,12 @@ def test_a_surrogate_in_the_corpus_is_named() -> None:
 
 
 def test_settings_without_effect() -> None:
-    byte = TokenizerConfig(kind="byte", vocabulary=2048, digits=1)
+    byte = TokenizerConfig(kind="byte", vocab_size=2048, digits=1)
     assert effective_settings(byte) == {"kind": "byte"}
-    assert idle_settings(byte) == ["vocabulary", "digits"]
+    assert idle_settings(byte) == ["vocab_size", "digits"]
     assert idle_settings(TokenizerConfig(pretokenizer="whitespace", digits=1)) == ["digits"]
-    assert idle_settings(TokenizerConfig(kind="char", pretokenizer="code", vocabulary=300)) == ["pretokenizer"]
-    assert idle_settings(TokenizerConfig(vocabulary=4096, digits=1, pretokenizer="code")) == []
+    assert idle_settings(TokenizerConfig(kind="char", pretokenizer="code", vocab_size=300)) == ["pretokenizer"]
+    assert idle_settings(TokenizerConfig(vocab_size=4096, digits=1, pretokenizer="code")) == []
 
 
 class TestSample:

@@ -1,33 +1,32 @@
 """The embedded store: made once and whole, refused clearly where it can't be."""
 
 import multiprocessing
-import shutil
-import sqlite3
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
 from maquette.artifacts import ConfigError, StageError
-from maquette.tracking import TrackingConfig, prepare_store, start_run
+from maquette.tracking import TrackingConfig, find_runs, prepare_store, start_run
+from maquette.tracking.store import store_uri
 
 
-def test_the_store_is_whole_journalled_and_asked_for_by_absolute_path(empty_store: Path) -> None:
-    uri = prepare_store(TrackingConfig(), empty_store.parent)
+def test_the_store_is_whole_and_asked_for_by_absolute_path(empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(empty_store.parent)
+    uri = prepare_store(TrackingConfig(), ".")
     assert uri == f"sqlite:///{empty_store}"
-    connection = sqlite3.connect(empty_store)
-    assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-    places = dict(connection.execute("SELECT name, artifact_location FROM experiments"))
-    assert places["maquette"] == str(empty_store.parent / "mlartifacts")
-    assert places["Default"].startswith(str(empty_store.parent))
-    connection.close()
-    leftovers = {path.name for path in empty_store.parent.iterdir()} - {
-        "mlflow.db",
-        ".mlflow.db.lock",
-        "mlflow.db-shm",
-        "mlflow.db-wal",
-        "mlartifacts",
-    }
-    assert leftovers == set()
+    experiment = MlflowClient(tracking_uri=uri).get_experiment_by_name("maquette")
+    assert experiment is not None
+    assert experiment.artifact_location == str(empty_store.parent / "mlartifacts")
+    assert {path.name for path in empty_store.parent.iterdir()} - {"mlartifacts"} == {"mlflow.db", ".mlflow.db.lock"}
+
+
+def test_a_server_of_the_environment_is_used_a_file_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
+    assert store_uri(TrackingConfig(), tmp_path) == "http://127.0.0.1:5000"
+    assert store_uri(TrackingConfig(uri="http://another:5000"), tmp_path) == "http://another:5000"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/another/mlflow.db")
+    assert store_uri(TrackingConfig(), tmp_path) == f"sqlite:///{tmp_path}/mlflow.db"
 
 
 @pytest.mark.slow
@@ -41,17 +40,22 @@ def test_two_processes_may_make_the_store_at_once(tmp_path: Path) -> None:
     assert [process.exitcode for process in processes] == [0, 0]
 
 
-def test_a_second_experiment_is_made_in_the_same_store(outputs: Path) -> None:
-    prepare_store(TrackingConfig(experiment="another"), outputs)
-    connection = sqlite3.connect(outputs / "mlflow.db")
-    names = {name for (name,) in connection.execute("SELECT name FROM experiments")}
-    connection.close()
-    assert names == {"Default", "maquette", "another"}
+def test_a_second_experiment_is_made_in_the_same_store(empty_store: Path) -> None:
+    uri = prepare_store(TrackingConfig(experiment="another"), empty_store.parent)
+    names = {experiment.name for experiment in MlflowClient(tracking_uri=uri).search_experiments()}
+    assert {"maquette", "another"} <= names
 
 
-def test_artifacts_of_a_moved_folder_are_found_and_written_in_their_new_place(outputs: Path, tmp_path: Path) -> None:
-    from mlflow import MlflowClient
+def test_a_deleted_experiment_is_told(outputs: Path) -> None:
+    client = MlflowClient(tracking_uri=prepare_store(TrackingConfig(experiment="gone"), outputs))
+    experiment = client.get_experiment_by_name("gone")
+    assert experiment is not None
+    client.delete_experiment(experiment.experiment_id)
+    with pytest.raises(StageError, match="gone"):
+        prepare_store(TrackingConfig(experiment="gone"), outputs)
 
+
+def test_in_a_moved_folder_new_artifacts_are_written_in_its_new_place_and_all_runs_are_found(tmp_path: Path) -> None:
     def logged(folder: Path, name: str) -> str:
         (tmp_path / name).write_text(name)
         with start_run(TrackingConfig(), outputs=folder, name=name, folder=folder, params={}, tags={}) as log:
@@ -59,14 +63,19 @@ def test_artifacts_of_a_moved_folder_are_found_and_written_in_their_new_place(ou
         assert log.run_id is not None
         return log.run_id
 
-    first = logged(outputs, "a.txt")
-    moved = tmp_path / "moved"
-    shutil.copytree(outputs, moved)
-    shutil.rmtree(outputs)
-    second = logged(moved, "b.txt")
+    first, moved = tmp_path / "first", tmp_path / "moved"
+    before = logged(first, "a.txt")
+    first.rename(moved)
+    after = [logged(moved, "b.txt"), logged(moved, "c.txt")]
     client = MlflowClient(tracking_uri=f"sqlite:///{moved / 'mlflow.db'}")
-    assert [item.path for run in (first, second) for item in client.list_artifacts(run)] == ["a.txt", "b.txt"]
-    assert not outputs.exists()
+    assert [item.path for run in after for item in client.list_artifacts(run)] == ["b.txt", "c.txt"]
+    assert not first.exists()
+    assert (moved / "mlartifacts" / before / "artifacts" / "a.txt").exists()
+    assert list(find_runs(moved)["run_id"]) == [*reversed(after), before]
+    moved.rename(first)
+    again = logged(first, "d.txt")
+    client = MlflowClient(tracking_uri=f"sqlite:///{first / 'mlflow.db'}")
+    assert [item.path for run in (before, again) for item in client.list_artifacts(run)] == ["a.txt", "d.txt"]
 
 
 def test_several_machines_are_told_to_use_a_server(outputs: Path) -> None:

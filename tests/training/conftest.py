@@ -23,6 +23,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 @pytest.fixture
 def configure(prepared: tuple[Path, Path]) -> Callable[..., TrainStage]:
-    """`configure(data__context=64, ...)`: the settings with changes. A seed of its own makes a run of its own."""
+    """`configure(data__sequence_length=64, ...)`: the settings with changes. A seed of its own makes a run "
+    "of its own."""
     outputs, source = prepared
     return lambda **changes: settings(outputs, source, **changes)

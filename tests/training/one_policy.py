@@ -13,17 +13,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 from maquette.data.prompts import Prompt, render_prompt
 from maquette.model import LanguageModel, TransformerConfig, hf
 from maquette.objectives.policy_config import PolicyConfig
 from maquette.objectives.rewards import Completion
-from maquette.optimization.config import OptimizerConfig, ScheduleConfig
+from maquette.optimization.config import OptimizerConfig, SchedulerConfig
 from maquette.text import Tokenizer, train_tokenizer
 from maquette.text.config import TokenizerConfig
 from maquette.tracking.config import TrackingConfig
 from maquette.training import Job, RunRecord, choose_hardware, fit
 from maquette.training.config import PrecisionConfig, TrainerConfig
 from maquette.training.policy import PolicyFeedback, PolicyPlan
+from small_runs import default_callbacks
 
 
 class Letters:
@@ -56,7 +59,7 @@ class LetterFeedback:
     folder: Path
     seconds: float
 
-    def open(self, tokenizer: Tokenizer, context: int, answer_tokens: int) -> PolicyFeedback:
+    def open(self, tokenizer: Tokenizer, context: int, max_completion_length: int) -> PolicyFeedback:
         def measure(model: LanguageModel, reference: LanguageModel) -> Mapping[str, float]:
             return {"norm": float(model.head_weight.norm())}
 
@@ -70,27 +73,36 @@ def make_job(folder: Path, changes: dict[str, Any], *, seconds: float = 0.0) -> 
     if not start.exists():
         tokenizer = train_tokenizer([], TokenizerConfig(kind="byte"))
         config = TransformerConfig(
-            vocabulary_size=tokenizer.vocabulary_size, width=16, num_layers=1, num_heads=2, context_length=32
+            vocab_size=tokenizer.vocab_size,
+            hidden_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            max_position_embeddings=32,
         )
         hf.save(LanguageModel(config), tokenizer, start)
     config = PolicyConfig(**{
-        "iterations": 6, "rollouts": 8, "answer_tokens": 6, "normalize_scores": 8, "value_from": "policy",
+        "num_iterations": 6, "rollout_batch_size": 8, "max_completion_length": 6, "normalize_scores": 8,
+        "value_init": "policy",
         "kl_target": 0.1, "kl_horizon": 50, **changes,
     })  # fmt: skip
-    trainer = TrainerConfig(threads=1, compile="off", checkpoint_steps=3, log_steps=1, validation_runs=2)
+    trainer = TrainerConfig(log_every_n_steps=1)
+    callbacks = default_callbacks(checkpoint__every_n_train_steps=3)
     job = Job(
         name="policy", folder=folder / "run", outputs=folder, seed=3, architecture=hf.load(start).config,
         checkpoint=start, tokenizer_folder=start, plan=PolicyPlan(config, LetterFeedback(folder, seconds)),
-        steps=config.iterations * config.passes * config.minibatches, batch_tokens=100, learning_rate=3e-3,
+        steps=config.num_iterations * config.ppo_epochs * config.num_minibatches, batch_size_tokens=100,
+        learning_rate=3e-3,
         warmup=0.1, weight_decay=0.0, flops=10**9, compiled=False, linear_backend="torch",
-        hardware=choose_hardware(trainer, PrecisionConfig()), optimizer=OptimizerConfig(eps=1e-5),
-        schedule=ScheduleConfig(), trainer=trainer, tracking=TrackingConfig(enabled=False),
+        hardware=choose_hardware(trainer, PrecisionConfig(), threads=1), optimizer=OptimizerConfig(eps=1e-5),
+        schedule=SchedulerConfig(), trainer=trainer, tracking=TrackingConfig(enabled=False),
+        num_validations=2, callbacks=callbacks,
     )  # fmt: skip
     if not (job.folder / "run.json").exists():
         RunRecord(
             name=job.name, folder=str(job.folder), fingerprint="", status="running", size="", parameters={},
-            tokens=job.tokens, compute=job.flops, kaplan_compute=0, steps=job.steps, batch_tokens=job.batch_tokens,
-            context=32, learning_rate=job.learning_rate, warmup=job.warmup, weight_decay=0.0, seed=job.seed,
+            tokens=job.tokens, compute=job.flops, kaplan_compute=0, steps=job.steps,
+            batch_size_tokens=job.batch_size_tokens,
+            sequence_length=32, learning_rate=job.learning_rate, warmup=job.warmup, weight_decay=0.0, seed=job.seed,
             precision="fp32", compiled=False, hardware="", digests={}, checkpoint=str(start),
         ).save()  # fmt: skip
     return job

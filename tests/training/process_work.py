@@ -34,7 +34,11 @@ def optimizer_of_a_sharded_model(decay: float) -> list[tuple[float, int]]:
     from maquette.training.processes import join_group
 
     join_group("gloo")
-    model = LanguageModel(TransformerConfig(vocabulary_size=32, width=16, num_layers=2, num_heads=2, context_length=8))
+    model = LanguageModel(
+        TransformerConfig(
+            vocab_size=32, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=8
+        )
+    )
     kinds = parameter_kinds(model)
     found = []
     for sharded in (False, True):

@@ -10,11 +10,13 @@ import torch
 
 from maquette.data import TokenShards
 from maquette.data.copying import RUN_LENGTH, CopyingProbe, copying_probes
+from maquette.data.pretraining_data import affordable_windows
+from maquette.objectives.held_out import copying_metrics, sums_of
 from maquette.stages import train
 from maquette.stages.config import TrainStage
 from maquette.stages.tokens import TokensResult
 from maquette.training import read_history, read_record
-from maquette.training.copying import affordable_windows, copying_metrics, folder_copying, sums_of
+from maquette.training.copying import folder_copying
 
 UNIFORM = math.log(50)
 
@@ -37,8 +39,7 @@ def probes() -> list[CopyingProbe]:
 
 
 def metrics(losses: Callable[[CopyingProbe], torch.Tensor]) -> dict[str, float]:
-    sums = torch.stack([sums_of(probe, losses(probe)) for probe in probes()]).sum(0)
-    return copying_metrics(sums.view(3, 2, 2))
+    return copying_metrics(torch.stack([sums_of(probe.kind, probe.marks, losses(probe)) for probe in probes()]).sum(0))
 
 
 def test_one_that_copies_and_one_that_does_not() -> None:

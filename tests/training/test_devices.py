@@ -91,10 +91,12 @@ def test_without_a_compiler_it_says_so() -> None:
     assert compiler_works(lambda _: None) == before
 
 
-def micro_batch(
+def micro_batch_size(
     sequences: int, wished: int | None = None, whole: int = 1, processes: int = 1, context: int = 128
 ) -> int:
-    shape = TransformerConfig(vocabulary_size=1024, width=64, num_layers=2, num_heads=1, context_length=context)
+    shape = TransformerConfig(
+        vocab_size=1024, hidden_size=64, num_hidden_layers=2, num_attention_heads=1, max_position_embeddings=context
+    )
     hardware = Hardware("cpu", processes, 1, "ddp" if processes > 1 else "single", 1, "fp32")
     return choose_micro_batch(
         shape, batch_sequences=sequences, context=context, whole=whole, wished=wished, hardware=hardware
@@ -102,25 +104,25 @@ def micro_batch(
 
 
 def test_micro_batches_divide_the_batch() -> None:
-    assert micro_batch(8) == 8
-    assert micro_batch(8, processes=2) == 4
-    assert micro_batch(8, wished=2) == 2
-    large = micro_batch(30_000)
+    assert micro_batch_size(8) == 8
+    assert micro_batch_size(8, processes=2) == 4
+    assert micro_batch_size(8, wished=2) == 2
+    large = micro_batch_size(30_000)
     assert large < 30_000 and 30_000 % large == 0
-    assert micro_batch(30_000, whole=4) % 4 == 0
+    assert micro_batch_size(30_000, whole=4) % 4 == 0
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"sequences": 8, "wished": 3}, r"micro_batch=3 does not divide the 8(.|\n)*Allowed: 1, 2, 4, 8"),
+        ({"sequences": 8, "wished": 3}, r"micro_batch_size=3 does not divide the 8(.|\n)*Allowed: 1, 2, 4, 8"),
         ({"sequences": 9, "processes": 2}, r"9 sequences can't be shared by 2 processes(.|\n)*multiple of 256"),
-        ({"sequences": 8, "wished": 1, "whole": 2}, "micro_batch=1"),
+        ({"sequences": 8, "wished": 1, "whole": 2}, "micro_batch_size=1"),
     ],
 )
 def test_batches_that_can_not_be_shared(arguments: dict[str, int], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        micro_batch(**arguments)
+        micro_batch_size(**arguments)
 
 
 def test_published_peaks() -> None:

@@ -1,4 +1,4 @@
-"""A workload in several Lightning epochs (as PPO has): stopped anywhere, also between epochs, it goes on exactly."""
+"""A run in several Lightning epochs (as PPO has): stopped anywhere, also between epochs, it goes on exactly."""
 
 import dataclasses
 import signal
@@ -11,11 +11,13 @@ import torch
 from safetensors.torch import load_file
 
 from maquette.data import TrainingBatches
+from maquette.data.pretraining_data import PretrainingData
 from maquette.objectives import Pretraining
 from maquette.stages import planning, train
 from maquette.stages.config import TrainStage
 from maquette.training import pretraining, read_history
-from maquette.training.pretraining import PretrainingPlan, PretrainingWorkload
+from maquette.training.plan import Opened
+from maquette.training.pretraining import PretrainingPlan
 
 EPOCH = 5
 
@@ -49,13 +51,17 @@ class EpochOfBatches:
         self._batches.load_state_dict(state["batches"])
 
 
+class DataInEpochs(PretrainingData):
+    def train_dataloader(self) -> Any:
+        return EpochOfBatches(super().train_dataloader())
+
+
 @dataclasses.dataclass(frozen=True)
 class InEpochs(PretrainingPlan):
-    def open(self, *arguments: Any) -> PretrainingWorkload:
-        workload = super().open(*arguments)
-        workload.steps_per_epoch = EPOCH
-        workload.batches = EpochOfBatches(workload.batches)  # type: ignore[arg-type]
-        return workload
+    def open(self, *arguments: Any) -> Opened:
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(pretraining, "PretrainingData", DataInEpochs)
+            return dataclasses.replace(super().open(*arguments), steps_per_epoch=EPOCH)
 
 
 @pytest.mark.slow
@@ -64,7 +70,7 @@ def test_stopped_within_and_between_epochs(
     configure: Callable[..., TrainStage], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
 ) -> None:
     monkeypatch.setattr(pretraining, "draw_loss", lambda *_, **__: tmp_path / "loss.png")
-    changes: dict[str, Any] = {"seed": 40, "data__micro_batch": 4, "model__dropout": 0.1}
+    changes: dict[str, Any] = {"seed": 40, "data__micro_batch_size": 4, "model__dropout": 0.1}
     whole = train.run(configure(**changes))
     monkeypatch.setattr(planning, "PretrainingPlan", InEpochs)
     (tmp_path / "artifacts").symlink_to(Path(configure().outputs).resolve() / "artifacts")

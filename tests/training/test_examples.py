@@ -18,7 +18,7 @@ from maquette.model.loading import load_checkpoint, load_reward_model
 from maquette.objectives.base import Objective
 from maquette.stages import train
 from maquette.stages.config import TrainStage
-from maquette.training import RunRecord, examples, read_history, reward_training
+from maquette.training import RunRecord, examples, read_history
 from small_examples import base_settings, example_settings, write_instructions, write_preferences
 
 KINDS = ["sft", "reward", "dpo"]
@@ -28,7 +28,7 @@ KINDS = ["sft", "reward", "dpo"]
 def without_pictures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A picture takes longer than these runs."""
     monkeypatch.setattr(examples, "draw_curves", lambda *_, **__: tmp_path / "none.png")
-    monkeypatch.setattr(reward_training, "draw_reliability", lambda *_, **__: tmp_path / "none.png")
+    monkeypatch.setattr(examples, "draw_reliability", lambda *_, **__: tmp_path / "none.png")
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def test_the_pretrained_core_arrives_bit_identical(
         return step(self, batch, batch_idx)
 
     monkeypatch.setattr(Objective, "training_step", watched)
-    record = train.run(make(kind, seed=1, optimizer__learning_rate=0.0, objective__epochs=0.3))
+    record = train.run(make(kind, seed=1, optimizer__lr=0.0, objective__epochs=0.3))
     for cores in (seen[0], seen[-1]):
         assert cores.keys() == expected.keys()
         for name, value in expected.items():
@@ -91,7 +91,7 @@ def test_the_pretrained_core_arrives_bit_identical(
 def test_stopped_and_gone_on_with(
     make: Callable[..., TrainStage], kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    changes: dict[str, Any] = {"seed": 2, "data__micro_batch": 4}
+    changes: dict[str, Any] = {"seed": 2, "data__micro_batch_size": 4}
     whole = train.run(make(kind, **changes))
     parted = make(kind, **changes)
     (tmp_path / "artifacts").symlink_to(Path(parted.outputs).resolve() / "artifacts")
@@ -124,12 +124,12 @@ def test_micro_batches_change_only_the_rounding(make: Callable[..., TrainStage],
     if kind == "sft":  # without dropout, which would fall elsewhere
         whole, split = (
             train.run(
-                make(kind, **changes, objective__packing=packing, data__micro_batch=size, checkpoint=NO_DROPOUT[0])
+                make(kind, **changes, objective__packing=packing, data__micro_batch_size=size, checkpoint=NO_DROPOUT[0])
             )
             for packing, size in ((True, 8), (False, 2))
         )
     else:
-        whole, split = (train.run(make(kind, **changes, data__micro_batch=size, force=True)) for size in (8, 2))
+        whole, split = (train.run(make(kind, **changes, data__micro_batch_size=size, force=True)) for size in (8, 2))
     for one, other in zip(curves(whole), curves(split), strict=True):
         assert one.get("train/loss", 0) == pytest.approx(other.get("train/loss", 0), abs=1e-5)
 
@@ -150,7 +150,7 @@ def without_dropout(base: RunRecord, tmp_path_factory: pytest.TempPathFactory) -
 
 
 def test_what_a_fine_tuned_model_leaves(make: Callable[..., TrainStage], base: RunRecord) -> None:
-    record = train.run(make("sft", seed=4, objective__epochs=6.0, optimizer__learning_rate=0.02))
+    record = train.run(make("sft", seed=4, objective__epochs=6.0, optimizer__lr=0.02))
     assert record.objective == "sft" and record.checkpoint == base.folder
     losses = [row["train/loss"] for row in curves(record) if "train/loss" in row]
     assert losses[-1] < 0.7 * losses[0]
@@ -162,13 +162,13 @@ def test_what_a_fine_tuned_model_leaves(make: Callable[..., TrainStage], base: R
         "<|assistant|>"
         in json.loads((Path(record.folder) / "model" / "tokenizer_config.json").read_text())["chat_template"]
     )
-    assert model.config.vocabulary_size >= tokenizer.vocabulary_size
+    assert model.config.vocab_size >= tokenizer.vocab_size
     card = (Path(record.folder) / "model" / "README.md").read_text()
     assert "fine-tuned on instructions" in card and "epochs | 6.0" in card
 
 
 def test_what_a_reward_model_leaves(make: Callable[..., TrainStage]) -> None:
-    record = train.run(make("reward", seed=5, objective__epochs=8.0, optimizer__learning_rate=0.01))
+    record = train.run(make("reward", seed=5, objective__epochs=8.0, optimizer__lr=0.01))
     assert record.metrics["rewards/accuracies"] > 0.7
     assert {"validation/accuracy/chosen_shorter", "validation/accuracy/annotator ann"} <= record.metrics.keys()
     assert 0 <= record.metrics["validation/calibration_error"] <= 1
@@ -178,12 +178,12 @@ def test_what_a_reward_model_leaves(make: Callable[..., TrainStage]) -> None:
         load_reward_model(record.folder, tokenizer_digest="0" * 64)
     with pytest.raises(StageError, match="is a reward model"):
         load_checkpoint(record.folder)
-    again = train.run(make("reward", seed=5, checkpoint=record.folder, optimizer__learning_rate=0.0))
+    again = train.run(make("reward", seed=5, checkpoint=record.folder, optimizer__lr=0.0))
     assert again.metrics["validation/loss"] == pytest.approx(record.metrics["validation/loss"], abs=1e-5)
 
 
 def test_what_dpo_leaves(make: Callable[..., TrainStage]) -> None:
-    record = train.run(make("dpo", seed=6, objective__epochs=4.0, optimizer__learning_rate=0.01))
+    record = train.run(make("dpo", seed=6, objective__epochs=4.0, optimizer__lr=0.01))
     assert record.metrics["rewards/margins"] > 0 and record.metrics["rewards/accuracies"] > 0.7
     assert record.metrics["objective/kl"] > 0.01
     assert {"logps/chosen", "completions/mean_length", "completions/eos_rate"} <= record.metrics.keys()
@@ -195,8 +195,8 @@ def test_a_start_is_needed(make: Callable[..., TrainStage]) -> None:
     config.checkpoint = None
     with pytest.raises(ConfigError, match="starts from a trained model"):
         train.run(config)
-    with pytest.raises(ConfigError, match="micro_batch=3 does not divide"):
-        train.run(make("dpo", seed=7, data__micro_batch=3))
+    with pytest.raises(ConfigError, match="micro_batch_size=3 does not divide"):
+        train.run(make("dpo", seed=7, data__micro_batch_size=3))
 
 
 def test_settings_of_pretraining_are_said_to_have_no_effect(

@@ -18,7 +18,6 @@ from maquette.stages import train
 from maquette.stages.config import TrainStage
 from maquette.training import RunRecord, pretraining, read_history, read_record
 from maquette.training.compilation import compiler_works
-from maquette.training.judgement import Judge
 
 Configure = Callable[..., TrainStage]
 
@@ -83,7 +82,7 @@ def test_another_seed_another_result(configure: Configure) -> None:
 def test_a_finished_run_is_found(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
     first = train.run(configure(seed=13))
     monkeypatch.setattr(train, "fit", lambda job: pytest.fail("it trained again"))
-    assert train.run(configure(seed=13, data__workers=2, trainer__log_steps=3)) == first
+    assert train.run(configure(seed=13, data__workers=2, trainer__log_every_n_steps=3)) == first
 
 
 def test_force_trains_again(configure: Configure) -> None:
@@ -98,7 +97,12 @@ def test_stopped_and_gone_on_with(
     configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
     """Dropout and Muon, so that random numbers and both optimisers' states count; not at a window's end."""
-    changes: dict[str, Any] = {"seed": 14, "model__dropout": 0.1, "optimizer__kind": "muon", "data__micro_batch": 4}
+    changes: dict[str, Any] = {
+        "seed": 14,
+        "model__dropout": 0.1,
+        "optimizer__kind": "muon",
+        "data__micro_batch_size": 4,
+    }
     handler = signal.getsignal(signal.SIGINT)
     whole = train.run(configure(**changes))
     parted = elsewhere(configure(**changes, data__workers=workers), tmp_path)
@@ -118,7 +122,7 @@ def test_stopped_and_gone_on_with(
 
 def test_a_damaged_checkpoint(configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The newest is cut short: the one before it is used, and nothing is lost but time."""
-    changes: dict[str, Any] = {"seed": 15, "trainer__checkpoint_steps": 3}
+    changes: dict[str, Any] = {"seed": 15, "callbacks__checkpoint__every_n_train_steps": 3}
     whole = train.run(configure(**changes))
     parted = elsewhere(configure(**changes), tmp_path)
     with monkeypatch.context() as patched:
@@ -131,8 +135,8 @@ def test_a_damaged_checkpoint(configure: Configure, tmp_path: Path, monkeypatch:
 
 
 def test_accumulation_changes_only_the_rounding(configure: Configure, tmp_path: Path) -> None:
-    whole = train.run(configure(seed=16, data__micro_batch=8))
-    split = train.run(elsewhere(configure(seed=16, data__micro_batch=2), tmp_path))
+    whole = train.run(configure(seed=16, data__micro_batch_size=8))
+    split = train.run(elsewhere(configure(seed=16, data__micro_batch_size=2), tmp_path))
     assert whole.name == split.name
     for one, other in zip(curves(whole), curves(split), strict=True):
         assert one["train/loss"] == pytest.approx(other["train/loss"], abs=1e-4)
@@ -142,12 +146,12 @@ def test_resuming_with_another_micro_batch(
     configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Lightning counts micro-batches; the run counts steps."""
-    whole = train.run(configure(seed=16, data__micro_batch=8))
+    whole = train.run(configure(seed=16, data__micro_batch_size=8))
     with monkeypatch.context() as patched:
         interrupt_at(7, patched)
         with pytest.raises(KeyboardInterrupt):
-            train.run(elsewhere(configure(seed=16, data__micro_batch=8), tmp_path))
-    resumed = configure(seed=16, data__micro_batch=2)
+            train.run(elsewhere(configure(seed=16, data__micro_batch_size=8), tmp_path))
+    resumed = configure(seed=16, data__micro_batch_size=2)
     resumed.outputs = str(tmp_path)
     record = train.run(resumed)
     assert record.step == 20
@@ -165,48 +169,50 @@ def test_diverged_training_names_step_and_documents(configure: Configure, monkey
     with monkeypatch.context() as patched:
         patched.setattr(Pretraining, "loss", diverging)
         with pytest.raises(StageError, match=r"loss of step 7 is nan\. Its batch: documents (animals|things)-\d+, "):
-            train.run(configure(seed=17, trainer__checkpoint_steps=5))
+            train.run(configure(seed=17, callbacks__checkpoint__every_n_train_steps=5))
     runs = {
         record.seed: record for record in map(read_record, (Path(configure().outputs) / "runs").iterdir()) if record
     }
     assert runs[17].status == "failed"
     checkpoints = sorted(path.name for path in (Path(runs[17].folder) / "checkpoints").glob("*.ckpt"))
     assert checkpoints == ["step-00000005.ckpt"]
-    assert train.run(configure(seed=17, trainer__checkpoint_steps=5)).status == "finished"
+    assert train.run(configure(seed=17, callbacks__checkpoint__every_n_train_steps=5)).status == "finished"
 
 
 def test_validation_does_not_touch_training(
     configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    often = train.run(configure(seed=18, model__dropout=0.2, trainer__validation_runs=10))
-    rarely = train.run(elsewhere(configure(seed=18, model__dropout=0.2, trainer__validation_runs=1), tmp_path))
+    often = train.run(configure(seed=18, model__dropout=0.2, num_validations=10))
+    rarely = train.run(elsewhere(configure(seed=18, model__dropout=0.2, num_validations=1), tmp_path))
     assert often.validation_loss == rarely.validation_loss
     assert often.training_loss == rarely.training_loss
 
 
 CHOICES: dict[str, dict[str, Any]] = {
     "muon": {"optimizer__kind": "muon"},
-    "cosine": {"schedule__kind": "cosine", "schedule__final": 0.1},
-    "wsd": {"schedule__kind": "wsd", "schedule__decay_shape": "sqrt"},
-    "constant": {"schedule__kind": "constant"},
+    "cosine": {"scheduler__kind": "cosine", "scheduler__final": 0.1},
+    "wsd": {"scheduler__kind": "wsd", "scheduler__decay_shape": "sqrt"},
+    "constant": {"scheduler__kind": "constant"},
     "tf32": {"precision__kind": "tf32"},
     "bf16-mixed": {"precision__kind": "bf16-mixed"},
     "bf16-true": {"precision__kind": "bf16-true"},
-    "not clipped": {"optimizer__clip": None},
+    "not clipped": {"trainer__gradient_clip_val": None},
     "z-loss": {"objective__z_loss": 1e-3},
-    "isolated": {"data__isolate_documents": True},
-    "long context": {"mixture__phases": [PhaseConfig(start=0.5, context_multiple=2, rope_base=40_000.0)]},
+    "isolated": {"data__document_masking": True},
+    "long context": {"mixture__phases": [PhaseConfig(start=0.5, context_multiple=2, rope_theta=40_000.0)]},
     "weights": {"mixture__weights": {"animals": 0.9, "things": 0.1}},
-    "lstm": {"model": ModelConfig(kind="lstm", width=16, num_layers=2)},
+    "lstm": {"model": ModelConfig(kind="lstm", hidden_size=16, num_hidden_layers=2)},
     "gpt2": {
         "model": ModelConfig(
-            width=16, num_layers=2, num_heads=2, normalization="layernorm", positions="learned", activation="gelu",
-            bias=True, tied=True, token_shift=False,
+            hidden_size=16, num_hidden_layers=2, num_attention_heads=2, normalization="layernorm",
+            positions="learned", activation="gelu",
+            bias=True, tie_word_embeddings=True, token_shift=False,
         )
     },
     "grouped": {
         "model": ModelConfig(
-            width=16, num_layers=2, num_heads=4, num_key_value_heads=2, qk_norm=True, activation="relu2",
+            hidden_size=16, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, qk_norm=True,
+            activation="relu2",
             logit_softcap=30.0,
         )
     },
@@ -215,7 +221,7 @@ CHOICES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("choice", CHOICES)
 def test_every_choice_trains(configure: Configure, choice: str) -> None:
-    changes = {"seed": 19, "tokens": "512", "mixture__block": 2, "trainer__validation_runs": 1, **CHOICES[choice]}
+    changes = {"seed": 19, "tokens": "512", "mixture__block": 2, "num_validations": 1, **CHOICES[choice]}
     record = train.run(configure(**changes))
     assert record.step == record.steps == 2
     assert 3 < record.validation_loss < 7  # type: ignore[operator]
@@ -225,14 +231,14 @@ def test_every_choice_trains(configure: Configure, choice: str) -> None:
 def test_going_on_from_a_model(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
     first = train.run(configure(seed=20))
     seen: list[dict[str, torch.Tensor]] = []
-    call = Judge.__call__
+    begin = Pretraining.on_validation_epoch_start
 
-    def watched(self: Judge, trainer: Any, step: int) -> dict[str, float]:
-        seen.append({name: value.clone() for name, value in trainer.lightning_module.model.state_dict().items()})
-        return call(self, trainer, step)
+    def watched(self: Pretraining) -> None:
+        seen.append({name: value.clone() for name, value in self.model.state_dict().items()})
+        begin(self)
 
-    monkeypatch.setattr(Judge, "__call__", watched)
-    second = train.run(configure(checkpoint=first.name, tokens="256", optimizer__learning_rate=0.0))
+    monkeypatch.setattr(Pretraining, "on_validation_epoch_start", watched)
+    second = train.run(configure(checkpoint=first.name, tokens="256", optimizer__lr=0.0))
     for name, value in weights(first).items():
         assert torch.equal(seen[-1][name], value), name
     assert second.digests["tokenizer"] == first.digests["tokenizer"]
@@ -250,7 +256,7 @@ def test_the_backend_is_chosen_once(configure: Configure, tmp_path: Path, monkey
         return "onednn"
 
     monkeypatch.setattr("maquette.training.machine.fastest_backend", choose)
-    changes: dict[str, Any] = {"seed": 25, "trainer__validation_runs": 1}
+    changes: dict[str, Any] = {"seed": 25, "num_validations": 1}
     try:
         whole = train.run(configure(**changes))
         assert (whole.linear_backend, current_backend()) == ("onednn", "onednn")
@@ -276,7 +282,7 @@ def test_compiled_and_gone_on_with(configure: Configure, tmp_path: Path, monkeyp
     if not compiler_works(print):
         pytest.skip("there is no C++ compiler")
     changes: dict[str, Any] = {
-        "seed": 21, "trainer__compile": "on", "trainer__validation_runs": 1, "mixture__block": 2,
+        "seed": 21, "compile": "on", "num_validations": 1, "mixture__block": 2,
         "mixture__phases": [PhaseConfig(start=0.5, context_multiple=2)],
     }  # fmt: skip
     whole = train.run(configure(**changes))
@@ -289,5 +295,5 @@ def test_compiled_and_gone_on_with(configure: Configure, tmp_path: Path, monkeyp
     with monkeypatch.context() as patched:
         patched.setattr(train, "wants_compilation", lambda *_: pytest.fail("it was decided again"))
         assert_same(train.run(parted), whole)
-    eager = train.run(configure(**changes | {"trainer__compile": "off"}))
+    eager = train.run(configure(**changes | {"compile": "off"}))
     assert eager.training_loss == pytest.approx(whole.training_loss, abs=1e-4)

@@ -42,8 +42,8 @@ def test_killed_at_random_moments(
     configure: Callable[..., TrainStage], prepared: tuple[Path, Path], tmp_path: Path
 ) -> None:
     changes: dict[str, Any] = {
-        "seed": 30, "tokens": str(STEPS * 256), "model__dropout": 0.1, "data__workers": 1, "data__micro_batch": 4,
-        "trainer__checkpoint_steps": 12, "trainer__log_steps": 5,
+        "seed": 30, "tokens": str(STEPS * 256), "model__dropout": 0.1, "data__workers": 1, "data__micro_batch_size": 4,
+        "callbacks__checkpoint__every_n_train_steps": 12, "trainer__log_every_n_steps": 5,
     }  # fmt: skip
     whole = train.run(configure(**changes))
     (tmp_path / "artifacts").symlink_to(prepared[0].resolve() / "artifacts")

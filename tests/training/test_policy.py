@@ -19,7 +19,7 @@ from maquette.artifacts import ConfigError
 from maquette.model.loading import load_checkpoint
 from maquette.objectives.policy_config import PolicyConfig
 from maquette.training import fit, read_history, read_record
-from maquette.training.checkpoints import CheckpointFolder
+from maquette.training.checkpoint_io import CheckpointFolder
 from maquette.training.devices import Hardware
 from maquette.training.policy import PolicyPlan
 from maquette.training.processes import launch
@@ -101,12 +101,12 @@ def test_killed_in_the_middle_of_rollouts_and_anywhere_else(tmp_path: Path) -> N
 @pytest.mark.parametrize("step", [3, 8])
 def test_going_on_from_a_checkpoint_is_exact(tmp_path: Path, step: int) -> None:
     """From the middle of an iteration, and from between two, also with a stopped iteration behind it."""
-    changes = {"stop_kl": 1e-3}
+    changes = {"target_kl": 1e-3}
     whole, part = tmp_path / "whole", tmp_path / "part"
     for folder in (whole, part):
         folder.mkdir()
         job = make_job(folder, changes)
-        job.trainer.checkpoint_steps, job.trainer.keep_checkpoints = 1, 100
+        job.callbacks["checkpoint"] |= {"every_n_train_steps": 1, "save_last_k": 100}
         fit(job)
     checkpoints = part / "run" / "checkpoints"
     for path in checkpoints.iterdir():
@@ -123,8 +123,8 @@ def test_two_processes_stop_early_together_and_go_on_within_an_iteration(tmp_pat
     hardware = Hardware("cpu", 2, 1, "ddp", 1, "fp32")
     for folder in (whole, part):
         folder.mkdir()
-        job = make_job(folder, {"stop_kl": 1e-3})
-        job.trainer.checkpoint_steps, job.trainer.keep_checkpoints = 1, 100
+        job = make_job(folder, {"target_kl": 1e-3})
+        job.callbacks["checkpoint"] |= {"every_n_train_steps": 1, "save_last_k": 100}
         job = dataclasses.replace(job, hardware=hardware)
         launch(fit, job, 2)
     history = read_history(whole / "run" / "metrics.jsonl")
@@ -141,17 +141,21 @@ def test_answers_that_can_not_be_shared_out_are_refused() -> None:
     def plan(**settings: Any) -> PolicyPlan:
         return PolicyPlan(PolicyConfig(**settings), LetterFeedback(Path(), 0.0))
 
-    with pytest.raises(ConfigError, match=r"rollouts=130 can't be shared by 4 processes"):
-        plan(rollouts=130).iterations(4)
-    with pytest.raises(ConfigError, match=r"rollouts=12 can't be shared by 2 processes in groups of 4"):
-        plan(rollouts=12, advantage="group", group_size=4, minibatches=2).iterations(2)
-    assert plan(rollouts=16, advantage="group", group_size=4, minibatches=2).iterations(2).rollouts == 8
+    with pytest.raises(ConfigError, match=r"rollout_batch_size=130 can't be shared by 4 processes"):
+        plan(rollout_batch_size=130).iterations(4)
+    with pytest.raises(ConfigError, match=r"rollout_batch_size=12 can't be shared by 2 processes in groups of 4"):
+        plan(rollout_batch_size=12, advantage="group", group_size=4, num_minibatches=2).iterations(2)
+    assert plan(rollout_batch_size=16, advantage="group", group_size=4, num_minibatches=2).iterations(2).rollouts == 8
     with pytest.raises(ConfigError, match=r"kl_target=0"):
         PolicyConfig(kl_target=0.0).validate()
 
 
 def test_micro_batches_and_processes_share_an_iteration() -> None:
-    plan = PolicyPlan(PolicyConfig(rollouts=64, passes=2, minibatches=4), LetterFeedback(Path(), 0.0), micro_batches=2)
+    plan = PolicyPlan(
+        PolicyConfig(rollout_batch_size=64, ppo_epochs=2, num_minibatches=4),
+        LetterFeedback(Path(), 0.0),
+        micro_batches=2,
+    )
     iterations = plan.iterations(2)
     assert (iterations.rollouts, iterations.steps, iterations.batches) == (32, 8, 16)
     assert [part.stop - part.start for part in iterations.groups()] == [4] * 8

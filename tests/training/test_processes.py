@@ -31,7 +31,7 @@ def test_as_torchrun_says(monkeypatch: pytest.MonkeyPatch, configure: Callable[.
 
 def test_other_machines_must_be_started_by_somebody(configure: Callable[..., TrainStage]) -> None:
     with pytest.raises(ConfigError, match=r"nothing started this command on the other machines"):
-        train.run(configure(seed=40, trainer__strategy="ddp", trainer__num_nodes=2, data__batch_tokens=256))
+        train.run(configure(seed=40, trainer__strategy="ddp", trainer__num_nodes=2, data__batch_size_tokens=256))
 
 
 def test_children_answer_complain_and_die() -> None:
@@ -64,8 +64,8 @@ def test_two_processes_learn_what_one_does(
     configure: Callable[..., TrainStage], prepared: tuple[Path, Path], tmp_path: Path
 ) -> None:
     (tmp_path / "artifacts").symlink_to(prepared[0].resolve() / "artifacts")
-    one = train.run(configure(seed=41, data__micro_batch=4))
-    together = configure(seed=41, data__micro_batch=2, trainer__strategy="ddp", trainer__devices=2)
+    one = train.run(configure(seed=41, data__micro_batch_size=4))
+    together = configure(seed=41, data__micro_batch_size=2, trainer__strategy="ddp", trainer__devices=2)
     together.outputs = str(tmp_path)
     two = train.run(together)
     assert (two.name, two.status) == (one.name, "finished")

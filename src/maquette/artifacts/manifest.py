@@ -16,7 +16,8 @@ from maquette import __version__
 from maquette.artifacts.errors import ConfigError, StageError
 from maquette.artifacts.files import atomic_folder, digest, file_digest, locked, write_json
 
-FORMAT = 1
+FORMAT = 2
+"""Of `manifest.json` and of the facts in it; another is refused by name, never half understood."""
 
 CHECKED_BYTES = 2**28
 """Up to so large an artifact that is found again has its checksums looked at (a fifth of a second); of larger ones the
@@ -55,8 +56,11 @@ def read_manifest(folder: Path | str) -> Manifest:
         ) from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise StageError(f"{path} is damaged: {error}.", made_anew(folder)) from None
-    if not isinstance(raw, dict) or int(raw.get("format", 0)) > FORMAT:
+    found = int(raw.get("format", 0)) if isinstance(raw, dict) else 0
+    if found > FORMAT:
         raise StageError(f"{path} has a format that this version does not know.", "Upgrade maquette-lm.")
+    if found < FORMAT:
+        raise StageError(f"{path} is of format {found} and this version reads {FORMAT}.", made_anew(folder))
     known = {field.name for field in dataclasses.fields(Manifest)}
     try:
         manifest = Manifest(**{key: value for key, value in raw.items() if key in known})

@@ -138,7 +138,7 @@ def users_code(dotted: str) -> Iterator[None]:
     except MaquetteError:
         raise
     except Exception as error:
-        raise StageError(f"{dotted} failed{_place(error)}: {type(error).__name__}: {error}") from error
+        raise StageError(f"{dotted} failed{place_of(error)}: {type(error).__name__}: {error}") from error
 
 
 def _import(module_name: str, named: str) -> ModuleType:
@@ -148,11 +148,11 @@ def _import(module_name: str, named: str) -> ModuleType:
         raise
     except Exception as error:
         raise ConfigError(
-            f"{named}: importing {module_name} failed{_place(error)}: {type(error).__name__}: {error}"
+            f"{named}: importing {module_name} failed{place_of(error)}: {type(error).__name__}: {error}"
         ) from error
 
 
-def _place(error: BaseException) -> str:
+def place_of(error: BaseException) -> str:
     """` at file:line`: of a syntax error its own, otherwise the innermost line that is no library's."""
     if isinstance(error, SyntaxError) and error.filename:
         return f" at {error.filename}:{error.lineno}"

@@ -11,7 +11,7 @@ class SourceConfig:
     kind: str = setting(
         "installed",
         "where documents come from",
-        choices=("installed", "jsonl", "parquet", "text", "huggingface", "warc", "madeweb"),
+        choices=("installed", "jsonl", "parquet", "text", "huggingface", "warc", "synthetic_web"),
     )
     path: str | None = setting(None, "folder or file with the documents; for huggingface the data set's name or folder")
     text_field: str = setting("text", "field that holds the text")
@@ -20,7 +20,9 @@ class SourceConfig:
     subset: str | None = setting(None, "huggingface: the data set's configuration")
     split: str = setting("train", "huggingface: the data set's split")
     limit: int | None = setting(
-        None, "read at most so many documents; installed: of all packages alike; madeweb: good pages to make", minimum=1
+        None,
+        "read at most so many documents; installed: of all packages alike; synthetic_web: good pages to make",
+        minimum=1,
     )
     extractor: str = setting(
         "resiliparse", "warc: what finds the main text of a page", choices=("resiliparse", "trafilatura")
@@ -30,11 +32,11 @@ class SourceConfig:
     @property
     def is_crawl(self) -> bool:
         """Whether the documents are web pages as a crawler found them."""
-        return self.kind in ("warc", "madeweb")
+        return self.kind in ("warc", "synthetic_web")
 
     def validate(self) -> None:
         """Raises `ConfigError` where the source needs a path and has none."""
-        if self.kind not in ("installed", "madeweb") and not self.path:
+        if self.kind not in ("installed", "synthetic_web") and not self.path:
             raise ConfigError(f"source.path is needed with source={self.kind}.", "Give it as source.path=<folder>.")
 
 
@@ -60,6 +62,6 @@ class CorpusConfig:
     judge: str | None = setting(
         None,
         "JSONL or Parquet file whose documents take the place of an own validation split, so that several corpora are "
-        "judged on one text; clean: with source=madeweb, texts that stand on none of its pages",
+        "judged on one text; clean: with source=synthetic_web, texts that stand on none of its pages",
     )
     workers: int | None = setting(None, "processes that read and clean; by default the number of cores", minimum=1)

@@ -72,16 +72,16 @@ class _MicroBatches(Dataset[TokenBatch]):
         shards: TokenShards,
         order: MixtureOrder,
         batch_sequences: int,
-        micro_batch: int,
+        micro_batch_size: int,
         rank: int,
         world_size: int,
-        isolate_documents: bool,
+        document_masking: bool,
     ) -> None:
         self._shards, self._order = shards, order
-        self._batch, self._micro_batch = batch_sequences, micro_batch
-        self._isolate = isolate_documents
+        self._batch, self._micro_batch = batch_sequences, micro_batch_size
+        self._isolate = document_masking
         self._first = rank * (batch_sequences // world_size)
-        self.per_step = batch_sequences // world_size // micro_batch
+        self.per_step = batch_sequences // world_size // micro_batch_size
         self._planned: tuple[int, SequencePlaces] | None = None
 
     def __getitem__(self, index: int) -> TokenBatch:
@@ -114,8 +114,9 @@ class _MicroBatches(Dataset[TokenBatch]):
 class TrainingBatches:
     """The micro-batches of `steps` optimiser steps for process `rank` of `world_size`, as an iterable with a length.
 
-    `batch_sequences` counts one step's sequences of one context over all processes, `micro_batch` those of one forward
-    pass of one process; where a phase has k times the context, k of them are read as one. `workers` processes read
+    `batch_sequences` counts one step's sequences of one context over all processes, `micro_batch_size` those of one
+    forward pass of one process; where a phase has k times the context, k of them are read as one. `workers` processes
+    read
     ahead; 0 reads when asked. An iterator begins where the state stands, and the state counts what was handed out, not
     what was read ahead; Lightning saves it with its fit loop. Raises `ConfigError` where the sizes do not divide.
     """
@@ -126,35 +127,37 @@ class TrainingBatches:
         order: MixtureOrder,
         *,
         batch_sequences: int,
-        micro_batch: int,
+        micro_batch_size: int,
         steps: int,
         rank: int = 0,
         world_size: int = 1,
         workers: int = 0,
-        isolate_documents: bool = False,
+        document_masking: bool = False,
         pin_memory: bool = False,
     ) -> None:
-        if batch_sequences % (micro_batch * world_size):
+        if batch_sequences % (micro_batch_size * world_size):
             raise ConfigError(
                 f"A batch of {batch_sequences} sequences can't be shared by {world_size} processes "
-                f"in micro-batches of {micro_batch}.",
-                "Choose data.micro_batch and trainer.devices so that their product divides the batch.",
+                f"in micro-batches of {micro_batch_size}.",
+                "Choose data.micro_batch_size and trainer.devices so that their product divides the batch.",
             )
-        if isolate_documents and shards.document_id is None:
+        if document_masking and shards.document_id is None:
             raise ConfigError(
                 "These tokens have no id that separates documents, so attention can't be kept within them.",
-                "Give pretokenized.eos_token_id, or set data.isolate_documents=false.",
+                "Give pretokenized.eos_token_id, or set data.document_masking=false.",
             )
         for phase in order.phases:
-            if micro_batch % phase.context_multiple:
+            if micro_batch_size % phase.context_multiple:
                 raise ConfigError(
                     f"A phase of the mixture has {phase.context_multiple} times the context; "
-                    f"micro-batches of {micro_batch} sequences can't be read so.",
-                    f"Set data.micro_batch to a multiple of {phase.context_multiple}.",
+                    f"micro-batches of {micro_batch_size} sequences can't be read so.",
+                    f"Set data.micro_batch_size to a multiple of {phase.context_multiple}.",
                 )
         self.shards, self.order = shards, order
         self.batch_sequences, self.steps = batch_sequences, steps
-        self._dataset = _MicroBatches(shards, order, batch_sequences, micro_batch, rank, world_size, isolate_documents)
+        self._dataset = _MicroBatches(
+            shards, order, batch_sequences, micro_batch_size, rank, world_size, document_masking
+        )
         self._workers, self._pin_memory = workers, pin_memory
         self._position = 0
 
@@ -245,7 +248,7 @@ def validation_batches(
     batch: int,
     *,
     split: str = "validation",
-    isolate_documents: bool = False,
+    document_masking: bool = False,
 ) -> list[TokenBatch]:
     """About `tokens` held-out tokens of a domain, the same at every call, in batches of `batch` sequences.
 
@@ -268,7 +271,7 @@ def validation_batches(
             TokenBatch(
                 rows,
                 torch.full((len(chosen),), shards.domains.index(domain)),
-                _segments(rows, shards.document_id) if isolate_documents else None,
+                _segments(rows, shards.document_id) if document_masking else None,
                 first_sequence=first,
             )
         )

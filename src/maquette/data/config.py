@@ -58,7 +58,7 @@ class PhaseConfig:
     start: float = setting(0.0, "share of the token budget after which the phase begins", minimum=0.0, maximum=1.0)
     weights: dict[str, float] = setting(dict, "weights of the domains in this phase; by default the mixture's")
     context_multiple: int = setting(1, "the context is so many times longer in this phase", minimum=1)
-    rope_base: float | None = setting(None, "rotary base in this phase; by default the model's", minimum=1.0)
+    rope_theta: float | None = setting(None, "rotary base in this phase; by default the model's", minimum=1.0)
 
 
 @dataclass
@@ -66,8 +66,10 @@ class MixtureConfig:
     weights: dict[str, float] = setting(
         dict, "share of each domain in training; by default in proportion to its tokens"
     )
-    alpha: float | None = setting(
-        None, "without weights: shares in proportion to tokens^alpha (0: uniform, 1: proportional)", minimum=0.0
+    temperature: float | None = setting(
+        None,
+        "without weights: shares in proportion to tokens^(1/temperature); 1 is proportional, inf uniform",
+        minimum=0.01,
     )
     max_epochs: float | None = setting(
         None, "without weights: as uniform as can be while no domain is read more often than this (UniMax)", minimum=0.1
@@ -77,22 +79,22 @@ class MixtureConfig:
 
     def validate(self) -> None:
         """Raises `ConfigError` where shares are given in two ways."""
-        given = {"weights": bool(self.weights), "alpha": self.alpha is not None}
+        given = {"weights": bool(self.weights), "temperature": self.temperature is not None}
         given["max_epochs"] = self.max_epochs is not None
         chosen = [f"mixture.{name}" for name, is_given in given.items() if is_given]
         if len(chosen) > 1:
             raise ConfigError(
                 f"{' and '.join(chosen)} are given, and each sets all shares.",
-                "Keep one: weights by hand, alpha for a power of the size, or max_epochs for UniMax.",
+                "Keep one: weights by hand, temperature for a power of the size, or max_epochs for UniMax.",
             )
 
 
 @dataclass
 class DataConfig:
-    context: int = setting(256, "tokens in one sequence", minimum=8)
-    batch_tokens: int | None = setting(None, "tokens in one optimiser step; by default the recipe's", minimum=8)
-    micro_batch: int | None = setting(None, "sequences in one forward pass; by default what fits", minimum=1)
-    isolate_documents: bool = setting(False, "attention does not cross the borders of documents")
+    sequence_length: int = setting(256, "tokens in one sequence", minimum=8)
+    batch_size_tokens: int | None = setting(None, "tokens in one optimiser step; by default the recipe's", minimum=8)
+    micro_batch_size: int | None = setting(None, "sequences in one forward pass; by default what fits", minimum=1)
+    document_masking: bool = setting(False, "attention does not cross the borders of documents")
     workers: int = setting(0, "processes that read batches", minimum=0)
     validation_tokens: int = setting(131_072, "validation tokens of each domain", minimum=8)
 

@@ -57,7 +57,7 @@ def encode_corpus(
             "Its tokenizer_config.json should name a bos_token or an eos_token.",
         )
     names = {split: domains(corpus, split) for split in ("train", *HELD_OUT_SPLITS)}
-    dtype = token_dtype(tokenizer.vocabulary_size)
+    dtype = token_dtype(tokenizer.vocab_size)
     splits: dict[str, dict[str, Any]] = {domain: {} for domain in sorted(set().union(*names.values()))}
 
     def write(domain: str, split: str, documents: Iterable[EncodedDocument]) -> None:
@@ -91,7 +91,7 @@ def encode_corpus(
         write(cut.part.domain, cut.part.split, cut.part.documents)
     return {
         "tokenizer": {"name": name, "digest": tokenizer.digest},
-        "vocabulary_size": tokenizer.vocabulary_size,
+        "vocab_size": tokenizer.vocab_size,
         "document_id": document_id,
         "dtype": dtype.name,
         "domains": {domain: {"folder": folder_name(domain), "splits": found} for domain, found in splits.items()},
@@ -134,7 +134,7 @@ def encode_documents(
 
 
 def _encode_batch(documents: Sequence[Document], tokenizer: Tokenizer) -> list[EncodedDocument]:
-    dtype = token_dtype(tokenizer.vocabulary_size)
+    dtype = token_dtype(tokenizer.vocab_size)
     rows = tokenizer.encode_batch([document.text for document in documents])
     return [
         EncodedDocument(document.id, np.array(row, dtype=dtype), len(document.text.encode()))

@@ -35,7 +35,7 @@ class Phase:
     start: int
     weights: dict[str, float]
     context_multiple: int = 1
-    rope_base: float | None = None
+    rope_theta: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +85,7 @@ class MixtureOrder:
         self.seed = seed
         self.domains = tuple(sorted(tokens))
         self._block = config.block
-        phases = _phase_configs(config)
+        phases = phase_configs(config)
         self._unit = math.lcm(*(phase.context_multiple for phase in phases))
         self._epochs = [self._cut(tokens[domain]) for domain in self.domains]
         grain = self._unit * self._block
@@ -95,7 +95,7 @@ class MixtureOrder:
                 start=int(phase.start * token_budget / context) // grain * grain,
                 weights=self._weights(phase.weights or usual),
                 context_multiple=phase.context_multiple,
-                rope_base=phase.rope_base,
+                rope_theta=phase.rope_theta,
             )
             for phase in phases
         )
@@ -123,7 +123,7 @@ class MixtureOrder:
         if config.max_epochs is not None:
             shares = unimax_weights(sizes, token_budget, config.max_epochs)
         else:
-            shares = size_weights(sizes, 1.0 if config.alpha is None else config.alpha)
+            shares = size_weights(sizes, 1.0 if config.temperature is None else 1 / config.temperature)
         return dict(zip(self.domains, shares.tolist(), strict=True))
 
     def _weights(self, wanted: Mapping[str, float]) -> dict[str, float]:
@@ -251,7 +251,7 @@ class MixtureOrder:
         }
 
 
-def _phase_configs(config: MixtureConfig) -> list[PhaseConfig]:
+def phase_configs(config: MixtureConfig) -> list[PhaseConfig]:
     """The phases from the start of training on; the first is the mixture itself unless another starts at 0."""
     starts = [phase.start for phase in config.phases]
     if starts != sorted(set(starts)):

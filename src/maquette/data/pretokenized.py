@@ -87,8 +87,8 @@ def index_tokens(
         for domain, splits in files.items():
             read: dict[str, _Split] = {}
             for split, some in splits.items():
-                known = [_with_dtype(file, config, tokenizer.vocabulary_size) for file in some]
-                read[split] = _read_split(known, tokenizer.vocabulary_size, eos_token_id, byte_lengths)
+                known = [_with_dtype(file, config, tokenizer.vocab_size) for file in some]
+                read[split] = _read_split(known, tokenizer.vocab_size, eos_token_id, byte_lengths)
                 for file in known:
                     sums[str(file.path)] = {"bytes": file.path.stat().st_size, "sha256": file_digest(file.path)}
                     advance(file.path.stat().st_size)
@@ -107,7 +107,7 @@ def index_tokens(
     write_json(folder / "sources.json", [[Path(path).name, entry["sha256"]] for path, entry in sums.items()])
     return {
         "tokenizer": {"name": config.tokenizer or "none", "digest": tokenizer.digest},
-        "vocabulary_size": tokenizer.vocabulary_size,
+        "vocab_size": tokenizer.vocab_size,
         "document_id": eos_token_id,
         "dtype": everything[0].dtype,
         "domains": domains,
@@ -117,7 +117,7 @@ def index_tokens(
     }
 
 
-def _with_dtype(file: TokenFile, config: PretokenizedConfig, vocabulary_size: int) -> TokenFile:
+def _with_dtype(file: TokenFile, config: PretokenizedConfig, vocab_size: int) -> TokenFile:
     """The file with its dtype filled in, and its size checked against it."""
     if file.layout != "raw":
         if config.dtype is not None and file.layout == "npy":
@@ -125,7 +125,7 @@ def _with_dtype(file: TokenFile, config: PretokenizedConfig, vocabulary_size: in
             if own != config.dtype:
                 raise StageError(f"{file.path} holds {own}, not pretokenized.dtype={config.dtype}.", "Leave it out.")
         return file
-    dtype = file.dtype or config.dtype or ("uint16" if vocabulary_size <= 1 << 16 else "uint32")
+    dtype = file.dtype or config.dtype or ("uint16" if vocab_size <= 1 << 16 else "uint32")
     if file.dtype and config.dtype not in (None, file.dtype):
         raise StageError(f"{file.path} says in its header that it holds {file.dtype}, not {config.dtype}.")
     size, item = file.path.stat().st_size - file.offset, np.dtype(dtype).itemsize
@@ -138,7 +138,7 @@ def _with_dtype(file: TokenFile, config: PretokenizedConfig, vocabulary_size: in
 
 
 def _read_split(
-    files: list[TokenFile], vocabulary_size: int, eos: int | None, byte_lengths: NDArray[np.int32] | None
+    files: list[TokenFile], vocab_size: int, eos: int | None, byte_lengths: NDArray[np.int32] | None
 ) -> _Split:
     lengths, starts, totals = [], [np.zeros(1, np.int64)], [np.zeros(1, np.int64)]
     rows: list[NDArray[np.int64]] = []
@@ -149,7 +149,7 @@ def _read_split(
             if part.dtype.kind not in "ui":
                 raise StageError(f"{file.path} holds {part.dtype}, not token ids.", "Ids are whole numbers.")
             for chunk in _chunks(part):
-                _check_ids(file, chunk, position - begin, vocabulary_size)
+                _check_ids(file, chunk, position - begin, vocab_size)
                 sizes = None if byte_lengths is None else np.cumsum(byte_lengths[chunk], dtype=np.int64)
                 ends = np.flatnonzero(chunk == eos) if eos is not None else np.zeros(0, np.int64)
                 starts.append(position + ends)
@@ -180,15 +180,15 @@ def _chunks(part: Ids) -> Iterator[Ids]:
         yield part[start : start + _CHUNK]
 
 
-def _check_ids(file: TokenFile, chunk: Ids, position: int, vocabulary_size: int) -> None:
-    wrong = chunk >= vocabulary_size
+def _check_ids(file: TokenFile, chunk: Ids, position: int, vocab_size: int) -> None:
+    wrong = chunk >= vocab_size
     if chunk.dtype.kind == "i":
         wrong |= chunk < 0
     if wrong.any():
         place = int(np.argmax(wrong))
         raise StageError(
             f"{file.path}: the id {int(chunk[place]):,} at position {position + place:,} is beyond a vocabulary of "
-            f"{vocabulary_size:,}.",
+            f"{vocab_size:,}.",
             "Give the vocabulary of these tokens (pretokenized.vocab_size or .tokenizer), or their pretokenized.dtype.",
         )
     as_uint16 = position == 0 and file.layout == "raw" and chunk.dtype == np.uint16 and len(chunk) >= 64
@@ -299,9 +299,9 @@ def separator(config: PretokenizedConfig, tokenizer: Tokenizer) -> int | None:
     found = config.eos_token_id
     if found is None:
         found = tokenizer.end_of_text_id if tokenizer.end_of_text_id is not None else tokenizer.document_id
-    if found is not None and found >= tokenizer.vocabulary_size:
+    if found is not None and found >= tokenizer.vocab_size:
         raise ConfigError(
-            f"pretokenized.eos_token_id={found} is beyond a vocabulary of {tokenizer.vocabulary_size:,}.",
+            f"pretokenized.eos_token_id={found} is beyond a vocabulary of {tokenizer.vocab_size:,}.",
             "Give the id of the token that ends a document.",
         )
     return found

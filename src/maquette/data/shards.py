@@ -35,9 +35,9 @@ REMEMBER_BYTES = 256 * 2**20
 _STAMP = ".verified.json"
 
 
-def token_dtype(vocabulary_size: int) -> np.dtype[np.unsignedinteger]:
+def token_dtype(vocab_size: int) -> np.dtype[np.unsignedinteger]:
     """The smaller of uint16 and uint32 that holds every id."""
-    return np.dtype(np.uint16 if vocabulary_size <= 1 << 16 else np.uint32)
+    return np.dtype(np.uint16 if vocab_size <= 1 << 16 else np.uint32)
 
 
 def folder_name(domain: str) -> str:
@@ -198,7 +198,7 @@ class TokenShards:
         if verify:
             _verify(self.folder, dataclasses.replace(self.manifest, files=self.manifest.files | facts.get("files", {})))
         self.document_id: int | None = facts["document_id"]
-        self.vocabulary_size: int = facts["vocabulary_size"]
+        self.vocab_size: int = facts["vocab_size"]
         self._domains: dict[str, Any] = facts["domains"]
         self._streams: dict[tuple[str, str], TokenStream] = {}
         self._tables: dict[tuple[str, str], DocumentTable] = {}

@@ -95,7 +95,7 @@ class ProtocolConfig:
     resamples: int = setting(2000, "bootstrap resamples behind each interval", minimum=20)
     level: float = setting(0.9, "coverage of intervals", minimum=0.5, maximum=0.999)
     seed: int = setting(0, "seed of the questions, the shots and the resamples", minimum=0)
-    batch_tokens: int = setting(8192, "tokens computed at once", minimum=1)
+    batch_size_tokens: int = setting(8192, "tokens computed at once", minimum=1)
 
     def validate(self) -> None:
         """Raises `ConfigError` for a protocol that is not known or numbers of shots below zero."""

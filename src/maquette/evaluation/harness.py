@@ -40,17 +40,17 @@ Encoded = tuple[Any, list[int], list[int]]
 
 @register_model("maquette")
 class HarnessModel(TemplateLM):
-    """`checkpoint`: a run's folder or a Hugging Face folder. `batch_tokens`: tokens computed at once."""
+    """`checkpoint`: a run's folder or a Hugging Face folder. `batch_size_tokens`: tokens computed at once."""
 
-    def __init__(self, checkpoint: Path | str, *, batch_tokens: int = 8192, device: str = "cpu", **_: Any) -> None:
+    def __init__(self, checkpoint: Path | str, *, batch_size_tokens: int = 8192, device: str = "cpu", **_: Any) -> None:
         super().__init__()
         self.model, self._tokenizer = load_checkpoint(checkpoint, device=device)
-        self._checkpoint, self._batch_tokens = str(checkpoint), int(batch_tokens)
+        self._checkpoint, self._batch_tokens = str(checkpoint), int(batch_size_tokens)
 
     @property
     def max_length(self) -> int:
         """Tokens of the model's context."""
-        return self.model.config.context_length
+        return self.model.config.max_position_embeddings
 
     @property
     def eot_token_id(self) -> int:
@@ -83,7 +83,7 @@ class HarnessModel(TemplateLM):
     ) -> list[tuple[float, bool]]:
         pairs = [self._cut(context, continuation) for _, context, continuation in requests]
         with _shown("log-likelihoods", len(pairs), disable_tqdm) as advance:
-            scores = score_continuations(self.model, pairs, batch_tokens=self._batch_tokens, advance=advance)
+            scores = score_continuations(self.model, pairs, batch_size_tokens=self._batch_tokens, advance=advance)
         found = [(score.log_prob, score.greedy) for score in scores]
         for request, result in zip(requests, found, strict=True):
             if request[0] is not None:

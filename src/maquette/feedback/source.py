@@ -30,12 +30,12 @@ class ConfiguredFeedback:
     reward: RewardConfig
     outputs: str
 
-    def open(self, tokenizer: "Tokenizer", context: int, answer_tokens: int) -> PolicyFeedback:
+    def open(self, tokenizer: "Tokenizer", context: int, max_completion_length: int) -> PolicyFeedback:
         """Raises `StageError` where prompts leave no room for an answer, or the reward model reads other tokens."""
-        longest = context - answer_tokens
+        longest = context - max_completion_length
         if longest < 1:
             raise StageError(
-                f"Answers of {answer_tokens} tokens leave no room for a prompt in a context of {context}.",
+                f"Answers of {max_completion_length} tokens leave no room for a prompt in a context of {context}.",
                 "Use shorter answers, or a model with a longer context.",
             )
         reward = build_reward(self.reward, self.outputs)
@@ -49,7 +49,7 @@ class ConfiguredFeedback:
 
         def measure(model: LanguageModel, reference: LanguageModel) -> Mapping[str, float]:
             scores = measure_policy(
-                model, tokenizer, prompts, rewards, reference=reference, max_tokens=answer_tokens, seed=1
+                model, tokenizer, prompts, rewards, reference=reference, max_tokens=max_completion_length, seed=1
             )
             means = {name: float(values.mean()) for name, values in scores.scores.items()}
             return means | {"kl": scores.kl, "words": float(scores.words.mean()), "eos_rate": scores.ended}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from maquette.model.config import (
     CoreConfig,
+    CustomConfig,
     FlopCount,
     LSTMConfig,
     ModelConfig,
@@ -61,6 +62,7 @@ __all__ = [
     "Cache",
     "Core",
     "CoreConfig",
+    "CustomConfig",
     "FlopCount",
     "Generation",
     "KeyValueCache",

@@ -4,10 +4,13 @@ Prompts of different lengths are padded on the left: row b's text begins at colu
 never attended to, and positions count from there.
 """
 
+import warnings
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-from maquette.model.config import LSTMConfig, TransformerConfig
+from maquette.model.config import CoreConfig, LSTMConfig, TransformerConfig
 
 
 class KeyValueCache:
@@ -27,7 +30,7 @@ class KeyValueCache:
         *,
         starts: Tensor | None = None,
     ) -> None:
-        shape = (config.num_layers, batch, config.key_value_heads, length, config.width_of_head)
+        shape = (config.num_hidden_layers, batch, config.key_value_heads, length, config.width_of_head)
         self.keys = torch.zeros(shape, device=device, dtype=dtype)
         self.values = torch.zeros(shape, device=device, dtype=dtype)
         self.length, self.used = length, 0
@@ -72,7 +75,7 @@ class RecurrentCache:
         *,
         starts: Tensor | None = None,
     ) -> None:
-        shape = (config.num_layers, batch, config.width)
+        shape = (config.num_hidden_layers, batch, config.hidden_size)
         self.hidden = torch.zeros(shape, device=device, dtype=dtype)
         self.cell = torch.zeros(shape, device=device, dtype=dtype)
         self.used = 0
@@ -84,11 +87,42 @@ class RecurrentCache:
         self.starts = None if self.starts is None else self.starts[rows]
 
 
-Cache = KeyValueCache | RecurrentCache
+class RereadingCache:
+    """Of cores without a cache of their own: the tokens read so far, which are read again with each new one.
+
+    The same text as with a cache, at a cost that grows with the square of its length.
+    """
+
+    def __init__(self, batch: int, device: torch.device | str = "cpu", *, starts: Tensor | None = None) -> None:
+        self.tokens = torch.zeros(batch, 0, dtype=torch.int64, device=device)
+        self.starts = column_starts(starts, device)
+
+    @property
+    def used(self) -> int:
+        return self.tokens.size(1)
+
+    def read(self, core: Callable[..., Tensor], tokens: Tensor) -> Tensor:
+        """The hidden states of new `tokens (B, T)` after all before them, `(B, T, D)`."""
+        self.tokens = torch.cat([self.tokens, tokens], dim=1)
+        if self.starts is None:
+            return core(self.tokens)[:, -tokens.size(1) :]
+        columns = torch.arange(self.used, device=tokens.device)
+        # Padding is a document of its own, before the row's text.
+        segments = (columns >= self.starts[:, None]).long()
+        positions = (columns - self.starts[:, None]).clamp(min=0)
+        return core(self.tokens, positions=positions, segments=segments)[:, -tokens.size(1) :]
+
+    def keep(self, rows: Tensor) -> None:
+        """Goes on with `rows` (their numbers, int64) alone."""
+        self.tokens = self.tokens[rows]
+        self.starts = None if self.starts is None else self.starts[rows]
+
+
+Cache = KeyValueCache | RecurrentCache | RereadingCache
 
 
 def new_cache(
-    config: TransformerConfig | LSTMConfig,
+    config: CoreConfig,
     batch: int,
     length: int,
     device: torch.device | str = "cpu",
@@ -96,10 +130,21 @@ def new_cache(
     *,
     starts: Tensor | None = None,
 ) -> Cache:
-    """The cache that fits a model, for `batch` rows of at most `length` tokens; row b's text begins at `starts[b]`."""
+    """The cache that fits a core of ours, for `batch` rows of at most `length` tokens; row b's text begins at
+    `starts[b]`. Cores and attention layers of a user's read everything again, with a warning."""
     if isinstance(config, LSTMConfig):
         return RecurrentCache(config, batch, device, dtype, starts=starts)
-    return KeyValueCache(config, batch, length, device, dtype, starts=starts)
+    if isinstance(config, TransformerConfig) and (config.attention is None or _attention_keeps_cache(config)):
+        return KeyValueCache(config, batch, length, device, dtype, starts=starts)
+    called = config.attention if isinstance(config, TransformerConfig) else config.description
+    warnings.warn(f"{called} keeps no cache: each new token reads the whole text again, which is slow.", stacklevel=2)
+    return RereadingCache(batch, device, starts=starts)
+
+
+def _attention_keeps_cache(config: TransformerConfig) -> bool:
+    from maquette.model.custom_parts import attention_keeps_cache
+
+    return attention_keeps_cache(config)
 
 
 def column_starts(starts: Tensor | None, device: torch.device | str) -> Tensor | None:

@@ -2,14 +2,15 @@
 
 from typing import Any
 
-from maquette.model.config import CoreConfig, LSTMConfig, count_parameters
+from maquette.model.config import CoreConfig, count_parameters
 
 
 def usage(architecture: str, config: CoreConfig) -> str:
     """A Markdown section on opening the folder, in `transformers` and here."""
     here = 'maquette sample "Once upon a time" checkpoint=<this folder>'
-    if isinstance(config, LSTMConfig):
-        return f"## Use\n\n```\n{here}\n```\n"
+    if not config.opens_in_transformers:
+        code = "".join(f"It needs `{name}`, which is not in this folder.\n\n" for name in config.own_code)
+        return f"## Use\n\n{code}```\n{here}\n```\n"
     own = architecture == "MaquetteForCausalLM"
     trust = ", trust_remote_code=True" if own else ""
     note = "The modelling code lies beside the weights, in `modeling_maquette.py`.\n\n" if own else ""
@@ -36,8 +37,8 @@ def imported_card(name: str, source: str, architecture: str, config: CoreConfig,
     shape: dict[str, Any] = {
         "architecture": architecture,
         "parameters N (core and head)": f"{parts.core + parts.head:,} ({parts.core:,} core, {parts.head:,} head)",
-        "vocabulary": f"{config.vocabulary_size:,}",
-        "context": f"{config.context_length:,} tokens",
+        "vocabulary": f"{config.vocab_size:,}",
+        "context": f"{config.max_position_embeddings:,} tokens",
     }
     rows = "\n".join(f"| {key} | {value} |" for key, value in shape.items())
     files = "\n".join(f"- {file}: `{digest}`" for file, digest in digests.items())

@@ -42,14 +42,14 @@ def score_continuations(
     model: "LanguageModel",
     pairs: Sequence[tuple[Sequence[int], Sequence[int]]],
     *,
-    batch_tokens: int = 8192,
+    batch_size_tokens: int = 8192,
     advance: Callable[[float], None] = lambda amount: None,
 ) -> list[Continuation]:
     """Scores each (context, continuation), both with at least one token; the two together have at most one token more
     than the model's context, as the last is only predicted. Results in the order given; `advance` is told how many
     pairs are done. Raises `ValueError` for a pair that is empty or too long.
     """
-    limit = model.config.context_length + 1
+    limit = model.config.max_position_embeddings + 1
     rows: dict[tuple[int, ...], list[tuple[int, int, int]]] = {}  # input tokens -> (pair, first position, length)
     targets: list[Sequence[int]] = []
     for number, (context, continuation) in enumerate(pairs):
@@ -65,7 +65,7 @@ def score_continuations(
         inputs = sorted(rows, key=len, reverse=True)
         start = 0
         while start < len(inputs):
-            count = max(1, batch_tokens // len(inputs[start]))
+            count = max(1, batch_size_tokens // len(inputs[start]))
             batch = inputs[start : start + count]
             start += count
             asked = [(row, *place) for row, read in enumerate(batch) for place in rows[read]]
@@ -96,7 +96,7 @@ def _score(
     flat = hidden.reshape(-1, hidden.size(-1))[torch.from_numpy(places).to(device)]
     chosen = torch.empty(len(inverse), dtype=torch.float64, device=device)
     best = torch.empty_like(chosen)
-    step = max(1, _LOGITS // model.config.vocabulary_size)
+    step = max(1, _LOGITS // model.config.vocab_size)
     for first in range(0, len(places), step):
         here = np.flatnonzero((inverse >= first) & (inverse < first + step))
         index, wanted = torch.from_numpy(inverse[here] - first).to(device), torch.from_numpy(here).to(device)

@@ -30,7 +30,7 @@ class Decoder:
         self.visible = None if cache.starts is None else (columns >= cache.starts[:, None])[:, None, None]
         self.rotation: tuple[Tensor, Tensor] | None = None
         if self.config.positions == "rotary":
-            self.rotation = rotary_table(columns, self.config.width_of_head, self.config.rope_base, cache.keys.dtype)
+            self.rotation = rotary_table(columns, self.config.width_of_head, self.config.rope_theta, cache.keys.dtype)
 
     def __call__(self, tokens: Tensor, positions: Tensor | None = None) -> Tensor:
         """`positions (B,)`: where each token stands in its row; by default all in the next column."""
@@ -49,7 +49,8 @@ class Decoder:
         visible = None if self.visible is None else self.visible[..., : cache.used + 1]
         for index, layer in enumerate(self.layers):
             normal = _normalized(layer.attention_norm, hidden)
-            hidden = hidden + layer.attention.output(self._attend(layer.attention, index, normal, turns, visible))
+            attention = cast(Attention, layer.attention)
+            hidden = hidden + attention.output(self._attend(attention, index, normal, turns, visible))
             hidden = hidden + layer.feed_forward(_normalized(layer.feed_forward_norm, hidden))
         cache.advance(tokens[:, None])
         return _normalized(core.norm, hidden)
@@ -70,7 +71,7 @@ class Decoder:
     ) -> Tensor:
         """`hidden (B, D)` -> what the heads gather, `(B, H W)`."""
         config, batch = self.config, hidden.size(0)
-        width, heads = config.width_of_head, config.num_heads
+        width, heads = config.width_of_head, config.num_attention_heads
         query, key = attention.query(hidden), attention.key(hidden)
         if config.qk_norm:
             query = _normalized(attention.query_norm, query.view(batch, heads, width)).view(batch, -1)

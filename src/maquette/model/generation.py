@@ -110,7 +110,7 @@ def stream(
     tokenizer. The model is in evaluation mode meanwhile.
     """
     sampling = sampling or Sampling()
-    context = model.config.context_length
+    context = model.config.max_position_embeddings
     _check(prompts, context, max_tokens, stop, tokenizer, seeds)
     ends = frozenset(stop_ids if stop_ids is not None else tokenizer.stop_ids if tokenizer else ())
     rows = [
@@ -235,7 +235,7 @@ class _Batch:
         self.starts = starts[:, None] if self.cache.starts is not None else None
         self.seen: Tensor | None = None
         if sampling.repetition_penalty != 1.0:
-            self.seen = torch.zeros(len(prompts), model.config.vocabulary_size, dtype=torch.bool, device=device)
+            self.seen = torch.zeros(len(prompts), model.config.vocab_size, dtype=torch.bool, device=device)
             for row, prompt in enumerate(prompts):
                 self.seen[row, torch.as_tensor(prompt, device=device)] = True
         self.uniform: Tensor | None = None
@@ -264,7 +264,7 @@ class _Batch:
             return self.decoder(self.tokens[:, 0], None if positions is None else positions[:, 0])
         core = self.model.core
         hidden = core(self.tokens, positions=positions, cache=self.cache)[:, -1]
-        if isinstance(core, Transformer) and isinstance(self.cache, KeyValueCache):
+        if isinstance(core, Transformer) and isinstance(self.cache, KeyValueCache) and core.config.attention is None:
             self.decoder = Decoder(core, self.cache)
         return hidden
 
@@ -273,7 +273,7 @@ class _Batch:
         if self.starts is None:
             return None
         columns = torch.arange(self.cache.used, self.cache.used + self.tokens.size(1), device=self.starts.device)
-        return (columns - self.starts).clamp(0, self.model.config.context_length - 1)
+        return (columns - self.starts).clamp(0, self.model.config.max_position_embeddings - 1)
 
     @torch.inference_mode()
     def keep(self, slots: list[int]) -> None:

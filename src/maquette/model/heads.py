@@ -5,31 +5,33 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maquette.model.cache import Cache, new_cache
-from maquette.model.config import CoreConfig, LSTMConfig
+from maquette.model.config import CoreConfig
+from maquette.model.custom import CustomCore
 from maquette.model.initialization import initialize
 from maquette.model.linear import Linear
 from maquette.model.lstm import LSTM
 from maquette.model.transformer import Transformer
 
-Core = Transformer | LSTM
+Core = Transformer | LSTM | CustomCore
 
 
 def build_core(config: CoreConfig, *, seed: int = 0) -> Core:
     """The core that a configuration describes, with the initial weights of `seed`."""
-    return LSTM(config, seed=seed) if isinstance(config, LSTMConfig) else Transformer(config, seed=seed)
+    return config.build(seed)
 
 
 class LanguageModel(nn.Module):
     """`forward(tokens (B, T)) -> logits (B, T, V)`: what each token makes of the next.
 
-    A tied model has no matrix of its own in `head`; `head_weight` is the one that is used in either case.
+    A tied model, or a user's core with a head of its own, has no matrix in `head`; `head_weight` is the one that is
+    used in either case.
     """
 
     def __init__(self, config: CoreConfig, *, seed: int = 0) -> None:
         super().__init__()
         self.core = build_core(config, seed=seed)
-        self.head = Linear(config.width, config.vocabulary_size, bias=False)
-        if config.tied:
+        self.head = Linear(config.hidden_size, config.vocab_size, bias=False)
+        if self.core.own_head is not None:
             self.head.register_parameter("weight", None)
         initialize(self.head, config, seed, prefix="head.")
 
@@ -40,7 +42,8 @@ class LanguageModel(nn.Module):
     @property
     def head_weight(self) -> Tensor:
         """`(V, D)`"""
-        return self.core.embedding.weight if self.config.tied else self.head.weight
+        own = self.core.own_head
+        return self.head.weight if own is None else own
 
     def forward(
         self,
@@ -62,6 +65,8 @@ class LanguageModel(nn.Module):
     def new_cache(self, batch: int, length: int, *, starts: Tensor | None = None) -> Cache:
         """An empty cache of this model's kind, device and precision: see `cache.new_cache`."""
         weight = self.head_weight
+        if isinstance(self.core, CustomCore) and (own := self.core.new_cache(batch, length, starts)) is not None:
+            return own
         return new_cache(self.config, batch, length, weight.device, weight.dtype, starts=starts)
 
 
@@ -71,7 +76,7 @@ class ScalarModel(nn.Module):
     def __init__(self, config: CoreConfig, *, seed: int = 0) -> None:
         super().__init__()
         self.core = build_core(config, seed=seed)
-        self.score = Linear(config.width, 1)
+        self.score = Linear(config.hidden_size, 1)
         initialize(self.score, config, seed, prefix="score.")
 
     @classmethod

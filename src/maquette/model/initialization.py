@@ -44,8 +44,9 @@ def initialize(
     Numbers are drawn on the CPU in float32 and then converted, so they do not depend on device or precision.
     Parameters on the meta device are left there: see `materialize`.
     """
+    kept = _kept(model)
     for name, parameter in model.named_parameters():
-        if not parameter.is_meta:
+        if not parameter.is_meta and name not in kept:
             short = (prefix + name).removeprefix("core.")
             value = initial_value(short, parameter.shape, config, seed)
             parameter.copy_(value * parametrization.deviation_factor(short, config))
@@ -55,13 +56,35 @@ def materialize(model: nn.Module, config: CoreConfig, seed: int, device: torch.d
     """Gives a model that was built on the meta device its memory on `device`, and the weights of `seed`."""
     model.to_empty(device=device)
     initialize(model, config, seed)
+    if kept := _kept(model):  # what a user's class starts by itself, it has to start again
+        again = dict(type(model)(config, seed=seed).named_parameters())
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if name in kept:
+                    parameter.copy_(again[name])
+
+
+_STARTED_HERE = (nn.Linear, nn.Embedding, nn.LayerNorm, nn.RMSNorm, nn.LSTM)
+
+
+def _kept(model: nn.Module) -> frozenset[str]:
+    """Names of the parameters that a user's own classes have started with values of theirs: all of a core of theirs
+    (`keeps_initialization`), and of activations and attention layers what is not a linear layer or an embedding."""
+    found: set[str] = set()
+    for name, module in model.named_modules():
+        prefix = f"{name}." if name else ""
+        if getattr(module, "keeps_initialization", False):
+            found |= {prefix + below for below, _ in module.named_parameters()}
+        elif not isinstance(module, _STARTED_HERE) and type(module).__module__.partition(".")[0] != "maquette":
+            found |= {prefix + own for own, _ in module.named_parameters(recurse=False)}
+    return frozenset(found)
 
 
 def initial_value(name: str, shape: torch.Size, config: CoreConfig, seed: int) -> Tensor:
     """The start of the parameter `name` (without a leading `core.`), float32 on the CPU."""
     leaf = name.rsplit(".", 1)[-1]
     if name.startswith("lstm."):
-        return _lstm_value(name, leaf, shape, config.width, seed)
+        return _lstm_value(name, leaf, shape, config.hidden_size, seed)
     if leaf == "bias":
         return torch.zeros(shape)
     if name == "token_shift":
@@ -70,9 +93,9 @@ def initial_value(name: str, shape: torch.Size, config: CoreConfig, seed: int) -
         return torch.ones(shape)
     deviation = STANDARD_DEVIATION
     if name == "score.weight":
-        deviation = 1 / math.sqrt(config.width + 1)
+        deviation = 1 / math.sqrt(config.hidden_size + 1)
     elif name.endswith(("attention.output.weight", "feed_forward.down.weight")):
-        deviation /= math.sqrt(2 * config.num_layers)
+        deviation /= math.sqrt(2 * config.num_hidden_layers)
     return torch.empty(shape).normal_(0.0, deviation, generator=_numbers_of(name, seed))
 
 

@@ -135,12 +135,12 @@ def fastest_backend(config: CoreConfig, tokens: int, *, rounds: int = 4) -> str:
     """
     if not isinstance(config, TransformerConfig) or not may_be_faster():
         return "torch"
-    queries = (config.num_heads + 2 * config.key_value_heads) * config.width_of_head
+    queries = (config.num_attention_heads + 2 * config.key_value_heads) * config.width_of_head
     shapes = [
-        (config.width, queries),
-        (config.width, config.inner_width),
-        (config.inner_width, config.width),
-        (config.width, config.vocabulary_size),
+        (config.hidden_size, queries),
+        (config.hidden_size, config.inner_width),
+        (config.inner_width, config.hidden_size),
+        (config.hidden_size, config.vocab_size),
     ]
     tokens = min(tokens, 1024)  # larger products tell no more
     seconds: dict[str, list[float]] = {name: [] for name in BACKENDS}

@@ -126,10 +126,10 @@ def load_checkpoint(
             "Make the tokens with the checkpoint's own tokenizer.",
         )
     model = hf.load(folder)
-    if tokenizer.vocabulary_size > model.config.vocabulary_size:
+    if tokenizer.vocab_size > model.config.vocab_size:
         raise StageError(
-            f"{folder}: the tokenizer has {tokenizer.vocabulary_size:,} tokens, the model knows "
-            f"{model.config.vocabulary_size:,}.",
+            f"{folder}: the tokenizer has {tokenizer.vocab_size:,} tokens, the model knows "
+            f"{model.config.vocab_size:,}.",
             "The two files do not belong together.",
         )
     return model.to(device), tokenizer

@@ -18,11 +18,11 @@ class LSTM(nn.Module):
     def __init__(self, config: LSTMConfig, *, seed: int = 0) -> None:
         super().__init__()
         self.config = config
-        self.embedding = unfilled_embedding(config.vocabulary_size, config.width)
+        self.embedding = unfilled_embedding(config.vocab_size, config.hidden_size)
         with torch.random.fork_rng(devices=[]):  # nn.LSTM draws numbers that `initialize` then replaces
             self.lstm = nn.LSTM(
-                config.width, config.width, config.num_layers, batch_first=True,
-                dropout=config.dropout if config.num_layers > 1 else 0.0,
+                config.hidden_size, config.hidden_size, config.num_hidden_layers, batch_first=True,
+                dropout=config.dropout if config.num_hidden_layers > 1 else 0.0,
             )  # fmt: skip
         initialize(self, config, seed)
 
@@ -49,6 +49,11 @@ class LSTM(nn.Module):
         else:
             output, _ = self.lstm(hidden)
         return F.dropout(output, self.config.dropout, self.training)
+
+    @property
+    def own_head(self) -> Tensor | None:
+        """The head's matrix `(V, D)` where it is the embedding's."""
+        return self.embedding.weight if self.config.tie_word_embeddings else None
 
     def go_on(self, hidden: Tensor, cache: RecurrentCache) -> Tensor:
         columns = torch.arange(cache.used, cache.used + hidden.size(1), device=hidden.device)
@@ -82,6 +87,8 @@ class LSTM(nn.Module):
         last_of_row = begins.sum(dim=1).cumsum(dim=0) - 1
         return padded[real].view(batch, length, -1), (last_hidden[:, last_of_row], last_cell[:, last_of_row])
 
-    def change_context(self, *, context_length: int | None = None, rope_base: float | None = None) -> None:
-        """Goes on with longer sequences; `rope_base` means nothing to a recurrent model."""
-        self.config = dataclasses.replace(self.config, context_length=context_length or self.config.context_length)
+    def change_context(self, *, max_position_embeddings: int | None = None, rope_theta: float | None = None) -> None:
+        """Goes on with longer sequences; `rope_theta` means nothing to a recurrent model."""
+        self.config = dataclasses.replace(
+            self.config, max_position_embeddings=max_position_embeddings or self.config.max_position_embeddings
+        )

@@ -2,7 +2,7 @@
 
 In the maximal-update parametrisation (muP) every layer's output moves by the same amount in a step, however wide the
 model is, so the best learning rate of a narrow model is that of a wide one (Yang et al. 2022, "Tensor Programs V").
-With m = width / `base_width`, for Adam:
+With m = width / `base_hidden_size`, for Adam:
 
 | parameter | deviation x | rate x | table 3 says |
 |---|---|---|---|
@@ -11,7 +11,7 @@ With m = width / `base_width`, for Adam:
 | head | 1/m | 1/m | variance 1/fan_in^2, rate 1/fan_in |
 | query matrices, further | (W_0/W)^1/2 | (W_0/W)^1/2 | attention logits q.k / W instead of q.k / sqrt(W) |
 
-W is the width of a head and W_0 = `base_head_width`. This is table 3's form, without multipliers in the forward pass;
+W is the width of a head and W_0 = `base_head_dim`. This is table 3's form, without multipliers in the forward pass;
 the one that attention has there is moved into the query matrix, which under Adam is the same model (lemma J.1: a
 multiplier theta is an initial weight and a rate times theta). So a model trained this way is an ordinary one, and its
 exported weights give the same logits anywhere. At the base width it starts from, and learns like, the standard one.
@@ -21,7 +21,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from maquette.model.config import CoreConfig, LSTMConfig
+from maquette.model.config import CoreConfig, TransformerConfig
 
 
 @dataclass(frozen=True)
@@ -29,17 +29,17 @@ class Parametrization:
     """`kind`: standard (nothing depends on width), or mup."""
 
     kind: str = "standard"
-    base_width: int = 32
-    base_head_width: int = 16
+    base_hidden_size: int = 32
+    base_head_dim: int = 16
 
     def deviation_factor(self, name: str, config: CoreConfig) -> float:
         """What the standard deviation of the parameter `name`'s start is multiplied by."""
         if self.kind == "standard":
             return 1.0
-        kind, growth = _kind(name), config.width / self.base_width
+        kind, growth = _kind(name), config.hidden_size / self.base_hidden_size
         if kind == "head":  # a score's standard start is 1 / sqrt(width) already
             return 1 / growth if not name.startswith("score") else 1 / math.sqrt(growth)
-        if kind != "hidden" or isinstance(config, LSTMConfig):  # whose standard start is 1 / sqrt(width) already
+        if kind != "hidden" or config.kind == "lstm":  # whose standard start is 1 / sqrt(width) already
             return 1.0
         return self._query_factor(name, config) / math.sqrt(growth)
 
@@ -50,12 +50,12 @@ class Parametrization:
         config: CoreConfig = model.config
         if _kind(name) == "constant":
             return 1.0
-        return self._query_factor(name, config) * self.base_width / config.width
+        return self._query_factor(name, config) * self.base_hidden_size / config.hidden_size
 
     def _query_factor(self, name: str, config: CoreConfig) -> float:
-        if isinstance(config, LSTMConfig) or not name.endswith("attention.query.weight"):
+        if not isinstance(config, TransformerConfig) or not name.endswith("attention.query.weight"):
             return 1.0
-        return math.sqrt(self.base_head_width / config.width_of_head)
+        return math.sqrt(self.base_head_dim / config.width_of_head)
 
 
 STANDARD = Parametrization()

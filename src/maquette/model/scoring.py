@@ -53,13 +53,13 @@ def score_tokens(
     model: "LanguageModel",
     sequences: Sequence[Sequence[int]],
     *,
-    batch_tokens: int = 8192,
+    batch_size_tokens: int = 8192,
     advance: Callable[[float], None] = lambda amount: None,
 ) -> list[list[float]]:
     """For each sequence the log-probability (nats) of every token but the first, each given those before it.
 
-    Sequences of like length are computed together, at most about `batch_tokens` at once; the order of the result is
-    that of the arguments. `advance` is told how many sequences are done. Sequences have two or more tokens and fit
+    Sequences of like length are computed together, at most about `batch_size_tokens` at once; the order of the result
+    is that of the arguments. `advance` is told how many sequences are done. Sequences have two or more tokens and fit
     the model's context (at most one token more than it, as the last one is only predicted).
     """
     device = next(model.parameters()).device
@@ -67,7 +67,7 @@ def score_tokens(
     training = model.training
     model.eval()
     try:
-        for rows in _batches([len(sequence) for sequence in sequences], batch_tokens):
+        for rows in _batches([len(sequence) for sequence in sequences], batch_size_tokens):
             width = max(len(sequences[row]) for row in rows)
             # Padding on the right: causal attention keeps it from what comes before
             padded = torch.zeros(len(rows), width, dtype=torch.int64)
@@ -90,7 +90,7 @@ def score_sentences(
     tokenizer: "Tokenizer",
     sentences: Sequence[str],
     *,
-    batch_tokens: int = 8192,
+    batch_size_tokens: int = 8192,
     advance: Callable[[float], None] = lambda amount: None,
 ) -> list[SentenceScore]:
     """Scores sentences as beginnings of documents; see `score_tokens`.
@@ -105,7 +105,7 @@ def score_sentences(
             "Add bos_token to its tokenizer_config.json, so that the first token of a sentence can be scored.",
         )
     encoded = tokenizer.encode_batch(list(sentences))
-    context = model.config.context_length
+    context = model.config.max_position_embeddings
     for number, (text, tokens) in enumerate(zip(sentences, encoded, strict=True), 1):
         if not tokens:
             raise ConfigError(f"Sentence {number} is empty.", "Give it some text, or leave it out.")
@@ -115,7 +115,7 @@ def score_sentences(
                 "Split it, or score it with a model of a longer context.",
             )
     scores = score_tokens(
-        model, [[document, *tokens] for tokens in encoded], batch_tokens=batch_tokens, advance=advance
+        model, [[document, *tokens] for tokens in encoded], batch_size_tokens=batch_size_tokens, advance=advance
     )
     return [
         SentenceScore(text, tuple(tokens), tuple(values), len(text.encode("utf-8", "surrogatepass")))
@@ -123,11 +123,11 @@ def score_sentences(
     ]
 
 
-def _batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
-    """Rows sorted by length, in groups whose padded size stays under `batch_tokens` (one row at least)."""
+def _batches(lengths: Sequence[int], batch_size_tokens: int) -> list[list[int]]:
+    """Rows sorted by length, in groups whose padded size stays under `batch_size_tokens` (one row at least)."""
     batches: list[list[int]] = []
     for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
-        if batches and (len(batches[-1]) + 1) * lengths[batches[-1][0]] <= batch_tokens:
+        if batches and (len(batches[-1]) + 1) * lengths[batches[-1][0]] <= batch_size_tokens:
             batches[-1].append(row)
         else:
             batches.append([row])

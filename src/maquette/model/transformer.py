@@ -21,8 +21,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maquette.artifacts import ConfigError
-from maquette.model.cache import KeyValueCache
-from maquette.model.config import TransformerConfig
+from maquette.model.cache import KeyValueCache, RereadingCache
+from maquette.model.config import ACTIVATIONS, TransformerConfig
+from maquette.model.custom_parts import attention_keeps_cache, make_activation, make_attention
 from maquette.model.fused import RootMeanSquareNorm, SwiGLU, by_hand, rotated_heads
 from maquette.model.initialization import initialize, unfilled_embedding
 from maquette.model.linear import Linear
@@ -36,12 +37,15 @@ class Transformer(nn.Module):
     def __init__(self, config: TransformerConfig, *, seed: int = 0) -> None:
         super().__init__()
         self.config = config
-        self.embedding = unfilled_embedding(config.vocabulary_size, config.width)
+        self.embedding = unfilled_embedding(config.vocab_size, config.hidden_size)
         if config.positions == "learned":
-            self.positions = unfilled_embedding(config.context_length, config.width)
+            self.positions = unfilled_embedding(config.max_position_embeddings, config.hidden_size)
         if config.token_shift:
-            self.token_shift = nn.Parameter(torch.empty(config.width))
-        self.layers = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+            self.token_shift = nn.Parameter(torch.empty(config.hidden_size))
+        with torch.random.fork_rng(devices=[], enabled=bool(config.own_code)):
+            if config.own_code:  # a user's parts draw their first weights themselves
+                torch.default_generator.manual_seed(seed)
+            self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.num_hidden_layers))
         self.norm = normalization(config)
         initialize(self, config, seed)
 
@@ -51,7 +55,7 @@ class Transformer(nn.Module):
         *,
         positions: Tensor | None = None,
         segments: Tensor | None = None,
-        cache: KeyValueCache | None = None,
+        cache: KeyValueCache | RereadingCache | None = None,
     ) -> Tensor:
         """`tokens (B, T)` int64 -> `(B, T, D)`.
 
@@ -61,6 +65,8 @@ class Transformer(nn.Module):
         """
         if segments is not None and cache is not None:
             raise ValueError("A cache holds one document a row; segments do not go with it.")
+        if isinstance(cache, RereadingCache):
+            return cache.read(self, tokens)
         if positions is None:
             positions = self.default_positions(tokens, cache)
         hidden = self.embedding(tokens)
@@ -70,7 +76,7 @@ class Transformer(nn.Module):
             hidden = hidden + self.positions(positions)
             rotation = None
         else:
-            rotation = rotary_table(positions, self.config.width_of_head, self.config.rope_base, hidden.dtype)
+            rotation = rotary_table(positions, self.config.width_of_head, self.config.rope_theta, hidden.dtype)
         hidden = F.dropout(hidden, self.config.dropout, self.training)
         mask = attention_mask(tokens, segments, cache)
         for index, layer in enumerate(self.layers):
@@ -79,13 +85,18 @@ class Transformer(nn.Module):
             cache.advance(tokens)
         return self.norm(hidden)
 
+    @property
+    def own_head(self) -> Tensor | None:
+        """The head's matrix `(V, D)` where it is the embedding's."""
+        return self.embedding.weight if self.config.tie_word_embeddings else None
+
     def default_positions(self, tokens: Tensor, cache: KeyValueCache | None) -> Tensor:
         """`(T,)`, or `(B, T)` where rows of a cache begin at different columns."""
         used = 0 if cache is None else cache.used
         end = used + tokens.size(1)
-        if self.config.positions == "learned" and end > self.config.context_length:
+        if self.config.positions == "learned" and end > self.config.max_position_embeddings:
             raise ConfigError(
-                f"The text is {end} tokens long; the model knows {self.config.context_length} positions.",
+                f"The text is {end} tokens long; the model knows {self.config.max_position_embeddings} positions.",
                 "Shorten it, or use a model with rotary positions.",
             )
         columns = torch.arange(used, end, device=tokens.device)
@@ -108,24 +119,25 @@ class Transformer(nn.Module):
             shifted = shifted * (columns > cache.starts[:, None])[..., None]
         return shifted
 
-    def change_context(self, *, context_length: int | None = None, rope_base: float | None = None) -> None:
+    def change_context(self, *, max_position_embeddings: int | None = None, rope_theta: float | None = None) -> None:
         """Goes on with longer sequences or another rotary base, such as in a long-context phase; no weight changes."""
         if self.config.positions == "learned":
             raise ConfigError("The context of learned positions is fixed.", "Use model.positions=rotary.")
         self.config = dataclasses.replace(
             self.config,
-            context_length=context_length or self.config.context_length,
-            rope_base=rope_base or self.config.rope_base,
+            max_position_embeddings=max_position_embeddings or self.config.max_position_embeddings,
+            rope_theta=rope_theta or self.config.rope_theta,
         )
 
 
 class Block(nn.Module):
     """Attention, then feed-forward; each reads the normalised residual stream and adds to it."""
 
-    def __init__(self, config: TransformerConfig) -> None:
+    def __init__(self, config: TransformerConfig, layer: int = 0) -> None:
         super().__init__()
         self.attention_norm = normalization(config)
-        self.attention = Attention(config)
+        self.attention = Attention(config) if config.attention is None else make_attention(config, layer)
+        self.keeps_cache = config.attention is None or attention_keeps_cache(config)
         self.feed_forward_norm = normalization(config)
         self.feed_forward = FeedForward(config)
         self.dropout = config.dropout
@@ -133,7 +145,8 @@ class Block(nn.Module):
     def forward(
         self, hidden: Tensor, rotation: Rotation | None, mask: Tensor | None, cache: KeyValueCache | None, index: int
     ) -> Tensor:
-        attended = self.attention(self.attention_norm(hidden), rotation, mask, cache, index)
+        cached = {"cache": cache, "layer": index} if self.keeps_cache else {}
+        attended = self.attention(self.attention_norm(hidden), rotation=rotation, mask=mask, **cached)
         hidden = hidden + F.dropout(attended, self.dropout, self.training)
         transformed = self.feed_forward(self.feed_forward_norm(hidden))
         return hidden + F.dropout(transformed, self.dropout, self.training)
@@ -144,25 +157,35 @@ class Attention(nn.Module):
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        self.heads, self.key_value_heads, self.width = config.num_heads, config.key_value_heads, config.width_of_head
+        self.heads, self.key_value_heads, self.width = (
+            config.num_attention_heads,
+            config.key_value_heads,
+            config.width_of_head,
+        )
         self.dropout = config.dropout
         bias = config.query_key_value_bias
-        self.query = Linear(config.width, self.heads * self.width, bias=bias)
-        self.key = Linear(config.width, self.key_value_heads * self.width, bias=bias)
-        self.value = Linear(config.width, self.key_value_heads * self.width, bias=bias)
-        self.output = Linear(self.heads * self.width, config.width, bias=config.bias)
+        self.query = Linear(config.hidden_size, self.heads * self.width, bias=bias)
+        self.key = Linear(config.hidden_size, self.key_value_heads * self.width, bias=bias)
+        self.value = Linear(config.hidden_size, self.key_value_heads * self.width, bias=bias)
+        self.output = Linear(self.heads * self.width, config.hidden_size, bias=config.bias)
         if config.qk_norm:
             self.query_norm = RMSNorm(self.width, eps=config.normalization_eps)
             self.key_norm = RMSNorm(self.width, eps=config.normalization_eps)
         self.qk_norm = config.qk_norm
 
     def forward(
-        self, hidden: Tensor, rotation: Rotation | None, mask: Tensor | None, cache: KeyValueCache | None, index: int
+        self,
+        hidden: Tensor,
+        *,
+        rotation: Rotation | None = None,
+        mask: Tensor | None = None,
+        cache: KeyValueCache | None = None,
+        layer: int = 0,
     ) -> Tensor:
         query, key, value = self.project(hidden, rotation)
         query, key, value = query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)  # (B, H or K, T, W)
         if cache is not None:
-            key, value = cache.extend(index, key, value)
+            key, value = cache.extend(layer, key, value)
         mixed = F.scaled_dot_product_attention(
             query,
             key,
@@ -190,17 +213,22 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """SwiGLU (Shazeer 2020), GELU in its tanh form (Hendrycks and Gimpel 2016), or squared ReLU (So et al. 2021)."""
+    """SwiGLU (Shazeer 2020), GELU in its tanh form (Hendrycks and Gimpel 2016), squared ReLU (So et al. 2021), or a
+    user's (`protocols.Activation`)."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        self.activation = config.activation
-        if self.activation == "swiglu":
-            self.gate = Linear(config.width, config.inner_width, bias=config.bias)
-        self.up = Linear(config.width, config.inner_width, bias=config.bias)
-        self.down = Linear(config.inner_width, config.width, bias=config.bias)
+        self.activation, self.is_gated = config.activation, config.is_gated
+        if self.is_gated:
+            self.gate = Linear(config.hidden_size, config.inner_width, bias=config.bias)
+        self.up = Linear(config.hidden_size, config.inner_width, bias=config.bias)
+        self.down = Linear(config.inner_width, config.hidden_size, bias=config.bias)
+        self.own = None if self.activation in ACTIVATIONS else make_activation(self.activation)
 
     def forward(self, hidden: Tensor) -> Tensor:
+        if self.own is not None:
+            up = self.up(hidden)
+            return self.down(self.own(self.gate(hidden)) * up if self.is_gated else self.own(up))
         if self.activation == "swiglu":
             if self.up.bias is None and by_hand(hidden):
                 return SwiGLU.apply(hidden, self.gate.weight, self.up.weight, self.down.weight)
@@ -222,8 +250,8 @@ class RMSNorm(nn.RMSNorm):
 def normalization(config: TransformerConfig) -> nn.Module:
     """RMSNorm, or LayerNorm (Ba et al. 2016) over the channels."""
     if config.normalization == "rmsnorm":
-        return RMSNorm(config.width, eps=config.normalization_eps)
-    return nn.LayerNorm(config.width, eps=config.normalization_eps, bias=config.bias)
+        return RMSNorm(config.hidden_size, eps=config.normalization_eps)
+    return nn.LayerNorm(config.hidden_size, eps=config.normalization_eps, bias=config.bias)
 
 
 def rotary_table(positions: Tensor, width: int, base: float, dtype: torch.dtype) -> Rotation:

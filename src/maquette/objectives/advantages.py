@@ -17,7 +17,7 @@ def token_rewards(
 ) -> Tensor:
     """Each token's price of divergence, and the score on the last token: `(B, S)`; whitened, with its mean kept, where
     the settings say so (Ziegler et al. 2019's code)."""
-    kl = kl_estimate(log_probs, reference, kind=config.kl_kind)
+    kl = kl_estimate(log_probs, reference, kind=config.kl_estimator)
     rewards = shape_rewards(scores, kl, mask, kl_coefficient=kl_coefficient)
     return whiten(rewards, mask, shift_mean=False) if config.whiten_rewards else rewards
 
@@ -25,7 +25,7 @@ def token_rewards(
 def value_advantages(rewards: Tensor, values: Tensor, mask: Tensor, config: PolicyConfig) -> tuple[Tensor, Tensor]:
     """Whitened advantages, and returns, `(B, S)` each, by generalised advantage estimation."""
     advantages, returns = generalized_advantage_estimate(
-        rewards, values, mask, discount=config.discount, trace=config.trace
+        rewards, values, mask, gamma=config.gamma, gae_lambda=config.gae_lambda
     )
     return whiten(advantages, mask), returns
 

@@ -44,7 +44,7 @@ class SupervisedConfig(ExampleConfig):
     kind: str = setting("sft", "what is trained for", choices=("sft",))
     packing: bool = setting(True, "short examples share a row; attention does not cross, and no loss changes")
     sample_prompts: int = setting(4, "held-out prompts that are answered at each validation, to be read", minimum=0)
-    answer_tokens: int = setting(64, "tokens of such an answer at most", minimum=1)
+    max_completion_length: int = setting(64, "tokens of such an answer at most", minimum=1)
 
 
 @dataclass
@@ -86,7 +86,7 @@ class PreferenceConfig(ExampleConfig):
 
     kind: str = setting("dpo", "what is trained for", choices=("dpo",))
     beta: float = setting(0.1, "how dear divergence from the reference is", minimum=1e-6)
-    variant: str = setting("sigmoid", "the loss", choices=("sigmoid", "ipo", "hinge", "robust"))
+    loss_type: str = setting("sigmoid", "the loss", choices=("sigmoid", "ipo", "hinge", "robust"))
     label_smoothing: float = setting(
         0.0, "how likely a label is taken to be wrong (sigmoid: cDPO; robust)", minimum=0.0, maximum=0.499
     )
@@ -95,14 +95,14 @@ class PreferenceConfig(ExampleConfig):
     sample_prompts: int = setting(
         64, "held-out prompts that are answered at each validation, to measure divergence on", minimum=0
     )
-    answer_tokens: int = setting(64, "tokens of such an answer at most", minimum=1)
+    max_completion_length: int = setting(64, "tokens of such an answer at most", minimum=1)
 
     def validate(self) -> None:
         """Raises `ConfigError` for settings that contradict each other."""
-        if self.label_smoothing and self.variant in ("ipo", "hinge"):
+        if self.label_smoothing and self.loss_type in ("ipo", "hinge"):
             raise ConfigError(
-                f"objective.label_smoothing has no meaning for objective.variant={self.variant}.",
-                "Use objective.variant=sigmoid or robust.",
+                f"objective.label_smoothing has no meaning for objective.loss_type={self.loss_type}.",
+                "Use objective.loss_type=sigmoid or robust.",
             )
 
 

@@ -70,10 +70,10 @@ class Environment:
         assert self.score_scale is not None
         mean, deviation = self.score_scale
         endless = torch.tensor([not answer.ended for answer in answers])
-        return ((scores - mean) / deviation - self.config.missing_end_penalty * endless).float()
+        return ((scores - mean) / deviation - self.config.missing_eos_penalty * endless).float()
 
     def _sample(self, model: LanguageModel, prompts: Sequence[Prompt], *, first: int) -> list[Completion]:
-        config, context = self.config, model.config.context_length
+        config, context = self.config, model.config.max_position_embeddings
         longest = max(len(prompt.ids) for prompt in prompts)
         if longest >= context:
             raise StageError(
@@ -81,6 +81,6 @@ class Environment:
                 "Leave such prompts out, or train a model with a longer context.",
             )
         return sample_answers(
-            model, self.tokenizer, prompts, max_tokens=config.answer_tokens, temperature=config.temperature,
+            model, self.tokenizer, prompts, max_tokens=config.max_completion_length, temperature=config.temperature,
             seed=self.seed, first=first,
         )  # fmt: skip

@@ -44,13 +44,14 @@ def shape_rewards(scores: Tensor, kl: Tensor, mask: Tensor, *, kl_coefficient: f
 
 @torch.no_grad()
 def generalized_advantage_estimate(
-    rewards: Tensor, values: Tensor, mask: Tensor, *, discount: float = 1.0, trace: float = 0.95
+    rewards: Tensor, values: Tensor, mask: Tensor, *, gamma: float = 1.0, gae_lambda: float = 0.95
 ) -> tuple[Tensor, Tensor]:
     """Advantages and returns of tokens, each `(B, S)`; not whitened, zero outside the mask, without gradients.
 
-    `rewards (B, S)`, `values (B, S)`: the value before the token is chosen, `mask (B, S)`. With `discount` gamma and
-    `trace` lambda: `delta_t = r_t + gamma V_{t+1} - V_t`, `A_t = delta_t + gamma lambda A_{t+1}`, returns `A_t + V_t`
-    (Schulman et al. 2016, equations 11 and 16). The next token is the next one in the mask: what stands between two
+    `rewards (B, S)`, `values (B, S)`: the value before the token is chosen, `mask (B, S)`. With `gae_lambda`
+    lambda: `delta_t = r_t + gamma V_{t+1} - V_t`, `A_t = delta_t + gamma lambda A_{t+1}`, returns
+    `A_t + V_t` (Schulman et al. 2016, equations 11 and 16). The next token is the next one in the mask: what stands
+    between two
     turns of the policy takes no time. After the last one everything is zero, as an answer ends there.
     """
     advantages = torch.zeros_like(values)
@@ -58,8 +59,8 @@ def generalized_advantage_estimate(
     next_advantage = torch.zeros_like(next_value)
     for place in reversed(range(values.size(1))):
         counts, value = mask[:, place], values[:, place]
-        delta = rewards[:, place] + discount * next_value - value
-        advantage = delta + discount * trace * next_advantage
+        delta = rewards[:, place] + gamma * next_value - value
+        advantage = delta + gamma * gae_lambda * next_advantage
         next_value = torch.where(counts, value, next_value)
         next_advantage = torch.where(counts, advantage, next_advantage)
         advantages[:, place] = torch.where(counts, advantage, torch.zeros_like(advantage))
@@ -67,30 +68,31 @@ def generalized_advantage_estimate(
 
 
 def ppo_policy_loss(
-    log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, mask: Tensor, *, clip: float = 0.2
+    log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, mask: Tensor, *, clip_range: float = 0.2
 ) -> tuple[Tensor, Tensor]:
     """The clipped surrogate loss (Schulman et al. 2017, equation 7, with its sign turned), and the clipped share.
 
-    Arguments `(B, S)` -> two scalars, means over the mask: of `max(-A rho, -A clamp(rho, 1 - clip, 1 + clip))` with
+    Arguments `(B, S)` -> two scalars, means over the mask: of
+    `max(-A rho, -A clamp(rho, 1 - clip_range, 1 + clip_range))` with
     `rho = exp(log_probs - old_log_probs)`, and of where the clamp makes a difference.
     """
     log_ratio = torch.where(mask, log_probs - old_log_probs, torch.zeros_like(log_probs))
     ratio = log_ratio.exp()
     plain = -advantages * ratio
-    clipped = -advantages * ratio.clamp(1 - clip, 1 + clip)
+    clipped = -advantages * ratio.clamp(1 - clip_range, 1 + clip_range)
     return masked_mean(torch.maximum(plain, clipped), mask), masked_mean((clipped > plain).to(plain.dtype), mask)
 
 
 def ppo_value_loss(
-    values: Tensor, old_values: Tensor, returns: Tensor, mask: Tensor, *, clip: float = 0.2
+    values: Tensor, old_values: Tensor, returns: Tensor, mask: Tensor, *, clip_range: float = 0.2
 ) -> tuple[Tensor, Tensor]:
     """The clipped loss of the value function, and the clipped share: two scalars, means over the mask.
 
-    Arguments `(B, S)`; half of `max((V - R)^2, (V_clipped - R)^2)`, where `V_clipped` stays within `clip` of the old
-    value (Dhariwal et al. 2017's PPO2; Huang et al. 2024, "The N+ implementation details of RLHF with PPO").
+    Arguments `(B, S)`; half of `max((V - R)^2, (V_clipped - R)^2)`, where `V_clipped` stays within `clip_range` of the
+    old value (Dhariwal et al. 2017's PPO2; Huang et al. 2024, "The N+ implementation details of RLHF with PPO").
     """
     values = torch.where(mask, values, torch.zeros_like(values))  # padding must not reach the gradient as 0 x NaN
-    near = torch.clamp(values, old_values - clip, old_values + clip)
+    near = torch.clamp(values, old_values - clip_range, old_values + clip_range)
     plain, clipped = (values - returns).square(), (near - returns).square()
     loss = masked_mean(torch.maximum(plain, clipped), mask) / 2
     return loss, masked_mean((clipped > plain).to(plain.dtype), mask)

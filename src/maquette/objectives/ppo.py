@@ -15,7 +15,7 @@ never has dropout: the ratio of policies is exactly 1 at an iteration's first st
 
 import contextlib
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,6 +27,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from maquette.artifacts import ConfigError
 from maquette.data.prompts import PromptSource
 from maquette.model import LanguageModel, ScalarModel
+from maquette.model.building import build_model, describe_model, read_architecture
 from maquette.objectives.base import Metrics, Objective, Optimization
 from maquette.objectives.environment import Environment, World
 from maquette.objectives.experience import credit, describe
@@ -34,54 +35,124 @@ from maquette.objectives.iterations import Collected, Plan, PolicyIterations
 from maquette.objectives.losses import AdaptiveKLController, masked_mean, ppo_policy_loss, ppo_value_loss
 from maquette.objectives.policy_config import PolicyConfig
 from maquette.objectives.rewards import RewardFunction
-from maquette.objectives.rollouts import PolicyBatch, Trajectories, answer_statistics, scattered, trajectories_of
+from maquette.objectives.rollouts import (
+    PolicyBatch,
+    Trajectories,
+    answer_statistics,
+    sample_answers,
+    scattered,
+    trajectories_of,
+)
 from maquette.objectives.value_function import VALUE_RATE, expect_standardized, value_function
 from maquette.optimization.groups import adamw_groups
 
 if TYPE_CHECKING:
     from maquette.text import Tokenizer
 
+_SAMPLES = 4
+"""Held-out prompts that are answered at each validation, for people to read."""
+
 
 class ProximalPolicyOptimization(Objective):
     """PPO over a source of prompts. `loader(plan)` gives the batches for Lightning; see the module's docstring.
 
-    `reference`: what divergence is measured from, by default a copy of `model` as it is now. It is not in checkpoints.
-    `value`: a model to start the value function from, where the settings want one.
+    With a trainer, prompts, reward and value function come from its datamodule (`maquette.training.PolicyData`);
+    without one they may be given here: `reference`, what the KL divergence is measured from, by default a copy of
+    `model` as it is now (it is not in checkpoints); `value`, a model to start the value function from, where the
+    settings need one. `value_architecture`: of the value function in a checkpoint.
     """
 
     model: LanguageModel
+    config_class = PolicyConfig
+    validates_start = True
+    watches_spikes = False
 
     def __init__(
         self,
-        model: LanguageModel,
-        optimization: Optimization,
-        config: PolicyConfig,
+        model: nn.Module | Mapping[str, Any],
+        optimization: Optimization | Mapping[str, Any],
+        config: PolicyConfig | None = None,
         *,
-        tokenizer: "Tokenizer",
-        prompts: PromptSource,
-        reward: RewardFunction,
+        tokenizer: "Tokenizer | None" = None,
+        prompts: PromptSource | None = None,
+        reward: RewardFunction | None = None,
         reference: LanguageModel | None = None,
         value: ScalarModel | None = None,
         seed: int = 0,
         world: World | None = None,
+        value_architecture: Mapping[str, Any] | None = None,
+        **settings: Any,
     ) -> None:
         """Raises `ConfigError` where the settings do not go with the models."""
-        super().__init__(model, optimization)
-        self.config = config
-        self.environment = Environment(config, tokenizer, prompts, reward, seed, world or World())
-        self.value = value_function(model, value, config)
+        given = isinstance(model, nn.Module)
+        description = describe_model(model) if isinstance(model, nn.Module) else model
+        super().__init__(description, optimization, config, **settings)
+        self.hparams["value_architecture"] = value_architecture
+        self.value: nn.Module | None = None
         # In a tuple, so that it is no submodule: neither trained nor saved.
-        self._frozen = (copy.deepcopy(model).eval() if reference is None else reference.eval(),)
-        for parameter in self.reference.parameters():
-            parameter.requires_grad_(False)
-        self.kl_coefficient = config.kl_coefficient
+        self._frozen: tuple[LanguageModel, ...] = ()
+        self.kl_coefficient = self.config.kl_coefficient
         self.controller: AdaptiveKLController | None = None
-        if config.kl_target is not None:
-            self.controller = AdaptiveKLController(config.kl_coefficient, config.kl_target, config.kl_horizon)
+        if self.config.kl_target is not None:
+            self.controller = AdaptiveKLController(
+                self.config.kl_coefficient, self.config.kl_target, self.config.kl_horizon
+            )
         self._approximate_kl: list[float] = []
         self._stopped = False
         self._last_shown: tuple[Tensor, Metrics] | None = None
+        self._score_scale: tuple[float, float] | None = None
+        self._environment: Environment | None = None
+        if tokenizer is not None and prompts is not None and reward is not None:
+            self._environment = Environment(self.config, tokenizer, prompts, reward, seed, world or World())
+        if given:
+            language_model: Any = model
+            self._assemble(language_model, value_function(language_model, value, self.config), reference)
+
+    def setup(self, stage: str) -> None:
+        """Takes prompts and reward from the datamodule."""
+        if stage == "fit" and self._environment is None:
+            data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+            self._environment = Environment(
+                self.config, data.tokenizer, data.feedback.prompts, data.feedback.reward,
+                self.description.get("seed", 0), World(self.trainer.global_rank, self.trainer.world_size),
+            )  # fmt: skip
+
+    def configure_model(self) -> None:
+        """Builds policy, value function and reference; without a trainer their weights follow from a checkpoint."""
+        if self.model is not None:
+            return
+        if self._trainer is None:
+            policy: Any = build_model(self.description, weights=False)
+            self._assemble(policy, self._empty_value(policy), None)
+            return
+        data: Any = self.trainer.datamodule
+        start: Any = build_model(self.description)
+        reference: Any = build_model(self.description)
+        self._assemble(start, value_function(start, data.feedback.value, self.config), reference)
+
+    def _empty_value(self, policy: LanguageModel) -> nn.Module | None:
+        architecture = self.hparams["value_architecture"]
+        if architecture is None:
+            return value_function(policy, None, self.config)
+        return ScalarModel(read_architecture(architecture))
+
+    def _assemble(self, model: LanguageModel, value: nn.Module | None, reference: LanguageModel | None) -> None:
+        self.set_model(model)
+        self.value = value
+        if isinstance(value, ScalarModel):
+            self.hparams["value_architecture"] = describe_model(value)["architecture"]
+        self._frozen = (copy.deepcopy(model).eval() if reference is None else reference.eval(),)
+        for parameter in self.reference.parameters():
+            parameter.requires_grad_(False)
         self.train(True)
+
+    @property
+    def environment(self) -> Environment:
+        if self._environment is None:
+            raise ConfigError(
+                "This policy has neither prompts nor a reward.", "Give it to a Trainer with a PolicyData datamodule."
+            )
+        return self._environment
 
     @property
     def reference(self) -> LanguageModel:
@@ -132,7 +203,7 @@ class ProximalPolicyOptimization(Objective):
     def _calibrate(self) -> None:
         """Takes the scale of the scores, at the very beginning; a value function from a reward model takes it over."""
         scale = self.environment.calibrate(self.reference)
-        if self.config.value_from == "reward" and isinstance(self.value, ScalarModel):
+        if self.config.value_init == "reward" and isinstance(self.value, ScalarModel):
             expect_standardized(self.value, *scale)
 
     def _look_back(self, rollouts: Trajectories, plan: Plan) -> tuple[Tensor, Tensor]:
@@ -183,8 +254,8 @@ class ProximalPolicyOptimization(Objective):
                 return loss
             self._stopped = True
             self._drop_gradients()  # what earlier micro-batches of this step have left
-        if not self._shown and self._last_shown is not None:
-            self._shown.append(self._last_shown)
+        if not self._seen and self._last_shown is not None:
+            self._seen.append(self._last_shown)
         # Without gradients AdamW's step counts, but moves neither weights nor momentum.
         if self.environment.world.size == 1:
             return None
@@ -204,9 +275,9 @@ class ProximalPolicyOptimization(Objective):
     def loss(self, batch: PolicyBatch) -> tuple[Tensor, Metrics]:
         config, rollouts = self.config, batch.trajectories
         mask = rollouts.mask
-        log_probs, values, entropy = self.evaluate(rollouts, entropy=config.entropy_weight > 0)
+        log_probs, values, entropy = self.evaluate(rollouts, entropy=config.ent_coef > 0)
         policy_loss, clipped = ppo_policy_loss(
-            log_probs, rollouts.log_probs, rollouts.advantages, mask, clip=config.clip
+            log_probs, rollouts.log_probs, rollouts.advantages, mask, clip_range=config.clip_range
         )
         loss = policy_loss
         with torch.no_grad():
@@ -220,29 +291,24 @@ class ProximalPolicyOptimization(Objective):
             }
         if values is not None:
             value_loss, value_clipped = ppo_value_loss(
-                values, rollouts.values, rollouts.returns, mask, clip=config.value_clip
+                values, rollouts.values, rollouts.returns, mask, clip_range=config.clip_range_value
             )
-            loss = loss + config.value_weight * value_loss
+            loss = loss + config.vf_coef * value_loss
             metrics |= {"loss/value_avg": value_loss.detach(), "val/clipfrac_avg": value_clipped}
         if entropy is not None:
             mean_entropy = masked_mean(entropy, mask)
-            loss = loss - config.entropy_weight * mean_entropy
+            loss = loss - config.ent_coef * mean_entropy
             metrics["policy/entropy_avg"] = mean_entropy.detach()
-        if config.stop_kl is not None:
+        if config.target_kl is not None:
             self._approximate_kl.append(self._over_processes(float(approximate_kl)))
         metrics |= {name: loss.new_tensor(value) for name, value in batch.metrics.items()}
         self._last_shown = (loss.detach(), metrics)
         return loss * batch.weight, metrics
 
-    def judge(self, batch: PolicyBatch) -> Tensor:
-        """Approximate divergence from the policy that sampled, in nats, of each answer token: `(tokens,)`."""
-        log_probs, _, _ = self.evaluate(batch.trajectories, entropy=False)
-        return (batch.trajectories.log_probs - log_probs)[batch.trajectories.mask]
-
     def _has_gone_too_far(self) -> bool:
-        if self.config.stop_kl is None:
+        if self.config.target_kl is None:
             return False
-        return sum(self._approximate_kl) / len(self._approximate_kl) > self.config.stop_kl
+        return sum(self._approximate_kl) / len(self._approximate_kl) > self.config.target_kl
 
     # Wiring -----------------------------------------------------------------------------------------------------------
 
@@ -271,14 +337,26 @@ class ProximalPolicyOptimization(Objective):
             eps=plan.config.eps,
             fused=plan.fused is not False,
         )
-        scheduler = LambdaLR(optimizer, lambda step: plan.schedule.step_factor(step, plan.batch_tokens))
+        scheduler = LambdaLR(optimizer, lambda step: plan.schedule.step_factor(step, plan.batch_size_tokens))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_fit_start(self) -> None:
-        """The reference computes where and in which number format the policy does: their divergence begins at 0."""
+        """The reference computes where and in which number format the policy does: their divergence begins at 0. So
+        does a learned reward."""
         self.reference.to(self.device, self.model.head_weight.dtype)
+        judge = getattr(self.environment.reward, "model", None)
+        if isinstance(judge, nn.Module):
+            judge.to(self.device)
+        if self._score_scale is not None:
+            self.environment.score_scale = self._score_scale
+
+    def on_train_start(self) -> None:
+        super().on_train_start()
+        if self.trainer.global_step == 0 and (measured := self._measured()):
+            self._send(measured, 0)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
         last = self._last_shown
         checkpoint["policy"] = {
             "kl_coefficient": self.kl_coefficient,
@@ -289,15 +367,46 @@ class ProximalPolicyOptimization(Objective):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
         state = checkpoint["policy"]
         self.kl_coefficient, self._stopped = state["kl_coefficient"], state["stopped"]
         scale = state["score_scale"]
-        self.environment.score_scale = None if scale is None else (scale[0], scale[1])
+        self._score_scale = None if scale is None else (scale[0], scale[1])
+        if self._environment is not None:
+            self._environment.score_scale = self._score_scale
         if self.controller is not None:
             self.controller.load_state_dict(state["controller"])
         if state["last_shown"] is not None:
             loss, metrics = state["last_shown"]
             self._last_shown = torch.tensor(loss), {name: torch.tensor(value) for name, value in metrics.items()}
+
+    # Validation -------------------------------------------------------------------------------------------------------
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Measures the policy on held-out prompts; the loader has one batch, which stands for them all."""
+
+    def on_validation_epoch_end(self) -> None:
+        self.log_values(self._measured())
+
+    def _measured(self) -> dict[str, float]:
+        """Values of the policy on held-out prompts; none where no datamodule brings any."""
+        feedback = getattr(self.trainer.datamodule, "feedback", None)  # type: ignore[attr-defined]
+        if feedback is None:
+            return {}
+        values = feedback.measure(self.model, self.reference)
+        return {f"validation/{name}": value for name, value in values.items()}
+
+    def write_samples(self, prompts: Any) -> list[dict[str, Any]]:
+        """Greedy completions of held-out prompts."""
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        held_out = data.feedback.held_out[:_SAMPLES]
+        answers = sample_answers(
+            self.model, data.tokenizer, held_out, max_tokens=self.config.max_completion_length, temperature=0.0
+        )
+        return [
+            {"prompt": prompt.messages[-1]["content"], "text": answer.answer}
+            for prompt, answer in zip(held_out, answers, strict=True)
+        ]
 
     def _detached(self, work: Callable[[Trajectories], Any], rollouts: Trajectories) -> Any:
         """`work(rollouts)` without its gradients. They are on meanwhile: with them the core takes its faster path of

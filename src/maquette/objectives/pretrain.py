@@ -1,56 +1,60 @@
 """Pretraining: predict every next token of plain text.
 
 Cross-entropy of each token given those before it, averaged over the batch; optionally the z-loss, which keeps the
-logits' normaliser near 1 (Chowdhery et al. 2022, section 5).
+logits' normaliser near 1 (Chowdhery et al. 2022, section 5). Validation reads held-out text, a loader for each domain.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from maquette.artifacts import ConfigError
 from maquette.data import TokenBatch
+from maquette.data.validation import HeldOutBatch
 from maquette.model import LanguageModel
 from maquette.model.likelihoods import next_token_loss
 from maquette.objectives.base import Metrics, Objective, Optimization
 from maquette.objectives.config import PretrainConfig
+from maquette.objectives.held_out import DomainLoss, copying_metrics, metric_name, overall, sums_of
 
 
 class Pretraining(Objective):
-    """Language modelling over `TokenBatch`es.
+    """Language modelling over `TokenBatch`es, or plain `(B, T + 1)` tensors of tokens, or mappings with `input_ids`.
 
     `rope_bases` has the rotary base of every phase of the mixture; None keeps the model's own. The base belongs to the
     text that is being read, so a batch's phase sets it. Raises `ConfigError` where the model has no such thing.
     """
 
     model: LanguageModel
+    config_class = PretrainConfig
 
     def __init__(
         self,
-        model: LanguageModel,
-        optimization: Optimization,
-        config: PretrainConfig,
+        model: nn.Module | Mapping[str, Any],
+        optimization: Optimization | Mapping[str, Any],
+        config: PretrainConfig | None = None,
         *,
         rope_bases: Sequence[float | None] = (None,),
+        **settings: Any,
     ) -> None:
-        super().__init__(model, optimization)
-        self.config = config
+        super().__init__(model, optimization, config, **settings)
+        self.hparams["rope_bases"] = list(rope_bases)
+        architecture = self.description["architecture"]
         self._phase: int | None = None
-        own = getattr(model.config, "rope_base", None)
+        own = architecture.get("rope_theta")
         self.rope_bases = [base or own for base in rope_bases]
-        if any(rope_bases) and getattr(model.config, "positions", None) != "rotary":
+        if any(rope_bases) and architecture.get("positions") != "rotary":
             raise ConfigError(
-                "A phase of the mixture sets rope_base, but the model has no rotary positions.",
+                "A phase of the mixture sets rope_theta, but the model has no rotary positions.",
                 "Leave it out, or use model.positions=rotary.",
             )
 
-    def loss(self, batch: TokenBatch) -> tuple[Tensor, Metrics]:
+    def loss(self, batch: Any) -> tuple[Tensor, Metrics]:
+        batch = as_tokens(batch)
         self.enter_phase(batch.phase)
         return self.cross_entropy(batch, z_loss=self.config.z_loss)[0], {}
-
-    def judge(self, batch: TokenBatch) -> Tensor:
-        """Cross-entropy of every predicted token, `(B, T)`, in nats."""
-        return self.cross_entropy(batch)[1]
 
     def cross_entropy(self, batch: TokenBatch, *, z_loss: float = 0.0) -> tuple[Tensor, Tensor]:
         """The mean loss of a batch, and the cross-entropy of each predicted token, `(B, T)`."""
@@ -69,5 +73,69 @@ class Pretraining(Objective):
         if phase != self._phase:
             self._phase = phase
             base = self.rope_bases[phase]
-            if base is not None and base != getattr(self.model.config, "rope_base", None):
-                self.model.core.change_context(rope_base=base)
+            if base is not None and base != getattr(self.model.config, "rope_theta", None):
+                self.model.core.change_context(rope_theta=base)
+
+    # Validation -------------------------------------------------------------------------------------------------------
+
+    def on_validation_epoch_start(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
+        """Cross-entropy in nats of every predicted token, `(B, T)`; sums by domain are kept."""
+        held_out = batch if isinstance(batch, HeldOutBatch) else HeldOutBatch(as_tokens(batch), "held out")
+        nats = self.cross_entropy(held_out.tokens)[1]
+        if held_out.marks is not None:
+            sums = sums_of(held_out.domain, held_out.marks, nats)
+        else:
+            counts = torch.tensor([nats.numel(), held_out.bytes], dtype=torch.float64)
+            sums = torch.stack([nats.double().sum().cpu(), *counts])
+        name = "copying" if held_out.marks is not None else held_out.domain
+        if name not in self._sums:
+            self._sums[name] = torch.zeros_like(sums)
+        if held_out.counts:
+            self._sums[name] += sums
+        return nats
+
+    def on_validation_epoch_end(self) -> None:
+        """`validation/loss` and so on over all domains as the mixture weighs them, and the same for each domain."""
+        sums = {name: self.sum_over_processes(values) for name, values in self._sums.items()}
+        copying = sums.pop("copying", None)
+        losses = {name: DomainLoss(float(row[0]), int(row[1]), int(row[2])) for name, row in sums.items()}
+        weights = getattr(self.trainer.datamodule, "validation_weights", {})  # type: ignore[attr-defined]
+        values: dict[str, float] = {"tokens": self.trainer.global_step * self.optimization.batch_size_tokens}
+        values |= overall(losses, weights)
+        for domain, loss in losses.items():
+            values |= {metric_name(domain, key): value for key, value in loss.describe().items()}
+        if copying is not None:
+            values |= copying_metrics(copying)
+        self.log_values(values)
+
+    def write_samples(self, prompts: Any) -> list[dict[str, Any]]:
+        tokenizer = getattr(self.trainer.datamodule, "tokenizer", None)  # type: ignore[attr-defined]
+        if tokenizer is None:
+            return []
+        from maquette.objectives.samples import continue_prompts
+
+        return continue_prompts(self.model, tokenizer, prompts)
+
+
+def as_tokens(batch: Any) -> TokenBatch:
+    """A batch of anybody's loader as a `TokenBatch`: `(B, T + 1)` token ids as a tensor, or under `input_ids`."""
+    if isinstance(batch, TokenBatch):
+        return batch
+    tokens = batch["input_ids"] if isinstance(batch, Mapping) else batch
+    if isinstance(tokens, list | tuple) and len(tokens) == 1:
+        tokens = tokens[0]
+    if not isinstance(tokens, Tensor) or tokens.dim() != 2 or tokens.is_floating_point():
+        raise ConfigError(
+            f"A pretraining batch must be token ids of shape (sequences, tokens), got {_described(tokens)}.",
+            "Let the loader give an integer tensor, a mapping with input_ids, or a TokenBatch.",
+        )
+    return TokenBatch(tokens.long(), torch.zeros(len(tokens), dtype=torch.int64, device=tokens.device))
+
+
+def _described(value: Any) -> str:
+    return (
+        f"a {value.dtype} tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+    )

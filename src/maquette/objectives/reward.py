@@ -1,28 +1,34 @@
-"""A reward model: one number for an answer to a prompt, learned from which of two answers people prefer.
+"""A reward model: one number for a completion of a prompt, learned from which of two answers people prefer.
 
 The number is read at the answer's last real token, its end of turn (Stiennon et al. 2020, section 3.4); what stands
 behind it is padding.
 """
 
+from typing import Any
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from maquette.data.example_batches import ConversationBatch, PreferenceBatch
 from maquette.model import ScalarModel
-from maquette.objectives.base import Metrics, Objective, Optimization
+from maquette.objectives.base import Metrics, Objective
 from maquette.objectives.config import RewardConfig
 from maquette.objectives.losses import bradley_terry_loss, soft_preference_loss, win_lose_loss
+from maquette.objectives.preference_validation import HeldOutPairs, preference_metrics
+from maquette.statistics.calibration import Reliability, reliability
 
 
 class RewardModelling(Objective):
     """Bradley and Terry's model over `PreferenceBatch`es, or each answer by itself (`loss=binary`)."""
 
     model: ScalarModel
+    config_class = RewardConfig
+    scalar = True
 
-    def __init__(self, model: ScalarModel, optimization: Optimization, config: RewardConfig) -> None:
-        super().__init__(model, optimization)
-        self.config = config
+    reliability: Reliability | None = None
+    """Of the newest validation: predicted probabilities of preferences against their frequencies."""
 
     def loss(self, batch: PreferenceBatch) -> tuple[Tensor, Metrics]:
         chosen, rejected = self.rewards(batch)
@@ -35,12 +41,8 @@ class RewardModelling(Objective):
             }
         return self._loss(batch, chosen, rejected), metrics
 
-    def judge(self, batch: PreferenceBatch) -> Tensor:
-        """Rewards of wanted and unwanted answers: `(2, B)`."""
-        return torch.stack(self.rewards(batch))
-
     def rewards(self, batch: PreferenceBatch) -> tuple[Tensor, Tensor]:
-        """Of wanted and unwanted answers, `(B,)` each."""
+        """Of chosen and rejected completions, `(B,)` each."""
         chosen, rejected = last_scores(self.model, batch.answers).chunk(2)
         return chosen, rejected
 
@@ -54,6 +56,33 @@ class RewardModelling(Objective):
         probability = torch.where(batch.probability.isnan(), 1 - config.label_smoothing, batch.probability)
         loss = soft_preference_loss(chosen, rejected, probability)
         return loss + config.centering * (chosen + rejected).square().mean() if config.centering else loss
+
+    # Validation -------------------------------------------------------------------------------------------------------
+
+    def on_validation_epoch_start(self) -> None:
+        self._pairs = HeldOutPairs(2)
+
+    def validation_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Rewards of chosen and rejected completions: `(2, B)`."""
+        found = torch.stack(self.rewards(batch.batch))
+        self._pairs.add(batch, found)
+        return found
+
+    def on_validation_epoch_end(self) -> None:
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        values: dict[str, float] = data.progress(self.trainer.global_step)
+        if whole := len(data.validation) // 2:
+            chosen, rejected = self._pairs.gathered(whole, self.sum_over_processes)
+            # Which of the two is called the first is by chance, so that half of the probabilities are below a half.
+            swapped = np.arange(whole) % 2 == 1
+            difference = np.where(swapped, rejected - chosen, chosen - rejected)
+            self.reliability = reliability(np.exp(-np.logaddexp(0.0, -difference)), ~swapped)
+            values |= preference_metrics(data.validation, chosen, rejected) | {
+                "validation/calibration_error": self.reliability.error,
+                "validation/rewards/chosen": float(chosen.mean()),
+                "validation/rewards/rejected": float(rejected.mean()),
+            }
+        self.log_values(values)
 
 
 def last_scores(model: ScalarModel, batch: ConversationBatch) -> Tensor:

@@ -1,7 +1,11 @@
 """Supervised fine-tuning: predict what the assistant says, its end of turn included, and nothing else.
 
-The mean is over the answer tokens of a whole step, however it is split and packed (Ouyang et al. 2022, section 3.5).
+The mean is over the completion tokens of a whole step, however it is split and packed (Ouyang et al. 2022, section
+3.5).
 """
+
+import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,21 +14,19 @@ from torch import Tensor
 from maquette.data.example_batches import ConversationBatch
 from maquette.model import LanguageModel
 from maquette.model.likelihoods import next_token_loss
-from maquette.objectives.base import Metrics, Objective, Optimization
+from maquette.objectives.base import Metrics, Objective
+from maquette.objectives.completion_log_probs import completion_states
 from maquette.objectives.config import SupervisedConfig
 
 
 class SupervisedFineTuning(Objective):
-    """Language modelling over the answers of `ConversationBatch`es."""
+    """Language modelling over the completions of `ConversationBatch`es."""
 
     model: LanguageModel
-
-    def __init__(self, model: LanguageModel, optimization: Optimization, config: SupervisedConfig) -> None:
-        super().__init__(model, optimization)
-        self.config = config
+    config_class = SupervisedConfig
 
     def loss(self, batch: ConversationBatch) -> tuple[Tensor, Metrics]:
-        hidden, targets = answer_states(self.model, batch)
+        hidden, targets = completion_states(self.model, batch)
         loss, _ = next_token_loss(
             hidden[None],
             self.model.head_weight,
@@ -34,28 +36,41 @@ class SupervisedFineTuning(Objective):
         )
         return loss, {}
 
-    def judge(self, batch: ConversationBatch) -> Tensor:
-        """Cross-entropy in nats of every answer token, and whether it is the likeliest one: `(2, tokens)`."""
-        hidden, targets = answer_states(self.model, batch)
+    def on_validation_epoch_start(self) -> None:
+        self._sums = torch.zeros(3, dtype=torch.float64)
+
+    def validation_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Cross-entropy in nats of every completion token, and whether it is the likeliest one: `(2, tokens)`."""
+        hidden, targets = completion_states(self.model, batch.batch)
         logits = self.model.logits(hidden).float()
         likeliest = logits.argmax(dim=-1) == targets
-        return torch.stack([F.cross_entropy(logits, targets, reduction="none"), likeliest.float()])
+        found = torch.stack([F.cross_entropy(logits, targets, reduction="none"), likeliest.float()])
+        if batch.counts:
+            nats, right = found.double().cpu()
+            self._sums += torch.stack([nats.sum(), right.sum(), torch.tensor(float(len(nats)), dtype=torch.float64)])
+        return found
 
+    def on_validation_epoch_end(self) -> None:
+        nats, right, tokens = self.sum_over_processes(self._sums).tolist()
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        values: dict[str, float] = data.progress(self.trainer.global_step)
+        if tokens:
+            values |= {
+                "validation/loss": nats / tokens,
+                "validation/perplexity": math.exp(min(nats / tokens, 700.0)),
+                "validation/token_accuracy": right / tokens,
+            }
+        self.log_values(values)
 
-def answer_states(model: LanguageModel, batch: ConversationBatch) -> tuple[Tensor, Tensor]:
-    """The hidden state before every token that counts, `(tokens, D)`, and the token, `(tokens,)`, in the batch's order.
+    def write_samples(self, prompts: Any) -> list[dict[str, Any]]:
+        """Answers to held-out prompts: of `prompts` nothing is taken, conversations have their own."""
+        from maquette.objectives.rollouts import sample_answers
 
-    Logits of the other tokens are never computed: of a conversation they are most."""
-    segments = None if batch.segments is None else batch.segments[:, :-1]
-    positions = None if batch.positions is None else batch.positions[:, :-1]
-    hidden = model.core(batch.inputs, segments=segments, positions=positions)
-    return hidden[batch.mask], batch.targets[batch.mask]
-
-
-def answer_log_probs(model: LanguageModel, batch: ConversationBatch) -> tuple[Tensor, Tensor]:
-    """Log-probability of each row's answer, and how many tokens it has: `(R,)` each. For rows of one example."""
-    hidden, targets = answer_states(model, batch)
-    log_probs = -F.cross_entropy(model.logits(hidden).float(), targets, reduction="none")
-    counts = batch.mask.sum(dim=1)
-    rows = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
-    return log_probs.new_zeros(len(counts)).index_add(0, rows, log_probs), counts
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        with torch.compiler.set_stance("force_eager"):
+            prompts = data.prompts(self.config.sample_prompts, self.model.config.max_position_embeddings)
+            answers = sample_answers(
+                self.model, data.tokenizer, prompts,
+                max_tokens=self.config.max_completion_length, temperature=0.0,
+            )  # fmt: skip
+        return [data.shown(answer) for answer in answers]

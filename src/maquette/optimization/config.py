@@ -8,18 +8,17 @@ from maquette.artifacts.settings import setting
 @dataclass
 class OptimizerConfig:
     kind: str = setting("adamw", "optimiser", choices=("adamw", "muon"))
-    learning_rate: float | None = setting(None, "peak learning rate of AdamW; by default the recipe's", minimum=0.0)
+    lr: float | None = setting(None, "peak learning rate of AdamW; by default the recipe's", minimum=0.0)
     muon_learning_rate: float = setting(0.02, "peak learning rate of Muon for matrices", minimum=0.0)
     muon_momentum: float = setting(0.95, "momentum of Muon", minimum=0.0, maximum=1.0)
     beta1: float = setting(0.9, "decay of the gradient's mean", minimum=0.0, maximum=1.0)
     beta2: float = setting(0.99, "decay of the squared gradient's mean", minimum=0.0, maximum=1.0)
     eps: float = setting(1e-8, "added to the root of the squared gradient's mean", minimum=0.0)
     weight_decay: float | None = setting(None, "decoupled decay of matrices; by default the recipe's", minimum=0.0)
-    clip: float | None = setting(1.0, "the gradient's norm is clipped to this; null: not clipped", minimum=0.0)
 
 
 @dataclass
-class ScheduleConfig:
+class SchedulerConfig:
     kind: str = setting("linear", "course of the learning rate", choices=("linear", "cosine", "wsd", "constant"))
     warmup: float | None = setting(
         None, "share of the tokens over which the rate rises; by default the recipe's", minimum=0.0, maximum=1.0

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from maquette.artifacts import ConfigError
-from maquette.optimization.config import ScheduleConfig
+from maquette.optimization.config import SchedulerConfig
 
 _FALLS: dict[str, Callable[[float], float]] = {
     "linear": lambda x: 1 - x,
@@ -44,12 +44,12 @@ class Schedule:
             return 1.0
         return self.final + (1 - self.final) * _FALLS[self.shape](min(fallen / falling, 1.0))
 
-    def step_factor(self, step: int, batch_tokens: int) -> float:
-        """Share of the peak rate in optimiser step `step` (from 0) of `batch_tokens` tokens each."""
-        return self.factor((step + 0.5) * batch_tokens)
+    def step_factor(self, step: int, batch_size_tokens: int) -> float:
+        """Share of the peak rate in optimiser step `step` (from 0) of `batch_size_tokens` tokens each."""
+        return self.factor((step + 0.5) * batch_size_tokens)
 
 
-def build_schedule(config: ScheduleConfig, total: int, warmup: float) -> Schedule:
+def build_schedule(config: SchedulerConfig, total: int, warmup: float) -> Schedule:
     """The schedule over `total` tokens, of which the share `warmup` warms up.
 
     - `linear`, `cosine`: warm-up, then down all the way (Defazio et al. 2023; Loshchilov & Hutter 2017).
@@ -66,7 +66,7 @@ def build_schedule(config: ScheduleConfig, total: int, warmup: float) -> Schedul
     falling = round(config.decay * total)
     if rising + falling > total:
         raise ConfigError(
-            f"schedule.warmup={warmup:g} and schedule.decay={config.decay:g} overlap.",
+            f"scheduler.warmup={warmup:g} and scheduler.decay={config.decay:g} overlap.",
             "They are shares of the token budget; together at most 1.",
         )
     return Schedule(total, rising, total - rising - falling, config.decay_shape, config.final)

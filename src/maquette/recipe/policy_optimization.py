@@ -15,10 +15,10 @@ _FORWARDS = 4
 def resolve_policy(
     architecture: CoreConfig,
     *,
-    iterations: int,
-    rollouts: int,
-    passes: int,
-    minibatches: int,
+    num_iterations: int,
+    rollout_batch_size: int,
+    ppo_epochs: int,
+    num_minibatches: int,
     row_tokens: int,
     has_value: bool,
     learning_rate: float | None = None,
@@ -26,23 +26,24 @@ def resolve_policy(
     weight_decay: float | None = None,
     rules: HyperparameterRules = DEFAULT_RULES,
 ) -> Recipe:
-    """`iterations` of `rollouts` answers, each of about `row_tokens` tokens with its prompt, learned from `passes`
-    times in `minibatches` steps. `has_value`: a value function of the policy's size learns beside it.
+    """`num_iterations` of `rollout_batch_size` completions, each of about `row_tokens` tokens with its prompt, learned
+    from `ppo_epochs` times in `num_minibatches` steps. `has_value`: a value function of the policy's size learns
+    beside it.
 
     FLOPs count everything: sampling, scoring, and the forward and backward passes of learning.
     """
-    steps = iterations * passes * minibatches
-    tokens = iterations * rollouts * row_tokens
+    steps = num_iterations * ppo_epochs * num_minibatches
+    tokens = num_iterations * rollout_batch_size * row_tokens
     learning = training_flops(architecture, tokens, row_tokens)
     forward = _FORWARDS + has_value
-    share = passes * (1 + has_value) + forward / 3
+    share = ppo_epochs * (1 + has_value) + forward / 3
     return Recipe(
         architecture=architecture,
         parameters=count_parameters(architecture),
-        tokens=steps * max(1, rollouts // minibatches) * row_tokens,
+        tokens=steps * max(1, rollout_batch_size // num_minibatches) * row_tokens,
         steps=steps,
-        batch_tokens=max(1, rollouts // minibatches) * row_tokens,
-        learning_rate=RATE * rules.learning_rate(architecture.width, rules.base_batch)
+        batch_size_tokens=max(1, rollout_batch_size // num_minibatches) * row_tokens,
+        learning_rate=RATE * rules.peak_learning_rate(architecture.hidden_size, rules.base_batch_size_tokens)
         if learning_rate is None
         else learning_rate,
         warmup=rules.warmup if warmup is None else warmup,

@@ -39,21 +39,21 @@ def resolve_examples(
     if epochs <= 0:
         raise ConfigError(f"objective.epochs={epochs:g} trains on nothing.", "Allowed: more than 0.")
     steps = max(1, round(epochs * units / batch_size))
-    batch_tokens = max(1, round(batch_size * tokens / units))
+    batch_size_tokens = max(1, round(batch_size * tokens / units))
     parameters = count_parameters(architecture)
-    flops = training_flops(architecture, steps * batch_tokens, max(1, round(tokens / examples)))
+    flops = training_flops(architecture, steps * batch_size_tokens, max(1, round(tokens / examples)))
     if kind == "reward":  # one number in place of logits
-        parameters = ParameterCount(parameters.embedding, parameters.core, architecture.width + 1)
-        head = 6 * architecture.width * steps * batch_size * 2
+        parameters = ParameterCount(parameters.embedding, parameters.core, architecture.hidden_size + 1)
+        head = 6 * architecture.hidden_size * steps * batch_size * 2
     else:
         head = round(flops.head * answer_tokens / tokens)
-    rate = RATES[kind] * rules.learning_rate(architecture.width, rules.base_batch)
+    rate = RATES[kind] * rules.peak_learning_rate(architecture.hidden_size, rules.base_batch_size_tokens)
     return Recipe(
         architecture=architecture,
         parameters=parameters,
-        tokens=steps * batch_tokens,
+        tokens=steps * batch_size_tokens,
         steps=steps,
-        batch_tokens=batch_tokens,
+        batch_size_tokens=batch_size_tokens,
         learning_rate=rate if learning_rate is None else learning_rate,
         warmup=rules.warmup if warmup is None else warmup,
         weight_decay=0.0 if weight_decay is None else weight_decay,

@@ -23,9 +23,9 @@ from maquette.data.config import PhaseConfig
 from maquette.model.config import (
     CoreConfig,
     FlopCount,
-    LSTMConfig,
     ModelConfig,
     ParameterCount,
+    TransformerConfig,
     count_parameters,
     kaplan_compute,
     training_flops,
@@ -37,13 +37,14 @@ from maquette.recipe.shape import choose_shape
 
 @dataclass(frozen=True)
 class Recipe:
-    """A run's every number. `tokens` is a whole number of steps of `batch_tokens`; `warmup` a share of the tokens."""
+    """A run's every number. `tokens` is a whole number of steps of `batch_size_tokens`; `warmup` a share of the
+    tokens."""
 
     architecture: CoreConfig
     parameters: ParameterCount
     tokens: int
     steps: int
-    batch_tokens: int
+    batch_size_tokens: int
     learning_rate: float
     warmup: float
     weight_decay: float
@@ -69,21 +70,22 @@ class Recipe:
 def resolve(
     *,
     size: str | float,
-    vocabulary_size: int,
-    context: int,
+    vocab_size: int,
+    sequence_length: int,
     tokens: str | float | None = None,
     compute: str | float | None = None,
     tokens_per_parameter: float = 20.0,
     model: ModelConfig | None = None,
     architecture: CoreConfig | None = None,
-    batch_tokens: int | None = None,
+    batch_size_tokens: int | None = None,
     learning_rate: float | None = None,
     warmup: float | None = None,
     weight_decay: float | None = None,
     phases: Sequence[PhaseConfig] = (),
     rules: HyperparameterRules = DEFAULT_RULES,
 ) -> Recipe:
-    """The recipe of a model of `size` parameters (core and head) over a vocabulary, in sequences of `context` tokens.
+    """The recipe of a model of `size` parameters (core and head) over a vocabulary, in sequences of `sequence_length`
+    tokens.
 
     The token budget is `tokens`, or what `compute` FLOPs pay for, or `tokens_per_parameter` x N. Settings left None
     follow from the rules; `model` may fix any part of the shape. `architecture` fixes all of it (training that goes on
@@ -94,36 +96,48 @@ def resolve(
     if tokens is not None and compute is not None:
         raise ConfigError("tokens and compute are both given.", "Each sets the token budget: leave one of them out.")
     multiples = [1, *(phase.context_multiple for phase in phases)]
-    longest, whole = context * max(multiples), context * math.lcm(*multiples)
+    longest, whole = sequence_length * max(multiples), sequence_length * math.lcm(*multiples)
     if architecture is None:
         architecture = choose_shape(
-            model or ModelConfig(), parse_quantity(size, "size"), vocabulary_size=vocabulary_size, context=longest
+            model or ModelConfig(), parse_quantity(size, "size"), vocab_size=vocab_size, context=longest
         )
-    elif architecture.context_length < longest:
+    elif architecture.max_position_embeddings < longest:
         if getattr(architecture, "positions", None) == "learned":
             raise ConfigError(
-                f"data.context={longest} is more than the {architecture.context_length} learned positions "
+                f"data.sequence_length={longest} is more than the {architecture.max_position_embeddings} learned "
+                "positions "
                 "of checkpoint.",
-                f"Use data.context={architecture.context_length} or less.",
+                f"Use data.sequence_length={architecture.max_position_embeddings} or less.",
             )
-        architecture = dataclasses.replace(architecture, context_length=longest)
-    if architecture.tied and rules.kind == "mup":
+        architecture = architecture.with_context(longest)
+    if architecture.tie_word_embeddings and rules.kind == "mup":
         raise ConfigError(
-            "recipe=mup gives embedding and head rates of their own; with model.tied=true they are one matrix.",
-            "Use model.tied=false, or recipe=standard.",
+            "recipe=mup gives embedding and head rates of their own; with model.tie_word_embeddings=true they "
+            "are one matrix.",
+            "Use model.tie_word_embeddings=false, or recipe=standard.",
+        )
+    if architecture.own_code and not isinstance(architecture, TransformerConfig) and rules.kind == "mup":
+        raise ConfigError(
+            f"recipe=mup knows which matrices of ours grow with the width; {architecture.description} is not ours.",
+            "Use recipe=standard.",
+        )
+    if isinstance(architecture, TransformerConfig) and architecture.attention is not None and rules.kind == "mup":
+        raise ConfigError(
+            f"recipe=mup scales the query matrices of our attention; {architecture.attention} is not ours.",
+            "Use recipe=standard.",
         )
     parameters = count_parameters(architecture)
     if tokens is not None:
         budget: float = parse_quantity(tokens, "tokens")
     elif compute is not None:
-        each = training_flops_of(architecture, 1_000_000, context, phases).total / 1_000_000
+        each = training_flops_of(architecture, 1_000_000, sequence_length, phases).total / 1_000_000
         budget = parse_quantity(compute, "compute") / each
     else:
         budget = tokens_per_parameter * (parameters.core + parameters.head)
-    batch = batch_tokens or _round_batch(min(rules.batch(budget), budget), whole)
+    batch = batch_size_tokens or _round_batch(min(rules.batch(budget), budget), whole)
     if batch % whole:
         raise ConfigError(
-            f"data.batch_tokens={batch} is not a multiple of the longest sequence, {whole} tokens.",
+            f"data.batch_size_tokens={batch} is not a multiple of the longest sequence, {whole} tokens.",
             f"The nearest that is: {max(1, round(batch / whole)) * whole}.",
         )
     steps = max(1, round(budget / batch))
@@ -132,22 +146,15 @@ def resolve(
         parameters=parameters,
         tokens=steps * batch,
         steps=steps,
-        batch_tokens=batch,
-        learning_rate=_or(learning_rate, _kind_rate(architecture) * rules.learning_rate(architecture.width, batch)),
+        batch_size_tokens=batch,
+        learning_rate=_or(
+            learning_rate, architecture.lr_multiplier * rules.peak_learning_rate(architecture.hidden_size, batch)
+        ),
         warmup=_or(warmup, rules.warmup_share(steps)),
         weight_decay=_or(weight_decay, rules.weight_decay),
-        flops=training_flops_of(architecture, steps * batch, context, phases),
+        flops=training_flops_of(architecture, steps * batch, sequence_length, phases),
         parametrization=rules.parametrization,
     )
-
-
-LSTM_RATE = 8.0
-"""What an LSTM's learning rate is of a transformer's. At 22k parameters and 1e11 FLOPs the loss was 5.45, 5.07, 4.93,
-4.87 and 5.12 at 1, 2, 4, 8 and 16 times; at 8 times the IsoFLOP curves of 3e10 to 1e12 have their minima inside."""
-
-
-def _kind_rate(architecture: CoreConfig) -> float:
-    return LSTM_RATE if isinstance(architecture, LSTMConfig) else 1.0
 
 
 def _or(value: float | None, default: float) -> float:

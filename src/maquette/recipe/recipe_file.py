@@ -1,11 +1,11 @@
 """Recipe files: the constants of the recipe as YAML, with what they rest on.
 
     kind: standard
-    rate: 0.183
-    rate_width: -0.94
+    learning_rate: 0.183
+    lr_width_exponent: -0.94
     ...
     source: learning rates of learning_rate-1a2b3c4d, 25 runs of 4 sizes
-    provenance: {runs: [...], intervals: {rate_width: [-1.02, -0.86]}, fitted: 2026-01-01T10:00:00+00:00}
+    provenance: {runs: [...], intervals: {lr_width_exponent: [-1.02, -0.86]}, fitted: 2026-01-01T10:00:00+00:00}
 
 Keys that are left out keep the standard recipe's value. `recipe=<path>` takes any file; `recipe=<name>` one that a fit
 has left in `<outputs>/recipes/`, or an option of `conf/recipe/`.
@@ -17,6 +17,7 @@ from typing import Any
 
 from maquette.artifacts.errors import ConfigError
 from maquette.artifacts.files import write_text
+from maquette.artifacts.renamed import renamed_key
 from maquette.artifacts.settings import check, nearest
 from maquette.recipe.rules import HyperparameterRules
 
@@ -55,9 +56,10 @@ def load_recipe(path: Path | str) -> HyperparameterRules:
     for key, value in raw.items():
         if key not in fields:
             near = nearest(str(key), list(fields))
-            raise ConfigError(
-                f"{path}: unknown key '{key}'.", f"Did you mean '{near}'?" if near else f"Keys: {', '.join(fields)}."
-            )
+            hint = f"Did you mean '{near}'?" if near else f"Keys: {', '.join(fields)}."
+            if new := renamed_key(f"recipe.{key}"):
+                hint = f"It is now '{new.removeprefix('recipe.')}'."
+            raise ConfigError(f"{path}: unknown key '{key}'.", hint)
         values[key] = _typed(path, key, value, getattr(HyperparameterRules(), key))
     rules = HyperparameterRules(**values)
     try:

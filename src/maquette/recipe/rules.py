@@ -12,8 +12,10 @@ from maquette.model.parametrization import Parametrization
 class HyperparameterRules:
     """The constants of the recipe. Fitted anew on one's own runs, they replace `DEFAULT_RULES`.
 
-    learning rate = `rate` x width^`rate_width` x (batch / `base_batch`)^`rate_batch`;
-    batch = `base_batch` x max(1, D / `base_tokens`)^`batch_tokens`, in tokens, and at most D / `fewest_steps`.
+    learning rate = `learning_rate` x width^`lr_width_exponent` x
+    (batch / `base_batch_size_tokens`)^`lr_batch_exponent`;
+    batch = `base_batch_size_tokens` x max(1, D / `base_tokens`)^`batch_tokens_exponent`, in tokens,
+    and at most D / `min_steps`.
     """
 
     kind: str = setting(
@@ -22,26 +24,26 @@ class HyperparameterRules:
         choices=("standard", "mup"),
     )
 
-    rate: float = setting(0.2, "learning rate at width 1 and base_batch", minimum=0.0)
+    learning_rate: float = setting(0.2, "learning rate at width 1 and base_batch_size_tokens", minimum=0.0)
     """A sweep of 14k to 384k parameters: half or double costs 0.1 to 3% of the loss."""
 
-    rate_width: float = setting(-1.0, "exponent of the learning rate in the width")
+    lr_width_exponent: float = setting(-1.0, "exponent of the learning rate in the width")
     """As in the maximal-update parametrisation for hidden matrices under Adam (Yang et al. 2022, table 8)."""
 
-    rate_batch: float = setting(0.25, "exponent of the learning rate in the batch")
+    lr_batch_exponent: float = setting(0.25, "exponent of the learning rate in the batch")
     """Between none and the square root (Malladi et al. 2022). With it the recipe is within a factor of two of what was
     used for OLMo 1B (4e-4), LLaMA 7B (3e-4) and LLaMA 65B (1.5e-4)."""
 
-    base_batch: int = setting(512, "tokens in a step of short runs", minimum=1)
+    base_batch_size_tokens: int = setting(512, "tokens in a step of short runs", minimum=1)
     """Four sequences of 128 tokens: what the sweep above used throughout, up to 4 million tokens."""
 
-    base_tokens: float = setting(4e6, "token budget up to which the batch stays at base_batch", minimum=1.0)
+    base_tokens: float = setting(4e6, "token budget up to which the batch stays at base_batch_size_tokens", minimum=1.0)
 
-    batch_tokens: float = setting(0.71, "exponent of the batch in the token budget, from there on")
+    batch_tokens_exponent: float = setting(0.71, "exponent of the batch in the token budget, from there on")
     """From 512 tokens at D = 4e6 to the 6 million that Li et al. 2025 ("Step law", B = 0.58 D^0.571) find best at
     D = 2e12. Theirs and DeepSeek's (Bi et al. 2024, B = 0.292 C^0.327) grow more slowly but start far higher."""
 
-    fewest_steps: int = setting(1_000, "the batch shrinks where a run would have fewer steps than this", minimum=1)
+    min_steps: int = setting(1_000, "the batch shrinks where a run would have fewer steps than this", minimum=1)
     """At 3e10 FLOPs and 16k parameters 1,760 steps of 128 tokens, 880 of 256 and 440 of 512 came to a loss of 4.671,
     4.681 and 4.889: with too few steps the cheapest runs lie above the law of the others, and bend it."""
 
@@ -51,21 +53,22 @@ class HyperparameterRules:
     warmup: float = setting(0.1, "share of the tokens over which the rate rises", minimum=0.0, maximum=1.0)
     """The sweep above."""
 
-    longest_warmup: int = setting(5_000, "warm-up takes no more steps than this", minimum=0)
+    max_warmup_steps: int = setting(5_000, "warm-up takes no more steps than this", minimum=0)
     """Beyond it warming up longer buys nothing (GPT-3 warmed up for 375 million tokens, LLaMA 2,000 steps)."""
 
-    base_width: int = setting(32, "mup: the width at which it is the standard parametrisation", minimum=1)
-    base_head_width: int = setting(16, "mup: the width of a head at which it is", minimum=1)
+    base_hidden_size: int = setting(32, "mup: the width at which it is the standard parametrisation", minimum=1)
+    base_head_dim: int = setting(16, "mup: the width of a head at which it is", minimum=1)
 
     source: str = setting("the defaults", "where the constants are from")
     provenance: dict[str, Any] = setting(dict, "what a fitted recipe rests on: runs, intervals, date")
 
     def validate(self) -> None:
         """Raises `ConfigError` where muP's rates would follow the width twice."""
-        if self.kind == "mup" and self.rate_width != 0:
+        if self.kind == "mup" and self.lr_width_exponent != 0:
             raise ConfigError(
-                f"recipe.rate_width={self.rate_width:g} with recipe.kind=mup: the rate would follow the width twice.",
-                "Use recipe=mup, which has recipe.rate_width=0, or recipe.kind=standard.",
+                f"recipe.lr_width_exponent={self.lr_width_exponent:g} with recipe.kind=mup: the rate would "
+                f"follow the width twice.",
+                "Use recipe=mup, which has recipe.lr_width_exponent=0, or recipe.kind=standard.",
             )
 
     @property
@@ -73,20 +76,24 @@ class HyperparameterRules:
         """How initial weights and rates depend on width."""
         if self.kind == "standard":
             return Parametrization()
-        return Parametrization(self.kind, self.base_width, self.base_head_width)
+        return Parametrization(self.kind, self.base_hidden_size, self.base_head_dim)
 
     def batch(self, tokens: float) -> float:
         """Tokens of one optimiser step of a run over `tokens` tokens."""
-        law = self.base_batch * max(1.0, tokens / self.base_tokens) ** self.batch_tokens
-        return min(law, tokens / self.fewest_steps)
+        law = self.base_batch_size_tokens * max(1.0, tokens / self.base_tokens) ** self.batch_tokens_exponent
+        return min(law, tokens / self.min_steps)
 
-    def learning_rate(self, width: int, batch: float) -> float:
+    def peak_learning_rate(self, width: int, batch: float) -> float:
         """Peak learning rate of AdamW for a model `width` wide and a batch of `batch` tokens."""
-        return self.rate * width**self.rate_width * (batch / self.base_batch) ** self.rate_batch
+        return (
+            self.learning_rate
+            * width**self.lr_width_exponent
+            * (batch / self.base_batch_size_tokens) ** self.lr_batch_exponent
+        )
 
     def warmup_share(self, steps: int) -> float:
         """Share of the tokens over which the rate rises, in a run of `steps` steps."""
-        return min(self.warmup, self.longest_warmup / steps)
+        return min(self.warmup, self.max_warmup_steps / steps)
 
 
 DEFAULT_RULES = HyperparameterRules()

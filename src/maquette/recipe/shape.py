@@ -11,8 +11,17 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from maquette.artifacts import ConfigError
-from maquette.model.config import CoreConfig, LSTMConfig, ModelConfig, TransformerConfig, count_parameters
+from maquette.artifacts import ConfigError, MaquetteError
+from maquette.artifacts.settings import is_dotted
+from maquette.model.config import (
+    CoreConfig,
+    CustomConfig,
+    LSTMConfig,
+    ModelConfig,
+    TransformerConfig,
+    count_parameters,
+    is_gated,
+)
 
 DEPTH_COEFFICIENT, DEPTH_EXPONENT = 0.345, 0.55
 """Layers = 0.345 width^0.55. Passes through 2 layers at width 24, 3 at 48 and 64, 4 at 80 (a sweep on two cores), 13
@@ -42,6 +51,9 @@ has LSTMs of one to four layers). So the family is homogeneous, and its size fol
 _LSTM_GRID = ((8, 128, 1), (128, 512, 4), (512, 1024, 16), (1024, 4096, 64), (4096, 32769, 256))
 """Narrower steps: an LSTM has no feed-forward whose width could meet a size in between."""
 
+_CUSTOM_SIZES = tuple(2500 * 2**step for step in range(18))
+"""Sizes that a user's architecture is asked for, to see its family."""
+
 _FEED_FORWARD_GRAINS = ((128, 4), (512, 16), (math.inf, 64))
 """Up to this width, feed-forwards are multiples of this: matrix products like round numbers."""
 
@@ -54,19 +66,21 @@ class _Member:
     size: int
 
 
-def choose_shape(model: ModelConfig, size: int, *, vocabulary_size: int, context: int) -> CoreConfig:
+def choose_shape(model: ModelConfig, size: int, *, vocab_size: int, context: int) -> CoreConfig:
     """The shape of about `size` parameters (core and head) that keeps what `model` fixes.
 
     With the width fixed the depth follows the size, and the other way round; with both fixed `size` has no say.
     Raises `ConfigError` where no member of the family is that small, or what is fixed does not go together.
     """
-    shapes = family(model, vocabulary_size=vocabulary_size, context=context)
+    if is_dotted(model.kind):  # a user's architecture finds its own shape
+        return _custom(model, size, vocab_size, context)
+    shapes = family(model, vocab_size=vocab_size, context=context)
     members = [_Member(architecture, parameters_of(architecture)) for architecture in shapes]
     if len(members) == 1:
         return members[0].architecture
     if size < 0.8 * members[0].size or size > 1.25 * members[-1].size:
         raise ConfigError(
-            f"size={size:,} can't be reached with a vocabulary of {vocabulary_size:,}: models of this family have "
+            f"size={size:,} can't be reached with a vocabulary of {vocab_size:,}: models of this family have "
             f"{members[0].size:,} to {members[-1].size:,} parameters (core and head).",
             "Choose a size in between, or another vocabulary.",
         )
@@ -76,16 +90,18 @@ def choose_shape(model: ModelConfig, size: int, *, vocabulary_size: int, context
     return min(candidates, key=lambda member: abs(math.log(member.size / size))).architecture
 
 
-def family(model: ModelConfig, *, vocabulary_size: int, context: int) -> list[CoreConfig]:
+def family(model: ModelConfig, *, vocab_size: int, context: int) -> list[CoreConfig]:
     """Every shape that keeps what `model` fixes, by rising size, before the correction that meets a size.
 
     Raises `ConfigError` where there is none.
     """
+    if is_dotted(model.kind):
+        return _custom_family(model, vocab_size, context)
     shapes = [
         architecture
-        for width in (_widths(model.kind) if model.width is None else [model.width])
+        for width in (_widths(model.kind) if model.hidden_size is None else [model.hidden_size])
         for depth in _depths(model, width)
-        if (architecture := _build(model, width, depth, vocabulary_size, context)) is not None
+        if (architecture := _build(model, width, depth, vocab_size, context)) is not None
     ]
     if not shapes:
         fixed = ", ".join(f"model.{name}={value}" for name, value in _fixed(model).items())
@@ -95,8 +111,37 @@ def family(model: ModelConfig, *, vocabulary_size: int, context: int) -> list[Co
     return shapes
 
 
+def _custom(model: ModelConfig, size: int, vocab_size: int, context: int) -> CustomConfig:
+    return CustomConfig(
+        model.kind, vocab_size, size, context,
+        tie_word_embeddings=model.tie_word_embeddings, logit_softcap=model.logit_softcap, settings=model.settings,
+    )  # fmt: skip
+
+
+def _custom_family(model: ModelConfig, vocab_size: int, context: int) -> list[CoreConfig]:
+    """What a user's architecture makes of the sizes that it is asked for, from the smallest that it can."""
+    found: dict[int, CoreConfig] = {}
+    failure: MaquetteError | None = None
+    for size in _CUSTOM_SIZES:
+        architecture = _custom(model, size, vocab_size, context)
+        try:
+            found.setdefault(parameters_of(architecture), architecture)
+        except MaquetteError as error:
+            failure = error
+    if not found and failure is not None:
+        raise failure
+    return [found[size] for size in sorted(found)]
+
+
 def _fixed(model: ModelConfig) -> dict[str, int]:
-    names = ("width", "num_layers", "num_heads", "num_key_value_heads", "head_width", "feed_forward_width")
+    names = (
+        "hidden_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "num_key_value_heads",
+        "head_dim",
+        "intermediate_size",
+    )
     return {name: value for name in names if (value := getattr(model, name)) is not None}
 
 
@@ -111,57 +156,58 @@ def _widths(kind: str) -> list[int]:
 
 
 def _depths(model: ModelConfig, width: int) -> Iterator[int]:
-    if model.num_layers is not None:
-        yield model.num_layers
+    if model.num_hidden_layers is not None:
+        yield model.num_hidden_layers
     elif model.kind == "lstm":
         yield LSTM_LAYERS
-    elif model.width is not None:
+    elif model.hidden_size is not None:
         yield from range(FEWEST_LAYERS, MOST_LAYERS + 1)
     else:
         yield max(FEWEST_LAYERS, round(DEPTH_COEFFICIENT * width**DEPTH_EXPONENT))
 
 
-def _build(model: ModelConfig, width: int, depth: int, vocabulary_size: int, context: int) -> CoreConfig | None:
+def _build(model: ModelConfig, width: int, depth: int, vocab_size: int, context: int) -> CoreConfig | None:
     """The member of this width and depth; None where no heads go with it."""
     if model.kind == "lstm":
         return LSTMConfig(
-            vocabulary_size, width, depth, context,
-            tied=model.tied, logit_softcap=model.logit_softcap, dropout=model.dropout,
+            vocab_size, width, depth, context,
+            tie_word_embeddings=model.tie_word_embeddings, logit_softcap=model.logit_softcap, dropout=model.dropout,
         )  # fmt: skip
     heads = _heads(model, width)
     if heads is None:
         return None
     return TransformerConfig(
-        vocabulary_size=vocabulary_size,
-        width=width,
-        num_layers=depth,
-        num_heads=heads,
+        vocab_size=vocab_size,
+        hidden_size=width,
+        num_hidden_layers=depth,
+        num_attention_heads=heads,
         num_key_value_heads=model.num_key_value_heads,
-        head_width=model.head_width,
-        feed_forward_width=model.feed_forward_width or _feed_forward(model, width),
-        context_length=context,
+        head_dim=model.head_dim,
+        intermediate_size=model.intermediate_size or _feed_forward(model, width),
+        max_position_embeddings=context,
         normalization=model.normalization,
         normalization_eps=model.normalization_eps,
         positions=model.positions,
-        rope_base=model.rope_base,
+        rope_theta=model.rope_theta,
         activation=model.activation,
         qk_norm=model.qk_norm,
-        tied=model.tied,
+        tie_word_embeddings=model.tie_word_embeddings,
         bias=model.bias,
         logit_softcap=model.logit_softcap,
         token_shift=model.token_shift,
         dropout=model.dropout,
+        attention=model.attention,
     )
 
 
 def _heads(model: ModelConfig, width: int) -> int | None:
     """How many heads: as fixed, else such that each is 16 to 64 wide and even; None where that can't be."""
     shared = model.num_key_value_heads or 1
-    if model.num_heads is not None:
-        fits = model.head_width is not None or width % model.num_heads == 0
-        return model.num_heads if fits and model.num_heads % shared == 0 else None
-    if model.head_width is not None:
-        return width // model.head_width if width % (model.head_width * shared) == 0 else None
+    if model.num_attention_heads is not None:
+        fits = model.head_dim is not None or width % model.num_attention_heads == 0
+        return model.num_attention_heads if fits and model.num_attention_heads % shared == 0 else None
+    if model.head_dim is not None:
+        return width // model.head_dim if width % (model.head_dim * shared) == 0 else None
     wanted = next(head for limit, head in _HEAD_WIDTHS if width <= limit)
     possible = [
         head
@@ -173,7 +219,7 @@ def _heads(model: ModelConfig, width: int) -> int | None:
 
 def _feed_forward(model: ModelConfig, width: int, correction: float = 1.0) -> int:
     grain = next(grain for limit, grain in _FEED_FORWARD_GRAINS if width <= limit)
-    ratio = GATED_RATIO if model.activation == "swiglu" else PLAIN_RATIO
+    ratio = GATED_RATIO if is_gated(model.activation) else PLAIN_RATIO
     return max(1, round(ratio * correction * width / grain)) * grain
 
 
@@ -183,14 +229,14 @@ def _corrected(model: ModelConfig, family: list[_Member], index: int) -> Iterato
     member = family[index]
     yield member
     architecture = member.architecture
-    if model.feed_forward_width is not None or not isinstance(architecture, TransformerConfig):
+    if model.intermediate_size is not None or not isinstance(architecture, TransformerConfig):
         return
     lowest = math.sqrt(family[index - 1].size * member.size) if index else 0.0
     highest = math.sqrt(family[index + 1].size * member.size) if index + 1 < len(family) else math.inf
-    width = architecture.width
+    width = architecture.hidden_size
     grain = next(grain for limit, grain in _FEED_FORWARD_GRAINS if width <= limit)
     narrowest, widest = (_feed_forward(model, width, correction) for correction in (1 / CORRECTION, CORRECTION))
     for feed_forward in range(narrowest, widest + 1, grain):
-        other = dataclasses.replace(architecture, feed_forward_width=feed_forward)
+        other = dataclasses.replace(architecture, intermediate_size=feed_forward)
         if lowest < (size := parameters_of(other)) < highest:
             yield _Member(other, size)

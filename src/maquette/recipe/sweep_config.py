@@ -18,7 +18,7 @@ class SweepConfig:
     )
     rates: list[float] = setting(list, "learning rates to try, as multiples of the recipe's")
     branches: bool = setting(
-        False, "with schedule=wsd: one trunk per size, from which a cooldown branches off for each of its budgets"
+        False, "with scheduler=wsd: one trunk per size, from which a cooldown branches off for each of its budgets"
     )
     bias: bool = setting(
         True, "with sweep.branches: one size is also trained with schedules of its own, to measure what branches cost"

@@ -39,7 +39,7 @@ def isoflop_curve(
     ratio: float,
     tokens_per_parameter: float,
     model: ModelConfig,
-    vocabulary_size: int,
+    vocab_size: int,
     context: int,
     phases: Sequence[PhaseConfig] = (),
 ) -> Curve:
@@ -47,12 +47,12 @@ def isoflop_curve(
 
     Raises `ConfigError` where the model's shape is fixed, so that there is no family.
     """
-    members = family(model, vocabulary_size=vocabulary_size, context=context)
+    members = family(model, vocab_size=vocab_size, context=context)
     sizes = [parameters_of(member) for member in members]
     if len(members) < 2 or sizes[-1] < sizes[0] * ratio ** (count - 1):
         raise ConfigError(
             "An IsoFLOP sweep needs a family of sizes, but the model's shape is fixed.",
-            "Leave model.width and model.num_layers to the recipe.",
+            "Leave model.hidden_size and model.num_hidden_layers to the recipe.",
         )
     costs = [
         training_flops_of(member, 1_000_000, context, phases).total / 1e6 * tokens_per_parameter * size

@@ -131,7 +131,7 @@ def build_app(models: Models, arena: Arena | None, defaults: Sampling, hosts: li
         return {
             "models": [
                 {
-                    "id": one.name, "assistant": one.assistant, "context": one.model.config.context_length,
+                    "id": one.name, "assistant": one.assistant, "context": one.model.config.max_position_embeddings,
                     "parameters": sum(weight.numel() for weight in one.model.parameters()),
                 }
                 for one in models.values()

@@ -124,14 +124,14 @@ def compare(
     if config.reference not in [one.name for one in runs]:
         raise ConfigError(f"the step {config.reference} is no policy.", "Give it policy: true.")
     tokenizer = load_tokenizer(records[config.reference].folder)
-    context = records[config.reference].context
+    context = records[config.reference].sequence_length
     source = open_prompts(
         PromptsConfig(tasks=config.tasks, seed=config.seed + 1), tokenizer,
-        longest=max(1, context - config.answer_tokens), split="held_out",
+        longest=max(1, context - config.max_completion_length), split="held_out",
     )  # fmt: skip
     measurement = measure_study(
         runs, config.reference, [source[number] for number in range(config.prompts)], rewards,
-        answer_tokens=config.answer_tokens, best_of=config.best_of, seed=config.seed,
+        max_completion_length=config.max_completion_length, best_of=config.best_of, seed=config.seed,
     )  # fmt: skip
     histories = {run.name: read_history(Path(run.folder) / "metrics.jsonl") for run in runs}
     write_json(folder / COURSES, {name: rows for name, one in histories.items() if (rows := validations_of(one))})

@@ -52,10 +52,13 @@ def run(config: AnnotateStage) -> Path:
 
 def _sampled(config: AnnotateStage) -> list[Comparison]:
     model, tokenizer = load_checkpoint(find_checkpoint(config.checkpoint, config.outputs))
-    source = open_prompts(config.prompts, tokenizer, longest=max(1, model.config.context_length - config.answer_tokens))
+    source = open_prompts(
+        config.prompts, tokenizer, longest=max(1, model.config.max_position_embeddings - config.max_completion_length)
+    )
     prompts = [source[number] for number in range(config.first, config.first + config.count)]
     answers = sample_many(
-        model, tokenizer, prompts, config.answers, max_tokens=config.answer_tokens, temperature=config.temperature,
+        model, tokenizer, prompts, config.answers, max_tokens=config.max_completion_length,
+        temperature=config.temperature,
         seed=config.seed,
     )  # fmt: skip
     return pairs_of(answers)

@@ -1,6 +1,6 @@
-"""`schedule=wsd schedule.branches=[...]`: one trunk serves every horizon (Hu et al. 2024; Haegele et al. 2024).
+"""`scheduler=wsd scheduler.branches=[...]`: one trunk serves every horizon (Hu et al. 2024; Haegele et al. 2024).
 
-The trunk warms up and stays at the peak rate. Each horizon is a run of its own, `schedule=wsd` over its own tokens,
+The trunk warms up and stays at the peak rate. Each horizon is a run of its own, `scheduler=wsd` over its own tokens,
 that starts from the trunk's checkpoint where its cooldown begins. Up to there the two are the same run, bit for bit:
 the same batches, rate and warm-up; so a branch is what it would have been alone, for the price of its cooldown.
 
@@ -22,7 +22,7 @@ from maquette.stages.config import TrainStage
 from maquette.stages.planning import plan_job, resolve_recipe
 from maquette.stages.tokens import TokensResult
 from maquette.training import Job
-from maquette.training.checkpoints import CheckpointFolder
+from maquette.training.checkpoint_io import CheckpointFolder
 
 TRUNK = "trunk"
 """The kind of a run that serves others: no point of a law."""
@@ -40,7 +40,7 @@ class Planned:
     @property
     def cooldown_tokens(self) -> int:
         """What a branch trains beyond the trunk."""
-        return self.job.tokens - self.leaves * self.job.batch_tokens
+        return self.job.tokens - self.leaves * self.job.batch_size_tokens
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,36 +58,36 @@ class Tree:
 
 def plan_tree(config: TrainStage, data: TokensResult) -> Tree:
     """Raises `ConfigError` where the settings do not go with branches."""
-    if config.schedule.kind != "wsd":
+    if config.scheduler.kind != "wsd":
         raise ConfigError(
-            f"schedule.branches with schedule={config.schedule.kind}: only a stable rate has a trunk.",
-            "Use schedule=wsd.",
+            f"scheduler.branches with scheduler={config.scheduler.kind}: only a stable rate has a trunk.",
+            "Use scheduler=wsd.",
         )
     if config.mixture.phases:
         raise ConfigError(
-            "schedule.branches with phases of the mixture: they would begin elsewhere for each horizon.",
+            "scheduler.branches with phases of the mixture: they would begin elsewhere for each horizon.",
             "Leave one of the two out.",
         )
     whole = resolve_recipe(config, data)
-    asked = [parse_quantity(one, "schedule.branches") for one in config.schedule.branches]
+    asked = [parse_quantity(one, "scheduler.branches") for one in config.scheduler.branches]
     # Whole steps, so that the share of the warm-up is the same number of tokens for every one of them.
-    steps = sorted({*(max(1, round(tokens / whole.batch_tokens)) for tokens in asked), whole.steps})
-    horizons = [whole.batch_tokens * one for one in steps]
+    steps = sorted({*(max(1, round(tokens / whole.batch_size_tokens)) for tokens in asked), whole.steps})
+    horizons = [whole.batch_size_tokens * one for one in steps]
     if horizons[-1] > whole.tokens:
         raise ConfigError(
-            f"schedule.branches has {max(asked):,} tokens, and the run itself only {whole.tokens:,}.",
+            f"scheduler.branches has {max(asked):,} tokens, and the run itself only {whole.tokens:,}.",
             "Branches are shorter horizons of the run; tokens (or compute) sets the longest.",
         )
     warmup = whole.warmup * horizons[0]  # of the shortest, for all: they share it
     branches = [_planned(_with(config, whole, tokens, warmup / tokens), data) for tokens in horizons]
     branches = [dataclasses.replace(branch, leaves=_leaves(branch)) for branch in branches]
-    if branches[0].leaves * whole.batch_tokens < warmup:
+    if branches[0].leaves * whole.batch_size_tokens < warmup:
         raise ConfigError(
-            f"The shortest of schedule.branches, {horizons[0]:,} tokens, cools down before it is warm.",
-            "Leave it out, or shorten schedule.warmup or schedule.decay.",
+            f"The shortest of scheduler.branches, {horizons[0]:,} tokens, cools down before it is warm.",
+            "Leave it out, or shorten scheduler.warmup or scheduler.decay.",
         )
     # One step further than the last branch needs: the checkpoint of a last step says that training is over.
-    length = (branches[-1].leaves + 1) * whole.batch_tokens
+    length = (branches[-1].leaves + 1) * whole.batch_size_tokens
     trunk = _planned(_with(config, whole, length, warmup / length, kind="constant"), data)
     job = dataclasses.replace(
         trunk.job,
@@ -142,11 +142,9 @@ def _with(config: TrainStage, whole: Recipe, tokens: int, warmup: float, kind: s
         config,
         tokens=str(tokens),
         compute=None,
-        data=dataclasses.replace(config.data, batch_tokens=whole.batch_tokens),
-        optimizer=dataclasses.replace(
-            config.optimizer, learning_rate=whole.learning_rate, weight_decay=whole.weight_decay
-        ),
-        schedule=dataclasses.replace(config.schedule, kind=kind, branches=[], warmup=warmup),
+        data=dataclasses.replace(config.data, batch_size_tokens=whole.batch_size_tokens),
+        optimizer=dataclasses.replace(config.optimizer, lr=whole.learning_rate, weight_decay=whole.weight_decay),
+        scheduler=dataclasses.replace(config.scheduler, kind=kind, branches=[], warmup=warmup),
     )
 
 
@@ -154,7 +152,7 @@ def _leaves(branch: Planned) -> int:
     """The last step of a branch after which the trunk's next step has the same rate: it was planned already then."""
     job = branch.job
     schedule = build_schedule(job.schedule, job.tokens, job.warmup)
-    return max(1, (schedule.warmup + schedule.stable) // job.batch_tokens - 1)
+    return max(1, (schedule.warmup + schedule.stable) // job.batch_size_tokens - 1)
 
 
 def run_folders(tree: Tree) -> list[Path]:

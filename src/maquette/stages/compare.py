@@ -115,7 +115,7 @@ def _answers(
     prompts: list[Prompt] = []
     for name, place in folders.items():
         model, tokenizer = load_checkpoint(place)
-        longest = max(1, model.config.context_length - config.answer_tokens)
+        longest = max(1, model.config.max_position_embeddings - config.max_completion_length)
         prompts = prompts or _prompts(config, tokenizer, longest)
         own = [render_prompt(tokenizer, one.messages, one.facts) for one in prompts]
         if (most := max(len(one.ids) for one in own)) > longest:
@@ -125,7 +125,7 @@ def _answers(
             )
         if name not in known:
             sampled = sample_many(
-                model, tokenizer, own, 1, max_tokens=config.answer_tokens, temperature=config.temperature,
+                model, tokenizer, own, 1, max_tokens=config.max_completion_length, temperature=config.temperature,
                 seed=config.seed,
             )  # fmt: skip
             known[name] = [row[0].answer for row in sampled]

@@ -25,7 +25,7 @@ from maquette.feedback.instruction_config import TaskInstructionsConfig
 from maquette.model.config import ModelConfig
 from maquette.objectives.config import OBJECTIVES, ObjectiveConfig, PretrainConfig
 from maquette.objectives.policy_config import PolicyConfig
-from maquette.optimization.config import OptimizerConfig, ScheduleConfig
+from maquette.optimization.config import OptimizerConfig, SchedulerConfig
 from maquette.recipe.rules import HyperparameterRules
 from maquette.recipe.sweep_config import SweepConfig
 from maquette.text.config import TokenizerConfig
@@ -108,9 +108,19 @@ class TrainStage(TokensStage):
     mixture: MixtureConfig = setting(MixtureConfig, "which text, in which shares")
     data: DataConfig = setting(DataConfig, "sequences and batches")
     optimizer: OptimizerConfig = setting(OptimizerConfig, "optimiser")
-    schedule: ScheduleConfig = setting(ScheduleConfig, "course of the learning rate")
+    scheduler: SchedulerConfig = setting(SchedulerConfig, "learning rate schedule")
     precision: PrecisionConfig = setting(PrecisionConfig, "number format")
-    trainer: TrainerConfig = setting(TrainerConfig, "devices, compilation, checkpoints")
+    trainer: TrainerConfig = setting(TrainerConfig, "lightning.Trainer, all its arguments")
+    callbacks: dict[str, Any] = setting(dict, "Lightning callbacks by name, each with its _target_")
+    num_validations: int = setting(
+        10, "how often validation is run over the whole training (the end counts)", minimum=1
+    )
+    threads: int | None = setting(
+        None, "threads of a process; by default one for narrow models, else a share of the cores", minimum=1
+    )
+    compile: str = setting(
+        "auto", "torch.compile: auto decides by the run's expected length", choices=("auto", "on", "off")
+    )
     suite: SuiteConfig = setting(no_suite, "what the trained model is asked when it is done")
     protocol: ProtocolConfig = setting(ProtocolConfig, "how it is asked")
     tracking: TrackingConfig = setting(TrackingConfig, "record in MLflow")
@@ -152,7 +162,7 @@ class AnnotateStage(StageConfig):
     first: int = setting(0, "skip so many prompts", minimum=0)
     answers: int = setting(2, "answers sampled to each prompt; the first is judged against the second and so on",
                            minimum=2)  # fmt: skip
-    answer_tokens: int = setting(20, "tokens of an answer at most", minimum=1)
+    max_completion_length: int = setting(20, "tokens of an answer at most", minimum=1)
     temperature: float = setting(1.0, "of sampling", minimum=0.01)
     feedback: FeedbackConfig = setting(FeedbackConfig, "who judges")
     repeats: int = setting(9, "simulated people label each pair so many times for the report", minimum=1)
@@ -178,7 +188,7 @@ class AlignmentStage(StageConfig):
     courses: list[str] = setting(list, "overoptimisation: steps whose course is drawn")
     tasks: list[str] = setting(lambda: ["pick"], "tasks whose held-out prompts policies are measured on")
     prompts: int = setting(500, "held-out prompts", minimum=2)
-    answer_tokens: int = setting(20, "tokens of an answer at most", minimum=1)
+    max_completion_length: int = setting(20, "tokens of an answer at most", minimum=1)
     best_of: int = setting(16, "answers of the reference for best-of-n; 1: none", minimum=1)
     seed: int = setting(0, "seed of sampling, and of every step", minimum=0)
     tracking: TrackingConfig = setting(TrackingConfig, "record in MLflow")
@@ -260,7 +270,7 @@ class CompareStage(StageConfig):
     baseline: str | None = setting(None, "the one of them that the others are compared with; by default the first")
     prompts: PromptsConfig = setting(PromptsConfig, "what they answer: held-out prompts of tasks, or a file's")
     count: int = setting(200, "prompts at most", minimum=2)
-    answer_tokens: int = setting(20, "tokens of an answer at most", minimum=1)
+    max_completion_length: int = setting(20, "tokens of an answer at most", minimum=1)
     temperature: float = setting(1.0, "of sampling; 0 is greedy", minimum=0.0)
     feedback: FeedbackConfig = setting(FeedbackConfig, "who judges")
     level: float = setting(0.9, "coverage of intervals", minimum=0.5, maximum=0.999)

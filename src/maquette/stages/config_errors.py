@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from hydra.errors import InstantiationException, MissingConfigException
 
 from maquette.artifacts.errors import ConfigError
+from maquette.artifacts.renamed import renamed_key, renamed_option, renaming_note
 from maquette.artifacts.settings import nearest, walk
 from maquette.stages import STAGES, Stage
 from maquette.stages.help import groups
-from maquette.stages.renamed import renamed_key
 
 _NAMES = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false", "String": "text"}
 
@@ -30,6 +30,8 @@ def explained(stage: Stage, error: BaseException) -> ConfigError:
     outer, inner = str(error).strip(), str(chain[-1]).strip()
     key = str(getattr(chain[-1], "full_key", None) or "")
     if found := re.search(r"Could not (?:override|append|delete)(?: config value at| from config)? '([^']+)'", outer):
+        if renamed_key(found[1]):
+            return unknown_key(stage, found[1])
         # Hydra's own advice stays where it knows the way: `experiment=mine` belongs after a +
         if "default list" in outer and (advice := re.search(r"To append .*use (\S+)", outer)):
             return ConfigError(outer.splitlines()[0], f"To add it, write {advice[1]}.")
@@ -63,7 +65,7 @@ def unknown_key(stage: Stage, key: str, more: Sequence[str] = ()) -> ConfigError
     """The error for a key that a stage does not have, with its new name or the nearest one that there is."""
     new = renamed_key(key)
     if new is not None:
-        return ConfigError(f"unknown key '{key}'.", f"It is now '{new}'.")
+        return ConfigError(f"unknown key '{key}'.", f"It is now '{new}'{renaming_note(key)}.")
     return ConfigError(
         f"unknown key '{key}'.", _nearby(stage, key, more) or f"maquette {stage.name} --help-all lists the keys."
     )
@@ -80,6 +82,8 @@ def _no_option(file: str, options: Sequence[str]) -> ConfigError:
     options = [one for one in sorted(options) if not one.endswith(("_schema", "_settings"))]
     close = nearest(option, options)
     hint = f"Did you mean '{close}'? " if close else ""
+    if new := renamed_option(group, option):
+        hint = f"It is now {new}. "
     return ConfigError(f"{group}={option} is not known.", f"{hint}Allowed: {', '.join(options)}.")
 
 

@@ -34,7 +34,7 @@ def run(config: CorpusStage) -> Path:
         "corpus",
         Path(config.outputs) / "artifacts",
         name=config.corpus.name,
-        label=source.label if web is None else "madeweb",
+        label=source.label if web is None else "synthetic_web",
         config=identity,
         inputs=inputs,
         make=make,
@@ -73,7 +73,7 @@ def _judged(config: CorpusStage, folder: Path, web: Path | None) -> dict[str, An
         path = Path(config.corpus.judge).expanduser()
     elif web is None:
         raise ConfigError(
-            "corpus.judge=clean is of source=madeweb.", "Give a JSONL or Parquet file of clean documents."
+            "corpus.judge=clean is of source=synthetic_web.", "Give a JSONL or Parquet file of clean documents."
         )
     else:
         path = web / f"{CLEAN}.parquet"
@@ -85,8 +85,8 @@ def _make_curated(
 ) -> dict[str, Any]:
     from maquette.corpus.curation.curate import curate, store
     from maquette.corpus.curation.evidence import finish_journal, write_evidence
-    from maquette.corpus.madeweb.truth import measure
-    from maquette.corpus.madeweb.web import read_truth
+    from maquette.corpus.synthetic_web.truth import measure
+    from maquette.corpus.synthetic_web.web import read_truth
 
     enabled = config.curation.enabled is not False
     work = Path(config.outputs) / "curation" / f"{source.label}-{fingerprint[:8]}"
@@ -116,9 +116,9 @@ def _make_curated(
 
 def _with_made_web(config: CorpusStage) -> tuple[CorpusStage, Path | None]:
     """The settings by which a made web is read like any crawl, and its folder; it is generated where it is missing."""
-    if config.source.kind != "madeweb":
+    if config.source.kind != "synthetic_web":
         return config, None
-    from maquette.corpus.madeweb.web import GOOD_PAGES, VERSION, make_web
+    from maquette.corpus.synthetic_web.web import GOOD_PAGES, VERSION, make_web
 
     pages = config.source.limit or GOOD_PAGES
 
@@ -127,7 +127,7 @@ def _with_made_web(config: CorpusStage) -> tuple[CorpusStage, Path | None]:
             return make_web(folder, pool, pages)
 
     web = build(
-        "madeweb", Path(config.outputs) / "artifacts", name=None, label=f"madeweb-{pages}",
+        "synthetic_web", Path(config.outputs) / "artifacts", name=None, label=f"synthetic_web-{pages}",
         config={"pages": pages, "version": VERSION}, inputs={}, make=make, say=say,
     )  # fmt: skip
     source = dataclasses.replace(config.source, kind="warc", path=str(web))

@@ -38,7 +38,7 @@ from maquette.stages.tokens import TokensResult
 from maquette.text import Tokenizer
 from maquette.training import RunRecord, read_history
 
-_FAMILY = ["trainer.samples=[]", "trainer.validation_runs=2"]
+_FAMILY = ["callbacks.samples.prompts=[]", "num_validations=2"]
 """Of the small models only the end is looked at."""
 
 
@@ -102,8 +102,8 @@ def predict_larger(config: DemoStage, fit: Path, data: TokensResult) -> WrittenP
             return one
     curve = isoflop_curve(
         compute, count=3, ratio=config.sweep.ratio, tokens_per_parameter=config.tokens_per_parameter,
-        model=config.model, vocabulary_size=Tokenizer.load(data.tokenizer).vocabulary_size,
-        context=config.data.context, phases=config.mixture.phases,
+        model=config.model, vocab_size=Tokenizer.load(data.tokenizer).vocab_size,
+        context=config.data.sequence_length, phases=config.mixture.phases,
     )  # fmt: skip
     return predict.run(
         PredictStage(
@@ -115,7 +115,11 @@ def predict_larger(config: DemoStage, fit: Path, data: TokensResult) -> WrittenP
 
 def train_predicted(config: DemoStage, prediction: WrittenPrediction, data: TokensResult) -> RunRecord:
     """Trains exactly the run that was predicted, on the devices of the settings."""
-    on = [text for text in _differences(config) if text.startswith("trainer.") and is_elsewhere(text.partition("=")[0])]
+    on = [
+        text
+        for text in _differences(config)
+        if text.startswith(("trainer.", "threads=", "callbacks.")) and is_elsewhere(text.partition("=")[0])
+    ]
     settings = compose(STAGES["train"], [f"prediction={prediction.id}", *on, *_places(config)])
     assert isinstance(settings, TrainStage)
     return train_stage.run(settings, data)
@@ -150,16 +154,16 @@ def score(config: DemoStage, record: RunRecord, data: TokensResult) -> Path:
         tokenizer = Tokenizer.load(data.tokenizer)
         shards = TokenShards(data.folder, tokenizer.digest)
         order = MixtureOrder(
-            config.mixture, shards.tokens("train"), context=config.data.context, token_budget=record.tokens,
+            config.mixture, shards.tokens("train"), context=config.data.sequence_length, token_budget=record.tokens,
             seed=config.seed,
         )  # fmt: skip
         with progress("counting n-grams", 3, unit="passes") as advance:
-            training = training_sequences(shards, order, record.tokens // config.data.context)
+            training = training_sequences(shards, order, record.tokens // config.data.sequence_length)
             advance(1)
             scores = score_baselines(
                 training,
-                validation_sequences(shards, context=config.data.context, tokens=config.data.validation_tokens),
-                vocabulary_size=tokenizer.vocabulary_size,
+                validation_sequences(shards, context=config.data.sequence_length, tokens=config.data.validation_tokens),
+                vocab_size=tokenizer.vocab_size,
                 byte_lengths=tokenizer.byte_lengths(),
                 weights=order.phases[0].weights,
                 advance=advance,

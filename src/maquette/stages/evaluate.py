@@ -85,7 +85,7 @@ def _identity(config: EvaluateStage, checkpoint: Path, suite: Suite, held_out: H
     """What makes two evaluations the same, and (`comparable`) what makes their scores comparable."""
     weights = model_folder(checkpoint)
     protocol = dataclasses.asdict(config.protocol)
-    del protocol["batch_tokens"]
+    del protocol["batch_size_tokens"]
     tasks = {task.name: task.digest for task in suite.tasks}
     asked = {
         "protocol": protocol, "tasks": tasks, "stride": config.suite.stride, "documents": suite.documents_digest,

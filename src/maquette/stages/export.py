@@ -7,8 +7,10 @@ from maquette.artifacts import ConfigError
 from maquette.artifacts.files import atomic_folder
 from maquette.artifacts.progress import say
 from maquette.model import hf
+from maquette.model.config import CoreConfig
 from maquette.model.loading import find_checkpoint, load_checkpoint, load_reward_model, model_folder, read_record
 from maquette.stages.config import ExportStage
+from maquette.text import Tokenizer
 
 
 def run(config: ExportStage) -> Path:
@@ -26,16 +28,36 @@ def run(config: ExportStage) -> Path:
             return target
         raise ConfigError(f"{target} holds another model.", "Choose another folder with to=, or set force=true.")
     if hf.is_scalar(hf.read_config(source)):
-        load_reward_model(source)
+        model, tokenizer = load_reward_model(source)
     else:
-        load_checkpoint(source)
+        model, tokenizer = load_checkpoint(source)
     with atomic_folder(target) as folder:
         shutil.copytree(source, folder, dirs_exist_ok=True)
     status = read_record(found).get("status", "finished")
     say(
         f"{found.name} -> {target}" + ("" if status == "finished" else f" (the run is {status}: its latest checkpoint)")
     )
+    for limit in _limits(model.config, tokenizer):
+        say(limit)
     return target
+
+
+def _limits(config: CoreConfig, tokenizer: Tokenizer) -> list[str]:
+    """What the folder can't do elsewhere."""
+    found = []
+    if config.own_code:
+        needed = ", ".join(config.own_code)
+        found.append(
+            f"warning: transformers can't open this folder: it needs {needed}, which is not in it. Maquette opens it "
+            "where that code is installed, or lies in the current folder."
+        )
+    elif not config.opens_in_transformers:
+        found.append(
+            f"warning: transformers has no such model ({config.description}): only Maquette opens this folder."
+        )
+    if not tokenizer.has_text:
+        found.append("warning: the folder has no tokenizer: the tokens that the model read came without one.")
+    return found
 
 
 def _same(one: Path, other: Path) -> bool:

@@ -21,16 +21,18 @@ from maquette.stages.tokens import TokensResult
 from maquette.stages.train import make_tokens
 
 DERIVED = (
-    "model.width", "model.num_layers", "model.num_heads", "model.num_key_value_heads", "model.head_width",
-    "model.feed_forward_width", "data.batch_tokens", "optimizer.learning_rate", "optimizer.weight_decay",
-    "schedule.warmup",
+    "model.hidden_size", "model.num_hidden_layers", "model.num_attention_heads", "model.num_key_value_heads",
+    "model.head_dim",
+    "model.intermediate_size", "data.batch_size_tokens", "optimizer.lr", "optimizer.weight_decay",
+    "scheduler.warmup",
 )  # fmt: skip
 """What the recipe sets where it is left open."""
 
 _SCALE = ("size", "tokens", "compute", "tokens_per_parameter")
 _ELSEWHERE = re.compile(
-    r"(outputs|force|prediction|tracking\..*|(corpus|shards|data)\.workers|data\.micro_batch|recipe\.(source|provenance)"
-    r"|trainer\.(?!compile).*)$"
+    r"(outputs|force|prediction|tracking\..*|(corpus|shards|data)\.workers|data\.micro_batch_size|recipe\.(source|provenance)"
+    r"|trainer\.(accelerator|strategy|devices|num_nodes|enable_.*|log_every_n_steps|profiler|default_root_dir|plugins)"
+    r"|callbacks|threads|num_validations)$"
 )
 _PLAIN = re.compile(r"[A-Za-z_][\w./-]*")
 _WORDS = ("null", "true", "false", "nan", "inf")

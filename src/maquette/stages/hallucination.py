@@ -51,7 +51,7 @@ def _base(config: HallucinationStage, world: World, folder: Path) -> RunRecord:
     return _train(
         config,
         ["source=jsonl", f"source.path='{path.parent}'", "corpus.near_duplicates=1", "shards.held_out_window=0",
-         "tokenizer.vocabulary=512", "data.context=128", f"size={config.size}", f"tokens={config.tokens}"],
+         "tokenizer.vocab_size=512", "data.sequence_length=128", f"size={config.size}", f"tokens={config.tokens}"],
     )  # fmt: skip
 
 
@@ -69,7 +69,7 @@ def _train(config: HallucinationStage, settings: list[str]) -> RunRecord:
     from maquette.stages import STAGES
     from maquette.stages.composition import compose
 
-    words = [f"outputs='{config.outputs}'", f"seed={config.seed}", "trainer.validation_runs=2", "trainer.samples=[]"]
+    words = [f"outputs='{config.outputs}'", f"seed={config.seed}", "num_validations=2", "callbacks.samples.prompts=[]"]
     composed: Any = compose(STAGES["train"], [*words, *settings])
     return train.run(dataclasses.replace(composed, tracking=config.tracking))
 

@@ -34,8 +34,8 @@ def run(config: ImportStage) -> Path:
             "source": str(source.resolve()),
             "architecture": architecture,
             "parameters": {"embedding": parameters.embedding, "core": parameters.core, "head": parameters.head},
-            "vocabulary_size": model.config.vocabulary_size,
-            "context_length": model.config.context_length,
+            "vocab_size": model.config.vocab_size,
+            "max_position_embeddings": model.config.max_position_embeddings,
             "tokenizer_digest": tokenizer.digest,
         }
 

@@ -93,7 +93,7 @@ def _train(config: PipelinesStage, data: TokensResult, trials: Sequence[Trial]) 
     for trial in trials:
         settings = _of(config, trial)
         rate = trial.rate_factor * resolve_recipe(settings, data).learning_rate
-        settings = dataclasses.replace(settings, optimizer=dataclasses.replace(config.optimizer, learning_rate=rate))
+        settings = dataclasses.replace(settings, optimizer=dataclasses.replace(config.optimizer, lr=rate))
         record = train_stage.run(settings, data)
         if record.validation_loss is None:
             raise ConfigError("There is no text to validate on: nothing can be compared.", "Set corpus.validation.")

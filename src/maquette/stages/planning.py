@@ -10,11 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from maquette.artifacts.code_digest import code_digest
 from maquette.artifacts.files import digest, file_digest
 from maquette.artifacts.manifest import read_manifest
 from maquette.artifacts.progress import say
 from maquette.artifacts.settings import parse_quantity
-from maquette.model.config import CoreConfig, ModelConfig, TransformerConfig
+from maquette.model.config import CoreConfig, CustomConfig, ModelConfig, TransformerConfig
 from maquette.model.hf import family_of, read_config
 from maquette.model.loading import find_checkpoint, latest_run, model_folder
 from maquette.model.parametrization import STANDARD
@@ -27,9 +28,9 @@ from maquette.text import Tokenizer
 from maquette.tracking import lineage_tags
 from maquette.tracking.environment import git_commit, hardware_name, package_versions
 from maquette.training import Job, RunRecord, choose_hardware, read_record
+from maquette.training.plan import Plan
 from maquette.training.pretraining import PretrainingPlan
 from maquette.training.record import RUNNING
-from maquette.training.workload import Plan
 
 BEFORE = {
     "sft": ("pretrain",),
@@ -60,7 +61,7 @@ def resolve_recipe(config: TrainStage, data: TokensResult) -> Recipe:
         architecture = family_of(raw, folder).read(raw)
         if config.model != ModelConfig(kind=config.model.kind):
             say("the settings of model have no effect: checkpoint has the architecture")
-    return recipe_of(config, Tokenizer.load(data.tokenizer).vocabulary_size, architecture)
+    return recipe_of(config, Tokenizer.load(data.tokenizer).vocab_size, architecture)
 
 
 def plan_job(config: TrainStage, recipe: Recipe, data: TokensResult) -> Job:
@@ -124,7 +125,7 @@ def assemble_job(
         tokenizer_folder=tokenizer,
         plan=plan,
         steps=recipe.steps,
-        batch_tokens=recipe.batch_tokens,
+        batch_size_tokens=recipe.batch_size_tokens,
         learning_rate=recipe.learning_rate,
         warmup=recipe.warmup,
         weight_decay=recipe.weight_decay,
@@ -132,12 +133,18 @@ def assemble_job(
         compiled=False,
         linear_backend="torch",
         hardware=choose_hardware(
-            config.trainer, config.precision, optimizer=config.optimizer.kind, width=recipe.architecture.width
+            config.trainer,
+            config.precision,
+            threads=config.threads,
+            optimizer=config.optimizer.kind,
+            width=recipe.architecture.hidden_size,
         ),
         optimizer=config.optimizer,
-        schedule=config.schedule,
+        schedule=config.scheduler,
         trainer=config.trainer,
         tracking=config.tracking,
+        num_validations=config.num_validations,
+        callbacks=config.callbacks,
         parametrization=recipe.parametrization,
         params=settings
         | {"N": recipe.size, "N_core": counts.core, "N_head": counts.head, "N_embedding": counts.embedding}
@@ -168,8 +175,10 @@ def new_record(
         compute=recipe.compute,
         kaplan_compute=recipe.kaplan_compute,
         steps=recipe.steps,
-        batch_tokens=recipe.batch_tokens,
-        context=config.data.context if job.plan.kind == "pretrain" else recipe.architecture.context_length,
+        batch_size_tokens=recipe.batch_size_tokens,
+        sequence_length=config.data.sequence_length
+        if job.plan.kind == "pretrain"
+        else recipe.architecture.max_position_embeddings,
         learning_rate=recipe.learning_rate,
         warmup=recipe.warmup,
         weight_decay=recipe.weight_decay,
@@ -192,9 +201,7 @@ def new_record(
 
 def kind_of(architecture: CoreConfig) -> str:
     """What sort of model it is, in words: models of one kind train at comparable speeds."""
-    if isinstance(architecture, TransformerConfig):
-        return f"transformer, {architecture.activation}"
-    return "lstm"
+    return architecture.description
 
 
 def resolved_settings(config: TrainStage, recipe: Recipe) -> dict[str, Any]:
@@ -204,34 +211,36 @@ def resolved_settings(config: TrainStage, recipe: Recipe) -> dict[str, Any]:
     model |= {
         key: value for key, value in dataclasses.asdict(recipe.architecture).items() if key in model and key in known
     }
-    model["kind"] = "lstm"
+    custom = isinstance(recipe.architecture, CustomConfig)
+    model["kind"] = recipe.architecture.description if custom else recipe.architecture.kind
     if isinstance(recipe.architecture, TransformerConfig):
-        model["kind"] = "transformer"
-        model["feed_forward_width"] = recipe.architecture.inner_width
+        model["intermediate_size"] = recipe.architecture.inner_width
     # Of other objectives; of the line, not of the run
     left_out = ("instructions", "preferences", "prompts", "reward", "sweep", "suite", "protocol")
     settings = {key: value for key, value in dataclasses.asdict(config).items() if key not in left_out}
     settings["model"] = model
     settings["tokens"], settings["compute"] = str(recipe.tokens), None
-    settings["data"]["batch_tokens"] = recipe.batch_tokens
-    settings["optimizer"] |= {"learning_rate": recipe.learning_rate, "weight_decay": recipe.weight_decay}
-    settings["schedule"]["warmup"] = recipe.warmup
+    settings["data"]["batch_size_tokens"] = recipe.batch_size_tokens
+    settings["optimizer"] |= {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay}
+    settings["scheduler"]["warmup"] = recipe.warmup
     return settings
 
 
 def run_fingerprint(settings: dict[str, Any], recipe: Recipe, digests: dict[str, str]) -> str:
     """Digest of all that decides what comes out: not of where it is written, on what devices, or how it is watched."""
     chosen = {
-        key: settings[key] for key in ("seed", "objective", "model", "mixture", "optimizer", "schedule", "precision")
+        key: settings[key] for key in ("seed", "objective", "model", "mixture", "optimizer", "scheduler", "precision")
     }
-    data = {key: value for key, value in settings["data"].items() if key not in ("workers", "micro_batch")}
+    data = {key: value for key, value in settings["data"].items() if key not in ("workers", "micro_batch_size")}
     # What else the line trains is not of this run; what a run was before this setting existed, it still is.
-    chosen["schedule"] = {key: value for key, value in settings["schedule"].items() if key != "branches"}
+    chosen["scheduler"] = {key: value for key, value in settings["scheduler"].items() if key != "branches"}
+    if recipe.architecture.own_code:
+        chosen["code"] = code_digest(*recipe.architecture.own_code)
     if recipe.parametrization != STANDARD:
         chosen["parametrization"] = dataclasses.asdict(recipe.parametrization)
     return digest(
         chosen
-        | {"data": data, "compile": settings["trainer"]["compile"], "digests": digests}
+        | {"data": data, "compile": settings["compile"], "digests": digests}
         | {"architecture": dataclasses.asdict(recipe.architecture), "tokens": recipe.tokens}
     )
 

@@ -19,11 +19,12 @@ from maquette.stages.planning import assemble_job, label_of
 from maquette.stages.post_training import UNUSED, required_checkpoint, say_unused, starting_architecture, used_settings
 from maquette.training import Job
 from maquette.training.config import TrainerConfig
+from maquette.training.devices import count_processes
 from maquette.training.policy import PolicyPlan
 
 _POLICY_UNUSED = (*(key for key in UNUSED if key not in ("prompts", "reward")), "instructions", "preferences")
 
-_USED = ("seed", "objective", "optimizer", "schedule", "precision", "prompts")
+_USED = ("seed", "objective", "optimizer", "scheduler", "precision", "prompts")
 """Settings that decide what comes out; the reward counts by what it is, not by where it lies."""
 
 ADAM_EPS = 1e-5
@@ -53,39 +54,43 @@ def plan_policy(config: TrainStage) -> tuple[Recipe, Job]:
             "objective=ppo needs something to optimise for.",
             "Give reward.checkpoint=<run of objective=reward>, or reward.kind=gold.",
         )
-    if config.reward.kind != "reward_model" and objective.advantage == "value" and objective.value_from == "reward":
-        objective = dataclasses.replace(objective, value_from="policy")  # there is no reward model to start from
+    if config.reward.kind != "reward_model" and objective.advantage == "value" and objective.value_init == "reward":
+        objective = dataclasses.replace(objective, value_init="policy")  # there is no reward model to start from
     prompts = open_prompts(
-        config.prompts, tokenizer, longest=max(1, architecture.context_length - objective.answer_tokens)
+        config.prompts,
+        tokenizer,
+        longest=max(1, architecture.max_position_embeddings - objective.max_completion_length),
     )
     lengths = [len(prompts[number].ids) for number in range(_PROMPTS_FOR_LENGTH)]
     recipe = resolve_policy(
         architecture,
-        iterations=objective.iterations,
-        rollouts=objective.rollouts,
-        passes=objective.passes,
-        minibatches=objective.minibatches,
-        row_tokens=round(sum(lengths) / len(lengths)) + objective.answer_tokens,
+        num_iterations=objective.num_iterations,
+        rollout_batch_size=objective.rollout_batch_size,
+        ppo_epochs=objective.ppo_epochs,
+        num_minibatches=objective.num_minibatches,
+        row_tokens=round(sum(lengths) / len(lengths)) + objective.max_completion_length,
         has_value=objective.advantage == "value",
-        learning_rate=config.optimizer.learning_rate,
-        warmup=config.schedule.warmup,
+        learning_rate=config.optimizer.lr,
+        warmup=config.scheduler.warmup,
         weight_decay=config.optimizer.weight_decay,
         rules=config.recipe,
     )
     say_unused(config, _POLICY_UNUSED)
-    steps = objective.passes * objective.minibatches
+    steps = objective.ppo_epochs * objective.num_minibatches
     config = dataclasses.replace(
         config,
         objective=objective,
         optimizer=_with_eps(config.optimizer),
-        trainer=dataclasses.replace(config.trainer, log_steps=_whole_iterations(config.trainer.log_steps, steps)),
+        trainer=dataclasses.replace(
+            config.trainer, log_every_n_steps=_whole_iterations(config.trainer.log_every_n_steps, steps)
+        ),
     )
     settings = used_settings(config, recipe, _POLICY_UNUSED)
     digests = {"tokenizer": tokenizer.digest, **_reward_digest(config)}
     if config.prompts.path is not None:
         digests["prompts"] = file_digest(config.prompts.path)
     plan = PolicyPlan(objective, ConfiguredFeedback(config.prompts, config.reward, config.outputs))
-    plan.iterations(config.trainer.devices * config.trainer.num_nodes)  # raises where they can't be shared out
+    plan.iterations(count_processes(config.trainer))  # raises where they can't be shared out
     job = assemble_job(
         config,
         recipe,
@@ -106,7 +111,7 @@ def _with_eps(optimizer: OptimizerConfig) -> OptimizerConfig:
 
 def _whole_iterations(log_steps: int, steps: int) -> int:
     """Points of the curves are means over whole iterations; unless told otherwise over one."""
-    return steps if log_steps == TrainerConfig().log_steps else -(-log_steps // steps) * steps
+    return steps if log_steps == TrainerConfig().log_every_n_steps else -(-log_steps // steps) * steps
 
 
 def _reward_digest(config: TrainStage) -> dict[str, Any]:

@@ -20,16 +20,17 @@ from maquette.stages import examples
 from maquette.stages.config import TrainStage
 from maquette.stages.planning import assemble_job, label_of, starting_folder
 from maquette.training import Job
+from maquette.training.devices import count_processes
 from maquette.training.examples import ExamplePlan, micro_batches
 
 UNUSED = (
     "source", "corpus", "tokenizer", "shards", "size", "tokens", "compute", "tokens_per_parameter", "model", "mixture",
-    "prediction", "data.context", "data.batch_tokens", "data.isolate_documents", "data.workers",
-    "data.validation_tokens", "trainer.samples", "trainer.compile", "prompts", "reward",
+    "prediction", "data.sequence_length", "data.batch_size_tokens", "data.document_masking", "data.workers",
+    "data.validation_tokens", "compile", "prompts", "reward",
 )  # fmt: skip
 """Settings of pretraining that mean nothing afterwards."""
 
-USED = ("seed", "objective", "optimizer", "schedule", "precision")
+USED = ("seed", "objective", "optimizer", "scheduler", "precision")
 """Settings that decide what comes out."""
 
 
@@ -43,9 +44,9 @@ def plan_examples(config: TrainStage) -> tuple[Recipe, Job]:
     assert isinstance(objective, ExampleConfig)
     start = required_checkpoint(config)
     architecture, tokenizer = starting_architecture(start), load_tokenizer(start)
-    micro_batches(objective.batch_size, config.trainer.devices * config.trainer.num_nodes, config.data.micro_batch)
+    micro_batches(objective.batch_size, count_processes(config.trainer), config.data.micro_batch_size)
     make = examples.instructions if objective.kind == "sft" else examples.preferences
-    folder = make(config, tokenizer, architecture.context_length)
+    folder = make(config, tokenizer, architecture.max_position_embeddings)
     manifest = read_manifest(folder)
     train: dict[str, int] = manifest.facts["train"]
     recipe = resolve_examples(
@@ -57,8 +58,8 @@ def plan_examples(config: TrainStage) -> tuple[Recipe, Job]:
         pairs=objective.kind != "sft",
         epochs=objective.epochs,
         batch_size=objective.batch_size,
-        learning_rate=config.optimizer.learning_rate,
-        warmup=config.schedule.warmup,
+        learning_rate=config.optimizer.lr,
+        warmup=config.scheduler.warmup,
         weight_decay=config.optimizer.weight_decay,
         rules=config.recipe,
     )
@@ -68,7 +69,7 @@ def plan_examples(config: TrainStage) -> tuple[Recipe, Job]:
     job = assemble_job(
         config,
         recipe,
-        ExamplePlan(folder, objective, config.data.micro_batch),
+        ExamplePlan(folder, objective, config.data.micro_batch_size),
         start=start,
         tokenizer=model_folder(start),
         digests={"examples": manifest.digest, "tokenizer": tokenizer.digest} | corpus_digest(start),
@@ -119,6 +120,6 @@ def say_unused(config: TrainStage, unused: tuple[str, ...]) -> None:
 def used_settings(config: TrainStage, recipe: Recipe, unused: tuple[str, ...]) -> dict[str, Any]:
     """The settings with the recipe's numbers in place of the nulls, without those that mean nothing here."""
     settings = {key: value for key, value in dataclasses.asdict(config).items() if key not in unused}
-    settings["optimizer"] |= {"learning_rate": recipe.learning_rate, "weight_decay": recipe.weight_decay}
-    settings["schedule"]["warmup"] = recipe.warmup
+    settings["optimizer"] |= {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay}
+    settings["scheduler"]["warmup"] = recipe.warmup
     return settings

@@ -1,7 +1,7 @@
 """`recipe=<file>` on the command line: a recipe that a fit has written is chosen like an option of `conf/recipe/`.
 
-The file is read and checked here and made known to Hydra under a name of its own, so that `recipe.rate=0.1` behind it
-still wins, and a sweep may compare recipes: recipe=standard,mup,outputs/recipes/mine.yaml.
+The file is read and checked here and made known to Hydra under a name of its own, so that `recipe.learning_rate=0.1`
+behind it still wins, and a sweep may compare recipes: recipe=standard,mup,outputs/recipes/mine.yaml.
 """
 
 import dataclasses

@@ -48,7 +48,7 @@ def _number(name: str, *, _root_: DictConfig) -> Any:
         settings = OmegaConf.to_object(_without_hydra(_root_))
     if not isinstance(settings, TrainStage):
         raise ConfigError(f"${{recipe:{name}}} is of training.", "Give the number itself.")
-    recipe = recipe_of(settings, vocabulary_size(settings))
+    recipe = recipe_of(settings, vocab_size(settings))
     if not hasattr(recipe, name):
         known = [one for one in dir(recipe) if not one.startswith("_")]
         close = nearest(name, known)
@@ -66,28 +66,28 @@ def _without_hydra(config: DictConfig) -> DictConfig:
     return config
 
 
-def vocabulary_size(settings: "TrainStage") -> int:
+def vocab_size(settings: "TrainStage") -> int:
     """What the tokenizer's settings say of it, before there is a tokenizer."""
     tokenizer: Any = settings.tokenizer
-    return int(getattr(tokenizer, "vocab_size", None) or getattr(tokenizer, "vocabulary", None) or 256)
+    return int(getattr(tokenizer, "vocab_size", None) or 256)
 
 
-def recipe_of(settings: "TrainStage", vocabulary_size: int, architecture: "CoreConfig | None" = None) -> "Recipe":
+def recipe_of(settings: "TrainStage", vocab_size: int, architecture: "CoreConfig | None" = None) -> "Recipe":
     """Every number of a pretraining run. Raises `ConfigError` for settings that contradict each other."""
     from maquette.recipe import resolve
 
     return resolve(
         size=settings.size,
-        vocabulary_size=vocabulary_size,
-        context=settings.data.context,
+        vocab_size=vocab_size,
+        sequence_length=settings.data.sequence_length,
         tokens=settings.tokens,
         compute=settings.compute,
         tokens_per_parameter=settings.tokens_per_parameter,
         model=settings.model,
         architecture=architecture,
-        batch_tokens=settings.data.batch_tokens,
-        learning_rate=settings.optimizer.learning_rate,
-        warmup=settings.schedule.warmup,
+        batch_size_tokens=settings.data.batch_size_tokens,
+        learning_rate=settings.optimizer.lr,
+        warmup=settings.scheduler.warmup,
         weight_decay=settings.optimizer.weight_decay,
         phases=settings.mixture.phases,
         rules=settings.recipe,

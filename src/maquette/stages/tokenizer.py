@@ -38,8 +38,8 @@ def train(config: TokenizerStage, documents: Path) -> Path:
         sample = training_sample(_texts(documents, "train"), settings)
         tokenizer = train_tokenizer(sample, settings)
         tokenizer.save(folder)
-        if tokenizer.vocabulary_size < settings.vocabulary and settings.kind != "byte":
-            say(f"The text fills {tokenizer.vocabulary_size:,} of {settings.vocabulary:,} tokens.")
+        if tokenizer.vocab_size < settings.vocab_size and settings.kind != "byte":
+            say(f"The text fills {tokenizer.vocab_size:,} of {settings.vocab_size:,} tokens.")
         measured_on = "validation" if domains(documents, "validation") else "train"
         held_out = {domain: _texts(documents, measured_on, domain) for domain in domains(documents, measured_on)}
         facts = write_report(folder, tokenizer, settings, sample, held_out, measured_on)
@@ -50,7 +50,7 @@ def train(config: TokenizerStage, documents: Path) -> Path:
         "tokenizer",
         Path(config.outputs) / "artifacts",
         name=settings.name,
-        label="byte" if settings.kind == "byte" else f"{settings.kind}-{settings.vocabulary}",
+        label="byte" if settings.kind == "byte" else f"{settings.kind}-{settings.vocab_size}",
         config=effective_settings(settings),
         inputs={"corpus": read_manifest(documents).digest},
         make=make,

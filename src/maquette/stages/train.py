@@ -45,7 +45,7 @@ def run(config: TrainStage, data: TokensResult | None = None) -> RunRecord:
     Raises `ConfigError` for settings that contradict each other or this machine, `StageError` where data is damaged or
     training diverges, `KeyboardInterrupt` where it was stopped; then the same call goes on.
     """
-    if config.schedule.branches:
+    if config.scheduler.branches:
         return _run_branches(config, data)
     return _train(config, *planned(config, data))
 
@@ -54,7 +54,7 @@ def _run_branches(config: TrainStage, data: TokensResult | None) -> RunRecord:
     """Trains a trunk and all that branches off; returns the record of the longest. See branching.py."""
     if config.prediction is not None or config.objective.kind != "pretrain":
         raise ConfigError(
-            "schedule.branches makes several pretraining runs.", "Leave it out with a prediction or another objective."
+            "scheduler.branches makes several pretraining runs.", "Leave it out with a prediction or another objective."
         )
     tree = branching.plan_tree(config, data or make_tokens(config))
     trunk = record = _train(tree.trunk.config, tree.trunk.recipe, tree.trunk.job)
@@ -203,7 +203,7 @@ def _begin(config: TrainStage, recipe: Recipe, job: Job) -> RunRecord:
     # Examples have shapes of their own in every batch, and compiling for each would not pay.
     compiled = (
         job.plan.kind == "pretrain"
-        and wants_compilation(config.trainer.compile, recipe.compute, job.hardware)
+        and wants_compilation(config.compile, recipe.compute, job.hardware)
         and compiler_works(say)
     )
     settings = {key: value for key, value in job.params.items() if key in {f.name for f in dataclasses.fields(config)}}

@@ -9,7 +9,7 @@ from maquette.artifacts.settings import setting
 class TokenizerConfig:
     name: str | None = setting(None, "name of the artifact; by default kind, vocabulary and a digest")
     kind: str = setting("bpe", "how text becomes tokens", choices=("bpe", "unigram", "char", "byte"))
-    vocabulary: int = setting(
+    vocab_size: int = setting(
         1024, "number of tokens, special ones included (byte: fixed; char: the most)", minimum=280
     )
     pretokenizer: str = setting("gpt4", "how text is cut before merging", choices=("gpt4", "code", "whitespace"))

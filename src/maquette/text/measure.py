@@ -46,7 +46,7 @@ class Fit:
 
 def fit(tokenizer: Tokenizer, texts: Iterable[str], advance: Callable[[float], None] | None = None) -> Fit:
     """Measures a tokenizer on texts; `advance(bytes done)` is called on the way."""
-    counts = np.zeros(tokenizer.vocabulary_size, dtype=np.int64)
+    counts = np.zeros(tokenizer.vocab_size, dtype=np.int64)
     total_bytes = characters = 0
     remaining = iter(texts)
     while batch := list(islice(remaining, _BATCH)):

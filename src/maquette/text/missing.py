@@ -18,20 +18,20 @@ from maquette.text.tokenizer import MISSING_FILE, Tokenizer
 
 
 class MissingTokenizer(Tokenizer):
-    """A vocabulary of `vocabulary_size` ids, of which `document_id` (if any) separates documents."""
+    """A vocabulary of `vocab_size` ids, of which `document_id` (if any) separates documents."""
 
     has_text = False
     leading_space = False
 
-    def __init__(self, vocabulary_size: int, document_id: int | None) -> None:
-        self.vocabulary_size = vocabulary_size
+    def __init__(self, vocab_size: int, document_id: int | None) -> None:
+        self.vocab_size = vocab_size
         self._special = SpecialIds({}, document=document_id, padding=None, end_of_text=document_id, end_of_turn=None)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return MissingTokenizer, (self.vocabulary_size, self.document_id)
+        return MissingTokenizer, (self.vocab_size, self.document_id)
 
     def __repr__(self) -> str:
-        return f"MissingTokenizer({self.vocabulary_size:,} ids)"
+        return f"MissingTokenizer({self.vocab_size:,} ids)"
 
     def __getattr__(self, name: str) -> Any:  # what only text has
         if name in ("backend", "_bytes", "_vocabulary", "_document"):
@@ -52,13 +52,13 @@ class MissingTokenizer(Tokenizer):
 
     def byte_lengths(self) -> npt.NDArray[np.int32]:
         """Zeros: nobody knows."""
-        return np.zeros(self.vocabulary_size, dtype=np.int32)
+        return np.zeros(self.vocab_size, dtype=np.int32)
 
     def add_tokens(self, tokens: Sequence[str], *, special: bool = False) -> Tokenizer:
         raise _no_text()
 
     def _values(self) -> dict[str, Any]:
-        return {"vocab_size": self.vocabulary_size, "eos_token_id": self.document_id}
+        return {"vocab_size": self.vocab_size, "eos_token_id": self.document_id}
 
     @cached_property
     def digest(self) -> str:

@@ -82,7 +82,7 @@ def write_report(
     report_figures.compression(fits, figures / "compression")
     report_figures.vocabulary_use(fits, _learned(tokenizer), figures / "vocabulary_use")
     if len(points) > 1:
-        report_figures.vocabulary_sizes(points, tokenizer.vocabulary_size, figures / "vocabulary_sizes")
+        report_figures.vocabulary_sizes(points, tokenizer.vocab_size, figures / "vocabulary_sizes")
     report_figures.splits(splits, figures / "splits")
 
     facts = _facts(tokenizer, fits)
@@ -107,17 +107,17 @@ def sweep(config: TokenizerConfig, training: Iterable[str], samples: Mapping[str
     share = {domain: spread_sample(sample, SWEEP_BYTES // len(samples)) for domain, sample in samples.items()}
     configs = [dataclasses.replace(config, kind="byte")]
     if config.kind != "byte":
-        sizes = [round(config.vocabulary * factor) for factor in (0.25, 0.5, 1, 2, 4)]
-        configs += [dataclasses.replace(config, vocabulary=size) for size in sizes if size >= 280]
+        sizes = [round(config.vocab_size * factor) for factor in (0.25, 0.5, 1, 2, 4)]
+        configs += [dataclasses.replace(config, vocab_size=size) for size in sizes if size >= 280]
     sample = spread_sample(training, SWEEP_BYTES)
     points: list[SweepPoint] = []
     with progress("Training vocabularies to compare", len(configs), unit="vocabularies") as advance:
         for each in configs:
             tokenizer = train_tokenizer(sample, each)
-            if not points or tokenizer.vocabulary_size > points[-1].vocabulary:
+            if not points or tokenizer.vocab_size > points[-1].vocabulary:
                 fits = {domain: fit(tokenizer, texts) for domain, texts in share.items()}
                 rates = {domain: part.tokens_per_kilobyte for domain, part in fits.items()}
-                points.append(SweepPoint(tokenizer.vocabulary_size, together(fits).tokens_per_kilobyte, rates))
+                points.append(SweepPoint(tokenizer.vocab_size, together(fits).tokens_per_kilobyte, rates))
             advance(1)
     return points
 
@@ -127,7 +127,7 @@ def _facts(tokenizer: Tokenizer, fits: Mapping[str, Fit]) -> dict[str, Any]:
     everything = together(fits)
     return {
         "digest": tokenizer.digest,
-        "vocabulary": tokenizer.vocabulary_size,
+        "vocabulary": tokenizer.vocab_size,
         "bytes_per_token": everything.bytes_per_token,
         "characters_per_token": everything.characters_per_token,
         "vocabulary_used": everything.used / _learned(tokenizer),

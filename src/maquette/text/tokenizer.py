@@ -43,8 +43,8 @@ class Tokenizer:
         flagged = {token.content: id for id, token in added.items() if token.special}
         self._special = find_special_ids(self._vocabulary, flagged, settings or {})
         read, self.leading_space = byte_reader(document)
-        self.vocabulary_size: int = max(self._vocabulary.values()) + 1
-        self._bytes = [b""] * self.vocabulary_size
+        self.vocab_size: int = max(self._vocabulary.values()) + 1
+        self._bytes = [b""] * self.vocab_size
         for token, id in self._vocabulary.items():
             self._bytes[id] = token.encode() if id in added else read(token)
         self._special_set = frozenset(self._special.all.values())
@@ -53,7 +53,7 @@ class Tokenizer:
         return Tokenizer, (self._document, self._settings)
 
     def __repr__(self) -> str:
-        return f"Tokenizer({self._document['model']['type']}, {self.vocabulary_size:,} tokens, {self.digest[:8]})"
+        return f"Tokenizer({self._document['model']['type']}, {self.vocab_size:,} tokens, {self.digest[:8]})"
 
     # Text to ids
 
@@ -85,7 +85,7 @@ class Tokenizer:
         """
         if id < 0:
             raise IndexError(f"{id} is not the id of a token")
-        if id >= self.vocabulary_size or (skip_special and id in self._special_set):
+        if id >= self.vocab_size or (skip_special and id in self._special_set):
             return b""
         return self._bytes[id]
 
@@ -100,7 +100,7 @@ class Tokenizer:
         Summed over `encode(text)` this is the text's length in UTF-8; one more for the space that a
         tokenizer with `leading_space` puts before it.
         """
-        lengths = np.fromiter(map(len, self._bytes), dtype=np.int32, count=self.vocabulary_size)
+        lengths = np.fromiter(map(len, self._bytes), dtype=np.int32, count=self.vocab_size)
         lengths[list(self._special_set)] = 0
         return lengths
 

@@ -48,9 +48,9 @@ def training_sample(texts: Iterable[str], config: TokenizerConfig) -> list[str]:
 def effective_settings(config: TokenizerConfig) -> dict[str, Any]:
     """The settings that a tokenizer of this kind depends on: two configs that agree in them give the same tokenizer."""
     names = {
-        "bpe": ["kind", "vocabulary", "pretokenizer", "digits", "training_bytes"],
-        "unigram": ["kind", "vocabulary", "pretokenizer", "digits", "training_bytes"],
-        "char": ["kind", "vocabulary", "training_bytes"],
+        "bpe": ["kind", "vocab_size", "pretokenizer", "digits", "training_bytes"],
+        "unigram": ["kind", "vocab_size", "pretokenizer", "digits", "training_bytes"],
+        "char": ["kind", "vocab_size", "training_bytes"],
         "byte": ["kind"],
     }[config.kind]
     settings = {name: getattr(config, name) for name in names}
@@ -64,7 +64,7 @@ def idle_settings(config: TokenizerConfig) -> list[str]:
     effective, defaults = effective_settings(config), TokenizerConfig()
     return [
         name
-        for name in ("vocabulary", "pretokenizer", "digits", "training_bytes")
+        for name in ("vocab_size", "pretokenizer", "digits", "training_bytes")
         if name not in effective and getattr(config, name) != getattr(defaults, name)
     ]
 
@@ -73,7 +73,7 @@ def _train_bpe(sample: list[str], config: TokenizerConfig) -> Tokenizer:
     backend = tokenizers.Tokenizer(models.BPE())
     backend.pre_tokenizer = _byte_level(config)
     trainer = trainers.BpeTrainer(
-        vocab_size=config.vocabulary,
+        vocab_size=config.vocab_size,
         min_frequency=2,
         special_tokens=list(SPECIAL_TOKENS),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
@@ -87,7 +87,7 @@ def _train_unigram(sample: list[str], config: TokenizerConfig) -> Tokenizer:
     backend = tokenizers.Tokenizer(models.Unigram())
     backend.pre_tokenizer = _byte_level(config)
     trainer = trainers.UnigramTrainer(
-        vocab_size=config.vocabulary - len(SPECIAL_TOKENS),
+        vocab_size=config.vocab_size - len(SPECIAL_TOKENS),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=console.is_terminal,
     )
@@ -116,7 +116,7 @@ def _train_char(sample: list[str], config: TokenizerConfig) -> Tokenizer:
         counts.update(text)
     tokens = [*SPECIAL_TOKENS, *(f"<0x{byte:02X}>" for byte in range(256))]
     commonest = sorted(counts, key=lambda character: (-counts[character], character))
-    tokens += commonest[: config.vocabulary - len(tokens)]
+    tokens += commonest[: config.vocab_size - len(tokens)]
     model = models.BPE({token: id for id, token in enumerate(tokens)}, [], byte_fallback=True)
     return _finish(model, None, decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()]))
 

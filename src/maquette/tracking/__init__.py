@@ -1,4 +1,4 @@
-"""The record that every run leaves in MLflow: parameters, metrics, figures, lineage, and the way to find it again."""
+"""The MLflow logger, what every run records (parameters, metrics, figures, lineage), and finding runs again."""
 
 import importlib
 from typing import TYPE_CHECKING, Any
@@ -7,11 +7,13 @@ if TYPE_CHECKING:
     from maquette.tracking.config import TrackingConfig
     from maquette.tracking.environment import describe_environment, peak_memory_bytes
     from maquette.tracking.lineage import lineage_tags
-    from maquette.tracking.record import RunLog, start_parent_run, start_run
+    from maquette.tracking.logger import MLflowLogger
+    from maquette.tracking.run_log import RunLog, start_parent_run, start_run
     from maquette.tracking.search import find_runs
     from maquette.tracking.store import prepare_store
 
 __all__ = [
+    "MLflowLogger",
     "RunLog",
     "TrackingConfig",
     "describe_environment",
@@ -24,15 +26,16 @@ __all__ = [
 ]
 
 _HOMES = {
-    "RunLog": "record",
+    "MLflowLogger": "logger",
+    "RunLog": "run_log",
     "TrackingConfig": "config",
     "describe_environment": "environment",
     "find_runs": "search",
     "lineage_tags": "lineage",
     "peak_memory_bytes": "environment",
     "prepare_store": "store",
-    "start_parent_run": "record",
-    "start_run": "record",
+    "start_parent_run": "run_log",
+    "start_run": "run_log",
 }
 
 

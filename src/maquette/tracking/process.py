@@ -1,4 +1,4 @@
-"""Which process a run belongs to, so that one that died without a word is not shown as running for ever."""
+"""Which process a run belongs to, so that one that was killed is not shown as running for ever."""
 
 import os
 import platform
@@ -13,7 +13,7 @@ def process_tag() -> dict[str, str]:
     return {_TAG: f"{platform.node()} {os.getpid()} {_began(os.getpid())}"}
 
 
-def has_died(tags: Mapping[str, str]) -> bool:
+def is_stale(tags: Mapping[str, str]) -> bool:
     """Whether the process of a run with these tags was one of this machine, and is gone."""
     host, _, rest = tags.get(_TAG, "").partition(" ")
     number, _, began = rest.partition(" ")

@@ -9,12 +9,14 @@ from maquette.artifacts.errors import ConfigError
 from maquette.artifacts.settings import nearest
 from maquette.tracking.config import TrackingConfig
 from maquette.tracking.lineage import PARENT_TAG
-from maquette.tracking.process import has_died
-from maquette.tracking.rows import Row, read_embedded, read_server
-from maquette.tracking.store import embedded_file, store_uri
+from maquette.tracking.process import is_stale
+from maquette.tracking.store import embedded_file, explained, find_experiments, impatient, open_client, store_uri
 
 if TYPE_CHECKING:
     import pandas as pd
+    from mlflow.entities import Run
+
+_PAGE = 1000  # runs in one call
 
 ATTRIBUTES = ("name", "run_id", "status", "start", "seconds", "parent", "folder")
 """Columns that every table of runs has; `start` is a UTC time, `seconds` how long the run took."""
@@ -33,7 +35,8 @@ def find_runs(
 
     Columns: those of `ATTRIBUTES`; then metrics by their names (latest values), parameters by their dotted names
     (numbers and booleans where every run has such; `params.<name>` where a metric has that name too), and tags as
-    `tags.<name>`. `status` is FINISHED, RUNNING, FAILED, KILLED, or DIED: a run of this machine whose process is gone.
+    `tags.<name>`. `status` is FINISHED, RUNNING, FAILED, KILLED, or STALE: a run of this machine whose process is
+    gone.
 
     `experiment=None` looks in all of them; `filter` is MLflow's ("params.size = '300k' and metrics.loss < 3");
     `columns` keeps only those, in their order; `limit` the newest. A store that does not exist yet gives no rows.
@@ -41,18 +44,44 @@ def find_runs(
     """
     import pandas as pd
 
-    address = store_uri(TrackingConfig(uri=uri), outputs)
-    file = embedded_file(address)
-    if file is not None:
-        rows = read_embedded(file, experiment, filter, limit)
-    else:
-        rows = read_server(address, experiment, filter, limit)
+    rows = _search(store_uri(TrackingConfig(uri=uri), outputs), experiment, filter, limit)
     table = pd.DataFrame(_columns(rows))
     table["start"] = pd.to_datetime(table["start"], unit="ms", utc=True)
     return table if columns is None else table[_known(columns, list(table.columns), bool(rows))]
 
 
-def _columns(rows: Sequence[Row]) -> dict[str, list[Any]]:
+def _search(uri: str, experiment: str | None, filter: str | None, limit: int | None) -> "list[Run]":
+    file = embedded_file(uri)
+    if file is not None and not file.exists():
+        return []
+    with explained(uri), impatient():
+        from mlflow.exceptions import MlflowException
+
+        client = open_client(uri)
+        ids = [found.experiment_id for found in find_experiments(client, uri, experiment)]
+        runs: list[Run] = []
+        token = None
+        while ids:
+            size = _PAGE if limit is None else min(_PAGE, limit - len(runs))
+            try:
+                page = client.search_runs(
+                    ids, filter or "", max_results=size, order_by=["attributes.start_time DESC"], page_token=token
+                )
+            except MlflowException as error:
+                if not filter or error.error_code != "INVALID_PARAMETER_VALUE":
+                    raise
+                raise ConfigError(
+                    f"filter={filter} can't be read: {str(error).strip().splitlines()[0].removesuffix('.')}.",
+                    "Write it like: params.size = '300k' and metrics.`validation/loss` < 3 (see MLflow, Search Runs).",
+                ) from error
+            runs.extend(page)
+            token = page.token
+            if not token or len(runs) == limit:
+                break
+    return runs
+
+
+def _columns(rows: "Sequence[Run]") -> dict[str, list[Any]]:
     attributes: dict[str, list[Any]] = {
         "name": [row.info.run_name for row in rows],
         "run_id": [row.info.run_id for row in rows],
@@ -76,11 +105,11 @@ def _columns(rows: Sequence[Row]) -> dict[str, list[Any]]:
     return {**attributes, **{f"metrics.{n}" if n in attributes else n: v for n, v in metrics.items()}, **params, **tags}
 
 
-def _status(row: Row) -> str:
-    return "DIED" if row.info.status == "RUNNING" and has_died(row.data.tags) else row.info.status
+def _status(row: "Run") -> str:
+    return "STALE" if row.info.status == "RUNNING" and is_stale(row.data.tags) else row.info.status
 
 
-def _seconds(row: Row) -> float | None:
+def _seconds(row: "Run") -> float | None:
     start, end = row.info.start_time, row.info.end_time
     return (end - start) / 1000 if start and end else None
 

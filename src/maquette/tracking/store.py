@@ -1,37 +1,56 @@
-"""Where runs are kept: the embedded store `<outputs>/mlflow.db` (SQLite) or a tracking server.
+"""Where runs are kept: the embedded store `<outputs>/mlflow.db` (SQLite) or a tracking server, through MLflow's client.
 
-The embedded store is created once, whole, under a lock, before anything runs in parallel: two processes that create
-MLflow's schema at once make one of them fail. It uses write-ahead journalling, so that several processes write to it
-without waiting long for each other.
+The embedded store is made once, whole, under a lock, before anything runs in parallel: of two processes that make
+MLflow's tables at once one fails. MLflow is imported here only, when needed (it takes a second), and quietly: no
+telemetry, no logs of migrations, no printed addresses.
 """
 
 import contextlib
-import sqlite3
+import logging
+import os
+import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from maquette.artifacts.errors import ConfigError, StageError
 from maquette.artifacts.files import atomic_file, explain_os_error, locked
-from maquette.tracking.client import impatient, load_mlflow, open_client
 from maquette.tracking.config import TrackingConfig
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Experiment
 
 _EMBEDDED = "sqlite:///"
 _SERVERS = ("http", "https", "databricks", "postgresql", "mysql", "mssql")
+_ARTIFACTS = "mlartifacts"
+_CONTINUES = "maquette.experiment"
+_ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 
 
 def store_uri(config: TrackingConfig, outputs: Path | str) -> str:
-    """MLflow's URI of the store: `config.uri`, or the embedded one (with an absolute path, as MLflow needs it).
+    """MLflow's URI of the store: `config.uri`, or the server that MLFLOW_TRACKING_URI names, or the embedded store
+    (with an absolute path, as MLflow needs it).
 
-    Raises `ConfigError` for a URI that is not one of a store.
+    A file named by that variable is not meant for these `outputs`: `mlflow.set_tracking_uri` leaves the file that was
+    last looked at in it, for child processes. Raises `ConfigError` for a URI that is not one of a store.
     """
     uri = config.uri
+    if uri is None and _is_server(named := os.environ.get("MLFLOW_TRACKING_URI", "")):
+        uri = named
     if uri is None:
         return f"{_EMBEDDED}{Path(outputs).absolute() / 'mlflow.db'}"
     if uri.startswith(_EMBEDDED):
         return f"{_EMBEDDED}{Path(uri.removeprefix(_EMBEDDED)).absolute()}"
-    if urlsplit(uri).scheme.partition("+")[0] in _SERVERS or uri == "databricks":
+    if _is_server(uri):
         return uri
     raise ConfigError(
         f"tracking.uri={uri} is not the address of a store.",
@@ -39,47 +58,143 @@ def store_uri(config: TrackingConfig, outputs: Path | str) -> str:
     )
 
 
+def _is_server(uri: str) -> bool:
+    return uri == "databricks" or urlsplit(uri).scheme.partition("+")[0] in _SERVERS
+
+
 def embedded_file(uri: str) -> Path | None:
     """The SQLite file behind a store's URI; None for a server."""
     return Path(uri.removeprefix(_EMBEDDED)) if uri.startswith(_EMBEDDED) else None
+
+
+def name_of(uri: str) -> str:
+    """The store's name in messages."""
+    file = embedded_file(uri)
+    return f"the MLflow store {file}" if file is not None else f"the tracking server {uri}"
+
+
+def open_client(uri: str) -> "MlflowClient":
+    """A client of the store at `uri`; MLflow's global state (`mlflow.set_tracking_uri`) is left alone.
+
+    Raises `StageError` for a file that is not SQLite's: MLflow would try to open it for 100 seconds.
+    """
+    _import_quietly()
+    from mlflow import MlflowClient
+
+    file = embedded_file(uri)
+    if file is not None and file.exists():
+        with file.open("rb") as opened:
+            if opened.read(16) not in (b"", b"SQLite format 3\0"):
+                raise _store_error(uri, ValueError("file is not a database"))
+    return MlflowClient(tracking_uri=uri)
+
+
+def _import_quietly() -> None:
+    for key, value in _ENVIRONMENT.items():
+        os.environ.setdefault(key, value)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="IProgress not found")  # in a notebook, for a bar that is not drawn
+        import mlflow  # noqa: F401
+
+    for name in ("mlflow", "alembic", "urllib3.connectionpool"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it prints what it then raises
+
+
+@contextlib.contextmanager
+def impatient() -> Iterator[None]:
+    """While a person waits for a run to start, an unreachable server is told after seconds, not minutes.
+
+    Settings of one's own in the environment are kept.
+    """
+    added = {key: value for key, value in _PATIENCE.items() if key not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for key in added:
+            os.environ.pop(key, None)
 
 
 def prepare_store(config: TrackingConfig, outputs: Path | str, *, num_nodes: int = 1) -> str:
     """Makes the embedded store where it is missing, and the experiment; returns the store's URI.
 
     Call it in the parent process before jobs start in parallel. Raises `ConfigError` where several machines would
-    share a SQLite file, `StageError` where the store can't be written or reached.
+    share a SQLite file, `StageError` where the store can't be opened or reached.
     """
     uri = store_uri(config, outputs)
     file = embedded_file(uri)
-    if file is None:
-        with impatient(), explained(uri):
-            _ensure_experiment(uri, config.experiment, None)
-        return uri
-    if num_nodes > 1:
+    if file is not None and num_nodes > 1:
         raise ConfigError(
             f"trainer.num_nodes={num_nodes}: a SQLite file can't be shared by machines.",
             "Start `mlflow server` on one and give its address, tracking.uri=http://host:5000; or tracking=none.",
         )
-    with locked(file):
-        if not file.exists():
+    with explained(uri), impatient(), locked(file) if file is not None else contextlib.nullcontext():
+        if file is not None and not file.exists():
             _create(file)
-        _settle(file)
-        with explained(uri):
-            _ensure_experiment(uri, config.experiment, str(file.parent / "mlartifacts"))
+        ensure_experiment(open_client(uri), uri, config.experiment)
     return uri
+
+
+def _create(file: Path) -> None:
+    """MLflow's tables in a new file, which takes its name only when it is whole."""
+    try:
+        with tempfile.TemporaryDirectory(prefix=".mlflow.", dir=file.parent) as folder, atomic_file(file) as whole:
+            draft = Path(folder) / "draft.db"
+            open_client(f"{_EMBEDDED}{draft}").get_experiment("0")
+            shutil.copyfile(draft, whole)
+    except OSError as error:
+        raise explain_os_error(error, file) from error
+
+
+def find_experiments(client: "MlflowClient", uri: str, name: str | None) -> "list[Experiment]":
+    """The experiment `name` and, in an embedded store, those that continue it; all experiments where it is None."""
+    if name is not None and embedded_file(uri) is None:
+        found = client.get_experiment_by_name(name)
+        return [] if found is None else [found]
+    return [found for found in client.search_experiments() if name in (None, found.name, found.tags.get(_CONTINUES))]
+
+
+def ensure_experiment(client: "MlflowClient", uri: str, name: str) -> str:
+    """The id of the experiment `name`, made where it is missing.
+
+    MLflow keeps absolute paths of artifacts. So where the folder of an embedded store was moved, new runs go to an
+    experiment that continues the old one, named after the new place.
+    """
+    from mlflow.exceptions import MlflowException
+
+    file = embedded_file(uri)
+    artifacts = str(file.parent / _ARTIFACTS) if file is not None else None
+    for found in find_experiments(client, uri, name):
+        place = found.artifact_location
+        if found.lifecycle_stage == "active" and (place == artifacts or file is None or Path(place).name != _ARTIFACTS):
+            return str(found.experiment_id)
+    named = client.get_experiment_by_name(name)
+    if named is not None and named.lifecycle_stage == "deleted":
+        raise StageError(
+            f"The MLflow experiment '{name}' was deleted.",
+            "Bring it back in MLflow, or choose another: tracking.experiment=...",
+        )
+    try:
+        if named is None or file is None:
+            return client.create_experiment(name, artifact_location=artifacts)
+        return client.create_experiment(f"{name} ({file.parent})", artifacts, tags={_CONTINUES: name})
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS" or named is not None:
+            raise
+        return ensure_experiment(client, uri, name)  # another process was faster
 
 
 @contextlib.contextmanager
 def explained(uri: str) -> Iterator[None]:
     """Turns what MLflow, SQLAlchemy or the network raise into a `StageError` that names the store."""
-    load_mlflow()
+    _import_quietly()
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
         yield
-    except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
+    except (MlflowException, SQLAlchemyError, OSError) as error:
         raise _store_error(uri, error) from error
 
 
@@ -99,54 +214,3 @@ def _store_error(uri: str, error: Exception) -> StageError:
         f"The MLflow store {file} can't be used: {reason[:300]}.",
         "Free some space, or put the results elsewhere with outputs=<folder>; tracking=none trains without MLflow.",
     )
-
-
-def _create(file: Path) -> None:
-    """MLflow's schema in a new file, which takes its name only when it is whole."""
-    try:
-        with tempfile.TemporaryDirectory(prefix=".mlflow.", dir=file.parent) as folder, atomic_file(file) as whole:
-            draft = Path(folder) / "draft.db"
-            with explained(f"{_EMBEDDED}{file}"):
-                open_client(f"{_EMBEDDED}{draft}").get_experiment("0")
-                with (
-                    contextlib.closing(sqlite3.connect(draft)) as source,
-                    contextlib.closing(sqlite3.connect(whole)) as target,
-                ):
-                    source.backup(target)
-                    target.execute("PRAGMA journal_mode = WAL")
-    except OSError as error:
-        raise explain_os_error(error, file) from error
-
-
-def _settle(file: Path) -> None:
-    """Writes to the store what may have changed since it was made, where artifacts lie: `outputs` may have been moved.
-
-    A read-only, full or foreign file is so told before training starts.
-    """
-    artifacts = file.parent / "mlartifacts"
-    with (
-        explained(f"{_EMBEDDED}{file}"),
-        contextlib.closing(sqlite3.connect(file, timeout=20)) as connection,
-        connection,
-    ):
-        (before,) = connection.execute("SELECT artifact_location FROM experiments ORDER BY experiment_id").fetchone()
-        connection.execute("UPDATE experiments SET artifact_location = ? WHERE experiment_id = 0", (f"{artifacts}/0",))
-        before = before.removesuffix("/0")
-        if before != str(artifacts):
-            for table, column in (("experiments", "artifact_location"), ("runs", "artifact_uri")):
-                connection.execute(
-                    f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?",
-                    (str(artifacts), len(before) + 1, len(before), before),
-                )
-
-
-def _ensure_experiment(uri: str, name: str, artifacts: str | None) -> str:
-    """The id of the experiment `name`, made where it is missing."""
-    client = open_client(uri)
-    found = client.get_experiment_by_name(name)
-    if found is not None and found.lifecycle_stage == "deleted":
-        raise StageError(
-            f"The MLflow experiment '{name}' was deleted.",
-            "Bring it back in MLflow, or choose another: tracking.experiment=...",
-        )
-    return found.experiment_id if found is not None else client.create_experiment(name, artifact_location=artifacts)

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from maquette.training.devices import Hardware, choose_hardware
     from maquette.training.fitting import fit
-    from maquette.training.history import read_history
     from maquette.training.job import Job
+    from maquette.training.metrics_file import read_history
     from maquette.training.record import RunRecord, read_record
 
 __all__ = ["Hardware", "Job", "RunRecord", "choose_hardware", "fit", "read_history", "read_record"]
@@ -16,7 +16,7 @@ _HOMES = {
     "Hardware": "devices",
     "choose_hardware": "devices",
     "fit": "fitting",
-    "read_history": "history",
+    "read_history": "metrics_file",
     "Job": "job",
     "RunRecord": "record",
     "read_record": "record",

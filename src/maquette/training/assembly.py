@@ -1,13 +1,14 @@
 """What every workload does alike when it puts a run together."""
 
+import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from maquette.artifacts.progress import say
+from maquette.model.building import describe_architecture
 from maquette.objectives import Optimization
 from maquette.optimization import build_schedule
-from maquette.training.compilation import compile_blocks, compiler_works
 from maquette.training.job import Job
 
 
@@ -18,16 +19,21 @@ def prepare_optimization(job: Job) -> Optimization:
         schedule=build_schedule(job.schedule, job.tokens, job.warmup),
         learning_rate=job.learning_rate,
         weight_decay=job.weight_decay,
-        batch_tokens=job.batch_tokens,
+        batch_size_tokens=job.batch_size_tokens,
         fused=False if job.hardware.precision == "16-mixed" else None,
         parametrization=job.parametrization,
     )
 
 
-def prepare_speed(job: Job, core: nn.Module) -> None:
-    """Compiles a core's layers where the run was begun compiled and still can be."""
-    if job.compiled and compiler_works(say):
-        compile_blocks(core)
+def describe_run_model(job: Job, tokenizer_digest: str | None = None) -> dict[str, Any]:
+    """The description of the job's initial model; see `maquette.model.building`."""
+    return {
+        "architecture": describe_architecture(job.architecture),
+        "seed": job.seed,
+        "parametrization": dataclasses.asdict(job.parametrization),
+        "checkpoint": None if job.checkpoint is None else str(job.checkpoint),
+        "tokenizer_digest": tokenizer_digest,
+    }
 
 
 def module_weights(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

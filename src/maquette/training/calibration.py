@@ -10,17 +10,16 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, Trainer
 
 from maquette.data import TokenBatch
 from maquette.model import LanguageModel
 from maquette.objectives import Pretraining
 from maquette.objectives.config import PretrainConfig
 from maquette.training.assembly import prepare_optimization
-from maquette.training.compilation import blocks
 from maquette.training.devices import prepare_process
 from maquette.training.job import Job
-from maquette.training.trainer import build_trainer
+from maquette.training.trainer import quieten
 
 _STEPS, _SECONDS = 200, 2.0
 """At most so many steps, and none begins after so many seconds."""
@@ -32,8 +31,8 @@ _SEQUENCES = 8
 class _Noise:
     """Batches of random tokens. Not a list: Lightning would take each batch for a loader."""
 
-    def __init__(self, shape: tuple[int, int], vocabulary_size: int) -> None:
-        self._shape, self._vocabulary_size = shape, vocabulary_size
+    def __init__(self, shape: tuple[int, int], vocab_size: int) -> None:
+        self._shape, self._vocabulary_size = shape, vocab_size
 
     def __len__(self) -> int:
         return _STEPS
@@ -58,14 +57,20 @@ class _Clock(Callback):
 def measure_speed(job: Job) -> float:
     """Training tokens per second of a job's model on this machine, in one process and uncompiled."""
     prepare_process(job.hardware)
-    context = job.architecture.context_length
-    sequences = max(1, min(_SEQUENCES, job.batch_tokens // context))
-    batches = _Noise((sequences, context + 1), job.architecture.vocabulary_size)
+    context = job.architecture.max_position_embeddings
+    sequences = max(1, min(_SEQUENCES, job.batch_size_tokens // context))
+    batches = _Noise((sequences, context + 1), job.architecture.vocab_size)
     model = LanguageModel(job.architecture, seed=0)
-    optimization = dataclasses.replace(prepare_optimization(job), batch_tokens=sequences * context)
+    optimization = dataclasses.replace(prepare_optimization(job), batch_size_tokens=sequences * context)
     clock = _Clock()
-    layers = {type(block) for block in blocks(model.core)}
-    trainer = build_trainer(job.hardware, steps=_STEPS, accumulate=1, callbacks=[clock], blocks=layers)
+    quieten()
+    precision: Any = job.hardware.lightning_precision
+    trainer = Trainer(
+        accelerator="cpu" if job.hardware.accelerator == "cpu" else "gpu", devices=1,
+        precision=precision, max_steps=_STEPS, callbacks=[clock], logger=False,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, limit_val_batches=0,
+        gradient_clip_val=1.0,
+    )  # fmt: skip
     state = torch.get_rng_state()
     trainer.fit(Pretraining(model, optimization, PretrainConfig()), batches)
     torch.set_rng_state(state)

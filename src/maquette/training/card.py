@@ -1,6 +1,6 @@
 """The model card: what a folder of weights says about where it comes from."""
 
-from maquette.training.display import duration
+from maquette.training.callbacks.progress import duration
 from maquette.training.record import RunRecord
 
 
@@ -28,9 +28,9 @@ A language model trained by Maquette.
 |---|---|
 | parameters N | {record.num_parameters:,}: core {parts["core"]:,} and head {parts["head"]:,} |
 | embedding | {parts["embedding"]:,} |
-| tokens D | {record.tokens:,} in sequences of {record.context} |
+| tokens D | {record.tokens:,} in sequences of {record.sequence_length} |
 | training FLOPs C | {record.compute:.4g} exact, {record.kaplan_compute:.4g} as 6 x core x D |
-| batch, peak learning rate | {record.batch_tokens:,} tokens, {record.learning_rate:.3g} |
+| batch, peak learning rate | {record.batch_size_tokens:,} tokens, {record.learning_rate:.3g} |
 | precision | {record.precision}{", compiled" if record.compiled else ""} |
 | trained in | {duration(record.seconds)} on {record.hardware} |
 | validation loss | {record.validation_loss:.4f} nats per token, {_rate(record.bits_per_byte)} bits per byte |

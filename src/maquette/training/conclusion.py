@@ -5,45 +5,57 @@ import datetime
 from typing import Any
 
 import torch
+from lightning.pytorch import Trainer
 
 from maquette.tracking import RunLog, peak_memory_bytes
 from maquette.training import record as records
-from maquette.training.checkpoints import CheckpointFolder
-from maquette.training.history import read_history
+from maquette.training.callbacks import RunCheckpoint
+from maquette.training.checkpoint_io import CheckpointFolder
 from maquette.training.job import Job
+from maquette.training.metrics_file import read_history
+from maquette.training.plan import Opened, Row
 from maquette.training.record import RunRecord
-from maquette.training.workload import Row, Workload
 
 
 def conclude(
-    job: Job, record: RunRecord, log: RunLog, workload: Workload, *, seconds: float, spikes: int, finished: bool
+    job: Job, record: RunRecord, log: RunLog, opened: Opened, trainer: Trainer, *, spikes: int, finished: bool
 ) -> RunRecord:
-    """Exports the newest checkpoint, draws the curves, and completes the record, in the folder and in the tracker."""
+    """Exports the newest weights, draws the curves, and completes the record, in the folder and in the tracker."""
     history = read_history(job.folder / "metrics.jsonl")
     checkpoints = CheckpointFolder(job.folder / "checkpoints")
-    step = checkpoints.steps()[-1]
+    steps = checkpoints.steps()
+    step = steps[-1] if steps else trainer.global_step
     last = _newest(history)
     record = dataclasses.replace(
         record,
         **_results(history, last),
-        **workload.results(last, step),
-        seconds=seconds,
+        **job.plan.results(opened, last, step),
+        seconds=trained_seconds(trainer),
         loss_spikes=spikes,
         step=step,
         peak_memory=peak_memory_bytes(),
         status=records.FINISHED if finished else records.INTERRUPTED,
         finished=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
-    state = torch.load(checkpoints.path(step), map_location="cpu", weights_only=True, mmap=True)["state_dict"]
-    workload.export(state, job.folder / "model", record, finished=finished)
-    for picture in workload.draw(history, job.folder / "figures", job.name):
+    if steps:
+        state = torch.load(checkpoints.path(step), map_location="cpu", weights_only=True, mmap=True)["state_dict"]
+    else:  # callbacks=none
+        state = opened.module.state_dict()
+    job.plan.export(job, opened, state, job.folder / "model", record, finished=finished)
+    for picture in job.plan.draw(opened, history, job.folder / "figures", job.name):
         for path in (picture, picture.with_suffix(".svg")):
             log.log_artifact(path, "figures")
     if finished:
-        _tell(record, log, workload, checkpoints, step)
+        _summarize(record, log, job.plan.totals(record), checkpoints, step)
     record.save()
     log.log_artifact(job.folder / records.FILE)
     return record
+
+
+def trained_seconds(trainer: Trainer) -> float:
+    """How long the run has trained, all its parts together."""
+    checkpointing = next((one for one in trainer.callbacks if isinstance(one, RunCheckpoint)), None)  # type: ignore[attr-defined]
+    return 0.0 if checkpointing is None else checkpointing.trained_seconds
 
 
 def _newest(history: list[Row]) -> Row:
@@ -78,7 +90,9 @@ def _results(history: list[Row], last: Row) -> dict[str, Any]:
     }
 
 
-def _tell(record: RunRecord, log: RunLog, workload: Workload, checkpoints: CheckpointFolder, step: int) -> None:
+def _summarize(
+    record: RunRecord, log: RunLog, totals_of_objective: dict[str, float], checkpoints: CheckpointFolder, step: int
+) -> None:
     """The tracker's summary."""
     log.set_tags({"checkpoint.path": checkpoints.path(step), "model.path": f"{record.folder}/model"})
     totals = {
@@ -87,6 +101,6 @@ def _tell(record: RunRecord, log: RunLog, workload: Workload, checkpoints: Check
         "tokens_per_second": record.tokens_per_second,
         "mfu": record.mfu,
         "loss_spikes": record.loss_spikes,
-        **workload.totals(record),
+        **totals_of_objective,
     }
     log.log_metrics({name: value for name, value in totals.items() if value is not None}, step)

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -57,39 +58,97 @@ class Hardware:
 
 
 def choose_hardware(
-    trainer: TrainerConfig, precision: PrecisionConfig, *, optimizer: str = "adamw", width: int | None = None
+    trainer: TrainerConfig,
+    precision: PrecisionConfig,
+    *,
+    threads: int | None = None,
+    optimizer: str = "adamw",
+    width: int | None = None,
 ) -> Hardware:
     """What the settings ask for, on this machine, for a model that is `width` wide.
 
     Raises `ConfigError` where it can't be, or makes no sense.
     """
     found = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    accelerator = "cuda" if trainer.accelerator == "gpu" or (trainer.accelerator == "auto" and found) else "cpu"
-    if accelerator == "cuda" and found < trainer.devices:
+    gpu = trainer.accelerator in ("gpu", "cuda")
+    accelerator = "cuda" if gpu or (trainer.accelerator == "auto" and found) else "cpu"
+    devices = count_devices(trainer.devices, found if accelerator == "cuda" else 1)
+    if accelerator == "cuda" and found < devices:
         raise ConfigError(
             f"trainer.accelerator={trainer.accelerator} with trainer.devices={trainer.devices}: "
             f"PyTorch finds {found} GPUs here.",
             "Use trainer=cpu, or set trainer.devices to what is there.",
         )
-    if trainer.strategy == "single" and trainer.devices * trainer.num_nodes > 1:
-        raise ConfigError(
-            f"trainer.strategy=single uses one device, not {trainer.devices * trainer.num_nodes}.",
-            "Use trainer=ddp or trainer=fsdp for several.",
-        )
-    if trainer.strategy == "fsdp" and accelerator == "cpu":
+    strategy = _strategy(trainer, devices * trainer.num_nodes)
+    if strategy == "fsdp" and accelerator == "cpu":
         raise ConfigError("trainer.strategy=fsdp needs GPUs.", "Use trainer=ddp for several processes on a processor.")
-    if trainer.strategy == "fsdp" and optimizer == "muon":
+    if strategy == "fsdp" and optimizer == "muon":
         raise ConfigError(
             "optimizer=muon needs whole matrices, and trainer.strategy=fsdp cuts them up.",
             "Use trainer=ddp or optimizer=adamw.",
         )
-    if precision.kind == "16-mixed" and accelerator == "cpu":
+    number_format = choose_precision(trainer, precision)
+    if number_format == "16-mixed" and accelerator == "cpu":
         raise ConfigError(
             "precision=16-mixed needs a GPU: a processor would silently compute in bf16 instead.",
             "Use precision=bf16-mixed or precision=fp32.",
         )
-    threads = trainer.threads or default_threads(trainer.devices if accelerator == "cpu" else 1, width)
-    return Hardware(accelerator, trainer.devices, trainer.num_nodes, trainer.strategy, threads, precision.kind)
+    threads = threads or default_threads(devices if accelerator == "cpu" else 1, width)
+    return Hardware(accelerator, devices, trainer.num_nodes, strategy, threads, number_format)
+
+
+def count_devices(devices: Any, found: int) -> int:
+    """How many processes `trainer.devices` means: a number, a list of devices, or auto (-1) for all that are there.
+
+    Raises `ConfigError` for anything else."""
+    if devices in ("auto", -1, "-1"):
+        return max(1, found)
+    if isinstance(devices, list | tuple):
+        return len(devices)
+    try:
+        count = int(devices)
+    except (TypeError, ValueError):
+        count = 0
+    if count < 1:
+        raise ConfigError(f"trainer.devices={devices} is not a number of devices.", "Give a number, a list, or auto.")
+    return count
+
+
+def count_processes(trainer: TrainerConfig) -> int:
+    """Of the whole run, over all machines."""
+    found = torch.cuda.device_count() if trainer.accelerator != "cpu" and torch.cuda.is_available() else 1
+    return count_devices(trainer.devices, found) * trainer.num_nodes
+
+
+def _strategy(trainer: TrainerConfig, processes: int) -> str:
+    known = ("auto", "single", "ddp", "fsdp")
+    if trainer.strategy not in known:
+        raise ConfigError(f"trainer.strategy={trainer.strategy} is not known.", "Allowed: auto, ddp, fsdp.")
+    if trainer.strategy == "auto":
+        return "ddp" if processes > 1 else "single"
+    return str(trainer.strategy)
+
+
+_KINDS = {
+    "32": "fp32", "32-true": "fp32", "bf16": "bf16-mixed", "bf16-mixed": "bf16-mixed", "bf16-true": "bf16-true",
+    "16": "16-mixed", "16-mixed": "16-mixed",
+}  # fmt: skip
+
+
+def choose_precision(trainer: TrainerConfig, precision: PrecisionConfig) -> str:
+    """The number format of training: Lightning's name in `trainer.precision`, where it is given, wins over
+    `precision=`. Raises `ConfigError` where it is not known, or both are given and differ."""
+    if trainer.precision is None:
+        return precision.kind
+    kind = _KINDS.get(str(trainer.precision))
+    if kind is None:
+        raise ConfigError(f"trainer.precision={trainer.precision} is not known.", f"Allowed: {', '.join(_KINDS)}.")
+    if precision.kind not in (kind, PrecisionConfig().kind):
+        raise ConfigError(
+            f"trainer.precision={trainer.precision} and precision={precision.kind} are two number formats.",
+            "Leave one of them out.",
+        )
+    return kind
 
 
 NARROW = 192

@@ -1,6 +1,6 @@
 """The model card of a run that trained on examples."""
 
-from maquette.training.display import duration
+from maquette.training.callbacks.progress import duration
 from maquette.training.record import RunRecord
 
 _TITLES = {

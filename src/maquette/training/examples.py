@@ -1,57 +1,122 @@
-"""Training on a fixed set of examples as a workload: what fine-tuning, reward models and DPO have in common."""
+"""A run of fine-tuning, of a reward model or of DPO: what objectives over a fixed set of examples have in common."""
 
-import abc
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from lightning.pytorch import Trainer
-from numpy.typing import NDArray
+from torch import Tensor
 
 from maquette.artifacts import ConfigError
-from maquette.artifacts.manifest import Manifest, read_manifest, verify_files
-from maquette.data.example_batches import ExampleBatches, ExampleOrder
-from maquette.data.examples import Examples
-from maquette.data.prompts import Prompt
-from maquette.model.heads import Core
-from maquette.objectives.config import ExampleConfig
-from maquette.objectives.rewards import Completion
+from maquette.artifacts.manifest import read_manifest
+from maquette.data.example_data import InstructionData, PreferenceData
+from maquette.model import LanguageModel, ScalarModel, hf
+from maquette.model.building import read_architecture
+from maquette.objectives import DirectPreferenceOptimization, Objective, RewardModelling, SupervisedFineTuning
+from maquette.objectives.config import ExampleConfig, SupervisedConfig
+from maquette.objectives.reference import Reference
 from maquette.text import Tokenizer
+from maquette.training.assembly import describe_run_model, module_weights, prepare_optimization
 from maquette.training.example_card import write_example_card
-from maquette.training.figures import draw_curves
+from maquette.training.figures import draw_curves, draw_reliability
 from maquette.training.job import Job
-from maquette.training.processes import World
+from maquette.training.plan import Opened, Row
 from maquette.training.record import RunRecord
-from maquette.training.workload import Row, Workload
+
+_MODULES: dict[str, type[Objective]] = {
+    "sft": SupervisedFineTuning,
+    "reward": RewardModelling,
+    "dpo": DirectPreferenceOptimization,
+}
+
+_CURVES: dict[str, Sequence[tuple[str, Sequence[str]]]] = {
+    "sft": (
+        ("loss (nats per answer token)", ("train/loss", "validation/loss")),
+        ("likeliest token is right", ("validation/token_accuracy",)),
+    ),
+    "reward": (
+        ("loss (nats per pair)", ("train/loss", "validation/loss")),
+        (
+            "wanted answer has the higher reward",
+            ("rewards/accuracies", "validation/accuracy", "validation/accuracy/chosen_longer",
+             "validation/accuracy/chosen_shorter"),
+        ),
+    ),
+    "dpo": (
+        ("loss", ("train/loss", "validation/loss")),
+        ("implicit reward", ("rewards/chosen", "rewards/rejected", "rewards/margins")),
+        ("KL from the reference (nats per answer)", ("objective/kl",)),
+    ),
+}  # fmt: skip
+"""Panels of a run's figure: the label of the axis, and the curves in it."""
 
 
 @dataclass(frozen=True)
 class ExamplePlan:
     """Which examples, and the objective's settings. `folder`: an artifact with `train/` and `validation/`;
-    `micro_batch`: examples of one forward pass, None for all of a process's share."""
+    `micro_batch_size`: examples of one forward pass, None for all of a process's share."""
 
     folder: Path
     objective: ExampleConfig
-    micro_batch: int | None = None
+    micro_batch_size: int | None = None
 
     @property
     def kind(self) -> str:
         return self.objective.kind
 
-    def open(self, job: Job, tokenizer: Tokenizer, world: World) -> Workload:
-        from maquette.training.preference_training import PreferenceTraining
-        from maquette.training.reward_training import RewardTraining
-        from maquette.training.supervised_training import SupervisedTraining
+    def open(self, job: Job, tokenizer: Tokenizer) -> Opened:
+        assert job.checkpoint is not None
+        accumulate = micro_batches(self.objective.batch_size, job.hardware.world_size, self.micro_batch_size)
+        common: dict[str, Any] = {
+            "batch_size": self.objective.batch_size, "micro_batches": accumulate, "steps": job.steps,
+            "seed": job.seed, "batch_size_tokens": job.batch_size_tokens,
+        }  # fmt: skip
+        data: InstructionData | PreferenceData
+        if isinstance(self.objective, SupervisedConfig):
+            data = InstructionData(self.folder, tokenizer, packing=self.objective.packing, **common)
+        else:
+            digest = read_manifest(self.folder).digest
+            reference = Reference(job.checkpoint, job.folder, digest) if self.kind == "dpo" else None
+            data = PreferenceData(self.folder, tokenizer, reference=reference, **common)
+        module = _MODULES[self.kind](
+            describe_run_model(job, tokenizer.digest), prepare_optimization(job), self.objective
+        )
+        return Opened(module, data, accumulate)
 
-        kinds: Mapping[str, type[ExampleWorkload]] = {
-            "sft": SupervisedTraining,
-            "reward": RewardTraining,
-            "dpo": PreferenceTraining,
-        }
-        return kinds[self.kind](self, job, tokenizer, world)
+    def results(self, opened: Opened, last: Row, step: int) -> dict[str, Any]:
+        data: Any = opened.data
+        facts = data.manifest.facts | {"epochs": data.epochs(step)}
+        if (bins := getattr(opened.module, "reliability", None)) is not None:
+            facts["reliability"] = {
+                "said": bins.said.tolist(), "came_true": bins.came_true.tolist(), "counts": bins.counts.tolist()
+            }  # fmt: skip
+        return {"facts": facts}
+
+    def export(
+        self, job: Job, opened: Opened, state: dict[str, Tensor], folder: Path, record: RunRecord, *, finished: bool
+    ) -> None:
+        """As a Hugging Face folder."""
+        module, data = opened.module, opened.data
+        assert isinstance(module, Objective) and isinstance(data, InstructionData | PreferenceData)
+        architecture = read_architecture(module.description["architecture"])
+        card = write_example_card(record) if finished else None
+        with torch.device("meta"):
+            model = ScalarModel(architecture) if module.scalar else LanguageModel(architecture)
+        model.load_state_dict(module_weights(state, "model."), assign=True)
+        if isinstance(model, ScalarModel):
+            hf.save_scalar(model, data.tokenizer, folder, card=card)
+        else:
+            hf.save(model, data.tokenizer, folder, card=card)
+
+    def draw(self, opened: Opened, history: list[Row], folder: Path, title: str) -> list[Path]:
+        pictures = [draw_curves(history, _CURVES[self.kind], folder / "curves", title=title)]
+        if (bins := getattr(opened.module, "reliability", None)) is not None:
+            pictures.append(draw_reliability(bins, folder / "calibration", title=title))
+        return pictures
+
+    def totals(self, record: RunRecord) -> dict[str, float]:
+        return {"epochs": record.facts["epochs"]}
 
 
 def micro_batches(batch_size: int, world_size: int, wished: int | None) -> int:
@@ -65,113 +130,7 @@ def micro_batches(batch_size: int, world_size: int, wished: int | None) -> int:
     if wished is not None and share % wished:
         allowed = ", ".join(str(number) for number in range(1, share + 1) if share % number == 0)
         raise ConfigError(
-            f"data.micro_batch={wished} does not divide the {share} examples of a process's step.",
+            f"data.micro_batch_size={wished} does not divide the {share} examples of a process's step.",
             f"Allowed: {allowed}.",
         )
     return share // (wished or share)
-
-
-class ExampleWorkload(Workload):
-    """What is written for one objective: `_open` (model and objective), `_make` (batches), `_validate` (judging)."""
-
-    core: Core
-
-    examples_of_a_unit = 1
-    """2 where the examples come in pairs."""
-
-    curves: Sequence[tuple[str, Sequence[str]]] = ()
-    """Panels of the run's figure: the label of the axis, and the curves in it."""
-
-    def __init__(self, plan: ExamplePlan, job: Job, tokenizer: Tokenizer, world: World) -> None:
-        self.plan, self.job, self.tokenizer, self.world = plan, job, tokenizer, world
-        self.manifest: Manifest = verify_files(plan.folder) if world.is_first else read_manifest(plan.folder)
-        self.training = Examples.load(plan.folder / "train")
-        self.validation = Examples.load(plan.folder / "validation")
-        self._open()
-        self.micro_batches_per_step = micro_batches(plan.objective.batch_size, world.size, plan.micro_batch)
-        self.batches = self._ordered = ExampleBatches(
-            ExampleOrder(len(self.training) // self.examples_of_a_unit, job.seed),
-            self._make,
-            batch_size=plan.objective.batch_size,
-            micro_batches=self.micro_batches_per_step,
-            steps=job.steps,
-            identity=self.manifest.digest,
-            rank=world.rank,
-            world_size=world.size,
-        )
-
-    @abc.abstractmethod
-    def _open(self) -> None:
-        """Sets `core` and `objective`."""
-
-    @abc.abstractmethod
-    def _make(self, indices: NDArray[np.int64], parts: int) -> Sequence[Any]:
-        """The micro-batches of a step."""
-
-    @abc.abstractmethod
-    def _validate(self, trainer: Trainer) -> dict[str, float]:
-        """Values of held-out examples; there are some."""
-
-    def _sample(self, step: int) -> dict[str, float]:
-        """Values of answers that the model samples; called in the first process alone."""
-        return {}
-
-    def judge(self, trainer: Trainer, step: int) -> dict[str, float]:
-        values: dict[str, float] = {"tokens": step * self.job.batch_tokens, "epochs": self._epochs(step)}
-        if len(self.validation):
-            values |= self._validate(trainer)
-        if self.world.is_first and self.job.hardware.strategy != "fsdp":
-            values |= self._sample(step)
-        return values
-
-    def describe(self, step: int) -> str:
-        """The numbers of the examples."""
-        what = "pairs" if self.examples_of_a_unit == 2 else "examples"
-        return f"{what} {', '.join(map(str, sorted(self._ordered.indices(step - 1).tolist())))} of {self.plan.folder}"
-
-    def results(self, last: Row, step: int) -> dict[str, Any]:
-        return {"facts": self.manifest.facts | {"epochs": self._epochs(step)}}
-
-    def draw(self, history: list[Row], folder: Path, title: str) -> list[Path]:
-        return [draw_curves(history, self.curves, folder / "curves", title=title)]
-
-    def totals(self, record: RunRecord) -> dict[str, float]:
-        return {"epochs": record.facts["epochs"]}
-
-    def card(self, record: RunRecord, *, finished: bool) -> str | None:
-        return write_example_card(record) if finished else None
-
-    def prompts(self, count: int) -> list[Prompt]:
-        """The first different prompts of held-out examples (of training ones where there are none), each up to where
-        its answer begins; those that leave no room for another answer are passed over."""
-        examples = self.validation if len(self.validation) else self.training
-        context = self.core.config.context_length
-        found: dict[tuple[int, ...], None] = {}
-        for ids, mask in examples:
-            if len(found) == count:
-                break
-            prompt = tuple(ids[: int(np.argmax(mask))].tolist())
-            if len(prompt) < context:
-                found[prompt] = None
-        return [Prompt((), prompt) for prompt in found]
-
-    def shown(self, answer: Completion, step: int) -> Row:
-        """A sample as people read it: without the tokens that mark turns."""
-        text = self.tokenizer.decode(answer.prompt_ids, skip_special=True)
-        return {"step": step, "prompt": text, "text": answer.answer}
-
-    def _epochs(self, step: int) -> float:
-        return step * self.plan.objective.batch_size * self.examples_of_a_unit / len(self.training)
-
-
-def in_parts(count: int, size: int) -> list[NDArray[np.int64]]:
-    """0 ... count - 1 in runs of at most `size`."""
-    return [np.arange(start, min(start + size, count)) for start in range(0, count, size)]
-
-
-def gathered(number: int, size: int, whole: int, values: torch.Tensor) -> torch.Tensor:
-    """`values (k, B)` of batch `number` at their places among `whole` columns, zero elsewhere, flat: summed over all
-    batches and processes they are everybody's."""
-    placed = torch.zeros(values.size(0), whole, dtype=torch.float64)
-    placed[:, number * size : number * size + values.size(1)] = values.double().cpu()
-    return placed.flatten()

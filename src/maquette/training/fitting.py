@@ -1,16 +1,18 @@
 """Runs a job: in this process, or in each of several that share it.
 
-What is put together here: the workload (objective, batches, judge) on one side, the monitor and its instruments on the
-other, and Lightning's Trainer between them. What a run leaves when it is through is `conclusion.py`'s.
+What is put together here: the module and its data on one side, callbacks and loggers on the other, and Lightning's
+Trainer between them. What a run leaves when it is through is `conclusion.py`'s.
 """
 
 import contextlib
-import math
 import random
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from maquette.artifacts.progress import say
@@ -18,22 +20,19 @@ from maquette.model.linear import use_backend
 from maquette.text import Tokenizer
 from maquette.tracking import RunLog, start_run
 from maquette.training import record as records
-from maquette.training.checkpoints import CheckpointFolder
-from maquette.training.compilation import blocks
+from maquette.training.callbacks import LossSpikeGuard, RunCheckpoint, RunContext
+from maquette.training.checkpoint_io import CheckpointFolder
+from maquette.training.compilation import compile_blocks, compiler_works
 from maquette.training.conclusion import conclude
 from maquette.training.devices import prepare_process
-from maquette.training.display import display
-from maquette.training.guard import LossGuard
-from maquette.training.history import History
 from maquette.training.interruption import Abandoned, listening
 from maquette.training.job import Job
 from maquette.training.machine import matmul_peak
 from maquette.training.memory import keep_large_buffers
-from maquette.training.monitor import Course, Instruments, Monitor
+from maquette.training.metrics_file import MetricsFile
 from maquette.training.processes import World, join_group, this_world
 from maquette.training.record import RunRecord
-from maquette.training.speed import TimedBatches
-from maquette.training.trainer import build_trainer
+from maquette.training.trainer import build_callbacks, build_trainer, parts
 
 
 def fit(job: Job) -> RunRecord:
@@ -64,68 +63,83 @@ def fit(job: Job) -> RunRecord:
 
 def _fit(job: Job, record: RunRecord, world: World, log: RunLog) -> RunRecord:
     tokenizer = Tokenizer.load(job.tokenizer_folder)
-    workload = job.plan.open(job, tokenizer, world)
-    objective = workload.objective
-    checkpoints = CheckpointFolder(job.folder / "checkpoints", keep=job.trainer.keep_checkpoints, kept=job.kept_steps)
+    opened = job.plan.open(job, tokenizer)
+    checkpoints = CheckpointFolder(job.folder / "checkpoints")
     first_step, checkpoint = checkpoints.newest(say) or (0, None)
     if checkpoint is not None and world.is_first:
-        say(f"{job.name}: going on from step {first_step:,} of {job.steps:,}")
-    batches = TimedBatches(workload.batches)
-    with (
-        display(job.name, job.steps, job.batch_tokens, first_step=first_step, visible=world.is_first) as shown,
-        _history(job, world, first_step) as history,
-        listening() as interruption,
-    ):
-
-        def sample(step: int) -> None:
-            if history is not None and job.hardware.strategy != "fsdp":  # sharded weights have no one to write
-                history.note(step, {"samples": workload.write_samples(step)})
-
-        guard = LossGuard(
-            job.trainer.spike_factor if workload.watches_spikes else math.inf,
-            workload.describe,
-            shown.remark,
-            scaled=job.hardware.precision == "16-mixed",
-        )
-        course = Course(
+        say(f"{job.name}: resuming from step {first_step:,} of {job.steps:,}")
+    with _metrics(job, world, first_step) as metrics, listening() as interruption:
+        run = RunContext(
+            name=job.name,
             steps=job.steps,
-            batch_tokens=job.batch_tokens,
+            batch_size_tokens=job.batch_size_tokens,
             flops_per_token=job.flops / job.tokens,
             peak_flops=job.hardware.world_size
             * matmul_peak(job.hardware.device, job.hardware.precision, job.outputs / "machine.json"),
-            validation_steps=job.validation_steps,
-            steps_per_epoch=workload.steps_per_epoch,
+            validations=job.num_validations,
+            interruption=interruption,
+            metrics=metrics,
+            steps_per_epoch=opened.steps_per_epoch,
             kept_steps=job.kept_steps,
-            judges_start=workload.judges_start,
         )
-        instruments = Instruments(
-            batches, checkpoints, guard, shown, log, history, interruption, workload.judge, sample
-        )
-        monitor = Monitor(course, job.trainer, instruments)
-        trainer = build_trainer(
-            job.hardware,
-            steps=job.steps,
-            accumulate=workload.micro_batches_per_step,
-            callbacks=[monitor],
-            blocks={type(block) for block in blocks(workload.core)},
-            steps_per_epoch=workload.steps_per_epoch,
-        )
+        callbacks = [*build_callbacks(job, run), *([_Compilation()] if job.compiled else [])]
+        loggers: list[Logger] = [*([metrics] if metrics is not None else []), *([_Tracker(log)] if log.run_id else [])]
+        loggers += parts("logger", job.logger, Logger) if world.is_first else []
+        trainer = build_trainer(job, opened, callbacks, loggers)
         for seed in (random.seed, np.random.seed, torch.manual_seed):  # for dropout; initial weights have their own
             seed(job.seed + world.rank)
         try:
-            trainer.fit(objective, batches, ckpt_path=checkpoint, weights_only=True)
+            trainer.fit(opened.module, datamodule=opened.data, ckpt_path=checkpoint, weights_only=True)
         except (SIGTERMException, Abandoned):
             raise KeyboardInterrupt from None
-        interrupted, seconds = monitor.interrupted, monitor.seconds_so_far
+        finally:
+            torch.compiler.set_stance("default")
+    checkpointing = next((one for one in callbacks if isinstance(one, RunCheckpoint)), None)
+    guard = next((one for one in callbacks if isinstance(one, LossSpikeGuard)), None)
+    interrupted = checkpointing is not None and checkpointing.interrupted
     if world.is_first:
-        record = conclude(job, record, log, workload, seconds=seconds, spikes=guard.spikes, finished=not interrupted)
+        record = conclude(
+            job, record, log, opened, trainer, spikes=0 if guard is None else guard.spikes, finished=not interrupted
+        )
     if interrupted:
         if world.is_first:
-            say(
-                f"{job.name}: stopped after step {record.step:,} of {job.steps:,}; type the same command again to go on"
-            )
+            say(f"{job.name}: stopped after step {record.step:,} of {job.steps:,}; run the command again to resume")
         raise KeyboardInterrupt
     return record
+
+
+class _Compilation(Callback):
+    """Compiles the core's layers where the run was begun compiled and still can be."""
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        model: Any = pl_module.model
+        if compiler_works(say):
+            compile_blocks(model.core)
+
+
+class _Tracker(Logger):
+    """The run in MLflow as one of its loggers."""
+
+    def __init__(self, log: RunLog) -> None:
+        super().__init__()
+        self._log = log
+
+    @property
+    def name(self) -> str:
+        return "mlflow"
+
+    @property
+    def version(self) -> str | None:
+        return self._log.run_id
+
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        self._log.log_metrics(metrics, step or 0)
+
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """`start_run` has told them."""
+
+    def flush(self) -> None:
+        self._log.flush()
 
 
 @contextlib.contextmanager
@@ -143,16 +157,16 @@ def _tracked(job: Job, record: RunRecord, world: World) -> Iterator[RunLog]:
 
 
 @contextlib.contextmanager
-def _history(job: Job, world: World, first_step: int) -> Iterator[History | None]:
+def _metrics(job: Job, world: World, first_step: int) -> Iterator[MetricsFile | None]:
     if not world.is_first:
         yield None
         return
-    # A run that begins anew judges its start anew.
-    history = History(job.folder / "metrics.jsonl", last_step=first_step if first_step else -1)
+    # A run that begins anew is validated at its start anew.
+    metrics = MetricsFile(job.folder / "metrics.jsonl", last_step=first_step if first_step else -1)
     try:
-        yield history
+        yield metrics
     finally:
-        history.close()
+        metrics.close()
 
 
 def _leave(record: RunRecord, world: World, status: str) -> None:

@@ -6,19 +6,21 @@ from typing import Any
 
 from maquette.model.config import CoreConfig
 from maquette.model.parametrization import STANDARD, Parametrization
-from maquette.optimization.config import OptimizerConfig, ScheduleConfig
+from maquette.optimization.config import OptimizerConfig, SchedulerConfig
 from maquette.tracking.config import TrackingConfig
+from maquette.training.callbacks.validation_schedule import validation_steps
 from maquette.training.config import TrainerConfig
 from maquette.training.devices import Hardware
-from maquette.training.workload import Plan
+from maquette.training.plan import Plan
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
     """What is trained, on what, how, and where it is written.
 
-    `plan`: the objective with its data. `checkpoint`: folder whose weights are the initial ones. `batch_tokens`: of a
-    step, on average where steps differ. `flops`: exact training FLOPs. `params` and `tags`: what the tracker is told.
+    `plan`: the objective with its data. `checkpoint`: folder whose weights are the initial ones. `batch_size_tokens`:
+    of a step, on average where steps differ. `flops`: exact training FLOPs. `params` and `tags`: what the tracker is
+    told.
     `kept_steps`: after which a checkpoint is saved and stays, for others to go on from. The configs keep what the
     recipe left to them; the numbers here are the resolved ones.
     """
@@ -32,7 +34,7 @@ class Job:
     tokenizer_folder: Path
     plan: Plan
     steps: int
-    batch_tokens: int
+    batch_size_tokens: int
     learning_rate: float
     warmup: float
     weight_decay: float
@@ -41,9 +43,12 @@ class Job:
     linear_backend: str
     hardware: Hardware
     optimizer: OptimizerConfig
-    schedule: ScheduleConfig
+    schedule: SchedulerConfig
     trainer: TrainerConfig
     tracking: TrackingConfig
+    num_validations: int = 10
+    callbacks: dict[str, Any] = dataclasses.field(default_factory=dict)
+    logger: dict[str, Any] = dataclasses.field(default_factory=dict)
     parametrization: Parametrization = STANDARD
     kept_steps: frozenset[int] = frozenset()
     params: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -52,10 +57,9 @@ class Job:
     @property
     def tokens(self) -> int:
         """D: a whole number of steps."""
-        return self.steps * self.batch_tokens
+        return self.steps * self.batch_size_tokens
 
     @property
     def validation_steps(self) -> frozenset[int]:
         """After which steps validation runs, evenly over training; always after the last."""
-        runs = min(self.trainer.validation_runs, self.steps)
-        return frozenset(round(self.steps * number / runs) for number in range(1, runs + 1))
+        return validation_steps(self.steps, self.num_validations)

@@ -64,8 +64,8 @@ def choose_linear_backend(job: Job) -> str:
     if hardware.accelerator != "cpu" or hardware.precision != "fp32" or not may_be_faster():
         return "torch"
     prepare_process(hardware)
-    key = f"{hardware_name()}, {hardware.threads} threads, {job.batch_tokens} tokens, {core}"
-    return str(_remembered(job.outputs / "machine.json", key, lambda: fastest_backend(core, job.batch_tokens)))
+    key = f"{hardware_name()}, {hardware.threads} threads, {job.batch_size_tokens} tokens, {core}"
+    return str(_remembered(job.outputs / "machine.json", key, lambda: fastest_backend(core, job.batch_size_tokens)))
 
 
 def _remembered(cache: Path, key: str, measure: Callable[[], float | str]) -> float | str:

@@ -3,7 +3,7 @@
 import torch
 
 from maquette.artifacts import ConfigError
-from maquette.model.config import CoreConfig, TransformerConfig
+from maquette.model.config import CoreConfig
 from maquette.training.devices import Hardware
 
 _CPU_BYTES = 2 * 2**30
@@ -14,10 +14,9 @@ _GPU_SHARE = 0.5
 
 
 def activation_bytes(architecture: CoreConfig, element: int) -> int:
-    """Roughly what one token keeps for the backward pass, at `element` bytes a number: in each block some eight vectors
-    as wide as the model and three as wide as the feed-forward, at the end the logits' share."""
-    inner = architecture.inner_width if isinstance(architecture, TransformerConfig) else 8 * architecture.width
-    return element * (architecture.num_layers * (8 * architecture.width + 3 * inner) + architecture.vocabulary_size)
+    """Roughly what one token keeps for the backward pass, at `element` bytes a number: in the core, and at the end the
+    logits' share."""
+    return element * (architecture.numbers_per_token + architecture.vocab_size)
 
 
 def choose_micro_batch(
@@ -32,12 +31,12 @@ def choose_micro_batch(
     if rest or share % whole:
         raise ConfigError(
             f"A step of {batch_sequences} sequences can't be shared by {hardware.world_size} processes.",
-            f"Set data.batch_tokens to a multiple of {hardware.world_size * whole * context:,}.",
+            f"Set data.batch_size_tokens to a multiple of {hardware.world_size * whole * context:,}.",
         )
     if wished is not None:
         if share % wished or wished % whole:
             raise ConfigError(
-                f"data.micro_batch={wished} does not divide the {share} sequences of a process's step.",
+                f"data.micro_batch_size={wished} does not divide the {share} sequences of a process's step.",
                 f"Allowed: {', '.join(str(n) for n in range(whole, share + 1, whole) if share % n == 0)}.",
             )
         return wished

@@ -11,31 +11,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-from lightning.pytorch import Trainer
-from torch import Tensor, nn
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
 
 from maquette.artifacts import ConfigError
 from maquette.artifacts.figure import COLORS, new_figure, save_figure
 from maquette.data.prompts import Prompt, PromptSource
 from maquette.model import LanguageModel, ScalarModel, hf
-from maquette.model.loading import load_checkpoint
-from maquette.objectives.environment import World as PolicyWorld
 from maquette.objectives.iterations import Plan as Iterations
 from maquette.objectives.policy_config import PolicyConfig
 from maquette.objectives.ppo import ProximalPolicyOptimization
 from maquette.objectives.rewards import RewardFunction
-from maquette.objectives.rollouts import sample_answers
-from maquette.training.assembly import module_weights, prepare_optimization, prepare_speed
-from maquette.training.processes import World
-from maquette.training.workload import Row, Workload
+from maquette.training.assembly import describe_run_model, module_weights, prepare_optimization
+from maquette.training.plan import Opened, Row
 
 if TYPE_CHECKING:
     from maquette.text import Tokenizer
     from maquette.training.job import Job
     from maquette.training.record import RunRecord
-
-_SAMPLES = 4
-"""Held-out prompts that are answered at each validation, for people to read."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +46,45 @@ class PolicyFeedback:
 class FeedbackSource(Protocol):
     """Plain values that can go to another process, and there become a `PolicyFeedback`."""
 
-    def open(self, tokenizer: "Tokenizer", context: int, answer_tokens: int) -> PolicyFeedback:
+    def open(self, tokenizer: "Tokenizer", context: int, max_completion_length: int) -> PolicyFeedback:
         """Raises `StageError` where a file is missing or a reward model reads other tokens."""
         ...
+
+
+class PolicyData(LightningDataModule):
+    """Prompts and a reward. The policy answers them itself, so the module makes the batches."""
+
+    def __init__(
+        self,
+        source: FeedbackSource,
+        tokenizer: "Tokenizer",
+        plan: Iterations,
+        *,
+        context: int,
+        max_completion_length: int,
+    ) -> None:
+        super().__init__()
+        self.source, self.tokenizer, self.plan = source, tokenizer, plan
+        self.context, self.max_completion_length = context, max_completion_length
+        self.feedback: PolicyFeedback | None = None
+
+    def setup(self, stage: str | None = None) -> None:
+        """Raises `StageError` where a file is missing or a reward model reads other tokens."""
+        if self.feedback is None:
+            self.feedback = self.source.open(self.tokenizer, self.context, self.max_completion_length)
+
+    def train_dataloader(self) -> Any:
+        assert self.trainer is not None
+        policy: Any = self.trainer.lightning_module
+        return policy.loader(self.plan)
+
+    def val_dataloader(self) -> list[int]:
+        """One batch, which stands for all held-out prompts."""
+        return [0]
+
+    def describe(self, step: int) -> str:
+        """What `step` (from 1) trained on."""
+        return f"completions of iteration {(step - 1) // self.plan.steps + 1}"
 
 
 @dataclass(frozen=True)
@@ -71,84 +100,45 @@ class PolicyPlan:
         """An iteration of one of so many processes. Raises `ConfigError` where its answers can't be shared out."""
         config = self.config
         size = config.group_size if config.advantage == "group" else 1
-        if config.rollouts % (processes * size):
+        if config.rollout_batch_size % (processes * size):
             groups = f" in groups of {size}" if size > 1 else ""
             raise ConfigError(
-                f"objective.rollouts={config.rollouts} can't be shared by {processes} processes{groups}.",
+                f"objective.rollout_batch_size={config.rollout_batch_size} can't be shared by {processes} "
+                f"processes{groups}.",
                 f"Use a multiple of {processes * size}.",
             )
-        return Iterations(config.rollouts // processes, config.passes, config.minibatches, self.micro_batches)
-
-    def open(self, job: "Job", tokenizer: "Tokenizer", world: World) -> "PolicyWorkload":
-        return PolicyWorkload(self, job, tokenizer, world)
-
-
-class PolicyWorkload(Workload):
-    """A policy, its value function, and the prompts that it is judged on."""
-
-    watches_spikes = False
-    judges_start = True
-    objective: ProximalPolicyOptimization
-
-    def __init__(self, plan: PolicyPlan, job: "Job", tokenizer: "Tokenizer", world: World) -> None:
-        assert job.checkpoint is not None  # the stage asks for one
-        self._plan, self._job, self._tokenizer = plan, job, tokenizer
-        iterations = plan.iterations(world.size)
-        model, _ = load_checkpoint(job.checkpoint)
-        reference, _ = load_checkpoint(job.checkpoint)
-        prepare_speed(job, model.core)
-        self.core = model.core
-        self._feedback = plan.feedback.open(tokenizer, model.config.context_length, plan.config.answer_tokens)
-        judge = getattr(self._feedback.reward, "model", None)
-        if isinstance(judge, nn.Module):  # a learned reward computes where the policy does
-            judge.to(job.hardware.device)
-        self.objective = ProximalPolicyOptimization(
-            model,
-            prepare_optimization(job),
-            plan.config,
-            tokenizer=tokenizer,
-            prompts=self._feedback.prompts,
-            reward=self._feedback.reward,
-            reference=reference,
-            value=self._feedback.value,
-            seed=job.seed,
-            world=PolicyWorld(world.rank, world.size),
+        return Iterations(
+            config.rollout_batch_size // processes, config.ppo_epochs, config.num_minibatches, self.micro_batches
         )
-        self.batches = self.objective.loader(iterations)
-        self.micro_batches_per_step = iterations.micro_batches
-        self.steps_per_epoch = iterations.steps
 
-    def judge(self, trainer: Trainer, step: int) -> dict[str, float]:
-        values = self._feedback.measure(self.objective.model, self.objective.reference)
-        return {f"validation/{name}": value for name, value in values.items()}
-
-    def describe(self, step: int) -> str:
-        assert self.steps_per_epoch is not None
-        return f"answers of iteration {(step - 1) // self.steps_per_epoch + 1}"
-
-    def write_samples(self, step: int) -> list[Row]:
-        prompts = self._feedback.held_out[:_SAMPLES]
-        answers = sample_answers(
-            self.objective.model, self._tokenizer, prompts, max_tokens=self._plan.config.answer_tokens,
-            temperature=0.0,
+    def open(self, job: "Job", tokenizer: "Tokenizer") -> Opened:
+        assert job.checkpoint is not None  # the stage asks for one
+        iterations = self.iterations(job.hardware.world_size)
+        data = PolicyData(
+            self.feedback, tokenizer, iterations, context=job.architecture.max_position_embeddings,
+            max_completion_length=self.config.max_completion_length,
         )  # fmt: skip
-        return [
-            {"step": step, "prompt": prompt.messages[-1]["content"], "text": answer.answer}
-            for prompt, answer in zip(prompts, answers, strict=True)
-        ]
+        module = ProximalPolicyOptimization(describe_run_model(job), prepare_optimization(job), self.config)
+        return Opened(module, data, iterations.micro_batches, iterations.steps)
 
-    def results(self, last: Row, step: int) -> dict[str, Any]:
-        return {"facts": {"policy": dataclasses.asdict(self._plan.config)}}
+    def results(self, opened: Opened, last: Row, step: int) -> dict[str, Any]:
+        return {"facts": {"policy": dataclasses.asdict(self.config)}}
 
-    def export(self, state: dict[str, Tensor], folder: Path, record: "RunRecord", *, finished: bool) -> None:
+    def export(
+        self, job: "Job", opened: Opened, state: dict[str, Tensor], folder: Path, record: "RunRecord", *, finished: bool
+    ) -> None:
         """The policy alone, as a Hugging Face folder."""
         with torch.device("meta"):
-            model = LanguageModel(self.objective.model.config)
+            model = LanguageModel(job.architecture)
         model.load_state_dict(module_weights(state, "model."), assign=True)
-        hf.save(model, self._tokenizer, folder, card=policy_card(record) if finished else None)
+        data: Any = opened.data
+        hf.save(model, data.tokenizer, folder, card=policy_card(record) if finished else None)
 
-    def draw(self, history: list[Row], folder: Path, title: str) -> list[Path]:
+    def draw(self, opened: Opened, history: list[Row], folder: Path, title: str) -> list[Path]:
         return [draw_policy(history, folder / "policy", title=title)]
+
+    def totals(self, record: "RunRecord") -> dict[str, float]:
+        return {}
 
 
 def policy_card(record: "RunRecord") -> str:

@@ -1,4 +1,4 @@
-"""Pretraining as a workload: batches of a mixture of text, judged by held-out text of every domain."""
+"""A run of pretraining: a language model, and batches of a mixture of text."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -7,27 +7,24 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch import Trainer
 from torch import Tensor
 
-from maquette.data import MixtureOrder, TokenShards, TrainingBatches
 from maquette.data.config import DataConfig, MixtureConfig
-from maquette.model import LanguageModel, hf, initialize
+from maquette.data.mixture import phase_configs
+from maquette.data.pretraining_data import PretrainingData
+from maquette.model import LanguageModel, hf
 from maquette.model.config import TransformerConfig
-from maquette.model.loading import load_checkpoint
 from maquette.objectives import Pretraining
 from maquette.objectives.config import PretrainConfig
+from maquette.objectives.held_out import metric_name
 from maquette.text import Tokenizer
-from maquette.training.assembly import module_weights, prepare_optimization, prepare_speed
+from maquette.training.assembly import describe_run_model, module_weights, prepare_optimization
 from maquette.training.card import write_card
 from maquette.training.figures import draw_loss
 from maquette.training.job import Job
-from maquette.training.judgement import Judge, metric_name
 from maquette.training.micro_batch import choose_micro_batch
-from maquette.training.processes import World
+from maquette.training.plan import Opened, Row
 from maquette.training.record import RunRecord
-from maquette.training.samples import write_samples
-from maquette.training.workload import Row, Workload
 
 
 @dataclass(frozen=True)
@@ -42,66 +39,31 @@ class PretrainingPlan:
 
     def batch_sequences(self, job: Job) -> int:
         """Sequences of one context in a step, over all processes."""
-        return job.batch_tokens // self.data.context
+        return job.batch_size_tokens // self.data.sequence_length
 
-    def open(self, job: Job, tokenizer: Tokenizer, world: World) -> "PretrainingWorkload":
-        return PretrainingWorkload(self, job, tokenizer, world)
-
-
-class PretrainingWorkload(Workload):
-    """A language model, its mixture of text, and the judge of its domains."""
-
-    def __init__(self, plan: PretrainingPlan, job: Job, tokenizer: Tokenizer, world: World) -> None:
-        self._plan, self._job, self._tokenizer = plan, job, tokenizer
-        self._batch_sequences = plan.batch_sequences(job)
-        self._shards = TokenShards(plan.tokens_folder, tokenizer.digest, verify=world.is_first)
-        self._order = MixtureOrder(
-            plan.mixture, self._shards.tokens("train"), context=plan.data.context, token_budget=job.tokens,
-            seed=job.seed,
-        )  # fmt: skip
+    def open(self, job: Job, tokenizer: Tokenizer) -> Opened:
+        batch_sequences, phases = self.batch_sequences(job), phase_configs(self.mixture)
         micro_batch = choose_micro_batch(
             job.architecture,
-            batch_sequences=self._batch_sequences,
-            context=plan.data.context,
-            whole=int(np.lcm.reduce([phase.context_multiple for phase in self._order.phases])),
-            wished=plan.data.micro_batch,
+            batch_sequences=batch_sequences,
+            context=self.data.sequence_length,
+            whole=int(np.lcm.reduce([phase.context_multiple for phase in phases])),
+            wished=self.data.micro_batch_size,
             hardware=job.hardware,
         )
-        batches = TrainingBatches(
-            self._shards, self._order, batch_sequences=self._batch_sequences, micro_batch=micro_batch, steps=job.steps,
-            rank=world.rank, world_size=world.size, workers=plan.data.workers,
-            isolate_documents=plan.data.isolate_documents, pin_memory=job.hardware.accelerator == "cuda",
+        data = PretrainingData(
+            self.tokens_folder, tokenizer, data=self.data, mixture=self.mixture, batch_sequences=batch_sequences,
+            micro_batch_size=micro_batch, steps=job.steps, seed=job.seed, validations=len(job.validation_steps),
         )  # fmt: skip
-        self.batches, self.micro_batches_per_step = batches, batches.micro_batches_per_step
-        self._model = self._initial_model()
-        self.core = self._model.core
-        self.objective = Pretraining(
-            self._model,
-            prepare_optimization(job),
-            plan.objective,
-            rope_bases=[phase.rope_base for phase in self._order.phases],
-        )
-        self._judge = Judge(job, plan.data, self._shards, self._order, tokenizer.byte_lengths(), micro_batch)
+        module = Pretraining(
+            describe_run_model(job), prepare_optimization(job), self.objective,
+            rope_bases=[phase.rope_theta for phase in phases],
+        )  # fmt: skip
+        return Opened(module, data, batch_sequences // job.hardware.world_size // micro_batch)
 
-    def judge(self, trainer: Trainer, step: int) -> dict[str, float]:
-        return self._judge(trainer, step)
-
-    def describe(self, step: int) -> str:
-        """The ids of the documents that the step read."""
-        first = (step - 1) * self._batch_sequences
-        places = self._order.locate(range(first, first + self._batch_sequences))
-        found: dict[str, None] = {}
-        for domain, start in zip(places.domains, places.start_tokens, strict=True):
-            name = self._order.domains[int(domain)]
-            found |= dict.fromkeys(self._shards.document_ids(name, "train", int(start), self._plan.data.context + 1))
-        return "documents " + ", ".join(found)
-
-    def write_samples(self, step: int) -> list[Row]:
-        written = write_samples(self._model, self._tokenizer, self._job.trainer.samples, step)
-        return [one.describe() for one in written]
-
-    def results(self, last: Row, step: int) -> dict[str, Any]:
-        epochs = self._order.epochs(step * self._batch_sequences)
+    def results(self, opened: Opened, last: Row, step: int) -> dict[str, Any]:
+        data: Any = opened.data
+        epochs = data.order.epochs(step * data.batch_sequences)
         return {
             "domains": {
                 domain: {
@@ -110,37 +72,28 @@ class PretrainingWorkload(Workload):
                     if (name := metric_name(domain, key)) in last
                 }
                 | {"epochs": epochs[domain]}
-                for domain in self._order.domains
+                for domain in data.order.domains
             },
         }
 
-    def export(self, state: dict[str, Tensor], folder: Path, record: RunRecord, *, finished: bool) -> None:
+    def export(
+        self, job: Job, opened: Opened, state: dict[str, Tensor], folder: Path, record: RunRecord, *, finished: bool
+    ) -> None:
         """As a Hugging Face folder; positions as the phase that the run has reached reads them."""
-        architecture = self._job.architecture
-        phase = self._order.phases[self._order.phase_of(max(0, record.step * self._batch_sequences - 1))]
-        if isinstance(architecture, TransformerConfig) and phase.rope_base:
-            architecture = dataclasses.replace(architecture, rope_base=phase.rope_base)
+        architecture, data = job.architecture, opened.data
+        assert isinstance(data, PretrainingData)
+        phase = data.order.phases[data.order.phase_of(max(0, record.step * data.batch_sequences - 1))]
+        if isinstance(architecture, TransformerConfig) and phase.rope_theta:
+            architecture = dataclasses.replace(architecture, rope_theta=phase.rope_theta)
         with torch.device("meta"):
             model = LanguageModel(architecture)
         model.load_state_dict(module_weights(state, "model."), assign=True)
-        card = write_card(record, self._order.phases[0].weights) if finished else None
-        hf.save(model, self._tokenizer, folder, card=card)
+        card = write_card(record, data.order.phases[0].weights) if finished else None
+        hf.save(model, data.tokenizer, folder, card=card)
 
-    def draw(self, history: list[Row], folder: Path, title: str) -> list[Path]:
-        return [draw_loss(history, list(self._order.domains), folder / "loss", title=title)]
+    def draw(self, opened: Opened, history: list[Row], folder: Path, title: str) -> list[Path]:
+        data: Any = opened.data
+        return [draw_loss(history, list(data.order.domains), folder / "loss", title=title)]
 
     def totals(self, record: RunRecord) -> dict[str, float]:
         return {f"epochs/{domain}": values["epochs"] for domain, values in record.domains.items()}
-
-    def _initial_model(self) -> LanguageModel:
-        job = self._job
-        if job.checkpoint is None:
-            model = LanguageModel(job.architecture, seed=job.seed)
-            initialize(model, job.architecture, job.seed, parametrization=job.parametrization)
-        else:
-            model, _ = load_checkpoint(job.checkpoint)
-            if job.architecture.context_length > model.config.context_length:
-                model.core.change_context(context_length=job.architecture.context_length)
-            model.train()
-        prepare_speed(job, model.core)
-        return model

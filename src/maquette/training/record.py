@@ -10,6 +10,9 @@ from maquette.artifacts.files import write_json
 
 FILE = "run.json"
 
+FORMAT = 2
+"""Of `run.json`; another is refused by name, never half understood."""
+
 RUNNING, FINISHED, INTERRUPTED, FAILED = "running", "finished", "interrupted", "failed"
 
 
@@ -46,8 +49,8 @@ class RunRecord:
     compute: int
     kaplan_compute: int
     steps: int
-    batch_tokens: int
-    context: int
+    batch_size_tokens: int
+    sequence_length: int
     learning_rate: float
     warmup: float
     weight_decay: float
@@ -81,6 +84,7 @@ class RunRecord:
     objective: str = "pretrain"
     metrics: dict[str, float] = dataclasses.field(default_factory=dict)
     facts: dict[str, Any] = dataclasses.field(default_factory=dict)
+    format: int = FORMAT
 
     @property
     def num_parameters(self) -> int:
@@ -116,6 +120,11 @@ def read_record(folder: Path | str) -> RunRecord | None:
         return None
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
+        if (found := raw.get("format", 1)) != FORMAT:
+            raise StageError(
+                f"{path} is of format {found} and this version of Maquette reads {FORMAT}.",
+                "Use another folder of outputs, or train the run again with force=true.",
+            )
         known = {field.name for field in dataclasses.fields(RunRecord)}
         record = RunRecord(**{key: value for key, value in raw.items() if key in known})
     except (ValueError, TypeError, AttributeError) as error:

@@ -1,65 +1,112 @@
-"""Lightning's Trainer, put together from settings: strategy, precision, and nothing else that would touch a step."""
+"""Lightning's Trainer, put together from `conf/trainer`, `conf/callbacks` and `conf/logger`."""
 
+import dataclasses
 import datetime
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-import torch
 from lightning.fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, SingleDeviceStrategy, Strategy
 from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 
-from maquette.training.checkpoints import AtomicCheckpointIO
-from maquette.training.devices import Hardware
+from maquette.artifacts import ConfigError
+from maquette.artifacts.targets import search_current_folder
+from maquette.training.callbacks import RunCallback, RunCheckpoint, RunContext, ValidationSchedule
+from maquette.training.checkpoint_io import AtomicCheckpointIO
+from maquette.training.job import Job
+from maquette.training.plan import Opened
 
 _PATIENCE = datetime.timedelta(minutes=30)
 """How long a process waits for another, which may be validating or saving."""
 
 
-def build_trainer(
-    hardware: Hardware,
-    *,
-    steps: int,
-    accumulate: int,
-    callbacks: Sequence[Callback],
-    blocks: set[type[torch.nn.Module]],
-    steps_per_epoch: int | None = None,
-) -> Trainer:
-    """A Trainer of `steps` optimiser steps of `accumulate` micro-batches each, in one epoch or in epochs of
-    `steps_per_epoch`. `blocks`: classes of layers that FSDP shards one by one.
+def build_callbacks(job: Job, run: RunContext) -> list[Callback]:
+    """The callbacks of the settings, ours told of the run, and the schedule of validations unless
+    `trainer.val_check_interval` is one. Raises `ConfigError` for a node that makes no callback."""
+    callbacks: list[Callback] = [*parts("callbacks", job.callbacks, Callback)]
+    if job.trainer.val_check_interval is None and job.trainer.check_val_every_n_epoch is None:
+        callbacks.insert(0, ValidationSchedule())
+    for callback in callbacks:
+        if isinstance(callback, RunCheckpoint) and callback.dirpath is None:
+            callback.dirpath = str(job.folder / "checkpoints")
+        if isinstance(callback, RunCallback):
+            callback.attach(run)
+    return callbacks
 
-    Logging, checkpoints, validation and the progress bar are the monitor's, so Lightning's are off.
-    """
-    _quieten()
+
+def parts(group: str, nodes: Mapping[str, Any], kind: type[Any]) -> list[Any]:
+    """What the `_target_`s of a group make, in their order; null leaves one out.
+
+    Raises `ConfigError` for one that can't be made or is not a `kind`."""
+    from hydra.errors import InstantiationException
+    from hydra.utils import instantiate
+
+    search_current_folder()
+    made = []
+    for name, node in nodes.items():
+        if node is None:
+            continue
+        if not isinstance(node, Mapping) or "_target_" not in node:
+            raise ConfigError(f"{group}.{name} has no _target_.", f"Give {group}.{name}._target_=package.Class.")
+        try:
+            part = instantiate(dict(node), _convert_="all")
+        except InstantiationException as error:
+            raise ConfigError(f"{group}.{name} can't be made: {_innermost(error)}") from error
+        if not isinstance(part, kind):
+            raise ConfigError(f"{group}.{name}: {node['_target_']} is not a {kind.__module__}.{kind.__name__}.")
+        made.append(part)
+    return made
+
+
+def _innermost(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {error}"
+
+
+def build_trainer(job: Job, opened: Opened, callbacks: Sequence[Callback], loggers: Sequence[Logger]) -> Trainer:
+    """A Trainer of the job's optimiser steps, in one epoch or in epochs of `opened.steps_per_epoch`."""
+    quieten()
+    hardware = job.hardware
     many = hardware.world_size > 1
-    return Trainer(
-        accelerator=hardware.accelerator,
-        devices=hardware.processes,
-        num_nodes=hardware.nodes,
-        strategy=build_strategy(hardware, blocks),
-        precision=hardware.lightning_precision,  # type: ignore[arg-type]
-        plugins=[AtomicCheckpointIO(), TorchElasticEnvironment() if many else LightningEnvironment()],
-        max_steps=steps,
-        max_epochs=1 if steps_per_epoch is None else -(-steps // steps_per_epoch),
-        accumulate_grad_batches=accumulate,
-        limit_val_batches=0,
-        num_sanity_val_steps=0,
-        callbacks=list(callbacks),
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-    )
+    settings = {field.name: getattr(job.trainer, field.name) for field in dataclasses.fields(job.trainer)}
+    epochs = 1 if opened.steps_per_epoch is None else -(-job.steps // opened.steps_per_epoch)
+    plugins = settings.pop("plugins") or []
+    bar = settings["enable_progress_bar"]
+    settings |= {
+        "accelerator": hardware.accelerator,
+        "devices": hardware.processes,
+        "num_nodes": hardware.nodes,
+        "strategy": build_strategy(job),
+        "precision": hardware.lightning_precision,
+        "plugins": [
+            AtomicCheckpointIO(), TorchElasticEnvironment() if many else LightningEnvironment(),
+            *(plugins if isinstance(plugins, list | tuple) else [plugins]),
+        ],
+        "max_steps": job.steps,
+        "max_epochs": settings["max_epochs"] or epochs,
+        "accumulate_grad_batches": settings["accumulate_grad_batches"] or opened.accumulate,
+        "default_root_dir": settings["default_root_dir"] or str(job.folder),
+        "enable_progress_bar": any(isinstance(one, ProgressBar) for one in callbacks) if bar is None else bar,
+        "callbacks": list(callbacks),
+        "logger": list(loggers) or False,
+    }  # fmt: skip
+    return Trainer(**settings)
 
 
-def build_strategy(hardware: Hardware, blocks: set[type[torch.nn.Module]]) -> Strategy:
+def build_strategy(job: Job) -> Strategy:
     """How processes share the work: alone, each with a copy (DDP), or with the weights shared out (FSDP)."""
+    hardware = job.hardware
     if hardware.strategy == "fsdp":
+        from maquette.model.transformer import Block
+
         return FSDPStrategy(
-            auto_wrap_policy=ModuleWrapPolicy(blocks),
+            auto_wrap_policy=ModuleWrapPolicy({Block}),
             state_dict_type="full",
             sharding_strategy="FULL_SHARD",
             timeout=_PATIENCE,
@@ -73,13 +120,17 @@ def build_strategy(hardware: Hardware, blocks: set[type[torch.nn.Module]]) -> St
     return SingleDeviceStrategy(device=hardware.device)
 
 
-def _quieten() -> None:
+def quieten() -> None:
     """Lightning's remarks about what it found and what it would rather have; ours say what matters."""
     for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
         logging.getLogger(name).setLevel(logging.ERROR)
     for message in (
-        "You defined a `validation_step` but have no `val_dataloader`",
         ".*`isinstance.*LeafSpec",
         r"Found \d+ module\(s\) in eval mode",  # policies have no dropout
+        ".*does not have many workers",
+        "You have overridden `transfer_batch_to_device` in `LightningModule`",
+        "It is recommended to use `self.log",  # values are of all processes already
+        "The number of training batches .* is smaller than the logging interval",  # the last step logs
+        "Checkpoint directory .* exists and is not empty",
     ):
         warnings.filterwarnings("ignore", message)

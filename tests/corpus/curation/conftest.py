@@ -4,7 +4,7 @@ import pytest
 from made_crawl import run
 
 from maquette.corpus.curation.curate import Curated
-from maquette.corpus.madeweb.web import make_web
+from maquette.corpus.synthetic_web.web import make_web
 from maquette.corpus.workers import workers
 
 PACKAGES = ("networkx", "click", "requests", "Jinja2", "attrs", "pydantic")

@@ -17,11 +17,11 @@ from maquette.corpus.curation.evidence import finish_journal, funnel, write_evid
 from maquette.corpus.curation.explain import explain
 from maquette.corpus.curation.journal import STEPS, step_of
 from maquette.corpus.document import SPLITS, Document, read_documents
-from maquette.corpus.madeweb.faults import CODE, TEX, Made
-from maquette.corpus.madeweb.texts import Text
-from maquette.corpus.madeweb.truth import measure
-from maquette.corpus.madeweb.web import _worth_citing, read_truth
 from maquette.corpus.pipeline import make_corpus
+from maquette.corpus.synthetic_web.faults import CODE, TEX, Made
+from maquette.corpus.synthetic_web.texts import Text
+from maquette.corpus.synthetic_web.truth import measure
+from maquette.corpus.synthetic_web.web import _worth_citing, read_truth
 from maquette.corpus.workers import workers
 
 pytestmark = pytest.mark.slow

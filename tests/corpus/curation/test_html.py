@@ -5,10 +5,10 @@ import pytest
 from made_archives import record
 
 from maquette.corpus.document import Document
-from maquette.corpus.madeweb.pages import STYLES, break_markup, make_site, render
-from maquette.corpus.madeweb.texts import Text
 from maquette.corpus.sources.warc.html import decode, extract, keep_tex, links
 from maquette.corpus.sources.warc.source import ArchiveShard
+from maquette.corpus.synthetic_web.pages import STYLES, break_markup, make_site, render
+from maquette.corpus.synthetic_web.texts import Text
 
 CODE = "def area(r):\n    if r < 0:\n        raise ValueError\n    return 3 * r"
 PARAGRAPHS = (

@@ -20,7 +20,13 @@ def tokenizer() -> Tokenizer:
 
 
 def scorer(tokenizer: Tokenizer, context: int = CONTEXT) -> ExampleOrder:
-    shape = TransformerConfig(tokenizer.vocabulary_size, width=16, num_layers=2, num_heads=2, context_length=context)
+    shape = TransformerConfig(
+        tokenizer.vocab_size,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=context,
+    )
     model = LanguageModel(shape, seed=0).eval()
     with torch.no_grad():
         model.head_weight.mul_(20)

@@ -21,7 +21,7 @@ def test_baselines_by_domain() -> None:
     weights = {"cycle": 3.0, "noise": 1.0}
     scores = {
         (s.baseline, s.domain): s
-        for s in score_baselines(training, validation, vocabulary_size=8, byte_lengths=byte_lengths, weights=weights)
+        for s in score_baselines(training, validation, vocab_size=8, byte_lengths=byte_lengths, weights=weights)
     }
     assert scores["uniform bytes", "noise"].bits_per_byte == 8
     tokens = validation["noise"][:, 1:]

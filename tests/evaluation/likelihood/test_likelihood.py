@@ -28,7 +28,9 @@ def test_windows_predict_each_token_once(length: int, stride: int) -> None:
 def test_measures_what_the_model_says() -> None:
     tokenizer = train_tokenizer([], TokenizerConfig(kind="byte"))
     model = LanguageModel(
-        TransformerConfig(tokenizer.vocabulary_size, width=16, num_layers=1, num_heads=2, context_length=16)
+        TransformerConfig(
+            tokenizer.vocab_size, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, max_position_embeddings=16
+        )
     )
     short, long = "two words", "a text that is longer than the context of the model"
     first, second = measure(model, tokenizer, [("a", "x", short), ("b", "x", long)], stride=16)

@@ -135,7 +135,7 @@ def test_prompts_by_hand() -> None:
 
 
 def test_tokens_are_those_of_the_whole_text() -> None:
-    tokenizer = train_tokenizer(["the mice ate the cheese " * 50], TokenizerConfig(vocabulary=300))
+    tokenizer = train_tokenizer(["the mice ate the cheese " * 50], TokenizerConfig(vocab_size=300))
     texts = [("the ", "mice ate"), ("", "the"), ("the mi", "ce")]
     for (context, rest), (before, after) in zip(texts, split(tokenizer, texts), strict=True):
         assert before[0] == tokenizer.document_id
@@ -167,7 +167,7 @@ class Bytes:
 
 class Context:
     class config:  # noqa: N801
-        context_length = 500
+        max_position_embeddings = 500
 
 
 def test_protocols_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,7 +197,7 @@ def test_too_long_is_counted_and_each_text_is_scored_once(monkeypatch: pytest.Mo
 
     class Short:
         class config:  # noqa: N801
-            context_length = 40
+            max_position_embeddings = 40
 
     long = Question("long", "x" * 38, ("yes", "no"), 0)
     results = ask(Short(), Bytes(), [QUESTION, long], completion_template(), pool=[QUESTION, long])  # type: ignore[arg-type]

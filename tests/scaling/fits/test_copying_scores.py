@@ -20,7 +20,9 @@ def table(tmp_path: Path, scores: list[float | None]) -> RunTable:
         (folder / "model" / "config.json").write_text("{}")
         folders.append(str(folder))
     ones = np.ones(len(scores))
-    frame = pd.DataFrame({"folder": folders, "tags.digest.tokens": "t", "data.context": 32.0, "copying/score": scores})
+    frame = pd.DataFrame(
+        {"folder": folders, "tags.digest.tokens": "t", "data.sequence_length": 32.0, "copying/score": scores}
+    )
     return RunTable("runs", tuple(folders), ones, ones, ones, ones, ones, frame)
 
 

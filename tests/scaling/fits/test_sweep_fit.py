@@ -24,7 +24,7 @@ def table(budgets: int, *, form: str = "kaplan", **more: object) -> RunTable:
     return RunTable(
         source="a sweep", names=tuple(f"r{i}" for i in range(count)), params=sweep.params, tokens=sweep.tokens,
         loss=sweep.loss, compute=sweep.budgets, budget=group_budgets(sweep.budgets),
-        frame=pd.DataFrame({"model.num_layers": np.arange(count) % 3 + 2, "steps": sweep.tokens / 512}),
+        frame=pd.DataFrame({"model.num_hidden_layers": np.arange(count) % 3 + 2, "steps": sweep.tokens / 512}),
         core=0.8 * sweep.params**1.01 / 1.5, **more,
     )  # type: ignore[arg-type]  # fmt: skip
 

@@ -33,7 +33,7 @@ def score_baselines(
     training: Tokens,
     validation: Mapping[str, npt.NDArray[np.integer]],
     *,
-    vocabulary_size: int,
+    vocab_size: int,
     byte_lengths: npt.NDArray[np.integer],
     weights: Mapping[str, float] | None = None,
     advance: Callable[[float], None] = lambda _: None,
@@ -41,14 +41,14 @@ def score_baselines(
     """Scores a uniform model of bytes, a unigram and an interpolated modified Kneser-Ney 5-gram model of tokens.
 
     `training` is exactly what the language model was trained on; `validation` maps a domain to `(B, T + 1)` tokens, of
-    which the first of each row is context only, as for the language model; `byte_lengths (vocabulary_size,)` is the
+    which the first of each row is context only, as for the language model; `byte_lengths (vocab_size,)` is the
     text that each token stands for. `weights`, the share of each domain in training, adds the score of text mixed so,
     as domain `ALL`. `advance(1)` is called after each of the two models that take time.
     """
     bytes_per_token = {domain: float(byte_lengths[tokens[:, 1:]].mean()) for domain, tokens in validation.items()}
     losses = {UNIFORM: {domain: 8 * math.log(2) * size for domain, size in bytes_per_token.items()}}
     for name, order in ((UNIGRAM, 1), (NGRAM, 5)):
-        model = KneserNey.fit(training, vocabulary_size, order=order)
+        model = KneserNey.fit(training, vocab_size, order=order)
         losses[name] = {domain: -float(model.log_probabilities(rows).mean()) for domain, rows in validation.items()}
         advance(1)
     scores = []

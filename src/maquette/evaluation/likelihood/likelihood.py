@@ -64,10 +64,10 @@ def measure(
     documents: Sequence[tuple[str, str, str]],
     *,
     stride: int | None = None,
-    batch_tokens: int = 8192,
+    batch_size_tokens: int = 8192,
 ) -> list[DocumentLikelihood]:
     """The likelihood of each (id, domain, text). Raises `StageError` for a document that is empty."""
-    begin, context = tokenizer.document_id, model.config.context_length
+    begin, context = tokenizer.document_id, model.config.max_position_embeddings
     if begin is None:
         raise StageError("The tokenizer has no token that begins a document.", "Add bos_token to its settings.")
     pairs: list[Pair] = []
@@ -81,7 +81,9 @@ def measure(
         owner.extend([number] * len(found))
     nats = np.zeros(len(documents))
     bins = np.zeros((len(documents), BINS, 3))
-    for number, score in zip(owner, score_continuations(model, pairs, batch_tokens=batch_tokens), strict=True):
+    for number, score in zip(
+        owner, score_continuations(model, pairs, batch_size_tokens=batch_size_tokens), strict=True
+    ):
         nats[number] -= score.log_prob
         confidence = np.exp(score.best_log_probs)
         place = np.minimum((confidence * BINS).astype(int), BINS - 1)

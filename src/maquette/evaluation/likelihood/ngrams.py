@@ -33,9 +33,9 @@ class _Table:
     discounted: Floats  # (rows,) (a - D(a)) / sum of a over its context
     left_over: Floats  # (context rows,) gamma: what the discounts took; 1 where the context was never followed
 
-    def find(self, contexts: Integers, tokens: Integers, vocabulary_size: int) -> Integers:
+    def find(self, contexts: Integers, tokens: Integers, vocab_size: int) -> Integers:
         """Row of each n-gram, `_MISSING` where it (or its context) was never seen."""
-        wanted = contexts * vocabulary_size + tokens
+        wanted = contexts * vocab_size + tokens
         rows = np.searchsorted(self.keys, wanted)
         rows[rows == len(self.keys)] = 0
         return np.where((contexts != _MISSING) & (self.keys[rows] == wanted), rows, _MISSING)
@@ -45,7 +45,7 @@ class _Table:
 class KneserNey:
     """An n-gram model of tokens. Make it with `fit`."""
 
-    vocabulary_size: int
+    vocab_size: int
     tables: tuple[_Table, ...]
 
     @property
@@ -54,7 +54,7 @@ class KneserNey:
         return len(self.tables)
 
     @classmethod
-    def fit(cls, sequences: "Tokens", vocabulary_size: int, *, order: int = 5) -> "KneserNey":
+    def fit(cls, sequences: "Tokens", vocab_size: int, *, order: int = 5) -> "KneserNey":
         """Counts the n-grams, up to `order` tokens, within each of `sequences` (no n-gram crosses their borders, so
         none is longer than the longest sequence).
 
@@ -63,8 +63,8 @@ class KneserNey:
         Memory is about 100 bytes a token; 4 million tokens take some seconds.
         """
         tokens, places = _joined(sequences)
-        if tokens.min() < 0 or tokens.max() >= vocabulary_size:
-            raise ValueError(f"token ids are in [{tokens.min()}, {tokens.max()}], not in [0, {vocabulary_size})")
+        if tokens.min() < 0 or tokens.max() >= vocab_size:
+            raise ValueError(f"token ids are in [{tokens.min()}, {tokens.max()}], not in [0, {vocab_size})")
         rows = np.zeros(len(tokens), np.int64)  # of the n-gram that ends at each token; the empty one has row 0
         keys, counts, suffixes = [], [], []
         for length in range(1, order + 1):
@@ -73,7 +73,7 @@ class KneserNey:
                 break
             contexts = rows[whole - 1] if length > 1 else rows[whole]
             unique, first, inverse = np.unique(
-                contexts * vocabulary_size + tokens[whole], return_index=True, return_inverse=True
+                contexts * vocab_size + tokens[whole], return_index=True, return_inverse=True
             )
             is_target = places[whole] >= 1
             keys.append(unique)
@@ -87,38 +87,38 @@ class KneserNey:
                 before = np.bincount(suffixes[index + 1][counts[index + 1] > 0], minlength=len(seen))
                 seen = np.where(seen > 0, np.maximum(before, 1), 0)
             num_contexts = len(keys[index - 1]) if index else 1
-            tables.append(_table(keys[index], seen, keys[index] // vocabulary_size, num_contexts))
-        return cls(vocabulary_size, tuple(tables))
+            tables.append(_table(keys[index], seen, keys[index] // vocab_size, num_contexts))
+        return cls(vocab_size, tuple(tables))
 
     def log_probabilities(self, sequences: "Tokens") -> Floats:
         """Natural log-probability of every token but the first of each sequence, given those before it there
         (at most order - 1). The sequences' answers follow one another: `(B, T)` tokens give `(B * (T - 1),)`."""
         tokens, places = _joined(sequences)
         rows = np.zeros(len(tokens), np.int64)
-        probabilities = np.full(len(tokens), 1.0 / self.vocabulary_size)
+        probabilities = np.full(len(tokens), 1.0 / self.vocab_size)
         for length, table in enumerate(self.tables, start=1):
             contexts = np.full(len(tokens), _MISSING, np.int64)
             whole = np.flatnonzero(places >= length - 1)
             contexts[whole] = rows[whole - 1] if length > 1 else 0
-            rows = table.find(contexts, tokens, self.vocabulary_size)
+            rows = table.find(contexts, tokens, self.vocab_size)
             probabilities = _interpolated(table, contexts, rows, probabilities)
         return np.log(probabilities[places >= 1])
 
     def distribution(self, context: Sequence[int]) -> Floats:
-        """Probability of every token after `context`; `(vocabulary_size,)`, sums to one."""
+        """Probability of every token after `context`; `(vocab_size,)`, sums to one."""
         used = list(context)[max(0, len(context) - self.order + 1) :]
-        everything = np.arange(self.vocabulary_size)
-        probabilities = np.full(self.vocabulary_size, 1.0 / self.vocabulary_size)
+        everything = np.arange(self.vocab_size)
+        probabilities = np.full(self.vocab_size, 1.0 / self.vocab_size)
         for length, table in enumerate(self.tables[: len(used) + 1], start=1):
-            contexts = np.full(self.vocabulary_size, self._row(used[len(used) - length + 1 :]))
-            rows = table.find(contexts, everything, self.vocabulary_size)
+            contexts = np.full(self.vocab_size, self._row(used[len(used) - length + 1 :]))
+            rows = table.find(contexts, everything, self.vocab_size)
             probabilities = _interpolated(table, contexts, rows, probabilities)
         return probabilities
 
     def _row(self, ngram: Sequence[int]) -> int:
         row = np.zeros(1, np.int64)
         for table, token in zip(self.tables, ngram, strict=False):
-            row = table.find(row, np.array([token]), self.vocabulary_size)
+            row = table.find(row, np.array([token]), self.vocab_size)
         return int(row[0])
 
 

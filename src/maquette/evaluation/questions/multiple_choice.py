@@ -50,7 +50,7 @@ def ask(
     orders: int = 1,
     protocols: Sequence[str] = (*CONTENT_PROTOCOLS, *LETTER_PROTOCOLS),
     seed: int = 0,
-    batch_tokens: int = 8192,
+    batch_size_tokens: int = 8192,
 ) -> list[Result]:
     """Asks each question once, by all `protocols`; `shots` examples come from `pool`."""
     plans = [
@@ -59,9 +59,9 @@ def ask(
     ]
     texts = list(dict.fromkeys(text for plan in plans for text in plan.texts()))
     pairs = dict(zip(texts, split(tokenizer, texts), strict=True))
-    longest = model.config.context_length + 1
+    longest = model.config.max_position_embeddings + 1
     fitting = [text for text in texts if len(pairs[text][0]) + len(pairs[text][1]) <= longest]
-    scores = score_continuations(model, [pairs[text] for text in fitting], batch_tokens=batch_tokens)
+    scores = score_continuations(model, [pairs[text] for text in fitting], batch_size_tokens=batch_size_tokens)
     scored = dict(zip(fitting, scores, strict=True))
     return [plan.result(scored, pairs) for plan in plans]
 

@@ -93,7 +93,7 @@ def _documents(
         places = waiting[start : start + _DOCUMENTS_AT_ONCE]
         found = measure(
             model, tokenizer, [documents[place] for place in places], stride=suite.stride,
-            batch_tokens=protocol.batch_tokens,
+            batch_size_tokens=protocol.batch_size_tokens,
         )  # fmt: skip
         journal.add((keys[place], dataclasses.asdict(row)) for place, row in zip(places, found, strict=True))
         advance(len(places))
@@ -118,7 +118,7 @@ def _answers(
         found = ask(
             model, tokenizer, batch, template_of(protocol, task), pool=task.questions, shots=shots,
             orders=protocol.orders, protocols=protocol.protocols, seed=protocol.seed,
-            batch_tokens=protocol.batch_tokens,
+            batch_size_tokens=protocol.batch_size_tokens,
         )  # fmt: skip
         journal.add((keys[question.id], row) for question, row in zip(batch, found, strict=True))
         advance(len(batch))
@@ -138,7 +138,9 @@ def _tested(
     if key in journal:
         advance(count)
     else:
-        scorer = ExampleOrder(model, tokenizer, template_of(protocol, task), batch_tokens=protocol.batch_tokens)
+        scorer = ExampleOrder(
+            model, tokenizer, template_of(protocol, task), batch_size_tokens=protocol.batch_size_tokens
+        )
         shards = scorer.shards(task.questions)
         each = count / (shards * (_PERMUTATIONS + 1))
         found = contamination_test(
@@ -158,22 +160,22 @@ class ExampleOrder:
     """
 
     def __init__(
-        self, model: "LanguageModel", tokenizer: "Tokenizer", template: TemplateConfig, *, batch_tokens: int = 8192
+        self, model: "LanguageModel", tokenizer: "Tokenizer", template: TemplateConfig, *, batch_size_tokens: int = 8192
     ) -> None:
         self._model, self._tokenizer, self._template = model, tokenizer, template
-        self._batch_tokens = batch_tokens
+        self._batch_tokens = batch_size_tokens
 
     def shards(self, questions: Sequence[Question]) -> int:
         """Into how many shards a test is best cut: such as fill the context, as many as `_LEAST_SHARDS` at least where
         there are questions enough, and of `_SHARD` questions at least."""
         tokens = sum(len(row) for row in self._tokenizer.encode_batch(list(map(self.text, questions))))
-        wanted = max(_LEAST_SHARDS, -(-tokens // self._model.config.context_length))
+        wanted = max(_LEAST_SHARDS, -(-tokens // self._model.config.max_position_embeddings))
         return max(2, min(wanted, len(questions) // _SHARD))
 
     def many(self, orderings: Sequence[Sequence[Question]]) -> list[float]:
         """One number for each order, in nats."""
         texts = [("", self._template.separator.join(map(self.text, order))) for order in orderings]
-        longest = self._model.config.context_length
+        longest = self._model.config.max_position_embeddings
         pairs: list[tuple[list[int], list[int]]] = []
         owner: list[int] = []
         for number, (context, rest) in enumerate(split(self._tokenizer, texts)):
@@ -181,7 +183,7 @@ class ExampleOrder:
             pairs += found
             owner += [number] * len(found)
         totals = [0.0] * len(orderings)
-        rows = score_continuations(self._model, pairs, batch_tokens=self._batch_tokens)
+        rows = score_continuations(self._model, pairs, batch_size_tokens=self._batch_tokens)
         for number, row in zip(owner, rows, strict=True):
             totals[number] += row.log_prob
         return totals

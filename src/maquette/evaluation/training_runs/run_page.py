@@ -9,7 +9,7 @@ from maquette.artifacts.page import Fact, Page, Picture
 from maquette.evaluation.likelihood.baselines import ALL, NGRAM, UNIFORM, UNIGRAM, BaselineScore
 from maquette.evaluation.training_runs import run_figures
 from maquette.tracking.listing import short
-from maquette.training.display import duration
+from maquette.training.callbacks.progress import duration
 from maquette.training.record import RunRecord
 
 SPLIT_EXAMPLES = ("spelt right", "misspelt", "number", "neighbours", "code, four spaces", "Thai")
@@ -135,7 +135,7 @@ def add_learning(page: Page, report: RunReport) -> None:
     page.section("How it learned")
     passes = max((values.get("epochs", 0.0) for values in record.domains.values()), default=0.0)
     page.text(
-        f"{record.steps:,} steps of {record.batch_tokens:,} tokens. The learning rate rose to "
+        f"{record.steps:,} steps of {record.batch_size_tokens:,} tokens. The learning rate rose to "
         f"{record.learning_rate:.2g} over the first {record.warmup:.0%} and fell from there to the end. "
         + ("No text was seen twice." if passes <= 1 else f"Some text was seen up to {passes:.1f} times.")
     )

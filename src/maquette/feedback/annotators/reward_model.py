@@ -31,10 +31,10 @@ class LearnedReward:
         for start in range(0, len(order), self.batch):
             rows = order[start : start + self.batch]
             batch = trajectories_of([completions[row] for row in rows], device)
-            if batch.tokens.size(1) > self.model.config.context_length:
+            if batch.tokens.size(1) > self.model.config.max_position_embeddings:
                 raise StageError(
                     f"An answer with its prompt has {batch.tokens.size(1):,} tokens; the reward model's context holds "
-                    f"{self.model.config.context_length:,}.",
+                    f"{self.model.config.max_position_embeddings:,}.",
                     "Use shorter answers, or a reward model with a longer context.",
                 )
             with torch.inference_mode():

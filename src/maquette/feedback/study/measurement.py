@@ -104,7 +104,7 @@ def measure_study(
     prompts: Sequence[Prompt],
     rewards: Mapping[str, RewardFunction],
     *,
-    answer_tokens: int,
+    max_completion_length: int,
     best_of: int,
     seed: int = 0,
 ) -> Measurement:
@@ -121,14 +121,14 @@ def measure_study(
             model, _ = load_checkpoint(run.folder)
             for scores, temperature in ((sampled, 1.0), (greedy, 0.0)):
                 scores[run.name] = measure_policy(
-                    model, tokenizer, prompts, rewards, reference=base, max_tokens=answer_tokens,
+                    model, tokenizer, prompts, rewards, reference=base, max_tokens=max_completion_length,
                     temperature=temperature, seed=seed,
                 )  # fmt: skip
             advance(1)
     results = [_result(run, sampled, greedy, reference, rewards) for run in runs]
     curves: list[BestOfN] = []
     if best_of > 1:
-        answers = sample_many(base, tokenizer, prompts, best_of, max_tokens=answer_tokens, seed=seed + 1)
+        answers = sample_many(base, tokenizer, prompts, best_of, max_tokens=max_completion_length, seed=seed + 1)
         flat = [answer for row in answers for answer in row]
         shape = (len(prompts), best_of)
         scores_of = {name: np.array(checked_scores(one, flat)).reshape(shape) for name, one in rewards.items()}

@@ -19,7 +19,6 @@ import torch
 from maquette.artifacts import ConfigError, StageError
 from maquette.artifacts.files import atomic_folder, write_json
 from maquette.model.card import usage
-from maquette.model.config import LSTMConfig
 from maquette.model.heads import LanguageModel
 from maquette.model.hf.family import Family, Stored
 from maquette.model.hf.gpt2 import GPT2
@@ -79,9 +78,9 @@ def save(model: LanguageModel, tokenizer: Tokenizer, path: Path | str, *, card: 
 def fill(folder: Path, model: LanguageModel, tokenizer: Tokenizer, *, card: str | None = None) -> None:
     """Writes the files of `save` into a folder that is there."""
     config: Any = model.config
-    if tokenizer.vocabulary_size > config.vocabulary_size:
+    if tokenizer.vocab_size > config.vocab_size:
         raise StageError(
-            f"The tokenizer has {tokenizer.vocabulary_size:,} tokens and the model knows {config.vocabulary_size:,}.",
+            f"The tokenizer has {tokenizer.vocab_size:,} tokens and the model knows {config.vocab_size:,}.",
             "It is not the tokenizer that the model was trained with.",
         )
     family = next(family for family in FAMILIES if family.expresses(config))
@@ -92,7 +91,7 @@ def fill(folder: Path, model: LanguageModel, tokenizer: Tokenizer, *, card: str 
         "eos_token_id": stop_ids[0] if len(stop_ids) == 1 else stop_ids or None,
         "pad_token_id": tokenizer.padding_id,
     }
-    dtype = str(state["core.embedding.weight"].dtype).removeprefix("torch.")
+    dtype = str(model.head_weight.dtype).removeprefix("torch.")
     write_json(
         folder / "config.json",
         {"architectures": [family.architecture], "model_type": family.model_type}
@@ -105,7 +104,7 @@ def fill(folder: Path, model: LanguageModel, tokenizer: Tokenizer, *, card: str 
     write_weights(folder, _layout(family, config, state), state)
     shutil.copymode(folder / "config.json", folder / "model.safetensors")  # safetensors lets only the owner read it
     tokenizer.save(folder)
-    if family is OWN and not isinstance(config, LSTMConfig):
+    if family is OWN and config.opens_in_transformers:
         shutil.copyfile(Path(__file__).with_name(f"{MODELING}.py"), folder / f"{MODELING}.py")
     if card is not None:
         readme = f"{card.rstrip()}\n\n{usage(family.architecture, config)}"

@@ -16,32 +16,32 @@ def _read_gpt2(raw: Raw) -> TransformerConfig:
     )
     width = raw.get("n_embd", 768)
     return TransformerConfig(
-        vocabulary_size=raw.get("vocab_size", 50257),
-        width=width,
-        num_layers=raw.get("n_layer", 12),
-        num_heads=raw.get("n_head", 12),
-        feed_forward_width=raw.get("n_inner") or 4 * width,
-        context_length=raw.get("n_positions", 1024),
+        vocab_size=raw.get("vocab_size", 50257),
+        hidden_size=width,
+        num_hidden_layers=raw.get("n_layer", 12),
+        num_attention_heads=raw.get("n_head", 12),
+        intermediate_size=raw.get("n_inner") or 4 * width,
+        max_position_embeddings=raw.get("n_positions", 1024),
         normalization="layernorm",
         normalization_eps=raw.get("layer_norm_epsilon", 1e-5),
         positions="learned",
         activation="gelu",
-        tied=raw.get("tie_word_embeddings", True),
+        tie_word_embeddings=raw.get("tie_word_embeddings", True),
         bias=True,
     )
 
 
 def _write_gpt2(config: TransformerConfig) -> Raw:
     return {
-        "vocab_size": config.vocabulary_size,
-        "n_embd": config.width,
-        "n_layer": config.num_layers,
-        "n_head": config.num_heads,
+        "vocab_size": config.vocab_size,
+        "n_embd": config.hidden_size,
+        "n_layer": config.num_hidden_layers,
+        "n_head": config.num_attention_heads,
         "n_inner": config.inner_width,
-        "n_positions": config.context_length,
+        "n_positions": config.max_position_embeddings,
         "layer_norm_epsilon": config.normalization_eps,
         "activation_function": _GPT2_GELU[0],
-        "tie_word_embeddings": config.tied,
+        "tie_word_embeddings": config.tie_word_embeddings,
         "embd_pdrop": 0.0,
         "attn_pdrop": 0.0,
         "resid_pdrop": 0.0,
@@ -51,14 +51,15 @@ def _write_gpt2(config: TransformerConfig) -> Raw:
 def _is_gpt2(config: CoreConfig) -> bool:
     return (
         isinstance(config, TransformerConfig)
+        and not config.own_code
         and (config.normalization, config.positions, config.activation) == ("layernorm", "learned", "gelu")
         and config.bias
         and config.query_key_value_bias
         and not config.qk_norm
         and config.logit_softcap is None
         and not config.token_shift
-        and config.key_value_heads == config.num_heads
-        and config.width_of_head * config.num_heads == config.width
+        and config.key_value_heads == config.num_attention_heads
+        and config.width_of_head * config.num_attention_heads == config.hidden_size
     )
 
 
@@ -67,7 +68,7 @@ def _gpt2_tensors(config: TransformerConfig) -> list[Stored]:
         Stored("transformer.wte.weight", ("core.embedding.weight",)),
         Stored("transformer.wpe.weight", ("core.positions.weight",)),
     ]
-    for layer in range(config.num_layers):
+    for layer in range(config.num_hidden_layers):
         ours, theirs = f"core.layers.{layer}.", f"transformer.h.{layer}."
         for kind in ("weight", "bias"):
             transposed = kind == "weight"
@@ -81,7 +82,7 @@ def _gpt2_tensors(config: TransformerConfig) -> list[Stored]:
                 Stored(f"{theirs}mlp.c_proj.{kind}", (f"{ours}feed_forward.down.{kind}",), transposed),
             ]
     stored += [Stored(f"transformer.ln_f.{kind}", (f"core.norm.{kind}",)) for kind in ("weight", "bias")]
-    return stored if config.tied else [*stored, Stored("lm_head.weight", ("head.weight",))]
+    return stored if config.tie_word_embeddings else [*stored, Stored("lm_head.weight", ("head.weight",))]
 
 
 GPT2 = Family(

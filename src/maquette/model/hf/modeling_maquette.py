@@ -15,34 +15,25 @@ from transformers.modeling_outputs import CausalLMOutput
 
 
 class MaquetteConfig(PretrainedConfig):
-    """The shape of the model, in the words of Maquette; the usual names of `transformers` lead to the same values."""
+    """The shape of the model, under the names that `transformers` uses."""
 
     model_type = "maquette"
-    attribute_map = {  # noqa: RUF012  # the name and form that transformers asks for
-        "vocab_size": "vocabulary_size",
-        "hidden_size": "width",
-        "num_hidden_layers": "num_layers",
-        "num_attention_heads": "num_heads",
-        "head_dim": "head_width",
-        "intermediate_size": "feed_forward_width",
-        "max_position_embeddings": "context_length",
-    }
 
     def __init__(
         self,
         kind: str = "transformer",
-        vocabulary_size: int = 1024,
-        width: int = 64,
-        num_layers: int = 2,
-        num_heads: int = 2,
+        vocab_size: int = 1024,
+        hidden_size: int = 64,
+        num_hidden_layers: int = 2,
+        num_attention_heads: int = 2,
         num_key_value_heads: int | None = None,
-        head_width: int | None = None,
-        feed_forward_width: int = 256,
-        context_length: int = 256,
+        head_dim: int | None = None,
+        intermediate_size: int = 256,
+        max_position_embeddings: int = 256,
         normalization: str = "rmsnorm",
         normalization_eps: float = 1e-5,
         positions: str = "rotary",
-        rope_base: float = 10_000.0,
+        rope_theta: float = 10_000.0,
         activation: str = "swiglu",
         qk_norm: bool = False,
         bias: bool = False,
@@ -52,18 +43,18 @@ class MaquetteConfig(PretrainedConfig):
         **rest: Any,
     ) -> None:
         self.kind = kind
-        self.vocabulary_size = vocabulary_size
-        self.width = width
-        self.num_layers = num_layers
-        self.num_heads = num_heads
-        self.num_key_value_heads = num_key_value_heads or num_heads
-        self.head_width = head_width or width // num_heads
-        self.feed_forward_width = feed_forward_width
-        self.context_length = context_length
+        self.vocab_size = vocab_size
+        self.hidden_size = hidden_size
+        self.num_hidden_layers = num_hidden_layers
+        self.num_attention_heads = num_attention_heads
+        self.num_key_value_heads = num_key_value_heads or num_attention_heads
+        self.head_dim = head_dim or hidden_size // num_attention_heads
+        self.intermediate_size = intermediate_size
+        self.max_position_embeddings = max_position_embeddings
         self.normalization = normalization
         self.normalization_eps = normalization_eps
         self.positions = positions
-        self.rope_base = rope_base
+        self.rope_theta = rope_theta
         self.activation = activation
         self.qk_norm = qk_norm
         self.bias = bias
@@ -83,25 +74,25 @@ class Attention(nn.Module):
     def __init__(self, config: MaquetteConfig) -> None:
         super().__init__()
         self.config = config
-        queries, keys = config.num_heads * config.head_width, config.num_key_value_heads * config.head_width
-        self.query = nn.Linear(config.width, queries, bias=config.attention_bias)
-        self.key = nn.Linear(config.width, keys, bias=config.attention_bias)
-        self.value = nn.Linear(config.width, keys, bias=config.attention_bias)
-        self.output = nn.Linear(queries, config.width, bias=config.bias)
+        queries, keys = config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim
+        self.query = nn.Linear(config.hidden_size, queries, bias=config.attention_bias)
+        self.key = nn.Linear(config.hidden_size, keys, bias=config.attention_bias)
+        self.value = nn.Linear(config.hidden_size, keys, bias=config.attention_bias)
+        self.output = nn.Linear(queries, config.hidden_size, bias=config.bias)
         if config.qk_norm:
-            self.query_norm = nn.RMSNorm(config.head_width, eps=config.normalization_eps)
-            self.key_norm = nn.RMSNorm(config.head_width, eps=config.normalization_eps)
+            self.query_norm = nn.RMSNorm(config.head_dim, eps=config.normalization_eps)
+            self.key_norm = nn.RMSNorm(config.head_dim, eps=config.normalization_eps)
 
     def forward(self, hidden: Tensor, rotation: tuple[Tensor, Tensor] | None, mask: Tensor) -> Tensor:
         batch, length, _ = hidden.shape
-        heads = (batch, length, -1, self.config.head_width)
+        heads = (batch, length, -1, self.config.head_dim)
         query, key = self.query(hidden).view(heads), self.key(hidden).view(heads)
         if self.config.qk_norm:
             query, key = self.query_norm(query), self.key_norm(key)
         if rotation is not None:
             query, key = _rotate(query, *rotation), _rotate(key, *rotation)
         value = self.value(hidden).view(heads)
-        groups = self.config.num_heads // self.config.num_key_value_heads
+        groups = self.config.num_attention_heads // self.config.num_key_value_heads
         query, key, value = (
             query.transpose(1, 2),
             key.transpose(1, 2).repeat_interleave(groups, dim=1),
@@ -122,9 +113,9 @@ class FeedForward(nn.Module):
         super().__init__()
         self.activation = config.activation
         if config.activation == "swiglu":
-            self.gate = nn.Linear(config.width, config.feed_forward_width, bias=config.bias)
-        self.up = nn.Linear(config.width, config.feed_forward_width, bias=config.bias)
-        self.down = nn.Linear(config.feed_forward_width, config.width, bias=config.bias)
+            self.gate = nn.Linear(config.hidden_size, config.intermediate_size, bias=config.bias)
+        self.up = nn.Linear(config.hidden_size, config.intermediate_size, bias=config.bias)
+        self.down = nn.Linear(config.intermediate_size, config.hidden_size, bias=config.bias)
 
     def forward(self, hidden: Tensor) -> Tensor:
         if self.activation == "swiglu":
@@ -137,9 +128,9 @@ class FeedForward(nn.Module):
 class Block(nn.Module):
     def __init__(self, config: MaquetteConfig) -> None:
         super().__init__()
-        self.attention_norm = _norm(config, config.width)
+        self.attention_norm = _norm(config, config.hidden_size)
         self.attention = Attention(config)
-        self.feed_forward_norm = _norm(config, config.width)
+        self.feed_forward_norm = _norm(config, config.hidden_size)
         self.feed_forward = FeedForward(config)
 
     def forward(self, hidden: Tensor, rotation: tuple[Tensor, Tensor] | None, mask: Tensor) -> Tensor:
@@ -151,13 +142,13 @@ class Core(nn.Module):
     def __init__(self, config: MaquetteConfig) -> None:
         super().__init__()
         self.config = config
-        self.embedding = nn.Embedding(config.vocabulary_size, config.width)
+        self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
         if config.positions == "learned":
-            self.positions = nn.Embedding(config.context_length, config.width)
+            self.positions = nn.Embedding(config.max_position_embeddings, config.hidden_size)
         if config.token_shift:
-            self.token_shift = nn.Parameter(torch.zeros(config.width))
-        self.layers = nn.ModuleList(Block(config) for _ in range(config.num_layers))
-        self.norm = _norm(config, config.width)
+            self.token_shift = nn.Parameter(torch.zeros(config.hidden_size))
+        self.layers = nn.ModuleList(Block(config) for _ in range(config.num_hidden_layers))
+        self.norm = _norm(config, config.hidden_size)
 
     def forward(self, tokens: Tensor, attention_mask: Tensor | None) -> Tensor:
         """`attention_mask (B, T)`: 0 for padding, on either side; positions count the real tokens."""
@@ -171,8 +162,8 @@ class Core(nn.Module):
         if self.config.positions == "learned":
             hidden = hidden + self.positions(positions)
         else:
-            steps = torch.arange(0, self.config.head_width, 2, device=tokens.device, dtype=torch.float32)
-            frequencies = self.config.rope_base ** (-steps / self.config.head_width)
+            steps = torch.arange(0, self.config.head_dim, 2, device=tokens.device, dtype=torch.float32)
+            frequencies = self.config.rope_theta ** (-steps / self.config.head_dim)
             angles = positions[:, :, None, None] * frequencies
             rotation = (angles.cos().to(hidden.dtype), angles.sin().to(hidden.dtype))
         causal = torch.ones(tokens.size(1), tokens.size(1), dtype=torch.bool, device=tokens.device).tril()
@@ -191,7 +182,7 @@ class MaquetteForCausalLM(PreTrainedModel, GenerationMixin):
     def __init__(self, config: MaquetteConfig) -> None:
         super().__init__(config)
         self.core = Core(config)
-        self.head = nn.Linear(config.width, config.vocabulary_size, bias=False)
+        self.head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:

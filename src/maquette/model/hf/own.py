@@ -1,45 +1,57 @@
-"""Models that no family of `transformers` has: our own settings and names, and the modelling code beside them.
+"""Models that no family of `transformers` has: our own settings, and the modelling code beside them.
 
-`transformers` opens such a folder with `trust_remote_code=True` (modeling_maquette.py); only the LSTM baseline has no
-such code.
+`transformers` opens such a folder with `trust_remote_code=True` (modeling_maquette.py); the LSTM baseline and models
+with a user's code in them have no such code. The latter's settings name it, and it is imported from where it is
+installed, or from the current folder.
 """
 
 import dataclasses
 from typing import Any
 
-from maquette.model.config import CoreConfig, LSTMConfig, TransformerConfig
+from maquette.artifacts import StageError
+from maquette.model.config import CoreConfig, CustomConfig, LSTMConfig, TransformerConfig
 from maquette.model.hf.family import Family, Raw, number, require
 
 MODELING = "modeling_maquette"
-_KINDS: dict[str, type[TransformerConfig] | type[LSTMConfig]] = {"transformer": TransformerConfig, "lstm": LSTMConfig}
+
+FORMAT = 2
+"""Of the settings in `config.json`: from 2 on they have the names that `transformers` uses."""
+
+_KINDS: dict[str, Any] = {kind.kind: kind for kind in (TransformerConfig, LSTMConfig, CustomConfig)}
 
 
 def _read(raw: Raw) -> CoreConfig:
+    if (found := raw.get("maquette_format", 1)) != FORMAT:
+        raise StageError(
+            f"The settings are of format {found}, and this version of Maquette reads {FORMAT}.",
+            "Export the run again; of a run from before this version, with the version that trained it, or "
+            "train it anew.",
+        )
     require(raw, kind=tuple(_KINDS))
     kind = _KINDS[raw.get("kind", "transformer")]
-    for key in ("vocabulary_size", "width", "num_layers"):
+    for key in ("vocab_size", "size") if kind is CustomConfig else ("vocab_size", "hidden_size", "num_hidden_layers"):
         number(raw, key)
     fields = {field.name for field in dataclasses.fields(kind)}
-    return kind(
-        **{key: value for key, value in raw.items() if key in fields}, tied=raw.get("tie_word_embeddings", False)
-    )
+    config: CoreConfig = kind(**{key: value for key, value in raw.items() if key in fields})
+    return config
 
 
 def _write(config: CoreConfig) -> Raw:
-    settings: dict[str, Any] = {key: value for key, value in dataclasses.asdict(config).items() if key != "tied"}
-    settings |= {"tie_word_embeddings": config.tied}
-    if isinstance(config, LSTMConfig):
-        return {"kind": "lstm"} | settings
-    return {"kind": "transformer"} | settings | {
-        "num_key_value_heads": config.key_value_heads,
-        "head_width": config.width_of_head,
-        "feed_forward_width": config.inner_width,
-        "attention_bias": config.query_key_value_bias,
-        "auto_map": {
+    settings: dict[str, Any] = {"maquette_format": FORMAT} | dataclasses.asdict(config)
+    settings = {"kind": config.kind} | settings
+    if isinstance(config, TransformerConfig):
+        settings |= {
+            "num_key_value_heads": config.key_value_heads,
+            "head_dim": config.width_of_head,
+            "intermediate_size": config.inner_width,
+            "attention_bias": config.query_key_value_bias,
+        }
+    if config.opens_in_transformers:
+        settings["auto_map"] = {
             "AutoConfig": f"{MODELING}.MaquetteConfig",
             "AutoModelForCausalLM": f"{MODELING}.MaquetteForCausalLM",
-        },
-    }  # fmt: skip
+        }
+    return settings
 
 
 OWN = Family(

@@ -37,20 +37,20 @@ def _read_rotary(raw: Raw, **ours: Any) -> TransformerConfig:
     require(raw, hidden_act=("silu", "swish"))
     heads = number(raw, "num_attention_heads")
     return TransformerConfig(
-        vocabulary_size=number(raw, "vocab_size"),
-        width=number(raw, "hidden_size"),
-        num_layers=number(raw, "num_hidden_layers"),
-        num_heads=heads,
+        vocab_size=number(raw, "vocab_size"),
+        hidden_size=number(raw, "hidden_size"),
+        num_hidden_layers=number(raw, "num_hidden_layers"),
+        num_attention_heads=heads,
         num_key_value_heads=raw.get("num_key_value_heads") or heads,
-        head_width=raw.get("head_dim") or number(raw, "hidden_size") // heads,
-        feed_forward_width=number(raw, "intermediate_size"),
-        context_length=raw.get("max_position_embeddings", 2048),
+        head_dim=raw.get("head_dim") or number(raw, "hidden_size") // heads,
+        intermediate_size=number(raw, "intermediate_size"),
+        max_position_embeddings=raw.get("max_position_embeddings", 2048),
         normalization="rmsnorm",
         normalization_eps=raw.get("rms_norm_eps", 1e-6),
         positions="rotary",
-        rope_base=_rope_base(raw),
+        rope_theta=_rope_base(raw),
         activation="swiglu",
-        tied=raw.get("tie_word_embeddings", False),
+        tie_word_embeddings=raw.get("tie_word_embeddings", False),
         **ours,
     )
 
@@ -75,20 +75,20 @@ def _read_qwen3(raw: Raw) -> TransformerConfig:
 
 def _write_rotary(config: TransformerConfig) -> Raw:
     return {
-        "vocab_size": config.vocabulary_size,
-        "hidden_size": config.width,
-        "num_hidden_layers": config.num_layers,
-        "num_attention_heads": config.num_heads,
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.hidden_size,
+        "num_hidden_layers": config.num_hidden_layers,
+        "num_attention_heads": config.num_attention_heads,
         "num_key_value_heads": config.key_value_heads,
         "head_dim": config.width_of_head,
         "intermediate_size": config.inner_width,
-        "max_position_embeddings": config.context_length,
+        "max_position_embeddings": config.max_position_embeddings,
         "rms_norm_eps": config.normalization_eps,
         "hidden_act": "silu",
-        "tie_word_embeddings": config.tied,
+        "tie_word_embeddings": config.tie_word_embeddings,
         # transformers 4 and vLLM read the first, transformers 5 the second
-        "rope_theta": config.rope_base,
-        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_base},
+        "rope_theta": config.rope_theta,
+        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
     }
 
 
@@ -104,8 +104,10 @@ def _is_rotary(config: CoreConfig, *, biases: tuple[bool, bool], qk_norm: bool) 
     """`biases`: of all linear layers, of query, key and value."""
     return (
         isinstance(config, TransformerConfig)
+        and not config.own_code
         and (config.normalization, config.positions, config.activation) == ("rmsnorm", "rotary", "swiglu")
-        and config.width % config.num_heads == 0  # which transformers insists on, even where head_dim is given
+        and config.hidden_size % config.num_attention_heads
+        == 0  # which transformers insists on, even where head_dim is given
         and (config.bias, config.query_key_value_bias) == biases
         and config.qk_norm == qk_norm
         and config.logit_softcap is None
@@ -127,7 +129,7 @@ def _rotary_tensors(config: TransformerConfig) -> list[Stored]:
     if config.qk_norm:
         norms |= {"attention.query_norm": "self_attn.q_norm", "attention.key_norm": "self_attn.k_norm"}
     stored = [Stored("model.embed_tokens.weight", ("core.embedding.weight",))]
-    for layer in range(config.num_layers):
+    for layer in range(config.num_hidden_layers):
         ours, theirs = f"core.layers.{layer}.", f"model.layers.{layer}."
         for our, their in (modules | norms).items():
             stored.append(Stored(f"{theirs}{their}.weight", (f"{ours}{our}.weight",)))
@@ -136,7 +138,7 @@ def _rotary_tensors(config: TransformerConfig) -> list[Stored]:
             if config.query_key_value_bias if input_bias else config.bias:
                 stored.append(Stored(f"{theirs}{their}.bias", (f"{ours}{our}.bias",)))
     stored.append(Stored("model.norm.weight", ("core.norm.weight",)))
-    return stored if config.tied else [*stored, Stored("lm_head.weight", ("head.weight",))]
+    return stored if config.tie_word_embeddings else [*stored, Stored("lm_head.weight", ("head.weight",))]
 
 
 LLAMA = Family(

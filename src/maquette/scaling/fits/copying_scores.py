@@ -29,7 +29,7 @@ def with_copying(table: RunTable, outputs: Path | str) -> RunTable:
     Each is measured once: `copying.json` in the run's folder keeps it. Otherwise the table as it is.
     """
     frame = table.frame
-    if table.copying is not None or not {"folder", "tags.digest.tokens", "data.context"} <= set(frame.columns):
+    if table.copying is not None or not {"folder", "tags.digest.tokens", "data.sequence_length"} <= set(frame.columns):
         return table
     recorded = frame["copying/score"].tolist() if "copying/score" in frame.columns else [None] * len(table)
     wanted = [index for index, score in enumerate(recorded) if score is None or np.isnan(score)]
@@ -43,7 +43,7 @@ def with_copying(table: RunTable, outputs: Path | str) -> RunTable:
     with progress("measuring copying", len(wanted), unit="runs") as advance:
         for index, folder in zip(wanted, folders, strict=True):
             place = tokens[frame["tags.digest.tokens"][index]]
-            scores[index] = _score(folder, place, int(frame["data.context"][index]))
+            scores[index] = _score(folder, place, int(frame["data.sequence_length"][index]))
             advance(1)
     return table if np.isnan(scores).any() else dataclasses.replace(table, copying=scores)
 

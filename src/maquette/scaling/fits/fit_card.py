@@ -61,16 +61,16 @@ def _training(fit: SweepFit) -> Answers:
     own = said.has("tags.digest.tokens")
     return [
         ("What architecture?", said.values("model.kind", "model.activation", "model.normalization", "model.positions")),
-        ("How are width and depth chosen?", said.values("model.width", "model.num_layers")),
+        ("How are width and depth chosen?", said.values("model.hidden_size", "model.num_hidden_layers")),
         ("Which data?", said.values("source.kind", "tags.digest.corpus", "tags.digest.tokens")),
         ("In which mixture?", _mixture(said)),
         ("Was data repeated?", next((s.words for s in fit.suspects if s.name == "epochs"), UNKNOWN)),
-        ("Which tokenizer?", said.values("tokenizer.kind", "tokenizer.vocabulary", "tags.digest.tokenizer")),
-        ("Which context?", said.values("data.context")),
-        ("Which optimiser?", said.values("optimizer.kind", "optimizer.weight_decay", "optimizer.clip")),
-        ("Which learning rate, and how was it tuned?", said.values("optimizer.learning_rate", "recipe.source")),
-        ("Which schedule?", said.values("schedule.kind", "schedule.warmup")),
-        ("Which batch?", said.values("data.batch_tokens", unit=" tokens")),
+        ("Which tokenizer?", said.values("tokenizer.kind", "tokenizer.vocab_size", "tags.digest.tokenizer")),
+        ("Which context?", said.values("data.sequence_length")),
+        ("Which optimiser?", said.values("optimizer.kind", "optimizer.weight_decay", "trainer.gradient_clip_val")),
+        ("Which learning rate, and how was it tuned?", said.values("optimizer.lr", "recipe.source")),
+        ("Which schedule?", said.values("scheduler.kind", "scheduler.warmup")),
+        ("Which batch?", said.values("data.batch_size_tokens", unit=" tokens")),
         ("Which precision?", said.values("precision.kind")),
         ("Is there code to repeat it?", "yes: each run's settings are in its folder and in MLflow" if own else UNKNOWN),
     ]

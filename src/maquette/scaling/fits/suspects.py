@@ -21,8 +21,8 @@ COPIES = 0.05
 Models of 20k to 180k parameters that do not copy yet scored .000 to .010."""
 
 _TESTED = {
-    "model.num_layers": "layers",
-    "data.batch_tokens": "batch in tokens",
+    "model.num_hidden_layers": "layers",
+    "data.batch_size_tokens": "batch in tokens",
     "steps": "optimiser steps",
 }
 

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from maquette.artifacts.page import Page
 
 COLUMNS = {
-    "learning_rate": ("optimizer.learning_rate", "learning_rate", "lr", "rate"),
-    "batch": ("data.batch_tokens", "batch_tokens", "batch"),
-    "width": ("model.width", "width", "d_model", "hidden_size"),
+    "learning_rate": ("optimizer.lr", "learning_rate", "lr", "rate"),
+    "batch": ("data.batch_size_tokens", "batch_size_tokens", "batch_tokens", "batch"),
+    "width": ("model.hidden_size", "hidden_size", "d_model", "width"),
 }
 """Under which names a table may have each, the store's own first."""
 
@@ -57,9 +57,9 @@ def tune(table: RunTable, name: str, level: float = 0.9, *, fitted: str | None =
     setting = column(table, name)
     if name == "learning_rate":
         scale, scale_name = column(table, "width"), "width"
-        batch = column(table, "batch", missing=np.full(len(table), float(base.base_batch)))
+        batch = column(table, "batch", missing=np.full(len(table), float(base.base_batch_size_tokens)))
         # One curve needs one batch: what the recipe's own law says of it is taken out.
-        setting = setting / (batch / base.base_batch) ** base.rate_batch
+        setting = setting / (batch / base.base_batch_size_tokens) ** base.lr_batch_exponent
     else:
         scale, scale_name = table.tokens, "D"
     rows, warnings = _comparable(table, scale, setting)
@@ -126,8 +126,8 @@ def _comparable(table: RunTable, scale: Array, setting: Array) -> tuple[Array, l
 def _with_rate(base: HyperparameterRules, law: SettingLaw) -> HyperparameterRules:
     if base.kind == "mup":  # the parametrisation carries the rate: one number for all widths
         middle = float(np.exp(np.mean([np.log(optimum.setting) for optimum in law.optima])))
-        return dataclasses.replace(base, rate=middle)
-    return dataclasses.replace(base, rate=float(law.coefficient), rate_width=float(law.exponent))
+        return dataclasses.replace(base, learning_rate=middle)
+    return dataclasses.replace(base, learning_rate=float(law.coefficient), lr_width_exponent=float(law.exponent))
 
 
 def _with_batch(base: HyperparameterRules, law: SettingLaw) -> HyperparameterRules:
@@ -137,8 +137,8 @@ def _with_batch(base: HyperparameterRules, law: SettingLaw) -> HyperparameterRul
             f"The best batch falls with the tokens (exponent {law.exponent:.2f}): no recipe follows from that.",
             "Look at the curves: the loss may hardly depend on the batch in this range.",
         )
-    base_tokens = (base.base_batch / law.coefficient) ** (1 / law.exponent)
-    return dataclasses.replace(base, base_tokens=float(base_tokens), batch_tokens=float(law.exponent))
+    base_tokens = (base.base_batch_size_tokens / law.coefficient) ** (1 / law.exponent)
+    return dataclasses.replace(base, base_tokens=float(base_tokens), batch_tokens_exponent=float(law.exponent))
 
 
 def tuned_facts(found: TunedRecipe) -> dict[str, Any]:

@@ -32,7 +32,7 @@ class Forecast:
     width: int
     layers: int
     learning_rate: float
-    batch_tokens: int
+    batch_size_tokens: int
     kind: str
     precision: str
     accelerator: str = "cpu"
@@ -68,7 +68,7 @@ def is_finished(folder: str | Path) -> bool:
 
 def forecast(config: TrainStage, data: "TokensResult") -> Forecast:
     """Raises `ConfigError` for settings that contradict each other or this machine."""
-    if config.schedule.branches:
+    if config.scheduler.branches:
         return _forecast_tree(config, data)
     from maquette.data import MixtureOrder
     from maquette.stages.planning import plan_job, resolve_recipe
@@ -76,14 +76,14 @@ def forecast(config: TrainStage, data: "TokensResult") -> Forecast:
     recipe = resolve_recipe(config, data)
     job = plan_job(config, recipe, data)
     order = MixtureOrder(
-        config.mixture, training_tokens(data.folder), context=config.data.context, token_budget=recipe.tokens,
+        config.mixture, training_tokens(data.folder), context=config.data.sequence_length, token_budget=recipe.tokens,
         seed=config.seed,
     )  # fmt: skip
     return dataclasses.replace(
         of_recipe(config, recipe),
         accelerator=job.hardware.accelerator,
         threads=job.hardware.threads,
-        epochs=order.epochs(job.tokens // config.data.context),
+        epochs=order.epochs(job.tokens // config.data.sequence_length),
         run=job.name,
         folder=str(job.folder),
         job=job,
@@ -93,17 +93,16 @@ def forecast(config: TrainStage, data: "TokensResult") -> Forecast:
 def of_recipe(config: TrainStage, recipe: "Recipe") -> Forecast:
     """What the settings alone say."""
     architecture = recipe.architecture
-    activation = getattr(architecture, "activation", None)
     return Forecast(
         size=recipe.size,
         tokens=recipe.tokens,
         compute=recipe.compute,
         steps=recipe.steps,
-        width=architecture.width,
-        layers=architecture.num_layers,
+        width=architecture.hidden_size,
+        layers=architecture.num_hidden_layers,
         learning_rate=recipe.learning_rate,
-        batch_tokens=recipe.batch_tokens,
-        kind=f"transformer, {activation}" if activation else "lstm",
+        batch_size_tokens=recipe.batch_size_tokens,
+        kind=architecture.description,
         precision=config.precision.kind,
         force=config.force,
     )

@@ -24,7 +24,7 @@ from maquette.stages import Stage
 from maquette.stages.composition import compose, compose_raw
 from maquette.stages.config import StageConfig, TrainStage
 from maquette.stages.overrides import hydra_overrides, parse_overrides
-from maquette.stages.recipe_numbers import recipe_of, vocabulary_size
+from maquette.stages.recipe_numbers import recipe_of, vocab_size
 
 if TYPE_CHECKING:
     from maquette.recipe.pretraining import Recipe
@@ -170,10 +170,10 @@ class Planner:
         recipe: Recipe = resolve_recipe(settings, self._prepare(settings))
         return recipe
 
-    def vocabulary_size(self, settings: TrainStage) -> int:
+    def vocab_size(self, settings: TrainStage) -> int:
         from maquette.text import Tokenizer
 
-        return Tokenizer.load(self._prepare(settings).tokenizer).vocabulary_size
+        return Tokenizer.load(self._prepare(settings).tokenizer).vocab_size
 
     def domain_tokens(self, settings: TrainStage) -> dict[str, int]:
         from maquette.stages.sweeps.forecast import training_tokens
@@ -197,10 +197,10 @@ class DryPlanner(Planner):
         return self._trains and isinstance(settings, TrainStage) and settings.objective.kind == "pretrain"
 
     def recipe(self, settings: TrainStage) -> "Recipe":
-        return recipe_of(settings, self.vocabulary_size(settings))
+        return recipe_of(settings, self.vocab_size(settings))
 
-    def vocabulary_size(self, settings: TrainStage) -> int:
-        return vocabulary_size(settings)
+    def vocab_size(self, settings: TrainStage) -> int:
+        return vocab_size(settings)
 
     def domain_tokens(self, settings: TrainStage) -> dict[str, int]:
         raise ConfigError(
@@ -295,8 +295,8 @@ def _more_words(
             ratio=sweep.ratio,
             tokens_per_parameter=settings.tokens_per_parameter,
             model=settings.model,
-            vocabulary_size=planner.vocabulary_size(settings),
-            context=settings.data.context,
+            vocab_size=planner.vocab_size(settings),
+            context=settings.data.sequence_length,
             phases=settings.mixture.phases,
         )
         if curve.warning:
@@ -340,13 +340,13 @@ def grown_together(jobs: list[SweepJob], planned: Callable[[list[str]], SweepJob
         group.sort(key=_tokens)
         words = [*group[-1].overrides]
         if len(group) > 1:
-            words.append(f"schedule.branches=[{','.join(str(_tokens(job)) for job in group[:-1])}]")
+            words.append(f"scheduler.branches=[{','.join(str(_tokens(job)) for job in group[:-1])}]")
         result.append(planned(words) if len(group) > 1 else group[0])
     if trees[0][0].settings.sweep.bias:
         measured = min(trees, key=lambda group: (-len(group), sum(map(_compute, group))))
         for job in measured:
-            own = [word for word in job.overrides if not word.startswith("schedule")]
-            result.append(planned([*own, "schedule=linear"]))
+            own = [word for word in job.overrides if not word.startswith("scheduler")]
+            result.append(planned([*own, "scheduler=linear"]))
     return result
 
 
@@ -372,13 +372,13 @@ def _short(budget: int) -> str:
 
 
 def _rates(planner: Planner, settings: TrainStage) -> Iterator[list[str]]:
-    """`optimizer.learning_rate=...` of every multiple of the recipe's; nothing where none are asked for."""
+    """`optimizer.lr=...` of every multiple of the recipe's; nothing where none are asked for."""
     if not settings.sweep.rates:
         yield []
         return
     recipe = planner.recipe(settings)
     for multiple in settings.sweep.rates:
-        yield [f"optimizer.learning_rate={multiple * recipe.learning_rate:.6g}"]
+        yield [f"optimizer.lr={multiple * recipe.learning_rate:.6g}"]
 
 
 _NOT_WHAT = ("outputs", "force", "tracking", "logger", "trainer", "callbacks", "threads")

@@ -16,8 +16,8 @@ from maquette.stages.sweeps.jobs import Sweep, SweepJob
 from maquette.training.record import read_record
 
 COLUMNS = (
-    "job", "run", "status", "size", "tokens", "compute", "width", "layers", "learning_rate", "batch_tokens", "epochs",
-    "validation_loss", "bits_per_byte", "training_loss",
+    "job", "run", "status", "size", "tokens", "compute", "width", "layers", "learning_rate", "batch_size_tokens",
+    "epochs", "validation_loss", "bits_per_byte", "training_loss",
 )  # fmt: skip
 FILE = "table.csv"
 
@@ -91,7 +91,7 @@ def rows(sweep: Sweep, outcomes: dict[int, dict[str, Any]]) -> list[dict[str, An
         outcome = outcomes.get(number, {"status": "not run"})
         row: dict[str, Any] = {"job": job.title, "status": outcome["status"]}
         if job.forecast is not None:
-            names = ("run", "size", "tokens", "compute", "width", "layers", "learning_rate", "batch_tokens")
+            names = ("run", "size", "tokens", "compute", "width", "layers", "learning_rate", "batch_size_tokens")
             row |= {name: getattr(job.forecast, name) for name in names}
             row["epochs"] = round(max(job.forecast.epochs.values(), default=0.0), 4)
         row |= {name: outcome.get(name) for name in ("validation_loss", "bits_per_byte", "training_loss")}

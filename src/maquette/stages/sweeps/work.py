@@ -104,7 +104,7 @@ def run_job(stage: Stage, settings: Any, folder: Path, number: int) -> Any:
 
 
 def _outcome(stage: Stage, settings: Any, files: Files, number: int) -> tuple[dict[str, Any], Any]:
-    from maquette.training.display import told
+    from maquette.training.callbacks.progress import told
 
     outcome: dict[str, Any] = {"status": FINISHED, "exit_code": 0}
     began, result = time.monotonic(), None

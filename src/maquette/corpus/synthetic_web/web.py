@@ -1,0 +1,210 @@
+"""The made web written down: archives with good pages and planted faults, the truth about each, and labelled examples.
+
+The same packages in the same versions give the same bytes.
+"""
+
+import gzip
+import json
+import random
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from maquette.artifacts.files import atomic_file, write_text
+from maquette.corpus.document import Document, write_documents
+from maquette.corpus.judging import CLEAN
+from maquette.corpus.sources.installed.packages import PACKAGES
+from maquette.corpus.synthetic_web.faults import FAULTS, Ground, Made, plant
+from maquette.corpus.synthetic_web.pages import STYLES, Site, make_site, render
+from maquette.corpus.synthetic_web.texts import Text, is_prose, read_texts
+from maquette.corpus.workers import Workers
+
+GOOD_PAGES = 1500
+VERSION = 2
+"""Of what is made: webs of other versions are left where they are, and another one is made."""
+_PAGES_OF_A_HOST = 25
+_ARCHIVES = 4
+_CITED = 0.12  # of the good pages: those that the encyclopaedia cites
+_CITATIONS = 6  # on one of its pages
+_GENERAL = ("reference", "readme", "legal")  # domains whose pages tell of a subject as a whole
+
+ENCYCLOPAEDIA = "encyclopaedia.example"
+_NAMES = ("orchard", "lantern", "harbour", "meadow", "copper", "willow", "granite", "saffron", "timber", "amber")
+
+
+def make_web(
+    folder: Path, workers: Workers, good_pages: int = GOOD_PAGES, packages: tuple[str, ...] = PACKAGES, seed: int = 0
+) -> dict[str, Any]:
+    """Writes `crawl-*.warc*`, `truth.jsonl`, `examples.parquet`, and `clean.parquet` with prose that is on no page;
+    returns what was made."""
+    numbers = random.Random(seed)
+    extra = sum(fault.share for fault in FAULTS if fault.keep) + _CITED / _CITATIONS  # of texts that stand nowhere else
+    texts, examples = read_texts(workers, int(good_pages * (1 + extra)) + 20, packages)
+    good_pages = min(good_pages, int(len(texts) / (1 + extra)))
+    spare = iter(texts[good_pages:])
+    sites = [
+        make_site(f"{_NAMES[number % len(_NAMES)]}-{number}.example", STYLES[number % len(STYLES)], numbers)
+        for number in range(max(good_pages // _PAGES_OF_A_HOST, 4))
+    ]
+    pages = list(_good(texts[:good_pages], sites, numbers))
+    pages += _encyclopaedia(pages, spare, numbers)
+    ground = Ground(list(pages), sites, spare, numbers)
+    for fault in FAULTS:
+        pages += plant(fault, max(round(fault.share * good_pages), 1), ground)
+    pages.sort(key=lambda page: (page.place, page.url))
+    truth = _write(folder, pages)
+    write_text(folder / "truth.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in truth))
+    labelled = [
+        Document(f"{text.domain}/{number}", "\n\n".join(text.paragraphs), None, text.domain)
+        for number, text in enumerate(examples)
+    ]
+    labelled.sort(key=lambda document: document.domain)
+    with atomic_file(folder / "examples.parquet") as temporary:
+        write_documents(temporary, labelled)
+    clean = [
+        Document(f"{CLEAN}/{number}", "\n\n".join(text.paragraphs), None, CLEAN)
+        for number, text in enumerate(examples) if is_prose(text)
+    ]  # fmt: skip
+    with atomic_file(folder / f"{CLEAN}.parquet") as temporary:
+        write_documents(temporary, clean)
+    counts = {fault.name: sum(row["fault"] == fault.name for row in truth) for fault in FAULTS}
+    return {
+        "pages": len(truth),
+        "good": sum(row["fault"] == "" for row in truth),
+        "hosts": len(sites),
+        "faults": counts,
+    }
+
+
+def _good(texts: Sequence[Text], sites: Sequence[Site], numbers: random.Random) -> Iterator[Made]:
+    for number, text in enumerate(texts):
+        site = sites[number % len(sites)]
+        body = render(site, text).encode()
+        yield Made(
+            numbers.random() * 0.95, f"http://{site.host}/{number}", body, text=text, boilerplate=site.boilerplate
+        )
+
+
+def _encyclopaedia(good: list[Made], spare: Iterator[Text], numbers: random.Random) -> list[Made]:
+    """Pages of an encyclopaedia, each of which cites others; see `_worth_citing`."""
+    cited = _worth_citing(good, max(int(_CITED * len(good)), 30), numbers)
+    numbers.shuffle(cited)
+    site = make_site(ENCYCLOPAEDIA, "semantic", numbers)
+    made = []
+    for number, first in enumerate(range(0, len(cited), _CITATIONS)):
+        text = next(spare, None)
+        if text is not None:
+            body = render(site, text, [page.url for page in cited[first : first + _CITATIONS]]).encode()
+            made.append(Made(numbers.random(), f"http://{ENCYCLOPAEDIA}/entry/{number}", body, text=text,
+                             boilerplate=site.boilerplate))  # fmt: skip
+    return made
+
+
+def _worth_citing(good: list[Made], count: int, numbers: random.Random) -> list[Made]:
+    """Of `count` pages as many as there are that tell of a subject as a whole (a language, a project, a licence), and
+    for the rest some of those that tell most of one function or class: not what one would find again by its words
+    alone, as an editor's choice never is."""
+    general = [page for page in good if page.text is not None and page.text.domain in _GENERAL]
+    particular = [page for page in good if page.text is not None and page.text.domain not in _GENERAL]
+    cited = numbers.sample(general, min(count, len(general)))
+    particular.sort(key=lambda page: -len(page.body))
+    longer = particular[: max(len(particular) // 4, 1)]
+    return cited + numbers.sample(longer, min(count - len(cited), len(longer)))
+
+
+def _write(folder: Path, pages: Sequence[Made]) -> list[dict[str, Any]]:
+    """Writes the archives (three gzip, one plain), the last record of the first one cut short."""
+    truth: list[dict[str, Any]] = []
+    size = -(-len(pages) // _ARCHIVES)
+    for number, group in enumerate(_groups(pages, size)):
+        if number == 0:
+            group = _single_last(group, pages)
+        suffix = ".warc" if number == _ARCHIVES - 1 else ".warc.gz"
+        name = f"crawl-{number:02d}{suffix}"
+        pieces: list[bytes] = [
+            _packed(_record("warcinfo", "", b"software: maquette\r\n", "application/warc-fields"), name)
+        ]
+        place = len(pieces[0])
+        for count, page in enumerate(group):
+            record = _response(page)
+            packed = _packed(record, name)
+            if page.record:
+                packed = _damaged(packed, page.record, name, record)
+            truth.append(_truth(f"{name}:{place}", page))
+            if number == 0 and count == len(group) - 1:
+                packed = packed[: len(packed) // 2]
+                truth[-1] |= {"fault": "broken record", "keep": False}
+            pieces.append(packed)
+            place += len(packed)
+        with atomic_file(folder / name) as temporary:
+            temporary.write_bytes(b"".join(pieces))
+    return truth
+
+
+def _single_last(group: Sequence[Made], pages: Sequence[Made]) -> list[Made]:
+    """The group with a good page at its end that no other is a copy of: cut short, nothing else takes its place."""
+    titles = Counter(page.text.title for page in pages if page.text is not None)
+    ordered = list(group)
+    for place in reversed(range(len(ordered))):
+        page = ordered[place]
+        if not page.fault and page.text is not None and titles[page.text.title] == 1:
+            ordered.append(ordered.pop(place))
+            break
+    return ordered
+
+
+def _groups(pages: Sequence[Made], size: int) -> Iterator[Sequence[Made]]:
+    for first in range(0, len(pages), size):
+        yield pages[first : first + size]
+
+
+def _truth(identity: str, page: Made) -> dict[str, Any]:
+    fault = next((fault for fault in FAULTS if fault.name == page.fault), None)
+    return {
+        "id": identity,
+        "url": page.url,
+        "fault": page.fault,
+        "keep": fault is None or fault.keep,
+        "domain": page.text.domain if page.text else "",
+        "private": [list(pair) for pair in page.private],
+        "decoys": [list(pair) for pair in page.decoys],
+        "boilerplate": list(page.boilerplate),
+        "paragraphs": list(page.text.paragraphs) if page.text and (fault is None or fault.keep) else [],
+    }
+
+
+def _response(page: Made) -> bytes:
+    head = f"HTTP/1.1 {page.status}\r\nContent-Type: {page.content_type}\r\n{page.headers}"
+    content = f"{head}Content-Length: {len(page.body)}\r\n\r\n".encode() + page.body
+    return _record("response", page.url, content, "application/http; msgtype=response")
+
+
+def _record(kind: str, url: str, content: bytes, content_type: str) -> bytes:
+    target = f"WARC-Target-URI: {url}\r\n" if url else ""
+    head = (
+        f"WARC/1.1\r\nWARC-Type: {kind}\r\n{target}WARC-Date: 2026-01-01T00:00:00Z\r\n"
+        f"Content-Type: {content_type}\r\nContent-Length: {len(content)}\r\n\r\n"
+    )
+    return head.encode() + content + b"\r\n\r\n"
+
+
+def _packed(record: bytes, name: str) -> bytes:
+    return gzip.compress(record, 6, mtime=0) if name.endswith(".gz") else record
+
+
+def _damaged(packed: bytes, how: str, name: str, record: bytes) -> bytes:
+    """The record with bytes overwritten, or with a length that reaches into the next record."""
+    if how == "length":
+        head, _, rest = record.partition(b"Content-Length: ")
+        length, _, tail = rest.partition(b"\r\n")
+        return _packed(head + b"Content-Length: %d\r\n" % (int(length) + 700) + tail, name)
+    middle = len(packed) // 2
+    if not name.endswith(".gz"):
+        return record.replace(b"Content-Length", b"Content-Lemgth", 1)
+    return packed[:middle] + bytes(64) + packed[middle + 64 :]
+
+
+def read_truth(folder: Path) -> list[dict[str, Any]]:
+    """The truth of a made web."""
+    return [json.loads(line) for line in (folder / "truth.jsonl").read_text(encoding="utf-8").splitlines()]

@@ -1,0 +1,196 @@
+"""Instructions and preferences as LightningDataModules: fixed examples, read in an order of (data, seed, step)."""
+
+import abc
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from lightning.pytorch import LightningDataModule
+from numpy.typing import NDArray
+
+from maquette.artifacts.manifest import Manifest, read_manifest, verify_files
+from maquette.data.example_batches import ExampleBatches, ExampleOrder, conversation_batches, preference_batches
+from maquette.data.examples import Examples
+from maquette.data.prompts import Prompt
+
+if TYPE_CHECKING:
+    import torch
+
+    from maquette.text import Tokenizer
+
+
+@dataclasses.dataclass
+class HeldOutExamples:
+    """A validation `batch`, which begins with example (or pair) `first`; `counts`: whether it is this process's to
+    count."""
+
+    batch: Any
+    first: int
+    counts: bool = True
+
+    def to(self, device: "torch.device | str", non_blocking: bool = False) -> "HeldOutExamples":
+        """The batch on another device."""
+        return dataclasses.replace(self, batch=self.batch.to(device, non_blocking=non_blocking))
+
+
+class ExampleData(LightningDataModule, abc.ABC):
+    """The examples in `folder`, an artifact with `train/` and `validation/`.
+
+    `batch_size`: examples (or pairs) of a step over all processes; `micro_batches`: forward passes of one process in a
+    step; `batch_size_tokens`: tokens of a step on average.
+    """
+
+    examples_of_a_unit = 1
+    """2 where the examples come in pairs."""
+
+    def __init__(
+        self,
+        folder: Path | str,
+        tokenizer: "Tokenizer",
+        *,
+        batch_size: int,
+        micro_batches: int,
+        steps: int,
+        seed: int,
+        batch_size_tokens: int,
+    ) -> None:
+        super().__init__()
+        self.folder, self.tokenizer = Path(folder), tokenizer
+        self.batch_size, self.micro_batches, self.steps = batch_size, micro_batches, steps
+        self.seed, self.batch_size_tokens = seed, batch_size_tokens
+        self.manifest: Manifest | None = None
+
+    def setup(self, stage: str | None = None) -> None:
+        """Reads the examples, whose bytes the first process checks. Raises `StageError` where they are damaged."""
+        if self.manifest is not None:
+            return
+        first = self.trainer is None or self.trainer.is_global_zero
+        self.manifest = verify_files(self.folder) if first else read_manifest(self.folder)
+        self.training = Examples.load(self.folder / "train")
+        self.validation = Examples.load(self.folder / "validation")
+        self._order = ExampleOrder(len(self.training) // self.examples_of_a_unit, self.seed)
+
+    def train_dataloader(self) -> ExampleBatches[Any]:
+        assert self.manifest is not None
+        rank, world_size = self._place()
+        return ExampleBatches(
+            self._order, self._training_batches(), batch_size=self.batch_size, micro_batches=self.micro_batches,
+            steps=self.steps, identity=self.manifest.digest, rank=rank, world_size=world_size,
+        )  # fmt: skip
+
+    def val_dataloader(self) -> list["_HeldOutLoader"]:
+        rank, world_size = self._place()
+        count = len(self.validation) // self.examples_of_a_unit
+        make = self._validation_batch()
+        return [_HeldOutLoader(make, in_parts(count, self.batch_size), rank, world_size)] if count else []
+
+    @abc.abstractmethod
+    def _training_batches(self) -> Callable[[NDArray[np.int64], int], Sequence[Any]]:
+        """`make(indices, parts)`: the micro-batches of a step."""
+
+    @abc.abstractmethod
+    def _validation_batch(self) -> Callable[[NDArray[np.int64]], Any]:
+        """`make(indices)`: one batch of held-out examples."""
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether the model's weights are shared out, so that no process alone can sample."""
+        return self.trainer is not None and "FSDP" in type(self.trainer.strategy).__name__
+
+    def progress(self, step: int) -> dict[str, float]:
+        """How far the run is after `step`: tokens, and how often each example was seen."""
+        return {"tokens": step * self.batch_size_tokens, "epochs": self.epochs(step)}
+
+    def epochs(self, step: int) -> float:
+        return step * self.batch_size * self.examples_of_a_unit / len(self.training)
+
+    def describe(self, step: int) -> str:
+        """The numbers of the examples that `step` (from 1) read."""
+        what = "pairs" if self.examples_of_a_unit == 2 else "examples"
+        first = (step - 1) * self.batch_size
+        indices = sorted(self._order.locate(np.arange(first, first + self.batch_size)).tolist())
+        return f"{what} {', '.join(map(str, indices))} of {self.folder}"
+
+    def prompts(self, count: int, context: int) -> list[Prompt]:
+        """The first different prompts of held-out examples (of training ones where there are none), each up to where
+        its completion begins; those that leave no room in the context are passed over."""
+        examples = self.validation if len(self.validation) else self.training
+        found: dict[tuple[int, ...], None] = {}
+        for ids, mask in examples:
+            if len(found) == count:
+                break
+            prompt = tuple(ids[: int(np.argmax(mask))].tolist())
+            if len(prompt) < context:
+                found[prompt] = None
+        return [Prompt((), prompt) for prompt in found]
+
+    def shown(self, answer: Any) -> dict[str, Any]:
+        """A sample as people read it: without the tokens that mark turns."""
+        return {"prompt": self.tokenizer.decode(answer.prompt_ids, skip_special=True), "text": answer.answer}
+
+    def _place(self) -> tuple[int, int]:
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+
+
+class InstructionData(ExampleData):
+    """Conversations to imitate; with `packing` short ones share a row."""
+
+    def __init__(self, folder: Path | str, tokenizer: "Tokenizer", *, packing: bool = True, **settings: Any) -> None:
+        super().__init__(folder, tokenizer, **settings)
+        self.packing = packing
+
+    def _training_batches(self) -> Callable[[NDArray[np.int64], int], Sequence[Any]]:
+        return lambda indices, parts: conversation_batches(self.training, indices, parts, packed=self.packing)
+
+    def _validation_batch(self) -> Callable[[NDArray[np.int64]], Any]:
+        return lambda indices: conversation_batches(self.validation, indices, 1, packed=self.packing)[0]
+
+
+class PreferenceData(ExampleData):
+    """Pairs of completions. `reference(split, examples, trainer)`, where an objective has one, gives the
+    log-probabilities `(2 n,)` of all completions under the reference model, and `reference.model()` the model."""
+
+    examples_of_a_unit = 2
+
+    def __init__(self, folder: Path | str, tokenizer: "Tokenizer", *, reference: Any = None, **settings: Any) -> None:
+        super().__init__(folder, tokenizer, **settings)
+        self.reference = reference
+
+    def reference_model(self) -> Any:
+        return self.reference.model()
+
+    def _training_batches(self) -> Callable[[NDArray[np.int64], int], Sequence[Any]]:
+        known = self._known("train", self.training)
+        return lambda pairs, parts: preference_batches(self.training, pairs, parts, known)
+
+    def _validation_batch(self) -> Callable[[NDArray[np.int64]], Any]:
+        known = self._known("validation", self.validation)
+        return lambda pairs: preference_batches(self.validation, pairs, 1, known)[0]
+
+    def _known(self, split: str, examples: Examples) -> Any:
+        return None if self.reference is None else self.reference(split, examples, self.trainer)
+
+
+class _HeldOutLoader:
+    """Validation batches of one process; all processes take part in every round."""
+
+    def __init__(
+        self, make: Callable[[NDArray[np.int64]], Any], groups: Sequence[NDArray[np.int64]], rank: int, world_size: int
+    ) -> None:
+        self._make, self._groups, self._rank, self._world_size = make, groups, rank, world_size
+
+    def __len__(self) -> int:
+        return -(-len(self._groups) // self._world_size)
+
+    def __iter__(self) -> Iterator[HeldOutExamples]:
+        for start in range(0, len(self._groups), self._world_size):
+            mine = start + self._rank
+            group = self._groups[min(mine, len(self._groups) - 1)]
+            yield HeldOutExamples(self._make(group), int(group[0]), counts=mine < len(self._groups))
+
+
+def in_parts(count: int, size: int) -> list[NDArray[np.int64]]:
+    """0 ... count - 1 in runs of at most `size`."""
+    return [np.arange(start, min(start + size, count)) for start in range(0, count, size)]

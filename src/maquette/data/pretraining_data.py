@@ -1,0 +1,164 @@
+"""Pretraining's text as a LightningDataModule: the mixture's order of training sequences, held-out text by domain."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from lightning.pytorch import LightningDataModule
+
+from maquette.artifacts import ConfigError
+from maquette.data.batches import TrainingBatches, validation_batches
+from maquette.data.config import DataConfig, MixtureConfig
+from maquette.data.copying import SEQUENCES_OF_A_WINDOW, CopyingProbe, copying_probes
+from maquette.data.mixture import MixtureOrder
+from maquette.data.shards import TokenShards
+from maquette.data.validation import HeldOutBatch, HeldOutLoader
+
+if TYPE_CHECKING:
+    from maquette.text import Tokenizer
+
+_FORWARD = 1 / 3
+"""A forward pass, as a share of a training step's FLOPs."""
+
+_VALIDATION_COST = 0.03
+"""Validation before the last takes at most this share of the training compute."""
+
+_COPYING_COST = 0.01
+MOST_WINDOWS = 64
+"""Held-out windows of all domains together that copying is measured on, at most: the score's standard error is then
+about .01."""
+
+
+class PretrainingData(LightningDataModule):
+    """Token shards in `folder`, read in the order of (mixture, seed, phase, sequence).
+
+    `batch_sequences`: sequences of one context in a step, over all processes; `micro_batch_size`: those of one forward
+    pass of one process. The last validation reads `data.validation_tokens` of every domain, earlier ones
+    (`validations` in all) perhaps fewer.
+    """
+
+    def __init__(
+        self,
+        folder: Path | str,
+        tokenizer: "Tokenizer",
+        *,
+        data: DataConfig,
+        mixture: MixtureConfig,
+        batch_sequences: int,
+        micro_batch_size: int,
+        steps: int,
+        seed: int,
+        validations: int = 1,
+    ) -> None:
+        super().__init__()
+        self.folder, self.tokenizer, self.settings, self.mixture = Path(folder), tokenizer, data, mixture
+        self.batch_sequences, self.micro_batch_size, self.steps = batch_sequences, micro_batch_size, steps
+        self.seed, self.validations = seed, validations
+        self.shards: TokenShards | None = None
+
+    def setup(self, stage: str | None = None) -> None:
+        """Opens the shards, whose bytes the first process checks. Raises `StageError` where they are damaged."""
+        if self.shards is not None:
+            return
+        first = self.trainer is None or self.trainer.is_global_zero
+        self.shards = TokenShards(self.folder, self.tokenizer.digest, verify=first)
+        self.order = MixtureOrder(
+            self.mixture, self.shards.tokens("train"), context=self.settings.sequence_length,
+            token_budget=self.steps * self.batch_sequences * self.settings.sequence_length, seed=self.seed,
+        )  # fmt: skip
+
+    @property
+    def validation_weights(self) -> Mapping[str, float]:
+        """The domains' shares in the training text, by which validation weighs them."""
+        return self.order.phases[0].weights
+
+    def train_dataloader(self) -> TrainingBatches:
+        shards = self._opened()
+        rank, world_size, cuda = self._place()
+        return TrainingBatches(
+            shards, self.order, batch_sequences=self.batch_sequences, micro_batch_size=self.micro_batch_size,
+            steps=self.steps, rank=rank, world_size=world_size, workers=self.settings.workers,
+            document_masking=self.settings.document_masking, pin_memory=cuda,
+        )  # fmt: skip
+
+    def val_dataloader(self) -> list[HeldOutLoader]:
+        """A loader for each domain that has held-out text, and last one of copying probes, read at the end alone."""
+        shards = self._opened()
+        rank, world_size, _ = self._place()
+        self._bytes = self.tokenizer.byte_lengths()
+        domains = [name for name in self.order.domains if shards.tokens("validation")[name] > 1]
+        makes = [(lambda domain=domain: self._held_out(domain)) for domain in domains]
+        return [HeldOutLoader(make, rank, world_size) for make in (*makes, self._probes)]
+
+    def validation_tokens(self, step: int) -> int:
+        """How many tokens of each domain are read after `step`."""
+        wished, earlier = self.settings.validation_tokens, self.validations - 1
+        if step >= self.steps or earlier < 1:
+            return wished
+        tokens = self.steps * self.batch_sequences * self.settings.sequence_length
+        affordable = _VALIDATION_COST * tokens / _FORWARD / earlier / len(self.order.domains)
+        return min(wished, max(self.settings.sequence_length, int(affordable)))
+
+    def describe(self, step: int) -> str:
+        """The ids of the documents that `step` (from 1) read."""
+        shards, first = self._opened(), (step - 1) * self.batch_sequences
+        places = self.order.locate(range(first, first + self.batch_sequences))
+        found: dict[str, None] = {}
+        for domain, start in zip(places.domains, places.start_tokens, strict=True):
+            name = self.order.domains[int(domain)]
+            found |= dict.fromkeys(shards.document_ids(name, "train", int(start), self.settings.sequence_length + 1))
+        return "documents " + ", ".join(found)
+
+    def _opened(self) -> TokenShards:
+        if self.shards is None:
+            raise ConfigError("PretrainingData is not set up yet.", "Give it to a Trainer, or call setup() first.")
+        return self.shards
+
+    def _place(self) -> tuple[int, int, bool]:
+        """Rank, number of processes, and whether they compute on GPUs."""
+        if self.trainer is None:
+            return 0, 1, False
+        return self.trainer.global_rank, self.trainer.world_size, self.trainer.strategy.root_device.type == "cuda"
+
+    def _held_out(self, domain: str) -> list[HeldOutBatch]:
+        step = self.steps if self.trainer is None or not self.trainer.training else self.trainer.global_step
+        found = validation_batches(
+            self._opened(), domain, self.settings.sequence_length, self.validation_tokens(step), self.micro_batch_size,
+            document_masking=self.settings.document_masking,
+        )  # fmt: skip
+        return [HeldOutBatch(one, domain, int(self._bytes[one.targets.numpy()].sum())) for one in found]
+
+    def _probes(self) -> list[HeldOutBatch]:
+        if self.trainer is not None and self.trainer.global_step < self.steps:
+            return []
+        windows = affordable_windows(
+            self.steps * self.batch_sequences * self.settings.sequence_length, self.settings.sequence_length
+        )
+        found = probes_of(
+            self._opened(),
+            self.order.domains,
+            context=self.settings.sequence_length,
+            windows=windows,
+            batch=self.micro_batch_size,
+        )
+        return [HeldOutBatch(probe.batch, probe.kind, marks=probe.marks) for probe in found]
+
+
+def affordable_windows(tokens: int, context: int) -> int:
+    """How many windows of copying probes cost at most a hundredth of a run of `tokens`; at least one."""
+    return max(1, min(MOST_WINDOWS, int(_COPYING_COST * tokens / _FORWARD / SEQUENCES_OF_A_WINDOW / context)))
+
+
+def probes_of(shards: TokenShards, domains: Any, *, context: int, windows: int, batch: int) -> list[CopyingProbe]:
+    """Probes from about `windows` validation windows, evenly from the domains that have text."""
+    domains = [domain for domain in domains if shards.tokens("validation")[domain] > context]
+    share = max(1, windows // max(1, len(domains)))
+    rows = [
+        found.tokens.numpy()
+        for domain in domains
+        for found in validation_batches(shards, domain, context, share * context, share)
+    ]
+    if not rows or shards.document_id is None:  # a probe begins as a document does
+        return []
+    return copying_probes(np.concatenate(rows), shards.document_id, batch)

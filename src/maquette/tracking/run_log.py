@@ -1,0 +1,273 @@
+"""One run in MLflow, from start to finish: `start_run` gives a `RunLog`, which never makes a training step wait."""
+
+import contextlib
+import getpass
+import json
+import posixpath
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from maquette.artifacts.errors import ConfigError
+from maquette.artifacts.files import write_text
+from maquette.artifacts.progress import say
+from maquette.tracking.buffer import Buffer, Point
+from maquette.tracking.config import TrackingConfig
+from maquette.tracking.environment import describe_environment
+from maquette.tracking.lineage import PARENT_TAG
+from maquette.tracking.process import process_tag
+from maquette.tracking.store import ensure_experiment, explained, impatient, name_of, open_client, prepare_store
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+UNWRITTEN = "metrics-unwritten.jsonl"
+"""File in a run's folder for points that the store never took."""
+
+NOT_IN_NAMES = re.compile(r"[^\w./ :-]")
+"""Characters that MLflow takes in no name of a metric, parameter or tag."""
+
+_LONGEST_NAME, _LONGEST_TEXT = 250, 6000
+_ENTITIES = 100  # the most parameters or tags that MLflow takes in one call
+
+
+class RunLog:
+    """What a run writes to while it goes. Every method returns at once; a thread carries it to the store.
+
+    With tracking switched off (`run_id` is None) it has the same methods, and they do nothing.
+    """
+
+    def __init__(
+        self,
+        client: "MlflowClient | None" = None,
+        run_id: str | None = None,
+        *,
+        store: str = "",
+        folder: Path | None = None,
+        params: Mapping[str, str] | None = None,
+    ) -> None:
+        """`store` names the store in messages; `folder` is the run's own; `params` are those it already has."""
+        self.client, self.run_id = client, run_id
+        self._store, self._folder = store, folder
+        self._params = dict(params or {})
+        self._valid_names: set[str] = set()
+        self._buffer = Buffer(self._write, store) if client is not None else None
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
+        """A value of each of the named metrics at `step`: numbers, not tensors.
+
+        Raises `ConfigError` for a name that MLflow can't store.
+        """
+        if self._buffer is None:
+            return
+        now = time.time_ns() // 1_000_000
+        if not self._valid_names.issuperset(metrics):
+            self._check_names(metrics)
+        self._buffer.add_points([Point(key, float(value), now, step) for key, value in metrics.items()])
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        """Settings of the run, nested ones as dotted names. MLflow keeps the first value of each; one that differs
+        later (a run resumed on other hardware) is kept as the tag `resumed.<name>`."""
+        flat = flatten(params)
+        new = {key: value for key, value in flat.items() if key not in self._params}
+        changed = {f"resumed.{key}": value for key, value in flat.items() if self._params.get(key, value) != value}
+        self._params.update(new)
+        if new:
+            self._call("parameters", lambda client, run_id: _log_batch(client, run_id, params=new))
+        if changed:
+            self.set_tags(changed)
+
+    def set_tags(self, tags: Mapping[str, Any]) -> None:
+        """Tags of the run; a later value replaces an earlier one."""
+        values = _texts(tags)
+        self._check_names(values)
+        self._call("tags", lambda client, run_id: _log_batch(client, run_id, tags=values))
+
+    def log_artifact(self, path: Path | str, folder: str | None = None) -> None:
+        """Copies a file or folder into the run's artifacts, under `folder`."""
+        path = Path(path)
+
+        def copy(client: "MlflowClient", run_id: str) -> None:
+            (client.log_artifacts if path.is_dir() else client.log_artifact)(run_id, str(path), folder)
+
+        self._call(f"the artifact {path.name}", copy)
+
+    def flush(self) -> bool:
+        """Waits until everything so far is in the store; False where the store fails."""
+        return self._buffer is None or self._buffer.flush()
+
+    def finish(self, status: str) -> None:
+        """Writes what is left and gives the run its `status`. Warns of what could not be recorded; points that the
+        store did not take go to `UNWRITTEN` in the run's folder. Never raises for a store that fails."""
+        if self._buffer is None or self.client is None or self.run_id is None:
+            return
+        lost, points = self._buffer.drain()
+        try:
+            self.client.set_terminated(self.run_id, status)
+        except Exception:  # the store fails: said below, and the run folder has the result
+            lost.append(f"that the run is {status}")
+        if lost:
+            say(f"warning: {self._store} lacks a part of the run {self.run_id}: {'; '.join(lost)}.")
+        if points and self._folder is not None:
+            with contextlib.suppress(Exception):  # the disk may be full here as well
+                file = self._folder / UNWRITTEN
+                before = file.read_text(encoding="utf-8") if file.exists() else ""
+                write_text(file, before + "".join(json.dumps(point._asdict()) + "\n" for point in points))
+                say(f"The missing points are in {file}.")
+
+    def _write(self, points: Sequence[Point]) -> None:
+        from mlflow.entities import Metric
+
+        assert self.client is not None and self.run_id is not None
+        self.client.log_batch(self.run_id, metrics=[Metric(*point) for point in points])
+
+    def _call(self, name: str, action: "Callable[[MlflowClient, str], None]") -> None:
+        client, run_id = self.client, self.run_id
+        if self._buffer is not None and client is not None and run_id is not None:
+            self._buffer.add_call(name, lambda: action(client, run_id))
+
+    def _check_names(self, names: Mapping[str, Any]) -> None:
+        for name in names:
+            is_path = posixpath.normpath(name) == name and not name.startswith(("/", ".."))
+            if not name or len(name) > _LONGEST_NAME or NOT_IN_NAMES.search(name) or not is_path or name == ".":
+                raise ConfigError(
+                    f"'{name}' can't be the name of a metric or tag in MLflow.",
+                    "Use letters, digits, . / _ - : and spaces.",
+                )
+        self._valid_names.update(names)
+
+
+def open_run(
+    config: TrackingConfig,
+    *,
+    outputs: Path | str,
+    name: str | None,
+    folder: Path | str,
+    tags: Mapping[str, Any],
+    run_id: str | None = None,
+    num_nodes: int = 1,
+) -> RunLog:
+    """Begins a run called `name` (`config.run_name` wins; MLflow finds one where both are None), or resumes `run_id`.
+
+    Raises `StageError` where the store can't be written or reached, `ConfigError` for a SQLite store with several
+    machines.
+    """
+    from mlflow.exceptions import MlflowException
+
+    folder = Path(folder)
+    uri = prepare_store(config, outputs, num_nodes=num_nodes)
+    tags = {**describe_environment(), **process_tag(), "folder": folder.absolute(), **tags}
+    with explained(uri), impatient():
+        client = open_client(uri)
+        if run_id is not None:
+            try:
+                found = client.get_run(run_id)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
+                found = None
+            if found is not None and found.info.lifecycle_stage == "active":
+                client.update_run(run_id, status="RUNNING")
+                log = RunLog(client, run_id, store=name_of(uri), folder=folder, params=found.data.params)
+                log.set_tags(tags)
+                return log
+            say(f"the MLflow run {run_id} of {folder} is gone: its record starts anew")
+        experiment = ensure_experiment(client, uri, config.experiment)
+        tags = {"mlflow.user": _user(), "mlflow.source.name": "maquette", PARENT_TAG: config.parent, **tags}
+        run = client.create_run(experiment, run_name=config.run_name or name, tags=_texts(tags))
+        return RunLog(client, run.info.run_id, store=name_of(uri), folder=folder)
+
+
+@contextlib.contextmanager
+def start_run(
+    config: TrackingConfig,
+    *,
+    outputs: Path | str,
+    name: str,
+    folder: Path | str,
+    params: Mapping[str, Any],
+    tags: Mapping[str, Any],
+    run_id: str | None = None,
+    num_nodes: int = 1,
+) -> Iterator[RunLog]:
+    """Records the block as a run called `name` (`config.run_name` wins), whose own files are in `folder`.
+
+    `run_id` resumes an earlier run: its curves go on, and it is RUNNING again. At the end the run is FINISHED, or
+    FAILED where the block raised, or KILLED where it was interrupted. Raises as `open_run`; later failures of the store
+    are told, never raised.
+    """
+    if not config.enabled:
+        yield RunLog()
+        return
+    log = open_run(config, outputs=outputs, name=name, folder=folder, tags=tags, run_id=run_id, num_nodes=num_nodes)
+    status = "FAILED"
+    try:
+        log.log_params(params)
+        yield log
+        status = "FINISHED"
+    except (KeyboardInterrupt, SystemExit, GeneratorExit):
+        status = "KILLED"
+        raise
+    finally:
+        log.finish(status)
+
+
+def start_parent_run(
+    config: TrackingConfig,
+    *,
+    params: Mapping[str, Any] | None = None,
+    tags: Mapping[str, Any] | None = None,
+    **where: Any,
+) -> contextlib.AbstractContextManager[RunLog]:
+    """`start_run` for a run that others belong to, such as a sweep: give its `run_id` to the children as
+    `tracking.parent`. Made in the parent process, it also makes the store, so that children can start in parallel."""
+    return start_run(config, params=params or {}, tags={"kind": "parent", **(tags or {})}, **where)
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested settings as dotted names and text: `{"model": {"hidden_size": 64}}` is `{"model.hidden_size": "64"}`.
+
+    Characters that MLflow takes in no name become `_`.
+    """
+    flat: dict[str, str] = {}
+    for key, value in values.items():
+        name = prefix + NOT_IN_NAMES.sub("_", str(key))
+        if isinstance(value, Mapping) and value:
+            flat.update(flatten(value, f"{name}."))
+        else:
+            flat[name] = _text(value)
+    return flat
+
+
+def _texts(values: Mapping[str, Any]) -> dict[str, str]:
+    return {key: _text(value) for key, value in values.items() if value is not None}
+
+
+def _text(value: Any) -> str:
+    text = str(value) if isinstance(value, str | Path) else json.dumps(value, default=str, ensure_ascii=False)
+    return text if len(text) <= _LONGEST_TEXT else text[: _LONGEST_TEXT - 1] + "…"
+
+
+def _log_batch(
+    client: "MlflowClient",
+    run_id: str,
+    *,
+    params: Mapping[str, str] | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> None:
+    from mlflow.entities import Param, RunTag
+
+    every_param = [Param(key, value) for key, value in (params or {}).items()]
+    every_tag = [RunTag(key, value) for key, value in (tags or {}).items()]
+    for start in range(0, max(len(every_param), len(every_tag)), _ENTITIES):
+        part = slice(start, start + _ENTITIES)
+        client.log_batch(run_id, params=every_param[part], tags=every_tag[part])
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"

@@ -1,0 +1,129 @@
+"""What a person sees of training: a bar with loss, speed and time left; without a terminal a line now and then.
+
+Lightning's `RichProgressBar` and `TQDMProgressBar` cost 0.1 to 1 ms a step at this project's sizes, print thousands of
+lines into a file, and do not know tokens. Use one instead with `callbacks.progress._target_=...`.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as RichProgress
+
+from maquette.artifacts.progress import console, duration, say
+from maquette.training.callbacks.base import RunCallback
+from maquette.training.callbacks.throughput import Throughput
+
+_REFRESH = 0.25
+"""Seconds between two updates of the bar."""
+
+_LINES = 15.0
+"""Seconds between two lines where there is no terminal."""
+
+_REPORT = 0.5
+"""Seconds between two reports to somebody who shows many runs at once."""
+
+_listeners: list[Callable[[int, int], None]] = []
+
+
+@contextlib.contextmanager
+def told(listener: Callable[[int, int], None]) -> Iterator[None]:
+    """Within the block, runs show nothing of their own: `listener(step, steps)` is told how far they are."""
+    _listeners.append(listener)
+    try:
+        yield
+    finally:
+        _listeners.pop()
+
+
+class Progress(RunCallback):
+    """Shows the run. Calls are cheap: most of them only look at the clock."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._bar: RichProgress | None = None
+        self._task: Any = None
+        self._validation = ""
+        self._losses: list[torch.Tensor] = []
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert self.run is not None
+        self._step, self._shown = trainer.global_step, time.monotonic()
+        self._visible = trainer.is_global_zero
+        self._steps = trainer.max_steps if trainer.max_steps > 0 else self.run.steps
+        self._speed = next((one for one in trainer.callbacks if isinstance(one, Throughput)), None)  # type: ignore[attr-defined]
+        if not self._visible:
+            return
+        if _listeners:
+            _listeners[-1](self._step, self._steps)
+        elif console.is_terminal:
+            self._shown = 0.0
+            columns = [
+                TextColumn("{task.description}"), BarColumn(bar_width=24), TaskProgressColumn(),
+                TextColumn("{task.fields[loss]}"), TextColumn("{task.fields[speed]}"), TimeElapsedColumn(),
+                TextColumn("{task.fields[left]}"),
+            ]  # fmt: skip
+            self._bar = RichProgress(*columns, console=console, transient=True, refresh_per_second=4)
+            self._bar.start()
+            self._task = self._bar.add_task(
+                self.run.name, total=self._steps, completed=self._step, loss="", speed="", left=""
+            )
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if not self._visible:
+            return
+        loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
+        if isinstance(loss, torch.Tensor):
+            self._losses.append(loss)
+        if trainer.global_step == self._step:
+            return  # still accumulating
+        self._step = trainer.global_step
+        losses, self._losses = self._losses, []
+        now = time.monotonic()
+        pause = _REPORT if _listeners else _LINES if self._bar is None else _REFRESH
+        if now - self._shown < pause and not (_listeners and self._step == self._steps):
+            return
+        self._shown = now
+        if _listeners:
+            _listeners[-1](self._step, self._steps)
+            return
+        mean = float(torch.stack(losses).mean()) * trainer.accumulate_grad_batches if losses else None
+        self._show(mean)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The newest validation loss stands beside the training loss."""
+        loss = trainer.callback_metrics.get("validation/loss")
+        self._validation = "" if loss is None else f" (validation {float(loss):.3f})"
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._stop()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def _show(self, loss: float | None) -> None:
+        assert self.run is not None
+        speed, left = "", ""
+        tokens_per_second = 0.0 if self._speed is None else self._speed.tokens_per_second
+        if tokens_per_second:  # known after the first steps, which are slow
+            speed = f"{tokens_per_second:,.0f} tokens/s"
+            left = f"{duration((self._steps - self._step) * self.run.batch_size_tokens / tokens_per_second)} left"
+        text = "" if loss is None else f"loss {loss:.3f}{self._validation}"
+        if self._bar is not None:
+            self._bar.update(self._task, completed=self._step, loss=text, speed=speed, left=left)
+        else:
+            say(
+                f"{self.run.name}: step {self._step:,} of {self._steps:,} ({self._step / self._steps:.0%}), "
+                + ", ".join(part for part in (text, speed, left) if part)
+            )

@@ -1,0 +1,41 @@
+"""Validation a number of times over the whole training, evenly, and always after the last step.
+
+`trainer.val_check_interval` can't say that: it counts batches, so the last validation falls before the end. Set it, and
+this callback leaves it alone.
+"""
+
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+
+from maquette.training.callbacks.base import RunCallback
+
+_NEVER = 1 << 62
+
+
+def validation_steps(steps: int, validations: int) -> frozenset[int]:
+    """After which of `steps` steps it is validated."""
+    runs = min(validations, steps)
+    return frozenset(round(steps * number / runs) for number in range(1, runs + 1)) if runs > 0 else frozenset()
+
+
+class ValidationSchedule(RunCallback):
+    """Validates `num_validations` times (the run's setting) over all steps."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert self.run is not None
+        self._due = validation_steps(
+            trainer.max_steps if trainer.max_steps > 0 else self.run.steps, self.run.validations
+        )
+        trainer.check_val_every_n_epoch = None
+        trainer.val_check_batch = _NEVER
+        self._step = trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step == self._step:
+            return
+        self._step = trainer.global_step
+        # Lightning validates where its count of batches is a multiple of this.
+        trainer.val_check_batch = trainer.fit_loop.total_batch_idx + 1 if self._step in self._due else _NEVER

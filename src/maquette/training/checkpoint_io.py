@@ -1,0 +1,108 @@
+"""Checkpoints on disk: written whole or not at all, checked before use, the newest good one found by its step.
+
+`checkpoints/step-00000123.ckpt` is Lightning's (model, optimiser, schedule, loops, position in the data, random
+numbers); `step-00000123.json` beside it has its size and SHA-256, and is written after it: without it a checkpoint does
+not count. Any other checkpoint, such as `ModelCheckpoint`'s, is written in the same way.
+"""
+
+import json
+import re
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
+
+from maquette.artifacts.errors import StageError
+from maquette.artifacts.files import atomic_file, file_digest, write_json
+
+FORMAT = 3
+"""What a checkpoint's contents are laid out as; one of another layout is refused by name, never half understood."""
+
+_NAME = re.compile(r"step-(\d{8,})\.ckpt")
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """How Lightning writes and reads a checkpoint: flushed to disk, renamed and sealed; read without running code from
+    it."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        with atomic_file(path) as temporary:
+            torch.save(checkpoint, temporary)
+        seal(Path(path), int(checkpoint.get("global_step", 0)))
+
+    def remove_checkpoint(self, path: Any) -> None:
+        Path(path).with_suffix(".json").unlink(missing_ok=True)
+        super().remove_checkpoint(path)
+
+    def load_checkpoint(
+        self, path: Any, map_location: Any | None = lambda storage, location: storage, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        return torch.load(path, map_location=map_location, weights_only=True)
+
+
+class CheckpointFolder:
+    """The checkpoints of one run; `keep` of the newest stay, and those of the steps `kept`."""
+
+    def __init__(self, folder: Path | str, *, keep: int = 2, kept: Collection[int] = ()) -> None:
+        self.folder = Path(folder)
+        self.keep = keep
+        self.kept = frozenset(kept)
+
+    def path(self, step: int) -> Path:
+        return self.folder / f"step-{step:08d}.ckpt"
+
+    def steps(self) -> list[int]:
+        """Steps of the checkpoints that were written whole, rising."""
+        found = (_NAME.fullmatch(path.name) for path in self.folder.glob("step-*.ckpt"))
+        steps = sorted(int(match[1]) for match in found if match)
+        return [step for step in steps if self._seal(step).exists()]
+
+    def prune(self) -> None:
+        """Removes the checkpoints that are no longer kept."""
+        for old in [step for step in self.steps()[: -self.keep] if step not in self.kept]:
+            self._seal(old).unlink(missing_ok=True)
+            self.path(old).unlink(missing_ok=True)
+        for path in self.folder.glob("step-*.ckpt"):  # whole, but killed before its seal
+            if not path.with_suffix(".json").exists():
+                path.unlink(missing_ok=True)
+
+    def newest(self, warn: Callable[[str], None]) -> tuple[int, Path] | None:
+        """Step and path of the newest checkpoint whose bytes are what they were; damaged ones are named to `warn`, and
+        count no longer. Raises `StageError` for one of another layout."""
+        for step in reversed(self.steps()):
+            if self._is_good(step):
+                self._refuse_another_format(step)
+                return step, self.path(step)
+            warn(
+                f"warning: {self.path(step)} is damaged: its bytes do not match their checksum. "
+                "Trying the one before it."
+            )
+            self._seal(step).unlink(missing_ok=True)
+        return None
+
+    def _is_good(self, step: int) -> bool:
+        path = self.path(step)
+        try:
+            seal = json.loads(self._seal(step).read_text(encoding="utf-8"))
+            return path.stat().st_size == seal["bytes"] and file_digest(path) == seal["sha256"]
+        except (OSError, ValueError, KeyError):
+            return False
+
+    def _refuse_another_format(self, step: int) -> None:
+        found = json.loads(self._seal(step).read_text(encoding="utf-8")).get("format", 1)
+        if found != FORMAT:
+            raise StageError(
+                f"{self.path(step)} is laid out as format {found} and this version of Maquette reads {FORMAT}: go on "
+                "with the version that began the run, or train it anew with force=true."
+            )
+
+    def _seal(self, step: int) -> Path:
+        return self.path(step).with_suffix(".json")
+
+
+def seal(path: Path, step: int) -> None:
+    """Declares the checkpoint at `path` good."""
+    facts = {"format": FORMAT, "bytes": path.stat().st_size, "sha256": file_digest(path), "step": step}
+    write_json(path.with_suffix(".json"), facts)
