@@ -31,8 +31,8 @@ def test_it_means_what_the_command_line_means(monkeypatch: pytest.MonkeyPatch, t
 
 
 def test_mistakes_are_errors() -> None:
-    with pytest.raises(ConfigError, match="learning_rate"):
-        train(overrides=["optimizer.learnin_rate=1"])
+    with pytest.raises(ConfigError, match="optimizer.lr"):
+        train(overrides=["optimizer.l_r=1"])
     with pytest.raises(AttributeError):
         maquette.trian  # noqa: B018
 
