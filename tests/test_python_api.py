@@ -31,7 +31,7 @@ def test_it_means_what_the_command_line_means(monkeypatch: pytest.MonkeyPatch, t
 
 
 def test_mistakes_are_errors() -> None:
-    with pytest.raises(ConfigError, match="optimizer.lr"):
+    with pytest.raises(ConfigError, match=r"optimizer\.lr"):
         train(overrides=["optimizer.l_r=1"])
     with pytest.raises(AttributeError):
         maquette.trian  # noqa: B018

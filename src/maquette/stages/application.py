@@ -32,7 +32,7 @@ class Application:
         register_schema(self.stage.name)
         context = HydraConfig.get()
         search_beside(config_folder_of(context))
-        settings = to_settings(self.stage, config, context.overrides.task)
+        settings = to_settings(self.stage, config, context.overrides.task, classes=not self.dry)
         if self.dry:
             print(OmegaConf.to_yaml(config, resolve=True), end="")
             return None

@@ -25,6 +25,7 @@ from maquette.artifacts.settings import walk
 from maquette.stages import Stage
 from maquette.stages.application import Application, config_folder_of
 from maquette.stages.composition import expanded, to_settings
+from maquette.stages.foreign import check_foreign
 from maquette.stages.overrides import hydra_overrides, literal
 from maquette.stages.sweeps import launching, table
 from maquette.stages.sweeps.bias import branch_bias
@@ -59,7 +60,7 @@ def run_sweep(sweeper: Any, arguments: Sequence[str]) -> Report:
         found = context.config_loader.load_sweep_config(config, list(words))
         with open_dict(found):
             del found["hydra"]
-        return to_settings(application.stage, found, words)
+        return to_settings(application.stage, found, words, classes=False)
 
     line = read_line(
         application.stage, arguments, folder, params=sweeper.params, composed=composed,
@@ -67,6 +68,8 @@ def run_sweep(sweeper: Any, arguments: Sequence[str]) -> Report:
     )  # fmt: skip
     sweep = stored_plan(line, dry=application.dry)
     if sweep is None:
+        for _, settings in () if application.dry else line.members:
+            check_foreign(settings)  # now that something is to be done
         sweep = plan_line(line, DryPlanner(line.stage) if application.dry else None)
         if not application.dry:
             store_plan(sweep, line)
