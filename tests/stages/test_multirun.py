@@ -397,7 +397,7 @@ def test_with_nothing_left_nothing_heavy_is_imported(prepared: Path, tmp_path: P
     (plan_file,) = tmp_path.glob("outputs/sweeps/*/plan.json")
     before = plan_file.stat().st_mtime_ns
     with (tmp_path / "documents" / "animals.jsonl").open("a") as file:  # other text: other runs
-        file.write(json.dumps({"id": "new", "text": "a new animal " * 40, "domain": "animals"}) + "\n")
+        file.write("\n" + json.dumps({"id": "new", "text": "a new animal " * 40, "domain": "animals"}) + "\n")
     assert multirun(STAGE, words) == 0
     assert plan_file.stat().st_mtime_ns > before
     assert len(list(tmp_path.glob("outputs/runs/*/run.json"))) == 4
