@@ -24,12 +24,12 @@ import torch
 
 from maquette.data import MixtureOrder, TokenBatch, TokenShards, TrainingBatches
 from maquette.model import LanguageModel
-from maquette.objectives import Optimization, Pretraining
-from maquette.optimization import build_schedule
+from maquette.objectives import Pretraining
 from maquette.stages import STAGES, train
 from maquette.stages.composition import compose
 from maquette.stages.planning import new_record, plan_job, resolve_recipe
 from maquette.training import Job, fit
+from maquette.training.assembly import prepare_optimization
 from maquette.training.devices import prepare_process
 from maquette.training.memory import keep_large_buffers
 
@@ -117,8 +117,7 @@ def run_bare(job: Job, turns: Turns) -> None:
         micro_batch_size=plan.batch_sequences(job),
         steps=job.steps,
     )
-    schedule = build_schedule(job.schedule, job.tokens, job.warmup)
-    optimization = Optimization(job.optimizer, schedule, job.learning_rate, job.weight_decay, job.batch_size_tokens)
+    optimization = prepare_optimization(job)
     objective = Pretraining(LanguageModel(job.architecture, seed=job.seed), optimization, plan.objective)
     configured: Any = objective.configure_optimizers()
     optimizer, scheduler = configured["optimizer"], configured["lr_scheduler"]["scheduler"]

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from maquette.artifacts import ConfigError
 from maquette.optimization import build_schedule
+from maquette.optimization.config import LinearSchedulerConfig, WSDSchedulerConfig
 from maquette.stages import branching, train
 from maquette.stages.branching import Tree, plan_tree
 from maquette.stages.config import TrainStage
@@ -22,7 +23,6 @@ from maquette.training.checkpoint_io import CheckpointFolder
 from small_runs import settings, write_documents
 
 Configure = Callable[..., TrainStage]
-WSD: dict[str, Any] = {"scheduler__kind": "wsd", "scheduler__branches": ["2560", "3840"], "scheduler__warmup": 0.2}
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,12 @@ def configure(tmp_path_factory: pytest.TempPathFactory) -> Configure:
     root = tmp_path_factory.mktemp("branching")
     (root / "documents").mkdir()
     write_documents(root / "documents")
-    return lambda **changes: settings(root / "outputs", root / "documents", **{**WSD, **changes})
+
+    def configure(**changes: Any) -> TrainStage:
+        branches = WSDSchedulerConfig(branches=["2560", "3840"], warmup=0.2)
+        return settings(root / "outputs", root / "documents", **{"scheduler": branches, **changes})
+
+    return configure
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +70,7 @@ def test_horizons_are_whole_steps_that_share_the_trunks_warmup(configure: Config
     tree = plan_tree(config, train.prepare(config))
     assert [branch.job.tokens for branch in tree.branches] == [2560, 3840, 5120]
     jobs = [tree.trunk.job, *(branch.job for branch in tree.branches)]
-    warmups = [build_schedule(job.schedule, job.tokens, job.warmup).warmup for job in jobs]
+    warmups = [build_schedule(job.scheduler, job.tokens, job.warmup).warmup for job in jobs]
     assert warmups == [pytest.approx(warmups[0], rel=1e-12)] * 4
 
 
@@ -129,7 +134,7 @@ def test_without_the_trunks_checkpoint_a_branch_trains_from_the_beginning(tree: 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"scheduler__kind": "linear"}, "only a stable rate has a trunk"),
+        ({"scheduler": LinearSchedulerConfig(branches=["2560"])}, "only a stable rate has a trunk"),
         ({"scheduler__branches": ["9k"]}, "9,000 tokens, and the run itself only 5,120"),
         ({"scheduler__branches": ["512"], "scheduler__warmup": 0.9}, "cools down before it is warm|overlap"),
     ],

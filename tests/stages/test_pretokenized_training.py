@@ -56,8 +56,8 @@ def test_without_a_tokenizer_what_needs_text_is_left_out(
 
 def test_killed_and_resumed_it_ends_with_the_same_bits(tmp_path: Path, tokens: Path) -> None:
     given = changes(
-        tokens, tokens=str(200 * 256), trainer__checkpoint_steps=10, data__workers=1, data__micro_batch_size=4,
-        model__dropout=0.1,
+        tokens, tokens=str(200 * 256), callbacks__checkpoint__every_n_train_steps=10, data__workers=1,
+        data__micro_batch_size=4, model__dropout=0.1,
     )  # fmt: skip
     whole = train.run(settings(tmp_path / "whole", tmp_path, **given))
     process = start(tmp_path / "killed", tmp_path, given)

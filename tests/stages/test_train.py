@@ -12,6 +12,7 @@ import yaml
 from maquette.artifacts import ConfigError
 from maquette.model import count_parameters, hf, training_flops
 from maquette.model.loading import load_checkpoint
+from maquette.optimization.config import WSDSchedulerConfig, short_name
 from maquette.stages import planning, train
 from maquette.stages.composition import compose
 from maquette.stages.config import TrainStage
@@ -128,8 +129,8 @@ def test_how_it_is_run_makes_no_other_run(configure: Configure, changes: dict[st
     "changes",
     [
         {"seed": 1}, {"tokens": "10240"}, {"model__hidden_size": 24}, {"model__qk_norm": True},
-        {"data__sequence_length": 64},
-        {"optimizer__lr": 0.1}, {"optimizer__beta2": 0.95}, {"scheduler__kind": "wsd"},
+        {"data__sequence_length": 64}, {"optimizer": {"_target_": "torch.optim.RMSprop"}},
+        {"optimizer__lr": 0.1}, {"optimizer__betas": [0.9, 0.95]}, {"scheduler": WSDSchedulerConfig()},
         {"precision__kind": "bf16-mixed"}, {"mixture__weights": {"animals": 1.0}}, {"objective__z_loss": 0.1},
         {"compile": "auto"}, {"shards__held_out_window": 12}, {"data__document_masking": True},
     ],
@@ -170,4 +171,4 @@ def test_the_command_line_composes_it() -> None:
 
     config = compose(STAGES["train"], ["size=1m", "scheduler=wsd", "precision=bf16-mixed", "trainer=ddp"])
     assert isinstance(config, TrainStage)
-    assert (config.scheduler.kind, config.precision.kind, config.trainer.devices) == ("wsd", "bf16-mixed", 2)
+    assert (short_name(config.scheduler), config.precision.kind, config.trainer.devices) == ("wsd", "bf16-mixed", 2)

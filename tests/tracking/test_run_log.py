@@ -122,6 +122,7 @@ def test_a_store_that_fails_in_mid_run_does_not_stop_it_and_the_points_are_saved
 
     with run(outputs) as log:
         assert log.flush()
+        monkeypatch.setattr(log._buffer, "_interval", 0.01)
         monkeypatch.setattr(MlflowClient, "log_batch", full)
         log.log_metrics({"loss": 2.5}, 7)
     said = "".join(capsys.readouterr().err.split())  # lines are broken anywhere

@@ -19,7 +19,7 @@ from maquette.data.prompts import Prompt, render_prompt
 from maquette.model import LanguageModel, TransformerConfig, hf
 from maquette.objectives.policy_config import PolicyConfig
 from maquette.objectives.rewards import Completion
-from maquette.optimization.config import OptimizerConfig, SchedulerConfig
+from maquette.optimization.config import AdamWConfig, LinearSchedulerConfig
 from maquette.text import Tokenizer, train_tokenizer
 from maquette.text.config import TokenizerConfig
 from maquette.tracking.config import TrackingConfig
@@ -93,8 +93,8 @@ def make_job(folder: Path, changes: dict[str, Any], *, seconds: float = 0.0) -> 
         steps=config.num_iterations * config.ppo_epochs * config.num_minibatches, batch_size_tokens=100,
         learning_rate=3e-3,
         warmup=0.1, weight_decay=0.0, flops=10**9, compiled=False, linear_backend="torch",
-        hardware=choose_hardware(trainer, PrecisionConfig(), threads=1), optimizer=OptimizerConfig(eps=1e-5),
-        schedule=SchedulerConfig(), trainer=trainer, tracking=TrackingConfig(enabled=False),
+        hardware=choose_hardware(trainer, PrecisionConfig(), threads=1), optimizer=AdamWConfig(eps=1e-5),
+        scheduler=LinearSchedulerConfig(), trainer=trainer, tracking=TrackingConfig(enabled=False),
         num_validations=2, callbacks=callbacks,
     )  # fmt: skip
     if not (job.folder / "run.json").exists():

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maquette.artifacts import StageError
-from maquette.model.config import CoreConfig, LSTMConfig, TransformerConfig
+from maquette.model.config import KINDS, CoreConfig
 from maquette.model.parametrization import STANDARD, Parametrization
 
 if TYPE_CHECKING:
@@ -18,13 +18,10 @@ if TYPE_CHECKING:
 
     from maquette.model.heads import LanguageModel, ScalarModel
 
-_KINDS: dict[str, type[Any]] = {"transformer": TransformerConfig, "lstm": LSTMConfig}
-
 
 def describe_architecture(config: CoreConfig) -> dict[str, Any]:
     """Its kind and every field, as plain containers."""
-    kind = next(kind for kind, config_class in _KINDS.items() if isinstance(config, config_class))
-    return {"kind": kind, **dataclasses.asdict(config)}
+    return {"kind": config.kind, **dataclasses.asdict(config)}
 
 
 def read_architecture(described: Mapping[str, Any]) -> CoreConfig:
@@ -32,7 +29,7 @@ def read_architecture(described: Mapping[str, Any]) -> CoreConfig:
     values = dict(described)
     kind = values.pop("kind", "transformer")
     try:
-        config: CoreConfig = _KINDS[kind](**values)
+        config: CoreConfig = KINDS[kind](**values)
     except (KeyError, TypeError) as error:
         raise StageError(f"An architecture that this version does not know: kind {kind!r} ({error}).") from None
     return config

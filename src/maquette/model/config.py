@@ -427,6 +427,10 @@ def _require_dropout(config: TransformerConfig | LSTMConfig) -> None:
         raise ConfigError(f"dropout={config.dropout} is out of range.", "Allowed: at least 0 and below 1.")
 
 
+KINDS: dict[str, Any] = {config.kind: config for config in (TransformerConfig, LSTMConfig, CustomConfig)}
+"""Configurations by the name that stands in files; a user's architectures are all `custom`."""
+
+
 @dataclass(frozen=True)
 class ParameterCount:
     """Parameters by part. `core` is everything but the two vocabulary matrices. A tied matrix is counted once, as the

@@ -25,7 +25,13 @@ from maquette.feedback.instruction_config import TaskInstructionsConfig
 from maquette.model.config import ModelConfig
 from maquette.objectives.config import OBJECTIVES, ObjectiveConfig, PretrainConfig
 from maquette.objectives.policy_config import PolicyConfig
-from maquette.optimization.config import OptimizerConfig, SchedulerConfig
+from maquette.optimization.config import (
+    OPTIMIZERS,
+    SCHEDULERS,
+    AdamWConfig,
+    LinearSchedulerConfig,
+    check_optimization,
+)
 from maquette.recipe.rules import HyperparameterRules
 from maquette.recipe.sweep_config import SweepConfig
 from maquette.text.config import TokenizerConfig
@@ -107,8 +113,9 @@ class TrainStage(TokensStage):
     model: ModelConfig = setting(ModelConfig, "architecture")
     mixture: MixtureConfig = setting(MixtureConfig, "which text, in which shares")
     data: DataConfig = setting(DataConfig, "sequences and batches")
-    optimizer: OptimizerConfig = setting(OptimizerConfig, "optimiser")
-    scheduler: SchedulerConfig = setting(SchedulerConfig, "learning rate schedule")
+    # Any: beside ours anyone's, by its `_target_`
+    optimizer: Any = setting(AdamWConfig, "optimiser", variants=OPTIMIZERS)
+    scheduler: Any = setting(LinearSchedulerConfig, "learning rate schedule", variants=SCHEDULERS)
     precision: PrecisionConfig = setting(PrecisionConfig, "number format")
     trainer: TrainerConfig = setting(TrainerConfig, "lightning.Trainer, all its arguments")
     callbacks: dict[str, Any] = setting(dict, "Lightning callbacks by name, each with its _target_")
@@ -125,6 +132,10 @@ class TrainStage(TokensStage):
     protocol: ProtocolConfig = setting(ProtocolConfig, "how it is asked")
     tracking: TrackingConfig = setting(TrackingConfig, "record in MLflow")
     sweep: SweepConfig = setting(SweepConfig, "with -m: which runs belong together (+sweep=isoflop sets it)")
+
+    def validate(self) -> None:
+        """Raises `ConfigError` for an optimiser or a scheduler that can't work here."""
+        check_optimization(self.optimizer, self.scheduler)
 
 
 @dataclass

@@ -1,7 +1,9 @@
 """`maquette export`: a run as a Hugging Face folder, to take away."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from maquette.artifacts import ConfigError
 from maquette.artifacts.files import atomic_folder
@@ -27,10 +29,10 @@ def run(config: ExportStage) -> Path:
             say(f"{target}: nothing to do, already exported")
             return target
         raise ConfigError(f"{target} holds another model.", "Choose another folder with to=, or set force=true.")
+    load: Callable[[Path], tuple[Any, Tokenizer]] = load_checkpoint
     if hf.is_scalar(hf.read_config(source)):
-        model, tokenizer = load_reward_model(source)
-    else:
-        model, tokenizer = load_checkpoint(source)
+        load = load_reward_model
+    model, tokenizer = load(source)
     with atomic_folder(target) as folder:
         shutil.copytree(source, folder, dirs_exist_ok=True)
     status = read_record(found).get("status", "finished")

@@ -30,7 +30,7 @@ def search_beside(config_folder: Path | None) -> None:
 def without_schema(composed: DictConfig, given: Collection[str] = ()) -> DictConfig:
     """The config with those nodes as plain tables whose `_target_` was changed to one that their schema does not
     describe (`optimizer._target_=torch.optim.RMSprop`). Of the old class's arguments those stay that the new one takes
-    too, and those whose keys are among the `given`."""
+    too and that are not open (null, the recipe's), and those whose keys are among the `given`."""
     changed = list(_retargeted(composed))
     if not changed:
         return composed
@@ -40,10 +40,15 @@ def without_schema(composed: DictConfig, given: Collection[str] = ()) -> DictCon
         names = _arguments(plain["_target_"], key)
         kept = {
             name: value for name, value in plain.items()
-            if names is None or name in names or name in _HYDRAS or f"{key}.{name}" in given
+            if name in _HYDRAS or f"{key}.{name}" in given or (not _is_open(value) and (names is None or name in names))
         }  # fmt: skip
         OmegaConf.update(composed, key, OmegaConf.create(kept), merge=False)
     return composed
+
+
+def _is_open(value: Any) -> bool:
+    """Whether a value is left to the class or the recipe."""
+    return value is None or (isinstance(value, str) and value.startswith("${recipe:"))
 
 
 def _retargeted(node: DictConfig, prefix: str = "") -> Iterator[str]:

@@ -6,6 +6,7 @@ and its folder `<outputs>/runs/<name>`. Nothing here trains or writes.
 
 import dataclasses
 import datetime
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from maquette.artifacts.code_digest import code_digest
 from maquette.artifacts.files import digest, file_digest
 from maquette.artifacts.manifest import read_manifest
+from maquette.artifacts.nodes import has_key, node_values
 from maquette.artifacts.progress import say
 from maquette.artifacts.settings import parse_quantity
 from maquette.model.config import CoreConfig, CustomConfig, ModelConfig, TransformerConfig
@@ -20,6 +22,7 @@ from maquette.model.hf import family_of, read_config
 from maquette.model.loading import find_checkpoint, latest_run, model_folder
 from maquette.model.parametrization import STANDARD
 from maquette.objectives.config import PretrainConfig
+from maquette.optimization.config import recipe_remark, short_name
 from maquette.recipe.pretraining import Recipe
 from maquette.stages.config import TrainStage
 from maquette.stages.recipe_numbers import recipe_of
@@ -115,6 +118,8 @@ def assemble_job(
     name = f"{label}-{identity[:8]}"
     source = None if start is None else read_record(start)
     counts = recipe.parameters
+    if remark := recipe_remark(config.optimizer, recipe.learning_rate):
+        say_once(remark)
     return Job(
         name=name,
         folder=Path(config.outputs) / "runs" / name,
@@ -136,11 +141,11 @@ def assemble_job(
             config.trainer,
             config.precision,
             threads=config.threads,
-            optimizer=config.optimizer.kind,
+            optimizer=short_name(config.optimizer),
             width=recipe.architecture.hidden_size,
         ),
         optimizer=config.optimizer,
-        schedule=config.scheduler,
+        scheduler=config.scheduler,
         trainer=config.trainer,
         tracking=config.tracking,
         num_validations=config.num_validations,
@@ -157,6 +162,12 @@ def assemble_job(
             checkpoint_run=None if source is None else source.tracking_run,
         ),
     )
+
+
+@functools.cache
+def say_once(remark: str) -> None:
+    """A remark that is the same for every run of a sweep."""
+    say(remark)
 
 
 def new_record(
@@ -221,9 +232,16 @@ def resolved_settings(config: TrainStage, recipe: Recipe) -> dict[str, Any]:
     settings["model"] = model
     settings["tokens"], settings["compute"] = str(recipe.tokens), None
     settings["data"]["batch_size_tokens"] = recipe.batch_size_tokens
-    settings["optimizer"] |= {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay}
-    settings["scheduler"]["warmup"] = recipe.warmup
-    return settings
+    return settings | resolved_optimization(config, recipe)
+
+
+def resolved_optimization(config: TrainStage, recipe: Recipe) -> dict[str, Any]:
+    """The settings of optimiser and scheduler with the recipe's numbers in place of the nulls."""
+    optimizer, scheduler = node_values(config.optimizer), node_values(config.scheduler)
+    optimizer |= {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay}
+    if has_key(config.scheduler, "warmup"):
+        scheduler["warmup"] = recipe.warmup
+    return {"optimizer": optimizer, "scheduler": scheduler}
 
 
 def run_fingerprint(settings: dict[str, Any], recipe: Recipe, digests: dict[str, str]) -> str:

@@ -6,12 +6,13 @@ from typing import Any
 from maquette.artifacts import ConfigError
 from maquette.artifacts.code_digest import code_digest
 from maquette.artifacts.files import digest, file_digest
+from maquette.artifacts.nodes import Node, node_value, with_values
 from maquette.feedback.annotators.callables import CallableReward
 from maquette.feedback.prompts import open_prompts
 from maquette.feedback.source import ConfiguredFeedback
 from maquette.model.loading import find_checkpoint, load_tokenizer, model_folder
 from maquette.objectives.policy_config import PolicyConfig
-from maquette.optimization.config import OptimizerConfig
+from maquette.optimization.config import OptimizerConfig, planned_warmup, planned_weight_decay
 from maquette.recipe.policy_optimization import resolve_policy
 from maquette.recipe.pretraining import Recipe
 from maquette.stages.config import TrainStage
@@ -28,7 +29,7 @@ _USED = ("seed", "objective", "optimizer", "scheduler", "precision", "prompts")
 """Settings that decide what comes out; the reward counts by what it is, not by where it lies."""
 
 ADAM_EPS = 1e-5
-"""Of PPO, unless the settings have another: with 1e-8 a gradient that is nearly nothing becomes a full step."""
+"""Of PPO's AdamW, unless the settings have another: with 1e-8 a gradient that is nearly nothing becomes a full step."""
 
 _PROMPTS_FOR_LENGTH = 64
 
@@ -70,9 +71,9 @@ def plan_policy(config: TrainStage) -> tuple[Recipe, Job]:
         num_minibatches=objective.num_minibatches,
         row_tokens=round(sum(lengths) / len(lengths)) + objective.max_completion_length,
         has_value=objective.advantage == "value",
-        learning_rate=config.optimizer.lr,
-        warmup=config.scheduler.warmup,
-        weight_decay=config.optimizer.weight_decay,
+        learning_rate=node_value(config.optimizer, "lr"),
+        warmup=planned_warmup(config.scheduler),
+        weight_decay=planned_weight_decay(config.optimizer),
         rules=config.recipe,
     )
     say_unused(config, _POLICY_UNUSED)
@@ -105,8 +106,9 @@ def plan_policy(config: TrainStage) -> tuple[Recipe, Job]:
     return recipe, job
 
 
-def _with_eps(optimizer: OptimizerConfig) -> OptimizerConfig:
-    return dataclasses.replace(optimizer, eps=ADAM_EPS) if optimizer.eps == OptimizerConfig().eps else optimizer
+def _with_eps(optimizer: Node) -> Node:
+    ours = isinstance(optimizer, OptimizerConfig) and optimizer.eps == OptimizerConfig().eps
+    return with_values(optimizer, eps=ADAM_EPS) if ours else optimizer
 
 
 def _whole_iterations(log_steps: int, steps: int) -> int:

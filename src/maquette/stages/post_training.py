@@ -7,6 +7,7 @@ from typing import Any
 from maquette.artifacts import ConfigError
 from maquette.artifacts.files import digest
 from maquette.artifacts.manifest import read_manifest
+from maquette.artifacts.nodes import node_value
 from maquette.artifacts.progress import say
 from maquette.artifacts.settings import walk
 from maquette.model.config import CoreConfig
@@ -14,11 +15,12 @@ from maquette.model.hf import read_config
 from maquette.model.hf.scalar import read_architecture
 from maquette.model.loading import load_tokenizer, model_folder, read_record
 from maquette.objectives.config import ExampleConfig
+from maquette.optimization.config import planned_warmup, planned_weight_decay
 from maquette.recipe.post_training import resolve_examples
 from maquette.recipe.pretraining import Recipe
 from maquette.stages import examples
 from maquette.stages.config import TrainStage
-from maquette.stages.planning import assemble_job, label_of, starting_folder
+from maquette.stages.planning import assemble_job, label_of, resolved_optimization, starting_folder
 from maquette.training import Job
 from maquette.training.devices import count_processes
 from maquette.training.examples import ExamplePlan, micro_batches
@@ -58,9 +60,9 @@ def plan_examples(config: TrainStage) -> tuple[Recipe, Job]:
         pairs=objective.kind != "sft",
         epochs=objective.epochs,
         batch_size=objective.batch_size,
-        learning_rate=config.optimizer.lr,
-        warmup=config.scheduler.warmup,
-        weight_decay=config.optimizer.weight_decay,
+        learning_rate=node_value(config.optimizer, "lr"),
+        warmup=planned_warmup(config.scheduler),
+        weight_decay=planned_weight_decay(config.optimizer),
         rules=config.recipe,
     )
     unused = (*UNUSED, "preferences" if objective.kind == "sft" else "instructions")
@@ -120,6 +122,4 @@ def say_unused(config: TrainStage, unused: tuple[str, ...]) -> None:
 def used_settings(config: TrainStage, recipe: Recipe, unused: tuple[str, ...]) -> dict[str, Any]:
     """The settings with the recipe's numbers in place of the nulls, without those that mean nothing here."""
     settings = {key: value for key, value in dataclasses.asdict(config).items() if key not in unused}
-    settings["optimizer"] |= {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay}
-    settings["scheduler"]["warmup"] = recipe.warmup
-    return settings
+    return settings | resolved_optimization(config, recipe)

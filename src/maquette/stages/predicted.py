@@ -41,8 +41,8 @@ def expand(stage: Any, overrides: Sequence[str], config_folder: Path | None = No
     of_line = {setting.key: setting.default for setting in walk(typed)}
     for setting in walk(alone):
         # A group on the command line does not win over the prediction's own words: its kind must be the same.
-        group = setting.key.partition(".")[0] if setting.key.endswith(".kind") else None
-        new = of_line[setting.key] if group in given else told[setting.key]
+        group = setting.key.partition(".")[0] if setting.key.endswith((".kind", "._target_")) else None
+        new = of_line.get(setting.key) if group in given else told.get(setting.key)
         if new != setting.default and not is_elsewhere(setting.key):
             raise ConfigError(
                 f"{setting.key}={new} contradicts the prediction {prediction.id}, which says {setting.default}.",

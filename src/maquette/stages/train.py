@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from maquette.artifacts import ConfigError
 from maquette.artifacts.files import digest, locked, write_text
+from maquette.artifacts.nodes import node_value
 from maquette.artifacts.progress import say
 from maquette.model.loading import load_tokenizer, model_folder
 from maquette.recipe.pretraining import Recipe
@@ -45,7 +46,7 @@ def run(config: TrainStage, data: TokensResult | None = None) -> RunRecord:
     Raises `ConfigError` for settings that contradict each other or this machine, `StageError` where data is damaged or
     training diverges, `KeyboardInterrupt` where it was stopped; then the same call goes on.
     """
-    if config.scheduler.branches:
+    if node_value(config.scheduler, "branches"):
         return _run_branches(config, data)
     return _train(config, *planned(config, data))
 
@@ -139,6 +140,11 @@ def prepare(config: TrainStage) -> TokensResult:
 
 
 _prepared: dict[str, TokensResult] = {}
+
+
+def forget_prepared() -> None:
+    """Lets `prepare` look at the sources again: a sweep begins, and they may have changed since the last."""
+    _prepared.clear()
 
 
 def forecast(config: TrainStage, data: TokensResult) -> "Forecast":

@@ -10,6 +10,7 @@ five seconds, many at a time (benchmarks/tracking_overhead.py).
 
 import atexit
 import threading
+import time
 import weakref
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -27,7 +28,7 @@ BATCH = 1000
 """Points in one write: the most that MLflow takes in one call."""
 
 TRIES = 3
-"""How often what is left is tried at the end."""
+"""How often what is left is tried at the end, `INTERVAL` apart."""
 
 
 class Point(NamedTuple):
@@ -93,7 +94,8 @@ class Buffer:
 
     def drain(self) -> tuple[list[str], list[Point]]:
         """Writes what is left, and gives up what the store does not take: a line for each loss, and the lost points."""
-        for _ in range(TRIES):
+        for number in range(TRIES):
+            time.sleep(self._interval if number else 0.0)
             if self.flush(timeout=30.0):
                 break
         with self._changed:

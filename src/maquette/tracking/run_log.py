@@ -105,7 +105,8 @@ class RunLog:
             return
         lost, points = self._buffer.drain()
         try:
-            self.client.set_terminated(self.run_id, status)
+            with impatient():
+                self.client.set_terminated(self.run_id, status)
         except Exception:  # the store fails: said below, and the run folder has the result
             lost.append(f"that the run is {status}")
         if lost:
@@ -121,12 +122,19 @@ class RunLog:
         from mlflow.entities import Metric
 
         assert self.client is not None and self.run_id is not None
-        self.client.log_batch(self.run_id, metrics=[Metric(*point) for point in points])
+        with impatient():
+            self.client.log_batch(self.run_id, metrics=[Metric(*point) for point in points])
 
     def _call(self, name: str, action: "Callable[[MlflowClient, str], None]") -> None:
         client, run_id = self.client, self.run_id
-        if self._buffer is not None and client is not None and run_id is not None:
-            self._buffer.add_call(name, lambda: action(client, run_id))
+        if self._buffer is None or client is None or run_id is None:
+            return
+
+        def run() -> None:
+            with impatient():
+                action(client, run_id)
+
+        self._buffer.add_call(name, run)
 
     def _check_names(self, names: Mapping[str, Any]) -> None:
         for name in names:

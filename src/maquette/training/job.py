@@ -4,9 +4,9 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from maquette.artifacts.nodes import Node
 from maquette.model.config import CoreConfig
 from maquette.model.parametrization import STANDARD, Parametrization
-from maquette.optimization.config import OptimizerConfig, SchedulerConfig
 from maquette.tracking.config import TrackingConfig
 from maquette.training.callbacks.validation_schedule import validation_steps
 from maquette.training.config import TrainerConfig
@@ -42,8 +42,8 @@ class Job:
     compiled: bool
     linear_backend: str
     hardware: Hardware
-    optimizer: OptimizerConfig
-    schedule: SchedulerConfig
+    optimizer: Node
+    scheduler: Node
     trainer: TrainerConfig
     tracking: TrackingConfig
     num_validations: int = 10

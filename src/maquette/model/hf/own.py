@@ -9,15 +9,13 @@ import dataclasses
 from typing import Any
 
 from maquette.artifacts import StageError
-from maquette.model.config import CoreConfig, CustomConfig, LSTMConfig, TransformerConfig
+from maquette.model.config import KINDS, CoreConfig, CustomConfig, TransformerConfig
 from maquette.model.hf.family import Family, Raw, number, require
 
 MODELING = "modeling_maquette"
 
 FORMAT = 2
 """Of the settings in `config.json`: from 2 on they have the names that `transformers` uses."""
-
-_KINDS: dict[str, Any] = {kind.kind: kind for kind in (TransformerConfig, LSTMConfig, CustomConfig)}
 
 
 def _read(raw: Raw) -> CoreConfig:
@@ -27,8 +25,8 @@ def _read(raw: Raw) -> CoreConfig:
             "Export the run again; of a run from before this version, with the version that trained it, or "
             "train it anew.",
         )
-    require(raw, kind=tuple(_KINDS))
-    kind = _KINDS[raw.get("kind", "transformer")]
+    require(raw, kind=tuple(KINDS))
+    kind = KINDS[raw.get("kind", "transformer")]
     for key in ("vocab_size", "size") if kind is CustomConfig else ("vocab_size", "hidden_size", "num_hidden_layers"):
         number(raw, key)
     fields = {field.name for field in dataclasses.fields(kind)}

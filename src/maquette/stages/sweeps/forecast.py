@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from maquette.artifacts.nodes import node_value
 from maquette.stages.config import TrainStage
 from maquette.training.record import FINISHED, read_record
 
@@ -68,7 +69,7 @@ def is_finished(folder: str | Path) -> bool:
 
 def forecast(config: TrainStage, data: "TokensResult") -> Forecast:
     """Raises `ConfigError` for settings that contradict each other or this machine."""
-    if config.scheduler.branches:
+    if node_value(config.scheduler, "branches"):
         return _forecast_tree(config, data)
     from maquette.data import MixtureOrder
     from maquette.stages.planning import plan_job, resolve_recipe

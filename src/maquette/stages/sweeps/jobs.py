@@ -157,6 +157,8 @@ class Planner:
 
     def __init__(self, stage: Stage) -> None:
         self._prepare, self._forecast = stage.part("prepare"), stage.part("forecast")
+        if (forget := stage.part("forget_prepared")) is not None:
+            forget()
 
     def can_plan(self, settings: StageConfig) -> bool:
         """Whether there is more to say of a job than its settings."""

@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import math
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -284,7 +285,13 @@ def _recorded(sweep: Sweep, chosen: launching.Launching) -> Iterator[list[str]]:
     if chosen.threads is not None:
         words += [f"{key}={chosen.threads}" for key in ("threads", "trainer.threads") if key in known][:1]
     files = Files(sweep.folder)
-    facts: dict[str, Any] = {"name": sweep.name, "stage": sweep.stage.name, "run_id": None, "process": os.getpid()}
+    facts: dict[str, Any] = {
+        "name": sweep.name,
+        "stage": sweep.stage.name,
+        "run_id": None,
+        "process": os.getpid(),
+        "began": time.time(),
+    }
     facts["jobs"] = [list(job.words) for job in sweep.jobs]
     facts["branches"] = [list(job.forecast.branches) if job.forecast else [] for job in sweep.jobs]
     facts["runs"] = [job.forecast.folder if job.forecast else None for job in sweep.jobs]

@@ -87,6 +87,9 @@ def run_job(stage: Stage, settings: Any, folder: Path, number: int) -> Any:
     _follow(launcher)
     if files.stop.exists() or files.outcome(number).exists():
         return None
+    if sweep.get("began") not in _sweeps and (forget := stage.part("forget_prepared")) is not None:
+        forget()  # a worker process may outlive a sweep
+    _sweeps.add(sweep.get("began"))
     try:
         files.tell(number, 0, 0)
         with _speaking_to(files.log(number)):
@@ -129,6 +132,7 @@ def numbers_of(result: Any) -> dict[str, Any]:
     return {name: value for name in names if isinstance(value := getattr(result, name, None), int | float)}
 
 
+_sweeps: set[Any] = set()
 _followed: set[int] = set()
 
 
