@@ -54,6 +54,8 @@ def settings(outputs: Path, source: Path, **changes: Any) -> TrainStage:
     )
     for key, value in changes.items():
         change(config, key, value)
+    if config.tracking.enabled:
+        config.logger = {"mlflow": {"_target_": "maquette.tracking.MLflowLogger"}}
     return config
 
 

@@ -75,10 +75,9 @@ def tiny_ppo(
 def trainer(
     *, epochs: int, accumulate: int = 1, callbacks: Sequence[Any] = (), loggers: Sequence[Logger] = ()
 ) -> Trainer:
-    """Logs every step."""
+    """As a run's: with clipped gradients. Logs every step."""
     return Trainer(
         accelerator="cpu", max_epochs=epochs, accumulate_grad_batches=accumulate, logger=list(loggers) or False,
         gradient_clip_val=1.0, log_every_n_steps=1, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=list(callbacks),
+        enable_model_summary=False, callbacks=list(callbacks),
     )  # fmt: skip

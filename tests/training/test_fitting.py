@@ -291,9 +291,12 @@ def test_the_backend_is_chosen_once(configure: Configure, tmp_path: Path, monkey
     monkeypatch.setattr("maquette.training.machine.fastest_backend", choose)
     changes: dict[str, Any] = {"seed": 25, "num_validations": 1}
     try:
-        whole = train.run(configure(**changes))
+        # Folders of their own: what another run has measured would be remembered
+        for name in ("whole", "parted"):
+            (tmp_path / name).mkdir()
+        whole = train.run(elsewhere(configure(**changes), tmp_path / "whole"))
         assert (whole.linear_backend, current_backend()) == ("onednn", "onednn")
-        parted = elsewhere(configure(**changes), tmp_path)
+        parted = elsewhere(configure(**changes), tmp_path / "parted")
         with monkeypatch.context() as patched:
             interrupt_at(13, patched)
             with pytest.raises(KeyboardInterrupt):

@@ -184,6 +184,8 @@ class Objective(LightningModule, abc.ABC):
         Loggers get them directly: Lightning's own way counts steps from 0, rounds a validation's float64 to float32,
         and leaves out a last window that is shorter than `log_every_n_steps`.
         """
+        if self.trainer.sanity_checking:
+            return
         shown = {"train/loss", "validation/loss"}
         self.log_dict(
             {name: torch.tensor(value, dtype=torch.float32) for name, value in values.items() if name in shown},

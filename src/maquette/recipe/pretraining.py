@@ -169,6 +169,12 @@ def _round_batch(tokens: float, sequence: int) -> int:
     return round(sequences / grain) * grain * sequence
 
 
+def with_steps(recipe: Recipe, steps: int) -> Recipe:
+    """The same run over another number of optimiser steps."""
+    flops = FlopCount(*(round(part * steps / recipe.steps) for part in dataclasses.astuple(recipe.flops)))
+    return dataclasses.replace(recipe, steps=steps, tokens=steps * recipe.batch_size_tokens, flops=flops)
+
+
 def training_flops_of(architecture: CoreConfig, tokens: int, context: int, phases: Sequence[PhaseConfig]) -> FlopCount:
     """Training FLOPs where phases may lengthen the sequences."""
     if not any(phase.context_multiple > 1 for phase in phases):

@@ -35,8 +35,8 @@ from maquette.optimization.config import (
 from maquette.recipe.rules import HyperparameterRules
 from maquette.recipe.sweep_config import SweepConfig
 from maquette.text.config import TokenizerConfig
-from maquette.tracking.config import TrackingConfig
-from maquette.training.config import PrecisionConfig, TrainerConfig
+from maquette.tracking.config import MLflowLoggerConfig, TrackingConfig
+from maquette.training.config import CALLBACKS, PrecisionConfig, TrainerConfig
 
 
 @dataclass
@@ -118,7 +118,10 @@ class TrainStage(TokensStage):
     scheduler: Any = setting(LinearSchedulerConfig, "learning rate schedule", variants=SCHEDULERS)
     precision: PrecisionConfig = setting(PrecisionConfig, "number format")
     trainer: TrainerConfig = setting(TrainerConfig, "lightning.Trainer, all its arguments")
-    callbacks: dict[str, Any] = setting(dict, "Lightning callbacks by name, each with its _target_")
+    callbacks: Any = setting(dict, "Lightning callbacks by name, each with its _target_", items=CALLBACKS)
+    logger: Any = setting(
+        dict, "Lightning loggers by name, each with its _target_", items={"mlflow": MLflowLoggerConfig}
+    )
     num_validations: int = setting(
         10, "how often validation is run over the whole training (the end counts)", minimum=1
     )

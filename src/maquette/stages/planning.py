@@ -25,6 +25,7 @@ from maquette.objectives.config import PretrainConfig
 from maquette.optimization.config import recipe_remark, short_name
 from maquette.recipe.pretraining import Recipe
 from maquette.stages.config import TrainStage
+from maquette.stages.loggers import other_loggers, plain_nodes
 from maquette.stages.recipe_numbers import recipe_of
 from maquette.stages.tokens import TokensResult
 from maquette.text import Tokenizer
@@ -64,7 +65,17 @@ def resolve_recipe(config: TrainStage, data: TokensResult) -> Recipe:
         architecture = family_of(raw, folder).read(raw)
         if config.model != ModelConfig(kind=config.model.kind):
             say("the settings of model have no effect: checkpoint has the architecture")
-    return recipe_of(config, Tokenizer.load(data.tokenizer).vocab_size, architecture)
+    vocab_size = Tokenizer.load(data.tokenizer).vocab_size
+    recipe = recipe_of(config, vocab_size, architecture)
+    if config.trainer.max_steps > 0 and config.trainer.max_steps != recipe.steps:
+        tokens = config.trainer.max_steps * recipe.batch_size_tokens
+        say(f"trainer.max_steps={config.trainer.max_steps}: {tokens:,} tokens instead of {recipe.tokens:,}")
+        budget = dataclasses.replace(
+            config, tokens=str(tokens), compute=None,
+            data=dataclasses.replace(config.data, batch_size_tokens=recipe.batch_size_tokens),
+        )  # fmt: skip
+        recipe = recipe_of(budget, vocab_size, architecture)
+    return recipe
 
 
 def plan_job(config: TrainStage, recipe: Recipe, data: TokensResult) -> Job:
@@ -149,7 +160,8 @@ def assemble_job(
         trainer=config.trainer,
         tracking=config.tracking,
         num_validations=config.num_validations,
-        callbacks=config.callbacks,
+        callbacks=plain_nodes(config.callbacks),
+        logger=other_loggers(config.logger),
         parametrization=recipe.parametrization,
         params=settings
         | {"N": recipe.size, "N_core": counts.core, "N_head": counts.head, "N_embedding": counts.embedding}

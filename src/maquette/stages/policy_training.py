@@ -14,7 +14,7 @@ from maquette.model.loading import find_checkpoint, load_tokenizer, model_folder
 from maquette.objectives.policy_config import PolicyConfig
 from maquette.optimization.config import OptimizerConfig, planned_warmup, planned_weight_decay
 from maquette.recipe.policy_optimization import resolve_policy
-from maquette.recipe.pretraining import Recipe
+from maquette.recipe.pretraining import Recipe, with_steps
 from maquette.stages.config import TrainStage
 from maquette.stages.planning import assemble_job, label_of
 from maquette.stages.post_training import UNUSED, required_checkpoint, say_unused, starting_architecture, used_settings
@@ -76,6 +76,8 @@ def plan_policy(config: TrainStage) -> tuple[Recipe, Job]:
         weight_decay=planned_weight_decay(config.optimizer),
         rules=config.recipe,
     )
+    if config.trainer.max_steps > 0:
+        recipe = with_steps(recipe, config.trainer.max_steps)
     say_unused(config, _POLICY_UNUSED)
     steps = objective.ppo_epochs * objective.num_minibatches
     config = dataclasses.replace(

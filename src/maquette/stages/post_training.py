@@ -17,7 +17,7 @@ from maquette.model.loading import load_tokenizer, model_folder, read_record
 from maquette.objectives.config import ExampleConfig
 from maquette.optimization.config import planned_warmup, planned_weight_decay
 from maquette.recipe.post_training import resolve_examples
-from maquette.recipe.pretraining import Recipe
+from maquette.recipe.pretraining import Recipe, with_steps
 from maquette.stages import examples
 from maquette.stages.config import TrainStage
 from maquette.stages.planning import assemble_job, label_of, resolved_optimization, starting_folder
@@ -65,6 +65,8 @@ def plan_examples(config: TrainStage) -> tuple[Recipe, Job]:
         weight_decay=planned_weight_decay(config.optimizer),
         rules=config.recipe,
     )
+    if config.trainer.max_steps > 0:
+        recipe = with_steps(recipe, config.trainer.max_steps)
     unused = (*UNUSED, "preferences" if objective.kind == "sft" else "instructions")
     say_unused(config, unused)
     settings = used_settings(config, recipe, unused)

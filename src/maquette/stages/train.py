@@ -23,6 +23,7 @@ from maquette.stages import corpus as corpus_stage
 from maquette.stages import evaluate as evaluate_stage
 from maquette.stages import tokens as tokens_stage
 from maquette.stages.config import EvaluateStage, TrainStage
+from maquette.stages.loggers import tracking_of
 from maquette.stages.planning import new_record, plan_job, resolve_recipe, starting_folder
 from maquette.stages.policy_training import plan_policy
 from maquette.stages.post_training import plan_examples
@@ -46,6 +47,7 @@ def run(config: TrainStage, data: TokensResult | None = None) -> RunRecord:
     Raises `ConfigError` for settings that contradict each other or this machine, `StageError` where data is damaged or
     training diverges, `KeyboardInterrupt` where it was stopped; then the same call goes on.
     """
+    config = dataclasses.replace(config, tracking=tracking_of(config.logger, config.tracking))
     if node_value(config.scheduler, "branches"):
         return _run_branches(config, data)
     return _train(config, *planned(config, data))
@@ -82,6 +84,8 @@ def _train(config: TrainStage, recipe: Recipe, job: Job, *, graft: Callable[[], 
 
 
 def _fitted(config: TrainStage, recipe: Recipe, job: Job, world: World, graft: Callable[[], bool] | None) -> RunRecord:
+    if config.trainer.fast_dev_run:
+        return _tried(config, recipe, job, world)
     # The first of several processes decides; a second command that means the same run waits here for the first.
     with locked(job.folder) if world.is_first else contextlib.nullcontext():
         done = _begin(config, recipe, job) if world.is_first else None
@@ -99,6 +103,24 @@ def _fitted(config: TrainStage, recipe: Recipe, job: Job, world: World, graft: C
             record = fit(job)
     if world.is_first:
         _tell(record)
+    return record
+
+
+def _tried(config: TrainStage, recipe: Recipe, job: Job, world: World) -> RunRecord:
+    """A run of a batch or a few through every hook, in a folder of its own that no other run is looked for in."""
+    job = dataclasses.replace(
+        job, folder=job.outputs / "fast_dev_run" / job.name, logger={},
+        tracking=dataclasses.replace(job.tracking, enabled=False),
+    )  # fmt: skip
+    if world.is_first:
+        shutil.rmtree(job.folder, ignore_errors=True)
+        new_record(config, recipe, job, compiled=False).save()
+    if job.hardware.world_size > world.size:
+        record: RunRecord = launch(fit, job, job.hardware.processes)
+    else:
+        record = fit(job)
+    if world.is_first:
+        say(f"run {job.name}: trainer.fast_dev_run={config.trainer.fast_dev_run} went through; nothing is recorded")
     return record
 
 

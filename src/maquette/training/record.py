@@ -14,6 +14,7 @@ FORMAT = 2
 """Of `run.json`; another is refused by name, never half understood."""
 
 RUNNING, FINISHED, INTERRUPTED, FAILED = "running", "finished", "interrupted", "failed"
+TRIED = "fast_dev_run"
 
 
 _SUMMARY = (

@@ -90,7 +90,9 @@ def build_trainer(job: Job, opened: Opened, callbacks: Sequence[Callback], logge
         ],
         "max_steps": job.steps,
         "max_epochs": settings["max_epochs"] or epochs,
-        "accumulate_grad_batches": settings["accumulate_grad_batches"] or opened.accumulate,
+        "accumulate_grad_batches": opened.accumulate,
+        "check_val_every_n_epoch": settings["check_val_every_n_epoch"]
+        or (1 if isinstance(settings["val_check_interval"], float) else None),
         "default_root_dir": settings["default_root_dir"] or str(job.folder),
         "enable_progress_bar": any(isinstance(one, ProgressBar) for one in callbacks) if bar is None else bar,
         "callbacks": list(callbacks),
