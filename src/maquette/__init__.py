@@ -5,6 +5,7 @@ are called otherwise in Python: `maquette import` is `import_`, and `maquette.co
 `maquette.cli.corpus`.) Importing this package imports nothing heavy; each package loads what it needs when it is used.
 """
 
+import importlib
 from typing import Any
 
 __version__ = "0.1.0"
@@ -12,10 +13,8 @@ __version__ = "0.1.0"
 
 def __getattr__(name: str) -> Any:
     if not name.startswith("_"):
-        from maquette.stages.functions import function_of
-
         try:
-            return function_of(name)
+            return importlib.import_module("maquette.stages.functions").function_of(name)
         except KeyError:
             pass
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -26,7 +26,9 @@ from maquette.artifacts.settings import walk
 from maquette.stages import Stage
 from maquette.stages.application import Application, config_folder_of
 from maquette.stages.composition import expanded, to_settings
+from maquette.stages.config import TrainStage
 from maquette.stages.foreign import check_foreign
+from maquette.stages.loggers import tracking_of
 from maquette.stages.overrides import hydra_overrides, literal
 from maquette.stages.sweeps import launching, table
 from maquette.stages.sweeps.bias import branch_bias
@@ -296,6 +298,8 @@ def _recorded(sweep: Sweep, chosen: launching.Launching) -> Iterator[list[str]]:
     facts["branches"] = [list(job.forecast.branches) if job.forecast else [] for job in sweep.jobs]
     facts["runs"] = [job.forecast.folder if job.forecast else None for job in sweep.jobs]
     tracking, outputs = getattr(sweep.settings, "tracking", None), sweep.settings.outputs
+    if tracking is not None and isinstance(sweep.settings, TrainStage):
+        tracking = tracking_of(sweep.settings.logger, tracking)
     if tracking is None or not tracking.enabled:
         write_json(files.sweep, facts)
         yield words
@@ -308,7 +312,7 @@ def _recorded(sweep: Sweep, chosen: launching.Launching) -> Iterator[list[str]]:
     if chosen.launcher == "submitit_slurm" and embedded_file(store_uri(tracking, outputs)) is not None:
         raise ConfigError(
             "hydra/launcher=submitit_slurm runs jobs on several machines, and a SQLite file can't be shared by them.",
-            "Start `mlflow server` on one and give its address, tracking.uri=http://host:5000; or tracking=none.",
+            "Start `mlflow server` on one, and give logger.mlflow.tracking_uri=http://host:5000; or logger=none.",
         )
     with start_parent_run(
         tracking,
