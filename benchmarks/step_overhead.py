@@ -27,11 +27,12 @@ from maquette.model import LanguageModel
 from maquette.objectives import Pretraining
 from maquette.stages import STAGES, train
 from maquette.stages.composition import compose
-from maquette.stages.planning import new_record, plan_job, resolve_recipe
+from maquette.stages.planning import plan_job, resolve_recipe
 from maquette.training import Job, fit
 from maquette.training.assembly import prepare_optimization
 from maquette.training.devices import prepare_process
 from maquette.training.memory import keep_large_buffers
+from maquette.training.record import begin_record
 
 WINDOW = 10
 
@@ -59,7 +60,7 @@ def make_job(root: Path, size: str, steps: int) -> Job:
     config.data.batch_size_tokens = recipe.batch_size_tokens
     recipe = resolve_recipe(config, data)
     job = plan_job(config, recipe, data)
-    new_record(config, recipe, job, compiled=False).save()
+    begin_record(job.spec, job.folder).save()
     return job
 
 

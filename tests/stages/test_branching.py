@@ -81,7 +81,7 @@ def test_they_are_children_of_the_trunk(tree: Tree, configure: Configure) -> Non
     for branch in tree.branches:
         row = runs.loc[branch.job.name]
         assert row["parent"] == trunk["run_id"]
-        assert (row["D"], row["C"]) == (branch.job.tokens, branch.recipe.compute)
+        assert (row["D"], row["C"]) == (branch.job.tokens, branch.job.spec.compute)
         assert row["validation/loss"] > 0
 
 
@@ -126,8 +126,8 @@ def test_stopped_it_goes_on_where_it_was(
 
 def test_without_the_trunks_checkpoint_a_branch_trains_from_the_beginning(tree: Tree, tmp_path: Path) -> None:
     branch = tree.branches[0]
-    job = dataclasses.replace(branch.job, folder=tmp_path / "branch")
-    gone = dataclasses.replace(tree.trunk, job=dataclasses.replace(tree.trunk.job, folder=tmp_path / "trunk"))
+    job = dataclasses.replace(branch.job, outputs=tmp_path)
+    gone = dataclasses.replace(tree.trunk, job=dataclasses.replace(tree.trunk.job, outputs=tmp_path))
     assert not branching.graft(dataclasses.replace(tree, trunk=gone), dataclasses.replace(branch, job=job))
 
 

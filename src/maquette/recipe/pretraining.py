@@ -27,7 +27,6 @@ from maquette.model.config import (
     ParameterCount,
     TransformerConfig,
     count_parameters,
-    kaplan_compute,
     training_flops,
 )
 from maquette.model.parametrization import STANDARD, Parametrization
@@ -64,7 +63,7 @@ class Recipe:
     @property
     def kaplan_compute(self) -> int:
         """6 N D with the core's parameters alone."""
-        return kaplan_compute(self.architecture, self.tokens)
+        return 6 * self.parameters.core * self.tokens  # as `kaplan_compute`, without counting again
 
 
 def resolve(

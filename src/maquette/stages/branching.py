@@ -32,10 +32,9 @@ TRUNK = "trunk"
 
 @dataclasses.dataclass(frozen=True)
 class Planned:
-    """A run: what was asked for, every number, and the job. A branch leaves the trunk after `leaves` steps."""
+    """A run: what was asked for, and the job. A branch leaves the trunk after `leaves` steps."""
 
     config: TrainStage
-    recipe: Recipe
     job: Job
     leaves: int = 0
 
@@ -134,8 +133,7 @@ def graft(tree: Tree, branch: Planned) -> bool:
 
 
 def _planned(config: TrainStage, data: TokensResult) -> Planned:
-    recipe = resolve_recipe(config, data)
-    return Planned(config, recipe, plan_job(config, recipe, data))
+    return Planned(config, plan_job(config, resolve_recipe(config, data), data))
 
 
 def _with(config: TrainStage, whole: Recipe, tokens: int, warmup: float, scheduler: Node | None = None) -> TrainStage:

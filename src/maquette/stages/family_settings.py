@@ -15,10 +15,11 @@ from maquette.artifacts.errors import ConfigError
 from maquette.artifacts.nodes import has_key, target_of, typed, with_values
 from maquette.artifacts.settings import walk
 from maquette.optimization.config import OPTIMIZERS, SCHEDULERS, short_name
+from maquette.recipe.run_spec import resolved_settings
 from maquette.stages import STAGES
 from maquette.stages.composition import compose
 from maquette.stages.config import TrainStage
-from maquette.stages.planning import resolve_recipe, resolved_settings
+from maquette.stages.planning import resolve_recipe
 from maquette.stages.tokens import TokensResult
 from maquette.stages.train import make_tokens
 
@@ -105,7 +106,7 @@ def _derived(configs: list[TrainStage], leaves: list[dict[str, Any]], data: Toke
             recipe = resolve_recipe(open_config, data)
         except ConfigError:
             return dict.fromkeys(DERIVED, False)
-        again = _flat(resolved_settings(open_config, recipe))
+        again = _flat(resolved_settings(dataclasses.asdict(open_config), recipe, "pretrain"))
         for key in DERIVED:
             agrees[key] &= again.get(key) == leaf.get(key) or leaf.get(key) is None
     return agrees

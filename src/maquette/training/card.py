@@ -26,8 +26,8 @@ A language model trained by Maquette.
 
 | | |
 |---|---|
-| parameters N | {record.num_parameters:,}: core {parts["core"]:,} and head {parts["head"]:,} |
-| embedding | {parts["embedding"]:,} |
+| parameters N | {record.num_parameters:,}: core {parts.core:,} and head {parts.head:,} |
+| embedding | {parts.embedding:,} |
 | tokens D | {record.tokens:,} in sequences of {record.sequence_length} |
 | training FLOPs C | {record.compute:.4g} exact, {record.kaplan_compute:.4g} as 6 x core x D |
 | batch, peak learning rate | {record.batch_size_tokens:,} tokens, {record.learning_rate:.3g} |

@@ -12,6 +12,8 @@ from maquette.artifacts.errors import MaquetteError
 from maquette.artifacts.files import write_json
 from maquette.stages.sweeps.forecast import Forecast, read_json
 from maquette.tracking.environment import hardware_name
+from maquette.training.record import FILE as RUN_FILE
+from maquette.training.record import FINISHED, read_record
 
 FILE = "speeds.json"
 
@@ -113,15 +115,19 @@ def _measured_before(outputs: Path) -> list[Speed]:
 def _earlier_speeds(outputs: Path) -> list[Speed]:
     """Of the runs that finished on this machine, newest last."""
     found = []
-    for path in sorted((outputs / "runs").glob("*/run.json"), key=lambda path: path.stat().st_mtime):
-        record = read_json(path)
+    for path in sorted((outputs / "runs").glob(f"*/{RUN_FILE}"), key=lambda path: path.stat().st_mtime):
         try:
-            size = record["parameters"]["core"] + record["parameters"]["head"]
-            if record["status"] == "finished" and record["hardware"] == hardware_name() and record["tokens_per_second"]:
-                kind = str(record.get("architecture"))
-                found.append((kind, record["precision"], size, float(record["tokens_per_second"])))
-        except (KeyError, TypeError):
+            record = read_record(path.parent)
+        except MaquetteError:
             continue  # a damaged record is its own run's trouble
+        if (
+            record is not None
+            and record.status == FINISHED
+            and record.hardware == hardware_name()
+            and record.tokens_per_second
+        ):
+            spec = record.spec
+            found.append((spec.architecture_kind, spec.precision, spec.size, record.tokens_per_second))
     return found
 
 

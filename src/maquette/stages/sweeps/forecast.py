@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maquette.artifacts.nodes import node_value
+from maquette.artifacts.run_file import FINISHED, read_run
 from maquette.stages.config import TrainStage
-from maquette.training.record import FINISHED, read_record
 
 if TYPE_CHECKING:
     from maquette.recipe.pretraining import Recipe
@@ -63,8 +63,8 @@ class Forecast:
 
 def is_finished(folder: str | Path) -> bool:
     """Whether the run in a folder is finished."""
-    record = read_record(folder)
-    return record is not None and record.status == FINISHED
+    content = read_run(folder)
+    return content is not None and content.get("status") == FINISHED
 
 
 def forecast(config: TrainStage, data: "TokensResult") -> Forecast:
@@ -85,6 +85,8 @@ def forecast(config: TrainStage, data: "TokensResult") -> Forecast:
         accelerator=job.hardware.accelerator,
         threads=job.hardware.threads,
         epochs=order.epochs(job.tokens // config.data.sequence_length),
+        kind=job.spec.architecture_kind,
+        precision=job.spec.precision,
         run=job.name,
         folder=str(job.folder),
         job=job,
