@@ -3,14 +3,16 @@
 Composed by Hydra from `conf/`, checked against these dataclasses before anything heavy is imported.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from maquette.artifacts.errors import ConfigError
-from maquette.artifacts.settings import setting
+from maquette.artifacts.settings import from_table, setting
 from maquette.corpus.config import CorpusConfig, SourceConfig
 from maquette.corpus.curation.config import CurationConfig, ExecutorConfig
 from maquette.data.config import (
+    CustomDataConfig,
     DataConfig,
     ExamplesConfig,
     InstructionFilesConfig,
@@ -23,7 +25,7 @@ from maquette.evaluation.config import ProtocolConfig, SuiteConfig, no_suite
 from maquette.feedback.config import FeedbackConfig, PromptsConfig, RewardConfig
 from maquette.feedback.instruction_config import TaskInstructionsConfig
 from maquette.model.config import ModelConfig
-from maquette.objectives.config import OBJECTIVES, ObjectiveConfig, PretrainConfig
+from maquette.objectives.config import OBJECTIVES, CustomObjectiveConfig, PretrainConfig
 from maquette.objectives.policy_config import PolicyConfig
 from maquette.optimization.config import (
     OPTIMIZERS,
@@ -97,9 +99,7 @@ class TrainStage(TokensStage):
     recipe: HyperparameterRules = setting(
         HyperparameterRules, "from size to every hyperparameter: constants, or a file that a fit has written"
     )
-    objective: ObjectiveConfig = setting(
-        PretrainConfig, "what is trained for", variants=OBJECTIVES | {"ppo": PolicyConfig}
-    )
+    objective: Any = setting(PretrainConfig, "what is trained for", variants=OBJECTIVES | {"ppo": PolicyConfig})
     instructions: ExamplesConfig = setting(
         InstructionFilesConfig,
         "conversations to imitate",
@@ -110,9 +110,9 @@ class TrainStage(TokensStage):
     )
     prompts: PromptsConfig = setting(PromptsConfig, "what a policy answers")
     reward: RewardConfig = setting(RewardConfig, "what a policy is optimised for")
-    model: ModelConfig = setting(ModelConfig, "architecture")
+    model: Any = setting(ModelConfig, "architecture", variants={"transformer": ModelConfig, "lstm": ModelConfig})
     mixture: MixtureConfig = setting(MixtureConfig, "which text, in which shares")
-    data: DataConfig = setting(DataConfig, "sequences and batches")
+    data: Any = setting(DataConfig, "sequences and batches", variants={"pretrain": DataConfig})
     # Any: beside ours anyone's, by its `_target_`
     optimizer: Any = setting(AdamWConfig, "optimiser", variants=OPTIMIZERS)
     scheduler: Any = setting(LinearSchedulerConfig, "learning rate schedule", variants=SCHEDULERS)
@@ -135,6 +135,19 @@ class TrainStage(TokensStage):
     protocol: ProtocolConfig = setting(ProtocolConfig, "how it is asked")
     tracking: TrackingConfig = setting(TrackingConfig, "record in MLflow")
     sweep: SweepConfig = setting(SweepConfig, "with -m: which runs belong together (+sweep=isoflop sets it)")
+
+    def __post_init__(self) -> None:
+        """Nodes with a `_target_` of a user's become typed too."""
+        for name, ours, theirs in (
+            ("objective", PretrainConfig, CustomObjectiveConfig),
+            ("model", ModelConfig, ModelConfig),
+            ("data", DataConfig, CustomDataConfig),
+        ):
+            node = getattr(self, name)
+            if isinstance(node, Mapping) and "_target_" in node:
+                setattr(self, name, theirs.of_target(node))
+            elif isinstance(node, Mapping):
+                setattr(self, name, from_table(ours, node, name))
 
     def validate(self) -> None:
         """Raises `ConfigError` for an optimiser or a scheduler that can't work here."""

@@ -13,10 +13,11 @@ from maquette.artifacts.manifest import read_manifest
 from maquette.artifacts.progress import say
 from maquette.artifacts.run_file import read_run
 from maquette.artifacts.settings import parse_quantity
+from maquette.data.config import CustomDataConfig
 from maquette.model.config import CoreConfig, ModelConfig
 from maquette.model.hf import family_of, read_config
 from maquette.model.loading import find_checkpoint, latest_run, model_folder
-from maquette.objectives.config import PretrainConfig
+from maquette.objectives.config import CustomObjectiveConfig, PretrainConfig
 from maquette.optimization.config import recipe_remark, short_name
 from maquette.recipe.objectives import rules_of
 from maquette.recipe.pretraining import Recipe
@@ -29,6 +30,8 @@ from maquette.stages.tokens import TokensResult
 from maquette.text import Tokenizer
 from maquette.tracking import lineage_tags
 from maquette.training import Job, choose_hardware
+from maquette.training.custom import CustomPlan
+from maquette.training.devices import count_processes
 from maquette.training.plan import Plan
 from maquette.training.pretraining import PretrainingPlan
 
@@ -53,6 +56,10 @@ def resolve_recipe(config: TrainStage, data: TokensResult) -> Recipe:
         architecture = family_of(raw, folder).read(raw)
         if config.model != ModelConfig(kind=config.model.kind):
             say("the settings of model have no effect: checkpoint has the architecture")
+    if isinstance(config.data, CustomDataConfig):  # which say so themselves
+        facts = read_manifest(data.folder).facts
+        config.data.sequence_length = facts["sequence_length"]
+        config.data.batch_size_tokens = facts["batch_size_tokens"] * count_processes(config.trainer)
     vocab_size = Tokenizer.load(data.tokenizer).vocab_size
     recipe = recipe_of(config, vocab_size, architecture)
     if config.trainer.max_steps > 0 and config.trainer.max_steps != recipe.steps:
@@ -74,11 +81,17 @@ def plan_job(config: TrainStage, recipe: Recipe, data: TokensResult) -> Job:
     digests = {"tokens": read_manifest(data.folder).digest, "tokenizer": Tokenizer.load(data.tokenizer).digest}
     if data.corpus is not None:
         digests["corpus"] = read_manifest(data.corpus).digest
-    assert isinstance(config.objective, PretrainConfig)
+    objective = config.objective if isinstance(config.objective, PretrainConfig) else PretrainConfig()
+    text = PretrainingPlan(data.folder, config.data, config.mixture, objective)
+    theirs = {
+        name: node.foreign_node()
+        for name, node in (("objective", config.objective), ("data", config.data))
+        if isinstance(node, CustomObjectiveConfig | CustomDataConfig)
+    }
     return assemble_job(
         config,
         recipe,
-        PretrainingPlan(data.folder, config.data, config.mixture, config.objective),
+        CustomPlan(text, **theirs) if theirs else text,
         start=starting_folder(config),
         tokenizer=data.tokenizer,
         digests=digests,

@@ -16,6 +16,7 @@ from maquette.artifacts import ConfigError
 from maquette.artifacts.files import digest, locked, write_text
 from maquette.artifacts.nodes import node_value
 from maquette.artifacts.progress import say
+from maquette.data.config import CustomDataConfig
 from maquette.model.loading import load_tokenizer, model_folder
 from maquette.stages import branching
 from maquette.stages import corpus as corpus_stage
@@ -124,7 +125,7 @@ def planned(config: TrainStage, data: TokensResult | None = None) -> Job:
     """The job of the settings' objective; what they need of earlier stages is made."""
     if config.objective.kind == "ppo":
         return plan_policy(config)
-    if config.objective.kind != "pretrain":
+    if config.objective.kind not in ("pretrain", "custom"):
         return plan_examples(config)
     data = data or make_tokens(config)
     job = plan_job(config, resolve_recipe(config, data), data)
@@ -147,6 +148,7 @@ def prepare(config: TrainStage) -> TokensResult:
                 config.pretokenized,
             )
         ]
+        + ([config.data.foreign_node()] if isinstance(config.data, CustomDataConfig) else [])
         + [config.checkpoint, str(Path(config.outputs).absolute())]
     )
     if identity not in _prepared:
@@ -172,6 +174,9 @@ def forecast(config: TrainStage, data: TokensResult) -> "Forecast":
 def make_tokens(config: TrainStage) -> TokensResult:
     """Tokens of the corpus: by a tokenizer made for it, or by that of the model to start from."""
     upstream, start = dataclasses.replace(config, force=False), starting_folder(config)
+    if isinstance(config.data, CustomDataConfig):
+        data = tokens_stage.of_custom_data(upstream, config.data.foreign_node(), config.seed)
+        return data if start is None else _same_tokenizer(data, start)
     if start is None:
         return tokens_stage.run(upstream)
     if config.pretokenized.path is not None:

@@ -33,7 +33,7 @@ A language model trained by Maquette.
 | batch, peak learning rate | {record.batch_size_tokens:,} tokens, {record.learning_rate:.3g} |
 | precision | {record.precision}{", compiled" if record.compiled else ""} |
 | trained in | {duration(record.seconds)} on {record.hardware} |
-| validation loss | {record.validation_loss:.4f} nats per token, {_rate(record.bits_per_byte)} bits per byte |
+| validation loss | {_rate(record.validation_loss)} nats per token, {_rate(record.bits_per_byte)} bits per byte |
 
 Losses are of held-out text; the one above weighs the domains as the mixture does.
 

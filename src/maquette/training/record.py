@@ -151,7 +151,7 @@ class RunRecord:
     @property
     def summary(self) -> str:
         """What came out, in a line."""
-        if self.objective == "pretrain":
+        if self.objective == "pretrain" or "." in self.objective:  # of a user's, which may be called anything
             if self.validation_loss is not None and self.bits_per_byte is None:
                 return f"validation loss {self.validation_loss:.4f}"
             if self.validation_loss is None or self.bits_per_byte is None:

@@ -75,7 +75,9 @@ def build_trainer(job: Job, opened: Opened, callbacks: Sequence[Callback], logge
     hardware = job.hardware
     many = hardware.world_size > 1
     settings = {field.name: getattr(job.trainer, field.name) for field in dataclasses.fields(job.trainer)}
-    epochs = 1 if opened.steps_per_epoch is None else -(-job.steps // opened.steps_per_epoch)
+    epochs = 1 if opened.steps_per_epoch is None else -1
+    if opened.steps_per_epoch:
+        epochs = -(-job.steps // opened.steps_per_epoch)
     plugins = settings.pop("plugins") or []
     bar = settings["enable_progress_bar"]
     settings |= {

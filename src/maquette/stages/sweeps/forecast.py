@@ -9,14 +9,20 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from maquette.artifacts.manifest import read_manifest
 from maquette.artifacts.nodes import node_value
 from maquette.artifacts.run_file import FINISHED, read_run
+from maquette.data.config import CustomDataConfig
 from maquette.stages.config import TrainStage
 
 if TYPE_CHECKING:
     from maquette.recipe.pretraining import Recipe
     from maquette.stages.tokens import TokensResult
     from maquette.training import Job
+
+
+PLANNED = ("pretrain", "custom")
+"""Objectives whose runs follow the recipe of pretraining, so that a sweep can tell what they will be."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,20 +77,15 @@ def forecast(config: TrainStage, data: "TokensResult") -> Forecast:
     """Raises `ConfigError` for settings that contradict each other or this machine."""
     if node_value(config.scheduler, "branches"):
         return _forecast_tree(config, data)
-    from maquette.data import MixtureOrder
     from maquette.stages.planning import plan_job, resolve_recipe
 
     recipe = resolve_recipe(config, data)
     job = plan_job(config, recipe, data)
-    order = MixtureOrder(
-        config.mixture, training_tokens(data.folder), context=config.data.sequence_length, token_budget=recipe.tokens,
-        seed=config.seed,
-    )  # fmt: skip
     return dataclasses.replace(
         of_recipe(config, recipe),
         accelerator=job.hardware.accelerator,
         threads=job.hardware.threads,
-        epochs=order.epochs(job.tokens // config.data.sequence_length),
+        epochs=_epochs(config, job, data.folder),
         kind=job.spec.architecture_kind,
         precision=job.spec.precision,
         run=job.name,
@@ -109,6 +110,20 @@ def of_recipe(config: TrainStage, recipe: "Recipe") -> Forecast:
         precision=config.precision.kind,
         force=config.force,
     )
+
+
+def _epochs(config: TrainStage, job: "Job", folder: Path) -> dict[str, float]:
+    """How often each domain is read."""
+    from maquette.data import MixtureOrder
+
+    if isinstance(config.data, CustomDataConfig):
+        batches = read_manifest(folder).facts["batches"]
+        return {"data": job.steps / batches} if batches else {}
+    context = config.data.sequence_length
+    order = MixtureOrder(
+        config.mixture, training_tokens(folder), context=context, token_budget=job.tokens, seed=config.seed
+    )
+    return dict(order.epochs(job.tokens // context))
 
 
 def _forecast_tree(config: TrainStage, data: "TokensResult") -> Forecast:

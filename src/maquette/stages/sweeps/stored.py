@@ -13,8 +13,9 @@ import maquette
 from maquette.artifacts.code_digest import code_digest
 from maquette.artifacts.files import digest, write_json
 from maquette.artifacts.manifest import read_manifest
+from maquette.data.config import CustomDataConfig
 from maquette.stages.config import TrainStage
-from maquette.stages.sweeps.forecast import Forecast, read_json
+from maquette.stages.sweeps.forecast import PLANNED, Forecast, read_json
 from maquette.stages.sweeps.jobs import Line, Sweep, SweepJob
 
 FILE = "plan.json"
@@ -65,9 +66,9 @@ def data_digests(line: Line) -> list[str] | None:
 
     found: dict[str, str] = {}
     for _, settings in line.members:
-        if not isinstance(settings, TrainStage) or settings.objective.kind != "pretrain":
+        if not isinstance(settings, TrainStage) or settings.objective.kind not in PLANNED:
             return None
-        if settings.checkpoint is not None:
+        if settings.checkpoint is not None or isinstance(settings.data, CustomDataConfig):
             return None
         parts = [getattr(settings, field.name) for field in dataclasses.fields(tokens.TokensStage)]
         key = digest([dataclasses.asdict(part) if dataclasses.is_dataclass(part) else part for part in parts])  # type: ignore[arg-type]
