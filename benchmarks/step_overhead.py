@@ -1,9 +1,10 @@
 """What training's surroundings cost: Lightning, callbacks, logging, tracking and progress, in milliseconds a step.
 
-    python benchmarks/step_overhead.py [--steps 1000] [--size 300k] [--clock wall]
+    python benchmarks/step_overhead.py [--steps 1000] [--size 300k] [--clock wall] [--against trainer]
 
-Trains the default model twice at once: by `maquette.training.fit`, with everything that a run has, and by a bare loop
-with the same weights, batches, optimiser, schedule and clipping. The two take turns, ten steps each (one of them logs),
+Trains the default model twice at once: by `maquette.training.fit`, with everything that a run has, and by a bare
+`lightning.Trainer` (no logger, callback or progress bar), or with `--against loop` by a loop without Lightning, with
+the same weights, batches, optimiser, schedule and clipping. The two take turns, ten steps each (one of them logs),
 so whatever else the machine does hits both; the figure is the median difference between turns that follow each other.
 `--clock cpu` counts processor time instead, that of all threads of the process: for a machine that is not idle.
 Validation and checkpoints happen at the end and are not in it.
@@ -21,17 +22,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch import Trainer
 
 from maquette.data import MixtureOrder, TokenBatch, TokenShards, TrainingBatches
 from maquette.model import LanguageModel
-from maquette.objectives import Optimization, Pretraining
-from maquette.optimization import build_schedule
+from maquette.objectives import Pretraining
 from maquette.stages import STAGES, train
 from maquette.stages.composition import compose
-from maquette.stages.planning import new_record, plan_job, resolve_recipe
+from maquette.stages.planning import plan_job, resolve_recipe
 from maquette.training import Job, fit
+from maquette.training.assembly import prepare_optimization
 from maquette.training.devices import prepare_process
 from maquette.training.memory import keep_large_buffers
+from maquette.training.record import begin_record
 
 WINDOW = 10
 
@@ -59,7 +62,7 @@ def make_job(root: Path, size: str, steps: int) -> Job:
     config.data.batch_size_tokens = recipe.batch_size_tokens
     recipe = resolve_recipe(config, data)
     job = plan_job(config, recipe, data)
-    new_record(config, recipe, job, compiled=False).save()
+    begin_record(job.spec, job.folder).save()
     return job
 
 
@@ -92,7 +95,7 @@ def run_ours(job: Job, turns: Turns) -> None:
     loss = Pretraining.loss
 
     def call(self: Pretraining, batch: TokenBatch) -> Any:
-        turns.step("ours")
+        turns.step(getattr(self, "side", "ours"))
         return loss(self, batch)
 
     Pretraining.loss = call  # type: ignore[method-assign]
@@ -103,8 +106,8 @@ def run_ours(job: Job, turns: Turns) -> None:
         turns.leave("ours")
 
 
-def run_bare(job: Job, turns: Turns) -> None:
-    """The same steps in a loop of their own."""
+def run_bare(job: Job, turns: Turns, against: str) -> None:
+    """The same steps by a bare Trainer, or in a loop of their own."""
     plan: Any = job.plan
     shards = TokenShards(plan.tokens_folder)
     order = MixtureOrder(
@@ -117,9 +120,18 @@ def run_bare(job: Job, turns: Turns) -> None:
         micro_batch_size=plan.batch_sequences(job),
         steps=job.steps,
     )
-    schedule = build_schedule(job.schedule, job.tokens, job.warmup)
-    optimization = Optimization(job.optimizer, schedule, job.learning_rate, job.weight_decay, job.batch_size_tokens)
+    optimization = prepare_optimization(job)
     objective = Pretraining(LanguageModel(job.architecture, seed=job.seed), optimization, plan.objective)
+    objective.side = "bare"
+    if against == "trainer":
+        trainer = Trainer(
+            accelerator="cpu", devices=1, max_steps=job.steps, max_epochs=1, logger=False, enable_checkpointing=False,
+            enable_progress_bar=False, enable_model_summary=False, limit_val_batches=0, gradient_clip_val=1.0,
+            log_every_n_steps=1 << 30,
+        )  # fmt: skip
+        trainer.fit(objective, batches)
+        turns.leave("bare")
+        return
     configured: Any = objective.configure_optimizers()
     optimizer, scheduler = configured["optimizer"], configured["lr_scheduler"]["scheduler"]
     parameters = list(objective.model.parameters())
@@ -139,13 +151,14 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--size", default="300k")
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
+    parser.add_argument("--against", choices=("trainer", "loop"), default="trainer")
     arguments = parser.parse_args()
     turns = Turns(time.perf_counter if arguments.clock == "wall" else time.process_time)
     with tempfile.TemporaryDirectory() as root:
         job = make_job(Path(root), arguments.size, arguments.steps)
         prepare_process(job.hardware)
         keep_large_buffers()
-        bare = threading.Thread(target=run_bare, args=(job, turns))
+        bare = threading.Thread(target=run_bare, args=(job, turns, arguments.against))
         bare.start()
         run_ours(job, turns)
         bare.join()

@@ -54,6 +54,8 @@ def settings(outputs: Path, source: Path, **changes: Any) -> TrainStage:
     )
     for key, value in changes.items():
         change(config, key, value)
+    if config.tracking.enabled:
+        config.logger = {"mlflow": {"_target_": "maquette.tracking.MLflowLogger"}}
     return config
 
 
@@ -74,6 +76,7 @@ def default_callbacks(**changes: Any) -> dict[str, Any]:
     """What `callbacks=default` means, with changes."""
     path = Path(__file__).parents[1] / "conf" / "callbacks" / "default.yaml"
     callbacks: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    del callbacks["defaults"]  # the schema
     for key, value in changes.items():
         change(callbacks, key, value)
     return callbacks

@@ -21,8 +21,7 @@ from maquette.objectives.config import PreferenceConfig, SupervisedConfig
 from maquette.objectives.iterations import Plan
 from maquette.objectives.policy_config import PolicyConfig
 from maquette.objectives.ppo import ProximalPolicyOptimization
-from maquette.optimization.config import OptimizerConfig
-from maquette.optimization.schedules import Schedule
+from maquette.optimization.config import AdamWConfig, ConstantSchedulerConfig
 from maquette.training.devices import Hardware
 from maquette.training.memory import keep_large_buffers
 from maquette.training.trainer import build_trainer
@@ -77,7 +76,7 @@ def main(kind: str, size: str, threads: int) -> None:
 
 
 def optimization() -> Optimization:
-    return Optimization(OptimizerConfig(), Schedule(STEPS, 0, STEPS), 1e-5, 0.0, batch_size_tokens=1)
+    return Optimization(AdamWConfig(), ConstantSchedulerConfig(), 1e-5, 0.0, steps=STEPS, batch_size_tokens=1)
 
 
 def examples(kind: str, model: LanguageModel, rows: Rows) -> tuple[Objective, ExampleBatches]:

@@ -7,20 +7,25 @@ import pytest
 
 from maquette.evaluation import BaselineScore
 from maquette.evaluation.training_runs.run_page import RunReport
+from maquette.model.config import FlopCount, ParameterCount
+from maquette.recipe import resolve
 from maquette.training import RunRecord
+from small_specs import make_spec
 
 DOMAINS = ("code", "legal")
 
 
 def make_record(**changes: Any) -> RunRecord:
+    recipe = dataclasses.replace(
+        resolve(size="300k", tokens="4.3m", vocab_size=1024, sequence_length=128, learning_rate=0.0025),
+        parameters=ParameterCount(82_000, 218_000, 82_000), flops=FlopCount(9_900_000_000_000, 0, 0),
+        tokens=4_340_000, steps=8_476, batch_size_tokens=512, warmup=0.1, weight_decay=0.1,
+    )  # fmt: skip
+    spec = make_spec(recipe=recipe, digests={})
     record = RunRecord(
-        name="300k-4.3m-0123abcd", folder="outputs/runs/300k-4.3m-0123abcd", fingerprint="0123abcd", status="finished",
-        size="300k", parameters={"embedding": 82_000, "core": 218_000, "head": 82_000}, tokens=4_340_000,
-        compute=9_900_000_000_000, kaplan_compute=5_700_000_000_000, steps=8_476, batch_size_tokens=512,
-        sequence_length=128,
-        learning_rate=0.0025, warmup=0.1, weight_decay=0.1, seed=0, precision="fp32", compiled=False,
-        hardware="2 x a processor", digests={}, finished="2026-01-01T00:00:00+00:00", seconds=150.0,
-        tokens_per_second=29_000.0, mfu=0.5, validation_loss=3.0, bits_per_byte=1.75,
+        spec=spec, folder=f"outputs/runs/{spec.name}", status="finished", hardware="2 x a processor",
+        finished="2026-01-01T00:00:00+00:00", step=spec.steps, seconds=150.0, tokens_per_second=29_000.0, mfu=0.5,
+        validation_loss=3.0, bits_per_byte=1.75,
         domains={
             "code": {"loss": 2.9, "perplexity": 18.2, "bits_per_byte": 1.7, "epochs": 0.1},
             "legal": {"loss": 3.4, "perplexity": 30.0, "bits_per_byte": 2.2, "epochs": 0.9},

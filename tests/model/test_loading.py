@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from maquette.artifacts import ConfigError, StageError
+from maquette.artifacts.run_file import write_run
 from maquette.model import LanguageModel, TransformerConfig, hf
 from maquette.model.loading import find_checkpoint, latest_run, load_checkpoint, load_tokenizer, model_folder
 from maquette.text import Tokenizer, train_tokenizer
@@ -32,7 +33,7 @@ def build(**changes: int) -> LanguageModel:
 def add_run(outputs: Path, name: str, status: str, finished: str | None, tokenizer: Tokenizer | None) -> Path:
     folder = outputs / "runs" / name
     folder.mkdir(parents=True)
-    (folder / "run.json").write_text(json.dumps({"status": status, "finished": finished}))
+    write_run(folder, {"spec": {"objective": "pretrain"}, "status": status, "finished": finished})
     if tokenizer is not None:
         hf.save(build(), tokenizer, folder / "model")
     return folder

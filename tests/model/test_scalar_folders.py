@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from maquette.artifacts import StageError
+from maquette.artifacts.run_file import write_run
 from maquette.model import LanguageModel, ScalarModel, TransformerConfig, hf
 from maquette.model.loading import latest_run, load_reward_model
 from maquette.text import Tokenizer, train_tokenizer
@@ -70,17 +71,15 @@ def test_the_two_kinds_are_not_mixed_up(tokenizer: Tokenizer, tmp_path: Path) ->
 
 def test_the_latest_run_is_one_that_writes(tmp_path: Path) -> None:
     for name, objective, ended in (("a", "sft", "2026-01"), ("b", "reward", "2026-02")):
-        (tmp_path / "runs" / name).mkdir(parents=True)
-        record = {"status": "finished", "finished": ended, "objective": objective}
-        (tmp_path / "runs" / name / "run.json").write_text(json.dumps(record))
+        record = {"spec": {"objective": objective}, "status": "finished", "finished": ended}
+        write_run(tmp_path / "runs" / name, record)
     assert latest_run(tmp_path).name == "a"
 
 
 def test_the_latest_run_of_an_objective(tmp_path: Path) -> None:
     for name, objective, ended in (("a", "pretrain", "2026-01"), ("b", "sft", "2026-02"), ("c", "dpo", "2026-03")):
-        (tmp_path / "runs" / name).mkdir(parents=True)
-        record = {"status": "finished", "finished": ended, "objective": objective}
-        (tmp_path / "runs" / name / "run.json").write_text(json.dumps(record))
+        record = {"spec": {"objective": objective}, "status": "finished", "finished": ended}
+        write_run(tmp_path / "runs" / name, record)
     assert latest_run(tmp_path).name == "c"
     assert latest_run(tmp_path, ("pretrain",)).name == "a"
     assert latest_run(tmp_path, ("sft", "pretrain")).name == "b"

@@ -14,8 +14,7 @@ from maquette.objectives.base import Optimization
 from maquette.objectives.policy_config import PolicyConfig
 from maquette.objectives.ppo import ProximalPolicyOptimization
 from maquette.objectives.rewards import Completion
-from maquette.optimization.config import OptimizerConfig
-from maquette.optimization.schedules import Schedule
+from maquette.optimization.config import AdamWConfig, ConstantSchedulerConfig
 from maquette.text import Tokenizer, train_tokenizer
 from maquette.text.config import TokenizerConfig
 
@@ -64,7 +63,7 @@ def tiny_ppo(
     })  # fmt: skip
     config.validate()
     optimization = Optimization(
-        OptimizerConfig(eps=1e-5), Schedule(steps, 0, steps), learning_rate=learning_rate, weight_decay=0.0,
+        AdamWConfig(eps=1e-5), ConstantSchedulerConfig(), learning_rate=learning_rate, weight_decay=0.0, steps=steps,
         batch_size_tokens=1,
     )  # fmt: skip
     return ProximalPolicyOptimization(
@@ -76,9 +75,9 @@ def tiny_ppo(
 def trainer(
     *, epochs: int, accumulate: int = 1, callbacks: Sequence[Any] = (), loggers: Sequence[Logger] = ()
 ) -> Trainer:
-    """Logs every step."""
+    """As a run's: with clipped gradients. Logs every step."""
     return Trainer(
         accelerator="cpu", max_epochs=epochs, accumulate_grad_batches=accumulate, logger=list(loggers) or False,
-        gradient_clip_val=1.0, log_every_n_steps=1, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-        callbacks=list(callbacks),
+        gradient_clip_val=1.0, log_every_n_steps=1, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, callbacks=list(callbacks),
     )  # fmt: skip

@@ -16,8 +16,7 @@ from maquette.objectives import DirectPreferenceOptimization, Optimization, Rewa
 from maquette.objectives.completion_log_probs import completion_log_probs
 from maquette.objectives.config import PreferenceConfig, RewardConfig, SupervisedConfig
 from maquette.objectives.reward import last_scores
-from maquette.optimization import Schedule
-from maquette.optimization.config import OptimizerConfig
+from maquette.optimization.config import AdamWConfig, ConstantSchedulerConfig
 
 SHAPE = TransformerConfig(
     vocab_size=50,
@@ -28,7 +27,7 @@ SHAPE = TransformerConfig(
     token_shift=True,
     dropout=0.2,
 )
-OPTIMIZATION = Optimization(OptimizerConfig(), Schedule(1, 0, 1), 1e-3, 0.0, 1)
+OPTIMIZATION = Optimization(AdamWConfig(), ConstantSchedulerConfig(), 1e-3, 0.0, 1, 1)
 LENGTHS = [5, 9, 4, 3, 9, 6, 4, 3, 8, 5, 7, 7, 4, 6, 5, 3]
 
 

@@ -1,5 +1,6 @@
 """PPO: what goes wrong silently elsewhere, and that a tiny policy learns."""
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -19,6 +20,7 @@ from maquette.objectives.losses import kl_estimate
 from maquette.objectives.ppo import ProximalPolicyOptimization
 from maquette.objectives.rewards import Completion
 from maquette.objectives.rollouts import sample_answers, trajectories_of
+from maquette.optimization.config import AdamWConfig, MuonConfig
 
 PLAN = Plan(rollouts=8, passes=2, minibatches=2)
 
@@ -171,8 +173,10 @@ def test_a_tiny_policy_learns(settings: dict[str, Any]) -> None:
     assert shown[-1]["objective/kl"] > 0.5
 
 
-def test_one_adamw_with_a_rate_for_each_part() -> None:
+@pytest.mark.parametrize("node", [AdamWConfig(), {"_target_": "torch.optim.RMSprop"}])
+def test_one_optimiser_with_a_rate_for_each_part(node: Any) -> None:
     objective = tiny_ppo(learning_rate=3e-4, value_learning_rate=1e-3)
+    objective.optimization = dataclasses.replace(objective.optimization, optimizer=node)
     optimizer = objective.configure_optimizers()["optimizer"]
     rates = {id(one): group["lr"] for group in optimizer.param_groups for one in group["params"]}
     assert {rates[id(one)] for one in objective.model.parameters()} == {3e-4}
@@ -180,6 +184,13 @@ def test_one_adamw_with_a_rate_for_each_part() -> None:
     assert {rates[id(one)] for one in objective.value.parameters()} == {1e-3}
     assert not any(one.requires_grad for one in objective.reference.parameters())
     assert not any(name.startswith("_frozen") for name in objective.state_dict())
+
+
+def test_an_optimiser_with_a_rate_of_its_own_for_matrices_is_refused() -> None:
+    objective = tiny_ppo()
+    objective.optimization = dataclasses.replace(objective.optimization, optimizer=MuonConfig())
+    with pytest.raises(ConfigError, match="optimizer=muon"):
+        objective.configure_optimizers()
 
 
 def test_the_value_function_starts_from_the_reward_model() -> None:

@@ -18,8 +18,7 @@ from maquette.data.validation import HeldOutBatch
 from maquette.model import LanguageModel, TransformerConfig
 from maquette.objectives import Optimization, Pretraining
 from maquette.objectives.config import PretrainConfig
-from maquette.optimization import Schedule
-from maquette.optimization.config import OptimizerConfig
+from maquette.optimization.config import AdamWConfig, ConstantSchedulerConfig, LinearSchedulerConfig
 
 SHAPE = TransformerConfig(
     vocab_size=50,
@@ -34,7 +33,7 @@ SHAPE = TransformerConfig(
 def objective(
     shape: TransformerConfig = SHAPE, rope_bases: tuple[float | None, ...] = (None,), **config: object
 ) -> Pretraining:
-    optimization = Optimization(OptimizerConfig(), Schedule(1000, 0, 1000), 0.01, 0.1, batch_size_tokens=10)
+    optimization = Optimization(AdamWConfig(), ConstantSchedulerConfig(), 0.01, 0.1, steps=100, batch_size_tokens=10)
     model = LanguageModel(shape, seed=1)
     return Pretraining(model, optimization, PretrainConfig(**config), rope_bases=rope_bases)  # type: ignore[arg-type]
 
@@ -185,7 +184,9 @@ def test_a_rotary_base_without_rotary_positions_is_refused() -> None:
 
 
 def test_learning_rates_follow_the_schedule() -> None:
-    optimization = Optimization(OptimizerConfig(), Schedule(100, 20, 0), 0.5, 0.1, batch_size_tokens=10)
+    optimization = Optimization(
+        AdamWConfig(), LinearSchedulerConfig(), 0.5, 0.1, steps=10, batch_size_tokens=10, warmup=0.2
+    )
     module = Pretraining(LanguageModel(SHAPE), optimization, PretrainConfig())
     configured = module.configure_optimizers()
     optimizer = configured["optimizer"]

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from maquette.optimization import OptimizerPair, build_optimizer, parameter_groups
-from maquette.optimization.config import OptimizerConfig
+from maquette.optimization.config import OPTIMIZERS
 
 
 class Toy(nn.Module):
@@ -32,8 +32,8 @@ class Toy(nn.Module):
 def build(kind: str = "adamw", **settings: object) -> tuple[Toy, torch.optim.Optimizer]:
     torch.manual_seed(0)
     model = Toy()
-    config = OptimizerConfig(kind=kind, **settings)  # type: ignore[arg-type]
-    return model, build_optimizer(model, config, learning_rate=0.01, weight_decay=0.1)
+    node = OPTIMIZERS[kind](**settings)  # type: ignore[arg-type]
+    return model, build_optimizer(model, node, learning_rate=0.01, weight_decay=0.1)
 
 
 def step(model: nn.Module, optimizer: torch.optim.Optimizer, seed: int = 0) -> float:
@@ -82,7 +82,7 @@ def test_first_step_of_adamw_is_the_sign_of_the_gradient() -> None:
 
 
 def test_muon_moves_hidden_matrices_by_a_nearly_orthogonal_one() -> None:
-    model, optimizer = build("muon", muon_learning_rate=0.5)
+    model, optimizer = build("muon", muon_lr=0.5)
     assert isinstance(optimizer, OptimizerPair)
     weight = model.layers[0].weight
     before = weight.detach().clone()

@@ -11,7 +11,7 @@ from maquette.model import LanguageModel, LSTMConfig, TransformerConfig, initial
 from maquette.model.likelihoods import next_token_loss
 from maquette.model.parametrization import STANDARD, Parametrization
 from maquette.optimization import build_optimizer
-from maquette.optimization.config import OptimizerConfig
+from maquette.optimization.config import AdamWConfig, MuonConfig
 
 MUP = Parametrization("mup", base_hidden_size=32, base_head_dim=16)
 
@@ -55,7 +55,7 @@ def test_initial_weights_follow_the_width() -> None:
 def test_every_parameter_has_its_rate(kind: str) -> None:
     shape = config(128) if kind == "transformer" else LSTMConfig(64, 128, 2)
     model = LanguageModel(shape)
-    optimizer = build_optimizer(model, OptimizerConfig(), learning_rate=0.01, weight_decay=0.1, parametrization=MUP)
+    optimizer = build_optimizer(model, AdamWConfig(), learning_rate=0.01, weight_decay=0.1, parametrization=MUP)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     seen = set()
     for group in optimizer.param_groups:
@@ -74,7 +74,7 @@ def activations(width: int, parametrization: Parametrization, steps: int) -> dic
     """How far the residual stream and the logits have moved after some steps at one rate: root mean squares."""
     model = build(config(width), parametrization)
     optimizer = build_optimizer(
-        model, OptimizerConfig(), learning_rate=0.01, weight_decay=0.0, parametrization=parametrization
+        model, AdamWConfig(), learning_rate=0.01, weight_decay=0.0, parametrization=parametrization
     )
     tokens = torch.randint(0, 64, (8, 17), generator=torch.Generator().manual_seed(1))
     seen: dict[str, Tensor] = {}
@@ -141,8 +141,6 @@ def test_an_exported_model_is_an_ordinary_one(tmp_path: Path) -> None:
 
 def test_muon_keeps_its_own_rate() -> None:
     model = LanguageModel(config(128))
-    optimizer = build_optimizer(
-        model, OptimizerConfig(kind="muon"), learning_rate=0.01, weight_decay=0.0, parametrization=MUP
-    )
+    optimizer = build_optimizer(model, MuonConfig(), learning_rate=0.01, weight_decay=0.0, parametrization=MUP)
     rates = sorted({group["lr"] for group in optimizer.param_groups})
     assert rates == pytest.approx([0.0025, 0.01, 0.02])  # head; embedding and vectors; hidden matrices by Muon

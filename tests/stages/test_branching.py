@@ -8,21 +8,21 @@ from typing import Any
 
 import pytest
 import torch
-from maquette.training.checkpoint_io import CheckpointFolder
 from safetensors.torch import load_file
 
 from maquette.artifacts import ConfigError
 from maquette.optimization import build_schedule
+from maquette.optimization.config import LinearSchedulerConfig, WSDSchedulerConfig
 from maquette.stages import branching, train
 from maquette.stages.branching import Tree, plan_tree
 from maquette.stages.config import TrainStage
 from maquette.stages.sweeps.forecast import forecast
 from maquette.tracking import find_runs
 from maquette.training import read_history, read_record
+from maquette.training.checkpoint_io import CheckpointFolder
 from small_runs import settings, write_documents
 
 Configure = Callable[..., TrainStage]
-WSD: dict[str, Any] = {"scheduler__kind": "wsd", "scheduler__branches": ["2560", "3840"], "scheduler__warmup": 0.2}
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,12 @@ def configure(tmp_path_factory: pytest.TempPathFactory) -> Configure:
     root = tmp_path_factory.mktemp("branching")
     (root / "documents").mkdir()
     write_documents(root / "documents")
-    return lambda **changes: settings(root / "outputs", root / "documents", **{**WSD, **changes})
+
+    def configure(**changes: Any) -> TrainStage:
+        branches = WSDSchedulerConfig(branches=["2560", "3840"], warmup=0.2)
+        return settings(root / "outputs", root / "documents", **{"scheduler": branches, **changes})
+
+    return configure
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +70,7 @@ def test_horizons_are_whole_steps_that_share_the_trunks_warmup(configure: Config
     tree = plan_tree(config, train.prepare(config))
     assert [branch.job.tokens for branch in tree.branches] == [2560, 3840, 5120]
     jobs = [tree.trunk.job, *(branch.job for branch in tree.branches)]
-    warmups = [build_schedule(job.schedule, job.tokens, job.warmup).warmup for job in jobs]
+    warmups = [build_schedule(job.scheduler, job.tokens, job.warmup).warmup for job in jobs]
     assert warmups == [pytest.approx(warmups[0], rel=1e-12)] * 4
 
 
@@ -76,7 +81,7 @@ def test_they_are_children_of_the_trunk(tree: Tree, configure: Configure) -> Non
     for branch in tree.branches:
         row = runs.loc[branch.job.name]
         assert row["parent"] == trunk["run_id"]
-        assert (row["D"], row["C"]) == (branch.job.tokens, branch.recipe.compute)
+        assert (row["D"], row["C"]) == (branch.job.tokens, branch.job.spec.compute)
         assert row["validation/loss"] > 0
 
 
@@ -121,15 +126,15 @@ def test_stopped_it_goes_on_where_it_was(
 
 def test_without_the_trunks_checkpoint_a_branch_trains_from_the_beginning(tree: Tree, tmp_path: Path) -> None:
     branch = tree.branches[0]
-    job = dataclasses.replace(branch.job, folder=tmp_path / "branch")
-    gone = dataclasses.replace(tree.trunk, job=dataclasses.replace(tree.trunk.job, folder=tmp_path / "trunk"))
+    job = dataclasses.replace(branch.job, outputs=tmp_path)
+    gone = dataclasses.replace(tree.trunk, job=dataclasses.replace(tree.trunk.job, outputs=tmp_path))
     assert not branching.graft(dataclasses.replace(tree, trunk=gone), dataclasses.replace(branch, job=job))
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"scheduler__kind": "linear"}, "only a stable rate has a trunk"),
+        ({"scheduler": LinearSchedulerConfig(branches=["2560"])}, "only a stable rate has a trunk"),
         ({"scheduler__branches": ["9k"]}, "9,000 tokens, and the run itself only 5,120"),
         ({"scheduler__branches": ["512"], "scheduler__warmup": 0.9}, "cools down before it is warm|overlap"),
     ],

@@ -51,11 +51,11 @@ def test_it_trains_counts_samples_and_exports(
     assert record.num_parameters == sum(
         parameter.numel() for name, parameter in model.named_parameters() if "embedding" not in name
     )
-    assert record.compute > 6 * record.parameters["head"] * record.tokens
+    assert record.compute > 6 * record.parameters.head * record.tokens
     folder = export.run(ExportStage(checkpoint=record.folder))
     told = capsys.readouterr().err
     for name in model.config.own_code:
-        assert name in record.architecture
+        assert name in record.spec.architecture_kind
         assert name in told and name in (folder / "README.md").read_text()
 
 

@@ -1,12 +1,12 @@
 """`maquette export`: the newest run as a folder that stands on its own; nothing of anybody's is overwritten."""
 
-import json
 from pathlib import Path
 
 import pytest
 import torch
 
 from maquette.artifacts import ConfigError, StageError
+from maquette.artifacts.run_file import write_run
 from maquette.model import LanguageModel, TransformerConfig, hf
 from maquette.stages import export
 from maquette.stages.config import ExportStage
@@ -23,7 +23,7 @@ def add_run(outputs: Path, name: str, *, seed: int = 0, status: str = "finished"
     model = LanguageModel(config, seed=seed).eval()
     folder = outputs / "runs" / name
     hf.save(model, train_tokenizer([], TokenizerConfig(kind="byte")), folder / "model", card=f"# {name}")
-    (folder / "run.json").write_text(json.dumps({"status": status, "finished": "2026"}))
+    write_run(folder, {"spec": {"objective": "pretrain"}, "status": status, "finished": "2026"})
     return model
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from maquette import cli
+from maquette.optimization.config import short_name
 from maquette.stages import STAGES, train
 from maquette.stages.multirun import multirun
 from maquette.stages.sweeps import launching, table
@@ -72,7 +73,7 @@ def test_axes_and_overrides_go_with_it(prepared: Path) -> None:
     sweep = planned(prepared, *ISOFLOP, "model=lstm", "optimizer=adamw,muon")
     assert len(sweep.jobs) == 3 * 2
     assert {job.settings.model.kind for job in sweep.jobs} == {"lstm"}
-    assert [job.settings.optimizer.kind for job in sweep.jobs] == ["adamw"] * 3 + ["muon"] * 3
+    assert [short_name(job.settings.optimizer) for job in sweep.jobs] == ["adamw"] * 3 + ["muon"] * 3
     assert "model=lstm" not in sweep.jobs[0].words and "optimizer=adamw" in sweep.jobs[0].words
 
 
@@ -218,7 +219,7 @@ def test_branches_join_the_budgets_of_a_size(prepared: Path) -> None:
     own = [job for job in sweep.jobs if not job.settings.scheduler.branches]
     assert len(trees) == 3 and all(job.forecast and len(job.forecast.branches) == 3 for job in trees)
     # One size is trained with schedules of its own as well, at the same horizons.
-    assert len(own) == 3 and {job.settings.scheduler.kind for job in own} == {"linear"}
+    assert len(own) == 3 and {short_name(job.settings.scheduler) for job in own} == {"linear"}
     assert len({job.settings.size for job in own}) == 1
     compared = next(job for job in trees if job.settings.size == own[0].settings.size)
     assert [str(job.forecast.tokens) for job in own[:2] if job.forecast] == compared.settings.scheduler.branches

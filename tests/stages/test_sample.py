@@ -1,6 +1,5 @@
 """`maquette sample`: what is printed, in which order, from which model."""
 
-import json
 import shutil
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import pytest
 import torch
 
 from maquette.artifacts import StageError
+from maquette.artifacts.run_file import write_run
 from maquette.model import LanguageModel, TransformerConfig, hf
 from maquette.model.generation import Piece, generate
 from maquette.model.loading import load_checkpoint
@@ -87,7 +87,7 @@ def test_a_model_that_was_trained_to_answer_is_asked(folder: Path, tmp_path: Pat
     """Through the chat template, where the run says so or a person does."""
     run = tmp_path / "run"
     shutil.copytree(folder, run / "model")
-    (run / "run.json").write_text(json.dumps({"status": "finished", "objective": "sft"}))
+    write_run(run, {"spec": {"objective": "sft"}, "status": "finished"})
     settings = {"prompts": ["abc"], "temperature": 0.0, "max_tokens": 5}
     asked = sample.run(SampleStage(checkpoint=str(run), **settings))  # type: ignore[arg-type]
     assert asked[0].startswith("abc\n")

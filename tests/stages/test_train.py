@@ -1,6 +1,5 @@
 """`maquette train`: what makes two runs the same, what a run leaves, and what it says about itself."""
 
-import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,8 @@ import yaml
 from maquette.artifacts import ConfigError
 from maquette.model import count_parameters, hf, training_flops
 from maquette.model.loading import load_checkpoint
+from maquette.optimization.config import WSDSchedulerConfig, short_name
+from maquette.recipe.run_spec import label_of
 from maquette.stages import planning, train
 from maquette.stages.composition import compose
 from maquette.stages.config import TrainStage
@@ -58,7 +59,7 @@ def test_what_a_run_leaves(record: RunRecord) -> None:
 def test_the_record_tells_everything(record: RunRecord) -> None:
     model, tokenizer = load_checkpoint(record.folder)
     counts = count_parameters(model.config)
-    assert record.parameters == dataclasses.asdict(counts)
+    assert record.parameters == counts
     assert record.num_parameters == counts.core + counts.head
     assert record.tokens == record.steps * record.batch_size_tokens == 20 * 256
     assert record.compute == training_flops(model.config, record.tokens, 32).total
@@ -128,8 +129,8 @@ def test_how_it_is_run_makes_no_other_run(configure: Configure, changes: dict[st
     "changes",
     [
         {"seed": 1}, {"tokens": "10240"}, {"model__hidden_size": 24}, {"model__qk_norm": True},
-        {"data__sequence_length": 64},
-        {"optimizer__lr": 0.1}, {"optimizer__beta2": 0.95}, {"scheduler__kind": "wsd"},
+        {"data__sequence_length": 64}, {"optimizer": {"_target_": "torch.optim.RMSprop"}},
+        {"optimizer__lr": 0.1}, {"optimizer__betas": [0.9, 0.95]}, {"scheduler": WSDSchedulerConfig()},
         {"precision__kind": "bf16-mixed"}, {"mixture__weights": {"animals": 1.0}}, {"objective__z_loss": 0.1},
         {"compile": "auto"}, {"shards__held_out_window": 12}, {"data__document_masking": True},
     ],
@@ -144,7 +145,7 @@ def test_what_is_run_does(configure: Configure, changes: dict[str, Any]) -> None
     [(994, "994"), (1_000, "1k"), (1_234, "1.2k"), (299_300, "300k"), (999_000, "1m"), (5_980_000, "6m"), (2e12, "2t")],
 )
 def test_labels(count: float, label: str) -> None:
-    assert planning.label_of(round(count)) == label
+    assert label_of(round(count)) == label
 
 
 def test_folders_are_called_by_size_and_tokens(configure: Configure) -> None:
@@ -170,4 +171,14 @@ def test_the_command_line_composes_it() -> None:
 
     config = compose(STAGES["train"], ["size=1m", "scheduler=wsd", "precision=bf16-mixed", "trainer=ddp"])
     assert isinstance(config, TrainStage)
-    assert (config.scheduler.kind, config.precision.kind, config.trainer.devices) == ("wsd", "bf16-mixed", 2)
+    assert (short_name(config.scheduler), config.precision.kind, config.trainer.devices) == ("wsd", "bf16-mixed", 2)
+
+
+def test_tried_out_and_then_trained(configure: Configure, capsys: pytest.CaptureFixture[str]) -> None:
+    trying = configure(seed=5, trainer__fast_dev_run=True)
+    assert train.run(trying).status == "fast_dev_run"
+    record = train.run(configure(seed=5))
+    assert (record.status, record.step) == ("finished", record.steps)
+    assert "seed (5, was " in capsys.readouterr().err  # what tells it from the run that is like it
+    train.run(trying)
+    assert train.run(configure(seed=5)) == record

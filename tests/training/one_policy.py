@@ -16,16 +16,20 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from maquette.data.prompts import Prompt, render_prompt
-from maquette.model import LanguageModel, TransformerConfig, hf
+from maquette.model import LanguageModel, TransformerConfig, count_parameters, hf
+from maquette.model.config import FlopCount
 from maquette.objectives.policy_config import PolicyConfig
 from maquette.objectives.rewards import Completion
-from maquette.optimization.config import OptimizerConfig, SchedulerConfig
+from maquette.optimization.config import AdamWConfig, LinearSchedulerConfig
+from maquette.recipe.pretraining import Recipe
+from maquette.recipe.run_spec import RunSpec
 from maquette.text import Tokenizer, train_tokenizer
 from maquette.text.config import TokenizerConfig
 from maquette.tracking.config import TrackingConfig
-from maquette.training import Job, RunRecord, choose_hardware, fit
+from maquette.training import Job, choose_hardware, fit
 from maquette.training.config import PrecisionConfig, TrainerConfig
 from maquette.training.policy import PolicyFeedback, PolicyPlan
+from maquette.training.record import begin_record
 from small_runs import default_callbacks
 
 
@@ -87,24 +91,23 @@ def make_job(folder: Path, changes: dict[str, Any], *, seconds: float = 0.0) -> 
     })  # fmt: skip
     trainer = TrainerConfig(log_every_n_steps=1)
     callbacks = default_callbacks(checkpoint__every_n_train_steps=3)
+    steps, architecture = config.num_iterations * config.ppo_epochs * config.num_minibatches, hf.load(start).config
+    recipe = Recipe(
+        architecture=architecture, parameters=count_parameters(architecture), tokens=100 * steps, steps=steps,
+        batch_size_tokens=100, learning_rate=3e-3, warmup=0.1, weight_decay=0.0, flops=FlopCount(10**9, 0, 0),
+    )  # fmt: skip
+    spec = RunSpec.of(
+        recipe, {"seed": 3}, label="policy", objective="ppo", tokenizer=str(start), digests={}, checkpoint=str(start)
+    )
+    spec = dataclasses.replace(spec, name="policy")
     job = Job(
-        name="policy", folder=folder / "run", outputs=folder, seed=3, architecture=hf.load(start).config,
-        checkpoint=start, tokenizer_folder=start, plan=PolicyPlan(config, LetterFeedback(folder, seconds)),
-        steps=config.num_iterations * config.ppo_epochs * config.num_minibatches, batch_size_tokens=100,
-        learning_rate=3e-3,
-        warmup=0.1, weight_decay=0.0, flops=10**9, compiled=False, linear_backend="torch",
-        hardware=choose_hardware(trainer, PrecisionConfig(), threads=1), optimizer=OptimizerConfig(eps=1e-5),
-        schedule=SchedulerConfig(), trainer=trainer, tracking=TrackingConfig(enabled=False),
+        spec=spec, outputs=folder, plan=PolicyPlan(config, LetterFeedback(folder, seconds)),
+        hardware=choose_hardware(trainer, PrecisionConfig(), threads=1), optimizer=AdamWConfig(eps=1e-5),
+        scheduler=LinearSchedulerConfig(), trainer=trainer, tracking=TrackingConfig(enabled=False),
         num_validations=2, callbacks=callbacks,
     )  # fmt: skip
     if not (job.folder / "run.json").exists():
-        RunRecord(
-            name=job.name, folder=str(job.folder), fingerprint="", status="running", size="", parameters={},
-            tokens=job.tokens, compute=job.flops, kaplan_compute=0, steps=job.steps,
-            batch_size_tokens=job.batch_size_tokens,
-            sequence_length=32, learning_rate=job.learning_rate, warmup=job.warmup, weight_decay=0.0, seed=job.seed,
-            precision="fp32", compiled=False, hardware="", digests={}, checkpoint=str(start),
-        ).save()  # fmt: skip
+        begin_record(spec, job.folder).save()
     return job
 
 

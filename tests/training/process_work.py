@@ -29,7 +29,7 @@ def optimizer_of_a_sharded_model(decay: float) -> list[tuple[float, int]]:
 
     from maquette.model import LanguageModel, TransformerConfig
     from maquette.optimization import build_optimizer
-    from maquette.optimization.config import OptimizerConfig
+    from maquette.optimization.config import AdamWConfig
     from maquette.optimization.groups import parameter_kinds
     from maquette.training.processes import join_group
 
@@ -47,7 +47,7 @@ def optimizer_of_a_sharded_model(decay: float) -> list[tuple[float, int]]:
             FullyShardedDataParallel(
                 model, auto_wrap_policy=ModuleWrapPolicy(blocks), use_orig_params=True, device_id=torch.device("cpu")
             )
-        optimizer = build_optimizer(model, OptimizerConfig(), learning_rate=1e-3, weight_decay=decay, kinds=kinds)
+        optimizer = build_optimizer(model, AdamWConfig(), learning_rate=1e-3, weight_decay=decay, kinds=kinds)
         found += [(group["weight_decay"], len(group["params"])) for group in optimizer.param_groups]
     torch.distributed.destroy_process_group()
     return found

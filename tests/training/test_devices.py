@@ -1,6 +1,8 @@
 """Devices, processes and number formats: what goes together, and what is refused in words."""
 
 import os
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -18,8 +20,12 @@ from maquette.training.trainer import build_strategy
 CPU = Hardware("cpu", 1, 1, "single", 1, "fp32")
 
 
-def choose(precision: str = "fp32", optimizer: str = "adamw", **trainer: object) -> Hardware:
-    return choose_hardware(TrainerConfig(**trainer), PrecisionConfig(precision), optimizer=optimizer)  # type: ignore[arg-type]
+def choose(
+    number_format: str = "fp32", optimizer: str = "adamw", threads: int | None = None, **trainer: Any
+) -> Hardware:
+    return choose_hardware(
+        TrainerConfig(**trainer), PrecisionConfig(number_format), threads=threads, optimizer=optimizer
+    )
 
 
 def test_defaults() -> None:
@@ -31,14 +37,35 @@ def test_defaults() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"number_format": "16-mixed"}, "silently compute in bf16"),
         ({"precision": "16-mixed"}, "silently compute in bf16"),
         ({"strategy": "fsdp"}, "fsdp needs GPUs"),
-        ({"devices": 2}, "single uses one device, not 2"),
+        ({"strategy": "deepspeed"}, r"trainer\.strategy=deepspeed is not known"),
+        ({"devices": 0}, r"trainer\.devices=0 is not a number of devices"),
+        ({"devices": "two"}, r"trainer\.devices=two is not a number of devices"),
+        ({"precision": "8-bit"}, r"trainer\.precision=8-bit is not known"),
+        ({"number_format": "bf16-mixed", "precision": "32-true"}, "are two number formats"),
     ],
 )
-def test_what_makes_no_sense_is_refused(settings: dict[str, object], message: str) -> None:
+def test_what_makes_no_sense_is_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        choose(**settings)  # type: ignore[arg-type]
+        choose(**settings)
+
+
+@pytest.mark.parametrize(
+    ("devices", "processes", "strategy"),
+    [(1, 1, "single"), ("auto", 1, "single"), (-1, 1, "single"), (2, 2, "ddp"), ("2", 2, "ddp"), ([0, 1], 2, "ddp")],
+)
+def test_processes_follow_from_the_devices(devices: Any, processes: int, strategy: str) -> None:
+    hardware = choose(devices=devices)
+    assert (hardware.processes, hardware.strategy) == (processes, strategy)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("32-true", "fp32"), (32, "fp32"), ("bf16", "bf16-mixed"), ("bf16-true", "bf16-true")]
+)
+def test_lightnings_names_of_number_formats(name: Any, kind: str) -> None:
+    assert choose(precision=name).precision == choose(kind).precision == kind
 
 
 def test_gpus_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,7 +80,8 @@ def test_eight_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
     hardware = choose("16-mixed", accelerator="gpu", devices=8, strategy="fsdp", num_nodes=2)
     assert (hardware.world_size, hardware.compute_dtype) == (16, torch.float16)
-    assert type(build_strategy(hardware, {torch.nn.Linear})).__name__ == "FSDPStrategy"
+    job: Any = SimpleNamespace(hardware=hardware)
+    assert type(build_strategy(job)).__name__ == "FSDPStrategy"
     with pytest.raises(ConfigError, match="muon needs whole matrices"):
         choose(accelerator="gpu", devices=8, strategy="fsdp", optimizer="muon")
 

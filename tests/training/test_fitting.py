@@ -14,8 +14,15 @@ from maquette.data.config import PhaseConfig
 from maquette.model.config import ModelConfig
 from maquette.model.linear import current_backend, use_backend
 from maquette.objectives import Pretraining
+from maquette.optimization.config import (
+    ConstantSchedulerConfig,
+    CosineSchedulerConfig,
+    MuonConfig,
+    WSDSchedulerConfig,
+)
 from maquette.stages import train
 from maquette.stages.config import TrainStage
+from maquette.stages.planning import say_once
 from maquette.training import RunRecord, pretraining, read_history, read_record
 from maquette.training.compilation import compiler_works
 
@@ -100,7 +107,7 @@ def test_stopped_and_gone_on_with(
     changes: dict[str, Any] = {
         "seed": 14,
         "model__dropout": 0.1,
-        "optimizer__kind": "muon",
+        "optimizer": MuonConfig(),
         "data__micro_batch_size": 4,
     }
     handler = signal.getsignal(signal.SIGINT)
@@ -118,6 +125,30 @@ def test_stopped_and_gone_on_with(
     assert (resumed.status, resumed.step) == ("finished", 20)
     assert resumed.seconds > stopped.seconds > 0
     assert_same(resumed, whole)
+
+
+def test_anyones_optimiser_and_scheduler_resume_exactly(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changes: dict[str, Any] = {
+        "seed": 26,
+        "optimizer": {"_target_": "torch.optim.RMSprop", "_partial_": True, "momentum": 0.5},
+        "scheduler": {"_target_": "torch.optim.lr_scheduler.OneCycleLR", "_partial_": True, "pct_start": 0.5},
+        "trainer__log_every_n_steps": 1,
+    }
+    say_once.cache_clear()
+    whole = train.run(configure(**changes))
+    assert "torch.optim.RMSprop gets the recipe's learning rate for AdamW" in " ".join(capsys.readouterr().err.split())
+    rates = [row["train/learning_rate"] for row in curves(whole) if "train/learning_rate" in row]
+    assert len(rates) == 20 and max(rates) == pytest.approx(whole.learning_rate, rel=0.01)
+    assert rates[0] == pytest.approx(whole.learning_rate / 25) and rates[-1] < rates[0]
+    assert (whole.weight_decay, whole.warmup) == (0.0, 0.0)
+    parted = elsewhere(configure(**changes), tmp_path)
+    with monkeypatch.context() as patched:
+        interrupt_at(11, patched)
+        with pytest.raises(KeyboardInterrupt):
+            train.run(parted)
+    assert_same(train.run(parted), whole)
 
 
 def test_a_damaged_checkpoint(configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,10 +220,12 @@ def test_validation_does_not_touch_training(
 
 
 CHOICES: dict[str, dict[str, Any]] = {
-    "muon": {"optimizer__kind": "muon"},
-    "cosine": {"scheduler__kind": "cosine", "scheduler__final": 0.1},
-    "wsd": {"scheduler__kind": "wsd", "scheduler__decay_shape": "sqrt"},
-    "constant": {"scheduler__kind": "constant"},
+    "muon": {"optimizer": MuonConfig()},
+    "cosine": {"scheduler": CosineSchedulerConfig(final=0.1)},
+    "wsd": {"scheduler": WSDSchedulerConfig(decay_shape="sqrt")},
+    "constant": {"scheduler": ConstantSchedulerConfig()},
+    "rmsprop": {"optimizer": {"_target_": "torch.optim.RMSprop", "alpha": 0.9}},
+    "onecycle": {"scheduler": {"_target_": "torch.optim.lr_scheduler.OneCycleLR"}},
     "tf32": {"precision__kind": "tf32"},
     "bf16-mixed": {"precision__kind": "bf16-mixed"},
     "bf16-true": {"precision__kind": "bf16-true"},
@@ -258,9 +291,12 @@ def test_the_backend_is_chosen_once(configure: Configure, tmp_path: Path, monkey
     monkeypatch.setattr("maquette.training.machine.fastest_backend", choose)
     changes: dict[str, Any] = {"seed": 25, "num_validations": 1}
     try:
-        whole = train.run(configure(**changes))
+        # Folders of their own: what another run has measured would be remembered
+        for name in ("whole", "parted"):
+            (tmp_path / name).mkdir()
+        whole = train.run(elsewhere(configure(**changes), tmp_path / "whole"))
         assert (whole.linear_backend, current_backend()) == ("onednn", "onednn")
-        parted = elsewhere(configure(**changes), tmp_path)
+        parted = elsewhere(configure(**changes), tmp_path / "parted")
         with monkeypatch.context() as patched:
             interrupt_at(13, patched)
             with pytest.raises(KeyboardInterrupt):

@@ -87,7 +87,8 @@ def assert_same(loaded: Objective, trained: Objective, path: Path) -> None:
         assert torch.equal(value, state[name]), name
         assert torch.equal(value, others[name]), name
     assert torch.equal(logits(loaded.model), logits(trained.model))
-    assert (loaded.config, loaded.optimization) == (trained.config, trained.optimization)
+    assert loaded.config == trained.config
+    assert loaded.optimization.describe() == trained.optimization.describe()
     assert loaded.hparams == trained.hparams
 
 
@@ -106,7 +107,6 @@ def test_pretraining_in_phases(configure: Callable[..., TrainStage], modules: li
     path = newest(Path(record.folder))
     loaded = Pretraining.load_from_checkpoint(path)
     assert loaded.rope_bases == modules[-1].rope_bases == [10_000.0, 50.0]
-    loaded.enter_phase(1)
     assert_same(loaded, modules[-1], path)
     assert torch.equal(logits(loaded.model), logits(load_checkpoint(record.folder)[0]))
 

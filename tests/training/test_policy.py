@@ -31,13 +31,17 @@ def without_times(row: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if not name.startswith("speed/")}
 
 
+RUN = "runs/policy"
+"""Where `make_job` trains, in its folder."""
+
+
 def same_run(one: Path, other: Path) -> None:
     """Equal weights, optimiser, value function, and curves."""
-    weights, others = (load_file(folder / "run" / "model" / "model.safetensors") for folder in (one, other))
+    weights, others = (load_file(folder / RUN / "model" / "model.safetensors") for folder in (one, other))
     assert all(torch.equal(value, others[name]) for name, value in weights.items())
     states = []
     for folder in (one, other):
-        newest = CheckpointFolder(folder / "run" / "checkpoints").newest(print)
+        newest = CheckpointFolder(folder / RUN / "checkpoints").newest(print)
         assert newest is not None
         states.append(torch.load(newest[1], weights_only=True))
     assert states[0]["state_dict"].keys() == states[1]["state_dict"].keys()
@@ -48,13 +52,13 @@ def same_run(one: Path, other: Path) -> None:
     for number, moment in moments[0].items():
         assert torch.equal(moment["exp_avg"], moments[1][number]["exp_avg"])
     assert states[0]["policy"] == states[1]["policy"]
-    curves = [read_history(folder / "run" / "metrics.jsonl") for folder in (one, other)]
+    curves = [read_history(folder / RUN / "metrics.jsonl") for folder in (one, other)]
     assert [without_times(row) for row in curves[0]] == [without_times(row) for row in curves[1]]
 
 
 def test_what_a_run_leaves(tmp_path: Path) -> None:
     record = fit(make_job(tmp_path, {}))
-    history = read_history(tmp_path / "run" / "metrics.jsonl")
+    history = read_history(tmp_path / RUN / "metrics.jsonl")
     assert record.status == "finished" and record.step == 24 == history[-1]["step"]
     for name in (
         "objective/kl", "objective/scores", "objective/entropy", "objective/rlhf_reward", "policy/clipfrac_avg",
@@ -69,8 +73,8 @@ def test_what_a_run_leaves(tmp_path: Path) -> None:
     firsts = [row["val/ratio"] for row in history[::4]]
     assert firsts == [1.0] * 6  # every iteration begins where it has sampled
     assert "validation/norm" in record.metrics and len(record.samples) == 2
-    assert (tmp_path / "run" / "figures" / "policy.png").exists()
-    model, _ = load_checkpoint(tmp_path / "run")
+    assert (tmp_path / RUN / "figures" / "policy.png").exists()
+    model, _ = load_checkpoint(tmp_path / RUN)
     assert not torch.equal(model.head_weight, before.head_weight)
 
 
@@ -92,7 +96,7 @@ def test_killed_in_the_middle_of_rollouts_and_anywhere_else(tmp_path: Path) -> N
         assert process.poll() is None
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-    before = read_record(killed / "run")
+    before = read_record(killed / RUN)
     assert before is not None and before.status == "running"
     fit(make_job(killed, {}))
     same_run(whole, killed)
@@ -108,7 +112,7 @@ def test_going_on_from_a_checkpoint_is_exact(tmp_path: Path, step: int) -> None:
         job = make_job(folder, changes)
         job.callbacks["checkpoint"] |= {"every_n_train_steps": 1, "save_last_k": 100}
         fit(job)
-    checkpoints = part / "run" / "checkpoints"
+    checkpoints = part / RUN / "checkpoints"
     for path in checkpoints.iterdir():
         if int(path.stem.partition("-")[2]) > step:
             path.unlink()
@@ -127,10 +131,10 @@ def test_two_processes_stop_early_together_and_go_on_within_an_iteration(tmp_pat
         job.callbacks["checkpoint"] |= {"every_n_train_steps": 1, "save_last_k": 100}
         job = dataclasses.replace(job, hardware=hardware)
         launch(fit, job, 2)
-    history = read_history(whole / "run" / "metrics.jsonl")
+    history = read_history(whole / RUN / "metrics.jsonl")
     shown = [row["policy/approxkl_avg"] for row in history if "policy/approxkl_avg" in row]
     assert max(shown) > 1e-3 and any(one == other for one, other in itertools.pairwise(shown))  # stopped steps
-    for path in (part / "run" / "checkpoints").iterdir():
+    for path in (part / RUN / "checkpoints").iterdir():
         if int(path.stem.partition("-")[2]) > 3:
             path.unlink()
     launch(fit, job, 2)

@@ -12,7 +12,7 @@ from lightning.pytorch import Callback, Trainer
 
 from maquette.artifacts import ConfigError
 from maquette.training.callbacks import LossSpikeGuard, Progress, RunCheckpoint, Samples, Throughput
-from maquette.training.config import TrainerConfig
+from maquette.training.config import CALLBACKS, TrainerConfig
 from maquette.training.trainer import parts
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -40,7 +40,7 @@ def test_every_choice_of_a_trainer_sets_arguments_alone(name: str) -> None:
 
 
 def test_the_callbacks_can_be_made() -> None:
-    nodes = read("callbacks/default.yaml")
+    nodes = {name: node for name, node in read("callbacks/default.yaml").items() if name != "defaults"}
     made = instantiate(nodes, _convert_="all")
     assert {name: type(one) for name, one in made.items()} == {
         "checkpoint": RunCheckpoint, "loss_spike": LossSpikeGuard, "throughput": Throughput, "progress": Progress,
@@ -56,8 +56,16 @@ def test_the_callbacks_can_be_made() -> None:
 def test_the_configuration_of_a_callback_has_all_its_arguments() -> None:
     """What can be set is there to be seen; `dirpath` follows from the run."""
     for name, node in read("callbacks/default.yaml").items():
+        if name == "defaults":
+            continue
         arguments = set(inspect.signature(get_class(node["_target_"])).parameters) - {"dirpath"}
         assert node.keys() - {"_target_"} == arguments, name
+
+
+def test_the_files_say_what_the_settings_do() -> None:
+    for name, settings in CALLBACKS.items():
+        written = read("callbacks/default.yaml")[name]
+        assert written.items() <= dataclasses.asdict(settings()).items(), name
 
 
 def test_no_callbacks() -> None:

@@ -35,6 +35,8 @@ _SECTIONS: dict[str, dict[str, str]] = {
     },
     "Optimiser and learning rate schedule": {
         "optimizer.learning_rate": "optimizer.lr",
+        "optimizer.kind": "optimizer",
+        "optimizer.muon_learning_rate": "optimizer.muon_lr",
         "optimizer.beta1": "optimizer.betas",
         "optimizer.beta2": "optimizer.betas",
         "optimizer.clip": "trainer.gradient_clip_val",

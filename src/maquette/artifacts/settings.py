@@ -129,6 +129,23 @@ def check(config: Any, prefix: str = "") -> None:
             raise ConfigError(f"{key}={value} is out of range.", f"Allowed: {bounds}.")
 
 
+def plain_arguments(node: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments in a node with a `_target_`, without Hydra's own keys."""
+    return {str(key): value for key, value in node.items() if not str(key).startswith("_")}
+
+
+def from_table(config: type[Any], values: Mapping[Any, Any], prefix: str) -> Any:
+    """A config dataclass from a plain table. Raises `ConfigError` for a key that it does not have."""
+    known = [field.name for field in dataclasses.fields(config)]
+    for key in values:
+        if key not in known:
+            close = nearest(str(key), known)
+            raise ConfigError(
+                f"unknown key '{prefix}.{key}'.", f"Did you mean '{prefix}.{close}'?" if close else ", ".join(known)
+            )
+    return config(**values)
+
+
 def is_dotted(value: Any) -> bool:
     """Whether a value is the dotted name of a user's own (`package.module.Name` or `package.module:Name`)."""
     return isinstance(value, str) and re.fullmatch(r"[^\W\d]\w*([.:][^\W\d]\w*)+", value) is not None

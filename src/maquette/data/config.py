@@ -1,9 +1,11 @@
 """Settings of token shards, mixtures and batches."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from maquette.artifacts.errors import ConfigError
-from maquette.artifacts.settings import setting
+from maquette.artifacts.settings import plain_arguments, setting
 
 
 @dataclass
@@ -97,6 +99,24 @@ class DataConfig:
     document_masking: bool = setting(False, "attention does not cross the borders of documents")
     workers: int = setting(0, "processes that read batches", minimum=0)
     validation_tokens: int = setting(131_072, "validation tokens of each domain", minimum=8)
+
+
+@dataclass
+class CustomDataConfig(DataConfig):
+    """A user's data: a LightningDataModule class, and what it is made with. Its attributes say the rest; see
+    `custom_data.py`."""
+
+    _target_: str = setting("", "the class, as package.module.Class")
+    settings: dict[str, Any] = setting(dict, "its arguments")
+
+    @classmethod
+    def of_target(cls, node: Mapping[str, Any]) -> "CustomDataConfig":
+        """What a node with a `_target_` of a user's means."""
+        return cls(_target_=str(node["_target_"]), settings=plain_arguments(node))
+
+    def foreign_node(self) -> dict[str, Any]:
+        """The node that it was read from."""
+        return {"_target_": self._target_, **self.settings}
 
 
 @dataclass

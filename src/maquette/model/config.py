@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from maquette.artifacts.errors import ConfigError
-from maquette.artifacts.settings import is_dotted, setting, unknown_choice
+from maquette.artifacts.settings import is_dotted, plain_arguments, setting, unknown_choice
 from maquette.artifacts.targets import check_target
 
 if TYPE_CHECKING:
@@ -77,9 +77,13 @@ class ModelConfig:
     @classmethod
     def of_target(cls, node: Mapping[str, Any]) -> "ModelConfig":
         """The settings that a node with a `_target_` of a user's means; its other keys are what it is built with."""
-        own = {key: value for key, value in node.items() if key not in ("_target_", "_partial_", "_convert_")}
+        own = plain_arguments(node)
         shared = {key: own.pop(key) for key in ("tie_word_embeddings", "logit_softcap") if key in own}
         return cls(kind=str(node["_target_"]), settings=own, **shared)
+
+    def foreign_node(self) -> dict[str, Any] | None:
+        """The node with a `_target_` of a user's that it means; None of ours."""
+        return {"_target_": self.kind, **self.settings} if is_dotted(self.kind) else None
 
     @property
     def own_code(self) -> tuple[str, ...]:

@@ -1,20 +1,18 @@
 """From what a person names to a model and its tokenizer: a run, an artifact, a Hugging Face folder, or nothing at all
 (the newest finished run)."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from maquette.artifacts import ConfigError, StageError
+from maquette.artifacts.run_file import FILE, FINISHED, read_run, read_runs
 from maquette.artifacts.settings import nearest
 
 if TYPE_CHECKING:
     from maquette.model.heads import LanguageModel, ScalarModel
     from maquette.text import Tokenizer
 
-RECORD = "run.json"
-"""What a run says about itself; see the training room."""
 EXPORTED = "model"
 """The folder of a run that holds the model as a Hugging Face folder."""
 
@@ -44,14 +42,15 @@ def latest_run(outputs: str | Path, objectives: Sequence[str] | None = None) -> 
 
     Raises `StageError` where there is none."""
     runs = Path(outputs) / "runs"
-    records = {path: read_record(path.parent) for path in sorted(runs.glob(f"*/{RECORD}"))}
+    records = read_runs(outputs)
+    trained_for = {folder: record["spec"]["objective"] for folder, record in records.items()}
     finished = {
-        path.parent: (str(record.get("finished")), path.stat().st_mtime_ns)
-        for path, record in records.items()
-        if record.get("status") == "finished" and record.get("objective") != "reward"
+        folder: (str(record.get("finished")), (folder / FILE).stat().st_mtime_ns)
+        for folder, record in records.items()
+        if record.get("status") == FINISHED and trained_for[folder] != "reward"
     }
     for objective in objectives or ():
-        chosen = [folder for folder in finished if records[folder / RECORD].get("objective", "pretrain") == objective]
+        chosen = [folder for folder in finished if trained_for[folder] == objective]
         if chosen:
             return max(chosen, key=finished.__getitem__)
     if finished and objectives is None:
@@ -59,18 +58,6 @@ def latest_run(outputs: str | Path, objectives: Sequence[str] | None = None) -> 
     if records:
         raise StageError(f"{runs} has no finished run.", "Go on with one by typing its command again.")
     raise StageError(f"There is no run in {runs} yet.", "Run maquette train, or name a folder with checkpoint=.")
-
-
-def read_record(folder: str | Path) -> dict[str, Any]:
-    """What `run.json` of a run says; empty where the folder is not a run. Raises `StageError` where it is damaged."""
-    path = Path(folder) / RECORD
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (ValueError, OSError) as error:
-        raise StageError(f"{path} is damaged: {error}.", "Restore the file, or name another run.") from None
-    return record if isinstance(record, dict) else {}
 
 
 def model_folder(path: str | Path) -> Path:
@@ -85,8 +72,8 @@ def model_folder(path: str | Path) -> Path:
         return path / EXPORTED
     if (path / "config.json").is_file():
         return path
-    if (path / RECORD).is_file():
-        status = read_record(path).get("status", "unknown")
+    if (record := read_run(path)) is not None:
+        status = record.get("status", "unknown")
         raise StageError(f"The run {path} has no model yet (status: {status}).", "Type its command again to go on.")
     raise StageError(f"{path} is neither a run nor a Hugging Face folder.", "It has no config.json and no run.json.")
 

@@ -17,43 +17,16 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
 
 from maquette.model.building import build_model, describe_model
-from maquette.model.parametrization import STANDARD, Parametrization
-from maquette.optimization import Schedule, build_optimizer
-from maquette.optimization.config import OptimizerConfig
+from maquette.optimization import Optimization, Schedule
 from maquette.optimization.groups import parameter_kinds
+
+__all__ = ["Metrics", "Objective", "Optimization"]
 
 Metrics = dict[str, Tensor]
 """What a step is judged by beside its loss: full name -> scalar on the model's device, detached. A step may leave some
 out; means are over those that have them."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Optimization:
-    """How the weights of a run move. `batch_size_tokens`: tokens of one optimiser step; `fused`, `parametrization`: see
-    `build_optimizer`."""
-
-    config: OptimizerConfig
-    schedule: Schedule
-    learning_rate: float
-    weight_decay: float
-    batch_size_tokens: int
-    fused: bool | None = None
-    parametrization: Parametrization = STANDARD
-
-    def describe(self) -> dict[str, Any]:
-        """As plain containers; `of` reads them."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def of(cls, described: "Optimization | Mapping[str, Any]") -> "Optimization":
-        if isinstance(described, cls):
-            return described
-        parts = {"config": OptimizerConfig, "schedule": Schedule, "parametrization": Parametrization}
-        assert isinstance(described, Mapping)
-        return cls(**{name: parts[name](**value) if name in parts else value for name, value in described.items()})
 
 
 class Objective(LightningModule, abc.ABC):
@@ -101,6 +74,7 @@ class Objective(LightningModule, abc.ABC):
         self._window: dict[str, list[float]] = {}
         self._values: dict[str, float] = {}
         self._closed = 0
+        self._last_rate = self.optimization.learning_rate
         self._restored: dict[str, Any] | None = None
         if isinstance(model, nn.Module):
             self.set_model(model)
@@ -210,6 +184,8 @@ class Objective(LightningModule, abc.ABC):
         Loggers get them directly: Lightning's own way counts steps from 0, rounds a validation's float64 to float32,
         and leaves out a last window that is shorter than `log_every_n_steps`.
         """
+        if self.trainer.sanity_checking:
+            return
         shown = {"train/loss", "validation/loss"}
         self.log_dict(
             {name: torch.tensor(value, dtype=torch.float32) for name, value in values.items() if name in shown},
@@ -245,23 +221,20 @@ class Objective(LightningModule, abc.ABC):
     # The optimiser ----------------------------------------------------------------------------------------------------
 
     def learning_rate(self, step: int) -> float:
-        """AdamW's rate in optimiser step `step` (from 0)."""
-        plan = self.optimization
-        return plan.learning_rate * plan.schedule.step_factor(step, plan.batch_size_tokens)
+        """AdamW's rate in optimiser step `step` (from 0); of PyTorch's schedulers, which do not say it for any step,
+        the one of the last step."""
+        schedule = self.optimization.schedule
+        if isinstance(schedule, Schedule):
+            return self.optimization.learning_rate * schedule.step_factor(step, self.optimization.batch_size_tokens)
+        return self._last_rate
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        plan = self.optimization
-        optimizer = build_optimizer(
-            self.model,
-            plan.config,
-            learning_rate=plan.learning_rate,
-            weight_decay=plan.weight_decay,
-            fused=plan.fused,
-            parametrization=plan.parametrization,
-            kinds=self._kinds,
-        )
-        scheduler = LambdaLR(optimizer, lambda step: plan.schedule.step_factor(step, plan.batch_size_tokens))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        return self.optimization.configure(self.model, self._kinds)
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Once after each optimiser step."""
+        self._last_rate = self.optimization.shown_rate(scheduler.optimizer)
+        super().lr_scheduler_step(scheduler, metric)
 
     @property
     def clipped_parts(self) -> tuple[nn.Module, ...]:

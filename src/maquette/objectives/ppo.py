@@ -9,8 +9,8 @@ models; `advantage=group` is the variant without a value function of Shao et al.
    and its advantage over what the value function expected                        experience.py, advantages.py
 3. `loss`: several passes of minibatches, clipped policy and value losses         iterations.py, policy_losses.py
 
-One AdamW moves policy and value function, each at its own rate; Lightning's automatic optimisation does it. The policy
-never has dropout: the ratio of policies is exactly 1 at an iteration's first step.
+One optimiser moves policy and value function, each at its own rate; Lightning's automatic optimisation does it. The
+policy never has dropout: the ratio of policies is exactly 1 at an iteration's first step.
 """
 
 import contextlib
@@ -21,8 +21,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
-from torch.optim import AdamW
-from torch.optim.lr_scheduler import LambdaLR
 
 from maquette.artifacts import ConfigError
 from maquette.data.prompts import PromptSource
@@ -44,7 +42,9 @@ from maquette.objectives.rollouts import (
     trajectories_of,
 )
 from maquette.objectives.value_function import VALUE_RATE, expect_standardized, value_function
-from maquette.optimization.groups import adamw_groups
+from maquette.optimization.config import short_name
+from maquette.optimization.groups import optimizer_groups
+from maquette.optimization.optimizers import wants_hidden_matrices
 
 if TYPE_CHECKING:
     from maquette.text import Tokenizer
@@ -318,27 +318,22 @@ class ProximalPolicyOptimization(Objective):
         return (self.model,) if self.value is None else (self.model, self.value)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """One AdamW: the policy's matrices (decayed) and the rest of it, and the value function at its own rate.
+        """One optimiser: the policy's matrices (decayed) and the rest of it, and the value function at its own rate.
 
-        Raises `ConfigError` for another optimiser.
+        Raises `ConfigError` for one that treats hidden matrices in a way of their own: its rate for them is not the
+        policy's, so the value function's could not be a multiple of it.
         """
         plan = self.optimization
-        if plan.config.kind != "adamw":
-            raise ConfigError(f"optimizer={plan.config.kind} does not go with objective=ppo.", "Use optimizer=adamw.")
-        groups = adamw_groups(self.model, plan.learning_rate, plan.weight_decay)
+        if wants_hidden_matrices(plan.optimizer):
+            raise ConfigError(
+                f"optimizer={short_name(plan.optimizer)} does not go with objective=ppo.", "Use optimizer=adamw."
+            )
+        groups = optimizer_groups(self.model, learning_rate=plan.learning_rate, weight_decay=plan.weight_decay)
         if self.value is not None:
             given = self.config.value_learning_rate
             rate = VALUE_RATE * plan.learning_rate if given is None else given
-            groups += adamw_groups(self.value, rate, plan.weight_decay)
-        optimizer = AdamW(
-            groups,
-            lr=plan.learning_rate,
-            betas=(plan.config.beta1, plan.config.beta2),
-            eps=plan.config.eps,
-            fused=plan.fused is not False,
-        )
-        scheduler = LambdaLR(optimizer, lambda step: plan.schedule.step_factor(step, plan.batch_size_tokens))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+            groups += optimizer_groups(self.value, learning_rate=rate, weight_decay=plan.weight_decay)
+        return plan.configure_groups(groups)
 
     def on_fit_start(self) -> None:
         """The reference computes where and in which number format the policy does: their divergence begins at 0. So

@@ -76,6 +76,15 @@ class Pretraining(Objective):
             if base is not None and base != getattr(self.model.config, "rope_theta", None):
                 self.model.core.change_context(rope_theta=base)
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["phase"] = self._phase
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        if (phase := checkpoint.get("phase")) is not None:
+            self.enter_phase(phase)
+
     # Validation -------------------------------------------------------------------------------------------------------
 
     def on_validation_epoch_start(self) -> None:

@@ -1,28 +1,50 @@
-"""Optimisers, courses of the learning rate, and which parameters are decayed."""
+"""Optimisers, learning rate schedules, and which parameters are decayed."""
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from maquette.optimization.groups import ParameterGroups, parameter_groups
-    from maquette.optimization.optimizers import OptimizerPair, build_optimizer
-    from maquette.optimization.schedules import Schedule, build_schedule
+    from maquette.optimization.groups import ParameterGroups, optimizer_groups, parameter_groups
+    from maquette.optimization.optimization import Optimization
+    from maquette.optimization.optimizers import Muon, OptimizerPair, build_optimizer
+    from maquette.optimization.schedules import (
+        ConstantSchedule,
+        CosineSchedule,
+        LinearSchedule,
+        Schedule,
+        WSDSchedule,
+        build_schedule,
+    )
 
 __all__ = [
+    "ConstantSchedule",
+    "CosineSchedule",
+    "LinearSchedule",
+    "Muon",
+    "Optimization",
     "OptimizerPair",
     "ParameterGroups",
     "Schedule",
+    "WSDSchedule",
     "build_optimizer",
     "build_schedule",
+    "optimizer_groups",
     "parameter_groups",
 ]
 
 _HOMES = {
     "ParameterGroups": "groups",
+    "optimizer_groups": "groups",
     "parameter_groups": "groups",
+    "Optimization": "optimization",
+    "Muon": "optimizers",
     "OptimizerPair": "optimizers",
     "build_optimizer": "optimizers",
+    "ConstantSchedule": "schedules",
+    "CosineSchedule": "schedules",
+    "LinearSchedule": "schedules",
     "Schedule": "schedules",
+    "WSDSchedule": "schedules",
     "build_schedule": "schedules",
 }
 

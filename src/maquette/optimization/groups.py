@@ -6,6 +6,8 @@ from typing import Any
 
 from torch import nn
 
+from maquette.model.parametrization import STANDARD, Parametrization
+
 _HIDDEN = {"layers", "lstm"}
 
 
@@ -63,11 +65,29 @@ def _plain(name: str) -> str:
     return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
 
 
-def adamw_groups(module: nn.Module, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
-    """AdamW's groups for a part of a model that has a rate of its own: matrices decayed, the rest not."""
-    found = parameter_groups(module)
-    groups = (
-        {"params": found.hidden + found.matrices, "lr": learning_rate, "weight_decay": weight_decay},
-        {"params": found.embeddings + found.vectors, "lr": learning_rate, "weight_decay": 0.0},
-    )
-    return [group for group in groups if group["params"]]
+def optimizer_groups(
+    model: nn.Module,
+    *,
+    learning_rate: float,
+    weight_decay: float,
+    parametrization: Parametrization = STANDARD,
+    kinds: Kinds | None = None,
+    hidden_apart: bool = False,
+) -> list[dict[str, Any]]:
+    """`params` for any optimiser, as PyTorch takes them: each group with its `lr` and `weight_decay`, matrices first.
+
+    `parametrization` gives parameters their share of the rate; the decay of a step (rate x weight_decay) is the same
+    for all, so that it does not fade as a width-scaled rate falls (Wang and Aitchison 2024). `hidden_apart`: hidden
+    matrices in a group of their own, marked `hidden` and at the whole rate. `kinds`: see `parameter_groups`.
+    """
+    found = parameter_groups(model, kinds)
+    shares = {id(p): parametrization.rate_factor(name, model) for name, p in model.named_parameters()}
+    groups = []
+    if hidden_apart and found.hidden:
+        groups.append({"params": found.hidden, "lr": learning_rate, "weight_decay": weight_decay, "hidden": True})
+    decayed = found.matrices if hidden_apart else [*found.hidden, *found.matrices]
+    for parameters, decay in ((decayed, weight_decay), ([*found.embeddings, *found.vectors], 0.0)):
+        for share in dict.fromkeys(shares[id(parameter)] for parameter in parameters):
+            alike = [parameter for parameter in parameters if shares[id(parameter)] == share]
+            groups.append({"params": alike, "lr": share * learning_rate, "weight_decay": decay / share})
+    return groups

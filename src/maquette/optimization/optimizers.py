@@ -1,29 +1,35 @@
-"""The optimisers: AdamW for everything, or Muon for hidden matrices with AdamW for the rest."""
+"""Optimisers from a node of the config and groups of parameters; Muon, which PyTorch has for matrices only.
+
+The groups (which parameter is decayed, at what share of the rate) are ours for every optimiser, see `groups.py`.
+"""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import nn
-from torch.optim import AdamW, Muon, Optimizer
+from torch.optim import Adam, AdamW, Optimizer
 
+from maquette.artifacts import ConfigError
+from maquette.artifacts.nodes import Node, arguments_of, build, node_value, target_of
+from maquette.artifacts.targets import import_target
 from maquette.model.parametrization import STANDARD, Parametrization
-from maquette.optimization.config import OptimizerConfig
-from maquette.optimization.groups import Kinds, parameter_groups
+from maquette.optimization.config import NOT_ARGUMENTS
+from maquette.optimization.groups import Kinds, optimizer_groups
 
 _DEVICES_WITH_FUSED_ADAMW = ("cpu", "cuda")
 
 
 class OptimizerPair(Optimizer):
-    """Two optimisers that step as one, each on parameters of its own.
+    """Optimisers (as a rule two) that step as one, each on parameters of its own.
 
     Lightning's automatic optimisation takes a single optimiser. `param_groups` are those of both, so a
-    learning-rate schedule reaches each of them; the state stays where it is, in the two.
+    learning-rate schedule reaches each of them; the state stays where it is, in the parts.
     """
 
-    def __init__(self, first: Optimizer, second: Optimizer) -> None:
-        self.pair = (first, second)
+    def __init__(self, *parts: Optimizer) -> None:
+        self.pair = parts
         super().__init__(itertools.chain.from_iterable(group["params"] for group in self._groups()), {})
         self._share()
 
@@ -35,7 +41,7 @@ class OptimizerPair(Optimizer):
         self.param_groups = self._groups()
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One step of both; `closure` computes the gradients and is called once."""
+        """One step of each; `closure` computes the gradients and is called once."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -57,9 +63,48 @@ class OptimizerPair(Optimizer):
         self._share()
 
 
+class Muon(OptimizerPair):
+    """Muon for hidden matrices, AdamW for the rest, as one optimiser.
+
+    Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks": the head and the embedding, whose
+    rows are tokens, are better left to AdamW. `params`: groups, of which those marked `hidden` are Muon's, at
+    `muon_lr`. The other arguments are AdamW's. With no hidden matrices it is AdamW alone.
+    """
+
+    separate_hidden_matrices = True
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.99),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        *,
+        muon_lr: float = 0.02,
+        muon_momentum: float = 0.95,
+        fused: bool | None = None,
+    ) -> None:
+        groups = [dict(one) if isinstance(one, dict) else {"params": [one]} for one in params]
+        hidden = [group | {"lr": muon_lr} for group in groups if group.get("hidden")]
+        others = [group for group in groups if not group.get("hidden")]
+        parts: list[Optimizer] = []
+        if hidden:
+            parts.append(torch.optim.Muon(hidden, lr=muon_lr, momentum=muon_momentum, weight_decay=weight_decay))
+        if others:
+            parts.append(AdamW(others, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, fused=fused))
+        super().__init__(*parts)
+
+
+def wants_hidden_matrices(node: Node) -> bool:
+    """Whether the optimiser that a node names treats hidden matrices in a way of their own: its class says
+    `separate_hidden_matrices = True`, and then gets them in groups marked `hidden`."""
+    return bool(getattr(_target(node), "separate_hidden_matrices", False))
+
+
 def build_optimizer(
     model: nn.Module,
-    config: OptimizerConfig,
+    node: Node,
     *,
     learning_rate: float,
     weight_decay: float,
@@ -67,39 +112,57 @@ def build_optimizer(
     parametrization: Parametrization = STANDARD,
     kinds: Kinds | None = None,
 ) -> Optimizer:
-    """The optimiser of `model`'s trainable parameters, at its peak learning rate.
+    """The optimiser of `model`'s trainable parameters that a node names, at its peak learning rate.
 
-    `parametrization` gives parameters their share of AdamW's rate; the decay of a step (rate x weight_decay) is the
-    same for all, so that it does not fade as a width-scaled rate falls (Wang and Aitchison 2024). `kinds`: see
-    `parameter_groups`.
-
-    `fused` runs AdamW's whole step as one kernel: five times faster than the other two ways on a processor. By default
-    it is used where it exists; it can't go with a gradient scaler (`precision=16-mixed`), which wants to look at the
-    gradients in between.
+    `fused`: see `optimizer_of`; the rest: see `optimizer_groups`.
     """
-    groups = parameter_groups(model, kinds)
-    shares = {id(p): parametrization.rate_factor(name, model) for name, p in model.named_parameters()}
+    groups = optimizer_groups(
+        model,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        parametrization=parametrization,
+        kinds=kinds,
+        hidden_apart=wants_hidden_matrices(node),
+    )
+    return optimizer_of(groups, node, learning_rate=learning_rate, weight_decay=weight_decay, fused=fused)
+
+
+def optimizer_of(
+    groups: list[dict[str, Any]],
+    node: Node,
+    *,
+    learning_rate: float,
+    weight_decay: float,
+    fused: bool | None = None,
+) -> Optimizer:
+    """The optimiser that a node names over groups of parameters. Raises `ConfigError` where it can't be built.
+
+    It gets the rate and the decay as arguments as well, where it has them. `fused` runs Adam's whole step as one
+    kernel: five times faster than the other two ways on a processor. By default it is used where it exists; it can't go
+    with a gradient scaler (`precision=16-mixed`), which wants to look at the gradients in between.
+    """
+    target = _target(node)
     if fused is None:
-        fused = all(parameter.device.type in _DEVICES_WITH_FUSED_ADAMW for parameter in model.parameters())
-
-    def adamw(decayed: list[nn.Parameter], kept: list[nn.Parameter]) -> AdamW:
-        parts = []
-        for parameters, decay in ((decayed, weight_decay), (kept, 0.0)):
-            for share in dict.fromkeys(shares[id(parameter)] for parameter in parameters):
-                alike = [parameter for parameter in parameters if shares[id(parameter)] == share]
-                parts.append({"params": alike, "lr": share * learning_rate, "weight_decay": decay / share})
-        return AdamW(
-            parts,
-            lr=learning_rate,
-            betas=(config.beta1, config.beta2),
-            eps=config.eps,
-            fused=fused,
+        fused = all(p.device.type in _DEVICES_WITH_FUSED_ADAMW for group in groups for p in group["params"])
+    known: dict[str, Any] = {"lr": learning_rate, "weight_decay": weight_decay}
+    if isinstance(target, type) and issubclass(target, Adam | Muon) and node_value(node, "fused") is None:
+        known["fused"] = fused
+    arguments = arguments_of(target)
+    optimizer = build(
+        node,
+        groups,
+        key="optimizer",
+        leave_out=(*NOT_ARGUMENTS, *known),
+        **{name: value for name, value in known.items() if name in arguments},
+    )
+    if not isinstance(optimizer, Optimizer):
+        raise ConfigError(
+            f"optimizer: {target_of(node)} makes {type(optimizer).__name__}, which is no optimiser of PyTorch's.",
+            "Derive it from torch.optim.Optimizer.",
         )
+    return optimizer
 
-    kept = [*groups.embeddings, *groups.vectors]
-    if config.kind == "adamw" or not groups.hidden:
-        return adamw([*groups.hidden, *groups.matrices], kept)
-    # Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks": the head and the embedding,
-    # whose rows are tokens, are better left to AdamW.
-    muon = Muon(groups.hidden, lr=config.muon_learning_rate, momentum=config.muon_momentum, weight_decay=weight_decay)
-    return OptimizerPair(muon, adamw(groups.matrices, kept))
+
+def _target(node: Node) -> Callable[..., Any]:
+    target: Callable[..., Any] = import_target(target_of(node), key="optimizer._target_")
+    return target

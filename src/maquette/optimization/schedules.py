@@ -1,15 +1,23 @@
-"""Courses of the learning rate, as pure functions of the tokens seen.
+"""Learning rate schedules, as pure functions of the tokens seen.
 
-Tokens, not steps: the same course at any batch size. The rate of an optimiser step is that of its middle token, so the
-first step of a warm-up is not wasted at a rate of zero, nor the last one of a decay.
+Tokens, not steps: the same schedule at any batch size. The rate of an optimiser step is that of its middle token, so
+the first step of a warm-up is not wasted at a rate of zero, nor the last one of a decay. PyTorch's schedulers, which
+count steps: `torch_schedules.py`.
 """
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from maquette.artifacts import ConfigError
-from maquette.optimization.config import SchedulerConfig
+from maquette.artifacts.nodes import Node, arguments_of, build, target_of
+from maquette.artifacts.targets import import_target
+from maquette.optimization.config import NOT_ARGUMENTS
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+    from torch.optim.lr_scheduler import LRScheduler
 
 _FALLS: dict[str, Callable[[float], float]] = {
     "linear": lambda x: 1 - x,
@@ -26,6 +34,9 @@ class Schedule:
 
     It rises linearly over the first `warmup` tokens, stays at the peak for `stable` tokens, and falls to `final`
     (share of the peak) at the end by `shape`. Beyond the end it stays where it is.
+
+    A schedule of one's own is a subclass that is made from `total` (and from `warmup`, a share of the tokens, where it
+    has such an argument; `warmup: null` in its node is the recipe's) and says its `factor`.
     """
 
     total: int
@@ -48,25 +59,68 @@ class Schedule:
         """Share of the peak rate in optimiser step `step` (from 0) of `batch_size_tokens` tokens each."""
         return self.factor((step + 0.5) * batch_size_tokens)
 
+    def attach(self, optimizer: "Optimizer", batch_size_tokens: int) -> "LRScheduler":
+        """PyTorch's scheduler that gives each group of `optimizer` this share of its rate."""
+        from torch.optim.lr_scheduler import LambdaLR
 
-def build_schedule(config: SchedulerConfig, total: int, warmup: float) -> Schedule:
-    """The schedule over `total` tokens, of which the share `warmup` warms up.
+        return LambdaLR(optimizer, lambda step: self.step_factor(step, batch_size_tokens))
 
-    - `linear`, `cosine`: warm-up, then down all the way (Defazio et al. 2023; Loshchilov & Hutter 2017).
-    - `wsd`: warm-up, stable, decay over the last share `decay` (Hu et al. 2024, MiniCPM, section 4).
-    - `constant`: warm-up, then stable.
+
+class LinearSchedule(Schedule):
+    """Warm-up, then a straight line down (Defazio et al. 2023). `warmup`: share of the tokens."""
+
+    def __init__(self, total: int, *, warmup: float, final: float = 0.0) -> None:
+        super().__init__(total, round(warmup * total), 0, "linear", final)
+
+
+class CosineSchedule(Schedule):
+    """Warm-up, then half a cosine down (Loshchilov and Hutter 2017). `warmup`: share of the tokens."""
+
+    def __init__(self, total: int, *, warmup: float, final: float = 0.1) -> None:
+        super().__init__(total, round(warmup * total), 0, "cosine", final)
+
+
+class WSDSchedule(Schedule):
+    """Warm-up, stable, decay over the last share `decay` (Hu et al. 2024, MiniCPM, section 4).
 
     Raises `ConfigError` where warm-up and decay overlap.
     """
-    rising = round(warmup * total)
-    if config.kind in ("linear", "cosine"):
-        return Schedule(total, rising, 0, config.kind, config.final)
-    if config.kind == "constant":
-        return Schedule(total, rising, total - rising)
-    falling = round(config.decay * total)
-    if rising + falling > total:
-        raise ConfigError(
-            f"scheduler.warmup={warmup:g} and scheduler.decay={config.decay:g} overlap.",
-            "They are shares of the token budget; together at most 1.",
-        )
-    return Schedule(total, rising, total - rising - falling, config.decay_shape, config.final)
+
+    def __init__(
+        self, total: int, *, warmup: float, decay: float = 0.2, decay_shape: str = "linear", final: float = 0.0
+    ) -> None:
+        rising, falling = round(warmup * total), round(decay * total)
+        if rising + falling > total:
+            raise ConfigError(
+                f"scheduler.warmup={warmup:g} and scheduler.decay={decay:g} overlap.",
+                "They are shares of the token budget; together at most 1.",
+            )
+        super().__init__(total, rising, total - rising - falling, decay_shape, final)
+
+
+class ConstantSchedule(Schedule):
+    """Warm-up, then stable. `warmup`: share of the tokens."""
+
+    def __init__(self, total: int, *, warmup: float) -> None:
+        rising = round(warmup * total)
+        super().__init__(total, rising, total - rising)
+
+
+def is_token_schedule(node: Node) -> bool:
+    """Whether a node's `_target_` is a `Schedule`, and not one of PyTorch's schedulers."""
+    target = import_target(target_of(node), key="scheduler._target_")
+    return isinstance(target, type) and issubclass(target, Schedule)
+
+
+def build_schedule(node: Node, total: int, warmup: float) -> Schedule:
+    """The schedule that a node names, over `total` tokens, of which the share `warmup` warms up.
+
+    Raises `ConfigError` where its target is no `Schedule`.
+    """
+    target = import_target(target_of(node), key="scheduler._target_")
+    if not is_token_schedule(node):
+        raise ConfigError(f"scheduler: {target_of(node)} is no function of the tokens seen.", "Use scheduler=linear.")
+    known = {"warmup": warmup} if "warmup" in arguments_of(target) else {}
+    leave_out = NOT_ARGUMENTS if known else (*NOT_ARGUMENTS, "warmup")
+    schedule: Schedule = build(node, total, key="scheduler", leave_out=leave_out, **known)
+    return schedule

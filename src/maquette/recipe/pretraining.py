@@ -27,7 +27,6 @@ from maquette.model.config import (
     ParameterCount,
     TransformerConfig,
     count_parameters,
-    kaplan_compute,
     training_flops,
 )
 from maquette.model.parametrization import STANDARD, Parametrization
@@ -64,7 +63,7 @@ class Recipe:
     @property
     def kaplan_compute(self) -> int:
         """6 N D with the core's parameters alone."""
-        return kaplan_compute(self.architecture, self.tokens)
+        return 6 * self.parameters.core * self.tokens  # as `kaplan_compute`, without counting again
 
 
 def resolve(
@@ -167,6 +166,12 @@ def _round_batch(tokens: float, sequence: int) -> int:
     sequences = max(1.0, tokens / sequence)
     grain = 2 ** max(0, math.floor(math.log2(sequences)) - 2)
     return round(sequences / grain) * grain * sequence
+
+
+def with_steps(recipe: Recipe, steps: int) -> Recipe:
+    """The same run over another number of optimiser steps."""
+    flops = FlopCount(*(round(part * steps / recipe.steps) for part in dataclasses.astuple(recipe.flops)))
+    return dataclasses.replace(recipe, steps=steps, tokens=steps * recipe.batch_size_tokens, flops=flops)
 
 
 def training_flops_of(architecture: CoreConfig, tokens: int, context: int, phases: Sequence[PhaseConfig]) -> FlopCount:

@@ -15,8 +15,10 @@ from pathlib import Path
 
 from maquette.artifacts import ConfigError
 from maquette.artifacts.files import atomic_file, write_json
+from maquette.artifacts.nodes import Node, with_values
 from maquette.artifacts.settings import parse_quantity
 from maquette.optimization import build_schedule
+from maquette.optimization.config import ConstantSchedulerConfig, WSDSchedulerConfig, short_name
 from maquette.recipe.pretraining import Recipe
 from maquette.stages.config import TrainStage
 from maquette.stages.planning import plan_job, resolve_recipe
@@ -30,10 +32,9 @@ TRUNK = "trunk"
 
 @dataclasses.dataclass(frozen=True)
 class Planned:
-    """A run: what was asked for, every number, and the job. A branch leaves the trunk after `leaves` steps."""
+    """A run: what was asked for, and the job. A branch leaves the trunk after `leaves` steps."""
 
     config: TrainStage
-    recipe: Recipe
     job: Job
     leaves: int = 0
 
@@ -58,9 +59,9 @@ class Tree:
 
 def plan_tree(config: TrainStage, data: TokensResult) -> Tree:
     """Raises `ConfigError` where the settings do not go with branches."""
-    if config.scheduler.kind != "wsd":
+    if not isinstance(config.scheduler, WSDSchedulerConfig):
         raise ConfigError(
-            f"scheduler.branches with scheduler={config.scheduler.kind}: only a stable rate has a trunk.",
+            f"scheduler.branches with scheduler={short_name(config.scheduler)}: only a stable rate has a trunk.",
             "Use scheduler=wsd.",
         )
     if config.mixture.phases:
@@ -88,7 +89,7 @@ def plan_tree(config: TrainStage, data: TokensResult) -> Tree:
         )
     # One step further than the last branch needs: the checkpoint of a last step says that training is over.
     length = (branches[-1].leaves + 1) * whole.batch_size_tokens
-    trunk = _planned(_with(config, whole, length, warmup / length, kind="constant"), data)
+    trunk = _planned(_with(config, whole, length, warmup / length, ConstantSchedulerConfig()), data)
     job = dataclasses.replace(
         trunk.job,
         kept_steps=frozenset(branch.leaves for branch in branches),
@@ -132,26 +133,25 @@ def graft(tree: Tree, branch: Planned) -> bool:
 
 
 def _planned(config: TrainStage, data: TokensResult) -> Planned:
-    recipe = resolve_recipe(config, data)
-    return Planned(config, recipe, plan_job(config, recipe, data))
+    return Planned(config, plan_job(config, resolve_recipe(config, data), data))
 
 
-def _with(config: TrainStage, whole: Recipe, tokens: int, warmup: float, kind: str = "wsd") -> TrainStage:
+def _with(config: TrainStage, whole: Recipe, tokens: int, warmup: float, scheduler: Node | None = None) -> TrainStage:
     """The settings of one horizon: what the whole run's recipe chose is common to all."""
     return dataclasses.replace(
         config,
         tokens=str(tokens),
         compute=None,
         data=dataclasses.replace(config.data, batch_size_tokens=whole.batch_size_tokens),
-        optimizer=dataclasses.replace(config.optimizer, lr=whole.learning_rate, weight_decay=whole.weight_decay),
-        scheduler=dataclasses.replace(config.scheduler, kind=kind, branches=[], warmup=warmup),
+        optimizer=with_values(config.optimizer, lr=whole.learning_rate, weight_decay=whole.weight_decay),
+        scheduler=with_values(scheduler or config.scheduler, branches=[], warmup=warmup),
     )
 
 
 def _leaves(branch: Planned) -> int:
     """The last step of a branch after which the trunk's next step has the same rate: it was planned already then."""
     job = branch.job
-    schedule = build_schedule(job.schedule, job.tokens, job.warmup)
+    schedule = build_schedule(job.scheduler, job.tokens, job.warmup)
     return max(1, (schedule.warmup + schedule.stable) // job.batch_size_tokens - 1)
 
 

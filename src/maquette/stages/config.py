@@ -3,14 +3,16 @@
 Composed by Hydra from `conf/`, checked against these dataclasses before anything heavy is imported.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from maquette.artifacts.errors import ConfigError
-from maquette.artifacts.settings import setting
+from maquette.artifacts.settings import from_table, setting
 from maquette.corpus.config import CorpusConfig, SourceConfig
 from maquette.corpus.curation.config import CurationConfig, ExecutorConfig
 from maquette.data.config import (
+    CustomDataConfig,
     DataConfig,
     ExamplesConfig,
     InstructionFilesConfig,
@@ -23,14 +25,20 @@ from maquette.evaluation.config import ProtocolConfig, SuiteConfig, no_suite
 from maquette.feedback.config import FeedbackConfig, PromptsConfig, RewardConfig
 from maquette.feedback.instruction_config import TaskInstructionsConfig
 from maquette.model.config import ModelConfig
-from maquette.objectives.config import OBJECTIVES, ObjectiveConfig, PretrainConfig
+from maquette.objectives.config import OBJECTIVES, CustomObjectiveConfig, PretrainConfig
 from maquette.objectives.policy_config import PolicyConfig
-from maquette.optimization.config import OptimizerConfig, SchedulerConfig
+from maquette.optimization.config import (
+    OPTIMIZERS,
+    SCHEDULERS,
+    AdamWConfig,
+    LinearSchedulerConfig,
+    check_optimization,
+)
 from maquette.recipe.rules import HyperparameterRules
 from maquette.recipe.sweep_config import SweepConfig
 from maquette.text.config import TokenizerConfig
-from maquette.tracking.config import TrackingConfig
-from maquette.training.config import PrecisionConfig, TrainerConfig
+from maquette.tracking.config import MLflowLoggerConfig, TrackingConfig
+from maquette.training.config import CALLBACKS, PrecisionConfig, TrainerConfig
 
 
 @dataclass
@@ -91,9 +99,7 @@ class TrainStage(TokensStage):
     recipe: HyperparameterRules = setting(
         HyperparameterRules, "from size to every hyperparameter: constants, or a file that a fit has written"
     )
-    objective: ObjectiveConfig = setting(
-        PretrainConfig, "what is trained for", variants=OBJECTIVES | {"ppo": PolicyConfig}
-    )
+    objective: Any = setting(PretrainConfig, "what is trained for", variants=OBJECTIVES | {"ppo": PolicyConfig})
     instructions: ExamplesConfig = setting(
         InstructionFilesConfig,
         "conversations to imitate",
@@ -104,14 +110,18 @@ class TrainStage(TokensStage):
     )
     prompts: PromptsConfig = setting(PromptsConfig, "what a policy answers")
     reward: RewardConfig = setting(RewardConfig, "what a policy is optimised for")
-    model: ModelConfig = setting(ModelConfig, "architecture")
+    model: Any = setting(ModelConfig, "architecture", variants={"transformer": ModelConfig, "lstm": ModelConfig})
     mixture: MixtureConfig = setting(MixtureConfig, "which text, in which shares")
-    data: DataConfig = setting(DataConfig, "sequences and batches")
-    optimizer: OptimizerConfig = setting(OptimizerConfig, "optimiser")
-    scheduler: SchedulerConfig = setting(SchedulerConfig, "learning rate schedule")
+    data: Any = setting(DataConfig, "sequences and batches", variants={"pretrain": DataConfig})
+    # Any: beside ours anyone's, by its `_target_`
+    optimizer: Any = setting(AdamWConfig, "optimiser", variants=OPTIMIZERS)
+    scheduler: Any = setting(LinearSchedulerConfig, "learning rate schedule", variants=SCHEDULERS)
     precision: PrecisionConfig = setting(PrecisionConfig, "number format")
     trainer: TrainerConfig = setting(TrainerConfig, "lightning.Trainer, all its arguments")
-    callbacks: dict[str, Any] = setting(dict, "Lightning callbacks by name, each with its _target_")
+    callbacks: Any = setting(dict, "Lightning callbacks by name, each with its _target_", items=CALLBACKS)
+    logger: Any = setting(
+        dict, "Lightning loggers by name, each with its _target_", items={"mlflow": MLflowLoggerConfig}
+    )
     num_validations: int = setting(
         10, "how often validation is run over the whole training (the end counts)", minimum=1
     )
@@ -125,6 +135,23 @@ class TrainStage(TokensStage):
     protocol: ProtocolConfig = setting(ProtocolConfig, "how it is asked")
     tracking: TrackingConfig = setting(TrackingConfig, "record in MLflow")
     sweep: SweepConfig = setting(SweepConfig, "with -m: which runs belong together (+sweep=isoflop sets it)")
+
+    def __post_init__(self) -> None:
+        """Nodes with a `_target_` of a user's become typed too."""
+        for name, ours, theirs in (
+            ("objective", PretrainConfig, CustomObjectiveConfig),
+            ("model", ModelConfig, ModelConfig),
+            ("data", DataConfig, CustomDataConfig),
+        ):
+            node = getattr(self, name)
+            if isinstance(node, Mapping) and "_target_" in node:
+                setattr(self, name, theirs.of_target(node))
+            elif isinstance(node, Mapping):
+                setattr(self, name, from_table(ours, node, name))
+
+    def validate(self) -> None:
+        """Raises `ConfigError` for an optimiser or a scheduler that can't work here."""
+        check_optimization(self.optimizer, self.scheduler)
 
 
 @dataclass

@@ -8,9 +8,10 @@ from typing import Any
 from maquette.artifacts import ConfigError
 from maquette.artifacts.files import atomic_folder
 from maquette.artifacts.progress import say
+from maquette.artifacts.run_file import FINISHED, read_run
 from maquette.model import hf
 from maquette.model.config import CoreConfig
-from maquette.model.loading import find_checkpoint, load_checkpoint, load_reward_model, model_folder, read_record
+from maquette.model.loading import find_checkpoint, load_checkpoint, load_reward_model, model_folder
 from maquette.stages.config import ExportStage
 from maquette.text import Tokenizer
 
@@ -35,10 +36,9 @@ def run(config: ExportStage) -> Path:
     model, tokenizer = load(source)
     with atomic_folder(target) as folder:
         shutil.copytree(source, folder, dirs_exist_ok=True)
-    status = read_record(found).get("status", "finished")
-    say(
-        f"{found.name} -> {target}" + ("" if status == "finished" else f" (the run is {status}: its latest checkpoint)")
-    )
+    record = read_run(found)
+    status = FINISHED if record is None else record["status"]
+    say(f"{found.name} -> {target}" + ("" if status == FINISHED else f" (the run is {status}: its latest checkpoint)"))
     for limit in _limits(model.config, tokenizer):
         say(limit)
     return target

@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from maquette.artifacts.errors import ConfigError
+from maquette.artifacts.nodes import has_key, target_of, typed, with_values
 from maquette.artifacts.settings import walk
+from maquette.optimization.config import OPTIMIZERS, SCHEDULERS, short_name
+from maquette.recipe.run_spec import resolved_settings
 from maquette.stages import STAGES
 from maquette.stages.composition import compose
 from maquette.stages.config import TrainStage
-from maquette.stages.planning import resolve_recipe, resolved_settings
+from maquette.stages.planning import resolve_recipe
 from maquette.stages.tokens import TokensResult
 from maquette.stages.train import make_tokens
 
@@ -59,27 +62,39 @@ def family_settings(folders: Sequence[Path], outputs: str) -> FamilySettings:
     """
     configs = [read_settings(folder) for folder in folders]
     leaves = [settings_of(config) for config in configs]
-    defaults, last = settings_of(compose(STAGES["train"])), leaves[-1]
+    last, options = leaves[-1], named_nodes(configs[-1])
+    defaults = settings_of(compose(STAGES["train"], options))
     notes, chosen = [], {}
     for key, value in last.items():
         if key in (*_SCALE, *DERIVED) or is_elsewhere(key):
             continue
-        others = [leaf[key] for leaf in leaves]
+        others = [leaf.get(key) for leaf in leaves]
         if key != "seed" and any(other != value for other in others):
             distinct = sorted({str(other) for other in others})
             notes.append(f"The runs differ in {key} ({', '.join(distinct[:4])}): {value} is taken.")
-        if value != defaults[key]:
+        if key not in defaults or value != defaults[key]:
             chosen[key] = value
     data = make_tokens(dataclasses.replace(configs[-1], outputs=outputs))
     for key, open_for in _derived(configs, leaves, data).items():
-        values = {str(leaf[key]) for leaf in leaves}
-        if open_for:
+        values = {str(leaf.get(key)) for leaf in leaves}
+        if open_for or key not in last:
             continue
         if len(values) == 1:
             chosen[key] = last[key]
         else:
             notes.append(f"{key} follows no recipe that these runs recorded: it is left to the recipe.")
-    return FamilySettings([f"{key}={literal(value)}" for key, value in chosen.items()], data, tuple(notes))
+    words = [f"{'' if key in defaults else '++'}{key}={literal(value)}" for key, value in chosen.items()]
+    return FamilySettings([*options, *words], data, tuple(notes))
+
+
+def named_nodes(config: TrainStage) -> list[str]:
+    """What the nodes of the optimiser and the scheduler are: files of ours, or another's `_target_`."""
+    named = {name: getattr(config, name) for name in ("optimizer", "scheduler")}
+    return [
+        f"{name}._target_={target_of(node)}" if isinstance(node, dict) else f"{name}={short_name(node)}"
+        for name, node in named.items()
+        if type(node) is not type(getattr(TrainStage(), name))
+    ]
 
 
 def _derived(configs: list[TrainStage], leaves: list[dict[str, Any]], data: TokensResult) -> dict[str, bool]:
@@ -91,9 +106,9 @@ def _derived(configs: list[TrainStage], leaves: list[dict[str, Any]], data: Toke
             recipe = resolve_recipe(open_config, data)
         except ConfigError:
             return dict.fromkeys(DERIVED, False)
-        again = _flat(resolved_settings(open_config, recipe))
+        again = _flat(resolved_settings(dataclasses.asdict(open_config), recipe, "pretrain"))
         for key in DERIVED:
-            agrees[key] &= again.get(key) == leaf[key] or leaf[key] is None
+            agrees[key] &= again.get(key) == leaf.get(key) or leaf.get(key) is None
     return agrees
 
 
@@ -103,9 +118,11 @@ def _with(config: TrainStage, changes: Mapping[str, Any]) -> TrainStage:
     for key, value in changes.items():
         room, _, name = key.partition(".")
         rooms.setdefault(room, {})[name] = value
-    return dataclasses.replace(
-        config, **{room: dataclasses.replace(getattr(config, room), **values) for room, values in rooms.items()}
-    )
+    for room, values in rooms.items():
+        node = getattr(config, room)
+        known = {name: value for name, value in values.items() if has_key(node, name)}
+        config = dataclasses.replace(config, **{room: with_values(node, **known)})
+    return config
 
 
 def read_settings(folder: Path) -> TrainStage:
@@ -115,8 +132,12 @@ def read_settings(folder: Path) -> TrainStage:
 
     path = folder / "config.yaml"
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(TrainStage), OmegaConf.load(path))
-        config = OmegaConf.to_object(merged)
+        written: Any = OmegaConf.load(path)
+        schema = TrainStage(
+            optimizer=typed(_target(written, "optimizer"), OPTIMIZERS.values()),
+            scheduler=typed(_target(written, "scheduler"), SCHEDULERS.values()),
+        )
+        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), written))
     except FileNotFoundError:
         raise ConfigError(
             f"{path} is missing: the runs' settings are not on this machine.", "Predict where the runs were trained."
@@ -128,9 +149,19 @@ def read_settings(folder: Path) -> TrainStage:
     return config
 
 
+def _target(written: Mapping[str, Any], section: str) -> dict[str, Any]:
+    """Of a section of a run's settings what it builds."""
+    return {"_target_": (written.get(section) or {}).get("_target_")}
+
+
 def settings_of(config: Any) -> dict[str, Any]:
     """Every setting of a stage by its dotted key, as plain values."""
-    return {setting.key: _plain(setting.default) for setting in walk(config)}
+    found: dict[str, Any] = {}
+    for setting in walk(config):
+        value = _plain(setting.default)
+        named = isinstance(value, dict) and "_target_" in value
+        found |= _flat(value, f"{setting.key}.") if named else {setting.key: value}
+    return found
 
 
 def _plain(value: Any) -> Any:

@@ -30,7 +30,7 @@ def search_beside(config_folder: Path | None) -> None:
 def without_schema(composed: DictConfig, given: Collection[str] = ()) -> DictConfig:
     """The config with those nodes as plain tables whose `_target_` was changed to one that their schema does not
     describe (`optimizer._target_=torch.optim.RMSprop`). Of the old class's arguments those stay that the new one takes
-    too, and those whose keys are among the `given`."""
+    too and that are not open (null, the recipe's), and those whose keys are among the `given`."""
     changed = list(_retargeted(composed))
     if not changed:
         return composed
@@ -40,10 +40,15 @@ def without_schema(composed: DictConfig, given: Collection[str] = ()) -> DictCon
         names = _arguments(plain["_target_"], key)
         kept = {
             name: value for name, value in plain.items()
-            if names is None or name in names or name in _HYDRAS or f"{key}.{name}" in given
+            if name in _HYDRAS or f"{key}.{name}" in given or (not _is_open(value) and (names is None or name in names))
         }  # fmt: skip
         OmegaConf.update(composed, key, OmegaConf.create(kept), merge=False)
     return composed
+
+
+def _is_open(value: Any) -> bool:
+    """Whether a value is left to the class or the recipe."""
+    return value is None or (isinstance(value, str) and value.startswith("${recipe:"))
 
 
 def _retargeted(node: DictConfig, prefix: str = "") -> Iterator[str]:
@@ -64,6 +69,10 @@ def _retargeted(node: DictConfig, prefix: str = "") -> Iterator[str]:
 def check_foreign(settings: Any, prefix: str = "") -> None:
     """Raises `ConfigError` for an argument that a foreign class does not take, or a class that can't be imported."""
     if dataclasses.is_dataclass(settings):
+        node = getattr(settings, "foreign_node", lambda: None)()
+        if node is not None:  # typed, but what it is made with is a user's
+            check_foreign(node, prefix)
+            return
         for field in dataclasses.fields(settings):
             value = getattr(settings, field.name)
             if isinstance(value, Mapping) and field.metadata.get("variants") and "_target_" not in value:
@@ -88,9 +97,11 @@ def _arguments(target: str, key: str) -> list[str] | None:
         parameters = inspect.signature(found).parameters.values()
     except (TypeError, ValueError):  # written in C, and says nothing of itself
         return None
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+    settings = getattr(found, "config_class", None)  # of an objective, which hands on the rest to it
+    own = [field.name for field in dataclasses.fields(settings)] if dataclasses.is_dataclass(settings) else None
+    if own is None and any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return None
-    return [one.name for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
+    return (own or []) + [one.name for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
 
 
 def _check_arguments(target: str, node: Mapping[Any, Any], prefix: str) -> None:

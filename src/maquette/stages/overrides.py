@@ -51,11 +51,15 @@ def as_text(stage: Stage, overrides: Sequence[str]) -> list[str]:
 def opened(stage: Stage, overrides: Sequence[str]) -> list[str]:
     """Overrides of free-form settings (`mixture.weights.code=0.5`) in the words by which Hydra lets new entries in."""
     tables = free_form(stage)
-    return [f"++{text}" if _within(text.partition("=")[0], tables) else text for text in overrides]
+    # Another class has other arguments: optimizer._target_=torch.optim.RMSprop optimizer.alpha=0.9
+    others = tuple(text.partition("_target_=")[0] for text in overrides if re.match(r"\w[\w.]*\._target_=", text))
+    return [f"++{text}" if _within(text, tables) or text.startswith(others) else text for text in overrides]
 
 
-def _within(key: str, tables: Sequence[str]) -> bool:
-    return any(key == table or key.startswith(f"{table}.") for table in tables)
+def _within(text: str, tables: Sequence[str]) -> bool:
+    """Whether an override is of a table's entry, or a whole table; `callbacks=none` chooses a file."""
+    key, _, value = text.partition("=")
+    return any(key.startswith(f"{table}.") or (key == table and value.lstrip().startswith("{")) for table in tables)
 
 
 @functools.cache

@@ -18,6 +18,7 @@ from maquette.artifacts import ConfigError
 from maquette.artifacts.figure import save_figure
 from maquette.artifacts.files import digest, write_json
 from maquette.artifacts.manifest import build
+from maquette.artifacts.nodes import with_values
 from maquette.artifacts.progress import say
 from maquette.artifacts.settings import parse_quantity
 from maquette.scaling.plans.pipeline_trial import (
@@ -93,7 +94,7 @@ def _train(config: PipelinesStage, data: TokensResult, trials: Sequence[Trial]) 
     for trial in trials:
         settings = _of(config, trial)
         rate = trial.rate_factor * resolve_recipe(settings, data).learning_rate
-        settings = dataclasses.replace(settings, optimizer=dataclasses.replace(config.optimizer, lr=rate))
+        settings = dataclasses.replace(settings, optimizer=with_values(config.optimizer, lr=rate))
         record = train_stage.run(settings, data)
         if record.validation_loss is None:
             raise ConfigError("There is no text to validate on: nothing can be compared.", "Set corpus.validation.")

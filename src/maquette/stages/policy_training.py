@@ -4,37 +4,33 @@ import dataclasses
 from typing import Any
 
 from maquette.artifacts import ConfigError
-from maquette.artifacts.code_digest import code_digest
 from maquette.artifacts.files import digest, file_digest
+from maquette.artifacts.nodes import Node, node_value, with_values
 from maquette.feedback.annotators.callables import CallableReward
 from maquette.feedback.prompts import open_prompts
 from maquette.feedback.source import ConfiguredFeedback
 from maquette.model.loading import find_checkpoint, load_tokenizer, model_folder
 from maquette.objectives.policy_config import PolicyConfig
-from maquette.optimization.config import OptimizerConfig
+from maquette.optimization.config import OptimizerConfig, planned_warmup, planned_weight_decay
 from maquette.recipe.policy_optimization import resolve_policy
-from maquette.recipe.pretraining import Recipe
+from maquette.recipe.pretraining import with_steps
+from maquette.recipe.run_spec import label_of
 from maquette.stages.config import TrainStage
-from maquette.stages.planning import assemble_job, label_of
-from maquette.stages.post_training import UNUSED, required_checkpoint, say_unused, starting_architecture, used_settings
+from maquette.stages.planning import assemble_job
+from maquette.stages.post_training import required_checkpoint, say_unused, starting_architecture
 from maquette.training import Job
 from maquette.training.config import TrainerConfig
 from maquette.training.devices import count_processes
 from maquette.training.policy import PolicyPlan
 
-_POLICY_UNUSED = (*(key for key in UNUSED if key not in ("prompts", "reward")), "instructions", "preferences")
-
-_USED = ("seed", "objective", "optimizer", "scheduler", "precision", "prompts")
-"""Settings that decide what comes out; the reward counts by what it is, not by where it lies."""
-
 ADAM_EPS = 1e-5
-"""Of PPO, unless the settings have another: with 1e-8 a gradient that is nearly nothing becomes a full step."""
+"""Of PPO's AdamW, unless the settings have another: with 1e-8 a gradient that is nearly nothing becomes a full step."""
 
 _PROMPTS_FOR_LENGTH = 64
 
 
-def plan_policy(config: TrainStage) -> tuple[Recipe, Job]:
-    """The recipe and the job of policy optimisation.
+def plan_policy(config: TrainStage) -> Job:
+    """The job of policy optimisation.
 
     Raises `ConfigError` for settings that contradict each other or lack what PPO needs, `StageError` where a file is
     missing or damaged.
@@ -70,12 +66,14 @@ def plan_policy(config: TrainStage) -> tuple[Recipe, Job]:
         num_minibatches=objective.num_minibatches,
         row_tokens=round(sum(lengths) / len(lengths)) + objective.max_completion_length,
         has_value=objective.advantage == "value",
-        learning_rate=config.optimizer.lr,
-        warmup=config.scheduler.warmup,
-        weight_decay=config.optimizer.weight_decay,
+        learning_rate=node_value(config.optimizer, "lr"),
+        warmup=planned_warmup(config.scheduler),
+        weight_decay=planned_weight_decay(config.optimizer),
         rules=config.recipe,
     )
-    say_unused(config, _POLICY_UNUSED)
+    if config.trainer.max_steps > 0:
+        recipe = with_steps(recipe, config.trainer.max_steps)
+    say_unused(config)
     steps = objective.ppo_epochs * objective.num_minibatches
     config = dataclasses.replace(
         config,
@@ -85,28 +83,25 @@ def plan_policy(config: TrainStage) -> tuple[Recipe, Job]:
             config.trainer, log_every_n_steps=_whole_iterations(config.trainer.log_every_n_steps, steps)
         ),
     )
-    settings = used_settings(config, recipe, _POLICY_UNUSED)
     digests = {"tokenizer": tokenizer.digest, **_reward_digest(config)}
     if config.prompts.path is not None:
         digests["prompts"] = file_digest(config.prompts.path)
     plan = PolicyPlan(objective, ConfiguredFeedback(config.prompts, config.reward, config.outputs))
     plan.iterations(count_processes(config.trainer))  # raises where they can't be shared out
-    job = assemble_job(
+    return assemble_job(
         config,
         recipe,
         plan,
         start=start,
         tokenizer=model_folder(start),
         digests=digests,
-        settings=settings,
-        fingerprint=lambda digests: digest({key: settings[key] for key in _USED} | {"digests": digests}),
         label=f"ppo-{label_of(recipe.size)}",
     )
-    return recipe, job
 
 
-def _with_eps(optimizer: OptimizerConfig) -> OptimizerConfig:
-    return dataclasses.replace(optimizer, eps=ADAM_EPS) if optimizer.eps == OptimizerConfig().eps else optimizer
+def _with_eps(optimizer: Node) -> Node:
+    ours = isinstance(optimizer, OptimizerConfig) and optimizer.eps == OptimizerConfig().eps
+    return with_values(optimizer, eps=ADAM_EPS) if ours else optimizer
 
 
 def _whole_iterations(log_steps: int, steps: int) -> int:
@@ -116,9 +111,6 @@ def _whole_iterations(log_steps: int, steps: int) -> int:
 
 def _reward_digest(config: TrainStage) -> dict[str, Any]:
     reward = config.reward
-    if reward.kind == "callable":
-        named = str(reward.callable)
-        return {"reward": digest({"kind": reward.kind, "callable": named, "code": code_digest(named)})}
     if reward.kind != "reward_model":
         return {"reward": digest({"kind": reward.kind, "callable": reward.callable})}
     weights = sorted(model_folder(find_checkpoint(reward.checkpoint, config.outputs)).glob("*.safetensors"))

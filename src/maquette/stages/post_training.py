@@ -1,41 +1,33 @@
 """From the settings of `maquette train objective=sft|reward|dpo` to a job. Nothing here trains."""
 
-import dataclasses
 from pathlib import Path
-from typing import Any
 
 from maquette.artifacts import ConfigError
-from maquette.artifacts.files import digest
 from maquette.artifacts.manifest import read_manifest
+from maquette.artifacts.nodes import node_value
 from maquette.artifacts.progress import say
+from maquette.artifacts.run_file import read_run
 from maquette.artifacts.settings import walk
 from maquette.model.config import CoreConfig
 from maquette.model.hf import read_config
 from maquette.model.hf.scalar import read_architecture
-from maquette.model.loading import load_tokenizer, model_folder, read_record
+from maquette.model.loading import load_tokenizer, model_folder
 from maquette.objectives.config import ExampleConfig
+from maquette.optimization.config import planned_warmup, planned_weight_decay
+from maquette.recipe.objectives import rules_of
 from maquette.recipe.post_training import resolve_examples
-from maquette.recipe.pretraining import Recipe
+from maquette.recipe.pretraining import with_steps
+from maquette.recipe.run_spec import label_of
 from maquette.stages import examples
 from maquette.stages.config import TrainStage
-from maquette.stages.planning import assemble_job, label_of, starting_folder
+from maquette.stages.planning import assemble_job, starting_folder
 from maquette.training import Job
 from maquette.training.devices import count_processes
 from maquette.training.examples import ExamplePlan, micro_batches
 
-UNUSED = (
-    "source", "corpus", "tokenizer", "shards", "size", "tokens", "compute", "tokens_per_parameter", "model", "mixture",
-    "prediction", "data.sequence_length", "data.batch_size_tokens", "data.document_masking", "data.workers",
-    "data.validation_tokens", "compile", "prompts", "reward",
-)  # fmt: skip
-"""Settings of pretraining that mean nothing afterwards."""
 
-USED = ("seed", "objective", "optimizer", "scheduler", "precision")
-"""Settings that decide what comes out."""
-
-
-def plan_examples(config: TrainStage) -> tuple[Recipe, Job]:
-    """The recipe and the job of an objective over examples, which are made where they are missing.
+def plan_examples(config: TrainStage) -> Job:
+    """The job of an objective over examples, which are made where they are missing.
 
     Raises `ConfigError` for settings that contradict each other or lack what the objective needs, `StageError` where
     data is damaged.
@@ -58,26 +50,23 @@ def plan_examples(config: TrainStage) -> tuple[Recipe, Job]:
         pairs=objective.kind != "sft",
         epochs=objective.epochs,
         batch_size=objective.batch_size,
-        learning_rate=config.optimizer.lr,
-        warmup=config.scheduler.warmup,
-        weight_decay=config.optimizer.weight_decay,
+        learning_rate=node_value(config.optimizer, "lr"),
+        warmup=planned_warmup(config.scheduler),
+        weight_decay=planned_weight_decay(config.optimizer),
         rules=config.recipe,
     )
-    unused = (*UNUSED, "preferences" if objective.kind == "sft" else "instructions")
-    say_unused(config, unused)
-    settings = used_settings(config, recipe, unused)
-    job = assemble_job(
+    if config.trainer.max_steps > 0:
+        recipe = with_steps(recipe, config.trainer.max_steps)
+    say_unused(config)
+    return assemble_job(
         config,
         recipe,
         ExamplePlan(folder, objective, config.data.micro_batch_size),
         start=start,
         tokenizer=model_folder(start),
         digests={"examples": manifest.digest, "tokenizer": tokenizer.digest} | corpus_digest(start),
-        settings=settings,
-        fingerprint=lambda digests: digest({key: settings[key] for key in USED} | {"digests": digests}),
         label=f"{objective.kind}-{label_of(recipe.size)}",
     )
-    return recipe, job
 
 
 def required_checkpoint(config: TrainStage) -> Path:
@@ -93,7 +82,8 @@ def required_checkpoint(config: TrainStage) -> Path:
 
 def corpus_digest(start: Path) -> dict[str, str]:
     """The corpus that the model was pretrained on, where its run says so: what it is evaluated on must not be of it."""
-    digests = read_record(start).get("digests", {})
+    record = read_run(start)
+    digests = {} if record is None else record["spec"]["digests"]
     return {"corpus": digests["corpus"]} if "corpus" in digests else {}
 
 
@@ -103,23 +93,16 @@ def starting_architecture(start: Path) -> CoreConfig:
     return read_architecture(read_config(folder), folder)
 
 
-def say_unused(config: TrainStage, unused: tuple[str, ...]) -> None:
+def say_unused(config: TrainStage) -> None:
     """Says which settings were given and have no effect on this objective."""
+    unused = rules_of(config.objective.kind).unused
     plain = {setting.key: setting.default for setting in walk(TrainStage())}
     given = [
         setting.key
         for setting in walk(config)
-        if setting.key.startswith(unused)
+        if any(setting.key == key or setting.key.startswith(f"{key}.") for key in unused)
         and plain.get(setting.key, setting.default) != setting.default
         and not (setting.key.endswith(".seed") and setting.default == config.seed)  # it follows the run's
     ]
     if given:
         say(f"these settings have no effect on objective={config.objective.kind}: {', '.join(given)}")
-
-
-def used_settings(config: TrainStage, recipe: Recipe, unused: tuple[str, ...]) -> dict[str, Any]:
-    """The settings with the recipe's numbers in place of the nulls, without those that mean nothing here."""
-    settings = {key: value for key, value in dataclasses.asdict(config).items() if key not in unused}
-    settings["optimizer"] |= {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay}
-    settings["scheduler"]["warmup"] = recipe.warmup
-    return settings

@@ -104,7 +104,7 @@ def _own_run(config: PredictStage, fit: SweepFit) -> tuple[Allocation, float, li
             f"The run {job.name} was begun at {found.started}: it is too late to predict it.",
             "Predict another one, for instance with seed=1.",
         )
-    data = {key.removeprefix("digest."): value for key, value in job.tags.items() if key.startswith("digest.")}
+    data = job.spec.digests
     for name, digest in data.items():
         digests = set(fit.table.frame.get(f"tags.digest.{name}", ()))
         if digests and digests != {digest}:

@@ -2,15 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from maquette.artifacts.errors import ConfigError, StageError
 from maquette.artifacts.settings import walk
+from maquette.recipe.run_spec import RunSpec
 from maquette.scaling.predictions.prediction import WrittenPrediction, find_prediction
-
-if TYPE_CHECKING:
-    from maquette.recipe.pretraining import Recipe
-    from maquette.training.job import Job
 
 
 def expand(stage: Any, overrides: Sequence[str], config_folder: Path | None = None) -> list[str]:
@@ -41,8 +38,8 @@ def expand(stage: Any, overrides: Sequence[str], config_folder: Path | None = No
     of_line = {setting.key: setting.default for setting in walk(typed)}
     for setting in walk(alone):
         # A group on the command line does not win over the prediction's own words: its kind must be the same.
-        group = setting.key.partition(".")[0] if setting.key.endswith(".kind") else None
-        new = of_line[setting.key] if group in given else told[setting.key]
+        group = setting.key.partition(".")[0] if setting.key.endswith((".kind", "._target_")) else None
+        new = of_line.get(setting.key) if group in given else told.get(setting.key)
         if new != setting.default and not is_elsewhere(setting.key):
             raise ConfigError(
                 f"{setting.key}={new} contradicts the prediction {prediction.id}, which says {setting.default}.",
@@ -51,14 +48,14 @@ def expand(stage: Any, overrides: Sequence[str], config_folder: Path | None = No
     return both
 
 
-def check_predicted(name: str, outputs: str, recipe: "Recipe", job: "Job") -> WrittenPrediction:
+def check_predicted(name: str, outputs: str, spec: RunSpec) -> WrittenPrediction:
     """The prediction that a planned run is for. Raises `ConfigError` where the run is another one, `StageError` where
     its data are."""
     prediction = find_prediction(name, outputs)
     core = prediction.convention == "kaplan"
     counts = (
-        ("parameters", prediction.params, recipe.parameters.core if core else recipe.size),
-        ("tokens", prediction.tokens, recipe.tokens),
+        ("parameters", prediction.params, spec.parameters.core if core else spec.size),
+        ("tokens", prediction.tokens, spec.tokens),
     )
     for what, expected, planned in counts:
         if planned != round(expected):
@@ -67,7 +64,7 @@ def check_predicted(name: str, outputs: str, recipe: "Recipe", job: "Job") -> Wr
                 f"Train it with maquette train prediction={prediction.id}.",
             )
     for what, digest in prediction.data.items():
-        if job.tags.get(f"digest.{what}") != digest:
+        if spec.digests.get(what) != digest:
             raise StageError(
                 f"The {what} are not those that the prediction {prediction.id} rests on.",
                 "Make them again from the same source, or predict anew.",

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from maquette.artifacts.errors import ConfigError
+from maquette.artifacts.nodes import node_value
 from maquette.artifacts.settings import nearest
+from maquette.optimization.config import planned_warmup, planned_weight_decay
 
 if TYPE_CHECKING:
     from maquette.model.config import CoreConfig
@@ -48,6 +50,8 @@ def _number(name: str, *, _root_: DictConfig) -> Any:
         settings = OmegaConf.to_object(_without_hydra(_root_))
     if not isinstance(settings, TrainStage):
         raise ConfigError(f"${{recipe:{name}}} is of training.", "Give the number itself.")
+    if settings.objective.kind != "pretrain":
+        return None  # its recipe follows the starting model and the examples, which are not read here
     recipe = recipe_of(settings, _vocabulary(settings))
     if not hasattr(recipe, name):
         known = [one for one in dir(recipe) if not one.startswith("_")]
@@ -85,9 +89,9 @@ def recipe_of(settings: "TrainStage", vocab_size: int, architecture: "CoreConfig
         model=settings.model,
         architecture=architecture,
         batch_size_tokens=settings.data.batch_size_tokens,
-        learning_rate=settings.optimizer.lr,
-        warmup=settings.scheduler.warmup,
-        weight_decay=settings.optimizer.weight_decay,
+        learning_rate=node_value(settings.optimizer, "lr"),
+        warmup=planned_warmup(settings.scheduler),
+        weight_decay=planned_weight_decay(settings.optimizer),
         phases=settings.mixture.phases,
         rules=settings.recipe,
     )

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from maquette.artifacts.progress import say
+from maquette.artifacts.run_file import read_run
 from maquette.model.generation import Piece, document_prompt, stream
-from maquette.model.loading import find_checkpoint, load_checkpoint, read_record
+from maquette.model.loading import find_checkpoint, load_checkpoint
 from maquette.model.sampling import Sampling
 from maquette.stages.config import SampleStage
 from maquette.text import Tokenizer
@@ -33,7 +34,8 @@ def run(config: SampleStage) -> list[str]:
 
 def is_assistant(folder: Path) -> bool:
     """Whether a run was trained to answer requests in the chat template."""
-    return read_record(folder).get("objective") in ("sft", "dpo", "ppo")
+    record = read_run(folder)
+    return record is not None and record["spec"]["objective"] in ("sft", "dpo", "ppo")
 
 
 def request(tokenizer: Tokenizer, text: str) -> list[int]:

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from maquette.artifacts import ConfigError, manifest
+from maquette.artifacts.code_digest import code_digest
+from maquette.artifacts.files import write_json
 from maquette.artifacts.progress import say
 from maquette.data import describe_tokens, encode_corpus
 from maquette.data.pretokenized import (
@@ -68,6 +70,36 @@ def pretokenized(config: TokensStage) -> TokensResult:
         config={"dtype": settings.dtype, "eos_token_id": eos, "column": settings.column}
         | {"validation": settings.validation},
         inputs={"tokenizer": tokenizer.digest} | seen_files(files),
+        make=make,
+        force=config.force,
+        say=say,
+    )
+    return TokensResult(folder, folder / TOKENIZER, None)
+
+
+def of_custom_data(config: TokensStage, node: dict[str, Any], seed: int) -> TokensResult:
+    """What a user's LightningDataModule says of itself, as an artifact in the place of tokens.
+
+    Raises `ConfigError` where it does not say what the recipe has to know.
+    """
+    from maquette.data.custom_data import build_data, facts_of, tokenizer_of
+
+    target = str(node["_target_"])
+    data = build_data(node, seed=seed)
+    facts = dataclasses.asdict(facts_of(data, target))
+
+    def make(folder: Path) -> dict[str, Any]:
+        tokenizer_of(data, target).save(folder / TOKENIZER)
+        write_json(folder / "data.json", {"node": node, **facts})
+        return facts
+
+    folder = manifest.build(
+        "data",
+        Path(config.outputs) / "artifacts",
+        name=None,
+        label=target.rpartition(".")[2].rpartition(":")[2].lower(),
+        config={"node": node, **facts},
+        inputs=code_digest(target),
         make=make,
         force=config.force,
         say=say,

@@ -14,15 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 from maquette.artifacts import ConfigError
 from maquette.artifacts.files import digest, locked, write_text
+from maquette.artifacts.nodes import node_value
 from maquette.artifacts.progress import say
+from maquette.data.config import CustomDataConfig
 from maquette.model.loading import load_tokenizer, model_folder
-from maquette.recipe.pretraining import Recipe
 from maquette.stages import branching
 from maquette.stages import corpus as corpus_stage
 from maquette.stages import evaluate as evaluate_stage
 from maquette.stages import tokens as tokens_stage
 from maquette.stages.config import EvaluateStage, TrainStage
-from maquette.stages.planning import new_record, plan_job, resolve_recipe, starting_folder
+from maquette.stages.loggers import tracking_of
+from maquette.stages.planning import plan_job, predicted, resolve_recipe, starting_folder
 from maquette.stages.policy_training import plan_policy
 from maquette.stages.post_training import plan_examples
 from maquette.stages.predicted import check_predicted
@@ -32,7 +34,7 @@ from maquette.training import Job, RunRecord, fit, read_record
 from maquette.training.compilation import compiler_works, wants_compilation
 from maquette.training.machine import choose_linear_backend
 from maquette.training.processes import World, agree, join_group, launch, this_world
-from maquette.training.record import FINISHED
+from maquette.training.record import FINISHED, begin_record, why_trained_again
 
 if TYPE_CHECKING:
     from maquette.stages.sweeps.forecast import Forecast
@@ -45,9 +47,10 @@ def run(config: TrainStage, data: TokensResult | None = None) -> RunRecord:
     Raises `ConfigError` for settings that contradict each other or this machine, `StageError` where data is damaged or
     training diverges, `KeyboardInterrupt` where it was stopped; then the same call goes on.
     """
-    if config.scheduler.branches:
+    config = dataclasses.replace(config, tracking=tracking_of(config.logger, config.tracking))
+    if node_value(config.scheduler, "branches"):
         return _run_branches(config, data)
-    return _train(config, *planned(config, data))
+    return _train(config, planned(config, data))
 
 
 def _run_branches(config: TrainStage, data: TokensResult | None) -> RunRecord:
@@ -57,19 +60,19 @@ def _run_branches(config: TrainStage, data: TokensResult | None) -> RunRecord:
             "scheduler.branches makes several pretraining runs.", "Leave it out with a prediction or another objective."
         )
     tree = branching.plan_tree(config, data or make_tokens(config))
-    trunk = record = _train(tree.trunk.config, tree.trunk.recipe, tree.trunk.job)
+    trunk = record = _train(tree.trunk.config, tree.trunk.job)
     for one in tree.branches:
         branch = branching.below(trunk.tracking_run, one)
         graft = functools.partial(branching.graft, tree, branch)
-        record = _train(branch.config, branch.recipe, branch.job, graft=graft)
+        record = _train(branch.config, branch.job, graft=graft)
     return record
 
 
-def _train(config: TrainStage, recipe: Recipe, job: Job, *, graft: Callable[[], bool] | None = None) -> RunRecord:
+def _train(config: TrainStage, job: Job, *, graft: Callable[[], bool] | None = None) -> RunRecord:
     """One run, from where it stands. `graft` lets one that has not begun go on from another's checkpoint; False: there
     is none."""
     world = _meet(job)
-    record = _fitted(config, recipe, job, world, graft)
+    record = _fitted(config, job, world, graft)
     if world.is_first and not config.suite.empty:
         evaluate_stage.run(
             EvaluateStage(
@@ -80,10 +83,12 @@ def _train(config: TrainStage, recipe: Recipe, job: Job, *, graft: Callable[[], 
     return record
 
 
-def _fitted(config: TrainStage, recipe: Recipe, job: Job, world: World, graft: Callable[[], bool] | None) -> RunRecord:
+def _fitted(config: TrainStage, job: Job, world: World, graft: Callable[[], bool] | None) -> RunRecord:
+    if job.spec.is_trial:
+        return _tried(config, job, world)
     # The first of several processes decides; a second command that means the same run waits here for the first.
     with locked(job.folder) if world.is_first else contextlib.nullcontext():
-        done = _begin(config, recipe, job) if world.is_first else None
+        done = _begin(config, job) if world.is_first else None
         if world.size > 1:
             done = agree(done)
         assert done is not None
@@ -101,20 +106,32 @@ def _fitted(config: TrainStage, recipe: Recipe, job: Job, world: World, graft: C
     return record
 
 
-def planned(config: TrainStage, data: TokensResult | None = None) -> tuple[Recipe, Job]:
-    """The recipe and the job of the settings' objective; what they need of earlier stages is made."""
+def _tried(config: TrainStage, job: Job, world: World) -> RunRecord:
+    """A run of a batch or a few through every hook, in a folder of its own that no other run is looked for in."""
+    job = dataclasses.replace(job, logger={}, tracking=dataclasses.replace(job.tracking, enabled=False))
+    if world.is_first:
+        shutil.rmtree(job.folder, ignore_errors=True)
+        begin_record(job.spec, job.folder).save()
+    if job.hardware.world_size > world.size:
+        record: RunRecord = launch(fit, job, job.hardware.processes)
+    else:
+        record = fit(job)
+    if world.is_first:
+        say(f"run {job.name}: trainer.fast_dev_run={config.trainer.fast_dev_run} went through; nothing is recorded")
+    return record
+
+
+def planned(config: TrainStage, data: TokensResult | None = None) -> Job:
+    """The job of the settings' objective; what they need of earlier stages is made."""
     if config.objective.kind == "ppo":
         return plan_policy(config)
-    if config.objective.kind != "pretrain":
+    if config.objective.kind not in ("pretrain", "custom"):
         return plan_examples(config)
     data = data or make_tokens(config)
-    recipe = resolve_recipe(config, data)
-    job = plan_job(config, recipe, data)
-    if config.prediction is not None:
-        prediction = check_predicted(config.prediction, config.outputs, recipe, job)
-        tags = {"prediction": prediction.id, "prediction.digest": prediction.digest}
-        job = dataclasses.replace(job, tags=job.tags | tags)
-    return recipe, job
+    job = plan_job(config, resolve_recipe(config, data), data)
+    if config.prediction is None:
+        return job
+    return predicted(job, check_predicted(config.prediction, config.outputs, job.spec))
 
 
 def prepare(config: TrainStage) -> TokensResult:
@@ -131,6 +148,7 @@ def prepare(config: TrainStage) -> TokensResult:
                 config.pretokenized,
             )
         ]
+        + ([config.data.foreign_node()] if isinstance(config.data, CustomDataConfig) else [])
         + [config.checkpoint, str(Path(config.outputs).absolute())]
     )
     if identity not in _prepared:
@@ -151,6 +169,9 @@ def forecast(config: TrainStage, data: TokensResult) -> "Forecast":
 def make_tokens(config: TrainStage) -> TokensResult:
     """Tokens of the corpus: by a tokenizer made for it, or by that of the model to start from."""
     upstream, start = dataclasses.replace(config, force=False), starting_folder(config)
+    if isinstance(config.data, CustomDataConfig):
+        data = tokens_stage.of_custom_data(upstream, config.data.foreign_node(), config.seed)
+        return data if start is None else _same_tokenizer(data, start)
     if start is None:
         return tokens_stage.run(upstream)
     if config.pretokenized.path is not None:
@@ -189,26 +210,30 @@ def _meet(job: Job) -> World:
     return world
 
 
-def _begin(config: TrainStage, recipe: Recipe, job: Job) -> RunRecord:
+def _begin(config: TrainStage, job: Job) -> RunRecord:
     """The record of the run as it stands: finished, begun earlier, or new and written just now."""
     found = None if config.force else read_record(job.folder)
     if found is not None:
-        if found.prediction != job.tags.get("prediction.digest", found.prediction):
+        if job.spec.prediction not in (None, found.prediction):
             say(f"run {job.name} was begun before this prediction was written: it can't decide it")
         if found.status == FINISHED:
             say(f"run {job.name}: nothing to do, already trained: {found.summary}")
         return found
     if job.folder.exists():
         shutil.rmtree(job.folder)
+    if not config.force and (reason := why_trained_again(job.spec, job.outputs)):
+        say(f"run {job.name}: {reason}")
     # Examples have shapes of their own in every batch, and compiling for each would not pay.
     compiled = (
         job.plan.kind == "pretrain"
-        and wants_compilation(config.compile, recipe.compute, job.hardware)
+        and wants_compilation(config.compile, job.spec.compute, job.hardware)
         and compiler_works(say)
     )
-    settings = {key: value for key, value in job.params.items() if key in {f.name for f in dataclasses.fields(config)}}
-    _write_settings(job.folder / "config.yaml", settings)
-    record = new_record(config, recipe, job, compiled=compiled, linear_backend=choose_linear_backend(job))
+    _write_settings(job.folder / "config.yaml", job.spec.settings)
+    record = begin_record(
+        job.spec, job.folder, compiled=compiled, linear_backend=choose_linear_backend(job),
+        parent_run=config.tracking.parent,
+    )  # fmt: skip
     record.save()
     return record
 

@@ -11,6 +11,7 @@ from maquette.artifacts.errors import StageError
 from maquette.artifacts.figure import save_figure
 from maquette.artifacts.files import write_json
 from maquette.artifacts.progress import say
+from maquette.artifacts.run_file import read_runs
 from maquette.scaling.predictions.prediction import FOLDER as PREDICTIONS
 from maquette.scaling.predictions.prediction import (
     WrittenPrediction,
@@ -29,8 +30,7 @@ from maquette.scaling.predictions.verdict import (
 )
 from maquette.stages.config import VerifyStage
 from maquette.tracking import find_runs, start_run
-from maquette.training import read_record
-from maquette.training.record import FINISHED
+from maquette.training.record import FINISHED, record_of
 
 FOLDER = "verdicts"
 
@@ -85,12 +85,12 @@ def recorded_predictions(config: VerifyStage) -> list[str]:
 def finished_runs(config: VerifyStage) -> list[Outcome]:
     """The finished runs that were trained for a prediction: of these outputs, and those that only the store knows."""
     found = {}
-    for path in sorted((Path(config.outputs) / "runs").glob("*/run.json")):
-        record = read_record(path.parent)
-        if record is None or record.status != FINISHED or record.prediction is None or record.validation_loss is None:
+    for folder, content in read_runs(config.outputs).items():
+        record = record_of(content, folder)
+        if record.status != FINISHED or record.prediction is None or record.validation_loss is None:
             continue
         found[record.name] = Outcome(
-            record.name, float(record.num_parameters), float(record.parameters["core"]), float(record.tokens),
+            record.name, float(record.num_parameters), float(record.parameters.core), float(record.tokens),
             record.validation_loss, record.started, record.prediction, record.digests,
         )  # fmt: skip
     if not config.tracking.enabled:

@@ -8,18 +8,19 @@ from torch import Tensor
 
 from maquette.model.building import describe_architecture
 from maquette.objectives import Optimization
-from maquette.optimization import build_schedule
 from maquette.training.job import Job
 
 
 def prepare_optimization(job: Job) -> Optimization:
     """How the job's weights move."""
     return Optimization(
-        config=job.optimizer,
-        schedule=build_schedule(job.schedule, job.tokens, job.warmup),
+        optimizer=job.optimizer,
+        scheduler=job.scheduler,
         learning_rate=job.learning_rate,
         weight_decay=job.weight_decay,
+        steps=job.steps,
         batch_size_tokens=job.batch_size_tokens,
+        warmup=job.warmup,
         fused=False if job.hardware.precision == "16-mixed" else None,
         parametrization=job.parametrization,
     )

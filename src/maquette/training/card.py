@@ -26,14 +26,14 @@ A language model trained by Maquette.
 
 | | |
 |---|---|
-| parameters N | {record.num_parameters:,}: core {parts["core"]:,} and head {parts["head"]:,} |
-| embedding | {parts["embedding"]:,} |
+| parameters N | {record.num_parameters:,}: core {parts.core:,} and head {parts.head:,} |
+| embedding | {parts.embedding:,} |
 | tokens D | {record.tokens:,} in sequences of {record.sequence_length} |
 | training FLOPs C | {record.compute:.4g} exact, {record.kaplan_compute:.4g} as 6 x core x D |
 | batch, peak learning rate | {record.batch_size_tokens:,} tokens, {record.learning_rate:.3g} |
 | precision | {record.precision}{", compiled" if record.compiled else ""} |
 | trained in | {duration(record.seconds)} on {record.hardware} |
-| validation loss | {record.validation_loss:.4f} nats per token, {_rate(record.bits_per_byte)} bits per byte |
+| validation loss | {_rate(record.validation_loss)} nats per token, {_rate(record.bits_per_byte)} bits per byte |
 
 Losses are of held-out text; the one above weighs the domains as the mixture does.
 

@@ -1,7 +1,5 @@
 """What a run leaves: the model as a folder that others open, pictures, a card, and its record."""
 
-import dataclasses
-import datetime
 from typing import Any
 
 import torch
@@ -26,16 +24,14 @@ def conclude(
     steps = checkpoints.steps()
     step = steps[-1] if steps else trainer.global_step
     last = _newest(history)
-    record = dataclasses.replace(
-        record,
+    record = record.ended(
+        finished=finished,
         **_results(history, last),
         **job.plan.results(opened, last, step),
         seconds=trained_seconds(trainer),
         loss_spikes=spikes,
         step=step,
         peak_memory=peak_memory_bytes(),
-        status=records.FINISHED if finished else records.INTERRUPTED,
-        finished=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
     if steps:
         state = torch.load(checkpoints.path(step), map_location="cpu", weights_only=True, mmap=True)["state_dict"]

@@ -62,3 +62,58 @@ class PrecisionConfig:
     kind: str = setting(
         "fp32", "number format of training", choices=("fp32", "tf32", "bf16-mixed", "bf16-true", "16-mixed")
     )
+
+
+@dataclass
+class CheckpointConfig:
+    """`callbacks.checkpoint`: from which a run resumes exactly."""
+
+    _target_: str = setting("maquette.training.callbacks.RunCheckpoint", "the callback's class")
+    dirpath: str | None = setting(None, "where; by default checkpoints/ in the run's folder")
+    every_n_train_steps: int | None = setting(None, "steps between checkpoints, instead of the interval", minimum=1)
+    train_time_interval: dict[str, float] = setting(
+        lambda: {"minutes": 2.0}, "time between checkpoints, as datetime.timedelta takes it"
+    )
+    save_last_k: int = setting(2, "how many of the newest stay", minimum=1)
+
+
+@dataclass
+class LossSpikeConfig:
+    """`callbacks.loss_spike`: NaN, infinity, and spikes with their documents."""
+
+    _target_: str = setting("maquette.training.callbacks.LossSpikeGuard", "the callback's class")
+    factor: float = setting(3.0, "a loss so many times its running mean is reported as a spike", minimum=1.0)
+
+
+@dataclass
+class ThroughputConfig:
+    """`callbacks.throughput`: tokens a second, MFU, and where a step's time goes."""
+
+    _target_: str = setting("maquette.training.callbacks.Throughput", "the callback's class")
+
+
+@dataclass
+class ProgressConfig:
+    """`callbacks.progress`: a bar, or a line now and then."""
+
+    _target_: str = setting("maquette.training.callbacks.Progress", "the callback's class")
+
+
+@dataclass
+class SamplesConfig:
+    """`callbacks.samples`: what the model writes at each validation."""
+
+    _target_: str = setting("maquette.training.callbacks.Samples", "the callback's class")
+    prompts: list[str] = setting(
+        lambda: ["def ", "The function returns", "Permission is hereby granted"], "prompts continued at each validation"
+    )
+
+
+CALLBACKS: dict[str, type] = {
+    "checkpoint": CheckpointConfig,
+    "loss_spike": LossSpikeConfig,
+    "throughput": ThroughputConfig,
+    "progress": ProgressConfig,
+    "samples": SamplesConfig,
+}
+"""The settings of the project's own callbacks, by the names that they have in `conf/callbacks/default.yaml`."""

@@ -124,6 +124,10 @@ def _strategy(trainer: TrainerConfig, processes: int) -> str:
     known = ("auto", "single", "ddp", "fsdp")
     if trainer.strategy not in known:
         raise ConfigError(f"trainer.strategy={trainer.strategy} is not known.", "Allowed: auto, ddp, fsdp.")
+    if trainer.strategy == "single" and processes > 1:
+        raise ConfigError(
+            f"trainer.strategy=single uses one device, not {processes}.", "Use trainer=ddp or trainer=fsdp for several."
+        )
     if trainer.strategy == "auto":
         return "ddp" if processes > 1 else "single"
     return str(trainer.strategy)

@@ -44,7 +44,7 @@ pipeline_tag: {task}
 {score}
 | | |
 |---|---|
-| parameters N | {parts["core"] + parts["head"]:,}: core {parts["core"]:,} and head {parts["head"]:,} |
+| parameters N | {record.num_parameters:,}: core {parts.core:,} and head {parts.head:,} |
 | examples | {facts["train"]["examples"]:,} for training, {facts["validation"]["examples"]:,} held out |
 | left out as too long | {facts["too_long"]:,} of {facts["read"]:,} |
 | epochs | {facts["epochs"]:.2f} |

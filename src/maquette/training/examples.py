@@ -22,6 +22,7 @@ from maquette.training.example_card import write_example_card
 from maquette.training.figures import draw_curves, draw_reliability
 from maquette.training.job import Job
 from maquette.training.plan import Opened, Row
+from maquette.training.pretraining import micro_batch_of
 from maquette.training.record import RunRecord
 
 _MODULES: dict[str, type[Objective]] = {
@@ -67,7 +68,8 @@ class ExamplePlan:
 
     def open(self, job: Job, tokenizer: Tokenizer) -> Opened:
         assert job.checkpoint is not None
-        accumulate = micro_batches(self.objective.batch_size, job.hardware.world_size, self.micro_batch_size)
+        wished = micro_batch_of(self.micro_batch_size, self.objective.batch_size, job)
+        accumulate = micro_batches(self.objective.batch_size, job.hardware.world_size, wished)
         common: dict[str, Any] = {
             "batch_size": self.objective.batch_size, "micro_batches": accumulate, "steps": job.steps,
             "seed": job.seed, "batch_size_tokens": job.batch_size_tokens,

@@ -94,6 +94,8 @@ def _fit(job: Job, record: RunRecord, world: World, log: RunLog) -> RunRecord:
             raise KeyboardInterrupt from None
         finally:
             torch.compiler.set_stance("default")
+    if job.trainer.fast_dev_run:
+        return record.update(status=records.TRIED) if world.is_first else record
     checkpointing = next((one for one in callbacks if isinstance(one, RunCheckpoint)), None)
     guard = next((one for one in callbacks if isinstance(one, LossSpikeGuard)), None)
     interrupted = checkpointing is not None and checkpointing.interrupted

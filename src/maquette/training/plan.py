@@ -22,7 +22,7 @@ Row = dict[str, Any]
 @dataclass(frozen=True)
 class Opened:
     """`accumulate`: forward passes of this process in an optimiser step; `steps_per_epoch`: optimiser steps of one
-    Lightning epoch, after which the loader is iterated anew; None: the run is one epoch."""
+    Lightning epoch, after which the loader is iterated anew; None: the run is one epoch; 0: nobody knows."""
 
     module: LightningModule
     data: LightningDataModule

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from maquette.artifacts import ConfigError
 from maquette.data.config import DataConfig, MixtureConfig
 from maquette.data.mixture import phase_configs
 from maquette.data.pretraining_data import PretrainingData
@@ -48,7 +49,7 @@ class PretrainingPlan:
             batch_sequences=batch_sequences,
             context=self.data.sequence_length,
             whole=int(np.lcm.reduce([phase.context_multiple for phase in phases])),
-            wished=self.data.micro_batch_size,
+            wished=micro_batch_of(self.data.micro_batch_size, batch_sequences, job),
             hardware=job.hardware,
         )
         data = PretrainingData(
@@ -97,3 +98,24 @@ class PretrainingPlan:
 
     def totals(self, record: RunRecord) -> dict[str, float]:
         return {f"epochs/{domain}": values["epochs"] for domain, values in record.domains.items()}
+
+
+def micro_batch_of(wished: int | None, batch: int, job: Job) -> int | None:
+    """Sequences (or examples) of a forward pass where `trainer.accumulate_grad_batches` says how many of them a step
+    has. Raises `ConfigError` where they do not divide, or both are given and differ."""
+    accumulate = job.trainer.accumulate_grad_batches
+    if accumulate is None:
+        return wished
+    share, rest = divmod(batch, job.hardware.world_size * accumulate)
+    if rest or not share:
+        raise ConfigError(
+            f"trainer.accumulate_grad_batches={accumulate} does not divide a step's batch of {batch}.",
+            "Leave it out: data.micro_batch_size, or what fits, says how a batch is split.",
+        )
+    if wished not in (None, share):
+        raise ConfigError(
+            f"trainer.accumulate_grad_batches={accumulate} means micro-batches of {share}, and "
+            f"data.micro_batch_size={wished}.",
+            "Leave one of them out.",
+        )
+    return share

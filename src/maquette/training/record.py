@@ -1,20 +1,25 @@
-"""What a run says about itself: `run.json` in its folder, from its first moment to its last."""
+"""What a run says about itself: `run.json` in its folder, from its first moment to its last.
+
+What the run is stands in its `spec`; here is what came out. The file is read by artifacts/run_file.py.
+"""
 
 import dataclasses
-import json
+import datetime
+import glob
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from maquette.artifacts import StageError
-from maquette.artifacts.files import write_json
+from maquette.artifacts.run_file import FAILED, FILE, FINISHED, INTERRUPTED, RUNNING, TRIED, read_run, write_run
+from maquette.model.config import ParameterCount
+from maquette.recipe.run_spec import CODE_CHANGED, RunSpec
+from maquette.tracking.environment import git_commit, hardware_name, package_versions
 
-FILE = "run.json"
-
-FORMAT = 2
-"""Of `run.json`; another is refused by name, never half understood."""
-
-RUNNING, FINISHED, INTERRUPTED, FAILED = "running", "finished", "interrupted", "failed"
-
+__all__ = [
+    "FAILED", "FILE", "FINISHED", "INTERRUPTED", "RUNNING", "TRIED", "RunRecord", "begin_record", "read_record",
+    "record_of", "why_trained_again",
+]  # fmt: skip
 
 _SUMMARY = (
     ("validation/loss", "validation loss"),
@@ -25,47 +30,31 @@ _SUMMARY = (
 )
 """What is told of a run that is not pretraining, where it has it."""
 
+_LIKE = 6
+"""Runs that differ in more than so many settings are not alike."""
+
 
 @dataclasses.dataclass(frozen=True)
 class RunRecord:
-    """A run. Loss in nats per token, times in seconds, memory in bytes; N is `core + head`, C exact training FLOPs.
+    """A run: what it is (`spec`), where it lies, and what came out.
 
-    `domains`: of each domain `loss`, `perplexity`, `bits_per_byte` on held-out text and `epochs` of its training
-    text; `validation_loss` weighs them as the mixture does. `digests`: of tokens, tokenizer and corpus. `compiled` and
-    `linear_backend` were decided once, when the run began. `architecture`: its kind in words. `prediction`: digest of
-    the one that was written of it. `copying`: how much of what stood in the context once the model predicts the second
-    time (`training.copying`), by the metric's name after the slash. `samples`: what the model wrote at the end.
-    `objective`: pretrain, sft, ...; `metrics`: the newest value of every curve, by the name of the curve; `facts`: what
+    Loss in nats per token, times in seconds, memory in bytes. `compiled` and `linear_backend` were decided once, when
+    the run began. `domains`: of each domain `loss`, `perplexity`, `bits_per_byte` on held-out text and `epochs` of its
+    training text; `validation_loss` weighs them as the mixture does. `copying`: how much of what stood in the context
+    once the model predicts the second time (`training.copying`), by the metric's name after the slash. `samples`: what
+    the model wrote at the end. `metrics`: the newest value of every curve, by the name of the curve; `facts`: what
     there is to say about its data.
     """
 
-    name: str
+    spec: RunSpec
     folder: str
-    fingerprint: str
     status: str
-    size: str
-    parameters: dict[str, int]
-    tokens: int
-    compute: int
-    kaplan_compute: int
-    steps: int
-    batch_size_tokens: int
-    sequence_length: int
-    learning_rate: float
-    warmup: float
-    weight_decay: float
-    seed: int
-    precision: str
-    compiled: bool
-    hardware: str
-    digests: dict[str, str]
+    compiled: bool = False
     linear_backend: str = "torch"
-    architecture: str | None = None
+    hardware: str = ""
     git_commit: str | None = None
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
-    checkpoint: str | None = None
     parent_run: str | None = None
-    prediction: str | None = None
     tracking_run: str | None = None
     started: str = ""
     finished: str | None = None
@@ -81,20 +70,88 @@ class RunRecord:
     loss_spikes: int = 0
     copying: dict[str, float] = dataclasses.field(default_factory=dict)
     samples: list[dict[str, Any]] = dataclasses.field(default_factory=list)
-    objective: str = "pretrain"
     metrics: dict[str, float] = dataclasses.field(default_factory=dict)
     facts: dict[str, Any] = dataclasses.field(default_factory=dict)
-    format: int = FORMAT
+
+    # What is asked of the spec most often, so that readers stay short.
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+    @property
+    def fingerprint(self) -> str:
+        return self.spec.fingerprint
+
+    @property
+    def objective(self) -> str:
+        return self.spec.objective
+
+    @property
+    def seed(self) -> int:
+        return self.spec.seed
+
+    @property
+    def parameters(self) -> ParameterCount:
+        return self.spec.parameters
 
     @property
     def num_parameters(self) -> int:
         """N: core and head."""
-        return self.parameters["core"] + self.parameters["head"]
+        return self.spec.size
+
+    @property
+    def tokens(self) -> int:
+        return self.spec.tokens
+
+    @property
+    def compute(self) -> int:
+        return self.spec.compute
+
+    @property
+    def kaplan_compute(self) -> int:
+        return self.spec.kaplan_compute
+
+    @property
+    def steps(self) -> int:
+        return self.spec.steps
+
+    @property
+    def batch_size_tokens(self) -> int:
+        return self.spec.batch_size_tokens
+
+    @property
+    def sequence_length(self) -> int:
+        return self.spec.sequence_length
+
+    @property
+    def precision(self) -> str:
+        return self.spec.precision
+
+    @property
+    def learning_rate(self) -> float:
+        return self.spec.learning_rate
+
+    @property
+    def warmup(self) -> float:
+        return self.spec.warmup
+
+    @property
+    def digests(self) -> dict[str, str]:
+        return self.spec.digests
+
+    @property
+    def checkpoint(self) -> str | None:
+        return self.spec.checkpoint
+
+    @property
+    def prediction(self) -> str | None:
+        return self.spec.prediction
 
     @property
     def summary(self) -> str:
         """What came out, in a line."""
-        if self.objective == "pretrain":
+        if self.objective == "pretrain" or "." in self.objective:  # of a user's, which may be called anything
             if self.validation_loss is not None and self.bits_per_byte is None:
                 return f"validation loss {self.validation_loss:.4f}"
             if self.validation_loss is None or self.bits_per_byte is None:
@@ -104,7 +161,8 @@ class RunRecord:
         return ", ".join(parts) or "nothing held out to validate on"
 
     def save(self) -> None:
-        write_json(Path(self.folder) / FILE, dataclasses.asdict(self))
+        outcome = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
+        write_run(self.folder, outcome | {"spec": self.spec.to_json()})
 
     def update(self, **changes: Any) -> "RunRecord":
         """A copy with other values, saved."""
@@ -112,21 +170,82 @@ class RunRecord:
         record.save()
         return record
 
+    def ended(self, *, finished: bool, **outcome: Any) -> "RunRecord":
+        """A copy that says how the run ended, and when. A run that was only tried out never counts as finished."""
+        status = (TRIED if self.spec.is_trial else FINISHED) if finished else INTERRUPTED
+        return dataclasses.replace(self, **outcome, status=status, finished=_now())
+
+
+def begin_record(
+    spec: RunSpec,
+    folder: Path | str,
+    *,
+    compiled: bool = False,
+    linear_backend: str = "torch",
+    parent_run: str | None = None,
+) -> RunRecord:
+    """The record of a run before its first step, on this machine. Nothing is written yet."""
+    return RunRecord(
+        spec=spec,
+        folder=str(folder),
+        status=RUNNING,
+        compiled=compiled,
+        linear_backend=linear_backend,
+        hardware=hardware_name(),
+        git_commit=git_commit(),
+        versions=package_versions(),
+        parent_run=parent_run,
+        started=_now(),
+    )
+
 
 def read_record(folder: Path | str) -> RunRecord | None:
     """The record in a run's folder; None where there is none. Raises `StageError` where it can't be read."""
-    path = Path(folder) / FILE
-    if not path.exists():
+    content = read_run(folder)
+    return None if content is None else record_of(content, folder)
+
+
+def why_trained_again(spec: RunSpec, outputs: Path | str) -> str | None:
+    """Why a finished run of the same size, tokens and objective is not this run, in words; None where there is none
+    that is like it."""
+    nearest: tuple[list[str], str] | None = None
+    for folder in sorted((Path(outputs) / "runs").glob(f"{glob.escape(spec.label)}-*"), key=_changed):
+        try:
+            record = read_record(folder)
+        except StageError:
+            continue
+        if record is None or record.status != FINISHED or record.objective != spec.objective:
+            continue
+        found = spec.differences(record.spec)
+        if found and (nearest is None or len(found) <= len(nearest[0])):  # of equals the newest
+            nearest = found, record.name
+    if nearest is None or len(nearest[0]) > _LIKE:
         return None
+    changes, name = nearest
+    code = [change for change in changes if change.endswith(CODE_CHANGED)]
+    if len(code) == len(changes):
+        return f"trained again, for {' and '.join(code)} since {name}"
+    return f"differs from {name}: {', '.join(changes)}"
+
+
+def _changed(folder: Path) -> int:
+    path = folder / FILE
+    return path.stat().st_mtime_ns if path.exists() else 0
+
+
+def record_of(content: Mapping[str, Any], folder: Path | str) -> RunRecord:
+    """The record that a `run.json` holds; `folder` is where it lies now, for it may have been moved.
+
+    Raises `StageError` where something is missing."""
+    known = {entry.name for entry in dataclasses.fields(RunRecord)}
+    outcome = {key: value for key, value in content.items() if key in known and key not in ("spec", "folder")}
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-        if (found := raw.get("format", 1)) != FORMAT:
-            raise StageError(
-                f"{path} is of format {found} and this version of Maquette reads {FORMAT}.",
-                "Use another folder of outputs, or train the run again with force=true.",
-            )
-        known = {field.name for field in dataclasses.fields(RunRecord)}
-        record = RunRecord(**{key: value for key, value in raw.items() if key in known})
-    except (ValueError, TypeError, AttributeError) as error:
-        raise StageError(f"{path} is damaged: {error}.", "Train again with force=true.") from None
-    return dataclasses.replace(record, folder=str(folder))  # the folder may have been moved
+        return RunRecord(spec=RunSpec.from_json(content["spec"]), folder=str(folder), **outcome)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise StageError(
+            f"{Path(folder) / FILE} is damaged: {error}.", "Restore the file, or train again with force=true."
+        ) from None
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -75,7 +75,9 @@ def build_trainer(job: Job, opened: Opened, callbacks: Sequence[Callback], logge
     hardware = job.hardware
     many = hardware.world_size > 1
     settings = {field.name: getattr(job.trainer, field.name) for field in dataclasses.fields(job.trainer)}
-    epochs = 1 if opened.steps_per_epoch is None else -(-job.steps // opened.steps_per_epoch)
+    epochs = 1 if opened.steps_per_epoch is None else -1
+    if opened.steps_per_epoch:
+        epochs = -(-job.steps // opened.steps_per_epoch)
     plugins = settings.pop("plugins") or []
     bar = settings["enable_progress_bar"]
     settings |= {
@@ -90,7 +92,9 @@ def build_trainer(job: Job, opened: Opened, callbacks: Sequence[Callback], logge
         ],
         "max_steps": job.steps,
         "max_epochs": settings["max_epochs"] or epochs,
-        "accumulate_grad_batches": settings["accumulate_grad_batches"] or opened.accumulate,
+        "accumulate_grad_batches": opened.accumulate,
+        "check_val_every_n_epoch": settings["check_val_every_n_epoch"]
+        or (1 if isinstance(settings["val_check_interval"], float) else None),
         "default_root_dir": settings["default_root_dir"] or str(job.folder),
         "enable_progress_bar": any(isinstance(one, ProgressBar) for one in callbacks) if bar is None else bar,
         "callbacks": list(callbacks),

@@ -1,6 +1,5 @@
 """What a sweep will take on this machine: a speed for every job, measured in a few steps or known from earlier runs."""
 
-import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 from maquette.artifacts.errors import MaquetteError
 from maquette.stages.sweeps.forecast import Forecast
 from maquette.tracking.environment import hardware_name
+from maquette.training.record import FILE, FINISHED, read_record
 
 _ALIKE = 0.1
 """Earlier runs count for sizes that differ by this share at most."""
@@ -65,15 +65,19 @@ def _measure(forecast: Forecast) -> float:
 def _earlier_speeds(outputs: Path) -> list[tuple[str, str, int, float]]:
     """(architecture, precision, N, tokens a second) of the runs that finished on this machine, newest last."""
     found = []
-    for path in sorted((outputs / "runs").glob("*/run.json"), key=lambda path: path.stat().st_mtime):
+    for path in sorted((outputs / "runs").glob(f"*/{FILE}"), key=lambda path: path.stat().st_mtime):
         try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-            size = record["parameters"]["core"] + record["parameters"]["head"]
-            if record["status"] == "finished" and record["hardware"] == hardware_name() and record["tokens_per_second"]:
-                kind = str(record.get("architecture"))
-                found.append((kind, record["precision"], size, float(record["tokens_per_second"])))
-        except (OSError, ValueError, KeyError, TypeError):
+            record = read_record(path.parent)
+        except MaquetteError:
             continue  # a damaged record is its own run's trouble
+        if (
+            record is not None
+            and record.status == FINISHED
+            and record.hardware == hardware_name()
+            and record.tokens_per_second
+        ):
+            spec = record.spec
+            found.append((spec.architecture_kind, spec.precision, spec.size, record.tokens_per_second))
     return found
 
 

@@ -131,6 +131,8 @@ class RunCheckpoint(RunCallback, Checkpoint):
     def _save(self, trainer: Trainer, step: int) -> None:
         """Checkpoint, curves and record agree: all of them are on disk up to this step."""
         self._due = False
+        if getattr(trainer, "fast_dev_run", False):
+            return
         for logger in trainer.loggers:
             if (flush := getattr(logger, "flush", None)) is not None:
                 flush()

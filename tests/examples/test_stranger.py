@@ -1,0 +1,202 @@
+"""The package of a user's in examples/stranger: each part does something, and nothing of ours was edited for it."""
+
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from maquette.artifacts import ConfigError
+from maquette.feedback.building import build_annotator, build_reward
+from maquette.feedback.comparison import Comparison
+from maquette.feedback.config import FeedbackConfig, RewardConfig
+from maquette.model import hf
+from maquette.objectives.rewards import Completion
+from maquette.scaling import compare_forms
+from maquette.stages import STAGES, export, train
+from maquette.stages.composition import compose
+from maquette.stages.config import ExportStage, TrainStage
+from maquette.stages.sweeps.jobs import plan
+from maquette.tracking import find_runs
+from maquette.training import RunRecord, read_history
+from scaling.sweeps import TRUTHS, half_decades, isoflop_sweep
+from small_runs import write_documents
+
+PACKAGE = Path(__file__).parents[2] / "examples" / "stranger"
+TEXT = (
+    "source=jsonl", "corpus.near_duplicates=1.0", "corpus.validation=0.1", "corpus.test=0", "corpus.workers=1",
+    "source.path=documents", "shards.workers=1", "tokenizer=byte", "shards.held_out_window=0",
+    "data.sequence_length=32", "data.batch_size_tokens=256", "data.validation_tokens=512",
+)  # fmt: skip
+SMALL = ("size=10k", "tokens=5k", "threads=1", "compile=off", "num_validations=2", "trainer.log_every_n_steps=5")
+QUIET = ("tracking=none", "callbacks.samples.prompts=[]")
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A copy of the package, in which the user stands."""
+    shutil.copytree(PACKAGE, tmp_path / "mine", ignore=shutil.ignore_patterns("__pycache__", "outputs"))
+    (tmp_path / "mine" / "documents").mkdir()
+    write_documents(tmp_path / "mine" / "documents")
+    monkeypatch.chdir(tmp_path / "mine")
+    yield tmp_path / "mine"
+    for name in [name for name in sys.modules if name.partition(".")[0] == "stranger"]:
+        del sys.modules[name]
+    sys.path[:] = [entry for entry in sys.path if entry != str(tmp_path / "mine")]
+
+
+def composed(*words: str) -> TrainStage:
+    found = compose(STAGES["train"], words, Path("conf"))
+    assert isinstance(found, TrainStage)
+    return found
+
+
+def trained(*words: str) -> RunRecord:
+    return train.run(composed(*SMALL, *QUIET, *words))
+
+
+def weights(record: RunRecord) -> dict[str, torch.Tensor]:
+    return load_file(Path(record.folder) / "model" / "model.safetensors")
+
+
+def curve(record: RunRecord, name: str) -> list[float]:
+    return [row[name] for row in read_history(Path(record.folder) / "metrics.jsonl") if name in row]
+
+
+def test_every_file_is_short() -> None:
+    files = [path for path in (PACKAGE / "stranger").glob("*.py")]
+    assert {path.stem for path in files} >= {"callback", "data", "law", "model", "objective", "reward"}
+    assert all(len(path.read_text().splitlines()) < 40 for path in files)
+
+
+def test_callbacks_of_theirs_and_of_lightnings_see_the_run() -> None:
+    record = trained(*TEXT, "callbacks=theirs")
+    assert len(curve(record, "distance")) >= 3 and curve(record, "distance")[-1] > curve(record, "distance")[0] > 0
+    assert Path("outputs/best/best.ckpt").exists()
+    assert any(name.startswith("lr-") for row in read_history(Path(record.folder) / "metrics.jsonl") for name in row)
+
+
+def test_stock_early_stopping_stops() -> None:
+    whole = trained(*TEXT, "num_validations=10")
+    stopped = trained(
+        *TEXT, "num_validations=10", "seed=1",
+        "+callbacks.stop._target_=lightning.pytorch.callbacks.EarlyStopping", "+callbacks.stop.monitor=validation/loss",
+        "+callbacks.stop.patience=1", "+callbacks.stop.min_delta=10.0",
+    )  # fmt: skip
+    assert stopped.step < whole.step
+
+
+def test_an_optimizer_and_a_schedule_by_a_file_of_theirs() -> None:
+    record = trained(*TEXT, "optimizer=theirs", "scheduler=theirs", "callbacks.checkpoint.every_n_train_steps=10")
+    state = torch.load(next(Path(record.folder).rglob("*.ckpt")), weights_only=True)
+    group = state["optimizer_states"][0]["param_groups"][0]
+    assert group["alpha"] == 0.99 and "betas" not in group
+    assert state["lr_schedulers"][0]["T_max"] == 100
+    assert record.training_loss is not None and record.training_loss < 5.5
+
+
+def test_data_of_theirs_train_without_a_corpus() -> None:
+    record = trained("data=theirs", "tokens=40k")
+    assert not Path("outputs/artifacts/corpus").exists() and record.digests.keys() == {"tokens", "tokenizer"}
+    losses = curve(record, "train/loss")
+    assert losses[-1] < losses[0] - 0.2 and record.validation_loss is not None
+    assert hf.load(Path(record.folder) / "model").config.vocab_size == 17
+
+
+def test_a_model_of_theirs_takes_part_in_a_sweep() -> None:
+    words = [
+        *TEXT, *QUIET, "threads=1", "compile=off", "num_validations=1",
+        "+sweep=isoflop", "sweep.budgets=[3e9]", "sweep.sizes_per_budget=3", "model=theirs,transformer",
+    ]  # fmt: skip
+    sweep = plan(STAGES["train"], words, Path("conf"))
+    kinds = [job.forecast.kind for job in sweep.jobs if job.forecast]
+    assert sorted(kinds) == ["stranger.model.build"] * 3 + ["transformer, swiglu"] * 3
+    for job in sweep.jobs:
+        assert job.forecast is not None and job.forecast.compute == pytest.approx(3e9, rel=0.1)
+    record = trained(*TEXT, "model=theirs")
+    assert record.architecture == "stranger.model.build"
+    assert record.num_parameters == sum(
+        value.numel() for name, value in weights(record).items() if "embedding" not in name
+    )
+
+
+def test_an_activation_of_theirs() -> None:
+    record = trained(*TEXT, "model=snake")
+    learned = [value for name, value in weights(record).items() if name.endswith(".a")]
+    assert learned and all(value.item() != 1.0 for value in learned)
+
+
+def test_an_objective_of_theirs_has_its_own_loss_is_tracked_and_exported() -> None:
+    plain, same = trained(*TEXT), trained(*TEXT, "objective=theirs", "objective.gamma=0")
+    assert curve(same, "train/loss") == pytest.approx(curve(plain, "train/loss"), rel=1e-5)
+    config = composed(*SMALL, *TEXT, "callbacks.samples.prompts=[]", "objective=theirs", "objective.gamma=2")
+    focal = train.run(config)
+    assert focal.name not in (plain.name, same.name) and focal.objective == "stranger.objective.FocalLoss"
+    assert curve(focal, "train/loss")[-1] < curve(focal, "train/cross_entropy")[-1]
+    assert focal.validation_loss is not None and focal.validation_loss < 5.5
+    runs = find_runs("outputs")
+    assert list(runs["name"]) == [focal.name]
+    folder = export.run(ExportStage(checkpoint=focal.folder))
+    assert hf.load(folder).config.vocab_size == 272
+    # One line of it edited: another run. The same line typed again: the same.
+    assert (
+        train.run(composed(*SMALL, *TEXT, "callbacks.samples.prompts=[]", "objective=theirs", "objective.gamma=2"))
+        == focal
+    )
+    path = Path("stranger/objective.py")
+    path.write_text(path.read_text() + "\n# edited\n")
+    again = trained(*TEXT, "objective=theirs", "objective.gamma=2", "tokens=2k")
+    assert again.name.rpartition("-")[2] != focal.name.rpartition("-")[2]
+
+
+@pytest.mark.parametrize("given", [(*TEXT, "objective=theirs"), ("data=theirs", "objective=theirs", "model=theirs")])
+def test_killed_and_resumed_it_ends_with_the_same_bits(given: tuple[str, ...]) -> None:
+    words = [*SMALL, *QUIET, *given, "tokens=60k", "callbacks.checkpoint.every_n_train_steps=7"]
+    whole = train.run(composed(*words, "outputs=whole"))
+    line = [sys.executable, "-m", "maquette", "train", "--config-dir", "conf", *words, "outputs=killed"]
+    process = subprocess.Popen(line)
+    checkpoints = Path("killed") / "runs" / whole.name / "checkpoints"
+    while process.poll() is None and not list(checkpoints.glob("*.json")):
+        pass
+    assert process.poll() is None
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    resumed = train.run(composed(*words, "outputs=killed"))
+    one, other = weights(whole), weights(resumed)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert curve(whole, "train/loss") == curve(resumed, "train/loss")
+
+
+def test_a_reward_and_an_annotator_are_functions() -> None:
+    reward = build_reward(RewardConfig(callable="stranger.reward:short"), "outputs")
+    assert reward([Completion((), "one two", (), (), True), Completion((), "", (), (), True)]) == [-2.0, 0.0]
+    judge = build_annotator(FeedbackConfig(kind="callable", callable="stranger.reward.prefer_short"), "outputs", [])
+    judged = judge.judge([Comparison((), "a", "bb"), Comparison((), "aa", "b"), Comparison((), "a", "a")])
+    assert [one.preference for one in judged] == [1.0, 0.0, 0.5]
+
+
+def test_a_law_of_theirs_is_compared_with_ours() -> None:
+    sweep = isoflop_sweep(TRUTHS["kaplan"], half_decades(1e17, 5), noise=0.002, sizes=5)
+    found = compare_forms(*sweep, forms=["stranger.law:Coupled"], bootstrap=40)
+    assert "Coupled" in found.overall and np.isfinite(found.predict(1e8, 1e10, form="Coupled").loss)
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["objective=theirs", "+objective.gama=1"], "gamma"),
+        (["model=theirs", "+model.layer=3"], "layers"),
+        (["data=theirs", "+data.digit=3"], "digits"),
+        (["objective._target_=stranger.objective.FocalLos"], "FocalLoss"),
+        (["optimizer=theirs", "+optimizer.alfa=1"], "alpha"),
+    ],
+)
+def test_a_misspelt_key_of_theirs_gets_the_nearest_before_any_data_is_read(words: list[str], named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        composed(*words)
