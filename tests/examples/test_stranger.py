@@ -146,7 +146,7 @@ def test_an_activation_of_theirs() -> None:
     assert learned and all(value.item() != 1.0 for value in learned)
 
 
-def test_an_objective_of_theirs_has_its_own_loss_is_tracked_and_exported() -> None:
+def test_an_objective_of_theirs_has_its_own_loss_is_tracked_and_exported(capsys: pytest.CaptureFixture[str]) -> None:
     plain, same = trained(*TEXT), trained(*TEXT, "objective=theirs", "objective.gamma=0")
     assert curve(same, "train/loss") == pytest.approx(curve(plain, "train/loss"), rel=1e-5)
     config = composed(*SMALL, *TEXT, "callbacks.samples.prompts=[]", "objective=theirs", "objective.gamma=2")
@@ -165,8 +165,15 @@ def test_an_objective_of_theirs_has_its_own_loss_is_tracked_and_exported() -> No
     )
     path = Path("stranger/objective.py")
     path.write_text(path.read_text() + "\n# edited\n")
-    again = trained(*TEXT, "objective=theirs", "objective.gamma=2", "tokens=2k")
-    assert again.name.rpartition("-")[2] != focal.name.rpartition("-")[2]
+    again = train.run(config)
+    assert again.fingerprint != focal.fingerprint and again.spec.settings == focal.spec.settings
+    assert f"stranger.objective has changed since {focal.name}" in " ".join(capsys.readouterr().err.split())
+    assert find_runs("outputs")["name"].tolist().count(again.name) == 1
+    # A logger and a callback that only watches added: nothing is trained.
+    added = ("+logger.csv._target_=lightning.pytorch.loggers.CSVLogger", "+logger.csv.save_dir=csv",
+             "+callbacks.rate._target_=lightning.pytorch.callbacks.LearningRateMonitor")  # fmt: skip
+    words = (*SMALL, *TEXT, "callbacks.samples.prompts=[]", "objective=theirs", "objective.gamma=2")
+    assert train.run(composed(*words, *added)) == again and not Path("csv").exists()
 
 
 @pytest.mark.slow
