@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from maquette import cli
 from maquette.artifacts import ConfigError
+from maquette.artifacts.targets import import_target
 from maquette.feedback.building import build_annotator, build_reward
 from maquette.feedback.comparison import Comparison
 from maquette.feedback.config import FeedbackConfig, RewardConfig
@@ -156,6 +157,9 @@ def test_an_objective_of_theirs_has_its_own_loss_is_tracked_and_exported(capsys:
     assert focal.validation_loss is not None and focal.validation_loss < 5.5
     runs = find_runs("outputs")
     assert list(runs["name"]) == [focal.name]
+    objective = import_target("stranger.objective.FocalLoss")
+    again = objective.load_from_checkpoint(next(Path(focal.folder).rglob("*.ckpt")), weights_only=True)
+    assert again.config.gamma == 2 and again.model is not None
     folder = export.run(ExportStage(checkpoint=focal.folder))
     assert hf.load(folder).config.vocab_size == 272
     # One line of it edited: another run. The same line typed again: the same.
