@@ -57,7 +57,7 @@ def test_each_stage_has_help_and_composes(name: str, capsys: pytest.CaptureFixtu
         (["train", "tokenizer.kind=x"], ["tokenizer.kind=x", "bpe, unigram, char, byte"]),
         (["train", "data.sequence_length=abc"], ["data.sequence_length=abc", "whole number"]),
         (["train", "data.sequence_length=2"], ["data.sequence_length=2", "at least 8"]),
-        (["train", "trainer.devices=null"], ["trainer.devices", "null"]),
+        (["train", "data.sequence_length=null"], ["data.sequence_length", "null"]),
         (["train", "size=big"], ["size=big", "300k"]),
         (["train", "source=jsonl"], ["source.path"]),
         (["train", "word"], ["'word'", "key=value"]),

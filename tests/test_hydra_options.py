@@ -35,7 +35,7 @@ def test_cfg_resolve_and_package(capsys: pytest.CaptureFixture[str], here: Path)
     shown = OmegaConf.create(capsys.readouterr().out)
     assert shown.seed == 7 and shown.prompts.seed == 7
     assert call("train", "--cfg", "job", "--package", "optimizer", "optimizer=muon") == 0
-    assert OmegaConf.create(capsys.readouterr().out).kind == "muon"
+    assert "Muon" in OmegaConf.create(capsys.readouterr().out)._target_
     assert call("train", "--cfg", "hydra") == 0
     assert OmegaConf.create(capsys.readouterr().out).hydra.job.name == "train"
     assert list(here.iterdir()) == []

@@ -1,5 +1,6 @@
 """`maquette train -m`: what a line means, what it costs, and that stopping, dying and failing lose nothing."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -17,10 +18,13 @@ from maquette.optimization.config import short_name
 from maquette.stages import STAGES, train
 from maquette.stages.multirun import multirun
 from maquette.stages.sweeps import launching, table
+from maquette.stages.sweeps.cost import seconds_of_jobs
+from maquette.stages.sweeps.forecast import Forecast
 from maquette.stages.sweeps.jobs import Sweep, plan
 from maquette.stages.sweeps.view import Expected, State, state_of, time_left
 from maquette.stages.sweeps.work import Files
 from maquette.tracking import find_runs
+from maquette.tracking.environment import hardware_name
 from small_runs import write_documents
 
 STAGE = STAGES["train"]
@@ -111,7 +115,7 @@ def test_mixtures_are_tried_at_one_size(prepared: Path) -> None:
 def test_shape_keeps_the_size(prepared: Path) -> None:
     sweep = planned(prepared, "+sweep=shape", "size=60k", "model.num_hidden_layers=2,4")
     forecasts = [job.forecast for job in sweep.jobs if job.forecast]
-    assert [one.job.architecture.num_hidden_layers for one in forecasts] == [2, 4]
+    assert [one.layers for one in forecasts] == [2, 4]
     assert [one.size for one in forecasts] == pytest.approx([60_000] * 2, rel=0.08)
 
 
@@ -149,11 +153,36 @@ def test_a_sweep_without_m_is_told(capsys: pytest.CaptureFixture[str]) -> None:
 # What it costs --------------------------------------------------------------------------------------------------------
 
 
-def test_show_prints_the_table_and_runs_nothing(prepared: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert multirun(STAGE, line(prepared, *ISOFLOP, "seed=9"), show=True) == 0
+def test_show_reads_and_runs_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = line(tmp_path, *ISOFLOP, "seed=9")  # of documents that are not there
+    assert multirun(STAGE, words, show=True) == 0
     printed = " ".join(capsys.readouterr().err.split())
-    assert "FLOPs in 3 jobs, about" in printed and "measured now in a few steps" in printed
-    assert not list((prepared / "outputs").glob("sweeps/*/sweep.json"))
+    assert "FLOPs in 3 jobs" in printed and "FLOPs in 3 jobs, about" not in printed
+    assert list(tmp_path.iterdir()) == []
+
+    (tmp_path / "outputs").mkdir()
+    speeds = [[hardware_name(), "transformer, swiglu", "fp32", 10_000, 1e4]]
+    (tmp_path / "outputs" / "speeds.json").write_text(json.dumps(speeds))
+    assert multirun(STAGE, words, show=True) == 0
+    printed = " ".join(capsys.readouterr().err.split())
+    assert "FLOPs in 3 jobs, about" in printed and "last measured" in printed
+    assert [path.name for path in (tmp_path / "outputs").iterdir()] == ["speeds.json"]
+
+
+def test_speeds_are_measured_once(tmp_path: Path) -> None:
+    one = Forecast(10_000, 1_000_000, 10**9, 100, 16, 2, 0.1, 512, "transformer, swiglu", "fp32")
+    jobs = [dataclasses.replace(one, size=size) for size in (10_000, 20_000, 40_000, 80_000)]
+    measured: list[int] = []
+
+    def measure(job: Forecast) -> float:
+        measured.append(job.size)
+        return 1e9 / job.size
+
+    seconds, source = seconds_of_jobs(jobs, tmp_path, measure)
+    assert measured == [10_000, 40_000, 80_000] and "measured now" in source
+    assert seconds == pytest.approx([10.0, 20.0, 40.0, 80.0])
+    again, source = seconds_of_jobs(jobs[1:2], tmp_path, measure, dry=True)
+    assert again == pytest.approx([20.0]) and len(measured) == 3
 
 
 def test_repeated_text_is_warned_of(prepared: Path) -> None:
@@ -351,3 +380,25 @@ def test_killed_in_mid_sweep_it_ends_with_the_same_table(prepared: Path, tmp_pat
         tables.append(rows(root))
     assert "done already" in done.stderr
     assert tables[0] == tables[1]
+
+
+def test_with_nothing_left_nothing_heavy_is_imported(prepared: Path, tmp_path: Path) -> None:
+    shutil.copytree(prepared / "documents", tmp_path / "documents")
+    words = line(tmp_path, "size=5k,6k", "tokens=2k", "hydra/launcher=basic")
+    assert multirun(STAGE, words) == 0
+    program = (
+        "import sys\nfrom maquette import cli\n"
+        f"try: cli.main({['train', '-m', *words]!r})\n"
+        "except SystemExit as ended: print('CODE', ended.code)\n"
+        "print('HEAVY', [name for name in ('torch', 'lightning', 'mlflow', 'pandas', 'joblib') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-2:] == ["CODE 0", "HEAVY []"], done.stdout + done.stderr
+    assert "2 done already" in done.stderr and "2 of 2 jobs done" in done.stderr
+    (plan_file,) = tmp_path.glob("outputs/sweeps/*/plan.json")
+    before = plan_file.stat().st_mtime_ns
+    path = tmp_path / "documents" / "animals.jsonl"  # other text: other runs
+    path.write_text("\n".join(path.read_text().splitlines()[:-5]))
+    assert multirun(STAGE, words) == 0
+    assert plan_file.stat().st_mtime_ns > before
+    assert len(list(tmp_path.glob("outputs/runs/*/run.json"))) == 4

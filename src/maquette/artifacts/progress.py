@@ -53,3 +53,13 @@ def progress(description: str, total: float | None, *, unit: str = "") -> Iterat
         print(f"{description}: {done:,.0f}{share} {unit}{left}", file=sys.stderr, flush=True)
 
     yield advance
+
+
+def duration(seconds: float) -> str:
+    """`42 s`, `3 min 20 s`, `2 h 5 min`, `3 d 4 h`."""
+    whole = max(0, round(seconds))
+    for size, unit, smaller, name in ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "min"), (60, "min", 1, "s")):
+        if whole >= size:
+            rest = whole % size // smaller
+            return f"{whole // size} {unit}" + (f" {rest} {name}" if rest else "")
+    return f"{whole} s"

@@ -5,14 +5,14 @@ Mistakes are answered in a line or two with exit code 2, failed stages with 1, a
 `MAQUETTE_DEBUG=1` shows tracebacks. Help is printed without Hydra.
 """
 
-import contextlib
 import dataclasses
 import os
 import re
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from maquette import __version__
 from maquette.artifacts.errors import ConfigError, MaquetteError
@@ -77,7 +77,7 @@ class CommandLine:
 
     @property
     def multirun(self) -> bool:
-        return bool({"-m", "--multirun"} & set(self.options)) or "hydra.mode=MULTIRUN" in self.overrides
+        return bool({"-m", "--multirun", "hydra.mode=MULTIRUN"} & {*self.options, *self.overrides})
 
 
 def parse(stage: Stage, arguments: Sequence[str]) -> CommandLine:
@@ -146,7 +146,7 @@ def _run(stage: Stage, line: CommandLine) -> None:
     from omegaconf.errors import OmegaConfBaseException
 
     from maquette.stages.application import Application
-    from maquette.stages.composition import expanded, hydra_apart
+    from maquette.stages.composition import expanded
     from maquette.stages.config_errors import explained
     from maquette.stages.overrides import hydra_overrides, text_list
 
@@ -154,42 +154,20 @@ def _run(stage: Stage, line: CommandLine) -> None:
     alone = stage.name == "train" and not line.multirun and not line.options
     if alone and any(word.startswith(("+sweep=", "sweep=", "sweep.")) for word in line.overrides):
         raise ConfigError("A sweep is many runs.", f"Type it with -m: maquette train -m {' '.join(line.overrides)}")
-    if line.multirun:
-        from maquette.stages.multirun import multirun
-
-        if code := multirun(stage, line.overrides, line.config_folder, show=line.show):
-            raise SystemExit(code)
-        return
     words = [f"{stage.words}={text_list(line.words)}"] if line.words else []
     if line.multirun:
         overrides = [f"+{text}" if text.startswith("sweep=") else text for text in line.overrides]
     else:
         overrides = expanded(stage, line.overrides, line.config_folder)
     overrides = [*hydra_overrides(stage, overrides, line.config_folder), *words]
-    if line.show and not line.multirun:
-        overrides += ["hydra/job_logging=none", "hydra.output_subdir=null", "hydra.run.dir=."]  # nothing is written
+    application = Application(stage, dry=line.show)
     try:
-        with hydra_apart(), _hydra_line([*line.options, *overrides]):
-            Application(stage, dry=line.show).main()
+        application.main(line.options, overrides)
     except (HydraException, OmegaConfBaseException) as error:
         _debug()
         raise explained(stage, error) from None
-
-
-@contextlib.contextmanager
-def _hydra_line(arguments: Sequence[str]) -> Iterator[None]:
-    """The arguments where Hydra reads them, and its errors handed on instead of printed."""
-    before, full = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
-    sys.argv = ["maquette", *arguments]
-    os.environ["HYDRA_FULL_ERROR"] = "1"
-    try:
-        yield
-    finally:
-        sys.argv = before
-        if full is None:
-            del os.environ["HYDRA_FULL_ERROR"]
-        else:
-            os.environ["HYDRA_FULL_ERROR"] = full
+    if application.sweep is not None and application.sweep.exit_code:
+        raise SystemExit(application.sweep.exit_code)
 
 
 def _complete(arguments: list[str]) -> None:
@@ -203,3 +181,10 @@ def _complete(arguments: list[str]) -> None:
         _run(STAGES[line[1]], CommandLine(options=arguments[:1], overrides=arguments[1:]))
     else:
         print(" ".join(name for name in STAGES if name.startswith(line[-1] if len(line) > 1 else "")))
+
+
+def __getattr__(name: str) -> Any:
+    """The stages as functions, `maquette.cli.corpus` among them."""
+    import maquette
+
+    return maquette.__getattr__(name)

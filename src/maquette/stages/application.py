@@ -2,15 +2,18 @@
 
 import contextlib
 import os
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from maquette.stages import Stage
-from maquette.stages.composition import register_schema, to_settings
+from maquette.stages.composition import hydra_apart, register_schema, to_settings
 from maquette.stages.folders import config_folders
 from maquette.stages.foreign import search_beside
 
@@ -28,22 +31,60 @@ class Application:
     def __call__(self, config: DictConfig) -> float | str | None:
         register_schema(self.stage.name)
         context = HydraConfig.get()
-        for source in context.runtime.config_sources:
-            if source.provider == "command-line" and source.schema == "file":
-                search_beside(Path(source.path))
-        settings = to_settings(self.stage, config, context.overrides.task)
+        search_beside(config_folder_of(context))
+        settings = to_settings(self.stage, config, context.overrides.task, classes=not self.dry)
         if self.dry:
             print(OmegaConf.to_yaml(config, resolve=True), end="")
             return None
-        result = self.stage.run(settings)
+        if context.mode == RunMode.MULTIRUN and context.sweeper._target_ == OUR_SWEEPER:
+            from maquette.stages.sweeps.work import run_job
+
+            place = str(context.sweep.subdir)
+            result = run_job(self.stage, settings, Path(context.sweep.dir), int(place.rpartition("/")[2]))
+        else:
+            result = self.stage.run(settings)
         if context.output_subdir is not None:
             link_result(Path(context.runtime.output_dir), result)
         return metric_of(result)
 
-    def main(self) -> None:
-        """Hydra's own entry point: reads `sys.argv`, composes, and calls the application, once or in a sweep."""
+    def main(self, options: Sequence[str], overrides: Sequence[str]) -> None:
+        """Hydra's own entry point: it composes, and calls the application, once or in a sweep. Raises what Hydra raises
+        and what the stage raises."""
         register_schema(self.stage.name)
-        hydra.main(version_base="1.3", config_path=str(config_folders()[0]), config_name=self.stage.name)(self)()
+        run = hydra.main(version_base="1.3", config_path=str(config_folders()[0]), config_name=self.stage.name)(self)
+        if self.dry and not MULTIRUN & {*options, *overrides}:
+            overrides = [*overrides, "hydra/job_logging=none", "hydra.output_subdir=null", "hydra.run.dir=."]
+        with hydra_apart(), _hydra_reads([*options, *overrides]):
+            run()
+
+
+MULTIRUN = {"-m", "--multirun", "hydra.mode=MULTIRUN"}
+"""The words that mean a sweep."""
+
+OUR_SWEEPER = "hydra_plugins.maquette.sweeper.MaquetteSweeper"
+
+
+@contextlib.contextmanager
+def _hydra_reads(arguments: Sequence[str]) -> Iterator[None]:
+    """The arguments where Hydra reads them, and its errors handed on instead of printed."""
+    before, full = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    sys.argv = ["maquette", *arguments]
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    finally:
+        sys.argv = before
+        if full is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = full
+
+
+def config_folder_of(context: Any) -> Path | None:
+    """The folder given as `--config-dir`. `context`: Hydra's node."""
+    sources = context.runtime.config_sources
+    places = [Path(one.path) for one in sources if one.provider == "command-line" and one.schema == "file"]
+    return places[0] if places else None
 
 
 def metric_of(result: Any) -> float | str | None:

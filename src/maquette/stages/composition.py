@@ -95,8 +95,11 @@ def compose_raw(
         raise explained(stage, error) from None
 
 
-def to_settings(stage: Stage, composed: DictConfig, overrides: Sequence[str] = ()) -> StageConfig:
-    """The stage's dataclass, filled and checked. `overrides`: those that `composed` was made with.
+def to_settings(
+    stage: Stage, composed: DictConfig, overrides: Sequence[str] = (), *, classes: bool = True
+) -> StageConfig:
+    """The stage's dataclass, filled and checked. `overrides`: those that `composed` was made with; `classes`: whether
+    arguments of classes that are not ours are checked too, which imports them (Lightning's take seconds).
 
     Raises `ConfigError` for a key that is not known, a value that is not allowed, a class that takes no such argument.
     """
@@ -117,7 +120,8 @@ def to_settings(stage: Stage, composed: DictConfig, overrides: Sequence[str] = (
             f"the settings of {stage.name} are not of its kind.", "Is a defaults list missing in your YAML file?"
         )
     check(settings)
-    check_foreign(settings)
+    if classes:
+        check_foreign(settings)
     return settings
 
 

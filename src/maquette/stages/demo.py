@@ -33,8 +33,7 @@ from maquette.stages import train as train_stage
 from maquette.stages.composition import compose
 from maquette.stages.config import DemoStage, FitStage, PredictStage, TrainStage, VerifyStage
 from maquette.stages.family_settings import is_elsewhere, literal, settings_of
-from maquette.stages.multirun import run_sweep
-from maquette.stages.sweeps.jobs import plan
+from maquette.stages.multirun import sweep
 from maquette.stages.tokens import TokensResult
 from maquette.text import Tokenizer
 from maquette.training import RunRecord, read_history
@@ -82,12 +81,12 @@ def train_family(config: DemoStage) -> str:
         raise StageError("The demo needs budgets to train a family at.", "Set sweep.budgets, such as [1e11,3e11,1e12].")
     stage = STAGES["train"]
     words = ["+sweep=isoflop", *_overrides(config), *_FAMILY, *_places(config)]
-    sweep = plan(stage, words)
-    if run_sweep(sweep, words):
+    report = sweep(stage, words)
+    if report.exit_code:
         raise StageError(
-            f"Not all runs of the sweep {sweep.name} came through; they are named above.", "The same command goes on."
+            f"Not all runs of the sweep {report.name} came through; they are named above.", "The same command goes on."
         )
-    return sweep.name
+    return report.name
 
 
 def predict_larger(config: DemoStage, fit: Path, data: TokensResult) -> WrittenPrediction:

@@ -52,7 +52,7 @@ def _number(name: str, *, _root_: DictConfig) -> Any:
         raise ConfigError(f"${{recipe:{name}}} is of training.", "Give the number itself.")
     if settings.objective.kind != "pretrain":
         return None  # its recipe follows the starting model and the examples, which are not read here
-    recipe = recipe_of(settings, _vocabulary(settings))
+    recipe = recipe_of(settings, vocab_size(settings))
     if not hasattr(recipe, name):
         known = [one for one in dir(recipe) if not one.startswith("_")]
         close = nearest(name, known)
@@ -70,7 +70,8 @@ def _without_hydra(config: DictConfig) -> DictConfig:
     return config
 
 
-def _vocabulary(settings: "TrainStage") -> int:
+def vocab_size(settings: "TrainStage") -> int:
+    """What the tokenizer's settings say of it, before there is a tokenizer."""
     tokenizer: Any = settings.tokenizer
     return int(getattr(tokenizer, "vocab_size", None) or 256)
 

@@ -159,6 +159,11 @@ def prepare(config: TrainStage) -> TokensResult:
 _prepared: dict[str, TokensResult] = {}
 
 
+def forget_prepared() -> None:
+    """Lets `prepare` look at the sources again: a sweep begins, and they may have changed since the last."""
+    _prepared.clear()
+
+
 def forecast(config: TrainStage, data: TokensResult) -> "Forecast":
     """What a job of a sweep will be; see `sweeps.forecast`."""
     from maquette.stages.sweeps.forecast import forecast as foresee

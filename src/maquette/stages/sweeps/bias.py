@@ -7,10 +7,12 @@ from maquette.training.record import FINISHED, RunRecord, read_record
 def branch_bias(sweep: Sweep) -> list[str]:
     """A line for each horizon of each model that was trained as a branch and with a schedule of its own; none where
     nothing was, or not all of it is there yet."""
+    if not getattr(getattr(sweep.settings, "sweep", None), "branches", False):
+        return []
     branched: dict[tuple[int, int], RunRecord] = {}
     own: dict[tuple[int, int], RunRecord] = {}
     for job in sweep.jobs:
-        if job.forecast is None or not getattr(getattr(job.settings, "sweep", None), "branches", False):
+        if job.forecast is None or job.forecast.folder is None:
             continue
         branches = job.forecast.branches
         for folder in branches or (job.forecast.folder,):

@@ -1,15 +1,21 @@
-"""What a sweep will take on this machine: a speed for every job, measured in a few steps or known from earlier runs."""
+"""What a sweep will take on this machine: a speed for every job, known from earlier runs or measured in a few steps.
 
+What was measured stays in `<outputs>/speeds.json`, so that a line with --show can say what it would cost.
+"""
+
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from maquette.artifacts.errors import MaquetteError
-from maquette.stages.sweeps.forecast import Forecast
+from maquette.artifacts.files import write_json
+from maquette.stages.sweeps.forecast import Forecast, read_json
 from maquette.tracking.environment import hardware_name
-from maquette.training.record import FILE, FINISHED, read_record
+from maquette.training.record import FILE as RUN_FILE
+from maquette.training.record import FINISHED, read_record
+
+FILE = "speeds.json"
 
 _ALIKE = 0.1
 """Earlier runs count for sizes that differ by this share at most."""
@@ -17,55 +23,99 @@ _ALIKE = 0.1
 _MEASURED = 3
 """Sizes of each kind of model that are measured: smallest, middle, largest."""
 
+_KEPT = 200
+"""Speeds, newest last."""
+
+Speed = tuple[str, str, int, float]
+"""Architecture, precision, N, tokens a second."""
+
 
 def seconds_of_jobs(
-    forecasts: Sequence[Forecast], outputs: Path, measure: Callable[[Forecast], float] | None = None
+    forecasts: Sequence[Forecast],
+    outputs: Path,
+    measure: Callable[[Forecast], float] | None = None,
+    *,
+    dry: bool = False,
 ) -> tuple[list[float], str]:
     """Expected seconds of each job in one process, and where the speeds come from, in words.
 
     `measure(forecast)` gives tokens a second; by default by training a few steps. A job whose model was trained on
-    this machine before takes that run's speed; others are interpolated between sizes that are measured now.
+    this machine before takes that run's speed; others are interpolated between sizes that are measured now. `dry`:
+    nothing is measured, and what was measured last stands for all sizes of a kind.
     """
-    known = _earlier_speeds(outputs)
+    known = [*_measured_before(outputs), *_earlier_speeds(outputs)]
     speeds: list[float | None] = [_look_up(known, forecast) for forecast in forecasts]
     missing = [forecast for forecast, speed in zip(forecasts, speeds, strict=True) if speed is None]
-    measured = 0
-    curves: dict[str, tuple[list[float], list[float]]] = {}
-    for kind in dict.fromkeys(forecast.kind for forecast in missing):
-        alike = sorted((one for one in missing if one.kind == kind), key=lambda one: one.size)
-        chosen = {alike[round(place * (len(alike) - 1) / (_MEASURED - 1))].size: None for place in range(_MEASURED)}
-        points = []
-        for size in chosen:
-            # the longest job of that size: a small batch is slower, and belongs to the short ones
-            found = max((one for one in alike if one.size == size), key=lambda one: one.tokens)
+    curves: dict[tuple[str, str], dict[int, float]] = {}
+    measured: list[Speed] = []
+    for kind, precision in dict.fromkeys((one.kind, one.precision) for one in missing):
+        alike = [one for one in missing if (one.kind, one.precision) == (kind, precision)]
+        curve = {size: speed for k, p, size, speed in known if (k, p) == (kind, precision)} if dry else {}
+        for forecast in () if dry else _chosen(alike):
+            if forecast.job is None and measure is None:
+                continue
             try:
-                points.append((math.log(size), math.log((measure or _measure)(found))))
+                curve[forecast.size] = (measure or _measure)(forecast)
             except MaquetteError:  # it can't be trained here, which its own job will say
                 continue
-        measured += len(points)
-        if points:
-            curves[kind] = ([x for x, _ in points], [y for _, y in points])
+        measured += [(kind, precision, size, speed) for size, speed in curve.items()]
+        curves[kind, precision] = curve
+    if measured and not dry:
+        rows = [*(read_json(outputs / FILE) or []), *([hardware_name(), *one] for one in measured)]
+        write_json(outputs / FILE, rows[-_KEPT:])
     seconds = []
     for forecast, speed in zip(forecasts, speeds, strict=True):
-        if speed is None and forecast.kind in curves:
-            speed = math.exp(float(np.interp(math.log(forecast.size), *curves[forecast.kind])))
+        speed = speed or _between(curves[forecast.kind, forecast.precision], forecast.size)
         seconds.append(forecast.tokens / speed if speed else math.nan)
-    earlier = len(forecasts) - len(missing)
+    return seconds, _source(len(forecasts) - len(missing), len(measured), dry)
+
+
+def _source(earlier: int, measured: int, dry: bool) -> str:
     words = [f"speeds of earlier runs of {earlier} of the models here"] if earlier else []
-    words += [f"speed measured now in a few steps of {measured} model{'s' if measured > 1 else ''}"] if measured else []
-    return seconds, " and ".join(words) or "speed unknown"
+    if measured and dry:
+        words.append("the speed last measured on this machine")
+    elif measured:
+        words.append(f"speed measured now in a few steps of {measured} model{'s' if measured > 1 else ''}")
+    return " and ".join(words) or "speed unknown"
+
+
+def _chosen(alike: Sequence[Forecast]) -> list[Forecast]:
+    """Of the smallest, a middle and the largest size the longest job: a small batch is slower, and belongs to the short
+    ones."""
+    sizes = sorted({one.size for one in alike})
+    chosen = dict.fromkeys(sizes[round(place * (len(sizes) - 1) / (_MEASURED - 1))] for place in range(_MEASURED))
+    return [max((one for one in alike if one.size == size), key=lambda one: one.tokens) for size in chosen]
+
+
+def _between(curve: dict[int, float], size: int) -> float | None:
+    """Interpolated between the sizes of a curve, in logarithms; beyond its ends the nearest."""
+    points = sorted((math.log(at), math.log(speed)) for at, speed in curve.items())
+    if not points:
+        return None
+    x = min(max(math.log(size), points[0][0]), points[-1][0])
+    for (left, low), (right, high) in itertools.pairwise(points):
+        if left <= x <= right:
+            return math.exp(low + (high - low) * (x - left) / (right - left))
+    return math.exp(points[-1][1])
 
 
 def _measure(forecast: Forecast) -> float:
     from maquette.training.calibration import measure_speed
 
+    assert forecast.job is not None
     return measure_speed(forecast.job)
 
 
-def _earlier_speeds(outputs: Path) -> list[tuple[str, str, int, float]]:
-    """(architecture, precision, N, tokens a second) of the runs that finished on this machine, newest last."""
+def _measured_before(outputs: Path) -> list[Speed]:
+    rows = read_json(outputs / FILE) or []
+    return [(kind, precision, size, speed) for hardware, kind, precision, size, speed in rows
+            if hardware == hardware_name()]  # fmt: skip
+
+
+def _earlier_speeds(outputs: Path) -> list[Speed]:
+    """Of the runs that finished on this machine, newest last."""
     found = []
-    for path in sorted((outputs / "runs").glob(f"*/{FILE}"), key=lambda path: path.stat().st_mtime):
+    for path in sorted((outputs / "runs").glob(f"*/{RUN_FILE}"), key=lambda path: path.stat().st_mtime):
         try:
             record = read_record(path.parent)
         except MaquetteError:
@@ -81,12 +131,9 @@ def _earlier_speeds(outputs: Path) -> list[tuple[str, str, int, float]]:
     return found
 
 
-def _look_up(known: Sequence[tuple[str, str, int, float]], forecast: Forecast) -> float | None:
+def _look_up(known: Sequence[Speed], forecast: Forecast) -> float | None:
     for kind, precision, size, speed in reversed(known):
-        if (
-            kind == forecast.kind
-            and precision == forecast.job.hardware.precision
-            and abs(math.log(size / forecast.size)) < _ALIKE
-        ):
+        alike = kind == forecast.kind and precision == forecast.precision
+        if alike and abs(math.log(size / forecast.size)) < _ALIKE:
             return speed
     return None

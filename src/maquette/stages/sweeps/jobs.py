@@ -7,11 +7,15 @@ jobs, and Hydra's launcher is given the list.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+import functools
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 
 from maquette.artifacts.errors import ConfigError, MaquetteError
 from maquette.artifacts.files import digest
@@ -20,28 +24,30 @@ from maquette.stages import Stage
 from maquette.stages.composition import compose, compose_raw
 from maquette.stages.config import StageConfig, TrainStage
 from maquette.stages.overrides import hydra_overrides, parse_overrides
+from maquette.stages.recipe_numbers import recipe_of, vocab_size
+from maquette.stages.sweeps.forecast import PLANNED
 
 if TYPE_CHECKING:
+    from maquette.recipe.pretraining import Recipe
     from maquette.stages.sweeps.forecast import Forecast
 
 
 @dataclasses.dataclass(frozen=True)
 class SweepJob:
-    """One job: all of its overrides, the `words` that set it apart, its settings, and the data it reads (for training).
+    """One job: all of its overrides, the `words` that set it apart, and its settings where it was composed just now.
 
     `forecast` is what it will be, None where nobody can say; `error` why it can't be at all.
     """
 
     overrides: tuple[str, ...]
     words: tuple[str, ...]
-    settings: Any
-    data: Any = None
+    settings: Any = None
     forecast: "Forecast | None" = None
-    error: MaquetteError | None = None
+    error: str | None = None
 
     @property
     def title(self) -> str:
-        return " ".join(self.words)
+        return " ".join(word.lstrip("+") for word in self.words)
 
     @property
     def is_done(self) -> bool:
@@ -51,97 +57,233 @@ class SweepJob:
 @dataclasses.dataclass(frozen=True)
 class Sweep:
     """What a `-m` line means. `folder`, `<outputs>/sweeps/<name>`, is the same for the same line, so that it finds what
-    it did before. `remarks`: what a person should know before it starts."""
+    it did before. `settings`: those of its first member; `remarks`: what a person should know before it starts."""
 
     stage: Stage
     name: str
+    settings: Any
     jobs: tuple[SweepJob, ...]
     remarks: tuple[str, ...] = ()
 
     @property
     def folder(self) -> Path:
-        return Path(self.jobs[0].settings.outputs) / "sweeps" / self.name
+        return Path(self.settings.outputs) / "sweeps" / self.name
 
 
-def product(stage: Stage, overrides: Sequence[str], config_folder: Path | None = None) -> list[list[str]]:
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """A `-m` line: its name, and the overrides and settings of every member of the product of its values."""
+
+    stage: Stage
+    name: str
+    overrides: tuple[str, ...]
+    members: tuple[tuple[tuple[str, ...], StageConfig], ...]
+    compose: Callable[[Sequence[str]], StageConfig]
+
+    @property
+    def settings(self) -> StageConfig:
+        return self.members[0][1]
+
+
+def read_line(
+    stage: Stage,
+    overrides: Sequence[str],
+    config_folder: Path | None = None,
+    *,
+    params: Mapping[str, str] | None = None,
+    composed: Callable[[Sequence[str]], StageConfig] | None = None,
+    config_loader: ConfigLoader | None = None,
+) -> Line:
+    """What a line says, composed and checked. `params`: those of Hydra's sweeper, by default of the `+sweep=` file;
+    `composed`: how a member's overrides become settings.
+
+    Raises `ConfigError` for the first mistake."""
+    overrides = [f"+{text}" if text.startswith("sweep=") else text for text in overrides]
+    combinations = product(stage, overrides, config_folder, params=params, config_loader=config_loader)
+    composed = composed or functools.partial(_composed, stage, config_folder)
+    members = tuple((tuple(words), composed(words)) for words in combinations)
+    chosen_name = next((text.partition("=")[2] for text in overrides if text.startswith("+sweep=")), stage.name)
+    identity = digest([_identity(settings) for _, settings in members])
+    name = f"{chosen_name.rpartition('/')[2]}-{identity[:8]}"
+    return Line(stage, name, tuple(overrides), members, composed)
+
+
+def _composed(stage: Stage, config_folder: Path | None, words: Sequence[str]) -> StageConfig:
+    return compose(stage, words, config_folder)
+
+
+def product(
+    stage: Stage,
+    overrides: Sequence[str],
+    config_folder: Path | None = None,
+    *,
+    params: Mapping[str, str] | None = None,
+    config_loader: ConfigLoader | None = None,
+) -> list[list[str]]:
     """The overrides of every combination of values, those of `hydra.sweeper.params` (a `+sweep=` file) included."""
     overrides = hydra_overrides(stage, overrides, config_folder)
     parsed = parse_overrides(overrides)
-    fixed = [text for text, override in zip(overrides, parsed, strict=True) if not override.is_sweep_override()]
-    composed = compose_raw(stage, fixed, config_folder, hydra=True)
-    params = composed.hydra.sweeper.get("params") or {}
+    if params is None:
+        fixed = [text for text, override in zip(overrides, parsed, strict=True) if not override.is_sweep_override()]
+        params = compose_raw(stage, fixed, config_folder, hydra=True).hydra.sweeper.get("params") or {}
     given = {override.key_or_group for override in parsed}
-    swept = [f"{key}={value}" for key, value in params.items() if key not in given]
-    batches = BasicSweeper.split_arguments(parse_overrides([*swept, *overrides]), None)
-    return [list(job) for batch in batches for job in batch]
+    swept = [f"{key}={value}" for key, value in (params or {}).items() if key not in given]
+    values: dict[str, list[str]] = {}
+    parser = OverridesParser.create(config_loader=config_loader)  # which glob() asks for the options there are
+    for text in (*hydra_overrides(stage, swept, config_folder), *overrides):
+        override = parser.parse_override(text)
+        key = override.get_key_element()
+        if not override.is_sweep_override():
+            values[key] = [text]
+        elif override.is_discrete_sweep():
+            try:
+                values[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
+            except HydraException as error:
+                raise ConfigError(f"can't read '{text}': {error}") from None
+        else:
+            raise ConfigError(
+                f"'{text}' is a range without steps, of which this sweeper can't make jobs.",
+                "hydra/sweeper=optuna searches one; or give values: choice(1,2,3), range(1,10,2), 1,2,3.",
+            )
+    found = [list(words) for words in itertools.product(*values.values())]
+    if not found:
+        raise ConfigError("the sweep has no jobs.", "Give a key several values: size=100k,300k.")
+    return found
 
 
-def plan(stage: Stage, overrides: Sequence[str], config_folder: Path | None = None) -> Sweep:
+class Planner:
+    """Asks the data what a job will be: made here where they are missing, once for all jobs that share them."""
+
+    dry = False
+
+    def __init__(self, stage: Stage) -> None:
+        self._prepare, self._forecast = stage.part("prepare"), stage.part("forecast")
+        if (forget := stage.part("forget_prepared")) is not None:
+            forget()
+
+    def can_plan(self, settings: StageConfig) -> bool:
+        """Whether there is more to say of a job than its settings."""
+        if self._prepare is None or self._forecast is None or not isinstance(settings, TrainStage):
+            return False
+        return settings.objective.kind in PLANNED
+
+    def recipe(self, settings: TrainStage) -> "Recipe":
+        from maquette.stages.planning import resolve_recipe
+
+        recipe: Recipe = resolve_recipe(settings, self._prepare(settings))
+        return recipe
+
+    def vocab_size(self, settings: TrainStage) -> int:
+        from maquette.text import Tokenizer
+
+        return Tokenizer.load(self._prepare(settings).tokenizer).vocab_size
+
+    def domain_tokens(self, settings: TrainStage) -> dict[str, int]:
+        from maquette.stages.sweeps.forecast import training_tokens
+
+        return training_tokens(self._prepare(settings).folder)
+
+    def forecast(self, settings: TrainStage) -> "Forecast":
+        found: Forecast = self._forecast(settings, self._prepare(settings))
+        return found
+
+
+class DryPlanner(Planner):
+    """Says what the settings alone say, and reads nothing: `tokenizer.vocab_size` is the size of the vocabulary."""
+
+    dry = True
+
+    def __init__(self, stage: Stage) -> None:
+        self._trains = stage.name == "train"
+
+    def can_plan(self, settings: StageConfig) -> bool:
+        return self._trains and isinstance(settings, TrainStage) and settings.objective.kind in PLANNED
+
+    def recipe(self, settings: TrainStage) -> "Recipe":
+        return recipe_of(settings, self.vocab_size(settings))
+
+    def vocab_size(self, settings: TrainStage) -> int:
+        return vocab_size(settings)
+
+    def domain_tokens(self, settings: TrainStage) -> dict[str, int]:
+        raise ConfigError(
+            "sweep.mixtures are drawn from the domains of the corpus, which --show does not read.",
+            "Run it once without --show, or give mixtures of your own: mixture=code,docs.",
+        )
+
+    def forecast(self, settings: TrainStage) -> "Forecast":
+        from maquette.stages.sweeps.forecast import of_recipe
+
+        return of_recipe(settings, self.recipe(settings))
+
+
+def plan(
+    stage: Stage, overrides: Sequence[str], config_folder: Path | None = None, planner: Planner | None = None
+) -> Sweep:
     """All jobs of a `-m` line, composed and checked, and those of a training stage with their forecasts.
 
     Raises `ConfigError` for the first that is wrong. Data that training needs is made here, once.
     """
-    overrides = [f"+{text}" if text.startswith("sweep=") else text for text in overrides]
-    combinations = product(stage, overrides, config_folder)
-    if not combinations:
-        raise ConfigError("the sweep has no jobs.", "Give a key several values: size=100k,300k.")
-    settings = [compose(stage, words, config_folder) for words in combinations]  # mistakes come before any work
+    return plan_line(read_line(stage, overrides, config_folder), planner)
+
+
+def plan_line(line: Line, planner: Planner | None = None) -> Sweep:
+    """The same of a line that was read already."""
+    planner = planner or Planner(line.stage)
     found: dict[tuple[str, ...], SweepJob] = {}
     remarks: dict[str, None] = {}
-    for words, chosen in zip(combinations, settings, strict=True):
-        for job in _expanded(stage, words, chosen, config_folder, remarks):
+    for words, chosen in line.members:
+        for job in _expanded(line, planner, list(words), chosen, remarks):
             found.setdefault(job.overrides, job)
-    jobs = grown_together(list(found.values()), lambda words: _composed(stage, words, config_folder))
-    if len(jobs) == 1 and not any(override.is_sweep_override() for override in parse_overrides(overrides)):
+    jobs = grown_together(list(found.values()), lambda words: _planned(line, planner, words))
+    if len(jobs) == 1 and not any(override.is_sweep_override() for override in parse_overrides(line.overrides)):
         remarks["this line means a single job: give a key several values, or choose a +sweep="] = None
     shared = set.intersection(*(set(job.overrides) for job in jobs)) if len(jobs) > 1 else set()
     jobs = [
         dataclasses.replace(job, words=tuple(w for w in job.overrides if w not in shared and not w.startswith("hydra")))
         for job in jobs
     ]
-    chosen_name = next((text.partition("=")[2] for text in overrides if text.startswith("+sweep=")), stage.name)
-    identity = digest([_identity(job.settings) for job in jobs])
-    return Sweep(stage, f"{chosen_name}-{identity[:8]}", tuple(jobs), tuple(remarks))
+    return Sweep(line.stage, line.name, line.settings, tuple(jobs), tuple(remarks))
 
 
 def _expanded(
-    stage: Stage, words: list[str], settings: StageConfig, config_folder: Path | None, remarks: dict[str, None]
+    line: Line, planner: Planner, words: list[str], settings: StageConfig, remarks: dict[str, None]
 ) -> Iterator[SweepJob]:
     """The jobs that one combination of values stands for: itself, unless the sweep's own settings say more."""
-    prepare, forecast = stage.part("prepare"), stage.part("forecast")
-    trains = prepare is not None and forecast is not None
-    if not trains or not isinstance(settings, TrainStage) or settings.objective.kind != "pretrain":
-        if isinstance(settings, TrainStage) and trains and settings.sweep.is_given:
+    if not planner.can_plan(settings):
+        if isinstance(settings, TrainStage) and settings.sweep.is_given and settings.objective.kind not in PLANNED:
             raise ConfigError("The settings of sweep are of pretraining.", "Give keys several values instead.")
         yield SweepJob(tuple(words), (), settings)
         return
+    assert isinstance(settings, TrainStage)
     try:
-        data = prepare(settings)
-        for more in _more_words(words, settings, data, remarks):
+        for more in _more_words(planner, words, settings, remarks):
             job = [*words, *more]
-            composed = compose(stage, job, config_folder) if more else settings
+            composed = line.compose(job) if more else settings
             assert isinstance(composed, TrainStage)
-            for rate in _rates(composed, data):
+            for rate in _rates(planner, composed):
                 last = [*job, *rate]
-                composed = compose(stage, last, config_folder) if rate else composed
-                yield SweepJob(tuple(last), (), composed, data, forecast(composed, data))
+                composed = line.compose(last) if rate else composed
+                assert isinstance(composed, TrainStage)
+                yield SweepJob(tuple(last), (), composed, planner.forecast(composed))
     except ConfigError:
         raise
     except MaquetteError as error:  # this combination's data can't be made; the others may do
-        yield SweepJob(tuple(words), (), settings, error=error)
+        yield SweepJob(tuple(words), (), settings, error=str(error))
 
 
-def _more_words(words: list[str], settings: TrainStage, data: Any, remarks: dict[str, None]) -> Iterator[list[str]]:
+def _more_words(
+    planner: Planner, words: list[str], settings: TrainStage, remarks: dict[str, None]
+) -> Iterator[list[str]]:
     """`size=... compute=...` of every point of the IsoFLOP curves; nothing where there are none."""
     sweep = settings.sweep
     if sweep.mixtures:
-        yield from _mixtures(words, settings, data)
+        yield from _mixtures(planner, words, settings)
         return
     if not sweep.budgets:
         yield []
         return
     from maquette.recipe.sweeps import isoflop_curve
-    from maquette.text import Tokenizer
 
     for key in ("size", "compute", "tokens", "checkpoint"):
         if any(word.startswith(f"{key}=") for word in words):
@@ -156,7 +298,7 @@ def _more_words(words: list[str], settings: TrainStage, data: Any, remarks: dict
             ratio=sweep.ratio,
             tokens_per_parameter=settings.tokens_per_parameter,
             model=settings.model,
-            vocab_size=Tokenizer.load(data.tokenizer).vocab_size,
+            vocab_size=planner.vocab_size(settings),
             context=settings.data.sequence_length,
             phases=settings.mixture.phases,
         )
@@ -166,30 +308,27 @@ def _more_words(words: list[str], settings: TrainStage, data: Any, remarks: dict
             yield [f"size={size}", f"compute={_short(budget)}"]
 
 
-def _mixtures(words: list[str], settings: TrainStage, data: Any) -> Iterator[list[str]]:
+def _mixtures(planner: Planner, words: list[str], settings: TrainStage) -> Iterator[list[str]]:
     """`mixture.weights=...` of every mixture to try."""
-    from maquette.data import TokenShards
     from maquette.recipe.mixtures import mixture_design
-    from maquette.stages.planning import resolve_recipe
 
-    if settings.sweep.budgets or any(word.startswith(("mixture=", "mixture.")) for word in words):
+    if settings.sweep.budgets or any(word.lstrip("+").startswith(("mixture=", "mixture.")) for word in words):
         raise ConfigError(
             "sweep.mixtures sets the mixture of each job, at one size and budget.",
             "Leave mixture and sweep.budgets out.",
         )
-    tokens = TokenShards(data.folder, verify=False).tokens("train")
-    budget = resolve_recipe(settings, data).tokens
-    for weights in mixture_design(tokens, settings.sweep.mixtures, budget=budget):
-        yield [f"mixture.weights={{{','.join(f'{name}:{weight:g}' for name, weight in weights.items())}}}"]
+    tokens = planner.domain_tokens(settings)
+    for weights in mixture_design(tokens, settings.sweep.mixtures, budget=planner.recipe(settings).tokens):
+        yield [f"++mixture.weights={{{','.join(f'{name}:{weight:g}' for name, weight in weights.items())}}}"]
 
 
 _HORIZON = ("compute=", "tokens=", "tokens_per_parameter=")
 
 
-def grown_together(jobs: list[SweepJob], composed: Callable[[list[str]], SweepJob]) -> list[SweepJob]:
-    """With `sweep.branches`: jobs that differ in nothing but their horizon become one, the longest, with branches.
+def grown_together(jobs: list[SweepJob], planned: Callable[[list[str]], SweepJob]) -> list[SweepJob]:
+    """With `sweep.branches`: jobs that differ in nothing but their tokens become one, the longest, with branches.
 
-    With `sweep.bias` the horizons of the model that has most of them are trained with schedules of their own as well.
+    With `sweep.bias` the lengths of the model that has most of them are trained with schedules of their own as well.
     """
     groups: dict[tuple[str, ...], list[SweepJob]] = {}
     for job in jobs:
@@ -205,12 +344,12 @@ def grown_together(jobs: list[SweepJob], composed: Callable[[list[str]], SweepJo
         words = [*group[-1].overrides]
         if len(group) > 1:
             words.append(f"scheduler.branches=[{','.join(str(_tokens(job)) for job in group[:-1])}]")
-        result.append(composed(words) if len(group) > 1 else group[0])
+        result.append(planned(words) if len(group) > 1 else group[0])
     if trees[0][0].settings.sweep.bias:
         measured = min(trees, key=lambda group: (-len(group), sum(map(_compute, group))))
         for job in measured:
             own = [word for word in job.overrides if not word.startswith("scheduler")]
-            result.append(composed([*own, "scheduler=linear"]))
+            result.append(planned([*own, "scheduler=linear"]))
     return result
 
 
@@ -222,11 +361,11 @@ def _compute(job: SweepJob) -> int:
     return job.forecast.compute if job.forecast is not None else 0
 
 
-def _composed(stage: Stage, words: list[str], config_folder: Path | None) -> SweepJob:
+def _planned(line: Line, planner: Planner, words: list[str]) -> SweepJob:
     """One more job of a training stage."""
-    settings = compose(stage, words, config_folder)
-    data = stage.part("prepare")(settings)
-    return SweepJob(tuple(words), (), settings, data, stage.part("forecast")(settings, data))
+    settings = line.compose(words)
+    assert isinstance(settings, TrainStage)
+    return SweepJob(tuple(words), (), settings, planner.forecast(settings))
 
 
 def _short(budget: int) -> str:
@@ -235,22 +374,19 @@ def _short(budget: int) -> str:
     return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
 
 
-def _rates(settings: TrainStage, data: Any) -> Iterator[list[str]]:
+def _rates(planner: Planner, settings: TrainStage) -> Iterator[list[str]]:
     """`optimizer.lr=...` of every multiple of the recipe's; nothing where none are asked for."""
     if not settings.sweep.rates:
         yield []
         return
-    from maquette.stages.planning import resolve_recipe
-
-    recipe = resolve_recipe(settings, data)
+    recipe = planner.recipe(settings)
     for multiple in settings.sweep.rates:
         yield [f"optimizer.lr={multiple * recipe.learning_rate:.6g}"]
 
 
+_NOT_WHAT = ("outputs", "force", "tracking", "logger", "trainer", "callbacks", "threads")
+
+
 def _identity(settings: StageConfig) -> dict[str, Any]:
     """What a job is, wherever it writes and however it is recorded."""
-    return {
-        key: value
-        for key, value in dataclasses.asdict(settings).items()
-        if key not in ("outputs", "force", "tracking", "trainer", "sweep")
-    }
+    return {key: value for key, value in dataclasses.asdict(settings).items() if key not in _NOT_WHAT}

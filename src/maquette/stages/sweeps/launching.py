@@ -11,35 +11,15 @@ import os
 import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import FrameType
-
-from hydra import initialize_config_dir
-from hydra._internal.callbacks import Callbacks
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
-from hydra.core.plugins import Plugins
-from hydra.types import HydraContext, RunMode
-from omegaconf import DictConfig
 
 from maquette.artifacts.errors import ConfigError
 from maquette.artifacts.files import write_text
-from maquette.stages import Stage
-from maquette.stages.composition import hydra_apart, register_schema
-from maquette.stages.folders import config_folders
-from maquette.stages.overrides import hydra_overrides
-from maquette.stages.sweeps.work import Files, Work
+from maquette.stages.sweeps.work import Files
 
 _IMPORTS = 10.0
 """Seconds that a worker process spends before its first job."""
 
-_QUIET = [
-    "hydra/sweeper=basic",
-    "hydra/job_logging=none",
-    "hydra/hydra_logging=none",
-    "hydra.output_subdir=null",
-    "hydra.job.chdir=false",
-]
 _LOCAL = ("joblib", "submitit_local")
 _PACKAGES = {"joblib": "joblib", "submitit_local": "submitit", "submitit_slurm": "submitit"}
 
@@ -47,13 +27,15 @@ _PACKAGES = {"joblib": "joblib", "submitit_local": "submitit", "submitit_slurm":
 @dataclass(frozen=True)
 class Launching:
     """`words`: Hydra's, beyond what was typed. `slots`: jobs at once on this machine, None where a scheduler sees to
-    that; `threads` of each, None where the stage decides. `why`, in words."""
+    that; `threads` of each, None where the stage decides; `batch`: jobs that the launcher is given at once, None for
+    all. `why`, in words."""
 
     launcher: str
     words: tuple[str, ...]
     slots: int | None
     threads: int | None
     why: str
+    batch: int | None = None
 
 
 def choose_launching(
@@ -69,6 +51,7 @@ def choose_launching(
     given = {text.partition("=")[0].lstrip("+") for text in overrides}
     each = min(threads or 1, cores)
     slots = 1 if accelerated else max(1, min(jobs, cores // each))
+    batch = None
     if typed is None:
         worth = threads is not None and slots > 1 and seconds > 2 * _IMPORTS and _is_installed("joblib")
         typed = "joblib" if worth else "basic"
@@ -88,8 +71,10 @@ def choose_launching(
             why += f": {slots} at a time, {_threads(each)} each"
     if typed == "joblib" and "hydra.launcher.n_jobs" not in given:
         words.append(f"hydra.launcher.n_jobs={slots}")
+    if typed == "submitit_local" and "hydra.sweeper.max_batch_size" not in given:
+        batch = slots  # it starts all that it is given at once
     if typed == "submitit_local" and "hydra.launcher.timeout_min" not in given:
-        words.append("hydra.launcher.timeout_min=10080")  # waiting for a slot counts
+        words.append("hydra.launcher.timeout_min=10080")
     if typed == "submitit_slurm" and "hydra.launcher.max_num_timeout" not in given:
         words.append("hydra.launcher.max_num_timeout=20")  # a job that runs out of time goes on from its checkpoint
     return Launching(
@@ -98,6 +83,7 @@ def choose_launching(
         slots=slots if typed in _LOCAL else None,
         threads=each if threads is not None and typed in ("basic", *_LOCAL) else None,
         why=why,
+        batch=batch,
     )
 
 
@@ -112,35 +98,6 @@ def _threads(count: int) -> str:
 
 def _is_installed(launcher: str) -> bool:
     return importlib.util.find_spec(f"hydra_plugins.hydra_{_PACKAGES[launcher]}_launcher") is not None
-
-
-def launch(
-    stage: Stage, work: Work, hydra_words: Sequence[str], place: Path, config_folder: Path | None = None
-) -> None:
-    """Runs `work` through Hydra's launcher; returns when all jobs have ended. `place`: the sweep's folder.
-
-    Hydra's sweepers make products; the list of jobs is known already, so the launcher is given it directly. Raises what
-    the launcher raises (a worker process that died), and `KeyboardInterrupt`.
-    """
-    register_schema(stage.name)
-    jobs = [hydra_overrides(stage, work.sweep.jobs[number].overrides) for number in work.order]
-    jobs = [[word for word in job if not word.startswith("hydra")] for job in jobs]
-    search = [f"hydra.searchpath=[file://{config_folder}]"] if config_folder else []
-    where = [f"hydra.sweep.dir={place.absolute()}", "hydra.sweep.subdir=."]
-
-    def task(_: DictConfig) -> None:
-        work.run(int(HydraConfig.get().job.num))
-
-    with (
-        hydra_apart(),
-        initialize_config_dir(version_base="1.3", config_dir=str(config_folders()[0]), job_name=stage.name),
-    ):
-        engine = GlobalHydra.instance().hydra
-        assert engine is not None
-        config = engine.compose_config(stage.name, [*search, *_QUIET, *where, *hydra_words], RunMode.MULTIRUN)
-        context = HydraContext(config_loader=engine.config_loader, callbacks=Callbacks(config))
-        launcher = Plugins.instance().instantiate_launcher(context, task, config)
-        launcher.launch(jobs, initial_job_idx=0)
 
 
 @contextlib.contextmanager
@@ -166,8 +123,3 @@ def stopping_gently(files: Files) -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def hydra_words(stage: Stage, overrides: Sequence[str], config_folder: Path | None = None) -> list[str]:
-    """What was typed for Hydra itself, such as its launcher's settings."""
-    return [text for text in hydra_overrides(stage, overrides, config_folder) if text.lstrip("+~").startswith("hydra")]

@@ -11,14 +11,13 @@ from rich.console import Console
 from rich.table import Table
 
 from maquette.artifacts.files import write_text
+from maquette.artifacts.progress import duration
 from maquette.stages.sweeps.jobs import Sweep, SweepJob
-from maquette.training.callbacks.progress import duration
 from maquette.training.record import read_record
 
 COLUMNS = (
     "job", "run", "status", "size", "tokens", "compute", "width", "layers", "learning_rate", "batch_size_tokens",
-    "epochs",
-    "validation_loss", "bits_per_byte", "training_loss",
+    "epochs", "validation_loss", "bits_per_byte", "training_loss",
 )  # fmt: skip
 FILE = "table.csv"
 
@@ -41,11 +40,9 @@ def _cells(job: SweepJob, seconds: float) -> list[str]:
     if job.forecast is None:
         return [*[""] * 7, "can't be prepared" if job.error else ""]
     found = job.forecast
-    architecture = found.job.architecture
     return [
-        f"{found.size:,}", f"{found.tokens:,}", f"{found.tokens / found.size:.1f}", f"{found.job.steps:,}",
-        f"{architecture.hidden_size} x {architecture.num_hidden_layers}", f"{found.job.learning_rate:.3g}",
-        f"{found.compute:.2e}",
+        f"{found.size:,}", f"{found.tokens:,}", f"{found.tokens / found.size:.1f}", f"{found.steps:,}",
+        f"{found.width} x {found.layers}", f"{found.learning_rate:.3g}", f"{found.compute:.2e}",
         "done" if found.finished else "?" if math.isnan(seconds) else duration(seconds),
     ]  # fmt: skip
 
@@ -94,14 +91,9 @@ def rows(sweep: Sweep, outcomes: dict[int, dict[str, Any]]) -> list[dict[str, An
         outcome = outcomes.get(number, {"status": "not run"})
         row: dict[str, Any] = {"job": job.title, "status": outcome["status"]}
         if job.forecast is not None:
-            work = job.forecast.job
-            row |= {
-                "run": job.forecast.run, "size": job.forecast.size, "tokens": job.forecast.tokens,
-                "compute": job.forecast.compute, "width": work.architecture.hidden_size,
-                "layers": work.architecture.num_hidden_layers, "learning_rate": work.learning_rate,
-                "batch_size_tokens": work.batch_size_tokens, "epochs": round(max(job.forecast.epochs.values(),
-                default=0.0), 4),
-            }  # fmt: skip
+            names = ("run", "size", "tokens", "compute", "width", "layers", "learning_rate", "batch_size_tokens")
+            row |= {name: getattr(job.forecast, name) for name in names}
+            row["epochs"] = round(max(job.forecast.epochs.values(), default=0.0), 4)
         row |= {name: outcome.get(name) for name in ("validation_loss", "bits_per_byte", "training_loss")}
         found += _of_branches(row, job) if job.forecast is not None and job.forecast.branches else [row]
     return [{name: row.get(name) for name in COLUMNS} for row in found]
@@ -114,7 +106,7 @@ def _of_branches(row: dict[str, Any], job: SweepJob) -> list[dict[str, Any]]:
     for folder in job.forecast.branches:
         record = read_record(folder)
         if record is None:
-            rows.append({"job": row["job"], "status": "not run", "run": folder.name})
+            rows.append({"job": row["job"], "status": "not run", "run": Path(folder).name})
             continue
         rows.append(
             row | {

@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 
 from maquette.artifacts.errors import StageError
+from maquette.artifacts.progress import duration
 from maquette.stages.sweeps.work import FINISHED, Files
-from maquette.training.callbacks.progress import duration
 
 _LOOK = 0.5
 _LINES = 30.0

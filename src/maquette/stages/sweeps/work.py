@@ -2,16 +2,15 @@
 
 | file in the sweep's folder | holds |
 |---|---|
+| sweep.json | what the sweep is; the process that launched it |
 | jobs/0003.json | how the job ended; what the sweep's outcome is read from |
 | running/0003.json | its process, and how far it is |
 | logs/0003.log | what it said |
-| slots/0 ... | locks: as many jobs of this machine run at once as there are |
+| hydra/0003/ | Hydra's folder of the job |
 | stop | exists while the sweep is being stopped: no further job starts |
 """
 
 import contextlib
-import dataclasses
-import fcntl
 import json
 import os
 import signal
@@ -19,76 +18,17 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from maquette.artifacts.errors import MaquetteError
 from maquette.artifacts.files import write_json
 from maquette.artifacts.progress import say
-from maquette.stages.sweeps.jobs import Sweep
-from maquette.training.callbacks.progress import told
+from maquette.stages import Stage
+from maquette.stages.sweeps.forecast import PLANNED, read_json
 
 FINISHED, FAILED = "finished", "failed"
 _LOOK = 0.5
-"""Seconds between two looks at slots, or at the parent process."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Work:
-    """A sweep as its jobs' processes know it.
-
-    `order`: the jobs to launch, in their order; `parent`: the process that launched them; `slots`: how many may run at
-    once on this machine (None: somebody else sees to that, such as Slurm).
-    """
-
-    sweep: Sweep
-    order: tuple[int, ...]
-    parent: int
-    slots: int | None = None
-
-    def run(self, place: int) -> None:
-        """Runs the job at `place` of the order, and writes down how it ended.
-
-        A failure does not get out of here; an interruption does, in the process of the sweep itself.
-        """
-        number = self.order[place]
-        files = Files(self.sweep.folder)
-        if files.stop.exists() or files.outcome(number).exists():
-            return
-        with _slot(files, self.slots), _following(self.parent):
-            if files.stop.exists():
-                return
-            try:
-                files.tell(number, 0, 0)
-                with _speaking_to(files.log(number)):
-                    outcome = self._outcome(number, files)
-            except KeyboardInterrupt:
-                files.running(number).unlink(missing_ok=True)
-                if os.getpid() == self.parent:
-                    raise
-                return
-            write_json(files.outcome(number), outcome)
-            files.running(number).unlink(missing_ok=True)
-
-    def _outcome(self, number: int, files: "Files") -> dict[str, Any]:
-        job = self.sweep.jobs[number]
-        outcome: dict[str, Any] = {"job": list(job.words), "status": FINISHED, "exit_code": 0}
-        began = time.monotonic()
-        try:
-            if job.error is not None:
-                raise job.error
-            with told(lambda step, steps: files.tell(number, step, steps)):
-                stage = self.sweep.stage
-                result = stage.run(job.settings) if job.data is None else stage.run(job.settings, job.data)
-            outcome |= {"result": str(getattr(result, "folder", result)), **numbers_of(result)}
-            if job.forecast is not None and job.forecast.branches:
-                outcome["branches"] = [str(folder) for folder in job.forecast.branches]
-        except MaquetteError as error:
-            outcome |= {"status": FAILED, "exit_code": error.exit_code, "error": str(error)}
-        except Exception as error:
-            outcome |= {"status": FAILED, "exit_code": 1, "error": f"{type(error).__name__}: {error}"}
-        if "error" in outcome:
-            say(f"failed: {outcome['error']}")
-        return outcome | {"seconds": round(time.monotonic() - began, 3)}
+"""Seconds between two looks at the process that launched this one."""
 
 
 class Files:
@@ -97,6 +37,7 @@ class Files:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.stop = folder / "stop"
+        self.sweep = folder / "sweep.json"
 
     def outcome(self, number: int) -> Path:
         return self.folder / "jobs" / f"{number:04d}.json"
@@ -121,16 +62,68 @@ class Files:
 
     def in_progress(self) -> dict[int, dict[str, Any]]:
         """The jobs that have begun and not ended."""
-        found = {}
-        for path in (self.folder / "running").glob("*.json"):
-            with contextlib.suppress(OSError, ValueError):  # it ended just now
-                found[int(path.stem)] = json.loads(path.read_text())
-        return found
+        found = {int(path.stem): read_json(path) for path in (self.folder / "running").glob("*.json")}
+        return {number: told for number, told in found.items() if told is not None}  # None: it ended just now
 
     def clear(self) -> None:
         """Removes what an earlier launch left, but for the logs."""
         for path in (*self.folder.glob("jobs/*.json"), *self.folder.glob("running/*"), self.stop):
             path.unlink(missing_ok=True)
+
+
+def subdir(number: int) -> str:
+    """Hydra's folder of a job within the sweep's, by which the job knows its number."""
+    return f"hydra/{number:04d}"
+
+
+def run_job(stage: Stage, settings: Any, folder: Path, number: int) -> Any:
+    """Runs a job of the sweep in `folder`, and writes down how it ended. Returns its result, None where it failed.
+
+    A failure does not get out of here; an interruption does, in the process of the sweep itself.
+    """
+    files = Files(folder)
+    sweep = read_json(files.sweep) or {}
+    launcher = int(sweep.get("process") or 0)
+    _follow(launcher)
+    if files.stop.exists() or files.outcome(number).exists():
+        return None
+    if sweep.get("began") not in _sweeps and (forget := stage.part("forget_prepared")) is not None:
+        forget()  # a worker process may outlive a sweep
+    _sweeps.add(sweep.get("began"))
+    try:
+        files.tell(number, 0, 0)
+        with _speaking_to(files.log(number)):
+            outcome, result = _outcome(stage, settings, files, number)
+    except KeyboardInterrupt:
+        files.running(number).unlink(missing_ok=True)
+        if os.getpid() == launcher:
+            raise
+        return None
+    if branches := sweep["branches"][number]:
+        outcome["branches"] = branches
+    write_json(files.outcome(number), {"job": sweep["jobs"][number]} | outcome)
+    files.running(number).unlink(missing_ok=True)
+    return result
+
+
+def _outcome(stage: Stage, settings: Any, files: Files, number: int) -> tuple[dict[str, Any], Any]:
+    from maquette.training.callbacks.progress import told
+
+    outcome: dict[str, Any] = {"status": FINISHED, "exit_code": 0}
+    began, result = time.monotonic(), None
+    try:
+        with told(lambda step, steps: files.tell(number, step, steps)):
+            prepare = stage.part("prepare")
+            shared = prepare is not None and settings.objective.kind in PLANNED  # made once in this process
+            result = stage.run(settings, prepare(settings)) if shared else stage.run(settings)
+        outcome |= {"result": str(getattr(result, "folder", result)), **numbers_of(result)}
+    except MaquetteError as error:
+        outcome |= {"status": FAILED, "exit_code": error.exit_code, "error": str(error)}
+    except Exception as error:
+        outcome |= {"status": FAILED, "exit_code": 1, "error": f"{type(error).__name__}: {error}"}
+    if "error" in outcome:
+        say(f"failed: {outcome['error']}")
+    return outcome | {"seconds": round(time.monotonic() - began, 3)}, result
 
 
 def numbers_of(result: Any) -> dict[str, Any]:
@@ -139,56 +132,43 @@ def numbers_of(result: Any) -> dict[str, Any]:
     return {name: value for name in names if isinstance(value := getattr(result, name, None), int | float)}
 
 
-@contextlib.contextmanager
-def _slot(files: Files, count: int | None) -> Iterator[None]:
-    """Holds one of `count` locks; waits while all are held, unless the sweep is being stopped."""
-    if count is None:
-        yield
-        return
-    with contextlib.ExitStack() as stack:
-        (files.folder / "slots").mkdir(parents=True, exist_ok=True)
-        handles = [stack.enter_context((files.folder / "slots" / str(slot)).open("w")) for slot in range(count)]
-        while not any(map(_took, handles)) and not files.stop.exists():
-            time.sleep(_LOOK)
-        yield
+_sweeps: set[Any] = set()
+_followed: set[int] = set()
 
 
-def _took(handle: TextIO) -> bool:
-    """Whether this process holds the lock now; it lets go of it by closing the file."""
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+def _follow(launcher: int) -> None:
+    """From now on this worker process ends when the process that launched it does: joblib's would wait for ever.
 
-
-@contextlib.contextmanager
-def _following(parent: int) -> Iterator[None]:
-    """A worker process saves and ends when the sweep's own process is gone: nobody would know of it.
-
-    A process that was not started by the sweep's (Slurm's, or submitit's) lives on.
+    A job under way saves first. A process that somebody else started (Slurm, submitit) lives on.
     """
-    if os.getppid() != parent:
-        yield
+    if os.getppid() != launcher or launcher in _followed:
         return
-    done = threading.Event()
+    _followed.add(launcher)
 
-    def look() -> None:
-        while not done.wait(_LOOK):
-            if os.getppid() != parent:
-                os.kill(os.getpid(), signal.SIGTERM)
-                return
+    def watch() -> None:
+        while os.getppid() == launcher:
+            time.sleep(_LOOK)
+        if not _busy.is_set():
+            os._exit(1)
+        os.kill(os.getpid(), signal.SIGTERM)  # training saves and ends
+        _idle.wait()
+        os._exit(1)
 
-    threading.Thread(target=look, daemon=True).start()
-    try:
-        yield
-    finally:
-        done.set()
+    threading.Thread(target=watch, daemon=True).start()
+
+
+_busy, _idle = threading.Event(), threading.Event()
 
 
 @contextlib.contextmanager
 def _speaking_to(log: Path) -> Iterator[None]:
     """What a job says goes to its log: many jobs at once would talk over each other."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("a", encoding="utf-8", buffering=1) as file, contextlib.redirect_stderr(file):
-        yield
+    _idle.clear()
+    _busy.set()
+    try:
+        with log.open("a", encoding="utf-8", buffering=1) as file, contextlib.redirect_stderr(file):
+            yield
+    finally:
+        _busy.clear()
+        _idle.set()

@@ -14,7 +14,7 @@ from lightning.pytorch import LightningModule, Trainer
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as RichProgress
 
-from maquette.artifacts.progress import console, say
+from maquette.artifacts.progress import console, duration, say
 from maquette.training.callbacks.base import RunCallback
 from maquette.training.callbacks.throughput import Throughput
 
@@ -127,13 +127,3 @@ class Progress(RunCallback):
                 f"{self.run.name}: step {self._step:,} of {self._steps:,} ({self._step / self._steps:.0%}), "
                 + ", ".join(part for part in (text, speed, left) if part)
             )
-
-
-def duration(seconds: float) -> str:
-    """`42 s`, `3 min 20 s`, `2 h 5 min`, `3 d 4 h`."""
-    whole = max(0, round(seconds))
-    for size, unit, smaller, name in ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "min"), (60, "min", 1, "s")):
-        if whole >= size:
-            rest = whole % size // smaller
-            return f"{whole // size} {unit}" + (f" {rest} {name}" if rest else "")
-    return f"{whole} s"
