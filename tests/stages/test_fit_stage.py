@@ -128,10 +128,10 @@ def test_a_learning_rate_law_leaves_a_recipe(tmp_path: Path, capsys: pytest.Capt
         outputs=str(tmp_path), runs=str(tmp_path / "rates.csv"), laws="learning_rate", name="mine", tracking=OFF
     )
     folder = fit.run(config)
-    assert json.loads((folder / "law.json").read_text())["recipe"]["rate"] == pytest.approx(0.3, rel=1e-3)
+    assert json.loads((folder / "law.json").read_text())["recipe"]["learning_rate"] == pytest.approx(0.3, rel=1e-3)
     assert "recipe=mine" in capsys.readouterr().err
     composed = compose(STAGES["train"], ["recipe=mine", f"outputs={tmp_path}"])
-    assert composed.recipe.rate == pytest.approx(0.3, rel=1e-3)  # type: ignore[attr-defined]
+    assert composed.recipe.learning_rate == pytest.approx(0.3, rel=1e-3)  # type: ignore[attr-defined]
 
 
 def test_a_form_of_ones_own_is_fitted_stored_and_predicts(
