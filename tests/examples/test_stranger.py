@@ -12,7 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from maquette import cli
 from maquette.artifacts import ConfigError
+from maquette.artifacts.targets import import_target
 from maquette.feedback.building import build_annotator, build_reward
 from maquette.feedback.comparison import Comparison
 from maquette.feedback.config import FeedbackConfig, RewardConfig
@@ -24,7 +26,7 @@ from maquette.stages.composition import compose
 from maquette.stages.config import ExportStage, TrainStage
 from maquette.stages.sweeps.jobs import plan
 from maquette.tracking import find_runs
-from maquette.training import RunRecord, read_history
+from maquette.training import RunRecord, read_history, read_record
 from scaling.sweeps import TRUTHS, half_decades, isoflop_sweep
 from small_runs import write_documents
 
@@ -35,7 +37,7 @@ TEXT = (
     "data.sequence_length=32", "data.batch_size_tokens=256", "data.validation_tokens=512",
 )  # fmt: skip
 SMALL = ("size=10k", "tokens=5k", "threads=1", "compile=off", "num_validations=2", "trainer.log_every_n_steps=5")
-QUIET = ("tracking=none", "callbacks.samples.prompts=[]")
+QUIET = ("tracking=none", "logger=none", "callbacks.samples.prompts=[]")
 
 
 @pytest.fixture(autouse=True)
@@ -92,6 +94,19 @@ def test_stock_early_stopping_stops() -> None:
     assert stopped.step < whole.step
 
 
+def test_several_loggers_see_the_run() -> None:
+    pytest.importorskip("tensorboard")
+    pytest.importorskip("wandb")
+    record = train.run(composed(*SMALL, *TEXT, "callbacks.samples.prompts=[]", "logger=theirs"))
+    rows = Path("outputs/logs/csv/version_0/metrics.csv").read_text()
+    assert "train/loss" in rows and "validation/loss" in rows
+    assert list(Path("outputs/logs/tensorboard").rglob("events.out.tfevents*"))
+    assert list(Path("outputs/logs/wandb").glob("offline-run-*"))
+    assert list(find_runs("outputs")["name"]) == [record.name]
+    # Who watches does not change what a run is.
+    assert train.run(composed(*SMALL, *TEXT, *QUIET)) == record
+
+
 def test_an_optimizer_and_a_schedule_by_a_file_of_theirs() -> None:
     record = trained(*TEXT, "optimizer=theirs", "scheduler=theirs", "callbacks.checkpoint.every_n_train_steps=10")
     state = torch.load(next(Path(record.folder).rglob("*.ckpt")), weights_only=True)
@@ -120,7 +135,7 @@ def test_a_model_of_theirs_takes_part_in_a_sweep() -> None:
     for job in sweep.jobs:
         assert job.forecast is not None and job.forecast.compute == pytest.approx(3e9, rel=0.1)
     record = trained(*TEXT, "model=theirs")
-    assert record.architecture == "stranger.model.build"
+    assert record.spec.architecture_kind == "stranger.model.build"
     assert record.num_parameters == sum(
         value.numel() for name, value in weights(record).items() if "embedding" not in name
     )
@@ -132,7 +147,7 @@ def test_an_activation_of_theirs() -> None:
     assert learned and all(value.item() != 1.0 for value in learned)
 
 
-def test_an_objective_of_theirs_has_its_own_loss_is_tracked_and_exported() -> None:
+def test_an_objective_of_theirs_has_its_own_loss_is_tracked_and_exported(capsys: pytest.CaptureFixture[str]) -> None:
     plain, same = trained(*TEXT), trained(*TEXT, "objective=theirs", "objective.gamma=0")
     assert curve(same, "train/loss") == pytest.approx(curve(plain, "train/loss"), rel=1e-5)
     config = composed(*SMALL, *TEXT, "callbacks.samples.prompts=[]", "objective=theirs", "objective.gamma=2")
@@ -142,6 +157,9 @@ def test_an_objective_of_theirs_has_its_own_loss_is_tracked_and_exported() -> No
     assert focal.validation_loss is not None and focal.validation_loss < 5.5
     runs = find_runs("outputs")
     assert list(runs["name"]) == [focal.name]
+    objective = import_target("stranger.objective.FocalLoss")
+    again = objective.load_from_checkpoint(next(Path(focal.folder).rglob("*.ckpt")), weights_only=True)
+    assert again.config.gamma == 2 and again.model is not None
     folder = export.run(ExportStage(checkpoint=focal.folder))
     assert hf.load(folder).config.vocab_size == 272
     # One line of it edited: another run. The same line typed again: the same.
@@ -151,10 +169,29 @@ def test_an_objective_of_theirs_has_its_own_loss_is_tracked_and_exported() -> No
     )
     path = Path("stranger/objective.py")
     path.write_text(path.read_text() + "\n# edited\n")
-    again = trained(*TEXT, "objective=theirs", "objective.gamma=2", "tokens=2k")
-    assert again.name.rpartition("-")[2] != focal.name.rpartition("-")[2]
+    again = train.run(config)
+    assert again.fingerprint != focal.fingerprint and again.spec.settings == focal.spec.settings
+    assert f"stranger.objective has changed since {focal.name}" in " ".join(capsys.readouterr().err.split())
+    assert find_runs("outputs")["name"].tolist().count(again.name) == 1
+    # A logger and a callback that only watches added: nothing is trained.
+    added = ("+logger.csv._target_=lightning.pytorch.loggers.CSVLogger", "+logger.csv.save_dir=csv",
+             "+callbacks.rate._target_=lightning.pytorch.callbacks.LearningRateMonitor")  # fmt: skip
+    words = (*SMALL, *TEXT, "callbacks.samples.prompts=[]", "objective=theirs", "objective.gamma=2")
+    assert train.run(composed(*words, *added)) == again and not Path("csv").exists()
 
 
+@pytest.mark.slow
+def test_an_objective_of_theirs_sweeps() -> None:
+    words = ["train", "-m", "--config-dir", "conf", "+sweep=theirs", *TEXT, *SMALL[1:], *QUIET, "num_validations=1"]
+    with pytest.raises(SystemExit) as caught:
+        cli.main(words)
+    assert not caught.value.code
+    records = [read_record(path) for path in Path("outputs/runs").iterdir() if (path / "run.json").is_file()]
+    gammas = [record.spec.settings["objective"]["settings"]["gamma"] for record in records if record]
+    assert sorted(gammas) == [0, 0, 1, 1, 2, 2]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("given", [(*TEXT, "objective=theirs"), ("data=theirs", "objective=theirs", "model=theirs")])
 def test_killed_and_resumed_it_ends_with_the_same_bits(given: tuple[str, ...]) -> None:
     words = [*SMALL, *QUIET, *given, "tokens=60k", "callbacks.checkpoint.every_n_train_steps=7"]
