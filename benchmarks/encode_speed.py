@@ -1,6 +1,6 @@
 """Encoding into shards beside the `tokenizers` library alone: the same text, tokenizer and cores, in turn.
 
-    python benchmarks/encode_speed.py [--vocabulary 4096] [--megabytes 16] [--workers 2] [--rounds 5]
+    python benchmarks/encode_speed.py [--vocab-size 4096] [--megabytes 16] [--workers 2] [--rounds 5]
 
 The library is given all texts in lists of about 256 kB and does nothing else: no ids are taken from its answers. Ours
 reads a corpus from disk, encodes it and writes checked shards. The ratio is the median over rounds; at least 0.8 is
@@ -27,7 +27,7 @@ from maquette.text.config import TokenizerConfig
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--vocabulary", type=int, default=4096)
+    parser.add_argument("--vocab-size", type=int, default=4096)
     parser.add_argument("--megabytes", type=int, default=16)
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--rounds", type=int, default=5)
@@ -37,7 +37,7 @@ def main() -> None:
 
     texts = _texts(arguments.megabytes * 1_000_000)
     size = sum(len(text.encode()) for text in texts)
-    tokenizer = train_tokenizer(texts, TokenizerConfig(vocab_size=arguments.vocabulary, training_bytes=4_000_000))
+    tokenizer = train_tokenizer(texts, TokenizerConfig(vocab_size=arguments.vocab_size, training_bytes=4_000_000))
     lists = list(_lists(texts))
     config = ShardsConfig(workers=arguments.workers, held_out_window=0)
     seconds: dict[str, list[float]] = {"tokenizers": [], "maquette": []}
@@ -54,7 +54,7 @@ def main() -> None:
                 _seconds(lambda out=out: encode_corpus(corpus, tokenizer, config, out, name="bpe"))
             )
     print(
-        f"{size / 1e6:.1f} MB in {len(texts):,} documents, vocabulary {arguments.vocabulary:,}, "
+        f"{size / 1e6:.1f} MB in {len(texts):,} documents, vocabulary {arguments.vocab_size:,}, "
         f"{arguments.workers} threads"
     )
     for name, found in seconds.items():

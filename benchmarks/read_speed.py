@@ -1,6 +1,6 @@
 """Reading a batch beside a training step: its share of the step of a small model, in one process, read when asked for.
 
-    python benchmarks/read_speed.py [--size 300k] [--vocabulary 1024] [--context 128] [--rounds 9] [--steps 20]
+    python benchmarks/read_speed.py [--size 300k] [--vocab-size 1024] [--sequence-length 128] [--rounds 9] [--steps 20]
 
 The batch is the recipe's for that size; the step is forward, loss, backward and fused AdamW in float32. The tokens are
 random, in five domains and several files. Steps and reads take turns; the share is the median over rounds, and at most
@@ -31,8 +31,8 @@ DOMAINS = {"code": 4_000_000, "docs": 3_000_000, "legal": 200_000, "readme": 500
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", default="300k")
-    parser.add_argument("--vocabulary", type=int, default=1024)
-    parser.add_argument("--context", type=int, default=128)
+    parser.add_argument("--vocab-size", type=int, default=1024)
+    parser.add_argument("--sequence-length", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--steps", type=int, default=20, help="steps, and reads, in one round")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -40,18 +40,18 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
 
     recipe = resolve(
-        size=arguments.size, vocab_size=arguments.vocabulary, sequence_length=arguments.context, model=ModelConfig()
+        size=arguments.size, vocab_size=arguments.vocab_size, sequence_length=arguments.sequence_length, model=ModelConfig()
     )
     model = LanguageModel(recipe.architecture)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
     reading: list[float] = []
     training: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
-        shards = TokenShards(_artifact(Path(folder), arguments.vocabulary))
+        shards = TokenShards(_artifact(Path(folder), arguments.vocab_size))
         order = MixtureOrder(
-            MixtureConfig(), shards.tokens(), context=arguments.context, token_budget=recipe.tokens, seed=0
+            MixtureConfig(), shards.tokens(), context=arguments.sequence_length, token_budget=recipe.tokens, seed=0
         )
-        sequences = recipe.batch_size_tokens // arguments.context
+        sequences = recipe.batch_size_tokens // arguments.sequence_length
         batches = iter(
             TrainingBatches(shards, order, batch_sequences=sequences, micro_batch_size=sequences, steps=recipe.steps)
         )
@@ -68,7 +68,7 @@ def main() -> None:
     reading, training = reading[1:], training[1:]  # the first round warms up
     shares = [read / (read + step) for read, step in zip(reading, training, strict=True)]
     print(
-        f"{recipe.size:,} parameters, {sequences} sequences of {arguments.context} tokens a step, "
+        f"{recipe.size:,} parameters, {sequences} sequences of {arguments.sequence_length} tokens a step, "
         f"{arguments.threads} thread(s), float32"
     )
     print(f"{'training step':16}{1e3 * statistics.median(training):8.2f} ms")
