@@ -12,7 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from maquette import cli
 from maquette.artifacts import ConfigError
+from maquette.artifacts.targets import import_target
 from maquette.feedback.building import build_annotator, build_reward
 from maquette.feedback.comparison import Comparison
 from maquette.feedback.config import FeedbackConfig, RewardConfig
@@ -24,7 +26,7 @@ from maquette.stages.composition import compose
 from maquette.stages.config import ExportStage, TrainStage
 from maquette.stages.sweeps.jobs import plan
 from maquette.tracking import find_runs
-from maquette.training import RunRecord, read_history
+from maquette.training import RunRecord, read_history, read_record
 from scaling.sweeps import TRUTHS, half_decades, isoflop_sweep
 from small_runs import write_documents
 
@@ -35,7 +37,7 @@ TEXT = (
     "data.sequence_length=32", "data.batch_size_tokens=256", "data.validation_tokens=512",
 )  # fmt: skip
 SMALL = ("size=10k", "tokens=5k", "threads=1", "compile=off", "num_validations=2", "trainer.log_every_n_steps=5")
-QUIET = ("tracking=none", "callbacks.samples.prompts=[]")
+QUIET = ("tracking=none", "logger=none", "callbacks.samples.prompts=[]")
 
 
 @pytest.fixture(autouse=True)
@@ -92,6 +94,19 @@ def test_stock_early_stopping_stops() -> None:
     assert stopped.step < whole.step
 
 
+def test_several_loggers_see_the_run() -> None:
+    pytest.importorskip("tensorboard")
+    pytest.importorskip("wandb")
+    record = train.run(composed(*SMALL, *TEXT, "callbacks.samples.prompts=[]", "logger=theirs"))
+    rows = Path("outputs/logs/csv/version_0/metrics.csv").read_text()
+    assert "train/loss" in rows and "validation/loss" in rows
+    assert list(Path("outputs/logs/tensorboard").rglob("events.out.tfevents*"))
+    assert list(Path("outputs/logs/wandb").glob("offline-run-*"))
+    assert list(find_runs("outputs")["name"]) == [record.name]
+    # Who watches does not change what a run is.
+    assert train.run(composed(*SMALL, *TEXT, *QUIET)) == record
+
+
 def test_an_optimizer_and_a_schedule_by_a_file_of_theirs() -> None:
     record = trained(*TEXT, "optimizer=theirs", "scheduler=theirs", "callbacks.checkpoint.every_n_train_steps=10")
     state = torch.load(next(Path(record.folder).rglob("*.ckpt")), weights_only=True)
@@ -142,6 +157,9 @@ def test_an_objective_of_theirs_has_its_own_loss_is_tracked_and_exported(capsys:
     assert focal.validation_loss is not None and focal.validation_loss < 5.5
     runs = find_runs("outputs")
     assert list(runs["name"]) == [focal.name]
+    objective = import_target("stranger.objective.FocalLoss")
+    again = objective.load_from_checkpoint(next(Path(focal.folder).rglob("*.ckpt")), weights_only=True)
+    assert again.config.gamma == 2 and again.model is not None
     folder = export.run(ExportStage(checkpoint=focal.folder))
     assert hf.load(folder).config.vocab_size == 272
     # One line of it edited: another run. The same line typed again: the same.
@@ -162,6 +180,18 @@ def test_an_objective_of_theirs_has_its_own_loss_is_tracked_and_exported(capsys:
     assert train.run(composed(*words, *added)) == again and not Path("csv").exists()
 
 
+@pytest.mark.slow
+def test_an_objective_of_theirs_sweeps() -> None:
+    words = ["train", "-m", "--config-dir", "conf", "+sweep=theirs", *TEXT, *SMALL[1:], *QUIET, "num_validations=1"]
+    with pytest.raises(SystemExit) as caught:
+        cli.main(words)
+    assert not caught.value.code
+    records = [read_record(path) for path in Path("outputs/runs").iterdir() if (path / "run.json").is_file()]
+    gammas = [record.spec.settings["objective"]["settings"]["gamma"] for record in records if record]
+    assert sorted(gammas) == [0, 0, 1, 1, 2, 2]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("given", [(*TEXT, "objective=theirs"), ("data=theirs", "objective=theirs", "model=theirs")])
 def test_killed_and_resumed_it_ends_with_the_same_bits(given: tuple[str, ...]) -> None:
     words = [*SMALL, *QUIET, *given, "tokens=60k", "callbacks.checkpoint.every_n_train_steps=7"]

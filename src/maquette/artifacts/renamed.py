@@ -73,7 +73,7 @@ _SECTIONS: dict[str, dict[str, str]] = {
         "trainer.compile": "compile",
         "trainer.checkpoint_minutes": "callbacks.checkpoint.train_time_interval",
         "trainer.checkpoint_steps": "callbacks.checkpoint.every_n_train_steps",
-        "trainer.keep_checkpoints": "callbacks.checkpoint.save_top_k",
+        "trainer.keep_checkpoints": "callbacks.checkpoint.save_last_k",
         "trainer.samples": "callbacks.samples.prompts",
         "trainer.spike_factor": "callbacks.loss_spike.factor",
         "tracking": "logger",

@@ -73,6 +73,12 @@ def walk(config: Any, prefix: str = "") -> Iterator[Setting]:
                 yield from walk(item, f"{key}.{name}.")
         elif dataclasses.is_dataclass(value):
             yield from walk(value, f"{key}.")
+        elif field.metadata.get("items") and value:
+            for name, item in value.items():
+                if dataclasses.is_dataclass(item):
+                    yield from walk(item, f"{key}.{name}.")
+                else:
+                    yield Setting(f"{key}.{name}", item, "", None)
         else:
             text = field.type in (str, str | None) and not field.metadata.get("quantity")
             yield Setting(

@@ -13,7 +13,9 @@ class SourceConfig:
         "where documents come from",
         choices=("installed", "jsonl", "parquet", "text", "huggingface", "warc", "synthetic_web"),
     )
-    path: str | None = setting(None, "folder or file with the documents; for huggingface the data set's name or folder")
+    path: str | None = setting(
+        None, "folder or file with the documents; for huggingface the data set's name or folder", first=True
+    )
     text_field: str = setting("text", "field that holds the text")
     domain_field: str | None = setting("domain", "field that holds the domain, where rows have one")
     domain: str = setting("web", "domain of documents that name none")

@@ -20,7 +20,7 @@ class OptimizerConfig:
 
     _target_: str = setting("", "class or function that makes the optimiser from groups of parameters")
     _partial_: bool = setting(True, "it gets the parameters later")
-    lr: float | None = setting(None, "peak learning rate; by default the recipe's", minimum=0.0)
+    lr: float | None = setting(None, "peak learning rate; by default the recipe's", minimum=0.0, first=True)
     betas: list[float] = setting(lambda: [0.9, 0.99], "decay of the means of the gradient and of its square")
     eps: float = setting(1e-8, "added to the root of the squared gradient's mean", minimum=0.0)
     weight_decay: float | None = setting(None, "decoupled decay of matrices; by default the recipe's", minimum=0.0)

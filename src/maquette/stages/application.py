@@ -16,6 +16,7 @@ from maquette.stages import Stage
 from maquette.stages.composition import hydra_apart, register_schema, to_settings
 from maquette.stages.folders import config_folders
 from maquette.stages.foreign import search_beside
+from maquette.stages.gpus import take_gpu
 
 
 class Application:
@@ -36,6 +37,7 @@ class Application:
         if self.dry:
             print(OmegaConf.to_yaml(config, resolve=True), end="")
             return None
+        take_gpu(settings)
         if context.mode == RunMode.MULTIRUN and context.sweeper._target_ == OUR_SWEEPER:
             from maquette.stages.sweeps.work import run_job
 

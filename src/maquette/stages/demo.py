@@ -141,10 +141,11 @@ def _differences(config: DemoStage) -> list[str]:
 
 def _places(config: DemoStage) -> list[str]:
     """Where a run is written and recorded."""
-    usual, tracking = settings_of(compose(STAGES["train"])), settings_of(config)
-    words = [f"{key}={literal(value)}" for key, value in tracking.items()
-             if key.startswith("tracking.") and value != usual[key]]  # fmt: skip
-    return [f"outputs={literal(config.outputs)}", *words]
+    usual, chosen = settings_of(compose(STAGES["train"])), settings_of(config)
+    words = [f"{key}={literal(value)}" for key, value in chosen.items()
+             if key.startswith(("tracking.", "logger.")) and not key.endswith(".save_dir")
+             and value != usual.get(key, value)]  # fmt: skip
+    return [f"outputs={literal(config.outputs)}", *([] if config.logger else ["logger=none"]), *words]
 
 
 def score(config: DemoStage, record: RunRecord, data: TokensResult) -> Path:

@@ -35,7 +35,7 @@ _SCALE = ("size", "tokens", "compute", "tokens_per_parameter")
 _ELSEWHERE = re.compile(
     r"(outputs|force|prediction|tracking\..*|(corpus|shards|data)\.workers|data\.micro_batch_size|recipe\.(source|provenance)"
     r"|trainer\.(accelerator|strategy|devices|num_nodes|enable_.*|log_every_n_steps|profiler|default_root_dir|plugins)"
-    r"|callbacks|threads|num_validations)$"
+    r"|(callbacks|logger)(\..*)?|threads|num_validations)$"
 )
 _PLAIN = re.compile(r"[A-Za-z_][\w./-]*")
 _WORDS = ("null", "true", "false", "nan", "inf")

@@ -10,7 +10,7 @@ class TokenizerConfig:
     name: str | None = setting(None, "name of the artifact; by default kind, vocabulary and a digest")
     kind: str = setting("bpe", "how text becomes tokens", choices=("bpe", "unigram", "char", "byte"))
     vocab_size: int = setting(
-        1024, "number of tokens, special ones included (byte: fixed; char: the most)", minimum=280
+        1024, "number of tokens, special ones included (byte: fixed; char: the most)", minimum=280, first=True
     )
     pretokenizer: str = setting("gpt4", "how text is cut before merging", choices=("gpt4", "code", "whitespace"))
     digits: int = setting(3, "gpt4, code: longest group of digits that may be one token", minimum=1, maximum=3)

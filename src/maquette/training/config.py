@@ -18,7 +18,10 @@ class TrainerConfig:
     fast_dev_run: Any = setting(False, "try every hook on so many batches; such a run is never recorded as finished")
     max_epochs: int | None = setting(None, "epochs at most; by default as many as the steps need")
     min_epochs: int | None = setting(None, "epochs at least")
-    max_steps: int = setting(-1, "optimiser steps, instead of those that the token budget comes to", minimum=-1)
+    max_steps: int = setting(
+        -1, "optimiser steps, instead of those that the token budget comes to", minimum=-1, first=True
+    )
+
     min_steps: int | None = setting(None, "optimiser steps at least")
     max_time: Any = setting(None, "training time at most, such as 00:12:00:00")
     limit_train_batches: Any = setting(None, "batches of an epoch at most, or a share of them")

@@ -89,6 +89,9 @@ def launch(function: Callable[[Any], Any], argument: Any, processes: int) -> Any
     Both must be picklable. Raises what a process raised if it is an error for people, else a `StageError` with its last
     lines; `KeyboardInterrupt` where it was asked to stop.
     """
+    if multiprocessing.get_start_method() not in multiprocessing.get_all_start_methods():
+        # In a worker of joblib it is loky's, which children could not find again.
+        multiprocessing.set_start_method("spawn", force=True)
     context = multiprocessing.get_context("spawn")
     port = _free_port()
     pipes, children = [], []
@@ -136,7 +139,7 @@ def _wait(pipes: list[Connection], children: list[Any], interruption: Any) -> di
                     StageError,
                     (
                         f"Process {rank} ended without a word (exit code {children[rank].exitcode}).",
-                        "Type the same command again: the run goes on from its last checkpoint.",
+                        "Run the command again to resume from the last checkpoint.",
                     ),
                 )
             if kind is not None:

@@ -28,6 +28,7 @@ from maquette.stages.application import Application, config_folder_of
 from maquette.stages.composition import expanded, to_settings
 from maquette.stages.config import TrainStage
 from maquette.stages.foreign import check_foreign
+from maquette.stages.gpus import visible_gpus
 from maquette.stages.loggers import tracking_of
 from maquette.stages.overrides import hydra_overrides, literal
 from maquette.stages.sweeps import launching, table
@@ -137,13 +138,15 @@ def _choose_launching(
         asked = _threads_asked(sweep.settings)
         narrow = all(found.threads == 1 for found in forecasts)
         threads = asked or (1 if narrow else max(1, cores // len(left)))
+    accelerated = any(found.accelerator != "cpu" for found in forecasts)
     return launching.choose_launching(
         hydra,
         jobs=len(left),
         seconds=sum(seconds[number] for number in left),
         threads=threads,
         cores=cores,
-        accelerated=any(found.accelerator != "cpu" for found in forecasts),
+        accelerated=accelerated,
+        gpus=len(visible_gpus()) if accelerated else 0,
     )
 
 
