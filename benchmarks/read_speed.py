@@ -40,7 +40,10 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
 
     recipe = resolve(
-        size=arguments.size, vocab_size=arguments.vocab_size, sequence_length=arguments.sequence_length, model=ModelConfig()
+        size=arguments.size,
+        vocab_size=arguments.vocab_size,
+        sequence_length=arguments.sequence_length,
+        model=ModelConfig(),
     )
     model = LanguageModel(recipe.architecture)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)

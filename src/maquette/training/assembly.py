@@ -1,4 +1,4 @@
-"""What every workload does alike when it puts a run together."""
+"""What every plan does alike when it puts a run together."""
 
 import dataclasses
 from collections.abc import Mapping

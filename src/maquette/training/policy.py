@@ -1,6 +1,6 @@
-"""Policy optimisation as a workload: prompts and a reward from above, rollouts and steps from the objective.
+"""A run of policy optimisation: prompts and a reward from above, rollouts and steps from the objective.
 
-What is optimised for comes through a `FeedbackSource`, which the stage injects: this room does not know whether a
+What is optimised for comes through a `FeedbackSource`, which the stage injects: this package does not know whether a
 reward model or a task with a gold reward stands behind it.
 """
 
