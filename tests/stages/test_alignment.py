@@ -83,14 +83,17 @@ def test_from_documents_to_a_page(tmp_path: Path) -> None:
         assert (folder / "figures" / f"{name}.png").stat().st_size > 5000
     labels = read_manifest(next((tmp_path / "outputs" / "artifacts" / "preferences").glob("simulated-*"))).facts
     assert labels["labels"] > 10 and labels["annotators"][0]["inter_annotator_agreement"] is not None
-    group = next(
+    # The policy with a value function: all completions of the other's groups have the same gold reward, so it stays.
+    policy = next(
         record
         for path in (tmp_path / "outputs" / "runs").iterdir()
-        if (record := read_record(path)) is not None and record.objective == "ppo" and "val/ratio" in record.metrics
+        if (record := read_record(path)) is not None
+        and record.objective == "ppo"
+        and record.spec.settings["objective"]["advantage"] == "value"
     )
-    assert {"validation/gold", "validation/kl", "objective/kl"} <= group.metrics.keys()
+    assert {"validation/gold", "validation/kl", "objective/kl", "val/ratio"} <= policy.metrics.keys()
     # The same prompts and random numbers before the first step: gains begin at exactly nothing.
-    course = course_of(read_history(Path(group.folder) / "metrics.jsonl"))
+    course = course_of(read_history(Path(policy.folder) / "metrics.jsonl"))
     assert len(course) == 3 and course[0][0] == 0.0 and course[-1][0] > 0.0
     assert [float(values[0]) for values in gains("group", course)] == [0.0, 0.0, 0.0]
     assert alignment.run(config) == folder  # all of it is done

@@ -32,7 +32,7 @@ def test_there_and_back(tmp_path: Path) -> None:
     assert (record.status, record.num_parameters) == (FINISHED, record.spec.size)
     moved = Path(record.folder).rename(tmp_path / "moved")
     assert read_record(moved) == dataclasses.replace(record, folder=str(moved))
-    assert read_record(tmp_path / "runs") is None
+    assert read_record(tmp_path / "runs") is None and read_record(moved / "run.json") is None
 
 
 @pytest.mark.parametrize("found", [None, 1, FORMAT - 1, FORMAT + 1])

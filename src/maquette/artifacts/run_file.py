@@ -34,7 +34,7 @@ def read_run(folder: Path | str) -> dict[str, Any] | None:
     path = Path(folder) / FILE
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, OSError) as error:
         raise StageError(f"{path} is damaged: {error}.", "Restore the file, or train again with force=true.") from None

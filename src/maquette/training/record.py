@@ -137,6 +137,10 @@ class RunRecord:
         return self.spec.warmup
 
     @property
+    def weight_decay(self) -> float:
+        return self.spec.weight_decay
+
+    @property
     def digests(self) -> dict[str, str]:
         return self.spec.digests
 
