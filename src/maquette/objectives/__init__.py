@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from maquette.objectives.base import Metrics, Objective, Optimization
     from maquette.objectives.dpo import DirectPreferenceOptimization
+    from maquette.objectives.ppo import ProximalPolicyOptimization
     from maquette.objectives.pretrain import Pretraining
     from maquette.objectives.reward import RewardModelling
     from maquette.objectives.sft import SupervisedFineTuning
@@ -16,6 +17,7 @@ __all__ = [
     "Objective",
     "Optimization",
     "Pretraining",
+    "ProximalPolicyOptimization",
     "RewardModelling",
     "SupervisedFineTuning",
 ]
@@ -26,6 +28,7 @@ _HOMES = {
     "Objective": "base",
     "Optimization": "base",
     "Pretraining": "pretrain",
+    "ProximalPolicyOptimization": "ppo",
     "RewardModelling": "reward",
     "SupervisedFineTuning": "sft",
 }

@@ -65,7 +65,7 @@ class Objective(LightningModule, abc.ABC):
         self._set_hparams({
             "model": self.description,
             "optimization": self.optimization.describe(),
-            **dataclasses.asdict(self.config),
+            **{key: value for key, value in dataclasses.asdict(self.config).items() if key != "_target_"},
         })  # fmt: skip
         self._hparams_initial = dict(self.hparams)
         self.gradient_norm: Tensor | None = None

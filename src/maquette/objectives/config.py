@@ -14,6 +14,7 @@ KINDS = ("pretrain", "sft", "reward", "dpo", "ppo")
 class ObjectiveConfig:
     """What the settings of every objective are a kind of."""
 
+    _target_: str = setting("", "the LightningModule's class")
     kind: str = setting("pretrain", "what is trained for", choices=KINDS)
 
 
@@ -21,6 +22,7 @@ class ObjectiveConfig:
 class PretrainConfig(ObjectiveConfig):
     """Pretraining: predict every next token."""
 
+    _target_: str = setting("maquette.objectives.Pretraining", "the LightningModule's class")
     kind: str = setting("pretrain", "what is trained for", choices=("pretrain",))
     z_loss: float = setting(0.0, "weight of the squared log-normaliser of the logits", minimum=0.0)
     logits_limit: int | None = setting(
@@ -43,6 +45,7 @@ class ExampleConfig(ObjectiveConfig):
 class SupervisedConfig(ExampleConfig):
     """Supervised fine-tuning: imitate answers."""
 
+    _target_: str = setting("maquette.objectives.SupervisedFineTuning", "the LightningModule's class")
     kind: str = setting("sft", "what is trained for", choices=("sft",))
     packing: bool = setting(True, "short examples share a row; attention does not cross, and no loss changes")
     sample_prompts: int = setting(4, "held-out prompts that are answered at each validation, to be read", minimum=0)
@@ -53,6 +56,7 @@ class SupervisedConfig(ExampleConfig):
 class RewardConfig(ExampleConfig):
     """A reward model: tell the wanted answer from the other."""
 
+    _target_: str = setting("maquette.objectives.RewardModelling", "the LightningModule's class")
     kind: str = setting("reward", "what is trained for", choices=("reward",))
     epochs: float = setting(3.0, "how often every pair is seen", minimum=0.0)
     loss: str = setting(
@@ -86,6 +90,7 @@ class RewardConfig(ExampleConfig):
 class PreferenceConfig(ExampleConfig):
     """Direct preference optimisation: raise the wanted answer against the other, without a reward model."""
 
+    _target_: str = setting("maquette.objectives.DirectPreferenceOptimization", "the LightningModule's class")
     kind: str = setting("dpo", "what is trained for", choices=("dpo",))
     beta: float = setting(0.1, "how dear divergence from the reference is", minimum=1e-6)
     loss_type: str = setting("sigmoid", "the loss", choices=("sigmoid", "ipo", "hinge", "robust"))

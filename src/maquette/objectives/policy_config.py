@@ -11,6 +11,7 @@ from maquette.objectives.config import ObjectiveConfig
 class PolicyConfig(ObjectiveConfig):
     """Policy optimisation: sample answers, score them, and move towards what scored well."""
 
+    _target_: str = setting("maquette.objectives.ProximalPolicyOptimization", "the LightningModule's class")
     kind: str = setting("ppo", "what is trained for", choices=("ppo",))
     num_iterations: int = setting(50, "rounds of sampling and learning; each is an epoch", minimum=1)
     rollout_batch_size: int = setting(128, "answers sampled in an iteration, over all processes", minimum=1)

@@ -29,7 +29,7 @@ from maquette.stages import STAGES, Stage
 from maquette.stages.config import StageConfig
 from maquette.stages.config_errors import explained, unknown_key
 from maquette.stages.folders import config_folders
-from maquette.stages.foreign import check_foreign, without_schema
+from maquette.stages.foreign import check_foreign, is_retargeted, without_schema
 from maquette.stages.overrides import free_form, hydra_overrides, parse_overrides
 from maquette.stages.recipe_numbers import left_open, register_resolver
 
@@ -129,7 +129,7 @@ def _check_keys(stage: Stage, node: DictConfig, prefix: str = "") -> None:
     """Raises `ConfigError` for a key that `+key=` brought into a section that has no such setting."""
     kind = OmegaConf.get_type(node)
     known = {field.name for field in dataclasses.fields(kind)} if dataclasses.is_dataclass(kind) else None
-    foreign = isinstance(node.get("_target_"), str) if known is not None else True
+    foreign = known is None or is_retargeted(node)
     for key in map(str, node):
         name = f"{prefix}{key}"
         if known is not None and key not in known and not (foreign and prefix):

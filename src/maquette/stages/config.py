@@ -137,8 +137,12 @@ class TrainStage(TokensStage):
     sweep: SweepConfig = setting(SweepConfig, "with -m: which runs belong together (+sweep=isoflop sets it)")
 
     def __post_init__(self) -> None:
-        """Nodes with a `_target_` of a user's become typed too."""
-        for name, ours, theirs in (
+        """Nodes with a `_target_` of a user's become typed too, and plain tables of ours."""
+        objectives = {one()._target_: one for one in (*OBJECTIVES.values(), PolicyConfig)}
+        if isinstance(self.objective, Mapping) and (ours := objectives.get(self.objective.get("_target_", ""))):
+            own = {key: value for key, value in self.objective.items() if key != "kind"}
+            self.objective = from_table(ours, own, "objective")
+        for name, usual, theirs in (
             ("objective", PretrainConfig, CustomObjectiveConfig),
             ("model", ModelConfig, ModelConfig),
             ("data", DataConfig, CustomDataConfig),
@@ -147,7 +151,7 @@ class TrainStage(TokensStage):
             if isinstance(node, Mapping) and "_target_" in node:
                 setattr(self, name, theirs.of_target(node))
             elif isinstance(node, Mapping):
-                setattr(self, name, from_table(ours, node, name))
+                setattr(self, name, from_table(usual, node, name))
 
     def validate(self) -> None:
         """Raises `ConfigError` for an optimiser or a scheduler that can't work here."""

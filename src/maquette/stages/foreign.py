@@ -57,13 +57,20 @@ def _retargeted(node: DictConfig, prefix: str = "") -> Iterator[str]:
             continue
         if not isinstance(value := node[name], DictConfig):
             continue
-        kind, key = OmegaConf.get_type(value), f"{prefix}{name}"
-        if dataclasses.is_dataclass(kind):
-            defaults = {field.name: field.default for field in dataclasses.fields(kind)}
-            if "_target_" in value and value["_target_"] not in (defaults.get("_target_"), None):
-                yield key
-                continue
-        yield from _retargeted(value, f"{key}.")
+        key = f"{prefix}{name}"
+        if is_retargeted(value):
+            yield key
+        else:
+            yield from _retargeted(value, f"{key}.")
+
+
+def is_retargeted(node: DictConfig) -> bool:
+    """Whether a node of ours was given a `_target_` that its schema does not describe."""
+    kind = OmegaConf.get_type(node)
+    if not dataclasses.is_dataclass(kind) or "_target_" not in node:
+        return False
+    defaults = {field.name: field.default for field in dataclasses.fields(kind)}
+    return node["_target_"] not in (defaults.get("_target_"), None)
 
 
 def check_foreign(settings: Any, prefix: str = "") -> None:
