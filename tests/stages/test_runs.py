@@ -25,7 +25,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "N": int(size[:-1]) * 1000,
             "D": 4_340_000,
             "C": 1.02e13,
-            "optimizer": {"learning_rate": rate},
+            "optimizer": {"lr": rate},
         }
         with start_run(
             TrackingConfig(), outputs=folder, name=f"{size}-run", folder=folder, params=params, tags={}
@@ -52,7 +52,7 @@ def test_the_table_has_the_main_numbers(
         "12,345",
         "41%",
         "finished",
-        "learning_rate",
+        "lr",
         "0.005",
     ):
         assert text in shown, text
@@ -70,8 +70,8 @@ def test_own_columns_filter_and_json(outputs: Path, capsys: pytest.CaptureFixtur
     (row,) = json.loads(capsys.readouterr().out)
     assert row["name"] == "300k-run"
     assert row["validation/loss"] == 3.04321
-    with pytest.raises(ConfigError, match="learning_rate"):
-        runs.run(RunsStage(outputs=str(outputs), columns=["learning_rat"]))
+    with pytest.raises(ConfigError, match=r"optimizer\.lr"):
+        runs.run(RunsStage(outputs=str(outputs), columns=["optimizer.lrr"]))
 
 
 def test_without_runs_it_says_how_to_make_one(

@@ -175,6 +175,7 @@ def test_the_command_line_composes_it() -> None:
 
 
 def test_tried_out_and_then_trained(configure: Configure, capsys: pytest.CaptureFixture[str]) -> None:
+    train.run(configure(seed=6))
     trying = configure(seed=5, trainer__fast_dev_run=True)
     assert train.run(trying).status == "fast_dev_run"
     record = train.run(configure(seed=5))

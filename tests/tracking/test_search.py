@@ -12,7 +12,11 @@ from maquette.tracking import TrackingConfig, find_runs, start_run
 @pytest.fixture
 def runs(outputs: Path) -> Path:
     for size, loss, shift in (("100k", 3.5, True), ("300k", 3.0, False), ("1m", 2.5, True)):
-        params = {"size": size, "model": {"width": int(loss * 10), "token_shift": shift, "heads": None}, "loss": "nll"}
+        params = {
+            "size": size,
+            "model": {"hidden_size": int(loss * 10), "token_shift": shift, "heads": None},
+            "loss": "nll",
+        }
         with start_run(
             TrackingConfig(), outputs=outputs, name=f"run-{size}", folder=outputs, params=params, tags={"kind": "x"}
         ) as log:
@@ -66,8 +70,8 @@ def test_a_store_that_can_only_be_read(runs: Path) -> None:
 def test_columns_and_limit(runs: Path) -> None:
     table = find_runs(runs, columns=["size", "loss"], limit=1)
     assert table.to_dict("records") == [{"size": "1m", "loss": 2.5}]
-    with pytest.raises(ConfigError, match=r"Did you mean 'model\.width'"):
-        find_runs(runs, columns=["model.widht"])
+    with pytest.raises(ConfigError, match=r"Did you mean 'model\.hidden_size'"):
+        find_runs(runs, columns=["model.hiden_size"])
 
 
 def test_a_filter_that_can_not_be_read_is_told(runs: Path) -> None:

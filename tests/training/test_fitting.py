@@ -142,7 +142,7 @@ def test_anyones_optimiser_and_scheduler_resume_exactly(
     rates = [row["train/learning_rate"] for row in curves(whole) if "train/learning_rate" in row]
     assert len(rates) == 20 and max(rates) == pytest.approx(whole.learning_rate, rel=0.01)
     assert rates[0] == pytest.approx(whole.learning_rate / 25) and rates[-1] < rates[0]
-    assert (whole.weight_decay, whole.warmup) == (0.0, 0.0)
+    assert (whole.spec.weight_decay, whole.spec.warmup) == (0.0, 0.0)
     parted = elsewhere(configure(**changes), tmp_path)
     with monkeypatch.context() as patched:
         interrupt_at(11, patched)
