@@ -71,7 +71,8 @@ class OptunaSweeper(Sweeper):
         space = {one.get_key_element(): distribution(one) for one in overrides if one.is_sweep_override()}
         if not space:
             raise ConfigError("There is nothing to search.", "Give keys a range: optimizer.lr=interval(1e-3,1e-1).")
-        study = optuna.create_study(direction=self.direction, sampler=optuna.samplers.TPESampler(seed=self.seed))
+        direction: Any = self.direction
+        study = optuna.create_study(direction=direction, sampler=optuna.samplers.TPESampler(seed=self.seed))
         while len(study.trials) < self.n_trials:
             count = min(self.n_jobs, self.n_trials - len(study.trials))
             trials = [study.ask(space) for _ in range(count)]
@@ -109,10 +110,12 @@ def distribution(override: Override) -> Any:
     if isinstance(sweep, RangeSweep):
         start, step = sweep.start or 0, sweep.step
         stop = sweep.stop if isinstance(sweep.stop, float) else (sweep.stop or 0) - 1
-        kind = IntDistribution if isinstance(start, int) and isinstance(step, int) else FloatDistribution
+        kind: Any = IntDistribution if isinstance(start, int) and isinstance(step, int) else FloatDistribution
         return kind(start, stop, step=step)
     assert isinstance(sweep, IntervalSweep)
-    low, high, log = sweep.start, sweep.end, "log" in sweep.tags
+    low: Any = sweep.start
+    high: Any = sweep.end
+    log = "log" in sweep.tags
     if isinstance(low, int) and isinstance(high, int):
         return IntDistribution(low, high, log=log)
     return FloatDistribution(low, high, log=log)

@@ -12,6 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from maquette.artifacts.errors import MaquetteError
 from maquette.stages import Stage
 from maquette.stages.composition import hydra_apart, register_schema, to_settings
 from maquette.stages.folders import config_folders
@@ -28,8 +29,18 @@ class Application:
         self.stage, self.dry = stage, dry
         self.__module__ = f"maquette.stages.{stage.module}"  # which Hydra names the job after
         self.sweep: Any = None
+        self._mistake: MaquetteError | None = None
 
     def __call__(self, config: DictConfig) -> float | str | None:
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            return self._run(config)
+        try:
+            return self._run(config)
+        except MaquetteError as error:  # Hydra would print all overrides before the line that explains it
+            self._mistake = error
+            return None
+
+    def _run(self, config: DictConfig) -> float | str | None:
         register_schema(self.stage.name)
         context = HydraConfig.get()
         search_beside(config_folder_of(context))
@@ -58,6 +69,8 @@ class Application:
             overrides = [*overrides, "hydra/job_logging=none", "hydra.output_subdir=null", "hydra.run.dir=."]
         with hydra_apart(), _hydra_reads([*options, *overrides]):
             run()
+        if self._mistake is not None:
+            raise self._mistake
 
 
 MULTIRUN = {"-m", "--multirun", "hydra.mode=MULTIRUN"}
