@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra.core.config_store import ConfigStore
 
 from maquette import cli
 from maquette.artifacts.errors import ConfigError
@@ -58,6 +59,13 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     composition.register_schema.cache_clear()
     monkeypatch.chdir(tmp_path)
     yield tmp_path
+    # Launchers send the whole store to their workers, which know no toys.
+    store = ConfigStore.instance()
+    for group, names in (("schema", ("toy",)), ("optimizer", ("adam",)), ("callbacks", ("progress",))):
+        for name in names:
+            for ending in ("", "_schema", "_settings"):
+                store.repo.get(group, {}).pop(f"{name}{ending}.yaml", None)
+    composition.register_schema.cache_clear()
     sys.modules.pop("theirs", None)
     sys.path[:] = [place for place in sys.path if place != str(tmp_path)]
 

@@ -54,11 +54,11 @@ def test_the_callbacks_can_be_made() -> None:
 
 
 def test_the_configuration_of_a_callback_has_all_its_arguments() -> None:
-    """What can be set is there to be seen; `dirpath` follows from the run."""
+    """What can be set is there to be seen."""
     for name, node in read("callbacks/default.yaml").items():
         if name == "defaults":
             continue
-        arguments = set(inspect.signature(get_class(node["_target_"])).parameters) - {"dirpath"}
+        arguments = set(inspect.signature(get_class(node["_target_"])).parameters)
         assert node.keys() - {"_target_"} == arguments, name
 
 
