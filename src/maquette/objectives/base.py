@@ -2,7 +2,7 @@
 LightningModule.
 
 An objective says what its loss is and what validation averages. Values of a step stay on the device until a log step
-asks for them: one `log_dict` in `trainer.log_every_n_steps` steps costs 0.03 ms a step, one `self.log` a step 0.45 ms.
+asks for them: each `self.log` costs about 0.45 ms (Lightning 2.6), so it is called at log steps alone.
 """
 
 import abc
