@@ -18,7 +18,7 @@ from maquette.stages.branching import Tree, plan_tree
 from maquette.stages.config import TrainStage
 from maquette.stages.sweeps.forecast import forecast
 from maquette.tracking import find_runs
-from maquette.training import read_history, read_record
+from maquette.training import read_history, read_record, train_job
 from maquette.training.checkpoint_io import CheckpointFolder
 from small_runs import settings, write_documents
 
@@ -105,7 +105,7 @@ def test_a_branch_is_what_it_would_have_been_alone(tree: Tree, tmp_path: Path) -
 def test_stopped_it_goes_on_where_it_was(
     configure: Configure, tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fit, ran = train.fit, []
+    fit, ran = train_job.fit, []
 
     def stopping(job: Any) -> Any:
         ran.append(job.name)
@@ -113,7 +113,7 @@ def test_stopped_it_goes_on_where_it_was(
             raise KeyboardInterrupt
         return fit(job)
 
-    monkeypatch.setattr(train, "fit", stopping)
+    monkeypatch.setattr(train_job, "fit", stopping)
     shutil.copy(tree.trunk.job.outputs / "machine.json", tmp_path)
     config = dataclasses.replace(configure(), outputs=str(tmp_path))
     with pytest.raises(KeyboardInterrupt):

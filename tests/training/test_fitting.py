@@ -23,7 +23,7 @@ from maquette.optimization.config import (
 from maquette.stages import train
 from maquette.stages.config import TrainStage
 from maquette.stages.planning import say_once
-from maquette.training import RunRecord, pretraining, read_history, read_record
+from maquette.training import RunRecord, pretraining, read_history, read_record, train_job
 from maquette.training.compilation import compiler_works
 
 Configure = Callable[..., TrainStage]
@@ -88,7 +88,7 @@ def test_another_seed_another_result(configure: Configure) -> None:
 
 def test_a_finished_run_is_found(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
     first = train.run(configure(seed=13))
-    monkeypatch.setattr(train, "fit", lambda job: pytest.fail("it trained again"))
+    monkeypatch.setattr(train_job, "fit", lambda job: pytest.fail("it trained again"))
     assert train.run(configure(seed=13, data__workers=2, trainer__log_every_n_steps=3)) == first
 
 
@@ -329,7 +329,7 @@ def test_compiled_and_gone_on_with(configure: Configure, tmp_path: Path, monkeyp
         with pytest.raises(KeyboardInterrupt):
             train.run(parted)
     with monkeypatch.context() as patched:
-        patched.setattr(train, "wants_compilation", lambda *_: pytest.fail("it was decided again"))
+        patched.setattr(train_job, "wants_compilation", lambda *_: pytest.fail("it was decided again"))
         assert_same(train.run(parted), whole)
     eager = train.run(configure(**changes | {"compile": "off"}))
     assert eager.training_loss == pytest.approx(whole.training_loss, abs=1e-4)

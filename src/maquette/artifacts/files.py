@@ -75,6 +75,14 @@ def write_json(path: Path | str, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
 
 
+def read_json(path: Path | str) -> Any:
+    """A JSON file's value, None where there is none or it is damaged."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
 @contextlib.contextmanager
 def atomic_folder(path: Path | str) -> Iterator[Path]:
     """Yields a new empty folder beside `path`; on success its files are flushed and it takes `path`'s place

@@ -9,8 +9,10 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from maquette.artifacts.run_file import TRIED
 from maquette.model.building import describe_architecture, read_architecture
 from maquette.model.config import CustomConfig, FlopCount, ParameterCount, TransformerConfig
 from maquette.model.parametrization import Parametrization
@@ -78,6 +80,10 @@ class RunSpec(Recipe):
             digests=dict(digests),
             code=code,
         )
+
+    def folder(self, outputs: Path | str) -> Path:
+        """Where it lies; of a run that is only tried out a place where no other run is looked for."""
+        return Path(outputs) / (TRIED if self.is_trial else "runs") / self.name
 
     @property
     def seed(self) -> int:

@@ -4,6 +4,7 @@ The law and the prediction are on disk before the predicted model's first step. 
 """
 
 import dataclasses
+import functools
 import json
 import shutil
 import sys
@@ -13,30 +14,23 @@ from typing import Any
 
 from maquette.artifacts import ConfigError
 from maquette.artifacts.errors import StageError
-from maquette.artifacts.files import digest, write_json
+from maquette.artifacts.files import digest, read_json, write_json
 from maquette.artifacts.manifest import build, read_manifest
 from maquette.artifacts.progress import progress, say
 from maquette.artifacts.settings import parse_quantity
-from maquette.data import MixtureOrder, TokenShards
-from maquette.evaluation import BaselineScore, score_baselines
-from maquette.evaluation.likelihood.sequences import training_sequences, validation_sequences
-from maquette.evaluation.training_runs.run_page import RunReport, add_model
-from maquette.feedback.study.report import add_study
 from maquette.recipe.sweeps import isoflop_curve
-from maquette.scaling.fits.stored_fit import load_fit
 from maquette.scaling.predictions.prediction import WrittenPrediction, read_predictions
-from maquette.scaling.predictions.prediction_page import add_law, add_prediction, new_page
 from maquette.scaling.predictions.verdict import Verdict
-from maquette.stages import STAGES, predict, verify
+from maquette.stages import STAGES, verify
 from maquette.stages import fit as fit_stage
 from maquette.stages import train as train_stage
-from maquette.stages.composition import compose
+from maquette.stages.composition import compose, compose_expanded
 from maquette.stages.config import DemoStage, FitStage, PredictStage, TrainStage, VerifyStage
 from maquette.stages.family_settings import is_elsewhere, literal, settings_of
 from maquette.stages.multirun import sweep
 from maquette.stages.tokens import TokensResult
 from maquette.text import Tokenizer
-from maquette.training import RunRecord, read_history
+from maquette.training.record import RunRecord
 
 _FAMILY = ["callbacks.samples.prompts=[]", "num_validations=2"]
 """Of the small models only the end is looked at."""
@@ -66,12 +60,14 @@ def make(config: DemoStage) -> Demo:
     if config.pretokenized.path is not None:
         raise ConfigError("The demo measures text, and pretokenized has none.", "Leave pretokenized.path out.")
     data = train_stage.make_tokens(config)
-    fit = fit_stage.run(
-        FitStage(outputs=config.outputs, runs=train_family(config), tracking=config.tracking, force=config.force)
-    )
+    question = FitStage(
+        outputs=config.outputs, runs=train_family(config), tracking=config.tracking, force=config.force
+    )  # fmt: skip
+    fit = fit_stage.run(question)
     prediction = predict_larger(config, fit, data)
     record = train_predicted(config, prediction, data)
     (verdict,) = verify.run(VerifyStage(outputs=config.outputs, prediction=prediction.id, tracking=config.tracking))
+    fit_stage.remember_fit(question, fit)  # other things were recorded since
     return Demo(config, record, data, score(config, record, data), fit, verdict)
 
 
@@ -105,6 +101,8 @@ def predict_larger(config: DemoStage, fit: Path, data: TokensResult) -> WrittenP
         model=config.model, vocab_size=Tokenizer.load(data.tokenizer).vocab_size,
         context=config.data.sequence_length, phases=config.mixture.phases,
     )  # fmt: skip
+    from maquette.stages import predict
+
     return predict.run(
         PredictStage(
             outputs=config.outputs, fit=str(fit), size=f"{curve.sizes[1]}", compute=f"{compute:g}",
@@ -120,7 +118,9 @@ def train_predicted(config: DemoStage, prediction: WrittenPrediction, data: Toke
         for text in _differences(config)
         if text.startswith(("trainer.", "threads=", "callbacks.")) and is_elsewhere(text.partition("=")[0])
     ]
-    settings = compose(STAGES["train"], [f"prediction={prediction.id}", *on, *_places(config)])
+    # What `maquette train prediction=...` means; that nothing here contradicts it need not be looked at.
+    words = [*prediction.settings, f"prediction='{prediction.id}'", *on, *_places(config)]
+    settings = compose_expanded(STAGES["train"], words)
     assert isinstance(settings, TrainStage)
     return train_stage.run(settings, data)
 
@@ -134,14 +134,20 @@ def _overrides(config: DemoStage) -> list[str]:
     ]  # fmt: skip
 
 
+@functools.cache
+def _usual() -> dict[str, Any]:
+    """The settings of `maquette train` with nothing given."""
+    return settings_of(compose(STAGES["train"]))
+
+
 def _differences(config: DemoStage) -> list[str]:
-    usual = settings_of(compose(STAGES["train"]))
+    usual = _usual()
     return [f"{key}={literal(value)}" for key, value in settings_of(config).items() if value != usual.get(key, value)]
 
 
 def _places(config: DemoStage) -> list[str]:
     """Where a run is written and recorded."""
-    usual, chosen = settings_of(compose(STAGES["train"])), settings_of(config)
+    usual, chosen = _usual(), settings_of(config)
     words = [f"{key}={literal(value)}" for key, value in chosen.items()
              if key.startswith(("tracking.", "logger.")) and not key.endswith(".save_dir")
              and value != usual.get(key, value)]  # fmt: skip
@@ -152,6 +158,10 @@ def score(config: DemoStage, record: RunRecord, data: TokensResult) -> Path:
     """The artifact with the baselines' scores on the run's validation text, from exactly the tokens it trained on."""
 
     def make(folder: Path) -> dict[str, Any]:
+        from maquette.data import MixtureOrder, TokenShards
+        from maquette.evaluation import score_baselines
+        from maquette.evaluation.likelihood.sequences import training_sequences, validation_sequences
+
         tokenizer = Tokenizer.load(data.tokenizer)
         shards = TokenShards(data.folder, tokenizer.digest)
         order = MixtureOrder(
@@ -202,34 +212,24 @@ def write_page(demo: Demo, study: Path | None = None) -> Path:
         "prediction": demo.verdict.prediction.digest,
         **{path.parent.name: read_manifest(path).digest for path in pieces},
     }
-    if (
-        page.exists()
-        and stamp.exists()
-        and json.loads(stamp.read_text(encoding="utf-8")) == inputs
-        and not config.force
-    ):
+    if page.exists() and read_json(stamp) == inputs and not config.force:
         say("page: nothing to do, already made")
         return page
-    scores = read_manifest(demo.baselines).facts
-    report = RunReport(
-        record=record,
-        history=read_history(Path(record.folder) / "metrics.jsonl"),
-        scores=[BaselineScore(**score) for score in scores["scores"]],
-        weights=scores["weights"],
+    from maquette.scaling.predictions.demo_page import draw_page
+
+    draw_page(
+        page,
+        demo.verdict,
+        demo.fit,
+        record,
+        study,
+        scores=read_manifest(demo.baselines).facts,
         corpus=read_manifest(data.corpus).facts,
         tokenizer=json.loads((data.tokenizer / "report.json").read_text(encoding="utf-8")),
         places=places(config, record, data, demo.fit),
         commands=commands(config),
+        footer=f"All numbers are from `{Path(config.outputs).name}/`, seed {config.seed}.",
     )
-    law, _ = load_fit(demo.fit)
-    outputs = Path(config.outputs).name
-    shown = new_page(law, demo.verdict, footer=f"All numbers are from `{outputs}/`, seed {config.seed}.")
-    add_prediction(shown, law, demo.verdict)
-    if study is not None:
-        add_study(shown, study)
-    add_law(shown, law)
-    add_model(shown, report)
-    shown.write(page)
     write_json(stamp, inputs)
     return page
 

@@ -1,52 +1,104 @@
 """`maquette fit`: laws from a sweep in MLflow, or from anybody's table."""
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-from rich.console import Console
+from typing import TYPE_CHECKING, Any
 
 from maquette.artifacts.code_digest import code_digest
-from maquette.artifacts.files import digest
+from maquette.artifacts.files import digest, file_digest
 from maquette.artifacts.manifest import build, read_manifest
 from maquette.artifacts.progress import say
+from maquette.artifacts.recall import digest_of_files, recall, remember
 from maquette.artifacts.settings import is_dotted
-from maquette.scaling.fits.copying_scores import find_tokens, with_copying
-from maquette.scaling.fits.fit_report import counting_words, summary
-from maquette.scaling.fits.recorded import recorded_runs
-from maquette.scaling.fits.stored_fit import FACTS, KIND, PAGE, read_facts, write_fit
-from maquette.scaling.fits.sweep_fit import fit_sweep
-from maquette.scaling.fits.table import RunTable, read_table
-from maquette.scaling.laws.custom_form import custom_form
-from maquette.stages import fit_laws, fit_suggest
+from maquette.scaling.fits.fit_summary import tell
+from maquette.scaling.fits.stored_fit import FACTS, KIND, PAGE, read_facts
 from maquette.stages.config import FitStage
-from maquette.tracking import start_run
+from maquette.tracking import start_run, store_digest
+
+if TYPE_CHECKING:
+    from maquette.scaling.fits.table import RunTable
 
 
 def run(config: FitStage) -> Path:
     """Fits what is asked for and returns the artifact's folder. Prints what a person wants to know of it."""
-    for form in (config.form, *config.forms):
-        if form is not None and is_dotted(form):
-            custom_form(form)  # a mistake in it is said before the runs are read
-    table = read_runs(config)
-    if config.laws is not None:
-        return fit_laws.fit_law(config, table)
-    if config.compare is not None:
-        return fit_laws.compare(config, table)
-    folder = fit_loss(config, table)
+    for form in _own_forms(config):
+        from maquette.scaling.laws.custom_form import custom_form
+
+        custom_form(form)  # a mistake in it is said before the runs are read
+    if config.laws is not None or config.compare is not None:
+        from maquette.stages import fit_laws
+
+        table = read_runs(config)
+        return fit_laws.compare(config, table) if config.laws is None else fit_laws.fit_law(config, table)
+    folder = known_fit(config)
+    if folder is None:
+        folder = fit_loss(config, read_runs(config))
+        remember_fit(config, folder)
     facts = read_facts(folder)
     if config.json:
         print(json.dumps(facts, indent=2))
     else:
-        tell(facts, folder)
+        tell(facts)
+        say(f"Open {(folder / PAGE).absolute().as_uri()}")
     if config.suggest:
+        from maquette.stages import fit_suggest
+
         fit_suggest.suggest(config, folder)
     return folder
 
 
-def read_runs(config: FitStage) -> RunTable:
+def _own_forms(config: FitStage) -> list[str]:
+    return [form for form in (config.form, *config.forms) if form is not None and is_dotted(form)]
+
+
+def known_fit(config: FitStage) -> Path | None:
+    """The fit of these runs by these settings, where nothing of what it was read from has changed since."""
+    kept = None if config.force else recall(*_memory(config))
+    if kept is None:
+        return None
+    folder = Path(config.outputs) / KIND / kept["fit"]
+    if not folder.exists() or read_manifest(folder).fingerprint != kept["fingerprint"]:
+        return None
+    say(f"{KIND} {folder.name}: nothing to do, already made")
+    return folder
+
+
+def remember_fit(config: FitStage, folder: Path) -> None:
+    """Lets `known_fit` find the fit in `folder`, where it is still that of the runs."""
+    path, sources = _memory(config)
+    if recall(path, sources) is not None:
+        return
+    manifest = read_manifest(folder)
+    if manifest.inputs["runs"] == digest(read_runs(config).csv()):
+        remember(path, sources, {"fit": folder.name, "fingerprint": manifest.fingerprint})
+
+
+def _memory(config: FitStage) -> tuple[Path, dict[str, Any]]:
+    """Where the answer to this question is kept, and what it is read from: the store, and what lies beside it."""
+    question = dataclasses.asdict(config)
+    del question["json"], question["force"]
+    outputs = Path(config.outputs)
+    table = config.runs is not None and is_file(config.runs)
+    sources = {
+        "question": question,
+        "code": code_digest(*_own_forms(config)),
+        "runs": file_digest(str(config.runs)) if table else store_digest(config.tracking, outputs),
+        "beside": digest_of_files(
+            outputs, "sweeps/*/jobs/*.json", "runs/*/copying.json", "runs/*/model/config.json",
+            "artifacts/tokens/*/manifest.json",
+        ),
+    }  # fmt: skip
+    return outputs / KIND / ".known" / f"{digest(question)[:16]}.json", sources
+
+
+def read_runs(config: FitStage) -> "RunTable":
     """The runs, in the convention asked for, without those that are left out by hand."""
+    from maquette.scaling.fits.copying_scores import with_copying
+    from maquette.scaling.fits.recorded import recorded_runs
+    from maquette.scaling.fits.table import read_table
+
     table = (
         read_table(config.runs)
         if config.runs and is_file(config.runs)
@@ -61,12 +113,14 @@ def is_file(runs: str | None) -> bool:
     return runs is not None and (runs.endswith((".csv", ".tsv")) or Path(runs).is_file())
 
 
-def fit_loss(config: FitStage, table: RunTable) -> Path:
+def fit_loss(config: FitStage, table: "RunTable") -> Path:
     """The artifact with the laws of the loss."""
+    from maquette.scaling.fits.stored_fit import write_fit
+    from maquette.scaling.fits.sweep_fit import fit_sweep
+
     corpus = corpus_facts(table, config.outputs)
     settings = {name: getattr(config, name) for name in ("form", "convention", "bootstrap", "level", "seed", "without")}
-    own = [form for form in (config.form, *config.forms) if form is not None and is_dotted(form)]
-    if own:
+    if own := _own_forms(config):
         settings |= {"forms": config.forms, "code": code_digest(*own)}
     made = False
 
@@ -90,7 +144,7 @@ def fit_loss(config: FitStage, table: RunTable) -> Path:
     return folder
 
 
-def store(config: FitStage, table: RunTable, label: str, settings: Mapping[str, Any], make: Any) -> Path:
+def store(config: FitStage, table: "RunTable", label: str, settings: Mapping[str, Any], make: Any) -> Path:
     """Builds an artifact from `table`; see `artifacts.manifest.build`."""
     source = Path(config.runs).stem if config.runs and is_file(config.runs) else table.source
     words = source.removeprefix("the sweep ").split(", ")[0]
@@ -121,32 +175,12 @@ def record(config: FitStage, folder: Path) -> None:
                 log.log_artifact(folder / name)
 
 
-def corpus_facts(table: RunTable, outputs: str) -> dict[str, Any]:
+def corpus_facts(table: "RunTable", outputs: str) -> dict[str, Any]:
     """What the tokens' manifest says of the text that all runs read, where it is on this machine."""
+    from maquette.scaling.fits.copying_scores import find_tokens
+
     digests = set(table.frame.get("tags.digest.tokens", ()))
     if len(digests) != 1 or not isinstance(only := next(iter(digests)), str):
         return {}
     folder = find_tokens(outputs, only)
     return {} if folder is None else {"held_out": read_manifest(folder).facts.get("held_out", {})}
-
-
-def tell(facts: Mapping[str, Any], folder: Path) -> None:
-    """Headline, tables and warnings at the terminal."""
-    console = Console()
-    console.print(
-        f"{facts['runs']} runs of {facts['source']}, {len(facts['budgets'])} budgets", markup=False, highlight=False
-    )
-    for table in summary(facts):
-        console.print(table)
-    console.print(facts["headline"], markup=False, highlight=False)
-    if facts["curvature"] is not None:
-        console.print(facts["curvature"]["words"], markup=False, highlight=False)
-    if facts["kaplan"] is not None:
-        console.print(counting_words(facts), markup=False, highlight=False)
-    for reason in dict.fromkeys(run["reason"] for run in facts["left_out"]):
-        runs = [run["run"] for run in facts["left_out"] if run["reason"] == reason]
-        some = ", ".join(runs[:4]) + (" ..." if len(runs) > 4 else "")
-        console.print(f"left out: {len(runs)} ({some}): {reason}", markup=False, highlight=False)
-    for warning in facts["warnings"]:
-        console.print(f"warning: {warning}", markup=False, highlight=False, style="yellow")
-    say(f"Open {(folder / PAGE).absolute().as_uri()}")

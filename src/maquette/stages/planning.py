@@ -6,7 +6,7 @@ Wiring alone: the numbers and the run's identity are the recipe's. Nothing here 
 import dataclasses
 import functools
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from maquette.artifacts.files import digest, file_digest
 from maquette.artifacts.manifest import read_manifest
@@ -15,25 +15,25 @@ from maquette.artifacts.run_file import read_run
 from maquette.artifacts.settings import parse_quantity
 from maquette.data.config import CustomDataConfig
 from maquette.model.config import CoreConfig, ModelConfig
-from maquette.model.hf import family_of, read_config
 from maquette.model.loading import find_checkpoint, latest_run, model_folder
 from maquette.objectives.config import CustomObjectiveConfig, PretrainConfig
 from maquette.optimization.config import recipe_remark, short_name
 from maquette.recipe.objectives import rules_of
 from maquette.recipe.pretraining import Recipe
 from maquette.recipe.run_spec import RunSpec, label_of
-from maquette.scaling.predictions.prediction import WrittenPrediction
 from maquette.stages.config import TrainStage
 from maquette.stages.loggers import other_loggers, plain_nodes
 from maquette.stages.recipe_numbers import recipe_of
 from maquette.stages.tokens import TokensResult
 from maquette.text import Tokenizer
-from maquette.tracking import lineage_tags
-from maquette.training import Job, choose_hardware
-from maquette.training.custom import CustomPlan
-from maquette.training.devices import count_processes
-from maquette.training.plan import Plan
-from maquette.training.pretraining import PretrainingPlan
+
+if TYPE_CHECKING:
+    from maquette.scaling.predictions.prediction import WrittenPrediction
+    from maquette.training import Job
+    from maquette.training.plan import Plan
+
+PRETRAINING = ("pretrain", "custom")
+"""Objectives whose runs follow the recipe of pretraining."""
 
 
 def starting_folder(config: TrainStage) -> Path | None:
@@ -51,12 +51,16 @@ def resolve_recipe(config: TrainStage, data: TokensResult) -> Recipe:
     start = starting_folder(config)
     architecture: CoreConfig | None = None
     if start is not None:
+        from maquette.model.hf import family_of, read_config
+
         folder = model_folder(start)
         raw = read_config(folder)
         architecture = family_of(raw, folder).read(raw)
         if config.model != ModelConfig(kind=config.model.kind):
             say("the settings of model have no effect: checkpoint has the architecture")
     if isinstance(config.data, CustomDataConfig):  # which say so themselves
+        from maquette.training.devices import count_processes
+
         facts = read_manifest(data.folder).facts
         config.data.sequence_length = facts["sequence_length"]
         config.data.batch_size_tokens = facts["batch_size_tokens"] * count_processes(config.trainer)
@@ -73,25 +77,16 @@ def resolve_recipe(config: TrainStage, data: TokensResult) -> Recipe:
     return recipe
 
 
-def plan_job(config: TrainStage, recipe: Recipe, data: TokensResult) -> Job:
-    """The job that the settings and the recipe describe, on the tokens of `data`.
-
-    Raises `ConfigError` where this machine can't do it.
-    """
+def spec_of(config: TrainStage, recipe: Recipe, data: TokensResult) -> RunSpec:
+    """The run that the settings and the recipe describe, on the tokens of `data`; nothing of this machine is in it."""
     digests = {"tokens": read_manifest(data.folder).digest, "tokenizer": Tokenizer.load(data.tokenizer).digest}
     if data.corpus is not None:
         digests["corpus"] = read_manifest(data.corpus).digest
-    objective = config.objective if isinstance(config.objective, PretrainConfig) else PretrainConfig()
-    text = PretrainingPlan(data.folder, config.data, config.mixture, objective)
-    theirs = {
-        name: node.foreign_node()
-        for name, node in (("objective", config.objective), ("data", config.data))
-        if isinstance(node, CustomObjectiveConfig | CustomDataConfig)
-    }
-    return assemble_job(
+    theirs = config.objective if isinstance(config.objective, CustomObjectiveConfig) else None
+    return specified(
         config,
         recipe,
-        CustomPlan(text, **theirs) if theirs else text,
+        objective="pretrain" if theirs is None else theirs._target_,
         start=starting_folder(config),
         tokenizer=data.tokenizer,
         digests=digests,
@@ -99,34 +94,64 @@ def plan_job(config: TrainStage, recipe: Recipe, data: TokensResult) -> Job:
     )
 
 
-def assemble_job(
+def plan_of(config: TrainStage, data: TokensResult) -> "Plan":
+    """What is trained on which text: ours, or with an objective or data of a user's."""
+    from maquette.training.custom import CustomPlan
+    from maquette.training.pretraining import PretrainingPlan
+
+    objective = config.objective if isinstance(config.objective, PretrainConfig) else PretrainConfig()
+    text = PretrainingPlan(data.folder, config.data, config.mixture, objective)
+    theirs = {
+        name: node.foreign_node()
+        for name, node in (("objective", config.objective), ("data", config.data))
+        if isinstance(node, CustomObjectiveConfig | CustomDataConfig)
+    }
+    return CustomPlan(text, **theirs) if theirs else text
+
+
+def plan_job(config: TrainStage, recipe: Recipe, data: TokensResult) -> "Job":
+    """The job of such a run. Raises `ConfigError` where this machine can't do it."""
+    return job_of(config, spec_of(config, recipe, data), plan_of(config, data))
+
+
+def assemble_job(config: TrainStage, recipe: Recipe, plan: "Plan", **of_spec: Any) -> "Job":
+    """The job of any objective, whose own part is `plan`; `of_spec`: see `specified`."""
+    return job_of(config, specified(config, recipe, objective=plan.kind, **of_spec), plan)
+
+
+def specified(
     config: TrainStage,
     recipe: Recipe,
-    plan: Plan,
     *,
+    objective: str,
     start: Path | None,
     tokenizer: Path,
     digests: dict[str, str],
     label: str,
-) -> Job:
-    """The job of any objective: `plan` is its own part, `start` where its weights come from.
-
-    `digests` of its data, to which that of the initial weights is added; `label` is how the run's name begins.
-    Raises `ConfigError` where this machine can't do it.
-    """
+) -> RunSpec:
+    """A run of any objective. `start`: where its weights come from; `digests` of its data, to which that of the initial
+    weights is added; `label` is how its name begins."""
     if start is not None:
         weights = sorted(model_folder(start).glob("*.safetensors"))
         digests = digests | {"checkpoint": digest([file_digest(path) for path in weights])}
-    spec = RunSpec.of(
+    return RunSpec.of(
         recipe,
         dataclasses.asdict(config),
         label=label,
-        objective=plan.kind,
+        objective=objective,
         tokenizer=str(tokenizer),
         digests=digests,
         checkpoint=None if start is None else str(start),
     )
-    if remark := recipe_remark(config.optimizer, recipe.learning_rate):
+
+
+def job_of(config: TrainStage, spec: RunSpec, plan: "Plan", prediction: "WrittenPrediction | None" = None) -> "Job":
+    """How the run is done here; `prediction`: the one that it was planned for.
+
+    Raises `ConfigError` where this machine can't do it."""
+    from maquette.training import Job, choose_hardware
+
+    if remark := recipe_remark(config.optimizer, spec.learning_rate):
         say_once(remark)
     return Job(
         spec=spec,
@@ -137,7 +162,7 @@ def assemble_job(
             config.precision,
             threads=config.threads,
             optimizer=short_name(config.optimizer),
-            width=recipe.architecture.hidden_size,
+            width=spec.architecture.hidden_size,
         ),
         optimizer=config.optimizer,
         scheduler=config.scheduler,
@@ -146,21 +171,15 @@ def assemble_job(
         num_validations=config.num_validations,
         callbacks=plain_nodes(config.callbacks),
         logger=other_loggers(config.logger),
-        tags=_tags(config, spec, start),
+        tags=_tags(config, spec)
+        | ({} if prediction is None else {"prediction": prediction.id, "prediction.digest": prediction.digest}),
     )
 
 
-def predicted(job: Job, prediction: WrittenPrediction) -> Job:
-    """The job of a run that was predicted."""
-    return dataclasses.replace(
-        job,
-        spec=dataclasses.replace(job.spec, prediction=prediction.digest),
-        tags=job.tags | {"prediction": prediction.id, "prediction.digest": prediction.digest},
-    )
+def _tags(config: TrainStage, spec: RunSpec) -> dict[str, Any]:
+    from maquette.tracking import lineage_tags
 
-
-def _tags(config: TrainStage, spec: RunSpec, start: Path | None) -> dict[str, Any]:
-    source = None if start is None else read_run(start)
+    source = None if spec.checkpoint is None else read_run(spec.checkpoint)
     return {
         "kind": "train",
         "objective": spec.objective,

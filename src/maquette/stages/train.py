@@ -4,40 +4,31 @@ Typing the same line again finds a finished run, or goes on with one that was st
 come to (planning.py) gives a run its folder.
 """
 
-import contextlib
 import dataclasses
 import functools
-import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from maquette.artifacts import ConfigError
-from maquette.artifacts.files import digest, locked, write_text
+from maquette.artifacts.files import digest
 from maquette.artifacts.nodes import node_value
-from maquette.artifacts.progress import say
 from maquette.data.config import CustomDataConfig
 from maquette.model.loading import load_tokenizer, model_folder
-from maquette.stages import branching
 from maquette.stages import corpus as corpus_stage
-from maquette.stages import evaluate as evaluate_stage
 from maquette.stages import tokens as tokens_stage
 from maquette.stages.config import EvaluateStage, TrainStage
 from maquette.stages.loggers import tracking_of
-from maquette.stages.planning import plan_job, predicted, resolve_recipe, starting_folder
-from maquette.stages.policy_training import plan_policy
-from maquette.stages.post_training import plan_examples
+from maquette.stages.planning import PRETRAINING, job_of, plan_of, resolve_recipe, spec_of, starting_folder
 from maquette.stages.predicted import check_predicted
 from maquette.stages.tokens import TokensResult
 from maquette.text import Tokenizer
-from maquette.training import Job, RunRecord, fit, read_record
-from maquette.training.compilation import compiler_works, wants_compilation
-from maquette.training.machine import choose_linear_backend
-from maquette.training.processes import World, agree, join_group, launch, this_world
-from maquette.training.record import FINISHED, begin_record, why_trained_again
+from maquette.training.processes import this_world
+from maquette.training.record import RunRecord, find_record
 
 if TYPE_CHECKING:
     from maquette.stages.sweeps.forecast import Forecast
+    from maquette.training import Job
 
 
 def run(config: TrainStage, data: TokensResult | None = None) -> RunRecord:
@@ -50,11 +41,35 @@ def run(config: TrainStage, data: TokensResult | None = None) -> RunRecord:
     config = dataclasses.replace(config, tracking=tracking_of(config.logger, config.tracking))
     if node_value(config.scheduler, "branches"):
         return _run_branches(config, data)
-    return _train(config, planned(config, data))
+    if config.objective.kind == "ppo":
+        from maquette.stages.policy_training import plan_policy
+
+        return _train(config, plan_policy(config))
+    if config.objective.kind not in PRETRAINING:
+        from maquette.stages.post_training import plan_examples
+
+        return _train(config, plan_examples(config))
+    return _pretrain(config, data or make_tokens(config))
+
+
+def _pretrain(config: TrainStage, data: TokensResult) -> RunRecord:
+    """A run that is finished is found by what it is, before torch or anything of its hardware is looked at."""
+    recipe = resolve_recipe(config, data)
+    spec = spec_of(config, recipe, data)
+    prediction = None if config.prediction is None else check_predicted(config.prediction, config.outputs, spec)
+    if prediction is not None:
+        spec = dataclasses.replace(spec, prediction=prediction.digest)
+    if not (config.force or spec.is_trial) and this_world().size == 1:
+        record = find_record(spec, config.outputs, finished=True)
+        if record is not None:
+            return _evaluated(config, record)
+    return _train(config, job_of(config, spec, plan_of(config, data), prediction))
 
 
 def _run_branches(config: TrainStage, data: TokensResult | None) -> RunRecord:
     """Trains a trunk and all that branches off; returns the record of the longest. See branching.py."""
+    from maquette.stages import branching
+
     if config.prediction is not None or config.objective.kind != "pretrain":
         raise ConfigError(
             "scheduler.branches makes several pretraining runs.", "Leave it out with a prediction or another objective."
@@ -68,70 +83,25 @@ def _run_branches(config: TrainStage, data: TokensResult | None) -> RunRecord:
     return record
 
 
-def _train(config: TrainStage, job: Job, *, graft: Callable[[], bool] | None = None) -> RunRecord:
-    """One run, from where it stands. `graft` lets one that has not begun go on from another's checkpoint; False: there
-    is none."""
-    world = _meet(job)
-    record = _fitted(config, job, world, graft)
-    if world.is_first and not config.suite.empty:
-        evaluate_stage.run(
+def _train(config: TrainStage, job: "Job", *, graft: Callable[[], bool] | None = None) -> RunRecord:
+    """One run, from where it stands; see `train_job`."""
+    from maquette.training.train_job import train_job
+
+    return _evaluated(config, train_job(job, compile=config.compile, force=config.force, graft=graft))
+
+
+def _evaluated(config: TrainStage, record: RunRecord) -> RunRecord:
+    """The run, after its evaluation where the settings name a suite."""
+    if this_world().is_first and not config.suite.empty:
+        from maquette.stages import evaluate
+
+        evaluate.run(
             EvaluateStage(
                 outputs=config.outputs, checkpoint=record.folder, suite=config.suite, protocol=config.protocol,
                 tracking=dataclasses.replace(config.tracking, run_name=None),
             )
         )  # fmt: skip
     return record
-
-
-def _fitted(config: TrainStage, job: Job, world: World, graft: Callable[[], bool] | None) -> RunRecord:
-    if job.spec.is_trial:
-        return _tried(config, job, world)
-    # The first of several processes decides; a second command that means the same run waits here for the first.
-    with locked(job.folder) if world.is_first else contextlib.nullcontext():
-        done = _begin(config, job) if world.is_first else None
-        if world.size > 1:
-            done = agree(done)
-        assert done is not None
-        if done.status == FINISHED:
-            return done
-        if graft is not None and world.is_first and not graft():
-            say(f"run {job.name}: the trunk's checkpoint is gone; it trains from the beginning")
-        job = dataclasses.replace(job, compiled=done.compiled, linear_backend=done.linear_backend)
-        if job.hardware.world_size > world.size:
-            record: RunRecord = launch(fit, job, job.hardware.processes)
-        else:
-            record = fit(job)
-    if world.is_first:
-        _tell(record)
-    return record
-
-
-def _tried(config: TrainStage, job: Job, world: World) -> RunRecord:
-    """A run of a batch or a few through every hook, in a folder of its own that no other run is looked for in."""
-    job = dataclasses.replace(job, logger={}, tracking=dataclasses.replace(job.tracking, enabled=False))
-    if world.is_first:
-        shutil.rmtree(job.folder, ignore_errors=True)
-        begin_record(job.spec, job.folder).save()
-    if job.hardware.world_size > world.size:
-        record: RunRecord = launch(fit, job, job.hardware.processes)
-    else:
-        record = fit(job)
-    if world.is_first:
-        say(f"run {job.name}: trainer.fast_dev_run={config.trainer.fast_dev_run} went through; nothing is recorded")
-    return record
-
-
-def planned(config: TrainStage, data: TokensResult | None = None) -> Job:
-    """The job of the settings' objective; what they need of earlier stages is made."""
-    if config.objective.kind == "ppo":
-        return plan_policy(config)
-    if config.objective.kind not in ("pretrain", "custom"):
-        return plan_examples(config)
-    data = data or make_tokens(config)
-    job = plan_job(config, resolve_recipe(config, data), data)
-    if config.prediction is None:
-        return job
-    return predicted(job, check_predicted(config.prediction, config.outputs, job.spec))
 
 
 def prepare(config: TrainStage) -> TokensResult:
@@ -191,63 +161,3 @@ def _same_tokenizer(data: TokensResult, start: Path) -> TokensResult:
             f"Give its tokenizer, if it is theirs: pretokenized.tokenizer={model_folder(start)}.",
         )
     return data
-
-
-def _meet(job: Job) -> World:
-    """This process's place, after meeting those that torchrun or srun started beside it.
-
-    Raises `ConfigError` where they are not as many as the settings say.
-    """
-    world = this_world()
-    wanted = job.hardware.world_size
-    if world.size > 1 and world.size != wanted:
-        raise ConfigError(
-            f"{world.size} processes were started; trainer.devices x trainer.num_nodes is {wanted}.",
-            "Start as many as the settings say.",
-        )
-    if world.size == 1 and job.hardware.nodes > 1:
-        raise ConfigError(
-            f"trainer.num_nodes={job.hardware.nodes}, but nothing started this command on the other machines.",
-            "Use torchrun or srun (hydra/launcher=submitit_slurm) to start it on each.",
-        )
-    if world.size > 1:
-        join_group(job.hardware.backend)
-    return world
-
-
-def _begin(config: TrainStage, job: Job) -> RunRecord:
-    """The record of the run as it stands: finished, begun earlier, or new and written just now."""
-    found = None if config.force else read_record(job.folder)
-    if found is not None:
-        if job.spec.prediction not in (None, found.prediction):
-            say(f"run {job.name} was begun before this prediction was written: it can't decide it")
-        if found.status == FINISHED:
-            say(f"run {job.name}: nothing to do, already trained: {found.summary}")
-        return found
-    if job.folder.exists():
-        shutil.rmtree(job.folder)
-    if not config.force and (reason := why_trained_again(job.spec, job.outputs)):
-        say(f"run {job.name}: {reason}")
-    # Examples have shapes of their own in every batch, and compiling for each would not pay.
-    compiled = (
-        job.plan.kind == "pretrain"
-        and wants_compilation(config.compile, job.spec.compute, job.hardware)
-        and compiler_works(say)
-    )
-    _write_settings(job.folder / "config.yaml", job.spec.settings)
-    record = begin_record(
-        job.spec, job.folder, compiled=compiled, linear_backend=choose_linear_backend(job),
-        parent_run=config.tracking.parent,
-    )  # fmt: skip
-    record.save()
-    return record
-
-
-def _write_settings(path: Path, settings: dict[str, Any]) -> None:
-    from omegaconf import OmegaConf
-
-    write_text(path, OmegaConf.to_yaml(OmegaConf.create(settings)))
-
-
-def _tell(record: RunRecord) -> None:
-    say(f"run {record.name}: {record.summary}; in {record.folder}")

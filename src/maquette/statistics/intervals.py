@@ -4,7 +4,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import norm, t
 
 from maquette.artifacts import ConfigError
 
@@ -41,6 +40,8 @@ def percentile_interval(samples: ArrayLike, level: float = 0.9, *, degrees_of_fr
     check_level(level)
     if degrees_of_freedom <= 0:
         return Interval(-np.inf, np.inf)
+    from scipy.stats import norm, t
+
     tail = norm.sf(t.isf((1 - level) / 2, degrees_of_freedom))
     low, high = np.quantile(np.asarray(samples, float), [tail, 1 - tail])
     return Interval(float(low), float(high))
@@ -51,6 +52,8 @@ def student_interval(estimate: float, standard_error: float, degrees_of_freedom:
     check_level(level)
     if degrees_of_freedom <= 0:
         return Interval(-np.inf, np.inf)
+    from scipy.stats import t
+
     half = float(t.ppf((1 + level) / 2, degrees_of_freedom)) * standard_error
     return Interval(float(estimate - half), float(estimate + half))
 
@@ -66,6 +69,8 @@ def bca_interval(estimate: float, samples: ArrayLike, jackknife: ArrayLike, leve
     below = np.mean(samples < estimate) + 0.5 * np.mean(samples == estimate)
     if below in (0.0, 1.0):
         return percentile_interval(samples, level)
+    from scipy.stats import norm
+
     bias = norm.ppf(below)
     influence = jackknife.mean() - jackknife
     spread = np.sum(influence**2)

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from maquette.tracking.logger import MLflowLogger
     from maquette.tracking.run_log import RunLog, start_parent_run, start_run
     from maquette.tracking.search import find_runs
-    from maquette.tracking.store import prepare_store
+    from maquette.tracking.store import prepare_store, store_digest
 
 __all__ = [
     "MLflowLogger",
@@ -23,6 +23,7 @@ __all__ = [
     "prepare_store",
     "start_parent_run",
     "start_run",
+    "store_digest",
 ]
 
 _HOMES = {
@@ -36,6 +37,7 @@ _HOMES = {
     "prepare_store": "store",
     "start_parent_run": "run_log",
     "start_run": "run_log",
+    "store_digest": "store",
 }
 
 

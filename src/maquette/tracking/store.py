@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from maquette.artifacts.errors import ConfigError, StageError
 from maquette.artifacts.files import atomic_file, explain_os_error, locked
+from maquette.artifacts.recall import digest_of_files
 from maquette.tracking.config import TrackingConfig
 
 if TYPE_CHECKING:
@@ -65,6 +66,12 @@ def _is_server(uri: str) -> bool:
 def embedded_file(uri: str) -> Path | None:
     """The SQLite file behind a store's URI; None for a server."""
     return Path(uri.removeprefix(_EMBEDDED)) if uri.startswith(_EMBEDDED) else None
+
+
+def store_digest(config: TrackingConfig, outputs: Path | str) -> str | None:
+    """SHA-256 of the embedded store, which changes with whatever is recorded in it; None for a server."""
+    file = embedded_file(store_uri(config, outputs))
+    return None if file is None else digest_of_files(file.parent, f"{file.name}*")
 
 
 def name_of(uri: str) -> str:

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from maquette.artifacts.nodes import Node
-from maquette.artifacts.run_file import TRIED
 from maquette.model.config import CoreConfig
 from maquette.model.parametrization import Parametrization
 from maquette.recipe.run_spec import RunSpec
@@ -49,8 +48,7 @@ class Job:
 
     @property
     def folder(self) -> Path:
-        """Of a run that is only tried out one where no other run is looked for."""
-        return self.outputs / (TRIED if self.spec.is_trial else "runs") / self.spec.name
+        return self.spec.folder(self.outputs)
 
     @property
     def seed(self) -> int:

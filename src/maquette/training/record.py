@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from maquette.artifacts import StageError
+from maquette.artifacts.progress import say
 from maquette.artifacts.run_file import FAILED, FILE, FINISHED, INTERRUPTED, RUNNING, TRIED, read_run, write_run
 from maquette.model.config import ParameterCount
 from maquette.recipe.run_spec import CODE_CHANGED, RunSpec
 from maquette.tracking.environment import git_commit, hardware_name, package_versions
 
 __all__ = [
-    "FAILED", "FILE", "FINISHED", "INTERRUPTED", "RUNNING", "TRIED", "RunRecord", "begin_record", "read_record",
-    "record_of", "why_trained_again",
+    "FAILED", "FILE", "FINISHED", "INTERRUPTED", "RUNNING", "TRIED", "RunRecord", "begin_record", "find_record",
+    "read_record", "record_of", "why_trained_again",
 ]  # fmt: skip
 
 _SUMMARY = (
@@ -207,6 +208,18 @@ def read_record(folder: Path | str) -> RunRecord | None:
     """The record in a run's folder; None where there is none. Raises `StageError` where it can't be read."""
     content = read_run(folder)
     return None if content is None else record_of(content, folder)
+
+
+def find_record(spec: RunSpec, outputs: Path | str, *, finished: bool = False) -> RunRecord | None:
+    """The record of the run that `spec` is, as it stands; with `finished` only where it is. Says what it finds."""
+    found = read_record(spec.folder(outputs))
+    if found is None or (finished and found.status != FINISHED):
+        return None
+    if spec.prediction not in (None, found.prediction):
+        say(f"run {spec.name} was begun before this prediction was written: it can't decide it")
+    if found.status == FINISHED:
+        say(f"run {spec.name}: nothing to do, already trained: {found.summary}")
+    return found
 
 
 def why_trained_again(spec: RunSpec, outputs: Path | str) -> str | None:

@@ -10,7 +10,7 @@ import pytest
 from maquette.scaling.errors import LawError
 from maquette.scaling.fits.fit_card import UNKNOWN, card
 from maquette.scaling.fits.fit_facts import fit_facts
-from maquette.scaling.fits.fit_report import summary
+from maquette.scaling.fits.fit_summary import summary
 from maquette.scaling.fits.suspects import copying_kinds, find_suspects
 from maquette.scaling.fits.sweep_fit import SweepFit, fit_sweep
 from maquette.scaling.fits.table import RunTable

@@ -4,18 +4,20 @@
 predictions and plans that rest on a stored fit read the runs, not a copy of the law.
 """
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from maquette.artifacts.errors import ConfigError, StageError
 from maquette.artifacts.files import write_json, write_text
 from maquette.artifacts.manifest import Manifest, read_manifest, verify_files
 from maquette.artifacts.progress import progress
 from maquette.artifacts.settings import nearest
-from maquette.scaling.fits.sweep_fit import SweepFit, fit_sweep
-from maquette.scaling.fits.table import read_table
+
+if TYPE_CHECKING:
+    from maquette.scaling.fits.sweep_fit import SweepFit
 
 KIND = "fits"
 FACTS, RUNS, PAGE = "fit.json", "runs.csv", "index.html"
@@ -24,7 +26,7 @@ SAME = 1e-6
 """Relative difference of a loss forecast again, up to which it is the same."""
 
 
-def write_fit(fit: SweepFit, folder: Path, corpus: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def write_fit(fit: "SweepFit", folder: Path, corpus: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Fills an artifact folder; returns what its manifest is to say."""
     from maquette.artifacts.figure import save_figure
     from maquette.scaling.fits.fit_facts import fit_facts
@@ -79,10 +81,11 @@ def read_facts(folder: Path) -> dict[str, Any]:
     return facts
 
 
-def load_fit(folder: Path) -> tuple[SweepFit, Manifest]:
+def load_fit(folder: Path) -> "tuple[SweepFit, Manifest]":
     """The fit as a value, and its manifest. Raises `StageError` where a file was changed, or where this version of the
     package comes to another law from the same runs."""
-    import dataclasses
+    from maquette.scaling.fits.sweep_fit import fit_sweep
+    from maquette.scaling.fits.table import read_table
 
     facts = read_facts(folder)
     table = dataclasses.replace(

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 LEVELS = (0.5, 0.9)
 
+FOLDER = "verdicts"
+"""Of the outputs, where the record over all predictions lies."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
@@ -77,6 +80,41 @@ class Verdict:
             "reach": self.prediction.reach,
             "form": self.prediction.form,
         }
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdicts:
+    """Over all predictions: those that are decided; what there is against runs that claim to decide one, and what is
+    wrong with the chain, in words; and those that wait for their run."""
+
+    verdicts: list[Verdict]
+    refused: list[str]
+    waiting: list[WrittenPrediction]
+
+    def facts(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "verdicts": [verdict.facts() for verdict in self.verdicts],
+            "calibration": calibration(self.verdicts),
+            "refused": self.refused,
+            "waiting": [one.id for one in self.waiting],
+        }
+
+
+def judge_all(predictions: Sequence[WrittenPrediction], runs: Sequence[Outcome], broken: Sequence[str]) -> Verdicts:
+    """The verdicts by `runs`. `broken`: what is wrong with the predictions' chain."""
+    found = Verdicts([], list(broken), [])
+    for prediction in predictions:
+        claimants = [run for run in runs if run.prediction is not None and run.prediction[:8] == prediction.id]
+        reasons = {run.name: refusal(prediction, run) for run in claimants}
+        deciding = [run for run in claimants if not reasons[run.name]]
+        if deciding:
+            found.verdicts.append(judge(prediction, deciding[0]))
+        elif claimants:
+            found.refused.extend(f"{prediction.id}: {reason}" for reason in reasons.values())
+        else:
+            found.waiting.append(prediction)
+    return found
 
 
 def refusal(prediction: WrittenPrediction, run: Outcome) -> str:

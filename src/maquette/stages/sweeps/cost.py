@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from maquette.artifacts.errors import MaquetteError
-from maquette.artifacts.files import write_json
-from maquette.stages.sweeps.forecast import Forecast, read_json
+from maquette.artifacts.files import read_json, write_json
+from maquette.stages.sweeps.forecast import Forecast
 from maquette.tracking.environment import hardware_name
 from maquette.training.record import FILE as RUN_FILE
 from maquette.training.record import FINISHED, read_record

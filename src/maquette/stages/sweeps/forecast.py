@@ -5,7 +5,6 @@ A forecast is plain numbers, so that it can be kept: a finished sweep is recogni
 
 import dataclasses
 import functools
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -146,11 +145,3 @@ def training_tokens(folder: Path) -> dict[str, int]:
     from maquette.data import TokenShards
 
     return TokenShards(folder, verify=False).tokens("train")
-
-
-def read_json(path: Path) -> Any:
-    """A JSON file, None where there is none or it is damaged."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None

@@ -20,7 +20,7 @@ from hydra.types import RunMode
 from omegaconf import open_dict
 
 from maquette.artifacts.errors import ConfigError
-from maquette.artifacts.files import locked, write_json
+from maquette.artifacts.files import locked, read_json, write_json
 from maquette.artifacts.progress import say
 from maquette.artifacts.settings import walk
 from maquette.stages import Stage
@@ -33,7 +33,6 @@ from maquette.stages.loggers import tracking_of
 from maquette.stages.overrides import hydra_overrides, literal
 from maquette.stages.sweeps import launching, table
 from maquette.stages.sweeps.bias import branch_bias
-from maquette.stages.sweeps.forecast import read_json
 from maquette.stages.sweeps.jobs import DryPlanner, Line, Sweep, plan_line, read_line
 from maquette.stages.sweeps.stored import store_plan, stored_plan
 from maquette.stages.sweeps.view import Expected, viewed

@@ -5,17 +5,15 @@ the settings name, and the digests of the tokens that its jobs read.
 """
 
 import dataclasses
-import hashlib
 from pathlib import Path
-from typing import Any
 
-import maquette
 from maquette.artifacts.code_digest import code_digest
-from maquette.artifacts.files import digest, write_json
+from maquette.artifacts.files import digest, read_json, write_json
 from maquette.artifacts.manifest import read_manifest
+from maquette.artifacts.recall import program_digest
 from maquette.data.config import CustomDataConfig
 from maquette.stages.config import TrainStage
-from maquette.stages.sweeps.forecast import PLANNED, Forecast, read_json
+from maquette.stages.sweeps.forecast import PLANNED, Forecast
 from maquette.stages.sweeps.jobs import Line, Sweep, SweepJob
 
 FILE = "plan.json"
@@ -57,7 +55,7 @@ def store_plan(sweep: Sweep, line: Line) -> None:
 def settings_digest(line: Line) -> str:
     """Of all that was typed and of the code that gives it its meaning."""
     settings = [dataclasses.asdict(one) for _, one in line.members]
-    return digest([settings, [words for words, _ in line.members], code_digest(*settings), _program()])
+    return digest([settings, [words for words, _ in line.members], code_digest(*settings), program_digest()])
 
 
 def data_digests(line: Line) -> list[str] | None:
@@ -75,12 +73,3 @@ def data_digests(line: Line) -> list[str] | None:
         if key not in found:
             found[key] = read_manifest(tokens.run(dataclasses.replace(settings, force=False)).folder).digest
     return list(found.values())
-
-
-def _program() -> str:
-    """Changes with any file of this program."""
-    root, stamp = Path(maquette.__file__).parent, hashlib.sha256(maquette.__version__.encode())
-    for path in sorted(root.rglob("*.py")):
-        facts: Any = path.stat()
-        stamp.update(f"{path.relative_to(root)} {facts.st_size} {facts.st_mtime_ns}\n".encode())
-    return stamp.hexdigest()

@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from maquette.artifacts.errors import MaquetteError
-from maquette.artifacts.files import write_json
+from maquette.artifacts.files import read_json, write_json
 from maquette.artifacts.progress import say
 from maquette.stages import Stage
-from maquette.stages.sweeps.forecast import PLANNED, read_json
+from maquette.stages.sweeps.forecast import PLANNED
 
 FINISHED, FAILED = "finished", "failed"
 _LOOK = 0.5

@@ -1,0 +1,101 @@
+"""What became of predictions: the runs that were trained for them, in these outputs and in the MLflow store.
+
+What the store says is kept in `<outputs>/verdicts/` until anything is recorded in it: with nothing new MLflow is not
+imported.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from maquette.artifacts.recall import recall, remember
+from maquette.artifacts.run_file import FINISHED, read_runs
+from maquette.scaling.predictions.prediction import FOLDER as PREDICTIONS
+from maquette.scaling.predictions.verdict import FOLDER, Outcome
+from maquette.tracking import find_runs, store_digest
+from maquette.tracking.config import TrackingConfig
+from maquette.training.record import record_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredPredictions:
+    """What the store says of predictions: `digests` of those of these outputs; `outcomes`: the finished runs that were
+    trained for any; `unjudged`: MLflow's run of a prediction that has no verdict yet, by its name."""
+
+    digests: list[str]
+    outcomes: list[Outcome]
+    unjudged: dict[str, str]
+
+
+def stored_predictions(outputs: Path | str, tracking: TrackingConfig) -> StoredPredictions:
+    """Nothing where tracking is off."""
+    if not tracking.enabled:
+        return StoredPredictions([], [], {})
+    path = Path(outputs) / FOLDER / ".store.json"
+    sources = {
+        "store": store_digest(tracking, outputs), "experiment": tracking.experiment,
+        "outputs": str(Path(outputs).absolute()),
+    }  # fmt: skip
+    if (kept := recall(path, sources)) is not None:
+        return StoredPredictions(**kept | {"outcomes": [Outcome(**one) for one in kept["outcomes"]]})
+    frame = find_runs(outputs, uri=tracking.uri, experiment=tracking.experiment)
+    found = StoredPredictions(_digests(frame, outputs), _outcomes(frame), _unjudged(frame))
+    remember(path, sources, dataclasses.asdict(found))
+    return found
+
+
+def _digests(frame: "pd.DataFrame", outputs: Path | str) -> list[str]:
+    if not {"tags.kind", "tags.prediction.digest", "folder"} <= set(frame.columns):
+        return []
+    root = Path(outputs).absolute()
+    here = [str(root / name) for name in (PREDICTIONS, FOLDER)]  # the latter once there is a verdict
+    rows = frame[(frame["tags.kind"] == "prediction") & frame["folder"].isin(here)]
+    return [str(digest) for digest in rows["tags.prediction.digest"].dropna()]
+
+
+def _outcomes(frame: "pd.DataFrame") -> list[Outcome]:
+    if not {"tags.prediction.digest", "N", "validation/loss"} <= set(frame.columns):
+        return []
+    rows = frame[frame["tags.prediction.digest"].notna() & frame["N"].notna() & (frame["status"] == "FINISHED")]
+    return [
+        Outcome(
+            str(row["name"]), float(row["N"]), float(row["N_core"]), float(row["D"]), float(row["validation/loss"]),
+            row["start"].isoformat(timespec="seconds"), row["tags.prediction.digest"],
+            {
+                str(name).removeprefix("tags.digest."): value
+                for name, value in row.items()
+                if str(name).startswith("tags.digest.") and isinstance(value, str)
+            },
+        )
+        for _, row in rows.iterrows()
+    ]  # fmt: skip
+
+
+def _unjudged(frame: "pd.DataFrame") -> dict[str, str]:
+    named = frame[frame["name"].astype(str).str.startswith("prediction-")]
+    judged = named["verdict/error_nats"].notna() if "verdict/error_nats" in frame.columns else None
+    judged_names = set() if judged is None else set(named.loc[judged, "name"])
+    found: dict[str, str] = {}
+    for name, run_id in zip(named["name"], named["run_id"], strict=True):
+        if name not in judged_names:
+            found.setdefault(str(name), str(run_id))  # the newest comes first
+    return found
+
+
+def finished_runs(outputs: Path | str, stored: StoredPredictions) -> list[Outcome]:
+    """The finished runs that were trained for a prediction: of these outputs, and those that only the store knows."""
+    found: dict[str, Outcome] = {}
+    for folder, content in read_runs(outputs).items():
+        record = record_of(content, folder)
+        if record.status != FINISHED or record.prediction is None or record.validation_loss is None:
+            continue
+        found[record.name] = Outcome(
+            record.name, float(record.num_parameters), float(record.parameters.core), float(record.tokens),
+            record.validation_loss, record.started, record.prediction, record.digests,
+        )  # fmt: skip
+    for run in stored.outcomes:
+        found.setdefault(run.name, run)
+    return list(found.values())

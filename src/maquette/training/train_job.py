@@ -1,0 +1,115 @@
+"""A job from where its run stands: finished, begun earlier or new; in this process, in those beside it, or in new ones.
+
+The record in the run's folder says how far it came. A second command that means the same run waits for the first.
+"""
+
+import contextlib
+import dataclasses
+import shutil
+from collections.abc import Callable
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from maquette.artifacts.errors import ConfigError
+from maquette.artifacts.files import locked, write_text
+from maquette.artifacts.progress import say
+from maquette.artifacts.run_file import FINISHED
+from maquette.training.compilation import compiler_works, wants_compilation
+from maquette.training.fitting import fit
+from maquette.training.job import Job
+from maquette.training.machine import choose_linear_backend
+from maquette.training.processes import World, agree, join_group, launch, this_world
+from maquette.training.record import RunRecord, begin_record, find_record, why_trained_again
+
+
+def train_job(job: Job, *, compile: str, force: bool = False, graft: Callable[[], bool] | None = None) -> RunRecord:
+    """Trains it, or goes on where it was stopped, and returns its record. `compile`: the setting; `force`: from the
+    beginning; `graft` lets a run that has not begun go on from another's checkpoint, False: there is none.
+
+    Raises `ConfigError` where other processes were started than the settings say, and as `fit`.
+    """
+    world = _meet(job)
+    if job.spec.is_trial:
+        return _tried(job, world)
+    # The first of several processes decides; a second command that means the same run waits here for the first.
+    with locked(job.folder) if world.is_first else contextlib.nullcontext():
+        done = _begin(job, compile, force) if world.is_first else None
+        if world.size > 1:
+            done = agree(done)
+        assert done is not None
+        if done.status == FINISHED:
+            return done
+        if graft is not None and world.is_first and not graft():
+            say(f"run {job.name}: the trunk's checkpoint is gone; it trains from the beginning")
+        record = _fit(dataclasses.replace(job, compiled=done.compiled, linear_backend=done.linear_backend), world)
+    if world.is_first:
+        say(f"run {record.name}: {record.summary}; in {record.folder}")
+    return record
+
+
+def _fit(job: Job, world: World) -> RunRecord:
+    """In the processes that are there, or in as many as the settings say."""
+    if job.hardware.world_size > world.size:
+        record: RunRecord = launch(fit, job, job.hardware.processes)
+        return record
+    return fit(job)
+
+
+def _tried(job: Job, world: World) -> RunRecord:
+    """A run of a batch or a few through every hook, in a folder of its own that no other run is looked for in."""
+    job = dataclasses.replace(job, logger={}, tracking=dataclasses.replace(job.tracking, enabled=False))
+    if world.is_first:
+        shutil.rmtree(job.folder, ignore_errors=True)
+        begin_record(job.spec, job.folder).save()
+    record = _fit(job, world)
+    if world.is_first:
+        say(f"run {job.name}: trainer.fast_dev_run={job.trainer.fast_dev_run} went through; nothing is recorded")
+    return record
+
+
+def _meet(job: Job) -> World:
+    """This process's place, after meeting those that torchrun or srun started beside it.
+
+    Raises `ConfigError` where they are not as many as the settings say.
+    """
+    world = this_world()
+    wanted = job.hardware.world_size
+    if world.size > 1 and world.size != wanted:
+        raise ConfigError(
+            f"{world.size} processes were started; trainer.devices x trainer.num_nodes is {wanted}.",
+            "Start as many as the settings say.",
+        )
+    if world.size == 1 and job.hardware.nodes > 1:
+        raise ConfigError(
+            f"trainer.num_nodes={job.hardware.nodes}, but nothing started this command on the other machines.",
+            "Use torchrun or srun (hydra/launcher=submitit_slurm) to start it on each.",
+        )
+    if world.size > 1:
+        join_group(job.hardware.backend)
+    return world
+
+
+def _begin(job: Job, compile: str, force: bool) -> RunRecord:
+    """The record of the run as it stands: finished, begun earlier, or new and written just now."""
+    found = None if force else find_record(job.spec, job.outputs)
+    if found is not None:
+        return found
+    if job.folder.exists():
+        shutil.rmtree(job.folder)
+    if not force and (reason := why_trained_again(job.spec, job.outputs)):
+        say(f"run {job.name}: {reason}")
+    # Examples have shapes of their own in every batch, and compiling for each would not pay.
+    compiled = (
+        job.plan.kind == "pretrain"
+        and wants_compilation(compile, job.spec.compute, job.hardware)
+        and compiler_works(say)
+    )
+    settings: dict[str, Any] = job.spec.settings
+    write_text(job.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(settings)))
+    record = begin_record(
+        job.spec, job.folder, compiled=compiled, linear_backend=choose_linear_backend(job),
+        parent_run=job.tracking.parent,
+    )  # fmt: skip
+    record.save()
+    return record
