@@ -1,5 +1,6 @@
 """`maquette evaluate` and `leaderboard`: from a checkpoint to pages, resumed after a kill, compared in pairs."""
 
+import html
 import json
 import shutil
 from collections.abc import Callable
@@ -57,8 +58,8 @@ def test_evaluates_once_and_writes_everything(outputs: Path, capsys: pytest.Capt
     result = evaluate.run(settings(outputs))
     (folder,) = (outputs / "evaluations").glob("model0-embedded-*")
     assert json.loads((folder / "evaluation.json").read_text())["scores"] == result["scores"]
-    page = (folder / "index.html").read_text()
-    assert "arithmetic" in page and "less unconditional" in page and "&#x27;{context}&#x27;" in page
+    page = html.unescape((folder / "index.html").read_text())
+    assert "arithmetic" in page and "less unconditional" in page and "'{context}'" in page
     assert (folder / "figures" / "protocols.svg").is_file()
     rows = {(row["task"], row["protocol"]): row for row in result["scores"]}
     assert len(rows) == 12
