@@ -48,7 +48,7 @@ def _write(config: VerifyStage, found: Verdicts) -> None:
     sources = {"predictions": [one.digest for one in found.waiting], **found.facts()}
     if recall(folder / ".written.json", sources) == digest_of_files(folder, "[!.]*"):
         return
-    from maquette.artifacts.figure import save_figure
+    from maquette.reports.figures import save_figure
     from maquette.scaling.predictions.verdict import calibration_figure, calibration_page
 
     write_json(folder / "verdicts.json", found.facts())
