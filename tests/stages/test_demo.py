@@ -4,6 +4,8 @@ import datetime
 import json
 import random
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +100,18 @@ def test_the_whole_road_and_then_nothing_to_do(tmp_path: Path, capsys: pytest.Ca
     ):
         assert part in said
     assert said.count("nothing to do") >= 5
+
+    heavy = ("torch", "lightning", "mlflow", "matplotlib", "scipy", "pandas", "joblib")
+    program = f"""
+import sys
+from maquette.cli import main
+try:
+    main(["demo", *{words!r}])
+except SystemExit as ended:
+    print("exit code", ended.code, "imported", [name for name in {heavy} if name in sys.modules])
+"""
+    typed = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, cwd=tmp_path)
+    assert typed.stdout.splitlines()[-1] == "exit code 0 imported []" and typed.stderr.count("nothing to do") >= 5
 
     made = demo.make(settings)
     study = build("alignment", tmp_path / "outputs" / "artifacts", name=None, label="tiny", config={},

@@ -1,5 +1,6 @@
 """`maquette fit` of anybody's table, and what rests on the stored fit: suggestions, predictions, plans."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -61,6 +62,26 @@ def test_a_stored_fit_is_the_same_law_again(fitted: FitStage) -> None:
         find_fit("mi", fitted.outputs)
     with pytest.raises(StageError, match="no fit"):
         find_fit(None, "nowhere")
+
+
+def test_a_known_fit_is_of_the_same_runs_and_settings(fitted: FitStage, tmp_path: Path) -> None:
+    fit.run(fitted)
+    folder = fit.known_fit(fitted)
+    assert folder is not None and folder == find_fit(None, fitted.outputs)
+    for change in ({"bootstrap": 101}, {"force": True}, {"without": ["run 1"]}, {"outputs": str(tmp_path)}):
+        assert fit.known_fit(dataclasses.replace(fitted, **change)) is None, change
+    table = Path(str(fitted.runs))
+    before = table.read_text()
+    table.write_text(before + before.splitlines()[-1] + "\n")
+    assert fit.known_fit(fitted) is None
+    table.write_text(before)
+    assert fit.known_fit(fitted) == folder
+    picture = folder / "figures" / "loss.png"
+    whole = picture.read_bytes()
+    picture.write_bytes(whole[:-1] + b"?")
+    with pytest.raises(StageError, match=r"loss\.png"):
+        fit.run(fitted)
+    picture.write_bytes(whole)
 
 
 def test_the_next_runs_are_a_line_to_type(fitted: FitStage, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ from maquette.scaling.predictions.prediction import WrittenPrediction
 from maquette.stages import STAGES, fit, predict, train, verify
 from maquette.stages.composition import compose
 from maquette.stages.config import FitStage, PredictStage, TrainStage, VerifyStage
-from maquette.tracking import find_runs
+from maquette.tracking import find_runs, start_run
 from maquette.training import RunRecord, pretraining
 from small_runs import settings, write_documents
 
@@ -48,6 +48,13 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def prediction(family: Path) -> WrittenPrediction:
+    question = FitStage(outputs=str(family), bootstrap=100)
+    known = fit.known_fit(question)
+    assert known is not None
+    with start_run(question.tracking, outputs=family, name="another", folder=family, params={}, tags={}):
+        pass
+    assert fit.known_fit(question) is None  # something was recorded: the runs are read again, and are the same
+    assert fit.run(question) == known == fit.known_fit(question)
     return predict.run(PredictStage(outputs=str(family), size="16k", tokens="30720"))
 
 

@@ -123,6 +123,9 @@ def _table(frame: "pd.DataFrame", source: str) -> RunTable:
     core, seed, copying = (_floats(kept, name) for name in ("N_core", "seed", "copying/score"))
     assert params is not None and tokens is not None and compute is not None and loss is not None
     order = np.lexsort((params, compute))
+    # What only other runs of the store have does not belong to these; beside one without a whole number it is a float.
+    frame = kept[[name for name in kept.columns if not name.startswith(_BOOKKEEPING)]].dropna(axis=1, how="all")
+    whole = frame.select_dtypes("integer").columns
     table = RunTable(
         source=source,
         names=tuple(kept["name"].astype(str)),
@@ -131,8 +134,7 @@ def _table(frame: "pd.DataFrame", source: str) -> RunTable:
         loss=loss,
         compute=compute,
         budget=group_budgets(compute),
-        # What only other runs of the store have does not belong to these.
-        frame=kept[[name for name in kept.columns if not name.startswith(_BOOKKEEPING)]].dropna(axis=1, how="all"),
+        frame=frame.astype(dict.fromkeys(whole, float)),
         core=core,
         seed=seed,
         copying=copying,
