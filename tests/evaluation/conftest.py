@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from maquette.evaluation import BaselineScore
-from maquette.evaluation.training_runs.run_page import RunReport
+from maquette.evaluation.run_report import RunReport
 from maquette.model.config import FlopCount, ParameterCount
 from maquette.recipe import resolve
 from maquette.training import RunRecord

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maquette.artifacts.files import write_text
-from maquette.artifacts.progress import duration
+from maquette.artifacts.progress import duration, progress
 from maquette.reports.figures import save_figure
 from maquette.reports.tables import cell, quantity, span, tabulate
 
@@ -44,8 +44,10 @@ def write_page(
     """Writes a page as `folder`/index.html, with `figures` for its template, and those as PNG and SVG into
     `folder`/figures. Returns the page's path."""
     figures = figures or {}
-    for name, figure in figures.items():
-        save_figure(figure, folder / "figures" / name)
+    with progress("drawing", len(figures), unit="figures") as advance:
+        for name, figure in figures.items():
+            save_figure(figure, folder / "figures" / name)
+            advance(1)
     write_text(folder / "index.html", render(template, {"figures": figures, **facts}))
     return folder / "index.html"
 

@@ -65,7 +65,7 @@ def tabulate(
     rivals = [place for place, name in enumerate(names) if place and (not compared or name in compared)]
     if best:
         table = [_marked_best(row, min if best == "min" else max, rivals) for row in table]
-    numeric = [any(row[place].number is not None for row in table) for place in range(len(names))]
+    numeric = [place > 0 and any(row[place].number is not None for row in table) for place in range(len(names))]
     return Table(list(zip(names, numeric, strict=True)), table)
 
 
@@ -127,13 +127,13 @@ def _marked_best(row: list[Cell], choose: Any, rivals: Sequence[int]) -> list[Ce
 def terminal_table(
     columns: Sequence[str] | Mapping[str, str], rows: Sequence[Any], title: str | None = None
 ) -> "TerminalTable":
-    """The same table for the terminal."""
+    """The same table for the terminal: names to the left, all else to the right."""
     from rich.table import Table as TerminalTable
 
     found = tabulate(columns, rows)
     table = TerminalTable(title=title, title_justify="left")
-    for name, number in found.columns:
-        table.add_column(name, justify="right" if number else "left")
+    for place, (name, _) in enumerate(found.columns):
+        table.add_column(name, justify="right" if place else "left")
     for row in found.rows:
         table.add_row(*(cell.text for cell in row))
     return table

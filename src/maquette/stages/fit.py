@@ -12,8 +12,9 @@ from maquette.artifacts.files import digest
 from maquette.artifacts.manifest import build, read_manifest
 from maquette.artifacts.progress import say
 from maquette.artifacts.settings import is_dotted
+from maquette.reports import terminal_table
 from maquette.scaling.fits.copying_scores import find_tokens, with_copying
-from maquette.scaling.fits.fit_report import counting_words, summary
+from maquette.scaling.fits.fit_facts import counting_words, exponent_table, form_table
 from maquette.scaling.fits.recorded import recorded_runs
 from maquette.scaling.fits.stored_fit import FACTS, KIND, PAGE, read_facts, write_fit
 from maquette.scaling.fits.sweep_fit import fit_sweep
@@ -136,8 +137,8 @@ def tell(facts: Mapping[str, Any], folder: Path) -> None:
     console.print(
         f"{facts['runs']} runs of {facts['source']}, {len(facts['budgets'])} budgets", markup=False, highlight=False
     )
-    for table in summary(facts):
-        console.print(table)
+    console.print(terminal_table(*form_table(facts), "forms of law, by how they extrapolated"))
+    console.print(terminal_table(*exponent_table(facts), f"N* ~ C^a ({facts['level']:.0%} intervals)"))
     console.print(facts["headline"], markup=False, highlight=False)
     if facts["curvature"] is not None:
         console.print(facts["curvature"]["words"], markup=False, highlight=False)

@@ -13,6 +13,7 @@ from maquette.artifacts.errors import ConfigError, MaquetteError
 from maquette.artifacts.files import digest
 from maquette.artifacts.progress import say
 from maquette.artifacts.settings import parse_quantity
+from maquette.reports import quantity
 from maquette.reports.figures import save_figure
 from maquette.scaling import Assumptions, LossSurface, Plan, compare_pipelines, make_plan, preset, published_surface
 from maquette.scaling.fits.stored_fit import find_fit, load_fit
@@ -22,7 +23,7 @@ from maquette.scaling.laws.surface import FLOPS_PER_PARAMETER_AND_TOKEN
 from maquette.scaling.plans.cost import flops_bought
 from maquette.scaling.plans.hardware import accelerator
 from maquette.scaling.plans.pipelines import PipelineComparison
-from maquette.scaling.plans.plan_report import plan_figure, plan_rows, quantity
+from maquette.scaling.plans.plan_report import plan_figure, plan_rows
 from maquette.stages.config import PlanStage
 
 _FAR = 10
