@@ -21,7 +21,7 @@ from maquette.feedback.study.report import CAPTIONS, course_of, validations_of, 
 from maquette.feedback.study.rounds import with_rounds
 from maquette.feedback.study.tables import COURSES
 from maquette.model.loading import load_tokenizer
-from maquette.objectives.rewards import RewardFunction
+from maquette.objectives.completions import RewardFunction
 from maquette.stages import STAGES, demo
 from maquette.stages.config import AlignmentStage
 from maquette.tracking import start_run

@@ -25,8 +25,7 @@ from maquette.evaluation.config import ProtocolConfig, SuiteConfig, no_suite
 from maquette.feedback.config import FeedbackConfig, PromptsConfig, RewardConfig
 from maquette.feedback.instruction_config import TaskInstructionsConfig
 from maquette.model.config import ModelConfig
-from maquette.objectives.config import OBJECTIVES, CustomObjectiveConfig, PretrainConfig
-from maquette.objectives.policy_config import PolicyConfig
+from maquette.objectives.config import OBJECTIVES, CustomObjectiveConfig, PolicyConfig, PretrainConfig
 from maquette.optimization.config import (
     OPTIMIZERS,
     SCHEDULERS,

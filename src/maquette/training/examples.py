@@ -15,7 +15,7 @@ from maquette.model import LanguageModel, ScalarModel, hf
 from maquette.model.building import read_architecture
 from maquette.objectives import DirectPreferenceOptimization, Objective, RewardModelling, SupervisedFineTuning
 from maquette.objectives.config import ExampleConfig, SupervisedConfig
-from maquette.objectives.reference import Reference
+from maquette.objectives.preferences import ReferenceLogProbs
 from maquette.text import Tokenizer
 from maquette.training.assembly import describe_run_model, module_weights, prepare_optimization
 from maquette.training.example_card import write_example_card
@@ -79,7 +79,7 @@ class ExamplePlan:
             data = InstructionData(self.folder, tokenizer, packing=self.objective.packing, **common)
         else:
             digest = read_manifest(self.folder).digest
-            reference = Reference(job.checkpoint, job.folder, digest) if self.kind == "dpo" else None
+            reference = ReferenceLogProbs(job.checkpoint, job.folder, digest) if self.kind == "dpo" else None
             data = PreferenceData(self.folder, tokenizer, reference=reference, **common)
         module = _MODULES[self.kind](
             describe_run_model(job, tokenizer.digest), prepare_optimization(job), self.objective

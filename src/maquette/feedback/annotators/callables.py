@@ -19,7 +19,7 @@ from typing import Any
 from maquette.artifacts import ConfigError, StageError
 from maquette.artifacts.targets import import_target, users_code
 from maquette.feedback.comparison import Comparison, Judgement
-from maquette.objectives.rewards import Completion
+from maquette.objectives.completions import Completion
 
 
 def _find(target: str | None, key: str) -> Any:

@@ -17,7 +17,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from maquette.artifacts import ConfigError
-from maquette.objectives.iterations import of_all_processes
+from maquette.data.process_group import of_all_processes
 from maquette.training import random_state
 from maquette.training.callbacks.base import RunCallback, is_log_step
 from maquette.training.checkpoint_io import CheckpointFolder
