@@ -21,8 +21,7 @@ from maquette.objectives.config import PolicyConfig, PreferenceConfig, Supervise
 from maquette.objectives.ppo import ProximalPolicyOptimization
 from maquette.objectives.rollouts import Environment, RolloutSchedule
 from maquette.optimization.config import AdamWConfig, ConstantSchedulerConfig
-from maquette.training.devices import Hardware
-from maquette.training.memory import keep_large_buffers
+from maquette.training.devices import Hardware, keep_large_buffers
 from maquette.training.trainer import build_trainer
 
 STEPS = 100_000  # more than are ever asked for

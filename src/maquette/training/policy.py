@@ -22,8 +22,7 @@ from maquette.objectives.completions import RewardFunction
 from maquette.objectives.config import PolicyConfig
 from maquette.objectives.ppo import ProximalPolicyOptimization
 from maquette.objectives.rollouts import RolloutSchedule
-from maquette.training.assembly import describe_run_model, module_weights, prepare_optimization
-from maquette.training.plan import Opened, Row
+from maquette.training.job import Opened, Row, describe_run_model, module_weights, prepare_optimization
 
 if TYPE_CHECKING:
     from maquette.text import Tokenizer
