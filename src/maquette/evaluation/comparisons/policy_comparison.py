@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from maquette.artifacts.figure import COLORS, new_figure, save_figure
 from maquette.artifacts.page import Fact, Page, Picture
 from maquette.evaluation.comparisons.judges import agreement, rank_agreement
 from maquette.evaluation.comparisons.pairwise import PairwiseResult, compare_answers
@@ -20,6 +19,7 @@ from maquette.evaluation.journal import Journal
 from maquette.feedback.annotators.gold import GoldAnnotator
 from maquette.feedback.annotators.language_model import LanguageModelAnnotator
 from maquette.feedback.comparison import Annotator, Comparison, Judgement
+from maquette.reports.figures import COLORS, new_figure, save_figure
 from maquette.text.chat import Message
 
 if TYPE_CHECKING:

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from maquette.artifacts.figure import COLORS, new_figure, save_figure
 from maquette.artifacts.page import Fact, Page, Picture
 from maquette.evaluation.likelihood.baselines import ALL
+from maquette.reports.figures import COLORS, new_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
