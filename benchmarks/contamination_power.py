@@ -23,7 +23,7 @@ from maquette.artifacts.files import write_json
 from maquette.artifacts.progress import progress
 from maquette.evaluation.contamination.contamination import ContaminationTest, contamination_test
 from maquette.model import LanguageModel, TransformerConfig
-from maquette.model.continuations import score_continuations
+from maquette.model.scoring import score_continuations
 
 COPIES = (0, 1, 2, 4, 8)
 WORDS, LENGTH, SENTENCES = 300, 6, 2800

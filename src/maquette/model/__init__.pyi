@@ -4,14 +4,16 @@ from .cache import (
     RecurrentCache as RecurrentCache,
     new_cache as new_cache,
 )
-from .config import (
+from .architecture import (
     CoreConfig as CoreConfig,
     CustomConfig as CustomConfig,
-    FlopCount as FlopCount,
     LSTMConfig as LSTMConfig,
-    ModelConfig as ModelConfig,
     ParameterCount as ParameterCount,
     TransformerConfig as TransformerConfig,
+)
+from .config import ModelConfig as ModelConfig
+from .counts import (
+    FlopCount as FlopCount,
     count_parameters as count_parameters,
     forward_flops as forward_flops,
     kaplan_compute as kaplan_compute,

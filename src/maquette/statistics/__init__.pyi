@@ -5,7 +5,7 @@ from .intervals import (
     percentile_interval as percentile_interval,
     student_interval as student_interval,
 )
-from .ranks import RankInterval as RankInterval, rank_intervals as rank_intervals
+from .intervals import RankInterval as RankInterval, rank_intervals as rank_intervals
 from .resampling import (
     Estimate as Estimate,
     PairedDifference as PairedDifference,
