@@ -23,9 +23,10 @@ from torch import Tensor, nn
 
 from maquette.artifacts import ConfigError
 from maquette.data.process_group import ProcessGroup
-from maquette.model import LanguageModel, ScalarModel
-from maquette.model.building import build_model, describe_model, read_architecture
+from maquette.model.architecture import describe_model, read_architecture
+from maquette.model.heads import LanguageModel, ScalarModel
 from maquette.model.linear import Linear
+from maquette.model.loading import build_model
 from maquette.objectives.base import Metrics, Objective, Optimization
 from maquette.objectives.completions import sample_completions
 from maquette.objectives.config import PolicyConfig

@@ -12,12 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from maquette.data.example_batches import ConversationBatch, PreferenceBatch
-from maquette.model import ScalarModel
+from maquette.model.heads import ScalarModel
 from maquette.objectives.base import Metrics, Objective
 from maquette.objectives.config import RewardConfig
 from maquette.objectives.losses import bradley_terry_loss, soft_preference_loss, win_lose_loss
 from maquette.objectives.preferences import HeldOutPairs, preference_metrics, reward_metrics
-from maquette.statistics.calibration import Reliability, reliability
+from maquette.statistics.intervals import Reliability, reliability
 
 
 class RewardModelling(Objective):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from maquette.artifacts.files import write_text
 from maquette.artifacts.progress import duration
 from maquette.reports.figures import save_figure
-from maquette.reports.tables import quantity, span, tabulate
+from maquette.reports.tables import cell, quantity, span, tabulate
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -64,7 +64,8 @@ def environment() -> "Environment":
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    found.filters |= {"duration": duration, "fmt": format, "marked": marked, "quantity": quantity, "span": span}
+    found.filters |= {"cell": cell, "duration": duration, "fmt": format, "marked": marked, "quantity": quantity}
+    found.filters |= {"repr": repr, "span": span}
     found.globals |= {"drawing": drawing, "tabulate": tabulate}
     return found
 

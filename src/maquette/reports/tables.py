@@ -26,6 +26,11 @@ def span(interval: Sequence[float | None] | None, digits: int = 3) -> str:
     return f"{low:.{digits}f} to {high:.{digits}f}"
 
 
+def cell(value: float, spec: str) -> tuple[float, str]:
+    """A number for a table, shown by `spec`."""
+    return value, format(value, spec)
+
+
 class Cell(NamedTuple):
     """What a cell shows, and the number that it stands for, if any."""
 

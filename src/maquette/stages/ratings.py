@@ -9,8 +9,9 @@ from rich.console import Console
 from maquette.artifacts import ConfigError
 from maquette.artifacts.files import digest, file_digest, locked, write_json
 from maquette.artifacts.progress import say
+from maquette.evaluation.figures import ratings_figure
 from maquette.evaluation.ratings.arena import read_battles
-from maquette.evaluation.ratings.arena_ratings import RAW, rate, ratings_figure
+from maquette.evaluation.ratings.arena_ratings import RAW, rate
 from maquette.reports import terminal_table, write_page
 from maquette.stages.config import RatingsStage
 from maquette.tracking import start_run

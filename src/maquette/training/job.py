@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 from lightning.pytorch import LightningDataModule, LightningModule
 from torch import Tensor
 
-from maquette.artifacts.nodes import Node
 from maquette.artifacts.run_file import TRIED
-from maquette.model.building import describe_architecture
-from maquette.model.config import CoreConfig
+from maquette.artifacts.targets import Node
+from maquette.model.architecture import CoreConfig, describe_architecture
 from maquette.model.parametrization import Parametrization
-from maquette.objectives import Optimization
+from maquette.optimization.optimization import Optimization
 from maquette.recipe.run_spec import RunSpec
 from maquette.tracking.config import TrackingConfig
 from maquette.training.callbacks.validation_schedule import validation_steps
@@ -27,7 +26,7 @@ from maquette.training.config import TrainerConfig
 from maquette.training.devices import Hardware
 
 if TYPE_CHECKING:
-    from maquette.text import Tokenizer
+    from maquette.text.tokenizer import Tokenizer
     from maquette.training.record import RunRecord
 
 Row = dict[str, Any]

@@ -3,15 +3,11 @@
 import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from maquette.evaluation.ratings.arena import UNNAMED, Battle, agreement_of_judges
 from maquette.evaluation.ratings.ratings import ELO, Ratings, bradley_terry_ratings, topic_shares, topic_weights
 from maquette.evaluation.ratings.style import style_covariates
-from maquette.reports.figures import COLORS, new_figure
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 RAW, STYLED, REWEIGHTED = "as they are", "at equal style", "topics re-weighted"
 """The ways in which the same battles are rated."""
@@ -83,22 +79,3 @@ def plain(ratings: Ratings) -> dict[str, Any]:
         },
         "warnings": list(ratings.warnings),
     }  # fmt: skip
-
-
-def ratings_figure(result: Mapping[str, Any]) -> "Figure":
-    """A point with its interval for each model and way of rating; at most the forty strongest."""
-    names = [row["model"] for row in result["ratings"][RAW]["models"]][:40]
-    ways = list(result["ratings"])
-    figure, axes = new_figure(width=6.4, height=1.1 + 0.2 * len(names) * max(1.4, 0.8 * len(ways)))
-    for number, way in enumerate(ways):
-        rows = {row["model"]: row for row in result["ratings"][way]["models"]}
-        places = [place + 0.22 * (number - (len(ways) - 1) / 2) for place in range(len(names))]
-        for place, name in zip(places, names, strict=True):
-            axes.plot([rows[name]["elo_low"], rows[name]["elo_high"]], [place] * 2, color=COLORS[number], linewidth=1.6)
-        axes.plot([rows[name]["elo"] for name in names], places, "o", color=COLORS[number], markersize=4.5, label=way)
-    axes.set_yticks(range(len(names)), names)
-    axes.set_ylim(len(names) - 0.5, -0.5)
-    axes.set_xlabel(f"Elo points, {result['level']:.0%} intervals")
-    if len(ways) > 1:
-        axes.legend(fontsize=8)
-    return figure
