@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from maquette.artifacts.figure import COLORS, new_figure, save_figure
+from maquette.reports.figures import COLORS, new_figure, save_figure
 from maquette.text.measure import Fit, together
 
 if TYPE_CHECKING:
