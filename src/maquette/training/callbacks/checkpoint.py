@@ -17,10 +17,9 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from maquette.artifacts import ConfigError
-from maquette.objectives.iterations import of_all_processes
-from maquette.training import random_state
+from maquette.data.process_group import of_all_processes
 from maquette.training.callbacks.base import RunCallback, is_log_step
-from maquette.training.checkpoint_io import CheckpointFolder
+from maquette.training.checkpoint_io import CheckpointFolder, capture_random_state, restore_random_state
 
 
 class RunCheckpoint(RunCallback, Checkpoint):
@@ -63,7 +62,7 @@ class RunCheckpoint(RunCallback, Checkpoint):
         self.run.interruption.listen()  # again: Lightning has put its own handlers in place
         self._step = trainer.global_step
         if self._random is not None:
-            random_state.restore(self._random[trainer.global_rank % len(self._random)])
+            restore_random_state(self._random[trainer.global_rank % len(self._random)])
         self._saved = self._began = time.monotonic()
 
     @property
@@ -99,7 +98,7 @@ class RunCheckpoint(RunCallback, Checkpoint):
         self._ended = time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"random": of_all_processes(random_state.capture()), "seconds": self.trained_seconds}
+        return {"random": of_all_processes(capture_random_state()), "seconds": self.trained_seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._random, self._seconds_before = state_dict["random"], state_dict["seconds"]
