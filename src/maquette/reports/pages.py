@@ -35,7 +35,7 @@ def render(template: str, facts: Mapping[str, Any]) -> str:
 
     Raises `jinja2.UndefinedError` where the template names something that it was not given.
     """
-    return environment().get_template(template).render(page=_Page(), **facts)
+    return environment().get_template(template).render(page=_Contents(), **facts)
 
 
 def write_page(
@@ -73,7 +73,7 @@ def environment() -> "Environment":
 
 
 @dataclass
-class _Page:
+class _Contents:
     """What the parts of one page have to know of each other."""
 
     sections: list[str] = field(default_factory=list)

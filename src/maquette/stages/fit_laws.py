@@ -2,23 +2,26 @@
 
 import json
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from maquette.artifacts.files import write_json, write_text
+from maquette.artifacts.files import digest, write_json, write_text
+from maquette.artifacts.manifest import build, read_manifest
 from maquette.artifacts.progress import say
 from maquette.recipe.recipe_file import recipe_path, save_recipe
 from maquette.reports import write_page
 from maquette.scaling.fits.families import FamilyComparison, compare_by, comparison_facts, comparison_figure
 from maquette.scaling.fits.mixture_fit import MixtureFit, fit_mixture, mixture_facts, mixture_figure, verdict
 from maquette.scaling.fits.repetition_fit import RepetitionResult, fit_epochs, repetition_facts, repetition_figure
-from maquette.scaling.fits.stored_fit import PAGE, RUNS
+from maquette.scaling.fits.stored_fit import FACTS, KIND, PAGE, RUNS
 from maquette.scaling.fits.table import RunTable
 from maquette.scaling.fits.tuned_recipe import TunedRecipe, tune, tuned_facts, tuned_figure
 from maquette.stages.config import FitStage
 from maquette.stages.mixture_run import train_mixture
+from maquette.tracking import start_run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -76,8 +79,6 @@ def _keep(
     **shown: Any,
 ) -> Path:  # fmt: skip
     """The artifact of a law; `words` say it in short, `shown` is what else its page says."""
-    from maquette.stages.fit import record, store
-
     made = False
 
     def make(folder: Path) -> dict[str, Any]:
@@ -105,3 +106,39 @@ def _keep(
         console.print(f"warning: {warning}", markup=False, highlight=False, style="yellow")
     say(f"Open {(folder / PAGE).absolute().as_uri()}")
     return folder
+
+
+def store(config: FitStage, table: RunTable, label: str, settings: Mapping[str, Any], make: Any) -> Path:
+    """Builds an artifact from `table`; see `artifacts.manifest.build`."""
+    source = Path(config.runs).stem if config.runs and is_file(config.runs) else table.source
+    words = source.removeprefix("the sweep ").split(", ")[0]
+    name = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in words)[:60].strip("-.")
+    return build(
+        KIND,
+        Path(config.outputs),
+        name=config.name,
+        label=name if label == "loss" else f"{name}-{label}",
+        config=dict(settings),
+        inputs={"runs": digest(table.csv())},
+        make=make,
+        force=config.force,
+        say=say,
+    )
+
+
+def record(config: FitStage, folder: Path) -> None:
+    """The fit as a run of its own in MLflow, with its figures and its page."""
+    manifest = read_manifest(folder)
+    with start_run(
+        config.tracking, outputs=config.outputs, name=folder.name, folder=folder,
+        params={"runs": config.runs, **manifest.config}, tags={"kind": "fit", "digest.fit": manifest.digest},
+    ) as log:  # fmt: skip
+        log.log_artifact(folder / "figures", "figures")
+        for name in (FACTS, PAGE, "runs.csv"):
+            if (folder / name).is_file():
+                log.log_artifact(folder / name)
+
+
+def is_file(runs: str | None) -> bool:
+    """Whether `runs` means a table rather than something in the store."""
+    return runs is not None and (runs.endswith((".csv", ".tsv")) or Path(runs).is_file())

@@ -17,9 +17,9 @@ from rich.table import Table
 from maquette.artifacts import ConfigError
 from maquette.artifacts.files import digest, write_json
 from maquette.artifacts.manifest import build
-from maquette.artifacts.nodes import with_values
 from maquette.artifacts.progress import say
 from maquette.artifacts.settings import parse_quantity
+from maquette.artifacts.targets import with_values
 from maquette.reports import quantity, write_page
 from maquette.scaling.plans.pipeline_trial import (
     Trained,

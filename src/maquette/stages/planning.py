@@ -14,7 +14,8 @@ from maquette.artifacts.progress import say
 from maquette.artifacts.run_file import read_run
 from maquette.artifacts.settings import parse_quantity
 from maquette.data.config import CustomDataConfig
-from maquette.model.config import CoreConfig, ModelConfig
+from maquette.model.architecture import CoreConfig
+from maquette.model.config import ModelConfig
 from maquette.model.hf import family_of, read_config
 from maquette.model.loading import find_checkpoint, latest_run, model_folder
 from maquette.objectives.config import CustomObjectiveConfig, PretrainConfig
@@ -32,7 +33,7 @@ from maquette.tracking import lineage_tags
 from maquette.training import Job, choose_hardware
 from maquette.training.custom import CustomPlan
 from maquette.training.devices import count_processes
-from maquette.training.plan import Plan
+from maquette.training.job import ObjectivePlan
 from maquette.training.pretraining import PretrainingPlan
 
 
@@ -102,7 +103,7 @@ def plan_job(config: TrainStage, recipe: Recipe, data: TokensResult) -> Job:
 def assemble_job(
     config: TrainStage,
     recipe: Recipe,
-    plan: Plan,
+    plan: ObjectivePlan,
     *,
     start: Path | None,
     tokenizer: Path,

@@ -9,7 +9,7 @@ from maquette.artifacts import ConfigError
 
 
 @dataclass(frozen=True)
-class Standing:
+class ModelScore:
     """A model over all scenarios: `mean_win_rate` and plain `mean_score`, both in [0, 1] where scores are."""
 
     model: str
@@ -18,7 +18,7 @@ class Standing:
     scenarios: int
 
 
-def standings(scores: Mapping[str, Mapping[str, float]], *, higher_is_better: bool = True) -> list[Standing]:
+def standings(scores: Mapping[str, Mapping[str, float]], *, higher_is_better: bool = True) -> list[ModelScore]:
     """Models by mean win rate, best first. `scores` maps a model to its score on each scenario.
 
     The win rate on a scenario is the share of the other models that a model beats there, ties half (Liang et al. 2022,
@@ -38,7 +38,7 @@ def standings(scores: Mapping[str, Mapping[str, float]], *, higher_is_better: bo
                 beaten = [0.5 if sign * score == other else float(sign * score > other) for other in others]
                 rates.append(float(np.mean(beaten)))
         mean = float(np.mean(list(own.values()))) if own else float("nan")
-        found.append(Standing(model, float(np.mean(rates)) if rates else float("nan"), mean, len(own)))
+        found.append(ModelScore(model, float(np.mean(rates)) if rates else float("nan"), mean, len(own)))
     return sorted(found, key=lambda row: (-_or_least(row.mean_win_rate), -sign * _or_least(row.mean_score), row.model))
 
 

@@ -15,7 +15,7 @@ FILE = "evaluation.json"
 
 
 @dataclass(frozen=True)
-class Row:
+class LeaderboardRow:
     """One checkpoint on a suite: mean accuracy and mean win rate over its tasks, bits per byte, and the mean accuracy's
     difference from the first row's over the same questions."""
 
@@ -31,12 +31,12 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Board:
+class Leaderboard:
     """Evaluations that asked the same questions in the same way (`protocol` is the digest of both), best first."""
 
     suite: str
     protocol: str
-    rows: tuple[Row, ...]
+    rows: tuple[LeaderboardRow, ...]
 
     @property
     def one_tokenizer(self) -> bool:
@@ -69,19 +69,19 @@ def read_evaluations(folders: Iterable[Path]) -> list[dict[str, Any]]:
     return found
 
 
-def boards(evaluations: Sequence[dict[str, Any]], *, resamples: int = 2000, seed: int = 0) -> list[Board]:
+def boards(evaluations: Sequence[dict[str, Any]], *, resamples: int = 2000, seed: int = 0) -> list[Leaderboard]:
     """One board for each way of asking; of a model evaluated twice the same way, the newer."""
     groups: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
     for evaluation in sorted(evaluations, key=lambda row: row["created"]):
         group = groups.setdefault((evaluation["suite"]["name"], evaluation["comparable"]), {})
         group[evaluation["digests"]["model"]] = evaluation
     return [
-        Board(suite, protocol, tuple(_ranked(list(group.values()), resamples, seed)))
+        Leaderboard(suite, protocol, tuple(_ranked(list(group.values()), resamples, seed)))
         for (suite, protocol), group in sorted(groups.items())
     ]
 
 
-def _ranked(group: list[dict[str, Any]], resamples: int, seed: int) -> Iterable[Row]:
+def _ranked(group: list[dict[str, Any]], resamples: int, seed: int) -> Iterable[LeaderboardRow]:
     scores = {
         row["digests"]["model"]: {name: task["accuracy"] for name, task in row["headline"].items()} for row in group
     }
@@ -94,7 +94,7 @@ def _ranked(group: list[dict[str, Any]], resamples: int, seed: int) -> Iterable[
         standing = places.get(key)
         alone = standing is None or len(tasks) < 2
         likelihood = row["likelihood"].get(ALL)
-        yield Row(
+        yield LeaderboardRow(
             row["name"], row["checkpoint"], row["digests"]["tokenizer"], scores[key], row["mean_accuracy"],
             None if alone or standing is None else standing.mean_win_rate,
             likelihood["bits_per_byte"]["value"] if likelihood else None,
