@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from maquette.evaluation.likelihood.baselines import ALL, NGRAM, UNIFORM, UNIGRAM, BaselineScore
+from maquette.evaluation.baselines import ALL, NGRAM, UNIFORM, UNIGRAM, BaselineScore
 from maquette.reports.figures import COLORS, curve, new_figure
 from maquette.training.record import RunRecord
 

@@ -13,9 +13,8 @@ import numpy as np
 
 from maquette.recipe.rules import HyperparameterRules
 from maquette.reports.figures import COLORS, new_figure
-from maquette.scaling.errors import LawError
 from maquette.scaling.fits.table import RunTable
-from maquette.scaling.laws.gauss_newton import Array
+from maquette.scaling.laws.runs import Array, LawError
 from maquette.scaling.laws.setting_law import SettingLaw, fit_setting_law
 
 if TYPE_CHECKING:

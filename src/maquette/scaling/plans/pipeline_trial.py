@@ -14,8 +14,8 @@ import numpy as np
 
 from maquette.reports import quantity
 from maquette.reports.figures import COLORS, new_figure
-from maquette.scaling.errors import LawError
 from maquette.scaling.laws.isoflop import fit_isoflop
+from maquette.scaling.laws.runs import LawError
 from maquette.scaling.laws.surface import FLOPS_PER_PARAMETER_AND_TOKEN
 
 if TYPE_CHECKING:
