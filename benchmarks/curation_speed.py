@@ -34,7 +34,7 @@ import numpy as np
 from maquette.corpus.config import SourceConfig
 from maquette.corpus.curation.config import CurationConfig, ExecutorConfig
 from maquette.corpus.curation.curate import curate
-from maquette.corpus.curation.near import clusters
+from maquette.corpus.curation.near_duplicates import clusters
 from maquette.corpus.sources.warc.source import Warc
 
 PEER = Path(__file__).parent / "peers" / "datatrove_curation.py"

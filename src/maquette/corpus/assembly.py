@@ -14,7 +14,7 @@ from maquette.corpus.config import CorpusConfig
 from maquette.corpus.deduplication import Kept, block_document
 from maquette.corpus.document import SPLITS, Document, DocumentWriter, read_file
 from maquette.corpus.fingerprints import Fingerprints
-from maquette.corpus.lexical import Integers
+from maquette.corpus.hashing import Integers
 from maquette.corpus.splits import FEWEST_GROUPS, TRAIN, held_out_shares, split_by_position, split_groups
 
 

@@ -19,8 +19,7 @@ from maquette.artifacts import StageError
 from maquette.artifacts.progress import progress
 from maquette.corpus.document import Document, domains, read_documents
 from maquette.data.config import ShardsConfig
-from maquette.data.held_out import CutPart, HeldOutPart, cut_seen
-from maquette.data.overlap import repeated_share
+from maquette.data.overlap import CutPart, HeldOutPart, cut_seen, repeated_share
 from maquette.data.shards import (
     EncodedDocument,
     ShardWriter,

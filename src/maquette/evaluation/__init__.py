@@ -7,8 +7,7 @@ if TYPE_CHECKING:
     from maquette.evaluation.comparisons.judges import Agreement, agreement, pairwise_agreement, rank_agreement
     from maquette.evaluation.comparisons.length_control import WinRate, length_controlled_win_rate
     from maquette.evaluation.comparisons.pairwise import PairwiseResult, battles, compare_answers
-    from maquette.evaluation.contamination.contamination import ContaminationTest, contamination_test
-    from maquette.evaluation.contamination.overlap import ngram_overlap
+    from maquette.evaluation.contamination import ContaminationTest, contamination_test, ngram_overlap
     from maquette.evaluation.likelihood.baselines import BaselineScore, bits_per_byte, score_baselines
     from maquette.evaluation.likelihood.ngrams import KneserNey
     from maquette.evaluation.ratings.ratings import Ratings, bradley_terry_ratings, topic_shares, topic_weights
@@ -19,10 +18,9 @@ _HOMES = {
     "suites.aggregation": ("Standing", "standings"),
     "comparisons.judges": ("Agreement", "agreement", "pairwise_agreement", "rank_agreement"),
     "likelihood.baselines": ("BaselineScore", "bits_per_byte", "score_baselines"),
-    "contamination.contamination": ("ContaminationTest", "contamination_test"),
+    "contamination": ("ContaminationTest", "contamination_test", "ngram_overlap"),
     "comparisons.length_control": ("WinRate", "length_controlled_win_rate"),
     "likelihood.ngrams": ("KneserNey",),
-    "contamination.overlap": ("ngram_overlap",),
     "comparisons.pairwise": ("PairwiseResult", "battles", "compare_answers"),
     "ratings.style": ("style_covariates",),
     "ratings.ratings": ("Ratings", "bradley_terry_ratings", "topic_shares", "topic_weights"),

@@ -13,8 +13,7 @@ from maquette.corpus.config import SourceConfig
 from maquette.corpus.curation import distributed
 from maquette.corpus.curation.config import CurationConfig, ExecutorConfig
 from maquette.corpus.curation.curate import Curated, curate
-from maquette.corpus.curation.near import clusters
-from maquette.corpus.curation.near_on_disk import clusters_on_disk
+from maquette.corpus.curation.near_duplicates import clusters, clusters_on_disk
 from maquette.corpus.sources.warc.source import Warc
 
 pytest.importorskip("datatrove")

@@ -163,7 +163,7 @@ def curate(
     facts["context"] = json.loads((job.places.context / "report.json").read_text())
     on_disk = None
     if executor.near_duplicates == "disk":
-        from maquette.corpus.curation.near_on_disk import clusters_on_disk
+        from maquette.corpus.curation.near_duplicates import clusters_on_disk
 
         on_disk = functools.partial(
             clusters_on_disk, job.places.refine, whole, root / "near", config.near_duplicates.bands,

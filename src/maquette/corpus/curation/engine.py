@@ -33,11 +33,6 @@ _NOTE = struct.Struct("<qq")
 _POLL = 0.5
 
 
-def unwatched(number: int, place: int) -> bool:
-    """Every page is read: for engines that have limits of their own."""
-    return True
-
-
 def run_shards(
     work: Work, sizes: Sequence[float], done: Callable[[int], bool], folder: Path, *, processes: int,
     description: str, unit: str, seconds: float,

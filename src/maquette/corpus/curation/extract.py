@@ -21,7 +21,8 @@ from maquette.corpus.curation.journal import Entry, entry, write_journal
 from maquette.corpus.curation.language import check_language
 from maquette.corpus.curation.urls import block_list, host_of, is_below, normalize_url
 from maquette.corpus.document import Document, read_file, write_documents
-from maquette.corpus.lexical import Hashes, characters, lower_case_tokens, sequence_hashes
+from maquette.corpus.hashing import Hashes, sequence_hashes
+from maquette.corpus.lexical import characters, lower_case_tokens
 
 UNSAFE = ("gambling", "adult", "drugs", "violence", "malware", "phishing")
 """Categories of block lists whose pages teach the classifier of unsafe content what such pages look like."""

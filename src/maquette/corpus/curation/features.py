@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from maquette.corpus.lexical import Hashes
+from maquette.corpus.hashing import Hashes
 
 STOP_WORDS = frozenset(("the", "be", "to", "of", "and", "that", "have", "with"))
 SHORT_LINE = 30  # characters

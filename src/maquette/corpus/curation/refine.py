@@ -19,7 +19,7 @@ from maquette.corpus.curation.features import features
 from maquette.corpus.curation.harmful import unsafe_share
 from maquette.corpus.curation.journal import Entry, entry, write_journal
 from maquette.corpus.curation.models import Grams, grams
-from maquette.corpus.curation.near import band_hashes
+from maquette.corpus.curation.near_duplicates import document_bands
 from maquette.corpus.curation.private import replace_private
 from maquette.corpus.curation.rules import Rule, clean_lines, first_broken, rules
 from maquette.corpus.curation.urls import host_of
@@ -146,7 +146,7 @@ def refine_shard(
         journal.append(entry(found.result, characters=size, private=found.private, scores=found.scores))
         kept.append(found.result)
         if config.near_duplicates.bands:
-            bands.append(band_hashes(found.result.text, config.near_duplicates))
+            bands.append(document_bands(found.result.text, config.near_duplicates))
     pages_done()
     with atomic_file(folder / f"{number:05d}.npz") as temporary, temporary.open("wb") as file:
         width = config.near_duplicates.bands

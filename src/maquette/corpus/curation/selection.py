@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from maquette.artifacts.files import atomic_file
 from maquette.corpus.curation.config import CurationConfig
 from maquette.corpus.curation.journal import read_journal
-from maquette.corpus.curation.near import clusters
+from maquette.corpus.curation.near_duplicates import clusters
 from maquette.corpus.document import Document, read_file
-from maquette.corpus.lexical import Hashes, Integers
+from maquette.corpus.hashing import Hashes, Integers
 
 _FEWEST = 100  # documents: of fewer the spread says nothing
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from maquette.corpus.config import SourceConfig
 from maquette.corpus.document import Document
-from maquette.corpus.sources.installed.packages import PACKAGES
+from maquette.corpus.sources.installed.modules import PACKAGES
 from maquette.corpus.sources.installed.source import Installed
 from maquette.corpus.workers import Workers
 
