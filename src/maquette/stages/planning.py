@@ -14,7 +14,8 @@ from maquette.artifacts.progress import say
 from maquette.artifacts.run_file import read_run
 from maquette.artifacts.settings import parse_quantity
 from maquette.data.config import CustomDataConfig
-from maquette.model.config import CoreConfig, ModelConfig
+from maquette.model.architecture import CoreConfig
+from maquette.model.config import ModelConfig
 from maquette.model.hf import family_of, read_config
 from maquette.model.loading import find_checkpoint, latest_run, model_folder
 from maquette.objectives.config import CustomObjectiveConfig, PretrainConfig
