@@ -7,9 +7,8 @@ import pytest
 from made_archives import archive, page, record
 
 from maquette.artifacts import StageError
-from maquette.corpus.cleaning import Rejection
 from maquette.corpus.config import SourceConfig
-from maquette.corpus.document import Document
+from maquette.corpus.document import Document, Rejection
 from maquette.corpus.sources.warc.pages import Page, read_page
 from maquette.corpus.sources.warc.pieces import Piece, pieces
 from maquette.corpus.sources.warc.source import ArchiveShard, Warc

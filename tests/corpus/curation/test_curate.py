@@ -12,10 +12,10 @@ from made_crawl import run, settings
 
 from maquette.corpus.config import CorpusConfig
 from maquette.corpus.curation.config import CurationConfig, ExecutorConfig
-from maquette.corpus.curation.curate import Curated, curate, store
+from maquette.corpus.curation.curate import Curated, curate
 from maquette.corpus.curation.evidence import finish_journal, funnel, write_evidence
-from maquette.corpus.curation.explain import explain
-from maquette.corpus.curation.journal import STEPS, step_of
+from maquette.corpus.curation.journal import STEPS, explain, step_of
+from maquette.corpus.curation.shards import store
 from maquette.corpus.document import SPLITS, Document, read_documents
 from maquette.corpus.pipeline import make_corpus
 from maquette.corpus.synthetic_web.faults import CODE, TEX, Made
@@ -124,7 +124,7 @@ def test_killed_in_mid_run_it_goes_on_to_the_same_bytes(web: Path, curated: Cura
     assert not (root / "context" / "report.json").exists()
     again = run(web, root)
     assert list(again.documents()) == list(curated.documents())
-    for path in sorted(curated.job.places.refine.glob("*.parquet")):
+    for path in sorted((curated.job.root / "refine").glob("*.parquet")):
         assert (root / "refine" / path.name).read_bytes() == path.read_bytes()
 
 

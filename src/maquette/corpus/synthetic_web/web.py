@@ -13,7 +13,7 @@ from typing import Any
 
 from maquette.artifacts.files import atomic_file, write_text
 from maquette.corpus.document import Document, write_documents
-from maquette.corpus.judging import CLEAN
+from maquette.corpus.pipeline import CLEAN
 from maquette.corpus.sources.installed.modules import PACKAGES
 from maquette.corpus.synthetic_web.faults import FAULTS, Ground, Made, plant
 from maquette.corpus.synthetic_web.pages import STYLES, Site, make_site, render

@@ -5,8 +5,7 @@ import io
 import re
 from typing import Literal
 
-from maquette.corpus.cleaning import Rejection
-from maquette.corpus.document import Document
+from maquette.corpus.document import Document, Rejection
 from maquette.corpus.sources.warc.pieces import Piece
 
 _HTML = ("text/html", "application/xhtml+xml", "application/xhtml", "application/html")

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from maquette.artifacts.errors import StageError
-from maquette.corpus.cleaning import Rejection
 from maquette.corpus.config import SourceConfig
-from maquette.corpus.document import Document
+from maquette.corpus.document import Document, Rejection
 from maquette.corpus.sources.files import digest_files, list_files, relative_name, source_root
 from maquette.corpus.sources.warc.html import decode, extract, links
 from maquette.corpus.sources.warc.pages import Page, read_page

@@ -43,7 +43,7 @@ def _host_hash(host: str) -> np.uint64:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class HostLines:
+class BoilerplateLines:
     """Hashes (with their hosts) of the lines to take out, sorted."""
 
     hashes: Hashes

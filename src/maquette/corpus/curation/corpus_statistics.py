@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from maquette.artifacts.errors import StageError
 from maquette.artifacts.files import atomic_file, write_json
+from maquette.corpus.curation.boilerplate_lines import BoilerplateLines, repeated_lines
 from maquette.corpus.curation.config import CurationConfig
 from maquette.corpus.curation.extract import TOKEN_BUCKETS, text_hash
-from maquette.corpus.curation.hostlines import HostLines, repeated_lines
 from maquette.corpus.curation.models import FEWEST_EXAMPLES, LinearModel, Training, precision_recall, train
 from maquette.corpus.curation.urls import host_of, is_below, normalize_url
 from maquette.corpus.document import Document, read_file
@@ -30,25 +30,25 @@ _MODELS = ("quality", "unsafe", "domains")
 
 
 @dataclasses.dataclass(frozen=True)
-class Context:
+class CorpusStatistics:
     """What the second pass knows of the corpus; `models` by name, where there were examples enough."""
 
-    lines: HostLines
+    lines: BoilerplateLines
     log_shares: NDArray[np.float64]
     models: dict[str, LinearModel]
 
 
 @functools.lru_cache(maxsize=1)
-def load_context(folder: Path) -> Context:
-    """Reads what `make_context` wrote."""
+def load_statistics(folder: Path) -> CorpusStatistics:
+    """Reads what `make_statistics` wrote."""
     with np.load(folder / "corpus.npz") as found:
-        lines, log_shares = HostLines(found["lines"]), found["log_shares"]
+        lines, log_shares = BoilerplateLines(found["lines"]), found["log_shares"]
     models = {name: LinearModel.load(folder / f"{name}.npz") for name in _MODELS if (folder / f"{name}.npz").exists()}
-    return Context(lines, log_shares, models)
+    return CorpusStatistics(lines, log_shares, models)
 
 
-def make_context(extract: Path, shards: list[int], folder: Path, config: CurationConfig) -> None:
-    """Reads the statistics of all `shards` and writes the context; `report.json` is written last.
+def make_statistics(extract: Path, shards: list[int], folder: Path, config: CurationConfig) -> None:
+    """Reads the statistics of all `shards` and writes what the second pass needs; `report.json` is written last.
 
     Raises `StageError` where examples that the config names can't be read.
     """
