@@ -22,7 +22,7 @@ from maquette.feedback.annotators.simulated import (
 from maquette.feedback.comparison import Comparison, Judgement
 from maquette.feedback.preferences import comparison_of, preferences_of, read_preferences
 from maquette.feedback.tasks import Exercises, words_of
-from maquette.objectives.rewards import Completion
+from maquette.objectives.completions import Completion
 
 EXERCISE = Exercises(["pick"])[0]
 

@@ -19,8 +19,7 @@ from maquette.evaluation.config import ProtocolConfig, SuiteConfig, no_suite
 from maquette.feedback.config import FeedbackConfig
 from maquette.feedback.instruction_config import TaskInstructionsConfig
 from maquette.model.config import ModelConfig
-from maquette.objectives.config import OBJECTIVES, CustomObjectiveConfig
-from maquette.objectives.policy_config import PolicyConfig
+from maquette.objectives.config import OBJECTIVES, CustomObjectiveConfig, PolicyConfig
 from maquette.optimization.config import (
     AdamWConfig,
     ConstantSchedulerConfig,

@@ -21,7 +21,7 @@ from maquette.feedback.annotators.simulated import (
 from maquette.feedback.comparison import Annotator, Comparison, Judgement
 from maquette.feedback.config import FeedbackConfig, RewardConfig
 from maquette.model.loading import find_checkpoint, load_checkpoint, load_reward_model
-from maquette.objectives.rewards import RewardFunction
+from maquette.objectives.completions import RewardFunction
 
 
 class People:

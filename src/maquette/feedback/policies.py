@@ -12,9 +12,13 @@ from maquette.artifacts import StageError
 from maquette.data.prompts import Prompt
 from maquette.feedback.tasks import words_of
 from maquette.model import LanguageModel
-from maquette.objectives.divergence import divergences
-from maquette.objectives.rewards import Completion, RewardFunction, checked_scores
-from maquette.objectives.rollouts import sample_answers
+from maquette.objectives.completions import (
+    Completion,
+    RewardFunction,
+    checked_scores,
+    completion_kl,
+    sample_completions,
+)
 from maquette.statistics import Estimate, bootstrap_mean
 
 if TYPE_CHECKING:
@@ -66,10 +70,10 @@ def measure_policy(
 
     `temperature=0` is greedy. The divergence is 0 where no `reference` is given or the choice is greedy.
     """
-    answers = sample_answers(model, tokenizer, prompts, max_tokens=max_tokens, temperature=temperature, seed=seed)
+    answers = sample_completions(model, tokenizer, prompts, max_tokens=max_tokens, temperature=temperature, seed=seed)
     divergence = np.zeros(len(answers))
     if reference is not None and temperature > 0:
-        divergence = divergences(model, reference, answers, temperature=temperature)
+        divergence = completion_kl(model, reference, answers, temperature=temperature)
     scores = {name: np.array(checked_scores(reward, answers)) for name, reward in rewards.items()}
     words = np.array([len(words_of(answer.answer)) for answer in answers], dtype=float)
     return PolicyScores(tuple(answers), scores, divergence, words)

@@ -7,8 +7,7 @@ from maquette.artifacts.progress import progress
 from maquette.data.prompts import Prompt
 from maquette.feedback.comparison import Comparison
 from maquette.model import LanguageModel
-from maquette.objectives.rewards import Completion
-from maquette.objectives.rollouts import sample_answers
+from maquette.objectives.completions import Completion, sample_completions
 
 if TYPE_CHECKING:
     from maquette.text import Tokenizer
@@ -32,7 +31,7 @@ def sample_many(
     with progress("sampling answers", len(repeated), unit="answers") as advance:
         for start in range(0, len(repeated), _BATCH):
             part = repeated[start : start + _BATCH]
-            answers += sample_answers(
+            answers += sample_completions(
                 model, tokenizer, part, max_tokens=max_tokens, temperature=temperature, seed=seed, first=start
             )
             advance(len(part))

@@ -12,7 +12,7 @@ from maquette.feedback.config import PromptsConfig, RewardConfig
 from maquette.feedback.policies import measure_policy
 from maquette.feedback.prompts import open_prompts
 from maquette.model import LanguageModel
-from maquette.objectives.rewards import RewardFunction
+from maquette.objectives.completions import RewardFunction
 from maquette.training.policy import PolicyFeedback
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """Rewards and annotators that are Python of a user's, named as `module:function`.
 
     # my_rewards.py, beside where `maquette train objective=ppo reward.callable=my_rewards:reward` is typed
-    def reward(completions):                       # objectives.rewards.Completion: messages, answer, facts, ...
+    def reward(completions):                       # objectives.completions.Completion: messages, answer, facts, ...
         return [-len(one.answer) for one in completions]
 
     # my_annotator.py: maquette annotate feedback=callable feedback.callable=my_annotator:judge
@@ -19,7 +19,7 @@ from typing import Any
 from maquette.artifacts import ConfigError, StageError
 from maquette.artifacts.targets import import_target, users_code
 from maquette.feedback.comparison import Comparison, Judgement
-from maquette.objectives.rewards import Completion
+from maquette.objectives.completions import Completion
 
 
 def _find(target: str | None, key: str) -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 
 from maquette.feedback.comparison import Comparison, Judgement
 from maquette.feedback.tasks import from_facts
-from maquette.objectives.rewards import Completion
+from maquette.objectives.completions import Completion
 
 
 def gold_of(facts: Mapping[str, Any], answer: str) -> float:

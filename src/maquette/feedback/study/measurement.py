@@ -17,7 +17,7 @@ from maquette.feedback.policies import PolicyScores, measure_policy, win_rate
 from maquette.feedback.sampling import sample_many
 from maquette.feedback.tasks import words_of
 from maquette.model.loading import load_checkpoint
-from maquette.objectives.rewards import RewardFunction, checked_scores
+from maquette.objectives.completions import RewardFunction, checked_scores
 from maquette.statistics import Estimate
 
 

@@ -50,7 +50,7 @@ def with_copying(table: RunTable, outputs: Path | str) -> RunTable:
 
 def _score(folder: Path, tokens: Path | None, context: int) -> float:
     from maquette.data import TokenShards
-    from maquette.training.copying import folder_copying
+    from maquette.objectives.held_out import folder_copying
 
     path = folder / FILE
     if path.exists():

@@ -1,7 +1,8 @@
-"""The reference model of DPO: the checkpoint that the policy starts from, whose log-probabilities are taken before the
-first step and kept, so that it is not in memory while the policy trains."""
+"""What reward models and DPO share: numbers of a step, numbers of held-out pairs, and the reference's
+log-probabilities."""
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,66 @@ from maquette.data.example_data import in_parts
 from maquette.data.examples import Examples
 from maquette.model import LanguageModel
 from maquette.model.loading import load_checkpoint
-from maquette.objectives.completion_log_probs import completion_log_probs
+from maquette.objectives.base import Metrics
+from maquette.objectives.completions import completion_log_probs
 
 
-class Reference:
-    """`reference(split, examples, trainer)`: log-probabilities, kept as files in the run's `folder` under the `digest`
-    of the examples."""
+def reward_metrics(chosen: Tensor, rejected: Tensor) -> Metrics:
+    """Of a batch's rewards `(B,)` each, learned or implicit, by TRL's names."""
+    return {
+        "rewards/chosen": chosen.mean(),
+        "rewards/rejected": rejected.mean(),
+        "rewards/margins": (chosen - rejected).mean(),
+        "rewards/accuracies": (chosen > rejected).float().mean(),
+    }
+
+
+class HeldOutPairs:
+    """Collects `rows` numbers of every held-out pair over batches and processes."""
+
+    def __init__(self, rows: int) -> None:
+        self._rows, self._found = rows, dict[int, Tensor]()
+
+    def add(self, batch: Any, values: Tensor) -> None:
+        """`values (rows, B)` of a `HeldOutExamples` batch."""
+        if batch.counts:
+            self._found[batch.first] = values.double().cpu()
+
+    def gathered(self, whole: int, over_processes: Callable[[Tensor], Tensor]) -> NDArray[np.float64]:
+        """`(rows, whole)`: everybody's, in the order of the pairs."""
+        placed = torch.zeros(self._rows, whole, dtype=torch.float64)
+        for first, values in self._found.items():
+            placed[:, first : first + values.size(1)] = values
+        found: NDArray[np.float64] = over_processes(placed.flatten()).view(self._rows, whole).numpy()
+        return found
+
+
+def preference_metrics(examples: Examples, chosen: NDArray[Any], rejected: NDArray[Any]) -> dict[str, float]:
+    """Loss and accuracy over held-out pairs (equal rewards count half), and the accuracy of pairs whose chosen
+    completion is the longer or the shorter one, and of each annotator's pairs."""
+    difference = chosen - rejected
+    right = (difference > 0) + 0.5 * (difference == 0)
+    lengths = examples.answer_lengths
+    longer = lengths[::2] - lengths[1::2]
+    groups = {"chosen_longer": longer > 0, "chosen_shorter": longer < 0, "equal_lengths": longer == 0}
+    annotators = examples.names.get("annotator", [])
+    if len(annotators) > 1:
+        of_pairs = np.asarray(examples.columns["annotator"][::2])
+        groups |= {f"annotator {name or 'unnamed'}": of_pairs == number for number, name in enumerate(annotators)}
+    return {
+        "validation/loss": float(np.logaddexp(0.0, -difference).mean()),
+        "validation/accuracy": float(right.mean()),
+        "validation/margin": float(difference.mean()),
+        "validation/rewards/chosen": float(chosen.mean()),
+        "validation/rewards/rejected": float(rejected.mean()),
+        **{f"validation/accuracy/{name}": float(right[chose].mean()) for name, chose in groups.items() if chose.any()},
+    }
+
+
+class ReferenceLogProbs:
+    """`reference(split, examples, trainer)`: log-probabilities under the model that a policy starts from, taken before
+    the first step and kept as files in the run's `folder` under the `digest` of the examples, so that the reference is
+    not in memory while the policy trains."""
 
     def __init__(self, checkpoint: Path | str, folder: Path | str, digest: str) -> None:
         self.checkpoint, self.folder, self.digest = Path(checkpoint), Path(folder), digest
