@@ -33,7 +33,7 @@ from maquette.corpus.deduplication import (
 )
 from maquette.corpus.document import SPLITS, Document, DocumentWriter, Rejection, clean, normalize, write_documents
 from maquette.corpus.fingerprints import Fingerprints, fingerprint
-from maquette.corpus.repetition import Rate, repetition_rates
+from maquette.corpus.repetition import RepetitionRate, repetition_rates
 from maquette.corpus.sources import read_examples
 from maquette.corpus.splits import TRAIN, Layout, group_of, lay_out, write_splits
 from maquette.corpus.workers import Workers, batches
@@ -72,8 +72,8 @@ class Summary:
     documents: dict[str, dict[str, int]]
     bytes: dict[str, dict[str, int]]
     funnel: list[Remainder]
-    before: dict[str, dict[str, Rate]]
-    after: dict[str, dict[str, Rate]]
+    before: dict[str, dict[str, RepetitionRate]]
+    after: dict[str, dict[str, RepetitionRate]]
     rejected: dict[str, dict[str, int]]
     read_digest: str
     digest: str
@@ -200,7 +200,7 @@ def _remainder(step: str, reading: Reading, kept: Kept) -> Remainder:
     )
 
 
-def _rates(reading: Reading, layout: Layout, window: int) -> tuple[dict[str, dict[str, Rate]], ...]:
+def _rates(reading: Reading, layout: Layout, window: int) -> tuple[dict[str, dict[str, RepetitionRate]], ...]:
     """Repetition by domain and split, before and after deduplication."""
     prints, domains = reading.prints, reading.domains
     held_out = np.arange(len(SPLITS) * len(domains)) % len(SPLITS) != TRAIN

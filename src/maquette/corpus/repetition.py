@@ -62,7 +62,7 @@ def repeated_windows(tokens: Hashes, document: NDArray[np.int32], length: int) -
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Rate:
+class RepetitionRate:
     """Of `frames` stretches of `FRAME` tokens, how many hold a repeated window."""
 
     frames: int
@@ -76,7 +76,7 @@ class Rate:
 
 def repetition_rates(
     tokens: Hashes, document: NDArray[np.int32], part: NDArray[np.int64], held_out: NDArray[np.bool_], length: int
-) -> list[Rate]:
+) -> list[RepetitionRate]:
     """How much each part of a corpus (a domain's split) repeats, `(number of parts,)`.
 
     `document` (T,) names each token's document; `part` (D,) each document's part; `held_out` (parts,) which parts are
@@ -102,5 +102,5 @@ def repetition_rates(
         inside = bad[mine[document[bad]]]
         inside = inside - place[document[inside]]
         whole = inside % FRAME <= FRAME - length
-        rates.append(Rate(-(-int(size[mine].sum()) // FRAME), int(np.unique(inside[whole] // FRAME).size)))
+        rates.append(RepetitionRate(-(-int(size[mine].sum()) // FRAME), int(np.unique(inside[whole] // FRAME).size)))
     return rates

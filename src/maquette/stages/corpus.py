@@ -21,7 +21,7 @@ from maquette.stages.config import CorpusStage, CorpusToolStage
 
 def run(config: CorpusStage) -> Path:
     """Makes the corpus, or finds it made; returns its folder."""
-    config, web = _with_made_web(config)
+    config, web = _with_synthetic_web(config)
     source = open_source(config.source)
     inputs = source.inputs()
     identity = _identity(config, with_path=not inputs)
@@ -114,8 +114,8 @@ def _make_curated(
     return known
 
 
-def _with_made_web(config: CorpusStage) -> tuple[CorpusStage, Path | None]:
-    """The settings by which a made web is read like any crawl, and its folder; it is generated where it is missing."""
+def _with_synthetic_web(config: CorpusStage) -> tuple[CorpusStage, Path | None]:
+    """The settings by which a synthetic web is read like any crawl, and its folder; generated where missing."""
     if config.source.kind != "synthetic_web":
         return config, None
     from maquette.corpus.synthetic_web.web import GOOD_PAGES, VERSION, make_web

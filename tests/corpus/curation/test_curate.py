@@ -18,7 +18,8 @@ from maquette.corpus.curation.journal import STEPS, explain, step_of
 from maquette.corpus.curation.shards import store
 from maquette.corpus.document import SPLITS, Document, read_documents
 from maquette.corpus.pipeline import make_corpus
-from maquette.corpus.synthetic_web.faults import CODE, TEX, Made
+from maquette.corpus.synthetic_web.faults import CODE, TEX
+from maquette.corpus.synthetic_web.pages import SyntheticPage
 from maquette.corpus.synthetic_web.texts import Text
 from maquette.corpus.synthetic_web.truth import measure
 from maquette.corpus.synthetic_web.web import _worth_citing, read_truth
@@ -66,7 +67,7 @@ def test_code_and_formulas_come_through(web: Path, curated: Curated) -> None:
 def test_an_encyclopaedia_cites_what_tells_of_a_subject_as_a_whole() -> None:
     kinds = ["docs"] * 40 + ["reference", "readme", "legal", "code"] * 2
     pages = [
-        Made(0.0, f"http://a.example/{n}", b"x" * (n + 1), text=Text(f"{kind} {n}", (), kind))
+        SyntheticPage(0.0, f"http://a.example/{n}", b"x" * (n + 1), text=Text(f"{kind} {n}", (), kind))
         for n, kind in enumerate(kinds)
     ]
     cited = _worth_citing(pages, 10, random.Random(0))

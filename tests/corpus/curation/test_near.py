@@ -5,8 +5,8 @@ import pytest
 
 from maquette.corpus.curation.config import NearDuplicatesConfig
 from maquette.corpus.curation.models import grams, precision_recall, train
-from maquette.corpus.curation.near_duplicates import clusters, document_bands, s_curve
-from maquette.corpus.curation.selection import _without, robust_deviations
+from maquette.corpus.curation.near_duplicates import clusters, document_bands, s_curve, without
+from maquette.corpus.curation.selection import robust_deviations
 
 CONFIG = NearDuplicatesConfig()
 
@@ -50,7 +50,7 @@ def test_the_s_curve_is_what_is_observed(changes: int, similarity: float) -> Non
 
 
 def test_a_cluster_without_its_first_has_another_first() -> None:
-    found = _without(np.array([0, 1, 0, 0]), np.array([True, False, False, False]))
+    found = without(np.array([0, 1, 0, 0]), np.array([True, False, False, False]))
     assert found.tolist() == [0, 1, 2, 2]
 
 

@@ -6,7 +6,10 @@ A joined pair joins the clusters of both; of a cluster the first document is kep
 and a sort of one band at a time; `datatrove_pipelines.clusters_on_disk` needs less.
 """
 
+from pathlib import Path
+
 import numpy as np
+from numpy.typing import NDArray
 
 from maquette.corpus.curation.config import NearDuplicatesConfig
 from maquette.corpus.hashing import Hashes, Integers, repeats, window_hashes
@@ -46,3 +49,23 @@ def clusters(bands: Hashes) -> Integers:
         lefts.append(same.positions[later - 1])
         rights.append(same.positions[later])
     return first_of_cluster(np.concatenate(lefts), np.concatenate(rights), bands.shape[0])
+
+
+def read_bands(filtered: Path, shards: list[int]) -> Hashes:
+    """The band hashes that the second pass over `shards` left, `(n, bands)`."""
+    found = []
+    for number in shards:
+        with np.load(filtered / f"{number:05d}.npz") as arrays:
+            found.append(arrays["bands"])
+    return np.concatenate(found) if found else np.empty((0, 0), np.uint64)
+
+
+def without(cluster: Integers, gone: NDArray[np.bool_]) -> Integers:
+    """The first of each cluster, where some documents are gone for another reason: each of those is on its own."""
+    result = cluster.copy()
+    result[gone] = np.flatnonzero(gone)
+    staying = np.flatnonzero(~gone)
+    if staying.size:
+        _, place, which = np.unique(cluster[staying], return_index=True, return_inverse=True)
+        result[staying] = staying[place[which]]
+    return result
