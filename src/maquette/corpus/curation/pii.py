@@ -49,7 +49,7 @@ _MAY_BE_PHONE = tuple(map(re.compile, (r"\+\d", r"\(\d\d\d\)", r"\d\d\d[-.]\d\d\
 _MAY_BE_IP = tuple(map(re.compile, (r"\d\.\d{1,3}\.\d{1,3}\.\d", r":[0-9a-fA-F]{1,4}:")))
 
 
-def replace_private(document: Document) -> tuple[Document, dict[str, int]]:
+def replace_pii(document: Document) -> tuple[Document, dict[str, int]]:
     """The document with placeholders such as `<email>`, and how many of each kind there are."""
     text, counts = document.text, Counter[str]()
 

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from maquette.corpus.curation.config import HostLinesConfig
 from maquette.corpus.document import Document
-from maquette.corpus.lexical import Hashes, characters, sequence_hashes, tokenize, without_digits
+from maquette.corpus.hashing import Hashes, sequence_hashes
+from maquette.corpus.lexical import characters, tokenize, without_digits
 
 _LONGEST = 200  # characters: what is longer is a text, and paragraph deduplication's to judge
 
@@ -42,7 +43,7 @@ def _host_hash(host: str) -> np.uint64:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class HostLines:
+class BoilerplateLines:
     """Hashes (with their hosts) of the lines to take out, sorted."""
 
     hashes: Hashes

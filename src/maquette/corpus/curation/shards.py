@@ -1,13 +1,16 @@
-"""Shards over the processes of this machine, so that nothing one of them meets can take the others with it.
+"""Shards: pages that are read one after the other, and the processes of a machine that work through them.
 
-Each shard is one child process. What it has done it writes to its own files and renames at the end, so a restart finds
-what is finished. Before each page the child notes the page's number in a small file: where a page takes more of the
-processor's time than it may (the operating system ends the child then, even inside a parser's loop) or brings the
-child down, the shard is done again without that page. A shard whose child dies again and again, or between pages, is
-lost, and only it.
+Nothing that one shard meets can take the others with it. datatrove runs tasks and resumes those that are not completed,
+but a page that never ends, or kills its process, costs it the whole task; so every executor, datatrove's too, works
+through shards by `run_shards`: each is one child process. What it has done it writes to its own files and renames at
+the end, so a restart finds what is finished. Before each page the child notes the page's number in a small file: where
+a page takes more of the processor's time than it may (the operating system ends the child then, even inside a parser's
+loop) or brings the child down, the shard is done again without that page. A shard whose child dies again and again, or
+between pages, is lost, and only it.
 """
 
 import contextlib
+import dataclasses
 import json
 import multiprocessing
 import multiprocessing.connection
@@ -15,27 +18,81 @@ import os
 import signal
 import struct
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from maquette.artifacts.errors import StageError
+from maquette.artifacts.files import atomic_file, write_json
 from maquette.artifacts.progress import progress, say
+from maquette.corpus.document import Document, Rejection, read_file, write_documents
+from maquette.corpus.workers import batches
 
 Watch = Callable[[int, int], bool]
 """Called before each page with its number and the bytes of the shard that lie before it; says whether to read it."""
 
 Work = Callable[[int, Watch], None]
 
+_STORED_CHARACTERS = 8 << 20  # in one shard of documents that some other source gave
 _TRIES = 25  # of one shard: so many pages of it may bring a process down
 _NOTE = struct.Struct("<qq")
 _POLL = 0.5
 
 
-def unwatched(number: int, place: int) -> bool:
-    """Every page is read: for engines that have limits of their own."""
-    return True
+class Shard(Protocol):
+    """Pages that are read one after the other. `size` is in bytes; `name` says where from."""
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def name(self) -> str: ...
+
+    def documents(
+        self, admit: Callable[[str], tuple[str, float] | None], watch: Watch, cites: Callable[[str], bool]
+    ) -> Iterator[Document | Rejection]:
+        """See `ArchiveShard.documents`."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class StoredShard:
+    """Documents that some source gave, stored in a file."""
+
+    path: str
+    name: str
+    size: int
+
+    def documents(
+        self, admit: Callable[[str], tuple[str, float] | None], watch: Watch, cites: Callable[[str], bool]
+    ) -> Iterator[Document | Rejection]:
+        """The documents whose addresses are admitted."""
+        place = 0
+        for number, document in enumerate(read_file(self.path)):
+            reason = admit(document.url) if document.url else None
+            if reason is not None:
+                yield Rejection(document, *reason)
+            elif watch(number, place):
+                yield document
+            place += len(document.text)
+
+
+def store(documents: Iterable[Document], folder: Path) -> list[StoredShard]:
+    """Shards of documents that come one after the other, stored in `folder`; found again where they are complete."""
+    listed = folder / "shards.json"
+    if not listed.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        found = []
+        tasks = batches(documents, lambda document: len(document.text) + 64, _STORED_CHARACTERS)
+        for number, batch in enumerate(tasks):
+            path = folder / f"{number:05d}.parquet"
+            with atomic_file(path) as temporary:
+                write_documents(temporary, batch)
+            found.append([path.name, sum(len(document.text) for document in batch)])
+        write_json(listed, found)
+    return [
+        StoredShard(str(folder / name), name.partition(".")[0], size) for name, size in json.loads(listed.read_text())
+    ]
 
 
 def run_shards(

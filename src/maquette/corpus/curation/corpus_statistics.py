@@ -16,42 +16,39 @@ from numpy.typing import NDArray
 
 from maquette.artifacts.errors import StageError
 from maquette.artifacts.files import atomic_file, write_json
-from maquette.corpus.config import SourceConfig
+from maquette.corpus.curation.boilerplate_lines import BoilerplateLines, repeated_lines
 from maquette.corpus.curation.config import CurationConfig
 from maquette.corpus.curation.extract import TOKEN_BUCKETS, text_hash
-from maquette.corpus.curation.hostlines import HostLines, repeated_lines
 from maquette.corpus.curation.models import FEWEST_EXAMPLES, LinearModel, Training, precision_recall, train
 from maquette.corpus.curation.urls import host_of, is_below, normalize_url
 from maquette.corpus.document import Document, read_file
-from maquette.corpus.lexical import Hashes
-from maquette.corpus.repetition import repeats
-from maquette.corpus.sources import open_source
-from maquette.corpus.workers import workers
+from maquette.corpus.hashing import Hashes, repeats
+from maquette.corpus.sources import read_examples
 
 _MOST_EXAMPLES = 4000  # of each class
 _MODELS = ("quality", "unsafe", "domains")
 
 
 @dataclasses.dataclass(frozen=True)
-class Context:
+class CorpusStatistics:
     """What the second pass knows of the corpus; `models` by name, where there were examples enough."""
 
-    lines: HostLines
+    lines: BoilerplateLines
     log_shares: NDArray[np.float64]
     models: dict[str, LinearModel]
 
 
 @functools.lru_cache(maxsize=1)
-def load_context(folder: Path) -> Context:
-    """Reads what `make_context` wrote."""
+def load_statistics(folder: Path) -> CorpusStatistics:
+    """Reads what `make_statistics` wrote."""
     with np.load(folder / "corpus.npz") as found:
-        lines, log_shares = HostLines(found["lines"]), found["log_shares"]
+        lines, log_shares = BoilerplateLines(found["lines"]), found["log_shares"]
     models = {name: LinearModel.load(folder / f"{name}.npz") for name in _MODELS if (folder / f"{name}.npz").exists()}
-    return Context(lines, log_shares, models)
+    return CorpusStatistics(lines, log_shares, models)
 
 
-def make_context(extract: Path, shards: list[int], folder: Path, config: CurationConfig) -> None:
-    """Reads the statistics of all `shards` and writes the context; `report.json` is written last.
+def make_statistics(extract: Path, shards: list[int], folder: Path, config: CurationConfig) -> None:
+    """Reads the statistics of all `shards` and writes what the second pass needs; `report.json` is written last.
 
     Raises `StageError` where examples that the config names can't be read.
     """
@@ -79,8 +76,7 @@ def duplicate_addresses(extract: Path, shards: list[int]) -> dict[int, NDArray[n
     whole = np.concatenate([*urls, np.empty(0, np.uint64)])
     same = repeats(whole)
     later = np.zeros(whole.size, np.bool_)
-    later[same.positions] = True
-    later[same.positions[same.starts]] = False
+    later[same.positions[same.is_later]] = True
     later &= whole != 0
     pieces = np.split(later, np.cumsum([one.size for one in urls])[:-1]) if urls else []
     return dict(zip(shards, pieces, strict=True))
@@ -174,14 +170,8 @@ def _train_domains(config: CurationConfig) -> Training | None:
 
 
 def _examples(path: str, key: str) -> list[Document]:
-    kind = "parquet" if any(Path(path).rglob("*.parquet")) or path.endswith((".parquet", ".pq")) else "jsonl"
-    try:
-        with workers(1) as pool:
-            found = list(open_source(SourceConfig(kind=kind, path=path)).documents(pool))
-    except StageError as error:
-        raise StageError(error.message, f"Check {key}. {error.hint}") from None
     by_domain: dict[str, list[Document]] = {}
-    for document in found:
+    for document in read_examples(path, key):
         by_domain.setdefault(document.domain, []).append(document)
     return [document for name in sorted(by_domain) for document in by_domain[name][:_MOST_EXAMPLES]]
 

@@ -6,7 +6,8 @@ from importlib import resources
 
 import numpy as np
 
-from maquette.corpus.lexical import Hashes, characters, lower_case_tokens, tokenize
+from maquette.corpus.hashing import Hashes
+from maquette.corpus.lexical import characters, lower_case_tokens, tokenize
 
 _FEWEST = 3  # unsafe words: one or two stand in any dictionary, court report or medical page
 

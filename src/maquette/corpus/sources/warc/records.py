@@ -35,7 +35,7 @@ Buffer = Any  # bytes or mmap
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Piece:
+class ArchivePart:
     """A record's bytes and where it (or the compressed member with it) begins in the file; `fault` says why it can't
     be read: `broken`, `truncated`, `too large`."""
 
@@ -44,7 +44,7 @@ class Piece:
     fault: str = ""
 
 
-def pieces(path: Path, start: int = 0, stop: int | None = None) -> Iterator[Piece]:
+def archive_parts(path: Path, start: int = 0, stop: int | None = None) -> Iterator[ArchivePart]:
     """The records of an archive that begin in bytes `start` ... `stop` - 1 of the file, in order.
 
     Raises `StageError` where the file can't be opened or is no archive at all.
@@ -69,17 +69,17 @@ def compression(path: Path) -> str:
     return "zstandard" if _ZSTANDARD.match(head) or head == _DICTIONARY else ""
 
 
-def _of_view(view: mmap.mmap, start: int, stop: int, path: Path) -> Iterator[Piece]:
+def _of_view(view: mmap.mmap, start: int, stop: int, path: Path) -> Iterator[ArchivePart]:
     kind = compression(path)
     if not kind and view[:5] != b"WARC/":  # the first record is damaged: what are the others?
         kind = "gzip" if _next_member(view, 0, len(view), _GZIP, _inflate_gzip) < len(view) else ""
     if not kind:
-        yield from (Piece(start + piece.offset, piece.data, piece.fault) for piece in records(view))
+        yield from (ArchivePart(start + part.offset, part.data, part.fault) for part in records(view))
         return
     magic, inflate = (_GZIP, _inflate_gzip) if kind == "gzip" else (_ZSTANDARD, _zstandard_inflater(view, path))
     place = _next_member(view, start, stop, magic, inflate)
     if start == 0 and place > 0 and not (kind == "zstandard" and view[:4] == _DICTIONARY):
-        yield Piece(0, b"", "broken")
+        yield ArchivePart(0, b"", "broken")
     while place < stop:
         member = _joined(inflate(view, place, LARGEST), view, view[place : place + 4], inflate)
         yield from _of_member(member, view, place, inflate)
@@ -87,13 +87,13 @@ def _of_view(view: mmap.mmap, start: int, stop: int, path: Path) -> Iterator[Pie
         if member.fault or view[end : end + 4] != view[place : place + 4]:
             found = _next_member(view, end if not member.fault else place + 1, len(view), magic, inflate)
             if not member.fault and view[end:found].strip(b"\0"):
-                yield Piece(end, b"", "broken")
+                yield ArchivePart(end, b"", "broken")
             end = found
         place = end
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class _Member:
+class _CompressedMember:
     """What a compressed member holds, where it ends, and what was wrong with it."""
 
     data: bytes
@@ -101,10 +101,10 @@ class _Member:
     fault: str = ""
 
 
-Inflate = Callable[[mmap.mmap, int, int], _Member]
+Inflate = Callable[[mmap.mmap, int, int], _CompressedMember]
 
 
-def _joined(member: _Member, view: mmap.mmap, magic: bytes, inflate: Inflate) -> _Member:
+def _joined(member: _CompressedMember, view: mmap.mmap, magic: bytes, inflate: Inflate) -> _CompressedMember:
     """Together with the members behind it, where some writer has spread a record over several."""
     while (
         not member.fault
@@ -114,7 +114,7 @@ def _joined(member: _Member, view: mmap.mmap, magic: bytes, inflate: Inflate) ->
         and not inflate(view, member.end, 256).data.lstrip(_BLANK).startswith(b"WARC/")
     ):
         more = inflate(view, member.end, LARGEST)
-        member = _Member(member.data + more.data, more.end, more.fault)
+        member = _CompressedMember(member.data + more.data, more.end, more.fault)
     return member
 
 
@@ -125,31 +125,31 @@ def _is_whole(data: bytes) -> bool:
     return header_end is None or length is None or header_end.end() + int(length[1]) <= len(data)
 
 
-def _of_member(member: _Member, view: mmap.mmap, place: int, inflate: Inflate) -> Iterator[Piece]:
+def _of_member(member: _CompressedMember, view: mmap.mmap, place: int, inflate: Inflate) -> Iterator[ArchivePart]:
     """The records of one member: as a rule one. The last of a damaged one is not to be trusted."""
     if member.fault == "too large":
         first = next(records(member.data), None)
         if first is None or first.fault:  # one record that inflates without end
-            yield Piece(place, member.data[:_LONGEST_HEADER], "too large")
+            yield ArchivePart(place, member.data[:_LONGEST_HEADER], "too large")
             return
         with tempfile.TemporaryFile() as file:  # a whole archive in one member
             whole = inflate(view, place, _LARGEST_SPILL) if len(member.data) < _LARGEST_SPILL else member
             file.write(whole.data)
             file.flush()
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as spilled:
-                yield from (Piece(place + piece.offset, piece.data, piece.fault) for piece in records(spilled))
+                yield from (ArchivePart(place + part.offset, part.data, part.fault) for part in records(spilled))
         return
     found = list(records(member.data))
     if member.fault and found and not found[-1].fault:
         found[-1] = dataclasses.replace(found[-1], fault=member.fault)
     if not found and member.fault:
-        found = [Piece(0, member.data, member.fault)]
-    for number, piece in enumerate(found):
+        found = [ArchivePart(0, member.data, member.fault)]
+    for number, part in enumerate(found):
         # Several records of one member are told apart by their place in it.
-        yield Piece(place + (piece.offset if number else 0), piece.data, piece.fault)
+        yield ArchivePart(place + (part.offset if number else 0), part.data, part.fault)
 
 
-def records(buffer: Buffer) -> Iterator[Piece]:
+def records(buffer: Buffer) -> Iterator[ArchivePart]:
     """The records of plain bytes. Where a record is not as long as it says, the next one is looked for behind its
     header, so a wrong length swallows nothing."""
     place, size = 0, len(buffer)
@@ -160,7 +160,7 @@ def records(buffer: Buffer) -> Iterator[Piece]:
             return
         if buffer[place : place + 5] != b"WARC/":
             found = _next_start(buffer, place)
-            yield Piece(place, bytes(buffer[place : min(found, place + _LONGEST_HEADER)]), "broken")
+            yield ArchivePart(place, bytes(buffer[place : min(found, place + _LONGEST_HEADER)]), "broken")
             place = found
             continue
         header_end = _HEADER_END.search(buffer, place, min(size, place + _LONGEST_HEADER))
@@ -168,18 +168,18 @@ def records(buffer: Buffer) -> Iterator[Piece]:
         if header_end is None or length is None or _START.search(buffer, place + 5, header_end.end()):
             found = _next_start(buffer, place + 5)
             fault = "truncated" if found == size and header_end is None else "broken"
-            yield Piece(place, bytes(buffer[place : min(found, place + _LONGEST_HEADER)]), fault)
+            yield ArchivePart(place, bytes(buffer[place : min(found, place + _LONGEST_HEADER)]), fault)
             place = found
             continue
         end = header_end.end() + int(length[1])
         if end <= size and _ends_well(buffer, end):
             too_large = end - place > LARGEST
-            yield Piece(place, bytes(buffer[place : min(end, place + LARGEST)]), "too large" if too_large else "")
+            yield ArchivePart(place, bytes(buffer[place : min(end, place + LARGEST)]), "too large" if too_large else "")
             place = end
             continue
         found = _next_start(buffer, header_end.end())
         fault = "truncated" if end > size and found == size else "broken"
-        yield Piece(place, bytes(buffer[place : min(found, place + LARGEST)]), fault)
+        yield ArchivePart(place, bytes(buffer[place : min(found, place + LARGEST)]), fault)
         place = found
 
 
@@ -202,20 +202,20 @@ def _next_member(view: mmap.mmap, place: int, stop: int, magic: re.Pattern[bytes
     return len(view)
 
 
-def _inflate_gzip(view: mmap.mmap, place: int, limit: int) -> _Member:
+def _inflate_gzip(view: mmap.mmap, place: int, limit: int) -> _CompressedMember:
     inflater, data, at = zlib.decompressobj(31), bytearray(), place
     try:
         while not inflater.eof:
             chunk = inflater.unconsumed_tail or view[at : at + _CHUNK]
             if not chunk:
-                return _Member(bytes(data), len(view), "truncated")
+                return _CompressedMember(bytes(data), len(view), "truncated")
             at += 0 if inflater.unconsumed_tail else len(chunk)
             data += inflater.decompress(chunk, limit + 1 - len(data))
             if len(data) > limit:
-                return _Member(bytes(data), at, "too large")
+                return _CompressedMember(bytes(data), at, "too large")
     except zlib.error:
-        return _Member(bytes(data), at, "broken")
-    return _Member(bytes(data), at - len(inflater.unused_data))
+        return _CompressedMember(bytes(data), at, "broken")
+    return _CompressedMember(bytes(data), at - len(inflater.unused_data))
 
 
 def _zstandard_inflater(view: mmap.mmap, path: Path) -> Inflate:
@@ -235,19 +235,19 @@ def _zstandard_inflater(view: mmap.mmap, path: Path) -> Inflate:
             raw = zstandard.ZstdDecompressor().decompressobj().decompress(raw)
         dictionary = zstandard.ZstdCompressionDict(raw)
 
-    def inflate(view: mmap.mmap, place: int, limit: int) -> _Member:
+    def inflate(view: mmap.mmap, place: int, limit: int) -> _CompressedMember:
         inflater, data, at = zstandard.ZstdDecompressor(dict_data=dictionary).decompressobj(), bytearray(), place
         try:
             while not inflater.eof:
                 chunk = view[at : at + _ZSTANDARD_CHUNK]
                 if not chunk:
-                    return _Member(bytes(data), len(view), "truncated")
+                    return _CompressedMember(bytes(data), len(view), "truncated")
                 at += len(chunk)
                 data += inflater.decompress(chunk)
                 if len(data) > limit:
-                    return _Member(bytes(data), at, "too large")
+                    return _CompressedMember(bytes(data), at, "too large")
         except zstandard.ZstdError:
-            return _Member(bytes(data), at, "broken")
-        return _Member(bytes(data), at - len(inflater.unused_data))
+            return _CompressedMember(bytes(data), at, "broken")
+        return _CompressedMember(bytes(data), at - len(inflater.unused_data))
 
     return inflate

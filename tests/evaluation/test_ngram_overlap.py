@@ -10,7 +10,7 @@ from maquette.artifacts import ConfigError
 from maquette.data import TokenShards
 from maquette.evaluation import ngram_overlap
 
-_SPEC = importlib.util.spec_from_file_location("shard_fixtures", Path(__file__).parents[2] / "data" / "conftest.py")
+_SPEC = importlib.util.spec_from_file_location("shard_fixtures", Path(__file__).parents[1] / "data" / "conftest.py")
 assert _SPEC is not None and _SPEC.loader is not None
 shard_fixtures = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(shard_fixtures)

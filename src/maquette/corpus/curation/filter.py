@@ -1,7 +1,7 @@
 """The second pass over a shard: lines taken out, rules, private data, unsafe content, quality, domain, signatures.
 
-`refine` is a pure function from a document to what becomes of it. A shard's pass writes `<shard>.journal.parquet`
-with a row for each document, and `<shard>.parquet` and `<shard>.npz` with the texts and band hashes of those that stay.
+`filter_document` is a pure function from a document to what becomes of it. A shard has a row for each document written
+to `<shard>.journal.parquet`, the texts and band hashes of those that stay to `<shard>.parquet` and `<shard>.npz`.
 """
 
 import dataclasses
@@ -10,24 +10,22 @@ from pathlib import Path
 import numpy as np
 
 from maquette.artifacts.files import atomic_file
-from maquette.corpus.cleaning import Rejection
 from maquette.corpus.curation.config import CurationConfig
-from maquette.corpus.curation.context import Context, load_context
-from maquette.corpus.curation.engine import Watch, pages_done
+from maquette.corpus.curation.corpus_statistics import CorpusStatistics, load_statistics
 from maquette.corpus.curation.extract import text_hash, token_buckets
-from maquette.corpus.curation.features import features
-from maquette.corpus.curation.harmful import unsafe_share
-from maquette.corpus.curation.journal import Entry, entry, write_journal
+from maquette.corpus.curation.journal import JournalEntry, entry, write_journal
 from maquette.corpus.curation.models import Grams, grams
-from maquette.corpus.curation.near import band_hashes
-from maquette.corpus.curation.private import replace_private
-from maquette.corpus.curation.rules import Rule, clean_lines, first_broken, rules
+from maquette.corpus.curation.near_duplicates import document_bands
+from maquette.corpus.curation.pii import replace_pii
+from maquette.corpus.curation.rules import Rule, clean_lines, features, first_broken, rules
+from maquette.corpus.curation.safety import unsafe_share
+from maquette.corpus.curation.shards import Watch, pages_done
 from maquette.corpus.curation.urls import host_of
-from maquette.corpus.document import Document, read_file, write_documents
+from maquette.corpus.document import Document, Rejection, read_file, write_documents
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Refined:
+class Filtered:
     """What became of a document, and all that was measured on the way."""
 
     result: Document | Rejection
@@ -36,54 +34,60 @@ class Refined:
     threshold: float = float("nan")
 
 
-def refine(document: Document, config: CurationConfig, context: Context, chosen: list[Rule]) -> Refined:
+def filter_document(
+    document: Document, config: CurationConfig, statistics: CorpusStatistics, chosen: list[Rule]
+) -> Filtered:
     """Judges and cleans one document."""
-    document = context.lines.strip(document, host_of(document.url))
+    document = statistics.lines.strip(document, host_of(document.url))
     document = clean_lines(document, config)
     scores = features(document.text, str(document.meta.get("title", "")))
     broken = first_broken(scores, chosen)
     if broken is not None:
         rejection = Rejection(document, broken.name, scores[broken.feature])
-        return Refined(rejection, scores, {}, broken.threshold)
+        return Filtered(rejection, scores, {}, broken.threshold)
     private: dict[str, int] = {}
     if config.private.replace:
-        document, private = replace_private(document)
+        document, private = replace_pii(document)
     buckets = token_buckets(document.text)
-    scores["surprise"] = float(-context.log_shares[buckets].mean()) if buckets.size else 0.0
+    scores["surprise"] = float(-statistics.log_shares[buckets].mean()) if buckets.size else 0.0
     meta = dict(document.meta)
     meta.pop("links", None)
     if private:
         meta["private"] = private
-    found = grams(document.text) if context.models else None
+    found = grams(document.text) if statistics.models else None
 
-    unsafe = _unsafe(document, config, context, scores, found)
+    unsafe = _unsafe(document, config, statistics, scores, found)
     if unsafe is not None and config.harmful.action == "drop":
-        return Refined(Rejection(document, unsafe[0], unsafe[1]), scores, private, unsafe[2])
+        return Filtered(Rejection(document, unsafe[0], unsafe[1]), scores, private, unsafe[2])
     if unsafe is not None:
         meta["unsafe"] = unsafe[0].partition(": ")[2]
     domain = document.domain
-    if (model := context.models.get("domains")) is not None and found is not None:
+    if (model := statistics.models.get("domains")) is not None and found is not None:
         shares = model.probabilities(found)
         place = int(shares.argmax())
         scores["domain_confidence"] = float(shares[place])
         if shares[place] >= config.domains.confidence:
             domain = model.classes[place]
-    if (model := context.models.get("quality")) is not None and found is not None:
+    if (model := statistics.models.get("quality")) is not None and found is not None:
         scores["quality"] = float(model.probabilities(found)[1])
         meta["quality"] = round(scores["quality"], 4)
     document = dataclasses.replace(document, meta=meta, domain=domain)
     low = _too_low(document, config, scores.get("quality"))
-    return Refined(low or document, scores, private, config.quality.threshold or float("nan"))
+    return Filtered(low or document, scores, private, config.quality.threshold or float("nan"))
 
 
 def _unsafe(
-    document: Document, config: CurationConfig, context: Context, scores: dict[str, float], found: Grams | None
+    document: Document,
+    config: CurationConfig,
+    statistics: CorpusStatistics,
+    scores: dict[str, float],
+    found: Grams | None,
 ) -> tuple[str, float, float] | None:
     """The reason, value and threshold by which a document is unsafe."""
     if config.harmful.action == "off":
         return None
     share, category = unsafe_share(document.text)
-    if (model := context.models.get("unsafe")) is not None and config.harmful.classifier is not None:
+    if (model := statistics.models.get("unsafe")) is not None and config.harmful.classifier is not None:
         scores["unsafe"] = float(model.probabilities(found or grams(document.text))[1])
     if config.harmful.words is not None and share >= config.harmful.words:
         return f"harmful: {category}", share, config.harmful.words
@@ -105,15 +109,15 @@ def _too_low(document: Document, config: CurationConfig, score: float | None) ->
     return None
 
 
-def refine_shard(
+def filter_shard(
     number: int, watch: Watch, extract: Path, folder: Path, context: Path, config: CurationConfig, *,
     skip: list[int], until: int | None,
 ) -> None:  # fmt: skip
-    """Refines the documents of a shard, the first `until` of them, but for those whose places are in `skip`: their
+    """Filters the documents of a shard, the first `until` of them, but for those whose places are in `skip`: their
     address stood earlier."""
-    known, chosen = load_context(context), rules(config)
+    known, chosen = load_statistics(context), rules(config)
     kept: list[Document] = []
-    journal: list[Entry] = []
+    journal: list[JournalEntry] = []
     bands: list[np.ndarray] = []
     left_out = set(skip)
     place = 0
@@ -130,7 +134,7 @@ def refine_shard(
             rejection = Rejection(document, "page: takes too long", float(size))
             journal.append(entry(document, characters=size, rejection=rejection))
             continue
-        found = refine(document, config, known, chosen)
+        found = filter_document(document, config, known, chosen)
         if isinstance(found.result, Rejection):
             journal.append(
                 entry(
@@ -146,7 +150,7 @@ def refine_shard(
         journal.append(entry(found.result, characters=size, private=found.private, scores=found.scores))
         kept.append(found.result)
         if config.near_duplicates.bands:
-            bands.append(band_hashes(found.result.text, config.near_duplicates))
+            bands.append(document_bands(found.result.text, config.near_duplicates))
     pages_done()
     with atomic_file(folder / f"{number:05d}.npz") as temporary, temporary.open("wb") as file:
         width = config.near_duplicates.bands
@@ -154,8 +158,3 @@ def refine_shard(
     write_journal(folder / f"{number:05d}.journal.parquet", journal)
     with atomic_file(folder / f"{number:05d}.parquet") as temporary:
         write_documents(temporary, kept)
-
-
-def refined(folder: Path, number: int) -> bool:
-    """Whether a shard's second pass is done."""
-    return (folder / f"{number:05d}.parquet").exists()
