@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from maquette.evaluation import BaselineScore
-from maquette.evaluation.training_runs.run_page import RunReport
-from maquette.model.config import FlopCount, ParameterCount
+from maquette.evaluation.run_report import RunReport
+from maquette.model.architecture import ParameterCount
+from maquette.model.counts import FlopCount
 from maquette.recipe import resolve
 from maquette.training import RunRecord
 from small_specs import make_spec

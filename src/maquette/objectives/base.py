@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.optim import Optimizer
 
-from maquette.model.building import build_model, describe_model
+from maquette.model.architecture import describe_model
+from maquette.model.loading import build_model
 from maquette.optimization import Optimization, Schedule
 from maquette.optimization.groups import parameter_kinds
 
@@ -32,7 +33,7 @@ out; means are over those that have them."""
 class Objective(LightningModule, abc.ABC):
     """A loss over batches, and how its model's weights follow it.
 
-    `model`: a module, or the description from which `configure_model` builds one (`maquette.model.building`).
+    `model`: a module, or the description from which `configure_model` builds one (`maquette.model.loading`).
     `optimization`: an `Optimization`, or its `describe()`. Both are hyperparameters of a checkpoint, so that
     `load_from_checkpoint(path)` needs nothing else. `config`: the objective's settings, or their values by name.
     """
@@ -42,6 +43,9 @@ class Objective(LightningModule, abc.ABC):
 
     scalar = False
     """Whether its model gives one number per position instead of logits."""
+
+    uses_dropout = True
+    """Whether dropout acts while it trains. It may not where log-probabilities of one completion are compared."""
 
     validates_start = False
     """Whether the model is validated before its first step too: what the run gains is told from there."""
@@ -89,6 +93,13 @@ class Objective(LightningModule, abc.ABC):
     def set_model(self, model: nn.Module) -> None:
         self.model = model
         self._kinds = parameter_kinds(model)  # before anything shards it
+        if not self.uses_dropout:
+            self.train()
+
+    def train(self, mode: bool = True) -> "Objective":
+        super().train(mode and self.uses_dropout)
+        self.training = mode
+        return self
 
     # Training ---------------------------------------------------------------------------------------------------------
 

@@ -13,8 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from maquette.artifacts.run_file import TRIED
-from maquette.model.building import describe_architecture, read_architecture
-from maquette.model.config import CustomConfig, FlopCount, ParameterCount, TransformerConfig
+from maquette.model.architecture import (
+    CustomConfig,
+    ParameterCount,
+    TransformerConfig,
+    describe_architecture,
+    read_architecture,
+)
+from maquette.model.counts import FlopCount
 from maquette.model.parametrization import Parametrization
 from maquette.recipe.fingerprint import counted_code, counted_settings, fingerprint, without
 from maquette.recipe.objectives import rules_of

@@ -228,7 +228,8 @@ def write_page(demo: Demo, study: Path | None = None) -> Path:
         tokenizer=json.loads((data.tokenizer / "report.json").read_text(encoding="utf-8")),
         places=places(config, record, data, demo.fit),
         commands=commands(config),
-        footer=f"All numbers are from `{Path(config.outputs).name}/`, seed {config.seed}.",
+        outputs=Path(config.outputs).name,
+        seed=config.seed,
     )
     write_json(stamp, inputs)
     return page

@@ -2,20 +2,19 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maquette.artifacts.code_digest import code_digest
 from maquette.artifacts.files import digest, file_digest
-from maquette.artifacts.manifest import build, read_manifest
+from maquette.artifacts.manifest import read_manifest
 from maquette.artifacts.progress import say
 from maquette.artifacts.recall import digest_of_files, recall, remember
 from maquette.artifacts.settings import is_dotted
-from maquette.scaling.fits.fit_summary import tell
-from maquette.scaling.fits.stored_fit import FACTS, KIND, PAGE, read_facts
+from maquette.scaling.fits.fit_facts import tell
+from maquette.scaling.fits.stored_fit import KIND, PAGE, is_file, read_facts
 from maquette.stages.config import FitStage
-from maquette.tracking import start_run, store_digest
+from maquette.tracking import store_digest
 
 if TYPE_CHECKING:
     from maquette.scaling.fits.table import RunTable
@@ -95,8 +94,7 @@ def _memory(config: FitStage) -> tuple[Path, dict[str, Any]]:
 
 def read_runs(config: FitStage) -> "RunTable":
     """The runs, in the convention asked for, without those that are left out by hand."""
-    from maquette.scaling.fits.copying_scores import with_copying
-    from maquette.scaling.fits.recorded import recorded_runs
+    from maquette.scaling.fits.recorded import recorded_runs, with_copying
     from maquette.scaling.fits.table import read_table
 
     table = (
@@ -108,25 +106,17 @@ def read_runs(config: FitStage) -> "RunTable":
     return table.in_convention(config.convention)
 
 
-def is_file(runs: str | None) -> bool:
-    """Whether `runs` means a table rather than something in the store."""
-    return runs is not None and (runs.endswith((".csv", ".tsv")) or Path(runs).is_file())
-
-
 def fit_loss(config: FitStage, table: "RunTable") -> Path:
     """The artifact with the laws of the loss."""
-    from maquette.scaling.fits.stored_fit import write_fit
+    from maquette.scaling.fits.stored_fit import store_fit, write_fit
     from maquette.scaling.fits.sweep_fit import fit_sweep
 
     corpus = corpus_facts(table, config.outputs)
     settings = {name: getattr(config, name) for name in ("form", "convention", "bootstrap", "level", "seed", "without")}
     if own := _own_forms(config):
         settings |= {"forms": config.forms, "code": code_digest(*own)}
-    made = False
 
     def make(folder: Path) -> dict[str, Any]:
-        nonlocal made
-        made = True
         fit = fit_sweep(
             table,
             form=config.form,
@@ -138,46 +128,15 @@ def fit_loss(config: FitStage, table: "RunTable") -> Path:
         )
         return write_fit(fit, folder, corpus)
 
-    folder = store(config, table, "loss", settings, make)
-    if made:
-        record(config, folder)
-    return folder
-
-
-def store(config: FitStage, table: "RunTable", label: str, settings: Mapping[str, Any], make: Any) -> Path:
-    """Builds an artifact from `table`; see `artifacts.manifest.build`."""
-    source = Path(config.runs).stem if config.runs and is_file(config.runs) else table.source
-    words = source.removeprefix("the sweep ").split(", ")[0]
-    name = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in words)[:60].strip("-.")
-    return build(
-        KIND,
-        Path(config.outputs),
-        name=config.name,
-        label=name if label == "loss" else f"{name}-{label}",
-        config=dict(settings),
-        inputs={"runs": digest(table.csv())},
-        make=make,
-        force=config.force,
-        say=say,
-    )
-
-
-def record(config: FitStage, folder: Path) -> None:
-    """The fit as a run of its own in MLflow, with its figures and its page."""
-    manifest = read_manifest(folder)
-    with start_run(
-        config.tracking, outputs=config.outputs, name=folder.name, folder=folder,
-        params={"runs": config.runs, **manifest.config}, tags={"kind": "fit", "digest.fit": manifest.digest},
-    ) as log:  # fmt: skip
-        log.log_artifact(folder / "figures", "figures")
-        for name in (FACTS, PAGE, "runs.csv"):
-            if (folder / name).is_file():
-                log.log_artifact(folder / name)
+    return store_fit(
+        table, make, outputs=config.outputs, runs=config.runs, settings=settings, tracking=config.tracking,
+        name=config.name, force=config.force,
+    )  # fmt: skip
 
 
 def corpus_facts(table: "RunTable", outputs: str) -> dict[str, Any]:
     """What the tokens' manifest says of the text that all runs read, where it is on this machine."""
-    from maquette.scaling.fits.copying_scores import find_tokens
+    from maquette.scaling.fits.recorded import find_tokens
 
     digests = set(table.frame.get("tags.digest.tokens", ()))
     if len(digests) != 1 or not isinstance(only := next(iter(digests)), str):

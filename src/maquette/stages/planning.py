@@ -14,7 +14,8 @@ from maquette.artifacts.progress import say
 from maquette.artifacts.run_file import read_run
 from maquette.artifacts.settings import parse_quantity
 from maquette.data.config import CustomDataConfig
-from maquette.model.config import CoreConfig, ModelConfig
+from maquette.model.architecture import CoreConfig
+from maquette.model.config import ModelConfig
 from maquette.model.loading import find_checkpoint, latest_run, model_folder
 from maquette.objectives.config import CustomObjectiveConfig, PretrainConfig
 from maquette.optimization.config import recipe_remark, short_name
@@ -30,7 +31,7 @@ from maquette.text import Tokenizer
 if TYPE_CHECKING:
     from maquette.scaling.predictions.prediction import WrittenPrediction
     from maquette.training import Job
-    from maquette.training.plan import Plan
+    from maquette.training.job import ObjectivePlan
 
 PRETRAINING = ("pretrain", "custom")
 """Objectives whose runs follow the recipe of pretraining."""
@@ -94,7 +95,7 @@ def spec_of(config: TrainStage, recipe: Recipe, data: TokensResult) -> RunSpec:
     )
 
 
-def plan_of(config: TrainStage, data: TokensResult) -> "Plan":
+def plan_of(config: TrainStage, data: TokensResult) -> "ObjectivePlan":
     """What is trained on which text: ours, or with an objective or data of a user's."""
     from maquette.training.custom import CustomPlan
     from maquette.training.pretraining import PretrainingPlan
@@ -114,7 +115,7 @@ def plan_job(config: TrainStage, recipe: Recipe, data: TokensResult) -> "Job":
     return job_of(config, spec_of(config, recipe, data), plan_of(config, data))
 
 
-def assemble_job(config: TrainStage, recipe: Recipe, plan: "Plan", **of_spec: Any) -> "Job":
+def assemble_job(config: TrainStage, recipe: Recipe, plan: "ObjectivePlan", **of_spec: Any) -> "Job":
     """The job of any objective, whose own part is `plan`; `of_spec`: see `specified`."""
     return job_of(config, specified(config, recipe, objective=plan.kind, **of_spec), plan)
 
@@ -145,7 +146,9 @@ def specified(
     )
 
 
-def job_of(config: TrainStage, spec: RunSpec, plan: "Plan", prediction: "WrittenPrediction | None" = None) -> "Job":
+def job_of(
+    config: TrainStage, spec: RunSpec, plan: "ObjectivePlan", prediction: "WrittenPrediction | None" = None
+) -> "Job":
     """How the run is done here; `prediction`: the one that it was planned for.
 
     Raises `ConfigError` where this machine can't do it."""

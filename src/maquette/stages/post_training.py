@@ -4,11 +4,11 @@ from pathlib import Path
 
 from maquette.artifacts import ConfigError
 from maquette.artifacts.manifest import read_manifest
-from maquette.artifacts.nodes import node_value
 from maquette.artifacts.progress import say
 from maquette.artifacts.run_file import read_run
 from maquette.artifacts.settings import walk
-from maquette.model.config import CoreConfig
+from maquette.artifacts.targets import node_value
+from maquette.model.architecture import CoreConfig
 from maquette.model.hf import read_config
 from maquette.model.hf.scalar import read_architecture
 from maquette.model.loading import load_tokenizer, model_folder
@@ -23,7 +23,8 @@ from maquette.stages.config import TrainStage
 from maquette.stages.planning import assemble_job, starting_folder
 from maquette.training import Job
 from maquette.training.devices import count_processes
-from maquette.training.examples import ExamplePlan, micro_batches
+from maquette.training.examples import ExamplePlan
+from maquette.training.micro_batch import micro_batches
 
 
 def plan_examples(config: TrainStage) -> Job:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 from maquette.artifacts import ConfigError
 from maquette.artifacts.files import digest
-from maquette.artifacts.nodes import node_value
+from maquette.artifacts.targets import node_value
 from maquette.data.config import CustomDataConfig
+from maquette.data.process_group import process_group
 from maquette.model.loading import load_tokenizer, model_folder
 from maquette.stages import corpus as corpus_stage
 from maquette.stages import tokens as tokens_stage
@@ -23,7 +24,6 @@ from maquette.stages.planning import PRETRAINING, job_of, plan_of, resolve_recip
 from maquette.stages.predicted import check_predicted
 from maquette.stages.tokens import TokensResult
 from maquette.text import Tokenizer
-from maquette.training.processes import this_world
 from maquette.training.record import RunRecord, find_record
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def _pretrain(config: TrainStage, data: TokensResult) -> RunRecord:
     prediction = None if config.prediction is None else check_predicted(config.prediction, config.outputs, spec)
     if prediction is not None:
         spec = dataclasses.replace(spec, prediction=prediction.digest)
-    if not (config.force or spec.is_trial) and this_world().size == 1:
+    if not (config.force or spec.is_trial) and process_group().size == 1:
         record = find_record(spec, config.outputs, finished=True)
         if record is not None:
             return _evaluated(config, record)
@@ -92,7 +92,7 @@ def _train(config: TrainStage, job: "Job", *, graft: Callable[[], bool] | None =
 
 def _evaluated(config: TrainStage, record: RunRecord) -> RunRecord:
     """The run, after its evaluation where the settings name a suite."""
-    if this_world().is_first and not config.suite.empty:
+    if process_group().is_first and not config.suite.empty:
         from maquette.stages import evaluate
 
         evaluate.run(

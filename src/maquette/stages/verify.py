@@ -1,5 +1,6 @@
 """`maquette verify`: what came out, beside what was predicted; and the record over all predictions of these outputs."""
 
+import datetime
 import json
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import numpy as np
 from rich.console import Console
 
 from maquette.artifacts.errors import StageError
-from maquette.artifacts.files import write_json
+from maquette.artifacts.files import write_json, write_text
 from maquette.artifacts.progress import say
 from maquette.artifacts.recall import digest_of_files, recall, remember
 from maquette.scaling.predictions.outcomes import StoredPredictions, finished_runs, stored_predictions
@@ -48,14 +49,20 @@ def _write(config: VerifyStage, found: Verdicts) -> None:
     sources = {"predictions": [one.digest for one in found.waiting], **found.facts()}
     if recall(folder / ".written.json", sources) == digest_of_files(folder, "[!.]*"):
         return
+    from maquette.reports import render
     from maquette.reports.figures import save_figure
-    from maquette.scaling.predictions.verdict import calibration_figure, calibration_page
+    from maquette.scaling.predictions.verdict import calibration_figure
 
     write_json(folder / "verdicts.json", found.facts())
     figure = calibration_figure(found.verdicts) if found.verdicts else None
     if figure is not None:
         save_figure(figure, folder / "calibration")
-    calibration_page(found.verdicts, found.refused, found.waiting, figure).write(folder / "index.html")
+    page = {
+        "record": found.facts()["calibration"], "verdicts": found.verdicts, "refused": found.refused,
+        "waiting": found.waiting, "figures": {"calibration": figure},
+        "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }  # fmt: skip
+    write_text(folder / "index.html", render("calibration.html.j2", page))
     remember(folder / ".written.json", sources, digest_of_files(folder, "[!.]*"))
 
 

@@ -10,7 +10,7 @@ from maquette.reports.figures import COLORS, new_figure, save_figure
 from maquette.text.measure import Fit, together
 
 if TYPE_CHECKING:
-    from maquette.text.report import SweepPoint
+    from maquette.text.measure import SweepPoint
 
 _DRAWN_SPLITS = (
     "neighbours",

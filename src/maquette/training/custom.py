@@ -1,6 +1,6 @@
 """A run with an objective or data of a user's: their LightningModule and LightningDataModule around our model.
 
-An objective is a LightningModule class that is given `model` (the description of `maquette.model.building`, or what
+An objective is a LightningModule class that is given `model` (the description of `maquette.model.loading`, or what
 `build_model` makes of it), `optimization` and its own settings, as far as it names them. The shortest one is a subclass
 of `maquette.objectives.Pretraining` with a `loss(batch)` of its own; one that keeps the language model as `self.model`
 is exported, others say that they are not.
@@ -24,11 +24,9 @@ from maquette.data.custom_data import build_data, facts_of
 from maquette.model import LanguageModel, hf
 from maquette.objectives import Pretraining
 from maquette.text import Tokenizer
-from maquette.training.assembly import describe_run_model, module_weights, prepare_optimization
 from maquette.training.card import write_card
 from maquette.training.figures import draw_curves
-from maquette.training.job import Job
-from maquette.training.plan import Opened, Row
+from maquette.training.job import Job, Opened, Row, describe_run_model, module_weights, prepare_optimization
 from maquette.training.pretraining import PretrainingPlan
 from maquette.training.record import RunRecord
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from maquette.objectives.held_out import metric_name
 from maquette.reports.figures import COLORS, new_figure, save_figure
-from maquette.statistics.calibration import Reliability
+from maquette.statistics.intervals import Reliability
 from maquette.training.record import RunRecord
 
 

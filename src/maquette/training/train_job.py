@@ -15,11 +15,11 @@ from maquette.artifacts.errors import ConfigError
 from maquette.artifacts.files import locked, write_text
 from maquette.artifacts.progress import say
 from maquette.artifacts.run_file import FINISHED
-from maquette.training.compilation import compiler_works, wants_compilation
+from maquette.data.process_group import ProcessGroup, agree, join_group, process_group
 from maquette.training.fitting import fit
 from maquette.training.job import Job
-from maquette.training.machine import choose_linear_backend
-from maquette.training.processes import World, agree, join_group, launch, this_world
+from maquette.training.machine import choose_linear_backend, compiler_works, wants_compilation
+from maquette.training.processes import launch
 from maquette.training.record import RunRecord, begin_record, find_record, why_trained_again
 
 
@@ -29,65 +29,65 @@ def train_job(job: Job, *, compile: str, force: bool = False, graft: Callable[[]
 
     Raises `ConfigError` where other processes were started than the settings say, and as `fit`.
     """
-    world = _meet(job)
+    group = _meet(job)
     if job.spec.is_trial:
-        return _tried(job, world)
+        return _tried(job, group)
     # The first of several processes decides; a second command that means the same run waits here for the first.
-    with locked(job.folder) if world.is_first else contextlib.nullcontext():
-        done = _begin(job, compile, force) if world.is_first else None
-        if world.size > 1:
+    with locked(job.folder) if group.is_first else contextlib.nullcontext():
+        done = _begin(job, compile, force) if group.is_first else None
+        if group.size > 1:
             done = agree(done)
         assert done is not None
         if done.status == FINISHED:
             return done
-        if graft is not None and world.is_first and not graft():
+        if graft is not None and group.is_first and not graft():
             say(f"run {job.name}: the trunk's checkpoint is gone; it trains from the beginning")
-        record = _fit(dataclasses.replace(job, compiled=done.compiled, linear_backend=done.linear_backend), world)
-    if world.is_first:
+        record = _fit(dataclasses.replace(job, compiled=done.compiled, linear_backend=done.linear_backend), group)
+    if group.is_first:
         say(f"run {record.name}: {record.summary}; in {record.folder}")
     return record
 
 
-def _fit(job: Job, world: World) -> RunRecord:
+def _fit(job: Job, group: ProcessGroup) -> RunRecord:
     """In the processes that are there, or in as many as the settings say."""
-    if job.hardware.world_size > world.size:
+    if job.hardware.world_size > group.size:
         record: RunRecord = launch(fit, job, job.hardware.processes)
         return record
     return fit(job)
 
 
-def _tried(job: Job, world: World) -> RunRecord:
+def _tried(job: Job, group: ProcessGroup) -> RunRecord:
     """A run of a batch or a few through every hook, in a folder of its own that no other run is looked for in."""
     job = dataclasses.replace(job, logger={}, tracking=dataclasses.replace(job.tracking, enabled=False))
-    if world.is_first:
+    if group.is_first:
         shutil.rmtree(job.folder, ignore_errors=True)
         begin_record(job.spec, job.folder).save()
-    record = _fit(job, world)
-    if world.is_first:
+    record = _fit(job, group)
+    if group.is_first:
         say(f"run {job.name}: trainer.fast_dev_run={job.trainer.fast_dev_run} went through; nothing is recorded")
     return record
 
 
-def _meet(job: Job) -> World:
+def _meet(job: Job) -> ProcessGroup:
     """This process's place, after meeting those that torchrun or srun started beside it.
 
     Raises `ConfigError` where they are not as many as the settings say.
     """
-    world = this_world()
+    group = process_group()
     wanted = job.hardware.world_size
-    if world.size > 1 and world.size != wanted:
+    if group.size > 1 and group.size != wanted:
         raise ConfigError(
-            f"{world.size} processes were started; trainer.devices x trainer.num_nodes is {wanted}.",
+            f"{group.size} processes were started; trainer.devices x trainer.num_nodes is {wanted}.",
             "Start as many as the settings say.",
         )
-    if world.size == 1 and job.hardware.nodes > 1:
+    if group.size == 1 and job.hardware.nodes > 1:
         raise ConfigError(
             f"trainer.num_nodes={job.hardware.nodes}, but nothing started this command on the other machines.",
             "Use torchrun or srun (hydra/launcher=submitit_slurm) to start it on each.",
         )
-    if world.size > 1:
+    if group.size > 1:
         join_group(job.hardware.backend)
-    return world
+    return group
 
 
 def _begin(job: Job, compile: str, force: bool) -> RunRecord:

@@ -4,16 +4,19 @@ Terminal, MLflow and whoever reads the file later see these; the page draws from
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from rich.console import Console
 
-from maquette.scaling.fits.sweep_fit import SweepFit
-from maquette.scaling.laws.custom_form import CustomFit
-from maquette.scaling.laws.extrapolation import TOO_FEW
-from maquette.scaling.laws.fit import SurfaceFit
-from maquette.scaling.laws.isoflop import IsoflopFit
-from maquette.scaling.laws.power_law import PowerLawFit
+from maquette.reports.tables import span, terminal_table
+
+if TYPE_CHECKING:
+    from maquette.scaling.fits.sweep_fit import SweepFit
+    from maquette.scaling.laws.custom_form import CustomFit
+    from maquette.scaling.laws.fit import SurfaceFit
+    from maquette.scaling.laws.isoflop import IsoflopFit
+    from maquette.scaling.laws.power_law import PowerLawFit
 
 REACHES = (1.0, 10.0, 100.0)
 """Forecasts are stated at so many times the largest budget."""
@@ -21,7 +24,7 @@ REACHES = (1.0, 10.0, 100.0)
 LEVELS = (0.5, 0.9)
 
 
-def fit_facts(fit: SweepFit) -> dict[str, Any]:
+def fit_facts(fit: "SweepFit") -> dict[str, Any]:
     """All that a fit found. Intervals are `[low, high]` at the fit's level; what has no end is null."""
     comparison, table = fit.comparison, fit.table
     facts: dict[str, Any] = {
@@ -81,8 +84,10 @@ def fit_facts(fit: SweepFit) -> dict[str, Any]:
     return plain
 
 
-def headline(fit: SweepFit) -> str:
+def headline(fit: "SweepFit") -> str:
     """The fit in two sentences."""
+    from maquette.scaling.laws.extrapolation import TOO_FEW
+
     budgets = len(np.unique(fit.table.budget))
     exponent = fit.exponent()
     said = f"N* ~ C^{exponent[0]:.3f} ({exponent[1].low:.3f} to {exponent[1].high:.3f}, {fit.level:.0%} interval)"
@@ -101,7 +106,7 @@ def headline(fit: SweepFit) -> str:
     )
 
 
-def forecasts(fit: SweepFit) -> list[dict[str, Any]]:
+def forecasts(fit: "SweepFit") -> list[dict[str, Any]]:
     """What every form expects of the best run (by the form to predict with) at each of `REACHES`."""
     rows = []
     for reach in REACHES:
@@ -120,7 +125,94 @@ def forecasts(fit: SweepFit) -> list[dict[str, Any]]:
     return rows
 
 
-def _surface(fit: SurfaceFit) -> dict[str, Any]:
+def tell(facts: Mapping[str, Any]) -> None:
+    """Headline, tables and warnings at the terminal."""
+    console = Console()
+    lines = [
+        f"{facts['runs']} runs of {facts['source']}, {len(facts['budgets'])} budgets",
+        terminal_table(*form_table(facts), "forms of law, by how they extrapolated"),
+        terminal_table(*exponent_table(facts), f"N* ~ C^a ({facts['level']:.0%} intervals)"),
+        facts["headline"],
+    ]
+    if facts["curvature"] is not None:
+        lines.append(facts["curvature"]["words"])
+    if facts["kaplan"] is not None:
+        lines.append(counting_words(facts))
+    for reason in dict.fromkeys(run["reason"] for run in facts["left_out"]):
+        runs = [run["run"] for run in facts["left_out"] if run["reason"] == reason]
+        some = ", ".join(runs[:4]) + (" ..." if len(runs) > 4 else "")
+        lines.append(f"left out: {len(runs)} ({some}): {reason}")
+    for line in lines:
+        console.print(line, markup=False, highlight=False)
+    for warning in facts["warnings"]:
+        console.print(f"warning: {warning}", markup=False, highlight=False, style="yellow")
+
+
+def counting_words(facts: Mapping[str, Any]) -> str:
+    """What Kaplan's way of counting does to the exponent, in a sentence or two."""
+    kaplan = facts["kaplan"]
+    if kaplan is None:
+        why = facts["missing"].get("kaplan's convention", "these runs are counted so already.")
+        return f"Kaplan's convention (N without the vocabulary's parameters, C = 6 N D of it): {why}"
+    fitted = (
+        "the minima so counted can't be fitted"
+        if kaplan["fitted_exponent"] is None
+        else f"the same runs' minima give {kaplan['fitted_exponent']:.3f} ({span(kaplan['fitted_interval'], 3)})"
+    )
+    return (
+        f"Someone who counts the core only, with C = 6 N D of it (Kaplan et al. 2020), would read N* ~ "
+        f"C^{kaplan['core_exponent']:.3f} off the same surface that gives {kaplan['total_exponent']:.3f} with all "
+        f"parameters; {fitted}. Of the distance from {kaplan['total_exponent']:.3f} to Kaplan's 0.73 counting alone "
+        f"explains {kaplan['explained']:.0%} at these sizes."
+    )
+
+
+def _shown_reaches(facts: Mapping[str, Any]) -> list[float]:
+    """Half a decade, and whole ones: what fits a terminal."""
+    return sorted({score["reach"] for score in facts["forms"]} & {3.2, 10.0, 100.0})
+
+
+def form_table(facts: Mapping[str, Any]) -> tuple[list[str], list[tuple[str, ...]]]:
+    """The forms by how they extrapolated: headings and rows."""
+    reaches = [f"error at {reach:g}x" for reach in _shown_reaches(facts)]
+    rows = []
+    for forecast in (row for row in facts["forecasts"] if row["reach"] == 10):
+        form = forecast["form"]
+        errors = {score["reach"]: score for score in facts["forms"] if score["form"] == form}
+        shown = [f"{errors[reach]['error']:+.1%}" if reach in errors else "-" for reach in _shown_reaches(facts)]
+        score = facts["overall"].get(form)
+        mark = " *" if form == facts["form"] else ""
+        rows.append(
+            (
+                form + mark, "-" if score is None else f"{score:.4f}", *shown, f"{forecast['loss']:.3f}",
+                span(forecast["interval90"]),
+            )
+        )  # fmt: skip
+    return ["form", "score", *reaches, "loss at 10x", "90%"], rows
+
+
+def exponent_table(facts: Mapping[str, Any]) -> tuple[list[str], list[tuple[str, str, str, str]]]:
+    """The exponent of the best size by every approach, the one that leads first: headings and rows."""
+    rows = []
+    if facts["form"] in facts["surfaces"]:
+        found = facts["surfaces"][facts["form"]]
+        rows.append((f"{facts['form']} surface *", f"{found['exponent']:.3f}", span(found["interval"]["exponent"]), ""))
+    for form, found in facts["custom_forms"].items():
+        mark = " *" if facts["form"] == form else ""
+        rows.append((f"{form}{mark}", f"{found['exponent']:.3f}", span(found["interval"]["exponent"]), ""))
+    for method, line in facts["isoflop"].items():
+        bias = "unknown" if line["bias"] is None else f"{line['bias']['exponent']:+.3f}"
+        mark = " *" if facts["form"] == "minima" and method == "parabola" else ""
+        rows.append((f"minima by {method}{mark}", f"{line['exponent']:.3f}", span(line["interval"]), bias))
+    for form, found in facts["surfaces"].items():
+        if form != facts["form"]:
+            rows.append((f"{form} surface", f"{found['exponent']:.3f}", span(found["interval"]["exponent"]), ""))
+    if facts["envelope"] is not None:
+        rows.append(("envelope", f"{facts['envelope']['exponent']:.3f}", span(facts["envelope"]["interval"]), ""))
+    return ["approach", "a in N* ~ C^a", "interval", "bias of the grid"], rows
+
+
+def _surface(fit: "SurfaceFit") -> dict[str, Any]:
     surface = fit.surface
     values = {name: getattr(surface, name) for name in ("E", "A", "B", "alpha", "beta", "gamma")}
     return {
@@ -136,7 +228,7 @@ def _surface(fit: SurfaceFit) -> dict[str, Any]:
     }
 
 
-def _custom(sweep: SweepFit, name: str, fit: CustomFit) -> dict[str, Any]:
+def _custom(sweep: "SweepFit", name: str, fit: "CustomFit") -> dict[str, Any]:
     exponent, interval = sweep.exponent(name)
     return {
         "target": fit.form.target,
@@ -152,7 +244,7 @@ def _custom(sweep: SweepFit, name: str, fit: CustomFit) -> dict[str, Any]:
     }
 
 
-def _isoflop(fit: IsoflopFit) -> dict[str, Any]:
+def _isoflop(fit: "IsoflopFit") -> dict[str, Any]:
     return {
         "coefficient": fit.coefficient,
         "exponent": fit.exponent,
@@ -166,7 +258,7 @@ def _isoflop(fit: IsoflopFit) -> dict[str, Any]:
     }
 
 
-def _law(fit: PowerLawFit) -> dict[str, Any]:
+def _law(fit: "PowerLawFit") -> dict[str, Any]:
     return {
         "coefficient": fit.coefficient,
         "exponent": fit.exponent,

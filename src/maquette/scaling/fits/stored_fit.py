@@ -6,18 +6,21 @@ predictions and plans that rest on a stored fit read the runs, not a copy of the
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maquette.artifacts.errors import ConfigError, StageError
-from maquette.artifacts.files import write_json, write_text
-from maquette.artifacts.manifest import Manifest, read_manifest, verify_files
-from maquette.artifacts.progress import progress
+from maquette.artifacts.files import digest, write_json, write_text
+from maquette.artifacts.manifest import Manifest, build, read_manifest, verify_files
+from maquette.artifacts.progress import say
 from maquette.artifacts.settings import nearest
+from maquette.tracking import start_run
+from maquette.tracking.config import TrackingConfig
 
 if TYPE_CHECKING:
     from maquette.scaling.fits.sweep_fit import SweepFit
+    from maquette.scaling.fits.table import RunTable
 
 KIND = "fits"
 FACTS, RUNS, PAGE = "fit.json", "runs.csv", "index.html"
@@ -28,25 +31,84 @@ SAME = 1e-6
 
 def write_fit(fit: "SweepFit", folder: Path, corpus: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Fills an artifact folder; returns what its manifest is to say."""
-    from maquette.reports.figures import save_figure
-    from maquette.scaling.fits.fit_facts import fit_facts
-    from maquette.scaling.fits.fit_report import fit_page
-    from maquette.scaling.fits.sweep_figures import fit_figures
+    from maquette.reports import write_page
+    from maquette.scaling.fits.fit_card import card
+    from maquette.scaling.fits.fit_facts import counting_words, exponent_table, fit_facts, form_table
+    from maquette.scaling.fits.sweep_figures import CAPTIONS, fit_figures
     from maquette.tracking.environment import git_commit, package_versions
 
-    facts = fit_facts(fit)
+    facts, table = fit_facts(fit), fit.table
     versions = package_versions()
-    write_text(folder / RUNS, fit.table.csv())
+    write_text(folder / RUNS, table.csv())
     write_json(
         folder / FACTS, {**facts, "versions": versions, "git_commit": git_commit(), "corpus": dict(corpus or {})}
     )
-    figures = fit_figures(fit)
-    with progress("drawing", len(figures), unit="figures") as advance:
-        for name, figure in figures.items():
-            save_figure(figure, folder / "figures" / name)
-            advance(1)
-    fit_page(fit, facts, figures, versions).write(folder / PAGE)
+    runs = zip(table.names, table.params, table.tokens, table.compute, table.loss, fit.residuals(), strict=True)
+    shown = {
+        "fit": fit, "captions": CAPTIONS, "card": card(fit, versions), "counting": counting_words(facts),
+        "form_table": form_table(facts), "exponent_table": exponent_table(facts), "runs_table": list(runs),
+    }  # fmt: skip
+    write_page(folder, "fit.html.j2", facts | shown, fit_figures(fit))
     return {"headline": facts["headline"], "form": facts["form"], "runs": facts["runs"], "law": "loss"}
+
+
+def store_fit(
+    table: "RunTable",
+    make: Callable[[Path], dict[str, Any]],
+    *,
+    outputs: Path | str,
+    runs: str | None,
+    settings: Mapping[str, Any],
+    tracking: TrackingConfig,
+    label: str = "",
+    name: str | None = None,
+    force: bool = False,
+) -> Path:
+    """The artifact of a law, found or made by `make` (see `artifacts.manifest.build`) and then recorded in MLflow.
+
+    `runs`: what `table` was read from, as it was asked for; `label`: the law, where it is not that of the loss."""
+    source = Path(runs).stem if runs is not None and is_file(runs) else table.source
+    words = source.removeprefix("the sweep ").split(", ")[0]
+    short = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in words)[:60].strip("-.")
+    made = False
+
+    def fill(folder: Path) -> dict[str, Any]:
+        nonlocal made
+        made = True
+        return make(folder)
+
+    folder = build(
+        KIND,
+        outputs,
+        name=name,
+        label=f"{short}-{label}" if label else short,
+        config=dict(settings),
+        inputs={"runs": digest(table.csv())},
+        make=fill,
+        force=force,
+        say=say,
+    )
+    if made:
+        record_fit(folder, runs, outputs, tracking)
+    return folder
+
+
+def record_fit(folder: Path, runs: str | None, outputs: Path | str, tracking: TrackingConfig) -> None:
+    """The fit as a run of its own in MLflow, with its figures and its page."""
+    manifest = read_manifest(folder)
+    with start_run(
+        tracking, outputs=outputs, name=folder.name, folder=folder, params={"runs": runs, **manifest.config},
+        tags={"kind": "fit", "digest.fit": manifest.digest},
+    ) as log:  # fmt: skip
+        log.log_artifact(folder / "figures", "figures")
+        for name in (FACTS, PAGE, RUNS):
+            if (folder / name).is_file():
+                log.log_artifact(folder / name)
+
+
+def is_file(runs: str | None) -> bool:
+    """Whether `runs` means a table rather than something in the store."""
+    return runs is not None and (runs.endswith((".csv", ".tsv")) or Path(runs).is_file())
 
 
 def find_fit(name: str | None, outputs: Path | str) -> Path:

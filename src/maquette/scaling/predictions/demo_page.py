@@ -4,11 +4,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from maquette.artifacts.files import write_text
 from maquette.evaluation import BaselineScore
-from maquette.evaluation.training_runs.run_page import RunReport, add_model
-from maquette.feedback.study.report import add_study
+from maquette.evaluation.run_report import RunReport
+from maquette.feedback.study.report import read_study
+from maquette.reports import render
 from maquette.scaling.fits.stored_fit import load_fit
-from maquette.scaling.predictions.prediction_page import add_law, add_prediction, new_page
+from maquette.scaling.fits.sweep_figures import CAPTIONS
+from maquette.scaling.predictions.prediction_report import PredictionReport
 from maquette.scaling.predictions.verdict import Verdict
 from maquette.training import RunRecord, read_history
 
@@ -21,7 +24,8 @@ def draw_page(
     study: Path | None,
     *,
     scores: Mapping[str, Any],
-    footer: str,
+    outputs: str,
+    seed: int,
     **of_run: Any,
 ) -> None:
     """Writes the page to `path`. `fit` and `study` are folders; `scores`: the baselines', and the mixture's weights;
@@ -34,10 +38,9 @@ def draw_page(
         **of_run,
     )
     law, _ = load_fit(fit)
-    page = new_page(law, verdict, footer=footer)
-    add_prediction(page, law, verdict)
-    if study is not None:
-        add_study(page, study)
-    add_law(page, law)
-    add_model(page, report)
-    page.write(path)
+    prediction = PredictionReport(law, verdict)
+    shown = {
+        "prediction": prediction, "report": report, "study": None if study is None else read_study(study),
+        "figures": prediction.figures() | report.figures(), "captions": CAPTIONS, "outputs": outputs, "seed": seed,
+    }  # fmt: skip
+    write_text(path, render("demo.html.j2", shown))

@@ -1,0 +1,17 @@
+from .intervals import (
+    Interval as Interval,
+    RankInterval as RankInterval,
+    bca_interval as bca_interval,
+    interval_score as interval_score,
+    percentile_interval as percentile_interval,
+    rank_intervals as rank_intervals,
+    student_interval as student_interval,
+)
+from .resampling import (
+    Estimate as Estimate,
+    PairedDifference as PairedDifference,
+    bootstrap as bootstrap,
+    bootstrap_mean as bootstrap_mean,
+    paired_bootstrap as paired_bootstrap,
+    resample_counts as resample_counts,
+)
