@@ -19,9 +19,6 @@ from maquette.feedback.annotators.gold import gold_of
 from maquette.feedback.comparison import Comparison, Judgement
 from maquette.feedback.tasks import is_list, words_of
 
-LECTURE_AGREEMENT = 0.66
-"""How often two people agree on which of two answers is better (Dubois et al. 2023, AlpacaFarm, section 4)."""
-
 
 @dataclasses.dataclass(frozen=True)
 class Taste:

@@ -48,11 +48,11 @@ def fit_page(
     _parameters(page, facts)
     page.section("Residuals")
     page.pictures(Picture(figures["residuals"], CAPTIONS["residuals"]))
-    page.section("Suspects")
+    page.section("Confounders")
     page.text("What may bend a law beyond its runs, and whether the law's errors here go with it.")
-    for suspect in fit.suspects:
-        page.text(f"**{suspect.name}**: {suspect.words}")
-    if not fit.suspects:
+    for confounder in fit.confounders:
+        page.text(f"**{confounder.name}**: {confounder.words}")
+    if not fit.confounders:
         page.text("The runs recorded nothing that could be asked: no epochs, no copying score, no depth or batch.")
     page.section("Counting")
     page.text(counting_words(facts))
