@@ -25,7 +25,6 @@ from maquette.recipe.pretraining import Recipe
 from maquette.recipe.run_spec import RunSpec
 from maquette.text import Tokenizer, train_tokenizer
 from maquette.text.config import TokenizerConfig
-from maquette.tracking.config import TrackingConfig
 from maquette.training import Job, choose_hardware, fit
 from maquette.training.config import PrecisionConfig, TrainerConfig
 from maquette.training.policy import PolicyFeedback, PolicyPlan
@@ -103,7 +102,7 @@ def make_job(folder: Path, changes: dict[str, Any], *, seconds: float = 0.0) -> 
     job = Job(
         spec=spec, outputs=folder, plan=PolicyPlan(config, LetterFeedback(folder, seconds)),
         hardware=choose_hardware(trainer, PrecisionConfig(), threads=1), optimizer=AdamWConfig(eps=1e-5),
-        scheduler=LinearSchedulerConfig(), trainer=trainer, tracking=TrackingConfig(enabled=False),
+        scheduler=LinearSchedulerConfig(), trainer=trainer,
         num_validations=2, callbacks=callbacks,
     )  # fmt: skip
     if not (job.folder / "run.json").exists():

@@ -99,7 +99,7 @@ def run_step(config: AlignmentStage, step: Step, made: dict[str, str]) -> RunRec
 
     stage = STAGES[step.stage]
     settings: Any = compose(stage, [f"outputs='{config.outputs}'", f"seed={config.seed}", *step.filled(made)])
-    settings = dataclasses.replace(settings, tracking=config.tracking)
+    settings = settings.tracked(config.tracking)
     result: RunRecord | demo.Demo | Path = demo.make(settings) if step.stage == "demo" else stage.run(settings)
     return result
 

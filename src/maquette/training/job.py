@@ -9,7 +9,6 @@ from maquette.artifacts.run_file import TRIED
 from maquette.model.config import CoreConfig
 from maquette.model.parametrization import Parametrization
 from maquette.recipe.run_spec import RunSpec
-from maquette.tracking.config import TrackingConfig
 from maquette.training.callbacks.validation_schedule import validation_steps
 from maquette.training.config import TrainerConfig
 from maquette.training.devices import Hardware
@@ -32,7 +31,6 @@ class Job:
     optimizer: Node
     scheduler: Node
     trainer: TrainerConfig
-    tracking: TrackingConfig
     num_validations: int = 10
     callbacks: dict[str, Any] = dataclasses.field(default_factory=dict)
     logger: dict[str, Any] = dataclasses.field(default_factory=dict)
