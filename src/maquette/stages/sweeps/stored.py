@@ -50,7 +50,8 @@ def stored_plan(line: Line, *, dry: bool = False) -> Sweep | None:
 def store_plan(sweep: Sweep, line: Line, runs: Mapping[int, str] | None = None) -> None:
     """Keeps a plan, unless somebody should look at it again: a job that could not be planned, other data each time.
     `runs`: the folders of the runs of jobs that have ended."""
-    if any(job.error is not None for job in sweep.jobs) or (data := data_digests(line)) is None:
+    unknown = any(job.error is not None or (job.forecast is None and _is_planned(line)) for job in sweep.jobs)
+    if unknown or (data := data_digests(line)) is None:
         return
     jobs = [
         {
@@ -69,6 +70,12 @@ def settings_digest(line: Line) -> str:
     """Of all that was typed and of the code that gives it its meaning."""
     settings = [dataclasses.asdict(one) for _, one in line.members]
     return digest([settings, [words for words, _ in line.members], code_digest(*settings), _program()])
+
+
+def _is_planned(line: Line) -> bool:
+    """Whether all jobs of a line should have a forecast."""
+    kinds = [getattr(settings, "objective", None) for _, settings in line.members]
+    return any(kind is not None and kind.kind in PLANNED for kind in kinds)
 
 
 def data_digests(line: Line) -> list[str] | None:
