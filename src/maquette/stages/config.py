@@ -27,7 +27,6 @@ from maquette.evaluation.config import ProtocolConfig, SuiteConfig, no_suite
 from maquette.feedback.config import FeedbackConfig, PromptsConfig, RewardConfig
 from maquette.feedback.instruction_config import TaskInstructionsConfig
 from maquette.model.config import ModelConfig
-from maquette.model.loading import find_checkpoint, latest_run
 from maquette.objectives.config import OBJECTIVES, CustomObjectiveConfig, PretrainConfig
 from maquette.objectives.policy_config import PolicyConfig
 from maquette.optimization.config import (
@@ -161,6 +160,8 @@ class TrainStage(TokensStage):
         `latest` is the newest run of what comes before the objective, so that the same words mean the same run again.
 
         Raises `ConfigError` where `checkpoint` names nothing."""
+        from maquette.model.loading import find_checkpoint, latest_run
+
         if self.checkpoint == "latest" and self.objective.kind != "pretrain":
             return latest_run(self.outputs, rules_of(self.objective.kind).starts_from)
         return None if self.checkpoint is None else find_checkpoint(self.checkpoint, self.outputs)
