@@ -18,12 +18,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from scipy.stats import kstest
 
-from maquette.artifacts.figure import COLORS, new_figure, save_figure
 from maquette.artifacts.files import write_json
 from maquette.artifacts.progress import progress
 from maquette.evaluation.contamination.contamination import ContaminationTest, contamination_test
 from maquette.model import LanguageModel, TransformerConfig
-from maquette.model.continuations import score_continuations
+from maquette.model.scoring import score_continuations
+from maquette.reports.figures import COLORS, new_figure, save_figure
 
 COPIES = (0, 1, 2, 4, 8)
 WORDS, LENGTH, SENTENCES = 300, 6, 2800

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from maquette.artifacts import ConfigError
-from maquette.artifacts.nodes import (
+from maquette.artifacts.targets import (
     arguments_of,
     build,
     has_key,

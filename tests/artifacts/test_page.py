@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from matplotlib.figure import Figure
 
-from maquette.artifacts.figure import new_figure, save_figure
 from maquette.artifacts.page import Fact, Page, Picture
+from maquette.reports.figures import new_figure, save_figure
 
 VOID = {"meta", "link", "img", "br"}
 

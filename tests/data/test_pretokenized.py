@@ -17,7 +17,7 @@ from maquette.stages import STAGES, tokens
 from maquette.stages.composition import compose
 from maquette.text import Tokenizer, train_tokenizer
 from maquette.text.config import TokenizerConfig
-from maquette.text.missing import MissingTokenizer
+from maquette.text.tokenizer import MissingTokenizer
 
 VOCABULARY, EOS = 50_257, 50_256
 

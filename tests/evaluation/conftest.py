@@ -7,7 +7,8 @@ import pytest
 
 from maquette.evaluation import BaselineScore
 from maquette.evaluation.training_runs.run_page import RunReport
-from maquette.model.config import FlopCount, ParameterCount
+from maquette.model.architecture import ParameterCount
+from maquette.model.counts import FlopCount
 from maquette.recipe import resolve
 from maquette.training import RunRecord
 from small_specs import make_spec

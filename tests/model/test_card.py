@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from maquette.model import LanguageModel, LSTMConfig, TransformerConfig, hf
-from maquette.model.card import imported_card
 from maquette.model.generation import document_prompt, generate
+from maquette.model.hf.folder import imported_card
 from maquette.text import train_tokenizer
 from maquette.text.config import TokenizerConfig
 

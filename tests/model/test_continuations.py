@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from maquette.model import LanguageModel, TransformerConfig, score_tokens
-from maquette.model.continuations import score_continuations
+from maquette.model.scoring import score_continuations
 
 
 @pytest.fixture(scope="module")

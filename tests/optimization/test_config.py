@@ -8,9 +8,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from maquette.artifacts import ConfigError
-from maquette.artifacts.nodes import arguments_of
 from maquette.artifacts.settings import check
-from maquette.artifacts.targets import import_target
+from maquette.artifacts.targets import arguments_of, import_target
 from maquette.optimization.config import (
     NOT_ARGUMENTS,
     OPTIMIZERS,

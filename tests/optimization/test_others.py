@@ -8,7 +8,7 @@ from test_optimizers import Toy, step
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
 
 from maquette.artifacts import ConfigError
-from maquette.artifacts.nodes import Node
+from maquette.artifacts.targets import Node
 from maquette.optimization import Optimization, Schedule, build_optimizer
 from maquette.optimization.config import AdamWConfig, ConstantSchedulerConfig, LinearSchedulerConfig, MuonConfig
 

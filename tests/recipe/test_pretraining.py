@@ -4,7 +4,9 @@ import pytest
 
 from maquette.artifacts import ConfigError
 from maquette.data.config import PhaseConfig
-from maquette.model.config import LSTMConfig, ModelConfig, TransformerConfig, training_flops
+from maquette.model.architecture import LSTMConfig, TransformerConfig
+from maquette.model.config import ModelConfig
+from maquette.model.counts import training_flops
 from maquette.recipe import DEFAULT_RULES, HyperparameterRules, Recipe, resolve
 
 

@@ -13,7 +13,8 @@ import pytest
 
 from maquette.artifacts import ConfigError
 from maquette.artifacts.settings import walk
-from maquette.model.config import CustomConfig, LSTMConfig, ModelConfig
+from maquette.model.architecture import CustomConfig, LSTMConfig
+from maquette.model.config import ModelConfig
 from maquette.recipe import HyperparameterRules, resolve
 from maquette.recipe.fingerprint import BY_RESULT, DEVICES, OBSERVERS, WATCHING_CALLBACKS, changes_training
 from maquette.recipe.objectives import OBJECTIVES

@@ -7,7 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maquette.artifacts import ConfigError
-from maquette.model.config import ModelConfig, TransformerConfig, count_parameters
+from maquette.model.architecture import TransformerConfig
+from maquette.model.config import ModelConfig
+from maquette.model.counts import count_parameters
 from maquette.recipe.shape import choose_shape
 
 

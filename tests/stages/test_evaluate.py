@@ -58,7 +58,7 @@ def test_evaluates_once_and_writes_everything(outputs: Path, capsys: pytest.Capt
     (folder,) = (outputs / "evaluations").glob("model0-embedded-*")
     assert json.loads((folder / "evaluation.json").read_text())["scores"] == result["scores"]
     page = (folder / "index.html").read_text()
-    assert "arithmetic" in page and "less unconditional" in page and "&#x27;{context}&#x27;" in page
+    assert "arithmetic" in page and "less unconditional" in page and "&#39;{context}&#39;" in page
     assert (folder / "figures" / "protocols.svg").is_file()
     rows = {(row["task"], row["protocol"]): row for row in result["scores"]}
     assert len(rows) == 12

@@ -9,7 +9,7 @@ import torch
 from maquette.artifacts import StageError
 from maquette.artifacts.run_file import write_run
 from maquette.model import LanguageModel, TransformerConfig, hf
-from maquette.model.generation import Piece, generate
+from maquette.model.generation import GeneratedToken, generate
 from maquette.model.loading import load_checkpoint
 from maquette.stages import sample
 from maquette.stages.config import SampleStage
@@ -59,7 +59,7 @@ def test_without_a_run(tmp_path: Path) -> None:
 def test_control_characters_do_not_reach_a_terminal(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    piece = Piece(0, 0, 0.0, "a\x1b[2J\n\tb", "max_tokens")
+    piece = GeneratedToken(0, 0, 0.0, "a\x1b[2J\n\tb", "max_tokens")
     assert sample.print_in_order([""], [piece]) == [piece.text]
     assert capsys.readouterr().out == piece.text + "\n", "a file gets exactly what was written"
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
@@ -76,7 +76,7 @@ def test_rows_are_printed_one_after_the_other(capsys: pytest.CaptureFixture[str]
             (0, "a", None), (1, "b", "stop_id"), (2, "c", None), (0, "A", None), (2, "C", None), (0, "!", "stop_id"),
             (2, "?", "max_tokens"),
         ):  # fmt: skip
-            yield Piece(row, 0, 0.0, text, reason)
+            yield GeneratedToken(row, 0, 0.0, text, reason)
             shown.append(capsys.readouterr().out)
 
     assert sample.print_in_order(["0:", "1:", "2:"], pieces()) == ["0:aA!", "1:b", "2:cC?"]  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 from tokenizers import Tokenizer as Backend
 
 from maquette.artifacts import StageError
-from maquette.text import CHAT_TOKENS, StreamDecoder, Tokenizer, chat
+from maquette.text import CHAT_TOKENS, StreamDecoder, Tokenizer, chat, special
 
 SAMPLES = ["The mouse ate the cheese", " two  spaces ", "", "naïve 🎉 ภาษาไทย", "a\nb\tc", "</s> as text"]
 
@@ -164,5 +164,5 @@ def test_conversations_after_adding_the_chat_tokens(tmp_path: Path, texts: list[
     np.testing.assert_array_equal(tokenizer.byte_lengths()[: foreign.vocab_size], foreign.byte_lengths())
     tokenizer.save(tmp_path / "tuned")
     settings = json.loads((tmp_path / "tuned" / "tokenizer_config.json").read_text())
-    assert settings["chat_template"] == chat.jinja_template("<s>")
+    assert settings["chat_template"] == special.jinja_template("<s>")
     assert Tokenizer.load(tmp_path / "tuned").digest == tokenizer.digest

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from maquette.data.prompts import Prompt, render_prompt
 from maquette.model import LanguageModel, TransformerConfig, count_parameters, hf
-from maquette.model.config import FlopCount
+from maquette.model.counts import FlopCount
 from maquette.objectives.policy_config import PolicyConfig
 from maquette.objectives.rewards import Completion
 from maquette.optimization.config import AdamWConfig, LinearSchedulerConfig

@@ -9,7 +9,7 @@ import torch
 import torch._inductor.config
 
 from maquette.artifacts import ConfigError
-from maquette.model.config import TransformerConfig
+from maquette.model.architecture import TransformerConfig
 from maquette.training.compilation import compiler_works, wants_compilation
 from maquette.training.config import PrecisionConfig, TrainerConfig
 from maquette.training.devices import Hardware, choose_hardware, default_threads

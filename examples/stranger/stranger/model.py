@@ -1,4 +1,4 @@
-"""A model block and a whole model. `maquette.model.protocols` says what each has to have."""
+"""A model block and a whole model. `maquette.model.custom_parts` says what each has to have."""
 
 import torch
 from torch import nn

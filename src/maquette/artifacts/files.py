@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -116,15 +115,19 @@ def locked(path: Path | str) -> Iterator[None]:
 
     A second process that makes the same thing waits here, and then finds it made.
     """
+    from filelock import FileLock  # some 30 ms, which a command that locks nothing need not wait
+
     lock = Path(path).with_name(f".{Path(path).name}.lock")
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
-        handle = lock.open("w")
+        held = FileLock(lock)
+        held.acquire()
     except OSError as error:
         raise explain_os_error(error, lock.parent) from error
-    with handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    try:
         yield
+    finally:
+        held.release()
 
 
 def _umask() -> int:

@@ -130,7 +130,7 @@ class Page:
 
     def render(self) -> str:
         """The page as HTML."""
-        style = resources.files("maquette.artifacts").joinpath("page.css").read_text(encoding="utf-8")
+        style = resources.files("maquette.reports").joinpath("templates/page.css").read_text(encoding="utf-8")
         anchors = [f"part-{number}" for number, _ in enumerate(self._sections, start=1)]
         titles = [title for title, _ in self._sections]
         links = "".join(

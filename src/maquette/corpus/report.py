@@ -5,12 +5,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from maquette.artifacts.figure import COLORS, new_figure, save_figure
 from maquette.artifacts.files import write_json, write_text
 from maquette.corpus.config import CorpusConfig
 from maquette.corpus.document import SPLITS
 from maquette.corpus.pipeline import Summary
 from maquette.corpus.repetition import FRAME, Rate
+from maquette.reports.figures import COLORS, new_figure, save_figure
 
 
 def facts(summary: Summary, source: dict[str, Any], config: CorpusConfig) -> dict[str, Any]:

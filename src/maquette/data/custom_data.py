@@ -23,7 +23,7 @@ from maquette.artifacts.settings import plain_arguments
 from maquette.artifacts.targets import import_target, users_code
 from maquette.data.resumable import make_resumable
 from maquette.text import Tokenizer
-from maquette.text.missing import MissingTokenizer
+from maquette.text.tokenizer import MissingTokenizer
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,10 +17,10 @@ from typing import Any
 
 from maquette.artifacts import StageError
 from maquette.artifacts.progress import progress
-from maquette.model.continuations import score_continuations
 from maquette.model.generation import generate
 from maquette.model.loading import load_checkpoint
 from maquette.model.sampling import Sampling
+from maquette.model.scoring import score_continuations
 
 try:
     from lm_eval.api.model import TemplateLM

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from maquette.artifacts.figure import COLORS, new_figure, save_figure
 from maquette.artifacts.files import write_json, write_text
 from maquette.feedback.agreement import (
     LabelCurve,
@@ -21,6 +20,7 @@ from maquette.feedback.agreement import (
 )
 from maquette.feedback.comparison import Comparison, Judgement
 from maquette.feedback.tasks import is_list, words_of
+from maquette.reports.figures import COLORS, new_figure, save_figure
 from maquette.statistics import Estimate, bootstrap_mean
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from maquette.model.config import CoreConfig, LSTMConfig, TransformerConfig
+from maquette.model.architecture import CoreConfig, LSTMConfig, TransformerConfig
 
 
 class KeyValueCache:

@@ -1,5 +1,6 @@
-"""A core that a user wrote, behind the interface of ours; see `protocols.CoreModule`."""
+"""A core that a user wrote, behind the interface of ours; see `custom_parts.CoreModule`."""
 
+import functools
 import inspect
 from dataclasses import dataclass
 from typing import Any
@@ -9,9 +10,9 @@ from torch import Tensor, nn
 
 from maquette.artifacts import ConfigError
 from maquette.artifacts.targets import import_target, users_code
+from maquette.model.architecture import CustomConfig, ParameterCount
 from maquette.model.cache import RereadingCache
-from maquette.model.config import CustomConfig, ParameterCount
-from maquette.model.counting import CountedFlops, cached, count_flops, meta_tokens, on_meta, parameters_in
+from maquette.model.custom_parts import CountedFlops, count_flops, meta_tokens, on_meta, parameters_in
 
 _EMBEDDINGS = ("embedding", "embed_tokens", "wte", "tok_embeddings", "token_embedding")
 
@@ -86,7 +87,7 @@ class Description:
     lr_multiplier: float
 
 
-@cached
+@functools.lru_cache(maxsize=4096)
 def describe(config: CustomConfig) -> Description:
     """Builds the core on the meta device and lets it read a few tokens.
 
@@ -123,7 +124,7 @@ def describe(config: CustomConfig) -> Description:
     )
 
 
-@cached
+@functools.lru_cache(maxsize=4096)
 def flops_of_sequence(config: CustomConfig, length: int) -> CountedFlops:
     """Of one forward pass of the core over one sequence: its own `flops`, or counted."""
     with on_meta(config.target):

@@ -21,16 +21,16 @@ from maquette.model.cache import KeyValueCache
 from maquette.model.decoding import Decoder
 from maquette.model.heads import LanguageModel
 from maquette.model.sampling import Sampling, bend, draw, uniform_numbers
-from maquette.model.stopping import StopText
 from maquette.model.transformer import Transformer
 from maquette.text import StreamDecoder
+from maquette.text.stream import StopText
 
 if TYPE_CHECKING:
     from maquette.text import Tokenizer
 
 
 @dataclass(frozen=True)
-class Piece:
+class GeneratedToken:
     """One more token of one row: its text (often a word, sometimes none yet), and why the row ends, if it does."""
 
     row: int
@@ -70,7 +70,7 @@ def generate(
 ) -> list[Generation]:
     """Continues every prompt until it ends; see `stream` for the arguments and errors."""
     prompts = [list(prompt) for prompt in prompts]
-    pieces: list[list[Piece]] = [[] for _ in prompts]
+    pieces: list[list[GeneratedToken]] = [[] for _ in prompts]
     for piece in stream(
         model, prompts, tokenizer=tokenizer, sampling=sampling, max_tokens=max_tokens, stop=stop, stop_ids=stop_ids,
         seed=seed, seeds=seeds,
@@ -99,7 +99,7 @@ def stream(
     stop_ids: Sequence[int] | None = None,
     seed: int = 0,
     seeds: Sequence[int] | None = None,
-) -> Iterator[Piece]:
+) -> Iterator[GeneratedToken]:
     """Yields each token of each row as soon as it is chosen; rows of one step in order.
 
     `prompts`: token ids, at least one each. `tokenizer`: for text and stop strings. `sampling`: greedy by default.
@@ -196,7 +196,7 @@ class _Row:
         self.count = 0
         self.finish_reason: str | None = None
 
-    def take(self, token: int, log_prob: float) -> Piece:
+    def take(self, token: int, log_prob: float) -> GeneratedToken:
         self.count += 1
         text = ""
         if token in self.ends:
@@ -209,7 +209,7 @@ class _Row:
             text += self.stop.push(self.decoder.flush()) + self.stop.flush()
         if self.stop.found is not None:
             self.finish_reason = "stop_string"
-        return Piece(self.index, token, log_prob, text, self.finish_reason)
+        return GeneratedToken(self.index, token, log_prob, text, self.finish_reason)
 
 
 class _Batch:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from maquette.artifacts import ConfigError
-from maquette.model.config import CoreConfig, TransformerConfig
+from maquette.model.architecture import CoreConfig, TransformerConfig
 
 BACKENDS = ("torch", "onednn")
 _CLEARLY_FASTER = 1.2

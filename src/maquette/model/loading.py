@@ -1,13 +1,19 @@
 """From what a person names to a model and its tokenizer: a run, an artifact, a Hugging Face folder, or nothing at all
-(the newest finished run)."""
+(the newest finished run). And from a description to the model it describes:
 
-from collections.abc import Sequence
+`{"architecture": {"kind": "transformer", "hidden_size": ...}, "seed": 0, "parametrization": {...}, "checkpoint": None}`
+is what a LightningModule keeps as a hyperparameter, so that its checkpoint can be opened without anything else.
+"""
+
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from maquette.artifacts import ConfigError, StageError
 from maquette.artifacts.run_file import FILE, FINISHED, read_run, read_runs
 from maquette.artifacts.settings import nearest
+from maquette.model.architecture import CoreConfig, read_architecture
+from maquette.model.parametrization import STANDARD, Parametrization
 
 if TYPE_CHECKING:
     from maquette.model.heads import LanguageModel, ScalarModel
@@ -145,3 +151,50 @@ def load_reward_model(
 
 def _is_shown(entry: Path) -> bool:
     return entry.is_dir() and not entry.name.startswith(".")
+
+
+def build_model(
+    description: Mapping[str, Any], *, weights: bool = True, scalar: bool = False
+) -> "LanguageModel | ScalarModel":
+    """The model that is described; `weights`: with its initial weights (drawn from the seed, or those of `checkpoint`),
+    else with whatever it is made with: another's weights follow. `scalar`: one number per position instead of logits.
+
+    Raises `StageError` where the checkpoint is missing, damaged, or has another tokenizer than `tokenizer_digest`.
+    """
+    from maquette.model.heads import LanguageModel, ScalarModel
+
+    architecture = read_architecture(description["architecture"])
+    if not weights:
+        return ScalarModel(architecture) if scalar else LanguageModel(architecture)
+    checkpoint, seed = description.get("checkpoint"), description.get("seed", 0)
+    if checkpoint is None:
+        from maquette.model.initialization import initialize
+
+        if scalar:
+            return ScalarModel(architecture, seed=seed)
+        model = LanguageModel(architecture, seed=seed)
+        parametrization = description.get("parametrization")
+        initialize(
+            model, architecture, seed,
+            parametrization=STANDARD if parametrization is None else Parametrization(**parametrization),
+        )  # fmt: skip
+        return model
+    return _trained(Path(checkpoint), architecture, description, scalar=scalar)
+
+
+def _trained(
+    checkpoint: Path, architecture: CoreConfig, description: Mapping[str, Any], *, scalar: bool
+) -> "LanguageModel | ScalarModel":
+    from maquette.model import hf
+    from maquette.model.heads import ScalarModel
+    from maquette.model.loading import load_checkpoint, load_reward_model, model_folder
+
+    digest = description.get("tokenizer_digest")
+    if scalar and hf.is_scalar(hf.read_config(model_folder(checkpoint))):
+        return load_reward_model(checkpoint, tokenizer_digest=digest)[0].train()
+    model, _ = load_checkpoint(checkpoint, tokenizer_digest=digest)
+    if architecture.max_position_embeddings > model.config.max_position_embeddings:
+        model.core.change_context(max_position_embeddings=architecture.max_position_embeddings)
+    if scalar:
+        return ScalarModel.from_language_model(model, seed=description.get("seed", 0)).train()
+    return model.train()

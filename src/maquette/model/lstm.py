@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_sequence
 
+from maquette.model.architecture import LSTMConfig
 from maquette.model.cache import RecurrentCache
-from maquette.model.config import LSTMConfig
 from maquette.model.initialization import initialize, unfilled_embedding
 
 

@@ -21,7 +21,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from maquette.model.config import CoreConfig, TransformerConfig
+from maquette.model.architecture import CoreConfig, TransformerConfig
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,23 @@
-"""How likely a model finds a sentence: the sum of the log-probabilities of its tokens, each given those before it.
+"""How likely a model finds sentences, and continuations of contexts: log-probabilities of their tokens.
 
 A sentence is read as the beginning of a document: log P(tokens | <|document|>). Its end is not scored, so that a
 sentence and a longer one that begins with it can be compared.
+
+Continuations are what questions, windows of long texts and lm-evaluation-harness stand on. Notable:
+- the head is applied only where a prediction is asked for, so a long context costs no `(B, T, V)` logits
+- one-token continuations of one context (the letters of a question) are one row: the context is read once
+- equal pairs are computed once; rows of like length go together, so that little is padded
 """
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 
 from maquette.artifacts import ConfigError, StageError
 
@@ -132,3 +139,95 @@ def _batches(lengths: Sequence[int], batch_size_tokens: int) -> list[list[int]]:
         else:
             batches.append([row])
     return batches
+
+
+_LOGITS = 2**22  # at once
+
+
+@dataclass(frozen=True, eq=False)
+class Continuation:
+    """Of each token of a continuation (n,): `log_probs` in nats, and `best_log_probs` of the likeliest token there."""
+
+    log_probs: NDArray[np.float64]
+    best_log_probs: NDArray[np.float64]
+
+    @property
+    def log_prob(self) -> float:
+        """Log-probability of the whole continuation, in nats."""
+        return float(self.log_probs.sum())
+
+    @property
+    def greedy(self) -> bool:
+        """Whether every token is the likeliest one."""
+        return bool(np.all(self.log_probs >= self.best_log_probs))
+
+
+def score_continuations(
+    model: "LanguageModel",
+    pairs: Sequence[tuple[Sequence[int], Sequence[int]]],
+    *,
+    batch_size_tokens: int = 8192,
+    advance: Callable[[float], None] = lambda amount: None,
+) -> list[Continuation]:
+    """Scores each (context, continuation), both with at least one token; the two together have at most one token more
+    than the model's context, as the last is only predicted. Results in the order given; `advance` is told how many
+    pairs are done. Raises `ValueError` for a pair that is empty or too long.
+    """
+    limit = model.config.max_position_embeddings + 1
+    rows: dict[tuple[int, ...], list[tuple[int, int, int]]] = {}  # input tokens -> (pair, first position, length)
+    targets: list[Sequence[int]] = []
+    for number, (context, continuation) in enumerate(pairs):
+        if not context or not continuation or len(context) + len(continuation) > limit:
+            raise ValueError(f"pair {number}: {len(context)} and {len(continuation)} tokens; 1 to {limit} together")
+        read = (*context, *continuation[:-1])
+        rows.setdefault(read, []).append((number, len(context) - 1, len(continuation)))
+        targets.append(continuation)
+    found: list[Continuation | None] = [None] * len(pairs)
+    training = model.training
+    model.eval()
+    try:
+        inputs = sorted(rows, key=len, reverse=True)
+        start = 0
+        while start < len(inputs):
+            count = max(1, batch_size_tokens // len(inputs[start]))
+            batch = inputs[start : start + count]
+            start += count
+            asked = [(row, *place) for row, read in enumerate(batch) for place in rows[read]]
+            scores = _score(model, batch, [(row, first, targets[pair]) for row, pair, first, _ in asked])
+            for (_, pair, _, _), score in zip(asked, scores, strict=True):
+                found[pair] = score
+            advance(len(asked))
+    finally:
+        model.train(training)
+    return [score for score in found if score is not None]
+
+
+@torch.inference_mode()
+def _score(
+    model: "LanguageModel", batch: Sequence[Sequence[int]], asked: Sequence[tuple[int, int, Sequence[int]]]
+) -> list[Continuation]:
+    """The continuations `asked` for, (row, first position, tokens) each, after one pass over `batch`."""
+    device = model.head_weight.device
+    padded = np.zeros((len(batch), max(map(len, batch))), np.int64)
+    for row, tokens in enumerate(batch):
+        padded[row, : len(tokens)] = tokens
+    hidden: Any = model.core(torch.from_numpy(padded).to(device))
+    lengths = [len(tokens) for _, _, tokens in asked]
+    rows = np.repeat([row for row, _, _ in asked], lengths)
+    columns = np.concatenate([np.arange(first, first + len(tokens)) for _, first, tokens in asked])
+    targets = torch.from_numpy(np.concatenate([np.asarray(tokens, np.int64) for _, _, tokens in asked])).to(device)
+    places, inverse = np.unique(rows * padded.shape[1] + columns, return_inverse=True)
+    flat = hidden.reshape(-1, hidden.size(-1))[torch.from_numpy(places).to(device)]
+    chosen = torch.empty(len(inverse), dtype=torch.float64, device=device)
+    best = torch.empty_like(chosen)
+    step = max(1, _LOGITS // model.config.vocab_size)
+    for first in range(0, len(places), step):
+        here = np.flatnonzero((inverse >= first) & (inverse < first + step))
+        index, wanted = torch.from_numpy(inverse[here] - first).to(device), torch.from_numpy(here).to(device)
+        logits = model.logits(flat[first : first + step]).float()
+        normalizer = logits.logsumexp(-1)
+        chosen[wanted] = (logits[index, targets[wanted]] - normalizer[index]).double()
+        best[wanted] = (logits.amax(-1) - normalizer)[index].double()
+    ends = np.cumsum(lengths)[:-1]
+    parts = (np.split(values.cpu().numpy(), ends) for values in (chosen, best))
+    return [Continuation(log_probs, best_log_probs) for log_probs, best_log_probs in zip(*parts, strict=True)]

@@ -21,8 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maquette.artifacts import ConfigError
+from maquette.model.architecture import ACTIVATIONS, TransformerConfig
 from maquette.model.cache import KeyValueCache, RereadingCache
-from maquette.model.config import ACTIVATIONS, TransformerConfig
 from maquette.model.custom_parts import attention_keeps_cache, make_activation, make_attention
 from maquette.model.fused import RootMeanSquareNorm, SwiGLU, by_hand, rotated_heads
 from maquette.model.initialization import initialize, unfilled_embedding
@@ -214,7 +214,7 @@ class Attention(nn.Module):
 
 class FeedForward(nn.Module):
     """SwiGLU (Shazeer 2020), GELU in its tanh form (Hendrycks and Gimpel 2016), squared ReLU (So et al. 2021), or a
-    user's (`protocols.Activation`)."""
+    user's (`custom_parts.Activation`)."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()

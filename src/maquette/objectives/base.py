@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.optim import Optimizer
 
-from maquette.model.building import build_model, describe_model
+from maquette.model.architecture import describe_model
+from maquette.model.loading import build_model
 from maquette.optimization import Optimization, Schedule
 from maquette.optimization.groups import parameter_kinds
 
@@ -32,7 +33,7 @@ out; means are over those that have them."""
 class Objective(LightningModule, abc.ABC):
     """A loss over batches, and how its model's weights follow it.
 
-    `model`: a module, or the description from which `configure_model` builds one (`maquette.model.building`).
+    `model`: a module, or the description from which `configure_model` builds one (`maquette.model.loading`).
     `optimization`: an `Optimization`, or its `describe()`. Both are hyperparameters of a checkpoint, so that
     `load_from_checkpoint(path)` needs nothing else. `config`: the objective's settings, or their values by name.
     """

@@ -25,7 +25,8 @@ from torch import Tensor, nn
 from maquette.artifacts import ConfigError
 from maquette.data.prompts import PromptSource
 from maquette.model import LanguageModel, ScalarModel
-from maquette.model.building import build_model, describe_model, read_architecture
+from maquette.model.architecture import describe_model, read_architecture
+from maquette.model.loading import build_model
 from maquette.objectives.base import Metrics, Objective, Optimization
 from maquette.objectives.environment import Environment, World
 from maquette.objectives.experience import credit, describe

@@ -17,7 +17,7 @@ from maquette.objectives.base import Metrics, Objective
 from maquette.objectives.config import RewardConfig
 from maquette.objectives.losses import bradley_terry_loss, soft_preference_loss, win_lose_loss
 from maquette.objectives.preference_validation import HeldOutPairs, preference_metrics
-from maquette.statistics.calibration import Reliability, reliability
+from maquette.statistics.intervals import Reliability, reliability
 
 
 class RewardModelling(Objective):

@@ -8,8 +8,8 @@ line (`optimizer._target_=torch.optim.RMSprop`). What a node leaves to the recip
 from dataclasses import dataclass
 
 from maquette.artifacts.errors import ConfigError
-from maquette.artifacts.nodes import Node, has_key, node_value, target_of
 from maquette.artifacts.settings import setting
+from maquette.artifacts.targets import Node, has_key, node_value, target_of
 
 MUON = "maquette.optimization.Muon"
 

@@ -12,8 +12,7 @@ from torch import nn
 from torch.optim import Adam, AdamW, Optimizer
 
 from maquette.artifacts import ConfigError
-from maquette.artifacts.nodes import Node, arguments_of, build, node_value, target_of
-from maquette.artifacts.targets import import_target
+from maquette.artifacts.targets import Node, arguments_of, build, import_target, node_value, target_of
 from maquette.model.parametrization import STANDARD, Parametrization
 from maquette.optimization.config import NOT_ARGUMENTS
 from maquette.optimization.groups import Kinds, optimizer_groups

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from maquette.artifacts import ConfigError
-from maquette.artifacts.nodes import Node, arguments_of, build, target_of
-from maquette.artifacts.targets import import_target
+from maquette.artifacts.targets import Node, arguments_of, build, import_target, target_of
 from maquette.optimization.config import NOT_ARGUMENTS
 
 if TYPE_CHECKING:

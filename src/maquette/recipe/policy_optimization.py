@@ -1,6 +1,7 @@
 """The recipe of policy optimisation: its steps, its rates and what it costs. Free of torch."""
 
-from maquette.model.config import CoreConfig, FlopCount, count_parameters, training_flops
+from maquette.model.architecture import CoreConfig
+from maquette.model.counts import FlopCount, count_parameters, training_flops
 from maquette.recipe.pretraining import Recipe
 from maquette.recipe.rules import DEFAULT_RULES, HyperparameterRules
 

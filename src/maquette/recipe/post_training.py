@@ -6,7 +6,8 @@ embedded tasks; at width 4,096: 5e-5, 1e-5, 3e-6, near what models of seven bill
 """
 
 from maquette.artifacts import ConfigError
-from maquette.model.config import CoreConfig, FlopCount, ParameterCount, count_parameters, training_flops
+from maquette.model.architecture import CoreConfig, ParameterCount
+from maquette.model.counts import FlopCount, count_parameters, training_flops
 from maquette.recipe.pretraining import Recipe
 from maquette.recipe.rules import DEFAULT_RULES, HyperparameterRules
 

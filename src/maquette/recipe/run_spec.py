@@ -11,8 +11,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from maquette.model.building import describe_architecture, read_architecture
-from maquette.model.config import CustomConfig, FlopCount, ParameterCount, TransformerConfig
+from maquette.model.architecture import (
+    CustomConfig,
+    ParameterCount,
+    TransformerConfig,
+    describe_architecture,
+    read_architecture,
+)
+from maquette.model.counts import FlopCount
 from maquette.model.parametrization import Parametrization
 from maquette.recipe.fingerprint import counted_code, counted_settings, fingerprint, without
 from maquette.recipe.objectives import rules_of

@@ -20,7 +20,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from maquette.artifacts import MaquetteError
-from maquette.model.generation import Piece
+from maquette.model.generation import GeneratedToken
 from maquette.model.sampling import Sampling
 from maquette.serving import served
 from maquette.serving.arena import SIDES, Arena
@@ -205,7 +205,7 @@ def _answered(model: ServedModel, asked: served.Request, body: Options, *, chat:
     }  # fmt: skip
     if body.stream:
         return StreamingResponse(_chunks(head, pieces, model, body, chat), media_type="text/event-stream")
-    rows: list[list[Piece]] = [[] for _ in range(asked.count)]
+    rows: list[list[GeneratedToken]] = [[] for _ in range(asked.count)]
     for piece in pieces:
         rows[piece.row].append(piece)
     choices = []
@@ -222,7 +222,7 @@ def _answered(model: ServedModel, asked: served.Request, body: Options, *, chat:
 
 
 def _chunks(
-    head: dict[str, Any], pieces: Iterator[Piece], model: ServedModel, body: Options, chat: bool
+    head: dict[str, Any], pieces: Iterator[GeneratedToken], model: ServedModel, body: Options, chat: bool
 ) -> Iterator[str]:
     for piece in pieces:
         reason = _REASONS.get(piece.finish_reason or "")
@@ -234,7 +234,7 @@ def _chunks(
     yield "data: [DONE]\n\n"
 
 
-def _log_prob(model: ServedModel, piece: Piece) -> dict[str, Any]:
+def _log_prob(model: ServedModel, piece: GeneratedToken) -> dict[str, Any]:
     return {"token": model.tokenizer.decode([piece.token]), "logprob": piece.log_prob, "id": piece.token}
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from maquette.artifacts import ConfigError
-from maquette.model.generation import Piece, document_prompt, stream
+from maquette.model.generation import GeneratedToken, document_prompt, stream
 from maquette.model.sampling import Sampling
 from maquette.text.chat import Message, render
 
@@ -54,7 +54,7 @@ class ServedModel:
             return document_prompt(self.tokenizer, request.text)
         return render(self.tokenizer, request.messages, open_assistant=True).ids
 
-    def answer(self, request: Request) -> Iterator[Piece]:
+    def answer(self, request: Request) -> Iterator[GeneratedToken]:
         """The tokens of `count` answers as they are chosen; what is wrong with a request is said before the first.
 
         Raises `ConfigError` for a prompt that fills the context, and for settings out of range.
@@ -69,7 +69,7 @@ class ServedModel:
             first = next(pieces, None)
         return self._rest(first, pieces)
 
-    def _rest(self, piece: Piece | None, pieces: Iterator[Piece]) -> Iterator[Piece]:
+    def _rest(self, piece: GeneratedToken | None, pieces: Iterator[GeneratedToken]) -> Iterator[GeneratedToken]:
         while piece is not None:
             yield piece
             with self._turn:

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from maquette.artifacts import ConfigError
 from maquette.artifacts.files import atomic_file, write_json
-from maquette.artifacts.nodes import Node, plain_nodes, with_values
 from maquette.artifacts.settings import parse_quantity
+from maquette.artifacts.targets import Node, plain_nodes, with_values
 from maquette.optimization import build_schedule
 from maquette.optimization.config import ConstantSchedulerConfig, WSDSchedulerConfig, short_name
 from maquette.recipe.pretraining import Recipe

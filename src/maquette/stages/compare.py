@@ -18,7 +18,8 @@ from maquette.artifacts.code_digest import code_digest
 from maquette.artifacts.files import digest, file_digest, locked, write_json
 from maquette.artifacts.progress import progress, say
 from maquette.data.prompts import Prompt, render_prompt
-from maquette.evaluation.comparisons.policy_comparison import judge_policies, short_names, write_page
+from maquette.evaluation.comparisons.policy_comparison import judge_policies, short_names
+from maquette.evaluation.figures import win_rate_figure
 from maquette.evaluation.journal import Journal
 from maquette.feedback.annotators.callables import CallableAnnotator
 from maquette.feedback.building import build_annotator
@@ -26,6 +27,7 @@ from maquette.feedback.comparison import Comparison
 from maquette.feedback.prompts import open_prompts, read_prompts
 from maquette.feedback.sampling import sample_many
 from maquette.model.loading import find_checkpoint, load_checkpoint, model_folder
+from maquette.reports import write_page
 from maquette.stages.config import CompareStage
 from maquette.tracking import start_run
 
@@ -93,7 +95,9 @@ def _compare(
         (prompt.messages[-1]["content"], {name: answers[name][place] for name in config.models})
         for place, prompt in enumerate(prompts[:_SHOWN])
     ]
-    page = write_page(folder, result, examples)
+    called = short_names(result)
+    facts = {**result, "called": called, "examples": examples}
+    page = write_page(folder, "comparison.html.j2", facts, {"win_rates": win_rate_figure(result, called)})
     write_json(folder / FILE, result)
     return result, page
 

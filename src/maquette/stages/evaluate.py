@@ -15,13 +15,14 @@ from rich.table import Table
 from maquette import __version__
 from maquette.artifacts.files import digest, file_digest, locked, write_json
 from maquette.artifacts.progress import progress, say
+from maquette.evaluation.figures import PROTOCOL_NAMES, evaluation_figures
 from maquette.evaluation.likelihood.held_out import HeldOut, find_held_out
-from maquette.evaluation.suites.evaluation_page import NAMES, write_page
 from maquette.evaluation.suites.leaderboard import FILE, read_evaluations
 from maquette.evaluation.suites.runner import count_work, judge
 from maquette.evaluation.suites.suite import Suite, build_suite, objective_of
-from maquette.evaluation.suites.summary import summarise
+from maquette.evaluation.suites.summary import spread, summarise
 from maquette.model.loading import EXPORTED, find_checkpoint, load_checkpoint, model_folder
+from maquette.reports import write_page
 from maquette.stages.config import EvaluateStage
 from maquette.tracking import start_run
 from maquette.training import read_record
@@ -72,7 +73,8 @@ def _evaluate(
         )
         created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         result = {**identity, "created": created, "maquette_version": __version__, **found}
-        page = write_page(folder, result)
+        facts = {**result, "names": PROTOCOL_NAMES, "spread": spread(result["scores"])}
+        page = write_page(folder, "evaluation.html.j2", facts, evaluation_figures(result))
         write_json(folder / FILE, result)
         log.log_metrics(_metrics(result), step=0)
         for path in (page, folder / FILE, folder / "figures"):
@@ -133,7 +135,7 @@ def _show(result: dict[str, Any], folder: Path) -> None:
             task = row["task"] if row["shots"] == 0 else f"{row['task']}, {row['shots']} shots"
             orders = f"{100 * row['least']:.1f}-{100 * row['most']:.1f}" if row["least"] < row["most"] else ""
             table.add_row(
-                task if task != before else "", NAMES[row["protocol"]], f"{100 * row['accuracy']:.1f}",
+                task if task != before else "", PROTOCOL_NAMES[row["protocol"]], f"{100 * row['accuracy']:.1f}",
                 f"{100 * row['low']:.1f}-{100 * row['high']:.1f}" if math.isfinite(row["low"]) else "too few", orders,
                 str(row["questions"]), *([str(row["too_long"] or "")] if too_long else []),
             )  # fmt: skip

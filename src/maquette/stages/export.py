@@ -10,7 +10,7 @@ from maquette.artifacts.files import atomic_folder
 from maquette.artifacts.progress import say
 from maquette.artifacts.run_file import FINISHED, read_run
 from maquette.model import hf
-from maquette.model.config import CoreConfig
+from maquette.model.architecture import CoreConfig
 from maquette.model.loading import find_checkpoint, load_checkpoint, load_reward_model, model_folder
 from maquette.stages.config import ExportStage
 from maquette.text import Tokenizer

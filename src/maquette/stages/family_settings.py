@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from maquette.artifacts.errors import ConfigError
-from maquette.artifacts.nodes import has_key, target_of, typed, with_values
 from maquette.artifacts.settings import walk
+from maquette.artifacts.targets import has_key, target_of, typed, with_values
 from maquette.optimization.config import OPTIMIZERS, SCHEDULERS, short_name
 from maquette.recipe.run_spec import resolved_settings
 from maquette.stages import STAGES

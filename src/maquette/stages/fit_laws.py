@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from maquette.artifacts.figure import save_figure
 from maquette.artifacts.files import write_json, write_text
 from maquette.artifacts.progress import say
 from maquette.recipe.recipe_file import recipe_path, save_recipe
+from maquette.reports.figures import save_figure
 from maquette.scaling.fits.families import compare_by, comparison_facts, comparison_figure, comparison_page
 from maquette.scaling.fits.mixture_fit import fit_mixture, mixture_facts, mixture_figure, mixture_page
 from maquette.scaling.fits.repetition_report import fit_epochs, repetition_facts, repetition_figure, repetition_page

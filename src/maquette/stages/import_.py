@@ -8,7 +8,7 @@ from maquette.artifacts.files import file_digest
 from maquette.artifacts.manifest import build
 from maquette.artifacts.progress import progress, say
 from maquette.model import count_parameters, hf
-from maquette.model.card import imported_card
+from maquette.model.hf.folder import imported_card
 from maquette.stages.config import ImportStage
 from maquette.text import Tokenizer
 

@@ -15,12 +15,12 @@ from rich.console import Console
 from rich.table import Table
 
 from maquette.artifacts import ConfigError
-from maquette.artifacts.figure import save_figure
 from maquette.artifacts.files import digest, write_json
 from maquette.artifacts.manifest import build
-from maquette.artifacts.nodes import with_values
 from maquette.artifacts.progress import say
 from maquette.artifacts.settings import parse_quantity
+from maquette.artifacts.targets import with_values
+from maquette.reports.figures import save_figure
 from maquette.scaling.plans.pipeline_trial import (
     Trained,
     Trial,

@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.table import Table
 
 from maquette.artifacts.errors import ConfigError, MaquetteError
-from maquette.artifacts.figure import save_figure
 from maquette.artifacts.files import digest
 from maquette.artifacts.progress import say
 from maquette.artifacts.settings import parse_quantity
+from maquette.reports.figures import save_figure
 from maquette.scaling import Assumptions, LossSurface, Plan, compare_pipelines, make_plan, preset, published_surface
 from maquette.scaling.fits.stored_fit import find_fit, load_fit
 from maquette.scaling.laws.gauss_newton import Array

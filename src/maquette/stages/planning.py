@@ -10,12 +10,13 @@ from typing import Any
 
 from maquette.artifacts.files import digest, file_digest
 from maquette.artifacts.manifest import read_manifest
-from maquette.artifacts.nodes import plain_nodes
 from maquette.artifacts.progress import say
 from maquette.artifacts.run_file import read_run
 from maquette.artifacts.settings import parse_quantity
+from maquette.artifacts.targets import plain_nodes
 from maquette.data.config import CustomDataConfig
-from maquette.model.config import CoreConfig, ModelConfig
+from maquette.model.architecture import CoreConfig
+from maquette.model.config import ModelConfig
 from maquette.model.hf import family_of, read_config
 from maquette.model.loading import model_folder
 from maquette.objectives.config import CustomObjectiveConfig, PretrainConfig

@@ -5,7 +5,7 @@ from typing import Any
 
 from maquette.artifacts import ConfigError
 from maquette.artifacts.files import digest, file_digest
-from maquette.artifacts.nodes import Node, node_value, with_values
+from maquette.artifacts.targets import Node, node_value, with_values
 from maquette.feedback.annotators.callables import CallableReward
 from maquette.feedback.prompts import open_prompts
 from maquette.feedback.source import ConfiguredFeedback

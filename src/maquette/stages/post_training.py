@@ -4,11 +4,11 @@ from pathlib import Path
 
 from maquette.artifacts import ConfigError
 from maquette.artifacts.manifest import read_manifest
-from maquette.artifacts.nodes import node_value
 from maquette.artifacts.progress import say
 from maquette.artifacts.run_file import read_run
 from maquette.artifacts.settings import walk
-from maquette.model.config import CoreConfig
+from maquette.artifacts.targets import node_value
+from maquette.model.architecture import CoreConfig
 from maquette.model.hf import read_config
 from maquette.model.hf.scalar import read_architecture
 from maquette.model.loading import load_tokenizer, model_folder

@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from maquette.artifacts import ConfigError
 from maquette.artifacts.files import digest, file_digest, locked, write_json
 from maquette.artifacts.progress import say
+from maquette.evaluation.figures import ratings_figure
 from maquette.evaluation.ratings.arena import read_battles
-from maquette.evaluation.ratings.arena_ratings import RAW, rate, write_page
+from maquette.evaluation.ratings.arena_ratings import RAW, rate
+from maquette.reports import terminal_table, write_page
 from maquette.stages.config import RatingsStage
 from maquette.tracking import start_run
 
@@ -37,7 +38,7 @@ def run(config: RatingsStage) -> dict[str, Any]:
         result = identity | rate(
             battles, shares=config.topics or None, bootstrap=config.bootstrap, level=config.level, seed=config.seed
         )
-        page = write_page(folder, result)
+        page = write_page(folder, "ratings.html.j2", result, {"ratings": ratings_figure(result)})
         write_json(folder / FILE, result)
         for made in (page, folder / FILE, folder / "figures"):
             log.log_artifact(made)
@@ -53,17 +54,17 @@ def run(config: RatingsStage) -> dict[str, Any]:
 
 def _show(result: dict[str, Any]) -> None:
     ways = list(result["ratings"])
-    table = Table("model", title=f"{result['battles']:,} battles, {result['ties']:,} ties", title_justify="left")
-    for heading in ("Elo", "interval", "ranks", *(f"Elo {way}" for way in ways[1:]), "battles"):
-        table.add_column(heading, justify="right")
     others = [{row["model"]: row["elo"] for row in result["ratings"][way]["models"]} for way in ways[1:]]
-    for row in result["ratings"][RAW]["models"]:
-        table.add_row(
-            row["model"], f"{row['elo']:.0f}", f"{row['elo_low']:.0f}-{row['elo_high']:.0f}",
+    rows = [
+        (
+            row["model"], (row["elo"], f"{row['elo']:.0f}"), f"{row['elo_low']:.0f}-{row['elo_high']:.0f}",
             f"{row['rank_low']}-{row['rank_high']}", *(f"{other[row['model']]:.0f}" for other in others),
-            f"{row['battles']:,}",
-        )  # fmt: skip
-    Console().print(table)
+            row["battles"],
+        )
+        for row in result["ratings"][RAW]["models"]
+    ]  # fmt: skip
+    head = ("model", "Elo", "interval", "ranks", *(f"Elo {way}" for way in ways[1:]), "battles")
+    Console().print(terminal_table(head, rows, f"{result['battles']:,} battles, {result['ties']:,} ties"))
     for one in result["agreement"]:
         say(
             f"{' and '.join(one['judges'])}: alike on {one['raw']:.1%} of {one['cases']:,} battles, "

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from maquette.artifacts.errors import ConfigError
-from maquette.artifacts.nodes import node_value
 from maquette.artifacts.settings import nearest
+from maquette.artifacts.targets import node_value
 from maquette.optimization.config import planned_warmup, planned_weight_decay
 
 if TYPE_CHECKING:
-    from maquette.model.config import CoreConfig
+    from maquette.model.architecture import CoreConfig
     from maquette.recipe import Recipe
     from maquette.stages.config import TrainStage
 

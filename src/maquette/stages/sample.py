@@ -8,7 +8,7 @@ from pathlib import Path
 
 from maquette.artifacts.progress import say
 from maquette.artifacts.run_file import read_run
-from maquette.model.generation import Piece, document_prompt, stream
+from maquette.model.generation import GeneratedToken, document_prompt, stream
 from maquette.model.loading import find_checkpoint, load_checkpoint
 from maquette.model.sampling import Sampling
 from maquette.stages.config import SampleStage
@@ -43,7 +43,7 @@ def request(tokenizer: Tokenizer, text: str) -> list[int]:
     return render(tokenizer, [{"role": "user", "content": text}], open_assistant=True).ids
 
 
-def print_in_order(prompts: list[str], pieces: Iterable[Piece]) -> list[str]:
+def print_in_order(prompts: list[str], pieces: Iterable[GeneratedToken]) -> list[str]:
     """Prints the first row as it is written, the others, written meanwhile, as soon as those before them have ended."""
     texts, shown = list(prompts), [0] * len(prompts)
     ended: set[int] = set()

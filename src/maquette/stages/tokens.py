@@ -22,7 +22,7 @@ from maquette.stages import corpus as corpus_stage
 from maquette.stages import tokenizer as tokenizer_stage
 from maquette.stages.config import TokensStage
 from maquette.text import Tokenizer
-from maquette.text.missing import MissingTokenizer
+from maquette.text.tokenizer import MissingTokenizer
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from maquette.artifacts import ConfigError
 from maquette.artifacts.files import digest, locked, write_text
-from maquette.artifacts.nodes import node_value
 from maquette.artifacts.progress import say
+from maquette.artifacts.targets import node_value
 from maquette.data.config import CustomDataConfig
 from maquette.model.loading import load_tokenizer, model_folder
 from maquette.stages import branching

@@ -8,10 +8,10 @@ import numpy as np
 from rich.console import Console
 
 from maquette.artifacts.errors import StageError
-from maquette.artifacts.figure import save_figure
 from maquette.artifacts.files import write_json
 from maquette.artifacts.progress import say
 from maquette.artifacts.run_file import read_runs
+from maquette.reports.figures import save_figure
 from maquette.scaling.predictions.prediction import FOLDER as PREDICTIONS
 from maquette.scaling.predictions.prediction import (
     WrittenPrediction,

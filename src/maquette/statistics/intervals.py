@@ -1,5 +1,6 @@
-"""Intervals: from resamples, from a standard error, and what an interval is worth."""
+"""Intervals: from resamples, from a standard error, of ranks; what an interval, or a probability, is worth."""
 
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -85,3 +86,56 @@ def interval_score(low: ArrayLike, high: ArrayLike, observed: ArrayLike, level: 
     low, high, observed = (np.asarray(value, float) for value in (low, high, observed))
     miss = np.maximum(low - observed, 0) + np.maximum(observed - high, 0)
     return np.asarray(high - low + 2 / (1 - level) * miss)
+
+
+class RankInterval(NamedTuple):
+    """A contender's rank (1 is the best) and the ranks that it takes in the middle `level` of the resamples."""
+
+    rank: int
+    low: int
+    high: int
+
+
+def rank_intervals(scores: ArrayLike, samples: ArrayLike, level: float = 0.9) -> list[RankInterval]:
+    """Ranks by `scores` (k,), highest first, with intervals from joint resamples `samples` (resamples, k).
+
+    Ties share the best rank. Ranking within each resample keeps what contenders have in common (one set of prompts)
+    out of the comparison, which overlapping the contenders' own intervals does not.
+    """
+    check_level(level)
+    rank = _ranks(np.asarray(scores, float)[None])[0]
+    ranks = _ranks(np.asarray(samples, float))
+    low = np.quantile(ranks, (1 - level) / 2, axis=0, method="inverted_cdf")
+    high = np.quantile(ranks, (1 + level) / 2, axis=0, method="inverted_cdf")
+    return [RankInterval(int(r), int(a), int(b)) for r, a, b in zip(rank, low, high, strict=True)]
+
+
+def _ranks(scores: NDArray[Any]) -> NDArray[Any]:
+    """One more than the number of higher scores in the same row, (rows, k)."""
+    return 1 + np.sum(scores[:, None, :] > scores[:, :, None], axis=2)
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Bins of equal width over [0, 1] that are not empty: mean probability said, share that came true, how many."""
+
+    said: NDArray[np.float64]
+    came_true: NDArray[np.float64]
+    counts: NDArray[np.int64]
+
+    @property
+    def error(self) -> float:
+        """Expected calibration error: mean distance of the two, each bin by its count (Guo et al. 2017, equation 3)."""
+        if not self.counts.sum():
+            return float("nan")
+        return float(np.average(np.abs(self.said - self.came_true), weights=self.counts))
+
+
+def reliability(probabilities: ArrayLike, outcomes: ArrayLike, *, bins: int = 10) -> Reliability:
+    """How often events said to have `probabilities (n,)` came true: `outcomes (n,)` of 0 and 1."""
+    said, true = np.asarray(probabilities, dtype=np.float64), np.asarray(outcomes, dtype=np.float64)
+    places = np.minimum((said * bins).astype(np.int64), bins - 1)
+    counts = np.bincount(places, minlength=bins)
+    kept = counts > 0
+    sums = [np.bincount(places, weights=values, minlength=bins)[kept] for values in (said, true)]
+    return Reliability(sums[0] / counts[kept], sums[1] / counts[kept], counts[kept])

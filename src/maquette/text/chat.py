@@ -6,8 +6,9 @@ Each content is encoded by itself between special ids. So a conversation's ids b
 messages (the prefix property, which lets a prompt and an answer be joined without tokenising them anew), contents
 that hold "<|user|>" stay plain text and can't open a turn, and ids can be read back into messages exactly.
 
-`jinja_template` says the same in the language of `transformers`' `apply_chat_template`. There a content that spells a
-special token becomes that token, which is the tokenizer's way in that library; all other conversations give equal ids.
+`special.jinja_template` says the same in the language of `transformers`' `apply_chat_template`. There a content that
+spells a special token becomes that token, which is the tokenizer's way in that library; all other conversations give
+equal ids.
 """
 
 from collections.abc import Sequence
@@ -103,31 +104,6 @@ def check(messages: Sequence[Message]) -> None:
             raise StageError(f"{where} has no text as its content, but {content!r:.60}.")
         if role == "system" and place > 0:
             raise StageError(f"{where} is a system message.", "Only the first message can be one.")
-
-
-def jinja_template(document: str = DOCUMENT) -> str:
-    """The template in Jinja, for tokenizer_config.json; `document` is the text of the token before a document.
-
-    The `generation` block is how `transformers` learns which tokens the assistant wrote (its
-    `return_assistant_tokens_mask`).
-    """
-    return (
-        f"{{{{- '{document}' -}}}}"
-        "{%- for message in messages -%}"
-        "{%- if message['role'] not in ['system', 'user', 'assistant'] -%}"
-        "{{- raise_exception('Known roles: system, user, assistant; not ' ~ message['role']) -}}"
-        "{%- elif message['role'] == 'system' and not loop.first -%}"
-        "{{- raise_exception('Only the first message can be a system message') -}}"
-        "{%- endif -%}"
-        "{{- '<|' ~ message['role'] ~ '|>' -}}"
-        "{%- if message['role'] == 'assistant' -%}"
-        f"{{%- generation -%}}{{{{- message['content'] ~ '{END_OF_TURN}' -}}}}{{%- endgeneration -%}}"
-        "{%- else -%}"
-        f"{{{{- message['content'] ~ '{END_OF_TURN}' -}}}}"
-        "{%- endif -%}"
-        "{%- endfor -%}"
-        f"{{%- if add_generation_prompt -%}}{{{{- '{ASSISTANT}' -}}}}{{%- endif -%}}"
-    )
 
 
 def _needed_ids(tokenizer: "Tokenizer") -> tuple[int, dict[str, int]]:

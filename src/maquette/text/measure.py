@@ -44,6 +44,15 @@ class Fit:
         return int(np.count_nonzero(self.counts))
 
 
+@dataclass(frozen=True)
+class SweepPoint:
+    """A vocabulary of the sweep: its size, and tokens for 1,000 bytes of held-out text of each domain and of all."""
+
+    vocabulary: int
+    tokens_per_kilobyte: float
+    domains: dict[str, float]
+
+
 def fit(tokenizer: Tokenizer, texts: Iterable[str], advance: Callable[[float], None] | None = None) -> Fit:
     """Measures a tokenizer on texts; `advance(bytes done)` is called on the way."""
     counts = np.zeros(tokenizer.vocab_size, dtype=np.int64)

@@ -6,7 +6,6 @@ one cost; how are the known trouble-makers (numbers, indentation, misspelt words
 
 import dataclasses
 from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,9 @@ import numpy as np
 from maquette.artifacts.files import write_json, write_text
 from maquette.artifacts.progress import progress
 from maquette.text.config import TokenizerConfig
-from maquette.text.measure import Fit, fit, number_splits, pieces, together, visible
-from maquette.text.sample import spread_sample
+from maquette.text.measure import Fit, SweepPoint, fit, number_splits, pieces, together, visible
 from maquette.text.tokenizer import Tokenizer
-from maquette.text.training import train_tokenizer
+from maquette.text.training import spread_sample, train_tokenizer
 
 MEASURED_BYTES = 2_000_000
 """At most so much of each domain's held-out text is measured, spread evenly."""
@@ -41,15 +39,6 @@ EXAMPLES = {
     "control characters": "\x1b[0m\x00",
     "a special token's text": "<|document|>",
 }
-
-
-@dataclass(frozen=True)
-class SweepPoint:
-    """A vocabulary of the sweep: its size, and tokens for 1,000 bytes of held-out text of each domain and of all."""
-
-    vocabulary: int
-    tokens_per_kilobyte: float
-    domains: dict[str, float]
 
 
 def write_report(

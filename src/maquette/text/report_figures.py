@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from maquette.artifacts.figure import COLORS, new_figure, save_figure
+from maquette.reports.figures import COLORS, new_figure, save_figure
 from maquette.text.measure import Fit, together
 
 if TYPE_CHECKING:
-    from maquette.text.report import SweepPoint
+    from maquette.text.measure import SweepPoint
 
 _DRAWN_SPLITS = (
     "neighbours",

@@ -1,6 +1,7 @@
 """Special tokens: this project's own, whose ids never move, and those of foreign tokenizers, found by their names.
 
-A token stream holds a document as `<|document|>` and then its tokens, so that one id is both begin and separator.
+Beside them the chat template in Jinja. A token stream holds a document as `<|document|>` and then its tokens, so that
+one id is both begin and separator.
 """
 
 from collections.abc import Mapping
@@ -27,6 +28,32 @@ SPECIAL_TOKENS = (
 
 CHAT_TOKENS = (SYSTEM, USER, ASSISTANT, END_OF_TURN)
 """What a tokenizer needs for the chat template (text/chat.py); a foreign one gets them by `add_tokens`."""
+
+
+def jinja_template(document: str = DOCUMENT) -> str:
+    """The template in Jinja, for tokenizer_config.json; `document` is the text of the token before a document.
+
+    The `generation` block is how `transformers` learns which tokens the assistant wrote (its
+    `return_assistant_tokens_mask`).
+    """
+    return (
+        f"{{{{- '{document}' -}}}}"
+        "{%- for message in messages -%}"
+        "{%- if message['role'] not in ['system', 'user', 'assistant'] -%}"
+        "{{- raise_exception('Known roles: system, user, assistant; not ' ~ message['role']) -}}"
+        "{%- elif message['role'] == 'system' and not loop.first -%}"
+        "{{- raise_exception('Only the first message can be a system message') -}}"
+        "{%- endif -%}"
+        "{{- '<|' ~ message['role'] ~ '|>' -}}"
+        "{%- if message['role'] == 'assistant' -%}"
+        f"{{%- generation -%}}{{{{- message['content'] ~ '{END_OF_TURN}' -}}}}{{%- endgeneration -%}}"
+        "{%- else -%}"
+        f"{{{{- message['content'] ~ '{END_OF_TURN}' -}}}}"
+        "{%- endif -%}"
+        "{%- endfor -%}"
+        f"{{%- if add_generation_prompt -%}}{{{{- '{ASSISTANT}' -}}}}{{%- endif -%}}"
+    )
+
 
 # What well-known tokenizers call these. Llama, Gemma, Llama 3, GPT-2 and Qwen, DeepSeek in this order of looking.
 _BEGIN_NAMES = ("<|begin_of_text|>", "<s>", "<bos>", "<|endoftext|>", "<｜begin▁of▁sentence｜>", "[BOS]")

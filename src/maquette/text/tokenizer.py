@@ -16,12 +16,20 @@ import tokenizers
 
 from maquette.artifacts import ConfigError, StageError
 from maquette.artifacts.files import digest, write_json
-from maquette.text import chat
-from maquette.text.special import CHAT_TOKENS, DOCUMENT, END_OF_TURN, PADDING, SPECIAL_TOKENS, find_special_ids
+from maquette.text.special import (
+    CHAT_TOKENS,
+    DOCUMENT,
+    END_OF_TURN,
+    PADDING,
+    SPECIAL_TOKENS,
+    SpecialIds,
+    find_special_ids,
+    jinja_template,
+)
 from maquette.text.token_bytes import byte_reader
 
 MISSING_FILE = "no_tokenizer.json"
-"""In the folder of a model whose tokens came without a tokenizer: see missing.py."""
+"""In the folder of a model whose tokens came without a tokenizer: see `MissingTokenizer`."""
 
 
 class Tokenizer:
@@ -158,11 +166,11 @@ class Tokenizer:
                 "pad_token": PADDING,
                 "additional_special_tokens": [END_OF_TURN],
                 "clean_up_tokenization_spaces": False,
-                "chat_template": chat.jinja_template(DOCUMENT),
+                "chat_template": jinja_template(DOCUMENT),
             }
         config = dict(self._settings)
         if self.document_id is not None and all(name in self._special.all for name in CHAT_TOKENS):
-            config["chat_template"] = chat.jinja_template(self._bytes[self.document_id].decode())
+            config["chat_template"] = jinja_template(self._bytes[self.document_id].decode())
         return config
 
     @classmethod
@@ -175,8 +183,6 @@ class Tokenizer:
         path = Path(path)
         file = path / "tokenizer.json" if path.is_dir() else path
         if not file.exists() and (file.parent / MISSING_FILE).exists():
-            from maquette.text.missing import MissingTokenizer
-
             known = _read_json(file.parent / MISSING_FILE)
             return MissingTokenizer(known["vocab_size"], known["eos_token_id"])
         if not file.exists() and (file.parent / "tokenizer.model").exists():
@@ -219,6 +225,58 @@ class Tokenizer:
         return Tokenizer(json.loads(backend.to_str()), self._settings)
 
 
+class MissingTokenizer(Tokenizer):
+    """A vocabulary of `vocab_size` ids, of which `document_id` (if any) separates documents."""
+
+    has_text = False
+    leading_space = False
+
+    def __init__(self, vocab_size: int, document_id: int | None) -> None:
+        self.vocab_size = vocab_size
+        self._special = SpecialIds({}, document=document_id, padding=None, end_of_text=document_id, end_of_turn=None)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return MissingTokenizer, (self.vocab_size, self.document_id)
+
+    def __repr__(self) -> str:
+        return f"MissingTokenizer({self.vocab_size:,} ids)"
+
+    def __getattr__(self, name: str) -> Any:  # what only text has
+        if name in ("backend", "_bytes", "_vocabulary", "_document"):
+            raise _no_text()
+        raise AttributeError(name)
+
+    def encode(self, text: str) -> list[int]:
+        raise _no_text()
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        raise _no_text()
+
+    def token_bytes(self, id: int, *, skip_special: bool = False) -> bytes:
+        raise _no_text()
+
+    def decode(self, ids: Iterable[int], skip_special: bool = False) -> str:
+        raise _no_text()
+
+    def byte_lengths(self) -> npt.NDArray[np.int32]:
+        """Zeros: nobody knows."""
+        return np.zeros(self.vocab_size, dtype=np.int32)
+
+    def add_tokens(self, tokens: Sequence[str], *, special: bool = False) -> Tokenizer:
+        raise _no_text()
+
+    def _values(self) -> dict[str, Any]:
+        return {"vocab_size": self.vocab_size, "eos_token_id": self.document_id}
+
+    @cached_property
+    def digest(self) -> str:
+        return digest({"missing": self._values()})
+
+    def save(self, folder: Path | str) -> None:
+        """Writes a file that says what is known; no tokenizer.json, so that nothing takes it for one."""
+        write_json(Path(folder) / MISSING_FILE, self._values())
+
+
 def _is_own(document: dict[str, Any]) -> bool:
     added = {entry["content"]: entry["id"] for entry in document.get("added_tokens", [])}
     return all(added.get(name) == id for id, name in enumerate(SPECIAL_TOKENS))
@@ -251,3 +309,10 @@ def _read_json(file: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise StageError(f"{file} is damaged: it holds no record.", "Restore the file, or make the tokenizer again.")
     return value
+
+
+def _no_text() -> StageError:
+    return StageError(
+        "The tokens of this model came without a tokenizer: there is no text to read or write.",
+        "Name it with pretokenized.tokenizer=<folder with tokenizer.json> and train again.",
+    )

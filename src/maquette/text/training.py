@@ -2,11 +2,18 @@
 
 All write any string exactly: `bpe` (byte-pair encoding, Sennrich et al. 2016) and `unigram` (the likeliest pieces,
 Kudo 2018) work on bytes; `char` writes characters it does not have as bytes; `byte` has the 256 bytes and no more.
+
+A pre-tokenizer (`pattern`) cuts text into pieces before merging; a token never reaches over a cut. The patterns are for
+Oniguruma, the engine of `tokenizers`: `++` and `*+` are possessive (no backtracking, so that a megabyte of spaces stays
+linear). Each cuts any string into pieces without losing a character, and each cuts `<|document|>` at least into `<|`,
+`document` and `|>`: no learned token can be a special token's text.
 """
 
+import hashlib
+import heapq
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import tokenizers
@@ -15,8 +22,6 @@ from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 from maquette.artifacts import StageError
 from maquette.artifacts.progress import console, progress
 from maquette.text.config import TokenizerConfig
-from maquette.text.pretokenizers import pattern
-from maquette.text.sample import spread_sample
 from maquette.text.special import DOCUMENT, SPECIAL_TOKENS
 from maquette.text.token_bytes import byte_alphabet
 from maquette.text.tokenizer import Tokenizer
@@ -148,3 +153,82 @@ def _finish(model: Any, pre_tokenizer: Any, decoder: Any) -> Tokenizer:
         special_tokens=[(DOCUMENT, SPECIAL_TOKENS.index(DOCUMENT))],
     )
     return Tokenizer(json.loads(backend.to_str()))
+
+
+# Letters with the marks that belong to them: without \p{M} Thai and Devanagari words are cut inside a syllable
+# (GPT-4's pattern does that, GPT-4o's no longer).
+_LETTER = r"\p{L}\p{M}"
+_CONTRACTION = r"'(?i:[sdmt]|ll|ve|re)"
+_WORD = rf"[^\r\n{_LETTER}\p{{N}}]?+[{_LETTER}]++"
+_SIGNS = rf" ?[^\s{_LETTER}\p{{N}}]++[\r\n]*+"
+_SPACES = r"\s+(?!\S)|\s+"  # the last space before a word goes with the word
+_INDENTATION = r"(?:\A|(?<=[\r\n]))(?:(?: {4})++|\t++)"
+
+
+def pattern(name: str, digits: int) -> str:
+    """The regular expression of a pre-tokenizer; its matches are the pieces.
+
+    `gpt4`: as GPT-4's (cl100k_base): words with the sign or space before them, contractions, signs with the line ends
+    after them, digits in groups of at most `digits` from the left.
+    `code`: the same, but at the beginning of a line a run of four-space units or of tabs is a piece of its own (so
+    indentation and word never mix: GPT-4's cuts "    return" into three spaces and " return"), and lines that hold
+    only spaces are not swallowed by the line end before them.
+    `whitespace`: words as they stand between spaces, nothing else; `digits` has no effect.
+    """
+    numbers = rf"\p{{N}}{{1,{digits}}}"
+    if name == "gpt4":
+        return "|".join((_CONTRACTION, _WORD, numbers, _SIGNS, r"\s*[\r\n]+", _SPACES))
+    if name == "code":
+        return "|".join((_INDENTATION, _CONTRACTION, _WORD, numbers, _SIGNS, r"[^\S\r\n]*+[\r\n]++", _SPACES))
+    if name == "whitespace":
+        return "|".join((r"<\||\|>", r" ?(?:(?!<\||\|>)\S)++", _SPACES))
+    raise ValueError(f"no pre-tokenizer is called {name!r}")
+
+
+CHUNK_CHARACTERS = 8192
+
+
+def spread_sample(texts: Iterable[str], limit_bytes: int, advance: Callable[[float], None] | None = None) -> list[str]:
+    """Chunks of the texts, in their order, of at most `limit_bytes` in UTF-8 (one chunk at least where there is text).
+
+    Where everything fits, everything is kept. Else every chunk has the same chance, so each domain has its share
+    whatever the order of the documents; which ones are kept depends only on their places (the chunks with the
+    lowest hashes of place), so the same texts give the same sample. Never holds more than the limit and one document.
+    Calls `advance(bytes read)` after each text. Raises `StageError` for a text that has lone surrogates.
+    """
+    kept: list[tuple[int, int, bytes]] = []  # a heap: the highest priority, which goes first, is on top
+    held = place = 0
+    for number, text in enumerate(texts, start=1):
+        read = 0
+        for chunk in _chunks(text):
+            try:
+                data = chunk.encode()
+            except UnicodeEncodeError as error:
+                raise StageError(
+                    f"Document {number:,} has a lone surrogate {error.object[error.start]!a}: that is no Unicode text.",
+                    'Clean the corpus: read such files with errors="replace".',
+                ) from None
+            read += len(data)
+            held += len(data)
+            heapq.heappush(kept, (-_priority(place), place, data))
+            while held > limit_bytes and len(kept) > 1:
+                held -= len(heapq.heappop(kept)[2])
+            place += 1
+        if advance is not None:
+            advance(read)
+    return [data.decode() for _, _, data in sorted(kept, key=lambda entry: entry[1])]
+
+
+def _chunks(text: str) -> Iterator[str]:
+    """Cuts a long text, behind a line end where one is near, so that hardly a word is cut."""
+    start = 0
+    while start < len(text):
+        end = start + CHUNK_CHARACTERS
+        if end < len(text):
+            end = text.rfind("\n", start + CHUNK_CHARACTERS // 2, end) + 1 or end
+        yield text[start:end]
+        start = end
+
+
+def _priority(place: int) -> int:
+    return int.from_bytes(hashlib.blake2b(place.to_bytes(8, "big"), digest_size=8).digest(), "big")

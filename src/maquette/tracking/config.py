@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from maquette.artifacts.nodes import node_values, target_of, with_values
 from maquette.artifacts.settings import setting
+from maquette.artifacts.targets import node_values, target_of, with_values
 
 
 @dataclass

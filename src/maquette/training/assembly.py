@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from maquette.model.building import describe_architecture
+from maquette.model.architecture import describe_architecture
 from maquette.objectives import Optimization
 from maquette.training.job import Job
 
@@ -27,7 +27,7 @@ def prepare_optimization(job: Job) -> Optimization:
 
 
 def describe_run_model(job: Job, tokenizer_digest: str | None = None) -> dict[str, Any]:
-    """The description of the job's initial model; see `maquette.model.building`."""
+    """The description of the job's initial model; see `maquette.model.loading`."""
     return {
         "architecture": describe_architecture(job.architecture),
         "seed": job.seed,

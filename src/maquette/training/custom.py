@@ -1,6 +1,6 @@
 """A run with an objective or data of a user's: their LightningModule and LightningDataModule around our model.
 
-An objective is a LightningModule class that is given `model` (the description of `maquette.model.building`, or what
+An objective is a LightningModule class that is given `model` (the description of `maquette.model.loading`, or what
 `build_model` makes of it), `optimization` and its own settings, as far as it names them. The shortest one is a subclass
 of `maquette.objectives.Pretraining` with a `loss(batch)` of its own; one that keeps the language model as `self.model`
 is exported, others say that they are not.

@@ -12,7 +12,7 @@ from maquette.artifacts import ConfigError
 from maquette.artifacts.manifest import read_manifest
 from maquette.data.example_data import InstructionData, PreferenceData
 from maquette.model import LanguageModel, ScalarModel, hf
-from maquette.model.building import read_architecture
+from maquette.model.architecture import read_architecture
 from maquette.objectives import DirectPreferenceOptimization, Objective, RewardModelling, SupervisedFineTuning
 from maquette.objectives.config import ExampleConfig, SupervisedConfig
 from maquette.objectives.reference import Reference

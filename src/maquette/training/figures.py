@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from maquette.artifacts.figure import COLORS, new_figure, save_figure
 from maquette.objectives.held_out import metric_name
-from maquette.statistics.calibration import Reliability
+from maquette.reports.figures import COLORS, new_figure, save_figure
+from maquette.statistics.intervals import Reliability
 from maquette.training.record import RunRecord
 
 

@@ -4,9 +4,9 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from maquette.artifacts.nodes import Node
 from maquette.artifacts.run_file import TRIED
-from maquette.model.config import CoreConfig
+from maquette.artifacts.targets import Node
+from maquette.model.architecture import CoreConfig
 from maquette.model.parametrization import Parametrization
 from maquette.recipe.run_spec import RunSpec
 from maquette.training.callbacks.validation_schedule import validation_steps

@@ -3,7 +3,7 @@
 import torch
 
 from maquette.artifacts import ConfigError
-from maquette.model.config import CoreConfig
+from maquette.model.architecture import CoreConfig
 from maquette.training.devices import Hardware
 
 _CPU_BYTES = 2 * 2**30

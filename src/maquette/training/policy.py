@@ -15,13 +15,13 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from maquette.artifacts import ConfigError
-from maquette.artifacts.figure import COLORS, new_figure, save_figure
 from maquette.data.prompts import Prompt, PromptSource
 from maquette.model import LanguageModel, ScalarModel, hf
 from maquette.objectives.iterations import Plan as Iterations
 from maquette.objectives.policy_config import PolicyConfig
 from maquette.objectives.ppo import ProximalPolicyOptimization
 from maquette.objectives.rewards import RewardFunction
+from maquette.reports.figures import COLORS, new_figure, save_figure
 from maquette.training.assembly import describe_run_model, module_weights, prepare_optimization
 from maquette.training.plan import Opened, Row
 

@@ -14,7 +14,7 @@ from maquette.data.config import DataConfig, MixtureConfig
 from maquette.data.mixture import phase_configs
 from maquette.data.pretraining_data import PretrainingData
 from maquette.model import LanguageModel, hf
-from maquette.model.config import TransformerConfig
+from maquette.model.architecture import TransformerConfig
 from maquette.objectives import Pretraining
 from maquette.objectives.config import PretrainConfig
 from maquette.objectives.held_out import metric_name

@@ -12,7 +12,7 @@ from typing import Any
 
 from maquette.artifacts import StageError
 from maquette.artifacts.run_file import FAILED, FILE, FINISHED, INTERRUPTED, RUNNING, TRIED, read_run, write_run
-from maquette.model.config import ParameterCount
+from maquette.model.architecture import ParameterCount
 from maquette.recipe.run_spec import CODE_CHANGED, RunSpec
 from maquette.tracking.environment import git_commit, hardware_name, package_versions
 

@@ -20,7 +20,7 @@ from maquette.evaluation.questions.multiple_choice import ask, predictions
 from maquette.evaluation.questions.prompts import choose_shots, content_prompt, letter_prompt, option_orders, split
 from maquette.evaluation.questions.questions import Question, sound
 from maquette.evaluation.questions.readers import read_task
-from maquette.model.continuations import Continuation
+from maquette.model.scoring import Continuation
 from maquette.text import train_tokenizer
 from maquette.text.config import TokenizerConfig
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from maquette.artifacts.figure import save_figure
+from maquette.reports.figures import save_figure
 from maquette.scaling import LawError
 from maquette.scaling.fits.rate_figure import best_rates, draw_rates, drift
 

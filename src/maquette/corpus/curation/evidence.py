@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from maquette.artifacts.figure import COLORS, new_figure, save_figure
 from maquette.artifacts.files import write_json
 from maquette.artifacts.page import Fact, Page, Picture
 from maquette.corpus.curation.config import CurationConfig
@@ -20,6 +19,7 @@ from maquette.corpus.curation.near import s_curve
 from maquette.corpus.curation.rules import Rule, rules
 from maquette.corpus.curation.selection import write_selection
 from maquette.corpus.document import SPLITS, read_documents
+from maquette.reports.figures import COLORS, new_figure, save_figure
 
 _SAMPLES = 6  # of each rule
 _PART = re.compile(r"#\d+$")

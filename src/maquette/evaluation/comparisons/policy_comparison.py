@@ -8,12 +8,10 @@ import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from maquette.artifacts.figure import COLORS, new_figure, save_figure
-from maquette.artifacts.page import Fact, Page, Picture
 from maquette.evaluation.comparisons.judges import agreement, rank_agreement
 from maquette.evaluation.comparisons.pairwise import PairwiseResult, compare_answers
 from maquette.evaluation.journal import Journal
@@ -21,9 +19,6 @@ from maquette.feedback.annotators.gold import GoldAnnotator
 from maquette.feedback.annotators.language_model import LanguageModelAnnotator
 from maquette.feedback.comparison import Annotator, Comparison, Judgement
 from maquette.text.chat import Message
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 LEAST_POLICIES = 3
 """Policies (the baseline is one) from which a rank correlation is told."""
@@ -153,112 +148,7 @@ def _labels(result: PairwiseResult) -> list[str | None]:
     return [None if np.isnan(one) else names[float(np.sign(one - 0.5))] for one in result.preferences]
 
 
-def write_page(folder: Path, result: Mapping[str, Any], examples: Sequence[tuple[str, Mapping[str, str]]]) -> Path:
-    """Writes index.html and the figure (PNG and SVG); `examples`: (prompt, answers by model) to look at."""
-    called = short_names(result)
-    figure = win_rate_figure(result)
-    save_figure(figure, folder / "figures" / "win_rates")
-    page = Page(
-        f"Win rates against {called[result['baseline']]}",
-        eyebrow="Maquette comparison",
-        lead=f"{result['prompts']:,} prompts, each judged by {result['judge']} in both orders; ties are half a win.",
-        footer=f"Seed {result['seed']}; intervals of {result['level']:.0%} draw prompts.",
-    )
-    page.section("Who wins")
-    page.pictures(Picture(figure, "Win rates with intervals over prompts, and the rate at equal length"))
-    page.table(
-        ["model", "win rate", "interval", "length-controlled", "wins", "ties", "losses", "failed", "characters"],
-        [
-            [
-                called[row["model"]], (row["win_rate"], f"{row['win_rate']:.1f}%"),
-                f"{row['low']:.1f} to {row['high']:.1f}",
-                "can't be told" if row["controlled"] is None
-                else (row["controlled"], f"{row['controlled']:.1f}% ± {row['controlled_error']:.1f}"),
-                row["wins"], row["ties"], row["losses"], row["failed"], (row["length"], f"{row['length']:.0f}"),
-            ]
-            for row in result["models"]
-        ],
-        caption=f"Length-controlled: were answers as long as the baseline's ({result['baseline_length']:.0f} "
-        "characters), with its standard error; it can't be told where nearly all are longer, or all shorter. Failed: "
-        "prompts without a usable judgement, which count for nobody.",
-    )  # fmt: skip
-    page.section("Who judges")
-    page.facts(_judge_facts(result))
-    page.table(
-        ["model", "first shown preferred", "same in both orders"],
-        [
-            [called[row["model"]], (row["first_shown"], f"{row['first_shown']:.1%}"), f"{row['consistent']:.1%}"]
-            for row in result["models"]
-        ],
-        caption="A judge without a bias of position prefers what is shown first half of the time.",
-    )
-    if result["gold"] is not None:
-        page.table(
-            ["model", "win rate by the judge", "by gold"],
-            [
-                [called[row["model"]], (row["win_rate"], f"{row['win_rate']:.1f}%"),
-                 f"{result['gold']['win_rates'][row['model']]:.1f}%"]
-                for row in result["models"]
-            ],
-            caption="The judge's leaderboard beside that of the gold reward, on the same answers.",
-        )  # fmt: skip
-    page.section("Answers side by side")
-    for prompt, answers in examples:
-        page.samples([(f"{prompt}\n\n", answer, called[name]) for name, answer in answers.items()])
-    return page.write(folder / "index.html")
-
-
 def short_names(result: Mapping[str, Any]) -> dict[str, str]:
     """What models are called before people: the last part of a path, unless two of them share that."""
     called = {name: Path(name).name for name in (result["baseline"], *(row["model"] for row in result["models"]))}
     return called if len(set(called.values())) == len(called) else {name: name for name in called}
-
-
-def _judge_facts(result: Mapping[str, Any]) -> list[Fact]:
-    gold = result["gold"]
-    facts = [Fact("judging took", f"{result['seconds']:.1f} s", f"{result['judgements']:,} judgements")]
-    if "dollars" in result:
-        note = f"{result['nonsense']:,} replies named neither answer" if "nonsense" in result else ""
-        facts.append(Fact("judging cost", f"${result['dollars']:.2f}", note))
-    if gold is None:
-        return facts
-    alike = gold["agreement"]
-    facts.append(
-        Fact(
-            "agrees with gold", f"{alike['raw']:.0%}",
-            f"{alike['by_chance']:.0%} by chance, kappa {alike['corrected']:.2f}, {alike['cases']:,} cases",
-        )
-    )  # fmt: skip
-    if gold["spearman"] is not None:
-        span = f"; {gold['low']:.2f} to {gold['high']:.2f}" if "low" in gold else ""
-        facts.append(Fact("rank correlation with gold", f"{gold['spearman']:.2f}", f"{gold['policies']} models{span}"))
-    return facts
-
-
-def win_rate_figure(result: Mapping[str, Any]) -> "Figure":
-    """A line for each model: the raw rate with its interval, and the length-controlled one with its standard error."""
-    rows, called = result["models"], short_names(result)
-    figure, axes = new_figure(width=6.4, height=1.6 + 0.5 * len(rows))
-    first = next((place for place, row in enumerate(rows) if row["controlled"] is not None), None)
-    for place, row in enumerate(rows):
-        named = place == 0
-        axes.plot([row["low"], row["high"]], [place - 0.1] * 2, color=COLORS[0], linewidth=1.6)
-        axes.plot(row["win_rate"], place - 0.1, "o", color=COLORS[0], label="raw" if named else None)
-        if row["controlled"] is not None:
-            axes.errorbar(
-                row["controlled"], place + 0.1, xerr=row["controlled_error"], fmt="s", color=COLORS[1], capsize=2,
-                label="length-controlled (± standard error)" if place == first else None,
-            )  # fmt: skip
-        if result["gold"] is not None:
-            axes.plot(
-                result["gold"]["win_rates"][row["model"]], place, "D", color=COLORS[3], markersize=4,
-                label="by gold" if named else None,
-            )  # fmt: skip
-    axes.axvline(50, color="#777777", linestyle="--", linewidth=1)
-    axes.set_xlim(0, 100)
-    axes.set_yticks(range(len(rows)), [called[row["model"]] for row in rows])
-    axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_xlabel(f"win rate (%), {result['level']:.0%} intervals")
-    axes.set_title(f"against {called[result['baseline']]}", fontsize=10)
-    figure.legend(fontsize=8, loc="outside lower center", ncols=3)
-    return figure

@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 from scipy.stats import binomtest
 
-from maquette.artifacts.figure import COLORS, new_figure, save_figure
 from maquette.evaluation.honesty.invented_facts import Person, World, judge_answer
 from maquette.model import LanguageModel
 from maquette.model.generation import generate
+from maquette.reports.figures import COLORS, new_figure, save_figure
 from maquette.text import Tokenizer
 from maquette.text.chat import render
 

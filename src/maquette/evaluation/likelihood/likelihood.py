@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from maquette.artifacts import ConfigError, StageError
 from maquette.evaluation.questions.prompts import Pair
-from maquette.model.continuations import score_continuations
+from maquette.model.scoring import score_continuations
 from maquette.statistics import bootstrap
 
 if TYPE_CHECKING:

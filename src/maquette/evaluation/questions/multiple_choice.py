@@ -25,7 +25,7 @@ from maquette.evaluation.questions.prompts import (
     split,
 )
 from maquette.evaluation.questions.questions import LETTERS, Question
-from maquette.model.continuations import Continuation, score_continuations
+from maquette.model.scoring import Continuation, score_continuations
 
 if TYPE_CHECKING:
     from maquette.model import LanguageModel

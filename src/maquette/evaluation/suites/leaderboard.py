@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from maquette.artifacts import StageError
-from maquette.artifacts.page import Page
 from maquette.evaluation.likelihood.baselines import ALL
 from maquette.evaluation.suites.aggregation import standings
 from maquette.statistics import PairedDifference, paired_bootstrap
@@ -43,6 +42,18 @@ class Board:
     def one_tokenizer(self) -> bool:
         """Whether perplexities by token may be compared."""
         return len({row.tokenizer for row in self.rows}) == 1
+
+    def table(self) -> tuple[list[str], list[list[Any]]]:
+        """Headings, and the rows' cells under them."""
+        tasks = list(dict.fromkeys(name for row in self.rows for name in row.scores))
+        head = ["model", "mean win rate", "mean accuracy", "behind the first", *tasks, "bits per byte", "perplexity"]
+        rows = [
+            [row.name, _cell(row.mean_win_rate), _cell(row.mean_accuracy), _behind(row.behind),
+             *(_cell(row.scores.get(task)) for task in tasks), _cell(row.bits_per_byte),
+             _cell(row.perplexity) if self.one_tokenizer else "other tokenizers"]
+            for row in self.rows
+        ]  # fmt: skip
+        return head, rows
 
 
 def read_evaluations(folders: Iterable[Path]) -> list[dict[str, Any]]:
@@ -118,30 +129,7 @@ def compare(
     return paired_bootstrap([row[2] for row in a], b, resamples=resamples, seed=seed, method="percentile")
 
 
-def write_page(path: Path, found: Sequence[Board]) -> Path:
-    """The boards as one page."""
-    page = Page("Leaderboard", lead="Models that were asked the same questions in the same way, best first.")
-    for board in found:
-        page.section(f"{board.suite} ({board.protocol[:8]})")
-        names = list(dict.fromkeys(name for row in board.rows for name in row.scores))
-        page.table(
-            ["model", "mean win rate", "mean accuracy", "behind the first", *names, "bits per byte", "perplexity"],
-            [
-                [row.name, *map(_cell, (row.mean_win_rate, row.mean_accuracy)), behind(row.behind),
-                 *(_cell(row.scores.get(name)) for name in names), _cell(row.bits_per_byte),
-                 _cell(row.perplexity) if board.one_tokenizer else "other tokenizers"]
-                for row in board.rows
-            ],
-            caption="Mean win rate (HELM): the share of the others that a model beats, averaged over tasks; it depends "
-            "on who else is here. Behind the first: paired bootstrap over questions.",
-        )  # fmt: skip
-    if not found:
-        page.section("Nothing yet")
-        page.text("Evaluate a checkpoint: `maquette evaluate`.")
-    return page.write(path)
-
-
-def behind(difference: PairedDifference | None) -> str:
+def _behind(difference: PairedDifference | None) -> str:
     """A difference with its interval and p-value, in words short enough for a table."""
     if difference is None:
         return ""

@@ -13,7 +13,7 @@ from maquette.evaluation.questions.multiple_choice import Result, ask
 from maquette.evaluation.questions.prompts import content_prompt, filled, split
 from maquette.evaluation.questions.questions import Question, Task
 from maquette.evaluation.questions.readers import QUESTION
-from maquette.model.continuations import score_continuations
+from maquette.model.scoring import score_continuations
 
 if TYPE_CHECKING:
     from maquette.model import LanguageModel

@@ -74,6 +74,21 @@ def scores(tasks: Sequence[Task], judged: Judged, protocol: ProtocolConfig) -> l
     return found
 
 
+def spread(scores: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """By task and shots: the least and the greatest accuracy over protocols, and how many questions these answered."""
+    found: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
+    for row in scores:
+        found.setdefault((row["task"], row["shots"]), []).append(row)
+    rows = []
+    for (task, shots), own in found.items():
+        least, most = (choose(row["accuracy"] for row in own) for choose in (min, max))
+        asked = sorted({row["questions"] for row in own})
+        words = f"{asked[0]:,}" if len(asked) == 1 else f"{asked[0]:,} to {asked[-1]:,}"
+        rows.append({"task": task, "shots": shots, "least": least, "most": most, "spread": most - least,
+                     "questions": words})  # fmt: skip
+    return rows
+
+
 def correct_by_question(task: Task, judged: Judged, shots: int, protocol: str) -> dict[str, float]:
     """Share of the orders in which each question was answered right: what paired comparisons need."""
     found = {}

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from maquette.artifacts.figure import COLORS, new_figure
 from maquette.evaluation.likelihood.baselines import ALL, NGRAM, UNIFORM, UNIGRAM, BaselineScore
+from maquette.reports.figures import COLORS, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maquette.artifacts import ConfigError, StageError
-from maquette.artifacts.figure import COLORS, new_figure, save_figure
 from maquette.feedback.overoptimisation import OveroptimisationCurve, fit_overoptimisation
 from maquette.feedback.study.measurement import Measurement, PolicyResult
+from maquette.reports.figures import COLORS, new_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,7 +1,7 @@
 """GPT-2: LayerNorm, learned positions and GELU; query, key and value in one matrix, and matrices transposed."""
 
-from maquette.model.config import CoreConfig, TransformerConfig
-from maquette.model.hf.family import Family, Raw, Stored, require
+from maquette.model.architecture import CoreConfig, TransformerConfig
+from maquette.model.hf.family import ModelFamily, Raw, Stored, require
 
 _GPT2_GELU = ("gelu_new", "gelu_pytorch_tanh")
 
@@ -85,7 +85,7 @@ def _gpt2_tensors(config: TransformerConfig) -> list[Stored]:
     return stored if config.tie_word_embeddings else [*stored, Stored("lm_head.weight", ("head.weight",))]
 
 
-GPT2 = Family(
+GPT2 = ModelFamily(
     "GPT2LMHeadModel",
     "gpt2",
     expresses=_is_gpt2,

@@ -5,8 +5,8 @@ Qwen2 has biases on query, key and value; Qwen3 normalises queries and keys.
 
 from typing import Any
 
-from maquette.model.config import CoreConfig, TransformerConfig
-from maquette.model.hf.family import Family, Raw, Stored, number, require, unsupported
+from maquette.model.architecture import CoreConfig, TransformerConfig
+from maquette.model.hf.family import ModelFamily, Raw, Stored, number, require, unsupported
 
 
 def _rope_base(raw: Raw) -> float:
@@ -141,7 +141,7 @@ def _rotary_tensors(config: TransformerConfig) -> list[Stored]:
     return stored if config.tie_word_embeddings else [*stored, Stored("lm_head.weight", ("head.weight",))]
 
 
-LLAMA = Family(
+LLAMA = ModelFamily(
     "LlamaForCausalLM",
     "llama",
     expresses=lambda config: any(_is_rotary(config, biases=(bias, bias), qk_norm=False) for bias in (False, True)),
@@ -151,7 +151,7 @@ LLAMA = Family(
     prefix="model.",
     ignored=("rotary_emb.inv_freq",),
 )
-QWEN2 = Family(
+QWEN2 = ModelFamily(
     "Qwen2ForCausalLM",
     "qwen2",
     expresses=lambda config: _is_rotary(config, biases=(False, True), qk_norm=False),
@@ -160,7 +160,7 @@ QWEN2 = Family(
     tensors=_rotary_tensors,
     prefix="model.",
 )
-QWEN3 = Family(
+QWEN3 = ModelFamily(
     "Qwen3ForCausalLM",
     "qwen3",
     expresses=lambda config: _is_rotary(config, biases=(False, False), qk_norm=True),

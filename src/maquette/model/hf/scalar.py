@@ -13,9 +13,9 @@ import torch
 
 from maquette.artifacts import ConfigError, StageError
 from maquette.artifacts.files import atomic_folder, write_json
-from maquette.model.config import CoreConfig
+from maquette.model.architecture import CoreConfig
 from maquette.model.heads import ScalarModel
-from maquette.model.hf.family import Family, Stored
+from maquette.model.hf.family import ModelFamily, Stored
 from maquette.model.hf.folder import FAMILIES, family_of, read_config, require_replaceable
 from maquette.model.hf.weights import read_weights, write_weights
 from maquette.text import Tokenizer
@@ -59,7 +59,7 @@ def read_architecture(raw: dict[str, Any], path: Path) -> CoreConfig:
     return _family_and_config(raw, path)[1]
 
 
-def _family_and_config(raw: dict[str, Any], path: Path) -> tuple[Family, CoreConfig]:
+def _family_and_config(raw: dict[str, Any], path: Path) -> tuple[ModelFamily, CoreConfig]:
     named = [_language_name(str(name)) for name in raw.get("architectures") or []]
     family = family_of(raw | {"architectures": named}, path)
     try:
@@ -91,7 +91,7 @@ def _fill(folder: Path, model: ScalarModel, tokenizer: Tokenizer, card: str | No
         (folder / "README.md").write_text(card.rstrip() + "\n", encoding="utf-8")
 
 
-def _layout(family: Family, config: Any, ours: dict[str, Any]) -> list[Stored]:
+def _layout(family: ModelFamily, config: Any, ours: dict[str, Any]) -> list[Stored]:
     if family.tensors is None:
         return [Stored(name, (name,)) for name in ours]
     core = [stored for stored in family.tensors(config) if "head.weight" not in stored.ours]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from maquette.artifacts import StageError
 from maquette.artifacts.progress import progress
-from maquette.model.hf.family import Family, Stored
+from maquette.model.hf.family import ModelFamily, Stored
 
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 
@@ -53,7 +53,11 @@ def _names(path: Path) -> list[str]:
 
 
 def read_weights(
-    folder: Path, family: Family, tensors: Sequence[Stored], shapes: Mapping[str, torch.Size], dtype: torch.dtype | None
+    folder: Path,
+    family: ModelFamily,
+    tensors: Sequence[Stored],
+    shapes: Mapping[str, torch.Size],
+    dtype: torch.dtype | None,
 ) -> dict[str, Tensor]:
     """Our tensors by our names, read from `folder` and converted to `dtype` (None: as in the file).
 
@@ -109,7 +113,7 @@ def write_weights(folder: Path, tensors: Sequence[Stored], state: Mapping[str, T
         raise StageError(f"Can't write {folder / _SINGLE}: {error}.", "Is the disk full?") from error
 
 
-def _full_names(files: dict[str, Path], family: Family) -> dict[str, tuple[Path, str]]:
+def _full_names(files: dict[str, Path], family: ModelFamily) -> dict[str, tuple[Path, str]]:
     """Full tensor name -> (file, name in the file), without the family's old buffers; files of the bare model leave
     out the prefix."""
     kept = {name: path for name, path in files.items() if not name.endswith(family.ignored)}
@@ -123,5 +127,5 @@ def _more(names: Sequence[str]) -> str:
     return f" and {len(names) - 1} more" if len(names) > 1 else ""
 
 
-def _config_hint(family: Family) -> str:
+def _config_hint(family: ModelFamily) -> str:
     return f"config.json ({family.architecture}) and the weights do not belong together; fetch both again."

@@ -142,7 +142,7 @@ def comparison_facts(found: FamilyComparison) -> dict[str, Any]:
 
 def comparison_figure(found: FamilyComparison) -> "Figure":
     """Both curves: every run, the points that count, and the line through them with its interval."""
-    from maquette.artifacts.figure import COLORS, new_figure
+    from maquette.reports.figures import COLORS, new_figure
 
     figure, axes = new_figure(width=7.0, height=4.6)
     laws = {name: d.second for name, d in found.differences.items()}

@@ -259,7 +259,7 @@ def mixture_facts(found: MixtureFit, verified: float | None) -> dict[str, Any]:
 
 def mixture_figure(found: MixtureFit, verified: float | None) -> "Figure":
     """Left: measured against fitted mean loss; right: the optimum beside the mixtures to beat."""
-    from maquette.artifacts.figure import COLORS, new_figure
+    from maquette.reports.figures import COLORS, new_figure
 
     figure, (left, right) = new_figure(1, 2, width=5.2, height=4.0)
     fitted = found.law.losses(found.weights) @ found.targets

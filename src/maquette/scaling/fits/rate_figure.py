@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from maquette.artifacts.figure import new_figure
+from maquette.reports.figures import new_figure
 from maquette.scaling.laws.minimum import curve_minimum
 from maquette.scaling.laws.runs import positive_columns
 

@@ -87,7 +87,7 @@ def repetition_facts(found: RepetitionResult) -> dict[str, Any]:
 
 def repetition_figure(found: RepetitionResult, table: RunTable) -> "Figure":
     """What so many passes over the same tokens are worth, in passes over fresh ones."""
-    from maquette.artifacts.figure import COLORS, new_figure
+    from maquette.reports.figures import COLORS, new_figure
 
     figure, axes = new_figure()
     most = max(16.0, 1.5 * float((table.tokens / found.unique).max()))

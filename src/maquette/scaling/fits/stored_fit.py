@@ -26,7 +26,7 @@ SAME = 1e-6
 
 def write_fit(fit: SweepFit, folder: Path, corpus: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Fills an artifact folder; returns what its manifest is to say."""
-    from maquette.artifacts.figure import save_figure
+    from maquette.reports.figures import save_figure
     from maquette.scaling.fits.fit_facts import fit_facts
     from maquette.scaling.fits.fit_report import fit_page
     from maquette.scaling.fits.sweep_figures import fit_figures

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from maquette.artifacts.figure import COLORS, new_figure
+from maquette.reports.figures import COLORS, new_figure
 from maquette.scaling.fits.sweep_fit import SweepFit
 from maquette.scaling.laws.gauss_newton import Array
 from maquette.scaling.plans.plan_report import quantity

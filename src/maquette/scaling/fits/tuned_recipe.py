@@ -163,7 +163,7 @@ def tuned_figure(found: TunedRecipe) -> "Figure":
     import matplotlib
     from matplotlib.ticker import NullFormatter
 
-    from maquette.artifacts.figure import COLORS, new_figure
+    from maquette.reports.figures import COLORS, new_figure
 
     figure, (left, right) = new_figure(1, 2, width=5.2, height=4.0)
     scales = np.unique(found.scale)

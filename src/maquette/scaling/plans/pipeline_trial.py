@@ -149,7 +149,7 @@ def pipeline_facts(old: Sequence[Trained], small: Sequence[Trained], big: Traine
 
 def pipeline_figure(old: Sequence[Trained], small: Sequence[Trained], big: Trained) -> "Figure":
     """Every run of both ways, loss over compute."""
-    from maquette.artifacts.figure import COLORS, new_figure
+    from maquette.reports.figures import COLORS, new_figure
 
     figure, axes = new_figure(width=6.6, height=4.2)
     for runs, color, label in ((old, COLORS[1], "old way: guesses"), (small, COLORS[0], "new way: small models")):

@@ -62,7 +62,7 @@ def _served(plan: Plan, volume: float) -> tuple[str, str]:
 
 def plan_figure(plan: Plan) -> "Figure":
     """Loss against size at the plan's compute, with the plan and its serving-aware alternative."""
-    from maquette.artifacts.figure import COLORS, new_figure
+    from maquette.reports.figures import COLORS, new_figure
 
     figure, axes = new_figure()
     params = np.geomspace(plan.params / 30, plan.params * 30, 200)

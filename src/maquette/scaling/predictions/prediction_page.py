@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from maquette.artifacts.figure import COLORS
 from maquette.artifacts.page import Fact, Page, Picture
+from maquette.reports.figures import COLORS
 from maquette.scaling.fits.fit_report import CAPTIONS
 from maquette.scaling.fits.sweep_figures import isoflop_curves, loss_against_compute
 from maquette.scaling.fits.sweep_fit import SweepFit

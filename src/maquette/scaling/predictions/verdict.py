@@ -136,7 +136,7 @@ def _shares(verdicts: list[Verdict]) -> dict[str, Any]:
 
 def calibration_figure(verdicts: Sequence[Verdict]) -> "Figure":
     """Left every verdict with its intervals, right the errors by reach."""
-    from maquette.artifacts.figure import COLORS, new_figure
+    from maquette.reports.figures import COLORS, new_figure
 
     figure, (left, right) = new_figure(1, 2, width=5.4, height=max(3.2, 0.35 * len(verdicts) + 1.6))
     ordered = sorted(verdicts, key=lambda verdict: verdict.prediction.created)

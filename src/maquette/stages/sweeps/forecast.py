@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maquette.artifacts.manifest import read_manifest
-from maquette.artifacts.nodes import node_value
 from maquette.artifacts.run_file import FINISHED, read_run
+from maquette.artifacts.targets import node_value
 from maquette.data.config import CustomDataConfig
 from maquette.stages.config import TrainStage
 

@@ -1,11 +1,13 @@
 """Figures in one style, written as PNG and SVG."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maquette.artifacts.files import atomic_file
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 COLORS = ("#1f5fa8", "#d1495b", "#2e8b57", "#e09f3e", "#6b4c9a", "#4a4e69", "#00798c", "#b56576")
@@ -48,3 +50,24 @@ def save_figure(figure: "Figure", path: Path | str) -> Path:
             with atomic_file(path.with_suffix(suffix)) as temporary:
                 figure.savefig(temporary, format=suffix[1:], **extra)
     return path.with_suffix(".png")
+
+
+def curve(rows: Sequence[Mapping[str, Any]], x: str, y: str) -> tuple[list[float], list[float]]:
+    """The points of a curve: of the rows that have a `y`, that and `x`."""
+    known = [row for row in rows if y in row]
+    return [row[x] for row in known], [row[y] for row in known]
+
+
+def draw_intervals(
+    axes: "Axes", places: Sequence[float], points: Sequence[tuple[float, float, float]], color: str, **dots: Any
+) -> None:
+    """A line from low to high of each of `points` (value, low, high), in a row each, and a dot at its value."""
+    for place, (_, low, high) in zip(places, points, strict=True):
+        axes.plot([low, high], [place, place], color=color, linewidth=1.6)
+    axes.plot([value for value, _, _ in points], places, "o", color=color, **({"markersize": 5} | dots))
+
+
+def name_rows(axes: "Axes", names: Sequence[str]) -> None:
+    """Names the rows 0, 1, ... of a figure, the first on top."""
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.5, -0.5)

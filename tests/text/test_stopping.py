@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from maquette.artifacts import ConfigError
-from maquette.model.stopping import StopText
+from maquette.text.stream import StopText
 
 
 def read(stops: list[str], pieces: list[str]) -> tuple[str, str | None]:

@@ -1,0 +1,9 @@
+from .document import (
+    SPLITS as SPLITS,
+    Document as Document,
+    domains as domains,
+    read_documents as read_documents,
+    write_documents as write_documents,
+)
+from .pipeline import Summary as Summary, make_corpus as make_corpus
+from .sources import Source as Source, open_source as open_source

@@ -1,0 +1,31 @@
+from .comparisons.judges import (
+    Agreement as Agreement,
+    agreement as agreement,
+    pairwise_agreement as pairwise_agreement,
+    rank_agreement as rank_agreement,
+)
+from .comparisons.length_control import WinRate as WinRate, length_controlled_win_rate as length_controlled_win_rate
+from .comparisons.pairwise import (
+    PairwiseResult as PairwiseResult,
+    battles as battles,
+    compare_answers as compare_answers,
+)
+from .contamination.contamination import (
+    ContaminationTest as ContaminationTest,
+    contamination_test as contamination_test,
+)
+from .contamination.overlap import ngram_overlap as ngram_overlap
+from .likelihood.baselines import (
+    BaselineScore as BaselineScore,
+    bits_per_byte as bits_per_byte,
+    score_baselines as score_baselines,
+)
+from .likelihood.ngrams import KneserNey as KneserNey
+from .ratings.ratings import (
+    Ratings as Ratings,
+    bradley_terry_ratings as bradley_terry_ratings,
+    topic_shares as topic_shares,
+    topic_weights as topic_weights,
+)
+from .ratings.style import style_covariates as style_covariates
+from .suites.aggregation import Standing as Standing, standings as standings

@@ -1,0 +1,421 @@
+"""Architectures: the shape of a model, and the parameters and FLOPs that follow from it. Free of torch.
+
+`CoreConfig` is what the rest of the package knows of an architecture: the transformer, the LSTM and a user's own go
+through it alike. A user's code (custom.py, custom_parts.py) is imported only where a config names some.
+"""
+
+import abc
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from maquette.artifacts.errors import ConfigError, StageError
+from maquette.artifacts.settings import is_dotted, unknown_choice
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from maquette.model.custom import Description
+
+ACTIVATIONS = ("swiglu", "gelu", "relu2")
+
+
+@dataclass(frozen=True)
+class ParameterCount:
+    """Parameters by part. `core` is everything but the two vocabulary matrices. A tied matrix is counted once, as the
+    head, where it is multiplied with: so `core + head`, the N of a law, means the same in tied and untied models."""
+
+    embedding: int
+    core: int
+    head: int
+
+    @property
+    def total(self) -> int:
+        return self.embedding + self.core + self.head
+
+
+@dataclass(frozen=True)
+class CoreConfig(abc.ABC):
+    """What is known of any core from its configuration: a frozen dataclass whose fields say all that the core is."""
+
+    kind: ClassVar[str]
+    if TYPE_CHECKING:  # each a field of most of them
+
+        @property
+        def vocab_size(self) -> int: ...
+        @property
+        def hidden_size(self) -> int: ...
+        @property
+        def num_hidden_layers(self) -> int: ...
+        @property
+        def max_position_embeddings(self) -> int: ...
+        @property
+        def tie_word_embeddings(self) -> bool: ...
+        @property
+        def logit_softcap(self) -> float | None: ...
+
+    @property
+    @abc.abstractmethod
+    def description(self) -> str:
+        """What sort of model it is, in words: models of one description train at comparable speeds."""
+
+    @abc.abstractmethod
+    def parameters(self) -> ParameterCount:
+        """Exact numbers of parameters, with the head."""
+
+    @abc.abstractmethod
+    def forward_flops(self, tokens: int, context: int) -> tuple[int, int]:
+        """FLOPs of the core's forward pass over `tokens` in sequences of `context`: of products with its matrices, and
+        of queries, keys and values with one another."""
+
+    @property
+    @abc.abstractmethod
+    def numbers_per_token(self) -> int:
+        """Roughly how many numbers a token leaves in the core for the backward pass."""
+
+    @property
+    def lr_multiplier(self) -> float:
+        """Its best learning rate over that of a transformer as wide."""
+        return 1.0
+
+    @property
+    def own_code(self) -> tuple[str, ...]:
+        """Dotted names of a user's parts in it."""
+        return ()
+
+    @property
+    def opens_in_transformers(self) -> bool:
+        """Whether its export is a model that `transformers` can build."""
+        return not self.own_code
+
+    def with_context(self, length: int) -> "CoreConfig":
+        """The same for sequences of `length` tokens."""
+        changes: dict[str, Any] = {"max_position_embeddings": length}
+        return dataclasses.replace(self, **changes)
+
+    def _matrix(self) -> int:
+        """Entries of an embedding or head."""
+        return self.vocab_size * self.hidden_size
+
+    def _counted(self, core: int) -> ParameterCount:
+        embedding = 0 if self.tie_word_embeddings else self._matrix()
+        return ParameterCount(embedding=embedding, core=core, head=self._matrix())
+
+
+@dataclass(frozen=True)
+class TransformerConfig(CoreConfig):
+    """The shape of one transformer. Fields left None take their usual value; read them through the properties.
+
+    `attention_bias` gives biases to the query, key and value projections alone (Qwen2) and follows `bias` by default.
+    Raises `ConfigError` where sizes do not go together.
+    """
+
+    vocab_size: int
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int | None = None
+    head_dim: int | None = None
+    intermediate_size: int | None = None
+    max_position_embeddings: int = 256
+    normalization: str = "rmsnorm"
+    normalization_eps: float = 1e-5
+    positions: str = "rotary"
+    rope_theta: float = 10_000.0
+    activation: str = "swiglu"
+    qk_norm: bool = False
+    tie_word_embeddings: bool = False
+    bias: bool = False
+    attention_bias: bool | None = None
+    logit_softcap: float | None = None
+    token_shift: bool = False
+    dropout: float = 0.0
+    attention: str | None = None
+    kind: ClassVar[str] = "transformer"
+
+    def __post_init__(self) -> None:
+        _require_positive(
+            self, "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings"
+        )
+        _require_positive(self, "num_key_value_heads", "head_dim", "intermediate_size", "logit_softcap")
+        _require_known(self, "normalization", ("rmsnorm", "layernorm"))
+        _require_known(self, "positions", ("rotary", "learned"))
+        if self.activation not in ACTIVATIONS and not is_dotted(self.activation):
+            raise unknown_choice("activation", self.activation, ACTIVATIONS, own=True)
+        if self.head_dim is None and self.hidden_size % self.num_attention_heads:
+            raise ConfigError(
+                f"hidden_size={self.hidden_size} is not a multiple of num_attention_heads={self.num_attention_heads}.",
+                "Choose heads that divide the width, or set head_dim.",
+            )
+        if self.num_attention_heads % self.key_value_heads:
+            raise ConfigError(
+                f"num_attention_heads={self.num_attention_heads} is not a multiple of "
+                f"num_key_value_heads={self.num_key_value_heads}.",
+                "Each key-value head serves the same number of heads.",
+            )
+        if self.positions == "rotary" and self.width_of_head % 2:
+            raise ConfigError(
+                f"Rotary positions turn pairs of channels, but a head is {self.width_of_head} wide.",
+                "Choose an even head_dim.",
+            )
+        _require_dropout(self)
+
+    @property
+    def key_value_heads(self) -> int:
+        """Key-value heads: as many as heads unless set."""
+        return self.num_key_value_heads or self.num_attention_heads
+
+    @property
+    def width_of_head(self) -> int:
+        """Channels of one head: width / heads unless set."""
+        return self.head_dim or self.hidden_size // self.num_attention_heads
+
+    @property
+    def inner_width(self) -> int:
+        """Inner width of the feed-forward: 4 x width, or for SwiGLU 8/3 x width in whole multiples of 32, so that its
+        three matrices weigh what two of four times the width would (Shazeer 2020, section 2)."""
+        if self.intermediate_size is not None:
+            return self.intermediate_size
+        return 32 * math.ceil(8 * self.hidden_size / 3 / 32) if self.is_gated else 4 * self.hidden_size
+
+    @property
+    def is_gated(self) -> bool:
+        """Whether the feed-forward has a gate beside what goes up."""
+        return is_gated(self.activation)
+
+    @property
+    def query_key_value_bias(self) -> bool:
+        """Whether the query, key and value projections have biases."""
+        return self.bias if self.attention_bias is None else self.attention_bias
+
+    @property
+    def own_code(self) -> tuple[str, ...]:
+        return tuple(name for name in (self.activation, self.attention) if name is not None and is_dotted(name))
+
+    @property
+    def description(self) -> str:
+        return ", ".join(("transformer", self.activation, *([self.attention] if self.attention else [])))
+
+    @property
+    def numbers_per_token(self) -> int:
+        # In each block some eight vectors as wide as the model and three as wide as the feed-forward.
+        return self.num_hidden_layers * (8 * self.hidden_size + 3 * self.inner_width)
+
+    def parameters(self) -> ParameterCount:
+        return self._counted(_transformer_parameters(self))
+
+    def forward_flops(self, tokens: int, context: int) -> tuple[int, int]:
+        feed_forward = 2 * tokens * self.num_hidden_layers * _feed_forward_weights(self)
+        if self.attention is not None:
+            from maquette.model.custom_parts import attention_flops
+
+            found = attention_flops(self, context)
+            weights, activations = (
+                self.num_hidden_layers * tokens * count // context for count in (found.weights, found.activations)
+            )
+            return feed_forward + weights, activations
+        scores_and_sums = 2 * 2 * context * self.num_attention_heads * self.width_of_head
+        matrices = 2 * tokens * self.num_hidden_layers * _attention_weights(self)
+        return feed_forward + matrices, tokens * self.num_hidden_layers * scores_and_sums
+
+
+def is_gated(activation: str) -> bool:
+    """Whether an activation's feed-forward has a gate: then it is 8/3 as wide as the model, otherwise four times."""
+    if activation in ACTIVATIONS:
+        return activation == "swiglu"
+    from maquette.model.custom_parts import is_gated as own_is_gated
+
+    return own_is_gated(activation)
+
+
+@dataclass(frozen=True)
+class LSTMConfig(CoreConfig):
+    """The shape of the recurrent baseline: as many channels in embedding, state and output."""
+
+    vocab_size: int
+    hidden_size: int
+    num_hidden_layers: int
+    max_position_embeddings: int = 256
+    tie_word_embeddings: bool = False
+    logit_softcap: float | None = None
+    dropout: float = 0.0
+    kind: ClassVar[str] = "lstm"
+
+    def __post_init__(self) -> None:
+        _require_positive(
+            self, "vocab_size", "hidden_size", "num_hidden_layers", "max_position_embeddings", "logit_softcap"
+        )
+        _require_dropout(self)
+
+    @property
+    def description(self) -> str:
+        return "lstm"
+
+    @property
+    def numbers_per_token(self) -> int:
+        return self.num_hidden_layers * 32 * self.hidden_size  # four gates and two states, before and after
+
+    @property
+    def lr_multiplier(self) -> float:
+        """At 22k parameters and 1e11 FLOPs the loss was 5.45, 5.07, 4.93, 4.87 and 5.12 at 1, 2, 4, 8 and 16 times a
+        transformer's rate; at 8 times the IsoFLOP curves of 3e10 to 1e12 have their minima inside."""
+        return 8.0
+
+    @property
+    def opens_in_transformers(self) -> bool:
+        return False
+
+    def parameters(self) -> ParameterCount:
+        # Four gates, each with a matrix from below, one from the step before, and PyTorch's two biases.
+        layer = 4 * (2 * self.hidden_size * self.hidden_size + 2 * self.hidden_size)
+        return self._counted(self.num_hidden_layers * layer)
+
+    def forward_flops(self, tokens: int, context: int) -> tuple[int, int]:
+        return 2 * tokens * self.num_hidden_layers * 8 * self.hidden_size**2, 0
+
+
+@dataclass(frozen=True)
+class CustomConfig(CoreConfig):
+    """A core of a user's (`custom_parts.CoreModule`): `target` is called with the sizes and `settings`. What it is
+    follows from building it on the meta device."""
+
+    target: str
+    vocab_size: int
+    size: int
+    max_position_embeddings: int = 256
+    tie_word_embeddings: bool = False
+    logit_softcap: float | None = None
+    settings: dict[str, Any] = field(default_factory=dict, hash=False)
+    kind: ClassVar[str] = "custom"
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "vocab_size", "size", "max_position_embeddings", "logit_softcap")
+        try:
+            json.dumps(self.settings)
+        except TypeError as error:
+            raise ConfigError(f"The settings of {self.target} are not plain values: {error}.") from None
+
+    @property
+    def hidden_size(self) -> int:
+        return self._known.hidden_size
+
+    @property
+    def num_hidden_layers(self) -> int:
+        """Those of its longest `nn.ModuleList` or `nn.Sequential`; 1 where it has none."""
+        return self._known.num_hidden_layers
+
+    @property
+    def description(self) -> str:
+        return self.target
+
+    @property
+    def numbers_per_token(self) -> int:
+        # As a transformer: some sixteen numbers a channel for a layer's twelve weights a channel squared.
+        return 2 * self._known.parameters.core // self.hidden_size
+
+    @property
+    def lr_multiplier(self) -> float:
+        return self._known.lr_multiplier
+
+    @property
+    def own_code(self) -> tuple[str, ...]:
+        return (self.target,)
+
+    def parameters(self) -> ParameterCount:
+        return self._known.parameters
+
+    def forward_flops(self, tokens: int, context: int) -> tuple[int, int]:
+        from maquette.model.custom import flops_of_sequence
+
+        found = flops_of_sequence(self, context)
+        return tokens * found.weights // context, tokens * found.activations // context
+
+    @property
+    def _known(self) -> "Description":
+        from maquette.model.custom import describe
+
+        return describe(self)
+
+
+def _require_positive(config: CoreConfig, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        if value is not None and value <= 0:
+            raise ConfigError(f"{name}={value} is out of range.", "Allowed: above 0.")
+
+
+def _require_known(config: CoreConfig, name: str, known: tuple[str, ...]) -> None:
+    value = getattr(config, name)
+    if value not in known:
+        raise ConfigError(f"{name}={value} is not known.", f"Allowed: {', '.join(known)}.")
+
+
+def _require_dropout(config: TransformerConfig | LSTMConfig) -> None:
+    if not 0.0 <= config.dropout < 1.0:
+        raise ConfigError(f"dropout={config.dropout} is out of range.", "Allowed: at least 0 and below 1.")
+
+
+KINDS: dict[str, Any] = {config.kind: config for config in (TransformerConfig, LSTMConfig, CustomConfig)}
+"""Configurations by the name that stands in files; a user's architectures are all `custom`."""
+
+
+def _transformer_parameters(config: TransformerConfig) -> int:
+    queries = config.num_attention_heads * config.width_of_head
+    key_values = config.key_value_heads * config.width_of_head
+    norm = config.hidden_size * (2 if config.normalization == "layernorm" and config.bias else 1)
+    layer = _feed_forward_weights(config) + 2 * norm
+    if config.bias:
+        layer += config.inner_width * (2 if config.is_gated else 1) + config.hidden_size
+    if config.activation not in ACTIVATIONS:
+        from maquette.model.custom_parts import activation_parameters
+
+        layer += activation_parameters(config)
+    if config.attention is not None:
+        from maquette.model.custom_parts import attention_parameters
+
+        layer += attention_parameters(config)
+    else:
+        layer += _attention_weights(config)
+        layer += queries + 2 * key_values if config.query_key_value_bias else 0
+        layer += config.hidden_size if config.bias else 0  # of the attention's output
+        layer += 2 * config.width_of_head if config.qk_norm else 0
+    core = config.num_hidden_layers * layer + norm
+    if config.positions == "learned":
+        core += config.max_position_embeddings * config.hidden_size
+    if config.token_shift:
+        core += config.hidden_size
+    return core
+
+
+def _attention_weights(config: TransformerConfig) -> int:
+    """Entries of the query, key, value and output matrices of one layer."""
+    return 2 * config.hidden_size * config.width_of_head * (config.num_attention_heads + config.key_value_heads)
+
+
+def _feed_forward_weights(config: TransformerConfig) -> int:
+    """Entries of the feed-forward matrices of one layer."""
+    return (3 if config.is_gated else 2) * config.hidden_size * config.inner_width
+
+
+def describe_architecture(config: CoreConfig) -> dict[str, Any]:
+    """Its kind and every field, as plain containers."""
+    return {"kind": config.kind, **dataclasses.asdict(config)}
+
+
+def read_architecture(described: Mapping[str, Any]) -> CoreConfig:
+    """What `describe_architecture` wrote. Raises `StageError` for a kind or a field that this version does not know."""
+    values = dict(described)
+    kind = values.pop("kind", "transformer")
+    try:
+        config: CoreConfig = KINDS[kind](**values)
+    except (KeyError, TypeError) as error:
+        raise StageError(f"An architecture that this version does not know: kind {kind!r} ({error}).") from None
+    return config
+
+
+def describe_model(model: "nn.Module") -> dict[str, Any]:
+    """Of a model that is there already: its shape alone."""
+    return {"architecture": describe_architecture(model.config)}  # type: ignore[arg-type]

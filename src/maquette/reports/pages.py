@@ -1,0 +1,141 @@
+"""Pages and cards from templates: `render("leaderboard.html.j2", {"boards": boards})`.
+
+A page is one self-contained HTML file with figures, tables and code that opens offline, in light and dark; cards and
+short reports are Markdown. Whatever a page is given is escaped; where a template says `marked`, `code`, **bold** and
+[links](address) are read in it, and nothing else is.
+"""
+
+import base64
+import functools
+import io
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from maquette.artifacts.files import write_text
+from maquette.artifacts.progress import duration
+from maquette.reports.figures import save_figure
+from maquette.reports.tables import cell, quantity, span, tabulate
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+    from markupsafe import Markup
+    from matplotlib.figure import Figure
+
+_TYPES = {".png": "image/png", ".svg": "image/svg+xml", ".jpg": "image/jpeg"}
+_BLACK = re.compile(r"(fill|stroke): ?(?:#000000|#000|black)\b")
+_MARKUP = re.compile(r"`(?P<code>[^`]+)`|\*\*(?P<bold>.+?)\*\*|\[(?P<label>[^\]]+)\]\((?P<address>[^)\s]+)\)")
+_SAFE_ADDRESS = re.compile(r"(https?:|file:|#|(?![a-z][a-z0-9+.-]*:))", re.IGNORECASE)
+
+
+def render(template: str, facts: Mapping[str, Any]) -> str:
+    """The text of a template of this package (`NAME.html.j2` is escaped, `NAME.md.j2` is not), filled from `facts`.
+
+    Raises `jinja2.UndefinedError` where the template names something that it was not given.
+    """
+    return environment().get_template(template).render(page=_Page(), **facts)
+
+
+def write_page(
+    folder: Path, template: str, facts: Mapping[str, Any], figures: "Mapping[str, Figure] | None" = None
+) -> Path:
+    """Writes a page as `folder`/index.html, with `figures` for its template, and those as PNG and SVG into
+    `folder`/figures. Returns the page's path."""
+    figures = figures or {}
+    for name, figure in figures.items():
+        save_figure(figure, folder / "figures" / name)
+    write_text(folder / "index.html", render(template, {"figures": figures, **facts}))
+    return folder / "index.html"
+
+
+@functools.cache
+def environment() -> "Environment":
+    """Jinja's environment with this package's templates, filters and functions."""
+    import jinja2
+
+    found = jinja2.Environment(
+        loader=jinja2.PackageLoader("maquette.reports"),
+        autoescape=jinja2.select_autoescape(("html", "html.j2"), default=False, default_for_string=True),
+        extensions=["jinja2.ext.do"],
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    found.filters |= {"cell": cell, "duration": duration, "fmt": format, "marked": marked, "quantity": quantity}
+    found.filters |= {"repr": repr, "span": span}
+    found.globals |= {"drawing": drawing, "tabulate": tabulate}
+    return found
+
+
+@dataclass
+class _Page:
+    """What the parts of one page have to know of each other."""
+
+    sections: list[str] = field(default_factory=list)
+    pictures: int = 0
+
+    def begin(self, title: str) -> str:
+        """A section begins: its anchor, for the page's contents."""
+        self.sections.append(title)
+        return f"part-{len(self.sections)}"
+
+    def next_picture(self) -> str:
+        """What the ids in the next picture begin with."""
+        self.pictures += 1
+        return f"picture{self.pictures}-"
+
+
+def marked(text: Any) -> "Markup":
+    """Escaped text with its code, bold and links. Addresses that would run something are left as text."""
+    from markupsafe import Markup, escape
+
+    text, parts, end = str(text), [], 0
+    for match in _MARKUP.finditer(text):
+        parts.append(escape(text[end : match.start()]))
+        end = match.end()
+        if match["code"]:
+            parts.append(Markup("<code>{}</code>").format(match["code"]))
+        elif match["bold"]:
+            parts.append(Markup("<strong>{}</strong>").format(marked(match["bold"])))
+        elif _SAFE_ADDRESS.match(match["address"]):
+            parts.append(Markup('<a href="{}">{}</a>').format(match["address"], match["label"]))
+        else:
+            parts.append(escape(match[0]))
+    return Markup("").join([*parts, escape(text[end:])])
+
+
+# Pictures
+
+
+def drawing(image: "Figure | Path", prefix: str, description: str) -> "Markup":
+    """A picture to stand inside a page: a figure of matplotlib is drawn in the page's colours, with its text as text;
+    an image file is taken in. The `description` says what it shows to those who can't see it."""
+    from markupsafe import Markup
+
+    if isinstance(image, Path):
+        data = base64.b64encode(image.read_bytes()).decode()
+        return Markup('<img alt="{}" src="data:{};base64,{}">').format(description, _TYPES[image.suffix.lower()], data)
+    drawn = _svg(image)
+    used = set(re.findall(r"(?:url\(|href=\")#([^)\"]+)", drawn))
+    drawn = re.sub(r' id="([^"]+)"', lambda match: f' id="{prefix}{match[1]}"' if match[1] in used else "", drawn)
+    drawn = re.sub(r"(url\(|href=\")#", rf"\1#{prefix}", drawn)
+    box = re.search(r'viewBox="[^"]+"', drawn)
+    assert box is not None  # matplotlib always writes one
+    opening = Markup('<svg xmlns:xlink="http://www.w3.org/1999/xlink" {} role="img" aria-label="{}">')
+    # matplotlib escapes the texts in a drawing
+    return opening.format(Markup(box[0]), description) + Markup(drawn[drawn.index(">") + 1 :].strip())
+
+
+def _svg(figure: "Figure") -> str:
+    """A figure as SVG whose text stays text and whose black is the page's ink."""
+    import matplotlib
+
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "maquette"}):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    drawn = buffer.getvalue()
+    drawn = re.sub(r"<metadata>.*?</metadata>", "", drawn[drawn.index("<svg") :], flags=re.DOTALL)
+    return _BLACK.sub(r"\1: currentColor", drawn)

@@ -1,0 +1,139 @@
+"""Numbers in words, and tables of them: the same cells for pages, for Markdown and for the terminal."""
+
+import string
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from rich.table import Table as TerminalTable
+
+
+def quantity(value: float) -> str:
+    """A number with three digits and its unit: 405B, 15.6T, 26.3M."""
+    for unit, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= 0.9995 * unit:
+            return f"{value / unit:.3g}{letter}"
+    return f"{value:.3g}"
+
+
+def span(interval: Sequence[float | None] | None, digits: int = 3) -> str:
+    """An interval in words, `none` where it has no ends."""
+    if interval is None or None in interval:
+        return "none"
+    low, high = (float(end) for end in interval if end is not None)
+    if max(abs(low), abs(high)) >= 1000:
+        return f"{low:.3g} to {high:.3g}"
+    return f"{low:.{digits}f} to {high:.{digits}f}"
+
+
+def cell(value: float, spec: str) -> tuple[float, str]:
+    """A number for a table, shown by `spec`."""
+    return value, format(value, spec)
+
+
+class Cell(NamedTuple):
+    """What a cell shows, and the number that it stands for, if any."""
+
+    text: str
+    number: float | None
+    best: bool = False
+
+
+class Table(NamedTuple):
+    """Columns with whether they hold numbers, which stand right, and the cells row by row."""
+
+    columns: list[tuple[str, bool]]
+    rows: list[list[Cell]]
+
+
+def tabulate(
+    columns: Sequence[str] | Mapping[str, str],
+    rows: Sequence[Any],
+    best: str | None = None,
+    compared: Sequence[str] = (),
+) -> Table:
+    """The cells of a table whose first column names the rows.
+
+    `columns`: either headings, of rows that are sequences of cells, or by heading the form of a cell from the fields,
+    keys or places of a row: `{"interval": "{low:.3f} to {high:.3f}"}`. A cell may be a pair (number, text): shown as
+    text, compared as a number. `best` (`min` or `max`) marks in each row the least or greatest number among the columns
+    `compared` (by default all).
+    """
+    names = list(columns)
+    forms = columns if isinstance(columns, Mapping) else None
+    table = [[_cell(cell) for cell in row] if forms is None else _cells(row, forms) for row in rows]
+    rivals = [place for place, name in enumerate(names) if place and (not compared or name in compared)]
+    if best:
+        table = [_marked_best(row, min if best == "min" else max, rivals) for row in table]
+    numeric = [any(row[place].number is not None for row in table) for place in range(len(names))]
+    return Table(list(zip(names, numeric, strict=True)), table)
+
+
+def _cell(value: Any) -> Cell:
+    shown, value = (value[1], value[0]) if isinstance(value, tuple) else (None, value)
+    number = float(value) if isinstance(value, int | float) else None
+    return Cell(_shown(value) if shown is None else str(shown), number)
+
+
+def _shown(value: Any, spec: str = "") -> str:
+    if spec == "quantity":
+        return quantity(value)
+    if spec.startswith("span"):
+        return span(value, int(spec[4:] or 3))
+    if not spec and isinstance(value, int | float):
+        spec = ",.4g" if isinstance(value, float) else ","
+    return format(value, spec)
+
+
+def _cells(row: Any, forms: Mapping[str, str]) -> list[Cell]:
+    cells = []
+    for form in forms.values():
+        formatter = _Formatter(row)
+        text = formatter.format(form)
+        only = formatter.values[0] if len(formatter.values) == 1 and form.startswith("{") else None
+        number = float(only) if isinstance(only, int | float) else None
+        cells.append(Cell("" if None in formatter.values else text, number))
+    return cells
+
+
+class _Formatter(string.Formatter):
+    """Fills a form from one row; `values` are those that it has used."""
+
+    def __init__(self, row: Any) -> None:
+        self._row = row
+        self.values: list[Any] = []
+
+    def get_field(self, field_name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, str]:
+        value = self._row
+        for part in field_name.split("."):
+            if isinstance(value, Mapping):
+                value = value[part]
+            else:
+                value = value[int(part)] if part.isdigit() else getattr(value, part)
+        self.values.append(value)
+        return value, field_name
+
+    def format_field(self, value: Any, format_spec: str) -> str:
+        return "" if value is None else _shown(value, format_spec)
+
+
+def _marked_best(row: list[Cell], choose: Any, rivals: Sequence[int]) -> list[Cell]:
+    known = [number for place in rivals if (number := row[place].number) is not None]
+    if not known:
+        return row
+    return [cell._replace(best=place in rivals and cell.number == choose(known)) for place, cell in enumerate(row)]
+
+
+def terminal_table(
+    columns: Sequence[str] | Mapping[str, str], rows: Sequence[Any], title: str | None = None
+) -> "TerminalTable":
+    """The same table for the terminal."""
+    from rich.table import Table as TerminalTable
+
+    found = tabulate(columns, rows)
+    table = TerminalTable(title=title, title_justify="left")
+    for name, number in found.columns:
+        table.add_column(name, justify="right" if number else "left")
+    for row in found.rows:
+        table.add_row(*(cell.text for cell in row))
+    return table

@@ -1,0 +1,177 @@
+"""Pages: well-formed, self-contained, escaped, and readable without eyes; tables that mean the same everywhere."""
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pytest
+
+from maquette.reports import pages, quantity, render, write_page
+from maquette.reports.figures import new_figure, save_figure
+from maquette.reports.tables import Cell, span, tabulate, terminal_table
+
+VOID = {"meta", "link", "img", "br"}
+TEMPLATE = """{% extends "page.html.j2" %}
+{% import "parts.html.j2" as parts with context %}
+{% block title %}{{ title }}{% endblock %}
+{% block lead %}{{ "It took `5 minutes`." | marked }}{% endblock %}
+{% block footer %}{{ "Made by [maquette](https://example.org)." | marked }}{% endblock %}
+{% block content %}
+{% call parts.section("Numbers") %}
+{{ parts.numbers([("parameters", "300,123", "core & head"), ("loss", "3.04")]) }}
+{{ parts.picture(figures.loss, "Loss by tokens", "a falling line") }}
+{{ parts.picture(figures.loss, "Again") }}
+{{ parts.picture(image, "From a file") }}
+{{ parts.picture(image.with_suffix(".svg"), "From a vector file") }}
+{% endcall %}
+{% call parts.section("Tables") %}
+<p>{{ text | marked }}</p>
+{{ parts.table(["domain", "model", "unigram", "note"], rows, caption="Less is better", best="min") }}
+{{ parts.code("mlflow ui --backend-store-uri 'sqlite:///x' && echo <done>") }}
+{{ parts.samples([("def ", "f(x):\\n    return x < 1", "temperature 0.8")]) }}
+{{ parts.pieces([("tokens", ["hel", "lo", " <w>"])]) }}
+{% endcall %}
+{% endblock %}
+"""
+
+
+class Reader(HTMLParser):
+    """Checks that tags close in order, and collects ids, attributes and text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self.ids += [value for key, value in attrs if key == "id" and value]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self.ids += [value for key, value in attrs if key == "id" and value]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+
+@pytest.fixture(autouse=True)
+def template(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One more template, with every part in it."""
+    own = pages.environment()
+    loader = jinja2.ChoiceLoader([jinja2.DictLoader({"test.html.j2": TEMPLATE}), own.loader])
+    monkeypatch.setattr(pages, "environment", lambda: own.overlay(loader=loader))
+
+
+@pytest.fixture
+def facts(tmp_path: Path) -> dict[str, Any]:
+    return make_facts(tmp_path)
+
+
+def make_facts(folder: Path) -> dict[str, Any]:
+    figure, axes = new_figure(width=2, height=2)
+    axes.plot([0, 1], [1, 0], label="a < b")
+    axes.set_xlabel("tokens")
+    axes.legend()
+    return {
+        "title": "Runs & <losses>",
+        "text": "plain",
+        "figures": {"loss": figure},
+        "image": save_figure(figure, folder / "loss"),
+        "rows": [["code", 1.5, (4.25, "4.25 bits"), "-"], ["legal", 2.0, 1.0, "<b>"]],
+    }
+
+
+@pytest.fixture
+def page(facts: dict[str, Any]) -> str:
+    return render("test.html.j2", facts)
+
+
+def test_the_page_is_well_formed_and_refers_only_to_itself(page: str) -> None:
+    reader = Reader(page)
+    assert reader.open == []
+    assert len(reader.ids) == len(set(reader.ids))
+    inside = {address for address in re.findall(r'(?:href="|url\()#([^")]+)', page)}
+    assert inside <= set(reader.ids)
+    for tag, attributes in reader.tags:
+        address = attributes.get("src") or (attributes.get("href") if tag != "a" else None)
+        assert address is None or address.startswith(("data:", "#")), (tag, address)
+    assert "<script" not in page
+    assert "@import" not in page
+
+
+def test_everything_is_escaped(page: str, facts: dict[str, Any]) -> None:
+    for dangerous in ("<losses>", "<done>", "<w>", "<b>"):
+        assert dangerous not in page
+    assert "Runs &amp; &lt;losses&gt;" in page
+    page = render(
+        "test.html.j2",
+        facts | {"text": "[click](javascript:alert(1)) [here](data:text/html,x) `<i>` **<u>**"},
+    )
+    assert "javascript:" not in re.sub(r"<p>.*?</p>", "", page, flags=re.DOTALL)
+    assert 'href="javascript' not in page
+    assert 'href="data:text' not in page
+    assert "<code>&lt;i&gt;</code> <strong>&lt;u&gt;</strong>" in page
+    assert '<a href="https://example.org">maquette</a>' in page
+
+
+def test_what_a_template_was_not_given_is_an_error(facts: dict[str, Any]) -> None:
+    del facts["text"]
+    with pytest.raises(jinja2.UndefinedError, match="text"):
+        render("test.html.j2", facts)
+
+
+def test_pictures_can_be_heard_and_follow_the_page_s_colours(page: str) -> None:
+    reader = Reader(page)
+    described = [a.get("aria-label") for tag, a in reader.tags if tag == "svg"] + [
+        a.get("alt") for tag, a in reader.tags if tag == "img"
+    ]
+    assert described == ["a falling line", "Again", "From a file", "From a vector file"]
+    assert "tokens" in reader.words, "labels stay text"
+    drawing = re.search(r"<svg.*?</svg>", page, re.DOTALL)
+    assert drawing is not None
+    assert "#000000" not in drawing[0]
+    assert "currentColor" in drawing[0]
+
+
+def test_tables_mark_numbers_and_the_best_of_each_row(page: str) -> None:
+    assert '<td class="number best">1.5</td><td class="number">4.25 bits</td>' in page
+    assert '<td class="number">2</td><td class="number best">1</td><td>&lt;b&gt;</td>' in page
+    assert '<th scope="row">code</th>' in page
+
+
+def test_the_same_page_is_the_same_file_with_its_figures(tmp_path: Path) -> None:
+    first, again = (
+        write_page(tmp_path / name, "test.html.j2", facts := make_facts(tmp_path), facts["figures"]).read_bytes()
+        for name in ("a", "b")
+    )
+    assert first == again
+    assert first.startswith(b"<!doctype html>")
+    assert {path.name for path in (tmp_path / "a" / "figures").iterdir()} == {"loss.png", "loss.svg"}
+
+
+def test_rows_fill_the_forms_of_their_columns() -> None:
+    rows = [{"name": "a", "n": 1200, "ends": (0.25, 0.5), "rate": None}, {"name": "b", "n": 7, "ends": None, "rate": 1}]
+    table = tabulate({"who": "{name}", "N": "{n:quantity}", "from": "{ends:span2}", "rate": "{rate:.1%}"}, rows)
+    assert table.columns == [("who", False), ("N", True), ("from", False), ("rate", True)]
+    assert table.rows[0] == [Cell("a", None), Cell("1.2k", 1200), Cell("0.25 to 0.50", None), Cell("", None)]
+    assert [cell.text for cell in table.rows[1]] == ["b", "7", "", "100.0%"]
+    assert [column.justify for column in terminal_table(["name", "n"], [("a", 1)]).columns] == ["left", "right"]
+
+
+def test_numbers_have_units_and_intervals_ends() -> None:
+    assert [quantity(value) for value in (4.05e11, 999.6, 26_300_000, 0.5)] == ["405B", "1k", "26.3M", "0.5"]
+    assert [span(ends) for ends in ((0.1, 0.25), (900, 1200), None, (None, 1))] == [
+        "0.100 to 0.250", "900 to 1.2e+03", "none", "none",
+    ]  # fmt: skip
