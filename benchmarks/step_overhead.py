@@ -31,9 +31,8 @@ from maquette.stages import STAGES, train
 from maquette.stages.composition import compose
 from maquette.stages.planning import plan_job, resolve_recipe
 from maquette.training import Job, fit
-from maquette.training.assembly import prepare_optimization
-from maquette.training.devices import prepare_process
-from maquette.training.memory import keep_large_buffers
+from maquette.training.devices import keep_large_buffers, prepare_process
+from maquette.training.job import prepare_optimization
 from maquette.training.record import begin_record
 
 WINDOW = 10

@@ -17,13 +17,11 @@ from maquette.model import LanguageModel, ScalarModel, TransformerConfig
 from maquette.model.linear import fastest_backend, use_backend
 from maquette.objectives import DirectPreferenceOptimization, SupervisedFineTuning
 from maquette.objectives.base import Objective, Optimization
-from maquette.objectives.config import PreferenceConfig, SupervisedConfig
-from maquette.objectives.iterations import Plan
-from maquette.objectives.policy_config import PolicyConfig
+from maquette.objectives.config import PolicyConfig, PreferenceConfig, SupervisedConfig
 from maquette.objectives.ppo import ProximalPolicyOptimization
+from maquette.objectives.rollouts import Environment, RolloutSchedule
 from maquette.optimization.config import AdamWConfig, ConstantSchedulerConfig
-from maquette.training.devices import Hardware
-from maquette.training.memory import keep_large_buffers
+from maquette.training.devices import Hardware, keep_large_buffers
 from maquette.training.trainer import build_trainer
 
 STEPS = 100_000  # more than are ever asked for
@@ -111,10 +109,10 @@ def policy(model: LanguageModel) -> tuple[Objective, object]:
     tokenizer = AnyWords()
     reward = LearnedReward(ScalarModel.from_language_model(model, seed=1), tokenizer)
     objective = ProximalPolicyOptimization(
-        model, optimization(), config, tokenizer=tokenizer, prompts=Prompts(), reward=reward,
+        model, optimization(), config, environment=Environment(config, tokenizer, Prompts(), reward),
         value=ScalarModel.from_language_model(model, seed=2),
     )  # fmt: skip
-    return objective, objective.loader(Plan(rows.count, PASSES, MINIBATCHES))
+    return objective, objective.loader(RolloutSchedule(rows.count, PASSES, MINIBATCHES))
 
 
 if __name__ == "__main__":

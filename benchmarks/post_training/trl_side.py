@@ -20,7 +20,7 @@ from transformers import (
 )
 from turns import Turns
 
-from maquette.training.memory import keep_large_buffers
+from maquette.training.devices import keep_large_buffers
 
 STEPS = 100_000
 

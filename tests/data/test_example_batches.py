@@ -7,9 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from maquette.artifacts import StageError
-from maquette.data.example_batches import ExampleBatches, ExampleOrder, conversation_batches, preference_batches
+from maquette.data.example_batches import (
+    ExampleBatches,
+    ExampleOrder,
+    best_fit,
+    conversation_batches,
+    preference_batches,
+)
 from maquette.data.examples import Examples
-from maquette.data.packing import best_fit
 
 
 def some_examples(lengths: list[int], prompt: int = 2) -> Examples:
@@ -81,10 +86,12 @@ def test_divisors_make_the_mean_over_tokens(parts: int) -> None:
 
 def test_pairs() -> None:
     (batch,) = preference_batches(EXAMPLES, [2, 0], 1, torch.arange(8.0))
-    assert [int(row[0]) // 100 for row in batch.answers.tokens] == [4, 0, 5, 1]
+    assert [int(row[0]) // 100 for row in batch.rows().tokens] == [4, 0, 5, 1]
     assert batch.margin.tolist() == [2.0, 0.0] and batch.probability.isnan().all()
-    assert batch.reference is not None and batch.reference.tolist() == [4.0, 0.0, 5.0, 1.0]
-    assert batch.answers.lengths.tolist() == [9, 5, 6, 9]
+    assert batch.reference_chosen is not None and batch.reference_chosen.tolist() == [4.0, 0.0]
+    assert batch.reference_rejected is not None and batch.reference_rejected.tolist() == [5.0, 1.0]
+    assert batch.chosen.lengths.tolist() == [9, 5] and batch.rejected.lengths.tolist() == [6, 9]
+    assert torch.equal(batch.chosen.tokens, batch.rows().tokens[:2])
 
 
 def batches(rank: int = 0, world: int = 1, micro: int = 2, identity: str = "a") -> ExampleBatches[list[int]]:

@@ -19,7 +19,7 @@ from maquette.feedback.building import build_annotator, build_reward
 from maquette.feedback.comparison import Comparison
 from maquette.feedback.config import FeedbackConfig, RewardConfig
 from maquette.model import hf
-from maquette.objectives.rewards import Completion
+from maquette.objectives.completions import Completion
 from maquette.scaling import compare_forms
 from maquette.stages import STAGES, export, train
 from maquette.stages.composition import compose

@@ -11,9 +11,10 @@ from lightning.pytorch.loggers import Logger
 from maquette.data.prompts import Prompt, render_prompt
 from maquette.model import LanguageModel, ScalarModel, TransformerConfig
 from maquette.objectives.base import Optimization
-from maquette.objectives.policy_config import PolicyConfig
+from maquette.objectives.completions import Completion
+from maquette.objectives.config import PolicyConfig
 from maquette.objectives.ppo import ProximalPolicyOptimization
-from maquette.objectives.rewards import Completion
+from maquette.objectives.rollouts import Environment
 from maquette.optimization.config import AdamWConfig, ConstantSchedulerConfig
 from maquette.text import Tokenizer, train_tokenizer
 from maquette.text.config import TokenizerConfig
@@ -66,9 +67,9 @@ def tiny_ppo(
         AdamWConfig(eps=1e-5), ConstantSchedulerConfig(), learning_rate=learning_rate, weight_decay=0.0, steps=steps,
         batch_size_tokens=1,
     )  # fmt: skip
+    environment = Environment(config, TOKENIZER, Prompts(), reward, seed)
     return ProximalPolicyOptimization(
-        model, optimization, config, tokenizer=TOKENIZER, prompts=Prompts(), reward=reward, seed=seed,
-        value=tiny_value(model),
+        model, optimization, config, environment=environment, value=tiny_value(model)
     )  # fmt: skip
 
 

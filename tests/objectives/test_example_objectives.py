@@ -13,7 +13,7 @@ from maquette.data.example_data import HeldOutExamples
 from maquette.data.examples import Examples
 from maquette.model import LanguageModel, ScalarModel, TransformerConfig
 from maquette.objectives import DirectPreferenceOptimization, Optimization, RewardModelling, SupervisedFineTuning
-from maquette.objectives.completion_log_probs import completion_log_probs
+from maquette.objectives.completions import completion_log_probs
 from maquette.objectives.config import PreferenceConfig, RewardConfig, SupervisedConfig
 from maquette.objectives.reward import last_scores
 from maquette.optimization.config import AdamWConfig, ConstantSchedulerConfig
@@ -161,10 +161,11 @@ def test_length_normalised() -> None:
     (batch,) = pairs()
     objective = preferring(length_normalized=True, beta=1.0)
     with torch.no_grad():
-        policy, counts = completion_log_probs(objective.model, batch.answers)
-        ratio = (policy - batch.reference) / counts
-    _, rewards, _ = objective.preference_loss(batch)
-    assert torch.allclose(rewards.flatten(), ratio, atol=1e-6)
+        policy, counts = completion_log_probs(objective.model, batch.rows())
+        reference = torch.cat([batch.reference_chosen, batch.reference_rejected])
+        ratio = (policy - reference) / counts
+    _, *rewards = objective.losses(batch, *objective.log_probs(batch))
+    assert torch.allclose(torch.cat(rewards), ratio, atol=1e-6)
 
 
 def test_margins_soft_labels_and_binary() -> None:

@@ -8,28 +8,28 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback
-from policies import TOKENIZER, Prompts, share_of_a, tiny_model, tiny_ppo, tiny_value, trainer
+from policies import TOKENIZER, Prompts, tiny_model, tiny_ppo, tiny_value, trainer
 
 from list_logger import ListLogger
 from maquette.artifacts import ConfigError, StageError
 from maquette.data.prompts import render_prompt
 from maquette.model import LanguageModel, ScalarModel
-from maquette.objectives.advantages import group_advantages
-from maquette.objectives.iterations import Plan
+from maquette.objectives.completions import Completion, sample_completions
 from maquette.objectives.losses import kl_estimate
 from maquette.objectives.ppo import ProximalPolicyOptimization
-from maquette.objectives.rewards import Completion
-from maquette.objectives.rollouts import sample_answers, trajectories_of
+from maquette.objectives.rollouts import Rollouts, RolloutSchedule, group_advantages
 from maquette.optimization.config import AdamWConfig, MuonConfig
 
-PLAN = Plan(rollouts=8, passes=2, minibatches=2)
+SCHEDULE = RolloutSchedule(rollouts=8, passes=2, minibatches=2)
 
 
-def train(objective: ProximalPolicyOptimization, plan: Plan = PLAN, *, epochs: int = 1) -> list[dict[str, float]]:
+def train(
+    objective: ProximalPolicyOptimization, schedule: RolloutSchedule = SCHEDULE, *, epochs: int = 1
+) -> list[dict[str, float]]:
     """What each optimiser step has shown."""
     logger = ListLogger()
-    fitting = trainer(epochs=epochs, accumulate=plan.micro_batches, loggers=[logger])
-    fitting.fit(objective, objective.loader(plan))
+    fitting = trainer(epochs=epochs, accumulate=schedule.micro_batches, loggers=[logger])
+    fitting.fit(objective, objective.loader(schedule))
     assert [row["step"] for row in logger.rows] == list(range(1, fitting.global_step + 1))
     return logger.rows
 
@@ -58,8 +58,8 @@ def test_sampled_log_probabilities_are_those_that_training_computes() -> None:
     model = tiny_model(scale=3.0).eval()
     prompts = [Prompts()[number] for number in range(6)]
     objective = tiny_ppo(model)
-    answers = sample_answers(model, TOKENIZER, prompts, max_tokens=8, seed=3)
-    rollouts = trajectories_of(answers)
+    answers = sample_completions(model, TOKENIZER, prompts, max_tokens=8, seed=3)
+    rollouts = Rollouts.of(answers)
     log_probs, _, _ = objective.evaluate(rollouts, entropy=False)
     for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
         logits = model(torch.tensor([[*prompt.ids, *answer.answer_ids]]))[0, :-1].log_softmax(-1)
@@ -71,17 +71,17 @@ def test_sampled_log_probabilities_are_those_that_training_computes() -> None:
 def test_an_answer_does_not_depend_on_the_padding_beside_it() -> None:
     model = tiny_model(scale=3.0).eval()
     prompts = [Prompts()[number] for number in range(8)]
-    together = sample_answers(model, TOKENIZER, prompts, max_tokens=8, seed=3)
+    together = sample_completions(model, TOKENIZER, prompts, max_tokens=8, seed=3)
     assert len({len(prompt.ids) for prompt in prompts}) > 1
     alone = [
-        sample_answers(model, TOKENIZER, [prompt], max_tokens=8, seed=3, first=number)[0]
+        sample_completions(model, TOKENIZER, [prompt], max_tokens=8, seed=3, first=number)[0]
         for number, prompt in enumerate(prompts)
     ]
     assert together == alone
     objective = tiny_ppo(model)
-    whole = objective.evaluate(trajectories_of(together), entropy=False)
+    whole = objective.evaluate(Rollouts.of(together), entropy=False)
     for row, answer in enumerate(together):
-        one = objective.evaluate(trajectories_of([answer]), entropy=False)
+        one = objective.evaluate(Rollouts.of([answer]), entropy=False)
         for batched, single in zip(whole[:2], one[:2], strict=True):
             assert batched is not None and single is not None
             assert torch.allclose(batched[row, : single.size(1)], single[0], atol=1e-5)
@@ -89,10 +89,10 @@ def test_an_answer_does_not_depend_on_the_padding_beside_it() -> None:
 
 def test_the_score_stands_on_the_last_real_token_alone() -> None:
     objective = tiny_ppo(kl_coefficient=0.0, gae_lambda=1.0, normalize_scores=0)
-    rollouts, _ = objective.collect(0, PLAN)
+    rollouts, _ = objective.collect(0, SCHEDULE)
     # With lambda 1 and no price of divergence every answer token's return is the score.
     environment = objective.environment
-    answers = environment.answers(objective.model, 0, PLAN.rollouts)
+    answers = environment.completions(objective.model, 0, SCHEDULE.rollouts)
     scores = environment.standardized(environment.scores(answers), answers)
     for row in range(len(answers)):
         returns = rollouts.returns[row][rollouts.mask[row]]
@@ -116,7 +116,7 @@ def test_the_missing_end_is_looked_for_in_the_answer_alone() -> None:
 
 def test_padding_is_not_the_end() -> None:
     assert TOKENIZER.padding_id not in TOKENIZER.stop_ids
-    rollouts = trajectories_of(
+    rollouts = Rollouts.of(
         [
             Completion((), "", (1, 2), (5,), True),
             Completion((), "", (1, 2, 3, 4), (6, 7, 5), True),
@@ -131,7 +131,7 @@ def test_padding_is_not_the_end() -> None:
 def test_divergence_may_be_negative() -> None:
     objective = tiny_ppo(tiny_model(seed=1, scale=2.0))
     objective._frozen = (tiny_model(seed=2, scale=2.0).eval(),)
-    rollouts, _ = objective.collect(0, PLAN)
+    rollouts, _ = objective.collect(0, SCHEDULE)
     reference = objective.reference_log_probs(rollouts)
     kl = kl_estimate(rollouts.log_probs, reference)[rollouts.mask]
     assert (kl < 0).any() and (kl > 0).any()
@@ -139,7 +139,7 @@ def test_divergence_may_be_negative() -> None:
 
 def test_micro_batches_give_the_gradient_of_the_whole() -> None:
     gradients = []
-    for plan in (Plan(8, 1, 1), Plan(8, 1, 1, micro_batches=4)):
+    for schedule in (RolloutSchedule(8, 1, 1), RolloutSchedule(8, 1, 1, micro_batches=4)):
         objective = tiny_ppo(tiny_model(scale=2.0))
         taken: dict[str, torch.Tensor] = {}
 
@@ -149,7 +149,8 @@ def test_micro_batches_give_the_gradient_of_the_whole() -> None:
             ) -> None:
                 taken |= {name: one.grad.clone() for name, one in pl_module.named_parameters() if one.grad is not None}
 
-        trainer(epochs=1, accumulate=plan.micro_batches, callbacks=[Keep()]).fit(objective, objective.loader(plan))
+        fitting = trainer(epochs=1, accumulate=schedule.micro_batches, callbacks=[Keep()])
+        fitting.fit(objective, objective.loader(schedule))
         gradients.append(taken)
     assert gradients[0].keys() == gradients[1].keys()
     for name, gradient in gradients[0].items():
@@ -167,7 +168,7 @@ def test_a_tiny_policy_learns(settings: dict[str, Any]) -> None:
         missing_eos_penalty=0.0,
         **settings,
     )
-    shown = train(objective, Plan(32, 2, 2), epochs=40)
+    shown = train(objective, RolloutSchedule(32, 2, 2), epochs=40)
     first, last = shown[0]["objective/scores"], shown[-1]["objective/scores"]
     assert last > first + 0.2
     assert shown[-1]["objective/kl"] > 0.5
@@ -201,16 +202,13 @@ def test_the_value_function_starts_from_the_reward_model() -> None:
     for name, weight in objective.value.state_dict().items():
         assert torch.equal(weight, value.state_dict()[name]), name
     with pytest.raises(ConfigError, match="no reward model"):
-        ProximalPolicyOptimization(
-            model, objective.optimization, objective.config, tokenizer=TOKENIZER, prompts=Prompts(), reward=share_of_a
-        )
+        ProximalPolicyOptimization(model, objective.optimization, objective.config, environment=objective.environment)
     other = ScalarModel(
         tiny_model().config.__class__(vocab_size=9, hidden_size=16, num_hidden_layers=1, num_attention_heads=2)
     )
     with pytest.raises(ConfigError, match="9 tokens"):
         ProximalPolicyOptimization(
-            model, objective.optimization, objective.config, tokenizer=TOKENIZER, prompts=Prompts(), reward=share_of_a,
-            value=other,
+            model, objective.optimization, objective.config, value=other
         )  # fmt: skip
 
 
@@ -221,14 +219,14 @@ def test_the_value_function_expects_scores_as_they_are_optimised() -> None:
     model = tiny_model(scale=4.0)
     reward_model = tiny_value(model)
     objective = tiny_ppo(model, value_init="reward", normalize_scores=64, reward=length)
-    objective.collect(0, PLAN)
+    objective.collect(0, SCHEDULE)
     scale = objective.environment.score_scale
     assert scale is not None and isinstance(objective.value, ScalarModel) and scale[0] > 10
     tokens = torch.arange(12).view(2, 6) % model.config.vocab_size
     with torch.no_grad():
         expected = (reward_model(tokens) - scale[0]) / scale[1]
         assert torch.allclose(objective.value(tokens), expected, atol=1e-5)
-        objective.collect(1, PLAN)  # once
+        objective.collect(1, SCHEDULE)  # once
         assert torch.allclose(objective.value(tokens), expected, atol=1e-5)
 
 
@@ -243,9 +241,9 @@ def test_a_stopped_iteration_moves_nothing_more() -> None:
             moved[0].append(not torch.equal(self.before, pl_module.model.head_weight))
 
     objective = tiny_ppo(learning_rate=1e-2, target_kl=1e-6)
-    plan = Plan(8, 3, 2)
+    schedule = RolloutSchedule(8, 3, 2)
     fitting = trainer(epochs=2, callbacks=[Watch()], loggers=[logger := ListLogger()])
-    fitting.fit(objective, objective.loader(plan))
+    fitting.fit(objective, objective.loader(schedule))
     assert moved[0] == [True, *[False] * 5] * 2
     assert fitting.global_step == 12
     assert [row["step"] for row in logger.having("train/loss")] == list(range(1, 13))  # what was last seen goes on
@@ -266,11 +264,11 @@ def test_scores_are_standardised_by_the_reference() -> None:
         return [float(len(one.answer) + 3) for one in completions]
 
     objective = tiny_ppo(tiny_model(scale=4.0), normalize_scores=64, reward=length)
-    objective.collect(0, PLAN)
+    objective.collect(0, SCHEDULE)
     environment = objective.environment
     assert environment.score_scale is not None
     mean, deviation = environment.score_scale
-    answers = [environment.answers(objective.model, number, 8) for number in range(40)]  # still the reference's
+    answers = [environment.completions(objective.model, number, 8) for number in range(40)]  # still the reference's
     scores = torch.tensor([score for part in answers for score in length(part)])
     assert mean == pytest.approx(scores.mean().item(), abs=4 * deviation / 8)
     assert deviation == pytest.approx(scores.std().item(), rel=0.5)
@@ -291,9 +289,9 @@ def test_a_reward_that_is_no_number_is_named() -> None:
         return [math.nan if number == 3 else 0.0 for number, _ in enumerate(completions)]
 
     with pytest.raises(StageError, match="reward of an answer is nan: prompt"):
-        tiny_ppo(reward=broken, normalize_scores=0).collect(0, PLAN)
+        tiny_ppo(reward=broken, normalize_scores=0).collect(0, SCHEDULE)
     with pytest.raises(StageError, match="1 scores for 8 answers"):
-        tiny_ppo(reward=lambda completions: [0.0], normalize_scores=0).collect(0, PLAN)
+        tiny_ppo(reward=lambda completions: [0.0], normalize_scores=0).collect(0, SCHEDULE)
 
 
 def test_a_prompt_that_fills_the_context_is_named() -> None:
@@ -304,7 +302,7 @@ def test_a_prompt_that_fills_the_context_is_named() -> None:
     objective = tiny_ppo(normalize_scores=0)
     objective.environment.prompts = Long()
     with pytest.raises(StageError, match="64 tokens; the policy's context holds 48"):
-        objective.collect(0, PLAN)
+        objective.collect(0, SCHEDULE)
 
 
 def test_an_empty_answer_is_an_answer() -> None:
@@ -314,7 +312,7 @@ def test_an_empty_answer_is_an_answer() -> None:
     with torch.no_grad():
         model.head_weight[end] += 50 * model.core(torch.tensor([Prompts()[0].ids]))[0, -1]
     objective = tiny_ppo(model)
-    rollouts, metrics = objective.collect(0, PLAN)
+    rollouts, metrics = objective.collect(0, SCHEDULE)
     assert metrics["completions/eos_rate"] > 0 and bool((rollouts.mask.sum(1) == 1).any())
     assert torch.isfinite(rollouts.advantages).all()
 

@@ -16,17 +16,21 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from maquette.data.prompts import Prompt, render_prompt
-from maquette.model import LanguageModel, TransformerConfig, count_parameters, hf
-from maquette.model.counts import FlopCount
-from maquette.objectives.policy_config import PolicyConfig
-from maquette.objectives.rewards import Completion
+from maquette.model import hf
+from maquette.model.architecture import TransformerConfig
+from maquette.model.counts import FlopCount, count_parameters
+from maquette.model.heads import LanguageModel
+from maquette.objectives.completions import Completion
+from maquette.objectives.config import PolicyConfig
 from maquette.optimization.config import AdamWConfig, LinearSchedulerConfig
 from maquette.recipe.pretraining import Recipe
 from maquette.recipe.run_spec import RunSpec
-from maquette.text import Tokenizer, train_tokenizer
 from maquette.text.config import TokenizerConfig
-from maquette.training import Job, choose_hardware, fit
+from maquette.text.tokenizer import Tokenizer
+from maquette.text.training import train_tokenizer
+from maquette.training import Job, fit
 from maquette.training.config import PrecisionConfig, TrainerConfig
+from maquette.training.devices import choose_hardware
 from maquette.training.policy import PolicyFeedback, PolicyPlan
 from maquette.training.record import begin_record
 from small_runs import default_callbacks

@@ -6,12 +6,12 @@ import time
 from typing import Any
 
 from maquette.artifacts import StageError
-from maquette.training.processes import this_world
+from maquette.data.process_group import process_group
 
 
 def what_a_process_does(kind: str) -> Any:
     """Runs in a child."""
-    world = this_world()
+    world = process_group()
     if kind == "error" and world.rank == 1:
         raise StageError("The second process has a complaint.", "Listen to it.")
     if kind == "death" and world.rank == 1:
@@ -27,11 +27,11 @@ def optimizer_of_a_sharded_model(decay: float) -> list[tuple[float, int]]:
     from torch.distributed.fsdp import FullyShardedDataParallel
     from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 
+    from maquette.data.process_group import join_group
     from maquette.model import LanguageModel, TransformerConfig
     from maquette.optimization import build_optimizer
     from maquette.optimization.config import AdamWConfig
     from maquette.optimization.groups import parameter_kinds
-    from maquette.training.processes import join_group
 
     join_group("gloo")
     model = LanguageModel(

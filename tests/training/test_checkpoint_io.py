@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from maquette.artifacts import StageError
-from maquette.training import checkpoint_io, random_state
+from maquette.training import checkpoint_io
 from maquette.training.checkpoint_io import FORMAT, AtomicCheckpointIO, CheckpointFolder
 
 
@@ -117,8 +117,8 @@ def test_random_numbers_go_on_where_they_were(tmp_path: Path) -> None:
 
     draw()
     path = tmp_path / "state.ckpt"
-    AtomicCheckpointIO().save_checkpoint({"random": random_state.capture()}, path)
+    AtomicCheckpointIO().save_checkpoint({"random": checkpoint_io.capture_random_state()}, path)
     expected = draw()
     draw()
-    random_state.restore(AtomicCheckpointIO().load_checkpoint(path)["random"])
+    checkpoint_io.restore_random_state(AtomicCheckpointIO().load_checkpoint(path)["random"])
     assert draw() == expected

@@ -11,12 +11,11 @@ import torch
 from maquette.data import TokenShards
 from maquette.data.copying import RUN_LENGTH, CopyingProbe, copying_probes
 from maquette.data.pretraining_data import affordable_windows
-from maquette.objectives.held_out import copying_metrics, sums_of
+from maquette.objectives.held_out import copying_metrics, folder_copying, sums_of
 from maquette.stages import train
 from maquette.stages.config import TrainStage
 from maquette.stages.tokens import TokensResult
 from maquette.training import read_history, read_record
-from maquette.training.copying import folder_copying
 
 UNIFORM = math.log(50)
 

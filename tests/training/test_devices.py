@@ -10,10 +10,9 @@ import torch._inductor.config
 
 from maquette.artifacts import ConfigError
 from maquette.model.architecture import TransformerConfig
-from maquette.training.compilation import compiler_works, wants_compilation
 from maquette.training.config import PrecisionConfig, TrainerConfig
 from maquette.training.devices import Hardware, choose_hardware, default_threads
-from maquette.training.machine import matmul_peak, measure_peak, published_peak
+from maquette.training.machine import compiler_works, matmul_peak, measure_peak, published_peak, wants_compilation
 from maquette.training.micro_batch import choose_micro_batch
 from maquette.training.trainer import build_strategy
 

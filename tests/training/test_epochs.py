@@ -16,7 +16,7 @@ from maquette.objectives import Pretraining
 from maquette.stages import planning, train
 from maquette.stages.config import TrainStage
 from maquette.training import pretraining, read_history
-from maquette.training.plan import Opened
+from maquette.training.job import Opened
 from maquette.training.pretraining import PretrainingPlan
 
 EPOCH = 5

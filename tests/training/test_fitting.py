@@ -24,7 +24,7 @@ from maquette.stages import train
 from maquette.stages.config import TrainStage
 from maquette.stages.planning import say_once
 from maquette.training import RunRecord, pretraining, read_history, read_record
-from maquette.training.compilation import compiler_works
+from maquette.training.machine import compiler_works
 
 Configure = Callable[..., TrainStage]
 

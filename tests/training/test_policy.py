@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from maquette.artifacts import ConfigError
 from maquette.model.loading import load_checkpoint
-from maquette.objectives.policy_config import PolicyConfig
+from maquette.objectives.config import PolicyConfig
 from maquette.training import fit, read_history, read_record
 from maquette.training.checkpoint_io import CheckpointFolder
 from maquette.training.devices import Hardware

@@ -9,22 +9,23 @@ import torch
 from process_work import optimizer_of_a_sharded_model, what_a_process_does
 
 from maquette.artifacts import ConfigError, StageError
+from maquette.data.process_group import join_group, process_group
 from maquette.stages import train
 from maquette.stages.config import TrainStage
 from maquette.training import read_history
-from maquette.training.processes import join_group, launch, this_world
+from maquette.training.processes import launch
 
 
 def test_alone_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RANK", raising=False)
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    assert this_world().is_first and this_world().size == 1
+    assert process_group().is_first and process_group().size == 1
 
 
 def test_as_torchrun_says(monkeypatch: pytest.MonkeyPatch, configure: Callable[..., TrainStage]) -> None:
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert not this_world().is_first
+    assert not process_group().is_first
     with pytest.raises(ConfigError, match=r"2 processes were started; trainer.devices x trainer.num_nodes is 1"):
         train.run(configure(seed=40))
 

@@ -6,7 +6,7 @@ maquette annotate feedback=callable feedback.callable=stranger.reward:prefer_sho
 
 
 def short(completions):
-    """A list of `maquette.objectives.rewards.Completion` -> a number for each, the higher the better."""
+    """A list of `maquette.objectives.completions.Completion` -> a number for each, the higher the better."""
     return [-float(len(one.answer.split())) for one in completions]
 
 

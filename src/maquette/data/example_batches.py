@@ -18,7 +18,6 @@ from torch import Tensor
 
 from maquette.artifacts import StageError
 from maquette.data.examples import Examples
-from maquette.data.packing import best_fit
 from maquette.data.permutation import derive, key_of, permute
 
 Batch = TypeVar("Batch")
@@ -69,18 +68,28 @@ class ConversationBatch:
 
 @dataclasses.dataclass
 class PreferenceBatch:
-    """B pairs. `answers` has 2 B rows, never packed: the wanted answers, then the unwanted ones in the same order.
+    """B pairs of completions of one prompt each; both halves `(B, T)`, never packed.
 
+    reference_chosen, reference_rejected: (B,) log-probabilities under the reference; None for reward models
     margin, probability: (B,), NaN where a pair has none
-    reference: (2 B,) log-probabilities of the answers under the reference; None for reward models
     pairs: (B,) their numbers
     """
 
-    answers: ConversationBatch
+    chosen: ConversationBatch
+    rejected: ConversationBatch
     margin: Tensor
     probability: Tensor
     pairs: Tensor
-    reference: Tensor | None = None
+    reference_chosen: Tensor | None = None
+    reference_rejected: Tensor | None = None
+
+    def rows(self) -> ConversationBatch:
+        """Both halves as one batch of 2 B rows, the chosen completions first: one forward pass for both."""
+        halves = self.chosen, self.rejected
+        tokens, mask, lengths = (
+            torch.cat([getattr(half, name) for half in halves]) for name in ("tokens", "loss_mask", "lengths")
+        )
+        return ConversationBatch(tokens, mask, lengths, divisor=self.chosen.divisor)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "PreferenceBatch":
         """The batch on another device."""
@@ -174,31 +183,31 @@ def preference_batches(
     examples: Examples, pairs: Sequence[int] | NDArray[np.int64], parts: int, reference: Tensor | None = None
 ) -> list[PreferenceBatch]:
     """The pairs as `parts` micro-batches. `reference (2 n,)`: log-probabilities of all examples. `divisor`s are those
-    of the wanted answers' tokens, for a term of fine-tuning on them."""
+    of the chosen completions' tokens, for a term of fine-tuning on them. Both halves are as wide as the longest row."""
     shares = np.array_split(np.asarray(pairs, dtype=np.int64), parts)
     total = sum(int(examples[2 * pair][1][1:].sum()) for share in shares for pair in share)
-    made = []
+    divisor = max(total, 1) / parts
+    batches = []
     for share in shares:
-        rows = np.concatenate([2 * share, 2 * share + 1])
-        columns = {name: torch.from_numpy(np.array(examples.columns[name][2 * share])) for name in _OF_PAIRS}
-        made.append(
-            PreferenceBatch(
-                _rows(examples, rows.tolist(), False, max(total, 1) / parts),
-                margin=columns["margin"].float(),
-                probability=columns["probability"].float(),
-                pairs=torch.from_numpy(share),
-                reference=None if reference is None else reference[torch.from_numpy(rows)],
-            )
+        halves = [(2 * share).tolist(), (2 * share + 1).tolist()]
+        width = max(len(examples[row][0]) for half in halves for row in half)
+        chosen, rejected = (_rows(examples, half, False, divisor, width) for half in halves)
+        margin, probability = (
+            torch.from_numpy(np.array(examples.columns[name][2 * share])).float() for name in ("margin", "probability")
         )
-    return made
+        batches.append(PreferenceBatch(chosen, rejected, margin, probability, torch.from_numpy(share)))
+        if reference is not None:
+            batches[-1].reference_chosen = reference[torch.from_numpy(2 * share)]
+            batches[-1].reference_rejected = reference[torch.from_numpy(2 * share + 1)]
+    return batches
 
 
-_OF_PAIRS = ("margin", "probability")
-
-
-def _rows(examples: Examples, indices: Sequence[int], packed: bool, divisor: float) -> ConversationBatch:
+def _rows(
+    examples: Examples, indices: Sequence[int], packed: bool, divisor: float, width: int | None = None
+) -> ConversationBatch:
+    """`width`: of the rows, by default the longest example's."""
     lengths = [len(examples[index][0]) for index in indices]
-    width = max(lengths)
+    width = width or max(lengths)
     rows = best_fit(lengths, width) if packed else [[place] for place in range(len(indices))]
     tokens = torch.zeros(len(rows), width, dtype=torch.int64)
     mask = torch.zeros(len(rows), width, dtype=torch.bool)
@@ -217,3 +226,26 @@ def _rows(examples: Examples, indices: Sequence[int], packed: bool, divisor: flo
         return ConversationBatch(tokens, mask, filled, divisor=divisor)
     # The first token of an example is predicted by the last of another one, so it never counts.
     return ConversationBatch(tokens, mask & (positions > 0), filled, segments, positions, divisor)
+
+
+def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
+    """Rows of examples, by their indices, none longer than `capacity` together (and at least one example each).
+
+    Best fit, longest first: each example goes where it leaves the least room (Ding et al. 2024, "Fewer truncations
+    improve language modeling", section 3). Rows and the examples in them are in the order in which they were begun.
+    Raises `ValueError` for an example that is longer than a row.
+    """
+    if lengths and max(lengths) > capacity:
+        raise ValueError(f"An example of {max(lengths)} tokens does not fit a row of {capacity}.")
+    rows: list[list[int]] = []
+    room: list[int] = []
+    for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
+        fitting = [row for row in range(len(rows)) if room[row] >= lengths[index]]
+        if fitting:
+            row = min(fitting, key=room.__getitem__)
+            rows[row].append(index)
+            room[row] -= lengths[index]
+        else:
+            rows.append([index])
+            room.append(capacity - lengths[index])
+    return rows

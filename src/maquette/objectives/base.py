@@ -44,6 +44,9 @@ class Objective(LightningModule, abc.ABC):
     scalar = False
     """Whether its model gives one number per position instead of logits."""
 
+    uses_dropout = True
+    """Whether dropout acts while it trains. It may not where log-probabilities of one completion are compared."""
+
     validates_start = False
     """Whether the model is validated before its first step too: what the run gains is told from there."""
 
@@ -90,6 +93,13 @@ class Objective(LightningModule, abc.ABC):
     def set_model(self, model: nn.Module) -> None:
         self.model = model
         self._kinds = parameter_kinds(model)  # before anything shards it
+        if not self.uses_dropout:
+            self.train()
+
+    def train(self, mode: bool = True) -> "Objective":
+        super().train(mode and self.uses_dropout)
+        self.training = mode
+        return self
 
     # Training ---------------------------------------------------------------------------------------------------------
 

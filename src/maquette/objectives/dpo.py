@@ -1,22 +1,22 @@
 """Direct preference optimisation: raise the chosen completion, lower the rejected one, without sampling.
 
-Rafailov et al. 2023, equation 7, and its relatives (preference_losses.py). The reference's log-probabilities come with
-the batch, so the reference is not in memory while this trains. Neither has dropout.
+Rafailov et al. 2023, equation 7, and its relatives (`losses.dpo_loss`). The reference's log-probabilities come with the
+batch (preferences.py), so the reference is not in memory while this trains. Neither has dropout: it would be in the
+policy's log-probabilities and not in the reference's.
 """
 
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from maquette.data.example_batches import PreferenceBatch
 from maquette.model import LanguageModel
 from maquette.objectives.base import Metrics, Objective
-from maquette.objectives.completion_log_probs import completion_log_probs
+from maquette.objectives.completions import Completion, completion_log_probs, sampled_kl
 from maquette.objectives.config import PreferenceConfig
-from maquette.objectives.divergence import SampledCompletions, sampled_divergence
 from maquette.objectives.losses import dpo_loss
-from maquette.objectives.preference_validation import HeldOutPairs, preference_metrics
+from maquette.objectives.preferences import HeldOutPairs, preference_metrics, reward_metrics
 
 _SHOWN = 4
 
@@ -26,48 +26,40 @@ class DirectPreferenceOptimization(Objective):
 
     model: LanguageModel
     config_class = PreferenceConfig
-
-    def set_model(self, model: nn.Module) -> None:
-        super().set_model(model)
-        self.train(True)
-
-    def train(self, mode: bool = True) -> "DirectPreferenceOptimization":
-        """Dropout stays off: it would be in the policy's log-probabilities and not in the reference's."""
-        super().train(False)
-        self.training = mode
-        return self
+    uses_dropout = False
 
     def loss(self, batch: PreferenceBatch) -> tuple[Tensor, Metrics]:
-        losses, rewards, log_probs = self.preference_loss(batch)
+        log_probs, counts = self.log_probs(batch)
+        losses, chosen_rewards, rejected_rewards = self.losses(batch, log_probs, counts)
+        chosen, rejected = log_probs
         loss = losses.mean()
         if self.config.sft_weight:
             # The divisor counts the chosen completions' tokens of the whole step.
-            loss = loss - self.config.sft_weight * log_probs[0].sum() / batch.answers.divisor
-        (chosen, rejected), (chosen_log_probs, rejected_log_probs) = rewards, log_probs.detach()
+            loss = loss - self.config.sft_weight * chosen.sum() / batch.chosen.divisor
         return loss, {
-            "rewards/chosen": chosen.mean(),
-            "rewards/rejected": rejected.mean(),
-            "rewards/margins": (chosen - rejected).mean(),
-            "rewards/accuracies": (chosen > rejected).float().mean(),
-            "logps/chosen": chosen_log_probs.mean(),
-            "logps/rejected": rejected_log_probs.mean(),
+            **reward_metrics(chosen_rewards, rejected_rewards),
+            "logps/chosen": chosen.detach().mean(),
+            "logps/rejected": rejected.detach().mean(),
         }
 
-    def preference_loss(self, batch: PreferenceBatch) -> tuple[Tensor, Tensor, Tensor]:
-        """Losses `(B,)`; implicit rewards and summed log-probabilities of chosen and rejected completions, `(2, B)`."""
-        assert batch.reference is not None
-        summed, counts = completion_log_probs(self.model, batch.answers)
-        policy, reference = summed, batch.reference
+    def log_probs(self, batch: PreferenceBatch) -> tuple[Tensor, Tensor]:
+        """Log-probabilities of the chosen and the rejected completions, and their numbers of tokens: `(2, B)` each."""
+        log_probs, counts = completion_log_probs(self.model, batch.rows())
+        return torch.stack(log_probs.chunk(2)), torch.stack(counts.chunk(2))
+
+    def losses(self, batch: PreferenceBatch, log_probs: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Losses, and implicit rewards of the chosen and the rejected completions: `(B,)` each."""
+        assert batch.reference_chosen is not None and batch.reference_rejected is not None
+        policy, reference = log_probs, torch.stack([batch.reference_chosen, batch.reference_rejected])
         if self.config.length_normalized:
             policy, reference = policy / counts, reference / counts
-        losses, chosen, rejected = dpo_loss(
-            *policy.chunk(2),
-            *reference.chunk(2),
+        return dpo_loss(
+            *policy,
+            *reference,
             beta=self.config.beta,
             variant=self.config.loss_type,
             label_smoothing=self.config.label_smoothing,
         )
-        return losses, torch.stack([chosen, rejected]), torch.stack(summed.chunk(2))
 
     # Validation -------------------------------------------------------------------------------------------------------
 
@@ -76,8 +68,7 @@ class DirectPreferenceOptimization(Objective):
 
     def validation_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Losses, and implicit rewards of chosen and rejected completions: `(3, B)`."""
-        losses, rewards, _ = self.preference_loss(batch.batch)
-        found = torch.cat([losses[None], rewards])
+        found = torch.stack(self.losses(batch.batch, *self.log_probs(batch.batch)))
         self._pairs.add(batch, found)
         return found
 
@@ -86,12 +77,8 @@ class DirectPreferenceOptimization(Objective):
         values: dict[str, float] = data.progress(self.trainer.global_step)
         if len(data.validation):
             losses, chosen, rejected = self._pairs.gathered(len(data.validation) // 2, self.sum_over_processes)
-            values |= preference_metrics(data.validation, chosen, rejected) | {
-                "validation/loss": float(losses.mean()),
-                "validation/rewards/chosen": float(chosen.mean()),
-                "validation/rewards/rejected": float(rejected.mean()),
-            }
-        self._sampled: SampledCompletions | None = None
+            values |= preference_metrics(data.validation, chosen, rejected) | {"validation/loss": float(losses.mean())}
+        self._sampled: list[Completion] = []
         if self.trainer.is_global_zero and not data.is_sharded:
             values |= self._sample(data)
         self.log_values(values)
@@ -101,14 +88,13 @@ class DirectPreferenceOptimization(Objective):
         prompts = data.prompts(self.config.sample_prompts, self.model.config.max_position_embeddings)
         if not prompts:
             return {}
-        self._sampled = sampled_divergence(
+        self._sampled, values = sampled_kl(
             self.model, data.reference_model().to(self.model.head_weight), data.tokenizer, prompts,
             max_tokens=self.config.max_completion_length, seed=self.description.get("seed", 0),
         )  # fmt: skip
-        return self._sampled.describe() if self._sampled.answers else {}
+        return values
 
     def write_samples(self, prompts: Any) -> list[dict[str, Any]]:
         """Some of the completions that the divergence was measured on."""
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        answers = self._sampled.answers[:_SHOWN] if self._sampled is not None else []
-        return [data.shown(answer) for answer in answers]
+        return [data.shown(answer) for answer in self._sampled[:_SHOWN]]

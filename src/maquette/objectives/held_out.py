@@ -4,11 +4,17 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from maquette.data.copying import FIRST, KINDS, SECOND
+from maquette.data import TokenShards
+from maquette.data.copying import FIRST, KINDS, SECOND, CopyingProbe
+from maquette.data.pretraining_data import MOST_WINDOWS, probes_of
+from maquette.model import LanguageModel
+from maquette.model.likelihoods import next_token_loss
+from maquette.model.loading import load_checkpoint
 
 _NOT_IN_NAMES = re.compile(r"[^\w./ :-]")
 
@@ -87,3 +93,24 @@ def copying_metrics(sums: Tensor) -> dict[str, float]:
         if kind == "text":
             values |= {"copying/first_loss": before, "copying/second_loss": after}
     return values
+
+
+@torch.no_grad()
+def model_copying(model: LanguageModel, probes: list[CopyingProbe]) -> dict[str, float]:
+    """The metrics of any model, in this process; see `copying_metrics`. 0: no copying; 1: what stood in the context
+    once is predicted with certainty. A run measures its own at its last validation."""
+    model.eval()
+    sums = torch.zeros(len(KINDS), 2, 2, dtype=torch.float64)
+    for probe in probes:
+        hidden = model.core(probe.batch.inputs)
+        _, cross_entropy = next_token_loss(
+            hidden, model.head_weight, probe.batch.targets, logit_softcap=model.config.logit_softcap
+        )
+        sums += sums_of(probe.kind, probe.marks, cross_entropy)
+    return copying_metrics(sums)
+
+
+def folder_copying(folder: Path, shards: TokenShards, *, context: int, windows: int = MOST_WINDOWS) -> dict[str, float]:
+    """The same of an exported folder or a run's. Raises `StageError` where its tokenizer is not that of the tokens."""
+    model, _ = load_checkpoint(folder, tokenizer_digest=shards.tokenizer_digest)
+    return model_copying(model, probes_of(shards, shards.domains, context=context, windows=windows, batch=16))

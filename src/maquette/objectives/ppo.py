@@ -4,10 +4,9 @@ reference.
 Schulman et al. 2017 for the clipped losses, Ziegler et al. 2019 and Stiennon et al. 2020 for their use on language
 models; `advantage=group` is the variant without a value function of Shao et al. 2024. One iteration is one epoch:
 
-1. `collect`: the policy as it is answers prompts, and the answers are scored     environment.py, rollouts.py
-2. each token gets its reward (score at the end, price of divergence everywhere)
-   and its advantage over what the value function expected                        experience.py, advantages.py
-3. `loss`: several passes of minibatches, clipped policy and value losses         iterations.py, policy_losses.py
+1. `collect`: the policy as it is completes prompts, and the completions are scored; each token gets its reward and its
+   advantage over what the value function expected (rollouts.py)
+2. `loss`: several passes of minibatches, clipped policy and value losses (losses.py)
 
 One optimiser moves policy and value function, each at its own rate; Lightning's automatic optimisation does it. The
 policy never has dropout: the ratio of policies is exactly 1 at an iteration's first step.
@@ -15,56 +14,55 @@ policy never has dropout: the ratio of policies is exactly 1 at an iteration's f
 
 import contextlib
 import copy
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
 from maquette.artifacts import ConfigError
-from maquette.data.prompts import PromptSource
-from maquette.model import LanguageModel, ScalarModel
+from maquette.data.process_group import ProcessGroup
 from maquette.model.architecture import describe_model, read_architecture
+from maquette.model.heads import LanguageModel, ScalarModel
+from maquette.model.linear import Linear
 from maquette.model.loading import build_model
 from maquette.objectives.base import Metrics, Objective, Optimization
-from maquette.objectives.environment import Environment, World
-from maquette.objectives.experience import credit, describe
-from maquette.objectives.iterations import Collected, Plan, PolicyIterations
+from maquette.objectives.completions import sample_completions
+from maquette.objectives.config import PolicyConfig
 from maquette.objectives.losses import AdaptiveKLController, masked_mean, ppo_policy_loss, ppo_value_loss
-from maquette.objectives.policy_config import PolicyConfig
-from maquette.objectives.rewards import RewardFunction
 from maquette.objectives.rollouts import (
-    PolicyBatch,
-    Trajectories,
-    answer_statistics,
-    sample_answers,
-    scattered,
-    trajectories_of,
+    Collected,
+    Environment,
+    RolloutBatch,
+    RolloutLoader,
+    Rollouts,
+    RolloutSchedule,
+    collect_rollouts,
 )
-from maquette.objectives.value_function import VALUE_RATE, expect_standardized, value_function
 from maquette.optimization.config import short_name
 from maquette.optimization.groups import optimizer_groups
 from maquette.optimization.optimizers import wants_hidden_matrices
 
-if TYPE_CHECKING:
-    from maquette.text import Tokenizer
+VALUE_RATE = 10 / 3
+"""The value function's learning rate in the policy's, unless it is given."""
 
 _SAMPLES = 4
 """Held-out prompts that are answered at each validation, for people to read."""
 
 
 class ProximalPolicyOptimization(Objective):
-    """PPO over a source of prompts. `loader(plan)` gives the batches for Lightning; see the module's docstring.
+    """PPO over a source of prompts. `loader(schedule)` gives the batches for Lightning; see the module's docstring.
 
     With a trainer, prompts, reward and value function come from its datamodule (`maquette.training.PolicyData`);
-    without one they may be given here: `reference`, what the KL divergence is measured from, by default a copy of
-    `model` as it is now (it is not in checkpoints); `value`, a model to start the value function from, where the
-    settings need one. `value_architecture`: of the value function in a checkpoint.
+    without one they may be given here: `environment`; `reference`, what the KL divergence is measured from, by default
+    a copy of `model` as it is now (it is not in checkpoints); `value`, a model to start the value function from, where
+    the settings need one. `value_architecture`: of the value function in a checkpoint.
     """
 
     model: LanguageModel
     config_class = PolicyConfig
+    uses_dropout = False
     validates_start = True
     watches_spikes = False
 
@@ -74,20 +72,15 @@ class ProximalPolicyOptimization(Objective):
         optimization: Optimization | Mapping[str, Any],
         config: PolicyConfig | None = None,
         *,
-        tokenizer: "Tokenizer | None" = None,
-        prompts: PromptSource | None = None,
-        reward: RewardFunction | None = None,
+        environment: Environment | None = None,
         reference: LanguageModel | None = None,
         value: ScalarModel | None = None,
-        seed: int = 0,
-        world: World | None = None,
         value_architecture: Mapping[str, Any] | None = None,
         **settings: Any,
     ) -> None:
         """Raises `ConfigError` where the settings do not go with the models."""
-        given = isinstance(model, nn.Module)
-        description = describe_model(model) if isinstance(model, nn.Module) else model
-        super().__init__(description, optimization, config, **settings)
+        given: Any = model if isinstance(model, nn.Module) else None
+        super().__init__(model if given is None else describe_model(given), optimization, config, **settings)
         self.hparams["value_architecture"] = value_architecture
         self.value: nn.Module | None = None
         # In a tuple, so that it is no submodule: neither trained nor saved.
@@ -102,12 +95,9 @@ class ProximalPolicyOptimization(Objective):
         self._stopped = False
         self._last_shown: tuple[Tensor, Metrics] | None = None
         self._score_scale: tuple[float, float] | None = None
-        self._environment: Environment | None = None
-        if tokenizer is not None and prompts is not None and reward is not None:
-            self._environment = Environment(self.config, tokenizer, prompts, reward, seed, world or World())
-        if given:
-            language_model: Any = model
-            self._assemble(language_model, value_function(language_model, value, self.config), reference)
+        self._environment = environment
+        if given is not None:
+            self._assemble(given, value_function(given, value, self.config), reference)
 
     def setup(self, stage: str) -> None:
         """Takes prompts and reward from the datamodule."""
@@ -115,7 +105,7 @@ class ProximalPolicyOptimization(Objective):
             data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
             self._environment = Environment(
                 self.config, data.tokenizer, data.feedback.prompts, data.feedback.reward,
-                self.description.get("seed", 0), World(self.trainer.global_rank, self.trainer.world_size),
+                self.description.get("seed", 0), ProcessGroup(self.trainer.global_rank, self.trainer.world_size),
             )  # fmt: skip
 
     def configure_model(self) -> None:
@@ -145,7 +135,6 @@ class ProximalPolicyOptimization(Objective):
         self._frozen = (copy.deepcopy(model).eval() if reference is None else reference.eval(),)
         for parameter in self.reference.parameters():
             parameter.requires_grad_(False)
-        self.train(True)
 
     @property
     def environment(self) -> Environment:
@@ -159,80 +148,58 @@ class ProximalPolicyOptimization(Objective):
     def reference(self) -> LanguageModel:
         return self._frozen[0]
 
-    def train(self, mode: bool = True) -> "ProximalPolicyOptimization":
-        """Dropout stays off: with it two passes over the same answer would be of two policies."""
-        super().train(False)
-        self.training = mode
-        return self
-
-    def loader(self, plan: Plan) -> PolicyIterations:
+    def loader(self, schedule: RolloutSchedule) -> RolloutLoader:
         """The batches of this process."""
         environment = self.environment
-        return PolicyIterations(
-            lambda iteration: self.collect(iteration, plan), plan, seed=environment.seed, world=environment.world
-        )
+        return RolloutLoader(
+            lambda iteration: self.collect(iteration, schedule), schedule, seed=environment.seed,
+            group=environment.group,
+        )  # fmt: skip
 
     # Sampling ---------------------------------------------------------------------------------------------------------
 
-    def collect(self, iteration: int, plan: Plan) -> Collected:
-        """Answers of the policy as it is now, their advantages, and what they show.
+    def collect(self, iteration: int, schedule: RolloutSchedule) -> Collected:
+        """Completions of the policy as it is now, their advantages, and what they show.
 
-        Raises `StageError` where a reward is not a finite number or a prompt leaves no room for an answer.
+        Raises `StageError` where a reward is not a finite number or a prompt leaves no room for a completion.
         """
-        environment, device = self.environment, self.model.head_weight.device
+        environment = self.environment
         with self._precision():
-            if environment.score_scale is None:
-                self._calibrate()
-            answers = environment.answers(self.model, iteration, plan.rollouts)
-        scores = environment.scores(answers)
-        standardized = environment.standardized(scores, answers).to(device)
-        rollouts = trajectories_of(answers, device)
-        entropy, reference = self._look_back(rollouts, plan)
-        credit(rollouts, standardized, reference, self.config, self.kl_coefficient)
-        metrics = describe(
-            rollouts, answers, scores=scores, standardized=standardized, reference=reference, entropy=entropy,
-            config=self.config, kl_coefficient=self.kl_coefficient,
-        )  # fmt: skip
+            if environment.score_scale is None:  # the very beginning
+                scale = environment.calibrate(self.reference)
+                if self.config.value_init == "reward" and isinstance(self.value, ScalarModel):
+                    expect_standardized(self.value, *scale)
+            completions = environment.completions(self.model, iteration, schedule.rollouts)
+        rollouts, metrics = collect_rollouts(self, environment, schedule, completions, self.kl_coefficient)
         for name in ("objective/kl", "objective/scores"):
             metrics[name] = self._over_processes(metrics[name])
-        drawn = plan.rollouts * environment.world.size
+        drawn = schedule.rollouts * environment.group.size
         metrics["episode"] = float((iteration + 1) * drawn)
         if self.controller is not None:
             self.kl_coefficient = self.controller.update(metrics["objective/kl"], drawn)
         return rollouts, metrics
 
-    def _calibrate(self) -> None:
-        """Takes the scale of the scores, at the very beginning; a value function from a reward model takes it over."""
-        scale = self.environment.calibrate(self.reference)
-        if self.config.value_init == "reward" and isinstance(self.value, ScalarModel):
-            expect_standardized(self.value, *scale)
+    def look_back(self, rollouts: Rollouts) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+        """Log-probabilities, values and entropies under the weights as they are, and log-probabilities under the
+        reference, without gradients. They are on meanwhile: with them the core takes its faster path of training, whose
+        numbers are the very ones that the first step will compute again."""
+        with torch.enable_grad(), self._precision():
+            log_probs, values, entropy = self.evaluate(rollouts, entropy=True)
+            log_probs, values = log_probs.detach(), None if values is None else values.detach()
+            assert entropy is not None
+            return log_probs, values, entropy.detach(), self.reference_log_probs(rollouts).detach()
 
-    def _look_back(self, rollouts: Trajectories, plan: Plan) -> tuple[Tensor, Tensor]:
-        """Fills in the policy's log-probabilities and values; returns its entropy and the reference's log-probabilities
-        at the same tokens, `(N, S)` each. Row by row in the groups that the first pass will train on."""
-        entropy, reference = torch.zeros_like(rollouts.log_probs), torch.zeros_like(rollouts.log_probs)
-        for rows in plan.groups():
-            part = rollouts.select(rows)
-            width = part.mask.size(1)
-            log_probs, values, spread = self._detached(lambda one: self.evaluate(one, entropy=True), part)
-            rollouts.log_probs[rows, :width] = log_probs
-            if values is not None:
-                rollouts.values[rows, :width] = values
-            entropy[rows, :width] = spread
-            reference[rows, :width] = self._detached(self.reference_log_probs, part)
-        return entropy, reference
-
-    def reference_log_probs(self, rollouts: Trajectories) -> Tensor:
-        """Of the answer tokens under the reference, `(B, S)`."""
+    def reference_log_probs(self, rollouts: Rollouts) -> Tensor:
+        """Of the completions' tokens under the reference, `(B, S)`."""
         hidden = self.reference.core(rollouts.tokens)
-        return answer_statistics(self.reference, hidden, rollouts, temperature=self.config.temperature)[0]
+        return token_statistics(self.reference, hidden, rollouts, temperature=self.config.temperature)[0]
 
     # Learning ---------------------------------------------------------------------------------------------------------
 
-    def evaluate(self, rollouts: Trajectories, *, entropy: bool) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Log-probabilities, values and entropies of answer tokens, `(B, S)` each, under the weights as they are."""
+    def evaluate(self, rollouts: Rollouts, *, entropy: bool) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Log-probabilities, values and entropies of the completion tokens under the weights as they are, `(B, S)`."""
         hidden = self.model.core(rollouts.tokens)
-        log_probs, spread = answer_statistics(
+        log_probs, spread = token_statistics(
             self.model, hidden, rollouts, temperature=self.config.temperature, entropy=entropy
         )
         values = None
@@ -244,7 +211,7 @@ class ProximalPolicyOptimization(Objective):
             values = scattered(values.float()[rollouts.mask], rollouts.mask)
         return log_probs, values, spread
 
-    def training_step(self, batch: PolicyBatch, batch_idx: int) -> Tensor | None:  # type: ignore[override]
+    def training_step(self, batch: RolloutBatch, batch_idx: int) -> Tensor | None:  # type: ignore[override]
         if batch.opens_iteration:
             self._stopped = False
         if batch.opens_minibatch:
@@ -258,7 +225,7 @@ class ProximalPolicyOptimization(Objective):
         if not self._seen and self._last_shown is not None:
             self._seen.append(self._last_shown)
         # Without gradients AdamW's step counts, but moves neither weights nor momentum.
-        if self.environment.world.size == 1:
+        if self.environment.group.size == 1:
             return None
         # Several processes leave no step out, so there it is one of zeros, taken away again before the optimiser's.
         return 0.0 * torch.stack([one.sum() for one in self.parameters() if one.requires_grad]).sum()
@@ -273,8 +240,8 @@ class ProximalPolicyOptimization(Objective):
         for parameter in self.parameters():
             parameter.grad = None
 
-    def loss(self, batch: PolicyBatch) -> tuple[Tensor, Metrics]:
-        config, rollouts = self.config, batch.trajectories
+    def loss(self, batch: RolloutBatch) -> tuple[Tensor, Metrics]:
+        config, rollouts = self.config, batch.rollouts
         mask = rollouts.mask
         log_probs, values, entropy = self.evaluate(rollouts, entropy=config.ent_coef > 0)
         policy_loss, clipped = ppo_policy_loss(
@@ -359,7 +326,12 @@ class ProximalPolicyOptimization(Objective):
             "score_scale": self.environment.score_scale,
             "controller": None if self.controller is None else self.controller.state_dict(),
             "stopped": self._stopped,
-            "last_shown": None if last is None else (float(last[0]), _plain(last[1])),
+            "last_shown": None
+            if last is None
+            else (
+                float(last[0]),
+                {name: float(value) for name, value in last[1].items()},
+            ),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -396,22 +368,13 @@ class ProximalPolicyOptimization(Objective):
         """Greedy completions of held-out prompts."""
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         held_out = data.feedback.held_out[:_SAMPLES]
-        answers = sample_answers(
+        completions = sample_completions(
             self.model, data.tokenizer, held_out, max_tokens=self.config.max_completion_length, temperature=0.0
         )
         return [
-            {"prompt": prompt.messages[-1]["content"], "text": answer.answer}
-            for prompt, answer in zip(held_out, answers, strict=True)
+            {"prompt": prompt.messages[-1]["content"], "text": completion.answer}
+            for prompt, completion in zip(held_out, completions, strict=True)
         ]
-
-    def _detached(self, work: Callable[[Trajectories], Any], rollouts: Trajectories) -> Any:
-        """`work(rollouts)` without its gradients. They are on meanwhile: with them the core takes its faster path of
-        training, whose numbers are the very ones that the first step will compute again."""
-        with torch.enable_grad(), self._precision():
-            result = work(rollouts)
-        if isinstance(result, tuple):
-            return tuple(None if value is None else value.detach() for value in result)
-        return result.detach()
 
     def _precision(self) -> contextlib.AbstractContextManager[Any]:
         """Training's number format, where a trainer is attached."""
@@ -420,11 +383,73 @@ class ProximalPolicyOptimization(Objective):
 
     def _over_processes(self, value: float) -> float:
         """The mean over all processes."""
-        if self.environment.world.size == 1:
+        if self.environment.group.size == 1:
             return value
         mean = self.trainer.strategy.reduce(torch.tensor(value, device=self.device), reduce_op="mean")
         return float(mean)
 
 
-def _plain(metrics: Metrics) -> dict[str, float]:
-    return {name: float(value) for name, value in metrics.items()}
+def expect_standardized(value: ScalarModel, mean: float, deviation: float) -> None:
+    """Has a reward model's copy expect scores as they are optimised, standardised: its head gives (r - mean) /
+    deviation instead of r. Its level is arbitrary (Bradley-Terry knows differences only), and clipped to
+    `clip_range_value` an iteration the value function would take dozens of them to come down to it."""
+    with torch.no_grad():
+        value.score.weight.div_(deviation)
+        value.score.bias.sub_(mean).div_(deviation)
+
+
+def value_function(
+    model: LanguageModel, start: ScalarModel | None, config: PolicyConfig
+) -> ScalarModel | nn.Module | None:
+    """The value function before its first step: a model of its own, or (`value_init=shared`) a head, one number from
+    the policy's hidden state; None where advantages need none. But for a reward model's it begins at zero everywhere.
+
+    Raises `ConfigError` where there is no reward model to start from, or it reads other tokens.
+    """
+    if config.advantage != "value":
+        return None
+    if config.value_init == "shared":
+        head = Linear(model.config.hidden_size, 1)
+        nn.init.zeros_(head.weight)
+        nn.init.zeros_(head.bias)
+        return head
+    if config.value_init == "policy":
+        value = ScalarModel.from_language_model(model)
+        nn.init.zeros_(value.score.weight)
+        return value
+    if start is None:
+        raise ConfigError(
+            "value_init=reward, but the reward is no reward model.",
+            "Use objective.value_init=policy (or shared), or a reward model.",
+        )
+    if start.config.vocab_size != model.config.vocab_size:
+        raise ConfigError(
+            f"The reward model knows {start.config.vocab_size:,} tokens, the policy {model.config.vocab_size:,}.",
+            "Train the reward model from the same checkpoint.",
+        )
+    value = ScalarModel(start.config).to(start.score.weight.device)
+    value.load_state_dict(start.state_dict())
+    return value
+
+
+def token_statistics(
+    model: LanguageModel, hidden: Tensor, rollouts: Rollouts, *, temperature: float = 1.0, entropy: bool = False
+) -> tuple[Tensor, Tensor | None]:
+    """Log-probability of each token under the distribution it was drawn from, `(B, S)`, and that distribution's entropy
+    where it is asked for. Zero outside the mask.
+
+    `hidden (B, T, D)` of the core. Logits are made for the completions alone: prompts are often longer.
+    """
+    mask = rollouts.mask
+    logits = model.logits(hidden[:, :-1][mask]).float()  # (tokens, V)
+    if temperature != 1.0:
+        logits = logits / temperature
+    log_probs = logits.log_softmax(dim=-1)
+    chosen = log_probs.gather(1, rollouts.tokens[:, 1:][mask][:, None])[:, 0]
+    spread = -(log_probs.exp() * log_probs).sum(dim=-1) if entropy else None
+    return scattered(chosen, mask), None if spread is None else scattered(spread, mask)
+
+
+def scattered(values: Tensor, mask: Tensor) -> Tensor:
+    """`values (M,)` at the M true places of `mask (B, S)`, zero elsewhere; gradients go through."""
+    return torch.zeros(mask.shape, dtype=values.dtype, device=values.device).masked_scatter(mask, values)

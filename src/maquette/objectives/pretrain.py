@@ -16,6 +16,7 @@ from maquette.data.validation import HeldOutBatch
 from maquette.model import LanguageModel
 from maquette.model.likelihoods import next_token_loss
 from maquette.objectives.base import Metrics, Objective, Optimization
+from maquette.objectives.completions import continue_documents
 from maquette.objectives.config import PretrainConfig
 from maquette.objectives.held_out import DomainLoss, copying_metrics, metric_name, overall, sums_of
 
@@ -122,11 +123,7 @@ class Pretraining(Objective):
 
     def write_samples(self, prompts: Any) -> list[dict[str, Any]]:
         tokenizer = getattr(self.trainer.datamodule, "tokenizer", None)  # type: ignore[attr-defined]
-        if tokenizer is None:
-            return []
-        from maquette.objectives.samples import continue_prompts
-
-        return continue_prompts(self.model, tokenizer, prompts)
+        return [] if tokenizer is None else continue_documents(self.model, tokenizer, prompts)
 
 
 def as_tokens(batch: Any) -> TokenBatch:

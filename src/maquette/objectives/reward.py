@@ -1,4 +1,4 @@
-"""A reward model: one number for a completion of a prompt, learned from which of two answers people prefer.
+"""A reward model: one number for a completion of a prompt, learned from which of two completions people prefer.
 
 The number is read at the answer's last real token, its end of turn (Stiennon et al. 2020, section 3.4); what stands
 behind it is padding.
@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from maquette.data.example_batches import ConversationBatch, PreferenceBatch
-from maquette.model import ScalarModel
+from maquette.model.heads import ScalarModel
 from maquette.objectives.base import Metrics, Objective
 from maquette.objectives.config import RewardConfig
 from maquette.objectives.losses import bradley_terry_loss, soft_preference_loss, win_lose_loss
-from maquette.objectives.preference_validation import HeldOutPairs, preference_metrics
+from maquette.objectives.preferences import HeldOutPairs, preference_metrics, reward_metrics
 from maquette.statistics.intervals import Reliability, reliability
 
 
@@ -33,17 +33,12 @@ class RewardModelling(Objective):
     def loss(self, batch: PreferenceBatch) -> tuple[Tensor, Metrics]:
         chosen, rejected = self.rewards(batch)
         with torch.no_grad():
-            metrics = {
-                "rewards/chosen": chosen.mean(),
-                "rewards/rejected": rejected.mean(),
-                "rewards/margins": (chosen - rejected).mean(),
-                "rewards/accuracies": (chosen > rejected).float().mean(),
-            }
+            metrics = reward_metrics(chosen, rejected)
         return self._loss(batch, chosen, rejected), metrics
 
     def rewards(self, batch: PreferenceBatch) -> tuple[Tensor, Tensor]:
         """Of chosen and rejected completions, `(B,)` each."""
-        chosen, rejected = last_scores(self.model, batch.answers).chunk(2)
+        chosen, rejected = last_scores(self.model, batch.rows()).chunk(2)
         return chosen, rejected
 
     def _loss(self, batch: PreferenceBatch, chosen: Tensor, rejected: Tensor) -> Tensor:
@@ -77,11 +72,8 @@ class RewardModelling(Objective):
             swapped = np.arange(whole) % 2 == 1
             difference = np.where(swapped, rejected - chosen, chosen - rejected)
             self.reliability = reliability(np.exp(-np.logaddexp(0.0, -difference)), ~swapped)
-            values |= preference_metrics(data.validation, chosen, rejected) | {
-                "validation/calibration_error": self.reliability.error,
-                "validation/rewards/chosen": float(chosen.mean()),
-                "validation/rewards/rejected": float(rejected.mean()),
-            }
+            values |= preference_metrics(data.validation, chosen, rejected)
+            values["validation/calibration_error"] = self.reliability.error
         self.log_values(values)
 
 

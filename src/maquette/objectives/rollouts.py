@@ -1,38 +1,124 @@
-"""Rollouts: answers of the policy as it is now, and the tensors that an iteration of PPO trains on.
+"""Rollouts: what PPO learns from. Completions that the policy samples, what they are worth, and the batches of them.
 
-Prompt and answer stand in one row, padded on the right, so a token's place is the same as in every other objective;
-the prompt's and the answer's ids are joined, never tokenised anew. Place s of a `(B, S)` tensor stands for the token
-that the logits of place s predict; `mask` is true for the tokens of the answer, the end of turn among them.
+    Environment             prompts, and the reward of their completions
+    collect_rollouts        completions of the policy as it is -> tensors, with what they show
+    compute_advantages      each token's reward (score at the end, KL penalty everywhere), against what was expected
+    RolloutLoader           an iteration's batches: several passes of minibatches
+
+All that is drawn is a pure function of (policy's weights, seed, iteration, place), and a checkpoint in mid-iteration
+holds the rollouts too, so a run that is killed, also while it samples, goes on to the same bits. Place s of a `(B, S)`
+tensor stands for the token that the logits of place s predict; `mask` is true for the tokens of the completion.
 """
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
 
-from maquette.data.prompts import Prompt
-from maquette.model import LanguageModel, Sampling
-from maquette.model.generation import generate, row_seed
-from maquette.objectives.rewards import Completion
+from maquette.artifacts import ConfigError, StageError
+from maquette.data.process_group import ProcessGroup, of_all_processes
+from maquette.data.prompts import Prompt, PromptSource
+from maquette.model import LanguageModel
+from maquette.objectives.completions import (
+    Completion,
+    RewardFunction,
+    checked_scores,
+    padded_rows,
+    sample_completions,
+)
+from maquette.objectives.config import PolicyConfig
+from maquette.objectives.losses import (
+    explained_variance,
+    generalized_advantage_estimate,
+    kl_estimate,
+    masked_sum,
+    shape_rewards,
+    whiten,
+)
 
 if TYPE_CHECKING:
     from maquette.text import Tokenizer
 
-ANSWER_SEEDS = 1 << 20
-"""Rows of one iteration; seeds of answers are counted on from iteration to iteration."""
+_ROW_SEEDS = 1 << 20
+"""Rows of one iteration; seeds of completions are counted on from iteration to iteration."""
 
-_PADDING = 0
-"""Any id does: padding stands after the text, so nothing sees it, and the mask leaves it out of every sum."""
+_FIRST_CALIBRATION_PROMPT = 1 << 40
+"""Prompts that scores are standardised on: far behind those of any iteration."""
 
 
-@dataclasses.dataclass
-class Trajectories:
-    """Answers as tensors: `tokens (N, T)`; everything else `(N, S)` with S = T - 1, zero outside `mask`.
+# Sampling and scoring -------------------------------------------------------------------------------------------------
 
-    `lengths (N,)`: tokens of each row, prompt and answer. What was so before the first step of the iteration:
+
+@dataclass
+class Environment:
+    """Prompts and a reward, as one process sees them.
+
+    `score_scale`: mean and standard deviation that scores are standardised by; None until `calibrate` has taken them.
+    """
+
+    config: PolicyConfig
+    tokenizer: "Tokenizer"
+    prompts: PromptSource
+    reward: RewardFunction
+    seed: int = 0
+    group: ProcessGroup = dataclasses.field(default_factory=ProcessGroup)
+    score_scale: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.config.normalize_scores:
+            self.score_scale = (0.0, 1.0)
+
+    def completions(self, model: LanguageModel, iteration: int, count: int) -> list[Completion]:
+        """This process's `count` of an iteration. Raises `StageError` for a prompt that fills the context."""
+        first = iteration * count * self.group.size + self.group.rank * count
+        size = self.config.group_size if self.config.advantage == "group" else 1
+        prompts = [self.prompts[(first + row) // size] for row in range(count)]
+        return self._sample(model, prompts, first=iteration * _ROW_SEEDS + self.group.rank * count)
+
+    def calibrate(self, reference: LanguageModel) -> tuple[float, float]:
+        """Takes the scale of the scores from completions of the reference: their mean and standard deviation."""
+        count = self.config.normalize_scores
+        prompts = [self.prompts[_FIRST_CALIBRATION_PROMPT + number] for number in range(count)]
+        scores = self.scores(self._sample(reference, prompts, first=_ROW_SEEDS << 20)).double()
+        deviation = float(scores.std()) if count > 1 else 0.0
+        self.score_scale = float(scores.mean()), deviation if deviation > 1e-8 else 1.0
+        return self.score_scale
+
+    def scores(self, completions: Sequence[Completion]) -> Tensor:
+        """The reward's own numbers, `(N,)`. Raises `StageError` where one is not finite."""
+        return torch.tensor(checked_scores(self.reward, completions), dtype=torch.float64)
+
+    def standardized(self, scores: Tensor, completions: Sequence[Completion]) -> Tensor:
+        """What is optimised, `(N,)`: scores on their scale, less the penalty for a completion without an end."""
+        assert self.score_scale is not None
+        mean, deviation = self.score_scale
+        endless = torch.tensor([not one.ended for one in completions])
+        return ((scores - mean) / deviation - self.config.missing_eos_penalty * endless).float()
+
+    def _sample(self, model: LanguageModel, prompts: Sequence[Prompt], *, first: int) -> list[Completion]:
+        config, context = self.config, model.config.max_position_embeddings
+        longest = max(len(prompt.ids) for prompt in prompts)
+        if longest >= context:
+            raise StageError(
+                f"A prompt has {longest:,} tokens; the policy's context holds {context:,} with the answer.",
+                "Leave such prompts out, or train a model with a longer context.",
+            )
+        return sample_completions(
+            model, self.tokenizer, prompts, max_tokens=config.max_completion_length, temperature=config.temperature,
+            seed=self.seed, first=first,
+        )  # fmt: skip
+
+
+@dataclass
+class Rollouts:
+    """Completions as tensors: `tokens (N, T)`; everything else `(N, S)` with S = T - 1, zero outside `mask`.
+
+    `lengths (N,)`: tokens of each row, prompt and completion. What was so before the first step of the iteration:
     `log_probs` of the policy, `values`, and from them `advantages` and `returns`.
     """
 
@@ -44,119 +130,255 @@ class Trajectories:
     advantages: Tensor
     returns: Tensor
 
-    def __len__(self) -> int:
-        return self.tokens.size(0)
+    @classmethod
+    def of(cls, completions: Sequence[Completion], device: torch.device | str = "cpu") -> "Rollouts":
+        """Log-probabilities, values and the rest still zero."""
+        tokens, lengths, mask = padded_rows(completions, device)
+        return cls(tokens, lengths, mask, *(torch.zeros(mask.shape, device=mask.device) for _ in range(4)))
 
-    def select(self, rows: Tensor | slice) -> "Trajectories":
+    def select(self, rows: Tensor | slice) -> "Rollouts":
         """Some rows, cut to the longest of them."""
         longest = int(self.lengths[rows].max())
-        cut = {field.name: getattr(self, field.name)[rows] for field in dataclasses.fields(self)}
-        return Trajectories(
-            **{
-                name: value if name == "lengths" else value[:, : longest if name == "tokens" else longest - 1]
-                for name, value in cut.items()
-            }
-        )
+        widths = {"tokens": longest, "lengths": None}
+        cut = {name: value[rows] for name, value in vars(self).items()}
+        return Rollouts(**{
+            name: value if name == "lengths" else value[:, : widths.get(name, longest - 1)]
+            for name, value in cut.items()
+        })  # fmt: skip
 
-    def to(self, device: torch.device, *, non_blocking: bool = False) -> "Trajectories":
-        return Trajectories(
-            **{
-                field.name: getattr(self, field.name).to(device, non_blocking=non_blocking)
-                for field in dataclasses.fields(self)
-            }
-        )
+    def to(self, device: torch.device, *, non_blocking: bool = False) -> "Rollouts":
+        return Rollouts(**{name: value.to(device, non_blocking=non_blocking) for name, value in vars(self).items()})
 
     def state_dict(self) -> dict[str, Tensor]:
-        return {field.name: getattr(self, field.name).cpu() for field in dataclasses.fields(self)}
+        return {name: value.cpu() for name, value in vars(self).items()}
 
 
-@dataclasses.dataclass
-class PolicyBatch:
-    """A micro-batch: some trajectories, the weight of its means in those of its minibatch, and what the iteration
-    showed (the same in all of its batches)."""
+class SampledPolicy(Protocol):
+    """What is asked of a policy about its rollouts, without gradients: `(B, S)` each, zero outside the mask."""
 
-    trajectories: Trajectories
+    model: LanguageModel
+
+    def look_back(self, rollouts: Rollouts) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+        """Log-probabilities, values and entropies of its tokens, and log-probabilities under the reference."""
+        ...
+
+
+Collected = tuple[Rollouts, dict[str, float]]
+"""What an iteration begins with: its rollouts and what they show."""
+
+
+def collect_rollouts(
+    policy: SampledPolicy,
+    environment: Environment,
+    schedule: "RolloutSchedule",
+    completions: Sequence[Completion],
+    kl_coefficient: float,
+) -> Collected:
+    """Scores completions of the policy as it is now, and says what each token was worth; with TRL's names for what they
+    show. Raises `StageError` where a reward is not a finite number.
+
+    Divergence is shown as the k1 estimate whatever the reward counts, so that runs can be compared.
+    """
+    config, device = environment.config, policy.model.head_weight.device
+    scores = environment.scores(completions)
+    standardized = environment.standardized(scores, completions).to(device)
+    rollouts = Rollouts.of(completions, device)
+    mask = rollouts.mask
+    entropy, reference = torch.zeros_like(rollouts.log_probs), torch.zeros_like(rollouts.log_probs)
+    for rows in schedule.groups():  # as the first pass will train on them
+        part = rollouts.select(rows)
+        width = part.mask.size(1)
+        log_probs, values, spread, theirs = policy.look_back(part)
+        rollouts.log_probs[rows, :width], entropy[rows, :width], reference[rows, :width] = log_probs, spread, theirs
+        if values is not None:
+            rollouts.values[rows, :width] = values
+    compute_advantages(rollouts, standardized, reference, config, kl_coefficient)
+    kl = masked_sum(kl_estimate(rollouts.log_probs, reference), mask, dim=1)
+    metrics = {
+        "objective/kl": float(kl.mean()),
+        "objective/kl_coefficient": kl_coefficient,
+        "objective/scores": float(scores.mean()),
+        "objective/scores_std": float(scores.std()) if len(scores) > 1 else 0.0,
+        "objective/non_score_reward": float(-kl_coefficient * kl.mean()),
+        "objective/rlhf_reward": float((standardized - kl_coefficient * kl).mean()),
+        "objective/entropy": float(masked_sum(entropy, mask, dim=1).mean()),
+        "completions/mean_length": float(mask.sum(dim=1).float().mean()),
+        "completions/eos_rate": sum(one.ended for one in completions) / len(completions),
+    }
+    if config.advantage == "value":
+        foretold = explained_variance(rollouts.values, rollouts.returns, mask)
+        metrics["val/explained_variance"] = float(torch.nan_to_num(foretold))
+    return rollouts, metrics
+
+
+# Advantages -----------------------------------------------------------------------------------------------------------
+
+
+def compute_advantages(
+    rollouts: Rollouts, scores: Tensor, reference: Tensor, config: PolicyConfig, kl_coefficient: float
+) -> None:
+    """Fills in `advantages` and `returns`.
+
+    `rollouts` know the policy's log-probabilities and values before its first step; `scores (N,)` are standardised;
+    `reference (N, S)` are the reference's log-probabilities of the same tokens. Rewards are whitened, with their mean
+    kept, where the settings say so (Ziegler et al. 2019's code).
+    """
+    mask = rollouts.mask
+    kl = kl_estimate(rollouts.log_probs, reference, kind=config.kl_estimator)
+    rewards = shape_rewards(scores, kl, mask, kl_coefficient=kl_coefficient)
+    if config.whiten_rewards:
+        rewards = whiten(rewards, mask, shift_mean=False)
+    if config.advantage == "group":
+        rollouts.advantages = group_advantages(rewards, mask, config.group_size)
+        return
+    advantages, rollouts.returns = generalized_advantage_estimate(
+        rewards, rollouts.values, mask, gamma=config.gamma, gae_lambda=config.gae_lambda
+    )
+    rollouts.advantages = whiten(advantages, mask)
+
+
+def group_advantages(rewards: Tensor, mask: Tensor, group_size: int) -> Tensor:
+    """Each token gets its completion's advantage over the other completions of the same prompt: `(B, S)`.
+
+    The completion's reward is the sum over its tokens, KL penalty included; less the group's mean and over its standard
+    deviation (Shao et al. 2024, "DeepSeekMath", section 4.1.2; there the divergence is in the loss). A group stands in
+    consecutive rows. One whose completions are all alike has nothing to teach: zero.
+    """
+    sums = masked_sum(rewards, mask, dim=1).view(-1, group_size)
+    centred = sums - sums.mean(dim=1, keepdim=True)
+    advantages = centred / (sums.std(dim=1, keepdim=True) + 1e-4)
+    return advantages.flatten()[:, None] * mask
+
+
+# Batches --------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class RolloutSchedule:
+    """`rollouts` completions an iteration, read `passes` times in `minibatches` optimiser steps of `micro_batches`
+    forward passes each."""
+
+    rollouts: int
+    passes: int
+    minibatches: int
+    micro_batches: int = 1
+
+    def __post_init__(self) -> None:
+        if self.rollouts < self.minibatches * self.micro_batches:
+            raise ConfigError(
+                f"{self.rollouts} rollouts can't be shared by {self.minibatches} minibatches of {self.micro_batches} "
+                "micro-batches.",
+                "Use more rollouts or fewer minibatches.",
+            )
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of an iteration."""
+        return self.passes * self.minibatches
+
+    @property
+    def batches(self) -> int:
+        """Micro-batches of an iteration."""
+        return self.steps * self.micro_batches
+
+    def groups(self) -> list[slice]:
+        """The rows of each micro-batch of the first pass, in order."""
+        return [
+            slice(part.start + inner.start, part.start + inner.stop)
+            for part in _parts(self.rollouts, self.minibatches)
+            for inner in _parts(part.stop - part.start, self.micro_batches)
+        ]
+
+
+def _parts(size: int, number: int) -> Iterator[slice]:
+    """Cuts `size` rows into `number` consecutive parts that differ by at most one row."""
+    ends = [size * place // number for place in range(number + 1)]
+    return (slice(start, end) for start, end in itertools.pairwise(ends))
+
+
+@dataclass
+class RolloutBatch:
+    """A micro-batch: some rollouts, the weight of its means in those of its minibatch, and what the iteration showed
+    (the same in all of its batches)."""
+
+    rollouts: Rollouts
     weight: float
     opens_iteration: bool
     opens_minibatch: bool
     metrics: dict[str, float]
 
-    def to(self, device: torch.device, *, non_blocking: bool = False) -> "PolicyBatch":
-        return dataclasses.replace(self, trajectories=self.trajectories.to(device, non_blocking=non_blocking))
+    def to(self, device: torch.device, *, non_blocking: bool = False) -> "RolloutBatch":
+        return dataclasses.replace(self, rollouts=self.rollouts.to(device, non_blocking=non_blocking))
 
 
-def sample_answers(
-    model: LanguageModel,
-    tokenizer: "Tokenizer",
-    prompts: Sequence[Prompt],
-    *,
-    max_tokens: int,
-    temperature: float = 1.0,
-    seed: int = 0,
-    first: int = 0,
-    batch: int = 256,
-) -> list[Completion]:
-    """One answer to each prompt, `batch` at a time: at most `max_tokens` tokens, or until the context is full.
+class RolloutLoader:
+    """A loader for Lightning whose epochs are iterations: it is asked for an epoch's first batch when the weights are
+    those of the iteration before, so that is when `collect(iteration)` samples and scores.
 
-    Answer i draws its random numbers from (`seed`, `first` + i) alone, so it is the same in any batch. Raises
-    `ConfigError` for a prompt that leaves no room in the context.
+    The first pass reads the rows in their order, in the very groups whose log-probabilities `collect` has taken, so at
+    the first minibatch the ratio of policies is exactly 1; later passes read them shuffled.
     """
-    ends = tokenizer.stop_ids
-    answers: list[Completion] = []
-    for start in range(0, len(prompts), batch):
-        part = prompts[start : start + batch]
-        found = generate(
-            model,
-            [prompt.ids for prompt in part],
-            sampling=Sampling(temperature=temperature),
-            max_tokens=max_tokens,
-            stop_ids=tuple(ends),
-            seeds=[row_seed(seed, first + start + place) for place in range(len(part))],
-        )
-        for prompt, one in zip(part, found, strict=True):
-            # The end is looked for in the answer alone: a prompt has ends of its own turns.
-            ended = one.finish_reason == "stop_id"
-            text = tokenizer.decode(one.tokens[:-1] if ended else one.tokens, skip_special=True)
-            answers.append(Completion(prompt.messages, text, prompt.ids, one.tokens, ended, prompt.facts))
-    return answers
 
+    def __init__(
+        self,
+        collect: Callable[[int], Collected],
+        schedule: RolloutSchedule,
+        *,
+        seed: int = 0,
+        group: ProcessGroup | None = None,
+    ) -> None:
+        self.collect, self.schedule, self.seed, self.group = collect, schedule, seed, group or ProcessGroup()
+        self.iteration, self.place = 0, 0
+        self._held: Collected | None = None
 
-def trajectories_of(answers: Sequence[Completion], device: torch.device | str = "cpu") -> Trajectories:
-    """Rows of prompt and answer, padded on the right; log-probabilities, values and the rest still zero."""
-    lengths = [len(answer.prompt_ids) + len(answer.answer_ids) for answer in answers]
-    tokens = torch.full((len(answers), max(lengths)), _PADDING, dtype=torch.int64)
-    mask = torch.zeros(len(answers), max(lengths) - 1, dtype=torch.bool)
-    for row, (answer, length) in enumerate(zip(answers, lengths, strict=True)):
-        tokens[row, :length] = torch.tensor([*answer.prompt_ids, *answer.answer_ids])
-        mask[row, len(answer.prompt_ids) - 1 : length - 1] = True
-    empty = [torch.zeros(mask.shape) for _ in range(4)]
-    return Trajectories(tokens, torch.tensor(lengths), mask, *empty).to(torch.device(device))
+    def __len__(self) -> int:
+        return self.schedule.batches
 
+    def __iter__(self) -> Iterator[RolloutBatch]:
+        if self.place >= len(self):
+            self.iteration, self.place, self._held = self.iteration + 1, 0, None
+        if self._held is None:
+            self._held = self.collect(self.iteration)
+        rollouts, metrics = self._held
+        while self.place < len(self):
+            self.place += 1  # before the batch is used: what is saved after its step counts it as done
+            yield self._batch(rollouts, metrics, self.place - 1)
 
-def answer_statistics(
-    model: LanguageModel, hidden: Tensor, trajectories: Trajectories, *, temperature: float = 1.0, entropy: bool = False
-) -> tuple[Tensor, Tensor | None]:
-    """Log-probability of each answer token under the distribution it was drawn from, `(B, S)`, and that distribution's
-    entropy where it is asked for. Zero outside the mask.
+    def _batch(self, rollouts: Rollouts, metrics: dict[str, float], place: int) -> RolloutBatch:
+        schedule = self.schedule
+        number, inner = divmod(place, schedule.micro_batches)
+        pass_, minibatch = divmod(number, schedule.minibatches)
+        rows, groups = self._order(pass_), schedule.groups()
+        first = minibatch * schedule.micro_batches
+        chosen = groups[first + inner]
+        # Means over a minibatch's tokens, whatever the micro-batches it comes in: each counts by its tokens.
+        whole = slice(groups[first].start, groups[first + schedule.micro_batches - 1].stop)
+        tokens = [int(rollouts.mask[rows[part]].sum()) for part in (chosen, whole)]
+        weight = schedule.micro_batches * tokens[0] / tokens[1]
+        return RolloutBatch(rollouts.select(rows[chosen]), weight, place == 0, inner == 0, metrics)
 
-    `hidden (B, T, D)` of the core. Logits are made for answer tokens alone: prompts are often longer than answers.
-    """
-    mask = trajectories.mask
-    logits = model.logits(hidden[:, :-1][mask]).float()  # (answer tokens, V)
-    if temperature != 1.0:
-        logits = logits / temperature
-    log_probs = logits.log_softmax(dim=-1)
-    chosen = log_probs.gather(1, trajectories.tokens[:, 1:][mask][:, None])[:, 0]
-    spread = -(log_probs.exp() * log_probs).sum(dim=-1) if entropy else None
-    return scattered(chosen, mask), None if spread is None else scattered(spread, mask)
+    def _order(self, pass_: int) -> Tensor:
+        order = list(range(self.schedule.rollouts))
+        if pass_:
+            random.Random(f"{self.seed} {self.iteration} {pass_}").shuffle(order)
+        return torch.tensor(order)
 
+    def state_dict(self) -> dict[str, Any]:
+        state: dict[str, Any] = {"iteration": self.iteration, "place": self.place}
+        if self._held is not None and self.place < len(self):
+            rollouts, metrics = self._held
+            state["held"] = of_all_processes({"trajectories": rollouts.state_dict(), "metrics": metrics})
+        return state
 
-def scattered(values: Tensor, mask: Tensor) -> Tensor:
-    """`values (M,)` at the M true places of `mask (B, S)`, zero elsewhere; gradients go through."""
-    return torch.zeros(mask.shape, dtype=values.dtype, device=values.device).masked_scatter(mask, values)
-
-
-def parts(size: int, number: int) -> Iterator[slice]:
-    """Cuts `size` rows into `number` consecutive parts that differ by at most one row."""
-    ends = [size * place // number for place in range(number + 1)]
-    return (slice(start, end) for start, end in itertools.pairwise(ends))
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.iteration, self.place = state["iteration"], state["place"]
+        self._held = None
+        if "held" in state:
+            if len(state["held"]) != self.group.size:
+                raise StageError(
+                    f"The checkpoint lies within an iteration of {len(state['held'])} processes; there are "
+                    f"{self.group.size}.",
+                    "Go on with as many processes as before.",
+                )
+            held = state["held"][self.group.rank]
+            self._held = Rollouts(**held["trajectories"]), dict(held["metrics"])

@@ -15,7 +15,7 @@ from maquette.data.example_batches import ConversationBatch
 from maquette.model import LanguageModel
 from maquette.model.likelihoods import next_token_loss
 from maquette.objectives.base import Metrics, Objective
-from maquette.objectives.completion_log_probs import completion_states
+from maquette.objectives.completions import completion_states, sample_completions
 from maquette.objectives.config import SupervisedConfig
 
 
@@ -64,12 +64,10 @@ class SupervisedFineTuning(Objective):
 
     def write_samples(self, prompts: Any) -> list[dict[str, Any]]:
         """Answers to held-out prompts: of `prompts` nothing is taken, conversations have their own."""
-        from maquette.objectives.rollouts import sample_answers
-
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         with torch.compiler.set_stance("force_eager"):
             prompts = data.prompts(self.config.sample_prompts, self.model.config.max_position_embeddings)
-            answers = sample_answers(
+            answers = sample_completions(
                 self.model, data.tokenizer, prompts,
                 max_tokens=self.config.max_completion_length, temperature=0.0,
             )  # fmt: skip

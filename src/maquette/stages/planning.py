@@ -33,7 +33,7 @@ from maquette.tracking import lineage_tags
 from maquette.training import Job, choose_hardware
 from maquette.training.custom import CustomPlan
 from maquette.training.devices import count_processes
-from maquette.training.plan import Plan
+from maquette.training.job import ObjectivePlan
 from maquette.training.pretraining import PretrainingPlan
 
 
@@ -93,7 +93,7 @@ def plan_job(config: TrainStage, recipe: Recipe, data: TokensResult) -> Job:
 def assemble_job(
     config: TrainStage,
     recipe: Recipe,
-    plan: Plan,
+    plan: ObjectivePlan,
     *,
     start: Path | None,
     tokenizer: Path,

@@ -23,7 +23,8 @@ from maquette.stages.config import TrainStage
 from maquette.stages.planning import assemble_job
 from maquette.training import Job
 from maquette.training.devices import count_processes
-from maquette.training.examples import ExamplePlan, micro_batches
+from maquette.training.examples import ExamplePlan
+from maquette.training.micro_batch import micro_batches
 
 
 def plan_examples(config: TrainStage) -> Job:

@@ -17,6 +17,7 @@ from maquette.artifacts.files import digest, locked, write_text
 from maquette.artifacts.progress import say
 from maquette.artifacts.targets import node_value
 from maquette.data.config import CustomDataConfig
+from maquette.data.process_group import ProcessGroup, agree, join_group, process_group
 from maquette.model.loading import load_tokenizer, model_folder
 from maquette.stages import branching
 from maquette.stages import corpus as corpus_stage
@@ -30,9 +31,8 @@ from maquette.stages.predicted import check_predicted
 from maquette.stages.tokens import TokensResult
 from maquette.text import Tokenizer
 from maquette.training import Job, RunRecord, fit, read_record
-from maquette.training.compilation import compiler_works, wants_compilation
-from maquette.training.machine import choose_linear_backend
-from maquette.training.processes import World, agree, join_group, launch, this_world
+from maquette.training.machine import choose_linear_backend, compiler_works, wants_compilation
+from maquette.training.processes import launch
 from maquette.training.record import FINISHED, begin_record, why_trained_again
 
 if TYPE_CHECKING:
@@ -69,9 +69,9 @@ def _run_branches(config: TrainStage, data: TokensResult | None) -> RunRecord:
 def _train(config: TrainStage, job: Job, *, graft: Callable[[], bool] | None = None) -> RunRecord:
     """One run, from where it stands. `graft` lets one that has not begun go on from another's checkpoint; False: there
     is none."""
-    world = _meet(job)
-    record = _fitted(config, job, world, graft)
-    if world.is_first and not config.suite.empty:
+    group = _meet(job)
+    record = _fitted(config, job, group, graft)
+    if group.is_first and not config.suite.empty:
         evaluate_stage.run(
             EvaluateStage(
                 outputs=config.outputs, checkpoint=record.folder, suite=config.suite, protocol=config.protocol,
@@ -81,40 +81,40 @@ def _train(config: TrainStage, job: Job, *, graft: Callable[[], bool] | None = N
     return record
 
 
-def _fitted(config: TrainStage, job: Job, world: World, graft: Callable[[], bool] | None) -> RunRecord:
+def _fitted(config: TrainStage, job: Job, group: ProcessGroup, graft: Callable[[], bool] | None) -> RunRecord:
     if job.spec.is_trial:
-        return _tried(config, job, world)
+        return _tried(config, job, group)
     # The first of several processes decides; a second command that means the same run waits here for the first.
-    with locked(job.folder) if world.is_first else contextlib.nullcontext():
-        done = _begin(config, job) if world.is_first else None
-        if world.size > 1:
+    with locked(job.folder) if group.is_first else contextlib.nullcontext():
+        done = _begin(config, job) if group.is_first else None
+        if group.size > 1:
             done = agree(done)
         assert done is not None
         if done.status == FINISHED:
             return done
-        if graft is not None and world.is_first and not graft():
+        if graft is not None and group.is_first and not graft():
             say(f"run {job.name}: the trunk's checkpoint is gone; it trains from the beginning")
         job = dataclasses.replace(job, compiled=done.compiled, linear_backend=done.linear_backend)
-        if job.hardware.world_size > world.size:
+        if job.hardware.world_size > group.size:
             record: RunRecord = launch(fit, job, job.hardware.processes)
         else:
             record = fit(job)
-    if world.is_first:
+    if group.is_first:
         _tell(record)
     return record
 
 
-def _tried(config: TrainStage, job: Job, world: World) -> RunRecord:
+def _tried(config: TrainStage, job: Job, group: ProcessGroup) -> RunRecord:
     """A run of a batch or a few through every hook, in a folder of its own that no other run is looked for in."""
     job = dataclasses.replace(job, logger={})
-    if world.is_first:
+    if group.is_first:
         shutil.rmtree(job.folder, ignore_errors=True)
         begin_record(job.spec, job.folder).save()
-    if job.hardware.world_size > world.size:
+    if job.hardware.world_size > group.size:
         record: RunRecord = launch(fit, job, job.hardware.processes)
     else:
         record = fit(job)
-    if world.is_first:
+    if group.is_first:
         say(f"run {job.name}: trainer.fast_dev_run={config.trainer.fast_dev_run} went through; nothing is recorded")
     return record
 
@@ -191,26 +191,26 @@ def _same_tokenizer(data: TokensResult, start: Path) -> TokensResult:
     return data
 
 
-def _meet(job: Job) -> World:
+def _meet(job: Job) -> ProcessGroup:
     """This process's place, after meeting those that torchrun or srun started beside it.
 
     Raises `ConfigError` where they are not as many as the settings say.
     """
-    world = this_world()
+    group = process_group()
     wanted = job.hardware.world_size
-    if world.size > 1 and world.size != wanted:
+    if group.size > 1 and group.size != wanted:
         raise ConfigError(
-            f"{world.size} processes were started; trainer.devices x trainer.num_nodes is {wanted}.",
+            f"{group.size} processes were started; trainer.devices x trainer.num_nodes is {wanted}.",
             "Start as many as the settings say.",
         )
-    if world.size == 1 and job.hardware.nodes > 1:
+    if group.size == 1 and job.hardware.nodes > 1:
         raise ConfigError(
             f"trainer.num_nodes={job.hardware.nodes}, but nothing started this command on the other machines.",
             "Use torchrun or srun (hydra/launcher=submitit_slurm) to start it on each.",
         )
-    if world.size > 1:
+    if group.size > 1:
         join_group(job.hardware.backend)
-    return world
+    return group
 
 
 def _begin(config: TrainStage, job: Job) -> RunRecord:

@@ -16,9 +16,8 @@ from maquette.data import TokenBatch
 from maquette.model import LanguageModel
 from maquette.objectives import Pretraining
 from maquette.objectives.config import PretrainConfig
-from maquette.training.assembly import prepare_optimization
 from maquette.training.devices import prepare_process
-from maquette.training.job import Job
+from maquette.training.job import Job, prepare_optimization
 from maquette.training.trainer import quieten
 
 _STEPS, _SECONDS = 200, 2.0

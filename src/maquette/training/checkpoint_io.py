@@ -6,11 +6,13 @@ not count. Any other checkpoint, such as `ModelCheckpoint`'s, is written in the 
 """
 
 import json
+import random
 import re
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 
@@ -106,3 +108,35 @@ def seal(path: Path, step: int) -> None:
     """Declares the checkpoint at `path` good."""
     facts = {"format": FORMAT, "bytes": path.stat().st_size, "sha256": file_digest(path), "step": step}
     write_json(path.with_suffix(".json"), facts)
+
+
+def capture_random_state() -> dict[str, Any]:
+    """The state of Python's, NumPy's and PyTorch's generators, on the processor and on this process's GPU, as plain
+    values that a checkpoint can hold."""
+    version, words, gauss = random.getstate()
+    kind, keys, position, has_gauss, cached = np.random.get_state()
+    state = {
+        "python": [version, list(words), gauss],
+        "numpy": [
+            kind,
+            torch.from_numpy(np.asarray(keys).astype(np.int64)),
+            int(position),
+            int(has_gauss),
+            float(cached),
+        ],
+        "torch": torch.get_rng_state(),
+    }
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def restore_random_state(state: dict[str, Any]) -> None:
+    """Puts back what `capture_random_state` took."""
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words), gauss))
+    kind, keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, cached))
+    torch.set_rng_state(state["torch"].cpu())
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"].cpu())

@@ -9,9 +9,8 @@ from maquette.tracking import RunLog, peak_memory_bytes
 from maquette.training import record as records
 from maquette.training.callbacks import RunCheckpoint
 from maquette.training.checkpoint_io import CheckpointFolder
-from maquette.training.job import Job
+from maquette.training.job import Job, Opened, Row
 from maquette.training.metrics_file import read_history
-from maquette.training.plan import Opened, Row
 from maquette.training.record import RunRecord
 
 

@@ -24,11 +24,9 @@ from maquette.data.custom_data import build_data, facts_of
 from maquette.model import LanguageModel, hf
 from maquette.objectives import Pretraining
 from maquette.text import Tokenizer
-from maquette.training.assembly import describe_run_model, module_weights, prepare_optimization
 from maquette.training.card import write_card
 from maquette.training.figures import draw_curves
-from maquette.training.job import Job
-from maquette.training.plan import Opened, Row
+from maquette.training.job import Job, Opened, Row, describe_run_model, module_weights, prepare_optimization
 from maquette.training.pretraining import PretrainingPlan
 from maquette.training.record import RunRecord
 

@@ -8,21 +8,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from maquette.artifacts import ConfigError
 from maquette.artifacts.manifest import read_manifest
 from maquette.data.example_data import InstructionData, PreferenceData
 from maquette.model import LanguageModel, ScalarModel, hf
 from maquette.model.architecture import read_architecture
 from maquette.objectives import DirectPreferenceOptimization, Objective, RewardModelling, SupervisedFineTuning
 from maquette.objectives.config import ExampleConfig, SupervisedConfig
-from maquette.objectives.reference import Reference
+from maquette.objectives.preferences import ReferenceLogProbs
 from maquette.text import Tokenizer
-from maquette.training.assembly import describe_run_model, module_weights, prepare_optimization
 from maquette.training.example_card import write_example_card
 from maquette.training.figures import draw_curves, draw_reliability
-from maquette.training.job import Job
-from maquette.training.plan import Opened, Row
-from maquette.training.pretraining import micro_batch_of
+from maquette.training.job import Job, Opened, Row, describe_run_model, module_weights, prepare_optimization
+from maquette.training.micro_batch import micro_batch_of, micro_batches
 from maquette.training.record import RunRecord
 
 _MODULES: dict[str, type[Objective]] = {
@@ -79,7 +76,7 @@ class ExamplePlan:
             data = InstructionData(self.folder, tokenizer, packing=self.objective.packing, **common)
         else:
             digest = read_manifest(self.folder).digest
-            reference = Reference(job.checkpoint, job.folder, digest) if self.kind == "dpo" else None
+            reference = ReferenceLogProbs(job.checkpoint, job.folder, digest) if self.kind == "dpo" else None
             data = PreferenceData(self.folder, tokenizer, reference=reference, **common)
         module = _MODULES[self.kind](
             describe_run_model(job, tokenizer.digest), prepare_optimization(job), self.objective
@@ -119,20 +116,3 @@ class ExamplePlan:
 
     def totals(self, record: RunRecord) -> dict[str, float]:
         return {"epochs": record.facts["epochs"]}
-
-
-def micro_batches(batch_size: int, world_size: int, wished: int | None) -> int:
-    """Forward passes of one process in a step. Raises `ConfigError` where the batch can't be shared so."""
-    share, rest = divmod(batch_size, world_size)
-    if rest or not share:
-        raise ConfigError(
-            f"objective.batch_size={batch_size} can't be shared by {world_size} processes.",
-            f"Set it to a multiple of {world_size}.",
-        )
-    if wished is not None and share % wished:
-        allowed = ", ".join(str(number) for number in range(1, share + 1) if share % number == 0)
-        raise ConfigError(
-            f"data.micro_batch_size={wished} does not divide the {share} examples of a process's step.",
-            f"Allowed: {allowed}.",
-        )
-    return share // (wished or share)

@@ -16,21 +16,19 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from maquette.artifacts.progress import say
+from maquette.data.process_group import ProcessGroup, join_group, process_group
 from maquette.model.linear import use_backend
 from maquette.text import Tokenizer
 from maquette.tracking import MLflowLogger, RunLog
 from maquette.training import record as records
 from maquette.training.callbacks import LossSpikeGuard, RunCheckpoint, RunContext
 from maquette.training.checkpoint_io import CheckpointFolder
-from maquette.training.compilation import compile_blocks, compiler_works
 from maquette.training.conclusion import conclude
-from maquette.training.devices import prepare_process
+from maquette.training.devices import keep_large_buffers, prepare_process
 from maquette.training.interruption import Abandoned, listening
 from maquette.training.job import Job
-from maquette.training.machine import matmul_peak
-from maquette.training.memory import keep_large_buffers
+from maquette.training.machine import compile_blocks, compiler_works, matmul_peak
 from maquette.training.metrics_file import MetricsFile
-from maquette.training.processes import World, join_group, this_world
 from maquette.training.record import RunRecord
 from maquette.training.trainer import build_callbacks, build_trainer, parts
 
@@ -40,7 +38,7 @@ def fit(job: Job) -> RunRecord:
 
     Raises `StageError` where training diverges, `KeyboardInterrupt` where it was asked to stop (everything is saved).
     """
-    world = this_world()
+    world = process_group()
     if world.size > 1:
         join_group(job.hardware.backend)
     prepare_process(job.hardware)
@@ -62,7 +60,7 @@ def fit(job: Job) -> RunRecord:
             raise
 
 
-def _fit(job: Job, record: RunRecord, world: World, log: RunLog, loggers: Sequence[Logger]) -> RunRecord:
+def _fit(job: Job, record: RunRecord, world: ProcessGroup, log: RunLog, loggers: Sequence[Logger]) -> RunRecord:
     tokenizer = Tokenizer.load(job.tokenizer_folder)
     opened = job.plan.open(job, tokenizer)
     checkpoints = CheckpointFolder(job.folder / "checkpoints")
@@ -133,7 +131,7 @@ def _recorded(job: Job, record: RunRecord, loggers: Sequence[Logger]) -> Iterato
 
 
 @contextlib.contextmanager
-def _metrics(job: Job, world: World, first_step: int) -> Iterator[MetricsFile | None]:
+def _metrics(job: Job, world: ProcessGroup, first_step: int) -> Iterator[MetricsFile | None]:
     if not world.is_first:
         yield None
         return
@@ -145,6 +143,6 @@ def _metrics(job: Job, world: World, first_step: int) -> Iterator[MetricsFile | 
         metrics.close()
 
 
-def _leave(record: RunRecord, world: World, status: str) -> None:
+def _leave(record: RunRecord, world: ProcessGroup, status: str) -> None:
     if world.is_first and (latest := records.read_record(record.folder)) is not None:
         latest.update(status=status)

@@ -1,18 +1,76 @@
-"""A run before it runs, in one process: what the run is, and what only the process that trains it has to know."""
+"""A run before it runs, in one process: what the run is, what only the process that trains it has to know, and what an
+objective brings to it.
+
+An `ObjectivePlan` is plain values that can go to another process. Opened there, it is the objective as a
+LightningModule and its data as a LightningDataModule. Everything around a step (measuring, guarding, saving, resuming,
+tracking) is the Trainer's and its callbacks'.
+"""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
+
+from lightning.pytorch import LightningDataModule, LightningModule
+from torch import Tensor
 
 from maquette.artifacts.run_file import TRIED
 from maquette.artifacts.targets import Node
-from maquette.model.architecture import CoreConfig
+from maquette.model.architecture import CoreConfig, describe_architecture
 from maquette.model.parametrization import Parametrization
+from maquette.optimization.optimization import Optimization
 from maquette.recipe.run_spec import RunSpec
 from maquette.training.callbacks.validation_schedule import validation_steps
 from maquette.training.config import TrainerConfig
 from maquette.training.devices import Hardware
-from maquette.training.plan import Plan
+
+if TYPE_CHECKING:
+    from maquette.text.tokenizer import Tokenizer
+    from maquette.training.record import RunRecord
+
+Row = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Opened:
+    """`accumulate`: forward passes of this process in an optimiser step; `steps_per_epoch`: optimiser steps of one
+    Lightning epoch, after which the loader is iterated anew; None: the run is one epoch; 0: nobody knows."""
+
+    module: LightningModule
+    data: LightningDataModule
+    accumulate: int = 1
+    steps_per_epoch: int | None = None
+
+
+class ObjectivePlan(Protocol):
+    """Frozen and picklable."""
+
+    @property
+    def kind(self) -> str:
+        """The objective's name: pretrain, sft, ..."""
+        ...
+
+    def open(self, job: "Job", tokenizer: "Tokenizer") -> Opened:
+        """Raises `StageError` where data or weights are missing or damaged."""
+        ...
+
+    def results(self, opened: Opened, last: Row, step: int) -> dict[str, Any]:
+        """Fields of the run's record; `last` has the newest value of every curve."""
+        ...
+
+    def export(
+        self, job: "Job", opened: Opened, state: dict[str, Tensor], folder: Path, record: "RunRecord", *, finished: bool
+    ) -> None:
+        """Writes the model, whose weights are `state` (as the module's `state_dict` has them), to `folder`."""
+        ...
+
+    def draw(self, opened: Opened, history: list[Row], folder: Path, title: str) -> list[Path]:
+        """Draws the run's curves into `folder`; returns the pictures."""
+        ...
+
+    def totals(self, record: "RunRecord") -> dict[str, float]:
+        """More numbers for the tracker's summary of the finished run."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +84,7 @@ class Job:
 
     spec: RunSpec
     outputs: Path
-    plan: Plan
+    plan: ObjectivePlan
     hardware: Hardware
     optimizer: Node
     scheduler: Node
@@ -110,3 +168,34 @@ class Job:
     def validation_steps(self) -> frozenset[int]:
         """After which steps validation runs, evenly over training; always after the last."""
         return validation_steps(self.steps, self.num_validations)
+
+
+def prepare_optimization(job: Job) -> Optimization:
+    """How the job's weights move."""
+    return Optimization(
+        optimizer=job.optimizer,
+        scheduler=job.scheduler,
+        learning_rate=job.learning_rate,
+        weight_decay=job.weight_decay,
+        steps=job.steps,
+        batch_size_tokens=job.batch_size_tokens,
+        warmup=job.warmup,
+        fused=False if job.hardware.precision == "16-mixed" else None,
+        parametrization=job.parametrization,
+    )
+
+
+def describe_run_model(job: Job, tokenizer_digest: str | None = None) -> dict[str, Any]:
+    """The description of the job's initial model; see `maquette.model.loading`."""
+    return {
+        "architecture": describe_architecture(job.architecture),
+        "seed": job.seed,
+        "parametrization": dataclasses.asdict(job.parametrization),
+        "checkpoint": None if job.checkpoint is None else str(job.checkpoint),
+        "tokenizer_digest": tokenizer_digest,
+    }
+
+
+def module_weights(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The weights of one part of an objective by the part's own names."""
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}

@@ -5,6 +5,7 @@ import torch
 from maquette.artifacts import ConfigError
 from maquette.model.architecture import CoreConfig
 from maquette.training.devices import Hardware
+from maquette.training.job import Job
 
 _CPU_BYTES = 2 * 2**30
 """Memory for activations on a processor."""
@@ -47,3 +48,41 @@ def choose_micro_batch(
         budget = float(_CPU_BYTES)
     most = max(whole, int(budget / (activation_bytes(architecture, element) * context)))
     return max(n for n in range(whole, share + 1, whole) if share % n == 0 and n <= most)
+
+
+def micro_batch_of(wished: int | None, batch: int, job: Job) -> int | None:
+    """Sequences (or examples) of a forward pass where `trainer.accumulate_grad_batches` says how many of them a step
+    has. Raises `ConfigError` where they do not divide, or both are given and differ."""
+    accumulate = job.trainer.accumulate_grad_batches
+    if accumulate is None:
+        return wished
+    share, rest = divmod(batch, job.hardware.world_size * accumulate)
+    if rest or not share:
+        raise ConfigError(
+            f"trainer.accumulate_grad_batches={accumulate} does not divide a step's batch of {batch}.",
+            "Leave it out: data.micro_batch_size, or what fits, says how a batch is split.",
+        )
+    if wished not in (None, share):
+        raise ConfigError(
+            f"trainer.accumulate_grad_batches={accumulate} means micro-batches of {share}, and "
+            f"data.micro_batch_size={wished}.",
+            "Leave one of them out.",
+        )
+    return share
+
+
+def micro_batches(batch_size: int, world_size: int, wished: int | None) -> int:
+    """Forward passes of one process in a step. Raises `ConfigError` where the batch can't be shared so."""
+    share, rest = divmod(batch_size, world_size)
+    if rest or not share:
+        raise ConfigError(
+            f"objective.batch_size={batch_size} can't be shared by {world_size} processes.",
+            f"Set it to a multiple of {world_size}.",
+        )
+    if wished is not None and share % wished:
+        allowed = ", ".join(str(number) for number in range(1, share + 1) if share % number == 0)
+        raise ConfigError(
+            f"data.micro_batch_size={wished} does not divide the {share} examples of a process's step.",
+            f"Allowed: {allowed}.",
+        )
+    return share // (wished or share)

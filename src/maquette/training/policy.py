@@ -17,13 +17,12 @@ from torch import Tensor
 from maquette.artifacts import ConfigError
 from maquette.data.prompts import Prompt, PromptSource
 from maquette.model import LanguageModel, ScalarModel, hf
-from maquette.objectives.iterations import Plan as Iterations
-from maquette.objectives.policy_config import PolicyConfig
+from maquette.objectives.completions import RewardFunction
+from maquette.objectives.config import PolicyConfig
 from maquette.objectives.ppo import ProximalPolicyOptimization
-from maquette.objectives.rewards import RewardFunction
+from maquette.objectives.rollouts import RolloutSchedule
 from maquette.reports.figures import COLORS, new_figure, save_figure
-from maquette.training.assembly import describe_run_model, module_weights, prepare_optimization
-from maquette.training.plan import Opened, Row
+from maquette.training.job import Opened, Row, describe_run_model, module_weights, prepare_optimization
 
 if TYPE_CHECKING:
     from maquette.text import Tokenizer
@@ -58,7 +57,7 @@ class PolicyData(LightningDataModule):
         self,
         source: FeedbackSource,
         tokenizer: "Tokenizer",
-        plan: Iterations,
+        plan: RolloutSchedule,
         *,
         context: int,
         max_completion_length: int,
@@ -96,7 +95,7 @@ class PolicyPlan:
     micro_batches: int = 1
     kind: str = "ppo"
 
-    def iterations(self, processes: int) -> Iterations:
+    def iterations(self, processes: int) -> RolloutSchedule:
         """An iteration of one of so many processes. Raises `ConfigError` where its answers can't be shared out."""
         config = self.config
         size = config.group_size if config.advantage == "group" else 1
@@ -107,7 +106,7 @@ class PolicyPlan:
                 f"processes{groups}.",
                 f"Use a multiple of {processes * size}.",
             )
-        return Iterations(
+        return RolloutSchedule(
             config.rollout_batch_size // processes, config.ppo_epochs, config.num_minibatches, self.micro_batches
         )
 

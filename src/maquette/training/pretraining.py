@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from maquette.artifacts import ConfigError
 from maquette.data.config import DataConfig, MixtureConfig
 from maquette.data.mixture import phase_configs
 from maquette.data.pretraining_data import PretrainingData
@@ -19,12 +18,10 @@ from maquette.objectives import Pretraining
 from maquette.objectives.config import PretrainConfig
 from maquette.objectives.held_out import metric_name
 from maquette.text import Tokenizer
-from maquette.training.assembly import describe_run_model, module_weights, prepare_optimization
 from maquette.training.card import write_card
 from maquette.training.figures import draw_loss
-from maquette.training.job import Job
-from maquette.training.micro_batch import choose_micro_batch
-from maquette.training.plan import Opened, Row
+from maquette.training.job import Job, Opened, Row, describe_run_model, module_weights, prepare_optimization
+from maquette.training.micro_batch import choose_micro_batch, micro_batch_of
 from maquette.training.record import RunRecord
 
 
@@ -98,24 +95,3 @@ class PretrainingPlan:
 
     def totals(self, record: RunRecord) -> dict[str, float]:
         return {f"epochs/{domain}": values["epochs"] for domain, values in record.domains.items()}
-
-
-def micro_batch_of(wished: int | None, batch: int, job: Job) -> int | None:
-    """Sequences (or examples) of a forward pass where `trainer.accumulate_grad_batches` says how many of them a step
-    has. Raises `ConfigError` where they do not divide, or both are given and differ."""
-    accumulate = job.trainer.accumulate_grad_batches
-    if accumulate is None:
-        return wished
-    share, rest = divmod(batch, job.hardware.world_size * accumulate)
-    if rest or not share:
-        raise ConfigError(
-            f"trainer.accumulate_grad_batches={accumulate} does not divide a step's batch of {batch}.",
-            "Leave it out: data.micro_batch_size, or what fits, says how a batch is split.",
-        )
-    if wished not in (None, share):
-        raise ConfigError(
-            f"trainer.accumulate_grad_batches={accumulate} means micro-batches of {share}, and "
-            f"data.micro_batch_size={wished}.",
-            "Leave one of them out.",
-        )
-    return share

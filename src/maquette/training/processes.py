@@ -1,8 +1,8 @@
-"""Several processes, one run: who am I, and starting them where nobody else did.
+"""Starts the processes of one run where neither torchrun nor `srun` did, each with its rank in the environment
+(data/process_group.py).
 
-Under torchrun or `srun` each process finds its rank in the environment. Otherwise this process stays outside, starts
-one child for each device, waits for them, hands on what they return or raise, and passes Ctrl-C to them. (Lightning
-would start the command line again instead, which a notebook or a test does not have.)
+This process stays outside, starts one child for each device, waits for them, hands on what they return or raise, and
+passes Ctrl-C to them. (Lightning would start the command line again instead, which a notebook or a test does not have.)
 """
 
 import contextlib
@@ -13,7 +13,6 @@ import signal
 import socket
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -24,63 +23,6 @@ _GRACE_SECONDS = 10.0
 """How long the others may take to end after one has failed: they wait for it in vain."""
 
 _SET_PARENT_DEATH_SIGNAL = 1  # <sys/prctl.h>
-
-
-@dataclass(frozen=True)
-class World:
-    """This process's place among all processes of the run."""
-
-    rank: int = 0
-    size: int = 1
-
-    @property
-    def is_first(self) -> bool:
-        return self.rank == 0
-
-
-def this_world() -> World:
-    """From the environment that torchrun, `srun` or `launch` made."""
-    _adopt_slurm()
-    return World(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
-
-
-def _adopt_slurm() -> None:
-    """Several tasks of one Slurm step get torchrun's names for what Slurm tells them."""
-    tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))
-    if "RANK" in os.environ or tasks < 2:
-        return
-    from lightning.fabric.plugins.environments import SLURMEnvironment
-
-    slurm = SLURMEnvironment(auto_requeue=False)
-    os.environ.update(
-        RANK=str(slurm.global_rank()),
-        LOCAL_RANK=str(slurm.local_rank()),
-        GROUP_RANK=str(slurm.node_rank()),
-        WORLD_SIZE=str(tasks),
-        MASTER_ADDR=slurm.main_address,
-        MASTER_PORT=str(slurm.main_port),
-    )
-
-
-def join_group(backend: str) -> None:
-    """Meets the other processes, before Lightning does, so that they can agree on what to do."""
-    import torch
-    import torch.distributed as dist
-
-    if dist.is_initialized():
-        return
-    if backend == "nccl":  # objects travel over the current device, which would be the first one for everybody
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    dist.init_process_group(backend)
-
-
-def agree(value: Any) -> Any:
-    """What the first process says, in every process of the group."""
-    import torch.distributed as dist
-
-    box = [value]
-    dist.broadcast_object_list(box, src=0)
-    return box[0]
 
 
 def launch(function: Callable[[Any], Any], argument: Any, processes: int) -> Any:

@@ -18,8 +18,7 @@ from maquette.artifacts import ConfigError
 from maquette.artifacts.targets import search_current_folder
 from maquette.training.callbacks import RunCallback, RunCheckpoint, RunContext, ValidationSchedule
 from maquette.training.checkpoint_io import AtomicCheckpointIO
-from maquette.training.job import Job
-from maquette.training.plan import Opened
+from maquette.training.job import Job, Opened
 
 _PATIENCE = datetime.timedelta(minutes=30)
 """How long a process waits for another, which may be validating or saving."""

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from maquette.scaling.fits import copying_scores
-from maquette.scaling.fits.copying_scores import with_copying
+from maquette.scaling.fits import recorded as copying_scores
+from maquette.scaling.fits.recorded import with_copying
 from maquette.scaling.fits.table import RunTable
 
 
@@ -34,7 +34,7 @@ def test_missing_scores_are_measured_once(tmp_path: Path, monkeypatch: pytest.Mo
         return {"copying/score": 0.25}
 
     monkeypatch.setattr(copying_scores, "find_tokens", lambda outputs, digest: tmp_path)
-    monkeypatch.setattr("maquette.training.copying.folder_copying", measure)
+    monkeypatch.setattr("maquette.objectives.held_out.folder_copying", measure)
     monkeypatch.setattr("maquette.data.TokenShards", lambda folder: folder, raising=False)
     runs = table(tmp_path, [0.5, None, None])
     found = with_copying(runs, tmp_path)

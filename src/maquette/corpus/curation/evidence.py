@@ -15,7 +15,7 @@ from maquette.artifacts.files import write_json
 from maquette.artifacts.page import Fact, Page, Picture
 from maquette.corpus.curation.config import CurationConfig
 from maquette.corpus.curation.journal import STEPS, step_of
-from maquette.corpus.curation.near import s_curve
+from maquette.corpus.curation.near_duplicates import s_curve
 from maquette.corpus.curation.rules import Rule, rules
 from maquette.corpus.curation.selection import write_selection
 from maquette.corpus.document import SPLITS, read_documents

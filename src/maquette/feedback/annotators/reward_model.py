@@ -8,8 +8,7 @@ import torch
 from maquette.artifacts import StageError
 from maquette.feedback.comparison import Comparison, Judgement
 from maquette.model import ScalarModel
-from maquette.objectives.rewards import Completion
-from maquette.objectives.rollouts import trajectories_of
+from maquette.objectives.completions import Completion, padded_rows
 from maquette.text import chat
 
 if TYPE_CHECKING:
@@ -30,16 +29,16 @@ class LearnedReward:
         order = sorted(range(len(completions)), key=lambda row: _length(completions[row]))
         for start in range(0, len(order), self.batch):
             rows = order[start : start + self.batch]
-            batch = trajectories_of([completions[row] for row in rows], device)
-            if batch.tokens.size(1) > self.model.config.max_position_embeddings:
+            tokens, lengths, _ = padded_rows([completions[row] for row in rows], device)
+            if tokens.size(1) > self.model.config.max_position_embeddings:
                 raise StageError(
-                    f"An answer with its prompt has {batch.tokens.size(1):,} tokens; the reward model's context holds "
+                    f"An answer with its prompt has {tokens.size(1):,} tokens; the reward model's context holds "
                     f"{self.model.config.max_position_embeddings:,}.",
                     "Use shorter answers, or a reward model with a longer context.",
                 )
             with torch.inference_mode():
-                values = self.model(batch.tokens)
-                last = values.gather(1, batch.lengths[:, None] - 1)[:, 0]
+                values = self.model(tokens)
+                last = values.gather(1, lengths[:, None] - 1)[:, 0]
             for row, score in zip(rows, last.tolist(), strict=True):
                 scores[row] = score
         return scores

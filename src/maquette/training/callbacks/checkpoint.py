@@ -17,10 +17,9 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from maquette.artifacts import ConfigError
-from maquette.objectives.iterations import of_all_processes
-from maquette.training import random_state
+from maquette.data.process_group import of_all_processes
 from maquette.training.callbacks.base import RunCallback, is_log_step
-from maquette.training.checkpoint_io import CheckpointFolder
+from maquette.training.checkpoint_io import CheckpointFolder, capture_random_state, restore_random_state
 
 
 class RunCheckpoint(RunCallback, Checkpoint):
@@ -35,7 +34,7 @@ class RunCheckpoint(RunCallback, Checkpoint):
         self,
         dirpath: str | None = None,
         every_n_train_steps: int | None = None,
-        train_time_interval: Mapping[str, float] | None = None,
+        train_time_interval: datetime.timedelta | Mapping[str, float] | None = None,
         save_last_k: int = 2,
     ) -> None:
         super().__init__()
@@ -44,8 +43,10 @@ class RunCheckpoint(RunCallback, Checkpoint):
         if save_last_k < 1:
             raise ConfigError(f"callbacks.checkpoint.save_last_k={save_last_k} must be at least 1.")
         self.dirpath, self.every_n_train_steps, self.save_last_k = dirpath, every_n_train_steps, save_last_k
-        interval = {"minutes": 2} if train_time_interval is None else dict(train_time_interval)
-        self.seconds = datetime.timedelta(**interval).total_seconds()
+        interval = {"minutes": 2} if train_time_interval is None else train_time_interval
+        if not isinstance(interval, datetime.timedelta):
+            interval = datetime.timedelta(**interval)
+        self.seconds = interval.total_seconds()
         self.interrupted = False
         self._step, self._saved_step, self._due = 0, -1, False
         self._random: list[dict[str, Any]] | None = None
@@ -61,7 +62,7 @@ class RunCheckpoint(RunCallback, Checkpoint):
         self.run.interruption.listen()  # again: Lightning has put its own handlers in place
         self._step = trainer.global_step
         if self._random is not None:
-            random_state.restore(self._random[trainer.global_rank % len(self._random)])
+            restore_random_state(self._random[trainer.global_rank % len(self._random)])
         self._saved = self._began = time.monotonic()
 
     @property
@@ -97,7 +98,7 @@ class RunCheckpoint(RunCallback, Checkpoint):
         self._ended = time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"random": of_all_processes(random_state.capture()), "seconds": self.trained_seconds}
+        return {"random": of_all_processes(capture_random_state()), "seconds": self.trained_seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._random, self._seconds_before = state_dict["random"], state_dict["seconds"]

@@ -1,0 +1,69 @@
+"""What the same validation text costs models that need no training: the floor that a language model has to leave."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from maquette.model.ngrams import KneserNey, Tokens
+
+UNIFORM, UNIGRAM, NGRAM = "uniform bytes", "unigram", "Kneser-Ney 5-gram"
+ALL = "all"
+"""The domain of scores over text mixed as in training."""
+
+
+@dataclass(frozen=True)
+class BaselineScore:
+    """One baseline on one domain: `loss` in nats per token, `bits_per_byte` of text."""
+
+    baseline: str
+    domain: str
+    loss: float
+    bits_per_byte: float
+
+
+def bits_per_byte(nats: float, num_bytes: float) -> float:
+    """A total of `nats` over `num_bytes` of text, in bits per byte: comparable between tokenizers."""
+    return nats / (math.log(2) * num_bytes)
+
+
+def score_baselines(
+    training: Tokens,
+    validation: Mapping[str, npt.NDArray[np.integer]],
+    *,
+    vocab_size: int,
+    byte_lengths: npt.NDArray[np.integer],
+    weights: Mapping[str, float] | None = None,
+    advance: Callable[[float], None] = lambda _: None,
+) -> list[BaselineScore]:
+    """Scores a uniform model of bytes, a unigram and an interpolated modified Kneser-Ney 5-gram model of tokens.
+
+    `training` is exactly what the language model was trained on; `validation` maps a domain to `(B, T + 1)` tokens, of
+    which the first of each row is context only, as for the language model; `byte_lengths (vocab_size,)` is the
+    text that each token stands for. `weights`, the share of each domain in training, adds the score of text mixed so,
+    as domain `ALL`. `advance(1)` is called after each of the two models that take time.
+    """
+    bytes_per_token = {domain: float(byte_lengths[tokens[:, 1:]].mean()) for domain, tokens in validation.items()}
+    losses = {UNIFORM: {domain: 8 * math.log(2) * size for domain, size in bytes_per_token.items()}}
+    for name, order in ((UNIGRAM, 1), (NGRAM, 5)):
+        model = KneserNey.fit(training, vocab_size, order=order)
+        losses[name] = {domain: -float(model.log_probabilities(rows).mean()) for domain, rows in validation.items()}
+        advance(1)
+    scores = []
+    for name, by_domain in losses.items():
+        for domain, loss in by_domain.items():
+            scores.append(BaselineScore(name, domain, loss, bits_per_byte(loss, bytes_per_token[domain])))
+        if weights is not None:
+            scores.append(_mixed(name, by_domain, bytes_per_token, weights))
+    return scores
+
+
+def _mixed(
+    name: str, losses: Mapping[str, float], bytes_per_token: Mapping[str, float], weights: Mapping[str, float]
+) -> BaselineScore:
+    total = sum(weights[domain] for domain in losses)
+    loss = sum(weights[domain] * losses[domain] for domain in losses) / total
+    size = sum(weights[domain] * bytes_per_token[domain] for domain in losses) / total
+    return BaselineScore(name, ALL, loss, bits_per_byte(loss, size))
