@@ -5,7 +5,6 @@ own is another such function, given to `run` (experiments/rounds.py is one). Eac
 run the command again to resume a study.
 """
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
