@@ -39,17 +39,21 @@ def render(template: str, facts: Mapping[str, Any]) -> str:
 
 
 def write_page(
-    folder: Path, template: str, facts: Mapping[str, Any], figures: "Mapping[str, Figure] | None" = None
+    folder: Path,
+    template: str,
+    facts: Mapping[str, Any],
+    figures: "Mapping[str, Figure] | None" = None,
+    name: str = "index.html",
 ) -> Path:
-    """Writes a page as `folder`/index.html, with `figures` for its template, and those as PNG and SVG into
+    """Writes a page as `folder`/`name`, with `figures` for its template, and those as PNG and SVG into
     `folder`/figures. Returns the page's path."""
     figures = figures or {}
     with progress("drawing", len(figures), unit="figures") as advance:
-        for name, figure in figures.items():
-            save_figure(figure, folder / "figures" / name)
+        for figure in figures:
+            save_figure(figures[figure], folder / "figures" / figure)
             advance(1)
-    write_text(folder / "index.html", render(template, {"figures": figures, **facts}))
-    return folder / "index.html"
+    write_text(folder / name, render(template, {"figures": figures, **facts}))
+    return folder / name
 
 
 @functools.cache
