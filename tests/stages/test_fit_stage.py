@@ -48,7 +48,7 @@ def test_a_fit_leaves_runs_values_figures_and_a_page(fitted: FitStage, capsys: p
         f"{n}.{e}" for n in ("isoflop", "best", "loss", "envelope", "surface", "residuals") for e in ("png", "svg")
     }
     page = (folder / "index.html").read_text()
-    for word in ("Which optimiser?", "Suspects", "Card", "Kaplan", "Minima by akima"):
+    for word in ("Which optimiser?", "Confounders", "Card", "Kaplan", "Minima by akima"):
         assert word in page, word
 
 
@@ -120,7 +120,7 @@ def test_a_plan_on_ones_own_surface(fitted: FitStage, capsys: pytest.CaptureFixt
     found = plan.run(PlanStage(outputs=fitted.outputs, surface="latest", json=True))
     values = json.loads(capsys.readouterr().out)
     surface = load_fit(find_fit(None, fitted.outputs))[0].surface.surface
-    assert isinstance(found, plan.Plan) and found.surface == surface
+    assert isinstance(found, plan.ComputePlan) and found.surface == surface
     low, high = values["intervals"]["params"]
     assert low < values["params"] < high
     with pytest.raises(ConfigError, match="neither published nor a fit"):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from maquette.artifacts.files import write_text
 from maquette.artifacts.progress import duration, progress
 from maquette.reports.figures import save_figure
-from maquette.reports.tables import cell, quantity, span, tabulate
+from maquette.reports.tables import cell, estimate, quantity, span, tabulate
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -39,17 +39,21 @@ def render(template: str, facts: Mapping[str, Any]) -> str:
 
 
 def write_page(
-    folder: Path, template: str, facts: Mapping[str, Any], figures: "Mapping[str, Figure] | None" = None
+    folder: Path,
+    template: str,
+    facts: Mapping[str, Any],
+    figures: "Mapping[str, Figure] | None" = None,
+    name: str = "index.html",
 ) -> Path:
-    """Writes a page as `folder`/index.html, with `figures` for its template, and those as PNG and SVG into
+    """Writes a page as `folder`/`name`, with `figures` for its template, and those as PNG and SVG into
     `folder`/figures. Returns the page's path."""
     figures = figures or {}
     with progress("drawing", len(figures), unit="figures") as advance:
-        for name, figure in figures.items():
-            save_figure(figure, folder / "figures" / name)
+        for figure in figures:
+            save_figure(figures[figure], folder / "figures" / figure)
             advance(1)
-    write_text(folder / "index.html", render(template, {"figures": figures, **facts}))
-    return folder / "index.html"
+    write_text(folder / name, render(template, {"figures": figures, **facts}))
+    return folder / name
 
 
 @functools.cache
@@ -67,7 +71,7 @@ def environment() -> "Environment":
         keep_trailing_newline=True,
     )
     found.filters |= {"cell": cell, "duration": duration, "fmt": format, "marked": marked, "quantity": quantity}
-    found.filters |= {"repr": repr, "span": span}
+    found.filters |= {"estimate": estimate, "repr": repr, "span": span}
     found.globals |= {"drawing": drawing, "tabulate": tabulate}
     return found
 

@@ -5,7 +5,6 @@ own is another such function, given to `run` (experiments/rounds.py is one). Eac
 run the command again to resume a study.
 """
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -70,7 +69,7 @@ class Study:
         given = {"outputs": self.config.outputs, "seed": self.config.seed}
         words = [f"{key}={literal(value)}" for part in (given, *settings) for key, value in _flat(part)]
         composed: Any = compose(STAGES[stage], words)
-        composed = dataclasses.replace(composed, tracking=self.config.tracking)
+        composed = composed.tracked(self.config.tracking)
         self.settings[name] = composed
         if self.rehearsal is None:
             self.made[name] = f"/{name}"

@@ -83,7 +83,7 @@ def _make_curated(
     config: CorpusStage, source: Source, fingerprint: str, web: Path | None, folder: Path
 ) -> dict[str, Any]:
     from maquette.corpus.curation.curate import curate
-    from maquette.corpus.curation.evidence import finish_journal, write_evidence
+    from maquette.corpus.curation.curation_report import finish_journal, write_curation_report
     from maquette.corpus.curation.shards import store
     from maquette.corpus.synthetic_web.truth import measure
     from maquette.corpus.synthetic_web.web import read_truth
@@ -107,7 +107,7 @@ def _make_curated(
     if result.selection is not None:
         journal = finish_journal(result.selection.journal, folder)
         truth = None if web is None else measure(journal, read_truth(web), result.documents())
-        known["curation"] = write_evidence(folder, journal, config.curation, result.facts, truth)
+        known["curation"] = write_curation_report(folder, journal, config.curation, result.facts, truth)
     known |= _judged(config, folder, web)
     say(describe(summary))
     result.job.remove()

@@ -71,7 +71,7 @@ def _train(config: HallucinationStage, settings: list[str]) -> RunRecord:
 
     words = [f"outputs='{config.outputs}'", f"seed={config.seed}", "num_validations=2", "callbacks.samples.prompts=[]"]
     composed: Any = compose(STAGES["train"], [*words, *settings])
-    return train.run(dataclasses.replace(composed, tracking=config.tracking))
+    return train.run(composed.tracked(config.tracking))
 
 
 def _track(config: HallucinationStage, results: list[Honesty], picture: Path, folder: Path) -> None:

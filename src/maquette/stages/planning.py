@@ -13,17 +13,16 @@ from maquette.artifacts.manifest import read_manifest
 from maquette.artifacts.progress import say
 from maquette.artifacts.run_file import read_run
 from maquette.artifacts.settings import parse_quantity
+from maquette.artifacts.targets import plain_nodes
 from maquette.data.config import CustomDataConfig
 from maquette.model.architecture import CoreConfig
 from maquette.model.config import ModelConfig
-from maquette.model.loading import find_checkpoint, latest_run, model_folder
+from maquette.model.loading import model_folder
 from maquette.objectives.config import CustomObjectiveConfig, PretrainConfig
 from maquette.optimization.config import recipe_remark, short_name
-from maquette.recipe.objectives import rules_of
 from maquette.recipe.pretraining import Recipe
 from maquette.recipe.run_spec import RunSpec, label_of
 from maquette.stages.config import TrainStage
-from maquette.stages.loggers import other_loggers, plain_nodes
 from maquette.stages.recipe_numbers import recipe_of
 from maquette.stages.tokens import TokensResult
 from maquette.text import Tokenizer
@@ -37,19 +36,9 @@ PRETRAINING = ("pretrain", "custom")
 """Objectives whose runs follow the recipe of pretraining."""
 
 
-def starting_folder(config: TrainStage) -> Path | None:
-    """The folder whose weights are the initial ones; None where the model starts from scratch. After pretraining,
-    `latest` is the newest run of what comes before the objective, so that the same words mean the same run again.
-
-    Raises `ConfigError` where `checkpoint` names nothing."""
-    if config.checkpoint == "latest" and config.objective.kind != "pretrain":
-        return latest_run(config.outputs, rules_of(config.objective.kind).starts_from)
-    return None if config.checkpoint is None else find_checkpoint(config.checkpoint, config.outputs)
-
-
 def resolve_recipe(config: TrainStage, data: TokensResult) -> Recipe:
     """Every number of the run. Raises `ConfigError` for settings that contradict each other."""
-    start = starting_folder(config)
+    start = config.starting_folder
     architecture: CoreConfig | None = None
     if start is not None:
         from maquette.model.hf import family_of, read_config
@@ -88,7 +77,7 @@ def spec_of(config: TrainStage, recipe: Recipe, data: TokensResult) -> RunSpec:
         config,
         recipe,
         objective="pretrain" if theirs is None else theirs._target_,
-        start=starting_folder(config),
+        start=config.starting_folder,
         tokenizer=data.tokenizer,
         digests=digests,
         label=f"{_size_label(config, recipe)}-{label_of(recipe.tokens)}",
@@ -152,6 +141,7 @@ def job_of(
     """How the run is done here; `prediction`: the one that it was planned for.
 
     Raises `ConfigError` where this machine can't do it."""
+    from maquette.optimization.optimizers import wants_hidden_matrices
     from maquette.training import Job, choose_hardware
 
     if remark := recipe_remark(config.optimizer, spec.learning_rate):
@@ -164,16 +154,15 @@ def job_of(
             config.trainer,
             config.precision,
             threads=config.threads,
-            optimizer=short_name(config.optimizer),
+            whole_matrices=short_name(config.optimizer) if wants_hidden_matrices(config.optimizer) else None,
             width=spec.architecture.hidden_size,
         ),
         optimizer=config.optimizer,
         scheduler=config.scheduler,
         trainer=config.trainer,
-        tracking=config.tracking,
         num_validations=config.num_validations,
         callbacks=plain_nodes(config.callbacks),
-        logger=other_loggers(config.logger),
+        logger=plain_nodes(config.logger),
         tags=_tags(config, spec)
         | ({} if prediction is None else {"prediction": prediction.id, "prediction.digest": prediction.digest}),
     )

@@ -19,8 +19,7 @@ from maquette.model.loading import load_tokenizer, model_folder
 from maquette.stages import corpus as corpus_stage
 from maquette.stages import tokens as tokens_stage
 from maquette.stages.config import EvaluateStage, TrainStage
-from maquette.stages.loggers import tracking_of
-from maquette.stages.planning import PRETRAINING, job_of, plan_of, resolve_recipe, spec_of, starting_folder
+from maquette.stages.planning import PRETRAINING, job_of, plan_of, resolve_recipe, spec_of
 from maquette.stages.predicted import check_predicted
 from maquette.stages.tokens import TokensResult
 from maquette.text import Tokenizer
@@ -38,7 +37,6 @@ def run(config: TrainStage, data: TokensResult | None = None) -> RunRecord:
     Raises `ConfigError` for settings that contradict each other or this machine, `StageError` where data is damaged or
     training diverges, `KeyboardInterrupt` where it was stopped; then the same call goes on.
     """
-    config = dataclasses.replace(config, tracking=tracking_of(config.logger, config.tracking))
     if node_value(config.scheduler, "branches"):
         return _run_branches(config, data)
     if config.objective.kind == "ppo":
@@ -87,7 +85,10 @@ def _train(config: TrainStage, job: "Job", *, graft: Callable[[], bool] | None =
     """One run, from where it stands; see `train_job`."""
     from maquette.training.train_job import train_job
 
-    return _evaluated(config, train_job(job, compile=config.compile, force=config.force, graft=graft))
+    record = train_job(
+        job, compile=config.compile, force=config.force, parent_run=config.tracking.parent, graft=graft
+    )  # fmt: skip
+    return _evaluated(config, record)
 
 
 def _evaluated(config: TrainStage, record: RunRecord) -> RunRecord:
@@ -143,7 +144,7 @@ def forecast(config: TrainStage, data: TokensResult) -> "Forecast":
 
 def make_tokens(config: TrainStage) -> TokensResult:
     """Tokens of the corpus: by a tokenizer made for it, or by that of the model to start from."""
-    upstream, start = dataclasses.replace(config, force=False), starting_folder(config)
+    upstream, start = dataclasses.replace(config, force=False), config.starting_folder
     if isinstance(config.data, CustomDataConfig):
         data = tokens_stage.of_custom_data(upstream, config.data.foreign_node(), config.seed)
         return data if start is None else _same_tokenizer(data, start)

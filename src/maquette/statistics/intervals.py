@@ -117,7 +117,9 @@ def rank_intervals(scores: ArrayLike, samples: ArrayLike, level: float = 0.9) ->
 
 def _ranks(scores: NDArray[Any]) -> NDArray[Any]:
     """One more than the number of higher scores in the same row, (rows, k)."""
-    return 1 + np.sum(scores[:, None, :] > scores[:, :, None], axis=2)
+    from scipy.stats import rankdata
+
+    return rankdata(-scores, method="min", axis=1)
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,16 @@ from maquette.training.processes import launch
 from maquette.training.record import RunRecord, begin_record, find_record, why_trained_again
 
 
-def train_job(job: Job, *, compile: str, force: bool = False, graft: Callable[[], bool] | None = None) -> RunRecord:
+def train_job(
+    job: Job,
+    *,
+    compile: str,
+    force: bool = False,
+    parent_run: str | None = None,
+    graft: Callable[[], bool] | None = None,
+) -> RunRecord:
     """Trains it, or goes on where it was stopped, and returns its record. `compile`: the setting; `force`: from the
-    beginning; `graft` lets a run that has not begun go on from another's checkpoint, False: there is none.
+    beginning; `parent_run`: MLflow's, of the sweep that it belongs to; `graft` lets a run that has not begun go on from another's checkpoint, False: there is none.
 
     Raises `ConfigError` where other processes were started than the settings say, and as `fit`.
     """
@@ -34,7 +41,7 @@ def train_job(job: Job, *, compile: str, force: bool = False, graft: Callable[[]
         return _tried(job, group)
     # The first of several processes decides; a second command that means the same run waits here for the first.
     with locked(job.folder) if group.is_first else contextlib.nullcontext():
-        done = _begin(job, compile, force) if group.is_first else None
+        done = _begin(job, compile, force, parent_run) if group.is_first else None
         if group.size > 1:
             done = agree(done)
         assert done is not None
@@ -58,7 +65,7 @@ def _fit(job: Job, group: ProcessGroup) -> RunRecord:
 
 def _tried(job: Job, group: ProcessGroup) -> RunRecord:
     """A run of a batch or a few through every hook, in a folder of its own that no other run is looked for in."""
-    job = dataclasses.replace(job, logger={}, tracking=dataclasses.replace(job.tracking, enabled=False))
+    job = dataclasses.replace(job, logger={})
     if group.is_first:
         shutil.rmtree(job.folder, ignore_errors=True)
         begin_record(job.spec, job.folder).save()
@@ -90,7 +97,7 @@ def _meet(job: Job) -> ProcessGroup:
     return group
 
 
-def _begin(job: Job, compile: str, force: bool) -> RunRecord:
+def _begin(job: Job, compile: str, force: bool, parent_run: str | None) -> RunRecord:
     """The record of the run as it stands: finished, begun earlier, or new and written just now."""
     found = None if force else find_record(job.spec, job.outputs)
     if found is not None:
@@ -109,7 +116,7 @@ def _begin(job: Job, compile: str, force: bool) -> RunRecord:
     write_text(job.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(settings)))
     record = begin_record(
         job.spec, job.folder, compiled=compiled, linear_backend=choose_linear_backend(job),
-        parent_run=job.tracking.parent,
+        parent_run=parent_run,
     )  # fmt: skip
     record.save()
     return record
