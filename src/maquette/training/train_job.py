@@ -31,9 +31,10 @@ def train_job(
     parent_run: str | None = None,
     graft: Callable[[], bool] | None = None,
 ) -> RunRecord:
-    """Trains it, or goes on where it was stopped, and returns its record. `compile`: the setting; `force`: from the
-    beginning; `parent_run`: MLflow's, of the sweep that it belongs to; `graft` lets a run that has not begun go on from another's checkpoint, False: there is none.
+    """Trains it, or goes on where it was stopped, and returns its record.
 
+    `compile`: the setting; `force`: from the beginning; `parent_run`: MLflow's, of the sweep that it belongs to; `graft`
+    lets a run that has not begun go on from another's checkpoint, False: there is none.
     Raises `ConfigError` where other processes were started than the settings say, and as `fit`.
     """
     group = _meet(job)
