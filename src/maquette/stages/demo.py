@@ -160,7 +160,7 @@ def score(config: DemoStage, record: RunRecord, data: TokensResult) -> Path:
     def make(folder: Path) -> dict[str, Any]:
         from maquette.data import MixtureOrder, TokenShards
         from maquette.evaluation import score_baselines
-        from maquette.evaluation.likelihood.sequences import training_sequences, validation_sequences
+        from maquette.evaluation.likelihood import training_sequences, validation_sequences
 
         tokenizer = Tokenizer.load(data.tokenizer)
         shards = TokenShards(data.folder, tokenizer.digest)

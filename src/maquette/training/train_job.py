@@ -33,7 +33,7 @@ def train_job(
 ) -> RunRecord:
     """Trains it, or goes on where it was stopped, and returns its record.
 
-    `compile`: the setting; `force`: from the beginning; `parent_run`: MLflow's, of the sweep that it belongs to; `graft`
+    `compile`: the setting; `force`: from the beginning; `parent_run`: MLflow's, of its sweep; `graft`
     lets a run that has not begun go on from another's checkpoint, False: there is none.
     Raises `ConfigError` where other processes were started than the settings say, and as `fit`.
     """
