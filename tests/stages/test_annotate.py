@@ -7,10 +7,8 @@ import pytest
 from maquette.artifacts import ConfigError, StageError
 from maquette.artifacts.manifest import read_manifest
 from maquette.data.preferences import write_preferences
-from maquette.feedback.annotators.gold import GoldAnnotator
-from maquette.feedback.annotators.simulated import SimulatedAnnotator, Taste
-from maquette.feedback.comparison import Comparison
-from maquette.feedback.preferences import comparison_of, preferences_of, read_preferences
+from maquette.feedback.annotators.simulated import AnnotatorProfile, GoldAnnotator, SimulatedAnnotator
+from maquette.feedback.comparison import Comparison, comparison_of, preferences_of, read_preferences
 from maquette.feedback.tasks import Exercises, demonstrate
 from maquette.stages import STAGES, annotate
 from maquette.stages.composition import compose
@@ -26,7 +24,7 @@ def given(tmp_path: Path) -> Path:
         Comparison(tuple(one.messages), first, second, one.facts())
         for one, first, second in zip(exercises, *answers, strict=True)
     ]
-    judged = SimulatedAnnotator(Taste(noise=2.0)).judge(pairs)
+    judged = SimulatedAnnotator(AnnotatorProfile(noise=2.0)).judge(pairs)
     write_preferences(tmp_path / "noisy.jsonl", preferences_of(pairs, judged, "noisy"))
     return tmp_path / "noisy.jsonl"
 

@@ -82,7 +82,7 @@ def _judged(settings: CorpusSettings, folder: Path) -> dict[str, Any]:
 
 def _make_curated(settings: CorpusSettings, source: Source, fingerprint: str, folder: Path) -> dict[str, Any]:
     from maquette.corpus.curation.curate import curate
-    from maquette.corpus.curation.evidence import finish_journal, write_evidence
+    from maquette.corpus.curation.curation_report import finish_journal, write_curation_report
     from maquette.corpus.curation.shards import store
     from maquette.corpus.synthetic_web.truth import measure
     from maquette.corpus.synthetic_web.web import read_truth
@@ -108,7 +108,7 @@ def _make_curated(settings: CorpusSettings, source: Source, fingerprint: str, fo
         truth = None
         if settings.web is not None:
             truth = measure(journal, read_truth(settings.web), result.documents())
-        known["curation"] = write_evidence(folder, journal, settings.curation, result.facts, truth)
+        known["curation"] = write_curation_report(folder, journal, settings.curation, result.facts, truth)
     known |= _judged(settings, folder)
     say(describe(summary))
     result.job.remove()

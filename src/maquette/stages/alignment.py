@@ -14,7 +14,7 @@ from maquette.artifacts import ConfigError
 from maquette.artifacts.files import write_json
 from maquette.artifacts.manifest import build
 from maquette.artifacts.progress import say
-from maquette.feedback.annotators.gold import GoldReward
+from maquette.feedback.annotators.simulated import GoldReward
 from maquette.feedback.building import open_reward_model
 from maquette.feedback.config import PromptsConfig
 from maquette.feedback.prompts import open_prompts

@@ -11,8 +11,8 @@ from maquette.data.config import ExamplesConfig, InstructionFilesConfig, Prefere
 from maquette.data.example_encoding import describe_examples, encode_instructions, encode_preferences
 from maquette.data.instructions import InstructionFiles, InstructionSource
 from maquette.data.preferences import PreferenceFiles, PreferenceSource
-from maquette.feedback.instruction_config import TaskInstructionsConfig
-from maquette.feedback.instructions import TaskInstructions
+from maquette.feedback.config import TaskInstructionsConfig
+from maquette.feedback.prompts import TaskInstructions
 from maquette.stages.config import TrainStage
 from maquette.text import Tokenizer
 

@@ -6,9 +6,9 @@ from typing import Any
 from maquette.artifacts import ConfigError
 from maquette.artifacts.files import digest, file_digest
 from maquette.artifacts.targets import Node, node_value, with_values
-from maquette.feedback.annotators.callables import CallableReward
+from maquette.feedback.annotators.custom import CallableReward
+from maquette.feedback.building import ConfiguredFeedback
 from maquette.feedback.prompts import open_prompts
-from maquette.feedback.source import ConfiguredFeedback
 from maquette.model.loading import find_checkpoint, load_tokenizer, model_folder
 from maquette.objectives.config import PolicyConfig
 from maquette.optimization.config import OptimizerConfig, planned_warmup, planned_weight_decay

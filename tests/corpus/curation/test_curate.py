@@ -13,7 +13,7 @@ from made_crawl import run, settings
 from maquette.corpus.config import CorpusConfig
 from maquette.corpus.curation.config import CurationConfig, ExecutorConfig
 from maquette.corpus.curation.curate import Curated, curate
-from maquette.corpus.curation.evidence import finish_journal, funnel, write_evidence
+from maquette.corpus.curation.curation_report import finish_journal, funnel, write_curation_report
 from maquette.corpus.curation.journal import STEPS, explain, step_of
 from maquette.corpus.curation.shards import store
 from maquette.corpus.document import SPLITS, Document, read_documents
@@ -136,7 +136,7 @@ def test_evidence_is_written_and_explained(web: Path, curated: Curated, corpus: 
     assert stages[0].documents == len(journal)
     kept = {document.id.partition("#")[0] for split in SPLITS for document in read_documents(corpus, split)}
     assert stages[-1].documents == len(kept)
-    report = write_evidence(corpus, journal, settings(web), curated.facts, None)
+    report = write_curation_report(corpus, journal, settings(web), curated.facts, None)
     assert report["funnel"][-1]["documents"] == len(kept)
     page = (corpus / "curation.html").read_text()
     for text in ("Funnel", "near duplicate", "gopher: "):

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from maquette.reports.figures import COLORS, new_figure
 from maquette.scaling.fits.table import ALIASES, RunTable
 from maquette.scaling.laws.fit import SurfaceFit, fit_surface
 from maquette.scaling.laws.repetition import RepetitionFit, effective, fit_repetition
@@ -12,8 +13,6 @@ from maquette.scaling.laws.runs import Array, LawError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-    from maquette.artifacts.page import Page
 
 
 @dataclass(frozen=True)
@@ -25,6 +24,25 @@ class RepetitionResult:
     unique: Array
     repeated: int
     notes: tuple[str, ...] = ()
+
+    @property
+    def worth_of_four(self) -> float:
+        """Epochs of new tokens that four epochs are worth."""
+        return float(effective(4.0, 1.0, self.fit.law.token_decay))
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What to know before it is trusted."""
+        return (*self.surface.warnings, *self.fit.warnings, *self.notes)
+
+    @property
+    def words(self) -> str:
+        """The law in a sentence."""
+        low, high = self.fit.interval
+        return (
+            f"Repeated tokens wear out with r = {self.fit.law.token_decay:.1f} (90%: {low:.1f} to {high:.1f}): four "
+            f"epochs are worth {self.worth_of_four:.2f} of new text."
+        )
 
 
 def fit_epochs(table: RunTable, *, bootstrap: int = 1000, seed: int = 0, level: float = 0.9) -> RepetitionResult:
@@ -79,15 +97,13 @@ def repetition_facts(found: RepetitionResult) -> dict[str, Any]:
         "interval": [float(end) for end in found.fit.interval],
         "repeating_runs": found.repeated,
         "surface": {name: getattr(surface, name) for name in ("E", "A", "B", "alpha", "beta", "gamma")},
-        "worth_of_four_epochs": float(effective(4.0, 1.0, found.fit.law.token_decay)),
-        "warnings": [*found.surface.warnings, *found.fit.warnings, *found.notes],
+        "worth_of_four_epochs": found.worth_of_four,
+        "warnings": list(found.warnings),
     }
 
 
 def repetition_figure(found: RepetitionResult, table: RunTable) -> "Figure":
     """What so many passes over the same tokens are worth, in passes over fresh ones."""
-    from maquette.reports.figures import COLORS, new_figure
-
     figure, axes = new_figure()
     most = max(16.0, 1.5 * float((table.tokens / found.unique).max()))
     epochs = np.geomspace(1, most, 100)
@@ -101,24 +117,3 @@ def repetition_figure(found: RepetitionResult, table: RunTable) -> "Figure":
     axes.set_title("What repeated tokens are worth")
     axes.legend()
     return figure
-
-
-def repetition_page(found: RepetitionResult, source: str, figure: "Figure") -> "Page":
-    """Figure and law in words."""
-    from maquette.artifacts.page import Page, Picture
-
-    facts = repetition_facts(found)
-    low, high = facts["interval"]
-    lead = (
-        f"Repeated tokens wear out with r = {facts['token_decay']:.1f} (90%: {low:.1f} to {high:.1f}): four epochs are "
-        f"worth {facts['worth_of_four_epochs']:.2f} of new text."
-    )
-    page = Page(f"The law of repetition: {source}", lead=lead, eyebrow="Scaling laws")
-    page.section("Law")
-    page.pictures(Picture(figure, "Above the dotted line nothing can be; the dashed one is the published law."))
-    page.text(
-        f"The surface of fresh data rests on the runs that repeat nothing, the decay on the {found.repeated} that do."
-    )
-    for warning in facts["warnings"]:
-        page.text(warning)
-    return page

@@ -1,4 +1,4 @@
-"""Evidence of a curation: the finished journal, the funnel, histograms with their thresholds, and a page to browse."""
+"""What a curation leaves: the finished journal, the funnel, histograms with their thresholds, and a page to browse."""
 
 import dataclasses
 import json
@@ -6,20 +6,23 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from maquette.artifacts.files import write_json
-from maquette.artifacts.page import Fact, Page, Picture
 from maquette.corpus.curation.config import CurationConfig
 from maquette.corpus.curation.journal import STEPS, step_of
 from maquette.corpus.curation.near_duplicates import s_curve
 from maquette.corpus.curation.rules import Rule, rules
 from maquette.corpus.curation.selection import write_selection
 from maquette.corpus.document import SPLITS, read_documents
-from maquette.reports.figures import COLORS, new_figure, save_figure
+from maquette.reports import write_page
+from maquette.reports.figures import COLORS, new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _SAMPLES = 6  # of each rule
 _PART = re.compile(r"#\d+$")
@@ -27,7 +30,7 @@ _HISTOGRAMS = ("word_length", "alphabetic_words", "duplicate_5_grams", "punctuat
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Stage:
+class FunnelStep:
     """What is left after a step, and what it took: documents and characters of extracted text."""
 
     step: str
@@ -53,20 +56,20 @@ def finish_journal(journal: pd.DataFrame, folder: Path) -> pd.DataFrame:
     return journal
 
 
-def funnel(journal: pd.DataFrame) -> list[Stage]:
+def funnel(journal: pd.DataFrame) -> list[FunnelStep]:
     """From every record to what is kept, step by step, in the order of `STEPS`."""
     steps = journal["reason"].map(step_of)
     documents, characters = len(journal), int(journal["characters"].sum())
-    stages = [Stage("records", documents, characters)]
+    stages = [FunnelStep("records", documents, characters)]
     for step in STEPS:
         gone = steps == step
         documents -= int(gone.sum())
         characters -= int(journal["characters"][gone].sum())
-        stages.append(Stage(step, documents, characters))
+        stages.append(FunnelStep(step, documents, characters))
     return stages
 
 
-def write_evidence(
+def write_curation_report(
     folder: Path, journal: pd.DataFrame, config: CurationConfig, facts: dict[str, Any],
     truth: list[dict[str, Any]] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
@@ -93,14 +96,13 @@ def write_evidence(
         report["truth"] = truth
     write_selection(folder / "curation" / "journal.parquet", journal)
     write_json(folder / "curation" / "report.json", report)
-    pictures = [
-        funnel_figure(stages, folder / "figures" / "funnel"),
-        features_figure(journal, rules(config), folder / "figures" / "features"),
-    ]
-    curve = facts.get("context", {}).get("quality", {}).get("curve")
-    if curve:
-        pictures.append(curve_figure(curve, folder / "figures" / "quality"))
-    _page(journal, stages, config, report, pictures).write(folder / "curation.html")
+    chosen = rules(config)
+    figures = {"funnel": funnel_figure(stages), "features": features_figure(journal, chosen)}
+    if curve := facts.get("context", {}).get("quality", {}).get("curve"):
+        figures["quality"] = curve_figure(curve)
+    write_page(
+        folder, "curation.html.j2", {"truth": None, **report, **_shown(journal, chosen)}, figures, "curation.html"
+    )
     return report
 
 
@@ -112,7 +114,7 @@ def _private_counts(journal: pd.DataFrame) -> dict[str, int]:
     return dict(sorted(counts.items()))
 
 
-def funnel_figure(stages: Sequence[Stage], path: Path) -> Path:
+def funnel_figure(stages: Sequence[FunnelStep]) -> "Figure":
     """Documents and characters that each step leaves."""
     canvas, (left, right) = new_figure(1, 2, width=6.2, height=0.9 + 0.34 * len(stages))
     places = range(len(stages))
@@ -133,10 +135,10 @@ def funnel_figure(stages: Sequence[Stage], path: Path) -> Path:
         axes.set_xlabel(f"{name} left after the step")
         axes.grid(axis="y", visible=False)
     left.set_title("What each step leaves (in brackets: what it takes)")
-    return save_figure(canvas, path)
+    return canvas
 
 
-def features_figure(journal: pd.DataFrame, chosen: Sequence[Rule], path: Path) -> Path:
+def features_figure(journal: pd.DataFrame, chosen: Sequence[Rule]) -> "Figure":
     """Histograms of some features, of what is kept and what is not, with the rules' thresholds."""
     canvas, panels = new_figure(2, 3, width=4.0, height=2.7)
     kept = (journal["reason"] == "").to_numpy()
@@ -158,10 +160,10 @@ def features_figure(journal: pd.DataFrame, chosen: Sequence[Rule], path: Path) -
                 axes.axvline(rule.threshold, color="black", linestyle="--", linewidth=1)
         axes.set_yscale("symlog")
     panels.flat[0].legend(fontsize=8)
-    return save_figure(canvas, path)
+    return canvas
 
 
-def curve_figure(curve: dict[str, Any], path: Path) -> Path:
+def curve_figure(curve: dict[str, Any]) -> "Figure":
     """Precision against recall of the quality model on held-out labels."""
     canvas, axes = new_figure(width=5.0, height=3.6)
     axes.plot(curve["recall"], curve["precision"], color=COLORS[0], drawstyle="steps-post")
@@ -174,85 +176,41 @@ def curve_figure(curve: dict[str, Any], path: Path) -> Path:
         f"Quality model on held-out labels: average precision {curve['average_precision']:.2f}, "
         f"by chance {curve['chance']:.2f}", fontsize=9,
     )  # fmt: skip
-    return save_figure(canvas, path)
+    return canvas
 
 
-def _page(
-    journal: pd.DataFrame, stages: Sequence[Stage], config: CurationConfig, report: dict[str, Any],
-    pictures: Sequence[Path],
-) -> Page:  # fmt: skip
-    kept = journal[journal["reason"] == ""]
-    page = Page(
-        "What was kept, and why",
-        lead="Every record of the crawl, step by step; samples of what each rule rejects and just lets pass.",
-        footer="One document’s story: `maquette corpus ... explain=<id or address>`. All: `curation/journal.parquet`.",
-    )
-    page.section("Funnel")
-    page.facts(
-        [
-            Fact("records", f"{stages[0].documents:,}", f"{stages[0].characters / 1e6:,.1f} M characters of text"),
-            Fact("kept", f"{len(kept):,}", f"{kept['kept_characters'].sum() / 1e6:,.1f} M characters"),
-            Fact(
-                "replaced private data", f"{sum(report['private'].values()):,}", ", ".join(report["private"]) or "none"
-            ),
-            Fact(
-                "largest cluster", f"{report['near_duplicates']['largest_cluster']:,}", "pages that are almost the same"
-            ),
-        ]
-    )
-    page.pictures(Picture(pictures[0], "Documents and characters that each step leaves."))
-    if report.get("truth"):
-        _truth_section(page, report["truth"])
-    page.section("Features")
-    page.pictures(Picture(pictures[1], "Features of kept and rejected documents; dashed: thresholds."))
-    if len(pictures) > 2:
-        page.pictures(Picture(pictures[2], "Pages that encyclopaedias cite against random pages."))
-    _domain_section(page, journal)
-    page.section("Rules")
-    page.table(
-        ["reason", "documents", "characters (M)", "share of records (%)"],
-        [
+def _shown(journal: pd.DataFrame, chosen: Sequence[Rule]) -> dict[str, Any]:
+    """What the page shows of the journal: what is kept, rows of domains and reasons, and samples of each reason."""
+    left = journal[journal["reason"] == ""]
+    reasons = list(journal[journal["reason"] != ""].groupby("reason"))
+    by_name = {rule.name: rule for rule in chosen}
+    return {
+        "kept": {"documents": len(left), "characters": int(left["kept_characters"].sum())},
+        "domain_rows": _domain_rows(journal[journal["words"].notna()]),
+        "reason_rows": [
             [reason, len(rows), round(rows["characters"].sum() / 1e6, 3), round(100 * len(rows) / len(journal), 2)]
-            for reason, rows in journal[journal["reason"] != ""].groupby("reason")
+            for reason, rows in reasons
         ],
-    )
-    thresholds = {rule.name: rule for rule in rules(config)}
-    for reason, rows in journal[journal["reason"] != ""].groupby("reason"):
-        page.heading(f"{reason} ({len(rows):,})")
-        samples = [("", _excerpt(row), _caption(row, "rejected")) for _, row in rows.head(_SAMPLES).iterrows()]
-        if (rule := thresholds.get(str(reason))) is not None and len(kept):
-            near = (kept[rule.feature] - rule.threshold).abs().sort_values(kind="stable").index[:2]
-            samples += [("", _excerpt(row), _caption(row, "kept", rule)) for _, row in kept.loc[near].iterrows()]
-        page.samples(samples)
-    return page
+        "samples": [(reason, len(rows), _samples(rows, left, by_name.get(str(reason)))) for reason, rows in reasons],
+    }
 
 
-def _truth_section(page: Page, truth: list[dict[str, Any]]) -> None:
-    page.section("Truth")
-    page.text(
-        "What was planted is known. **Recall**: of the pages with a fault, those that are not kept (or those that are, "
-        "where they are to be). **Precision**: of what the fault’s own rules reject, the share that has a fault."
-    )
-    columns = ["kind", "to be kept", "planted", "recall", "precision", "caught by"]
-    page.table(columns, [[row[name] if row[name] is not None else "" for name in columns] for row in truth])
+def _samples(rows: pd.DataFrame, left: pd.DataFrame, rule: Rule | None) -> list[tuple[str, str, str]]:
+    """Some documents that a reason rejected, and by a rule two that it just let pass."""
+    samples = [("", _excerpt(row), _caption(row, "rejected")) for _, row in rows.head(_SAMPLES).iterrows()]
+    if rule is not None and len(left):
+        near = (left[rule.feature] - rule.threshold).abs().sort_values(kind="stable").index[:2]
+        samples += [("", _excerpt(row), _caption(row, "kept", rule)) for _, row in left.loc[near].iterrows()]
+    return samples
 
 
-def _domain_section(page: Page, journal: pd.DataFrame) -> None:
-    page.section("Domains")
-    judged = journal[journal["words"].notna()]
+def _domain_rows(judged: pd.DataFrame) -> list[list[Any]]:
     rows = []
     for name, group in judged.groupby("domain"):
         left = group[group["reason"] == ""]
-        rows.append(
-            [
-                name, len(group), len(left), round(left["kept_characters"].sum() / 1e6, 3),
-                _median(left["words"]), _median(left["quality"]), _median(left["surprise"]),
-            ]
-        )  # fmt: skip
-    page.table(
-        ["domain", "judged", "kept", "characters kept (M)", "median words", "median quality", "median nats per token"],
-        rows,
-    )
+        medians = [_median(left[column]) for column in ("words", "quality", "surprise")]
+        rows.append([name, len(group), len(left), round(left["kept_characters"].sum() / 1e6, 3), *medians])
+    return rows
 
 
 def _median(values: pd.Series) -> float | str:

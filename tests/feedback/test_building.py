@@ -3,10 +3,10 @@
 import pytest
 
 from maquette.artifacts import StageError
-from maquette.feedback import source
+from maquette.feedback import building
 from maquette.feedback.annotators.reward_model import LearnedReward
+from maquette.feedback.building import ConfiguredFeedback
 from maquette.feedback.config import PromptsConfig, RewardConfig
-from maquette.feedback.source import ConfiguredFeedback
 from maquette.model import ScalarModel, TransformerConfig
 from maquette.text import train_tokenizer
 from maquette.text.config import TokenizerConfig
@@ -25,10 +25,10 @@ def learned(kind: str) -> LearnedReward:
 
 
 def test_a_reward_model_with_another_tokenizer_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(source, "build_reward", lambda *_: learned("char"))
+    monkeypatch.setattr(building, "build_reward", lambda *_: learned("char"))
     with pytest.raises(StageError, match="The reward model has another tokenizer"):
         FEEDBACK.open(TOKENIZER, 256, 20)
-    monkeypatch.setattr(source, "build_reward", lambda *_: learned("byte"))
+    monkeypatch.setattr(building, "build_reward", lambda *_: learned("byte"))
     assert FEEDBACK.open(TOKENIZER, 256, 20).value is not None
 
 

@@ -1,4 +1,4 @@
-"""Rewards and annotators that are Python of a user's, named as `module:function`.
+"""What a user brings: rewards and annotators in Python, named as `module:function`, and preferences in a file.
 
     # my_rewards.py, beside where `maquette train objective=ppo reward.callable=my_rewards:reward` is typed
     def reward(completions):                       # objectives.completions.Completion: messages, answer, facts, ...
@@ -14,11 +14,12 @@ names the function, its file and its line.
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from maquette.artifacts import ConfigError, StageError
 from maquette.artifacts.targets import import_target, users_code
-from maquette.feedback.comparison import Comparison, Judgement
+from maquette.feedback.comparison import Comparison, Judgement, comparison_of, read_preferences
 from maquette.objectives.completions import Completion
 
 
@@ -82,3 +83,25 @@ class CallableAnnotator:
 def _check_number(name: str, what: str, found: list[Any], wanted: int, of: str) -> None:
     if len(found) != wanted:
         raise StageError(f"{name} gave {len(found)} {what} for {wanted} {of}.", "Give one for each, in order.")
+
+
+class FileAnnotator:
+    """Says what a preference file says of the same two answers, whichever was shown first; nothing of others.
+
+    Several labels of one pair are averaged.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        """Raises `StageError` where the file is missing or a line of it is damaged."""
+        self.name = f"file:{Path(path).name}"
+        votes: dict[str, list[float]] = {}
+        for row in read_preferences(path):
+            votes.setdefault(comparison_of(row).key, []).append(1.0)
+        self._wins = {key: len(found) for key, found in votes.items()}
+
+    def judge(self, comparisons: Sequence[Comparison]) -> list[Judgement]:
+        judgements = []
+        for one in comparisons:
+            first, second = self._wins.get(one.key, 0), self._wins.get(one.swapped().key, 0)
+            judgements.append(Judgement(first / (first + second) if first + second else None))
+        return judgements

@@ -1,10 +1,13 @@
-"""The pictures of one pretrained model: how it learned, how it compares, what its text and its tokens are made of."""
+"""One pretrained model as its page shows it: how good it is, how it learned, what it writes, what it was made from."""
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from maquette.evaluation.baselines import ALL, NGRAM, UNIFORM, UNIGRAM, BaselineScore
-from maquette.reports.figures import COLORS, new_figure
+from maquette.reports.figures import COLORS, curve, new_figure
+from maquette.training.record import RunRecord
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -14,6 +17,82 @@ MODEL = "this model"
 
 _MODEL_COLOR = "#c8552b"
 _COLORS = {UNIFORM: "#cfc8bd", UNIGRAM: "#a89f92", NGRAM: "#5f7f9f", MODEL: _MODEL_COLOR}
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """What a page is made from.
+
+    `history`: rows of the run's `metrics.jsonl`; `weights`: each domain's share of training; `corpus`: facts of the
+    corpus; `tokenizer`: the tokenizer's report; `places`: what lies where; `commands`: why to type what next.
+    """
+
+    record: RunRecord
+    history: Sequence[Mapping[str, Any]]
+    scores: Sequence[BaselineScore]
+    weights: Mapping[str, float]
+    corpus: Mapping[str, Any]
+    tokenizer: Mapping[str, Any]
+    places: Mapping[str, str]
+    commands: Mapping[str, str]
+
+    @property
+    def model_bits(self) -> dict[str, float]:
+        """Bits per byte of the model on text mixed as in training (`ALL`), and on each domain."""
+        domains = {name: values for name, values in self.record.domains.items() if "bits_per_byte" in values}
+        everything = {} if self.record.bits_per_byte is None else {ALL: self.record.bits_per_byte}
+        return everything | {name: values["bits_per_byte"] for name, values in domains.items()}
+
+    @property
+    def baselines(self) -> dict[str, dict[str, float]]:
+        """Bits per byte of each baseline, by domain."""
+        found: dict[str, dict[str, float]] = {}
+        for score in self.scores:
+            found.setdefault(score.baseline, {})[score.domain] = score.bits_per_byte
+        return found
+
+    @property
+    def perplexities(self) -> dict[str, float]:
+        """Perplexity of a token of the model, as `model_bits`."""
+        everything = {ALL: math.exp(self.record.validation_loss or math.nan)}
+        return everything | {name: values["perplexity"] for name, values in self.record.domains.items()}
+
+    @property
+    def epochs(self) -> float:
+        """How often the domain that was read most was read."""
+        return max((values.get("epochs", 0.0) for values in self.record.domains.values()), default=0.0)
+
+    @property
+    def samples(self) -> list[tuple[str, list[Mapping[str, Any]]]]:
+        """Each prompt, with what the model wrote after it at the first, a middle and the last validation."""
+        rows = [row["samples"] for row in self.history if row.get("samples")]
+        stages = [rows[0], rows[len(rows) // 2], rows[-1]] if len(rows) > 2 else rows[-1:]
+        return [
+            (last["prompt"].strip(), [samples[place] for samples in stages])
+            for place, last in enumerate(rows[-1] if rows else [])
+        ]
+
+    @property
+    def corpus_bytes(self) -> int:
+        """Bytes of the corpus, all domains and splits together."""
+        return sum(split["bytes"] for domain in self.corpus["domains"].values() for split in domain.values())
+
+    @property
+    def gains(self) -> dict[str, float]:
+        """By how much fewer bits than the 5-gram model this one needs, as a share, by domain as `model_bits`."""
+        return {domain: 1 - bits / self.baselines[NGRAM][domain] for domain, bits in self.model_bits.items()}
+
+    def figures(self) -> dict[str, "Figure"]:
+        """Every figure of the page, by name."""
+        found = {
+            "bits": bits_figure(self.scores, self.model_bits),
+            "loss": loss_figure(self.history, self.scores),
+            "domains": domains_figure(self.history, list(self.record.domains)),
+            "corpus": corpus_figure(self.corpus),
+        }
+        if len(self.tokenizer["sweep"]) > 1:
+            found["vocabulary"] = vocabulary_figure(self.tokenizer["sweep"], self.tokenizer["vocabulary"])
+        return found
 
 
 def bits_figure(scores: Sequence[BaselineScore], model: Mapping[str, float]) -> "Figure":
@@ -46,10 +125,9 @@ def bits_figure(scores: Sequence[BaselineScore], model: Mapping[str, float]) -> 
 def loss_figure(history: Sequence[Mapping[str, Any]], scores: Sequence[BaselineScore]) -> "Figure":
     """Training and validation loss over tokens, and what the baselines reach on the same text."""
     figure, axes = new_figure(width=4.8, height=3.5)
-    training = [(row["tokens"], row["train/loss"]) for row in history if "train/loss" in row]
-    validation = [(row["tokens"], row["validation/loss"]) for row in history if "validation/loss" in row]
-    axes.plot(*_columns(training), color="#b9b0a3", linewidth=1.1, label="training")
-    axes.plot(*_columns(validation), color=_MODEL_COLOR, marker="o", markersize=4, linewidth=1.8, label="held-out text")
+    training, validation = (curve(history, "tokens", f"{split}/loss") for split in ("train", "validation"))
+    axes.plot(*training, color="#b9b0a3", linewidth=1.1, label="training")
+    axes.plot(*validation, color=_MODEL_COLOR, marker="o", markersize=4, linewidth=1.8, label="held-out text")
     for score in scores:
         if score.domain == ALL and score.baseline != UNIFORM:
             axes.axhline(score.loss, color=_COLORS[score.baseline], linestyle=(0, (5, 3)), linewidth=1.3)
@@ -68,11 +146,10 @@ def domains_figure(history: Sequence[Mapping[str, Any]], domains: Sequence[str])
     figure, axes = new_figure(width=4.8, height=3.5)
     ends = []
     for number, domain in enumerate(domains):
-        name = f"validation/{domain}/bits_per_byte"
-        points = [(row["tokens"], row[name]) for row in history if name in row]
-        if points:
-            axes.plot(*_columns(points), color=COLORS[number % len(COLORS)], marker="o", markersize=3, linewidth=1.6)
-            ends.append((points[-1], domain))
+        tokens, bits = curve(history, "tokens", f"validation/{domain}/bits_per_byte")
+        if tokens:
+            axes.plot(tokens, bits, color=COLORS[number % len(COLORS)], marker="o", markersize=3, linewidth=1.6)
+            ends.append(((tokens[-1], bits[-1]), domain))
     _label_ends(axes, ends)
     _token_axis(axes)
     axes.set_ylabel("bits per byte")
@@ -178,7 +255,3 @@ def spread(places: Sequence[float], gap: float) -> list[float]:
 def _first(group: Sequence[float], gap: float) -> float:
     """Where the first of a group stands when the group, `gap` apart, is centred on its places."""
     return sum(group) / len(group) - (len(group) - 1) * gap / 2
-
-
-def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
-    return [x for x, _ in points], [y for _, y in points]
