@@ -22,7 +22,7 @@ def test_more_and_more_examples(tmp_path: Path) -> None:
     start.data.sequence_length = 256
     words = [
         "+sweep=sft_size", f"checkpoint='{train.run(start).folder}'", f"outputs='{tmp_path}'",
-        "instructions.limit=16,32", "instructions.held_out=16", "tracking=none", "objective.batch_size=8",
+        "instructions.limit=16,32", "instructions.held_out=16", "logger=none", "objective.batch_size=8",
         "objective.epochs=1", "num_validations=1",
     ]  # fmt: skip
     assert multirun(STAGES["train"], words) == 0

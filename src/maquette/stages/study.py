@@ -9,7 +9,6 @@ study = Study(config, rehearse(config, recipe))   # outputs, seed and tracking o
 recipe(study)
 """
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -60,7 +59,7 @@ class Study:
         given = {"outputs": self.config.outputs, "seed": self.config.seed}
         words = [f"{key}={literal(value)}" for part in (given, *settings) for key, value in _flat(part)]
         composed: Any = compose(STAGES[stage], words)
-        composed = dataclasses.replace(composed, tracking=self.config.tracking)
+        composed = composed.tracked(self.config.tracking)
         self.settings[name] = composed
         if self.rehearsal is None:
             self.made[name] = f"/{name}"
