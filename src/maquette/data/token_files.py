@@ -19,6 +19,7 @@ from maquette.artifacts import StageError
 
 Ids = NDArray[Any]
 
+
 _LLM_C_MAGIC, _LLM_C_HEADER = 20240520, 1024
 _NPY_MAGIC = b"\x93NUMPY"
 

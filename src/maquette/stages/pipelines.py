@@ -45,7 +45,7 @@ def run(config: PipelinesStage) -> Path:
     data = train_stage.make_tokens(config)
     compute = float(parse_quantity(config.compute or DEFAULT_COMPUTE, "compute"))
     settings = dataclasses.asdict(config)
-    kept = {key: value for key, value in settings.items() if key not in ("outputs", "force", "tracking", "trainer")}
+    kept = {key: value for key, value in settings.items() if key not in ("outputs", "force", "logger", "trainer")}
 
     def make(folder: Path) -> dict[str, Any]:
         with _recorded(config, digest(kept)[:8]) as below:
@@ -125,7 +125,7 @@ def _recorded(config: PipelinesStage, name: str) -> Iterator[PipelinesStage]:
         folder=folder,
         params={"trials": config.trials},
     ) as log:
-        yield dataclasses.replace(config, tracking=dataclasses.replace(config.tracking, parent=log.run_id))
+        yield config.tracked(dataclasses.replace(config.tracking, parent=log.run_id))
 
 
 def _tell(facts: dict[str, Any]) -> None:

@@ -20,7 +20,7 @@ from maquette.recipe.pretraining import with_steps
 from maquette.recipe.run_spec import label_of
 from maquette.stages import examples
 from maquette.stages.config import TrainStage
-from maquette.stages.planning import assemble_job, starting_folder
+from maquette.stages.planning import assemble_job
 from maquette.training import Job
 from maquette.training.devices import count_processes
 from maquette.training.examples import ExamplePlan
@@ -72,7 +72,7 @@ def plan_examples(config: TrainStage) -> Job:
 
 def required_checkpoint(config: TrainStage) -> Path:
     """The folder to start from. Raises `ConfigError` where none is named."""
-    start = starting_folder(config)
+    start = config.starting_folder
     if start is None:
         raise ConfigError(
             f"objective={config.objective.kind} starts from a trained model.",
