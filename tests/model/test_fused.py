@@ -11,7 +11,7 @@ from torch import Tensor
 from maquette.model import next_token_loss
 from maquette.model import transformer as transformer_module
 from maquette.model.fused import RootMeanSquareNorm, SwiGLU, by_hand, rotated_heads
-from maquette.model.transformer import rotary_table, rotate
+from maquette.model.rotary import rotary_table, rotate
 
 
 def random(*shape: int) -> Tensor:

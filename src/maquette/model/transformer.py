@@ -27,8 +27,7 @@ from maquette.model.custom_parts import attention_keeps_cache, make_activation, 
 from maquette.model.fused import RootMeanSquareNorm, SwiGLU, by_hand, rotated_heads
 from maquette.model.initialization import initialize, unfilled_embedding
 from maquette.model.linear import Linear
-
-Rotation = tuple[Tensor, Tensor]
+from maquette.model.rotary import Rotation, rotary_table, rotate
 
 
 class Transformer(nn.Module):
@@ -252,23 +251,6 @@ def normalization(config: TransformerConfig) -> nn.Module:
     if config.normalization == "rmsnorm":
         return RMSNorm(config.hidden_size, eps=config.normalization_eps)
     return nn.LayerNorm(config.hidden_size, eps=config.normalization_eps, bias=config.bias)
-
-
-def rotary_table(positions: Tensor, width: int, base: float, dtype: torch.dtype) -> Rotation:
-    """Cosine and sine of the angles by which rotary positions turn each pair of channels (Su et al. 2021, eq. 15).
-
-    `positions (T,)` or `(B, T)` -> two tensors `(T, 1, W/2)` or `(B, T, 1, W/2)`. Angles are taken in float32.
-    """
-    exponents = torch.arange(0, width, 2, device=positions.device, dtype=torch.float32) / width
-    angles = positions[..., None, None].float() * (1.0 / base**exponents)
-    return angles.cos().to(dtype), angles.sin().to(dtype)
-
-
-def rotate(vectors: Tensor, rotation: Rotation) -> Tensor:
-    """Turns the pairs (channel i, channel i + W/2) of `vectors (B, T, H, W)`: Llama's layout of rotary positions."""
-    cosine, sine = rotation
-    first, second = vectors.chunk(2, dim=-1)
-    return torch.cat([first * cosine - second * sine, second * cosine + first * sine], dim=-1)
 
 
 def attention_mask(tokens: Tensor, segments: Tensor | None, cache: KeyValueCache | None) -> Tensor | None:

@@ -64,7 +64,7 @@ def _training(fit: SweepFit) -> Answers:
         ("How are width and depth chosen?", said.values("model.hidden_size", "model.num_hidden_layers")),
         ("Which data?", said.values("source.kind", "tags.digest.corpus", "tags.digest.tokens")),
         ("In which mixture?", _mixture(said)),
-        ("Was data repeated?", next((s.words for s in fit.suspects if s.name == "epochs"), UNKNOWN)),
+        ("Was data repeated?", next((s.words for s in fit.confounders if s.name == "epochs"), UNKNOWN)),
         ("Which tokenizer?", said.values("tokenizer.kind", "tokenizer.vocab_size", "tags.digest.tokenizer")),
         ("Which context?", said.values("data.sequence_length")),
         ("Which optimiser?", said.values("optimizer._target_", "optimizer.weight_decay", "trainer.gradient_clip_val")),
