@@ -166,7 +166,7 @@ class TrainStage(TokensStage):
 
     def tracked(self, tracking: TrackingConfig) -> Self:
         """The same run, recorded where `tracking` says."""
-        return dataclasses.replace(self, logger=with_tracking(self.logger, tracking))
+        return dataclasses.replace(self, logger=with_tracking(self.logger, tracking, self.outputs))
 
     def __post_init__(self) -> None:
         """Nodes with a `_target_` of a user's become typed too, and plain tables of ours."""
