@@ -23,7 +23,8 @@ from maquette.objectives.completions import Completion
 from maquette.scaling import compare_forms
 from maquette.stages import STAGES, export, train
 from maquette.stages.composition import compose
-from maquette.stages.config import ExportStage, TrainStage
+from maquette.stages.config import TrainStage
+from maquette.stages.model_config import ExportStage
 from maquette.stages.sweeps.jobs import plan
 from maquette.tracking import find_runs
 from maquette.training import RunRecord, read_history, read_record

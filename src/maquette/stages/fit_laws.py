@@ -22,7 +22,7 @@ from maquette.scaling.fits.repetition_fit import RepetitionResult, fit_epochs, r
 from maquette.scaling.fits.stored_fit import FACTS, KIND, PAGE, RUNS
 from maquette.scaling.fits.table import RunTable
 from maquette.scaling.fits.tuned_recipe import TunedRecipe, tune, tuned_facts, tuned_figure
-from maquette.stages.config import FitStage
+from maquette.stages.law_config import FitStage
 from maquette.tracking import start_run
 
 if TYPE_CHECKING:
