@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from maquette.artifacts.manifest import build
-from maquette.feedback.study.measurement import Measurement, Point, PolicyResult
+from maquette.feedback.study.measurement import IntervalEstimate, Measurement, PolicyResult
 from maquette.feedback.study.report import write_study
 from maquette.scaling.predictions.prediction import read_predictions
 from maquette.stages import STAGES, demo
@@ -127,7 +127,7 @@ except SystemExit as ended:
 
 def write_a_study(folder: Path) -> dict[str, Any]:
     """Two policies, compared on prompts that nobody answered."""
-    point = {"gold": Point(0.5, 0.4, 0.6)}
+    point = {"gold": IntervalEstimate(0.5, 0.4, 0.6)}
     policies = [
         PolicyResult(name, name, {}, 1e9, 1.0, 0.1, 3.0, 1.0, point, point, point, point, ["one two"])
         for name in ("sft", "dpo")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from maquette.artifacts import StageError
-from maquette.data.permutation import derive, key_of, permute
+from maquette.data.order import derive, key_of, permute
 from maquette.text import chat
 from maquette.text.chat import Message
 

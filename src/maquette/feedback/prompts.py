@@ -53,7 +53,7 @@ def read_prompts(path: Path | str, tokenizer: "Tokenizer") -> list[Prompt]:
     """The prompts of a file: of instructions without the last answer, of preferences as they are; Alpaca's too.
 
     Raises `StageError` that names a row without a prompt."""
-    from maquette.data.rows import json_files, read_rows
+    from maquette.corpus.sources.files import json_files, read_rows
 
     prompts = []
     for place, row in read_rows(json_files(path, "prompts"), "prompts"):

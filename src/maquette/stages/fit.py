@@ -13,7 +13,7 @@ from maquette.artifacts.recall import digest_of_files, recall, remember
 from maquette.artifacts.settings import is_dotted
 from maquette.scaling.fits.fit_facts import tell
 from maquette.scaling.fits.stored_fit import KIND, PAGE, is_file, read_facts
-from maquette.stages.config import FitStage
+from maquette.stages.law_config import FitStage
 from maquette.tracking import store_digest
 
 if TYPE_CHECKING:

@@ -18,7 +18,8 @@ from maquette.data.process_group import process_group
 from maquette.model.loading import load_tokenizer, model_folder
 from maquette.stages import corpus as corpus_stage
 from maquette.stages import tokens as tokens_stage
-from maquette.stages.config import EvaluateStage, TrainStage
+from maquette.stages.config import TrainStage
+from maquette.stages.model_config import EvaluateStage
 from maquette.stages.planning import PRETRAINING, job_of, plan_of, resolve_recipe, spec_of
 from maquette.stages.predicted import check_predicted
 from maquette.stages.tokens import TokensResult

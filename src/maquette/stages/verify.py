@@ -14,7 +14,7 @@ from maquette.artifacts.recall import digest_of_files, recall, remember
 from maquette.scaling.predictions.outcomes import StoredPredictions, finished_runs, stored_predictions
 from maquette.scaling.predictions.prediction import broken_links, find_prediction, read_predictions
 from maquette.scaling.predictions.verdict import FOLDER, Verdict, Verdicts, judge_all
-from maquette.stages.config import VerifyStage
+from maquette.stages.law_config import VerifyStage
 
 
 def run(config: VerifyStage) -> list[Verdict]:

@@ -2,13 +2,15 @@
 
 import dataclasses
 import json
+import re
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from maquette.reports import render
 from maquette.scaling.fits.confounders import copying_kinds, find_confounders
-from maquette.scaling.fits.fit_card import UNKNOWN, card
+from maquette.scaling.fits.fit_card import UNKNOWN, FitCard
 from maquette.scaling.fits.fit_facts import exponent_table, fit_facts, form_table
 from maquette.scaling.fits.sweep_fit import SweepFit, fit_sweep
 from maquette.scaling.fits.table import RunTable
@@ -102,8 +104,8 @@ def test_kinds_by_copying() -> None:
 
 
 def test_the_card_answers_from_what_was_recorded(five: SweepFit) -> None:
-    sections = card(five, {"numpy": "1.2.3"})
-    answers = {question: answer for rows in sections.values() for question, answer in rows}
+    text = render("fit_card.html.j2", {"card": FitCard(five), "versions": "numpy 1.2.3"})
+    answers = dict(re.findall(r'<th scope="row">(.*?)</th><td.*?>(.*?)</td>', text))
     assert "numpy 1.2.3" in answers["Which versions?"]
     assert answers["Which optimiser?"].startswith("batched Gauss-Newton")
     assert answers["Which schedule?"] == UNKNOWN
