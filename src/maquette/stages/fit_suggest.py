@@ -1,23 +1,20 @@
 """`maquette fit ... suggest=3`: the affordable runs that narrow a prediction most per FLOP, as lines to type."""
 
-import itertools
 import shlex
 from pathlib import Path
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from maquette.artifacts.settings import parse_quantity
 from maquette.reports import quantity
-from maquette.scaling.fits.next_run import Suggestion, suggest_runs
+from maquette.scaling.fits.next_run import Suggestion, candidates, suggest_runs
 from maquette.scaling.fits.stored_fit import load_fit
 from maquette.scaling.fits.sweep_fit import SweepFit
 from maquette.scaling.laws.surface import Allocation
 from maquette.stages.family_settings import family_settings
 from maquette.stages.law_config import FitStage
 
-_SIZES = 17
 _DEFAULT_REACH = 10
 
 
@@ -52,30 +49,11 @@ def suggest(config: FitStage, folder: Path) -> list[Suggestion]:
 
 def wanted(config: FitStage, fit: SweepFit) -> Allocation:
     """N and D of the run whose loss is to be known; by default the best at ten times the largest budget."""
-    compute = fit.comparison.largest_budget * _DEFAULT_REACH
-    if config.compute is not None:
-        compute = float(parse_quantity(config.compute, "compute"))
-    if config.size is None:
-        return fit.best(compute)
-    params = float(parse_quantity(config.size, "size"))
-    if config.tokens is None:
-        return Allocation(params, compute / (fit.flops_per_product * params))
-    return Allocation(params, float(parse_quantity(config.tokens, "tokens")))
-
-
-def candidates(fit: SweepFit, affordable: float) -> tuple[np.ndarray, np.ndarray]:
-    """N and D of the runs one could train: sizes of the family and a little beyond, budgets half a decade apart, and
-    tokens per parameter not far outside of what was tried."""
-    table = fit.table
-    sizes = np.geomspace(table.params.min() / 1.5, table.params.max() * 3, _SIZES)
-    steps = max(0, int(np.floor(2 * np.log10(affordable / table.budget.min()) + 1e-9)))
-    budgets = np.unique([*(affordable / 10 ** (np.arange(steps + 1) / 2)), affordable])
-    ratio = table.tokens / table.params
-    pairs = np.array(
-        [(size, budget / fit.flops_per_product / size) for size, budget in itertools.product(sizes, budgets)]
+    params, tokens, compute = (
+        None if value is None else float(parse_quantity(value, name))
+        for name, value in (("size", config.size), ("tokens", config.tokens), ("compute", config.compute))
     )
-    inside = (pairs[:, 1] / pairs[:, 0] >= ratio.min() / 3) & (pairs[:, 1] / pairs[:, 0] <= ratio.max() * 3)
-    return pairs[inside, 0], pairs[inside, 1]
+    return fit.allocation(params, tokens, compute or fit.comparison.largest_budget * _DEFAULT_REACH)
 
 
 def lines(config: FitStage, fit: SweepFit, found: list[Suggestion]) -> list[str]:

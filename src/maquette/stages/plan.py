@@ -13,7 +13,6 @@ from maquette.artifacts.errors import ConfigError, MaquetteError
 from maquette.artifacts.files import digest
 from maquette.artifacts.progress import say
 from maquette.artifacts.settings import parse_quantity
-from maquette.reports import quantity
 from maquette.reports.figures import save_figure
 from maquette.scaling import (
     Assumptions,
@@ -26,10 +25,9 @@ from maquette.scaling import (
 )
 from maquette.scaling.fits.stored_fit import find_fit, load_fit
 from maquette.scaling.laws.runs import Array
-from maquette.scaling.laws.surface import FLOPS_PER_PARAMETER_AND_TOKEN, PUBLISHED
-from maquette.scaling.plans.hardware import accelerator, flops_bought
+from maquette.scaling.laws.surface import PUBLISHED
 from maquette.scaling.plans.pipelines import PipelineComparison
-from maquette.scaling.plans.plan_report import plan_figure, plan_rows
+from maquette.scaling.plans.plan_report import pipeline_rows, plan_figure, plan_rows
 from maquette.stages.law_config import PlanStage
 
 _FAR = 10
@@ -43,8 +41,8 @@ def run(config: PlanStage) -> ComputePlan | PipelineComparison:
     assumptions = assumed(config)
     surface, samples, freedom, source, largest = chosen_surface(config)
     if config.pipeline == "compare":
-        comparison = compare_pipelines(surface, _flops_a_day(assumptions))
-        _print(config, _pipeline_rows(comparison), dataclasses.asdict(comparison), source)
+        comparison = compare_pipelines(surface, assumptions.flops_a_day)
+        _print(config, pipeline_rows(comparison), dataclasses.asdict(comparison), source)
         return comparison
     plan = make_plan(assumptions, surface, samples=samples, degrees_of_freedom=freedom)
     if largest is not None and plan.flops > _FAR * largest:
@@ -97,27 +95,7 @@ def assumed(config: PlanStage) -> Assumptions:
             "tokens_per_parameter stands beside params or tokens.",
             "It spends the compute of gpus x days: leave them out.",
         )
-    product = _flops_a_day(found) * found.days / FLOPS_PER_PARAMETER_AND_TOKEN
-    if found.params is not None and found.tokens is not None:
-        product = found.params * found.tokens
-    params = (product / config.tokens_per_parameter) ** 0.5
-    return dataclasses.replace(found, params=params, tokens=params * config.tokens_per_parameter)
-
-
-def _flops_a_day(assumptions: Assumptions) -> float:
-    return flops_bought(assumptions.gpus, 1, accelerator(assumptions.gpu).peak_flops, assumptions.utilization)
-
-
-def _pipeline_rows(found: PipelineComparison) -> list[tuple[str, str, str]]:
-    shown = [
-        ("thirty models of one day", found.old, found.old_loss),
-        ("one model of 27 days", found.new, found.new_loss),
-    ]
-    rows = [
-        (name, f"loss {loss:.4f}", f"{quantity(model.params)} parameters, {quantity(model.tokens)} tokens")
-        for name, model, loss in shown
-    ]
-    return [*rows, ("compute the old way would need", f"{found.compute_factor:.1f} x", "for the new way's loss")]
+    return found.at_ratio(config.tokens_per_parameter)
 
 
 def _print(config: PlanStage, rows: list[tuple[str, str, str]], values: dict[str, Any], source: str) -> None:

@@ -132,9 +132,7 @@ def _other_run(config: PredictStage, fit: SweepFit) -> tuple[Allocation, float]:
         tokens = float(parse_quantity(config.tokens, "tokens"))
         return Allocation(params, tokens), fit.flops_per_product * params * tokens
     compute = float(parse_quantity(str(config.compute), "compute"))
-    if params is None:
-        return fit.best(compute), compute
-    return Allocation(params, compute / (fit.flops_per_product * params)), compute
+    return fit.allocation(params, None, compute), compute
 
 
 def _runs(table: RunTable) -> list[dict[str, Any]]:

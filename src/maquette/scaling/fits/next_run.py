@@ -6,15 +6,22 @@ trained: optimal design for one prediction (c-optimality; Atkinson, Donev and To
 chosen one after another, each given those before it.
 """
 
-from typing import NamedTuple
+import itertools
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from maquette.scaling.laws.fit import SurfaceFit
 from maquette.scaling.laws.forms import SurfaceModel, coordinates
-from maquette.scaling.laws.runs import LawError, positive_columns
+from maquette.scaling.laws.runs import Array, LawError, positive_columns
 from maquette.scaling.laws.surface import FLOPS_PER_PARAMETER_AND_TOKEN, Allocation
+
+if TYPE_CHECKING:
+    from maquette.scaling.fits.sweep_fit import SweepFit
+
+_SIZES = 17
+"""Of candidates, evenly in their logarithm."""
 
 PRIOR_WIDTH = 10.0
 """A parameter that the runs do not determine at all is known to this (in E's nats or in logarithms)."""
@@ -84,3 +91,18 @@ def suggest_runs(
             )
         )
     return chosen
+
+
+def candidates(fit: "SweepFit", affordable: float) -> tuple[Array, Array]:
+    """N and D of the runs one could train: sizes of the family and a little beyond, budgets half a decade apart, and
+    tokens per parameter not far outside of what was tried."""
+    table = fit.table
+    sizes = np.geomspace(table.params.min() / 1.5, table.params.max() * 3, _SIZES)
+    steps = max(0, int(np.floor(2 * np.log10(affordable / table.budget.min()) + 1e-9)))
+    budgets = np.unique([*(affordable / 10 ** (np.arange(steps + 1) / 2)), affordable])
+    ratio = table.tokens / table.params
+    pairs = np.array(
+        [(size, budget / fit.flops_per_product / size) for size, budget in itertools.product(sizes, budgets)]
+    )
+    inside = (pairs[:, 1] / pairs[:, 0] >= ratio.min() / 3) & (pairs[:, 1] / pairs[:, 0] <= ratio.max() * 3)
+    return pairs[inside, 0], pairs[inside, 1]

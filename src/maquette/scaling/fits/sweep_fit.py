@@ -133,6 +133,12 @@ class SweepFit:
         ratio = np.median(np.log(self.table.tokens / self.table.params))
         return float(np.sqrt(product / np.exp(ratio)))
 
+    def allocation(self, params: float | None, tokens: float | None, compute: float) -> Allocation:
+        """N and D of a run of which not all is said: the tokens that `compute` buys, or the best size for it."""
+        if params is None:
+            return self.best(compute)
+        return Allocation(params, compute / (self.flops_per_product * params) if tokens is None else tokens)
+
     def predict(
         self, params: float, tokens: float, *, compute: float | None = None, form: str | None = None, level: float = 0.9
     ) -> Prediction:

@@ -8,6 +8,7 @@ import numpy as np
 from maquette.reports.figures import COLORS, new_figure
 from maquette.reports.tables import quantity
 from maquette.scaling.laws.surface import FLOPS_PER_PARAMETER_AND_TOKEN
+from maquette.scaling.plans.pipelines import PipelineComparison
 from maquette.scaling.plans.planner import ComputePlan
 
 if TYPE_CHECKING:
@@ -52,6 +53,19 @@ def plan_rows(plan: ComputePlan) -> Iterator[tuple[str, str, str]]:
                 f"saves {plan.serving_flops_saved:.2g} FLOPs over {quantity(given.tokens_served)} tokens served"
             ),
         )
+
+
+def pipeline_rows(found: PipelineComparison) -> list[tuple[str, str, str]]:
+    """The two pipelines beside each other: name, loss, and the model."""
+    shown = [
+        ("thirty models of one day", found.old, found.old_loss),
+        ("one model of 27 days", found.new, found.new_loss),
+    ]
+    rows = [
+        (name, f"loss {loss:.4f}", f"{quantity(model.params)} parameters, {quantity(model.tokens)} tokens")
+        for name, model, loss in shown
+    ]
+    return [*rows, ("compute the old way would need", f"{found.compute_factor:.1f} x", "for the new way's loss")]
 
 
 def _served(plan: ComputePlan, volume: float) -> tuple[str, str]:

@@ -71,6 +71,19 @@ class Assumptions:
             )
         accelerator(self.gpu)
 
+    @property
+    def flops_a_day(self) -> float:
+        """What all accelerators do in a day of training."""
+        return cost.flops_bought(self.gpus, 1, accelerator(self.gpu).peak_flops, self.utilization)
+
+    def at_ratio(self, tokens_per_parameter: float) -> "Assumptions":
+        """With the model of so many tokens per parameter: of the same 6 N D as the given one, else as the days buy."""
+        product = self.flops_a_day * self.days / FLOPS_PER_PARAMETER_AND_TOKEN
+        if self.params is not None and self.tokens is not None:
+            product = self.params * self.tokens
+        params = (product / tokens_per_parameter) ** 0.5
+        return replace(self, params=params, tokens=params * tokens_per_parameter)
+
 
 LLAMA3_405B = Assumptions(
     gpu="h100",

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from maquette.artifacts.recall import recall, remember
 from maquette.artifacts.run_file import FINISHED, read_runs
 from maquette.scaling.predictions.prediction import FOLDER as PREDICTIONS
-from maquette.scaling.predictions.verdict import FOLDER, Outcome
-from maquette.tracking import find_runs, store_digest
+from maquette.scaling.predictions.verdict import FOLDER, Outcome, Verdicts
+from maquette.tracking import find_runs, start_run, store_digest
 from maquette.tracking.config import TrackingConfig
 from maquette.training.record import record_of
 
@@ -99,3 +99,25 @@ def finished_runs(outputs: Path | str, stored: StoredPredictions) -> list[Outcom
     for run in stored.outcomes:
         found.setdefault(run.name, run)
     return list(found.values())
+
+
+def record_verdicts(
+    found: Verdicts, folder: Path, stored: StoredPredictions, outputs: Path | str, tracking: TrackingConfig
+) -> None:
+    """Each verdict into the prediction's own run in MLflow, once. `folder`: where the figure of all of them lies."""
+    new = {
+        name: verdict
+        for verdict in found.verdicts
+        if (name := f"prediction-{verdict.prediction.id}") in stored.unjudged
+    }
+    for name, verdict in new.items():
+        with start_run(
+            tracking, outputs=outputs, name=name, folder=folder, params={},
+            tags={"verdict": verdict.words, "verdict.run": verdict.run}, run_id=stored.unjudged[name],
+        ) as log:  # fmt: skip
+            names = ("observed", "error_nats", "error_percent", "inside50", "inside90")
+            log.log_metrics({f"verdict/{key}": float(verdict.facts()[key]) for key in names}, 0)
+            for ending in (".png", ".svg"):
+                log.log_artifact(folder / f"calibration{ending}", "figures")
+    if new:
+        stored_predictions(outputs, tracking)  # looked at now, it need not be the next time

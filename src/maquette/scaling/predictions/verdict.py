@@ -3,11 +3,16 @@
 import dataclasses
 import datetime
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from rich.console import Console
 
-from maquette.reports.figures import COLORS, new_figure
+from maquette.artifacts.files import write_json, write_text
+from maquette.artifacts.recall import digest_of_files, recall, remember
+from maquette.reports import render
+from maquette.reports.figures import COLORS, new_figure, save_figure
 from maquette.scaling.predictions.prediction import WrittenPrediction
 from maquette.statistics import Interval
 
@@ -169,6 +174,44 @@ def _shares(verdicts: list[Verdict]) -> dict[str, Any]:
         "mean_absolute_error_percent": 100 * float(np.abs(errors).mean()),
         "largest_error_percent": 100 * float(errors[np.argmax(np.abs(errors))]),
     }
+
+
+def tell(found: Verdicts, shown: Sequence[Verdict]) -> None:
+    """At the terminal the verdicts `shown`, and what there is to say of all."""
+    console = Console()
+    for verdict in shown:
+        console.print(f"prediction {verdict.prediction.id}, run {verdict.run}", markup=False, highlight=False)
+        console.print(f"  {verdict.words}", markup=False, highlight=False)
+    for words in found.refused:
+        console.print(f"not counted: {words}", markup=False, highlight=False, style="yellow")
+    for one in found.waiting:
+        console.print(f"prediction {one.id} waits for its run: maquette train prediction={one.id}", markup=False)
+    if found.verdicts:
+        held = [np.mean([verdict.inside[level] for verdict in found.verdicts]) for level in (0.5, 0.9)]
+        errors = [abs(verdict.relative) for verdict in found.verdicts]
+        console.print(
+            f"{len(found.verdicts)} verdicts: {held[0]:.0%} inside 50%, {held[1]:.0%} inside 90%; mean absolute error "
+            f"{np.mean(errors):.2%}", markup=False, highlight=False,
+        )  # fmt: skip
+
+
+def write_verdicts(found: Verdicts, folder: Path) -> None:
+    """The record as JSON, figure and page, unless they say so already."""
+    facts, kept = found.facts(), folder / ".written.json"
+    sources = {"predictions": [one.digest for one in found.waiting], **facts}
+    if recall(kept, sources) == digest_of_files(folder, "[!.]*"):
+        return
+    write_json(folder / "verdicts.json", facts)
+    figure = calibration_figure(found.verdicts) if found.verdicts else None
+    if figure is not None:
+        save_figure(figure, folder / "calibration")
+    page = {
+        "record": facts["calibration"], "verdicts": found.verdicts, "refused": found.refused,
+        "waiting": found.waiting, "figures": {"calibration": figure},
+        "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }  # fmt: skip
+    write_text(folder / "index.html", render("calibration.html.j2", page))
+    remember(kept, sources, digest_of_files(folder, "[!.]*"))
 
 
 def calibration_figure(verdicts: Sequence[Verdict]) -> "Figure":
