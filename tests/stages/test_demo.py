@@ -14,9 +14,11 @@ import pytest
 from maquette.artifacts.manifest import build
 from maquette.feedback.study.measurement import IntervalEstimate, Measurement, PolicyResult
 from maquette.feedback.study.report import write_study
+from maquette.scaling.predictions import demo_page
 from maquette.scaling.predictions.prediction import read_predictions
 from maquette.stages import STAGES, demo
 from maquette.stages.composition import compose
+from maquette.stages.config import DemoStage
 from maquette.tracking import find_runs
 
 WORDS = [
@@ -136,11 +138,17 @@ def write_a_study(folder: Path) -> dict[str, Any]:
     return write_study(folder, measured, ["gold"], title="Tiny", courses={}, commands={})
 
 
+def commands_of(words: list[str]) -> dict[str, str]:
+    config = compose(STAGES["demo"], words)
+    assert isinstance(config, DemoStage)
+    return demo_page.commands(config.outputs, config.tracking)
+
+
 def test_commands_are_what_one_would_type(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo.shutil, "which", lambda name: f"/usr/bin/{name}")
-    typed = demo.commands(compose(STAGES["demo"], []))
+    monkeypatch.setattr(demo_page.shutil, "which", lambda name: f"/usr/bin/{name}")
+    typed = commands_of([])
     assert "mlflow ui --backend-store-uri sqlite:///outputs/mlflow.db" in typed.values()
     assert not any("outputs=" in command for command in typed.values())
-    typed = demo.commands(compose(STAGES["demo"], ["outputs=elsewhere", "logger.mlflow.tracking_uri=http://host:5000"]))
+    typed = commands_of(["outputs=elsewhere", "logger.mlflow.tracking_uri=http://host:5000"])
     assert "mlflow ui" not in " ".join(typed.values())
     assert all("outputs=elsewhere" in command for command in typed.values() if command.startswith("maquette"))

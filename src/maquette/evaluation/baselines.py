@@ -2,12 +2,17 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from maquette.data import MixtureOrder, TokenShards
+from maquette.data.config import MixtureConfig
 from maquette.model.ngrams import KneserNey, Tokens
+from maquette.text import Tokenizer
 
 UNIFORM, UNIGRAM, NGRAM = "uniform bytes", "unigram", "Kneser-Ney 5-gram"
 ALL = "all"
@@ -67,3 +72,33 @@ def _mixed(
     loss = sum(weights[domain] * losses[domain] for domain in losses) / total
     size = sum(weights[domain] * bytes_per_token[domain] for domain in losses) / total
     return BaselineScore(name, ALL, loss, bits_per_byte(loss, size))
+
+
+def baseline_facts(
+    folder: Path,
+    tokenizer: Tokenizer,
+    mixture: MixtureConfig,
+    *,
+    context: int,
+    tokens: int,
+    seed: int,
+    validation_tokens: int,
+    advance: Callable[[float], None] = lambda _: None,
+) -> dict[str, Any]:
+    """`weights` of the domains, and the baselines' `scores` after exactly the `tokens` that a run with these settings
+    trains on. `folder`: the token shards; `advance(1)` is called three times."""
+    from maquette.evaluation.likelihood import training_sequences, validation_sequences
+
+    shards = TokenShards(folder, tokenizer.digest)
+    order = MixtureOrder(mixture, shards.tokens("train"), context=context, token_budget=tokens, seed=seed)
+    training = training_sequences(shards, order, tokens // context)
+    advance(1)
+    scores = score_baselines(
+        training,
+        validation_sequences(shards, context=context, tokens=validation_tokens),
+        vocab_size=tokenizer.vocab_size,
+        byte_lengths=tokenizer.byte_lengths(),
+        weights=order.phases[0].weights,
+        advance=advance,
+    )
+    return {"weights": order.phases[0].weights, "scores": [asdict(score) for score in scores]}

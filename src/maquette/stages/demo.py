@@ -4,10 +4,7 @@ The law and the prediction are on disk before the predicted model's first step. 
 """
 
 import dataclasses
-import functools
 import json
-import shutil
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,9 +21,9 @@ from maquette.scaling.predictions.verdict import Verdict
 from maquette.stages import STAGES, verify
 from maquette.stages import fit as fit_stage
 from maquette.stages import train as train_stage
-from maquette.stages.composition import compose, compose_expanded
+from maquette.stages.composition import compose_expanded
 from maquette.stages.config import DemoStage, TrainStage
-from maquette.stages.family_settings import is_elsewhere, literal, settings_of
+from maquette.stages.family_settings import words_of_machine, words_of_place, words_of_run
 from maquette.stages.functions import sweep
 from maquette.stages.law_config import FitStage, PredictStage, VerifyStage
 from maquette.stages.tokens import TokensResult
@@ -35,6 +32,9 @@ from maquette.training.record import RunRecord
 
 _FAMILY = ["callbacks.samples.prompts=[]", "num_validations=2"]
 """Of the small models only the end is looked at."""
+
+_SCALE = ("size", "tokens", "compute", "reach")
+"""What the sweep sets, or only the demo has."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def train_family(config: DemoStage) -> str:
     if not config.sweep.budgets:
         raise StageError("The demo needs budgets to train a family at.", "Set sweep.budgets, such as [1e11,3e11,1e12].")
     stage = STAGES["train"]
-    words = ["+sweep=isoflop", *_overrides(config), *_FAMILY, *_places(config)]
+    words = ["+sweep=isoflop", *words_of_run(config, left=_SCALE), *_FAMILY, *words_of_place(config)]
     report = sweep(stage, words)
     if report.exit_code:
         raise StageError(
@@ -114,73 +114,25 @@ def predict_larger(config: DemoStage, fit: Path, data: TokensResult) -> WrittenP
 
 def train_predicted(config: DemoStage, prediction: WrittenPrediction, data: TokensResult) -> RunRecord:
     """Trains exactly the run that was predicted, on the devices of the settings."""
-    on = [
-        text
-        for text in _differences(config)
-        if text.startswith(("trainer.", "threads=", "callbacks.")) and is_elsewhere(text.partition("=")[0])
-    ]
     # What `maquette train prediction=...` means; that nothing here contradicts it need not be looked at.
-    words = [*prediction.settings, f"prediction='{prediction.id}'", *on, *_places(config)]
+    words = [*prediction.settings, f"prediction='{prediction.id}'", *words_of_machine(config), *words_of_place(config)]
     settings = compose_expanded(STAGES["train"], words)
     assert isinstance(settings, TrainStage)
     return train_stage.run(settings, data)
-
-
-def _overrides(config: DemoStage) -> list[str]:
-    """The settings that decide what is trained, as words of `maquette train`."""
-    left = ("size", "tokens", "compute", "reach")
-    return [
-        text for text in _differences(config)
-        if not is_elsewhere(key := text.partition("=")[0]) and key not in left
-    ]  # fmt: skip
-
-
-@functools.cache
-def _usual() -> dict[str, Any]:
-    """The settings of `maquette train` with nothing given."""
-    return settings_of(compose(STAGES["train"]))
-
-
-def _differences(config: DemoStage) -> list[str]:
-    usual = _usual()
-    return [f"{key}={literal(value)}" for key, value in settings_of(config).items() if value != usual.get(key, value)]
-
-
-def _places(config: DemoStage) -> list[str]:
-    """Where a run is written and recorded."""
-    usual, chosen = _usual(), settings_of(config)
-    words = [f"{key}={literal(value)}" for key, value in chosen.items()
-             if key.startswith("logger.") and not key.endswith(".save_dir")
-             and value != usual.get(key, value)]  # fmt: skip
-    return [f"outputs={literal(config.outputs)}", *([] if config.logger else ["logger=none"]), *words]
 
 
 def score(config: DemoStage, record: RunRecord, data: TokensResult) -> Path:
     """The artifact with the baselines' scores on the run's validation text, from exactly the tokens it trained on."""
 
     def make(folder: Path) -> dict[str, Any]:
-        from maquette.data import MixtureOrder, TokenShards
-        from maquette.evaluation import score_baselines
-        from maquette.evaluation.likelihood import training_sequences, validation_sequences
+        from maquette.evaluation.baselines import baseline_facts
 
-        tokenizer = Tokenizer.load(data.tokenizer)
-        shards = TokenShards(data.folder, tokenizer.digest)
-        order = MixtureOrder(
-            config.mixture, shards.tokens("train"), context=config.data.sequence_length, token_budget=record.tokens,
-            seed=config.seed,
-        )  # fmt: skip
         with progress("counting n-grams", 3, unit="passes") as advance:
-            training = training_sequences(shards, order, record.tokens // config.data.sequence_length)
-            advance(1)
-            scores = score_baselines(
-                training,
-                validation_sequences(shards, context=config.data.sequence_length, tokens=config.data.validation_tokens),
-                vocab_size=tokenizer.vocab_size,
-                byte_lengths=tokenizer.byte_lengths(),
-                weights=order.phases[0].weights,
+            facts = baseline_facts(
+                data.folder, Tokenizer.load(data.tokenizer), config.mixture, context=config.data.sequence_length,
+                tokens=record.tokens, seed=config.seed, validation_tokens=config.data.validation_tokens,
                 advance=advance,
-            )
-        facts = {"weights": order.phases[0].weights, "scores": [dataclasses.asdict(score) for score in scores]}
+            )  # fmt: skip
         write_json(folder / "scores.json", facts)
         return facts
 
@@ -224,12 +176,12 @@ def write_page(demo: Demo, study: Path | None = None) -> Path:
         demo.fit,
         record,
         study,
-        scores=read_manifest(demo.baselines).facts,
-        corpus=read_manifest(data.corpus).facts,
-        tokenizer=json.loads((data.tokenizer / "report.json").read_text(encoding="utf-8")),
-        places=places(config, record, data, demo.fit),
-        commands=commands(config),
-        outputs=Path(config.outputs).name,
+        corpus=data.corpus,
+        tokenizer=data.tokenizer,
+        tokens=data.folder,
+        baselines=demo.baselines,
+        outputs=config.outputs,
+        tracking=config.tracking,
         seed=config.seed,
     )
     write_json(stamp, inputs)
@@ -244,42 +196,3 @@ def _study(remembered: Path, record: RunRecord) -> Path | None:
     if not (study / "results.json").exists() or record.fingerprint not in read_manifest(study).inputs.values():
         return None
     return Path(study)
-
-
-def places(config: DemoStage, record: RunRecord, data: TokensResult, fit: Path) -> dict[str, str]:
-    """What lies where."""
-    run_folder = Path(record.folder)
-    return {
-        "The law: every figure, table and the card": str(fit / "index.html"),
-        "The record of all predictions": str(Path(config.outputs) / "verdicts" / "index.html"),
-        "The model, as a Hugging Face folder": str(run_folder / "model"),
-        "Checkpoints, curves, figures, settings": record.folder,
-        "Corpus and its report": str(data.corpus),
-        "Tokenizer and its report": str(data.tokenizer),
-        "Token shards": str(data.folder),
-        "Every run’s parameters, curves and figures": config.tracking.uri or str(Path(config.outputs) / "mlflow.db"),
-    }
-
-
-def commands(config: DemoStage) -> dict[str, str]:
-    """Why to type what next."""
-    outputs = "" if config.outputs == "outputs" else f" outputs={config.outputs}"
-    maquette, sentences = _command("maquette"), '"the mouse ate the cheese" "the cheese ate the mouse"'
-    store = f"--backend-store-uri sqlite:///{config.outputs}/mlflow.db"
-    curves = {"See the curves in MLflow, at http://127.0.0.1:5000:": f"{_command('mlflow')} ui {store}"}
-    return (curves if config.tracking.enabled and config.tracking.uri is None else {}) | {
-        "Let the model write:": f'{maquette} sample "def " "The license"{outputs}',
-        "Write with it in the browser, each token shaded by its probability:": f"{maquette} chat{outputs}",
-        "Ask which sentence it finds likelier:": f"{maquette} score {sentences}{outputs}",
-        "Train a family of your own, fit its law, and predict:": f"{maquette} train -m +sweep=isoflop{outputs}\n"
-        f"{maquette} fit{outputs}\n{maquette} predict compute=1e14{outputs}",
-        "Compare all runs:": f"{maquette} runs{outputs}",
-    }
-
-
-def _command(name: str) -> str:
-    """A command as it can be typed here: by its name, or by the path of this environment where that is not active."""
-    if shutil.which(name) is not None:
-        return name
-    path = Path(sys.executable).parent / name
-    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)

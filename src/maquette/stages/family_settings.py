@@ -6,6 +6,7 @@ all runs share is fixed.
 """
 
 import dataclasses
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -152,6 +153,43 @@ def read_settings(folder: Path) -> TrainStage:
 def _target(written: Mapping[str, Any], section: str) -> dict[str, Any]:
     """Of a section of a run's settings what it builds."""
     return {"_target_": (written.get(section) or {}).get("_target_")}
+
+
+@functools.cache
+def _usual() -> dict[str, Any]:
+    """The settings of `maquette train` with nothing given."""
+    return settings_of(compose(STAGES["train"]))
+
+
+def differences(config: Any) -> dict[str, Any]:
+    """Of any settings those that `maquette train` has too, and has otherwise where nothing is given."""
+    usual = _usual()
+    return {key: value for key, value in settings_of(config).items() if value != usual.get(key, value)}
+
+
+def words_of_run(config: Any, left: Sequence[str] = ()) -> list[str]:
+    """The settings that decide what is trained, but for those `left` out, as words of `maquette train`."""
+    found = differences(config).items()
+    return [f"{key}={literal(value)}" for key, value in found if not is_elsewhere(key) and key not in left]
+
+
+def words_of_machine(config: Any) -> list[str]:
+    """On which devices a run is trained, and what is shown of it."""
+    return [
+        f"{key}={literal(value)}"
+        for key, value in differences(config).items()
+        if key.startswith(("trainer.", "threads", "callbacks.")) and is_elsewhere(key)
+    ]
+
+
+def words_of_place(config: Any) -> list[str]:
+    """Where a run is written and recorded."""
+    words = [
+        f"{key}={literal(value)}"
+        for key, value in differences(config).items()
+        if key.startswith("logger.") and not key.endswith(".save_dir")
+    ]
+    return [f"outputs={literal(config.outputs)}", *([] if config.logger else ["logger=none"]), *words]
 
 
 def settings_of(config: Any) -> dict[str, Any]:

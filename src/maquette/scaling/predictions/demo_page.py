@@ -1,10 +1,12 @@
 """The demo's page: the law, the prediction and its verdict, what alignment made of the model, and the model itself."""
 
-from collections.abc import Mapping
+import json
+import shutil
+import sys
 from pathlib import Path
-from typing import Any
 
 from maquette.artifacts.files import write_text
+from maquette.artifacts.manifest import read_manifest
 from maquette.evaluation import BaselineScore
 from maquette.evaluation.run_report import RunReport
 from maquette.feedback.study.report import read_study
@@ -13,6 +15,7 @@ from maquette.scaling.fits.stored_fit import load_fit
 from maquette.scaling.fits.sweep_figures import CAPTIONS
 from maquette.scaling.predictions.prediction_report import PredictionReport
 from maquette.scaling.predictions.verdict import Verdict
+from maquette.tracking.config import TrackingConfig
 from maquette.training import RunRecord, read_history
 
 
@@ -23,24 +26,72 @@ def draw_page(
     record: RunRecord,
     study: Path | None,
     *,
-    scores: Mapping[str, Any],
+    corpus: Path,
+    tokenizer: Path,
+    tokens: Path,
+    baselines: Path,
     outputs: str,
+    tracking: TrackingConfig,
     seed: int,
-    **of_run: Any,
 ) -> None:
-    """Writes the page to `path`. `fit` and `study` are folders; `scores`: the baselines', and the mixture's weights;
-    `of_run`: see `RunReport`."""
+    """Writes the page to `path`; the folders are those of what it tells of."""
+    scores = read_manifest(baselines).facts
     report = RunReport(
         record=record,
         history=read_history(Path(record.folder) / "metrics.jsonl"),
         scores=[BaselineScore(**score) for score in scores["scores"]],
         weights=scores["weights"],
-        **of_run,
+        corpus=read_manifest(corpus).facts,
+        tokenizer=json.loads((tokenizer / "report.json").read_text(encoding="utf-8")),
+        places=places(outputs, tracking, record, fit, corpus=corpus, tokenizer=tokenizer, tokens=tokens),
+        commands=commands(outputs, tracking),
     )
     law, _ = load_fit(fit)
     prediction = PredictionReport(law, verdict)
     shown = {
         "prediction": prediction, "report": report, "study": None if study is None else read_study(study),
-        "figures": prediction.figures() | report.figures(), "captions": CAPTIONS, "outputs": outputs, "seed": seed,
+        "figures": prediction.figures() | report.figures(), "captions": CAPTIONS,
+        "outputs": Path(outputs).name, "seed": seed,
     }  # fmt: skip
     write_text(path, render("demo.html.j2", shown))
+
+
+def places(
+    outputs: str, tracking: TrackingConfig, record: RunRecord, fit: Path, *, corpus: Path, tokenizer: Path, tokens: Path
+) -> dict[str, str]:
+    """What lies where."""
+    run_folder = Path(record.folder)
+    return {
+        "The law: every figure, table and the card": str(fit / "index.html"),
+        "The record of all predictions": str(Path(outputs) / "verdicts" / "index.html"),
+        "The model, as a Hugging Face folder": str(run_folder / "model"),
+        "Checkpoints, curves, figures, settings": record.folder,
+        "Corpus and its report": str(corpus),
+        "Tokenizer and its report": str(tokenizer),
+        "Token shards": str(tokens),
+        "Every run’s parameters, curves and figures": tracking.uri or str(Path(outputs) / "mlflow.db"),
+    }
+
+
+def commands(outputs: str, tracking: TrackingConfig) -> dict[str, str]:
+    """Why to type what next."""
+    elsewhere = "" if outputs == "outputs" else f" outputs={outputs}"
+    maquette, sentences = _command("maquette"), '"the mouse ate the cheese" "the cheese ate the mouse"'
+    store = f"--backend-store-uri sqlite:///{outputs}/mlflow.db"
+    curves = {"See the curves in MLflow, at http://127.0.0.1:5000:": f"{_command('mlflow')} ui {store}"}
+    return (curves if tracking.enabled and tracking.uri is None else {}) | {
+        "Let the model write:": f'{maquette} sample "def " "The license"{elsewhere}',
+        "Write with it in the browser, each token shaded by its probability:": f"{maquette} chat{elsewhere}",
+        "Ask which sentence it finds likelier:": f"{maquette} score {sentences}{elsewhere}",
+        "Train a family of your own, fit its law, and predict:": f"{maquette} train -m +sweep=isoflop{elsewhere}\n"
+        f"{maquette} fit{elsewhere}\n{maquette} predict compute=1e14{elsewhere}",
+        "Compare all runs:": f"{maquette} runs{elsewhere}",
+    }
+
+
+def _command(name: str) -> str:
+    """A command as it can be typed here: by its name, or by the path of this environment where that is not active."""
+    if shutil.which(name) is not None:
+        return name
+    path = Path(sys.executable).parent / name
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
