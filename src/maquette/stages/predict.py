@@ -2,26 +2,22 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
 from maquette.artifacts.errors import ConfigError, StageError
 from maquette.artifacts.progress import say
 from maquette.artifacts.settings import parse_quantity
-from maquette.reports import quantity
 from maquette.scaling.fits.stored_fit import find_fit, load_fit
 from maquette.scaling.fits.sweep_fit import SweepFit
-from maquette.scaling.fits.table import RunTable
 from maquette.scaling.laws.surface import Allocation
-from maquette.scaling.predictions.prediction import FOLDER, WrittenPrediction, write_prediction
+from maquette.scaling.predictions.prediction import WrittenPrediction, record_prediction, write_prediction
 from maquette.stages import STAGES
 from maquette.stages.composition import compose
 from maquette.stages.config import TrainStage
 from maquette.stages.family_settings import family_settings
 from maquette.stages.law_config import PredictStage
 from maquette.stages.planning import plan_job, resolve_recipe
-from maquette.tracking import start_run
 from maquette.training import read_record
 
 _ROUNDS = 5
@@ -54,15 +50,24 @@ def run(config: PredictStage) -> WrittenPrediction:
             reach=compute / fit.comparison.largest_budget,
             fit=folder.name,
             fit_digest=manifest.digest,
-            runs=_runs(table),
+            runs=table.identities(),
             settings=settings,
             data=data,
             before=None,
         ),
         config.outputs,
     )
-    _record(config, prediction)
-    _tell(config, prediction, fit)
+    record_prediction(prediction, config.outputs, config.tracking)
+    if config.json:
+        print(json.dumps({**prediction.content(), "id": prediction.id, "digest": prediction.digest}, indent=2))
+        return prediction
+    others = {
+        name: fit.predict(*at, compute=compute, form=name).loss for name in fit.comparison.fits if name != form
+    }  # fmt: skip
+    Console().print("\n".join(prediction.lines(others)), markup=False, highlight=False)
+    if prediction.settings:
+        outputs = "" if config.outputs == "outputs" else f" outputs={config.outputs}"
+        say(f"Train it: maquette train prediction={prediction.id}{outputs}; then: maquette verify{outputs}")
     return prediction
 
 
@@ -133,51 +138,3 @@ def _other_run(config: PredictStage, fit: SweepFit) -> tuple[Allocation, float]:
         return Allocation(params, tokens), fit.flops_per_product * params * tokens
     compute = float(parse_quantity(str(config.compute), "compute"))
     return fit.allocation(params, None, compute), compute
-
-
-def _runs(table: RunTable) -> list[dict[str, Any]]:
-    fingerprints = table.frame.get("tags.fingerprint", [None] * len(table))
-    return [
-        {"name": name, "loss": float(loss), "fingerprint": fingerprint if isinstance(fingerprint, str) else None}
-        for name, loss, fingerprint in zip(table.names, table.loss, fingerprints, strict=True)
-    ]
-
-
-def _record(config: PredictStage, prediction: WrittenPrediction) -> None:
-    path = Path(config.outputs) / FOLDER / f"{prediction.id}.json"
-    low, high = prediction.interval90
-    with start_run(
-        config.tracking, outputs=config.outputs, name=f"prediction-{prediction.id}", folder=path.parent,
-        params={"fit": prediction.fit, "form": prediction.form, "settings": prediction.settings},
-        tags={"kind": "prediction", "prediction.digest": prediction.digest, "digest.fit": prediction.fit_digest},
-    ) as log:  # fmt: skip
-        values = {
-            "loss": prediction.loss, "low90": low, "high90": high, "low50": prediction.interval50[0],
-            "high50": prediction.interval50[1], "N": prediction.params, "D": prediction.tokens, "C": prediction.compute,
-            "reach": prediction.reach,
-        }  # fmt: skip
-        log.log_metrics({f"prediction/{name}": value for name, value in values.items()}, 0)
-        log.log_artifact(path)
-
-
-def _tell(config: PredictStage, prediction: WrittenPrediction, fit: SweepFit) -> None:
-    if config.json:
-        print(json.dumps({**prediction.content(), "id": prediction.id, "digest": prediction.digest}, indent=2))
-        return
-    low, high = prediction.interval90
-    half_low, half_high = prediction.interval50
-    lines = [
-        f"prediction {prediction.id}, by the {prediction.form} form of {prediction.fit} ({len(prediction.runs)} runs)",
-        f"  N {quantity(prediction.params)}, D {quantity(prediction.tokens)}, C {prediction.compute:.3g} FLOPs: "
-        f"{prediction.reach:.3g} times the largest budget",
-        f"  loss {prediction.loss:.4f} nats a token; 50%: {half_low:.4f} to {half_high:.4f}; "
-        f"90%: {low:.4f} to {high:.4f}",
-    ]
-    for form in fit.comparison.fits:
-        if form != prediction.form:
-            other = fit.predict(prediction.params, prediction.tokens, compute=prediction.compute, form=form)
-            lines.append(f"  the {form} form would say {other.loss:.4f}")
-    Console().print("\n".join(lines), markup=False, highlight=False)
-    if prediction.settings:
-        outputs = "" if config.outputs == "outputs" else f" outputs={config.outputs}"
-        say(f"Train it: maquette train prediction={prediction.id}{outputs}; then: maquette verify{outputs}")

@@ -107,6 +107,14 @@ class RunTable:
             self, params=self.core, compute=compute, budget=group_budgets(compute), convention=convention
         )
 
+    def identities(self) -> list[dict[str, Any]]:
+        """Of every run its name, loss and fingerprint, None where it has none."""
+        fingerprints = self.frame.get("tags.fingerprint", [None] * len(self))
+        return [
+            {"name": name, "loss": float(loss), "fingerprint": fingerprint if isinstance(fingerprint, str) else None}
+            for name, loss, fingerprint in zip(self.names, self.loss, fingerprints, strict=True)
+        ]
+
     def csv(self) -> str:
         """The runs as CSV: what a fit counts first, then what the source said besides."""
         import pandas as pd

@@ -8,13 +8,16 @@ one away breaks the chain (of the newest MLflow knows), so a record of calibrati
 import dataclasses
 import datetime
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from maquette.artifacts.errors import ConfigError, StageError
 from maquette.artifacts.files import digest, locked, write_json
 from maquette.artifacts.settings import nearest
+from maquette.reports import quantity
+from maquette.tracking import start_run
+from maquette.tracking.config import TrackingConfig
 
 FOLDER = "predictions"
 
@@ -58,6 +61,19 @@ class WrittenPrediction:
         plain: dict[str, Any] = json.loads(json.dumps(values))
         return plain
 
+    def lines(self, others: Mapping[str, float]) -> list[str]:
+        """At the terminal. `others`: the loss by every other form of the fit."""
+        low, high = self.interval90
+        half_low, half_high = self.interval50
+        return [
+            f"prediction {self.id}, by the {self.form} form of {self.fit} ({len(self.runs)} runs)",
+            f"  N {quantity(self.params)}, D {quantity(self.tokens)}, C {self.compute:.3g} FLOPs: "
+            f"{self.reach:.3g} times the largest budget",
+            f"  loss {self.loss:.4f} nats a token; 50%: {half_low:.4f} to {half_high:.4f}; "
+            f"90%: {low:.4f} to {high:.4f}",
+            *(f"  the {form} form would say {loss:.4f}" for form, loss in others.items()),
+        ]
+
     def interval(self, level: float) -> tuple[float, float]:
         return self.interval50 if level == 0.5 else self.interval90
 
@@ -79,6 +95,23 @@ def write_prediction(prediction: WrittenPrediction, outputs: Path | str) -> Writ
         write_json(path, {**written.content(), "digest": written.digest})
         path.chmod(0o444)
     return written
+
+
+def record_prediction(prediction: WrittenPrediction, outputs: Path | str, tracking: TrackingConfig) -> None:
+    """The prediction as a run of its own in MLflow, so that one that is taken away is missed."""
+    path = Path(outputs) / FOLDER / f"{prediction.id}.json"
+    (low, high), (half_low, half_high) = prediction.interval90, prediction.interval50
+    with start_run(
+        tracking, outputs=outputs, name=f"prediction-{prediction.id}", folder=path.parent,
+        params={"fit": prediction.fit, "form": prediction.form, "settings": prediction.settings},
+        tags={"kind": "prediction", "prediction.digest": prediction.digest, "digest.fit": prediction.fit_digest},
+    ) as log:  # fmt: skip
+        values = {
+            "loss": prediction.loss, "low90": low, "high90": high, "low50": half_low, "high50": half_high,
+            "N": prediction.params, "D": prediction.tokens, "C": prediction.compute, "reach": prediction.reach,
+        }  # fmt: skip
+        log.log_metrics({f"prediction/{name}": value for name, value in values.items()}, 0)
+        log.log_artifact(path)
 
 
 def read_prediction(path: Path) -> WrittenPrediction:
