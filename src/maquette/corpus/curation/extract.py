@@ -83,6 +83,11 @@ def text_hash(text: str) -> int:
     return int(sequence_hashes(points.astype(np.uint64) + np.uint64(1), np.zeros(1, np.int64))[0]) if points.size else 0
 
 
+def uniform(text: str) -> float:
+    """A number in 0 ... 1 that follows from a short text, as if it were drawn."""
+    return (text_hash(text) >> 11) / (1 << 53)
+
+
 def extract_shard(
     shard: Shard, number: int, config: CurationConfig, folder: Path, watch: Watch, *, enabled: bool, limit: int | None
 ) -> None:
