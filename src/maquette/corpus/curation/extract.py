@@ -1,4 +1,4 @@
-"""The first pass over a shard: pages read, judged by address and language, and what the corpus must know of them.
+"""The first pass over a shard: pages read, filtered by address and language, and what the corpus must know of them.
 
 Languages are told by py3langid's naive Bayes model (97 languages, inside its wheel).
 

@@ -37,7 +37,7 @@ class Filtered:
 def filter_document(
     document: Document, config: CurationConfig, statistics: CorpusStatistics, chosen: list[Rule]
 ) -> Filtered:
-    """Judges and cleans one document."""
+    """Scores, cleans and keeps or rejects one document."""
     document = statistics.lines.strip(document, host_of(document.url))
     document = clean_lines(document, config)
     scores = features(document.text, str(document.meta.get("title", "")))
