@@ -24,11 +24,10 @@ from maquette.data.custom_data import build_data, facts_of
 from maquette.model import LanguageModel, hf
 from maquette.objectives import Pretraining
 from maquette.text import Tokenizer
-from maquette.training.card import write_card
-from maquette.training.figures import draw_curves
 from maquette.training.job import Job, Opened, Row, describe_run_model, module_weights, prepare_optimization
 from maquette.training.pretraining import PretrainingPlan
 from maquette.training.record import RunRecord
+from maquette.training.report import draw_curves, model_card
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ class CustomPlan:
             say(f"{record.name}: {self.kind} keeps no language model as `self.model`: there is nothing to export")
             return
         model.load_state_dict({name: weights[name] for name in model.state_dict()}, assign=True)
-        card = write_card(record, getattr(opened.data, "validation_weights", {})) if finished else None
+        card = model_card(record, getattr(opened.data, "validation_weights", {})) if finished else None
         hf.save(model, Tokenizer.load(job.tokenizer_folder), folder, card=card)
 
     def draw(self, opened: Opened, history: list[Row], folder: Path, title: str) -> list[Path]:
