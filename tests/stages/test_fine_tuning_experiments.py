@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from maquette.evaluation import hallucination as measurement
-from maquette.stages import STAGES, hallucination, sweep_pictures, train
+from maquette.stages import STAGES, hallucination, train
 from maquette.stages.composition import compose
 from maquette.stages.multirun import multirun
+from maquette.training.report import finished_jobs
 from small_examples import base_settings
 from small_runs import write_documents
 
@@ -28,7 +29,7 @@ def test_more_and_more_examples(tmp_path: Path) -> None:
     assert multirun(STAGES["train"], words) == 0
     (folder,) = (tmp_path / "sweeps").glob("sft_size-*")
     assert (folder / "figures" / "sft_size.png").stat().st_size > 1000
-    records = sweep_pictures._finished(folder)
+    records = finished_jobs(folder)
     assert sorted(record.facts["train"]["examples"] for record in records) == [16, 32]
 
 

@@ -1,5 +1,6 @@
 """What a run shows of itself: its model card, and the pictures of how it learned."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from maquette.objectives.held_out import metric_name
 from maquette.reports import render
 from maquette.reports.figures import COLORS, curve, new_figure, save_figure
 from maquette.statistics.intervals import Reliability
-from maquette.training.record import RunRecord
+from maquette.training.record import RunRecord, read_record
 
 _TITLES = {
     "sft": "A language model fine-tuned on instructions",
@@ -123,3 +124,27 @@ def draw_sizes(records: Sequence[RunRecord], path: Path | str) -> Path:
         axis.set_ylabel(label)
     figure.suptitle("What more examples are worth", x=0.01, ha="left", fontsize=11)
     return save_figure(figure, path)
+
+
+def draw_sweep(folder: Path) -> list[Path]:
+    """The pictures of the sweep in `folder`, as PNG and SVG; none for a sweep that has none or too few jobs.
+
+    `sft_size`: held-out loss over the number of examples."""
+    if not folder.name.startswith("sft_size-"):
+        return []
+    records = [record for record in finished_jobs(folder) if record.objective == "sft" and record.facts]
+    if len({record.facts["train"]["examples"] for record in records}) < 2:
+        return []
+    picture = draw_sizes(records, folder / "figures" / "sft_size")
+    return [picture, picture.with_suffix(".svg")]
+
+
+def finished_jobs(folder: Path) -> list[RunRecord]:
+    """The records of a sweep's jobs that are finished."""
+    found = []
+    for path in sorted((folder / "jobs").glob("*.json")):
+        outcome = json.loads(path.read_text(encoding="utf-8"))
+        record = read_record(outcome["result"]) if outcome.get("result") else None
+        if record is not None:
+            found.append(record)
+    return found

@@ -346,7 +346,7 @@ def _parent_key(settings: Any) -> str:
 
 
 def draw_sweep(folder: Path) -> list[Path]:
-    """See `sweep_pictures`, which is heavy to import."""
-    from maquette.stages import sweep_pictures
+    """See `training.report`, which is heavy to import."""
+    from maquette.training import report
 
-    return sweep_pictures.draw_sweep(folder)
+    return report.draw_sweep(folder)
