@@ -6,8 +6,7 @@ from typing import Any
 
 from maquette.artifacts.errors import ConfigError
 from maquette.artifacts.settings import plain_arguments, setting
-
-KINDS = ("pretrain", "sft", "reward", "dpo", "ppo")
+from maquette.recipe.objectives import ObjectiveEntry, entry_of
 
 
 @dataclass
@@ -15,7 +14,12 @@ class ObjectiveConfig:
     """What the settings of every objective are a kind of."""
 
     _target_: str = setting("", "the LightningModule's class")
-    kind: str = setting("pretrain", "what is trained for", choices=KINDS)
+    kind: str = setting("pretrain", "what is trained for")
+
+    @property
+    def entry(self) -> ObjectiveEntry:
+        """What other packages have to know of it."""
+        return entry_of(self.kind)
 
 
 @dataclass
@@ -183,6 +187,10 @@ class CustomObjectiveConfig(ObjectiveConfig):
     kind: str = setting("custom", "what is trained for", choices=("custom",))
     _target_: str = setting("", "the class, as package.module.Class")
     settings: dict[str, Any] = setting(dict, "its arguments")
+
+    @property
+    def entry(self) -> ObjectiveEntry:
+        return entry_of(self._target_)
 
     @classmethod
     def of_target(cls, node: Mapping[str, Any]) -> "CustomObjectiveConfig":

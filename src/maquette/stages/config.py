@@ -25,7 +25,7 @@ from maquette.evaluation.config import ProtocolConfig, SuiteConfig, no_suite
 from maquette.feedback.config import FeedbackConfig, PromptsConfig, RewardConfig
 from maquette.feedback.instruction_config import TaskInstructionsConfig
 from maquette.model.config import ModelConfig
-from maquette.objectives.config import OBJECTIVES, CustomObjectiveConfig, PolicyConfig, PretrainConfig
+from maquette.objectives.config import OBJECTIVES, CustomObjectiveConfig, PretrainConfig
 from maquette.optimization.config import (
     OPTIMIZERS,
     SCHEDULERS,
@@ -98,7 +98,7 @@ class TrainStage(TokensStage):
     recipe: HyperparameterRules = setting(
         HyperparameterRules, "from size to every hyperparameter: constants, or a file that a fit has written"
     )
-    objective: Any = setting(PretrainConfig, "what is trained for", variants=OBJECTIVES | {"ppo": PolicyConfig})
+    objective: Any = setting(PretrainConfig, "what is trained for", variants=OBJECTIVES)
     instructions: ExamplesConfig = setting(
         InstructionFilesConfig,
         "conversations to imitate",
@@ -137,7 +137,7 @@ class TrainStage(TokensStage):
 
     def __post_init__(self) -> None:
         """Nodes with a `_target_` of a user's become typed too, and plain tables of ours."""
-        objectives = {one()._target_: one for one in (*OBJECTIVES.values(), PolicyConfig)}
+        objectives = {one()._target_: one for one in OBJECTIVES.values()}
         if isinstance(self.objective, Mapping) and (ours := objectives.get(self.objective.get("_target_", ""))):
             own = {key: value for key, value in self.objective.items() if key != "kind"}
             self.objective = from_table(ours, own, "objective")

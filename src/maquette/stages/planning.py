@@ -20,7 +20,6 @@ from maquette.model.hf import family_of, read_config
 from maquette.model.loading import find_checkpoint, latest_run, model_folder
 from maquette.objectives.config import CustomObjectiveConfig, PretrainConfig
 from maquette.optimization.config import recipe_remark, short_name
-from maquette.recipe.objectives import rules_of
 from maquette.recipe.pretraining import Recipe
 from maquette.recipe.run_spec import RunSpec, label_of
 from maquette.scaling.predictions.prediction import WrittenPrediction
@@ -42,8 +41,9 @@ def starting_folder(config: TrainStage) -> Path | None:
     `latest` is the newest run of what comes before the objective, so that the same words mean the same run again.
 
     Raises `ConfigError` where `checkpoint` names nothing."""
-    if config.checkpoint == "latest" and config.objective.kind != "pretrain":
-        return latest_run(config.outputs, rules_of(config.objective.kind).starts_from)
+    before = config.objective.entry.starts_from
+    if config.checkpoint == "latest" and before:
+        return latest_run(config.outputs, before)
     return None if config.checkpoint is None else find_checkpoint(config.checkpoint, config.outputs)
 
 
@@ -122,7 +122,7 @@ def assemble_job(
         recipe,
         dataclasses.asdict(config),
         label=label,
-        objective=plan.kind,
+        objective=config.objective.entry.name,
         tokenizer=str(tokenizer),
         digests=digests,
         checkpoint=None if start is None else str(start),

@@ -19,6 +19,7 @@ from maquette.artifacts.targets import node_value
 from maquette.data.config import CustomDataConfig
 from maquette.data.process_group import ProcessGroup, agree, join_group, process_group
 from maquette.model.loading import load_tokenizer, model_folder
+from maquette.objectives.config import ExampleConfig, PolicyConfig
 from maquette.stages import branching
 from maquette.stages import corpus as corpus_stage
 from maquette.stages import evaluate as evaluate_stage
@@ -26,8 +27,7 @@ from maquette.stages import tokens as tokens_stage
 from maquette.stages.config import EvaluateStage, TrainStage
 from maquette.stages.loggers import tracking_of
 from maquette.stages.planning import plan_job, predicted, resolve_recipe, starting_folder
-from maquette.stages.policy_training import plan_policy
-from maquette.stages.post_training import plan_examples
+from maquette.stages.post_training import plan_examples, plan_policy
 from maquette.stages.predicted import check_predicted
 from maquette.stages.tokens import TokensResult
 from maquette.text import Tokenizer
@@ -55,7 +55,7 @@ def run(config: TrainStage, data: TokensResult | None = None) -> RunRecord:
 
 def _run_branches(config: TrainStage, data: TokensResult | None) -> RunRecord:
     """Trains a trunk and all that branches off; returns the record of the longest. See branching.py."""
-    if config.prediction is not None or config.objective.kind != "pretrain":
+    if config.prediction is not None or not config.objective.entry.branches:
         raise ConfigError(
             "scheduler.branches makes several pretraining runs.", "Leave it out with a prediction or another objective."
         )
@@ -123,9 +123,9 @@ def _tried(config: TrainStage, job: Job, group: ProcessGroup) -> RunRecord:
 
 def planned(config: TrainStage, data: TokensResult | None = None) -> Job:
     """The job of the settings' objective; what they need of earlier stages is made."""
-    if config.objective.kind == "ppo":
+    if isinstance(config.objective, PolicyConfig):
         return plan_policy(config)
-    if config.objective.kind not in ("pretrain", "custom"):
+    if isinstance(config.objective, ExampleConfig):
         return plan_examples(config)
     data = data or make_tokens(config)
     job = plan_job(config, resolve_recipe(config, data), data)
@@ -230,7 +230,7 @@ def _begin(config: TrainStage, job: Job) -> RunRecord:
         say(f"run {job.name}: {reason}")
     # Examples have shapes of their own in every batch, and compiling for each would not pay.
     compiled = (
-        job.plan.kind == "pretrain"
+        config.objective.entry.compiles
         and wants_compilation(config.compile, job.spec.compute, job.hardware)
         and compiler_works(say)
     )

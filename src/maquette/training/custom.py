@@ -40,10 +40,6 @@ class CustomPlan:
     objective: dict[str, Any] | None = None
     data: dict[str, Any] | None = None
 
-    @property
-    def kind(self) -> str:
-        return self.text.kind if self.objective is None else str(self.objective["_target_"])
-
     def open(self, job: Job, tokenizer: Tokenizer) -> Opened:
         if self.data is None:
             opened = self.text.open(job, tokenizer)
@@ -66,7 +62,9 @@ class CustomPlan:
             model = LanguageModel(job.architecture)
         weights = module_weights(state, "model.")
         if set(weights) < set(model.state_dict()):
-            say(f"{record.name}: {self.kind} keeps no language model as `self.model`: there is nothing to export")
+            say(
+                f"{record.name}: {record.objective} keeps no language model as `self.model`: there is nothing to export"
+            )
             return
         model.load_state_dict({name: weights[name] for name in model.state_dict()}, assign=True)
         card = write_card(record, getattr(opened.data, "validation_weights", {})) if finished else None

@@ -1,13 +1,9 @@
 """The model card of a run that trained on examples."""
 
+from maquette.recipe.objectives import entry_of
 from maquette.training.callbacks.progress import duration
 from maquette.training.record import RunRecord
 
-_TITLES = {
-    "sft": "A language model fine-tuned on instructions",
-    "reward": "A reward model",
-    "dpo": "A language model optimised on preferences (DPO)",
-}
 _SHOWN = (
     ("validation/loss", "validation loss"),
     ("validation/token_accuracy", "likeliest token is right"),
@@ -21,17 +17,17 @@ _SHOWN = (
 
 def write_example_card(record: RunRecord) -> str:
     """Markdown with a Hugging Face header: data, compute, measurements, lineage."""
-    facts, parts = record.facts, record.parameters
+    facts, parts, entry = record.facts, record.parameters, entry_of(record.objective)
     measured = "\n".join(
         f"| {label} | {record.metrics[name]:.4f} |" for name, label in _SHOWN if name in record.metrics
     )
     lineage = "\n".join(f"- {name}: `{digest}`" for name, digest in record.digests.items())
     commit = f"\n- code: `{record.git_commit}`" if record.git_commit else ""
-    task = "text-classification" if record.objective == "reward" else "text-generation"
+    task = "text-classification" if entry.scalar else "text-generation"
     score = (
         "\nIts number is read at the last token of `prompt + answer`, rendered by the chat template; only differences "
         "between two answers to one prompt mean something.\n"
-        if record.objective == "reward"
+        if entry.scalar
         else ""
     )
     return f"""---
@@ -40,7 +36,7 @@ pipeline_tag: {task}
 ---
 # {record.name}
 
-{_TITLES.get(record.objective, "A model")}, trained by Maquette from `{record.checkpoint}`.
+{entry.title}, trained by Maquette from `{record.checkpoint}`.
 {score}
 | | |
 |---|---|

@@ -46,11 +46,6 @@ class Opened:
 class ObjectivePlan(Protocol):
     """Frozen and picklable."""
 
-    @property
-    def kind(self) -> str:
-        """The objective's name: pretrain, sft, ..."""
-        ...
-
     def open(self, job: "Job", tokenizer: "Tokenizer") -> Opened:
         """Raises `StageError` where data or weights are missing or damaged."""
         ...

@@ -57,13 +57,13 @@ class PolicyData(LightningDataModule):
         self,
         source: FeedbackSource,
         tokenizer: "Tokenizer",
-        plan: RolloutSchedule,
+        schedule: RolloutSchedule,
         *,
         context: int,
         max_completion_length: int,
     ) -> None:
         super().__init__()
-        self.source, self.tokenizer, self.plan = source, tokenizer, plan
+        self.source, self.tokenizer, self.schedule = source, tokenizer, schedule
         self.context, self.max_completion_length = context, max_completion_length
         self.feedback: PolicyFeedback | None = None
 
@@ -75,7 +75,7 @@ class PolicyData(LightningDataModule):
     def train_dataloader(self) -> Any:
         assert self.trainer is not None
         policy: Any = self.trainer.lightning_module
-        return policy.loader(self.plan)
+        return policy.loader(self.schedule)
 
     def val_dataloader(self) -> list[int]:
         """One batch, which stands for all held-out prompts."""
@@ -83,7 +83,7 @@ class PolicyData(LightningDataModule):
 
     def describe(self, step: int) -> str:
         """What `step` (from 1) trained on."""
-        return f"completions of iteration {(step - 1) // self.plan.steps + 1}"
+        return f"completions of iteration {(step - 1) // self.schedule.steps + 1}"
 
 
 @dataclass(frozen=True)
@@ -93,9 +93,8 @@ class PolicyPlan:
     config: PolicyConfig
     feedback: FeedbackSource
     micro_batches: int = 1
-    kind: str = "ppo"
 
-    def iterations(self, processes: int) -> RolloutSchedule:
+    def schedule(self, processes: int) -> RolloutSchedule:
         """An iteration of one of so many processes. Raises `ConfigError` where its answers can't be shared out."""
         config = self.config
         size = config.group_size if config.advantage == "group" else 1
@@ -112,13 +111,13 @@ class PolicyPlan:
 
     def open(self, job: "Job", tokenizer: "Tokenizer") -> Opened:
         assert job.checkpoint is not None  # the stage asks for one
-        iterations = self.iterations(job.hardware.world_size)
+        schedule = self.schedule(job.hardware.world_size)
         data = PolicyData(
-            self.feedback, tokenizer, iterations, context=job.architecture.max_position_embeddings,
+            self.feedback, tokenizer, schedule, context=job.architecture.max_position_embeddings,
             max_completion_length=self.config.max_completion_length,
         )  # fmt: skip
         module = ProximalPolicyOptimization(describe_run_model(job), prepare_optimization(job), self.config)
-        return Opened(module, data, iterations.micro_batches, iterations.steps)
+        return Opened(module, data, schedule.micro_batches, schedule.steps)
 
     def results(self, opened: Opened, last: Row, step: int) -> dict[str, Any]:
         return {"facts": {"policy": dataclasses.asdict(self.config)}}

@@ -33,7 +33,6 @@ class PretrainingPlan:
     data: DataConfig
     mixture: MixtureConfig
     objective: PretrainConfig
-    kind: str = "pretrain"
 
     def batch_sequences(self, job: Job) -> int:
         """Sequences of one context in a step, over all processes."""

@@ -13,6 +13,7 @@ from typing import Any
 from maquette.artifacts import StageError
 from maquette.artifacts.run_file import FAILED, FILE, FINISHED, INTERRUPTED, RUNNING, TRIED, read_run, write_run
 from maquette.model.architecture import ParameterCount
+from maquette.recipe.objectives import entry_of
 from maquette.recipe.run_spec import CODE_CHANGED, RunSpec
 from maquette.tracking.environment import git_commit, hardware_name, package_versions
 
@@ -155,7 +156,7 @@ class RunRecord:
     @property
     def summary(self) -> str:
         """What came out, in a line."""
-        if self.objective == "pretrain" or "." in self.objective:  # of a user's, which may be called anything
+        if entry_of(self.objective).reads_text:
             if self.validation_loss is not None and self.bits_per_byte is None:
                 return f"validation loss {self.validation_loss:.4f}"
             if self.validation_loss is None or self.bits_per_byte is None:

@@ -21,10 +21,6 @@ if TYPE_CHECKING:
     from maquette.training import Job
 
 
-PLANNED = ("pretrain", "custom")
-"""Objectives whose runs follow the recipe of pretraining, so that a sweep can tell what they will be."""
-
-
 @dataclasses.dataclass(frozen=True)
 class Forecast:
     """N, D, C and the rest of one job. `kind`: its architecture; `epochs` of each domain's text; `run` and `folder` are

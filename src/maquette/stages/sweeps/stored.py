@@ -15,7 +15,7 @@ from maquette.artifacts.files import digest, write_json
 from maquette.artifacts.manifest import read_manifest
 from maquette.data.config import CustomDataConfig
 from maquette.stages.config import TrainStage
-from maquette.stages.sweeps.forecast import PLANNED, Forecast, read_json
+from maquette.stages.sweeps.forecast import Forecast, read_json
 from maquette.stages.sweeps.jobs import Line, Sweep, SweepJob
 
 FILE = "plan.json"
@@ -66,7 +66,7 @@ def data_digests(line: Line) -> list[str] | None:
 
     found: dict[str, str] = {}
     for _, settings in line.members:
-        if not isinstance(settings, TrainStage) or settings.objective.kind not in PLANNED:
+        if not isinstance(settings, TrainStage) or not settings.objective.entry.reads_text:
             return None
         if settings.checkpoint is not None or isinstance(settings.data, CustomDataConfig):
             return None
