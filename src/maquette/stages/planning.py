@@ -30,10 +30,9 @@ from maquette.stages.tokens import TokensResult
 from maquette.text import Tokenizer
 from maquette.tracking import lineage_tags
 from maquette.training import Job, choose_hardware
-from maquette.training.custom import CustomPlan
 from maquette.training.devices import count_processes
 from maquette.training.job import ObjectivePlan
-from maquette.training.pretraining import PretrainingPlan
+from maquette.training.pretraining import CustomPlan, PretrainingPlan
 
 
 def starting_folder(config: TrainStage) -> Path | None:
