@@ -23,7 +23,7 @@ import numpy as np
 from scipy.optimize import minimize
 
 from maquette.scaling import fit_surface
-from maquette.scaling.laws.published import BESIROGLU_2024
+from maquette.scaling.laws.surface import BESIROGLU_2024
 from maquette.statistics import resample_counts
 
 DELTA = 1e-3

@@ -1,7 +1,9 @@
 """The floors of the house, and what every file in it keeps to."""
 
 import ast
+import importlib.util
 from pathlib import Path
+from typing import Any
 
 import pytest
 from importlinter.cli import lint_imports
@@ -29,3 +31,56 @@ def test_every_room_has_its_floor() -> None:
 def test_every_file_says_what_it_is_for(path: Path) -> None:
     tree = ast.parse(path.read_text())
     assert not tree.body or ast.get_docstring(tree), f"{path} has no docstring"
+
+
+@pytest.fixture(scope="module")
+def structure() -> Any:
+    spec = importlib.util.spec_from_file_location("structure", ROOT / ".ci" / "structure.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Path:
+    """A package of two layers, `high` above `low`, with one file each."""
+    (tmp_path / "pyproject.toml").write_text(
+        '[[tool.importlinter.contracts]]\nlayers = ["house.high", "(house.low)"]\n', encoding="utf-8"
+    )
+    for place in ("high", "low"):
+        (tmp_path / "src" / "house" / place).mkdir(parents=True)
+        (tmp_path / "src" / "house" / place / "__init__.py").touch()
+    (tmp_path / "src" / "house" / "__init__.py").touch()
+    write(tmp_path, "low/one.py", "def one(): ...")
+    write(tmp_path, "high/two.py", "from house.low.one import one\none()")
+    return tmp_path
+
+
+def write(root: Path, path: str, text: str) -> None:
+    (root / "src" / "house" / path).write_text(text + "\n", encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "problem"),
+    [
+        ("low/three.py", "", None),
+        ("low/one.py", "def one():\n    from house.high.two import x", "import cycle: house.high.two, house.low.one"),
+        ("low/one.py", "if TYPE_CHECKING:\n    import house.high.two\ndef one(): ...", "import cycle: "),
+        ("low/three.py", "TARGET = 'house.high.two.run'; print(TARGET)", "names house.high.two, a layer above"),
+        ("low/three.py", "'''house.high.two is above.'''", None),
+        ("low/three.py", "class one: ...\nclass Two: ...\nTwo()", None),
+        ("low/three.py", "def three(): ...", "nothing uses three"),
+        ("low/three.py", "def three(): ...\nthree()", None),
+    ],
+)
+def test_the_lint_sees(structure: Any, house: Path, path: str, text: str, problem: str | None) -> None:
+    write(house, path, text)
+    found = structure.problems(house, "house")
+    assert len(found) == (problem is not None) and (problem or "") in "".join(found)
+
+
+def test_the_lint_sees_a_class_name_twice(structure: Any, house: Path) -> None:
+    for place in ("low/three.py", "high/four.py"):
+        write(house, place, "class Plan: ...\nPlan()")
+    assert structure.problems(house, "house") == ["class Plan is in house.high.four, house.low.three"]

@@ -6,7 +6,6 @@ import pytest
 
 from maquette.artifacts import ConfigError
 from maquette.recipe.rules import DEFAULT_RULES
-from maquette.scaling.errors import LawError
 from maquette.scaling.fits.families import (
     compare_by,
     comparison_facts,
@@ -18,7 +17,7 @@ from maquette.scaling.fits.repetition_report import fit_epochs, repetition_facts
 from maquette.scaling.fits.table import RunTable
 from maquette.scaling.fits.tuned_recipe import tune, tuned_facts, tuned_figure, tuned_page
 from maquette.scaling.laws.repetition import RepetitionLaw
-from maquette.scaling.laws.runs import group_budgets
+from maquette.scaling.laws.runs import LawError, group_budgets
 from scaling.sweeps import TRUTHS, half_decades, isoflop_sweep
 
 

@@ -1,6 +1,7 @@
 """Studies of alignment: the shipped recipes are sound, and a tiny one runs from documents to its page."""
 
 import json
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,6 @@ import pytest
 from maquette.artifacts import ConfigError, StageError
 from maquette.artifacts.manifest import read_manifest
 from maquette.feedback.study.figures import gains
-from maquette.feedback.study.recipe import read_steps
 from maquette.feedback.study.report import course_of
 from maquette.feedback.study.tables import study_tables
 from maquette.stages import STAGES, alignment
@@ -23,34 +23,26 @@ from small_runs import write_documents
 TINY = ["threads=1", "compile=off", "num_validations=2", "optimizer.lr=1e-3"]
 
 
-def tiny_steps(source: Path) -> dict[str, Any]:
-    """A model of bytes, and every kind of step after it, of a few steps each."""
-    labels = "preferences.path='{labels}/preferences.jsonl'"
-    ppo = ["objective=ppo", "objective.num_iterations=2", "objective.rollout_batch_size=8",
-    "objective.max_completion_length=8",
-           "objective.normalize_scores=8", "checkpoint='{sft}'", *TINY]  # fmt: skip
+def tiny(source: Path) -> dict[str, Any]:
+    """A model of bytes, and every kind of run after it, of a few steps each."""
+    step = {"threads": 1, "compile": "off", "num_validations": 2, "optimizer": {"lr": 1e-3}}
     return {
-        "base": {"stage": "train", "policy": True, "settings": [
-            "source=jsonl", f"source.path='{source}'", "corpus.near_duplicates=1.0", "corpus.test=0",
-            "corpus.workers=1", "tokenizer=byte", "shards.held_out_window=0", "size=13k", "tokens=4k",
-            "model.hidden_size=16", "model.num_hidden_layers=1", "model.num_attention_heads=2",
-            "data.sequence_length=192", "data.batch_size_tokens=768",
-            "data.validation_tokens=512", *TINY]},
-        "sft": {"stage": "train", "policy": True, "settings": [
-            "objective=sft", "instructions=task", "instructions.count=64", "instructions.held_out=16",
-            "objective.batch_size=16", "objective.epochs=1", "objective.max_completion_length=8", "checkpoint='{base}'",
-            *TINY]},
-        "labels": {"stage": "annotate", "settings": [
-            "count=40", "max_completion_length=8", "repeats=3", "feedback.noise=1", "checkpoint='{sft}'"]},
-        "reward": {"stage": "train", "settings": [
-            "objective=reward", "objective.epochs=1", "objective.batch_size=8", labels, "checkpoint='{sft}'", *TINY]},
-        "dpo": {"stage": "train", "policy": True, "settings": [
-            "objective=dpo", "objective.epochs=1", "objective.batch_size=8", "objective.sample_prompts=2",
-            "objective.max_completion_length=8", labels, "checkpoint='{sft}'", *TINY]},
-        "ppo": {"stage": "train", "policy": True, "settings": [*ppo, "reward.checkpoint='{reward}'"],
-                "each": {"objective.kl_coefficient": [0.0]}},
-        "group": {"stage": "train", "policy": True, "settings": [
-            *ppo, "reward.kind=gold", "objective.advantage=group"]},
+        "base": {
+            "source": "jsonl", "source.path": str(source), "corpus": {"near_duplicates": 1.0, "test": 0, "workers": 1},
+            "tokenizer": "byte", "shards": {"held_out_window": 0}, "size": "13k", "tokens": "4k",
+            "model": {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2},
+            "data": {"sequence_length": 192, "batch_size_tokens": 768, "validation_tokens": 512}, **step},
+        "sft": {
+            "instructions": {"count": 64, "held_out": 16},
+            "objective": {"batch_size": 16, "epochs": 1, "max_completion_length": 8}, **step},
+        "labels": {"count": 40, "max_completion_length": 8, "repeats": 3, "feedback": {"noise": 1}},
+        "reward": {"objective": {"epochs": 1, "batch_size": 8}, **step},
+        "dpo": {"objective": {"epochs": 1, "batch_size": 8, "sample_prompts": 2, "max_completion_length": 8}, **step},
+        "ppo": {
+            "objective": {
+                "num_iterations": 2, "rollout_batch_size": 8, "max_completion_length": 8, "normalize_scores": 8},
+            **step},
+        "betas": [0.1], "kl_coefficients": [0.0], "group": True,
     }  # fmt: skip
 
 
@@ -60,16 +52,14 @@ def test_from_documents_to_a_page(tmp_path: Path) -> None:
     source.mkdir()
     write_documents(source)
     config = AlignmentStage(
-        outputs=str(tmp_path / "outputs"), steps=tiny_steps(source), rewards=["reward"], prompts=12,
-        max_completion_length=8,
-        best_of=4, figures=["gold", "frontier", "overoptimisation", "length"],
-        courses=["ppo kl_coefficient=0.0"], tracking=TrackingConfig(),
+        outputs=str(tmp_path / "outputs"), prompts=12, max_completion_length=8, best_of=4,
+        figures=["gold", "frontier", "overoptimisation", "length"], tracking=TrackingConfig(), **tiny(source),
     )  # fmt: skip
     with pytest.raises(StageError, match="no study called Alignment"):
         study_tables(config.outputs)
     folder = alignment.run(config)
     results = json.loads((folder / "results.json").read_text())
-    names = ["base", "sft", "dpo", "ppo kl_coefficient=0.0", "group"]
+    names = ["base", "sft", "dpo", "ppo", "group"]
     assert [one["name"] for one in results["policies"]] == names
     by_name = {one["name"]: one for one in results["policies"]}
     assert by_name["sft"]["kl"] == 0.0 and by_name["base"]["kl"] > 0.0
@@ -83,7 +73,6 @@ def test_from_documents_to_a_page(tmp_path: Path) -> None:
         assert (folder / "figures" / f"{name}.png").stat().st_size > 5000
     labels = read_manifest(next((tmp_path / "outputs" / "artifacts" / "preferences").glob("simulated-*"))).facts
     assert labels["labels"] > 10 and labels["annotators"][0]["inter_annotator_agreement"] is not None
-    # The policy with a value function: all completions of the other's groups have the same gold reward, so it stays.
     policy = next(
         record
         for path in (tmp_path / "outputs" / "runs").iterdir()
@@ -102,7 +91,7 @@ def test_from_documents_to_a_page(tmp_path: Path) -> None:
     assert list(tables.policies.policy) == names and set(tables.policies.seed) == {0}
     assert tables.policies.gold[1] == by_name["sft"]["scores"]["gold"]["value"]
     assert list(tables.best_of_n.n) == [1, 2, 4]
-    assert set(tables.course.policy) == {"ppo kl_coefficient=0.0", "group"} and (tables.course.kl >= 0).all()
+    assert set(tables.course.policy) == {"ppo", "group"} and (tables.course.kl >= 0).all()
     results["policies"][0].pop("greedy_wins")  # as an older version wrote it
     (folder / "results.json").write_text(json.dumps(results))
     with pytest.raises(StageError, match=r"results\.json can't be read.*greedy_wins"):
@@ -112,33 +101,52 @@ def test_from_documents_to_a_page(tmp_path: Path) -> None:
     assert (Path(labelled) / "preferences.jsonl").exists()
 
 
-@pytest.mark.parametrize(
-    "choice", ["+experiment=alignment", "+experiment=alignment_demo", "+experiment=alignment_ceiling",
-               "+experiment=alignment_harder", "+experiment=rounds", "+sweep=kl_frontier",
-               "+sweep=overoptimisation", "+sweep=length_bias"],
-)  # fmt: skip
-def test_shipped_recipes_are_sound(choice: str) -> None:
+START = ["base", "sft", "labels", "reward"]
+
+
+@pytest.mark.parametrize(("choice", "names"), [
+    ("+experiment=alignment", [*START, "dpo", "ppo", "group"]),
+    ("+experiment=alignment_demo", [*START, "dpo", "ppo", "ppo free"]),
+    ("+experiment=alignment_ceiling", [*START, "dpo", "ppo", "group", "gold"]),
+    ("+experiment=alignment_harder", [*START, "dpo", "ppo"]),
+    ("+sweep=kl_frontier", [*START, *(f"dpo beta={beta}" for beta in (0.1, 0.3, 1.0, 3.0)),
+                            *(f"ppo kl_coefficient={value}" for value in (0.03, 0.1, 0.3, 1.0))]),
+    ("+sweep=overoptimisation", [*START[:3], "reward few", "reward some", "reward many",
+                                 "ppo few", "ppo some", "ppo many"]),
+    ("+sweep=length_bias", [*START, "dpo", "ppo"]),
+])  # fmt: skip
+def test_what_the_shipped_studies_run(choice: str, names: list[str]) -> None:
     config = compose(STAGES["alignment"], [choice])
     assert isinstance(config, AlignmentStage)
-    steps = alignment.plan(config)
-    assert {"base", "sft", "reward"} <= {step.kind for step in steps}
-    assert config.figures and all(step.settings for step in steps if step.stage != "demo")
+    study = alignment.rehearse(config)
+    assert list(study.settings) == names
+    kinds = ("sft", "dpo", "ppo", "reward")
+    assert all(study.settings[name].objective.kind == kind for name in names for kind in kinds if name.startswith(kind))
+    assert all(run.checkpoint == "/sft" for name, run in study.settings.items() if name not in ("base", "sft"))
+    assert study.settings["sft"].checkpoint == "/base"
+    assert all(study.settings[name].reward.checkpoint == name.split(" ")[0].replace("ppo", "/reward") + suffix
+               for name in names if name.startswith("ppo")
+               for suffix in [f" {name[4:]}" if name[4:] in config.reward_limits else ""])  # fmt: skip
 
 
-def test_a_recipe_that_can_not_be_is_refused_before_it_begins() -> None:
-    base = {"stage": "train", "settings": ["size=13k"]}
-    for steps, message in [
-        ({"sft": {"stage": "train", "settings": ["checkpoint='{base}'"]}, "base": base}, "no step before it makes"),
-        ({"sft": {"stage": "trian", "settings": []}}, "no stage 'trian'"),
-        ({"sft": {"stage": "train", "settings": ["siz=13k"]}}, "unknown key 'siz'"),
-        ({"sft": {"stage": "train", "setings": []}}, "can't be read"),
-        ({}, "there are no steps"),
-        ({"base": base}, "there is no step 'sft'"),
+def test_a_study_that_can_not_be_is_refused_before_it_begins() -> None:
+    for settings, message in [
+        ({"base": {"siz": "13k"}, "sft": {"seed": 1}}, "unknown key 'siz'"),
+        ({"sft": {"objective": {"betta": 1}}}, "betta"),
+        ({"sft": {"seed": 1}, "betas": [-1.0]}, "beta"),
+        ({}, "there is nothing to run"),
+        ({"figures": ["pie"]}, "no figure 'pie'"),
     ]:
         with pytest.raises(ConfigError, match=message):
-            alignment.plan(AlignmentStage(steps=steps))
-    with pytest.raises(ConfigError, match="no figure 'pie'"):
-        alignment.plan(AlignmentStage(steps={"sft": base}, figures=["pie"]))
+            alignment.rehearse(AlignmentStage(**settings))
+
+
+def test_numbers_of_a_study_are_overridden_like_any_setting() -> None:
+    words = ["+experiment=alignment", "sft.instructions.count=64", "dpo.objective.loss_type=ipo", "betas=[0.2,0.4]"]
+    config = compose(STAGES["alignment"], words)
+    assert isinstance(config, AlignmentStage)
+    runs = alignment.rehearse(config).settings
+    assert runs["sft"].instructions.count == 64 and runs["dpo beta=0.4"].objective.loss_type == "ipo"
 
 
 def test_a_gain_is_told_from_the_runs_own_start() -> None:
@@ -150,23 +158,16 @@ def test_a_gain_is_told_from_the_runs_own_start() -> None:
             gains("ppo", course)
 
 
-def test_each_makes_a_step_of_every_combination() -> None:
-    steps = read_steps({"a": {"stage": "train", "each": {"x.y": [1, 2], "z": ["u", "v"]}}, "b": None})
-    assert [step.name for step in steps] == ["a y=1 z=u", "a y=1 z=v", "a y=2 z=u", "a y=2 z=v"]
-    assert steps[2].settings == ("x.y=2", "z=u") and steps[2].kind == "a"
-
-
 def test_rounds_go_on_from_the_policy_before() -> None:
-    config = compose(STAGES["alignment"], ["+experiment=rounds"])
+    script = runpy.run_path(str(Path(__file__).parents[2] / "experiments" / "rounds.py"))
+    config = compose(STAGES["alignment"], script["SETTINGS"])
     assert isinstance(config, AlignmentStage)
-    steps = {step.name: step for step in alignment.plan(config)}
-    assert [name for name in steps if name.startswith("ppo")] == ["ppo", "ppo 2", "ppo 3", "ppo at once"]
-    assert "checkpoint='{ppo 2}'" in steps["labels 3"].settings and "first=16000" in steps["labels 3"].settings
-    assert "add=['{labels 2}/preferences.jsonl']" in steps["labels 3"].settings
-    assert "reward.checkpoint='{reward 3}'" in steps["ppo 3"].settings
-    assert "count=24000" in steps["labels at once"].settings
-    with pytest.raises(ConfigError, match="no plain labels"):
-        alignment.plan(AlignmentStage(steps={"sft": {"stage": "train", "settings": []}}, rounds=2))
+    runs = alignment.rehearse(config, script["rounds"]).settings
+    assert [name for name in runs if name.startswith("ppo")] == ["ppo", "ppo 2", "ppo 3", "ppo at once"]
+    assert runs["labels 3"].checkpoint == "/ppo 2" and runs["labels 3"].first == 16000
+    assert runs["labels 3"].add == ["/labels 2/preferences.jsonl"]
+    assert runs["ppo 3"].reward.checkpoint == "/reward 3" and runs["ppo 3"].checkpoint == "/ppo 2"
+    assert runs["labels at once"].count == 24000 and runs["ppo at once"].checkpoint == "/sft"
 
 
 def test_a_sweep_of_another_stage_is_not_offered() -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from maquette.artifacts import ConfigError
-from maquette.scaling import Plan
+from maquette.scaling import ComputePlan
 from maquette.stages import plan
 from maquette.stages.config import PlanStage
 
@@ -23,7 +23,7 @@ def test_the_lectures_table_of_llama_3(tmp_path: Path, capsys: pytest.CaptureFix
 
 def test_the_lectures_question(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = plan.run(PlanStage(outputs=str(tmp_path), gpus=10_000, gpu="h100", days=30, tokens_served="10t"))
-    assert isinstance(found, Plan) and found.days == pytest.approx(30)
+    assert isinstance(found, ComputePlan) and found.days == pytest.approx(30)
     assert found.serving is not None and found.serving.params < found.params
     low, high = found.intervals["params"]
     assert low < found.params < high
@@ -35,7 +35,7 @@ def test_the_lectures_question(tmp_path: Path, capsys: pytest.CaptureFixture[str
 def test_each_factor_can_be_changed(tmp_path: Path) -> None:
     changed = PlanStage(outputs=str(tmp_path), preset="llama3_405b", price=4.0, people=10, utilization=0.2)
     found = plan.run(changed)
-    assert isinstance(found, Plan)
+    assert isinstance(found, ComputePlan)
     assert found.compute_cost == pytest.approx(found.gpu_hours * 4) and found.staff_cost == 5e6
     assert found.days == pytest.approx(68.6 * 0.4043 / 0.2, rel=0.01)
 
@@ -49,7 +49,7 @@ def test_which_served_volume_asks_for_llama_3(tmp_path: Path, capsys: pytest.Cap
     plan.run(PlanStage(outputs=str(tmp_path), preset="llama3_405b", json=True))
     values = json.loads(capsys.readouterr().out)
     found = plan.run(PlanStage(outputs=str(tmp_path), preset="llama3_405b"))
-    assert isinstance(found, Plan)
+    assert isinstance(found, ComputePlan)
     # With that volume the model of this loss that is cheapest to train and serve is Llama 3 405B itself.
     best = found.surface.optimal_for_serving(found.loss, values["tokens_served_for"])
     assert best.params == pytest.approx(405e9, rel=1e-3) and best.tokens == pytest.approx(15.6e12, rel=1e-3)
@@ -59,7 +59,7 @@ def test_which_served_volume_asks_for_llama_3(tmp_path: Path, capsys: pytest.Cap
 def test_150_tokens_a_parameter_at_equal_compute(tmp_path: Path) -> None:
     usual = plan.run(PlanStage(outputs=str(tmp_path)))
     long = plan.run(PlanStage(outputs=str(tmp_path), tokens_per_parameter=150))
-    assert isinstance(usual, Plan) and isinstance(long, Plan)
+    assert isinstance(usual, ComputePlan) and isinstance(long, ComputePlan)
     assert long.tokens_per_param == pytest.approx(150) and long.flops == pytest.approx(usual.flops)
     assert long.loss > usual.loss and long.tokens_served_for > 0
     assert usual.tokens_served_for == pytest.approx(0, abs=1e-3 * usual.tokens)

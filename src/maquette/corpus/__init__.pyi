@@ -1,6 +1,6 @@
 from .document import (
-    SPLITS as SPLITS,
     Document as Document,
+    SPLITS as SPLITS,
     domains as domains,
     read_documents as read_documents,
     write_documents as write_documents,

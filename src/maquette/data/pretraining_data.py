@@ -26,8 +26,8 @@ _VALIDATION_COST = 0.03
 
 _COPYING_COST = 0.01
 _VALIDATION_BATCH = 4096
-"""Tokens in one batch of held-out text, at least: without gradients they need little memory, and small batches cost more
-around them than in them (Lightning 2.6's evaluation loop: about 0.6 ms a batch)."""
+"""Tokens in one batch of held-out text, at least: without gradients they need little memory, and Lightning's evaluation
+loop costs about 0.6 ms a batch (2.6)."""
 
 MOST_WINDOWS = 64
 """Held-out windows of all domains together that copying is measured on, at most: the score's standard error is then

@@ -1,3 +1,8 @@
+from .baselines import (
+    BaselineScore as BaselineScore,
+    bits_per_byte as bits_per_byte,
+    score_baselines as score_baselines,
+)
 from .comparisons.judges import (
     Agreement as Agreement,
     agreement as agreement,
@@ -15,17 +20,11 @@ from .contamination.contamination import (
     contamination_test as contamination_test,
 )
 from .contamination.overlap import ngram_overlap as ngram_overlap
-from .likelihood.baselines import (
-    BaselineScore as BaselineScore,
-    bits_per_byte as bits_per_byte,
-    score_baselines as score_baselines,
-)
-from .likelihood.ngrams import KneserNey as KneserNey
+from .ratings.arena_ratings import style_covariates as style_covariates
 from .ratings.ratings import (
     Ratings as Ratings,
     bradley_terry_ratings as bradley_terry_ratings,
     topic_shares as topic_shares,
     topic_weights as topic_weights,
 )
-from .ratings.style import style_covariates as style_covariates
-from .suites.aggregation import Standing as Standing, standings as standings
+from .suites.leaderboard import Standing as Standing, standings as standings

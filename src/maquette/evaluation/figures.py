@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from maquette.evaluation.likelihood.baselines import ALL
+from maquette.evaluation.baselines import ALL
 from maquette.reports.figures import COLORS, draw_intervals, name_rows, new_figure
 
 if TYPE_CHECKING:

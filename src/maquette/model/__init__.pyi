@@ -1,15 +1,15 @@
-from .cache import (
-    Cache as Cache,
-    KeyValueCache as KeyValueCache,
-    RecurrentCache as RecurrentCache,
-    new_cache as new_cache,
-)
 from .architecture import (
     CoreConfig as CoreConfig,
     CustomConfig as CustomConfig,
     LSTMConfig as LSTMConfig,
     ParameterCount as ParameterCount,
     TransformerConfig as TransformerConfig,
+)
+from .cache import (
+    Cache as Cache,
+    KeyValueCache as KeyValueCache,
+    RecurrentCache as RecurrentCache,
+    new_cache as new_cache,
 )
 from .config import ModelConfig as ModelConfig
 from .counts import (

@@ -110,7 +110,7 @@ def changes_training(callback: Any) -> bool:
     root = module.split(".")[0]
     if root in ("lightning", "pytorch_lightning"):
         return name not in WATCHING_CALLBACKS or (name == "Timer" and callback.get("duration") is not None)
-    if module.startswith("maquette.training.callbacks"):
+    if root == "maquette":  # the project's own only watch
         return False
     declared = _declared(target)
     if declared is None:

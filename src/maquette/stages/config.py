@@ -205,22 +205,24 @@ class AnnotateStage(StageConfig):
 @dataclass
 class AlignmentStage(StageConfig):
     title: str = setting("Alignment", "heading of the page")
-    steps: dict[str, Any] = setting(dict, "name -> stage, settings, each, policy: what is run, in order")
-    rounds: int = setting(
-        1,
-        "repeat labels, reward model and PPO so often, each round with the policy before it; beside them one round "
-        "with as many labels in all",
-        minimum=1,
-    )
-    reference: str = setting("sft", "step that divergence and wins are told from")
-    rewards: list[str] = setting(list, "steps whose reward models score every policy, the one optimised for first")
+    base: dict[str, Any] = setting(dict, "train: the base model; empty: the model of maquette demo")
+    sft: dict[str, Any] = setting(dict, "train: the fine-tuned model, the reference of all policies")
+    labels: dict[str, Any] = setting(dict, "annotate: preferences between the fine-tuned model's answers")
+    reward: dict[str, Any] = setting(dict, "train: each reward model")
+    dpo: dict[str, Any] = setting(dict, "train: each DPO policy")
+    ppo: dict[str, Any] = setting(dict, "train: each PPO policy")
+    reward_limits: dict[str, int] = setting(dict, "a reward model of so many labels by each name; empty: one of all")
+    betas: list[float] = setting(list, "a DPO policy with each beta")
+    kl_coefficients: list[float] = setting(list, "a PPO policy with each KL penalty coefficient and reward model")
+    group: bool = setting(False, "PPO within groups, too")
+    ppo_free: dict[str, Any] = setting(dict, "train: PPO without a KL penalty, too; empty: none")
+    ppo_gold: dict[str, Any] = setting(dict, "train: PPO on the gold reward, too; empty: none")
     figures: list[str] = setting(list, "figures to draw: gold, frontier, overoptimisation, length")
-    courses: list[str] = setting(list, "overoptimisation: steps whose course is drawn")
     tasks: list[str] = setting(lambda: ["pick"], "tasks whose held-out prompts policies are measured on")
     prompts: int = setting(500, "held-out prompts", minimum=2)
     max_completion_length: int = setting(20, "tokens of an answer at most", minimum=1)
     best_of: int = setting(16, "answers of the reference for best-of-n; 1: none", minimum=1)
-    seed: int = setting(0, "seed of sampling, and of every step", minimum=0)
+    seed: int = setting(0, "seed of sampling, and of every run", minimum=0)
     tracking: TrackingConfig = setting(TrackingConfig, "record in MLflow")
 
 

@@ -19,7 +19,7 @@ from maquette.artifacts.progress import progress, say
 from maquette.artifacts.settings import parse_quantity
 from maquette.data import MixtureOrder, TokenShards
 from maquette.evaluation import BaselineScore, score_baselines
-from maquette.evaluation.likelihood.sequences import training_sequences, validation_sequences
+from maquette.evaluation.likelihood import training_sequences, validation_sequences
 from maquette.evaluation.training_runs.run_page import RunReport, add_model
 from maquette.feedback.study.report import add_study
 from maquette.recipe.sweeps import isoflop_curve

@@ -16,7 +16,7 @@ from maquette import __version__
 from maquette.artifacts.files import digest, file_digest, locked, write_json
 from maquette.artifacts.progress import progress, say
 from maquette.evaluation.figures import PROTOCOL_NAMES, evaluation_figures
-from maquette.evaluation.likelihood.held_out import HeldOut, find_held_out
+from maquette.evaluation.held_out import HeldOut, find_held_out
 from maquette.evaluation.suites.leaderboard import FILE, read_evaluations
 from maquette.evaluation.suites.runner import count_work, judge
 from maquette.evaluation.suites.suite import Suite, build_suite, objective_of

@@ -12,9 +12,8 @@ from maquette.artifacts.files import digest
 from maquette.artifacts.manifest import build, read_manifest
 from maquette.artifacts.progress import say
 from maquette.artifacts.settings import is_dotted
-from maquette.scaling.fits.copying_scores import find_tokens, with_copying
 from maquette.scaling.fits.fit_report import counting_words, summary
-from maquette.scaling.fits.recorded import recorded_runs
+from maquette.scaling.fits.recorded import find_tokens, recorded_runs, with_copying
 from maquette.scaling.fits.stored_fit import FACTS, KIND, PAGE, read_facts, write_fit
 from maquette.scaling.fits.sweep_fit import fit_sweep
 from maquette.scaling.fits.table import RunTable, read_table

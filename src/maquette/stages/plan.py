@@ -14,13 +14,19 @@ from maquette.artifacts.files import digest
 from maquette.artifacts.progress import say
 from maquette.artifacts.settings import parse_quantity
 from maquette.reports.figures import save_figure
-from maquette.scaling import Assumptions, LossSurface, Plan, compare_pipelines, make_plan, preset, published_surface
+from maquette.scaling import (
+    Assumptions,
+    ComputePlan,
+    LossSurface,
+    compare_pipelines,
+    make_plan,
+    preset,
+    published_surface,
+)
 from maquette.scaling.fits.stored_fit import find_fit, load_fit
-from maquette.scaling.laws.gauss_newton import Array
-from maquette.scaling.laws.published import PUBLISHED
-from maquette.scaling.laws.surface import FLOPS_PER_PARAMETER_AND_TOKEN
-from maquette.scaling.plans.cost import flops_bought
-from maquette.scaling.plans.hardware import accelerator
+from maquette.scaling.laws.runs import Array
+from maquette.scaling.laws.surface import FLOPS_PER_PARAMETER_AND_TOKEN, PUBLISHED
+from maquette.scaling.plans.hardware import accelerator, flops_bought
 from maquette.scaling.plans.pipelines import PipelineComparison
 from maquette.scaling.plans.plan_report import plan_figure, plan_rows, quantity
 from maquette.stages.config import PlanStage
@@ -31,7 +37,7 @@ _FAR = 10
 _COUNTS = ("params", "tokens", "tokens_available", "tokens_served")
 
 
-def run(config: PlanStage) -> Plan | PipelineComparison:
+def run(config: PlanStage) -> ComputePlan | PipelineComparison:
     """Prints the plan (or the two pipelines side by side) and draws it into `<outputs>/plans/`."""
     assumptions = assumed(config)
     surface, samples, freedom, source, largest = chosen_surface(config)

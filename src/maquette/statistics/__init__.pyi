@@ -1,11 +1,12 @@
 from .intervals import (
     Interval as Interval,
+    RankInterval as RankInterval,
     bca_interval as bca_interval,
     interval_score as interval_score,
     percentile_interval as percentile_interval,
+    rank_intervals as rank_intervals,
     student_interval as student_interval,
 )
-from .intervals import RankInterval as RankInterval, rank_intervals as rank_intervals
 from .resampling import (
     Estimate as Estimate,
     PairedDifference as PairedDifference,

@@ -183,7 +183,7 @@ def prepare_optimization(job: Job) -> Optimization:
 
 
 def describe_run_model(job: Job, tokenizer_digest: str | None = None) -> dict[str, Any]:
-    """The description of the job's initial model; see `maquette.model.building`."""
+    """The description of the job's initial model; see `maquette.model.loading`."""
     return {
         "architecture": describe_architecture(job.architecture),
         "seed": job.seed,

@@ -5,7 +5,7 @@ import torch
 
 from maquette.evaluation.config import TemplateConfig
 from maquette.evaluation.questions.questions import Question
-from maquette.evaluation.suites.runner import ExampleOrder
+from maquette.evaluation.suites.runner import OrderLikelihood
 from maquette.model import LanguageModel, TransformerConfig
 from maquette.text import Tokenizer, train_tokenizer
 from maquette.text.config import TokenizerConfig
@@ -19,7 +19,7 @@ def tokenizer() -> Tokenizer:
     return train_tokenizer([], TokenizerConfig(kind="byte"))
 
 
-def scorer(tokenizer: Tokenizer, context: int = CONTEXT) -> ExampleOrder:
+def scorer(tokenizer: Tokenizer, context: int = CONTEXT) -> OrderLikelihood:
     shape = TransformerConfig(
         tokenizer.vocab_size,
         hidden_size=16,
@@ -30,7 +30,7 @@ def scorer(tokenizer: Tokenizer, context: int = CONTEXT) -> ExampleOrder:
     model = LanguageModel(shape, seed=0).eval()
     with torch.no_grad():
         model.head_weight.mul_(20)
-    return ExampleOrder(model, tokenizer, TemplateConfig(question="{context}", answer=" {option}", separator="\n"))
+    return OrderLikelihood(model, tokenizer, TemplateConfig(question="{context}", answer=" {option}", separator="\n"))
 
 
 def test_what_is_longer_than_the_context_counts_whole(tokenizer: Tokenizer) -> None:

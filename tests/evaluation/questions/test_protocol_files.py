@@ -6,8 +6,7 @@ import pytest
 
 from maquette.artifacts import ConfigError
 from maquette.evaluation.config import TemplateConfig
-from maquette.evaluation.questions.prompts import letter_prompt
-from maquette.evaluation.questions.questions import Question
+from maquette.evaluation.questions.questions import Question, letter_prompt
 from maquette.stages import STAGES
 from maquette.stages.composition import compose
 

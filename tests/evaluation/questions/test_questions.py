@@ -17,8 +17,15 @@ from maquette.evaluation.config import EMBEDDED, PROTOCOLS, completion_template,
 from maquette.evaluation.questions import multiple_choice
 from maquette.evaluation.questions.embedded import make_task
 from maquette.evaluation.questions.multiple_choice import ask, predictions
-from maquette.evaluation.questions.prompts import choose_shots, content_prompt, letter_prompt, option_orders, split
-from maquette.evaluation.questions.questions import Question, sound
+from maquette.evaluation.questions.questions import (
+    Question,
+    choose_shots,
+    content_prompt,
+    letter_prompt,
+    option_orders,
+    sound,
+    split,
+)
 from maquette.evaluation.questions.readers import read_task
 from maquette.model.scoring import Continuation
 from maquette.text import train_tokenizer

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from maquette.scaling.fits import copying_scores
-from maquette.scaling.fits.copying_scores import with_copying
+from maquette.scaling.fits import recorded as copying_scores
+from maquette.scaling.fits.recorded import with_copying
 from maquette.scaling.fits.table import RunTable
 
 

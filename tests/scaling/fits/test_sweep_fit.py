@@ -7,14 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from maquette.scaling.errors import LawError
 from maquette.scaling.fits.fit_card import UNKNOWN, card
 from maquette.scaling.fits.fit_facts import fit_facts
 from maquette.scaling.fits.fit_report import summary
 from maquette.scaling.fits.suspects import copying_kinds, find_suspects
 from maquette.scaling.fits.sweep_fit import SweepFit, fit_sweep
 from maquette.scaling.fits.table import RunTable
-from maquette.scaling.laws.runs import group_budgets
+from maquette.scaling.laws.runs import LawError, group_budgets
 from scaling.sweeps import TRUTHS, half_decades, isoflop_sweep
 
 

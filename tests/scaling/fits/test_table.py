@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from maquette.artifacts import ConfigError
-from maquette.scaling.errors import LawError
 from maquette.scaling.fits.table import RunTable, read_table
+from maquette.scaling.laws.runs import LawError
 
 
 def written(tmp_path: Path, text: str, name: str = "my.csv") -> Path:

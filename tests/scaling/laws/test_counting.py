@@ -6,7 +6,7 @@ import pytest
 from maquette.scaling import kaplan_convention, vocabulary_law
 from maquette.scaling.laws.counting import KAPLAN_SIZES
 from maquette.scaling.laws.power_law import PowerLaw
-from maquette.scaling.laws.published import BESIROGLU_2024, HOFFMANN_2022
+from maquette.scaling.laws.surface import BESIROGLU_2024, HOFFMANN_2022
 
 
 def test_pearce_and_song() -> None:

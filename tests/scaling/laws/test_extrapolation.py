@@ -7,7 +7,7 @@ import pytest
 
 from maquette.scaling import FormComparison, LawError, LossSurface, compare_forms, fit_isoflop
 from maquette.scaling.laws.extrapolation import TOO_FEW
-from maquette.scaling.laws.minima_law import minima_curvature
+from maquette.scaling.laws.fitted_form import minima_curvature
 from maquette.scaling.laws.runs import group_budgets, seed_noise
 from scaling.sweeps import Sweep, half_decades, isoflop_sweep
 

@@ -6,9 +6,8 @@ from scipy.optimize import curve_fit
 
 from maquette.artifacts import ConfigError, MaquetteError
 from maquette.scaling import LawError, LossSurface, fit_surface
-from maquette.scaling.laws.forms import FORMS, SurfaceModel, coordinates
+from maquette.scaling.laws.forms import FORMS, SurfaceModel, coordinates, non_negative_least_squares
 from maquette.scaling.laws.gauss_newton import minimise
-from maquette.scaling.laws.projection import non_negative_least_squares
 from scaling.sweeps import TRUTHS, isoflop_sweep
 
 BUDGETS = np.geomspace(1e17, 1e20, 5)

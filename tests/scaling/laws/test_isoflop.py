@@ -5,7 +5,7 @@ import pytest
 
 from maquette.scaling import LawError, fit_envelope, fit_isoflop
 from maquette.scaling.laws.minimum import curve_minimum
-from maquette.scaling.laws.published import BESIROGLU_2024, HOFFMANN_2022
+from maquette.scaling.laws.surface import BESIROGLU_2024, HOFFMANN_2022
 from scaling.sweeps import isoflop_sweep
 
 SURFACE = HOFFMANN_2022.surface

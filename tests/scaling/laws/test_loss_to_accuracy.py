@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from maquette.scaling.errors import LawError
 from maquette.scaling.laws.loss_to_accuracy import AccuracyLaw, fit_loss_to_accuracy, judge_held_out
+from maquette.scaling.laws.runs import LawError
 
 LAW = AccuracyLaw(chance=0.25, top=0.95, middle=2.0, width=0.25)
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from maquette.scaling import LawError, RepetitionLaw, fit_repetition
-from maquette.scaling.laws.published import BESIROGLU_2024, KAPLAN_2020, MUENNIGHOFF_2023
 from maquette.scaling.laws.repetition import effective
+from maquette.scaling.laws.surface import BESIROGLU_2024, KAPLAN_2020, MUENNIGHOFF_2023
 
 SURFACE = BESIROGLU_2024.surface
 

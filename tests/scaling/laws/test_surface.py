@@ -8,7 +8,7 @@ from scipy.optimize import minimize_scalar
 
 from maquette.artifacts import ConfigError
 from maquette.scaling import LossSurface
-from maquette.scaling.laws.published import BESIROGLU_2024, HOFFMANN_2022, KAPLAN_2020, published_surface
+from maquette.scaling.laws.surface import BESIROGLU_2024, HOFFMANN_2022, KAPLAN_2020, published_surface
 
 surfaces = st.builds(
     LossSurface,

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from maquette.scaling.errors import LawError
+from maquette.scaling.laws.runs import LawError
 from maquette.scaling.laws.surface import LossSurface
 from maquette.scaling.plans.pipeline_trial import (
     SMALL_SHARE,

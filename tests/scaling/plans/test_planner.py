@@ -7,8 +7,8 @@ import pytest
 
 from maquette.artifacts import ConfigError
 from maquette.scaling import Assumptions, compare_pipelines, make_plan, preset
-from maquette.scaling.laws.published import BESIROGLU_2024
 from maquette.scaling.laws.repetition import RepetitionLaw
+from maquette.scaling.laws.surface import BESIROGLU_2024
 from maquette.scaling.plans.hardware import accelerator
 from maquette.scaling.plans.pipelines import expected_minimum
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from maquette.artifacts import StageError
-from maquette.evaluation.questions.questions import Question, Task, sound
+from maquette.evaluation.questions.questions import Question, QuestionSet, sound
 from maquette.evaluation.questions.readers import COMPLETION
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ _ENDINGS = ("missing", "empty", "used here", "unknown", "very large", "ready", "
 _PLACES = ("in the list", "of the object", "near the end", "for each user", "in this table", "from the server")
 
 
-def make_task(name: str, documents: Sequence["Document"], items: int, seed: int) -> Task:
+def make_task(name: str, documents: Sequence["Document"], items: int, seed: int) -> QuestionSet:
     """One of the embedded tasks, of at most `items` questions. The same documents and seed give the same questions.
 
     Raises `StageError` where the documents hold too little for it.

@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from maquette.evaluation.config import CONTENT_PROTOCOLS, LETTER_PROTOCOLS, TemplateConfig
-from maquette.evaluation.questions.prompts import (
+from maquette.evaluation.questions.questions import (
+    LETTERS,
     Pair,
+    Question,
     choose_shots,
     content_prompt,
     filled,
@@ -24,7 +26,6 @@ from maquette.evaluation.questions.prompts import (
     option_orders,
     split,
 )
-from maquette.evaluation.questions.questions import LETTERS, Question
 from maquette.model.scoring import Continuation, score_continuations
 
 if TYPE_CHECKING:

@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from maquette.artifacts import StageError
-from maquette.evaluation.questions.questions import LETTERS, Question, Task, answer_place, from_row, sound
+from maquette.evaluation.questions.questions import LETTERS, Question, QuestionSet, answer_place, from_row, sound
 
 COMPLETION, QUESTION = "completion", "question"
 """The names of the two templates: options that go on from a text, and answers to a question."""
 
 
-def read_task(name: str, path: Path | str, *, template: str | None = None, limit: int | None = None) -> Task:
+def read_task(name: str, path: Path | str, *, template: str | None = None, limit: int | None = None) -> QuestionSet:
     """The questions of a file. `template` by default is that of its format; the first `limit` are read.
 
     Raises `StageError` that names the file and row: a format that is not known, a row that can't be read, an id that

@@ -1,13 +1,17 @@
 """An arena's battles rated: as they are, at equal style, and were all topics asked alike."""
 
 import dataclasses
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from maquette.artifacts import ConfigError
 from maquette.evaluation.ratings.arena import UNNAMED, Battle, agreement_of_judges
 from maquette.evaluation.ratings.ratings import ELO, Ratings, bradley_terry_ratings, topic_shares, topic_weights
-from maquette.evaluation.ratings.style import style_covariates
 
 RAW, STYLED, REWEIGHTED = "as they are", "at equal style", "topics re-weighted"
 """The ways in which the same battles are rated."""
@@ -79,3 +83,36 @@ def plain(ratings: Ratings) -> dict[str, Any]:
         },
         "warnings": list(ratings.warnings),
     }  # fmt: skip
+
+
+_LIST_ITEM = re.compile(r"^[ \t]*(?:[-*+•]|\d{1,3}[.)])[ \t]+\S", re.MULTILINE)
+_HEADING = re.compile(r"^[ \t]{0,3}#{1,6}[ \t]+\S", re.MULTILINE)
+_BOLD = re.compile(r"\*\*[^*\n]+\*\*|__[^_\n]+__")
+
+
+def style(text: str) -> dict[str, int]:
+    """Counts in a text: `length` in characters, items of `lists`, `headings`, `bold` runs (Markdown)."""
+    return {
+        "length": len(text),
+        "lists": len(_LIST_ITEM.findall(text)),
+        "headings": len(_HEADING.findall(text)),
+        "bold": len(_BOLD.findall(text)),
+    }
+
+
+def style_covariates(winners: Sequence[str], losers: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+    """For `bradley_terry_ratings(..., covariates=...)`: the winning answer's features less the losing one's, (n,) each.
+
+    A feature that no battle differs in is left out: it could not be told from nothing.
+    """
+    if len(winners) != len(losers):
+        raise ConfigError(f"{len(winners)} winning and {len(losers)} losing answers.", "Give both of each battle.")
+    found = {}
+    for name in style(""):
+        first, second = (np.array([style(text)[name] for text in texts], float) for texts in (winners, losers))
+        total = first + second
+        difference = np.divide(first - second, total, out=np.zeros(len(total)), where=total > 0)
+        spread = float(np.sqrt(np.mean(difference**2))) if len(difference) else 0.0
+        if spread > 0:
+            found[name] = difference / spread
+    return found

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 from maquette.evaluation.config import ProtocolConfig, SuiteConfig, TemplateConfig
 from maquette.evaluation.contamination.contamination import ContaminationTest, contamination_test
 from maquette.evaluation.journal import Journal
-from maquette.evaluation.likelihood.likelihood import DocumentLikelihood, measure, windows
+from maquette.evaluation.likelihood import DocumentLikelihood, measure, windows
 from maquette.evaluation.questions.multiple_choice import Result, ask
-from maquette.evaluation.questions.prompts import content_prompt, filled, split
-from maquette.evaluation.questions.questions import Question, Task
+from maquette.evaluation.questions.questions import Question, QuestionSet, content_prompt, filled, split
 from maquette.evaluation.questions.readers import QUESTION
 from maquette.model.scoring import score_continuations
 
@@ -37,13 +36,13 @@ class Judged:
     contamination: dict[str, ContaminationTest]
 
 
-def count_work(tasks: Sequence[Task], documents: Documents, suite: SuiteConfig, protocol: ProtocolConfig) -> int:
+def count_work(tasks: Sequence[QuestionSet], documents: Documents, suite: SuiteConfig, protocol: ProtocolConfig) -> int:
     """Questions and documents to judge, each number of shots by itself, and a test of their order as one more."""
     tested = sum(len(task.questions) for task in _to_test(tasks, suite))
     return len(documents) + sum(len(task.questions) for task in tasks) * len(protocol.shots) + tested
 
 
-def _to_test(tasks: Sequence[Task], suite: SuiteConfig) -> list[Task]:
+def _to_test(tasks: Sequence[QuestionSet], suite: SuiteConfig) -> list[QuestionSet]:
     """Published tests, whose order may have been learnt."""
     return [task for task in tasks if suite.contamination and task.name in suite.files]
 
@@ -51,7 +50,7 @@ def _to_test(tasks: Sequence[Task], suite: SuiteConfig) -> list[Task]:
 def judge(
     model: "LanguageModel",
     tokenizer: "Tokenizer",
-    tasks: Sequence[Task],
+    tasks: Sequence[QuestionSet],
     documents: Documents,
     *,
     suite: SuiteConfig,
@@ -71,7 +70,7 @@ def judge(
     return Judged(answers, likelihoods, tests)
 
 
-def template_of(protocol: ProtocolConfig, task: Task) -> TemplateConfig:
+def template_of(protocol: ProtocolConfig, task: QuestionSet) -> TemplateConfig:
     """The template that a task is asked with."""
     return protocol.question if task.template == QUESTION else protocol.completion
 
@@ -103,7 +102,7 @@ def _documents(
 def _answers(
     model: "LanguageModel",
     tokenizer: "Tokenizer",
-    task: Task,
+    task: QuestionSet,
     shots: int,
     protocol: ProtocolConfig,
     journal: Journal,
@@ -128,7 +127,7 @@ def _answers(
 def _tested(
     model: "LanguageModel",
     tokenizer: "Tokenizer",
-    task: Task,
+    task: QuestionSet,
     protocol: ProtocolConfig,
     journal: Journal,
     advance: Progress,
@@ -138,7 +137,7 @@ def _tested(
     if key in journal:
         advance(count)
     else:
-        scorer = ExampleOrder(
+        scorer = OrderLikelihood(
             model, tokenizer, template_of(protocol, task), batch_size_tokens=protocol.batch_size_tokens
         )
         shards = scorer.shards(task.questions)
@@ -152,7 +151,7 @@ def _tested(
     return ContaminationTest(row["p_value"], row["statistic"], tuple(row["differences"]))
 
 
-class ExampleOrder:
+class OrderLikelihood:
     """Log-likelihood of questions with their right answers, one after another: for the contamination test.
 
     What is longer than the model's context is read in windows of it that overlap by half, so that every order of a

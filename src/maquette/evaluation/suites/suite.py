@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from maquette.artifacts.files import digest
 from maquette.artifacts.progress import say
 from maquette.evaluation.config import SuiteConfig
-from maquette.evaluation.likelihood.held_out import HeldOut
+from maquette.evaluation.held_out import HeldOut
 from maquette.evaluation.questions.embedded import make_task
-from maquette.evaluation.questions.questions import Task
+from maquette.evaluation.questions.questions import QuestionSet
 from maquette.evaluation.questions.readers import read_task
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ class Suite:
     """`documents`: (id, domain, text) of each, in their stable order."""
 
     name: str
-    tasks: tuple[Task, ...]
+    tasks: tuple[QuestionSet, ...]
     documents: tuple[tuple[str, str, str], ...]
 
     @cached_property

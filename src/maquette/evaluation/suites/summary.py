@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from maquette.evaluation.baselines import ALL
 from maquette.evaluation.config import PROTOCOLS, ProtocolConfig
-from maquette.evaluation.likelihood.baselines import ALL
-from maquette.evaluation.likelihood.likelihood import NOT_A_LANGUAGE_MODEL, PER_BYTE_ONLY, summarize
+from maquette.evaluation.likelihood import NOT_A_LANGUAGE_MODEL, PER_BYTE_ONLY, summarize
 from maquette.evaluation.questions.multiple_choice import predictions
-from maquette.evaluation.questions.questions import Task
+from maquette.evaluation.questions.questions import QuestionSet
 from maquette.evaluation.questions.readers import QUESTION
 from maquette.evaluation.suites.runner import Judged
 from maquette.recipe.objectives import entry_of
@@ -41,7 +41,7 @@ class Score:
     chance: float
 
 
-def scores(tasks: Sequence[Task], judged: Judged, protocol: ProtocolConfig) -> list[Score]:
+def scores(tasks: Sequence[QuestionSet], judged: Judged, protocol: ProtocolConfig) -> list[Score]:
     """Every task, number of shots and protocol for which some prompt fitted."""
     found = []
     for (name, shots), results in judged.answers.items():
@@ -87,7 +87,7 @@ def spread(scores: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
-def correct_by_question(task: Task, judged: Judged, shots: int, protocol: str) -> dict[str, float]:
+def correct_by_question(task: QuestionSet, judged: Judged, shots: int, protocol: str) -> dict[str, float]:
     """Share of the orders in which each question was answered right: what paired comparisons need."""
     found = {}
     for question, result in zip(task.questions, judged.answers[task.name, shots], strict=True):
@@ -98,7 +98,7 @@ def correct_by_question(task: Task, judged: Judged, shots: int, protocol: str) -
 
 
 def summarise(
-    tasks: Sequence[Task],
+    tasks: Sequence[QuestionSet],
     judged: Judged,
     protocol: ProtocolConfig,
     *,

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from maquette.evaluation.likelihood.baselines import ALL, NGRAM, UNIFORM, UNIGRAM, BaselineScore
+from maquette.evaluation.baselines import ALL, NGRAM, UNIFORM, UNIGRAM, BaselineScore
 from maquette.reports.figures import COLORS, new_figure
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from maquette.artifacts.page import Fact, Page, Picture
-from maquette.evaluation.likelihood.baselines import ALL, NGRAM, UNIFORM, UNIGRAM, BaselineScore
+from maquette.evaluation.baselines import ALL, NGRAM, UNIFORM, UNIGRAM, BaselineScore
 from maquette.evaluation.training_runs import run_figures
 from maquette.tracking.listing import short
 from maquette.training.callbacks.progress import duration

@@ -13,12 +13,10 @@ import numpy as np
 
 from maquette.artifacts.errors import ConfigError
 from maquette.artifacts.settings import nearest
-from maquette.scaling.errors import LawError
 from maquette.scaling.fits.table import RunTable
-from maquette.scaling.laws.difference import LawDifference, compare_families
-from maquette.scaling.laws.gauss_newton import Array
 from maquette.scaling.laws.isoflop import fit_isoflop
-from maquette.scaling.laws.runs import group_budgets
+from maquette.scaling.laws.power_law import LawDifference, compare_families
+from maquette.scaling.laws.runs import Array, LawError, group_budgets
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

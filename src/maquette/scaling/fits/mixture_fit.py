@@ -17,10 +17,9 @@ import numpy as np
 from scipy.optimize import brentq
 
 from maquette.artifacts.errors import ConfigError
-from maquette.scaling.errors import LawError
 from maquette.scaling.fits.table import RunTable
-from maquette.scaling.laws.gauss_newton import Array
 from maquette.scaling.laws.mixing_law import MixingLaw, MixtureLaw, TransferLaw, fit_mixing_law, fit_transfer_law
+from maquette.scaling.laws.runs import Array, LawError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -11,10 +11,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from maquette.scaling.errors import LawError
 from maquette.scaling.laws.fit import SurfaceFit
 from maquette.scaling.laws.forms import SurfaceModel, coordinates
-from maquette.scaling.laws.runs import positive_columns
+from maquette.scaling.laws.runs import LawError, positive_columns
 from maquette.scaling.laws.surface import FLOPS_PER_PARAMETER_AND_TOKEN, Allocation
 
 PRIOR_WIDTH = 10.0

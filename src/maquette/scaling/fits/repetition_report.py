@@ -5,11 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from maquette.scaling.errors import LawError
 from maquette.scaling.fits.table import ALIASES, RunTable
 from maquette.scaling.laws.fit import SurfaceFit, fit_surface
-from maquette.scaling.laws.gauss_newton import Array
 from maquette.scaling.laws.repetition import RepetitionFit, effective, fit_repetition
+from maquette.scaling.laws.runs import Array, LawError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

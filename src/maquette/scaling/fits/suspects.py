@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from maquette.scaling.fits.table import RunTable
-from maquette.scaling.laws.gauss_newton import Array
+from maquette.scaling.laws.runs import Array
 
 COPIES = 0.05
 """Copying score from which a model is said to copy: a twentieth of the loss goes when a run of tokens comes again.

@@ -6,7 +6,7 @@ import numpy as np
 
 from maquette.reports.figures import COLORS, new_figure
 from maquette.scaling.fits.sweep_fit import SweepFit
-from maquette.scaling.laws.gauss_newton import Array
+from maquette.scaling.laws.runs import Array
 from maquette.scaling.plans.plan_report import quantity
 from maquette.statistics import percentile_interval
 

@@ -16,17 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maquette.artifacts.settings import is_dotted
-from maquette.scaling.errors import LawError
 from maquette.scaling.fits.suspects import Suspect, copying_kinds, find_suspects
 from maquette.scaling.fits.table import RunTable
 from maquette.scaling.laws.counting import ConventionShift, kaplan_convention, vocabulary_law
 from maquette.scaling.laws.custom_form import custom_form
 from maquette.scaling.laws.extrapolation import TOO_FEW, FormComparison, compare_forms
 from maquette.scaling.laws.fit import Prediction, SurfaceFit
-from maquette.scaling.laws.gauss_newton import Array
 from maquette.scaling.laws.isoflop import EnvelopeFit, IsoflopFit, fit_envelope, fit_isoflop
 from maquette.scaling.laws.minimum import METHODS, CurveMinimum, curve_minimum
 from maquette.scaling.laws.power_law import PowerLawFit, fit_power_law
+from maquette.scaling.laws.runs import Array, LawError
 from maquette.scaling.laws.surface import FLOPS_PER_PARAMETER_AND_TOKEN, Allocation, LossSurface
 from maquette.statistics import Interval
 
@@ -37,7 +36,7 @@ _RESAMPLES = 500
 
 
 @dataclass(frozen=True)
-class Curve:
+class BudgetCurve:
     """One budget's runs (indices into the table) and their minimum by each method; none with fewer than three sizes."""
 
     budget: float
@@ -70,7 +69,7 @@ class SweepFit:
     comparison: FormComparison
     form: str
     forced: bool
-    curves: tuple[Curve, ...]
+    curves: tuple[BudgetCurve, ...]
     isoflop: Mapping[str, IsoflopFit]
     envelope: EnvelopeFit | None
     power_laws: Mapping[str, PowerLawFit]
@@ -215,13 +214,13 @@ def _isoflop(table: RunTable, method: str, level: float) -> IsoflopFit:
     return fit_isoflop(table.params, table.tokens, table.loss, table.budget, method, level=level)
 
 
-def _curves(table: RunTable) -> tuple[Curve, ...]:
+def _curves(table: RunTable) -> tuple[BudgetCurve, ...]:
     found = []
     for budget in np.unique(table.budget):
         rows = np.flatnonzero(table.budget == budget)
         x, y = np.log(table.params[rows]), np.log(table.loss[rows])
         enough = len(np.unique(x)) >= 3
-        found.append(Curve(float(budget), rows, {m: curve_minimum(x, y, m) for m in METHODS} if enough else {}))
+        found.append(BudgetCurve(float(budget), rows, {m: curve_minimum(x, y, m) for m in METHODS} if enough else {}))
     return tuple(found)
 
 

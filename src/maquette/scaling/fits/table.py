@@ -14,9 +14,7 @@ from numpy.typing import NDArray
 
 from maquette.artifacts.errors import ConfigError
 from maquette.artifacts.settings import nearest, parse_quantity
-from maquette.scaling.errors import LawError
-from maquette.scaling.laws.gauss_newton import Array
-from maquette.scaling.laws.runs import group_budgets
+from maquette.scaling.laws.runs import Array, LawError, group_budgets
 from maquette.scaling.laws.surface import FLOPS_PER_PARAMETER_AND_TOKEN
 
 if TYPE_CHECKING:

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from maquette.recipe.rules import HyperparameterRules
-from maquette.scaling.errors import LawError
 from maquette.scaling.fits.table import RunTable
-from maquette.scaling.laws.gauss_newton import Array
+from maquette.scaling.laws.runs import Array, LawError
 from maquette.scaling.laws.setting_law import SettingLaw, fit_setting_law
 
 if TYPE_CHECKING:

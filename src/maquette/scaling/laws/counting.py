@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import minimize_scalar
 
-from maquette.scaling.laws.gauss_newton import Array
 from maquette.scaling.laws.power_law import PowerLaw, fit_power_law
-from maquette.scaling.laws.runs import positive_column
+from maquette.scaling.laws.runs import Array, positive_column
 from maquette.scaling.laws.surface import FLOPS_PER_PARAMETER_AND_TOKEN, LossSurface
 
 KAPLAN_EXPONENT = 0.73

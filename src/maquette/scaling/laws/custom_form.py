@@ -23,8 +23,8 @@ from scipy.optimize import minimize_scalar
 
 from maquette.artifacts.settings import is_dotted
 from maquette.artifacts.targets import import_target, users_code
-from maquette.scaling.errors import LawError
-from maquette.scaling.laws.gauss_newton import Array, minimise
+from maquette.scaling.laws.gauss_newton import minimise
+from maquette.scaling.laws.runs import Array, LawError
 from maquette.statistics import Interval, percentile_interval, resample_counts
 
 STARTS, CARRIED = 512, 12

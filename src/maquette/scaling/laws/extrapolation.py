@@ -15,14 +15,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from maquette.artifacts.progress import progress
-from maquette.scaling.errors import LawError
 from maquette.scaling.laws.custom_form import custom_form
 from maquette.scaling.laws.fit import Prediction
-from maquette.scaling.laws.fitted_form import FittedForm, Runs, by_complexity, fit_form
-from maquette.scaling.laws.gauss_newton import Array
-from maquette.scaling.laws.kinds import offset_of_kinds
-from maquette.scaling.laws.minima_law import Curvature, minima_curvature
-from maquette.scaling.laws.runs import group_budgets, positive_columns, seed_noise
+from maquette.scaling.laws.fitted_form import Curvature, FittedForm, Runs, by_complexity, fit_form, minima_curvature
+from maquette.scaling.laws.runs import Array, LawError, group_budgets, offset_of_kinds, positive_columns, seed_noise
 from maquette.scaling.laws.surface import FLOPS_PER_PARAMETER_AND_TOKEN
 from maquette.statistics import Interval, interval_score, student_interval
 
@@ -165,7 +161,7 @@ def compare_forms(
     first = 3 if len(steps) >= ENOUGH_BUDGETS else 2
     origins = range(min(first, len(steps)), len(steps) + 1)
     fits: dict[str, FittedForm] = {}
-    rows: list[_Row] = []
+    rows: list[_HeldOutError] = []
     with progress("Comparing forms", len(compared) * len(origins), unit="fits") as advance:
         for name, form in compared.items():
             for origin in origins:
@@ -215,7 +211,7 @@ def compare_forms(
     )
 
 
-class _Row(NamedTuple):
+class _HeldOutError(NamedTuple):
     """One held-out budget predicted from one origin: arrays over its runs."""
 
     form: str
@@ -226,7 +222,7 @@ class _Row(NamedTuple):
     variance: float
 
 
-def _predict_beyond(fitted: FittedForm, runs: Runs, budgets: Array, origin: int, level: float) -> list[_Row]:
+def _predict_beyond(fitted: FittedForm, runs: Runs, budgets: Array, origin: int, level: float) -> list[_HeldOutError]:
     rows = []
     for budget in budgets[origin:]:
         beyond = runs.take(runs.near_best(float(budget)))
@@ -236,7 +232,7 @@ def _predict_beyond(fitted: FittedForm, runs: Runs, budgets: Array, origin: int,
         half = reaches * np.sqrt(spread**2 + fitted.noise**2)
         observed = np.log(beyond.loss)
         rows.append(
-            _Row(
+            _HeldOutError(
                 fitted.name,
                 float(budget / budgets[origin - 1]),
                 interval_score(predicted - half, predicted + half, observed, level),
@@ -248,7 +244,7 @@ def _predict_beyond(fitted: FittedForm, runs: Runs, budgets: Array, origin: int,
     return rows
 
 
-def _score_table(rows: list[_Row]) -> list[FormScore]:
+def _score_table(rows: list[_HeldOutError]) -> list[FormScore]:
     """Means by form and reach, the reach rounded to half decades."""
     table = []
     for form, reach in sorted({(row.form, _round_reach(row.reach)) for row in rows}):
@@ -281,7 +277,7 @@ def _choose(overall: Mapping[str, float]) -> str:
     return next(name for name in overall if overall[name] <= SIMPLER_WITHIN * best)
 
 
-def _discrepancy(rows: list[_Row], freedom: int) -> Discrepancy:
+def _discrepancy(rows: list[_HeldOutError], freedom: int) -> Discrepancy:
     """By moments: the mean square error at each reach, less what the form's own variance explains, per decade."""
     if not rows:
         return Discrepancy(0.0, 0)

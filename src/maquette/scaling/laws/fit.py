@@ -17,11 +17,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from maquette.scaling.errors import LawError
-from maquette.scaling.laws.forms import FORMS, SurfaceModel, check_form, surface_from
-from maquette.scaling.laws.gauss_newton import Array, Minima, Projection, minimise
-from maquette.scaling.laws.projection import project_additive, starts
-from maquette.scaling.laws.runs import check_grid, positive_columns
+from maquette.scaling.laws.forms import FORMS, SurfaceModel, check_form, project_additive, starts, surface_from
+from maquette.scaling.laws.gauss_newton import Minima, Projection, minimise
+from maquette.scaling.laws.runs import Array, LawError, check_grid, positive_columns
 from maquette.scaling.laws.surface import LossSurface
 from maquette.statistics import Interval, percentile_interval, resample_counts
 from maquette.statistics.resampling import check_resamples

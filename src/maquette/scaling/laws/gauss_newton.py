@@ -19,7 +19,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from maquette.scaling.laws.runs import Array
 
 
 class Model(Protocol):

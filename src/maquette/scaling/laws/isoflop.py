@@ -16,12 +16,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from maquette.scaling.errors import LawError
 from maquette.scaling.laws.fit import fit_surface
-from maquette.scaling.laws.gauss_newton import Array
 from maquette.scaling.laws.minimum import METHODS, CurveMinimum, curve_minimum
 from maquette.scaling.laws.power_law import PowerLawFit, fit_power_law
-from maquette.scaling.laws.runs import positive_columns
+from maquette.scaling.laws.runs import Array, LawError, positive_columns
 from maquette.scaling.laws.surface import LossSurface
 from maquette.statistics import Interval
 

@@ -10,9 +10,7 @@ Model Ladders". With L the loss (or bits per byte) and c the accuracy of guessin
 Intervals come from fitting both steps anew to resampled runs, so what one step does not know reaches the other.
 """
 
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,9 +18,8 @@ from numpy.typing import ArrayLike
 from scipy.optimize import least_squares
 from scipy.special import expit, logit
 
-from maquette.scaling.errors import LawError
 from maquette.scaling.laws.power_law import PowerLawFit, fit_power_law
-from maquette.scaling.laws.runs import Array, positive_columns
+from maquette.scaling.laws.runs import Array, LawError, positive_columns
 from maquette.statistics import Interval, percentile_interval
 
 _FEWEST = 5
@@ -86,7 +83,7 @@ class TwoStepFit:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class HeldOutAccuracy:
     """A held-out run: was its accuracy within what the smaller runs had predicted?"""
 
     prediction: AccuracyPrediction
@@ -142,7 +139,7 @@ def fit_loss_to_accuracy(
 
 def judge_held_out(
     compute: ArrayLike, loss: ArrayLike, accuracy: ArrayLike, *, chance: float, held_out: int = 1, **options: Any
-) -> list[Verdict]:
+) -> list[HeldOutAccuracy]:
     """Fits all runs but the `held_out` of most compute, predicts these, and says whether they held."""
     order = np.argsort(np.asarray(compute, float), kind="stable")
     columns = [np.asarray(column, float)[order] for column in (compute, loss, accuracy)]
@@ -152,29 +149,8 @@ def judge_held_out(
     verdicts = []
     for budget, _, found in zip(*(column[-held_out:] for column in columns), strict=True):
         prediction = fit.predict(budget)
-        verdicts.append(Verdict(prediction, float(found), prediction.interval.contains(float(found))))
+        verdicts.append(HeldOutAccuracy(prediction, float(found), prediction.interval.contains(float(found))))
     return verdicts
-
-
-def evaluated_runs(folders: Iterable[Path | str], task: str, protocol: str) -> list[Mapping[str, float]]:
-    """Compute, loss (bits per byte of all held-out text), accuracy and chance of each evaluation that asked `task` so
-    and whose run is known. Evaluate a sweep with `maquette evaluate -m checkpoint=a,b,c`."""
-    from maquette.evaluation.suites.leaderboard import read_evaluations
-    from maquette.training import read_record
-
-    rows: list[Mapping[str, float]] = []
-    for evaluation in read_evaluations(Path(folder) for folder in folders):
-        record = read_record(evaluation["checkpoint"])
-        likelihood = evaluation["likelihood"].get("all")
-        for score in evaluation["scores"]:
-            if record and likelihood and (score["task"], score["protocol"]) == (task, protocol):
-                rows.append(
-                    {
-                        "compute": float(record.compute), "loss": likelihood["bits_per_byte"]["value"],
-                        "accuracy": score["accuracy"], "chance": score["chance"], "questions": score["questions"],
-                    }
-                )  # fmt: skip
-    return rows
 
 
 def _sigmoid(loss: Array, accuracy: Array, chance: float, start: AccuracyLaw | None = None) -> AccuracyLaw:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.interpolate import Akima1DInterpolator
 
-from maquette.scaling.laws.gauss_newton import Array
+from maquette.scaling.laws.runs import Array
 
 METHODS = ("parabola", "akima")
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from maquette.scaling.errors import LawError
+from maquette.scaling.laws.runs import LawError
 
 Floats = NDArray[np.float64]
 

@@ -14,10 +14,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import brentq, minimize_scalar
 
-from maquette.scaling.errors import LawError
 from maquette.scaling.laws.fit import leverage
-from maquette.scaling.laws.gauss_newton import Array, minimise
-from maquette.scaling.laws.runs import positive_columns
+from maquette.scaling.laws.gauss_newton import minimise
+from maquette.scaling.laws.runs import Array, LawError, positive_columns
 from maquette.scaling.laws.surface import (
     FLOPS_PER_PARAMETER_AND_TOKEN,
     INFERENCE_FLOPS_PER_PARAMETER_AND_TOKEN,

@@ -6,10 +6,18 @@ them. What can't be fitted is refused here with the row's number, so that no fit
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import f as f_distribution
 
-from maquette.scaling.errors import LawError
+from maquette.artifacts import ConfigError
 
 Array = NDArray[np.float64]
+
+
+class LawError(ConfigError, ValueError):
+    """A law that is none, a table of runs that no law can be fitted to, or a question that a law can't answer.
+
+    It names the row, setting or value. It is a `ValueError` too, as notebooks expect of numerical functions.
+    """
 
 
 def positive_column(name: str, values: ArrayLike) -> Array:
@@ -108,3 +116,28 @@ def seed_noise(
     means = np.bincount(group, logs) / counts
     freedom = int(np.sum(counts - 1))
     return (float(np.sqrt(np.sum((logs - means[group]) ** 2) / freedom)), freedom) if freedom else (np.nan, 0)
+
+
+def offset_of_kinds(residual: Array, kinds: NDArray[np.generic]) -> tuple[float, list[str]]:
+    """The standard deviation between the kinds' mean log residuals, and what to say; 0 where an F test finds none.
+
+    Where one run copies from its context and another does not yet, or depth changes along the family, one law is fitted
+    to two regimes. It can't tell which regime a larger run will be in, so what lies between them is uncertainty.
+    `residual` (n,): log of loss over law. `kinds` (n,): each run's kind, by any name.
+    """
+    if kinds.shape != residual.shape:
+        raise LawError(f"kinds has shape {kinds.shape} where there are {len(residual)} runs.")
+    names, group = np.unique(kinds, return_inverse=True)
+    freedom = len(residual) - len(names)
+    if len(names) < 2 or freedom < 1:
+        return 0.0, []
+    counts = np.bincount(group)
+    means = np.bincount(group, residual) / counts
+    between = float(counts @ (means - residual.mean()) ** 2) / (len(names) - 1)
+    within = float(np.sum((residual - means[group]) ** 2)) / freedom
+    p_value = float(f_distribution.sf(between / within, len(names) - 1, freedom)) if within else 0.0
+    if p_value >= 0.05:
+        return 0.0, []
+    offsets = ", ".join(f"{name} {mean:+.1%}" for name, mean in zip(names, means, strict=True))
+    said = f"Runs of different kinds lie apart from the law ({offsets}; p = {p_value:.2g}): intervals widened."
+    return float(means.std(ddof=1)), [said]

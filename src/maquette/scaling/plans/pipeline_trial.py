@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from maquette.scaling.errors import LawError
 from maquette.scaling.laws.isoflop import fit_isoflop
+from maquette.scaling.laws.runs import LawError
 from maquette.scaling.laws.surface import FLOPS_PER_PARAMETER_AND_TOKEN
 from maquette.scaling.plans.plan_report import quantity
 

@@ -1,7 +1,7 @@
 """Two ways to spend a month: thirty models of one day each, or three days of small ones and one of 27 days.
 
 The old way tunes the big model by training it again and again and keeping the best. The new way tunes small models,
-fits a law, and spends nearly all of the compute on one run (the lecture's point about scaling laws).
+fits a law, and spends nearly all of the compute on one run.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ import numpy as np
 from scipy.integrate import quad
 from scipy.stats import norm
 
-from maquette.scaling.errors import LawError
+from maquette.scaling.laws.runs import LawError
 from maquette.scaling.laws.surface import Allocation, LossSurface
 
 

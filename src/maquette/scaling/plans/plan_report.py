@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from maquette.scaling.laws.surface import FLOPS_PER_PARAMETER_AND_TOKEN
-from maquette.scaling.plans.planner import Plan
+from maquette.scaling.plans.planner import ComputePlan
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def plan_rows(plan: Plan) -> Iterator[tuple[str, str, str]]:
+def plan_rows(plan: ComputePlan) -> Iterator[tuple[str, str, str]]:
     """What a plan says: name, value, and a remark or a 90% interval."""
     given = plan.assumptions
     yield "parameters", quantity(plan.params), _interval(plan, "params")
@@ -52,7 +52,7 @@ def plan_rows(plan: Plan) -> Iterator[tuple[str, str, str]]:
         )
 
 
-def _served(plan: Plan, volume: float) -> tuple[str, str]:
+def _served(plan: ComputePlan, volume: float) -> tuple[str, str]:
     """Which served volume asks for a model of these proportions."""
     if volume > 0:
         times = f"{volume / plan.tokens:.2g} times its training tokens"
@@ -60,7 +60,7 @@ def _served(plan: Plan, volume: float) -> tuple[str, str]:
     return "nothing", "it is too big for its data even if it is never served"
 
 
-def plan_figure(plan: Plan) -> "Figure":
+def plan_figure(plan: ComputePlan) -> "Figure":
     """Loss against size at the plan's compute, with the plan and its serving-aware alternative."""
     from maquette.reports.figures import COLORS, new_figure
 
@@ -93,7 +93,7 @@ def gigabytes(value: float) -> str:
     return f"{value / 1e9:,.3g} GB" if value < 1e12 else f"{value / 1e9:,.0f} GB"
 
 
-def _interval(plan: Plan, name: str) -> str:
+def _interval(plan: ComputePlan, name: str) -> str:
     if name not in plan.intervals:
         return ""
     low, high = plan.intervals[name]

@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 
 from maquette.artifacts import ConfigError
-from maquette.scaling.laws.gauss_newton import Array
 from maquette.scaling.laws.repetition import RepetitionLaw
+from maquette.scaling.laws.runs import Array
 from maquette.scaling.laws.surface import (
     FLOPS_PER_PARAMETER_AND_TOKEN,
     INFERENCE_FLOPS_PER_PARAMETER_AND_TOKEN,
     Allocation,
     LossSurface,
 )
-from maquette.scaling.plans import cost
+from maquette.scaling.plans import hardware as cost
 from maquette.scaling.plans.hardware import Accelerator, accelerator
 from maquette.statistics import Interval, percentile_interval
 
@@ -93,7 +93,7 @@ PRESETS = {"llama3_405b": LLAMA3_405B}
 
 
 @dataclass(frozen=True)
-class Plan:
+class ComputePlan:
     """What to train and what it takes. Money in dollars, energy in kWh, memory in bytes, loss in nats per token.
 
     `intervals`: 90% of `params`, `tokens` and `loss` where the surface's uncertainty is known. `epochs`: passes over
@@ -186,7 +186,7 @@ def make_plan(
     samples: Array | None = None,
     degrees_of_freedom: float = np.inf,
     level: float = 0.9,
-) -> Plan:
+) -> ComputePlan:
     """The plan that follows from `assumptions` on `surface`.
 
     `samples` (resamples, 6): surfaces within its uncertainty (`SurfaceFit.samples`, `PublishedSurface.samples()`),
@@ -203,7 +203,7 @@ def make_plan(
     intervals = {}
     if samples is not None and len(samples):
         intervals = _intervals(assumptions, gpu, samples, degrees_of_freedom, level)
-    return Plan(
+    return ComputePlan(
         assumptions=assumptions,
         surface=surface,
         params=allocation.params,

@@ -34,7 +34,7 @@ class RunCheckpoint(RunCallback, Checkpoint):
         self,
         dirpath: str | None = None,
         every_n_train_steps: int | None = None,
-        train_time_interval: Mapping[str, float] | None = None,
+        train_time_interval: datetime.timedelta | Mapping[str, float] | None = None,
         save_last_k: int = 2,
     ) -> None:
         super().__init__()
@@ -43,8 +43,10 @@ class RunCheckpoint(RunCallback, Checkpoint):
         if save_last_k < 1:
             raise ConfigError(f"callbacks.checkpoint.save_last_k={save_last_k} must be at least 1.")
         self.dirpath, self.every_n_train_steps, self.save_last_k = dirpath, every_n_train_steps, save_last_k
-        interval = {"minutes": 2} if train_time_interval is None else dict(train_time_interval)
-        self.seconds = datetime.timedelta(**interval).total_seconds()
+        interval = {"minutes": 2} if train_time_interval is None else train_time_interval
+        if not isinstance(interval, datetime.timedelta):
+            interval = datetime.timedelta(**interval)
+        self.seconds = interval.total_seconds()
         self.interrupted = False
         self._step, self._saved_step, self._due = 0, -1, False
         self._random: list[dict[str, Any]] | None = None

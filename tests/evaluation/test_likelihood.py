@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from maquette.artifacts import ConfigError, StageError
-from maquette.evaluation.likelihood.likelihood import DocumentLikelihood, calibration_error, measure, summarize, windows
+from maquette.evaluation.likelihood import DocumentLikelihood, calibration_error, measure, summarize, windows
 from maquette.model import LanguageModel, TransformerConfig, score_tokens
 from maquette.text import train_tokenizer
 from maquette.text.config import TokenizerConfig

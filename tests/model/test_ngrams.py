@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maquette.evaluation import KneserNey
-from maquette.evaluation.likelihood.ngrams import estimate_discounts
+from maquette.model.ngrams import KneserNey, estimate_discounts
 
 
 @settings(max_examples=40, deadline=None)

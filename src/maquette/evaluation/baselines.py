@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from maquette.evaluation.likelihood.ngrams import KneserNey, Tokens
+from maquette.model.ngrams import KneserNey, Tokens
 
 UNIFORM, UNIGRAM, NGRAM = "uniform bytes", "unigram", "Kneser-Ney 5-gram"
 ALL = "all"

@@ -1,1 +1,0 @@
-"""Log-likelihood of held-out documents, and the simple models that it is read against."""
