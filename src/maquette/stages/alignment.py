@@ -88,7 +88,9 @@ class Study:
         if policy:
             record = self.records[name]
             self.policies.append(
-                PolicyRun(name, kind or name, record.folder, dict(values or {}), float(record.compute), record.seconds)
+                PolicyRun(
+                    name, kind or name, record.folder, dict(values or {}), float(record.spec.compute), record.seconds
+                )
             )
         return self.made[name]
 
@@ -169,7 +171,7 @@ def run(config: AlignmentStage, recipe: Callable[[Study, AlignmentStage], None] 
         label=config.title.lower().replace(" ", "-"),
         config={key: getattr(config, key) for key in compared}
         | {"names": list(study.made), "rewards": study.rewards, "courses": study.courses},
-        inputs={name: record.fingerprint for name, record in study.records.items()},
+        inputs={name: record.spec.fingerprint for name, record in study.records.items()},
         make=make,
         force=config.force,
         say=say,
@@ -200,7 +202,7 @@ def compare(study: Study, folder: Path) -> tuple[Measurement, dict[str, Any]]:
     rewards |= {name: open_reward_model(study.made[name], config.outputs) for name in study.rewards}
     source = open_prompts(
         PromptsConfig(tasks=config.tasks, seed=config.seed + 1), load_tokenizer(reference.folder),
-        longest=max(1, reference.sequence_length - config.max_completion_length), split="held_out",
+        longest=max(1, reference.spec.sequence_length - config.max_completion_length), split="held_out",
     )  # fmt: skip
     measurement = measure_study(
         study.policies, "sft", [source[number] for number in range(config.prompts)], rewards,

@@ -13,7 +13,7 @@ def draw_sweep(folder: Path) -> list[Path]:
     `sft_size`: held-out loss over the number of examples."""
     if not folder.name.startswith("sft_size-"):
         return []
-    records = [record for record in _finished(folder) if record.objective == "sft" and record.facts]
+    records = [record for record in _finished(folder) if record.spec.objective == "sft" and record.facts]
     if len({record.facts["train"]["examples"] for record in records}) < 2:
         return []
     picture = draw_sizes(records, folder / "figures" / "sft_size")

@@ -219,7 +219,7 @@ def _begin(config: TrainStage, job: Job) -> RunRecord:
     """The record of the run as it stands: finished, begun earlier, or new and written just now."""
     found = None if config.force else read_record(job.folder)
     if found is not None:
-        if job.spec.prediction not in (None, found.prediction):
+        if job.spec.prediction not in (None, found.spec.prediction):
             say(f"run {job.name} was begun before this prediction was written: it can't decide it")
         if found.status == FINISHED:
             say(f"run {job.name}: nothing to do, already trained: {found.summary}")

@@ -56,10 +56,10 @@ class _Clock(Callback):
 def measure_speed(job: Job) -> float:
     """Training tokens per second of a job's model on this machine, in one process and uncompiled."""
     prepare_process(job.hardware)
-    context = job.architecture.max_position_embeddings
-    sequences = max(1, min(_SEQUENCES, job.batch_size_tokens // context))
-    batches = _Noise((sequences, context + 1), job.architecture.vocab_size)
-    model = LanguageModel(job.architecture, seed=0)
+    context = job.spec.architecture.max_position_embeddings
+    sequences = max(1, min(_SEQUENCES, job.spec.batch_size_tokens // context))
+    batches = _Noise((sequences, context + 1), job.spec.architecture.vocab_size)
+    model = LanguageModel(job.spec.architecture, seed=0)
     optimization = dataclasses.replace(prepare_optimization(job), batch_size_tokens=sequences * context)
     clock = _Clock()
     quieten()

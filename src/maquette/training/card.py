@@ -12,10 +12,10 @@ def write_card(record: RunRecord, mixture: dict[str, float]) -> str:
         for domain, values in record.domains.items()
         if "loss" in values
     )
-    lineage = "\n".join(f"- {name}: `{digest}`" for name, digest in record.digests.items())
-    start = f"\n- weights it started from: `{record.checkpoint}`" if record.checkpoint else ""
+    lineage = "\n".join(f"- {name}: `{digest}`" for name, digest in record.spec.digests.items())
+    start = f"\n- weights it started from: `{record.spec.checkpoint}`" if record.spec.checkpoint else ""
     commit = f"\n- code: `{record.git_commit}`" if record.git_commit else ""
-    parts = record.parameters
+    parts = record.spec.parameters
     return f"""---
 library_name: maquette-lm
 pipeline_tag: text-generation
@@ -26,12 +26,12 @@ A language model trained by Maquette.
 
 | | |
 |---|---|
-| parameters N | {record.num_parameters:,}: core {parts.core:,} and head {parts.head:,} |
+| parameters N | {record.spec.size:,}: core {parts.core:,} and head {parts.head:,} |
 | embedding | {parts.embedding:,} |
-| tokens D | {record.tokens:,} in sequences of {record.sequence_length} |
-| training FLOPs C | {record.compute:.4g} exact, {record.kaplan_compute:.4g} as 6 x core x D |
-| batch, peak learning rate | {record.batch_size_tokens:,} tokens, {record.learning_rate:.3g} |
-| precision | {record.precision}{", compiled" if record.compiled else ""} |
+| tokens D | {record.spec.tokens:,} in sequences of {record.spec.sequence_length} |
+| training FLOPs C | {record.spec.compute:.4g} exact, {record.spec.kaplan_compute:.4g} as 6 x core x D |
+| batch, peak learning rate | {record.spec.batch_size_tokens:,} tokens, {record.spec.learning_rate:.3g} |
+| precision | {record.spec.precision}{", compiled" if record.compiled else ""} |
 | trained in | {duration(record.seconds)} on {record.hardware} |
 | validation loss | {_rate(record.validation_loss)} nats per token, {_rate(record.bits_per_byte)} bits per byte |
 
@@ -43,7 +43,7 @@ Losses are of held-out text; the one above weighs the domains as the mixture doe
 
 ## Lineage
 {lineage}{start}{commit}
-- run: `{record.name}`, seed {record.seed}
+- run: `{record.name}`, seed {record.spec.seed}
 """
 
 

@@ -17,11 +17,11 @@ _SHOWN = (
 
 def write_example_card(record: RunRecord) -> str:
     """Markdown with a Hugging Face header: data, compute, measurements, lineage."""
-    facts, parts, entry = record.facts, record.parameters, entry_of(record.objective)
+    facts, parts, entry = record.facts, record.spec.parameters, entry_of(record.spec.objective)
     measured = "\n".join(
         f"| {label} | {record.metrics[name]:.4f} |" for name, label in _SHOWN if name in record.metrics
     )
-    lineage = "\n".join(f"- {name}: `{digest}`" for name, digest in record.digests.items())
+    lineage = "\n".join(f"- {name}: `{digest}`" for name, digest in record.spec.digests.items())
     commit = f"\n- code: `{record.git_commit}`" if record.git_commit else ""
     task = "text-classification" if entry.scalar else "text-generation"
     score = (
@@ -36,21 +36,21 @@ pipeline_tag: {task}
 ---
 # {record.name}
 
-{entry.title}, trained by Maquette from `{record.checkpoint}`.
+{entry.title}, trained by Maquette from `{record.spec.checkpoint}`.
 {score}
 | | |
 |---|---|
-| parameters N | {record.num_parameters:,}: core {parts.core:,} and head {parts.head:,} |
+| parameters N | {record.spec.size:,}: core {parts.core:,} and head {parts.head:,} |
 | examples | {facts["train"]["examples"]:,} for training, {facts["validation"]["examples"]:,} held out |
 | left out as too long | {facts["too_long"]:,} of {facts["read"]:,} |
 | epochs | {facts["epochs"]:.2f} |
-| training FLOPs | {record.compute:.4g} |
-| peak learning rate | {record.learning_rate:.3g} |
+| training FLOPs | {record.spec.compute:.4g} |
+| peak learning rate | {record.spec.learning_rate:.3g} |
 | trained in | {duration(record.seconds)} on {record.hardware} |
 {measured}
 
 ## Lineage
 {lineage}
-- weights it started from: `{record.checkpoint}`{commit}
-- run: `{record.name}`, seed {record.seed}
+- weights it started from: `{record.spec.checkpoint}`{commit}
+- run: `{record.name}`, seed {record.spec.seed}
 """

@@ -33,21 +33,19 @@ class ExamplePlan:
     micro_batch_size: int | None = None
 
     def open(self, job: Job, tokenizer: Tokenizer) -> Opened:
-        assert job.checkpoint is not None
+        assert job.spec.checkpoint is not None
         wished = micro_batch_of(self.micro_batch_size, self.objective.batch_size, job)
         accumulate = micro_batches(self.objective.batch_size, job.hardware.world_size, wished)
         common: dict[str, Any] = {
-            "batch_size": self.objective.batch_size, "micro_batches": accumulate, "steps": job.steps,
-            "seed": job.seed, "batch_size_tokens": job.batch_size_tokens,
+            "batch_size": self.objective.batch_size, "micro_batches": accumulate, "steps": job.spec.steps,
+            "seed": job.spec.seed, "batch_size_tokens": job.spec.batch_size_tokens,
         }  # fmt: skip
         data: InstructionData | PreferenceData
         if isinstance(self.objective, SupervisedConfig):
             data = InstructionData(self.folder, tokenizer, packing=self.objective.packing, **common)
         else:
-            digest = read_manifest(self.folder).digest
-            reference = (
-                ReferenceLogProbs(job.checkpoint, job.folder, digest) if self.objective.entry.has_reference else None
-            )
+            start, digest = job.spec.checkpoint, read_manifest(self.folder).digest
+            reference = ReferenceLogProbs(start, job.folder, digest) if self.objective.entry.has_reference else None
             data = PreferenceData(self.folder, tokenizer, reference=reference, **common)
         module = import_target(self.objective._target_)(
             describe_run_model(job, tokenizer.digest), prepare_optimization(job), self.objective

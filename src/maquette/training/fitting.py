@@ -60,18 +60,18 @@ def fit(job: Job) -> RunRecord:
 
 
 def _fit(job: Job, record: RunRecord, world: ProcessGroup, log: RunLog) -> RunRecord:
-    tokenizer = Tokenizer.load(job.tokenizer_folder)
+    tokenizer = Tokenizer.load(job.spec.tokenizer)
     opened = job.plan.open(job, tokenizer)
     checkpoints = CheckpointFolder(job.folder / "checkpoints")
     first_step, checkpoint = checkpoints.newest(say) or (0, None)
     if checkpoint is not None and world.is_first:
-        say(f"{job.name}: resuming from step {first_step:,} of {job.steps:,}")
+        say(f"{job.name}: resuming from step {first_step:,} of {job.spec.steps:,}")
     with _metrics(job, world, first_step) as metrics, listening() as interruption:
         run = RunContext(
             name=job.name,
-            steps=job.steps,
-            batch_size_tokens=job.batch_size_tokens,
-            flops_per_token=job.flops / job.tokens,
+            steps=job.spec.steps,
+            batch_size_tokens=job.spec.batch_size_tokens,
+            flops_per_token=job.spec.compute / job.spec.tokens,
             peak_flops=job.hardware.world_size
             * matmul_peak(job.hardware.device, job.hardware.precision, job.outputs / "machine.json"),
             validations=job.num_validations,
@@ -85,7 +85,7 @@ def _fit(job: Job, record: RunRecord, world: ProcessGroup, log: RunLog) -> RunRe
         loggers += parts("logger", job.logger, Logger) if world.is_first else []
         trainer = build_trainer(job, opened, callbacks, loggers)
         for seed in (random.seed, np.random.seed, torch.manual_seed):  # for dropout; initial weights have their own
-            seed(job.seed + world.rank)
+            seed(job.spec.seed + world.rank)
         try:
             trainer.fit(opened.module, datamodule=opened.data, ckpt_path=checkpoint, weights_only=True)
         except (SIGTERMException, Abandoned):
@@ -103,7 +103,9 @@ def _fit(job: Job, record: RunRecord, world: ProcessGroup, log: RunLog) -> RunRe
         )
     if interrupted:
         if world.is_first:
-            say(f"{job.name}: stopped after step {record.step:,} of {job.steps:,}; run the command again to resume")
+            say(
+                f"{job.name}: stopped after step {record.step:,} of {job.spec.steps:,}; run the command again to resume"
+            )
         raise KeyboardInterrupt
     return record
 
@@ -149,7 +151,7 @@ def _tracked(job: Job, record: RunRecord, world: ProcessGroup) -> Iterator[RunLo
         yield RunLog()
         return
     with start_run(
-        job.tracking, outputs=job.outputs, name=job.name, folder=job.folder, params=job.params, tags=job.tags,
+        job.tracking, outputs=job.outputs, name=job.name, folder=job.folder, params=job.spec.params, tags=job.tags,
         run_id=record.tracking_run, num_nodes=job.hardware.nodes,
     ) as log:  # fmt: skip
         log.set_tags({"compiled": job.compiled, "linear_backend": job.linear_backend})

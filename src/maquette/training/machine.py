@@ -76,12 +76,14 @@ def matmul_peak(device: torch.device, precision: str, cache: Path | str) -> floa
 def choose_linear_backend(job: Job) -> str:
     """What multiplies this run's matrices (model/linear.py): measured once for each processor, number of threads and
     shape, and remembered beside the peak, so that two runs of the same settings choose alike."""
-    core, hardware = job.architecture, job.hardware
+    core, hardware = job.spec.architecture, job.hardware
     if hardware.accelerator != "cpu" or hardware.precision != "fp32" or not may_be_faster():
         return "torch"
     prepare_process(hardware)
-    key = f"{hardware_name()}, {hardware.threads} threads, {job.batch_size_tokens} tokens, {core}"
-    return str(_remembered(job.outputs / "machine.json", key, lambda: fastest_backend(core, job.batch_size_tokens)))
+    key = f"{hardware_name()}, {hardware.threads} threads, {job.spec.batch_size_tokens} tokens, {core}"
+    return str(
+        _remembered(job.outputs / "machine.json", key, lambda: fastest_backend(core, job.spec.batch_size_tokens))
+    )
 
 
 def _remembered(cache: Path, key: str, measure: Callable[[], float | str]) -> float | str:

@@ -110,10 +110,10 @@ class PolicyPlan:
         )
 
     def open(self, job: "Job", tokenizer: "Tokenizer") -> Opened:
-        assert job.checkpoint is not None  # the stage asks for one
+        assert job.spec.checkpoint is not None  # the stage asks for one
         schedule = self.schedule(job.hardware.world_size)
         data = PolicyData(
-            self.feedback, tokenizer, schedule, context=job.architecture.max_position_embeddings,
+            self.feedback, tokenizer, schedule, context=job.spec.architecture.max_position_embeddings,
             max_completion_length=self.config.max_completion_length,
         )  # fmt: skip
         module = ProximalPolicyOptimization(describe_run_model(job), prepare_optimization(job), self.config)
@@ -127,7 +127,7 @@ class PolicyPlan:
     ) -> None:
         """The policy alone, as a Hugging Face folder."""
         with torch.device("meta"):
-            model = LanguageModel(job.architecture)
+            model = LanguageModel(job.spec.architecture)
         model.load_state_dict(module_weights(state, "model."), assign=True)
         data: Any = opened.data
         hf.save(model, data.tokenizer, folder, card=policy_card(record) if finished else None)
@@ -145,7 +145,7 @@ def policy_card(record: "RunRecord") -> str:
     rows = [(name, record.metrics[name]) for name in shown if name in record.metrics]
     table = "\n".join(f"| {name} | {value:.4f} |" for name, value in rows)
     return (
-        f"# {record.name}\n\nA policy optimised by PPO from `{record.checkpoint}`, {record.step:,} steps.\n\n"
+        f"# {record.name}\n\nA policy optimised by PPO from `{record.spec.checkpoint}`, {record.step:,} steps.\n\n"
         f"| measured on held-out prompts | |\n|---|---:|\n{table}\n"
     )
 

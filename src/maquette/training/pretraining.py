@@ -48,12 +48,12 @@ class PretrainingPlan:
 
     def batch_sequences(self, job: Job) -> int:
         """Sequences of one context in a step, over all processes."""
-        return job.batch_size_tokens // self.data.sequence_length
+        return job.spec.batch_size_tokens // self.data.sequence_length
 
     def open(self, job: Job, tokenizer: Tokenizer) -> Opened:
         batch_sequences, phases = self.batch_sequences(job), phase_configs(self.mixture)
         micro_batch = choose_micro_batch(
-            job.architecture,
+            job.spec.architecture,
             batch_sequences=batch_sequences,
             context=self.data.sequence_length,
             whole=int(np.lcm.reduce([phase.context_multiple for phase in phases])),
@@ -62,7 +62,8 @@ class PretrainingPlan:
         )
         data = PretrainingData(
             self.tokens_folder, tokenizer, data=self.data, mixture=self.mixture, batch_sequences=batch_sequences,
-            micro_batch_size=micro_batch, steps=job.steps, seed=job.seed, validations=len(job.validation_steps),
+            micro_batch_size=micro_batch, steps=job.spec.steps, seed=job.spec.seed,
+            validations=len(job.validation_steps),
         )  # fmt: skip
         module = Pretraining(
             describe_run_model(job), prepare_optimization(job), self.objective,
@@ -89,7 +90,7 @@ class PretrainingPlan:
         self, job: Job, opened: Opened, state: dict[str, Tensor], folder: Path, record: RunRecord, *, finished: bool
     ) -> None:
         """As a Hugging Face folder; positions as the phase that the run has reached reads them."""
-        architecture, data = job.architecture, opened.data
+        architecture, data = job.spec.architecture, opened.data
         assert isinstance(data, PretrainingData)
         phase = data.order.phases[data.order.phase_of(max(0, record.step * data.batch_sequences - 1))]
         if isinstance(architecture, TransformerConfig) and phase.rope_theta:
@@ -122,7 +123,7 @@ class CustomPlan:
             opened = self.text.open(job, tokenizer)
         else:
             target = str(self.data["_target_"])
-            data = build_data(self.data, seed=job.seed)
+            data = build_data(self.data, seed=job.spec.seed)
             batches = facts_of(data, target).batches
             module = Pretraining(describe_run_model(job), prepare_optimization(job), self.text.objective)
             opened = Opened(module, data, 1, batches or 0)
@@ -140,16 +141,15 @@ class CustomPlan:
     ) -> None:
         """The language model that the module keeps as `model`, as a Hugging Face folder."""
         with torch.device("meta"):
-            model = LanguageModel(job.architecture)
+            model = LanguageModel(job.spec.architecture)
         weights = module_weights(state, "model.")
         if set(weights) < set(model.state_dict()):
-            say(
-                f"{record.name}: {record.objective} keeps no language model as `self.model`: there is nothing to export"
-            )
+            objective = record.spec.objective
+            say(f"{record.name}: {objective} keeps no language model as `self.model`: there is nothing to export")
             return
         model.load_state_dict({name: weights[name] for name in model.state_dict()}, assign=True)
         card = write_card(record, getattr(opened.data, "validation_weights", {})) if finished else None
-        hf.save(model, Tokenizer.load(job.tokenizer_folder), folder, card=card)
+        hf.save(model, Tokenizer.load(job.spec.tokenizer), folder, card=card)
 
     def draw(self, opened: Opened, history: list[Row], folder: Path, title: str) -> list[Path]:
         if self.data is None and self.objective is None:

@@ -49,11 +49,12 @@ def build_page(report: RunReport) -> Page:
     """The whole page."""
     record = report.record
     page = Page(
-        f"A language model of {short(record.num_parameters)} parameters",
+        f"A language model of {short(record.spec.size)} parameters",
         eyebrow="Maquette demo",
         lead=f"Trained from random numbers in {duration(record.seconds)} ({record.hardware}), on "
-        f"{short(record.tokens)} tokens of {_origin(report.corpus)}.",
-        footer=f"Run `{record.name}`, seed {record.seed}, finished {record.finished}. All numbers are from its folder.",
+        f"{short(record.spec.tokens)} tokens of {_origin(report.corpus)}.",
+        footer=f"Run `{record.name}`, seed {record.spec.seed}, finished {record.finished}. "
+        "All numbers are from its folder.",
     )
     add_model(page, report)
     return page
@@ -75,9 +76,9 @@ def add_results(page: Page, report: RunReport) -> None:
     page.section("What came out")
     page.facts(
         [
-            Fact("Parameters, N", short(record.num_parameters), "core and head"),
-            Fact("Tokens, D", short(record.tokens), f"{record.tokens / record.num_parameters:.0f} a parameter"),
-            Fact("Compute, C", f"{record.compute:.2e}".replace("e+", "e"), "FLOPs, forward and backward"),
+            Fact("Parameters, N", short(record.spec.size), "core and head"),
+            Fact("Tokens, D", short(record.spec.tokens), f"{record.spec.tokens / record.spec.size:.0f} a parameter"),
+            Fact("Compute, C", f"{record.spec.compute:.2e}".replace("e+", "e"), "FLOPs, forward and backward"),
             Fact("Loss", f"{record.validation_loss:.3f}", "nats per held-out token"),
             Fact("Bits per byte", f"{bits[ALL]:.2f}", f"a 5-gram model needs {report.baseline_bits(NGRAM, ALL):.2f}"),
             Fact("Tokens a second", f"{record.tokens_per_second or 0:,.0f}", f"{record.mfu or 0:.0%} of matmul peak"),
@@ -135,8 +136,8 @@ def add_learning(page: Page, report: RunReport) -> None:
     page.section("How it learned")
     passes = max((values.get("epochs", 0.0) for values in record.domains.values()), default=0.0)
     page.text(
-        f"{record.steps:,} steps of {record.batch_size_tokens:,} tokens. The learning rate rose to "
-        f"{record.learning_rate:.2g} over the first {record.warmup:.0%} and fell from there to the end. "
+        f"{record.spec.steps:,} steps of {record.spec.batch_size_tokens:,} tokens. The learning rate rose to "
+        f"{record.spec.learning_rate:.2g} over the first {record.spec.warmup:.0%} and fell from there to the end. "
         + ("No text was seen twice." if passes <= 1 else f"Some text was seen up to {passes:.1f} times.")
     )
     page.pictures(
@@ -166,7 +167,7 @@ def add_samples(page: Page, report: RunReport) -> None:
         page.heading(f"`{last['prompt'].strip()} …`" if last["prompt"].strip() else "Without a prompt")
         page.samples(
             [
-                (sample["prompt"], sample["text"], f"after {sample['step'] / report.record.steps:.0%} of training")
+                (sample["prompt"], sample["text"], f"after {sample['step'] / report.record.spec.steps:.0%} of training")
                 for sample in (samples[index] for samples in stages)
             ]
         )

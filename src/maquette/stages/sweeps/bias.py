@@ -18,7 +18,7 @@ def branch_bias(sweep: Sweep) -> list[str]:
         for folder in branches or (job.forecast.folder,):
             record = read_record(folder)
             if record is not None and record.status == FINISHED and record.validation_loss is not None:
-                at = (record.num_parameters, record.tokens)
+                at = (record.spec.size, record.spec.tokens)
                 (branched if branches else own)[at] = record
     both = sorted(branched.keys() & own.keys())
     if not both:
