@@ -9,7 +9,7 @@ import pytest
 from pairs import some_pairs
 
 from maquette.artifacts import ConfigError, StageError
-from maquette.data.preferences import preference_of, write_preferences
+from maquette.data.preferences import preference_of, read_preferences, write_preferences
 from maquette.feedback.annotators.file import FileAnnotator
 from maquette.feedback.annotators.gold import GoldAnnotator, GoldReward
 from maquette.feedback.annotators.simulated import (
@@ -19,8 +19,7 @@ from maquette.feedback.annotators.simulated import (
     noise_for_agreement,
     utility_differences,
 )
-from maquette.feedback.comparison import Comparison, Judgement
-from maquette.feedback.preferences import comparison_of, preferences_of, read_preferences
+from maquette.feedback.comparison import Comparison, Judgement, comparison_of, preferences_of
 from maquette.feedback.tasks import Exercises, words_of
 from maquette.objectives.completions import Completion
 

@@ -8,12 +8,11 @@ from pathlib import Path
 import pytest
 
 from maquette.artifacts import ConfigError, StageError
-from maquette.data.preferences import write_preferences
+from maquette.data.preferences import read_preferences, write_preferences
 from maquette.feedback.annotators.callables import CallableAnnotator
 from maquette.feedback.building import build_annotator, build_reward
-from maquette.feedback.comparison import Comparison, Judgement
+from maquette.feedback.comparison import Comparison, Judgement, preferences_of
 from maquette.feedback.config import FeedbackConfig, RewardConfig
-from maquette.feedback.preferences import preferences_of, read_preferences
 from maquette.objectives.completions import Completion
 from maquette.stages import STAGES, annotate
 from maquette.stages.composition import compose

@@ -16,8 +16,7 @@ from maquette.corpus.config import SourceConfig
 from maquette.corpus.curation.config import CurationConfig, ExecutorConfig
 from maquette.data.config import DataConfig, InstructionFilesConfig, MixtureConfig, PhaseConfig, PreferenceFilesConfig
 from maquette.evaluation.config import ProtocolConfig, SuiteConfig, no_suite
-from maquette.feedback.config import FeedbackConfig
-from maquette.feedback.instruction_config import TaskInstructionsConfig
+from maquette.feedback.config import FeedbackConfig, TaskInstructionsConfig
 from maquette.model.config import ModelConfig
 from maquette.objectives.config import OBJECTIVES, CustomObjectiveConfig, PolicyConfig
 from maquette.optimization.config import (

@@ -1,10 +1,13 @@
-"""One interface for all who give feedback: two answers to a prompt go in, a preference comes out."""
+"""One interface for all who give feedback: two answers to a prompt go in, a preference comes out; and from their
+judgements to preferences, and back to pairs that can be judged anew."""
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
+from maquette.artifacts import StageError
+from maquette.data.preferences import Preference
 from maquette.text.chat import Message
 
 
@@ -45,3 +48,33 @@ class Annotator(Protocol):
     def judge(self, comparisons: Sequence[Comparison]) -> list[Judgement]:
         """One judgement for each comparison, in order."""
         ...
+
+
+def preferences_of(
+    comparisons: Sequence[Comparison], judgements: Sequence[Judgement], annotator: str
+) -> Iterator[Preference]:
+    """Labels of the pairs that were decided; ties, pairs that nobody could judge and equal answers make none."""
+    for one, judged in zip(comparisons, judgements, strict=True):
+        if judged.preference is None or judged.preference == 0.5 or one.first == one.second:
+            continue
+        wins = judged.preference > 0.5
+        chosen, rejected = (one.first, one.second) if wins else (one.second, one.first)
+        margin = None if judged.margin is None else abs(judged.margin)
+        yield Preference(list(one.messages), _said(chosen), _said(rejected), annotator, margin, facts=one.facts)
+
+
+def comparison_of(preference: Preference) -> Comparison:
+    """The pair as an annotator sees it, the wanted answer first. Raises `StageError` where an answer is more than one
+    message: what the user says in between is no part of a pair."""
+    for answer in (preference.chosen, preference.rejected):
+        if len(answer) > 1:
+            raise StageError(
+                f"{preference.place}: an answer of {len(answer)} messages can't be judged.",
+                "Move all but the last message into the prompt.",
+            )
+    (chosen,), (rejected,) = preference.chosen, preference.rejected
+    return Comparison(tuple(preference.prompt), chosen["content"], rejected["content"], preference.facts)
+
+
+def _said(answer: str) -> list[Message]:
+    return [{"role": "assistant", "content": answer}]

@@ -10,7 +10,7 @@ from maquette.feedback.annotators.reward_model import LearnedReward
 from maquette.feedback.building import build_reward
 from maquette.feedback.config import PromptsConfig, RewardConfig
 from maquette.feedback.policies import measure_policy
-from maquette.feedback.prompts import open_prompts
+from maquette.feedback.task_sources import open_prompts
 from maquette.model import LanguageModel
 from maquette.objectives.completions import RewardFunction
 from maquette.training.policy import PolicyFeedback

@@ -22,8 +22,7 @@ from maquette.data.config import (
     ShardsConfig,
 )
 from maquette.evaluation.config import ProtocolConfig, SuiteConfig, no_suite
-from maquette.feedback.config import FeedbackConfig, PromptsConfig, RewardConfig
-from maquette.feedback.instruction_config import TaskInstructionsConfig
+from maquette.feedback.config import FeedbackConfig, PromptsConfig, RewardConfig, TaskInstructionsConfig
 from maquette.model.config import ModelConfig
 from maquette.objectives.config import OBJECTIVES, CustomObjectiveConfig, PretrainConfig
 from maquette.optimization.config import (

@@ -17,14 +17,13 @@ from maquette.artifacts.run_file import read_run
 from maquette.artifacts.settings import walk
 from maquette.artifacts.targets import Node, node_value, with_values
 from maquette.data.config import ExamplesConfig
-from maquette.data.example_encoding import describe_examples, encode_instructions, encode_preferences
+from maquette.data.examples import describe_examples, encode_instructions, encode_preferences
 from maquette.data.instructions import InstructionFiles, InstructionSource
 from maquette.data.preferences import PreferenceFiles, PreferenceSource
 from maquette.feedback.annotators.callables import CallableReward
-from maquette.feedback.instruction_config import TaskInstructionsConfig
-from maquette.feedback.instructions import TaskInstructions
-from maquette.feedback.prompts import open_prompts
+from maquette.feedback.config import TaskInstructionsConfig
 from maquette.feedback.source import ConfiguredFeedback
+from maquette.feedback.task_sources import TaskInstructions, open_prompts
 from maquette.model.architecture import CoreConfig
 from maquette.model.hf import read_config
 from maquette.model.hf.scalar import read_architecture

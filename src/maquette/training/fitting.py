@@ -25,10 +25,10 @@ from maquette.training.callbacks import LossSpikeGuard, RunCheckpoint, RunContex
 from maquette.training.checkpoint_io import CheckpointFolder
 from maquette.training.conclusion import conclude
 from maquette.training.devices import keep_large_buffers, prepare_process
-from maquette.training.interruption import Abandoned, listening
 from maquette.training.job import Job
 from maquette.training.machine import compile_blocks, compiler_works, matmul_peak
 from maquette.training.metrics_file import MetricsFile
+from maquette.training.processes import Abandoned, listening
 from maquette.training.record import RunRecord
 from maquette.training.trainer import build_callbacks, build_trainer, parts
 

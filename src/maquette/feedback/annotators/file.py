@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from maquette.feedback.comparison import Comparison, Judgement
-from maquette.feedback.preferences import comparison_of, read_preferences
+from maquette.data.preferences import read_preferences
+from maquette.feedback.comparison import Comparison, Judgement, comparison_of
 
 
 class FileAnnotator:
