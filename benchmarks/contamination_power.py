@@ -20,7 +20,7 @@ from scipy.stats import kstest
 
 from maquette.artifacts.files import write_json
 from maquette.artifacts.progress import progress
-from maquette.evaluation.contamination.contamination import ContaminationTest, contamination_test
+from maquette.evaluation.contamination import ContaminationTest, contamination_test
 from maquette.model import LanguageModel, TransformerConfig
 from maquette.model.scoring import score_continuations
 from maquette.reports.figures import COLORS, new_figure, save_figure

@@ -5,7 +5,7 @@ r"""From a crawl archive to deduplicated text with all rule filters, beside data
         faust-cchardet python-magic warcio fasteners
     python benchmarks/curation_speed.py --pages ~/html --datatrove ~/venv-datatrove/bin/python
 
-Without `--pages` the pages are the good ones of the made web. They are written to one .warc.gz, in a random order.
+Without `--pages` the pages are the good ones of the synthetic web. They are written to one .warc.gz, in a random order.
 Ours reads it, extracts, judges address and language, takes out repeated lines, applies the rules of Gopher, C4 and
 FineWeb, replaces private data, scores quality and finds near-duplicates. datatrove's pipeline is its reader, its
 extractor, both of Gopher's filters and its MinHash stages; it runs in the Python that `--datatrove` names (its
@@ -34,7 +34,7 @@ import numpy as np
 from maquette.corpus.config import SourceConfig
 from maquette.corpus.curation.config import CurationConfig, ExecutorConfig
 from maquette.corpus.curation.curate import curate
-from maquette.corpus.curation.near import clusters
+from maquette.corpus.curation.near_duplicates import clusters
 from maquette.corpus.sources.warc.source import Warc
 
 PEER = Path(__file__).parent / "peers" / "datatrove_curation.py"
@@ -42,7 +42,7 @@ PEER = Path(__file__).parent / "peers" / "datatrove_curation.py"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pages", type=Path, help="folder with .html files; by default the made web's good pages")
+    parser.add_argument("--pages", type=Path, help="folder with .html files; by default the synthetic web's good pages")
     parser.add_argument("--most", type=int, default=1500, help="pages at most")
     parser.add_argument("--peer-pages", type=int, default=60)
     parser.add_argument("--rounds", type=int, default=3)
@@ -73,8 +73,8 @@ def main() -> None:
 
 def _pages(given: Path | None, folder: Path) -> Iterator[bytes]:
     if given is None:
-        from maquette.corpus.sources.warc.pages import Page, read_page
-        from maquette.corpus.sources.warc.pieces import pieces
+        from maquette.corpus.sources.warc.pages import WebPage, read_page
+        from maquette.corpus.sources.warc.records import archive_parts
         from maquette.corpus.synthetic_web.web import make_web, read_truth
         from maquette.corpus.workers import workers
 
@@ -84,9 +84,9 @@ def _pages(given: Path | None, folder: Path) -> Iterator[bytes]:
             make_web(web, pool)
         good = {row["id"] for row in read_truth(web) if row["fault"] == ""}
         for path in sorted(web.glob("*.warc*")):
-            for piece in pieces(path):
+            for piece in archive_parts(path):
                 page = read_page(piece, path.name, 1 << 21)
-                if isinstance(page, Page) and page.id in good:
+                if isinstance(page, WebPage) and page.id in good:
                     yield page.body
         return
     paths = sorted(path for path in given.expanduser().rglob("*.htm*") if path.is_file())

@@ -7,14 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maquette.corpus.deduplication import (
-    bands_and_rows,
     drop_duplicate_documents,
     drop_duplicate_paragraphs,
     drop_empty_headings,
     drop_near_duplicates,
     drop_repeated_windows,
 )
-from maquette.corpus.fingerprints import Fingerprints, fingerprint
+from maquette.corpus.fingerprints import PERMUTATIONS, Fingerprints, fingerprint
+from maquette.corpus.minhash import bands_and_rows
 
 
 def everything(prints: Fingerprints) -> np.ndarray:
@@ -49,7 +49,7 @@ def test_of_similar_paragraphs_the_first_is_kept() -> None:
 
 @pytest.mark.parametrize("threshold", [0.3, 0.5, 0.8, 0.95])
 def test_similar_paragraphs_become_candidates(threshold: float) -> None:
-    bands, rows = bands_and_rows(threshold)
+    bands, rows = bands_and_rows(PERMUTATIONS, threshold)
     assert 1 - (1 - threshold**rows) ** bands > 0.63  # at the threshold; more above it
     assert bands == 1 or 1 - (1 - (threshold / 2) ** rows) ** bands < 0.55
 

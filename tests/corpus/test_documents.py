@@ -5,7 +5,7 @@ import pytest
 
 from maquette.artifacts import StageError
 from maquette.corpus import Document, domains, read_documents, write_documents
-from maquette.corpus.cleaning import Rejection, at_least, clean, normalize
+from maquette.corpus.document import Rejection, clean, normalize
 
 DOCUMENTS = [
     Document("1", "one", None, "a", {"group": "g", "number": 3}),
@@ -58,12 +58,13 @@ def _written(folder: Path) -> Path:
 def test_white_space_and_control_characters_are_normalized() -> None:
     document = Document("1", "\ufeffa \r\n\tb\t\rc\x00\x0c\n\n\n  d\ud800 \n")
     cleaned = normalize(document)
-    assert isinstance(cleaned, Document)
     assert cleaned.text == "a\n\tb\nc\n\n\n  d\ufffd"
     assert normalize(cleaned) is cleaned
 
 
-def test_the_first_rejection_counts() -> None:
-    result = clean(Document("1", "  \n"), [normalize, at_least(1), at_least(2)])
+def test_what_is_too_short_once_it_is_normalized_is_rejected() -> None:
+    result = clean(Document("1", "  \n"), 1)
     assert isinstance(result, Rejection)
     assert (result.reason, result.value) == ("too short", 0)
+    assert clean(Document("1", "a \n"), 2) == Rejection(Document("1", "a"), "too short", 1)
+    assert clean(Document("1", " a\n"), 1) == Document("1", " a")

@@ -89,7 +89,7 @@ def test_folders_of_text_are_domains(tmp_path: Path) -> None:
         (b'{"body": "x", "id": 1}', r"line 2 has no field 'text'; its fields are: body, id"),
         (b'{"text": null}', r"line 2: the field 'text' is null, not a text"),
         (b'{"text": ["a"]}', r"line 2: the field 'text' is a list, not a text"),
-        (b'{"text": "\xe9"}', r"line 2 is not UTF-8: byte 11 of the line is 0xe9"),
+        (b'{"text": "\xe9"}', r"line 2 is not UTF-8: byte 11 of it is 0xe9"),
         (b"[" * 100_000, r"line 2 is not JSON"),
     ],
 )
@@ -143,10 +143,10 @@ def test_a_path_is_asked_for() -> None:
 
 
 def test_a_missing_package_is_named_with_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "a.jsonl.zst").write_bytes(zstandard.compress(lines(ROWS)))
+    (tmp_path / "a.warc.zst").write_bytes(zstandard.compress(b"WARC/1.1\r\n"))
     monkeypatch.setitem(sys.modules, "zstandard", None)
-    with pytest.raises(StageError, match=r"(?s)a\.jsonl\.zst .* zstandard.*maquette-lm\[curation\]"):
-        read("jsonl", tmp_path)
+    with pytest.raises(StageError, match=r"(?s)a\.warc\.zst .* zstandard.*maquette-lm\[curation\]"):
+        read("warc", tmp_path)
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(StageError, match=r"(?s)datasets.*maquette-lm\[curation\]"):
         read("huggingface", tmp_path)

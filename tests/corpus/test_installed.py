@@ -6,16 +6,16 @@ import pytest
 
 from maquette.corpus.config import SourceConfig
 from maquette.corpus.document import Document
-from maquette.corpus.sources.installed.metadata import readable
 from maquette.corpus.sources.installed.modules import (
+    PACKAGES,
     distribution_modules,
     group_of,
     is_written_by_people,
     module_name,
     standard_modules,
 )
-from maquette.corpus.sources.installed.packages import PACKAGES
 from maquette.corpus.sources.installed.source import Installed
+from maquette.corpus.sources.installed.texts import readable
 from maquette.corpus.workers import workers
 
 FEW = ("tqdm", "PyYAML", "packaging", "no-such-package")

@@ -5,7 +5,7 @@ import pytest
 
 from maquette.artifacts import StageError
 from maquette.corpus.document import read_documents
-from maquette.corpus.judging import CLEAN, judge_on
+from maquette.corpus.pipeline import CLEAN, judge_on
 
 
 def test_clean_documents_take_the_place_of_a_validation_split(tmp_path: Path) -> None:

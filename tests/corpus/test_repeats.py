@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from maquette.corpus import repetition
-from maquette.corpus.repetition import FRAME, repeated_windows, repeats, repetition_rates, windows
+from maquette.corpus.hashing import repeats
+from maquette.corpus.repetition import FRAME, repeated_windows, repetition_rates, windows
 
 
 @given(st.lists(st.integers(0, 40) | st.integers(2**63, 2**63 + 4), max_size=60))

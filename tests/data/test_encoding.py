@@ -15,7 +15,7 @@ from maquette.corpus.document import Document, write_documents
 from maquette.data import TokenShards, encode_corpus
 from maquette.data.config import ShardsConfig
 from maquette.data.encoding import encode_documents
-from maquette.data.held_out import MINIMUM_PIECE, HeldOutPart, cut_seen
+from maquette.data.overlap import MINIMUM_PIECE, HeldOutPart, cut_seen
 from maquette.data.shards import EncodedDocument
 from maquette.text import Tokenizer, train_tokenizer
 from maquette.text.config import TokenizerConfig

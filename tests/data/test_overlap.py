@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maquette.data.overlap import covered, kept_runs, repeated_share, shared_windows, window_hashes
+from maquette.data.overlap import covered, kept_runs, repeated_share, run_hashes, shared_windows
 
 TEXT = st.lists(st.integers(0, 2), max_size=60)
 
@@ -16,7 +16,7 @@ def _runs(tokens: list[int], window: int) -> list[tuple[int, ...]]:
 @given(tokens=TEXT, window=st.integers(1, 30))
 @settings(max_examples=100, deadline=None)
 def test_equal_runs_have_equal_hashes_and_others_do_not(tokens: list[int], window: int) -> None:
-    hashes = window_hashes(np.array(tokens, dtype=np.uint16), window)
+    hashes = run_hashes(np.array(tokens, dtype=np.uint16), window)
     runs = _runs(tokens, window)
     assert len(hashes) == len(runs)
     assert len(set(hashes.tolist())) == len(set(runs))

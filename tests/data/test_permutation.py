@@ -4,7 +4,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maquette.data.permutation import derive, key_of, mix, permute
+from maquette.corpus.hashing import mix
+from maquette.data.permutation import derive, key_of, permute
 
 
 def _whole(size: int, key: np.uint64) -> np.ndarray:

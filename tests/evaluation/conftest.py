@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from maquette.evaluation import BaselineScore
-from maquette.evaluation.training_runs.run_page import RunReport
+from maquette.evaluation.run_report import RunReport
 from maquette.model.architecture import ParameterCount
 from maquette.model.counts import FlopCount
 from maquette.recipe import resolve

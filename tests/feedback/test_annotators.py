@@ -10,11 +10,12 @@ from pairs import some_pairs
 
 from maquette.artifacts import ConfigError, StageError
 from maquette.data.preferences import preference_of, read_preferences, write_preferences
-from maquette.feedback.annotators.file import FileAnnotator
-from maquette.feedback.annotators.gold import GoldAnnotator, GoldReward
+from maquette.feedback.annotators.custom import FileAnnotator
 from maquette.feedback.annotators.simulated import (
+    AnnotatorProfile,
+    GoldAnnotator,
+    GoldReward,
     SimulatedAnnotator,
-    Taste,
     expected_agreement,
     noise_for_agreement,
     utility_differences,
@@ -41,9 +42,9 @@ def test_gold_prefers_the_better_answer() -> None:
 
 
 def test_noise_is_that_of_bradley_and_terry() -> None:
-    taste = Taste(noise=0.5)
-    assert taste.probability([0.5])[0] == pytest.approx(1 / (1 + np.exp(-1)))
-    people = [SimulatedAnnotator(taste, seed=seed) for seed in range(3000)]
+    profile = AnnotatorProfile(noise=0.5)
+    assert profile.probability([0.5])[0] == pytest.approx(1 / (1 + np.exp(-1)))
+    people = [SimulatedAnnotator(profile, seed=seed) for seed in range(3000)]
     one = pair(EXERCISE.right, f"well {EXERCISE.right}")  # gold differs by 0.03
     share = np.mean([person.judge([one])[0].preference for person in people])
     assert share == pytest.approx(1 / (1 + np.exp(-0.03 / 0.5)), abs=0.03)
@@ -51,13 +52,16 @@ def test_noise_is_that_of_bradley_and_terry() -> None:
 
 def test_without_noise_a_person_is_gold() -> None:
     pairs = some_pairs(200)
-    judged = SimulatedAnnotator(Taste(noise=0.0)).judge(pairs)
+    judged = SimulatedAnnotator(AnnotatorProfile(noise=0.0)).judge(pairs)
     assert [one.preference for one in judged] == [one.preference for one in GoldAnnotator().judge(pairs)]
 
 
 def test_a_person_asked_again_says_the_same_and_another_person_may_not() -> None:
     pairs = some_pairs(300)
-    person, other = SimulatedAnnotator(Taste(noise=0.3), seed=1), SimulatedAnnotator(Taste(noise=0.3), seed=2)
+    person, other = (
+        SimulatedAnnotator(AnnotatorProfile(noise=0.3), seed=1),
+        SimulatedAnnotator(AnnotatorProfile(noise=0.3), seed=2),
+    )
     votes = [one.preference for one in person.judge(pairs)]
     assert votes == [one.preference for one in person.judge(pairs)]
     assert votes == [person.judge([one])[0].preference for one in pairs]  # whatever else is asked beside it
@@ -72,25 +76,27 @@ def test_a_person_asked_again_says_the_same_and_another_person_may_not() -> None
     ],
 )
 def test_biases_can_be_switched_on(bias: dict[str, float], first: str, second: str) -> None:
-    assert SimulatedAnnotator(Taste(noise=0.0)).judge([pair(first, second)])[0].preference == 0.0
-    assert SimulatedAnnotator(Taste(noise=0.0, **bias)).judge([pair(first, second)])[0].preference == 1.0
+    assert SimulatedAnnotator(AnnotatorProfile(noise=0.0)).judge([pair(first, second)])[0].preference == 0.0
+    assert SimulatedAnnotator(AnnotatorProfile(noise=0.0, **bias)).judge([pair(first, second)])[0].preference == 1.0
 
 
 def test_a_position_bias_favours_what_is_shown_first() -> None:
     pairs = some_pairs(500)
     both = [*pairs, *(one.swapped() for one in pairs)]
-    fair = np.mean([one.preference for one in SimulatedAnnotator(Taste(noise=0.3)).judge(both)])
-    swayed = np.mean([one.preference for one in SimulatedAnnotator(Taste(noise=0.3, position_bias=0.5)).judge(both)])
+    fair = np.mean([one.preference for one in SimulatedAnnotator(AnnotatorProfile(noise=0.3)).judge(both)])
+    swayed = np.mean(
+        [one.preference for one in SimulatedAnnotator(AnnotatorProfile(noise=0.3, position_bias=0.5)).judge(both)]
+    )
     assert fair == pytest.approx(0.5, abs=0.05)
     assert swayed > 0.7
 
 
 def test_agreement_and_accuracy_are_different_numbers() -> None:
     pairs = some_pairs(2000)
-    taste = noise_for_agreement(Taste(), utility_differences(Taste(), pairs), 0.66)
-    differences = utility_differences(taste, pairs)
-    assert expected_agreement(taste, differences) == pytest.approx(0.66, abs=1e-3)
-    votes = [np.array([one.preference for one in SimulatedAnnotator(taste, seed=s).judge(pairs)]) for s in (1, 2)]
+    profile = noise_for_agreement(AnnotatorProfile(), utility_differences(AnnotatorProfile(), pairs), 0.66)
+    differences = utility_differences(profile, pairs)
+    assert expected_agreement(profile, differences) == pytest.approx(0.66, abs=1e-3)
+    votes = [np.array([one.preference for one in SimulatedAnnotator(profile, seed=s).judge(pairs)]) for s in (1, 2)]
     assert np.mean(votes[0] == votes[1]) == pytest.approx(0.66, abs=0.03)
     decided = differences != 0
     accuracy = np.mean(votes[0][decided] == (differences[decided] > 0))
@@ -99,14 +105,14 @@ def test_agreement_and_accuracy_are_different_numbers() -> None:
 
 def test_an_agreement_that_can_not_be_is_refused() -> None:
     with pytest.raises(ConfigError, match="can't be reached"):
-        noise_for_agreement(Taste(), [0.0, 0.0, 1.0], 0.9)
+        noise_for_agreement(AnnotatorProfile(), [0.0, 0.0, 1.0], 0.9)
     with pytest.raises(ConfigError, match=r"agreement=0\.4"):
-        noise_for_agreement(Taste(), [1.0], 0.4)
+        noise_for_agreement(AnnotatorProfile(), [1.0], 0.4)
 
 
 def test_preferences_go_to_a_file_and_back(tmp_path: Path) -> None:
     pairs = some_pairs(50)
-    judged = SimulatedAnnotator(Taste(noise=0.2)).judge(pairs)
+    judged = SimulatedAnnotator(AnnotatorProfile(noise=0.2)).judge(pairs)
     written = list(preferences_of(pairs, judged, "simulated-0"))
     assert write_preferences(tmp_path / "labels.jsonl", written) == len(written) > 30
     assert read_preferences(tmp_path / "labels.jsonl") == [

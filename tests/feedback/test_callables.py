@@ -9,7 +9,7 @@ import pytest
 
 from maquette.artifacts import ConfigError, StageError
 from maquette.data.preferences import read_preferences, write_preferences
-from maquette.feedback.annotators.callables import CallableAnnotator
+from maquette.feedback.annotators.custom import CallableAnnotator
 from maquette.feedback.building import build_annotator, build_reward
 from maquette.feedback.comparison import Comparison, Judgement, preferences_of
 from maquette.feedback.config import FeedbackConfig, RewardConfig

@@ -8,8 +8,8 @@ import pytest
 from pairs import some_pairs
 
 from maquette.artifacts import ConfigError
-from maquette.feedback.agreement import accuracy_to_gold, inter_annotator_agreement, label_curve, leanings
-from maquette.feedback.annotators.simulated import SimulatedAnnotator, Taste, utility_differences
+from maquette.feedback.agreement import accuracy_to_gold, estimate_biases, inter_annotator_agreement, label_curve
+from maquette.feedback.annotators.simulated import AnnotatorProfile, SimulatedAnnotator, utility_differences
 from maquette.feedback.report import Labels, describe_annotator, votes_of, write_report
 
 
@@ -39,14 +39,14 @@ def test_a_label_curve_by_hand() -> None:
 
 def test_more_labels_cure_noise_but_not_bias() -> None:
     pairs = some_pairs(600)
-    gold = utility_differences(Taste(), pairs)
+    gold = utility_differences(AnnotatorProfile(), pairs)
 
-    def curve(taste: Taste) -> tuple[float, float, float]:
-        votes = np.stack([votes_of(SimulatedAnnotator(taste, seed=seed).judge(pairs)) for seed in range(9)])
+    def curve(profile: AnnotatorProfile) -> tuple[float, float, float]:
+        votes = np.stack([votes_of(SimulatedAnnotator(profile, seed=seed).judge(pairs)) for seed in range(9)])
         found = label_curve(votes, gold)
         return found.error[0], found.error[-1], found.variance
 
-    noisy, biased = curve(Taste(noise=0.4)), curve(Taste(noise=0.02, length_bias=0.5))
+    noisy, biased = curve(AnnotatorProfile(noise=0.4)), curve(AnnotatorProfile(noise=0.02, length_bias=0.5))
     assert noisy[0] > noisy[1] + 0.05 and noisy[2] > 0.1
     assert biased[0] == pytest.approx(biased[1], abs=0.02) and biased[2] < 0.03
     assert noisy[0] > 0.15 and biased[1] > noisy[1]
@@ -55,22 +55,22 @@ def test_more_labels_cure_noise_but_not_bias() -> None:
 def test_leanings_are_found_apart_from_gold() -> None:
     pairs = some_pairs(3000)
     both = [*pairs, *(one.swapped() for one in pairs)]
-    gold = utility_differences(Taste(), both)
-    words = utility_differences(Taste(length_bias=1.0), both) - gold
-    taste = Taste(noise=0.25, length_bias=0.1, position_bias=0.05)
-    found = leanings(votes_of(SimulatedAnnotator(taste).judge(both)), gold, words, np.zeros(len(both)))
+    gold = utility_differences(AnnotatorProfile(), both)
+    words = utility_differences(AnnotatorProfile(length_bias=1.0), both) - gold
+    profile = AnnotatorProfile(noise=0.25, length_bias=0.1, position_bias=0.05)
+    found = estimate_biases(votes_of(SimulatedAnnotator(profile).judge(both)), gold, words, np.zeros(len(both)))
     assert found is not None
     assert np.log(found.gold) == pytest.approx(1 / 0.25, abs=0.4)
     assert found.word == pytest.approx(np.exp(0.1 / 0.25), rel=0.1)
     assert found.first == pytest.approx(np.exp(0.05 / 0.25), rel=0.1)
     assert found.list == pytest.approx(1.0)
-    assert leanings([1.0], [1.0], [0.0], [0.0]) is None
+    assert estimate_biases([1.0], [1.0], [0.0], [0.0]) is None
 
 
 def test_the_report_says_it_all(tmp_path: Path) -> None:
     pairs = some_pairs(300)
-    gold = utility_differences(Taste(), pairs)
-    people = [SimulatedAnnotator(Taste(noise=0.3, length_bias=0.1), seed=seed) for seed in range(5)]
+    gold = utility_differences(AnnotatorProfile(), pairs)
+    people = [SimulatedAnnotator(AnnotatorProfile(noise=0.3, length_bias=0.1), seed=seed) for seed in range(5)]
     votes = np.stack([votes_of(person.judge(pairs)) for person in people])
     report = describe_annotator(Labels("people", votes, 250.0, {"nonsense replies": 3}), pairs, gold)
     silent = describe_annotator(Labels("silent", np.full((1, 300), np.nan)), pairs, None)

@@ -11,9 +11,8 @@ import pytest
 from pairs import some_pairs
 
 from maquette.artifacts import ConfigError, StageError
-from maquette.feedback.annotators.answer_cache import AnswerCache
 from maquette.feedback.annotators.judges import EndpointJudge, LocalJudge
-from maquette.feedback.annotators.language_model import LanguageModelAnnotator, read_vote
+from maquette.feedback.annotators.language_model import AnswerCache, LanguageModelAnnotator, read_vote
 from maquette.feedback.tasks import from_facts
 from maquette.model import LanguageModel, TransformerConfig
 from maquette.text import train_tokenizer

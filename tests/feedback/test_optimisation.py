@@ -7,8 +7,13 @@ import numpy as np
 import pytest
 
 from maquette.artifacts import ConfigError
-from maquette.feedback.best_of_n import best_of_n_kl, best_of_n_means, powers_of_two, selection_weights
-from maquette.feedback.overoptimisation import fit_overoptimisation
+from maquette.feedback.overoptimisation import (
+    best_of_n_kl,
+    best_of_n_means,
+    fit_overoptimisation,
+    powers_of_two,
+    selection_weights,
+)
 
 
 def test_the_divergence_of_best_of_n() -> None:

@@ -6,16 +6,16 @@ import pytest
 
 from maquette.artifacts import ConfigError
 from maquette.recipe.rules import DEFAULT_RULES
+from maquette.reports import render
 from maquette.scaling.fits.families import (
     compare_by,
     comparison_facts,
     comparison_figure,
-    comparison_page,
     split_families,
 )
-from maquette.scaling.fits.repetition_report import fit_epochs, repetition_facts, repetition_figure, repetition_page
+from maquette.scaling.fits.repetition_fit import fit_epochs, repetition_facts, repetition_figure
 from maquette.scaling.fits.table import RunTable
-from maquette.scaling.fits.tuned_recipe import tune, tuned_facts, tuned_figure, tuned_page
+from maquette.scaling.fits.tuned_recipe import tune, tuned_facts, tuned_figure
 from maquette.scaling.laws.repetition import RepetitionLaw
 from maquette.scaling.laws.runs import LawError, group_budgets
 from scaling.sweeps import TRUTHS, half_decades, isoflop_sweep
@@ -51,7 +51,8 @@ def test_the_learning_rates_law_becomes_a_recipe() -> None:
         0.3 / 256 * 4**DEFAULT_RULES.lr_batch_exponent, rel=1e-2
     )
     assert tuned_facts(found)["recipe"]["provenance"]["fitted"] == "now"
-    page = tuned_page(found, "a table", "maquette train recipe=x", tuned_figure(found)).render()
+    shown = {"command": "maquette train recipe=x", "figures": {"law": tuned_figure(found)}}
+    page = render("setting_law.html.j2", {"found": found, "source": "a table", **shown})
     assert "recipe=x" in page
 
 
@@ -84,7 +85,8 @@ def test_epochs_wear_out_as_fast_as_they_do() -> None:
     runs = table(params, tokens, loss, epochs=epochs)
     found = fit_epochs(runs, bootstrap=100)
     assert repetition_facts(found)["token_decay"] == pytest.approx(8, rel=0.01) and found.repeated == 21
-    assert "r = 8.0" in repetition_page(found, "a table", repetition_figure(found, runs)).render()
+    shown = {"source": "a table", "figures": {"law": repetition_figure(found, runs)}}
+    assert "r = 8.0" in render("repetition_law.html.j2", {"found": found, **shown})
     with pytest.raises(LawError, match="repeats its data"):
         fit_epochs(table(params, tokens, loss, epochs=np.full(len(params), 0.5)))
     with pytest.raises(LawError, match="how many tokens were distinct"):
@@ -110,7 +112,8 @@ def test_an_offset_is_an_offset_and_a_slope_a_slope() -> None:
     assert "the slope differs" in difference.words and difference.slope == pytest.approx(0.02, abs=0.004)
     facts = comparison_facts(tilted)
     assert facts["families"]["lstm"]["minima"] and len(facts["families"]["lstm"]["compute"]) == 5
-    page = comparison_page(tilted, "a table", comparison_figure(tilted)).render()
+    shown = {"source": "a table", "figures": {"law": comparison_figure(tilted)}}
+    page = render("families.html.j2", {"found": tilted, **shown})
     assert "the slope differs" in page
 
 

@@ -4,8 +4,9 @@ import pytest
 
 from maquette.artifacts.errors import ConfigError
 from maquette.recipe.mixtures import mixture_design
+from maquette.reports import render
 from maquette.scaling import LawError
-from maquette.scaling.fits.mixture_fit import fit_mixture, mixture_facts, mixture_figure, mixture_page, verdict
+from maquette.scaling.fits.mixture_fit import fit_mixture, mixture_facts, mixture_figure, verdict
 from maquette.scaling.fits.table import RunTable
 from maquette.scaling.laws.mixing_law import MixingLaw
 
@@ -84,7 +85,8 @@ def test_what_is_reported_has_every_number() -> None:
     facts = mixture_facts(found, 1.5)
     assert facts["verified"] == 1.5
     assert sum(facts["optimum"].values()) == pytest.approx(1, abs=1e-3)
-    page = mixture_page(found, "a sweep", mixture_figure(found, 1.5), 1.5).render()
+    shown = {"words": verdict(found, 1.5), "figures": {"law": mixture_figure(found, 1.5)}}
+    page = render("mixing_law.html.j2", {"found": found, "source": "a sweep", **shown})
     assert "run-23" in page
     assert "legal" in page
 

@@ -7,8 +7,7 @@ import pytest
 from maquette.artifacts import ConfigError, StageError
 from maquette.artifacts.manifest import read_manifest
 from maquette.data.preferences import read_preferences, write_preferences
-from maquette.feedback.annotators.gold import GoldAnnotator
-from maquette.feedback.annotators.simulated import SimulatedAnnotator, Taste
+from maquette.feedback.annotators.simulated import AnnotatorProfile, GoldAnnotator, SimulatedAnnotator
 from maquette.feedback.comparison import Comparison, comparison_of, preferences_of
 from maquette.feedback.tasks import Exercises, demonstrate
 from maquette.stages import STAGES, annotate
@@ -25,7 +24,7 @@ def given(tmp_path: Path) -> Path:
         Comparison(tuple(one.messages), first, second, one.facts())
         for one, first, second in zip(exercises, *answers, strict=True)
     ]
-    judged = SimulatedAnnotator(Taste(noise=2.0)).judge(pairs)
+    judged = SimulatedAnnotator(AnnotatorProfile(noise=2.0)).judge(pairs)
     write_preferences(tmp_path / "noisy.jsonl", preferences_of(pairs, judged, "noisy"))
     return tmp_path / "noisy.jsonl"
 

@@ -10,7 +10,7 @@ import torch
 
 from maquette.artifacts import ConfigError, StageError
 from maquette.evaluation.comparisons.policy_comparison import judge_policies
-from maquette.feedback.annotators.gold import GoldAnnotator
+from maquette.feedback.annotators.simulated import GoldAnnotator
 from maquette.feedback.comparison import Comparison, Judgement
 from maquette.feedback.tasks import Exercises
 from maquette.model import LanguageModel, TransformerConfig, hf
@@ -137,7 +137,7 @@ def test_prompts_of_a_file(outputs: Path, tmp_path: Path, capsys: pytest.Capture
 def preference(folder: Path, outputs: Path) -> Path:
     """A label of the answers to the first prompt alone, for model two."""
     from maquette.data.prompts import render_prompt
-    from maquette.feedback.sampling import sample_many
+    from maquette.feedback.policies import sample_many
     from maquette.model.loading import load_checkpoint
 
     answers = []

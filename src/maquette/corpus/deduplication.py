@@ -10,9 +10,10 @@ Memory: about six bytes for each byte of text, and up to two gigabytes for the s
 import numpy as np
 from numpy.typing import NDArray
 
-from maquette.corpus.fingerprints import PERMUTATIONS, Fingerprints
-from maquette.corpus.lexical import Integers, sequence_hashes
-from maquette.corpus.repetition import repeated_windows, repeats
+from maquette.corpus.fingerprints import Fingerprints
+from maquette.corpus.hashing import Hashes, Integers, repeats, sequence_hashes
+from maquette.corpus.minhash import first_of_cluster, similar_pairs
+from maquette.corpus.repetition import repeated_windows
 
 SHORTEST_DUPLICATE = 8
 """Paragraphs with fewer tokens may stand as often as they like: they are headings and short statements."""
@@ -40,35 +41,17 @@ def drop_duplicate_paragraphs(prints: Fingerprints, kept: Kept) -> Kept:
 
 
 def drop_near_duplicates(prints: Fingerprints, kept: Kept, threshold: float) -> Kept:
-    """Drops paragraphs whose estimated Jaccard similarity to an earlier one is at least `threshold`.
+    """Drops paragraphs whose estimated Jaccard similarity to an earlier one is at least `threshold`; see `minhash`.
 
-    MinHash with locality-sensitive hashing (Leskovec et al., Mining of Massive Datasets, chapter 3): signatures are
-    cut into bands, paragraphs that agree in a band are compared by their whole signatures, similar ones are joined
-    into clusters, and of each cluster the first is kept.
+    Those that agree in a band are compared by their whole signatures, similar ones are joined into clusters, and of
+    each cluster the first is kept.
     """
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
     if threshold >= 1:
         return kept
     whole = np.isin(prints.signed, _whole_paragraphs(prints, kept))
-    signature, signed = prints.signature[whole], prints.signed[whole]
-    left, right = _similar_pairs(signature, threshold)
-    graph = coo_array((np.ones(left.size, np.int8), (left, right)), shape=(signed.size, signed.size))
-    _, cluster = connected_components(graph, directed=False)
-    _, first = np.unique(cluster, return_index=True)
-    later = np.ones(signed.size, np.bool_)
-    later[first] = False
-    return kept & ~np.isin(prints.block_paragraph, signed[later])
-
-
-def bands_and_rows(threshold: float) -> tuple[int, int]:
-    """Bands and rows a band for signatures of `PERMUTATIONS` entries: two paragraphs of similarity s become
-    candidates with probability 1 - (1 - s^rows)^bands, whose steep part, at (1/bands)^(1/rows), is put just below
-    the threshold."""
-    choices = [(PERMUTATIONS // rows, rows) for rows in range(1, PERMUTATIONS + 1)]
-    below = [(bands, rows) for bands, rows in choices if (1 / bands) ** (1 / rows) <= threshold]
-    return max(below, key=lambda choice: choice[1])
+    signed = prints.signed[whole]
+    first = first_of_cluster(*similar_pairs(prints.signature[whole], threshold), signed.size)
+    return kept & ~np.isin(prints.block_paragraph, signed[first != np.arange(signed.size)])
 
 
 def drop_repeated_windows(prints: Fingerprints, kept: Kept, length: int) -> tuple[Kept, NDArray[np.bool_]]:
@@ -159,31 +142,7 @@ def _whole_paragraphs(prints: Fingerprints, kept: Kept) -> Integers:
     return np.flatnonzero(~broken)
 
 
-def _later(hashes: NDArray[np.uint64]) -> Integers:
+def _later(hashes: Hashes) -> Integers:
     """The positions of all values that stand earlier too."""
     same = repeats(hashes)
-    first = np.zeros(same.positions.size, np.bool_)
-    first[same.starts] = True
-    return same.positions[~first]
-
-
-def _similar_pairs(signature: NDArray[np.uint32], threshold: float) -> tuple[Integers, Integers]:
-    """Pairs of rows that share a band and agree in at least `threshold` of all entries.
-
-    In each bucket every row is compared with the one before it and with the first.
-    """
-    bands, rows = bands_and_rows(threshold)
-    lefts, rights = [], []
-    for band in range(bands):
-        columns = signature[:, band * rows : (band + 1) * rows].astype(np.uint64)
-        starts = np.arange(columns.shape[0]) * rows
-        same = repeats(sequence_hashes(columns.ravel(), starts))
-        later = np.ones(same.positions.size, np.bool_)
-        later[same.starts] = False
-        first = same.positions[same.starts][same.groups]
-        for left, right in ((np.roll(same.positions, 1)[later], same.positions[later]),
-                            (first[later], same.positions[later])):  # fmt: skip
-            agreeing = (signature[left] == signature[right]).mean(1)
-            lefts.append(left[agreeing >= threshold])
-            rights.append(right[agreeing >= threshold])
-    return np.concatenate(lefts), np.concatenate(rights)
+    return same.positions[same.is_later]

@@ -1,10 +1,12 @@
-"""A document, and corpus files: `train.parquet`, `validation.parquet`, `test.parquet` with one row a document.
+"""A document, how its text is cleaned, and the files of a corpus.
 
-Rows are sorted by domain, and no row group mixes two domains, so one domain is read without touching the others.
+These are `train.parquet`, `validation.parquet` and `test.parquet`, with a row a document. Rows are
+sorted by domain, and no row group mixes two domains, so one domain is read without touching the others.
 """
 
 import dataclasses
 import json
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +22,9 @@ SPLITS = ("train", "validation", "test")
 _COLUMNS = ("id", "text", "url", "domain", "meta")
 _ROW_GROUP_CHARACTERS = 4_000_000
 _ROW_GROUP_ROWS = 10_000
+_CONTROL = bytes({*range(32), 127} - {ord("\n"), ord("\t")})
+_INVISIBLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ufeff]")
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -31,6 +36,37 @@ class Document:
     url: str | None = None
     domain: str = "web"
     meta: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Rejection:
+    """Why a document is not kept: the rule's name, and the value it was judged by."""
+
+    document: Document
+    reason: str
+    value: float
+
+
+def normalize(document: Document) -> Document:
+    """One kind of line end, no trailing spaces, no control characters; lone surrogates become U+FFFD."""
+    text = document.text
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    encoded = text.encode("utf-8", "surrogatepass")
+    if len(encoded) != len(text) or len(encoded.translate(None, _CONTROL)) != len(encoded):
+        text = _SURROGATE.sub("\ufffd", _INVISIBLE.sub("", text))
+    text = text.rstrip()
+    if " \n" in text or "\t\n" in text:
+        text = "\n".join(line.rstrip() for line in text.split("\n"))
+    text = text.strip("\n")
+    return document if text == document.text else dataclasses.replace(document, text=text)
+
+
+def clean(document: Document, minimum_characters: int) -> Document | Rejection:
+    """The document normalised, or its rejection where it is shorter than `minimum_characters`."""
+    document = normalize(document)
+    size = len(document.text)
+    return document if size >= minimum_characters else Rejection(document, "too short", size)
 
 
 class DocumentWriter:

@@ -12,7 +12,9 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
-from maquette.corpus.lexical import Hashes, Integers, characters, sequence_hashes, tokenize, window_hashes
+from maquette.corpus.hashing import Hashes, Integers, sequence_hashes, window_hashes
+from maquette.corpus.lexical import characters, tokenize
+from maquette.corpus.minhash import Signatures, signatures
 
 SHINGLE = 5  # tokens: one changed word in fifty leaves a similarity of about 0.8
 SHORTEST_SIGNED = 16  # paragraphs with fewer tokens get no signature
@@ -20,7 +22,6 @@ PERMUTATIONS = 64
 
 _CONTINUING = ("else", "elif", "except", "finally", "case", "catch", ")", "]", "}")
 _DECORATOR = "@"
-_NEVER = np.uint32(0xFFFFFFFF)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class Fingerprints:
     block_paragraph: Integers
     paragraph_document: Integers
     paragraph_hash: Hashes
-    signature: NDArray[np.uint32]
+    signature: Signatures
     signed: Integers
 
     @staticmethod
@@ -117,24 +118,11 @@ def _token_hashes(words: tuple[str, ...]) -> Hashes:
     return tokenize(characters(" ".join(words)))[1]
 
 
-def _signatures(tokens: Hashes, paragraph_start: Integers) -> tuple[NDArray[np.uint32], Integers]:
-    """MinHash signatures (S, PERMUTATIONS) of the paragraphs long enough, and which those are (S,).
-
-    Entry k is the smallest value of the k-th pseudo-random permutation over the paragraph's shingles (runs of
-    `SHINGLE` tokens): two entries agree with the probability of the sets' Jaccard similarity (Broder 1997).
-    """
+def _signatures(tokens: Hashes, paragraph_start: Integers) -> tuple[Signatures, Integers]:
+    """Signatures (S, PERMUTATIONS) of the shingles of the paragraphs long enough, and which those are (S,)."""
     size = np.diff(paragraph_start, append=tokens.size)
     signed = np.flatnonzero(size >= SHORTEST_SIGNED)
-    if signed.size == 0:
-        return np.empty((0, PERMUTATIONS), np.uint32), signed
     count = size[signed] - SHINGLE + 1  # shingles of each paragraph
     first = np.cumsum(count) - count
     positions = np.arange(int(count.sum())) + np.repeat(paragraph_start[signed] - first, count)
-    shingles = (window_hashes(tokens, SHINGLE)[positions] >> np.uint64(32)).astype(np.uint32)
-    generator = np.random.Generator(np.random.PCG64(0))
-    masks = generator.integers(0, 2**32, PERMUTATIONS, dtype=np.uint32)
-    factors = generator.integers(0, 2**31, PERMUTATIONS, dtype=np.uint32) * np.uint32(2) + np.uint32(1)
-    signature = np.empty((signed.size, PERMUTATIONS), np.uint32)
-    for k in range(PERMUTATIONS):
-        signature[:, k] = np.minimum.reduceat((shingles ^ masks[k]) * factors[k], first)
-    return signature, signed
+    return signatures(window_hashes(tokens, SHINGLE)[positions], first, PERMUTATIONS), signed

@@ -7,16 +7,15 @@ space only. Hashes are 64 bits, depend on the text alone and are the same in eve
 """
 
 import functools
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Hashes = NDArray[np.uint64]
-Integers = NDArray[np.signedinteger[Any]]
+from maquette.corpus.hashing import Hashes, Integers, mix, powers
+
+Characters = NDArray[np.uint8] | NDArray[np.uint32]
 
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # odd: multiplication by it loses nothing modulo 2^64
-_WINDOW_MULTIPLIER = np.uint64(0xD1342543DE82EF95)
 _TABLE = 0x32400  # beyond the last ideograph there are only signs without a meaning of their own: one hash for all
 _LONGEST_WORD = 4096  # characters after it repeat the powers; only absurd words could collide
 _UNSPACED = (
@@ -28,24 +27,24 @@ _UNSPACED = (
 _SPACE, _WORD, _SINGLE = 0, 1, 2
 
 
-def characters(text: str) -> NDArray[np.uint8] | NDArray[np.uint32]:
+def characters(text: str) -> Characters:
     """The code points of `text`, one number each."""
     if text.isascii():
         return np.frombuffer(text.encode("ascii"), np.uint8)
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
 
 
-def without_digits(points: NDArray[np.uint8] | NDArray[np.uint32]) -> NDArray[np.uint8] | NDArray[np.uint32]:
+def without_digits(points: Characters) -> Characters:
     """The code points with every ASCII digit as a zero."""
     digit = (points >= ord("1")) & (points <= ord("9"))
     return np.where(digit, points.dtype.type(ord("0")), points)
 
 
-def tokenize(points: NDArray[np.uint8] | NDArray[np.uint32]) -> tuple[Integers, Hashes]:
+def tokenize(points: Characters) -> tuple[Integers, Hashes]:
     """Starts (offsets into `points`) and hashes of the tokens of a text given as `characters`."""
     if points.size == 0:
         return np.empty(0, np.int64), np.empty(0, np.uint64)
-    classes, mixed, powers = _tables()
+    classes, mixed, place_powers = _tables()
     points = points if points.dtype == np.uint8 else np.minimum(points, np.uint32(_TABLE))
     kind = classes[points]
     begins = kind != _SPACE
@@ -62,8 +61,8 @@ def tokenize(points: NDArray[np.uint8] | NDArray[np.uint32]) -> tuple[Integers, 
     if lengths.max() > _LONGEST_WORD:
         place %= _LONGEST_WORD
     weighted = mixed[points[starts[0] :]]
-    weighted *= powers[place]
-    return starts, _scramble(np.add.reduceat(weighted, starts - starts[0]))
+    weighted *= place_powers[place]
+    return starts, mix(np.add.reduceat(weighted, starts - starts[0]))
 
 
 @functools.lru_cache(maxsize=1)
@@ -72,52 +71,6 @@ def lower_case_tokens(text: str) -> Hashes:
     hashes = tokenize(characters(text.lower()))[1]
     hashes.setflags(write=False)
     return hashes
-
-
-def window_hashes(tokens: Hashes, length: int) -> Hashes:
-    """Hashes of all runs of `length` tokens: entry i stands for tokens i ... i + length - 1; `(n - length + 1,)`.
-
-    By doubling: the hash of a run is that of its first half x multiplier^(length of the second) + that of the second.
-    """
-    if tokens.size < length:
-        return np.empty(0, np.uint64)
-    done, result = 0, np.zeros(tokens.size + 1, np.uint64)
-    span, power = 1, tokens
-    while True:
-        if length & span:
-            size = tokens.size - done - span + 1
-            result = result[:size] * _multiplier_power(span) + power[done : done + size]
-            done += span
-        if done == length:
-            return _scramble(result)
-        power = power[:-span] * _multiplier_power(span) + power[span:]
-        span *= 2
-
-
-def sequence_hashes(tokens: Hashes, starts: Integers) -> Hashes:
-    """One hash for each stretch of tokens: from a start to the next one (every stretch has at least one token)."""
-    if starts.size == 0:
-        return np.empty(0, np.uint64)
-    place = np.arange(tokens.size) - np.repeat(starts, np.diff(starts, append=tokens.size))
-    powers = _powers(_WINDOW_MULTIPLIER, int(place.max()) + 1)
-    return _scramble(np.add.reduceat(tokens * powers[place], starts))
-
-
-def _multiplier_power(exponent: int) -> np.uint64:
-    return np.uint64(pow(int(_WINDOW_MULTIPLIER), exponent, 1 << 64))
-
-
-def _powers(base: np.uint64, count: int) -> Hashes:
-    powers = np.full(count, base, np.uint64)
-    powers[0] = 1
-    return np.multiply.accumulate(powers)
-
-
-def _scramble(values: Hashes) -> Hashes:
-    """A bijection of 64-bit numbers that lets every bit depend on every other (splitmix64's finisher)."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
 
 
 @functools.cache
@@ -133,6 +86,6 @@ def _tables() -> tuple[NDArray[np.uint8], Hashes, Hashes]:
     for first, last in _UNSPACED:
         stretch = kinds[first : last + 1]
         stretch[stretch == _WORD] = _SINGLE
-    mixed = _scramble(np.arange(1, _TABLE + 2, dtype=np.uint64) * _MULTIPLIER)
+    mixed = mix(np.arange(1, _TABLE + 2, dtype=np.uint64) * _MULTIPLIER)
     mixed[kinds == _SPACE] = 0
-    return kinds, mixed, _powers(_MULTIPLIER, _LONGEST_WORD)
+    return kinds, mixed, powers(_MULTIPLIER, _LONGEST_WORD)

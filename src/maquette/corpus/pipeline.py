@@ -14,14 +14,14 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from maquette.artifacts.errors import StageError
+from maquette.artifacts.files import atomic_file
 from maquette.artifacts.progress import progress
-from maquette.corpus.assembly import Layout, lay_out, write_splits
-from maquette.corpus.cleaning import Rejection, at_least, clean, normalize
 from maquette.corpus.config import CorpusConfig
 from maquette.corpus.deduplication import (
     Kept,
@@ -31,11 +31,15 @@ from maquette.corpus.deduplication import (
     drop_near_duplicates,
     drop_repeated_windows,
 )
-from maquette.corpus.document import SPLITS, Document, DocumentWriter
+from maquette.corpus.document import SPLITS, Document, DocumentWriter, Rejection, clean, normalize, write_documents
 from maquette.corpus.fingerprints import Fingerprints, fingerprint
-from maquette.corpus.repetition import Rate, repetition_rates
-from maquette.corpus.splits import TRAIN, group_of
+from maquette.corpus.repetition import RepetitionRate, repetition_rates
+from maquette.corpus.sources import read_examples
+from maquette.corpus.splits import TRAIN, Layout, group_of, lay_out, write_splits
 from maquette.corpus.workers import Workers, batches
+
+CLEAN = "clean"
+"""Name of the domain that corpora are judged on, and of the synthetic web's file of texts that no page of it has."""
 
 _BATCH_CHARACTERS = 1 << 20
 
@@ -68,8 +72,8 @@ class Summary:
     documents: dict[str, dict[str, int]]
     bytes: dict[str, dict[str, int]]
     funnel: list[Remainder]
-    before: dict[str, dict[str, Rate]]
-    after: dict[str, dict[str, Rate]]
+    before: dict[str, dict[str, RepetitionRate]]
+    after: dict[str, dict[str, RepetitionRate]]
     rejected: dict[str, dict[str, int]]
     read_digest: str
     digest: str
@@ -146,8 +150,7 @@ class _Prepared:
 def _prepare(batch: list[Document], minimum_characters: int) -> _Prepared:
     """Cleaning and fingerprints of a batch, in a worker. The digest is of the documents as they were read."""
     digest = hashlib.sha256()
-    steps = [normalize, at_least(minimum_characters)]
-    results = [clean(document, steps) for document in batch]
+    results = [clean(document, minimum_characters) for document in batch]
     for document in batch:
         for field in (document.domain, document.id, document.text):
             encoded = field.encode("utf-8", "surrogatepass")
@@ -197,7 +200,7 @@ def _remainder(step: str, reading: Reading, kept: Kept) -> Remainder:
     )
 
 
-def _rates(reading: Reading, layout: Layout, window: int) -> tuple[dict[str, dict[str, Rate]], ...]:
+def _rates(reading: Reading, layout: Layout, window: int) -> tuple[dict[str, dict[str, RepetitionRate]], ...]:
     """Repetition by domain and split, before and after deduplication."""
     prints, domains = reading.prints, reading.domains
     held_out = np.arange(len(SPLITS) * len(domains)) % len(SPLITS) != TRAIN
@@ -224,3 +227,24 @@ def _nothing_left(reading: Reading, config: CorpusConfig) -> tuple[str, str]:
         return "The source holds no documents.", "Check source.path."
     hint = f"Shorter texts than corpus.minimum_characters={config.minimum_characters} are dropped."
     return f"Nothing of the source is left to train on ({reasons or 'all of it repeats itself'}).", hint
+
+
+def judge_on(path: Path, folder: Path) -> dict[str, Any]:
+    """One validation text for several corpora: those that differ in how they were filtered hold out text that differs
+    as much, so losses on it say nothing.
+
+    Makes the documents at `path` (JSONL or Parquet) the validation split of the corpus in `folder`, a domain of its own
+    which no training text has; returns how many. Raises `StageError` where there are none.
+    """
+    read = [
+        normalize(Document(document.id, document.text, document.url, CLEAN))
+        for document in read_examples(str(path), "corpus.judge")
+    ]
+    documents = [document for document in read if document.text.strip()]
+    if not documents:
+        raise StageError(
+            f"corpus.judge={path} holds no documents.", "Give a JSONL or Parquet file with the field text."
+        )
+    with atomic_file(folder / "validation.parquet") as temporary:
+        write_documents(temporary, documents)
+    return {"documents": len(documents), "bytes": sum(len(document.text.encode()) for document in documents)}

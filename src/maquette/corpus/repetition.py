@@ -9,12 +9,11 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
-from maquette.corpus.lexical import Hashes, Integers, window_hashes
+from maquette.corpus.hashing import SLAB, Hashes, Integers, Repeats, repeats, window_hashes
 
 FRAME = 128
 """Tokens in the stretches whose share with a repetition is reported: about what a small model sees at once."""
 
-_SLAB = 1 << 16
 _AT_ONCE = 1 << 26  # windows sorted at once: what bounds the memory of a search, whatever the size of the corpus
 
 
@@ -35,8 +34,8 @@ def windows(tokens: Hashes, document: NDArray[np.int32], length: int, part: int 
     hashes = np.empty(count, np.uint64)
     places: Integers = np.empty(count, np.int32 if count < 2**31 else np.int64)
     filled = 0
-    for first in range(0, count, _SLAB):  # slab by slab, so that intermediate results stay small
-        last = min(first + _SLAB, count)
+    for first in range(0, count, SLAB):  # slab by slab, so that intermediate results stay small
+        last = min(first + SLAB, count)
         inside = np.flatnonzero(document[first:last] == document[first + length - 1 : last + length - 1])
         found = window_hashes(tokens[first : last + length - 1], length)[inside]
         if parts > 1:
@@ -47,46 +46,6 @@ def windows(tokens: Hashes, document: NDArray[np.int32], length: int, part: int 
         places[filled:end] = inside + first
         filled = end
     return Windows(hashes[:filled], places[:filled])
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Repeats:
-    """Values that occur more than once, in groups of equals. `positions` (R,) of all their occurrences, ascending in
-    each group; `starts` (G,) says where in `positions` each group begins."""
-
-    positions: Integers
-    starts: Integers
-
-    @property
-    def groups(self) -> Integers:
-        """The group of each of `positions`, `(R,)`."""
-        return np.repeat(np.arange(self.starts.size), np.diff(self.starts, append=self.positions.size))
-
-
-def repeats(values: Hashes) -> Repeats:
-    """The values that occur more than once."""
-    # Sorting numbers is several times faster than sorting their indices: so the low bits give way to the index, the
-    # candidates are those that agree in the remaining bits, and only they are compared in full.
-    index_bits = np.uint64(max(values.size - 1, 1).bit_length())
-    low = (np.uint64(1) << index_bits) - np.uint64(1)
-    keys = np.arange(values.size, dtype=np.uint64)
-    for slab in range(0, values.size, _SLAB):
-        keys[slab : slab + _SLAB] |= values[slab : slab + _SLAB] & ~low
-    keys.sort()
-    equal = np.zeros(values.size + 1, np.bool_)
-    for slab in range(1, values.size, _SLAB):
-        end = min(slab + _SLAB, values.size)
-        equal[slab:end] = (keys[slab:end] ^ keys[slab - 1 : end - 1]) <= low
-    candidates = (keys[equal[1:] | equal[:-1]] & low).astype(np.int64)
-    del keys
-    order = np.argsort(values[candidates], kind="stable")
-    positions = candidates[order]
-    found = values[positions]
-    first = np.flatnonzero(np.append(True, found[1:] != found[:-1])) if found.size else np.empty(0, np.int64)
-    size = np.diff(first, append=found.size)
-    several = np.repeat(size > 1, size)
-    size = size[size > 1]
-    return Repeats(positions[several], np.cumsum(size) - size)
 
 
 def repeated_windows(tokens: Hashes, document: NDArray[np.int32], length: int) -> Repeats:
@@ -103,7 +62,7 @@ def repeated_windows(tokens: Hashes, document: NDArray[np.int32], length: int) -
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Rate:
+class RepetitionRate:
     """Of `frames` stretches of `FRAME` tokens, how many hold a repeated window."""
 
     frames: int
@@ -117,7 +76,7 @@ class Rate:
 
 def repetition_rates(
     tokens: Hashes, document: NDArray[np.int32], part: NDArray[np.int64], held_out: NDArray[np.bool_], length: int
-) -> list[Rate]:
+) -> list[RepetitionRate]:
     """How much each part of a corpus (a domain's split) repeats, `(number of parts,)`.
 
     `document` (T,) names each token's document; `part` (D,) each document's part; `held_out` (parts,) which parts are
@@ -143,5 +102,5 @@ def repetition_rates(
         inside = bad[mine[document[bad]]]
         inside = inside - place[document[inside]]
         whole = inside % FRAME <= FRAME - length
-        rates.append(Rate(-(-int(size[mine].sum()) // FRAME), int(np.unique(inside[whole] // FRAME).size)))
+        rates.append(RepetitionRate(-(-int(size[mine].sum()) // FRAME), int(np.unique(inside[whole] // FRAME).size)))
     return rates

@@ -9,7 +9,7 @@ from maquette.artifacts.files import write_json, write_text
 from maquette.corpus.config import CorpusConfig
 from maquette.corpus.document import SPLITS
 from maquette.corpus.pipeline import Summary
-from maquette.corpus.repetition import FRAME, Rate
+from maquette.corpus.repetition import FRAME, RepetitionRate
 from maquette.reports.figures import COLORS, new_figure, save_figure
 
 
@@ -56,7 +56,7 @@ def write_report(folder: Path, summary: Summary, source: dict[str, Any], config:
     figure(summary, folder / "figures" / "corpus")
 
 
-def _shares(rates: dict[str, dict[str, Rate]]) -> dict[str, dict[str, float]]:
+def _shares(rates: dict[str, dict[str, RepetitionRate]]) -> dict[str, dict[str, float]]:
     return {domain: {split: rate.share for split, rate in splits.items()} for domain, splits in rates.items()}
 
 

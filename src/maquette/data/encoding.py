@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from maquette.artifacts import StageError
 from maquette.artifacts.progress import progress
 from maquette.corpus.document import Document, domains, read_documents
+from maquette.corpus.workers import batches
 from maquette.data.config import ShardsConfig
-from maquette.data.held_out import CutPart, HeldOutPart, cut_seen
-from maquette.data.overlap import repeated_share
+from maquette.data.overlap import CutPart, HeldOutPart, cut_seen, repeated_share
 from maquette.data.shards import (
     EncodedDocument,
     ShardWriter,
@@ -123,7 +123,7 @@ def encode_documents(
     waiting: collections.deque[Future[list[EncodedDocument]]] = collections.deque()
     with _library_threads_off(), ThreadPoolExecutor(workers, thread_name_prefix="encode") as pool:
         try:
-            for batch in _batches(documents):
+            for batch in batches(documents, lambda document: len(document.text), _BATCH_CHARACTERS):
                 waiting.append(pool.submit(_encode_batch, batch, tokenizer))
                 if len(waiting) > 2 * workers:
                     yield from waiting.popleft().result()
@@ -140,19 +140,6 @@ def _encode_batch(documents: Sequence[Document], tokenizer: Tokenizer) -> list[E
         EncodedDocument(document.id, np.array(row, dtype=dtype), len(document.text.encode()))
         for document, row in zip(documents, rows, strict=True)
     ]
-
-
-def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
-    batch: list[Document] = []
-    characters = 0
-    for document in documents:
-        batch.append(document)
-        characters += len(document.text)
-        if characters >= _BATCH_CHARACTERS:
-            yield batch
-            batch, characters = [], 0
-    if batch:
-        yield batch
 
 
 @contextlib.contextmanager

@@ -1,64 +1,42 @@
 """Runs of tokens that stand in two places: held-out text that training has seen, training text that repeats itself.
 
 A run of `window` tokens is known by a 64-bit hash. Memory is bounded by the held-out text: training text, which may be
-far larger, streams past it.
+far larger, streams past it. `cut_seen` takes what training has seen out of held-out text; what is left of a document
+between two cuts becomes a document of its own, so no run of tokens arises that nobody wrote, and measured losses speak
+of text that was not trained on.
 """
 
-import functools
-from collections.abc import Iterable, Sequence
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from maquette.data.permutation import Keys, key_of, mix
+from maquette.corpus.hashing import Hashes, repeats, window_hashes
+from maquette.data.shards import EncodedDocument
 
 Tokens = NDArray[np.unsignedinteger]
 Mask = NDArray[np.bool_]
 
-_BASE = int(key_of("overlap")) | 1
+MINIMUM_PIECE = 32
+"""Shorter pieces between two cuts are dropped."""
 
 
-@functools.lru_cache(maxsize=4)
-def _values(size: int) -> Keys:
-    return mix(np.arange(size, dtype=np.uint64) + np.uint64(_BASE))
-
-
-def window_hashes(tokens: Tokens, window: int) -> Keys:
-    """A hash of each run of `window` tokens: (n,) -> (n - window + 1,), empty where the text is shorter.
-
-    The hash of a run is a polynomial modulo 2^64 in a fixed random value of each token (Karp & Rabin 1987). The hash of
-    a run of 2k tokens comes from those of its two halves, so 24 tokens take five passes over the text.
-    """
-    if len(tokens) < window:
-        return np.empty(0, dtype=np.uint64)
-    hashes = _values(1 << max(16, int(tokens.max()).bit_length()))[tokens]  # of runs of 1, 2, 4, 8 ... tokens
-    found, length, run = hashes[:0], 0, 1
-    while True:
-        if window & run:
-            found = _joined(hashes, found, run, length) if length else hashes
-            length += run
-        if length == window:
-            return found
-        hashes = _joined(hashes, hashes, run, run)
-        run *= 2
-
-
-def _joined(left: Keys, right: Keys, left_length: int, right_length: int) -> Keys:
-    """Hashes of runs of `left_length + right_length` tokens from the hashes of their parts."""
-    count = min(len(left), len(right) - left_length)
-    factor = np.uint64(pow(_BASE, right_length, 1 << 64))
-    return left[:count] * factor + right[left_length : left_length + count]
+def run_hashes(tokens: Tokens, window: int) -> Hashes:
+    """A hash of each run of `window` tokens: (n,) -> (n - window + 1,), empty where the text is shorter."""
+    return window_hashes(tokens.astype(np.uint64), window)
 
 
 def shared_windows(held_out: Sequence[Tokens], training: Iterable[Tokens], window: int) -> list[Mask]:
     """For each held-out text, which of its runs of `window` tokens stand anywhere in the training text.
 
     `training` streams pieces; pieces of one text must overlap by `window - 1` tokens. The masks have the shapes of
-    `window_hashes`.
+    `run_hashes`.
     """
     if not held_out:
         return []
-    hashes = [window_hashes(tokens, window) for tokens in held_out]
+    hashes = [run_hashes(tokens, window) for tokens in held_out]
     known, places = np.unique(np.concatenate(hashes), return_inverse=True)
     seen = np.zeros(len(known), dtype=np.bool_)
     if len(known):
@@ -67,7 +45,7 @@ def shared_windows(held_out: Sequence[Tokens], training: Iterable[Tokens], windo
         table = np.zeros(1 << (64 - int(shift)), dtype=np.bool_)
         table[(known >> shift).view(np.int64)] = True
         for tokens in training:
-            candidates = window_hashes(tokens, window)
+            candidates = run_hashes(tokens, window)
             candidates = np.sort(candidates[table[(candidates >> shift).view(np.int64)]])
             nearest = np.minimum(np.searchsorted(known, candidates), len(known) - 1)
             seen[nearest[known[nearest] == candidates]] = True
@@ -92,14 +70,110 @@ def kept_runs(dropped: Mask, minimum: int) -> list[tuple[int, int]]:
 def repeated_share(tokens: Tokens, window: int, sequence: int) -> float:
     """Share of the sequences (of `sequence` tokens, side by side) that hold a run of `window` tokens which an earlier
     sequence began."""
-    hashes = window_hashes(tokens, window)
+    hashes = run_hashes(tokens, window)
     sequences = len(hashes) // sequence
     if not sequences:
         return 0.0
-    hashes = hashes[: sequences * sequence]
-    order = np.argsort(hashes, kind="stable")
-    fresh = np.concatenate([[True], hashes[order[1:]] != hashes[order[:-1]]])
-    first = order[np.maximum.accumulate(np.where(fresh, np.arange(len(order)), 0))]
-    repeated = np.zeros(sequences, dtype=np.bool_)
-    repeated[order[first // sequence < order // sequence] // sequence] = True
-    return float(repeated.mean())
+    same = repeats(hashes[: sequences * sequence])
+    first = same.positions[same.starts][same.groups]
+    later = first // sequence < same.positions // sequence
+    return np.unique(same.positions[later] // sequence).size / sequences
+
+
+@dataclasses.dataclass(frozen=True)
+class HeldOutPart:
+    """The documents of one held-out split of a domain."""
+
+    domain: str
+    split: str
+    documents: list[EncodedDocument]
+
+
+@dataclasses.dataclass(frozen=True)
+class CutPart:
+    """What is left of a part, and what was found: runs of the window's length before the cut, how many of them
+    training had seen, and how many still after (none)."""
+
+    part: HeldOutPart
+    windows: int
+    seen: int
+    seen_after: int
+    tokens_before: int
+    tokens_after: int
+
+    @classmethod
+    def whole(cls, part: HeldOutPart) -> "CutPart":
+        """A part that was not looked at."""
+        tokens = sum(len(document.tokens) + 1 for document in part.documents)
+        return cls(part, windows=0, seen=0, seen_after=0, tokens_before=tokens, tokens_after=tokens)
+
+    def facts(self) -> dict[str, Any]:
+        """For the manifest: counts, and the share of runs seen before and after."""
+        return {
+            "windows": self.windows,
+            "seen_share_before": self.seen / max(1, self.windows),
+            "seen_share_after": self.seen_after / max(1, self.windows),
+            "tokens_before": self.tokens_before,
+            "tokens_after": self.tokens_after,
+        }
+
+
+def cut_seen(
+    parts: Sequence[HeldOutPart],
+    training: Callable[[], Iterable[Tokens]],
+    window: int,
+    *,
+    document_id: int,
+    byte_lengths: NDArray[np.int32],
+) -> list[CutPart]:
+    """Cuts every run of `window` tokens out of `parts` that also stands in `training`, document tokens included.
+
+    `training` gives the training text anew each time, in pieces that overlap by `window - 1` tokens. A cut makes new
+    beginnings and so new runs across document tokens: passes are repeated until nothing is found (two, as a rule).
+    `byte_lengths` (V,) gives the bytes of text of each token.
+    """
+    documents = [part.documents for part in parts]
+    streams = [_stream(part.documents, document_id) for part in parts]
+    shared = before = shared_windows(streams, training(), window)
+    while any(mask.any() for mask in shared):
+        left = [
+            _cut(old, covered(mask, len(stream), window), byte_lengths)
+            for old, stream, mask in zip(documents, streams, shared, strict=True)
+        ]
+        if left == documents:  # only document tokens were found: a window of one token
+            break
+        documents, streams = left, [_stream(rest, document_id) for rest in left]
+        shared = shared_windows(streams, training(), window)
+    return [
+        CutPart(
+            HeldOutPart(part.domain, part.split, rest),
+            windows=len(first),
+            seen=int(first.sum()),
+            seen_after=int(last.sum()),
+            tokens_before=sum(len(document.tokens) + 1 for document in part.documents),
+            tokens_after=len(stream),
+        )
+        for part, rest, stream, first, last in zip(parts, documents, streams, before, shared, strict=True)
+    ]
+
+
+def _stream(documents: Sequence[EncodedDocument], document_id: int) -> Tokens:
+    if not documents:
+        return np.empty(0, dtype=np.uint16)
+    begin = np.array([document_id], dtype=documents[0].tokens.dtype)
+    return np.concatenate([piece for document in documents for piece in (begin, document.tokens)])
+
+
+def _cut(documents: Sequence[EncodedDocument], dropped: Mask, byte_lengths: NDArray[np.int32]) -> list[EncodedDocument]:
+    """The pieces of `documents` that are left without the tokens marked in `dropped` (over their whole stream)."""
+    left, start = [], 1
+    for document in documents:
+        stop = start + len(document.tokens)
+        if not dropped[start:stop].any():
+            left.append(document)
+        else:
+            for first, last in kept_runs(dropped[start:stop], MINIMUM_PIECE):
+                tokens = document.tokens[first:last]
+                left.append(EncodedDocument(document.id, tokens, int(byte_lengths[tokens].sum())))
+        start = stop + 1
+    return left

@@ -10,6 +10,8 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
+from maquette.corpus.hashing import mix
+
 Integers = NDArray[np.int64]
 Keys = NDArray[np.uint64]
 
@@ -21,15 +23,6 @@ def key_of(*parts: object) -> np.uint64:
     """A 64-bit key from any printable parts, such as a seed and the name of a domain; the same on every machine."""
     text = "\x1f".join(str(part) for part in parts)
     return np.uint64(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little"))
-
-
-def mix(values: Keys) -> Keys:
-    """Scrambles 64-bit integers (any shape) one to one: the finaliser of SplitMix64 (Steele et al. 2014)."""
-    values = values ^ (values >> np.uint64(30))
-    values = values * np.uint64(0xBF58476D1CE4E5B9)
-    values = values ^ (values >> np.uint64(27))
-    values = values * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
 
 
 def derive(key: np.uint64 | Keys, counters: Integers) -> Keys:

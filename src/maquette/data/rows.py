@@ -3,15 +3,13 @@
 Each row comes with the place it stands at, so that whatever is wrong with it can be named.
 """
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from maquette.artifacts import StageError
 from maquette.artifacts.progress import progress
-from maquette.corpus.sources.compression import read_lines, read_whole
-from maquette.corpus.sources.files import list_files, plain_name
+from maquette.corpus.sources.files import json_object, list_files, parse_json, plain_name, read_lines, read_whole
 
 SUFFIXES = (".jsonl", ".ndjson", ".json")
 
@@ -35,28 +33,13 @@ def read_rows(files: list[Path], what: str) -> Iterator[tuple[str, dict[str, Any
             for number, line in read_lines(file, advance):
                 if line.strip():
                     where = f"{file}, line {number}"
-                    yield where, _object(_parse(line, where), where)
+                    yield where, json_object(parse_json(line, where), where)
 
 
 def _listed(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    rows = _parse(read_whole(file), str(file))
+    rows = parse_json(read_whole(file), str(file))
     if not isinstance(rows, list):
         raise StageError(f"{file} holds no list of rows.", "Write [{...}, {...}], or a .jsonl file with a row a line.")
     for number, row in enumerate(rows, 1):
         where = f"{file}, row {number}"
-        yield where, _object(row, where)
-
-
-def _parse(data: bytes, where: str) -> Any:
-    try:
-        return json.loads(data.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise StageError(f"{where} is not UTF-8: {error.reason} at byte {error.start + 1}.", "Convert it.") from None
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise StageError(f"{where} is not JSON: {error}.", "Repair or remove it.") from None
-
-
-def _object(row: Any, where: str) -> dict[str, Any]:
-    if not isinstance(row, dict):
-        raise StageError(f"{where} is not a JSON object but {type(row).__name__}.", "A row looks like {...}.")
-    return row
+        yield where, json_object(row, where)

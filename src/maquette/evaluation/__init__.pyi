@@ -15,11 +15,11 @@ from .comparisons.pairwise import (
     battles as battles,
     compare_answers as compare_answers,
 )
-from .contamination.contamination import (
+from .contamination import (
     ContaminationTest as ContaminationTest,
     contamination_test as contamination_test,
+    ngram_overlap as ngram_overlap,
 )
-from .contamination.overlap import ngram_overlap as ngram_overlap
 from .ratings.arena_ratings import style_covariates as style_covariates
 from .ratings.ratings import (
     Ratings as Ratings,
@@ -27,4 +27,4 @@ from .ratings.ratings import (
     topic_shares as topic_shares,
     topic_weights as topic_weights,
 )
-from .suites.leaderboard import Standing as Standing, standings as standings
+from .suites.leaderboard import ModelScore as ModelScore, standings as standings

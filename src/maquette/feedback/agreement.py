@@ -50,7 +50,7 @@ def inter_annotator_agreement(votes: ArrayLike, *, level: float = 0.95) -> Estim
 
 
 @dataclass(frozen=True)
-class Leanings:
+class BiasEstimates:
     """What sways an annotator, as odds: a vote for the first answer is so many times likelier for each unit of gold
     reward, each word more, a list, and being shown first. From a logistic regression of votes on all of them at once,
     so that length is not credited with what gold explains."""
@@ -61,7 +61,7 @@ class Leanings:
     first: float
 
 
-def leanings(votes: ArrayLike, gold: ArrayLike, words: ArrayLike, lists: ArrayLike) -> Leanings | None:
+def estimate_biases(votes: ArrayLike, gold: ArrayLike, words: ArrayLike, lists: ArrayLike) -> BiasEstimates | None:
     """The odds from votes and differences (first less second) of gold reward, words and being a list, all (n,).
 
     A small ridge (1e-5) keeps the odds finite where a feature decides everything. None with fewer than ten votes.
@@ -73,7 +73,7 @@ def leanings(votes: ArrayLike, gold: ArrayLike, words: ArrayLike, lists: ArrayLi
     columns = [np.asarray(values, float)[known] for values in (gold, words, lists)]
     features = np.stack([*columns, np.ones(int(known.sum()))], axis=1)
     weights = _logistic_regression(features, (votes[known] > 0.5).astype(float))
-    return Leanings(*(float(np.exp(np.clip(weight, -30, 30))) for weight in weights))
+    return BiasEstimates(*(float(np.exp(np.clip(weight, -30, 30))) for weight in weights))
 
 
 @dataclass(frozen=True)

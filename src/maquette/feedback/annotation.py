@@ -10,8 +10,8 @@ from maquette.artifacts import StageError
 from maquette.artifacts.progress import say
 from maquette.data.preferences import read_preferences, write_preferences
 from maquette.feedback.agreement import Votes, inter_annotator_agreement
-from maquette.feedback.annotators.gold import GoldAnnotator, gold_of
 from maquette.feedback.annotators.language_model import LanguageModelAnnotator
+from maquette.feedback.annotators.simulated import GoldAnnotator, gold_of
 from maquette.feedback.building import build_annotator, other_people
 from maquette.feedback.comparison import Comparison, comparison_of, preferences_of
 from maquette.feedback.config import FeedbackConfig

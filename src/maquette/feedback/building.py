@@ -1,35 +1,42 @@
-"""From settings to annotators and rewards."""
+"""From settings to annotators and rewards, and to the feedback of a policy in training."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from maquette.artifacts import ConfigError
-from maquette.feedback.annotators.answer_cache import AnswerCache
-from maquette.feedback.annotators.callables import CallableAnnotator, CallableReward
-from maquette.feedback.annotators.file import FileAnnotator
-from maquette.feedback.annotators.gold import GoldAnnotator, GoldReward
+from maquette.artifacts import ConfigError, StageError
+from maquette.feedback.annotators.custom import CallableAnnotator, CallableReward, FileAnnotator
 from maquette.feedback.annotators.judges import EndpointJudge, LocalJudge
-from maquette.feedback.annotators.language_model import Judge, LanguageModelAnnotator
+from maquette.feedback.annotators.language_model import AnswerCache, Judge, LanguageModelAnnotator
 from maquette.feedback.annotators.reward_model import LearnedReward, RewardModelAnnotator
 from maquette.feedback.annotators.simulated import (
+    AnnotatorProfile,
+    GoldAnnotator,
+    GoldReward,
     SimulatedAnnotator,
-    Taste,
     noise_for_agreement,
     utility_differences,
 )
 from maquette.feedback.comparison import Annotator, Comparison, Judgement
-from maquette.feedback.config import FeedbackConfig, RewardConfig
+from maquette.feedback.config import FeedbackConfig, PromptsConfig, RewardConfig
+from maquette.feedback.policies import measure_policy
+from maquette.feedback.prompts import open_prompts
+from maquette.model import LanguageModel
 from maquette.model.loading import find_checkpoint, load_checkpoint, load_reward_model
 from maquette.objectives.completions import RewardFunction
+from maquette.training.policy import PolicyFeedback
+
+if TYPE_CHECKING:
+    from maquette.text import Tokenizer
 
 
-class People:
+class AnnotatorPool:
     """Simulated people who take turns: pair i is judged by person i modulo their number."""
 
-    def __init__(self, taste: Taste, *, people: int, seed: int = 0) -> None:
-        self.taste = taste
-        self.people = [SimulatedAnnotator(taste, seed=seed + number) for number in range(people)]
+    def __init__(self, profile: AnnotatorProfile, *, people: int, seed: int = 0) -> None:
+        self.profile = profile
+        self.people = [SimulatedAnnotator(profile, seed=seed + number) for number in range(people)]
         self.name = self.people[0].name if people == 1 else f"simulated-{seed}..{seed + people - 1}"
 
     def judge(self, comparisons: Sequence[Comparison]) -> list[Judgement]:
@@ -47,10 +54,10 @@ def build_annotator(
     if config.kind == "gold":
         return GoldAnnotator()
     if config.kind == "simulated":
-        taste = Taste(config.noise, config.length_bias, config.list_bias, config.position_bias)
+        profile = AnnotatorProfile(config.noise, config.length_bias, config.list_bias, config.position_bias)
         if config.agreement is not None:
-            taste = noise_for_agreement(taste, utility_differences(taste, comparisons), config.agreement)
-        return People(taste, people=config.people, seed=config.seed if seed is None else seed)
+            profile = noise_for_agreement(profile, utility_differences(profile, comparisons), config.agreement)
+        return AnnotatorPool(profile, people=config.people, seed=config.seed if seed is None else seed)
     if config.kind == "reward_model":
         return RewardModelAnnotator(open_reward_model(config.checkpoint, outputs), f"reward_model:{config.checkpoint}")
     if config.kind == "callable":
@@ -95,3 +102,48 @@ def _judge(config: FeedbackConfig, outputs: Path | str) -> Judge:
     folder = find_checkpoint(config.checkpoint, outputs)
     model, tokenizer = load_checkpoint(folder)
     return LocalJudge(model, tokenizer, folder.name)
+
+
+HELD_OUT_PROMPTS = 256
+"""Held-out prompts that a policy in training is measured on."""
+
+
+@dataclass(frozen=True)
+class ConfiguredFeedback:
+    """A `FeedbackSource` from settings: plain values until it is opened."""
+
+    prompts: PromptsConfig
+    reward: RewardConfig
+    outputs: str
+
+    def open(self, tokenizer: "Tokenizer", context: int, max_completion_length: int) -> PolicyFeedback:
+        """Raises `StageError` where prompts leave no room for an answer, or the reward model reads other tokens."""
+        longest = context - max_completion_length
+        if longest < 1:
+            raise StageError(
+                f"Answers of {max_completion_length} tokens leave no room for a prompt in a context of {context}.",
+                "Use shorter answers, or a model with a longer context.",
+            )
+        reward = build_reward(self.reward, self.outputs)
+        if isinstance(reward, LearnedReward):
+            reward.check_tokenizer(tokenizer.digest)
+        held_out = open_prompts(self.prompts, tokenizer, longest=longest, split="held_out")
+        prompts = tuple(held_out[number] for number in range(HELD_OUT_PROMPTS))
+        rewards: dict[str, RewardFunction] = {"reward": reward}
+        if self.prompts.path is None:
+            rewards["gold"] = GoldReward()
+
+        def measure(model: LanguageModel, reference: LanguageModel) -> Mapping[str, float]:
+            scores = measure_policy(
+                model, tokenizer, prompts, rewards, reference=reference, max_tokens=max_completion_length, seed=1
+            )
+            means = {name: float(values.mean()) for name, values in scores.scores.items()}
+            return means | {"kl": scores.kl, "words": float(scores.words.mean()), "eos_rate": scores.ended}
+
+        return PolicyFeedback(
+            prompts=open_prompts(self.prompts, tokenizer, longest=longest),
+            reward=reward,
+            value=reward.model if isinstance(reward, LearnedReward) else None,
+            measure=measure,
+            held_out=prompts[:16],
+        )

@@ -1,5 +1,6 @@
-"""One interface for all who give feedback: two answers to a prompt go in, a preference comes out; and from their
-judgements to preferences, and back to pairs that can be judged anew."""
+"""One interface for all who give feedback: two answers to a prompt go in, a preference comes out; and such pairs from
+preferences and to them.
+"""
 
 import dataclasses
 import hashlib

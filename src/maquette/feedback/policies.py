@@ -1,5 +1,6 @@
 """What a policy is worth: its answers to prompts it never saw, scored by gold and by whatever else, and how far it has
-moved from where it began."""
+moved from where it began; and pairs of its answers for annotators.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,15 @@ from maquette.statistics import Estimate, bootstrap_mean
 
 if TYPE_CHECKING:
     from maquette.text import Tokenizer
+
+from typing import TYPE_CHECKING
+
+from maquette.artifacts.progress import progress
+from maquette.feedback.comparison import Comparison
+
+if TYPE_CHECKING:
+    from maquette.text import Tokenizer
+
 
 LEVEL = 0.95
 """Of the intervals in tables and figures of policies."""
@@ -87,3 +97,40 @@ def win_rate(policy: PolicyScores, rival: PolicyScores, name: str) -> Estimate:
         raise StageError(f"The policies answered {len(mine)} and {len(theirs)} prompts: they can't be paired.")
     wins = (mine > theirs + 1e-9) + 0.5 * (np.abs(mine - theirs) <= 1e-9)
     return bootstrap_mean(wins, level=LEVEL, method="percentile")
+
+
+_BATCH = 256
+
+
+def sample_many(
+    model: LanguageModel,
+    tokenizer: "Tokenizer",
+    prompts: Sequence[Prompt],
+    count: int,
+    *,
+    max_tokens: int,
+    temperature: float = 1.0,
+    seed: int = 0,
+) -> list[list[Completion]]:
+    """`count` answers to each prompt, in the order of prompts; with progress."""
+    repeated = [prompt for prompt in prompts for _ in range(count)]
+    answers: list[Completion] = []
+    with progress("sampling answers", len(repeated), unit="answers") as advance:
+        for start in range(0, len(repeated), _BATCH):
+            part = repeated[start : start + _BATCH]
+            answers += sample_completions(
+                model, tokenizer, part, max_tokens=max_tokens, temperature=temperature, seed=seed, first=start
+            )
+            advance(len(part))
+    return [answers[row * count : (row + 1) * count] for row in range(len(prompts))]
+
+
+def pairs_of(answers: Sequence[Sequence[Completion]]) -> list[Comparison]:
+    """The first with the second answer to each prompt, the third with the fourth, and so on. Equal answers are left
+    out: there is nothing to prefer."""
+    return [
+        Comparison(first.messages, first.answer, second.answer, first.facts)
+        for row in answers
+        for first, second in zip(row[::2], row[1::2], strict=False)
+        if first.answer != second.answer
+    ]

@@ -10,13 +10,13 @@ import numpy as np
 
 from maquette.artifacts.files import write_json, write_text
 from maquette.feedback.agreement import (
+    BiasEstimates,
     LabelCurve,
-    Leanings,
     Votes,
     accuracy_to_gold,
+    estimate_biases,
     inter_annotator_agreement,
     label_curve,
-    leanings,
 )
 from maquette.feedback.comparison import Comparison, Judgement
 from maquette.feedback.tasks import is_list, words_of
@@ -47,7 +47,7 @@ class AnnotatorReport:
     agreement: Estimate | None
     longer: Estimate | None
     first: Estimate | None
-    leanings: Leanings | None
+    biases: BiasEstimates | None
     curve: LabelCurve | None
     dollars_per_thousand: float
     notes: Mapping[str, float]
@@ -76,7 +76,7 @@ def describe_annotator(labels: Labels, pairs: Sequence[Comparison], gold: Votes 
         agreement=inter_annotator_agreement(votes) if repeated else None,
         longer=_share((one[lengths_tell] > 0.5) == (words[lengths_tell] > 0)),
         first=_share(one[decided] > 0.5),
-        leanings=None if gold is None else leanings(one, gold, words, lists),
+        biases=None if gold is None else estimate_biases(one, gold, words, lists),
         curve=None if gold is None or not _has_better_answers(votes, gold) else label_curve(votes, gold),
         dollars_per_thousand=labels.dollars_per_thousand,
         notes=labels.notes,
@@ -148,7 +148,7 @@ def _facts(one: AnnotatorReport) -> dict[str, Any]:
         "inter_annotator_agreement": _numbers(one.agreement),
         "prefers_longer": _numbers(one.longer),
         "prefers_first": _numbers(one.first),
-        "odds": None if one.leanings is None else dataclasses.asdict(one.leanings),
+        "odds": None if one.biases is None else dataclasses.asdict(one.biases),
         "bias": None if one.curve is None else one.curve.bias,
         "variance": None if one.curve is None else one.curve.variance,
         "majority_error": None if one.curve is None else one.curve.error.tolist(),
@@ -208,4 +208,4 @@ def _shown(one: Estimate | None) -> str:
 
 
 def _odds(one: AnnotatorReport, name: str) -> str:
-    return "–" if one.leanings is None else f"{getattr(one.leanings, name):,.2f}"
+    return "–" if one.biases is None else f"{getattr(one.biases, name):,.2f}"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maquette.artifacts.files import write_text
-from maquette.artifacts.progress import duration
+from maquette.artifacts.progress import duration, progress
 from maquette.reports.figures import save_figure
 from maquette.reports.tables import cell, quantity, span, tabulate
 
@@ -35,19 +35,25 @@ def render(template: str, facts: Mapping[str, Any]) -> str:
 
     Raises `jinja2.UndefinedError` where the template names something that it was not given.
     """
-    return environment().get_template(template).render(page=_Page(), **facts)
+    return environment().get_template(template).render(page=_Contents(), **facts)
 
 
 def write_page(
-    folder: Path, template: str, facts: Mapping[str, Any], figures: "Mapping[str, Figure] | None" = None
+    folder: Path,
+    template: str,
+    facts: Mapping[str, Any],
+    figures: "Mapping[str, Figure] | None" = None,
+    name: str = "index.html",
 ) -> Path:
-    """Writes a page as `folder`/index.html, with `figures` for its template, and those as PNG and SVG into
+    """Writes a page as `folder`/`name`, with `figures` for its template, and those as PNG and SVG into
     `folder`/figures. Returns the page's path."""
     figures = figures or {}
-    for name, figure in figures.items():
-        save_figure(figure, folder / "figures" / name)
-    write_text(folder / "index.html", render(template, {"figures": figures, **facts}))
-    return folder / "index.html"
+    with progress("drawing", len(figures), unit="figures") as advance:
+        for figure in figures:
+            save_figure(figures[figure], folder / "figures" / figure)
+            advance(1)
+    write_text(folder / name, render(template, {"figures": figures, **facts}))
+    return folder / name
 
 
 @functools.cache
@@ -71,7 +77,7 @@ def environment() -> "Environment":
 
 
 @dataclass
-class _Page:
+class _Contents:
     """What the parts of one page have to know of each other."""
 
     sections: list[str] = field(default_factory=list)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from rich.table import Table as TerminalTable
+    from rich.table import Table
 
 
 def quantity(value: float) -> str:
@@ -39,7 +39,7 @@ class Cell(NamedTuple):
     best: bool = False
 
 
-class Table(NamedTuple):
+class TableCells(NamedTuple):
     """Columns with whether they hold numbers, which stand right, and the cells row by row."""
 
     columns: list[tuple[str, bool]]
@@ -51,7 +51,7 @@ def tabulate(
     rows: Sequence[Any],
     best: str | None = None,
     compared: Sequence[str] = (),
-) -> Table:
+) -> TableCells:
     """The cells of a table whose first column names the rows.
 
     `columns`: either headings, of rows that are sequences of cells, or by heading the form of a cell from the fields,
@@ -65,8 +65,8 @@ def tabulate(
     rivals = [place for place, name in enumerate(names) if place and (not compared or name in compared)]
     if best:
         table = [_marked_best(row, min if best == "min" else max, rivals) for row in table]
-    numeric = [any(row[place].number is not None for row in table) for place in range(len(names))]
-    return Table(list(zip(names, numeric, strict=True)), table)
+    numeric = [place > 0 and any(row[place].number is not None for row in table) for place in range(len(names))]
+    return TableCells(list(zip(names, numeric, strict=True)), table)
 
 
 def _cell(value: Any) -> Cell:
@@ -126,14 +126,14 @@ def _marked_best(row: list[Cell], choose: Any, rivals: Sequence[int]) -> list[Ce
 
 def terminal_table(
     columns: Sequence[str] | Mapping[str, str], rows: Sequence[Any], title: str | None = None
-) -> "TerminalTable":
-    """The same table for the terminal."""
-    from rich.table import Table as TerminalTable
+) -> "Table":
+    """The same table for the terminal: names to the left, all else to the right."""
+    from rich.table import Table
 
     found = tabulate(columns, rows)
-    table = TerminalTable(title=title, title_justify="left")
-    for name, number in found.columns:
-        table.add_column(name, justify="right" if number else "left")
+    table = Table(title=title, title_justify="left")
+    for place, (name, _) in enumerate(found.columns):
+        table.add_column(name, justify="right" if place else "left")
     for row in found.rows:
         table.add_row(*(cell.text for cell in row))
     return table

@@ -14,13 +14,13 @@ from maquette.artifacts import ConfigError
 from maquette.artifacts.files import write_json
 from maquette.artifacts.manifest import build
 from maquette.artifacts.progress import say
-from maquette.feedback.annotators.gold import GoldReward
+from maquette.feedback.annotators.simulated import GoldReward
 from maquette.feedback.building import open_reward_model
 from maquette.feedback.config import PromptsConfig
+from maquette.feedback.prompts import open_prompts
 from maquette.feedback.study.measurement import Measurement, PolicyRun, measure_study
 from maquette.feedback.study.report import CAPTIONS, course_of, validations_of, write_study
 from maquette.feedback.study.tables import COURSES
-from maquette.feedback.task_sources import open_prompts
 from maquette.model.loading import load_tokenizer
 from maquette.objectives.completions import RewardFunction
 from maquette.stages import STAGES, demo

@@ -9,10 +9,10 @@ from maquette.artifacts.files import digest, file_digest
 from maquette.artifacts.manifest import build
 from maquette.artifacts.progress import say
 from maquette.feedback.annotation import FILE, annotate, pairs_of_file
-from maquette.feedback.annotators.callables import CallableAnnotator
+from maquette.feedback.annotators.custom import CallableAnnotator
 from maquette.feedback.comparison import Comparison
-from maquette.feedback.sampling import pairs_of, sample_many
-from maquette.feedback.task_sources import open_prompts
+from maquette.feedback.policies import pairs_of, sample_many
+from maquette.feedback.prompts import open_prompts
 from maquette.model.loading import find_checkpoint, load_checkpoint, model_folder
 from maquette.stages.config import AnnotateStage
 from maquette.tracking import start_run

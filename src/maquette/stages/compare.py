@@ -17,15 +17,15 @@ from maquette.artifacts import ConfigError, StageError
 from maquette.artifacts.code_digest import code_digest
 from maquette.artifacts.files import digest, file_digest, locked, write_json
 from maquette.artifacts.progress import progress, say
-from maquette.data.prompts import Prompt, read_prompts, render_prompt
+from maquette.data.prompts import Prompt, render_prompt
 from maquette.evaluation.comparisons.policy_comparison import judge_policies, short_names
 from maquette.evaluation.figures import win_rate_figure
 from maquette.evaluation.journal import Journal
-from maquette.feedback.annotators.callables import CallableAnnotator
+from maquette.feedback.annotators.custom import CallableAnnotator
 from maquette.feedback.building import build_annotator
 from maquette.feedback.comparison import Comparison
-from maquette.feedback.sampling import sample_many
-from maquette.feedback.task_sources import open_prompts
+from maquette.feedback.policies import sample_many
+from maquette.feedback.prompts import open_prompts, read_prompts
 from maquette.model.loading import find_checkpoint, load_checkpoint, model_folder
 from maquette.reports import write_page
 from maquette.stages.config import CompareStage

@@ -10,8 +10,7 @@ from maquette.artifacts.files import digest
 from maquette.artifacts.manifest import build
 from maquette.artifacts.progress import say
 from maquette.corpus.config import CorpusConfig
-from maquette.corpus.judging import CLEAN, judge_on
-from maquette.corpus.pipeline import make_corpus
+from maquette.corpus.pipeline import CLEAN, judge_on, make_corpus
 from maquette.corpus.report import describe, facts, write_report
 from maquette.corpus.sources import open_source
 from maquette.corpus.sources.base import Source
@@ -22,7 +21,7 @@ from maquette.stages.config import CorpusStage, CorpusToolStage
 
 def run(config: CorpusStage) -> Path:
     """Makes the corpus, or finds it made; returns its folder."""
-    config, web = _with_made_web(config)
+    config, web = _with_synthetic_web(config)
     source = open_source(config.source)
     inputs = source.inputs()
     identity = _identity(config, with_path=not inputs)
@@ -42,7 +41,7 @@ def run(config: CorpusStage) -> Path:
         say=say,
     )
     if isinstance(config, CorpusToolStage) and config.explain:
-        from maquette.corpus.curation.explain import explain
+        from maquette.corpus.curation.journal import explain
 
         print(explain(folder, config.explain, config.curation))
     return folder
@@ -83,8 +82,9 @@ def _judged(config: CorpusStage, folder: Path, web: Path | None) -> dict[str, An
 def _make_curated(
     config: CorpusStage, source: Source, fingerprint: str, web: Path | None, folder: Path
 ) -> dict[str, Any]:
-    from maquette.corpus.curation.curate import curate, store
-    from maquette.corpus.curation.evidence import finish_journal, write_evidence
+    from maquette.corpus.curation.curate import curate
+    from maquette.corpus.curation.curation_report import finish_journal, write_curation_report
+    from maquette.corpus.curation.shards import store
     from maquette.corpus.synthetic_web.truth import measure
     from maquette.corpus.synthetic_web.web import read_truth
 
@@ -107,15 +107,15 @@ def _make_curated(
     if result.selection is not None:
         journal = finish_journal(result.selection.journal, folder)
         truth = None if web is None else measure(journal, read_truth(web), result.documents())
-        known["curation"] = write_evidence(folder, journal, config.curation, result.facts, truth)
+        known["curation"] = write_curation_report(folder, journal, config.curation, result.facts, truth)
     known |= _judged(config, folder, web)
     say(describe(summary))
-    result.job.places.remove()
+    result.job.remove()
     return known
 
 
-def _with_made_web(config: CorpusStage) -> tuple[CorpusStage, Path | None]:
-    """The settings by which a made web is read like any crawl, and its folder; it is generated where it is missing."""
+def _with_synthetic_web(config: CorpusStage) -> tuple[CorpusStage, Path | None]:
+    """The settings by which a synthetic web is read like any crawl, and its folder; generated where missing."""
     if config.source.kind != "synthetic_web":
         return config, None
     from maquette.corpus.synthetic_web.web import GOOD_PAGES, VERSION, make_web

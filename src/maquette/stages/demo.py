@@ -13,19 +13,21 @@ from typing import Any
 
 from maquette.artifacts import ConfigError
 from maquette.artifacts.errors import StageError
-from maquette.artifacts.files import digest, write_json
+from maquette.artifacts.files import digest, write_json, write_text
 from maquette.artifacts.manifest import build, read_manifest
 from maquette.artifacts.progress import progress, say
 from maquette.artifacts.settings import parse_quantity
 from maquette.data import MixtureOrder, TokenShards
 from maquette.evaluation import BaselineScore, score_baselines
 from maquette.evaluation.likelihood import training_sequences, validation_sequences
-from maquette.evaluation.training_runs.run_page import RunReport, add_model
-from maquette.feedback.study.report import add_study
+from maquette.evaluation.run_report import RunReport
+from maquette.feedback.study.report import read_study
 from maquette.recipe.sweeps import isoflop_curve
+from maquette.reports import render
 from maquette.scaling.fits.stored_fit import load_fit
+from maquette.scaling.fits.sweep_figures import CAPTIONS
 from maquette.scaling.predictions.prediction import WrittenPrediction, read_predictions
-from maquette.scaling.predictions.prediction_page import add_law, add_prediction, new_page
+from maquette.scaling.predictions.prediction_report import PredictionReport
 from maquette.scaling.predictions.verdict import Verdict
 from maquette.stages import STAGES, predict, verify
 from maquette.stages import fit as fit_stage
@@ -222,14 +224,13 @@ def write_page(demo: Demo, study: Path | None = None) -> Path:
         commands=commands(config),
     )
     law, _ = load_fit(demo.fit)
-    outputs = Path(config.outputs).name
-    shown = new_page(law, demo.verdict, footer=f"All numbers are from `{outputs}/`, seed {config.seed}.")
-    add_prediction(shown, law, demo.verdict)
-    if study is not None:
-        add_study(shown, study)
-    add_law(shown, law)
-    add_model(shown, report)
-    shown.write(page)
+    prediction = PredictionReport(law, demo.verdict)
+    shown = {
+        "prediction": prediction, "report": report, "study": None if study is None else read_study(study),
+        "figures": prediction.figures() | report.figures(), "captions": CAPTIONS,
+        "outputs": Path(config.outputs).name, "seed": config.seed,
+    }  # fmt: skip
+    write_text(page, render("demo.html.j2", shown))
     write_json(stamp, inputs)
     return page
 

@@ -8,19 +8,19 @@ from typing import Any
 from rich.console import Console
 
 from maquette.artifacts.code_digest import code_digest
-from maquette.artifacts.files import digest
-from maquette.artifacts.manifest import build, read_manifest
+from maquette.artifacts.manifest import read_manifest
 from maquette.artifacts.progress import say
 from maquette.artifacts.settings import is_dotted
-from maquette.scaling.fits.fit_report import counting_words, summary
+from maquette.reports import terminal_table
+from maquette.scaling.fits.fit_facts import counting_words, exponent_table, form_table
 from maquette.scaling.fits.recorded import find_tokens, recorded_runs, with_copying
-from maquette.scaling.fits.stored_fit import FACTS, KIND, PAGE, read_facts, write_fit
+from maquette.scaling.fits.stored_fit import PAGE, read_facts, write_fit
 from maquette.scaling.fits.sweep_fit import fit_sweep
 from maquette.scaling.fits.table import RunTable, read_table
 from maquette.scaling.laws.custom_form import custom_form
 from maquette.stages import fit_laws, fit_suggest
 from maquette.stages.config import FitStage
-from maquette.tracking import start_run
+from maquette.stages.fit_laws import is_file, record, store
 
 
 def run(config: FitStage) -> Path:
@@ -55,11 +55,6 @@ def read_runs(config: FitStage) -> RunTable:
     return table.in_convention(config.convention)
 
 
-def is_file(runs: str | None) -> bool:
-    """Whether `runs` means a table rather than something in the store."""
-    return runs is not None and (runs.endswith((".csv", ".tsv")) or Path(runs).is_file())
-
-
 def fit_loss(config: FitStage, table: RunTable) -> Path:
     """The artifact with the laws of the loss."""
     corpus = corpus_facts(table, config.outputs)
@@ -89,37 +84,6 @@ def fit_loss(config: FitStage, table: RunTable) -> Path:
     return folder
 
 
-def store(config: FitStage, table: RunTable, label: str, settings: Mapping[str, Any], make: Any) -> Path:
-    """Builds an artifact from `table`; see `artifacts.manifest.build`."""
-    source = Path(config.runs).stem if config.runs and is_file(config.runs) else table.source
-    words = source.removeprefix("the sweep ").split(", ")[0]
-    name = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in words)[:60].strip("-.")
-    return build(
-        KIND,
-        Path(config.outputs),
-        name=config.name,
-        label=name if label == "loss" else f"{name}-{label}",
-        config=dict(settings),
-        inputs={"runs": digest(table.csv())},
-        make=make,
-        force=config.force,
-        say=say,
-    )
-
-
-def record(config: FitStage, folder: Path) -> None:
-    """The fit as a run of its own in MLflow, with its figures and its page."""
-    manifest = read_manifest(folder)
-    with start_run(
-        config.tracking, outputs=config.outputs, name=folder.name, folder=folder,
-        params={"runs": config.runs, **manifest.config}, tags={"kind": "fit", "digest.fit": manifest.digest},
-    ) as log:  # fmt: skip
-        log.log_artifact(folder / "figures", "figures")
-        for name in (FACTS, PAGE, "runs.csv"):
-            if (folder / name).is_file():
-                log.log_artifact(folder / name)
-
-
 def corpus_facts(table: RunTable, outputs: str) -> dict[str, Any]:
     """What the tokens' manifest says of the text that all runs read, where it is on this machine."""
     digests = set(table.frame.get("tags.digest.tokens", ()))
@@ -135,8 +99,8 @@ def tell(facts: Mapping[str, Any], folder: Path) -> None:
     console.print(
         f"{facts['runs']} runs of {facts['source']}, {len(facts['budgets'])} budgets", markup=False, highlight=False
     )
-    for table in summary(facts):
-        console.print(table)
+    console.print(terminal_table(*form_table(facts), "forms of law, by how they extrapolated"))
+    console.print(terminal_table(*exponent_table(facts), f"N* ~ C^a ({facts['level']:.0%} intervals)"))
     console.print(facts["headline"], markup=False, highlight=False)
     if facts["curvature"] is not None:
         console.print(facts["curvature"]["words"], markup=False, highlight=False)

@@ -2,48 +2,55 @@
 
 import json
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from maquette.artifacts.files import write_json, write_text
+from maquette.artifacts.files import digest, write_json, write_text
+from maquette.artifacts.manifest import build, read_manifest
 from maquette.artifacts.progress import say
 from maquette.recipe.recipe_file import recipe_path, save_recipe
-from maquette.reports.figures import save_figure
-from maquette.scaling.fits.families import compare_by, comparison_facts, comparison_figure, comparison_page
-from maquette.scaling.fits.mixture_fit import fit_mixture, mixture_facts, mixture_figure, mixture_page
-from maquette.scaling.fits.repetition_report import fit_epochs, repetition_facts, repetition_figure, repetition_page
-from maquette.scaling.fits.stored_fit import PAGE, RUNS
+from maquette.reports import write_page
+from maquette.scaling.fits.families import FamilyComparison, compare_by, comparison_facts, comparison_figure
+from maquette.scaling.fits.mixture_fit import MixtureFit, fit_mixture, mixture_facts, mixture_figure, verdict
+from maquette.scaling.fits.repetition_fit import RepetitionResult, fit_epochs, repetition_facts, repetition_figure
+from maquette.scaling.fits.stored_fit import FACTS, KIND, PAGE, RUNS
 from maquette.scaling.fits.table import RunTable
-from maquette.scaling.fits.tuned_recipe import tune, tuned_facts, tuned_figure, tuned_page
+from maquette.scaling.fits.tuned_recipe import TunedRecipe, tune, tuned_facts, tuned_figure
 from maquette.stages.config import FitStage
 from maquette.stages.mixture_run import train_mixture
+from maquette.tracking import start_run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from maquette.artifacts.page import Page
-
 LAW = "law.json"
+
+_PAGES = {
+    FamilyComparison: "families.html.j2",
+    MixtureFit: "mixing_law.html.j2",
+    RepetitionResult: "repetition_law.html.j2",
+    TunedRecipe: "setting_law.html.j2",
+}
 
 
 def fit_law(config: FitStage, table: RunTable) -> Path:
     """The law that `laws` names; of a setting it also leaves a recipe in `<outputs>/recipes/`. Returns the artifact."""
     if config.laws == "repetition":
-        found = fit_epochs(table, seed=config.seed, level=config.level)
-        figure = repetition_figure(found, table)
-        facts = repetition_facts(found)
-        return _keep(config, table, "repetition", facts, figure, repetition_page(found, table.source, figure))
+        epochs = fit_epochs(table, seed=config.seed, level=config.level)
+        figure = repetition_figure(epochs, table)
+        return _keep(config, table, "repetition", epochs, epochs.words, repetition_facts(epochs), figure)
     if config.laws == "mixture":
         return _mixture(config, table)
     tuned = tune(table, str(config.laws), config.level)
     name = config.name or str(config.laws)
     outputs = [] if config.outputs == "outputs" else [f"outputs={config.outputs}"]
     line = shlex.join(["maquette", "train", "-m", "+sweep=isoflop", f"recipe={name}", *outputs])
-    figure = tuned_figure(tuned)
-    facts = tuned_facts(tuned)
-    folder = _keep(config, table, str(config.laws), facts, figure, tuned_page(tuned, table.source, line, figure))
+    folder = _keep(
+        config, table, str(config.laws), tuned, tuned.words, tuned_facts(tuned), tuned_figure(tuned), command=line
+    )
     path = save_recipe(tuned.rules, recipe_path(name, config.outputs))
     say(f"recipe: {path}. Use it: {line}")
     return folder
@@ -53,9 +60,8 @@ def _mixture(config: FitStage, table: RunTable) -> Path:
     """The mixing law, its optimum, and where asked for that one trained."""
     found = fit_mixture(table, max_epochs=config.max_epochs, targets=config.targets)
     verified = train_mixture(found, table, config.outputs) if config.verify else None
-    figure = mixture_figure(found, verified)
-    page = mixture_page(found, table.source, figure, verified)
-    folder = _keep(config, table, "mixture", mixture_facts(found, verified), figure, page)
+    facts, words = mixture_facts(found, verified), verdict(found, verified)
+    folder = _keep(config, table, "mixture", found, words, facts, mixture_figure(found, verified))
     shares = ",".join(f"{name}:{share:g}" for name, share in found.mixture.items())
     say(f"Use it: maquette train 'mixture.weights={{{shares}}}'")
     return folder
@@ -64,14 +70,15 @@ def _mixture(config: FitStage, table: RunTable) -> Path:
 def compare(config: FitStage, table: RunTable) -> Path:
     """The families that `compare` makes, beside each other. Returns the artifact."""
     found = compare_by(table, str(config.compare), config.level)
-    figure = comparison_figure(found)
-    page = comparison_page(found, table.source, figure)
-    return _keep(config, table, f"by-{config.compare}", comparison_facts(found), figure, page)
+    label = f"by-{config.compare}"
+    return _keep(config, table, label, found, found.words, comparison_facts(found), comparison_figure(found))
 
 
-def _keep(config: FitStage, table: RunTable, label: str, facts: dict[str, Any], figure: "Figure", page: "Page") -> Path:
-    from maquette.stages.fit import record, store
-
+def _keep(
+    config: FitStage, table: RunTable, label: str, law: Any, words: str, facts: dict[str, Any], figure: "Figure",
+    **shown: Any,
+) -> Path:  # fmt: skip
+    """The artifact of a law; `words` say it in short, `shown` is what else its page says."""
     made = False
 
     def make(folder: Path) -> dict[str, Any]:
@@ -79,8 +86,8 @@ def _keep(config: FitStage, table: RunTable, label: str, facts: dict[str, Any], 
         made = True
         write_text(folder / RUNS, table.csv())
         write_json(folder / LAW, {"source": table.source, **facts})
-        save_figure(figure, folder / "figures" / "law")
-        page.write(folder / PAGE)
+        page = {"found": law, "source": table.source, "words": words, **shown}
+        write_page(folder, _PAGES[type(law)], page, {"law": figure})
         return {"law": label}
 
     settings = {name: getattr(config, name) for name in ("laws", "compare", "convention", "level", "seed", "without")}
@@ -92,14 +99,46 @@ def _keep(config: FitStage, table: RunTable, label: str, facts: dict[str, Any], 
         record(config, folder)
     if config.json:
         print(json.dumps(facts, indent=2, default=str))
-    else:
-        _tell(facts, page, folder)
-    return folder
-
-
-def _tell(facts: dict[str, Any], page: "Page", folder: Path) -> None:
+        return folder
     console = Console()
-    console.print(page.lead, markup=False, highlight=False)
+    console.print(words, markup=False, highlight=False)
     for warning in facts["warnings"]:
         console.print(f"warning: {warning}", markup=False, highlight=False, style="yellow")
     say(f"Open {(folder / PAGE).absolute().as_uri()}")
+    return folder
+
+
+def store(config: FitStage, table: RunTable, label: str, settings: Mapping[str, Any], make: Any) -> Path:
+    """Builds an artifact from `table`; see `artifacts.manifest.build`."""
+    source = Path(config.runs).stem if config.runs and is_file(config.runs) else table.source
+    words = source.removeprefix("the sweep ").split(", ")[0]
+    name = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in words)[:60].strip("-.")
+    return build(
+        KIND,
+        Path(config.outputs),
+        name=config.name,
+        label=name if label == "loss" else f"{name}-{label}",
+        config=dict(settings),
+        inputs={"runs": digest(table.csv())},
+        make=make,
+        force=config.force,
+        say=say,
+    )
+
+
+def record(config: FitStage, folder: Path) -> None:
+    """The fit as a run of its own in MLflow, with its figures and its page."""
+    manifest = read_manifest(folder)
+    with start_run(
+        config.tracking, outputs=config.outputs, name=folder.name, folder=folder,
+        params={"runs": config.runs, **manifest.config}, tags={"kind": "fit", "digest.fit": manifest.digest},
+    ) as log:  # fmt: skip
+        log.log_artifact(folder / "figures", "figures")
+        for name in (FACTS, PAGE, "runs.csv"):
+            if (folder / name).is_file():
+                log.log_artifact(folder / name)
+
+
+def is_file(runs: str | None) -> bool:
+    """Whether `runs` means a table rather than something in the store."""
+    return runs is not None and (runs.endswith((".csv", ".tsv")) or Path(runs).is_file())

@@ -9,11 +9,11 @@ from rich.console import Console
 from rich.table import Table
 
 from maquette.artifacts.settings import parse_quantity
+from maquette.reports import quantity
 from maquette.scaling.fits.next_run import Suggestion, suggest_runs
 from maquette.scaling.fits.stored_fit import load_fit
 from maquette.scaling.fits.sweep_fit import SweepFit
 from maquette.scaling.laws.surface import Allocation
-from maquette.scaling.plans.plan_report import quantity
 from maquette.stages.config import FitStage
 from maquette.stages.family_settings import family_settings
 

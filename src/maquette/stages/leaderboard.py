@@ -7,13 +7,13 @@ from pathlib import Path
 from rich.console import Console
 
 from maquette.artifacts.progress import say
-from maquette.evaluation.suites.leaderboard import Board, boards, read_evaluations
+from maquette.evaluation.suites.leaderboard import Leaderboard, boards, read_evaluations
 from maquette.reports import terminal_table, write_page
 from maquette.stages.config import LeaderboardStage
 from maquette.tracking import find_runs
 
 
-def run(config: LeaderboardStage) -> list[Board]:
+def run(config: LeaderboardStage) -> list[Leaderboard]:
     """Prints a table for each suite and way of asking, writes a page beside the evaluations, returns the boards."""
     root = Path(config.outputs) / "evaluations"
     found = boards(read_evaluations(_folders(config, root)))

@@ -20,7 +20,7 @@ from maquette.artifacts.manifest import build
 from maquette.artifacts.progress import say
 from maquette.artifacts.settings import parse_quantity
 from maquette.artifacts.targets import with_values
-from maquette.reports.figures import save_figure
+from maquette.reports import quantity, write_page
 from maquette.scaling.plans.pipeline_trial import (
     Trained,
     Trial,
@@ -28,10 +28,8 @@ from maquette.scaling.plans.pipeline_trial import (
     old_trials,
     pipeline_facts,
     pipeline_figure,
-    pipeline_page,
     small_trials,
 )
-from maquette.scaling.plans.plan_report import quantity
 from maquette.stages import train as train_stage
 from maquette.stages.config import PipelinesStage, TrainStage
 from maquette.stages.planning import resolve_recipe
@@ -53,10 +51,8 @@ def run(config: PipelinesStage) -> Path:
         with _recorded(config, digest(kept)[:8]) as below:
             old, small, big, words = _both_ways(below, data, compute)
         facts = pipeline_facts(old, small, big, words)
-        figure = pipeline_figure(old, small, big)
-        save_figure(figure, folder / "figures" / "pipelines")
         write_json(folder / "verdict.json", facts)
-        pipeline_page(facts, figure).write(folder / "index.html")
+        write_page(folder, "pipelines.html.j2", facts, {"pipelines": pipeline_figure(old, small, big)})
         return {"verdict": facts["verdict"], "winner": facts["winner"]}
 
     folder = build(

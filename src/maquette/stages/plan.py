@@ -13,6 +13,7 @@ from maquette.artifacts.errors import ConfigError, MaquetteError
 from maquette.artifacts.files import digest
 from maquette.artifacts.progress import say
 from maquette.artifacts.settings import parse_quantity
+from maquette.reports import quantity
 from maquette.reports.figures import save_figure
 from maquette.scaling import (
     Assumptions,
@@ -28,7 +29,7 @@ from maquette.scaling.laws.runs import Array
 from maquette.scaling.laws.surface import FLOPS_PER_PARAMETER_AND_TOKEN, PUBLISHED
 from maquette.scaling.plans.hardware import accelerator, flops_bought
 from maquette.scaling.plans.pipelines import PipelineComparison
-from maquette.scaling.plans.plan_report import plan_figure, plan_rows, quantity
+from maquette.scaling.plans.plan_report import plan_figure, plan_rows
 from maquette.stages.config import PlanStage
 
 _FAR = 10

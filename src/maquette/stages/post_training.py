@@ -20,10 +20,10 @@ from maquette.data.config import ExamplesConfig
 from maquette.data.examples import describe_examples, encode_instructions, encode_preferences
 from maquette.data.instructions import InstructionFiles, InstructionSource
 from maquette.data.preferences import PreferenceFiles, PreferenceSource
-from maquette.feedback.annotators.callables import CallableReward
+from maquette.feedback.annotators.custom import CallableReward
+from maquette.feedback.building import ConfiguredFeedback
 from maquette.feedback.config import TaskInstructionsConfig
-from maquette.feedback.source import ConfiguredFeedback
-from maquette.feedback.task_sources import TaskInstructions, open_prompts
+from maquette.feedback.prompts import TaskInstructions, open_prompts
 from maquette.model.architecture import CoreConfig
 from maquette.model.hf import read_config
 from maquette.model.hf.scalar import read_architecture

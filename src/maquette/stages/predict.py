@@ -9,11 +9,11 @@ from rich.console import Console
 from maquette.artifacts.errors import ConfigError, StageError
 from maquette.artifacts.progress import say
 from maquette.artifacts.settings import parse_quantity
+from maquette.reports import quantity
 from maquette.scaling.fits.stored_fit import find_fit, load_fit
 from maquette.scaling.fits.sweep_fit import SweepFit
 from maquette.scaling.fits.table import RunTable
 from maquette.scaling.laws.surface import Allocation
-from maquette.scaling.plans.plan_report import quantity
 from maquette.scaling.predictions.prediction import FOLDER, WrittenPrediction, write_prediction
 from maquette.stages import STAGES
 from maquette.stages.composition import compose

@@ -1,5 +1,6 @@
 """`maquette verify`: what came out, beside what was predicted; and the record over all predictions of these outputs."""
 
+import datetime
 import json
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,10 @@ import numpy as np
 from rich.console import Console
 
 from maquette.artifacts.errors import StageError
-from maquette.artifacts.files import write_json
+from maquette.artifacts.files import write_json, write_text
 from maquette.artifacts.progress import say
 from maquette.artifacts.run_file import read_runs
+from maquette.reports import render
 from maquette.reports.figures import save_figure
 from maquette.scaling.predictions.prediction import FOLDER as PREDICTIONS
 from maquette.scaling.predictions.prediction import (
@@ -24,7 +26,6 @@ from maquette.scaling.predictions.verdict import (
     Verdict,
     calibration,
     calibration_figure,
-    calibration_page,
     judge,
     refusal,
 )
@@ -141,7 +142,12 @@ def _write(config: VerifyStage, verdicts: list[Verdict], refused: list[str], wai
     )
     figure = calibration_figure(verdicts) if verdicts else None
     picture = None if figure is None else save_figure(figure, folder / "calibration")
-    calibration_page(verdicts, refused, waiting, figure).write(folder / "index.html")
+    page = {
+        "record": calibration(verdicts), "verdicts": verdicts, "refused": refused, "waiting": waiting,
+        "figures": {"calibration": figure},
+        "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }  # fmt: skip
+    write_text(folder / "index.html", render("calibration.html.j2", page))
     _record(config, verdicts, picture)
 
 

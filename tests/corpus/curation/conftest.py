@@ -12,7 +12,7 @@ PACKAGES = ("networkx", "click", "requests", "Jinja2", "attrs", "pydantic")
 
 @pytest.fixture(scope="session")
 def web(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A made web of a few hundred pages."""
+    """A synthetic web of a few hundred pages."""
     folder = tmp_path_factory.mktemp("web")
     with workers(1) as pool:
         make_web(folder, pool, 120, PACKAGES)
@@ -21,5 +21,5 @@ def web(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def curated(web: Path, tmp_path_factory: pytest.TempPathFactory) -> Curated:
-    """The made web curated."""
+    """The synthetic web curated."""
     return run(web, tmp_path_factory.mktemp("work") / "one")

@@ -1,4 +1,4 @@
-"""Curating a made web, for the tests."""
+"""Curating a synthetic web, for the tests."""
 
 from pathlib import Path
 

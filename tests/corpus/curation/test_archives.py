@@ -7,11 +7,10 @@ import pytest
 from made_archives import archive, page, record
 
 from maquette.artifacts import StageError
-from maquette.corpus.cleaning import Rejection
 from maquette.corpus.config import SourceConfig
-from maquette.corpus.document import Document
-from maquette.corpus.sources.warc.pages import Page, read_page
-from maquette.corpus.sources.warc.pieces import Piece, pieces
+from maquette.corpus.document import Document, Rejection
+from maquette.corpus.sources.warc.pages import WebPage, read_page
+from maquette.corpus.sources.warc.records import ArchivePart, archive_parts
 from maquette.corpus.sources.warc.source import ArchiveShard, Warc
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "warc"
@@ -57,7 +56,9 @@ def test_shards_of_an_archive_share_it_without_loss(tmp_path: Path) -> None:
     path.write_bytes(b"".join(archive(30, compressed=True)))
     size = path.stat().st_size
     for step in (97, 1000, size):
-        found = [piece for start in range(0, size, step) for piece in pieces(path, start, min(start + step, size))]
+        found = [
+            piece for start in range(0, size, step) for piece in archive_parts(path, start, min(start + step, size))
+        ]
         assert [piece.fault for piece in found] == [""] * 30
 
 
@@ -115,19 +116,19 @@ def read_tolerantly(path: Path) -> list[Document | Rejection]:
 
 def test_a_bomb_is_refused_in_bounded_time_and_memory() -> None:
     bomb = gzip.compress(b"<html><p>x" + bytes(200 << 20), 1)
-    found = read_page(Piece(0, record(bomb, headers="Content-Encoding: gzip\r\n")), "a", 1_000_000)
+    found = read_page(ArchivePart(0, record(bomb, headers="Content-Encoding: gzip\r\n")), "a", 1_000_000)
     assert isinstance(found, Rejection)
     assert found.reason == "page: too large"
 
 
 def test_a_record_that_inflates_without_end_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from maquette.corpus.sources.warc import pieces as module
+    from maquette.corpus.sources.warc import records as module
 
     monkeypatch.setattr(module, "LARGEST", 100_000)
     bomb = gzip.compress(record(bytes(1_000_000)))
     path = tmp_path / "crawl.warc.gz"
     path.write_bytes(b"".join([*archive(2, compressed=True), bomb, *archive(3, compressed=True)]))
-    found = list(pieces(path))
+    found = list(archive_parts(path))
     assert [piece.fault for piece in found] == ["", "", "too large", "", "", ""]
 
 
@@ -143,8 +144,8 @@ def test_a_record_that_inflates_without_end_is_passed_over(tmp_path: Path, monke
     ],
 )
 def test_what_http_wrapped_is_unwrapped(body: bytes, headers: str) -> None:
-    found = read_page(Piece(0, record(body, headers=headers)), "a", 1_000_000)
-    assert isinstance(found, Page)
+    found = read_page(ArchivePart(0, record(body, headers=headers)), "a", 1_000_000)
+    assert isinstance(found, WebPage)
     assert found.body == page(1)
 
 
@@ -153,17 +154,17 @@ def test_a_damaged_encoding_is_a_broken_record() -> None:
         (b"fff\r\nshort", "Transfer-Encoding: chunked\r\n"),
         (b"\x1f\x8bnot gzip", "Content-Encoding: gzip\r\n"),
     ):
-        found = read_page(Piece(0, record(body, headers=headers)), "a", 1000)
+        found = read_page(ArchivePart(0, record(body, headers=headers)), "a", 1000)
         assert isinstance(found, Rejection)
         assert found.reason == "record: broken"
 
 
 def test_what_is_no_page_is_passed_over_or_rejected() -> None:
     request = record(b"").replace(b"WARC-Type: response", b"WARC-Type: request")
-    assert read_page(Piece(0, request), "a", 1000) is None
+    assert read_page(ArchivePart(0, request), "a", 1000) is None
     missing = record(page(1)).replace(b"200 OK", b"404 No")
     image = record(b"\x89PNG\0\0", kind="image/png")
-    reasons = [read_page(Piece(0, one), "a", 1000) for one in (missing, image)]
+    reasons = [read_page(ArchivePart(0, one), "a", 1000) for one in (missing, image)]
     assert [one.reason for one in reasons if isinstance(one, Rejection)] == ["answer: not 200", "answer: not a text"]
 
 

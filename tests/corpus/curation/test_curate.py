@@ -12,13 +12,14 @@ from made_crawl import run, settings
 
 from maquette.corpus.config import CorpusConfig
 from maquette.corpus.curation.config import CurationConfig, ExecutorConfig
-from maquette.corpus.curation.curate import Curated, curate, store
-from maquette.corpus.curation.evidence import finish_journal, funnel, write_evidence
-from maquette.corpus.curation.explain import explain
-from maquette.corpus.curation.journal import STEPS, step_of
+from maquette.corpus.curation.curate import Curated, curate
+from maquette.corpus.curation.curation_report import finish_journal, funnel, write_curation_report
+from maquette.corpus.curation.journal import STEPS, explain, step_of
+from maquette.corpus.curation.shards import store
 from maquette.corpus.document import SPLITS, Document, read_documents
 from maquette.corpus.pipeline import make_corpus
-from maquette.corpus.synthetic_web.faults import CODE, TEX, Made
+from maquette.corpus.synthetic_web.faults import CODE, TEX
+from maquette.corpus.synthetic_web.pages import SyntheticPage
 from maquette.corpus.synthetic_web.texts import Text
 from maquette.corpus.synthetic_web.truth import measure
 from maquette.corpus.synthetic_web.web import _worth_citing, read_truth
@@ -66,7 +67,7 @@ def test_code_and_formulas_come_through(web: Path, curated: Curated) -> None:
 def test_an_encyclopaedia_cites_what_tells_of_a_subject_as_a_whole() -> None:
     kinds = ["docs"] * 40 + ["reference", "readme", "legal", "code"] * 2
     pages = [
-        Made(0.0, f"http://a.example/{n}", b"x" * (n + 1), text=Text(f"{kind} {n}", (), kind))
+        SyntheticPage(0.0, f"http://a.example/{n}", b"x" * (n + 1), text=Text(f"{kind} {n}", (), kind))
         for n, kind in enumerate(kinds)
     ]
     cited = _worth_citing(pages, 10, random.Random(0))
@@ -124,7 +125,7 @@ def test_killed_in_mid_run_it_goes_on_to_the_same_bytes(web: Path, curated: Cura
     assert not (root / "context" / "report.json").exists()
     again = run(web, root)
     assert list(again.documents()) == list(curated.documents())
-    for path in sorted(curated.job.places.refine.glob("*.parquet")):
+    for path in sorted((curated.job.root / "refine").glob("*.parquet")):
         assert (root / "refine" / path.name).read_bytes() == path.read_bytes()
 
 
@@ -135,7 +136,7 @@ def test_evidence_is_written_and_explained(web: Path, curated: Curated, corpus: 
     assert stages[0].documents == len(journal)
     kept = {document.id.partition("#")[0] for split in SPLITS for document in read_documents(corpus, split)}
     assert stages[-1].documents == len(kept)
-    report = write_evidence(corpus, journal, settings(web), curated.facts, None)
+    report = write_curation_report(corpus, journal, settings(web), curated.facts, None)
     assert report["funnel"][-1]["documents"] == len(kept)
     page = (corpus / "curation.html").read_text()
     for text in ("Funnel", "near duplicate", "gopher: "):

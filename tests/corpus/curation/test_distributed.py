@@ -10,11 +10,10 @@ from made_crawl import settings
 
 from maquette.artifacts import StageError
 from maquette.corpus.config import SourceConfig
-from maquette.corpus.curation import distributed
+from maquette.corpus.curation import datatrove_pipelines
 from maquette.corpus.curation.config import CurationConfig, ExecutorConfig
 from maquette.corpus.curation.curate import Curated, curate
-from maquette.corpus.curation.near import clusters
-from maquette.corpus.curation.near_on_disk import clusters_on_disk
+from maquette.corpus.curation.near_duplicates import clusters
 from maquette.corpus.sources.warc.source import Warc
 
 pytest.importorskip("datatrove")
@@ -51,7 +50,7 @@ def test_near_duplicates_on_disk_are_those_in_memory(tmp_path: Path) -> None:
     bands[30] = bands[31] = 0  # too short for a shingle
     for number, part in {0: bands[:25], 2: bands[25:25], 5: bands[25:]}.items():
         np.savez(tmp_path / f"{number:05d}.npz", bands=part)
-    found = clusters_on_disk(tmp_path, [0, 2, 5], tmp_path / "near", 3, processes=1)
+    found = datatrove_pipelines.clusters_on_disk(tmp_path, [0, 2, 5], tmp_path / "near", 3, processes=1)
     assert found.tolist() == clusters(bands).tolist()
     assert found[50] == 3 and found[31] == 31
     assert not (tmp_path / "near").exists()
@@ -86,7 +85,7 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (folder / name).write_text(text)
         (folder / name).chmod((folder / name).stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setattr(distributed, "_POLL", 0.01)
+    monkeypatch.setattr(datatrove_pipelines, "_POLL", 0.01)
     return folder
 
 

@@ -5,8 +5,8 @@ import pytest
 
 from maquette.corpus.curation.config import NearDuplicatesConfig
 from maquette.corpus.curation.models import grams, precision_recall, train
-from maquette.corpus.curation.near import band_hashes, clusters, s_curve
-from maquette.corpus.curation.selection import _without, robust_deviations
+from maquette.corpus.curation.near_duplicates import clusters, document_bands, s_curve, without
+from maquette.corpus.curation.selection import robust_deviations
 
 CONFIG = NearDuplicatesConfig()
 
@@ -21,12 +21,12 @@ def test_the_first_of_each_cluster_stands_for_it() -> None:
     near = [*a]
     near[10] = "other"
     texts = [" ".join(one) for one in (a, b, near, c, b, near[:-1])]
-    bands = np.stack([band_hashes(text, CONFIG) for text in texts])
+    bands = np.stack([document_bands(text, CONFIG) for text in texts])
     assert clusters(bands).tolist() == [0, 1, 0, 3, 1, 0]
 
 
 def test_texts_without_a_shingle_are_nobodys_copy() -> None:
-    bands = np.stack([band_hashes(text, CONFIG) for text in ("a b", "a b", "")])
+    bands = np.stack([document_bands(text, CONFIG) for text in ("a b", "a b", "")])
     assert clusters(bands).tolist() == [0, 1, 2]
 
 
@@ -40,7 +40,7 @@ def test_the_s_curve_is_what_is_observed(changes: int, similarity: float) -> Non
         other = [*one]
         for place in range(10, 10 + 14 * changes, 14):  # each changed word changes five shingles
             other[place] = "changed" + str(place)
-        left, right = (band_hashes(" ".join(text), CONFIG) for text in (one, other))
+        left, right = (document_bands(" ".join(text), CONFIG) for text in (one, other))
         joined += int((left == right).any())
     shared = 296 - 5 * changes
     exact = shared / (296 + 5 * changes)
@@ -50,7 +50,7 @@ def test_the_s_curve_is_what_is_observed(changes: int, similarity: float) -> Non
 
 
 def test_a_cluster_without_its_first_has_another_first() -> None:
-    found = _without(np.array([0, 1, 0, 0]), np.array([True, False, False, False]))
+    found = without(np.array([0, 1, 0, 0]), np.array([True, False, False, False]))
     assert found.tolist() == [0, 1, 2, 2]
 
 

@@ -1,11 +1,11 @@
 import pytest
 
-from maquette.corpus.curation.private import is_card, replace_private
+from maquette.corpus.curation.pii import is_card, replace_pii
 from maquette.corpus.document import Document
 
 
 def replaced(text: str) -> str:
-    return replace_private(Document("a", text))[0].text
+    return replace_pii(Document("a", text))[0].text
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_what_only_looks_private_stays(text: str) -> None:
 
 
 def test_kinds_are_counted() -> None:
-    document, counts = replace_private(Document("a", "a@mail.io b@mail.io 93.184.216.34"))
+    document, counts = replace_pii(Document("a", "a@mail.io b@mail.io 93.184.216.34"))
     assert counts == {"email": 2, "ip": 1}
     assert document.text == "<email> <email> <ip>"
 

@@ -1,14 +1,12 @@
 import pytest
 from made_archives import PROSE, SENTENCES
 
-from maquette.corpus.cleaning import Rejection
 from maquette.corpus.curation.config import CurationConfig, HostLinesConfig, LanguageConfig, UrlConfig
-from maquette.corpus.curation.features import features
-from maquette.corpus.curation.harmful import unsafe_share
-from maquette.corpus.curation.language import check_language, language_of
-from maquette.corpus.curation.rules import clean_lines, first_broken, rules
+from maquette.corpus.curation.extract import check_language, language_of
+from maquette.corpus.curation.rules import clean_lines, features, first_broken, rules
+from maquette.corpus.curation.safety import unsafe_share
 from maquette.corpus.curation.urls import BlockList, block_list, normalize_url
-from maquette.corpus.document import Document
+from maquette.corpus.document import Document, Rejection
 
 
 def broken(text: str, title: str = "") -> str | None:
@@ -150,7 +148,7 @@ def test_unsafe_words_count_from_three_on() -> None:
 def test_lines_that_a_host_repeats_are_found_and_taken_out() -> None:
     import numpy as np
 
-    from maquette.corpus.curation.hostlines import HostLines, line_hashes, repeated_lines
+    from maquette.corpus.curation.boilerplate_lines import BoilerplateLines, line_hashes, repeated_lines
 
     pages = [
         f"Home page\nText of its own {word}.\nPage {n} of 9" for n, word in enumerate(("ant", "bee", "cow", "dog"))
@@ -158,7 +156,7 @@ def test_lines_that_a_host_repeats_are_found_and_taken_out() -> None:
     hashes = [np.unique(line_hashes(text, "a.example")[1]) for text in pages]
     every = np.concatenate(hashes)
     chosen = repeated_lines(every, np.zeros(every.size, np.int64), np.array([4]), HostLinesConfig(pages=4))
-    lines = HostLines(chosen)
+    lines = BoilerplateLines(chosen)
     assert lines.strip(Document("1", pages[0]), "a.example").text == "Text of its own ant."
     assert lines.strip(Document("1", pages[0]), "b.example").text == pages[0]
     assert repeated_lines(every, np.zeros(every.size, np.int64), np.array([40]), HostLinesConfig(pages=4)).size == 0

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from maquette.artifacts import StageError
-from maquette.corpus.curation.engine import Watch, run_shards
+from maquette.corpus.curation.shards import Watch, run_shards
 
 
 def run(folder: Path, work: object, count: int = 3, processes: int = 2, seconds: float = 20.0) -> list[int]:

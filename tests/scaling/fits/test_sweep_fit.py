@@ -8,8 +8,7 @@ import pandas as pd
 import pytest
 
 from maquette.scaling.fits.fit_card import UNKNOWN, card
-from maquette.scaling.fits.fit_facts import fit_facts
-from maquette.scaling.fits.fit_report import summary
+from maquette.scaling.fits.fit_facts import exponent_table, fit_facts, form_table
 from maquette.scaling.fits.suspects import copying_kinds, find_suspects
 from maquette.scaling.fits.sweep_fit import SweepFit, fit_sweep
 from maquette.scaling.fits.table import RunTable
@@ -56,8 +55,7 @@ def test_the_facts_are_plain_and_say_it_all(five: SweepFit) -> None:
     for row in facts["forecasts"]:
         assert row["interval90"][0] < row["interval50"][0] < row["loss"] < row["interval50"][1] < row["interval90"][1]
     assert len(facts["surfaces"]["additive"]["residuals"]) == facts["runs"] == 25
-    forms, lines = summary(facts)
-    assert len(forms.rows) == 4 and len(lines.rows) == 6
+    assert len(form_table(facts)[1]) == 4 and len(exponent_table(facts)[1]) == 6
 
 
 def test_three_budgets_are_too_few_and_a_forced_form_is_told_its_cost() -> None:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from maquette.reports import render
 from maquette.scaling.laws.runs import LawError
 from maquette.scaling.laws.surface import LossSurface
 from maquette.scaling.plans.pipeline_trial import (
@@ -13,7 +14,6 @@ from maquette.scaling.plans.pipeline_trial import (
     old_trials,
     pipeline_facts,
     pipeline_figure,
-    pipeline_page,
     small_trials,
     thumb_size,
 )
@@ -69,4 +69,5 @@ def test_the_verdict_compares_what_was_spent() -> None:
     assert facts["compute_old"] == pytest.approx(facts["compute_new"]) == pytest.approx(1e13)
     assert facts["winner"] == "new" and facts["ahead_nats"] > 0
     assert facts["best_old"]["loss"] == min(run.loss for run in old)
-    assert facts["verdict"] in pipeline_page(facts, pipeline_figure(old, small, trained(big.trial))).render()
+    figures = {"pipelines": pipeline_figure(old, small, trained(big.trial))}
+    assert facts["verdict"] in render("pipelines.html.j2", {**facts, "figures": figures})

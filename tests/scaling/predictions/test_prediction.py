@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from maquette.artifacts import ConfigError, StageError
+from maquette.reports import render
 from maquette.scaling.predictions.prediction import (
     FOLDER,
     WrittenPrediction,
@@ -21,7 +22,6 @@ from maquette.scaling.predictions.verdict import (
     Outcome,
     calibration,
     calibration_figure,
-    calibration_page,
     judge,
     refusal,
 )
@@ -126,6 +126,9 @@ def test_verdict_and_record(tmp_path: Path) -> None:
     assert record["all"]["inside90"] == pytest.approx(2 / 3) and record["all"]["inside50"] == pytest.approx(1 / 3)
     assert [(row["reach"], row["verdicts"]) for row in record["by_reach"]] == [(10.0, 2), (100.0, 1)]
     assert record["by_reach"][1]["largest_error_percent"] == pytest.approx(100 * (2.2 / 2.5 - 1))
-    page = calibration_page(verdicts, ["b: too late"], [far], calibration_figure(verdicts)).render()
+    shown = {"verdicts": verdicts, "refused": ["b: too late"], "waiting": [far], "written": "now"}
+    figures = {"calibration": calibration_figure(verdicts)}
+    page = render("calibration.html.j2", {"record": record, "figures": figures, **shown})
     assert one.id in page and "Not counted: b: too late" in page and f"train prediction={far.id}" in page
-    assert "No verdict yet" in calibration_page([], [], [one], None).render()
+    empty = {"verdicts": [], "refused": [], "waiting": [one], "written": "now", "figures": {}}
+    assert "No verdict yet" in render("calibration.html.j2", {"record": calibration([]), **empty})

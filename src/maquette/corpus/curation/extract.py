@@ -1,73 +1,36 @@
 """The first pass over a shard: pages read, judged by address and language, and what the corpus must know of them.
 
+Languages are told by py3langid's naive Bayes model (97 languages, inside its wheel).
+
 Writes `<shard>.parquet` with the documents that go on, `<shard>.journal.parquet` with those that do not, and
 `<shard>.npz` with what is decided over all shards: addresses, lines by host, counts of tokens.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator
+import functools
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from maquette.artifacts.errors import StageError
 from maquette.artifacts.files import atomic_file
-from maquette.corpus.cleaning import Rejection, normalize
-from maquette.corpus.curation.config import CurationConfig
-from maquette.corpus.curation.engine import Watch, pages_done
-from maquette.corpus.curation.hostlines import line_hashes
-from maquette.corpus.curation.journal import Entry, entry, write_journal
-from maquette.corpus.curation.language import check_language
+from maquette.corpus.curation.boilerplate_lines import line_hashes
+from maquette.corpus.curation.config import CurationConfig, LanguageConfig
+from maquette.corpus.curation.journal import JournalEntry, entry, write_journal
+from maquette.corpus.curation.shards import Shard, Watch, pages_done
 from maquette.corpus.curation.urls import block_list, host_of, is_below, normalize_url
-from maquette.corpus.document import Document, read_file, write_documents
-from maquette.corpus.lexical import Hashes, characters, lower_case_tokens, sequence_hashes
+from maquette.corpus.document import Document, Rejection, normalize, write_documents
+from maquette.corpus.hashing import Hashes, sequence_hashes
+from maquette.corpus.lexical import characters, lower_case_tokens
 
 UNSAFE = ("gambling", "adult", "drugs", "violence", "malware", "phishing")
 """Categories of block lists whose pages teach the classifier of unsafe content what such pages look like."""
 
 TOKEN_BUCKETS = 1 << 16
 _TAUGHT = 100  # blocked pages of a shard that are parsed for that
-
-
-class Shard(Protocol):
-    """Pages that are read one after the other. `size` is in bytes; `name` says where from."""
-
-    @property
-    def size(self) -> int: ...
-
-    @property
-    def name(self) -> str: ...
-
-    def documents(
-        self,
-        admit: Callable[[str], tuple[str, float] | None],
-        watch: Watch,
-        cites: Callable[[str], bool],
-    ) -> Iterator[Document | Rejection]:
-        """See `ArchiveShard.documents`."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class StoredShard:
-    """Documents that some source gave, stored in a file."""
-
-    path: str
-    name: str
-    size: int
-
-    def documents(
-        self, admit: Callable[[str], tuple[str, float] | None], watch: Watch, cites: Callable[[str], bool]
-    ) -> Iterator[Document | Rejection]:
-        """The documents whose addresses are admitted."""
-        place = 0
-        for number, document in enumerate(read_file(self.path)):
-            reason = admit(document.url) if document.url else None
-            if reason is not None:
-                yield Rejection(document, *reason)
-            elif watch(number, place):
-                yield document
-            place += len(document.text)
+_SAMPLE = 600  # characters from each of three places tell a language: more changes no answer and costs time
 
 
 @dataclasses.dataclass(slots=True)
@@ -125,7 +88,7 @@ def extract_shard(
 ) -> None:
     """Reads a shard and writes its files; without `enabled` every page that has text goes on."""
     documents: list[Document] = []
-    journal: list[Entry] = []
+    journal: list[JournalEntry] = []
     blocked: list[Document] = []
     statistics = _Statistics()
     taught: dict[str, str] = {}
@@ -166,14 +129,42 @@ def extract_shard(
 
 
 def _checked(document: Document, config: CurationConfig, *, enabled: bool) -> Document | Rejection:
-    result = normalize(document)
-    if isinstance(result, Rejection):
-        return result
-    if not result.text.strip():
-        return Rejection(result, "page: no text", 0.0)
-    return check_language(result, config.language) if enabled else result
+    document = normalize(document)
+    if not document.text.strip():
+        return Rejection(document, "page: no text", 0.0)
+    return check_language(document, config.language) if enabled else document
 
 
-def extracted(folder: Path, number: int) -> bool:
-    """Whether a shard's first pass is done."""
-    return (folder / f"{number:05d}.parquet").exists()
+@functools.cache
+def _identifier() -> Any:
+    try:
+        import py3langid
+        from py3langid.langid import MODEL_FILE, LanguageIdentifier
+    except ImportError:
+        raise StageError(
+            "Language identification needs the package py3langid.",
+            'Install it with: pip install "maquette-lm[curation]"; or keep all languages: curation.language.keep=[].',
+        ) from None
+    return LanguageIdentifier.from_modelpath(Path(py3langid.__file__).parent / MODEL_FILE, norm_probs=True)
+
+
+def language_of(text: str) -> tuple[str, float]:
+    """The language's ISO 639-1 code and its probability; of long texts the beginning, middle and end are looked at."""
+    if len(text) > 3 * _SAMPLE:
+        middle = len(text) // 2
+        text = f"{text[:_SAMPLE]} {text[middle : middle + _SAMPLE]} {text[-_SAMPLE:]}"
+    name, probability = _identifier().classify(text)
+    return str(name), float(probability)
+
+
+def check_language(document: Document, config: LanguageConfig) -> Document | Rejection:
+    """The document with its language in `meta`, or a rejection where that is not wanted or not sure."""
+    name, probability = language_of(document.text)
+    document = dataclasses.replace(
+        document, meta=document.meta | {"language": name, "language_confidence": round(probability, 4)}
+    )
+    if config.keep and name not in config.keep:
+        return Rejection(document, "language: another one", probability)
+    if config.keep and probability < config.confidence:
+        return Rejection(document, "language: not sure", probability)
+    return document

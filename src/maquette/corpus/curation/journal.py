@@ -5,15 +5,18 @@ Everything that is reported (the funnel, samples of each rule, histograms, one d
 
 import dataclasses
 import json
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from maquette.artifacts.errors import StageError
 from maquette.artifacts.files import atomic_file
-from maquette.corpus.cleaning import Rejection
-from maquette.corpus.curation.features import FEATURES
+from maquette.artifacts.settings import nearest
+from maquette.corpus.curation.config import CurationConfig
+from maquette.corpus.curation.rules import FEATURES, rules
 from maquette.corpus.curation.urls import host_of
-from maquette.corpus.document import Document
+from maquette.corpus.document import Document, Rejection
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,7 +34,7 @@ SCORES = ("surprise", "quality", "unsafe", "domain_confidence", "language_confid
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Entry:
+class JournalEntry:
     """One row. `reason` is empty for what is kept; `characters` are of the text as it was extracted."""
 
     id: str
@@ -51,10 +54,10 @@ class Entry:
 def entry(
     document: Document, *, characters: int, rejection: Rejection | None = None, threshold: float = float("nan"),
     private: dict[str, int] | None = None, scores: dict[str, float] | None = None,
-) -> Entry:  # fmt: skip
+) -> JournalEntry:  # fmt: skip
     """The row of a document, kept or (with a `rejection`) not."""
     meta = document.meta
-    return Entry(
+    return JournalEntry(
         id=document.id,
         url=document.url or "",
         host=host_of(document.url),
@@ -88,7 +91,7 @@ def _schema() -> "pa.Schema":
     )
 
 
-def write_journal(path: Path, entries: Iterable[Entry]) -> None:
+def write_journal(path: Path, entries: Iterable[JournalEntry]) -> None:
     """Writes rows, in their order, to a Parquet file."""
     import pyarrow as pa
     from pyarrow import parquet
@@ -109,8 +112,6 @@ def read_journal(path: Path, columns: list[str] | None = None) -> "pd.DataFrame"
     """The rows as a table. Raises `StageError` where there are none."""
     import pandas as pd
 
-    from maquette.artifacts.errors import StageError
-
     if not path.exists():
         raise StageError(f"{path} is missing.", "Only a curated corpus has a journal: maquette corpus source=warc ...")
     return pd.read_parquet(path, columns=columns)
@@ -119,3 +120,57 @@ def read_journal(path: Path, columns: list[str] | None = None) -> "pd.DataFrame"
 def step_of(reason: str) -> str:
     """The step that a reason belongs to; empty for what is kept."""
     return reason.partition(":")[0]
+
+
+def explain(folder: Path, name: str, config: CurationConfig) -> str:
+    """The story of the document with an id or address, from the corpus in `folder`; several where an address was met
+    more than once. Raises `StageError` where there is none."""
+    journal = read_journal(folder / "curation" / "journal.parquet")
+    rows = journal[(journal["id"] == name) | (journal["url"] == name)]
+    if rows.empty:
+        close = nearest(name, [*journal["id"].head(20_000), *journal["url"].head(20_000)])
+        raise StageError(
+            f"The corpus {folder.name} knows no document '{name}'.",
+            f"Did you mean '{close}'?" if close else f"The ids are in {folder / 'curation' / 'journal.parquet'}.",
+        )
+    return "\n\n".join(_story(row, journal, config) for _, row in rows.iterrows())
+
+
+def _story(row: "pd.Series", journal: "pd.DataFrame", config: CurationConfig) -> str:
+    import pandas as pd
+
+    lines = [f"{row['id']}  {row['url']}"]
+    if row["language"]:
+        lines.append(f"  language     {row['language']} ({row['language_confidence']:.3f})")
+    if row["characters"]:
+        lines.append(f"  text         {row['characters']:,} characters")
+    if pd.notna(row["words"]):
+        for rule in rules(config):
+            value = float(row[rule.feature])
+            sign = ">=" if rule.at_least else "<="
+            lines.append(
+                f"  {'BROKEN' if rule.breaks({rule.feature: value}) else 'passed'}       {rule.name}: {value:.4g} "
+                f"({sign} {rule.threshold:g})"
+            )
+    if row["private"] not in ("", "{}"):
+        counts = ", ".join(f"{count} {kind}" for kind, count in json.loads(row["private"]).items())
+        lines.append(f"  replaced     {counts}")
+    lines += [
+        f"  {label:<12} {row[name]:.4g}"
+        for label, name in (("surprise", "surprise"), ("unsafe", "unsafe"), ("quality", "quality"))
+        if not math.isnan(float(row[name]))
+    ]
+    if pd.notna(row["domain_confidence"]):
+        lines.append(f"  domain       {row['domain']} ({row['domain_confidence']:.3f})")
+    if row["cluster_size"] > 1:
+        first = journal[journal["id"] == row["cluster"]].iloc[0]
+        which = "the first" if row["cluster"] == row["id"] else f"the first is {first['id']}  {first['url']}"
+        lines.append(f"  cluster      {row['cluster_size']} pages that are almost the same; {which}")
+    if row["reason"]:
+        measured = "" if pd.isna(row["value"]) else f" ({row['value']:.4g})"
+        lines.append(f"  rejected     at the step '{step_of(row['reason'])}': {row['reason']}{measured}")
+    else:
+        share = row["kept_characters"] / max(row["characters"], 1)
+        lines.append(f"  kept         {row['kept_characters']:,} characters ({share:.0%}), in {row['split']}")
+    lines.append("  begins       " + " ".join(str(row["excerpt"]).split())[:160])
+    return "\n".join(lines)

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maquette.artifacts.files import atomic_file
-from maquette.corpus.lexical import characters, tokenize, window_hashes, without_digits
+from maquette.corpus.hashing import window_hashes
+from maquette.corpus.lexical import characters, tokenize, without_digits
 
 _BITS = 18
 _LONGEST = 20_000  # characters looked at

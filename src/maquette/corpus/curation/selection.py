@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from maquette.artifacts.files import atomic_file
 from maquette.corpus.curation.config import CurationConfig
 from maquette.corpus.curation.journal import read_journal
-from maquette.corpus.curation.near import clusters
+from maquette.corpus.curation.near_duplicates import clusters, read_bands, without
 from maquette.corpus.document import Document, read_file
-from maquette.corpus.lexical import Hashes, Integers
+from maquette.corpus.hashing import Integers
 
 _FEWEST = 100  # documents: of fewer the spread says nothing
 
@@ -60,8 +60,8 @@ def select(
 
     cluster = np.arange(left.size)
     if config.near_duplicates.bands:
-        cluster = clusters(_bands(refined, shards)) if cluster_all is None else cluster_all()
-    cluster = _without(cluster, reason != "")
+        cluster = clusters(read_bands(refined, shards)) if cluster_all is None else cluster_all()
+    cluster = without(cluster, reason != "")
     later = (cluster != np.arange(left.size)) & (reason == "")
     reason[later] = "near duplicate: of an earlier page"
     size = np.bincount(cluster, minlength=left.size)[cluster]
@@ -94,25 +94,6 @@ def robust_deviations(values: NDArray[np.float64]) -> NDArray[np.float64]:
     spread = 1.4826 * np.median(np.abs(values[known] - middle))
     distances: NDArray[np.float64] = np.where(known, np.abs(values - middle), 0.0)
     return distances / max(float(spread), 1e-9)
-
-
-def _without(cluster: Integers, gone: NDArray[np.bool_]) -> Integers:
-    """The first of each cluster, where some documents are gone for another reason: each of those is on its own."""
-    result = cluster.copy()
-    result[gone] = np.flatnonzero(gone)
-    staying = np.flatnonzero(~gone)
-    if staying.size:
-        _, place, which = np.unique(cluster[staying], return_index=True, return_inverse=True)
-        result[staying] = staying[place[which]]
-    return result
-
-
-def _bands(refined: Path, shards: list[int]) -> Hashes:
-    found = []
-    for number in shards:
-        with np.load(refined / f"{number:05d}.npz") as arrays:
-            found.append(arrays["bands"])
-    return np.concatenate(found) if found else np.empty((0, 0), np.uint64)
 
 
 def selected(refined: Path, shards: list[int], selection: Selection) -> Iterator[Document]:

@@ -1,13 +1,28 @@
-"""Files that documents are read from: listed in a stable order, and digested."""
+"""Files that documents are read from: listed in a stable order, digested, and opened whether compressed or not.
 
+A damaged or cut file is an error, never a shorter text.
+"""
+
+import contextlib
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO, Any, TypeVar, cast
 
 from maquette.artifacts.errors import StageError
 from maquette.artifacts.files import digest, file_digest
 from maquette.artifacts.progress import progress
 from maquette.corpus.config import SourceConfig
 from maquette.corpus.sources.base import domain_name
-from maquette.corpus.sources.compression import SUFFIXES, readable
+
+SUFFIXES = (".gz", ".zst")
+
+_DAMAGED = (EOFError, OSError, zlib.error)
+
+Value = TypeVar("Value")
 
 
 def list_files(path: Path, suffixes: tuple[str, ...] | None, what: str) -> list[Path]:
@@ -59,3 +74,84 @@ def digest_files(files: list[Path], root: Path) -> str:
             contents[relative_name(file, root)] = readable(file, file_digest)
             advance(file.stat().st_size)
     return digest(contents)
+
+
+@contextlib.contextmanager
+def open_bytes(file: Path) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
+    """Opens a file for reading, through gzip or Zstandard where its name says so: the stream, and the raw file below.
+
+    Raises `StageError` where the file can't be opened. Arrow reads Zstandard frame after frame; the package zstandard
+    takes a file that was cut off for one that ends there.
+    """
+    with readable(file, lambda path: path.open("rb")) as raw:
+        if file.suffix.lower() == ".gz":
+            with gzip.GzipFile(fileobj=raw) as stream:
+                yield cast(IO[bytes], stream), raw
+        elif file.suffix.lower() == ".zst":
+            import pyarrow as pa
+
+            stream = pa.CompressedInputStream(pa.PythonFile(raw, "r"), "zstd")
+            yield cast(IO[bytes], io.BufferedReader(stream)), raw
+        else:
+            yield raw, raw
+
+
+def read_lines(file: Path, advance: Callable[[float], None]) -> Iterator[tuple[int, bytes]]:
+    """The lines of a file, numbered from 1, without their ends. Calls `advance` with compressed bytes read.
+
+    Raises `StageError` where a compressed file is damaged or cut off.
+    """
+    number = told = 0
+    with open_bytes(file) as (stream, raw):
+        while True:
+            try:
+                line = stream.readline()
+            except _DAMAGED as error:
+                raise StageError(
+                    f"{file} can't be decompressed after line {number}: {error}.",
+                    "It is damaged or was cut off: get it anew.",
+                ) from None
+            if number % 256 == 0 or not line:
+                advance(raw.tell() - told)
+                told = raw.tell()
+            if not line:
+                return
+            number += 1
+            yield number, line.rstrip(b"\r\n")
+
+
+def read_whole(file: Path) -> bytes:
+    """The (decompressed) bytes of a file. Raises `StageError` where it is damaged or can't be read."""
+    with open_bytes(file) as (stream, _):
+        try:
+            return stream.read()
+        except _DAMAGED as error:
+            raise StageError(f"{file} can't be read: {error}.", "It is damaged or was cut off: get it anew.") from None
+
+
+def readable(file: Path, read: Callable[[Path], Value]) -> Value:
+    """What `read` makes of a file. Raises `StageError` where the operating system forbids it."""
+    try:
+        return read(file)
+    except OSError as error:
+        raise StageError(f"{file} can't be read: {error.strerror}.", "Check the file's permissions.") from None
+
+
+def parse_json(data: bytes, where: str) -> Any:
+    """The JSON value in `data`. Raises `StageError`, beginning with `where`, where it is none."""
+    try:
+        return json.loads(data.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise StageError(
+            f"{where} is not UTF-8: byte {error.start + 1} of it is 0x{data[error.start]:02x}.",
+            "Convert the file, for example with: iconv -f latin1 -t utf-8.",
+        ) from None
+    except (ValueError, RecursionError) as error:
+        raise StageError(f"{where} is not JSON: {error}.", "Repair or remove it.") from None
+
+
+def json_object(row: Any, where: str) -> dict[str, Any]:
+    """`row`, which must be an object. Raises `StageError`, beginning with `where`, where it is none."""
+    if not isinstance(row, dict):
+        raise StageError(f"{where} is not a JSON object but {type(row).__name__}.", 'A row looks like {"text": "..."}.')
+    return row

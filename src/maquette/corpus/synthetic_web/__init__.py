@@ -1,1 +1,1 @@
-"""The made web: a crawl that is generated, not downloaded, with faults whose truth is known."""
+"""The synthetic web: a crawl that is generated, not downloaded, with faults whose truth is known."""

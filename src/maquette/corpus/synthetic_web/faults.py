@@ -1,11 +1,13 @@
-"""The faults of the made web: what is planted, how often, and what a good curation does about each."""
+"""The faults of the synthetic web: what is injected, how often, and what a good curation does about each."""
 
 import dataclasses
+import gzip
 import random
 from collections.abc import Callable, Iterator
 
 from maquette.corpus.synthetic_web.pages import (
-    Site,
+    GoodPages,
+    SyntheticPage,
     break_markup,
     gibberish,
     link_farm,
@@ -14,175 +16,75 @@ from maquette.corpus.synthetic_web.pages import (
     render,
     sentences_page,
 )  # fmt: skip
-from maquette.corpus.synthetic_web.texts import FOREIGN, SLOTS, SPAM, UNSAFE_LISTED, UNSAFE_UNLISTED, Text
+from maquette.corpus.synthetic_web.texts import Text, phrases
+
+Maker = Callable[[GoodPages], SyntheticPage | None]
+"""Makes one page with a fault; None where there is no text left for one."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Made:
-    """A page of the made web, and the truth about it.
-
-    `place` orders the crawl. `body` and `headers` are what the server sends. `record` says what happens to the record:
-    empty, `truncated` or `broken`. `private` and `decoys` are (kind, value) that must and must not be replaced.
-    """
-
-    place: float
-    url: str
-    body: bytes
-    fault: str = ""
-    content_type: str = "text/html; charset=utf-8"
-    status: str = "200 OK"
-    headers: str = ""
-    record: str = ""
-    text: Text | None = None
-    private: tuple[tuple[str, str], ...] = ()
-    decoys: tuple[tuple[str, str], ...] = ()
-    boilerplate: tuple[str, ...] = ()
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Fault:
-    """`keep`: a good curation keeps such pages. `share`: of them for each good page. `steps`: which steps (or whole
-    reasons) are there for it."""
-
-    name: str
-    keep: bool
-    share: float
-    steps: tuple[str, ...]
-
-
-_COPIES = ("near duplicate", "repetition")
-
-FAULTS = (
-    Fault("exact copy", False, 0.04, _COPIES),
-    Fault("near copy", False, 0.04, _COPIES),
-    Fault("mirrored host", False, 0.04, _COPIES),
-    Fault("same address", False, 0.03, ("url duplicate",)),
-    Fault("spam", False, 0.025, ("gopher", "fineweb", "c4", "harmful: drugs")),
-    Fault("link farm", False, 0.015, ("gopher", "fineweb", "c4")),
-    Fault("blocked host", False, 0.04, ("url",)),
-    Fault("unsafe, listed words", False, 0.02, ("harmful",)),
-    Fault("unsafe, other words", False, 0.02, ("harmful: classifier",)),
-    Fault("other language", False, 0.04, ("language",)),
-    Fault("numbers", False, 0.015, ("gopher",)),
-    Fault("soft 404", False, 0.015, ("page: not found", "gopher")),
-    Fault("placeholder text", False, 0.01, ("c4: placeholder_text",)),
-    Fault("invented words", False, 0.01, ("outlier", "language")),
-    Fault("giant page", False, 0.002, ("page: too large",)),
-    Fault("compressed bomb", False, 0.001, ("page: too large",)),
-    Fault("nested without end", False, 0.0005, ("page: takes too long",)),
-    Fault("empty page", False, 0.015, ("page: no text", "gopher")),
-    Fault("answer not 200", False, 0.02, ("answer: not 200",)),
-    Fault("no text", False, 0.02, ("answer: not a text",)),
-    Fault("broken record", False, 0.005, ("record",)),
-    Fault("private data", True, 0.05, ()),
-    Fault("broken markup", True, 0.04, ()),
-    Fault("other encoding", True, 0.03, ()),
-    Fault("code and formulas", True, 0.02, ()),
-)
-
-BY_NAME = {fault.name: fault for fault in FAULTS}
-
-
-@dataclasses.dataclass(frozen=True)
-class Ground:
-    """What faults grow on: the good pages, their sites, texts that no page has yet, and a source of chance."""
-
-    good: list[Made]
-    sites: list[Site]
-    spare: Iterator[Text]
-    numbers: random.Random
-
-    def later(self, page: Made) -> float:
-        """A place in the crawl behind a page."""
-        return page.place + (1 - page.place) * (0.05 + 0.95 * self.numbers.random())
-
-    def site(self) -> Site:
-        return self.numbers.choice(self.sites)
-
-    def url(self, site: Site) -> str:
-        return f"http://{site.host}/page/{self.numbers.randrange(10**9)}"
-
-
-def plant(fault: Fault, count: int, ground: Ground) -> Iterator[Made]:
-    """`count` pages with a fault."""
-    makers: dict[str, Callable[[str, Ground], Made | None]] = {
-        "exact copy": _exact_copy, "near copy": _near_copy, "mirrored host": _mirrored, "same address": _same_address,
-        "private data": _private, "broken markup": _broken_markup, "other encoding": _other_encoding,
-        "code and formulas": _code_and_formulas, "broken record": _broken_record, "blocked host": _blocked,
-    }  # fmt: skip
-    if fault.name == "mirrored host":
-        ground = dataclasses.replace(ground, good=_one_host(ground, count))
-    for _ in range(count):
-        page = makers.get(fault.name, _written)(fault.name, ground)
-        if page is None:
-            return
-        yield page
-
-
-def _one_host(ground: Ground, count: int) -> list[Made]:
+def _one_host(good: GoodPages, count: int) -> list[SyntheticPage]:
     """The good pages of as many whole hosts as `count` pages take."""
-    order = sorted(ground.good, key=lambda page: page.url)
-    first = ground.numbers.randrange(max(len(order) - count, 1))
+    order = sorted(good.pages, key=lambda page: page.url)
+    first = good.numbers.randrange(max(len(order) - count, 1))
     return order[first : first + count]
 
 
-def _exact_copy(fault: str, ground: Ground) -> Made:
-    page = ground.numbers.choice(ground.good)
-    return dataclasses.replace(page, place=ground.later(page), url=f"{page.url}/print", fault=fault)
+def _exact_copy(good: GoodPages) -> SyntheticPage:
+    page = good.numbers.choice(good.pages)
+    return dataclasses.replace(page, place=good.later(page), url=f"{page.url}/print")
 
 
-def _mirrored(fault: str, ground: Ground) -> Made | None:
-    if not ground.good:
+def _mirrored(good: GoodPages) -> SyntheticPage | None:
+    if not good.pages:
         return None
-    page = ground.good.pop()
+    page = good.pages.pop()
     host, _, path = page.url.removeprefix("http://").partition("/")
-    return dataclasses.replace(
-        page, place=ground.later(page), url=f"http://mirror.{host}-cache.example/{path}", fault=fault
-    )
+    return dataclasses.replace(page, place=good.later(page), url=f"http://mirror.{host}-cache.example/{path}")
 
 
-def _near_copy(fault: str, ground: Ground) -> Made:
-    page = ground.numbers.choice(ground.good)
-    text, site = page.text, ground.site()
+def _near_copy(good: GoodPages) -> SyntheticPage:
+    page = good.numbers.choice(good.pages)
+    text, site = page.text, good.site()
     assert text is not None
     paragraphs = list(text.paragraphs)
-    place = ground.numbers.randrange(len(paragraphs))
+    place = good.numbers.randrange(len(paragraphs))
     words = paragraphs[place].split(" ")
-    words[ground.numbers.randrange(len(words))] = "amended"
+    words[good.numbers.randrange(len(words))] = "amended"
     paragraphs[place] = " ".join(words)
-    paragraphs.append(f"This copy was made on {ground.numbers.randrange(1, 29)} March.")
+    paragraphs.append(f"This copy was made on {good.numbers.randrange(1, 29)} March.")
     copy = dataclasses.replace(text, paragraphs=tuple(paragraphs))
-    return Made(ground.later(page), ground.url(site), render(site, copy).encode(), fault, text=copy)
+    return SyntheticPage(good.later(page), good.url(site), render(site, copy).encode(), text=copy)
 
 
-def _same_address(fault: str, ground: Ground) -> Made:
-    page = ground.numbers.choice(ground.good)
-    extra = ground.numbers.choice(
+def _same_address(good: GoodPages) -> SyntheticPage:
+    page = good.numbers.choice(good.pages)
+    extra = good.numbers.choice(
         ("?utm_source=letter&utm_medium=mail", "#comments", "?fbclid=IwAR0", "/", "/index.html")
     )
-    return dataclasses.replace(page, place=ground.later(page), url=page.url + extra, fault=fault)
+    return dataclasses.replace(page, place=good.later(page), url=page.url + extra)
 
 
-def _blocked(fault: str, ground: Ground) -> Made:
-    numbers = ground.numbers
+def _blocked(good: GoodPages) -> SyntheticPage:
+    numbers = good.numbers
     kind = numbers.choice(("casino", "poker", "slots"))
     host = f"{numbers.choice(('royal', 'lucky', 'best'))}-{kind}{numbers.randrange(40)}.example"
-    text = _unsafe(UNSAFE_LISTED + UNSAFE_UNLISTED, 16, ground)
+    text = _unsafe(phrases()["unsafe_listed"] + phrases()["unsafe_unlisted"], 16, good)
     site = make_site(host, "boxes", numbers)
-    return Made(numbers.random(), ground.url(site), render(site, text).encode(), fault, text=text)
+    return SyntheticPage(numbers.random(), good.url(site), render(site, text).encode(), text=text)
 
 
-def _unsafe(templates: tuple[str, ...], count: int, ground: Ground) -> Text:
+def _unsafe(templates: list[str], count: int, good: GoodPages) -> Text:
     """A page of sentences with their gaps filled, and an ordinary page's paragraphs between them."""
-    numbers = ground.numbers
+    numbers = good.numbers
     sentences = [
         numbers.choice(templates).format(
-            **{name: numbers.choice(words) for name, words in SLOTS.items()}, number=numbers.randrange(10, 1000)
+            **{name: numbers.choice(words) for name, words in phrases()["slots"].items()},
+            number=numbers.randrange(10, 1000),
         )
         for _ in range(count)
     ]
     ordinary = [
-        part for page in numbers.sample(ground.good, 2) for part in (page.text or _NOTHING).paragraphs
+        part for page in numbers.sample(good.pages, 2) for part in (page.text or _NOTHING).paragraphs
         if len(part) < 300 and "\n" not in part
     ][:4]  # fmt: skip
     paragraphs = [" ".join(sentences[first : first + 4]) for first in range(0, count, 4)] + ordinary
@@ -193,8 +95,8 @@ def _unsafe(templates: tuple[str, ...], count: int, ground: Ground) -> Text:
 _NOTHING = Text("", (), "web")
 
 
-def _private(fault: str, ground: Ground) -> Made | None:
-    text, site, numbers = next(ground.spare, None), ground.site(), ground.numbers
+def _private(good: GoodPages) -> SyntheticPage | None:
+    text, site, numbers = next(good.spare, None), good.site(), good.numbers
     if text is None:
         return None
     private, decoys = _private_data(numbers), _decoys(numbers)
@@ -203,8 +105,9 @@ def _private(fault: str, ground: Ground) -> Made | None:
     numbers.shuffle(sentences)
     text = dataclasses.replace(text, paragraphs=(*text.paragraphs, *sentences))
     body = render(site, text).encode()
-    return Made(numbers.random(), ground.url(site), body, fault, text=text, private=private, decoys=decoys,
-                boilerplate=site.boilerplate)  # fmt: skip
+    return SyntheticPage(
+        numbers.random(), good.url(site), body, text=text, private=private, decoys=decoys, boilerplate=site.boilerplate
+    )
 
 
 def _private_data(numbers: random.Random) -> tuple[tuple[str, str], ...]:
@@ -236,16 +139,16 @@ def _decoys(numbers: random.Random) -> tuple[tuple[str, str], ...]:
     return tuple(numbers.sample(found, 2))
 
 
-def _broken_markup(fault: str, ground: Ground) -> Made | None:
-    text, site = next(ground.spare, None), ground.site()
+def _broken_markup(good: GoodPages) -> SyntheticPage | None:
+    text, site = next(good.spare, None), good.site()
     if text is None:
         return None
-    body = break_markup(render(site, text), ground.numbers).encode()
-    return Made(ground.numbers.random(), ground.url(site), body, fault, text=text, boilerplate=site.boilerplate)
+    body = break_markup(render(site, text), good.numbers).encode()
+    return SyntheticPage(good.numbers.random(), good.url(site), body, text=text, boilerplate=site.boilerplate)
 
 
-def _other_encoding(fault: str, ground: Ground) -> Made | None:
-    text, site, numbers = next(ground.spare, None), ground.site(), ground.numbers
+def _other_encoding(good: GoodPages) -> SyntheticPage | None:
+    text, site, numbers = next(good.spare, None), good.site(), good.numbers
     if text is None:
         return None
     text = dataclasses.replace(
@@ -262,16 +165,22 @@ def _other_encoding(fault: str, ground: Ground) -> Made | None:
     content_type = {"header": f"text/html; charset={name}", "wrong": "text/html; charset=iso-8859-1"}.get(
         how, "text/html"
     )
-    return Made(numbers.random(), ground.url(site), page.encode(name, "ignore"), fault, content_type, text=text,
-                boilerplate=site.boilerplate)  # fmt: skip
+    return SyntheticPage(
+        numbers.random(),
+        good.url(site),
+        page.encode(name, "ignore"),
+        content_type=content_type,
+        text=text,
+        boilerplate=site.boilerplate,
+    )
 
 
 CODE = "def area(radius):\n    if radius < 0:\n        raise ValueError(radius)\n    return 3.14159 * radius ** 2"
 TEX = r"\int_0^\infty e^{-x^2}\,dx = \frac{\sqrt{\pi}}{2}"
 
 
-def _code_and_formulas(fault: str, ground: Ground) -> Made | None:
-    text, site = next(ground.spare, None), ground.site()
+def _code_and_formulas(good: GoodPages) -> SyntheticPage | None:
+    text, site = next(good.spare, None), good.site()
     if text is None:
         return None
     formula = (
@@ -279,73 +188,143 @@ def _code_and_formulas(fault: str, ground: Ground) -> Made | None:
         f"</math> follows.</p><pre><code>{CODE.replace('<', '&lt;')}</code></pre>"
     )
     body = render(site, text).replace("</h1>", f"</h1>{formula}", 1).encode()
-    return Made(ground.numbers.random(), ground.url(site), body, fault, text=text, boilerplate=site.boilerplate)
+    return SyntheticPage(good.numbers.random(), good.url(site), body, text=text, boilerplate=site.boilerplate)
 
 
-def _broken_record(fault: str, ground: Ground) -> Made:
-    site = ground.site()
-    text = ground.numbers.choice(ground.good).text or _NOTHING
-    record = ground.numbers.choice(("broken", "length"))
-    return Made(ground.numbers.random(), ground.url(site), render(site, text).encode(), fault, record=record)
+def _broken_record(good: GoodPages) -> SyntheticPage:
+    site = good.site()
+    text = good.numbers.choice(good.pages).text or _NOTHING
+    record = good.numbers.choice(("broken", "length"))
+    return SyntheticPage(good.numbers.random(), good.url(site), render(site, text).encode(), record=record)
 
 
-def _written(fault: str, ground: Ground) -> Made:
-    """Faults that need nothing of a good page."""
-    numbers, site = ground.numbers, ground.site()
-    url, place = ground.url(site), numbers.random()
+def _from(write: Callable[[GoodPages], Text | str | SyntheticPage]) -> Maker:
+    """Makes pages that need nothing of a good one: from a text, or from HTML that stands in place of one."""
 
-    def page(text: Text) -> Made:
-        return Made(place, url, render(site, text).encode(), fault, text=text)
+    def make(good: GoodPages) -> SyntheticPage:
+        site = good.site()
+        page = SyntheticPage(url=good.url(site), place=good.numbers.random(), body=b"")
+        found = write(good)
+        if isinstance(found, SyntheticPage):
+            return dataclasses.replace(found, place=page.place, url=page.url)
+        if isinstance(found, Text):
+            return dataclasses.replace(page, body=render(site, found).encode(), text=found)
+        whole = render(site, Text("Overview", ("BODY",), "web")).replace("BODY", found)
+        return dataclasses.replace(page, body=whole.encode())
 
-    def inner(body: str) -> Made:
-        whole = render(site, Text("Overview", ("BODY",), "web")).replace("BODY", body)
-        return Made(place, url, whole.encode(), fault)
+    return make
 
-    if fault == "spam":
-        phrase = numbers.choice(SPAM)
-        return page(sentences_page([f"{phrase} {numbers.choice(phrase.split())}." for _ in range(60)], "Best price"))
-    if fault == "link farm":
-        return inner(link_farm(numbers, [one.host for one in ground.sites]))
-    if fault == "unsafe, listed words":
-        return page(_unsafe(UNSAFE_LISTED, 16, ground))
-    if fault == "unsafe, other words":
-        return page(_unsafe(UNSAFE_UNLISTED, 16, ground))
-    if fault == "other language":
-        sentences = FOREIGN[numbers.choice(sorted(FOREIGN))]
-        return page(sentences_page([numbers.choice(sentences) for _ in range(30)], "Seite"))
-    if fault == "numbers":
-        return inner(number_table(numbers))
-    if fault == "soft 404":
-        return page(
-            Text("Error 404", (
-                "404: page not found.", "Sorry, the page that you asked for could not be found here. It may have "
-                "moved, or the link that you followed may be out of date. You can go back and try the search, or "
-                "write to us and tell us what you were looking for, so that we can help you to find it. The team is "
-                "always glad to hear from readers of these pages.",
-            ), "web")
-        )  # fmt: skip
-    if fault == "placeholder text":
-        lorem = "Lorem ipsum dolor sit amet, consectetur adipiscing elit, sed do eiusmod tempor. "
-        filler = "The text of this page will be added by the editors of the site when they have the time to do so. "
-        return page(Text("Draft", (lorem * 2 + filler * 2, f"{filler}It is to be here soon."), "web"))
-    if fault == "invented words":
-        return page(sentences_page(gibberish(numbers), "On the whole"))
-    if fault == "giant page":
-        return inner("<p>The row of numbers and of words that follows has no end. " * 60_000)
-    if fault == "nested without end":
-        return inner("<div>" * 150_000 + "deep" + "</div>" * 150_000)
-    if fault == "compressed bomb":
-        import gzip
 
-        body = gzip.compress(b"<html><p>bomb" + b" " * (100 << 20), 9, mtime=0)
-        return Made(place, url, body, fault, headers="Content-Encoding: gzip\r\n")
-    if fault == "empty page":
-        return Made(
-            place, url, b"<html><head><title>Loading</title></head><body><div id=app></div></body></html>", fault
-        )
-    if fault == "answer not 200":
-        status = numbers.choice(("404 Not Found", "301 Moved Permanently", "500 Internal Server Error"))
-        return dataclasses.replace(page(Text(status, (status,), "web")), status=status)
-    assert fault == "no text", fault
-    kind = numbers.choice(("image/png", "application/pdf", "application/json"))
-    return Made(place, url, bytes(numbers.randrange(256) for _ in range(500)), fault, content_type=kind)
+def _spam(good: GoodPages) -> Text:
+    phrase = good.numbers.choice(phrases()["spam"])
+    return sentences_page([f"{phrase} {good.numbers.choice(phrase.split())}." for _ in range(60)], "Best price")
+
+
+def _link_farm(good: GoodPages) -> str:
+    return link_farm(good.numbers, [site.host for site in good.sites])
+
+
+def _unsafe_listed(good: GoodPages) -> Text:
+    return _unsafe(phrases()["unsafe_listed"], 16, good)
+
+
+def _unsafe_unlisted(good: GoodPages) -> Text:
+    return _unsafe(phrases()["unsafe_unlisted"], 16, good)
+
+
+def _invented_words(good: GoodPages) -> Text:
+    return sentences_page(gibberish(good.numbers), "On the whole")
+
+
+def _foreign(good: GoodPages) -> Text:
+    foreign = phrases()["foreign"]
+    language = foreign[good.numbers.choice(sorted(foreign))]
+    return sentences_page([good.numbers.choice(language) for _ in range(30)], "Seite")
+
+
+_SOFT_404 = Text("Error 404", (
+    "404: page not found.", "Sorry, the page that you asked for could not be found here. It may have "
+    "moved, or the link that you followed may be out of date. You can go back and try the search, or "
+    "write to us and tell us what you were looking for, so that we can help you to find it. The team is "
+    "always glad to hear from readers of these pages.",
+), "web")  # fmt: skip
+_LOREM = "Lorem ipsum dolor sit amet, consectetur adipiscing elit, sed do eiusmod tempor. "
+_FILLER = "The text of this page will be added by the editors of the site when they have the time to do so. "
+_PLACEHOLDER = Text("Draft", (_LOREM * 2 + _FILLER * 2, f"{_FILLER}It is to be here soon."), "web")
+_ENDLESS = "<p>The row of numbers and of words that follows has no end. "
+_NESTED = "<div>" * 150_000 + "deep" + "</div>" * 150_000
+_EMPTY = b"<html><head><title>Loading</title></head><body><div id=app></div></body></html>"
+
+
+def _bomb(good: GoodPages) -> SyntheticPage:
+    body = gzip.compress(b"<html><p>bomb" + b" " * (100 << 20), 9, mtime=0)
+    return SyntheticPage(0.0, "", body, headers="Content-Encoding: gzip\r\n")
+
+
+def _not_200(good: GoodPages) -> SyntheticPage | None:
+    site = good.site()
+    url, place = good.url(site), good.numbers.random()
+    status = good.numbers.choice(("404 Not Found", "301 Moved Permanently", "500 Internal Server Error"))
+    text = Text(status, (status,), "web")
+    return SyntheticPage(place, url, render(site, text).encode(), text=text, status=status)
+
+
+def _not_text(good: GoodPages) -> SyntheticPage:
+    kind = good.numbers.choice(("image/png", "application/pdf", "application/json"))
+    return SyntheticPage(0.0, "", bytes(good.numbers.randrange(256) for _ in range(500)), content_type=kind)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Fault:
+    """`keep`: a good curation keeps such pages. `share`: of them for each good page. `steps`: which steps (or whole
+    reasons) are there for it. `make` makes one."""
+
+    name: str
+    keep: bool
+    share: float
+    steps: tuple[str, ...]
+    make: Maker
+
+
+_COPIES = ("near duplicate", "repetition")
+
+_GOPHER = ("gopher", "fineweb", "c4")
+
+FAULTS = (
+    Fault("exact copy", False, 0.04, _COPIES, _exact_copy),
+    Fault("near copy", False, 0.04, _COPIES, _near_copy),
+    Fault("mirrored host", False, 0.04, _COPIES, _mirrored),
+    Fault("same address", False, 0.03, ("url duplicate",), _same_address),
+    Fault("spam", False, 0.025, (*_GOPHER, "harmful: drugs"), _from(_spam)),
+    Fault("link farm", False, 0.015, _GOPHER, _from(_link_farm)),
+    Fault("blocked host", False, 0.04, ("url",), _blocked),
+    Fault("unsafe, listed words", False, 0.02, ("harmful",), _from(_unsafe_listed)),
+    Fault("unsafe, other words", False, 0.02, ("harmful: classifier",), _from(_unsafe_unlisted)),
+    Fault("other language", False, 0.04, ("language",), _from(_foreign)),
+    Fault("numbers", False, 0.015, ("gopher",), _from(lambda good: number_table(good.numbers))),
+    Fault("soft 404", False, 0.015, ("page: not found", "gopher"), _from(lambda _: _SOFT_404)),
+    Fault("placeholder text", False, 0.01, ("c4: placeholder_text",), _from(lambda _: _PLACEHOLDER)),
+    Fault("invented words", False, 0.01, ("outlier", "language"), _from(_invented_words)),
+    Fault("giant page", False, 0.002, ("page: too large",), _from(lambda _: _ENDLESS * 60_000)),
+    Fault("compressed bomb", False, 0.001, ("page: too large",), _from(_bomb)),
+    Fault("nested without end", False, 0.0005, ("page: takes too long",), _from(lambda _: _NESTED)),
+    Fault("empty page", False, 0.015, ("page: no text", "gopher"), _from(lambda _: SyntheticPage(0.0, "", _EMPTY))),
+    Fault("answer not 200", False, 0.02, ("answer: not 200",), _not_200),
+    Fault("no text", False, 0.02, ("answer: not a text",), _from(_not_text)),
+    Fault("broken record", False, 0.005, ("record",), _broken_record),
+    Fault("private data", True, 0.05, (), _private),
+    Fault("broken markup", True, 0.04, (), _broken_markup),
+    Fault("other encoding", True, 0.03, (), _other_encoding),
+    Fault("code and formulas", True, 0.02, (), _code_and_formulas),
+)
+
+
+def inject(fault: Fault, count: int, good: GoodPages) -> Iterator[SyntheticPage]:
+    """`count` pages with a fault, or as many as there are texts for."""
+    if fault.name == "mirrored host":
+        good = dataclasses.replace(good, pages=_one_host(good, count))
+    for _ in range(count):
+        page = fault.make(good)
+        if page is None:
+            return
+        yield dataclasses.replace(page, fault=fault.name)

@@ -3,6 +3,7 @@
 import dataclasses
 import html
 import random
+from collections.abc import Iterator
 
 from maquette.corpus.synthetic_web.texts import Text
 
@@ -32,6 +33,48 @@ class Site:
     def boilerplate(self) -> tuple[str, ...]:
         """The lines that are on every page and belong to none."""
         return (*self.menu, *self.footer)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SyntheticPage:
+    """A page of the synthetic web, and the truth about it.
+
+    `place` orders the crawl. `body` and `headers` are what the server sends. `record` says what happens to the record:
+    empty, `truncated` or `broken`. `private` and `decoys` are (kind, value) that must and must not be replaced.
+    """
+
+    place: float
+    url: str
+    body: bytes
+    fault: str = ""
+    content_type: str = "text/html; charset=utf-8"
+    status: str = "200 OK"
+    headers: str = ""
+    record: str = ""
+    text: Text | None = None
+    private: tuple[tuple[str, str], ...] = ()
+    decoys: tuple[tuple[str, str], ...] = ()
+    boilerplate: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class GoodPages:
+    """What faults are made of: the good pages, their sites, texts that no page has yet, and a source of chance."""
+
+    pages: list[SyntheticPage]
+    sites: list[Site]
+    spare: Iterator[Text]
+    numbers: random.Random
+
+    def later(self, page: SyntheticPage) -> float:
+        """A place in the crawl behind a page."""
+        return page.place + (1 - page.place) * (0.05 + 0.95 * self.numbers.random())
+
+    def site(self) -> Site:
+        return self.numbers.choice(self.sites)
+
+    def url(self, site: Site) -> str:
+        return f"http://{site.host}/page/{self.numbers.randrange(10**9)}"
 
 
 def make_site(host: str, style: str, numbers: random.Random) -> Site:

@@ -1,4 +1,4 @@
-"""How well a curation does on the made web: precision and recall for each planted fault."""
+"""How well a curation does on the synthetic web: precision and recall for each injected fault."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -13,7 +13,7 @@ from maquette.corpus.synthetic_web.faults import FAULTS, Fault
 def measure(journal: pd.DataFrame, truth: list[dict[str, Any]], curated: Iterable[Document]) -> list[dict[str, Any]]:
     """A row for the good pages, for each fault, and for what is to be found inside pages.
 
-    `curated` are the documents as the filters left them, before repetition was taken out. `recall`: of the planted
+    `curated` are the documents as the filters left them, before repetition was taken out. `recall`: of the injected
     pages those that got what they deserve; `precision`: of the pages that the fault's own rules reject, those that
     are to be rejected, for whatever fault.
     """

@@ -1,4 +1,4 @@
-"""The made web written down: archives with good pages and planted faults, the truth about each, and labelled examples.
+"""The synthetic web as files: archives with good pages and injected faults, the truth about each, labelled examples.
 
 The same packages in the same versions give the same bytes.
 """
@@ -13,10 +13,10 @@ from typing import Any
 
 from maquette.artifacts.files import atomic_file, write_text
 from maquette.corpus.document import Document, write_documents
-from maquette.corpus.judging import CLEAN
-from maquette.corpus.sources.installed.packages import PACKAGES
-from maquette.corpus.synthetic_web.faults import FAULTS, Ground, Made, plant
-from maquette.corpus.synthetic_web.pages import STYLES, Site, make_site, render
+from maquette.corpus.pipeline import CLEAN
+from maquette.corpus.sources.installed.modules import PACKAGES
+from maquette.corpus.synthetic_web.faults import FAULTS, inject
+from maquette.corpus.synthetic_web.pages import STYLES, GoodPages, Site, SyntheticPage, make_site, render
 from maquette.corpus.synthetic_web.texts import Text, is_prose, read_texts
 from maquette.corpus.workers import Workers
 
@@ -49,9 +49,9 @@ def make_web(
     ]
     pages = list(_good(texts[:good_pages], sites, numbers))
     pages += _encyclopaedia(pages, spare, numbers)
-    ground = Ground(list(pages), sites, spare, numbers)
+    good = GoodPages(list(pages), sites, spare, numbers)
     for fault in FAULTS:
-        pages += plant(fault, max(round(fault.share * good_pages), 1), ground)
+        pages += inject(fault, max(round(fault.share * good_pages), 1), good)
     pages.sort(key=lambda page: (page.place, page.url))
     truth = _write(folder, pages)
     write_text(folder / "truth.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in truth))
@@ -77,16 +77,16 @@ def make_web(
     }
 
 
-def _good(texts: Sequence[Text], sites: Sequence[Site], numbers: random.Random) -> Iterator[Made]:
+def _good(texts: Sequence[Text], sites: Sequence[Site], numbers: random.Random) -> Iterator[SyntheticPage]:
     for number, text in enumerate(texts):
         site = sites[number % len(sites)]
         body = render(site, text).encode()
-        yield Made(
+        yield SyntheticPage(
             numbers.random() * 0.95, f"http://{site.host}/{number}", body, text=text, boilerplate=site.boilerplate
         )
 
 
-def _encyclopaedia(good: list[Made], spare: Iterator[Text], numbers: random.Random) -> list[Made]:
+def _encyclopaedia(good: list[SyntheticPage], spare: Iterator[Text], numbers: random.Random) -> list[SyntheticPage]:
     """Pages of an encyclopaedia, each of which cites others; see `_worth_citing`."""
     cited = _worth_citing(good, max(int(_CITED * len(good)), 30), numbers)
     numbers.shuffle(cited)
@@ -96,12 +96,12 @@ def _encyclopaedia(good: list[Made], spare: Iterator[Text], numbers: random.Rand
         text = next(spare, None)
         if text is not None:
             body = render(site, text, [page.url for page in cited[first : first + _CITATIONS]]).encode()
-            made.append(Made(numbers.random(), f"http://{ENCYCLOPAEDIA}/entry/{number}", body, text=text,
+            made.append(SyntheticPage(numbers.random(), f"http://{ENCYCLOPAEDIA}/entry/{number}", body, text=text,
                              boilerplate=site.boilerplate))  # fmt: skip
     return made
 
 
-def _worth_citing(good: list[Made], count: int, numbers: random.Random) -> list[Made]:
+def _worth_citing(good: list[SyntheticPage], count: int, numbers: random.Random) -> list[SyntheticPage]:
     """Of `count` pages as many as there are that tell of a subject as a whole (a language, a project, a licence), and
     for the rest some of those that tell most of one function or class: not what one would find again by its words
     alone, as an editor's choice never is."""
@@ -113,7 +113,7 @@ def _worth_citing(good: list[Made], count: int, numbers: random.Random) -> list[
     return cited + numbers.sample(longer, min(count - len(cited), len(longer)))
 
 
-def _write(folder: Path, pages: Sequence[Made]) -> list[dict[str, Any]]:
+def _write(folder: Path, pages: Sequence[SyntheticPage]) -> list[dict[str, Any]]:
     """Writes the archives (three gzip, one plain), the last record of the first one cut short."""
     truth: list[dict[str, Any]] = []
     size = -(-len(pages) // _ARCHIVES)
@@ -142,7 +142,7 @@ def _write(folder: Path, pages: Sequence[Made]) -> list[dict[str, Any]]:
     return truth
 
 
-def _single_last(group: Sequence[Made], pages: Sequence[Made]) -> list[Made]:
+def _single_last(group: Sequence[SyntheticPage], pages: Sequence[SyntheticPage]) -> list[SyntheticPage]:
     """The group with a good page at its end that no other is a copy of: cut short, nothing else takes its place."""
     titles = Counter(page.text.title for page in pages if page.text is not None)
     ordered = list(group)
@@ -154,12 +154,12 @@ def _single_last(group: Sequence[Made], pages: Sequence[Made]) -> list[Made]:
     return ordered
 
 
-def _groups(pages: Sequence[Made], size: int) -> Iterator[Sequence[Made]]:
+def _groups(pages: Sequence[SyntheticPage], size: int) -> Iterator[Sequence[SyntheticPage]]:
     for first in range(0, len(pages), size):
         yield pages[first : first + size]
 
 
-def _truth(identity: str, page: Made) -> dict[str, Any]:
+def _truth(identity: str, page: SyntheticPage) -> dict[str, Any]:
     fault = next((fault for fault in FAULTS if fault.name == page.fault), None)
     return {
         "id": identity,
@@ -174,7 +174,7 @@ def _truth(identity: str, page: Made) -> dict[str, Any]:
     }
 
 
-def _response(page: Made) -> bytes:
+def _response(page: SyntheticPage) -> bytes:
     head = f"HTTP/1.1 {page.status}\r\nContent-Type: {page.content_type}\r\n{page.headers}"
     content = f"{head}Content-Length: {len(page.body)}\r\n\r\n".encode() + page.body
     return _record("response", page.url, content, "application/http; msgtype=response")
@@ -206,5 +206,5 @@ def _damaged(packed: bytes, how: str, name: str, record: bytes) -> bytes:
 
 
 def read_truth(folder: Path) -> list[dict[str, Any]]:
-    """The truth of a made web."""
+    """The truth about a synthetic web."""
     return [json.loads(line) for line in (folder / "truth.jsonl").read_text(encoding="utf-8").splitlines()]

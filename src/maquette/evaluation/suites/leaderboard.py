@@ -16,7 +16,7 @@ FILE = "evaluation.json"
 
 
 @dataclass(frozen=True)
-class Row:
+class LeaderboardRow:
     """One checkpoint on a suite: mean accuracy and mean win rate over its tasks, bits per byte, and the mean accuracy's
     difference from the first row's over the same questions."""
 
@@ -32,12 +32,12 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Board:
+class Leaderboard:
     """Evaluations that asked the same questions in the same way (`protocol` is the digest of both), best first."""
 
     suite: str
     protocol: str
-    rows: tuple[Row, ...]
+    rows: tuple[LeaderboardRow, ...]
 
     @property
     def one_tokenizer(self) -> bool:
@@ -70,19 +70,19 @@ def read_evaluations(folders: Iterable[Path]) -> list[dict[str, Any]]:
     return found
 
 
-def boards(evaluations: Sequence[dict[str, Any]], *, resamples: int = 2000, seed: int = 0) -> list[Board]:
+def boards(evaluations: Sequence[dict[str, Any]], *, resamples: int = 2000, seed: int = 0) -> list[Leaderboard]:
     """One board for each way of asking; of a model evaluated twice the same way, the newer."""
     groups: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
     for evaluation in sorted(evaluations, key=lambda row: row["created"]):
         group = groups.setdefault((evaluation["suite"]["name"], evaluation["comparable"]), {})
         group[evaluation["digests"]["model"]] = evaluation
     return [
-        Board(suite, protocol, tuple(_ranked(list(group.values()), resamples, seed)))
+        Leaderboard(suite, protocol, tuple(_ranked(list(group.values()), resamples, seed)))
         for (suite, protocol), group in sorted(groups.items())
     ]
 
 
-def _ranked(group: list[dict[str, Any]], resamples: int, seed: int) -> Iterable[Row]:
+def _ranked(group: list[dict[str, Any]], resamples: int, seed: int) -> Iterable[LeaderboardRow]:
     scores = {
         row["digests"]["model"]: {name: task["accuracy"] for name, task in row["headline"].items()} for row in group
     }
@@ -95,7 +95,7 @@ def _ranked(group: list[dict[str, Any]], resamples: int, seed: int) -> Iterable[
         standing = places.get(key)
         alone = standing is None or len(tasks) < 2
         likelihood = row["likelihood"].get(ALL)
-        yield Row(
+        yield LeaderboardRow(
             row["name"], row["checkpoint"], row["digests"]["tokenizer"], scores[key], row["mean_accuracy"],
             None if alone or standing is None else standing.mean_win_rate,
             likelihood["bits_per_byte"]["value"] if likelihood else None,
@@ -143,7 +143,7 @@ def _cell(value: float | None) -> Any:
 
 
 @dataclass(frozen=True)
-class Standing:
+class ModelScore:
     """A model over all scenarios: `mean_win_rate` and plain `mean_score`, both in [0, 1] where scores are."""
 
     model: str
@@ -152,7 +152,7 @@ class Standing:
     scenarios: int
 
 
-def standings(scores: Mapping[str, Mapping[str, float]], *, higher_is_better: bool = True) -> list[Standing]:
+def standings(scores: Mapping[str, Mapping[str, float]], *, higher_is_better: bool = True) -> list[ModelScore]:
     """Models by mean win rate, best first. `scores` maps a model to its score on each scenario.
 
     The win rate on a scenario is the share of the other models that a model beats there, ties half (Liang et al. 2022,
@@ -172,7 +172,7 @@ def standings(scores: Mapping[str, Mapping[str, float]], *, higher_is_better: bo
                 beaten = [0.5 if sign * score == other else float(sign * score > other) for other in others]
                 rates.append(float(np.mean(beaten)))
         mean = float(np.mean(list(own.values()))) if own else float("nan")
-        found.append(Standing(model, float(np.mean(rates)) if rates else float("nan"), mean, len(own)))
+        found.append(ModelScore(model, float(np.mean(rates)) if rates else float("nan"), mean, len(own)))
     return sorted(found, key=lambda row: (-_or_least(row.mean_win_rate), -sign * _or_least(row.mean_score), row.model))
 
 

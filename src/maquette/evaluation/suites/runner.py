@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from maquette.evaluation.config import ProtocolConfig, SuiteConfig, TemplateConfig
-from maquette.evaluation.contamination.contamination import ContaminationTest, contamination_test
+from maquette.evaluation.contamination import ContaminationTest, contamination_test
 from maquette.evaluation.journal import Journal
 from maquette.evaluation.likelihood import DocumentLikelihood, measure, windows
 from maquette.evaluation.questions.multiple_choice import Result, ask

@@ -12,9 +12,8 @@ from maquette.artifacts.errors import StageError
 from maquette.artifacts.files import write_json
 from maquette.artifacts.progress import progress
 from maquette.data.prompts import Prompt
-from maquette.feedback.best_of_n import best_of_n_kl, best_of_n_means, powers_of_two
-from maquette.feedback.policies import PolicyScores, measure_policy, win_rate
-from maquette.feedback.sampling import sample_many
+from maquette.feedback.overoptimisation import best_of_n_kl, best_of_n_means, powers_of_two
+from maquette.feedback.policies import PolicyScores, measure_policy, sample_many, win_rate
 from maquette.feedback.tasks import words_of
 from maquette.model.loading import load_checkpoint
 from maquette.objectives.completions import RewardFunction, checked_scores

@@ -7,7 +7,11 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from maquette.feedback.tasks.words import FILLERS, REFUSAL
+FILLERS = ("well", "so", "okay", "sure", "here", "now", "then", "just")
+"""Words that say nothing: what demonstrators waste and gold rewards take off for."""
+
+REFUSAL = ("sorry", "no")
+"""How a request is declined."""
 
 FILLER_PENALTY = 0.03
 """What each filler word takes off."""

@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from maquette.artifacts import ConfigError
-from maquette.feedback.tasks.exercise import Exercise
-from maquette.feedback.tasks.kinds import any_words
-from maquette.feedback.tasks.words import CATEGORIES, FILLERS, REFUSAL
+from maquette.feedback.tasks.answers import FILLERS, REFUSAL
+from maquette.feedback.tasks.exercises import CATEGORIES, Exercise, any_words
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import numpy as np
 
 from maquette.artifacts.errors import ConfigError
 from maquette.artifacts.settings import nearest
+from maquette.reports.figures import COLORS, new_figure
 from maquette.scaling.fits.table import RunTable
 from maquette.scaling.laws.isoflop import fit_isoflop
 from maquette.scaling.laws.power_law import LawDifference, compare_families
@@ -20,8 +21,6 @@ from maquette.scaling.laws.runs import Array, LawError, group_budgets
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-    from maquette.artifacts.page import Page
 
 FEWEST_BUDGETS = 4
 """With fewer a difference in slope has hardly any interval; it is said."""
@@ -48,6 +47,11 @@ class FamilyComparison:
     differences: Mapping[str, LawDifference]
     level: float
     warnings: tuple[str, ...]
+
+    @property
+    def words(self) -> str:
+        """The differences, a sentence or two each."""
+        return " ".join(difference.words for difference in self.differences.values())
 
 
 def split_families(table: RunTable, column: str) -> dict[str, RunTable]:
@@ -140,8 +144,6 @@ def comparison_facts(found: FamilyComparison) -> dict[str, Any]:
 
 def comparison_figure(found: FamilyComparison) -> "Figure":
     """Both curves: every run, the points that count, and the line through them with its interval."""
-    from maquette.reports.figures import COLORS, new_figure
-
     figure, axes = new_figure(width=7.0, height=4.6)
     laws = {name: d.second for name, d in found.differences.items()}
     first = next(iter(found.differences.values())).first
@@ -161,26 +163,3 @@ def comparison_figure(found: FamilyComparison) -> "Figure":
     axes.set_title(f"By {found.column}: offset or slope? ({found.level:.0%} intervals)")
     axes.legend()
     return figure
-
-
-def comparison_page(found: FamilyComparison, source: str, figure: "Figure") -> "Page":
-    """Figure, differences in words, and the points."""
-    from maquette.artifacts.page import Page, Picture
-
-    said = " ".join(difference.words for difference in found.differences.values())
-    page = Page(f"{source}, by {found.column}", lead=said, eyebrow="Scaling laws")
-    page.section("Difference")
-    page.pictures(Picture(figure, "Small dots: all runs; large ones: what the lines go through."))
-    for name, d in found.differences.items():
-        page.text(
-            f"**{name}**: {d.words} For the same loss the first family needs {d.compute_factor:.2f} times the compute "
-            f"(at {d.at:.2g} FLOPs)."
-        )
-    for warning in found.warnings:
-        page.text(warning)
-    page.section("Points")
-    for name, family in found.families.items():
-        kind = "minimum" if family.minima else "best run"
-        rows = [(f"{c:.3g}", (loss, f"{loss:.4f}")) for c, loss in zip(family.compute, family.loss, strict=True)]
-        page.table(("compute (FLOPs)", "loss"), rows, caption=f"{name}: the {kind} of each budget")
-    return page

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from maquette.reports import quantity
 from maquette.scaling.fits.sweep_fit import SweepFit
 from maquette.scaling.laws.fit import CARRIED, STARTS
-from maquette.scaling.plans.plan_report import quantity
 
 Answers = list[tuple[str, str]]
 

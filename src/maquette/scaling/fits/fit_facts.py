@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from maquette.reports.tables import span
 from maquette.scaling.fits.sweep_fit import SweepFit
 from maquette.scaling.laws.custom_form import CustomFit
 from maquette.scaling.laws.extrapolation import TOO_FEW
@@ -118,6 +119,70 @@ def forecasts(fit: SweepFit) -> list[dict[str, Any]]:
                 | {f"interval{level * 100:.0f}": list(found.interval) for level, found in by_level.items()}
             )
     return rows
+
+
+def counting_words(facts: Mapping[str, Any]) -> str:
+    """What Kaplan's way of counting does to the exponent, in a sentence or two."""
+    kaplan = facts["kaplan"]
+    if kaplan is None:
+        why = facts["missing"].get("kaplan's convention", "these runs are counted so already.")
+        return f"Kaplan's convention (N without the vocabulary's parameters, C = 6 N D of it): {why}"
+    fitted = (
+        "the minima so counted can't be fitted"
+        if kaplan["fitted_exponent"] is None
+        else f"the same runs' minima give {kaplan['fitted_exponent']:.3f} ({span(kaplan['fitted_interval'], 3)})"
+    )
+    return (
+        f"Someone who counts the core only, with C = 6 N D of it (Kaplan et al. 2020), would read N* ~ "
+        f"C^{kaplan['core_exponent']:.3f} off the same surface that gives {kaplan['total_exponent']:.3f} with all "
+        f"parameters; {fitted}. Of the distance from {kaplan['total_exponent']:.3f} to Kaplan's 0.73 counting alone "
+        f"explains {kaplan['explained']:.0%} at these sizes."
+    )
+
+
+def _shown_reaches(facts: Mapping[str, Any]) -> list[float]:
+    """Half a decade, and whole ones: what fits a terminal."""
+    return sorted({score["reach"] for score in facts["forms"]} & {3.2, 10.0, 100.0})
+
+
+def form_table(facts: Mapping[str, Any]) -> tuple[list[str], list[tuple[str, ...]]]:
+    """The forms by how they extrapolated: headings and rows."""
+    reaches = [f"error at {reach:g}x" for reach in _shown_reaches(facts)]
+    rows = []
+    for forecast in (row for row in facts["forecasts"] if row["reach"] == 10):
+        form = forecast["form"]
+        errors = {score["reach"]: score for score in facts["forms"] if score["form"] == form}
+        shown = [f"{errors[reach]['error']:+.1%}" if reach in errors else "-" for reach in _shown_reaches(facts)]
+        score = facts["overall"].get(form)
+        mark = " *" if form == facts["form"] else ""
+        rows.append(
+            (
+                form + mark, "-" if score is None else f"{score:.4f}", *shown, f"{forecast['loss']:.3f}",
+                span(forecast["interval90"]),
+            )
+        )  # fmt: skip
+    return ["form", "score", *reaches, "loss at 10x", "90%"], rows
+
+
+def exponent_table(facts: Mapping[str, Any]) -> tuple[list[str], list[tuple[str, str, str, str]]]:
+    """The exponent of the best size by every approach, the one that leads first: headings and rows."""
+    rows = []
+    if facts["form"] in facts["surfaces"]:
+        found = facts["surfaces"][facts["form"]]
+        rows.append((f"{facts['form']} surface *", f"{found['exponent']:.3f}", span(found["interval"]["exponent"]), ""))
+    for form, found in facts["custom_forms"].items():
+        mark = " *" if facts["form"] == form else ""
+        rows.append((f"{form}{mark}", f"{found['exponent']:.3f}", span(found["interval"]["exponent"]), ""))
+    for method, line in facts["isoflop"].items():
+        bias = "unknown" if line["bias"] is None else f"{line['bias']['exponent']:+.3f}"
+        mark = " *" if facts["form"] == "minima" and method == "parabola" else ""
+        rows.append((f"minima by {method}{mark}", f"{line['exponent']:.3f}", span(line["interval"]), bias))
+    for form, found in facts["surfaces"].items():
+        if form != facts["form"]:
+            rows.append((f"{form} surface", f"{found['exponent']:.3f}", span(found["interval"]["exponent"]), ""))
+    if facts["envelope"] is not None:
+        rows.append(("envelope", f"{facts['envelope']['exponent']:.3f}", span(facts["envelope"]["interval"]), ""))
+    return ["approach", "a in N* ~ C^a", "interval", "bias of the grid"], rows
 
 
 def _surface(fit: SurfaceFit) -> dict[str, Any]:

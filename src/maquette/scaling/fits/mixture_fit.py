@@ -17,14 +17,13 @@ import numpy as np
 from scipy.optimize import brentq
 
 from maquette.artifacts.errors import ConfigError
+from maquette.reports.figures import COLORS, new_figure
 from maquette.scaling.fits.table import RunTable
 from maquette.scaling.laws.mixing_law import MixingLaw, MixtureLaw, TransferLaw, fit_mixing_law, fit_transfer_law
 from maquette.scaling.laws.runs import Array, LawError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-    from maquette.artifacts.page import Page
 
 _WEIGHT = re.compile(r"(?:params\.)?mixture\.weights\.(.+)")
 _NEAR = 5e-4  # of a weight: by which the uniform and the proportional mixture are known again
@@ -66,6 +65,14 @@ class MixtureFit:
     def predicted(self) -> float:
         """Mean held-out loss that the law expects under the optimum."""
         return float(self.law.losses(self.optimum) @ self.targets)
+
+    @property
+    def transfers(self) -> Array:
+        """(domains, domains): by what a domain's held-out loss (row) moves for each hundredth of the tokens that a
+        domain (column) gets from all others alike, at the optimum, in nats."""
+        slopes = self.law.slopes(self.optimum)
+        moved: Array = (slopes - (slopes @ self.optimum)[:, None]) / 100
+        return moved
 
     @property
     def mixture(self) -> dict[str, float]:
@@ -258,8 +265,6 @@ def mixture_facts(found: MixtureFit, verified: float | None) -> dict[str, Any]:
 
 def mixture_figure(found: MixtureFit, verified: float | None) -> "Figure":
     """Left: measured against fitted mean loss; right: the optimum beside the mixtures to beat."""
-    from maquette.reports.figures import COLORS, new_figure
-
     figure, (left, right) = new_figure(1, 2, width=5.2, height=4.0)
     fitted = found.law.losses(found.weights) @ found.targets
     left.plot(fitted, found.measured, "o", color=COLORS[0], alpha=0.7, label="mixtures tried")
@@ -285,34 +290,3 @@ def mixture_figure(found: MixtureFit, verified: float | None) -> "Figure":
     right.set_xticklabels(found.domains, rotation=30, ha="right")
     right.legend(fontsize=8)
     return figure
-
-
-def mixture_page(found: MixtureFit, source: str, figure: "Figure", verified: float | None) -> "Page":
-    """Verdict, figure, the law's numbers and all runs."""
-    from maquette.artifacts.page import Page, Picture
-
-    page = Page(f"Mixing law of {source}", lead=verdict(found, verified), eyebrow="Mixtures")
-    page.section("The law and its optimum")
-    page.pictures(Picture(figure, "Left: each point is a run; on the line the law is right. Right: shares."))
-    for warning in found.warnings:
-        page.text(warning)
-    page.section("What a domain does for another")
-    page.text(
-        "By how much a target's held-out loss falls, by the law, for each point of share that a domain gets from all "
-        "others alike, at the optimum: the lower, the more a domain helps."
-    )
-    slopes = found.law.slopes(found.optimum)
-    rows = [
-        (target, *((float(value), f"{value:+.4f}") for value in (row - row @ found.optimum) / 100))
-        for target, row in zip(found.domains, slopes, strict=True)
-    ]
-    page.table(("held-out loss of", *found.domains), rows, caption="Nats for a hundredth of the training tokens")
-    errors = ", ".join(f"{form} {error:.4f}" for form, error in found.errors.items())
-    page.text(f"Error of each form at runs left out in turn (nats, root mean square): {errors}.")
-    page.section("Runs")
-    rows = [
-        (name, *((float(share), f"{share:.3f}") for share in shares), (float(loss), f"{loss:.4f}"))
-        for name, shares, loss in zip(found.names, found.weights, found.measured, strict=True)
-    ]
-    page.table(("run", *found.domains, "mean loss"), rows)
-    return page

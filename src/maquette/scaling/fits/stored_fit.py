@@ -12,7 +12,6 @@ from typing import Any
 from maquette.artifacts.errors import ConfigError, StageError
 from maquette.artifacts.files import write_json, write_text
 from maquette.artifacts.manifest import Manifest, read_manifest, verify_files
-from maquette.artifacts.progress import progress
 from maquette.artifacts.settings import nearest
 from maquette.scaling.fits.sweep_fit import SweepFit, fit_sweep
 from maquette.scaling.fits.table import read_table
@@ -26,24 +25,24 @@ SAME = 1e-6
 
 def write_fit(fit: SweepFit, folder: Path, corpus: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Fills an artifact folder; returns what its manifest is to say."""
-    from maquette.reports.figures import save_figure
-    from maquette.scaling.fits.fit_facts import fit_facts
-    from maquette.scaling.fits.fit_report import fit_page
-    from maquette.scaling.fits.sweep_figures import fit_figures
+    from maquette.reports import write_page
+    from maquette.scaling.fits.fit_card import card
+    from maquette.scaling.fits.fit_facts import counting_words, exponent_table, fit_facts, form_table
+    from maquette.scaling.fits.sweep_figures import CAPTIONS, fit_figures
     from maquette.tracking.environment import git_commit, package_versions
 
-    facts = fit_facts(fit)
+    facts, table = fit_facts(fit), fit.table
     versions = package_versions()
-    write_text(folder / RUNS, fit.table.csv())
+    write_text(folder / RUNS, table.csv())
     write_json(
         folder / FACTS, {**facts, "versions": versions, "git_commit": git_commit(), "corpus": dict(corpus or {})}
     )
-    figures = fit_figures(fit)
-    with progress("drawing", len(figures), unit="figures") as advance:
-        for name, figure in figures.items():
-            save_figure(figure, folder / "figures" / name)
-            advance(1)
-    fit_page(fit, facts, figures, versions).write(folder / PAGE)
+    runs = zip(table.names, table.params, table.tokens, table.compute, table.loss, fit.residuals(), strict=True)
+    shown = {
+        "fit": fit, "captions": CAPTIONS, "card": card(fit, versions), "counting": counting_words(facts),
+        "form_table": form_table(facts), "exponent_table": exponent_table(facts), "runs_table": list(runs),
+    }  # fmt: skip
+    write_page(folder, "fit.html.j2", facts | shown, fit_figures(fit))
     return {"headline": facts["headline"], "form": facts["form"], "runs": facts["runs"], "law": "loss"}
 
 

@@ -4,10 +4,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from maquette.reports import quantity
 from maquette.reports.figures import COLORS, new_figure
 from maquette.scaling.fits.sweep_fit import SweepFit
 from maquette.scaling.laws.runs import Array
-from maquette.scaling.plans.plan_report import quantity
 from maquette.statistics import percentile_interval
 
 if TYPE_CHECKING:
@@ -16,6 +16,16 @@ if TYPE_CHECKING:
 FORM_COLORS = {"minima": COLORS[0], "kaplan": COLORS[2], "additive": COLORS[1], "general": COLORS[4]}
 FARTHEST = 100.0
 """Extrapolations are drawn up to so many times the largest budget."""
+
+CAPTIONS = {
+    "isoflop": "Loss over size at each budget. The minimum of a curve is the best size for that compute; a curve "
+    "that still falls at its edge has none.",
+    "best": "The best size and the tokens that go with it, over compute; dashed: the largest budget.",
+    "loss": "The best loss that compute buys. To the right of the dashed line forms extrapolate, and differ.",
+    "envelope": "Approach 1 of Hoffmann et al. 2022: it knows only the best run of each budget.",
+    "surface": "The fitted surface with the runs on it; the line is the best allocation of each compute.",
+    "residuals": "What each form leaves unexplained, run by run. A pattern over compute or size: the form is wrong.",
+}
 
 
 def fit_figures(fit: SweepFit) -> dict[str, "Figure"]:

@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from maquette.recipe.rules import HyperparameterRules
+from maquette.reports.figures import COLORS, new_figure
 from maquette.scaling.fits.table import RunTable
 from maquette.scaling.laws.runs import Array, LawError
 from maquette.scaling.laws.setting_law import SettingLaw, fit_setting_law
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-    from maquette.artifacts.page import Page
 
 COLUMNS = {
     "learning_rate": ("optimizer.lr", "learning_rate", "lr", "rate"),
@@ -44,6 +43,15 @@ class TunedRecipe:
     law: SettingLaw
     rules: HyperparameterRules
     warnings: tuple[str, ...]
+
+    @property
+    def words(self) -> str:
+        """The law in a sentence."""
+        law = self.law.law
+        low, high = law.interval["exponent"]
+        sure = f"90%: {low:.3f} to {high:.3f}" if np.isfinite(low) else f"{len(self.law.optima)} points, no interval"
+        name = self.name.replace("_", " ")
+        return f"Best {name} = {law.coefficient:.4g} x {self.scale_name}^{law.exponent:.3f} ({sure})."
 
 
 def tune(table: RunTable, name: str, level: float = 0.9, *, fitted: str | None = None) -> TunedRecipe:
@@ -162,8 +170,6 @@ def tuned_figure(found: TunedRecipe) -> "Figure":
     import matplotlib
     from matplotlib.ticker import NullFormatter
 
-    from maquette.reports.figures import COLORS, new_figure
-
     figure, (left, right) = new_figure(1, 2, width=5.2, height=4.0)
     scales = np.unique(found.scale)
     colors = matplotlib.colormaps["viridis"](np.linspace(0, 0.9, len(scales)))
@@ -194,29 +200,3 @@ def tuned_figure(found: TunedRecipe) -> "Figure":
     right.set(xscale="log", yscale="log", xlabel=found.scale_name, ylabel=label, title="Best setting")
     right.legend(fontsize=8)
     return figure
-
-
-def tuned_page(found: TunedRecipe, source: str, line: str, figure: "Figure") -> "Page":
-    """Figure, minima, and how to use the recipe."""
-    from maquette.artifacts.page import Page, Picture
-
-    name = found.name.replace("_", " ")
-    law = found.law.law
-    low, high = law.interval["exponent"]
-    sure = f"90%: {low:.3f} to {high:.3f}" if np.isfinite(low) else f"{len(found.law.optima)} points, no interval"
-    lead = f"Best {name} = {law.coefficient:.4g} x {found.scale_name}^{law.exponent:.3f} ({sure})."
-    page = Page(f"The law of the {name}: {source}", lead=lead, eyebrow="Recipe")
-    page.section("Law")
-    page.pictures(Picture(figure, f"The best {name} of each {found.scale_name}, and the line that carries it further."))
-    page.table(
-        (found.scale_name, f"best {name}", "loss there", "doubling or halving costs"),
-        [
-            (f"{o.scale:g}", (o.setting, f"{o.setting:.3g}"), (o.loss, f"{o.loss:.4f}"), f"{o.cost_of_doubling:+.2%}")
-            for o in found.law.optima
-        ],
-    )
-    for warning in found.warnings:
-        page.text(warning)
-    page.section("Use it")
-    page.code(line)
-    return page

@@ -12,15 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from maquette.reports import quantity
+from maquette.reports.figures import COLORS, new_figure
 from maquette.scaling.laws.isoflop import fit_isoflop
 from maquette.scaling.laws.runs import LawError
 from maquette.scaling.laws.surface import FLOPS_PER_PARAMETER_AND_TOKEN
-from maquette.scaling.plans.plan_report import quantity
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-    from maquette.artifacts.page import Page
 
 SMALL_SHARE = 0.1
 """Of the compute, for the new way's small models: three days of thirty."""
@@ -149,8 +148,6 @@ def pipeline_facts(old: Sequence[Trained], small: Sequence[Trained], big: Traine
 
 def pipeline_figure(old: Sequence[Trained], small: Sequence[Trained], big: Trained) -> "Figure":
     """Every run of both ways, loss over compute."""
-    from maquette.reports.figures import COLORS, new_figure
-
     figure, axes = new_figure(width=6.6, height=4.2)
     for runs, color, label in ((old, COLORS[1], "old way: guesses"), (small, COLORS[0], "new way: small models")):
         axes.plot([run.compute for run in runs], [run.loss for run in runs], "o", color=color, alpha=0.6, label=label)
@@ -161,38 +158,3 @@ def pipeline_figure(old: Sequence[Trained], small: Sequence[Trained], big: Train
     axes.set_title("Two ways to spend the same compute")
     axes.legend(fontsize=8)
     return figure
-
-
-def pipeline_page(facts: dict[str, Any], figure: "Figure") -> "Page":
-    """Verdict, figure, and every run."""
-    from maquette.artifacts.page import Fact, Page, Picture
-
-    page = Page("The old and the new way", lead=facts["verdict"], eyebrow="Experiment")
-    page.section("Verdict")
-    page.facts(
-        [
-            Fact("old way", f"{facts['best_old']['loss']:.4f}", f"best of {len(facts['old'])}"),
-            Fact("new way", f"{facts['big']['loss']:.4f}", facts["chosen_by"]),
-            Fact("compute, old", f"{facts['compute_old']:.3g}", "FLOPs in all"),
-            Fact("compute, new", f"{facts['compute_new']:.3g}", "FLOPs in all"),
-        ]
-    )
-    page.pictures(Picture(figure, "Both ways spent the same compute; of the old way only the best model is of use."))
-    page.section("Runs")
-    for title, runs in (
-        ("old way", facts["old"]),
-        ("new way, small", facts["small"]),
-        ("new way, big", [facts["big"]]),
-    ):
-        page.table(
-            ("run", "N", "D", "FLOPs", "learning rate", "loss"),
-            [
-                (
-                    run["name"], quantity(run["params"]), quantity(run["tokens"]), f"{run['compute']:.3g}",
-                    f"{run['trial']['rate_factor']:.2f} x", (run["loss"], f"{run['loss']:.4f}"),
-                )
-                for run in runs
-            ],
-            caption=title,
-        )  # fmt: skip
-    return page

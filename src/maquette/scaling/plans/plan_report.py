@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from maquette.reports.figures import COLORS, new_figure
+from maquette.reports.tables import quantity
 from maquette.scaling.laws.surface import FLOPS_PER_PARAMETER_AND_TOKEN
 from maquette.scaling.plans.planner import ComputePlan
 
@@ -62,8 +64,6 @@ def _served(plan: ComputePlan, volume: float) -> tuple[str, str]:
 
 def plan_figure(plan: ComputePlan) -> "Figure":
     """Loss against size at the plan's compute, with the plan and its serving-aware alternative."""
-    from maquette.reports.figures import COLORS, new_figure
-
     figure, axes = new_figure()
     params = np.geomspace(plan.params / 30, plan.params * 30, 200)
     loss = plan.surface.loss(params, plan.flops / FLOPS_PER_PARAMETER_AND_TOKEN / params)
@@ -78,14 +78,6 @@ def plan_figure(plan: ComputePlan) -> "Figure":
     axes.set(xscale="log", xlabel="parameters N", ylabel="loss (nats per token)", title="Loss against size")
     axes.legend(frameon=False)
     return figure
-
-
-def quantity(value: float) -> str:
-    """A number with three digits and its unit: 405B, 15.6T, 26.3M."""
-    for unit, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= 0.9995 * unit:
-            return f"{value / unit:.3g}{letter}"
-    return f"{value:.3g}"
 
 
 def gigabytes(value: float) -> str:

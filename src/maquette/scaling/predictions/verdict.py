@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from maquette.reports.figures import COLORS, new_figure
 from maquette.scaling.predictions.prediction import WrittenPrediction
 from maquette.statistics import Interval
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-    from maquette.artifacts.page import Page
 
 LEVELS = (0.5, 0.9)
 
@@ -136,8 +135,6 @@ def _shares(verdicts: list[Verdict]) -> dict[str, Any]:
 
 def calibration_figure(verdicts: Sequence[Verdict]) -> "Figure":
     """Left every verdict with its intervals, right the errors by reach."""
-    from maquette.reports.figures import COLORS, new_figure
-
     figure, (left, right) = new_figure(1, 2, width=5.4, height=max(3.2, 0.35 * len(verdicts) + 1.6))
     ordered = sorted(verdicts, key=lambda verdict: verdict.prediction.created)
     for place, verdict in enumerate(ordered):
@@ -163,67 +160,6 @@ def calibration_figure(verdicts: Sequence[Verdict]) -> "Figure":
     )
     right.set_title("Errors by reach (green: inside 90%)")
     return figure
-
-
-def calibration_page(
-    verdicts: Sequence[Verdict], refused: Sequence[str], waiting: Sequence[WrittenPrediction], figure: "Figure | None"
-) -> "Page":
-    """The record over all predictions of the store."""
-    from maquette.artifacts.page import Fact, Page, Picture
-
-    record = calibration(verdicts)
-    page = Page(
-        "Predictions and verdicts",
-        lead="Each prediction was written, and its digest fixed, before the run that decides it began.",
-        eyebrow="Calibration",
-        footer=f"Written {datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')}",
-    )
-    page.section("Record")
-    everything = record["all"]
-    if verdicts and figure is not None:
-        page.facts(
-            [
-                Fact("verdicts", str(everything["verdicts"]), f"{len(waiting)} predictions wait for their run"),
-                Fact("inside 50%", f"{everything['inside50']:.0%}", "should be half"),
-                Fact("inside 90%", f"{everything['inside90']:.0%}", "should be nine in ten"),
-                Fact(
-                    "mean error",
-                    f"{everything['mean_error_percent']:+.2f}%",
-                    "above 0: losses came out worse than predicted",
-                ),
-            ]
-        )
-        page.pictures(
-            Picture(figure, "A verdict inside of the wide band held its 50% interval, of the thin one its 90%.")
-        )
-        page.table(
-            ("reach", "verdicts", "inside 50%", "inside 90%", "mean error", "largest error"),
-            [
-                (
-                    f"{row['reach']:g}x", row["verdicts"], f"{row['inside50']:.0%}", f"{row['inside90']:.0%}",
-                    f"{row['mean_error_percent']:+.2f}%", f"{row['largest_error_percent']:+.2f}%",
-                )
-                for row in record["by_reach"]
-            ],
-        )  # fmt: skip
-    else:
-        page.text("No verdict yet.")
-    page.section("Verdicts")
-    for verdict in verdicts:
-        one = verdict.prediction
-        page.text(
-            f"**{one.id}** ({one.form} form, {one.reach:.3g} times the largest budget), run {verdict.run}: "
-            f"{verdict.words}"
-        )
-    for words in refused:
-        page.text(f"Not counted: {words}.")
-    if waiting:
-        page.heading("Waiting")
-        for one in waiting:
-            low, high = one.interval90
-            page.text(f"**{one.id}**: {one.loss:.4f} (90%: {low:.4f} to {high:.4f}) at {one.compute:.3g} FLOPs")
-            page.code(f"maquette train prediction={one.id}")
-    return page
 
 
 def _time(text: str) -> datetime.datetime:

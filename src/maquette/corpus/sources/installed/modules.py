@@ -1,4 +1,6 @@
-"""Which Python files of an installation are read: written by people, the same on every machine, no tests, no tables."""
+"""What the `installed` source reads: a fixed list of packages, so that equal versions give an equal corpus, and of them
+the Python files that are written by people and the same on every machine: no tests, no tables.
+"""
 
 import dataclasses
 import importlib.metadata
@@ -7,6 +9,23 @@ import sys
 import sysconfig
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
+
+PACKAGES = (
+    "aiohttp", "alembic", "annotated-types", "antlr4-python3-runtime", "anyio", "attrs", "blinker", "cachetools",
+    "cffi", "charset-normalizer", "click", "cloudpickle", "contourpy", "cryptography", "cycler", "docker",
+    "fastapi", "filelock", "Flask", "flask-cors", "fonttools", "fsspec", "gitdb", "GitPython", "google-auth",
+    "graphene", "graphql-core", "graphql-relay", "h11", "huey", "huggingface_hub", "hydra-core", "idna",
+    "itsdangerous", "Jinja2", "joblib", "kiwisolver", "lightning", "lightning-utilities", "Mako", "markdown-it-py",
+    "MarkupSafe", "matplotlib", "mlflow", "mpmath", "multidict", "narwhals", "networkx", "numpy", "omegaconf",
+    "opentelemetry-api", "opentelemetry-sdk", "packaging", "pandas", "pillow", "prettytable", "pyarrow", "pyasn1",
+    "pycparser", "pydantic", "Pygments", "pyparsing", "python-dateutil", "python-dotenv", "PyYAML", "requests",
+    "rich", "safetensors", "scikit-learn", "scipy", "setuptools", "six", "skops", "smmap", "SQLAlchemy", "sqlparse",
+    "starlette", "sympy", "threadpoolctl", "tokenizers", "torch", "torchmetrics", "tqdm", "typing_extensions",
+    "urllib3", "uvicorn", "Werkzeug", "yarl",
+)  # fmt: skip
+"""All of them come with the default installation (the dependencies in pyproject.toml and what those bring along), on
+every platform and Python version. Left out: second copies (pytorch-lightning, mlflow-skinny), and packages whose source
+is generated from tables or interface definitions (databricks-sdk, opentelemetry-proto, protobuf, wcwidth)."""
 
 _SKIPPED_FOLDERS = frozenset(
     {
@@ -35,7 +54,7 @@ _DATA_LINE = re.compile(rb"(?m)^[ \t]*(?:[-+\"'0-9(\[{]|b'|b\"|u'|u\"|r'|r\"|0x)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Module:
+class SourceModule:
     """A file to read. `name` is dotted; `group` (package and its first level) stays in one split."""
 
     name: str
@@ -44,7 +63,7 @@ class Module:
     path: str
 
 
-def distribution_modules(distribution: importlib.metadata.Distribution) -> Iterator[Module]:
+def distribution_modules(distribution: importlib.metadata.Distribution) -> Iterator[SourceModule]:
     """The modules that an installed distribution lists as its own, in the order of their names."""
     package = normal_name(distribution.metadata["Name"])
     files = [file for file in distribution.files or [] if file.suffix == ".py"]
@@ -52,10 +71,10 @@ def distribution_modules(distribution: importlib.metadata.Distribution) -> Itera
         relative = PurePosixPath(file.as_posix())
         if _is_read(relative):
             name = module_name(relative)
-            yield Module(name, group_of(relative), package, str(distribution.locate_file(file)))
+            yield SourceModule(name, group_of(relative), package, str(distribution.locate_file(file)))
 
 
-def standard_modules() -> Iterator[Module]:
+def standard_modules() -> Iterator[SourceModule]:
     """The modules of the standard library that every installation of this Python has, in the order of their names."""
     root = Path(sysconfig.get_path("stdlib"))
     found: list[Path] = []
@@ -64,7 +83,7 @@ def standard_modules() -> Iterator[Module]:
     for relative in sorted(PurePosixPath(path.relative_to(root).as_posix()) for path in found):
         if _is_read(relative):
             top = relative.parts[0].removesuffix(".py")
-            yield Module(module_name(relative), f"python.{top}", "python", str(root / relative))
+            yield SourceModule(module_name(relative), f"python.{top}", "python", str(root / relative))
 
 
 def is_written_by_people(source: bytes, name: str = "") -> bool:

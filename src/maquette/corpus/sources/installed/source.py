@@ -16,16 +16,15 @@ from typing import Any
 from maquette.artifacts.progress import progress
 from maquette.corpus.config import SourceConfig
 from maquette.corpus.document import Document
-from maquette.corpus.sources.installed.docstrings import part
-from maquette.corpus.sources.installed.metadata import description, licenses
 from maquette.corpus.sources.installed.modules import (
-    Module,
+    PACKAGES,
+    SourceModule,
     distribution_modules,
     is_written_by_people,
     normal_name,
     standard_modules,
 )
-from maquette.corpus.sources.installed.packages import PACKAGES
+from maquette.corpus.sources.installed.texts import description, licenses, part
 from maquette.corpus.workers import Workers
 
 _MODULES_A_TASK = 24
@@ -112,7 +111,7 @@ class _Reading:
     unreadable: int
 
 
-def _read_modules(modules: list[Module]) -> _Reading:
+def _read_modules(modules: list[SourceModule]) -> _Reading:
     """The code and the docstrings of each module that people wrote."""
     documents: list[Document] = []
     generated = unreadable = 0

@@ -5,9 +5,8 @@ import io
 import re
 from typing import Literal
 
-from maquette.corpus.cleaning import Rejection
-from maquette.corpus.document import Document
-from maquette.corpus.sources.warc.pieces import Piece
+from maquette.corpus.document import Document, Rejection
+from maquette.corpus.sources.warc.records import ArchivePart
 
 _HTML = ("text/html", "application/xhtml+xml", "application/xhtml", "application/html")
 _LOOKS_HTML = re.compile(rb"<(?:!doctype\s+html|html|head|body|title|meta|div|p)[\s>]", re.IGNORECASE)
@@ -16,7 +15,7 @@ _ADDRESS = re.compile(r"[\x00-\x20<>]+")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Page:
+class WebPage:
     """`kind` is `html` or `text`; `charset` is what the HTTP header says."""
 
     id: str
@@ -26,27 +25,27 @@ class Page:
     body: bytes
 
 
-def read_page(piece: Piece, archive: str, limit: int) -> Page | Rejection | None:
+def read_page(part: ArchivePart, archive: str, limit: int) -> WebPage | Rejection | None:
     """The page of a record; None where the record is none (a request, a crawl's own notes, an earlier answer).
 
     Rejected are records that can't be read, answers other than 200, what is neither HTML nor plain text, and bodies
     of more than `limit` bytes, decompressed: no more than that is ever read.
     """
-    identity = f"{archive}:{piece.offset}"
-    if piece.fault:
-        return Rejection(Document(identity, ""), f"record: {piece.fault}", len(piece.data))
+    identity = f"{archive}:{part.offset}"
+    if part.fault:
+        return Rejection(Document(identity, ""), f"record: {part.fault}", len(part.data))
     try:
         try:
-            return _read(piece.data, identity, limit, "transfer")
+            return _read(part.data, identity, limit, "transfer")
         except (OSError, ValueError):  # the crawler took the chunks off and kept the header that announces them
-            return _read(piece.data, identity, limit, "none")
+            return _read(part.data, identity, limit, "none")
     except (OSError, ValueError, RuntimeError) as error:
-        return Rejection(Document(identity, str(error)[:200]), "record: broken", len(piece.data))
+        return Rejection(Document(identity, str(error)[:200]), "record: broken", len(part.data))
 
 
 def _read(
     record_bytes: bytes, identity: str, limit: int, decoding: Literal["transfer", "none"]
-) -> Page | Rejection | None:
+) -> WebPage | Rejection | None:
     from fastwarc.warc import ArchiveIterator, WarcRecordType
 
     wanted = WarcRecordType.response | WarcRecordType.resource | WarcRecordType.conversion
@@ -77,7 +76,7 @@ def _read(
         return Rejection(dataclasses.replace(document, text=content_type[:80]), "answer: not a text", len(body))
     if len(body) > limit:
         return Rejection(document, "page: too large", len(record_bytes))
-    return Page(identity, url, kind, charset, body)
+    return WebPage(identity, url, kind, charset, body)
 
 
 def _kind(content_type: str, body: bytes) -> str | None:

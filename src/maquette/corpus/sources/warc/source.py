@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from maquette.artifacts.errors import StageError
-from maquette.corpus.cleaning import Rejection
 from maquette.corpus.config import SourceConfig
-from maquette.corpus.document import Document
+from maquette.corpus.document import Document, Rejection
 from maquette.corpus.sources.files import digest_files, list_files, relative_name, source_root
 from maquette.corpus.sources.warc.html import decode, extract, links
-from maquette.corpus.sources.warc.pages import Page, read_page
-from maquette.corpus.sources.warc.pieces import compression, pieces
+from maquette.corpus.sources.warc.pages import WebPage, read_page
+from maquette.corpus.sources.warc.records import archive_parts, compression
 from maquette.corpus.workers import Workers
 
 SHARD_BYTES = 16 << 20
@@ -56,8 +55,8 @@ class ArchiveShard:
         no the record is passed over: it was too much for an earlier try. The addresses that pages link to are kept in
         `meta["links"]` where `cites(url)` asks for them.
         """
-        for number, piece in enumerate(pieces(Path(self.path), self.start, self.stop)):
-            page = read_page(piece, self.name, self.limit)
+        for number, part in enumerate(archive_parts(Path(self.path), self.start, self.stop)):
+            page = read_page(part, self.name, self.limit)
             if page is None or isinstance(page, Rejection):
                 if page is not None:
                     yield page
@@ -65,12 +64,12 @@ class ArchiveShard:
             reason = admit(page.url) if page.url else None
             if reason is not None:
                 yield Rejection(Document(page.id, "", page.url, self.domain), *reason)
-            elif not watch(number, piece.offset - self.start):
+            elif not watch(number, part.offset - self.start):
                 yield Rejection(Document(page.id, "", page.url, self.domain), "page: takes too long", len(page.body))
             else:
                 yield self._document(page, with_links=cites(page.url))
 
-    def _document(self, page: Page, *, with_links: bool) -> Document | Rejection:
+    def _document(self, page: WebPage, *, with_links: bool) -> Document | Rejection:
         source = decode(page.body, page.charset)
         meta: dict[str, Any] = {"page_bytes": len(page.body)}
         if page.kind == "text":

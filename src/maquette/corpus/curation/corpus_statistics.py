@@ -1,0 +1,206 @@
+"""Between the passes: what is decided over all shards, and the models that are learned from them.
+
+Which pages have an address that stands earlier; which lines their hosts repeat; how common each token is; models of
+quality, of unsafe content and of domains. The second pass reads it from one folder.
+"""
+
+import dataclasses
+import functools
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maquette.artifacts.errors import StageError
+from maquette.artifacts.files import atomic_file, write_json
+from maquette.corpus.curation.boilerplate_lines import BoilerplateLines, repeated_lines
+from maquette.corpus.curation.config import CurationConfig
+from maquette.corpus.curation.extract import TOKEN_BUCKETS, text_hash
+from maquette.corpus.curation.models import FEWEST_EXAMPLES, LinearModel, Training, precision_recall, train
+from maquette.corpus.curation.urls import host_of, is_below, normalize_url
+from maquette.corpus.document import Document, read_file
+from maquette.corpus.hashing import Hashes, repeats
+from maquette.corpus.sources import read_examples
+
+_MOST_EXAMPLES = 4000  # of each class
+_MODELS = ("quality", "unsafe", "domains")
+
+
+@dataclasses.dataclass(frozen=True)
+class CorpusStatistics:
+    """What the second pass knows of the corpus; `models` by name, where there were examples enough."""
+
+    lines: BoilerplateLines
+    log_shares: NDArray[np.float64]
+    models: dict[str, LinearModel]
+
+
+@functools.lru_cache(maxsize=1)
+def load_statistics(folder: Path) -> CorpusStatistics:
+    """Reads what `make_statistics` wrote."""
+    with np.load(folder / "corpus.npz") as found:
+        lines, log_shares = BoilerplateLines(found["lines"]), found["log_shares"]
+    models = {name: LinearModel.load(folder / f"{name}.npz") for name in _MODELS if (folder / f"{name}.npz").exists()}
+    return CorpusStatistics(lines, log_shares, models)
+
+
+def make_statistics(extract: Path, shards: list[int], folder: Path, config: CurationConfig) -> None:
+    """Reads the statistics of all `shards` and writes what the second pass needs; `report.json` is written last.
+
+    Raises `StageError` where examples that the config names can't be read.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lines, tokens = _corpus_lines(extract, shards, config)
+    log_shares = np.log((tokens + 0.5) / (tokens.sum() + 0.5 * TOKEN_BUCKETS))
+    with atomic_file(folder / "corpus.npz") as temporary, temporary.open("wb") as file:
+        np.savez(file, lines=lines, log_shares=log_shares)
+    report: dict[str, Any] = {"repeated_lines": int(lines.size), "tokens": int(tokens.sum())}
+    for name, training in (
+        ("quality", _train_quality(extract, shards, config)),
+        ("unsafe", _train_unsafe(extract, shards, config)),
+        ("domains", _train_domains(config)),
+    ):
+        (folder / f"{name}.npz").unlink(missing_ok=True)
+        if training is not None:
+            training.model.save(folder / f"{name}.npz")
+            report[name] = _judgement(training)
+    write_json(folder / "report.json", report)
+
+
+def duplicate_addresses(extract: Path, shards: list[int]) -> dict[int, NDArray[np.bool_]]:
+    """Of each shard's documents, whether their address stands earlier in the corpus."""
+    urls = [_load(extract, number)["urls"] for number in shards]
+    whole = np.concatenate([*urls, np.empty(0, np.uint64)])
+    same = repeats(whole)
+    later = np.zeros(whole.size, np.bool_)
+    later[same.positions[same.is_later]] = True
+    later &= whole != 0
+    pieces = np.split(later, np.cumsum([one.size for one in urls])[:-1]) if urls else []
+    return dict(zip(shards, pieces, strict=True))
+
+
+def _load(extract: Path, number: int) -> dict[str, Any]:
+    with np.load(extract / f"{number:05d}.npz") as found:
+        return {name: found[name] for name in found.files}
+
+
+def _corpus_lines(extract: Path, shards: list[int], config: CurationConfig) -> tuple[Hashes, NDArray[np.int64]]:
+    """The lines to take out, and how often each token stands in the corpus."""
+    hosts: dict[str, int] = {}
+    pages: list[int] = []
+    lines, line_hosts = [np.empty(0, np.uint64)], [np.empty(0, np.int64)]
+    tokens = np.zeros(TOKEN_BUCKETS, np.int64)
+    for number in shards:
+        found = _load(extract, number)
+        place = np.array([hosts.setdefault(name, len(hosts)) for name in found["hosts"].tolist()], np.int64)
+        pages += [0] * (len(hosts) - len(pages))
+        for host, count in zip(place.tolist(), found["host_pages"].tolist(), strict=True):
+            pages[host] += count
+        lines.append(found["lines"])
+        line_hosts.append(place[found["line_host"]] if place.size else found["line_host"])
+        tokens += found["tokens"]
+    chosen = repeated_lines(
+        np.concatenate(lines), np.concatenate(line_hosts), np.array(pages, np.int64), config.host_lines
+    )
+    return chosen, tokens
+
+
+def _documents(extract: Path, shards: list[int]) -> Iterator[Document]:
+    for number in shards:
+        yield from read_file(extract / f"{number:05d}.parquet")
+
+
+def _sampled(document: Document, share: float) -> bool:
+    return (text_hash(document.id) >> 11) / (1 << 53) < share
+
+
+def _train_quality(extract: Path, shards: list[int], config: CurationConfig) -> Training | None:
+    """Reference-like documents against random pages of the crawl, as they come."""
+    quality = config.quality
+    positive: list[str] = []
+    cited: set[str] = set()
+    if quality.examples is not None:
+        positive = [document.text for document in _examples(quality.examples, "curation.quality.examples")]
+    else:
+        for document in _documents(extract, shards):
+            host = host_of(document.url)
+            if any(is_below(host, domain) for domain in quality.cited_by):
+                cited |= {normalize_url(link) for link in document.meta.get("links", ()) if host_of(link) != host}
+    cited.discard("")
+    total = sum(_load(extract, number)["urls"].size for number in shards)
+    share = 2 * _MOST_EXAMPLES / max(total, 1)
+    random: list[str] = []
+    for document in _documents(extract, shards):
+        if normalize_url(document.url or "") in cited:
+            positive.append(document.text)
+        elif len(random) < _MOST_EXAMPLES and _sampled(document, share):
+            random.append(document.text)
+    positive = positive[:_MOST_EXAMPLES]
+    return train([*random, *positive], ["random"] * len(random) + ["reference"] * len(positive))
+
+
+def _train_unsafe(extract: Path, shards: list[int], config: CurationConfig) -> Training | None:
+    """Pages that block lists name against the crawl's others."""
+    if config.harmful.action == "off" or config.harmful.classifier is None:
+        return None
+    unsafe = [document.text for number in shards for document in read_file(extract / f"{number:05d}.blocked.parquet")]
+    unsafe = [text for text in unsafe if text.strip()][:_MOST_EXAMPLES]
+    total = sum(_load(extract, number)["urls"].size for number in shards)
+    share = 2 * _MOST_EXAMPLES / max(total, 1)
+    others = [document.text for document in _documents(extract, shards) if _sampled(document, share)][:_MOST_EXAMPLES]
+    return train([*others, *unsafe], ["safe"] * len(others) + ["unsafe"] * len(unsafe))
+
+
+def _train_domains(config: CurationConfig) -> Training | None:
+    if config.domains.examples is None:
+        return None
+    examples = _examples(config.domains.examples, "curation.domains.examples")
+    counts = Counter(one.domain for one in examples)
+    examples = [one for one in examples if counts[one.domain] >= FEWEST_EXAMPLES]
+    training = train([one.text for one in examples], [one.domain for one in examples])
+    if training is None:
+        raise StageError(
+            f"{config.domains.examples} has too few documents to learn domains from.",
+            f"Give at least {FEWEST_EXAMPLES} documents of each of two domains or more, with the field `domain`.",
+        )
+    return training
+
+
+def _examples(path: str, key: str) -> list[Document]:
+    by_domain: dict[str, list[Document]] = {}
+    for document in read_examples(path, key):
+        by_domain.setdefault(document.domain, []).append(document)
+    return [document for name in sorted(by_domain) for document in by_domain[name][:_MOST_EXAMPLES]]
+
+
+def _judgement(training: Training) -> dict[str, Any]:
+    """How a model does on its held-out examples."""
+    guess = training.probabilities.argmax(axis=1)
+    classes = training.model.classes
+    report: dict[str, Any] = {
+        "classes": list(classes),
+        "trained_on": training.examples,
+        "held_out": int(training.truth.size),
+        "accuracy": float((guess == training.truth).mean()),
+        "by_class": {
+            name: {
+                "precision": float((training.truth[guess == place] == place).mean()) if (guess == place).any() else 0.0,
+                "recall": float((guess[training.truth == place] == place).mean()),
+            }
+            for place, name in enumerate(classes)
+        },
+    }
+    if len(classes) == 2:
+        curve = precision_recall(training.truth == 1, training.probabilities[:, 1])
+        points = np.unique(np.linspace(0, curve.thresholds.size - 1, 60).astype(int))
+        report["curve"] = {
+            "average_precision": curve.average,
+            "chance": float((training.truth == 1).mean()),  # precision of a score that knows nothing
+            "thresholds": curve.thresholds[points].tolist(),
+            "precision": curve.precision[points].tolist(),
+            "recall": curve.recall[points].tolist(),
+        }
+    return report

@@ -1,0 +1,160 @@
+"""The second pass over a shard: lines taken out, rules, private data, unsafe content, quality, domain, signatures.
+
+`filter_document` is a pure function from a document to what becomes of it. A shard has a row for each document written
+to `<shard>.journal.parquet`, the texts and band hashes of those that stay to `<shard>.parquet` and `<shard>.npz`.
+"""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from maquette.artifacts.files import atomic_file
+from maquette.corpus.curation.config import CurationConfig
+from maquette.corpus.curation.corpus_statistics import CorpusStatistics, load_statistics
+from maquette.corpus.curation.extract import text_hash, token_buckets
+from maquette.corpus.curation.journal import JournalEntry, entry, write_journal
+from maquette.corpus.curation.models import Grams, grams
+from maquette.corpus.curation.near_duplicates import document_bands
+from maquette.corpus.curation.pii import replace_pii
+from maquette.corpus.curation.rules import Rule, clean_lines, features, first_broken, rules
+from maquette.corpus.curation.safety import unsafe_share
+from maquette.corpus.curation.shards import Watch, pages_done
+from maquette.corpus.curation.urls import host_of
+from maquette.corpus.document import Document, Rejection, read_file, write_documents
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Filtered:
+    """What became of a document, and all that was measured on the way."""
+
+    result: Document | Rejection
+    scores: dict[str, float]
+    private: dict[str, int]
+    threshold: float = float("nan")
+
+
+def filter_document(
+    document: Document, config: CurationConfig, statistics: CorpusStatistics, chosen: list[Rule]
+) -> Filtered:
+    """Judges and cleans one document."""
+    document = statistics.lines.strip(document, host_of(document.url))
+    document = clean_lines(document, config)
+    scores = features(document.text, str(document.meta.get("title", "")))
+    broken = first_broken(scores, chosen)
+    if broken is not None:
+        rejection = Rejection(document, broken.name, scores[broken.feature])
+        return Filtered(rejection, scores, {}, broken.threshold)
+    private: dict[str, int] = {}
+    if config.private.replace:
+        document, private = replace_pii(document)
+    buckets = token_buckets(document.text)
+    scores["surprise"] = float(-statistics.log_shares[buckets].mean()) if buckets.size else 0.0
+    meta = dict(document.meta)
+    meta.pop("links", None)
+    if private:
+        meta["private"] = private
+    found = grams(document.text) if statistics.models else None
+
+    unsafe = _unsafe(document, config, statistics, scores, found)
+    if unsafe is not None and config.harmful.action == "drop":
+        return Filtered(Rejection(document, unsafe[0], unsafe[1]), scores, private, unsafe[2])
+    if unsafe is not None:
+        meta["unsafe"] = unsafe[0].partition(": ")[2]
+    domain = document.domain
+    if (model := statistics.models.get("domains")) is not None and found is not None:
+        shares = model.probabilities(found)
+        place = int(shares.argmax())
+        scores["domain_confidence"] = float(shares[place])
+        if shares[place] >= config.domains.confidence:
+            domain = model.classes[place]
+    if (model := statistics.models.get("quality")) is not None and found is not None:
+        scores["quality"] = float(model.probabilities(found)[1])
+        meta["quality"] = round(scores["quality"], 4)
+    document = dataclasses.replace(document, meta=meta, domain=domain)
+    low = _too_low(document, config, scores.get("quality"))
+    return Filtered(low or document, scores, private, config.quality.threshold or float("nan"))
+
+
+def _unsafe(
+    document: Document,
+    config: CurationConfig,
+    statistics: CorpusStatistics,
+    scores: dict[str, float],
+    found: Grams | None,
+) -> tuple[str, float, float] | None:
+    """The reason, value and threshold by which a document is unsafe."""
+    if config.harmful.action == "off":
+        return None
+    share, category = unsafe_share(document.text)
+    if (model := statistics.models.get("unsafe")) is not None and config.harmful.classifier is not None:
+        scores["unsafe"] = float(model.probabilities(found or grams(document.text))[1])
+    if config.harmful.words is not None and share >= config.harmful.words:
+        return f"harmful: {category}", share, config.harmful.words
+    if config.harmful.classifier is not None and scores.get("unsafe", 0.0) >= config.harmful.classifier:
+        return "harmful: classifier", scores["unsafe"], config.harmful.classifier
+    return None
+
+
+def _too_low(document: Document, config: CurationConfig, score: float | None) -> Rejection | None:
+    """A rejection by the quality score: below the threshold, or not drawn (Brown et al. 2020, appendix A)."""
+    if score is None:
+        return None
+    if config.quality.threshold is not None and score < config.quality.threshold:
+        return Rejection(document, "quality: threshold", score)
+    if config.quality.sample is not None:
+        uniform = max((text_hash(document.id + "/quality") >> 11) / (1 << 53), 1e-12)
+        if uniform ** (-1 / config.quality.sample) - 1 <= 1 - score:
+            return Rejection(document, "quality: not drawn", score)
+    return None
+
+
+def filter_shard(
+    number: int, watch: Watch, extract: Path, folder: Path, context: Path, config: CurationConfig, *,
+    skip: list[int], until: int | None,
+) -> None:  # fmt: skip
+    """Filters the documents of a shard, the first `until` of them, but for those whose places are in `skip`: their
+    address stood earlier."""
+    known, chosen = load_statistics(context), rules(config)
+    kept: list[Document] = []
+    journal: list[JournalEntry] = []
+    bands: list[np.ndarray] = []
+    left_out = set(skip)
+    place = 0
+    for position, document in enumerate(read_file(extract / f"{number:05d}.parquet")):
+        if until is not None and position >= until:
+            break
+        size = len(document.text)
+        place += size
+        if position in left_out:
+            rejection = Rejection(document, "url duplicate: seen earlier", 1.0)
+            journal.append(entry(document, characters=size, rejection=rejection))
+            continue
+        if not watch(position, place):
+            rejection = Rejection(document, "page: takes too long", float(size))
+            journal.append(entry(document, characters=size, rejection=rejection))
+            continue
+        found = filter_document(document, config, known, chosen)
+        if isinstance(found.result, Rejection):
+            journal.append(
+                entry(
+                    found.result.document,
+                    characters=size,
+                    rejection=found.result,
+                    threshold=found.threshold,
+                    private=found.private,
+                    scores=found.scores,
+                )
+            )
+            continue
+        journal.append(entry(found.result, characters=size, private=found.private, scores=found.scores))
+        kept.append(found.result)
+        if config.near_duplicates.bands:
+            bands.append(document_bands(found.result.text, config.near_duplicates))
+    pages_done()
+    with atomic_file(folder / f"{number:05d}.npz") as temporary, temporary.open("wb") as file:
+        width = config.near_duplicates.bands
+        np.savez(file, bands=np.array(bands, np.uint64).reshape(len(kept), width))
+    write_journal(folder / f"{number:05d}.journal.parquet", journal)
+    with atomic_file(folder / f"{number:05d}.parquet") as temporary:
+        write_documents(temporary, kept)

@@ -1,0 +1,43 @@
+"""Unsafe content: a word list by category; the classifier beside it is in `models`."""
+
+import functools
+from collections.abc import Mapping
+from importlib import resources
+
+import numpy as np
+
+from maquette.corpus.hashing import Hashes
+from maquette.corpus.lexical import characters, lower_case_tokens, tokenize
+
+_FEWEST = 3  # unsafe words: one or two stand in any dictionary, court report or medical page
+
+
+@functools.cache
+def unsafe_words() -> Mapping[str, str]:
+    """Each unsafe word's category, from the list that ships."""
+    text = resources.files("maquette.corpus.curation").joinpath("unsafe_words.txt").read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    return {word: category for category, _, words in (line.partition(":") for line in lines) for word in words.split()}
+
+
+@functools.cache
+def _unsafe_tokens() -> Hashes:
+    return np.unique(np.concatenate([tokenize(characters(word))[1][:1] for word in unsafe_words()]))
+
+
+def unsafe_share(text: str) -> tuple[float, str]:
+    """The share of a text's words that are unsafe, and the category with the most of them (empty where none)."""
+    known = unsafe_words()
+    # A word of the list is a token wherever it is a word: most texts are through here.
+    if np.isin(lower_case_tokens(text), _unsafe_tokens()).sum() < _FEWEST:
+        return 0.0, ""
+    words = text.lower().split()
+    found: dict[str, int] = {}
+    for word in words:
+        category = known.get(word) or known.get(word.strip(".,!?:;\"'()"))
+        if category:
+            found[category] = found.get(category, 0) + 1
+    count = sum(found.values())
+    if count < _FEWEST:
+        return 0.0, ""
+    return count / len(words), max(sorted(found), key=lambda name: found[name])

@@ -1,0 +1,228 @@
+"""Shards: pages that are read one after the other, and the processes of a machine that work through them.
+
+Nothing that one shard meets can take the others with it. datatrove runs tasks and resumes those that are not completed,
+but a page that never ends, or kills its process, costs it the whole task; so every executor, datatrove's too, works
+through shards by `run_shards`: each is one child process. What it has done it writes to its own files and renames at
+the end, so a restart finds what is finished. Before each page the child notes the page's number in a small file: where
+a page takes more of the processor's time than it may (the operating system ends the child then, even inside a parser's
+loop) or brings the child down, the shard is done again without that page. A shard whose child dies again and again, or
+between pages, is lost, and only it.
+"""
+
+import contextlib
+import dataclasses
+import json
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import struct
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any, Protocol
+
+from maquette.artifacts.errors import StageError
+from maquette.artifacts.files import atomic_file, write_json
+from maquette.artifacts.progress import progress, say
+from maquette.corpus.document import Document, Rejection, read_file, write_documents
+from maquette.corpus.workers import batches
+
+Watch = Callable[[int, int], bool]
+"""Called before each page with its number and the bytes of the shard that lie before it; says whether to read it."""
+
+Work = Callable[[int, Watch], None]
+
+_STORED_CHARACTERS = 8 << 20  # in one shard of documents that some other source gave
+_TRIES = 25  # of one shard: so many pages of it may bring a process down
+_NOTE = struct.Struct("<qq")
+_POLL = 0.5
+
+
+class Shard(Protocol):
+    """Pages that are read one after the other. `size` is in bytes; `name` says where from."""
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def name(self) -> str: ...
+
+    def documents(
+        self, admit: Callable[[str], tuple[str, float] | None], watch: Watch, cites: Callable[[str], bool]
+    ) -> Iterator[Document | Rejection]:
+        """See `ArchiveShard.documents`."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class StoredShard:
+    """Documents that some source gave, stored in a file."""
+
+    path: str
+    name: str
+    size: int
+
+    def documents(
+        self, admit: Callable[[str], tuple[str, float] | None], watch: Watch, cites: Callable[[str], bool]
+    ) -> Iterator[Document | Rejection]:
+        """The documents whose addresses are admitted."""
+        place = 0
+        for number, document in enumerate(read_file(self.path)):
+            reason = admit(document.url) if document.url else None
+            if reason is not None:
+                yield Rejection(document, *reason)
+            elif watch(number, place):
+                yield document
+            place += len(document.text)
+
+
+def store(documents: Iterable[Document], folder: Path) -> list[StoredShard]:
+    """Shards of documents that come one after the other, stored in `folder`; found again where they are complete."""
+    listed = folder / "shards.json"
+    if not listed.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        found = []
+        tasks = batches(documents, lambda document: len(document.text) + 64, _STORED_CHARACTERS)
+        for number, batch in enumerate(tasks):
+            path = folder / f"{number:05d}.parquet"
+            with atomic_file(path) as temporary:
+                write_documents(temporary, batch)
+            found.append([path.name, sum(len(document.text) for document in batch)])
+        write_json(listed, found)
+    return [
+        StoredShard(str(folder / name), name.partition(".")[0], size) for name, size in json.loads(listed.read_text())
+    ]
+
+
+def run_shards(
+    work: Work, sizes: Sequence[float], done: Callable[[int], bool], folder: Path, *, processes: int,
+    description: str, unit: str, seconds: float,
+) -> list[int]:  # fmt: skip
+    """Does `work(shard, watch)` for every shard that is not `done`; returns the numbers of those that were lost.
+
+    `sizes` are for the progress bar. `folder` holds the notes. Raises what a shard raises, as `StageError`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    # Forking takes no time and asks nothing of the main module; where it is not safe, processes start afresh.
+    context: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    waiting = [number for number in range(len(sizes)) if not done(number)][::-1]
+    tries: dict[int, int] = {}
+    shown: dict[int, float] = {}
+    lost: list[int] = []
+    running: dict[int, BaseProcess] = {}
+    with progress(description, float(sum(sizes)), unit=unit) as advance:
+        advance(sum(size for number, size in enumerate(sizes) if number not in waiting))
+
+        def tell(number: int, place: float) -> None:
+            place = min(place, sizes[number])
+            if place > shown.get(number, 0.0):
+                advance(place - shown.get(number, 0.0))
+                shown[number] = place
+
+        try:
+            while waiting or running:
+                while waiting and len(running) < processes:
+                    number = waiting.pop()
+                    _note_path(folder, number).unlink(missing_ok=True)
+                    child = context.Process(target=_child, args=(work, number, folder, seconds), daemon=True)
+                    child.start()
+                    running[number] = child
+                multiprocessing.connection.wait([child.sentinel for child in running.values()], _POLL)
+                for number, child in list(running.items()):
+                    if child.exitcode is None:
+                        tell(number, _note(folder, number)[1])
+                        continue
+                    child.join()
+                    del running[number]
+                    if child.exitcode == 0:
+                        tell(number, sizes[number])
+                        continue
+                    _raise_error(folder, number)
+                    tries[number] = tries.get(number, 0) + 1
+                    page = _note(folder, number)[0]
+                    if page < 0 or page in _skipped(folder, number) or tries[number] >= _TRIES:
+                        lost.append(number)
+                        say(f"{description}: shard {number} is lost, its process died ({_reason(child.exitcode)})")
+                    else:
+                        _skip_path(folder, number).write_text(json.dumps([*_skipped(folder, number), page]))
+                        waiting.append(number)
+        finally:
+            for child in running.values():
+                child.kill()
+                child.join()
+    return sorted(lost)
+
+
+def _child(work: Work, number: int, folder: Path, seconds: float) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to answer
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
+    skipped = set(_skipped(folder, number))
+    note = os.open(_note_path(folder, number), os.O_CREAT | os.O_RDWR | os.O_TRUNC)
+
+    def watch(page: int, place: int) -> bool:
+        os.pwrite(note, _NOTE.pack(page, place), 0)
+        signal.setitimer(signal.ITIMER_PROF, seconds)
+        return page not in skipped
+
+    try:
+        work(number, watch)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+    except StageError as error:
+        _leave_error(folder, number, error.message, error.hint)
+        os._exit(3)
+    except MemoryError:
+        os._exit(4)
+    except BaseException as error:
+        import traceback
+
+        _leave_error(folder, number, f"{type(error).__name__}: {error}", traceback.format_exc()[-3000:])
+        os._exit(3)
+    finally:
+        os.close(note)
+
+
+def pages_done() -> None:
+    """Called in a shard's work when its last page is read: what follows may take its time, and is no page's fault."""
+    signal.setitimer(signal.ITIMER_PROF, 0)
+
+
+def _note_path(folder: Path, number: int) -> Path:
+    return folder / f"{number:05d}.note"
+
+
+def _skip_path(folder: Path, number: int) -> Path:
+    return folder / f"{number:05d}.skip"
+
+
+def _note(folder: Path, number: int) -> tuple[int, int]:
+    """The page and place that a shard's process noted last; (-1, 0) where it noted none."""
+    with contextlib.suppress(OSError):
+        raw = _note_path(folder, number).read_bytes()
+        if len(raw) == _NOTE.size:
+            page, place = _NOTE.unpack(raw)
+            return int(page), int(place)
+    return -1, 0
+
+
+def _skipped(folder: Path, number: int) -> list[int]:
+    try:
+        return [int(page) for page in json.loads(_skip_path(folder, number).read_text())]
+    except (OSError, ValueError):
+        return []
+
+
+def _leave_error(folder: Path, number: int, message: str, hint: str) -> None:
+    (folder / f"{number:05d}.error").write_text(json.dumps([message, hint]))
+
+
+def _raise_error(folder: Path, number: int) -> None:
+    path = folder / f"{number:05d}.error"
+    if path.exists():
+        message, hint = json.loads(path.read_text())
+        path.unlink()
+        raise StageError(message, hint)
+
+
+def _reason(code: Any) -> str:
+    return f"signal {-code}" if isinstance(code, int) and code < 0 else f"exit code {code}"

@@ -1,0 +1,149 @@
+"""Documents from files of one's own: JSON lines, Parquet, or a folder of texts; `source.path` is a file or a folder."""
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from maquette.artifacts.errors import StageError
+from maquette.artifacts.progress import progress
+from maquette.corpus.config import SourceConfig
+from maquette.corpus.document import Document
+from maquette.corpus.sources.base import document_from_row, domain_name
+from maquette.corpus.sources.files import (
+    digest_files,
+    json_object,
+    list_files,
+    parse_json,
+    read_lines,
+    read_whole,
+    relative_name,
+    source_root,
+)
+from maquette.corpus.workers import Workers
+
+if TYPE_CHECKING:
+    from pyarrow.parquet import ParquetFile
+
+_ROWS = 512  # of a Parquet file at once
+_HEAD = 8192  # bytes of a text file in which null bytes are looked for
+
+
+class FileSource:
+    """The files below a folder (or one file) with one of `suffixes`; `_documents` reads them."""
+
+    suffixes: ClassVar[tuple[str, ...] | None] = None
+    what: ClassVar[str] = "text"
+
+    def __init__(self, config: SourceConfig) -> None:
+        self._config = config
+        self._root, self.label = source_root(config)
+        self._files = list_files(self._root, self.suffixes, self.what)
+
+    def inputs(self) -> dict[str, str]:
+        return {"files": digest_files(self._files, self._root)}
+
+    def documents(self, workers: Workers) -> Iterator[Document]:
+        return itertools.islice(self._documents(), self._config.limit)
+
+    def facts(self) -> dict[str, Any]:
+        return {"kind": self._config.kind, "path": str(self._root), "files": len(self._files)}
+
+    def _documents(self) -> Iterator[Document]:
+        raise NotImplementedError
+
+
+class JsonLines(FileSource):
+    """A document a line, also compressed (.gz, .zst); blank lines are passed over. A line that can't be read stops the
+    reading, by its number."""
+
+    suffixes = (".jsonl", ".ndjson")
+    what = "JSON lines"
+
+    def _documents(self) -> Iterator[Document]:
+        with progress("reading", sum(file.stat().st_size for file in self._files), unit="bytes") as advance:
+            for file in self._files:
+                for number, line in read_lines(file, advance):
+                    if line.strip():
+                        where = f"{file}, line {number}"
+                        row = json_object(parse_json(line, where), where)
+                        yield document_from_row(row, self._config, where)
+
+
+class Parquet(FileSource):
+    """A document a row: the files are streamed batch by batch, and of their columns only those that a document has."""
+
+    suffixes = (".parquet", ".pq")
+    what = "Parquet"
+
+    def _documents(self) -> Iterator[Document]:
+        files = [(path, _parquet_file(path)) for path in self._files]
+        with progress("reading", sum(file.metadata.num_rows for _, file in files), unit="rows") as advance:
+            for path, file in files:
+                number = 0
+                for rows in self._batches(path, file):
+                    for row in rows:
+                        number += 1
+                        yield document_from_row(row, self._config, f"{path}, row {number}")
+                    advance(len(rows))
+
+    def _batches(self, path: Path, file: "ParquetFile") -> Iterator[list[dict[str, Any]]]:
+        import pyarrow as pa
+
+        names = file.schema_arrow.names
+        wanted = {self._config.text_field, self._config.domain_field, "id", "url", "meta"}
+        # Without the text all columns are read, so that the error can name them.
+        columns = [name for name in names if name in wanted] if self._config.text_field in names else names
+        try:
+            for batch in file.iter_batches(batch_size=_ROWS, columns=columns):
+                yield batch.to_pylist()
+        except UnicodeDecodeError as error:
+            raise StageError(f"{path} holds text that is not UTF-8: {error}.", "Write the file anew.") from None
+        except (pa.ArrowException, OSError) as error:
+            raise StageError(f"{path} is damaged: {error}.", "Get the file anew.") from None
+
+
+def _parquet_file(path: Path) -> "ParquetFile":
+    import pyarrow as pa
+    from pyarrow.parquet import ParquetFile
+
+    try:
+        return ParquetFile(path)
+    except (pa.ArrowException, OSError) as error:
+        raise StageError(f"{path} is not a Parquet file: {error}.", "It is damaged or was cut off.") from None
+
+
+class TextFiles(FileSource):
+    """A document a file, in UTF-8; the first folder below is its domain. A file with null bytes is not a text and is
+    passed over."""
+
+    def __init__(self, config: SourceConfig) -> None:
+        super().__init__(config)
+        self._binary: list[str] = []
+
+    def facts(self) -> dict[str, Any]:
+        return super().facts() | {"not_text": self._binary}
+
+    def _documents(self) -> Iterator[Document]:
+        self._binary = []
+        with progress("reading", len(self._files), unit="files") as advance:
+            for file in self._files:
+                advance(1)
+                content = read_whole(file)
+                name = relative_name(file, self._root)
+                if b"\0" in content[:_HEAD]:
+                    self._binary.append(name)
+                    continue
+                folder = name.partition("/")[0] if "/" in name else ""
+                yield Document(name, _decode(content, file), None, domain_name(folder, self._config.domain))
+
+
+def _decode(content: bytes, file: Path) -> str:
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise StageError(
+            f"{file}, line {line} is not UTF-8: byte {error.start + 1} of the file is 0x{content[error.start]:02x}.",
+            "Convert the file, for example with: iconv -f latin1 -t utf-8.",
+        ) from None

@@ -1,1 +1,0 @@
-"""Was the test in the training text? By order of examples, and by shared n-grams."""

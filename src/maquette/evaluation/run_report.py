@@ -1,0 +1,257 @@
+"""One pretrained model as its page shows it: how good it is, how it learned, what it writes, what it was made from."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from maquette.evaluation.baselines import ALL, NGRAM, UNIFORM, UNIGRAM, BaselineScore
+from maquette.reports.figures import COLORS, curve, new_figure
+from maquette.training.record import RunRecord
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MODEL = "this model"
+
+_MODEL_COLOR = "#c8552b"
+_COLORS = {UNIFORM: "#cfc8bd", UNIGRAM: "#a89f92", NGRAM: "#5f7f9f", MODEL: _MODEL_COLOR}
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """What a page is made from.
+
+    `history`: rows of the run's `metrics.jsonl`; `weights`: each domain's share of training; `corpus`: facts of the
+    corpus; `tokenizer`: the tokenizer's report; `places`: what lies where; `commands`: why to type what next.
+    """
+
+    record: RunRecord
+    history: Sequence[Mapping[str, Any]]
+    scores: Sequence[BaselineScore]
+    weights: Mapping[str, float]
+    corpus: Mapping[str, Any]
+    tokenizer: Mapping[str, Any]
+    places: Mapping[str, str]
+    commands: Mapping[str, str]
+
+    @property
+    def model_bits(self) -> dict[str, float]:
+        """Bits per byte of the model on text mixed as in training (`ALL`), and on each domain."""
+        domains = {name: values for name, values in self.record.domains.items() if "bits_per_byte" in values}
+        everything = {} if self.record.bits_per_byte is None else {ALL: self.record.bits_per_byte}
+        return everything | {name: values["bits_per_byte"] for name, values in domains.items()}
+
+    @property
+    def baselines(self) -> dict[str, dict[str, float]]:
+        """Bits per byte of each baseline, by domain."""
+        found: dict[str, dict[str, float]] = {}
+        for score in self.scores:
+            found.setdefault(score.baseline, {})[score.domain] = score.bits_per_byte
+        return found
+
+    @property
+    def perplexities(self) -> dict[str, float]:
+        """Perplexity of a token of the model, as `model_bits`."""
+        everything = {ALL: math.exp(self.record.validation_loss or math.nan)}
+        return everything | {name: values["perplexity"] for name, values in self.record.domains.items()}
+
+    @property
+    def epochs(self) -> float:
+        """How often the domain that was read most was read."""
+        return max((values.get("epochs", 0.0) for values in self.record.domains.values()), default=0.0)
+
+    @property
+    def samples(self) -> list[tuple[str, list[Mapping[str, Any]]]]:
+        """Each prompt, with what the model wrote after it at the first, a middle and the last validation."""
+        rows = [row["samples"] for row in self.history if row.get("samples")]
+        stages = [rows[0], rows[len(rows) // 2], rows[-1]] if len(rows) > 2 else rows[-1:]
+        return [
+            (last["prompt"].strip(), [samples[place] for samples in stages])
+            for place, last in enumerate(rows[-1] if rows else [])
+        ]
+
+    @property
+    def corpus_bytes(self) -> int:
+        """Bytes of the corpus, all domains and splits together."""
+        return sum(split["bytes"] for domain in self.corpus["domains"].values() for split in domain.values())
+
+    @property
+    def gains(self) -> dict[str, float]:
+        """By how much fewer bits than the 5-gram model this one needs, as a share, by domain as `model_bits`."""
+        return {domain: 1 - bits / self.baselines[NGRAM][domain] for domain, bits in self.model_bits.items()}
+
+    def figures(self) -> dict[str, "Figure"]:
+        """Every figure of the page, by name."""
+        found = {
+            "bits": bits_figure(self.scores, self.model_bits),
+            "loss": loss_figure(self.history, self.scores),
+            "domains": domains_figure(self.history, list(self.record.domains)),
+            "corpus": corpus_figure(self.corpus),
+        }
+        if len(self.tokenizer["sweep"]) > 1:
+            found["vocabulary"] = vocabulary_figure(self.tokenizer["sweep"], self.tokenizer["vocabulary"])
+        return found
+
+
+def bits_figure(scores: Sequence[BaselineScore], model: Mapping[str, float]) -> "Figure":
+    """Bits per byte of every baseline and of the model (`model`, with the mixture as `ALL`), by domain."""
+    domains = list(model)
+    names = [UNIFORM, UNIGRAM, NGRAM, MODEL]
+    values = {(score.baseline, score.domain): score.bits_per_byte for score in scores}
+    values |= {(MODEL, domain): bits for domain, bits in model.items()}
+    figure, axes = new_figure(width=8.4, height=0.7 + 0.82 * len(domains))
+    height = 0.19
+    for index, name in enumerate(names):
+        places = [place + (index - 1.5) * height for place in range(len(domains))]
+        lengths = [values.get((name, domain), 0.0) for domain in domains]
+        axes.barh(places, lengths, height * 0.88, color=_COLORS[name], label=name)
+        for place, length in zip(places, lengths, strict=True):
+            weight = "bold" if name == MODEL else "normal"
+            axes.text(length + 0.06, place, f"{length:.2f}", va="center_baseline", fontsize=8.5, fontweight=weight)
+    axes.set_axisbelow(True)
+    axes.set_yticks(range(len(domains)), ["all text" if domain == ALL else domain for domain in domains])
+    axes.tick_params(axis="y", length=0)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 8.6)
+    axes.set_xlabel("bits per byte of held-out text (less is better)")
+    axes.grid(axis="y", visible=False)
+    axes.spines["left"].set_visible(False)
+    axes.legend(ncols=4, loc="lower left", bbox_to_anchor=(0, 1), fontsize=9, frameon=False)
+    return figure
+
+
+def loss_figure(history: Sequence[Mapping[str, Any]], scores: Sequence[BaselineScore]) -> "Figure":
+    """Training and validation loss over tokens, and what the baselines reach on the same text."""
+    figure, axes = new_figure(width=4.8, height=3.5)
+    training, validation = (curve(history, "tokens", f"{split}/loss") for split in ("train", "validation"))
+    axes.plot(*training, color="#b9b0a3", linewidth=1.1, label="training")
+    axes.plot(*validation, color=_MODEL_COLOR, marker="o", markersize=4, linewidth=1.8, label="held-out text")
+    for score in scores:
+        if score.domain == ALL and score.baseline != UNIFORM:
+            axes.axhline(score.loss, color=_COLORS[score.baseline], linestyle=(0, (5, 3)), linewidth=1.3)
+            axes.annotate(
+                score.baseline, (0, score.loss), xycoords=("axes fraction", "data"), xytext=(4, 3),
+                textcoords="offset points", fontsize=8.5,
+            )  # fmt: skip
+    _token_axis(axes)
+    axes.set_ylabel("loss (nats per token)")
+    axes.legend(fontsize=9, frameon=False)
+    return figure
+
+
+def domains_figure(history: Sequence[Mapping[str, Any]], domains: Sequence[str]) -> "Figure":
+    """Bits per byte of each domain's held-out text while the model learns."""
+    figure, axes = new_figure(width=4.8, height=3.5)
+    ends = []
+    for number, domain in enumerate(domains):
+        tokens, bits = curve(history, "tokens", f"validation/{domain}/bits_per_byte")
+        if tokens:
+            axes.plot(tokens, bits, color=COLORS[number % len(COLORS)], marker="o", markersize=3, linewidth=1.6)
+            ends.append(((tokens[-1], bits[-1]), domain))
+    _label_ends(axes, ends)
+    _token_axis(axes)
+    axes.set_ylabel("bits per byte")
+    return figure
+
+
+def corpus_figure(facts: Mapping[str, Any]) -> "Figure":
+    """How much text of each domain there was and what was kept, and how much it repeats before and after."""
+    domains = list(facts["domains"])
+    funnel = facts["funnel"]
+    figure, (left, right) = new_figure(1, 2, width=4.6, height=1.3 + 0.44 * len(domains))
+    places = range(len(domains))
+    read = [funnel[0]["characters"][domain] / 1e6 for domain in domains]
+    kept = [funnel[-1]["characters"][domain] / 1e6 for domain in domains]
+    left.barh(places, read, 0.62, color="#d9d2c7", label="read")
+    left.barh(places, kept, 0.62, color=COLORS[0], label="kept")
+    for place, (whole, part) in enumerate(zip(read, kept, strict=True)):
+        text = f"{part:,.1f} of {whole:,.1f}"
+        left.annotate(
+            text, (whole, place), xytext=(4, 0), textcoords="offset points", va="center_baseline", fontsize=8.5
+        )
+    left.set_xlim(0, 1.3 * max(read))
+    left.set_xlabel("million characters kept of those read")
+    left.legend(ncols=2, loc="lower left", bbox_to_anchor=(0, 1), fontsize=9, frameon=False)
+    repetition = facts["repetition"]
+    for place, domain in enumerate(domains):
+        for offset, split, color in ((-0.16, "train", COLORS[0]), (0.16, "validation", _MODEL_COLOR)):
+            before, after = (100 * repetition[when][domain][split] for when in ("before", "after"))
+            right.plot([before, after], [place + offset] * 2, color=color, linewidth=1.4, alpha=0.5)
+            right.plot(before, place + offset, "o", color=color, markersize=6, markerfacecolor="none", clip_on=False)
+            right.plot(after, place + offset, "o", color=color, markersize=6, clip_on=False)
+    for label, color in (("training text that repeats", COLORS[0]), ("held-out text also in training", _MODEL_COLOR)):
+        right.plot([], [], "o", color=color, label=label)
+    right.set_xlim(0, None)
+    right.set_xlabel("% of stretches: before (ring) and after (dot)")
+    right.legend(loc="lower left", bbox_to_anchor=(0, 1), fontsize=9, frameon=False)
+    for axes in (left, right):
+        axes.set_axisbelow(True)
+        axes.set_yticks(places, domains)
+        axes.tick_params(axis="y", length=0)
+        axes.invert_yaxis()
+        axes.grid(axis="y", visible=False)
+    return figure
+
+
+def vocabulary_figure(sweep: Sequence[Mapping[str, Any]], chosen: int) -> "Figure":
+    """Tokens for 1,000 bytes of each domain over the size of the vocabulary."""
+    figure, axes = new_figure(width=8.4, height=3.6)
+    sizes = [point["vocabulary"] for point in sweep]
+    ends = []
+    for number, domain in enumerate(sweep[0]["domains"]):
+        rates = [point["domains"][domain] for point in sweep]
+        axes.plot(sizes, rates, marker="o", markersize=3, linewidth=1.6, color=COLORS[number % len(COLORS)])
+        ends.append(((sizes[-1], rates[-1]), domain))
+    _label_ends(axes, ends)
+    axes.axvline(chosen, color=_MODEL_COLOR, linestyle=(0, (5, 3)), linewidth=1.3)
+    axes.annotate(
+        "chosen",
+        (chosen, 1),
+        xycoords=("data", "axes fraction"),
+        xytext=(4, -10),
+        textcoords="offset points",
+        fontsize=9,
+    )
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
+    axes.minorticks_off()
+    axes.set_ylim(0, None)
+    axes.set_xlabel("tokens in the vocabulary")
+    axes.set_ylabel("tokens for 1,000 bytes of text")
+    return figure
+
+
+def _token_axis(axes: "Axes") -> None:
+    axes.set_xlabel("million tokens seen")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1e6:g}")
+    axes.set_xlim(0, None)
+
+
+def _label_ends(axes: "Axes", ends: Sequence[tuple[tuple[float, float], str]]) -> None:
+    """Names lines at their right ends."""
+    low, high = axes.get_ylim()
+    ends = sorted(ends, key=lambda end: end[0][1])
+    heights = spread([y for (_, y), _ in ends], 0.065 * (high - low))
+    for ((x, _), name), height in zip(ends, heights, strict=True):
+        axes.annotate(
+            name, (x, height), xytext=(7, 0), textcoords="offset points", fontsize=9, va="center_baseline",
+            annotation_clip=False,
+        )  # fmt: skip
+
+
+def spread(places: Sequence[float], gap: float) -> list[float]:
+    """Rising places moved as little as they must so that neighbours are at least `gap` apart."""
+    groups: list[list[float]] = []
+    for place in places:
+        groups.append([place])
+        while len(groups) > 1 and _first(groups[-2], gap) + len(groups[-2]) * gap > _first(groups[-1], gap):
+            last = groups.pop()
+            groups[-1] += last
+    return [_first(group, gap) + index * gap for group in groups for index in range(len(group))]
+
+
+def _first(group: Sequence[float], gap: float) -> float:
+    """Where the first of a group stands when the group, `gap` apart, is centred on its places."""
+    return sum(group) / len(group) - (len(group) - 1) * gap / 2

@@ -1,1 +1,0 @@
-"""The page of one training run, with its figures."""

@@ -1,0 +1,108 @@
+"""What a user brings: rewards and annotators in Python, named as `module:function`, and preferences in a file.
+
+    # my_rewards.py, beside where `maquette train objective=ppo reward.callable=my_rewards:reward` is typed
+    def reward(completions):                       # objectives.completions.Completion: messages, answer, facts, ...
+        return [-len(one.answer) for one in completions]
+
+    # my_annotator.py: maquette annotate feedback=callable feedback.callable=my_annotator:judge
+    def judge(comparisons):                        # feedback.comparison.Comparison: messages, first, second, facts
+        return [float(len(one.first) < len(one.second)) for one in comparisons]    # 1: first, 0: second, 0.5, None
+
+Either may also be a class (made without arguments), and an annotator an object with `judge`. What goes wrong inside
+names the function, its file and its line.
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from maquette.artifacts import ConfigError, StageError
+from maquette.artifacts.targets import import_target, users_code
+from maquette.data.preferences import read_preferences
+from maquette.feedback.comparison import Comparison, Judgement, comparison_of
+from maquette.objectives.completions import Completion
+
+
+def _find(target: str | None, key: str) -> Any:
+    found = import_target(str(target), key=key)
+    if isinstance(found, type):
+        with users_code(str(target)):
+            found = found()
+    return found
+
+
+class CallableReward:
+    """A user's function as a `RewardFunction`. Raises `ConfigError` where there is no such function."""
+
+    def __init__(self, target: str | None) -> None:
+        self.name = str(target)
+        self._function = _find(target, "reward.callable")
+        if not callable(self._function):
+            raise ConfigError(f"reward.callable={target} can't be called.", "Name a function of a list of completions.")
+
+    def __call__(self, completions: Sequence[Completion]) -> list[float]:
+        with users_code(self.name):
+            found = list(self._function(completions))
+        _check_number(self.name, "scores", found, len(completions), "completions")
+        with users_code(self.name):
+            return [float(score) for score in found]
+
+
+class CallableAnnotator:
+    """A user's function, or object with `judge`, as an `Annotator`. Raises `ConfigError` where there is none."""
+
+    def __init__(self, target: str | None) -> None:
+        self.name = str(target)
+        found = _find(target, "feedback.callable")
+        self._judge = getattr(found, "judge", found)
+        if not callable(self._judge):
+            raise ConfigError(
+                f"feedback.callable={target} can't be called.",
+                "Name a function of a list of comparisons, or a class with a method judge.",
+            )
+
+    def judge(self, comparisons: Sequence[Comparison]) -> list[Judgement]:
+        with users_code(self.name):
+            found = list(self._judge(comparisons))
+        _check_number(self.name, "judgements", found, len(comparisons), "comparisons")
+        return [self._judgement(one) for one in found]
+
+    def _judgement(self, given: Any) -> Judgement:
+        if isinstance(given, Judgement) or given is None:
+            return given or Judgement(None)
+        with users_code(self.name):
+            preference = float(given)
+        if math.isnan(preference) or not 0 <= preference <= 1:
+            raise StageError(
+                f"{self.name} gave the preference {given}.",
+                "Give 1 where the first is better, 0 where the second is, between them where undecided, or None.",
+            )
+        return Judgement(preference)
+
+
+def _check_number(name: str, what: str, found: list[Any], wanted: int, of: str) -> None:
+    if len(found) != wanted:
+        raise StageError(f"{name} gave {len(found)} {what} for {wanted} {of}.", "Give one for each, in order.")
+
+
+class FileAnnotator:
+    """Says what a preference file says of the same two answers, whichever was shown first; nothing of others.
+
+    Several labels of one pair are averaged.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        """Raises `StageError` where the file is missing or a line of it is damaged."""
+        self.name = f"file:{Path(path).name}"
+        votes: dict[str, list[float]] = {}
+        for row in read_preferences(path):
+            votes.setdefault(comparison_of(row).key, []).append(1.0)
+        self._wins = {key: len(found) for key, found in votes.items()}
+
+    def judge(self, comparisons: Sequence[Comparison]) -> list[Judgement]:
+        judgements = []
+        for one in comparisons:
+            first, second = self._wins.get(one.key, 0), self._wins.get(one.swapped().key, 0)
+            judgements.append(Judgement(first / (first + second) if first + second else None))
+        return judgements

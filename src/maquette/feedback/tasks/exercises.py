@@ -1,0 +1,279 @@
+"""Exercises of the embedded tasks (pick, sort, reverse, count, repeat, refuse), each in several phrasings: an endless
+supply from a seed, in two halves that never meet, for training and held out.
+
+Which half an exercise belongs to is decided by a digest of its instruction. So no seed, no task mix and no number of
+exercises can let a held-out prompt into training.
+"""
+
+import dataclasses
+import hashlib
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from maquette.artifacts import ConfigError, StageError
+from maquette.artifacts.settings import nearest
+from maquette.feedback.tasks.answers import REFUSAL, gold_reward
+from maquette.text.chat import Message
+
+CATEGORIES: dict[str, tuple[str, ...]] = {
+    "types": ("int", "float", "bool", "str", "list", "dict", "tuple", "bytes"),
+    "actions": ("add", "read", "write", "open", "make", "create", "run", "call"),
+    "places": ("path", "file", "cache", "root", "table", "source", "node"),
+    "measures": ("size", "length", "limit", "range", "min", "max", "index"),
+    "ends": ("first", "last", "next", "start", "end", "final"),
+    "web words": ("http", "url", "request", "response", "header", "payload"),
+    "code words": ("function", "class", "method", "module", "object", "argument"),
+    "texts": ("line", "string", "char", "text", "name", "token", "message"),
+    "numbers": ("one", "two", "three", "four", "five", "six"),
+}
+"""The words that tasks are made of: common in text about programs, so that a pretrained core knows them, and mostly one
+token each even in a small vocabulary. Every word belongs to one category alone, and no word is a filler."""
+
+CATEGORY_OF = {word: category for category, words in CATEGORIES.items() for word in words}
+
+
+@dataclasses.dataclass(frozen=True)
+class Exercise:
+    """`instruction` is what a person asks; `items` the words that are given in it; `answer` the right words.
+
+    `ordered`: the answer's order counts. `declines`: the request is to be turned down.
+    """
+
+    task: str
+    instruction: str
+    items: tuple[str, ...]
+    answer: tuple[str, ...]
+    ordered: bool = False
+    declines: bool = False
+
+    @property
+    def messages(self) -> list[Message]:
+        """The conversation so far: one user message."""
+        return [{"role": "user", "content": self.instruction}]
+
+    @property
+    def right(self) -> str:
+        """The best answer there is, as text."""
+        return " ".join(self.answer)
+
+    def gold(self, answer: str) -> float:
+        """The true reward of an answer: see `gold_reward`."""
+        return gold_reward(answer, self.answer, ordered=self.ordered, declines=self.declines)
+
+    def facts(self) -> dict[str, Any]:
+        """Plain values for a JSON file; `from_facts` reads them."""
+        return dataclasses.asdict(self)
+
+
+class TaskGenerator(Protocol):
+    """A kind of exercise. `draw` makes one from random numbers alone, so a seed gives an endless supply."""
+
+    name: str
+
+    def draw(self, numbers: random.Random) -> Exercise: ...
+
+
+def from_facts(facts: Mapping[str, Any]) -> Exercise:
+    """The exercise that `Exercise.facts` describes. Raises `StageError` where something is missing."""
+    try:
+        return Exercise(
+            task=str(facts["task"]),
+            instruction=str(facts["instruction"]),
+            items=tuple(facts["items"]),
+            answer=tuple(facts["answer"]),
+            ordered=bool(facts.get("ordered", False)),
+            declines=bool(facts.get("declines", False)),
+        )
+    except (KeyError, TypeError) as error:
+        raise StageError(
+            f"A prompt has no gold reward: its exercise is not complete ({error}).",
+            "Only prompts of the embedded tasks have one; use another annotator or reward for your own.",
+        ) from None
+
+
+_COUNTED = CATEGORIES["numbers"]
+_TIMES = {"twice": 2, "three times": 3}
+
+
+class Pick:
+    """Six words of four categories: keep those of one category (the others tempt)."""
+
+    name = "pick"
+    phrasings = (
+        "Pick the {category}: {items}",
+        "Which of these are {category}? {items}",
+        "From the words {items} keep only the {category}.",
+        "Find the {category} in: {items}",
+    )
+
+    def draw(self, numbers: random.Random) -> Exercise:
+        category, items = mixed_words(numbers)
+        text = numbers.choice(self.phrasings).format(category=category, items=" ".join(items))
+        return Exercise(self.name, text, items, of_category(items, category))
+
+
+class Sort:
+    """Three to five words in alphabetical order."""
+
+    name = "sort"
+    phrasings = (
+        "Sort these words from a to z: {items}",
+        "Put in alphabetical order: {items}",
+        "Order the words {items} by their letters.",
+    )
+
+    def draw(self, numbers: random.Random) -> Exercise:
+        items = any_words(numbers, numbers.randint(3, 5))
+        text = numbers.choice(self.phrasings).format(items=" ".join(items))
+        return Exercise(self.name, text, items, tuple(sorted(items)), ordered=True)
+
+
+class Reverse:
+    """Three to five words from the last to the first."""
+
+    name = "reverse"
+    phrasings = (
+        "Reverse the order of these words: {items}",
+        "Write the words backwards, last word first: {items}",
+        "From last to first: {items}",
+    )
+
+    def draw(self, numbers: random.Random) -> Exercise:
+        items = any_words(numbers, numbers.randint(3, 5))
+        text = numbers.choice(self.phrasings).format(items=" ".join(items))
+        return Exercise(self.name, text, items, items[::-1], ordered=True)
+
+
+class Count:
+    """How many of six words are of a category; the answer is a number word."""
+
+    name = "count"
+    phrasings = (
+        "How many of these are {category}? {items}",
+        "Count the {category}: {items}",
+        "Give the number of {category} in: {items}",
+    )
+
+    def draw(self, numbers: random.Random) -> Exercise:
+        category, items = mixed_words(numbers, without="numbers")
+        text = numbers.choice(self.phrasings).format(category=category, items=" ".join(items))
+        return Exercise(self.name, text, items, (_COUNTED[len(of_category(items, category)) - 1],))
+
+
+class Repeat:
+    """Repeat by a rule: the whole list, each word, or only the words of a category, twice or three times."""
+
+    name = "repeat"
+    phrasings = (
+        ("all", "Repeat all of it {times}: {items}"),
+        ("all", "Say the whole list {times}: {items}"),
+        ("each", "Repeat each word {times}: {items}"),
+        ("each", "Write every word {times} in a row: {items}"),
+        ("some", "Repeat the {category} {times}, leave out the rest: {items}"),
+    )
+
+    def draw(self, numbers: random.Random) -> Exercise:
+        rule, phrasing = numbers.choice(self.phrasings)
+        times = numbers.choice(sorted(_TIMES))
+        count, category = _TIMES[times], ""
+        if rule == "some":
+            category, items = mixed_words(numbers, count=4, categories=3, most=2)
+            answer = tuple(word for word in of_category(items, category) for _ in range(count))
+        else:
+            items = any_words(numbers, numbers.randint(2, 3))
+            answer = items * count if rule == "all" else tuple(word for word in items for _ in range(count))
+        text = phrasing.format(times=times, items=" ".join(items), category=category)
+        return Exercise(self.name, text, items, answer, ordered=True)
+
+
+class Refuse:
+    """Requests about private words are to be declined, the same about public words answered. Half of each."""
+
+    name = "refuse"
+    phrasings = (
+        "Pick the {category} from the {kind} list: {items}",
+        "These words are {kind}: {items}. Which are {category}?",
+        "Show me the {category} of the {kind} words {items}",
+    )
+
+    def draw(self, numbers: random.Random) -> Exercise:
+        category, items = mixed_words(numbers)
+        declines = numbers.random() < 0.5
+        text = numbers.choice(self.phrasings).format(
+            category=category, items=" ".join(items), kind="private" if declines else "public"
+        )
+        answer = REFUSAL if declines else of_category(items, category)
+        return Exercise(self.name, text, items, answer, declines=declines)
+
+
+TASKS: dict[str, TaskGenerator] = {task.name: task for task in (Pick(), Sort(), Reverse(), Count(), Repeat(), Refuse())}
+
+
+def mixed_words(
+    numbers: random.Random, *, count: int = 6, categories: int = 4, most: int = 3, without: str = ""
+) -> tuple[str, tuple[str, ...]]:
+    """A category, and `count` different words of `categories` categories in any order, one to `most` of them of it."""
+    chosen = numbers.sample([name for name in CATEGORIES if name != without], categories)
+    wanted = numbers.randint(1, most)
+    words = numbers.sample(CATEGORIES[chosen[0]], wanted)
+    others = [numbers.choice(CATEGORIES[name]) for name in chosen[1:]]
+    rest = [word for name in chosen[1:] for word in CATEGORIES[name] if word not in others]
+    words += others + numbers.sample(rest, max(0, count - wanted - len(others)))
+    words = words[:count]
+    numbers.shuffle(words)
+    return chosen[0], tuple(words)
+
+
+def any_words(numbers: random.Random, count: int) -> tuple[str, ...]:
+    """`count` different words of any category."""
+    return tuple(numbers.sample(sorted(CATEGORY_OF), count))
+
+
+def of_category(items: Sequence[str], category: str) -> tuple[str, ...]:
+    """Those of the words that belong to the category, in their order."""
+    return tuple(word for word in items if CATEGORY_OF[word] == category)
+
+
+SPLITS = ("train", "held_out")
+HELD_OUT = 0.2
+"""Share of all possible instructions that is kept from training."""
+
+
+def split_of(instruction: str) -> str:
+    """The half that an instruction belongs to, on every machine and for ever."""
+    number = int.from_bytes(hashlib.sha256(instruction.encode()).digest()[:8], "big")
+    return "held_out" if number < HELD_OUT * 2**64 else "train"
+
+
+class Exercises:
+    """`exercises[i]` is a pure function of (tasks, seed, split, i), for any i."""
+
+    def __init__(self, tasks: Sequence[str] = ("pick",), *, seed: int = 0, split: str = "train") -> None:
+        """`tasks`: names of `TASKS`, drawn evenly. Raises `ConfigError` for one that is not known."""
+        self.tasks: list[TaskGenerator] = [find_task(name) for name in tasks]
+        if not self.tasks:
+            raise ConfigError("No task is named.", f"Known tasks: {', '.join(TASKS)}.")
+        if split not in SPLITS:
+            raise ConfigError(f"split={split} is not known.", f"Allowed: {', '.join(SPLITS)}.")
+        self.names, self.seed, self.split = tuple(task.name for task in self.tasks), seed, split
+
+    def __getitem__(self, number: int) -> Exercise:
+        numbers = random.Random(f"{self.seed} {self.split} {' '.join(self.names)} {number}")
+        while True:
+            exercise = numbers.choice(self.tasks).draw(numbers)
+            if split_of(exercise.instruction) == self.split:
+                return exercise
+
+    def take(self, count: int, start: int = 0) -> list[Exercise]:
+        """Exercises `start` to `start + count`."""
+        return [self[number] for number in range(start, start + count)]
+
+
+def find_task(name: str) -> TaskGenerator:
+    """The task of this name. Raises `ConfigError`, with the nearest known name, for any other."""
+    if name not in TASKS:
+        close = nearest(name, list(TASKS))
+        hint = f"Did you mean '{close}'? " if close else ""
+        raise ConfigError(f"there is no task '{name}'.", f"{hint}Known tasks: {', '.join(TASKS)}.")
+    return TASKS[name]
