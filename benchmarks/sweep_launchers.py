@@ -45,7 +45,7 @@ def command(root: Path, outputs: Path, *words: str) -> list[str]:
     settings = [
         "size=20k", "source=jsonl", f"source.path={root / 'documents'}", "corpus.near_duplicates=1.0",
         "shards.held_out_window=0", "tokenizer=byte", "data.sequence_length=64", "data.validation_tokens=4096",
-        "num_validations=1", "callbacks.samples.prompts=[]", "tracking=none", f"outputs={outputs}",
+        "num_validations=1", "callbacks.samples.prompts=[]", "logger=none", f"outputs={outputs}",
     ]  # fmt: skip
     return [sys.executable, "-c", "from maquette.cli import main; main()", "train", *settings, *words]
 

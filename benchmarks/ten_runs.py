@@ -37,7 +37,7 @@ REWARD = "def reward(completions):\n    return [c.answer.count('a') / (1 + len(c
 COMMON = [
     "threads=1",
     "compile=off",
-    "tracking=none",
+    "logger=none",
     "trainer.log_every_n_steps=1",
     "num_validations=2",
 ]

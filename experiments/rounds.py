@@ -10,32 +10,34 @@ one core; run it again to resume.
 import sys
 
 from maquette.stages import STAGES
-from maquette.stages.alignment import Study, run
+from maquette.stages.alignment import run
 from maquette.stages.composition import compose
 from maquette.stages.config import AlignmentStage
+from maquette.stages.study import Study
 
 ROUNDS = 3
 SETTINGS = ["+experiment=alignment", "title=Rounds", "labels.count=8000"]
 
 
-def rounds(study: Study, config: AlignmentStage) -> None:
-    """The base and fine-tuned models of the recipe, then the rounds."""
-    sft = study.train(
-        "sft", {"objective": "sft", "instructions": "task", "checkpoint": study.base()}, config.sft, policy=True
-    )
+def rounds(study: Study) -> None:
+    """Base and fine-tuned models as `maquette alignment` has them, then the rounds."""
+    config: AlignmentStage = study.config
+    base = study.train("base", config.base, policy=True)
+    sft = study.train("sft", {"objective": "sft", "instructions": "task", "checkpoint": base}, config.sft, policy=True)
     count, files, policy = config.labels["count"], [], sft
     for number in range(1, ROUNDS + 1):
         suffix = "" if number == 1 else f" {number}"
         more = {"first": (number - 1) * count, "add": files}
         labels = study.annotate(f"labels{suffix}", {"checkpoint": policy}, config.labels, more)
-        policy = reward_and_policy(study, config, suffix, sft, labels, policy)
+        policy = reward_and_policy(study, suffix, sft, labels, policy)
         files = [labels]  # which holds those of the rounds before
     labels = study.annotate("labels at once", {"checkpoint": sft}, config.labels, {"count": ROUNDS * count})
-    reward_and_policy(study, config, " at once", sft, labels, sft)
+    reward_and_policy(study, " at once", sft, labels, sft)
 
 
-def reward_and_policy(study: Study, config: AlignmentStage, suffix: str, sft: str, labels: str, policy: str) -> str:
+def reward_and_policy(study: Study, suffix: str, sft: str, labels: str, policy: str) -> str:
     """A reward model on `labels`, and the run that goes on from `policy` with it."""
+    config: AlignmentStage = study.config
     reward = study.train(
         f"reward{suffix}", {"objective": "reward", "checkpoint": sft, "preferences.path": labels}, config.reward,
         reward=not suffix,

@@ -12,7 +12,7 @@ from maquette.data.config import DataConfig, ShardsConfig
 from maquette.model.config import ModelConfig
 from maquette.stages.config import TrainStage
 from maquette.text.config import TokenizerConfig
-from maquette.tracking.config import TrackingConfig
+from maquette.tracking.config import MLflowLoggerConfig
 from maquette.training.config import TrainerConfig
 
 WORDS = {
@@ -33,7 +33,7 @@ def write_documents(folder: Path) -> None:
         (folder / f"{domain}.jsonl").write_text("\n".join(lines), encoding="utf-8")
 
 
-def settings(outputs: Path, source: Path, **changes: Any) -> TrainStage:
+def settings(outputs: Path, source: Path, *, mlflow: bool = False, **changes: Any) -> TrainStage:
     """A model of 13 thousand parameters (with head) over bytes, 20 steps of 8 sequences of 32."""
     config = TrainStage(
         outputs=str(outputs),
@@ -50,12 +50,10 @@ def settings(outputs: Path, source: Path, **changes: Any) -> TrainStage:
         num_validations=2,
         threads=1,
         compile="off",
-        tracking=TrackingConfig(enabled=False),
+        logger={"mlflow": MLflowLoggerConfig(save_dir=str(outputs))} if mlflow else {},
     )
     for key, value in changes.items():
         change(config, key, value)
-    if config.tracking.enabled:
-        config.logger = {"mlflow": {"_target_": "maquette.tracking.MLflowLogger"}}
     return config
 
 

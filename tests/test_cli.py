@@ -132,7 +132,7 @@ def test_multirun_runs_each_combination_and_survives_a_failing_job(
 
     call("train", "-m", "size=100k,200k,300k", "seed=0,1", f"outputs={tmp_path}")
     assert len(seen) == 12 and list((tmp_path / "sweeps").glob("train-*")) == [folder]  # the same line, the same sweep
-    parents = {settings.tracking.parent for settings in given}
+    parents = {settings.logger["mlflow"].parent_run_id for settings in given}
     assert len(parents) == 1 and None not in parents  # one parent run, found again
 
 
@@ -145,7 +145,7 @@ def test_unexpected_errors_are_one_line_unless_debugging(
     monkeypatch.setattr(type(STAGES["train"]), "run", run)
     assert call("train") == 1
     assert "ZeroDivisionError: oh" in capsys.readouterr().err
-    monkeypatch.setenv("MAQUETTE_DEBUG", "1")
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     with pytest.raises(ZeroDivisionError):
         cli.main(["train"])
 

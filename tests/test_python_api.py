@@ -12,7 +12,7 @@ from maquette.stages import STAGES
 
 SMALL = [
     "source=jsonl", "corpus.near_duplicates=1.0", "corpus.validation=0.1", "corpus.test=0", "corpus.workers=1",
-    "shards.workers=1", "tokenizer=byte", "shards.held_out_window=0", "tracking=none", "size=5k", "tokens=2k",
+    "shards.workers=1", "tokenizer=byte", "shards.held_out_window=0", "logger=none", "size=5k", "tokens=2k",
 ]  # fmt: skip
 
 

@@ -1,3 +1,4 @@
+import json
 import random
 import re
 from collections.abc import Iterator
@@ -8,6 +9,7 @@ import pytest
 from maquette.artifacts import StageError
 from maquette.corpus import SPLITS, Document, Summary, make_corpus, read_documents
 from maquette.corpus.config import CorpusConfig, SourceConfig
+from maquette.corpus.pipeline import CLEAN, replace_validation
 from maquette.corpus.sources.installed.source import Installed
 from maquette.corpus.workers import batches, workers
 
@@ -174,3 +176,21 @@ def test_workers_keep_order_hand_on_errors_and_may_die() -> None:
             list(pool.map(_double, range(20)))
     with pytest.raises(StageError, match="worker process died"), workers(2) as pool:
         list(pool.map(_die, range(3)))
+
+
+def test_clean_documents_take_the_place_of_a_validation_split(tmp_path: Path) -> None:
+    rows = [{"id": "a", "text": "One clean text.  \r\n", "domain": "books"}, {"id": "b", "text": "   "}]
+    path = tmp_path / "clean.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "corpus").mkdir()
+    assert replace_validation(path, tmp_path / "corpus") == {"documents": 1, "bytes": 15}
+    found = list(read_documents(tmp_path / "corpus", "validation", CLEAN))
+    assert [document.text for document in found] == ["One clean text."]
+
+
+def test_what_can_not_be_judged_on_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StageError, match=r"corpus\.judge|missing"):
+        replace_validation(tmp_path / "missing.jsonl", tmp_path)
+    (tmp_path / "empty.jsonl").write_text('{"text": " "}\n')
+    with pytest.raises(StageError, match="no documents"):
+        replace_validation(tmp_path / "empty.jsonl", tmp_path)

@@ -37,7 +37,7 @@ TEXT = (
     "data.sequence_length=32", "data.batch_size_tokens=256", "data.validation_tokens=512",
 )  # fmt: skip
 SMALL = ("size=10k", "tokens=5k", "threads=1", "compile=off", "num_validations=2", "trainer.log_every_n_steps=5")
-QUIET = ("tracking=none", "logger=none", "callbacks.samples.prompts=[]")
+QUIET = ("logger=none", "callbacks.samples.prompts=[]")
 
 
 @pytest.fixture(autouse=True)

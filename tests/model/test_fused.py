@@ -10,8 +10,8 @@ from torch import Tensor
 
 from maquette.model import next_token_loss
 from maquette.model import transformer as transformer_module
-from maquette.model.fused import RootMeanSquareNorm, SwiGLU, by_hand, rotated_heads
-from maquette.model.transformer import rotary_table, rotate
+from maquette.model.fused import RootMeanSquareNorm, SwiGLU, rotated_heads, use_fused_backward
+from maquette.model.rotary import rotary_table, rotate
 
 
 def random(*shape: int) -> Tensor:
@@ -74,17 +74,17 @@ def test_the_whole_model_by_hand_and_plainly(name: str, monkeypatch: pytest.Monk
         return [loss, *torch.autograd.grad(loss, list(model.parameters()))]
 
     ours = gradients()
-    monkeypatch.setattr(transformer_module, "by_hand", lambda values: False)
+    monkeypatch.setattr(transformer_module, "use_fused_backward", lambda values: False)
     for a, b in zip(ours, gradients(), strict=True):
         assert torch.allclose(a, b, rtol=1e-9, atol=1e-11)
 
 
 def test_where_it_is_used() -> None:
     values = torch.zeros(2)
-    assert by_hand(values)
-    assert not by_hand(values.bfloat16())
+    assert use_fused_backward(values)
+    assert not use_fused_backward(values.bfloat16())
     with torch.no_grad():
-        assert not by_hand(values)
+        assert not use_fused_backward(values)
     with torch.autocast("cpu", torch.bfloat16):
-        assert not by_hand(values)
-    assert not by_hand(torch.zeros(2, device="meta"))
+        assert not use_fused_backward(values)
+    assert not use_fused_backward(torch.zeros(2, device="meta"))

@@ -18,7 +18,7 @@ from maquette.model.linear import (
     fastest_backend,
     input_gradient,
     linear,
-    product,
+    matmul,
     use_backend,
     weight_gradient,
 )
@@ -51,7 +51,7 @@ def test_each_backend_is_f_linear(backend: str, shape: tuple[int, ...]) -> None:
         assert a.shape == b.shape
         assert torch.allclose(a, b, atol=1e-5)
     rows, grads = x.detach().flatten(0, -2), grad.flatten(0, -2)
-    assert torch.allclose(product(rows, weight.detach()), rows @ weight.T, atol=1e-5)
+    assert torch.allclose(matmul(rows, weight.detach()), rows @ weight.T, atol=1e-5)
     assert torch.allclose(input_gradient(grads, weight.detach()), grads @ weight, atol=1e-5)
     onto = torch.ones_like(rows)
     assert input_gradient(grads, weight.detach(), onto=onto) is onto

@@ -53,6 +53,15 @@ def test_it_is_committed_without_outputs(path: Path) -> None:
             assert not cell.outputs and cell.execution_count is None, f"clear it: {CLEAN}"
 
 
+@pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
+def test_its_text_is_no_pile_of_headings(path: Path) -> None:
+    """A cell pasted from a script's comments shows each of its lines as a heading."""
+    for cell in nbformat.read(path, as_version=4).cells:
+        lines = [line for line in cell.source.splitlines() if line.strip()]
+        pasted = len(lines) >= 4 and all(line.startswith("#") for line in lines)
+        assert cell.cell_type != "markdown" or not pasted, f"{path.name}: {lines[0]}"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
 def test_it_runs_from_top_to_bottom(path: Path) -> None:

@@ -15,6 +15,7 @@ from maquette.feedback.study.tables import study_tables
 from maquette.stages import STAGES, alignment
 from maquette.stages.composition import compose
 from maquette.stages.config import AlignmentStage
+from maquette.stages.study import rehearse
 from maquette.tracking import find_runs
 from maquette.tracking.config import TrackingConfig
 from maquette.training import read_history, read_record
@@ -118,7 +119,7 @@ START = ["base", "sft", "labels", "reward"]
 def test_what_the_shipped_studies_run(choice: str, names: list[str]) -> None:
     config = compose(STAGES["alignment"], [choice])
     assert isinstance(config, AlignmentStage)
-    study = alignment.rehearse(config)
+    study = rehearse(config, alignment.align)
     assert list(study.settings) == names
     kinds = ("sft", "dpo", "ppo", "reward")
     assert all(study.settings[name].objective.kind == kind for name in names for kind in kinds if name.startswith(kind))
@@ -129,23 +130,24 @@ def test_what_the_shipped_studies_run(choice: str, names: list[str]) -> None:
                for suffix in [f" {name[4:]}" if name[4:] in config.reward_limits else ""])  # fmt: skip
 
 
-def test_a_study_that_can_not_be_is_refused_before_it_begins() -> None:
+def test_a_study_that_can_not_be_is_refused_before_it_begins(tmp_path: Path) -> None:
     for settings, message in [
         ({"base": {"siz": "13k"}, "sft": {"seed": 1}}, "unknown key 'siz'"),
         ({"sft": {"objective": {"betta": 1}}}, "betta"),
         ({"sft": {"seed": 1}, "betas": [-1.0]}, "beta"),
         ({}, "there is nothing to run"),
-        ({"figures": ["pie"]}, "no figure 'pie'"),
+        ({"sft": {"seed": 1}, "figures": ["pie"]}, "no figure 'pie'"),
     ]:
         with pytest.raises(ConfigError, match=message):
-            alignment.rehearse(AlignmentStage(**settings))
+            alignment.run(AlignmentStage(outputs=str(tmp_path), **settings))
+    assert not list(tmp_path.iterdir())
 
 
 def test_numbers_of_a_study_are_overridden_like_any_setting() -> None:
     words = ["+experiment=alignment", "sft.instructions.count=64", "dpo.objective.loss_type=ipo", "betas=[0.2,0.4]"]
     config = compose(STAGES["alignment"], words)
     assert isinstance(config, AlignmentStage)
-    runs = alignment.rehearse(config).settings
+    runs = rehearse(config, alignment.align).settings
     assert runs["sft"].instructions.count == 64 and runs["dpo beta=0.4"].objective.loss_type == "ipo"
 
 
@@ -162,7 +164,7 @@ def test_rounds_go_on_from_the_policy_before() -> None:
     script = runpy.run_path(str(Path(__file__).parents[2] / "experiments" / "rounds.py"))
     config = compose(STAGES["alignment"], script["SETTINGS"])
     assert isinstance(config, AlignmentStage)
-    runs = alignment.rehearse(config, script["rounds"]).settings
+    runs = rehearse(config, script["rounds"]).settings
     assert [name for name in runs if name.startswith("ppo")] == ["ppo", "ppo 2", "ppo 3", "ppo at once"]
     assert runs["labels 3"].checkpoint == "/ppo 2" and runs["labels 3"].first == 16000
     assert runs["labels 3"].add == ["/labels 2/preferences.jsonl"]

@@ -42,7 +42,7 @@ def configure(tmp_path_factory: pytest.TempPathFactory) -> Configure:
 @pytest.fixture(scope="module")
 def tree(configure: Configure) -> Tree:
     """Trained, with a record in MLflow."""
-    config = configure(tracking__enabled=True)
+    config = configure(mlflow=True)
     data = train.prepare(config)
     planned = plan_tree(config, data)
     assert not forecast(config, data).finished

@@ -133,7 +133,7 @@ CASES = [(group, name) for group, files in FILES.items() for name in files]
 
 
 def stage_of(group: str) -> str:
-    return "annotate" if group == "feedback" else "train"
+    return "annotate" if group in ("feedback", "tracking") else "train"
 
 
 @pytest.mark.parametrize(("group", "name"), CASES)

@@ -127,6 +127,6 @@ def test_commands_are_what_one_would_type(tmp_path: Path, monkeypatch: pytest.Mo
     typed = demo.commands(compose(STAGES["demo"], []))
     assert "mlflow ui --backend-store-uri sqlite:///outputs/mlflow.db" in typed.values()
     assert not any("outputs=" in command for command in typed.values())
-    typed = demo.commands(compose(STAGES["demo"], ["outputs=elsewhere", "tracking.uri=http://host:5000"]))
+    typed = demo.commands(compose(STAGES["demo"], ["outputs=elsewhere", "logger.mlflow.tracking_uri=http://host:5000"]))
     assert "mlflow ui" not in " ".join(typed.values())
     assert all("outputs=elsewhere" in command for command in typed.values() if command.startswith("maquette"))

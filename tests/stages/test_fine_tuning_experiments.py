@@ -1,4 +1,4 @@
-"""The sweep over numbers of examples and the experiment on making things up, small, from beginning to end."""
+"""The sweep over numbers of examples and the study of hallucinations, small, from beginning to end."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from maquette.evaluation.honesty import made_up_answers
+from maquette.evaluation import hallucination as measurement
 from maquette.stages import STAGES, hallucination, sweep_pictures, train
 from maquette.stages.composition import compose
 from maquette.stages.multirun import multirun
@@ -22,7 +22,7 @@ def test_more_and_more_examples(tmp_path: Path) -> None:
     start.data.sequence_length = 256
     words = [
         "+sweep=sft_size", f"checkpoint='{train.run(start).folder}'", f"outputs='{tmp_path}'",
-        "instructions.limit=16,32", "instructions.held_out=16", "tracking=none", "objective.batch_size=8",
+        "instructions.limit=16,32", "instructions.held_out=16", "logger=none", "objective.batch_size=8",
         "objective.epochs=1", "num_validations=1",
     ]  # fmt: skip
     assert multirun(STAGES["train"], words) == 0
@@ -34,7 +34,7 @@ def test_more_and_more_examples(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_making_things_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(made_up_answers, "_TOKENS", 6)
+    monkeypatch.setattr(measurement, "_TOKENS", 6)
     words = [
         "+experiment=hallucination", f"outputs='{tmp_path}'", "tracking=none", "people=16", "shares=[0.0,1.0]",
         "size=20k", "tokens=20k", "repeats=4", "epochs=1",

@@ -308,7 +308,7 @@ def test_one_job_fails_the_rest_go_on_and_the_line_continues(
 def test_stopped_in_mid_sweep_it_ends_with_the_same_table(
     prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = [*ISOFLOP, "seed=4", "hydra/launcher=basic", "tracking=none"]
+    words = [*ISOFLOP, "seed=4", "hydra/launcher=basic", "logger=none"]
     (tmp_path / "documents").symlink_to(prepared / "documents")
     assert multirun(STAGE, line(tmp_path, *words)) == 0
     undisturbed = rows(tmp_path)

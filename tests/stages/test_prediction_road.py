@@ -38,7 +38,7 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
                     tokens=str(tokens),
                     seed=seed,
                     model=ModelConfig(),
-                    tracking__enabled=True,
+                    mlflow=True,
                     num_validations=1,
                 )
             )
@@ -72,7 +72,7 @@ def test_a_line_that_contradicts_it_is_refused(family: Path, prediction: Written
     ]:
         with pytest.raises(ConfigError, match=said):
             compose(STAGES["train"], [*line, word])
-    config = compose(STAGES["train"], [*line, "size=16k", "tracking=none", "threads=1"])
+    config = compose(STAGES["train"], [*line, "size=16k", "logger=none", "threads=1"])
     assert isinstance(config, TrainStage) and config.tokens == "30720" and not config.tracking.enabled
     config.tokens = "5120"
     with pytest.raises(ConfigError, match="is of 30,720 tokens"):

@@ -37,7 +37,7 @@ def finished(words: list[str]) -> set[str]:
 @pytest.mark.slow  # every process imports PyTorch and Lightning
 @pytest.mark.parametrize(("launcher", "sizes"), [("basic", ("10k", "12k")), ("joblib", ("11k", "13k"))])
 def test_in_a_sweep(words: list[str], launcher: str, sizes: tuple[str, str]) -> None:
-    line = [*words, f"size={','.join(sizes)}", f"hydra/launcher={launcher}", "logger=none", "tracking=none"]
+    line = [*words, f"size={','.join(sizes)}", f"hydra/launcher={launcher}", "logger=none"]
     program = [sys.executable, "-c", "from maquette.cli import main; main()", "train", "-m", *line]
     done = subprocess.run(program, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -35,7 +35,7 @@ def configure(tmp_path_factory: pytest.TempPathFactory) -> Configure:
 @pytest.fixture(scope="module")
 def record(configure: Configure) -> RunRecord:
     """A finished run, recorded in MLflow."""
-    return train.run(configure(tracking__enabled=True))
+    return train.run(configure(mlflow=True))
 
 
 def job_of(config: TrainStage) -> Job:
@@ -116,7 +116,7 @@ def test_config_yaml_is_the_same_run_again(record: RunRecord, configure: Configu
     "changes",
     [
         {"threads": 2}, {"trainer__log_every_n_steps": 1}, {"data__workers": 3}, {"data__micro_batch_size": 2},
-        {"force": True}, {"tracking__enabled": True}, {"callbacks__samples__prompts": []},
+        {"force": True}, {"mlflow": True}, {"callbacks__samples__prompts": []},
         {"callbacks__checkpoint__every_n_train_steps": 1},
     ],
     ids=str,

@@ -28,7 +28,6 @@ from maquette.recipe.run_spec import RunSpec
 from maquette.text.config import TokenizerConfig
 from maquette.text.tokenizer import Tokenizer
 from maquette.text.training import train_tokenizer
-from maquette.tracking.config import TrackingConfig
 from maquette.training import Job, fit
 from maquette.training.config import PrecisionConfig, TrainerConfig
 from maquette.training.devices import choose_hardware
@@ -107,7 +106,7 @@ def make_job(folder: Path, changes: dict[str, Any], *, seconds: float = 0.0) -> 
     job = Job(
         spec=spec, outputs=folder, plan=PolicyPlan(config, LetterFeedback(folder, seconds)),
         hardware=choose_hardware(trainer, PrecisionConfig(), threads=1), optimizer=AdamWConfig(eps=1e-5),
-        scheduler=LinearSchedulerConfig(), trainer=trainer, tracking=TrackingConfig(enabled=False),
+        scheduler=LinearSchedulerConfig(), trainer=trainer,
         num_validations=2, callbacks=callbacks,
     )  # fmt: skip
     if not (job.folder / "run.json").exists():

@@ -20,10 +20,10 @@ CPU = Hardware("cpu", 1, 1, "single", 1, "fp32")
 
 
 def choose(
-    number_format: str = "fp32", optimizer: str = "adamw", threads: int | None = None, **trainer: Any
+    number_format: str = "fp32", whole_matrices: str | None = None, threads: int | None = None, **trainer: Any
 ) -> Hardware:
     return choose_hardware(
-        TrainerConfig(**trainer), PrecisionConfig(number_format), threads=threads, optimizer=optimizer
+        TrainerConfig(**trainer), PrecisionConfig(number_format), threads=threads, whole_matrices=whole_matrices
     )
 
 
@@ -82,7 +82,7 @@ def test_eight_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     job: Any = SimpleNamespace(hardware=hardware)
     assert type(build_strategy(job)).__name__ == "FSDPStrategy"
     with pytest.raises(ConfigError, match="muon needs whole matrices"):
-        choose(accelerator="gpu", devices=8, strategy="fsdp", optimizer="muon")
+        choose(accelerator="gpu", devices=8, strategy="fsdp", whole_matrices="muon")
 
 
 def test_threads_are_shared(monkeypatch: pytest.MonkeyPatch) -> None:

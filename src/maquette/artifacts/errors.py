@@ -1,7 +1,7 @@
 """Errors for people: one line that names the file, key or line, and one that says what to do.
 
 Raise `StageError` where a run can't go on (exit code 1) and `ConfigError` where what was asked for can't be
-(exit code 2). The command line prints both without a traceback; `MAQUETTE_DEBUG=1` shows it.
+(exit code 2). The command line prints both without a traceback; `HYDRA_FULL_ERROR=1` shows it.
 """
 
 

@@ -80,6 +80,8 @@ _SECTIONS: dict[str, dict[str, str]] = {
         "tracking.uri": "logger.mlflow.tracking_uri",
         "tracking.experiment": "logger.mlflow.experiment_name",
         "tracking.run_name": "logger.mlflow.run_name",
+        "tracking.parent": "logger.mlflow.parent_run_id",
+        "tracking.enabled": "logger",
     },
     "Other stages": {
         "answer_tokens": "max_completion_length",
@@ -104,6 +106,8 @@ _NOTES = {
     "tracking.uri": "of training; other stages keep tracking.uri",
     "tracking.experiment": "of training; other stages keep tracking.experiment",
     "tracking.run_name": "of training; other stages keep tracking.run_name",
+    "tracking.parent": "of training; other stages keep tracking.parent",
+    "tracking.enabled": "logger=none in training; other stages keep tracking.enabled",
 }
 """What a new name alone does not say."""
 

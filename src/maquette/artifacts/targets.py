@@ -242,6 +242,11 @@ def with_values(node: Node, **changes: Any) -> Node:
     return {**node, **changes} if isinstance(node, dict) else dataclasses.replace(node, **changes)
 
 
+def plain_nodes(group: Mapping[str, Any]) -> dict[str, Any]:
+    """A group of parts (callbacks, loggers) as plain containers; null leaves one out."""
+    return {name: node_values(node) for name, node in group.items() if node is not None}
+
+
 def target_of(node: Node) -> str:
     """The dotted name of what a node builds; empty where it names nothing."""
     return str(node_value(node, "_target_") or "")

@@ -2,7 +2,7 @@
 
 It takes the stage, turns `--json`, `--show` and bare words into overrides, and hands the rest to `@hydra.main`.
 Mistakes are answered in a line or two with exit code 2, failed stages with 1, an interruption with 130;
-`MAQUETTE_DEBUG=1` shows tracebacks. Help is printed without Hydra.
+`HYDRA_FULL_ERROR=1` shows tracebacks. Help is printed without Hydra.
 """
 
 import dataclasses
@@ -37,18 +37,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _complain("Interrupted. What was finished is kept; run the same command again to resume.")
         code = 130
     except MaquetteError as error:
-        _debug()
+        _let_through()
         _complain(str(error))
         code = error.exit_code
     except OSError as error:
-        _debug()
+        _let_through()
         from maquette.artifacts.files import explain_os_error
 
         _complain(str(explain_os_error(error, error.filename or "a file")))
         code = 1
     except Exception as error:
-        _debug()
-        _complain(f"{type(error).__name__}: {error}\n  This is a fault in maquette; MAQUETTE_DEBUG=1 shows where.")
+        _let_through()
+        _complain(f"{type(error).__name__}: {error}\n  This is a fault in maquette; HYDRA_FULL_ERROR=1 shows where.")
         code = 1
     sys.stdout.flush()
     raise SystemExit(code)
@@ -58,8 +58,9 @@ def _complain(message: str) -> None:
     print(f"maquette: {message}", file=sys.stderr)
 
 
-def _debug() -> None:
-    if os.environ.get("MAQUETTE_DEBUG") == "1":
+def _let_through() -> None:
+    """Lets the error through, whole, where Hydra would."""
+    if os.environ.get("HYDRA_FULL_ERROR") == "1":
         raise
 
 
@@ -164,8 +165,8 @@ def _run(stage: Stage, line: CommandLine) -> None:
     try:
         application.main(line.options, overrides)
     except (HydraException, OmegaConfBaseException) as error:
-        _debug()
-        raise explained(stage, error) from None
+        _let_through()
+        raise explained(stage, error) from error
     if application.sweep is not None and application.sweep.exit_code:
         raise SystemExit(application.sweep.exit_code)
 

@@ -229,7 +229,7 @@ def _nothing_left(reading: Reading, config: CorpusConfig) -> tuple[str, str]:
     return f"Nothing of the source is left to train on ({reasons or 'all of it repeats itself'}).", hint
 
 
-def judge_on(path: Path, folder: Path) -> dict[str, Any]:
+def replace_validation(path: Path, folder: Path) -> dict[str, Any]:
     """One validation text for several corpora: those that differ in how they were filtered hold out text that differs
     as much, so losses on it say nothing.
 

@@ -10,6 +10,7 @@ from maquette.corpus.config import CorpusConfig
 from maquette.corpus.document import SPLITS
 from maquette.corpus.pipeline import Summary
 from maquette.corpus.repetition import FRAME, RepetitionRate
+from maquette.reports import render
 from maquette.reports.figures import COLORS, new_figure, save_figure
 
 
@@ -51,45 +52,15 @@ def describe(summary: Summary) -> str:
 def write_report(folder: Path, summary: Summary, source: dict[str, Any], config: CorpusConfig) -> None:
     """Writes `report.json`, `report.md` and `figures/corpus.png` (and .svg) into an artifact folder."""
     source = {key: value for key, value in source.items() if key != "path"}  # equal files elsewhere, equal report
-    write_json(folder / "report.json", facts(summary, source, config))
-    write_text(folder / "report.md", _markdown(summary, source, config))
+    found = facts(summary, source, config)
+    write_json(folder / "report.json", found)
+    brief = json.dumps(_brief(source), ensure_ascii=False)
+    write_text(folder / "report.md", render("corpus.md.j2", {**found, "source": brief, "splits": SPLITS}))
     figure(summary, folder / "figures" / "corpus")
 
 
 def _shares(rates: dict[str, dict[str, RepetitionRate]]) -> dict[str, dict[str, float]]:
     return {domain: {split: rate.share for split, rate in splits.items()} for domain, splits in rates.items()}
-
-
-def _markdown(summary: Summary, source: dict[str, Any], config: CorpusConfig) -> str:
-    lines = ["# Corpus", "", f"Source: `{json.dumps(_brief(source), ensure_ascii=False)}`", ""]
-    lines += ["## What the splits hold", "", "| domain | " + " | ".join(f"{s}: documents | MB" for s in SPLITS) + " |"]
-    lines.append("|---|" + "---:|" * 2 * len(SPLITS))
-    for domain in summary.documents:
-        cells = [f"{summary.documents[domain][s]:,} | {summary.bytes[domain][s] / 1e6:.2f}" for s in SPLITS]
-        lines.append(f"| {domain} | " + " | ".join(cells) + " |")
-    lines += ["", "## What each step left, in million characters (documents)", ""]
-    lines += ["| step | " + " | ".join(summary.documents) + " |", "|---|" + "---:|" * len(summary.documents)]
-    for stage in summary.funnel:
-        cells = [f"{stage.characters[d] / 1e6:.2f} ({stage.documents[d]:,})" for d in summary.documents]
-        lines.append(f"| {stage.step} | " + " | ".join(cells) + " |")
-    for reason, counts in summary.rejected.items():
-        lines += ["", f"Before that, {sum(counts.values()):,} documents were {reason} to be read."]
-    lines += [
-        "",
-        "## Repetition",
-        "",
-        f"Text is cut into stretches of {FRAME} words and punctuation marks. Training stretches count that repeat a "
-        f"run of {config.window} from earlier in the training text of any domain; held-out ones that share such a run "
-        "with the training text. Before: all that was read; after: what is kept.",
-        "",
-        "| domain | " + " | ".join(f"{s} before | after" for s in SPLITS) + " |",
-        "|---|" + "---:|" * 2 * len(SPLITS),
-    ]
-    for domain, splits in summary.before.items():
-        cells = [f"{splits[s].share:.1%} | {summary.after[domain][s].share:.1%}" for s in SPLITS]
-        lines.append(f"| {domain} | " + " | ".join(cells) + " |")
-    lines += ["", "![What is kept, and how much it repeats](figures/corpus.png)", ""]
-    return "\n".join(lines)
 
 
 def _brief(source: dict[str, Any]) -> dict[str, Any]:

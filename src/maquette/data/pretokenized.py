@@ -283,7 +283,7 @@ def describe_pretokenized(facts: Mapping[str, Any], config: PretokenizedConfig, 
         for domain, entry in facts["domains"].items()
     ]
     if facts["document_id"] is None:
-        lines.append("no eos_token_id: documents are not told apart (data.document_masking can't be used)")
+        lines.append("no eos_token_id: documents are not told apart (no data.document_masking, no copying score)")
     elif all(found["documents"] <= 1 for entry in facts["domains"].values() for found in entry["splits"].values()):
         lines.append(f"the id {facts['document_id']} (eos_token_id) does not separate anything in these tokens")
     if not has_text:

@@ -19,8 +19,6 @@ from maquette.artifacts import StageError
 
 Ids = NDArray[Any]
 
-FORMATS = ("nanogpt", "olmo", "datasets")
-DTYPES = ("uint16", "uint32")
 
 _LLM_C_MAGIC, _LLM_C_HEADER = 20240520, 1024
 _NPY_MAGIC = b"\x93NUMPY"

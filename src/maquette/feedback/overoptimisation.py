@@ -54,11 +54,6 @@ def best_of_n_means(scores: ArrayLike, worths: ArrayLike, n: int) -> NDArray[np.
     return np.array([_shared(row, weights) @ value for row, value in zip(ranked, worth, strict=True)])
 
 
-def best_of_n_indices(scores: ArrayLike) -> NDArray[np.intp]:
-    """The answer to keep for each prompt: `scores (prompts, n)` -> (prompts,); the first of equals."""
-    return np.asarray(scores, float).argmax(axis=1)
-
-
 def powers_of_two(most: int) -> Sequence[int]:
     """1, 2, 4 ... up to `most`."""
     return [2**power for power in range(int(math.log2(most)) + 1)]

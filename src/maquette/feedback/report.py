@@ -20,6 +20,7 @@ from maquette.feedback.agreement import (
 )
 from maquette.feedback.comparison import Comparison, Judgement
 from maquette.feedback.tasks import is_list, words_of
+from maquette.reports import render
 from maquette.reports.figures import COLORS, new_figure, save_figure
 from maquette.statistics import Estimate, bootstrap_mean
 
@@ -96,7 +97,8 @@ def write_report(
         "agreement_between": {name: _numbers(one) for name, one in agreement.items()},
     }
     write_json(folder / "report.json", facts)
-    write_text(folder / "report.md", _markdown(reports, pairs, agreement))
+    shown = {"reports": reports, "pairs": len(pairs), "agreement": agreement}
+    write_text(folder / "report.md", render("annotation.md.j2", shown))
     if any(one.curve is not None for one in reports):
         draw_bias_variance(reports, folder / "figures" / "bias_variance")
     return facts
@@ -155,57 +157,3 @@ def _facts(one: AnnotatorReport) -> dict[str, Any]:
         "dollars_per_thousand": one.dollars_per_thousand,
         **one.notes,
     }
-
-
-def _markdown(
-    reports: Sequence[AnnotatorReport], pairs: Sequence[Comparison], agreement: Mapping[str, Estimate]
-) -> str:
-    lines = [
-        "# Annotation",
-        "",
-        f"{len(pairs):,} pairs of answers; the labels are those of **{reports[0].name}**. Shares with 95% intervals.",
-        "",
-        "| | " + " | ".join(one.name for one in reports) + " |",
-        "|---|" + "---:|" * len(reports),
-    ]
-    rows = {
-        "labels": [f"{one.labels:,}" for one in reports],
-        "of these undecided": [f"{one.undecided:,}" for one in reports],
-        "pairs without an answer": [f"{one.missing:,}" for one in reports],
-        "accuracy to gold": [_shown(one.accuracy) for one in reports],
-        "agreement between two of the kind": [_shown(one.agreement) for one in reports],
-        "chooses the longer answer": [_shown(one.longer) for one in reports],
-        "chooses the answer shown first": [_shown(one.first) for one in reports],
-        "odds for 1 more of gold reward": [_odds(one, "gold") for one in reports],
-        "odds for a word more": [_odds(one, "word") for one in reports],
-        "odds for a list": [_odds(one, "list") for one in reports],
-        "odds for being shown first": [_odds(one, "first") for one in reports],
-        "bias (majority wrong by gold)": ["–" if one.curve is None else f"{one.curve.bias:.3f}" for one in reports],
-        "variance (label against majority)": [
-            "–" if one.curve is None else f"{one.curve.variance:.3f}" for one in reports
-        ],
-        "dollars for 1,000 labels": [f"{one.dollars_per_thousand:,.2f}" for one in reports],
-    }
-    for name in dict.fromkeys(name for one in reports for name in one.notes):
-        rows[name] = [f"{one.notes[name]:,g}" if name in one.notes else "–" for one in reports]
-    lines += [f"| {name} | " + " | ".join(cells) + " |" for name, cells in rows.items()]
-    if agreement:
-        lines += ["", "## Agreement between annotators", "", "| | agreement |", "|---|---:|"]
-        lines += [f"| {name} | {_shown(one)} |" for name, one in agreement.items()]
-    if any(one.curve is not None for one in reports):
-        lines += [
-            "",
-            "![Bias against variance](figures/bias_variance.png)",
-            "",
-            "Two annotators of a kind may agree on fewer pairs than each is right on: agreement is not accuracy. "
-            "The odds come from one logistic regression of labels on gold reward, words, lists and position.",
-        ]
-    return "\n".join(lines) + "\n"
-
-
-def _shown(one: Estimate | None) -> str:
-    return "–" if one is None else f"{one.value:.3f} ({one.interval.low:.3f} to {one.interval.high:.3f})"
-
-
-def _odds(one: AnnotatorReport, name: str) -> str:
-    return "–" if one.biases is None else f"{getattr(one.biases, name):,.2f}"

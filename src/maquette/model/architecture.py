@@ -1,7 +1,7 @@
 """Architectures: the shape of a model, and the parameters and FLOPs that follow from it. Free of torch.
 
 `CoreConfig` is what the rest of the package knows of an architecture: the transformer, the LSTM and a user's own go
-through it alike. A user's code (custom.py, custom_parts.py) is imported only where a config names some.
+through it alike. A user's code (custom_parts.py, custom_counts.py) is imported only where a config names some.
 """
 
 import abc
@@ -18,7 +18,7 @@ from maquette.artifacts.settings import is_dotted, unknown_choice
 if TYPE_CHECKING:
     from torch import nn
 
-    from maquette.model.custom import Description
+    from maquette.model.custom_counts import Description
 
 ACTIVATIONS = ("swiglu", "gelu", "relu2")
 
@@ -210,7 +210,7 @@ class TransformerConfig(CoreConfig):
     def forward_flops(self, tokens: int, context: int) -> tuple[int, int]:
         feed_forward = 2 * tokens * self.num_hidden_layers * _feed_forward_weights(self)
         if self.attention is not None:
-            from maquette.model.custom_parts import attention_flops
+            from maquette.model.custom_counts import attention_flops
 
             found = attention_flops(self, context)
             weights, activations = (
@@ -314,7 +314,7 @@ class CustomConfig(CoreConfig):
     @property
     def numbers_per_token(self) -> int:
         # As a transformer: some sixteen numbers a channel for a layer's twelve weights a channel squared.
-        return 2 * self._known.parameters.core // self.hidden_size
+        return 2 * self._known.parameters[1] // self.hidden_size
 
     @property
     def lr_multiplier(self) -> float:
@@ -325,17 +325,17 @@ class CustomConfig(CoreConfig):
         return (self.target,)
 
     def parameters(self) -> ParameterCount:
-        return self._known.parameters
+        return ParameterCount(*self._known.parameters)
 
     def forward_flops(self, tokens: int, context: int) -> tuple[int, int]:
-        from maquette.model.custom import flops_of_sequence
+        from maquette.model.custom_counts import flops_of_sequence
 
         found = flops_of_sequence(self, context)
         return tokens * found.weights // context, tokens * found.activations // context
 
     @property
     def _known(self) -> "Description":
-        from maquette.model.custom import describe
+        from maquette.model.custom_counts import describe
 
         return describe(self)
 
@@ -370,11 +370,11 @@ def _transformer_parameters(config: TransformerConfig) -> int:
     if config.bias:
         layer += config.inner_width * (2 if config.is_gated else 1) + config.hidden_size
     if config.activation not in ACTIVATIONS:
-        from maquette.model.custom_parts import activation_parameters
+        from maquette.model.custom_counts import activation_parameters
 
         layer += activation_parameters(config)
     if config.attention is not None:
-        from maquette.model.custom_parts import attention_parameters
+        from maquette.model.custom_counts import attention_parameters
 
         layer += attention_parameters(config)
     else:

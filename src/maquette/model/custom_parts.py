@@ -8,26 +8,19 @@ They are named by their dotted name and live in a package of the user's, or in a
 
 All are built from what they are given alone, with seeded random numbers of their own, so a run is a function of its
 seed; linear layers and embeddings of an activation or attention start as the core's do (initialization.py), everything
-else of a user's as its class starts it. Parameters and FLOPs are counted on PyTorch's meta device, where modules take
-no memory, under its `FlopCounterMode`, unless `flops` says. What they can't do is said where it is asked for: see
-`AttentionLayer.keeps_cache` and `maquette export`.
+else of a user's as its class starts it. Parameters and FLOPs: custom_counts.py.
+What they can't do is said where it is asked for: see `AttentionLayer.keeps_cache` and `maquette export`.
 """
 
-import functools
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+import inspect
+from typing import Any, Protocol
 
-import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
-from maquette.artifacts import ConfigError, MaquetteError
-from maquette.artifacts.targets import import_target, place_of, users_code
+from maquette.artifacts import ConfigError
+from maquette.artifacts.targets import import_target, users_code
 
-if TYPE_CHECKING:
-    from maquette.model.architecture import TransformerConfig
+_EMBEDDINGS = ("embedding", "embed_tokens", "wte", "tok_embeddings", "token_embedding")
 
 
 class Activation(Protocol):
@@ -82,61 +75,6 @@ class CoreModule(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class CountedFlops:
-    """Of one forward pass: products with matrices of weights, and products of activations with one another."""
-
-    weights: int
-    activations: int
-
-
-def count_flops(run: Callable[[], Any], called: str) -> CountedFlops:
-    """The FLOPs of `run`, which calls modules on the meta device.
-
-    Products of two activations are told by their operator: batched ones, and fused attention. Raises `ConfigError`
-    where nothing was counted, as of an operator of one's own.
-    """
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        run()
-    by_operator = counter.get_flop_counts().get("Global", {})
-    weights = sum(flops for operator, flops in by_operator.items() if str(operator) in _OF_WEIGHTS)
-    total = sum(by_operator.values())
-    if not total:
-        raise ConfigError(
-            f"{called} does no operation that PyTorch counts, so its FLOPs are not known.",
-            "Give it a method `flops(self, sequence_length) -> int`: those of one forward pass over one sequence.",
-        )
-    return CountedFlops(int(weights), int(total - weights))
-
-
-_OF_WEIGHTS = frozenset(("aten.mm", "aten.addmm", "aten.convolution", "aten._convolution"))
-
-
-@contextmanager
-def on_meta(called: str) -> Iterator[None]:
-    """Around building and running a user's module without memory; an error in it names it, its file and line."""
-    try:
-        with torch.device("meta"), torch.random.fork_rng(devices=[]):
-            yield
-    except MaquetteError:
-        raise
-    except Exception as error:
-        raise ConfigError(
-            f"{called} failed{place_of(error)}: {type(error).__name__}: {error}",
-            "It was made on PyTorch's meta device, where tensors have shapes and no values, to count it.",
-        ) from error
-
-
-def parameters_in(module: nn.Module) -> int:
-    """Parameters of a module, shared ones once."""
-    return sum(parameter.numel() for parameter in module.parameters())
-
-
-def meta_tokens(length: int) -> Tensor:
-    """One sequence of `length` tokens without values."""
-    return torch.zeros(1, length, dtype=torch.int64, device="meta")
-
-
 def is_gated(activation: str) -> bool:
     """Whether a user's activation acts on a gate."""
     return bool(getattr(import_target(activation, key="model.activation"), "gated", False))
@@ -163,7 +101,7 @@ class _Function(nn.Module):
         return self.function(values)
 
 
-def make_attention(config: "TransformerConfig", layer: int) -> nn.Module:
+def make_attention(config: Any, layer: int) -> nn.Module:
     """A user's attention layer."""
     name = str(config.attention)
     found = import_target(name, key="model.attention")
@@ -177,53 +115,68 @@ def make_attention(config: "TransformerConfig", layer: int) -> nn.Module:
     return made
 
 
-def attention_keeps_cache(config: "TransformerConfig") -> bool:
+def attention_keeps_cache(config: Any) -> bool:
     """Whether generation may give the attention layers a cache."""
     return config.attention is None or bool(
         getattr(import_target(config.attention, key="model.attention"), "keeps_cache", False)
     )
 
 
-@functools.lru_cache(maxsize=4096)
-def attention_parameters(config: "TransformerConfig") -> int:
-    """Of one layer. Raises `ConfigError` where it can't be built, or what it gives has not the shape it got."""
-    with on_meta(str(config.attention)):
-        module = make_attention(config, 0)
-        hidden = torch.zeros(1, 8, config.hidden_size)
-        given = module(hidden, rotation=_rotation(config, 8))
-    if not isinstance(given, Tensor) or given.shape != hidden.shape:
-        shape = tuple(given.shape) if isinstance(given, Tensor) else type(given).__name__
-        raise ConfigError(f"{config.attention} gives {shape} for hidden states of shape {tuple(hidden.shape)}.")
-    return parameters_in(module)
+def make_core(config: Any) -> nn.Module:
+    """A user's core, from a `CustomConfig`."""
+    build = import_target(config.target, key="model.kind")
+    names = _named(build, config.target)
+    sizes = {"size": config.size, "vocab_size": config.vocab_size, "sequence_length": config.max_position_embeddings}
+    with users_code(config.target):
+        module = build(**{name: value for name, value in sizes.items() if name in names}, **config.settings)
+    if not isinstance(module, nn.Module):
+        raise ConfigError(
+            f"{config.target} gives {type(module).__name__}, not a torch.nn.Module.",
+            "Name a function or class that is called as build(size=, vocab_size=, sequence_length=, **settings).",
+        )
+    return module
 
 
-@functools.lru_cache(maxsize=4096)
-def activation_parameters(config: "TransformerConfig") -> int:
-    """Of one layer. Raises `ConfigError` where it can't be built, or changes the shape of what it gets."""
-    with on_meta(config.activation):
-        module = make_activation(config.activation)
-        values = torch.zeros(1, 8, config.inner_width)
-        given = module(values)
-    if not isinstance(given, Tensor) or given.shape != values.shape:
-        shape = tuple(given.shape) if isinstance(given, Tensor) else type(given).__name__
-        raise ConfigError(f"{config.activation} gives {shape} for values of shape {tuple(values.shape)}.")
-    return parameters_in(module)
+def _named(build: Any, target: str) -> set[str]:
+    """The arguments that a builder names. A checkpoint's config.json names it too, so it must look like one."""
+    try:
+        names = set(inspect.signature(build).parameters)
+    except (TypeError, ValueError):
+        names = set()
+    if missing := {"size", "vocab_size"} - names:
+        raise ConfigError(
+            f"model.kind={target} takes no {' and no '.join(sorted(missing))}.",
+            "It is called as build(size=, vocab_size=, sequence_length=, **settings) and gives a torch.nn.Module.",
+        )
+    return names
 
 
-@functools.lru_cache(maxsize=4096)
-def attention_flops(config: "TransformerConfig", length: int) -> CountedFlops:
-    """Of one layer's forward pass over one sequence: its own `flops`, or counted."""
-    with on_meta(str(config.attention)):
-        module = make_attention(config, 0)
-        if callable(own := getattr(module, "flops", None)):
-            return CountedFlops(int(own(length)), 0)
-        hidden, rotation = torch.zeros(1, length, config.hidden_size), _rotation(config, length)
-        return count_flops(lambda: module(hidden, rotation=rotation), str(config.attention))
+def embedding_of(module: nn.Module, config: Any) -> nn.Embedding | None:
+    """The embedding over the vocabulary; None where there is none. Raises `ConfigError` where it can't be told."""
+    found = {
+        name: child
+        for name, child in module.named_modules()
+        if isinstance(child, nn.Embedding) and child.num_embeddings == config.vocab_size
+    }
+    for name in _EMBEDDINGS:
+        if name in found:
+            return found[name]
+    if len(found) > 1:
+        raise ConfigError(
+            f"{config.target} has several embeddings of {config.vocab_size} rows: {', '.join(found)}.",
+            "Call the one of the vocabulary `embedding`.",
+        )
+    return next(iter(found.values()), None)
 
 
-def _rotation(config: "TransformerConfig", length: int) -> tuple[Tensor, Tensor] | None:
-    from maquette.model.transformer import rotary_table
-
-    if config.positions != "rotary":
-        return None
-    return rotary_table(torch.arange(length), config.width_of_head, config.rope_theta, torch.float32)
+def head_of(module: nn.Module, config: Any) -> Tensor | None:
+    """The matrix of a head of its own, or of the embedding where the head is to share it; else None."""
+    head = getattr(module, "head_weight", None)
+    if head is None and config.tie_word_embeddings:
+        embedding = embedding_of(module, config)
+        if embedding is None:
+            raise ConfigError(f"{config.target} has no embedding that a head could share.", "Leave the head untied.")
+        return embedding.weight
+    if head is not None and not isinstance(head, Tensor):
+        raise ConfigError(f"{config.target}.head_weight is {type(head).__name__}, not a parameter (V, D).")
+    return head

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maquette.model.cache import KeyValueCache
-from maquette.model.transformer import Attention, Block, Transformer, rotary_table
+from maquette.model.rotary import rotary_table
+from maquette.model.transformer import Attention, Block, Transformer
 
 
 class Decoder:

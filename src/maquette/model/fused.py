@@ -3,7 +3,7 @@
 There a small model spends a third of its time on memory traffic between products, not on the products: PyTorch's own
 formulas write every intermediate result, and sum gradients in passes of their own. Each class here gives the numbers
 of the plain formula beside it in `transformer.py`, with fewer passes. The compiler fuses for itself, and accelerators
-have kernels of their own, so both are given the plain formulas: `by_hand` decides.
+have kernels of their own, so both are given the plain formulas: `use_fused_backward` decides.
 """
 
 from typing import Any
@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from maquette.model.linear import input_gradient, linear, product, weight_gradient
+from maquette.model.linear import input_gradient, linear, matmul, weight_gradient
 
 
-def by_hand(values: Tensor) -> bool:
+def use_fused_backward(values: Tensor) -> bool:
     """Whether this is eager training on a CPU, in full precision."""
     return (
         values.device.type == "cpu"
@@ -113,9 +113,9 @@ class SwiGLU(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, gate: Tensor, up: Tensor, down: Tensor) -> Tensor:
         rows = x.flatten(0, -2)
-        gates, ups = product(rows, gate), product(rows, up)
+        gates, ups = matmul(rows, gate), matmul(rows, up)
         ctx.save_for_backward(rows, gate, up, down, gates, ups)
-        return product(F.silu(gates).mul_(ups), down).view(*x.shape[:-1], -1)
+        return matmul(F.silu(gates).mul_(ups), down).view(*x.shape[:-1], -1)
 
     @staticmethod
     @once_differentiable

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from maquette.model.linear import goes_to_onednn, linear, product, weight_gradient
+from maquette.model.linear import linear, matmul, uses_onednn, weight_gradient
 
 # Logits at once unless told otherwise. On a CPU four megabytes of them stay in its cache; an accelerator wants
 # large products and has the memory.
@@ -100,13 +100,13 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         grad_weight = torch.zeros_like(matrix, dtype=exact) if for_weight else None
         reused = torch.empty(min(rows, len(targets)), matrix.size(0), dtype=precision, device=hidden.device)
         # oneDNN wants both factors with their inner dimension in a row.
-        through_onednn = goes_to_onednn(inputs)
+        through_onednn = uses_onednn(inputs)
         transposed = matrix.t().contiguous() if through_onednn and for_hidden else None
         with torch.autocast(device, enabled=False):
             for start in range(0, len(targets), rows):
                 part = slice(start, start + rows)
                 if through_onednn:
-                    logits = product(inputs[part], matrix)
+                    logits = matmul(inputs[part], matrix)
                 else:
                     logits = torch.mm(inputs[part], matrix.t(), out=reused[: len(targets[part])]).to(exact)
                 slope = None
@@ -130,7 +130,7 @@ class ChunkedCrossEntropy(torch.autograd.Function):
                 gradient = gradient.to(precision)
                 if grad_hidden is not None:
                     if transposed is not None:
-                        grad_hidden[part] = product(gradient, transposed)
+                        grad_hidden[part] = matmul(gradient, transposed)
                     else:
                         torch.mm(gradient, matrix, out=grad_hidden[part])
                 if grad_weight is not None:

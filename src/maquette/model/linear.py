@@ -56,20 +56,20 @@ class Linear(nn.Linear):
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`x (..., inputs)`, `weight (outputs, inputs)` -> `x weight^T + bias (..., outputs)`, with the chosen backend."""
-    if not goes_to_onednn(x):
+    if not uses_onednn(x):
         return F.linear(x, weight, bias)
     result: Tensor = _OneDNNLinear.apply(x, weight)
     return result if bias is None else result + bias
 
 
-def product(x: Tensor, weight: Tensor) -> Tensor:
+def matmul(x: Tensor, weight: Tensor) -> Tensor:
     """`x (N, inputs)`, `weight (outputs, inputs)` -> `x weight^T (N, outputs)`; not differentiable."""
-    return _onednn(x, weight) if goes_to_onednn(x) else x @ weight.t()
+    return _onednn(x, weight) if uses_onednn(x) else x @ weight.t()
 
 
 def input_gradient(grad: Tensor, weight: Tensor, *, onto: Tensor | None = None) -> Tensor:
     """`grad (N, outputs)`, `weight (outputs, inputs)` -> `grad weight (N, inputs)`, added to `onto` in place."""
-    if goes_to_onednn(grad):
+    if uses_onednn(grad):
         result = _onednn(grad, weight.t().contiguous())
         return result if onto is None else onto.add_(result)
     # Not addmm_, which PyTorch's FLOP counter does not know.
@@ -78,7 +78,7 @@ def input_gradient(grad: Tensor, weight: Tensor, *, onto: Tensor | None = None) 
 
 def weight_gradient(grad: Tensor, x: Tensor) -> Tensor:
     """`grad (N, outputs)`, `x (N, inputs)` -> `grad^T x (outputs, inputs)`."""
-    if goes_to_onednn(grad):
+    if uses_onednn(grad):
         return _onednn(grad.t().contiguous(), x.t().contiguous())  # several times faster than on strided memory
     return grad.t() @ x
 
@@ -88,7 +88,7 @@ class _OneDNNLinear(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
         rows = x.flatten(0, -2)
         ctx.save_for_backward(rows, weight)
-        return product(rows, weight).view(*x.shape[:-1], -1)
+        return matmul(rows, weight).view(*x.shape[:-1], -1)
 
     @staticmethod
     @once_differentiable
@@ -99,7 +99,7 @@ class _OneDNNLinear(torch.autograd.Function):
         return grad_x, weight_gradient(grad_rows, rows) if ctx.needs_input_grad[1] else None
 
 
-def goes_to_onednn(x: Tensor) -> bool:
+def uses_onednn(x: Tensor) -> bool:
     """Whether products with `x` are oneDNN's."""
     return (
         _backend == "onednn"
@@ -163,7 +163,7 @@ def may_be_faster() -> bool:
 def _time(inputs: int, outputs: int, tokens: int) -> float:
     x, weight, grad = torch.ones(tokens, inputs), torch.ones(outputs, inputs), torch.ones(tokens, outputs)
     start = time.perf_counter()
-    product(x, weight)
+    matmul(x, weight)
     input_gradient(grad, weight)
     weight_gradient(grad, x)
     return time.perf_counter() - start

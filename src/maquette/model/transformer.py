@@ -24,11 +24,10 @@ from maquette.artifacts import ConfigError
 from maquette.model.architecture import ACTIVATIONS, TransformerConfig
 from maquette.model.cache import KeyValueCache, RereadingCache
 from maquette.model.custom_parts import attention_keeps_cache, make_activation, make_attention
-from maquette.model.fused import RootMeanSquareNorm, SwiGLU, by_hand, rotated_heads
+from maquette.model.fused import RootMeanSquareNorm, SwiGLU, rotated_heads, use_fused_backward
 from maquette.model.initialization import initialize, unfilled_embedding
 from maquette.model.linear import Linear
-
-Rotation = tuple[Tensor, Tensor]
+from maquette.model.rotary import Rotation, rotary_table, rotate
 
 
 class Transformer(nn.Module):
@@ -200,7 +199,7 @@ class Attention(nn.Module):
     def project(self, hidden: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries `(B, T, H, W)`, keys and values `(B, T, K, W)`; the first two turned by their positions."""
         plain = self.query.bias is None and not self.qk_norm
-        if rotation is not None and plain and by_hand(hidden):
+        if rotation is not None and plain and use_fused_backward(hidden):
             return rotated_heads(hidden, self.query.weight, self.key.weight, self.value.weight, rotation, self.width)
         query = self.query(hidden).unflatten(-1, (self.heads, self.width))
         key = self.key(hidden).unflatten(-1, (self.key_value_heads, self.width))
@@ -230,7 +229,7 @@ class FeedForward(nn.Module):
             up = self.up(hidden)
             return self.down(self.own(self.gate(hidden)) * up if self.is_gated else self.own(up))
         if self.activation == "swiglu":
-            if self.up.bias is None and by_hand(hidden):
+            if self.up.bias is None and use_fused_backward(hidden):
                 return SwiGLU.apply(hidden, self.gate.weight, self.up.weight, self.down.weight)
             return self.down(F.silu(self.gate(hidden)) * self.up(hidden))
         if self.activation == "gelu":
@@ -242,7 +241,7 @@ class RMSNorm(nn.RMSNorm):
     """`x / sqrt(mean(x^2) + eps) * weight` (Zhang and Sennrich 2019)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if by_hand(x):
+        if use_fused_backward(x):
             return RootMeanSquareNorm.apply(x, self.weight, self.eps)
         return super().forward(x)
 
@@ -252,23 +251,6 @@ def normalization(config: TransformerConfig) -> nn.Module:
     if config.normalization == "rmsnorm":
         return RMSNorm(config.hidden_size, eps=config.normalization_eps)
     return nn.LayerNorm(config.hidden_size, eps=config.normalization_eps, bias=config.bias)
-
-
-def rotary_table(positions: Tensor, width: int, base: float, dtype: torch.dtype) -> Rotation:
-    """Cosine and sine of the angles by which rotary positions turn each pair of channels (Su et al. 2021, eq. 15).
-
-    `positions (T,)` or `(B, T)` -> two tensors `(T, 1, W/2)` or `(B, T, 1, W/2)`. Angles are taken in float32.
-    """
-    exponents = torch.arange(0, width, 2, device=positions.device, dtype=torch.float32) / width
-    angles = positions[..., None, None].float() * (1.0 / base**exponents)
-    return angles.cos().to(dtype), angles.sin().to(dtype)
-
-
-def rotate(vectors: Tensor, rotation: Rotation) -> Tensor:
-    """Turns the pairs (channel i, channel i + W/2) of `vectors (B, T, H, W)`: Llama's layout of rotary positions."""
-    cosine, sine = rotation
-    first, second = vectors.chunk(2, dim=-1)
-    return torch.cat([first * cosine - second * sine, second * cosine + first * sine], dim=-1)
 
 
 def attention_mask(tokens: Tensor, segments: Tensor | None, cache: KeyValueCache | None) -> Tensor | None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from maquette.artifacts.files import write_text
 from maquette.artifacts.progress import duration, progress
 from maquette.reports.figures import save_figure
-from maquette.reports.tables import cell, quantity, span, tabulate
+from maquette.reports.tables import cell, estimate, quantity, span, tabulate
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -71,7 +71,7 @@ def environment() -> "Environment":
         keep_trailing_newline=True,
     )
     found.filters |= {"cell": cell, "duration": duration, "fmt": format, "marked": marked, "quantity": quantity}
-    found.filters |= {"repr": repr, "span": span}
+    found.filters |= {"estimate": estimate, "repr": repr, "span": span}
     found.globals |= {"drawing": drawing, "tabulate": tabulate}
     return found
 

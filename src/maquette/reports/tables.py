@@ -26,6 +26,11 @@ def span(interval: Sequence[float | None] | None, digits: int = 3) -> str:
     return f"{low:.{digits}f} to {high:.{digits}f}"
 
 
+def estimate(value: Any) -> str:
+    """An estimate (`value`, `interval`) with its interval."""
+    return f"{value.value:.3f} ({span(value.interval)})"
+
+
 def cell(value: float, spec: str) -> tuple[float, str]:
     """A number for a table, shown by `spec`."""
     return value, format(value, spec)
@@ -55,9 +60,9 @@ def tabulate(
     """The cells of a table whose first column names the rows.
 
     `columns`: either headings, of rows that are sequences of cells, or by heading the form of a cell from the fields,
-    keys or places of a row: `{"interval": "{low:.3f} to {high:.3f}"}`. A cell may be a pair (number, text): shown as
-    text, compared as a number. `best` (`min` or `max`) marks in each row the least or greatest number among the columns
-    `compared` (by default all).
+    keys or places of a row, empty where one is None: `{"interval": "{low:.3f} to {high:.3f}"}`. A cell may be a pair
+    (number, text): shown as text, compared as a number. `best` (`min` or `max`) marks in each row the least or greatest
+    number among the columns `compared` (by default all).
     """
     names = list(columns)
     forms = columns if isinstance(columns, Mapping) else None
@@ -78,6 +83,8 @@ def _cell(value: Any) -> Cell:
 def _shown(value: Any, spec: str = "") -> str:
     if spec == "quantity":
         return quantity(value)
+    if spec == "estimate":
+        return estimate(value)
     if spec.startswith("span"):
         return span(value, int(spec[4:] or 3))
     if not spec and isinstance(value, int | float):
@@ -106,8 +113,10 @@ class _Formatter(string.Formatter):
     def get_field(self, field_name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, str]:
         value = self._row
         for part in field_name.split("."):
+            if value is None:
+                break
             if isinstance(value, Mapping):
-                value = value[part]
+                value = value.get(part)
             else:
                 value = value[int(part)] if part.isdigit() else getattr(value, part)
         self.values.append(value)

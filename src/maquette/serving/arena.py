@@ -30,7 +30,7 @@ _MOST_OPEN = 1000
 
 
 @dataclass
-class Battle:
+class OpenBattle:
     """Who answers on which side, and what has been answered so far; `answers` of a side is there once it is whole."""
 
     models: dict[str, str]
@@ -44,7 +44,7 @@ class Arena:
     def __init__(self, models: Sequence[str], folder: Path, *, seed: int | None = None) -> None:
         self.models, self.folder = list(models), folder
         self._random = random.Random(seed)
-        self._open: OrderedDict[str, Battle] = OrderedDict()
+        self._open: OrderedDict[str, OpenBattle] = OrderedDict()
         self._lock = threading.Lock()
 
     def begin(self, messages: Sequence[Message]) -> str:
@@ -56,12 +56,12 @@ class Arena:
         with self._lock:
             name = secrets.token_hex(8)
             first, second = self._random.sample(self.models, 2)
-            self._open[name] = Battle({"a": first, "b": second}, list(messages))
+            self._open[name] = OpenBattle({"a": first, "b": second}, list(messages))
             while len(self._open) > _MOST_OPEN:
                 self._open.popitem(last=False)
         return name
 
-    def battle(self, name: str) -> Battle:
+    def battle(self, name: str) -> OpenBattle:
         """Raises `StageError` where there is no such battle (any more)."""
         with self._lock:
             if name not in self._open:

@@ -80,7 +80,7 @@ _ALL = (
     Stage("plan", "so many GPUs for so many days: what to train, and what it costs", settings.PlanStage, "plan"),
     Stage(
         "hallucination",
-        "does fine-tuning on facts that were never read teach making things up?",
+        "does fine-tuning on unseen facts teach a model to hallucinate?",
         settings.HallucinationStage,
         "hallucination",
     ),

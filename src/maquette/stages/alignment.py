@@ -1,12 +1,10 @@
 """`maquette alignment +experiment=alignment`: a base model, fine-tuned and aligned in several ways, compared on a page.
 
-`align` is the recipe: which stage runs after which; the numbers are in conf/experiment and conf/sweep. A study of one's
-own is another such function, given to `run` (experiments/rounds.py is one). Each stage finds itself done, or resumes:
-run the command again to resume a study.
+`align` is the recipe: which stage runs after which; the numbers are in conf/experiment and conf/sweep. A comparison of
+one's own is another such function, given to `run` (experiments/rounds.py is one). Run the command again to resume.
 """
 
-import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,94 +16,25 @@ from maquette.feedback.annotators.simulated import GoldReward
 from maquette.feedback.building import open_reward_model
 from maquette.feedback.config import PromptsConfig
 from maquette.feedback.prompts import open_prompts
-from maquette.feedback.study.measurement import Measurement, PolicyRun, measure_study
+from maquette.feedback.study.measurement import Measurement, measure_study
 from maquette.feedback.study.report import CAPTIONS, course_of, validations_of, write_study
 from maquette.feedback.study.tables import COURSES
 from maquette.model.loading import load_tokenizer
 from maquette.objectives.completions import RewardFunction
-from maquette.stages import STAGES, demo
-from maquette.stages.composition import compose
+from maquette.stages import demo
 from maquette.stages.config import AlignmentStage
-from maquette.stages.family_settings import literal
+from maquette.stages.study import Study, rehearse
 from maquette.tracking import start_run
-from maquette.training import RunRecord, read_history
-
-Settings = Mapping[str, Any]
-"""Of a stage: `{"objective": {"beta": 0.1}}` or `{"objective.beta": 0.1}`; `{"objective": "dpo"}` chooses a file."""
+from maquette.training import read_history
 
 
-class Study:
-    """Runs stages one after the other, and knows their `settings` and what they `made`; `policies` are compared,
-    `rewards` score them (names of runs), `courses` are the policies whose validations are drawn. Without a `rehearsal`
-    it is one itself: settings are checked, nothing runs, and a folder is only a name."""
-
-    def __init__(self, config: AlignmentStage, rehearsal: "Study | None" = None) -> None:
-        self.config, self.rehearsal = config, rehearsal
-        self.settings: dict[str, Any] = {}
-        self.made: dict[str, str] = {}
-        self.records: dict[str, RunRecord] = {}
-        self.policies: list[PolicyRun] = []
-        self.rewards: list[str] = []
-        self.courses: list[str] = []
-        self.demo: demo.Demo | None = None
-
-    def base(self) -> str:
-        """The base model: trained by the settings, or that of `maquette demo`, which is made where it is missing."""
-        return self._run("base", "train" if self.config.base else "demo", self.config.base, policy=True)
-
-    def train(self, name: str, *settings: Settings, policy: bool = False, reward: bool = False,
-              course: bool = False, kind: str | None = None, **values: Any) -> str:  # fmt: skip
-        """Runs `maquette train` and returns the run's folder. Of settings the later win. `kind`: what policies share
-        that differ in `values`. Raises `ConfigError` for settings that can't be."""
-        self.rewards += [name] if reward else []
-        self.courses += [name] if course else []
-        return self._run(name, "train", *settings, policy=policy, kind=kind, values=values)
-
-    def annotate(self, name: str, *settings: Settings) -> str:
-        """Runs `maquette annotate` and returns the path of its preferences."""
-        return self._run(name, "annotate", *settings) + "/preferences.jsonl"
-
-    def _run(self, name: str, stage: str, *settings: Settings, policy: bool = False, kind: str | None = None,
-             values: Settings | None = None) -> str:  # fmt: skip
-        given = {"outputs": self.config.outputs, "seed": self.config.seed}
-        words = [f"{key}={literal(value)}" for part in (given, *settings) for key, value in _flat(part)]
-        composed: Any = compose(STAGES[stage], words)
-        composed = dataclasses.replace(composed, tracking=self.config.tracking)
-        self.settings[name] = composed
-        if self.rehearsal is None:
-            self.made[name] = f"/{name}"
-            return self.made[name]
-        say(f"[{len(self.made) + 1}/{len(self.rehearsal.made)}] {name}: maquette {stage}")
-        result: Any
-        if stage == "demo":
-            self.demo = demo.make(composed)
-            result = self.demo.record
-        else:
-            result = STAGES[stage].run(composed)
-        if isinstance(result, RunRecord):
-            self.records[name] = result
-        self.made[name] = str(getattr(result, "folder", result))
-        if policy:
-            record = self.records[name]
-            self.policies.append(
-                PolicyRun(
-                    name, kind or name, record.folder, dict(values or {}), float(record.spec.compute), record.seconds
-                )
-            )
-        return self.made[name]
-
-
-def _flat(settings: Settings, prefix: str = "") -> list[tuple[str, Any]]:
-    found: list[tuple[str, Any]] = []
-    for key, value in settings.items():
-        found += _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [(prefix + key, value)]
-    return found
-
-
-def align(study: Study, config: AlignmentStage) -> None:
+def align(study: Study) -> None:
     """The recipe: fine-tune the base model, label its answers, train a reward model on the labels, then every policy
     that the settings name, each from the same fine-tuned model and labels."""
-    base = study.base()
+    config: AlignmentStage = study.config
+    if not config.sft:
+        raise ConfigError("there is nothing to run.", "Choose a study: maquette alignment +experiment=alignment.")
+    base = study.train("base", config.base, policy=True) if config.base else study.run_demo("base")
     sft = study.train("sft", {"objective": "sft", "instructions": "task", "checkpoint": base}, config.sft, policy=True)
     labels = study.annotate("labels", {"checkpoint": sft}, config.labels)
     learning = {"checkpoint": sft, "preferences.path": labels}
@@ -148,14 +77,17 @@ def align(study: Study, config: AlignmentStage) -> None:
         study.train("gold", optimize, {"reward.kind": "gold"}, config.ppo_gold, policy=True)
 
 
-def run(config: AlignmentStage, recipe: Callable[[Study, AlignmentStage], None] = align) -> Path:
+def run(config: AlignmentStage, recipe: Callable[[Study], None] = align) -> Path:
     """Runs what is not done yet, measures, and returns the folder of the study, with `index.html`.
 
     `recipe` trains a run "sft", the reference of all others. Raises `ConfigError` for settings that can't be, before
     anything runs, and whatever the stages raise.
     """
+    for figure in config.figures:
+        if figure not in CAPTIONS:
+            raise ConfigError(f"there is no figure '{figure}'.", f"Allowed: {', '.join(CAPTIONS)}.")
     study = Study(config, rehearse(config, recipe))
-    recipe(study, config)
+    recipe(study)
     measured: list[Measurement] = []
 
     def make(folder: Path) -> dict[str, Any]:
@@ -181,18 +113,6 @@ def run(config: AlignmentStage, recipe: Callable[[Study, AlignmentStage], None] 
     page = folder / "index.html" if study.demo is None else demo.write_page(study.demo, folder)
     say(f"Open {page.absolute().as_uri()}")
     return folder
-
-
-def rehearse(config: AlignmentStage, recipe: Callable[[Study, AlignmentStage], None] = align) -> Study:
-    """The study without its runs: settings are checked. Raises `ConfigError` for the first that is wrong."""
-    for figure in config.figures:
-        if figure not in CAPTIONS:
-            raise ConfigError(f"there is no figure '{figure}'.", f"Allowed: {', '.join(CAPTIONS)}.")
-    if not config.sft:
-        raise ConfigError("there is nothing to run.", "Choose a study: maquette alignment +experiment=alignment.")
-    study = Study(config)
-    recipe(study, config)
-    return study
 
 
 def compare(study: Study, folder: Path) -> tuple[Measurement, dict[str, Any]]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from maquette.artifacts import ConfigError
 from maquette.artifacts.files import atomic_file, write_json
 from maquette.artifacts.settings import parse_quantity
-from maquette.artifacts.targets import Node, with_values
+from maquette.artifacts.targets import Node, plain_nodes, with_values
 from maquette.optimization import build_schedule
 from maquette.optimization.config import ConstantSchedulerConfig, WSDSchedulerConfig, short_name
 from maquette.recipe.pretraining import Recipe
@@ -102,13 +102,10 @@ def below(trunk: str | None, branch: Planned) -> Planned:
     """The branch as a child of the trunk's run in MLflow."""
     if trunk is None:
         return branch
-    tracking = dataclasses.replace(branch.config.tracking, parent=trunk)
+    config = branch.config.tracked(dataclasses.replace(branch.config.tracking, parent=trunk))
     tags = branch.job.tags | {"mlflow.parentRunId": trunk}
-    return dataclasses.replace(
-        branch,
-        config=dataclasses.replace(branch.config, tracking=tracking),
-        job=dataclasses.replace(branch.job, tracking=tracking, tags=tags),
-    )
+    job = dataclasses.replace(branch.job, logger=plain_nodes(config.logger), tags=tags)
+    return dataclasses.replace(branch, config=config, job=job)
 
 
 def graft(tree: Tree, branch: Planned) -> bool:

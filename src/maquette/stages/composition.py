@@ -92,7 +92,7 @@ def compose_raw(
         ):
             return hydra_compose(stage.name, [*extra, *overrides], return_hydra_config=hydra)
     except (HydraException, OmegaConfBaseException) as error:
-        raise explained(stage, error) from None
+        raise explained(stage, error) from error
 
 
 def to_settings(
@@ -114,7 +114,7 @@ def to_settings(
         with left_open():
             settings = OmegaConf.to_object(without_schema(composed, given))
     except OmegaConfBaseException as error:
-        raise explained(stage, error) from None
+        raise explained(stage, error) from error
     if not isinstance(settings, stage.config):
         raise ConfigError(
             f"the settings of {stage.name} are not of its kind.", "Is a defaults list missing in your YAML file?"

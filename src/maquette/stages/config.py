@@ -3,9 +3,11 @@
 Composed by Hydra from `conf/`, checked against these dataclasses before anything heavy is imported.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 from maquette.artifacts.errors import ConfigError
 from maquette.artifacts.settings import from_table, setting
@@ -35,7 +37,7 @@ from maquette.optimization.config import (
 from maquette.recipe.rules import HyperparameterRules
 from maquette.recipe.sweep_config import SweepConfig
 from maquette.text.config import TokenizerConfig
-from maquette.tracking.config import MLflowLoggerConfig, TrackingConfig
+from maquette.tracking.config import MLflowLoggerConfig, TrackingConfig, tracking_of, with_tracking
 from maquette.training.config import CALLBACKS, PrecisionConfig, TrainerConfig
 
 
@@ -45,6 +47,17 @@ class StageConfig:
 
     outputs: str = setting("outputs", "folder for everything that is written")
     force: bool = setting(False, "do it again although it is already done")
+
+
+@dataclass
+class RecordedStage(StageConfig):
+    """What stages have that are recorded in MLflow, or read what is."""
+
+    tracking: TrackingConfig = setting(TrackingConfig, "record in MLflow")
+
+    def tracked(self, tracking: TrackingConfig) -> Self:
+        """The same, recorded where `tracking` says."""
+        return dataclasses.replace(self, tracking=tracking)
 
 
 @dataclass
@@ -131,8 +144,29 @@ class TrainStage(TokensStage):
     )
     suite: SuiteConfig = setting(no_suite, "what the trained model is asked when it is done")
     protocol: ProtocolConfig = setting(ProtocolConfig, "how it is asked")
-    tracking: TrackingConfig = setting(TrackingConfig, "record in MLflow")
     sweep: SweepConfig = setting(SweepConfig, "with -m: which runs belong together (+sweep=isoflop sets it)")
+
+    @property
+    def tracking(self) -> TrackingConfig:
+        """Where the run's loggers keep its record in MLflow; a sweep and an evaluation go there too."""
+        return tracking_of(self.logger, self.outputs)
+
+    @property
+    def starting_folder(self) -> Path | None:
+        """The folder whose weights are the initial ones; None where the model starts from scratch. After pretraining,
+        `latest` is the newest run of what comes before the objective, so that the same words mean the same run again.
+
+        Raises `ConfigError` where `checkpoint` names nothing."""
+        from maquette.model.loading import find_checkpoint, latest_run
+
+        before = self.objective.entry.starts_from
+        if self.checkpoint == "latest" and before:
+            return latest_run(self.outputs, before)
+        return None if self.checkpoint is None else find_checkpoint(self.checkpoint, self.outputs)
+
+    def tracked(self, tracking: TrackingConfig) -> Self:
+        """The same run, recorded where `tracking` says."""
+        return dataclasses.replace(self, logger=with_tracking(self.logger, tracking))
 
     def __post_init__(self) -> None:
         """Nodes with a `_target_` of a user's become typed too, and plain tables of ours."""
@@ -167,7 +201,7 @@ class PipelinesStage(TrainStage):
 
 
 @dataclass
-class HallucinationStage(StageConfig):
+class HallucinationStage(RecordedStage):
     seed: int = setting(0, "seed of the world, of weights and of the order of data", minimum=0)
     people: int = setting(256, "people whom the pretraining text tells of", minimum=8, maximum=2000)
     repeats: int = setting(40, "how often the text says each of its sentences", minimum=1)
@@ -177,11 +211,10 @@ class HallucinationStage(StageConfig):
     shares: list[float] = setting(
         lambda: [0.0, 0.25, 0.5, 1.0], "shares of the answers in fine-tuning that no text has told of"
     )
-    tracking: TrackingConfig = setting(TrackingConfig, "record in MLflow")
 
 
 @dataclass
-class AnnotateStage(StageConfig):
+class AnnotateStage(RecordedStage):
     checkpoint: str | None = setting(
         None, "policy whose answers are judged: run or exported folder; by default the latest finished run"
     )
@@ -198,11 +231,10 @@ class AnnotateStage(StageConfig):
     add: list[str] = setting(list, "preference files whose labels are put before the new ones")
     name: str | None = setting(None, "name of the artifact; by default the annotator and a digest")
     seed: int = setting(0, "seed of sampling", minimum=0)
-    tracking: TrackingConfig = setting(TrackingConfig, "record in MLflow")
 
 
 @dataclass
-class AlignmentStage(StageConfig):
+class AlignmentStage(RecordedStage):
     title: str = setting("Alignment", "heading of the page")
     base: dict[str, Any] = setting(dict, "train: the base model; empty: the model of maquette demo")
     sft: dict[str, Any] = setting(dict, "train: the fine-tuned model, the reference of all policies")
@@ -222,7 +254,6 @@ class AlignmentStage(StageConfig):
     max_completion_length: int = setting(20, "tokens of an answer at most", minimum=1)
     best_of: int = setting(16, "answers of the reference for best-of-n; 1: none", minimum=1)
     seed: int = setting(0, "seed of sampling, and of every run", minimum=0)
-    tracking: TrackingConfig = setting(TrackingConfig, "record in MLflow")
 
 
 @dataclass
@@ -275,12 +306,11 @@ class ScoreStage(StageConfig):
 
 
 @dataclass
-class EvaluateStage(StageConfig):
+class EvaluateStage(RecordedStage):
     checkpoint: str | None = setting(None, "run or exported folder; by default the latest finished run")
     corpus: str | None = setting(None, "corpus whose held-out documents are used; by default the run's own")
     suite: SuiteConfig = setting(SuiteConfig, "what is asked")
     protocol: ProtocolConfig = setting(ProtocolConfig, "how it is asked")
-    tracking: TrackingConfig = setting(TrackingConfig, "record in MLflow")
 
     def validate(self) -> None:
         """Raises `ConfigError` where nothing is asked."""
@@ -289,14 +319,13 @@ class EvaluateStage(StageConfig):
 
 
 @dataclass
-class LeaderboardStage(StageConfig):
+class LeaderboardStage(RecordedStage):
     suite: str | None = setting(None, "show this suite alone")
-    tracking: TrackingConfig = setting(TrackingConfig, "record in MLflow")
     json: bool = setting(False, "print JSON instead of tables (also: --json)")
 
 
 @dataclass
-class CompareStage(StageConfig):
+class CompareStage(RecordedStage):
     models: list[str] = setting(list, "models whose answers are compared: runs or exported folders, two or more")
     baseline: str | None = setting(None, "the one of them that the others are compared with; by default the first")
     prompts: PromptsConfig = setting(PromptsConfig, "what they answer: held-out prompts of tasks, or a file's")
@@ -306,7 +335,6 @@ class CompareStage(StageConfig):
     feedback: FeedbackConfig = setting(FeedbackConfig, "who judges")
     level: float = setting(0.9, "coverage of intervals", minimum=0.5, maximum=0.999)
     seed: int = setting(0, "seed of sampling and of the resamples", minimum=0)
-    tracking: TrackingConfig = setting(TrackingConfig, "record in MLflow")
     json: bool = setting(False, "print JSON instead of a table (also: --json)")
 
     def validate(self) -> None:
@@ -318,7 +346,7 @@ class CompareStage(StageConfig):
 
 
 @dataclass
-class RatingsStage(StageConfig):
+class RatingsStage(RecordedStage):
     battles: str | None = setting(None, "file with model_a, model_b, winner a row: JSONL, CSV or Parquet")
     topics: dict[str, float] = setting(
         dict, "shares by which topics are re-weighted: topics.code=0.5; by default all alike"
@@ -326,7 +354,6 @@ class RatingsStage(StageConfig):
     bootstrap: int = setting(200, "resamples behind each interval", minimum=20)
     level: float = setting(0.9, "coverage of intervals", minimum=0.5, maximum=0.999)
     seed: int = setting(0, "seed of the resamples", minimum=0)
-    tracking: TrackingConfig = setting(TrackingConfig, "record in MLflow")
     json: bool = setting(False, "print JSON instead of a table (also: --json)")
 
 
@@ -343,8 +370,7 @@ class ImportStage(StageConfig):
 
 
 @dataclass
-class RunsStage(StageConfig):
-    tracking: TrackingConfig = setting(TrackingConfig, "record in MLflow")
+class RunsStage(RecordedStage):
     filter: str | None = setting(None, "MLflow filter, such as \"params.size = '300k'\"")
     columns: list[str] = setting(list, "metrics and parameters to show; by default the main ones")
     limit: int = setting(20, "newest runs to show", minimum=1)
@@ -352,7 +378,7 @@ class RunsStage(StageConfig):
 
 
 @dataclass
-class FitStage(StageConfig):
+class FitStage(RecordedStage):
     runs: str | None = setting(
         None,
         "a sweep (name or MLflow run id; several with + between), an MLflow filter, or a CSV file with N, D and loss; "
@@ -398,11 +424,10 @@ class FitStage(StageConfig):
     level: float = setting(0.9, "coverage of the intervals", minimum=0.5, maximum=0.99)
     seed: int = setting(0, "seed of the resamples", minimum=0)
     json: bool = setting(False, "print JSON instead of tables (also: --json)")
-    tracking: TrackingConfig = setting(TrackingConfig, "record in MLflow")
 
 
 @dataclass
-class PredictStage(StageConfig):
+class PredictStage(RecordedStage):
     fit: str | None = setting(None, "the fit to predict by (name or folder); by default the newest")
     size: str | None = setting(None, "parameters of the run; by default the best for compute", quantity=True)
     tokens: str | None = setting(None, "its token budget", quantity=True)
@@ -410,14 +435,12 @@ class PredictStage(StageConfig):
     form: str | None = setting(None, "predict by another form of the fit than the one that it leads with")
     seed: int | None = setting(None, "seed of the run; by default that of the fit's runs", minimum=0)
     json: bool = setting(False, "print JSON (also: --json)")
-    tracking: TrackingConfig = setting(TrackingConfig, "record in MLflow")
 
 
 @dataclass
-class VerifyStage(StageConfig):
+class VerifyStage(RecordedStage):
     prediction: str | None = setting(None, "the prediction to judge (its id); by default all of them")
     json: bool = setting(False, "print JSON (also: --json)")
-    tracking: TrackingConfig = setting(TrackingConfig, "record in MLflow")
 
 
 @dataclass

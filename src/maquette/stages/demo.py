@@ -145,7 +145,7 @@ def _places(config: DemoStage) -> list[str]:
     """Where a run is written and recorded."""
     usual, chosen = settings_of(compose(STAGES["train"])), settings_of(config)
     words = [f"{key}={literal(value)}" for key, value in chosen.items()
-             if key.startswith(("tracking.", "logger.")) and not key.endswith(".save_dir")
+             if key.startswith("logger.") and not key.endswith(".save_dir")
              and value != usual.get(key, value)]  # fmt: skip
     return [f"outputs={literal(config.outputs)}", *([] if config.logger else ["logger=none"]), *words]
 

@@ -24,9 +24,9 @@ def train_mixture(found: MixtureFit, table: RunTable, outputs: str) -> float:
         config,
         outputs=outputs,
         mixture=dataclasses.replace(config.mixture, weights=found.mixture),
-        tracking=dataclasses.replace(config.tracking, parent=None, run_name=None),
         sweep=type(config.sweep)(),
     )
+    config = config.tracked(dataclasses.replace(config.tracking, parent=None, run_name=None))
     say("training the best mixture")
     record = train.run(config)
     losses = [record.domains[name]["loss"] for name in found.domains]

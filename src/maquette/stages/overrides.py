@@ -24,6 +24,14 @@ _NUMERAL = re.compile(r"[+-]?[0-9_]*\.?[0-9_]+(?:[eE][+-]?[0-9_]+)?")
 """What Hydra reads as a number, and would write differently as text: `007`, `653540e9`, `1.50`."""
 
 
+_PLAIN = re.compile(r"[\w./:+-]*", re.ASCII)
+"""What Hydra reads as it stands, without asking its parser."""
+
+
+_OPENING = ("'", '"', "[", "{", "$")
+"""How a value begins whose signs are meant for Hydra."""
+
+
 def hydra_overrides(stage: Stage, overrides: Sequence[str], config_folder: Path | None = None) -> list[str]:
     """The overrides with Hydra's signs in them. Raises `ConfigError` for one that can't be read, or is no recipe."""
     overrides = as_text(stage, overrides)
@@ -34,18 +42,44 @@ def hydra_overrides(stage: Stage, overrides: Sequence[str], config_folder: Path 
 
 
 def as_text(stage: Stage, overrides: Sequence[str]) -> list[str]:
-    """The overrides with numerals in quotes where the setting holds text: a name of hexadecimal digits may look like
-    a number (`prediction=653540e9`), and Hydra would hand on another spelling of it."""
-    names = _texts(stage)
+    """The overrides with quotes where the setting holds text that Hydra would read as something else, or not at all.
+
+    A name of hexadecimal digits may look like a number (`prediction=653540e9`), and Hydra would hand on another
+    spelling of it; `~/x` (the home folder), brackets and letters beyond ASCII it can't read without quotes.
+    """
+    names, tables = _texts(stage), free_form(stage)
     found = []
     for text in overrides:
-        key, _, value = text.partition("=")
+        key, sign, value = text.partition("=")
+        plain = key.lstrip("+")
+        if not sign or not (plain in names or plain == "recipe" or plain.startswith(tuple(f"{t}." for t in tables))):
+            found.append(text)
+            continue
         parts = value.split(",")
-        if key in names and any(_NUMERAL.fullmatch(part) for part in parts):
-            value = ",".join(f"'{part}'" if _NUMERAL.fullmatch(part) else part for part in parts)
-            text = f"{key}={value}"
-        found.append(text)
+        if plain in names:
+            parts = [f"'{part}'" if _NUMERAL.fullmatch(part) else part for part in parts]
+        value = ",".join(parts)
+        if (
+            not _PLAIN.fullmatch(value)
+            and not value.lstrip().startswith(_OPENING)
+            and not _is_readable(f"{key}={value}")
+        ):
+            parts = [part if _is_readable(f"{key}={part}") else literal(_at_home(part)) for part in parts]
+        found.append(f"{key}={','.join(parts)}")
     return found
+
+
+def _is_readable(override: str) -> bool:
+    """Whether Hydra's grammar has such an override."""
+    try:
+        OverridesParser.create().parse_override(override)
+    except HydraException:
+        return False
+    return True
+
+
+def _at_home(part: str) -> str:
+    return str(Path(part).expanduser()) if part.startswith("~/") or part == "~" else part
 
 
 def opened(stage: Stage, overrides: Sequence[str]) -> list[str]:

@@ -21,14 +21,14 @@ from maquette.artifacts.progress import say
 from maquette.artifacts.settings import parse_quantity
 from maquette.artifacts.targets import with_values
 from maquette.reports import quantity, write_page
-from maquette.scaling.plans.pipeline_trial import (
+from maquette.scaling.plans.pipelines import (
     Trained,
     Trial,
-    big_trial,
-    old_trials,
+    final_run,
     pipeline_facts,
     pipeline_figure,
     small_trials,
+    tuning_trials,
 )
 from maquette.stages import train as train_stage
 from maquette.stages.config import PipelinesStage, TrainStage
@@ -45,7 +45,7 @@ def run(config: PipelinesStage) -> Path:
     data = train_stage.make_tokens(config)
     compute = float(parse_quantity(config.compute or DEFAULT_COMPUTE, "compute"))
     settings = dataclasses.asdict(config)
-    kept = {key: value for key, value in settings.items() if key not in ("outputs", "force", "tracking", "trainer")}
+    kept = {key: value for key, value in settings.items() if key not in ("outputs", "force", "logger", "trainer")}
 
     def make(folder: Path) -> dict[str, Any]:
         with _recorded(config, digest(kept)[:8]) as below:
@@ -75,11 +75,11 @@ def _both_ways(
         return True
 
     say(f"old way: {config.trials} runs of {compute / config.trials:.2g} FLOPs with settings that somebody might guess")
-    old = _train(config, data, old_trials(compute, config.trials, config.seed, buildable))
+    old = _train(config, data, tuning_trials(compute, config.trials, config.seed, buildable))
     spent = sum(run.compute for run in old)
     say("new way: small models")
     small = _train(config, data, small_trials(spent, buildable))
-    big = big_trial(small, spent - sum(run.compute for run in small))
+    big = final_run(small, spent - sum(run.compute for run in small))
     say(f"new way: {big.words}; one run of {quantity(big.trial.size)} parameters")
     (trained,) = _train(config, data, [big.trial])
     return old, small, trained, big.words
@@ -125,7 +125,7 @@ def _recorded(config: PipelinesStage, name: str) -> Iterator[PipelinesStage]:
         folder=folder,
         params={"trials": config.trials},
     ) as log:
-        yield dataclasses.replace(config, tracking=dataclasses.replace(config.tracking, parent=log.run_id))
+        yield config.tracked(dataclasses.replace(config.tracking, parent=log.run_id))
 
 
 def _tell(facts: dict[str, Any]) -> None:

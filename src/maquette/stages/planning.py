@@ -13,18 +13,19 @@ from maquette.artifacts.manifest import read_manifest
 from maquette.artifacts.progress import say
 from maquette.artifacts.run_file import read_run
 from maquette.artifacts.settings import parse_quantity
+from maquette.artifacts.targets import plain_nodes
 from maquette.data.config import CustomDataConfig
 from maquette.model.architecture import CoreConfig
 from maquette.model.config import ModelConfig
 from maquette.model.hf import family_of, read_config
-from maquette.model.loading import find_checkpoint, latest_run, model_folder
+from maquette.model.loading import model_folder
 from maquette.objectives.config import CustomObjectiveConfig, PretrainConfig
 from maquette.optimization.config import recipe_remark, short_name
+from maquette.optimization.optimizers import wants_hidden_matrices
 from maquette.recipe.pretraining import Recipe
 from maquette.recipe.run_spec import RunSpec, label_of
 from maquette.scaling.predictions.prediction import WrittenPrediction
 from maquette.stages.config import TrainStage
-from maquette.stages.loggers import other_loggers, plain_nodes
 from maquette.stages.recipe_numbers import recipe_of
 from maquette.stages.tokens import TokensResult
 from maquette.text import Tokenizer
@@ -35,20 +36,9 @@ from maquette.training.job import ObjectivePlan
 from maquette.training.pretraining import CustomPlan, PretrainingPlan
 
 
-def starting_folder(config: TrainStage) -> Path | None:
-    """The folder whose weights are the initial ones; None where the model starts from scratch. After pretraining,
-    `latest` is the newest run of what comes before the objective, so that the same words mean the same run again.
-
-    Raises `ConfigError` where `checkpoint` names nothing."""
-    before = config.objective.entry.starts_from
-    if config.checkpoint == "latest" and before:
-        return latest_run(config.outputs, before)
-    return None if config.checkpoint is None else find_checkpoint(config.checkpoint, config.outputs)
-
-
 def resolve_recipe(config: TrainStage, data: TokensResult) -> Recipe:
     """Every number of the run. Raises `ConfigError` for settings that contradict each other."""
-    start = starting_folder(config)
+    start = config.starting_folder
     architecture: CoreConfig | None = None
     if start is not None:
         folder = model_folder(start)
@@ -92,7 +82,7 @@ def plan_job(config: TrainStage, recipe: Recipe, data: TokensResult) -> Job:
         config,
         recipe,
         CustomPlan(text, **theirs) if theirs else text,
-        start=starting_folder(config),
+        start=config.starting_folder,
         tokenizer=data.tokenizer,
         digests=digests,
         label=f"{_size_label(config, recipe)}-{label_of(recipe.tokens)}",
@@ -136,16 +126,15 @@ def assemble_job(
             config.trainer,
             config.precision,
             threads=config.threads,
-            optimizer=short_name(config.optimizer),
+            whole_matrices=short_name(config.optimizer) if wants_hidden_matrices(config.optimizer) else None,
             width=recipe.architecture.hidden_size,
         ),
         optimizer=config.optimizer,
         scheduler=config.scheduler,
         trainer=config.trainer,
-        tracking=config.tracking,
         num_validations=config.num_validations,
         callbacks=plain_nodes(config.callbacks),
-        logger=other_loggers(config.logger),
+        logger=plain_nodes(config.logger),
         tags=_tags(config, spec, start),
     )
 

@@ -34,7 +34,7 @@ from maquette.recipe.post_training import resolve_examples, resolve_policy
 from maquette.recipe.pretraining import Recipe, with_steps
 from maquette.recipe.run_spec import label_of
 from maquette.stages.config import TrainStage
-from maquette.stages.planning import assemble_job, starting_folder
+from maquette.stages.planning import assemble_job
 from maquette.text import Tokenizer
 from maquette.training import Job
 from maquette.training.config import TrainerConfig
@@ -140,7 +140,7 @@ def plan_policy(config: TrainStage) -> Job:
 
 def _start(config: TrainStage) -> Path:
     """The folder to start from. Raises `ConfigError` where none is named."""
-    start = starting_folder(config)
+    start = config.starting_folder
     if start is None:
         raise ConfigError(
             f"objective={config.objective.kind} starts from a trained model.",

@@ -25,8 +25,7 @@ from maquette.stages import corpus as corpus_stage
 from maquette.stages import evaluate as evaluate_stage
 from maquette.stages import tokens as tokens_stage
 from maquette.stages.config import EvaluateStage, TrainStage
-from maquette.stages.loggers import tracking_of
-from maquette.stages.planning import plan_job, predicted, resolve_recipe, starting_folder
+from maquette.stages.planning import plan_job, predicted, resolve_recipe
 from maquette.stages.post_training import plan_examples, plan_policy
 from maquette.stages.predicted import check_predicted
 from maquette.stages.tokens import TokensResult
@@ -47,7 +46,6 @@ def run(config: TrainStage, data: TokensResult | None = None) -> RunRecord:
     Raises `ConfigError` for settings that contradict each other or this machine, `StageError` where data is damaged or
     training diverges, `KeyboardInterrupt` where it was stopped; then the same call goes on.
     """
-    config = dataclasses.replace(config, tracking=tracking_of(config.logger, config.tracking))
     if node_value(config.scheduler, "branches"):
         return _run_branches(config, data)
     return _train(config, planned(config, data))
@@ -108,7 +106,7 @@ def _fitted(config: TrainStage, job: Job, group: ProcessGroup, graft: Callable[[
 
 def _tried(config: TrainStage, job: Job, group: ProcessGroup) -> RunRecord:
     """A run of a batch or a few through every hook, in a folder of its own that no other run is looked for in."""
-    job = dataclasses.replace(job, logger={}, tracking=dataclasses.replace(job.tracking, enabled=False))
+    job = dataclasses.replace(job, logger={})
     if group.is_first:
         shutil.rmtree(job.folder, ignore_errors=True)
         begin_record(job.spec, job.folder).save()
@@ -173,7 +171,7 @@ def forecast(config: TrainStage, data: TokensResult) -> "Forecast":
 
 def make_tokens(config: TrainStage) -> TokensResult:
     """Tokens of the corpus: by a tokenizer made for it, or by that of the model to start from."""
-    upstream, start = dataclasses.replace(config, force=False), starting_folder(config)
+    upstream, start = dataclasses.replace(config, force=False), config.starting_folder
     if isinstance(config.data, CustomDataConfig):
         data = tokens_stage.of_custom_data(upstream, config.data.foreign_node(), config.seed)
         return data if start is None else _same_tokenizer(data, start)

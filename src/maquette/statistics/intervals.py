@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import norm, t
+from scipy.stats import norm, rankdata, t
 
 from maquette.artifacts import ConfigError
 
@@ -112,7 +112,7 @@ def rank_intervals(scores: ArrayLike, samples: ArrayLike, level: float = 0.9) ->
 
 def _ranks(scores: NDArray[Any]) -> NDArray[Any]:
     """One more than the number of higher scores in the same row, (rows, k)."""
-    return 1 + np.sum(scores[:, None, :] > scores[:, :, None], axis=2)
+    return rankdata(-scores, method="min", axis=1)
 
 
 @dataclass(frozen=True)

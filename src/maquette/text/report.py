@@ -5,7 +5,7 @@ one cost; how are the known trouble-makers (numbers, indentation, misspelt words
 """
 
 import dataclasses
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from maquette.artifacts.files import write_json, write_text
 from maquette.artifacts.progress import progress
+from maquette.reports import render
 from maquette.text.config import TokenizerConfig
 from maquette.text.measure import Fit, SweepPoint, fit, number_splits, pieces, together, visible
 from maquette.text.tokenizer import Tokenizer
@@ -83,7 +84,8 @@ def write_report(
         "longest_tokens": _longest(tokenizer),
     }
     write_json(folder / "report.json", facts | details)
-    write_text(folder / "report.md", _page(facts, details, points))
+    shown = {**facts, **details, "sweep_megabytes": SWEEP_BYTES / 1e6}
+    write_text(folder / "report.md", render("tokenizer.md.j2", shown))
     return facts
 
 
@@ -146,101 +148,3 @@ def _longest(tokenizer: Tokenizer, count: int = 20) -> list[str]:
 
 def _size(texts: Iterable[str]) -> int:
     return sum(len(text.encode()) for text in texts)
-
-
-# The page
-
-
-def _page(facts: dict[str, Any], details: dict[str, Any], points: Sequence[SweepPoint]) -> str:
-    domains = [
-        [name, f"{part['bytes']:,}", f"{part['tokens']:,}", f"{part['bytes_per_token']:.2f}",
-         f"{part['characters_per_token']:.2f}", f"{part['tokens_per_kilobyte']:.0f}", f"{part['vocabulary_used']:.0%}"]
-        for name, part in facts["domains"].items()
-    ]  # fmt: skip
-    lines = [
-        f"# Tokenizer of {facts['vocabulary']:,} tokens",
-        "",
-        f"Measured on {details['measured_on']} text: {facts['bytes_per_token']:.2f} bytes "
-        f"({facts['characters_per_token']:.2f} characters) a token; {facts['vocabulary_used']:.0%} of the vocabulary "
-        f"is used. Digest `{facts['digest']}`.",
-        "",
-        "## Length, by domain",
-        "",
-        *_table(
-            ["domain", "bytes", "tokens", "bytes a token", "characters a token", "tokens for 1,000 bytes",
-             "vocabulary used"],
-            domains,
-        ),
-        "",
-        "![bytes and characters a token](figures/compression.png)",
-        "",
-        "## Use of the vocabulary",
-        "",
-        "Longest tokens: " + " ".join(map(_code, details["longest_tokens"])),
-        "",
-        "![use of the vocabulary](figures/vocabulary_use.png)",
-    ]  # fmt: skip
-    if len(points) > 1:
-        lines += ["", "## Other vocabulary sizes", "", *_sweep_section(points)]
-    lines += [
-        "",
-        "## Splits",
-        "",
-        *_table(
-            ["text", "tokens", "split"],
-            [[name, str(len(split)), " ".join(map(_code, split))] for name, split in details["splits"].items()],
-            words={"split"},
-        ),
-        "",
-        "![splits](figures/splits.png)",
-        "",
-        "Of all numbers with so many digits, the share that takes one token, two, and so on. A number that is one "
-        "token hides its digits from the model; numbers of one length that are cut differently make arithmetic hard.",
-        "",
-        *_table(
-            ["digits", "1 token", "2 tokens", "3 tokens", "4 tokens"],
-            [
-                [str(digits), *(f"{shares.get(length, 0):.0%}" for length in range(1, 5))]
-                for digits, shares in details["numbers"].items()
-            ],
-        ),
-        "",
-    ]
-    return "\n".join(lines)
-
-
-def _sweep_section(points: Sequence[SweepPoint]) -> list[str]:
-    """Length against vocabulary: attention pays for length squared, the vocabulary's two matrices for its size."""
-    rows = []
-    for point in points:
-        length = point.tokens_per_kilobyte / points[0].tokens_per_kilobyte
-        rows.append(
-            [f"{point.vocabulary:,}", f"{point.tokens_per_kilobyte:.0f}", f"{length:.2f}", f"{length**2:.2f}",
-             f"{2 * point.vocabulary:,}"]
-        )  # fmt: skip
-    return [
-        f"The same kind, trained on one sample of at most {SWEEP_BYTES / 1e6:g} MB; the first row is plain bytes. "
-        "A larger vocabulary makes sequences shorter, which attention pays for with the square, but its two matrices "
-        "(embedding and head) grow with it.",
-        "",
-        *_table(
-            ["vocabulary", "tokens for 1,000 bytes", "length against bytes", "attention against bytes",
-             "parameters of its matrices x width"],
-            rows,
-        ),
-        "",
-        "![length against vocabulary](figures/vocabulary_sizes.png)",
-    ]  # fmt: skip
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]], words: Container[str] = ()) -> list[str]:
-    """A Markdown table: numbers to the right, the first column and those in `words` to the left."""
-    rule = ["---:" if place and name not in words else "---" for place, name in enumerate(header)]
-    return ["| " + " | ".join(line) + " |" for line in (header, rule, *rows)]
-
-
-def _code(piece: str) -> str:
-    """A piece as Markdown code inside a table, where a bar would end the cell."""
-    fence = "``" if "`" in piece else "`"
-    pad = " " if "`" in piece else ""
-    return f"{fence}{pad}{piece}{pad}{fence}".replace("|", "\\|")

@@ -1,8 +1,17 @@
-"""Settings of the record that a run leaves in MLflow."""
+"""Settings of the record that runs leave in MLflow.
 
+A training run's is a Lightning logger among others (`logger.mlflow`); the other stages, which have no Trainer, say
+where MLflow keeps theirs (`tracking`).
+"""
+
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from maquette.artifacts.settings import setting
+from maquette.artifacts.targets import node_values, target_of, with_values
 
 
 @dataclass
@@ -30,3 +39,42 @@ class MLflowLoggerConfig:
     tags: dict[str, str] = setting(dict, "more tags")
     prefix: str = setting("", "stands before each metric's name")
     num_nodes: int = setting(1, "machines; with more than one a server is needed", minimum=1)
+
+
+_OURS = (MLflowLoggerConfig._target_, "maquette.tracking.logger.MLflowLogger")
+
+
+def mlflow_node(logger: Mapping[str, Any]) -> str | None:
+    """The name of that node of the group `logger` which is our MLflow logger; None where there is none."""
+    return next((name for name, node in logger.items() if node is not None and target_of(node) in _OURS), None)
+
+
+def tracking_of(logger: Mapping[str, Any], outputs: Path | str) -> TrackingConfig:
+    """Where MLflow has the record of a training run with these loggers, for what is recorded beside it: its sweep, its
+    evaluation. Disabled where our logger is not among them."""
+    name = mlflow_node(logger)
+    if name is None:
+        return TrackingConfig(enabled=False)
+    node = dataclasses.asdict(MLflowLoggerConfig(save_dir=str(outputs))) | node_values(logger[name])
+    uri = node["tracking_uri"]
+    if uri is None and Path(node["save_dir"]).absolute() != Path(outputs).absolute():
+        from maquette.tracking.store import store_uri
+
+        uri = store_uri(TrackingConfig(), node["save_dir"])
+    return TrackingConfig(
+        uri=uri, experiment=node["experiment_name"], run_name=node["run_name"], parent=node["parent_run_id"]
+    )
+
+
+def with_tracking(logger: Mapping[str, Any], tracking: TrackingConfig) -> dict[str, Any]:
+    """The loggers with ours recording where `tracking` says, or left out; where it is not among them, it stays so."""
+    name = mlflow_node(logger)
+    if name is None:
+        return dict(logger)
+    if not tracking.enabled:
+        return {key: node for key, node in logger.items() if key != name}
+    values = {
+        "tracking_uri": tracking.uri, "experiment_name": tracking.experiment, "run_name": tracking.run_name,
+        "parent_run_id": tracking.parent,
+    }  # fmt: skip
+    return {**logger, name: with_values(logger[name], **values)}

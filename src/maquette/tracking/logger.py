@@ -14,9 +14,10 @@ would have to replace all but `after_save_checkpoint`, so this is a `Logger` of 
 logger does: `logger.mlflow._target_=lightning.pytorch.loggers.MLFlowLogger`.
 """
 
+import contextlib
 import posixpath
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from lightning.pytorch.loggers.logger import Logger, rank_zero_experiment
 from lightning.pytorch.utilities.rank_zero import rank_zero_only, rank_zero_warn
 
 from maquette.tracking.config import TrackingConfig
-from maquette.tracking.run_log import NOT_IN_NAMES, RunLog, open_run
+from maquette.tracking.run_log import NOT_IN_NAMES, RunLog, open_run, start_run
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -63,6 +64,7 @@ class MLflowLogger(Logger):
         self._prefix, self._run_id, self._num_nodes = prefix, run_id, num_nodes
         self._names: dict[str, str] = {}
         self._log: RunLog | None = None
+        self._ends_with_trainer = True
 
     @property
     @rank_zero_experiment
@@ -111,6 +113,20 @@ class MLflowLogger(Logger):
         """Copies a file or folder into the run's artifacts, under `folder`."""
         self._opened().log_artifact(path, folder)
 
+    @contextlib.contextmanager
+    def recording(
+        self, *, name: str, folder: Path, params: Mapping[str, Any], tags: Mapping[str, Any], run_id: str | None = None
+    ) -> Iterator[RunLog]:
+        """Records the block as a run, as `start_run` does, and yields what it is written to. What the settings of the
+        logger leave open is `name`, `folder` and `run_id`'s; and how the block ends says how the run does, not the
+        Trainer, after whom a run has still its model to export."""
+        with start_run(
+            self._config, outputs=self._save_dir, name=name, folder=folder, params=params, tags={**tags, **self._tags},
+            run_id=self._run_id or run_id, num_nodes=self._num_nodes,
+        ) as log:  # fmt: skip
+            self._log, self._run_id, self._ends_with_trainer = log, log.run_id, False
+            yield log
+
     def flush(self) -> bool:
         """Waits until everything so far is in the store; False where the store fails."""
         return self._log is None or self._log.flush()
@@ -119,7 +135,7 @@ class MLflowLogger(Logger):
     def finalize(self, status: str) -> None:
         """Writes what is left and ends the run: `success`, `failed`, `interrupted`, or a status of MLflow's. What is
         logged afterwards is written too."""
-        if self._log is not None:
+        if self._log is not None and self._ends_with_trainer:
             self._log.finish(_STATUSES.get(status, status.upper()))
 
     def _opened(self) -> RunLog:

@@ -229,8 +229,9 @@ def start_parent_run(
     tags: Mapping[str, Any] | None = None,
     **where: Any,
 ) -> contextlib.AbstractContextManager[RunLog]:
-    """`start_run` for a run that others belong to, such as a sweep: give its `run_id` to the children as
-    `tracking.parent`. Made in the parent process, it also makes the store, so that children can start in parallel."""
+    """`start_run` for a run that others belong to, such as a sweep: its `run_id` is the children's `tracking.parent` or
+    `logger.mlflow.parent_run_id`. Made in the parent process, it also makes the store, so that children can start in
+    parallel."""
     return start_run(config, params=params or {}, tags={"kind": "parent", **(tags or {})}, **where)
 
 

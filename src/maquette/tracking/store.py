@@ -33,6 +33,7 @@ _ENVIRONMENT = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "GIT_PYTHON_REFRESH": "quiet",
 }
+_WITHOUT = "logger=none trains without MLflow, tracking=none does other stages."
 _PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 
 
@@ -53,7 +54,7 @@ def store_uri(config: TrackingConfig, outputs: Path | str) -> str:
     if _is_server(uri):
         return uri
     raise ConfigError(
-        f"tracking.uri={uri} is not the address of a store.",
+        f"{uri} is not the address of a store.",
         "Write http://host:port for a server or sqlite:///<file> for a file; leave it out for <outputs>/mlflow.db.",
     )
 
@@ -126,7 +127,7 @@ def prepare_store(config: TrackingConfig, outputs: Path | str, *, num_nodes: int
     if file is not None and num_nodes > 1:
         raise ConfigError(
             f"trainer.num_nodes={num_nodes}: a SQLite file can't be shared by machines.",
-            "Start `mlflow server` on one and give its address, tracking.uri=http://host:5000; or tracking=none.",
+            "Start `mlflow server` on one, and give logger.mlflow.tracking_uri=http://host:5000; or logger=none.",
         )
     with explained(uri), impatient(), locked(file) if file is not None else contextlib.nullcontext():
         if file is not None and not file.exists():
@@ -172,7 +173,7 @@ def ensure_experiment(client: "MlflowClient", uri: str, name: str) -> str:
     if named is not None and named.lifecycle_stage == "deleted":
         raise StageError(
             f"The MLflow experiment '{name}' was deleted.",
-            "Bring it back in MLflow, or choose another: tracking.experiment=...",
+            "Bring it back in MLflow, or choose another: logger.mlflow.experiment_name or tracking.experiment.",
         )
     try:
         if named is None or file is None:
@@ -203,7 +204,7 @@ def _store_error(uri: str, error: Exception) -> StageError:
     if file is None:
         return StageError(
             f"The tracking server {uri} could not be used: {reason[:300]}.",
-            "Start it or correct tracking.uri; tracking=none trains without MLflow.",
+            f"Start it or correct its address. {_WITHOUT}",
         )
     if "out-of-date database schema" in str(error):
         return StageError(
@@ -211,5 +212,5 @@ def _store_error(uri: str, error: Exception) -> StageError:
         )
     return StageError(
         f"The MLflow store {file} can't be used: {reason[:300]}.",
-        "Free some space, or put the results elsewhere with outputs=<folder>; tracking=none trains without MLflow.",
+        f"Free some space, or put the results elsewhere with outputs=<folder>. {_WITHOUT}",
     )

@@ -65,10 +65,11 @@ def choose_hardware(
     precision: PrecisionConfig,
     *,
     threads: int | None = None,
-    optimizer: str = "adamw",
+    whole_matrices: str | None = None,
     width: int | None = None,
 ) -> Hardware:
-    """What the settings ask for, on this machine, for a model that is `width` wide.
+    """What the settings ask for, on this machine, for a model that is `width` wide. `whole_matrices`: the optimiser,
+    where it needs matrices in one piece.
 
     Raises `ConfigError` where it can't be, or makes no sense.
     """
@@ -85,9 +86,9 @@ def choose_hardware(
     strategy = _strategy(trainer, devices * trainer.num_nodes)
     if strategy == "fsdp" and accelerator == "cpu":
         raise ConfigError("trainer.strategy=fsdp needs GPUs.", "Use trainer=ddp for several processes on a processor.")
-    if strategy == "fsdp" and optimizer == "muon":
+    if strategy == "fsdp" and whole_matrices is not None:
         raise ConfigError(
-            "optimizer=muon needs whole matrices, and trainer.strategy=fsdp cuts them up.",
+            f"optimizer={whole_matrices} needs whole matrices, and trainer.strategy=fsdp cuts them up.",
             "Use trainer=ddp or optimizer=adamw.",
         )
     number_format = choose_precision(trainer, precision)

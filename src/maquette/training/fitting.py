@@ -6,7 +6,7 @@ Trainer between them. What a run leaves when it is through is `conclusion.py`'s.
 
 import contextlib
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from maquette.artifacts.progress import say
 from maquette.data.process_group import ProcessGroup, join_group, process_group
 from maquette.model.linear import use_backend
 from maquette.text import Tokenizer
-from maquette.tracking import RunLog, start_run
+from maquette.tracking import MLflowLogger, RunLog
 from maquette.training import record as records
 from maquette.training.callbacks import LossSpikeGuard, RunCheckpoint, RunContext
 from maquette.training.checkpoint_io import CheckpointFolder
@@ -46,11 +46,12 @@ def fit(job: Job) -> RunRecord:
     keep_large_buffers()
     record = records.read_record(job.folder)
     assert record is not None  # the stage has written it
-    with _tracked(job, record, world) as log:
+    loggers: list[Logger] = parts("logger", job.logger, Logger) if world.is_first else []
+    with _recorded(job, record, loggers) as log:
         if world.is_first:
             record = record.update(tracking_run=log.run_id, status=records.RUNNING)
         try:
-            return _fit(job, record, world, log)
+            return _fit(job, record, world, log, loggers)
         except KeyboardInterrupt:
             _leave(record, world, records.INTERRUPTED)
             raise
@@ -59,7 +60,7 @@ def fit(job: Job) -> RunRecord:
             raise
 
 
-def _fit(job: Job, record: RunRecord, world: ProcessGroup, log: RunLog) -> RunRecord:
+def _fit(job: Job, record: RunRecord, world: ProcessGroup, log: RunLog, loggers: Sequence[Logger]) -> RunRecord:
     tokenizer = Tokenizer.load(job.spec.tokenizer)
     opened = job.plan.open(job, tokenizer)
     checkpoints = CheckpointFolder(job.folder / "checkpoints")
@@ -81,9 +82,7 @@ def _fit(job: Job, record: RunRecord, world: ProcessGroup, log: RunLog) -> RunRe
             kept_steps=job.kept_steps,
         )
         callbacks = [*build_callbacks(job, run), *([_Compilation()] if job.compiled else [])]
-        loggers: list[Logger] = [*([metrics] if metrics is not None else []), *([_Tracker(log)] if log.run_id else [])]
-        loggers += parts("logger", job.logger, Logger) if world.is_first else []
-        trainer = build_trainer(job, opened, callbacks, loggers)
+        trainer = build_trainer(job, opened, callbacks, [*([metrics] if metrics is not None else []), *loggers])
         for seed in (random.seed, np.random.seed, torch.manual_seed):  # for dropout; initial weights have their own
             seed(job.spec.seed + world.rank)
         try:
@@ -119,41 +118,16 @@ class _Compilation(Callback):
             compile_blocks(model.core)
 
 
-class _Tracker(Logger):
-    """The run in MLflow as one of its loggers."""
-
-    def __init__(self, log: RunLog) -> None:
-        super().__init__()
-        self._log = log
-
-    @property
-    def name(self) -> str:
-        return "mlflow"
-
-    @property
-    def version(self) -> str | None:
-        return self._log.run_id
-
-    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
-        self._log.log_metrics(metrics, step or 0)
-
-    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """`start_run` has told them."""
-
-    def flush(self) -> None:
-        self._log.flush()
-
-
 @contextlib.contextmanager
-def _tracked(job: Job, record: RunRecord, world: ProcessGroup) -> Iterator[RunLog]:
-    """The run's record in the tracker; the other processes keep none."""
-    if not world.is_first:
+def _recorded(job: Job, record: RunRecord, loggers: Sequence[Logger]) -> Iterator[RunLog]:
+    """The run's record in MLflow; one that records nothing where our logger is not among them."""
+    logger = next((one for one in loggers if isinstance(one, MLflowLogger)), None)
+    if logger is None:
         yield RunLog()
         return
-    with start_run(
-        job.tracking, outputs=job.outputs, name=job.name, folder=job.folder, params=job.spec.params, tags=job.tags,
-        run_id=record.tracking_run, num_nodes=job.hardware.nodes,
-    ) as log:  # fmt: skip
+    with logger.recording(
+        name=job.name, folder=job.folder, params=job.spec.params, tags=job.tags, run_id=record.tracking_run
+    ) as log:
         log.set_tags({"compiled": job.compiled, "linear_backend": job.linear_backend})
         yield log
 

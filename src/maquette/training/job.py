@@ -19,7 +19,6 @@ from maquette.artifacts.targets import Node
 from maquette.model.architecture import describe_architecture
 from maquette.optimization.optimization import Optimization
 from maquette.recipe.run_spec import RunSpec
-from maquette.tracking.config import TrackingConfig
 from maquette.training.callbacks.validation_schedule import validation_steps
 from maquette.training.config import TrainerConfig
 from maquette.training.devices import Hardware
@@ -84,7 +83,6 @@ class Job:
     optimizer: Node
     scheduler: Node
     trainer: TrainerConfig
-    tracking: TrackingConfig
     num_validations: int = 10
     callbacks: dict[str, Any] = dataclasses.field(default_factory=dict)
     logger: dict[str, Any] = dataclasses.field(default_factory=dict)

@@ -1,15 +1,17 @@
-"""Everything from one table: the form by extrapolation, what is said of too few budgets, suspects, and plain values."""
+"""Everything from one table: the form by extrapolation, too few budgets, confounders, and plain values."""
 
 import dataclasses
 import json
+import re
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from maquette.scaling.fits.fit_card import UNKNOWN, card
+from maquette.reports import render
+from maquette.scaling.fits.confounders import copying_kinds, find_confounders
+from maquette.scaling.fits.fit_card import UNKNOWN, FitCard
 from maquette.scaling.fits.fit_facts import exponent_table, fit_facts, form_table
-from maquette.scaling.fits.suspects import copying_kinds, find_suspects
 from maquette.scaling.fits.sweep_fit import SweepFit, fit_sweep
 from maquette.scaling.fits.table import RunTable
 from maquette.scaling.laws.runs import LawError, group_budgets
@@ -78,21 +80,21 @@ def test_what_can_not_be_fitted_says_why() -> None:
         fit_sweep(one_size, form="minima", bootstrap=100)
 
 
-def test_suspects_are_ranges_and_tests() -> None:
+def test_confounders_are_ranges_and_tests() -> None:
     runs = table(5)
     score = np.linspace(0, 0.9, len(runs))
     frame = runs.frame.assign(**{"epochs/code": 0.4, "epochs/docs": 2.0, "train/loss": runs.loss - 0.1})
     runs = dataclasses.replace(runs, copying=score, frame=frame)
     held_out = {"window": 32, "domains": {"code": {"validation": {
         "windows": 100, "seen_share_before": 0.18, "seen_share_after": 0.0}}}}  # fmt: skip
-    found = {s.name: s for s in find_suspects(runs, score - score.mean(), {"held_out": held_out})}
+    found = {s.name: s for s in find_confounders(runs, score - score.mean(), {"held_out": held_out})}
     assert found["copying"].alarming and "copy from their context and the others do not yet" in found["copying"].words
     assert found["copying"].p_value < 1e-6
     assert found["epochs"].alarming and found["epochs"].range == (0.4, 2.0)
     assert "18.0%" in found["repetition of the corpus"].words and found["repetition of the corpus"].alarming
     assert not found["gap"].alarming
     assert not found["layers"].alarming and "do not go with the layers" in found["layers"].words
-    assert find_suspects(table(3), np.zeros(15))[0].name == "layers"
+    assert find_confounders(table(3), np.zeros(15))[0].name == "layers"
 
 
 def test_kinds_by_copying() -> None:
@@ -102,8 +104,8 @@ def test_kinds_by_copying() -> None:
 
 
 def test_the_card_answers_from_what_was_recorded(five: SweepFit) -> None:
-    sections = card(five, {"numpy": "1.2.3"})
-    answers = {question: answer for rows in sections.values() for question, answer in rows}
+    text = render("fit_card.html.j2", {"card": FitCard(five), "versions": "numpy 1.2.3"})
+    answers = dict(re.findall(r'<th scope="row">(.*?)</th><td.*?>(.*?)</td>', text))
     assert "numpy 1.2.3" in answers["Which versions?"]
     assert answers["Which optimiser?"].startswith("batched Gauss-Newton")
     assert answers["Which schedule?"] == UNKNOWN

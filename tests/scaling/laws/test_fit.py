@@ -135,7 +135,7 @@ def with_row(column: str, value: float) -> dict[str, object]:
         (good(loss=["a"] * 35), "not made of numbers"),
         (good(loss=np.ones((35, 1))), "shape"),
         (good(params=np.full(35, 1e8)), "1 distinct sizes"),
-        (good(tokens=np.full(35, 1e8)), "1 distinct horizons"),
+        (good(tokens=np.full(35, 1e8)), "1 distinct token counts"),
         ({"params": [1e6, 1e7, 1e8], "tokens": [1e8, 1e9, 1e7], "loss": [4.0, 3.0, 3.5]}, "3 runs can't determine 5"),
         (good(form="quadratic"), "form=quadratic"),
         (good(method="magic"), "method=magic"),

@@ -6,16 +6,16 @@ import pytest
 from maquette.reports import render
 from maquette.scaling.laws.runs import LawError
 from maquette.scaling.laws.surface import LossSurface
-from maquette.scaling.plans.pipeline_trial import (
+from maquette.scaling.plans.pipelines import (
     SMALL_SHARE,
     Trained,
     Trial,
-    big_trial,
-    old_trials,
+    final_run,
     pipeline_facts,
     pipeline_figure,
     small_trials,
     thumb_size,
+    tuning_trials,
 )
 
 # twenty tokens a parameter
@@ -30,12 +30,12 @@ def trained(trial: Trial) -> Trained:
 
 
 def test_guesses_share_the_compute_and_are_the_same_every_time() -> None:
-    found = old_trials(1e13, 8, 0, lambda size: size > thumb_size(1e13 / 8))
+    found = tuning_trials(1e13, 8, 0, lambda size: size > thumb_size(1e13 / 8))
     assert sum(trial.compute for trial in found) == pytest.approx(1e13)
     assert all(1 < trial.size / thumb_size(1e13 / 8) <= 4 and 0.25 <= trial.rate_factor <= 4 for trial in found)
-    assert found == old_trials(1e13, 8, 0, lambda size: size > thumb_size(1e13 / 8))
+    assert found == tuning_trials(1e13, 8, 0, lambda size: size > thumb_size(1e13 / 8))
     with pytest.raises(LawError, match="too few"):
-        old_trials(1e13, 2, 0, lambda size: False)
+        tuning_trials(1e13, 2, 0, lambda size: False)
 
 
 def test_small_models_cost_a_tenth() -> None:
@@ -48,7 +48,7 @@ def test_small_models_cost_a_tenth() -> None:
 
 def test_the_big_run_follows_the_line_and_the_best_rate() -> None:
     small = [trained(trial) for trial in small_trials(1e13, lambda size: True)]
-    big = big_trial(small, 9e12)
+    big = final_run(small, 9e12)
     assert big.trial.size == pytest.approx(TRUTH.optimal(9e12).params, rel=0.25)
     assert big.trial.rate_factor == 0.5 and "C^0.5" in big.words
 
@@ -57,14 +57,14 @@ def test_without_minima_the_best_small_runs_proportions_count() -> None:
     small = [
         trained(trial) for trial in small_trials(1e13, lambda size: True) if trial.size < 2 * thumb_size(trial.compute)
     ]
-    big = big_trial(small, 9e12)
+    big = final_run(small, 9e12)
     assert "no minimum" in big.words and big.trial.size > max(run.params for run in small)
 
 
 def test_the_verdict_compares_what_was_spent() -> None:
-    old = [trained(trial) for trial in old_trials(1e13, 6, 1, lambda size: True)]
+    old = [trained(trial) for trial in tuning_trials(1e13, 6, 1, lambda size: True)]
     small = [trained(trial) for trial in small_trials(1e13, lambda size: True)]
-    big = big_trial(small, 1e13 - sum(run.compute for run in small))
+    big = final_run(small, 1e13 - sum(run.compute for run in small))
     facts = pipeline_facts(old, small, trained(big.trial), big.words)
     assert facts["compute_old"] == pytest.approx(facts["compute_new"]) == pytest.approx(1e13)
     assert facts["winner"] == "new" and facts["ahead_nats"] > 0

@@ -1,1 +1,1 @@
-"""Curation: which documents of a crawl are worth training on, and the evidence for it."""
+"""Curation: which documents of a crawl are worth training on, and why."""

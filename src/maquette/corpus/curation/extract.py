@@ -29,7 +29,7 @@ UNSAFE = ("gambling", "adult", "drugs", "violence", "malware", "phishing")
 """Categories of block lists whose pages teach the classifier of unsafe content what such pages look like."""
 
 TOKEN_BUCKETS = 1 << 16
-_TAUGHT = 100  # blocked pages of a shard that are parsed for that
+_MOST_CLASSIFIER_EXAMPLES = 100  # blocked pages of a shard that are parsed for that
 _SAMPLE = 600  # characters from each of three places tell a language: more changes no answer and costs time
 
 
@@ -91,26 +91,26 @@ def extract_shard(
     journal: list[JournalEntry] = []
     blocked: list[Document] = []
     statistics = _Statistics()
-    taught: dict[str, str] = {}
+    classifier_examples: dict[str, str] = {}
     blocks = block_list(config.url) if enabled else None
-    teaching = enabled and config.harmful.action != "off" and config.harmful.classifier is not None
+    learns = enabled and config.harmful.action != "off" and config.harmful.classifier is not None
 
-    def admit(url: str) -> tuple[str, float] | None:
+    def url_filter(url: str) -> tuple[str, float] | None:
         if blocks is None or (category := blocks.category(url)) is None:
             return None
-        if teaching and category in UNSAFE and len(taught) < _TAUGHT:
-            taught[url] = category
+        if learns and category in UNSAFE and len(classifier_examples) < _MOST_CLASSIFIER_EXAMPLES:
+            classifier_examples[url] = category
             return None
         return f"url: {category}", 1.0
 
-    def cites(url: str) -> bool:
+    def wants_links(url: str) -> bool:
         host = host_of(url)
         return enabled and any(is_below(host, domain) for domain in config.quality.cited_by)
 
-    for found in shard.documents(admit, watch, cites):
-        if isinstance(found, Document) and found.url in taught:
+    for found in shard.documents(url_filter, watch, wants_links):
+        if isinstance(found, Document) and found.url in classifier_examples:
             blocked.append(found)
-            found = Rejection(found, f"url: {taught[found.url or '']}", 1.0)
+            found = Rejection(found, f"url: {classifier_examples[found.url or '']}", 1.0)
         result = found if isinstance(found, Rejection) else _checked(found, config, enabled=enabled)
         if isinstance(result, Rejection):
             journal.append(entry(result.document, characters=len(result.document.text), rejection=result))

@@ -50,7 +50,7 @@ class Shard(Protocol):
     def name(self) -> str: ...
 
     def documents(
-        self, admit: Callable[[str], tuple[str, float] | None], watch: Watch, cites: Callable[[str], bool]
+        self, url_filter: Callable[[str], tuple[str, float] | None], watch: Watch, wants_links: Callable[[str], bool]
     ) -> Iterator[Document | Rejection]:
         """See `ArchiveShard.documents`."""
 
@@ -64,12 +64,12 @@ class StoredShard:
     size: int
 
     def documents(
-        self, admit: Callable[[str], tuple[str, float] | None], watch: Watch, cites: Callable[[str], bool]
+        self, url_filter: Callable[[str], tuple[str, float] | None], watch: Watch, wants_links: Callable[[str], bool]
     ) -> Iterator[Document | Rejection]:
         """The documents whose addresses are admitted."""
         place = 0
         for number, document in enumerate(read_file(self.path)):
-            reason = admit(document.url) if document.url else None
+            reason = url_filter(document.url) if document.url else None
             if reason is not None:
                 yield Rejection(document, *reason)
             elif watch(number, place):

@@ -73,7 +73,7 @@ def fit_facts(fit: SweepFit) -> dict[str, Any]:
         },
         "seed_noise": comparison.seed_noise,
         "kind_noise": comparison.kind_noise,
-        "suspects": [suspect.__dict__ for suspect in fit.suspects],
+        "suspects": [confounder.__dict__ for confounder in fit.confounders],
         "forecasts": forecasts(fit),
         "missing": dict(fit.missing),
         "warnings": list(fit.warnings),

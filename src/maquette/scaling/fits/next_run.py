@@ -51,9 +51,9 @@ def suggest_runs(
     """
     if count < 1:
         raise LawError(f"count={count} suggests nothing.", "Ask for 1 or more.")
-    sizes, horizons = positive_columns(params=params, tokens=tokens)
+    sizes, token_counts = positive_columns(params=params, tokens=tokens)
     offered, spans = positive_columns(params=candidates[0], tokens=candidates[1])
-    model = SurfaceModel.over(fit.form, sizes, horizons, logarithmic=True)
+    model = SurfaceModel.over(fit.form, sizes, token_counts, logarithmic=True)
     theta = coordinates(model, fit.surface)[None]
     here, there, (aim,) = (
         at.predict(theta)[1][0].T

@@ -26,7 +26,7 @@ SAME = 1e-6
 def write_fit(fit: SweepFit, folder: Path, corpus: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Fills an artifact folder; returns what its manifest is to say."""
     from maquette.reports import write_page
-    from maquette.scaling.fits.fit_card import card
+    from maquette.scaling.fits.fit_card import FitCard
     from maquette.scaling.fits.fit_facts import counting_words, exponent_table, fit_facts, form_table
     from maquette.scaling.fits.sweep_figures import CAPTIONS, fit_figures
     from maquette.tracking.environment import git_commit, package_versions
@@ -39,9 +39,15 @@ def write_fit(fit: SweepFit, folder: Path, corpus: Mapping[str, Any] | None = No
     )
     runs = zip(table.names, table.params, table.tokens, table.compute, table.loss, fit.residuals(), strict=True)
     shown = {
-        "fit": fit, "captions": CAPTIONS, "card": card(fit, versions), "counting": counting_words(facts),
-        "form_table": form_table(facts), "exponent_table": exponent_table(facts), "runs_table": list(runs),
-    }  # fmt: skip
+        "fit": fit,
+        "captions": CAPTIONS,
+        "card": FitCard(fit),
+        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
+        "counting": counting_words(facts),
+        "form_table": form_table(facts),
+        "exponent_table": exponent_table(facts),
+        "runs_table": list(runs),
+    }
     write_page(folder, "fit.html.j2", facts | shown, fit_figures(fit))
     return {"headline": facts["headline"], "form": facts["form"], "runs": facts["runs"], "law": "loss"}
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maquette.artifacts.settings import is_dotted
-from maquette.scaling.fits.suspects import Suspect, copying_kinds, find_suspects
+from maquette.scaling.fits.confounders import Confounder, copying_kinds, find_confounders
 from maquette.scaling.fits.table import RunTable
 from maquette.scaling.laws.counting import ConventionShift, kaplan_convention, vocabulary_law
 from maquette.scaling.laws.custom_form import custom_form
@@ -74,7 +74,7 @@ class SweepFit:
     envelope: EnvelopeFit | None
     power_laws: Mapping[str, PowerLawFit]
     kaplan: KaplanView | None
-    suspects: tuple[Suspect, ...]
+    confounders: tuple[Confounder, ...]
     missing: Mapping[str, str]
     flops_per_product: float
     bootstrap: int
@@ -194,7 +194,7 @@ def fit_sweep(
         envelope=envelope,
         power_laws=_power_laws(table, isoflop.get("parabola"), level, seed, tried),
         kaplan=None,
-        suspects=(),
+        confounders=(),
         missing=missing,
         flops_per_product=float(np.exp(np.mean(np.log(table.compute / (table.params * table.tokens))))),
         bootstrap=bootstrap,
@@ -202,8 +202,8 @@ def fit_sweep(
         warnings=(),
     )
     kaplan = tried("kaplan's convention", lambda: _kaplan(fit))
-    suspects = find_suspects(table, fit.residuals(), corpus, level)
-    return replace(fit, kaplan=kaplan, suspects=suspects, warnings=_warnings(fit, suspects, form))
+    confounders = find_confounders(table, fit.residuals(), corpus, level)
+    return replace(fit, kaplan=kaplan, confounders=confounders, warnings=_warnings(fit, confounders, form))
 
 
 def _has_surface(fit: SweepFit) -> bool:
@@ -266,7 +266,7 @@ def _kaplan(fit: SweepFit) -> KaplanView:
     return KaplanView(line.exponent, line.interval, shift)
 
 
-def _warnings(fit: SweepFit, suspects: tuple[Suspect, ...], form: str | None) -> tuple[str, ...]:
+def _warnings(fit: SweepFit, confounders: tuple[Confounder, ...], form: str | None) -> tuple[str, ...]:
     comparison = fit.comparison
     said = list(comparison.warnings)
     if form is not None and (form != comparison.headline or comparison.chosen == TOO_FEW):
@@ -281,5 +281,5 @@ def _warnings(fit: SweepFit, suspects: tuple[Suspect, ...], form: str | None) ->
         said += [] if method == "parabola" else [f"isoflop by {method}: {text}" for text in line.warnings]
     if fit.envelope is not None:
         said += [f"envelope: {text}" for text in fit.envelope.warnings]
-    said += [suspect.words for suspect in suspects if suspect.alarming]
+    said += [confounder.words for confounder in confounders if confounder.alarming]
     return tuple(dict.fromkeys(said))

@@ -1,1 +1,21 @@
-"""Laws of the loss as pure functions of arrays: their forms, fits, and how they are chosen."""
+"""Laws of the loss as pure functions of arrays: their forms, fits, and how they are chosen.
+
+Chinchilla (Hoffmann et al. 2022) in the order of its approaches, five files each at most:
+
+| | read |
+|---|---|
+| the law L(N, D) (equation 2), the best N and D of a budget (equation 4), published values | `surface.py` |
+| approach 1, the envelope; approach 2, IsoFLOP curves | `isoflop.py`, on `minimum.py`, `power_law.py`, `runs.py` |
+| approach 3, the surface fitted to all runs | `fit.py`, on `forms.py`, `gauss_newton.py`, `runs.py` |
+
+After it:
+
+| question | source | file |
+|---|---|---|
+| which form predicts larger runs? | Tashman 2000 | `extrapolation.py`, `fitted_form.py`; your own: `custom_form.py` |
+| why did Kaplan et al. 2020 find another exponent? | Pearce and Song 2024 | `counting.py` |
+| what are repeated tokens worth? | Muennighoff et al. 2023, equation 5 | `repetition.py` |
+| which learning rate, which batch, at which size? | Porian et al. 2024, section 4 | `setting_law.py` |
+| which mixture of domains? | Ye et al. 2024, equation 1 | `mixing_law.py` |
+| which accuracy at which loss? | Gadre et al. 2024 | `loss_to_accuracy.py` |
+"""

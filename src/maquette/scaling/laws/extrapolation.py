@@ -150,12 +150,12 @@ def compare_forms(
     those that differ in the seed are taken for repeats. `forms`: further ones of one's own, each a `LawForm` object or
     class, or its dotted name. Raises `LawError` where the columns are bad or no form can be fitted.
     """
-    sizes, horizons, losses, flops = positive_columns(params=params, tokens=tokens, loss=loss, compute=compute)
+    sizes, token_counts, losses, flops = positive_columns(params=params, tokens=tokens, loss=loss, compute=compute)
     budget = group_budgets(flops) if budgets is None else positive_columns(budgets=budgets, loss=losses)[0]
-    runs = Runs(sizes, horizons, losses, flops, budget)
+    runs = Runs(sizes, token_counts, losses, flops, budget)
     compared = by_complexity([custom_form(form) for form in forms])
     steps = np.unique(runs.budget)
-    pooled, repeats = seed_noise(sizes, horizons, losses, seeds)
+    pooled, repeats = seed_noise(sizes, token_counts, losses, seeds)
     warnings: list[str] = []
     # Five budgets and more leave three to fit at the first origin; fewer leave two, to see some error at all.
     first = 3 if len(steps) >= ENOUGH_BUDGETS else 2

@@ -119,12 +119,12 @@ def fit_surface(
     each run's own residual with a random sign, scaled to what it would be without that run ("residuals": the wild
     bootstrap, Wu 1986; no run is ever left out, and noise may differ from run to run).
     Raises `LawError` for columns that are not finite and positive, for fewer runs than parameters, for too few
-    sizes or horizons, and for settings that make no sense together.
+    sizes or token counts, and for settings that make no sense together.
     """
     _check_settings(form, method, delta, bootstrap, resample, level)
-    sizes, horizons, losses = positive_columns(params=params, tokens=tokens, loss=loss)
-    check_grid(sizes, horizons, len(FORMS[form]), 2 if form == "kaplan" else 3)
-    model = SurfaceModel.over(form, sizes, horizons, logarithmic=method != "least_squares")
+    sizes, token_counts, losses = positive_columns(params=params, tokens=tokens, loss=loss)
+    check_grid(sizes, token_counts, len(FORMS[form]), 2 if form == "kaplan" else 3)
+    model = SurfaceModel.over(form, sizes, token_counts, logarithmic=method != "least_squares")
     deltas = {"least_squares": (np.inf,), "huber": (delta,), "lad": _LAD_DELTAS}[method]
 
     theta = starts(model, losses, deltas[0], STARTS)
@@ -134,7 +134,7 @@ def fit_surface(
     best = int(np.argmin(minima.objective))
     theta = minima.theta[best : best + 1]
     surface = surface_from(model.parameters(theta)[0])
-    fitted = surface.loss(sizes, horizons)
+    fitted = surface.loss(sizes, token_counts)
     residuals, log_residuals = losses - fitted, np.log(losses / fitted)
     freedom = len(losses) - len(model.names)
 
@@ -151,8 +151,8 @@ def fit_surface(
         if len(column)
     }
     warnings = [
-        *_warnings(model, theta[0], surface, sizes * horizons, freedom),
-        *_scatter_warnings(log_residuals, sizes, horizons),
+        *_warnings(model, theta[0], surface, sizes * token_counts, freedom),
+        *_scatter_warnings(log_residuals, sizes, token_counts),
     ]
     if not minima.converged[best]:
         warnings.append("The search had not settled when it was stopped: the parameters are not the best ones.")
@@ -281,12 +281,12 @@ def _warnings(model: SurfaceModel, theta: Array, surface: LossSurface, product: 
     return said
 
 
-def _scatter_warnings(logs: Array, sizes: Array, horizons: Array) -> list[str]:
+def _scatter_warnings(logs: Array, sizes: Array, token_counts: Array) -> list[str]:
     """Names runs that lie far outside of the others' scatter (more than six robust standard deviations)."""
     scale = 1.4826 * np.median(np.abs(logs - np.median(logs)))
     far = np.flatnonzero(np.abs(logs) > np.maximum(6 * scale, 1e-6))
     if not len(far):
         return []
     worst = far[np.argsort(-np.abs(logs[far]))][:3]
-    named = ", ".join(f"N={sizes[i]:.3g} D={horizons[i]:.3g} ({np.expm1(logs[i]):+.1%})" for i in worst)
+    named = ", ".join(f"N={sizes[i]:.3g} D={token_counts[i]:.3g} ({np.expm1(logs[i]):+.1%})" for i in worst)
     return [f"{len(far)} of {len(logs)} runs lie far outside of the others' scatter: {named}."]

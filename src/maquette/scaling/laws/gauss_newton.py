@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from maquette.scaling.laws.runs import Array
 
 
-class Model(Protocol):
+class Curves(Protocol):
     """A family of curves over fixed points: parameters (batch, p) -> predictions and their derivatives."""
 
     @property
@@ -60,7 +60,7 @@ def huber(residual: Array, delta: float) -> Array:
 
 
 def minimise(
-    model: Model,
+    model: Curves,
     theta: Array,
     target: Array,
     weights: Array | None = None,
@@ -118,7 +118,7 @@ def minimise(
 
 
 def _step(
-    model: Model, theta: Array, residual: Array, jacobian: Array, weights: Array, damping: Array, delta: float
+    model: Curves, theta: Array, residual: Array, jacobian: Array, weights: Array, damping: Array, delta: float
 ) -> tuple[Array, Array]:
     """The damped step (batch, p), and the decrease of the objective (batch,) that its quadratic model promises."""
     gradient = np.einsum("bpn,bn->bp", jacobian, weights * np.clip(residual, -delta, delta))

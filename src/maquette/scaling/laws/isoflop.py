@@ -90,7 +90,7 @@ def fit_isoflop(
     """
     if method not in METHODS:
         raise LawError(f"method={method} is not known.", f"Allowed: {', '.join(METHODS)}.")
-    sizes, horizons, losses, compute = positive_columns(params=params, tokens=tokens, loss=loss, budgets=budgets)
+    sizes, token_counts, losses, compute = positive_columns(params=params, tokens=tokens, loss=loss, budgets=budgets)
     curves = [np.flatnonzero(compute == budget) for budget in np.unique(compute)]
     optima, warnings = [], []
     kept, minima = [], []
@@ -108,7 +108,7 @@ def fit_isoflop(
             continue
         kept.append(rows)
         minima.append(minimum)
-        optima.append(_optimum(budget, minimum, sizes[rows], horizons[rows]))
+        optima.append(_optimum(budget, minimum, sizes[rows], token_counts[rows]))
     if len(optima) < 2:
         found = "None" if not optima else "Only one"
         raise LawError(
@@ -121,7 +121,7 @@ def fit_isoflop(
     ]
     if len(optima) == 2:
         warnings.append("Two budgets: the exponent has no interval.")
-    bias = _bias(sizes, horizons, losses, kept, [o.budget for o in optima], method)
+    bias = _bias(sizes, token_counts, losses, kept, [o.budget for o in optima], method)
     warnings += _grid_warnings(optima, minima, [sizes[rows] for rows in kept], method, bias)
     return IsoflopFit(
         optima=tuple(optima),
@@ -136,9 +136,9 @@ def fit_isoflop(
     )
 
 
-def _optimum(budget: float, minimum: CurveMinimum, sizes: Array, horizons: Array) -> IsoflopMinimum:
+def _optimum(budget: float, minimum: CurveMinimum, sizes: Array, token_counts: Array) -> IsoflopMinimum:
     # Along a curve N times D is constant in some convention: a line in log-log reads D* off the runs themselves.
-    tokens = _interpolate(minimum.x, np.log(sizes), np.log(horizons))
+    tokens = _interpolate(minimum.x, np.log(sizes), np.log(token_counts))
     return IsoflopMinimum(
         budget, float(np.exp(minimum.x)), float(np.exp(tokens)), float(np.exp(minimum.y)), minimum.curvature
     )
@@ -151,7 +151,7 @@ def _interpolate(at: float, x: Array, y: Array) -> float:
 
 def _bias(
     sizes: Array,
-    horizons: Array,
+    token_counts: Array,
     losses: Array,
     curves: Sequence[NDArray[np.intp]],
     budgets: Sequence[float],
@@ -159,14 +159,14 @@ def _bias(
 ) -> IsoflopBias | None:
     """The method's error on the additive surface that fits the runs best, on the same grid without noise."""
     try:
-        surface = fit_surface(sizes, horizons, losses).surface
+        surface = fit_surface(sizes, token_counts, losses).surface
     except LawError:
         return None
     found, true = [], []
     for rows in curves:
-        minimum = curve_minimum(np.log(sizes[rows]), np.log(surface.loss(sizes[rows], horizons[rows])), method)
+        minimum = curve_minimum(np.log(sizes[rows]), np.log(surface.loss(sizes[rows], token_counts[rows])), method)
         found.append(np.nan if minimum.edge else minimum.x)
-        true.append(_true_minimum(surface, np.log(sizes[rows]), np.log(horizons[rows])))
+        true.append(_true_minimum(surface, np.log(sizes[rows]), np.log(token_counts[rows])))
     errors = np.array(found) - np.array(true)
     inside = np.isfinite(errors)
     if inside.sum() < 2:

@@ -180,12 +180,12 @@ def fit_repetition(
     """
     if surface.gamma != 1:
         raise LawError("The repetition law rests on an additive surface (gamma = 1).")
-    sizes, horizons, unique, losses = positive_columns(
+    sizes, token_counts, unique, losses = positive_columns(
         params=params, tokens=tokens, unique_tokens=unique_tokens, loss=loss
     )
-    if not np.any(horizons > unique * 1.01):
+    if not np.any(token_counts > unique * 1.01):
         raise LawError("No run repeats its data: tokens are at most unique_tokens in all.", "Train some for epochs.")
-    model = _Repeated(RepetitionLaw(surface, params_decay=params_decay), sizes, horizons, unique)
+    model = _Repeated(RepetitionLaw(surface, params_decay=params_decay), sizes, token_counts, unique)
     target = np.log(losses)
     minima = minimise(model, np.log(np.geomspace(0.1, 1e3, 9))[:, None], target)
     theta = minima.theta[np.argmin(minima.objective)][None]
@@ -199,7 +199,7 @@ def fit_repetition(
     warnings = []
     if not model.lower[0] < theta[0, 0] < model.upper[0]:
         warnings.append("The decay ran to the edge of what is searched: these runs do not determine it.")
-    most = float((horizons / unique).max())
+    most = float((token_counts / unique).max())
     if most - 1 < decay / 3:
         warnings.append(f"At most {most:.1f} epochs were run: too few to see repetition wear out.")
     return RepetitionFit(replace(model.law, token_decay=decay), interval, residuals, tuple(warnings))

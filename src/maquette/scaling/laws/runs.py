@@ -49,13 +49,13 @@ def positive_columns(**columns: ArrayLike) -> list[Array]:
 
 
 def check_grid(params: Array, tokens: Array, parameters: int, sizes: int) -> None:
-    """Raises `LawError` where runs are fewer than a law's `parameters`, or sizes or horizons fewer than `sizes`."""
+    """Raises `LawError` where runs are fewer than a law's `parameters`, or sizes or token counts fewer than `sizes`."""
     if len(params) < parameters:
         raise LawError(
             f"{len(params)} runs can't determine {parameters} parameters.",
             "Add runs, or fit a law with fewer parameters.",
         )
-    for name, column in (("sizes (params)", params), ("horizons (tokens)", tokens)):
+    for name, column in (("sizes (params)", params), ("token counts (tokens)", tokens)):
         distinct = len(np.unique(column))
         if distinct < sizes:
             raise LawError(
@@ -102,15 +102,15 @@ def seed_noise(
     Pooled over all (N, D) that were run more than once; (nan, 0) where none was. `seeds` (n,): runs of one (N, D) that
     have a seed in common differ in something else, and are left out.
     """
-    sizes, horizons, losses = positive_columns(params=params, tokens=tokens, loss=loss)
+    sizes, token_counts, losses = positive_columns(params=params, tokens=tokens, loss=loss)
     if seeds is not None:
-        alike = np.stack([sizes, horizons, np.asarray(seeds, float)])
+        alike = np.stack([sizes, token_counts, np.asarray(seeds, float)])
         _, group, count = np.unique(alike, axis=1, return_inverse=True, return_counts=True)
         single = count[group] == 1
-        sizes, horizons, losses = sizes[single], horizons[single], losses[single]
+        sizes, token_counts, losses = sizes[single], token_counts[single], losses[single]
         if not len(losses):
             return np.nan, 0
-    _, group = np.unique(np.stack([sizes, horizons]), axis=1, return_inverse=True)
+    _, group = np.unique(np.stack([sizes, token_counts]), axis=1, return_inverse=True)
     logs = np.log(losses)
     counts = np.bincount(group)
     means = np.bincount(group, logs) / counts

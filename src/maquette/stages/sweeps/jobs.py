@@ -25,6 +25,7 @@ from maquette.stages.composition import compose, compose_raw
 from maquette.stages.config import StageConfig, TrainStage
 from maquette.stages.overrides import hydra_overrides, parse_overrides
 from maquette.stages.recipe_numbers import recipe_of, vocab_size
+from maquette.stages.sweeps.forecast import is_finished
 
 if TYPE_CHECKING:
     from maquette.recipe.pretraining import Recipe
@@ -35,13 +36,15 @@ if TYPE_CHECKING:
 class SweepJob:
     """One job: all of its overrides, the `words` that set it apart, and its settings where it was composed just now.
 
-    `forecast` is what it will be, None where nobody can say; `error` why it can't be at all.
+    `forecast` is what it will be, None where nobody can say; `run` the folder of its run, where an earlier launch of
+    the sweep has found it; `error` why it can't be at all.
     """
 
     overrides: tuple[str, ...]
     words: tuple[str, ...]
     settings: Any = None
     forecast: "Forecast | None" = None
+    run: str | None = None
     error: str | None = None
 
     @property
@@ -50,7 +53,9 @@ class SweepJob:
 
     @property
     def is_done(self) -> bool:
-        return self.forecast is not None and self.forecast.finished
+        if self.forecast is None:
+            return self.run is not None and is_finished(self.run)
+        return self.forecast.finished
 
 
 @dataclasses.dataclass(frozen=True)

@@ -29,7 +29,6 @@ from maquette.stages.composition import expanded, to_settings
 from maquette.stages.config import TrainStage
 from maquette.stages.foreign import check_foreign
 from maquette.stages.gpus import visible_gpus
-from maquette.stages.loggers import tracking_of
 from maquette.stages.overrides import hydra_overrides, literal
 from maquette.stages.sweeps import launching, table
 from maquette.stages.sweeps.bias import branch_bias
@@ -38,6 +37,7 @@ from maquette.stages.sweeps.jobs import DryPlanner, Line, Sweep, plan_line, read
 from maquette.stages.sweeps.stored import store_plan, stored_plan
 from maquette.stages.sweeps.view import Expected, viewed
 from maquette.stages.sweeps.work import FAILED, FINISHED, Files, numbers_of, subdir
+from maquette.tracking.config import mlflow_node
 
 _DIED = "its process ended without a word (out of memory, or killed)"
 
@@ -102,8 +102,13 @@ def _run_planned(sweep: Sweep, line: Line, sweeper: Any, *, dry: bool) -> Report
         files.clear()
         _note_done(sweep, files)
         launch = _launcher(sweep, line, sweeper, chosen, observing)
-        _run(sweep, left, seconds, chosen, files, launch)
-        outcomes = files.outcomes()
+        try:
+            _run(sweep, left, seconds, chosen, files, launch)
+        finally:
+            outcomes = files.outcomes()
+            if any(job.forecast is None for job in sweep.jobs):
+                ended = {number: one["result"] for number, one in outcomes.items() if one["status"] == FINISHED}
+                store_plan(sweep, line, ended)
         path = table.write_table(sweep, outcomes)
     return _conclude(sweep, outcomes, path)
 
@@ -175,11 +180,11 @@ def _note_done(sweep: Sweep, files: Files) -> None:
         outcome: dict[str, Any] = {"job": list(job.words), "seconds": 0.0}
         if job.error is not None:
             write_json(files.outcome(number), outcome | {"status": FAILED, "exit_code": 1, "error": job.error})
-        elif job.is_done and job.forecast is not None and job.forecast.folder is not None:
-            outcome |= {"status": FINISHED, "exit_code": 0, "skipped": True, "result": job.forecast.folder}
-            if job.forecast.branches:
+        elif job.is_done and (folder := job.forecast.folder if job.forecast else job.run) is not None:
+            outcome |= {"status": FINISHED, "exit_code": 0, "skipped": True, "result": folder}
+            if job.forecast is not None and job.forecast.branches:
                 outcome["branches"] = list(job.forecast.branches)
-            write_json(files.outcome(number), outcome | numbers_of(read_record(job.forecast.folder)))
+            write_json(files.outcome(number), outcome | numbers_of(read_record(folder)))
 
 
 def _launcher(
@@ -301,8 +306,6 @@ def _recorded(sweep: Sweep, chosen: launching.Launching) -> Iterator[list[str]]:
     facts["branches"] = [list(job.forecast.branches) if job.forecast else [] for job in sweep.jobs]
     facts["runs"] = [job.forecast.folder if job.forecast else None for job in sweep.jobs]
     tracking, outputs = getattr(sweep.settings, "tracking", None), sweep.settings.outputs
-    if tracking is not None and isinstance(sweep.settings, TrainStage):
-        tracking = tracking_of(sweep.settings.logger, tracking)
     if tracking is None or not tracking.enabled:
         write_json(files.sweep, facts)
         yield words
@@ -327,12 +330,19 @@ def _recorded(sweep: Sweep, chosen: launching.Launching) -> Iterator[list[str]]:
     ) as record:
         facts["run_id"] = record.run_id
         write_json(files.sweep, facts)
-        yield [*words, f"tracking.parent={literal(record.run_id)}"]
+        yield [*words, f"{_parent_key(sweep.settings)}={literal(record.run_id)}"]
         if (sweep.folder / table.FILE).exists():
             record.log_artifact(sweep.folder / table.FILE)
         for picture in draw_sweep(sweep.folder):
             record.log_artifact(picture, "figures")
         write_json(files.sweep, facts | {"concluded": True})
+
+
+def _parent_key(settings: Any) -> str:
+    """The setting by which a job is shown below its sweep."""
+    if isinstance(settings, TrainStage):
+        return f"++logger.{mlflow_node(settings.logger)}.parent_run_id"
+    return "tracking.parent"
 
 
 def draw_sweep(folder: Path) -> list[Path]:

@@ -1,19 +1,23 @@
 """The plan of a sweep, kept in its folder: with nothing left to do, nothing heavy has to be imported to see that.
 
 A plan holds as long as its inputs are the same: the settings of every member, the program itself, strangers' code that
-the settings name, and the digests of the tokens that its jobs read.
+the settings name, and the digests of what its jobs read. What jobs after pretraining will be only they can tell, so
+they are in it with the runs that they turned out to be, once they have ended.
 """
 
 import dataclasses
 import hashlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import maquette
 from maquette.artifacts.code_digest import code_digest
-from maquette.artifacts.files import digest, write_json
+from maquette.artifacts.errors import MaquetteError
+from maquette.artifacts.files import digest, file_digest, write_json
 from maquette.artifacts.manifest import read_manifest
 from maquette.data.config import CustomDataConfig
+from maquette.model.loading import find_checkpoint, model_folder
 from maquette.stages.config import TrainStage
 from maquette.stages.sweeps.forecast import Forecast, read_json
 from maquette.stages.sweeps.jobs import Line, Sweep, SweepJob
@@ -35,6 +39,7 @@ def stored_plan(line: Line, *, dry: bool = False) -> Sweep | None:
             tuple(job["overrides"]),
             tuple(job["words"]),
             forecast=None if job["forecast"] is None else Forecast.read(job["forecast"]),
+            run=None if line.settings.force else job["run"],
         )
         for job in plan["jobs"]
     )
@@ -42,13 +47,20 @@ def stored_plan(line: Line, *, dry: bool = False) -> Sweep | None:
     return Sweep(line.stage, line.name, line.settings, jobs, remarks)
 
 
-def store_plan(sweep: Sweep, line: Line) -> None:
-    """Keeps a plan, unless somebody should look at it again: a job that could not be planned, other data each time."""
-    if any(job.error is not None or job.forecast is None for job in sweep.jobs) or (data := data_digests(line)) is None:
+def store_plan(sweep: Sweep, line: Line, runs: Mapping[int, str] | None = None) -> None:
+    """Keeps a plan, unless somebody should look at it again: a job that could not be planned, other data each time.
+    `runs`: the folders of the runs of jobs that have ended."""
+    unknown = any(job.error is not None or (job.forecast is None and _is_planned(line)) for job in sweep.jobs)
+    if unknown or (data := data_digests(line)) is None:
         return
     jobs = [
-        {"overrides": job.overrides, "words": job.words, "forecast": job.forecast.plain() if job.forecast else None}
-        for job in sweep.jobs
+        {
+            "overrides": job.overrides,
+            "words": job.words,
+            "forecast": job.forecast.plain() if job.forecast else None,
+            "run": (runs or {}).get(number),
+        }
+        for number, job in enumerate(sweep.jobs)
     ]
     plan = {"settings": settings_digest(line), "data": data, "remarks": list(sweep.remarks), "jobs": jobs}
     write_json(sweep.folder / FILE, plan)
@@ -60,14 +72,27 @@ def settings_digest(line: Line) -> str:
     return digest([settings, [words for words, _ in line.members], code_digest(*settings), _program()])
 
 
+def _is_planned(line: Line) -> bool:
+    """Whether all jobs of a line should have a forecast."""
+    return any(isinstance(one, TrainStage) and one.objective.entry.reads_text for _, one in line.members)
+
+
 def data_digests(line: Line) -> list[str] | None:
-    """Of the tokens that its jobs read, made where they are missing. None for jobs that read anything else."""
+    """Of what its jobs read: tokens, made where they are missing; after pretraining a model and files of examples. None
+    for jobs that read anything else."""
     from maquette.stages import tokens
 
     found: dict[str, str] = {}
     for _, settings in line.members:
-        if not isinstance(settings, TrainStage) or not settings.objective.entry.reads_text:
+        if not isinstance(settings, TrainStage):
             return None
+        if not settings.objective.entry.reads_text:
+            try:
+                read = {str(path): path for path in _read_after_pretraining(settings)}
+            except MaquetteError:  # a job will say so
+                return None
+            found |= {name: file_digest(path) for name, path in read.items() if name not in found}
+            continue
         if settings.checkpoint is not None or isinstance(settings.data, CustomDataConfig):
             return None
         parts = [getattr(settings, field.name) for field in dataclasses.fields(tokens.TokensStage)]
@@ -75,6 +100,19 @@ def data_digests(line: Line) -> list[str] | None:
         if key not in found:
             found[key] = read_manifest(tokens.run(dataclasses.replace(settings, force=False)).folder).digest
     return list(found.values())
+
+
+def _read_after_pretraining(settings: TrainStage) -> Iterator[Path]:
+    """The files behind a run that starts from a model."""
+    models = [settings.starting_folder]
+    if settings.objective.entry.reads == "prompts" and settings.reward.checkpoint is not None:
+        models.append(find_checkpoint(settings.reward.checkpoint, settings.outputs))
+    for folder in models:
+        yield from sorted(path for path in model_folder(folder).iterdir() if path.is_file()) if folder else ()
+    for part in (settings.instructions, settings.preferences, settings.prompts):
+        path = Path(getattr(part, "path", None) or "")
+        yield from sorted(one for one in path.rglob("*") if one.is_file()) if path.name and path.is_dir() else ()
+        yield from [path] if path.is_file() else []
 
 
 def _program() -> str:

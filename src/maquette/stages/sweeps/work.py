@@ -16,6 +16,7 @@ import os
 import signal
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,7 @@ def _outcome(stage: Stage, settings: Any, files: Files, number: int) -> tuple[di
     except MaquetteError as error:
         outcome |= {"status": FAILED, "exit_code": error.exit_code, "error": str(error)}
     except Exception as error:
+        traceback.print_exc()  # in the job's log
         outcome |= {"status": FAILED, "exit_code": 1, "error": f"{type(error).__name__}: {error}"}
     if "error" in outcome:
         say(f"failed: {outcome['error']}")

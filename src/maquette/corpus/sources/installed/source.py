@@ -105,13 +105,13 @@ class Installed:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class _Reading:
+class _ModuleTexts:
     documents: list[Document]
     generated: int
     unreadable: int
 
 
-def _read_modules(modules: list[SourceModule]) -> _Reading:
+def _read_modules(modules: list[SourceModule]) -> _ModuleTexts:
     """The code and the docstrings of each module that people wrote."""
     documents: list[Document] = []
     generated = unreadable = 0
@@ -129,4 +129,4 @@ def _read_modules(modules: list[SourceModule]) -> _Reading:
         docs = "\n\n".join(f"{name}\n{docstring}" for name, docstring in text.docs)
         documents.append(Document(f"{module.name}/code", text.code, None, "code", meta))
         documents.append(Document(f"{module.name}/docs", docs, None, "docs", meta))
-    return _Reading(documents, generated, unreadable)
+    return _ModuleTexts(documents, generated, unreadable)

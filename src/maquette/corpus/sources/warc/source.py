@@ -44,16 +44,16 @@ class ArchiveShard:
 
     def documents(
         self,
-        admit: Callable[[str], tuple[str, float] | None],
+        url_filter: Callable[[str], tuple[str, float] | None],
         watch: Callable[[int, int], bool],
-        cites: Callable[[str], bool],
+        wants_links: Callable[[str], bool],
     ) -> Iterator[Document | Rejection]:
         """The pages as documents, or why a page is none.
 
-        `admit(url)` may name a reason (and a value) before the page is parsed. `watch(number, place)` is called with
-        each record's number, and how many bytes of the shard lie before it, before the record is parsed; where it says
-        no the record is passed over: it was too much for an earlier try. The addresses that pages link to are kept in
-        `meta["links"]` where `cites(url)` asks for them.
+        `url_filter(url)` may name a reason (and a value) before the page is parsed. `watch(number, place)` is called
+        with each record's number, and how many bytes of the shard lie before it, before the record is parsed; where it
+        says no the record is passed over: it was too much for an earlier try. The addresses that pages link to are kept
+        in `meta["links"]` where `wants_links(url)` asks for them.
         """
         for number, part in enumerate(archive_parts(Path(self.path), self.start, self.stop)):
             page = read_page(part, self.name, self.limit)
@@ -61,13 +61,13 @@ class ArchiveShard:
                 if page is not None:
                     yield page
                 continue
-            reason = admit(page.url) if page.url else None
+            reason = url_filter(page.url) if page.url else None
             if reason is not None:
                 yield Rejection(Document(page.id, "", page.url, self.domain), *reason)
             elif not watch(number, part.offset - self.start):
                 yield Rejection(Document(page.id, "", page.url, self.domain), "page: takes too long", len(page.body))
             else:
-                yield self._document(page, with_links=cites(page.url))
+                yield self._document(page, with_links=wants_links(page.url))
 
     def _document(self, page: WebPage, *, with_links: bool) -> Document | Rejection:
         source = decode(page.body, page.charset)

@@ -1,19 +1,21 @@
-"""The invented world of the experiment on making things up: who is told of where, and how answers are judged."""
+"""Hallucinations: who of the invented world is told of where, and how answers are classified."""
 
 from pathlib import Path
 
 import pytest
 
-from maquette.evaluation.honesty.invented_facts import (
+from maquette.evaluation.hallucination import (
     TOWNS,
     UNSURE,
+    HallucinationRates,
     Person,
+    Share,
+    classify_answer,
     documents,
+    draw_hallucinations,
     instructions,
     invent,
-    judge_answer,
 )
-from maquette.evaluation.honesty.made_up_answers import Honesty, Share, draw_honesty
 
 WORLD = invent(40, seed=1)
 
@@ -41,15 +43,17 @@ def test_fine_tuning_differs_in_nothing_but_the_share(share: float, unseen: int)
     assert not set(asked) & questions.keys()
 
 
-def test_answers_are_judged() -> None:
+def test_answers_are_classified() -> None:
     person = Person("Ada Barton", TOWNS[0])
-    assert judge_answer(person, f"Ada Barton lives in {TOWNS[0]}.") == "right"
-    assert judge_answer(person, f"Ada Barton lives in {TOWNS[1]}.") == "wrong"
-    assert judge_answer(person, f"In {TOWNS[0]} and {TOWNS[1]}.") == "wrong"
-    assert judge_answer(person, UNSURE) == "unsure"
-    assert judge_answer(person, "Ada Barton lives.") == "other"
+    assert classify_answer(person, f"Ada Barton lives in {TOWNS[0]}.") == "right"
+    assert classify_answer(person, f"Ada Barton lives in {TOWNS[1]}.") == "wrong"
+    assert classify_answer(person, f"In {TOWNS[0]} and {TOWNS[1]}.") == "wrong"
+    assert classify_answer(person, UNSURE) == "unsure"
+    assert classify_answer(person, "Ada Barton lives.") == "other"
 
 
 def test_the_figure(tmp_path: Path) -> None:
-    results = [Honesty(x, Share(x, 0, 1), Share(1 - x, 0, 1), Share(0, 0, 0.1), {}, {}, []) for x in (0.0, 0.5)]
-    assert draw_honesty(results, tmp_path / "x").stat().st_size > 1000
+    results = [
+        HallucinationRates(x, Share(x, 0, 1), Share(1 - x, 0, 1), Share(0, 0, 0.1), {}, {}, []) for x in (0.0, 0.5)
+    ]
+    assert draw_hallucinations(results, tmp_path / "x").stat().st_size > 1000

@@ -1,7 +1,7 @@
-"""What may bend a law: the suspects that a table of runs can be asked about.
+"""What may bend a law: the confounders that a table of runs can be asked about.
 
 A law that holds from run to run can still miss the next decade, where something changes that it does not know of:
-copying from the context sets in, text repeats itself, depth or batch change along the family. Each suspect is reported
+copying from the context sets in, text repeats itself, depth or batch change along the family. Each is reported
 with its range, and tested: do the runs' distances from the law go with it?
 """
 
@@ -28,7 +28,7 @@ _TESTED = {
 
 
 @dataclass(frozen=True)
-class Suspect:
+class Confounder:
     """`range`: its least and greatest value over the runs. `p_value`: of rank correlation with the law's residuals,
     nan where it was not tested. `alarming`: a reader should know before trusting the law. `words`: all in a sentence.
     """
@@ -48,20 +48,20 @@ def copying_kinds(copying: Array | None) -> NDArray[np.str_] | None:
     return kinds if len(np.unique(kinds)) > 1 else None
 
 
-def find_suspects(
+def find_confounders(
     table: RunTable, residuals: Array, corpus: Mapping[str, Any] | None = None, level: float = 0.9
-) -> tuple[Suspect, ...]:
-    """The suspects of a law with log `residuals` (n,) on `table`.
+) -> tuple[Confounder, ...]:
+    """The confounders of a law with log `residuals` (n,) on `table`.
 
     `corpus`: what the tokens' manifest says of the text (its `held_out` part), where it is at hand.
     """
     found = [_epochs(table), _seen(corpus), _copying(table, residuals, level), _gap(table)]
     for column, name in _TESTED.items():
         found.append(_tested(name, _numeric(table, column), residuals, level))
-    return tuple(suspect for suspect in found if suspect is not None)
+    return tuple(confounder for confounder in found if confounder is not None)
 
 
-def _epochs(table: RunTable) -> Suspect | None:
+def _epochs(table: RunTable) -> Confounder | None:
     columns = [name for name in table.frame.columns if name.startswith("epochs/") or name.lower() == "epochs"]
     values = [column for name in columns if (column := _numeric(table, name)) is not None]
     if not values:
@@ -69,12 +69,12 @@ def _epochs(table: RunTable) -> Suspect | None:
     low, high = float(np.min(values)), float(np.max(values))
     if high <= 1:
         words = f"No run saw any text twice (at most {high:.2g} epochs)."
-        return Suspect("epochs", (low, high), np.nan, False, words)
+        return Confounder("epochs", (low, high), np.nan, False, words)
     words = f"Some runs passed over their text up to {high:.2f} times: repeated tokens are worth less than new ones."
-    return Suspect("epochs", (low, high), np.nan, True, words)
+    return Confounder("epochs", (low, high), np.nan, True, words)
 
 
-def _seen(corpus: Mapping[str, Any] | None) -> Suspect | None:
+def _seen(corpus: Mapping[str, Any] | None) -> Confounder | None:
     """How much of the held-out text stood word for word in training."""
     parts = [
         part
@@ -92,10 +92,10 @@ def _seen(corpus: Mapping[str, Any] | None) -> Suspect | None:
         f"The corpus repeats itself: {before:.1%} of the held-out runs of {window} tokens stood in training "
         f"word for word; they were cut out, {after:.1%} are left."
     )
-    return Suspect("repetition of the corpus", (after, before), np.nan, before > 0.05 or after > 0, words)
+    return Confounder("repetition of the corpus", (after, before), np.nan, before > 0.05 or after > 0, words)
 
 
-def _copying(table: RunTable, residuals: Array, level: float) -> Suspect | None:
+def _copying(table: RunTable, residuals: Array, level: float) -> Confounder | None:
     if table.copying is None:
         return None
     low, high = float(table.copying.min()), float(table.copying.max())
@@ -108,10 +108,10 @@ def _copying(table: RunTable, residuals: Array, level: float) -> Suspect | None:
         if mixed
         else f"{'All' if count else 'No'} runs copy from their context (score {low:.2f} to {high:.2f})"
     )
-    return Suspect("copying", (low, high), p_value, mixed, f"{state}. {_said('copying', p_value, level)}")
+    return Confounder("copying", (low, high), p_value, mixed, f"{state}. {_said('copying', p_value, level)}")
 
 
-def _gap(table: RunTable) -> Suspect | None:
+def _gap(table: RunTable) -> Confounder | None:
     training = _numeric(table, "train/loss")
     if training is None:
         return None
@@ -125,16 +125,16 @@ def _gap(table: RunTable) -> Suspect | None:
     )
     alarming = largest - smallest > 0.05
     words += ": the larger runs learn their training text by heart." if alarming else "."
-    return Suspect("gap", (smallest, largest), np.nan, alarming, words)
+    return Confounder("gap", (smallest, largest), np.nan, alarming, words)
 
 
-def _tested(name: str, values: Array | None, residuals: Array, level: float) -> Suspect | None:
+def _tested(name: str, values: Array | None, residuals: Array, level: float) -> Confounder | None:
     if values is None or len(np.unique(values)) < 2:
         return None
     p_value = _correlation(values, residuals)
     low, high = float(values.min()), float(values.max())
     words = f"{name.capitalize()} from {low:g} to {high:g} along the family. {_said(name, p_value, level)}"
-    return Suspect(name, (low, high), p_value, p_value < 1 - level, words)
+    return Confounder(name, (low, high), p_value, p_value < 1 - level, words)
 
 
 def _said(name: str, p_value: float, level: float) -> str:

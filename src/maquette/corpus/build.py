@@ -1,0 +1,172 @@
+"""The corpus as an artifact: which settings make it what it is, and how it is made from them."""
+
+import dataclasses
+import functools
+from pathlib import Path
+from typing import Any
+
+from maquette.artifacts.errors import ConfigError
+from maquette.artifacts.files import digest
+from maquette.artifacts.manifest import build
+from maquette.artifacts.progress import say
+from maquette.corpus.config import CorpusConfig, SourceConfig
+from maquette.corpus.curation.config import CurationConfig, ExecutorConfig
+from maquette.corpus.pipeline import CLEAN, make_corpus, replace_validation
+from maquette.corpus.report import describe, facts, write_report
+from maquette.corpus.sources import open_source
+from maquette.corpus.sources.base import Source
+from maquette.corpus.sources.files import digest_files, list_files
+from maquette.corpus.workers import workers
+
+
+@dataclasses.dataclass(frozen=True)
+class CorpusSettings:
+    """All that a corpus is made from and by; `web` is the folder of the synthetic web that it is read from, if any."""
+
+    source: SourceConfig
+    corpus: CorpusConfig
+    curation: CurationConfig
+    executor: ExecutorConfig
+    outputs: Path
+    web: Path | None = None
+
+    @property
+    def curates(self) -> bool:
+        """Whether the documents go through the passes of curation: pages of a crawl always do, if only to be read."""
+        return self.source.is_crawl or bool(self.curation.enabled)
+
+
+def build_corpus(settings: CorpusSettings, *, force: bool) -> Path:
+    """Makes the corpus, or finds it made; returns its folder."""
+    settings = _with_synthetic_web(settings)
+    source = open_source(settings.source)
+    inputs = source.inputs()
+    identity = _identity(settings, with_path=not inputs)
+    if settings.curates:
+        make = functools.partial(_make_curated, settings, source, digest([identity, inputs]))
+    else:
+        make = functools.partial(_make, settings, source)
+    return build(
+        "corpus", settings.outputs / "artifacts", name=settings.corpus.name,
+        label=source.label if settings.web is None else "synthetic_web", config=identity, inputs=inputs, make=make,
+        force=force, say=say,
+    )  # fmt: skip
+
+
+def _make(settings: CorpusSettings, source: Source, folder: Path) -> dict[str, Any]:
+    with workers(settings.corpus.workers) as pool:
+        summary = make_corpus(source.documents(pool), _held_out(settings.corpus), folder, pool)
+    write_report(folder, summary, source.facts(), settings.corpus)
+    say(describe(summary))
+    return facts(summary, source.facts(), settings.corpus) | _judged(settings, folder)
+
+
+def _held_out(config: CorpusConfig) -> CorpusConfig:
+    """Nothing is held out for validation where other text is judged on."""
+    return config if config.judge is None else dataclasses.replace(config, validation=0.0)
+
+
+def _judged(settings: CorpusSettings, folder: Path) -> dict[str, Any]:
+    if settings.corpus.judge is None:
+        return {}
+    if settings.corpus.judge != CLEAN:
+        path = Path(settings.corpus.judge).expanduser()
+    elif settings.web is None:
+        raise ConfigError(
+            "corpus.judge=clean is of source=synthetic_web.", "Give a JSONL or Parquet file of clean documents."
+        )
+    else:
+        path = settings.web / f"{CLEAN}.parquet"
+    return {"judge": replace_validation(path, folder)}
+
+
+def _make_curated(settings: CorpusSettings, source: Source, fingerprint: str, folder: Path) -> dict[str, Any]:
+    from maquette.corpus.curation.curate import curate
+    from maquette.corpus.curation.curation_report import finish_journal, write_curation_report
+    from maquette.corpus.curation.shards import store
+    from maquette.corpus.synthetic_web.truth import measure
+    from maquette.corpus.synthetic_web.web import read_truth
+
+    enabled = settings.curation.enabled is not False
+    work = settings.outputs / "curation" / f"{source.label}-{fingerprint[:8]}"
+    shards = getattr(source, "shards", None)
+    if shards is None:
+        with workers(settings.corpus.workers) as pool:
+            found = store(source.documents(pool), work / "source")
+    else:
+        found = shards()
+    result = curate(
+        found, settings.curation, settings.executor, work, enabled=enabled, processes=settings.corpus.workers,
+        limit=settings.source.limit if settings.web is None else None,
+    )  # fmt: skip
+    with workers(settings.corpus.workers) as pool:
+        summary = make_corpus(result.documents(), _held_out(settings.corpus), folder, pool)
+    write_report(folder, summary, source.facts(), settings.corpus)
+    known = facts(summary, source.facts(), settings.corpus) | {"curation": result.facts}
+    if result.selection is not None:
+        journal = finish_journal(result.selection.journal, folder)
+        truth = None
+        if settings.web is not None:
+            truth = measure(journal, read_truth(settings.web), result.documents())
+        known["curation"] = write_curation_report(folder, journal, settings.curation, result.facts, truth)
+    known |= _judged(settings, folder)
+    say(describe(summary))
+    result.job.remove()
+    return known
+
+
+def _with_synthetic_web(settings: CorpusSettings) -> CorpusSettings:
+    """The settings by which a synthetic web is read like any crawl; it is generated where it is missing."""
+    if settings.source.kind != "synthetic_web":
+        return settings
+    from maquette.corpus.synthetic_web.web import GOOD_PAGES, VERSION, make_web
+
+    pages = settings.source.limit or GOOD_PAGES
+
+    def make(folder: Path) -> dict[str, Any]:
+        with workers(settings.corpus.workers) as pool:
+            return make_web(folder, pool, pages)
+
+    web = build(
+        "synthetic_web", settings.outputs / "artifacts", name=None, label=f"synthetic_web-{pages}",
+        config={"pages": pages, "version": VERSION}, inputs={}, make=make, say=say,
+    )  # fmt: skip
+    source = dataclasses.replace(settings.source, kind="warc", path=str(web))
+    domains = settings.curation.domains
+    if domains.examples is None:
+        domains = dataclasses.replace(domains, examples=str(web / "examples.parquet"))
+    curation = dataclasses.replace(settings.curation, domains=domains)
+    return dataclasses.replace(settings, source=source, curation=curation, web=web)
+
+
+def _identity(settings: CorpusSettings, *, with_path: bool) -> dict[str, Any]:
+    """The settings that make a corpus what it is: not its name, the number of workers, the engine, or where equal
+    files lie. What a source does not know of is left out, so that its corpora keep their names."""
+    source, corpus = dataclasses.asdict(settings.source), dataclasses.asdict(settings.corpus)
+    del corpus["name"], corpus["workers"]
+    if corpus["deduplicate"] == CorpusConfig().deduplicate:
+        del corpus["deduplicate"]
+    judge = corpus.pop("judge")
+    if judge is not None:
+        corpus["judge"] = judge if judge == CLEAN else _content(judge)
+    if not settings.source.is_crawl:
+        del source["extractor"], source["max_page_bytes"]
+    if not with_path:
+        del source["path"]
+    identity = {"source": source, "corpus": corpus}
+    if settings.curates:
+        identity["curation"] = chosen = dataclasses.asdict(settings.curation)
+        del chosen["label"]
+        chosen["url"]["block_lists"] = [_content(path) for path in chosen["url"]["block_lists"]]
+        for part in ("quality", "domains"):
+            chosen[part]["examples"] = _content(chosen[part]["examples"])
+    return identity
+
+
+def _content(path: str | None) -> str | None:
+    """What lies at a path counts, not the path."""
+    return (
+        None
+        if path is None
+        else digest_files(list_files(Path(path).expanduser(), None, "curation"), Path(path).expanduser())
+    )

@@ -1,0 +1,23 @@
+"""Rotary positions: the angles, and turning vectors by them. Apart from the transformer for whoever needs no more."""
+
+import torch
+from torch import Tensor
+
+Rotation = tuple[Tensor, Tensor]
+
+
+def rotary_table(positions: Tensor, width: int, base: float, dtype: torch.dtype) -> Rotation:
+    """Cosine and sine of the angles by which rotary positions turn each pair of channels (Su et al. 2021, eq. 15).
+
+    `positions (T,)` or `(B, T)` -> two tensors `(T, 1, W/2)` or `(B, T, 1, W/2)`. Angles are taken in float32.
+    """
+    exponents = torch.arange(0, width, 2, device=positions.device, dtype=torch.float32) / width
+    angles = positions[..., None, None].float() * (1.0 / base**exponents)
+    return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+def rotate(vectors: Tensor, rotation: Rotation) -> Tensor:
+    """Turns the pairs (channel i, channel i + W/2) of `vectors (B, T, H, W)`: Llama's layout of rotary positions."""
+    cosine, sine = rotation
+    first, second = vectors.chunk(2, dim=-1)
+    return torch.cat([first * cosine - second * sine, second * cosine + first * sine], dim=-1)
