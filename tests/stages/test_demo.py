@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from maquette.artifacts.manifest import build
-from maquette.feedback.study.measurement import Measurement, Point, PolicyResult
+from maquette.feedback.study.measurement import IntervalEstimate, Measurement, PolicyResult
 from maquette.feedback.study.report import write_study
 from maquette.scaling.predictions.prediction import read_predictions
 from maquette.stages import STAGES, demo
@@ -113,7 +113,7 @@ def test_the_whole_road_and_then_nothing_to_do(tmp_path: Path, capsys: pytest.Ca
 
 def write_a_study(folder: Path) -> dict[str, Any]:
     """Two policies, compared on prompts that nobody answered."""
-    point = {"gold": Point(0.5, 0.4, 0.6)}
+    point = {"gold": IntervalEstimate(0.5, 0.4, 0.6)}
     policies = [
         PolicyResult(name, name, {}, 1e9, 1.0, 0.1, 3.0, 1.0, point, point, point, point, ["one two"])
         for name in ("sft", "dpo")

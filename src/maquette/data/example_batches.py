@@ -18,7 +18,7 @@ from torch import Tensor
 
 from maquette.artifacts import StageError
 from maquette.data.examples import Examples
-from maquette.data.permutation import derive, key_of, permute
+from maquette.data.order import derive, key_of, permute
 
 Batch = TypeVar("Batch")
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from maquette.artifacts import StageError
 from maquette.artifacts.files import digest, file_digest
-from maquette.data.rows import json_files, read_rows
+from maquette.corpus.sources.files import json_files, read_rows
 from maquette.text.chat import Message, check
 
 _KNOWN = 'Known are {"messages": [...]} and {"instruction", "input", "output"}.'

@@ -15,8 +15,8 @@ from typing import Any, Protocol
 
 from maquette.artifacts import StageError
 from maquette.artifacts.files import digest, file_digest, write_text
+from maquette.corpus.sources.files import json_files, read_rows
 from maquette.data.instructions import read_messages
-from maquette.data.rows import json_files, read_rows
 from maquette.text.chat import Message
 
 

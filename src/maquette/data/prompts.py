@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from maquette.artifacts import StageError
-from maquette.data.permutation import derive, key_of, permute
-from maquette.data.rows import json_files, read_rows
+from maquette.corpus.sources.files import json_files, read_rows
+from maquette.data.order import derive, key_of, permute
 from maquette.text import chat
 from maquette.text.chat import Message
 

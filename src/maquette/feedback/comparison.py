@@ -65,8 +65,8 @@ def preferences_of(
 
 
 def comparison_of(preference: Preference) -> Comparison:
-    """The pair as an annotator sees it, the wanted answer first. Raises `StageError` where an answer is more than one
-    message: what the user says in between is no part of a pair."""
+    """The pair as an annotator sees it, the chosen completion first. Raises `StageError` where an answer is more than
+    one message: what the user says in between is no part of a pair."""
     for answer in (preference.chosen, preference.rejected):
         if len(answer) > 1:
             raise StageError(

@@ -42,7 +42,8 @@ LEVEL = 0.95
 class PolicyScores:
     """A policy's answers to the same prompts in the same order as its rivals': (n,) each.
 
-    `scores` by the name of their reward; `divergence` of each answer from the reference in nats, and `words` of it.
+    `scores` by the name of their reward; `divergence` is each answer's KL divergence from the reference in nats,
+    `words` its length.
     """
 
     answers: tuple[Completion, ...]
@@ -52,7 +53,7 @@ class PolicyScores:
 
     @property
     def kl(self) -> float:
-        """Mean divergence from the reference, in nats per answer."""
+        """Mean KL divergence from the reference, in nats per answer."""
         return float(self.divergence.mean())
 
     @property
@@ -78,7 +79,7 @@ def measure_policy(
 ) -> PolicyScores:
     """Samples one answer to each prompt and scores it; the random numbers of a prompt are the same for every policy.
 
-    `temperature=0` is greedy. The divergence is 0 where no `reference` is given or the choice is greedy.
+    `temperature=0` is greedy. The KL divergence is 0 where no `reference` is given or the choice is greedy.
     """
     answers = sample_completions(model, tokenizer, prompts, max_tokens=max_tokens, temperature=temperature, seed=seed)
     divergence = np.zeros(len(answers))

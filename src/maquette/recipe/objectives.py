@@ -35,7 +35,7 @@ class ObjectiveEntry:
     calibrated: bool = True
     compiles: bool = False
     branches: bool = False
-    title: str = "A model"
+    title: str = "A language model"
     curves: Panels = ()
 
     @property
@@ -65,7 +65,6 @@ OBJECTIVES = {
             unused=("instructions", "preferences", "prompts", "reward"),
             compiles=True,
             branches=True,
-            title="A language model",
         ),
         ObjectiveEntry(
             "sft",
@@ -75,8 +74,8 @@ OBJECTIVES = {
             answers=True,
             title="A language model fine-tuned on instructions",
             curves=(
-                ("loss (nats per answer token)", ("train/loss", "validation/loss")),
-                ("likeliest token is right", ("validation/token_accuracy",)),
+                ("loss (nats per completion token)", ("train/loss", "validation/loss")),
+                ("token accuracy", ("validation/token_accuracy",)),
             ),
         ),
         ObjectiveEntry(
@@ -89,7 +88,7 @@ OBJECTIVES = {
             title="A reward model",
             curves=(
                 ("loss (nats per pair)", ("train/loss", "validation/loss")),
-                ("wanted answer has the higher reward", _PREFERRED),
+                ("chosen completion has the higher reward", _PREFERRED),
             ),
         ),
         ObjectiveEntry(
@@ -105,7 +104,7 @@ OBJECTIVES = {
             curves=(
                 ("loss", ("train/loss", "validation/loss")),
                 ("implicit reward", ("rewards/chosen", "rewards/rejected", "rewards/margins")),
-                ("KL from the reference (nats per answer)", ("objective/kl",)),
+                ("KL from the reference (nats per completion)", ("objective/kl",)),
             ),
         ),
         ObjectiveEntry(
@@ -117,6 +116,15 @@ OBJECTIVES = {
             answers=True,
             calibrated=False,
             title="A policy optimised by PPO",
+            curves=(
+                ("reward per completion", ("objective/scores", "validation/reward", "validation/gold")),
+                ("KL divergence (nats per completion)", ("objective/kl", "validation/kl")),
+                ("tokens or words per completion", ("completions/mean_length", "validation/words")),
+                (
+                    "explained variance, share",
+                    ("val/explained_variance", "completions/eos_rate", "policy/clipfrac_avg"),
+                ),
+            ),
         ),
     )
 }

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from maquette.artifacts.files import digest, write_json, write_text
 from maquette.artifacts.progress import say
@@ -23,9 +22,17 @@ from maquette.evaluation.hallucination import (
     measure_hallucinations,
 )
 from maquette.model.loading import load_checkpoint
+from maquette.reports import terminal_table
 from maquette.stages.config import HallucinationStage
 from maquette.stages.study import Study, rehearse
 from maquette.tracking import start_run
+
+_COLUMNS = {
+    "unseen facts": "{unseen_share:.0%}",
+    "strangers: hallucinated": "{made_up.value:.0%} ({made_up.low:.0%} to {made_up.high:.0%})",
+    "known: right": "{recalled.value:.0%} ({recalled.low:.0%} to {recalled.high:.0%})",
+    "known: wrong": "{wrong.value:.0%} ({wrong.low:.0%} to {wrong.high:.0%})",
+}
 
 
 def run(config: HallucinationStage) -> Path:
@@ -65,7 +72,7 @@ def run(config: HallucinationStage) -> Path:
     picture = draw_hallucinations(results, folder / "figures" / "hallucination")
     write_json(folder / "results.json", [dataclasses.asdict(one) for one in results])
     _track(config, results, picture, folder)
-    Console().print(_table(results))
+    Console().print(terminal_table(_COLUMNS, results, "greedy answers, with 95% intervals"))
     say(f"{picture}; the answers: {folder / 'results.json'}")
     return folder
 
@@ -82,18 +89,6 @@ def _track(config: HallucinationStage, results: list[HallucinationRates], pictur
             log.log_metrics(values, round(100 * one.unseen_share))
         for path in (picture, picture.with_suffix(".svg")):
             log.log_artifact(path, "figures")
-
-
-def _table(results: list[HallucinationRates]) -> Table:
-    rows = Table("unseen facts", title="greedy answers, with 95% intervals", title_justify="left")
-    for heading in ("strangers: hallucinated", "known: right", "known: wrong"):
-        rows.add_column(heading, justify="right")
-    for one in results:
-        shares = (one.made_up, one.recalled, one.wrong)
-        rows.add_row(
-            f"{one.unseen_share:.0%}", *(f"{part.value:.0%} ({part.low:.0%} to {part.high:.0%})" for part in shares)
-        )
-    return rows
 
 
 def _instructions(folder: Path, share: float) -> Path:

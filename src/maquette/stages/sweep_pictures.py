@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from maquette.training import RunRecord, read_record
-from maquette.training.figures import draw_sizes
+from maquette.training.report import draw_sizes
 
 
 def draw_sweep(folder: Path) -> list[Path]:

@@ -16,11 +16,10 @@ from maquette.objectives import Objective
 from maquette.objectives.config import ExampleConfig, SupervisedConfig
 from maquette.objectives.preferences import ReferenceLogProbs
 from maquette.text import Tokenizer
-from maquette.training.example_card import write_example_card
-from maquette.training.figures import draw_curves, draw_reliability
 from maquette.training.job import Job, Opened, Row, describe_run_model, module_weights, prepare_optimization
 from maquette.training.micro_batch import micro_batch_of, micro_batches
 from maquette.training.record import RunRecord
+from maquette.training.report import draw_curves, draw_reliability, model_card
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ class ExamplePlan:
         module, data = opened.module, opened.data
         assert isinstance(module, Objective) and isinstance(data, InstructionData | PreferenceData)
         architecture = read_architecture(module.description["architecture"])
-        card = write_example_card(record) if finished else None
+        card = model_card(record) if finished else None
         with torch.device("meta"):
             model = ScalarModel(architecture) if module.scalar else LanguageModel(architecture)
         model.load_state_dict(module_weights(state, "model."), assign=True)

@@ -21,8 +21,8 @@ from maquette.objectives.completions import RewardFunction
 from maquette.objectives.config import PolicyConfig
 from maquette.objectives.ppo import ProximalPolicyOptimization
 from maquette.objectives.rollouts import RolloutSchedule
-from maquette.reports.figures import COLORS, new_figure, save_figure
 from maquette.training.job import Opened, Row, describe_run_model, module_weights, prepare_optimization
+from maquette.training.report import draw_curves, model_card
 
 if TYPE_CHECKING:
     from maquette.text import Tokenizer
@@ -130,44 +130,10 @@ class PolicyPlan:
             model = LanguageModel(job.spec.architecture)
         model.load_state_dict(module_weights(state, "model."), assign=True)
         data: Any = opened.data
-        hf.save(model, data.tokenizer, folder, card=policy_card(record) if finished else None)
+        hf.save(model, data.tokenizer, folder, card=model_card(record) if finished else None)
 
     def draw(self, opened: Opened, history: list[Row], folder: Path, title: str) -> list[Path]:
-        return [draw_policy(history, folder / "policy", title=title)]
+        return [draw_curves(history, self.config.entry.curves, folder / "policy", title=title, rows=2)]
 
     def totals(self, record: "RunRecord") -> dict[str, float]:
         return {}
-
-
-def policy_card(record: "RunRecord") -> str:
-    """The model card: where the policy comes from and what it reached."""
-    shown = ("validation/gold", "validation/reward", "validation/kl", "validation/words", "completions/eos_rate")
-    rows = [(name, record.metrics[name]) for name in shown if name in record.metrics]
-    table = "\n".join(f"| {name} | {value:.4f} |" for name, value in rows)
-    return (
-        f"# {record.name}\n\nA policy optimised by PPO from `{record.spec.checkpoint}`, {record.step:,} steps.\n\n"
-        f"| measured on held-out prompts | |\n|---|---:|\n{table}\n"
-    )
-
-
-def draw_policy(history: list[Row], path: Path, *, title: str) -> Path:
-    """Reward, divergence, length and the value function's grip over a run, as PNG and SVG; returns the PNG's path."""
-    panels = (
-        ("reward per answer", ("objective/scores", "validation/reward", "validation/gold")),
-        ("divergence (nats per answer)", ("objective/kl", "validation/kl")),
-        ("tokens or words per answer", ("completions/mean_length", "validation/words")),
-        ("explained variance, share", ("val/explained_variance", "completions/eos_rate", "policy/clipfrac_avg")),
-    )
-    figure, axes = new_figure(2, 2, width=4.6, height=3.2)
-    for panel, (label, names) in zip(axes.flat, panels, strict=True):
-        for color, name in zip(COLORS, names, strict=False):
-            points = [(row["step"], row[name]) for row in history if name in row]
-            if points:
-                style = "o-" if name.startswith("validation/") else "-"
-                panel.plot(*zip(*points, strict=True), style, color=color, markersize=3, linewidth=1.2, label=name)
-        panel.set_xlabel("optimiser steps")
-        panel.set_ylabel(label)
-        if panel.lines:
-            panel.legend(fontsize=7)
-    figure.suptitle(title)
-    return save_figure(figure, path)

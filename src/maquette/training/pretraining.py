@@ -30,11 +30,10 @@ from maquette.objectives import Pretraining
 from maquette.objectives.config import PretrainConfig
 from maquette.objectives.held_out import metric_name
 from maquette.text import Tokenizer
-from maquette.training.card import write_card
-from maquette.training.figures import draw_curves, draw_loss
 from maquette.training.job import Job, Opened, Row, describe_run_model, module_weights, prepare_optimization
 from maquette.training.micro_batch import choose_micro_batch, micro_batch_of
 from maquette.training.record import RunRecord
+from maquette.training.report import draw_curves, draw_loss, model_card
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,7 @@ class PretrainingPlan:
         with torch.device("meta"):
             model = LanguageModel(architecture)
         model.load_state_dict(module_weights(state, "model."), assign=True)
-        card = write_card(record, data.order.phases[0].weights) if finished else None
+        card = model_card(record, data.order.phases[0].weights) if finished else None
         hf.save(model, data.tokenizer, folder, card=card)
 
     def draw(self, opened: Opened, history: list[Row], folder: Path, title: str) -> list[Path]:
@@ -148,7 +147,7 @@ class CustomPlan:
             say(f"{record.name}: {objective} keeps no language model as `self.model`: there is nothing to export")
             return
         model.load_state_dict({name: weights[name] for name in model.state_dict()}, assign=True)
-        card = write_card(record, getattr(opened.data, "validation_weights", {})) if finished else None
+        card = model_card(record, getattr(opened.data, "validation_weights", {})) if finished else None
         hf.save(model, Tokenizer.load(job.spec.tokenizer), folder, card=card)
 
     def draw(self, opened: Opened, history: list[Row], folder: Path, title: str) -> list[Path]:

@@ -76,7 +76,7 @@ class EndpointJudge:
                 self._sleep(wait)
         raise StageError(
             f"{self._url} gave no answer in {self._retries + 1} tries: {problem}.",
-            "What was judged until now is kept; type the same line again to go on.",
+            "What was judged until now is kept; run the command again to resume.",
         )
 
 

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Course = Sequence[tuple[float, float, float]]
-"""A run as it went: (divergence, gold reward, learned reward) at each validation, the first before its first step."""
+"""(KL divergence, gold reward, learned reward) at each validation of a run, the first before its first step."""
 
 
 def draw_frontier(measurement: Measurement, path: Path) -> Path:
-    """Gold and learned reward over the divergence from the reference, d = sqrt(KL) as Gao et al. 2022 draw it: of the
-    reference and every policy after it (what it began at is hundreds of nats away), and the curve of best-of-n."""
+    """Gold and learned reward over the KL divergence from the reference, d = sqrt(KL) as Gao et al. 2022 draw it: of
+    the reference and every policy after it (what it began at is hundreds of nats away), and the curve of best-of-n."""
     first = [one.name for one in measurement.policies].index(measurement.reference)
     learned = [name for name in measurement.policies[0].scores if name != "gold"][:1]
     names = ["gold", *learned]
@@ -43,10 +43,10 @@ def draw_frontier(measurement: Measurement, path: Path) -> Path:
 def draw_overoptimisation(
     courses: Mapping[str, Course], measurement: Measurement, path: Path
 ) -> tuple[Path, dict[str, OveroptimisationCurve]]:
-    """Gold and learned reward gained as policies move away, one colour a reward model: runs as they went, best-of-n,
+    """Gold and learned reward gained as policies move away, one colour a reward model: validations of runs, best-of-n,
     and the curves of Gao et al. 2022 fitted to the gold reward with 90% bands. Returns the curves by name.
 
-    A gain is told from the policy's own start, measured on the same prompts with the same random numbers. Raises
+    A gain is measured from the policy's own start, measured on the same prompts with the same random numbers. Raises
     `StageError` for a run that was not measured there."""
     figure, (left, middle, right) = new_figure(1, 3, width=5.0, height=4.2)
     fits: dict[str, OveroptimisationCurve] = {}
@@ -70,7 +70,7 @@ def draw_overoptimisation(
 
 def gains(name: str, course: Course) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """sqrt(KL), and gold and learned reward less those of the start, at each validation of the run `name`: `(n,)` each,
-    0 at the first. Raises `StageError` where the course does not begin at divergence 0."""
+    0 at the first. Raises `StageError` where the course does not begin at KL divergence 0."""
     if not course or course[0][0] != 0:
         raise StageError(
             f"{name} was not measured before its first step, so what it gained is not known.",

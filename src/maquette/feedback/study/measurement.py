@@ -21,7 +21,7 @@ from maquette.statistics import Estimate
 
 
 @dataclasses.dataclass(frozen=True)
-class Point:
+class IntervalEstimate:
     """A number with its 95% interval."""
 
     value: float
@@ -29,7 +29,7 @@ class Point:
     high: float
 
     @classmethod
-    def of(cls, estimate: Estimate) -> "Point":
+    def of(cls, estimate: Estimate) -> "IntervalEstimate":
         return cls(estimate.value, estimate.interval.low, estimate.interval.high)
 
 
@@ -58,16 +58,16 @@ class PolicyResult:
     kl: float
     words: float
     ended: float
-    scores: Mapping[str, Point]
-    greedy: Mapping[str, Point]
-    wins: Mapping[str, Point]
-    greedy_wins: Mapping[str, Point]
+    scores: Mapping[str, IntervalEstimate]
+    greedy: Mapping[str, IntervalEstimate]
+    wins: Mapping[str, IntervalEstimate]
+    greedy_wins: Mapping[str, IntervalEstimate]
     answers: Sequence[str]
 
 
 @dataclasses.dataclass(frozen=True)
 class BestOfN:
-    """Best-of-n of the reference by one reward: expected scores, words and divergence for each n."""
+    """Best-of-n of the reference by one reward: expected scores, words and KL divergence for each n."""
 
     reward: str
     n: Sequence[int]
@@ -107,7 +107,7 @@ def measure_study(
     best_of: int,
     seed: int = 0,
 ) -> Measurement:
-    """Measures every run's policy; `reference` names the one that divergence and wins are told from.
+    """Measures every run's policy; `reference` names the one that KL divergence and wins are measured against.
 
     `rewards` by name; those but "gold" are learned ones, each tried in best-of-n up to `best_of` answers (1: not at
     all). Raises `StageError` as `measure_policy` does.
@@ -140,8 +140,8 @@ def measure_study(
 def read_measurement(path: Path) -> Measurement:
     """What `Measurement.save` wrote. Raises `StageError` for a file that another version wrote, or that is damaged."""
 
-    def points(table: Mapping[str, Any]) -> dict[str, Point]:
-        return {name: Point(**point) for name, point in table.items()}
+    def points(table: Mapping[str, Any]) -> dict[str, IntervalEstimate]:
+        return {name: IntervalEstimate(**point) for name, point in table.items()}
 
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
@@ -175,10 +175,10 @@ def _result(
         kl=mine.kl,
         words=float(mine.words.mean()),
         ended=mine.ended,
-        scores={name: Point.of(mine.mean(name)) for name in rewards},
-        greedy={name: Point.of(best.mean(name)) for name in rewards},
-        wins={name: Point.of(win_rate(mine, sampled[reference], name)) for name in rewards},
-        greedy_wins={name: Point.of(win_rate(best, greedy[reference], name)) for name in rewards},
+        scores={name: IntervalEstimate.of(mine.mean(name)) for name in rewards},
+        greedy={name: IntervalEstimate.of(best.mean(name)) for name in rewards},
+        wins={name: IntervalEstimate.of(win_rate(mine, sampled[reference], name)) for name in rewards},
+        greedy_wins={name: IntervalEstimate.of(win_rate(best, greedy[reference], name)) for name in rewards},
         answers=[answer.answer for answer in best.answers[:SHOWN]],
     )
 

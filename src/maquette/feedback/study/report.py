@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from maquette.artifacts.files import write_json, write_text
 from maquette.feedback.overoptimisation import OveroptimisationCurve
 from maquette.feedback.study.figures import Course, draw_bars, draw_frontier, draw_length, draw_overoptimisation
-from maquette.feedback.study.measurement import Measurement, Point, PolicyResult, read_measurement
+from maquette.feedback.study.measurement import IntervalEstimate, Measurement, PolicyResult, read_measurement
 from maquette.reports import render
 
 CAPTIONS = {
@@ -92,7 +92,7 @@ def write_study(
 ) -> dict[str, Any]:
     """Writes results.json, report.md, index.html and figures/ into `folder`; returns the manifest's facts.
 
-    `figures`: names of `CAPTIONS`. `courses`: runs as they went, for the figure of over-optimisation.
+    `figures`: names of `CAPTIONS`. `courses`: validations of runs, for the figure of over-optimisation.
     """
     measurement.save(folder / "results.json")
     curves: dict[str, OveroptimisationCurve] = {}
@@ -133,7 +133,7 @@ _COURSE = ("kl", "gold", "reward", "words")
 
 
 def validations_of(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """A policy as it went, from its run's curves: step, kl, gold, reward and words at each validation."""
+    """A policy's validations, from its run's curves: step, kl, gold, reward and words at each validation."""
     found = [f"validation/{name}" for name in _COURSE]
     return [
         {"step": row["step"], **{name: row[key] for name, key in zip(_COURSE, found, strict=True)}}
@@ -143,7 +143,7 @@ def validations_of(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]
 
 
 def course_of(history: Sequence[Mapping[str, Any]]) -> Course:
-    """A policy's course from its run's curves: (divergence, gold reward, learned reward) at each validation."""
+    """A policy's course from its run's curves: (KL divergence, gold reward, learned reward) at each validation."""
     return [(row["kl"], row["gold"], row["reward"]) for row in validations_of(history)]
 
 
@@ -162,7 +162,7 @@ def _cells(one: PolicyResult, reference: str, learned: Sequence[str]) -> list[An
     ]
 
 
-def _interval(point: Point, scale: float = 1.0, digits: int = 3) -> tuple[float, str]:
+def _interval(point: IntervalEstimate, scale: float = 1.0, digits: int = 3) -> tuple[float, str]:
     value, low, high = (scale * number for number in dataclasses.astuple(point))
     return value, f"{value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 

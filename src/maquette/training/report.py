@@ -1,59 +1,83 @@
-"""The pictures of one run: how the loss fell, and what else there is to see."""
+"""What a run shows of itself: its model card, and the pictures of how it learned."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from maquette.objectives.held_out import metric_name
-from maquette.reports.figures import COLORS, new_figure, save_figure
+from maquette.recipe.objectives import entry_of
+from maquette.reports import render
+from maquette.reports.figures import COLORS, curve, new_figure, save_figure
 from maquette.statistics.intervals import Reliability
 from maquette.training.record import RunRecord
+
+_MEASURED = (
+    ("validation/loss", "validation loss"),
+    ("validation/token_accuracy", "token accuracy"),
+    ("validation/accuracy", "chosen completion preferred"),
+    ("validation/calibration_error", "expected calibration error"),
+    ("validation/gold", "gold reward of a completion"),
+    ("validation/reward", "learned reward of a completion"),
+    ("validation/kl", "KL from the reference on held-out prompts, nats per completion"),
+    ("validation/words", "words of a completion, on average"),
+    ("objective/kl", "KL from the reference, nats per completion"),
+    ("completions/mean_length", "tokens of a completion, on average"),
+    ("completions/eos_rate", "share of completions that end by themselves"),
+)
+"""What a card says of a run that did not train on text, where it was measured."""
+
+
+def model_card(record: RunRecord, mixture: Mapping[str, float] | None = None) -> str:
+    """Markdown with a Hugging Face header: size, data, compute, measurements, lineage. `mixture`: shares of domains."""
+    entry = entry_of(record.spec.objective)
+    known = (
+        [] if record.domains else [(label, record.metrics[name]) for name, label in _MEASURED if name in record.metrics]
+    )
+    shown = {"title": entry.title, "scalar": entry.scalar, "mixture": mixture or {}}
+    return render("model_card.md.j2", {"record": record, "spec": record.spec, "measured": known, **shown})
 
 
 def draw_loss(history: Sequence[dict[str, Any]], domains: Sequence[str], path: Path | str, *, title: str) -> Path:
     """Training loss and each domain's validation loss over tokens, as PNG and SVG; returns the PNG's path."""
     figure, axes = new_figure()
-    training = [(row["tokens"], row["train/loss"]) for row in history if "train/loss" in row]
-    axes.plot(*_columns(training), color="0.6", linewidth=1, label="training (mean of each interval)")
+    axes.plot(
+        *curve(history, "tokens", "train/loss"), color="0.6", linewidth=1, label="training (mean of each interval)"
+    )
     for domain in domains:
-        name = metric_name(domain, "loss")
-        points = [(row["tokens"], row[name]) for row in history if name in row]
-        axes.plot(*_columns(points), marker="o", markersize=3, linewidth=1.3, label=f"validation: {domain}")
-    axes.set_xscale("log")
-    axes.set_xlabel("tokens seen")
-    axes.set_ylabel("loss (nats per token)")
-    axes.set_title(title)
+        points = curve(history, "tokens", metric_name(domain, "loss"))
+        axes.plot(*points, marker="o", markersize=3, linewidth=1.3, label=f"validation: {domain}")
+    axes.set(xscale="log", xlabel="tokens seen", ylabel="loss (nats per token)", title=title)
     axes.legend(fontsize=8)
     return save_figure(figure, path)
 
 
-def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
-    return [x for x, _ in points], [y for _, y in points]
-
-
 def draw_curves(
-    history: Sequence[dict[str, Any]], panels: Sequence[tuple[str, Sequence[str]]], path: Path | str, *, title: str
+    history: Sequence[dict[str, Any]],
+    panels: Sequence[tuple[str, Sequence[str]]],
+    path: Path | str,
+    *,
+    title: str,
+    rows: int = 1,
 ) -> Path:
     """A panel for each label of an axis and the curves in it, over optimiser steps; returns the PNG's path.
 
-    Curves that were never recorded, and panels without any, are left out."""
+    Curves that were never recorded are left out, and in a figure of one row panels without any."""
     found = {
-        label: {
-            name: points for name in names if (points := [(row["step"], row[name]) for row in history if name in row])
-        }
+        label: {name: points for name in names if (points := curve(history, "step", name))[0]}
         for label, names in panels
     }
-    shown = {label: curves for label, curves in found.items() if curves} or {"": {}}
-    figure, axes = new_figure(1, len(shown), width=4.8, height=3.6)
-    for axis, (label, curves) in zip(axes if len(shown) > 1 else [axes], shown.items(), strict=True):
+    shown = {label: curves for label, curves in found.items() if curves or rows > 1} or {"": {}}
+    columns = len(shown) // rows
+    figure, axes = new_figure(rows, columns, width=4.8, height=3.6 if rows == 1 else 3.2)
+    for axis, (label, curves) in zip(np.ravel(axes), shown.items(), strict=True):
         for name, points in curves.items():
-            few = len(points) < 30
-            axis.plot(*_columns(points), marker="o" if few else None, markersize=3, linewidth=1.3, label=name)
-        axis.set_xlabel("optimiser steps")
-        axis.set_ylabel(label)
-        axis.legend(fontsize=8)
+            few = len(points[0]) < 30
+            axis.plot(*points, marker="o" if few else None, markersize=3, linewidth=1.3, label=name)
+        axis.set(xlabel="optimiser steps", ylabel=label)
+        if curves:
+            axis.legend(fontsize=8)
     figure.suptitle(title, x=0.01, ha="left", fontsize=11)
     return save_figure(figure, path)
 
@@ -83,7 +107,7 @@ def draw_sizes(records: Sequence[RunRecord], path: Path | str) -> Path:
     for axis, (name, label) in zip(axes, labels.items(), strict=True):
         found = [record for record in records if name in record.metrics]
         points = [(record.facts["train"]["examples"], record.metrics[name]) for record in found]
-        axis.plot(*_columns(points), "o", markersize=5, alpha=0.6)
+        axis.plot(*zip(*points, strict=True), "o", markersize=5, alpha=0.6)
         sizes = sorted({size for size, _ in points})
         means = [np.mean([value for one, value in points if one == size]) for size in sizes]
         axis.plot(sizes, means, linewidth=1.3, color=COLORS[0])

@@ -6,7 +6,7 @@ from maquette.artifacts import ConfigError
 from maquette.artifacts.settings import check
 from maquette.data import MixtureOrder
 from maquette.data.config import MixtureConfig, PhaseConfig
-from maquette.data.weighting import size_weights, unimax_weights
+from maquette.data.mixture import size_weights, unimax_weights
 
 
 def test_weights_by_size() -> None:
