@@ -2,7 +2,7 @@
 
 Tokens, not steps: the same schedule at any batch size. The rate of an optimiser step is that of its middle token, so
 the first step of a warm-up is not wasted at a rate of zero, nor the last one of a decay. PyTorch's schedulers, which
-count steps: `torch_schedules.py`.
+count steps: `optimization.TorchSchedule`.
 """
 
 import math

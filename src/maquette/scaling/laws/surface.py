@@ -225,7 +225,7 @@ BESIROGLU_2024 = PublishedSurface(
 MUENNIGHOFF_2023 = PublishedSurface(
     LossSurface(E=1.86914, A=520.825, B=1487.716, alpha=0.3526596, beta=0.3526596),
     'Muennighoff et al. 2023, "Scaling Data-Constrained Language Models", appendix A',
-    "All parameters, on C4; the surface under the law of repetition (scaling/repetition.py).",
+    "All parameters, on C4; the surface under the law of repetition (laws/repetition.py).",
 )
 
 KAPLAN_2020 = PublishedSurface(
