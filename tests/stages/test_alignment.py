@@ -14,7 +14,7 @@ from maquette.feedback.study.report import course_of
 from maquette.feedback.study.tables import study_tables
 from maquette.stages import STAGES, alignment
 from maquette.stages.composition import compose
-from maquette.stages.config import AlignmentStage
+from maquette.stages.model_config import AlignmentStage
 from maquette.stages.study import rehearse
 from maquette.tracking import find_runs
 from maquette.tracking.config import TrackingConfig
@@ -78,7 +78,7 @@ def test_from_documents_to_a_page(tmp_path: Path) -> None:
         record
         for path in (tmp_path / "outputs" / "runs").iterdir()
         if (record := read_record(path)) is not None
-        and record.objective == "ppo"
+        and record.spec.objective == "ppo"
         and record.spec.settings["objective"]["advantage"] == "value"
     )
     assert {"validation/gold", "validation/kl", "objective/kl", "val/ratio"} <= policy.metrics.keys()

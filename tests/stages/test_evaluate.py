@@ -15,7 +15,8 @@ from maquette.evaluation.config import ProtocolConfig, SuiteConfig, no_suite
 from maquette.evaluation.suites import runner
 from maquette.model import LanguageModel, TransformerConfig, hf
 from maquette.stages import corpus, evaluate, leaderboard, train
-from maquette.stages.config import CorpusStage, EvaluateStage, LeaderboardStage
+from maquette.stages.config import CorpusStage
+from maquette.stages.model_config import EvaluateStage, LeaderboardStage
 from maquette.text import train_tokenizer
 from maquette.text.config import TokenizerConfig
 from maquette.tracking.config import TrackingConfig
@@ -169,7 +170,9 @@ def test_follows_a_training_run(tmp_path: Path, outputs: Path) -> None:
     assert {row["protocol"] for row in result["scores"]} >= {"likelihood", "unconditional"}
     assert set(result["likelihood"]) == {"all", "animals", "things"}
     config.suite = no_suite()
-    assert train.run(config).fingerprint == record.fingerprint  # what is asked of a run does not make it another
+    assert (
+        train.run(config).spec.fingerprint == record.spec.fingerprint
+    )  # what is asked of a run does not make it another
 
 
 def test_a_policy_is_no_language_model(outputs: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from maquette.scaling.fits.stored_fit import find_fit, load_fit
 from maquette.scaling.predictions.prediction import find_prediction
 from maquette.stages import STAGES, fit, plan, predict, verify
 from maquette.stages.composition import compose
-from maquette.stages.config import FitStage, PlanStage, PredictStage, VerifyStage
+from maquette.stages.law_config import FitStage, PlanStage, PredictStage, VerifyStage
 from maquette.tracking.config import TrackingConfig
 from scaling.sweeps import TRUTHS, half_decades, isoflop_sweep
 
@@ -99,7 +99,7 @@ def test_a_plan_on_ones_own_surface(fitted: FitStage, capsys: pytest.CaptureFixt
     found = plan.run(PlanStage(outputs=fitted.outputs, surface="latest", json=True))
     values = json.loads(capsys.readouterr().out)
     surface = load_fit(find_fit(None, fitted.outputs))[0].surface.surface
-    assert isinstance(found, plan.Plan) and found.surface == surface
+    assert isinstance(found, plan.ComputePlan) and found.surface == surface
     low, high = values["intervals"]["params"]
     assert low < values["params"] < high
     with pytest.raises(ConfigError, match="neither published nor a fit"):

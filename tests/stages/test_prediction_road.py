@@ -10,7 +10,8 @@ from maquette.model.config import ModelConfig
 from maquette.scaling.predictions.prediction import WrittenPrediction
 from maquette.stages import STAGES, fit, predict, train, verify
 from maquette.stages.composition import compose
-from maquette.stages.config import FitStage, PredictStage, TrainStage, VerifyStage
+from maquette.stages.config import TrainStage
+from maquette.stages.law_config import FitStage, PredictStage, VerifyStage
 from maquette.tracking import find_runs
 from maquette.training import RunRecord, pretraining
 from small_runs import settings, write_documents
@@ -83,7 +84,7 @@ def test_trained_and_judged(family: Path, prediction: WrittenPrediction, capsys:
     config = compose(STAGES["train"], [f"prediction={prediction.id}", f"outputs={family}", "threads=1"])
     assert isinstance(config, TrainStage)
     record: RunRecord = train.run(config)
-    assert record.prediction == prediction.digest and record.num_parameters == prediction.params
+    assert record.spec.prediction == prediction.digest and record.spec.size == prediction.params
     (verdict,) = verify.run(VerifyStage(outputs=str(family)))
     assert verdict.run == record.name and verdict.loss == record.validation_loss
     assert verdict.words in " ".join(capsys.readouterr().out.split())

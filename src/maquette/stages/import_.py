@@ -10,7 +10,7 @@ from maquette.artifacts.manifest import build
 from maquette.artifacts.progress import progress, say
 from maquette.model import count_parameters, hf
 from maquette.reports import render
-from maquette.stages.config import ImportStage
+from maquette.stages.model_config import ImportStage
 from maquette.text import Tokenizer
 
 

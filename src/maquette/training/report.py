@@ -1,6 +1,5 @@
 """What a run shows of itself: its model card, and the pictures of how it learned."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,17 +7,12 @@ from typing import Any
 import numpy as np
 
 from maquette.objectives.held_out import metric_name
+from maquette.recipe.objectives import entry_of
 from maquette.reports import render
 from maquette.reports.figures import COLORS, curve, new_figure, save_figure
 from maquette.statistics.intervals import Reliability
-from maquette.training.record import RunRecord, read_record
+from maquette.training.record import RunRecord
 
-_TITLES = {
-    "sft": "A language model fine-tuned on instructions",
-    "reward": "A reward model",
-    "dpo": "A language model optimised on preferences (DPO)",
-    "ppo": "A policy optimised by PPO",
-}
 _MEASURED = (
     ("validation/loss", "validation loss"),
     ("validation/token_accuracy", "token accuracy"),
@@ -37,11 +31,11 @@ _MEASURED = (
 
 def model_card(record: RunRecord, mixture: Mapping[str, float] | None = None) -> str:
     """Markdown with a Hugging Face header: size, data, compute, measurements, lineage. `mixture`: shares of domains."""
-    kind = record.spec.objective
+    entry = entry_of(record.spec.objective)
     known = (
         [] if record.domains else [(label, record.metrics[name]) for name, label in _MEASURED if name in record.metrics]
     )
-    shown = {"title": _TITLES.get(kind, "A language model"), "scalar": kind == "reward", "mixture": mixture or {}}
+    shown = {"title": entry.title, "scalar": entry.scalar, "mixture": mixture or {}}
     return render("model_card.md.j2", {"record": record, "spec": record.spec, "measured": known, **shown})
 
 
@@ -124,27 +118,3 @@ def draw_sizes(records: Sequence[RunRecord], path: Path | str) -> Path:
         axis.set_ylabel(label)
     figure.suptitle("What more examples are worth", x=0.01, ha="left", fontsize=11)
     return save_figure(figure, path)
-
-
-def draw_sweep(folder: Path) -> list[Path]:
-    """The pictures of the sweep in `folder`, as PNG and SVG; none for a sweep that has none or too few jobs.
-
-    `sft_size`: held-out loss over the number of examples."""
-    if not folder.name.startswith("sft_size-"):
-        return []
-    records = [record for record in finished_jobs(folder) if record.objective == "sft" and record.facts]
-    if len({record.facts["train"]["examples"] for record in records}) < 2:
-        return []
-    picture = draw_sizes(records, folder / "figures" / "sft_size")
-    return [picture, picture.with_suffix(".svg")]
-
-
-def finished_jobs(folder: Path) -> list[RunRecord]:
-    """The records of a sweep's jobs that are finished."""
-    found = []
-    for path in sorted((folder / "jobs").glob("*.json")):
-        outcome = json.loads(path.read_text(encoding="utf-8"))
-        record = read_record(outcome["result"]) if outcome.get("result") else None
-        if record is not None:
-            found.append(record)
-    return found
