@@ -12,7 +12,7 @@ import sys
 from maquette.stages import STAGES
 from maquette.stages.alignment import run
 from maquette.stages.composition import compose
-from maquette.stages.config import AlignmentStage
+from maquette.stages.model_config import AlignmentStage
 from maquette.stages.study import Study
 
 ROUNDS = 3

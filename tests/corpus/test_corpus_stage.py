@@ -74,7 +74,7 @@ def test_the_installed_source_is_frozen_until_forced(tmp_path: Path, monkeypatch
             super().__init__(config, self.packages, standard_library=False)
 
     monkeypatch.setattr(installed, "Installed", Few)
-    monkeypatch.setattr(report, "figure", lambda *_: None)
+    monkeypatch.setattr(report, "save_figure", lambda *_: None)
     config = settings(tmp_path)
     config.source = SourceConfig()
     folder = corpus.run(config)

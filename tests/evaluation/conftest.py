@@ -55,7 +55,7 @@ def make_report(**changes: Any) -> RunReport:
         corpus={
             "source": {"kind": "installed"},
             "domains": {domain: sizes for domain in DOMAINS},
-            "funnel": [{"characters": characters}, {"characters": characters}],
+            "funnel": [{"step": step, "characters": characters} for step in ("read", "kept")],
             "repetition": {"window": 24, "frame": 128, "before": shares, "after": shares},
         },
         tokenizer={

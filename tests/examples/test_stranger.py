@@ -23,7 +23,8 @@ from maquette.objectives.completions import Completion
 from maquette.scaling import compare_forms
 from maquette.stages import STAGES, export, train
 from maquette.stages.composition import compose
-from maquette.stages.config import ExportStage, TrainStage
+from maquette.stages.config import TrainStage
+from maquette.stages.model_config import ExportStage
 from maquette.stages.sweeps.jobs import plan
 from maquette.tracking import find_runs
 from maquette.training import RunRecord, read_history, read_record
@@ -122,6 +123,35 @@ def test_data_of_theirs_train_without_a_corpus() -> None:
     losses = curve(record, "train/loss")
     assert losses[-1] < losses[0] - 0.2 and record.validation_loss is not None
     assert hf.load(Path(record.folder) / "model").config.vocab_size == 17
+
+
+@pytest.mark.slow  # two more processes that import PyTorch and Lightning
+def test_two_processes_share_data_of_theirs_as_one_has_them() -> None:
+    words = ("data=theirs", "tokens=20k", "callbacks.checkpoint.every_n_train_steps=10")
+    one = trained(*words, "data.batch_size=16", "outputs=one")
+    two = trained(*words, "data.batch_size=8", "trainer=ddp", "trainer.devices=2", "outputs=two")
+    assert (one.steps, one.tokens) == (two.steps, two.tokens) and one.learning_rate == two.learning_rate
+    expected, found = weights(one), weights(two)
+    assert all(torch.allclose(expected[name], found[name], atol=1e-5) for name in expected)
+    assert two.validation_loss == pytest.approx(one.validation_loss, abs=1e-5)
+
+
+def test_a_policy_is_optimised_for_a_reward_of_theirs() -> None:
+    start = trained(*TEXT, "data.sequence_length=256", "data.batch_size_tokens=1024")
+    words = (
+        "objective=ppo", f"checkpoint={start.folder}", "reward.callable=stranger.reward:short",
+        "objective.num_iterations=2", "objective.rollout_batch_size=8", "objective.num_minibatches=2",
+        "objective.max_completion_length=6", "callbacks.checkpoint.every_n_train_steps=2",
+    )  # fmt: skip
+    record = trained(*words)
+    scores = curve(record, "objective/scores")
+    assert scores and all(-6.0 <= score <= 0.0 for score in scores)
+    before, after = weights(start), weights(record)
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+    assert trained(*words) == record
+    path = Path("stranger/reward.py")
+    path.write_text(path.read_text() + "\n# edited\n")
+    assert composed(*SMALL, *QUIET, *words) and train.planned(composed(*SMALL, *QUIET, *words)).name != record.name
 
 
 def test_a_model_of_theirs_takes_part_in_a_sweep() -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from maquette.model import LanguageModel, LSTMConfig, TransformerConfig, hf
+from maquette.model import LanguageModel, LSTMConfig, TransformerConfig, count_parameters, hf
 from maquette.model.generation import document_prompt, generate
-from maquette.model.hf.folder import imported_card
+from maquette.reports import render
 from maquette.text import train_tokenizer
 from maquette.text.config import TokenizerConfig
 
@@ -40,7 +40,12 @@ def test_the_code_in_the_card_runs(token_shift: bool, tmp_path: Path, capsys: py
 
 def test_front_matter() -> None:
     yaml = pytest.importorskip("yaml")
-    card = imported_card("x", "a/b", "LlamaForCausalLM", TransformerConfig(272, 16, 1, 2), {"config.json": "ab12"})
+    facts = {
+        "name": "x", "source": "a/b", "architecture": "LlamaForCausalLM", "digests": {"config.json": "ab12"},
+        "parameters": count_parameters(TransformerConfig(272, 16, 1, 2)), "vocab_size": 272,
+        "max_position_embeddings": 64,
+    }  # fmt: skip
+    card = render("imported_card.md.j2", facts)
     _, header, body = card.split("---\n", 2)
     assert yaml.safe_load(header) == {"library_name": "transformers", "pipeline_tag": "text-generation"}
     assert "# x" in body and "`ab12`" in body and "LlamaForCausalLM" in body

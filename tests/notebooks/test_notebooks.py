@@ -8,7 +8,7 @@ import pytest
 from nbclient import NotebookClient
 
 from maquette.tracking import TrackingConfig, start_parent_run, start_run
-from maquette.tracking.lineage import PARENT_TAG
+from maquette.tracking.environment import PARENT_TAG
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 ALL = sorted(NOTEBOOKS.glob("*.ipynb"))

@@ -11,7 +11,7 @@ from maquette.recipe.recipe_file import find_recipe, recipe_path
 from maquette.stages import STAGES
 from maquette.stages.composition import compose
 from maquette.stages.config import TrainStage
-from maquette.stages.folders import config_folders
+from maquette.stages.help import config_folders
 
 
 def composed(*overrides: str) -> TrainStage:

@@ -14,7 +14,7 @@ from maquette.feedback.study.report import course_of
 from maquette.feedback.study.tables import study_tables
 from maquette.stages import STAGES, alignment
 from maquette.stages.composition import compose
-from maquette.stages.config import AlignmentStage
+from maquette.stages.model_config import AlignmentStage
 from maquette.stages.study import rehearse
 from maquette.tracking import find_runs
 from maquette.tracking.config import TrackingConfig

@@ -12,7 +12,7 @@ from maquette.feedback.comparison import Comparison, comparison_of, preferences_
 from maquette.feedback.tasks import Exercises, demonstrate
 from maquette.stages import STAGES, annotate
 from maquette.stages.composition import compose
-from maquette.stages.config import AnnotateStage
+from maquette.stages.model_config import AnnotateStage
 
 
 @pytest.fixture

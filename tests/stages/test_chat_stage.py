@@ -12,7 +12,7 @@ import uvicorn
 from maquette.artifacts import ConfigError, StageError
 from maquette.model import LanguageModel, TransformerConfig, hf
 from maquette.stages import chat
-from maquette.stages.config import ChatStage
+from maquette.stages.model_config import ChatStage
 from maquette.text import train_tokenizer
 from maquette.text.config import TokenizerConfig
 

@@ -16,7 +16,7 @@ from maquette.feedback.tasks import Exercises
 from maquette.model import LanguageModel, TransformerConfig, hf
 from maquette.stages import STAGES, compare
 from maquette.stages.composition import compose
-from maquette.stages.config import CompareStage
+from maquette.stages.model_config import CompareStage
 from maquette.text import train_tokenizer
 from maquette.text.config import TokenizerConfig
 

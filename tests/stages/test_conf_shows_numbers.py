@@ -30,7 +30,7 @@ from maquette.optimization.config import (
 from maquette.recipe.rules import HyperparameterRules
 from maquette.stages import STAGES
 from maquette.stages.composition import compose
-from maquette.stages.folders import config_folders
+from maquette.stages.help import config_folders
 from maquette.text.config import TokenizerConfig
 from maquette.tracking.config import MLflowLoggerConfig, TrackingConfig
 from maquette.training.config import CALLBACKS, PrecisionConfig, TrainerConfig

@@ -14,7 +14,7 @@ from maquette.model.config import ModelConfig
 from maquette.model.loading import load_checkpoint
 from maquette.stages import STAGES, export, train
 from maquette.stages.composition import compose
-from maquette.stages.config import ExportStage
+from maquette.stages.model_config import ExportStage
 from maquette.stages.sweeps.jobs import plan
 from small_runs import settings, write_documents
 from stages.test_multirun import ISOFLOP, SMALL

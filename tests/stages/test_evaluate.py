@@ -15,7 +15,8 @@ from maquette.evaluation.config import ProtocolConfig, SuiteConfig, no_suite
 from maquette.evaluation.suites import runner
 from maquette.model import LanguageModel, TransformerConfig, hf
 from maquette.stages import corpus, evaluate, leaderboard, train
-from maquette.stages.config import CorpusStage, EvaluateStage, LeaderboardStage
+from maquette.stages.config import CorpusStage
+from maquette.stages.model_config import EvaluateStage, LeaderboardStage
 from maquette.text import train_tokenizer
 from maquette.text.config import TokenizerConfig
 from maquette.tracking.config import TrackingConfig

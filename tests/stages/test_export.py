@@ -9,7 +9,7 @@ from maquette.artifacts import ConfigError, StageError
 from maquette.artifacts.run_file import write_run
 from maquette.model import LanguageModel, TransformerConfig, hf
 from maquette.stages import export
-from maquette.stages.config import ExportStage
+from maquette.stages.model_config import ExportStage
 from maquette.text import train_tokenizer
 from maquette.text.config import TokenizerConfig
 

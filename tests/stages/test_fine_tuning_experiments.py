@@ -7,9 +7,12 @@ from typing import Any
 import pytest
 
 from maquette.evaluation import hallucination as measurement
-from maquette.stages import STAGES, hallucination, sweep_pictures, train
+from maquette.stages import STAGES, hallucination, train
 from maquette.stages.composition import compose
-from maquette.stages.multirun import multirun
+from maquette.stages.functions import multirun
+from maquette.stages.sweeps import conclusion
+from maquette.stages.sweeps.jobs import read_line
+from maquette.stages.sweeps.stored import stored_plan
 from small_examples import base_settings
 from small_runs import write_documents
 
@@ -20,16 +23,23 @@ def test_more_and_more_examples(tmp_path: Path) -> None:
     write_documents(tmp_path / "documents")
     start = base_settings(tmp_path, tmp_path / "documents")
     start.data.sequence_length = 256
+    start_folder = train.run(start).folder
     words = [
-        "+sweep=sft_size", f"checkpoint='{train.run(start).folder}'", f"outputs='{tmp_path}'",
+        "+sweep=sft_size", f"checkpoint='{start_folder}'", f"outputs='{tmp_path}'",
         "instructions.limit=16,32", "instructions.held_out=16", "logger=none", "objective.batch_size=8",
         "objective.epochs=1", "num_validations=1",
     ]  # fmt: skip
     assert multirun(STAGES["train"], words) == 0
     (folder,) = (tmp_path / "sweeps").glob("sft_size-*")
     assert (folder / "figures" / "sft_size.png").stat().st_size > 1000
-    records = sweep_pictures._finished(folder)
+    records = conclusion._finished(folder)
     assert sorted(record.facts["train"]["examples"] for record in records) == [16, 32]
+    # Found finished before anything is launched, until what the runs read has changed.
+    line = read_line(STAGES["train"], words)
+    found = stored_plan(line)
+    assert found is not None and all(job.is_done for job in found.jobs)
+    (Path(start_folder) / "model" / "config.json").write_text("{}")
+    assert stored_plan(line) is None
 
 
 @pytest.mark.slow

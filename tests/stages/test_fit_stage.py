@@ -13,7 +13,7 @@ from maquette.scaling.fits.stored_fit import find_fit, load_fit
 from maquette.scaling.predictions.prediction import find_prediction
 from maquette.stages import STAGES, fit, plan, predict, verify
 from maquette.stages.composition import compose
-from maquette.stages.config import FitStage, PlanStage, PredictStage, VerifyStage
+from maquette.stages.law_config import FitStage, PlanStage, PredictStage, VerifyStage
 from maquette.tracking.config import TrackingConfig
 from scaling.sweeps import TRUTHS, half_decades, isoflop_sweep
 

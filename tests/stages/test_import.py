@@ -11,7 +11,7 @@ from maquette.artifacts.manifest import read_manifest, verify_files
 from maquette.model import LanguageModel, TransformerConfig, hf
 from maquette.model.loading import find_checkpoint, load_checkpoint
 from maquette.stages import import_
-from maquette.stages.config import ImportStage
+from maquette.stages.model_config import ImportStage
 from maquette.text import train_tokenizer
 from maquette.text.config import TokenizerConfig
 

@@ -8,7 +8,7 @@ from maquette.model import ModelConfig, hf
 from maquette.recipe.pretraining import resolve
 from maquette.stages import STAGES
 from maquette.stages.composition import compose
-from maquette.stages.folders import config_folders
+from maquette.stages.help import config_folders
 
 EXPORTS = {
     "transformer": "MaquetteForCausalLM",

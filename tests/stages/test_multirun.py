@@ -16,7 +16,7 @@ import pytest
 from maquette import cli
 from maquette.optimization.config import short_name
 from maquette.stages import STAGES, train
-from maquette.stages.multirun import multirun
+from maquette.stages.functions import multirun
 from maquette.stages.sweeps import launching, table
 from maquette.stages.sweeps.cost import seconds_of_jobs
 from maquette.stages.sweeps.forecast import Forecast

@@ -6,7 +6,7 @@ import pytest
 from maquette.artifacts import ConfigError
 from maquette.scaling import ComputePlan
 from maquette.stages import plan
-from maquette.stages.config import PlanStage
+from maquette.stages.law_config import PlanStage
 
 
 def test_the_lectures_table_of_llama_3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

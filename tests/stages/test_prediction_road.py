@@ -10,7 +10,8 @@ from maquette.model.config import ModelConfig
 from maquette.scaling.predictions.prediction import WrittenPrediction
 from maquette.stages import STAGES, fit, predict, train, verify
 from maquette.stages.composition import compose
-from maquette.stages.config import FitStage, PredictStage, TrainStage, VerifyStage
+from maquette.stages.config import TrainStage
+from maquette.stages.law_config import FitStage, PredictStage, VerifyStage
 from maquette.tracking import find_runs
 from maquette.training import RunRecord, pretraining
 from small_runs import settings, write_documents

@@ -11,9 +11,9 @@ from rich.console import Console
 
 from maquette.artifacts import ConfigError
 from maquette.stages import runs
-from maquette.stages.config import RunsStage
+from maquette.stages.law_config import RunsStage
+from maquette.stages.runs import age, differences_table, results_table, short
 from maquette.tracking import TrackingConfig, start_run
-from maquette.tracking.listing import age, differences_table, results_table, short
 
 
 @pytest.fixture(scope="module")

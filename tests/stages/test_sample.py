@@ -12,7 +12,7 @@ from maquette.model import LanguageModel, TransformerConfig, hf
 from maquette.model.generation import GeneratedToken, generate
 from maquette.model.loading import load_checkpoint
 from maquette.stages import sample
-from maquette.stages.config import SampleStage
+from maquette.stages.model_config import SampleStage
 from maquette.text import train_tokenizer
 from maquette.text.config import TokenizerConfig
 

@@ -8,7 +8,7 @@ import pytest
 from maquette.artifacts import ConfigError, StageError
 from maquette.model import LanguageModel, TransformerConfig, hf
 from maquette.stages import score
-from maquette.stages.config import ScoreStage
+from maquette.stages.model_config import ScoreStage
 from maquette.text import train_tokenizer
 from maquette.text.config import TokenizerConfig
 

@@ -93,12 +93,12 @@ def test_a_damaged_store_is_told(tmp_path: Path) -> None:
 
 
 def test_a_run_whose_process_is_gone_is_stale(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from maquette.tracking import process
+    from maquette.tracking import environment
 
     settings = {"outputs": outputs, "folder": outputs, "params": {}, "tags": {}}
     with start_run(TrackingConfig(), name="alive", **settings) as alive:
         assert list(find_runs(outputs)["status"]) == ["RUNNING"]
-        alive.set_tags({"process": f"{process.platform.node()} 4194999 1"})
+        alive.set_tags({"process": f"{environment.platform.node()} 4194999 1"})
         alive.flush()
         assert list(find_runs(outputs)["status"]) == ["STALE"]
         alive.set_tags({"process": "another-machine 4194999 1"})

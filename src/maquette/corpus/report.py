@@ -2,8 +2,9 @@
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from maquette.artifacts.files import write_json, write_text
 from maquette.corpus.config import CorpusConfig
@@ -12,6 +13,9 @@ from maquette.corpus.pipeline import Summary
 from maquette.corpus.repetition import FRAME, RepetitionRate
 from maquette.reports import render
 from maquette.reports.figures import COLORS, new_figure, save_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def facts(summary: Summary, source: dict[str, Any], config: CorpusConfig) -> dict[str, Any]:
@@ -56,7 +60,7 @@ def write_report(folder: Path, summary: Summary, source: dict[str, Any], config:
     write_json(folder / "report.json", found)
     brief = json.dumps(_brief(source), ensure_ascii=False)
     write_text(folder / "report.md", render("corpus.md.j2", {**found, "source": brief, "splits": SPLITS}))
-    figure(summary, folder / "figures" / "corpus")
+    save_figure(corpus_figure(found), folder / "figures" / "corpus")
 
 
 def _shares(rates: dict[str, dict[str, RepetitionRate]]) -> dict[str, dict[str, float]]:
@@ -70,25 +74,24 @@ def _brief(source: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def figure(summary: Summary, path: Path) -> Path:
-    """Left: what became of each domain's text. Right: repetition before and after. Returns the PNG's path."""
-    domains = list(summary.documents)
+def corpus_figure(facts: Mapping[str, Any]) -> "Figure":
+    """Left: what became of each domain's text. Right: repetition before and after. `facts`: see there."""
+    domains, stages, repetition = list(facts["domains"]), facts["funnel"], facts["repetition"]
     canvas, (left, right) = new_figure(1, 2, width=5.6, height=1.6 + 0.42 * len(domains))
     places = range(len(domains))
 
-    stages = summary.funnel
-    first = [max(stages[0].characters[domain], 1) for domain in domains]
-    kept = [100 * stages[-1].characters[d] / whole for d, whole in zip(domains, first, strict=True)]
+    first = [max(stages[0]["characters"][domain], 1) for domain in domains]
+    kept = [100 * stages[-1]["characters"][d] / whole for d, whole in zip(domains, first, strict=True)]
     left.barh(places, kept, color=COLORS[0], label="kept")
     start = kept
     for number in range(len(stages) - 1, 0, -1):
         lost = [
-            100 * (stages[number - 1].characters[domain] - stages[number].characters[domain]) / whole
+            100 * (stages[number - 1]["characters"][domain] - stages[number]["characters"][domain]) / whole
             for domain, whole in zip(domains, first, strict=True)
         ]
-        left.barh(places, lost, left=start, color=COLORS[number], label=stages[number].step)
+        left.barh(places, lost, left=start, color=COLORS[number], label=stages[number]["step"])
         start = [a + b for a, b in zip(start, lost, strict=True)]
-    megabytes = [stages[-1].characters[domain] / 1e6 for domain in domains]
+    megabytes = [stages[-1]["characters"][domain] / 1e6 for domain in domains]
     left.set_yticks(places, [f"{d} ({size:.1f} M kept)" for d, size in zip(domains, megabytes, strict=True)])
     left.invert_yaxis()
     left.set_xlim(0, 100)
@@ -98,8 +101,7 @@ def figure(summary: Summary, path: Path) -> Path:
 
     series = [("training text repeating earlier text", "train"), ("validation text shared with training", "validation")]
     for offset, (label, split) in zip((-0.2, 0.2), series, strict=True):
-        before = [100 * summary.before[domain][split].share for domain in domains]
-        after = [100 * summary.after[domain][split].share for domain in domains]
+        before, after = ([100 * repetition[when][domain][split] for domain in domains] for when in ("before", "after"))
         color = COLORS[0] if split == "train" else COLORS[1]
         right.barh([p + offset for p in places], before, 0.36, color=color, alpha=0.35, label=f"{label}, before")
         right.barh([p + offset for p in places], after, 0.36, color=color)
@@ -107,7 +109,7 @@ def figure(summary: Summary, path: Path) -> Path:
     right.set_yticks(places, domains)
     right.invert_yaxis()
     right.set_xlim(0, 100)
-    right.set_xlabel(f"stretches of {FRAME} words and marks (%)")
+    right.set_xlabel(f"stretches of {repetition['frame']} words and marks (%)")
     right.set_title("Repetition")
     right.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.3), ncols=2)
-    return save_figure(canvas, path)
+    return canvas

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from maquette.corpus.report import corpus_figure
 from maquette.evaluation.baselines import ALL, NGRAM, UNIFORM, UNIGRAM, BaselineScore
 from maquette.reports.figures import COLORS, curve, new_figure
 from maquette.training.record import RunRecord
@@ -153,45 +154,6 @@ def domains_figure(history: Sequence[Mapping[str, Any]], domains: Sequence[str])
     _label_ends(axes, ends)
     _token_axis(axes)
     axes.set_ylabel("bits per byte")
-    return figure
-
-
-def corpus_figure(facts: Mapping[str, Any]) -> "Figure":
-    """How much text of each domain there was and what was kept, and how much it repeats before and after."""
-    domains = list(facts["domains"])
-    funnel = facts["funnel"]
-    figure, (left, right) = new_figure(1, 2, width=4.6, height=1.3 + 0.44 * len(domains))
-    places = range(len(domains))
-    read = [funnel[0]["characters"][domain] / 1e6 for domain in domains]
-    kept = [funnel[-1]["characters"][domain] / 1e6 for domain in domains]
-    left.barh(places, read, 0.62, color="#d9d2c7", label="read")
-    left.barh(places, kept, 0.62, color=COLORS[0], label="kept")
-    for place, (whole, part) in enumerate(zip(read, kept, strict=True)):
-        text = f"{part:,.1f} of {whole:,.1f}"
-        left.annotate(
-            text, (whole, place), xytext=(4, 0), textcoords="offset points", va="center_baseline", fontsize=8.5
-        )
-    left.set_xlim(0, 1.3 * max(read))
-    left.set_xlabel("million characters kept of those read")
-    left.legend(ncols=2, loc="lower left", bbox_to_anchor=(0, 1), fontsize=9, frameon=False)
-    repetition = facts["repetition"]
-    for place, domain in enumerate(domains):
-        for offset, split, color in ((-0.16, "train", COLORS[0]), (0.16, "validation", _MODEL_COLOR)):
-            before, after = (100 * repetition[when][domain][split] for when in ("before", "after"))
-            right.plot([before, after], [place + offset] * 2, color=color, linewidth=1.4, alpha=0.5)
-            right.plot(before, place + offset, "o", color=color, markersize=6, markerfacecolor="none", clip_on=False)
-            right.plot(after, place + offset, "o", color=color, markersize=6, clip_on=False)
-    for label, color in (("training text that repeats", COLORS[0]), ("held-out text also in training", _MODEL_COLOR)):
-        right.plot([], [], "o", color=color, label=label)
-    right.set_xlim(0, None)
-    right.set_xlabel("% of stretches: before (ring) and after (dot)")
-    right.legend(loc="lower left", bbox_to_anchor=(0, 1), fontsize=9, frameon=False)
-    for axes in (left, right):
-        axes.set_axisbelow(True)
-        axes.set_yticks(places, domains)
-        axes.tick_params(axis="y", length=0)
-        axes.invert_yaxis()
-        axes.grid(axis="y", visible=False)
     return figure
 
 

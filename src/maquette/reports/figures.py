@@ -1,5 +1,6 @@
 """Figures in one style, written as PNG and SVG."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,3 +72,13 @@ def name_rows(axes: "Axes", names: Sequence[str]) -> None:
     """Names the rows 0, 1, ... of a figure, the first on top."""
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.5, -0.5)
+
+
+def draw_law(
+    axes: "Axes", x: Any, law: Any, color: str, label: str, *, level: float = 0.9, band: str | None = None
+) -> None:
+    """A fitted power law over `x (n,)` with the band of its intervals, which two points do not have."""
+    axes.plot(x, law.law.value(x), color=color, label=label)
+    low, high = zip(*(law.predict(float(at), level).interval for at in x), strict=True)
+    if all(map(math.isfinite, (*low, *high))):
+        axes.fill_between(x, low, high, color=color, alpha=0.13, lw=0, label=band)

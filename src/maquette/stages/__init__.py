@@ -8,6 +8,7 @@ import importlib
 from typing import Any
 
 from maquette.stages import config as settings
+from maquette.stages import law_config, model_config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,48 +41,56 @@ _ALL = (
     Stage(
         "annotate",
         "pairs of answers and who prefers which: labels and their report",
-        settings.AnnotateStage,
+        model_config.AnnotateStage,
         "annotate",
     ),
     Stage(
         "alignment",
         "several runs from one recipe, compared: +experiment=, +sweep=",
-        settings.AlignmentStage,
+        model_config.AlignmentStage,
         "alignment",
     ),
-    Stage("sample", "continue a prompt with a trained model", settings.SampleStage, "sample", words="prompts"),
-    Stage("chat", "talk to models in the browser, also blindly; an OpenAI endpoint", settings.ChatStage, "chat"),
-    Stage("score", "log-probability of sentences under a model", settings.ScoreStage, "score", words="sentences"),
+    Stage("sample", "continue a prompt with a trained model", model_config.SampleStage, "sample", words="prompts"),
+    Stage("chat", "talk to models in the browser, also blindly; an OpenAI endpoint", model_config.ChatStage, "chat"),
+    Stage("score", "log-probability of sentences under a model", model_config.ScoreStage, "score", words="sentences"),
     Stage(
-        "evaluate", "perplexity and questions, by every protocol, with intervals", settings.EvaluateStage, "evaluate"
+        "evaluate",
+        "perplexity and questions, by every protocol, with intervals",
+        model_config.EvaluateStage,
+        "evaluate",
     ),
-    Stage("leaderboard", "evaluations side by side", settings.LeaderboardStage, "leaderboard"),
+    Stage("leaderboard", "evaluations side by side", model_config.LeaderboardStage, "leaderboard"),
     Stage(
         "compare",
         "win rates of models' answers, raw and length-controlled, and the judge's worth",
-        settings.CompareStage,
+        model_config.CompareStage,
         "compare",
     ),
     Stage(
-        "ratings", "ratings of an arena's battles, with style and topics taken out", settings.RatingsStage, "ratings"
+        "ratings",
+        "ratings of an arena's battles, with style and topics taken out",
+        model_config.RatingsStage,
+        "ratings",
     ),
-    Stage("runs", "list and compare the runs in MLflow", settings.RunsStage, "runs"),
-    Stage("export", "write a run as a Hugging Face folder", settings.ExportStage, "export"),
-    Stage("import", "read a Hugging Face folder (Llama, Qwen2/3, GPT-2)", settings.ImportStage, "import_"),
-    Stage("fit", "laws from a sweep, or from anybody's table of runs", settings.FitStage, "fit"),
-    Stage("predict", "write down what a bigger run will reach, before it is trained", settings.PredictStage, "predict"),
-    Stage("verify", "the verdict on predictions, and the record over all of them", settings.VerifyStage, "verify"),
+    Stage("runs", "list and compare the runs in MLflow", law_config.RunsStage, "runs"),
+    Stage("export", "write a run as a Hugging Face folder", model_config.ExportStage, "export"),
+    Stage("import", "read a Hugging Face folder (Llama, Qwen2/3, GPT-2)", model_config.ImportStage, "import_"),
+    Stage("fit", "laws from a sweep, or from anybody's table of runs", law_config.FitStage, "fit"),
+    Stage(
+        "predict", "write down what a bigger run will reach, before it is trained", law_config.PredictStage, "predict"
+    ),
+    Stage("verify", "the verdict on predictions, and the record over all of them", law_config.VerifyStage, "verify"),
     Stage(
         "pipelines",
         "guess and keep the best, or small models and one big run: both for real",
         settings.PipelinesStage,
         "pipelines",
     ),
-    Stage("plan", "so many GPUs for so many days: what to train, and what it costs", settings.PlanStage, "plan"),
+    Stage("plan", "so many GPUs for so many days: what to train, and what it costs", law_config.PlanStage, "plan"),
     Stage(
         "hallucination",
         "does fine-tuning on unseen facts teach a model to hallucinate?",
-        settings.HallucinationStage,
+        law_config.HallucinationStage,
         "hallucination",
     ),
     Stage("demo", "the whole road on two cores in minutes, with a page to open", settings.DemoStage, "demo"),

@@ -22,7 +22,7 @@ from maquette.feedback.study.tables import COURSES
 from maquette.model.loading import load_tokenizer
 from maquette.objectives.completions import RewardFunction
 from maquette.stages import demo
-from maquette.stages.config import AlignmentStage
+from maquette.stages.model_config import AlignmentStage
 from maquette.stages.study import Study, rehearse
 from maquette.tracking import start_run
 from maquette.training import read_history

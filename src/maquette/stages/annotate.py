@@ -14,7 +14,7 @@ from maquette.feedback.comparison import Comparison
 from maquette.feedback.policies import pairs_of, sample_many
 from maquette.feedback.prompts import open_prompts
 from maquette.model.loading import find_checkpoint, load_checkpoint, model_folder
-from maquette.stages.config import AnnotateStage
+from maquette.stages.model_config import AnnotateStage
 from maquette.tracking import start_run
 
 

@@ -15,9 +15,9 @@ from omegaconf import DictConfig, OmegaConf
 from maquette.artifacts.errors import MaquetteError
 from maquette.stages import Stage
 from maquette.stages.composition import hydra_apart, register_schema, to_settings
-from maquette.stages.folders import config_folders
 from maquette.stages.foreign import search_beside
 from maquette.stages.gpus import take_gpu
+from maquette.stages.help import config_folders
 
 
 class Application:

@@ -8,7 +8,7 @@ from maquette.artifacts import ConfigError, StageError
 from maquette.artifacts.progress import say
 from maquette.model.loading import find_checkpoint, load_checkpoint
 from maquette.model.sampling import Sampling
-from maquette.stages.config import ChatStage
+from maquette.stages.model_config import ChatStage
 from maquette.stages.sample import is_assistant
 
 if TYPE_CHECKING:

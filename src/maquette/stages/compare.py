@@ -28,7 +28,7 @@ from maquette.feedback.policies import sample_many
 from maquette.feedback.prompts import open_prompts, read_prompts
 from maquette.model.loading import find_checkpoint, load_checkpoint, model_folder
 from maquette.reports import write_page
-from maquette.stages.config import CompareStage
+from maquette.stages.model_config import CompareStage
 from maquette.tracking import start_run
 
 FILE = "comparison.json"

@@ -28,8 +28,8 @@ from maquette.artifacts.settings import check
 from maquette.stages import STAGES, Stage
 from maquette.stages.config import StageConfig
 from maquette.stages.config_errors import explained, unknown_key
-from maquette.stages.folders import config_folders
 from maquette.stages.foreign import check_foreign, is_retargeted, without_schema
+from maquette.stages.help import config_folders
 from maquette.stages.overrides import free_form, hydra_overrides, parse_overrides
 from maquette.stages.recipe_numbers import left_open, register_resolver
 

@@ -33,9 +33,10 @@ from maquette.stages import STAGES, predict, verify
 from maquette.stages import fit as fit_stage
 from maquette.stages import train as train_stage
 from maquette.stages.composition import compose
-from maquette.stages.config import DemoStage, FitStage, PredictStage, TrainStage, VerifyStage
+from maquette.stages.config import DemoStage, TrainStage
 from maquette.stages.family_settings import is_elsewhere, literal, settings_of
-from maquette.stages.multirun import sweep
+from maquette.stages.functions import sweep
+from maquette.stages.law_config import FitStage, PredictStage, VerifyStage
 from maquette.stages.tokens import TokensResult
 from maquette.text import Tokenizer
 from maquette.training import RunRecord, read_history

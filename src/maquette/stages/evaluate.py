@@ -22,7 +22,7 @@ from maquette.evaluation.suites.suite import HeldOut, Suite, build_suite, find_h
 from maquette.evaluation.suites.summary import spread, summarise
 from maquette.model.loading import EXPORTED, find_checkpoint, load_checkpoint, model_folder
 from maquette.reports import write_page
-from maquette.stages.config import EvaluateStage
+from maquette.stages.model_config import EvaluateStage
 from maquette.tracking import start_run
 from maquette.training import read_record
 

@@ -12,7 +12,7 @@ from maquette.artifacts.run_file import FINISHED, read_run
 from maquette.model import hf
 from maquette.model.architecture import CoreConfig
 from maquette.model.loading import find_checkpoint, load_checkpoint, load_reward_model, model_folder
-from maquette.stages.config import ExportStage
+from maquette.stages.model_config import ExportStage
 from maquette.text import Tokenizer
 
 

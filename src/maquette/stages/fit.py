@@ -19,8 +19,8 @@ from maquette.scaling.fits.sweep_fit import fit_sweep
 from maquette.scaling.fits.table import RunTable, read_table
 from maquette.scaling.laws.custom_form import custom_form
 from maquette.stages import fit_laws, fit_suggest
-from maquette.stages.config import FitStage
 from maquette.stages.fit_laws import is_file, record, store
+from maquette.stages.law_config import FitStage
 
 
 def run(config: FitStage) -> Path:

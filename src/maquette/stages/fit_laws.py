@@ -1,13 +1,16 @@
 """The other laws of `maquette fit`: of the learning rate, the batch, repetition, and of families beside each other."""
 
+import dataclasses
 import json
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from rich.console import Console
 
+from maquette.artifacts.errors import StageError
 from maquette.artifacts.files import digest, write_json, write_text
 from maquette.artifacts.manifest import build, read_manifest
 from maquette.artifacts.progress import say
@@ -19,8 +22,7 @@ from maquette.scaling.fits.repetition_fit import RepetitionResult, fit_epochs, r
 from maquette.scaling.fits.stored_fit import FACTS, KIND, PAGE, RUNS
 from maquette.scaling.fits.table import RunTable
 from maquette.scaling.fits.tuned_recipe import TunedRecipe, tune, tuned_facts, tuned_figure
-from maquette.stages.config import FitStage
-from maquette.stages.mixture_run import train_mixture
+from maquette.stages.law_config import FitStage
 from maquette.tracking import start_run
 
 if TYPE_CHECKING:
@@ -142,3 +144,25 @@ def record(config: FitStage, folder: Path) -> None:
 def is_file(runs: str | None) -> bool:
     """Whether `runs` means a table rather than something in the store."""
     return runs is not None and (runs.endswith((".csv", ".tsv")) or Path(runs).is_file())
+
+
+def train_mixture(found: MixtureFit, table: RunTable, outputs: str) -> float:
+    """Mean held-out loss over the targets of a run with the optimum's weights; nothing is trained where it is done."""
+    from maquette.stages import train
+    from maquette.stages.family_settings import read_settings
+
+    folders = [str(folder) for folder in table.frame.get("folder", ()) if isinstance(folder, str)]
+    if not folders:
+        raise StageError(f"{table.source} does not say where its runs are.", "Verify where the sweep was trained.")
+    config = read_settings(Path(folders[0]))
+    tracking = dataclasses.replace(config.tracking, parent=None, run_name=None)
+    config = dataclasses.replace(
+        config,
+        outputs=outputs,
+        mixture=dataclasses.replace(config.mixture, weights=found.mixture),
+        sweep=type(config.sweep)(),
+    )
+    say("training the best mixture")
+    record = train.run(config.tracked(tracking))
+    losses = [record.domains[name]["loss"] for name in found.domains]
+    return float(np.dot(losses, found.targets))

@@ -14,8 +14,8 @@ from maquette.scaling.fits.next_run import Suggestion, suggest_runs
 from maquette.scaling.fits.stored_fit import load_fit
 from maquette.scaling.fits.sweep_fit import SweepFit
 from maquette.scaling.laws.surface import Allocation
-from maquette.stages.config import FitStage
 from maquette.stages.family_settings import family_settings
+from maquette.stages.law_config import FitStage
 
 _SIZES = 17
 _DEFAULT_REACH = 10

@@ -1,14 +1,18 @@
 """The stages as Python functions: `from maquette import train; train(overrides=["size=10k"])`.
 
-The same composition, checks and fingerprint as the command line's; repeatedly, and in a notebook.
+The same composition, checks and fingerprint as the command line's; repeatedly, and in a notebook. `sweep` is what `-m`
+does, for stages that begin with a sweep (the demo).
 """
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from maquette.artifacts.errors import StageError
 from maquette.stages import STAGES, Stage
+
+if TYPE_CHECKING:
+    from maquette.stages.sweeps.running import Report
 
 
 def function_of(name: str) -> Callable[..., Any]:
@@ -37,7 +41,6 @@ def function_of(name: str) -> Callable[..., Any]:
 
 def _swept(stage: Stage, overrides: Sequence[str], config_folder: Path | None) -> list[Any]:
     """The record of each job's run; where a stage makes none, the path or the text that it made."""
-    from maquette.stages.multirun import sweep
     from maquette.stages.sweeps.work import FINISHED, Files
     from maquette.training.record import read_record
 
@@ -50,3 +53,30 @@ def _swept(stage: Stage, overrides: Sequence[str], config_folder: Path | None) -
 
     results = [outcome["result"] for outcome in outcomes]
     return [(read_record(result) if Path(result).is_dir() else None) or result for result in results]
+
+
+def multirun(stage: Stage, overrides: Sequence[str], config_folder: Path | None = None, *, show: bool = False) -> int:
+    """Runs a sweep; returns 0 when every job went well, else the exit code of the last that did not.
+
+    `show`: prints what it would run and cost, and runs nothing.
+    """
+    return sweep(stage, overrides, config_folder, show=show).exit_code
+
+
+def sweep(stage: Stage, overrides: Sequence[str], config_folder: Path | None = None, *, show: bool = False) -> "Report":
+    """The same, and what became of it."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from maquette.stages.application import Application
+    from maquette.stages.config_errors import explained
+    from maquette.stages.overrides import hydra_overrides
+
+    options = ["-m", *([f"--config-dir={config_folder}"] if config_folder else [])]
+    application = Application(stage, dry=show)
+    try:
+        application.main(options, hydra_overrides(stage, overrides, config_folder))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise explained(stage, error) from None
+    report: Report = application.sweep
+    return report

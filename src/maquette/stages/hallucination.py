@@ -23,7 +23,7 @@ from maquette.evaluation.hallucination import (
 )
 from maquette.model.loading import load_checkpoint
 from maquette.reports import terminal_table
-from maquette.stages.config import HallucinationStage
+from maquette.stages.law_config import HallucinationStage
 from maquette.stages.study import Study, rehearse
 from maquette.tracking import start_run
 

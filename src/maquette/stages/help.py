@@ -1,4 +1,5 @@
-"""What `maquette` and `maquette STAGE --help` print: stages, groups and keys. Free of Hydra and torch."""
+"""What `maquette` and `maquette STAGE --help` print: stages, groups and keys; and where the groups lie. Free of Hydra
+and torch."""
 
 import dataclasses
 import re
@@ -7,9 +8,9 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import maquette
 from maquette.artifacts.settings import Setting, walk
 from maquette.stages import STAGES, Stage
-from maquette.stages.folders import config_folders
 
 
 def print_stages() -> None:
@@ -107,3 +108,11 @@ def _keys(settings: Sequence[Setting], width: int) -> Iterator[str]:
         only = f" ({', '.join(setting.variants)})" if setting.variants else ""
         text = f"{setting.key + '=' + default:<36} {setting.help}{allowed}{only}"
         yield textwrap.fill(text, width, initial_indent="  ", subsequent_indent=" " * 39, break_on_hyphens=False)
+
+
+def config_folders(own: Path | None = None) -> list[Path]:
+    """The folders that YAML files are looked for in; the project's own comes first."""
+    package = Path(maquette.__file__).parent
+    shipped = package / "conf"
+    project = shipped if shipped.is_dir() else package.parents[1] / "conf"
+    return [project] if own is None else [project, own]

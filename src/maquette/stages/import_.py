@@ -1,5 +1,6 @@
 """`maquette import path=<folder>`: a model of Hugging Face as an artifact, to score, sample and train from."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,8 @@ from maquette.artifacts.files import file_digest
 from maquette.artifacts.manifest import build
 from maquette.artifacts.progress import progress, say
 from maquette.model import count_parameters, hf
-from maquette.model.hf.folder import imported_card
-from maquette.stages.config import ImportStage
+from maquette.reports import render
+from maquette.stages.model_config import ImportStage
 from maquette.text import Tokenizer
 
 
@@ -27,17 +28,17 @@ def run(config: ImportStage) -> Path:
     def make(folder: Path) -> dict[str, Any]:
         model, tokenizer = hf.load(source, dtype=None), Tokenizer.load(source)
         architecture = hf.family_of(hf.read_config(source), source).architecture
-        card = imported_card(name, str(source), architecture, model.config, digests)
-        hf.fill(folder, model, tokenizer, card=card)
-        parameters = count_parameters(model.config)
-        return {
+        facts = {
             "source": str(source.resolve()),
             "architecture": architecture,
-            "parameters": {"embedding": parameters.embedding, "core": parameters.core, "head": parameters.head},
+            "parameters": dataclasses.asdict(count_parameters(model.config)),
             "vocab_size": model.config.vocab_size,
             "max_position_embeddings": model.config.max_position_embeddings,
             "tokenizer_digest": tokenizer.digest,
         }
+        shown = {**facts, "source": str(source), "name": name, "digests": digests}
+        hf.fill(folder, model, tokenizer, card=render("imported_card.md.j2", shown))
+        return facts
 
     root = Path(config.outputs) / "artifacts"
     folder = build(

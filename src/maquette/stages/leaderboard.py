@@ -9,7 +9,7 @@ from rich.console import Console
 from maquette.artifacts.progress import say
 from maquette.evaluation.suites.leaderboard import Leaderboard, boards, read_evaluations
 from maquette.reports import terminal_table, write_page
-from maquette.stages.config import LeaderboardStage
+from maquette.stages.model_config import LeaderboardStage
 from maquette.tracking import find_runs
 
 

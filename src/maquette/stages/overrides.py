@@ -2,23 +2,30 @@
 
 `prediction=653540e9` is a name though it looks like a number, `mixture.weights.code=0.5` may name a new entry of a
 table, and `recipe=` takes a file: what Hydra has signs for (quotes, `++`) is put in here, so that nobody types it.
+
+A recipe that a fit has written is chosen like an option of `conf/recipe/`: the file is read and checked here and made
+known to Hydra under a name of its own, so that `recipe.learning_rate=0.1` behind it still wins, and a sweep may compare
+recipes: recipe=standard,mup,outputs/recipes/mine.yaml.
 """
 
+import dataclasses
 import functools
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
 from maquette.artifacts.errors import ConfigError
-from maquette.artifacts.settings import walk
+from maquette.artifacts.files import digest
+from maquette.artifacts.settings import nearest, walk
+from maquette.recipe.recipe_file import FOLDER, find_recipe, load_recipe
 from maquette.stages import Stage
 from maquette.stages.help import groups
-from maquette.stages.recipe_choice import with_recipe_files
 
 _NUMERAL = re.compile(r"[+-]?[0-9_]*\.?[0-9_]+(?:[eE][+-]?[0-9_]+)?")
 """What Hydra reads as a number, and would write differently as text: `007`, `653540e9`, `1.50`."""
@@ -132,3 +139,44 @@ def literal(value: Any) -> str:
 def text_list(values: Sequence[str]) -> str:
     """A list of texts as Hydra's command line reads it back."""
     return "[" + ",".join(map(literal, values)) + "]"
+
+
+_KEY = "recipe"
+_registered: dict[str, str] = {}
+"""Files after `recipe=`, made known to Hydra as options: option -> what was typed."""
+
+
+def with_recipe_files(overrides: Sequence[str], options: Sequence[str]) -> list[str]:
+    """The overrides with files after `recipe=` replaced by options that Hydra knows. `options`: those of the group.
+
+    Raises `ConfigError` where a value is neither an option nor a file, or the file is no recipe.
+    """
+    outputs = next((text.partition("=")[2] for text in reversed(overrides) if text.startswith("outputs=")), "outputs")
+    return [_replaced(text, outputs.strip("'\""), options) for text in overrides]
+
+
+def _replaced(text: str, outputs: str, options: Sequence[str]) -> str:
+    key, _, value = text.partition("=")
+    if key != _KEY:
+        return text
+    override = OverridesParser.create().parse_override(text)
+    values = list(override.sweep_string_iterator()) if override.is_choice_sweep() else [value.strip("'\"")]
+    return f"{key}={','.join(_option(str(one), outputs, options) for one in values)}"
+
+
+def _option(value: str, outputs: str, options: Sequence[str]) -> str:
+    if value in options or value in _registered:
+        return value
+    path = find_recipe(value, outputs)
+    if path is None:
+        close = nearest(value, options)
+        hint = f"Did you mean '{close}'? " if close else ""
+        raise ConfigError(
+            f"{_KEY}={value} is not known: it is no option, no file, and not in {outputs}/{FOLDER}.",
+            f"{hint}Options: {', '.join(options)}.",
+        )
+    values = dataclasses.asdict(load_recipe(path))
+    option = f"{path.stem.replace(' ', '_')}-{digest(values)[:8]}"
+    ConfigStore.instance().store(group=_KEY, name=option, node=values, provider="maquette")
+    _registered[option] = value
+    return option

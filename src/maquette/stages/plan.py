@@ -30,7 +30,7 @@ from maquette.scaling.laws.surface import FLOPS_PER_PARAMETER_AND_TOKEN, PUBLISH
 from maquette.scaling.plans.hardware import accelerator, flops_bought
 from maquette.scaling.plans.pipelines import PipelineComparison
 from maquette.scaling.plans.plan_report import plan_figure, plan_rows
-from maquette.stages.config import PlanStage
+from maquette.stages.law_config import PlanStage
 
 _FAR = 10
 """So many times beyond a fit's largest budget a plan says how far it reaches."""

@@ -17,8 +17,9 @@ from maquette.scaling.laws.surface import Allocation
 from maquette.scaling.predictions.prediction import FOLDER, WrittenPrediction, write_prediction
 from maquette.stages import STAGES
 from maquette.stages.composition import compose
-from maquette.stages.config import PredictStage, TrainStage
+from maquette.stages.config import TrainStage
 from maquette.stages.family_settings import family_settings
+from maquette.stages.law_config import PredictStage
 from maquette.stages.planning import plan_job, resolve_recipe
 from maquette.tracking import start_run
 from maquette.training import read_record

@@ -13,7 +13,7 @@ from maquette.evaluation.figures import ratings_figure
 from maquette.evaluation.ratings.arena import read_battles
 from maquette.evaluation.ratings.arena_ratings import RAW, rate
 from maquette.reports import terminal_table, write_page
-from maquette.stages.config import RatingsStage
+from maquette.stages.model_config import RatingsStage
 from maquette.tracking import start_run
 
 FILE = "ratings.json"

@@ -11,7 +11,7 @@ from maquette.artifacts.run_file import read_run
 from maquette.model.generation import GeneratedToken, document_prompt, stream
 from maquette.model.loading import find_checkpoint, load_checkpoint
 from maquette.model.sampling import Sampling
-from maquette.stages.config import SampleStage
+from maquette.stages.model_config import SampleStage
 from maquette.text import Tokenizer
 from maquette.text.chat import render
 

@@ -11,7 +11,7 @@ from maquette.artifacts import ConfigError, StageError
 from maquette.artifacts.progress import progress
 from maquette.model.loading import find_checkpoint, load_checkpoint
 from maquette.model.scoring import SentenceScore, score_sentences
-from maquette.stages.config import ScoreStage
+from maquette.stages.model_config import ScoreStage
 
 
 def run(config: ScoreStage) -> list[SentenceScore]:

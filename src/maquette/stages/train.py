@@ -23,7 +23,8 @@ from maquette.stages import branching
 from maquette.stages import corpus as corpus_stage
 from maquette.stages import evaluate as evaluate_stage
 from maquette.stages import tokens as tokens_stage
-from maquette.stages.config import EvaluateStage, TrainStage
+from maquette.stages.config import TrainStage
+from maquette.stages.model_config import EvaluateStage
 from maquette.stages.planning import plan_job, predicted, resolve_recipe
 from maquette.stages.policy_training import plan_policy
 from maquette.stages.post_training import plan_examples

@@ -29,7 +29,7 @@ from maquette.scaling.predictions.verdict import (
     judge,
     refusal,
 )
-from maquette.stages.config import VerifyStage
+from maquette.stages.law_config import VerifyStage
 from maquette.tracking import find_runs, start_run
 from maquette.training.record import FINISHED, record_of
 

@@ -66,7 +66,7 @@ def tracking_of(logger: Mapping[str, Any], outputs: Path | str) -> TrackingConfi
     )
 
 
-def with_tracking(logger: Mapping[str, Any], tracking: TrackingConfig) -> dict[str, Any]:
+def with_tracking(logger: Mapping[str, Any], tracking: TrackingConfig, outputs: Path | str) -> dict[str, Any]:
     """The loggers with ours recording where `tracking` says, or left out; where it is not among them, it stays so."""
     name = mlflow_node(logger)
     if name is None:
@@ -75,6 +75,6 @@ def with_tracking(logger: Mapping[str, Any], tracking: TrackingConfig) -> dict[s
         return {key: node for key, node in logger.items() if key != name}
     values = {
         "tracking_uri": tracking.uri, "experiment_name": tracking.experiment, "run_name": tracking.run_name,
-        "parent_run_id": tracking.parent,
+        "parent_run_id": tracking.parent, "save_dir": str(outputs),
     }  # fmt: skip
     return {**logger, name: with_values(logger[name], **values)}

@@ -1,4 +1,5 @@
-"""What a run ran on: commit, package versions, hardware, peak memory. Read-only, never fails a run."""
+"""What a run's tags say: where it comes from, what it ran on, and which process it belongs to, so that one that was
+killed is not shown as running for ever. Read-only, never fails a run."""
 
 import importlib.metadata
 import os
@@ -6,6 +7,7 @@ import platform
 import resource
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import maquette
@@ -85,3 +87,52 @@ def describe_environment() -> dict[str, str]:
     if commit := git_commit():
         tags["git.commit"] = commit
     return tags | {f"version.{name}": version for name, version in package_versions().items()}
+
+
+PARENT_TAG = "mlflow.parentRunId"
+"""MLflow's own tag: its pages and searches nest a run below the one named here."""
+
+
+def lineage_tags(
+    digests: Mapping[str, str],
+    *,
+    parent: str | None = None,
+    checkpoint: str | None = None,
+    checkpoint_run: str | None = None,
+) -> dict[str, str]:
+    """Tags for a run: `digest.<name>` for each of `digests` (such as tokenizer, tokens, corpus); `parent`, the run id
+    of its sweep; `checkpoint`, the path its weights started from, and `checkpoint_run`, the run id that made them."""
+    tags = {f"digest.{name}": value for name, value in digests.items()}
+    named = {PARENT_TAG: parent, "checkpoint.from": checkpoint, "checkpoint.from_run": checkpoint_run}
+    return tags | {key: value for key, value in named.items() if value is not None}
+
+
+_PROCESS = "process"
+
+
+def process_tag() -> dict[str, str]:
+    """A tag that names this process: host, number, and the moment it began (numbers are used again)."""
+    return {_PROCESS: f"{platform.node()} {os.getpid()} {_began(os.getpid())}"}
+
+
+def is_stale(tags: Mapping[str, str]) -> bool:
+    """Whether the process of a run with these tags was one of this machine, and is gone."""
+    host, _, rest = tags.get(_PROCESS, "").partition(" ")
+    number, _, began = rest.partition(" ")
+    if host != platform.node() or not number.isdigit():
+        return False
+    try:
+        os.kill(int(number), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass
+    return began != _began(int(number))
+
+
+def _began(number: int) -> str:
+    """The process's start in clock ticks since the machine's (field 22 of its stat file); `-` where unknown."""
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return "-"

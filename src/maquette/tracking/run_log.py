@@ -15,9 +15,7 @@ from maquette.artifacts.files import write_text
 from maquette.artifacts.progress import say
 from maquette.tracking.buffer import Buffer, Point
 from maquette.tracking.config import TrackingConfig
-from maquette.tracking.environment import describe_environment
-from maquette.tracking.lineage import PARENT_TAG
-from maquette.tracking.process import process_tag
+from maquette.tracking.environment import PARENT_TAG, describe_environment, process_tag
 from maquette.tracking.store import ensure_experiment, explained, impatient, name_of, open_client, prepare_store
 
 if TYPE_CHECKING:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 from maquette.artifacts.errors import ConfigError
 from maquette.artifacts.settings import nearest
 from maquette.tracking.config import TrackingConfig
-from maquette.tracking.lineage import PARENT_TAG
-from maquette.tracking.process import is_stale
+from maquette.tracking.environment import PARENT_TAG, is_stale
 from maquette.tracking.store import embedded_file, explained, find_experiments, impatient, open_client, store_uri
 
 if TYPE_CHECKING:

@@ -18,13 +18,12 @@ import torch
 
 from maquette.artifacts import ConfigError, StageError
 from maquette.artifacts.files import atomic_folder, write_json
-from maquette.model.architecture import CoreConfig
-from maquette.model.counts import count_parameters
 from maquette.model.heads import LanguageModel
 from maquette.model.hf.family import MODELING, OWN, ModelFamily, Stored
 from maquette.model.hf.gpt2 import GPT2
 from maquette.model.hf.rotary import LLAMA, QWEN2, QWEN3
 from maquette.model.hf.weights import read_weights, write_weights
+from maquette.reports import render
 from maquette.text import Tokenizer
 from maquette.text.tokenizer import MISSING_FILE
 
@@ -107,7 +106,9 @@ def fill(folder: Path, model: LanguageModel, tokenizer: Tokenizer, *, card: str 
     if family is OWN and config.opens_in_transformers:
         shutil.copyfile(Path(__file__).with_name(f"{MODELING}.py"), folder / f"{MODELING}.py")
     if card is not None:
-        readme = f"{card.rstrip()}\n\n{usage(family.architecture, config)}"
+        opens = config.opens_in_transformers
+        how = {"transformers": opens, "own": family is OWN, "needs": () if opens else config.own_code}
+        readme = f"{card.rstrip()}\n\n{render('model_usage.md.j2', how)}"
         (folder / "README.md").write_text(readme, encoding="utf-8")
 
 
@@ -153,60 +154,3 @@ def family_of(raw: dict[str, Any], path: Path) -> ModelFamily:
 def _layout(family: ModelFamily, config: Any, ours: dict[str, Any]) -> list[Stored]:
     """Where each of our tensors lies in the file."""
     return family.tensors(config) if family.tensors else [Stored(name, (name,)) for name in ours]
-
-
-def usage(architecture: str, config: CoreConfig) -> str:
-    """A Markdown section on opening the folder, in `transformers` and here."""
-    here = 'maquette sample "Once upon a time" checkpoint=<this folder>'
-    if not config.opens_in_transformers:
-        code = "".join(f"It needs `{name}`, which is not in this folder.\n\n" for name in config.own_code)
-        return f"## Use\n\n{code}```\n{here}\n```\n"
-    own = architecture == "MaquetteForCausalLM"
-    trust = ", trust_remote_code=True" if own else ""
-    note = "The modelling code lies beside the weights, in `modeling_maquette.py`.\n\n" if own else ""
-    return f"""## Use
-
-{note}```python
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-tokenizer = AutoTokenizer.from_pretrained(folder{trust})
-model = AutoModelForCausalLM.from_pretrained(folder{trust})
-inputs = tokenizer("Once upon a time", return_tensors="pt", return_token_type_ids=False)
-print(tokenizer.decode(model.generate(**inputs, max_new_tokens=50)[0], skip_special_tokens=True))
-```
-
-```
-{here}
-```
-"""
-
-
-def imported_card(name: str, source: str, architecture: str, config: CoreConfig, digests: dict[str, str]) -> str:
-    """The card of a model that was trained elsewhere. `digests`: SHA-256 of the files it was read from."""
-    parts = count_parameters(config)
-    shape: dict[str, Any] = {
-        "architecture": architecture,
-        "parameters N (core and head)": f"{parts.core + parts.head:,} ({parts.core:,} core, {parts.head:,} head)",
-        "vocabulary": f"{config.vocab_size:,}",
-        "context": f"{config.max_position_embeddings:,} tokens",
-    }
-    rows = "\n".join(f"| {key} | {value} |" for key, value in shape.items())
-    files = "\n".join(f"- {file}: `{digest}`" for file, digest in digests.items())
-    return f"""---
-library_name: transformers
-pipeline_tag: text-generation
----
-# {name}
-
-Imported by Maquette; trained elsewhere.
-
-| | |
-|---|---|
-{rows}
-
-## Lineage
-
-Read from `{source}` (SHA-256):
-
-{files}
-"""

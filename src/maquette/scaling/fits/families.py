@@ -13,7 +13,7 @@ import numpy as np
 
 from maquette.artifacts.errors import ConfigError
 from maquette.artifacts.settings import nearest
-from maquette.reports.figures import COLORS, new_figure
+from maquette.reports.figures import COLORS, draw_law, new_figure
 from maquette.scaling.fits.table import RunTable
 from maquette.scaling.laws.isoflop import fit_isoflop
 from maquette.scaling.laws.power_law import LawDifference, compare_families
@@ -153,10 +153,7 @@ def comparison_figure(found: FamilyComparison) -> "Figure":
         law = laws.get(name, first)
         axes.plot(family.table.compute, family.table.loss, ".", color=color, alpha=0.3, ms=4)
         axes.plot(family.compute, family.loss, "o", color=color)
-        axes.plot(compute, law.law.value(compute), color=color, label=f"{name}: L ~ C^{law.exponent:.3f}")
-        ends = np.array([law.predict(float(at), found.level).interval for at in compute])
-        if np.all(np.isfinite(ends)):
-            axes.fill_between(compute, ends[:, 0], ends[:, 1], color=color, alpha=0.12, lw=0)
+        draw_law(axes, compute, law, color, f"{name}: L ~ C^{law.exponent:.3f}", level=found.level)
     axes.set(xscale="log", yscale="log", xlabel="compute C (FLOPs)", ylabel="loss (nats per token)")
     shown = np.concatenate([family.loss for family in found.families.values()])
     axes.set_ylim(0.93 * shown.min(), 1.07 * shown.max())

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from maquette.reports import quantity
-from maquette.reports.figures import COLORS, new_figure
+from maquette.reports.figures import COLORS, draw_law, new_figure
 from maquette.scaling.fits.sweep_fit import SweepFit
 from maquette.scaling.laws.runs import Array
 from maquette.statistics import percentile_interval
@@ -84,11 +84,7 @@ def best_lines(fit: SweepFit) -> "Figure":
             low, high = law.interval["exponent"]
             axes.plot(*np.array(points).T, "o" if method == "parabola" else "D", color=color, ms=5, mfc="none")
             label = f"{method}: C^{law.exponent:.3f} ({low:.3f} to {high:.3f})"
-            axes.plot(compute, law.law.value(compute), color=color, label=label)
-            ends = np.array([law.predict(float(at), fit.level).interval for at in compute])
-            # Two points leave no scatter to make a band of.
-            if np.all(np.isfinite(ends)):
-                axes.fill_between(compute, ends[:, 0], ends[:, 1], color=color, alpha=0.12, lw=0)
+            draw_law(axes, compute, law, color, label, level=fit.level)
         if name == "tokens" and "parabola" in fit.isoflop:
             twenty = 20 * fit.isoflop["parabola"].params_law.law.value(compute)
             axes.plot(compute, twenty, ":", color="gray", label="20 tokens a parameter")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from maquette.recipe.rules import HyperparameterRules
-from maquette.reports.figures import COLORS, new_figure
+from maquette.reports.figures import COLORS, draw_law, new_figure
 from maquette.scaling.fits.table import RunTable
 from maquette.scaling.laws.runs import Array, LawError
 from maquette.scaling.laws.setting_law import SettingLaw, fit_setting_law
@@ -188,15 +188,7 @@ def tuned_figure(found: TunedRecipe) -> "Figure":
     law = found.law.law
     fine = np.geomspace(scales.min() / 1.5, scales.max() * 8, 60)
     right.plot([o.scale for o in found.law.optima], [o.setting for o in found.law.optima], "k*", ms=11, mfc="white")
-    right.plot(
-        fine,
-        law.law.value(fine),
-        color=COLORS[0],
-        label=f"{law.coefficient:.3g} x {found.scale_name}^{law.exponent:.2f}",
-    )
-    ends = np.array([law.predict(float(at)).interval for at in fine])
-    if np.all(np.isfinite(ends)):
-        right.fill_between(fine, ends[:, 0], ends[:, 1], color=COLORS[0], alpha=0.15, lw=0, label="90%")
+    draw_law(right, fine, law, COLORS[0], f"{law.coefficient:.3g} x {found.scale_name}^{law.exponent:.2f}", band="90%")
     right.set(xscale="log", yscale="log", xlabel=found.scale_name, ylabel=label, title="Best setting")
     right.legend(fontsize=8)
     return figure

@@ -31,7 +31,7 @@ from maquette.stages.foreign import check_foreign
 from maquette.stages.gpus import visible_gpus
 from maquette.stages.overrides import hydra_overrides, literal
 from maquette.stages.sweeps import launching, table
-from maquette.stages.sweeps.bias import branch_bias
+from maquette.stages.sweeps.conclusion import branch_bias, draw_sweep
 from maquette.stages.sweeps.forecast import read_json
 from maquette.stages.sweeps.jobs import DryPlanner, Line, Sweep, plan_line, read_line
 from maquette.stages.sweeps.stored import store_plan, stored_plan
@@ -343,10 +343,3 @@ def _parent_key(settings: Any) -> str:
     if isinstance(settings, TrainStage):
         return f"++logger.{mlflow_node(settings.logger)}.parent_run_id"
     return "tracking.parent"
-
-
-def draw_sweep(folder: Path) -> list[Path]:
-    """See `sweep_pictures`, which is heavy to import."""
-    from maquette.stages import sweep_pictures
-
-    return sweep_pictures.draw_sweep(folder)

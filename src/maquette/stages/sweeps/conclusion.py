@@ -1,7 +1,35 @@
-"""What branches cost: the size that was trained both ways, compared at each horizon."""
+"""What a sweep shows when it has ended, from its runs' records: its picture, and what its branches cost."""
+
+import json
+from pathlib import Path
 
 from maquette.stages.sweeps.jobs import Sweep
 from maquette.training.record import FINISHED, RunRecord, read_record
+
+
+def draw_sweep(folder: Path) -> list[Path]:
+    """The pictures of the sweep in `folder`, as PNG and SVG; none for a sweep that has none or too few jobs.
+
+    `sft_size`: held-out loss over the number of examples."""
+    if not folder.name.startswith("sft_size-"):
+        return []
+    from maquette.training.report import draw_sizes
+
+    records = [record for record in _finished(folder) if record.objective == "sft" and record.facts]
+    if len({record.facts["train"]["examples"] for record in records}) < 2:
+        return []
+    picture = draw_sizes(records, folder / "figures" / "sft_size")
+    return [picture, picture.with_suffix(".svg")]
+
+
+def _finished(folder: Path) -> list[RunRecord]:
+    found = []
+    for path in sorted((folder / "jobs").glob("*.json")):
+        outcome = json.loads(path.read_text(encoding="utf-8"))
+        record = read_record(outcome["result"]) if outcome.get("result") else None
+        if record is not None:
+            found.append(record)
+    return found
 
 
 def branch_bias(sweep: Sweep) -> list[str]:
