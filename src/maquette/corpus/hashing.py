@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 Hashes = NDArray[np.uint64]
 Integers = NDArray[np.signedinteger[Any]]
 
-_MULTIPLIER = np.uint64(0xD1342543DE82EF95)  # odd: multiplication by it loses nothing modulo 2^64
+GOLDEN = 0x9E3779B97F4A7C15  # 2^64 / golden ratio, odd: multiplication by it loses nothing modulo 2^64
+_MULTIPLIER = np.uint64(0xD1342543DE82EF95)
 SLAB = 1 << 16
 """Elements worked on at once where the intermediate results of many would not stay in the processor's cache."""
 

@@ -1,11 +1,9 @@
 """Settings of token shards, mixtures and batches."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from maquette.artifacts.errors import ConfigError
-from maquette.artifacts.settings import plain_arguments, setting
+from maquette.artifacts.settings import CustomNode, setting
 
 
 @dataclass
@@ -105,21 +103,9 @@ class DataConfig:
 
 
 @dataclass
-class CustomDataConfig(DataConfig):
+class CustomDataConfig(CustomNode, DataConfig):
     """A user's data: a LightningDataModule class, and what it is made with. Its attributes say the rest; see
     `custom_data.py`."""
-
-    _target_: str = setting("", "the class, as package.module.Class")
-    settings: dict[str, Any] = setting(dict, "its arguments")
-
-    @classmethod
-    def of_target(cls, node: Mapping[str, Any]) -> "CustomDataConfig":
-        """What a node with a `_target_` of a user's means."""
-        return cls(_target_=str(node["_target_"]), settings=plain_arguments(node))
-
-    def foreign_node(self) -> dict[str, Any]:
-        """The node that it was read from."""
-        return {"_target_": self._target_, **self.settings}
 
 
 @dataclass

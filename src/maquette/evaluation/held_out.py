@@ -52,7 +52,7 @@ def _of_run(root: Path, checkpoint: Path) -> Path:
     record = read_record(checkpoint) or read_record(checkpoint.parent)
     if record is not None:
         for folder in folders:
-            if read_manifest(folder).digest == record.digests.get("corpus"):
+            if read_manifest(folder).digest == record.spec.digests.get("corpus"):
                 return folder
         say(f"the corpus of {checkpoint.name} is not in {root}: held-out documents may have been trained on")
     return max(folders, key=lambda folder: (folder / "manifest.json").stat().st_mtime_ns)
