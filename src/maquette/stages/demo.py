@@ -158,11 +158,11 @@ def score(config: DemoStage, record: RunRecord, data: TokensResult) -> Path:
         tokenizer = Tokenizer.load(data.tokenizer)
         shards = TokenShards(data.folder, tokenizer.digest)
         order = MixtureOrder(
-            config.mixture, shards.tokens("train"), context=config.data.sequence_length, token_budget=record.tokens,
-            seed=config.seed,
+            config.mixture, shards.tokens("train"), context=config.data.sequence_length,
+            token_budget=record.spec.tokens, seed=config.seed,
         )  # fmt: skip
         with progress("counting n-grams", 3, unit="passes") as advance:
-            training = training_sequences(shards, order, record.tokens // config.data.sequence_length)
+            training = training_sequences(shards, order, record.spec.tokens // config.data.sequence_length)
             advance(1)
             scores = score_baselines(
                 training,
@@ -182,7 +182,7 @@ def score(config: DemoStage, record: RunRecord, data: TokensResult) -> Path:
         name=None,
         label=record.name.rpartition("-")[0],
         config={"validation_tokens": config.data.validation_tokens},
-        inputs={"run": record.fingerprint, **record.digests},
+        inputs={"run": record.spec.fingerprint, **record.spec.digests},
         make=make,
         force=config.force,
         say=say,
@@ -241,7 +241,7 @@ def _study(remembered: Path, record: RunRecord) -> Path | None:
     if not remembered.exists():
         return None
     study = remembered.parent.parent / json.loads(remembered.read_text(encoding="utf-8"))["study"]
-    if not (study / "results.json").exists() or record.fingerprint not in read_manifest(study).inputs.values():
+    if not (study / "results.json").exists() or record.spec.fingerprint not in read_manifest(study).inputs.values():
         return None
     return Path(study)
 

@@ -31,10 +31,9 @@ from maquette.stages.tokens import TokensResult
 from maquette.text import Tokenizer
 from maquette.tracking import lineage_tags
 from maquette.training import Job, choose_hardware
-from maquette.training.custom import CustomPlan
 from maquette.training.devices import count_processes
 from maquette.training.job import ObjectivePlan
-from maquette.training.pretraining import PretrainingPlan
+from maquette.training.pretraining import CustomPlan, PretrainingPlan
 
 
 def resolve_recipe(config: TrainStage, data: TokensResult) -> Recipe:
@@ -112,7 +111,7 @@ def assemble_job(
         recipe,
         dataclasses.asdict(config),
         label=label,
-        objective=plan.kind,
+        objective=config.objective.entry.name,
         tokenizer=str(tokenizer),
         digests=digests,
         checkpoint=None if start is None else str(start),

@@ -19,6 +19,7 @@ from maquette.artifacts.targets import node_value
 from maquette.data.config import CustomDataConfig
 from maquette.data.process_group import ProcessGroup, agree, join_group, process_group
 from maquette.model.loading import load_tokenizer, model_folder
+from maquette.objectives.config import ExampleConfig, PolicyConfig
 from maquette.stages import branching
 from maquette.stages import corpus as corpus_stage
 from maquette.stages import evaluate as evaluate_stage
@@ -26,8 +27,7 @@ from maquette.stages import tokens as tokens_stage
 from maquette.stages.config import TrainStage
 from maquette.stages.model_config import EvaluateStage
 from maquette.stages.planning import plan_job, predicted, resolve_recipe
-from maquette.stages.policy_training import plan_policy
-from maquette.stages.post_training import plan_examples
+from maquette.stages.post_training import plan_examples, plan_policy
 from maquette.stages.predicted import check_predicted
 from maquette.stages.tokens import TokensResult
 from maquette.text import Tokenizer
@@ -54,7 +54,7 @@ def run(config: TrainStage, data: TokensResult | None = None) -> RunRecord:
 
 def _run_branches(config: TrainStage, data: TokensResult | None) -> RunRecord:
     """Trains a trunk and all that branches off; returns the record of the longest. See branching.py."""
-    if config.prediction is not None or config.objective.kind != "pretrain":
+    if config.prediction is not None or not config.objective.entry.branches:
         raise ConfigError(
             "scheduler.branches makes several pretraining runs.", "Leave it out with a prediction or another objective."
         )
@@ -122,9 +122,9 @@ def _tried(config: TrainStage, job: Job, group: ProcessGroup) -> RunRecord:
 
 def planned(config: TrainStage, data: TokensResult | None = None) -> Job:
     """The job of the settings' objective; what they need of earlier stages is made."""
-    if config.objective.kind == "ppo":
+    if isinstance(config.objective, PolicyConfig):
         return plan_policy(config)
-    if config.objective.kind not in ("pretrain", "custom"):
+    if isinstance(config.objective, ExampleConfig):
         return plan_examples(config)
     data = data or make_tokens(config)
     job = plan_job(config, resolve_recipe(config, data), data)
@@ -218,7 +218,7 @@ def _begin(config: TrainStage, job: Job) -> RunRecord:
     """The record of the run as it stands: finished, begun earlier, or new and written just now."""
     found = None if config.force else read_record(job.folder)
     if found is not None:
-        if job.spec.prediction not in (None, found.prediction):
+        if job.spec.prediction not in (None, found.spec.prediction):
             say(f"run {job.name} was begun before this prediction was written: it can't decide it")
         if found.status == FINISHED:
             say(f"run {job.name}: nothing to do, already trained: {found.summary}")
@@ -229,7 +229,7 @@ def _begin(config: TrainStage, job: Job) -> RunRecord:
         say(f"run {job.name}: {reason}")
     # Examples have shapes of their own in every batch, and compiling for each would not pay.
     compiled = (
-        job.plan.kind == "pretrain"
+        config.objective.entry.compiles
         and wants_compilation(config.compile, job.spec.compute, job.hardware)
         and compiler_works(say)
     )

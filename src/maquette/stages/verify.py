@@ -88,11 +88,11 @@ def finished_runs(config: VerifyStage) -> list[Outcome]:
     found = {}
     for folder, content in read_runs(config.outputs).items():
         record = record_of(content, folder)
-        if record.status != FINISHED or record.prediction is None or record.validation_loss is None:
+        if record.status != FINISHED or record.spec.prediction is None or record.validation_loss is None:
             continue
         found[record.name] = Outcome(
-            record.name, float(record.num_parameters), float(record.parameters.core), float(record.tokens),
-            record.validation_loss, record.started, record.prediction, record.digests,
+            record.name, float(record.spec.size), float(record.spec.parameters.core), float(record.spec.tokens),
+            record.validation_loss, record.started, record.spec.prediction, record.spec.digests,
         )  # fmt: skip
     if not config.tracking.enabled:
         return list(found.values())
