@@ -34,7 +34,7 @@ from torch.utils.data import DataLoader
 from maquette.artifacts import progress as shown
 from maquette.training.callbacks import LossSpikeGuard, RunCheckpoint, RunContext, Throughput
 from maquette.training.callbacks import progress as ours
-from maquette.training.interruption import Interruption
+from maquette.training.processes import Interruption
 from maquette.training.trainer import quieten
 
 TURN = 20

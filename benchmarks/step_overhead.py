@@ -110,21 +110,26 @@ def run_bare(job: Job, turns: Turns, against: str) -> None:
     plan: Any = job.plan
     shards = TokenShards(plan.tokens_folder)
     order = MixtureOrder(
-        plan.mixture, shards.tokens("train"), context=plan.data.sequence_length, token_budget=job.tokens, seed=job.seed
+        plan.mixture,
+        shards.tokens("train"),
+        context=plan.data.sequence_length,
+        token_budget=job.spec.tokens,
+        seed=job.spec.seed,
     )
     batches = TrainingBatches(
         shards,
         order,
         batch_sequences=plan.batch_sequences(job),
         micro_batch_size=plan.batch_sequences(job),
-        steps=job.steps,
+        steps=job.spec.steps,
     )
     optimization = prepare_optimization(job)
-    objective = Pretraining(LanguageModel(job.architecture, seed=job.seed), optimization, plan.objective)
+    objective = Pretraining(LanguageModel(job.spec.architecture, seed=job.spec.seed), optimization, plan.objective)
     objective.side = "bare"
     if against == "trainer":
         trainer = Trainer(
-            accelerator="cpu", devices=1, max_steps=job.steps, max_epochs=1, logger=False, enable_checkpointing=False,
+            accelerator="cpu", devices=1, max_steps=job.spec.steps, max_epochs=1, logger=False,
+            enable_checkpointing=False,
             enable_progress_bar=False, enable_model_summary=False, limit_val_batches=0, gradient_clip_val=1.0,
             log_every_n_steps=1 << 30,
         )  # fmt: skip
@@ -166,7 +171,8 @@ def main() -> None:
     quartiles = statistics.quantiles(added, n=4)
     bare_step = statistics.median(1e3 * bare / WINDOW for bare, _ in pairs)
     print(
-        f"{arguments.size}, {job.batch_size_tokens} tokens a step, {job.hardware.threads} threads, {len(pairs)} turns: "
+        f"{arguments.size}, {job.spec.batch_size_tokens} tokens a step, {job.hardware.threads} threads, "
+        f"{len(pairs)} turns: "
         f"a bare step takes {bare_step:.2f} ms of {arguments.clock} time; "
         f"everything around it adds {statistics.median(added):.2f} ms "
         f"(middle half of the turns: {quartiles[0]:.2f} to {quartiles[2]:.2f})"

@@ -52,5 +52,5 @@ def test_a_sweep_gives_records_that_a_single_run_finds(tmp_path: Path) -> None:
     write_documents(tmp_path / "documents")
     words = [*SMALL, f"source.path={tmp_path / 'documents'}", f"outputs={tmp_path / 'outputs'}"]
     records = train(overrides=[*words, "seed=0,1"], multirun=True)
-    assert [record.seed for record in records] == [0, 1]
-    assert train(overrides=[*words, "seed=1"]).fingerprint == records[1].fingerprint
+    assert [record.spec.seed for record in records] == [0, 1]
+    assert train(overrides=[*words, "seed=1"]).spec.fingerprint == records[1].spec.fingerprint

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from maquette.artifacts import StageError
-from maquette.data.example_encoding import describe_examples, encode_instructions, encode_preferences
-from maquette.data.examples import Examples, split_of
+from maquette.data.examples import Examples, describe_examples, encode_instructions, encode_preferences, split_of
 from maquette.data.instructions import Instruction, InstructionFiles
 from maquette.data.preferences import Preference, PreferenceFiles
 from maquette.text import Tokenizer

@@ -119,7 +119,7 @@ def test_an_optimizer_and_a_schedule_by_a_file_of_theirs() -> None:
 
 def test_data_of_theirs_train_without_a_corpus() -> None:
     record = trained("data=theirs", "tokens=40k")
-    assert not Path("outputs/artifacts/corpus").exists() and record.digests.keys() == {"tokens", "tokenizer"}
+    assert not Path("outputs/artifacts/corpus").exists() and record.spec.digests.keys() == {"tokens", "tokenizer"}
     losses = curve(record, "train/loss")
     assert losses[-1] < losses[0] - 0.2 and record.validation_loss is not None
     assert hf.load(Path(record.folder) / "model").config.vocab_size == 17
@@ -166,9 +166,7 @@ def test_a_model_of_theirs_takes_part_in_a_sweep() -> None:
         assert job.forecast is not None and job.forecast.compute == pytest.approx(3e9, rel=0.1)
     record = trained(*TEXT, "model=theirs")
     assert record.spec.architecture_kind == "stranger.model.build"
-    assert record.num_parameters == sum(
-        value.numel() for name, value in weights(record).items() if "embedding" not in name
-    )
+    assert record.spec.size == sum(value.numel() for name, value in weights(record).items() if "embedding" not in name)
 
 
 def test_an_activation_of_theirs() -> None:
@@ -182,7 +180,7 @@ def test_an_objective_of_theirs_has_its_own_loss_is_tracked_and_exported(capsys:
     assert curve(same, "train/loss") == pytest.approx(curve(plain, "train/loss"), rel=1e-5)
     config = composed(*SMALL, *TEXT, "callbacks.samples.prompts=[]", "objective=theirs", "objective.gamma=2")
     focal = train.run(config)
-    assert focal.name not in (plain.name, same.name) and focal.objective == "stranger.objective.FocalLoss"
+    assert focal.name not in (plain.name, same.name) and focal.spec.objective == "stranger.objective.FocalLoss"
     assert curve(focal, "train/loss")[-1] < curve(focal, "train/cross_entropy")[-1]
     assert focal.validation_loss is not None and focal.validation_loss < 5.5
     runs = find_runs("outputs")
@@ -200,7 +198,7 @@ def test_an_objective_of_theirs_has_its_own_loss_is_tracked_and_exported(capsys:
     path = Path("stranger/objective.py")
     path.write_text(path.read_text() + "\n# edited\n")
     again = train.run(config)
-    assert again.fingerprint != focal.fingerprint and again.spec.settings == focal.spec.settings
+    assert again.spec.fingerprint != focal.spec.fingerprint and again.spec.settings == focal.spec.settings
     assert f"stranger.objective has changed since {focal.name}" in " ".join(capsys.readouterr().err.split())
     assert find_runs("outputs")["name"].tolist().count(again.name) == 1
     # A logger and a callback that only watches added: nothing is trained.

@@ -9,7 +9,7 @@ import pytest
 from pairs import some_pairs
 
 from maquette.artifacts import ConfigError, StageError
-from maquette.data.preferences import preference_of, write_preferences
+from maquette.data.preferences import preference_of, read_preferences, write_preferences
 from maquette.feedback.annotators.custom import FileAnnotator
 from maquette.feedback.annotators.simulated import (
     AnnotatorProfile,
@@ -20,7 +20,7 @@ from maquette.feedback.annotators.simulated import (
     noise_for_agreement,
     utility_differences,
 )
-from maquette.feedback.comparison import Comparison, Judgement, comparison_of, preferences_of, read_preferences
+from maquette.feedback.comparison import Comparison, Judgement, comparison_of, preferences_of
 from maquette.feedback.tasks import Exercises, words_of
 from maquette.objectives.completions import Completion
 

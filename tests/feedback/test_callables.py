@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from maquette.artifacts import ConfigError, StageError
-from maquette.data.preferences import write_preferences
+from maquette.data.preferences import read_preferences, write_preferences
 from maquette.feedback.annotators.custom import CallableAnnotator
 from maquette.feedback.building import build_annotator, build_reward
-from maquette.feedback.comparison import Comparison, Judgement, preferences_of, read_preferences
+from maquette.feedback.comparison import Comparison, Judgement, preferences_of
 from maquette.feedback.config import FeedbackConfig, RewardConfig
 from maquette.objectives.completions import Completion
 from maquette.stages import STAGES, annotate

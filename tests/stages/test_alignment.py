@@ -78,7 +78,7 @@ def test_from_documents_to_a_page(tmp_path: Path) -> None:
         record
         for path in (tmp_path / "outputs" / "runs").iterdir()
         if (record := read_record(path)) is not None
-        and record.objective == "ppo"
+        and record.spec.objective == "ppo"
         and record.spec.settings["objective"]["advantage"] == "value"
     )
     assert {"validation/gold", "validation/kl", "objective/kl", "val/ratio"} <= policy.metrics.keys()

@@ -6,9 +6,9 @@ import pytest
 
 from maquette.artifacts import ConfigError, StageError
 from maquette.artifacts.manifest import read_manifest
-from maquette.data.preferences import write_preferences
+from maquette.data.preferences import read_preferences, write_preferences
 from maquette.feedback.annotators.simulated import AnnotatorProfile, GoldAnnotator, SimulatedAnnotator
-from maquette.feedback.comparison import Comparison, comparison_of, preferences_of, read_preferences
+from maquette.feedback.comparison import Comparison, comparison_of, preferences_of
 from maquette.feedback.tasks import Exercises, demonstrate
 from maquette.stages import STAGES, annotate
 from maquette.stages.composition import compose

@@ -54,10 +54,10 @@ def tree(configure: Configure) -> Tree:
 
 def test_each_horizon_is_a_run_of_its_own(tree: Tree) -> None:
     records = [read_record(branch.job.folder) for branch in tree.branches]
-    assert [record and (record.status, record.step, record.tokens) for record in records] == [
+    assert [record and (record.status, record.step, record.spec.tokens) for record in records] == [
         ("finished", 10, 2560), ("finished", 15, 3840), ("finished", 20, 5120),
     ]  # fmt: skip
-    assert len({record.fingerprint for record in records if record}) == 3
+    assert len({record.spec.fingerprint for record in records if record}) == 3
     trunk = read_record(tree.trunk.job.folder)
     assert trunk is not None and trunk.status == "finished"
     # Half of the longest run and two fifths of the others are not trained twice.
@@ -68,9 +68,9 @@ def test_each_horizon_is_a_run_of_its_own(tree: Tree) -> None:
 def test_horizons_are_whole_steps_that_share_the_trunks_warmup(configure: Configure) -> None:
     config = configure(scheduler__branches=["2500", "3900"])
     tree = plan_tree(config, train.prepare(config))
-    assert [branch.job.tokens for branch in tree.branches] == [2560, 3840, 5120]
+    assert [branch.job.spec.tokens for branch in tree.branches] == [2560, 3840, 5120]
     jobs = [tree.trunk.job, *(branch.job for branch in tree.branches)]
-    warmups = [build_schedule(job.scheduler, job.tokens, job.warmup).warmup for job in jobs]
+    warmups = [build_schedule(job.scheduler, job.spec.tokens, job.spec.warmup).warmup for job in jobs]
     assert warmups == [pytest.approx(warmups[0], rel=1e-12)] * 4
 
 
@@ -81,7 +81,7 @@ def test_they_are_children_of_the_trunk(tree: Tree, configure: Configure) -> Non
     for branch in tree.branches:
         row = runs.loc[branch.job.name]
         assert row["parent"] == trunk["run_id"]
-        assert (row["D"], row["C"]) == (branch.job.tokens, branch.job.spec.compute)
+        assert (row["D"], row["C"]) == (branch.job.spec.tokens, branch.job.spec.compute)
         assert row["validation/loss"] > 0
 
 

@@ -48,10 +48,10 @@ def test_it_trains_counts_samples_and_exports(
     record = train.run(settings(Path("outputs"), package / "documents", **changes))
     assert record.validation_loss is not None and record.validation_loss < 5.4 and record.samples[0]["text"]
     model, _ = load_checkpoint(record.folder)
-    assert record.num_parameters == sum(
+    assert record.spec.size == sum(
         parameter.numel() for name, parameter in model.named_parameters() if "embedding" not in name
     )
-    assert record.compute > 6 * record.parameters.head * record.tokens
+    assert record.spec.compute > 6 * record.spec.parameters.head * record.spec.tokens
     folder = export.run(ExportStage(checkpoint=record.folder))
     told = capsys.readouterr().err
     for name in model.config.own_code:

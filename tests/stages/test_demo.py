@@ -117,7 +117,7 @@ except SystemExit as ended:
 
     made = demo.make(settings)
     study = build("alignment", tmp_path / "outputs" / "artifacts", name=None, label="tiny", config={},
-                  inputs={"base": made.record.fingerprint}, make=write_a_study)  # fmt: skip
+                  inputs={"base": made.record.spec.fingerprint}, make=write_a_study)  # fmt: skip
     assert demo.write_page(made, study) == page
     assert all(part in page.read_text(encoding="utf-8") for part in ("What alignment bought", "Came out", "pick two"))
     demo.write_page(made)  # it stays

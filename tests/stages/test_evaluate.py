@@ -170,7 +170,9 @@ def test_follows_a_training_run(tmp_path: Path, outputs: Path) -> None:
     assert {row["protocol"] for row in result["scores"]} >= {"likelihood", "unconditional"}
     assert set(result["likelihood"]) == {"all", "animals", "things"}
     config.suite = no_suite()
-    assert train.run(config).fingerprint == record.fingerprint  # what is asked of a run does not make it another
+    assert (
+        train.run(config).spec.fingerprint == record.spec.fingerprint
+    )  # what is asked of a run does not make it another
 
 
 def test_a_policy_is_no_language_model(outputs: Path, tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def test_trained_and_judged(family: Path, prediction: WrittenPrediction, capsys:
     config = compose(STAGES["train"], [f"prediction={prediction.id}", f"outputs={family}", "threads=1"])
     assert isinstance(config, TrainStage)
     record: RunRecord = train.run(config)
-    assert record.prediction == prediction.digest and record.num_parameters == prediction.params
+    assert record.spec.prediction == prediction.digest and record.spec.size == prediction.params
     (verdict,) = verify.run(VerifyStage(outputs=str(family)))
     assert verdict.run == record.name and verdict.loss == record.validation_loss
     assert verdict.words in " ".join(capsys.readouterr().out.split())

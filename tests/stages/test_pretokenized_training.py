@@ -45,7 +45,7 @@ def test_without_a_tokenizer_what_needs_text_is_left_out(
     assert "no tokenizer" in capsys.readouterr().err
     assert record.validation_loss is not None and record.validation_loss < 3.5
     assert record.bits_per_byte is None and "bits per byte" not in record.summary and not record.samples
-    assert record.digests.keys() == {"tokens", "tokenizer"}
+    assert record.spec.digests.keys() == {"tokens", "tokenizer"}
     folder = Path(record.folder) / "model"
     assert hf.load(folder).config.vocab_size == 40
     assert not (folder / "tokenizer.json").exists() and "unknown bits per byte" in (folder / "README.md").read_text()
@@ -79,7 +79,7 @@ def test_a_model_goes_on_with_tokens_of_its_own_tokenizer_only(tmp_path: Path, t
     outputs = tmp_path / "outputs"
     first = train.run(settings(outputs, tmp_path, **changes(tokens)))
     more = changes(tokens, checkpoint=first.folder, seed=1)
-    assert train.run(settings(outputs, tmp_path, **more)).checkpoint == first.folder
+    assert train.run(settings(outputs, tmp_path, **more)).spec.checkpoint == first.folder
     tokenizer = train_tokenizer([], TokenizerConfig(kind="byte"))
     tokenizer.save(tmp_path / "bytes")
     more |= {"pretokenized__tokenizer": str(tmp_path / "bytes"), "pretokenized__vocab_size": None}

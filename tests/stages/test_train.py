@@ -59,15 +59,15 @@ def test_what_a_run_leaves(record: RunRecord) -> None:
 def test_the_record_tells_everything(record: RunRecord) -> None:
     model, tokenizer = load_checkpoint(record.folder)
     counts = count_parameters(model.config)
-    assert record.parameters == counts
-    assert record.num_parameters == counts.core + counts.head
-    assert record.tokens == record.steps * record.batch_size_tokens == 20 * 256
-    assert record.compute == training_flops(model.config, record.tokens, 32).total
-    assert record.kaplan_compute == 6 * counts.core * record.tokens
+    assert record.spec.parameters == counts
+    assert record.spec.size == counts.core + counts.head
+    assert record.spec.tokens == record.spec.steps * record.spec.batch_size_tokens == 20 * 256
+    assert record.spec.compute == training_flops(model.config, record.spec.tokens, 32).total
+    assert record.spec.kaplan_compute == 6 * counts.core * record.spec.tokens
     assert set(record.domains) == {"animals", "things"}
     assert all(values.keys() == {"loss", "perplexity", "bits_per_byte", "epochs"} for values in record.domains.values())
-    assert record.digests["tokenizer"] == tokenizer.digest
-    assert record.digests.keys() == {"tokens", "tokenizer", "corpus"}
+    assert record.spec.digests["tokenizer"] == tokenizer.digest
+    assert record.spec.digests.keys() == {"tokens", "tokenizer", "corpus"}
     assert record.versions.keys() >= {"torch", "lightning", "python", "maquette-lm"}
     for value in (record.tokens_per_second, record.mfu, record.peak_memory, record.seconds, record.validation_loss):
         assert value is not None and value > 0
@@ -79,12 +79,12 @@ def test_the_tracker_knows_it_too(record: RunRecord, configure: Configure) -> No
     assert list(runs["run_id"]) == [record.tracking_run]
     row = runs.iloc[0]
     assert (row["status"], row["name"]) == ("FINISHED", record.name)
-    assert (row["N"], row["D"], row["C"]) == (record.num_parameters, record.tokens, record.compute)
-    assert row["C_kaplan"] == record.kaplan_compute
+    assert (row["N"], row["D"], row["C"]) == (record.spec.size, record.spec.tokens, record.spec.compute)
+    assert row["C_kaplan"] == record.spec.kaplan_compute
     assert row["model.hidden_size"] == 16
     assert row["validation/loss"] == record.validation_loss
     assert row["validation/animals/bits_per_byte"] == record.domains["animals"]["bits_per_byte"]
-    assert row["tags.digest.tokens"] == record.digests["tokens"]
+    assert row["tags.digest.tokens"] == record.spec.digests["tokens"]
     assert row["tags.checkpoint.path"].endswith("step-00000020.ckpt")
     assert (row["tags.compiled"], row["tags.linear_backend"]) == ("false", record.linear_backend)
     assert row["folder"] == record.folder
@@ -92,15 +92,15 @@ def test_the_tracker_knows_it_too(record: RunRecord, configure: Configure) -> No
 
 def test_the_card(record: RunRecord) -> None:
     card = (Path(record.folder) / "model" / "README.md").read_text(encoding="utf-8")
-    assert f"{record.num_parameters:,}" in card
+    assert f"{record.spec.size:,}" in card
     assert f"{record.validation_loss:.4f}" in card
-    assert record.digests["corpus"] in card
+    assert record.spec.digests["corpus"] in card
     assert "| animals | 46" in card or "| animals | 4" in card
 
 
 def test_config_yaml_is_the_same_run_again(record: RunRecord, configure: Configure) -> None:
     written = yaml.safe_load((Path(record.folder) / "config.yaml").read_text(encoding="utf-8"))
-    assert written["optimizer"]["lr"] == record.learning_rate
+    assert written["optimizer"]["lr"] == record.spec.learning_rate
     assert written["data"]["batch_size_tokens"] == 256
     again = configure(
         size="1b",  # has no say beside width and depth
@@ -179,7 +179,7 @@ def test_tried_out_and_then_trained(configure: Configure, capsys: pytest.Capture
     trying = configure(seed=5, trainer__fast_dev_run=True)
     assert train.run(trying).status == "fast_dev_run"
     record = train.run(configure(seed=5))
-    assert (record.status, record.step) == ("finished", record.steps)
+    assert (record.status, record.step) == ("finished", record.spec.steps)
     assert "seed (5, was " in capsys.readouterr().err  # what tells it from the run that is like it
     train.run(trying)
     assert train.run(configure(seed=5)) == record

@@ -70,8 +70,8 @@ def test_a_run_records_it_and_its_folder_gives_it_again(
     record = train.run(config, data)
     assert record.copying["second_loss"] == pytest.approx(record.copying["first_loss"] * (1 - record.copying["score"]))
     rows = [row for row in read_history(Path(record.folder) / "metrics.jsonl") if "copying/score" in row]
-    assert [row["step"] for row in rows] == [record.steps]
+    assert [row["step"] for row in rows] == [record.spec.steps]
     assert read_record(record.folder) == record
-    windows = affordable_windows(record.tokens, 32)
+    windows = affordable_windows(record.spec.tokens, 32)
     again = folder_copying(Path(record.folder), TokenShards(data.folder), context=32, windows=windows)
     assert again == pytest.approx({f"copying/{name}": value for name, value in record.copying.items()}, abs=1e-5)

@@ -151,7 +151,7 @@ def without_dropout(base: RunRecord, tmp_path_factory: pytest.TempPathFactory) -
 
 def test_what_a_fine_tuned_model_leaves(make: Callable[..., TrainStage], base: RunRecord) -> None:
     record = train.run(make("sft", seed=4, objective__epochs=6.0, optimizer__lr=0.02))
-    assert record.objective == "sft" and record.checkpoint == base.folder
+    assert record.spec.objective == "sft" and record.spec.checkpoint == base.folder
     losses = [row["train/loss"] for row in curves(record) if "train/loss" in row]
     assert losses[-1] < 0.7 * losses[0]
     assert 0 < record.metrics["validation/token_accuracy"] <= 1

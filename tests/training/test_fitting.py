@@ -140,8 +140,8 @@ def test_anyones_optimiser_and_scheduler_resume_exactly(
     whole = train.run(configure(**changes))
     assert "torch.optim.RMSprop gets the recipe's learning rate for AdamW" in " ".join(capsys.readouterr().err.split())
     rates = [row["train/learning_rate"] for row in curves(whole) if "train/learning_rate" in row]
-    assert len(rates) == 20 and max(rates) == pytest.approx(whole.learning_rate, rel=0.01)
-    assert rates[0] == pytest.approx(whole.learning_rate / 25) and rates[-1] < rates[0]
+    assert len(rates) == 20 and max(rates) == pytest.approx(whole.spec.learning_rate, rel=0.01)
+    assert rates[0] == pytest.approx(whole.spec.learning_rate / 25) and rates[-1] < rates[0]
     assert (whole.spec.weight_decay, whole.spec.warmup) == (0.0, 0.0)
     parted = elsewhere(configure(**changes), tmp_path)
     with monkeypatch.context() as patched:
@@ -202,7 +202,9 @@ def test_diverged_training_names_step_and_documents(configure: Configure, monkey
         with pytest.raises(StageError, match=r"loss of step 7 is nan\. Its batch: documents (animals|things)-\d+, "):
             train.run(configure(seed=17, callbacks__checkpoint__every_n_train_steps=5))
     runs = {
-        record.seed: record for record in map(read_record, (Path(configure().outputs) / "runs").iterdir()) if record
+        record.spec.seed: record
+        for record in map(read_record, (Path(configure().outputs) / "runs").iterdir())
+        if record
     }
     assert runs[17].status == "failed"
     checkpoints = sorted(path.name for path in (Path(runs[17].folder) / "checkpoints").glob("*.ckpt"))
@@ -256,7 +258,7 @@ CHOICES: dict[str, dict[str, Any]] = {
 def test_every_choice_trains(configure: Configure, choice: str) -> None:
     changes = {"seed": 19, "tokens": "512", "mixture__block": 2, "num_validations": 1, **CHOICES[choice]}
     record = train.run(configure(**changes))
-    assert record.step == record.steps == 2
+    assert record.step == record.spec.steps == 2
     assert 3 < record.validation_loss < 7  # type: ignore[operator]
     assert record.samples[0]["prompt"] == "cat"
 
@@ -274,8 +276,8 @@ def test_going_on_from_a_model(configure: Configure, monkeypatch: pytest.MonkeyP
     second = train.run(configure(checkpoint=first.name, tokens="256", optimizer__lr=0.0))
     for name, value in weights(first).items():
         assert torch.equal(seen[-1][name], value), name
-    assert second.digests["tokenizer"] == first.digests["tokenizer"]
-    assert second.checkpoint == first.folder
+    assert second.spec.digests["tokenizer"] == first.spec.digests["tokenizer"]
+    assert second.spec.checkpoint == first.folder
     assert second.validation_loss == pytest.approx(first.validation_loss, abs=1e-5)
 
 

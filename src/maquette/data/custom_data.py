@@ -20,7 +20,7 @@ from lightning.pytorch import LightningDataModule
 
 from maquette.artifacts import ConfigError
 from maquette.artifacts.settings import plain_arguments
-from maquette.artifacts.targets import import_target, users_code
+from maquette.artifacts.targets import build_part, users_code
 from maquette.data.resumable import make_resumable
 from maquette.text import Tokenizer
 from maquette.text.tokenizer import MissingTokenizer
@@ -38,15 +38,7 @@ class DataFacts:
 
 def build_data(node: Mapping[str, Any], *, seed: int) -> LightningDataModule:
     """The datamodule that a node names, whose training resumes where it can. Raises `ConfigError` for what is none."""
-    target = str(node["_target_"])
-    found = import_target(target, key="data._target_")
-    with users_code(target):
-        data = found(**plain_arguments(node))
-    if not isinstance(data, LightningDataModule):
-        raise ConfigError(
-            f"data: {target} gives {type(data).__name__}, not a lightning.LightningDataModule.",
-            "Name a class that is one.",
-        )
+    data = build_part(str(node["_target_"]), plain_arguments(node), LightningDataModule, key="data")
     return make_resumable(data, seed=seed)
 
 

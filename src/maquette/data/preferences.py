@@ -74,6 +74,11 @@ class PreferenceFiles:
             yield preference_of(row, place)
 
 
+def read_preferences(path: Path | str) -> list[Preference]:
+    """All of a file, or of a folder's files. Raises `StageError` that names the line that is wrong."""
+    return list(PreferenceFiles(path).preferences())
+
+
 def write_preferences(path: Path | str, preferences: Iterable[Preference]) -> int:
     """Writes a file, whole or not at all, and returns how many lines it has."""
     lines = [json.dumps(one.row(), ensure_ascii=False) for one in preferences]

@@ -6,11 +6,13 @@ counted, never cut.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from maquette.artifacts import StageError
+from maquette.corpus.sources.files import json_files, read_rows
 from maquette.data.order import derive, key_of, permute
 from maquette.text import chat
 from maquette.text.chat import Message
@@ -68,3 +70,31 @@ def render_prompt(
     """A prompt from a conversation that ends before the assistant's answer. Raises `StageError` as `chat.render`."""
     ids = chat.render(tokenizer, messages, open_assistant=True).ids
     return Prompt(tuple(messages), tuple(ids), facts or {})
+
+
+def read_prompts(path: Path | str, tokenizer: "Tokenizer") -> list[Prompt]:
+    """The prompts of a file: of instructions without the last answer, of preferences as they are; Alpaca's too.
+
+    Raises `StageError` that names a row without a prompt."""
+    prompts = []
+    for place, row in read_rows(json_files(path, "prompts"), "prompts"):
+        prompts.append(render_prompt(tokenizer, _messages(row, place), row.get("facts")))
+    return prompts
+
+
+def _messages(row: dict[str, Any], place: str) -> Sequence[Message]:
+    if isinstance(row.get("instruction"), str):
+        text = "\n\n".join(part for part in (row["instruction"], row.get("input")) if part)
+        return [{"role": "user", "content": text}]
+    messages = row.get("prompt", row.get("messages"))
+    if isinstance(messages, str):
+        return [{"role": "user", "content": messages}]
+    if not isinstance(messages, list) or not messages:
+        raise StageError(
+            f"{place} has no prompt.", 'A row has "prompt" or "messages" (a list of turns), or "instruction".'
+        )
+    try:
+        answered = messages[-1]["role"] == "assistant"
+    except (KeyError, TypeError):
+        raise StageError(f"{place}: its last message has no role.") from None
+    return messages[:-1] if answered else messages

@@ -8,12 +8,12 @@ import numpy as np
 
 from maquette.artifacts import StageError
 from maquette.artifacts.progress import say
-from maquette.data.preferences import write_preferences
+from maquette.data.preferences import read_preferences, write_preferences
 from maquette.feedback.agreement import Votes, inter_annotator_agreement
 from maquette.feedback.annotators.language_model import LanguageModelAnnotator
 from maquette.feedback.annotators.simulated import GoldAnnotator, gold_of
 from maquette.feedback.building import build_annotator, other_people
-from maquette.feedback.comparison import Comparison, comparison_of, preferences_of, read_preferences
+from maquette.feedback.comparison import Comparison, comparison_of, preferences_of
 from maquette.feedback.config import FeedbackConfig
 from maquette.feedback.report import Labels, describe_annotator, votes_of, write_report
 

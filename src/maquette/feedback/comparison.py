@@ -5,11 +5,10 @@ preferences and to them.
 import dataclasses
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 from maquette.artifacts import StageError
-from maquette.data.preferences import Preference, PreferenceFiles
+from maquette.data.preferences import Preference
 from maquette.text.chat import Message
 
 
@@ -76,11 +75,6 @@ def comparison_of(preference: Preference) -> Comparison:
             )
     (chosen,), (rejected,) = preference.chosen, preference.rejected
     return Comparison(tuple(preference.prompt), chosen["content"], rejected["content"], preference.facts)
-
-
-def read_preferences(path: Path | str) -> list[Preference]:
-    """All of a file, or of a folder's files. Raises `StageError` that names the line that is wrong."""
-    return list(PreferenceFiles(path).preferences())
 
 
 def _said(answer: str) -> list[Message]:

@@ -1,14 +1,11 @@
-"""Prompts and instructions of the embedded tasks, and prompts of files, for policies, annotators and training."""
+"""Prompts and instructions of the embedded tasks, for policies, annotators and training."""
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from maquette.artifacts import StageError
-from maquette.data.prompts import Prompt, PromptSource, ShuffledPrompts, render_prompt
+from maquette.data.prompts import Prompt, PromptSource, ShuffledPrompts, read_prompts, render_prompt
 from maquette.feedback.config import PromptsConfig
 from maquette.feedback.tasks import Exercises
-from maquette.text.chat import Message
 
 if TYPE_CHECKING:
     from maquette.text import Tokenizer
@@ -47,36 +44,6 @@ def open_prompts(config: PromptsConfig, tokenizer: "Tokenizer", *, longest: int,
     if config.path is None:
         return TaskPrompts(tokenizer, Exercises(config.tasks, seed=config.seed, split=split), longest=longest)
     return ShuffledPrompts(read_prompts(config.path, tokenizer), longest=longest, seed=config.seed)
-
-
-def read_prompts(path: Path | str, tokenizer: "Tokenizer") -> list[Prompt]:
-    """The prompts of a file: of instructions without the last answer, of preferences as they are; Alpaca's too.
-
-    Raises `StageError` that names a row without a prompt."""
-    from maquette.corpus.sources.files import json_files, read_rows
-
-    prompts = []
-    for place, row in read_rows(json_files(path, "prompts"), "prompts"):
-        prompts.append(render_prompt(tokenizer, _messages(row, place), row.get("facts")))
-    return prompts
-
-
-def _messages(row: dict[str, Any], place: str) -> Sequence[Message]:
-    if isinstance(row.get("instruction"), str):
-        text = "\n\n".join(part for part in (row["instruction"], row.get("input")) if part)
-        return [{"role": "user", "content": text}]
-    messages = row.get("prompt", row.get("messages"))
-    if isinstance(messages, str):
-        return [{"role": "user", "content": messages}]
-    if not isinstance(messages, list) or not messages:
-        raise StageError(
-            f"{place} has no prompt.", 'A row has "prompt" or "messages" (a list of turns), or "instruction".'
-        )
-    try:
-        answered = messages[-1]["role"] == "assistant"
-    except (KeyError, TypeError):
-        raise StageError(f"{place}: its last message has no role.") from None
-    return messages[:-1] if answered else messages
 
 
 _VERSION = 1

@@ -1,13 +1,10 @@
 """Settings of the training objectives. Each has its own: what means nothing for an objective can't be given to it."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from maquette.artifacts.errors import ConfigError
-from maquette.artifacts.settings import plain_arguments, setting
-
-KINDS = ("pretrain", "sft", "reward", "dpo", "ppo")
+from maquette.artifacts.settings import CustomNode, setting
+from maquette.recipe.objectives import ObjectiveEntry, entry_of
 
 
 @dataclass
@@ -15,7 +12,12 @@ class ObjectiveConfig:
     """What the settings of every objective are a kind of."""
 
     _target_: str = setting("", "the LightningModule's class")
-    kind: str = setting("pretrain", "what is trained for", choices=KINDS)
+    kind: str = setting("pretrain", "what is trained for")
+
+    @property
+    def entry(self) -> ObjectiveEntry:
+        """What other packages have to know of it."""
+        return entry_of(self.kind)
 
 
 @dataclass
@@ -177,21 +179,14 @@ class PolicyConfig(ObjectiveConfig):
 
 
 @dataclass
-class CustomObjectiveConfig(ObjectiveConfig):
+class CustomObjectiveConfig(CustomNode, ObjectiveConfig):
     """An objective of a user's: a LightningModule class, and what it is made with besides the model."""
 
     kind: str = setting("custom", "what is trained for", choices=("custom",))
-    _target_: str = setting("", "the class, as package.module.Class")
-    settings: dict[str, Any] = setting(dict, "its arguments")
 
-    @classmethod
-    def of_target(cls, node: Mapping[str, Any]) -> "CustomObjectiveConfig":
-        """What a node with a `_target_` of a user's means."""
-        return cls(_target_=str(node["_target_"]), settings=plain_arguments(node))
-
-    def foreign_node(self) -> dict[str, Any]:
-        """The node that it was read from."""
-        return {"_target_": self._target_, **self.settings}
+    @property
+    def entry(self) -> ObjectiveEntry:
+        return entry_of(self._target_)
 
 
 OBJECTIVES: dict[str, type[ObjectiveConfig]] = {

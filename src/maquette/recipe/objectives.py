@@ -1,18 +1,47 @@
-"""What an objective makes of the settings of `maquette train`: which mean nothing to it, and where it starts from.
+"""The objectives, one entry each: all that other packages have to know of one.
 
-One entry per objective. An objective of a user's own is trained as pretraining is, and every setting may matter to it.
+What an objective optimises is in its module (`maquette.objectives`), which its settings name by `_target_`; what it
+reads, where it may start from and how fast it learns is here. A stranger's objective, whose `_target_` is not ours, has
+an entry of the same kind: it is trained on text as pretraining is, and every setting may matter to it.
 """
 
 import dataclasses
 
+Panels = tuple[tuple[str, tuple[str, ...]], ...]
+"""Of a run's figure: the label of each axis, and the curves in it."""
+
 
 @dataclasses.dataclass(frozen=True)
-class ObjectiveRules:
-    """`starts_from`: what `checkpoint=latest` means, the first of these objectives that has a run; empty: from scratch.
-    `unused`: settings without effect, each a dotted key or a whole group."""
+class ObjectiveEntry:
+    """`name`: `kind` of the settings, or a stranger's `_target_`.
 
+    `reads`: text, instructions, preferences or prompts. `starts_from`: what `checkpoint=latest` means, the first of
+    these objectives that has a run; empty: it may start from scratch. `unused`: settings without effect, each a dotted
+    key or a whole group. `learning_rate`: the peak, as a share of what the recipe pretrains a model of this width with.
+    `scalar`: the model gives one number in place of logits. `has_reference`: it needs log-probabilities of the model it
+    starts from. `answers`: its model answers requests in the chat template. `calibrated`: what the model says of text
+    are still probabilities. `compiles`: batches have one shape, so that torch.compile may pay; `branches`: the schedule
+    may branch off. `title`, `curves`: of the model card and the figure.
+    """
+
+    name: str
+    reads: str = "text"
     starts_from: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
+    learning_rate: float = 1.0
+    scalar: bool = False
+    has_reference: bool = False
+    answers: bool = False
+    calibrated: bool = True
+    compiles: bool = False
+    branches: bool = False
+    title: str = "A language model"
+    curves: Panels = ()
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether it trains on the tokens of a mixture, so that the settings alone say how large a run is."""
+        return self.reads == "text"
 
 
 _AFTERWARDS = (
@@ -23,15 +52,84 @@ _AFTERWARDS = (
 )  # fmt: skip
 """Settings of pretraining that mean nothing once there is a model."""
 
+_PREFERRED = ("rewards/accuracies", "validation/accuracy", "validation/accuracy/chosen_longer",
+              "validation/accuracy/chosen_shorter")  # fmt: skip
+
+# Learning rates: at width 128 they are 1.6e-3, 3e-4, 1e-4 and 3e-4, which worked on the embedded tasks; at width 4,096
+# 5e-5, 1e-5 and 3e-6, near what models of seven billion parameters are tuned with. DPO falls apart at more.
 OBJECTIVES = {
-    "pretrain": ObjectiveRules(unused=("instructions", "preferences", "prompts", "reward")),
-    "sft": ObjectiveRules(("pretrain",), (*_AFTERWARDS, "preferences", "prompts", "reward")),
-    "reward": ObjectiveRules(("sft", "pretrain"), (*_AFTERWARDS, "instructions", "prompts", "reward")),
-    "dpo": ObjectiveRules(("sft", "pretrain"), (*_AFTERWARDS, "instructions", "prompts", "reward")),
-    "ppo": ObjectiveRules(("sft", "pretrain"), (*_AFTERWARDS, "instructions", "preferences")),
+    entry.name: entry
+    for entry in (
+        ObjectiveEntry(
+            "pretrain",
+            unused=("instructions", "preferences", "prompts", "reward"),
+            compiles=True,
+            branches=True,
+        ),
+        ObjectiveEntry(
+            "sft",
+            reads="instructions",
+            starts_from=("pretrain",),
+            unused=(*_AFTERWARDS, "preferences", "prompts", "reward"),
+            answers=True,
+            title="A language model fine-tuned on instructions",
+            curves=(
+                ("loss (nats per completion token)", ("train/loss", "validation/loss")),
+                ("token accuracy", ("validation/token_accuracy",)),
+            ),
+        ),
+        ObjectiveEntry(
+            "reward",
+            reads="preferences",
+            starts_from=("sft", "pretrain"),
+            unused=(*_AFTERWARDS, "instructions", "prompts", "reward"),
+            learning_rate=0.2,
+            scalar=True,
+            title="A reward model",
+            curves=(
+                ("loss (nats per pair)", ("train/loss", "validation/loss")),
+                ("chosen completion has the higher reward", _PREFERRED),
+            ),
+        ),
+        ObjectiveEntry(
+            "dpo",
+            reads="preferences",
+            starts_from=("sft", "pretrain"),
+            unused=(*_AFTERWARDS, "instructions", "prompts", "reward"),
+            learning_rate=1 / 16,
+            has_reference=True,
+            answers=True,
+            calibrated=False,
+            title="A language model optimised on preferences (DPO)",
+            curves=(
+                ("loss", ("train/loss", "validation/loss")),
+                ("implicit reward", ("rewards/chosen", "rewards/rejected", "rewards/margins")),
+                ("KL from the reference (nats per completion)", ("objective/kl",)),
+            ),
+        ),
+        ObjectiveEntry(
+            "ppo",
+            reads="prompts",
+            starts_from=("sft", "pretrain"),
+            unused=(*_AFTERWARDS, "instructions", "preferences"),
+            learning_rate=0.2,
+            answers=True,
+            calibrated=False,
+            title="A policy optimised by PPO",
+            curves=(
+                ("reward per completion", ("objective/scores", "validation/reward", "validation/gold")),
+                ("KL divergence (nats per completion)", ("objective/kl", "validation/kl")),
+                ("tokens or words per completion", ("completions/mean_length", "validation/words")),
+                (
+                    "explained variance, share",
+                    ("val/explained_variance", "completions/eos_rate", "policy/clipfrac_avg"),
+                ),
+            ),
+        ),
+    )
 }
 
 
-def rules_of(objective: str) -> ObjectiveRules:
-    """The rules of an objective by its name; a user's own has pretraining's."""
-    return OBJECTIVES.get(objective, ObjectiveRules())
+def entry_of(objective: str) -> ObjectiveEntry:
+    """The entry of an objective by its name; a stranger's has its own."""
+    return OBJECTIVES.get(objective) or ObjectiveEntry(objective)

@@ -23,7 +23,7 @@ from maquette.model.architecture import (
 from maquette.model.counts import FlopCount
 from maquette.model.parametrization import Parametrization
 from maquette.recipe.fingerprint import counted_code, counted_settings, fingerprint, without
-from maquette.recipe.objectives import rules_of
+from maquette.recipe.objectives import entry_of
 from maquette.recipe.pretraining import Recipe
 
 OF_THE_COMMAND = ("force", "sweep", "suite", "protocol")
@@ -173,7 +173,7 @@ def resolved_settings(settings: Mapping[str, Any], recipe: Recipe, objective: st
 
     Plain containers as JSON has them, so that what is read from a file is what was written."""
     kept: dict[str, Any] = json.loads(
-        json.dumps(without(settings, (*OF_THE_COMMAND, *rules_of(objective).unused)), default=str)
+        json.dumps(without(settings, (*OF_THE_COMMAND, *entry_of(objective).unused)), default=str)
     )
     if "model" in kept:
         shape = dataclasses.asdict(recipe.architecture)

@@ -41,7 +41,7 @@ class Planned:
     @property
     def cooldown_tokens(self) -> int:
         """What a branch trains beyond the trunk."""
-        return self.job.tokens - self.leaves * self.job.batch_size_tokens
+        return self.job.spec.tokens - self.leaves * self.job.spec.batch_size_tokens
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Tree:
     @property
     def tokens(self) -> int:
         """What is trained in all."""
-        return self.trunk.job.tokens + sum(branch.cooldown_tokens for branch in self.branches)
+        return self.trunk.job.spec.tokens + sum(branch.cooldown_tokens for branch in self.branches)
 
 
 def plan_tree(config: TrainStage, data: TokensResult) -> Tree:
@@ -148,8 +148,8 @@ def _with(config: TrainStage, whole: Recipe, tokens: int, warmup: float, schedul
 def _leaves(branch: Planned) -> int:
     """The last step of a branch after which the trunk's next step has the same rate: it was planned already then."""
     job = branch.job
-    schedule = build_schedule(job.scheduler, job.tokens, job.warmup)
-    return max(1, (schedule.warmup + schedule.stable) // job.batch_size_tokens - 1)
+    schedule = build_schedule(job.scheduler, job.spec.tokens, job.spec.warmup)
+    return max(1, (schedule.warmup + schedule.stable) // job.spec.batch_size_tokens - 1)
 
 
 def run_folders(tree: Tree) -> list[Path]:

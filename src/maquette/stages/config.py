@@ -25,7 +25,7 @@ from maquette.data.config import (
 from maquette.evaluation.config import ProtocolConfig, SuiteConfig, no_suite
 from maquette.feedback.config import PromptsConfig, RewardConfig, TaskInstructionsConfig
 from maquette.model.config import ModelConfig
-from maquette.objectives.config import OBJECTIVES, CustomObjectiveConfig, PolicyConfig, PretrainConfig
+from maquette.objectives.config import OBJECTIVES, CustomObjectiveConfig, PretrainConfig
 from maquette.optimization.config import (
     OPTIMIZERS,
     SCHEDULERS,
@@ -33,7 +33,6 @@ from maquette.optimization.config import (
     LinearSchedulerConfig,
     check_optimization,
 )
-from maquette.recipe.objectives import rules_of
 from maquette.recipe.rules import HyperparameterRules
 from maquette.recipe.sweep_config import SweepConfig
 from maquette.text.config import TokenizerConfig
@@ -131,7 +130,7 @@ class TrainStage(TokensStage):
     recipe: HyperparameterRules = setting(
         HyperparameterRules, "from size to every hyperparameter: constants, or a file that a fit has written"
     )
-    objective: Any = setting(PretrainConfig, "what is trained for", variants=OBJECTIVES | {"ppo": PolicyConfig})
+    objective: Any = setting(PretrainConfig, "what is trained for", variants=OBJECTIVES)
     instructions: ExamplesConfig = setting(
         InstructionFilesConfig,
         "conversations to imitate",
@@ -180,8 +179,9 @@ class TrainStage(TokensStage):
         Raises `ConfigError` where `checkpoint` names nothing."""
         from maquette.model.loading import find_checkpoint, latest_run
 
-        if self.checkpoint == "latest" and self.objective.kind != "pretrain":
-            return latest_run(self.outputs, rules_of(self.objective.kind).starts_from)
+        before = self.objective.entry.starts_from
+        if self.checkpoint == "latest" and before:
+            return latest_run(self.outputs, before)
         return None if self.checkpoint is None else find_checkpoint(self.checkpoint, self.outputs)
 
     def tracked(self, tracking: TrackingConfig) -> Self:
@@ -190,7 +190,7 @@ class TrainStage(TokensStage):
 
     def __post_init__(self) -> None:
         """Nodes with a `_target_` of a user's become typed too, and plain tables of ours."""
-        objectives = {one()._target_: one for one in (*OBJECTIVES.values(), PolicyConfig)}
+        objectives = {one()._target_: one for one in OBJECTIVES.values()}
         if isinstance(self.objective, Mapping) and (ours := objectives.get(self.objective.get("_target_", ""))):
             own = {key: value for key, value in self.objective.items() if key != "kind"}
             self.objective = from_table(ours, own, "objective")

@@ -130,7 +130,7 @@ def score(config: DemoStage, record: RunRecord, data: TokensResult) -> Path:
         with progress("counting n-grams", 3, unit="passes") as advance:
             facts = baseline_facts(
                 data.folder, Tokenizer.load(data.tokenizer), config.mixture, context=config.data.sequence_length,
-                tokens=record.tokens, seed=config.seed, validation_tokens=config.data.validation_tokens,
+                tokens=record.spec.tokens, seed=config.seed, validation_tokens=config.data.validation_tokens,
                 advance=advance,
             )  # fmt: skip
         write_json(folder / "scores.json", facts)
@@ -142,7 +142,7 @@ def score(config: DemoStage, record: RunRecord, data: TokensResult) -> Path:
         name=None,
         label=record.name.rpartition("-")[0],
         config={"validation_tokens": config.data.validation_tokens},
-        inputs={"run": record.fingerprint, **record.digests},
+        inputs={"run": record.spec.fingerprint, **record.spec.digests},
         make=make,
         force=config.force,
         say=say,
@@ -193,6 +193,6 @@ def _study(remembered: Path, record: RunRecord) -> Path | None:
     if not remembered.exists():
         return None
     study = remembered.parent.parent / json.loads(remembered.read_text(encoding="utf-8"))["study"]
-    if not (study / "results.json").exists() or record.fingerprint not in read_manifest(study).inputs.values():
+    if not (study / "results.json").exists() or record.spec.fingerprint not in read_manifest(study).inputs.values():
         return None
     return Path(study)

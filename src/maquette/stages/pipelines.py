@@ -96,7 +96,7 @@ def _train(config: PipelinesStage, data: TokensResult, trials: Sequence[Trial]) 
             raise ConfigError("There is no text to validate on: nothing can be compared.", "Set corpus.validation.")
         found.append(
             Trained(
-                trial, record.name, float(record.num_parameters), float(record.tokens), float(record.compute),
+                trial, record.name, float(record.spec.size), float(record.spec.tokens), float(record.spec.compute),
                 record.validation_loss,
             )
         )  # fmt: skip

@@ -32,9 +32,6 @@ if TYPE_CHECKING:
     from maquette.training import Job
     from maquette.training.job import ObjectivePlan
 
-PRETRAINING = ("pretrain", "custom")
-"""Objectives whose runs follow the recipe of pretraining."""
-
 
 def resolve_recipe(config: TrainStage, data: TokensResult) -> Recipe:
     """Every number of the run. Raises `ConfigError` for settings that contradict each other."""
@@ -72,11 +69,9 @@ def spec_of(config: TrainStage, recipe: Recipe, data: TokensResult) -> RunSpec:
     digests = {"tokens": read_manifest(data.folder).digest, "tokenizer": Tokenizer.load(data.tokenizer).digest}
     if data.corpus is not None:
         digests["corpus"] = read_manifest(data.corpus).digest
-    theirs = config.objective if isinstance(config.objective, CustomObjectiveConfig) else None
     return specified(
         config,
         recipe,
-        objective="pretrain" if theirs is None else theirs._target_,
         start=config.starting_folder,
         tokenizer=data.tokenizer,
         digests=digests,
@@ -86,8 +81,7 @@ def spec_of(config: TrainStage, recipe: Recipe, data: TokensResult) -> RunSpec:
 
 def plan_of(config: TrainStage, data: TokensResult) -> "ObjectivePlan":
     """What is trained on which text: ours, or with an objective or data of a user's."""
-    from maquette.training.custom import CustomPlan
-    from maquette.training.pretraining import PretrainingPlan
+    from maquette.training.pretraining import CustomPlan, PretrainingPlan
 
     objective = config.objective if isinstance(config.objective, PretrainConfig) else PretrainConfig()
     text = PretrainingPlan(data.folder, config.data, config.mixture, objective)
@@ -106,14 +100,13 @@ def plan_job(config: TrainStage, recipe: Recipe, data: TokensResult) -> "Job":
 
 def assemble_job(config: TrainStage, recipe: Recipe, plan: "ObjectivePlan", **of_spec: Any) -> "Job":
     """The job of any objective, whose own part is `plan`; `of_spec`: see `specified`."""
-    return job_of(config, specified(config, recipe, objective=plan.kind, **of_spec), plan)
+    return job_of(config, specified(config, recipe, **of_spec), plan)
 
 
 def specified(
     config: TrainStage,
     recipe: Recipe,
     *,
-    objective: str,
     start: Path | None,
     tokenizer: Path,
     digests: dict[str, str],
@@ -128,7 +121,7 @@ def specified(
         recipe,
         dataclasses.asdict(config),
         label=label,
-        objective=objective,
+        objective=config.objective.entry.name,
         tokenizer=str(tokenizer),
         digests=digests,
         checkpoint=None if start is None else str(start),

@@ -11,6 +11,7 @@ from maquette.artifacts.run_file import read_run
 from maquette.model.generation import GeneratedToken, document_prompt, stream
 from maquette.model.loading import find_checkpoint, load_checkpoint
 from maquette.model.sampling import Sampling
+from maquette.recipe.objectives import entry_of
 from maquette.stages.model_config import SampleStage
 from maquette.text import Tokenizer
 from maquette.text.chat import render
@@ -35,7 +36,7 @@ def run(config: SampleStage) -> list[str]:
 def is_assistant(folder: Path) -> bool:
     """Whether a run was trained to answer requests in the chat template."""
     record = read_run(folder)
-    return record is not None and record["spec"]["objective"] in ("sft", "dpo", "ppo")
+    return record is not None and entry_of(record["spec"]["objective"]).answers
 
 
 def request(tokenizer: Tokenizer, text: str) -> list[int]:

@@ -77,7 +77,9 @@ class Study:
         if policy:
             record = self.records[name]
             self.policies.append(
-                PolicyRun(name, kind or name, record.folder, dict(values or {}), float(record.compute), record.seconds)
+                PolicyRun(
+                    name, kind or name, record.folder, dict(values or {}), float(record.spec.compute), record.seconds
+                )
             )
         return self.made[name]
 

@@ -16,11 +16,12 @@ from maquette.artifacts.targets import node_value
 from maquette.data.config import CustomDataConfig
 from maquette.data.process_group import process_group
 from maquette.model.loading import load_tokenizer, model_folder
+from maquette.objectives.config import ExampleConfig, PolicyConfig
 from maquette.stages import corpus as corpus_stage
 from maquette.stages import tokens as tokens_stage
 from maquette.stages.config import TrainStage
 from maquette.stages.model_config import EvaluateStage
-from maquette.stages.planning import PRETRAINING, job_of, plan_of, resolve_recipe, spec_of
+from maquette.stages.planning import job_of, plan_of, resolve_recipe, spec_of
 from maquette.stages.predicted import check_predicted
 from maquette.stages.tokens import TokensResult
 from maquette.text import Tokenizer
@@ -40,14 +41,12 @@ def run(config: TrainStage, data: TokensResult | None = None) -> RunRecord:
     """
     if node_value(config.scheduler, "branches"):
         return _run_branches(config, data)
-    if config.objective.kind == "ppo":
-        from maquette.stages.policy_training import plan_policy
+    if isinstance(config.objective, PolicyConfig | ExampleConfig):
+        from maquette.stages.post_training import plan_examples, plan_policy
 
-        return _train(config, plan_policy(config))
-    if config.objective.kind not in PRETRAINING:
-        from maquette.stages.post_training import plan_examples
-
-        return _train(config, plan_examples(config))
+        return _train(
+            config, plan_policy(config) if isinstance(config.objective, PolicyConfig) else plan_examples(config)
+        )
     return _pretrain(config, data or make_tokens(config))
 
 
@@ -69,7 +68,7 @@ def _run_branches(config: TrainStage, data: TokensResult | None) -> RunRecord:
     """Trains a trunk and all that branches off; returns the record of the longest. See branching.py."""
     from maquette.stages import branching
 
-    if config.prediction is not None or config.objective.kind != "pretrain":
+    if config.prediction is not None or not config.objective.entry.branches:
         raise ConfigError(
             "scheduler.branches makes several pretraining runs.", "Leave it out with a prediction or another objective."
         )
@@ -86,8 +85,10 @@ def _train(config: TrainStage, job: "Job", *, graft: Callable[[], bool] | None =
     """One run, from where it stands; see `train_job`."""
     from maquette.training.train_job import train_job
 
+    # Examples have shapes of their own in every batch, and compiling for each would not pay.
+    compile = config.compile if config.objective.entry.compiles else "off"
     record = train_job(
-        job, compile=config.compile, force=config.force, parent_run=config.tracking.parent, graft=graft
+        job, compile=compile, force=config.force, parent_run=config.tracking.parent, graft=graft
     )  # fmt: skip
     return _evaluated(config, record)
 

@@ -1,6 +1,5 @@
 """A run of fine-tuning, of a reward model or of DPO: what objectives over a fixed set of examples have in common."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,10 +8,11 @@ import torch
 from torch import Tensor
 
 from maquette.artifacts.manifest import read_manifest
+from maquette.artifacts.targets import import_target
 from maquette.data.example_data import InstructionData, PreferenceData
 from maquette.model import LanguageModel, ScalarModel, hf
 from maquette.model.architecture import read_architecture
-from maquette.objectives import DirectPreferenceOptimization, Objective, RewardModelling, SupervisedFineTuning
+from maquette.objectives import Objective
 from maquette.objectives.config import ExampleConfig, SupervisedConfig
 from maquette.objectives.preferences import ReferenceLogProbs
 from maquette.text import Tokenizer
@@ -20,33 +20,6 @@ from maquette.training.job import Job, Opened, Row, describe_run_model, module_w
 from maquette.training.micro_batch import micro_batch_of, micro_batches
 from maquette.training.record import RunRecord
 from maquette.training.report import draw_curves, draw_reliability, model_card
-
-_MODULES: dict[str, type[Objective]] = {
-    "sft": SupervisedFineTuning,
-    "reward": RewardModelling,
-    "dpo": DirectPreferenceOptimization,
-}
-
-_CURVES: dict[str, Sequence[tuple[str, Sequence[str]]]] = {
-    "sft": (
-        ("loss (nats per answer token)", ("train/loss", "validation/loss")),
-        ("likeliest token is right", ("validation/token_accuracy",)),
-    ),
-    "reward": (
-        ("loss (nats per pair)", ("train/loss", "validation/loss")),
-        (
-            "wanted answer has the higher reward",
-            ("rewards/accuracies", "validation/accuracy", "validation/accuracy/chosen_longer",
-             "validation/accuracy/chosen_shorter"),
-        ),
-    ),
-    "dpo": (
-        ("loss", ("train/loss", "validation/loss")),
-        ("implicit reward", ("rewards/chosen", "rewards/rejected", "rewards/margins")),
-        ("KL from the reference (nats per answer)", ("objective/kl",)),
-    ),
-}  # fmt: skip
-"""Panels of a run's figure: the label of the axis, and the curves in it."""
 
 
 @dataclass(frozen=True)
@@ -58,26 +31,22 @@ class ExamplePlan:
     objective: ExampleConfig
     micro_batch_size: int | None = None
 
-    @property
-    def kind(self) -> str:
-        return self.objective.kind
-
     def open(self, job: Job, tokenizer: Tokenizer) -> Opened:
-        assert job.checkpoint is not None
+        assert job.spec.checkpoint is not None
         wished = micro_batch_of(self.micro_batch_size, self.objective.batch_size, job)
         accumulate = micro_batches(self.objective.batch_size, job.hardware.world_size, wished)
         common: dict[str, Any] = {
-            "batch_size": self.objective.batch_size, "micro_batches": accumulate, "steps": job.steps,
-            "seed": job.seed, "batch_size_tokens": job.batch_size_tokens,
+            "batch_size": self.objective.batch_size, "micro_batches": accumulate, "steps": job.spec.steps,
+            "seed": job.spec.seed, "batch_size_tokens": job.spec.batch_size_tokens,
         }  # fmt: skip
         data: InstructionData | PreferenceData
         if isinstance(self.objective, SupervisedConfig):
             data = InstructionData(self.folder, tokenizer, packing=self.objective.packing, **common)
         else:
-            digest = read_manifest(self.folder).digest
-            reference = ReferenceLogProbs(job.checkpoint, job.folder, digest) if self.kind == "dpo" else None
+            start, digest = job.spec.checkpoint, read_manifest(self.folder).digest
+            reference = ReferenceLogProbs(start, job.folder, digest) if self.objective.entry.has_reference else None
             data = PreferenceData(self.folder, tokenizer, reference=reference, **common)
-        module = _MODULES[self.kind](
+        module = import_target(self.objective._target_)(
             describe_run_model(job, tokenizer.digest), prepare_optimization(job), self.objective
         )
         return Opened(module, data, accumulate)
@@ -108,7 +77,7 @@ class ExamplePlan:
             hf.save(model, data.tokenizer, folder, card=card)
 
     def draw(self, opened: Opened, history: list[Row], folder: Path, title: str) -> list[Path]:
-        pictures = [draw_curves(history, _CURVES[self.kind], folder / "curves", title=title)]
+        pictures = [draw_curves(history, self.objective.entry.curves, folder / "curves", title=title)]
         if (bins := getattr(opened.module, "reliability", None)) is not None:
             pictures.append(draw_reliability(bins, folder / "calibration", title=title))
         return pictures

@@ -25,10 +25,10 @@ from maquette.training.callbacks import LossSpikeGuard, RunCheckpoint, RunContex
 from maquette.training.checkpoint_io import CheckpointFolder
 from maquette.training.conclusion import conclude
 from maquette.training.devices import keep_large_buffers, prepare_process
-from maquette.training.interruption import Abandoned, listening
 from maquette.training.job import Job
 from maquette.training.machine import compile_blocks, compiler_works, matmul_peak
 from maquette.training.metrics_file import MetricsFile
+from maquette.training.processes import Abandoned, listening
 from maquette.training.record import RunRecord
 from maquette.training.trainer import build_callbacks, build_trainer, parts
 
@@ -61,18 +61,18 @@ def fit(job: Job) -> RunRecord:
 
 
 def _fit(job: Job, record: RunRecord, world: ProcessGroup, log: RunLog, loggers: Sequence[Logger]) -> RunRecord:
-    tokenizer = Tokenizer.load(job.tokenizer_folder)
+    tokenizer = Tokenizer.load(job.spec.tokenizer)
     opened = job.plan.open(job, tokenizer)
     checkpoints = CheckpointFolder(job.folder / "checkpoints")
     first_step, checkpoint = checkpoints.newest(say) or (0, None)
     if checkpoint is not None and world.is_first:
-        say(f"{job.name}: resuming from step {first_step:,} of {job.steps:,}")
+        say(f"{job.name}: resuming from step {first_step:,} of {job.spec.steps:,}")
     with _metrics(job, world, first_step) as metrics, listening() as interruption:
         run = RunContext(
             name=job.name,
-            steps=job.steps,
-            batch_size_tokens=job.batch_size_tokens,
-            flops_per_token=job.flops / job.tokens,
+            steps=job.spec.steps,
+            batch_size_tokens=job.spec.batch_size_tokens,
+            flops_per_token=job.spec.compute / job.spec.tokens,
             peak_flops=job.hardware.world_size
             * matmul_peak(job.hardware.device, job.hardware.precision, job.outputs / "machine.json"),
             validations=job.num_validations,
@@ -84,7 +84,7 @@ def _fit(job: Job, record: RunRecord, world: ProcessGroup, log: RunLog, loggers:
         callbacks = [*build_callbacks(job, run), *([_Compilation()] if job.compiled else [])]
         trainer = build_trainer(job, opened, callbacks, [*([metrics] if metrics is not None else []), *loggers])
         for seed in (random.seed, np.random.seed, torch.manual_seed):  # for dropout; initial weights have their own
-            seed(job.seed + world.rank)
+            seed(job.spec.seed + world.rank)
         try:
             trainer.fit(opened.module, datamodule=opened.data, ckpt_path=checkpoint, weights_only=True)
         except (SIGTERMException, Abandoned):
@@ -102,7 +102,9 @@ def _fit(job: Job, record: RunRecord, world: ProcessGroup, log: RunLog, loggers:
         )
     if interrupted:
         if world.is_first:
-            say(f"{job.name}: stopped after step {record.step:,} of {job.steps:,}; run the command again to resume")
+            say(
+                f"{job.name}: stopped after step {record.step:,} of {job.spec.steps:,}; run the command again to resume"
+            )
         raise KeyboardInterrupt
     return record
 
@@ -124,7 +126,7 @@ def _recorded(job: Job, record: RunRecord, loggers: Sequence[Logger]) -> Iterato
         yield RunLog()
         return
     with logger.recording(
-        name=job.name, folder=job.folder, params=job.params, tags=job.tags, run_id=record.tracking_run
+        name=job.name, folder=job.folder, params=job.spec.params, tags=job.tags, run_id=record.tracking_run
     ) as log:
         log.set_tags({"compiled": job.compiled, "linear_backend": job.linear_backend})
         yield log

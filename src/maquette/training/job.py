@@ -15,8 +15,7 @@ from lightning.pytorch import LightningDataModule, LightningModule
 from torch import Tensor
 
 from maquette.artifacts.targets import Node
-from maquette.model.architecture import CoreConfig, describe_architecture
-from maquette.model.parametrization import Parametrization
+from maquette.model.architecture import describe_architecture
 from maquette.optimization.optimization import Optimization
 from maquette.recipe.run_spec import RunSpec
 from maquette.training.callbacks.validation_schedule import validation_steps
@@ -43,11 +42,6 @@ class Opened:
 
 class ObjectivePlan(Protocol):
     """Frozen and picklable."""
-
-    @property
-    def kind(self) -> str:
-        """The objective's name: pretrain, sft, ..."""
-        ...
 
     def open(self, job: "Job", tokenizer: "Tokenizer") -> Opened:
         """Raises `StageError` where data or weights are missing or damaged."""
@@ -96,8 +90,6 @@ class Job:
     kept_steps: frozenset[int] = frozenset()
     tags: dict[str, Any] = dataclasses.field(default_factory=dict)
 
-    # What is asked of the spec most often, so that readers stay short.
-
     @property
     def name(self) -> str:
         return self.spec.name
@@ -107,65 +99,9 @@ class Job:
         return self.spec.folder(self.outputs)
 
     @property
-    def seed(self) -> int:
-        return self.spec.seed
-
-    @property
-    def architecture(self) -> CoreConfig:
-        return self.spec.architecture
-
-    @property
-    def checkpoint(self) -> Path | None:
-        """Folder whose weights are the initial ones."""
-        return None if self.spec.checkpoint is None else Path(self.spec.checkpoint)
-
-    @property
-    def tokenizer_folder(self) -> Path:
-        return Path(self.spec.tokenizer)
-
-    @property
-    def steps(self) -> int:
-        return self.spec.steps
-
-    @property
-    def batch_size_tokens(self) -> int:
-        """Of a step, on average where steps differ."""
-        return self.spec.batch_size_tokens
-
-    @property
-    def tokens(self) -> int:
-        """D: a whole number of steps."""
-        return self.spec.tokens
-
-    @property
-    def learning_rate(self) -> float:
-        return self.spec.learning_rate
-
-    @property
-    def warmup(self) -> float:
-        return self.spec.warmup
-
-    @property
-    def weight_decay(self) -> float:
-        return self.spec.weight_decay
-
-    @property
-    def flops(self) -> int:
-        """Exact training FLOPs."""
-        return self.spec.compute
-
-    @property
-    def parametrization(self) -> Parametrization:
-        return self.spec.parametrization
-
-    @property
-    def params(self) -> dict[str, Any]:
-        return self.spec.params
-
-    @property
     def validation_steps(self) -> frozenset[int]:
         """After which steps validation runs, evenly over training; always after the last."""
-        return validation_steps(self.steps, self.num_validations)
+        return validation_steps(self.spec.steps, self.num_validations)
 
 
 def prepare_optimization(job: Job) -> Optimization:
@@ -173,23 +109,23 @@ def prepare_optimization(job: Job) -> Optimization:
     return Optimization(
         optimizer=job.optimizer,
         scheduler=job.scheduler,
-        learning_rate=job.learning_rate,
-        weight_decay=job.weight_decay,
-        steps=job.steps,
-        batch_size_tokens=job.batch_size_tokens,
-        warmup=job.warmup,
+        learning_rate=job.spec.learning_rate,
+        weight_decay=job.spec.weight_decay,
+        steps=job.spec.steps,
+        batch_size_tokens=job.spec.batch_size_tokens,
+        warmup=job.spec.warmup,
         fused=False if job.hardware.precision == "16-mixed" else None,
-        parametrization=job.parametrization,
+        parametrization=job.spec.parametrization,
     )
 
 
 def describe_run_model(job: Job, tokenizer_digest: str | None = None) -> dict[str, Any]:
     """The description of the job's initial model; see `maquette.model.loading`."""
     return {
-        "architecture": describe_architecture(job.architecture),
-        "seed": job.seed,
-        "parametrization": dataclasses.asdict(job.parametrization),
-        "checkpoint": None if job.checkpoint is None else str(job.checkpoint),
+        "architecture": describe_architecture(job.spec.architecture),
+        "seed": job.spec.seed,
+        "parametrization": dataclasses.asdict(job.spec.parametrization),
+        "checkpoint": job.spec.checkpoint,
         "tokenizer_digest": tokenizer_digest,
     }
 

@@ -29,13 +29,6 @@ if TYPE_CHECKING:
     from maquette.training.job import Job
     from maquette.training.record import RunRecord
 
-_PANELS = (
-    ("reward per completion", ("objective/scores", "validation/reward", "validation/gold")),
-    ("KL divergence (nats per completion)", ("objective/kl", "validation/kl")),
-    ("tokens or words per completion", ("completions/mean_length", "validation/words")),
-    ("explained variance, share", ("val/explained_variance", "completions/eos_rate", "policy/clipfrac_avg")),
-)
-
 
 @dataclass(frozen=True)
 class PolicyFeedback:
@@ -64,13 +57,13 @@ class PolicyData(LightningDataModule):
         self,
         source: FeedbackSource,
         tokenizer: "Tokenizer",
-        plan: RolloutSchedule,
+        schedule: RolloutSchedule,
         *,
         context: int,
         max_completion_length: int,
     ) -> None:
         super().__init__()
-        self.source, self.tokenizer, self.plan = source, tokenizer, plan
+        self.source, self.tokenizer, self.schedule = source, tokenizer, schedule
         self.context, self.max_completion_length = context, max_completion_length
         self.feedback: PolicyFeedback | None = None
 
@@ -82,7 +75,7 @@ class PolicyData(LightningDataModule):
     def train_dataloader(self) -> Any:
         assert self.trainer is not None
         policy: Any = self.trainer.lightning_module
-        return policy.loader(self.plan)
+        return policy.loader(self.schedule)
 
     def val_dataloader(self) -> list[int]:
         """One batch, which stands for all held-out prompts."""
@@ -90,7 +83,7 @@ class PolicyData(LightningDataModule):
 
     def describe(self, step: int) -> str:
         """What `step` (from 1) trained on."""
-        return f"completions of iteration {(step - 1) // self.plan.steps + 1}"
+        return f"completions of iteration {(step - 1) // self.schedule.steps + 1}"
 
 
 @dataclass(frozen=True)
@@ -100,9 +93,8 @@ class PolicyPlan:
     config: PolicyConfig
     feedback: FeedbackSource
     micro_batches: int = 1
-    kind: str = "ppo"
 
-    def iterations(self, processes: int) -> RolloutSchedule:
+    def schedule(self, processes: int) -> RolloutSchedule:
         """An iteration of one of so many processes. Raises `ConfigError` where its answers can't be shared out."""
         config = self.config
         size = config.group_size if config.advantage == "group" else 1
@@ -118,14 +110,14 @@ class PolicyPlan:
         )
 
     def open(self, job: "Job", tokenizer: "Tokenizer") -> Opened:
-        assert job.checkpoint is not None  # the stage asks for one
-        iterations = self.iterations(job.hardware.world_size)
+        assert job.spec.checkpoint is not None  # the stage asks for one
+        schedule = self.schedule(job.hardware.world_size)
         data = PolicyData(
-            self.feedback, tokenizer, iterations, context=job.architecture.max_position_embeddings,
+            self.feedback, tokenizer, schedule, context=job.spec.architecture.max_position_embeddings,
             max_completion_length=self.config.max_completion_length,
         )  # fmt: skip
         module = ProximalPolicyOptimization(describe_run_model(job), prepare_optimization(job), self.config)
-        return Opened(module, data, iterations.micro_batches, iterations.steps)
+        return Opened(module, data, schedule.micro_batches, schedule.steps)
 
     def results(self, opened: Opened, last: Row, step: int) -> dict[str, Any]:
         return {"facts": {"policy": dataclasses.asdict(self.config)}}
@@ -135,13 +127,13 @@ class PolicyPlan:
     ) -> None:
         """The policy alone, as a Hugging Face folder."""
         with torch.device("meta"):
-            model = LanguageModel(job.architecture)
+            model = LanguageModel(job.spec.architecture)
         model.load_state_dict(module_weights(state, "model."), assign=True)
         data: Any = opened.data
         hf.save(model, data.tokenizer, folder, card=model_card(record) if finished else None)
 
     def draw(self, opened: Opened, history: list[Row], folder: Path, title: str) -> list[Path]:
-        return [draw_curves(history, _PANELS, folder / "policy", title=title, rows=2)]
+        return [draw_curves(history, self.config.entry.curves, folder / "policy", title=title, rows=2)]
 
     def totals(self, record: "RunRecord") -> dict[str, float]:
         return {}

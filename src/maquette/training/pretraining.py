@@ -1,15 +1,27 @@
-"""A run of pretraining: a language model, and batches of a mixture of text."""
+"""A run over text: pretraining, and objectives or data of a user's around our model.
+
+A user's objective is a LightningModule class that is given `model` (a description for
+`maquette.model.loading.build_model`), `optimization` and its own settings, as far as it names them. The shortest one is
+a subclass of `maquette.objectives.Pretraining` with a `loss(batch)` of its own; one that keeps the language model as
+`self.model` is exported, others say that they are not.
+"""
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from lightning.pytorch import LightningModule
 from torch import Tensor
 
+from maquette.artifacts.progress import say
+from maquette.artifacts.settings import plain_arguments
+from maquette.artifacts.targets import build_part
 from maquette.data.config import DataConfig, MixtureConfig
+from maquette.data.custom_data import build_data, facts_of
 from maquette.data.mixture import phase_configs
 from maquette.data.pretraining_data import PretrainingData
 from maquette.model import LanguageModel, hf
@@ -21,7 +33,7 @@ from maquette.text import Tokenizer
 from maquette.training.job import Job, Opened, Row, describe_run_model, module_weights, prepare_optimization
 from maquette.training.micro_batch import choose_micro_batch, micro_batch_of
 from maquette.training.record import RunRecord
-from maquette.training.report import draw_loss, model_card
+from maquette.training.report import draw_curves, draw_loss, model_card
 
 
 @dataclass(frozen=True)
@@ -32,16 +44,15 @@ class PretrainingPlan:
     data: DataConfig
     mixture: MixtureConfig
     objective: PretrainConfig
-    kind: str = "pretrain"
 
     def batch_sequences(self, job: Job) -> int:
         """Sequences of one context in a step, over all processes."""
-        return job.batch_size_tokens // self.data.sequence_length
+        return job.spec.batch_size_tokens // self.data.sequence_length
 
     def open(self, job: Job, tokenizer: Tokenizer) -> Opened:
         batch_sequences, phases = self.batch_sequences(job), phase_configs(self.mixture)
         micro_batch = choose_micro_batch(
-            job.architecture,
+            job.spec.architecture,
             batch_sequences=batch_sequences,
             context=self.data.sequence_length,
             whole=int(np.lcm.reduce([phase.context_multiple for phase in phases])),
@@ -50,7 +61,8 @@ class PretrainingPlan:
         )
         data = PretrainingData(
             self.tokens_folder, tokenizer, data=self.data, mixture=self.mixture, batch_sequences=batch_sequences,
-            micro_batch_size=micro_batch, steps=job.steps, seed=job.seed, validations=len(job.validation_steps),
+            micro_batch_size=micro_batch, steps=job.spec.steps, seed=job.spec.seed,
+            validations=len(job.validation_steps),
         )  # fmt: skip
         module = Pretraining(
             describe_run_model(job), prepare_optimization(job), self.objective,
@@ -77,7 +89,7 @@ class PretrainingPlan:
         self, job: Job, opened: Opened, state: dict[str, Tensor], folder: Path, record: RunRecord, *, finished: bool
     ) -> None:
         """As a Hugging Face folder; positions as the phase that the run has reached reads them."""
-        architecture, data = job.architecture, opened.data
+        architecture, data = job.spec.architecture, opened.data
         assert isinstance(data, PretrainingData)
         phase = data.order.phases[data.order.phase_of(max(0, record.step * data.batch_sequences - 1))]
         if isinstance(architecture, TransformerConfig) and phase.rope_theta:
@@ -94,3 +106,66 @@ class PretrainingPlan:
 
     def totals(self, record: RunRecord) -> dict[str, float]:
         return {f"epochs/{domain}": values["epochs"] for domain, values in record.domains.items()}
+
+
+@dataclass(frozen=True)
+class CustomPlan:
+    """`text`: our plan, whose data and settings are used where `data` or `objective` (nodes with a `_target_`) are
+    None."""
+
+    text: PretrainingPlan
+    objective: dict[str, Any] | None = None
+    data: dict[str, Any] | None = None
+
+    def open(self, job: Job, tokenizer: Tokenizer) -> Opened:
+        if self.data is None:
+            opened = self.text.open(job, tokenizer)
+        else:
+            target = str(self.data["_target_"])
+            data = build_data(self.data, seed=job.spec.seed)
+            batches = facts_of(data, target).batches
+            module = Pretraining(describe_run_model(job), prepare_optimization(job), self.text.objective)
+            opened = Opened(module, data, 1, batches or 0)
+        return (
+            opened
+            if self.objective is None
+            else dataclasses.replace(opened, module=build_objective(self.objective, job))
+        )
+
+    def results(self, opened: Opened, last: Row, step: int) -> dict[str, Any]:
+        return self.text.results(opened, last, step) if self.data is None else {}
+
+    def export(
+        self, job: Job, opened: Opened, state: dict[str, Tensor], folder: Path, record: RunRecord, *, finished: bool
+    ) -> None:
+        """The language model that the module keeps as `model`, as a Hugging Face folder."""
+        with torch.device("meta"):
+            model = LanguageModel(job.spec.architecture)
+        weights = module_weights(state, "model.")
+        if set(weights) < set(model.state_dict()):
+            objective = record.spec.objective
+            say(f"{record.name}: {objective} keeps no language model as `self.model`: there is nothing to export")
+            return
+        model.load_state_dict({name: weights[name] for name in model.state_dict()}, assign=True)
+        card = model_card(record, getattr(opened.data, "validation_weights", {})) if finished else None
+        hf.save(model, Tokenizer.load(job.spec.tokenizer), folder, card=card)
+
+    def draw(self, opened: Opened, history: list[Row], folder: Path, title: str) -> list[Path]:
+        if self.data is None and self.objective is None:
+            return self.text.draw(opened, history, folder, title)
+        names = sorted({name for row in history for name in row if name.startswith(("train/", "validation/"))})
+        losses = [name for name in names if name.endswith("loss")]
+        others = [name for name in names if name.startswith("validation/") and name not in losses]
+        return [draw_curves(history, [("loss", losses), ("validation", others)], folder / "loss", title=title)]
+
+    def totals(self, record: RunRecord) -> dict[str, float]:
+        return self.text.totals(record) if self.data is None else {}
+
+
+def build_objective(node: Mapping[str, Any], job: Job) -> LightningModule:
+    """The module that a node names. Raises `ConfigError` for what is none."""
+    module: LightningModule = build_part(
+        str(node["_target_"]), plain_arguments(node), LightningModule, key="objective",
+        model=describe_run_model(job), optimization=prepare_optimization(job),
+    )  # fmt: skip
+    return module

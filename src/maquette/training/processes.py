@@ -1,5 +1,5 @@
 """Starts the processes of one run where neither torchrun nor `srun` did, each with its rank in the environment
-(data/process_group.py).
+(data/process_group.py); and Ctrl-C and SIGTERM during training: finish the step, save, and say how to go on.
 
 This process stays outside, starts one child for each device, waits for them, hands on what they return or raise, and
 passes Ctrl-C to them. (Lightning would start the command line again instead, which a notebook or a test does not have.)
@@ -11,13 +11,15 @@ import multiprocessing
 import os
 import signal
 import socket
+import threading
+import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection, wait
+from types import FrameType
 from typing import Any
 
 from maquette.artifacts import MaquetteError, StageError
-from maquette.training.interruption import listening
 
 _GRACE_SECONDS = 10.0
 """How long the others may take to end after one has failed: they wait for it in vain."""
@@ -121,3 +123,48 @@ def _free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
+
+
+# Signals --------------------------------------------------------------------------------------------------------------
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Abandoned(BaseException):
+    """A second Ctrl-C: stop at once. Not a `KeyboardInterrupt`, which Lightning answers by ending the program."""
+
+
+class Interruption:
+    """Whether somebody wants training to stop. Requests that follow one within a second are the same one: a terminal
+    sends Ctrl-C to all processes, and a parent hands it on to its children too."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._since = 0.0
+
+    def listen(self) -> None:
+        """Takes over the signals. Does nothing outside of the main thread, which alone may do so."""
+        if threading.current_thread() is threading.main_thread():
+            for number in _SIGNALS:
+                signal.signal(number, self._hear)
+
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if self.requested and now - self._since > 1.0:
+            raise Abandoned
+        if not self.requested:
+            self.requested, self._since = True, now
+
+
+@contextlib.contextmanager
+def listening() -> Iterator[Interruption]:
+    """Within the block, signals are requests; afterwards they are handled as before."""
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    interruption = Interruption()
+    interruption.listen()
+    try:
+        yield interruption
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before.items():
+                signal.signal(number, handler)

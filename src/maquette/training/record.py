@@ -13,7 +13,7 @@ from typing import Any
 from maquette.artifacts import StageError
 from maquette.artifacts.progress import say
 from maquette.artifacts.run_file import FAILED, FILE, FINISHED, INTERRUPTED, RUNNING, TRIED, read_run, write_run
-from maquette.model.architecture import ParameterCount
+from maquette.recipe.objectives import entry_of
 from maquette.recipe.run_spec import CODE_CHANGED, RunSpec
 from maquette.tracking.environment import git_commit, hardware_name, package_versions
 
@@ -74,89 +74,14 @@ class RunRecord:
     metrics: dict[str, float] = dataclasses.field(default_factory=dict)
     facts: dict[str, Any] = dataclasses.field(default_factory=dict)
 
-    # What is asked of the spec most often, so that readers stay short.
-
     @property
     def name(self) -> str:
         return self.spec.name
 
     @property
-    def fingerprint(self) -> str:
-        return self.spec.fingerprint
-
-    @property
-    def objective(self) -> str:
-        return self.spec.objective
-
-    @property
-    def seed(self) -> int:
-        return self.spec.seed
-
-    @property
-    def parameters(self) -> ParameterCount:
-        return self.spec.parameters
-
-    @property
-    def num_parameters(self) -> int:
-        """N: core and head."""
-        return self.spec.size
-
-    @property
-    def tokens(self) -> int:
-        return self.spec.tokens
-
-    @property
-    def compute(self) -> int:
-        return self.spec.compute
-
-    @property
-    def kaplan_compute(self) -> int:
-        return self.spec.kaplan_compute
-
-    @property
-    def steps(self) -> int:
-        return self.spec.steps
-
-    @property
-    def batch_size_tokens(self) -> int:
-        return self.spec.batch_size_tokens
-
-    @property
-    def sequence_length(self) -> int:
-        return self.spec.sequence_length
-
-    @property
-    def precision(self) -> str:
-        return self.spec.precision
-
-    @property
-    def learning_rate(self) -> float:
-        return self.spec.learning_rate
-
-    @property
-    def warmup(self) -> float:
-        return self.spec.warmup
-
-    @property
-    def weight_decay(self) -> float:
-        return self.spec.weight_decay
-
-    @property
-    def digests(self) -> dict[str, str]:
-        return self.spec.digests
-
-    @property
-    def checkpoint(self) -> str | None:
-        return self.spec.checkpoint
-
-    @property
-    def prediction(self) -> str | None:
-        return self.spec.prediction
-
-    @property
     def summary(self) -> str:
         """What came out, in a line."""
-        if self.objective == "pretrain" or "." in self.objective:  # of a user's, which may be called anything
+        if entry_of(self.spec.objective).reads_text:
             if self.validation_loss is not None and self.bits_per_byte is None:
                 return f"validation loss {self.validation_loss:.4f}"
             if self.validation_loss is None or self.bits_per_byte is None:
@@ -215,7 +140,7 @@ def find_record(spec: RunSpec, outputs: Path | str, *, finished: bool = False) -
     found = read_record(spec.folder(outputs))
     if found is None or (finished and found.status != FINISHED):
         return None
-    if spec.prediction not in (None, found.prediction):
+    if spec.prediction not in (None, found.spec.prediction):
         say(f"run {spec.name} was begun before this prediction was written: it can't decide it")
     if found.status == FINISHED:
         say(f"run {spec.name}: nothing to do, already trained: {found.summary}")
@@ -231,7 +156,7 @@ def why_trained_again(spec: RunSpec, outputs: Path | str) -> str | None:
             record = read_record(folder)
         except StageError:
             continue
-        if record is None or record.status != FINISHED or record.objective != spec.objective:
+        if record is None or record.status != FINISHED or record.spec.objective != spec.objective:
             continue
         found = spec.differences(record.spec)
         if found and (nearest is None or len(found) <= len(nearest[0])):  # of equals the newest

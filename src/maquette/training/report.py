@@ -7,17 +7,12 @@ from typing import Any
 import numpy as np
 
 from maquette.objectives.held_out import metric_name
+from maquette.recipe.objectives import entry_of
 from maquette.reports import render
 from maquette.reports.figures import COLORS, curve, new_figure, save_figure
 from maquette.statistics.intervals import Reliability
 from maquette.training.record import RunRecord
 
-_TITLES = {
-    "sft": "A language model fine-tuned on instructions",
-    "reward": "A reward model",
-    "dpo": "A language model optimised on preferences (DPO)",
-    "ppo": "A policy optimised by PPO",
-}
 _MEASURED = (
     ("validation/loss", "validation loss"),
     ("validation/token_accuracy", "token accuracy"),
@@ -36,11 +31,11 @@ _MEASURED = (
 
 def model_card(record: RunRecord, mixture: Mapping[str, float] | None = None) -> str:
     """Markdown with a Hugging Face header: size, data, compute, measurements, lineage. `mixture`: shares of domains."""
-    kind = record.spec.objective
+    entry = entry_of(record.spec.objective)
     known = (
         [] if record.domains else [(label, record.metrics[name]) for name, label in _MEASURED if name in record.metrics]
     )
-    shown = {"title": _TITLES.get(kind, "A language model"), "scalar": kind == "reward", "mixture": mixture or {}}
+    shown = {"title": entry.title, "scalar": entry.scalar, "mixture": mixture or {}}
     return render("model_card.md.j2", {"record": record, "spec": record.spec, "measured": known, **shown})
 
 

@@ -107,12 +107,7 @@ def _begin(job: Job, compile: str, force: bool, parent_run: str | None) -> RunRe
         shutil.rmtree(job.folder)
     if not force and (reason := why_trained_again(job.spec, job.outputs)):
         say(f"run {job.name}: {reason}")
-    # Examples have shapes of their own in every batch, and compiling for each would not pay.
-    compiled = (
-        job.plan.kind == "pretrain"
-        and wants_compilation(compile, job.spec.compute, job.hardware)
-        and compiler_works(say)
-    )
+    compiled = wants_compilation(compile, job.spec.compute, job.hardware) and compiler_works(say)
     settings: dict[str, Any] = job.spec.settings
     write_text(job.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(settings)))
     record = begin_record(

@@ -76,7 +76,7 @@ def build_trainer(job: Job, opened: Opened, callbacks: Sequence[Callback], logge
     settings = {field.name: getattr(job.trainer, field.name) for field in dataclasses.fields(job.trainer)}
     epochs = 1 if opened.steps_per_epoch is None else -1
     if opened.steps_per_epoch:
-        epochs = -(-job.steps // opened.steps_per_epoch)
+        epochs = -(-job.spec.steps // opened.steps_per_epoch)
     plugins = settings.pop("plugins") or []
     bar = settings["enable_progress_bar"]
     settings |= {
@@ -89,7 +89,7 @@ def build_trainer(job: Job, opened: Opened, callbacks: Sequence[Callback], logge
             AtomicCheckpointIO(), TorchElasticEnvironment() if many else LightningEnvironment(),
             *(plugins if isinstance(plugins, list | tuple) else [plugins]),
         ],
-        "max_steps": job.steps,
+        "max_steps": job.spec.steps,
         "max_epochs": settings["max_epochs"] or epochs,
         "accumulate_grad_batches": opened.accumulate,
         "check_val_every_n_epoch": settings["check_val_every_n_epoch"]

@@ -12,7 +12,7 @@ from maquette.artifacts import StageError
 from maquette.training.callbacks import LossSpikeGuard, RunContext
 from maquette.training.callbacks import loss_spike as module
 from maquette.training.callbacks.loss_spike import LossGuard
-from maquette.training.interruption import Interruption
+from maquette.training.processes import Interruption
 
 
 def guard(said: list[str]) -> LossGuard:

@@ -11,7 +11,7 @@ from rich.console import Console
 from maquette.training.callbacks import Progress, RunContext, Throughput
 from maquette.training.callbacks import progress as module
 from maquette.training.callbacks.progress import duration, told
-from maquette.training.interruption import Interruption
+from maquette.training.processes import Interruption
 
 
 class Run:

@@ -12,7 +12,7 @@ from list_logger import ListLogger
 from maquette.training.callbacks import RunContext, Throughput
 from maquette.training.callbacks import throughput as module
 from maquette.training.callbacks.throughput import Stopwatch
-from maquette.training.interruption import Interruption
+from maquette.training.processes import Interruption
 
 Clock = list[float]
 

@@ -16,7 +16,7 @@ from maquette.stages.config import TrainStage
 from maquette.training import pretraining
 from maquette.training.callbacks import RunContext, ValidationSchedule
 from maquette.training.callbacks.validation_schedule import validation_steps
-from maquette.training.interruption import Interruption
+from maquette.training.processes import Interruption
 
 
 @given(steps=st.integers(1, 500), validations=st.integers(0, 600))

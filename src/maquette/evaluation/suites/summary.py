@@ -14,10 +14,8 @@ from maquette.evaluation.questions.multiple_choice import predictions
 from maquette.evaluation.questions.questions import QuestionSet
 from maquette.evaluation.questions.readers import QUESTION
 from maquette.evaluation.suites.runner import Judged
+from maquette.recipe.objectives import entry_of
 from maquette.statistics import bootstrap_mean
-
-REINFORCED = ("ppo", "dpo", "grpo", "rlhf")
-"""Objectives after which a model is no language model any more."""
 
 HEADLINE = {"completion": "per_byte", QUESTION: "letter"}
 """The protocol whose score stands for a task, by its template: what the benchmarks' authors report."""
@@ -119,7 +117,7 @@ def summarise(
             items[task.name] = correct_by_question(task, judged, best.shots, best.protocol)
     likelihood = _likelihoods(judged, protocol)
     notes = [PER_BYTE_ONLY.format(digest=tokenizer_digest[:8])] if likelihood else []
-    if likelihood and objective and objective.lower() in REINFORCED:
+    if likelihood and objective and not entry_of(objective).calibrated:
         error = likelihood[ALL]["calibration_error"]
         notes.insert(0, NOT_A_LANGUAGE_MODEL.format(objective=objective, error=error))
     return {

@@ -19,7 +19,8 @@ from typing import Any
 
 from maquette.artifacts import ConfigError, StageError
 from maquette.artifacts.targets import import_target, users_code
-from maquette.feedback.comparison import Comparison, Judgement, comparison_of, read_preferences
+from maquette.data.preferences import read_preferences
+from maquette.feedback.comparison import Comparison, Judgement, comparison_of
 from maquette.objectives.completions import Completion
 
 

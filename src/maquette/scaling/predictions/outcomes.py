@@ -90,11 +90,11 @@ def finished_runs(outputs: Path | str, stored: StoredPredictions) -> list[Outcom
     found: dict[str, Outcome] = {}
     for folder, content in read_runs(outputs).items():
         record = record_of(content, folder)
-        if record.status != FINISHED or record.prediction is None or record.validation_loss is None:
+        if record.status != FINISHED or record.spec.prediction is None or record.validation_loss is None:
             continue
         found[record.name] = Outcome(
-            record.name, float(record.num_parameters), float(record.parameters.core), float(record.tokens),
-            record.validation_loss, record.started, record.prediction, record.digests,
+            record.name, float(record.spec.size), float(record.spec.parameters.core), float(record.spec.tokens),
+            record.validation_loss, record.started, record.spec.prediction, record.spec.digests,
         )  # fmt: skip
     for run in stored.outcomes:
         found.setdefault(run.name, run)

@@ -15,7 +15,7 @@ def draw_sweep(folder: Path) -> list[Path]:
         return []
     from maquette.training.report import draw_sizes
 
-    records = [record for record in _finished(folder) if record.objective == "sft" and record.facts]
+    records = [record for record in _finished(folder) if record.spec.objective == "sft" and record.facts]
     if len({record.facts["train"]["examples"] for record in records}) < 2:
         return []
     picture = draw_sizes(records, folder / "figures" / "sft_size")
@@ -46,7 +46,7 @@ def branch_bias(sweep: Sweep) -> list[str]:
         for folder in branches or (job.forecast.folder,):
             record = read_record(folder)
             if record is not None and record.status == FINISHED and record.validation_loss is not None:
-                at = (record.num_parameters, record.tokens)
+                at = (record.spec.size, record.spec.tokens)
                 (branched if branches else own)[at] = record
     both = sorted(branched.keys() & own.keys())
     if not both:

@@ -100,7 +100,7 @@ def _between(curve: dict[int, float], size: int) -> float | None:
 
 
 def _measure(forecast: Forecast) -> float:
-    from maquette.training.calibration import measure_speed
+    from maquette.training.machine import measure_speed
 
     assert forecast.job is not None
     return measure_speed(forecast.job)

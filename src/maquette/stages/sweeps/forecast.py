@@ -20,10 +20,6 @@ if TYPE_CHECKING:
     from maquette.training import Job
 
 
-PLANNED = ("pretrain", "custom")
-"""Objectives whose runs follow the recipe of pretraining, so that a sweep can tell what they will be."""
-
-
 @dataclasses.dataclass(frozen=True)
 class Forecast:
     """N, D, C and the rest of one job. `kind`: its architecture; `epochs` of each domain's text; `run` and `folder` are
@@ -117,12 +113,12 @@ def _epochs(config: TrainStage, job: "Job", folder: Path) -> dict[str, float]:
 
     if isinstance(config.data, CustomDataConfig):
         batches = read_manifest(folder).facts["batches"]
-        return {"data": job.steps / batches} if batches else {}
+        return {"data": job.spec.steps / batches} if batches else {}
     context = config.data.sequence_length
     order = MixtureOrder(
-        config.mixture, training_tokens(folder), context=context, token_budget=job.tokens, seed=config.seed
+        config.mixture, training_tokens(folder), context=context, token_budget=job.spec.tokens, seed=config.seed
     )
-    return dict(order.epochs(job.tokens // context))
+    return dict(order.epochs(job.spec.tokens // context))
 
 
 def _forecast_tree(config: TrainStage, data: "TokensResult") -> Forecast:

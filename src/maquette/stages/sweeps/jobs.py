@@ -25,7 +25,7 @@ from maquette.stages.composition import compose, compose_raw
 from maquette.stages.config import StageConfig, TrainStage
 from maquette.stages.overrides import hydra_overrides, parse_overrides
 from maquette.stages.recipe_numbers import recipe_of, vocab_size
-from maquette.stages.sweeps.forecast import PLANNED, is_finished
+from maquette.stages.sweeps.forecast import is_finished
 
 if TYPE_CHECKING:
     from maquette.recipe.pretraining import Recipe
@@ -169,7 +169,7 @@ class Planner:
         """Whether there is more to say of a job than its settings."""
         if self._prepare is None or self._forecast is None or not isinstance(settings, TrainStage):
             return False
-        return settings.objective.kind in PLANNED
+        return settings.objective.entry.reads_text
 
     def recipe(self, settings: TrainStage) -> "Recipe":
         from maquette.stages.planning import resolve_recipe
@@ -201,7 +201,7 @@ class DryPlanner(Planner):
         self._trains = stage.name == "train"
 
     def can_plan(self, settings: StageConfig) -> bool:
-        return self._trains and isinstance(settings, TrainStage) and settings.objective.kind in PLANNED
+        return self._trains and isinstance(settings, TrainStage) and settings.objective.entry.reads_text
 
     def recipe(self, settings: TrainStage) -> "Recipe":
         return recipe_of(settings, self.vocab_size(settings))
@@ -255,7 +255,7 @@ def _expanded(
 ) -> Iterator[SweepJob]:
     """The jobs that one combination of values stands for: itself, unless the sweep's own settings say more."""
     if not planner.can_plan(settings):
-        if isinstance(settings, TrainStage) and settings.sweep.is_given and settings.objective.kind not in PLANNED:
+        if isinstance(settings, TrainStage) and settings.sweep.is_given and not settings.objective.entry.reads_text:
             raise ConfigError("The settings of sweep are of pretraining.", "Give keys several values instead.")
         yield SweepJob(tuple(words), (), settings)
         return

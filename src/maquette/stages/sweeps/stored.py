@@ -17,7 +17,7 @@ from maquette.artifacts.recall import program_digest
 from maquette.data.config import CustomDataConfig
 from maquette.model.loading import find_checkpoint, model_folder
 from maquette.stages.config import TrainStage
-from maquette.stages.sweeps.forecast import PLANNED, Forecast
+from maquette.stages.sweeps.forecast import Forecast
 from maquette.stages.sweeps.jobs import Line, Sweep, SweepJob
 
 FILE = "plan.json"
@@ -72,8 +72,7 @@ def settings_digest(line: Line) -> str:
 
 def _is_planned(line: Line) -> bool:
     """Whether all jobs of a line should have a forecast."""
-    kinds = [getattr(settings, "objective", None) for _, settings in line.members]
-    return any(kind is not None and kind.kind in PLANNED for kind in kinds)
+    return any(isinstance(one, TrainStage) and one.objective.entry.reads_text for _, one in line.members)
 
 
 def data_digests(line: Line) -> list[str] | None:
@@ -85,7 +84,7 @@ def data_digests(line: Line) -> list[str] | None:
     for _, settings in line.members:
         if not isinstance(settings, TrainStage):
             return None
-        if settings.objective.kind not in PLANNED:
+        if not settings.objective.entry.reads_text:
             try:
                 read = {str(path): path for path in _read_after_pretraining(settings)}
             except MaquetteError:  # a job will say so
@@ -104,7 +103,7 @@ def data_digests(line: Line) -> list[str] | None:
 def _read_after_pretraining(settings: TrainStage) -> Iterator[Path]:
     """The files behind a run that starts from a model."""
     models = [settings.starting_folder]
-    if settings.objective.kind == "ppo" and settings.reward.checkpoint is not None:
+    if settings.objective.entry.reads == "prompts" and settings.reward.checkpoint is not None:
         models.append(find_checkpoint(settings.reward.checkpoint, settings.outputs))
     for folder in models:
         yield from sorted(path for path in model_folder(folder).iterdir() if path.is_file()) if folder else ()

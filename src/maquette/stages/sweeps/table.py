@@ -110,7 +110,8 @@ def _of_branches(row: dict[str, Any], job: SweepJob) -> list[dict[str, Any]]:
             continue
         rows.append(
             row | {
-                "status": record.status, "run": record.name, "tokens": record.tokens, "compute": record.compute,
+                "status": record.status, "run": record.name,
+                "tokens": record.spec.tokens, "compute": record.spec.compute,
                 "epochs": round(max((one["epochs"] for one in record.domains.values()), default=0.0), 4),
                 "validation_loss": record.validation_loss, "bits_per_byte": record.bits_per_byte,
                 "training_loss": record.training_loss,

@@ -25,7 +25,6 @@ from maquette.artifacts.errors import MaquetteError
 from maquette.artifacts.files import read_json, write_json
 from maquette.artifacts.progress import say
 from maquette.stages import Stage
-from maquette.stages.sweeps.forecast import PLANNED
 
 FINISHED, FAILED = "finished", "failed"
 _LOOK = 0.5
@@ -115,7 +114,7 @@ def _outcome(stage: Stage, settings: Any, files: Files, number: int) -> tuple[di
     try:
         with told(lambda step, steps: files.tell(number, step, steps)):
             prepare = stage.part("prepare")
-            shared = prepare is not None and settings.objective.kind in PLANNED  # made once in this process
+            shared = prepare is not None and settings.objective.entry.reads_text  # made once in this process
             result = stage.run(settings, prepare(settings)) if shared else stage.run(settings)
         outcome |= {"result": str(getattr(result, "folder", result)), **numbers_of(result)}
     except MaquetteError as error:

@@ -5,8 +5,8 @@ from typing import Any
 
 from lightning.pytorch import Callback
 
-from maquette.training.interruption import Interruption
 from maquette.training.metrics_file import MetricsFile
+from maquette.training.processes import Interruption
 
 
 @dataclass(frozen=True)
