@@ -11,11 +11,11 @@ import functools
 import numpy as np
 from numpy.typing import NDArray
 
-from maquette.corpus.hashing import Hashes, Integers, mix, powers
+from maquette.corpus.hashing import GOLDEN, Hashes, Integers, mix, powers
 
 Characters = NDArray[np.uint8] | NDArray[np.uint32]
 
-_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # odd: multiplication by it loses nothing modulo 2^64
+_MULTIPLIER = np.uint64(GOLDEN)
 _TABLE = 0x32400  # beyond the last ideograph there are only signs without a meaning of their own: one hash for all
 _LONGEST_WORD = 4096  # characters after it repeat the powers; only absurd words could collide
 _UNSPACED = (

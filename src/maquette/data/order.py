@@ -19,13 +19,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from maquette.corpus.hashing import mix
+from maquette.corpus.hashing import GOLDEN, mix
 
 Integers = NDArray[np.int64]
 Keys = NDArray[np.uint64]
 
-_GOLDEN = 0x9E3779B97F4A7C15
-_ROUND_KEYS = [np.uint64(number * _GOLDEN % 2**64) for number in range(6)]
+_ROUND_KEYS = [np.uint64(number * GOLDEN % 2**64) for number in range(6)]
 
 _RESOLUTION = 1 << 24
 """Weights are whole multiples of one part in this: exact arithmetic, the same on every machine."""
@@ -39,7 +38,7 @@ def key_of(*parts: object) -> np.uint64:
 
 def derive(key: np.uint64 | Keys, counters: Integers) -> Keys:
     """One key for each counter (an epoch, a block), from a key."""
-    return mix(np.asarray(key, dtype=np.uint64) + (counters.astype(np.uint64) + np.uint64(1)) * np.uint64(_GOLDEN))
+    return mix(np.asarray(key, dtype=np.uint64) + (counters.astype(np.uint64) + np.uint64(1)) * np.uint64(GOLDEN))
 
 
 def permute(indices: Integers, sizes: Integers, keys: Keys) -> Integers:

@@ -128,8 +128,9 @@ def cut_seen(
 ) -> list[CutPart]:
     """Cuts every run of `window` tokens out of `parts` that also stands in `training`, document tokens included.
 
-    `training` gives the training text anew each time, in pieces that overlap by `window - 1` tokens. A cut makes new
-    beginnings and so new runs across document tokens: passes are repeated until nothing is found (two, as a rule).
+    `training` streams the training text, each time from its start, in pieces that overlap by `window - 1` tokens. A cut
+    makes new beginnings and so new runs across document tokens: passes are repeated until nothing is found (two, as a
+    rule).
     `byte_lengths` (V,) gives the bytes of text of each token.
     """
     documents = [part.documents for part in parts]

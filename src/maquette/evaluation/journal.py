@@ -1,4 +1,4 @@
-"""What has been judged already, one JSON line each: an evaluation that is killed goes on where it was."""
+"""Results of an evaluation that are there already, a JSON line each: one that is killed resumes where it was."""
 
 import json
 import os
@@ -26,7 +26,7 @@ class Journal:
                 self.results[row["key"]] = row["result"]
             except (ValueError, KeyError, TypeError):
                 raise StageError(
-                    f"{self.path}, line {number} is damaged.", "Remove the line: what it held is judged again."
+                    f"{self.path}, line {number} is damaged.", "Remove the line: what it held is evaluated again."
                 ) from None
         if len(whole) < len(data):
             os.truncate(self.path, len(whole))

@@ -18,7 +18,7 @@ from maquette.artifacts.errors import StageError
 from maquette.artifacts.files import atomic_file, write_json
 from maquette.corpus.curation.boilerplate_lines import BoilerplateLines, repeated_lines
 from maquette.corpus.curation.config import CurationConfig
-from maquette.corpus.curation.extract import TOKEN_BUCKETS, text_hash
+from maquette.corpus.curation.extract import TOKEN_BUCKETS, uniform
 from maquette.corpus.curation.models import FEWEST_EXAMPLES, LinearModel, Training, precision_recall, train
 from maquette.corpus.curation.urls import host_of, is_below, normalize_url
 from maquette.corpus.document import Document, read_file
@@ -113,10 +113,6 @@ def _documents(extract: Path, shards: list[int]) -> Iterator[Document]:
         yield from read_file(extract / f"{number:05d}.parquet")
 
 
-def _sampled(document: Document, share: float) -> bool:
-    return (text_hash(document.id) >> 11) / (1 << 53) < share
-
-
 def _train_quality(extract: Path, shards: list[int], config: CurationConfig) -> Training | None:
     """Reference-like documents against random pages of the crawl, as they come."""
     quality = config.quality
@@ -136,7 +132,7 @@ def _train_quality(extract: Path, shards: list[int], config: CurationConfig) -> 
     for document in _documents(extract, shards):
         if normalize_url(document.url or "") in cited:
             positive.append(document.text)
-        elif len(random) < _MOST_EXAMPLES and _sampled(document, share):
+        elif len(random) < _MOST_EXAMPLES and uniform(document.id) < share:
             random.append(document.text)
     positive = positive[:_MOST_EXAMPLES]
     return train([*random, *positive], ["random"] * len(random) + ["reference"] * len(positive))
@@ -150,7 +146,9 @@ def _train_unsafe(extract: Path, shards: list[int], config: CurationConfig) -> T
     unsafe = [text for text in unsafe if text.strip()][:_MOST_EXAMPLES]
     total = sum(_load(extract, number)["urls"].size for number in shards)
     share = 2 * _MOST_EXAMPLES / max(total, 1)
-    others = [document.text for document in _documents(extract, shards) if _sampled(document, share)][:_MOST_EXAMPLES]
+    others = [document.text for document in _documents(extract, shards) if uniform(document.id) < share][
+        :_MOST_EXAMPLES
+    ]
     return train([*others, *unsafe], ["safe"] * len(others) + ["unsafe"] * len(unsafe))
 
 

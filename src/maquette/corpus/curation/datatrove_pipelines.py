@@ -173,7 +173,7 @@ def _on_slurm(job: CurationJob, executor: ExecutorConfig, passes: list[CurationP
     if shutil.which("sbatch") is None:
         raise StageError(
             "executor=slurm needs sbatch, and this machine has none.",
-            "Type the line on a login node of the cluster, or use executor=datatrove on this machine.",
+            "Run the command on a login node of the cluster, or use executor=datatrove on this machine.",
         )
     if executor.partition is None:
         raise StageError("executor=slurm needs a partition.", "Name it: executor.partition=cpu (sinfo lists them).")
@@ -195,7 +195,7 @@ def _on_slurm(job: CurationJob, executor: ExecutorConfig, passes: list[CurationP
 
 
 def _await(passes: list[CurationPass], jobs: list[str], alive: Callable[[], bool]) -> None:
-    """Until every task is completed. The jobs live on without this process: typing the line again waits on."""
+    """Until every task is completed. The jobs live on without this process: running the command again waits on."""
     total = sum(one.tasks for one in passes)
     silent = shown = 0
     with progress("Slurm", total, unit="tasks") as advance:
@@ -212,7 +212,7 @@ def _await(passes: list[CurationPass], jobs: list[str], alive: Callable[[], bool
             if not jobs or silent >= _SILENT:
                 raise StageError(
                     f"Slurm has no more of the jobs {', '.join(jobs)}, and {total - done} of {total} tasks are undone.",
-                    f"See the logs in {passes[0].logs.parent / '*'}; typing the line again submits what is left.",
+                    f"See the logs in {passes[0].logs.parent / '*'}; run the command again to submit what is left.",
                 )
             time.sleep(_POLL)
 

@@ -1,4 +1,4 @@
-"""The first pass over a shard: pages read, judged by address and language, and what the corpus must know of them.
+"""The first pass over a shard: pages read, filtered by address and language, and what the corpus must know of them.
 
 Languages are told by py3langid's naive Bayes model (97 languages, inside its wheel).
 
@@ -81,6 +81,11 @@ def text_hash(text: str) -> int:
     """A 64-bit hash of a short text; the same everywhere."""
     points = characters(text)
     return int(sequence_hashes(points.astype(np.uint64) + np.uint64(1), np.zeros(1, np.int64))[0]) if points.size else 0
+
+
+def uniform(text: str) -> float:
+    """A number in 0 ... 1 that follows from a short text, as if it were drawn."""
+    return (text_hash(text) >> 11) / (1 << 53)
 
 
 def extract_shard(

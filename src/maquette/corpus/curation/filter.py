@@ -12,13 +12,13 @@ import numpy as np
 from maquette.artifacts.files import atomic_file
 from maquette.corpus.curation.config import CurationConfig
 from maquette.corpus.curation.corpus_statistics import CorpusStatistics, load_statistics
-from maquette.corpus.curation.extract import text_hash, token_buckets
+from maquette.corpus.curation.extract import token_buckets, uniform
 from maquette.corpus.curation.journal import JournalEntry, entry, write_journal
-from maquette.corpus.curation.models import Grams, grams
+from maquette.corpus.curation.models import grams
 from maquette.corpus.curation.near_duplicates import document_bands
 from maquette.corpus.curation.pii import replace_pii
 from maquette.corpus.curation.rules import Rule, clean_lines, features, first_broken, rules
-from maquette.corpus.curation.safety import unsafe_share
+from maquette.corpus.curation.safety import unsafe_reason
 from maquette.corpus.curation.shards import Watch, pages_done
 from maquette.corpus.curation.urls import host_of
 from maquette.corpus.document import Document, Rejection, read_file, write_documents
@@ -37,7 +37,7 @@ class Filtered:
 def filter_document(
     document: Document, config: CurationConfig, statistics: CorpusStatistics, chosen: list[Rule]
 ) -> Filtered:
-    """Judges and cleans one document."""
+    """Scores, cleans and keeps or rejects one document."""
     document = statistics.lines.strip(document, host_of(document.url))
     document = clean_lines(document, config)
     scores = features(document.text, str(document.meta.get("title", "")))
@@ -56,7 +56,7 @@ def filter_document(
         meta["private"] = private
     found = grams(document.text) if statistics.models else None
 
-    unsafe = _unsafe(document, config, statistics, scores, found)
+    unsafe = unsafe_reason(document.text, config.harmful, statistics.models.get("unsafe"), scores, found)
     if unsafe is not None and config.harmful.action == "drop":
         return Filtered(Rejection(document, unsafe[0], unsafe[1]), scores, private, unsafe[2])
     if unsafe is not None:
@@ -76,26 +76,6 @@ def filter_document(
     return Filtered(low or document, scores, private, config.quality.threshold or float("nan"))
 
 
-def _unsafe(
-    document: Document,
-    config: CurationConfig,
-    statistics: CorpusStatistics,
-    scores: dict[str, float],
-    found: Grams | None,
-) -> tuple[str, float, float] | None:
-    """The reason, value and threshold by which a document is unsafe."""
-    if config.harmful.action == "off":
-        return None
-    share, category = unsafe_share(document.text)
-    if (model := statistics.models.get("unsafe")) is not None and config.harmful.classifier is not None:
-        scores["unsafe"] = float(model.probabilities(found or grams(document.text))[1])
-    if config.harmful.words is not None and share >= config.harmful.words:
-        return f"harmful: {category}", share, config.harmful.words
-    if config.harmful.classifier is not None and scores.get("unsafe", 0.0) >= config.harmful.classifier:
-        return "harmful: classifier", scores["unsafe"], config.harmful.classifier
-    return None
-
-
 def _too_low(document: Document, config: CurationConfig, score: float | None) -> Rejection | None:
     """A rejection by the quality score: below the threshold, or not drawn (Brown et al. 2020, appendix A)."""
     if score is None:
@@ -103,8 +83,8 @@ def _too_low(document: Document, config: CurationConfig, score: float | None) ->
     if config.quality.threshold is not None and score < config.quality.threshold:
         return Rejection(document, "quality: threshold", score)
     if config.quality.sample is not None:
-        uniform = max((text_hash(document.id + "/quality") >> 11) / (1 << 53), 1e-12)
-        if uniform ** (-1 / config.quality.sample) - 1 <= 1 - score:
+        drawn = max(uniform(document.id + "/quality"), 1e-12)
+        if drawn ** (-1 / config.quality.sample) - 1 <= 1 - score:
             return Rejection(document, "quality: not drawn", score)
     return None
 

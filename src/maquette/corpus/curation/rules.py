@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from maquette.corpus.curation.config import CurationConfig
 from maquette.corpus.document import Document
-from maquette.corpus.hashing import Hashes
+from maquette.corpus.hashing import GOLDEN, Hashes, mix
 
 _SCRIPT = re.compile(
     r"\b(enable|activate|turn on|allow|requires?|needs?) (java ?script|cookies)\b"
@@ -37,8 +37,7 @@ _NOT_FOUND = re.compile(
     r"has been (removed|deleted))|nothing (was )?found here)",
     re.IGNORECASE | re.DOTALL,
 )
-_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
-_WORD_MULTIPLIER = np.uint64(0xD1342543DE82EF95)
+_MULTIPLIER = np.uint64(GOLDEN)
 
 FEATURES = (
     "words", "word_length", "symbols", "bullet_lines", "ellipsis_lines", "alphabetic_words", "stop_words",
@@ -194,8 +193,7 @@ def _n_gram_shares(places: NDArray[np.int64], lengths: NDArray[np.int64], charac
     Characters that lie in several such n-grams count once.
     """
     found = {f"top_{n}_gram": 0.0 for n in (2, 3, 4)} | {f"duplicate_{n}_grams": 0.0 for n in range(5, 11)}
-    word = (places.astype(np.uint64) + np.uint64(1)) * _WORD_MULTIPLIER
-    word ^= word >> np.uint64(29)
+    word = mix(places.astype(np.uint64) + np.uint64(1))
     ends = np.append(0, np.cumsum(lengths + 1))
     grams: Hashes = word
     repeated = np.ones(word.size, np.bool_)  # whether the n-gram that begins here stands twice: else no longer one does

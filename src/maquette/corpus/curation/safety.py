@@ -1,4 +1,4 @@
-"""Unsafe content: a word list by category; the classifier beside it is in `models`."""
+"""Unsafe content: by a word list with categories, and by a classifier (see `models`) where there is one."""
 
 import functools
 from collections.abc import Mapping
@@ -6,6 +6,8 @@ from importlib import resources
 
 import numpy as np
 
+from maquette.corpus.curation.config import HarmfulConfig
+from maquette.corpus.curation.models import Grams, LinearModel, grams
 from maquette.corpus.hashing import Hashes
 from maquette.corpus.lexical import characters, lower_case_tokens, tokenize
 
@@ -41,3 +43,20 @@ def unsafe_share(text: str) -> tuple[float, str]:
     if count < _FEWEST:
         return 0.0, ""
     return count / len(words), max(sorted(found), key=lambda name: found[name])
+
+
+def unsafe_reason(
+    text: str, config: HarmfulConfig, model: LinearModel | None, scores: dict[str, float], found: Grams | None
+) -> tuple[str, float, float] | None:
+    """The reason, value and threshold by which a text is unsafe. Notes the model's probability in `scores`; `found` are
+    the text's n-grams, if they are known."""
+    if config.action == "off":
+        return None
+    share, category = unsafe_share(text)
+    if model is not None and config.classifier is not None:
+        scores["unsafe"] = float(model.probabilities(found or grams(text))[1])
+    if config.words is not None and share >= config.words:
+        return f"harmful: {category}", share, config.words
+    if config.classifier is not None and scores.get("unsafe", 0.0) >= config.classifier:
+        return "harmful: classifier", scores["unsafe"], config.classifier
+    return None

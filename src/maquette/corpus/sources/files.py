@@ -111,7 +111,7 @@ def read_lines(file: Path, advance: Callable[[float], None]) -> Iterator[tuple[i
             except _DAMAGED as error:
                 raise StageError(
                     f"{file} can't be decompressed after line {number}: {error}.",
-                    "It is damaged or was cut off: get it anew.",
+                    "It is damaged or was cut off: get it again.",
                 ) from None
             if number % 256 == 0 or not line:
                 advance(raw.tell() - told)
@@ -128,7 +128,7 @@ def read_whole(file: Path) -> bytes:
         try:
             return stream.read()
         except _DAMAGED as error:
-            raise StageError(f"{file} can't be read: {error}.", "It is damaged or was cut off: get it anew.") from None
+            raise StageError(f"{file} can't be read: {error}.", "It is damaged or was cut off: get it again.") from None
 
 
 def readable(file: Path, read: Callable[[Path], Value]) -> Value:

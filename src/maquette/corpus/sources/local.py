@@ -98,9 +98,9 @@ class Parquet(FileSource):
             for batch in file.iter_batches(batch_size=_ROWS, columns=columns):
                 yield batch.to_pylist()
         except UnicodeDecodeError as error:
-            raise StageError(f"{path} holds text that is not UTF-8: {error}.", "Write the file anew.") from None
+            raise StageError(f"{path} holds text that is not UTF-8: {error}.", "Write it again as UTF-8.") from None
         except (pa.ArrowException, OSError) as error:
-            raise StageError(f"{path} is damaged: {error}.", "Get the file anew.") from None
+            raise StageError(f"{path} is damaged: {error}.", "Get the file again.") from None
 
 
 def _parquet_file(path: Path) -> "ParquetFile":
