@@ -32,7 +32,10 @@ class PretokenizedConfig:
         None, "folder with their tokenizer.json; without it there are no samples and no bits per byte"
     )
     vocab_size: int | None = setting(None, "number of ids; by default the tokenizer's", minimum=2)
-    eos_token_id: int | None = setting(None, "id between documents; by default the tokenizer's end of text", minimum=0)
+    eos_token_id: int | None = setting(
+        None, "id between documents; by default the tokenizer's end of text; without one no masking, no copying score",
+        minimum=0,
+    )  # fmt: skip
     column: str = setting("input_ids", "format=datasets: the column with the ids")
     validation: float = setting(
         0.01, "share of the training tokens, at their end, held out where no file is for validation",

@@ -64,7 +64,7 @@ def _of_another_stage(stage: Stage, place: str, key: str) -> ConfigError:
 def unknown_key(stage: Stage, key: str, more: Sequence[str] = ()) -> ConfigError:
     """The error for a key that a stage does not have, with its new name or the nearest one that there is."""
     new = renamed_key(key)
-    if new is not None:
+    if new is not None and new.partition(".")[0] in {field.name for field in dataclasses.fields(stage.config)}:
         return ConfigError(f"unknown key '{key}'.", f"It is now '{new}'{renaming_note(key)}.")
     return ConfigError(
         f"unknown key '{key}'.", _nearby(stage, key, more) or f"maquette {stage.name} --help-all lists the keys."

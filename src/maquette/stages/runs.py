@@ -42,7 +42,7 @@ _SHOWN_ANYWAY = (
 _SPARE = ("size", "MFU", "sweep", "tokens/s", "age")
 """What a narrow terminal does without, in this order: the size stands in the name, too."""
 
-_METRICS = ("seconds", "peak_memory_bytes", "tokens_per_second", "mfu", "loss_spikes", "tokens")
+_METRICS = ("seconds", "training_seconds", "peak_memory_bytes", "tokens_per_second", "mfu", "loss_spikes", "tokens")
 _STYLES = {"FINISHED": "green", "RUNNING": "cyan", "FAILED": "red", "KILLED": "yellow", "STALE": "red"}
 
 
