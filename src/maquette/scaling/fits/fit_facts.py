@@ -160,7 +160,7 @@ def exponent_table(facts: Mapping[str, Any]) -> tuple[list[str], list[tuple[str,
             rows.append((f"{form} surface", f"{found['exponent']:.3f}", span(found["interval"]["exponent"]), ""))
     if facts["envelope"] is not None:
         rows.append(("envelope", f"{facts['envelope']['exponent']:.3f}", span(facts["envelope"]["interval"]), ""))
-    return ["approach", "a in N* ~ C^a", "interval", "bias of the grid"], rows
+    return ["approach", "a in N* ~ C^a", "interval", "grid bias"], rows
 
 
 _OF_A_FIT = ("standard_error", "noise", "degrees_of_freedom", "residuals", "warnings")
