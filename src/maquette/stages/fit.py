@@ -28,7 +28,7 @@ def run(config: FitStage) -> Path:
     for form in (config.form, *config.forms):
         if form is not None and is_dotted(form):
             custom_form(form)  # a mistake in it is said before the runs are read
-    table = read_runs(config)
+    table = chosen_runs(config)
     if config.laws is not None:
         return fit_laws.fit_law(config, table)
     if config.compare is not None:
@@ -44,7 +44,7 @@ def run(config: FitStage) -> Path:
     return folder
 
 
-def read_runs(config: FitStage) -> RunTable:
+def chosen_runs(config: FitStage) -> RunTable:
     """The runs, in the convention asked for, without those that are left out by hand."""
     table = (
         read_table(config.runs)
