@@ -60,7 +60,10 @@ def make_report(**changes: Any) -> RunReport:
         },
         tokenizer={
             "vocabulary": 1024, "bytes_per_token": 2.5, "splits": {"number": ["3", "27"], "Thai": ["⟨E0⟩"]},
-            "sweep": [{"vocabulary": size, "domains": {domain: 400.0 for domain in DOMAINS}} for size in (512, 1024)],
+            "sweep": [
+                {"vocabulary": size, "tokens_per_kilobyte": 400.0, "domains": {domain: 400.0 for domain in DOMAINS}}
+                for size in (512, 1024)
+            ],
         },
         places={"The model": "outputs/runs/x/model"},
         commands={"Let it write:": 'maquette sample "def "'},

@@ -14,7 +14,7 @@ from maquette.data.examples import Examples
 from maquette.model import LanguageModel, ScalarModel, TransformerConfig
 from maquette.objectives import DirectPreferenceOptimization, Optimization, RewardModelling, SupervisedFineTuning
 from maquette.objectives.completions import completion_log_probs
-from maquette.objectives.config import PreferenceConfig, RewardConfig, SupervisedConfig
+from maquette.objectives.config import PreferenceConfig, RewardModelConfig, SupervisedConfig
 from maquette.objectives.reward import last_scores
 from maquette.optimization.config import AdamWConfig, ConstantSchedulerConfig
 
@@ -48,7 +48,7 @@ def fine_tuning() -> SupervisedFineTuning:
 
 
 def rewarding(**config: Any) -> RewardModelling:
-    return RewardModelling(ScalarModel(SHAPE), OPTIMIZATION, RewardConfig(**config)).eval()
+    return RewardModelling(ScalarModel(SHAPE), OPTIMIZATION, RewardModelConfig(**config)).eval()
 
 
 def preferring(**config: Any) -> DirectPreferenceOptimization:

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from list_logger import ListLogger
 from maquette.artifacts import ConfigError
 from maquette.data import TokenBatch
-from maquette.data.validation import HeldOutBatch
+from maquette.data.pretraining_data import HeldOutBatch
 from maquette.model import LanguageModel, TransformerConfig
 from maquette.objectives import Optimization, Pretraining
 from maquette.objectives.config import PretrainConfig

@@ -3,7 +3,7 @@
 import pytest
 
 from maquette.artifacts.errors import ConfigError
-from maquette.recipe.mixtures import mixture_design
+from maquette.recipe.sweeps import mixture_design
 
 TOKENS = {"code": 6_000_000, "docs": 3_000_000, "legal": 100_000, "none": 0}
 

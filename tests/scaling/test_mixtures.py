@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from maquette.artifacts.errors import ConfigError
-from maquette.recipe.mixtures import mixture_design
+from maquette.recipe.sweeps import mixture_design
 from maquette.reports import render
 from maquette.scaling import LawError
 from maquette.scaling.fits.mixture_fit import fit_mixture, mixture_facts, mixture_figure, verdict

@@ -65,7 +65,7 @@ def test_the_whole_road_and_then_nothing_to_do(tmp_path: Path, capsys: pytest.Ca
         "prose",
         "notes",
         "IsoFLOP curves",
-        "Came out",
+        "Observed loss",
         "Score: how each form predicted",
         "Kneser-Ney 5-gram",
         "maquette sample",
@@ -103,7 +103,9 @@ def test_the_whole_road_and_then_nothing_to_do(tmp_path: Path, capsys: pytest.Ca
     study = build("alignment", tmp_path / "outputs" / "artifacts", name=None, label="tiny", config={},
                   inputs={"base": made.record.spec.fingerprint}, make=write_a_study)  # fmt: skip
     assert demo.write_page(made, study) == page
-    assert all(part in page.read_text(encoding="utf-8") for part in ("What alignment bought", "Came out", "pick two"))
+    assert all(
+        part in page.read_text(encoding="utf-8") for part in ("What alignment bought", "Observed loss", "pick two")
+    )
     demo.write_page(made)  # it stays
     assert "pick two" in page.read_text(encoding="utf-8")
     shutil.rmtree(study)

@@ -99,7 +99,7 @@ def test_a_plan_on_ones_own_surface(fitted: FitStage, capsys: pytest.CaptureFixt
     found = plan.run(PlanStage(outputs=fitted.outputs, surface="latest", json=True))
     values = json.loads(capsys.readouterr().out)
     surface = load_fit(find_fit(None, fitted.outputs))[0].surface.surface
-    assert isinstance(found, plan.Plan) and found.surface == surface
+    assert isinstance(found, plan.ComputePlan) and found.surface == surface
     low, high = values["intervals"]["params"]
     assert low < values["params"] < high
     with pytest.raises(ConfigError, match="neither published nor a fit"):

@@ -22,9 +22,12 @@ SLAB = 1 << 16
 
 def mix(values: Hashes) -> Hashes:
     """Scrambles 64-bit integers (any shape) one to one: the finaliser of SplitMix64 (Steele et al. 2014)."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
+    values = values ^ (values >> np.uint64(30))
+    values *= np.uint64(0xBF58476D1CE4E5B9)
+    values ^= values >> np.uint64(27)
+    values *= np.uint64(0x94D049BB133111EB)
+    values ^= values >> np.uint64(31)
+    return values
 
 
 def powers(base: np.uint64, count: int) -> Hashes:
@@ -42,18 +45,25 @@ def window_hashes(tokens: Hashes, length: int) -> Hashes:
     """
     if tokens.size < length:
         return np.empty(0, np.uint64)
-    done, result = 0, np.zeros(tokens.size + 1, np.uint64)
+    done, result = 0, tokens[:0]
     span, power = 1, tokens
     while True:
         factor = np.uint64(pow(int(_MULTIPLIER), span, 1 << 64))
         if length & span:
-            size = tokens.size - done - span + 1
-            result = result[:size] * factor + power[done : done + size]
+            result = _joined(result, power, done, factor) if done else power
             done += span
         if done == length:
             return mix(result)
-        power = power[:-span] * factor + power[span:]
+        power = _joined(power, power, span, factor)
         span *= 2
+
+
+def _joined(left: Hashes, right: Hashes, left_length: int, factor: np.uint64) -> Hashes:
+    """Sums of runs whose first `left_length` tokens are summed up in `left` and whose others in `right`."""
+    count = min(left.size, right.size - left_length)
+    found = left[:count] * factor
+    found += right[left_length : left_length + count]
+    return found
 
 
 def sequence_hashes(tokens: Hashes, starts: Integers) -> Hashes:

@@ -168,8 +168,8 @@ def encode_preferences(
     validation: float,
     limit: int | None = None,
 ) -> dict[str, Any]:
-    """Writes `folder/train` and `folder/validation`, where examples 2 k and 2 k + 1 are the wanted and the unwanted
-    answer of pair k; returns the counts. The mask is true for what the assistant wrote after the prompt.
+    """Writes `folder/train` and `folder/validation`, where examples 2 k and 2 k + 1 are the chosen and the
+    rejected completion of pair k; returns the counts. The mask is true for what the assistant wrote after the prompt.
 
     Columns: `prompt_length`, `annotator`, `margin` and `probability` (NaN where it has none). Pairs of equal answers
     are left out and counted, as those are that do not fit `longest`. Raises `StageError` where nothing is left.

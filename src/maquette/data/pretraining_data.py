@@ -1,19 +1,20 @@
 """Pretraining's text as a LightningDataModule: the mixture's order of training sequences, held-out text by domain."""
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from lightning.pytorch import LightningDataModule
 
 from maquette.artifacts import ConfigError
-from maquette.data.batches import TrainingBatches, validation_batches
+from maquette.data.batches import TokenBatch, TrainingBatches, validation_batches
 from maquette.data.config import DataConfig, MixtureConfig
 from maquette.data.copying import SEQUENCES_OF_A_WINDOW, CopyingProbe, copying_probes
 from maquette.data.mixture import MixtureOrder
 from maquette.data.shards import TokenShards
-from maquette.data.validation import HeldOutBatch, HeldOutLoader
 
 if TYPE_CHECKING:
     from maquette.text import Tokenizer
@@ -32,6 +33,38 @@ loop costs about 0.6 ms a batch (2.6)."""
 MOST_WINDOWS = 64
 """Held-out windows of all domains together that copying is measured on, at most: the score's standard error is then
 about .01."""
+
+
+@dataclasses.dataclass
+class HeldOutBatch:
+    """`tokens` of one `domain`, and the `bytes` of text that its targets stand for (0: nobody knows). `marks (B, T)`:
+    of copying probes, whose kind is in `domain`. `counts`: whether it is this process's to count."""
+
+    tokens: TokenBatch
+    domain: str
+    bytes: int = 0
+    marks: torch.Tensor | None = None
+    counts: bool = True
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "HeldOutBatch":
+        """The tokens on another device."""
+        return dataclasses.replace(self, tokens=self.tokens.to(device, non_blocking=non_blocking))
+
+
+class HeldOutLoader:
+    """Calls `make()` at each validation: how much is read depends on the step. Without a length, so that Lightning asks
+    anew each time. Every process takes its share of the batches; with sharded weights all of them have to take part in
+    every round, so the last one may be given a batch that does not count."""
+
+    def __init__(self, make: Callable[[], Sequence[HeldOutBatch]], rank: int = 0, world_size: int = 1) -> None:
+        self._make, self._rank, self._world_size = make, rank, world_size
+
+    def __iter__(self) -> Iterator[HeldOutBatch]:
+        batches = self._make()
+        for start in range(0, len(batches), self._world_size):
+            mine = start + self._rank
+            chosen = batches[min(mine, len(batches) - 1)]
+            yield chosen if mine < len(batches) else dataclasses.replace(chosen, counts=False)
 
 
 class PretrainingData(LightningDataModule):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from maquette.corpus.report import corpus_figure
 from maquette.evaluation.baselines import ALL, NGRAM, UNIFORM, UNIGRAM, BaselineScore
 from maquette.reports.figures import COLORS, curve, new_figure
+from maquette.text.report_figures import vocabulary_sizes
 from maquette.training.record import RunRecord
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ class RunReport:
             "corpus": corpus_figure(self.corpus),
         }
         if len(self.tokenizer["sweep"]) > 1:
-            found["vocabulary"] = vocabulary_figure(self.tokenizer["sweep"], self.tokenizer["vocabulary"])
+            found["vocabulary"] = vocabulary_sizes(self.tokenizer["sweep"], self.tokenizer["vocabulary"])
         return found
 
 
@@ -154,34 +155,6 @@ def domains_figure(history: Sequence[Mapping[str, Any]], domains: Sequence[str])
     _label_ends(axes, ends)
     _token_axis(axes)
     axes.set_ylabel("bits per byte")
-    return figure
-
-
-def vocabulary_figure(sweep: Sequence[Mapping[str, Any]], chosen: int) -> "Figure":
-    """Tokens for 1,000 bytes of each domain over the size of the vocabulary."""
-    figure, axes = new_figure(width=8.4, height=3.6)
-    sizes = [point["vocabulary"] for point in sweep]
-    ends = []
-    for number, domain in enumerate(sweep[0]["domains"]):
-        rates = [point["domains"][domain] for point in sweep]
-        axes.plot(sizes, rates, marker="o", markersize=3, linewidth=1.6, color=COLORS[number % len(COLORS)])
-        ends.append(((sizes[-1], rates[-1]), domain))
-    _label_ends(axes, ends)
-    axes.axvline(chosen, color=_MODEL_COLOR, linestyle=(0, (5, 3)), linewidth=1.3)
-    axes.annotate(
-        "chosen",
-        (chosen, 1),
-        xycoords=("data", "axes fraction"),
-        xytext=(4, -10),
-        textcoords="offset points",
-        fontsize=9,
-    )
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
-    axes.minorticks_off()
-    axes.set_ylim(0, None)
-    axes.set_xlabel("tokens in the vocabulary")
-    axes.set_ylabel("tokens for 1,000 bytes of text")
     return figure
 
 

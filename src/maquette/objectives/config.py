@@ -45,25 +45,25 @@ class ExampleConfig(ObjectiveConfig):
 
 @dataclass
 class SupervisedConfig(ExampleConfig):
-    """Supervised fine-tuning: imitate answers."""
+    """Supervised fine-tuning: imitate completions."""
 
     _target_: str = setting("maquette.objectives.SupervisedFineTuning", "the LightningModule's class")
     kind: str = setting("sft", "what is trained for", choices=("sft",))
     packing: bool = setting(True, "short examples share a row; attention does not cross, and no loss changes")
     sample_prompts: int = setting(4, "held-out prompts that are answered at each validation, to be read", minimum=0)
-    max_completion_length: int = setting(64, "tokens of such an answer at most", minimum=1)
+    max_completion_length: int = setting(64, "tokens of such a completion at most", minimum=1)
 
 
 @dataclass
-class RewardConfig(ExampleConfig):
-    """A reward model: tell the wanted answer from the other."""
+class RewardModelConfig(ExampleConfig):
+    """A reward model: tell the chosen completion from the rejected one."""
 
     _target_: str = setting("maquette.objectives.RewardModelling", "the LightningModule's class")
     kind: str = setting("reward", "what is trained for", choices=("reward",))
     epochs: float = setting(3.0, "how often every pair is seen", minimum=0.0)
     loss: str = setting(
         "bradley_terry",
-        "compare the two answers, or judge each alone as won or lost",
+        "compare the two completions, or classify each alone as won or lost",
         choices=("bradley_terry", "binary"),
     )
     margin: float = setting(
@@ -90,21 +90,21 @@ class RewardConfig(ExampleConfig):
 
 @dataclass
 class PreferenceConfig(ExampleConfig):
-    """Direct preference optimisation: raise the wanted answer against the other, without a reward model."""
+    """Direct preference optimisation: raise the chosen completion against the rejected one, without a reward model."""
 
     _target_: str = setting("maquette.objectives.DirectPreferenceOptimization", "the LightningModule's class")
     kind: str = setting("dpo", "what is trained for", choices=("dpo",))
-    beta: float = setting(0.1, "how dear divergence from the reference is", minimum=1e-6)
+    beta: float = setting(0.1, "strength of the KL constraint: the lower, the further from the reference", minimum=1e-6)
     loss_type: str = setting("sigmoid", "the loss", choices=("sigmoid", "ipo", "hinge", "robust"))
     label_smoothing: float = setting(
         0.0, "how likely a label is taken to be wrong (sigmoid: cDPO; robust)", minimum=0.0, maximum=0.499
     )
-    length_normalized: bool = setting(False, "means over an answer's tokens instead of sums")
-    sft_weight: float = setting(0.0, "of a term of fine-tuning on the wanted answers", minimum=0.0)
+    length_normalized: bool = setting(False, "means over a completion's tokens instead of sums")
+    sft_weight: float = setting(0.0, "of a term of fine-tuning on the chosen completions", minimum=0.0)
     sample_prompts: int = setting(
         64, "held-out prompts that are answered at each validation, to measure divergence on", minimum=0
     )
-    max_completion_length: int = setting(64, "tokens of such an answer at most", minimum=1)
+    max_completion_length: int = setting(64, "tokens of such a completion at most", minimum=1)
 
     def validate(self) -> None:
         """Raises `ConfigError` for settings that contradict each other."""
@@ -117,21 +117,21 @@ class PreferenceConfig(ExampleConfig):
 
 @dataclass
 class PolicyConfig(ObjectiveConfig):
-    """Policy optimisation: sample answers, score them, and move towards what scored well."""
+    """Policy optimisation: sample completions, score them, and move towards what scored well."""
 
     _target_: str = setting("maquette.objectives.ProximalPolicyOptimization", "the LightningModule's class")
     kind: str = setting("ppo", "what is trained for", choices=("ppo",))
     num_iterations: int = setting(50, "rounds of sampling and learning; each is an epoch", minimum=1)
-    rollout_batch_size: int = setting(128, "answers sampled in an iteration, over all processes", minimum=1)
-    ppo_epochs: int = setting(2, "how often each answer is learned from", minimum=1)
+    rollout_batch_size: int = setting(128, "completions sampled in an iteration, over all processes", minimum=1)
+    ppo_epochs: int = setting(2, "how often each completion is learned from", minimum=1)
     num_minibatches: int = setting(2, "optimiser steps of a pass", minimum=1)
-    max_completion_length: int = setting(20, "tokens of an answer at most", minimum=1)
+    max_completion_length: int = setting(20, "tokens of a completion at most", minimum=1)
     temperature: float = setting(1.0, "of the distribution that is sampled from and trained", minimum=0.01)
     advantage: str = setting(
-        "value", "what an answer is compared with: a value function, or the other answers to its prompt",
+        "value", "what a completion is compared with: a value function, or the others of its prompt",
         choices=("value", "group"),
     )  # fmt: skip
-    group_size: int = setting(4, "answers to one prompt where advantage=group", minimum=2)
+    group_size: int = setting(4, "completions of one prompt where advantage=group", minimum=2)
     value_init: str = setting(
         "reward",
         "what the value function starts from: the reward model, the policy's core, or shared (a head on the policy)",
@@ -145,10 +145,12 @@ class PolicyConfig(ObjectiveConfig):
     clip_range_value: float = setting(0.2, "how far a value may move from the old one", minimum=0.0)
     gamma: float = setting(1.0, "gamma of the advantage estimate", minimum=0.0, maximum=1.0)
     gae_lambda: float = setting(0.95, "lambda of the advantage estimate", minimum=0.0, maximum=1.0)
-    kl_coefficient: float = setting(0.1, "price of a nat of divergence from the reference", minimum=0.0)
-    kl_estimator: str = setting("k1", "estimate of that divergence in the reward", choices=("k1", "k2", "k3"))
+    kl_coefficient: float = setting(
+        0.1, "KL penalty coefficient: reward taken off per nat from the reference", minimum=0.0
+    )
+    kl_estimator: str = setting("k1", "estimate of that KL divergence in the reward", choices=("k1", "k2", "k3"))
     kl_target: float | None = setting(
-        None, "steer the coefficient so that an answer's divergence is so many nats", minimum=0.0
+        None, "steer the coefficient so that a completion's KL divergence is so many nats", minimum=0.0
     )
     kl_horizon: float = setting(10_000, "episodes in which the steered coefficient adapts", minimum=1)
     target_kl: float | None = setting(
@@ -157,25 +159,29 @@ class PolicyConfig(ObjectiveConfig):
     )  # fmt: skip
     ent_coef: float = setting(0.0, "of an entropy bonus", minimum=0.0)
     normalize_scores: int = setting(
-        256, "scores are standardised by those of so many answers of the reference; 0: left as they are", minimum=0
+        256, "scores are standardised by those of so many completions of the reference; 0: left as they are", minimum=0
     )
     whiten_rewards: bool = setting(False, "tokens' rewards are scaled to unit variance")
-    missing_eos_penalty: float = setting(1.0, "taken off the score of an answer without an end of turn", minimum=0.0)
+    missing_eos_penalty: float = setting(1.0, "taken off the score of one without an end of turn", minimum=0.0)
 
     def validate(self) -> None:
         """Raises `ConfigError` for settings that contradict each other."""
         if self.advantage == "group" and self.rollout_batch_size % self.group_size:
             raise ConfigError(
-                f"rollouts={self.rollout_batch_size} is not a multiple of group_size={self.group_size}.",
+                f"objective.rollout_batch_size={self.rollout_batch_size} is not a multiple of "
+                f"objective.group_size={self.group_size}.",
                 "Each prompt is answered group_size times.",
             )
         if self.kl_target is not None and not self.kl_target > 0:
             raise ConfigError(
-                f"objective.kl_target={self.kl_target:g}: a divergence of nothing can't be steered to.",
+                f"objective.kl_target={self.kl_target:g}: a KL divergence of 0 can't be steered to.",
                 "Give nats above 0, or null for a fixed coefficient.",
             )
         if self.rollout_batch_size < self.num_minibatches:
-            raise ConfigError(f"rollouts={self.rollout_batch_size} are fewer than minibatches={self.num_minibatches}.")
+            raise ConfigError(
+                f"objective.rollout_batch_size={self.rollout_batch_size} is less than "
+                f"objective.num_minibatches={self.num_minibatches}."
+            )
 
 
 @dataclass
@@ -192,7 +198,7 @@ class CustomObjectiveConfig(CustomNode, ObjectiveConfig):
 OBJECTIVES: dict[str, type[ObjectiveConfig]] = {
     "pretrain": PretrainConfig,
     "sft": SupervisedConfig,
-    "reward": RewardConfig,
+    "reward": RewardModelConfig,
     "dpo": PreferenceConfig,
     "ppo": PolicyConfig,
 }

@@ -74,7 +74,7 @@ def bradley_terry_loss(
     """Mean negative log-likelihood of preferences under Bradley and Terry's model: a scalar.
 
     `chosen (B,)`, `rejected (B,)`: rewards of the answers, `-log sigmoid(chosen - rejected)` (Stiennon et al. 2020,
-    section 3.4; Ouyang et al. 2022, equation 1). `margin (B,)` is by how much the wanted answer was better and is
+    section 3.4; Ouyang et al. 2022, equation 1). `margin (B,)` is by how much the chosen completion was better and is
     taken off the difference (Touvron et al. 2023, Llama 2, equation 2). `centering` weighs the mean of
     `(chosen + rejected)^2`, which fixes the level that the likelihood leaves open (Eisenstein et al. 2023, section 2).
     """
@@ -116,7 +116,7 @@ def dpo_loss(
     variant: str = "sigmoid",
     label_smoothing: float = 0.0,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Direct preference optimisation: losses, and implicit rewards of wanted and unwanted answers, each `(B,)`.
+    """Direct preference optimisation: losses, and implicit rewards of chosen and rejected completions, each `(B,)`.
 
     Arguments `(B,)`: log-probabilities of whole answers (sums over their tokens; means for length-normalised variants,
     which the caller takes) under the policy and the reference. With h the difference of the two log-ratios:
@@ -250,7 +250,7 @@ def token_entropy(logits: Tensor) -> Tensor:
 
 
 def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
-    """How much of the returns' variance over the mask the values foretell: `1 - Var(R - V) / Var(R)`, a scalar.
+    """How much of the returns' variance over the mask the values predict: `1 - Var(R - V) / Var(R)`, a scalar.
 
     1 is a perfect value function, 0 no better than a constant, below worse. NaN where the returns are all alike.
     """

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from maquette.artifacts import ConfigError
 from maquette.data import TokenBatch
-from maquette.data.validation import HeldOutBatch
+from maquette.data.pretraining_data import HeldOutBatch
 from maquette.model import LanguageModel
 from maquette.model.likelihoods import next_token_loss
 from maquette.objectives.base import Metrics, Objective, Optimization

@@ -14,7 +14,7 @@ from torch import Tensor
 from maquette.data.example_batches import ConversationBatch, PreferenceBatch
 from maquette.model.heads import ScalarModel
 from maquette.objectives.base import Metrics, Objective
-from maquette.objectives.config import RewardConfig
+from maquette.objectives.config import RewardModelConfig
 from maquette.objectives.losses import bradley_terry_loss, soft_preference_loss, win_lose_loss
 from maquette.objectives.preferences import HeldOutPairs, preference_metrics, reward_metrics
 from maquette.statistics.intervals import Reliability, reliability
@@ -24,7 +24,7 @@ class RewardModelling(Objective):
     """Bradley and Terry's model over `PreferenceBatch`es, or each answer by itself (`loss=binary`)."""
 
     model: ScalarModel
-    config_class = RewardConfig
+    config_class = RewardModelConfig
     scalar = True
 
     reliability: Reliability | None = None

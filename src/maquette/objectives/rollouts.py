@@ -206,8 +206,8 @@ def collect_rollouts(
         "completions/eos_rate": sum(one.ended for one in completions) / len(completions),
     }
     if config.advantage == "value":
-        foretold = explained_variance(rollouts.values, rollouts.returns, mask)
-        metrics["val/explained_variance"] = float(torch.nan_to_num(foretold))
+        explained = explained_variance(rollouts.values, rollouts.returns, mask)
+        metrics["val/explained_variance"] = float(torch.nan_to_num(explained))
     return rollouts, metrics
 
 

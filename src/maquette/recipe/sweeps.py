@@ -1,16 +1,22 @@
-"""Which sizes an IsoFLOP sweep trains at each budget. Pure arithmetic, free of torch.
+"""Which sizes an IsoFLOP sweep trains at each budget, and which mixtures are tried to fit a mixing law to. Pure
+arithmetic, free of torch.
 
 A budget's sizes stand around the one that the recipe expects to be best: the model that the budget trains on
 `tokens_per_parameter` tokens for each parameter. They come from one ladder for all budgets (10,000 x ratio^k), so
 neighbouring budgets share sizes: the same model is seen at several horizons, and one trunk can serve them
 (`sweep.branches`). That places the curve's middle within half a step of the expectation.
+
+Of the mixtures the first two are those to beat: every domain alike, and in proportion to size. The others are drawn
+evenly from all mixtures (a flat Dirichlet distribution), and pulled towards the proportional one as far as bounded
+epochs ask for.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from maquette.artifacts.errors import ConfigError
 from maquette.data.config import PhaseConfig
@@ -79,3 +85,50 @@ def isoflop_curve(
 
 def _three_digits(value: float) -> int:
     return int(float(f"{value:.3g}"))
+
+
+Floats = NDArray[np.float64]
+
+DECIMALS = 4
+"""Of the weights: they are typed and read."""
+
+
+def mixture_design(
+    tokens: Mapping[str, int], count: int, *, budget: float, max_epochs: float = 4.0, seed: int = 0
+) -> list[dict[str, float]]:
+    """`count` mixtures of the domains in `tokens` (domain -> training tokens) beside the uniform and the proportional.
+
+    `budget` is the tokens of a run: no drawn mixture reads a domain more than `max_epochs` times. Domains without
+    tokens are left out. Raises `ConfigError` where fewer than two domains are left.
+    """
+    sizes = {name: size for name, size in sorted(tokens.items()) if size > 0}
+    if len(sizes) < 2:
+        raise ConfigError(
+            f"A sweep over mixtures needs at least two domains; the corpus has {', '.join(sizes) or 'none'}.",
+            "Give rows a `domain`, or a folder for each.",
+        )
+    size = np.array(list(sizes.values()), np.float64)
+    proportional = size / size.sum()
+    most = max_epochs * size / budget
+    numbers = np.random.default_rng(seed)
+    drawn = [_pulled(numbers.dirichlet(np.ones(size.size)), proportional, most) for _ in range(count)]
+    rows = [np.full(size.size, 1 / size.size), proportional, *drawn]
+    return [dict(zip(sizes, _rounded(row), strict=True)) for row in rows]
+
+
+def _pulled(weights: Floats, towards: Floats, most: Floats) -> Floats:
+    """`weights`, or the nearest point on the way to `towards` with no weight above `most`."""
+    over = weights > most
+    if not over.any():
+        return weights
+    if (towards > most).any():
+        return towards  # even in proportion to size the text is read too often
+    share = ((weights - most)[over] / (weights - towards)[over]).max()
+    return weights + share * (towards - weights)
+
+
+def _rounded(weights: Floats) -> list[float]:
+    """To `DECIMALS`, with the sum 1 kept: the largest takes what is left over."""
+    rounded = np.round(weights, DECIMALS)
+    rounded[weights.argmax()] += 1 - rounded.sum()
+    return [round(float(weight), DECIMALS) for weight in rounded]

@@ -138,11 +138,12 @@ def terminal_table(
 ) -> "Table":
     """The same table for the terminal: names to the left, all else to the right."""
     from rich.table import Table
+    from rich.text import Text
 
     found = tabulate(columns, rows)
     table = Table(title=title, title_justify="left")
     for place, (name, _) in enumerate(found.columns):
-        table.add_column(name, justify="right" if place else "left")
+        table.add_column(name, justify="right" if place else "left", overflow="fold")
     for row in found.rows:
-        table.add_row(*(cell.text for cell in row))
+        table.add_row(*(Text(cell.text) for cell in row))
     return table

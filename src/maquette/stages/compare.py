@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from maquette.artifacts import ConfigError, StageError
 from maquette.artifacts.code_digest import code_digest
@@ -27,7 +26,7 @@ from maquette.feedback.comparison import Comparison
 from maquette.feedback.policies import sample_many
 from maquette.feedback.prompts import open_prompts, read_prompts
 from maquette.model.loading import find_checkpoint, load_checkpoint, model_folder
-from maquette.reports import write_page
+from maquette.reports import terminal_table, write_page
 from maquette.stages.model_config import CompareStage
 from maquette.tracking import start_run
 
@@ -175,19 +174,17 @@ def _identity(config: CompareStage, folders: dict[str, Path]) -> dict[str, Any]:
 
 def _show(result: dict[str, Any]) -> None:
     called = short_names(result)
-    table = Table(title=f"against {called[result['baseline']]}, by {result['judge']}", title_justify="left")
-    table.add_column("model", overflow="fold")
-    for heading in ("win rate", "interval", "at equal length", "won-tied-lost"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    rows = []
     for row in result["models"]:
         controlled = "can't be told"
         if row["controlled"] is not None:
             controlled = f"{row['controlled']:.1f} ± {row['controlled_error']:.1f}"
-        table.add_row(
-            called[row["model"]], f"{row['win_rate']:.1f}", f"{row['low']:.1f}-{row['high']:.1f}", controlled,
-            f"{row['wins']:,}-{row['ties']:,}-{row['losses']:,}",
-        )  # fmt: skip
-    Console().print(table)
+        counts = f"{row['wins']:,}-{row['ties']:,}-{row['losses']:,}"
+        span = f"{row['low']:.1f}-{row['high']:.1f}"
+        rows.append((called[row["model"]], f"{row['win_rate']:.1f}", span, controlled, counts))
+    columns = ("model", "win rate", "interval", "at equal length", "won-tied-lost")
+    title = f"against {called[result['baseline']]}, by {result['judge']}"
+    Console().print(terminal_table(columns, rows, title))
     if failed := sum(row["failed"] for row in result["models"]):
         say(f"{failed:,} prompts got no usable judgement and count for nobody.")
     if (gold := result["gold"]) is not None:

@@ -16,10 +16,9 @@ from maquette import __version__
 from maquette.artifacts.files import digest, file_digest, locked, write_json
 from maquette.artifacts.progress import progress, say
 from maquette.evaluation.figures import PROTOCOL_NAMES, evaluation_figures
-from maquette.evaluation.held_out import HeldOut, find_held_out
 from maquette.evaluation.suites.leaderboard import FILE, read_evaluations
 from maquette.evaluation.suites.runner import count_work, judge
-from maquette.evaluation.suites.suite import Suite, build_suite, objective_of
+from maquette.evaluation.suites.suite import HeldOut, Suite, build_suite, find_held_out, objective_of
 from maquette.evaluation.suites.summary import spread, summarise
 from maquette.model.loading import EXPORTED, find_checkpoint, load_checkpoint, model_folder
 from maquette.reports import write_page

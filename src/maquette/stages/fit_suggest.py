@@ -6,10 +6,9 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
 from maquette.artifacts.settings import parse_quantity
-from maquette.reports import quantity
+from maquette.reports import quantity, terminal_table
 from maquette.scaling.fits.next_run import Suggestion, suggest_runs
 from maquette.scaling.fits.stored_fit import load_fit
 from maquette.scaling.fits.sweep_fit import SweepFit
@@ -31,20 +30,14 @@ def suggest(config: FitStage, folder: Path) -> list[Suggestion]:
     found = suggest_runs(
         fit.surface, fit.table.params, fit.table.tokens, target, candidates(fit, affordable), count=config.suggest
     )
-    rows = Table(
-        title=f"next runs for the loss at N {quantity(target.params)}, D {quantity(target.tokens)} "
-        f"(each at most {affordable:.2g} FLOPs)",
-        title_justify="left",
+    forms = {"N": "{params:quantity}", "D": "{tokens:quantity}", "FLOPs": "{compute:.2g}"}
+    forms |= {"standard error before": "{error_before:.3%}", "after": "{error_after:.3%}"}
+    title = (
+        f"next runs for the loss at N {quantity(target.params)}, D {quantity(target.tokens)} "
+        f"(each at most {affordable:.2g} FLOPs)"
     )
-    for heading in ("N", "D", "FLOPs", "standard error before", "after"):
-        rows.add_column(heading, justify="right")
-    for run in found:
-        rows.add_row(
-            quantity(run.params), quantity(run.tokens), f"{run.compute:.2g}", f"{run.error_before:.3%}",
-            f"{run.error_after:.3%}",
-        )  # fmt: skip
     console = Console()
-    console.print(rows)
+    console.print(terminal_table(forms, found, title))
     for line in lines(config, fit, found):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     return found

@@ -1,10 +1,11 @@
 """`maquette pipelines`: the old and the new way to spend compute, carried out for real at equal compute.
 
 `maquette plan pipeline=compare` shows the same on a fitted law. Every run is an ordinary one, below one parent in
-MLflow; typing the line again goes on where it was.
+MLflow; run the command again to resume.
 """
 
 import dataclasses
+import functools
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from maquette.artifacts import ConfigError
 from maquette.artifacts.files import digest, write_json
@@ -20,15 +20,13 @@ from maquette.artifacts.manifest import build
 from maquette.artifacts.progress import say
 from maquette.artifacts.settings import parse_quantity
 from maquette.artifacts.targets import with_values
-from maquette.reports import quantity, write_page
+from maquette.reports import terminal_table, write_page
 from maquette.scaling.plans.pipelines import (
     Trained,
     Trial,
-    final_run,
+    both_ways,
     pipeline_facts,
     pipeline_figure,
-    small_trials,
-    tuning_trials,
 )
 from maquette.stages import train as train_stage
 from maquette.stages.config import PipelinesStage, TrainStage
@@ -49,7 +47,10 @@ def run(config: PipelinesStage) -> Path:
 
     def make(folder: Path) -> dict[str, Any]:
         with _recorded(config, digest(kept)[:8]) as below:
-            old, small, big, words = _both_ways(below, data, compute)
+            old, small, big, words = both_ways(
+                functools.partial(_train, below, data), functools.partial(_buildable, config, data, compute), compute,
+                trials=config.trials, seed=config.seed, say=say,
+            )  # fmt: skip
         facts = pipeline_facts(old, small, big, words)
         write_json(folder / "verdict.json", facts)
         write_page(folder, "pipelines.html.j2", facts, {"pipelines": pipeline_figure(old, small, big)})
@@ -62,27 +63,6 @@ def run(config: PipelinesStage) -> Path:
     _tell(json.loads((folder / "verdict.json").read_text(encoding="utf-8")))
     say(f"Open {(folder / 'index.html').absolute().as_uri()}")
     return folder
-
-
-def _both_ways(
-    config: PipelinesStage, data: TokensResult, compute: float
-) -> tuple[list[Trained], list[Trained], Trained, str]:
-    def buildable(size: float) -> bool:
-        try:
-            resolve_recipe(_of(config, Trial(size, compute)), data)
-        except ConfigError:
-            return False
-        return True
-
-    say(f"old way: {config.trials} runs of {compute / config.trials:.2g} FLOPs with settings that somebody might guess")
-    old = _train(config, data, tuning_trials(compute, config.trials, config.seed, buildable))
-    spent = sum(run.compute for run in old)
-    say("new way: small models")
-    small = _train(config, data, small_trials(spent, buildable))
-    big = final_run(small, spent - sum(run.compute for run in small))
-    say(f"new way: {big.words}; one run of {quantity(big.trial.size)} parameters")
-    (trained,) = _train(config, data, [big.trial])
-    return old, small, trained, big.words
 
 
 def _train(config: PipelinesStage, data: TokensResult, trials: Sequence[Trial]) -> list[Trained]:
@@ -101,6 +81,15 @@ def _train(config: PipelinesStage, data: TokensResult, trials: Sequence[Trial]) 
             )
         )  # fmt: skip
     return found
+
+
+def _buildable(config: PipelinesStage, data: TokensResult, compute: float, size: float) -> bool:
+    """Whether there is a model of about this size."""
+    try:
+        resolve_recipe(_of(config, Trial(size, compute)), data)
+    except ConfigError:
+        return False
+    return True
 
 
 def _of(config: PipelinesStage, trial: Trial) -> TrainStage:
@@ -129,15 +118,14 @@ def _recorded(config: PipelinesStage, name: str) -> Iterator[PipelinesStage]:
 
 
 def _tell(facts: dict[str, Any]) -> None:
-    rows = Table(title="old and new way at equal compute", title_justify="left")
-    for heading in ("way", "runs", "FLOPs in all", "final model", "loss"):
-        rows.add_column(heading, justify="left" if heading == "way" else "right")
-    for way, count, spent, final in (
+    rows = [
         ("guess, keep the best", len(facts["old"]), facts["compute_old"], facts["best_old"]),
         ("small models, law, one big run", len(facts["small"]) + 1, facts["compute_new"], facts["big"]),
-    ):
-        model = f"{quantity(final['params'])} on {quantity(final['tokens'])} tokens"
-        rows.add_row(way, str(count), f"{spent:.3g}", model, f"{final['loss']:.4f}")
+    ]
+    columns = {
+        "way": "{0}", "runs": "{1}", "FLOPs in all": "{2:.3g}",
+        "final model": "{3.params:quantity} on {3.tokens:quantity} tokens", "loss": "{3.loss:.4f}",
+    }  # fmt: skip
     console = Console()
-    console.print(rows)
+    console.print(terminal_table(columns, rows, "old and new way at equal compute"))
     console.print(facts["verdict"], markup=False, highlight=False)

@@ -5,12 +5,12 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from maquette.artifacts import ConfigError, StageError
 from maquette.artifacts.progress import progress
 from maquette.model.loading import find_checkpoint, load_checkpoint
 from maquette.model.scoring import SentenceScore, score_sentences
+from maquette.reports import terminal_table
 from maquette.stages.model_config import ScoreStage
 
 
@@ -61,12 +61,6 @@ def as_record(score: SentenceScore) -> dict[str, object]:
 
 def table(scores: list[SentenceScore]) -> Table:
     """A row for each sentence; a larger (less negative) log-probability is the likelier sentence."""
-    rows = Table("sentence", title="log-probability, in nats", title_justify="left")
-    for heading in ("log P", "per token", "bits per byte", "tokens", "bytes"):
-        rows.add_column(heading, justify="right")
-    for score in scores:
-        rows.add_row(
-            Text(score.text), f"{score.log_prob:.3f}", f"{score.per_token:.3f}", f"{score.bits_per_byte:.3f}",
-            f"{len(score.tokens):,}", f"{score.num_bytes:,}",
-        )  # fmt: skip
-    return rows
+    rows = [(s.text, s.log_prob, s.per_token, s.bits_per_byte, len(s.tokens), s.num_bytes) for s in scores]
+    forms = {"sentence": "{0}", "log P": "{1:.3f}", "per token": "{2:.3f}", "bits per byte": "{3:.3f}"}
+    return terminal_table(forms | {"tokens": "{4:,}", "bytes": "{5:,}"}, rows, "log-probability, in nats")

@@ -72,7 +72,8 @@ def write_report(
     report_figures.compression(fits, figures / "compression")
     report_figures.vocabulary_use(fits, _learned(tokenizer), figures / "vocabulary_use")
     if len(points) > 1:
-        report_figures.vocabulary_sizes(points, tokenizer.vocab_size, figures / "vocabulary_sizes")
+        drawn = report_figures.vocabulary_sizes([*map(dataclasses.asdict, points)], tokenizer.vocab_size)
+        report_figures.save_figure(drawn, figures / "vocabulary_sizes")
     report_figures.splits(splits, figures / "splits")
 
     facts = _facts(tokenizer, fits)

@@ -10,7 +10,7 @@ from maquette.reports.figures import COLORS, new_figure, save_figure
 from maquette.text.measure import Fit, together
 
 if TYPE_CHECKING:
-    from maquette.text.measure import SweepPoint
+    from matplotlib.figure import Figure
 
 _DRAWN_SPLITS = (
     "neighbours",
@@ -72,18 +72,18 @@ def vocabulary_use(fits: Mapping[str, Fit], learned: int, path: Path) -> Path:
     return save_figure(figure, path)
 
 
-def vocabulary_sizes(points: Sequence["SweepPoint"], chosen: int, path: Path) -> Path:
-    """Sequence length against vocabulary size, and what each side of the trade costs."""
+def vocabulary_sizes(sweep: Sequence[Mapping[str, Any]], chosen: int) -> "Figure":
+    """Sequence length against vocabulary size, and what each side of the trade costs. `sweep`: of report.json."""
     figure, (left, right) = new_figure(1, 2, width=5.2)
-    sizes = np.array([point.vocabulary for point in points])
-    for domain in points[0].domains:
-        left.plot(sizes, [point.domains[domain] for point in points], marker="o", markersize=3, label=domain)
+    sizes = np.array([point["vocabulary"] for point in sweep])
+    for domain in sweep[0]["domains"]:
+        left.plot(sizes, [point["domains"][domain] for point in sweep], marker="o", markersize=3, label=domain)
     left.set_ylim(0, None)
     left.set_ylabel("tokens for 1,000 bytes")
     left.set_title("Sequence length", loc="left")
     left.legend(fontsize=8, frameon=False)
 
-    length = np.array([point.tokens_per_kilobyte for point in points])
+    length = np.array([point["tokens_per_kilobyte"] for point in sweep])
     relative = length / length[0]
     lines = right.plot(sizes, relative, marker="o", markersize=3, label="length")
     lines += right.plot(sizes, relative**2, marker="o", markersize=3, label="attention (length squared)")
@@ -106,7 +106,7 @@ def vocabulary_sizes(points: Sequence["SweepPoint"], chosen: int, path: Path) ->
         axes.minorticks_off()
         axes.set_xlabel("vocabulary (tokens)")
         axes.axvline(chosen, color="grey", linestyle=":", linewidth=1)
-    return save_figure(figure, path)
+    return figure
 
 
 def splits(split: Mapping[str, Sequence[str]], path: Path) -> Path:

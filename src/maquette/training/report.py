@@ -83,14 +83,14 @@ def draw_curves(
 
 
 def draw_reliability(bins: Reliability, path: Path | str, *, title: str) -> Path:
-    """Probabilities that a reward model says, and how often they came true; returns the PNG's path."""
+    """Probabilities that a reward model says, and how often they held; returns the PNG's path."""
     figure, axes = new_figure(width=4.4, height=4.0)
     axes.plot([0, 1], [0, 1], color="0.6", linewidth=1, label="perfectly calibrated")
     errors = 1.96 * np.sqrt(np.maximum(bins.came_true * (1 - bins.came_true), 1e-9) / bins.counts)
     axes.errorbar(bins.said, bins.came_true, yerr=errors, marker="o", markersize=4, linewidth=1.3, capsize=2,
                   label=f"held-out pairs (error {bins.error:.3f})")  # fmt: skip
-    axes.set_xlabel("probability that the first answer is preferred, as said")
-    axes.set_ylabel("share of pairs where it was (95% intervals)")
+    axes.set_xlabel("predicted probability that the first completion is preferred")
+    axes.set_ylabel("observed share of pairs (95% intervals)")
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
     axes.set_title(title)
@@ -102,7 +102,7 @@ def draw_sizes(records: Sequence[RunRecord], path: Path | str) -> Path:
     """Held-out loss and token accuracy of fine-tuned models over how many examples they saw, a point a run and a line
     through the means of runs that differ only in their seed; returns the PNG's path."""
     figure, axes = new_figure(1, 2, width=4.8, height=3.6)
-    labels = {"validation/loss": "held-out loss (nats per answer token)",
+    labels = {"validation/loss": "held-out loss (nats per completion token)",
               "validation/token_accuracy": "held-out tokens that are the likeliest"}  # fmt: skip
     for axis, (name, label) in zip(axes, labels.items(), strict=True):
         found = [record for record in records if name in record.metrics]

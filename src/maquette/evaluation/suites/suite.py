@@ -1,4 +1,7 @@
-"""A suite: tasks made from held-out documents, tasks from files, and documents whose likelihood is measured."""
+"""What a model is asked: tasks from held-out documents, tasks from files, and documents whose likelihood is measured.
+
+Held out is, of the corpus that a run was trained on, the test split.
+"""
 
 import random
 from dataclasses import dataclass
@@ -6,16 +9,71 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from maquette.artifacts import StageError
 from maquette.artifacts.files import digest
+from maquette.artifacts.manifest import read_manifest
 from maquette.artifacts.progress import say
 from maquette.evaluation.config import SuiteConfig
-from maquette.evaluation.held_out import HeldOut
 from maquette.evaluation.questions.embedded import make_task
 from maquette.evaluation.questions.questions import QuestionSet
 from maquette.evaluation.questions.readers import read_task
+from maquette.training import read_record
 
 if TYPE_CHECKING:
     from maquette.corpus.document import Document
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """A split of a corpus artifact; `digest` of the corpus."""
+
+    folder: Path
+    split: str
+    digest: str
+
+    def documents(self) -> list["Document"]:
+        """All of them, in their stable order."""
+        from maquette.corpus.document import read_documents
+
+        return list(read_documents(self.folder, self.split))
+
+
+def find_held_out(corpus: str | None, outputs: str | Path, checkpoint: Path) -> HeldOut:
+    """The corpus that `corpus` names (a folder or an artifact); by default that of the run, else the newest.
+
+    Raises `StageError` where there is none, or it holds nothing out.
+    """
+    root = Path(outputs) / "artifacts" / "corpus"
+    if corpus is not None:
+        folder = Path(corpus) if Path(corpus).is_dir() else root / corpus
+    else:
+        folder = _of_run(root, checkpoint)
+    manifest = read_manifest(folder)
+    for split in ("test", "validation"):
+        if _rows(folder / f"{split}.parquet"):
+            return HeldOut(folder, split, manifest.digest)
+    raise StageError(f"{folder} holds out no documents.", "Make a corpus with corpus.test=0.03.")
+
+
+def _of_run(root: Path, checkpoint: Path) -> Path:
+    folders = sorted(path.parent for path in root.glob("*/manifest.json"))
+    if not folders:
+        raise StageError(f"There is no corpus in {root}.", "Make one with maquette corpus, or give corpus=<folder>.")
+    record = read_record(checkpoint) or read_record(checkpoint.parent)
+    if record is not None:
+        for folder in folders:
+            if read_manifest(folder).digest == record.spec.digests.get("corpus"):
+                return folder
+        say(f"the corpus of {checkpoint.name} is not in {root}: held-out documents may have been trained on")
+    return max(folders, key=lambda folder: (folder / "manifest.json").stat().st_mtime_ns)
+
+
+def _rows(path: Path) -> int:
+    if not path.is_file():
+        return 0
+    from pyarrow.parquet import ParquetFile
+
+    return int(ParquetFile(path).metadata.num_rows)
 
 
 @dataclass(frozen=True)

@@ -25,59 +25,37 @@ LEVELS = (0.5, 0.9)
 def fit_facts(fit: SweepFit) -> dict[str, Any]:
     """All that a fit found. Intervals are `[low, high]` at the fit's level; what has no end is null."""
     comparison, table = fit.comparison, fit.table
-    facts: dict[str, Any] = {
-        "source": table.source,
-        "convention": table.convention,
+    columns = {"N": table.params, "D": table.tokens, "C": table.compute, "loss": table.loss}
+    facts = {
+        **_fields(table, "source", "convention", "notes"),
+        **_fields(fit, "level", "bootstrap", "seed", "form", "forced", "missing", "warnings"),
+        **_fields(comparison, "chosen", "overall", "seed_noise", "kind_noise"),
         "runs": len(table),
         "left_out": [{"run": name, "reason": reason} for name, reason in table.left_out],
-        "notes": list(table.notes),
-        "budgets": np.unique(table.budget).tolist(),
-        "range": {
-            name: [float(column.min()), float(column.max())]
-            for name, column in (("N", table.params), ("D", table.tokens), ("C", table.compute), ("loss", table.loss))
-        },
-        "level": fit.level,
-        "bootstrap": fit.bootstrap,
-        "seed": fit.seed,
-        "form": fit.form,
-        "forced": fit.forced,
-        "chosen": comparison.chosen,
+        "budgets": np.unique(table.budget),
+        "range": {name: [column.min(), column.max()] for name, column in columns.items()},
         "headline": headline(fit),
         "forms": [score._asdict() for score in comparison.scores],
-        "overall": dict(comparison.overall),
         "discrepancy_per_decade": {name: found.per_decade for name, found in comparison.discrepancy.items()},
         "surfaces": {name: _surface(found.surface) for name, found in comparison.fits.items() if found.surface},
         "custom_forms": {
             name: _custom(fit, name, found.custom) for name, found in comparison.fits.items() if found.custom
         },
         "isoflop": {method: _isoflop(line) for method, line in fit.isoflop.items()},
-        "envelope": None
-        if fit.envelope is None
-        else {
-            "coefficient": fit.envelope.coefficient,
-            "exponent": fit.envelope.exponent,
-            "interval": list(fit.envelope.interval),
-            "loss_law": _law(fit.envelope.loss_law),
-            "runs": [table.names[row] for row in fit.envelope.rows],
-        },
+        "envelope": None,
         "power_laws": {name: _law(law) for name, law in fit.power_laws.items()},
         "curvature": None if comparison.curvature is None else comparison.curvature.__dict__,
-        "kaplan": None
-        if fit.kaplan is None
-        else {
-            "fitted_exponent": fit.kaplan.exponent,
-            "fitted_interval": None if fit.kaplan.interval is None else list(fit.kaplan.interval),
-            "core_exponent": fit.kaplan.shift.core_exponent,
-            "total_exponent": fit.kaplan.shift.total_exponent,
-            "explained": fit.kaplan.shift.explained,
-        },
-        "seed_noise": comparison.seed_noise,
-        "kind_noise": comparison.kind_noise,
+        "kaplan": None,
         "suspects": [confounder.__dict__ for confounder in fit.confounders],
         "forecasts": forecasts(fit),
-        "missing": dict(fit.missing),
-        "warnings": list(fit.warnings),
     }
+    if (line := fit.envelope) is not None:
+        runs = [table.names[row] for row in line.rows]
+        envelope = _fields(line, "coefficient", "exponent", "interval")
+        facts["envelope"] = envelope | {"loss_law": _law(line.loss_law), "runs": runs}
+    if (kaplan := fit.kaplan) is not None:
+        fitted = {"fitted_exponent": kaplan.exponent, "fitted_interval": kaplan.interval}
+        facts["kaplan"] = fitted | _fields(kaplan.shift, "core_exponent", "total_exponent", "explained")
     plain: dict[str, Any] = _plain(facts)
     return plain
 
@@ -182,72 +160,46 @@ def exponent_table(facts: Mapping[str, Any]) -> tuple[list[str], list[tuple[str,
             rows.append((f"{form} surface", f"{found['exponent']:.3f}", span(found["interval"]["exponent"]), ""))
     if facts["envelope"] is not None:
         rows.append(("envelope", f"{facts['envelope']['exponent']:.3f}", span(facts["envelope"]["interval"]), ""))
-    return ["approach", "a in N* ~ C^a", "interval", "bias of the grid"], rows
+    return ["approach", "a in N* ~ C^a", "interval", "grid bias"], rows
+
+
+_OF_A_FIT = ("standard_error", "noise", "degrees_of_freedom", "residuals", "warnings")
+
+
+def _fields(value: Any, *names: str) -> dict[str, Any]:
+    return {name: getattr(value, name) for name in names}
 
 
 def _surface(fit: SurfaceFit) -> dict[str, Any]:
-    surface = fit.surface
-    values = {name: getattr(surface, name) for name in ("E", "A", "B", "alpha", "beta", "gamma")}
-    return {
-        **values,
-        "exponent": surface.exponent,
-        "interval": {name: list(interval) for name, interval in fit.interval.items()},
-        "standard_error": dict(fit.standard_error),
-        "noise": fit.noise,
-        "method": fit.method,
-        "degrees_of_freedom": fit.degrees_of_freedom,
-        "residuals": fit.residuals.tolist(),
-        "warnings": list(fit.warnings),
-    }
+    surface = _fields(fit.surface, "E", "A", "B", "alpha", "beta", "gamma", "exponent")
+    return surface | _fields(fit, "interval", "method", *_OF_A_FIT)
 
 
 def _custom(sweep: SweepFit, name: str, fit: CustomFit) -> dict[str, Any]:
     exponent, interval = sweep.exponent(name)
-    return {
-        "target": fit.form.target,
-        "formula": fit.form.formula,
-        "parameters": dict(fit.parameters),
-        "exponent": exponent,
-        "interval": {name: list(ends) for name, ends in {**fit.interval, "exponent": interval}.items()},
-        "standard_error": dict(fit.standard_error),
-        "noise": fit.noise,
-        "degrees_of_freedom": fit.degrees_of_freedom,
-        "residuals": fit.residuals.tolist(),
-        "warnings": list(fit.warnings),
-    }
+    ends = {"exponent": exponent, "interval": {**fit.interval, "exponent": interval}}
+    return _fields(fit.form, "target", "formula") | ends | _fields(fit, "parameters", *_OF_A_FIT)
 
 
 def _isoflop(fit: IsoflopFit) -> dict[str, Any]:
-    return {
-        "coefficient": fit.coefficient,
-        "exponent": fit.exponent,
-        "interval": list(fit.interval),
-        "params_law": _law(fit.params_law),
-        "tokens_law": _law(fit.tokens_law),
-        "loss_law": _law(fit.loss_law),
-        "optima": [optimum._asdict() for optimum in fit.optima],
-        "bias": None if fit.bias is None else fit.bias._asdict(),
-        "warnings": list(fit.warnings),
-    }
+    laws = {name: _law(getattr(fit, name)) for name in ("params_law", "tokens_law", "loss_law")}
+    optima = {"optima": [optimum._asdict() for optimum in fit.optima]}
+    bias = {"bias": None if fit.bias is None else fit.bias._asdict()}
+    return _fields(fit, "coefficient", "exponent", "interval", "warnings") | laws | optima | bias
 
 
 def _law(fit: PowerLawFit) -> dict[str, Any]:
-    return {
-        "coefficient": fit.coefficient,
-        "exponent": fit.exponent,
-        "floor": fit.floor,
-        "interval": {name: list(interval) for name, interval in fit.interval.items()},
-        "noise": fit.noise,
-        "warnings": list(fit.warnings),
-    }
+    return _fields(fit, "coefficient", "exponent", "floor", "interval", "noise", "warnings")
 
 
 def _plain(value: Any) -> Any:
-    """JSON has no NaN and no infinity: null."""
+    """As JSON has it, without NaN and infinity: null."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
     if isinstance(value, bool) or value is None or isinstance(value, str | int):
         return value
     if isinstance(value, np.generic):

@@ -211,7 +211,7 @@ def residuals(fit: SweepFit) -> "Figure":
         # The minima's law speaks of runs near the best size only; far ones must not hide the rest.
         limit = max(1.2 * float(np.quantile(np.abs(left), 0.9)), 2 * noise)
         axes.set_ylim(-limit, limit)
-    np.atleast_1d(panels)[0].set_ylabel("loss over law, less one (%)")
+    np.atleast_1d(panels)[0].set_ylabel("relative residual (%)")
     figure.colorbar(drawn, ax=np.atleast_1d(panels).tolist(), label="log10 N")
     return figure
 

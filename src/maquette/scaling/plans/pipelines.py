@@ -169,6 +169,29 @@ def final_run(small: Sequence[Trained], compute: float) -> FinalRun:
     return FinalRun(Trial(size, compute, factor), f"{words}; learning rate {factor:g} times the recipe's")
 
 
+def both_ways(
+    train: Callable[[Sequence[Trial]], list[Trained]],
+    buildable: Callable[[float], bool],
+    compute: float,
+    *,
+    trials: int,
+    seed: int,
+    say: Callable[[str], None],
+) -> tuple[list[Trained], list[Trained], Trained, str]:
+    """Both ways with `train`: the old way's runs, the new way's small ones, its final run, and how that was chosen.
+
+    The new way gets what the old way really spent."""
+    say(f"old way: {trials} runs of {compute / trials:.2g} FLOPs with settings that somebody might guess")
+    old = train(tuning_trials(compute, trials, seed, buildable))
+    spent = sum(run.compute for run in old)
+    say("new way: small models")
+    small = train(small_trials(spent, buildable))
+    final = final_run(small, spent - sum(run.compute for run in small))
+    say(f"new way: {final.words}; one run of {quantity(final.trial.size)} parameters")
+    (trained,) = train([final.trial])
+    return old, small, trained, final.words
+
+
 def pipeline_facts(old: Sequence[Trained], small: Sequence[Trained], big: Trained, words: str) -> dict[str, Any]:
     """The verdict as plain values. `compute` of each way is what was really spent."""
     best = min(old, key=lambda run: run.loss)

@@ -48,6 +48,6 @@ class PredictionReport:
             told.compute, told.loss, yerr=[[told.loss - low], [high - told.loss]], fmt="_", color="black", capsize=5,
             lw=1.6, label="prediction, 90%",
         )  # fmt: skip
-        axes.plot(told.compute, self.verdict.loss, "o", color=COLORS[1], ms=8, zorder=5, label="what came out")
+        axes.plot(told.compute, self.verdict.loss, "o", color=COLORS[1], ms=8, zorder=5, label="observed")
         axes.legend(fontsize=8)
         return {"prediction": figure, "isoflop": isoflop_curves(self.fit)}

@@ -56,7 +56,7 @@ class Verdict:
             else f"outside its 90% interval, {'below' if self.loss < low else 'above'} it"
         )
         return (
-            f"Predicted {self.prediction.loss:.4f} (90%: {low:.4f} to {high:.4f}), came out {self.loss:.4f}: "
+            f"Predicted {self.prediction.loss:.4f} (90%: {low:.4f} to {high:.4f}), observed {self.loss:.4f}: "
             f"{self.error:+.4f} nats ({self.relative:+.2%}), {place}."
         )
 
@@ -148,7 +148,7 @@ def calibration_figure(verdicts: Sequence[Verdict]) -> "Figure":
     left.set_yticks(range(len(ordered)), [f"{v.prediction.id} ({v.prediction.reach:.3g}x)" for v in ordered])
     left.set_ylim(-0.7, len(ordered) - 0.3)
     left.invert_yaxis()
-    left.set(xlabel="observed loss over prediction, less one (%)", title="Verdicts with 50% and 90% intervals")
+    left.set(xlabel="relative error of the prediction (%)", title="Verdicts with 50% and 90% intervals")
     reaches = [verdict.prediction.reach for verdict in ordered]
     colors = [COLORS[2] if verdict.inside[0.9] else COLORS[1] for verdict in ordered]
     right.scatter(reaches, [100 * verdict.relative for verdict in ordered], c=colors)
@@ -156,7 +156,7 @@ def calibration_figure(verdicts: Sequence[Verdict]) -> "Figure":
     right.set(
         xscale="log",
         xlabel="reach (compute over the fit's largest budget)",
-        ylabel="observed over predicted, less one (%)",
+        ylabel="relative error (%)",
     )
     right.set_title("Errors by reach (green: inside 90%)")
     return figure

@@ -314,7 +314,7 @@ def _more_words(
 
 def _mixtures(planner: Planner, words: list[str], settings: TrainStage) -> Iterator[list[str]]:
     """`mixture.weights=...` of every mixture to try."""
-    from maquette.recipe.mixtures import mixture_design
+    from maquette.recipe.sweeps import mixture_design
 
     if settings.sweep.budgets or any(word.lstrip("+").startswith(("mixture=", "mixture.")) for word in words):
         raise ConfigError(
