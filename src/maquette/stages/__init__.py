@@ -1,4 +1,4 @@
-"""The stages of the road, in order. Each is a short file that wires rooms together.
+"""The stages of the pipeline, in order. Each is a short file that wires packages together.
 
 This list is what the command line shows.
 """
@@ -93,7 +93,7 @@ _ALL = (
         law_config.HallucinationStage,
         "hallucination",
     ),
-    Stage("demo", "the whole road on two cores in minutes, with a page to open", settings.DemoStage, "demo"),
+    Stage("demo", "the whole pipeline on two cores in minutes, with a page to open", settings.DemoStage, "demo"),
 )
 
 STAGES = {stage.name: stage for stage in _ALL}

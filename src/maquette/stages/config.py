@@ -1,6 +1,7 @@
-"""The settings of every stage. Each step of the road knows the steps before it, so one command can take the whole road.
+"""Settings of the stages from documents to a trained model, and what those of all stages have in common.
 
-Composed by Hydra from `conf/`, checked against these dataclasses before anything heavy is imported.
+Each stage has the settings of the stages before it, so one command can run them all. Composed by Hydra from `conf/`,
+checked against these dataclasses before anything heavy is imported. model_config.py and law_config.py have the rest.
 """
 
 import dataclasses

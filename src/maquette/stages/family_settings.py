@@ -115,14 +115,14 @@ def _derived(configs: list[TrainStage], leaves: list[dict[str, Any]], data: Toke
 
 def _with(config: TrainStage, changes: Mapping[str, Any]) -> TrainStage:
     """A copy with other values under dotted keys."""
-    rooms: dict[str, dict[str, Any]] = {}
+    sections: dict[str, dict[str, Any]] = {}
     for key, value in changes.items():
-        room, _, name = key.partition(".")
-        rooms.setdefault(room, {})[name] = value
-    for room, values in rooms.items():
-        node = getattr(config, room)
+        section, _, name = key.partition(".")
+        sections.setdefault(section, {})[name] = value
+    for section, values in sections.items():
+        node = getattr(config, section)
         known = {name: value for name, value in values.items() if has_key(node, name)}
-        config = dataclasses.replace(config, **{room: with_values(node, **known)})
+        config = dataclasses.replace(config, **{section: with_values(node, **known)})
     return config
 
 

@@ -29,11 +29,11 @@ def run(config: FitStage) -> Path:
     if config.laws is not None or config.compare is not None:
         from maquette.stages import fit_laws
 
-        table = read_runs(config)
+        table = chosen_runs(config)
         return fit_laws.compare(config, table) if config.laws is None else fit_laws.fit_law(config, table)
     folder = known_fit(config)
     if folder is None:
-        folder = fit_loss(config, read_runs(config))
+        folder = fit_loss(config, chosen_runs(config))
         remember_fit(config, folder)
     facts = read_facts(folder)
     if config.json:
@@ -70,7 +70,7 @@ def remember_fit(config: FitStage, folder: Path) -> None:
     if recall(path, sources) is not None:
         return
     manifest = read_manifest(folder)
-    if manifest.inputs["runs"] == digest(read_runs(config).csv()):
+    if manifest.inputs["runs"] == digest(chosen_runs(config).csv()):
         remember(path, sources, {"fit": folder.name, "fingerprint": manifest.fingerprint})
 
 
@@ -92,7 +92,7 @@ def _memory(config: FitStage) -> tuple[Path, dict[str, Any]]:
     return outputs / KIND / ".known" / f"{digest(question)[:16]}.json", sources
 
 
-def read_runs(config: FitStage) -> "RunTable":
+def chosen_runs(config: FitStage) -> "RunTable":
     """The runs, in the convention asked for, without those that are left out by hand."""
     from maquette.scaling.fits.recorded import recorded_runs, with_copying
     from maquette.scaling.fits.table import read_table

@@ -17,7 +17,7 @@ def print_stages() -> None:
     """The stages with a line each."""
     print(
         "maquette STAGE [key=value ...] [-m]\n\n"
-        "The stages, in the order of the road (each does what it needs of those before it):\n"
+        "The stages, in the order of the pipeline (each does what it needs of those before it):\n"
     )
     for stage in STAGES.values():
         print(f"  {stage.name:<10} {stage.help}")
