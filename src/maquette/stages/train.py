@@ -17,12 +17,12 @@ from maquette.data.config import CustomDataConfig
 from maquette.data.process_group import process_group
 from maquette.model.loading import load_tokenizer, model_folder
 from maquette.objectives.config import ExampleConfig, PolicyConfig
+from maquette.scaling.predictions.prediction import check_predicted
 from maquette.stages import corpus as corpus_stage
 from maquette.stages import tokens as tokens_stage
 from maquette.stages.config import TrainStage
 from maquette.stages.model_config import EvaluateStage
 from maquette.stages.planning import job_of, plan_of, resolve_recipe, spec_of
-from maquette.stages.predicted import check_predicted
 from maquette.stages.tokens import TokensResult
 from maquette.text import Tokenizer
 from maquette.training.record import RunRecord, find_record
