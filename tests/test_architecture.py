@@ -84,3 +84,7 @@ def test_the_lint_sees_a_class_name_twice(structure: Any, house: Path) -> None:
     for place in ("low/three.py", "high/four.py"):
         write(house, place, "class Plan: ...\nPlan()")
     assert structure.problems(house, "house") == ["class Plan is in house.high.four, house.low.three"]
+
+
+def test_the_structure_holds(structure: Any) -> None:
+    assert structure.problems() == []
