@@ -25,6 +25,7 @@ from maquette.stages import STAGES, export, train
 from maquette.stages.composition import compose
 from maquette.stages.config import TrainStage
 from maquette.stages.model_config import ExportStage
+from maquette.stages.post_training import plan_policy
 from maquette.stages.sweeps.jobs import plan
 from maquette.tracking import find_runs
 from maquette.training import RunRecord, read_history, read_record
@@ -151,7 +152,7 @@ def test_a_policy_is_optimised_for_a_reward_of_theirs() -> None:
     assert trained(*words) == record
     path = Path("stranger/reward.py")
     path.write_text(path.read_text() + "\n# edited\n")
-    assert composed(*SMALL, *QUIET, *words) and train.planned(composed(*SMALL, *QUIET, *words)).name != record.name
+    assert plan_policy(composed(*SMALL, *QUIET, *words)).name != record.name
 
 
 def test_a_model_of_theirs_takes_part_in_a_sweep() -> None:
