@@ -24,12 +24,13 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer
 
+from maquette.cli.composition import compose
+from maquette.cli.planning import plan_job, resolve_recipe
+from maquette.cli.registry import STAGES
+from maquette.cli.tokens import make_tokens
 from maquette.data import MixtureOrder, TokenBatch, TokenShards, TrainingBatches
 from maquette.model import LanguageModel
 from maquette.objectives import Pretraining
-from maquette.stages import STAGES, train
-from maquette.stages.composition import compose
-from maquette.stages.planning import plan_job, resolve_recipe
 from maquette.training import Job, fit
 from maquette.training.devices import keep_large_buffers, prepare_process
 from maquette.training.job import prepare_optimization
@@ -55,7 +56,7 @@ def make_job(root: Path, size: str, steps: int) -> Job:
         "num_validations=1", "callbacks.checkpoint.train_time_interval.minutes=600", "data.validation_tokens=1024",
     ]  # fmt: skip
     config: Any = compose(STAGES["train"], overrides)
-    data = train.make_tokens(config)
+    data = make_tokens(config)
     recipe = resolve_recipe(config, data)
     config.tokens = str(steps * recipe.batch_size_tokens)
     config.data.batch_size_tokens = recipe.batch_size_tokens

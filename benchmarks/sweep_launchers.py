@@ -5,7 +5,7 @@ core?
 
 Each contender runs the same line (`maquette train -m size=20k seed=0,1,...`) in a process of its own with fresh
 outputs, on a corpus that is made beforehand; contenders take turns. The time is that of the whole command, imports
-included. The default launcher (src/maquette/stages/sweeps/launching.py) is chosen by what this prints.
+included. The default launcher (src/maquette/cli/sweeps/launching.py) is chosen by what this prints.
 """
 
 import argparse

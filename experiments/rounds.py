@@ -9,11 +9,11 @@ one core; run it again to resume.
 
 import sys
 
-from maquette.stages import STAGES
-from maquette.stages.alignment import run
-from maquette.stages.composition import compose
-from maquette.stages.model_config import AlignmentStage
-from maquette.stages.study import Study
+from maquette.cli.alignment import run
+from maquette.cli.composition import compose
+from maquette.cli.model_config import AlignmentStage
+from maquette.cli.registry import STAGES
+from maquette.cli.study import Study
 
 ROUNDS = 3
 SETTINGS = ["+experiment=alignment", "title=Rounds", "labels.count=8000"]

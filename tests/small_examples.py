@@ -5,10 +5,10 @@ import random
 from pathlib import Path
 from typing import Any
 
+from maquette.cli.config import TrainStage
 from maquette.data.config import InstructionFilesConfig, PreferenceFilesConfig
 from maquette.model.config import ModelConfig
 from maquette.objectives.config import OBJECTIVES
-from maquette.stages.config import TrainStage
 from small_runs import change, settings
 
 WORDS = ["cat", "dog", "owl", "fox", "hen", "cow", "bee", "ant"]

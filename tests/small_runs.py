@@ -7,10 +7,10 @@ from typing import Any
 
 import yaml
 
+from maquette.cli.config import TrainStage
 from maquette.corpus.config import CorpusConfig, SourceConfig
 from maquette.data.config import DataConfig, ShardsConfig
 from maquette.model.config import ModelConfig
-from maquette.stages.config import TrainStage
 from maquette.text.config import TokenizerConfig
 from maquette.tracking.config import MLflowLoggerConfig
 from maquette.training.config import TrainerConfig

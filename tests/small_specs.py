@@ -3,9 +3,9 @@
 import dataclasses
 from typing import Any
 
+from maquette.cli.config import TrainStage
 from maquette.recipe import resolve
 from maquette.recipe.run_spec import RunSpec
-from maquette.stages.config import TrainStage
 
 DIGESTS = {"tokens": "1" * 64, "tokenizer": "2" * 64, "corpus": "3" * 64}
 

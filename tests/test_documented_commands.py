@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from maquette import cli
-from maquette.stages import STAGES
-from maquette.stages.composition import compose_expanded
-from maquette.stages.sweeps.jobs import product
+from maquette.cli import dispatcher as cli
+from maquette.cli.composition import compose_expanded
+from maquette.cli.registry import STAGES
+from maquette.cli.sweeps.jobs import product
 
 ROOT = Path(__file__).parents[1]
 PAGES = [

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from maquette import cli
-from maquette.stages import STAGES
+from maquette.cli import dispatcher as cli
+from maquette.cli.registry import STAGES
 
 pytest.importorskip("optuna")
 

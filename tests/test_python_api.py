@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 import maquette
-from maquette import cli, train
+from maquette import train
 from maquette.artifacts import ConfigError
-from maquette.stages import STAGES
+from maquette.cli import functions, main
+from maquette.cli.registry import STAGES
 
 SMALL = [
     "source=jsonl", "corpus.near_duplicates=1.0", "corpus.validation=0.1", "corpus.test=0", "corpus.workers=1",
@@ -26,7 +27,7 @@ def test_it_means_what_the_command_line_means(monkeypatch: pytest.MonkeyPatch, t
     for _ in range(2):
         train(overrides=words, config_dir="conf")
     with pytest.raises(SystemExit):
-        cli.main(["train", *words, "--config-dir=conf"])
+        main(["train", *words, "--config-dir=conf"])
     assert seen[0] == seen[1] == seen[2] and seen[0].corpus.name == "007"
 
 
@@ -41,7 +42,7 @@ def test_every_stage_is_a_function() -> None:
     for name in STAGES:
         if name not in ("corpus", "import"):
             assert STAGES[name].help in getattr(maquette, name).__doc__
-    assert "maquette corpus" in cli.corpus.__doc__ and "maquette import" in maquette.import_.__doc__
+    assert "maquette corpus" in functions.corpus.__doc__ and "maquette import" in maquette.import_.__doc__
 
 
 @pytest.mark.slow

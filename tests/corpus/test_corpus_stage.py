@@ -7,11 +7,11 @@ import pytest
 
 from maquette.artifacts import StageError
 from maquette.artifacts.manifest import read_manifest, verify_files
+from maquette.cli import corpus
+from maquette.cli.config import CorpusStage
 from maquette.corpus import report
 from maquette.corpus.config import CorpusConfig, SourceConfig
 from maquette.corpus.sources.installed import source as installed
-from maquette.stages import corpus
-from maquette.stages.config import CorpusStage
 
 OPENINGS = ("The mouse ate", "A clock struck", "One river ran past", "Nobody opened")
 

@@ -10,11 +10,12 @@ import pyarrow as pa
 import pytest
 
 from maquette.artifacts import ConfigError, StageError
+from maquette.cli import tokens
+from maquette.cli.composition import compose
+from maquette.cli.registry import STAGES
 from maquette.data import MixtureOrder, TokenShards, TrainingBatches, validation_batches
 from maquette.data.config import MixtureConfig
 from maquette.data.token_files import map_file
-from maquette.stages import STAGES, tokens
-from maquette.stages.composition import compose
 from maquette.text import Tokenizer, train_tokenizer
 from maquette.text.config import TokenizerConfig
 from maquette.text.tokenizer import MissingTokenizer

@@ -12,21 +12,22 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from maquette import cli
 from maquette.artifacts import ConfigError
 from maquette.artifacts.targets import import_target
+from maquette.cli import dispatcher as cli
+from maquette.cli import export, train
+from maquette.cli.composition import compose
+from maquette.cli.config import TrainStage
+from maquette.cli.model_config import ExportStage
+from maquette.cli.post_training import plan_policy
+from maquette.cli.registry import STAGES
+from maquette.cli.sweeps.jobs import plan
 from maquette.feedback.building import build_annotator, build_reward
 from maquette.feedback.comparison import Comparison
 from maquette.feedback.config import FeedbackConfig, RewardConfig
 from maquette.model import hf
 from maquette.objectives.completions import Completion
 from maquette.scaling import compare_forms
-from maquette.stages import STAGES, export, train
-from maquette.stages.composition import compose
-from maquette.stages.config import TrainStage
-from maquette.stages.model_config import ExportStage
-from maquette.stages.post_training import plan_policy
-from maquette.stages.sweeps.jobs import plan
 from maquette.tracking import find_runs
 from maquette.training import RunRecord, read_history, read_record
 from scaling.sweeps import TRUTHS, half_decades, isoflop_sweep

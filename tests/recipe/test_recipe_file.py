@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from maquette.artifacts import ConfigError
+from maquette.cli.composition import compose
+from maquette.cli.config import TrainStage
+from maquette.cli.help import config_folders
+from maquette.cli.registry import STAGES
 from maquette.recipe import DEFAULT_RULES, HyperparameterRules, load_recipe, resolve, save_recipe
 from maquette.recipe.recipe_file import find_recipe, recipe_path
-from maquette.stages import STAGES
-from maquette.stages.composition import compose
-from maquette.stages.config import TrainStage
-from maquette.stages.help import config_folders
 
 
 def composed(*overrides: str) -> TrainStage:

@@ -13,13 +13,13 @@ import pytest
 
 from maquette.artifacts import ConfigError
 from maquette.artifacts.settings import walk
+from maquette.cli.config import TrainStage
 from maquette.model.architecture import CustomConfig, LSTMConfig
 from maquette.model.config import ModelConfig
 from maquette.recipe import HyperparameterRules, resolve
 from maquette.recipe.fingerprint import BY_RESULT, DEVICES, OBSERVERS, WATCHING_CALLBACKS, changes_training
 from maquette.recipe.objectives import OBJECTIVES
 from maquette.recipe.run_spec import RunSpec
-from maquette.stages.config import TrainStage
 from small_specs import DIGESTS, make_spec, train_settings
 
 

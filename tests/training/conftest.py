@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from maquette.stages import tokens
-from maquette.stages.config import TrainStage
+from maquette.cli import tokens
+from maquette.cli.config import TrainStage
 from small_runs import settings, write_documents
 
 

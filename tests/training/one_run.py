@@ -9,7 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from maquette.stages import train
+from maquette.cli import train
 from small_runs import settings
 
 if __name__ == "__main__":

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from maquette.cli import train
+from maquette.cli.config import TrainStage
+from maquette.cli.tokens import TokensResult, make_tokens
 from maquette.data import TokenShards
 from maquette.data.copying import RUN_LENGTH, CopyingProbe, copying_probes
 from maquette.data.pretraining_data import affordable_windows
 from maquette.objectives.held_out import copying_metrics, folder_copying, sums_of
-from maquette.stages import train
-from maquette.stages.config import TrainStage
-from maquette.stages.tokens import TokensResult
 from maquette.training import read_history, read_record
 
 UNIFORM = math.log(50)
@@ -66,7 +66,7 @@ def test_a_run_records_it_and_its_folder_gives_it_again(
     configure: Callable[..., TrainStage],
 ) -> None:
     config = configure(seed=31, tokens=str(200 * 8 * 32))
-    data: TokensResult = train.make_tokens(config)
+    data: TokensResult = make_tokens(config)
     record = train.run(config, data)
     assert record.copying["second_loss"] == pytest.approx(record.copying["first_loss"] * (1 - record.copying["score"]))
     rows = [row for row in read_history(Path(record.folder) / "metrics.jsonl") if "copying/score" in row]

@@ -10,11 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from maquette.cli import planning, train
+from maquette.cli.config import TrainStage
 from maquette.data import TrainingBatches
 from maquette.data.pretraining_data import PretrainingData
 from maquette.objectives import Pretraining
-from maquette.stages import planning, train
-from maquette.stages.config import TrainStage
 from maquette.training import pretraining, read_history
 from maquette.training.job import Opened
 from maquette.training.pretraining import PretrainingPlan

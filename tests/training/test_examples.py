@@ -13,11 +13,11 @@ import torch
 from safetensors.torch import load_file
 
 from maquette.artifacts import ConfigError, StageError
+from maquette.cli import train
+from maquette.cli.config import TrainStage
 from maquette.model import hf
 from maquette.model.loading import load_checkpoint, load_reward_model
 from maquette.objectives.base import Objective
-from maquette.stages import train
-from maquette.stages.config import TrainStage
 from maquette.training import RunRecord, examples, read_history
 from small_examples import base_settings, example_settings, write_instructions, write_preferences
 

@@ -10,6 +10,9 @@ import torch
 from safetensors.torch import load_file
 
 from maquette.artifacts import StageError
+from maquette.cli import train
+from maquette.cli.config import TrainStage
+from maquette.cli.planning import say_once
 from maquette.data.config import PhaseConfig
 from maquette.model.config import ModelConfig
 from maquette.model.linear import current_backend, use_backend
@@ -20,9 +23,6 @@ from maquette.optimization.config import (
     MuonConfig,
     WSDSchedulerConfig,
 )
-from maquette.stages import train
-from maquette.stages.config import TrainStage
-from maquette.stages.planning import say_once
 from maquette.training import RunRecord, pretraining, read_history, read_record, train_job
 from maquette.training.machine import compiler_works
 

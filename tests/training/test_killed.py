@@ -15,8 +15,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from maquette.stages import train
-from maquette.stages.config import TrainStage
+from maquette.cli import train
+from maquette.cli.config import TrainStage
 from maquette.training import read_history, read_record
 
 PROGRAM = Path(__file__).with_name("one_run.py")

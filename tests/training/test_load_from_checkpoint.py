@@ -9,6 +9,8 @@ import pytest
 import torch
 from one_policy import make_job
 
+from maquette.cli import train
+from maquette.cli.config import TrainStage
 from maquette.data.config import PhaseConfig
 from maquette.model.loading import load_checkpoint, load_reward_model, model_folder
 from maquette.objectives import (
@@ -19,8 +21,6 @@ from maquette.objectives import (
     SupervisedFineTuning,
 )
 from maquette.objectives.ppo import ProximalPolicyOptimization
-from maquette.stages import train
-from maquette.stages.config import TrainStage
 from maquette.training import RunRecord, examples, fit, pretraining
 from maquette.training.checkpoint_io import CheckpointFolder
 from small_examples import base_settings, example_settings, write_instructions, write_preferences

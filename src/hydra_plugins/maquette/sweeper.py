@@ -1,7 +1,7 @@
 """`hydra/sweeper=maquette`, the default sweeper of the stages: a line becomes a list of jobs, finished ones are
 left out, and any launcher runs the rest.
 
-The work is done in `maquette.stages.sweeps`, which is imported when a sweep begins.
+The work is done in `maquette.cli.sweeps`, which is imported when a sweep begins.
 """
 
 from collections.abc import Sequence
@@ -38,6 +38,6 @@ class MaquetteSweeper(Sweeper):
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
 
     def sweep(self, arguments: Sequence[str]) -> Any:
-        from maquette.stages.sweeps.running import run_sweep
+        from maquette.cli.sweeps.running import run_sweep
 
         return run_sweep(self, list(arguments))

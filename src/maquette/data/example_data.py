@@ -80,11 +80,11 @@ class ExampleData(LightningDataModule, abc.ABC):
             steps=self.steps, identity=self.manifest.digest, rank=rank, world_size=world_size,
         )  # fmt: skip
 
-    def val_dataloader(self) -> list["_HeldOutLoader"]:
+    def val_dataloader(self) -> list["_HeldOutExampleLoader"]:
         rank, world_size = self._place()
         count = len(self.validation) // self.examples_of_a_unit
         make = self._validation_batch()
-        return [_HeldOutLoader(make, in_parts(count, self.batch_size), rank, world_size)] if count else []
+        return [_HeldOutExampleLoader(make, in_parts(count, self.batch_size), rank, world_size)] if count else []
 
     @abc.abstractmethod
     def _training_batches(self) -> Callable[[NDArray[np.int64], int], Sequence[Any]]:
@@ -173,7 +173,7 @@ class PreferenceData(ExampleData):
         return None if self.reference is None else self.reference(split, examples, self.trainer)
 
 
-class _HeldOutLoader:
+class _HeldOutExampleLoader:
     """Validation batches of one process; all processes take part in every round."""
 
     def __init__(

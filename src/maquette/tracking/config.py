@@ -5,13 +5,19 @@ where MLflow keeps theirs (`tracking`).
 """
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+from maquette.artifacts.errors import ConfigError
 from maquette.artifacts.settings import setting
 from maquette.artifacts.targets import node_values, target_of, with_values
+
+EMBEDDED = "sqlite:///"
+_SERVERS = ("http", "https", "databricks", "postgresql", "mysql", "mssql")
 
 
 @dataclass
@@ -58,8 +64,6 @@ def tracking_of(logger: Mapping[str, Any], outputs: Path | str) -> TrackingConfi
     node = dataclasses.asdict(MLflowLoggerConfig(save_dir=str(outputs))) | node_values(logger[name])
     uri = node["tracking_uri"]
     if uri is None and Path(node["save_dir"]).absolute() != Path(outputs).absolute():
-        from maquette.tracking.store import store_uri
-
         uri = store_uri(TrackingConfig(), node["save_dir"])
     return TrackingConfig(
         uri=uri, experiment=node["experiment_name"], run_name=node["run_name"], parent=node["parent_run_id"]
@@ -78,3 +82,29 @@ def with_tracking(logger: Mapping[str, Any], tracking: TrackingConfig, outputs: 
         "parent_run_id": tracking.parent, "save_dir": str(outputs),
     }  # fmt: skip
     return {**logger, name: with_values(logger[name], **values)}
+
+
+def store_uri(config: TrackingConfig, outputs: Path | str) -> str:
+    """MLflow's URI of the store: `config.uri`, or the server that MLFLOW_TRACKING_URI names, or the embedded store
+    (with an absolute path, as MLflow needs it).
+
+    A file named by that variable is not meant for these `outputs`: `mlflow.set_tracking_uri` leaves the file that was
+    last looked at in it, for child processes. Raises `ConfigError` for a URI that is not one of a store.
+    """
+    uri = config.uri
+    if uri is None and _is_server(named := os.environ.get("MLFLOW_TRACKING_URI", "")):
+        uri = named
+    if uri is None:
+        return f"{EMBEDDED}{Path(outputs).absolute() / 'mlflow.db'}"
+    if uri.startswith(EMBEDDED):
+        return f"{EMBEDDED}{Path(uri.removeprefix(EMBEDDED)).absolute()}"
+    if _is_server(uri):
+        return uri
+    raise ConfigError(
+        f"{uri} is not the address of a store.",
+        "Write http://host:port for a server or sqlite:///<file> for a file; leave it out for <outputs>/mlflow.db.",
+    )
+
+
+def _is_server(uri: str) -> bool:
+    return uri == "databricks" or urlsplit(uri).scheme.partition("+")[0] in _SERVERS

@@ -14,19 +14,16 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from maquette.artifacts.errors import ConfigError, StageError
 from maquette.artifacts.files import atomic_file, explain_os_error, locked
 from maquette.artifacts.recall import digest_of_files
-from maquette.tracking.config import TrackingConfig
+from maquette.tracking.config import EMBEDDED, TrackingConfig, store_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Experiment
 
-_EMBEDDED = "sqlite:///"
-_SERVERS = ("http", "https", "databricks", "postgresql", "mysql", "mssql")
 _ARTIFACTS = "mlartifacts"
 _CONTINUES = "maquette.experiment"
 _ENVIRONMENT = {
@@ -38,35 +35,9 @@ _WITHOUT = "logger=none trains without MLflow, tracking=none does other stages."
 _PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 
 
-def store_uri(config: TrackingConfig, outputs: Path | str) -> str:
-    """MLflow's URI of the store: `config.uri`, or the server that MLFLOW_TRACKING_URI names, or the embedded store
-    (with an absolute path, as MLflow needs it).
-
-    A file named by that variable is not meant for these `outputs`: `mlflow.set_tracking_uri` leaves the file that was
-    last looked at in it, for child processes. Raises `ConfigError` for a URI that is not one of a store.
-    """
-    uri = config.uri
-    if uri is None and _is_server(named := os.environ.get("MLFLOW_TRACKING_URI", "")):
-        uri = named
-    if uri is None:
-        return f"{_EMBEDDED}{Path(outputs).absolute() / 'mlflow.db'}"
-    if uri.startswith(_EMBEDDED):
-        return f"{_EMBEDDED}{Path(uri.removeprefix(_EMBEDDED)).absolute()}"
-    if _is_server(uri):
-        return uri
-    raise ConfigError(
-        f"{uri} is not the address of a store.",
-        "Write http://host:port for a server or sqlite:///<file> for a file; leave it out for <outputs>/mlflow.db.",
-    )
-
-
-def _is_server(uri: str) -> bool:
-    return uri == "databricks" or urlsplit(uri).scheme.partition("+")[0] in _SERVERS
-
-
 def embedded_file(uri: str) -> Path | None:
     """The SQLite file behind a store's URI; None for a server."""
-    return Path(uri.removeprefix(_EMBEDDED)) if uri.startswith(_EMBEDDED) else None
+    return Path(uri.removeprefix(EMBEDDED)) if uri.startswith(EMBEDDED) else None
 
 
 def store_digest(config: TrackingConfig, outputs: Path | str) -> str | None:
@@ -148,7 +119,7 @@ def _create(file: Path) -> None:
     try:
         with tempfile.TemporaryDirectory(prefix=".mlflow.", dir=file.parent) as folder, atomic_file(file) as whole:
             draft = Path(folder) / "draft.db"
-            open_client(f"{_EMBEDDED}{draft}").get_experiment("0")
+            open_client(f"{EMBEDDED}{draft}").get_experiment("0")
             shutil.copyfile(draft, whole)
     except OSError as error:
         raise explain_os_error(error, file) from error

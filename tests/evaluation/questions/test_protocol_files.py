@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from maquette.artifacts import ConfigError
+from maquette.cli.composition import compose
+from maquette.cli.registry import STAGES
 from maquette.evaluation.config import TemplateConfig
 from maquette.evaluation.questions.questions import Question, letter_prompt
-from maquette.stages import STAGES
-from maquette.stages.composition import compose
 
 GROUPS = [
     (group, path.stem)

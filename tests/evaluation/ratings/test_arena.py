@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from maquette.artifacts import ConfigError, StageError
+from maquette.cli import ratings
+from maquette.cli.composition import compose
+from maquette.cli.registry import STAGES
 from maquette.evaluation.ratings.arena import Battle, agreement_of_judges, read_battles
 from maquette.evaluation.ratings.arena_ratings import RAW, REWEIGHTED, STYLED, rate
-from maquette.stages import STAGES, ratings
-from maquette.stages.composition import compose
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> Path:

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lightning.pytorch import LightningModule, Trainer
 
+from maquette.cli import train
+from maquette.cli.config import TrainStage
 from maquette.objectives import Pretraining
-from maquette.stages import train
-from maquette.stages.config import TrainStage
 from maquette.training import pretraining
 from maquette.training.callbacks import RunContext, ValidationSchedule
 from maquette.training.callbacks.validation_schedule import validation_steps

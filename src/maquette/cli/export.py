@@ -1,0 +1,67 @@
+"""`maquette export`: a run as a Hugging Face folder, to take away."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from maquette.artifacts import ConfigError
+from maquette.artifacts.files import atomic_folder
+from maquette.artifacts.progress import say
+from maquette.artifacts.run_file import FINISHED, read_run
+from maquette.cli.model_config import ExportStage
+from maquette.model import hf
+from maquette.model.architecture import CoreConfig
+from maquette.model.loading import find_checkpoint, load_checkpoint, load_reward_model, model_folder
+from maquette.text import Tokenizer
+
+
+def run(config: ExportStage) -> Path:
+    """Checks the run's model by loading it, and copies its folder. Returns where it now lies.
+
+    Raises `ConfigError` where something stands there already, unless it is an older export and `force` is set.
+    """
+    found = find_checkpoint(config.checkpoint, config.outputs)
+    source = model_folder(found)
+    target = Path(config.to) if config.to is not None else Path(config.outputs) / "export" / found.name
+    hf.require_replaceable(target)
+    if target.exists() and any(target.iterdir()) and not config.force:
+        if _same(source, target):
+            say(f"{target}: nothing to do, already exported")
+            return target
+        raise ConfigError(f"{target} holds another model.", "Choose another folder with to=, or set force=true.")
+    load: Callable[[Path], tuple[Any, Tokenizer]] = load_checkpoint
+    if hf.is_scalar(hf.read_config(source)):
+        load = load_reward_model
+    model, tokenizer = load(source)
+    with atomic_folder(target) as folder:
+        shutil.copytree(source, folder, dirs_exist_ok=True)
+    record = read_run(found)
+    status = FINISHED if record is None else record["status"]
+    say(f"{found.name} -> {target}" + ("" if status == FINISHED else f" (the run is {status}: its latest checkpoint)"))
+    for limit in _limits(model.config, tokenizer):
+        say(limit)
+    return target
+
+
+def _limits(config: CoreConfig, tokenizer: Tokenizer) -> list[str]:
+    """What the folder can't do elsewhere."""
+    found = []
+    if config.own_code:
+        needed = ", ".join(config.own_code)
+        found.append(
+            f"warning: transformers can't open this folder: it needs {needed}, which is not in it. Maquette opens it "
+            "where that code is installed, or lies in the current folder."
+        )
+    elif not config.opens_in_transformers:
+        found.append(
+            f"warning: transformers has no such model ({config.description}): only Maquette opens this folder."
+        )
+    if not tokenizer.has_text:
+        found.append("warning: the folder has no tokenizer: the tokens that the model read came without one.")
+    return found
+
+
+def _same(one: Path, other: Path) -> bool:
+    names = [{path.name for path in folder.iterdir()} for folder in (one, other)]
+    return names[0] == names[1] and all((one / name).read_bytes() == (other / name).read_bytes() for name in names[0])

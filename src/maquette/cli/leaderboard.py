@@ -1,0 +1,43 @@
+"""`maquette leaderboard`: the evaluations in MLflow and in `outputs`, side by side."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+from rich.console import Console
+
+from maquette.artifacts.progress import say
+from maquette.cli.model_config import LeaderboardStage
+from maquette.evaluation.suites.leaderboard import Leaderboard, boards, read_evaluations
+from maquette.reports import terminal_table, write_page
+from maquette.tracking import find_runs
+
+
+def run(config: LeaderboardStage) -> list[Leaderboard]:
+    """Prints a table for each suite and way of asking, writes a page beside the evaluations, returns the boards."""
+    root = Path(config.outputs) / "evaluations"
+    found = boards(read_evaluations(_folders(config, root)))
+    if config.suite is not None:
+        found = [board for board in found if board.suite == config.suite]
+    if config.json:
+        print(json.dumps([dataclasses.asdict(board) for board in found], indent=2))
+        return found
+    if not found:
+        say(f"There are no evaluations in {root} yet. Make one with: maquette evaluate.")
+        return found
+    for board in found:
+        Console().print(terminal_table(*board.table(), title=f"suite {board.suite} ({board.protocol[:8]})"))
+    page = write_page(root, "leaderboard.html.j2", {"boards": found})
+    say(f"Open {page.absolute().as_uri()}")
+    return found
+
+
+def _folders(config: LeaderboardStage, root: Path) -> list[Path]:
+    """Folders of evaluations: those that MLflow knows, and those that lie in `outputs`."""
+    runs = find_runs(
+        config.outputs, uri=config.tracking.uri, experiment=config.tracking.experiment,
+        filter="tags.kind = 'evaluation'",
+    )  # fmt: skip
+    known = [Path(folder) for folder in runs["folder"].dropna()] if "folder" in runs else []
+    lying = sorted(path for path in root.glob("*") if path.is_dir())
+    return list({path.absolute(): path for path in (*known, *lying)}.values())

@@ -1,0 +1,74 @@
+"""`maquette ratings battles=arena.jsonl`: who is ahead in an arena, how sure that is, and what style and topics do."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from maquette.artifacts import ConfigError
+from maquette.artifacts.files import digest, file_digest, locked, write_json
+from maquette.artifacts.progress import say
+from maquette.cli.model_config import RatingsStage
+from maquette.evaluation.figures import ratings_figure
+from maquette.evaluation.ratings.arena import read_battles
+from maquette.evaluation.ratings.arena_ratings import RAW, rate
+from maquette.reports import terminal_table, write_page
+from maquette.tracking import start_run
+
+FILE = "ratings.json"
+
+
+def run(config: RatingsStage) -> dict[str, Any]:
+    """Rates a file of battles; writes ratings.json, index.html and the figure, and returns the JSON's content."""
+    if config.battles is None:
+        raise ConfigError("There is nothing to rate.", "Give battles=<file> with model_a, model_b and winner a row.")
+    battles, skipped = read_battles(config.battles)
+    path = Path(config.battles).expanduser()
+    asked = {"topics": config.topics, "bootstrap": config.bootstrap, "level": config.level, "seed": config.seed}
+    identity = {"name": path.stem, "file": str(path), "digest": file_digest(path), "skipped": skipped}
+    folder = Path(config.outputs) / "ratings" / f"{path.stem}-{digest([identity['digest'], asked])[:8]}"
+    with (
+        locked(folder),
+        start_run(
+            config.tracking, outputs=config.outputs, name=f"ratings-{folder.name}", folder=folder,
+            params={**asked, "battles": str(path)}, tags={"kind": "ratings"},
+        ) as log,
+    ):  # fmt: skip
+        result = identity | rate(
+            battles, shares=config.topics or None, bootstrap=config.bootstrap, level=config.level, seed=config.seed
+        )
+        page = write_page(folder, "ratings.html.j2", result, {"ratings": ratings_figure(result)})
+        write_json(folder / FILE, result)
+        for made in (page, folder / FILE, folder / "figures"):
+            log.log_artifact(made)
+    if config.json:
+        print(json.dumps(result, indent=2, ensure_ascii=False))
+    else:
+        _show(result)
+    for why, count in skipped.items():
+        say(f"Left out: {count:,} rows with {why}.")
+    say(f"Open {page.absolute().as_uri()}")
+    return result
+
+
+def _show(result: dict[str, Any]) -> None:
+    ways = list(result["ratings"])
+    others = [{row["model"]: row["elo"] for row in result["ratings"][way]["models"]} for way in ways[1:]]
+    rows = [
+        (
+            row["model"], (row["elo"], f"{row['elo']:.0f}"), f"{row['elo_low']:.0f}-{row['elo_high']:.0f}",
+            f"{row['rank_low']}-{row['rank_high']}", *(f"{other[row['model']]:.0f}" for other in others),
+            row["battles"],
+        )
+        for row in result["ratings"][RAW]["models"]
+    ]  # fmt: skip
+    head = ("model", "Elo", "interval", "ranks", *(f"Elo {way}" for way in ways[1:]), "battles")
+    Console().print(terminal_table(head, rows, f"{result['battles']:,} battles, {result['ties']:,} ties"))
+    for one in result["agreement"]:
+        say(
+            f"{' and '.join(one['judges'])}: alike on {one['raw']:.1%} of {one['cases']:,} battles, "
+            f"kappa {one['corrected']:.3f}"
+        )
+    for warning in result["ratings"][RAW]["warnings"]:
+        say(warning)

@@ -1,0 +1,143 @@
+"""What a training job will be, before it runs: its numbers, its folder, and whether it is done already.
+
+A forecast is plain numbers, so that it can be kept: a finished sweep is recognised without torch.
+"""
+
+import dataclasses
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from maquette.artifacts.manifest import read_manifest
+from maquette.artifacts.run_file import FINISHED, read_run
+from maquette.artifacts.targets import node_value
+from maquette.cli.config import TrainStage
+from maquette.data.config import CustomDataConfig
+
+if TYPE_CHECKING:
+    from maquette.cli.tokens import TokensResult
+    from maquette.recipe.pretraining import Recipe
+    from maquette.training import Job
+
+
+@dataclasses.dataclass(frozen=True)
+class Forecast:
+    """N, D, C and the rest of one job. `kind`: its architecture; `epochs` of each domain's text; `run` and `folder` are
+    None where only the settings are known, not the data. With `branches` (folders of runs, by rising tokens, the last
+    of them the job's own) tokens and compute are what all of them train together. `job`: what would be run, where it
+    was planned just now."""
+
+    size: int
+    tokens: int
+    compute: int
+    steps: int
+    width: int
+    layers: int
+    learning_rate: float
+    batch_size_tokens: int
+    kind: str
+    precision: str
+    accelerator: str = "cpu"
+    threads: int = 1
+    epochs: dict[str, float] = dataclasses.field(default_factory=dict)
+    run: str | None = None
+    folder: str | None = None
+    branches: tuple[str, ...] = ()
+    force: bool = False
+    job: "Job | None" = dataclasses.field(default=None, compare=False, repr=False)
+
+    @functools.cached_property
+    def finished(self) -> bool:
+        """Whether its run, or each of its branches, is finished."""
+        folders = self.branches or ([self.folder] if self.folder else [])
+        return not self.force and bool(folders) and all(map(is_finished, folders))
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON."""
+        names = [field.name for field in dataclasses.fields(self) if field.name != "job"]
+        return {name: getattr(self, name) for name in names}
+
+    @classmethod
+    def read(cls, plain: dict[str, Any]) -> "Forecast":
+        return cls(**(plain | {"branches": tuple(plain["branches"])}))
+
+
+def is_finished(folder: str | Path) -> bool:
+    """Whether the run in a folder is finished."""
+    content = read_run(folder)
+    return content is not None and content.get("status") == FINISHED
+
+
+def forecast(config: TrainStage, data: "TokensResult") -> Forecast:
+    """Raises `ConfigError` for settings that contradict each other or this machine."""
+    if node_value(config.scheduler, "branches"):
+        return _forecast_tree(config, data)
+    from maquette.cli.planning import plan_job, resolve_recipe
+
+    recipe = resolve_recipe(config, data)
+    job = plan_job(config, recipe, data)
+    return dataclasses.replace(
+        of_recipe(config, recipe),
+        accelerator=job.hardware.accelerator,
+        threads=job.hardware.threads,
+        epochs=_epochs(config, job, data.folder),
+        kind=job.spec.architecture_kind,
+        precision=job.spec.precision,
+        run=job.name,
+        folder=str(job.folder),
+        job=job,
+    )
+
+
+def of_recipe(config: TrainStage, recipe: "Recipe") -> Forecast:
+    """What the settings alone say."""
+    architecture = recipe.architecture
+    return Forecast(
+        size=recipe.size,
+        tokens=recipe.tokens,
+        compute=recipe.compute,
+        steps=recipe.steps,
+        width=architecture.hidden_size,
+        layers=architecture.num_hidden_layers,
+        learning_rate=recipe.learning_rate,
+        batch_size_tokens=recipe.batch_size_tokens,
+        kind=architecture.description,
+        precision=config.precision.kind,
+        force=config.force,
+    )
+
+
+def _epochs(config: TrainStage, job: "Job", folder: Path) -> dict[str, float]:
+    """How often each domain is read."""
+    from maquette.data import MixtureOrder
+
+    if isinstance(config.data, CustomDataConfig):
+        batches = read_manifest(folder).facts["batches"]
+        return {"data": job.spec.steps / batches} if batches else {}
+    context = config.data.sequence_length
+    order = MixtureOrder(
+        config.mixture, training_tokens(folder), context=context, token_budget=job.spec.tokens, seed=config.seed
+    )
+    return dict(order.epochs(job.spec.tokens // context))
+
+
+def _forecast_tree(config: TrainStage, data: "TokensResult") -> Forecast:
+    from maquette.cli.branching import plan_tree, run_folders
+
+    tree = plan_tree(config, data)
+    whole = forecast(tree.branches[-1].config, data)
+    return dataclasses.replace(
+        whole,
+        tokens=tree.tokens,
+        compute=round(tree.tokens * whole.compute / whole.tokens),
+        branches=tuple(map(str, run_folders(tree))),
+        force=config.force,
+    )
+
+
+@functools.lru_cache(maxsize=8)
+def training_tokens(folder: Path) -> dict[str, int]:
+    """Tokens of each domain's training text."""
+    from maquette.data import TokenShards
+
+    return TokenShards(folder, verify=False).tokens("train")

@@ -1,0 +1,396 @@
+"""From the words behind `-m` to a list of jobs.
+
+The values that keys were given make a product, as in any Hydra multirun (`size=100k,300k`, `hydra.sweeper.params` of a
+`+sweep=` file). What depends on the budget or the recipe can't be a product: `sweep.budgets` puts sizes of its own on
+each budget, `sweep.rates` multiplies the recipe's learning rate. Each member of the product becomes a list of such
+jobs, and Hydra's launcher is given the list.
+"""
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
+from maquette.artifacts.errors import ConfigError, MaquetteError
+from maquette.artifacts.files import digest
+from maquette.artifacts.settings import parse_quantity
+from maquette.cli.composition import compose, compose_raw
+from maquette.cli.config import StageConfig, TrainStage
+from maquette.cli.overrides import hydra_overrides, parse_overrides
+from maquette.cli.recipe_numbers import recipe_of, vocab_size
+from maquette.cli.registry import Stage
+from maquette.cli.sweeps.forecast import is_finished
+
+if TYPE_CHECKING:
+    from maquette.cli.sweeps.forecast import Forecast
+    from maquette.recipe.pretraining import Recipe
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepJob:
+    """One job: all of its overrides, the `words` that set it apart, and its settings where it was composed just now.
+
+    `forecast` is what it will be, None where nobody can say; `run` the folder of its run, where an earlier launch of
+    the sweep has found it; `error` why it can't be at all.
+    """
+
+    overrides: tuple[str, ...]
+    words: tuple[str, ...]
+    settings: Any = None
+    forecast: "Forecast | None" = None
+    run: str | None = None
+    error: str | None = None
+
+    @property
+    def title(self) -> str:
+        return " ".join(word.lstrip("+") for word in self.words)
+
+    @property
+    def is_done(self) -> bool:
+        if self.forecast is None:
+            return self.run is not None and is_finished(self.run)
+        return self.forecast.finished
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """What a `-m` line means. `folder`, `<outputs>/sweeps/<name>`, is the same for the same line, so that it finds what
+    it did before. `settings`: those of its first member; `remarks`: what a person should know before it starts."""
+
+    stage: Stage
+    name: str
+    settings: Any
+    jobs: tuple[SweepJob, ...]
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.settings.outputs) / "sweeps" / self.name
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """A `-m` line: its name, and the overrides and settings of every member of the product of its values."""
+
+    stage: Stage
+    name: str
+    overrides: tuple[str, ...]
+    members: tuple[tuple[tuple[str, ...], StageConfig], ...]
+    compose: Callable[[Sequence[str]], StageConfig]
+
+    @property
+    def settings(self) -> StageConfig:
+        return self.members[0][1]
+
+
+def read_line(
+    stage: Stage,
+    overrides: Sequence[str],
+    config_folder: Path | None = None,
+    *,
+    params: Mapping[str, str] | None = None,
+    composed: Callable[[Sequence[str]], StageConfig] | None = None,
+    config_loader: ConfigLoader | None = None,
+) -> Line:
+    """What a line says, composed and checked. `params`: those of Hydra's sweeper, by default of the `+sweep=` file;
+    `composed`: how a member's overrides become settings.
+
+    Raises `ConfigError` for the first mistake."""
+    overrides = [f"+{text}" if text.startswith("sweep=") else text for text in overrides]
+    combinations = product(stage, overrides, config_folder, params=params, config_loader=config_loader)
+    composed = composed or functools.partial(_composed, stage, config_folder)
+    members = tuple((tuple(words), composed(words)) for words in combinations)
+    chosen_name = next((text.partition("=")[2] for text in overrides if text.startswith("+sweep=")), stage.name)
+    identity = digest([_identity(settings) for _, settings in members])
+    name = f"{chosen_name.rpartition('/')[2]}-{identity[:8]}"
+    return Line(stage, name, tuple(overrides), members, composed)
+
+
+def _composed(stage: Stage, config_folder: Path | None, words: Sequence[str]) -> StageConfig:
+    return compose(stage, words, config_folder)
+
+
+def product(
+    stage: Stage,
+    overrides: Sequence[str],
+    config_folder: Path | None = None,
+    *,
+    params: Mapping[str, str] | None = None,
+    config_loader: ConfigLoader | None = None,
+) -> list[list[str]]:
+    """The overrides of every combination of values, those of `hydra.sweeper.params` (a `+sweep=` file) included."""
+    overrides = hydra_overrides(stage, overrides, config_folder)
+    parsed = parse_overrides(overrides)
+    if params is None:
+        fixed = [text for text, override in zip(overrides, parsed, strict=True) if not override.is_sweep_override()]
+        params = compose_raw(stage, fixed, config_folder, hydra=True).hydra.sweeper.get("params") or {}
+    given = {override.key_or_group for override in parsed}
+    swept = [f"{key}={value}" for key, value in (params or {}).items() if key not in given]
+    values: dict[str, list[str]] = {}
+    parser = OverridesParser.create(config_loader=config_loader)  # which glob() asks for the options there are
+    for text in (*hydra_overrides(stage, swept, config_folder), *overrides):
+        override = parser.parse_override(text)
+        key = override.get_key_element()
+        if not override.is_sweep_override():
+            values[key] = [text]
+        elif override.is_discrete_sweep():
+            try:
+                values[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
+            except HydraException as error:
+                raise ConfigError(f"can't read '{text}': {error}") from None
+        else:
+            raise ConfigError(
+                f"'{text}' is a range without steps, of which this sweeper can't make jobs.",
+                "hydra/sweeper=optuna searches one; or give values: choice(1,2,3), range(1,10,2), 1,2,3.",
+            )
+    found = [list(words) for words in itertools.product(*values.values())]
+    if not found:
+        raise ConfigError("the sweep has no jobs.", "Give a key several values: size=100k,300k.")
+    return found
+
+
+class Planner:
+    """Asks the data what a job will be: made here where they are missing, once for all jobs that share them."""
+
+    dry = False
+
+    def __init__(self, stage: Stage) -> None:
+        self._prepare, self._forecast = stage.part("prepare"), stage.part("forecast")
+        if (forget := stage.part("forget_prepared")) is not None:
+            forget()
+
+    def can_plan(self, settings: StageConfig) -> bool:
+        """Whether there is more to say of a job than its settings."""
+        if self._prepare is None or self._forecast is None or not isinstance(settings, TrainStage):
+            return False
+        return settings.objective.entry.reads_text
+
+    def recipe(self, settings: TrainStage) -> "Recipe":
+        from maquette.cli.planning import resolve_recipe
+
+        recipe: Recipe = resolve_recipe(settings, self._prepare(settings))
+        return recipe
+
+    def vocab_size(self, settings: TrainStage) -> int:
+        from maquette.text import Tokenizer
+
+        return Tokenizer.load(self._prepare(settings).tokenizer).vocab_size
+
+    def domain_tokens(self, settings: TrainStage) -> dict[str, int]:
+        from maquette.cli.sweeps.forecast import training_tokens
+
+        return training_tokens(self._prepare(settings).folder)
+
+    def forecast(self, settings: TrainStage) -> "Forecast":
+        found: Forecast = self._forecast(settings, self._prepare(settings))
+        return found
+
+
+class DryPlanner(Planner):
+    """Says what the settings alone say, and reads nothing: `tokenizer.vocab_size` is the size of the vocabulary."""
+
+    dry = True
+
+    def __init__(self, stage: Stage) -> None:
+        self._trains = stage.name == "train"
+
+    def can_plan(self, settings: StageConfig) -> bool:
+        return self._trains and isinstance(settings, TrainStage) and settings.objective.entry.reads_text
+
+    def recipe(self, settings: TrainStage) -> "Recipe":
+        return recipe_of(settings, self.vocab_size(settings))
+
+    def vocab_size(self, settings: TrainStage) -> int:
+        return vocab_size(settings)
+
+    def domain_tokens(self, settings: TrainStage) -> dict[str, int]:
+        raise ConfigError(
+            "sweep.mixtures are drawn from the domains of the corpus, which --show does not read.",
+            "Run it once without --show, or give mixtures of your own: mixture=code,docs.",
+        )
+
+    def forecast(self, settings: TrainStage) -> "Forecast":
+        from maquette.cli.sweeps.forecast import of_recipe
+
+        return of_recipe(settings, self.recipe(settings))
+
+
+def plan(
+    stage: Stage, overrides: Sequence[str], config_folder: Path | None = None, planner: Planner | None = None
+) -> Sweep:
+    """All jobs of a `-m` line, composed and checked, and those of a training stage with their forecasts.
+
+    Raises `ConfigError` for the first that is wrong. Data that training needs is made here, once.
+    """
+    return plan_line(read_line(stage, overrides, config_folder), planner)
+
+
+def plan_line(line: Line, planner: Planner | None = None) -> Sweep:
+    """The same of a line that was read already."""
+    planner = planner or Planner(line.stage)
+    found: dict[tuple[str, ...], SweepJob] = {}
+    remarks: dict[str, None] = {}
+    for words, chosen in line.members:
+        for job in _expanded(line, planner, list(words), chosen, remarks):
+            found.setdefault(job.overrides, job)
+    jobs = grown_together(list(found.values()), lambda words: _planned(line, planner, words))
+    if len(jobs) == 1 and not any(override.is_sweep_override() for override in parse_overrides(line.overrides)):
+        remarks["this line means a single job: give a key several values, or choose a +sweep="] = None
+    shared = set.intersection(*(set(job.overrides) for job in jobs)) if len(jobs) > 1 else set()
+    jobs = [
+        dataclasses.replace(job, words=tuple(w for w in job.overrides if w not in shared and not w.startswith("hydra")))
+        for job in jobs
+    ]
+    return Sweep(line.stage, line.name, line.settings, tuple(jobs), tuple(remarks))
+
+
+def _expanded(
+    line: Line, planner: Planner, words: list[str], settings: StageConfig, remarks: dict[str, None]
+) -> Iterator[SweepJob]:
+    """The jobs that one combination of values stands for: itself, unless the sweep's own settings say more."""
+    if not planner.can_plan(settings):
+        if isinstance(settings, TrainStage) and settings.sweep.is_given and not settings.objective.entry.reads_text:
+            raise ConfigError("The settings of sweep are of pretraining.", "Give keys several values instead.")
+        yield SweepJob(tuple(words), (), settings)
+        return
+    assert isinstance(settings, TrainStage)
+    try:
+        for more in _more_words(planner, words, settings, remarks):
+            job = [*words, *more]
+            composed = line.compose(job) if more else settings
+            assert isinstance(composed, TrainStage)
+            for rate in _rates(planner, composed):
+                last = [*job, *rate]
+                composed = line.compose(last) if rate else composed
+                assert isinstance(composed, TrainStage)
+                yield SweepJob(tuple(last), (), composed, planner.forecast(composed))
+    except ConfigError:
+        raise
+    except MaquetteError as error:  # this combination's data can't be made; the others may do
+        yield SweepJob(tuple(words), (), settings, error=str(error))
+
+
+def _more_words(
+    planner: Planner, words: list[str], settings: TrainStage, remarks: dict[str, None]
+) -> Iterator[list[str]]:
+    """`size=... compute=...` of every point of the IsoFLOP curves; nothing where there are none."""
+    sweep = settings.sweep
+    if sweep.mixtures:
+        yield from _mixtures(planner, words, settings)
+        return
+    if not sweep.budgets:
+        yield []
+        return
+    from maquette.recipe.sweeps import isoflop_curve
+
+    for key in ("size", "compute", "tokens", "checkpoint"):
+        if any(word.startswith(f"{key}=") for word in words):
+            raise ConfigError(
+                f"{key} and sweep.budgets are both given: the sweep sets size and compute of each job.",
+                f"Leave {key} out, or give size=... compute=... several values without +sweep=isoflop.",
+            )
+    for budget in sorted(parse_quantity(budget, "sweep.budgets") for budget in sweep.budgets):
+        curve = isoflop_curve(
+            budget,
+            count=sweep.sizes_per_budget,
+            ratio=sweep.ratio,
+            tokens_per_parameter=settings.tokens_per_parameter,
+            model=settings.model,
+            vocab_size=planner.vocab_size(settings),
+            context=settings.data.sequence_length,
+            phases=settings.mixture.phases,
+        )
+        if curve.warning:
+            remarks[f"warning: {curve.warning}"] = None
+        for size in curve.sizes:
+            yield [f"size={size}", f"compute={_short(budget)}"]
+
+
+def _mixtures(planner: Planner, words: list[str], settings: TrainStage) -> Iterator[list[str]]:
+    """`mixture.weights=...` of every mixture to try."""
+    from maquette.recipe.sweeps import mixture_design
+
+    if settings.sweep.budgets or any(word.lstrip("+").startswith(("mixture=", "mixture.")) for word in words):
+        raise ConfigError(
+            "sweep.mixtures sets the mixture of each job, at one size and budget.",
+            "Leave mixture and sweep.budgets out.",
+        )
+    tokens = planner.domain_tokens(settings)
+    for weights in mixture_design(tokens, settings.sweep.mixtures, budget=planner.recipe(settings).tokens):
+        yield [f"++mixture.weights={{{','.join(f'{name}:{weight:g}' for name, weight in weights.items())}}}"]
+
+
+_HORIZON = ("compute=", "tokens=", "tokens_per_parameter=")
+
+
+def grown_together(jobs: list[SweepJob], planned: Callable[[list[str]], SweepJob]) -> list[SweepJob]:
+    """With `sweep.branches`: jobs that differ in nothing but their tokens become one, the longest, with branches.
+
+    With `sweep.bias` the lengths of the model that has most of them are trained with schedules of their own as well.
+    """
+    groups: dict[tuple[str, ...], list[SweepJob]] = {}
+    for job in jobs:
+        branched = getattr(getattr(job.settings, "sweep", None), "branches", False) and job.forecast is not None
+        rest = tuple(word for word in job.overrides if not word.startswith(_HORIZON))
+        groups.setdefault(rest if branched else job.overrides, []).append(job)
+    trees = [group for group in groups.values() if len(group) > 1]
+    if not trees:
+        return jobs
+    result = []
+    for group in groups.values():
+        group.sort(key=_tokens)
+        words = [*group[-1].overrides]
+        if len(group) > 1:
+            words.append(f"scheduler.branches=[{','.join(str(_tokens(job)) for job in group[:-1])}]")
+        result.append(planned(words) if len(group) > 1 else group[0])
+    if trees[0][0].settings.sweep.bias:
+        measured = min(trees, key=lambda group: (-len(group), sum(map(_compute, group))))
+        for job in measured:
+            own = [word for word in job.overrides if not word.startswith("scheduler")]
+            result.append(planned([*own, "scheduler=linear"]))
+    return result
+
+
+def _tokens(job: SweepJob) -> int:
+    return job.forecast.tokens if job.forecast is not None else 0
+
+
+def _compute(job: SweepJob) -> int:
+    return job.forecast.compute if job.forecast is not None else 0
+
+
+def _planned(line: Line, planner: Planner, words: list[str]) -> SweepJob:
+    """One more job of a training stage."""
+    settings = line.compose(words)
+    assert isinstance(settings, TrainStage)
+    return SweepJob(tuple(words), (), settings, planner.forecast(settings))
+
+
+def _short(budget: int) -> str:
+    """`1e11`, `3.2e9`: as a person writes it."""
+    mantissa, _, exponent = f"{budget:.6e}".partition("e")
+    return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
+
+
+def _rates(planner: Planner, settings: TrainStage) -> Iterator[list[str]]:
+    """`optimizer.lr=...` of every multiple of the recipe's; nothing where none are asked for."""
+    if not settings.sweep.rates:
+        yield []
+        return
+    recipe = planner.recipe(settings)
+    for multiple in settings.sweep.rates:
+        yield [f"optimizer.lr={multiple * recipe.learning_rate:.6g}"]
+
+
+_NOT_WHAT = ("outputs", "force", "tracking", "logger", "trainer", "callbacks", "threads")
+
+
+def _identity(settings: StageConfig) -> dict[str, Any]:
+    """What a job is, wherever it writes and however it is recorded."""
+    return {key: value for key, value in dataclasses.asdict(settings).items() if key not in _NOT_WHAT}

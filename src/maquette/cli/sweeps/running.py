@@ -1,0 +1,344 @@
+"""A sweep from its line to its table: what `hydra/sweeper=maquette` does.
+
+All jobs are composed and checked before the first one starts; a sweep of training runs says what it will cost. It is
+one parent run in MLflow with a child per job, and one folder `<outputs>/sweeps/<name>` that says how each job ended. A
+job that fails is reported and does not take the others with it; one that is already done is not run again: the same
+line continues a sweep that was stopped or killed.
+"""
+
+import contextlib
+import dataclasses
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.plugins import Plugins
+from hydra.types import RunMode
+from omegaconf import open_dict
+
+from maquette.artifacts.errors import ConfigError
+from maquette.artifacts.files import locked, read_json, write_json
+from maquette.artifacts.progress import say
+from maquette.artifacts.settings import walk
+from maquette.cli.application import Application, config_folder_of
+from maquette.cli.composition import expanded, to_settings
+from maquette.cli.config import TrainStage
+from maquette.cli.foreign import check_foreign
+from maquette.cli.gpus import visible_gpus
+from maquette.cli.overrides import hydra_overrides, literal
+from maquette.cli.registry import Stage
+from maquette.cli.sweeps import launching, table
+from maquette.cli.sweeps.conclusion import branch_bias, draw_sweep
+from maquette.cli.sweeps.jobs import DryPlanner, Line, Sweep, plan_line, read_line
+from maquette.cli.sweeps.stored import store_plan, stored_plan
+from maquette.cli.sweeps.view import Expected, viewed
+from maquette.cli.sweeps.work import FAILED, FINISHED, Files, numbers_of, subdir
+from maquette.tracking.config import mlflow_node
+
+_DIED = "its process ended without a word (out of memory, or killed)"
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What became of a sweep; `exit_code` is that of the last job that failed, else 0."""
+
+    name: str
+    folder: Path
+    exit_code: int = 0
+
+
+def run_sweep(sweeper: Any, arguments: Sequence[str]) -> Report:
+    """Runs the line that the sweeper was given, on the launcher that was chosen."""
+    application, config, context = sweeper.task_function, sweeper.config, sweeper.hydra_context
+    if not isinstance(application, Application):
+        raise ConfigError("hydra/sweeper=maquette sweeps maquette's own stages.", "Use hydra/sweeper=basic.")
+
+    folder = config_folder_of(config.hydra)
+
+    def composed(words: Sequence[str]) -> Any:
+        words = _of_job(application.stage, words, folder)
+        found = context.config_loader.load_sweep_config(config, list(words))
+        with open_dict(found):
+            del found["hydra"]
+        return to_settings(application.stage, found, words, classes=False)
+
+    line = read_line(
+        application.stage, arguments, folder, params=sweeper.params, composed=composed,
+        config_loader=context.config_loader,
+    )  # fmt: skip
+    sweep = stored_plan(line, dry=application.dry)
+    if sweep is None:
+        for _, settings in () if application.dry else line.members:
+            check_foreign(settings)  # now that something is to be done
+        sweep = plan_line(line, DryPlanner(line.stage) if application.dry else None)
+        if not application.dry:
+            store_plan(sweep, line)
+    report = _run_planned(sweep, line, sweeper, dry=application.dry)
+    application.sweep = report
+    return report
+
+
+def _run_planned(sweep: Sweep, line: Line, sweeper: Any, *, dry: bool) -> Report:
+    hydra = [*sweeper.config.hydra.overrides.hydra]
+    choice = sweeper.config.hydra.runtime.choices["hydra/launcher"]
+    if choice != "basic" and not any(text.startswith("hydra/launcher=") for text in hydra):
+        hydra.append(f"hydra/launcher={choice}")  # chosen by a config file
+    seconds, source = _expected_seconds(sweep, dry=dry)
+    left = [number for number, job in enumerate(sweep.jobs) if not job.is_done]
+    chosen = _choose_launching(sweep, hydra, left, seconds)
+    _tell(sweep, seconds, source, chosen)
+    if dry:
+        return Report(sweep.name, sweep.folder)
+    files = Files(sweep.folder)
+    if not left and _concluded(sweep, files):
+        return _conclude(sweep, files.outcomes(), sweep.folder / table.FILE)
+    if chosen.launcher != "basic" and chosen.slots != 1:  # longest first: no process ends long after the rest
+        left.sort(key=lambda number: -seconds[number] if math.isfinite(seconds[number]) else 0.0)
+    with locked(sweep.folder), _recorded(sweep, chosen) as observing:
+        files.clear()
+        _note_done(sweep, files)
+        launch = _launcher(sweep, line, sweeper, chosen, observing)
+        try:
+            _run(sweep, left, seconds, chosen, files, launch)
+        finally:
+            outcomes = files.outcomes()
+            if any(job.forecast is None for job in sweep.jobs):
+                ended = {number: one["result"] for number, one in outcomes.items() if one["status"] == FINISHED}
+                store_plan(sweep, line, ended)
+        path = table.write_table(sweep, outcomes)
+    return _conclude(sweep, outcomes, path)
+
+
+def _concluded(sweep: Sweep, files: Files) -> bool:
+    """Whether the table of this sweep is written, with every job in it."""
+    told, outcomes = read_json(files.sweep) or {}, files.outcomes()
+    same = told.get("jobs") == [list(job.words) for job in sweep.jobs]
+    ended = len(outcomes) == len(sweep.jobs) and all(one["status"] == FINISHED for one in outcomes.values())
+    return same and ended and bool(told.get("concluded"))
+
+
+def _expected_seconds(sweep: Sweep, *, dry: bool) -> tuple[list[float], str]:
+    """Of each job in one process; nan where nobody can say, 0 for what is done."""
+    waiting = [job.forecast for job in sweep.jobs if job.forecast is not None and not job.is_done]
+    if not waiting:
+        return [0.0 if job.is_done else math.nan for job in sweep.jobs], ""
+    from maquette.cli.sweeps.cost import seconds_of_jobs
+
+    found, source = seconds_of_jobs(waiting, Path(sweep.settings.outputs), dry=dry)
+    times = iter(found)
+    return [0.0 if job.is_done else math.nan if job.forecast is None else next(times) for job in sweep.jobs], source
+
+
+def _choose_launching(
+    sweep: Sweep, hydra: Sequence[str], left: Sequence[int], seconds: Sequence[float]
+) -> launching.Launching:
+    cores = launching.usable_cores()
+    forecasts = [found for number in left if (found := sweep.jobs[number].forecast) is not None]
+    threads = None
+    if forecasts:
+        asked = _threads_asked(sweep.settings)
+        narrow = all(found.threads == 1 for found in forecasts)
+        threads = asked or (1 if narrow else max(1, cores // len(left)))
+    accelerated = any(found.accelerator != "cpu" for found in forecasts)
+    return launching.choose_launching(
+        hydra,
+        jobs=len(left),
+        seconds=sum(seconds[number] for number in left),
+        threads=threads,
+        cores=cores,
+        accelerated=accelerated,
+        gpus=len(visible_gpus()) if accelerated else 0,
+    )
+
+
+def _threads_asked(settings: Any) -> int | None:
+    asked = {setting.key: setting.default for setting in walk(settings)}
+    value = asked.get("threads", asked.get("trainer.threads"))
+    return int(value) if value else None
+
+
+def _tell(sweep: Sweep, seconds: Sequence[float], source: str, chosen: launching.Launching) -> None:
+    """The jobs and what they will cost."""
+    say(f"sweep {sweep.name}: {len(sweep.jobs)} jobs of maquette {sweep.stage.name}")
+    if any(job.forecast for job in sweep.jobs):
+        say(table.show_jobs(sweep, seconds))
+        say(table.cost_in_words(sweep, seconds, source, chosen.slots or 1))
+    for remark in (*sweep.remarks, *table.repeated_text(sweep)):
+        say(remark)
+    say(chosen.why)
+
+
+def _note_done(sweep: Sweep, files: Files) -> None:
+    """Jobs that are finished already, or can't be at all, have their outcome at once."""
+    from maquette.training.record import read_record
+
+    for number, job in enumerate(sweep.jobs):
+        outcome: dict[str, Any] = {"job": list(job.words), "seconds": 0.0}
+        if job.error is not None:
+            write_json(files.outcome(number), outcome | {"status": FAILED, "exit_code": 1, "error": job.error})
+        elif job.is_done and (folder := job.forecast.folder if job.forecast else job.run) is not None:
+            outcome |= {"status": FINISHED, "exit_code": 0, "skipped": True, "result": folder}
+            if job.forecast is not None and job.forecast.branches:
+                outcome["branches"] = list(job.forecast.branches)
+            write_json(files.outcome(number), outcome | numbers_of(read_record(folder)))
+
+
+def _launcher(
+    sweep: Sweep, line: Line, sweeper: Any, chosen: launching.Launching, observing: Sequence[str]
+) -> Callable[[Sequence[int]], None]:
+    """A function that hands jobs to Hydra's launcher, and returns when they have ended."""
+    config, loader = sweeper.config, sweeper.hydra_context.config_loader
+    words = [
+        *config.hydra.overrides.hydra, *chosen.words,
+        f"hydra.sweep.dir={literal(sweep.folder.absolute())}", "hydra.mode=MULTIRUN",
+    ]  # fmt: skip
+    fixed = [text for text in line.overrides if text.startswith("+sweep=")]
+    master = loader.load_configuration(
+        config.hydra.job.config_name, [*words, *fixed], run_mode=RunMode.MULTIRUN, validate_sweep_overrides=False
+    )
+    folder = config_folder_of(config.hydra)
+    size = sweeper.max_batch_size or chosen.batch
+
+    def launch(numbers: Sequence[int]) -> None:
+        for start in range(0, len(numbers), size or len(numbers)):
+            batch = numbers[start : start + (size or len(numbers))]
+            jobs = [
+                [
+                    *_of_job(line.stage, sweep.jobs[number].overrides, folder),
+                    *observing,
+                    f"hydra.sweep.subdir={subdir(number)}",
+                ]
+                for number in batch
+            ]
+            launcher = Plugins.instance().instantiate_launcher(
+                hydra_context=sweeper.hydra_context, task_function=sweeper.task_function, config=master
+            )
+            launcher.launch(jobs, initial_job_idx=start)
+
+    return launch
+
+
+def _of_job(stage: Stage, overrides: Sequence[str], config_folder: Path | None) -> list[str]:
+    """A job's overrides as its launcher composes it."""
+    return hydra_overrides(stage, expanded(stage, overrides, config_folder), config_folder)
+
+
+def _run(
+    sweep: Sweep,
+    left: Sequence[int],
+    seconds: Sequence[float],
+    chosen: launching.Launching,
+    files: Files,
+    launch: Callable[[Sequence[int]], None],
+) -> None:
+    """Launches the jobs until each has an outcome.
+
+    A worker process that dies takes its launcher with it; the jobs that did not get their turn are launched again,
+    those that were under way once more, and the second time their death is theirs.
+    """
+    expected = [
+        Expected(job.title, job.forecast.compute if job.forecast else 0.0, time if math.isfinite(time) else 0.0)
+        for job, time in zip(sweep.jobs, seconds, strict=True)
+    ]
+    suspects: set[int] = set()
+    while waiting := [number for number in left if not files.outcome(number).exists()]:
+        with viewed(sweep.name, expected, files), _stoppable(files, apart=chosen.launcher != "basic") as heard:
+            trouble = ""
+            try:
+                launch(waiting)
+            except (ConfigError, KeyboardInterrupt):
+                raise
+            except Exception as error:
+                trouble = f"{type(error).__name__}: {error}"
+        if heard:
+            raise KeyboardInterrupt
+        under_way = set(files.in_progress()) - set(files.outcomes())
+        missing = {number for number in waiting if not files.outcome(number).exists()}
+        for number in (under_way & suspects) or (missing if not under_way else set()):
+            why = _DIED if number in suspects else trouble or "it did not begin"
+            write_json(files.outcome(number), {"status": FAILED, "exit_code": 1, "error": why, "seconds": 0.0})
+        suspects |= under_way
+        for number in under_way:
+            files.running(number).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _stoppable(files: Files, *, apart: bool) -> Iterator[list[int]]:
+    """Signals are for the workers where there are any; in this process training listens for itself."""
+    if not apart:
+        yield []
+        return
+    with launching.stopping_gently(files) as heard:
+        yield heard
+
+
+def _conclude(sweep: Sweep, outcomes: dict[int, dict[str, Any]], path: Path) -> Report:
+    failed = [(number, outcome) for number, outcome in outcomes.items() if outcome["status"] != FINISHED]
+    for number, outcome in failed:
+        say(f"failed: {sweep.jobs[number].title}: {outcome['error']}")
+    for line in branch_bias(sweep):
+        say(line)
+    say(f"sweep {sweep.name}: {len(outcomes) - len(failed)} of {len(sweep.jobs)} jobs done; {path}")
+    return Report(sweep.name, sweep.folder, int(failed[-1][1]["exit_code"]) if failed else 0)
+
+
+@contextlib.contextmanager
+def _recorded(sweep: Sweep, chosen: launching.Launching) -> Iterator[list[str]]:
+    """The sweep's own record in MLflow, made or found again. Yields what its jobs are told beyond their overrides: to
+    be recorded below it, and their threads, which depend on how many run beside them."""
+    known = {setting.key for setting in walk(sweep.stage.config)}
+    words = []
+    if chosen.threads is not None:
+        words += [f"{key}={chosen.threads}" for key in ("threads", "trainer.threads") if key in known][:1]
+    files = Files(sweep.folder)
+    facts: dict[str, Any] = {
+        "name": sweep.name,
+        "stage": sweep.stage.name,
+        "run_id": None,
+        "process": os.getpid(),
+        "began": time.time(),
+    }
+    facts["jobs"] = [list(job.words) for job in sweep.jobs]
+    facts["branches"] = [list(job.forecast.branches) if job.forecast else [] for job in sweep.jobs]
+    facts["runs"] = [job.forecast.folder if job.forecast else None for job in sweep.jobs]
+    tracking, outputs = getattr(sweep.settings, "tracking", None), sweep.settings.outputs
+    if tracking is None or not tracking.enabled:
+        write_json(files.sweep, facts)
+        yield words
+        draw_sweep(sweep.folder)
+        write_json(files.sweep, facts | {"concluded": True})
+        return
+    from maquette.tracking import start_parent_run
+    from maquette.tracking.store import embedded_file, store_uri
+
+    if chosen.launcher == "submitit_slurm" and embedded_file(store_uri(tracking, outputs)) is not None:
+        raise ConfigError(
+            "hydra/launcher=submitit_slurm runs jobs on several machines, and a SQLite file can't be shared by them.",
+            "Start `mlflow server` on one, and give logger.mlflow.tracking_uri=http://host:5000; or logger=none.",
+        )
+    with start_parent_run(
+        tracking,
+        outputs=outputs,
+        name=sweep.name,
+        folder=sweep.folder,
+        params={"stage": sweep.stage.name, "jobs": len(sweep.jobs), "launcher": chosen.launcher},
+        run_id=(read_json(files.sweep) or {}).get("run_id"),
+    ) as record:
+        facts["run_id"] = record.run_id
+        write_json(files.sweep, facts)
+        yield [*words, f"{_parent_key(sweep.settings)}={literal(record.run_id)}"]
+        if (sweep.folder / table.FILE).exists():
+            record.log_artifact(sweep.folder / table.FILE)
+        for picture in draw_sweep(sweep.folder):
+            record.log_artifact(picture, "figures")
+        write_json(files.sweep, facts | {"concluded": True})
+
+
+def _parent_key(settings: Any) -> str:
+    """The setting by which a job is shown below its sweep."""
+    if isinstance(settings, TrainStage):
+        return f"++logger.{mlflow_node(settings.logger)}.parent_run_id"
+    return "tracking.parent"

@@ -1,0 +1,131 @@
+"""What a sweep prints before it starts and writes when it ends: its jobs, what they cost, what came out."""
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from maquette.artifacts.files import write_text
+from maquette.artifacts.progress import duration
+from maquette.cli.sweeps.jobs import Sweep, SweepJob
+from maquette.training.record import read_record
+
+COLUMNS = (
+    "job", "run", "status", "size", "tokens", "compute", "width", "layers", "learning_rate", "batch_size_tokens",
+    "epochs", "validation_loss", "bits_per_byte", "training_loss",
+)  # fmt: skip
+FILE = "table.csv"
+
+
+def show_jobs(sweep: Sweep, seconds: Sequence[float]) -> str:
+    """The table of jobs as text; `seconds` expected of each in one process (nan: unknown)."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name, left in (("", False), ("job", True), ("N", False), ("D", False), ("D/N", False), ("steps", False)):
+        table.add_column(name, justify="left" if left else "right", overflow="fold")
+    for name in ("width x layers", "rate", "FLOPs", "time"):
+        table.add_column(name, justify="right")
+    for number, (job, expected) in enumerate(zip(sweep.jobs, seconds, strict=True), 1):
+        table.add_row(str(number), job.title, *_cells(job, expected))
+    text = io.StringIO()
+    Console(file=text, width=160, highlight=False).print(table)
+    return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
+
+
+def _cells(job: SweepJob, seconds: float) -> list[str]:
+    if job.forecast is None:
+        return [*[""] * 7, "can't be prepared" if job.error else ""]
+    found = job.forecast
+    return [
+        f"{found.size:,}", f"{found.tokens:,}", f"{found.tokens / found.size:.1f}", f"{found.steps:,}",
+        f"{found.width} x {found.layers}", f"{found.learning_rate:.3g}", f"{found.compute:.2e}",
+        "done" if found.finished else "?" if math.isnan(seconds) else duration(seconds),
+    ]  # fmt: skip
+
+
+def cost_in_words(sweep: Sweep, seconds: Sequence[float], source: str, processes: int) -> str:
+    """`3.2e12 FLOPs in 12 jobs (4 done): 2.1e12 to do, about 3 min 5 s in 2 processes (speed ...)`."""
+    forecasts = [job.forecast for job in sweep.jobs if job.forecast is not None]
+    if not forecasts:
+        return ""
+    total = sum(one.compute for one in forecasts)
+    left = [(one.compute, time) for one, time in zip(forecasts, _of_forecasts(sweep, seconds), strict=True)
+            if not one.finished]  # fmt: skip
+    said = f"{total:.3g} FLOPs in {len(sweep.jobs)} jobs"
+    if done := sum(one.finished for one in forecasts):
+        said += f" ({done} done already: {sum(flops for flops, _ in left):.3g} to do)"
+    times = [time for _, time in left]
+    if times and not any(map(math.isnan, times)):
+        wall = max(max(times), sum(times) / processes)
+        many = f" in {processes} processes" if processes > 1 else ""
+        said += f", about {duration(wall)}{many} ({source})"
+    return said
+
+
+def _of_forecasts(sweep: Sweep, seconds: Sequence[float]) -> list[float]:
+    return [time for job, time in zip(sweep.jobs, seconds, strict=True) if job.forecast is not None]
+
+
+def repeated_text(sweep: Sweep) -> list[str]:
+    """A warning for each domain that some job reads more than once: laws of the loss are laws of fresh text."""
+    worst: dict[str, tuple[float, SweepJob]] = {}
+    for job in sweep.jobs:
+        for domain, epochs in (job.forecast.epochs if job.forecast else {}).items():
+            if epochs > worst.get(domain, (1.0, job))[0]:
+                worst[domain] = (epochs, job)
+    return [
+        f"WARNING: {job.title} reads the domain {domain} {epochs:.1f} times: the sweep is not under one epoch. "
+        "Use more text, smaller budgets, or other mixture weights, unless repetition is what you study."
+        for domain, (epochs, job) in worst.items()
+    ]
+
+
+def rows(sweep: Sweep, outcomes: dict[int, dict[str, Any]]) -> list[dict[str, Any]]:
+    """A row for each job with the `COLUMNS`: what it was and what came out."""
+    found = []
+    for number, job in enumerate(sweep.jobs):
+        outcome = outcomes.get(number, {"status": "not run"})
+        row: dict[str, Any] = {"job": job.title, "status": outcome["status"]}
+        if job.forecast is not None:
+            names = ("run", "size", "tokens", "compute", "width", "layers", "learning_rate", "batch_size_tokens")
+            row |= {name: getattr(job.forecast, name) for name in names}
+            row["epochs"] = round(max(job.forecast.epochs.values(), default=0.0), 4)
+        row |= {name: outcome.get(name) for name in ("validation_loss", "bits_per_byte", "training_loss")}
+        found += _of_branches(row, job) if job.forecast is not None and job.forecast.branches else [row]
+    return [{name: row.get(name) for name in COLUMNS} for row in found]
+
+
+def _of_branches(row: dict[str, Any], job: SweepJob) -> list[dict[str, Any]]:
+    """A row for each run of a job with branches, by rising horizon."""
+    assert job.forecast is not None
+    rows = []
+    for folder in job.forecast.branches:
+        record = read_record(folder)
+        if record is None:
+            rows.append({"job": row["job"], "status": "not run", "run": Path(folder).name})
+            continue
+        rows.append(
+            row | {
+                "status": record.status, "run": record.name,
+                "tokens": record.spec.tokens, "compute": record.spec.compute,
+                "epochs": round(max((one["epochs"] for one in record.domains.values()), default=0.0), 4),
+                "validation_loss": record.validation_loss, "bits_per_byte": record.bits_per_byte,
+                "training_loss": record.training_loss,
+            }
+        )  # fmt: skip
+    return rows
+
+
+def write_table(sweep: Sweep, outcomes: dict[int, dict[str, Any]]) -> Path:
+    """Writes `table.csv` in the sweep's folder: the same whether the sweep ran through or was continued."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows(sweep, outcomes))
+    path = sweep.folder / FILE
+    write_text(path, text.getvalue())
+    return path

@@ -1,0 +1,63 @@
+"""`maquette tokenizer`: trains a tokenizer on the corpus and reports how it fits held-out text."""
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from maquette.artifacts import StageError
+from maquette.artifacts.manifest import build, read_manifest
+from maquette.artifacts.progress import say
+from maquette.cli import corpus
+from maquette.cli.config import TokenizerStage
+from maquette.corpus import domains, read_documents
+from maquette.text import effective_settings, train_tokenizer, write_report
+from maquette.text.training import idle_settings, training_sample
+
+
+def run(config: TokenizerStage) -> Path:
+    """Trains the tokenizer of `config` on its corpus, which is made first where it is missing; see `train`."""
+    return train(config, corpus.run(dataclasses.replace(config, force=False)))
+
+
+def train(config: TokenizerStage, documents: Path) -> Path:
+    """The folder of the tokenizer artifact: tokenizer.json, tokenizer_config.json, report.md, report.json, figures/.
+
+    `documents` is the corpus artifact. `force` makes the tokenizer again, not the corpus. Raises `StageError` where the
+    corpus has no text.
+    """
+    settings = config.tokenizer
+    for name in idle_settings(settings):
+        say(f"tokenizer.{name} has no effect on this kind of tokenizer")
+
+    def make(folder: Path) -> dict[str, Any]:
+        if not domains(documents, "train"):
+            raise StageError(
+                f"The corpus {documents} has no training text.", "Look at its report: the source, or what was dropped."
+            )
+        sample = training_sample(_texts(documents, "train"), settings)
+        tokenizer = train_tokenizer(sample, settings)
+        tokenizer.save(folder)
+        if tokenizer.vocab_size < settings.vocab_size and settings.kind != "byte":
+            say(f"The text fills {tokenizer.vocab_size:,} of {settings.vocab_size:,} tokens.")
+        measured_on = "validation" if domains(documents, "validation") else "train"
+        held_out = {domain: _texts(documents, measured_on, domain) for domain in domains(documents, measured_on)}
+        facts = write_report(folder, tokenizer, settings, sample, held_out, measured_on)
+        say(f"tokenizer: {facts['vocabulary']:,} tokens, {facts['bytes_per_token']:.2f} bytes a token")
+        return {"kind": settings.kind, "measured_on": measured_on, **facts}
+
+    return build(
+        "tokenizer",
+        Path(config.outputs) / "artifacts",
+        name=settings.name,
+        label="byte" if settings.kind == "byte" else f"{settings.kind}-{settings.vocab_size}",
+        config=effective_settings(settings),
+        inputs={"corpus": read_manifest(documents).digest},
+        make=make,
+        force=config.force,
+        say=say,
+    )
+
+
+def _texts(folder: Path, split: str, domain: str | None = None) -> Iterator[str]:
+    return (document.text for document in read_documents(folder, split, domain))

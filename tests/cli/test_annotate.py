@@ -1,0 +1,77 @@
+"""`maquette annotate`: given pairs judged anew, by whom one likes; what is missing is said."""
+
+from pathlib import Path
+
+import pytest
+
+from maquette.artifacts import ConfigError, StageError
+from maquette.artifacts.manifest import read_manifest
+from maquette.cli import annotate
+from maquette.cli.composition import compose
+from maquette.cli.model_config import AnnotateStage
+from maquette.cli.registry import STAGES
+from maquette.data.preferences import read_preferences, write_preferences
+from maquette.feedback.annotators.simulated import AnnotatorProfile, GoldAnnotator, SimulatedAnnotator
+from maquette.feedback.comparison import Comparison, comparison_of, preferences_of
+from maquette.feedback.tasks import Exercises, demonstrate
+
+
+@pytest.fixture
+def given(tmp_path: Path) -> Path:
+    """Sixty labels of a noisy person."""
+    exercises = Exercises(["pick"]).take(90)
+    answers = [demonstrate(exercises, "easy", seed=seed) for seed in (1, 2)]
+    pairs = [
+        Comparison(tuple(one.messages), first, second, one.facts())
+        for one, first, second in zip(exercises, *answers, strict=True)
+    ]
+    judged = SimulatedAnnotator(AnnotatorProfile(noise=2.0)).judge(pairs)
+    write_preferences(tmp_path / "noisy.jsonl", preferences_of(pairs, judged, "noisy"))
+    return tmp_path / "noisy.jsonl"
+
+
+def settings(outputs: Path, *words: str) -> AnnotateStage:
+    found = compose(STAGES["annotate"], [f"outputs='{outputs}'", "tracking=none", *words])
+    assert isinstance(found, AnnotateStage)
+    return found
+
+
+def test_given_pairs_are_judged_anew(tmp_path: Path, given: Path) -> None:
+    folder = annotate.run(settings(tmp_path, f"given='{given}'", "feedback=gold"))
+    before, after = read_preferences(given), read_preferences(folder / "preferences.jsonl")
+    gold = GoldAnnotator()
+    assert {one.annotator for one in after} == {"gold"} and 20 < len(after) <= len(before)
+    for row in after:
+        [judged] = gold.judge([comparison_of(row)])
+        assert judged.preference == 1.0 and row.margin is not None and row.margin > 0
+    assert annotate.run(settings(tmp_path, f"given='{given}'", "feedback=gold")) == folder  # nothing to do
+    assert "gold" in (folder / "report.md").read_text()
+
+
+def test_labels_of_before_come_first(tmp_path: Path, given: Path) -> None:
+    folder = annotate.run(
+        settings(tmp_path, f"given='{given}'", "feedback=alpacafarm", f"add=['{given}']", "repeats=3")
+    )
+    rows, before = read_preferences(folder / "preferences.jsonl"), read_preferences(given)
+    assert rows[: len(before)] == before and len(rows) > len(before)
+    facts = read_manifest(folder).facts
+    assert facts["annotators"][0]["inter_annotator_agreement"]["value"] == pytest.approx(0.66, abs=0.12)
+    assert (folder / "figures" / "bias_variance.svg").exists()
+
+
+def test_a_file_can_judge(tmp_path: Path, given: Path) -> None:
+    folder = annotate.run(settings(tmp_path, f"given='{given}'", "feedback.kind=file", f"feedback.path='{given}'"))
+    before, again = read_preferences(given), read_preferences(folder / "preferences.jsonl")
+    assert {comparison_of(one).key for one in again} == {comparison_of(one).key for one in before}
+
+
+def test_what_an_annotator_lacks_is_said(tmp_path: Path, given: Path) -> None:
+    with pytest.raises(ConfigError, match=r"feedback\.path"):
+        settings(tmp_path, "feedback.kind=file")
+    with pytest.raises(ConfigError, match=r"feedback\.url or"):
+        settings(tmp_path, "feedback=language_model", "feedback.url=null")
+    with pytest.raises(StageError, match="no run"):
+        annotate.run(settings(tmp_path))
+    given.write_text("")
+    with pytest.raises(StageError, match="no pair"):
+        annotate.run(settings(tmp_path, f"given='{given}'"))

@@ -1,0 +1,169 @@
+"""`maquette compare`: answers of small models judged in both orders; what was judged is kept; misuse is told."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from maquette.artifacts import ConfigError, StageError
+from maquette.cli import compare
+from maquette.cli.composition import compose
+from maquette.cli.model_config import CompareStage
+from maquette.cli.registry import STAGES
+from maquette.evaluation.comparisons.policy_comparison import judge_policies
+from maquette.feedback.annotators.simulated import GoldAnnotator
+from maquette.feedback.comparison import Comparison, Judgement
+from maquette.feedback.tasks import Exercises
+from maquette.model import LanguageModel, TransformerConfig, hf
+from maquette.text import train_tokenizer
+from maquette.text.config import TokenizerConfig
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three models of bytes that were never trained, as three runs' folders."""
+    root = tmp_path_factory.mktemp("compare")
+    tokenizer = train_tokenizer([], TokenizerConfig(kind="byte"))
+    for seed, name in enumerate(("one", "two", "three")):
+        shape = TransformerConfig(
+            272, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, max_position_embeddings=256
+        )
+        model = LanguageModel(shape, seed=seed)
+        with torch.no_grad():
+            model.head_weight.mul_(30)
+        hf.save(model, tokenizer, root / "artifacts" / "models" / name)
+    return root
+
+
+def settings(outputs: Path, *words: str, models: str = "[one,two]") -> CompareStage:
+    found = compose(
+        STAGES["compare"],
+        [f"outputs='{outputs}'", "tracking=none", f"models={models}", "count=40", "max_completion_length=8", *words],
+    )
+    assert isinstance(found, CompareStage)
+    return found
+
+
+def results(outputs: Path) -> list[Path]:
+    return sorted((outputs / "comparisons").glob("*/comparison.json"))
+
+
+def test_a_leaderboard_beside_golds(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = compare.run(settings(outputs, "feedback=length_biased", models="[one,two,three]"))
+    assert capsys.readouterr().out.count("can't be told") <= 2
+    assert [one["model"] for one in found["models"]] == ["two", "three"]
+    for one in found["models"]:
+        assert one["wins"] + one["ties"] + one["losses"] == 40 and one["low"] <= one["win_rate"] <= one["high"]
+        assert one["win_rate"] == pytest.approx(100 * (one["wins"] + one["ties"] / 2) / 40)
+    gold = found["gold"]
+    assert gold["agreement"]["cases"] == 80 and "dollars" not in found
+    # untrained models are equally bad by gold: there is no order to compare
+    assert set(gold["win_rates"].values()) == {50.0} and gold["spearman"] is None
+    assert found["judgements"] > 100 and found["seconds"] > 0
+    folder = next(path.parent for path in results(outputs) if json.loads(path.read_text()) == found)
+    page = (folder / "index.html").read_text()
+    assert "agrees with gold" in page and "rank correlation" not in page and "Answers side by side" in page
+    assert (folder / "figures" / "win_rates.svg").exists()
+
+
+def test_what_judging_costs(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("feedback=length_biased", "seed=5")
+    before = compare.run(settings(outputs, *words))
+    assert "dollars" not in before and 0 < before["judgements"] <= 80
+    capsys.readouterr()
+    priced = compare.run(settings(outputs, *words, "feedback.label_price=0.25", "force=true"))
+    assert priced["dollars"] == pytest.approx(0.25 * priced["judgements"]) and priced["models"] == before["models"]
+    assert f"s and ${priced['dollars']:,.2f}." in capsys.readouterr().err
+    page = max((outputs / "comparisons").glob("*/index.html"), key=lambda path: path.stat().st_mtime)
+    assert f"${priced['dollars']:.2f}" in page.read_text()
+
+
+def test_the_judge_is_ranked_by_gold() -> None:
+    """Three policies by how often they repeat the word right; a judge who is always right has their order."""
+    exercises = Exercises(["repeat"]).take(30)
+    facts = [one.facts() for one in exercises]
+    right = [one.right for one in exercises]
+    answers = {name: [text if n % 10 < good else "?" for n, text in enumerate(right)]
+               for name, good in (("low", 2), ("middle", 5), ("high", 9))}  # fmt: skip
+
+    class Other(GoldAnnotator):
+        name = "other"
+
+    prompts = [one.messages for one in exercises]
+    gold = judge_policies(Other(), prompts, answers, "low", facts=facts)["gold"]
+    assert (gold["spearman"], gold["policies"], gold["agreement"]["raw"]) == (1.0, 3, 1.0)
+    assert 0 < gold["low"] <= gold["high"] == 1.0
+
+
+def test_a_killed_judging_goes_on(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The judge dies in its second batch of pairs; typed again, only what is missing is asked."""
+    asked: list[str] = []
+    dies = [True]
+
+    def judge(self: Any, comparisons: Sequence[Comparison]) -> list[Judgement]:
+        if dies[0] and asked:
+            raise StageError("the judge is gone")
+        asked.extend(one.key for one in comparisons)
+        return [Judgement(1.0) for _ in comparisons]
+
+    monkeypatch.setattr(GoldAnnotator, "judge", judge)
+    config = settings(outputs, "feedback=gold", "count=100")
+    with pytest.raises(StageError, match="gone"):
+        compare.run(config)
+    first = len(asked)
+    dies[0] = False
+    sampled = []
+    monkeypatch.setattr(compare, "sample_many", lambda *a, **k: sampled.append(a))
+    found = compare.run(config)
+    assert 0 < first < len(asked) <= 200 and len(set(asked)) == len(asked) and not sampled
+    assert found["gold"] is None and found["models"][0]["first_shown"] == 1.0
+    assert found["models"][0]["win_rate"] == 50.0
+    again = compare.run(config)
+    assert len(asked) == len(set(asked)) == again["judgements"] and again["seconds"] == found["seconds"]
+
+
+def test_prompts_of_a_file(outputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"instruction": f"Say {number}."} for number in range(5)] + [{"instruction": "long " * 80}]
+    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = compare.run(settings(outputs, f"prompts.path='{tmp_path}/prompts.jsonl'", "feedback.kind=file",
+                                 f"feedback.path='{preference(tmp_path, outputs)}'"))  # fmt: skip
+    assert found["prompts"] == 5 and found["gold"] is None
+    assert (found["models"][0]["wins"], found["models"][0]["failed"]) == (1, 4)
+    assert "1 of 6 prompts are too long" in capsys.readouterr().err
+
+
+def preference(folder: Path, outputs: Path) -> Path:
+    """A label of the answers to the first prompt alone, for model two."""
+    from maquette.data.prompts import render_prompt
+    from maquette.feedback.policies import sample_many
+    from maquette.model.loading import load_checkpoint
+
+    answers = []
+    for name in ("one", "two"):
+        model, tokenizer = load_checkpoint(outputs / "artifacts" / "models" / name)
+        prompts = [render_prompt(tokenizer, [{"role": "user", "content": f"Say {n}."}]) for n in range(5)]
+        answers.append(sample_many(model, tokenizer, prompts, 1, max_tokens=8)[0][0].answer)
+    row = {
+        "prompt": [{"role": "user", "content": "Say 0."}],
+        "chosen": [{"role": "assistant", "content": answers[1]}],
+        "rejected": [{"role": "assistant", "content": answers[0]}],
+        "annotator": "somebody",
+    }
+    (folder / "labels.jsonl").write_text(json.dumps(row) + "\n")
+    return folder / "labels.jsonl"
+
+
+def test_misuse_is_told(outputs: Path) -> None:
+    with pytest.raises(ConfigError, match="nothing to compare"):
+        compare.run(settings(outputs, models="[one]"))
+    with pytest.raises(ConfigError, match="named twice"):
+        settings(outputs, models="[one,one]")
+    with pytest.raises(ConfigError, match="baseline=four is none"):
+        settings(outputs, "baseline=four")
+    with pytest.raises(ConfigError, match=r"(?s)tow.*Did you mean two"):
+        compare.run(settings(outputs, models="[one,tow]"))
+    with pytest.raises(StageError, match="tokens"):
+        compare.run(settings(outputs, "feedback=gold", "prompts.tasks=[pick]", "max_completion_length=250"))

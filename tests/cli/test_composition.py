@@ -1,0 +1,58 @@
+"""Words of a command line on their way to settings: what holds text is never read as a number."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from maquette.artifacts import ConfigError
+from maquette.cli.composition import compose
+from maquette.cli.overrides import as_text, text_list
+from maquette.cli.registry import STAGES
+from maquette.cli.sweeps.jobs import product
+
+TRAIN = STAGES["train"]
+
+
+@pytest.mark.parametrize("written", ["653540e9", "007", "1.50", "12345678", "0e0", "12e-4", "1_0"])
+def test_a_name_that_looks_like_a_number(written: str) -> None:
+    settings: Any = compose(TRAIN, [f"corpus.name={written}"])
+    assert settings.corpus.name == written
+    swept = [compose(TRAIN, words) for words in product(TRAIN, [f"corpus.name={written},ab"])]
+    assert [one.corpus.name for one in swept] == [written, "ab"]  # type: ignore[attr-defined]
+
+
+def test_numbers_and_quoted_words_stay_as_they_are() -> None:
+    words = ["size=1e5", "seed=007", "corpus.name='1e5'", "prediction=null", "corpus.name=a1e5"]
+    assert as_text(TRAIN, words) == words
+
+
+@pytest.mark.parametrize(
+    "text", ["a b", "it's", "a\\b", "end\\", "${seed}", "\\${x}", "a, b [c] {d: 1}", 'say "x"', ""]
+)
+def test_a_bare_word_arrives_as_it_is(text: str) -> None:
+    settings: Any = compose(STAGES["score"], [f"sentences={text_list([text, 'x'])}"])
+    assert settings.sentences == [text, "x"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "key", "value"),
+    [
+        ("outputs=~/mine", "outputs", str(Path("~/mine").expanduser())),
+        ("outputs=/data/Übung", "outputs", "/data/Übung"),
+        ("outputs=/data/mine (2)", "outputs", "/data/mine (2)"),
+        ("checkpoint=it's", "checkpoint", "it's"),
+        ("outputs='~/mine'", "outputs", "~/mine"),  # quoted for Hydra: meant as it stands
+    ],
+)
+def test_paths_need_no_quotes_of_hydras(typed: str, key: str, value: str) -> None:
+    assert getattr(compose(TRAIN, [typed]), key) == value
+
+
+def test_each_path_of_a_sweep_is_read() -> None:
+    assert as_text(TRAIN, ["checkpoint=~/a,/b (1)"]) == [f"checkpoint='{Path.home()}/a','/b (1)'"]
+
+
+def test_what_is_no_text_is_still_refused() -> None:
+    with pytest.raises(ConfigError, match=r"tokenizer\.vocab_size"):
+        compose(TRAIN, ["tokenizer.vocab_size=~/x"])

@@ -1,0 +1,115 @@
+"""The whole road with tiny models: a family, its fit, a prediction, exactly that run, and the verdict."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from maquette.artifacts import ConfigError, StageError
+from maquette.cli import fit, predict, train, verify
+from maquette.cli.composition import compose
+from maquette.cli.config import TrainStage
+from maquette.cli.law_config import FitStage, PredictStage, VerifyStage
+from maquette.cli.registry import STAGES
+from maquette.model.config import ModelConfig
+from maquette.scaling.predictions.prediction import WrittenPrediction
+from maquette.tracking import find_runs, start_run
+from maquette.training import RunRecord, pretraining
+from small_runs import settings, write_documents
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def family(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Outputs with three sizes at two budgets, one of them with two seeds, and a fit of all of them."""
+    root = tmp_path_factory.mktemp("road")
+    (root / "documents").mkdir()
+    write_documents(root / "documents")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pretraining, "draw_loss", lambda *_, **__: root / "loss.png")
+        for size, tokens, seed in [
+            ("5k", 5120, 0), ("9k", 5120, 0), ("16k", 5120, 0), ("5k", 15360, 0), ("9k", 15360, 0), ("16k", 15360, 0),
+            ("9k", 15360, 1),
+        ]:  # fmt: skip
+            train.run(
+                settings(
+                    root / "outputs",
+                    root / "documents",
+                    size=size,
+                    tokens=str(tokens),
+                    seed=seed,
+                    model=ModelConfig(),
+                    mlflow=True,
+                    num_validations=1,
+                )
+            )
+        fit.run(FitStage(outputs=str(root / "outputs"), bootstrap=100))
+        yield root / "outputs"
+
+
+@pytest.fixture(scope="module")
+def prediction(family: Path) -> WrittenPrediction:
+    question = FitStage(outputs=str(family), bootstrap=100)
+    known = fit.known_fit(question)
+    assert known is not None
+    with start_run(question.tracking, outputs=family, name="another", folder=family, params={}, tags={}):
+        pass
+    assert fit.known_fit(question) is None  # something was recorded: the runs are read again, and are the same
+    assert fit.run(question) == known == fit.known_fit(question)
+    return predict.run(PredictStage(outputs=str(family), size="16k", tokens="30720"))
+
+
+def test_the_prediction_is_of_a_member_of_the_family(family: Path, prediction: WrittenPrediction) -> None:
+    assert prediction.tokens == 30720 and prediction.reach == pytest.approx(2, rel=0.2)
+    assert "data.sequence_length=32" in prediction.settings and "size=16k" in prediction.settings
+    assert not any(text.startswith(("model.hidden_size", "optimizer.lr", "seed=")) for text in prediction.settings)
+    assert "data.batch_size_tokens=256" in prediction.settings  # all runs had it, and the recipe says another
+    assert set(prediction.data) == {"tokens", "tokenizer", "corpus"} and len(prediction.runs) == 7
+    runs = find_runs(family)
+    row = runs[runs["name"] == f"prediction-{prediction.id}"].iloc[0]
+    assert row["tags.prediction.digest"] == prediction.digest and row["prediction/loss"] == prediction.loss
+
+
+def test_a_line_that_contradicts_it_is_refused(family: Path, prediction: WrittenPrediction) -> None:
+    line = [f"prediction={prediction.id}", f"outputs={family}"]
+    for word, said in [
+        ("size=300k", "size=300k contradicts"),
+        ("seed=3", "seed=3 contradicts"),
+        ("model=lstm", r"model\.kind=lstm contradicts"),
+        ("precision=bf16-mixed", r"precision\.kind"),
+    ]:
+        with pytest.raises(ConfigError, match=said):
+            compose(STAGES["train"], [*line, word])
+    config = compose(STAGES["train"], [*line, "size=16k", "logger=none", "threads=1"])
+    assert isinstance(config, TrainStage) and config.tokens == "30720" and not config.tracking.enabled
+    config.tokens = "5120"
+    with pytest.raises(ConfigError, match="is of 30,720 tokens"):
+        train.run(config)
+
+
+def test_trained_and_judged(family: Path, prediction: WrittenPrediction, capsys: pytest.CaptureFixture[str]) -> None:
+    config = compose(STAGES["train"], [f"prediction={prediction.id}", f"outputs={family}", "threads=1"])
+    assert isinstance(config, TrainStage)
+    record: RunRecord = train.run(config)
+    assert record.spec.prediction == prediction.digest and record.spec.size == prediction.params
+    (verdict,) = verify.run(VerifyStage(outputs=str(family)))
+    assert verdict.run == record.name and verdict.loss == record.validation_loss
+    assert verdict.words in " ".join(capsys.readouterr().out.split())
+    assert prediction.id in (family / "verdicts" / "index.html").read_text()
+    assert (family / "verdicts" / "calibration.png").exists()
+    runs = find_runs(family)
+    row = runs[runs["name"] == f"prediction-{prediction.id}"].iloc[0]
+    assert row["verdict/error_nats"] == pytest.approx(verdict.error)
+    assert runs[runs["name"] == record.name].iloc[0]["tags.prediction"] == prediction.id
+    with pytest.raises(StageError, match="too late to predict"):
+        predict.run(PredictStage(outputs=str(family), size="16k", tokens="30720"))
+    # Where the run's folder is on another machine, the store knows enough to judge by.
+    (Path(record.folder) / "run.json").rename(family / "run.json")
+    (again,) = verify.run(VerifyStage(outputs=str(family), prediction=prediction.id))
+    assert again.loss == pytest.approx(verdict.loss) and again.run == verdict.run
+    # Taking the prediction away does not make it forgotten.
+    capsys.readouterr()
+    (family / "predictions" / f"{prediction.id}.json").rename(family / "taken away")
+    assert verify.run(VerifyStage(outputs=str(family))) == []
+    assert f"prediction {prediction.id}, which MLflow knows, is missing" in " ".join(capsys.readouterr().out.split())
