@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import re
 from pathlib import Path
 from typing import Any
 
@@ -88,3 +89,13 @@ def test_the_lint_sees_a_class_name_twice(structure: Any, house: Path) -> None:
 
 def test_the_structure_holds(structure: Any) -> None:
     assert structure.problems() == []
+
+
+def test_the_list_of_moved_files_is_true() -> None:
+    package = Path(maquette.__file__).parent
+    rows = re.findall(r"(?m)^\| `(.+?)` \| (.+) \|$", (ROOT / "docs" / "moved.md").read_text(encoding="utf-8"))
+    assert len(rows) > 100
+    for old, new in rows:
+        assert not (package / old).exists(), f"docs/moved.md: {old} is still there"
+        for path in re.findall(r"`(.+?)`", new):
+            assert (package / path).exists(), f"docs/moved.md: {path} does not exist"
