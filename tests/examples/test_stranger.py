@@ -19,6 +19,7 @@ from maquette.cli import export, train
 from maquette.cli.composition import compose
 from maquette.cli.config import TrainStage
 from maquette.cli.model_config import ExportStage
+from maquette.cli.post_training import plan_policy
 from maquette.cli.registry import STAGES
 from maquette.cli.sweeps.jobs import plan
 from maquette.feedback.building import build_annotator, build_reward
@@ -152,7 +153,7 @@ def test_a_policy_is_optimised_for_a_reward_of_theirs() -> None:
     assert trained(*words) == record
     path = Path("stranger/reward.py")
     path.write_text(path.read_text() + "\n# edited\n")
-    assert composed(*SMALL, *QUIET, *words) and train.planned(composed(*SMALL, *QUIET, *words)).name != record.name
+    assert plan_policy(composed(*SMALL, *QUIET, *words)).name != record.name
 
 
 def test_a_model_of_theirs_takes_part_in_a_sweep() -> None:

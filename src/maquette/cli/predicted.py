@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from maquette.artifacts.errors import ConfigError, StageError
+from maquette.artifacts.errors import ConfigError
 from maquette.artifacts.settings import walk
-from maquette.recipe.run_spec import RunSpec
-from maquette.scaling.predictions.prediction import WrittenPrediction, find_prediction
+from maquette.scaling.predictions.prediction import find_prediction
 
 
 def expand(stage: Any, overrides: Sequence[str], config_folder: Path | None = None) -> list[str]:
@@ -46,27 +45,3 @@ def expand(stage: Any, overrides: Sequence[str], config_folder: Path | None = No
                 "Leave it out, or predict that run: maquette predict.",
             )
     return both
-
-
-def check_predicted(name: str, outputs: str, spec: RunSpec) -> WrittenPrediction:
-    """The prediction that a planned run is for. Raises `ConfigError` where the run is another one, `StageError` where
-    its data are."""
-    prediction = find_prediction(name, outputs)
-    core = prediction.convention == "kaplan"
-    counts = (
-        ("parameters", prediction.params, spec.parameters.core if core else spec.size),
-        ("tokens", prediction.tokens, spec.tokens),
-    )
-    for what, expected, planned in counts:
-        if planned != round(expected):
-            raise ConfigError(
-                f"The prediction {prediction.id} is of {expected:,.0f} {what}, this run has {planned:,}.",
-                f"Train it with maquette train prediction={prediction.id}.",
-            )
-    for what, digest in prediction.data.items():
-        if spec.digests.get(what) != digest:
-            raise StageError(
-                f"The {what} are not those that the prediction {prediction.id} rests on.",
-                "Make them again from the same source, or predict anew.",
-            )
-    return prediction

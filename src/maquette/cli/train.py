@@ -17,11 +17,11 @@ from maquette.cli import tokens as tokens_stage
 from maquette.cli.config import TrainStage
 from maquette.cli.model_config import EvaluateStage
 from maquette.cli.planning import job_of, plan_of, resolve_recipe, spec_of
-from maquette.cli.predicted import check_predicted
 from maquette.cli.tokens import TokensResult
 from maquette.data.config import CustomDataConfig
 from maquette.data.process_group import process_group
 from maquette.objectives.config import ExampleConfig, PolicyConfig
+from maquette.scaling.predictions.prediction import check_predicted
 from maquette.training.record import RunRecord, find_record
 
 if TYPE_CHECKING:

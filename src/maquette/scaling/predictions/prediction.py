@@ -15,6 +15,7 @@ from typing import Any
 from maquette.artifacts.errors import ConfigError, StageError
 from maquette.artifacts.files import digest, locked, write_json
 from maquette.artifacts.settings import nearest
+from maquette.recipe.run_spec import RunSpec
 from maquette.reports import quantity
 from maquette.tracking import start_run
 from maquette.tracking.config import TrackingConfig
@@ -157,6 +158,30 @@ def find_prediction(name: str | None, outputs: Path | str) -> WrittenPrediction:
     close = nearest(name, known)
     hint = f"Did you mean {close}?" if close else f"Predictions: {', '.join(known)}."
     raise ConfigError(f"prediction={name}: there is no such prediction in {root}.", hint)
+
+
+def check_predicted(name: str, outputs: str, spec: RunSpec) -> WrittenPrediction:
+    """The prediction that a planned run is for. Raises `ConfigError` where the run is another one, `StageError` where
+    its data are."""
+    prediction = find_prediction(name, outputs)
+    core = prediction.convention == "kaplan"
+    counts = (
+        ("parameters", prediction.params, spec.parameters.core if core else spec.size),
+        ("tokens", prediction.tokens, spec.tokens),
+    )
+    for what, expected, planned in counts:
+        if planned != round(expected):
+            raise ConfigError(
+                f"The prediction {prediction.id} is of {expected:,.0f} {what}, this run has {planned:,}.",
+                f"Train it with maquette train prediction={prediction.id}.",
+            )
+    for what, known in prediction.data.items():
+        if spec.digests.get(what) != known:
+            raise StageError(
+                f"The {what} are not those that the prediction {prediction.id} rests on.",
+                "Make them again from the same source, or predict anew.",
+            )
+    return prediction
 
 
 def broken_links(predictions: list[WrittenPrediction], recorded: Iterable[str] = ()) -> list[str]:
