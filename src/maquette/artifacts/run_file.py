@@ -15,8 +15,9 @@ from maquette.artifacts.progress import say
 
 FILE = "run.json"
 
-FORMAT = 3
-"""Raised when an older file would be read wrongly. 1 and 2: one flat table, without a spec."""
+FORMAT = 4
+"""Raised when an older file would be read wrongly. 1 and 2: one flat table, without a spec; 3: settings with `tracking`
+beside `logger`."""
 
 RUNNING, FINISHED, INTERRUPTED, FAILED = "running", "finished", "interrupted", "failed"
 TRIED = "fast_dev_run"
