@@ -1,11 +1,11 @@
-"""This project's side of `post_training_speed.py`: the objectives under the Trainer of `maquette train`."""
+"""This project's side of `post_training_speed.py`: the objectives under a `lightning.Trainer`."""
 
 import sys
 import tempfile
 from pathlib import Path
 
 import torch
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, Trainer
 from shapes import EXAMPLES, MINIBATCHES, PASSES, ROWS, SIZES, VOCABULARY, Rows, words
 from turns import Turns
 
@@ -21,8 +21,7 @@ from maquette.objectives.config import PolicyConfig, PreferenceConfig, Supervise
 from maquette.objectives.ppo import ProximalPolicyOptimization
 from maquette.objectives.rollouts import Environment, RolloutSchedule
 from maquette.optimization.config import AdamWConfig, ConstantSchedulerConfig
-from maquette.training.devices import Hardware, keep_large_buffers
-from maquette.training.trainer import build_trainer
+from maquette.training.devices import keep_large_buffers
 
 STEPS = 100_000  # more than are ever asked for
 
@@ -34,7 +33,6 @@ class Steps(Callback):
         self.turns, self.batches = Turns(), batches
 
     def on_train_batch_end(self, trainer, objective, outputs, batch, batch_idx) -> None:  # type: ignore[no-untyped-def]
-        objective.take_step()
         if (batch_idx + 1) % self.batches == 0:
             self.turns.step_done()
 
@@ -66,9 +64,10 @@ def main(kind: str, size: str, threads: int) -> None:
     model = LanguageModel(config)
     objective, batches = policy(model) if kind == "ppo" else examples(kind, model, rows)
     steps = PASSES * MINIBATCHES if kind == "ppo" else None
-    trainer = build_trainer(
-        Hardware("cpu", 1, 1, "auto", threads, "fp32"), steps=STEPS, accumulate=1, callbacks=[Steps(steps or 1)],
-        blocks=set(), steps_per_epoch=steps,
+    trainer = Trainer(
+        accelerator="cpu", devices=1, max_steps=STEPS, max_epochs=-1, callbacks=[Steps(steps or 1)], logger=False,
+        gradient_clip_val=1.0, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        limit_val_batches=0,
     )  # fmt: skip
     trainer.fit(objective, batches)
 
