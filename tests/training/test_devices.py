@@ -13,7 +13,7 @@ from maquette.model.architecture import TransformerConfig
 from maquette.training.config import PrecisionConfig, TrainerConfig
 from maquette.training.devices import Hardware, choose_hardware, default_threads
 from maquette.training.machine import compiler_works, matmul_peak, measure_peak, published_peak, wants_compilation
-from maquette.training.micro_batch import choose_micro_batch
+from maquette.training.micro_batch import choose_micro_batch, minibatch_passes
 from maquette.training.trainer import build_strategy
 
 CPU = Hardware("cpu", 1, 1, "single", 1, "fp32")
@@ -137,6 +137,15 @@ def test_micro_batches_divide_the_batch() -> None:
     large = micro_batch_size(30_000)
     assert large < 30_000 and 30_000 % large == 0
     assert micro_batch_size(30_000, whole=4) % 4 == 0
+
+
+def test_a_minibatch_of_completions_is_read_in_as_many_passes_as_asked() -> None:
+    assert minibatch_passes(8, None, None) == 1
+    assert minibatch_passes(8, 2, None) == minibatch_passes(8, None, 4) == minibatch_passes(8, 2, 4) == 4
+    with pytest.raises(ConfigError, match=r"micro_batch_size=3(.|\n)*Allowed: 1, 2, 4, 8"):
+        minibatch_passes(8, 3, None)
+    with pytest.raises(ConfigError, match="accumulate_grad_batches=2"):
+        minibatch_passes(8, 2, 2)
 
 
 @pytest.mark.parametrize(

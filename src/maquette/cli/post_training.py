@@ -41,7 +41,7 @@ from maquette.training.config import TrainerConfig
 from maquette.training.devices import count_processes
 from maquette.training.examples import ExamplePlan
 from maquette.training.job import ObjectivePlan
-from maquette.training.micro_batch import micro_batches
+from maquette.training.micro_batch import micro_batches, minibatch_passes
 from maquette.training.policy import PolicyPlan
 
 ADAM_EPS = 1e-5
@@ -130,8 +130,12 @@ def plan_policy(config: TrainStage) -> Job:
     digests = {"tokenizer": tokenizer.digest, "reward": _reward_digest(config)}
     if config.prompts.path is not None:
         digests["prompts"] = file_digest(config.prompts.path)
-    plan = PolicyPlan(objective, ConfiguredFeedback(config.prompts, reward, config.outputs))
-    plan.schedule(count_processes(config.trainer))  # raises where they can't be shared out
+    processes = count_processes(config.trainer)
+    feedback = ConfiguredFeedback(config.prompts, reward, config.outputs)
+    minibatch = objective.rollout_batch_size // processes // objective.num_minibatches
+    passes = minibatch_passes(minibatch, config.data.micro_batch_size, config.trainer.accumulate_grad_batches)
+    plan = PolicyPlan(objective, feedback, passes)
+    plan.schedule(processes)  # raises where they can't be shared out
     return _job(config, recipe, plan, start, digests)
 
 

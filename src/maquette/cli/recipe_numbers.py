@@ -50,7 +50,7 @@ def _number(name: str, *, _root_: DictConfig) -> Any:
         settings = OmegaConf.to_object(_without_hydra(_root_))
     if not isinstance(settings, TrainStage):
         raise ConfigError(f"${{recipe:{name}}} is of training.", "Give the number itself.")
-    if not settings.objective.entry.compiles:
+    if not settings.objective.entry.reads_text:
         return None  # its recipe follows the starting model and the examples, which are not read here
     recipe = recipe_of(settings, vocab_size(settings))
     if not hasattr(recipe, name):

@@ -96,7 +96,9 @@ class MixtureConfig:
 class DataConfig:
     sequence_length: int = setting(256, "tokens in one sequence", minimum=8, first=True)
     batch_size_tokens: int | None = setting(None, "tokens in one optimiser step; by default the recipe's", minimum=8)
-    micro_batch_size: int | None = setting(None, "sequences in one forward pass; by default what fits", minimum=1)
+    micro_batch_size: int | None = setting(
+        None, "sequences (or examples) in one forward pass; by default what fits", minimum=1
+    )
     document_masking: bool = setting(False, "attention does not cross the borders of documents")
     workers: int = setting(0, "processes that read batches", minimum=0)
     validation_tokens: int = setting(131_072, "validation tokens of each domain", minimum=8)

@@ -147,7 +147,7 @@ class ExampleBatches(Generic[Batch]):
             if made is None or made[0] != step:
                 parts = self._micro_batches * self._world_size
                 made = step, self._make(self.indices(step), parts)[self._rank * self._micro_batches :]
-            self._position += 1
+            self._position += 1  # before it is used: a checkpoint after its step counts it as read (Lightning asks)
             yield made[1][part]
 
     def indices(self, step: int) -> NDArray[np.int64]:

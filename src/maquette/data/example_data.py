@@ -162,14 +162,14 @@ class PreferenceData(ExampleData):
         return self.reference.model()
 
     def _training_batches(self) -> Callable[[NDArray[np.int64], int], Sequence[Any]]:
-        known = self._known("train", self.training)
+        known = self._reference_log_probs("train", self.training)
         return lambda pairs, parts: preference_batches(self.training, pairs, parts, known)
 
     def _validation_batch(self) -> Callable[[NDArray[np.int64]], Any]:
-        known = self._known("validation", self.validation)
+        known = self._reference_log_probs("validation", self.validation)
         return lambda pairs: preference_batches(self.validation, pairs, 1, known)[0]
 
-    def _known(self, split: str, examples: Examples) -> Any:
+    def _reference_log_probs(self, split: str, examples: Examples) -> Any:
         return None if self.reference is None else self.reference(split, examples, self.trainer)
 
 

@@ -150,11 +150,15 @@ class PolicyConfig(ObjectiveConfig):
     )
     kl_estimator: str = setting("k1", "estimate of that KL divergence in the reward", choices=("k1", "k2", "k3"))
     kl_target: float | None = setting(
-        None, "steer the coefficient so that a completion's KL divergence is so many nats", minimum=0.0
+        None,
+        "steer kl_coefficient so that a completion's KL divergence from the reference is so many nats (stopping an "
+        "iteration: target_kl)",
+        minimum=0.0,
     )
     kl_horizon: float = setting(10_000, "episodes in which the steered coefficient adapts", minimum=1)
     target_kl: float | None = setting(
-        None, "an iteration's remaining steps are left out once the approximate KL to its start exceeds this",
+        None, "an iteration's remaining steps are left out once the approximate KL to its start exceeds this "
+        "(steering: kl_target)",
         minimum=0.0,
     )  # fmt: skip
     ent_coef: float = setting(0.0, "of an entropy bonus", minimum=0.0)

@@ -1,8 +1,10 @@
-"""Direct preference optimisation: raise the chosen completion, lower the rejected one, without sampling.
+"""Direct preference optimisation: raise the chosen completion, lower the rejected one.
 
-Rafailov et al. 2023, equation 7, and its relatives (`losses.dpo_loss`). The reference's log-probabilities come with the
-batch (preferences.py), so the reference is not in memory while this trains. Neither has dropout: it would be in the
-policy's log-probabilities and not in the reference's.
+Rafailov et al. 2023, equation 7: -log sigmoid(beta ((log pi - log pi_ref)(chosen) - (log pi - log pi_ref)(rejected))),
+and its relatives (`losses.dpo_loss`). Nothing is sampled to train; validation samples, to measure the KL divergence.
+The reference's log-probabilities come with the batch (made by `preferences.ReferenceLogProbs`, put in by
+`data.example_batches.preference_batches`), so the reference is not in memory while this trains. Neither has dropout: it
+would be in the policy's log-probabilities and not in the reference's.
 """
 
 from typing import Any
@@ -32,9 +34,9 @@ class DirectPreferenceOptimization(Objective):
         log_probs, counts = self.log_probs(batch)
         losses, chosen_rewards, rejected_rewards = self.losses(batch, log_probs, counts)
         chosen, rejected = log_probs
-        loss = losses.mean()
+        loss = losses.mean()  # micro-batches have equally many pairs
         if self.config.sft_weight:
-            # The divisor counts the chosen completions' tokens of the whole step.
+            # The divisor is the step's chosen tokens over its micro-batches: their mean is per token of the step.
             loss = loss - self.config.sft_weight * chosen.sum() / batch.chosen.divisor
         return loss, {
             **reward_metrics(chosen_rewards, rejected_rewards),

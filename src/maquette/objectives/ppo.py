@@ -224,7 +224,7 @@ class ProximalPolicyOptimization(Objective):
             self._drop_gradients()  # what earlier micro-batches of this step have left
         if not self._seen and self._last_shown is not None:
             self._seen.append(self._last_shown)
-        # Without gradients AdamW's step counts, but moves neither weights nor momentum.
+        # Lightning counts the step; without gradients AdamW changes neither weights nor momentum.
         if self.environment.group.size == 1:
             return None
         # Several processes leave no step out, so there it is one of zeros, taken away again before the optimiser's.

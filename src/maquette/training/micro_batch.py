@@ -86,3 +86,21 @@ def micro_batches(batch_size: int, world_size: int, wished: int | None) -> int:
             f"Allowed: {allowed}.",
         )
     return share // (wished or share)
+
+
+def minibatch_passes(minibatch: int, wished: int | None, accumulate: int | None) -> int:
+    """Forward passes of one process over a minibatch of so many completions (PPO): one, unless the settings ask for
+    more. Raises `ConfigError` where they do not divide it, or where two settings differ."""
+    if wished is not None and (minibatch < 1 or minibatch % wished):
+        allowed = ", ".join(str(number) for number in range(1, minibatch + 1) if minibatch % number == 0)
+        raise ConfigError(
+            f"data.micro_batch_size={wished} does not divide the {minibatch} completions of a process's minibatch.",
+            f"Allowed: {allowed}.",
+        )
+    passes = minibatch // wished if wished is not None else accumulate or 1
+    if accumulate not in (None, passes):
+        raise ConfigError(
+            f"trainer.accumulate_grad_batches={accumulate}, and data.micro_batch_size={wished} means {passes}.",
+            "Leave one of them out.",
+        )
+    return passes

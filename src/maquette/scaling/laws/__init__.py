@@ -1,11 +1,13 @@
 """Laws of the loss as pure functions of arrays: their forms, fits, and how they are chosen.
 
-Chinchilla (Hoffmann et al. 2022) in the order of its approaches, five files each at most:
+Chinchilla (Hoffmann et al. 2022) in the order of its approaches. Intervals are of `statistics`; `maquette fit` fits
+surfaces by least squares (the paper's Huber loss is `fit_surface(..., method=...)`), and a prediction goes from
+`extrapolation.py` through `fits/sweep_fit.py`:
 
 | | read |
 |---|---|
 | the law L(N, D) (equation 2), the best N and D of a budget (equation 4), published values | `surface.py` |
-| approach 1, the envelope; approach 2, IsoFLOP curves | `isoflop.py`, on `minimum.py`, `power_law.py`, `runs.py` |
+| approach 1, the envelope; approach 2, IsoFLOP curves | `isoflop.py` (its own bias: `fit.py`), on `minimum.py`, `power_law.py` |
 | approach 3, the surface fitted to all runs | `fit.py`, on `forms.py`, `gauss_newton.py`, `runs.py` |
 
 After it:

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from maquette.artifacts.progress import progress
 from maquette.scaling.laws.custom_form import custom_form
 from maquette.scaling.laws.fit import Prediction
-from maquette.scaling.laws.fitted_form import Curvature, FittedForm, Runs, by_complexity, fit_form, minima_curvature
+from maquette.scaling.laws.fitted_form import FittedForm, MinimaBend, Runs, by_complexity, fit_form, minima_curvature
 from maquette.scaling.laws.runs import Array, LawError, group_budgets, offset_of_kinds, positive_columns, seed_noise
 from maquette.scaling.laws.surface import FLOPS_PER_PARAMETER_AND_TOKEN
 from maquette.statistics import Interval, interval_score, student_interval
@@ -58,7 +58,8 @@ class FormComparison:
 
     `scores`: one row per form and reach; `overall`: each form's mean over reaches. `headline`: the form to predict
     with (`chosen`, or the minima's power law where nothing could be chosen). `fits`: each form fitted to all runs.
-    `discrepancy`: by form. `seed_noise`: of log loss, nan where nothing was run twice. `curvature`: of the line
+    `discrepancy`: by form. `seed_noise`: of log loss, nan where nothing was run twice; `kind_noise`: of log
+    loss, of the kind of run. `curvature`: of the line
     through the minima, None where there is none.
     """
 
@@ -70,7 +71,7 @@ class FormComparison:
     discrepancy: Mapping[str, Discrepancy]
     seed_noise: float
     kind_noise: float
-    curvature: Curvature | None
+    curvature: MinimaBend | None
     largest_budget: float
     level: float
     warnings: tuple[str, ...]

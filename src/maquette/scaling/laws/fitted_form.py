@@ -88,15 +88,16 @@ def _line_errors(fit: PowerLawFit, x: Array) -> Array:
 
 
 @dataclass(frozen=True)
-class Curvature:
-    """Whether the line through the minima is one: `bend` is the change of its slope per decade of compute."""
+class MinimaBend:
+    """Whether the line through the minima is one: `bend` is the second derivative of ln L* over log10 C; over
+    ln 10 it is the change of the slope d ln L* / d ln C per decade of compute."""
 
     bend: float
     p_value: float
     words: str
 
 
-def minima_curvature(fit: IsoflopFit, level: float = 0.9) -> Curvature:
+def minima_curvature(fit: IsoflopFit, level: float = 0.9) -> MinimaBend:
     """Tests the quadratic term of ln L* over ln C by Student's t, and says the result in words.
 
     Four minima at the least; with fewer `bend` is nan.
@@ -104,7 +105,7 @@ def minima_curvature(fit: IsoflopFit, level: float = 0.9) -> Curvature:
     budgets, losses = np.array([[o.budget, o.loss] for o in fit.optima]).T
     freedom = len(budgets) - 3
     if freedom < 1:
-        return Curvature(np.nan, np.nan, f"{len(budgets)} minima are too few to tell whether their line bends.")
+        return MinimaBend(np.nan, np.nan, f"{len(budgets)} minima are too few to tell whether their line bends.")
     decades = np.log10(budgets) - np.log10(budgets).mean()
     basis = np.stack([np.ones_like(decades), decades, decades**2], axis=1)
     coefficients, *_ = np.linalg.lstsq(basis, np.log(losses), rcond=None)
@@ -130,7 +131,7 @@ def minima_curvature(fit: IsoflopFit, level: float = 0.9) -> Curvature:
             f"The line through the minima bends up: {per_decade}. The loss falls ever slower, as near a floor or "
             "where the larger runs had too little data. A power law will promise too much."
         )
-    return Curvature(bend, p_value, words)
+    return MinimaBend(bend, p_value, words)
 
 
 @dataclass(frozen=True)

@@ -217,7 +217,8 @@ def _grid_warnings(
 
 
 class EnvelopeFit(NamedTuple):
-    """Approach 1: the runs that no cheaper run beats, and the laws through them of N and of the loss in compute."""
+    """Approach 1: the runs that no cheaper run beats, and the laws through them of N and of the loss in compute.
+    `interval` is the exponent's, Student's."""
 
     rows: tuple[int, ...]
     coefficient: float
@@ -227,13 +228,12 @@ class EnvelopeFit(NamedTuple):
     warnings: tuple[str, ...]
 
 
-def fit_envelope(
-    params: ArrayLike, loss: ArrayLike, compute: ArrayLike, *, level: float = 0.9, floor: bool = False
-) -> EnvelopeFit:
-    """Laws through the lower envelope of final losses over compute (Hoffmann et al. 2022, approach 1), columns (n,).
+def fit_envelope(params: ArrayLike, loss: ArrayLike, compute: ArrayLike, *, level: float = 0.9) -> EnvelopeFit:
+    """Laws through the lower envelope of final losses over compute (Hoffmann et al. 2022, approach 1, who took whole
+    training curves), columns (n,).
 
     `rows` index the runs on the envelope. The best run of a grid is only the nearest to the best size, so N* moves
-    in steps of the grid. Raises `LawError` where fewer than three budgets are on the envelope (four with `floor`).
+    in steps of the grid. Raises `LawError` where fewer than three budgets are on the envelope.
     """
     sizes, losses, flops = positive_columns(params=params, loss=loss, compute=compute)
     order = np.lexsort((losses, flops))
@@ -246,10 +246,10 @@ def fit_envelope(
             if rows and flops[row] < 1.05 * flops[rows[-1]]:
                 rows.pop()
             rows.append(int(row))
-    if len(rows) < (4 if floor else 3):
+    if len(rows) < 3:
         raise LawError(f"Only {len(rows)} runs lie on the envelope: too few for a law.", "Train at more budgets.")
     law = fit_power_law(flops[rows], sizes[rows], level=level)
-    loss_law = fit_power_law(flops[rows], losses[rows], floor, level=level)
+    loss_law = fit_power_law(flops[rows], losses[rows], level=level)
     warnings = list(loss_law.warnings)
     if len(np.unique(sizes[rows])) < len(rows):
         warnings.append("One size is the best at several budgets: the grid of sizes is coarse for this method.")
