@@ -43,8 +43,8 @@ class RunRecord:
     the run began. `domains`: of each domain `loss`, `perplexity`, `bits_per_byte` on held-out text and `epochs` of its
     training text; `validation_loss` weighs them as the mixture does. `copying`: how much of what stood in the context
     once the model predicts the second time (`objectives.held_out.copying_metrics`), by the metric's name after the
-    slash. `samples`: what the model wrote at the end. `metrics`: the newest value of every curve, by the name of the curve; `facts`: what
-    there is to say about its data.
+    slash. `samples`: what the model wrote at the end. `metrics`: the newest value of every curve, by the name of the
+    curve; `facts`: what there is to say about its data.
     """
 
     spec: RunSpec
