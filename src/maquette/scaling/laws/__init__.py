@@ -7,7 +7,7 @@ surfaces by least squares (the paper's Huber loss is `fit_surface(..., method=..
 | | read |
 |---|---|
 | the law L(N, D) (equation 2), the best N and D of a budget (equation 4), published values | `surface.py` |
-| approach 1, the envelope; approach 2, IsoFLOP curves | `isoflop.py` (its bias: `fit.py`), `minimum.py`, `power_law.py` |
+| approach 1, envelope; approach 2, IsoFLOP curves | `isoflop.py` (its bias: `fit.py`), `minimum.py`, `power_law.py` |
 | approach 3, the surface fitted to all runs | `fit.py`, on `forms.py`, `gauss_newton.py`, `runs.py` |
 
 After it:
