@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from stages.test_multirun import ISOFLOP, SMALL
 
+from cli.test_multirun import ISOFLOP, SMALL
 from maquette.artifacts import ConfigError
 from maquette.cli import export, train
 from maquette.cli.composition import compose

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from maquette.cli import planning, train
+from maquette.cli import train
 from maquette.cli.config import TrainStage
 from maquette.data import TrainingBatches
 from maquette.data.pretraining_data import PretrainingData
@@ -72,7 +72,7 @@ def test_stopped_within_and_between_epochs(
     monkeypatch.setattr(pretraining, "draw_loss", lambda *_, **__: tmp_path / "loss.png")
     changes: dict[str, Any] = {"seed": 40, "data__micro_batch_size": 4, "model__dropout": 0.1}
     whole = train.run(configure(**changes))
-    monkeypatch.setattr(planning, "PretrainingPlan", InEpochs)
+    monkeypatch.setattr(pretraining, "PretrainingPlan", InEpochs)
     (tmp_path / "artifacts").symlink_to(Path(configure().outputs).resolve() / "artifacts")
     parted = configure(**changes)
     parted.outputs = str(tmp_path)
