@@ -9,7 +9,7 @@ import pytest
 
 from maquette.artifacts import ConfigError, StageError
 from maquette.artifacts.code_digest import code_digest
-from maquette.artifacts.targets import import_target, module_spec, users_code
+from maquette.artifacts.targets import import_target, module_spec, place_of, users_code
 
 
 @pytest.fixture
@@ -110,3 +110,14 @@ def test_digests_need_neither_torch_nor_the_users_package(package):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str([f"{package}.model", f"{package}.parts"])
+
+
+def test_the_place_of_an_error_is_where_a_user_wrote_it(package: str, tmp_path: Path) -> None:
+    file = tmp_path / package / "raises.py"
+    file.write_text("def fail():\n    raise ValueError('boom')\n")
+    with pytest.raises(ValueError, match="boom") as caught:
+        import_target(f"{package}.raises.fail")()
+    assert place_of(caught.value) == f" at {file}:2 in fail"
+    with pytest.raises(ConfigError) as ours:  # this test's own frame called the package: it is not to blame
+        import_target("nowhere.to_be_found")
+    assert place_of(ours.value) == ""

@@ -87,7 +87,7 @@ def test_callbacks_of_theirs_and_of_lightnings_see_the_run() -> None:
     assert any(name.startswith("lr-") for row in read_history(Path(record.folder) / "metrics.jsonl") for name in row)
 
 
-def test_stock_early_stopping_stops() -> None:
+def test_stock_early_stopping_stops(capsys: pytest.CaptureFixture[str]) -> None:
     whole = trained(*TEXT, "num_validations=10")
     stopped = trained(
         *TEXT, "num_validations=10", "seed=1",
@@ -95,6 +95,7 @@ def test_stock_early_stopping_stops() -> None:
         "+callbacks.stop.patience=1", "+callbacks.stop.min_delta=10.0",
     )  # fmt: skip
     assert stopped.step < whole.step
+    assert f"ended early, after step {stopped.step} of {whole.step}" in capsys.readouterr().err
 
 
 def test_several_loggers_see_the_run() -> None:

@@ -1,6 +1,7 @@
 """`run.json`: there and back, refused where another version wrote it, and what it says about runs that are alike."""
 
 import dataclasses
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -92,3 +93,16 @@ def test_edited_code_is_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (tmp_path / "own_objective.py").write_text("class Objective:\n    weight = 2\n")
     after = make_spec(settings)
     assert why_trained_again(after, tmp_path) == f"trained again, for own_objective has changed since {before.name}"
+
+
+def test_a_run_with_a_part_that_is_gone_is_nothing_to_compare_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = tmp_path / "own_callback.py"
+    own.write_text("from lightning.pytorch import Callback\n\n\nclass Mine(Callback): ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    finished(tmp_path, make_spec(train_settings(callbacks={"mine": {"_target_": "own_callback.Mine"}})))
+    assert why_trained_again(make_spec(), tmp_path) is not None
+    own.unlink()
+    importlib.invalidate_caches()
+    assert why_trained_again(make_spec(), tmp_path) is None

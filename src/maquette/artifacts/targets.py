@@ -163,7 +163,9 @@ def place_of(error: BaseException) -> str:
     """` at file:line`: of a syntax error its own, otherwise the innermost line that is no library's."""
     if isinstance(error, SyntaxError) and error.filename:
         return f" at {error.filename}:{error.lineno}"
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _is_library(frame.filename)]
+    frames = list(traceback.extract_tb(error.__traceback__))
+    called = next((number for number, frame in enumerate(frames) if frame.filename.startswith(_OURS)), 0)
+    frames = [frame for frame in frames[called:] if not _is_library(frame.filename)]
     return f" at {frames[-1].filename}:{frames[-1].lineno} in {frames[-1].name}" if frames else ""
 
 

@@ -47,7 +47,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = 1
     except Exception as error:
         _let_through()
-        _complain(f"{type(error).__name__}: {error}\n  This is a fault in maquette; HYDRA_FULL_ERROR=1 shows where.")
+        from maquette.artifacts.targets import place_of
+
+        place = place_of(error)
+        whose = f"Raised{place}" if place else "This is a fault in maquette, or in what a library was given"
+        _complain(f"{type(error).__name__}: {error}\n  {whose}; HYDRA_FULL_ERROR=1 shows the calls.")
         code = 1
     sys.stdout.flush()
     raise SystemExit(code)

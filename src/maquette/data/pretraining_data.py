@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.trainer.states import TrainerFn
 
 from maquette.artifacts import ConfigError
 from maquette.data.batches import TokenBatch, TrainingBatches, validation_batches
@@ -164,7 +165,9 @@ class PretrainingData(LightningDataModule):
         return self.trainer.global_rank, self.trainer.world_size, self.trainer.strategy.root_device.type == "cuda"
 
     def _held_out(self, domain: str) -> list[HeldOutBatch]:
-        step = self.steps if self.trainer is None or not self.trainer.training else self.trainer.global_step
+        # `trainer.training` is False while a fit validates.
+        fitting = self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
+        step = self.trainer.global_step if self.trainer is not None and fitting else self.steps
         found = validation_batches(
             self._opened(), domain, self.settings.sequence_length, self.validation_tokens(step), self._held_out_batch,
             document_masking=self.settings.document_masking,

@@ -100,6 +100,11 @@ def _fit(job: Job, record: RunRecord, world: ProcessGroup, log: RunLog, loggers:
         record = conclude(
             job, record, log, opened, trainer, spikes=0 if guard is None else guard.spikes, finished=not interrupted
         )
+        if not interrupted and record.step < job.spec.steps:
+            say(
+                f"{job.name}: ended early, after step {record.step:,} of {job.spec.steps:,}, by a callback or a limit "
+                "of the trainer; laws leave it out"
+            )
     if interrupted:
         if world.is_first:
             say(

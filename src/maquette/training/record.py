@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from maquette.artifacts import StageError
+from maquette.artifacts.errors import MaquetteError
 from maquette.artifacts.progress import say
 from maquette.artifacts.run_file import FAILED, FILE, FINISHED, INTERRUPTED, RUNNING, TRIED, read_run, write_run
 from maquette.recipe.objectives import entry_of
@@ -85,7 +86,7 @@ class RunRecord:
             if self.validation_loss is not None and self.bits_per_byte is None:
                 return f"validation loss {self.validation_loss:.4f}"
             if self.validation_loss is None or self.bits_per_byte is None:
-                return "no text to validate on"
+                return "not validated"
             return f"validation loss {self.validation_loss:.4f}, {self.bits_per_byte:.4f} bits per byte"
         parts = [f"{label} {self.metrics[name]:.4f}" for name, label in _SUMMARY if name in self.metrics]
         return ", ".join(parts) or "nothing held out to validate on"
@@ -158,7 +159,10 @@ def why_trained_again(spec: RunSpec, outputs: Path | str) -> str | None:
             continue
         if record is None or record.status != FINISHED or record.spec.objective != spec.objective:
             continue
-        found = spec.differences(record.spec)
+        try:
+            found = spec.differences(record.spec)
+        except MaquetteError:  # a part of that run is gone: nobody asked for it here
+            continue
         if found and (nearest is None or len(found) <= len(nearest[0])):  # of equals the newest
             nearest = found, record.name
     if nearest is None or len(nearest[0]) > _LIKE:

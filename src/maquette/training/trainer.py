@@ -15,7 +15,7 @@ from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, SingleDevice
 from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 
 from maquette.artifacts import ConfigError
-from maquette.artifacts.targets import search_current_folder
+from maquette.artifacts.targets import place_of, search_current_folder
 from maquette.training.callbacks import RunCallback, RunCheckpoint, RunContext, ValidationSchedule
 from maquette.training.checkpoint_io import AtomicCheckpointIO
 from maquette.training.job import Job, Opened
@@ -65,7 +65,7 @@ def parts(group: str, nodes: Mapping[str, Any], kind: type[Any]) -> list[Any]:
 def _innermost(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
-    return f"{type(error).__name__}: {error}"
+    return f"{type(error).__name__}: {error}{place_of(error)}"
 
 
 def build_trainer(job: Job, opened: Opened, callbacks: Sequence[Callback], loggers: Sequence[Logger]) -> Trainer:

@@ -73,6 +73,8 @@ def test_runs_that_do_not_count_are_named(store: Any) -> None:
     table = store(rows, "s")
     assert table.names == ("a",)
     assert "validation/loss" in dict(table.left_out)["b"] and "FAILED" in dict(table.left_out)["c"]
+    early = store([run("a", "id-s-1", tokens=2e6), run("b", "id-s-1", tokens=4e5), sweep("s-1")], "s")
+    assert early.names == ("a",) and "400,000 of 2,000,000" in dict(early.left_out)["b"]
     with pytest.raises(StageError, match="no finished run"):
         store([run("b", "id-s-1", None), sweep("s-1")], "s")
 

@@ -165,3 +165,24 @@ def test_an_interval_of_lightnings_takes_its_place(
 ) -> None:
     train.run(configure(seed=51, num_validations=4, data__micro_batch_size=micro_batch, force=True, **settings))
     assert validated == expected
+
+
+def test_validations_before_the_last_read_less(
+    configure: Callable[..., TrainStage], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All but the last one together cost at most a few percent of the run."""
+    monkeypatch.setattr(pretraining, "draw_loss", lambda *_, **__: tmp_path / "loss.png")
+    read: list[tuple[int, int]] = []
+    step = Pretraining.validation_step
+
+    def counted(self: Pretraining, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> torch.Tensor:
+        if batch.marks is None:
+            read.append((self.trainer.global_step, batch.tokens.targets.numel()))
+        return step(self, batch, batch_idx, dataloader_idx)
+
+    monkeypatch.setattr(Pretraining, "validation_step", counted)
+    record = train.run(configure(seed=77, num_validations=3, data__validation_tokens=4096))
+    tokens = {at: sum(count for when, count in read if when == at) for at in dict(read)}
+    *earlier, last = (tokens[at] for at in sorted(tokens))
+    assert len(earlier) == 2 and max(earlier) < last / 2
+    assert sum(earlier) <= 0.1 * record.spec.tokens  # a third of a training step's work for each

@@ -24,6 +24,7 @@ from typing import Any
 from maquette.artifacts.errors import MaquetteError
 from maquette.artifacts.files import read_json, write_json
 from maquette.artifacts.progress import say
+from maquette.artifacts.targets import place_of
 from maquette.cli.registry import Stage
 
 FINISHED, FAILED = "finished", "failed"
@@ -121,7 +122,7 @@ def _outcome(stage: Stage, settings: Any, files: Files, number: int) -> tuple[di
         outcome |= {"status": FAILED, "exit_code": error.exit_code, "error": str(error)}
     except Exception as error:
         traceback.print_exc()  # in the job's log
-        outcome |= {"status": FAILED, "exit_code": 1, "error": f"{type(error).__name__}: {error}"}
+        outcome |= {"status": FAILED, "exit_code": 1, "error": f"{type(error).__name__}: {error}{place_of(error)}"}
     if "error" in outcome:
         say(f"failed: {outcome['error']}")
     return outcome | {"seconds": round(time.monotonic() - began, 3)}, result

@@ -173,6 +173,9 @@ def _reason(frame: "pd.DataFrame", index: int) -> str:
         except (TypeError, ValueError):
             pass
         return f"its {name} is {value}"
+    done, budget = _column(frame, "tokens")[index], float(_column(frame, "D")[index])
+    if done is not None and float(done) < budget:  # EarlyStopping, trainer.max_time, trainer.limit_train_batches
+        return f"ended early, after {done:,.0f} of {budget:,.0f} tokens"
     return ""
 
 
