@@ -115,10 +115,12 @@ def differences_table(runs: "pd.DataFrame") -> Table | None:
         if "/" not in name and not name.startswith("tags.") and name not in (*ATTRIBUTES, *_SHOWN_ANYWAY, *_METRICS)
     ]
     trained = runs[runs["N"].notna()] if "N" in runs else runs
-    differing = [name for name in settings if trained[name].map(str).nunique() > 1][:MOST_DIFFERENCES]
+    found = [name for name in settings if trained[name].map(str).nunique() > 1]
+    differing = found[:MOST_DIFFERENCES]
     if not differing:
         return None
-    table = Table(title="settings that differ", title_justify="left")
+    some = f" ({len(differing)} of {len(found)}; --json has all)" if len(found) > len(differing) else ""
+    table = Table(title=f"settings that differ{some}", title_justify="left")
     table.add_column("run", no_wrap=True)
     for name in differing:
         table.add_column(name, justify="right")

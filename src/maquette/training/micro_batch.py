@@ -79,28 +79,28 @@ def micro_batches(batch_size: int, world_size: int, wished: int | None) -> int:
             f"objective.batch_size={batch_size} can't be shared by {world_size} processes.",
             f"Set it to a multiple of {world_size}.",
         )
-    if wished is not None and share % wished:
-        allowed = ", ".join(str(number) for number in range(1, share + 1) if share % number == 0)
-        raise ConfigError(
-            f"data.micro_batch_size={wished} does not divide the {share} examples of a process's step.",
-            f"Allowed: {allowed}.",
-        )
-    return share // (wished or share)
+    return 1 if wished is None else _passes(share, wished, "examples of a process's step")
 
 
 def minibatch_passes(minibatch: int, wished: int | None, accumulate: int | None) -> int:
     """Forward passes of one process over a minibatch of so many completions (PPO): one, unless the settings ask for
     more. Raises `ConfigError` where they do not divide it, or where two settings differ."""
-    if wished is not None and (minibatch < 1 or minibatch % wished):
-        allowed = ", ".join(str(number) for number in range(1, minibatch + 1) if minibatch % number == 0)
-        raise ConfigError(
-            f"data.micro_batch_size={wished} does not divide the {minibatch} completions of a process's minibatch.",
-            f"Allowed: {allowed}.",
-        )
-    passes = minibatch // wished if wished is not None else accumulate or 1
+    minibatch = max(1, minibatch)  # too small a batch is refused where it is shared out
+    passes = accumulate or 1
+    if wished is not None:
+        passes = _passes(minibatch, wished, "completions of a process's minibatch")
     if accumulate not in (None, passes):
         raise ConfigError(
             f"trainer.accumulate_grad_batches={accumulate}, and data.micro_batch_size={wished} means {passes}.",
             "Leave one of them out.",
         )
     return passes
+
+
+def _passes(share: int, wished: int, what: str) -> int:
+    if share % wished:
+        raise ConfigError(
+            f"data.micro_batch_size={wished} does not divide the {share} {what}.",
+            f"Allowed: {', '.join(str(number) for number in range(1, share + 1) if share % number == 0)}.",
+        )
+    return share // wished

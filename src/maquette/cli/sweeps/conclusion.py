@@ -15,7 +15,7 @@ def draw_sweep(folder: Path) -> list[Path]:
         return []
     from maquette.training.report import draw_sizes
 
-    records = [record for record in _finished(folder) if record.spec.objective == "sft" and record.facts]
+    records = [record for record in _finished(folder) if record.facts.get("train")]
     if len({record.facts["train"]["examples"] for record in records}) < 2:
         return []
     picture = draw_sizes(records, folder / "figures" / "sft_size")

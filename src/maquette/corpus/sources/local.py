@@ -1,5 +1,6 @@
 """Documents from files of one's own: JSON lines, Parquet, or a folder of texts; `source.path` is a file or a folder."""
 
+import abc
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,7 +30,7 @@ _ROWS = 512  # of a Parquet file at once
 _HEAD = 8192  # bytes of a text file in which null bytes are looked for
 
 
-class FileSource:
+class FileSource(abc.ABC):
     """The files below a folder (or one file) with one of `suffixes`; `_documents` reads them."""
 
     suffixes: ClassVar[tuple[str, ...] | None] = None
@@ -49,8 +50,9 @@ class FileSource:
     def facts(self) -> dict[str, Any]:
         return {"kind": self._config.kind, "path": str(self._root), "files": len(self._files)}
 
+    @abc.abstractmethod
     def _documents(self) -> Iterator[Document]:
-        raise NotImplementedError
+        """All documents of the files, in their order."""
 
 
 class JsonLines(FileSource):
