@@ -11,7 +11,7 @@ from maquette.artifacts.files import write_json
 from maquette.artifacts.progress import say
 from maquette.cli import corpus as corpus_stage
 from maquette.cli import tokenizer as tokenizer_stage
-from maquette.cli.config import TokensStage, TrainStage
+from maquette.cli.command_line.config import TokensStage, TrainStage
 from maquette.data import describe_tokens, encode_corpus
 from maquette.data.config import CustomDataConfig
 from maquette.data.pretokenized import (
