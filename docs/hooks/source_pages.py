@@ -43,7 +43,7 @@ def symbols(text: str) -> dict[str, int]:
 
 
 def repository_links(markdown: str, page: str) -> list[tuple[str, Path, str | None]]:
-    """The links of a page (its path below docs/) that leave docs/: as written, the file in the repository, the symbol."""
+    """Links of `page` (its path below docs/) that leave docs/: as written, the file in the repository, the symbol."""
     links = []
     for match in _LINK.finditer(markdown):
         target = Path(os.path.normpath(ROOT / "docs" / Path(page).parent / match[2]))

@@ -1,4 +1,4 @@
-"""The site: each link of its pages to a file of the repository, and to a symbol there, has something to show."""
+"""The site: its links to files and symbols of the repository, and the reference that is made from the code."""
 
 import importlib.util
 import sys
@@ -6,6 +6,9 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from maquette.artifacts.settings import walk
+from maquette.cli.registry import STAGES
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md"))
@@ -20,7 +23,7 @@ def hook(name: str) -> ModuleType:
     return module
 
 
-source_pages = hook("source_pages")
+source_pages, reference = hook("source_pages"), hook("reference")
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -36,3 +39,25 @@ def test_a_symbol_is_found_by_its_name_and_a_missing_one_is_refused() -> None:
     assert lines == {"x": 1, "A": 3, "A.y": 4, "A.f": 6}
     with pytest.raises(source_pages.PluginError):
         source_pages.line_of(Path("src/maquette/objectives/losses.py"), "no_such_loss")
+
+
+def test_the_reference_has_every_stage_group_option_and_key() -> None:
+    pages = reference.pages()
+    for stage in STAGES.values():
+        page = pages[f"reference/stages/{stage.name}.md"]
+        for setting in walk(stage.config):
+            section = setting.key.partition(".")[0]
+            shown = page if section == setting.key else pages[f"reference/keys/{section}.md"]
+            assert f"| `{setting.key}` |" in shown, (stage.name, setting.key)
+    folders = {path.name: path for path in (ROOT / "conf").iterdir() if path.is_dir() and path.name != "hydra"}
+    for name, folder in folders.items():
+        for option in folder.glob("*.yaml"):
+            assert f"### `{name}={option.stem}`" in pages[f"reference/keys/{name}.md"], (name, option.stem)
+    for names in reference.FUNCTIONS.values():
+        assert [name for name in names if f"### `{name}`" not in pages["reference/python.md"]] == []
+
+
+def test_a_signature_is_shown_with_its_defaults() -> None:
+    shown = reference.pages()["reference/python.md"]
+    assert "def whiten(values: Tensor, mask: Tensor, *, shift_mean: bool = True) -> Tensor" in shown
+    assert "    label_smoothing: float = 0.0," in shown
