@@ -36,7 +36,7 @@ def test_a_failed_folder_leaves_the_old_one(tmp_path: Path) -> None:
     target = tmp_path / "artifact"
     with atomic_folder(target) as folder:
         write_text(folder / "a", "1")
-    with pytest.raises(RuntimeError), atomic_folder(target) as folder:
+    with pytest.raises(RuntimeError), atomic_folder(target, lambda _: True) as folder:
         write_text(folder / "b", "2")
         raise RuntimeError
     assert [path.name for path in target.iterdir()] == ["a"]
