@@ -86,9 +86,7 @@ def compare_answers(
     found = preferences[sound]
     interval = Interval(float("nan"), float("nan"))
     if len(found) > 1:
-        interval = bootstrap_mean(
-            100 * found, resamples=resamples, level=level, seed=seed, method="percentile"
-        ).interval
+        interval = bootstrap_mean(100 * found, resamples=resamples, level=level, seed=seed).interval
     asked = sound & np.array([row.first != row.second for row in shown])
     first = np.concatenate([forward[asked], 1 - backward[asked]])
     return PairwiseResult(

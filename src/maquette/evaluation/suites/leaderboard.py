@@ -127,7 +127,7 @@ def compare(
     b = [row[3] for row in a]
     if len(a) < 2:
         return None
-    return paired_bootstrap([row[2] for row in a], b, resamples=resamples, seed=seed, method="percentile")
+    return paired_bootstrap([row[2] for row in a], b, resamples=resamples, seed=seed)
 
 
 def _behind(difference: PairedDifference | None) -> str:

@@ -60,7 +60,7 @@ def scores(tasks: Sequence[QuestionSet], judged: Judged, protocol: ProtocolConfi
             low = high = math.nan
             if len(means) > 1:
                 interval = bootstrap_mean(
-                    means, resamples=protocol.resamples, level=protocol.level, seed=protocol.seed, method="percentile"
+                    means, resamples=protocol.resamples, level=protocol.level, seed=protocol.seed
                 ).interval
                 low, high = interval
             found.append(
