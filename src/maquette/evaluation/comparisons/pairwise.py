@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from maquette.artifacts import ConfigError, StageError
 from maquette.evaluation.comparisons.length_control import Anchors, WinRate, length_controlled_win_rate
-from maquette.evaluation.journal import Journal
+from maquette.evaluation.row_files import Journal
 from maquette.feedback.comparison import Annotator, Comparison
 from maquette.statistics import Interval, bootstrap_mean
 from maquette.text.chat import Message
