@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 
 from maquette.artifacts.settings import walk
-from maquette.cli.registry import STAGES
+from maquette.cli.command_line.registry import STAGES
 from maquette.model.architecture import TransformerConfig
 from maquette.recipe.pretraining import resolve
 
