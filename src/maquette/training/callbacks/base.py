@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import Callback
 
@@ -39,8 +39,9 @@ class RunCallback(Callback):
 
     # Lightning enters its profiler around each hook of each callback, about 5 microseconds, but passes over what can't
     # be called: a callback of ours names the hooks of a batch that it has.
-    on_train_batch_start = on_train_batch_end = on_before_zero_grad = None  # type: ignore[assignment]
-    on_before_backward = on_after_backward = on_before_optimizer_step = None  # type: ignore[assignment]
+    if not TYPE_CHECKING:
+        on_train_batch_start = on_train_batch_end = on_before_zero_grad = None
+        on_before_backward = on_after_backward = on_before_optimizer_step = None
     run: RunContext | None = None
 
     def attach(self, run: RunContext) -> None:
