@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from maquette.cli.help import groups
+from maquette.cli.registry import STAGES, Stage
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 from maquette.artifacts.settings import Setting, walk
-from maquette.cli.help import groups
-from maquette.cli.registry import STAGES, Stage
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -38,11 +38,10 @@ def resolve_recipe(config: TrainStage, data: TokensResult) -> Recipe:
     start = config.starting_folder
     architecture: CoreConfig | None = None
     if start is not None:
-        from maquette.model.hf import family_of, read_config
+        from maquette.model.hf import config_of, read_config
 
         folder = model_folder(start)
-        raw = read_config(folder)
-        architecture = family_of(raw, folder).read(raw)
+        architecture = config_of(read_config(folder), folder)
         if config.model != ModelConfig(kind=config.model.kind):
             say("the settings of model have no effect: checkpoint has the architecture")
     if isinstance(config.data, CustomDataConfig):  # which say so themselves
