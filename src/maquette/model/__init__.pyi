@@ -1,8 +1,6 @@
 from .architecture import (
-    CoreConfig as CoreConfig,
     CustomConfig as CustomConfig,
     LSTMConfig as LSTMConfig,
-    ParameterCount as ParameterCount,
     TransformerConfig as TransformerConfig,
 )
 from .cache import (
@@ -12,8 +10,10 @@ from .cache import (
     new_cache as new_cache,
 )
 from .config import ModelConfig as ModelConfig
-from .counts import (
+from .core_config import (
+    CoreConfig as CoreConfig,
     FlopCount as FlopCount,
+    ParameterCount as ParameterCount,
     count_parameters as count_parameters,
     forward_flops as forward_flops,
     kaplan_compute as kaplan_compute,

@@ -23,7 +23,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from maquette.model.architecture import CoreConfig
+from maquette.model.core_config import CoreConfig
 from maquette.model.parametrization import STANDARD, Parametrization
 
 STANDARD_DEVIATION = 0.02

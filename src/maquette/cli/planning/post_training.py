@@ -26,7 +26,7 @@ from maquette.feedback.annotators.custom import CallableReward
 from maquette.feedback.building import ConfiguredFeedback
 from maquette.feedback.config import TaskInstructionsConfig
 from maquette.feedback.prompts import TaskInstructions, open_prompts
-from maquette.model.architecture import CoreConfig
+from maquette.model.core_config import CoreConfig
 from maquette.model.hf import config_of, read_config
 from maquette.model.loading import find_checkpoint, load_tokenizer, model_folder
 from maquette.objectives.config import ExampleConfig, PolicyConfig

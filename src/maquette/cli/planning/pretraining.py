@@ -18,8 +18,8 @@ from maquette.cli.command_line.config import TrainStage
 from maquette.cli.command_line.recipe_numbers import recipe_of
 from maquette.cli.tokens import TokensResult
 from maquette.data.config import CustomDataConfig
-from maquette.model.architecture import CoreConfig
 from maquette.model.config import ModelConfig
+from maquette.model.core_config import CoreConfig
 from maquette.model.loading import model_folder
 from maquette.objectives.config import CustomObjectiveConfig, PretrainConfig
 from maquette.optimization.config import recipe_remark, short_name

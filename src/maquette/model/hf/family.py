@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from maquette.artifacts import StageError
-from maquette.model.architecture import KINDS, CoreConfig, CustomConfig, TransformerConfig
+from maquette.model.architecture import KINDS, CustomConfig, TransformerConfig
+from maquette.model.core_config import CoreConfig
 
 Raw = dict[str, Any]
 """The content of a `config.json`."""

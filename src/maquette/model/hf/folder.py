@@ -22,7 +22,7 @@ import torch
 
 from maquette.artifacts import ConfigError, StageError
 from maquette.artifacts.files import atomic_folder, read_json, write_json
-from maquette.model.architecture import CoreConfig
+from maquette.model.core_config import CoreConfig
 from maquette.model.heads import LanguageModel, ScalarModel
 from maquette.model.hf.family import MODELING, OWN, ModelFamily, Stored, is_scalar
 from maquette.model.hf.gpt2 import GPT2
