@@ -17,7 +17,7 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +168,43 @@ def write_text(path: Path | str, text: str) -> None:
 def write_json(path: Path | str, value: Any) -> None:
     """Atomically writes indented JSON with a stable key order as given."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+
+
+def append_rows(path: Path | str, rows: Iterable[Any]) -> None:
+    """Adds a JSON line for each row, on the disk when this returns: all of them or (where the disk is full) none.
+
+    Half a line that a killed process left at the end is cut off first. Raises `StageError` where the file can't be
+    written. Several processes need a lock.
+    """
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode("utf-8", "replace")
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cut_half_line(path)
+        with path.open("ab") as file:
+            size = file.tell()
+            try:
+                file.write(lines)
+                file.flush()
+                os.fsync(file.fileno())
+            except OSError:
+                os.truncate(path, size)
+                raise
+    except OSError as error:
+        raise explain_os_error(error, path) from error
+
+
+def cut_half_line(path: Path) -> None:
+    """Removes what a killed process has begun to write at the end of a file of lines: it was never acknowledged."""
+    if not path.exists():
+        return
+    with path.open("rb+") as file:
+        end = file.seek(0, os.SEEK_END)
+        if end == 0 or (file.seek(end - 1), file.read(1))[1] == b"\n":
+            return
+        file.seek(0)
+        file.truncate(file.read().rfind(b"\n") + 1)
+        os.fsync(file.fileno())
 
 
 def read_json(path: Path | str) -> Any:

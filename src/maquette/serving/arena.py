@@ -7,8 +7,6 @@ here: a vote says only which side.
 """
 
 import datetime
-import json
-import os
 import random
 import secrets
 import threading
@@ -19,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from maquette.artifacts import StageError
-from maquette.artifacts.files import explain_os_error, locked, write_text
+from maquette.artifacts.files import append_rows, cut_half_line, locked, write_text
 from maquette.artifacts.reading import parse_json, reading
 from maquette.data.preferences import Preference
 from maquette.text.chat import Message, check
@@ -104,9 +102,9 @@ class Arena:
         }  # fmt: skip
         try:
             with locked(self.folder / BATTLES):
-                self._append(BATTLES, row)
+                append_rows(self.folder / BATTLES, [row])
                 if (preference := _preference(row)) is not None:
-                    self._append(PREFERENCES, preference)
+                    append_rows(self.folder / PREFERENCES, [preference])
         except Exception:
             battle.counted = False
             raise
@@ -121,28 +119,10 @@ class Arena:
         except FileNotFoundError:
             return 0
 
-    def _append(self, name: str, row: object) -> None:
-        """One line at the end, whole or (where the disk is full) not at all; other servers may write there too."""
-        path = self.folder / name
-        line = (json.dumps(row, ensure_ascii=False) + "\n").encode("utf-8", "replace")
-        try:
-            _cut_half_line(path)
-            with path.open("ab") as file:
-                size = file.tell()
-                try:
-                    file.write(line)
-                    file.flush()
-                    os.fsync(file.fileno())
-                except OSError:
-                    os.truncate(path, size)
-                    raise
-        except OSError as error:
-            raise explain_os_error(error, path) from error
-
     def _mend(self) -> None:
         """Leaves whole lines alone in the battles, and one preference for each that was decided."""
         battles = self.folder / BATTLES
-        _cut_half_line(battles)
+        cut_half_line(battles)
         lines = battles.read_bytes().split(b"\n")[:-1]
         rows = [parse_json(line, battles, place=f"line {number}") for number, line in enumerate(lines, 1)]
         with reading(battles):
@@ -161,21 +141,3 @@ def _preference(row: dict[str, Any]) -> dict[str, Any] | None:
     winner = row["winner"][-1]
     other = "b" if winner == "a" else "a"
     return Preference(row["messages"], said[winner], said[other], row["judge"]).row()
-
-
-def _cut_half_line(path: Path) -> None:
-    """Removes what a killed process has begun to write at the end: it was never acknowledged."""
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return
-    with path.open("rb+") as file:
-        end = file.seek(0, os.SEEK_END)
-        if end == 0:
-            return
-        file.seek(end - 1)
-        if file.read(1) == b"\n":
-            return
-        file.seek(0)
-        whole = file.read().rfind(b"\n") + 1
-        file.truncate(whole)
-        os.fsync(file.fileno())
