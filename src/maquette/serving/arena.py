@@ -7,6 +7,7 @@ here: a vote says only which side.
 """
 
 import datetime
+import json
 import random
 import secrets
 import threading
