@@ -1,7 +1,7 @@
 """The reference, made from the code when the site is built: stages, config groups, keys, and functions for Python.
 
-Stages come from `maquette.cli.registry`, keys with their defaults and help from the config dataclasses, options with
-their comments from the files of conf/, functions from their docstrings. Imports no torch.
+Stages come from their registry, keys with their defaults and help from the config dataclasses, options with their
+comments from the files of conf/, functions from their docstrings. Imports no torch.
 """
 
 import ast
@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from maquette.cli.help import groups
-from maquette.cli.registry import STAGES, Stage
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 from maquette.artifacts.settings import Setting, walk
+from maquette.cli.command_line.help import groups
+from maquette.cli.command_line.registry import STAGES, Stage
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -62,7 +62,7 @@ def pages() -> dict[str, str]:
     templates.filters |= {"cell": _cell, "default_value": _default_value}
 
     def render(template: str, **values: Any) -> str:
-        return templates.get_template(f"{template}.md").render(**values)
+        return templates.get_template(f"{template}.md.jinja").render(**values)
 
     modules = {module: [_definition(module, name) for name in names] for module, names in FUNCTIONS.items()}
     return {

@@ -58,7 +58,7 @@ class TransformerConfig(CoreConfig):
             "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings"
         )
         self.require_positive(
-            "max_position_embeddings", "num_key_value_heads", "head_dim", "intermediate_size", "logit_softcap"
+            "num_key_value_heads", "head_dim", "intermediate_size", "logit_softcap"
         )
         for name, known in (("normalization", ("rmsnorm", "layernorm")), ("positions", ("rotary", "learned"))):
             if getattr(self, name) not in known:
