@@ -57,9 +57,7 @@ class TransformerConfig(CoreConfig):
         self.require_positive(
             "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings"
         )
-        self.require_positive(
-            "num_key_value_heads", "head_dim", "intermediate_size", "logit_softcap"
-        )
+        self.require_positive("num_key_value_heads", "head_dim", "intermediate_size", "logit_softcap")
         for name, known in (("normalization", ("rmsnorm", "layernorm")), ("positions", ("rotary", "learned"))):
             if getattr(self, name) not in known:
                 raise unknown_choice(name, getattr(self, name), known)
