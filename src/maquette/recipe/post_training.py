@@ -8,8 +8,7 @@ weights worth keeping.
 from dataclasses import dataclass, field
 
 from maquette.artifacts import ConfigError
-from maquette.model.architecture import CoreConfig
-from maquette.model.counts import FlopCount, ParameterCount, count_parameters, training_flops
+from maquette.model.core_config import CoreConfig, FlopCount, ParameterCount, count_parameters, training_flops
 from maquette.recipe.objectives import ObjectiveEntry
 from maquette.recipe.pretraining import Recipe, check_parametrization
 from maquette.recipe.rules import HyperparameterRules
