@@ -20,8 +20,8 @@ from maquette.model import LanguageModel, TransformerConfig, hf
 from maquette.text import train_tokenizer
 from maquette.text.config import TokenizerConfig
 from maquette.tracking.config import TrackingConfig
-from small_runs import settings as small_run
-from small_runs import write_documents
+from support.small_runs import settings as small_run
+from support.small_runs import write_documents
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from maquette.model.architecture import ParameterCount
 from maquette.model.counts import FlopCount
 from maquette.recipe import resolve
 from maquette.training import RunRecord
-from small_specs import make_spec
+from support.small_specs import make_spec
 
 DOMAINS = ("code", "legal")
 

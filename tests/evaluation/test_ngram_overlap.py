@@ -1,19 +1,12 @@
 """N-gram overlap of a test with training shards, with the documents that hold it."""
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from maquette.artifacts import ConfigError
 from maquette.data import TokenShards
 from maquette.evaluation import ngram_overlap
-
-_SPEC = importlib.util.spec_from_file_location("shard_fixtures", Path(__file__).parents[1] / "data" / "conftest.py")
-assert _SPEC is not None and _SPEC.loader is not None
-shard_fixtures = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(shard_fixtures)
+from support.shard_files import write_artifact
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +18,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> TokenShards:
     texts[3][20:50] = secret
     texts[21][70:90] = secret[:20]
     documents = {"books": {"train": texts[:20]}, "code": {"train": texts[20:], "validation": [[1, 2, 3] * 30]}}
-    folder = shard_fixtures.write_artifact(tmp_path_factory.mktemp("overlap"), documents, shard_tokens=113)
+    folder = write_artifact(tmp_path_factory.mktemp("overlap"), documents, shard_tokens=113)
     return TokenShards(folder)
 
 
