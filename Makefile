@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo demo-alignment test test-fast lint format bench notebooks clean
+.PHONY: demo demo-alignment test test-fast lint format bench notebooks docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/maquette demo
@@ -35,6 +35,10 @@ bench: $(VENV)/.installed-bench
 notebooks: $(VENV)/.installed-notebooks
 	$(BIN)/python -m nbconvert --execute --to html --output-dir outputs/notebooks notebooks/*.ipynb
 
+# The site, in outputs/site; open outputs/site/index.html
+docs: $(VENV)/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
@@ -61,4 +65,8 @@ $(VENV)/.installed-bench: pyproject.toml constraints.txt benchmarks/peers.txt | 
 
 $(VENV)/.installed-notebooks: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[notebooks]'
+	@touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-docs: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
 	@touch $@ $(VENV)/.installed

@@ -11,7 +11,7 @@ import uvicorn
 
 from maquette.artifacts import ConfigError, StageError
 from maquette.cli import chat
-from maquette.cli.model_config import ChatStage
+from maquette.cli.command_line.model_config import ChatStage
 from maquette.model import LanguageModel, TransformerConfig, hf
 from maquette.text import train_tokenizer
 from maquette.text.config import TokenizerConfig

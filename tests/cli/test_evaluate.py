@@ -11,8 +11,8 @@ import pytest
 from maquette.artifacts import ConfigError, StageError
 from maquette.artifacts.settings import check
 from maquette.cli import corpus, evaluate, leaderboard, train
-from maquette.cli.config import CorpusStage
-from maquette.cli.model_config import EvaluateStage, LeaderboardStage
+from maquette.cli.command_line.config import CorpusStage
+from maquette.cli.command_line.model_config import EvaluateStage, LeaderboardStage
 from maquette.corpus.config import CorpusConfig, SourceConfig
 from maquette.evaluation.config import ProtocolConfig, SuiteConfig, no_suite
 from maquette.evaluation.suites import runner

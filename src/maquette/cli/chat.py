@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from maquette.artifacts import ConfigError, StageError
 from maquette.artifacts.progress import say
-from maquette.cli.model_config import ChatStage
+from maquette.cli.command_line.model_config import ChatStage
 from maquette.cli.sample import is_assistant
 from maquette.model.loading import find_checkpoint, load_checkpoint
 from maquette.model.sampling import Sampling

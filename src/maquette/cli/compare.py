@@ -16,7 +16,7 @@ from maquette.artifacts import ConfigError, StageError
 from maquette.artifacts.code_digest import code_digest
 from maquette.artifacts.files import digest, file_digest, locked, write_json
 from maquette.artifacts.progress import progress, say
-from maquette.cli.model_config import CompareStage
+from maquette.cli.command_line.model_config import CompareStage
 from maquette.data.prompts import Prompt, render_prompt
 from maquette.evaluation.comparisons.policy_comparison import judge_policies, short_names
 from maquette.evaluation.figures import win_rate_figure

@@ -15,7 +15,7 @@ from rich.table import Table
 from maquette import __version__
 from maquette.artifacts.files import digest, file_digest, locked, write_json
 from maquette.artifacts.progress import progress, say
-from maquette.cli.model_config import EvaluateStage
+from maquette.cli.command_line.model_config import EvaluateStage
 from maquette.evaluation.figures import PROTOCOL_NAMES, evaluation_figures
 from maquette.evaluation.suites.leaderboard import FILE, read_evaluations
 from maquette.evaluation.suites.runner import count_work, judge

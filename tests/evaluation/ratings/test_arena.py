@@ -9,8 +9,8 @@ import pytest
 
 from maquette.artifacts import ConfigError, StageError
 from maquette.cli import ratings
-from maquette.cli.composition import compose
-from maquette.cli.registry import STAGES
+from maquette.cli.command_line.composition import compose
+from maquette.cli.command_line.registry import STAGES
 from maquette.evaluation.ratings.arena import Battle, agreement_of_judges, read_battles
 from maquette.evaluation.ratings.arena_ratings import RAW, REWEIGHTED, STYLED, rate
 

@@ -11,8 +11,8 @@ from hydra.errors import InstantiationException, MissingConfigException
 from maquette.artifacts.errors import ConfigError
 from maquette.artifacts.renamed import renamed_key, renamed_option, renaming_note
 from maquette.artifacts.settings import nearest, walk
-from maquette.cli.help import groups
-from maquette.cli.registry import STAGES, Stage
+from maquette.cli.command_line.help import groups
+from maquette.cli.command_line.registry import STAGES, Stage
 
 _NAMES = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false", "String": "text"}
 

@@ -1,4 +1,4 @@
-"""From overrides to checked settings: Hydra composes `conf/`, the dataclasses of `cli/config.py` judge it.
+"""From overrides to checked settings: Hydra composes `conf/`, the dataclasses of `cli/command_line/config.py` judge it.
 
 `compose` is for Python; the command line's applications (application.py) are given what Hydra composed and call
 `to_settings`, so both mean the same run by the same words.
@@ -25,13 +25,13 @@ from omegaconf.errors import OmegaConfBaseException
 
 from maquette.artifacts.errors import ConfigError
 from maquette.artifacts.settings import check
-from maquette.cli.config import StageConfig
-from maquette.cli.config_errors import explained, unknown_key
-from maquette.cli.foreign import check_foreign, is_retargeted, without_schema
-from maquette.cli.help import config_folders
-from maquette.cli.overrides import free_form, hydra_overrides, parse_overrides
-from maquette.cli.recipe_numbers import left_open, register_resolver
-from maquette.cli.registry import STAGES, Stage
+from maquette.cli.command_line.config import StageConfig
+from maquette.cli.command_line.config_errors import explained, unknown_key
+from maquette.cli.command_line.foreign import check_foreign, is_retargeted, without_schema
+from maquette.cli.command_line.help import config_folders
+from maquette.cli.command_line.overrides import free_form, hydra_overrides, parse_overrides
+from maquette.cli.command_line.recipe_numbers import left_open, register_resolver
+from maquette.cli.command_line.registry import STAGES, Stage
 
 _EXPANDING = "prediction"
 """The setting that stands for others; see `Stage.expand`."""

@@ -13,11 +13,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from maquette.artifacts.errors import MaquetteError
-from maquette.cli.composition import hydra_apart, register_schema, to_settings
-from maquette.cli.foreign import search_beside
-from maquette.cli.gpus import take_gpu
-from maquette.cli.help import config_folders
-from maquette.cli.registry import Stage
+from maquette.cli.command_line.composition import hydra_apart, register_schema, to_settings
+from maquette.cli.command_line.foreign import search_beside
+from maquette.cli.command_line.gpus import take_gpu
+from maquette.cli.command_line.help import config_folders
+from maquette.cli.command_line.registry import Stage
 
 
 class Application:

@@ -14,8 +14,8 @@ from maquette.artifacts.progress import say
 from maquette.artifacts.run_file import read_run
 from maquette.artifacts.settings import parse_quantity
 from maquette.artifacts.targets import plain_nodes
-from maquette.cli.config import TrainStage
-from maquette.cli.recipe_numbers import recipe_of
+from maquette.cli.command_line.config import TrainStage
+from maquette.cli.command_line.recipe_numbers import recipe_of
 from maquette.cli.tokens import TokensResult
 from maquette.data.config import CustomDataConfig
 from maquette.model.architecture import CoreConfig

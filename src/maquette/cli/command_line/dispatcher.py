@@ -16,7 +16,7 @@ from pathlib import Path
 from maquette import __version__
 from maquette.artifacts.errors import ConfigError, MaquetteError
 from maquette.artifacts.settings import nearest
-from maquette.cli.registry import STAGES, Stage
+from maquette.cli.command_line.registry import STAGES, Stage
 
 _OVERRIDE = re.compile(r"(~?[+]{0,2}[A-Za-z_][\w./@:-]*=)|(~[A-Za-z_])", re.ASCII)
 _TAKES_VALUE = (
@@ -121,7 +121,7 @@ def parse(stage: Stage, arguments: Sequence[str]) -> CommandLine:
 
 def _dispatch(arguments: list[str]) -> None:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        from maquette.cli.help import print_stages
+        from maquette.cli.command_line.help import print_stages
 
         print_stages()
     elif arguments[0] == "--version":
@@ -137,7 +137,7 @@ def _dispatch(arguments: list[str]) -> None:
     else:
         line = parse(stage, arguments[1:])
         if line.help:
-            from maquette.cli.help import print_stage
+            from maquette.cli.command_line.help import print_stage
 
             print_stage(stage, line.config_folder, all_keys=line.help_all)
         else:
@@ -149,10 +149,10 @@ def _run(stage: Stage, line: CommandLine) -> None:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from maquette.cli.application import Application
-    from maquette.cli.composition import expanded
-    from maquette.cli.config_errors import explained
-    from maquette.cli.overrides import hydra_overrides, text_list
+    from maquette.cli.command_line.application import Application
+    from maquette.cli.command_line.composition import expanded
+    from maquette.cli.command_line.config_errors import explained
+    from maquette.cli.command_line.overrides import hydra_overrides, text_list
 
     # The demo has a sweep of its own, and an alignment's sweep is one study of several runs.
     alone = stage.name == "train" and not line.multirun and not line.options

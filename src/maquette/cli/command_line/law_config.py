@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from maquette.artifacts.settings import setting
-from maquette.cli.config import PrintedStage, RecordedStage, SeededStage
+from maquette.cli.command_line.config import PrintedStage, RecordedStage, SeededStage
 
 
 @dataclass

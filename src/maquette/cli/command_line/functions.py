@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maquette.artifacts.errors import StageError
-from maquette.cli.registry import STAGES, Stage
+from maquette.cli.command_line.registry import STAGES, Stage
 
 if TYPE_CHECKING:
     from maquette.cli.sweeps.running import Report
@@ -20,8 +20,8 @@ def function_of(name: str) -> Callable[..., Any]:
     stage = STAGES["import" if name == "import_" else name]
 
     def run(overrides: Sequence[str] = (), *, config_dir: str | Path | None = None, multirun: bool = False) -> Any:
-        from maquette.cli.composition import compose
-        from maquette.cli.foreign import search_beside
+        from maquette.cli.command_line.composition import compose
+        from maquette.cli.command_line.foreign import search_beside
 
         folder = None if config_dir is None else Path(config_dir).resolve()
         search_beside(folder)
@@ -75,9 +75,9 @@ def sweep(stage: Stage, overrides: Sequence[str], config_folder: Path | None = N
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from maquette.cli.application import Application
-    from maquette.cli.config_errors import explained
-    from maquette.cli.overrides import hydra_overrides
+    from maquette.cli.command_line.application import Application
+    from maquette.cli.command_line.config_errors import explained
+    from maquette.cli.command_line.overrides import hydra_overrides
 
     options = ["-m", *([f"--config-dir={config_folder}"] if config_folder else [])]
     application = Application(stage, dry=show)

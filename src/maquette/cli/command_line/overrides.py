@@ -23,8 +23,8 @@ from hydra.errors import HydraException
 from maquette.artifacts.errors import ConfigError
 from maquette.artifacts.files import digest
 from maquette.artifacts.settings import nearest, walk
-from maquette.cli.help import groups
-from maquette.cli.registry import Stage
+from maquette.cli.command_line.help import groups
+from maquette.cli.command_line.registry import Stage
 from maquette.recipe.recipe_file import FOLDER, find_recipe, load_recipe
 
 _NUMERAL = re.compile(r"[+-]?[0-9_]*\.?[0-9_]+(?:[eE][+-]?[0-9_]+)?")

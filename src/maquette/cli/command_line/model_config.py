@@ -5,7 +5,7 @@ from typing import Any
 
 from maquette.artifacts.errors import ConfigError
 from maquette.artifacts.settings import setting
-from maquette.cli.config import ModelStage, PrintedStage, RecordedStage, SeededStage, StageConfig
+from maquette.cli.command_line.config import ModelStage, PrintedStage, RecordedStage, SeededStage, StageConfig
 from maquette.evaluation.config import ProtocolConfig, SuiteConfig
 from maquette.feedback.config import FeedbackConfig, PromptsConfig
 

@@ -7,8 +7,8 @@ import dataclasses
 import importlib
 from typing import Any
 
-from maquette.cli import config as settings
-from maquette.cli import law_config, model_config
+from maquette.cli.command_line import config as settings
+from maquette.cli.command_line import law_config, model_config
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,8 +16,8 @@ from maquette.artifacts.progress import say
 from maquette.artifacts.run_file import read_run
 from maquette.artifacts.settings import walk
 from maquette.artifacts.targets import Node, node_value, with_values
-from maquette.cli.config import TrainStage
-from maquette.cli.planning import assemble_job
+from maquette.cli.command_line.config import TrainStage
+from maquette.cli.planning.pretraining import assemble_job
 from maquette.data.config import ExamplesConfig
 from maquette.data.examples import describe_examples, encode_instructions, encode_preferences
 from maquette.data.instructions import InstructionFiles, InstructionSource

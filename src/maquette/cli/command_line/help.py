@@ -10,7 +10,7 @@ from pathlib import Path
 
 import maquette
 from maquette.artifacts.settings import Setting, walk
-from maquette.cli.registry import STAGES, Stage
+from maquette.cli.command_line.registry import STAGES, Stage
 
 
 def print_stages() -> None:

@@ -19,7 +19,7 @@ from maquette.artifacts.targets import node_value
 from maquette.optimization.config import planned_warmup, planned_weight_decay
 
 if TYPE_CHECKING:
-    from maquette.cli.config import TrainStage
+    from maquette.cli.command_line.config import TrainStage
     from maquette.model.architecture import CoreConfig
     from maquette.recipe import Recipe
 
@@ -44,7 +44,7 @@ def register_resolver() -> None:
 def _number(name: str, *, _root_: DictConfig) -> Any:
     if _open.get():
         return None
-    from maquette.cli.config import TrainStage
+    from maquette.cli.command_line.config import TrainStage
 
     with left_open():
         settings = OmegaConf.to_object(_without_hydra(_root_))
