@@ -30,8 +30,8 @@ from maquette.objectives.completions import Completion
 from maquette.scaling import compare_forms
 from maquette.tracking import find_runs
 from maquette.training import RunRecord, read_history, read_record
-from scaling.sweeps import TRUTHS, half_decades, isoflop_sweep
-from small_runs import write_documents
+from support.small_runs import write_documents
+from support.sweeps import TRUTHS, half_decades, isoflop_sweep
 
 PACKAGE = Path(__file__).parents[2] / "examples" / "stranger"
 TEXT = (

@@ -19,7 +19,7 @@ from maquette.model import hf
 from maquette.model.loading import load_checkpoint, load_reward_model
 from maquette.objectives.base import Objective
 from maquette.training import RunRecord, examples, read_history
-from small_examples import base_settings, example_settings, write_instructions, write_preferences
+from support.small_examples import base_settings, example_settings, write_instructions, write_preferences
 
 KINDS = ["sft", "reward", "dpo"]
 

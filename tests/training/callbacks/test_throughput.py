@@ -8,11 +8,11 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from list_logger import ListLogger
 from maquette.training.callbacks import RunContext, Throughput
 from maquette.training.callbacks import throughput as module
 from maquette.training.callbacks.throughput import Stopwatch
 from maquette.training.processes import Interruption
+from support.list_logger import ListLogger
 
 Clock = list[float]
 
