@@ -9,7 +9,7 @@ import pytest
 from pairs import some_pairs
 
 from maquette.artifacts import ConfigError, StageError
-from maquette.data.preferences import preference_of, read_preferences, write_preferences
+from maquette.data.conversations import preference_of, read_preferences, write_preferences
 from maquette.feedback.annotators.custom import FileAnnotator
 from maquette.feedback.annotators.simulated import (
     AnnotatorProfile,

@@ -8,7 +8,7 @@ import numpy as np
 
 from maquette.artifacts import StageError
 from maquette.artifacts.progress import say
-from maquette.data.preferences import read_preferences, write_preferences
+from maquette.data.conversations import read_preferences, write_preferences
 from maquette.feedback.agreement import Votes, inter_annotator_agreement
 from maquette.feedback.annotators.language_model import LanguageModelAnnotator
 from maquette.feedback.annotators.simulated import GoldAnnotator, gold_of

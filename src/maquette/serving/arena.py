@@ -18,7 +18,7 @@ from pathlib import Path
 
 from maquette.artifacts import StageError
 from maquette.artifacts.files import explain_os_error, locked
-from maquette.data.preferences import Preference
+from maquette.data.conversations import Preference
 from maquette.text.chat import Message, check
 
 WINNERS = ("a", "b", "tie")
