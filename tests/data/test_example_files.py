@@ -12,7 +12,7 @@ from maquette.artifacts import StageError
 from maquette.data.conversations import ExampleFiles, Instruction, Preference
 from maquette.data.examples import Examples, describe_examples, encode_instructions, encode_preferences, split_of
 from maquette.text import Tokenizer
-from maquette.text.chat import Message, parse
+from maquette.text.chat import Message
 from maquette.text.config import TokenizerConfig
 from maquette.text.training import train_tokenizer
 
@@ -100,13 +100,17 @@ def encode(tokenizer: Tokenizer, folder: Path, *conversations: list[Message], **
     return facts, Examples.load(folder / "train"), Examples.load(folder / "validation")
 
 
+def spelt_out(turns: list[Message]) -> str:
+    return "<|document|>" + "".join(f"<|{turn['role']}|>{turn['content']}<|end_of_turn|>" for turn in turns)
+
+
 def test_one_begin_one_end_and_only_answers_count(tokenizer: Tokenizer, tmp_path: Path) -> None:
     turns: list[Message] = [{"role": "system", "content": "be kind <|document|>"}, *CHAT, *CHAT]
     _, train, _ = encode(tokenizer, tmp_path, turns, longest=200)
     ids, mask = train[0]
     assert (ids == tokenizer.document_id).sum() == 1 and ids[0] == tokenizer.document_id
     assert (ids == tokenizer.end_of_turn_id).sum() == len(turns) and ids[-1] == tokenizer.end_of_turn_id
-    assert parse(tokenizer, ids.tolist()) == turns
+    assert tokenizer.decode(ids.tolist()) == spelt_out(turns)
     assert tokenizer.decode(ids[mask].tolist()) == 2 * "hello<|end_of_turn|>"
 
 
@@ -152,7 +156,7 @@ def test_preferences_as_pairs(tokenizer: Tokenizer, tmp_path: Path) -> None:
     assert train.columns["margin"][0] == 0.5 and np.isnan(train.columns["margin"][2])
     assert train.columns["probability"][2] == 0.75
     first = train[0][0][: int(train.columns["prompt_length"][0])].tolist()
-    assert parse(tokenizer, first[:-1]) == [*CHAT, *CHAT[:1]]
+    assert tokenizer.decode(first[:-1]) == spelt_out([*CHAT, *CHAT[:1]])
 
 
 def test_a_damaged_folder(tokenizer: Tokenizer, tmp_path: Path) -> None:

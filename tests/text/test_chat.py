@@ -43,12 +43,10 @@ def read_back(tokenizer: Tokenizer, ids: Sequence[int]) -> list[chat.Message]:
     roles = {tokenizer.special_ids[name]: role for role, name in chat.ROLES.items()}
     assert ids[0] == tokenizer.document_id
     messages: list[chat.Message] = []
-    turns = [
-        list(turn)
-        for is_end, turn in itertools.groupby(ids[1:], lambda id: id == tokenizer.end_of_turn_id)
-        if not is_end
-    ]
-    for role, *content in turns:
+    for is_end, turn in itertools.groupby(ids[1:], lambda id: id == tokenizer.end_of_turn_id):
+        if is_end:
+            continue
+        role, *content = turn
         messages.append({"role": roles[role], "content": tokenizer.decode(content)})
     return messages
 

@@ -157,7 +157,9 @@ def preference_of(row: dict[str, Any], place: str) -> Preference:
     if not isinstance(facts, dict):
         raise StageError(f"{place}: facts must be an object, got {facts!r:.60}.", "Leave them out where unknown.")
     return Preference(
-        **parts,
+        parts["prompt"],
+        parts["chosen"],
+        parts["rejected"],
         annotator=_text(row, "annotator", place),
         margin=_number(row, "margin", place, low=-math.inf, high=math.inf),
         probability=_number(row, "probability", place, low=0.0, high=1.0),

@@ -96,8 +96,8 @@ def sweep(
     """Trains the same kind of tokenizer with smaller and larger vocabularies; the first point is plain bytes.
 
     A point is its `vocabulary` and `tokens_per_kilobyte`: tokens for 1,000 bytes of held-out text, of all and by
-    `domains`. All are trained on one sample of the training text and measured on the same held-out text, so they compare; a size
-    that the sample does not fill is left out.
+    `domains`. All are trained on one sample of the training text and measured on the same held-out text, so they
+    compare; a size that the sample does not fill is left out.
     """
     share = {domain: spread_sample(sample, SWEEP_BYTES // len(samples)) for domain, sample in samples.items()}
     configs = [dataclasses.replace(config, kind="byte")]
