@@ -24,9 +24,9 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer
 
-from maquette.cli.composition import compose
-from maquette.cli.planning import plan_job, resolve_recipe
-from maquette.cli.registry import STAGES
+from maquette.cli.command_line.composition import compose
+from maquette.cli.command_line.registry import STAGES
+from maquette.cli.planning.pretraining import plan_job, resolve_recipe
 from maquette.cli.tokens import make_tokens
 from maquette.data import MixtureOrder, TokenBatch, TokenShards, TrainingBatches
 from maquette.model import LanguageModel

@@ -10,9 +10,9 @@ one core; run it again to resume.
 import sys
 
 from maquette.cli.alignment import run
-from maquette.cli.composition import compose
-from maquette.cli.model_config import AlignmentStage
-from maquette.cli.registry import STAGES
+from maquette.cli.command_line.composition import compose
+from maquette.cli.command_line.model_config import AlignmentStage
+from maquette.cli.command_line.registry import STAGES
 from maquette.cli.study import Study
 
 ROUNDS = 3

@@ -5,7 +5,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-from maquette.cli.config import TrainStage
+from maquette.cli.command_line.config import TrainStage
 from maquette.data.config import InstructionFilesConfig, PreferenceFilesConfig
 from maquette.model.config import ModelConfig
 from maquette.objectives.config import OBJECTIVES

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from maquette.cli.config import TrainStage
+from maquette.cli.command_line.config import TrainStage
 from maquette.corpus.config import CorpusConfig, SourceConfig
 from maquette.data.config import DataConfig, ShardsConfig
 from maquette.model.config import ModelConfig

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from maquette.cli.config import TrainStage
+from maquette.cli.command_line.config import TrainStage
 from maquette.recipe import resolve
 from maquette.recipe.run_spec import RunSpec
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from maquette.cli import dispatcher as cli
-from maquette.cli.registry import STAGES
+from maquette.cli.command_line import dispatcher as cli
+from maquette.cli.command_line.registry import STAGES
 
 
 def call(*arguments: str) -> int:
@@ -174,7 +174,7 @@ def test_help_and_config_modules_import_nothing_heavy() -> None:
     )
     program = (
         "import sys\n"
-        "from maquette.cli import dispatcher as cli\n"
+        "from maquette.cli.command_line import dispatcher as cli\n"
         "try: cli.main(['train', '--help'])\n"
         "except SystemExit: pass\n"
         f"print('HEAVY', [name for name in {heavy!r} if name in sys.modules])\n"

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from maquette.cli import dispatcher as cli
-from maquette.cli.composition import compose_expanded
-from maquette.cli.registry import STAGES
+from maquette.cli.command_line import dispatcher as cli
+from maquette.cli.command_line.composition import compose_expanded
+from maquette.cli.command_line.registry import STAGES
 from maquette.cli.sweeps.jobs import product
 
 ROOT = Path(__file__).parents[1]

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from maquette.cli import dispatcher as cli
-from maquette.cli.registry import STAGES
+from maquette.cli.command_line import dispatcher as cli
+from maquette.cli.command_line.registry import STAGES
 
 
 def call(*arguments: str) -> int:

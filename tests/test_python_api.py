@@ -8,8 +8,9 @@ import pytest
 import maquette
 from maquette import train
 from maquette.artifacts import ConfigError
-from maquette.cli import functions, main
-from maquette.cli.registry import STAGES
+from maquette.cli import main
+from maquette.cli.command_line import functions
+from maquette.cli.command_line.registry import STAGES
 
 SMALL = [
     "source=jsonl", "corpus.near_duplicates=1.0", "corpus.validation=0.1", "corpus.test=0", "corpus.workers=1",

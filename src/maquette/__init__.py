@@ -2,8 +2,8 @@
 
 Every stage of the command line is a function here: `from maquette import train; train(overrides=["size=10k"])`. (Two
 are called otherwise in Python: `maquette import` is `import_`, and `maquette.corpus` is a package: its stage is
-`maquette.cli.functions.corpus`.) Importing this package imports nothing heavy; each package loads what it needs when it
-is used.
+`maquette.cli.command_line.functions.corpus`.) Importing this package imports nothing heavy; each package loads what it
+needs when it is used.
 """
 
 import importlib
@@ -15,7 +15,7 @@ __version__ = "0.1.0"
 def __getattr__(name: str) -> Any:
     if not name.startswith("_"):
         try:
-            return importlib.import_module("maquette.cli.functions").function_of(name)
+            return importlib.import_module("maquette.cli.command_line.functions").function_of(name)
         except KeyError:
             pass
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,9 +10,9 @@ import pytest
 from maquette.artifacts import ConfigError, StageError
 from maquette.artifacts.manifest import read_manifest
 from maquette.cli import alignment
-from maquette.cli.composition import compose
-from maquette.cli.model_config import AlignmentStage
-from maquette.cli.registry import STAGES
+from maquette.cli.command_line.composition import compose
+from maquette.cli.command_line.model_config import AlignmentStage
+from maquette.cli.command_line.registry import STAGES
 from maquette.cli.study import rehearse
 from maquette.feedback.study.figures import gains
 from maquette.feedback.study.report import course_of

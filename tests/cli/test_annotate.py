@@ -7,9 +7,9 @@ import pytest
 from maquette.artifacts import ConfigError, StageError
 from maquette.artifacts.manifest import read_manifest
 from maquette.cli import annotate
-from maquette.cli.composition import compose
-from maquette.cli.model_config import AnnotateStage
-from maquette.cli.registry import STAGES
+from maquette.cli.command_line.composition import compose
+from maquette.cli.command_line.model_config import AnnotateStage
+from maquette.cli.command_line.registry import STAGES
 from maquette.data.conversations import read_preferences, write_preferences
 from maquette.feedback.annotators.simulated import AnnotatorProfile, GoldAnnotator, SimulatedAnnotator
 from maquette.feedback.comparison import Comparison, comparison_of, preferences_of

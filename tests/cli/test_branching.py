@@ -11,9 +11,10 @@ import torch
 from safetensors.torch import load_file
 
 from maquette.artifacts import ConfigError
-from maquette.cli import branching, train
-from maquette.cli.branching import Tree, plan_tree
-from maquette.cli.config import TrainStage
+from maquette.cli import train
+from maquette.cli.command_line.config import TrainStage
+from maquette.cli.planning import branching
+from maquette.cli.planning.branching import Tree, plan_tree
 from maquette.cli.sweeps.forecast import forecast
 from maquette.optimization import build_schedule
 from maquette.optimization.config import LinearSchedulerConfig, WSDSchedulerConfig

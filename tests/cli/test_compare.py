@@ -10,9 +10,9 @@ import torch
 
 from maquette.artifacts import ConfigError, StageError
 from maquette.cli import compare
-from maquette.cli.composition import compose
-from maquette.cli.model_config import CompareStage
-from maquette.cli.registry import STAGES
+from maquette.cli.command_line.composition import compose
+from maquette.cli.command_line.model_config import CompareStage
+from maquette.cli.command_line.registry import STAGES
 from maquette.evaluation.comparisons.policy_comparison import judge_policies
 from maquette.feedback.annotators.simulated import GoldAnnotator
 from maquette.feedback.comparison import Comparison, Judgement

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from maquette.artifacts import ConfigError
-from maquette.cli.composition import compose
-from maquette.cli.overrides import as_text, text_list
-from maquette.cli.registry import STAGES
+from maquette.cli.command_line.composition import compose
+from maquette.cli.command_line.overrides import as_text, text_list
+from maquette.cli.command_line.registry import STAGES
 from maquette.cli.sweeps.jobs import product
 
 TRAIN = STAGES["train"]

@@ -12,9 +12,9 @@ import yaml
 from maquette.artifacts.errors import ConfigError
 from maquette.artifacts.settings import walk
 from maquette.artifacts.targets import import_target
-from maquette.cli.composition import compose
-from maquette.cli.help import config_folders
-from maquette.cli.registry import STAGES
+from maquette.cli.command_line.composition import compose
+from maquette.cli.command_line.help import config_folders
+from maquette.cli.command_line.registry import STAGES
 from maquette.corpus.config import SourceConfig
 from maquette.corpus.curation.config import CurationConfig, ExecutorConfig
 from maquette.data.config import DataConfig, InstructionFilesConfig, MixtureConfig, PhaseConfig, PreferenceFilesConfig

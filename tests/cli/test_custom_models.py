@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 from cli.test_multirun import ISOFLOP, SMALL
 from maquette.artifacts import ConfigError
 from maquette.cli import export, train
-from maquette.cli.composition import compose
-from maquette.cli.model_config import ExportStage
-from maquette.cli.registry import STAGES
+from maquette.cli.command_line.composition import compose
+from maquette.cli.command_line.model_config import ExportStage
+from maquette.cli.command_line.registry import STAGES
 from maquette.cli.sweeps.jobs import plan
 from maquette.model.config import ModelConfig
 from maquette.model.loading import load_checkpoint

@@ -13,9 +13,9 @@ import pytest
 
 from maquette.artifacts.manifest import build
 from maquette.cli import demo
-from maquette.cli.composition import compose
-from maquette.cli.config import DemoStage
-from maquette.cli.registry import STAGES
+from maquette.cli.command_line.composition import compose
+from maquette.cli.command_line.config import DemoStage
+from maquette.cli.command_line.registry import STAGES
 from maquette.feedback.study.measurement import IntervalEstimate, Measurement, PolicyResult
 from maquette.feedback.study.report import write_study
 from maquette.scaling.predictions import demo_page

@@ -8,7 +8,7 @@ import torch
 from maquette.artifacts import ConfigError, StageError
 from maquette.artifacts.run_file import write_run
 from maquette.cli import export
-from maquette.cli.model_config import ExportStage
+from maquette.cli.command_line.model_config import ExportStage
 from maquette.model import LanguageModel, TransformerConfig, hf
 from maquette.text import train_tokenizer
 from maquette.text.config import TokenizerConfig

@@ -7,10 +7,10 @@ import pytest
 import yaml
 
 from maquette.artifacts.settings import walk
-from maquette.cli.composition import compose
-from maquette.cli.config import TrainStage
+from maquette.cli.command_line.composition import compose
+from maquette.cli.command_line.config import TrainStage
+from maquette.cli.command_line.registry import STAGES
 from maquette.cli.family_settings import named_nodes, read_settings, settings_of
-from maquette.cli.registry import STAGES
 from maquette.optimization.config import LinearSchedulerConfig, MuonConfig, WSDSchedulerConfig
 
 COSINE = {"_target_": "torch.optim.lr_scheduler.CosineAnnealingLR", "_partial_": True, "T_max": None}

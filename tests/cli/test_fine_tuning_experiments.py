@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from maquette.cli import hallucination, train
-from maquette.cli.composition import compose
-from maquette.cli.functions import multirun
-from maquette.cli.registry import STAGES
+from maquette.cli.command_line.composition import compose
+from maquette.cli.command_line.functions import multirun
+from maquette.cli.command_line.registry import STAGES
 from maquette.cli.sweeps import conclusion
 from maquette.cli.sweeps.jobs import read_line
 from maquette.cli.sweeps.stored import stored_plan

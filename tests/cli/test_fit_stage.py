@@ -11,9 +11,9 @@ from maquette.artifacts import ConfigError, StageError
 from maquette.artifacts.code_digest import code_digest
 from maquette.artifacts.manifest import read_manifest
 from maquette.cli import fit, plan, predict, verify
-from maquette.cli.composition import compose
-from maquette.cli.law_config import FitStage, PlanStage, PredictStage, VerifyStage
-from maquette.cli.registry import STAGES
+from maquette.cli.command_line.composition import compose
+from maquette.cli.command_line.law_config import FitStage, PlanStage, PredictStage, VerifyStage
+from maquette.cli.command_line.registry import STAGES
 from maquette.scaling.fits.stored_fit import find_fit, load_fit
 from maquette.scaling.predictions.prediction import find_prediction
 from maquette.tracking.config import TrackingConfig

@@ -10,11 +10,11 @@ from hydra.core.config_store import ConfigStore
 
 from maquette.artifacts.errors import ConfigError
 from maquette.artifacts.settings import setting, walk
-from maquette.cli import application, composition
-from maquette.cli import dispatcher as cli
-from maquette.cli.composition import compose
-from maquette.cli.config import StageConfig
-from maquette.cli.registry import STAGES, Stage
+from maquette.cli.command_line import application, composition
+from maquette.cli.command_line import dispatcher as cli
+from maquette.cli.command_line.composition import compose
+from maquette.cli.command_line.config import StageConfig
+from maquette.cli.command_line.registry import STAGES, Stage
 
 
 @dataclass

@@ -8,12 +8,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from maquette.cli import gpus
+from maquette.cli.command_line import gpus
 
 PROGRAM = """
 import sys, time
 from types import SimpleNamespace
-from maquette.cli.gpus import take_gpu
+from maquette.cli.command_line.gpus import take_gpu
 print(take_gpu(SimpleNamespace(trainer=SimpleNamespace(accelerator="gpu", devices=1))), flush=True)
 sys.stdin.read()
 """

@@ -9,7 +9,7 @@ import torch
 from maquette.artifacts import ConfigError, StageError
 from maquette.artifacts.manifest import read_manifest, verify_files
 from maquette.cli import import_
-from maquette.cli.model_config import ImportStage
+from maquette.cli.command_line.model_config import ImportStage
 from maquette.model import LanguageModel, TransformerConfig, hf
 from maquette.model.loading import find_checkpoint, load_checkpoint
 from maquette.text import train_tokenizer

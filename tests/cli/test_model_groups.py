@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from maquette.cli.composition import compose
-from maquette.cli.help import config_folders
-from maquette.cli.registry import STAGES
+from maquette.cli.command_line.composition import compose
+from maquette.cli.command_line.help import config_folders
+from maquette.cli.command_line.registry import STAGES
 from maquette.model import ModelConfig, hf
 from maquette.recipe.pretraining import resolve
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from maquette.cli import dispatcher as cli
 from maquette.cli import train
-from maquette.cli.functions import multirun
-from maquette.cli.registry import STAGES
+from maquette.cli.command_line import dispatcher as cli
+from maquette.cli.command_line.functions import multirun
+from maquette.cli.command_line.registry import STAGES
 from maquette.cli.sweeps import launching, table
 from maquette.cli.sweeps.cost import seconds_of_jobs
 from maquette.cli.sweeps.forecast import Forecast
@@ -388,7 +388,7 @@ def test_with_nothing_left_nothing_heavy_is_imported(prepared: Path, tmp_path: P
     words = line(tmp_path, "size=5k,6k", "tokens=2k", "hydra/launcher=basic")
     assert multirun(STAGE, words) == 0
     program = (
-        "import sys\nfrom maquette.cli import dispatcher as cli\n"
+        "import sys\nfrom maquette.cli.command_line import dispatcher as cli\n"
         f"try: cli.main({['train', '-m', *words]!r})\n"
         "except SystemExit as ended: print('CODE', ended.code)\n"
         "print('HEAVY', [name for name in ('torch', 'lightning', 'mlflow', 'pandas', 'joblib') if name in sys.modules])"

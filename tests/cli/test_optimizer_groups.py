@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from maquette.artifacts import ConfigError
-from maquette.cli.composition import compose
-from maquette.cli.config import TrainStage
-from maquette.cli.registry import STAGES
+from maquette.cli.command_line.composition import compose
+from maquette.cli.command_line.config import TrainStage
+from maquette.cli.command_line.registry import STAGES
 from maquette.optimization.config import AdamWConfig, LinearSchedulerConfig, MuonConfig, WSDSchedulerConfig
 
 RMSPROP = "optimizer._target_=torch.optim.RMSprop"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from maquette.cli import pipelines
-from maquette.cli.config import PipelinesStage
+from maquette.cli.command_line.config import PipelinesStage
 from maquette.training import pretraining
 from small_runs import settings, write_documents
 

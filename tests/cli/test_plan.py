@@ -5,7 +5,7 @@ import pytest
 
 from maquette.artifacts import ConfigError
 from maquette.cli import plan
-from maquette.cli.law_config import PlanStage
+from maquette.cli.command_line.law_config import PlanStage
 from maquette.scaling import ComputePlan
 
 

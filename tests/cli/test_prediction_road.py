@@ -7,10 +7,10 @@ import pytest
 
 from maquette.artifacts import ConfigError, StageError
 from maquette.cli import fit, predict, train, verify
-from maquette.cli.composition import compose
-from maquette.cli.config import TrainStage
-from maquette.cli.law_config import FitStage, PredictStage, VerifyStage
-from maquette.cli.registry import STAGES
+from maquette.cli.command_line.composition import compose
+from maquette.cli.command_line.config import TrainStage
+from maquette.cli.command_line.law_config import FitStage, PredictStage, VerifyStage
+from maquette.cli.command_line.registry import STAGES
 from maquette.model.config import ModelConfig
 from maquette.scaling.predictions.prediction import WrittenPrediction
 from maquette.tracking import find_runs, start_run

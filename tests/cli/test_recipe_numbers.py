@@ -3,9 +3,9 @@
 import pytest
 from omegaconf import OmegaConf
 
-from maquette.cli import dispatcher as cli
-from maquette.cli.composition import compose, compose_raw
-from maquette.cli.registry import STAGES
+from maquette.cli.command_line import dispatcher as cli
+from maquette.cli.command_line.composition import compose, compose_raw
+from maquette.cli.command_line.registry import STAGES
 
 OPEN = "optimizer.lr='${recipe:learning_rate}'"
 

@@ -7,8 +7,8 @@ import pytest
 from maquette.artifacts.errors import ConfigError
 from maquette.artifacts.renamed import RENAMED
 from maquette.artifacts.settings import walk
-from maquette.cli.composition import compose
-from maquette.cli.registry import STAGES
+from maquette.cli.command_line.composition import compose
+from maquette.cli.command_line.registry import STAGES
 
 LINES = [
     "train size=10k compute=1e9 source.limit=500 data.sequence_length=64",

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from maquette.artifacts import ConfigError
 from maquette.cli import runs
-from maquette.cli.law_config import RunsStage
+from maquette.cli.command_line.law_config import RunsStage
 from maquette.cli.runs import age, differences_table, results_table, short
 from maquette.tracking import TrackingConfig, start_run
 

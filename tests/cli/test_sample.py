@@ -9,7 +9,7 @@ import torch
 from maquette.artifacts import StageError
 from maquette.artifacts.run_file import write_run
 from maquette.cli import sample
-from maquette.cli.model_config import SampleStage
+from maquette.cli.command_line.model_config import SampleStage
 from maquette.model import LanguageModel, TransformerConfig, hf
 from maquette.model.generation import GeneratedToken, generate
 from maquette.model.loading import load_checkpoint

@@ -7,7 +7,7 @@ import pytest
 
 from maquette.artifacts import ConfigError, StageError
 from maquette.cli import score
-from maquette.cli.model_config import ScoreStage
+from maquette.cli.command_line.model_config import ScoreStage
 from maquette.model import LanguageModel, TransformerConfig, hf
 from maquette.text import train_tokenizer
 from maquette.text.config import TokenizerConfig

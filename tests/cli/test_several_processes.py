@@ -47,7 +47,8 @@ def test_in_a_sweep(words: list[str], launcher: str, sizes: tuple[str, str]) -> 
 @pytest.mark.slow  # a kernel, and two processes that import PyTorch and Lightning
 def test_in_a_notebook(words: list[str]) -> None:
     cell = (
-        "from maquette.cli.registry import STAGES\nfrom maquette.cli.composition import compose\n"
+        "from maquette.cli.command_line.registry import STAGES\n"
+        "from maquette.cli.command_line.composition import compose\n"
         f"record = STAGES['train'].run(compose(STAGES['train'], {[*words, 'size=14k', 'logger=none']!r}))\n"
         "print(record.name)"
     )

@@ -8,7 +8,7 @@ import pytest
 from maquette.artifacts import StageError
 from maquette.artifacts.manifest import build, read_manifest, verify_files
 from maquette.cli import tokenizer as stage
-from maquette.cli.config import TokenizerStage
+from maquette.cli.command_line.config import TokenizerStage
 from maquette.corpus import Document
 from maquette.corpus.document import write_documents
 from maquette.text import Tokenizer, report_figures

@@ -11,7 +11,7 @@ import pytest
 
 from maquette.artifacts.manifest import build, read_manifest, verify_files
 from maquette.cli import tokens as stage
-from maquette.cli.config import TokensStage
+from maquette.cli.command_line.config import TokensStage
 from maquette.corpus import Document
 from maquette.corpus.document import write_documents
 from maquette.data import MixtureOrder, TokenShards
@@ -108,7 +108,8 @@ def test_a_tokenizer_from_elsewhere_encodes_too(config: TokensStage, tmp_path: P
 def test_killed_while_encoding_nothing_half_made_is_left(config: TokensStage, tmp_path: Path) -> None:
     made = stage.run(_changed(config, domain="30000"))
     program = (
-        "from pathlib import Path; from maquette.cli import tokens; from maquette.cli.config import TokensStage\n"
+        "from pathlib import Path; from maquette.cli import tokens\n"
+        "from maquette.cli.command_line.config import TokensStage\n"
         f"tokens.encode(TokensStage(outputs={str(tmp_path / 'killed')!r}), Path({str(made.corpus)!r}), "
         f"Path({str(made.tokenizer)!r}))"
     )

@@ -9,9 +9,10 @@ import pytest
 import yaml
 
 from maquette.artifacts import ConfigError
-from maquette.cli import planning, train
-from maquette.cli.composition import compose
-from maquette.cli.config import TrainStage
+from maquette.cli import train
+from maquette.cli.command_line.composition import compose
+from maquette.cli.command_line.config import TrainStage
+from maquette.cli.planning import pretraining as planning
 from maquette.cli.tokens import make_tokens
 from maquette.model import count_parameters, hf, training_flops
 from maquette.model.loading import load_checkpoint
@@ -168,7 +169,7 @@ def test_contradictions(configure: Configure) -> None:
 
 
 def test_the_command_line_composes_it() -> None:
-    from maquette.cli.registry import STAGES
+    from maquette.cli.command_line.registry import STAGES
 
     config = compose(STAGES["train"], ["size=1m", "scheduler=wsd", "precision=bf16-mixed", "trainer=ddp"])
     assert isinstance(config, TrainStage)

@@ -8,7 +8,7 @@ import pytest
 from maquette.artifacts import StageError
 from maquette.artifacts.manifest import read_manifest, verify_files
 from maquette.cli import corpus
-from maquette.cli.config import CorpusStage
+from maquette.cli.command_line.config import CorpusStage
 from maquette.corpus import report
 from maquette.corpus.config import CorpusConfig, SourceConfig
 from maquette.corpus.sources import installed

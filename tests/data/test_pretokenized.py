@@ -11,8 +11,8 @@ import pytest
 
 from maquette.artifacts import ConfigError, StageError
 from maquette.cli import tokens
-from maquette.cli.composition import compose
-from maquette.cli.registry import STAGES
+from maquette.cli.command_line.composition import compose
+from maquette.cli.command_line.registry import STAGES
 from maquette.data import MixtureOrder, TokenShards, TrainingBatches, validation_batches
 from maquette.data.config import MixtureConfig
 from maquette.data.token_files import map_file

@@ -14,13 +14,13 @@ from safetensors.torch import load_file
 
 from maquette.artifacts import ConfigError
 from maquette.artifacts.targets import import_target
-from maquette.cli import dispatcher as cli
 from maquette.cli import export, train
-from maquette.cli.composition import compose
-from maquette.cli.config import TrainStage
-from maquette.cli.model_config import ExportStage
-from maquette.cli.post_training import plan_policy
-from maquette.cli.registry import STAGES
+from maquette.cli.command_line import dispatcher as cli
+from maquette.cli.command_line.composition import compose
+from maquette.cli.command_line.config import TrainStage
+from maquette.cli.command_line.model_config import ExportStage
+from maquette.cli.command_line.registry import STAGES
+from maquette.cli.planning.post_training import plan_policy
 from maquette.cli.sweeps.jobs import plan
 from maquette.feedback.building import build_annotator, build_reward
 from maquette.feedback.comparison import Comparison

@@ -9,8 +9,8 @@ import pytest
 
 from maquette.artifacts import ConfigError, StageError
 from maquette.cli import annotate
-from maquette.cli.composition import compose
-from maquette.cli.registry import STAGES
+from maquette.cli.command_line.composition import compose
+from maquette.cli.command_line.registry import STAGES
 from maquette.data.conversations import read_preferences, write_preferences
 from maquette.feedback.annotators.custom import CallableAnnotator
 from maquette.feedback.building import build_annotator, build_reward
@@ -117,8 +117,9 @@ def test_what_is_missing_is_a_wrong_setting_when_the_line_is_read(stage, words):
 
 def test_a_missing_reward_is_told_without_torch():
     code = (
-        "import sys\nfrom maquette.artifacts import ConfigError\nfrom maquette.cli.registry import STAGES\n"
-        "from maquette.cli.composition import compose\n"
+        "import sys\nfrom maquette.artifacts import ConfigError\n"
+        "from maquette.cli.command_line.registry import STAGES\n"
+        "from maquette.cli.command_line.composition import compose\n"
         f"try:\n    compose(STAGES['train'], ['objective=ppo', 'reward.callable={MODULE}:rewrad'])\n"
         "except ConfigError:\n    sys.exit(2 if 'torch' not in sys.modules else 3)\n"
     )

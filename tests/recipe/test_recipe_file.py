@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from maquette.artifacts import ConfigError
-from maquette.cli.composition import compose
-from maquette.cli.config import TrainStage
-from maquette.cli.help import config_folders
-from maquette.cli.registry import STAGES
+from maquette.cli.command_line.composition import compose
+from maquette.cli.command_line.config import TrainStage
+from maquette.cli.command_line.help import config_folders
+from maquette.cli.command_line.registry import STAGES
 from maquette.recipe import DEFAULT_RULES, HyperparameterRules, load_recipe, resolve, save_recipe
 from maquette.recipe.recipe_file import find_recipe, recipe_path
 

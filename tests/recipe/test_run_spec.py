@@ -13,7 +13,7 @@ import pytest
 
 from maquette.artifacts import ConfigError
 from maquette.artifacts.settings import walk
-from maquette.cli.config import TrainStage
+from maquette.cli.command_line.config import TrainStage
 from maquette.model.architecture import CustomConfig, LSTMConfig
 from maquette.model.config import ModelConfig
 from maquette.recipe import HyperparameterRules, resolve

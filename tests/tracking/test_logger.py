@@ -20,7 +20,7 @@ from mlflow.entities import Run
 from omegaconf import OmegaConf
 
 from maquette.artifacts import ConfigError, StageError
-from maquette.cli.composition import register_schema
+from maquette.cli.command_line.composition import register_schema
 from maquette.tracking import MLflowLogger, find_runs, start_parent_run
 from maquette.tracking.config import TrackingConfig
 

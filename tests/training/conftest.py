@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from maquette.cli import tokens
-from maquette.cli.config import TrainStage
+from maquette.cli.command_line.config import TrainStage
 from small_runs import settings, write_documents
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from maquette.cli import train
-from maquette.cli.config import TrainStage
+from maquette.cli.command_line.config import TrainStage
 from maquette.cli.tokens import TokensResult, make_tokens
 from maquette.data import TokenShards
 from maquette.data.copying import RUN_LENGTH, CopyingProbe, copying_probes

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from maquette.cli import train
-from maquette.cli.config import TrainStage
+from maquette.cli.command_line.config import TrainStage
 from maquette.data import TrainingBatches
 from maquette.data.pretraining_data import PretrainingData
 from maquette.objectives import Pretraining

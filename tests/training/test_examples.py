@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from maquette.artifacts import ConfigError, StageError
 from maquette.cli import train
-from maquette.cli.config import TrainStage
+from maquette.cli.command_line.config import TrainStage
 from maquette.model import hf
 from maquette.model.loading import load_checkpoint, load_reward_model
 from maquette.objectives.base import Objective

@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 
 from maquette.artifacts import StageError
 from maquette.cli import train
-from maquette.cli.config import TrainStage
-from maquette.cli.planning import say_once
+from maquette.cli.command_line.config import TrainStage
+from maquette.cli.planning.pretraining import say_once
 from maquette.data.config import PhaseConfig
 from maquette.model.config import ModelConfig
 from maquette.model.linear import current_backend, use_backend

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from maquette.cli import train
-from maquette.cli.config import TrainStage
+from maquette.cli.command_line.config import TrainStage
 from maquette.training import read_history, read_record
 
 PROGRAM = Path(__file__).with_name("one_run.py")

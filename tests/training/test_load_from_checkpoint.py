@@ -10,7 +10,7 @@ import torch
 from one_policy import make_job
 
 from maquette.cli import train
-from maquette.cli.config import TrainStage
+from maquette.cli.command_line.config import TrainStage
 from maquette.data.config import PhaseConfig
 from maquette.model.loading import load_checkpoint, load_reward_model, model_folder
 from maquette.objectives import (

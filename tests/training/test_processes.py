@@ -10,7 +10,7 @@ from process_work import optimizer_of_a_sharded_model, what_a_process_does
 
 from maquette.artifacts import ConfigError, StageError
 from maquette.cli import train
-from maquette.cli.config import TrainStage
+from maquette.cli.command_line.config import TrainStage
 from maquette.data.process_group import join_group, process_group
 from maquette.training import read_history
 from maquette.training.processes import launch

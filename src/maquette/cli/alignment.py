@@ -13,7 +13,7 @@ from maquette.artifacts.files import write_json
 from maquette.artifacts.manifest import build
 from maquette.artifacts.progress import say
 from maquette.cli import demo
-from maquette.cli.model_config import AlignmentStage
+from maquette.cli.command_line.model_config import AlignmentStage
 from maquette.cli.study import Study, rehearse
 from maquette.feedback.annotators.simulated import GoldReward
 from maquette.feedback.building import open_reward_model

@@ -8,7 +8,7 @@ from maquette.artifacts.code_digest import code_digest
 from maquette.artifacts.files import digest, file_digest
 from maquette.artifacts.manifest import build
 from maquette.artifacts.progress import say
-from maquette.cli.model_config import AnnotateStage
+from maquette.cli.command_line.model_config import AnnotateStage
 from maquette.feedback.annotation import FILE, annotate, pairs_of_file
 from maquette.feedback.annotators.custom import CallableAnnotator
 from maquette.feedback.comparison import Comparison

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from maquette.cli.config import CorpusStage, CorpusToolStage
+from maquette.cli.command_line.config import CorpusStage, CorpusToolStage
 from maquette.corpus.build import CorpusSettings, build_corpus
 
 

@@ -19,12 +19,12 @@ from maquette.cli import fit as fit_stage
 from maquette.cli import tokens as tokens_stage
 from maquette.cli import train as train_stage
 from maquette.cli import verify
-from maquette.cli.composition import compose_expanded
-from maquette.cli.config import DemoStage, TrainStage
+from maquette.cli.command_line.composition import compose_expanded
+from maquette.cli.command_line.config import DemoStage, TrainStage
+from maquette.cli.command_line.functions import sweep
+from maquette.cli.command_line.law_config import FitStage, PredictStage, VerifyStage
+from maquette.cli.command_line.registry import STAGES
 from maquette.cli.family_settings import words_of_machine, words_of_place, words_of_run
-from maquette.cli.functions import sweep
-from maquette.cli.law_config import FitStage, PredictStage, VerifyStage
-from maquette.cli.registry import STAGES
 from maquette.cli.tokens import TokensResult
 from maquette.recipe.sweeps import isoflop_curve
 from maquette.scaling.predictions.prediction import WrittenPrediction, read_predictions

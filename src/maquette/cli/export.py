@@ -9,9 +9,9 @@ from maquette.artifacts import ConfigError
 from maquette.artifacts.files import atomic_folder
 from maquette.artifacts.progress import say
 from maquette.artifacts.run_file import FINISHED, read_run
-from maquette.cli.model_config import ExportStage
+from maquette.cli.command_line.model_config import ExportStage
 from maquette.model import hf
-from maquette.model.architecture import CoreConfig
+from maquette.model.core_config import CoreConfig
 from maquette.model.loading import find_checkpoint, load_checkpoint, load_reward_model, model_folder
 from maquette.text import Tokenizer
 
@@ -34,7 +34,7 @@ def run(config: ExportStage) -> Path:
     if hf.is_scalar(hf.read_config(source)):
         load = load_reward_model
     model, tokenizer = load(source)
-    with atomic_folder(target) as folder:
+    with atomic_folder(target, hf.is_export) as folder:
         shutil.copytree(source, folder, dirs_exist_ok=True)
     record = read_run(found)
     status = FINISHED if record is None else record["status"]

@@ -15,10 +15,10 @@ from typing import Any
 from maquette.artifacts.errors import ConfigError
 from maquette.artifacts.settings import walk
 from maquette.artifacts.targets import has_key, target_of, typed, with_values
-from maquette.cli.composition import compose
-from maquette.cli.config import TrainStage
-from maquette.cli.planning import resolve_recipe
-from maquette.cli.registry import STAGES
+from maquette.cli.command_line.composition import compose
+from maquette.cli.command_line.config import TrainStage
+from maquette.cli.command_line.registry import STAGES
+from maquette.cli.planning.pretraining import resolve_recipe
 from maquette.cli.tokens import TokensResult, make_tokens
 from maquette.optimization.config import OPTIMIZERS, SCHEDULERS, short_name
 from maquette.recipe.run_spec import resolved_settings

@@ -11,7 +11,7 @@ from maquette.artifacts.manifest import read_manifest
 from maquette.artifacts.progress import say
 from maquette.artifacts.recall import digest_of_files, recall, remember
 from maquette.artifacts.settings import is_dotted
-from maquette.cli.law_config import FitStage
+from maquette.cli.command_line.law_config import FitStage
 from maquette.scaling.fits.fit_facts import tell
 from maquette.scaling.fits.stored_fit import KIND, PAGE, is_file, read_facts
 from maquette.tracking import store_digest

@@ -12,7 +12,7 @@ from rich.console import Console
 from maquette.artifacts.errors import StageError
 from maquette.artifacts.files import write_json, write_text
 from maquette.artifacts.progress import say
-from maquette.cli.law_config import FitStage
+from maquette.cli.command_line.law_config import FitStage
 from maquette.recipe.recipe_file import recipe_path, save_recipe
 from maquette.reports import write_page
 from maquette.scaling.fits.families import FamilyComparison, compare_by, comparison_facts, comparison_figure

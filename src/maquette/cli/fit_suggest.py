@@ -6,8 +6,8 @@ from pathlib import Path
 from rich.console import Console
 
 from maquette.artifacts.settings import parse_quantity
+from maquette.cli.command_line.law_config import FitStage
 from maquette.cli.family_settings import family_settings
-from maquette.cli.law_config import FitStage
 from maquette.reports import quantity, terminal_table
 from maquette.scaling.fits.next_run import Suggestion, candidates, suggest_runs
 from maquette.scaling.fits.stored_fit import load_fit

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from maquette.artifacts.files import digest, write_json, write_text
 from maquette.artifacts.progress import say
-from maquette.cli.law_config import HallucinationStage
+from maquette.cli.command_line.law_config import HallucinationStage
 from maquette.cli.study import Study, rehearse
 from maquette.evaluation.hallucination import (
     HallucinationRates,

@@ -8,7 +8,7 @@ from maquette.artifacts import ConfigError
 from maquette.artifacts.files import file_digest
 from maquette.artifacts.manifest import build
 from maquette.artifacts.progress import progress, say
-from maquette.cli.model_config import ImportStage
+from maquette.cli.command_line.model_config import ImportStage
 from maquette.model import count_parameters, hf
 from maquette.reports import render
 from maquette.text import Tokenizer

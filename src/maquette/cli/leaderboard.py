@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from maquette.artifacts.progress import say
-from maquette.cli.model_config import LeaderboardStage
+from maquette.cli.command_line.model_config import LeaderboardStage
 from maquette.evaluation.suites.leaderboard import Leaderboard, boards, read_evaluations
 from maquette.reports import terminal_table, write_page
 from maquette.tracking import find_runs

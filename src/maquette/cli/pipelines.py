@@ -22,8 +22,8 @@ from maquette.artifacts.settings import parse_quantity
 from maquette.artifacts.targets import with_values
 from maquette.cli import tokens as tokens_stage
 from maquette.cli import train as train_stage
-from maquette.cli.config import PipelinesStage, TrainStage
-from maquette.cli.planning import resolve_recipe
+from maquette.cli.command_line.config import PipelinesStage, TrainStage
+from maquette.cli.planning.pretraining import resolve_recipe
 from maquette.cli.tokens import TokensResult
 from maquette.reports import terminal_table, write_page
 from maquette.scaling.plans.pipelines import (

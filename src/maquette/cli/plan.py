@@ -13,7 +13,7 @@ from maquette.artifacts.errors import ConfigError, MaquetteError
 from maquette.artifacts.files import digest
 from maquette.artifacts.progress import say
 from maquette.artifacts.settings import parse_quantity
-from maquette.cli.law_config import PlanStage
+from maquette.cli.command_line.law_config import PlanStage
 from maquette.reports.figures import save_figure
 from maquette.scaling import (
     Assumptions,

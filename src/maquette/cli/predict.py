@@ -8,12 +8,12 @@ from rich.console import Console
 from maquette.artifacts.errors import ConfigError, StageError
 from maquette.artifacts.progress import say
 from maquette.artifacts.settings import parse_quantity
-from maquette.cli.composition import compose
-from maquette.cli.config import TrainStage
+from maquette.cli.command_line.composition import compose
+from maquette.cli.command_line.config import TrainStage
+from maquette.cli.command_line.law_config import PredictStage
+from maquette.cli.command_line.registry import STAGES
 from maquette.cli.family_settings import family_settings
-from maquette.cli.law_config import PredictStage
-from maquette.cli.planning import plan_job, resolve_recipe
-from maquette.cli.registry import STAGES
+from maquette.cli.planning.pretraining import plan_job, resolve_recipe
 from maquette.scaling.fits.stored_fit import find_fit, load_fit
 from maquette.scaling.fits.sweep_fit import SweepFit
 from maquette.scaling.laws.surface import Allocation

@@ -14,9 +14,9 @@ def expand(stage: Any, overrides: Sequence[str], config_folder: Path | None = No
 
     Raises `ConfigError` where a word contradicts the prediction, or the prediction is not of a run of this program.
     """
-    from maquette.cli.composition import compose_expanded
+    from maquette.cli.command_line.composition import compose_expanded
+    from maquette.cli.command_line.overrides import parse_overrides
     from maquette.cli.family_settings import is_elsewhere
-    from maquette.cli.overrides import parse_overrides
 
     parsed = parse_overrides(overrides)
     given = {override.key_or_group: override for override in parsed}

@@ -9,7 +9,7 @@ from rich.console import Console
 from maquette.artifacts import ConfigError
 from maquette.artifacts.files import digest, file_digest, locked, write_json
 from maquette.artifacts.progress import say
-from maquette.cli.model_config import RatingsStage
+from maquette.cli.command_line.model_config import RatingsStage
 from maquette.evaluation.figures import ratings_figure
 from maquette.evaluation.ratings.arena import read_battles
 from maquette.evaluation.ratings.arena_ratings import RAW, rate

@@ -13,7 +13,7 @@ from rich.text import Text
 from maquette.artifacts.errors import ConfigError
 from maquette.artifacts.progress import say
 from maquette.artifacts.settings import nearest
-from maquette.cli.law_config import RunsStage
+from maquette.cli.command_line.law_config import RunsStage
 from maquette.tracking import find_runs
 from maquette.tracking.search import ATTRIBUTES
 

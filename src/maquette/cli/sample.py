@@ -8,7 +8,7 @@ from pathlib import Path
 
 from maquette.artifacts.progress import say
 from maquette.artifacts.run_file import read_run
-from maquette.cli.model_config import SampleStage
+from maquette.cli.command_line.model_config import SampleStage
 from maquette.model.generation import GeneratedToken, document_prompt, stream
 from maquette.model.loading import find_checkpoint, load_checkpoint
 from maquette.model.sampling import Sampling

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from maquette.artifacts import ConfigError, StageError
 from maquette.artifacts.progress import progress
-from maquette.cli.model_config import ScoreStage
+from maquette.cli.command_line.model_config import ScoreStage
 from maquette.model.loading import find_checkpoint, load_checkpoint
 from maquette.model.scoring import SentenceScore, score_sentences
 from maquette.reports import terminal_table

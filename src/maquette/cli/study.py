@@ -14,9 +14,9 @@ from typing import Any
 
 from maquette.artifacts.progress import say
 from maquette.cli import demo
-from maquette.cli.composition import compose
+from maquette.cli.command_line.composition import compose
+from maquette.cli.command_line.registry import STAGES
 from maquette.cli.family_settings import literal
-from maquette.cli.registry import STAGES
 from maquette.feedback.study.measurement import PolicyRun
 from maquette.training import RunRecord
 

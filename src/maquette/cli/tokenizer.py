@@ -9,7 +9,7 @@ from maquette.artifacts import StageError
 from maquette.artifacts.manifest import build, read_manifest
 from maquette.artifacts.progress import say
 from maquette.cli import corpus
-from maquette.cli.config import TokenizerStage
+from maquette.cli.command_line.config import TokenizerStage
 from maquette.corpus import domains, read_documents
 from maquette.text import effective_settings, train_tokenizer, write_report
 from maquette.text.config import idle_settings
@@ -51,6 +51,7 @@ def train(config: TokenizerStage, documents: Path) -> Path:
         "tokenizer",
         Path(config.outputs) / "artifacts",
         name=settings.name,
+        key="tokenizer.name",
         label="byte" if settings.kind == "byte" else f"{settings.kind}-{settings.vocab_size}",
         config=effective_settings(settings),
         inputs={"corpus": read_manifest(documents).digest},

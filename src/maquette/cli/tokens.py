@@ -11,7 +11,7 @@ from maquette.artifacts.files import write_json
 from maquette.artifacts.progress import say
 from maquette.cli import corpus as corpus_stage
 from maquette.cli import tokenizer as tokenizer_stage
-from maquette.cli.config import TokensStage, TrainStage
+from maquette.cli.command_line.config import TokensStage, TrainStage
 from maquette.data import describe_tokens, encode_corpus
 from maquette.data.config import CustomDataConfig
 from maquette.data.pretokenized import (
@@ -90,6 +90,7 @@ def pretokenized(config: TokensStage) -> TokensResult:
         "tokens",
         Path(config.outputs) / "artifacts",
         name=config.shards.name,
+        key="shards.name",
         label=next(iter(files)),
         config={"dtype": settings.dtype, "eos_token_id": eos, "column": settings.column}
         | {"validation": settings.validation},
@@ -157,6 +158,7 @@ def encode(config: TokensStage, corpus: Path, tokenizer: Path) -> TokensResult:
         "tokens",
         Path(config.outputs) / "artifacts",
         name=config.shards.name,
+        key="shards.name",
         label=re.sub(r"-[0-9a-f]{8}$", "", tokenizer.name),
         config={"shard_tokens": config.shards.shard_tokens, "held_out_window": config.shards.held_out_window},
         inputs={"corpus": manifest.read_manifest(corpus).digest, "tokenizer": loaded.digest},

@@ -14,9 +14,9 @@ from maquette.artifacts import ConfigError
 from maquette.artifacts.files import digest
 from maquette.artifacts.targets import node_value
 from maquette.cli import tokens as tokens_stage
-from maquette.cli.config import TrainStage
-from maquette.cli.model_config import EvaluateStage
-from maquette.cli.planning import job_of, plan_of, resolve_recipe, spec_of
+from maquette.cli.command_line.config import TrainStage
+from maquette.cli.command_line.model_config import EvaluateStage
+from maquette.cli.planning.pretraining import job_of, plan_of, resolve_recipe, spec_of
 from maquette.cli.tokens import TokensResult
 from maquette.data.config import CustomDataConfig
 from maquette.data.process_group import process_group
@@ -39,7 +39,7 @@ def run(config: TrainStage, data: TokensResult | None = None) -> RunRecord:
     if node_value(config.scheduler, "branches"):
         return _run_branches(config, data)
     if isinstance(config.objective, PolicyConfig | ExampleConfig):
-        from maquette.cli.post_training import plan_examples, plan_policy
+        from maquette.cli.planning.post_training import plan_examples, plan_policy
 
         return _train(
             config, plan_policy(config) if isinstance(config.objective, PolicyConfig) else plan_examples(config)
@@ -63,7 +63,7 @@ def _pretrain(config: TrainStage, data: TokensResult) -> RunRecord:
 
 def _run_branches(config: TrainStage, data: TokensResult | None) -> RunRecord:
     """Trains a trunk and all that branches off; returns the record of the longest. See branching.py."""
-    from maquette.cli import branching
+    from maquette.cli.planning import branching
 
     if config.prediction is not None or not config.objective.entry.branches:
         raise ConfigError(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from maquette.artifacts.errors import StageError
 from maquette.artifacts.progress import say
-from maquette.cli.law_config import VerifyStage
+from maquette.cli.command_line.law_config import VerifyStage
 from maquette.scaling.predictions.outcomes import finished_runs, record_verdicts, stored_predictions
 from maquette.scaling.predictions.prediction import broken_links, find_prediction, read_predictions
 from maquette.scaling.predictions.verdict import FOLDER, Verdict, judge_all, tell, write_verdicts

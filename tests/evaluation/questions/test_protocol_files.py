@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from maquette.artifacts import ConfigError
-from maquette.cli.composition import compose
-from maquette.cli.registry import STAGES
+from maquette.cli.command_line.composition import compose
+from maquette.cli.command_line.registry import STAGES
 from maquette.evaluation.config import TemplateConfig
 from maquette.evaluation.questions.questions import Question, letter_prompt
 

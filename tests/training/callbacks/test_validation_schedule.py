@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from lightning.pytorch import LightningModule, Trainer
 
 from maquette.cli import train
-from maquette.cli.config import TrainStage
+from maquette.cli.command_line.config import TrainStage
 from maquette.objectives import Pretraining
 from maquette.training import pretraining
 from maquette.training.callbacks import RunContext, ValidationSchedule

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from maquette.artifacts.manifest import read_manifest
 from maquette.artifacts.run_file import FINISHED, read_run
 from maquette.artifacts.targets import node_value
-from maquette.cli.config import TrainStage
+from maquette.cli.command_line.config import TrainStage
 from maquette.data.config import CustomDataConfig
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def forecast(config: TrainStage, data: "TokensResult") -> Forecast:
     """Raises `ConfigError` for settings that contradict each other or this machine."""
     if node_value(config.scheduler, "branches"):
         return _forecast_tree(config, data)
-    from maquette.cli.planning import plan_job, resolve_recipe
+    from maquette.cli.planning.pretraining import plan_job, resolve_recipe
 
     recipe = resolve_recipe(config, data)
     job = plan_job(config, recipe, data)
@@ -122,7 +122,7 @@ def _epochs(config: TrainStage, job: "Job", folder: Path) -> dict[str, float]:
 
 
 def _forecast_tree(config: TrainStage, data: "TokensResult") -> Forecast:
-    from maquette.cli.branching import plan_tree, run_folders
+    from maquette.cli.planning.branching import plan_tree, run_folders
 
     tree = plan_tree(config, data)
     whole = forecast(tree.branches[-1].config, data)

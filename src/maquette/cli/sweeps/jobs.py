@@ -20,11 +20,11 @@ from hydra.errors import HydraException
 from maquette.artifacts.errors import ConfigError, MaquetteError
 from maquette.artifacts.files import digest
 from maquette.artifacts.settings import parse_quantity
-from maquette.cli.composition import compose, compose_raw
-from maquette.cli.config import StageConfig, TrainStage
-from maquette.cli.overrides import hydra_overrides, parse_overrides
-from maquette.cli.recipe_numbers import recipe_of, vocab_size
-from maquette.cli.registry import Stage
+from maquette.cli.command_line.composition import compose, compose_raw
+from maquette.cli.command_line.config import StageConfig, TrainStage
+from maquette.cli.command_line.overrides import hydra_overrides, parse_overrides
+from maquette.cli.command_line.recipe_numbers import recipe_of, vocab_size
+from maquette.cli.command_line.registry import Stage
 from maquette.cli.sweeps.forecast import is_finished
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ class Planner:
         return settings.objective.entry.reads_text
 
     def recipe(self, settings: TrainStage) -> "Recipe":
-        from maquette.cli.planning import resolve_recipe
+        from maquette.cli.planning.pretraining import resolve_recipe
 
         recipe: Recipe = resolve_recipe(settings, self._prepare(settings))
         return recipe

@@ -23,13 +23,13 @@ from maquette.artifacts.errors import ConfigError
 from maquette.artifacts.files import locked, read_json, write_json
 from maquette.artifacts.progress import say
 from maquette.artifacts.settings import walk
-from maquette.cli.application import Application, config_folder_of
-from maquette.cli.composition import expanded, to_settings
-from maquette.cli.config import TrainStage
-from maquette.cli.foreign import check_foreign
-from maquette.cli.gpus import visible_gpus
-from maquette.cli.overrides import hydra_overrides, literal
-from maquette.cli.registry import Stage
+from maquette.cli.command_line.application import Application, config_folder_of
+from maquette.cli.command_line.composition import expanded, to_settings
+from maquette.cli.command_line.config import TrainStage
+from maquette.cli.command_line.foreign import check_foreign
+from maquette.cli.command_line.gpus import visible_gpus
+from maquette.cli.command_line.overrides import hydra_overrides, literal
+from maquette.cli.command_line.registry import Stage
 from maquette.cli.sweeps import launching, table
 from maquette.cli.sweeps.conclusion import branch_bias, draw_sweep
 from maquette.cli.sweeps.jobs import DryPlanner, Line, Sweep, plan_line, read_line

@@ -14,7 +14,7 @@ from maquette.artifacts.errors import MaquetteError
 from maquette.artifacts.files import digest, file_digest, read_json, write_json
 from maquette.artifacts.manifest import read_manifest
 from maquette.artifacts.recall import program_digest
-from maquette.cli.config import TrainStage
+from maquette.cli.command_line.config import TrainStage
 from maquette.cli.sweeps.forecast import Forecast
 from maquette.cli.sweeps.jobs import Line, Sweep, SweepJob
 from maquette.data.config import CustomDataConfig

@@ -25,7 +25,7 @@ from maquette.artifacts.errors import MaquetteError
 from maquette.artifacts.files import read_json, write_json
 from maquette.artifacts.progress import say
 from maquette.artifacts.targets import place_of
-from maquette.cli.registry import Stage
+from maquette.cli.command_line.registry import Stage
 
 FINISHED, FAILED = "finished", "failed"
 _LOOK = 0.5

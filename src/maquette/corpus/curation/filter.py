@@ -38,7 +38,8 @@ class Filtered:
     def row(self, characters: int) -> dict[str, Any]:
         """The document's row of the journal; `characters` of its text before the filters."""
         rejection = self.result if isinstance(self.result, Rejection) else None
-        document, threshold = (rejection.document, self.threshold) if rejection else (self.result, math.nan)
+        document = self.result.document if isinstance(self.result, Rejection) else self.result
+        threshold = self.threshold if rejection else math.nan
         return entry(
             document, characters=characters, rejection=rejection, threshold=threshold, private=self.private,
             scores=self.scores,

@@ -1,0 +1,109 @@
+"""A link of a page to a file of the repository opens that file as a page of the site, at the line of a symbol.
+
+    [`dpo_loss`](../src/maquette/objectives/losses.py#dpo_loss)
+
+So the site needs no network and shows the lines that it was built with, and the same link opens the file where the
+Markdown is read in the repository. A folder's page is its README.md. Pictures and notebooks are copied as they are.
+"""
+
+import ast
+import os
+import re
+from pathlib import Path
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
+from mkdocs.structure.files import File, Files, InclusionLevel
+from mkdocs.structure.pages import Page
+from pygments import highlight
+from pygments.formatters import HtmlFormatter
+from pygments.lexers import TextLexer, get_lexer_for_filename
+from pygments.util import ClassNotFound
+
+ROOT = Path(__file__).resolve().parents[2]
+_LINK = re.compile(r"(\]\()(?!\w+:|#|/)([^)#\s]+)(?:#([\w.]+))?\)")
+_COPIED = {".ipynb", ".png", ".svg", ".jpg", ".html", ".csv"}
+
+
+def symbols(text: str) -> dict[str, int]:
+    """The line of each function, class, method (`Class.method`) and module-level name of a Python file."""
+    lines: dict[str, int] = {}
+
+    def visit(body: list[ast.stmt], prefix: str) -> None:
+        for node in body:
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                lines[prefix + node.name] = node.lineno
+            if isinstance(node, ast.ClassDef):
+                visit(node.body, f"{prefix}{node.name}.")
+            targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+            lines.update({prefix + target.id: node.lineno for target in targets if isinstance(target, ast.Name)})
+
+    visit(ast.parse(text).body, "")
+    return lines
+
+
+def repository_links(markdown: str, page: str) -> list[tuple[str, Path, str | None]]:
+    """Links of `page` (its path below docs/) that leave docs/: as written, the file in the repository, the symbol."""
+    links = []
+    for match in _LINK.finditer(markdown):
+        target = Path(os.path.normpath(ROOT / "docs" / Path(page).parent / match[2]))
+        if not target.is_relative_to(ROOT / "docs"):
+            links.append((match[0], target.relative_to(ROOT), match[3]))
+    return links
+
+
+def line_of(path: Path, symbol: str) -> int:
+    """The line of a symbol in a file of the repository. Raises `PluginError` where there is none."""
+    lines = symbols((ROOT / path).read_text(encoding="utf-8"))
+    if symbol not in lines:
+        raise PluginError(f"{path} has no {symbol}")
+    return lines[symbol]
+
+
+def _readable(path: Path) -> Path:
+    """The file that stands for a path. Raises `PluginError` where there is none."""
+    if (ROOT / path).is_dir():
+        path = path / "README.md"
+    if not (ROOT / path).is_file():
+        raise PluginError(f"no such file in the repository: {path}")
+    return path
+
+
+def _page_of(path: Path) -> str:
+    return f"source/{path}" if path.suffix in _COPIED else f"source/{path}.md"
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Adds the page of each file that a page links to."""
+    for file in list(files.documentation_pages()):
+        for _, target, _ in repository_links(file.content_string, file.src_uri):
+            path = _readable(target)
+            if files.get_file_from_path(_page_of(path)) is None:
+                files.append(_file(path, config))
+    return files
+
+
+def _file(path: Path, config: MkDocsConfig) -> File:
+    if path.suffix in _COPIED:
+        return File.generated(config, _page_of(path), abs_src_path=str(ROOT / path))
+    text = (ROOT / path).read_text(encoding="utf-8")
+    try:
+        lexer = get_lexer_for_filename(path.name)
+    except ClassNotFound:
+        lexer = TextLexer()
+    code = highlight(text, lexer, HtmlFormatter(cssclass="highlight", linespans="line", wrapcode=True))
+    header = f"---\ntitle: {path.name}\nsearch: {{exclude: true}}\nhide: [navigation, toc]\n---\n\n# {path}\n\n"
+    content = f"{header}{code}\n"
+    return File.generated(config, _page_of(path), content=content, inclusion=InclusionLevel.NOT_IN_NAV)
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Points the links to files of the repository to their pages."""
+    if page.file.src_uri.startswith("source/"):
+        return markdown
+    for written, target, symbol in repository_links(markdown, page.file.src_uri):
+        path = _readable(target)
+        place = os.path.relpath(_page_of(path), Path(page.file.src_uri).parent)
+        anchor = f"#line-{line_of(path, symbol)}" if symbol else ""
+        markdown = markdown.replace(written, f"]({place}{anchor})")
+    return markdown

@@ -1,0 +1,187 @@
+"""`maquette STAGE key=value ...`: a thin dispatcher in front of one Hydra application for each stage.
+
+It takes the stage, turns `--json`, `--show` and bare words into overrides, and hands the rest to `@hydra.main`.
+Mistakes are answered in a line or two with exit code 2, failed stages with 1, an interruption with 130;
+`HYDRA_FULL_ERROR=1` shows tracebacks. Help is printed without Hydra.
+"""
+
+import dataclasses
+import os
+import re
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from maquette import __version__
+from maquette.artifacts.errors import ConfigError, MaquetteError
+from maquette.artifacts.settings import nearest
+from maquette.cli.command_line.registry import STAGES, Stage
+
+_OVERRIDE = re.compile(r"(~?[+]{0,2}[A-Za-z_][\w./@:-]*=)|(~[A-Za-z_])", re.ASCII)
+_TAKES_VALUE = (
+    "--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--cfg", "-c", "--package", "-p", "--info",
+    "-i", "--experimental-rerun",
+)  # fmt: skip
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The console script `maquette`. Exits with the stage's exit code."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `maquette runs | head` ends quietly
+    try:
+        _dispatch(arguments)
+        code = 0
+    except KeyboardInterrupt:
+        _complain("Interrupted. What was finished is kept; run the same command again to resume.")
+        code = 130
+    except MaquetteError as error:
+        _let_through()
+        _complain(str(error))
+        code = error.exit_code
+    except OSError as error:
+        _let_through()
+        from maquette.artifacts.files import explain_os_error
+
+        _complain(str(explain_os_error(error, error.filename or "a file")))
+        code = 1
+    except Exception as error:
+        _let_through()
+        from maquette.artifacts.targets import place_of
+
+        place = place_of(error)
+        whose = f"Raised{place}" if place else "This is a fault in maquette, or in what a library was given"
+        _complain(f"{type(error).__name__}: {error}\n  {whose}; HYDRA_FULL_ERROR=1 shows the calls.")
+        code = 1
+    sys.stdout.flush()
+    raise SystemExit(code)
+
+
+def _complain(message: str) -> None:
+    print(f"maquette: {message}", file=sys.stderr)
+
+
+def _let_through() -> None:
+    """Lets the error through, whole, where Hydra would."""
+    if os.environ.get("HYDRA_FULL_ERROR") == "1":
+        raise
+
+
+@dataclasses.dataclass
+class CommandLine:
+    """What stands behind `maquette STAGE`: overrides, Hydra's own options, and what is ours."""
+
+    overrides: list[str] = dataclasses.field(default_factory=list)
+    options: list[str] = dataclasses.field(default_factory=list)
+    words: list[str] = dataclasses.field(default_factory=list)
+    help: bool = False
+    help_all: bool = False
+    show: bool = False
+    config_folder: Path | None = None
+
+    @property
+    def multirun(self) -> bool:
+        return bool({"-m", "--multirun", "hydra.mode=MULTIRUN"} & {*self.options, *self.overrides})
+
+
+def parse(stage: Stage, arguments: Sequence[str]) -> CommandLine:
+    """Sorts a stage's arguments: options may stand anywhere among overrides, which Hydra's parser wants apart.
+
+    Raises `ConfigError` for a word that is neither."""
+    line = CommandLine()
+    rest = iter(arguments)
+    for argument in rest:
+        if argument in ("-h", "--help", "--help-all"):
+            line.help, line.help_all = True, line.help_all or argument == "--help-all"
+        elif argument == "--show":
+            line.show = True
+        elif argument == "--json" and any(field.name == "json" for field in dataclasses.fields(stage.config)):
+            line.overrides.append("json=true")
+        elif argument == "--":
+            line.words.extend(rest)
+        elif argument.startswith("-"):
+            name, _, value = argument.partition("=")
+            line.options.append(argument)
+            if name in _TAKES_VALUE and not value and (value := next(rest, "")):
+                line.options.append(value)
+            if name in ("--config-dir", "-cd"):
+                line.config_folder = Path(value)
+        elif _OVERRIDE.match(argument) and not (stage.words and " " in argument.partition("=")[0]):
+            line.overrides.append(argument)
+        elif stage.words:
+            line.words.append(argument)
+        else:
+            line.overrides.append(argument)  # install=bash, or a mistake that Hydra names
+            if not {"-sc", "--shell-completion"} & set(line.options):
+                raise ConfigError(
+                    f"'{argument}' is not a setting.", f"Write key=value; maquette {stage.name} --help lists the keys."
+                )
+    return line
+
+
+def _dispatch(arguments: list[str]) -> None:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        from maquette.cli.command_line.help import print_stages
+
+        print_stages()
+    elif arguments[0] == "--version":
+        print(f"maquette {__version__}")
+    elif arguments[0] in ("-sc", "--shell-completion"):
+        _complete(arguments)
+    elif (stage := STAGES.get(arguments[0])) is None:
+        close = nearest(arguments[0], list(STAGES))
+        raise ConfigError(
+            f"there is no stage '{arguments[0]}'.",
+            f"Did you mean '{close}'?" if close else f"Stages: {', '.join(STAGES)}.",
+        )
+    else:
+        line = parse(stage, arguments[1:])
+        if line.help:
+            from maquette.cli.command_line.help import print_stage
+
+            print_stage(stage, line.config_folder, all_keys=line.help_all)
+        else:
+            _run(stage, line)
+
+
+def _run(stage: Stage, line: CommandLine) -> None:
+    """Hands the line to the stage's Hydra application, and explains what Hydra finds wrong with it."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from maquette.cli.command_line.application import Application
+    from maquette.cli.command_line.composition import expanded
+    from maquette.cli.command_line.config_errors import explained
+    from maquette.cli.command_line.overrides import hydra_overrides, text_list
+
+    # The demo has a sweep of its own, and an alignment's sweep is one study of several runs.
+    alone = stage.name == "train" and not line.multirun and not line.options
+    if alone and any(word.startswith(("+sweep=", "sweep=", "sweep.")) for word in line.overrides):
+        raise ConfigError("A sweep is many runs.", f"Type it with -m: maquette train -m {' '.join(line.overrides)}")
+    words = [f"{stage.words}={text_list(line.words)}"] if line.words else []
+    if line.multirun:
+        overrides = [f"+{text}" if text.startswith("sweep=") else text for text in line.overrides]
+    else:
+        overrides = expanded(stage, line.overrides, line.config_folder)
+    overrides = [*hydra_overrides(stage, overrides, line.config_folder), *words]
+    application = Application(stage, dry=line.show)
+    try:
+        application.main(line.options, overrides)
+    except (HydraException, OmegaConfBaseException) as error:
+        _let_through()
+        raise explained(stage, error) from error
+    if application.sweep is not None and application.sweep.exit_code:
+        raise SystemExit(application.sweep.exit_code)
+
+
+def _complete(arguments: list[str]) -> None:
+    """Shell completion as Hydra documents it, `eval "$(maquette -sc install=bash)"`: the stage comes first, then what
+    Hydra knows of it."""
+    line = os.environ.get("COMP_LINE", "").split(" ")
+    if not arguments[-1].startswith("query="):
+        _run(STAGES["train"], CommandLine(options=arguments[:1], overrides=arguments[1:]))
+    elif len(line) > 2 and line[1] in STAGES:
+        os.environ["COMP_LINE"] = " ".join([line[0], *line[2:]])
+        _run(STAGES[line[1]], CommandLine(options=arguments[:1], overrides=arguments[1:]))
+    else:
+        print(" ".join(name for name in STAGES if name.startswith(line[-1] if len(line) > 1 else "")))

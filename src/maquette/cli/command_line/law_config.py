@@ -1,0 +1,121 @@
+"""Settings of the stages that read runs: laws, predictions and their verdicts, plans."""
+
+from dataclasses import dataclass
+
+from maquette.artifacts.settings import setting
+from maquette.cli.command_line.config import PrintedStage, RecordedStage, SeededStage
+
+
+@dataclass
+class RunsStage(RecordedStage, PrintedStage):
+    filter: str | None = setting(None, "MLflow filter, such as \"params.size = '300k'\"")
+    columns: list[str] = setting(list, "metrics and parameters to show; by default the main ones")
+    limit: int = setting(20, "newest runs to show", minimum=1)
+
+
+@dataclass
+class FitStage(RecordedStage, PrintedStage, SeededStage):
+    runs: str | None = setting(
+        None,
+        "a sweep (name or MLflow run id; several with + between), an MLflow filter, or a CSV file with N, D and loss; "
+        "by default the newest sweep",
+    )
+    name: str | None = setting(None, "name of the artifact (and of the recipe); by default after the runs")
+    form: str | None = setting(
+        None,
+        "force a form instead of choosing by extrapolation; told what it costs",
+        choices=("minima", "kaplan", "additive", "general"),
+        own=True,
+    )
+    forms: list[str] = setting(list, "forms of your own that take part, each as package.module.Name")
+    convention: str = setting(
+        "exact",
+        "exact: N counts core and head, C is exact; kaplan: N counts the core, C = 6 N D",
+        choices=("exact", "kaplan"),
+    )
+    laws: str | None = setting(
+        None,
+        "another law than that of the loss: of a setting (writes a recipe), of epochs, or of mixtures",
+        choices=("learning_rate", "batch", "repetition", "mixture"),
+    )
+    max_epochs: float = setting(4.0, "laws=mixture: no domain is read more often by the best mixture", minimum=0.1)
+    targets: dict[str, float] = setting(
+        dict, "laws=mixture: what each domain's held-out loss counts, such as {code: 2, docs: 1}; by default the same"
+    )
+    verify: bool = setting(False, "laws=mixture: train the best mixture as its runs were, and tell whether it holds")
+    compare: str | None = setting(
+        None, "compare families by this column, such as model.kind+model.activation: offset or slope?"
+    )
+    without: list[str] = setting(list, "names of runs to leave out")
+    suggest: int = setting(0, "print so many next runs that narrow a prediction most per FLOP", minimum=0)
+    size: str | None = setting(None, "the prediction that suggest is to narrow: its size", quantity=True)
+    tokens: str | None = setting(None, "its tokens", quantity=True)
+    compute: str | None = setting(
+        None, "or its compute; by default ten times the largest budget, at the best size", quantity=True
+    )
+    affordable: str | None = setting(
+        None, "FLOPs of a suggested run at most; by default the largest budget", quantity=True
+    )
+    bootstrap: int = setting(200, "resamples for intervals", minimum=100)
+    level: float = setting(0.9, "coverage of the intervals", minimum=0.5, maximum=0.99)
+
+
+@dataclass
+class PredictStage(RecordedStage, PrintedStage):
+    fit: str | None = setting(None, "the fit to predict by (name or folder); by default the newest")
+    size: str | None = setting(None, "parameters of the run; by default the best for compute", quantity=True)
+    tokens: str | None = setting(None, "its token budget", quantity=True)
+    compute: str | None = setting(None, "its training FLOPs, such as 1e14, instead of tokens", quantity=True)
+    form: str | None = setting(None, "predict by another form of the fit than the one that it leads with")
+    seed: int | None = setting(None, "seed of the run; by default that of the fit's runs", minimum=0)
+
+
+@dataclass
+class VerifyStage(RecordedStage, PrintedStage):
+    prediction: str | None = setting(None, "the prediction to judge (its id); by default all of them")
+
+
+@dataclass
+class PlanStage(PrintedStage):
+    preset: str | None = setting(None, "a known model's assumptions to start from", choices=("llama3_405b",))
+    surface: str = setting(
+        "besiroglu_2024",
+        "the loss surface to plan on: besiroglu_2024, hoffmann_2022, muennighoff_2023, kaplan_2020, or your own fit "
+        "(its name, or latest)",
+    )
+    gpus: float | None = setting(None, "accelerators (10,000)", minimum=1)
+    gpu: str | None = setting(None, "their kind: v100, a100, h100, h200, b200, mi300x (h100)")
+    days: float | None = setting(None, "days of training (30)", minimum=0)
+    params: str | None = setting(None, "cost this model instead of the best one: its parameters", quantity=True)
+    utilization: float | None = setting(None, "MFU: share of the peak that is reached (0.4)", minimum=0, maximum=1)
+    tokens: str | None = setting(None, "and its training tokens", quantity=True)
+    tokens_per_parameter: float | None = setting(
+        None,
+        "cost the model with so many tokens a parameter at this compute, and say what served volume asks for it",
+        minimum=0,
+    )
+    tokens_available: str | None = setting(None, "distinct tokens there are; more is repetition", quantity=True)
+    tokens_served: str | None = setting(None, "tokens the model will generate and read in its life", quantity=True)
+    token_price: float | None = setting(None, "dollars for a million more distinct tokens (1)", minimum=0)
+    price: float | None = setting(None, "dollars for an accelerator-hour; by default the accelerator's own", minimum=0)
+    people: float | None = setting(None, "people (50)", minimum=0)
+    salary: float | None = setting(None, "dollars for a person and year (500,000)", minimum=0)
+    staff_years: float | None = setting(None, "years they work on it (1)", minimum=0)
+    overhead: float | None = setting(None, "PUE: the data centre's energy over the accelerators' (1.1)", minimum=1)
+    kilograms_per_kwh: float | None = setting(None, "kg of CO2e for a kWh (0.4)", minimum=0)
+    pipeline: str | None = setting(
+        None, "compare: thirty one-day models against three days of small ones and one of 27", choices=("compare",)
+    )
+
+
+@dataclass
+class HallucinationStage(RecordedStage):
+    seed: int = setting(0, "seed of the world, of weights and of the order of data", minimum=0)
+    people: int = setting(256, "people whom the pretraining text tells of", minimum=8, maximum=2000)
+    repeats: int = setting(40, "how often the text says each of its sentences", minimum=1)
+    size: str = setting("200k", "parameters of the model", quantity=True)
+    tokens: str = setting("3m", "token budget of pretraining", quantity=True)
+    epochs: float = setting(12.0, "how often fine-tuning sees each of its questions", minimum=0.1)
+    shares: list[float] = setting(
+        lambda: [0.0, 0.25, 0.5, 1.0], "shares of the answers in fine-tuning that no text has told of"
+    )

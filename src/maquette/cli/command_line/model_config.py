@@ -1,0 +1,154 @@
+"""Settings of the stages that use a trained model: what it writes, how it is judged, compared and handed on."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from maquette.artifacts.errors import ConfigError
+from maquette.artifacts.settings import setting
+from maquette.cli.command_line.config import ModelStage, PrintedStage, RecordedStage, SeededStage, StageConfig
+from maquette.evaluation.config import ProtocolConfig, SuiteConfig
+from maquette.feedback.config import FeedbackConfig, PromptsConfig
+
+
+@dataclass
+class AnnotateStage(RecordedStage, SeededStage):
+    checkpoint: str | None = setting(
+        None, "policy whose answers are judged: run or exported folder; by default the latest finished run"
+    )
+    given: str | None = setting(None, "judge the pairs of this preference file instead of sampling any")
+    prompts: PromptsConfig = setting(PromptsConfig, "what is answered")
+    count: int = setting(2000, "prompts", minimum=1)
+    first: int = setting(0, "skip so many prompts", minimum=0)
+    answers: int = setting(2, "answers sampled to each prompt; the first is judged against the second and so on",
+                           minimum=2)  # fmt: skip
+    max_completion_length: int = setting(20, "tokens of an answer at most", minimum=1)
+    temperature: float = setting(1.0, "of sampling", minimum=0.01)
+    feedback: FeedbackConfig = setting(FeedbackConfig, "who judges")
+    repeats: int = setting(9, "simulated people label each pair so many times for the report", minimum=1)
+    add: list[str] = setting(list, "preference files whose labels are put before the new ones")
+    name: str | None = setting(None, "name of the artifact; by default the annotator and a digest")
+
+
+@dataclass
+class AlignmentStage(RecordedStage, SeededStage):
+    title: str = setting("Alignment", "heading of the page")
+    base: dict[str, Any] = setting(dict, "train: the base model; empty: the model of maquette demo")
+    sft: dict[str, Any] = setting(dict, "train: the fine-tuned model, the reference of all policies")
+    labels: dict[str, Any] = setting(dict, "annotate: preferences between the fine-tuned model's answers")
+    reward: dict[str, Any] = setting(dict, "train: each reward model")
+    dpo: dict[str, Any] = setting(dict, "train: each DPO policy")
+    ppo: dict[str, Any] = setting(dict, "train: each PPO policy")
+    reward_limits: dict[str, int] = setting(dict, "a reward model of so many labels by each name; empty: one of all")
+    betas: list[float] = setting(list, "a DPO policy with each beta")
+    kl_coefficients: list[float] = setting(list, "a PPO policy with each KL penalty coefficient and reward model")
+    group: bool = setting(False, "PPO within groups, too")
+    ppo_free: dict[str, Any] = setting(dict, "train: PPO without a KL penalty, too; empty: none")
+    ppo_gold: dict[str, Any] = setting(dict, "train: PPO on the gold reward, too; empty: none")
+    figures: list[str] = setting(list, "figures to draw: gold, frontier, overoptimisation, length")
+    tasks: list[str] = setting(lambda: ["pick"], "tasks whose held-out prompts policies are measured on")
+    prompts: int = setting(500, "held-out prompts", minimum=2)
+    max_completion_length: int = setting(20, "tokens of an answer at most", minimum=1)
+    best_of: int = setting(16, "answers of the reference for best-of-n; 1: none", minimum=1)
+
+
+@dataclass
+class WritingStage(ModelStage):
+    """What stages have that let a model write."""
+
+    temperature: float = setting(0.8, "0 is greedy", minimum=0.0)
+    top_k: int | None = setting(None, "sample among so many of the likeliest tokens", minimum=1)
+    top_p: float | None = setting(
+        0.95, "sample among the likeliest tokens that hold this probability", minimum=0.0, maximum=1.0
+    )
+    min_p: float | None = setting(
+        None, "leave out tokens less likely than this share of the likeliest", minimum=0.0, maximum=1.0
+    )
+
+
+@dataclass
+class SampleStage(WritingStage, SeededStage):
+    prompts: list[str] = setting(list, "texts to continue (also: plain words on the command line)")
+    chat: bool | None = setting(
+        None, "prompts are requests to an assistant; by default what the run was trained for (sft, dpo, ppo)"
+    )
+    count: int = setting(1, "samples of each prompt", minimum=1)
+    max_tokens: int = setting(200, "tokens to generate at most", minimum=1)
+    repetition_penalty: float = setting(1.0, "divides the logits of tokens already used", minimum=0.1)
+    stop: list[str] = setting(list, "stop at any of these strings")
+
+
+@dataclass
+class ChatStage(WritingStage):
+    models: list[str] = setting(list, "several runs or folders, which then also meet in the arena")
+    host: str = setting("127.0.0.1", "address to listen on; 0.0.0.0 lets other machines in")
+    port: int = setting(8000, "port to listen on; 0: any free one", minimum=0, maximum=65535)
+    token: str | None = setting(None, "what who asks must know; null: nothing on this machine, else one is made")
+
+    def validate(self) -> None:
+        """Raises `ConfigError` for both ways of naming models at once."""
+        if self.models and self.checkpoint is not None:
+            raise ConfigError("checkpoint and models are both given.", "Name all of them in models=[...].")
+
+
+@dataclass
+class ScoreStage(PrintedStage, ModelStage):
+    file: str | None = setting(None, "file with one sentence a line (also: plain sentences on the command line)")
+    sentences: list[str] = setting(list, "sentences to score")
+
+
+@dataclass
+class EvaluateStage(RecordedStage, ModelStage):
+    corpus: str | None = setting(None, "corpus whose held-out documents are used; by default the run's own")
+    suite: SuiteConfig = setting(SuiteConfig, "what is asked")
+    protocol: ProtocolConfig = setting(ProtocolConfig, "how it is asked")
+
+    def validate(self) -> None:
+        """Raises `ConfigError` where nothing is asked."""
+        if self.suite.empty:
+            raise ConfigError("The suite is empty.", "Give suite.files, suite.embedded or suite.likelihood.")
+
+
+@dataclass
+class LeaderboardStage(RecordedStage, PrintedStage):
+    suite: str | None = setting(None, "show this suite alone")
+
+
+@dataclass
+class CompareStage(RecordedStage, PrintedStage, SeededStage):
+    models: list[str] = setting(list, "models whose answers are compared: runs or exported folders, two or more")
+    baseline: str | None = setting(None, "the one of them that the others are compared with; by default the first")
+    prompts: PromptsConfig = setting(PromptsConfig, "what they answer: held-out prompts of tasks, or a file's")
+    count: int = setting(200, "prompts at most", minimum=2)
+    max_completion_length: int = setting(20, "tokens of an answer at most", minimum=1)
+    temperature: float = setting(1.0, "of sampling; 0 is greedy", minimum=0.0)
+    feedback: FeedbackConfig = setting(FeedbackConfig, "who judges")
+    level: float = setting(0.9, "coverage of intervals", minimum=0.5, maximum=0.999)
+
+    def validate(self) -> None:
+        """Raises `ConfigError` for a baseline that is none of the models, or a model named twice."""
+        if len(set(self.models)) < len(self.models):
+            raise ConfigError("A model is named twice.", "Name each once.")
+        if self.baseline is not None and self.baseline not in self.models:
+            raise ConfigError(f"baseline={self.baseline} is none of the models.", f"Models: {', '.join(self.models)}.")
+
+
+@dataclass
+class RatingsStage(RecordedStage, PrintedStage, SeededStage):
+    battles: str | None = setting(None, "file with model_a, model_b, winner a row: JSONL, CSV or Parquet")
+    topics: dict[str, float] = setting(
+        dict, "shares by which topics are re-weighted: topics.code=0.5; by default all alike"
+    )
+    bootstrap: int = setting(200, "resamples behind each interval", minimum=20)
+    level: float = setting(0.9, "coverage of intervals", minimum=0.5, maximum=0.999)
+
+
+@dataclass
+class ExportStage(StageConfig):
+    checkpoint: str | None = setting(None, "run to export; by default the latest finished run")
+    to: str | None = setting(None, "folder to write; by default <outputs>/export/<run>")
+
+
+@dataclass
+class ImportStage(StageConfig):
+    path: str | None = setting(None, "Hugging Face folder: Llama, Qwen2/3 or GPT-2, safetensors")
+    name: str | None = setting(None, "name of the artifact; by default the folder's")

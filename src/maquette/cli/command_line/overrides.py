@@ -1,0 +1,182 @@
+"""Overrides as a person types them, and as Hydra is to read them.
+
+`prediction=653540e9` is a name though it looks like a number, `mixture.weights.code=0.5` may name a new entry of a
+table, and `recipe=` takes a file: what Hydra has signs for (quotes, `++`) is put in here, so that nobody types it.
+
+A recipe that a fit has written is chosen like an option of `conf/recipe/`: the file is read and checked here and made
+known to Hydra under a name of its own, so that `recipe.learning_rate=0.1` behind it still wins, and a sweep may compare
+recipes: recipe=standard,mup,outputs/recipes/mine.yaml.
+"""
+
+import dataclasses
+import functools
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+
+from maquette.artifacts.errors import ConfigError
+from maquette.artifacts.files import digest
+from maquette.artifacts.settings import nearest, walk
+from maquette.cli.command_line.help import groups
+from maquette.cli.command_line.registry import Stage
+from maquette.recipe.recipe_file import FOLDER, find_recipe, load_recipe
+
+_NUMERAL = re.compile(r"[+-]?[0-9_]*\.?[0-9_]+(?:[eE][+-]?[0-9_]+)?")
+"""What Hydra reads as a number, and would write differently as text: `007`, `653540e9`, `1.50`."""
+
+
+_PLAIN = re.compile(r"[\w./:+-]*", re.ASCII)
+"""What Hydra reads as it stands, without asking its parser."""
+
+
+_OPENING = ("'", '"', "[", "{", "$")
+"""How a value begins whose signs are meant for Hydra."""
+
+
+def hydra_overrides(stage: Stage, overrides: Sequence[str], config_folder: Path | None = None) -> list[str]:
+    """The overrides with Hydra's signs in them. Raises `ConfigError` for one that can't be read, or is no recipe."""
+    overrides = as_text(stage, overrides)
+    options = groups(stage, config_folder).get("recipe")
+    found = opened(stage, with_recipe_files(overrides, options) if options else overrides)
+    parse_overrides(found)
+    return found
+
+
+def as_text(stage: Stage, overrides: Sequence[str]) -> list[str]:
+    """The overrides with quotes where the setting holds text that Hydra would read as something else, or not at all.
+
+    A name of hexadecimal digits may look like a number (`prediction=653540e9`), and Hydra would hand on another
+    spelling of it; `~/x` (the home folder), brackets and letters beyond ASCII it can't read without quotes.
+    """
+    names, tables = _texts(stage), free_form(stage)
+    found = []
+    for text in overrides:
+        key, sign, value = text.partition("=")
+        plain = key.lstrip("+")
+        if not sign or not (plain in names or plain == "recipe" or plain.startswith(tuple(f"{t}." for t in tables))):
+            found.append(text)
+            continue
+        parts = value.split(",")
+        if plain in names:
+            parts = [f"'{part}'" if _NUMERAL.fullmatch(part) else part for part in parts]
+        value = ",".join(parts)
+        if (
+            not _PLAIN.fullmatch(value)
+            and not value.lstrip().startswith(_OPENING)
+            and not _is_readable(f"{key}={value}")
+        ):
+            parts = [part if _is_readable(f"{key}={part}") else literal(_at_home(part)) for part in parts]
+        found.append(f"{key}={','.join(parts)}")
+    return found
+
+
+def _is_readable(override: str) -> bool:
+    """Whether Hydra's grammar has such an override."""
+    try:
+        OverridesParser.create().parse_override(override)
+    except HydraException:
+        return False
+    return True
+
+
+def _at_home(part: str) -> str:
+    return str(Path(part).expanduser()) if part.startswith("~/") or part == "~" else part
+
+
+def opened(stage: Stage, overrides: Sequence[str]) -> list[str]:
+    """Overrides of free-form settings (`mixture.weights.code=0.5`) in the words by which Hydra lets new entries in."""
+    tables = free_form(stage)
+    # Another class has other arguments: optimizer._target_=torch.optim.RMSprop optimizer.alpha=0.9
+    others = tuple(text.partition("_target_=")[0] for text in overrides if re.match(r"\w[\w.]*\._target_=", text))
+    return [f"++{text}" if _within(text, tables) or text.startswith(others) else text for text in overrides]
+
+
+def _within(text: str, tables: Sequence[str]) -> bool:
+    """Whether an override is of a table's entry, or a whole table; `callbacks=none` chooses a file."""
+    key, _, value = text.partition("=")
+    return any(key.startswith(f"{table}.") or (key == table and value.lstrip().startswith("{")) for table in tables)
+
+
+@functools.cache
+def free_form(stage: Stage) -> tuple[str, ...]:
+    """Settings that hold a table with keys of the user's choosing."""
+    return tuple(setting.key for setting in walk(stage.config) if isinstance(setting.default, dict))
+
+
+@functools.cache
+def _texts(stage: Stage) -> frozenset[str]:
+    return frozenset(setting.key for setting in walk(stage.config) if setting.text)
+
+
+def parse_overrides(overrides: Sequence[str]) -> list[Override]:
+    """Hydra's own reading of `key=value` words. Raises `ConfigError` for one that can't be read."""
+    parser = OverridesParser.create()
+    parsed = []
+    for text in overrides:
+        try:
+            parsed.append(parser.parse_override(text))
+        except HydraException as error:
+            raise ConfigError(
+                f"can't read '{text}': {str(error).splitlines()[0]}",
+                "Values with spaces, commas, brackets or quotes need quotes inside: \"key='a, b'\".",
+            ) from None
+    return parsed
+
+
+def literal(value: Any) -> str:
+    """A text in quotes, as Hydra's command line reads it back: nothing in it is Hydra's or OmegaConf's sign."""
+    text = re.sub(r"(\\*)\$\{", lambda found: 2 * found[1] + "\\${", str(value))  # no interpolation
+    text = re.sub(r"(\\*)'", lambda found: 2 * found[1] + "\\'", text)
+    return "'" + re.sub(r"(\\+)$", lambda found: 2 * found[1], text) + "'"
+
+
+def text_list(values: Sequence[str]) -> str:
+    """A list of texts as Hydra's command line reads it back."""
+    return "[" + ",".join(map(literal, values)) + "]"
+
+
+_KEY = "recipe"
+_registered: dict[str, str] = {}
+"""Files after `recipe=`, made known to Hydra as options: option -> what was typed."""
+
+
+def with_recipe_files(overrides: Sequence[str], options: Sequence[str]) -> list[str]:
+    """The overrides with files after `recipe=` replaced by options that Hydra knows. `options`: those of the group.
+
+    Raises `ConfigError` where a value is neither an option nor a file, or the file is no recipe.
+    """
+    outputs = next((text.partition("=")[2] for text in reversed(overrides) if text.startswith("outputs=")), "outputs")
+    return [_replaced(text, outputs.strip("'\""), options) for text in overrides]
+
+
+def _replaced(text: str, outputs: str, options: Sequence[str]) -> str:
+    key, _, value = text.partition("=")
+    if key != _KEY:
+        return text
+    override = OverridesParser.create().parse_override(text)
+    values = list(override.sweep_string_iterator()) if override.is_choice_sweep() else [value.strip("'\"")]
+    return f"{key}={','.join(_option(str(one), outputs, options) for one in values)}"
+
+
+def _option(value: str, outputs: str, options: Sequence[str]) -> str:
+    if value in options or value in _registered:
+        return value
+    path = find_recipe(value, outputs)
+    if path is None:
+        close = nearest(value, options)
+        hint = f"Did you mean '{close}'? " if close else ""
+        raise ConfigError(
+            f"{_KEY}={value} is not known: it is no option, no file, and not in {outputs}/{FOLDER}.",
+            f"{hint}Options: {', '.join(options)}.",
+        )
+    values = dataclasses.asdict(load_recipe(path))
+    option = f"{path.stem.replace(' ', '_')}-{digest(values)[:8]}"
+    ConfigStore.instance().store(group=_KEY, name=option, node=values, provider="maquette")
+    _registered[option] = value
+    return option

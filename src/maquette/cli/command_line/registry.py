@@ -1,0 +1,99 @@
+"""The stages of the pipeline, in order. Each is a short file that wires packages together.
+
+This list is what the command line shows.
+"""
+
+import dataclasses
+import importlib
+from typing import Any
+
+from maquette.cli.command_line import config as settings
+from maquette.cli.command_line import law_config, model_config
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One `maquette NAME`. `words` is the list setting that takes plain words from the command line; `expand` a module
+    here whose `expand(stage, overrides, config_folder)` puts other overrides in the place of those that were typed."""
+
+    name: str
+    help: str
+    config: type[settings.StageConfig]
+    module: str
+    words: str | None = None
+    expand: str | None = None
+
+    def run(self, chosen: settings.StageConfig, *prepared: Any) -> Any:
+        """Imports the stage (heavy) and runs it; `prepared` is what its `prepare(chosen)` gave."""
+        return importlib.import_module(f"maquette.cli.{self.module}").run(chosen, *prepared)
+
+    def part(self, name: str) -> Any:
+        """A further function of the stage's module, or None: for sweeps, `prepare(chosen)` makes the data that its jobs
+        share, and `forecast(chosen, data)` says what a job will be."""
+        return getattr(importlib.import_module(f"maquette.cli.{self.module}"), name, None)
+
+
+_ALL = (
+    Stage("corpus", "documents: read, curate, remove repetition, split", settings.CorpusToolStage, "corpus"),
+    Stage("tokenizer", "train a tokenizer on the corpus and report on it", settings.TokenizerStage, "tokenizer"),
+    Stage("tokens", "encode the corpus into checked, memory-mapped shards", settings.TokensStage, "tokens"),
+    Stage("train", "train one model, or with -m a family of them", settings.TrainStage, "train", expand="predicted"),
+    Stage(
+        "annotate",
+        "pairs of answers and who prefers which: labels and their report",
+        model_config.AnnotateStage,
+        "annotate",
+    ),
+    Stage(
+        "alignment",
+        "several runs from one recipe, compared: +experiment=, +sweep=",
+        model_config.AlignmentStage,
+        "alignment",
+    ),
+    Stage("sample", "continue a prompt with a trained model", model_config.SampleStage, "sample", words="prompts"),
+    Stage("chat", "talk to models in the browser, also blindly; an OpenAI endpoint", model_config.ChatStage, "chat"),
+    Stage("score", "log-probability of sentences under a model", model_config.ScoreStage, "score", words="sentences"),
+    Stage(
+        "evaluate",
+        "perplexity and questions, by every protocol, with intervals",
+        model_config.EvaluateStage,
+        "evaluate",
+    ),
+    Stage("leaderboard", "evaluations side by side", model_config.LeaderboardStage, "leaderboard"),
+    Stage(
+        "compare",
+        "win rates of models' answers, raw and length-controlled, and the judge's worth",
+        model_config.CompareStage,
+        "compare",
+    ),
+    Stage(
+        "ratings",
+        "ratings of an arena's battles, with style and topics taken out",
+        model_config.RatingsStage,
+        "ratings",
+    ),
+    Stage("runs", "list and compare the runs in MLflow", law_config.RunsStage, "runs"),
+    Stage("export", "write a run as a Hugging Face folder", model_config.ExportStage, "export"),
+    Stage("import", "read a Hugging Face folder (Llama, Qwen2/3, GPT-2)", model_config.ImportStage, "import_"),
+    Stage("fit", "laws from a sweep, or from anybody's table of runs", law_config.FitStage, "fit"),
+    Stage(
+        "predict", "write down what a bigger run will reach, before it is trained", law_config.PredictStage, "predict"
+    ),
+    Stage("verify", "the verdict on predictions, and the record over all of them", law_config.VerifyStage, "verify"),
+    Stage(
+        "pipelines",
+        "guess and keep the best, or small models and one big run: both for real",
+        settings.PipelinesStage,
+        "pipelines",
+    ),
+    Stage("plan", "so many GPUs for so many days: what to train, and what it costs", law_config.PlanStage, "plan"),
+    Stage(
+        "hallucination",
+        "does fine-tuning on unseen facts teach a model to hallucinate?",
+        law_config.HallucinationStage,
+        "hallucination",
+    ),
+    Stage("demo", "the whole pipeline on two cores in minutes, with a page to open", settings.DemoStage, "demo"),
+)
+
+STAGES = {stage.name: stage for stage in _ALL}

@@ -1,0 +1,245 @@
+"""From the settings of `maquette train objective=sft|reward|dpo|ppo` to a job. Nothing here trains.
+
+All start from a trained model. Those over a fixed set of examples have it encoded with the model's own tokenizer, as an
+artifact; PPO draws prompts and has its completions scored.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from maquette.artifacts import ConfigError
+from maquette.artifacts.files import digest, file_digest
+from maquette.artifacts.manifest import build, read_manifest
+from maquette.artifacts.progress import say
+from maquette.artifacts.run_file import read_run
+from maquette.artifacts.settings import walk
+from maquette.artifacts.targets import Node, node_value, with_values
+from maquette.cli.command_line.config import TrainStage
+from maquette.cli.planning.pretraining import assemble_job
+from maquette.data.config import ExamplesConfig
+from maquette.data.conversations import ExampleFiles, ExampleSource
+from maquette.data.examples import describe_examples, encode_instructions, encode_preferences
+from maquette.feedback.annotators.custom import CallableReward
+from maquette.feedback.building import ConfiguredFeedback
+from maquette.feedback.config import TaskInstructionsConfig
+from maquette.feedback.prompts import TaskInstructions, open_prompts
+from maquette.model.core_config import CoreConfig
+from maquette.model.hf import config_of, read_config
+from maquette.model.loading import find_checkpoint, load_tokenizer, model_folder
+from maquette.objectives.config import ExampleConfig, PolicyConfig
+from maquette.optimization.config import OptimizerConfig, planned_warmup, planned_weight_decay
+from maquette.recipe.post_training import resolve_examples, resolve_policy
+from maquette.recipe.pretraining import Recipe, with_steps
+from maquette.recipe.run_spec import label_of
+from maquette.text import Tokenizer
+from maquette.training import Job
+from maquette.training.config import TrainerConfig
+from maquette.training.devices import count_processes
+from maquette.training.examples import ExamplePlan
+from maquette.training.job import ObjectivePlan
+from maquette.training.micro_batch import micro_batches, minibatch_passes
+from maquette.training.policy import PolicyPlan
+
+ADAM_EPS = 1e-5
+"""Of PPO's AdamW, unless the settings have another: with 1e-8 a gradient that is nearly nothing becomes a full step."""
+
+_PROMPTS_FOR_LENGTH = 64
+
+
+def plan_examples(config: TrainStage) -> Job:
+    """The job of an objective over examples, which are made where they are missing.
+
+    Raises `ConfigError` for settings that contradict each other or lack what the objective needs, `StageError` where
+    data is damaged.
+    """
+    objective = config.objective
+    assert isinstance(objective, ExampleConfig)
+    start = _start(config)
+    architecture, tokenizer = _architecture(start), load_tokenizer(start)
+    micro_batches(objective.batch_size, count_processes(config.trainer), config.data.micro_batch_size)
+    folder = encoded_examples(config, tokenizer, architecture.max_position_embeddings)
+    manifest = read_manifest(folder)
+    train: dict[str, int] = manifest.facts["train"]
+    recipe = resolve_examples(
+        objective.entry,
+        architecture,
+        examples=train["examples"],
+        tokens=train["tokens"],
+        answer_tokens=train["answer_tokens"],
+        epochs=objective.epochs,
+        batch_size=objective.batch_size,
+        **_explicit(config),
+    )
+    digests = {"examples": manifest.digest, "tokenizer": tokenizer.digest}
+    record = read_run(start)  # the corpus that it was pretrained on: what it is evaluated on must not be of it
+    if record is not None and (corpus := record["spec"]["digests"].get("corpus")):
+        digests["corpus"] = corpus
+    return _job(config, recipe, ExamplePlan(folder, objective, config.data.micro_batch_size), start, digests)
+
+
+def plan_policy(config: TrainStage) -> Job:
+    """The job of policy optimisation.
+
+    Raises `ConfigError` for settings that contradict each other or lack what PPO needs, `StageError` where a file is
+    missing or damaged.
+    """
+    objective, reward = config.objective, config.reward
+    assert isinstance(objective, PolicyConfig)
+    if reward.kind == "callable":
+        CallableReward(reward.callable)  # raises where it can't be imported, before anything is loaded
+    start = _start(config)
+    architecture, tokenizer = _architecture(start), load_tokenizer(start)
+    if config.trainer.strategy == "fsdp":
+        raise ConfigError(
+            "objective=ppo samples from whole models, and trainer.strategy=fsdp cuts them up.", "Use trainer=ddp."
+        )
+    if reward.kind == "reward_model" and reward.checkpoint is None:
+        raise ConfigError(
+            "objective=ppo needs something to optimise for.",
+            "Give reward.checkpoint=<run of objective=reward>, or reward.kind=gold.",
+        )
+    if reward.kind != "reward_model" and objective.advantage == "value" and objective.value_init == "reward":
+        objective = dataclasses.replace(objective, value_init="policy")  # there is no reward model to start from
+    longest = max(1, architecture.max_position_embeddings - objective.max_completion_length)
+    prompts = open_prompts(config.prompts, tokenizer, longest=longest)
+    lengths = [len(prompts[number].ids) for number in range(_PROMPTS_FOR_LENGTH)]
+    recipe = resolve_policy(
+        objective.entry,
+        architecture,
+        num_iterations=objective.num_iterations,
+        rollout_batch_size=objective.rollout_batch_size,
+        ppo_epochs=objective.ppo_epochs,
+        num_minibatches=objective.num_minibatches,
+        row_tokens=round(sum(lengths) / len(lengths)) + objective.max_completion_length,
+        has_value=objective.advantage == "value",
+        **_explicit(config),
+    )
+    # Points of the curves are means over whole iterations; unless told otherwise over one.
+    steps, log_steps = objective.ppo_epochs * objective.num_minibatches, config.trainer.log_every_n_steps
+    log_steps = steps if log_steps == TrainerConfig().log_every_n_steps else -(-log_steps // steps) * steps
+    config = dataclasses.replace(
+        config,
+        objective=objective,
+        optimizer=_with_eps(config.optimizer),
+        trainer=dataclasses.replace(config.trainer, log_every_n_steps=log_steps),
+    )
+    digests = {"tokenizer": tokenizer.digest, "reward": _reward_digest(config)}
+    if config.prompts.path is not None:
+        digests["prompts"] = file_digest(config.prompts.path)
+    processes = count_processes(config.trainer)
+    feedback = ConfiguredFeedback(config.prompts, reward, config.outputs)
+    minibatch = objective.rollout_batch_size // processes // objective.num_minibatches
+    passes = minibatch_passes(minibatch, config.data.micro_batch_size, config.trainer.accumulate_grad_batches)
+    plan = PolicyPlan(objective, feedback, passes)
+    plan.schedule(processes)  # raises where they can't be shared out
+    return _job(config, recipe, plan, start, digests)
+
+
+# What both do ---------------------------------------------------------------------------------------------------------
+
+
+def _start(config: TrainStage) -> Path:
+    """The folder to start from. Raises `ConfigError` where none is named."""
+    start = config.starting_folder
+    if start is None:
+        raise ConfigError(
+            f"objective={config.objective.kind} starts from a trained model.",
+            "Give checkpoint=<run or exported folder>, or checkpoint=latest for the newest run that fits.",
+        )
+    return start
+
+
+def _architecture(start: Path) -> CoreConfig:
+    """The architecture of the model in a folder: a language model's, or a reward model's."""
+    folder = model_folder(start)
+    return config_of(read_config(folder), folder)
+
+
+def _explicit(config: TrainStage) -> dict[str, Any]:
+    """What the settings say of the recipe's numbers, and its rules for the rest."""
+    return {
+        "learning_rate": node_value(config.optimizer, "lr"),
+        "warmup": planned_warmup(config.scheduler),
+        "weight_decay": planned_weight_decay(config.optimizer),
+        "rules": config.recipe,
+    }
+
+
+def _job(config: TrainStage, recipe: Recipe, plan: ObjectivePlan, start: Path, digests: dict[str, str]) -> Job:
+    if config.trainer.max_steps > 0:
+        recipe = with_steps(recipe, config.trainer.max_steps)
+    _say_unused(config)
+    label = f"{config.objective.kind}-{label_of(recipe.size)}"
+    return assemble_job(config, recipe, plan, start=start, tokenizer=model_folder(start), digests=digests, label=label)
+
+
+def _say_unused(config: TrainStage) -> None:
+    """Says which settings were given and have no effect on this objective."""
+    plain = {setting.key: setting.default for setting in walk(TrainStage())}
+    given = [
+        setting.key
+        for setting in walk(config)
+        if any(setting.key == key or setting.key.startswith(f"{key}.") for key in config.objective.entry.unused)
+        and plain.get(setting.key, setting.default) != setting.default
+        and not (setting.key.endswith(".seed") and setting.default == config.seed)  # it follows the run's
+    ]
+    if given:
+        say(f"these settings have no effect on objective={config.objective.kind}: {', '.join(given)}")
+
+
+def _with_eps(optimizer: Node) -> Node:
+    ours = isinstance(optimizer, OptimizerConfig) and optimizer.eps == OptimizerConfig().eps
+    return with_values(optimizer, eps=ADAM_EPS) if ours else optimizer
+
+
+def _reward_digest(config: TrainStage) -> str:
+    reward = config.reward
+    if reward.kind != "reward_model":
+        return digest({"kind": reward.kind, "callable": reward.callable})
+    weights = sorted(model_folder(find_checkpoint(reward.checkpoint, config.outputs)).glob("*.safetensors"))
+    return digest([file_digest(path) for path in weights])
+
+
+# Examples -------------------------------------------------------------------------------------------------------------
+
+
+def encoded_examples(config: TrainStage, tokenizer: Tokenizer, longest: int) -> Path:
+    """The artifact of what the objective reads, `config.instructions` or `config.preferences`, made where it is
+    missing. Examples have at most `longest` tokens.
+
+    Raises `ConfigError` where the settings do not say where they come from."""
+    kind = config.objective.entry.reads
+    chosen: ExamplesConfig = getattr(config, kind)
+    source = _source(kind, chosen, config.objective.kind)
+    settings = {"longest": longest, "validation": getattr(chosen, "validation", 0.0), "limit": chosen.limit}
+    encode: Callable[..., dict[str, Any]] = encode_preferences if kind == "preferences" else encode_instructions
+
+    def make(folder: Path) -> dict[str, Any]:
+        facts = encode(source.examples(), tokenizer, folder, **settings)
+        for line in describe_examples(facts, kind):
+            say(line)
+        return facts
+
+    return build(
+        kind,
+        Path(config.outputs) / "artifacts",
+        name=None,
+        label=source.label,
+        config=settings,
+        inputs=source.inputs() | {"tokenizer": tokenizer.digest},
+        make=make,
+        say=say,
+    )
+
+
+def _source(kind: str, chosen: Any, objective: str) -> ExampleSource:
+    if isinstance(chosen, TaskInstructionsConfig):
+        return TaskInstructions(chosen)
+    if chosen.path is None:
+        more = ", or instructions=task" if kind == "instructions" else ""
+        raise ConfigError(
+            f"objective={objective} needs {kind}.", f"Give {kind}.path=<file or folder of JSON lines>{more}."
+        )
+    return ExampleFiles(chosen.path, kind)

@@ -1,0 +1,190 @@
+"""From the settings of `maquette train` to a job: what the run is (recipe/run_spec.py), and how it is done here.
+
+Wiring alone: the numbers and the run's identity are the recipe's. Nothing here trains or writes.
+"""
+
+import dataclasses
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from maquette.artifacts.files import digest, file_digest
+from maquette.artifacts.manifest import read_manifest
+from maquette.artifacts.progress import say
+from maquette.artifacts.run_file import read_run
+from maquette.artifacts.settings import parse_quantity
+from maquette.artifacts.targets import plain_nodes
+from maquette.cli.command_line.config import TrainStage
+from maquette.cli.command_line.recipe_numbers import recipe_of
+from maquette.cli.tokens import TokensResult
+from maquette.data.config import CustomDataConfig
+from maquette.model.config import ModelConfig
+from maquette.model.core_config import CoreConfig
+from maquette.model.loading import model_folder
+from maquette.objectives.config import CustomObjectiveConfig, PretrainConfig
+from maquette.optimization.config import recipe_remark, short_name
+from maquette.recipe.pretraining import Recipe
+from maquette.recipe.run_spec import RunSpec, label_of
+from maquette.text import Tokenizer
+
+if TYPE_CHECKING:
+    from maquette.scaling.predictions.prediction import WrittenPrediction
+    from maquette.training import Job
+    from maquette.training.job import ObjectivePlan
+
+
+def resolve_recipe(config: TrainStage, data: TokensResult) -> Recipe:
+    """Every number of the run. Raises `ConfigError` for settings that contradict each other."""
+    start = config.starting_folder
+    architecture: CoreConfig | None = None
+    if start is not None:
+        from maquette.model.hf import config_of, read_config
+
+        folder = model_folder(start)
+        architecture = config_of(read_config(folder), folder)
+        if config.model != ModelConfig(kind=config.model.kind):
+            say("the settings of model have no effect: checkpoint has the architecture")
+    if isinstance(config.data, CustomDataConfig):  # which say so themselves
+        from maquette.training.devices import count_processes
+
+        facts = read_manifest(data.folder).facts
+        config.data.sequence_length = facts["sequence_length"]
+        config.data.batch_size_tokens = facts["batch_size_tokens"] * count_processes(config.trainer)
+    vocab_size = Tokenizer.load(data.tokenizer).vocab_size
+    recipe = recipe_of(config, vocab_size, architecture)
+    if config.trainer.max_steps > 0 and config.trainer.max_steps != recipe.steps:
+        tokens = config.trainer.max_steps * recipe.batch_size_tokens
+        say(f"trainer.max_steps={config.trainer.max_steps}: {tokens:,} tokens instead of {recipe.tokens:,}")
+        budget = dataclasses.replace(
+            config, tokens=str(tokens), compute=None,
+            data=dataclasses.replace(config.data, batch_size_tokens=recipe.batch_size_tokens),
+        )  # fmt: skip
+        recipe = recipe_of(budget, vocab_size, architecture)
+    return recipe
+
+
+def spec_of(config: TrainStage, recipe: Recipe, data: TokensResult) -> RunSpec:
+    """The run that the settings and the recipe describe, on the tokens of `data`; nothing of this machine is in it."""
+    digests = {"tokens": read_manifest(data.folder).digest, "tokenizer": Tokenizer.load(data.tokenizer).digest}
+    if data.corpus is not None:
+        digests["corpus"] = read_manifest(data.corpus).digest
+    return specified(
+        config,
+        recipe,
+        start=config.starting_folder,
+        tokenizer=data.tokenizer,
+        digests=digests,
+        label=f"{_size_label(config, recipe)}-{label_of(recipe.tokens)}",
+    )
+
+
+def plan_of(config: TrainStage, data: TokensResult) -> "ObjectivePlan":
+    """What is trained on which text: ours, or with an objective or data of a user's."""
+    from maquette.training.pretraining import CustomPlan, PretrainingPlan
+
+    objective = config.objective if isinstance(config.objective, PretrainConfig) else PretrainConfig()
+    text = PretrainingPlan(data.folder, config.data, config.mixture, objective)
+    theirs = {
+        name: node.foreign_node()
+        for name, node in (("objective", config.objective), ("data", config.data))
+        if isinstance(node, CustomObjectiveConfig | CustomDataConfig)
+    }
+    return CustomPlan(text, **theirs) if theirs else text
+
+
+def plan_job(config: TrainStage, recipe: Recipe, data: TokensResult) -> "Job":
+    """The job of such a run. Raises `ConfigError` where this machine can't do it."""
+    return job_of(config, spec_of(config, recipe, data), plan_of(config, data))
+
+
+def assemble_job(config: TrainStage, recipe: Recipe, plan: "ObjectivePlan", **of_spec: Any) -> "Job":
+    """The job of any objective, whose own part is `plan`; `of_spec`: see `specified`."""
+    return job_of(config, specified(config, recipe, **of_spec), plan)
+
+
+def specified(
+    config: TrainStage,
+    recipe: Recipe,
+    *,
+    start: Path | None,
+    tokenizer: Path,
+    digests: dict[str, str],
+    label: str,
+) -> RunSpec:
+    """A run of any objective. `start`: where its weights come from; `digests` of its data, to which that of the initial
+    weights is added; `label` is how its name begins."""
+    if start is not None:
+        weights = sorted(model_folder(start).glob("*.safetensors"))
+        digests = digests | {"checkpoint": digest([file_digest(path) for path in weights])}
+    return RunSpec.of(
+        recipe,
+        dataclasses.asdict(config),
+        label=label,
+        objective=config.objective.entry.name,
+        tokenizer=str(tokenizer),
+        digests=digests,
+        checkpoint=None if start is None else str(start),
+    )
+
+
+def job_of(
+    config: TrainStage, spec: RunSpec, plan: "ObjectivePlan", prediction: "WrittenPrediction | None" = None
+) -> "Job":
+    """How the run is done here; `prediction`: the one that it was planned for.
+
+    Raises `ConfigError` where this machine can't do it."""
+    from maquette.optimization.optimizers import wants_hidden_matrices
+    from maquette.training import Job, choose_hardware
+
+    if remark := recipe_remark(config.optimizer, spec.learning_rate):
+        say_once(remark)
+    return Job(
+        spec=spec,
+        outputs=Path(config.outputs),
+        plan=plan,
+        hardware=choose_hardware(
+            config.trainer,
+            config.precision,
+            threads=config.threads,
+            whole_matrices=short_name(config.optimizer) if wants_hidden_matrices(config.optimizer) else None,
+            width=spec.architecture.hidden_size,
+        ),
+        optimizer=config.optimizer,
+        scheduler=config.scheduler,
+        trainer=config.trainer,
+        num_validations=config.num_validations,
+        callbacks=plain_nodes(config.callbacks),
+        logger=plain_nodes(config.logger),
+        tags=_tags(config, spec)
+        | ({} if prediction is None else {"prediction": prediction.id, "prediction.digest": prediction.digest}),
+    )
+
+
+def _tags(config: TrainStage, spec: RunSpec) -> dict[str, Any]:
+    from maquette.tracking import lineage_tags
+
+    source = None if spec.checkpoint is None else read_run(spec.checkpoint)
+    return {
+        "kind": "train",
+        "objective": spec.objective,
+        "fingerprint": spec.fingerprint,
+        **lineage_tags(
+            spec.digests,
+            parent=config.tracking.parent,
+            checkpoint=spec.checkpoint,
+            checkpoint_run=None if source is None else source.get("tracking_run"),
+        ),
+    }
+
+
+@functools.cache
+def say_once(remark: str) -> None:
+    """A remark that is the same for every run of a sweep."""
+    say(remark)
+
+
+def _size_label(config: TrainStage, recipe: Recipe) -> str:
+    """The size as it was typed where the model has it, else what it has."""
+    asked = parse_quantity(config.size, "size")
+    typed = config.checkpoint is None and abs(asked / recipe.size - 1) < 0.1
+    return str(config.size).strip().lower() if typed else label_of(recipe.size)

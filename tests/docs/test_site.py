@@ -1,0 +1,97 @@
+"""The site: its links to files and symbols of the repository, and the reference that is made from the code."""
+
+import doctest
+import importlib.util
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from maquette.artifacts.settings import walk
+from maquette.cli.command_line.registry import STAGES
+from maquette.model.architecture import TransformerConfig
+from maquette.recipe.pretraining import resolve
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted(str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md"))
+
+
+def hook(name: str) -> ModuleType:
+    """A hook of the site, which mkdocs loads by its path."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / "hooks" / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    sys.modules[name] = module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+source_pages, reference = hook("source_pages"), hook("reference")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_linked_files_and_symbols_exist(page: str) -> None:
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    for written, target, symbol in source_pages.repository_links(text, page):
+        assert (ROOT / target).exists(), written
+        assert symbol is None or target.suffix != ".py" or source_pages.line_of(target, symbol) > 0, written
+
+
+def test_a_symbol_is_found_by_its_name_and_a_missing_one_is_refused() -> None:
+    lines = source_pages.symbols("x = 1\n\nclass A:\n    y: int = 2\n\n    def f(self):\n        pass\n")
+    assert lines == {"x": 1, "A": 3, "A.y": 4, "A.f": 6}
+    with pytest.raises(source_pages.PluginError):
+        source_pages.line_of(Path("src/maquette/objectives/losses.py"), "no_such_loss")
+
+
+def test_the_reference_has_every_stage_group_option_and_key() -> None:
+    pages = reference.pages()
+    for stage in STAGES.values():
+        page = pages[f"reference/stages/{stage.name}.md"]
+        for setting in walk(stage.config):
+            section = setting.key.partition(".")[0]
+            shown = page if section == setting.key else pages[f"reference/keys/{section}.md"]
+            assert f"| `{setting.key}` |" in shown, (stage.name, setting.key)
+    folders = {path.name: path for path in (ROOT / "conf").iterdir() if path.is_dir() and path.name != "hydra"}
+    for name, folder in folders.items():
+        for option in folder.glob("*.yaml"):
+            assert f"### `{name}={option.stem}`" in pages[f"reference/keys/{name}.md"], (name, option.stem)
+    for names in reference.FUNCTIONS.values():
+        assert [name for name in names if f"### `{name}`" not in pages["reference/python.md"]] == []
+
+
+def test_a_signature_is_shown_with_its_defaults() -> None:
+    shown = reference.pages()["reference/python.md"]
+    assert "def whiten(values: Tensor, mask: Tensor, *, shift_mean: bool = True) -> Tensor" in shown
+    assert "    label_smoothing: float = 0.0," in shown
+
+
+def test_the_recipe_page_shows_what_the_recipe_gives() -> None:
+    page = (ROOT / "docs" / "explanations" / "recipe.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d+[kmb]) \| (.+) \|$", page, re.MULTILINE)
+    assert len(rows) >= 5
+    for size, numbers in rows:
+        recipe = resolve(size=size, vocab_size=1024, sequence_length=256)
+        shape = recipe.architecture
+        assert isinstance(shape, TransformerConfig)
+        values = [shape.hidden_size, shape.num_hidden_layers, shape.num_attention_heads, recipe.tokens]
+        values.append(recipe.batch_size_tokens)
+        assert numbers.split(" | ") == [*(f"{value:,}" for value in values), f"{recipe.learning_rate:.2g}"], size
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if "```pycon" in (ROOT / "docs" / page).read_text("utf-8")])
+def test_the_numbers_of_a_page_are_those_of_the_code(page: str) -> None:
+    blocks = re.findall(r"^```pycon\n(.*?)^```", (ROOT / "docs" / page).read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    examples = doctest.DocTestParser().get_doctest("\n".join(blocks), {}, page, page, 0)
+    assert doctest.DocTestRunner().run(examples).failed == 0
+
+
+def test_drawings_are_labelled_and_follow_the_colour_scheme() -> None:
+    drawings = sorted((ROOT / "docs").rglob("drawings/*.svg"))
+    assert drawings
+    for path in drawings:
+        page = path.parents[1] / f"{path.stem.replace('promises', 'not_promised')}.md"
+        assert re.search(rf"!\[[^\]]{{40,}}\]\(drawings/{path.stem}\.svg\)", page.read_text(encoding="utf-8")), path
+        svg = path.read_text(encoding="utf-8")
+        assert 'class="drawing"' in svg and "prefers-color-scheme: dark" in svg and "width=" not in svg[:120], path
