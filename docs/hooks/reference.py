@@ -1,7 +1,7 @@
 """The reference, made from the code when the site is built: stages, config groups, keys, and functions for Python.
 
-Stages come from `maquette.cli.registry`, keys with their defaults and help from the config dataclasses, options with
-their comments from the files of conf/, functions from their docstrings. Imports no torch.
+Stages come from `maquette.cli.command_line.registry`, keys with their defaults and help from the config dataclasses,
+options with their comments from the files of conf/, functions from their docstrings. Imports no torch.
 """
 
 import ast
@@ -16,8 +16,8 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 from maquette.artifacts.settings import Setting, walk
-from maquette.cli.help import groups
-from maquette.cli.registry import STAGES, Stage
+from maquette.cli.command_line.help import groups
+from maquette.cli.command_line.registry import STAGES, Stage
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -79,7 +79,7 @@ def pages() -> dict[str, str]:
 def _stage(stage: Stage) -> dict[str, Any]:
     keys, chosen = [setting.key for setting in walk(stage.config)], groups(stage)
     nested = sorted({key.split(".")[0] for key in keys if "." in key} | chosen.keys())
-    functions = {"import": "maquette.import_", "corpus": "maquette.cli.functions.corpus"}
+    functions = {"import": "maquette.import_", "corpus": "maquette.cli.command_line.functions.corpus"}
     return {
         "stage": stage,
         "function": functions.get(stage.name, f"maquette.{stage.name}"),

@@ -8,7 +8,7 @@ from types import ModuleType
 import pytest
 
 from maquette.artifacts.settings import walk
-from maquette.cli.registry import STAGES
+from maquette.cli.command_line.registry import STAGES
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md"))
