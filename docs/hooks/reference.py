@@ -1,7 +1,12 @@
 """The reference, made from the code when the site is built: stages, config groups, keys, and functions for Python.
 
+<<<<<<< HEAD
 Stages come from `maquette.cli.command_line.registry`, keys with their defaults and help from the config dataclasses,
 options with their comments from the files of conf/, functions from their docstrings. Imports no torch.
+=======
+Stages come from their registry, keys with their defaults and help from the config dataclasses, options with their
+comments from the files of conf/, functions from their docstrings. Imports no torch.
+>>>>>>> main
 """
 
 import ast

@@ -8,8 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from maquette.artifacts import StageError
-from maquette.artifacts.files import atomic_file, atomic_folder, digest, file_digest, locked, write_json, write_text
+from maquette.artifacts import ConfigError, StageError, files
+from maquette.artifacts.files import (
+    atomic_file,
+    atomic_folder,
+    check_name,
+    digest,
+    file_digest,
+    listed,
+    locked,
+    write_json,
+    write_text,
+)  # fmt: skip
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -26,11 +36,11 @@ def test_a_failed_folder_leaves_the_old_one(tmp_path: Path) -> None:
     target = tmp_path / "artifact"
     with atomic_folder(target) as folder:
         write_text(folder / "a", "1")
-    with pytest.raises(RuntimeError), atomic_folder(target) as folder:
+    with pytest.raises(RuntimeError), atomic_folder(target, lambda _: True) as folder:
         write_text(folder / "b", "2")
         raise RuntimeError
     assert [path.name for path in target.iterdir()] == ["a"]
-    with atomic_folder(target) as folder:
+    with atomic_folder(target, lambda _: True) as folder:
         write_text(folder / "c", "3")
     assert [path.name for path in target.iterdir()] == ["c"]
     assert [path.name for path in tmp_path.iterdir()] == ["artifact"]
@@ -100,3 +110,73 @@ def test_digests(tmp_path: Path) -> None:
     assert file_digest(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     assert digest({"b": 1, "a": [1, 2]}) == digest({"a": [1, 2], "b": 1})
     assert digest({"a": 1}) != digest({"a": 1.5})
+
+
+@pytest.mark.parametrize(
+    "name", ["../up", "/etc/x", "a/b", "..", ".hidden", "", " ", "a\nb", "x" * 151, "\ud800", "a\\b"]
+)
+def test_a_name_that_leaves_its_folder_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"corpus\.name="):
+        check_name(name, "corpus.name")
+
+
+@pytest.mark.parametrize("name", ["a", "my books=old", "bücher", "v1.2", "x" * 150])
+def test_other_names_are_taken(name: str) -> None:
+    assert check_name(name, "name") == name
+
+
+def test_a_folder_that_is_not_ours_is_never_replaced(tmp_path: Path) -> None:
+    write_text(tmp_path / "thesis" / "chapter.txt", "years")
+    with pytest.raises(StageError, match=r"chapter\.txt"), atomic_folder(tmp_path / "thesis") as folder:
+        write_text(folder / "a", "1")
+    assert (tmp_path / "thesis" / "chapter.txt").read_text() == "years"
+    write_text(tmp_path / "file", "x")
+    with pytest.raises(StageError, match="is a file"), atomic_folder(tmp_path / "file"):
+        pass
+    assert listed(tmp_path) == [tmp_path / "file", tmp_path / "thesis"]
+
+
+def test_what_others_put_there_meanwhile_is_not_replaced_either(tmp_path: Path) -> None:
+    with pytest.raises(StageError, match="late"), atomic_folder(tmp_path / "thing"):
+        write_text(tmp_path / "thing" / "late", "x")
+    assert (tmp_path / "thing" / "late").read_text() == "x"
+
+
+def _replace_until_killed(path: str) -> None:
+    value = 0
+    while True:
+        value += 1
+        with atomic_folder(path, lambda _: True) as folder:
+            for name in "ab":
+                write_text(folder / name, str(value))
+
+
+@pytest.mark.parametrize("exchanges", [True, False])
+def test_killed_while_it_replaces_a_folder_one_of_both_is_there(
+    tmp_path: Path, exchanges: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "thing"
+    if not exchanges:
+        monkeypatch.setattr(files, "_exchanged", lambda one, other: False)
+    for attempt in range(12):
+        writer = multiprocessing.get_context("fork").Process(target=_replace_until_killed, args=(str(target),))
+        writer.start()
+        deadline = time.monotonic() + 20
+        while not target.exists() and time.monotonic() < deadline:
+            time.sleep(0.001)
+        time.sleep(0.003 * (attempt + 1))
+        os.kill(writer.pid or 0, signal.SIGKILL)
+        writer.join()
+        files._swept.clear()  # the next process starts
+        files.recover(tmp_path)
+        assert (target / "a").read_text() == (target / "b").read_text()
+        assert [path.name for path in tmp_path.iterdir()] == ["thing"]
+
+
+def test_what_a_living_process_or_a_user_has_hidden_stays(tmp_path: Path) -> None:
+    with atomic_file(tmp_path / "mine") as temporary:
+        write_text(tmp_path / ".mine.abc.partial", "a user's")
+        files._swept.clear()
+        files.recover(tmp_path)
+        assert temporary.exists() and (tmp_path / ".mine.abc.partial").exists()
+        assert listed(tmp_path) == []

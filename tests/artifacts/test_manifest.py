@@ -6,7 +6,8 @@ import pytest
 
 from maquette.artifacts import ConfigError, StageError
 from maquette.artifacts.files import write_text
-from maquette.artifacts.manifest import build, read_manifest, verify_files
+from maquette.artifacts.manifest import FORMAT, build, read_manifest, verify_files
+from maquette.artifacts.reading import load_sealed, write_sealed
 
 
 def _build(root: Path, calls: list[str], **changes: Any) -> Path:
@@ -81,6 +82,11 @@ def test_of_large_artifacts_the_sizes_are_looked_at(tmp_path: Path, monkeypatch:
         _build(tmp_path, [])
 
 
+def manifest_copy(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
 def test_damaged_and_newer_manifests_are_refused(tmp_path: Path) -> None:
     folder = _build(tmp_path, [])
     manifest = folder / "manifest.json"
@@ -88,10 +94,10 @@ def test_damaged_and_newer_manifests_are_refused(tmp_path: Path) -> None:
     manifest.write_text(text[:40])
     with pytest.raises(StageError, match="damaged"):
         read_manifest(folder)
-    manifest.write_text(text.replace('"format": 2', '"format": 99'))
+    manifest.write_text(text.replace(f'"format": {FORMAT}', '"format": 99'))
     with pytest.raises(StageError, match="format"):
         read_manifest(folder)
-    manifest.write_text(text.replace('"maquette_version": "', '"maquette_version": "0.0.'))
+    write_sealed(manifest, {**load_sealed(manifest_copy(manifest, text)), "maquette_version": "0.0.1"})
     with pytest.warns(UserWarning, match="was made by maquette"):
         read_manifest(folder)
 
@@ -104,3 +110,38 @@ def test_a_failed_making_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(StageError):
         _build(tmp_path, [], make=fail)
     assert [path.name for path in (tmp_path / "things").iterdir() if not path.name.endswith(".lock")] == []
+
+
+def test_any_changed_byte_of_a_manifest_is_noticed(tmp_path: Path) -> None:
+    folder = _build(tmp_path, [])
+    manifest = folder / "manifest.json"
+    whole = manifest.read_bytes()
+    content = read_manifest(folder)
+    for place in range(len(whole)):
+        manifest.write_bytes(whole[:place] + bytes([whole[place] ^ 0x08]) + whole[place + 1 :])
+        try:
+            assert read_manifest(folder) == content  # white space between two values
+        except StageError as error:
+            assert "manifest.json" in error.message
+
+
+@pytest.mark.parametrize("name", ["../../thesis", "..", "/thesis", ".x"])
+def test_a_name_does_not_lead_out_of_the_outputs(tmp_path: Path, name: str) -> None:
+    write_text(tmp_path / "thesis" / "chapter", "years")
+    with pytest.raises(ConfigError, match=r"corpus\.name"):
+        _build(tmp_path / "outputs", [], name=name, key="corpus.name")
+    assert (tmp_path / "thesis" / "chapter").read_text() == "years"
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_what_maquette_did_not_make_is_not_replaced(tmp_path: Path, force: bool) -> None:
+    write_text(tmp_path / "things" / "mine" / "chapter", "years")
+    with pytest.raises(StageError, match="chapter"):
+        _build(tmp_path, [], name="mine", force=force)
+    assert (tmp_path / "things" / "mine" / "chapter").read_text() == "years"
+
+
+def test_a_finished_artifact_is_found_on_a_read_only_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = _build(tmp_path, [])
+    monkeypatch.setattr("maquette.artifacts.manifest.locked", None)
+    assert _build(tmp_path, []) == folder

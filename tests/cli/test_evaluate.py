@@ -20,8 +20,10 @@ from maquette.model import LanguageModel, TransformerConfig, hf
 from maquette.text import train_tokenizer
 from maquette.text.config import TokenizerConfig
 from maquette.tracking.config import TrackingConfig
+from maquette.training import RunRecord
 from small_runs import settings as small_run
 from small_runs import write_documents
+from small_specs import make_spec
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +181,7 @@ def test_a_policy_is_no_language_model(outputs: Path, tmp_path: Path) -> None:
     """A checkpoint made by reinforcement is warned of, with its calibration error."""
     folder = tmp_path / "policy"
     shutil.copytree(outputs.parent / "model0", folder)
-    (folder / "config.yaml").write_text("objective: {kind: ppo}\n")
+    RunRecord(make_spec(objective="ppo"), str(folder), "finished").save()
     config = settings(outputs)
     config.checkpoint = str(folder)
     config.suite = SuiteConfig(name="likelihood", embedded=[], documents=2)

@@ -1,6 +1,5 @@
 """Token shards: what is written is what is read; anything damaged or foreign is refused by name."""
 
-import json
 import os
 import pickle
 import re
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 
 from maquette.artifacts import StageError
+from maquette.artifacts.reading import load_sealed, write_sealed
 from maquette.data import TokenShards
 from maquette.data import shards as shards_module
 from maquette.data.shards import TokenStream, folder_name, token_dtype
@@ -102,8 +102,7 @@ def test_another_tokenizer_is_refused_by_name(folder: Path) -> None:
 
 
 def test_another_artifact_is_refused(folder: Path) -> None:
-    manifest = json.loads((folder / "manifest.json").read_text())
-    (folder / "manifest.json").write_text(json.dumps({**manifest, "kind": "corpus"}))
+    write_sealed(folder / "manifest.json", {**load_sealed(folder / "manifest.json"), "kind": "corpus"})
     with pytest.raises(StageError, match="holds corpus, not tokens"):
         TokenShards(folder)
 

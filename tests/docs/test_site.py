@@ -1,6 +1,7 @@
 """The site: its links to files and symbols of the repository, and the reference that is made from the code."""
 
 import importlib.util
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -9,6 +10,8 @@ import pytest
 
 from maquette.artifacts.settings import walk
 from maquette.cli.command_line.registry import STAGES
+from maquette.model.architecture import TransformerConfig
+from maquette.recipe.pretraining import resolve
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md"))
@@ -61,3 +64,26 @@ def test_a_signature_is_shown_with_its_defaults() -> None:
     shown = reference.pages()["reference/python.md"]
     assert "def whiten(values: Tensor, mask: Tensor, *, shift_mean: bool = True) -> Tensor" in shown
     assert "    label_smoothing: float = 0.0," in shown
+
+
+def test_the_recipe_page_shows_what_the_recipe_gives() -> None:
+    page = (ROOT / "docs" / "explanations" / "recipe.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d+[kmb]) \| (.+) \|$", page, re.MULTILINE)
+    assert len(rows) >= 5
+    for size, numbers in rows:
+        recipe = resolve(size=size, vocab_size=1024, sequence_length=256)
+        shape = recipe.architecture
+        assert isinstance(shape, TransformerConfig)
+        values = [shape.hidden_size, shape.num_hidden_layers, shape.num_attention_heads, recipe.tokens]
+        values.append(recipe.batch_size_tokens)
+        assert numbers.split(" | ") == [*(f"{value:,}" for value in values), f"{recipe.learning_rate:.2g}"], size
+
+
+def test_drawings_are_labelled_and_follow_the_colour_scheme() -> None:
+    drawings = sorted((ROOT / "docs").rglob("drawings/*.svg"))
+    assert drawings
+    for path in drawings:
+        page = path.parents[1] / f"{path.stem.replace('promises', 'not_promised')}.md"
+        assert re.search(rf"!\[[^\]]{{40,}}\]\(drawings/{path.stem}\.svg\)", page.read_text(encoding="utf-8")), path
+        svg = path.read_text(encoding="utf-8")
+        assert 'class="drawing"' in svg and "prefers-color-scheme: dark" in svg and "width=" not in svg[:120], path

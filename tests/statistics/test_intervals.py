@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from maquette.artifacts import ConfigError
-from maquette.statistics import Interval, bca_interval, interval_score, percentile_interval, student_interval
+from maquette.statistics import Interval, interval_score, percentile_interval, student_interval
 
 
 def test_percentiles_of_a_known_sample() -> None:
@@ -24,20 +24,6 @@ def test_student_interval_is_that_of_a_mean() -> None:
     values = np.array([1.0, 2.0, 4.0, 9.0])
     expected = stats.t.interval(0.9, 3, loc=values.mean(), scale=stats.sem(values))
     assert student_interval(values.mean(), stats.sem(values), 3) == pytest.approx(expected)
-
-
-def test_bca_agrees_with_scipy() -> None:
-    generator = np.random.default_rng(0)
-    values = generator.exponential(size=40)
-    ours = stats.bootstrap((values,), np.mean, n_resamples=4000, confidence_level=0.9, method="BCa", rng=1)
-    jackknife = (values.sum() - values) / 39
-    found = bca_interval(values.mean(), ours.bootstrap_distribution, jackknife, 0.9)
-    assert found == pytest.approx(tuple(ours.confidence_interval), rel=1e-9)
-
-
-def test_bca_of_a_symmetric_statistic_is_the_percentile_interval() -> None:
-    samples = np.linspace(-1, 1, 2001)
-    assert bca_interval(0.0, samples, np.array([-1.0, 1.0])) == pytest.approx(percentile_interval(samples), abs=1e-3)
 
 
 def test_interval_score_counts_width_and_miss() -> None:

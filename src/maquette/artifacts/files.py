@@ -1,17 +1,27 @@
-"""Writing so that a crash leaves the old file or the new one, never half of either; and digests of what is there."""
+"""Writing so that a crash leaves the old file or folder or the new one, never half of either; and digests.
+
+What is being written has a hidden name, `.<name>.<host>-<pid>-<random>.partial`, until it is whole and takes its place.
+What a killed process leaves of such is removed by the next process that writes into the same folder; readers list
+folders with `listed`, which shows nothing hidden.
+"""
 
 import contextlib
+import ctypes
 import errno
+import functools
 import hashlib
 import json
 import os
+import re
 import shutil
+import socket
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from maquette.artifacts.errors import StageError
+from maquette.artifacts.errors import ConfigError, StageError
 
 _HINTS = {
     errno.ENOSPC: "The disk is full: free some space, or put the results elsewhere with outputs=<folder>.",
@@ -23,10 +33,46 @@ _HINTS = {
 }
 
 
+_LEFTOVER = re.compile(r"\.(?P<name>.+)\.(?P<host>[0-9a-f]{6})-(?P<pid>\d+)-\w+\.(?P<kind>partial|old)", re.DOTALL)
+
+_ABANDONED = 7 * 24 * 3600.0
+"""Seconds after which what another machine has left is removed: whether its process lives can't be seen from here."""
+
+_swept: set[Path] = set()
+"""Folders in which this process has looked for leftovers."""
+
+
 def explain_os_error(error: OSError, path: Path | str) -> StageError:
-    """One line for people from an operating system's error, with what to do."""
+    """One line for people from an operating system's error at writing, with what to do."""
     reason = os.strerror(error.errno) if error.errno else str(error)
     return StageError(f"Can't write {path}: {reason}.", _HINTS.get(error.errno or 0, ""))
+
+
+def check_name(name: str, key: str) -> str:
+    """`name`, which a user chose by `key` for a folder or file of ours. Raises `ConfigError` where it would lie
+    anywhere but in the folder for such, or would be hidden, or is longer than file systems allow."""
+    wrong = (
+        "must not contain a slash" if "/" in name or "\\" in name
+        else "must not begin with a dot" if name.startswith(".")
+        else "must not be empty" if not name.strip()
+        else "must not contain control characters" if any(ord(sign) < 32 or ord(sign) == 127 for sign in name)
+        else "must be text that UTF-8 can express" if name != name.encode("utf-8", "replace").decode("utf-8")
+        else "must have at most 150 bytes" if len(name.encode()) > 150
+        else None
+    )  # fmt: skip
+    if wrong:
+        raise ConfigError(f"{key}={name[:80]!r} {wrong}.", "Choose a name of letters, digits, dots, dashes.")
+    return name
+
+
+def listed(folder: Path | str, pattern: str = "*") -> list[Path]:
+    """What is in a folder and matches, sorted; nothing hidden, which may be half written. Empty without a folder."""
+    folder = Path(folder)
+    return sorted(
+        path
+        for path in folder.glob(pattern)
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
 
 
 def _sync_folder(folder: Path) -> None:
@@ -35,6 +81,55 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+@functools.cache
+def _host() -> str:
+    """Where process numbers mean what they mean here: this machine, and this container of it."""
+    namespace = Path("/proc/self/ns/pid")
+    where = f"{socket.gethostname()} {namespace.readlink() if namespace.is_symlink() else ''}"
+    return hashlib.sha256(where.encode()).hexdigest()[:6]
+
+
+def _temporary(path: Path) -> str:
+    """The beginning of a hidden name beside `path`; `mkstemp` puts something random behind it."""
+    return f".{path.name}.{_host()}-{os.getpid()}-"
+
+
+def recover(folder: Path) -> None:
+    """Removes what killed processes have left half written in `folder`, and gives a folder its place back that was
+    moved aside and not replaced. Looks once in the life of a process, for what died before it."""
+    if folder in _swept:
+        return
+    _swept.add(folder)
+    with contextlib.suppress(OSError):  # no such folder, or one of somebody else's
+        for entry in os.scandir(folder):
+            found = _LEFTOVER.fullmatch(entry.name) if entry.name.startswith(".") else None
+            if found is None or not _is_dead(found["host"], int(found["pid"]), entry):
+                continue
+            if found["kind"] == "old" and not (folder / found["name"]).exists():
+                Path(entry.path).replace(folder / found["name"])
+            else:
+                _remove(Path(entry.path))
+
+
+def _is_dead(host: str, pid: int, entry: os.DirEntry[str]) -> bool:
+    if host != _host():
+        return time.time() - entry.stat(follow_symlinks=False).st_mtime > _ABANDONED
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -47,7 +142,8 @@ def atomic_file(path: Path | str) -> Iterator[Path]:
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
+        recover(path.parent)
+        handle, name = tempfile.mkstemp(prefix=_temporary(path), suffix=".partial", dir=path.parent)
         os.close(handle)
         temporary = Path(name)
         yield temporary
@@ -74,26 +170,56 @@ def write_json(path: Path | str, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
 
 
+def append_rows(path: Path | str, rows: Iterable[Any]) -> None:
+    """Adds a JSON line for each row, on the disk when this returns: all of them or (where the disk is full) none.
+
+    Raises `StageError` where the file can't be written.
+    """
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab") as file:
+            size = file.tell()
+            try:
+                file.write(lines.encode())
+                file.flush()
+                os.fsync(file.fileno())
+            except OSError:
+                os.truncate(path, size)
+                raise
+    except OSError as error:
+        raise explain_os_error(error, path) from error
+
+
 def read_json(path: Path | str) -> Any:
     """A JSON file's value, None where there is none or it is damaged."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
 
 
-@contextlib.contextmanager
-def atomic_folder(path: Path | str) -> Iterator[Path]:
-    """Yields a new empty folder beside `path`; on success its files are flushed and it takes `path`'s place
-    (an older folder there is replaced), else it is removed.
+def holds_manifest(folder: Path) -> bool:
+    """Whether an artifact of ours lies there."""
+    manifest = read_json(folder / "manifest.json")
+    return isinstance(manifest, dict) and {"kind", "fingerprint", "files"} <= manifest.keys()
 
-    Raises `StageError` where the disk is full or can't be written.
+
+@contextlib.contextmanager
+def atomic_folder(path: Path | str, is_ours: Callable[[Path], bool] = holds_manifest) -> Iterator[Path]:
+    """Yields a new empty folder beside `path`; on success its files are flushed and it takes `path`'s place at once,
+    else it is removed. A folder that is there is replaced where it is empty or `is_ours` says that we made it.
+
+    Raises `StageError` where something else lies there, and where the disk is full or can't be written.
     """
     path = Path(path)
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
+        recover(path.parent)
+        _require_ours(path, is_ours)
+        temporary = Path(tempfile.mkdtemp(prefix=_temporary(path), suffix=".partial", dir=path.parent))
         temporary.chmod(0o777 & ~_umask())
         yield temporary
         for file in sorted(temporary.rglob("*")):
@@ -102,19 +228,37 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
                     os.fsync(handle.fileno())
             else:
                 _sync_folder(file)
-        old = None
-        if path.exists():
-            old = path.with_name(f".{path.name}.{os.getpid()}.old")
+        _require_ours(path, is_ours)
+        if not os.path.lexists(path):
+            temporary.replace(path)
+        elif not _exchanged(temporary, path):
+            old = Path(tempfile.mkdtemp(prefix=_temporary(path), suffix=".old", dir=path.parent))
             path.replace(old)
-        temporary.replace(path)
+            temporary.replace(path)
+            _remove(old)
         _sync_folder(path.parent)
-        if old is not None:
-            shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
         raise explain_os_error(error, path) from error
     finally:
         if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
+            _remove(temporary)
+
+
+def _require_ours(path: Path, is_ours: Callable[[Path], bool]) -> None:
+    if not os.path.lexists(path) or (path.is_dir() and (not any(path.iterdir()) or is_ours(path))):
+        return
+    what = "is a file" if not path.is_dir() else f"holds files that maquette did not make ({min(path.iterdir()).name})"
+    raise StageError(f"{path} {what}: it would be lost.", "Choose another name or folder, or move it away.")
+
+
+def _exchanged(one: Path, other: Path) -> bool:
+    """Lets two folders change places in one step (Linux's renameat2); False where that can't be done."""
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError):
+        return False
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return bool(rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0)
 
 
 @contextlib.contextmanager

@@ -6,7 +6,6 @@ waits where another process is making it, and otherwise fills a temporary folder
 
 import dataclasses
 import datetime
-import json
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -14,10 +13,19 @@ from typing import Any
 
 from maquette import __version__
 from maquette.artifacts.errors import ConfigError, StageError
-from maquette.artifacts.files import atomic_folder, digest, file_digest, locked, write_json
+from maquette.artifacts.files import (
+    atomic_folder,
+    check_name,
+    digest,
+    file_digest,
+    locked,
+    recover,
+)
+from maquette.artifacts.reading import check_seal, load_table, reading, write_sealed
 
-FORMAT = 2
-"""Of `manifest.json` and of the facts in it; another is refused by name, never half understood."""
+FORMAT = 3
+"""Of `manifest.json` and of the facts in it; another is refused by name, never half understood. 3: with a checksum of
+its own."""
 
 CHECKED_BYTES = 2**28
 """Up to so large an artifact that is found again has its checksums looked at (a fifth of a second); of larger ones the
@@ -48,24 +56,20 @@ class Manifest:
 def read_manifest(folder: Path | str) -> Manifest:
     """Reads an artifact folder's manifest. Raises `StageError` where it is missing, damaged or too new."""
     path = Path(folder) / "manifest.json"
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise StageError(
-            f"{path} is missing.", "The folder is not an artifact of maquette, or was not finished."
-        ) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise StageError(f"{path} is damaged: {error}.", made_anew(folder)) from None
-    found = int(raw.get("format", 0)) if isinstance(raw, dict) else 0
-    if found > FORMAT:
+    if not path.exists():
+        recover(Path(folder).parent)
+    if not path.exists():
+        raise StageError(f"{path} is missing.", "The folder is not an artifact of maquette, or was not finished.")
+    raw = load_table(path, hint=rebuild_advice(folder))
+    found = raw.get("format", 0)
+    if not isinstance(found, int) or found > FORMAT:
         raise StageError(f"{path} has a format that this version does not know.", "Upgrade maquette-lm.")
     if found < FORMAT:
-        raise StageError(f"{path} is of format {found} and this version reads {FORMAT}.", made_anew(folder))
+        raise StageError(f"{path} is of format {found} and this version reads {FORMAT}.", rebuild_advice(folder))
+    check_seal(raw, path, hint=rebuild_advice(folder))
     known = {field.name for field in dataclasses.fields(Manifest)}
-    try:
+    with reading(path, hint=rebuild_advice(folder)):
         manifest = Manifest(**{key: value for key, value in raw.items() if key in known})
-    except TypeError as error:
-        raise StageError(f"{path} is not complete: {error}.", made_anew(folder)) from None
     if manifest.maquette_version != __version__:
         warnings.warn(
             f"{folder} was made by maquette {manifest.maquette_version}; this is {__version__}.", stacklevel=2
@@ -73,9 +77,9 @@ def read_manifest(folder: Path | str) -> Manifest:
     return manifest
 
 
-def made_anew(folder: Path | str) -> str:
+def rebuild_advice(folder: Path | str) -> str:
     """What to do where a file of the artifact `folder` is lost or changed."""
-    return f"Restore the file, or delete the folder {folder} and type the same line again: it is made anew."
+    return f"Restore the file, or delete the folder {folder} and run the command again, which rebuilds it."
 
 
 def verify_files(folder: Path | str, manifest: Manifest | None = None, *, checksums: bool = True) -> Manifest:
@@ -88,17 +92,17 @@ def verify_files(folder: Path | str, manifest: Manifest | None = None, *, checks
     for name, entry in manifest.files.items():
         path = folder / name
         if not path.is_file():
-            raise StageError(f"{path} is missing.", made_anew(folder))
+            raise StageError(f"{path} is missing.", rebuild_advice(folder))
         if path.stat().st_size != entry["bytes"]:
             raise StageError(
                 f"{path} has {path.stat().st_size:,} bytes where its manifest says {entry['bytes']:,}: "
                 "it was cut or changed.",
-                made_anew(folder),
+                rebuild_advice(folder),
             )
         if checksums and file_digest(path) != entry["sha256"]:
             raise StageError(
                 f"{path} does not match its checksum: a byte was changed.",
-                made_anew(folder),
+                rebuild_advice(folder),
             )
     return manifest
 
@@ -114,28 +118,37 @@ def build(
     make: Callable[[Path], dict[str, Any]],
     force: bool = False,
     say: Callable[[str], None] = print,
+    key: str = "name",
 ) -> Path:
     """Makes `root/kind/<name>`, or returns it where it already stands with the same fingerprint.
 
     `name` defaults to `label` and the first eight digits of the fingerprint (the digest of `kind`, `config`,
     `inputs`: name -> digest). `make(folder)` fills a temporary folder and returns the manifest's `facts`.
-    Raises `ConfigError` where a chosen name already holds something made from other settings, `StageError` where a file
+    Raises `ConfigError` for a name, chosen by the setting `key`, that leads elsewhere or already holds something made from other settings, `StageError` where a file
     of the artifact that is there was lost or changed.
     """
     fingerprint = digest({"kind": kind, "config": config, "inputs": inputs})
     chosen = name or f"{label}-{fingerprint[:8]}"
-    folder = Path(root) / kind / chosen
+    folder = Path(root) / kind / check_name(chosen, key)
+
+    def is_there() -> bool:
+        if force or not (folder / "manifest.json").exists():
+            return False
+        found = read_manifest(folder)
+        if found.fingerprint == fingerprint:
+            verify_files(folder, found, checksums=_bytes(found) <= CHECKED_BYTES)
+            say(f"{kind} {chosen}: nothing to do, already made")
+            return True
+        raise ConfigError(
+            f"{folder} was made from other settings.",
+            f"Choose another name, or replace it with force=true. Differs: {_difference(found, config, inputs)}.",
+        )
+
+    if is_there():  # without a lock, which a read-only disk does not give
+        return folder
     with locked(folder):
-        if (folder / "manifest.json").exists() and not force:
-            found = read_manifest(folder)
-            if found.fingerprint == fingerprint:
-                verify_files(folder, found, checksums=_bytes(found) <= CHECKED_BYTES)
-                say(f"{kind} {chosen}: nothing to do, already made")
-                return folder
-            raise ConfigError(
-                f"{folder} was made from other settings.",
-                f"Choose another name, or replace it with force=true. Differs: {_difference(found, config, inputs)}.",
-            )
+        if is_there():
+            return folder
         with atomic_folder(folder) as temporary:
             facts = make(temporary)
             files = {
@@ -147,7 +160,7 @@ def build(
                 kind, chosen, fingerprint, config, inputs, files, facts,
                 created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             )  # fmt: skip
-            write_json(temporary / "manifest.json", dataclasses.asdict(manifest))
+            write_sealed(temporary / "manifest.json", dataclasses.asdict(manifest))
     return folder
 
 

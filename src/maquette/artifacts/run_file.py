@@ -4,20 +4,22 @@ Two parts: `spec`, what the run is (recipe/run_spec.py), and the outcome, what c
 are plain containers, so that any package can ask for a run's status without knowing either.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from maquette.artifacts.errors import StageError
-from maquette.artifacts.files import write_json
+from maquette.artifacts.files import listed
 from maquette.artifacts.progress import say
+from maquette.artifacts.reading import CHECKSUM, check_seal, load_table, write_sealed
 
 FILE = "run.json"
 
-FORMAT = 4
+FORMAT = 5
 """Raised when an older file would be read wrongly. 1 and 2: one flat table, without a spec; 3: settings with `tracking`
-beside `logger`."""
+beside `logger`; 4: without a checksum."""
+
+_ADVICE = "Restore the file, or train again with force=true."
 
 RUNNING, FINISHED, INTERRUPTED, FAILED = "running", "finished", "interrupted", "failed"
 TRIED = "fast_dev_run"
@@ -33,14 +35,9 @@ def read_run(folder: Path | str) -> dict[str, Any] | None:
 
     Raises `StageError` where it is damaged, `RunFormatError` where another version wrote it."""
     path = Path(folder) / FILE
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
+    if not path.exists():
         return None
-    except (ValueError, OSError) as error:
-        raise StageError(f"{path} is damaged: {error}.", "Restore the file, or train again with force=true.") from None
-    if not isinstance(raw, dict):
-        raise StageError(f"{path} is damaged: it holds no table.", "Restore the file, or train again with force=true.")
+    raw = load_table(path, hint=_ADVICE)
     found = raw.get("format", 1)
     if found != FORMAT:
         advice = (
@@ -51,6 +48,8 @@ def read_run(folder: Path | str) -> dict[str, Any] | None:
         raise RunFormatError(
             f"The run {path.parent} has format {found} in {FILE}; this version reads {FORMAT}.", advice
         )
+    check_seal(raw, path, hint=_ADVICE)
+    del raw[CHECKSUM]
     return raw
 
 
@@ -60,7 +59,7 @@ def read_runs(outputs: Path | str) -> dict[Path, dict[str, Any]]:
     Runs of another format are left out, which is said; a damaged file raises `StageError`."""
     found: dict[Path, dict[str, Any]] = {}
     refused = []
-    for path in sorted((Path(outputs) / "runs").glob(f"*/{FILE}")):
+    for path in listed(Path(outputs) / "runs", f"*/{FILE}"):
         try:
             raw = read_run(path.parent)
         except RunFormatError:
@@ -75,5 +74,5 @@ def read_runs(outputs: Path | str) -> dict[Path, dict[str, Any]]:
 
 
 def write_run(folder: Path | str, content: Mapping[str, Any]) -> None:
-    """Writes `run.json` atomically, with the format's number."""
-    write_json(Path(folder) / FILE, {"format": FORMAT, **content})
+    """Writes `run.json` atomically, with the format's number and a checksum."""
+    write_sealed(Path(folder) / FILE, {"format": FORMAT, **content})

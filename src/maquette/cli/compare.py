@@ -20,7 +20,7 @@ from maquette.cli.command_line.model_config import CompareStage
 from maquette.data.prompts import Prompt, render_prompt
 from maquette.evaluation.comparisons.policy_comparison import judge_policies, short_names
 from maquette.evaluation.figures import win_rate_figure
-from maquette.evaluation.journal import Journal
+from maquette.evaluation.row_files import Journal
 from maquette.feedback.annotators.custom import CallableAnnotator
 from maquette.feedback.building import build_annotator
 from maquette.feedback.comparison import Comparison

@@ -18,8 +18,8 @@ from maquette.artifacts.progress import progress, say
 from maquette.cli.command_line.model_config import EvaluateStage
 from maquette.evaluation.figures import PROTOCOL_NAMES, evaluation_figures
 from maquette.evaluation.suites.leaderboard import FILE, read_evaluations
-from maquette.evaluation.suites.runner import count_work, judge
-from maquette.evaluation.suites.suite import HeldOut, Suite, build_suite, find_held_out, objective_of
+from maquette.evaluation.suites.runner import count_work, run_suite
+from maquette.evaluation.suites.suite import HeldOut, Suite, build_suite, find_held_out
 from maquette.evaluation.suites.summary import spread, summarise
 from maquette.model.loading import EXPORTED, find_checkpoint, load_checkpoint, model_folder
 from maquette.reports import write_page
@@ -51,7 +51,7 @@ def _evaluate(
     config: EvaluateStage, checkpoint: Path, suite: Suite, identity: dict[str, Any], folder: Path
 ) -> dict[str, Any]:
     model, tokenizer = load_checkpoint(checkpoint)
-    record = read_record(checkpoint)
+    record = read_record(checkpoint) or read_record(checkpoint.parent)
     params = {
         "checkpoint": str(checkpoint),
         "suite": dataclasses.asdict(config.suite),
@@ -63,12 +63,16 @@ def _evaluate(
     ) as log:
         total = count_work(suite.tasks, suite.documents, config.suite, config.protocol)
         with progress("evaluating", total, unit="questions and documents") as advance:
-            judged = judge(
+            results = run_suite(
                 model, tokenizer, suite.tasks, suite.documents, suite=config.suite, protocol=config.protocol,
                 folder=folder, advance=advance,
             )  # fmt: skip
         found = summarise(
-            suite.tasks, judged, config.protocol, tokenizer_digest=tokenizer.digest, objective=objective_of(checkpoint)
+            suite.tasks,
+            results,
+            config.protocol,
+            tokenizer_digest=tokenizer.digest,
+            objective=record.spec.objective if record else None,
         )
         created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         result = {**identity, "created": created, "maquette_version": __version__, **found}

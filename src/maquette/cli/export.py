@@ -34,7 +34,7 @@ def run(config: ExportStage) -> Path:
     if hf.is_scalar(hf.read_config(source)):
         load = load_reward_model
     model, tokenizer = load(source)
-    with atomic_folder(target) as folder:
+    with atomic_folder(target, hf.is_export) as folder:
         shutil.copytree(source, folder, dirs_exist_ok=True)
     record = read_run(found)
     status = FINISHED if record is None else record["status"]

@@ -50,6 +50,7 @@ def train(config: TokenizerStage, documents: Path) -> Path:
         "tokenizer",
         Path(config.outputs) / "artifacts",
         name=settings.name,
+        key="tokenizer.name",
         label="byte" if settings.kind == "byte" else f"{settings.kind}-{settings.vocab_size}",
         config=effective_settings(settings),
         inputs={"corpus": read_manifest(documents).digest},

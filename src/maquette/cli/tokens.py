@@ -90,6 +90,7 @@ def pretokenized(config: TokensStage) -> TokensResult:
         "tokens",
         Path(config.outputs) / "artifacts",
         name=config.shards.name,
+        key="shards.name",
         label=next(iter(files)),
         config={"dtype": settings.dtype, "eos_token_id": eos, "column": settings.column}
         | {"validation": settings.validation},
@@ -157,6 +158,7 @@ def encode(config: TokensStage, corpus: Path, tokenizer: Path) -> TokensResult:
         "tokens",
         Path(config.outputs) / "artifacts",
         name=config.shards.name,
+        key="shards.name",
         label=re.sub(r"-[0-9a-f]{8}$", "", tokenizer.name),
         config={"shard_tokens": config.shards.shard_tokens, "held_out_window": config.shards.held_out_window},
         inputs={"corpus": manifest.read_manifest(corpus).digest, "tokenizer": loaded.digest},

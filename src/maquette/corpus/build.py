@@ -47,7 +47,7 @@ def build_corpus(settings: CorpusSettings, *, force: bool) -> Path:
     else:
         make = functools.partial(_make, settings, source)
     return build(
-        "corpus", settings.outputs / "artifacts", name=settings.corpus.name,
+        "corpus", settings.outputs / "artifacts", name=settings.corpus.name, key="corpus.name",
         label=source.label if settings.web is None else "synthetic_web", config=identity, inputs=inputs, make=make,
         force=force, say=say,
     )  # fmt: skip

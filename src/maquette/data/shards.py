@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from maquette.artifacts import StageError
 from maquette.artifacts.files import digest, write_json
-from maquette.artifacts.manifest import Manifest, made_anew, read_manifest, verify_files
+from maquette.artifacts.manifest import Manifest, read_manifest, rebuild_advice, verify_files
 from maquette.data.token_files import map_entry
 
 if TYPE_CHECKING:
@@ -272,7 +272,7 @@ def open_stream(folder: Path, split: Mapping[str, Any]) -> TokenStream:
         # The plain view of the mapped file reads faster than numpy's own memmap class; an empty file can't be mapped.
         tokens = np.asarray(np.load(path, mmap_mode="r" if shard["tokens"] else None))
         if tokens.shape != (shard["tokens"],):
-            raise StageError(f"{path} does not hold the tokens of its manifest.", made_anew(folder))
+            raise StageError(f"{path} does not hold the tokens of its manifest.", rebuild_advice(folder))
         parts.append(tokens)
     return TokenStream(parts)
 

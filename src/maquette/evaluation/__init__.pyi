@@ -6,7 +6,6 @@ from .baselines import (
 from .comparisons.judges import (
     Agreement as Agreement,
     agreement as agreement,
-    pairwise_agreement as pairwise_agreement,
     rank_agreement as rank_agreement,
 )
 from .comparisons.length_control import WinRate as WinRate, length_controlled_win_rate as length_controlled_win_rate
@@ -15,11 +14,7 @@ from .comparisons.pairwise import (
     battles as battles,
     compare_answers as compare_answers,
 )
-from .contamination import (
-    ContaminationTest as ContaminationTest,
-    contamination_test as contamination_test,
-    ngram_overlap as ngram_overlap,
-)
+from .contamination import ContaminationTest as ContaminationTest, contamination_test as contamination_test
 from .ratings.arena_ratings import style_covariates as style_covariates
 from .ratings.ratings import (
     Ratings as Ratings,

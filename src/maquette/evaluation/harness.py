@@ -11,7 +11,8 @@ Notable:
 - a batch is as many tokens as fit, not as many rows
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -158,14 +159,4 @@ def _sampling(settings: dict[str, Any]) -> Sampling:
 
 
 def _shown(what: str, total: int, hidden: bool) -> Any:
-    if hidden:
-        return _Hidden()
-    return progress(what, total, unit="requests")
-
-
-class _Hidden:
-    def __enter__(self) -> Callable[[float], None]:
-        return lambda amount: None
-
-    def __exit__(self, *_: object) -> None:
-        return None
+    return nullcontext(lambda amount: None) if hidden else progress(what, total, unit="requests")

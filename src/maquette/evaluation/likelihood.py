@@ -142,7 +142,7 @@ def summarize(
             return value, math.nan, math.nan
         found = bootstrap(
             lambda counts: (counts @ nats) / (counts @ units[unit]), len(nats), resamples=resamples, level=level,
-            seed=seed, method="percentile",
+            seed=seed,
         )  # fmt: skip
         return found.value, found.interval.low, found.interval.high
 

@@ -26,7 +26,7 @@ def accuracy_to_gold(votes: ArrayLike, gold: ArrayLike, *, level: float = 0.95) 
     tells = (gold != 0) & ~np.isnan(votes) & (votes != 0.5)
     if tells.sum() < 2:
         return None
-    return bootstrap_mean((votes[tells] > 0.5) == (gold[tells] > 0), level=level, method="percentile")
+    return bootstrap_mean((votes[tells] > 0.5) == (gold[tells] > 0), level=level)
 
 
 def inter_annotator_agreement(votes: ArrayLike, *, level: float = 0.95) -> Estimate | None:
@@ -46,7 +46,7 @@ def inter_annotator_agreement(votes: ArrayLike, *, level: float = 0.95) -> Estim
     judged = ~np.isnan(table).all(axis=0)
     if judged.sum() < 2:
         return None
-    return bootstrap_mean(np.nanmean(table[:, judged], axis=0), level=level, method="percentile")
+    return bootstrap_mean(np.nanmean(table[:, judged], axis=0), level=level)
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ class PolicyScores:
 
     def mean(self, name: str) -> Estimate:
         """Mean of a score with its 95% interval."""
-        return bootstrap_mean(self.scores[name], level=LEVEL, method="percentile")
+        return bootstrap_mean(self.scores[name], level=LEVEL)
 
 
 def measure_policy(
@@ -97,7 +97,7 @@ def win_rate(policy: PolicyScores, rival: PolicyScores, name: str) -> Estimate:
     if len(mine) != len(theirs):
         raise StageError(f"The policies answered {len(mine)} and {len(theirs)} prompts: they can't be paired.")
     wins = (mine > theirs + 1e-9) + 0.5 * (np.abs(mine - theirs) <= 1e-9)
-    return bootstrap_mean(wins, level=LEVEL, method="percentile")
+    return bootstrap_mean(wins, level=LEVEL)
 
 
 _BATCH = 256

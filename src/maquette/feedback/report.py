@@ -129,7 +129,7 @@ def draw_bias_variance(reports: Sequence[AnnotatorReport], path: Path) -> Path:
 
 
 def _share(values: np.ndarray) -> Estimate | None:
-    return bootstrap_mean(values, level=0.95, method="percentile") if len(values) > 1 else None
+    return bootstrap_mean(values, level=0.95) if len(values) > 1 else None
 
 
 def _has_better_answers(votes: Votes, gold: Votes) -> bool:

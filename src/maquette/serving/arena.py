@@ -6,8 +6,6 @@ only which side.
 """
 
 import datetime
-import json
-import os
 import random
 import secrets
 import threading
@@ -17,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from maquette.artifacts import StageError
-from maquette.artifacts.files import explain_os_error, locked
+from maquette.artifacts.files import append_rows, locked
 from maquette.data.preferences import Preference
 from maquette.text.chat import Message, check
 
@@ -101,19 +99,6 @@ class Arena:
             return 0
 
     def _append(self, name: str, row: object) -> None:
-        """One line at the end, whole or (where the disk is full) not at all; other servers may write there too."""
-        path = self.folder / name
-        line = (json.dumps(row, ensure_ascii=False) + "\n").encode()
-        with locked(path):
-            try:
-                with path.open("ab") as file:
-                    size = file.tell()
-                    try:
-                        file.write(line)
-                        file.flush()
-                        os.fsync(file.fileno())
-                    except OSError:
-                        os.truncate(path, size)
-                        raise
-            except OSError as error:
-                raise explain_os_error(error, path) from error
+        """One line at the end; other servers may write there too."""
+        with locked(self.folder / name):
+            append_rows(self.folder / name, [row])

@@ -1,7 +1,6 @@
 from .intervals import (
     Interval as Interval,
     RankInterval as RankInterval,
-    bca_interval as bca_interval,
     interval_score as interval_score,
     percentile_interval as percentile_interval,
     rank_intervals as rank_intervals,

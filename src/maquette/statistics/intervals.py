@@ -59,29 +59,6 @@ def student_interval(estimate: float, standard_error: float, degrees_of_freedom:
     return Interval(float(estimate - half), float(estimate + half))
 
 
-def bca_interval(estimate: float, samples: ArrayLike, jackknife: ArrayLike, level: float = 0.9) -> Interval:
-    """Bias-corrected and accelerated percentiles (Efron 1987; Efron and Tibshirani 1993, section 14.3).
-
-    `samples` (resamples,): the statistic on resamples; `jackknife` (n,): on the data with each unit left out.
-    """
-    check_level(level)
-    samples, jackknife = np.asarray(samples, float), np.asarray(jackknife, float)
-    # Ties count half, so that a discrete statistic is not called biased.
-    below = np.mean(samples < estimate) + 0.5 * np.mean(samples == estimate)
-    if below in (0.0, 1.0):
-        return percentile_interval(samples, level)
-    from scipy.stats import norm
-
-    bias = norm.ppf(below)
-    influence = jackknife.mean() - jackknife
-    spread = np.sum(influence**2)
-    acceleration = np.sum(influence**3) / (6 * spread**1.5) if spread > 0 else 0.0
-    quantiles = norm.ppf([(1 - level) / 2, (1 + level) / 2]) + bias
-    corrected = norm.cdf(bias + quantiles / (1 - acceleration * quantiles))
-    low, high = np.quantile(samples, corrected)
-    return Interval(float(low), float(high))
-
-
 def interval_score(low: ArrayLike, high: ArrayLike, observed: ArrayLike, level: float = 0.9) -> NDArray[Any]:
     """Width plus 2 / (1 - level) times the miss; smaller is better (Gneiting and Raftery 2007, equation 43).
 
@@ -124,7 +101,7 @@ def _ranks(scores: NDArray[Any]) -> NDArray[Any]:
 
 @dataclass(frozen=True)
 class Reliability:
-    """Bins of equal width over [0, 1] that are not empty: mean probability said, share that came true, how many."""
+    """Bins of equal width over [0, 1] that are not empty: mean predicted probability, observed share, how many."""
 
     said: NDArray[np.float64]
     came_true: NDArray[np.float64]
@@ -138,11 +115,14 @@ class Reliability:
         return float(np.average(np.abs(self.said - self.came_true), weights=self.counts))
 
 
-def reliability(probabilities: ArrayLike, outcomes: ArrayLike, *, bins: int = 10) -> Reliability:
-    """How often events said to have `probabilities (n,)` came true: `outcomes (n,)` of 0 and 1."""
+BINS = 10
+
+
+def reliability(probabilities: ArrayLike, outcomes: ArrayLike) -> Reliability:
+    """How often events predicted with `probabilities (n,)` happened: `outcomes (n,)` of 0 and 1, in ten bins."""
     said, true = np.asarray(probabilities, dtype=np.float64), np.asarray(outcomes, dtype=np.float64)
-    places = np.minimum((said * bins).astype(np.int64), bins - 1)
-    counts = np.bincount(places, minlength=bins)
+    places = np.minimum((said * BINS).astype(np.int64), BINS - 1)
+    counts = np.bincount(places, minlength=BINS)
     kept = counts > 0
-    sums = [np.bincount(places, weights=values, minlength=bins)[kept] for values in (said, true)]
+    sums = [np.bincount(places, weights=values, minlength=BINS)[kept] for values in (said, true)]
     return Reliability(sums[0] / counts[kept], sums[1] / counts[kept], counts[kept])

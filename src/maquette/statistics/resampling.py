@@ -1,8 +1,6 @@
 """The bootstrap, with all resamples at once: a resample is how often each case was drawn.
 
-A statistic is therefore a function of counts (resamples, n), which a mean, a rate or a fit takes as weights; the
-jackknife is the same function on counts with one unit left out. Cases that belong together (answers to one prompt,
-tokens of one document, seeds of one size) are drawn together: `clusters` names each case's unit.
+A statistic is therefore a function of counts (resamples, n), which a mean, a rate or a fit takes as weights.
 """
 
 from collections.abc import Callable
@@ -13,12 +11,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from maquette.artifacts import ConfigError
-from maquette.statistics.intervals import Interval, bca_interval, percentile_interval
+from maquette.statistics.intervals import Interval, percentile_interval
 
 Statistic = Callable[[NDArray[Any]], NDArray[Any]]
 """Counts (resamples, n) -> one number per resample (resamples,)."""
-
-METHODS = ("bca", "percentile")
 
 
 @dataclass(frozen=True)
@@ -41,49 +37,28 @@ class PairedDifference:
     p_value: float
 
 
-def resample_counts(
-    cases: int, resamples: int, generator: np.random.Generator, clusters: ArrayLike | None = None
-) -> NDArray[Any]:
-    """How often each case is drawn in each resample, (resamples, cases); whole clusters where these are given."""
-    if clusters is None:
-        return generator.multinomial(cases, np.full(cases, 1 / cases), size=resamples).astype(float)
-    unit = _units(cases, clusters)
-    units = int(unit.max()) + 1
-    return generator.multinomial(units, np.full(units, 1 / units), size=resamples).astype(float)[:, unit]
+def resample_counts(cases: int, resamples: int, generator: np.random.Generator) -> NDArray[Any]:
+    """How often each case is drawn in each resample, (resamples, cases)."""
+    return generator.multinomial(cases, np.full(cases, 1 / cases), size=resamples).astype(float)
 
 
 def bootstrap(
-    statistic: Statistic,
-    cases: int,
-    *,
-    clusters: ArrayLike | None = None,
-    resamples: int = 2000,
-    level: float = 0.9,
-    method: str = "bca",
-    seed: int = 0,
+    statistic: Statistic, cases: int, *, resamples: int = 2000, level: float = 0.9, seed: int = 0
 ) -> Estimate:
-    """`statistic` of counts over `cases` cases, with its interval by `method`: bca or percentile.
+    """`statistic` of counts over `cases` cases, with its percentile interval.
 
-    Raises `ConfigError` for an unknown method, fewer than two units, or too few resamples for the level.
+    Raises `ConfigError` for fewer than two cases, or too few resamples for the level.
     """
-    if method not in METHODS:
-        raise ConfigError(f"method={method} is not known.", f"Allowed: {', '.join(METHODS)}.")
     check_resamples(resamples, level)
-    unit = np.arange(cases) if clusters is None else _units(cases, clusters)
-    if cases < 1 or unit.max() < 1:
-        raise ConfigError("A bootstrap needs at least two cases (or two clusters) to draw from.")
+    if cases < 2:
+        raise ConfigError("A bootstrap needs at least two cases to draw from.")
     value = float(statistic(np.ones((1, cases)))[0])
-    samples = np.asarray(statistic(resample_counts(cases, resamples, np.random.default_rng(seed), unit)), float)
-    if method == "bca":
-        left_out = (unit[None, :] != np.arange(unit.max() + 1)[:, None]).astype(float)
-        interval = bca_interval(value, samples, np.asarray(statistic(left_out), float), level)
-    else:
-        interval = percentile_interval(samples, level)
-    return Estimate(value, float(samples.std(ddof=1)), interval, samples)
+    samples = np.asarray(statistic(resample_counts(cases, resamples, np.random.default_rng(seed))), float)
+    return Estimate(value, float(samples.std(ddof=1)), percentile_interval(samples, level), samples)
 
 
 def bootstrap_mean(values: ArrayLike, **options: Any) -> Estimate:
-    """The mean of `values` (n,); `options` are `bootstrap`'s. With clusters it is the mean over cases, not clusters."""
+    """The mean of `values` (n,); `options` are `bootstrap`'s."""
     values = np.asarray(values, float)
     return bootstrap(lambda counts: counts @ values / counts.sum(axis=1), len(values), **options)
 
@@ -111,10 +86,3 @@ def check_resamples(resamples: int, level: float) -> None:
             f"{resamples} resamples are too few for an interval of {level:.0%}.",
             f"Use at least {needed}; 1,000 is usual.",
         )
-
-
-def _units(cases: int, clusters: ArrayLike) -> NDArray[np.intp]:
-    names = np.asarray(clusters)
-    if names.shape != (cases,):
-        raise ConfigError(f"clusters names a unit for each of {cases} cases, but has shape {names.shape}.")
-    return np.unique(names, return_inverse=True)[1]

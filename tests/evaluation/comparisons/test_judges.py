@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import cohen_kappa_score
 
 from maquette.artifacts import ConfigError
-from maquette.evaluation import pairwise_agreement, rank_agreement, standings
+from maquette.evaluation import rank_agreement, standings
 from maquette.evaluation.comparisons.judges import agreement
 
 
@@ -24,17 +24,14 @@ def test_missing_labels_and_one_label() -> None:
     assert agreement(["a", "a"], ["a", "a"]).corrected == 0.0
     with pytest.raises(ConfigError, match="no case in common"):
         agreement([1, None], [None, 1])
-    judges = {"x": [1, 0, 1], "y": [1, 0, 1], "z": [0, 1, 0]}
-    found = pairwise_agreement(judges)
-    assert found["x", "y"].corrected == pytest.approx(1)
-    assert found["x", "z"].raw == 0
+    assert agreement([1, 0, 1], [1, 0, 1]).corrected == pytest.approx(1)
+    assert agreement([1, 0, 1], [0, 1, 0]).raw == 0
 
 
 def test_rank_agreement() -> None:
     cheap = {"a": 1.0, "b": 2.0, "c": 3.0, "d": 4.0}
     trusted = {"a": 10.0, "b": 30.0, "c": 20.0, "d": 40.0}
-    found = rank_agreement(cheap, trusted, seconds=180, dollars=10)
-    assert (found.seconds, found.dollars) == (180, 10)
+    found = rank_agreement(cheap, trusted)
     assert found.spearman == pytest.approx(1 - 6 * 2 / (4 * 15))
     assert found.kendall == pytest.approx((5 - 1) / 6)
     assert found.interval is None
@@ -62,8 +59,5 @@ def test_mean_win_rate_by_hand() -> None:
     assert found["c"].mean_win_rate == pytest.approx((0 + 0.25) / 2)
     assert found["c"].mean_score == pytest.approx(0.15)
     assert [row.model for row in standings(scores)] == ["b", "a", "c"]
-    losses = {name: {key: -value for key, value in row.items()} for name, row in scores.items()}
-    lower = {row.model: row.mean_win_rate for row in standings(losses, higher_is_better=False)}
-    assert lower == pytest.approx({name: row.mean_win_rate for name, row in found.items()})
     alone = standings({"a": {"x": 1.0}})[0]
     assert np.isnan(alone.mean_win_rate) and alone.mean_score == 1

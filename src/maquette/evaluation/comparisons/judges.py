@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -43,31 +42,21 @@ def agreement(first: Sequence[Any], second: Sequence[Any]) -> Agreement:
     return Agreement(raw, chance, (raw - chance) / (1 - chance) if chance < 1 else 0.0, len(a))
 
 
-def pairwise_agreement(judges: Mapping[str, Sequence[Any]]) -> dict[tuple[str, str], Agreement]:
-    """`agreement` of every two judges; `judges` maps a name to labels of the same cases."""
-    return {(a, b): agreement(judges[a], judges[b]) for a, b in combinations(judges, 2)}
-
-
 @dataclass(frozen=True)
 class RankAgreement:
     """A cheap judge's leaderboard against a trusted one's: Spearman's and Kendall's coefficients over `policies`, with
-    Spearman's interval over prompts where scores of each prompt were given; and what the cheap one's judgements took in
-    `seconds` and `dollars`, where known."""
+    Spearman's interval over prompts where scores of each prompt were given."""
 
     spearman: float
     kendall: float
     policies: int
     interval: Interval | None = None
-    seconds: float | None = None
-    dollars: float | None = None
 
 
 def rank_agreement(
     cheap: Mapping[str, float | ArrayLike],
     trusted: Mapping[str, float | ArrayLike],
     *,
-    seconds: float | None = None,
-    dollars: float | None = None,
     resamples: int = 2000,
     level: float = 0.9,
     seed: int = 0,
@@ -91,7 +80,7 @@ def rank_agreement(
         drawn = [counts @ np.stack(judge).T for judge in columns]
         interval = percentile_interval(_spearman_rows(*drawn), level)
     spearman, kendall = spearmanr(means[0], means[1]).statistic, kendalltau(means[0], means[1]).statistic
-    return RankAgreement(float(spearman), float(kendall), len(names), interval, seconds, dollars)
+    return RankAgreement(float(spearman), float(kendall), len(names), interval)
 
 
 def _spearman_rows(first: NDArray[Any], second: NDArray[Any]) -> NDArray[Any]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from maquette.artifacts import ConfigError, StageError
 from maquette.evaluation.comparisons.length_control import Anchors, WinRate, length_controlled_win_rate
-from maquette.evaluation.journal import Journal
+from maquette.evaluation.row_files import Journal
 from maquette.feedback.comparison import Annotator, Comparison
 from maquette.statistics import Interval, bootstrap_mean
 from maquette.text.chat import Message
@@ -86,9 +86,7 @@ def compare_answers(
     found = preferences[sound]
     interval = Interval(float("nan"), float("nan"))
     if len(found) > 1:
-        interval = bootstrap_mean(
-            100 * found, resamples=resamples, level=level, seed=seed, method="percentile"
-        ).interval
+        interval = bootstrap_mean(100 * found, resamples=resamples, level=level, seed=seed).interval
     asked = sound & np.array([row.first != row.second for row in shown])
     first = np.concatenate([forward[asked], 1 - backward[asked]])
     return PairwiseResult(

@@ -14,7 +14,7 @@ import numpy as np
 
 from maquette.evaluation.comparisons.judges import agreement, rank_agreement
 from maquette.evaluation.comparisons.pairwise import PairwiseResult, compare_answers
-from maquette.evaluation.journal import Journal
+from maquette.evaluation.row_files import Journal
 from maquette.feedback.annotators.language_model import LanguageModelAnnotator
 from maquette.feedback.annotators.simulated import GoldAnnotator
 from maquette.feedback.comparison import Annotator, Comparison, Judgement

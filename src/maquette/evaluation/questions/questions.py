@@ -83,14 +83,6 @@ def sound(name: str, questions: Iterable[Question], template: str) -> QuestionSe
     return QuestionSet(name, template, tuple(kept.values()), dict(skipped))
 
 
-def from_row(row: Mapping[str, Any], place: int) -> Question:
-    """A question of this project's own format: id, context, options, answer. Raises `ValueError` and `KeyError`."""
-    return Question(
-        str(row.get("id", place)), str(row["context"]), tuple(str(option) for option in row["options"]),
-        answer_place(row["answer"]), str(row.get("subject", "")),
-    )  # fmt: skip
-
-
 def answer_place(answer: Any) -> int:
     """0, "0", "A" or "a" is the first option; -1 where there is no answer."""
     text = str(answer).strip()

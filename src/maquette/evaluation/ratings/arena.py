@@ -15,9 +15,9 @@ from typing import Any
 
 from maquette.artifacts import StageError
 from maquette.evaluation.comparisons.judges import Agreement, agreement
+from maquette.evaluation.row_files import read_rows
 
 REQUIRED = ("model_a", "model_b", "winner")
-OPTIONAL = ("answer_a", "answer_b", "topic", "judge", "prompt")
 UNNAMED = "none given"
 """The topic of a battle that names none."""
 
@@ -40,9 +40,10 @@ def read_battles(path: Path | str) -> tuple[list[Battle], dict[str, int]]:
 
     Raises `StageError` where the file is missing or damaged (with its line), lacks a column, or has no battle at all.
     """
-    path = Path(path).expanduser()
     battles, skipped = [], Counter[str]()
-    for row in _rows(path):
+    for place, row in read_rows(path, "battles", REQUIRED):
+        if missing := [name for name in REQUIRED if name not in row]:
+            raise StageError(f"{place} has no {missing[0]}.", f"A row has {', '.join(REQUIRED)}.")
         found = _battle(row)
         if isinstance(found, str):
             skipped[found] += 1
@@ -101,52 +102,3 @@ def _text(value: Any) -> str:
     if value is None or (isinstance(value, float) and value != value):
         return ""
     return value.strip() if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
-
-
-def _rows(path: Path) -> Iterable[Mapping[str, Any]]:
-    suffix = path.suffix.lower()
-    try:
-        if suffix == ".jsonl":
-            return _json_rows(path)
-        if suffix == ".csv":
-            return _table_rows(path, csv=True)
-        if suffix == ".parquet":
-            return _table_rows(path, csv=False)
-    except FileNotFoundError:
-        raise StageError(f"{path} is missing.", "Give battles=<file of battles>.") from None
-    except (OSError, ValueError) as error:  # UnicodeDecodeError, pandas' ParserError and ArrowInvalid are ValueErrors
-        raise StageError(f"{path} is damaged: {str(error).splitlines()[0]}.", "Is it complete?") from None
-    raise StageError(f"{path}: {suffix or 'no ending'} is not known.", "Give .jsonl, .csv or .parquet.")
-
-
-def _json_rows(path: Path) -> list[Mapping[str, Any]]:
-    rows: list[Mapping[str, Any]] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise StageError(f"{path}, line {number}: {error}.", "Each line holds one JSON object.") from None
-        if not isinstance(row, dict):
-            raise StageError(f"{path}, line {number} is no JSON object.", f"A row has {', '.join(REQUIRED)}.")
-        if missing := [name for name in REQUIRED if name not in row]:
-            raise StageError(f"{path}, line {number} has no {missing[0]}.", f"A row has {', '.join(REQUIRED)}.")
-        rows.append(row)
-    return rows
-
-
-def _table_rows(path: Path, *, csv: bool) -> list[Mapping[str, Any]]:
-    import pandas as pd
-
-    if csv:
-        try:
-            table = pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[])
-        except pd.errors.EmptyDataError:
-            raise StageError(f"{path} is empty.", f"A row has {', '.join(REQUIRED)}.") from None
-    else:
-        table = pd.read_parquet(path)
-    if missing := [name for name in REQUIRED if name not in table.columns]:
-        raise StageError(f"{path} has no column {missing[0]}.", f"Its columns are {', '.join(table.columns[:8])}.")
-    used = [name for name in (*REQUIRED, *OPTIONAL) if name in table.columns]
-    return [dict(zip(used, row, strict=True)) for row in table[used].itertuples(index=False, name=None)]

@@ -45,13 +45,9 @@ class Ratings:
     coefficient_intervals: dict[str, Interval] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
-    def elo(self, name: Hashable, center: float = 1000.0) -> float:
-        """The strength on Elo's scale."""
-        return center + ELO * self.strengths[name]
-
-    def win_probability(self, first: Hashable, second: Hashable) -> float:
-        """P(first beats second), at equal covariates."""
-        return float(1 / (1 + np.exp(self.strengths[second] - self.strengths[first])))
+    def elo(self, name: Hashable) -> float:
+        """The strength on Elo's scale, around 1000."""
+        return 1000 + ELO * self.strengths[name]
 
 
 def bradley_terry_ratings(

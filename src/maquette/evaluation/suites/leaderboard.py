@@ -118,16 +118,15 @@ def compare(
 
     None where they have fewer than two in common.
     """
-    a, b = [], []
-    for task, own in first["items"].items():
-        other = second["items"].get(task, {})
-        for question in own.keys() & other.keys():
-            a.append((task, question, own[question], other[question]))
-    a.sort()
-    b = [row[3] for row in a]
-    if len(a) < 2:
+    shared = sorted(
+        (task, question)
+        for task, own in first["items"].items()
+        for question in own.keys() & second["items"].get(task, {})
+    )
+    if len(shared) < 2:
         return None
-    return paired_bootstrap([row[2] for row in a], b, resamples=resamples, seed=seed, method="percentile")
+    a, b = ([row["items"][task][question] for task, question in shared] for row in (first, second))
+    return paired_bootstrap(a, b, resamples=resamples, seed=seed)
 
 
 def _behind(difference: PairedDifference | None) -> str:
@@ -152,7 +151,7 @@ class ModelScore:
     scenarios: int
 
 
-def standings(scores: Mapping[str, Mapping[str, float]], *, higher_is_better: bool = True) -> list[ModelScore]:
+def standings(scores: Mapping[str, Mapping[str, float]]) -> list[ModelScore]:
     """Models by mean win rate, best first. `scores` maps a model to its score on each scenario.
 
     The win rate on a scenario is the share of the other models that a model beats there, ties half (Liang et al. 2022,
@@ -162,18 +161,17 @@ def standings(scores: Mapping[str, Mapping[str, float]], *, higher_is_better: bo
     """
     if not scores:
         raise ConfigError("There are no scores to aggregate.")
-    sign = 1.0 if higher_is_better else -1.0
     found = []
     for model, own in scores.items():
         rates = []
         for scenario, score in own.items():
-            others = [sign * row[scenario] for name, row in scores.items() if name != model and scenario in row]
+            others = [row[scenario] for name, row in scores.items() if name != model and scenario in row]
             if others:
-                beaten = [0.5 if sign * score == other else float(sign * score > other) for other in others]
+                beaten = [0.5 if score == other else float(score > other) for other in others]
                 rates.append(float(np.mean(beaten)))
         mean = float(np.mean(list(own.values()))) if own else float("nan")
         found.append(ModelScore(model, float(np.mean(rates)) if rates else float("nan"), mean, len(own)))
-    return sorted(found, key=lambda row: (-_or_least(row.mean_win_rate), -sign * _or_least(row.mean_score), row.model))
+    return sorted(found, key=lambda row: (-_or_least(row.mean_win_rate), -_or_least(row.mean_score), row.model))
 
 
 def _or_least(value: float) -> float:

@@ -1,17 +1,17 @@
-"""An evaluation from its first question to its last: what is done already is read, the rest is judged and kept."""
+"""An evaluation from its first question to its last: results of before are read, the rest is computed and kept."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from maquette.evaluation.config import ProtocolConfig, SuiteConfig, TemplateConfig
 from maquette.evaluation.contamination import ContaminationTest, contamination_test
-from maquette.evaluation.journal import Journal
 from maquette.evaluation.likelihood import DocumentLikelihood, measure, windows
 from maquette.evaluation.questions.multiple_choice import Result, ask
 from maquette.evaluation.questions.questions import Question, QuestionSet, content_prompt, filled, split
 from maquette.evaluation.questions.readers import QUESTION
+from maquette.evaluation.row_files import Journal
 from maquette.model.scoring import score_continuations
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ Documents = Sequence[tuple[str, str, str]]
 
 
 @dataclasses.dataclass(frozen=True)
-class Judged:
-    """All that was judged: `answers` by (task, shots), in the order of the task's questions; likelihoods; tests."""
+class SuiteResults:
+    """All results: `answers` by (task, shots), in the order of the task's questions; likelihoods; tests."""
 
     answers: dict[tuple[str, int], list[Result]]
     likelihoods: list[DocumentLikelihood]
@@ -37,7 +37,7 @@ class Judged:
 
 
 def count_work(tasks: Sequence[QuestionSet], documents: Documents, suite: SuiteConfig, protocol: ProtocolConfig) -> int:
-    """Questions and documents to judge, each number of shots by itself, and a test of their order as one more."""
+    """Questions and documents to score, each number of shots by itself, and a test of their order as one more."""
     tested = sum(len(task.questions) for task in _to_test(tasks, suite))
     return len(documents) + sum(len(task.questions) for task in tasks) * len(protocol.shots) + tested
 
@@ -47,7 +47,7 @@ def _to_test(tasks: Sequence[QuestionSet], suite: SuiteConfig) -> list[QuestionS
     return [task for task in tasks if suite.contamination and task.name in suite.files]
 
 
-def judge(
+def run_suite(
     model: "LanguageModel",
     tokenizer: "Tokenizer",
     tasks: Sequence[QuestionSet],
@@ -57,98 +57,58 @@ def judge(
     protocol: ProtocolConfig,
     folder: Path,
     advance: Progress = lambda _: None,
-) -> Judged:
-    """Judges what `folder`'s journal does not hold yet. Killed at any moment, it goes on from the last batch."""
+) -> SuiteResults:
+    """Computes what `folder`'s journal does not hold yet. Killed at any moment, it resumes from the last batch."""
     journal = Journal(folder / "journal.jsonl")
-    likelihoods = _documents(model, tokenizer, documents, suite, protocol, journal, advance)
-    answers = {
-        (task.name, shots): _answers(model, tokenizer, task, shots, protocol, journal, advance)
-        for shots in protocol.shots
-        for task in tasks
-    }
-    tests = {task.name: _tested(model, tokenizer, task, protocol, journal, advance) for task in _to_test(tasks, suite)}
-    return Judged(answers, likelihoods, tests)
+    batch_size_tokens = protocol.batch_size_tokens
+
+    def likelihoods(batch: Documents) -> list[dict[str, Any]]:
+        found = measure(model, tokenizer, batch, stride=suite.stride, batch_size_tokens=batch_size_tokens)
+        return [dataclasses.asdict(row) for row in found]
+
+    def answers(task: QuestionSet, shots: int) -> list[Result]:
+        def answer(batch: Sequence[Question]) -> list[Result]:
+            return ask(
+                model, tokenizer, batch, template_of(protocol, task), pool=task.questions, shots=shots,
+                orders=protocol.orders, protocols=protocol.protocols, seed=protocol.seed,
+                batch_size_tokens=batch_size_tokens,
+            )  # fmt: skip
+
+        return journal.complete(
+            {f"question|{task.name}|{shots}|{question.id}": question for question in task.questions}, answer,
+            size=lambda question: len(question.context) + max(map(len, question.options)),
+            at_once=_QUESTIONS_AT_ONCE, advance=advance,
+        )  # fmt: skip
+
+    def test(task: QuestionSet) -> ContaminationTest:
+        key, count = f"contamination|{task.name}", len(task.questions)
+        if key in journal:
+            advance(count)
+        else:
+            scorer = OrderLikelihood(model, tokenizer, template_of(protocol, task), batch_size_tokens=batch_size_tokens)
+            shards = scorer.shards(task.questions)
+            each = count / (shards * (_PERMUTATIONS + 1))
+            found = contamination_test(
+                scorer, task.questions, permutations=_PERMUTATIONS, shards=shards, seed=protocol.seed,
+                advance=lambda sequences: advance(each * sequences),
+            )  # fmt: skip
+            journal.add([(key, dataclasses.asdict(found))])
+        return ContaminationTest(**journal[key] | {"differences": tuple(journal[key]["differences"])})
+
+    measured = journal.complete(
+        {f"likelihood|{domain}|{name}": (name, domain, text) for name, domain, text in documents}, likelihoods,
+        size=lambda document: len(document[2]), at_once=_DOCUMENTS_AT_ONCE, advance=advance,
+    )  # fmt: skip
+    return SuiteResults(
+        {(task.name, shots): answers(task, shots) for shots in protocol.shots for task in tasks},
+        [DocumentLikelihood(**row) for row in measured],
+        {task.name: test(task) for task in _to_test(tasks, suite)},
+    )
 
 
 def template_of(protocol: ProtocolConfig, task: QuestionSet) -> TemplateConfig:
     """The template that a task is asked with."""
     return protocol.question if task.template == QUESTION else protocol.completion
-
-
-def _documents(
-    model: "LanguageModel",
-    tokenizer: "Tokenizer",
-    documents: Documents,
-    suite: SuiteConfig,
-    protocol: ProtocolConfig,
-    journal: Journal,
-    advance: Progress,
-) -> list[DocumentLikelihood]:
-    keys = [f"likelihood|{domain}|{name}" for name, domain, _ in documents]
-    waiting = [place for place, key in enumerate(keys) if key not in journal]
-    advance(len(documents) - len(waiting))
-    waiting.sort(key=lambda place: -len(documents[place][2]))
-    for start in range(0, len(waiting), _DOCUMENTS_AT_ONCE):
-        places = waiting[start : start + _DOCUMENTS_AT_ONCE]
-        found = measure(
-            model, tokenizer, [documents[place] for place in places], stride=suite.stride,
-            batch_size_tokens=protocol.batch_size_tokens,
-        )  # fmt: skip
-        journal.add((keys[place], dataclasses.asdict(row)) for place, row in zip(places, found, strict=True))
-        advance(len(places))
-    return [DocumentLikelihood(**journal[key]) for key in keys]
-
-
-def _answers(
-    model: "LanguageModel",
-    tokenizer: "Tokenizer",
-    task: QuestionSet,
-    shots: int,
-    protocol: ProtocolConfig,
-    journal: Journal,
-    advance: Progress,
-) -> list[Result]:
-    keys = {question.id: f"question|{task.name}|{shots}|{question.id}" for question in task.questions}
-    waiting = [question for question in task.questions if keys[question.id] not in journal]
-    advance(len(task.questions) - len(waiting))
-    waiting.sort(key=lambda question: -len(question.context) - max(map(len, question.options)))
-    for start in range(0, len(waiting), _QUESTIONS_AT_ONCE):
-        batch = waiting[start : start + _QUESTIONS_AT_ONCE]
-        found = ask(
-            model, tokenizer, batch, template_of(protocol, task), pool=task.questions, shots=shots,
-            orders=protocol.orders, protocols=protocol.protocols, seed=protocol.seed,
-            batch_size_tokens=protocol.batch_size_tokens,
-        )  # fmt: skip
-        journal.add((keys[question.id], row) for question, row in zip(batch, found, strict=True))
-        advance(len(batch))
-    return [journal[keys[question.id]] for question in task.questions]
-
-
-def _tested(
-    model: "LanguageModel",
-    tokenizer: "Tokenizer",
-    task: QuestionSet,
-    protocol: ProtocolConfig,
-    journal: Journal,
-    advance: Progress,
-) -> ContaminationTest:
-    key = f"contamination|{task.name}"
-    count = len(task.questions)
-    if key in journal:
-        advance(count)
-    else:
-        scorer = OrderLikelihood(
-            model, tokenizer, template_of(protocol, task), batch_size_tokens=protocol.batch_size_tokens
-        )
-        shards = scorer.shards(task.questions)
-        each = count / (shards * (_PERMUTATIONS + 1))
-        found = contamination_test(
-            scorer, task.questions, permutations=_PERMUTATIONS, shards=shards, seed=protocol.seed,
-            advance=lambda sequences: advance(each * sequences),
-        )  # fmt: skip
-        journal.add([(key, dataclasses.asdict(found))])
-    row = journal[key]
-    return ContaminationTest(row["p_value"], row["statistic"], tuple(row["differences"]))
 
 
 class OrderLikelihood:

@@ -90,20 +90,6 @@ class Suite:
         return digest(self.documents)
 
 
-def objective_of(checkpoint: Path) -> str | None:
-    """What a run trained for (pretrain, sft, dpo, ppo); None where it is not known."""
-    import yaml
-
-    for folder in (checkpoint, checkpoint.parent):
-        path = folder / "config.yaml"
-        if path.is_file():
-            settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-            chosen = settings.get("objective") if isinstance(settings, dict) else None
-            kind = chosen.get("kind") if isinstance(chosen, dict) else chosen
-            return None if kind is None else str(kind)
-    return None
-
-
 def build_suite(config: SuiteConfig, held_out: HeldOut | None, *, seed: int = 0) -> Suite:
     """Makes and reads what the settings ask for; what is skipped in files is said. Raises `StageError` by file."""
     documents = held_out.documents() if held_out is not None else []

@@ -13,7 +13,7 @@ from maquette.evaluation.likelihood import NOT_A_LANGUAGE_MODEL, PER_BYTE_ONLY, 
 from maquette.evaluation.questions.multiple_choice import predictions
 from maquette.evaluation.questions.questions import QuestionSet
 from maquette.evaluation.questions.readers import QUESTION
-from maquette.evaluation.suites.runner import Judged
+from maquette.evaluation.suites.runner import SuiteResults
 from maquette.recipe.objectives import entry_of
 from maquette.statistics import bootstrap_mean
 
@@ -21,32 +21,16 @@ HEADLINE = {"completion": "per_byte", QUESTION: "letter"}
 """The protocol whose score stands for a task, by its template: what the benchmarks' authors report."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Score:
-    """Accuracy of one task by one protocol, over `questions` asked; `too_long` prompts did not fit the context.
+def scores(tasks: Sequence[QuestionSet], results: SuiteResults, protocol: ProtocolConfig) -> list[dict[str, Any]]:
+    """Accuracy of every task, number of shots and protocol, over the `questions` whose prompt fitted the context (of
+    `too_long` it did not).
 
     `low`, `high`: interval over questions. `least`, `most`: accuracy in the worst and the best order of the options.
     """
-
-    task: str
-    shots: int
-    protocol: str
-    accuracy: float
-    low: float
-    high: float
-    least: float
-    most: float
-    questions: int
-    too_long: int
-    chance: float
-
-
-def scores(tasks: Sequence[QuestionSet], judged: Judged, protocol: ProtocolConfig) -> list[Score]:
-    """Every task, number of shots and protocol for which some prompt fitted."""
     found = []
-    for (name, shots), results in judged.answers.items():
+    for (name, shots), answers in results.answers.items():
         task = next(task for task in tasks if task.name == name)
-        chosen = [predictions(result, q) for result, q in zip(results, task.questions, strict=True)]
+        chosen = [predictions(result, q) for result, q in zip(answers, task.questions, strict=True)]
         for kind in (kind for kind in PROTOCOLS if kind in protocol.protocols):
             right = [
                 [float(option == question.answer) for option in options]
@@ -59,17 +43,17 @@ def scores(tasks: Sequence[QuestionSet], judged: Judged, protocol: ProtocolConfi
             orders = [float(np.mean([row[turn % len(row)] for row in right])) for turn in range(max(map(len, right)))]
             low = high = math.nan
             if len(means) > 1:
-                interval = bootstrap_mean(
-                    means, resamples=protocol.resamples, level=protocol.level, seed=protocol.seed, method="percentile"
-                ).interval
-                low, high = interval
-            found.append(
-                Score(
-                    name, shots, kind, float(means.mean()), low, high, min(orders), max(orders), len(right),
-                    len(results) - len(right), task.chance,
-                )
-            )  # fmt: skip
+                low, high = bootstrap_mean(means, **_interval_options(protocol)).interval
+            found.append({
+                "task": name, "shots": shots, "protocol": kind, "accuracy": float(means.mean()), "low": low,
+                "high": high, "least": min(orders), "most": max(orders), "questions": len(right),
+                "too_long": len(answers) - len(right), "chance": task.chance,
+            })  # fmt: skip
     return found
+
+
+def _interval_options(protocol: ProtocolConfig) -> dict[str, Any]:
+    return {"resamples": protocol.resamples, "level": protocol.level, "seed": protocol.seed}
 
 
 def spread(scores: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -87,10 +71,10 @@ def spread(scores: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
-def correct_by_question(task: QuestionSet, judged: Judged, shots: int, protocol: str) -> dict[str, float]:
+def correct_by_question(task: QuestionSet, results: SuiteResults, shots: int, protocol: str) -> dict[str, float]:
     """Share of the orders in which each question was answered right: what paired comparisons need."""
     found = {}
-    for question, result in zip(task.questions, judged.answers[task.name, shots], strict=True):
+    for question, result in zip(task.questions, results.answers[task.name, shots], strict=True):
         options = predictions(result, question)[protocol]
         if options is not None:
             found[question.id] = float(np.mean([option == question.answer for option in options]))
@@ -99,23 +83,30 @@ def correct_by_question(task: QuestionSet, judged: Judged, shots: int, protocol:
 
 def summarise(
     tasks: Sequence[QuestionSet],
-    judged: Judged,
+    results: SuiteResults,
     protocol: ProtocolConfig,
     *,
     tokenizer_digest: str,
     objective: str | None = None,
 ) -> dict[str, Any]:
     """The content of evaluation.json, as far as it is about scores."""
-    rows = scores(tasks, judged, protocol)
+    rows = scores(tasks, results, protocol)
     headline, items = {}, {}
     for task in tasks:
-        own = [row for row in rows if row.task == task.name and row.shots == protocol.shots[0]]
-        wanted = HEADLINE.get(task.template, "likelihood")
+        own = [row for row in rows if row["task"] == task.name and row["shots"] == protocol.shots[0]]
         if own:
-            best = next((row for row in own if row.protocol == wanted), own[0])
-            headline[task.name] = dataclasses.asdict(best)
-            items[task.name] = correct_by_question(task, judged, best.shots, best.protocol)
-    likelihood = _likelihoods(judged, protocol)
+            wanted = HEADLINE.get(task.template, "likelihood")
+            best = next((row for row in own if row["protocol"] == wanted), own[0])
+            headline[task.name] = best
+            items[task.name] = correct_by_question(task, results, best["shots"], best["protocol"])
+    by_domain: dict[str, list[Any]] = {}
+    for document in results.likelihoods:
+        by_domain.setdefault(document.domain, []).append(document)
+    if results.likelihoods:
+        by_domain[ALL] = results.likelihoods
+    likelihood = {
+        name: dataclasses.asdict(summarize(own, **_interval_options(protocol))) for name, own in by_domain.items()
+    }
     notes = [PER_BYTE_ONLY.format(digest=tokenizer_digest[:8])] if likelihood else []
     if likelihood and objective and not entry_of(objective).calibrated:
         error = likelihood[ALL]["calibration_error"]
@@ -123,23 +114,10 @@ def summarise(
     return {
         "headline": headline,
         "mean_accuracy": float(np.mean([row["accuracy"] for row in headline.values()])) if headline else None,
-        "scores": [dataclasses.asdict(row) for row in rows],
+        "scores": rows,
         "likelihood": likelihood,
-        "contamination": {name: dataclasses.asdict(test) for name, test in judged.contamination.items()},
+        "contamination": {name: dataclasses.asdict(test) for name, test in results.contamination.items()},
         "skipped": {task.name: dict(task.skipped) for task in tasks if task.skipped},
         "notes": notes,
         "items": items,
     }
-
-
-def _likelihoods(judged: Judged, protocol: ProtocolConfig) -> dict[str, dict[str, Any]]:
-    """By domain, and of all documents together."""
-    by_domain: dict[str, list[Any]] = {}
-    for document in judged.likelihoods:
-        by_domain.setdefault(document.domain, []).append(document)
-    if judged.likelihoods:
-        by_domain[ALL] = judged.likelihoods
-    options: Mapping[str, Any] = {
-        "resamples": protocol.resamples, "level": protocol.level, "seed": protocol.seed
-    }  # fmt: skip
-    return {name: dataclasses.asdict(summarize(rows, **options)) for name, rows in by_domain.items()}

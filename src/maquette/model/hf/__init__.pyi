@@ -4,6 +4,7 @@ from .folder import (
     fill as fill,
     load as load,
     read_config as read_config,
+    is_export as is_export,
     require_replaceable as require_replaceable,
     save as save,
 )

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from maquette.artifacts import ConfigError, StageError
-from maquette.artifacts.files import atomic_folder, write_json
+from maquette.artifacts.files import atomic_folder, read_json, write_json
 from maquette.model.heads import LanguageModel
 from maquette.model.hf.family import MODELING, OWN, ModelFamily, Stored
 from maquette.model.hf.gpt2 import GPT2
@@ -69,7 +69,7 @@ def save(model: LanguageModel, tokenizer: Tokenizer, path: Path | str, *, card: 
     folder that holds anything else.
     """
     require_replaceable(path)
-    with atomic_folder(path) as folder:
+    with atomic_folder(path, is_export) as folder:
         fill(folder, model, tokenizer, card=card)
     return Path(path)
 
@@ -112,12 +112,20 @@ def fill(folder: Path, model: LanguageModel, tokenizer: Tokenizer, *, card: str 
         (folder / "README.md").write_text(readme, encoding="utf-8")
 
 
+def is_export(path: Path) -> bool:
+    """Whether `save` wrote the folder `path`, and nobody has put anything beside it."""
+    config = read_json(path / "config.json")
+    ours = isinstance(config, dict) and "tokenizer_digest" in config
+    return ours and all(entry.name in _FILES for entry in path.iterdir())
+
+
 def require_replaceable(path: Path | str) -> None:
     """Raises `StageError` where `path` is a file, or a folder with files that no export wrote: they would be lost."""
     path = Path(path)
     if path.exists() and not path.is_dir():
         raise StageError(f"{path} is a file.", "Choose a folder.")
-    if others := sorted(entry.name for entry in path.glob("*") if entry.name not in _FILES):
+    if path.exists() and not is_export(path) and (entries := sorted(path.iterdir())):
+        others = [entry.name for entry in entries if entry.name not in _FILES] or [entries[0].name]
         raise StageError(f"{path} holds other files ({others[0]}), which would be lost.", "Choose a folder of its own.")
 
 

@@ -16,7 +16,7 @@ from maquette.artifacts.files import atomic_folder, write_json
 from maquette.model.architecture import CoreConfig
 from maquette.model.heads import ScalarModel
 from maquette.model.hf.family import ModelFamily, Stored
-from maquette.model.hf.folder import FAMILIES, family_of, read_config, require_replaceable
+from maquette.model.hf.folder import FAMILIES, family_of, is_export, read_config, require_replaceable
 from maquette.model.hf.weights import read_weights, write_weights
 from maquette.text import Tokenizer
 
@@ -32,7 +32,7 @@ def is_scalar(raw: dict[str, Any]) -> bool:
 def save_scalar(model: ScalarModel, tokenizer: Tokenizer, path: Path | str, *, card: str | None = None) -> Path:
     """Writes the folder `path` atomically, as `hf.save` does for language models, and returns it."""
     require_replaceable(path)
-    with atomic_folder(path) as folder:
+    with atomic_folder(path, is_export) as folder:
         _fill(folder, model, tokenizer, card)
     return Path(path)
 

@@ -1,0 +1,111 @@
+"""The one door through which files come in that somebody else may have written, cut or changed.
+
+Whatever a library raises over such a file becomes one line that names the file and the place, and cuts what it quotes:
+`with reading(path): ...` around any parser; `load_json` where the file is JSON. A JSON file of our own is written by
+`write_sealed` with a checksum over its content and read by `load_sealed`, which notices a changed byte.
+"""
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from maquette.artifacts.errors import MaquetteError, StageError
+from maquette.artifacts.files import digest, write_json
+
+CHECKSUM = "checksum"
+"""The key of a sealed file's checksum."""
+
+_QUOTED = 200
+"""Characters of a library's message, or of a value, that an error shows."""
+
+_FOREIGN = (
+    ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError, EOFError, AssertionError,
+    NotImplementedError,
+)  # fmt: skip
+"""What parsers raise over damaged input; json, UnicodeDecodeError, pandas, Arrow's ArrowInvalid are ValueErrors."""
+
+
+def short(value: object, most: int = _QUOTED) -> str:
+    """A value as an error quotes it: one line, cut, and without what a terminal or UTF-8 can't show."""
+    text = " ".join(str(value).split())
+    text = text.encode("utf-8", "replace").decode("utf-8")
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
+@contextlib.contextmanager
+def reading(path: Path | str, *, place: str = "", hint: str = "") -> Iterator[None]:
+    """Turns what a parser raises inside into a `StageError` that names `path`, and `place` in it ("line 3"). Errors of
+    ours pass unchanged."""
+    where = f"{path}, {place}," if place else f"{path}"
+    try:
+        yield
+    except MaquetteError:
+        raise
+    except FileNotFoundError as error:
+        raise StageError(f"{error.filename or path} is missing.", hint) from None
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else short(error)
+        raise StageError(f"Can't read {where}: {reason}.".replace(",:", ":"), hint) from None
+    except RecursionError:
+        raise StageError(f"{where} is nested too deeply.", hint) from None
+    except Exception as error:
+        if not isinstance(error, _FOREIGN) and type(error).__module__.partition(".")[0] not in _PARSERS:
+            raise
+        reason = short(error) if isinstance(error, ValueError) or str(error) else ""
+        if not isinstance(error, ValueError):
+            reason = f"{type(error).__name__} {reason}".strip()
+        raise StageError(f"{where} is damaged: {reason.rstrip('.')}.", hint) from None
+
+
+_PARSERS = {"yaml", "_csv", "csv", "zlib", "gzip", "lzma", "struct", "zstandard", "pyarrow", "safetensors_rust",
+            "tokenize", "sqlite3", "zipfile", "binascii", "omegaconf", "antlr4", "tokenizers"}  # fmt: skip
+"""Libraries whose exceptions are about what they were given."""
+
+
+def parse_json(text: str | bytes, path: Path | str, *, place: str = "", hint: str = "") -> Any:
+    """The value of JSON text. Raises `StageError` naming `path` and `place`."""
+    with reading(path, place=place, hint=hint):
+        return json.loads(text)
+
+
+def load_json(path: Path | str, *, hint: str = "") -> Any:
+    """The value in a JSON file, with or without a byte order mark. Raises `StageError` where it is missing, can't be
+    read or is damaged."""
+    with reading(path, hint=hint):
+        return json.loads(Path(path).read_text(encoding="utf-8-sig"))
+
+
+def load_table(path: Path | str, *, hint: str = "") -> dict[str, Any]:
+    """As `load_json`, of a file that holds an object."""
+    value = load_json(path, hint=hint)
+    if not isinstance(value, dict):
+        raise StageError(f"{path} is damaged: it must hold an object, got {type(value).__name__}.", hint)
+    return value
+
+
+def write_sealed(path: Path | str, content: Mapping[str, Any]) -> None:
+    """Atomically writes a JSON object with a checksum of everything in it."""
+    write_json(path, {**content, CHECKSUM: _checksum(content)})
+
+
+def load_sealed(path: Path | str, *, hint: str = "") -> dict[str, Any]:
+    """The content of a file that `write_sealed` wrote. Raises `StageError` as `load_table`, and where a byte of the
+    content has been changed."""
+    content = load_table(path, hint=hint)
+    check_seal(content, path, hint=hint)
+    return {key: value for key, value in content.items() if key != CHECKSUM}
+
+
+def check_seal(content: Mapping[str, Any], path: Path | str, *, hint: str = "") -> None:
+    """Raises `StageError` where a sealed file's content is not what was written."""
+    rest = {key: value for key, value in content.items() if key != CHECKSUM}
+    if content.get(CHECKSUM) != _checksum(rest):
+        raise StageError(f"{path} is damaged: it does not match its checksum.", hint)
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    """Of the content as JSON gives it back."""
+    return digest(json.loads(json.dumps(content, ensure_ascii=False, default=str)))

@@ -1,0 +1,105 @@
+"""Files of rows: published tests and battles to read, and the journal of results that an evaluation resumes from."""
+
+import csv
+import json
+import os
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from maquette.artifacts import StageError
+from maquette.artifacts.files import append_rows
+from maquette.corpus.sources.files import JSON_SUFFIXES, json_files, plain_name
+from maquette.corpus.sources.files import read_rows as read_json_rows
+
+Item = TypeVar("Item")
+
+
+def read_rows(path: Path | str, what: str, headings: Collection[str]) -> Iterator[tuple[str, Mapping[Any, Any]]]:
+    """`(place, row)` of every row of a JSONL, JSON, CSV or Parquet file of `what`.
+
+    A CSV file whose first row has none of the `headings` has no head: its rows are cells by their number. Raises
+    `StageError` that names the file, and the place of a row that can't be read.
+    """
+    path = Path(path).expanduser()
+    if plain_name(path).endswith(JSON_SUFFIXES):
+        yield from read_json_rows(json_files(path, what), what)
+        return
+    if path.suffix.lower() not in (".csv", ".parquet"):
+        raise StageError(f"{path}: {path.suffix or 'no ending'} is not known.", "Give .jsonl, .json, .csv or .parquet.")
+    try:
+        rows = _csv_rows(path, headings) if path.suffix.lower() == ".csv" else _parquet_rows(path)
+    except FileNotFoundError:
+        raise StageError(f"{path} is missing.", f"Give a file of {what}: nothing is downloaded here.") from None
+    except (OSError, ValueError, csv.Error) as error:  # UnicodeDecodeError and pyarrow's ArrowInvalid are ValueErrors
+        raise StageError(f"{path} is damaged: {error}.", "Is it complete?") from None
+    for number, row in enumerate(rows, start=1):
+        yield f"{path}, row {number}", row
+
+
+def _parquet_rows(path: Path) -> list[dict[str, Any]]:
+    from pyarrow.parquet import read_table
+
+    rows: list[dict[str, Any]] = read_table(path).to_pylist()
+    return rows
+
+
+def _csv_rows(path: Path, headings: Collection[str]) -> list[dict[Any, Any]]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        rows = list(csv.reader(file))
+    head = [cell.strip() for cell in rows[0]] if rows else []
+    if not set(headings) & set(head):
+        return [dict(enumerate(row)) for row in rows]
+    return [dict(zip(head, row, strict=False)) for row in rows[1:]]
+
+
+class Journal:
+    """Results by key, kept in a file: who is killed resumes from it. A line that a crash cut is left out."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.results: dict[str, Any] = {}
+        if not self.path.exists():
+            return
+        data = self.path.read_bytes()
+        whole = data[: data.rfind(b"\n") + 1]
+        for number, line in enumerate(whole.split(b"\n")[:-1], start=1):
+            try:
+                row = json.loads(line)
+                self.results[row["key"]] = row["result"]
+            except (ValueError, KeyError, TypeError):
+                raise StageError(
+                    f"{self.path}, line {number} is damaged.", "Remove the line: what it held is evaluated again."
+                ) from None
+        if len(whole) < len(data):
+            os.truncate(self.path, len(whole))
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.results
+
+    def __getitem__(self, key: str) -> Any:
+        return self.results[key]
+
+    def add(self, results: Iterable[tuple[str, Any]]) -> None:
+        """Appends results, which are on the disk when this returns. Raises `StageError` where it is full."""
+        added = dict(results)
+        append_rows(self.path, ({"key": key, "result": result} for key, result in added.items()))
+        self.results |= added
+
+    def complete(
+        self,
+        items: Mapping[str, Item],
+        compute: Callable[[Sequence[Item]], Sequence[Any]],
+        *,
+        size: Callable[[Item], int],
+        at_once: int,
+        advance: Callable[[float], None],
+    ) -> list[Any]:
+        """The result of every item, by its key: what the journal lacks is computed `at_once` a time, largest first."""
+        waiting = sorted((key for key in items if key not in self), key=lambda key: -size(items[key]))
+        advance(len(items) - len(waiting))
+        for start in range(0, len(waiting), at_once):
+            keys = waiting[start : start + at_once]
+            self.add(zip(keys, compute([items[key] for key in keys]), strict=True))
+            advance(len(keys))
+        return [self[key] for key in items]

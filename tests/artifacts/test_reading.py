@@ -1,0 +1,95 @@
+import csv
+import json
+import zlib
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from maquette.artifacts import ConfigError, StageError
+from maquette.artifacts.reading import load_json, load_sealed, load_table, parse_json, reading, short, write_sealed
+
+HOSTILE = {
+    "deep": b"[" * 100_000,
+    "deep object": b'{"a":' * 100_000,
+    "huge integer": b'{"a": ' + b"9" * 5_000 + b"}",
+    "not UTF-8": "{}".encode("utf-16"),
+    "cut": b'{"a": ',
+    "empty": b"",
+    "two": b"{} {}",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_json_is_one_line_that_names_the_file(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "data.json"
+    path.write_bytes(HOSTILE[name])
+    with pytest.raises(StageError) as caught:
+        load_json(path, hint="Fetch it again.")
+    assert str(path) in caught.value.message and "\n" not in caught.value.message
+    assert len(caught.value.message) < 400 and caught.value.hint == "Fetch it again."
+
+
+def test_a_byte_order_mark_is_no_damage(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes(b"\xef\xbb\xbf{}")
+    assert load_json(tmp_path / "a.json") == {}
+
+
+def test_a_line_is_named() -> None:
+    with pytest.raises(StageError, match=r"rows\.jsonl, line 3, is damaged"):
+        parse_json("{", "rows.jsonl", place="line 3")
+
+
+def test_what_must_be_an_object(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text("[1]")
+    with pytest.raises(StageError, match="must hold an object, got list"):
+        load_table(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize(
+    "error", [KeyError("bytes"), TypeError("int"), yaml.YAMLError("x"), pa.ArrowInvalid("a\nb"), csv.Error("x"),
+              zlib.error("x"), RecursionError(), UnicodeDecodeError("utf-8", b"x", 0, 1, "y"), IndexError(),
+              OverflowError("x"), pa.ArrowNotImplementedError("x"), PermissionError(13, "no"), FileNotFoundError()],
+    ids=lambda error: type(error).__name__,
+)  # fmt: skip
+def test_what_parsers_raise_becomes_ours(error: Exception) -> None:
+    with pytest.raises(StageError) as caught, reading("some.file"):
+        raise error
+    assert "some.file" in caught.value.message and "\n" not in caught.value.message
+    assert "write" not in caught.value.message
+
+
+@pytest.mark.parametrize("error", [ConfigError("x"), KeyboardInterrupt(), MemoryError()])
+def test_other_errors_pass(error: BaseException) -> None:
+    with pytest.raises(type(error)), reading("some.file"):
+        raise error
+
+
+@given(st.dictionaries(st.text(), st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=8,
+)))  # fmt: skip
+def test_a_sealed_file_gives_back_what_was_written(tmp_path_factory: Any, content: dict[str, Any]) -> None:
+    path = tmp_path_factory.mktemp("sealed") / "a.json"
+    content.pop("checksum", None)
+    try:
+        write_sealed(path, content)
+    except (UnicodeEncodeError, StageError):
+        return
+    assert json.dumps(load_sealed(path)) == json.dumps(json.loads(json.dumps(content)))
+
+
+def test_a_sealed_file_shows_a_changed_value(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_sealed(path, {"loss": 2.5, "name": "run"})
+    path.write_text(path.read_text().replace("2.5", "2.4"))
+    with pytest.raises(StageError, match=r"a\.json is damaged: it does not match its checksum"):
+        load_sealed(path)
+
+
+def test_what_is_quoted_is_short() -> None:
+    assert short("a\nb\ud800" + "x" * 1000).startswith("a b?xxx") and len(short("x" * 1000)) < 210
