@@ -1,12 +1,7 @@
 """The reference, made from the code when the site is built: stages, config groups, keys, and functions for Python.
 
-<<<<<<< HEAD
-Stages come from `maquette.cli.command_line.registry`, keys with their defaults and help from the config dataclasses,
-options with their comments from the files of conf/, functions from their docstrings. Imports no torch.
-=======
 Stages come from their registry, keys with their defaults and help from the config dataclasses, options with their
 comments from the files of conf/, functions from their docstrings. Imports no torch.
->>>>>>> main
 """
 
 import ast
@@ -84,7 +79,7 @@ def pages() -> dict[str, str]:
 def _stage(stage: Stage) -> dict[str, Any]:
     keys, chosen = [setting.key for setting in walk(stage.config)], groups(stage)
     nested = sorted({key.split(".")[0] for key in keys if "." in key} | chosen.keys())
-    functions = {"import": "maquette.import_", "corpus": "maquette.cli.command_line.functions.corpus"}
+    functions = {"import": "maquette.import_", "corpus": "maquette.cli.functions.corpus"}
     return {
         "stage": stage,
         "function": functions.get(stage.name, f"maquette.{stage.name}"),

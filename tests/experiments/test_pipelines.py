@@ -23,7 +23,7 @@ from maquette.reports import render
 from maquette.scaling.laws.runs import LawError
 from maquette.scaling.laws.surface import LossSurface
 from maquette.training import pretraining
-from small_runs import settings, write_documents
+from support.small_runs import settings, write_documents
 
 # twenty tokens a parameter
 TRUTH = LossSurface(E=1.0, A=100, B=331, alpha=0.4, beta=0.4)
