@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from maquette.data.prompts import Prompt, render_prompt
 from maquette.model import hf
 from maquette.model.architecture import TransformerConfig
-from maquette.model.counts import FlopCount, count_parameters
+from maquette.model.core_config import FlopCount, count_parameters
 from maquette.model.heads import LanguageModel
 from maquette.objectives.completions import Completion
 from maquette.objectives.config import PolicyConfig

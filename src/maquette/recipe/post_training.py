@@ -5,8 +5,7 @@ decayed unless told so: the run is short and begins at weights worth keeping.
 """
 
 from maquette.artifacts import ConfigError
-from maquette.model.architecture import CoreConfig
-from maquette.model.counts import FlopCount, ParameterCount, count_parameters, training_flops
+from maquette.model.core_config import CoreConfig, FlopCount, ParameterCount, count_parameters, training_flops
 from maquette.recipe.objectives import ObjectiveEntry
 from maquette.recipe.pretraining import Recipe
 from maquette.recipe.rules import DEFAULT_RULES, HyperparameterRules

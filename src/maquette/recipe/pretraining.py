@@ -20,9 +20,9 @@ from typing import Any
 from maquette.artifacts import ConfigError
 from maquette.artifacts.settings import parse_quantity
 from maquette.data.config import PhaseConfig
-from maquette.model.architecture import CoreConfig, ParameterCount, TransformerConfig
+from maquette.model.architecture import TransformerConfig
 from maquette.model.config import ModelConfig
-from maquette.model.counts import FlopCount, count_parameters, training_flops
+from maquette.model.core_config import CoreConfig, FlopCount, ParameterCount, count_parameters, training_flops
 from maquette.model.parametrization import STANDARD, Parametrization
 from maquette.recipe.rules import DEFAULT_RULES, HyperparameterRules
 from maquette.recipe.shape import choose_shape

@@ -26,9 +26,8 @@ from maquette.feedback.annotators.custom import CallableReward
 from maquette.feedback.building import ConfiguredFeedback
 from maquette.feedback.config import TaskInstructionsConfig
 from maquette.feedback.prompts import TaskInstructions, open_prompts
-from maquette.model.architecture import CoreConfig
-from maquette.model.hf import read_config
-from maquette.model.hf.scalar import read_architecture
+from maquette.model.core_config import CoreConfig
+from maquette.model.hf import config_of, read_config
 from maquette.model.loading import find_checkpoint, load_tokenizer, model_folder
 from maquette.objectives.config import ExampleConfig, PolicyConfig
 from maquette.optimization.config import OptimizerConfig, planned_warmup, planned_weight_decay
@@ -156,7 +155,7 @@ def _start(config: TrainStage) -> Path:
 def _architecture(start: Path) -> CoreConfig:
     """The architecture of the model in a folder: a language model's, or a reward model's."""
     folder = model_folder(start)
-    return read_architecture(read_config(folder), folder)
+    return config_of(read_config(folder), folder)
 
 
 def _explicit(config: TrainStage) -> dict[str, Any]:
