@@ -21,9 +21,9 @@ from maquette.text import train_tokenizer
 from maquette.text.config import TokenizerConfig
 from maquette.tracking.config import TrackingConfig
 from maquette.training import RunRecord
-from small_runs import settings as small_run
-from small_runs import write_documents
-from small_specs import make_spec
+from support.small_runs import settings as small_run
+from support.small_runs import write_documents
+from support.small_specs import make_spec
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def test_evaluates_once_and_writes_everything(outputs: Path, capsys: pytest.Capt
     assert 5 < result["likelihood"]["all"]["bits_per_byte"]["value"] < 12
     capsys.readouterr()
     assert evaluate.run(settings(outputs)) == json.loads((folder / "evaluation.json").read_text())
-    assert "nothing to do" in capsys.readouterr().err
+    assert "up to date" in capsys.readouterr().err
 
 
 @pytest.mark.slow

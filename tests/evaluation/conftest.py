@@ -10,7 +10,7 @@ from maquette.evaluation.run_report import RunReport
 from maquette.model.core_config import FlopCount, ParameterCount
 from maquette.recipe import resolve
 from maquette.training import RunRecord
-from small_specs import make_spec
+from support.small_specs import make_spec
 
 DOMAINS = ("code", "legal")
 

@@ -25,7 +25,7 @@ from maquette.recipe.sweeps import isoflop_curve
 from maquette.text import train_tokenizer
 from maquette.text.config import TokenizerConfig
 
-THEIRS = "model.their_models"
+THEIRS = "support.their_models"
 PLAIN = TransformerConfig(
     vocab_size=272, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=32
 )
@@ -104,7 +104,7 @@ def test_flops_are_counted_as_the_formula_of_a_known_model_says(monkeypatch):
     def build(size, vocab_size):
         return LSTM(LSTMConfig(vocab_size, 16, 2))
 
-    import model.their_models as theirs
+    import support.their_models as theirs
 
     monkeypatch.setattr(theirs, "lstm", build, raising=False)
     own, ours = custom("lstm"), LSTMConfig(272, 16, 2)

@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-from model_variants import EVERY, PLAIN, RECURRENT
 
 from maquette.model import (
     LanguageModel,
@@ -15,6 +14,7 @@ from maquette.model import (
     build_core,
     initialize,
 )
+from support.model_variants import EVERY, PLAIN, RECURRENT
 
 WIDE = TransformerConfig(
     vocab_size=500, hidden_size=128, num_hidden_layers=8, num_attention_heads=4, token_shift=True, bias=True

@@ -5,16 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_archives import archive
-from made_crawl import settings
 
 from maquette.artifacts import StageError
 from maquette.corpus.config import SourceConfig
 from maquette.corpus.curation import datatrove_pipelines
 from maquette.corpus.curation.config import CurationConfig, ExecutorConfig
 from maquette.corpus.curation.curate import Curated, curate
-from maquette.corpus.curation.near_duplicates import clusters
-from maquette.corpus.sources.warc.source import Warc
+from maquette.corpus.near_duplicates import clusters
+from maquette.corpus.sources.warc import Warc
+from support.made_archives import archive
+from support.made_crawl import settings
 
 pytest.importorskip("datatrove")
 

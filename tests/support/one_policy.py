@@ -33,7 +33,7 @@ from maquette.training.config import PrecisionConfig, TrainerConfig
 from maquette.training.devices import choose_hardware
 from maquette.training.policy import PolicyFeedback, PolicyPlan
 from maquette.training.record import begin_record
-from small_runs import default_callbacks
+from support.small_runs import default_callbacks
 
 
 class Letters:
