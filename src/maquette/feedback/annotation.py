@@ -72,7 +72,7 @@ def annotate(
     if len(labels) > 1:
         found = inter_annotator_agreement(_decided(np.stack([one.votes[0] for one in labels])))
         between = {} if found is None else {f"{labels[0].name}, gold": found}
-    facts = write_report(folder, reports, pairs, between)
+    facts = write_report(folder, reports, pairs, between, list(notes))
     say(f"{annotator.name}: {written:,} labels of {len(pairs):,} pairs")
     return facts | {"labels": written, "annotator": annotator.name}
 

@@ -1,22 +1,18 @@
 """Prompts and instructions of the embedded tasks, for policies, annotators and training."""
 
+import dataclasses
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from maquette.artifacts import StageError
+from maquette.artifacts.files import digest
+from maquette.data.conversations import Instruction
 from maquette.data.prompts import Prompt, PromptSource, ShuffledPrompts, read_prompts, render_prompt
-from maquette.feedback.config import PromptsConfig
-from maquette.feedback.tasks import Exercises
+from maquette.feedback.config import PromptsConfig, TaskInstructionsConfig
+from maquette.feedback.tasks import Exercises, demonstrate
 
 if TYPE_CHECKING:
     from maquette.text import Tokenizer
-
-import dataclasses
-from collections.abc import Iterator
-
-from maquette.artifacts.files import digest
-from maquette.data.conversations import Instruction
-from maquette.feedback.config import TaskInstructionsConfig
-from maquette.feedback.tasks import demonstrate
 
 
 class TaskPrompts:
