@@ -42,6 +42,7 @@ def found() -> MixtureFit:
     return fit_mixture(table(noise=1e-3))
 
 
+@pytest.mark.slow(reason="fits mixing laws, leaving out each of the runs in turn")
 def test_epochs_that_leave_no_mixture_are_refused_with_those_that_do() -> None:
     with pytest.raises(ConfigError, match=r"max_epochs=0\.02 leaves no mixture: runs of this length need 0\.1"):
         fit_mixture(table(), max_epochs=0.02)
@@ -50,6 +51,7 @@ def test_epochs_that_leave_no_mixture_are_refused_with_those_that_do() -> None:
     assert max(epochs) <= 0.1 + 1e-6
 
 
+@pytest.mark.slow(reason="fits mixing laws, leaving out each of the runs in turn")
 def test_targets_move_the_optimum(found: MixtureFit) -> None:
     runs = table(noise=1e-3, runs=FEW)
     code = fit_mixture(runs, targets={"code": 2, "docs": 1})
@@ -65,6 +67,7 @@ def test_targets_move_the_optimum(found: MixtureFit) -> None:
         fit_mixture(runs, targets={"code": 0})
 
 
+@pytest.mark.slow(reason="fits mixing laws, leaving out each of the runs in turn")
 def test_the_form_that_foretells_runs_is_chosen(found: MixtureFit) -> None:
     assert found.law.form == "exponential" and found.errors["exponential"] < found.errors["transfer"]
     runs = table(runs=FEW)
@@ -75,6 +78,7 @@ def test_the_form_that_foretells_runs_is_chosen(found: MixtureFit) -> None:
     assert other.law.form == "transfer" and other.errors["transfer"] < other.errors["exponential"]
 
 
+@pytest.mark.slow(reason="fits mixing laws, leaving out each of the runs in turn")
 def test_the_optimum_of_a_known_law_is_found_and_beats_what_it_should(found: MixtureFit) -> None:
     true = TRUE.losses(found.optimum).mean()
     assert found.predicted == pytest.approx(true, abs=0.01)
@@ -88,6 +92,7 @@ def test_the_optimum_of_a_known_law_is_found_and_beats_what_it_should(found: Mix
     assert "not better than the uniform" in verdict(found, 9.0)
 
 
+@pytest.mark.slow(reason="fits mixing laws, leaving out each of the runs in turn")
 def test_what_is_reported_has_every_number(found: MixtureFit) -> None:
     facts = mixture_facts(found, 1.5)
     assert facts["verified"] == 1.5
