@@ -7,7 +7,7 @@ from typing import Any
 
 from maquette.artifacts.errors import ConfigError
 from maquette.artifacts.files import digest
-from maquette.artifacts.manifest import build
+from maquette.artifacts.manifest import build, read_manifest
 from maquette.artifacts.progress import say
 from maquette.corpus.config import CorpusConfig, SourceConfig
 from maquette.corpus.curation.config import CurationConfig, ExecutorConfig
@@ -15,6 +15,7 @@ from maquette.corpus.pipeline import CLEAN, make_corpus, replace_validation
 from maquette.corpus.report import describe, facts, write_report
 from maquette.corpus.sources import Source, open_source
 from maquette.corpus.sources.files import digest_files, list_files
+from maquette.corpus.sources.installed import Installed
 from maquette.corpus.workers import workers
 
 
@@ -45,11 +46,14 @@ def build_corpus(settings: CorpusSettings, *, force: bool) -> Path:
         make = functools.partial(_make_curated, settings, source, digest([identity, inputs]))
     else:
         make = functools.partial(_make, settings, source)
-    return build(
+    folder = build(
         "corpus", settings.outputs / "artifacts", name=settings.corpus.name, key="corpus.name",
         label=source.label if settings.web is None else "synthetic_web", config=identity, inputs=inputs, make=make,
         force=force, say=say,
     )  # fmt: skip
+    if isinstance(source, Installed) and (changes := source.changes(read_manifest(folder).facts["source"])):
+        say(f"{folder.name} stays as it was read, from other packages: {changes} (force=true reads again)")
+    return folder
 
 
 def _make(settings: CorpusSettings, source: Source, folder: Path) -> dict[str, Any]:

@@ -80,7 +80,7 @@ def write_curation_report(
         **facts,
         "funnel": [dataclasses.asdict(stage) for stage in stages],
         "reasons": {str(reason): int(count) for reason, count in reasons.items()},
-        "private": _private_counts(journal),
+        "pii": _pii_counts(journal),
         "near_duplicates": {
             "bands": config.near_duplicates.bands,
             "rows": config.near_duplicates.rows,
@@ -98,7 +98,7 @@ def write_curation_report(
     write_json(folder / "curation" / "report.json", report)
     chosen = rules(config)
     figures = {"funnel": funnel_figure(stages), "features": features_figure(journal, chosen)}
-    if curve := facts.get("context", {}).get("quality", {}).get("curve"):
+    if curve := facts.get("corpus_statistics", {}).get("quality", {}).get("curve"):
         figures["quality"] = curve_figure(curve)
     write_page(
         folder, "curation.html.j2", {"truth": None, **report, **_shown(journal, chosen)}, figures, "curation.html"
@@ -106,9 +106,9 @@ def write_curation_report(
     return report
 
 
-def _private_counts(journal: pd.DataFrame) -> dict[str, int]:
+def _pii_counts(journal: pd.DataFrame) -> dict[str, int]:
     counts: dict[str, int] = {}
-    for text in journal["private"][(journal["reason"] == "") & (journal["private"] != "{}")]:
+    for text in journal["pii"][(journal["reason"] == "") & (journal["pii"] != "{}")]:
         for kind, count in json.loads(text).items():
             counts[kind] = counts.get(kind, 0) + int(count)
     return dict(sorted(counts.items()))
