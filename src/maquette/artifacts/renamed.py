@@ -83,7 +83,8 @@ _SECTIONS: dict[str, dict[str, str]] = {
         "tracking.parent": "logger.mlflow.parent_run_id",
         "tracking.enabled": "logger",
     },
-    "Curation": {
+    "Corpus and curation": {
+        "corpus.judge": "corpus.validation_source",
         "curation.host_lines": "curation.boilerplate_lines",
         "curation.host_lines.pages": "curation.boilerplate_lines.pages",
         "curation.host_lines.share": "curation.boilerplate_lines.share",

@@ -30,7 +30,7 @@ _HISTOGRAMS = ("word_length", "alphabetic_words", "duplicate_5_grams", "punctuat
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class FunnelStep:
-    """What is left after a step, and what it took: documents and characters of extracted text."""
+    """What is left after a step: documents and characters of extracted text."""
 
     step: str
     documents: int
@@ -204,9 +204,9 @@ def _samples(rows: pd.DataFrame, left: pd.DataFrame, rule: Rule | None) -> list[
     return samples
 
 
-def _domain_rows(judged: pd.DataFrame) -> list[list[Any]]:
+def _domain_rows(filtered: pd.DataFrame) -> list[list[Any]]:
     rows = []
-    for name, group in judged.groupby("domain"):
+    for name, group in filtered.groupby("domain"):
         left = group[group["reason"] == ""]
         medians = [_median(left[column]) for column in ("words", "quality", "surprise")]
         rows.append([name, len(group), len(left), round(left["kept_characters"].sum() / 1e6, 3), *medians])

@@ -1,6 +1,6 @@
 """The first pass over a shard: pages read, filtered by address and language, and what the corpus must know of them.
 
-Languages are told by py3langid's naive Bayes model (97 languages, inside its wheel).
+Languages are identified by py3langid's naive Bayes model (97 languages, inside its wheel).
 
 Writes `<shard>.parquet` with the documents that go on, `<shard>.journal.parquet` with those that do not, and
 `<shard>.npz` with what is decided over all shards: addresses, lines by host, counts of tokens.
