@@ -33,7 +33,9 @@ def run_fuzz(count: int, seed: int, only: list[str], keep: bool) -> int:
             seen.add(short)
             print(f"    {kind}: {detail[:160]!r}", flush=True)
             if keep:
-                name = f"{format.name.replace(' ', '_').replace(chr(39), '')}-{len(list(CASES.glob('*.json'))):03d}.json"
+                name = (
+                    f"{format.name.replace(' ', '_').replace(chr(39), '')}-{len(list(CASES.glob('*.json'))):03d}.json"
+                )
                 CASES.mkdir(exist_ok=True)
                 case = {"format": format.name, "was": short, "content": base64.b64encode(damaged).decode()}
                 (CASES / name).write_text(json.dumps(case, indent=1) + "\n")

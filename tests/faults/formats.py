@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
+from tests.faults.fuzz import Format
 
 from maquette.artifacts.files import write_json, write_text
 from maquette.artifacts.manifest import build, verify_files
@@ -29,7 +30,6 @@ from maquette.scaling.fits.table import read_table
 from maquette.text import Tokenizer, train_tokenizer
 from maquette.text.config import TokenizerConfig
 from maquette.training.metrics_file import read_history
-from tests.faults.fuzz import Format
 
 _TALK = [{"role": "user", "content": "What is a hen?"}, {"role": "assistant", "content": "A bird."}]
 _WORDS = ["the hen sees a door", "a clock stands in the river", "def main(): return 1", "Zażółć gęślą jaźń", "x" * 90]
@@ -64,6 +64,7 @@ _PREFERENCES = [
     {"prompt": _TALK[:1], "chosen": _TALK[1:], "rejected": [{"role": "assistant", "content": "A fish."}],
      "annotator": "Ada", "margin": 0.5}
 ] * 3  # fmt: skip
+_ALPACA = [{"instruction": "a", "input": "", "output": "b"}] * 3
 _BATTLES = [
     {"model_a": "one", "model_b": "two", "winner": winner, "judge": "Ada", "prompt": "hi", "answer_a": "x",
      "answer_b": "y"}
@@ -83,18 +84,22 @@ def _artifact(folder: Path) -> Path:
         write_text(place / "data" / "a.txt", "hello")
         return {"words": 1, "shards": [{"file": "data/a.txt", "tokens": 5}]}
 
-    made = build("things", folder, name="one", label="thing", config={"size": 3}, inputs={"corpus": "ab" * 32}, make=make,
-                 say=lambda _: None)  # fmt: skip
+    made = build("things", folder, name="one", label="thing", config={"size": 3}, inputs={"corpus": "ab" * 32},
+                 make=make, say=lambda _: None)  # fmt: skip
     return made / "manifest.json"
 
 
 def _run(folder: Path) -> Path:
-    write_run(folder, {"status": "finished", "step": 20, "validation_loss": 3.25, "spec": {"size": "10k", "tokens": 512}})
+    write_run(
+        folder, {"status": "finished", "step": 20, "validation_loss": 3.25, "spec": {"size": "10k", "tokens": 512}}
+    )
     return folder / "run.json"
 
 
 def _documents(folder: Path) -> Path:
-    write_documents(folder / "train.parquet", [Document(str(n), text, None, "web", {}) for n, text in enumerate(_WORDS)])
+    write_documents(
+        folder / "train.parquet", [Document(str(n), text, None, "web", {}) for n, text in enumerate(_WORDS)]
+    )
     return folder / "train.parquet"
 
 
@@ -182,7 +187,7 @@ FORMATS = (
     Format("documents text", _file("rows.txt", "\n\n".join(_WORDS)), _source("text")),
     Format("instructions jsonl", _file("rows.jsonl", _lines([{"messages": _TALK}] * 3)),
            lambda file: list(InstructionFiles(file).instructions())),
-    Format("instructions alpaca", _file("rows.json", json.dumps([{"instruction": "a", "input": "", "output": "b"}] * 3)),
+    Format("instructions alpaca", _file("rows.json", json.dumps(_ALPACA)),
            lambda file: list(InstructionFiles(file).instructions())),
     Format("preferences jsonl", _file("rows.jsonl", _lines(_PREFERENCES)),
            lambda file: list(PreferenceFiles(file).preferences())),

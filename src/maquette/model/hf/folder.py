@@ -9,7 +9,6 @@
 | modeling_maquette.py | the modelling code, only where no family of `transformers` has the model's options |
 """
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import torch
 
 from maquette.artifacts import ConfigError, StageError
 from maquette.artifacts.files import atomic_folder, read_json, write_json
+from maquette.artifacts.reading import load_table, reading
 from maquette.model.heads import LanguageModel
 from maquette.model.hf.family import MODELING, OWN, ModelFamily, Stored
 from maquette.model.hf.gpt2 import GPT2
@@ -50,13 +50,12 @@ def load(path: Path | str, *, dtype: torch.dtype | None = torch.float32) -> Lang
         raise StageError(f"{path} is a reward model: it gives one number and writes no text.", "Name another model.")
     family = family_of(raw, path)
     try:
-        config = family.read(raw)
+        with reading(path / "config.json", hint="Fetch the file again."):
+            config = family.read(raw)
     except (StageError, ConfigError) as error:
         raise StageError(f"{path / 'config.json'}: {error.message}", error.hint) from None
-    except TypeError as error:
-        raise StageError(f"{path / 'config.json'} is damaged: {error}.", "Fetch the file again.") from None
-    with torch.device("meta"):  # no memory and no initial weights: those of the file take their place
-        model = LanguageModel(config)
+    with reading(path / "config.json", hint="Fetch the file again."), torch.device("meta"):
+        model = LanguageModel(config)  # no memory and no initial weights: those of the file take their place
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
     model.load_state_dict(read_weights(path, family, _layout(family, config, shapes), shapes, dtype), assign=True)
     return model.eval()
@@ -134,15 +133,9 @@ def read_config(path: Path) -> dict[str, Any]:
     file = path / "config.json"
     if not path.is_dir():
         raise StageError(f"{path} is not a folder.", "Give a folder that holds config.json and model.safetensors.")
-    try:
-        raw = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise StageError(f"{file} is missing.", "Is this a Hugging Face folder?") from None
-    except (ValueError, OSError) as error:
-        raise StageError(f"{file} is damaged: {error}.", "Fetch the file again.") from None
-    if not isinstance(raw, dict):
-        raise StageError(f"{file} is damaged: it holds no settings.", "Fetch the file again.")
-    return raw
+    if not file.exists():
+        raise StageError(f"{file} is missing.", "Is this a Hugging Face folder?")
+    return load_table(file, hint="Fetch the file again.")
 
 
 def family_of(raw: dict[str, Any], path: Path) -> ModelFamily:
