@@ -35,9 +35,10 @@ format: $(VENV)/.installed-dev
 bench: $(VENV)/.installed-bench
 	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
 
-# Runs every notebook and writes it with its figures to outputs/notebooks/*.html
+# Runs every notebook, writes its figures into it, and a page of it to outputs/notebooks
 notebooks: $(VENV)/.installed-notebooks
-	$(BIN)/python -m nbconvert --execute --to html --output-dir outputs/notebooks notebooks/*.ipynb
+	$(BIN)/python notebooks/run.py
+	$(BIN)/python -m nbconvert --to html --output-dir outputs/notebooks notebooks/*.ipynb
 
 # The site, in outputs/site; open outputs/site/index.html
 docs: $(VENV)/.installed-docs

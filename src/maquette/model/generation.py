@@ -11,7 +11,7 @@ Notable:
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -62,22 +62,12 @@ class Generation:
 def generate(
     model: LanguageModel,
     prompts: Sequence[Sequence[int]],
-    *,
-    tokenizer: "Tokenizer | None" = None,
-    sampling: Sampling | None = None,
-    max_tokens: int | None = None,
-    stop: Sequence[str] = (),
-    stop_ids: Sequence[int] | None = None,
-    seed: int = 0,
-    seeds: Sequence[int] | None = None,
+    **options: Any,
 ) -> list[Generation]:
-    """Continues every prompt until it ends; see `stream` for the arguments and errors."""
+    """Continues every prompt until it ends; `options` and errors are `stream`'s."""
     prompts = [list(prompt) for prompt in prompts]
     pieces: list[list[GeneratedToken]] = [[] for _ in prompts]
-    for piece in stream(
-        model, prompts, tokenizer=tokenizer, sampling=sampling, max_tokens=max_tokens, stop=stop, stop_ids=stop_ids,
-        seed=seed, seeds=seeds,
-    ):  # fmt: skip
+    for piece in stream(model, prompts, **options):
         pieces[piece.row].append(piece)
     return [
         Generation(
