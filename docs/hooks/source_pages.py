@@ -3,7 +3,8 @@
     [`dpo_loss`](../src/maquette/objectives/losses.py#dpo_loss)
 
 So the site needs no network and shows the lines that it was built with, and the same link opens the file where the
-Markdown is read in the repository. A folder's page is its README.md. Pictures and notebooks are copied as they are.
+Markdown is read in the repository. A folder's page is its README.md; Markdown becomes a page with links of its own.
+Pictures and notebooks are copied as they are.
 """
 
 import ast
@@ -42,13 +43,19 @@ def symbols(text: str) -> dict[str, int]:
     return lines
 
 
+def folder_of(page: str) -> Path:
+    """The folder of the repository that a page's links start from; `page`: its path below docs/."""
+    path = Path(page).parent
+    return path.relative_to("source") if path.parts[:1] == ("source",) else "docs" / path
+
+
 def repository_links(markdown: str, page: str) -> list[tuple[str, Path, str | None]]:
-    """Links of `page` (its path below docs/) that leave docs/: as written, the file in the repository, the symbol."""
+    """The links of a page that mkdocs does not know: as written, the file in the repository, the symbol."""
     links = []
     for match in _LINK.finditer(markdown):
-        target = Path(os.path.normpath(ROOT / "docs" / Path(page).parent / match[2]))
-        if not target.is_relative_to(ROOT / "docs"):
-            links.append((match[0], target.relative_to(ROOT), match[3]))
+        target = Path(os.path.normpath(folder_of(page) / match[2]))
+        if page.startswith("source/") or target.parts[0] != "docs":
+            links.append((match[0], target, match[3]))
     return links
 
 
@@ -70,22 +77,31 @@ def _readable(path: Path) -> Path:
 
 
 def _page_of(path: Path) -> str:
-    return f"source/{path}" if path.suffix in _COPIED else f"source/{path}.md"
+    """The page of a file: Markdown of docs/ has its own, other Markdown is a page too, code is shown in one."""
+    if path.parts[0] == "docs":
+        return str(path.relative_to("docs"))
+    return f"source/{path}" if path.suffix in {".md", *_COPIED} else f"source/{path}.md"
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Adds the page of each file that a page links to."""
-    for file in list(files.documentation_pages()):
-        for _, target, _ in repository_links(file.content_string, file.src_uri):
+    """Adds the page of each file that a page links to, and of those that Markdown among them links to."""
+    pages = list(files.documentation_pages())
+    for page in pages:
+        if _shows_code(page.src_uri):
+            continue
+        for _, target, _ in repository_links(page.content_string, page.src_uri):
             path = _readable(target)
             if files.get_file_from_path(_page_of(path)) is None:
-                files.append(_file(path, config))
+                file = _file(path, config)
+                files.append(file)
+                pages.append(file)  # read in turn
     return files
 
 
 def _file(path: Path, config: MkDocsConfig) -> File:
-    if path.suffix in _COPIED:
-        return File.generated(config, _page_of(path), abs_src_path=str(ROOT / path))
+    where, hidden = _page_of(path), InclusionLevel.NOT_IN_NAV
+    if path.suffix in {".md", *_COPIED}:
+        return File.generated(config, where, abs_src_path=str(ROOT / path), inclusion=hidden)
     text = (ROOT / path).read_text(encoding="utf-8")
     try:
         lexer = get_lexer_for_filename(path.name)
@@ -93,17 +109,23 @@ def _file(path: Path, config: MkDocsConfig) -> File:
         lexer = TextLexer()
     code = highlight(text, lexer, HtmlFormatter(cssclass="highlight", linespans="line", wrapcode=True))
     header = f"---\ntitle: {path.name}\nsearch: {{exclude: true}}\nhide: [navigation, toc]\n---\n\n# {path}\n\n"
-    content = f"{header}{code}\n"
-    return File.generated(config, _page_of(path), content=content, inclusion=InclusionLevel.NOT_IN_NAV)
+    return File.generated(config, where, content=f"{header}{code}\n", inclusion=hidden)
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Points the links to files of the repository to their pages."""
-    if page.file.src_uri.startswith("source/"):
+    source = page.file.src_uri
+    if _shows_code(source):
         return markdown
-    for written, target, symbol in repository_links(markdown, page.file.src_uri):
+    for written, target, symbol in repository_links(markdown, source):
         path = _readable(target)
-        place = os.path.relpath(_page_of(path), Path(page.file.src_uri).parent)
-        anchor = f"#line-{line_of(path, symbol)}" if symbol else ""
-        markdown = markdown.replace(written, f"]({place}{anchor})")
+        place = os.path.relpath(_page_of(path), Path(source).parent)
+        line = symbol and f"line-{line_of(path, symbol)}" if path.suffix == ".py" else symbol
+        markdown = markdown.replace(written, f"]({place}#{line})" if line else f"]({place})")
     return markdown
+
+
+def _shows_code(page: str) -> bool:
+    """Whether a page is a file of the repository that is no Markdown: its links are none of the site's."""
+    own = page.endswith(".md") and (ROOT / page.removeprefix("source/")).is_file()
+    return page.startswith("source/") and not own

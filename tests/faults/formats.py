@@ -17,8 +17,7 @@ from maquette.artifacts.run_file import read_run, write_run
 from maquette.corpus.config import SourceConfig
 from maquette.corpus.document import Document, read_documents, write_documents
 from maquette.corpus.sources import open_source
-from maquette.data.instructions import InstructionFiles
-from maquette.data.preferences import PreferenceFiles
+from maquette.data.conversations import ExampleFiles
 from maquette.evaluation.questions.readers import read_task
 from maquette.evaluation.ratings.arena import read_battles
 from maquette.evaluation.suites.leaderboard import FILE as EVALUATION
@@ -186,11 +185,11 @@ FORMATS = (
     Format("documents parquet", _parquet, _source("parquet")),
     Format("documents text", _file("rows.txt", "\n\n".join(_WORDS)), _source("text")),
     Format("instructions jsonl", _file("rows.jsonl", _lines([{"messages": _TALK}] * 3)),
-           lambda file: list(InstructionFiles(file).instructions())),
+           lambda file: list(ExampleFiles(file, "instructions").examples())),
     Format("instructions alpaca", _file("rows.json", json.dumps(_ALPACA)),
-           lambda file: list(InstructionFiles(file).instructions())),
+           lambda file: list(ExampleFiles(file, "instructions").examples())),
     Format("preferences jsonl", _file("rows.jsonl", _lines(_PREFERENCES)),
-           lambda file: list(PreferenceFiles(file).preferences())),
+           lambda file: list(ExampleFiles(file, "preferences").examples())),
     Format("battles jsonl", _file("battles.jsonl", _lines(_BATTLES)), read_battles),
     Format("battles csv", _file("battles.csv", "model_a,model_b,winner\none,two,model_a\none,two,tie\n"), read_battles),
     Format("questions jsonl", _file("exam.jsonl", _lines(_QUESTIONS)), lambda file: read_task("exam", file)),

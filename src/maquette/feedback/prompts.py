@@ -14,7 +14,7 @@ import dataclasses
 from collections.abc import Iterator
 
 from maquette.artifacts.files import digest
-from maquette.data.instructions import Instruction
+from maquette.data.conversations import Instruction
 from maquette.feedback.config import TaskInstructionsConfig
 from maquette.feedback.tasks import demonstrate
 
@@ -51,7 +51,7 @@ _VERSION = 1
 
 
 class TaskInstructions:
-    """An `InstructionSource`. Held-out exercises are of the half that no training ever sees."""
+    """An `ExampleSource` of instructions. Held-out exercises are of the half that no training ever sees."""
 
     def __init__(self, config: TaskInstructionsConfig) -> None:
         """Raises `ConfigError` for a task that is not known."""
@@ -66,7 +66,7 @@ class TaskInstructions:
         settings = dataclasses.asdict(self._config)
         return {"task": digest({key: settings[key] for key in settings if key != "limit"} | {"version": _VERSION})}
 
-    def instructions(self) -> Iterator[Instruction]:
+    def examples(self) -> Iterator[Instruction]:
         counts = {"train": self._config.count, "validation": self._config.held_out}
         if self._config.limit is not None:
             counts["train"] = min(counts["train"], self._config.limit)

@@ -1,10 +1,12 @@
 """What a run leaves: the model as a folder that others open, pictures, a card, and its record."""
 
+import math
 from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
 
+from maquette.artifacts.errors import StageError
 from maquette.tracking import RunLog, peak_memory_bytes
 from maquette.training import record as records
 from maquette.training.callbacks import RunCheckpoint
@@ -36,6 +38,7 @@ def conclude(
         state = torch.load(checkpoints.path(step), map_location="cpu", weights_only=True, mmap=True)["state_dict"]
     else:  # callbacks=none
         state = opened.module.state_dict()
+    require_finite(state, last, step)
     job.plan.export(job, opened, state, job.folder / "model", record, finished=finished)
     for picture in job.plan.draw(opened, history, job.folder / "figures", job.name):
         for path in (picture, picture.with_suffix(".svg")):
@@ -45,6 +48,18 @@ def conclude(
     record.save()
     log.log_artifact(job.folder / records.FILE)
     return record
+
+
+def require_finite(state: dict[str, torch.Tensor], last: Row, step: int) -> None:
+    """Raises `StageError` where the last update has broken the weights, which no loss has shown yet, or where the last
+    validation gave no number: such a run is not finished."""
+    broken = [name for name, value in state.items() if not torch.isfinite(value).all()]
+    broken += [name for name in ("validation/loss",) if not math.isfinite(last.get(name, 0.0))]
+    if broken:
+        raise StageError(
+            f"Training has diverged: after step {step:,} {broken[0]} is NaN or infinite.",
+            "A lower optimizer.lr, a longer scheduler.warmup or a smaller trainer.gradient_clip_val usually helps.",
+        )
 
 
 def trained_seconds(trainer: Trainer) -> float:
