@@ -147,8 +147,8 @@ def test_our_models_in_transformers(name: str, tmp_path: Path, tokenizer: Tokeni
 def test_files_and_tokenizer(tmp_path: Path, tokenizer: Tokenizer) -> None:
     folder = hf.save(ours("token shift"), tokenizer, tmp_path / "out", card="# A model\n")
     assert sorted(path.name for path in folder.iterdir()) == [
-        "README.md", "checksums.json", "config.json", "generation_config.json", "model.safetensors", "modeling_maquette.py",
-        "tokenizer.json", "tokenizer_config.json",
+        "README.md", "checksums.json", "config.json", "generation_config.json", "model.safetensors",
+        "modeling_maquette.py", "tokenizer.json", "tokenizer_config.json",
     ]  # fmt: skip
     modes = {path.stat().st_mode for path in folder.iterdir() if path.name != "modeling_maquette.py"}
     assert len(modes) == 1, "readable by all or by none"

@@ -6,13 +6,13 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer
 
-from maquette.artifacts.errors import StageError
 from maquette.artifacts.progress import say
 from maquette.model import LanguageModel, ScalarModel, hf
 from maquette.text import Tokenizer
 from maquette.tracking import RunLog, peak_memory_bytes
 from maquette.training import record as records
 from maquette.training.callbacks import RunCheckpoint
+from maquette.training.callbacks.loss_spike import diverged, first_broken
 from maquette.training.checkpoint_io import CheckpointFolder
 from maquette.training.job import Job, Opened, Row
 from maquette.training.metrics_file import read_history
@@ -42,8 +42,11 @@ def conclude(
         state = torch.load(checkpoints.path(step), map_location="cpu", weights_only=True, mmap=True)["state_dict"]
     else:  # callbacks=none
         state = opened.module.state_dict()
-    parameters = {name for name, _ in opened.module.named_parameters()}
-    require_finite({name: value for name, value in state.items() if name in parameters}, last, step)
+    learnt = {name for name, _ in opened.module.named_parameters()}
+    if broken := first_broken((name, value) for name, value in state.items() if name in learnt):
+        raise diverged(broken, step)
+    if not math.isfinite(last.get("validation/loss", 0.0)):
+        raise diverged("validation/loss", step)
     _export(job, opened, state, record, finished=finished)
     for picture in job.plan.draw(opened, history, job.folder / "figures", job.name):
         for path in (picture, picture.with_suffix(".svg")):
@@ -53,18 +56,6 @@ def conclude(
     record.save()
     log.log_artifact(job.folder / records.FILE)
     return record
-
-
-def require_finite(weights: dict[str, torch.Tensor], last: Row, step: int) -> None:
-    """Raises `StageError` where the last update has broken the weights, which no loss has shown yet, or where the last
-    validation gave no number: such a run is not finished."""
-    broken = [name for name, value in weights.items() if not torch.isfinite(value).all()]
-    broken += [name for name in ("validation/loss",) if not math.isfinite(last.get(name, 0.0))]
-    if broken:
-        raise StageError(
-            f"Training has diverged: after step {step:,} {broken[0]} is NaN or infinite.",
-            "A lower optimizer.lr, a longer scheduler.warmup or a smaller trainer.gradient_clip_val usually helps.",
-        )
 
 
 def _export(job: Job, opened: Opened, state: dict[str, Any], record: RunRecord, *, finished: bool) -> None:
