@@ -108,18 +108,16 @@ def _keep(
 def train_mixture(found: MixtureFit, table: RunTable, outputs: str) -> float:
     """Mean held-out loss over the targets of a run with the optimum's weights; nothing is trained where it is done."""
     from maquette.cli import train
-    from maquette.cli.family_settings import read_settings
+    from maquette.cli.planning.family import settings_of_folder
 
-    folders = [str(folder) for folder in table.frame.get("folder", ()) if isinstance(folder, str)]
-    if not folders:
+    if table.folders is None:
         raise StageError(f"{table.source} does not say where its runs are.", "Verify where the sweep was trained.")
-    config = read_settings(Path(folders[0]))
+    config = settings_of_folder(table.folders[0])
     tracking = dataclasses.replace(config.tracking, parent=None, run_name=None)
     config = dataclasses.replace(
         config,
         outputs=outputs,
         mixture=dataclasses.replace(config.mixture, weights=found.mixture),
-        sweep=type(config.sweep)(),
     )
     say("training the best mixture")
     record = train.run(config.tracked(tracking))

@@ -7,12 +7,14 @@ from rich.console import Console
 
 from maquette.artifacts.settings import parse_quantity
 from maquette.cli.command_line.law_config import FitStage
-from maquette.cli.family_settings import family_settings
+from maquette.cli.command_line.words import words_of
+from maquette.cli.planning.family import SCALE, family_settings
 from maquette.reports import quantity, terminal_table
 from maquette.scaling.fits.next_run import Suggestion, candidates, suggest_runs
 from maquette.scaling.fits.stored_fit import load_fit
 from maquette.scaling.fits.sweep_fit import SweepFit
 from maquette.scaling.laws.surface import Allocation
+from maquette.scaling.predictions.prediction import is_local
 
 _DEFAULT_REACH = 10
 
@@ -51,10 +53,10 @@ def wanted(config: FitStage, fit: SweepFit) -> Allocation:
 
 def lines(config: FitStage, fit: SweepFit, found: list[Suggestion]) -> list[str]:
     """One multirun for each budget; a run that is suggested again is another seed."""
-    frame = fit.table.frame
     words: list[str] = []
-    if "folder" in frame.columns and frame["folder"].notna().all():
-        words = family_settings([Path(str(folder)) for folder in frame["folder"]], config.outputs).overrides
+    if fit.table.folders is not None:
+        family = family_settings(fit.table.folders, config.outputs).config
+        words = words_of(family, lambda key: key not in SCALE and not is_local(key))
     if config.outputs != "outputs":
         words.append(f"outputs={config.outputs}")
     groups: dict[tuple[str, int], list[str]] = {}

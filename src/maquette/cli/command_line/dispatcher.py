@@ -150,19 +150,15 @@ def _run(stage: Stage, line: CommandLine) -> None:
     from omegaconf.errors import OmegaConfBaseException
 
     from maquette.cli.command_line.application import Application
-    from maquette.cli.command_line.composition import expanded
     from maquette.cli.command_line.config_errors import explained
-    from maquette.cli.command_line.overrides import hydra_overrides, text_list
+    from maquette.cli.command_line.overrides import hydra_overrides, literal
 
     # The demo has a sweep of its own, and an alignment's sweep is one study of several runs.
     alone = stage.name == "train" and not line.multirun and not line.options
     if alone and any(word.startswith(("+sweep=", "sweep=", "sweep.")) for word in line.overrides):
         raise ConfigError("A sweep is many runs.", f"Type it with -m: maquette train -m {' '.join(line.overrides)}")
-    words = [f"{stage.words}={text_list(line.words)}"] if line.words else []
-    if line.multirun:
-        overrides = [f"+{text}" if text.startswith("sweep=") else text for text in line.overrides]
-    else:
-        overrides = expanded(stage, line.overrides, line.config_folder)
+    words = [f"{stage.words}={literal(list(line.words))}"] if line.words else []
+    overrides = [f"+{text}" if line.multirun and text.startswith("sweep=") else text for text in line.overrides]
     overrides = [*hydra_overrides(stage, overrides, line.config_folder), *words]
     application = Application(stage, dry=line.show)
     try:
