@@ -52,12 +52,12 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def prediction(family: Path) -> WrittenPrediction:
     question = FitStage(outputs=str(family), bootstrap=100)
-    known = fit.known_fit(question)
+    known = fit.question(question).known()
     assert known is not None
     with start_run(question.tracking, outputs=family, name="another", folder=family, params={}, tags={}):
         pass
-    assert fit.known_fit(question) is None  # something was recorded: the runs are read again, and are the same
-    assert fit.run(question) == known == fit.known_fit(question)
+    assert fit.question(question).known() is None  # something was recorded: the runs are read again, and are the same
+    assert fit.run(question) == known == fit.question(question).known()
     return predict.run(PredictStage(outputs=str(family), size="16k", tokens="30720"))
 
 

@@ -25,7 +25,7 @@ from maquette.cli.command_line.law_config import FitStage, PredictStage, VerifyS
 from maquette.cli.command_line.registry import STAGES
 from maquette.cli.command_line.words import words_of
 from maquette.cli.planning.predicted import made_here, settings_of_run
-from maquette.cli.tokens import TokensResult
+from maquette.data.token_artifacts import TokensResult
 from maquette.recipe.run_spec import RunSpec
 from maquette.recipe.sweeps import isoflop_curve
 from maquette.scaling.predictions.prediction import WrittenPrediction, is_local, read_predictions
@@ -71,7 +71,7 @@ def make(config: DemoStage) -> Demo:
     prediction = predict_larger(config, fit, data)
     record = train_predicted(config, prediction, data)
     (verdict,) = verify.run(VerifyStage(outputs=config.outputs, prediction=prediction.id, tracking=config.tracking))
-    fit_stage.remember_fit(question, fit)  # other things were recorded since
+    fit_stage.question(question).remember(fit)  # other things were recorded since
     return Demo(config, record, data, score(config, record, data), fit, verdict)
 
 

@@ -22,11 +22,11 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from maquette.artifacts.errors import ConfigError
+from maquette.artifacts.errors import ConfigError, MaquetteError
 from maquette.artifacts.settings import check
 from maquette.cli.command_line.config import StageConfig, TrainStage
-from maquette.cli.command_line.config_errors import explained, unknown_key
-from maquette.cli.command_line.foreign import check_foreign, is_retargeted, without_schema
+from maquette.cli.command_line.config_errors import explained, unknown_key, wrong_key
+from maquette.cli.command_line.foreign import arguments_at, check_foreign, is_retargeted, search_beside, without_schema
 from maquette.cli.command_line.help import config_folders
 from maquette.cli.command_line.overrides import free_form, hydra_overrides, parse_overrides
 from maquette.cli.command_line.recipe_numbers import left_open, register_resolver
@@ -74,7 +74,23 @@ def compose_raw(
         ):
             return hydra_compose(stage.name, [*extra, *overrides], return_hydra_config=hydra)
     except (HydraException, OmegaConfBaseException) as error:
-        raise explained(stage, error) from error
+        raise explain(stage, error, overrides, config_folder) from error
+
+
+def explain(
+    stage: Stage, error: BaseException, overrides: Sequence[str], config_folder: Path | None = None
+) -> ConfigError:
+    """The error for a person (config_errors.py), where a key is wrong with the arguments that a user's class takes."""
+    key = wrong_key(error)
+    others = [text for text in overrides if text.partition("=")[0] != key]
+    if key is None or len(others) == len(overrides):
+        return explained(stage, error)
+    search_beside(config_folder)
+    try:
+        more = arguments_at(compose_raw(stage, others, config_folder), key)
+    except MaquetteError:  # something else is wrong, too
+        more = []
+    return explained(stage, error, more)
 
 
 def to_settings(

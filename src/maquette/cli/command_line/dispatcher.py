@@ -150,7 +150,7 @@ def _run(stage: Stage, line: CommandLine) -> None:
     from omegaconf.errors import OmegaConfBaseException
 
     from maquette.cli.command_line.application import Application
-    from maquette.cli.command_line.config_errors import explained
+    from maquette.cli.command_line.composition import explain
     from maquette.cli.command_line.overrides import hydra_overrides, literal
 
     # The demo has a sweep of its own, and an alignment's sweep is one study of several runs.
@@ -165,7 +165,7 @@ def _run(stage: Stage, line: CommandLine) -> None:
         application.main(line.options, overrides)
     except (HydraException, OmegaConfBaseException) as error:
         _let_through()
-        raise explained(stage, error) from error
+        raise explain(stage, error, overrides, line.config_folder) from error
     if application.sweep is not None and application.sweep.exit_code:
         raise SystemExit(application.sweep.exit_code)
 

@@ -15,7 +15,8 @@ from maquette.artifacts.targets import has_key, with_values
 from maquette.cli.command_line.config import TrainStage
 from maquette.cli.planning.predicted import made_here, settings_of_run
 from maquette.cli.planning.pretraining import resolve_recipe, spec_of
-from maquette.cli.tokens import TokensResult, make_tokens
+from maquette.cli.tokens import make_tokens
+from maquette.data.token_artifacts import TokensResult
 from maquette.recipe.run_spec import RunSpec, resolved_settings
 from maquette.scaling.predictions.prediction import is_local
 from maquette.training.record import read_record
