@@ -3,14 +3,17 @@
     [`dpo_loss`](../src/maquette/objectives/losses.py#dpo_loss)
 
 So the site needs no network and shows the lines that it was built with, and the same link opens the file where the
-Markdown is read in the repository. A folder's page is its README.md; Markdown becomes a page with links of its own.
-Pictures and notebooks are copied as they are.
+Markdown is read in the repository. A folder's page is its README.md; Markdown and notebooks become pages with links of
+their own, a notebook with the figures that are stored in it. Pictures and tables are copied as they are.
 """
 
 import ast
+import json
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
@@ -23,7 +26,7 @@ from pygments.util import ClassNotFound
 
 ROOT = Path(__file__).resolve().parents[2]
 _LINK = re.compile(r"(\]\()(?!\w+:|#|/)([^)#\s]+)(?:#([\w.]+))?\)")
-_COPIED = {".ipynb", ".png", ".svg", ".jpg", ".html", ".csv"}
+_COPIED = {".png", ".svg", ".jpg", ".html", ".csv"}
 
 
 def symbols(text: str) -> dict[str, int]:
@@ -84,18 +87,32 @@ def _page_of(path: Path) -> str:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Adds the page of each file that a page links to, and of those that Markdown among them links to."""
+    """Adds the page of each file that a page or the navigation links to, and of those that these link to in turn."""
     pages = list(files.documentation_pages())
+
+    def add(target: Path) -> None:
+        path = _readable(target)
+        if files.get_file_from_path(_page_of(path)) is None:
+            files.append(file := _file(path, config))
+            pages.append(file)
+
+    for entry in _entries(config.nav):
+        if entry.startswith("source/"):
+            path = Path(entry.removeprefix("source/"))
+            add(path if (ROOT / path).exists() else path.with_suffix(""))
     for page in pages:
-        if _shows_code(page.src_uri):
-            continue
-        for _, target, _ in repository_links(page.content_string, page.src_uri):
-            path = _readable(target)
-            if files.get_file_from_path(_page_of(path)) is None:
-                file = _file(path, config)
-                files.append(file)
-                pages.append(file)  # read in turn
+        if not _shows_code(page.src_uri):
+            for _, target, _ in repository_links(page.content_string, page.src_uri):
+                add(target)
     return files
+
+
+def _entries(nav: Any) -> Iterator[str]:
+    """The pages of a navigation."""
+    if isinstance(nav, str):
+        yield nav
+    for entry in nav.values() if isinstance(nav, dict) else nav if isinstance(nav, list) else ():
+        yield from _entries(entry)
 
 
 def _file(path: Path, config: MkDocsConfig) -> File:
@@ -103,6 +120,8 @@ def _file(path: Path, config: MkDocsConfig) -> File:
     if path.suffix in {".md", *_COPIED}:
         return File.generated(config, where, abs_src_path=str(ROOT / path), inclusion=hidden)
     text = (ROOT / path).read_text(encoding="utf-8")
+    if path.suffix == ".ipynb":
+        return File.generated(config, where, content="\n".join(_cells(json.loads(text))), inclusion=hidden)
     try:
         lexer = get_lexer_for_filename(path.name)
     except ClassNotFound:
@@ -110,6 +129,24 @@ def _file(path: Path, config: MkDocsConfig) -> File:
     code = highlight(text, lexer, HtmlFormatter(cssclass="highlight", linespans="line", wrapcode=True))
     header = f"---\ntitle: {path.name}\nsearch: {{exclude: true}}\nhide: [navigation, toc]\n---\n\n# {path}\n\n"
     return File.generated(config, where, content=f"{header}{code}\n", inclusion=hidden)
+
+
+def _cells(notebook: dict[str, Any]) -> Iterator[str]:
+    """A notebook as Markdown: its text, its code, and the output that is stored in it."""
+    for cell in notebook["cells"]:
+        text = "".join(cell["source"])
+        yield f"{text}\n" if cell["cell_type"] == "markdown" else f"```python\n{text}\n```\n"
+        for output in cell.get("outputs", []):
+            data = output.get("data", {"text/plain": output.get("text", "")})
+            if picture := data.get("image/png"):
+                yield f'<img alt="Figure drawn by the code above" src="data:image/png;base64,{picture.strip()}">\n'
+            elif table := data.get("text/html"):
+                html = re.sub(
+                    r"<style.*?</style>| class=\"dataframe\"| border=\"1\"", "", "".join(table), flags=re.DOTALL
+                )
+                yield f"<div>{html}</div>\n"
+            else:
+                yield f"```text\n{''.join(data['text/plain']).rstrip()}\n```\n"
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
@@ -127,5 +164,5 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 def _shows_code(page: str) -> bool:
     """Whether a page is a file of the repository that is no Markdown: its links are none of the site's."""
-    own = page.endswith(".md") and (ROOT / page.removeprefix("source/")).is_file()
+    own = page.endswith(".ipynb.md") or (page.endswith(".md") and (ROOT / page.removeprefix("source/")).is_file())
     return page.startswith("source/") and not own

@@ -7,14 +7,14 @@ import pytest
 from maquette.cli import train
 from maquette.cli.command_line.functions import multirun
 from maquette.cli.command_line.registry import STAGES
-from maquette.cli.sweeps import conclusion
+from maquette.cli.sweeps import table
 from maquette.cli.sweeps.jobs import read_line
 from maquette.cli.sweeps.stored import stored_plan
 from support.small_examples import base_settings
 from support.small_runs import write_documents
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="trains a base model and a sweep of fine-tuned ones")
 def test_more_and_more_examples(tmp_path: Path) -> None:
     (tmp_path / "documents").mkdir()
     write_documents(tmp_path / "documents")
@@ -29,7 +29,7 @@ def test_more_and_more_examples(tmp_path: Path) -> None:
     assert multirun(STAGES["train"], words) == 0
     (folder,) = (tmp_path / "sweeps").glob("sft_size-*")
     assert (folder / "figures" / "sft_size.png").stat().st_size > 1000
-    records = conclusion._finished(folder)
+    records = table._finished(folder)
     assert sorted(record.facts["train"]["examples"] for record in records) == [16, 32]
     # Found finished before anything is launched, until what the runs read has changed.
     line = read_line(STAGES["train"], words)

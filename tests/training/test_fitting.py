@@ -25,16 +25,13 @@ from maquette.optimization.config import (
     MuonConfig,
     WSDSchedulerConfig,
 )
-from maquette.training import RunRecord, pretraining, read_history, read_record, train_job
+from maquette.training import RunRecord, read_history, read_record, train_job
 from maquette.training.machine import compiler_works
 
 Configure = Callable[..., TrainStage]
 
 
-@pytest.fixture(autouse=True)
-def without_pictures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A picture takes longer than these runs."""
-    monkeypatch.setattr(pretraining, "draw_loss", lambda *_, **__: tmp_path / "loss.png")
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 
 def weights(record: RunRecord) -> dict[str, torch.Tensor]:
@@ -357,7 +354,7 @@ def test_the_backend_is_chosen_once(configure: Configure, tmp_path: Path, monkey
     assert plain.linear_backend == current_backend() == "torch"
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="compiles a model three times")
 def test_compiled_and_gone_on_with(configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The choice is the run's: going on does not ask again, and computes the same bits. The longer context of the
     second half is compiled for as well."""

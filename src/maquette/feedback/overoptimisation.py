@@ -4,7 +4,7 @@ With d = sqrt(KL), the gold reward gained over the initial policy follows `d (al
 learning and `d (alpha - beta d)` for best-of-n (their equations in section 1). Both are linear in alpha and beta, so a
 fit is one least-squares solution, and its bootstrap costs next to nothing.
 
-Best-of-n, which draws n answers and keeps the one that a reward likes best, is the baseline that costs no training.
+Best-of-n, which draws n completions and keeps the one that a reward likes best, is the baseline that costs no training.
 """
 
 import math
@@ -22,15 +22,15 @@ from maquette.statistics import Interval, percentile_interval
 
 def best_of_n_kl(n: int) -> float:
     """Divergence of best-of-n from the policy that is drawn from, in nats: `log n - (n - 1)/n` (Stiennon et al. 2020,
-    appendix G.3); exact where no two answers score alike, an upper bound otherwise (Beirami et al. 2024)."""
+    appendix G.3); exact where no two completions score alike, an upper bound otherwise (Beirami et al. 2024)."""
     return math.log(n) - (n - 1) / n
 
 
 def selection_weights(samples: int, n: int) -> NDArray[np.float64]:
-    """Chance that the answer of rank k, from the worst, is the best of n drawn without replacement from `samples`:
+    """Chance that the completion of rank k, from the worst, is the best of n drawn without replacement from `samples`:
     `C(k - 1, n - 1) / C(samples, n)`, (samples,)."""
     if not 1 <= n <= samples:
-        raise ConfigError(f"The best of n={n} can't be told from {samples} answers.", f"Allowed: 1 to {samples}.")
+        raise ConfigError(f"The best of n={n} can't be told from {samples} completions.", f"Allowed: 1 to {samples}.")
     below = np.arange(samples, dtype=np.float64)
     enough = below >= n - 1
     logs = np.full(samples, -np.inf)
@@ -41,10 +41,9 @@ def selection_weights(samples: int, n: int) -> NDArray[np.float64]:
 def best_of_n_means(scores: ArrayLike, worths: ArrayLike, n: int) -> NDArray[np.float64]:
     """What the best of n by `scores` is worth by `worths`, expected over all ways to draw n: (prompts,).
 
-    `scores`, `worths` (prompts, samples): each answer's score and worth (the gold reward, the score itself, a length).
-    This unbiased estimate uses all samples for every n (Nakano et al. 2021, WebGPT, appendix I). Answers that score
-    alike share their ranks.
-    """
+    `scores`, `worths` (prompts, samples): each completion's score and worth (the gold reward, the score itself, a
+    length). This unbiased estimate uses all samples for every n (Nakano et al. 2021, WebGPT, appendix I). Completions
+    that score alike share their ranks."""
     scores, worths = np.atleast_2d(np.asarray(scores, float)), np.atleast_2d(np.asarray(worths, float))
     if scores.shape != worths.shape:
         raise ConfigError(f"Scores have the shape {scores.shape}, worths {worths.shape}.")
@@ -104,12 +103,11 @@ def fit_overoptimisation(
     gains: ArrayLike,
     kind: str,
     *,
-    standard_errors: ArrayLike | None = None,
     bootstrap: int = 500,
     level: float = 0.9,
     seed: int = 0,
 ) -> OveroptimisationCurve:
-    """Least squares through (d, gain) points, weighed by their standard errors where these are known.
+    """Least squares through (d, gain) points.
 
     `distances`, `gains` (n,): sqrt(KL) and gold reward less the initial policy's. The points of a course of training
     are not independent, so the bootstrap draws residuals of the fit (Wu's wild bootstrap, with random signs), which
@@ -125,15 +123,13 @@ def fit_overoptimisation(
         raise ConfigError("Distances have to be finite and at least 0, gains finite.")
     if len(np.unique(distances[distances > 0])) < 3:
         raise ConfigError("A curve needs points at three distances above 0.", "Measure more policies, or for longer.")
-    errors = np.ones_like(gains) if standard_errors is None else np.asarray(standard_errors, float)
-    weights = 1 / np.maximum(errors, 1e-3 * errors.max() if errors.max() else 1.0)
     features = _features(distances, kind)
-    solve = np.linalg.pinv(features * weights[:, None])
-    best = solve @ (gains * weights)
+    solve = np.linalg.pinv(features)
+    best = solve @ gains
     fitted = features @ best
     freedom = np.sqrt(len(gains) / max(1, len(gains) - 2))
     signs = np.random.default_rng(seed).choice([-1.0, 1.0], size=(bootstrap, len(gains)))
-    samples = (fitted + freedom * (gains - fitted) * signs) * weights @ solve.T
+    samples = (fitted + freedom * (gains - fitted) * signs) @ solve.T
     intervals: list[Interval | None] = [None, None, None]
     if bootstrap:
         intervals[:2] = [percentile_interval(samples[:, place], level) for place in (0, 1)]

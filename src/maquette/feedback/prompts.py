@@ -1,29 +1,25 @@
 """Prompts and instructions of the embedded tasks, for policies, annotators and training."""
 
+import dataclasses
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from maquette.artifacts import StageError
+from maquette.artifacts.files import digest
+from maquette.data.conversations import Instruction
 from maquette.data.prompts import Prompt, PromptSource, ShuffledPrompts, read_prompts, render_prompt
-from maquette.feedback.config import PromptsConfig
-from maquette.feedback.tasks import Exercises
+from maquette.feedback.config import PromptsConfig, TaskInstructionsConfig
+from maquette.feedback.tasks import Exercises, demonstrate
 
 if TYPE_CHECKING:
     from maquette.text import Tokenizer
-
-import dataclasses
-from collections.abc import Iterator
-
-from maquette.artifacts.files import digest
-from maquette.data.instructions import Instruction
-from maquette.feedback.config import TaskInstructionsConfig
-from maquette.feedback.tasks import demonstrate
 
 
 class TaskPrompts:
     """Exercises rendered as prompts; the exercise is in each prompt's facts, so its gold reward can be told."""
 
     def __init__(self, tokenizer: "Tokenizer", exercises: Exercises, *, longest: int) -> None:
-        """`longest`: tokens that a prompt may have, so that an answer has room."""
+        """`longest`: tokens that a prompt may have, so that a completion has room."""
         self._tokenizer, self._exercises, self._longest = tokenizer, exercises, longest
 
     def __getitem__(self, number: int) -> Prompt:
@@ -33,8 +29,8 @@ class TaskPrompts:
         if len(prompt.ids) > self._longest:
             raise StageError(
                 f"A prompt of the task {exercise.task} has {len(prompt.ids):,} tokens; at most {self._longest:,} leave "
-                "room for an answer in the model's context.",
-                "Use a model with a longer context, or shorter answers.",
+                "room for a completion in the model's context.",
+                "Use a model with a longer context, or shorter completions.",
             )
         return prompt
 
@@ -51,7 +47,7 @@ _VERSION = 1
 
 
 class TaskInstructions:
-    """An `InstructionSource`. Held-out exercises are of the half that no training ever sees."""
+    """An `ExampleSource` of instructions. Held-out exercises are of the half that no training ever sees."""
 
     def __init__(self, config: TaskInstructionsConfig) -> None:
         """Raises `ConfigError` for a task that is not known."""
@@ -66,7 +62,7 @@ class TaskInstructions:
         settings = dataclasses.asdict(self._config)
         return {"task": digest({key: settings[key] for key in settings if key != "limit"} | {"version": _VERSION})}
 
-    def instructions(self) -> Iterator[Instruction]:
+    def examples(self) -> Iterator[Instruction]:
         counts = {"train": self._config.count, "validation": self._config.held_out}
         if self._config.limit is not None:
             counts["train"] = min(counts["train"], self._config.limit)

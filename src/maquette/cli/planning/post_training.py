@@ -19,9 +19,8 @@ from maquette.artifacts.targets import Node, node_value, with_values
 from maquette.cli.command_line.config import TrainStage
 from maquette.cli.planning.pretraining import assemble_job
 from maquette.data.config import ExamplesConfig
+from maquette.data.conversations import ExampleFiles, ExampleSource
 from maquette.data.examples import describe_examples, encode_instructions, encode_preferences
-from maquette.data.instructions import InstructionFiles, InstructionSource
-from maquette.data.preferences import PreferenceFiles, PreferenceSource
 from maquette.feedback.annotators.custom import CallableReward
 from maquette.feedback.building import ConfiguredFeedback
 from maquette.feedback.config import TaskInstructionsConfig
@@ -213,7 +212,7 @@ def encoded_examples(config: TrainStage, tokenizer: Tokenizer, longest: int) -> 
     encode: Callable[..., dict[str, Any]] = encode_preferences if kind == "preferences" else encode_instructions
 
     def make(folder: Path) -> dict[str, Any]:
-        facts = encode(getattr(source, kind)(), tokenizer, folder, **settings)
+        facts = encode(source.examples(), tokenizer, folder, **settings)
         for line in describe_examples(facts, kind):
             say(line)
         return facts
@@ -230,7 +229,7 @@ def encoded_examples(config: TrainStage, tokenizer: Tokenizer, longest: int) -> 
     )
 
 
-def _source(kind: str, chosen: Any, objective: str) -> InstructionSource | PreferenceSource:
+def _source(kind: str, chosen: Any, objective: str) -> ExampleSource:
     if isinstance(chosen, TaskInstructionsConfig):
         return TaskInstructions(chosen)
     if chosen.path is None:
@@ -238,4 +237,4 @@ def _source(kind: str, chosen: Any, objective: str) -> InstructionSource | Prefe
         raise ConfigError(
             f"objective={objective} needs {kind}.", f"Give {kind}.path=<file or folder of JSON lines>{more}."
         )
-    return InstructionFiles(chosen.path) if kind == "instructions" else PreferenceFiles(chosen.path)
+    return ExampleFiles(chosen.path, kind)

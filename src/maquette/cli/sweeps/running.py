@@ -31,7 +31,6 @@ from maquette.cli.command_line.gpus import visible_gpus
 from maquette.cli.command_line.overrides import hydra_overrides, literal
 from maquette.cli.command_line.registry import Stage
 from maquette.cli.sweeps import launching, table
-from maquette.cli.sweeps.conclusion import branch_bias, draw_sweep
 from maquette.cli.sweeps.jobs import DryPlanner, Line, Sweep, plan_line, read_line
 from maquette.cli.sweeps.stored import store_plan, stored_plan
 from maquette.cli.sweeps.view import Expected, viewed
@@ -114,10 +113,10 @@ def _run_planned(sweep: Sweep, line: Line, sweeper: Any, *, dry: bool) -> Report
 
 def _concluded(sweep: Sweep, files: Files) -> bool:
     """Whether the table of this sweep is written, with every job in it."""
-    told, outcomes = read_json(files.sweep) or {}, files.outcomes()
-    same = told.get("jobs") == [list(job.words) for job in sweep.jobs]
+    record, outcomes = read_json(files.sweep) or {}, files.outcomes()
+    same = record.get("jobs") == [list(job.words) for job in sweep.jobs]
     ended = len(outcomes) == len(sweep.jobs) and all(one["status"] == FINISHED for one in outcomes.values())
-    return same and ended and bool(told.get("concluded"))
+    return same and ended and bool(record.get("concluded"))
 
 
 def _expected_seconds(sweep: Sweep, *, dry: bool) -> tuple[list[float], str]:
@@ -279,7 +278,7 @@ def _conclude(sweep: Sweep, outcomes: dict[int, dict[str, Any]], path: Path) -> 
     failed = [(number, outcome) for number, outcome in outcomes.items() if outcome["status"] != FINISHED]
     for number, outcome in failed:
         say(f"failed: {sweep.jobs[number].title}: {outcome['error']}")
-    for line in branch_bias(sweep):
+    for line in table.branch_bias(sweep):
         say(line)
     say(f"sweep {sweep.name}: {len(outcomes) - len(failed)} of {len(sweep.jobs)} jobs done; {path}")
     return Report(sweep.name, sweep.folder, int(failed[-1][1]["exit_code"]) if failed else 0)
@@ -287,7 +286,7 @@ def _conclude(sweep: Sweep, outcomes: dict[int, dict[str, Any]], path: Path) -> 
 
 @contextlib.contextmanager
 def _recorded(sweep: Sweep, chosen: launching.Launching) -> Iterator[list[str]]:
-    """The sweep's own record in MLflow, made or found again. Yields what its jobs are told beyond their overrides: to
+    """The sweep's own record in MLflow, made or found again. Yields what its jobs get beyond their overrides: to
     be recorded below it, and their threads, which depend on how many run beside them."""
     known = {setting.key for setting in walk(sweep.stage.config)}
     words = []
@@ -308,7 +307,7 @@ def _recorded(sweep: Sweep, chosen: launching.Launching) -> Iterator[list[str]]:
     if tracking is None or not tracking.enabled:
         write_json(files.sweep, facts)
         yield words
-        draw_sweep(sweep.folder)
+        table.draw_sweep(sweep.folder)
         write_json(files.sweep, facts | {"concluded": True})
         return
     from maquette.tracking import start_parent_run
@@ -332,7 +331,7 @@ def _recorded(sweep: Sweep, chosen: launching.Launching) -> Iterator[list[str]]:
         yield [*words, f"{_parent_key(sweep.settings)}={literal(record.run_id)}"]
         if (sweep.folder / table.FILE).exists():
             record.log_artifact(sweep.folder / table.FILE)
-        for picture in draw_sweep(sweep.folder):
+        for picture in table.draw_sweep(sweep.folder):
             record.log_artifact(picture, "figures")
         write_json(files.sweep, facts | {"concluded": True})
 

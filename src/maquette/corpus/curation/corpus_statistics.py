@@ -19,7 +19,7 @@ from maquette.artifacts.files import atomic_file, write_json
 from maquette.corpus.curation.boilerplate_lines import BoilerplateLines, repeated_lines
 from maquette.corpus.curation.config import CurationConfig
 from maquette.corpus.curation.extract import TOKEN_BUCKETS, uniform
-from maquette.corpus.curation.models import FEWEST_EXAMPLES, LinearModel, Training, precision_recall, train
+from maquette.corpus.curation.models import FEWEST_EXAMPLES, LinearModel, Training, train
 from maquette.corpus.curation.urls import host_of, is_below, normalize_url
 from maquette.corpus.document import Document, read_file
 from maquette.corpus.hashing import Hashes, repeats
@@ -40,14 +40,14 @@ class CorpusStatistics:
 
 @functools.lru_cache(maxsize=1)
 def load_statistics(folder: Path) -> CorpusStatistics:
-    """Reads what `make_statistics` wrote."""
+    """Reads what `write_statistics` wrote."""
     with np.load(folder / "corpus.npz") as found:
         lines, log_shares = BoilerplateLines(found["lines"]), found["log_shares"]
     models = {name: LinearModel.load(folder / f"{name}.npz") for name in _MODELS if (folder / f"{name}.npz").exists()}
     return CorpusStatistics(lines, log_shares, models)
 
 
-def make_statistics(extract: Path, shards: list[int], folder: Path, config: CurationConfig) -> None:
+def write_statistics(extract: Path, shards: list[int], folder: Path, config: CurationConfig) -> None:
     """Reads the statistics of all `shards` and writes what the second pass needs; `report.json` is written last.
 
     Raises `StageError` where examples that the config names can't be read.
@@ -66,7 +66,7 @@ def make_statistics(extract: Path, shards: list[int], folder: Path, config: Cura
         (folder / f"{name}.npz").unlink(missing_ok=True)
         if training is not None:
             training.model.save(folder / f"{name}.npz")
-            report[name] = _judgement(training)
+            report[name] = training.report()
     write_json(folder / "report.json", report)
 
 
@@ -103,7 +103,7 @@ def _corpus_lines(extract: Path, shards: list[int], config: CurationConfig) -> t
         line_hosts.append(place[found["line_host"]] if place.size else found["line_host"])
         tokens += found["tokens"]
     chosen = repeated_lines(
-        np.concatenate(lines), np.concatenate(line_hosts), np.array(pages, np.int64), config.host_lines
+        np.concatenate(lines), np.concatenate(line_hosts), np.array(pages, np.int64), config.boilerplate_lines
     )
     return chosen, tokens
 
@@ -140,7 +140,7 @@ def _train_quality(extract: Path, shards: list[int], config: CurationConfig) -> 
 
 def _train_unsafe(extract: Path, shards: list[int], config: CurationConfig) -> Training | None:
     """Pages that block lists name against the crawl's others."""
-    if config.harmful.action == "off" or config.harmful.classifier is None:
+    if config.safety.action == "off" or config.safety.classifier is None:
         return None
     unsafe = [document.text for number in shards for document in read_file(extract / f"{number:05d}.blocked.parquet")]
     unsafe = [text for text in unsafe if text.strip()][:_MOST_EXAMPLES]
@@ -172,33 +172,3 @@ def _examples(path: str, key: str) -> list[Document]:
     for document in read_examples(path, key):
         by_domain.setdefault(document.domain, []).append(document)
     return [document for name in sorted(by_domain) for document in by_domain[name][:_MOST_EXAMPLES]]
-
-
-def _judgement(training: Training) -> dict[str, Any]:
-    """How a model does on its held-out examples."""
-    guess = training.probabilities.argmax(axis=1)
-    classes = training.model.classes
-    report: dict[str, Any] = {
-        "classes": list(classes),
-        "trained_on": training.examples,
-        "held_out": int(training.truth.size),
-        "accuracy": float((guess == training.truth).mean()),
-        "by_class": {
-            name: {
-                "precision": float((training.truth[guess == place] == place).mean()) if (guess == place).any() else 0.0,
-                "recall": float((guess[training.truth == place] == place).mean()),
-            }
-            for place, name in enumerate(classes)
-        },
-    }
-    if len(classes) == 2:
-        curve = precision_recall(training.truth == 1, training.probabilities[:, 1])
-        points = np.unique(np.linspace(0, curve.thresholds.size - 1, 60).astype(int))
-        report["curve"] = {
-            "average_precision": curve.average,
-            "chance": float((training.truth == 1).mean()),  # precision of a score that knows nothing
-            "thresholds": curve.thresholds[points].tolist(),
-            "precision": curve.precision[points].tolist(),
-            "recall": curve.recall[points].tolist(),
-        }
-    return report

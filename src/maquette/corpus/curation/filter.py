@@ -1,11 +1,13 @@
-"""The second pass over a shard: lines taken out, rules, private data, unsafe content, quality, domain, signatures.
+"""The second pass over a shard: lines taken out, rules, personal data, unsafe content, quality, domain, signatures.
 
 `filter_document` is a pure function from a document to what becomes of it. A shard has a row for each document written
 to `<shard>.journal.parquet`, the texts and band hashes of those that stay to `<shard>.parquet` and `<shard>.npz`.
 """
 
 import dataclasses
+import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,15 +15,15 @@ from maquette.artifacts.files import atomic_file
 from maquette.corpus.curation.config import CurationConfig
 from maquette.corpus.curation.corpus_statistics import CorpusStatistics, load_statistics
 from maquette.corpus.curation.extract import token_buckets, uniform
-from maquette.corpus.curation.journal import JournalEntry, entry, write_journal
+from maquette.corpus.curation.journal import entry, write_journal
 from maquette.corpus.curation.models import grams
-from maquette.corpus.curation.near_duplicates import document_bands
 from maquette.corpus.curation.pii import replace_pii
 from maquette.corpus.curation.rules import Rule, clean_lines, features, first_broken, rules
 from maquette.corpus.curation.safety import unsafe_reason
 from maquette.corpus.curation.shards import Watch, pages_done
 from maquette.corpus.curation.urls import host_of
 from maquette.corpus.document import Document, Rejection, read_file, write_documents
+from maquette.corpus.near_duplicates import document_bands
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -29,9 +31,19 @@ class Filtered:
     """What became of a document, and all that was measured on the way."""
 
     result: Document | Rejection
-    scores: dict[str, float]
-    private: dict[str, int]
-    threshold: float = float("nan")
+    scores: dict[str, float] = dataclasses.field(default_factory=dict)
+    pii: dict[str, int] = dataclasses.field(default_factory=dict)
+    threshold: float = math.nan
+
+    def row(self, characters: int) -> dict[str, Any]:
+        """The document's row of the journal; `characters` of its text before the filters."""
+        rejection = self.result if isinstance(self.result, Rejection) else None
+        document = self.result.document if isinstance(self.result, Rejection) else self.result
+        threshold = self.threshold if rejection else math.nan
+        return entry(
+            document, characters=characters, rejection=rejection, threshold=threshold, pii=self.pii,
+            scores=self.scores,
+        )  # fmt: skip
 
 
 def filter_document(
@@ -45,20 +57,20 @@ def filter_document(
     if broken is not None:
         rejection = Rejection(document, broken.name, scores[broken.feature])
         return Filtered(rejection, scores, {}, broken.threshold)
-    private: dict[str, int] = {}
-    if config.private.replace:
-        document, private = replace_pii(document)
+    pii: dict[str, int] = {}
+    if config.pii.replace:
+        document, pii = replace_pii(document)
     buckets = token_buckets(document.text)
     scores["surprise"] = float(-statistics.log_shares[buckets].mean()) if buckets.size else 0.0
     meta = dict(document.meta)
     meta.pop("links", None)
-    if private:
-        meta["private"] = private
+    if pii:
+        meta["pii"] = pii
     found = grams(document.text) if statistics.models else None
 
-    unsafe = unsafe_reason(document.text, config.harmful, statistics.models.get("unsafe"), scores, found)
-    if unsafe is not None and config.harmful.action == "drop":
-        return Filtered(Rejection(document, unsafe[0], unsafe[1]), scores, private, unsafe[2])
+    unsafe = unsafe_reason(document.text, config.safety, statistics.models.get("unsafe"), scores, found)
+    if unsafe is not None and config.safety.action == "drop":
+        return Filtered(Rejection(document, unsafe[0], unsafe[1]), scores, pii, unsafe[2])
     if unsafe is not None:
         meta["unsafe"] = unsafe[0].partition(": ")[2]
     domain = document.domain
@@ -73,11 +85,11 @@ def filter_document(
         meta["quality"] = round(scores["quality"], 4)
     document = dataclasses.replace(document, meta=meta, domain=domain)
     low = _too_low(document, config, scores.get("quality"))
-    return Filtered(low or document, scores, private, config.quality.threshold or float("nan"))
+    return Filtered(low or document, scores, pii, config.quality.threshold or math.nan)
 
 
 def _too_low(document: Document, config: CurationConfig, score: float | None) -> Rejection | None:
-    """A rejection by the quality score: below the threshold, or not drawn (Brown et al. 2020, appendix A)."""
+    """A rejection by the quality score: below the threshold, or left out by chance (Brown et al. 2020, appendix A)."""
     if score is None:
         return None
     if config.quality.threshold is not None and score < config.quality.threshold:
@@ -85,21 +97,20 @@ def _too_low(document: Document, config: CurationConfig, score: float | None) ->
     if config.quality.sample is not None:
         drawn = max(uniform(document.id + "/quality"), 1e-12)
         if drawn ** (-1 / config.quality.sample) - 1 <= 1 - score:
-            return Rejection(document, "quality: not drawn", score)
+            return Rejection(document, "quality: subsampled", score)
     return None
 
 
 def filter_shard(
-    number: int, watch: Watch, extract: Path, folder: Path, context: Path, config: CurationConfig, *,
+    number: int, watch: Watch, extract: Path, folder: Path, statistics: Path, config: CurationConfig, *,
     skip: list[int], until: int | None,
 ) -> None:  # fmt: skip
     """Filters the documents of a shard, the first `until` of them, but for those whose places are in `skip`: their
     address stood earlier."""
-    known, chosen = load_statistics(context), rules(config)
+    known, chosen, left_out = load_statistics(statistics), rules(config), set(skip)
     kept: list[Document] = []
-    journal: list[JournalEntry] = []
+    journal: list[dict[str, Any]] = []
     bands: list[np.ndarray] = []
-    left_out = set(skip)
     place = 0
     for position, document in enumerate(read_file(extract / f"{number:05d}.parquet")):
         if until is not None and position >= until:
@@ -107,34 +118,19 @@ def filter_shard(
         size = len(document.text)
         place += size
         if position in left_out:
-            rejection = Rejection(document, "url duplicate: seen earlier", 1.0)
-            journal.append(entry(document, characters=size, rejection=rejection))
-            continue
-        if not watch(position, place):
-            rejection = Rejection(document, "page: takes too long", float(size))
-            journal.append(entry(document, characters=size, rejection=rejection))
-            continue
-        found = filter_document(document, config, known, chosen)
-        if isinstance(found.result, Rejection):
-            journal.append(
-                entry(
-                    found.result.document,
-                    characters=size,
-                    rejection=found.result,
-                    threshold=found.threshold,
-                    private=found.private,
-                    scores=found.scores,
-                )
-            )
-            continue
-        journal.append(entry(found.result, characters=size, private=found.private, scores=found.scores))
-        kept.append(found.result)
-        if config.near_duplicates.bands:
-            bands.append(document_bands(found.result.text, config.near_duplicates))
+            found = Filtered(Rejection(document, "url duplicate: seen earlier", 1.0))
+        elif not watch(position, place):
+            found = Filtered(Rejection(document, "page: takes too long", float(size)))
+        else:
+            found = filter_document(document, config, known, chosen)
+        journal.append(found.row(size))
+        if isinstance(found.result, Document):
+            kept.append(found.result)
+            if config.near_duplicates.bands:
+                bands.append(document_bands(found.result.text, config.near_duplicates))
     pages_done()
     with atomic_file(folder / f"{number:05d}.npz") as temporary, temporary.open("wb") as file:
-        width = config.near_duplicates.bands
-        np.savez(file, bands=np.array(bands, np.uint64).reshape(len(kept), width))
+        np.savez(file, bands=np.array(bands, np.uint64).reshape(len(kept), config.near_duplicates.bands))
     write_journal(folder / f"{number:05d}.journal.parquet", journal)
     with atomic_file(folder / f"{number:05d}.parquet") as temporary:
         write_documents(temporary, kept)

@@ -40,7 +40,7 @@ class SyntheticPage:
     """A page of the synthetic web, and the truth about it.
 
     `place` orders the crawl. `body` and `headers` are what the server sends. `record` says what happens to the record:
-    empty, `truncated` or `broken`. `private` and `decoys` are (kind, value) that must and must not be replaced.
+    empty, `truncated` or `broken`. `pii` and `decoys` are (kind, value) that must and must not be replaced.
     """
 
     place: float
@@ -52,7 +52,7 @@ class SyntheticPage:
     headers: str = ""
     record: str = ""
     text: Text | None = None
-    private: tuple[tuple[str, str], ...] = ()
+    pii: tuple[tuple[str, str], ...] = ()
     decoys: tuple[tuple[str, str], ...] = ()
     boilerplate: tuple[str, ...] = ()
 
@@ -75,6 +75,11 @@ class GoodPages:
 
     def url(self, site: Site) -> str:
         return f"http://{site.host}/page/{self.numbers.randrange(10**9)}"
+
+    def page(self, site: Site, body: str | bytes, text: Text | None = None) -> SyntheticPage:
+        """A page anywhere in the crawl."""
+        body = body.encode() if isinstance(body, str) else body
+        return SyntheticPage(self.numbers.random(), self.url(site), body, text=text)
 
 
 def make_site(host: str, style: str, numbers: random.Random) -> Site:

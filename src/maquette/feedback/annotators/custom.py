@@ -19,7 +19,7 @@ from typing import Any
 
 from maquette.artifacts import ConfigError, StageError
 from maquette.artifacts.targets import import_target, users_code
-from maquette.data.preferences import read_preferences
+from maquette.data.conversations import read_preferences
 from maquette.feedback.comparison import Comparison, Judgement, comparison_of
 from maquette.objectives.completions import Completion
 
@@ -87,7 +87,7 @@ def _check_number(name: str, what: str, found: list[Any], wanted: int, of: str) 
 
 
 class FileAnnotator:
-    """Says what a preference file says of the same two answers, whichever was shown first; nothing of others.
+    """Says what a preference file says of the same two completions, whichever was shown first; nothing of others.
 
     Several labels of one pair are averaged.
     """
