@@ -98,7 +98,8 @@ def test_a_tokenizer_from_elsewhere_encodes_too(config: TokensStage, tmp_path: P
     made = stage.run(config)
     folder = tmp_path / "foreign"
     Tokenizer.load(made.tokenizer).add_tokens(["cheese"]).save(folder)
-    found = stage.encode(config, made.corpus, folder)
+    assert made.corpus is not None
+    found = encoded(made.corpus, folder, config.shards, config.outputs)
     assert found.folder.name.startswith("foreign-")
     shards = TokenShards(found.folder)
     assert shards.tokens()["docs"] < TokenShards(made.folder).tokens()["docs"]
