@@ -48,14 +48,14 @@ def explained(stage: Stage, error: BaseException, more: Sequence[str] = ()) -> C
         if wrong in more:
             return ConfigError(f"'{wrong}' is not in the config.", f"To add this argument, write +{wrong}=...")
         return _not_of_variant(stage, wrong) or unknown_key(stage, wrong, more)
-    if found := re.search(r"Key '([^']+)' (?:is )?not in '", inner):
+    if match := re.search(r"Key '([^']+)' (?:is )?not in '", inner):
         full = re.search(r"full_key: (\S+)", inner)
-        key = key or (full[1] if full else found[1])
+        key = key or (full[1] if full else match[1])
         if place := re.match(r"In '((?:experiment|sweep)/[^']+)'", outer):
             return _of_another_stage(stage, place[1], key)
         return _not_of_variant(stage, key) or unknown_key(stage, key)
-    if found := re.search(r"Value '(.*?)'.*could not be converted to (\w+)", inner, re.DOTALL):
-        return ConfigError(f"{key}={found[1]} is not {_NAMES.get(found[2], found[2])}.", _help_of(stage, key))
+    if match := re.search(r"Value '(.*?)'.*could not be converted to (\w+)", inner, re.DOTALL):
+        return ConfigError(f"{key}={match[1]} is not {_NAMES.get(match[2], match[2])}.", _help_of(stage, key))
     if "Optional" in inner or "None" in inner:
         return ConfigError(f"{key} can't be null.", _help_of(stage, key))
     where = f"{key}: " if key and key not in inner else ""

@@ -53,7 +53,7 @@ class FitQuestion:
         folder = Path(self.outputs) / KIND / kept["fit"]
         if not folder.exists() or read_manifest(folder).fingerprint != kept["fingerprint"]:
             return None
-        say(f"{KIND} {folder.name}: nothing to do, already made")
+        say(f"{KIND} {folder.name}: up to date")
         return folder
 
     def remember(self, folder: Path) -> None:
