@@ -8,7 +8,7 @@ from rich.console import Console
 
 from maquette.artifacts.progress import say
 from maquette.cli.command_line.model_config import LeaderboardStage
-from maquette.evaluation.suites.leaderboard import Leaderboard, boards, read_evaluations
+from maquette.evaluation.suites.leaderboard import Leaderboard, leaderboards, read_evaluations
 from maquette.reports import terminal_table, write_page
 from maquette.tracking import find_runs
 
@@ -16,7 +16,7 @@ from maquette.tracking import find_runs
 def run(config: LeaderboardStage) -> list[Leaderboard]:
     """Prints a table for each suite and way of asking, writes a page beside the evaluations, returns the boards."""
     root = Path(config.outputs) / "evaluations"
-    found = boards(read_evaluations(_folders(config, root)))
+    found = leaderboards(read_evaluations(_folders(config, root)))
     if config.suite is not None:
         found = [board for board in found if board.suite == config.suite]
     if config.json:

@@ -49,7 +49,7 @@ class ExamplePlan(ObjectivePlan):
         facts = data.manifest.facts | {"epochs": data.epochs(step)}
         if (bins := getattr(opened.module, "reliability", None)) is not None:
             facts["reliability"] = {
-                "said": bins.said.tolist(), "came_true": bins.came_true.tolist(), "counts": bins.counts.tolist()
+                "predicted": bins.predicted.tolist(), "observed": bins.observed.tolist(), "counts": bins.counts.tolist()
             }  # fmt: skip
         return {"facts": facts}
 

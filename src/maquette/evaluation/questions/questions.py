@@ -21,7 +21,7 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 @dataclass(frozen=True)
 class Question:
-    """`options[answer]` is right. A completion's options go on from `context` as they stand (spaces included)."""
+    """`options[answer]` is right. A completion's options continue `context` as they stand (spaces included)."""
 
     id: str
     context: str
@@ -94,7 +94,7 @@ def answer_place(answer: Any) -> int:
 
 
 Pair = tuple[list[int], list[int]]
-"""Tokens of a context, and of what goes on from it."""
+"""Tokens of a context, and of what continues it."""
 
 
 def filled(template: str, **values: str) -> str:

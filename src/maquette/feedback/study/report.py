@@ -9,8 +9,9 @@ from typing import Any, ClassVar
 from maquette.artifacts.files import write_json, write_text
 from maquette.feedback.overoptimisation import OveroptimisationCurve
 from maquette.feedback.study.figures import Course, draw_bars, draw_frontier, draw_length, draw_overoptimisation
-from maquette.feedback.study.measurement import IntervalEstimate, Measurement, PolicyResult, read_measurement
+from maquette.feedback.study.measurement import Measurement, PolicyResult, read_measurement
 from maquette.reports import render
+from maquette.statistics import IntervalEstimate
 
 CAPTIONS = {
     "gold": "Gold reward per completion, sampled and greedy, with 95% intervals.",
