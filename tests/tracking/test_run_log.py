@@ -84,7 +84,7 @@ def test_a_run_that_is_gone_from_the_store_starts_anew(outputs: Path, capsys: py
     with run(outputs, run_id="0" * 32) as log:
         pass
     assert log.run_id not in (None, "0" * 32)
-    assert "starts anew" in " ".join(capsys.readouterr().err.split())
+    assert "a new one begins" in " ".join(capsys.readouterr().err.split())
 
 
 def test_children_name_their_parent(outputs: Path) -> None:

@@ -40,7 +40,7 @@ class Document:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Rejection:
-    """Why a document is not kept: the rule's name, and the value it was judged by."""
+    """Why a document is not kept: the rule's name, and the value that decided."""
 
     document: Document
     reason: str

@@ -26,8 +26,8 @@ class ExamplePlan(ObjectivePlan):
 
     def open(self, job: Job, tokenizer: Tokenizer) -> Opened:
         assert job.spec.checkpoint is not None
-        wished = micro_batch_of(self.micro_batch_size, self.objective.batch_size, job)
-        accumulate = micro_batches(self.objective.batch_size, job.hardware.world_size, wished)
+        micro_batch_size = micro_batch_of(self.micro_batch_size, self.objective.batch_size, job)
+        accumulate = micro_batches(self.objective.batch_size, job.hardware.world_size, micro_batch_size)
         common: dict[str, Any] = {
             "batch_size": self.objective.batch_size, "micro_batches": accumulate, "steps": job.spec.steps,
             "seed": job.spec.seed, "batch_size_tokens": job.spec.batch_size_tokens,

@@ -127,7 +127,7 @@ def read_lines(file: Path, advance: Callable[[float], None]) -> Iterator[tuple[i
 
     Raises `StageError` where a compressed file is damaged or cut off.
     """
-    number = told = 0
+    number = shown = 0
     with open_bytes(file) as (stream, raw):
         while True:
             try:
@@ -138,8 +138,8 @@ def read_lines(file: Path, advance: Callable[[float], None]) -> Iterator[tuple[i
                     "It is damaged or was cut off: get it again.",
                 ) from None
             if number % 256 == 0 or not line:
-                advance(raw.tell() - told)
-                told = raw.tell()
+                advance(raw.tell() - shown)
+                shown = raw.tell()
             if not line:
                 return
             number += 1

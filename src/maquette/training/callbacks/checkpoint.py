@@ -1,4 +1,4 @@
-"""Checkpoints from which a run goes on exactly.
+"""Checkpoints from which a run resumes exactly.
 
 Why not Lightning's `ModelCheckpoint` (2.6): saving by time it may fall between two micro-batches of a step, and half a
 gradient is lost; it saves before the values of its step are logged and before the step's validation, which are lost
@@ -25,7 +25,7 @@ from maquette.training.checkpoint_io import CheckpointFolder, capture_random_sta
 
 class RunCheckpoint(RunCallback, Checkpoint):
     """Saves at the end of a step: every `every_n_train_steps` steps if given, else every `train_time_interval` (a
-    mapping such as `{minutes: 2}`), and at the last step, at steps that others go on from, and when somebody wants
+    mapping such as `{minutes: 2}`), and at the last step, at steps that others resume from, and when somebody wants
     training to stop, after which it stops. The newest `save_last_k` files stay.
 
     It also keeps what a checkpoint of Lightning's lacks for an exact resume: random numbers of every process.
