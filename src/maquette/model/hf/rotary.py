@@ -75,7 +75,6 @@ def _read_qwen3(raw: Raw) -> TransformerConfig:
 
 def _write_rotary(config: TransformerConfig) -> Raw:
     return {key: getattr(config, key) for key in _SIZES} | {
-        "intermediate_size": config.inner_width,
         "num_key_value_heads": config.key_value_heads,
         "head_dim": config.width_of_head,
         "intermediate_size": config.inner_width,
