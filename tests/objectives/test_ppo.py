@@ -12,6 +12,7 @@ from lightning.pytorch import Callback
 from maquette.artifacts import ConfigError, StageError
 from maquette.data.prompts import render_prompt
 from maquette.model import LanguageModel, ScalarModel
+from maquette.model.parametrization import Parametrization
 from maquette.objectives.completions import Completion, sample_completions
 from maquette.objectives.losses import kl_estimate
 from maquette.objectives.ppo import ProximalPolicyOptimization
@@ -137,6 +138,18 @@ def test_divergence_may_be_negative() -> None:
     assert (kl < 0).any() and (kl > 0).any()
 
 
+@pytest.mark.parametrize("value_init", ["policy", "shared"])
+def test_mup_gives_every_parameter_its_share_of_the_rate(value_init: str) -> None:
+    objective, mup = tiny_ppo(value_init=value_init), Parametrization("mup", 8, 8)
+    objective.optimization = dataclasses.replace(objective.optimization, parametrization=mup)
+    optimizer: Any = objective.configure_optimizers()["optimizer"]
+    rates = {id(one): group["initial_lr"] for group in optimizer.param_groups for one in group["params"]}
+    shares = {name: rates[id(one)] / 1e-3 for name, one in objective.model.named_parameters()}
+    assert shares == pytest.approx({name: mup.rate_factor(name, objective.model) for name in shares})
+    assert set(map(round, (2 * share for share in shares.values()))) >= {1, 2}
+    assert all(id(one) in rates for one in objective.parameters())
+
+
 def test_micro_batches_give_the_gradient_of_the_whole() -> None:
     gradients = []
     for schedule in (RolloutSchedule(8, 1, 1), RolloutSchedule(8, 1, 1, micro_batches=4)):
@@ -158,7 +171,7 @@ def test_micro_batches_give_the_gradient_of_the_whole() -> None:
 
 
 @pytest.mark.parametrize("settings", [{}, {"advantage": "group"}, {"value_init": "shared"}], ids=str)
-@pytest.mark.slow
+@pytest.mark.slow(reason="trains a policy until it has learnt something")
 def test_a_tiny_policy_learns(settings: dict[str, Any]) -> None:
     objective = tiny_ppo(
         learning_rate=3e-3,
