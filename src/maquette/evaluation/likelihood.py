@@ -76,9 +76,9 @@ def measure(
     for number, tokens in enumerate(encoded):
         if not tokens:
             raise StageError(f"The document {documents[number][0]} is empty.", "Leave it out.")
-        found = windows([begin, *tokens], context, stride or max(1, context // 2))
-        pairs.extend(found)
-        owner.extend([number] * len(found))
+        spans = windows([begin, *tokens], context, stride or max(1, context // 2))
+        pairs.extend(spans)
+        owner.extend([number] * len(spans))
     nats = np.zeros(len(documents))
     bins = np.zeros((len(documents), BINS, 3))
     for number, score in zip(
@@ -129,11 +129,11 @@ def summarize(
         if len(documents) < 2:
             value = float(nats.sum() / units[unit].sum())
             return value, math.nan, math.nan
-        found = bootstrap(
+        estimate = bootstrap(
             lambda counts: (counts @ nats) / (counts @ units[unit]), len(nats), resamples=resamples, level=level,
             seed=seed,
         )  # fmt: skip
-        return found.value, found.interval.low, found.interval.high
+        return estimate.value, estimate.interval.low, estimate.interval.high
 
     bins = np.sum([document.bins for document in documents], axis=0)
     return LikelihoodSummary(
