@@ -173,7 +173,7 @@ def _open(path: Path) -> "ParquetFile":
     except FileNotFoundError:
         raise StageError(f"{path} is missing.", "Make the corpus with: maquette corpus.") from None
     except (pa.ArrowInvalid, OSError) as error:
-        raise StageError(f"{path} is damaged: {error}.", "Make it again with: maquette corpus force=true.") from None
+        raise StageError(f"{path} is damaged: {error}.", "Rebuild it with: maquette corpus force=true.") from None
     missing = [name for name in _COLUMNS if name not in file.schema_arrow.names]
     if missing:
         raise StageError(f"{path} is not a corpus file: it has no column '{missing[0]}'.", "Give a corpus artifact.")

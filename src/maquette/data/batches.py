@@ -186,7 +186,7 @@ class TrainingBatches(Dataset[TokenBatch]):
         if state["order"] != self._fingerprint:
             raise StageError(
                 "The checkpoint was trained on other tokens, or in another order.",
-                "Continue with the mixture, seed, context and corpus it began with, or start anew with force=true.",
+                "Continue with the mixture, seed, context and corpus it began with, or start over with force=true.",
             )
         step, rest = divmod(state["sequences"], self.batch_sequences)
         same_split = state["micro_batches_per_step"] == self.micro_batches_per_step

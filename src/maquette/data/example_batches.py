@@ -142,11 +142,11 @@ class ExampleBatches(Generic[Batch]):
         return {"step": step, "part": part, "micro_batches": self._micro_batches, "identity": self._identity}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from a state. Raises `StageError` where it belongs to other data."""
+        """Resumes from a state. Raises `StageError` where it belongs to other data."""
         if state["identity"] != self._identity or (state["part"] and state["micro_batches"] != self._micro_batches):
             raise StageError(
                 "The checkpoint was trained on other examples, or in another order.",
-                "Continue with the data, seed and batch it began with, or start anew with force=true.",
+                "Continue with the data, seed and batch it began with, or start over with force=true.",
             )
         self._position = state["step"] * self._micro_batches + state["part"]
 

@@ -247,7 +247,7 @@ class MissingTokenizer(Tokenizer):
         raise AttributeError(name)
 
     def byte_lengths(self) -> npt.NDArray[np.int32]:
-        """Zeros: nobody knows."""
+        """Zeros: unknown."""
         return np.zeros(self.vocab_size, dtype=np.int32)
 
     def _values(self) -> dict[str, Any]:
@@ -274,10 +274,10 @@ def _is_text(text: Any) -> bool:
 def _not_text(text: Any) -> StageError:
     """The clear words for what `tokenizers` calls a TypeError."""
     if not isinstance(text, str):
-        return StageError(f"A text is wanted, not {type(text).__name__} {text!r:.60}.")
+        return StageError(f"A text must be a string, got {type(text).__name__} {text!r:.60}.")
     place = next((place for place, character in enumerate(text) if "\ud800" <= character <= "\udfff"), 0)
     return StageError(
-        f"The text has a lone surrogate U+{ord(text[place]):04X} at character {place:,}: that is no Unicode text.",
+        f"The text has a lone surrogate U+{ord(text[place]):04X} at character {place:,}: that is not Unicode text.",
         'Repair it: text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").',
     )
 
@@ -288,11 +288,11 @@ def _read_json(file: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise StageError(f"{file} is missing.", "Give a folder that has a tokenizer.json.") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise StageError(f"{file} is damaged: {error}.", "Restore the file, or make the tokenizer again.") from None
+        raise StageError(f"{file} is damaged: {error}.", "Restore the file, or rebuild the tokenizer.") from None
     except OSError as error:
         raise StageError(f"Can't read {file}: {error.strerror}.") from error
     if not isinstance(value, dict):
-        raise StageError(f"{file} is damaged: it holds no record.", "Restore the file, or make the tokenizer again.")
+        raise StageError(f"{file} is damaged: it must hold an object.", "Restore the file, or rebuild the tokenizer.")
     return value
 
 

@@ -56,9 +56,9 @@ class Parquet(FileSource):
         import pyarrow as pa
 
         names = file.schema_arrow.names
-        wanted = {self._config.text_field, self._config.domain_field, "id", "url", "meta"}
+        known = {self._config.text_field, self._config.domain_field, "id", "url", "meta"}
         # Without the text all columns are read, so that the error can name them.
-        columns = [name for name in names if name in wanted] if self._config.text_field in names else names
+        columns = [name for name in names if name in known] if self._config.text_field in names else names
         try:
             for batch in file.iter_batches(batch_size=_ROWS, columns=columns):
                 yield batch.to_pylist()
