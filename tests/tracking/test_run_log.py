@@ -169,7 +169,7 @@ def write_a_run(outputs: Path, number: int) -> None:
             log.flush()
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="three more processes that import MLflow")
 def test_processes_write_at_once_and_nothing_is_lost(outputs: Path, capfd: pytest.CaptureFixture[str]) -> None:
     context = multiprocessing.get_context("spawn")
     processes = [context.Process(target=write_a_run, args=(outputs, number)) for number in range(3)]

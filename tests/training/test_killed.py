@@ -37,7 +37,7 @@ def wait_for_checkpoint(folder: Path, process: subprocess.Popen[bytes], after: s
     return after
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="every kill is a process that imports PyTorch and Lightning")
 def test_killed_at_random_moments(
     configure: Callable[..., TrainStage], prepared: tuple[Path, Path], tmp_path: Path
 ) -> None:

@@ -25,7 +25,7 @@ from maquette.corpus.workers import workers
 from support.made_archives import PROSE
 from support.made_crawl import run, settings
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(reason="curates a synthetic web, in processes")
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ def run(web: Path, root: Path, executor: ExecutorConfig, config: CurationConfig)
     return curate(shards, config, executor, root, enabled=True, processes=1, limit=None)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="curates a synthetic web with datatrove")
 def test_datatrove_keeps_the_same_documents(web: Path, curated: Curated, tmp_path: Path) -> None:
     executor = ExecutorConfig(kind="datatrove", seconds_per_page=1.0, near_duplicates="disk")
     again = run(web, tmp_path / "work", executor, settings(web))
@@ -89,7 +89,7 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="job arrays of processes in place of Slurm's")
 def test_slurm_job_arrays_keep_the_same_documents(slurm: Path, tmp_path: Path) -> None:
     (tmp_path / "web").mkdir()
     (tmp_path / "web" / "crawl.warc.gz").write_bytes(b"".join(archive(20, compressed=True)))

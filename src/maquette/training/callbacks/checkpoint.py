@@ -20,6 +20,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from maquette.artifacts import ConfigError
 from maquette.data.process_group import of_all_processes
 from maquette.training.callbacks.base import RunCallback, is_log_step
+from maquette.training.callbacks.loss_spike import diverged, first_broken
 from maquette.training.checkpoint_io import CheckpointFolder, capture_random_state, restore_random_state
 
 
@@ -139,6 +140,12 @@ class RunCheckpoint(RunCallback, Checkpoint):
         """Checkpoint, curves and record agree: all of them are on disk up to this step."""
         if getattr(trainer, "fast_dev_run", False):
             return
+        broken = first_broken(trainer.lightning_module.named_parameters())
+        if trainer.world_size > 1:  # all stop where one holds a broken part
+            count = torch.tensor(float(broken is not None), device=trainer.strategy.root_device)
+            broken = broken or ("a parameter" if trainer.strategy.reduce(count, reduce_op="sum") > 0 else None)
+        if broken is not None:  # the checkpoint before it stays the newest
+            raise diverged(broken, step)
         for logger in trainer.loggers:
             if (flush := getattr(logger, "flush", None)) is not None:
                 flush()
