@@ -22,7 +22,7 @@ from maquette.evaluation.comparisons.policy_comparison import judge_policies, sh
 from maquette.evaluation.figures import win_rate_figure
 from maquette.evaluation.row_files import Journal
 from maquette.feedback.annotators.custom import CallableAnnotator
-from maquette.feedback.building import build_annotator
+from maquette.feedback.building import annotator_folder, build_annotator
 from maquette.feedback.comparison import Comparison
 from maquette.feedback.policies import sample_many
 from maquette.feedback.prompts import open_prompts, read_prompts
@@ -159,8 +159,8 @@ def _identity(config: CompareStage, folders: dict[str, Path]) -> dict[str, Any]:
         del settings["feedback"][key]
     files = [path for path in (config.prompts.path, config.feedback.path) if path is not None]
     weights = dict(folders)
-    if config.feedback.checkpoint is not None:
-        weights["judge"] = find_checkpoint(config.feedback.checkpoint, config.outputs)
+    if (judge := annotator_folder(config.feedback, config.outputs)) is not None:
+        weights["judge"] = judge
     if config.feedback.callable is not None:
         settings["feedback"]["code"] = code_digest(config.feedback.callable)
     return settings | {

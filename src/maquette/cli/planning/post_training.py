@@ -29,7 +29,7 @@ from maquette.feedback.prompts import TaskInstructions, open_prompts
 from maquette.model.architecture import CoreConfig
 from maquette.model.hf import read_config
 from maquette.model.hf.scalar import read_architecture
-from maquette.model.loading import find_checkpoint, load_tokenizer, model_folder
+from maquette.model.loading import find_reward_model, load_tokenizer, model_folder
 from maquette.objectives.config import ExampleConfig, PolicyConfig
 from maquette.optimization.config import OptimizerConfig, planned_warmup, planned_weight_decay
 from maquette.recipe.post_training import resolve_examples, resolve_policy
@@ -200,7 +200,7 @@ def _reward_digest(config: TrainStage) -> str:
     reward = config.reward
     if reward.kind != "reward_model":
         return digest({"kind": reward.kind, "callable": reward.callable})
-    weights = sorted(model_folder(find_checkpoint(reward.checkpoint, config.outputs)).glob("*.safetensors"))
+    weights = sorted(model_folder(find_reward_model(reward.checkpoint, config.outputs)).glob("*.safetensors"))
     return digest([file_digest(path) for path in weights])
 
 
