@@ -17,6 +17,10 @@ test: $(VENV)/.installed-dev
 test-fast: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 
+# Of the fast tests; the pages are in outputs/coverage
+coverage: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -n 2 -m "not slow" --cov --cov-report=html:outputs/coverage --cov-report=term:skip-covered
+
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -31,18 +35,35 @@ format: $(VENV)/.installed-dev
 bench: $(VENV)/.installed-bench
 	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
 
-# Runs every notebook and writes it with its figures to outputs/notebooks/*.html
+# Runs every notebook, writes its figures into it, and a page of it to outputs/notebooks
 notebooks: $(VENV)/.installed-notebooks
-	$(BIN)/python -m nbconvert --execute --to html --output-dir outputs/notebooks notebooks/*.ipynb
+	$(BIN)/python notebooks/run.py
+	$(BIN)/python -m nbconvert --to html --output-dir outputs/notebooks notebooks/*.ipynb
 
 # The site, in outputs/site; open outputs/site/index.html
 docs: $(VENV)/.installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
+# The pinned versions: constraints.txt for pip on any machine, the .lock files with hashes for CI and the Dockerfile.
+# Pins stay unless pyproject.toml needs others; UPGRADE=--upgrade takes the newest.
+COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11.5 --no-emit-index-url --no-annotate --no-header
+lock: | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet 'uv>=0.9,<1'
+	$(COMPILE) $(UPGRADE) --all-extras pyproject.toml --output-file constraints.txt
+	sed -i.old -e 's/ *;.*//' constraints.txt && rm constraints.txt.old
+	$(COMPILE) --all-extras --generate-hashes --constraint constraints.txt pyproject.toml --output-file requirements-dev.lock
+	$(COMPILE) --extra hf --extra serving --generate-hashes --constraint constraints.txt pyproject.toml --output-file requirements.lock
+
+# What CI installs: every dependency by its hash
+locked: | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --require-hashes --no-deps --requirement requirements-dev.lock
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	@touch $(VENV)/.installed $(VENV)/.installed-dev $(VENV)/.installed-notebooks $(VENV)/.installed-docs
+
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
-# Each is made anew when pyproject.toml or the pinned versions change.
+# Each is rebuilt when pyproject.toml or the pinned versions change.
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "maquette needs Python 3.11 or newer: make PYTHON=python3.11"'
 	$(PYTHON) -m venv $(VENV)

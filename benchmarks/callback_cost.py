@@ -34,7 +34,7 @@ from torch.utils.data import DataLoader
 from maquette.artifacts import progress as shown
 from maquette.training.callbacks import LossSpikeGuard, RunCheckpoint, RunContext, Throughput
 from maquette.training.callbacks import progress as ours
-from maquette.training.processes import Interruption
+from maquette.training.processes import StopSignal
 from maquette.training.trainer import quieten
 
 TURN = 20
@@ -73,7 +73,7 @@ def contenders(folder: Path, steps: int) -> dict[str, Callable[[], list[Callback
     def attached(callback: Any) -> list[Callback]:
         callback.attach(
             RunContext(
-                "tiny", steps, 256, flops_per_token=1.0, peak_flops=1.0, validations=0, interruption=Interruption()
+                Path("tiny"), steps, 256, flops_per_token=1.0, peak_flops=1.0, validations=0, stop_signal=StopSignal()
             )
         )
         return [callback]

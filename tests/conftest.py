@@ -1,6 +1,12 @@
-"""What all tests share: one thread each (two run side by side), nothing from a hub, nobody's MLflow settings."""
+"""What all tests share: one thread each (two run side by side), nothing from a hub, nobody's MLflow settings, marks.
+
+Helpers that several files of tests use are in tests/support.
+"""
 
 import os
+from collections.abc import Iterator
+
+import pytest
 
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["MKL_NUM_THREADS"] = "1"
@@ -8,3 +14,34 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_NAME", "HYDRA_FULL_ERROR"):
     os.environ.pop(name, None)
+
+LONG = 20.0
+"""Seconds from which a test is to be marked `slow`."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    on_gpu = [item for item in items if item.get_closest_marker("cuda")]
+    if not on_gpu:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        skip = pytest.mark.skip(reason="needs a CUDA device, and this machine has none that PyTorch can use")
+        for item in on_gpu:
+            item.add_marker(skip)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Names the tests that take longer than `LONG` and are not marked. It fails nothing: machines differ."""
+    long = list(_unmarked_long_tests(terminalreporter))
+    if long:
+        terminalreporter.section(f"longer than {LONG:.0f} s and not marked slow: mark them, with the reason")
+        for seconds, nodeid in sorted(long, reverse=True):
+            terminalreporter.line(f"{seconds:6.1f} s  {nodeid}")
+
+
+def _unmarked_long_tests(reporter: pytest.TerminalReporter) -> Iterator[tuple[float, str]]:
+    for outcome in ("passed", "failed"):
+        for report in reporter.stats.get(outcome, []):
+            if report.when == "call" and report.duration > LONG and "slow" not in report.keywords:
+                yield report.duration, report.nodeid

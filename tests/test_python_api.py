@@ -48,7 +48,7 @@ def test_every_stage_is_a_function() -> None:
 
 @pytest.mark.slow
 def test_a_sweep_gives_records_that_a_single_run_finds(tmp_path: Path) -> None:
-    from small_runs import write_documents
+    from support.small_runs import write_documents
 
     (tmp_path / "documents").mkdir()
     write_documents(tmp_path / "documents")

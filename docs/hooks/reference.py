@@ -62,7 +62,7 @@ def pages() -> dict[str, str]:
     templates.filters |= {"cell": _cell, "default_value": _default_value}
 
     def render(template: str, **values: Any) -> str:
-        return templates.get_template(f"{template}.md").render(**values)
+        return templates.get_template(f"{template}.md.jinja").render(**values)
 
     modules = {module: [_definition(module, name) for name in names] for module, names in FUNCTIONS.items()}
     return {

@@ -20,7 +20,7 @@ from maquette.feedback.study.tables import study_tables
 from maquette.tracking import find_runs
 from maquette.tracking.config import TrackingConfig
 from maquette.training import read_history, read_record
-from small_runs import write_documents
+from support.small_runs import write_documents
 
 TINY = ["threads=1", "compile=off", "num_validations=2", "optimizer.lr=1e-3"]
 

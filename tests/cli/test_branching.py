@@ -21,7 +21,7 @@ from maquette.optimization.config import LinearSchedulerConfig, WSDSchedulerConf
 from maquette.tracking import find_runs
 from maquette.training import read_history, read_record, train_job
 from maquette.training.checkpoint_io import CheckpointFolder
-from small_runs import settings, write_documents
+from support.small_runs import settings, write_documents
 
 Configure = Callable[..., TrainStage]
 

@@ -18,9 +18,9 @@ from maquette.cli.command_line.registry import STAGES
 from maquette.cli.sweeps.jobs import plan
 from maquette.model.config import ModelConfig
 from maquette.model.loading import load_checkpoint
-from small_runs import settings, write_documents
+from support.small_runs import settings, write_documents
 
-SOURCE = Path(__file__).parents[1] / "model" / "their_models.py"
+SOURCE = Path(__file__).parents[1] / "support" / "their_models.py"
 OWN_CORE = {"model": ModelConfig(kind="my_architecture.averages")}
 OWN_PARTS = {
     "model": ModelConfig(

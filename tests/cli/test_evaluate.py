@@ -21,9 +21,9 @@ from maquette.text import train_tokenizer
 from maquette.text.config import TokenizerConfig
 from maquette.tracking.config import TrackingConfig
 from maquette.training import RunRecord
-from small_runs import settings as small_run
-from small_runs import write_documents
-from small_specs import make_spec
+from support.small_runs import settings as small_run
+from support.small_runs import write_documents
+from support.small_specs import make_spec
 
 
 @pytest.fixture(scope="module")

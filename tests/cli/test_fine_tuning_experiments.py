@@ -14,8 +14,8 @@ from maquette.cli.sweeps import conclusion
 from maquette.cli.sweeps.jobs import read_line
 from maquette.cli.sweeps.stored import stored_plan
 from maquette.evaluation import hallucination as measurement
-from small_examples import base_settings
-from small_runs import write_documents
+from support.small_examples import base_settings
+from support.small_runs import write_documents
 
 
 @pytest.mark.slow

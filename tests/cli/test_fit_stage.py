@@ -17,7 +17,7 @@ from maquette.cli.command_line.registry import STAGES
 from maquette.scaling.fits.stored_fit import find_fit, load_fit
 from maquette.scaling.predictions.prediction import find_prediction
 from maquette.tracking.config import TrackingConfig
-from scaling.sweeps import TRUTHS, half_decades, isoflop_sweep
+from support.sweeps import TRUTHS, half_decades, isoflop_sweep
 
 pytestmark = pytest.mark.slow
 

@@ -26,7 +26,7 @@ from maquette.cli.sweeps.work import Files
 from maquette.optimization.config import short_name
 from maquette.tracking import find_runs
 from maquette.tracking.environment import hardware_name
-from small_runs import write_documents
+from support.small_runs import write_documents
 
 STAGE = STAGES["train"]
 SMALL = (

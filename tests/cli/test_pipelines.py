@@ -8,7 +8,7 @@ import pytest
 from maquette.cli import pipelines
 from maquette.cli.command_line.config import PipelinesStage
 from maquette.training import pretraining
-from small_runs import settings, write_documents
+from support.small_runs import settings, write_documents
 
 pytestmark = pytest.mark.slow
 

@@ -15,7 +15,7 @@ from maquette.model.config import ModelConfig
 from maquette.scaling.predictions.prediction import WrittenPrediction
 from maquette.tracking import find_runs, start_run
 from maquette.training import RunRecord, pretraining
-from small_runs import settings, write_documents
+from support.small_runs import settings, write_documents
 
 pytestmark = pytest.mark.slow
 

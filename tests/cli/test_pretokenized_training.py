@@ -17,7 +17,7 @@ from maquette.model.loading import load_checkpoint
 from maquette.text import train_tokenizer
 from maquette.text.config import TokenizerConfig
 from maquette.training import read_history
-from small_runs import settings
+from support.small_runs import settings
 from training.test_killed import start, wait_for_checkpoint
 
 

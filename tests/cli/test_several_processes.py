@@ -10,7 +10,7 @@ import pytest
 
 from maquette.model.loading import find_checkpoint
 from maquette.training import read_record
-from small_runs import write_documents
+from support.small_runs import write_documents
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from maquette.optimization.config import WSDSchedulerConfig, short_name
 from maquette.recipe.run_spec import label_of
 from maquette.tracking import find_runs
 from maquette.training import Job, RunRecord
-from small_runs import settings, write_documents
+from support.small_runs import settings, write_documents
 
 Configure = Callable[..., TrainStage]
 

@@ -3,7 +3,6 @@
 import os
 import pickle
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,15 +13,14 @@ from maquette.artifacts.reading import load_sealed, write_sealed
 from maquette.data import TokenShards
 from maquette.data import shards as shards_module
 from maquette.data.shards import TokenStream, folder_name, token_dtype
-
-Maker = Callable[..., Path]
+from support.shard_files import write_artifact
 
 TEXTS = [list(range(1, 40)), list(range(100, 130)), [7], list(range(200, 290))]
 
 
 @pytest.fixture
-def folder(tmp_path: Path, make_artifact: Maker) -> Path:
-    return make_artifact(tmp_path, {"code": {"train": TEXTS, "validation": TEXTS[:1]}}, shard_tokens=50)
+def folder(tmp_path: Path) -> Path:
+    return write_artifact(tmp_path, {"code": {"train": TEXTS, "validation": TEXTS[:1]}}, shard_tokens=50)
 
 
 def test_tokens_are_read_as_one_row_over_all_files(folder: Path) -> None:
@@ -48,10 +46,10 @@ def test_documents_are_found_again(folder: Path) -> None:
     assert shards.document_ids("code", "train", 73, 1) == ["code/train/3"]
 
 
-def test_ids_take_two_bytes_where_the_vocabulary_allows(tmp_path: Path, make_artifact: Maker) -> None:
+def test_ids_take_two_bytes_where_the_vocabulary_allows(tmp_path: Path) -> None:
     assert token_dtype(65_536) == np.uint16
     assert token_dtype(65_537) == np.uint32
-    large = make_artifact(tmp_path, {"code": {"train": [[65_536, 99_999]]}}, vocab_size=100_000)
+    large = write_artifact(tmp_path, {"code": {"train": [[65_536, 99_999]]}}, vocab_size=100_000)
     assert np.load(large / "code" / "train-00000.npy").dtype == np.uint32
     assert TokenShards(large).read("code", "train", 0, 3).tolist() == [0, 65_536, 99_999]
 
@@ -143,9 +141,9 @@ def test_a_damaged_stamp_only_costs_time(folder: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("name", ["Web pages", "../up", "a/b", "", ".", "Code", "über"])
-def test_domains_become_plain_folder_names(name: str, tmp_path: Path, make_artifact: Maker) -> None:
+def test_domains_become_plain_folder_names(name: str, tmp_path: Path) -> None:
     assert re.fullmatch(r"[a-z0-9._-]+-[0-9a-f]{8}", folder_name(name))
-    made = make_artifact(tmp_path, {name: {"train": [[1, 2, 3]]}})
+    made = write_artifact(tmp_path, {name: {"train": [[1, 2, 3]]}})
     assert TokenShards(made).read(name, "train", 0, 4).tolist() == [0, 1, 2, 3]
     assert [path.parent.parent for path in made.rglob("train-00000.npy")] == [made]
 
@@ -167,8 +165,8 @@ def test_pieces_of_a_stream_overlap() -> None:
     assert TokenStream([]).read(0, 0).tolist() == []
 
 
-def test_a_split_without_documents_is_an_empty_row(tmp_path: Path, make_artifact: Maker) -> None:
-    made = make_artifact(tmp_path, {"code": {"train": TEXTS, "test": []}})
+def test_a_split_without_documents_is_an_empty_row(tmp_path: Path) -> None:
+    made = write_artifact(tmp_path, {"code": {"train": TEXTS, "test": []}})
     shards = TokenShards(made)
     assert shards.tokens("test") == {"code": 0}
     assert shards.tokens("validation") == {"code": 0}

@@ -1,5 +1,6 @@
 """The site: its links to files and symbols of the repository, and the reference that is made from the code."""
 
+import doctest
 import importlib.util
 import re
 import sys
@@ -77,6 +78,13 @@ def test_the_recipe_page_shows_what_the_recipe_gives() -> None:
         values = [shape.hidden_size, shape.num_hidden_layers, shape.num_attention_heads, recipe.tokens]
         values.append(recipe.batch_size_tokens)
         assert numbers.split(" | ") == [*(f"{value:,}" for value in values), f"{recipe.learning_rate:.2g}"], size
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if "```pycon" in (ROOT / "docs" / page).read_text("utf-8")])
+def test_the_numbers_of_a_page_are_those_of_the_code(page: str) -> None:
+    blocks = re.findall(r"^```pycon\n(.*?)^```", (ROOT / "docs" / page).read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    examples = doctest.DocTestParser().get_doctest("\n".join(blocks), {}, page, page, 0)
+    assert doctest.DocTestRunner().run(examples).failed == 0
 
 
 def test_drawings_are_labelled_and_follow_the_colour_scheme() -> None:

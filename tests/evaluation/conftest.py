@@ -7,11 +7,10 @@ import pytest
 
 from maquette.evaluation import BaselineScore
 from maquette.evaluation.run_report import RunReport
-from maquette.model.architecture import ParameterCount
-from maquette.model.counts import FlopCount
+from maquette.model.core_config import FlopCount, ParameterCount
 from maquette.recipe import resolve
 from maquette.training import RunRecord
-from small_specs import make_spec
+from support.small_specs import make_spec
 
 DOMAINS = ("code", "legal")
 

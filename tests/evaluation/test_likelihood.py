@@ -7,7 +7,8 @@ import pytest
 
 from maquette.artifacts import ConfigError, StageError
 from maquette.evaluation.likelihood import DocumentLikelihood, calibration_error, measure, summarize, windows
-from maquette.model import LanguageModel, TransformerConfig, score_tokens
+from maquette.model import LanguageModel, TransformerConfig
+from maquette.model.scoring import score_continuations
 from maquette.text import train_tokenizer
 from maquette.text.config import TokenizerConfig
 
@@ -36,8 +37,8 @@ def test_measures_what_the_model_says() -> None:
     first, second = measure(model, tokenizer, [("a", "x", short), ("b", "x", long)], stride=16)
     document = tokenizer.document_id
     assert document is not None
-    (expected,) = score_tokens(model, [[document, *tokenizer.encode(short)]])
-    assert first.nats == pytest.approx(-sum(expected), rel=1e-5)
+    (expected,) = score_continuations(model, [([document], tokenizer.encode(short))])
+    assert first.nats == pytest.approx(-expected.log_prob, rel=1e-5)
     assert (first.tokens, first.words, first.bytes) == (9, 2, 9)
     assert sum(row[0] for row in second.bins) == second.tokens == len(long)
     whole = measure(model, tokenizer, [("b", "x", long)], stride=1)[0]

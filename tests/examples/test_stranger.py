@@ -30,8 +30,8 @@ from maquette.objectives.completions import Completion
 from maquette.scaling import compare_forms
 from maquette.tracking import find_runs
 from maquette.training import RunRecord, read_history, read_record
-from scaling.sweeps import TRUTHS, half_decades, isoflop_sweep
-from small_runs import write_documents
+from support.small_runs import write_documents
+from support.sweeps import TRUTHS, half_decades, isoflop_sweep
 
 PACKAGE = Path(__file__).parents[2] / "examples" / "stranger"
 TEXT = (
@@ -83,7 +83,7 @@ def test_every_file_is_short() -> None:
 def test_callbacks_of_theirs_and_of_lightnings_see_the_run() -> None:
     record = trained(*TEXT, "callbacks=theirs")
     assert len(curve(record, "distance")) >= 3 and curve(record, "distance")[-1] > curve(record, "distance")[0] > 0
-    assert Path("outputs/best/best.ckpt").exists()
+    assert Path("outputs/best", record.name, "best.ckpt").exists()
     assert any(name.startswith("lr-") for row in read_history(Path(record.folder) / "metrics.jsonl") for name in row)
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pairs import some_pairs
 
 from maquette.artifacts import ConfigError, StageError
 from maquette.data.preferences import preference_of, read_preferences, write_preferences
@@ -23,6 +22,7 @@ from maquette.feedback.annotators.simulated import (
 from maquette.feedback.comparison import Comparison, Judgement, comparison_of, preferences_of
 from maquette.feedback.tasks import Exercises, words_of
 from maquette.objectives.completions import Completion
+from support.pairs import some_pairs
 
 EXERCISE = Exercises(["pick"])[0]
 

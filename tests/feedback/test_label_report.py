@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pairs import some_pairs
 
 from maquette.artifacts import ConfigError
 from maquette.feedback.agreement import accuracy_to_gold, estimate_biases, inter_annotator_agreement, label_curve
 from maquette.feedback.annotators.simulated import AnnotatorProfile, SimulatedAnnotator, utility_differences
 from maquette.feedback.report import Labels, describe_annotator, votes_of, write_report
+from support.pairs import some_pairs
 
 
 def test_accuracy_by_hand() -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pairs import some_pairs
 
 from maquette.artifacts import ConfigError, StageError
 from maquette.feedback.annotators.judges import EndpointJudge, LocalJudge
@@ -17,6 +16,7 @@ from maquette.feedback.tasks import from_facts
 from maquette.model import LanguageModel, TransformerConfig
 from maquette.text import train_tokenizer
 from maquette.text.config import TokenizerConfig
+from support.pairs import some_pairs
 
 PAIRS = some_pairs(12)
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from maquette.model import LanguageModel, TransformerConfig, score_tokens
+from maquette.model import LanguageModel, TransformerConfig
+from maquette.model.likelihoods import token_log_probs
 from maquette.model.scoring import score_continuations
 
 
@@ -34,7 +35,9 @@ def test_equals_scoring_one_by_one(model: LanguageModel, batch_size_tokens: int)
     scores = score_continuations(model, asked, batch_size_tokens=batch_size_tokens, advance=done.append)
     assert sum(done) == len(asked)
     for (context, continuation), score in zip(asked, scores, strict=True):
-        (expected,) = score_tokens(model, [[*context, *continuation]])
+        whole = torch.tensor([[*context, *continuation]])
+        with torch.no_grad():
+            expected = token_log_probs(model(whole[:, :-1]), whole[:, 1:])[0].tolist()
         assert score.log_probs == pytest.approx(expected[len(context) - 1 :], abs=1e-5)
         assert score.log_prob == pytest.approx(sum(expected[len(context) - 1 :]), abs=1e-4)
 

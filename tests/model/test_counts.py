@@ -5,7 +5,6 @@ import re
 
 import pytest
 import torch
-from model_variants import EVERY, PLAIN, VARIANTS, lively, some_tokens
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -20,6 +19,7 @@ from maquette.model import (
     next_token_loss,
     training_flops,
 )
+from support.model_variants import EVERY, PLAIN, VARIANTS, lively, some_tokens
 
 
 @pytest.mark.parametrize("name", EVERY)

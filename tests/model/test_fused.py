@@ -5,13 +5,13 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
-from model_variants import VARIANTS, lively, some_tokens
 from torch import Tensor
 
 from maquette.model import next_token_loss
 from maquette.model import transformer as transformer_module
 from maquette.model.fused import RootMeanSquareNorm, SwiGLU, rotated_heads, use_fused_backward
 from maquette.model.rotary import rotary_table, rotate
+from support.model_variants import VARIANTS, lively, some_tokens
 
 
 def random(*shape: int) -> Tensor:

@@ -9,7 +9,7 @@ from maquette.artifacts import ConfigError
 from maquette.model import LanguageModel, LSTMConfig, TransformerConfig
 from maquette.model.generation import Generation, document_prompt, generate, row_seed, stream
 from maquette.model.sampling import Sampling, bend, draw, uniform_numbers
-from maquette.model.scoring import score_tokens
+from maquette.model.scoring import score_continuations
 from maquette.text import Tokenizer, train_tokenizer
 from maquette.text.config import TokenizerConfig
 
@@ -87,9 +87,9 @@ def test_cached_and_batched_is_what_the_model_says(name: str, sampling: Sampling
 def test_log_probs_are_those_of_scoring() -> None:
     model = build()
     found = generate(model, PROMPTS, sampling=Sampling(temperature=2.0, top_k=50), max_tokens=10, stop_ids=())
-    scores = score_tokens(model, [[*row.prompt, *row.tokens] for row in found])
+    scores = score_continuations(model, [(row.prompt, row.tokens) for row in found])
     for row, score in zip(found, scores, strict=True):
-        assert row.log_probs == pytest.approx(score[-10:], abs=1e-5)
+        assert row.log_probs == pytest.approx(score.log_probs.tolist(), abs=1e-5)
 
 
 def test_seeds() -> None:

@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-from model_variants import EVERY, PLAIN, RECURRENT
 
 from maquette.model import (
     LanguageModel,
@@ -14,8 +13,8 @@ from maquette.model import (
     TransformerConfig,
     build_core,
     initialize,
-    materialize,
 )
+from support.model_variants import EVERY, PLAIN, RECURRENT
 
 WIDE = TransformerConfig(
     vocab_size=500, hidden_size=128, num_hidden_layers=8, num_attention_heads=4, token_shift=True, bias=True
@@ -70,18 +69,6 @@ def test_the_core_is_the_same_under_every_head(name: str) -> None:
         assert all(torch.equal(value, trained[key]) for key, value in model.core.state_dict().items())
     copied = ScalarModel.from_language_model(language)
     assert not {p.data_ptr() for p in copied.parameters()} & {p.data_ptr() for p in language.parameters()}
-
-
-@pytest.mark.parametrize("name", EVERY)
-def test_a_model_built_without_memory_becomes_the_same(name: str) -> None:
-    config = EVERY[name]
-    with torch.device("meta"):
-        model = LanguageModel(config)
-    assert all(parameter.is_meta for parameter in model.parameters())
-    materialize(model, config, seed=6)
-    expected = LanguageModel(config, seed=6).state_dict()
-    assert model.state_dict().keys() == expected.keys()
-    assert all(torch.equal(value, expected[key]) for key, value in model.state_dict().items())
 
 
 def test_precision_comes_after_the_draw() -> None:

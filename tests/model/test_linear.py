@@ -6,7 +6,6 @@ from collections.abc import Iterator
 import pytest
 import torch
 import torch.nn.functional as F
-from model_variants import PLAIN, VARIANTS, some_tokens
 from torch import Tensor
 
 from maquette.artifacts import ConfigError
@@ -22,6 +21,7 @@ from maquette.model.linear import (
     use_backend,
     weight_gradient,
 )
+from support.model_variants import PLAIN, VARIANTS, some_tokens
 
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="PyTorch without oneDNN")
 

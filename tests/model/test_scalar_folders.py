@@ -41,7 +41,7 @@ def test_there_and_back(family: str, tokenizer: Tokenizer, tmp_path: Path) -> No
     config = TransformerConfig(**SHAPE | FAMILIES[family])
     model = ScalarModel.from_language_model(LanguageModel(config, seed=3), seed=4).eval()
     torch.nn.init.constant_(model.score.bias, 0.5)
-    folder = hf.save_scalar(model, tokenizer, tmp_path / "reward", card="# A reward model")
+    folder = hf.save(model, tokenizer, tmp_path / "reward", card="# A reward model")
     raw = json.loads((folder / "config.json").read_text())
     assert raw["architectures"] == [f"{family}ForSequenceClassification"] and hf.is_scalar(raw)
     again, found = load_reward_model(folder, tokenizer_digest=tokenizer.digest)
@@ -60,8 +60,8 @@ def test_there_and_back(family: str, tokenizer: Tokenizer, tmp_path: Path) -> No
 def test_the_two_kinds_are_not_mixed_up(tokenizer: Tokenizer, tmp_path: Path) -> None:
     config = TransformerConfig(**SHAPE)
     text = hf.save(LanguageModel(config), tokenizer, tmp_path / "text")
-    reward = hf.save_scalar(ScalarModel(config), tokenizer, tmp_path / "reward")
-    with pytest.raises(StageError, match="is no reward model"):
+    reward = hf.save(ScalarModel(config), tokenizer, tmp_path / "reward")
+    with pytest.raises(StageError, match="is not a reward model"):
         load_reward_model(text)
     with pytest.raises(StageError, match="is a reward model"):
         hf.load(reward)
@@ -69,10 +69,11 @@ def test_the_two_kinds_are_not_mixed_up(tokenizer: Tokenizer, tmp_path: Path) ->
         load_reward_model(reward, tokenizer_digest="0" * 64)
 
 
-def test_the_latest_run_is_one_that_writes(tmp_path: Path) -> None:
+def test_the_latest_run_is_one_that_writes(tokenizer: Tokenizer, tmp_path: Path) -> None:
     for name, objective, ended in (("a", "sft", "2026-01"), ("b", "reward", "2026-02")):
         record = {"spec": {"objective": objective}, "status": "finished", "finished": ended}
         write_run(tmp_path / "runs" / name, record)
+    hf.save(ScalarModel(TransformerConfig(**SHAPE)), tokenizer, tmp_path / "runs" / "b" / "model")
     assert latest_run(tmp_path).name == "a"
     assert find_reward_model("latest", tmp_path).name == "b"
     assert find_reward_model("a", tmp_path).name == "a"

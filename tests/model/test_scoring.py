@@ -8,7 +8,7 @@ import torch
 
 from maquette.artifacts import ConfigError
 from maquette.model import LanguageModel, TransformerConfig
-from maquette.model.scoring import score_sentences, score_tokens
+from maquette.model.scoring import score_continuations, score_sentences
 from maquette.text import Tokenizer, train_tokenizer
 from maquette.text.config import TokenizerConfig
 
@@ -54,7 +54,8 @@ def test_chain_rule(tokenizer: Tokenizer) -> None:
 def test_probabilities_of_all_continuations_sum_to_one() -> None:
     model = build(vocabulary=6)
     sequences = [[0, 3, *rest] for rest in itertools.product(range(6), repeat=3)]
-    scores = score_tokens(model, sequences, batch_size_tokens=64)
+    pairs = [(row[:1], row[1:]) for row in sequences]
+    scores = [score.log_probs for score in score_continuations(model, pairs, batch_size_tokens=64)]
     assert math.fsum(math.exp(sum(score[1:])) for score in scores) == pytest.approx(1.0, abs=1e-5)
     assert len({round(score[0], 5) for score in scores}) == 1, "the shared beginning has one score"
 

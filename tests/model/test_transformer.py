@@ -6,11 +6,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from model_variants import EVERY, PLAIN, RECURRENT, VARIANTS, lively, some_tokens
-from plain_transformer import reference_logits
 
 from maquette.artifacts import ConfigError
 from maquette.model import LanguageModel, LSTMConfig, TransformerConfig
+from support.model_variants import EVERY, PLAIN, RECURRENT, VARIANTS, lively, some_tokens
+from support.plain_transformer import reference_logits
 
 ANGLES = 1e-5  # rotary angles are float32
 

@@ -1,6 +1,10 @@
-"""Every notebook runs from top to bottom, and none is committed with what a run leaves in it."""
+"""Every notebook runs from top to bottom, and is committed with the outputs of the code that it has."""
 
+import base64
+import importlib.util
+import re
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pandas as pd
@@ -12,10 +16,20 @@ from maquette.tracking.environment import PARENT_TAG
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 ALL = sorted(NOTEBOOKS.glob("*.ipynb"))
-CLEAN = "jupyter nbconvert --clear-output --inplace notebooks/*.ipynb"
+RUN = "python notebooks/run.py"
 
 OTHER_WAYS: list[tuple[str, str]] = [("01_published_laws", 'REFERENCE = "nowhere"')]
 """Notebooks with a second way through: another value in the cell tagged `parameters`."""
+
+
+@pytest.fixture(scope="module")
+def run() -> Any:
+    """notebooks/run.py, which writes what is committed."""
+    spec = importlib.util.spec_from_file_location("notebooks_run", NOTEBOOKS / "run.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def execute(path: Path, parameters: str = "") -> list[nbformat.NotebookNode]:
@@ -28,12 +42,15 @@ def execute(path: Path, parameters: str = "") -> list[nbformat.NotebookNode]:
     return [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
 
 
+def figures(outputs: list[nbformat.NotebookNode]) -> list[str]:
+    return [output.data["image/png"] for output in outputs if "image/png" in output.get("data", {})]
+
+
 def check(outputs: list[nbformat.NotebookNode]) -> None:
     """At least one figure was drawn, and nothing warned."""
-    shown = [output for output in outputs if output.output_type in ("display_data", "execute_result")]
-    assert any("image/png" in output.data for output in shown), "no figure was drawn: %matplotlib inline is missing"
-    said = "".join(output.text for output in outputs if output.output_type == "stream" and output.name == "stderr")
-    assert "Warning" not in said, said
+    assert figures(outputs), "no figure was drawn: %matplotlib inline is missing"
+    messages = "".join(output.text for output in outputs if output.output_type == "stream" and output.name == "stderr")
+    assert "Warning" not in messages, messages
 
 
 def test_there_are_notebooks() -> None:
@@ -42,15 +59,29 @@ def test_there_are_notebooks() -> None:
 
 
 @pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
-def test_it_is_committed_without_outputs(path: Path) -> None:
+def test_it_is_committed_as_run(path: Path, run: Any) -> None:
+    """With the outputs of its present code, in order, and nothing that a run leaves besides."""
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
     assert notebook.cells[0].cell_type == "markdown", "a notebook opens with what it is for"
-    assert set(notebook.metadata) <= {"kernelspec", "language_info"}, f"clear it: {CLEAN}"
-    for cell in notebook.cells:
-        assert set(cell.metadata) <= {"tags"}, f"clear it: {CLEAN}"
-        if cell.cell_type == "code":
-            assert not cell.outputs and cell.execution_count is None, f"clear it: {CLEAN}"
+    assert notebook.metadata.get("sources") == run.digest(notebook), f"the code has changed since: {RUN} {path.stem}"
+    assert set(notebook.metadata) == {"kernelspec", "language_info", "sources"}
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    assert all(set(cell.metadata) <= {"tags"} for cell in notebook.cells)
+
+
+@pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
+def test_its_outputs_can_be_read_by_others(path: Path) -> None:
+    """No errors, nothing on standard error, no folder of one machine; figures that are small enough for git."""
+    notebook = nbformat.read(path, as_version=4)
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    assert figures(outputs)
+    assert max(len(base64.b64decode(figure)) for figure in figures(outputs)) < 64_000
+    for output in outputs:
+        assert output.output_type != "error" and output.get("name") != "stderr"
+        text = output.get("text", "") + "".join(v for k, v in output.get("data", {}).items() if k.startswith("text/"))
+        assert not re.search(r"(?<![.\w])/(home|root|work|tmp|usr|Users)/", text), text
 
 
 @pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
@@ -65,7 +96,10 @@ def test_its_text_is_no_pile_of_headings(path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
 def test_it_runs_from_top_to_bottom(path: Path) -> None:
-    check(execute(path))
+    outputs = execute(path)
+    check(outputs)
+    committed = [output for cell in nbformat.read(path, as_version=4).cells for output in cell.get("outputs", [])]
+    assert len(figures(outputs)) == len(figures(committed)), f"other figures than the committed ones: {RUN} {path.stem}"
 
 
 @pytest.mark.slow
@@ -89,5 +123,5 @@ def test_my_sweep_reads_the_store(tmp_path: Path) -> None:
                 log.log_metrics({"validation/loss": table.loss[row]}, step=1)
     outputs = execute(NOTEBOOKS / "02_my_sweep.ipynb", f"RUNS, OUTPUTS = None, {str(tmp_path)!r}")
     check(outputs)
-    said = "".join(output.text for output in outputs if output.output_type == "stream")
-    assert f"{len(table)} runs of the sweep isoflop" in said
+    printed = "".join(output.text for output in outputs if output.output_type == "stream")
+    assert f"{len(table)} runs of the sweep isoflop" in printed

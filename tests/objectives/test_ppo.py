@@ -8,9 +8,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback
-from policies import TOKENIZER, Prompts, tiny_model, tiny_ppo, tiny_value, trainer
 
-from list_logger import ListLogger
 from maquette.artifacts import ConfigError, StageError
 from maquette.data.prompts import render_prompt
 from maquette.model import LanguageModel, ScalarModel
@@ -19,6 +17,8 @@ from maquette.objectives.losses import kl_estimate
 from maquette.objectives.ppo import ProximalPolicyOptimization
 from maquette.objectives.rollouts import Rollouts, RolloutSchedule, group_advantages
 from maquette.optimization.config import AdamWConfig, MuonConfig
+from support.list_logger import ListLogger
+from support.policies import TOKENIZER, Prompts, tiny_model, tiny_ppo, tiny_value, trainer
 
 SCHEDULE = RolloutSchedule(rollouts=8, passes=2, minibatches=2)
 

@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader
 
-from list_logger import ListLogger
 from maquette.artifacts import ConfigError
 from maquette.data import TokenBatch
 from maquette.data.pretraining_data import HeldOutBatch
@@ -19,6 +18,7 @@ from maquette.model import LanguageModel, TransformerConfig
 from maquette.objectives import Optimization, Pretraining
 from maquette.objectives.config import PretrainConfig
 from maquette.optimization.config import AdamWConfig, ConstantSchedulerConfig, LinearSchedulerConfig
+from support.list_logger import ListLogger
 
 SHAPE = TransformerConfig(
     vocab_size=50,

@@ -4,13 +4,13 @@ from typing import Any
 
 import pytest
 import torch
-from test_optimizers import Toy, step
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
 
 from maquette.artifacts import ConfigError
 from maquette.artifacts.targets import Node
 from maquette.optimization import Optimization, Schedule, build_optimizer
 from maquette.optimization.config import AdamWConfig, ConstantSchedulerConfig, LinearSchedulerConfig, MuonConfig
+from support.toy import Toy, step
 
 RMSPROP = {"_target_": "torch.optim.RMSprop", "_partial_": True, "alpha": 0.9}
 TORCHS = "torch.optim.lr_scheduler."

@@ -6,7 +6,7 @@ from maquette.artifacts import ConfigError
 from maquette.data.config import PhaseConfig
 from maquette.model.architecture import LSTMConfig, TransformerConfig
 from maquette.model.config import ModelConfig
-from maquette.model.counts import training_flops
+from maquette.model.core_config import training_flops
 from maquette.recipe import DEFAULT_RULES, HyperparameterRules, Recipe, resolve
 
 

@@ -20,7 +20,7 @@ from maquette.recipe import HyperparameterRules, resolve
 from maquette.recipe.fingerprint import BY_RESULT, DEVICES, OBSERVERS, WATCHING_CALLBACKS, changes_training
 from maquette.recipe.objectives import OBJECTIVES
 from maquette.recipe.run_spec import RunSpec
-from small_specs import DIGESTS, make_spec, train_settings
+from support.small_specs import DIGESTS, make_spec, train_settings
 
 
 def print_of(**sections: Any) -> str:

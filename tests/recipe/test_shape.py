@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from maquette.artifacts import ConfigError
 from maquette.model.architecture import TransformerConfig
 from maquette.model.config import ModelConfig
-from maquette.model.counts import count_parameters
+from maquette.model.core_config import count_parameters
 from maquette.recipe.shape import choose_shape
 
 

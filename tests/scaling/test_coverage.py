@@ -6,7 +6,7 @@ import pytest
 from maquette.scaling import fit_isoflop, fit_surface
 from maquette.scaling.laws.forms import FORMS
 from maquette.statistics import percentile_interval, student_interval
-from scaling.sweeps import TRUTHS, isoflop_sweep
+from support.sweeps import TRUTHS, isoflop_sweep
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from maquette.scaling.fits.table import RunTable
 from maquette.scaling.fits.tuned_recipe import tune, tuned_facts, tuned_figure
 from maquette.scaling.laws.repetition import RepetitionLaw
 from maquette.scaling.laws.runs import LawError, group_budgets
-from scaling.sweeps import TRUTHS, half_decades, isoflop_sweep
+from support.sweeps import TRUTHS, half_decades, isoflop_sweep
 
 
 def table(params: np.ndarray, tokens: np.ndarray, loss: np.ndarray, **columns: object) -> RunTable:

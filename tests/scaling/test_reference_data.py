@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from maquette.scaling import fit_envelope, fit_isoflop, fit_surface
-from scaling.sweeps import REFERENCE, needs_reference
+from support.sweeps import REFERENCE, needs_reference
 
 pytestmark = needs_reference
 

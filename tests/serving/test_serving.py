@@ -1,7 +1,14 @@
 """The chat page's server: the API's answers, in pieces too; errors in its form; blind battles and their files."""
 
+import base64
+import copy
+import hashlib
 import json
+import multiprocessing
+import os
+import signal
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +25,7 @@ from maquette.model.generation import generate
 from maquette.model.sampling import Sampling
 from maquette.serving.arena import BATTLES, PREFERENCES, Arena
 from maquette.serving.endpoint import build_app
+from maquette.serving.protection import MOST_BYTES
 from maquette.serving.served import Request, ServedModel
 from maquette.text import train_tokenizer
 from maquette.text.chat import render
@@ -153,3 +161,144 @@ def test_two_answers_take_turns(models: dict[str, ServedModel]) -> None:
     assert "".join(piece.text for piece in [*begun, *slow]) == alone[0]
     with pytest.raises(ConfigError, match="n=0"):
         one.answer(Request(text="a", count=0))
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "said"),
+    [
+        ("/v1/completions", {"prompt": ["a", "b"]}, 400, "2 prompts"),
+        ("/v1/completions", {"prompt": "a", "temperature": 1e-300}, 200, ""),
+        ("/v1/completions", {"prompt": "a", "repetition_penalty": "nan"}, 400, "repetition_penalty"),
+        ("/v1/completions", {"prompt": "a", "stop": ["x"] * 5}, 400, "stop has 5"),
+        ("/v1/completions", {"prompt": "a", "echo": True}, 400, "'echo' is not supported"),
+        ("/v1/completions", {"prompt": "a", "echo": False, "user": "Ada", "best_of": 1}, 200, ""),
+        ("/v1/completions", {"prompt": "a", "tempratur": 1}, 400, "'tempratur' is not known"),
+        ("/v1/completions", {"prompt": "a", "presence_penalty": 1.5}, 400, "presence_penalty"),
+        ("/v1/completions", {"prompt": "a", "top_logprobs": 3}, 400, "needs logprobs"),
+        ("/v1/completions", {"prompt": "a", "logprobs": 21}, 400, "0 to 20"),
+        ("/v1/completions", {"prompt": "\ud800"}, 400, "lone surrogate"),
+        ("/v1/chat/completions", {"messages": ASK, "tools": [{"type": "function"}]}, 400, "tools"),
+        ("/v1/chat/completions", {"messages": "hello"}, 400, "messages"),
+        ("/arena/answer", {"battle": "x", "side": "a"}, 400, "no such battle"),
+    ],
+)
+def test_each_request_is_answered_or_refused_by_name(
+    client: TestClient, path: str, body: dict[str, Any], status: int, said: str
+) -> None:
+    raw = json.dumps({"max_tokens": 2} | body)
+    answer = client.post(path, content=raw, headers={"content-type": "application/json"})
+    assert answer.status_code == status, answer.text
+    assert status == 200 or said in answer.json()["error"]["message"]
+
+
+def test_a_body_that_is_not_json_is_said_to_be_none(client: TestClient) -> None:
+    for body in (b"{", b"\xff", b"[" * 100_000):
+        answer = client.post("/v1/completions", content=body, headers={"content-type": "application/json"})
+        assert answer.status_code in (400, 422) and answer.json()["error"]["type"] == "invalid_request_error"
+
+
+def test_bodies_are_limited_before_they_are_read_and_prompts_before_they_are_encoded(client: TestClient) -> None:
+    large = client.post("/v1/completions", json={"prompt": "a" * (MOST_BYTES + 1)})
+    assert large.status_code == 413 and "at most" in large.json()["error"]["message"]
+    began = time.process_time()
+    long = client.post("/v1/completions", json={"prompt": "a" * (MOST_BYTES - 1000)})
+    assert long.status_code == 400 and long.json()["error"]["code"] == "context_length_exceeded"
+    assert time.process_time() - began < 20  # encoding it takes minutes
+
+
+def test_likeliest_tokens_and_usage(client: TestClient) -> None:
+    body = {"model": "two", "messages": ASK, "max_tokens": 3, "temperature": 0, "logprobs": True, "top_logprobs": 4}
+    content = client.post("/v1/chat/completions", json=body).json()["choices"][0]["logprobs"]["content"]
+    for token in content:
+        top = token["top_logprobs"]
+        assert len(top) == 4 and top[0]["id"] == token["id"]  # greedy
+        assert [one["logprob"] for one in top] == sorted((one["logprob"] for one in top), reverse=True)
+    streamed = body | {"stream": True, "stream_options": {"include_usage": True}}
+    *_, last = events(client.post("/v1/chat/completions", json=streamed).text)
+    assert last["choices"] == [] and last["usage"]["completion_tokens"] == len(content)
+    text = client.post("/v1/completions", json={"prompt": "a", "max_tokens": 3, "logprobs": 2}).json()["choices"][0]
+    assert len(text["logprobs"]["token_logprobs"]) == len(text["logprobs"]["text_offset"]) == 3
+    assert all(1 <= len(one) <= 2 for one in text["logprobs"]["top_logprobs"])
+
+
+def test_every_answer_has_the_headers_and_the_policy_lets_our_own_script_run(client: TestClient) -> None:
+    for path in ("/", "/health", "/nowhere", "/api/state"):
+        headers = client.get(path).headers
+        assert headers["x-content-type-options"] == "nosniff" and headers["referrer-policy"] == "no-referrer"
+        assert "frame-ancestors 'none'" in headers["content-security-policy"]
+    page = client.get("/").text
+    script = page.partition("<script>")[2].partition("</script>")[0]
+    wanted = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"'sha256-{wanted}'" in client.get("/").headers["content-security-policy"]
+    assert " style=" not in page and " onclick=" not in page  # which the policy would not run
+
+
+def test_a_server_for_other_machines_wants_its_token(models: dict[str, ServedModel]) -> None:
+    app = build_app(models, None, Sampling(), token="geheim")
+    with TestClient(app, base_url="http://elsewhere", follow_redirects=False) as client:
+        assert client.get("/health").status_code == 200
+        for path in ("/", "/v1/models", "/api/state", "/?token=wrong"):
+            assert client.get(path).status_code == 401, path
+        assert client.get("/v1/models", headers={"authorization": "Bearer geheim"}).status_code == 200
+        assert client.get("/v1/models", headers={"authorization": "Bearer geheimer"}).status_code == 401
+        entered = client.get("/?token=geheim")
+        assert entered.status_code == 303 and "HttpOnly" in entered.headers["set-cookie"]
+        assert client.get("/api/state").status_code == 200  # by the cookie
+
+
+def test_a_shown_answer_is_not_drawn_again(client: TestClient) -> None:
+    battle = client.post("/arena/battle", json={"messages": ASK}).json()["battle"]
+    for side in ("a", "b"):
+        client.post("/arena/answer", json={"battle": battle, "side": side, "max_tokens": 6})
+    again = client.post("/arena/answer", json={"battle": battle, "side": "a"})
+    assert again.status_code == 400 and "has answered" in again.json()["error"]["message"]
+    for judge in ("x" * 201, "\ud800"):
+        raw = json.dumps({"battle": battle, "winner": "a", "judge": judge})
+        refused = client.post("/arena/vote", content=raw, headers={"content-type": "application/json"})
+        assert refused.status_code == 400 and "judge" in refused.json()["error"]["message"]
+    assert client.post("/arena/vote", json={"battle": battle, "winner": "a"}).status_code == 200  # still open
+
+
+def test_broken_weights_are_said(models: dict[str, ServedModel]) -> None:
+    broken = ServedModel("broken", copy.deepcopy(models["one"].model), models["one"].tokenizer, True)
+    with torch.no_grad():
+        broken.model.head_weight[3] = float("nan")
+    with TestClient(build_app({"broken": broken}, None, Sampling(temperature=1.0))) as client:
+        for stream in (False, True):
+            answer = client.post("/v1/completions", json={"prompt": "a", "stream": stream})
+            assert answer.status_code == 400 and "NaN" in answer.json()["error"]["message"]
+
+
+def _vote_until_killed(folder: Path) -> None:
+    arena = Arena(["one", "two"], folder, seed=os.getpid())
+    for number in range(10_000):
+        battle = arena.begin([{"role": "user", "content": f"question {number}"}])
+        arena.battle(battle).answers.update(a="yes", b="no")
+        arena.vote(battle, "ab"[number % 2], "Ada")
+
+
+def test_killed_while_it_writes_no_vote_lacks_its_preference(tmp_path: Path) -> None:
+    for attempt in range(20):
+        folder = tmp_path / "arena"
+        server = multiprocessing.get_context("fork").Process(target=_vote_until_killed, args=(folder,))
+        server.start()
+        time.sleep(0.02 + 0.003 * attempt)
+        os.kill(server.pid or 0, signal.SIGKILL)
+        server.join()
+        if not (folder / BATTLES).exists():
+            continue
+        before = (folder / BATTLES).read_bytes().count(b"\n")
+        Arena(["one", "two"], folder)  # the next start
+        battles = [json.loads(line) for line in (folder / BATTLES).read_text().splitlines()]
+        preferences = [json.loads(line) for line in (folder / PREFERENCES).read_text().splitlines()]
+        assert len(battles) == before == len(preferences)
+        assert [one["prompt"] for one in preferences] == [one["messages"] for one in battles]
+
+
+def test_half_a_line_at_the_end_is_cut_before_the_next_vote(tmp_path: Path) -> None:
+    arena = Arena(["one", "two"], tmp_path)
+    (tmp_path / BATTLES).write_text('{"model_a": "on')
+    battle = arena.begin(ASK)  # type: ignore[arg-type]
+    arena.battle(battle).answers.update(a="yes", b="no")
+    arena.vote(battle, "a", "Ada")
+    assert len((tmp_path / BATTLES).read_text().splitlines()) == 1 and len(read_battles(tmp_path / BATTLES)[0]) == 1

@@ -7,7 +7,7 @@ import pytest
 
 from maquette.cli import tokens
 from maquette.cli.command_line.config import TrainStage
-from small_runs import settings, write_documents
+from support.small_runs import settings, write_documents
 
 
 @pytest.fixture(scope="session")

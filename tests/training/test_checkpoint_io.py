@@ -81,7 +81,7 @@ def test_a_seal_says_what_it_is_of(tmp_path: Path) -> None:
     folder = CheckpointFolder(tmp_path)
     write(folder, 3)
     facts = json.loads((tmp_path / "step-00000003.json").read_text())
-    assert (facts["format"], facts["step"]) == (FORMAT, 3) == (3, 3)
+    assert (facts["format"], facts["step"]) == (FORMAT, 3) == (4, 3)
     assert facts["bytes"] == folder.path(3).stat().st_size
 
 
@@ -102,7 +102,7 @@ def test_another_layout_is_refused_by_name(tmp_path: Path) -> None:
     seal = tmp_path / "step-00000003.json"
     facts = json.loads(seal.read_text())
     seal.write_text(json.dumps({**facts, "format": facts["format"] - 1}))
-    with pytest.raises(StageError, match=r"step-00000003.ckpt is laid out as format 2 .* force=true"):
+    with pytest.raises(StageError, match=r"step-00000003.ckpt is laid out as format 3 .* force=true"):
         folder.newest(print)
     assert folder.steps() == [3]  # nothing is lost: the version that wrote it can go on
 

@@ -19,7 +19,7 @@ from maquette.model import hf
 from maquette.model.loading import load_checkpoint, load_reward_model
 from maquette.objectives.base import Objective
 from maquette.training import RunRecord, examples, read_history
-from small_examples import base_settings, example_settings, write_instructions, write_preferences
+from support.small_examples import base_settings, example_settings, write_instructions, write_preferences
 
 KINDS = ["sft", "reward", "dpo"]
 
@@ -84,7 +84,7 @@ def test_the_pretrained_core_arrives_bit_identical(
         losses = [row["train/loss"] for row in curves(record) if "train/loss" in row]
         assert losses == pytest.approx([math.log(2)] * len(losses), abs=1e-5)
         assert record.metrics["validation/loss"] == pytest.approx(math.log(2), abs=1e-5)
-        assert record.metrics["objective/kl"] == pytest.approx(0, abs=1e-3)
+        assert record.metrics["validation/kl"] == pytest.approx(0, abs=1e-3)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -185,7 +185,7 @@ def test_what_a_reward_model_leaves(make: Callable[..., TrainStage]) -> None:
 def test_what_dpo_leaves(make: Callable[..., TrainStage]) -> None:
     record = train.run(make("dpo", seed=6, objective__epochs=4.0, optimizer__lr=0.01))
     assert record.metrics["rewards/margins"] > 0 and record.metrics["rewards/accuracies"] > 0.7
-    assert record.metrics["objective/kl"] > 0.01
+    assert record.metrics["validation/kl"] > 0.01
     assert {"logps/chosen", "completions/mean_length", "completions/eos_rate"} <= record.metrics.keys()
     assert len(record.samples) == 2
 

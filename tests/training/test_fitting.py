@@ -1,5 +1,6 @@
 """Runs from beginning to end, in process: the same numbers every time, stopped and gone on with, and guarded."""
 
+import json
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import Callback, LightningModule
 from safetensors.torch import load_file
 
 from maquette.artifacts import StageError
@@ -125,6 +127,48 @@ def test_stopped_and_gone_on_with(
     assert (resumed.status, resumed.step) == ("finished", 20)
     assert resumed.seconds > stopped.seconds > 0
     assert_same(resumed, whole)
+
+
+class Counted(Callback):
+    """Somebody's callback, which logs a value in every step as Lightning's users do."""
+
+    def on_train_batch_end(self, trainer: Any, pl_module: LightningModule, *_: Any) -> None:
+        pl_module.log("theirs/step", float(trainer.global_step))
+
+    def on_validation_epoch_end(self, trainer: Any, pl_module: LightningModule) -> None:
+        pl_module.log("theirs/validated", float(trainer.global_step))
+
+
+@pytest.mark.parametrize("stopped_in", [11, 13])
+def test_what_a_user_logs_at_a_checkpoints_step_is_kept(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stopped_in: int
+) -> None:
+    """Killed at a checkpoint of a step that logs and validates, the file is the one of a run that was left alone."""
+    changes: dict[str, Any] = {"seed": 28, "callbacks__checkpoint__every_n_train_steps": 10}
+
+    def with_callback(config: TrainStage) -> TrainStage:
+        config.callbacks = {**config.callbacks, "counted": {"_target_": f"{__name__}.Counted"}}
+        return config
+
+    whole = train.run(with_callback(configure(**changes)))
+    parted = elsewhere(with_callback(configure(**changes)), tmp_path)
+    loss, count = Pretraining.loss, [0]
+
+    def killed(self: Pretraining, batch: Any) -> Any:
+        count[0] += 1
+        if count[0] == stopped_in:
+            raise RuntimeError("killed")
+        return loss(self, batch)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Pretraining, "loss", killed)
+        with pytest.raises(RuntimeError, match="killed"):
+            train.run(parted)
+    assert_same(train.run(parted), whole)
+    rows = [json.loads(line) for line in (tmp_path / "runs" / whole.name / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [4, 5, 9, 10, 14, 15, 19, 20]
+    assert [row["theirs/step"] for row in rows if "theirs/step" in row] == [5, 10, 15, 20]
+    assert any(row.get("theirs/validated") == 10 for row in rows)
 
 
 def test_anyones_optimiser_and_scheduler_resume_exactly(

@@ -19,7 +19,7 @@ from maquette.cli import train
 from maquette.cli.command_line.config import TrainStage
 from maquette.training import read_history, read_record
 
-PROGRAM = Path(__file__).with_name("one_run.py")
+PROGRAM = Path(__file__).parents[1] / "support" / "one_run.py"
 STEPS = 300
 
 

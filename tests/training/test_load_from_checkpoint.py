@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from one_policy import make_job
 
 from maquette.cli import train
 from maquette.cli.command_line.config import TrainStage
@@ -23,7 +22,8 @@ from maquette.objectives import (
 from maquette.objectives.ppo import ProximalPolicyOptimization
 from maquette.training import RunRecord, examples, fit, pretraining
 from maquette.training.checkpoint_io import CheckpointFolder
-from small_examples import base_settings, example_settings, write_instructions, write_preferences
+from support.one_policy import make_job
+from support.small_examples import base_settings, example_settings, write_instructions, write_preferences
 
 TOKENS = torch.randint(1, 250, (3, 12), generator=torch.Generator().manual_seed(0))
 EXAMPLES: dict[str, type[Objective]] = {

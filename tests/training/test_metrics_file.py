@@ -3,8 +3,6 @@
 import json
 from pathlib import Path
 
-import pytest
-
 from maquette.training.metrics_file import MetricsFile, read_history
 
 
@@ -36,26 +34,35 @@ def test_what_is_logged_and_what_is_noted_stand_in_one_line(tmp_path: Path) -> N
 
 def test_what_came_after_the_checkpoint_is_cut_off(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    path.write_text(
-        "".join(json.dumps({"step": step, "train/loss": 1.0}) + "\n" for step in (5, 10, 15)) + '{"step": 2'
-    )
-    metrics = MetricsFile(path, last_step=10)
+    metrics = MetricsFile(path)
+    for step in (5, 10):
+        metrics.note(step, {"train/loss": 1.0})
+    metrics.flush()
+    length = metrics.length
+    metrics.note(15, {"train/loss": 1.0})
+    metrics.close()
+    with path.open("a") as file:
+        file.write('{"step": 2')  # killed while it wrote
+    metrics = MetricsFile(path)
+    metrics.cut(length)
     metrics.note(15, {"train/loss": 7.0})
+    metrics.flush()
+    assert metrics.length == path.stat().st_size
     metrics.close()
     assert [(row["step"], row["train/loss"]) for row in read_history(path)] == [(5, 1.0), (10, 1.0), (15, 7.0)]
 
 
-@pytest.mark.parametrize("was_logged", [False, True])
-def test_the_checkpoints_own_step_stands_in_it_once(tmp_path: Path, was_logged: bool) -> None:
-    """A run that goes on logs its checkpoint's step again if it can't know whether it was logged."""
+def test_lightnings_own_count_of_steps_makes_no_second_line(tmp_path: Path) -> None:
+    """What a user logs at step 10 Lightning hands on as step 9, after ours."""
     path = tmp_path / "metrics.jsonl"
-    steps = (5, 10) if was_logged else (5,)
-    path.write_text("".join(json.dumps({"step": step, "train/loss": 1.0}) + "\n" for step in steps))
-    metrics = MetricsFile(path, last_step=10)
-    metrics.log_metrics({"train/loss": 1.0}, step=10)
-    metrics.log_metrics({"train/loss": 2.0}, step=15)
+    metrics = MetricsFile(path)
+    for step in (5, 10):
+        metrics.log_metrics({"train/loss": 1.0}, step=step)
+        metrics.log_metrics({"theirs": 2.0, "epoch": 0}, step=step - 1)
+        metrics.log_metrics({"validation/loss": 3.0}, step=step)
     metrics.close()
-    assert [(row["step"], row["train/loss"]) for row in read_history(path)] == [(5, 1.0), (10, 1.0), (15, 2.0)]
+    assert [json.loads(line) for line in path.read_text().splitlines()] == read_history(path)
+    assert [row["step"] for row in read_history(path)] == [4, 5, 9, 10]
 
 
 def test_flushed_lines_are_on_disk(tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import torch
-from one_policy import LetterFeedback, make_job
 from safetensors.torch import load_file
 
 from maquette.artifacts import ConfigError
@@ -23,8 +22,9 @@ from maquette.training.checkpoint_io import CheckpointFolder
 from maquette.training.devices import Hardware
 from maquette.training.policy import PolicyPlan
 from maquette.training.processes import launch
+from support.one_policy import LetterFeedback, make_job
 
-PROGRAM = Path(__file__).with_name("one_policy.py")
+PROGRAM = Path(__file__).parents[1] / "support" / "one_policy.py"
 
 
 def without_times(row: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from process_work import optimizer_of_a_sharded_model, what_a_process_does
 
 from maquette.artifacts import ConfigError, StageError
 from maquette.cli import train
@@ -14,6 +13,7 @@ from maquette.cli.command_line.config import TrainStage
 from maquette.data.process_group import join_group, process_group
 from maquette.training import read_history
 from maquette.training.processes import launch
+from support.process_work import optimizer_of_a_sharded_model, what_a_process_does
 
 
 def test_alone_by_default(monkeypatch: pytest.MonkeyPatch) -> None:

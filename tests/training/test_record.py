@@ -14,7 +14,7 @@ from maquette.model.loading import latest_run
 from maquette.recipe.run_spec import RunSpec
 from maquette.training import read_record
 from maquette.training.record import FINISHED, TRIED, RunRecord, begin_record, why_trained_again
-from small_specs import DIGESTS, make_spec, train_settings
+from support.small_specs import DIGESTS, make_spec, train_settings
 
 
 def finished(outputs: Path, spec: RunSpec, **outcome: Any) -> RunRecord:

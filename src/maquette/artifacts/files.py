@@ -173,16 +173,18 @@ def write_json(path: Path | str, value: Any) -> None:
 def append_rows(path: Path | str, rows: Iterable[Any]) -> None:
     """Adds a JSON line for each row, on the disk when this returns: all of them or (where the disk is full) none.
 
-    Raises `StageError` where the file can't be written.
+    Half a line that a killed process left at the end is cut off first. Raises `StageError` where the file can't be
+    written. Several processes need a lock.
     """
-    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode("utf-8", "replace")
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        cut_half_line(path)
         with path.open("ab") as file:
             size = file.tell()
             try:
-                file.write(lines.encode())
+                file.write(lines)
                 file.flush()
                 os.fsync(file.fileno())
             except OSError:
@@ -190,6 +192,19 @@ def append_rows(path: Path | str, rows: Iterable[Any]) -> None:
                 raise
     except OSError as error:
         raise explain_os_error(error, path) from error
+
+
+def cut_half_line(path: Path) -> None:
+    """Removes what a killed process has begun to write at the end of a file of lines: it was never acknowledged."""
+    if not path.exists():
+        return
+    with path.open("rb+") as file:
+        end = file.seek(0, os.SEEK_END)
+        if end == 0 or (file.seek(end - 1), file.read(1))[1] == b"\n":
+            return
+        file.seek(0)
+        file.truncate(file.read().rfind(b"\n") + 1)
+        os.fsync(file.fileno())
 
 
 def read_json(path: Path | str) -> Any:

@@ -124,8 +124,8 @@ def build(
 
     `name` defaults to `label` and the first eight digits of the fingerprint (the digest of `kind`, `config`,
     `inputs`: name -> digest). `make(folder)` fills a temporary folder and returns the manifest's `facts`.
-    Raises `ConfigError` for a name, chosen by the setting `key`, that leads elsewhere or already holds something made from other settings, `StageError` where a file
-    of the artifact that is there was lost or changed.
+    Raises `ConfigError` for a name (of the setting `key`) that leads elsewhere or already holds something made from
+    other settings, `StageError` where a file of the artifact that is there was lost or changed.
     """
     fingerprint = digest({"kind": kind, "config": config, "inputs": inputs})
     chosen = name or f"{label}-{fingerprint[:8]}"

@@ -1,8 +1,10 @@
 """`maquette chat`: trained models to talk to in a browser, blindly against each other, or through the OpenAI API."""
 
+import secrets
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from maquette.artifacts import ConfigError, StageError
 from maquette.artifacts.progress import say
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
 FOLDER = "arena"
 """Inside the outputs: the battles and preferences that the arena collects."""
 
+_MOST_CONNECTIONS = 1000
+"""More at once are answered with 503 instead of kept."""
+
 _HERE = ("127.0.0.1", "localhost", "::1")
 
 
@@ -27,6 +32,7 @@ def run(config: ChatStage) -> None:
         import uvicorn
 
         from maquette.serving.endpoint import build_app
+        from maquette.serving.protection import PatientProtocol
     except ImportError as error:
         raise ConfigError(f"{error.name} is not installed.", "pip install 'maquette-lm[serving]'") from None
     from maquette.serving.arena import Arena
@@ -36,13 +42,21 @@ def run(config: ChatStage) -> None:
     arena = Arena(list(models), Path(config.outputs) / FOLDER) if len(models) > 1 else None
     listener = _listen(config.host, config.port)
     port = listener.getsockname()[1]
-    hosts = [*_HERE, "[::1]"] if config.host in _HERE else None
-    app = build_app(models, arena, sampling, hosts)
+    is_local = config.host in _HERE
+    hosts = [*_HERE, "[::1]"] if is_local else None
+    token = config.token or (None if is_local else secrets.token_urlsafe(16))
+    app = build_app(models, arena, sampling, hosts, token=token)
     address = f"http://{f'[{config.host}]' if ':' in config.host else config.host}:{port}"
-    say(f"{', '.join(models)}: open {address} in a browser (API: {address}/v1). Ctrl-C ends it.")
+    shown = address if token is None else f"{address}/?token={quote(token)}"
+    say(f"{', '.join(models)}: open {shown} in a browser (API: {address}/v1). Ctrl-C ends it.")
+    if token is not None:
+        say("who asks the API must know the token: Authorization: Bearer <token>")
     if arena is not None:
         say(f"Votes of the arena go to {arena.folder}: maquette ratings battles={arena.folder}/battles.jsonl")
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2))
+    settings = uvicorn.Config(
+        app, http=PatientProtocol, log_level="warning", timeout_graceful_shutdown=2, limit_concurrency=_MOST_CONNECTIONS
+    )
+    server = uvicorn.Server(settings)
     try:
         server.run(sockets=[listener])
     except KeyboardInterrupt:

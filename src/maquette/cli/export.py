@@ -11,7 +11,7 @@ from maquette.artifacts.progress import say
 from maquette.artifacts.run_file import FINISHED, read_run
 from maquette.cli.command_line.model_config import ExportStage
 from maquette.model import hf
-from maquette.model.architecture import CoreConfig
+from maquette.model.core_config import CoreConfig
 from maquette.model.loading import find_checkpoint, load_checkpoint, load_reward_model, model_folder
 from maquette.text import Tokenizer
 

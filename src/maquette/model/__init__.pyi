@@ -1,8 +1,6 @@
 from .architecture import (
-    CoreConfig as CoreConfig,
     CustomConfig as CustomConfig,
     LSTMConfig as LSTMConfig,
-    ParameterCount as ParameterCount,
     TransformerConfig as TransformerConfig,
 )
 from .cache import (
@@ -12,8 +10,10 @@ from .cache import (
     new_cache as new_cache,
 )
 from .config import ModelConfig as ModelConfig
-from .counts import (
+from .core_config import (
+    CoreConfig as CoreConfig,
     FlopCount as FlopCount,
+    ParameterCount as ParameterCount,
     count_parameters as count_parameters,
     forward_flops as forward_flops,
     kaplan_compute as kaplan_compute,
@@ -21,10 +21,10 @@ from .counts import (
 )
 from .generation import Generation as Generation, generate as generate, stream as stream
 from .heads import Core as Core, LanguageModel as LanguageModel, ScalarModel as ScalarModel, build_core as build_core
-from .initialization import initialize as initialize, materialize as materialize
+from .initialization import initialize as initialize
 from .likelihoods import next_token_loss as next_token_loss, token_log_probs as token_log_probs
 from .loading import find_checkpoint as find_checkpoint, load_checkpoint as load_checkpoint
 from .lstm import LSTM as LSTM
 from .sampling import Sampling as Sampling
-from .scoring import score_sentences as score_sentences, score_tokens as score_tokens
+from .scoring import score_sentences as score_sentences
 from .transformer import Transformer as Transformer

@@ -1,10 +1,8 @@
-"""Architectures: the shape of a model, and the parameters and FLOPs that follow from it. Free of torch.
+"""The architectures: the shape of a transformer, of the LSTM baseline and of a user's own core. Free of torch.
 
-`CoreConfig` is what the rest of the package knows of an architecture: the transformer, the LSTM and a user's own go
-through it alike. A user's code (custom_parts.py, custom_counts.py) is imported only where a config names some.
+A user's code (custom_parts.py, custom_counts.py) is imported only where a config names some.
 """
 
-import abc
 import dataclasses
 import json
 import math
@@ -14,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from maquette.artifacts.errors import ConfigError, StageError
 from maquette.artifacts.settings import is_dotted, unknown_choice
+from maquette.model.core_config import CoreConfig, ParameterCount
 
 if TYPE_CHECKING:
     from torch import nn
@@ -21,88 +20,6 @@ if TYPE_CHECKING:
     from maquette.model.custom_counts import Description
 
 ACTIVATIONS = ("swiglu", "gelu", "relu2")
-
-
-@dataclass(frozen=True)
-class ParameterCount:
-    """Parameters by part. `core` is everything but the two vocabulary matrices. A tied matrix is counted once, as the
-    head, where it is multiplied with: so `core + head`, the N of a law, means the same in tied and untied models."""
-
-    embedding: int
-    core: int
-    head: int
-
-    @property
-    def total(self) -> int:
-        return self.embedding + self.core + self.head
-
-
-@dataclass(frozen=True)
-class CoreConfig(abc.ABC):
-    """What is known of any core from its configuration: a frozen dataclass whose fields say all that the core is."""
-
-    kind: ClassVar[str]
-    if TYPE_CHECKING:  # each a field of most of them
-
-        @property
-        def vocab_size(self) -> int: ...
-        @property
-        def hidden_size(self) -> int: ...
-        @property
-        def num_hidden_layers(self) -> int: ...
-        @property
-        def max_position_embeddings(self) -> int: ...
-        @property
-        def tie_word_embeddings(self) -> bool: ...
-        @property
-        def logit_softcap(self) -> float | None: ...
-
-    @property
-    @abc.abstractmethod
-    def description(self) -> str:
-        """What sort of model it is, in words: models of one description train at comparable speeds."""
-
-    @abc.abstractmethod
-    def parameters(self) -> ParameterCount:
-        """Exact numbers of parameters, with the head."""
-
-    @abc.abstractmethod
-    def forward_flops(self, tokens: int, context: int) -> tuple[int, int]:
-        """FLOPs of the core's forward pass over `tokens` in sequences of `context`: of products with its matrices, and
-        of queries, keys and values with one another."""
-
-    @property
-    @abc.abstractmethod
-    def numbers_per_token(self) -> int:
-        """Roughly how many numbers a token leaves in the core for the backward pass."""
-
-    @property
-    def lr_multiplier(self) -> float:
-        """Its best learning rate over that of a transformer as wide."""
-        return 1.0
-
-    @property
-    def own_code(self) -> tuple[str, ...]:
-        """Dotted names of a user's parts in it."""
-        return ()
-
-    @property
-    def opens_in_transformers(self) -> bool:
-        """Whether its export is a model that `transformers` can build."""
-        return not self.own_code
-
-    def with_context(self, length: int) -> "CoreConfig":
-        """The same for sequences of `length` tokens."""
-        changes: dict[str, Any] = {"max_position_embeddings": length}
-        return dataclasses.replace(self, **changes)
-
-    def _matrix(self) -> int:
-        """Entries of an embedding or head."""
-        return self.vocab_size * self.hidden_size
-
-    def _counted(self, core: int) -> ParameterCount:
-        embedding = 0 if self.tie_word_embeddings else self._matrix()
-        return ParameterCount(embedding=embedding, core=core, head=self._matrix())
 
 
 @dataclass(frozen=True)
@@ -137,12 +54,13 @@ class TransformerConfig(CoreConfig):
     kind: ClassVar[str] = "transformer"
 
     def __post_init__(self) -> None:
-        _require_positive(
-            self, "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings"
+        self.require_positive(
+            "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings"
         )
-        _require_positive(self, "num_key_value_heads", "head_dim", "intermediate_size", "logit_softcap")
-        _require_known(self, "normalization", ("rmsnorm", "layernorm"))
-        _require_known(self, "positions", ("rotary", "learned"))
+        self.require_positive("num_key_value_heads", "head_dim", "intermediate_size", "logit_softcap")
+        for name, known in (("normalization", ("rmsnorm", "layernorm")), ("positions", ("rotary", "learned"))):
+            if getattr(self, name) not in known:
+                raise unknown_choice(name, getattr(self, name), known)
         if self.activation not in ACTIVATIONS and not is_dotted(self.activation):
             raise unknown_choice("activation", self.activation, ACTIVATIONS, own=True)
         if self.head_dim is None and self.hidden_size % self.num_attention_heads:
@@ -161,7 +79,7 @@ class TransformerConfig(CoreConfig):
                 f"Rotary positions turn pairs of channels, but a head is {self.width_of_head} wide.",
                 "Choose an even head_dim.",
             )
-        _require_dropout(self)
+        _check_dropout(self.dropout)
 
     @property
     def key_value_heads(self) -> int:
@@ -245,10 +163,10 @@ class LSTMConfig(CoreConfig):
     kind: ClassVar[str] = "lstm"
 
     def __post_init__(self) -> None:
-        _require_positive(
-            self, "vocab_size", "hidden_size", "num_hidden_layers", "max_position_embeddings", "logit_softcap"
+        self.require_positive(
+            "vocab_size", "hidden_size", "num_hidden_layers", "max_position_embeddings", "logit_softcap"
         )
-        _require_dropout(self)
+        _check_dropout(self.dropout)
 
     @property
     def description(self) -> str:
@@ -292,7 +210,7 @@ class CustomConfig(CoreConfig):
     kind: ClassVar[str] = "custom"
 
     def __post_init__(self) -> None:
-        _require_positive(self, "vocab_size", "size", "max_position_embeddings", "logit_softcap")
+        self.require_positive("vocab_size", "size", "max_position_embeddings", "logit_softcap")
         try:
             json.dumps(self.settings)
         except TypeError as error:
@@ -340,22 +258,9 @@ class CustomConfig(CoreConfig):
         return describe(self)
 
 
-def _require_positive(config: CoreConfig, *names: str) -> None:
-    for name in names:
-        value = getattr(config, name)
-        if value is not None and value <= 0:
-            raise ConfigError(f"{name}={value} is out of range.", "Allowed: above 0.")
-
-
-def _require_known(config: CoreConfig, name: str, known: tuple[str, ...]) -> None:
-    value = getattr(config, name)
-    if value not in known:
-        raise ConfigError(f"{name}={value} is not known.", f"Allowed: {', '.join(known)}.")
-
-
-def _require_dropout(config: TransformerConfig | LSTMConfig) -> None:
-    if not 0.0 <= config.dropout < 1.0:
-        raise ConfigError(f"dropout={config.dropout} is out of range.", "Allowed: at least 0 and below 1.")
+def _check_dropout(dropout: float) -> None:
+    if not 0.0 <= dropout < 1.0:
+        raise ConfigError(f"dropout={dropout} is out of range.", "Allowed: at least 0 and below 1.")
 
 
 KINDS: dict[str, Any] = {config.kind: config for config in (TransformerConfig, LSTMConfig, CustomConfig)}

@@ -10,7 +10,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from maquette.model.architecture import CoreConfig, LSTMConfig, TransformerConfig
+from maquette.model.architecture import LSTMConfig, TransformerConfig
+from maquette.model.core_config import CoreConfig
+from maquette.model.custom_parts import attention_keeps_cache
 
 
 class KeyValueCache:
@@ -134,17 +136,11 @@ def new_cache(
     `starts[b]`. Cores and attention layers of a user's read everything again, with a warning."""
     if isinstance(config, LSTMConfig):
         return RecurrentCache(config, batch, device, dtype, starts=starts)
-    if isinstance(config, TransformerConfig) and (config.attention is None or _attention_keeps_cache(config)):
+    if isinstance(config, TransformerConfig) and attention_keeps_cache(config):
         return KeyValueCache(config, batch, length, device, dtype, starts=starts)
     called = config.attention if isinstance(config, TransformerConfig) else config.description
     warnings.warn(f"{called} keeps no cache: each new token reads the whole text again, which is slow.", stacklevel=2)
     return RereadingCache(batch, device, starts=starts)
-
-
-def _attention_keeps_cache(config: TransformerConfig) -> bool:
-    from maquette.model.custom_parts import attention_keeps_cache
-
-    return attention_keeps_cache(config)
 
 
 def column_starts(starts: Tensor | None, device: torch.device | str) -> Tensor | None:

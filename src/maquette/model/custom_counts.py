@@ -82,9 +82,7 @@ def attention_parameters(config: Any) -> int:
         module = make_attention(config, 0)
         hidden = torch.zeros(1, 8, config.hidden_size)
         given = module(hidden, rotation=_rotation(config, 8))
-    if not isinstance(given, Tensor) or given.shape != hidden.shape:
-        shape = tuple(given.shape) if isinstance(given, Tensor) else type(given).__name__
-        raise ConfigError(f"{config.attention} gives {shape} for hidden states of shape {tuple(hidden.shape)}.")
+    _check_shape(str(config.attention), given, hidden)
     return parameters_in(module)
 
 
@@ -95,10 +93,17 @@ def activation_parameters(config: Any) -> int:
         module = make_activation(config.activation)
         values = torch.zeros(1, 8, config.inner_width)
         given = module(values)
-    if not isinstance(given, Tensor) or given.shape != values.shape:
-        shape = tuple(given.shape) if isinstance(given, Tensor) else type(given).__name__
-        raise ConfigError(f"{config.activation} gives {shape} for values of shape {tuple(values.shape)}.")
+    _check_shape(config.activation, given, values)
     return parameters_in(module)
+
+
+def _check_shape(called: str, given: Any, values: Tensor) -> None:
+    if _shape(given) != tuple(values.shape):
+        raise ConfigError(f"{called} gives {_shape(given)} for values of shape {tuple(values.shape)}.")
+
+
+def _shape(given: Any) -> Any:
+    return tuple(given.shape) if isinstance(given, Tensor) else type(given).__name__
 
 
 @functools.lru_cache(maxsize=4096)
@@ -106,10 +111,14 @@ def attention_flops(config: Any, length: int) -> CountedFlops:
     """Of one layer's forward pass over one sequence: its own `flops`, or counted."""
     with on_meta(str(config.attention)):
         module = make_attention(config, 0)
-        if callable(own := getattr(module, "flops", None)):
-            return CountedFlops(int(own(length)), 0)
         hidden, rotation = torch.zeros(1, length, config.hidden_size), _rotation(config, length)
-        return count_flops(lambda: module(hidden, rotation=rotation), str(config.attention))
+        return _flops_of(module, str(config.attention), length, lambda: module(hidden, rotation=rotation))
+
+
+def _flops_of(module: nn.Module, called: str, length: int, run: Callable[[], Any]) -> CountedFlops:
+    if callable(own := getattr(module, "flops", None)):
+        return CountedFlops(int(own(length)), 0)
+    return count_flops(run, called)
 
 
 def _rotation(config: Any, length: int) -> tuple[Tensor, Tensor] | None:
@@ -139,9 +148,8 @@ def describe(config: Any) -> Description:
         length = min(8, config.max_position_embeddings)
         hidden = module(meta_tokens(length))
     if not isinstance(hidden, Tensor) or hidden.shape[:2] != (1, length) or hidden.ndim != 3:
-        shape = tuple(hidden.shape) if isinstance(hidden, Tensor) else type(hidden).__name__
         raise ConfigError(
-            f"{config.target} gives {shape} for tokens of shape (1, {length}).",
+            f"{config.target} gives {_shape(hidden)} for tokens of shape (1, {length}).",
             "Its forward gives hidden states (B, T, D); the head is put on top of them.",
         )
     width, head, embedding = hidden.size(-1), head_of(module, config), embedding_of(module, config)
@@ -166,7 +174,5 @@ def flops_of_sequence(config: Any, length: int) -> CountedFlops:
     """Of one forward pass of the core over one sequence: its own `flops`, or counted."""
     with on_meta(config.target):
         module = make_core(config)
-        if callable(own := getattr(module, "flops", None)):
-            return CountedFlops(int(own(length)), 0)
         tokens = meta_tokens(length)
-        return count_flops(lambda: module(tokens), config.target)
+        return _flops_of(module, config.target, length, lambda: module(tokens))

@@ -11,12 +11,12 @@ Notable:
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from maquette.artifacts import ConfigError
+from maquette.artifacts import ConfigError, StageError
 from maquette.model.cache import KeyValueCache
 from maquette.model.decoding import Decoder
 from maquette.model.heads import LanguageModel
@@ -31,13 +31,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class GeneratedToken:
-    """One more token of one row: its text (often a word, sometimes none yet), and why the row ends, if it does."""
+    """One more token of one row: its text (often a word, sometimes none yet), and why the row ends, if it does.
+
+    `top`: the likeliest tokens at its place with their log-probabilities, where they were asked for."""
 
     row: int
     token: int
     log_prob: float
     text: str
     finish_reason: str | None
+    top: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -59,22 +62,12 @@ class Generation:
 def generate(
     model: LanguageModel,
     prompts: Sequence[Sequence[int]],
-    *,
-    tokenizer: "Tokenizer | None" = None,
-    sampling: Sampling | None = None,
-    max_tokens: int | None = None,
-    stop: Sequence[str] = (),
-    stop_ids: Sequence[int] | None = None,
-    seed: int = 0,
-    seeds: Sequence[int] | None = None,
+    **options: Any,
 ) -> list[Generation]:
-    """Continues every prompt until it ends; see `stream` for the arguments and errors."""
+    """Continues every prompt until it ends; `options` and errors are `stream`'s."""
     prompts = [list(prompt) for prompt in prompts]
     pieces: list[list[GeneratedToken]] = [[] for _ in prompts]
-    for piece in stream(
-        model, prompts, tokenizer=tokenizer, sampling=sampling, max_tokens=max_tokens, stop=stop, stop_ids=stop_ids,
-        seed=seed, seeds=seeds,
-    ):  # fmt: skip
+    for piece in stream(model, prompts, **options):
         pieces[piece.row].append(piece)
     return [
         Generation(
@@ -99,12 +92,14 @@ def stream(
     stop_ids: Sequence[int] | None = None,
     seed: int = 0,
     seeds: Sequence[int] | None = None,
+    top: int = 0,
 ) -> Iterator[GeneratedToken]:
     """Yields each token of each row as soon as it is chosen; rows of one step in order.
 
     `prompts`: token ids, at least one each. `tokenizer`: for text and stop strings. `sampling`: greedy by default.
     `max_tokens`: by default until the context is full. `stop_ids`: by default the tokenizer's (next document, end of
-    turn). Row i draws from `seeds[i]`, by default a number made of `seed` and i.
+    turn). Row i draws from `seeds[i]`, by default a number made of `seed` and i. With `top` each token comes with the
+    so many likeliest ones under the model itself.
 
     Raises `ConfigError` for a prompt that is empty or leaves no room in the context, and for stop strings without a
     tokenizer. The model is in evaluation mode meanwhile.
@@ -123,11 +118,11 @@ def stream(
     model.eval()
     try:
         chosen = seeds if seeds is not None else [row_seed(seed, index) for index in range(len(rows))]
-        batch = _Batch(model, prompts, sampling, chosen, most=max(row.limit for row in rows))
+        batch = _Batch(model, prompts, sampling, chosen, most=max(row.limit for row in rows), top=top)
         while rows:
-            for row, token, log_prob in zip(rows, *batch.step(), strict=True):
+            for row, token, log_prob, likely in zip(rows, *batch.step(), strict=True):
                 if row.finish_reason is None:
-                    yield row.take(token, log_prob)
+                    yield row.take(token, log_prob, likely)
             unfinished = [slot for slot, row in enumerate(rows) if row.finish_reason is None]
             if 2 * len(unfinished) <= len(rows):
                 rows = [rows[slot] for slot in unfinished]
@@ -196,7 +191,7 @@ class _Row:
         self.count = 0
         self.finish_reason: str | None = None
 
-    def take(self, token: int, log_prob: float) -> GeneratedToken:
+    def take(self, token: int, log_prob: float, likely: tuple[tuple[int, float], ...]) -> GeneratedToken:
         self.count += 1
         text = ""
         if token in self.ends:
@@ -209,7 +204,7 @@ class _Row:
             text += self.stop.push(self.decoder.flush()) + self.stop.flush()
         if self.stop.found is not None:
             self.finish_reason = "stop_string"
-        return GeneratedToken(self.index, token, log_prob, text, self.finish_reason)
+        return GeneratedToken(self.index, token, log_prob, text, self.finish_reason, likely)
 
 
 class _Batch:
@@ -222,8 +217,9 @@ class _Batch:
         sampling: Sampling,
         seeds: Sequence[int],
         most: int,
+        top: int,
     ) -> None:
-        self.model, self.sampling = model, sampling
+        self.model, self.sampling, self.top = model, sampling, min(top, model.config.vocab_size)
         device = model.head_weight.device
         longest = max(map(len, prompts))
         padded = torch.zeros(len(prompts), longest, dtype=torch.int64)
@@ -245,17 +241,29 @@ class _Batch:
         self.decoder: Decoder | None = None
 
     @torch.inference_mode()
-    def step(self) -> tuple[list[int], list[float]]:
-        """Reads the last tokens and chooses the next: one token and its log-probability a row."""
+    def step(self) -> tuple[list[int], list[float], list[tuple[tuple[int, float], ...]]]:
+        """Reads the last tokens and chooses the next: one token, its log-probability and the likeliest ones a row.
+
+        Raises `StageError` where the model gives what is not a number."""
         logits = self.model.logits(self._read()).float()
+        if not torch.isfinite(logits.sum()) and not torch.isfinite(logits).all():
+            raise StageError(
+                "The model gives NaN or infinite logits: its weights are broken, or its training diverged.",
+                "Use an earlier checkpoint, or train again with a lower optimizer.lr.",
+            )
         bent = bend(logits, self.sampling, self.seen)
         chosen = bent.argmax(dim=-1) if self.uniform is None else draw(bent, self.uniform[:, self.steps])
-        log_probs = logits.log_softmax(dim=-1).gather(1, chosen[:, None])[:, 0]
+        all_log_probs = logits.log_softmax(dim=-1)
+        log_probs = all_log_probs.gather(1, chosen[:, None])[:, 0]
+        likely: list[tuple[tuple[int, float], ...]] = [()] * len(chosen)
+        if self.top:
+            values, ids = all_log_probs.topk(self.top, dim=-1)
+            likely = [tuple(zip(*row, strict=True)) for row in zip(ids.tolist(), values.tolist(), strict=True)]
         if self.seen is not None:
             self.seen.scatter_(1, chosen[:, None], True)
         self.tokens = chosen[:, None]
         self.steps += 1
-        return chosen.tolist(), log_probs.tolist()
+        return chosen.tolist(), log_probs.tolist(), likely
 
     def _read(self) -> Tensor:
         """The hidden state after the last token of each row, `(B, D)`."""

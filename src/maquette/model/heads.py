@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from maquette.model.architecture import CoreConfig
 from maquette.model.cache import Cache, new_cache
+from maquette.model.core_config import CoreConfig
 from maquette.model.custom import CustomCore
 from maquette.model.initialization import initialize
 from maquette.model.linear import Linear

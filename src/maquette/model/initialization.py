@@ -23,7 +23,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from maquette.model.architecture import CoreConfig
+from maquette.model.core_config import CoreConfig
 from maquette.model.parametrization import STANDARD, Parametrization
 
 STANDARD_DEVIATION = 0.02
@@ -42,7 +42,7 @@ def initialize(
     """Fills every parameter of a model or a core in place. `prefix`: what comes before its names in the whole model.
 
     Numbers are drawn on the CPU in float32 and then converted, so they do not depend on device or precision.
-    Parameters on the meta device are left there: see `materialize`.
+    Parameters on the meta device are left there.
     """
     kept = _kept(model)
     for name, parameter in model.named_parameters():
@@ -50,18 +50,6 @@ def initialize(
             short = (prefix + name).removeprefix("core.")
             value = initial_value(short, parameter.shape, config, seed)
             parameter.copy_(value * parametrization.deviation_factor(short, config))
-
-
-def materialize(model: nn.Module, config: CoreConfig, seed: int, device: torch.device | str = "cpu") -> None:
-    """Gives a model that was built on the meta device its memory on `device`, and the weights of `seed`."""
-    model.to_empty(device=device)
-    initialize(model, config, seed)
-    if kept := _kept(model):  # what a user's class starts by itself, it has to start again
-        again = dict(type(model)(config, seed=seed).named_parameters())
-        with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                if name in kept:
-                    parameter.copy_(again[name])
 
 
 _STARTED_HERE = (nn.Linear, nn.Embedding, nn.LayerNorm, nn.RMSNorm, nn.LSTM)

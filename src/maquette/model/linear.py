@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from maquette.artifacts import ConfigError
-from maquette.model.architecture import CoreConfig, TransformerConfig
+from maquette.model.architecture import TransformerConfig
+from maquette.model.core_config import CoreConfig
 
 BACKENDS = ("torch", "onednn")
 _CLEARLY_FASTER = 1.2

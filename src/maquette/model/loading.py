@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maquette.artifacts import ConfigError, StageError
+from maquette.artifacts.files import read_json
 from maquette.artifacts.run_file import FILE, FINISHED, read_run, read_runs
 from maquette.artifacts.settings import nearest
-from maquette.model.architecture import CoreConfig, read_architecture
-from maquette.model.parametrization import STANDARD, Parametrization
+from maquette.model.architecture import read_architecture
+from maquette.model.hf.family import is_scalar
+from maquette.model.parametrization import Parametrization
 
 if TYPE_CHECKING:
     from maquette.model.heads import LanguageModel, ScalarModel
@@ -36,7 +38,13 @@ def find_checkpoint(checkpoint: str | Path | None, outputs: str | Path) -> Path:
     for candidate in (path, *(root / path for root in roots)):
         if candidate.is_dir():
             return candidate
-    known = [entry.name for root in roots if root.is_dir() for entry in sorted(root.iterdir()) if _is_shown(entry)]
+    known = [
+        entry.name
+        for root in roots
+        if root.is_dir()
+        for entry in sorted(root.iterdir())
+        if entry.is_dir() and not entry.name.startswith(".")
+    ]
     close = nearest(str(checkpoint), known)
     hint = f"Did you mean {close}?" if close else "Give a run's folder, its name, or a Hugging Face folder."
     raise ConfigError(f"checkpoint={checkpoint}: there is no such folder or run.", hint)
@@ -55,20 +63,20 @@ def latest_run(outputs: str | Path, objectives: Sequence[str] | None = None) -> 
     Raises `StageError` where there is none."""
     runs = Path(outputs) / "runs"
     records = read_runs(outputs)
-    trained_for = {folder: record["spec"]["objective"] for folder, record in records.items()}
     finished = {
         folder: (str(record.get("finished")), (folder / FILE).stat().st_mtime_ns)
         for folder, record in records.items()
-        if record.get("status") == FINISHED and (objectives or trained_for[folder] != "reward")
+        if record.get("status") == FINISHED
     }
-    for objective in objectives or ():
-        chosen = [folder for folder in finished if trained_for[folder] == objective]
-        if chosen:
-            return max(chosen, key=finished.__getitem__)
-    if finished and objectives is None:
-        return max(finished, key=finished.__getitem__)
+    if objectives is None:
+        groups = [[folder for folder in finished if not is_scalar(read_json(folder / EXPORTED / "config.json") or {})]]
+    else:
+        groups = [[folder for folder in finished if records[folder]["spec"]["objective"] == one] for one in objectives]
+    for group in groups:
+        if group:
+            return max(group, key=finished.__getitem__)
     if records:
-        raise StageError(f"{runs} has no finished run.", "Go on with one by typing its command again.")
+        raise StageError(f"{runs} has no finished run.", "Resume one by running its command again.")
     raise StageError(f"There is no run in {runs} yet.", "Run maquette train, or name a folder with checkpoint=.")
 
 
@@ -86,12 +94,16 @@ def model_folder(path: str | Path) -> Path:
         return path
     if (record := read_run(path)) is not None:
         status = record.get("status", "unknown")
-        raise StageError(f"The run {path} has no model yet (status: {status}).", "Type its command again to go on.")
+        raise StageError(f"The run {path} has no model yet (status: {status}).", "Run its command again to resume.")
     raise StageError(f"{path} is neither a run nor a Hugging Face folder.", "It has no config.json and no run.json.")
 
 
-def load_tokenizer(path: str | Path) -> "Tokenizer":
-    """The tokenizer of a run or a Hugging Face folder. Raises `StageError` where it is not the model's own."""
+def load_tokenizer(path: str | Path, digest: str | None = None) -> "Tokenizer":
+    """The tokenizer of a run or a Hugging Face folder.
+
+    `digest`: of the tokenizer whose tokens are to be read. Raises `StageError` where it is another one, or not the
+    model's own.
+    """
     from maquette.model.hf.folder import read_config
     from maquette.text import Tokenizer
 
@@ -104,6 +116,11 @@ def load_tokenizer(path: str | Path) -> "Tokenizer":
             f"({tokenizer.digest[:8]}, expected {trained_with[:8]}).",
             "Put the model's own tokenizer.json back.",
         )
+    if digest not in (None, tokenizer.digest):
+        raise StageError(
+            f"{folder} has another tokenizer ({tokenizer.digest[:8]}) than what it is to read ({digest[:8]}).",
+            "Use tokens, or a model, made with the same tokenizer.",
+        )
     return tokenizer
 
 
@@ -112,18 +129,13 @@ def load_checkpoint(
 ) -> tuple["LanguageModel", "Tokenizer"]:
     """The model (float32, in evaluation mode) and the tokenizer of a run, an artifact or a Hugging Face folder.
 
-    `tokenizer_digest`: of the tokenizer whose tokens it is to read. Raises `StageError` where the tokenizer is another
-    one, does not fit the model, or a file is missing or damaged.
+    Raises `StageError` where the tokenizer does not fit the model or is not that of `tokenizer_digest`, or a file is
+    missing or damaged.
     """
     from maquette.model import hf
 
     folder = model_folder(path)
-    tokenizer = load_tokenizer(folder)
-    if tokenizer_digest is not None and tokenizer.digest != tokenizer_digest:
-        raise StageError(
-            f"{folder} has another tokenizer ({tokenizer.digest[:8]}) than the tokens ({tokenizer_digest[:8]}).",
-            "Make the tokens with the checkpoint's own tokenizer.",
-        )
+    tokenizer = load_tokenizer(folder, tokenizer_digest)
     model = hf.load(folder)
     if tokenizer.vocab_size > model.config.vocab_size:
         raise StageError(
@@ -137,26 +149,12 @@ def load_checkpoint(
 def load_reward_model(
     path: str | Path, *, tokenizer_digest: str | None = None, device: str = "cpu"
 ) -> tuple["ScalarModel", "Tokenizer"]:
-    """The reward model (float32, in evaluation mode) and the tokenizer of a run or folder.
-
-    `tokenizer_digest`: of the tokenizer whose tokens it is to read. Raises `StageError` where the folder is no reward
-    model, its tokenizer is another one, or a file is missing or damaged.
-    """
+    """The reward model of a run or folder, otherwise as `load_checkpoint`."""
     from maquette.model import hf
 
     folder = model_folder(path)
-    tokenizer = load_tokenizer(folder)
-    if tokenizer_digest is not None and tokenizer.digest != tokenizer_digest:
-        raise StageError(
-            f"The reward model {folder} has another tokenizer ({tokenizer.digest[:8]}) than the policy "
-            f"({tokenizer_digest[:8]}).",
-            "Train the reward model from the policy's own checkpoint.",
-        )
+    tokenizer = load_tokenizer(folder, tokenizer_digest)
     return hf.load_scalar(folder).to(device), tokenizer
-
-
-def _is_shown(entry: Path) -> bool:
-    return entry.is_dir() and not entry.name.startswith(".")
 
 
 def build_model(
@@ -167,40 +165,22 @@ def build_model(
 
     Raises `StageError` where the checkpoint is missing, damaged, or has another tokenizer than `tokenizer_digest`.
     """
+    from maquette.model import hf
     from maquette.model.heads import LanguageModel, ScalarModel
+    from maquette.model.initialization import initialize
 
-    architecture = read_architecture(description["architecture"])
-    if not weights:
-        return ScalarModel(architecture) if scalar else LanguageModel(architecture)
-    checkpoint, seed = description.get("checkpoint"), description.get("seed", 0)
-    if checkpoint is None:
-        from maquette.model.initialization import initialize
-
+    architecture, seed = read_architecture(description["architecture"]), description.get("seed", 0)
+    checkpoint, digest = description.get("checkpoint"), description.get("tokenizer_digest")
+    if not weights or checkpoint is None:
         if scalar:
             return ScalarModel(architecture, seed=seed)
         model = LanguageModel(architecture, seed=seed)
-        parametrization = description.get("parametrization")
-        initialize(
-            model, architecture, seed,
-            parametrization=STANDARD if parametrization is None else Parametrization(**parametrization),
-        )  # fmt: skip
+        if weights and (parametrization := description.get("parametrization")) is not None:
+            initialize(model, architecture, seed, parametrization=Parametrization(**parametrization))
         return model
-    return _trained(Path(checkpoint), architecture, description, scalar=scalar)
-
-
-def _trained(
-    checkpoint: Path, architecture: CoreConfig, description: Mapping[str, Any], *, scalar: bool
-) -> "LanguageModel | ScalarModel":
-    from maquette.model import hf
-    from maquette.model.heads import ScalarModel
-    from maquette.model.loading import load_checkpoint, load_reward_model, model_folder
-
-    digest = description.get("tokenizer_digest")
     if scalar and hf.is_scalar(hf.read_config(model_folder(checkpoint))):
         return load_reward_model(checkpoint, tokenizer_digest=digest)[0].train()
     model, _ = load_checkpoint(checkpoint, tokenizer_digest=digest)
     if architecture.max_position_embeddings > model.config.max_position_embeddings:
         model.core.change_context(max_position_embeddings=architecture.max_position_embeddings)
-    if scalar:
-        return ScalarModel.from_language_model(model, seed=description.get("seed", 0)).train()
-    return model.train()
+    return (ScalarModel.from_language_model(model, seed=seed) if scalar else model).train()

@@ -48,11 +48,6 @@ class KneserNey:
     vocab_size: int
     tables: tuple[_Table, ...]
 
-    @property
-    def order(self) -> int:
-        """The longest n-gram."""
-        return len(self.tables)
-
     @classmethod
     def fit(cls, sequences: "Tokens", vocab_size: int, *, order: int = 5) -> "KneserNey":
         """Counts the n-grams, up to `order` tokens, within each of `sequences` (no n-gram crosses their borders, so
@@ -103,23 +98,6 @@ class KneserNey:
             rows = table.find(contexts, tokens, self.vocab_size)
             probabilities = _interpolated(table, contexts, rows, probabilities)
         return np.log(probabilities[places >= 1])
-
-    def distribution(self, context: Sequence[int]) -> Floats:
-        """Probability of every token after `context`; `(vocab_size,)`, sums to one."""
-        used = list(context)[max(0, len(context) - self.order + 1) :]
-        everything = np.arange(self.vocab_size)
-        probabilities = np.full(self.vocab_size, 1.0 / self.vocab_size)
-        for length, table in enumerate(self.tables[: len(used) + 1], start=1):
-            contexts = np.full(self.vocab_size, self._row(used[len(used) - length + 1 :]))
-            rows = table.find(contexts, everything, self.vocab_size)
-            probabilities = _interpolated(table, contexts, rows, probabilities)
-        return probabilities
-
-    def _row(self, ngram: Sequence[int]) -> int:
-        row = np.zeros(1, np.int64)
-        for table, token in zip(self.tables, ngram, strict=False):
-            row = table.find(row, np.array([token]), self.vocab_size)
-        return int(row[0])
 
 
 Tokens = npt.NDArray[np.integer] | Sequence[npt.NDArray[np.integer]]

@@ -21,7 +21,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from maquette.model.architecture import CoreConfig, TransformerConfig
+from maquette.model.architecture import TransformerConfig
+from maquette.model.core_config import CoreConfig
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from maquette.artifacts import ConfigError
+from maquette.artifacts import ConfigError, StageError
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Sampling:
 
     def __post_init__(self) -> None:
         bounds = {
-            "temperature": (self.temperature, 0.0, math.inf),
+            "temperature": (self.temperature, 0.0, 1e6),
             "top_k": (self.top_k, 1, math.inf),
             "top_p": (self.top_p, 0.0, 1.0),
             "min_p": (self.min_p, 0.0, 1.0),
@@ -33,12 +33,13 @@ class Sampling:
         for name, (value, low, high) in bounds.items():
             if value is not None and not low <= value <= high:
                 raise ConfigError(f"{name}={value} is out of range.", f"Allowed: from {low:g} to {high:g}.")
-        if self.repetition_penalty <= 0:
+        if not 0 < self.repetition_penalty < math.inf:
             raise ConfigError(f"repetition_penalty={self.repetition_penalty} is out of range.", "Allowed: above 0.")
 
     @property
     def greedy(self) -> bool:
-        return self.temperature == 0.0
+        """Also where dividing by the temperature would overflow: the largest logit is then all that is left."""
+        return self.temperature < 1e-6
 
 
 def penalize_repetition(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
@@ -101,9 +102,15 @@ def draw(logits: Tensor, uniform: Tensor) -> Tensor:
 
     A row's token depends on that row's logits and number alone, so sampling does not depend on what else is in the
     batch. In float64, so that rare tokens of a large vocabulary keep their probability. What was left out is not drawn.
+    Raises `StageError` for logits that are NaN, from which nothing can be drawn.
     """
     cumulative = logits.double().softmax(dim=-1).cumsum(dim=-1)
     total = cumulative[:, -1:]
+    if not torch.isfinite(total).all():
+        raise StageError(
+            "The model gives NaN logits: nothing can be drawn from them.",
+            "Its weights are broken, or its training diverged: a lower optimizer.lr usually helps.",
+        )
     # Rounding may lift u * total to total itself, which no token's interval holds.
     target = torch.minimum(uniform.double()[:, None] * total, torch.nextafter(total, torch.zeros_like(total)))
     return torch.searchsorted(cumulative, target, right=True).squeeze(-1)

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from maquette.artifacts import ConfigError, StageError
@@ -56,42 +55,6 @@ class SentenceScore:
         return -self.log_prob / (math.log(2) * self.num_bytes)
 
 
-def score_tokens(
-    model: "LanguageModel",
-    sequences: Sequence[Sequence[int]],
-    *,
-    batch_size_tokens: int = 8192,
-    advance: Callable[[float], None] = lambda amount: None,
-) -> list[list[float]]:
-    """For each sequence the log-probability (nats) of every token but the first, each given those before it.
-
-    Sequences of like length are computed together, at most about `batch_size_tokens` at once; the order of the result
-    is that of the arguments. `advance` is told how many sequences are done. Sequences have two or more tokens and fit
-    the model's context (at most one token more than it, as the last one is only predicted).
-    """
-    device = next(model.parameters()).device
-    results: list[list[float]] = [[] for _ in sequences]
-    training = model.training
-    model.eval()
-    try:
-        for rows in _batches([len(sequence) for sequence in sequences], batch_size_tokens):
-            width = max(len(sequences[row]) for row in rows)
-            # Padding on the right: causal attention keeps it from what comes before
-            padded = torch.zeros(len(rows), width, dtype=torch.int64)
-            for index, row in enumerate(rows):
-                padded[index, : len(sequences[row])] = torch.tensor(sequences[row])
-            padded = padded.to(device)
-            with torch.no_grad():
-                logits = model(padded[:, :-1]).float()
-                losses = F.cross_entropy(logits.transpose(1, 2), padded[:, 1:], reduction="none")
-            for row, values in zip(rows, (-losses).tolist(), strict=True):
-                results[row] = values[: len(sequences[row]) - 1]
-            advance(len(rows))
-    finally:
-        model.train(training)
-    return results
-
-
 def score_sentences(
     model: "LanguageModel",
     tokenizer: "Tokenizer",
@@ -100,7 +63,7 @@ def score_sentences(
     batch_size_tokens: int = 8192,
     advance: Callable[[float], None] = lambda amount: None,
 ) -> list[SentenceScore]:
-    """Scores sentences as beginnings of documents; see `score_tokens`.
+    """Scores sentences as beginnings of documents; see `score_continuations`.
 
     Raises `ConfigError` for a sentence that is empty or longer than the model's context, `StageError` where the
     tokenizer has no token that begins a document.
@@ -121,24 +84,12 @@ def score_sentences(
                 f"Sentence {number} ({text[:40]!r}...) has {len(tokens)} tokens; the model reads {context}.",
                 "Split it, or score it with a model of a longer context.",
             )
-    scores = score_tokens(
-        model, [[document, *tokens] for tokens in encoded], batch_size_tokens=batch_size_tokens, advance=advance
-    )
+    pairs = [([document], tokens) for tokens in encoded]
+    scores = score_continuations(model, pairs, batch_size_tokens=batch_size_tokens, advance=advance)
     return [
-        SentenceScore(text, tuple(tokens), tuple(values), len(text.encode("utf-8", "surrogatepass")))
-        for text, tokens, values in zip(sentences, encoded, scores, strict=True)
+        SentenceScore(text, tuple(tokens), tuple(score.log_probs), len(text.encode("utf-8", "surrogatepass")))
+        for text, tokens, score in zip(sentences, encoded, scores, strict=True)
     ]
-
-
-def _batches(lengths: Sequence[int], batch_size_tokens: int) -> list[list[int]]:
-    """Rows sorted by length, in groups whose padded size stays under `batch_size_tokens` (one row at least)."""
-    batches: list[list[int]] = []
-    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
-        if batches and (len(batches[-1]) + 1) * lengths[batches[-1][0]] <= batch_size_tokens:
-            batches[-1].append(row)
-        else:
-            batches.append([row])
-    return batches
 
 
 _LOGITS = 2**22  # at once

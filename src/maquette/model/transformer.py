@@ -136,7 +136,7 @@ class Block(nn.Module):
         super().__init__()
         self.attention_norm = normalization(config)
         self.attention = Attention(config) if config.attention is None else make_attention(config, layer)
-        self.keeps_cache = config.attention is None or attention_keeps_cache(config)
+        self.keeps_cache = attention_keeps_cache(config)
         self.feed_forward_norm = normalization(config)
         self.feed_forward = FeedForward(config)
         self.dropout = config.dropout

@@ -29,6 +29,9 @@ Metrics = dict[str, Tensor]
 """What a step is judged by beside its loss: full name -> scalar on the model's device, detached. A step may leave some
 out; means are over those that have them."""
 
+_COUNTS = ("tokens", "epochs", "train/learning_rate")
+"""Values that only loggers get: no callback has a use for them."""
+
 
 class Objective(LightningModule, abc.ABC):
     """A loss over batches, and how its model's weights follow it.
@@ -76,10 +79,8 @@ class Objective(LightningModule, abc.ABC):
         self._seen: list[tuple[Tensor, Metrics]] = []
         self._steps: list[dict[str, Tensor]] = []
         self._window: dict[str, list[float]] = {}
-        self._values: dict[str, float] = {}
-        self._closed = 0
+        self._step = 0
         self._last_rate = self.optimization.learning_rate
-        self._restored: dict[str, Any] | None = None
         if isinstance(model, nn.Module):
             self.set_model(model)
 
@@ -113,39 +114,25 @@ class Objective(LightningModule, abc.ABC):
         return loss
 
     def on_train_start(self) -> None:
-        self._closed = self.trainer.global_step
-        if self._restored is not None:
-            self._window = {name: list(total) for name, total in self._restored["window"].items()}
-            values = self._restored["values"]
-            self._restored = None
-            if values:  # the checkpoint was written in the step that logs, before it logged
-                self._send(values, self._closed)
+        self._step = self.trainer.global_step
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        if self._close_step() and self._values:
-            values, self._values = self._values, {}
-            self.log_values(values)
+        step = self.trainer.global_step
+        if step == self._step:
+            return  # still accumulating
+        self._step = step
+        if self._seen:
+            self._steps.append(self._mean_of_step())
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if step % every == 0 or step == self.trainer.max_steps:
+            self.log_values(self._mean_of_window(step))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self._close_step()
         self._settle()
-        checkpoint["window"] = {"window": self._window, "values": self._values}
+        checkpoint["window"] = self._window
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self._restored = checkpoint.get("window")
-
-    def _close_step(self) -> bool:
-        """Counts the step that has just ended, once, whoever asks first: the checkpoint or the logger. Whether a step
-        has ended that is not logged yet."""
-        step = self.trainer.global_step
-        if step > self._closed:
-            self._closed = step
-            if self._seen:
-                self._steps.append(self._mean_of_step())
-            every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-            if step % every == 0 or step == self.trainer.max_steps:
-                self._values = self._mean_of_window(step)
-        return bool(self._values)
+        self._window = {name: list(total) for name, total in checkpoint.get("window", {}).items()}
 
     def _mean_of_step(self) -> dict[str, Tensor]:
         """Mean loss and metrics of the step's micro-batches, still on the device."""
@@ -197,13 +184,9 @@ class Objective(LightningModule, abc.ABC):
         """
         if self.trainer.sanity_checking:
             return
-        shown = {"train/loss", "validation/loss"}
-        self.log_dict(
-            {name: torch.tensor(value, dtype=torch.float32) for name, value in values.items() if name in shown},
-            logger=False, prog_bar=True,
-        )  # fmt: skip
-        rest = {name: torch.tensor(value, dtype=torch.float32) for name, value in values.items() if name not in shown}
-        self.log_dict(rest, logger=False)
+        for name, value in values.items():
+            if name not in _COUNTS:
+                self.log(name, value, logger=False, prog_bar=name in ("train/loss", "validation/loss"))
         self._send(values, self.trainer.global_step)
 
     def _send(self, values: Mapping[str, float], step: int) -> None:

@@ -208,8 +208,8 @@ def sampled_kl(
         kl = completion_kl(model, reference.eval(), completions).tolist()
     count = len(completions)
     return completions, {
-        "objective/kl": statistics.fmean(kl),
-        "objective/kl_standard_error": statistics.stdev(kl) / count**0.5 if count > 1 else 0.0,
+        "validation/kl": statistics.fmean(kl),
+        "validation/kl_standard_error": statistics.stdev(kl) / count**0.5 if count > 1 else 0.0,
         "completions/mean_length": statistics.fmean(len(one.answer_ids) for one in completions),
         "completions/eos_rate": sum(one.ended for one in completions) / count,
     }

@@ -79,7 +79,8 @@ class DirectPreferenceOptimization(Objective):
         values: dict[str, float] = data.progress(self.trainer.global_step)
         if len(data.validation):
             losses, chosen, rejected = self._pairs.gathered(len(data.validation) // 2, self.sum_over_processes)
-            values |= preference_metrics(data.validation, chosen, rejected) | {"validation/loss": float(losses.mean())}
+            values |= preference_metrics(data.validation, chosen, rejected)
+            values["validation/loss"] = float(losses.mean())
         self._sampled: list[Completion] = []
         if self.trainer.is_global_zero and not data.is_sharded:
             values |= self._sample(data)

@@ -27,6 +27,7 @@ from maquette.model.architecture import describe_model, read_architecture
 from maquette.model.heads import LanguageModel, ScalarModel
 from maquette.model.linear import Linear
 from maquette.model.loading import build_model
+from maquette.model.parametrization import STANDARD
 from maquette.objectives.base import Metrics, Objective, Optimization
 from maquette.objectives.completions import sample_completions
 from maquette.objectives.config import PolicyConfig
@@ -296,11 +297,19 @@ class ProximalPolicyOptimization(Objective):
             raise ConfigError(
                 f"optimizer={short_name(plan.optimizer)} does not go with objective=ppo.", "Use optimizer=adamw."
             )
-        groups = optimizer_groups(self.model, learning_rate=plan.learning_rate, weight_decay=plan.weight_decay)
+        groups = optimizer_groups(
+            self.model,
+            learning_rate=plan.learning_rate,
+            weight_decay=plan.weight_decay,
+            parametrization=plan.parametrization,
+        )
         if self.value is not None:
             given = self.config.value_learning_rate
             rate = VALUE_RATE * plan.learning_rate if given is None else given
-            groups += optimizer_groups(self.value, learning_rate=rate, weight_decay=plan.weight_decay)
+            apart = plan.parametrization if isinstance(self.value, ScalarModel) else STANDARD
+            groups += optimizer_groups(
+                self.value, learning_rate=rate, weight_decay=plan.weight_decay, parametrization=apart
+            )
         return plan.configure_groups(groups)
 
     def on_fit_start(self) -> None:

@@ -53,7 +53,7 @@ class HeldOutPairs:
 
 
 def preference_metrics(examples: Examples, chosen: NDArray[Any], rejected: NDArray[Any]) -> dict[str, float]:
-    """Loss and accuracy over held-out pairs (equal rewards count half), and the accuracy of pairs whose chosen
+    """Accuracy and margin over held-out pairs (equal rewards count half), and the accuracy of pairs whose chosen
     completion is the longer or the shorter one, and of each annotator's pairs."""
     difference = chosen - rejected
     right = (difference > 0) + 0.5 * (difference == 0)
@@ -65,7 +65,6 @@ def preference_metrics(examples: Examples, chosen: NDArray[Any], rejected: NDArr
         of_pairs = np.asarray(examples.columns["annotator"][::2])
         groups |= {f"annotator {name or 'unnamed'}": of_pairs == number for number, name in enumerate(annotators)}
     return {
-        "validation/loss": float(np.logaddexp(0.0, -difference).mean()),
         "validation/accuracy": float(right.mean()),
         "validation/margin": float(difference.mean()),
         "validation/rewards/chosen": float(chosen.mean()),

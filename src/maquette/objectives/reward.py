@@ -73,6 +73,7 @@ class RewardModelling(Objective):
             difference = np.where(swapped, rejected - chosen, chosen - rejected)
             self.reliability = reliability(np.exp(-np.logaddexp(0.0, -difference)), ~swapped)
             values |= preference_metrics(data.validation, chosen, rejected)
+            values["validation/loss"] = float(np.logaddexp(0.0, rejected - chosen).mean())  # Bradley and Terry's
             values["validation/calibration_error"] = self.reliability.error
         self.log_values(values)
 

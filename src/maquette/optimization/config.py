@@ -161,6 +161,11 @@ def check_optimization(optimizer: Node, scheduler: Node) -> None:
     for key, node in (("optimizer", optimizer), ("scheduler", scheduler)):
         if not target_of(node):
             raise ConfigError(f"{key} has no _target_.", f"Name what makes it: {key}._target_=package.module.Name.")
+    if target_of(optimizer).rpartition(".")[2] == "LBFGS":
+        raise ConfigError(
+            "optimizer: LBFGS is not supported: it computes the loss several times a step, on all parameters as one.",
+            "Use an optimiser of one gradient a step: optimizer=adamw, or torch.optim.RMSprop.",
+        )
     if target_of(scheduler).rpartition(".")[2] == "ReduceLROnPlateau":
         raise plateau_error()
 

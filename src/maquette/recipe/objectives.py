@@ -104,7 +104,7 @@ OBJECTIVES = {
             curves=(
                 ("loss", ("train/loss", "validation/loss")),
                 ("implicit reward", ("rewards/chosen", "rewards/rejected", "rewards/margins")),
-                ("KL from the reference (nats per completion)", ("objective/kl",)),
+                ("KL from the reference (nats per completion)", ("validation/kl",)),
             ),
         ),
         ObjectiveEntry(

@@ -20,9 +20,9 @@ from typing import Any
 from maquette.artifacts import ConfigError
 from maquette.artifacts.settings import parse_quantity
 from maquette.data.config import PhaseConfig
-from maquette.model.architecture import CoreConfig, ParameterCount, TransformerConfig
+from maquette.model.architecture import TransformerConfig
 from maquette.model.config import ModelConfig
-from maquette.model.counts import FlopCount, count_parameters, training_flops
+from maquette.model.core_config import CoreConfig, FlopCount, ParameterCount, count_parameters, training_flops
 from maquette.model.parametrization import STANDARD, Parametrization
 from maquette.recipe.rules import DEFAULT_RULES, HyperparameterRules
 from maquette.recipe.shape import choose_shape
@@ -103,22 +103,7 @@ def resolve(
                 f"Use data.sequence_length={architecture.max_position_embeddings} or less.",
             )
         architecture = architecture.with_context(longest)
-    if architecture.tie_word_embeddings and rules.kind == "mup":
-        raise ConfigError(
-            "recipe=mup gives embedding and head rates of their own; with model.tie_word_embeddings=true they "
-            "are one matrix.",
-            "Use model.tie_word_embeddings=false, or recipe=standard.",
-        )
-    if architecture.own_code and not isinstance(architecture, TransformerConfig) and rules.kind == "mup":
-        raise ConfigError(
-            f"recipe=mup knows which matrices of ours grow with the width; {architecture.description} is not ours.",
-            "Use recipe=standard.",
-        )
-    if isinstance(architecture, TransformerConfig) and architecture.attention is not None and rules.kind == "mup":
-        raise ConfigError(
-            f"recipe=mup scales the query matrices of our attention; {architecture.attention} is not ours.",
-            "Use recipe=standard.",
-        )
+    check_parametrization(architecture, rules)
     parameters = count_parameters(architecture)
     if tokens is not None:
         budget: float = parse_quantity(tokens, "tokens")
@@ -148,6 +133,21 @@ def resolve(
         flops=training_flops_of(architecture, steps * batch, sequence_length, phases),
         parametrization=rules.parametrization,
     )
+
+
+def check_parametrization(architecture: CoreConfig, rules: HyperparameterRules) -> None:
+    """Raises `ConfigError` where muP does not know how a matrix of the architecture grows with the width."""
+    if rules.kind != "mup":
+        return
+    reason = ""
+    if architecture.tie_word_embeddings:
+        reason = "gives embedding and head rates of their own; with model.tie_word_embeddings=true they are one matrix"
+    elif architecture.own_code and not isinstance(architecture, TransformerConfig):
+        reason = f"knows which matrices of ours grow with the width; {architecture.description} is not ours"
+    elif isinstance(architecture, TransformerConfig) and architecture.attention is not None:
+        reason = f"scales the query matrices of our attention; {architecture.attention} is not ours"
+    if reason:
+        raise ConfigError(f"recipe=mup {reason}.", "Use recipe=standard.")
 
 
 def _or(value: float | None, default: float) -> float:

@@ -13,14 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from maquette.artifacts.run_file import TRIED
-from maquette.model.architecture import (
-    CustomConfig,
-    ParameterCount,
-    TransformerConfig,
-    describe_architecture,
-    read_architecture,
-)
-from maquette.model.counts import FlopCount
+from maquette.model.architecture import CustomConfig, TransformerConfig, describe_architecture, read_architecture
+from maquette.model.core_config import FlopCount, ParameterCount
 from maquette.model.parametrization import Parametrization
 from maquette.recipe.fingerprint import counted_code, counted_settings, fingerprint, without
 from maquette.recipe.objectives import entry_of

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 from maquette.artifacts import ConfigError, MaquetteError
 from maquette.artifacts.settings import is_dotted
-from maquette.model.architecture import CoreConfig, CustomConfig, LSTMConfig, TransformerConfig, is_gated
+from maquette.model.architecture import CustomConfig, LSTMConfig, TransformerConfig, is_gated
 from maquette.model.config import ModelConfig
-from maquette.model.counts import count_parameters
+from maquette.model.core_config import CoreConfig, count_parameters
 
 DEPTH_COEFFICIENT, DEPTH_EXPONENT = 0.345, 0.55
 """Layers = 0.345 width^0.55. Passes through 2 layers at width 24, 3 at 48 and 64, 4 at 80 (a sweep on two cores), 13

@@ -1,11 +1,13 @@
 """A blind arena: two models answer, a person says which is better, and only then learns who was who.
 
-Each vote is a line of `battles.jsonl`, which `maquette ratings` reads, and, unless it is a tie, one of
-`preferences.jsonl`, on which reward models and DPO train. The answers are those that were sent from here: a vote says
-only which side.
+Each vote is one line of `battles.jsonl`, written at once and flushed before it counts; `maquette ratings` reads it.
+`preferences.jsonl`, on which reward models and DPO train, is made from it: the line of a vote that is no tie, and the
+whole file again at the start where a server was killed between the two. The completions are those that were sent from
+here: a vote says only which side.
 """
 
 import datetime
+import json
 import random
 import secrets
 import threading
@@ -13,9 +15,11 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from maquette.artifacts import StageError
-from maquette.artifacts.files import append_rows, locked
+from maquette.artifacts.files import append_rows, cut_half_line, locked, write_text
+from maquette.artifacts.reading import parse_json, reading
 from maquette.data.preferences import Preference
 from maquette.text.chat import Message, check
 
@@ -27,6 +31,10 @@ _MOST_OPEN = 1000
 """Battles that wait for a vote; of more the oldest are forgotten."""
 
 
+MOST_JUDGE = 200
+"""Characters of the name of who votes."""
+
+
 @dataclass
 class OpenBattle:
     """Who answers on which side, and what has been answered so far; `answers` of a side is there once it is whole."""
@@ -34,16 +42,21 @@ class OpenBattle:
     models: dict[str, str]
     messages: list[Message]
     answers: dict[str, str] = field(default_factory=dict)
+    counted: bool = False
 
 
 class Arena:
     """Battles between `models`, by name. Votes go to `folder`."""
 
     def __init__(self, models: Sequence[str], folder: Path, *, seed: int | None = None) -> None:
+        """Mends what a killed server has left half written. Raises `StageError` where the votes can't be read."""
         self.models, self.folder = list(models), folder
         self._random = random.Random(seed)
         self._open: OrderedDict[str, OpenBattle] = OrderedDict()
         self._lock = threading.Lock()
+        if (folder / BATTLES).exists():
+            with locked(folder / BATTLES):
+                self._mend()
 
     def begin(self, messages: Sequence[Message]) -> str:
         """Draws two models and their sides, and returns the battle's name. Raises `StageError` for messages that are
@@ -63,17 +76,24 @@ class Arena:
         """Raises `StageError` where there is no such battle (any more)."""
         with self._lock:
             if name not in self._open:
-                raise StageError("There is no such battle.", "It has been voted on, or the server was started anew.")
+                raise StageError("There is no such battle.", "It has been voted on, or the server was restarted.")
             return self._open[name]
 
     def vote(self, name: str, winner: str, judge: str) -> dict[str, str]:
-        """Writes the verdict down and returns who was who. Raises `StageError` for a verdict that is none, a battle
-        that is not there, one whose answers are not whole, and where the file can't be written."""
+        """Writes the verdict down and returns who was who. Raises `StageError` for a verdict that is none, a judge
+        whose name can't be written, a battle that is not there, one whose answers are not whole, and where the file
+        can't be written: then the battle is still open."""
         if winner not in WINNERS:
-            raise StageError(f"winner={winner!r} is no verdict.", f"Allowed: {', '.join(WINNERS)}.")
+            raise StageError(f"winner={winner!r:.40} is not a verdict.", f"Allowed: {', '.join(WINNERS)}.")
+        if len(judge) > MOST_JUDGE or judge != judge.encode("utf-8", "replace").decode("utf-8"):
+            raise StageError(f"judge must be a name of at most {MOST_JUDGE} characters that UTF-8 can express.")
         battle = self.battle(name)
-        if set(battle.answers) != set(SIDES):
-            raise StageError("The answers are not whole yet.", "Vote when both have ended.")
+        with self._lock:
+            if set(battle.answers) != set(SIDES):
+                raise StageError("The answers are not whole yet.", "Vote when both have ended.")
+            if battle.counted:
+                raise StageError("There is no such battle.", "It has been voted on already.")
+            battle.counted = True
         row = {
             "model_a": battle.models["a"], "model_b": battle.models["b"],
             "winner": winner if winner == "tie" else f"model_{winner}",
@@ -81,14 +101,16 @@ class Arena:
             "prompt": battle.messages[-1]["content"], "judge": judge, "messages": battle.messages,
             "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         }  # fmt: skip
+        try:
+            with locked(self.folder / BATTLES):
+                append_rows(self.folder / BATTLES, [row])
+                if (preference := _preference(row)) is not None:
+                    append_rows(self.folder / PREFERENCES, [preference])
+        except Exception:
+            battle.counted = False
+            raise
         with self._lock:
-            if self._open.pop(name, None) is None:
-                raise StageError("There is no such battle.", "It has been voted on already.")
-        self._append(BATTLES, row)
-        if winner != "tie" and battle.answers["a"] != battle.answers["b"]:
-            other = "b" if winner == "a" else "a"
-            said = {side: [Message(role="assistant", content=battle.answers[side])] for side in SIDES}
-            self._append(PREFERENCES, Preference(battle.messages, said[winner], said[other], judge).row())
+            self._open.pop(name, None)
         return dict(battle.models)
 
     def votes(self) -> int:
@@ -98,7 +120,25 @@ class Arena:
         except FileNotFoundError:
             return 0
 
-    def _append(self, name: str, row: object) -> None:
-        """One line at the end; other servers may write there too."""
-        with locked(self.folder / name):
-            append_rows(self.folder / name, [row])
+    def _mend(self) -> None:
+        """Leaves whole lines alone in the battles, and one preference for each that was decided."""
+        battles = self.folder / BATTLES
+        cut_half_line(battles)
+        lines = battles.read_bytes().split(b"\n")[:-1]
+        rows = [parse_json(line, battles, place=f"line {number}") for number, line in enumerate(lines, 1)]
+        with reading(battles):
+            wanted = [json.dumps(one, ensure_ascii=False) for row in rows if (one := _preference(row)) is not None]
+        preferences = self.folder / PREFERENCES
+        text = "".join(f"{line}\n" for line in wanted)
+        if not preferences.exists() or preferences.read_text(encoding="utf-8", errors="replace") != text:
+            write_text(preferences, text)
+
+
+def _preference(row: dict[str, Any]) -> dict[str, Any] | None:
+    """The line of a battle in the preferences; None of a tie, and where both have said the same."""
+    if row["winner"] == "tie" or row["answer_a"] == row["answer_b"]:
+        return None
+    said = {side: [Message(role="assistant", content=row[f"answer_{side}"])] for side in SIDES}
+    winner = row["winner"][-1]
+    other = "b" if winner == "a" else "a"
+    return Preference(row["messages"], said[winner], said[other], row["judge"]).row()

@@ -4,6 +4,7 @@ Answers are written token by token, and between two tokens another answer may ha
 else's long one. A request that is given up costs no further token.
 """
 
+import functools
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -26,7 +27,7 @@ MOST_ANSWERS = 16
 class Request:
     """What one answer is asked for: a conversation, or with `text` a beginning to go on from. `seed`: None draws anew.
 
-    `max_tokens`: None until the model's context is full.
+    `max_tokens`: None until the model's context is full. `top`: how many of the likeliest tokens come beside each.
     """
 
     messages: Sequence[Message] = ()
@@ -36,6 +37,7 @@ class Request:
     stop: Sequence[str] = ()
     seed: int = 0
     count: int = 1
+    top: int = 0
 
 
 @dataclass
@@ -49,10 +51,26 @@ class ServedModel:
     _turn: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def prompt(self, request: Request) -> list[int]:
-        """The ids that an answer goes on from. Raises `StageError` for a conversation that is none."""
+        """The ids that an answer continues. Raises `StageError` for messages that are not a conversation, and
+        `ConfigError` for a prompt so long that it can't fit, before any time goes into encoding it."""
+        contents = [request.text or "", *(str(message.get("content")) for message in request.messages)]
+        size, most = sum(len(text.encode("utf-8", "replace")) for text in contents), self._most_bytes
+        if size > most:
+            context = self.model.config.max_position_embeddings
+            raise ConfigError(
+                f"The prompt has {size:,} bytes; the model's context holds {context:,} tokens, at most {most:,} bytes.",
+                "Shorten the prompt, or use a model with a longer context.",
+            )
         if request.text is not None:
             return document_prompt(self.tokenizer, request.text)
         return render(self.tokenizer, request.messages, open_assistant=True).ids
+
+    @functools.cached_property
+    def _most_bytes(self) -> int:
+        """More bytes than this have more tokens than the context, whatever they are."""
+        longest = max((len(token.encode()) for token in self.tokenizer.backend.get_vocab()), default=1)
+        slack = 1 if self.tokenizer.backend.normalizer is None else 4  # which may take away what it reads
+        return self.model.config.max_position_embeddings * longest * slack
 
     def answer(self, request: Request) -> Iterator[GeneratedToken]:
         """The tokens of `count` answers as they are chosen; what is wrong with a request is said before the first.
@@ -63,7 +81,7 @@ class ServedModel:
             raise ConfigError(f"n={request.count} is out of range.", f"Allowed: 1 to {MOST_ANSWERS}.")
         pieces = stream(
             self.model, [self.prompt(request)] * request.count, tokenizer=self.tokenizer, sampling=request.sampling,
-            max_tokens=request.max_tokens, stop=request.stop, seed=request.seed,
+            max_tokens=request.max_tokens, stop=request.stop, seed=request.seed, top=request.top,
         )  # fmt: skip
         with self._turn:
             first = next(pieces, None)

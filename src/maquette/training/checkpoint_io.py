@@ -19,7 +19,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from maquette.artifacts.errors import StageError
 from maquette.artifacts.files import atomic_file, file_digest, write_json
 
-FORMAT = 3
+FORMAT = 4
 """What a checkpoint's contents are laid out as; one of another layout is refused by name, never half understood."""
 
 _NAME = re.compile(r"step-(\d{8,})\.ckpt")

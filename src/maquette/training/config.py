@@ -72,7 +72,6 @@ class CheckpointConfig:
     """`callbacks.checkpoint`: from which a run resumes exactly."""
 
     _target_: str = setting("maquette.training.callbacks.RunCheckpoint", "the callback's class")
-    dirpath: str | None = setting(None, "where; by default checkpoints/ in the run's folder")
     every_n_train_steps: int | None = setting(None, "steps between checkpoints, instead of the interval", minimum=1)
     train_time_interval: dict[str, float] = setting(
         lambda: {"minutes": 2.0}, "time between checkpoints, as datetime.timedelta takes it"

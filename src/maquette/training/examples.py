@@ -71,10 +71,7 @@ class ExamplePlan:
         with torch.device("meta"):
             model = ScalarModel(architecture) if module.scalar else LanguageModel(architecture)
         model.load_state_dict(module_weights(state, "model."), assign=True)
-        if isinstance(model, ScalarModel):
-            hf.save_scalar(model, data.tokenizer, folder, card=card)
-        else:
-            hf.save(model, data.tokenizer, folder, card=card)
+        hf.save(model, data.tokenizer, folder, card=card)
 
     def draw(self, opened: Opened, history: list[Row], folder: Path, title: str) -> list[Path]:
         pictures = [draw_curves(history, self.objective.entry.curves, folder / "curves", title=title)]

@@ -28,7 +28,7 @@ from maquette.training.devices import keep_large_buffers, prepare_process
 from maquette.training.job import Job
 from maquette.training.machine import compile_blocks, compiler_works, matmul_peak
 from maquette.training.metrics_file import MetricsFile
-from maquette.training.processes import Abandoned, listening
+from maquette.training.processes import ForcedExit, catch_signals
 from maquette.training.record import RunRecord
 from maquette.training.trainer import build_callbacks, build_trainer, parts
 
@@ -67,16 +67,16 @@ def _fit(job: Job, record: RunRecord, world: ProcessGroup, log: RunLog, loggers:
     first_step, checkpoint = checkpoints.newest(say) or (0, None)
     if checkpoint is not None and world.is_first:
         say(f"{job.name}: resuming from step {first_step:,} of {job.spec.steps:,}")
-    with _metrics(job, world, first_step) as metrics, listening() as interruption:
+    with _metrics(job, world, resumes=checkpoint is not None) as metrics, catch_signals() as stop_signal:
         run = RunContext(
-            name=job.name,
+            folder=job.folder,
             steps=job.spec.steps,
             batch_size_tokens=job.spec.batch_size_tokens,
             flops_per_token=job.spec.compute / job.spec.tokens,
             peak_flops=job.hardware.world_size
             * matmul_peak(job.hardware.device, job.hardware.precision, job.outputs / "machine.json"),
             validations=job.num_validations,
-            interruption=interruption,
+            stop_signal=stop_signal,
             metrics=metrics,
             steps_per_epoch=opened.steps_per_epoch,
             kept_steps=job.kept_steps,
@@ -87,7 +87,7 @@ def _fit(job: Job, record: RunRecord, world: ProcessGroup, log: RunLog, loggers:
             seed(job.spec.seed + world.rank)
         try:
             trainer.fit(opened.module, datamodule=opened.data, ckpt_path=checkpoint, weights_only=True)
-        except (SIGTERMException, Abandoned):
+        except (SIGTERMException, ForcedExit):
             raise KeyboardInterrupt from None
         finally:
             torch.compiler.set_stance("default")
@@ -138,12 +138,13 @@ def _recorded(job: Job, record: RunRecord, loggers: Sequence[Logger]) -> Iterato
 
 
 @contextlib.contextmanager
-def _metrics(job: Job, world: ProcessGroup, first_step: int) -> Iterator[MetricsFile | None]:
+def _metrics(job: Job, world: ProcessGroup, *, resumes: bool) -> Iterator[MetricsFile | None]:
     if not world.is_first:
         yield None
         return
-    # A run that begins anew is validated at its start anew.
-    metrics = MetricsFile(job.folder / "metrics.jsonl", last_step=first_step if first_step else -1)
+    metrics = MetricsFile(job.folder / "metrics.jsonl")
+    if not resumes:
+        metrics.cut(0)
     try:
         yield metrics
     finally:

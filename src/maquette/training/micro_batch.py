@@ -3,7 +3,7 @@
 import torch
 
 from maquette.artifacts import ConfigError
-from maquette.model.architecture import CoreConfig
+from maquette.model.core_config import CoreConfig
 from maquette.training.devices import Hardware
 from maquette.training.job import Job
 

@@ -39,7 +39,7 @@ def launch(function: Callable[[Any], Any], argument: Any, processes: int) -> Any
     context = multiprocessing.get_context("spawn")
     port = _free_port()
     pipes, children = [], []
-    with listening() as interruption:
+    with catch_signals() as stop_signal:
         for rank in range(processes):
             ours, theirs = context.Pipe(duplex=False)
             environment = {
@@ -53,7 +53,7 @@ def launch(function: Callable[[Any], Any], argument: Any, processes: int) -> Any
             pipes.append(ours)
             children.append(child)
         try:
-            answers = _wait(pipes, children, interruption)
+            answers = _wait(pipes, children, stop_signal)
         finally:
             for child in children:
                 child.join(_GRACE_SECONDS)
@@ -63,12 +63,12 @@ def launch(function: Callable[[Any], Any], argument: Any, processes: int) -> Any
     return answers[0]
 
 
-def _wait(pipes: list[Connection], children: list[Any], interruption: Any) -> dict[int, Any]:
+def _wait(pipes: list[Connection], children: list[Any], stop_signal: Any) -> dict[int, Any]:
     """Collects every child's answer; raises the first that is an error."""
     answers: dict[int, Any] = {}
     told = False
     while len(answers) < len(pipes):
-        if interruption.requested and not told:
+        if stop_signal.requested and not told:
             told = True
             for child in children:
                 os.kill(child.pid, signal.SIGTERM)
@@ -130,11 +130,11 @@ def _free_port() -> int:
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class Abandoned(BaseException):
+class ForcedExit(BaseException):
     """A second Ctrl-C: stop at once. Not a `KeyboardInterrupt`, which Lightning answers by ending the program."""
 
 
-class Interruption:
+class StopSignal:
     """Whether somebody wants training to stop. Requests that follow one within a second are the same one: a terminal
     sends Ctrl-C to all processes, and a parent hands it on to its children too."""
 
@@ -151,19 +151,19 @@ class Interruption:
     def _hear(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
         if self.requested and now - self._since > 1.0:
-            raise Abandoned
+            raise ForcedExit
         if not self.requested:
             self.requested, self._since = True, now
 
 
 @contextlib.contextmanager
-def listening() -> Iterator[Interruption]:
+def catch_signals() -> Iterator[StopSignal]:
     """Within the block, signals are requests; afterwards they are handled as before."""
     before = {number: signal.getsignal(number) for number in _SIGNALS}
-    interruption = Interruption()
-    interruption.listen()
+    stop_signal = StopSignal()
+    stop_signal.listen()
     try:
-        yield interruption
+        yield stop_signal
     finally:
         if threading.current_thread() is threading.main_thread():
             for number, handler in before.items():

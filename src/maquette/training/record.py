@@ -29,6 +29,7 @@ _SUMMARY = (
     ("validation/gold", "gold reward"),
     ("objective/scores", "score"),
     ("objective/kl", "KL"),
+    ("validation/kl", "held-out KL"),
 )
 """What is told of a run that is not pretraining, where it has it."""
 

@@ -22,7 +22,7 @@ _MEASURED = (
     ("validation/reward", "learned reward of a completion"),
     ("validation/kl", "KL from the reference on held-out prompts, nats per completion"),
     ("validation/words", "words of a completion, on average"),
-    ("objective/kl", "KL from the reference, nats per completion"),
+    ("objective/kl", "KL from the reference on its rollouts, nats per completion"),
     ("completions/mean_length", "tokens of a completion, on average"),
     ("completions/eos_rate", "share of completions that end by themselves"),
 )

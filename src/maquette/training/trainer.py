@@ -5,6 +5,7 @@ import datetime
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from lightning.fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
@@ -16,7 +17,7 @@ from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 
 from maquette.artifacts import ConfigError
 from maquette.artifacts.targets import place_of, search_current_folder
-from maquette.training.callbacks import RunCallback, RunCheckpoint, RunContext, ValidationSchedule
+from maquette.training.callbacks import RunCallback, RunContext, ValidationSchedule
 from maquette.training.checkpoint_io import AtomicCheckpointIO
 from maquette.training.job import Job, Opened
 
@@ -26,13 +27,18 @@ _PATIENCE = datetime.timedelta(minutes=30)
 
 def build_callbacks(job: Job, run: RunContext) -> list[Callback]:
     """The callbacks of the settings, ours told of the run, and the schedule of validations unless
-    `trainer.val_check_interval` is one. Raises `ConfigError` for a node that makes no callback."""
-    callbacks: list[Callback] = [*parts("callbacks", job.callbacks, Callback)]
+    `trainer.val_check_interval` is one. A `dirpath` (ModelCheckpoint's) gets the run's name below it: the jobs of a
+    sweep have the same settings. Raises `ConfigError` for a node that makes no callback."""
+    nodes = {
+        name: {**node, "dirpath": str(Path(node["dirpath"]) / job.name)}
+        if isinstance(node, Mapping) and node.get("dirpath")
+        else node
+        for name, node in job.callbacks.items()
+    }
+    callbacks: list[Callback] = parts("callbacks", nodes, Callback)
     if job.trainer.val_check_interval is None and job.trainer.check_val_every_n_epoch is None:
         callbacks.insert(0, ValidationSchedule())
     for callback in callbacks:
-        if isinstance(callback, RunCheckpoint) and callback.dirpath is None:
-            callback.dirpath = str(job.folder / "checkpoints")
         if isinstance(callback, RunCallback):
             callback.attach(run)
     return callbacks

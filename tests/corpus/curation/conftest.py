@@ -1,11 +1,11 @@
 from pathlib import Path
 
 import pytest
-from made_crawl import run
 
 from maquette.corpus.curation.curate import Curated
 from maquette.corpus.synthetic_web.web import make_web
 from maquette.corpus.workers import workers
+from support.made_crawl import run
 
 PACKAGES = ("networkx", "click", "requests", "Jinja2", "attrs", "pydantic")
 

@@ -4,7 +4,6 @@ import zlib
 from pathlib import Path
 
 import pytest
-from made_archives import archive, page, record
 
 from maquette.artifacts import StageError
 from maquette.corpus.config import SourceConfig
@@ -12,6 +11,7 @@ from maquette.corpus.document import Document, Rejection
 from maquette.corpus.sources.warc.pages import WebPage, read_page
 from maquette.corpus.sources.warc.records import ArchivePart, archive_parts
 from maquette.corpus.sources.warc.source import ArchiveShard, Warc
+from support.made_archives import archive, page, record
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "warc"
 

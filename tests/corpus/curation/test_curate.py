@@ -7,8 +7,6 @@ import time
 from pathlib import Path
 
 import pytest
-from made_archives import PROSE
-from made_crawl import run, settings
 
 from maquette.corpus.config import CorpusConfig
 from maquette.corpus.curation.config import CurationConfig, ExecutorConfig
@@ -24,6 +22,8 @@ from maquette.corpus.synthetic_web.texts import Text
 from maquette.corpus.synthetic_web.truth import measure
 from maquette.corpus.synthetic_web.web import _worth_citing, read_truth
 from maquette.corpus.workers import workers
+from support.made_archives import PROSE
+from support.made_crawl import run, settings
 
 pytestmark = pytest.mark.slow
 
@@ -109,14 +109,14 @@ PROGRAM = """
 import sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-from made_crawl import run
+from support.made_crawl import run
 run(Path({web!r}), Path({root!r}))
 """
 
 
 def test_killed_in_mid_run_it_goes_on_to_the_same_bytes(web: Path, curated: Curated, tmp_path: Path) -> None:
     root = tmp_path / "killed"
-    text = PROGRAM.format(tests=str(Path(__file__).parent), web=str(web), root=str(root))
+    text = PROGRAM.format(tests=str(Path(__file__).parents[2]), web=str(web), root=str(root))
     process = subprocess.Popen([sys.executable, "-c", text], start_new_session=True, stderr=subprocess.DEVNULL)
     while not list((root / "extract").glob("0000[1-9].parquet")) and process.poll() is None:
         time.sleep(0.05)

@@ -5,8 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_archives import archive
-from made_crawl import settings
 
 from maquette.artifacts import StageError
 from maquette.corpus.config import SourceConfig
@@ -15,6 +13,8 @@ from maquette.corpus.curation.config import CurationConfig, ExecutorConfig
 from maquette.corpus.curation.curate import Curated, curate
 from maquette.corpus.curation.near_duplicates import clusters
 from maquette.corpus.sources.warc.source import Warc
+from support.made_archives import archive
+from support.made_crawl import settings
 
 pytest.importorskip("datatrove")
 

@@ -2,13 +2,13 @@ import random
 from pathlib import Path
 
 import pytest
-from made_archives import record
 
 from maquette.corpus.document import Document
 from maquette.corpus.sources.warc.html import decode, extract, keep_tex, links
 from maquette.corpus.sources.warc.source import ArchiveShard
 from maquette.corpus.synthetic_web.pages import STYLES, break_markup, make_site, render
 from maquette.corpus.synthetic_web.texts import Text
+from support.made_archives import record
 
 CODE = "def area(r):\n    if r < 0:\n        raise ValueError\n    return 3 * r"
 PARAGRAPHS = (

@@ -1,5 +1,4 @@
 import pytest
-from made_archives import PROSE, SENTENCES
 
 from maquette.corpus.curation.config import CurationConfig, HostLinesConfig, LanguageConfig, UrlConfig
 from maquette.corpus.curation.extract import check_language, language_of
@@ -7,6 +6,7 @@ from maquette.corpus.curation.rules import clean_lines, features, first_broken, 
 from maquette.corpus.curation.safety import unsafe_share
 from maquette.corpus.curation.urls import BlockList, block_list, normalize_url
 from maquette.corpus.document import Document, Rejection
+from support.made_archives import PROSE, SENTENCES
 
 
 def broken(text: str, title: str = "") -> str | None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from maquette.scaling import LawError, fit_surface, suggest_runs
-from scaling.sweeps import TRUTHS, half_decades, isoflop_sweep
+from support.sweeps import TRUTHS, half_decades, isoflop_sweep
 
 TRUTH = TRUTHS["additive"]
 SWEEP = isoflop_sweep(TRUTH, half_decades(1e17, 5), noise=0.004)

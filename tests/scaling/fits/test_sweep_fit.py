@@ -15,7 +15,7 @@ from maquette.scaling.fits.fit_facts import exponent_table, fit_facts, form_tabl
 from maquette.scaling.fits.sweep_fit import SweepFit, fit_sweep
 from maquette.scaling.fits.table import RunTable
 from maquette.scaling.laws.runs import LawError, group_budgets
-from scaling.sweeps import TRUTHS, half_decades, isoflop_sweep
+from support.sweeps import TRUTHS, half_decades, isoflop_sweep
 
 
 def table(budgets: int, *, form: str = "kaplan", **more: object) -> RunTable:

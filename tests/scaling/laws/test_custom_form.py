@@ -8,7 +8,7 @@ import pytest
 from maquette.artifacts import ConfigError, StageError
 from maquette.scaling import LawError, LossSurface, compare_forms
 from maquette.scaling.laws.custom_form import custom_form, fit_custom
-from scaling.sweeps import half_decades, isoflop_sweep
+from support.sweeps import half_decades, isoflop_sweep
 
 TRUTH = LossSurface(E=1.2, A=60, B=160, alpha=0.3, beta=0.3)
 

@@ -9,7 +9,7 @@ from maquette.scaling import FormComparison, LawError, LossSurface, compare_form
 from maquette.scaling.laws.extrapolation import TOO_FEW
 from maquette.scaling.laws.fitted_form import minima_curvature
 from maquette.scaling.laws.runs import group_budgets, seed_noise
-from scaling.sweeps import Sweep, half_decades, isoflop_sweep
+from support.sweeps import Sweep, half_decades, isoflop_sweep
 
 # Losses of 4.3 to 3 nats with a sharp interaction of N and D, as small models have; and one where they add up.
 SHARP = LossSurface(E=1.0, A=4e3, B=1e4, alpha=0.75, beta=0.70, gamma=0.35)

@@ -8,7 +8,7 @@ from maquette.artifacts import ConfigError, MaquetteError
 from maquette.scaling import LawError, LossSurface, fit_surface
 from maquette.scaling.laws.forms import FORMS, SurfaceModel, coordinates, non_negative_least_squares
 from maquette.scaling.laws.gauss_newton import minimise
-from scaling.sweeps import TRUTHS, isoflop_sweep
+from support.sweeps import TRUTHS, isoflop_sweep
 
 BUDGETS = np.geomspace(1e17, 1e20, 5)
 

@@ -6,7 +6,7 @@ import pytest
 from maquette.scaling import LawError, fit_envelope, fit_isoflop
 from maquette.scaling.laws.minimum import curve_minimum
 from maquette.scaling.laws.surface import BESIROGLU_2024, HOFFMANN_2022
-from scaling.sweeps import isoflop_sweep
+from support.sweeps import isoflop_sweep
 
 SURFACE = HOFFMANN_2022.surface
 BUDGETS = np.geomspace(1e17, 1e21, 5)

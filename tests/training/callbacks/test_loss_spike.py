@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from maquette.artifacts import StageError
 from maquette.training.callbacks import LossSpikeGuard, RunContext
 from maquette.training.callbacks import loss_spike as module
 from maquette.training.callbacks.loss_spike import LossGuard
-from maquette.training.processes import Interruption
+from maquette.training.processes import StopSignal
 
 
 def guard(said: list[str]) -> LossGuard:
@@ -97,8 +98,8 @@ def run(losses: Sequence[float], *, accumulate: int = 1, watches_spikes: bool = 
     spikes = LossSpikeGuard()
     spikes.attach(
         RunContext(
-            name="run", steps=len(losses), batch_size_tokens=1, flops_per_token=1.0, peak_flops=1.0, validations=0,
-            interruption=Interruption(),
+            folder=Path("run"), steps=len(losses), batch_size_tokens=1, flops_per_token=1.0, peak_flops=1.0,
+            validations=0, stop_signal=StopSignal(),
         )
     )  # fmt: skip
     trainer = Trainer(

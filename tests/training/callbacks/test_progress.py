@@ -1,6 +1,7 @@
 """Lines for people without a terminal, a bar for those with one, and how long things take in words."""
 
 import io
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,7 +12,7 @@ from rich.console import Console
 from maquette.training.callbacks import Progress, RunContext, Throughput
 from maquette.training.callbacks import progress as module
 from maquette.training.callbacks.progress import duration, told
-from maquette.training.processes import Interruption
+from maquette.training.processes import StopSignal
 
 
 class Run:
@@ -26,8 +27,8 @@ class Run:
         self.module: Any = None
         self.progress.attach(
             RunContext(
-                name="run", steps=steps, batch_size_tokens=512, flops_per_token=1.0, peak_flops=1.0, validations=1,
-                interruption=Interruption(),
+                folder=Path("run"), steps=steps, batch_size_tokens=512, flops_per_token=1.0, peak_flops=1.0,
+                validations=1, stop_signal=StopSignal(),
             )
         )  # fmt: skip
         self.progress.on_train_start(self.trainer, self.module)

@@ -8,11 +8,11 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from list_logger import ListLogger
 from maquette.training.callbacks import RunContext, Throughput
 from maquette.training.callbacks import throughput as module
 from maquette.training.callbacks.throughput import Stopwatch
-from maquette.training.processes import Interruption
+from maquette.training.processes import StopSignal
+from support.list_logger import ListLogger
 
 Clock = list[float]
 
@@ -120,8 +120,8 @@ def test_a_run_without_its_pauses(clock: Clock, tmp_path: Path, accumulate: int)
     throughput, logger = Throughput(), ListLogger()
     throughput.attach(
         RunContext(
-            name="run", steps=6, batch_size_tokens=480, flops_per_token=10.0, peak_flops=6000.0, validations=0,
-            interruption=Interruption(),
+            folder=Path("run"), steps=6, batch_size_tokens=480, flops_per_token=10.0, peak_flops=6000.0, validations=0,
+            stop_signal=StopSignal(),
         )
     )  # fmt: skip
     trainer = Trainer(
@@ -149,8 +149,8 @@ def test_a_run_without_pauses(clock: Clock) -> None:
     throughput, logger = Throughput(), ListLogger()
     throughput.attach(
         RunContext(
-            name="run", steps=4, batch_size_tokens=480, flops_per_token=10.0, peak_flops=6000.0, validations=0,
-            interruption=Interruption(),
+            folder=Path("run"), steps=4, batch_size_tokens=480, flops_per_token=10.0, peak_flops=6000.0, validations=0,
+            stop_signal=StopSignal(),
         )
     )  # fmt: skip
     trainer = Trainer(

@@ -16,7 +16,7 @@ from maquette.objectives import Pretraining
 from maquette.training import pretraining
 from maquette.training.callbacks import RunContext, ValidationSchedule
 from maquette.training.callbacks.validation_schedule import validation_steps
-from maquette.training.processes import Interruption
+from maquette.training.processes import StopSignal
 
 
 @given(steps=st.integers(1, 500), validations=st.integers(0, 600))
@@ -77,8 +77,8 @@ def fit(
     schedule = ValidationSchedule()
     schedule.attach(
         RunContext(
-            name="run", steps=told or steps, batch_size_tokens=1, flops_per_token=1.0, peak_flops=1.0,
-            validations=validations, interruption=Interruption(), steps_per_epoch=steps // epochs,
+            folder=Path("run"), steps=told or steps, batch_size_tokens=1, flops_per_token=1.0, peak_flops=1.0,
+            validations=validations, stop_signal=StopSignal(), steps_per_epoch=steps // epochs,
         )
     )  # fmt: skip
     trainer = Trainer(

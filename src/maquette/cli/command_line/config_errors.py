@@ -25,8 +25,11 @@ def explained(stage: Stage, error: BaseException) -> ConfigError:
     while (cause := chain[-1].__cause__) is not None:
         chain.append(cause)
     for one in chain:
-        if isinstance(one, MissingConfigException) and one.options is not None and one.missing_cfg_file:
-            return _no_option(str(one.missing_cfg_file), one.options)
+        if isinstance(one, MissingConfigException) and one.missing_cfg_file:
+            file = str(one.missing_cfg_file)  # of a list of options Hydra does not say which there are
+            options = one.options or groups(stage).get(file.rpartition("/")[0])
+            if options:
+                return _no_option(file, options)
     outer, inner = str(error).strip(), str(chain[-1]).strip()
     key = str(getattr(chain[-1], "full_key", None) or "")
     if found := re.search(r"Could not (?:override|append|delete)(?: config value at| from config)? '([^']+)'", outer):

@@ -82,6 +82,7 @@ class ChatStage(WritingStage):
     models: list[str] = setting(list, "several runs or folders, which then also meet in the arena")
     host: str = setting("127.0.0.1", "address to listen on; 0.0.0.0 lets other machines in")
     port: int = setting(8000, "port to listen on; 0: any free one", minimum=0, maximum=65535)
+    token: str | None = setting(None, "what who asks must know; null: nothing on this machine, else one is made")
 
     def validate(self) -> None:
         """Raises `ConfigError` for both ways of naming models at once."""

@@ -20,7 +20,7 @@ from maquette.optimization.config import planned_warmup, planned_weight_decay
 
 if TYPE_CHECKING:
     from maquette.cli.command_line.config import TrainStage
-    from maquette.model.architecture import CoreConfig
+    from maquette.model.core_config import CoreConfig
     from maquette.recipe import Recipe
 
 _open: ContextVar[bool] = ContextVar("open_numbers", default=False)

@@ -26,13 +26,12 @@ from maquette.feedback.annotators.custom import CallableReward
 from maquette.feedback.building import ConfiguredFeedback
 from maquette.feedback.config import TaskInstructionsConfig
 from maquette.feedback.prompts import TaskInstructions, open_prompts
-from maquette.model.architecture import CoreConfig
-from maquette.model.hf import read_config
-from maquette.model.hf.scalar import read_architecture
+from maquette.model.core_config import CoreConfig
+from maquette.model.hf import config_of, read_config
 from maquette.model.loading import find_reward_model, load_tokenizer, model_folder
 from maquette.objectives.config import ExampleConfig, PolicyConfig
 from maquette.optimization.config import OptimizerConfig, planned_warmup, planned_weight_decay
-from maquette.recipe.post_training import resolve_examples, resolve_policy
+from maquette.recipe.post_training import PostTraining
 from maquette.recipe.pretraining import Recipe, with_steps
 from maquette.recipe.run_spec import label_of
 from maquette.text import Tokenizer
@@ -64,15 +63,12 @@ def plan_examples(config: TrainStage) -> Job:
     folder = encoded_examples(config, tokenizer, architecture.max_position_embeddings)
     manifest = read_manifest(folder)
     train: dict[str, int] = manifest.facts["train"]
-    recipe = resolve_examples(
-        objective.entry,
-        architecture,
+    recipe = _known(config, architecture).over_examples(
         examples=train["examples"],
         tokens=train["tokens"],
         answer_tokens=train["answer_tokens"],
         epochs=objective.epochs,
         batch_size=objective.batch_size,
-        **_explicit(config),
     )
     digests = {"examples": manifest.digest, "tokenizer": tokenizer.digest}
     record = read_run(start)  # the corpus that it was pretrained on: what it is evaluated on must not be of it
@@ -107,16 +103,13 @@ def plan_policy(config: TrainStage) -> Job:
     longest = max(1, architecture.max_position_embeddings - objective.max_completion_length)
     prompts = open_prompts(config.prompts, tokenizer, longest=longest)
     lengths = [len(prompts[number].ids) for number in range(_PROMPTS_FOR_LENGTH)]
-    recipe = resolve_policy(
-        objective.entry,
-        architecture,
+    recipe = _known(config, architecture).of_policy(
         num_iterations=objective.num_iterations,
         rollout_batch_size=objective.rollout_batch_size,
         ppo_epochs=objective.ppo_epochs,
         num_minibatches=objective.num_minibatches,
         row_tokens=round(sum(lengths) / len(lengths)) + objective.max_completion_length,
         has_value=objective.advantage == "value",
-        **_explicit(config),
     )
     # Points of the curves are means over whole iterations; unless told otherwise over one.
     steps, log_steps = objective.ppo_epochs * objective.num_minibatches, config.trainer.log_every_n_steps
@@ -156,17 +149,19 @@ def _start(config: TrainStage) -> Path:
 def _architecture(start: Path) -> CoreConfig:
     """The architecture of the model in a folder: a language model's, or a reward model's."""
     folder = model_folder(start)
-    return read_architecture(read_config(folder), folder)
+    return config_of(read_config(folder), folder)
 
 
-def _explicit(config: TrainStage) -> dict[str, Any]:
+def _known(config: TrainStage, architecture: CoreConfig) -> PostTraining:
     """What the settings say of the recipe's numbers, and its rules for the rest."""
-    return {
-        "learning_rate": node_value(config.optimizer, "lr"),
-        "warmup": planned_warmup(config.scheduler),
-        "weight_decay": planned_weight_decay(config.optimizer),
-        "rules": config.recipe,
-    }
+    return PostTraining(
+        config.objective.entry,
+        architecture,
+        learning_rate=node_value(config.optimizer, "lr"),
+        warmup=planned_warmup(config.scheduler),
+        weight_decay=planned_weight_decay(config.optimizer),
+        rules=config.recipe,
+    )
 
 
 def _job(config: TrainStage, recipe: Recipe, plan: ObjectivePlan, start: Path, digests: dict[str, str]) -> Job:

@@ -18,8 +18,8 @@ from maquette.cli.command_line.config import TrainStage
 from maquette.cli.command_line.recipe_numbers import recipe_of
 from maquette.cli.tokens import TokensResult
 from maquette.data.config import CustomDataConfig
-from maquette.model.architecture import CoreConfig
 from maquette.model.config import ModelConfig
+from maquette.model.core_config import CoreConfig
 from maquette.model.loading import model_folder
 from maquette.objectives.config import CustomObjectiveConfig, PretrainConfig
 from maquette.optimization.config import recipe_remark, short_name
@@ -38,11 +38,10 @@ def resolve_recipe(config: TrainStage, data: TokensResult) -> Recipe:
     start = config.starting_folder
     architecture: CoreConfig | None = None
     if start is not None:
-        from maquette.model.hf import family_of, read_config
+        from maquette.model.hf import config_of, read_config
 
         folder = model_folder(start)
-        raw = read_config(folder)
-        architecture = family_of(raw, folder).read(raw)
+        architecture = config_of(read_config(folder), folder)
         if config.model != ModelConfig(kind=config.model.kind):
             say("the settings of model have no effect: checkpoint has the architecture")
     if isinstance(config.data, CustomDataConfig):  # which say so themselves

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from maquette.artifacts import StageError
-from maquette.model.architecture import KINDS, CoreConfig, CustomConfig, TransformerConfig
+from maquette.model.architecture import KINDS, CustomConfig, TransformerConfig
+from maquette.model.core_config import CoreConfig
 
 Raw = dict[str, Any]
 """The content of a `config.json`."""
@@ -47,6 +48,19 @@ class ModelFamily:
     prefix: str = ""
     ignored: tuple[str, ...] = ()
     head: str = "lm_head.weight"
+
+    @property
+    def scalar_architecture(self) -> str:
+        """What `transformers` calls the family's core with one number in place of the head."""
+        return self.architecture.replace("LMHeadModel", _SCALAR).replace("ForCausalLM", _SCALAR)
+
+
+_SCALAR = "ForSequenceClassification"
+
+
+def is_scalar(raw: Raw) -> bool:
+    """Whether a `config.json` is a reward model's."""
+    return any(str(name).endswith(_SCALAR) for name in raw.get("architectures") or [])
 
 
 def unsupported(key: str, value: Any, hint: str = "") -> StageError:

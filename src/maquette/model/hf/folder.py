@@ -7,19 +7,24 @@
 | tokenizer.json, tokenizer_config.json | the tokenizer and its chat template |
 | generation_config.json | the ids at which generation stops |
 | modeling_maquette.py | the modelling code, only where no family of `transformers` has the model's options |
+
+A reward model is the family's `...ForSequenceClassification` with one label: the same core, with a head of one number.
+Ours adds a bias to the score, which `transformers` has no place for: it lies in the file as `score.bias`, and rewards
+there are lower by this constant, which no comparison of two completions feels.
 """
 
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from maquette.artifacts import ConfigError, StageError
 from maquette.artifacts.files import atomic_folder, read_json, write_json
-from maquette.model.heads import LanguageModel
-from maquette.model.hf.family import MODELING, OWN, ModelFamily, Stored
+from maquette.model.core_config import CoreConfig
+from maquette.model.heads import LanguageModel, ScalarModel
+from maquette.model.hf.family import MODELING, OWN, ModelFamily, Stored, is_scalar
 from maquette.model.hf.gpt2 import GPT2
 from maquette.model.hf.rotary import LLAMA, QWEN2, QWEN3
 from maquette.model.hf.weights import read_weights, write_weights
@@ -29,6 +34,8 @@ from maquette.text.tokenizer import MISSING_FILE
 
 FAMILIES = (LLAMA, QWEN2, QWEN3, GPT2, OWN)
 """In the order in which one is chosen for a model to write; the last takes what the others can't express."""
+
+Model = TypeVar("Model", LanguageModel, ScalarModel)
 
 _FILES = frozenset(
     (
@@ -44,25 +51,32 @@ def load(path: Path | str, *, dtype: torch.dtype | None = torch.float32) -> Lang
     Logits equal those of `transformers` up to rounding. Raises `StageError` naming what is wrong: an unknown
     architecture, a setting the core does not have, a tensor that is missing, left over or of a wrong shape.
     """
-    path = Path(path)
-    raw = read_config(path)
-    if any(str(name).endswith("ForSequenceClassification") for name in raw.get("architectures") or []):
+    path, raw = Path(path), read_config(Path(path))
+    if is_scalar(raw):
         raise StageError(f"{path} is a reward model: it gives one number and writes no text.", "Name another model.")
-    family = family_of(raw, path)
-    try:
-        config = family.read(raw)
-    except (StageError, ConfigError) as error:
-        raise StageError(f"{path / 'config.json'}: {error.message}", error.hint) from None
-    except TypeError as error:
-        raise StageError(f"{path / 'config.json'} is damaged: {error}.", "Fetch the file again.") from None
+    return _load(LanguageModel, path, raw, dtype)
+
+
+def load_scalar(path: Path | str, *, dtype: torch.dtype | None = torch.float32) -> ScalarModel:
+    """The reward model in a folder, otherwise as `load`."""
+    path, raw = Path(path), read_config(Path(path))
+    if not is_scalar(raw):
+        raise StageError(f"{path} is not a reward model.", "Train one with objective=reward.")
+    return _load(ScalarModel, path, raw, dtype)
+
+
+def _load(kind: type[Model], path: Path, raw: dict[str, Any], dtype: torch.dtype | None) -> Model:
+    family, config = family_of(raw, path), config_of(raw, path)
     with torch.device("meta"):  # no memory and no initial weights: those of the file take their place
-        model = LanguageModel(config)
+        model = kind(config)
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
     model.load_state_dict(read_weights(path, family, _layout(family, config, shapes), shapes, dtype), assign=True)
     return model.eval()
 
 
-def save(model: LanguageModel, tokenizer: Tokenizer, path: Path | str, *, card: str | None = None) -> Path:
+def save(
+    model: LanguageModel | ScalarModel, tokenizer: Tokenizer, path: Path | str, *, card: str | None = None
+) -> Path:
     """Writes the folder `path` atomically (one that is there is replaced) and returns it; `card` becomes README.md.
 
     Raises `StageError` where the model has fewer rows than the tokenizer has tokens, the disk is full, or `path` is a
@@ -74,7 +88,7 @@ def save(model: LanguageModel, tokenizer: Tokenizer, path: Path | str, *, card: 
     return Path(path)
 
 
-def fill(folder: Path, model: LanguageModel, tokenizer: Tokenizer, *, card: str | None = None) -> None:
+def fill(folder: Path, model: LanguageModel | ScalarModel, tokenizer: Tokenizer, *, card: str | None = None) -> None:
     """Writes the files of `save` into a folder that is there."""
     config: Any = model.config
     if tokenizer.vocab_size > config.vocab_size:
@@ -83,32 +97,34 @@ def fill(folder: Path, model: LanguageModel, tokenizer: Tokenizer, *, card: str 
             "It is not the tokenizer that the model was trained with.",
         )
     family = next(family for family in FAMILIES if family.expresses(config))
-    state = model.state_dict()
-    stop_ids = sorted(tokenizer.stop_ids)
-    special = {
-        "bos_token_id": tokenizer.document_id,
-        "eos_token_id": stop_ids[0] if len(stop_ids) == 1 else stop_ids or None,
-        "pad_token_id": tokenizer.padding_id,
-    }
-    dtype = str(model.head_weight.dtype).removeprefix("torch.")
-    write_json(
-        folder / "config.json",
-        {"architectures": [family.architecture], "model_type": family.model_type}
-        | family.write(config)
-        | special
-        # The first name is transformers 5, the second transformers 4
-        | {"dtype": dtype, "torch_dtype": dtype, "tokenizer_digest": tokenizer.digest},
+    settings: dict[str, Any] = {"architectures": [family.architecture], "model_type": family.model_type} | family.write(
+        config
     )
-    write_json(folder / "generation_config.json", {"do_sample": False} | special)
+    state = model.state_dict()
+    special: dict[str, Any] = {"bos_token_id": tokenizer.document_id, "pad_token_id": tokenizer.padding_id}
+    if isinstance(model, ScalarModel):
+        settings |= {"architectures": [family.scalar_architecture], "num_labels": 1, "problem_type": "regression"}
+        settings |= {"id2label": {"0": "reward"}, "label2id": {"reward": 0}}
+        settings.pop("auto_map", None)
+    else:
+        stop_ids = sorted(tokenizer.stop_ids)
+        special["eos_token_id"] = stop_ids[0] if len(stop_ids) == 1 else stop_ids or None
+        write_json(folder / "generation_config.json", {"do_sample": False} | special)
+        if "auto_map" in settings and family is OWN:
+            shutil.copyfile(Path(__file__).with_name(f"{MODELING}.py"), folder / f"{MODELING}.py")
+    dtype = str(next(iter(state.values())).dtype).removeprefix("torch.")
+    # The first name is transformers 5, the second transformers 4
+    settings |= special | {"dtype": dtype, "torch_dtype": dtype, "tokenizer_digest": tokenizer.digest}
+    write_json(folder / "config.json", settings)
     write_weights(folder, _layout(family, config, state), state)
     shutil.copymode(folder / "config.json", folder / "model.safetensors")  # safetensors lets only the owner read it
     tokenizer.save(folder)
-    if family is OWN and config.opens_in_transformers:
-        shutil.copyfile(Path(__file__).with_name(f"{MODELING}.py"), folder / f"{MODELING}.py")
     if card is not None:
-        opens = config.opens_in_transformers
-        how = {"transformers": opens, "own": family is OWN, "needs": () if opens else config.own_code}
-        readme = f"{card.rstrip()}\n\n{render('model_usage.md.j2', how)}"
+        readme = card.rstrip() + "\n"
+        if isinstance(model, LanguageModel):
+            opens = config.opens_in_transformers
+            how = {"transformers": opens, "own": family is OWN, "needs": () if opens else config.own_code}
+            readme += f"\n{render('model_usage.md.j2', how)}"
         (folder / "README.md").write_text(readme, encoding="utf-8")
 
 
@@ -146,10 +162,14 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def family_of(raw: dict[str, Any], path: Path) -> ModelFamily:
-    """The family that a `config.json` names. Raises `StageError` for an unknown architecture or quantised weights."""
+    """The family that a `config.json` names, be it a language model's or a reward model's.
+
+    Raises `StageError` for an unknown architecture or quantised weights.
+    """
     named = raw.get("architectures") or []
     for family in FAMILIES:
-        if family.architecture in named or (not named and raw.get("model_type") == family.model_type):
+        known = {family.architecture, family.scalar_architecture} & set(named)
+        if known or (not named and raw.get("model_type") == family.model_type):
             if raw.get("quantization_config"):
                 raise StageError(f"{path / 'config.json'}: quantised weights are not supported.", "Fetch the original.")
             return family
@@ -159,6 +179,22 @@ def family_of(raw: dict[str, Any], path: Path) -> ModelFamily:
     )
 
 
+def config_of(raw: dict[str, Any], path: Path) -> CoreConfig:
+    """The core's shape as a `config.json` has it, be it a language model's or a reward model's.
+
+    Raises `StageError` for an unknown architecture or a setting that the core does not have.
+    """
+    family = family_of(raw, path)
+    try:
+        return family.read(raw)
+    except (StageError, ConfigError) as error:
+        raise StageError(f"{path / 'config.json'}: {error.message}", error.hint) from None
+    except TypeError as error:
+        raise StageError(f"{path / 'config.json'} is damaged: {error}.", "Fetch the file again.") from None
+
+
 def _layout(family: ModelFamily, config: Any, ours: dict[str, Any]) -> list[Stored]:
-    """Where each of our tensors lies in the file."""
-    return family.tensors(config) if family.tensors else [Stored(name, (name,)) for name in ours]
+    """Where each of our tensors, by name, lies in the file."""
+    shared = [stored for stored in family.tensors(config) if set(stored.ours) <= set(ours)] if family.tensors else []
+    placed = {name for stored in shared for name in stored.ours}
+    return [*shared, *(Stored(name, (name,)) for name in ours if name not in placed)]

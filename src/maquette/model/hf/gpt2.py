@@ -1,6 +1,7 @@
 """GPT-2: LayerNorm, learned positions and GELU; query, key and value in one matrix, and matrices transposed."""
 
-from maquette.model.architecture import CoreConfig, TransformerConfig
+from maquette.model.architecture import TransformerConfig
+from maquette.model.core_config import CoreConfig
 from maquette.model.hf.family import ModelFamily, Raw, Stored, require
 
 _GPT2_GELU = ("gelu_new", "gelu_pytorch_tanh")

@@ -5,7 +5,8 @@ Qwen2 has biases on query, key and value; Qwen3 normalises queries and keys.
 
 from typing import Any
 
-from maquette.model.architecture import CoreConfig, TransformerConfig
+from maquette.model.architecture import TransformerConfig
+from maquette.model.core_config import CoreConfig
 from maquette.model.hf.family import ModelFamily, Raw, Stored, number, require, unsupported
 
 

@@ -72,7 +72,7 @@ def change(config: Any, key: str, value: Any) -> None:
 
 def default_callbacks(**changes: Any) -> dict[str, Any]:
     """What `callbacks=default` means, with changes."""
-    path = Path(__file__).parents[1] / "conf" / "callbacks" / "default.yaml"
+    path = Path(__file__).parents[2] / "conf" / "callbacks" / "default.yaml"
     callbacks: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
     del callbacks["defaults"]  # the schema
     for key, value in changes.items():

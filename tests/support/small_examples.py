@@ -9,7 +9,7 @@ from maquette.cli.command_line.config import TrainStage
 from maquette.data.config import InstructionFilesConfig, PreferenceFilesConfig
 from maquette.model.config import ModelConfig
 from maquette.objectives.config import OBJECTIVES
-from small_runs import change, settings
+from support.small_runs import change, settings
 
 WORDS = ["cat", "dog", "owl", "fox", "hen", "cow", "bee", "ant"]
 

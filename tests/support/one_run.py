@@ -1,4 +1,4 @@
-"""Trains what `small_runs.settings` describes, as a program of its own that a test can kill.
+"""Trains what `support.small_runs.settings` describes, as a program of its own that a test can kill.
 
 Arguments: outputs, source, and the changes as JSON.
 """
@@ -10,7 +10,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from maquette.cli import train
-from small_runs import settings
+from support.small_runs import settings
 
 if __name__ == "__main__":
     train.run(settings(Path(sys.argv[1]), Path(sys.argv[2]), **json.loads(sys.argv[3])))

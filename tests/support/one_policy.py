@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from maquette.data.prompts import Prompt, render_prompt
 from maquette.model import hf
 from maquette.model.architecture import TransformerConfig
-from maquette.model.counts import FlopCount, count_parameters
+from maquette.model.core_config import FlopCount, count_parameters
 from maquette.model.heads import LanguageModel
 from maquette.objectives.completions import Completion
 from maquette.objectives.config import PolicyConfig
@@ -33,7 +33,7 @@ from maquette.training.config import PrecisionConfig, TrainerConfig
 from maquette.training.devices import choose_hardware
 from maquette.training.policy import PolicyFeedback, PolicyPlan
 from maquette.training.record import begin_record
-from small_runs import default_callbacks
+from support.small_runs import default_callbacks
 
 
 class Letters:
