@@ -34,8 +34,8 @@ import numpy as np
 from maquette.corpus.config import SourceConfig
 from maquette.corpus.curation.config import CurationConfig, ExecutorConfig
 from maquette.corpus.curation.curate import curate
-from maquette.corpus.curation.near_duplicates import clusters
-from maquette.corpus.sources.warc.source import Warc
+from maquette.corpus.near_duplicates import clusters
+from maquette.corpus.sources.warc import Warc
 
 PEER = Path(__file__).parent / "peers" / "datatrove_curation.py"
 
@@ -73,8 +73,8 @@ def main() -> None:
 
 def _pages(given: Path | None, folder: Path) -> Iterator[bytes]:
     if given is None:
-        from maquette.corpus.sources.warc.pages import WebPage, read_page
-        from maquette.corpus.sources.warc.records import archive_parts
+        from maquette.corpus.sources.records import archive_parts
+        from maquette.corpus.sources.web_pages import WebPage, read_page
         from maquette.corpus.synthetic_web.web import make_web, read_truth
         from maquette.corpus.workers import workers
 

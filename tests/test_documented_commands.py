@@ -140,6 +140,8 @@ def test_a_tutorial_from_top_to_bottom(name: str, tmp_path: Path) -> None:
         else:
             if "outputs/arena/preferences.jsonl" in text:  # what votes in the arena would have left
                 (tmp_path / "outputs" / "arena").mkdir(parents=True)
-                (tmp_path / "outputs" / "arena" / "preferences.jsonl").write_text((tmp_path / "pairs.jsonl").read_text())
+                (tmp_path / "outputs" / "arena" / "preferences.jsonl").write_text(
+                    (tmp_path / "pairs.jsonl").read_text()
+                )
             type_in(text, tmp_path)
     assert list((tmp_path / "outputs" / "runs").iterdir())

@@ -79,7 +79,7 @@ def pages() -> dict[str, str]:
 def _stage(stage: Stage) -> dict[str, Any]:
     keys, chosen = [setting.key for setting in walk(stage.config)], groups(stage)
     nested = sorted({key.split(".")[0] for key in keys if "." in key} | chosen.keys())
-    functions = {"import": "maquette.import_", "corpus": "maquette.cli.functions.corpus"}
+    functions = {"import": "maquette.import_", "corpus": "maquette.cli.command_line.functions.corpus"}
     return {
         "stage": stage,
         "function": functions.get(stage.name, f"maquette.{stage.name}"),

@@ -3,13 +3,17 @@
     [`dpo_loss`](../src/maquette/objectives/losses.py#dpo_loss)
 
 So the site needs no network and shows the lines that it was built with, and the same link opens the file where the
-Markdown is read in the repository. A folder's page is its README.md. Pictures and notebooks are copied as they are.
+Markdown is read in the repository. A folder's page is its README.md; Markdown and notebooks become pages with links of
+their own, a notebook with the figures that are stored in it. Pictures and tables are copied as they are.
 """
 
 import ast
+import json
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
@@ -22,7 +26,7 @@ from pygments.util import ClassNotFound
 
 ROOT = Path(__file__).resolve().parents[2]
 _LINK = re.compile(r"(\]\()(?!\w+:|#|/)([^)#\s]+)(?:#([\w.]+))?\)")
-_COPIED = {".ipynb", ".png", ".svg", ".jpg", ".html", ".csv"}
+_COPIED = {".png", ".svg", ".jpg", ".html", ".csv"}
 
 
 def symbols(text: str) -> dict[str, int]:
@@ -42,13 +46,19 @@ def symbols(text: str) -> dict[str, int]:
     return lines
 
 
+def folder_of(page: str) -> Path:
+    """The folder of the repository that a page's links start from; `page`: its path below docs/."""
+    path = Path(page).parent
+    return path.relative_to("source") if path.parts[:1] == ("source",) else "docs" / path
+
+
 def repository_links(markdown: str, page: str) -> list[tuple[str, Path, str | None]]:
-    """Links of `page` (its path below docs/) that leave docs/: as written, the file in the repository, the symbol."""
+    """The links of a page that mkdocs does not know: as written, the file in the repository, the symbol."""
     links = []
     for match in _LINK.finditer(markdown):
-        target = Path(os.path.normpath(ROOT / "docs" / Path(page).parent / match[2]))
-        if not target.is_relative_to(ROOT / "docs"):
-            links.append((match[0], target.relative_to(ROOT), match[3]))
+        target = Path(os.path.normpath(folder_of(page) / match[2]))
+        if page.startswith("source/") or target.parts[0] != "docs":
+            links.append((match[0], target, match[3]))
     return links
 
 
@@ -70,40 +80,89 @@ def _readable(path: Path) -> Path:
 
 
 def _page_of(path: Path) -> str:
-    return f"source/{path}" if path.suffix in _COPIED else f"source/{path}.md"
+    """The page of a file: Markdown of docs/ has its own, other Markdown is a page too, code is shown in one."""
+    if path.parts[0] == "docs":
+        return str(path.relative_to("docs"))
+    return f"source/{path}" if path.suffix in {".md", *_COPIED} else f"source/{path}.md"
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Adds the page of each file that a page links to."""
-    for file in list(files.documentation_pages()):
-        for _, target, _ in repository_links(file.content_string, file.src_uri):
-            path = _readable(target)
-            if files.get_file_from_path(_page_of(path)) is None:
-                files.append(_file(path, config))
+    """Adds the page of each file that a page or the navigation links to, and of those that these link to in turn."""
+    pages = list(files.documentation_pages())
+
+    def add(target: Path) -> None:
+        path = _readable(target)
+        if files.get_file_from_path(_page_of(path)) is None:
+            files.append(file := _file(path, config))
+            pages.append(file)
+
+    for entry in _entries(config.nav):
+        if entry.startswith("source/"):
+            path = Path(entry.removeprefix("source/"))
+            add(path if (ROOT / path).exists() else path.with_suffix(""))
+    for page in pages:
+        if not _shows_code(page.src_uri):
+            for _, target, _ in repository_links(page.content_string, page.src_uri):
+                add(target)
     return files
 
 
+def _entries(nav: Any) -> Iterator[str]:
+    """The pages of a navigation."""
+    if isinstance(nav, str):
+        yield nav
+    for entry in nav.values() if isinstance(nav, dict) else nav if isinstance(nav, list) else ():
+        yield from _entries(entry)
+
+
 def _file(path: Path, config: MkDocsConfig) -> File:
-    if path.suffix in _COPIED:
-        return File.generated(config, _page_of(path), abs_src_path=str(ROOT / path))
+    where, hidden = _page_of(path), InclusionLevel.NOT_IN_NAV
+    if path.suffix in {".md", *_COPIED}:
+        return File.generated(config, where, abs_src_path=str(ROOT / path), inclusion=hidden)
     text = (ROOT / path).read_text(encoding="utf-8")
+    if path.suffix == ".ipynb":
+        return File.generated(config, where, content="\n".join(_cells(json.loads(text))), inclusion=hidden)
     try:
         lexer = get_lexer_for_filename(path.name)
     except ClassNotFound:
         lexer = TextLexer()
     code = highlight(text, lexer, HtmlFormatter(cssclass="highlight", linespans="line", wrapcode=True))
     header = f"---\ntitle: {path.name}\nsearch: {{exclude: true}}\nhide: [navigation, toc]\n---\n\n# {path}\n\n"
-    content = f"{header}{code}\n"
-    return File.generated(config, _page_of(path), content=content, inclusion=InclusionLevel.NOT_IN_NAV)
+    return File.generated(config, where, content=f"{header}{code}\n", inclusion=hidden)
+
+
+def _cells(notebook: dict[str, Any]) -> Iterator[str]:
+    """A notebook as Markdown: its text, its code, and the output that is stored in it."""
+    for cell in notebook["cells"]:
+        text = "".join(cell["source"])
+        yield f"{text}\n" if cell["cell_type"] == "markdown" else f"```python\n{text}\n```\n"
+        for output in cell.get("outputs", []):
+            data = output.get("data", {"text/plain": output.get("text", "")})
+            if picture := data.get("image/png"):
+                yield f'<img alt="Figure drawn by the code above" src="data:image/png;base64,{picture.strip()}">\n'
+            elif table := data.get("text/html"):
+                html = re.sub(
+                    r"<style.*?</style>| class=\"dataframe\"| border=\"1\"", "", "".join(table), flags=re.DOTALL
+                )
+                yield f"<div>{html}</div>\n"
+            else:
+                yield f"```text\n{''.join(data['text/plain']).rstrip()}\n```\n"
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Points the links to files of the repository to their pages."""
-    if page.file.src_uri.startswith("source/"):
+    source = page.file.src_uri
+    if _shows_code(source):
         return markdown
-    for written, target, symbol in repository_links(markdown, page.file.src_uri):
+    for written, target, symbol in repository_links(markdown, source):
         path = _readable(target)
-        place = os.path.relpath(_page_of(path), Path(page.file.src_uri).parent)
-        anchor = f"#line-{line_of(path, symbol)}" if symbol else ""
-        markdown = markdown.replace(written, f"]({place}{anchor})")
+        place = os.path.relpath(_page_of(path), Path(source).parent)
+        line = symbol and f"line-{line_of(path, symbol)}" if path.suffix == ".py" else symbol
+        markdown = markdown.replace(written, f"]({place}#{line})" if line else f"]({place})")
     return markdown
+
+
+def _shows_code(page: str) -> bool:
+    """Whether a page is a file of the repository that is no Markdown: its links are none of the site's."""
+    own = page.endswith(".ipynb.md") or (page.endswith(".md") and (ROOT / page.removeprefix("source/")).is_file())
+    return page.startswith("source/") and not own

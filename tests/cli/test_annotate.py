@@ -10,7 +10,7 @@ from maquette.cli import annotate
 from maquette.cli.command_line.composition import compose
 from maquette.cli.command_line.model_config import AnnotateStage
 from maquette.cli.command_line.registry import STAGES
-from maquette.data.preferences import read_preferences, write_preferences
+from maquette.data.conversations import read_preferences, write_preferences
 from maquette.feedback.annotators.simulated import AnnotatorProfile, GoldAnnotator, SimulatedAnnotator
 from maquette.feedback.comparison import Comparison, comparison_of, preferences_of
 from maquette.feedback.tasks import Exercises, demonstrate

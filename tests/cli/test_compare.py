@@ -13,6 +13,7 @@ from maquette.cli import compare
 from maquette.cli.command_line.composition import compose
 from maquette.cli.command_line.model_config import CompareStage
 from maquette.cli.command_line.registry import STAGES
+from maquette.evaluation.comparisons import completions
 from maquette.evaluation.comparisons.policy_comparison import judge_policies
 from maquette.feedback.annotators.simulated import GoldAnnotator
 from maquette.feedback.comparison import Comparison, Judgement
@@ -116,7 +117,7 @@ def test_a_killed_judging_goes_on(outputs: Path, monkeypatch: pytest.MonkeyPatch
     first = len(asked)
     dies[0] = False
     sampled = []
-    monkeypatch.setattr(compare, "sample_many", lambda *a, **k: sampled.append(a))
+    monkeypatch.setattr(completions, "sample_many", lambda *a, **k: sampled.append(a))
     found = compare.run(config)
     assert 0 < first < len(asked) <= 200 and len(set(asked)) == len(asked) and not sampled
     assert found["gold"] is None and found["models"][0]["first_shown"] == 1.0

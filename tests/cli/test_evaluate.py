@@ -72,7 +72,7 @@ def test_evaluates_once_and_writes_everything(outputs: Path, capsys: pytest.Capt
     assert 5 < result["likelihood"]["all"]["bits_per_byte"]["value"] < 12
     capsys.readouterr()
     assert evaluate.run(settings(outputs)) == json.loads((folder / "evaluation.json").read_text())
-    assert "nothing to do" in capsys.readouterr().err
+    assert "up to date" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -61,8 +61,8 @@ def test_an_experiment_without_plus_is_told_how(here: Path, capsys: pytest.Captu
 
 
 def test_an_experiment_of_another_stage_is_named(capsys: pytest.CaptureFixture[str]) -> None:
-    assert call("train", "+experiment=hallucination") == 2
-    assert "maquette hallucination" in capsys.readouterr().err
+    assert call("train", "+experiment=alignment") == 2
+    assert "maquette alignment" in capsys.readouterr().err
 
 
 def test_a_package_on_the_search_path(recorded: list[Any], here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,8 +12,8 @@ from rich.console import Console
 from maquette.artifacts import ConfigError
 from maquette.cli import runs
 from maquette.cli.command_line.law_config import RunsStage
-from maquette.cli.runs import age, differences_table, results_table, short
-from maquette.tracking import TrackingConfig, start_run
+from maquette.tracking import TrackingConfig, find_runs, start_run
+from maquette.tracking.runs_table import age, differences_table, results_table, short
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
             TrackingConfig(), outputs=folder, name=f"{size}-run", folder=folder, params=params, tags={}
         ) as log:
             log.log_metrics({"validation/loss": 3.04321, "validation/bits_per_byte": 1.9, "tokens": 4_340_000}, 1)
-            log.log_metrics({"tokens_per_second": 12_345.0, "mfu": 0.41}, 1)
+            log.log_metrics({"tokens_per_second": 12_345.0, "mfu": 0.41, "my_metric": 100 * rate}, 1)
     return folder
 
 
@@ -58,6 +58,11 @@ def test_the_table_has_the_main_numbers(
         assert text in shown, text
     assert "sweep" not in shown
     assert list(table["N"]) == [300_000, 100_000]
+
+
+def test_metrics_are_not_settings_that_differ(outputs: Path) -> None:
+    table = differences_table(find_runs(outputs))
+    assert table is not None and [column.header for column in table.columns] == ["run", "optimizer.lr"]
 
 
 def test_own_columns_filter_and_json(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:

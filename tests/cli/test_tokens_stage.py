@@ -73,7 +73,7 @@ def test_artifact(config: TokensStage, capsys: pytest.CaptureFixture[str]) -> No
     assert shards.tokens("validation")["docs"] == 101
     assert "docs: 1," in capsys.readouterr().err
     order = MixtureOrder(MixtureConfig(), shards.tokens(), context=32, token_budget=1000, seed=0)
-    assert order.sequence(0).domain == "docs"
+    assert order.domains[order.locate([0]).domains[0]] == "docs"
 
 
 def test_made_once_and_again_when_told_or_when_anything_differs(config: TokensStage) -> None:

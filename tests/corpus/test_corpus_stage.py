@@ -11,7 +11,7 @@ from maquette.cli import corpus
 from maquette.cli.command_line.config import CorpusStage
 from maquette.corpus import report
 from maquette.corpus.config import CorpusConfig, SourceConfig
-from maquette.corpus.sources.installed import source as installed
+from maquette.corpus.sources import installed
 
 OPENINGS = ("The mouse ate", "A clock struck", "One river ran past", "Nobody opened")
 

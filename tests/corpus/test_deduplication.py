@@ -14,7 +14,7 @@ from maquette.corpus.deduplication import (
     drop_repeated_windows,
 )
 from maquette.corpus.fingerprints import PERMUTATIONS, Fingerprints, fingerprint
-from maquette.corpus.minhash import bands_and_rows
+from maquette.corpus.near_duplicates import bands_and_rows
 
 
 def everything(prints: Fingerprints) -> np.ndarray:

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from maquette.corpus.sources.installed.texts import part
+from maquette.corpus.sources.package_texts import part
 
 SOURCE = '''\
 #!/usr/bin/env python

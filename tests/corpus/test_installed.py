@@ -6,7 +6,8 @@ import pytest
 
 from maquette.corpus.config import SourceConfig
 from maquette.corpus.document import Document
-from maquette.corpus.sources.installed.modules import (
+from maquette.corpus.sources.installed import Installed
+from maquette.corpus.sources.modules import (
     PACKAGES,
     distribution_modules,
     group_of,
@@ -14,8 +15,7 @@ from maquette.corpus.sources.installed.modules import (
     module_name,
     standard_modules,
 )
-from maquette.corpus.sources.installed.source import Installed
-from maquette.corpus.sources.installed.texts import readable
+from maquette.corpus.sources.package_texts import readable
 from maquette.corpus.workers import workers
 
 FEW = ("tqdm", "PyYAML", "packaging", "no-such-package")

@@ -10,7 +10,7 @@ from maquette.artifacts import StageError
 from maquette.corpus import SPLITS, Document, Summary, make_corpus, read_documents
 from maquette.corpus.config import CorpusConfig, SourceConfig
 from maquette.corpus.pipeline import CLEAN, replace_validation
-from maquette.corpus.sources.installed.source import Installed
+from maquette.corpus.sources.installed import Installed
 from maquette.corpus.workers import batches, workers
 
 WINDOW = 24

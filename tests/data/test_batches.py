@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from maquette.artifacts import ConfigError, StageError
 from maquette.data import MixtureOrder, TokenBatch, TokenShards, TrainingBatches, validation_batches
+from maquette.data.batches import document_ids
 from maquette.data.config import MixtureConfig, PhaseConfig
 
 LONG = (PhaseConfig(start=0.4, context_multiple=2, rope_theta=40_000.0),)
@@ -44,11 +45,11 @@ def _same(one: TokenBatch, two: TokenBatch) -> bool:
 
 
 def test_batches_hold_the_sequences_of_the_order(shards: TokenShards) -> None:
-    order = _order(shards)
-    expected = []
-    for index in range(96):
-        place = order.sequence(index)
-        expected.append(tuple(shards.read(place.domain, "train", place.start_token, 17).tolist()))
+    places = _order(shards).locate(range(96))
+    expected = [
+        tuple(shards.read(shards.domains[domain], "train", start, 17).tolist())
+        for domain, start in zip(places.domains.tolist(), places.start_tokens.tolist(), strict=True)
+    ]
     found = list(_batches(shards))
     assert len(found) == len(_batches(shards)) == 12
     assert _rows(found) == expected
@@ -136,9 +137,9 @@ def test_resuming_at_a_step_with_other_processes_and_micro_batches(shards: Token
     assert _rows(taken) + _rows(found) == _rows(list(_batches(shards)))
 
 
-def test_seek_goes_to_a_step(shards: TokenShards) -> None:
+def test_a_state_may_stand_at_any_step(shards: TokenShards) -> None:
     batches = _batches(shards)
-    batches.seek(3)
+    batches.load_state_dict({**batches.state_dict(), "sequences": 3 * batches.batch_sequences})
     assert _rows(list(batches)) == _rows(list(_batches(shards))[9:])
 
 
@@ -184,7 +185,9 @@ def test_documents_of_a_batch_are_named(shards: TokenShards) -> None:
             first = np.searchsorted(table.starts, start, side="right") - 1
             last = np.searchsorted(table.starts, start + len(row) - 1, side="right") - 1
             expected |= dict.fromkeys(table.ids[first : last + 1])
-        assert batches.document_ids(batch) == list(expected)
+        length = batch.inputs.shape[1]
+        numbers = batch.first_sequence + np.arange(len(batch.tokens)) * (length // batches.order.context)
+        assert document_ids(shards, batches.order, numbers, length) == list(expected)
 
 
 def test_a_batch_goes_to_a_device(shards: TokenShards) -> None:

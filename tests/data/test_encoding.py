@@ -15,7 +15,7 @@ from maquette.corpus.document import Document, write_documents
 from maquette.data import TokenShards, encode_corpus
 from maquette.data.config import ShardsConfig
 from maquette.data.encoding import encode_documents
-from maquette.data.overlap import MINIMUM_PIECE, HeldOutPart, cut_seen
+from maquette.data.overlap import MINIMUM_PIECE, cut_seen
 from maquette.data.shards import EncodedDocument
 from maquette.text import Tokenizer, train_tokenizer
 from maquette.text.config import TokenizerConfig
@@ -161,23 +161,23 @@ def test_cutting_leaves_no_shared_run_however_repetitive_the_text(held_out, trai
         return [EncodedDocument(str(k), np.array(text, dtype=np.uint16), len(text)) for k, text in enumerate(texts)]
 
     train = row(encoded(training))
-    part = HeldOutPart("code", "test", encoded(held_out))
+    documents = encoded(held_out)
     (cut,) = cut_seen(
-        [part], lambda: [train], window, document_id=0, byte_lengths=np.array([0, 1, 1, 1], dtype=np.int32)
+        [documents], lambda: [train], window, document_id=0, byte_lengths=np.array([0, 1, 1, 1], dtype=np.int32)
     )
-    left = row(cut.part.documents)
+    left = row(cut.documents)
     seen = _runs(train, window)
     assert {run for run in seen & _runs(left, window) if set(run) != {0}} == set()
-    assert cut.seen == sum(tuple(run) in seen for run in _all_runs(row(part.documents), window))
+    assert cut.seen == sum(tuple(run) in seen for run in _all_runs(row(documents), window))
     assert cut.tokens_after == len(left)
-    for document in cut.part.documents:
+    for document in cut.documents:
         source = held_out[int(document.id)]
         tokens = document.tokens.tolist()
         assert tokens in [source[start : start + len(tokens)] for start in range(len(source))]
         assert len(tokens) >= MINIMUM_PIECE or tokens == source
         assert document.bytes == len(tokens)
-    if not seen & _runs(row(part.documents), window):
-        assert cut.part.documents == part.documents
+    if not seen & _runs(row(documents), window):
+        assert cut.documents == documents
 
 
 def _all_runs(row: np.ndarray, window: int) -> list[tuple[int, ...]]:

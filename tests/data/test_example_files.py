@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 
 from maquette.artifacts import StageError
+from maquette.data.conversations import ExampleFiles, Instruction, Preference
 from maquette.data.examples import Examples, describe_examples, encode_instructions, encode_preferences, split_of
-from maquette.data.instructions import Instruction, InstructionFiles
-from maquette.data.preferences import Preference, PreferenceFiles
 from maquette.text import Tokenizer
-from maquette.text.chat import Message, parse
+from maquette.text.chat import Message
 from maquette.text.config import TokenizerConfig
 from maquette.text.training import train_tokenizer
 
@@ -35,7 +34,7 @@ def test_formats(tmp_path: Path) -> None:
     (tmp_path / "b.json").write_text(json.dumps([{"instruction": "add", "input": "1 1", "output": "2"}]))
     with gzip.open(tmp_path / "c.jsonl.gz", "wt") as file:
         file.write(json.dumps({"instruction": "go", "input": "", "output": "gone"}) + "\n")
-    found = [one.messages for one in InstructionFiles(tmp_path).instructions()]
+    found = [one.messages for one in ExampleFiles(tmp_path, "instructions").examples()]
     assert found == [
         CHAT,
         [{"role": "user", "content": "add\n\n1 1"}, {"role": "assistant", "content": "2"}],
@@ -48,19 +47,19 @@ def test_formats(tmp_path: Path) -> None:
     [
         ("{", "line 2 is not JSON"),
         ("[1]", "line 2 is not a JSON object but list"),
-        ({"text": "x"}, "line 2 is no conversation: it has 'text'"),
-        ({"messages": "hi"}, "line 2: messages are no list"),
+        ({"text": "x"}, "line 2 is not a conversation: it has 'text'"),
+        ({"messages": "hi"}, "line 2: messages must be a list"),
         ({"messages": []}, "line 2: The conversation has no messages"),
         ({"messages": CHAT[:1]}, "line 2 has no answer"),
         ({"messages": [{"role": "robot", "content": "x"}]}, "line 2: Message 1 of 1 has the role 'robot'"),
         ({"messages": [{"role": "user"}]}, "line 2: Message 1 of 1 has no text"),
-        ({"instruction": 3, "output": "x"}, "line 2: instruction is no text but 3"),
+        ({"instruction": 3, "output": "x"}, "line 2: instruction must be a text, got 3"),
     ],
 )
 def test_a_wrong_instruction_is_named(tmp_path: Path, row: Any, reason: str) -> None:
     path = write(tmp_path / "x.jsonl", {"messages": CHAT}, row)
     with pytest.raises(StageError) as caught:
-        list(InstructionFiles(path).instructions())
+        list(ExampleFiles(path, "instructions").examples())
     assert f"{path}, {reason}" in str(caught.value)
 
 
@@ -70,29 +69,29 @@ PAIR = {"prompt": CHAT[:1], "chosen": CHAT[1:], "rejected": [{"role": "assistant
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"chosen": None}, "line 1, chosen: messages are no list"),
+        ({"chosen": None}, "line 1, chosen: messages must be a list"),
         ({"rejected": CHAT[:1]}, "line 1: rejected does not end with an answer"),
-        ({"margin": "much"}, "line 1: margin is no number but 'much'"),
-        ({"margin": float("nan")}, "line 1: margin is no number but nan"),
+        ({"margin": "much"}, "line 1: margin must be a number, got 'much'"),
+        ({"margin": float("nan")}, "line 1: margin must be a number, got nan"),
         ({"probability": 1.5}, "line 1: probability is 1.5"),
-        ({"annotator": 3}, "line 1: annotator is no name but 3"),
+        ({"annotator": 3}, "line 1: annotator must be a text, got 3"),
     ],
 )
 def test_a_wrong_preference_is_named(tmp_path: Path, change: dict[str, Any], reason: str) -> None:
     path = write(tmp_path / "x.jsonl", PAIR | change)
     with pytest.raises(StageError) as caught:
-        list(PreferenceFiles(path).preferences())
+        list(ExampleFiles(path, "preferences").examples())
     assert f"{path}, {reason}" in str(caught.value)
     del change
     with pytest.raises(StageError, match="rejected missing"):
-        list(PreferenceFiles(write(path, {key: PAIR[key] for key in ("prompt", "chosen")})).preferences())
+        list(ExampleFiles(write(path, {key: PAIR[key] for key in ("prompt", "chosen")}), "preferences").examples())
 
 
 def test_files_that_are_not_there(tmp_path: Path) -> None:
     with pytest.raises(StageError, match="does not exist"):
-        InstructionFiles(tmp_path / "none.jsonl")
+        ExampleFiles(tmp_path / "none.jsonl", "instructions")
     with pytest.raises(StageError, match="no preferences files"):
-        PreferenceFiles(tmp_path)
+        ExampleFiles(tmp_path, "preferences")
 
 
 def encode(tokenizer: Tokenizer, folder: Path, *conversations: list[Message], **settings: Any) -> Any:
@@ -101,13 +100,17 @@ def encode(tokenizer: Tokenizer, folder: Path, *conversations: list[Message], **
     return facts, Examples.load(folder / "train"), Examples.load(folder / "validation")
 
 
+def spelt_out(turns: list[Message]) -> str:
+    return "<|document|>" + "".join(f"<|{turn['role']}|>{turn['content']}<|end_of_turn|>" for turn in turns)
+
+
 def test_one_begin_one_end_and_only_answers_count(tokenizer: Tokenizer, tmp_path: Path) -> None:
     turns: list[Message] = [{"role": "system", "content": "be kind <|document|>"}, *CHAT, *CHAT]
     _, train, _ = encode(tokenizer, tmp_path, turns, longest=200)
     ids, mask = train[0]
     assert (ids == tokenizer.document_id).sum() == 1 and ids[0] == tokenizer.document_id
     assert (ids == tokenizer.end_of_turn_id).sum() == len(turns) and ids[-1] == tokenizer.end_of_turn_id
-    assert parse(tokenizer, ids.tolist()) == turns
+    assert tokenizer.decode(ids.tolist()) == spelt_out(turns)
     assert tokenizer.decode(ids[mask].tolist()) == 2 * "hello<|end_of_turn|>"
 
 
@@ -153,7 +156,7 @@ def test_preferences_as_pairs(tokenizer: Tokenizer, tmp_path: Path) -> None:
     assert train.columns["margin"][0] == 0.5 and np.isnan(train.columns["margin"][2])
     assert train.columns["probability"][2] == 0.75
     first = train[0][0][: int(train.columns["prompt_length"][0])].tolist()
-    assert parse(tokenizer, first[:-1]) == [*CHAT, *CHAT[:1]]
+    assert tokenizer.decode(first[:-1]) == spelt_out([*CHAT, *CHAT[:1]])
 
 
 def test_a_damaged_folder(tokenizer: Tokenizer, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from torch.utils.data import DataLoader, IterableDataset, Sampler, TensorDataset, WeightedRandomSampler
 
 from maquette.artifacts import ConfigError
-from maquette.data.resumable import ResumableLoader, make_resumable, resumable
+from maquette.data.custom_data import ResumableLoader, make_resumable, resumable
 
 NUMBERS = TensorDataset(torch.arange(50))
 

@@ -5,7 +5,7 @@ import importlib.util
 import re
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -27,7 +27,7 @@ def hook(name: str) -> ModuleType:
     return module
 
 
-source_pages, reference = hook("source_pages"), hook("reference")
+source_pages, reference, formulas = hook("source_pages"), hook("reference"), hook("formulas")
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -36,6 +36,29 @@ def test_linked_files_and_symbols_exist(page: str) -> None:
     for written, target, symbol in source_pages.repository_links(text, page):
         assert (ROOT / target).exists(), written
         assert symbol is None or target.suffix != ".py" or source_pages.line_of(target, symbol) > 0, written
+
+
+def test_formulas_become_mathml_and_code_does_not() -> None:
+    def shown(markdown: str, source: str) -> str:
+        page = SimpleNamespace(file=SimpleNamespace(src_uri=source))
+        return str(formulas.on_page_content(formulas.on_page_markdown(markdown, page, None, None), page, None, None))
+
+    html = shown("costs $5 and $6\n\n```math\n\\frac{A}{N^\\alpha}\n```\n", "page.md")
+    assert "costs $5 and $6" in html and "<mfrac>" in html and 'display="block"' in html
+    html = shown("of $N^*$, `$HOME$`\n\n```bash\necho $A $B\n```\n\n$$L = E$$\n", "source/notebooks/x.ipynb.md")
+    assert html.count("<math") == 2 and "`$HOME$`" in html and "echo $A $B" in html
+
+
+def test_notebooks_are_shown_with_their_figures() -> None:
+    png = {"data": {"image/png": "aGk=\n", "text/plain": "<Figure>"}}
+    text = {"output_type": "stream", "text": ["one\n", "two\n"]}
+    cells = [
+        {"cell_type": "markdown", "source": ["# Title\n", "text"]},
+        {"cell_type": "code", "source": ["f()"], "outputs": [text, png]},
+    ]
+    page = "\n".join(source_pages._cells({"cells": cells}))
+    assert page.startswith("# Title\ntext\n") and "```python\nf()\n```" in page and "```text\none\ntwo\n```" in page
+    assert 'src="data:image/png;base64,aGk="' in page and 'alt="' in page
 
 
 def test_a_symbol_is_found_by_its_name_and_a_missing_one_is_refused() -> None:

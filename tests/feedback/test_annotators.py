@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from maquette.artifacts import ConfigError, StageError
-from maquette.data.preferences import preference_of, read_preferences, write_preferences
+from maquette.data.conversations import preference_of, read_preferences, write_preferences
 from maquette.feedback.annotators.custom import FileAnnotator
 from maquette.feedback.annotators.simulated import (
     AnnotatorProfile,

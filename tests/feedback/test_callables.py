@@ -11,7 +11,7 @@ from maquette.artifacts import ConfigError, StageError
 from maquette.cli import annotate
 from maquette.cli.command_line.composition import compose
 from maquette.cli.command_line.registry import STAGES
-from maquette.data.preferences import read_preferences, write_preferences
+from maquette.data.conversations import read_preferences, write_preferences
 from maquette.feedback.annotators.custom import CallableAnnotator
 from maquette.feedback.building import build_annotator, build_reward
 from maquette.feedback.comparison import Comparison, Judgement, preferences_of

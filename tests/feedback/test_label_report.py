@@ -74,7 +74,9 @@ def test_the_report_says_it_all(tmp_path: Path) -> None:
     votes = np.stack([votes_of(person.judge(pairs)) for person in people])
     report = describe_annotator(Labels("people", votes, 250.0, {"nonsense replies": 3}), pairs, gold)
     silent = describe_annotator(Labels("silent", np.full((1, 300), np.nan)), pairs, None)
-    facts = write_report(tmp_path, [report, silent], pairs, {"people, gold": report.accuracy or 0})  # type: ignore[dict-item]
+    agreement = inter_annotator_agreement(votes)
+    assert agreement is not None
+    facts = write_report(tmp_path, [report, silent], pairs, {"people, gold": agreement}, ["nonsense replies"])
     text = (tmp_path / "report.md").read_text()
     for words in ("accuracy to gold", "agreement between two", "odds for a word more", "250.00", "nonsense replies"):
         assert words in text

@@ -59,7 +59,7 @@ def test_curves_of_known_shape_are_found(kind: str) -> None:
     peak = math.exp(0.5 / 0.15 - 1) if kind == "rl" else 0.5 / 0.3
     assert exact.peak == pytest.approx(peak) and exact.alpha_interval is None
     assert exact.gain([0.0])[0] == 0.0
-    fitted = fit_overoptimisation(d, truth + noise, kind, standard_errors=np.full(len(d), 0.01), level=0.99)
+    fitted = fit_overoptimisation(d, truth + noise, kind, level=0.99)
     assert fitted.alpha_interval is not None and fitted.beta_interval is not None
     assert (fitted.alpha, fitted.beta) == (pytest.approx(0.5, abs=0.01), pytest.approx(0.15, abs=0.01))
     assert fitted.alpha_interval.contains(fitted.alpha) and fitted.beta_interval.contains(fitted.beta)

@@ -17,7 +17,6 @@ from maquette.objectives.losses import (
     ppo_policy_loss,
     ppo_value_loss,
     shape_rewards,
-    token_entropy,
     token_log_probs,
     whiten,
 )
@@ -211,13 +210,6 @@ def test_gradients() -> None:
     assert torch.autograd.gradcheck(lambda x: ppo_value_loss(x, old, advantages, MASK)[0], [new])
     for kind in ("k1", "k2", "k3"):
         assert torch.autograd.gradcheck(lambda x, kind=kind: kl_estimate(x, old, kind=kind), [new])
-
-
-def test_entropy() -> None:
-    assert token_entropy(torch.zeros(1, 1, 8)).item() == pytest.approx(math.log(8))
-    assert token_entropy(doubles([math.log(3), 0.0])[None]).item() == pytest.approx(
-        -0.75 * math.log(0.75) - 0.25 * math.log(0.25)
-    )
 
 
 def test_explained_variance() -> None:

@@ -144,9 +144,9 @@ def test_a_stock_scheduler_keeps_what_is_given() -> None:
 
 
 def test_every_group_has_its_own_peak() -> None:
-    groups = [{"params": [torch.nn.Parameter(torch.zeros(2))], "lr": rate} for rate in (0.01, 0.03)]
+    more = [{"params": [torch.nn.Parameter(torch.zeros(2))], "lr": 0.03}]
     plan = optimization(AdamWConfig(), {"_target_": TORCHS + "OneCycleLR", "pct_start": 0.4})
-    configured: Any = plan.configure_groups(groups)
+    configured: Any = plan.configure(torch.nn.Linear(2, 2, bias=False), more=more)
     scheduler: LRScheduler = configured["lr_scheduler"]["scheduler"]
     assert isinstance(scheduler, OneCycleLR) and scheduler.total_steps == 10
     peaks = [0.0, 0.0]

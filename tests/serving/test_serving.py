@@ -18,7 +18,7 @@ import torch
 from fastapi.testclient import TestClient
 
 from maquette.artifacts import ConfigError, StageError
-from maquette.data.preferences import PreferenceFiles
+from maquette.data.conversations import read_preferences
 from maquette.evaluation.ratings.arena import read_battles
 from maquette.model import LanguageModel, TransformerConfig
 from maquette.model.generation import generate
@@ -138,7 +138,7 @@ def test_votes_become_battles_and_preferences(client: TestClient, tmp_path: Path
     assert len(battles) == 4 and not skipped and {one.judge for one in battles} == {"Ada"}
     assert battles[0].winner == results[0]["models"]["a"] and battles[1].winner == results[1]["models"]["b"]
     assert battles[2].tied
-    found = list(PreferenceFiles(tmp_path / "arena" / PREFERENCES).preferences())
+    found = read_preferences(tmp_path / "arena" / PREFERENCES)
     rows = [json.loads(line) for line in (tmp_path / "arena" / BATTLES).read_text().splitlines()]
     decided = [row for row in rows if row["winner"] != "tie" and row["answer_a"] != row["answer_b"]]
     assert [one.chosen[0]["content"] for one in found] == [row[f"answer_{row['winner'][-1]}"] for row in decided]

@@ -5,7 +5,7 @@ from pathlib import Path
 from maquette.corpus.config import SourceConfig
 from maquette.corpus.curation.config import CurationConfig, ExecutorConfig
 from maquette.corpus.curation.curate import Curated, curate
-from maquette.corpus.sources.warc.source import Warc
+from maquette.corpus.sources.warc import Warc
 
 
 def settings(web: Path) -> CurationConfig:

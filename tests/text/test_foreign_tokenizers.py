@@ -160,7 +160,9 @@ def test_conversations_after_adding_the_chat_tokens(tmp_path: Path, texts: list[
     tokenizer = foreign.add_tokens(CHAT_TOKENS, special=True)
     conversation = chat.render(tokenizer, messages)
     assert conversation.ids[0] == tokenizer.document_id == 1
-    assert chat.parse(tokenizer, conversation.ids) == messages
+    ids, end = tokenizer.special_ids, tokenizer.end_of_turn_id
+    turns = [ids["<|user|>"], *tokenizer.encode("hello"), end, ids["<|assistant|>"], *tokenizer.encode(" hi"), end]
+    assert conversation.ids == [1, *turns] and tokenizer.decode(tokenizer.encode(" hi")) == " hi"
     np.testing.assert_array_equal(tokenizer.byte_lengths()[: foreign.vocab_size], foreign.byte_lengths())
     tokenizer.save(tmp_path / "tuned")
     settings = json.loads((tmp_path / "tuned" / "tokenizer_config.json").read_text())

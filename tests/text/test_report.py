@@ -57,11 +57,11 @@ def test_number_splits(bpe: Tokenizer, trained: dict[tuple[str, str], Tokenizer]
 
 def test_sweep_grows_and_shortens(texts: list[str]) -> None:
     points = sweep(TokenizerConfig(vocab_size=400), texts * 3, {"all": texts, "one": texts[:1]})
-    assert points[0].vocabulary == 272
-    assert points[0].domains == pytest.approx({"all": 1000, "one": 1000})
-    assert [point.vocabulary for point in points] == sorted({point.vocabulary for point in points})
+    assert points[0]["vocabulary"] == 272
+    assert points[0]["domains"] == pytest.approx({"all": 1000, "one": 1000})
+    assert [point["vocabulary"] for point in points] == sorted({point["vocabulary"] for point in points})
     assert len(points) >= 2
-    lengths = [point.tokens_per_kilobyte for point in points]
+    lengths = [point["tokens_per_kilobyte"] for point in points]
     assert lengths == sorted(lengths, reverse=True) and lengths[-1] < 600
 
 

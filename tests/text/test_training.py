@@ -8,8 +8,8 @@ import pytest
 
 from maquette.artifacts import StageError
 from maquette.text import SPECIAL_TOKENS, Tokenizer, effective_settings, train_tokenizer
-from maquette.text.config import TokenizerConfig
-from maquette.text.training import CHUNK_CHARACTERS, idle_settings, spread_sample, training_sample
+from maquette.text.config import TokenizerConfig, idle_settings
+from maquette.text.training import CHUNK_CHARACTERS, spread_sample, training_sample
 
 
 def split(tokenizer: Tokenizer, text: str) -> list[str]:

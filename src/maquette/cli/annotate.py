@@ -4,18 +4,17 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from maquette.artifacts.code_digest import code_digest
-from maquette.artifacts.files import digest, file_digest
+from maquette.artifacts.files import file_digest
 from maquette.artifacts.manifest import build
 from maquette.artifacts.progress import say
 from maquette.cli.command_line.model_config import AnnotateStage
-from maquette.feedback.annotation import FILE, annotate, pairs_of_file
+from maquette.feedback.annotation import FILE, annotate, annotator_metrics, pairs_of_file
 from maquette.feedback.annotators.custom import CallableAnnotator
 from maquette.feedback.building import annotator_folder
 from maquette.feedback.comparison import Comparison
 from maquette.feedback.policies import pairs_of, sample_many
 from maquette.feedback.prompts import open_prompts
-from maquette.model.loading import find_checkpoint, load_checkpoint, model_folder
+from maquette.model.loading import find_checkpoint, load_checkpoint, weights_digest
 from maquette.tracking import start_run
 
 
@@ -46,7 +45,12 @@ def run(config: AnnotateStage) -> Path:
         say=say,
     )
     for facts in made:
-        _record(config, folder, facts)
+        with start_run(
+            config.tracking, outputs=Path(config.outputs), name=f"annotate-{config.feedback.kind}", folder=folder,
+            params=_identity(config), tags={"kind": "annotate"},
+        ) as log:  # fmt: skip
+            log.log_metrics(annotator_metrics(facts["annotators"][0]), 0)
+            log.log_artifact(folder / "figures")
     say(f"{folder / FILE}; report: {folder / 'report.md'}")
     return folder
 
@@ -71,37 +75,14 @@ def _inputs(config: AnnotateStage) -> dict[str, str]:
     models["annotator"] = annotator_folder(config.feedback, config.outputs)
     files = {"given": config.given, "prompts": config.prompts.path, "labels": config.feedback.path}
     files |= {f"add{number}": path for number, path in enumerate(config.add)}
-    return {name: file_digest(path) for name, path in files.items() if path is not None} | {
-        name: digest([file_digest(path) for path in sorted(model_folder(folder).glob("*.safetensors"))])
-        for name, folder in models.items()
-        if folder is not None
-    }
+    digests = {name: file_digest(path) for name, path in files.items() if path is not None}
+    return digests | {name: weights_digest(folder) for name, folder in models.items() if folder is not None}
 
 
 def _identity(config: AnnotateStage) -> dict[str, Any]:
-    """The settings that decide what is said, not where files lie or how a server is reached."""
+    """The settings that decide what is preferred, not where files lie."""
     settings = dataclasses.asdict(config)
     for key in ("outputs", "force", "tracking", "name", "checkpoint", "given", "add"):
         del settings[key]
-    for key in ("checkpoint", "path", "retries", "workers", "key_variable"):
-        del settings["feedback"][key]
     del settings["prompts"]["path"]
-    if config.feedback.callable is not None:
-        settings["feedback"]["code"] = code_digest(config.feedback.callable)
-    return settings
-
-
-def _record(config: AnnotateStage, folder: Path, facts: dict[str, Any]) -> None:
-    """The labels' numbers and figures in the tracker."""
-    with start_run(
-        config.tracking, outputs=Path(config.outputs), name=f"annotate-{config.feedback.kind}", folder=folder,
-        params=_identity(config), tags={"kind": "annotate"},
-    ) as log:  # fmt: skip
-        first = facts["annotators"][0]
-        shares = {name: one["value"] for name, one in first.items() if isinstance(one, dict) and "value" in one}
-        numbers = {name: float(one) for name, one in first.items() if isinstance(one, int | float)}
-        log.log_metrics(
-            {f"annotation/{name.replace(' ', '_')}": value for name, value in (shares | numbers).items()}, 0
-        )
-        for path in sorted((folder / "figures").glob("*")):
-            log.log_artifact(path, "figures")
+    return settings | {"feedback": config.feedback.identity("checkpoint", "path")}

@@ -4,16 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from maquette.artifacts import ConfigError
 from maquette.artifacts.files import digest, file_digest, locked, write_json
 from maquette.artifacts.progress import say
 from maquette.cli.command_line.model_config import RatingsStage
 from maquette.evaluation.figures import ratings_figure
 from maquette.evaluation.ratings.arena import read_battles
-from maquette.evaluation.ratings.arena_ratings import RAW, rate
-from maquette.reports import terminal_table, write_page
+from maquette.evaluation.ratings.arena_ratings import rate, show_ratings
+from maquette.reports import write_page
 from maquette.tracking import start_run
 
 FILE = "ratings.json"
@@ -45,30 +43,8 @@ def run(config: RatingsStage) -> dict[str, Any]:
     if config.json:
         print(json.dumps(result, indent=2, ensure_ascii=False))
     else:
-        _show(result)
+        show_ratings(result)
     for why, count in skipped.items():
         say(f"Left out: {count:,} rows with {why}.")
     say(f"Open {page.absolute().as_uri()}")
     return result
-
-
-def _show(result: dict[str, Any]) -> None:
-    ways = list(result["ratings"])
-    others = [{row["model"]: row["elo"] for row in result["ratings"][way]["models"]} for way in ways[1:]]
-    rows = [
-        (
-            row["model"], (row["elo"], f"{row['elo']:.0f}"), f"{row['elo_low']:.0f}-{row['elo_high']:.0f}",
-            f"{row['rank_low']}-{row['rank_high']}", *(f"{other[row['model']]:.0f}" for other in others),
-            row["battles"],
-        )
-        for row in result["ratings"][RAW]["models"]
-    ]  # fmt: skip
-    head = ("model", "Elo", "interval", "ranks", *(f"Elo {way}" for way in ways[1:]), "battles")
-    Console().print(terminal_table(head, rows, f"{result['battles']:,} battles, {result['ties']:,} ties"))
-    for one in result["agreement"]:
-        say(
-            f"{' and '.join(one['judges'])}: alike on {one['raw']:.1%} of {one['cases']:,} battles, "
-            f"kappa {one['corrected']:.3f}"
-        )
-    for warning in result["ratings"][RAW]["warnings"]:
-        say(warning)

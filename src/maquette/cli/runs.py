@@ -1,49 +1,20 @@
-"""`maquette runs`: the runs in MLflow side by side: what they are, how good they are, in which settings they differ."""
+"""`maquette runs`: the runs in MLflow side by side."""
 
-import datetime
 import sys
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from maquette.artifacts.errors import ConfigError
 from maquette.artifacts.progress import say
-from maquette.artifacts.settings import nearest
 from maquette.cli.command_line.law_config import RunsStage
 from maquette.tracking import find_runs
-from maquette.tracking.search import ATTRIBUTES
+from maquette.tracking.runs_table import differences_table, results_table
 
 if TYPE_CHECKING:
     import pandas as pd
 
 PIPED_WIDTH = 250
 """Characters of a line that goes into a file or another program: nothing is left out there."""
-
-MOST_DIFFERENCES = 8
-"""At most so many settings are shown beside each other."""
-
-_SHOWN_ANYWAY = (
-    "size",
-    "tokens",
-    "params.tokens",
-    "N",
-    "N_core",
-    "N_head",
-    "N_embedding",
-    "D",
-    "C",
-    "C_kaplan",
-    "steps",
-)
-_SPARE = ("size", "MFU", "sweep", "tokens/s", "age")
-"""What a narrow terminal does without, in this order: the size stands in the name, too."""
-
-_METRICS = ("seconds", "training_seconds", "peak_memory_bytes", "tokens_per_second", "mfu", "loss_spikes", "tokens")
-_STYLES = {"FINISHED": "green", "RUNNING": "cyan", "FAILED": "red", "KILLED": "yellow", "STALE": "red"}
 
 
 def run(config: RunsStage) -> "pd.DataFrame":
@@ -69,138 +40,3 @@ def run(config: RunsStage) -> "pd.DataFrame":
     if not config.columns and (differences := differences_table(runs)) is not None:
         console.print(differences)
     return runs
-
-
-def results_table(
-    runs: "pd.DataFrame",
-    columns: Sequence[str] = (),
-    now: datetime.datetime | None = None,
-    *,
-    width: int | None = None,
-) -> Table:
-    """A row a run, newest first: with `columns` the name and those; else size and budget, results, speed, state, age.
-
-    Where that is wider than `width` characters the columns that can best be missed are left out.
-    Raises `ConfigError` for a column that no run has.
-    """
-    shown = {name: _own_column(runs, name) for name in columns} if columns else _main_columns(runs, now)
-    for spare in () if columns else _SPARE:
-        if width is None or _characters(runs, shown) <= width:
-            break
-        shown.pop(spare, None)
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column("run", no_wrap=True)
-    for heading in shown:
-        table.add_column(heading, justify="left" if heading in ("size", "status", "sweep") else "right")
-    for index, name in enumerate(runs["name"]):
-        table.add_row(Text(str(name)), *(cells[index] for cells in shown.values()))
-    return table
-
-
-def _characters(runs: "pd.DataFrame", shown: dict[str, list[Text]]) -> int:
-    """How wide a table of these columns is; a heading of several words may stand in several lines."""
-    widths = [max(len(str(name)) for name in runs["name"])]
-    widths += [
-        max(*(len(word) for word in heading.split()), *(cell.cell_len for cell in cells))
-        for heading, cells in shown.items()
-    ]
-    return sum(widths) + 2 * len(widths)
-
-
-def differences_table(runs: "pd.DataFrame") -> Table | None:
-    """The settings in which the runs differ, beyond size and budget; None where they do not."""
-    settings = [
-        name
-        for name in runs.columns
-        if "/" not in name and not name.startswith("tags.") and name not in (*ATTRIBUTES, *_SHOWN_ANYWAY, *_METRICS)
-    ]
-    trained = runs[runs["N"].notna()] if "N" in runs else runs
-    found = [name for name in settings if trained[name].map(str).nunique() > 1]
-    differing = found[:MOST_DIFFERENCES]
-    if not differing:
-        return None
-    some = f" ({len(differing)} of {len(found)}; --json has all)" if len(found) > len(differing) else ""
-    table = Table(title=f"settings that differ{some}", title_justify="left")
-    table.add_column("run", no_wrap=True)
-    for name in differing:
-        table.add_column(name, justify="right")
-    for row in trained[["name", *differing]].itertuples(index=False):
-        table.add_row(Text(str(row[0])), *(_plain(value) for value in row[1:]))
-    return table
-
-
-def _main_columns(runs: "pd.DataFrame", now: datetime.datetime | None) -> dict[str, list[Text]]:
-    now = now or datetime.datetime.now(datetime.UTC)
-    names = dict(zip(runs["run_id"], runs["name"], strict=True))
-    columns = {
-        "size": _column(runs, ("size",), str),
-        "N": _column(runs, ("N",), short),
-        "D": _column(runs, ("D",), short),
-        "C": _column(runs, ("C",), lambda value: f"{value:.2g}"),
-        "loss": _column(runs, ("validation/loss",), lambda value: f"{value:.4f}"),
-        "bits per byte": _column(runs, ("validation/bits_per_byte",), lambda value: f"{value:.4f}"),
-        "tokens/s": _column(runs, ("tokens_per_second", "speed/tokens_per_second"), lambda value: f"{value:,.0f}"),
-        "MFU": _column(runs, ("mfu", "speed/mfu"), lambda value: f"{value:.0%}"),
-        "status": [_status(row) for _, row in runs.iterrows()],
-        "sweep": _column(runs, ("parent",), lambda parent: names.get(parent, parent[:8])),
-        "age": [Text(age((now - start).total_seconds())) for start in runs["start"]],
-    }
-    return {
-        heading: cells for heading, cells in columns.items() if heading == "status" or any(cell.plain for cell in cells)
-    }
-
-
-def _column(runs: "pd.DataFrame", names: Sequence[str], show: Callable[[Any], str]) -> list[Text]:
-    """Of each run the first of the columns that it has a value in."""
-    cells = [Text("") for _ in range(len(runs))]
-    for name in reversed([name for name in names if name in runs]):
-        for index, value in enumerate(runs[name]):
-            if not _missing(value):
-                cells[index] = Text(show(value))
-    return cells
-
-
-def _own_column(runs: "pd.DataFrame", name: str) -> list[Text]:
-    if name not in runs:
-        close = nearest(name, list(runs.columns))
-        raise ConfigError(
-            f"no run has '{name}'.", f"Did you mean '{close}'?" if close else "maquette runs --json shows all."
-        )
-    return [Text(_plain(value)) for value in runs[name]]
-
-
-def _status(row: "pd.Series") -> Text:
-    """The state; of a run that has not finished also how far it is."""
-    status, done = str(row["status"]), ""
-    seen, budget = row.get("tokens"), row.get("D")
-    if status != "FINISHED" and isinstance(seen, float | int) and isinstance(budget, float | int) and seen == seen:
-        done = f" at {seen / budget:.0%}"
-    return Text(status.lower() + done, style=_STYLES.get(status, ""))
-
-
-def _plain(value: Any) -> str:
-    if _missing(value):
-        return ""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return str(value)
-    return f"{value:,.0f}" if float(value).is_integer() and abs(value) < 1e15 else f"{value:.4g}"
-
-
-def _missing(value: Any) -> bool:
-    return value is None or value != value  # NaN, and pandas' own marks, differ from themselves
-
-
-def short(count: float) -> str:
-    """A count in three digits: 300123 is 300k, 4340000 is 4.34M."""
-    for unit, name in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if abs(count) >= 0.9995 * unit:
-            return f"{float(f'{count / unit:.3g}'):g}{name}"
-    return f"{count:.0f}"
-
-
-def age(seconds: float) -> str:
-    """How long ago: 45 s, 12 min, 3 h, 5 d."""
-    for unit, name in ((86_400, "d"), (3_600, "h"), (60, "min")):
-        if seconds >= unit:
-            return f"{seconds / unit:.0f} {name}"
-    return f"{max(0.0, seconds):.0f} s"

@@ -12,7 +12,8 @@ from maquette.cli import corpus
 from maquette.cli.command_line.config import TokenizerStage
 from maquette.corpus import domains, read_documents
 from maquette.text import effective_settings, train_tokenizer, write_report
-from maquette.text.training import idle_settings, training_sample
+from maquette.text.config import idle_settings
+from maquette.text.training import training_sample
 
 
 def run(config: TokenizerStage) -> Path:

@@ -13,8 +13,7 @@ from maquette.corpus.config import CorpusConfig, SourceConfig
 from maquette.corpus.curation.config import CurationConfig, ExecutorConfig
 from maquette.corpus.pipeline import CLEAN, make_corpus, replace_validation
 from maquette.corpus.report import describe, facts, write_report
-from maquette.corpus.sources import open_source
-from maquette.corpus.sources.base import Source
+from maquette.corpus.sources import Source, open_source
 from maquette.corpus.sources.files import digest_files, list_files
 from maquette.corpus.workers import workers
 

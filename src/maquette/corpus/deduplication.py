@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from maquette.corpus.fingerprints import Fingerprints
 from maquette.corpus.hashing import Hashes, Integers, repeats, sequence_hashes
-from maquette.corpus.minhash import first_of_cluster, similar_pairs
+from maquette.corpus.near_duplicates import first_of_cluster, similar_pairs
 from maquette.corpus.repetition import repeated_windows
 
 SHORTEST_DUPLICATE = 8

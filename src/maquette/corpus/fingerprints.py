@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from maquette.corpus.hashing import Hashes, Integers, sequence_hashes, window_hashes
 from maquette.corpus.lexical import characters, tokenize
-from maquette.corpus.minhash import Signatures, signatures
+from maquette.corpus.near_duplicates import Signatures, signatures
 
 SHINGLE = 5  # tokens: one changed word in fifty leaves a similarity of about 0.8
 SHORTEST_SIGNED = 16  # paragraphs with fewer tokens get no signature

@@ -7,8 +7,8 @@ runs of them, a micro-batch at a time, so the mean over processes and micro-batc
 import dataclasses
 import functools
 import signal
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Self, cast
 
 import numpy as np
 import torch
@@ -24,8 +24,26 @@ _PLANNED = 64
 """Micro-batches whose places in the shards are computed together."""
 
 
+class TensorBatch:
+    """A dataclass of tensors, and of other such batches, that goes to a device as one."""
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+        """The batch on another device."""
+        return self._mapped(lambda part: part.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Self:
+        """The batch in page-locked memory, from which copies to a GPU run beside its work."""
+        return self._mapped(lambda part: part.pin_memory())
+
+    def _mapped(self, change: Callable[[Any], Any]) -> Self:
+        batch: Any = self
+        parts = {field.name: getattr(self, field.name) for field in dataclasses.fields(batch)}
+        changed = {name: change(part) for name, part in parts.items() if isinstance(part, torch.Tensor | TensorBatch)}
+        return cast(Self, dataclasses.replace(batch, **changed))
+
+
 @dataclasses.dataclass
-class TokenBatch:
+class TokenBatch(TensorBatch):
     """B sequences of T + 1 tokens: the inputs are `tokens[:, :-1]`, the targets `tokens[:, 1:]`.
 
     tokens: (B, T + 1) int64
@@ -51,74 +69,14 @@ class TokenBatch:
         """(B, T)"""
         return self.tokens[:, 1:]
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> "TokenBatch":
-        """The batch on another device."""
-        return self._mapped(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
-    def pin_memory(self) -> "TokenBatch":
-        """The batch in page-locked memory, from which copies to a GPU run beside its work."""
-        return self._mapped(torch.Tensor.pin_memory)
-
-    def _mapped(self, change: Any) -> "TokenBatch":
-        segments = None if self.segments is None else change(self.segments)
-        return dataclasses.replace(self, tokens=change(self.tokens), domains=change(self.domains), segments=segments)
-
-
-class _MicroBatches(Dataset[TokenBatch]):
-    """Micro-batch k of one process, for any k: what reading processes share."""
-
-    def __init__(
-        self,
-        shards: TokenShards,
-        order: MixtureOrder,
-        batch_sequences: int,
-        micro_batch_size: int,
-        rank: int,
-        world_size: int,
-        document_masking: bool,
-    ) -> None:
-        self._shards, self._order = shards, order
-        self._batch, self._micro_batch = batch_sequences, micro_batch_size
-        self._isolate = document_masking
-        self._first = rank * (batch_sequences // world_size)
-        self.per_step = batch_sequences // world_size // micro_batch_size
-        self._planned: tuple[int, SequencePlaces] | None = None
-
-    def __getitem__(self, index: int) -> TokenBatch:
-        step, part = divmod(index, self.per_step)
-        phase, multiple = self._order.step_phase(step * self._batch, (step + 1) * self._batch)
-        first = index % _PLANNED * self._micro_batch
-        chosen = slice(first, first + self._micro_batch, multiple)
-        places = self._plan(index // _PLANNED)
-        domains, starts = places.domains[chosen], places.start_tokens[chosen]
-        rows = torch.empty((len(starts), multiple * self._order.context + 1), dtype=torch.int64)
-        _read(self._shards, "train", [self._order.domains[domain] for domain in domains], starts, rows)
-        return TokenBatch(
-            rows,
-            torch.from_numpy(domains.copy()),
-            _segments(rows, self._shards.document_id) if self._isolate else None,
-            first_sequence=step * self._batch + self._first + part * self._micro_batch,
-            phase=phase,
-        )
-
-    def _plan(self, chunk: int) -> SequencePlaces:
-        """The places of all sequences of `_PLANNED` micro-batches, one after another."""
-        if self._planned is None or self._planned[0] != chunk:
-            steps, parts = np.divmod(np.arange(chunk * _PLANNED, (chunk + 1) * _PLANNED), self.per_step)
-            firsts = steps * self._batch + self._first + parts * self._micro_batch
-            sequences = (firsts[:, None] + np.arange(self._micro_batch)).ravel()
-            self._planned = (chunk, self._order.locate(sequences))
-        return self._planned[1]
-
-
-class TrainingBatches:
+class TrainingBatches(Dataset[TokenBatch]):
     """The micro-batches of `steps` optimiser steps for process `rank` of `world_size`, as an iterable with a length.
 
     `batch_sequences` counts one step's sequences of one context over all processes, `micro_batch_size` those of one
     forward pass of one process; where a phase has k times the context, k of them are read as one. `workers` processes
-    read
-    ahead; 0 reads when asked. An iterator begins where the state stands, and the state counts what was handed out, not
-    what was read ahead; Lightning saves it with its fit loop. Raises `ConfigError` where the sizes do not divide.
+    read ahead; 0 reads when asked. An iterator begins where the state stands, and the state counts what was handed out,
+    not what was read ahead; Lightning saves it with its fit loop. Raises `ConfigError` where the sizes do not divide.
     """
 
     def __init__(
@@ -155,19 +113,41 @@ class TrainingBatches:
                 )
         self.shards, self.order = shards, order
         self.batch_sequences, self.steps = batch_sequences, steps
-        self._dataset = _MicroBatches(
-            shards, order, batch_sequences, micro_batch_size, rank, world_size, document_masking
-        )
-        self._workers, self._pin_memory = workers, pin_memory
+        self.micro_batches_per_step = batch_sequences // world_size // micro_batch_size
+        self._micro_batch, self._first = micro_batch_size, rank * (batch_sequences // world_size)
+        self._document_masking, self._workers, self._pin_memory = document_masking, workers, pin_memory
         self._position = 0
-
-    @property
-    def micro_batches_per_step(self) -> int:
-        """Forward passes of one process in one optimiser step."""
-        return self._dataset.per_step
+        self._planned: tuple[int, SequencePlaces] | None = None
 
     def __len__(self) -> int:
         return self.steps * self.micro_batches_per_step
+
+    def __getitem__(self, index: int) -> TokenBatch:
+        """Micro-batch `index` of this process, whatever was read before."""
+        step, part = divmod(index, self.micro_batches_per_step)
+        phase, multiple = self.order.step_phase(step * self.batch_sequences, (step + 1) * self.batch_sequences)
+        first = index % _PLANNED * self._micro_batch
+        chosen = slice(first, first + self._micro_batch, multiple)
+        places = self._plan(index // _PLANNED)
+        domains, starts = places.domains[chosen], places.start_tokens[chosen]
+        rows = torch.empty((len(starts), multiple * self.order.context + 1), dtype=torch.int64)
+        _read(self.shards, "train", [self.order.domains[domain] for domain in domains], starts, rows)
+        return TokenBatch(
+            rows,
+            torch.from_numpy(domains.copy()),
+            _segments(rows, self.shards.document_id) if self._document_masking else None,
+            first_sequence=step * self.batch_sequences + self._first + part * self._micro_batch,
+            phase=phase,
+        )
+
+    def _plan(self, chunk: int) -> SequencePlaces:
+        """The places of all sequences of `_PLANNED` micro-batches, one after another."""
+        if self._planned is None or self._planned[0] != chunk:
+            steps, parts = np.divmod(np.arange(chunk * _PLANNED, (chunk + 1) * _PLANNED), self.micro_batches_per_step)
+            firsts = steps * self.batch_sequences + self._first + parts * self._micro_batch
+            sequences = (firsts[:, None] + np.arange(self._micro_batch)).ravel()
+            self._planned = (chunk, self.order.locate(sequences))
+        return self._planned[1]
 
     def __iter__(self) -> Iterator[TokenBatch]:
         for batch in self._read_ahead() if self._workers else self._read():
@@ -176,12 +156,11 @@ class TrainingBatches:
 
     def _read(self) -> Iterator[TokenBatch]:
         for index in range(self._position, len(self)):
-            batch = self._dataset[index]
-            yield batch.pin_memory() if self._pin_memory else batch
+            yield self[index].pin_memory() if self._pin_memory else self[index]
 
-    def _read_ahead(self) -> Iterator[TokenBatch]:
-        loader: DataLoader[TokenBatch] = DataLoader(
-            self._dataset,
+    def _read_ahead(self) -> DataLoader[TokenBatch]:
+        return DataLoader(
+            self,
             batch_size=None,
             sampler=range(self._position, len(self)),
             num_workers=self._workers,
@@ -191,11 +170,6 @@ class TrainingBatches:
             # A generator of its own: making an iterator draws a seed, which must not move the model's random numbers.
             generator=torch.Generator(),
         )
-        yield from loader
-
-    def seek(self, step: int) -> None:
-        """The next iterator begins with optimiser step `step`."""
-        self._position = step * self.micro_batches_per_step
 
     def state_dict(self) -> dict[str, Any]:
         """Where we stand: the same for every process, and for any number of processes and workers."""
@@ -208,7 +182,7 @@ class TrainingBatches:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from a state. Raises `StageError` where it belongs to another order or batch."""
+        """Resumes from a state. Raises `StageError` where it belongs to another order or batch."""
         if state["order"] != self._fingerprint:
             raise StageError(
                 "The checkpoint was trained on other tokens, or in another order.",
@@ -228,16 +202,14 @@ class TrainingBatches:
     def _fingerprint(self) -> str:
         return digest([self.order.fingerprint, self.shards.digest])
 
-    def document_ids(self, batch: TokenBatch) -> list[str]:
-        """The ids of the documents that the sequences of one of these batches are from, in their order."""
-        context = batch.inputs.shape[1]
-        first = batch.first_sequence + np.arange(len(batch.tokens)) * (context // self.order.context)
-        places = self.order.locate(first)
-        found: dict[str, None] = {}
-        for domain, start in zip(places.domains, places.start_tokens, strict=True):
-            name = self.order.domains[int(domain)]
-            found |= dict.fromkeys(self.shards.document_ids(name, "train", int(start), context + 1))
-        return list(found)
+
+def document_ids(shards: TokenShards, order: MixtureOrder, sequences: Sequence[int], length: int) -> list[str]:
+    """The ids of the documents that `length` inputs from the beginning of each of `sequences` are from, in order."""
+    places = order.locate(sequences)
+    found: dict[str, None] = {}
+    for domain, start in zip(places.domains, places.start_tokens, strict=True):
+        found |= dict.fromkeys(shards.document_ids(order.domains[int(domain)], "train", int(start), length + 1))
+    return list(found)
 
 
 def validation_batches(

@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from maquette.artifacts import StageError
 from maquette.artifacts.progress import progress
 from maquette.corpus.document import Document, domains, read_documents
 from maquette.corpus.workers import batches
 from maquette.data.config import ShardsConfig
-from maquette.data.overlap import CutPart, HeldOutPart, cut_seen, repeated_share
+from maquette.data.overlap import cut_seen, repeated_share
 from maquette.data.shards import (
     EncodedDocument,
     ShardWriter,
@@ -76,26 +75,35 @@ def encode_corpus(
 
         for domain in names["train"]:
             write(domain, "train", encoded(domain, "train"))
-        parts = [
-            HeldOutPart(domain, split, list(encoded(domain, split)))
-            for split in HELD_OUT_SPLITS
-            for domain in names[split]
-        ]
+        held_out = {
+            (domain, split): list(encoded(domain, split)) for split in HELD_OUT_SPLITS for domain in names[split]
+        }
 
     if not any(splits[domain]["train"]["documents"] for domain in names["train"]):
         raise StageError(f"{corpus} has no training text.", "Give more documents, or loosen the corpus's filters.")
     training = {domain: open_stream(folder, splits[domain]["train"]) for domain in names["train"]}
-    held_out: dict[str, Any] = {domain: {} for domain in splits}
-    for cut in _without_seen(parts, training, config.held_out_window, document_id, tokenizer.byte_lengths()):
-        held_out[cut.part.domain][cut.part.split] = cut.facts()
-        write(cut.part.domain, cut.part.split, cut.part.documents)
+    window = config.held_out_window
+    with progress("comparing held-out text with training text", None, unit="tokens") as advance:
+
+        def pieces() -> Iterator[Tokens]:
+            for stream in training.values():
+                for piece in stream.pieces(_SCAN_TOKENS, overlap=window - 1):
+                    yield piece
+                    advance(len(piece))
+
+        texts = list(held_out.values())
+        found = cut_seen(texts, pieces, window, document_id=document_id, byte_lengths=tokenizer.byte_lengths())
+    cuts: dict[str, Any] = {domain: {} for domain in splits}
+    for (domain, split), cut in zip(held_out, found, strict=True):
+        cuts[domain][split] = cut.facts()
+        write(domain, split, cut.documents)
     return {
         "tokenizer": {"name": name, "digest": tokenizer.digest},
         "vocab_size": tokenizer.vocab_size,
         "document_id": document_id,
         "dtype": dtype.name,
-        "domains": {domain: {"folder": folder_name(domain), "splits": found} for domain, found in splits.items()},
-        "held_out": {"window": config.held_out_window, "domains": held_out},
+        "domains": {domain: {"folder": folder_name(domain), "splits": entry} for domain, entry in splits.items()},
+        "held_out": {"window": window, "domains": cuts},
         "repeated": measure_repetition(training),
     }
 
@@ -154,26 +162,6 @@ def _library_threads_off() -> Iterator[None]:
             del os.environ["TOKENIZERS_PARALLELISM"]
         else:
             os.environ["TOKENIZERS_PARALLELISM"] = before
-
-
-def _without_seen(
-    parts: Sequence[HeldOutPart],
-    training: Mapping[str, TokenStream],
-    window: int,
-    document_id: int,
-    byte_lengths: NDArray[np.int32],
-) -> list[CutPart]:
-    if not window:
-        return [CutPart.whole(part) for part in parts]
-    with progress("comparing held-out text with training text", None, unit="tokens") as advance:
-
-        def pieces() -> Iterator[Tokens]:
-            for stream in training.values():
-                for piece in stream.pieces(_SCAN_TOKENS, overlap=window - 1):
-                    yield piece
-                    advance(len(piece))
-
-        return cut_seen(parts, pieces, window, document_id=document_id, byte_lengths=byte_lengths)
 
 
 def measure_repetition(training: Mapping[str, TokenStream]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from maquette.artifacts import StageError
+from maquette.data.batches import TensorBatch
 from maquette.data.examples import Examples
 from maquette.data.order import derive, key_of, permute
 
@@ -24,7 +25,7 @@ Batch = TypeVar("Batch")
 
 
 @dataclasses.dataclass
-class ConversationBatch:
+class ConversationBatch(TensorBatch):
     """R rows of T tokens, padded on the right; a row holds one example or, packed, several.
 
     tokens: (R, T) int64
@@ -56,18 +57,9 @@ class ConversationBatch:
         """(R, S) bool, aligned to the targets"""
         return self.loss_mask[:, 1:]
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> "ConversationBatch":
-        """The batch on another device."""
-        moved: dict[str, Any] = {
-            field.name: value.to(device, non_blocking=non_blocking)
-            for field in dataclasses.fields(self)
-            if isinstance(value := getattr(self, field.name), Tensor)
-        }
-        return dataclasses.replace(self, **moved)
-
 
 @dataclasses.dataclass
-class PreferenceBatch:
+class PreferenceBatch(TensorBatch):
     """B pairs of completions of one prompt each; both halves `(B, T)`, never packed.
 
     reference_chosen, reference_rejected: (B,) log-probabilities under the reference; None for reward models
@@ -90,15 +82,6 @@ class PreferenceBatch:
             torch.cat([getattr(half, name) for half in halves]) for name in ("tokens", "loss_mask", "lengths")
         )
         return ConversationBatch(tokens, mask, lengths, divisor=self.chosen.divisor)
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> "PreferenceBatch":
-        """The batch on another device."""
-        moved = {
-            field.name: value.to(device, non_blocking=non_blocking)
-            for field in dataclasses.fields(self)
-            if (value := getattr(self, field.name)) is not None
-        }
-        return PreferenceBatch(**moved)
 
 
 class ExampleOrder:

@@ -11,28 +11,23 @@ from lightning.pytorch import LightningDataModule
 from numpy.typing import NDArray
 
 from maquette.artifacts.manifest import Manifest, read_manifest, verify_files
+from maquette.data.batches import TensorBatch
 from maquette.data.example_batches import ExampleBatches, ExampleOrder, conversation_batches, preference_batches
 from maquette.data.examples import Examples
 from maquette.data.prompts import Prompt
 
 if TYPE_CHECKING:
-    import torch
-
     from maquette.text import Tokenizer
 
 
 @dataclasses.dataclass
-class HeldOutExamples:
+class HeldOutExamples(TensorBatch):
     """A validation `batch`, which begins with example (or pair) `first`; `counts`: whether it is this process's to
     count."""
 
     batch: Any
     first: int
     counts: bool = True
-
-    def to(self, device: "torch.device | str", non_blocking: bool = False) -> "HeldOutExamples":
-        """The batch on another device."""
-        return dataclasses.replace(self, batch=self.batch.to(device, non_blocking=non_blocking))
 
 
 class ExampleData(LightningDataModule, abc.ABC):

@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maquette.artifacts import StageError
-from maquette.data.instructions import Instruction
-from maquette.data.preferences import Preference
+from maquette.data.conversations import Instruction, Preference
 from maquette.text.chat import Conversation, Message, render
 
 if TYPE_CHECKING:

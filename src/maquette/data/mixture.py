@@ -40,18 +40,10 @@ class Phase:
 
 
 @dataclasses.dataclass(frozen=True)
-class SequencePlace:
-    """Where one sequence stands: `length` tokens of `domain` from `start_token` on, and one more as the last target."""
-
-    phase: int
-    domain: str
-    start_token: int
-    length: int
-
-
-@dataclasses.dataclass(frozen=True)
 class SequencePlaces:
-    """Where n sequences stand, each field of shape (n,): index of phase, index of domain, first token in its domain."""
+    """Where n sequences stand, each field of shape (n,): index of phase, index of domain, first token in its domain. A
+    sequence has one context of tokens and one more as the last target; in a phase with a longer context it is a part of
+    a longer one."""
 
     phases: Integers
     domains: Integers
@@ -232,12 +224,6 @@ class MixtureOrder:
         same = domains == domain[:, None]
         first = np.where(same, numbers, np.iinfo(np.int64).max).min(axis=1)
         return domain, first + (same & (np.arange(size) < within[:, None])).sum(axis=1)
-
-    def sequence(self, index: int) -> SequencePlace:
-        """Where sequence `index` stands. In a phase with a longer context it is a part of a longer sequence."""
-        found = self.locate([index])
-        domain = self.domains[int(found.domains[0])]
-        return SequencePlace(int(found.phases[0]), domain, int(found.start_tokens[0]), self.context)
 
     def epochs(self, sequences: int) -> dict[str, float]:
         """How often the first `sequences` sequences have passed over each domain's training tokens."""

@@ -81,31 +81,16 @@ def repeated_share(tokens: Tokens, window: int, sequence: int) -> float:
 
 
 @dataclasses.dataclass(frozen=True)
-class HeldOutPart:
-    """The documents of one held-out split of a domain."""
+class CutText:
+    """What is left of one held-out text, and what was found: runs of the window's length before the cut, how many of
+    them training had seen, and how many still after (none)."""
 
-    domain: str
-    split: str
     documents: list[EncodedDocument]
-
-
-@dataclasses.dataclass(frozen=True)
-class CutPart:
-    """What is left of a part, and what was found: runs of the window's length before the cut, how many of them
-    training had seen, and how many still after (none)."""
-
-    part: HeldOutPart
-    windows: int
-    seen: int
-    seen_after: int
     tokens_before: int
     tokens_after: int
-
-    @classmethod
-    def whole(cls, part: HeldOutPart) -> "CutPart":
-        """A part that was not looked at."""
-        tokens = sum(len(document.tokens) + 1 for document in part.documents)
-        return cls(part, windows=0, seen=0, seen_after=0, tokens_before=tokens, tokens_after=tokens)
+    windows: int = 0
+    seen: int = 0
+    seen_after: int = 0
 
     def facts(self) -> dict[str, Any]:
         """For the manifest: counts, and the share of runs seen before and after."""
@@ -119,22 +104,24 @@ class CutPart:
 
 
 def cut_seen(
-    parts: Sequence[HeldOutPart],
+    texts: Sequence[list[EncodedDocument]],
     training: Callable[[], Iterable[Tokens]],
     window: int,
     *,
     document_id: int,
     byte_lengths: NDArray[np.int32],
-) -> list[CutPart]:
-    """Cuts every run of `window` tokens out of `parts` that also stands in `training`, document tokens included.
+) -> list[CutText]:
+    """Cuts every run of `window` tokens (0: none) out of `texts` that also stands in `training`, document tokens
+    included.
 
     `training` streams the training text, each time from its start, in pieces that overlap by `window - 1` tokens. A cut
     makes new beginnings and so new runs across document tokens: passes are repeated until nothing is found (two, as a
-    rule).
-    `byte_lengths` (V,) gives the bytes of text of each token.
+    rule). `byte_lengths` (V,) gives the bytes of text of each token.
     """
-    documents = [part.documents for part in parts]
-    streams = [_stream(part.documents, document_id) for part in parts]
+    documents, streams = list(texts), [_stream(text, document_id) for text in texts]
+    lengths = [len(stream) for stream in streams]
+    if not window:
+        return [CutText(text, length, length) for text, length in zip(texts, lengths, strict=True)]
     shared = before = shared_windows(streams, training(), window)
     while any(mask.any() for mask in shared):
         left = [
@@ -146,15 +133,8 @@ def cut_seen(
         documents, streams = left, [_stream(rest, document_id) for rest in left]
         shared = shared_windows(streams, training(), window)
     return [
-        CutPart(
-            HeldOutPart(part.domain, part.split, rest),
-            windows=len(first),
-            seen=int(first.sum()),
-            seen_after=int(last.sum()),
-            tokens_before=sum(len(document.tokens) + 1 for document in part.documents),
-            tokens_after=len(stream),
-        )
-        for part, rest, stream, first, last in zip(parts, documents, streams, before, shared, strict=True)
+        CutText(rest, length, len(stream), len(first), int(first.sum()), int(last.sum()))
+        for rest, length, stream, first, last in zip(documents, lengths, streams, before, shared, strict=True)
     ]
 
 

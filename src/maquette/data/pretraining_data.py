@@ -11,7 +11,7 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
 
 from maquette.artifacts import ConfigError
-from maquette.data.batches import TokenBatch, TrainingBatches, validation_batches
+from maquette.data.batches import TensorBatch, TokenBatch, TrainingBatches, document_ids, validation_batches
 from maquette.data.config import DataConfig, MixtureConfig
 from maquette.data.copying import SEQUENCES_OF_A_WINDOW, CopyingProbe, copying_probes
 from maquette.data.mixture import MixtureOrder
@@ -37,7 +37,7 @@ about .01."""
 
 
 @dataclasses.dataclass
-class HeldOutBatch:
+class HeldOutBatch(TensorBatch):
     """`tokens` of one `domain`, and the `bytes` of text that its targets stand for (0: nobody knows). `marks (B, T)`:
     of copying probes, whose kind is in `domain`. `counts`: whether it is this process's to count."""
 
@@ -46,10 +46,6 @@ class HeldOutBatch:
     bytes: int = 0
     marks: torch.Tensor | None = None
     counts: bool = True
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> "HeldOutBatch":
-        """The tokens on another device."""
-        return dataclasses.replace(self, tokens=self.tokens.to(device, non_blocking=non_blocking))
 
 
 class HeldOutLoader:
@@ -140,13 +136,10 @@ class PretrainingData(LightningDataModule):
 
     def describe(self, step: int) -> str:
         """The ids of the documents that `step` (from 1) read."""
-        shards, first = self._opened(), (step - 1) * self.batch_sequences
-        places = self.order.locate(range(first, first + self.batch_sequences))
-        found: dict[str, None] = {}
-        for domain, start in zip(places.domains, places.start_tokens, strict=True):
-            name = self.order.domains[int(domain)]
-            found |= dict.fromkeys(shards.document_ids(name, "train", int(start), self.settings.sequence_length + 1))
-        return "documents " + ", ".join(found)
+        sequences = range((step - 1) * self.batch_sequences, step * self.batch_sequences)
+        return "documents " + ", ".join(
+            document_ids(self._opened(), self.order, sequences, self.settings.sequence_length)
+        )
 
     def _opened(self) -> TokenShards:
         if self.shards is None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from maquette.artifacts import StageError
 from maquette.corpus.sources.files import json_files, read_rows
+from maquette.data.conversations import alpaca_request
 from maquette.data.order import derive, key_of, permute
 from maquette.text import chat
 from maquette.text.chat import Message
@@ -84,8 +85,7 @@ def read_prompts(path: Path | str, tokenizer: "Tokenizer") -> list[Prompt]:
 
 def _messages(row: dict[str, Any], place: str) -> Sequence[Message]:
     if isinstance(row.get("instruction"), str):
-        text = "\n\n".join(part for part in (row["instruction"], row.get("input")) if part)
-        return [{"role": "user", "content": text}]
+        return [{"role": "user", "content": alpaca_request(row, place)}]
     messages = row.get("prompt", row.get("messages"))
     if isinstance(messages, str):
         return [{"role": "user", "content": messages}]

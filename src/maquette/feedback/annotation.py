@@ -1,6 +1,6 @@
 """Annotation from pairs to labels and their report."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from maquette.artifacts import StageError
 from maquette.artifacts.progress import say
-from maquette.data.preferences import read_preferences, write_preferences
+from maquette.data.conversations import read_preferences, write_preferences
 from maquette.feedback.agreement import Votes, inter_annotator_agreement
 from maquette.feedback.annotators.language_model import LanguageModelAnnotator
 from maquette.feedback.annotators.simulated import GoldAnnotator, gold_of
@@ -72,7 +72,7 @@ def annotate(
     if len(labels) > 1:
         found = inter_annotator_agreement(_decided(np.stack([one.votes[0] for one in labels])))
         between = {} if found is None else {f"{labels[0].name}, gold": found}
-    facts = write_report(folder, reports, pairs, between)
+    facts = write_report(folder, reports, pairs, between, list(notes))
     say(f"{annotator.name}: {written:,} labels of {len(pairs):,} pairs")
     return facts | {"labels": written, "annotator": annotator.name}
 
@@ -89,6 +89,13 @@ def pairs_of_file(path: str) -> list[Comparison]:
     the old label shows nothing. Raises `StageError` that names a damaged line."""
     pairs = [comparison_of(row) for row in read_preferences(path)]
     return [one if int(one.key[:8], 16) % 2 else one.swapped() for one in pairs]
+
+
+def annotator_metrics(facts: Mapping[str, Any]) -> dict[str, float]:
+    """An annotator's numbers and shares by the names that the tracker has for them."""
+    found = {name: float(one) for name, one in facts.items() if isinstance(one, int | float)}
+    found |= {name: one["value"] for name, one in facts.items() if isinstance(one, dict) and "value" in one}
+    return {f"annotation/{name.replace(' ', '_')}": value for name, value in found.items()}
 
 
 def _decided(votes: Votes) -> Votes:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from maquette.artifacts import StageError
-from maquette.data.preferences import Preference
+from maquette.data.conversations import Preference
 from maquette.text.chat import Message
 
 

@@ -1,7 +1,10 @@
 """Settings of feedback: which prompts, who demonstrates, who annotates, what a policy is rewarded for."""
 
+import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
+from maquette.artifacts.code_digest import code_digest
 from maquette.artifacts.errors import ConfigError
 from maquette.artifacts.settings import setting
 from maquette.artifacts.targets import check_target
@@ -96,6 +99,13 @@ class FeedbackConfig:
                 "feedback.kind=language_model needs feedback.url or feedback.checkpoint.",
                 "Name a server or a checkpoint, not both.",
             )
+
+    def identity(self, *without: str) -> dict[str, Any]:
+        """The settings that decide what is preferred, not how a server is reached; of a callable also its code."""
+        settings = dataclasses.asdict(self)
+        for key in ("retries", "workers", "key_variable", *without):
+            del settings[key]
+        return settings | ({} if self.callable is None else {"code": code_digest(self.callable)})
 
 
 @dataclass

@@ -104,12 +104,11 @@ def fit_overoptimisation(
     gains: ArrayLike,
     kind: str,
     *,
-    standard_errors: ArrayLike | None = None,
     bootstrap: int = 500,
     level: float = 0.9,
     seed: int = 0,
 ) -> OveroptimisationCurve:
-    """Least squares through (d, gain) points, weighed by their standard errors where these are known.
+    """Least squares through (d, gain) points.
 
     `distances`, `gains` (n,): sqrt(KL) and gold reward less the initial policy's. The points of a course of training
     are not independent, so the bootstrap draws residuals of the fit (Wu's wild bootstrap, with random signs), which
@@ -125,15 +124,13 @@ def fit_overoptimisation(
         raise ConfigError("Distances have to be finite and at least 0, gains finite.")
     if len(np.unique(distances[distances > 0])) < 3:
         raise ConfigError("A curve needs points at three distances above 0.", "Measure more policies, or for longer.")
-    errors = np.ones_like(gains) if standard_errors is None else np.asarray(standard_errors, float)
-    weights = 1 / np.maximum(errors, 1e-3 * errors.max() if errors.max() else 1.0)
     features = _features(distances, kind)
-    solve = np.linalg.pinv(features * weights[:, None])
-    best = solve @ (gains * weights)
+    solve = np.linalg.pinv(features)
+    best = solve @ gains
     fitted = features @ best
     freedom = np.sqrt(len(gains) / max(1, len(gains) - 2))
     signs = np.random.default_rng(seed).choice([-1.0, 1.0], size=(bootstrap, len(gains)))
-    samples = (fitted + freedom * (gains - fitted) * signs) * weights @ solve.T
+    samples = (fitted + freedom * (gains - fitted) * signs) @ solve.T
     intervals: list[Interval | None] = [None, None, None]
     if bootstrap:
         intervals[:2] = [percentile_interval(samples[:, place], level) for place in (0, 1)]

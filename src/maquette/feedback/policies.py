@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maquette.artifacts import StageError
+from maquette.artifacts.progress import progress
 from maquette.data.prompts import Prompt
+from maquette.feedback.comparison import Comparison
 from maquette.feedback.tasks import words_of
 from maquette.model import LanguageModel
 from maquette.objectives.completions import (
@@ -24,15 +26,6 @@ from maquette.statistics import Estimate, bootstrap_mean
 
 if TYPE_CHECKING:
     from maquette.text import Tokenizer
-
-from typing import TYPE_CHECKING
-
-from maquette.artifacts.progress import progress
-from maquette.feedback.comparison import Comparison
-
-if TYPE_CHECKING:
-    from maquette.text import Tokenizer
-
 
 LEVEL = 0.95
 """Of the intervals in tables and figures of policies."""

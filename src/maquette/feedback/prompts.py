@@ -1,22 +1,18 @@
 """Prompts and instructions of the embedded tasks, for policies, annotators and training."""
 
+import dataclasses
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from maquette.artifacts import StageError
+from maquette.artifacts.files import digest
+from maquette.data.conversations import Instruction
 from maquette.data.prompts import Prompt, PromptSource, ShuffledPrompts, read_prompts, render_prompt
-from maquette.feedback.config import PromptsConfig
-from maquette.feedback.tasks import Exercises
+from maquette.feedback.config import PromptsConfig, TaskInstructionsConfig
+from maquette.feedback.tasks import Exercises, demonstrate
 
 if TYPE_CHECKING:
     from maquette.text import Tokenizer
-
-import dataclasses
-from collections.abc import Iterator
-
-from maquette.artifacts.files import digest
-from maquette.data.instructions import Instruction
-from maquette.feedback.config import TaskInstructionsConfig
-from maquette.feedback.tasks import demonstrate
 
 
 class TaskPrompts:
@@ -51,7 +47,7 @@ _VERSION = 1
 
 
 class TaskInstructions:
-    """An `InstructionSource`. Held-out exercises are of the half that no training ever sees."""
+    """An `ExampleSource` of instructions. Held-out exercises are of the half that no training ever sees."""
 
     def __init__(self, config: TaskInstructionsConfig) -> None:
         """Raises `ConfigError` for a task that is not known."""
@@ -66,7 +62,7 @@ class TaskInstructions:
         settings = dataclasses.asdict(self._config)
         return {"task": digest({key: settings[key] for key in settings if key != "limit"} | {"version": _VERSION})}
 
-    def instructions(self) -> Iterator[Instruction]:
+    def examples(self) -> Iterator[Instruction]:
         counts = {"train": self._config.count, "validation": self._config.held_out}
         if self._config.limit is not None:
             counts["train"] = min(counts["train"], self._config.limit)

@@ -10,8 +10,6 @@ import numpy as np
 
 from maquette.artifacts.files import write_json, write_text
 from maquette.feedback.agreement import (
-    BiasEstimates,
-    LabelCurve,
     Votes,
     accuracy_to_gold,
     estimate_biases,
@@ -36,85 +34,75 @@ class Labels:
     notes: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
-@dataclasses.dataclass(frozen=True)
-class AnnotatorReport:
-    """All that is told of one annotator. What can't be told (no gold, a single label) is None."""
-
-    name: str
-    labels: int
-    undecided: int
-    missing: int
-    accuracy: Estimate | None
-    agreement: Estimate | None
-    longer: Estimate | None
-    first: Estimate | None
-    biases: BiasEstimates | None
-    curve: LabelCurve | None
-    dollars_per_thousand: float
-    notes: Mapping[str, float]
-
-
 def votes_of(judgements: Sequence[Judgement]) -> Votes:
     """Preferences as numbers, NaN where there is none: (n,)."""
     return np.array([math.nan if one.preference is None else one.preference for one in judgements])
 
 
-def describe_annotator(labels: Labels, pairs: Sequence[Comparison], gold: Votes | None) -> AnnotatorReport:
-    """`gold (pairs,)`: gold reward of the first answer less that of the second, where the prompts have one."""
+def describe_annotator(labels: Labels, pairs: Sequence[Comparison], gold: Votes | None) -> dict[str, Any]:
+    """What there is to say of one annotator, as it stands in report.json; None where it can't be told (no gold, a
+    single label).
+
+    `gold (pairs,)`: gold reward of the first completion less that of the second, where the prompts have one.
+    """
     votes = labels.votes
     one = votes[0]
     words = np.array([len(words_of(pair.first)) - len(words_of(pair.second)) for pair in pairs], dtype=float)
     lists = np.array([is_list(pair.first) - is_list(pair.second) for pair in pairs], dtype=float)
     decided = ~np.isnan(one) & (one != 0.5)
     lengths_tell = decided & (words != 0)
-    repeated = len(votes) > 1
-    return AnnotatorReport(
-        name=labels.name,
-        labels=int((~np.isnan(one)).sum()),
-        undecided=int((one == 0.5).sum()),
-        missing=int(np.isnan(one).sum()),
-        accuracy=None if gold is None else accuracy_to_gold(one, gold),
-        agreement=inter_annotator_agreement(votes) if repeated else None,
-        longer=_share((one[lengths_tell] > 0.5) == (words[lengths_tell] > 0)),
-        first=_share(one[decided] > 0.5),
-        biases=None if gold is None else estimate_biases(one, gold, words, lists),
-        curve=None if gold is None or not _has_better_answers(votes, gold) else label_curve(votes, gold),
-        dollars_per_thousand=labels.dollars_per_thousand,
-        notes=labels.notes,
-    )
+    biases = None if gold is None else estimate_biases(one, gold, words, lists)
+    curve = None if gold is None or not _has_better_answers(votes, gold) else label_curve(votes, gold)
+    return {
+        "name": labels.name,
+        "labels": int((~np.isnan(one)).sum()),
+        "undecided": int((one == 0.5).sum()),
+        "missing": int(np.isnan(one).sum()),
+        "accuracy_to_gold": None if gold is None else _numbers(accuracy_to_gold(one, gold)),
+        "inter_annotator_agreement": _numbers(inter_annotator_agreement(votes) if len(votes) > 1 else None),
+        "prefers_longer": _share((one[lengths_tell] > 0.5) == (words[lengths_tell] > 0)),
+        "prefers_first": _share(one[decided] > 0.5),
+        "odds": None if biases is None else dataclasses.asdict(biases),
+        "bias": None if curve is None else curve.bias,
+        "variance": None if curve is None else curve.variance,
+        "majority_error": None if curve is None else curve.error.tolist(),
+        "dollars_per_thousand": labels.dollars_per_thousand,
+        **labels.notes,
+    }
 
 
 def write_report(
-    folder: Path, reports: Sequence[AnnotatorReport], pairs: Sequence[Comparison], agreement: Mapping[str, Estimate]
+    folder: Path,
+    annotators: Sequence[Mapping[str, Any]],
+    pairs: Sequence[Comparison],
+    agreement: Mapping[str, Estimate],
+    notes: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Writes report.md, report.json and, where gold is known, figures/bias_variance; returns the manifest's facts.
 
-    `agreement`: between annotators of different kinds, by their names. The first of `reports` gave the labels.
+    `agreement`: between annotators of different kinds, by their names. `notes`: names of facts that only some
+    annotators have. The first of `annotators` (as `describe_annotator` gives them) gave the labels.
     """
     facts = {
         "pairs": len(pairs),
-        "annotators": [_facts(one) for one in reports],
+        "annotators": list(annotators),
         "agreement_between": {name: _numbers(one) for name, one in agreement.items()},
     }
     write_json(folder / "report.json", facts)
-    shown = {"reports": reports, "pairs": len(pairs), "agreement": agreement}
-    write_text(folder / "report.md", render("annotation.md.j2", shown))
-    if any(one.curve is not None for one in reports):
-        draw_bias_variance(reports, folder / "figures" / "bias_variance")
+    write_text(folder / "report.md", render("annotation.md.j2", {**facts, "notes": notes}))
+    if any(one["bias"] is not None for one in annotators):
+        draw_bias_variance(annotators, folder / "figures" / "bias_variance")
     return facts
 
 
-def draw_bias_variance(reports: Sequence[AnnotatorReport], path: Path) -> Path:
+def draw_bias_variance(annotators: Sequence[Mapping[str, Any]], path: Path) -> Path:
     """Left: each annotator's bias over its variance. Right: the error of the majority as labels of a pair grow."""
     figure, (left, right) = new_figure(1, 2, width=5.2)
-    for color, report in zip(COLORS, (one for one in reports if one.curve is not None), strict=False):
-        curve = report.curve
-        assert curve is not None
-        left.plot(curve.variance, curve.bias, "o", color=color, label=report.name)
-        numbers = np.arange(1, len(curve.error) + 1)
-        odd = numbers % 2 == 1
-        right.plot(numbers[odd], curve.error[odd], "o-", color=color, markersize=4, label=report.name)
-        right.axhline(curve.bias, color=color, linestyle=":", linewidth=1)
+    for color, one in zip(COLORS, (one for one in annotators if one["bias"] is not None), strict=False):
+        left.plot(one["variance"], one["bias"], "o", color=color, label=one["name"])
+        odd = one["majority_error"][::2]
+        right.plot(range(1, 2 * len(odd), 2), odd, "o-", color=color, markersize=4, label=one["name"])
+        right.axhline(one["bias"], color=color, linestyle=":", linewidth=1)
     left.set_xlabel("variance: a label differs from the annotator's own majority (share)")
     left.set_ylabel("bias: the majority is wrong by gold (share)")
     left.set_title("Bias against variance")
@@ -128,8 +116,8 @@ def draw_bias_variance(reports: Sequence[AnnotatorReport], path: Path) -> Path:
     return save_figure(figure, path)
 
 
-def _share(values: np.ndarray) -> Estimate | None:
-    return bootstrap_mean(values, level=0.95) if len(values) > 1 else None
+def _share(values: np.ndarray) -> dict[str, float] | None:
+    return _numbers(bootstrap_mean(values, level=0.95) if len(values) > 1 else None)
 
 
 def _has_better_answers(votes: Votes, gold: Votes) -> bool:
@@ -138,22 +126,3 @@ def _has_better_answers(votes: Votes, gold: Votes) -> bool:
 
 def _numbers(one: Estimate | None) -> dict[str, float] | None:
     return None if one is None else {"value": one.value, "low": one.interval.low, "high": one.interval.high}
-
-
-def _facts(one: AnnotatorReport) -> dict[str, Any]:
-    return {
-        "name": one.name,
-        "labels": one.labels,
-        "undecided": one.undecided,
-        "missing": one.missing,
-        "accuracy_to_gold": _numbers(one.accuracy),
-        "inter_annotator_agreement": _numbers(one.agreement),
-        "prefers_longer": _numbers(one.longer),
-        "prefers_first": _numbers(one.first),
-        "odds": None if one.biases is None else dataclasses.asdict(one.biases),
-        "bias": None if one.curve is None else one.curve.bias,
-        "variance": None if one.curve is None else one.curve.variance,
-        "majority_error": None if one.curve is None else one.curve.error.tolist(),
-        "dollars_per_thousand": one.dollars_per_thousand,
-        **one.notes,
-    }

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maquette.artifacts import ConfigError, StageError
-from maquette.artifacts.files import read_json
+from maquette.artifacts.files import digest, file_digest, read_json
 from maquette.artifacts.run_file import FILE, FINISHED, read_run, read_runs
 from maquette.artifacts.settings import nearest
 from maquette.model.architecture import read_architecture
@@ -96,6 +96,11 @@ def model_folder(path: str | Path) -> Path:
         status = record.get("status", "unknown")
         raise StageError(f"The run {path} has no model yet (status: {status}).", "Run its command again to resume.")
     raise StageError(f"{path} is neither a run nor a Hugging Face folder.", "It has no config.json and no run.json.")
+
+
+def weights_digest(path: str | Path) -> str:
+    """Digest of the weights of a run or an exported folder."""
+    return digest([file_digest(one) for one in sorted(model_folder(path).glob("*.safetensors"))])
 
 
 def load_tokenizer(path: str | Path, digest: str | None = None) -> "Tokenizer":

@@ -73,7 +73,7 @@ def sums_of(kind: str, marks: Tensor, cross_entropy: Tensor) -> Tensor:
     nats = cross_entropy.double().cpu()
     sums = torch.zeros(len(KINDS), 2, 2, dtype=torch.float64)
     for place, mark in enumerate((FIRST, SECOND)):
-        chosen = marks == mark
+        chosen = marks.cpu() == mark
         sums[KINDS.index(kind), place] = torch.stack([nats[chosen].sum(), chosen.sum().double()])
     return sums
 

@@ -25,7 +25,6 @@ __all__ = [
     "ppo_value_loss",
     "shape_rewards",
     "soft_preference_loss",
-    "token_entropy",
     "token_log_probs",
     "whiten",
     "win_lose_loss",
@@ -241,12 +240,6 @@ def ppo_value_loss(
     plain, clipped = (values - returns).square(), (near - returns).square()
     loss = masked_mean(torch.maximum(plain, clipped), mask) / 2
     return loss, masked_mean((clipped > plain).to(plain.dtype), mask)
-
-
-def token_entropy(logits: Tensor) -> Tensor:
-    """Entropy of the next token's distribution in nats: `logits (B, S, V)` -> `(B, S)`."""
-    log_probs = logits.log_softmax(dim=-1)
-    return -(log_probs.exp() * log_probs).sum(dim=-1)
 
 
 def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> Tensor:

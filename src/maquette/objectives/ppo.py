@@ -297,20 +297,16 @@ class ProximalPolicyOptimization(Objective):
             raise ConfigError(
                 f"optimizer={short_name(plan.optimizer)} does not go with objective=ppo.", "Use optimizer=adamw."
             )
-        groups = optimizer_groups(
-            self.model,
-            learning_rate=plan.learning_rate,
-            weight_decay=plan.weight_decay,
-            parametrization=plan.parametrization,
-        )
+        more: list[dict[str, Any]] = []
         if self.value is not None:
             given = self.config.value_learning_rate
-            rate = VALUE_RATE * plan.learning_rate if given is None else given
-            apart = plan.parametrization if isinstance(self.value, ScalarModel) else STANDARD
-            groups += optimizer_groups(
-                self.value, learning_rate=rate, weight_decay=plan.weight_decay, parametrization=apart
+            more = optimizer_groups(
+                self.value,
+                learning_rate=VALUE_RATE * plan.learning_rate if given is None else given,
+                weight_decay=plan.weight_decay,
+                parametrization=plan.parametrization if isinstance(self.value, ScalarModel) else STANDARD,
             )
-        return plan.configure_groups(groups)
+        return plan.configure(self.model, self._kinds, more)
 
     def on_fit_start(self) -> None:
         """The reference computes where and in which number format the policy does: their divergence begins at 0. So

@@ -6,7 +6,7 @@ leaves open (null) is filled in from the run: a number of steps, of steps to war
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -20,7 +20,7 @@ from maquette.artifacts.targets import Node, arguments_of, build, import_target,
 from maquette.model.parametrization import STANDARD, Parametrization
 from maquette.optimization.config import NOT_ARGUMENTS, STEP_COUNTS, WARMUP_COUNTS, plateau_error
 from maquette.optimization.groups import Kinds
-from maquette.optimization.optimizers import build_optimizer, optimizer_of
+from maquette.optimization.optimizers import build_optimizer
 from maquette.optimization.schedules import Schedule, build_schedule, is_token_schedule
 
 
@@ -102,8 +102,10 @@ class Optimization:
         place = peaks.index(self.learning_rate) if self.learning_rate in peaks else 0
         return float(optimizer.param_groups[place]["lr"])
 
-    def configure(self, model: nn.Module, kinds: Kinds | None = None) -> OptimizerLRSchedulerConfig:
-        """What a LightningModule's `configure_optimizers` returns, for all of a model."""
+    def configure(
+        self, model: nn.Module, kinds: Kinds | None = None, more: Sequence[dict[str, Any]] = ()
+    ) -> OptimizerLRSchedulerConfig:
+        """What a LightningModule's `configure_optimizers` returns, for all of a model and `more` groups."""
         optimizer = build_optimizer(
             model,
             self.optimizer,
@@ -112,22 +114,9 @@ class Optimization:
             fused=self.fused,
             parametrization=self.parametrization,
             kinds=kinds,
+            more=more,
         )
-        return self._scheduled(optimizer)
-
-    def configure_groups(self, groups: list[dict[str, Any]]) -> OptimizerLRSchedulerConfig:
-        """The same for groups that are made already."""
-        optimizer = optimizer_of(
-            groups,
-            self.optimizer,
-            learning_rate=self.learning_rate,
-            weight_decay=self.weight_decay,
-            fused=self.fused,
-        )
-        return self._scheduled(optimizer)
-
-    def _scheduled(self, optimizer: Any) -> OptimizerLRSchedulerConfig:
-        scheduler = self.schedule.attach(optimizer, self.batch_size_tokens)
+        scheduler: Any = self.schedule.attach(optimizer, self.batch_size_tokens)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def describe(self) -> dict[str, Any]:

@@ -4,7 +4,7 @@ The groups (which parameter is decayed, at what share of the rate) are ours for 
 """
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -110,10 +110,14 @@ def build_optimizer(
     fused: bool | None = None,
     parametrization: Parametrization = STANDARD,
     kinds: Kinds | None = None,
+    more: Sequence[dict[str, Any]] = (),
 ) -> Optimizer:
-    """The optimiser of `model`'s trainable parameters that a node names, at its peak learning rate.
+    """The optimiser that a node names over `model`'s trainable parameters (see `optimizer_groups`) and `more` groups,
+    at its peak learning rate. Raises `ConfigError` where it can't be built.
 
-    `fused`: see `optimizer_of`; the rest: see `optimizer_groups`.
+    It gets the rate and the decay as arguments as well, where it has them. `fused` runs Adam's whole step as one
+    kernel: five times faster than the other two ways on a processor. By default it is used where it exists; it can't go
+    with a gradient scaler (`precision=16-mixed`), which wants to look at the gradients in between.
     """
     groups = optimizer_groups(
         model,
@@ -123,23 +127,7 @@ def build_optimizer(
         kinds=kinds,
         hidden_apart=wants_hidden_matrices(node),
     )
-    return optimizer_of(groups, node, learning_rate=learning_rate, weight_decay=weight_decay, fused=fused)
-
-
-def optimizer_of(
-    groups: list[dict[str, Any]],
-    node: Node,
-    *,
-    learning_rate: float,
-    weight_decay: float,
-    fused: bool | None = None,
-) -> Optimizer:
-    """The optimiser that a node names over groups of parameters. Raises `ConfigError` where it can't be built.
-
-    It gets the rate and the decay as arguments as well, where it has them. `fused` runs Adam's whole step as one
-    kernel: five times faster than the other two ways on a processor. By default it is used where it exists; it can't go
-    with a gradient scaler (`precision=16-mixed`), which wants to look at the gradients in between.
-    """
+    groups += more
     target = _target(node)
     if fused is None:
         fused = all(p.device.type in _DEVICES_WITH_FUSED_ADAMW for group in groups for p in group["params"])
@@ -156,7 +144,7 @@ def optimizer_of(
     )
     if not isinstance(optimizer, Optimizer):
         raise ConfigError(
-            f"optimizer: {target_of(node)} makes {type(optimizer).__name__}, which is no optimiser of PyTorch's.",
+            f"optimizer: {target_of(node)} makes {type(optimizer).__name__}, which is not an optimiser of PyTorch's.",
             "Derive it from torch.optim.Optimizer.",
         )
     return optimizer

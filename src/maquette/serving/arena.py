@@ -20,7 +20,7 @@ from typing import Any
 from maquette.artifacts import StageError
 from maquette.artifacts.files import append_rows, cut_half_line, locked, write_text
 from maquette.artifacts.reading import parse_json, reading
-from maquette.data.preferences import Preference
+from maquette.data.conversations import Preference
 from maquette.text.chat import Message, check
 
 WINNERS = ("a", "b", "tie")

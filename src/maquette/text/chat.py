@@ -3,8 +3,8 @@
     <|document|> <|system|> content <|end_of_turn|> <|user|> content <|end_of_turn|> <|assistant|> content ...
 
 Each content is encoded by itself between special ids. So a conversation's ids begin with the ids of its first
-messages (the prefix property, which lets a prompt and an answer be joined without tokenising them anew), contents
-that hold "<|user|>" stay plain text and can't open a turn, and ids can be read back into messages exactly.
+messages (the prefix property, which lets a prompt and a completion be joined without tokenising them anew), and
+contents that hold "<|user|>" stay plain text and can't open a turn.
 
 `special.jinja_template` says the same in the language of `transformers`' `apply_chat_template`. There a content that
 spells a special token becomes that token, which is the tokenizer's way in that library; all other conversations give
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypedDict
 
 from maquette.artifacts import StageError
-from maquette.text.special import ASSISTANT, CHAT_TOKENS, DOCUMENT, END_OF_TURN, SYSTEM, USER
+from maquette.text.special import ASSISTANT, CHAT_TOKENS, END_OF_TURN, SYSTEM, USER
 
 if TYPE_CHECKING:
     from maquette.text.tokenizer import Tokenizer
@@ -57,38 +57,6 @@ def render(tokenizer: "Tokenizer", messages: Sequence[Message], *, open_assistan
         ids.append(tokens[ASSISTANT])
         mask.append(False)
     return Conversation(ids, mask)
-
-
-def render_text(messages: Sequence[Message], *, open_assistant: bool = False) -> str:
-    """The conversation with its special tokens spelt out, for people to read."""
-    check(messages)
-    turns = [f"{ROLES[message['role']]}{message['content']}{END_OF_TURN}" for message in messages]
-    return DOCUMENT + "".join(turns) + (ASSISTANT if open_assistant else "")
-
-
-def parse(tokenizer: "Tokenizer", ids: Sequence[int]) -> list[Message]:
-    """The messages of a conversation's ids: `parse(tokenizer, render(tokenizer, m).ids) == m`.
-
-    The last message may lack its end of turn (an answer that was cut off). Raises `StageError` for ids that are no
-    conversation, naming the place.
-    """
-    document, tokens = _needed_ids(tokenizer)
-    roles = {tokens[name]: role for role, name in ROLES.items()}
-    if not ids or ids[0] != document:
-        raise StageError("The ids are no conversation: they do not begin with the document token.")
-    messages: list[Message] = []
-    place = 1
-    while place < len(ids):
-        if ids[place] not in roles:
-            raise StageError(f"The ids are no conversation: at place {place} a role is wanted, not id {ids[place]}.")
-        end = next((at for at in range(place + 1, len(ids)) if ids[at] == tokens[END_OF_TURN]), len(ids))
-        content = ids[place + 1 : end]
-        stray = next((at for at, id in enumerate(content, place + 1) if id in roles or id == document), None)
-        if stray is not None:
-            raise StageError(f"The ids are no conversation: the turn before place {stray} has no end.")
-        messages.append({"role": roles[ids[place]], "content": tokenizer.decode(content)})
-        place = end + 1
-    return messages
 
 
 def check(messages: Sequence[Message]) -> None:

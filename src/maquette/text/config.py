@@ -1,6 +1,7 @@
 """Settings of a tokenizer."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from maquette.artifacts.settings import setting
 
@@ -17,3 +18,28 @@ class TokenizerConfig:
     training_bytes: int = setting(
         16_000_000, "train on at most so many bytes, spread evenly over the corpus (held in memory)", minimum=1
     )
+
+
+_EFFECTIVE = {
+    "bpe": ["kind", "vocab_size", "pretokenizer", "digits", "training_bytes"],
+    "unigram": ["kind", "vocab_size", "pretokenizer", "digits", "training_bytes"],
+    "char": ["kind", "vocab_size", "training_bytes"],
+    "byte": ["kind"],
+}
+"""What a tokenizer of each kind depends on."""
+
+
+def effective_settings(config: TokenizerConfig) -> dict[str, Any]:
+    """The settings that a tokenizer of this kind depends on: two configs that agree in them give the same tokenizer."""
+    settings = {name: getattr(config, name) for name in _EFFECTIVE[config.kind]}
+    if settings.get("pretokenizer") == "whitespace":
+        del settings["digits"]
+    return settings
+
+
+def idle_settings(config: TokenizerConfig) -> list[str]:
+    """Settings that were changed from their defaults but have no effect on a tokenizer of this kind."""
+    effective, defaults = effective_settings(config), TokenizerConfig()
+    return [
+        name for name in _EFFECTIVE["bpe"] if name not in effective and getattr(config, name) != getattr(defaults, name)
+    ]

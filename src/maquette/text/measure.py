@@ -43,14 +43,10 @@ class Fit:
         """Ids that occur at least once."""
         return int(np.count_nonzero(self.counts))
 
-
-@dataclass(frozen=True)
-class SweepPoint:
-    """A vocabulary of the sweep: its size, and tokens for 1,000 bytes of held-out text of each domain and of all."""
-
-    vocabulary: int
-    tokens_per_kilobyte: float
-    domains: dict[str, float]
+    def rates(self, learned: int) -> dict[str, float]:
+        """What the report says of it; `learned`: ids that text can use."""
+        names = ("bytes_per_token", "characters_per_token")
+        return {name: getattr(self, name) for name in names} | {"vocabulary_used": self.used / learned}
 
 
 def fit(tokenizer: Tokenizer, texts: Iterable[str], advance: Callable[[float], None] | None = None) -> Fit:

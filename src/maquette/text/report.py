@@ -15,7 +15,7 @@ from maquette.artifacts.files import write_json, write_text
 from maquette.artifacts.progress import progress
 from maquette.reports import render
 from maquette.text.config import TokenizerConfig
-from maquette.text.measure import Fit, SweepPoint, fit, number_splits, pieces, together, visible
+from maquette.text.measure import Fit, fit, number_splits, pieces, together, visible
 from maquette.text.tokenizer import Tokenizer
 from maquette.text.training import spread_sample, train_tokenizer
 
@@ -72,14 +72,14 @@ def write_report(
     report_figures.compression(fits, figures / "compression")
     report_figures.vocabulary_use(fits, _learned(tokenizer), figures / "vocabulary_use")
     if len(points) > 1:
-        drawn = report_figures.vocabulary_sizes([*map(dataclasses.asdict, points)], tokenizer.vocab_size)
+        drawn = report_figures.vocabulary_sizes(points, tokenizer.vocab_size)
         report_figures.save_figure(drawn, figures / "vocabulary_sizes")
     report_figures.splits(splits, figures / "splits")
 
     facts = _facts(tokenizer, fits)
     details = {
         "measured_on": measured_on,
-        "sweep": [dataclasses.asdict(point) for point in points],
+        "sweep": points,
         "numbers": numbers,
         "splits": splits,
         "longest_tokens": _longest(tokenizer),
@@ -90,11 +90,14 @@ def write_report(
     return facts
 
 
-def sweep(config: TokenizerConfig, training: Iterable[str], samples: Mapping[str, Sequence[str]]) -> list[SweepPoint]:
+def sweep(
+    config: TokenizerConfig, training: Iterable[str], samples: Mapping[str, Sequence[str]]
+) -> list[dict[str, Any]]:
     """Trains the same kind of tokenizer with smaller and larger vocabularies; the first point is plain bytes.
 
-    All are trained on one sample of the training text and measured on the same held-out text, so they compare; a size
-    that the sample does not fill is left out.
+    A point is its `vocabulary` and `tokens_per_kilobyte`: tokens for 1,000 bytes of held-out text, of all and by
+    `domains`. All are trained on one sample of the training text and measured on the same held-out text, so they
+    compare; a size that the sample does not fill is left out.
     """
     share = {domain: spread_sample(sample, SWEEP_BYTES // len(samples)) for domain, sample in samples.items()}
     configs = [dataclasses.replace(config, kind="byte")]
@@ -102,35 +105,32 @@ def sweep(config: TokenizerConfig, training: Iterable[str], samples: Mapping[str
         sizes = [round(config.vocab_size * factor) for factor in (0.25, 0.5, 1, 2, 4)]
         configs += [dataclasses.replace(config, vocab_size=size) for size in sizes if size >= 280]
     sample = spread_sample(training, SWEEP_BYTES)
-    points: list[SweepPoint] = []
+    points: list[dict[str, Any]] = []
     with progress("Training vocabularies to compare", len(configs), unit="vocabularies") as advance:
         for each in configs:
             tokenizer = train_tokenizer(sample, each)
-            if not points or tokenizer.vocab_size > points[-1].vocabulary:
+            if not points or tokenizer.vocab_size > points[-1]["vocabulary"]:
                 fits = {domain: fit(tokenizer, texts) for domain, texts in share.items()}
                 rates = {domain: part.tokens_per_kilobyte for domain, part in fits.items()}
-                points.append(SweepPoint(tokenizer.vocab_size, together(fits).tokens_per_kilobyte, rates))
+                whole = together(fits).tokens_per_kilobyte
+                points.append({"vocabulary": tokenizer.vocab_size, "tokens_per_kilobyte": whole, "domains": rates})
             advance(1)
     return points
 
 
 def _facts(tokenizer: Tokenizer, fits: Mapping[str, Fit]) -> dict[str, Any]:
     """What the manifest and other pages want to know."""
-    everything = together(fits)
+    learned = _learned(tokenizer)
     return {
         "digest": tokenizer.digest,
         "vocabulary": tokenizer.vocab_size,
-        "bytes_per_token": everything.bytes_per_token,
-        "characters_per_token": everything.characters_per_token,
-        "vocabulary_used": everything.used / _learned(tokenizer),
+        **together(fits).rates(learned),
         "domains": {
             domain: {
                 "bytes": part.bytes,
                 "tokens": part.tokens,
-                "bytes_per_token": part.bytes_per_token,
-                "characters_per_token": part.characters_per_token,
                 "tokens_per_kilobyte": part.tokens_per_kilobyte,
-                "vocabulary_used": part.used / _learned(tokenizer),
+                **part.rates(learned),
             }
             for domain, part in fits.items()
         },

@@ -241,29 +241,14 @@ class MissingTokenizer(Tokenizer):
     def __repr__(self) -> str:
         return f"MissingTokenizer({self.vocab_size:,} ids)"
 
-    def __getattr__(self, name: str) -> Any:  # what only text has
-        if name in ("backend", "_bytes", "_vocabulary", "_document"):
+    def __getattr__(self, name: str) -> Any:  # what only text has: what all that reads or writes it begins with
+        if name in ("backend", "_bytes", "_vocabulary", "_document", "_special_set"):
             raise _no_text()
         raise AttributeError(name)
-
-    def encode(self, text: str) -> list[int]:
-        raise _no_text()
-
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        raise _no_text()
-
-    def token_bytes(self, id: int, *, skip_special: bool = False) -> bytes:
-        raise _no_text()
-
-    def decode(self, ids: Iterable[int], skip_special: bool = False) -> str:
-        raise _no_text()
 
     def byte_lengths(self) -> npt.NDArray[np.int32]:
         """Zeros: nobody knows."""
         return np.zeros(self.vocab_size, dtype=np.int32)
-
-    def add_tokens(self, tokens: Sequence[str], *, special: bool = False) -> Tokenizer:
-        raise _no_text()
 
     def _values(self) -> dict[str, Any]:
         return {"vocab_size": self.vocab_size, "eos_token_id": self.document_id}

@@ -50,30 +50,6 @@ def training_sample(texts: Iterable[str], config: TokenizerConfig) -> list[str]:
         return spread_sample(texts, config.training_bytes, advance)
 
 
-def effective_settings(config: TokenizerConfig) -> dict[str, Any]:
-    """The settings that a tokenizer of this kind depends on: two configs that agree in them give the same tokenizer."""
-    names = {
-        "bpe": ["kind", "vocab_size", "pretokenizer", "digits", "training_bytes"],
-        "unigram": ["kind", "vocab_size", "pretokenizer", "digits", "training_bytes"],
-        "char": ["kind", "vocab_size", "training_bytes"],
-        "byte": ["kind"],
-    }[config.kind]
-    settings = {name: getattr(config, name) for name in names}
-    if settings.get("pretokenizer") == "whitespace":
-        del settings["digits"]
-    return settings
-
-
-def idle_settings(config: TokenizerConfig) -> list[str]:
-    """Settings that were changed from their defaults but have no effect on a tokenizer of this kind."""
-    effective, defaults = effective_settings(config), TokenizerConfig()
-    return [
-        name
-        for name in ("vocab_size", "pretokenizer", "digits", "training_bytes")
-        if name not in effective and getattr(config, name) != getattr(defaults, name)
-    ]
-
-
 def _train_bpe(sample: list[str], config: TokenizerConfig) -> Tokenizer:
     backend = tokenizers.Tokenizer(models.BPE())
     backend.pre_tokenizer = _byte_level(config)

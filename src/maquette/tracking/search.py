@@ -20,6 +20,9 @@ _PAGE = 1000  # runs in one call
 ATTRIBUTES = ("name", "run_id", "status", "start", "seconds", "parent", "folder")
 """Columns that every table of runs has; `start` is a UTC time, `seconds` how long the run took."""
 
+PARAMETERS = "parameters"
+"""In `attrs` of a table of runs: which of its columns are parameters, rather than metrics or tags."""
+
 
 def find_runs(
     outputs: Path | str = "outputs",
@@ -44,7 +47,9 @@ def find_runs(
     import pandas as pd
 
     rows = _search(store_uri(TrackingConfig(uri=uri), outputs), experiment, filter, limit)
-    table = pd.DataFrame(_columns(rows))
+    values, params = _columns(rows)
+    table = pd.DataFrame(values)
+    table.attrs[PARAMETERS] = params
     table["start"] = pd.to_datetime(table["start"], unit="ms", utc=True)
     return table if columns is None else table[_known(columns, list(table.columns), bool(rows))]
 
@@ -80,7 +85,8 @@ def _search(uri: str, experiment: str | None, filter: str | None, limit: int | N
     return runs
 
 
-def _columns(rows: "Sequence[Run]") -> dict[str, list[Any]]:
+def _columns(rows: "Sequence[Run]") -> tuple[dict[str, list[Any]], list[str]]:
+    """The columns, and which of them are parameters."""
     attributes: dict[str, list[Any]] = {
         "name": [row.info.run_name for row in rows],
         "run_id": [row.info.run_id for row in rows],
@@ -101,7 +107,8 @@ def _columns(rows: "Sequence[Run]") -> dict[str, list[Any]]:
         for name in _names(row.data.tags for row in rows)
         if not name.startswith("mlflow.") and name != "folder"
     }
-    return {**attributes, **{f"metrics.{n}" if n in attributes else n: v for n, v in metrics.items()}, **params, **tags}
+    metrics = {f"metrics.{name}" if name in attributes else name: values for name, values in metrics.items()}
+    return {**attributes, **metrics, **params, **tags}, list(params)
 
 
 def _status(row: "Run") -> str:

@@ -5,6 +5,9 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer
 
+from maquette.artifacts.progress import say
+from maquette.model import LanguageModel, ScalarModel, hf
+from maquette.text import Tokenizer
 from maquette.tracking import RunLog, peak_memory_bytes
 from maquette.training import record as records
 from maquette.training.callbacks import RunCheckpoint
@@ -12,6 +15,7 @@ from maquette.training.checkpoint_io import CheckpointFolder
 from maquette.training.job import Job, Opened, Row
 from maquette.training.metrics_file import read_history
 from maquette.training.record import RunRecord
+from maquette.training.report import model_card
 
 
 def conclude(
@@ -36,15 +40,31 @@ def conclude(
         state = torch.load(checkpoints.path(step), map_location="cpu", weights_only=True, mmap=True)["state_dict"]
     else:  # callbacks=none
         state = opened.module.state_dict()
-    job.plan.export(job, opened, state, job.folder / "model", record, finished=finished)
+    _export(job, opened, state, record, finished=finished)
     for picture in job.plan.draw(opened, history, job.folder / "figures", job.name):
         for path in (picture, picture.with_suffix(".svg")):
             log.log_artifact(path, "figures")
     if finished:
-        _summarize(record, log, job.plan.totals(record), checkpoints, step)
+        _summarize(record, log, checkpoints, step)
     record.save()
     log.log_artifact(job.folder / records.FILE)
     return record
+
+
+def _export(job: Job, opened: Opened, state: dict[str, Any], record: RunRecord, *, finished: bool) -> None:
+    """What the module keeps as `model`, with the weights of `state`, as a Hugging Face folder; with a model card where
+    it is `finished`."""
+    architecture = job.plan.exported_architecture(job, opened, record.step)
+    scalar = getattr(opened.module, "scalar", False)
+    with torch.device("meta"):
+        model: Any = ScalarModel(architecture) if scalar else LanguageModel(architecture)
+    names = list(model.state_dict())
+    if not all(f"model.{name}" in state for name in names):
+        say(f"{record.name}: {record.spec.objective} keeps no language model as `self.model`: nothing is exported")
+        return
+    model.load_state_dict({name: state[f"model.{name}"] for name in names}, assign=True)
+    card = model_card(record, getattr(opened.data, "validation_weights", None)) if finished else None
+    hf.save(model, Tokenizer.load(job.spec.tokenizer), job.folder / "model", card=card)
 
 
 def trained_seconds(trainer: Trainer) -> float:
@@ -85,9 +105,7 @@ def _results(history: list[Row], last: Row) -> dict[str, Any]:
     }
 
 
-def _summarize(
-    record: RunRecord, log: RunLog, totals_of_objective: dict[str, float], checkpoints: CheckpointFolder, step: int
-) -> None:
+def _summarize(record: RunRecord, log: RunLog, checkpoints: CheckpointFolder, step: int) -> None:
     """The tracker's summary."""
     log.set_tags({"checkpoint.path": checkpoints.path(step), "model.path": f"{record.folder}/model"})
     totals = {
@@ -96,6 +114,7 @@ def _summarize(
         "tokens_per_second": record.tokens_per_second,
         "mfu": record.mfu,
         "loss_spikes": record.loss_spikes,
-        **totals_of_objective,
+        "epochs": record.facts.get("epochs"),
+        **{f"epochs/{domain}": values["epochs"] for domain, values in record.domains.items()},
     }
     log.log_metrics({name: value for name, value in totals.items() if value is not None}, step)

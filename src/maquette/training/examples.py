@@ -4,26 +4,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from maquette.artifacts.manifest import read_manifest
 from maquette.artifacts.targets import import_target
 from maquette.data.example_data import InstructionData, PreferenceData
-from maquette.model import LanguageModel, ScalarModel, hf
-from maquette.model.architecture import read_architecture
-from maquette.objectives import Objective
 from maquette.objectives.config import ExampleConfig, SupervisedConfig
 from maquette.objectives.preferences import ReferenceLogProbs
 from maquette.text import Tokenizer
-from maquette.training.job import Job, Opened, Row, describe_run_model, module_weights, prepare_optimization
+from maquette.training.job import Job, ObjectivePlan, Opened, Row, describe_run_model, prepare_optimization
 from maquette.training.micro_batch import micro_batch_of, micro_batches
-from maquette.training.record import RunRecord
-from maquette.training.report import draw_curves, draw_reliability, model_card
+from maquette.training.report import draw_curves, draw_reliability
 
 
 @dataclass(frozen=True)
-class ExamplePlan:
+class ExamplePlan(ObjectivePlan):
     """Which examples, and the objective's settings. `folder`: an artifact with `train/` and `validation/`;
     `micro_batch_size`: examples of one forward pass, None for all of a process's share."""
 
@@ -60,24 +53,8 @@ class ExamplePlan:
             }  # fmt: skip
         return {"facts": facts}
 
-    def export(
-        self, job: Job, opened: Opened, state: dict[str, Tensor], folder: Path, record: RunRecord, *, finished: bool
-    ) -> None:
-        """As a Hugging Face folder."""
-        module, data = opened.module, opened.data
-        assert isinstance(module, Objective) and isinstance(data, InstructionData | PreferenceData)
-        architecture = read_architecture(module.description["architecture"])
-        card = model_card(record) if finished else None
-        with torch.device("meta"):
-            model = ScalarModel(architecture) if module.scalar else LanguageModel(architecture)
-        model.load_state_dict(module_weights(state, "model."), assign=True)
-        hf.save(model, data.tokenizer, folder, card=card)
-
     def draw(self, opened: Opened, history: list[Row], folder: Path, title: str) -> list[Path]:
         pictures = [draw_curves(history, self.objective.entry.curves, folder / "curves", title=title)]
         if (bins := getattr(opened.module, "reliability", None)) is not None:
             pictures.append(draw_reliability(bins, folder / "calibration", title=title))
         return pictures
-
-    def totals(self, record: RunRecord) -> dict[str, float]:
-        return {"epochs": record.facts["epochs"]}

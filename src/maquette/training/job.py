@@ -6,25 +6,23 @@ LightningModule and its data as a LightningDataModule. Everything around a step 
 tracking) is the Trainer's and its callbacks'.
 """
 
+import abc
 import dataclasses
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import LightningDataModule, LightningModule
-from torch import Tensor
 
 from maquette.artifacts.targets import Node
-from maquette.model.architecture import describe_architecture
+from maquette.model.architecture import CoreConfig, describe_architecture
 from maquette.optimization.optimization import Optimization
 from maquette.recipe.run_spec import RunSpec
-from maquette.training.callbacks.validation_schedule import validation_steps
+from maquette.training.callbacks.validation import validation_steps
 from maquette.training.config import TrainerConfig
 from maquette.training.devices import Hardware
 
 if TYPE_CHECKING:
     from maquette.text.tokenizer import Tokenizer
-    from maquette.training.record import RunRecord
 
 Row = dict[str, Any]
 
@@ -40,30 +38,24 @@ class Opened:
     steps_per_epoch: int | None = None
 
 
-class ObjectivePlan(Protocol):
+class ObjectivePlan(abc.ABC):
     """Frozen and picklable."""
 
+    @abc.abstractmethod
     def open(self, job: "Job", tokenizer: "Tokenizer") -> Opened:
         """Raises `StageError` where data or weights are missing or damaged."""
-        ...
+
+    @abc.abstractmethod
+    def draw(self, opened: Opened, history: list[Row], folder: Path, title: str) -> list[Path]:
+        """Draws the run's curves into `folder`; returns the pictures."""
 
     def results(self, opened: Opened, last: Row, step: int) -> dict[str, Any]:
         """Fields of the run's record; `last` has the newest value of every curve."""
-        ...
+        return {}
 
-    def export(
-        self, job: "Job", opened: Opened, state: dict[str, Tensor], folder: Path, record: "RunRecord", *, finished: bool
-    ) -> None:
-        """Writes the model, whose weights are `state` (as the module's `state_dict` has them), to `folder`."""
-        ...
-
-    def draw(self, opened: Opened, history: list[Row], folder: Path, title: str) -> list[Path]:
-        """Draws the run's curves into `folder`; returns the pictures."""
-        ...
-
-    def totals(self, record: "RunRecord") -> dict[str, float]:
-        """More numbers for the tracker's summary of the finished run."""
-        ...
+    def exported_architecture(self, job: "Job", opened: Opened, step: int) -> CoreConfig:
+        """What is exported after `step`: the model that was trained."""
+        return job.spec.architecture
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,8 +120,3 @@ def describe_run_model(job: Job, tokenizer_digest: str | None = None) -> dict[st
         "checkpoint": job.spec.checkpoint,
         "tokenizer_digest": tokenizer_digest,
     }
-
-
-def module_weights(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The weights of one part of an objective by the part's own names."""
-    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}

@@ -10,24 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import torch
 from lightning.pytorch import LightningDataModule
-from torch import Tensor
 
 from maquette.artifacts import ConfigError
 from maquette.data.prompts import Prompt, PromptSource
-from maquette.model import LanguageModel, ScalarModel, hf
+from maquette.model import LanguageModel, ScalarModel
 from maquette.objectives.completions import RewardFunction
 from maquette.objectives.config import PolicyConfig
 from maquette.objectives.ppo import ProximalPolicyOptimization
 from maquette.objectives.rollouts import RolloutSchedule
-from maquette.training.job import Opened, Row, describe_run_model, module_weights, prepare_optimization
-from maquette.training.report import draw_curves, model_card
+from maquette.training.job import Job, ObjectivePlan, Opened, Row, describe_run_model, prepare_optimization
+from maquette.training.report import draw_curves
 
 if TYPE_CHECKING:
     from maquette.text import Tokenizer
-    from maquette.training.job import Job
-    from maquette.training.record import RunRecord
 
 
 @dataclass(frozen=True)
@@ -87,7 +83,7 @@ class PolicyData(LightningDataModule):
 
 
 @dataclass(frozen=True)
-class PolicyPlan:
+class PolicyPlan(ObjectivePlan):
     """How a policy is optimised, and for what. `micro_batches`: forward passes of a process in a step."""
 
     config: PolicyConfig
@@ -109,7 +105,7 @@ class PolicyPlan:
             config.rollout_batch_size // processes, config.ppo_epochs, config.num_minibatches, self.micro_batches
         )
 
-    def open(self, job: "Job", tokenizer: "Tokenizer") -> Opened:
+    def open(self, job: Job, tokenizer: "Tokenizer") -> Opened:
         assert job.spec.checkpoint is not None  # the stage asks for one
         schedule = self.schedule(job.hardware.world_size)
         data = PolicyData(
@@ -122,18 +118,5 @@ class PolicyPlan:
     def results(self, opened: Opened, last: Row, step: int) -> dict[str, Any]:
         return {"facts": {"policy": dataclasses.asdict(self.config)}}
 
-    def export(
-        self, job: "Job", opened: Opened, state: dict[str, Tensor], folder: Path, record: "RunRecord", *, finished: bool
-    ) -> None:
-        """The policy alone, as a Hugging Face folder."""
-        with torch.device("meta"):
-            model = LanguageModel(job.spec.architecture)
-        model.load_state_dict(module_weights(state, "model."), assign=True)
-        data: Any = opened.data
-        hf.save(model, data.tokenizer, folder, card=model_card(record) if finished else None)
-
     def draw(self, opened: Opened, history: list[Row], folder: Path, title: str) -> list[Path]:
         return [draw_curves(history, self.config.entry.curves, folder / "policy", title=title, rows=2)]
-
-    def totals(self, record: "RunRecord") -> dict[str, float]:
-        return {}

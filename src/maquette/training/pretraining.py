@@ -13,31 +13,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from lightning.pytorch import LightningModule
-from torch import Tensor
 
-from maquette.artifacts.progress import say
 from maquette.artifacts.settings import plain_arguments
 from maquette.artifacts.targets import build_part
 from maquette.data.config import DataConfig, MixtureConfig
 from maquette.data.custom_data import build_data, facts_of
 from maquette.data.mixture import phase_configs
 from maquette.data.pretraining_data import PretrainingData
-from maquette.model import LanguageModel, hf
-from maquette.model.architecture import TransformerConfig
+from maquette.model.architecture import CoreConfig, TransformerConfig
 from maquette.objectives import Pretraining
 from maquette.objectives.config import PretrainConfig
 from maquette.objectives.held_out import metric_name
 from maquette.text import Tokenizer
-from maquette.training.job import Job, Opened, Row, describe_run_model, module_weights, prepare_optimization
+from maquette.training.job import Job, ObjectivePlan, Opened, Row, describe_run_model, prepare_optimization
 from maquette.training.micro_batch import choose_micro_batch, micro_batch_of
-from maquette.training.record import RunRecord
-from maquette.training.report import draw_curves, draw_loss, model_card
+from maquette.training.report import draw_curves, draw_loss
 
 
 @dataclass(frozen=True)
-class PretrainingPlan:
+class PretrainingPlan(ObjectivePlan):
     """Which text, in which order. `objective` has the loss's settings."""
 
     tokens_folder: Path
@@ -85,31 +80,22 @@ class PretrainingPlan:
             },
         }
 
-    def export(
-        self, job: Job, opened: Opened, state: dict[str, Tensor], folder: Path, record: RunRecord, *, finished: bool
-    ) -> None:
-        """As a Hugging Face folder; positions as the phase that the run has reached reads them."""
+    def exported_architecture(self, job: Job, opened: Opened, step: int) -> CoreConfig:
+        """Positions as the phase that the run has reached reads them."""
         architecture, data = job.spec.architecture, opened.data
         assert isinstance(data, PretrainingData)
-        phase = data.order.phases[data.order.phase_of(max(0, record.step * data.batch_sequences - 1))]
+        phase = data.order.phases[data.order.phase_of(max(0, step * data.batch_sequences - 1))]
         if isinstance(architecture, TransformerConfig) and phase.rope_theta:
-            architecture = dataclasses.replace(architecture, rope_theta=phase.rope_theta)
-        with torch.device("meta"):
-            model = LanguageModel(architecture)
-        model.load_state_dict(module_weights(state, "model."), assign=True)
-        card = model_card(record, data.order.phases[0].weights) if finished else None
-        hf.save(model, data.tokenizer, folder, card=card)
+            return dataclasses.replace(architecture, rope_theta=phase.rope_theta)
+        return architecture
 
     def draw(self, opened: Opened, history: list[Row], folder: Path, title: str) -> list[Path]:
         data: Any = opened.data
         return [draw_loss(history, list(data.order.domains), folder / "loss", title=title)]
 
-    def totals(self, record: RunRecord) -> dict[str, float]:
-        return {f"epochs/{domain}": values["epochs"] for domain, values in record.domains.items()}
-
 
 @dataclass(frozen=True)
-class CustomPlan:
+class CustomPlan(ObjectivePlan):
     """`text`: our plan, whose data and settings are used where `data` or `objective` (nodes with a `_target_`) are
     None."""
 
@@ -135,20 +121,10 @@ class CustomPlan:
     def results(self, opened: Opened, last: Row, step: int) -> dict[str, Any]:
         return self.text.results(opened, last, step) if self.data is None else {}
 
-    def export(
-        self, job: Job, opened: Opened, state: dict[str, Tensor], folder: Path, record: RunRecord, *, finished: bool
-    ) -> None:
-        """The language model that the module keeps as `model`, as a Hugging Face folder."""
-        with torch.device("meta"):
-            model = LanguageModel(job.spec.architecture)
-        weights = module_weights(state, "model.")
-        if set(weights) < set(model.state_dict()):
-            objective = record.spec.objective
-            say(f"{record.name}: {objective} keeps no language model as `self.model`: there is nothing to export")
-            return
-        model.load_state_dict({name: weights[name] for name in model.state_dict()}, assign=True)
-        card = model_card(record, getattr(opened.data, "validation_weights", {})) if finished else None
-        hf.save(model, Tokenizer.load(job.spec.tokenizer), folder, card=card)
+    def exported_architecture(self, job: Job, opened: Opened, step: int) -> CoreConfig:
+        if self.data is None:
+            return self.text.exported_architecture(job, opened, step)
+        return job.spec.architecture
 
     def draw(self, opened: Opened, history: list[Row], folder: Path, title: str) -> list[Path]:
         if self.data is None and self.objective is None:
@@ -157,9 +133,6 @@ class CustomPlan:
         losses = [name for name in names if name.endswith("loss")]
         others = [name for name in names if name.startswith("validation/") and name not in losses]
         return [draw_curves(history, [("loss", losses), ("validation", others)], folder / "loss", title=title)]
-
-    def totals(self, record: RunRecord) -> dict[str, float]:
-        return self.text.totals(record) if self.data is None else {}
 
 
 def build_objective(node: Mapping[str, Any], job: Job) -> LightningModule:

@@ -8,9 +8,9 @@ import pytest
 from maquette.artifacts import StageError
 from maquette.corpus.config import SourceConfig
 from maquette.corpus.document import Document, Rejection
-from maquette.corpus.sources.warc.pages import WebPage, read_page
-from maquette.corpus.sources.warc.records import ArchivePart, archive_parts
-from maquette.corpus.sources.warc.source import ArchiveShard, Warc
+from maquette.corpus.sources.records import ArchivePart, archive_parts
+from maquette.corpus.sources.warc import ArchiveShard, Warc
+from maquette.corpus.sources.web_pages import WebPage, read_page
 from support.made_archives import archive, page, record
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "warc"
@@ -122,7 +122,7 @@ def test_a_bomb_is_refused_in_bounded_time_and_memory() -> None:
 
 
 def test_a_record_that_inflates_without_end_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from maquette.corpus.sources.warc import records as module
+    from maquette.corpus.sources import records as module
 
     monkeypatch.setattr(module, "LARGEST", 100_000)
     bomb = gzip.compress(record(bytes(1_000_000)))

@@ -11,8 +11,8 @@ from maquette.corpus.config import SourceConfig
 from maquette.corpus.curation import datatrove_pipelines
 from maquette.corpus.curation.config import CurationConfig, ExecutorConfig
 from maquette.corpus.curation.curate import Curated, curate
-from maquette.corpus.curation.near_duplicates import clusters
-from maquette.corpus.sources.warc.source import Warc
+from maquette.corpus.near_duplicates import clusters
+from maquette.corpus.sources.warc import Warc
 from support.made_archives import archive
 from support.made_crawl import settings
 

@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from maquette.corpus.document import Document
-from maquette.corpus.sources.warc.html import decode, extract, keep_tex, links
-from maquette.corpus.sources.warc.source import ArchiveShard
+from maquette.corpus.sources.html import decode, extract, keep_tex, links
+from maquette.corpus.sources.warc import ArchiveShard
 from maquette.corpus.synthetic_web.pages import STYLES, break_markup, make_site, render
 from maquette.corpus.synthetic_web.texts import Text
 from support.made_archives import record

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from maquette.corpus.curation.config import NearDuplicatesConfig
-from maquette.corpus.curation.models import grams, precision_recall, train
-from maquette.corpus.curation.near_duplicates import clusters, document_bands, s_curve, without
+from maquette.corpus.curation.models import LinearModel, Training, grams, train
 from maquette.corpus.curation.selection import robust_deviations
+from maquette.corpus.near_duplicates import clusters, document_bands, s_curve, without
 
 CONFIG = NearDuplicatesConfig()
 
@@ -83,7 +83,12 @@ def test_a_linear_model_learns_and_is_stored_whole(tmp_path: object) -> None:
 
 
 def test_precision_and_recall_by_hand() -> None:
-    curve = precision_recall(np.array([True, False, True, False]), np.array([0.9, 0.8, 0.7, 0.1]))
-    assert curve.precision.tolist() == [1, 0.5, pytest.approx(2 / 3), 0.5]
-    assert curve.recall.tolist() == [0.5, 0.5, 1, 1]
-    assert curve.average == pytest.approx(0.5 + 0.5 * 2 / 3)
+    guess = np.array([0.9, 0.8, 0.7, 0.1])
+    model = LinearModel(("a", "b"), np.zeros((1, 4), np.float32), np.zeros(1, np.float32))
+    report = Training(model, np.array([1, 0, 1, 0]), np.stack([1 - guess, guess], 1), 10).report()
+    assert report["accuracy"] == 0.75 and report["by_class"]["b"] == {"precision": pytest.approx(2 / 3), "recall": 1.0}
+    curve = report["curve"]
+    assert curve["thresholds"] == [0.9, 0.8, 0.7, 0.1] and curve["chance"] == 0.5
+    assert curve["precision"] == [1, 0.5, pytest.approx(2 / 3), 0.5]
+    assert curve["recall"] == [0.5, 0.5, 1, 1]
+    assert curve["average_precision"] == pytest.approx(0.5 + 0.5 * 2 / 3)

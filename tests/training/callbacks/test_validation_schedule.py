@@ -15,7 +15,7 @@ from maquette.cli.command_line.config import TrainStage
 from maquette.objectives import Pretraining
 from maquette.training import pretraining
 from maquette.training.callbacks import RunContext, ValidationSchedule
-from maquette.training.callbacks.validation_schedule import validation_steps
+from maquette.training.callbacks.validation import validation_steps
 from maquette.training.processes import StopSignal
 
 

@@ -214,8 +214,3 @@ class TrainStage(TokensStage):
 @dataclass
 class DemoStage(TrainStage):
     reach: float = setting(10.0, "the predicted model has so many times the largest budget's compute", minimum=1.0)
-
-
-@dataclass
-class PipelinesStage(TrainStage):
-    trials: int = setting(10, "runs of the old way: settings that somebody might guess, the best is kept", minimum=2)

@@ -106,16 +106,3 @@ class PlanStage(PrintedStage):
     pipeline: str | None = setting(
         None, "compare: thirty one-day models against three days of small ones and one of 27", choices=("compare",)
     )
-
-
-@dataclass
-class HallucinationStage(RecordedStage):
-    seed: int = setting(0, "seed of the world, of weights and of the order of data", minimum=0)
-    people: int = setting(256, "people whom the pretraining text tells of", minimum=8, maximum=2000)
-    repeats: int = setting(40, "how often the text says each of its sentences", minimum=1)
-    size: str = setting("200k", "parameters of the model", quantity=True)
-    tokens: str = setting("3m", "token budget of pretraining", quantity=True)
-    epochs: float = setting(12.0, "how often fine-tuning sees each of its questions", minimum=0.1)
-    shares: list[float] = setting(
-        lambda: [0.0, 0.25, 0.5, 1.0], "shares of the answers in fine-tuning that no text has told of"
-    )

@@ -80,19 +80,7 @@ _ALL = (
         "predict", "write down what a bigger run will reach, before it is trained", law_config.PredictStage, "predict"
     ),
     Stage("verify", "the verdict on predictions, and the record over all of them", law_config.VerifyStage, "verify"),
-    Stage(
-        "pipelines",
-        "guess and keep the best, or small models and one big run: both for real",
-        settings.PipelinesStage,
-        "pipelines",
-    ),
     Stage("plan", "so many GPUs for so many days: what to train, and what it costs", law_config.PlanStage, "plan"),
-    Stage(
-        "hallucination",
-        "does fine-tuning on unseen facts teach a model to hallucinate?",
-        law_config.HallucinationStage,
-        "hallucination",
-    ),
     Stage("demo", "the whole pipeline on two cores in minutes, with a page to open", settings.DemoStage, "demo"),
 )
 

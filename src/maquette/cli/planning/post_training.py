@@ -19,16 +19,15 @@ from maquette.artifacts.targets import Node, node_value, with_values
 from maquette.cli.command_line.config import TrainStage
 from maquette.cli.planning.pretraining import assemble_job
 from maquette.data.config import ExamplesConfig
+from maquette.data.conversations import ExampleFiles, ExampleSource
 from maquette.data.examples import describe_examples, encode_instructions, encode_preferences
-from maquette.data.instructions import InstructionFiles, InstructionSource
-from maquette.data.preferences import PreferenceFiles, PreferenceSource
 from maquette.feedback.annotators.custom import CallableReward
 from maquette.feedback.building import ConfiguredFeedback
 from maquette.feedback.config import TaskInstructionsConfig
 from maquette.feedback.prompts import TaskInstructions, open_prompts
 from maquette.model.core_config import CoreConfig
 from maquette.model.hf import config_of, read_config
-from maquette.model.loading import find_reward_model, load_tokenizer, model_folder
+from maquette.model.loading import find_reward_model, load_tokenizer, model_folder, weights_digest
 from maquette.objectives.config import ExampleConfig, PolicyConfig
 from maquette.optimization.config import OptimizerConfig, planned_warmup, planned_weight_decay
 from maquette.recipe.post_training import PostTraining
@@ -195,8 +194,7 @@ def _reward_digest(config: TrainStage) -> str:
     reward = config.reward
     if reward.kind != "reward_model":
         return digest({"kind": reward.kind, "callable": reward.callable})
-    weights = sorted(model_folder(find_reward_model(reward.checkpoint, config.outputs)).glob("*.safetensors"))
-    return digest([file_digest(path) for path in weights])
+    return weights_digest(find_reward_model(reward.checkpoint, config.outputs))
 
 
 # Examples -------------------------------------------------------------------------------------------------------------
@@ -214,7 +212,7 @@ def encoded_examples(config: TrainStage, tokenizer: Tokenizer, longest: int) -> 
     encode: Callable[..., dict[str, Any]] = encode_preferences if kind == "preferences" else encode_instructions
 
     def make(folder: Path) -> dict[str, Any]:
-        facts = encode(getattr(source, kind)(), tokenizer, folder, **settings)
+        facts = encode(source.examples(), tokenizer, folder, **settings)
         for line in describe_examples(facts, kind):
             say(line)
         return facts
@@ -231,7 +229,7 @@ def encoded_examples(config: TrainStage, tokenizer: Tokenizer, longest: int) -> 
     )
 
 
-def _source(kind: str, chosen: Any, objective: str) -> InstructionSource | PreferenceSource:
+def _source(kind: str, chosen: Any, objective: str) -> ExampleSource:
     if isinstance(chosen, TaskInstructionsConfig):
         return TaskInstructions(chosen)
     if chosen.path is None:
@@ -239,4 +237,4 @@ def _source(kind: str, chosen: Any, objective: str) -> InstructionSource | Prefe
         raise ConfigError(
             f"objective={objective} needs {kind}.", f"Give {kind}.path=<file or folder of JSON lines>{more}."
         )
-    return InstructionFiles(chosen.path) if kind == "instructions" else PreferenceFiles(chosen.path)
+    return ExampleFiles(chosen.path, kind)

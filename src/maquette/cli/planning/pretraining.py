@@ -8,7 +8,6 @@ import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from maquette.artifacts.files import digest, file_digest
 from maquette.artifacts.manifest import read_manifest
 from maquette.artifacts.progress import say
 from maquette.artifacts.run_file import read_run
@@ -20,7 +19,7 @@ from maquette.cli.tokens import TokensResult
 from maquette.data.config import CustomDataConfig
 from maquette.model.config import ModelConfig
 from maquette.model.core_config import CoreConfig
-from maquette.model.loading import model_folder
+from maquette.model.loading import model_folder, weights_digest
 from maquette.objectives.config import CustomObjectiveConfig, PretrainConfig
 from maquette.optimization.config import recipe_remark, short_name
 from maquette.recipe.pretraining import Recipe
@@ -114,8 +113,7 @@ def specified(
     """A run of any objective. `start`: where its weights come from; `digests` of its data, to which that of the initial
     weights is added; `label` is how its name begins."""
     if start is not None:
-        weights = sorted(model_folder(start).glob("*.safetensors"))
-        digests = digests | {"checkpoint": digest([file_digest(path) for path in weights])}
+        digests = digests | {"checkpoint": weights_digest(start)}
     return RunSpec.of(
         recipe,
         dataclasses.asdict(config),

@@ -31,7 +31,6 @@ from maquette.cli.command_line.gpus import visible_gpus
 from maquette.cli.command_line.overrides import hydra_overrides, literal
 from maquette.cli.command_line.registry import Stage
 from maquette.cli.sweeps import launching, table
-from maquette.cli.sweeps.conclusion import branch_bias, draw_sweep
 from maquette.cli.sweeps.jobs import DryPlanner, Line, Sweep, plan_line, read_line
 from maquette.cli.sweeps.stored import store_plan, stored_plan
 from maquette.cli.sweeps.view import Expected, viewed
@@ -279,7 +278,7 @@ def _conclude(sweep: Sweep, outcomes: dict[int, dict[str, Any]], path: Path) -> 
     failed = [(number, outcome) for number, outcome in outcomes.items() if outcome["status"] != FINISHED]
     for number, outcome in failed:
         say(f"failed: {sweep.jobs[number].title}: {outcome['error']}")
-    for line in branch_bias(sweep):
+    for line in table.branch_bias(sweep):
         say(line)
     say(f"sweep {sweep.name}: {len(outcomes) - len(failed)} of {len(sweep.jobs)} jobs done; {path}")
     return Report(sweep.name, sweep.folder, int(failed[-1][1]["exit_code"]) if failed else 0)
@@ -308,7 +307,7 @@ def _recorded(sweep: Sweep, chosen: launching.Launching) -> Iterator[list[str]]:
     if tracking is None or not tracking.enabled:
         write_json(files.sweep, facts)
         yield words
-        draw_sweep(sweep.folder)
+        table.draw_sweep(sweep.folder)
         write_json(files.sweep, facts | {"concluded": True})
         return
     from maquette.tracking import start_parent_run
@@ -332,7 +331,7 @@ def _recorded(sweep: Sweep, chosen: launching.Launching) -> Iterator[list[str]]:
         yield [*words, f"{_parent_key(sweep.settings)}={literal(record.run_id)}"]
         if (sweep.folder / table.FILE).exists():
             record.log_artifact(sweep.folder / table.FILE)
-        for picture in draw_sweep(sweep.folder):
+        for picture in table.draw_sweep(sweep.folder):
             record.log_artifact(picture, "figures")
         write_json(files.sweep, facts | {"concluded": True})
 

@@ -19,7 +19,7 @@ from maquette.artifacts.files import atomic_file, write_json
 from maquette.corpus.curation.boilerplate_lines import BoilerplateLines, repeated_lines
 from maquette.corpus.curation.config import CurationConfig
 from maquette.corpus.curation.extract import TOKEN_BUCKETS, uniform
-from maquette.corpus.curation.models import FEWEST_EXAMPLES, LinearModel, Training, precision_recall, train
+from maquette.corpus.curation.models import FEWEST_EXAMPLES, LinearModel, Training, train
 from maquette.corpus.curation.urls import host_of, is_below, normalize_url
 from maquette.corpus.document import Document, read_file
 from maquette.corpus.hashing import Hashes, repeats
@@ -66,7 +66,7 @@ def make_statistics(extract: Path, shards: list[int], folder: Path, config: Cura
         (folder / f"{name}.npz").unlink(missing_ok=True)
         if training is not None:
             training.model.save(folder / f"{name}.npz")
-            report[name] = _judgement(training)
+            report[name] = training.report()
     write_json(folder / "report.json", report)
 
 
@@ -172,33 +172,3 @@ def _examples(path: str, key: str) -> list[Document]:
     for document in read_examples(path, key):
         by_domain.setdefault(document.domain, []).append(document)
     return [document for name in sorted(by_domain) for document in by_domain[name][:_MOST_EXAMPLES]]
-
-
-def _judgement(training: Training) -> dict[str, Any]:
-    """How a model does on its held-out examples."""
-    guess = training.probabilities.argmax(axis=1)
-    classes = training.model.classes
-    report: dict[str, Any] = {
-        "classes": list(classes),
-        "trained_on": training.examples,
-        "held_out": int(training.truth.size),
-        "accuracy": float((guess == training.truth).mean()),
-        "by_class": {
-            name: {
-                "precision": float((training.truth[guess == place] == place).mean()) if (guess == place).any() else 0.0,
-                "recall": float((guess[training.truth == place] == place).mean()),
-            }
-            for place, name in enumerate(classes)
-        },
-    }
-    if len(classes) == 2:
-        curve = precision_recall(training.truth == 1, training.probabilities[:, 1])
-        points = np.unique(np.linspace(0, curve.thresholds.size - 1, 60).astype(int))
-        report["curve"] = {
-            "average_precision": curve.average,
-            "chance": float((training.truth == 1).mean()),  # precision of a score that knows nothing
-            "thresholds": curve.thresholds[points].tolist(),
-            "precision": curve.precision[points].tolist(),
-            "recall": curve.recall[points].tolist(),
-        }
-    return report

@@ -13,12 +13,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from maquette.artifacts.errors import StageError
 from maquette.corpus.curation.config import CurationConfig, ExecutorConfig
 from maquette.corpus.curation.job import CurationJob
 from maquette.corpus.curation.selection import Selection, select, selected
 from maquette.corpus.curation.shards import Shard
 from maquette.corpus.document import Document, read_file
+from maquette.corpus.sources import needed
 from maquette.corpus.workers import available_cores
 
 
@@ -88,10 +88,4 @@ def _run_here(job: CurationJob, executor: ExecutorConfig, processes: int) -> Non
 
 
 def _datatrove(setting: str) -> ModuleType:
-    try:
-        from maquette.corpus.curation import datatrove_pipelines
-    except ImportError as error:
-        raise StageError(
-            f"{setting} needs the package {error.name}.", 'Install it with: pip install "maquette-lm[curation]".'
-        ) from None
-    return datatrove_pipelines
+    return needed("maquette.corpus.curation.datatrove_pipelines", setting)

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from maquette.artifacts.files import write_json
+from maquette.artifacts.files import atomic_file, write_json
 from maquette.corpus.curation.config import CurationConfig
 from maquette.corpus.curation.journal import STEPS, step_of
-from maquette.corpus.curation.near_duplicates import s_curve
 from maquette.corpus.curation.rules import Rule, rules
-from maquette.corpus.curation.selection import write_selection
 from maquette.corpus.document import SPLITS, read_documents
+from maquette.corpus.near_duplicates import s_curve
 from maquette.reports import write_page
 from maquette.reports.figures import COLORS, new_figure
 
@@ -94,7 +93,8 @@ def write_curation_report(
     }
     if truth is not None:
         report["truth"] = truth
-    write_selection(folder / "curation" / "journal.parquet", journal)
+    with atomic_file(folder / "curation" / "journal.parquet") as temporary:
+        journal.to_parquet(temporary, compression="zstd", index=False)
     write_json(folder / "curation" / "report.json", report)
     chosen = rules(config)
     figures = {"funnel": funnel_figure(stages), "features": features_figure(journal, chosen)}

@@ -36,9 +36,8 @@ from maquette.artifacts.progress import progress, say
 from maquette.corpus.curation.config import ExecutorConfig
 from maquette.corpus.curation.job import CurationJob
 from maquette.corpus.curation.journal import read_journal, step_of
-from maquette.corpus.curation.near_duplicates import NO_SHINGLES
 from maquette.corpus.hashing import Integers
-from maquette.corpus.minhash import first_of_cluster
+from maquette.corpus.near_duplicates import NO_SHINGLES, first_of_cluster
 
 _RECORD = np.dtype([("hash", "<u8"), ("document", "<u4")])  # as datatrove's first stage writes them
 _PAIR = np.dtype([(name, "<u4") for name in ("left_shard", "left", "right_shard", "right")])

@@ -14,16 +14,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from maquette.artifacts.errors import StageError
 from maquette.artifacts.files import atomic_file
 from maquette.corpus.curation.boilerplate_lines import line_hashes
 from maquette.corpus.curation.config import CurationConfig, LanguageConfig
-from maquette.corpus.curation.journal import JournalEntry, entry, write_journal
+from maquette.corpus.curation.journal import entry, write_journal
 from maquette.corpus.curation.shards import Shard, Watch, pages_done
 from maquette.corpus.curation.urls import block_list, host_of, is_below, normalize_url
 from maquette.corpus.document import Document, Rejection, normalize, write_documents
 from maquette.corpus.hashing import Hashes, sequence_hashes
 from maquette.corpus.lexical import characters, lower_case_tokens
+from maquette.corpus.sources import needed
 
 UNSAFE = ("gambling", "adult", "drugs", "violence", "malware", "phishing")
 """Categories of block lists whose pages teach the classifier of unsafe content what such pages look like."""
@@ -93,7 +93,7 @@ def extract_shard(
 ) -> None:
     """Reads a shard and writes its files; without `enabled` every page that has text goes on."""
     documents: list[Document] = []
-    journal: list[JournalEntry] = []
+    journal: list[dict[str, Any]] = []
     blocked: list[Document] = []
     statistics = _Statistics()
     classifier_examples: dict[str, str] = {}
@@ -142,15 +142,10 @@ def _checked(document: Document, config: CurationConfig, *, enabled: bool) -> Do
 
 @functools.cache
 def _identifier() -> Any:
-    try:
-        import py3langid
-        from py3langid.langid import MODEL_FILE, LanguageIdentifier
-    except ImportError:
-        raise StageError(
-            "Language identification needs the package py3langid.",
-            'Install it with: pip install "maquette-lm[curation]"; or keep all languages: curation.language.keep=[].',
-        ) from None
-    return LanguageIdentifier.from_modelpath(Path(py3langid.__file__).parent / MODEL_FILE, norm_probs=True)
+    what, otherwise = "Language identification", "; or keep all languages: curation.language.keep=[]"
+    langid: Any = needed("py3langid.langid", what, otherwise)
+    model = Path(langid.__file__).parent / langid.MODEL_FILE
+    return langid.LanguageIdentifier.from_modelpath(model, norm_probs=True)
 
 
 def language_of(text: str) -> tuple[str, float]:

@@ -5,7 +5,9 @@ to `<shard>.journal.parquet`, the texts and band hashes of those that stay to `<
 """
 
 import dataclasses
+import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,15 +15,15 @@ from maquette.artifacts.files import atomic_file
 from maquette.corpus.curation.config import CurationConfig
 from maquette.corpus.curation.corpus_statistics import CorpusStatistics, load_statistics
 from maquette.corpus.curation.extract import token_buckets, uniform
-from maquette.corpus.curation.journal import JournalEntry, entry, write_journal
+from maquette.corpus.curation.journal import entry, write_journal
 from maquette.corpus.curation.models import grams
-from maquette.corpus.curation.near_duplicates import document_bands
 from maquette.corpus.curation.pii import replace_pii
 from maquette.corpus.curation.rules import Rule, clean_lines, features, first_broken, rules
 from maquette.corpus.curation.safety import unsafe_reason
 from maquette.corpus.curation.shards import Watch, pages_done
 from maquette.corpus.curation.urls import host_of
 from maquette.corpus.document import Document, Rejection, read_file, write_documents
+from maquette.corpus.near_duplicates import document_bands
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -29,9 +31,19 @@ class Filtered:
     """What became of a document, and all that was measured on the way."""
 
     result: Document | Rejection
-    scores: dict[str, float]
-    private: dict[str, int]
-    threshold: float = float("nan")
+    scores: dict[str, float] = dataclasses.field(default_factory=dict)
+    private: dict[str, int] = dataclasses.field(default_factory=dict)
+    threshold: float = math.nan
+
+    def row(self, characters: int) -> dict[str, Any]:
+        """The document's row of the journal; `characters` of its text before the filters."""
+        rejection = self.result if isinstance(self.result, Rejection) else None
+        document = self.result.document if isinstance(self.result, Rejection) else self.result
+        threshold = self.threshold if rejection else math.nan
+        return entry(
+            document, characters=characters, rejection=rejection, threshold=threshold, private=self.private,
+            scores=self.scores,
+        )  # fmt: skip
 
 
 def filter_document(
@@ -73,7 +85,7 @@ def filter_document(
         meta["quality"] = round(scores["quality"], 4)
     document = dataclasses.replace(document, meta=meta, domain=domain)
     low = _too_low(document, config, scores.get("quality"))
-    return Filtered(low or document, scores, private, config.quality.threshold or float("nan"))
+    return Filtered(low or document, scores, private, config.quality.threshold or math.nan)
 
 
 def _too_low(document: Document, config: CurationConfig, score: float | None) -> Rejection | None:
@@ -95,11 +107,10 @@ def filter_shard(
 ) -> None:  # fmt: skip
     """Filters the documents of a shard, the first `until` of them, but for those whose places are in `skip`: their
     address stood earlier."""
-    known, chosen = load_statistics(context), rules(config)
+    known, chosen, left_out = load_statistics(context), rules(config), set(skip)
     kept: list[Document] = []
-    journal: list[JournalEntry] = []
+    journal: list[dict[str, Any]] = []
     bands: list[np.ndarray] = []
-    left_out = set(skip)
     place = 0
     for position, document in enumerate(read_file(extract / f"{number:05d}.parquet")):
         if until is not None and position >= until:
@@ -107,34 +118,19 @@ def filter_shard(
         size = len(document.text)
         place += size
         if position in left_out:
-            rejection = Rejection(document, "url duplicate: seen earlier", 1.0)
-            journal.append(entry(document, characters=size, rejection=rejection))
-            continue
-        if not watch(position, place):
-            rejection = Rejection(document, "page: takes too long", float(size))
-            journal.append(entry(document, characters=size, rejection=rejection))
-            continue
-        found = filter_document(document, config, known, chosen)
-        if isinstance(found.result, Rejection):
-            journal.append(
-                entry(
-                    found.result.document,
-                    characters=size,
-                    rejection=found.result,
-                    threshold=found.threshold,
-                    private=found.private,
-                    scores=found.scores,
-                )
-            )
-            continue
-        journal.append(entry(found.result, characters=size, private=found.private, scores=found.scores))
-        kept.append(found.result)
-        if config.near_duplicates.bands:
-            bands.append(document_bands(found.result.text, config.near_duplicates))
+            found = Filtered(Rejection(document, "url duplicate: seen earlier", 1.0))
+        elif not watch(position, place):
+            found = Filtered(Rejection(document, "page: takes too long", float(size)))
+        else:
+            found = filter_document(document, config, known, chosen)
+        journal.append(found.row(size))
+        if isinstance(found.result, Document):
+            kept.append(found.result)
+            if config.near_duplicates.bands:
+                bands.append(document_bands(found.result.text, config.near_duplicates))
     pages_done()
     with atomic_file(folder / f"{number:05d}.npz") as temporary, temporary.open("wb") as file:
-        width = config.near_duplicates.bands
-        np.savez(file, bands=np.array(bands, np.uint64).reshape(len(kept), width))
+        np.savez(file, bands=np.array(bands, np.uint64).reshape(len(kept), config.near_duplicates.bands))
     write_journal(folder / f"{number:05d}.journal.parquet", journal)
     with atomic_file(folder / f"{number:05d}.parquet") as temporary:
         write_documents(temporary, kept)

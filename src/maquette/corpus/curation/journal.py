@@ -3,10 +3,8 @@
 Everything that is reported (the funnel, samples of each rule, histograms, one document's story) is read off it.
 """
 
-import dataclasses
 import json
 import math
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +18,6 @@ from maquette.corpus.document import Document, Rejection
 
 if TYPE_CHECKING:
     import pandas as pd
-    import pyarrow as pa
 
 _EXCERPT = 400
 
@@ -33,79 +30,40 @@ STEPS = (
 SCORES = ("surprise", "quality", "unsafe", "domain_confidence", "language_confidence")
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class JournalEntry:
-    """One row. `reason` is empty for what is kept; `characters` are of the text as it was extracted."""
-
-    id: str
-    url: str
-    host: str
-    domain: str
-    language: str
-    characters: int
-    reason: str
-    value: float
-    threshold: float
-    excerpt: str
-    private: str  # JSON: kind -> replacements
-    scores: dict[str, float]
-
-
 def entry(
-    document: Document, *, characters: int, rejection: Rejection | None = None, threshold: float = float("nan"),
+    document: Document, *, characters: int, rejection: Rejection | None = None, threshold: float = math.nan,
     private: dict[str, int] | None = None, scores: dict[str, float] | None = None,
-) -> JournalEntry:  # fmt: skip
-    """The row of a document, kept or (with a `rejection`) not."""
-    meta = document.meta
-    return JournalEntry(
-        id=document.id,
-        url=document.url or "",
-        host=host_of(document.url),
-        domain=document.domain,
-        language=str(meta.get("language", "")),
-        characters=characters,
-        reason=rejection.reason if rejection else "",
-        value=float(rejection.value) if rejection else float("nan"),
-        threshold=threshold,
-        excerpt=document.text[:_EXCERPT],
-        private=json.dumps(private or {}, sort_keys=True),
-        scores={"language_confidence": float(meta.get("language_confidence", float("nan")))} | (scores or {}),
-    )
+) -> dict[str, Any]:  # fmt: skip
+    """The row of a document, kept or (with a `rejection`) not. `reason` is empty for what is kept; `characters` are of
+    the text as it was extracted; `private` is JSON, kind -> replacements."""
+    return {
+        "id": document.id,
+        "url": document.url or "",
+        "host": host_of(document.url),
+        "domain": document.domain,
+        "language": str(document.meta.get("language", "")),
+        "characters": characters,
+        "reason": rejection.reason if rejection else "",
+        "value": float(rejection.value) if rejection else math.nan,
+        "threshold": threshold,
+        "excerpt": document.text[:_EXCERPT],
+        "private": json.dumps(private or {}, sort_keys=True),
+        "language_confidence": float(document.meta.get("language_confidence", math.nan)),
+        **(scores or {}),
+    }
 
 
-def _schema() -> "pa.Schema":
-    import pyarrow as pa
-
-    texts = ("id", "url", "host", "domain", "language")
-    numbers = ("value", "threshold")
-    return pa.schema(
-        [
-            *((name, pa.string()) for name in texts),
-            ("characters", pa.int64()),
-            ("reason", pa.string()),
-            *((name, pa.float64()) for name in numbers),
-            ("excerpt", pa.string()),
-            ("private", pa.string()),
-            *((name, pa.float32()) for name in (*SCORES, *FEATURES)),
-        ]
-    )
-
-
-def write_journal(path: Path, entries: Iterable[JournalEntry]) -> None:
+def write_journal(path: Path, rows: list[dict[str, Any]]) -> None:
     """Writes rows, in their order, to a Parquet file."""
     import pyarrow as pa
     from pyarrow import parquet
 
-    schema = _schema()
-    rows = list(entries)
-    columns: dict[str, list[Any]] = {}
-    for name in schema.names:
-        if name in SCORES or name in FEATURES:
-            columns[name] = [row.scores.get(name) for row in rows]
-        else:
-            columns[name] = [getattr(row, name) for row in rows]
+    texts = dict.fromkeys(("id", "url", "host", "domain", "language", "reason", "excerpt", "private"), pa.string())
+    numbers = dict.fromkeys(("value", "threshold"), pa.float64())
+    scores = dict.fromkeys((*SCORES, *FEATURES), pa.float32())
+    schema = pa.schema(texts | {"characters": pa.int64()} | numbers | scores)
     with atomic_file(path) as temporary:
-        parquet.write_table(pa.table(columns, schema=schema), temporary, compression="zstd")
+        parquet.write_table(pa.Table.from_pylist(rows, schema), temporary, compression="zstd")
 
 
 def read_journal(path: Path, columns: list[str] | None = None) -> "pd.DataFrame":

@@ -7,6 +7,7 @@ regression (scikit-learn) weighs them. A model is two arrays, so it is stored wi
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,6 +79,38 @@ class Training:
     probabilities: Floats
     examples: int
 
+    def report(self) -> dict[str, Any]:
+        """How the model does on its held-out examples."""
+        from sklearn.metrics import average_precision_score, precision_recall_curve, precision_recall_fscore_support
+
+        truth, classes = self.truth, self.model.classes
+        guess = self.probabilities.argmax(axis=1)
+        precision, recall, _, _ = precision_recall_fscore_support(
+            truth, guess, labels=range(len(classes)), zero_division=0.0
+        )
+        report: dict[str, Any] = {
+            "classes": list(classes),
+            "trained_on": self.examples,
+            "held_out": int(truth.size),
+            "accuracy": float((guess == truth).mean()),
+            "by_class": {
+                name: {"precision": float(precision[place]), "recall": float(recall[place])}
+                for place, name in enumerate(classes)
+            },
+        }
+        if len(classes) == 2:
+            scores = self.probabilities[:, 1]
+            precisions, recalls, thresholds = (found[::-1] for found in precision_recall_curve(truth, scores))
+            points = np.unique(np.linspace(0, thresholds.size - 1, 60).astype(int))
+            report["curve"] = {
+                "average_precision": float(average_precision_score(truth, scores)),
+                "chance": float(truth.mean()),  # precision of a score that knows nothing
+                "thresholds": thresholds[points].tolist(),
+                "precision": precisions[1:][points].tolist(),
+                "recall": recalls[1:][points].tolist(),
+            }
+        return report
+
 
 def train(texts: Sequence[str], labels: Sequence[str]) -> Training | None:
     """Fits a model on four fifths of the examples and judges it on the fifth; None where a class has too few.
@@ -110,23 +143,3 @@ def train(texts: Sequence[str], labels: Sequence[str]) -> Training | None:
     model = LinearModel(classes, weights, np.atleast_1d(regression.intercept_).astype(np.float32))
     judged = [one for one, out in zip(found, held.tolist(), strict=True) if out]
     return Training(model, targets[held], np.array([model.probabilities(one) for one in judged]), len(chosen))
-
-
-@dataclasses.dataclass(frozen=True)
-class PrecisionRecall:
-    """Precision and recall at each threshold, descending; `average` is the area under the curve."""
-
-    thresholds: Floats
-    precision: Floats
-    recall: Floats
-    average: float
-
-
-def precision_recall(positive: NDArray[np.bool_], scores: Floats) -> PrecisionRecall:
-    """The curve of a score against true labels, `(n,)` both."""
-    order = np.argsort(-scores, kind="stable")
-    hits = np.cumsum(positive[order])
-    ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))
-    precision, recall = hits[ends] / (ends + 1), hits[ends] / max(int(positive.sum()), 1)
-    average = float((np.diff(np.append(0.0, recall)) * precision).sum())
-    return PrecisionRecall(scores[order][ends], precision, recall, average)

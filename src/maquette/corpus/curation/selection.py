@@ -11,12 +11,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from maquette.artifacts.files import atomic_file
 from maquette.corpus.curation.config import CurationConfig
 from maquette.corpus.curation.journal import read_journal
-from maquette.corpus.curation.near_duplicates import clusters, read_bands, without
 from maquette.corpus.document import Document, read_file
 from maquette.corpus.hashing import Integers
+from maquette.corpus.near_duplicates import clusters, read_bands, without
 
 _FEWEST = 100  # documents: of fewer the spread says nothing
 
@@ -107,9 +106,3 @@ def selected(refined: Path, shards: list[int], selection: Selection) -> Iterator
                 domain = f"{document.domain}-high" if selection.high[place] else document.domain
                 yield dataclasses.replace(document, meta=meta, domain=domain)
             place += 1
-
-
-def write_selection(path: Path, journal: pd.DataFrame) -> None:
-    """Writes the journal to a Parquet file."""
-    with atomic_file(path) as temporary:
-        journal.to_parquet(temporary, compression="zstd", index=False)

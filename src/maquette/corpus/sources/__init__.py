@@ -1,25 +1,43 @@
 """Where documents come from: each source gives documents in a stable order, and knows nothing of what follows."""
 
+import hashlib
 import importlib
+import json
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import ModuleType
+from typing import Any, Protocol
 
 from maquette.artifacts.errors import StageError
 from maquette.corpus.config import SourceConfig
 from maquette.corpus.document import Document
-from maquette.corpus.sources.base import Source
-from maquette.corpus.workers import workers
-
-__all__ = ["Source", "open_source", "read_examples"]
+from maquette.corpus.workers import Workers, workers
 
 _SOURCES = {
-    "installed": ("installed.source", "Installed"),
-    "jsonl": ("local", "JsonLines"),
-    "parquet": ("local", "Parquet"),
-    "text": ("local", "TextFiles"),
-    "huggingface": ("huggingface", "HuggingFace"),
-    "warc": ("warc.source", "Warc"),
+    "installed": ("installed", "Installed"),
+    "jsonl": ("rows", "JsonLines"),
+    "parquet": ("rows", "Parquet"),
+    "text": ("rows", "TextFiles"),
+    "huggingface": ("rows", "HuggingFace"),
+    "warc": ("warc", "Warc"),
 }
 """Module and class of each `source.kind`."""
+
+
+class Source(Protocol):
+    """Gives documents in a stable order. `label` names what is made from it."""
+
+    label: str
+
+    def inputs(self) -> dict[str, str]:
+        """Digests of what will be read, by which a change is noticed; empty where the first reading is to last."""
+
+    def documents(self, workers: Workers) -> Iterator[Document]:
+        """Reads; shows progress. Raises `StageError` naming the file, line and field that can't be read."""
+
+    def facts(self) -> dict[str, Any]:
+        """What was read, for the manifest. Complete once `documents` is exhausted."""
 
 
 def open_source(config: SourceConfig) -> Source:
@@ -40,3 +58,67 @@ def read_examples(path: str, key: str) -> list[Document]:
             return list(open_source(SourceConfig(kind=kind, path=path)).documents(pool))
     except StageError as error:
         raise StageError(error.message, f"Check {key}. {error.hint}") from None
+
+
+def needed(name: str, what: str, otherwise: str = "") -> ModuleType:
+    """A module of an optional package. Raises `StageError` where it is not installed; `what` needs it."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise StageError(
+            f"{what} needs the package {(error.name or name).partition('.')[0]}.",
+            f'Install it with: pip install "maquette-lm[curation]"{otherwise}.',
+        ) from None
+
+
+def document_from_row(row: Mapping[str, Any], config: SourceConfig, where: str) -> Document:
+    """A document from a row with `id`, `text`, `url`, `domain`, `meta` (all but the text may be missing).
+
+    Raises `StageError`, beginning with `where`, for a row that has no text.
+    """
+    if config.text_field not in row:
+        fields = ", ".join(map(str, row)) or "none"
+        raise StageError(
+            f"{where} has no field '{config.text_field}'; its fields are: {fields}.",
+            "Name the field that holds the text: source.text_field=<name>.",
+        )
+    text = row[config.text_field]
+    if not isinstance(text, str):
+        raise StageError(
+            f"{where}: the field '{config.text_field}' is {_kind(text)}, not a text.",
+            "Name the field that holds the text: source.text_field=<name>; or repair the file.",
+        )
+    domain = row.get(config.domain_field) if config.domain_field else None
+    identity, url = row.get("id"), row.get("url")
+    return Document(
+        id=content_id(text) if identity is None or identity == "" else str(identity),
+        text=text,
+        url=url if isinstance(url, str) and url else None,
+        domain=domain_name(str(domain) if domain is not None else "", config.domain),
+        meta=_meta(row.get("meta")),
+    )
+
+
+def content_id(text: str) -> str:
+    """A stable id for a text that has none."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def domain_name(name: str, otherwise: str = "web") -> str:
+    """A domain's name as it can be a folder and a key of a mixture: other characters than letters, digits and
+    `_ . -` become a hyphen."""
+    return re.sub(r"[^\w.-]+", "-", name).strip(".-") or otherwise
+
+
+def _meta(value: Any) -> dict[str, Any]:
+    if isinstance(value, str) and value:
+        try:
+            value = json.loads(value)
+        except json.JSONDecodeError:
+            return {"meta": value}
+    return dict(value) if isinstance(value, Mapping) else {} if value is None or value == "" else {"meta": value}
+
+
+def _kind(value: Any) -> str:
+    names = {type(None): "null", bool: "a truth value", int: "a number", float: "a number", list: "a list"}
+    return names.get(type(value), "an object" if isinstance(value, Mapping) else f"of type {type(value).__name__}")

@@ -4,20 +4,24 @@ A damaged or cut file is an error, never a shorter text. Rows of JSON files (`.j
 line, `.json` with a list of objects) come with the place they stand at, so that whatever is wrong can be named.
 """
 
+import abc
 import contextlib
 import gzip
 import io
+import itertools
 import json
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any, TypeVar, cast
+from typing import IO, Any, ClassVar, TypeVar, cast
 
 from maquette.artifacts.errors import StageError
 from maquette.artifacts.files import digest, file_digest
 from maquette.artifacts.progress import progress
 from maquette.corpus.config import SourceConfig
-from maquette.corpus.sources.base import domain_name
+from maquette.corpus.document import Document
+from maquette.corpus.sources import domain_name
+from maquette.corpus.workers import Workers
 
 SUFFIXES = (".gz", ".zst")
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
@@ -25,6 +29,32 @@ JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 _DAMAGED = (EOFError, OSError, zlib.error)
 
 Value = TypeVar("Value")
+
+
+class FileSource(abc.ABC):
+    """The files below a folder (or one file) with one of `suffixes`; `_documents` reads them."""
+
+    suffixes: ClassVar[tuple[str, ...] | None] = None
+    what: ClassVar[str] = "text"
+
+    def __init__(self, config: SourceConfig) -> None:
+        self._config = config
+        self._root = Path(config.path or ".").expanduser()
+        self.label = f"{config.kind}-{domain_name(self._root.resolve().name.partition('.')[0])}"
+        self._files = list_files(self._root, self.suffixes, self.what)
+
+    def inputs(self) -> dict[str, str]:
+        return {"files": digest_files(self._files, self._root)}
+
+    def documents(self, workers: Workers) -> Iterator[Document]:
+        return itertools.islice(self._documents(), self._config.limit)
+
+    def facts(self) -> dict[str, Any]:
+        return {"kind": self._config.kind, "path": str(self._root), "files": len(self._files)}
+
+    @abc.abstractmethod
+    def _documents(self) -> Iterator[Document]:
+        """All documents of the files, in their order."""
 
 
 def list_files(path: Path, suffixes: tuple[str, ...] | None, what: str) -> list[Path]:
@@ -47,12 +77,6 @@ def list_files(path: Path, suffixes: tuple[str, ...] | None, what: str) -> list[
         wanted = " or ".join(suffixes) if suffixes else "any"
         raise StageError(f"{path} has no {what} files ({wanted}); it has {found}.", "Check source.path and source.")
     return sorted(chosen, key=lambda file: relative_name(file, path))
-
-
-def source_root(config: SourceConfig) -> tuple[Path, str]:
-    """The file or folder that a config names, and a label for what is made from it."""
-    root = Path(config.path or ".").expanduser()
-    return root, f"{config.kind}-{domain_name(root.resolve().name.partition('.')[0])}"
 
 
 def relative_name(file: Path, root: Path) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 from maquette.corpus.synthetic_web.pages import (
     GoodPages,
+    Site,
     SyntheticPage,
     break_markup,
     gibberish,
@@ -21,12 +22,10 @@ from maquette.corpus.synthetic_web.texts import Text, phrases
 Maker = Callable[[GoodPages], SyntheticPage | None]
 """Makes one page with a fault; None where there is no text left for one."""
 
+_NOTHING = Text("", (), "web")
 
-def _one_host(good: GoodPages, count: int) -> list[SyntheticPage]:
-    """The good pages of as many whole hosts as `count` pages take."""
-    order = sorted(good.pages, key=lambda page: page.url)
-    first = good.numbers.randrange(max(len(order) - count, 1))
-    return order[first : first + count]
+
+# Pages made from a good one
 
 
 def _exact_copy(good: GoodPages) -> SyntheticPage:
@@ -44,8 +43,7 @@ def _mirrored(good: GoodPages) -> SyntheticPage | None:
 
 def _near_copy(good: GoodPages) -> SyntheticPage:
     page = good.numbers.choice(good.pages)
-    text, site = page.text, good.site()
-    assert text is not None
+    text, site = page.text or _NOTHING, good.site()
     paragraphs = list(text.paragraphs)
     place = good.numbers.randrange(len(paragraphs))
     words = paragraphs[place].split(" ")
@@ -58,24 +56,137 @@ def _near_copy(good: GoodPages) -> SyntheticPage:
 
 def _same_address(good: GoodPages) -> SyntheticPage:
     page = good.numbers.choice(good.pages)
-    extra = good.numbers.choice(
-        ("?utm_source=letter&utm_medium=mail", "#comments", "?fbclid=IwAR0", "/", "/index.html")
-    )
+    extras = ("?utm_source=letter&utm_medium=mail", "#comments", "?fbclid=IwAR0", "/", "/index.html")
+    extra = good.numbers.choice(extras)
     return dataclasses.replace(page, place=good.later(page), url=page.url + extra)
+
+
+def _broken_record(good: GoodPages) -> SyntheticPage:
+    site = good.site()
+    text = good.numbers.choice(good.pages).text or _NOTHING
+    record = good.numbers.choice(("broken", "length"))
+    return dataclasses.replace(good.page(site, render(site, text)), text=None, record=record)
+
+
+def _one_host(good: GoodPages, count: int) -> list[SyntheticPage]:
+    """The good pages of as many whole hosts as `count` pages take."""
+    order = sorted(good.pages, key=lambda page: page.url)
+    first = good.numbers.randrange(max(len(order) - count, 1))
+    return order[first : first + count]
+
+
+# Pages with a text that no other has
+
+
+def _of_spare_text(write: Callable[[GoodPages, Text, Site], SyntheticPage]) -> Maker:
+    def make(good: GoodPages) -> SyntheticPage | None:
+        text, site = next(good.spare, None), good.site()
+        if text is None:
+            return None
+        page = write(good, text, site)
+        return dataclasses.replace(page, text=page.text or text, boilerplate=site.boilerplate)
+
+    return make
+
+
+def _private(good: GoodPages, text: Text, site: Site) -> SyntheticPage:
+    private, decoys = _private_data(good.numbers), _decoys(good.numbers)
+    sentences = [f"For questions write or call: {value}." for _, value in private]
+    sentences += [f"Reference {number}: {value} is not a secret." for number, (_, value) in enumerate(decoys)]
+    good.numbers.shuffle(sentences)
+    text = dataclasses.replace(text, paragraphs=(*text.paragraphs, *sentences))
+    return dataclasses.replace(good.page(site, render(site, text), text), private=private, decoys=decoys)
+
+
+def _private_data(numbers: random.Random) -> tuple[tuple[str, str], ...]:
+    name = numbers.choice(("maria.lopez", "j.smith", "wei_chen", "amara", "o.nilsson")) + str(numbers.randrange(1000))
+    digits = [4, *(numbers.randrange(10) for _ in range(14))]
+    doubled = [2 * d - 9 if 2 * d > 9 else 2 * d for d in digits[::2]]
+    digits.append(-(sum(doubled) + sum(digits[1::2])) % 10)
+    card = "".join(map(str, digits))
+    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
+    mail = f"{name}@{numbers.choice(('mailbox-co.net', 'posthaus.org', 'letterbox.io'))}"
+    phones = (f"+49 30 {numbers.randrange(10**6, 10**7)}", f"(212) 555-{numbers.randrange(1000, 9999)}")
+    found = [
+        ("email", mail), ("phone", numbers.choice(phones)),
+        ("ip", f"93.{numbers.randrange(100, 220)}.{numbers.randrange(1, 250)}.{numbers.randrange(1, 250)}"),
+        ("card", " ".join(card[i : i + 4] for i in range(0, 16, 4))),
+        ("secret", "AKIA" + "".join(numbers.choice(letters) for _ in range(16))),
+    ]  # fmt: skip
+    return tuple(numbers.sample(found, 3))
+
+
+def _decoys(numbers: random.Random) -> tuple[tuple[str, str], ...]:
+    found = [
+        ("email", "user@example.com"), ("ip", "127.0.0.1"), ("ip", f"version 7.{numbers.randrange(20)}.3.1"),
+        ("phone", f"part 555-{numbers.randrange(1000, 9999)}"), ("card", "4111 1111 1111 1112"),
+        ("ip", "12:30:45"), ("secret", "AKIA-SHORT"),
+    ]  # fmt: skip
+    return tuple(numbers.sample(found, 2))
+
+
+def _broken_markup(good: GoodPages, text: Text, site: Site) -> SyntheticPage:
+    return good.page(site, break_markup(render(site, text), good.numbers))
+
+
+def _other_encoding(good: GoodPages, text: Text, site: Site) -> SyntheticPage:
+    accents = "Cafés, façades and naïve rôles — “quoted”, for £5."
+    text = dataclasses.replace(text, paragraphs=(*text.paragraphs, accents))
+    choices = (("cp1252", "header"), ("cp1252", "meta"), ("utf-16", "mark"), ("utf-8", "wrong"))
+    name, how = good.numbers.choice(choices)
+    html = render(site, text)
+    html = html.replace('charset="utf-8"', f'charset="{name}"').replace('encoding="utf-8"', f'encoding="{name}"')
+    if how == "meta":
+        html = html.replace("<head>", f'<head><meta http-equiv="Content-Type" content="text/html; charset={name}">', 1)
+    declared = {"header": f"; charset={name}", "wrong": "; charset=iso-8859-1"}.get(how, "")
+    page = good.page(site, html.encode(name, "ignore"), text)
+    return dataclasses.replace(page, content_type=f"text/html{declared}")
+
+
+CODE = "def area(radius):\n    if radius < 0:\n        raise ValueError(radius)\n    return 3.14159 * radius ** 2"
+TEX = r"\int_0^\infty e^{-x^2}\,dx = \frac{\sqrt{\pi}}{2}"
+
+
+def _code_and_formulas(good: GoodPages, text: Text, site: Site) -> SyntheticPage:
+    formula = (
+        f'<p>Then <math><mi>x</mi><semantics><annotation encoding="application/x-tex">{TEX}</annotation></semantics>'
+        f"</math> follows.</p><pre><code>{CODE.replace('<', '&lt;')}</code></pre>"
+    )
+    return good.page(site, render(site, text).replace("</h1>", f"</h1>{formula}", 1))
+
+
+# Pages that need nothing of a good one
+
+
+def _from(write: Callable[[GoodPages], Text | str | SyntheticPage]) -> Maker:
+    """Makes pages from a text, from HTML that stands in place of one, or from what a server sends."""
+
+    def make(good: GoodPages) -> SyntheticPage:
+        site = good.site()
+        url, place = good.url(site), good.numbers.random()
+        found = write(good)
+        if isinstance(found, SyntheticPage):
+            return dataclasses.replace(found, place=place, url=url)
+        if isinstance(found, Text):
+            return SyntheticPage(place, url, render(site, found).encode(), text=found)
+        whole = render(site, Text("Overview", ("BODY",), "web")).replace("BODY", found)
+        return SyntheticPage(place, url, whole.encode())
+
+    return make
 
 
 def _blocked(good: GoodPages) -> SyntheticPage:
     numbers = good.numbers
     kind = numbers.choice(("casino", "poker", "slots"))
     host = f"{numbers.choice(('royal', 'lucky', 'best'))}-{kind}{numbers.randrange(40)}.example"
-    text = _unsafe(phrases()["unsafe_listed"] + phrases()["unsafe_unlisted"], 16, good)
+    text = _unsafe(good, "unsafe_listed", "unsafe_unlisted")
     site = make_site(host, "boxes", numbers)
-    return SyntheticPage(numbers.random(), good.url(site), render(site, text).encode(), text=text)
+    return good.page(site, render(site, text), text)
 
 
-def _unsafe(templates: list[str], count: int, good: GoodPages) -> Text:
+def _unsafe(good: GoodPages, *kinds: str, count: int = 16) -> Text:
     """A page of sentences with their gaps filled, and an ordinary page's paragraphs between them."""
-    numbers = good.numbers
+    numbers, templates = good.numbers, [sentence for kind in kinds for sentence in phrases()[kind]]
     sentences = [
         numbers.choice(templates).format(
             **{name: numbers.choice(words) for name, words in phrases()["slots"].items()},
@@ -92,148 +203,9 @@ def _unsafe(templates: list[str], count: int, good: GoodPages) -> Text:
     return Text("Welcome", tuple(paragraphs), "web")
 
 
-_NOTHING = Text("", (), "web")
-
-
-def _private(good: GoodPages) -> SyntheticPage | None:
-    text, site, numbers = next(good.spare, None), good.site(), good.numbers
-    if text is None:
-        return None
-    private, decoys = _private_data(numbers), _decoys(numbers)
-    sentences = [f"For questions write or call: {value}." for _, value in private]
-    sentences += [f"Reference {number}: {value} is not a secret." for number, (_, value) in enumerate(decoys)]
-    numbers.shuffle(sentences)
-    text = dataclasses.replace(text, paragraphs=(*text.paragraphs, *sentences))
-    body = render(site, text).encode()
-    return SyntheticPage(
-        numbers.random(), good.url(site), body, text=text, private=private, decoys=decoys, boilerplate=site.boilerplate
-    )
-
-
-def _private_data(numbers: random.Random) -> tuple[tuple[str, str], ...]:
-    name = numbers.choice(("maria.lopez", "j.smith", "wei_chen", "amara", "o.nilsson")) + str(numbers.randrange(1000))
-    digits = [4, *(numbers.randrange(10) for _ in range(14))]
-    doubled = [2 * d - 9 if 2 * d > 9 else 2 * d for d in digits[::2]]
-    digits.append(-(sum(doubled) + sum(digits[1::2])) % 10)
-    card = "".join(map(str, digits))
-    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
-    found = [
-        ("email", f"{name}@{numbers.choice(('mailbox-co.net', 'posthaus.org', 'letterbox.io'))}"),
-        (
-            "phone",
-            numbers.choice((f"+49 30 {numbers.randrange(10**6, 10**7)}", f"(212) 555-{numbers.randrange(1000, 9999)}")),
-        ),
-        ("ip", f"93.{numbers.randrange(100, 220)}.{numbers.randrange(1, 250)}.{numbers.randrange(1, 250)}"),
-        ("card", " ".join(card[i : i + 4] for i in range(0, 16, 4))),
-        ("secret", "AKIA" + "".join(numbers.choice(letters) for _ in range(16))),
-    ]
-    return tuple(numbers.sample(found, 3))
-
-
-def _decoys(numbers: random.Random) -> tuple[tuple[str, str], ...]:
-    found = [
-        ("email", "user@example.com"), ("ip", "127.0.0.1"), ("ip", f"version 7.{numbers.randrange(20)}.3.1"),
-        ("phone", f"part 555-{numbers.randrange(1000, 9999)}"), ("card", "4111 1111 1111 1112"),
-        ("ip", "12:30:45"), ("secret", "AKIA-SHORT"),
-    ]  # fmt: skip
-    return tuple(numbers.sample(found, 2))
-
-
-def _broken_markup(good: GoodPages) -> SyntheticPage | None:
-    text, site = next(good.spare, None), good.site()
-    if text is None:
-        return None
-    body = break_markup(render(site, text), good.numbers).encode()
-    return SyntheticPage(good.numbers.random(), good.url(site), body, text=text, boilerplate=site.boilerplate)
-
-
-def _other_encoding(good: GoodPages) -> SyntheticPage | None:
-    text, site, numbers = next(good.spare, None), good.site(), good.numbers
-    if text is None:
-        return None
-    text = dataclasses.replace(
-        text, paragraphs=(*text.paragraphs, "Cafés, façades and naïve rôles — “quoted”, for £5.")
-    )
-    name, how = numbers.choice((("cp1252", "header"), ("cp1252", "meta"), ("utf-16", "mark"), ("utf-8", "wrong")))
-    page = (
-        render(site, text)
-        .replace('charset="utf-8"', f'charset="{name}"')
-        .replace('encoding="utf-8"', f'encoding="{name}"')
-    )
-    if how == "meta":
-        page = page.replace("<head>", f'<head><meta http-equiv="Content-Type" content="text/html; charset={name}">', 1)
-    content_type = {"header": f"text/html; charset={name}", "wrong": "text/html; charset=iso-8859-1"}.get(
-        how, "text/html"
-    )
-    return SyntheticPage(
-        numbers.random(),
-        good.url(site),
-        page.encode(name, "ignore"),
-        content_type=content_type,
-        text=text,
-        boilerplate=site.boilerplate,
-    )
-
-
-CODE = "def area(radius):\n    if radius < 0:\n        raise ValueError(radius)\n    return 3.14159 * radius ** 2"
-TEX = r"\int_0^\infty e^{-x^2}\,dx = \frac{\sqrt{\pi}}{2}"
-
-
-def _code_and_formulas(good: GoodPages) -> SyntheticPage | None:
-    text, site = next(good.spare, None), good.site()
-    if text is None:
-        return None
-    formula = (
-        f'<p>Then <math><mi>x</mi><semantics><annotation encoding="application/x-tex">{TEX}</annotation></semantics>'
-        f"</math> follows.</p><pre><code>{CODE.replace('<', '&lt;')}</code></pre>"
-    )
-    body = render(site, text).replace("</h1>", f"</h1>{formula}", 1).encode()
-    return SyntheticPage(good.numbers.random(), good.url(site), body, text=text, boilerplate=site.boilerplate)
-
-
-def _broken_record(good: GoodPages) -> SyntheticPage:
-    site = good.site()
-    text = good.numbers.choice(good.pages).text or _NOTHING
-    record = good.numbers.choice(("broken", "length"))
-    return SyntheticPage(good.numbers.random(), good.url(site), render(site, text).encode(), record=record)
-
-
-def _from(write: Callable[[GoodPages], Text | str | SyntheticPage]) -> Maker:
-    """Makes pages that need nothing of a good one: from a text, or from HTML that stands in place of one."""
-
-    def make(good: GoodPages) -> SyntheticPage:
-        site = good.site()
-        page = SyntheticPage(url=good.url(site), place=good.numbers.random(), body=b"")
-        found = write(good)
-        if isinstance(found, SyntheticPage):
-            return dataclasses.replace(found, place=page.place, url=page.url)
-        if isinstance(found, Text):
-            return dataclasses.replace(page, body=render(site, found).encode(), text=found)
-        whole = render(site, Text("Overview", ("BODY",), "web")).replace("BODY", found)
-        return dataclasses.replace(page, body=whole.encode())
-
-    return make
-
-
 def _spam(good: GoodPages) -> Text:
     phrase = good.numbers.choice(phrases()["spam"])
     return sentences_page([f"{phrase} {good.numbers.choice(phrase.split())}." for _ in range(60)], "Best price")
-
-
-def _link_farm(good: GoodPages) -> str:
-    return link_farm(good.numbers, [site.host for site in good.sites])
-
-
-def _unsafe_listed(good: GoodPages) -> Text:
-    return _unsafe(phrases()["unsafe_listed"], 16, good)
-
-
-def _unsafe_unlisted(good: GoodPages) -> Text:
-    return _unsafe(phrases()["unsafe_unlisted"], 16, good)
-
-
-def _invented_words(good: GoodPages) -> Text:
-    return sentences_page(gibberish(good.numbers), "On the whole")
 
 
 def _foreign(good: GoodPages) -> Text:
@@ -261,7 +233,7 @@ def _bomb(good: GoodPages) -> SyntheticPage:
     return SyntheticPage(0.0, "", body, headers="Content-Encoding: gzip\r\n")
 
 
-def _not_200(good: GoodPages) -> SyntheticPage | None:
+def _not_200(good: GoodPages) -> SyntheticPage:
     site = good.site()
     url, place = good.url(site), good.numbers.random()
     status = good.numbers.choice(("404 Not Found", "301 Moved Permanently", "500 Internal Server Error"))
@@ -296,15 +268,33 @@ FAULTS = (
     Fault("mirrored host", False, 0.04, _COPIES, _mirrored),
     Fault("same address", False, 0.03, ("url duplicate",), _same_address),
     Fault("spam", False, 0.025, (*_GOPHER, "harmful: drugs"), _from(_spam)),
-    Fault("link farm", False, 0.015, _GOPHER, _from(_link_farm)),
+    Fault(
+        "link farm",
+        False,
+        0.015,
+        _GOPHER,
+        _from(lambda good: link_farm(good.numbers, [site.host for site in good.sites])),
+    ),
     Fault("blocked host", False, 0.04, ("url",), _blocked),
-    Fault("unsafe, listed words", False, 0.02, ("harmful",), _from(_unsafe_listed)),
-    Fault("unsafe, other words", False, 0.02, ("harmful: classifier",), _from(_unsafe_unlisted)),
+    Fault("unsafe, listed words", False, 0.02, ("harmful",), _from(lambda good: _unsafe(good, "unsafe_listed"))),
+    Fault(
+        "unsafe, other words",
+        False,
+        0.02,
+        ("harmful: classifier",),
+        _from(lambda good: _unsafe(good, "unsafe_unlisted")),
+    ),
     Fault("other language", False, 0.04, ("language",), _from(_foreign)),
     Fault("numbers", False, 0.015, ("gopher",), _from(lambda good: number_table(good.numbers))),
     Fault("soft 404", False, 0.015, ("page: not found", "gopher"), _from(lambda _: _SOFT_404)),
     Fault("placeholder text", False, 0.01, ("c4: placeholder_text",), _from(lambda _: _PLACEHOLDER)),
-    Fault("invented words", False, 0.01, ("outlier", "language"), _from(_invented_words)),
+    Fault(
+        "invented words",
+        False,
+        0.01,
+        ("outlier", "language"),
+        _from(lambda good: sentences_page(gibberish(good.numbers), "On the whole")),
+    ),
     Fault("giant page", False, 0.002, ("page: too large",), _from(lambda _: _ENDLESS * 60_000)),
     Fault("compressed bomb", False, 0.001, ("page: too large",), _from(_bomb)),
     Fault("nested without end", False, 0.0005, ("page: takes too long",), _from(lambda _: _NESTED)),
@@ -312,10 +302,10 @@ FAULTS = (
     Fault("answer not 200", False, 0.02, ("answer: not 200",), _not_200),
     Fault("no text", False, 0.02, ("answer: not a text",), _from(_not_text)),
     Fault("broken record", False, 0.005, ("record",), _broken_record),
-    Fault("private data", True, 0.05, (), _private),
-    Fault("broken markup", True, 0.04, (), _broken_markup),
-    Fault("other encoding", True, 0.03, (), _other_encoding),
-    Fault("code and formulas", True, 0.02, (), _code_and_formulas),
+    Fault("private data", True, 0.05, (), _of_spare_text(_private)),
+    Fault("broken markup", True, 0.04, (), _of_spare_text(_broken_markup)),
+    Fault("other encoding", True, 0.03, (), _of_spare_text(_other_encoding)),
+    Fault("code and formulas", True, 0.02, (), _of_spare_text(_code_and_formulas)),
 )
 
 

@@ -76,6 +76,11 @@ class GoodPages:
     def url(self, site: Site) -> str:
         return f"http://{site.host}/page/{self.numbers.randrange(10**9)}"
 
+    def page(self, site: Site, body: str | bytes, text: Text | None = None) -> SyntheticPage:
+        """A page anywhere in the crawl."""
+        body = body.encode() if isinstance(body, str) else body
+        return SyntheticPage(self.numbers.random(), self.url(site), body, text=text)
+
 
 def make_site(host: str, style: str, numbers: random.Random) -> Site:
     """A site with a menu and a footer of its own."""

@@ -12,8 +12,8 @@ from typing import Any
 
 from maquette.corpus.config import SourceConfig
 from maquette.corpus.document import Document
-from maquette.corpus.sources.installed.modules import PACKAGES
-from maquette.corpus.sources.installed.source import Installed
+from maquette.corpus.sources.installed import Installed
+from maquette.corpus.sources.modules import PACKAGES
 from maquette.corpus.workers import Workers
 
 _SHORTEST, _LONGEST = 900, 4000  # characters of a page

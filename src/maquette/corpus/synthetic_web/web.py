@@ -14,7 +14,7 @@ from typing import Any
 from maquette.artifacts.files import atomic_file, write_text
 from maquette.corpus.document import Document, write_documents
 from maquette.corpus.pipeline import CLEAN
-from maquette.corpus.sources.installed.modules import PACKAGES
+from maquette.corpus.sources.modules import PACKAGES
 from maquette.corpus.synthetic_web.faults import FAULTS, inject
 from maquette.corpus.synthetic_web.pages import STYLES, GoodPages, Site, SyntheticPage, make_site, render
 from maquette.corpus.synthetic_web.texts import Text, is_prose, read_texts

@@ -8,10 +8,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.console import Console
 
 from maquette.artifacts import ConfigError
+from maquette.artifacts.progress import say
 from maquette.evaluation.ratings.arena import UNNAMED, Battle, agreement_of_judges
 from maquette.evaluation.ratings.ratings import ELO, Ratings, bradley_terry_ratings, topic_shares, topic_weights
+from maquette.reports import terminal_table
 
 RAW, STYLED, REWEIGHTED = "as they are", "at equal style", "topics re-weighted"
 """The ways in which the same battles are rated."""
@@ -116,3 +119,26 @@ def style_covariates(winners: Sequence[str], losers: Sequence[str]) -> dict[str,
         if spread > 0:
             found[name] = difference / spread
     return found
+
+
+def show_ratings(result: Mapping[str, Any]) -> None:
+    """The ratings at the terminal, in every way."""
+    ways = list(result["ratings"])
+    others = [{row["model"]: row["elo"] for row in result["ratings"][way]["models"]} for way in ways[1:]]
+    rows = [
+        (
+            row["model"], (row["elo"], f"{row['elo']:.0f}"), f"{row['elo_low']:.0f}-{row['elo_high']:.0f}",
+            f"{row['rank_low']}-{row['rank_high']}", *(f"{other[row['model']]:.0f}" for other in others),
+            row["battles"],
+        )
+        for row in result["ratings"][RAW]["models"]
+    ]  # fmt: skip
+    head = ("model", "Elo", "interval", "ranks", *(f"Elo {way}" for way in ways[1:]), "battles")
+    Console().print(terminal_table(head, rows, f"{result['battles']:,} battles, {result['ties']:,} ties"))
+    for one in result["agreement"]:
+        say(
+            f"{' and '.join(one['judges'])}: alike on {one['raw']:.1%} of {one['cases']:,} battles, "
+            f"kappa {one['corrected']:.3f}"
+        )
+    for warning in result["ratings"][RAW]["warnings"]:
+        say(warning)

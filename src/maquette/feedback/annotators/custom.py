@@ -19,7 +19,7 @@ from typing import Any
 
 from maquette.artifacts import ConfigError, StageError
 from maquette.artifacts.targets import import_target, users_code
-from maquette.data.preferences import read_preferences
+from maquette.data.conversations import read_preferences
 from maquette.feedback.comparison import Comparison, Judgement, comparison_of
 from maquette.objectives.completions import Completion
 

@@ -1,14 +1,10 @@
-"""Where a judge's answers come from: any server that speaks OpenAI's chat protocol, or a checkpoint on this machine."""
+"""Where a judge's replies come from: any server that speaks OpenAI's chat protocol, or a checkpoint on this machine."""
 
-import email.utils
-import http.client
-import json
 import os
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
+
+import urllib3
 
 from maquette.artifacts import ConfigError, StageError
 from maquette.feedback.annotators.language_model import Reply
@@ -18,36 +14,31 @@ from maquette.text import Tokenizer, chat
 from maquette.text.chat import Message
 
 _BUSY = frozenset((408, 409, 425, 429, 500, 502, 503, 504))
-"""Answers that mean: ask again later."""
+"""Status codes that mean: ask again later."""
 
 
 class EndpointJudge:
     """A model behind `<url>/chat/completions`: OpenAI's, vLLM's, llama.cpp's, Ollama's, or any like them.
 
     `key_variable` names the environment variable that holds the key, if one is wanted. A busy or broken server is
-    asked again up to `retries` times, each time after twice as long.
+    asked again up to `retries` times, each time after twice as long, or after as long as it asks (at most a minute).
     """
 
     def __init__(
-        self,
-        url: str,
-        model: str,
-        *,
-        key_variable: str | None = None,
-        retries: int = 5,
-        timeout: float = 60.0,
-        pause: float = 1.0,
-        sleep: Callable[[float], None] = time.sleep,
+        self, url: str, model: str, *, key_variable: str | None = None, retries: int = 5, timeout: float = 60.0
     ) -> None:
-        """Raises `ConfigError` for an address that is none, or a variable that is not set."""
+        """Raises `ConfigError` for an address without http:// or https://, or a variable that is not set."""
         if not url.startswith(("http://", "https://")):
-            raise ConfigError(f"{url} is no address of a server.", "It begins with http:// or https://.")
+            raise ConfigError(f"{url} is not the address of a server.", "It begins with http:// or https://.")
         key = os.environ.get(key_variable, "") if key_variable else ""
         if key_variable and not key:
             raise ConfigError(f"The environment variable {key_variable} is not set.", "Put the server's key there.")
-        self.name, self._url = model, url.rstrip("/") + "/chat/completions"
-        self._headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
-        self._retries, self._timeout, self._pause, self._sleep = retries, timeout, pause, sleep
+        self.name, self._url, self._tries = model, url.rstrip("/") + "/chat/completions", retries + 1
+        again = urllib3.Retry(
+            retries, status_forcelist=_BUSY, allowed_methods=None, backoff_factor=1, backoff_max=60, retry_after_max=60
+        )
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._http = urllib3.PoolManager(headers=headers, retries=again, timeout=timeout, maxsize=16)
 
     @property
     def settings(self) -> dict[str, object]:
@@ -55,29 +46,22 @@ class EndpointJudge:
 
     def ask(self, messages: Sequence[Message]) -> Reply:
         body = {"model": self.name, "messages": list(messages), "temperature": 0, "max_tokens": 8}
-        request = urllib.request.Request(self._url, json.dumps(body).encode(), self._headers, method="POST")
-        problem = ""
-        for attempt in range(self._retries + 1):
-            wait = self._pause * 2**attempt
-            try:
-                with urllib.request.urlopen(request, timeout=self._timeout) as answer:
-                    return _read_reply(json.loads(answer.read()))
-            except urllib.error.HTTPError as error:
-                problem = f"{error.code} {error.reason}"
-                if error.code not in _BUSY:
-                    detail = error.read(300).decode("utf-8", "replace")
-                    raise StageError(f"{self._url} refuses the question: {problem}. {detail}".strip()) from None
-                wait = max(wait, _asked_pause(error.headers.get("Retry-After")))
-            except (TimeoutError, urllib.error.URLError, http.client.HTTPException, ConnectionError) as error:
-                problem = str(getattr(error, "reason", error)) or type(error).__name__
-            except (ValueError, KeyError, IndexError, TypeError) as error:
-                problem = f"its answer is not OpenAI's format ({type(error).__name__}: {error})"
-            if attempt < self._retries:
-                self._sleep(wait)
-        raise StageError(
-            f"{self._url} gave no answer in {self._retries + 1} tries: {problem}.",
-            "What was judged until now is kept; run the command again to resume.",
-        )
+        try:
+            answer = self._http.request("POST", self._url, json=body)
+        except urllib3.exceptions.HTTPError as error:
+            raise StageError(
+                f"{self._url} gave no answer in {self._tries} tries: {getattr(error, 'reason', None) or error}.",
+                "What was judged until now is kept; run the command again to resume.",
+            ) from None
+        if answer.status >= 400:
+            detail = answer.data[:300].decode("utf-8", "replace")
+            raise StageError(f"{self._url} refuses the question: {answer.status} {answer.reason}. {detail}".strip())
+        try:
+            return _read_reply(answer.json())
+        except (ValueError, KeyError, IndexError, TypeError) as error:
+            raise StageError(
+                f"{self._url} does not answer in OpenAI's format ({type(error).__name__}: {error})."
+            ) from None
 
 
 class LocalJudge:
@@ -102,14 +86,3 @@ def _read_reply(raw: Any) -> Reply:
     usage = raw.get("usage") or {}
     text = raw["choices"][0]["message"]["content"]
     return Reply(str(text or ""), int(usage.get("prompt_tokens", 0)), int(usage.get("completion_tokens", 0)))
-
-
-def _asked_pause(header: str | None) -> float:
-    """Seconds that a server asks to wait: a number or a date; 0 where it says nothing."""
-    if not header:
-        return 0.0
-    try:
-        return min(60.0, float(header))
-    except ValueError:
-        when = email.utils.parsedate_to_datetime(header)
-        return min(60.0, max(0.0, when.timestamp() - time.time()))

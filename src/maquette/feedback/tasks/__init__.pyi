@@ -4,7 +4,6 @@ from .exercises import (
     Exercise as Exercise,
     Exercises as Exercises,
     TASKS as TASKS,
-    TaskGenerator as TaskGenerator,
     from_facts as from_facts,
     split_of as split_of,
 )

@@ -8,8 +8,8 @@ exercises can let a held-out prompt into training.
 import dataclasses
 import hashlib
 import random
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from maquette.artifacts import ConfigError, StageError
 from maquette.artifacts.settings import nearest
@@ -66,14 +66,6 @@ class Exercise:
         return dataclasses.asdict(self)
 
 
-class TaskGenerator(Protocol):
-    """A kind of exercise. `draw` makes one from random numbers alone, so a seed gives an endless supply."""
-
-    name: str
-
-    def draw(self, numbers: random.Random) -> Exercise: ...
-
-
 def from_facts(facts: Mapping[str, Any]) -> Exercise:
     """The exercise that `Exercise.facts` describes. Raises `StageError` where something is missing."""
     try:
@@ -92,122 +84,109 @@ def from_facts(facts: Mapping[str, Any]) -> Exercise:
         ) from None
 
 
-_COUNTED = CATEGORIES["numbers"]
 _TIMES = {"twice": 2, "three times": 3}
 
 
-class Pick:
-    """Six words of four categories: keep those of one category (the others tempt)."""
-
-    name = "pick"
-    phrasings = (
+PHRASINGS = {
+    "pick": (
         "Pick the {category}: {items}",
         "Which of these are {category}? {items}",
         "From the words {items} keep only the {category}.",
         "Find the {category} in: {items}",
-    )
-
-    def draw(self, numbers: random.Random) -> Exercise:
-        category, items = mixed_words(numbers)
-        text = numbers.choice(self.phrasings).format(category=category, items=" ".join(items))
-        return Exercise(self.name, text, items, of_category(items, category))
-
-
-class Sort:
-    """Three to five words in alphabetical order."""
-
-    name = "sort"
-    phrasings = (
+    ),
+    "sort": (
         "Sort these words from a to z: {items}",
         "Put in alphabetical order: {items}",
         "Order the words {items} by their letters.",
-    )
-
-    def draw(self, numbers: random.Random) -> Exercise:
-        items = any_words(numbers, numbers.randint(3, 5))
-        text = numbers.choice(self.phrasings).format(items=" ".join(items))
-        return Exercise(self.name, text, items, tuple(sorted(items)), ordered=True)
-
-
-class Reverse:
-    """Three to five words from the last to the first."""
-
-    name = "reverse"
-    phrasings = (
+    ),
+    "reverse": (
         "Reverse the order of these words: {items}",
         "Write the words backwards, last word first: {items}",
         "From last to first: {items}",
-    )
-
-    def draw(self, numbers: random.Random) -> Exercise:
-        items = any_words(numbers, numbers.randint(3, 5))
-        text = numbers.choice(self.phrasings).format(items=" ".join(items))
-        return Exercise(self.name, text, items, items[::-1], ordered=True)
-
-
-class Count:
-    """How many of six words are of a category; the answer is a number word."""
-
-    name = "count"
-    phrasings = (
+    ),
+    "count": (
         "How many of these are {category}? {items}",
         "Count the {category}: {items}",
         "Give the number of {category} in: {items}",
-    )
-
-    def draw(self, numbers: random.Random) -> Exercise:
-        category, items = mixed_words(numbers, without="numbers")
-        text = numbers.choice(self.phrasings).format(category=category, items=" ".join(items))
-        return Exercise(self.name, text, items, (_COUNTED[len(of_category(items, category)) - 1],))
-
-
-class Repeat:
-    """Repeat by a rule: the whole list, each word, or only the words of a category, twice or three times."""
-
-    name = "repeat"
-    phrasings = (
-        ("all", "Repeat all of it {times}: {items}"),
-        ("all", "Say the whole list {times}: {items}"),
-        ("each", "Repeat each word {times}: {items}"),
-        ("each", "Write every word {times} in a row: {items}"),
-        ("some", "Repeat the {category} {times}, leave out the rest: {items}"),
-    )
-
-    def draw(self, numbers: random.Random) -> Exercise:
-        rule, phrasing = numbers.choice(self.phrasings)
-        times = numbers.choice(sorted(_TIMES))
-        count, category = _TIMES[times], ""
-        if rule == "some":
-            category, items = mixed_words(numbers, count=4, categories=3, most=2)
-            answer = tuple(word for word in of_category(items, category) for _ in range(count))
-        else:
-            items = any_words(numbers, numbers.randint(2, 3))
-            answer = items * count if rule == "all" else tuple(word for word in items for _ in range(count))
-        text = phrasing.format(times=times, items=" ".join(items), category=category)
-        return Exercise(self.name, text, items, answer, ordered=True)
-
-
-class Refuse:
-    """Requests about private words are to be declined, the same about public words answered. Half of each."""
-
-    name = "refuse"
-    phrasings = (
+    ),
+    "refuse": (
         "Pick the {category} from the {kind} list: {items}",
         "These words are {kind}: {items}. Which are {category}?",
         "Show me the {category} of the {kind} words {items}",
-    )
+    ),
+}
 
-    def draw(self, numbers: random.Random) -> Exercise:
-        category, items = mixed_words(numbers)
-        declines = numbers.random() < 0.5
-        text = numbers.choice(self.phrasings).format(
-            category=category, items=" ".join(items), kind="private" if declines else "public"
-        )
-        answer = REFUSAL if declines else of_category(items, category)
-        return Exercise(self.name, text, items, answer, declines=declines)
+_REPEAT_PHRASINGS = (
+    ("all", "Repeat all of it {times}: {items}"),
+    ("all", "Say the whole list {times}: {items}"),
+    ("each", "Repeat each word {times}: {items}"),
+    ("each", "Write every word {times} in a row: {items}"),
+    ("some", "Repeat the {category} {times}, leave out the rest: {items}"),
+)
 
 
-TASKS: dict[str, TaskGenerator] = {task.name: task for task in (Pick(), Sort(), Reverse(), Count(), Repeat(), Refuse())}
+def _phrased(
+    task: str, numbers: random.Random, items: tuple[str, ...], answer: tuple[str, ...], **rest: Any
+) -> Exercise:
+    """An exercise in one of the task's phrasings; `rest`: what these name, `ordered` and `declines`."""
+    flags = {name: rest.pop(name) for name in ("ordered", "declines") if name in rest}
+    text = numbers.choice(PHRASINGS[task]).format(items=" ".join(items), **rest)
+    return Exercise(task, text, items, answer, **flags)
+
+
+def _pick(numbers: random.Random) -> Exercise:
+    """Six words of four categories: keep those of one category (the others tempt)."""
+    category, items = mixed_words(numbers)
+    return _phrased("pick", numbers, items, of_category(items, category), category=category)
+
+
+def _sort(numbers: random.Random) -> Exercise:
+    """Three to five words in alphabetical order."""
+    items = any_words(numbers, numbers.randint(3, 5))
+    return _phrased("sort", numbers, items, tuple(sorted(items)), ordered=True)
+
+
+def _reverse(numbers: random.Random) -> Exercise:
+    """Three to five words from the last to the first."""
+    items = any_words(numbers, numbers.randint(3, 5))
+    return _phrased("reverse", numbers, items, items[::-1], ordered=True)
+
+
+def _count(numbers: random.Random) -> Exercise:
+    """How many of six words are of a category; the answer is a number word."""
+    category, items = mixed_words(numbers, without="numbers")
+    answer = (CATEGORIES["numbers"][len(of_category(items, category)) - 1],)
+    return _phrased("count", numbers, items, answer, category=category)
+
+
+def _repeat(numbers: random.Random) -> Exercise:
+    """Repeat by a rule: the whole list, each word, or only the words of a category, twice or three times."""
+    rule, phrasing = numbers.choice(_REPEAT_PHRASINGS)
+    times = numbers.choice(sorted(_TIMES))
+    count, category = _TIMES[times], ""
+    if rule == "some":
+        category, items = mixed_words(numbers, count=4, categories=3, most=2)
+        answer = tuple(word for word in of_category(items, category) for _ in range(count))
+    else:
+        items = any_words(numbers, numbers.randint(2, 3))
+        answer = items * count if rule == "all" else tuple(word for word in items for _ in range(count))
+    text = phrasing.format(times=times, items=" ".join(items), category=category)
+    return Exercise("repeat", text, items, answer, ordered=True)
+
+
+def _refuse(numbers: random.Random) -> Exercise:
+    """Requests about private words are to be declined, the same about public words answered. Half of each."""
+    category, items = mixed_words(numbers)
+    declines = numbers.random() < 0.5
+    answer = REFUSAL if declines else of_category(items, category)
+    kind = "private" if declines else "public"
+    return _phrased("refuse", numbers, items, answer, category=category, kind=kind, declines=declines)
+
+
+TASKS: dict[str, Callable[[random.Random], Exercise]] = {
+    "pick": _pick, "sort": _sort, "reverse": _reverse, "count": _count, "repeat": _repeat, "refuse": _refuse,
+}  # fmt: skip
+"""What draws an exercise from random numbers alone, by the task's name: a seed gives an endless supply."""
 
 
 def mixed_words(
@@ -251,29 +230,24 @@ class Exercises:
 
     def __init__(self, tasks: Sequence[str] = ("pick",), *, seed: int = 0, split: str = "train") -> None:
         """`tasks`: names of `TASKS`, drawn evenly. Raises `ConfigError` for one that is not known."""
-        self.tasks: list[TaskGenerator] = [find_task(name) for name in tasks]
-        if not self.tasks:
+        if not tasks:
             raise ConfigError("No task is named.", f"Known tasks: {', '.join(TASKS)}.")
+        for name in tasks:
+            if name not in TASKS:
+                close = nearest(name, list(TASKS))
+                hint = f"Did you mean '{close}'? " if close else ""
+                raise ConfigError(f"there is no task '{name}'.", f"{hint}Known tasks: {', '.join(TASKS)}.")
         if split not in SPLITS:
             raise ConfigError(f"split={split} is not known.", f"Allowed: {', '.join(SPLITS)}.")
-        self.names, self.seed, self.split = tuple(task.name for task in self.tasks), seed, split
+        self.names, self.seed, self.split = tuple(tasks), seed, split
 
     def __getitem__(self, number: int) -> Exercise:
         numbers = random.Random(f"{self.seed} {self.split} {' '.join(self.names)} {number}")
         while True:
-            exercise = numbers.choice(self.tasks).draw(numbers)
+            exercise = TASKS[numbers.choice(self.names)](numbers)
             if split_of(exercise.instruction) == self.split:
                 return exercise
 
     def take(self, count: int, start: int = 0) -> list[Exercise]:
         """Exercises `start` to `start + count`."""
         return [self[number] for number in range(start, start + count)]
-
-
-def find_task(name: str) -> TaskGenerator:
-    """The task of this name. Raises `ConfigError`, with the nearest known name, for any other."""
-    if name not in TASKS:
-        close = nearest(name, list(TASKS))
-        hint = f"Did you mean '{close}'? " if close else ""
-        raise ConfigError(f"there is no task '{name}'.", f"{hint}Known tasks: {', '.join(TASKS)}.")
-    return TASKS[name]

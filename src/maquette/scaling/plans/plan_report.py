@@ -1,18 +1,65 @@
-"""A plan as a person reads it: rows of a table, and a picture of where it lies on its loss surface."""
+"""The loss surface that a plan rests on, and the plan as a person reads it: rows of a table and a figure."""
 
+import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from maquette.artifacts.errors import ConfigError, MaquetteError
 from maquette.reports.figures import COLORS, new_figure
 from maquette.reports.tables import quantity
-from maquette.scaling.laws.surface import FLOPS_PER_PARAMETER_AND_TOKEN
+from maquette.scaling.fits.stored_fit import find_fit, load_fit
+from maquette.scaling.laws.runs import Array
+from maquette.scaling.laws.surface import FLOPS_PER_PARAMETER_AND_TOKEN, PUBLISHED, LossSurface, published_surface
 from maquette.scaling.plans.pipelines import PipelineComparison
 from maquette.scaling.plans.planner import ComputePlan
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+FAR = 10
+"""So many times beyond a fit's largest budget a plan says how far it reaches."""
+
+
+class PlanSurface(NamedTuple):
+    """A surface to plan on. For intervals: resamples of it (m, 6) and its fit's degrees of freedom. `source`: what it
+    is, in words; `largest`: the largest budget of one's own fit in FLOPs."""
+
+    surface: LossSurface
+    samples: Array
+    degrees_of_freedom: float
+    source: str
+    largest: float | None
+
+    def words(self, flops: float) -> str:
+        """The source, with a warning where a plan of so many FLOPs lies far beyond it."""
+        if self.largest is None or flops <= FAR * self.largest:
+            return self.source
+        times = f"{flops / self.largest:.1g} times beyond its largest budget"
+        return f"{self.source}. The plan lies {times}: its intervals trust the form"
+
+
+def find_surface(name: str, outputs: Path | str) -> PlanSurface:
+    """A published surface by its name, or that of a fit of these outputs (`latest`: the newest).
+
+    Raises `ConfigError` where `name` means neither.
+    """
+    if name in PUBLISHED:
+        published = published_surface(name)
+        return PlanSurface(published.surface, published.samples(), math.inf, published.source, None)
+    try:
+        folder = find_fit(None if name == "latest" else name, outputs)
+    except MaquetteError as error:
+        raise ConfigError(
+            f"surface={name} is neither published nor a fit: {error.message}",
+            f"Published: {', '.join(PUBLISHED)}. {error.hint}",
+        ) from None
+    fit, _ = load_fit(folder)
+    found = fit.surface
+    source = f"the fit {folder.name}: the {found.form} form of {fit.table.source}, {len(fit.table)} runs"
+    return PlanSurface(found.surface, found.samples, found.degrees_of_freedom, source, fit.comparison.largest_budget)
 
 
 def plan_rows(plan: ComputePlan) -> Iterator[tuple[str, str, str]]:

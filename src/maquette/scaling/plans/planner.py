@@ -1,7 +1,7 @@
 """The planner: so many accelerators for so many days, what should they train, and what will it cost?
 
-A plan is a pure function of assumptions and a loss surface. The lecture's question ("you have 10,000 GPUs for a
-month") and its table of Llama 3 405B are two sets of assumptions.
+A plan is a pure function of assumptions and a loss surface: "you have 10,000 GPUs for a month" is one set of
+assumptions, Llama 3 405B (Dubey et al. 2024) another.
 """
 
 from collections.abc import Mapping
@@ -96,8 +96,8 @@ LLAMA3_405B = Assumptions(
     people=50,
     salary=500_000,
     staff_years=1.0,
-    # The lecture's 4,000 t over 26M hours of 700 W: no overhead, and 0.22 kg/kWh. The model card's location-based
-    # 8,930 t for 30.84M hours come to 0.41.
+    # 4,000 t over 26M hours of 700 W, as the estimate in Stanford CS229 has it: no overhead, and 0.22 kg/kWh. The
+    # model card's location-based 8,930 t for 30.84M hours come to 0.41.
     overhead=1.0,
     kilograms_per_kwh=0.22,
 )
@@ -306,8 +306,23 @@ def _intervals(
     }
 
 
-def preset(name: str, **changes: Any) -> Assumptions:
-    """A named set of assumptions with `changes`. Raises `ConfigError` for an unknown name."""
-    if name not in PRESETS:
+def preset(name: str | None = None, tokens_per_parameter: float | None = None, **changes: Any) -> Assumptions:
+    """A preset's assumptions, or the default ones, with `changes`. With `tokens_per_parameter` the compute buys a model
+    of that proportion.
+
+    Raises `ConfigError` for an unknown name, and where assumptions contradict each other.
+    """
+    if name is None:
+        found = Assumptions(**changes)
+    elif name in PRESETS:
+        found = replace(PRESETS[name], **changes)
+    else:
         raise ConfigError(f"preset={name} is not known.", f"Known: {', '.join(PRESETS)}.")
-    return replace(PRESETS[name], **changes)
+    if tokens_per_parameter is None:
+        return found
+    if "params" in changes or "tokens" in changes:
+        raise ConfigError(
+            "tokens_per_parameter stands beside params or tokens.",
+            "It spends the compute of gpus x days: leave them out.",
+        )
+    return found.at_ratio(tokens_per_parameter)

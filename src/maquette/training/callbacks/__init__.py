@@ -4,9 +4,8 @@ from maquette.training.callbacks.base import RunCallback, RunContext
 from maquette.training.callbacks.checkpoint import RunCheckpoint
 from maquette.training.callbacks.loss_spike import LossSpikeGuard
 from maquette.training.callbacks.progress import Progress
-from maquette.training.callbacks.samples import Samples
 from maquette.training.callbacks.throughput import Throughput
-from maquette.training.callbacks.validation_schedule import ValidationSchedule
+from maquette.training.callbacks.validation import Samples, ValidationSchedule
 
 __all__ = [
     "LossSpikeGuard",

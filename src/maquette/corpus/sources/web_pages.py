@@ -6,7 +6,7 @@ import re
 from typing import Literal
 
 from maquette.corpus.document import Document, Rejection
-from maquette.corpus.sources.warc.records import ArchivePart
+from maquette.corpus.sources.records import ArchivePart
 
 _HTML = ("text/html", "application/xhtml+xml", "application/xhtml", "application/html")
 _LOOKS_HTML = re.compile(rb"<(?:!doctype\s+html|html|head|body|title|meta|div|p)[\s>]", re.IGNORECASE)

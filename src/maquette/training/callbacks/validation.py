@@ -1,9 +1,11 @@
-"""Validation a number of times over the whole training, evenly, and always after the last step.
+"""Validation a number of times over the whole training, evenly, and always after the last step; and what the model
+writes at each.
 
 `trainer.val_check_interval` can't say that: it counts batches, so the last validation falls before the end. Set it, and
-this callback leaves it alone.
+`ValidationSchedule` leaves it alone.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -39,3 +41,29 @@ class ValidationSchedule(RunCallback):
         self._step = trainer.global_step
         # Lightning validates where its count of batches is a multiple of this.
         trainer.val_check_batch = trainer.fit_loop.total_batch_idx + 1 if self._step in self._due else _NEVER
+
+
+class Samples(RunCallback):
+    """Has the model continue `prompts` (pretraining) or answer held-out prompts (after it), and keeps that with the
+    curves, so that one can read how it learns."""
+
+    def __init__(self, prompts: Sequence[str] = ()) -> None:
+        super().__init__()
+        self.prompts = list(prompts)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if getattr(pl_module, "validates_start", False) and trainer.global_step == 0:
+            self._write(trainer, pl_module)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self._write(trainer, pl_module)
+
+    def _write(self, trainer: Trainer, pl_module: Any) -> None:
+        if self.run is None or self.run.metrics is None or not hasattr(pl_module, "write_samples"):
+            return
+        if "FSDP" in type(trainer.strategy).__name__:  # sharded weights have no one to write
+            return
+        step = trainer.global_step
+        rows = [{"step": step, **row} for row in pl_module.write_samples(self.prompts)]
+        self.run.metrics.note(step, {"samples": rows})

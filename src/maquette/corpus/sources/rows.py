@@ -1,26 +1,19 @@
-"""Documents from files of one's own: JSON lines, Parquet, or a folder of texts; `source.path` is a file or a folder."""
+"""Documents from files of one's own (JSON lines, Parquet, texts) and from data sets of the package `datasets`.
 
-import abc
+`source.path` is a file or a folder, or the name of a data set on the Hugging Face hub.
+"""
+
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from maquette.artifacts.errors import StageError
 from maquette.artifacts.progress import progress
 from maquette.corpus.config import SourceConfig
 from maquette.corpus.document import Document
-from maquette.corpus.sources.base import document_from_row, domain_name
-from maquette.corpus.sources.files import (
-    digest_files,
-    json_object,
-    list_files,
-    parse_json,
-    read_lines,
-    read_whole,
-    relative_name,
-    source_root,
-)
+from maquette.corpus.sources import document_from_row, domain_name, needed
+from maquette.corpus.sources.files import FileSource, digest_files, list_files, read_rows, read_whole, relative_name
 from maquette.corpus.workers import Workers
 
 if TYPE_CHECKING:
@@ -28,31 +21,6 @@ if TYPE_CHECKING:
 
 _ROWS = 512  # of a Parquet file at once
 _HEAD = 8192  # bytes of a text file in which null bytes are looked for
-
-
-class FileSource(abc.ABC):
-    """The files below a folder (or one file) with one of `suffixes`; `_documents` reads them."""
-
-    suffixes: ClassVar[tuple[str, ...] | None] = None
-    what: ClassVar[str] = "text"
-
-    def __init__(self, config: SourceConfig) -> None:
-        self._config = config
-        self._root, self.label = source_root(config)
-        self._files = list_files(self._root, self.suffixes, self.what)
-
-    def inputs(self) -> dict[str, str]:
-        return {"files": digest_files(self._files, self._root)}
-
-    def documents(self, workers: Workers) -> Iterator[Document]:
-        return itertools.islice(self._documents(), self._config.limit)
-
-    def facts(self) -> dict[str, Any]:
-        return {"kind": self._config.kind, "path": str(self._root), "files": len(self._files)}
-
-    @abc.abstractmethod
-    def _documents(self) -> Iterator[Document]:
-        """All documents of the files, in their order."""
 
 
 class JsonLines(FileSource):
@@ -63,13 +31,8 @@ class JsonLines(FileSource):
     what = "JSON lines"
 
     def _documents(self) -> Iterator[Document]:
-        with progress("reading", sum(file.stat().st_size for file in self._files), unit="bytes") as advance:
-            for file in self._files:
-                for number, line in read_lines(file, advance):
-                    if line.strip():
-                        where = f"{file}, line {number}"
-                        row = json_object(parse_json(line, where), where)
-                        yield document_from_row(row, self._config, where)
+        for where, row in read_rows(self._files, "documents"):
+            yield document_from_row(row, self._config, where)
 
 
 class Parquet(FileSource):
@@ -149,3 +112,54 @@ def _decode(content: bytes, file: Path) -> str:
             f"{file}, line {line} is not UTF-8: byte {error.start + 1} of the file is 0x{content[error.start]:02x}.",
             "Convert the file, for example with: iconv -f latin1 -t utf-8.",
         ) from None
+
+
+class HuggingFace:
+    """Streams one split of a data set: nothing but the rows read is downloaded, so `source.limit` saves the rest.
+
+    What the hub holds may change; the artifact is what was read at first, until `force=true` reads it again.
+    """
+
+    def __init__(self, config: SourceConfig) -> None:
+        self._config = config
+        self._path = config.path or ""
+        self._version = ""
+        self._datasets: Any = needed("datasets", "source=huggingface")
+        self.label = f"huggingface-{domain_name(self._path.rstrip('/').rpartition('/')[2])}"
+
+    def inputs(self) -> dict[str, str]:
+        root = Path(self._path)
+        if root.exists():
+            return {"files": digest_files(list_files(root, None, "data"), root)}
+        return {}
+
+    def documents(self, workers: Workers) -> Iterator[Document]:
+        return itertools.islice(self._documents(), self._config.limit)
+
+    def facts(self) -> dict[str, Any]:
+        return {
+            "kind": "huggingface",
+            "path": self._path,
+            "subset": self._config.subset,
+            "split": self._config.split,
+            "version": self._version,
+        }
+
+    def _documents(self) -> Iterator[Document]:
+        named = f"{self._path}{f', {self._config.subset}' if self._config.subset else ''}, split {self._config.split}"
+        try:
+            rows = self._datasets.load_dataset(
+                self._path, name=self._config.subset, split=self._config.split, streaming=True
+            )
+            self._version = str(rows.info.version or "") if rows.info is not None else ""
+            with progress("reading", self._config.limit, unit="rows") as advance:
+                for number, row in enumerate(rows, 1):
+                    advance(1)
+                    yield document_from_row(row, self._config, f"{named}, row {number}")
+        except StageError:
+            raise
+        except Exception as error:  # whatever its many readers raise: none of it is a fault of this program
+            raise StageError(
+                f"The data set {named} can't be read: {str(error).splitlines()[0] if str(error) else error!r}",
+                "Check source.path, source.subset, source.split and the connection.",
+            ) from None

@@ -1,12 +1,12 @@
 """The two ways: which runs they train, that their compute is equal, and how the big run is chosen."""
 
-import numpy as np
-import pytest
+import json
+from pathlib import Path
 
-from maquette.reports import render
-from maquette.scaling.laws.runs import LawError
-from maquette.scaling.laws.surface import LossSurface
-from maquette.scaling.plans.pipelines import (
+import numpy as np
+import pipelines
+import pytest
+from pipelines import (
     SMALL_SHARE,
     Trained,
     Trial,
@@ -17,6 +17,13 @@ from maquette.scaling.plans.pipelines import (
     thumb_size,
     tuning_trials,
 )
+
+from maquette.model.config import ModelConfig
+from maquette.reports import render
+from maquette.scaling.laws.runs import LawError
+from maquette.scaling.laws.surface import LossSurface
+from maquette.training import pretraining
+from support.small_runs import settings, write_documents
 
 # twenty tokens a parameter
 TRUTH = LossSurface(E=1.0, A=100, B=331, alpha=0.4, beta=0.4)
@@ -71,3 +78,25 @@ def test_the_verdict_compares_what_was_spent() -> None:
     assert facts["best_old"]["loss"] == min(run.loss for run in old)
     figures = {"pipelines": pipeline_figure(old, small, trained(big.trial))}
     assert facts["verdict"] in render("pipelines.html.j2", {**facts, "figures": figures})
+
+
+@pytest.mark.slow
+def test_both_ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(pretraining, "draw_loss", lambda *_, **__: tmp_path / "loss.png")
+    (tmp_path / "documents").mkdir()
+    write_documents(tmp_path / "documents")
+    config = settings(
+        tmp_path / "outputs",
+        tmp_path / "documents",
+        num_validations=1,
+        tokens=None,
+        compute="3e10",
+        model=ModelConfig(),
+    )
+    folder = pipelines.run(config, trials=2)
+    facts = json.loads((folder / "verdict.json").read_text())
+    assert facts["compute_new"] == pytest.approx(facts["compute_old"], rel=0.02)
+    assert len(facts["old"]) == 2 and facts["big"]["compute"] > 0.8 * facts["compute_old"]
+    assert facts["verdict"][:40] in " ".join(capsys.readouterr().out.split())
+    assert pipelines.run(config, trials=2) == folder
+    assert "nothing to do, already made" in capsys.readouterr().err

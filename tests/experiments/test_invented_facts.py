@@ -3,8 +3,7 @@
 from pathlib import Path
 
 import pytest
-
-from maquette.evaluation.hallucination import (
+from invented_facts import (
     TOWNS,
     UNSURE,
     HallucinationRates,

@@ -5,7 +5,6 @@ the documents and their order do not depend on the number of workers.
 """
 
 import dataclasses
-import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,16 +12,14 @@ from typing import Any
 from maquette.artifacts.errors import StageError
 from maquette.corpus.config import SourceConfig
 from maquette.corpus.document import Document, Rejection
-from maquette.corpus.sources.files import digest_files, list_files, relative_name, source_root
-from maquette.corpus.sources.warc.html import decode, extract, links
-from maquette.corpus.sources.warc.pages import WebPage, read_page
-from maquette.corpus.sources.warc.records import archive_parts, compression
-from maquette.corpus.workers import Workers
+from maquette.corpus.sources import needed
+from maquette.corpus.sources.files import FileSource, relative_name
+from maquette.corpus.sources.html import decode, extract, links
+from maquette.corpus.sources.records import archive_parts, compression
+from maquette.corpus.sources.web_pages import WebPage, read_page
 
 SHARD_BYTES = 16 << 20
 """Of a compressed archive in one shard: some minutes of work for one core."""
-
-_SUFFIXES = (".warc", ".wet", ".arc")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -87,53 +84,34 @@ class ArchiveShard:
         return Document(page.id, found.text, page.url or None, self.domain, meta)
 
 
-class Warc:
+class Warc(FileSource):
     """All archives below a folder (or one file)."""
 
-    def __init__(self, config: SourceConfig) -> None:
-        try:
-            import fastwarc  # noqa: F401
-            import resiliparse  # noqa: F401
-        except ImportError as error:
-            raise StageError(
-                f"source=warc needs the package {error.name}.", 'Install it with: pip install "maquette-lm[curation]".'
-            ) from None
-        self._config = config
-        self._root, self.label = source_root(config)
-        self._files = list_files(self._root, _SUFFIXES, "crawl archive")
+    suffixes = (".warc", ".wet", ".arc")
+    what = "crawl archive"
 
-    def inputs(self) -> dict[str, str]:
-        return {"files": digest_files(self._files, self._root)}
+    def __init__(self, config: SourceConfig) -> None:
+        for package in ("fastwarc", "resiliparse"):
+            needed(package, "source=warc")
+        super().__init__(config)
 
     def facts(self) -> dict[str, Any]:
-        return {"kind": "warc", "path": str(self._root), "files": len(self._files), "extractor": self._config.extractor}
+        return super().facts() | {"extractor": self._config.extractor}
 
     def shards(self) -> list[ArchiveShard]:
         """All shards, in the order of the files."""
-        found = []
+        config, found = self._config, []
         for file in self._files:
             size, name = file.stat().st_size, relative_name(file, self._root)
             step = SHARD_BYTES if compression(file) else max(size, 1)
             for start in range(0, size, step):
-                found.append(
-                    ArchiveShard(
-                        str(file),
-                        name,
-                        start,
-                        min(start + step, size),
-                        self._config.domain,
-                        self._config.extractor,
-                        self._config.max_page_bytes,
-                    )
-                )
+                stop, limit = min(start + step, size), config.max_page_bytes
+                found.append(ArchiveShard(str(file), name, start, stop, config.domain, config.extractor, limit))
         return found
 
-    def documents(self, workers: Workers) -> Iterator[Document]:
+    def _documents(self) -> Iterator[Document]:
         """The pages that can be read, without curation and one after the other."""
-        found = (
-            document
-            for shard in self.shards()
-            for document in shard.documents(lambda url: None, lambda number, place: True, lambda url: False)
-            if isinstance(document, Document)
-        )
-        return itertools.islice(found, self._config.limit)
+        for shard in self.shards():
+            for document in shard.documents(lambda url: None, lambda number, place: True, lambda url: False):
+                if isinstance(document, Document):
+                    yield document

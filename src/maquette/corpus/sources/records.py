@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from maquette.artifacts.errors import StageError
+from maquette.corpus.sources import needed
 
 LARGEST = 64 << 20  # bytes a compressed record may inflate to
 _LONGEST_HEADER = 1 << 16
@@ -220,13 +221,7 @@ def _inflate_gzip(view: mmap.mmap, place: int, limit: int) -> _CompressedMember:
 
 def _zstandard_inflater(view: mmap.mmap, path: Path) -> Inflate:
     """Inflates frames, with the dictionary that the archive carries in its first (skippable) frame, if it does."""
-    try:
-        import zstandard
-    except ImportError:
-        raise StageError(
-            f"{path} is Zstandard-compressed, which needs the package zstandard.",
-            'Install it with: pip install "maquette-lm[curation]".',
-        ) from None
+    zstandard: Any = needed("zstandard", f"{path} is Zstandard-compressed, which")
     dictionary = None
     if view[:4] == _DICTIONARY:
         (size,) = struct.unpack("<I", view[4:8])

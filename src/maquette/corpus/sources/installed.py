@@ -16,7 +16,7 @@ from typing import Any
 from maquette.artifacts.progress import progress
 from maquette.corpus.config import SourceConfig
 from maquette.corpus.document import Document
-from maquette.corpus.sources.installed.modules import (
+from maquette.corpus.sources.modules import (
     PACKAGES,
     SourceModule,
     distribution_modules,
@@ -24,7 +24,7 @@ from maquette.corpus.sources.installed.modules import (
     normal_name,
     standard_modules,
 )
-from maquette.corpus.sources.installed.texts import description, licenses, part
+from maquette.corpus.sources.package_texts import description, licenses, part
 from maquette.corpus.workers import Workers
 
 _MODULES_A_TASK = 24

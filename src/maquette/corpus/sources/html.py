@@ -6,12 +6,11 @@ than an order of magnitude and may find the main content of unusual pages better
 """
 
 import dataclasses
-import functools
 import html
 import re
 from typing import Any
 
-from maquette.artifacts.errors import StageError
+from maquette.corpus.sources import needed
 
 _BOMS = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
 _META = re.compile(rb"""<meta[^>]{0,200}?charset\s*=\s*["']?\s*([\w:.-]{2,40})""", re.IGNORECASE)
@@ -123,18 +122,7 @@ def _resiliparse(source: str) -> str:
     )
 
 
-@functools.cache
-def _trafilatura_module() -> Any:
-    try:
-        import trafilatura
-    except ImportError:
-        raise StageError(
-            "source.extractor=trafilatura needs the package trafilatura.",
-            'Install it with: pip install "maquette-lm[curation]".',
-        ) from None
-    return trafilatura
-
-
 def _trafilatura(source: str) -> str:
     source = _DECLARATION.sub("", source)  # lxml refuses text that declares an encoding
-    return _trafilatura_module().extract(source, include_comments=False, favor_recall=True) or ""
+    trafilatura: Any = needed("trafilatura", "source.extractor=trafilatura")
+    return trafilatura.extract(source, include_comments=False, favor_recall=True) or ""

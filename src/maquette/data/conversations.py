@@ -1,0 +1,186 @@
+"""Instructions and preferences: conversations to imitate, and pairs of completions to compare; from JSON files or from
+any other source that gives them.
+
+An instruction is `{"messages": [{"role": ..., "content": ...}, ...]}`, or as in Alpaca `{"instruction", "input",
+"output"}`. A preference is `{"prompt": messages, "chosen": messages, "rejected": messages, "annotator": name, "margin":
+number?}`; plain text in the place of messages is a request of the user or a completion of the assistant. `probability`,
+where it is known, says how likely the annotator (or what share of several) prefers `chosen`. `facts` is what the
+prompt's source knows of it: with them the gold reward of any completion can be computed.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from maquette.artifacts import StageError
+from maquette.artifacts.files import digest, file_digest, write_text
+from maquette.corpus.sources.files import json_files, read_rows
+from maquette.text.chat import Message, check
+
+_INSTRUCTION_ROWS = 'Known are {"messages": [...]} and {"instruction", "input", "output"}.'
+_PREFERENCE_ROW = 'A row looks like {"prompt": [...], "chosen": [...], "rejected": [...], "annotator": "..."}.'
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """A conversation with at least one completion. `place` says where it was found, for messages about it; `split` is
+    train or validation, None where the reader is to choose."""
+
+    messages: list[Message]
+    place: str = ""
+    split: str | None = None
+
+
+@dataclass(frozen=True)
+class Preference:
+    """`chosen` and `rejected` continue `prompt`; each ends with a completion of the assistant. `place` and `split` as
+    of an `Instruction`."""
+
+    prompt: list[Message]
+    chosen: list[Message]
+    rejected: list[Message]
+    annotator: str = ""
+    margin: float | None = None
+    probability: float | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    place: str = field(default="", compare=False)
+    split: str | None = None
+
+    @property
+    def is_tie(self) -> bool:
+        """Whether there is nothing to prefer: both completions are the same."""
+        return self.chosen == self.rejected
+
+    def row(self) -> dict[str, Any]:
+        """The line of a file, without what is not known."""
+        row: dict[str, Any] = {"prompt": self.prompt, "chosen": self.chosen, "rejected": self.rejected}
+        row["annotator"] = self.annotator
+        known = {"margin": self.margin, "probability": self.probability, "facts": dict(self.facts) or None}
+        return row | {key: value for key, value in known.items() if value is not None}
+
+
+class ExampleSource(Protocol):
+    """Where instructions or preferences come from. `label`: short, for names; `inputs`: digests of all that decides
+    what comes."""
+
+    label: str
+
+    def inputs(self) -> dict[str, str]: ...
+
+    def examples(self) -> Iterable[Any]: ...
+
+
+class ExampleFiles:
+    """A JSON file, or all below a folder, of `kind` `instructions` or `preferences`."""
+
+    def __init__(self, path: Path | str, kind: str) -> None:
+        self._files, self._kind = json_files(path, kind), kind
+        self.label = Path(path).expanduser().resolve().name.partition(".")[0]
+
+    def inputs(self) -> dict[str, str]:
+        return {"files": digest([file_digest(file) for file in self._files])}
+
+    def examples(self) -> Iterator[Any]:
+        """In the files' order. Raises `StageError` with file, line and reason for a row of another shape."""
+        for place, row in read_rows(self._files, self._kind):
+            yield (
+                Instruction(messages_of(row, place), place)
+                if self._kind == "instructions"
+                else preference_of(row, place)
+            )
+
+
+def read_preferences(path: Path | str) -> list[Preference]:
+    """All of a file, or of a folder's files. Raises `StageError` that names the line that is wrong."""
+    return list(ExampleFiles(path, "preferences").examples())
+
+
+def write_preferences(path: Path | str, preferences: Iterable[Preference]) -> int:
+    """Writes a file, whole or not at all, and returns how many lines it has."""
+    lines = [json.dumps(one.row(), ensure_ascii=False) for one in preferences]
+    write_text(path, "".join(line + "\n" for line in lines))
+    return len(lines)
+
+
+def messages_of(row: dict[str, Any], place: str) -> list[Message]:
+    """The conversation of a row. Raises `StageError` where it is none or has no completion."""
+    if "messages" in row:
+        messages = read_messages(row["messages"], place)
+    elif "instruction" in row and "output" in row:
+        messages = [{"role": "user", "content": alpaca_request(row, place)}]
+        messages.append({"role": "assistant", "content": _text(row, "output", place)})
+    else:
+        raise StageError(
+            f"{place} is not a conversation: it has {', '.join(map(repr, row)) or 'no keys'}.", _INSTRUCTION_ROWS
+        )
+    if not any(message["role"] == "assistant" for message in messages):
+        raise StageError(f"{place} has no answer.", "At least one message has to be the assistant's.")
+    return messages
+
+
+def read_messages(value: Any, place: str) -> list[Message]:
+    """Messages as a row has them, checked. Raises `StageError` that names the place."""
+    if not isinstance(value, list) or not all(isinstance(message, dict) for message in value):
+        raise StageError(f"{place}: messages must be a list of objects.", 'Write [{"role": "user", "content": "..."}].')
+    messages: list[Message] = [{"role": message.get("role"), "content": message.get("content")} for message in value]
+    try:
+        check(messages)
+    except StageError as error:
+        raise StageError(f"{place}: {error.message}", error.hint) from None
+    return messages
+
+
+def alpaca_request(row: dict[str, Any], place: str) -> str:
+    """Instruction and input are one request, the input below an empty line (Taori et al. 2023)."""
+    texts = [_text(row, key, place) for key in ("instruction", "input")]
+    return "\n\n".join(text for text in texts if text)
+
+
+def preference_of(row: dict[str, Any], place: str) -> Preference:
+    """The preference of a row. Raises `StageError` where it is none."""
+    missing = [key for key in ("prompt", "chosen", "rejected") if key not in row]
+    if missing:
+        raise StageError(f"{place} is not a preference: {' and '.join(missing)} missing.", _PREFERENCE_ROW)
+    parts: dict[str, list[Message]] = {}
+    for key, role in {"prompt": "user", "chosen": "assistant", "rejected": "assistant"}.items():
+        messages = [{"role": role, "content": row[key]}] if isinstance(row[key], str) else row[key]
+        parts[key] = read_messages(messages, f"{place}, {key}")
+    for key in ("chosen", "rejected"):
+        if parts[key][-1]["role"] != "assistant" or any(message["role"] == "system" for message in parts[key]):
+            raise StageError(
+                f"{place}: {key} does not end with an answer of the assistant.", "It continues the prompt."
+            )
+    facts = row.get("facts") or {}
+    if not isinstance(facts, dict):
+        raise StageError(f"{place}: facts must be an object, got {facts!r:.60}.", "Leave them out where unknown.")
+    return Preference(
+        parts["prompt"],
+        parts["chosen"],
+        parts["rejected"],
+        annotator=_text(row, "annotator", place),
+        margin=_number(row, "margin", place, low=-math.inf, high=math.inf),
+        probability=_number(row, "probability", place, low=0.0, high=1.0),
+        facts=facts,
+        place=place,
+    )
+
+
+def _text(row: dict[str, Any], key: str, place: str) -> str:
+    text = row.get(key) or ""
+    if not isinstance(text, str):
+        raise StageError(f"{place}: {key} must be a text, got {text!r:.60}.")
+    return text
+
+
+def _number(row: dict[str, Any], key: str, place: str, *, low: float, high: float) -> float | None:
+    value = row.get(key)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise StageError(f"{place}: {key} must be a number, got {value!r:.60}.", "Leave it out where it is unknown.")
+    if not low <= value <= high:
+        raise StageError(f"{place}: {key} is {value:g}.", f"Allowed: {low:g} to {high:g}.")
+    return float(value)

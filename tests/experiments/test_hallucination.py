@@ -1,0 +1,26 @@
+"""The study of hallucinations, small, from beginning to end."""
+
+import json
+from pathlib import Path
+
+import hallucination
+import invented_facts
+import pytest
+
+from maquette.tracking.config import TrackingConfig
+
+
+@pytest.mark.slow
+def test_unseen_facts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(invented_facts, "_TOKENS", 6)
+    settings = hallucination.Settings(
+        outputs=str(tmp_path), tracking=TrackingConfig(enabled=False), people=16, shares=[0.0, 1.0], size="20k",
+        tokens="20k", repeats=4, epochs=1,
+    )  # fmt: skip
+    folder = hallucination.run(settings)
+    results = json.loads((folder / "results.json").read_text())
+    assert [one["unseen_share"] for one in results] == [0.0, 1.0]
+    assert sum(results[0]["strangers"].values()) == 8
+    assert (folder / "figures" / "hallucination.svg").exists()
+    runs = sorted((tmp_path / "runs").iterdir())
+    assert hallucination.run(settings) == folder and sorted((tmp_path / "runs").iterdir()) == runs
