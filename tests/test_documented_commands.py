@@ -38,8 +38,9 @@ def shown_commands(page: Path) -> Iterator[str]:
 
 
 def arguments_of(command: str) -> list[str]:
-    """Its words as a shell gives them; `<run>` and `...` stand for a name."""
-    return shlex.split(re.sub(r"<[^>]+>|\.\.\.", "a_name", command), comments=True)
+    """Its words as a shell gives them; `<sft run>` and `...` stand for a name."""
+    named = re.sub(r"<([^>]+)>", lambda name: re.sub(r"\W", "_", name[1]), command)
+    return shlex.split(named.replace("...", "a_name"), comments=True)
 
 
 COMMANDS = sorted({
