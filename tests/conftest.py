@@ -5,6 +5,8 @@ Helpers that several files of tests use are in tests/support.
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +19,22 @@ for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_NAME", "
 
 LONG = 20.0
 """Seconds from which a test is to be marked `slow`."""
+
+
+@pytest.fixture(scope="module")
+def no_pictures() -> Iterator[None]:
+    """Figures are built, but an empty file is written for each: drawing takes half of the time of a small run.
+
+    For files of tests that train many models and look at no figure: pytest.mark.usefixtures("no_pictures").
+    """
+    from matplotlib.figure import Figure
+
+    def savefig(self: Figure, path: str | Path, **_: Any) -> None:
+        Path(path).touch()
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Figure, "savefig", savefig)
+        yield
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

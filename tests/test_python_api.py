@@ -46,7 +46,7 @@ def test_every_stage_is_a_function() -> None:
     assert "maquette corpus" in functions.corpus.__doc__ and "maquette import" in maquette.import_.__doc__
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="trains two models by way of the command line")
 def test_a_sweep_gives_records_that_a_single_run_finds(tmp_path: Path) -> None:
     from support.small_runs import write_documents
 

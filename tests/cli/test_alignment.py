@@ -48,7 +48,7 @@ def tiny(source: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="a whole study: base, SFT, labels, reward model, DPO, PPO and its figures")
 def test_from_documents_to_a_page(tmp_path: Path) -> None:
     source = tmp_path / "documents"
     source.mkdir()
@@ -106,6 +106,7 @@ def test_from_documents_to_a_page(tmp_path: Path) -> None:
 START = ["base", "sft", "labels", "reward"]
 
 
+@pytest.mark.slow(reason="composes every run of a study")
 @pytest.mark.parametrize(("choice", "names"), [
     ("+experiment=alignment", [*START, "dpo", "ppo", "group"]),
     ("+experiment=alignment_demo", [*START, "dpo", "ppo", "ppo free"]),

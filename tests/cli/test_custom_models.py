@@ -20,6 +20,8 @@ from maquette.model.config import ModelConfig
 from maquette.model.loading import load_checkpoint
 from support.small_runs import settings, write_documents
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 SOURCE = Path(__file__).parents[1] / "support" / "their_models.py"
 OWN_CORE = {"model": ModelConfig(kind="my_architecture.averages")}
 OWN_PARTS = {
@@ -60,6 +62,7 @@ def test_it_trains_counts_samples_and_exports(
         assert name in told and name in (folder / "README.md").read_text()
 
 
+@pytest.mark.slow(reason="trains four models")
 @pytest.mark.parametrize("changes", [OWN_CORE, OWN_PARTS], ids=["core", "parts"])
 def test_the_same_line_is_the_same_run_and_an_edit_another(package: Path, changes: dict[str, Any]) -> None:
     def run(outputs: str) -> Any:

@@ -50,7 +50,7 @@ def write_documents(path: Path) -> None:
             file.write(json.dumps(row) + "\n")
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="the whole demo: a family of twelve models, fits, a prediction, the larger model")
 def test_the_whole_road_and_then_nothing_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_documents(tmp_path / "documents.jsonl")
     words = [

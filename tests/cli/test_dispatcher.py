@@ -107,6 +107,7 @@ def test_a_folder_of_ones_own_adds_options(
     assert "mixture.weights" in capsys.readouterr().err
 
 
+@pytest.mark.slow(reason="composes two sweeps of six jobs, in a new MLflow store")
 def test_multirun_runs_each_combination_and_survives_a_failing_job(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -75,7 +75,7 @@ def test_evaluates_once_and_writes_everything(outputs: Path, capsys: pytest.Capt
     assert "up to date" in capsys.readouterr().err
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="evaluates several times")
 def test_killed_evaluation_goes_on(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed after some batches, the rest is asked, nothing twice, and the result is that of one go."""
     asked: list[str] = []
@@ -160,7 +160,7 @@ def test_mistakes(outputs: Path, tmp_path: Path) -> None:
         evaluate.run(config)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="trains a model and evaluates it")
 def test_follows_a_training_run(tmp_path: Path, outputs: Path) -> None:
     """`maquette train suite=...` evaluates the model that it made, on its own corpus' held-out text."""
     config = small_run(tmp_path, outputs.parent / "source")

@@ -14,7 +14,7 @@ from support.small_examples import base_settings
 from support.small_runs import write_documents
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="trains a base model and a sweep of fine-tuned ones")
 def test_more_and_more_examples(tmp_path: Path) -> None:
     (tmp_path / "documents").mkdir()
     write_documents(tmp_path / "documents")

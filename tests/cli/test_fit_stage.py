@@ -19,7 +19,7 @@ from maquette.scaling.predictions.prediction import find_prediction
 from maquette.tracking.config import TrackingConfig
 from support.sweeps import TRUTHS, half_decades, isoflop_sweep
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(reason="fits with a bootstrap")
 
 OFF = TrackingConfig(enabled=False)
 

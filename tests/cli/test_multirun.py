@@ -242,6 +242,7 @@ def test_a_cluster_needs_a_server(prepared: Path, capsys: pytest.CaptureFixture[
     assert "mlflow server" in capsys.readouterr().err
 
 
+@pytest.mark.slow(reason="finds the sizes of three budgets")
 def test_branches_join_the_budgets_of_a_size(prepared: Path) -> None:
     words = ("+sweep=isoflop", "sweep.budgets=[4e8,6e8,9e8]", "sweep.sizes_per_budget=3", "sweep.branches=true")
     sweep = planned(prepared, *words, "scheduler=wsd")
@@ -306,6 +307,7 @@ def test_one_job_fails_the_rest_go_on_and_the_line_continues(
     assert losses == pytest.approx(sorted(children["validation/loss"]))
 
 
+@pytest.mark.slow(reason="trains two sweeps")
 def test_stopped_in_mid_sweep_it_ends_with_the_same_table(
     prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -334,7 +336,7 @@ def test_stopped_in_mid_sweep_it_ends_with_the_same_table(
     assert rows(other) == undisturbed
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="workers of their own, each of which imports PyTorch and Lightning")
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
 def test_other_processes_bring_results_back(prepared: Path, tmp_path: Path, launcher: str) -> None:
     pytest.importorskip(f"hydra_plugins.hydra_{launcher.partition('_')[0]}_launcher")
@@ -351,7 +353,7 @@ def test_other_processes_bring_results_back(prepared: Path, tmp_path: Path, laun
     assert len(children) == 2 and set(children["threads"]) == {1}
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="three sweeps in processes of their own, one of them killed")
 def test_killed_in_mid_sweep_it_ends_with_the_same_table(prepared: Path, tmp_path: Path) -> None:
     """kill -9 of the sweep's process group while workers train, then the same line."""
     tables = []
@@ -383,6 +385,7 @@ def test_killed_in_mid_sweep_it_ends_with_the_same_table(prepared: Path, tmp_pat
     assert tables[0] == tables[1]
 
 
+@pytest.mark.slow(reason="trains two models and starts a process")
 def test_with_nothing_left_nothing_heavy_is_imported(prepared: Path, tmp_path: Path) -> None:
     shutil.copytree(prepared / "documents", tmp_path / "documents")
     words = line(tmp_path, "size=5k,6k", "tokens=2k", "hydra/launcher=basic")

@@ -17,7 +17,7 @@ from maquette.tracking import find_runs, start_run
 from maquette.training import RunRecord, pretraining
 from support.small_runs import settings, write_documents
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(reason="trains a family, fits it, predicts and trains a larger model")
 
 
 @pytest.fixture(scope="module")

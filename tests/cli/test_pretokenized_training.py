@@ -20,6 +20,8 @@ from maquette.training import read_history
 from support.small_runs import settings
 from training.test_killed import start, wait_for_checkpoint
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 
 @pytest.fixture
 def tokens(tmp_path: Path) -> Path:
@@ -54,6 +56,7 @@ def test_without_a_tokenizer_what_needs_text_is_left_out(
         tokenizer.encode("a")
 
 
+@pytest.mark.slow(reason="kills a process that trains, and trains twice beside it")
 def test_killed_and_resumed_it_ends_with_the_same_bits(tmp_path: Path, tokens: Path) -> None:
     given = changes(
         tokens, tokens=str(200 * 256), callbacks__checkpoint__every_n_train_steps=10, data__workers=1,

@@ -34,7 +34,7 @@ def finished(words: list[str]) -> set[str]:
     return {record.name.partition("-")[0] for record in records if record is not None and record.status == "finished"}
 
 
-@pytest.mark.slow  # every process imports PyTorch and Lightning
+@pytest.mark.slow(reason="every process imports PyTorch and Lightning")
 @pytest.mark.parametrize(("launcher", "sizes"), [("basic", ("10k", "12k")), ("joblib", ("11k", "13k"))])
 def test_in_a_sweep(words: list[str], launcher: str, sizes: tuple[str, str]) -> None:
     line = [*words, f"size={','.join(sizes)}", f"hydra/launcher={launcher}", "logger=none"]
@@ -44,7 +44,7 @@ def test_in_a_sweep(words: list[str], launcher: str, sizes: tuple[str, str]) -> 
     assert set(sizes) <= finished(words)
 
 
-@pytest.mark.slow  # a kernel, and two processes that import PyTorch and Lightning
+@pytest.mark.slow(reason="a kernel, and two processes that import PyTorch and Lightning")
 def test_in_a_notebook(words: list[str]) -> None:
     cell = (
         "from maquette.cli.command_line.registry import STAGES\n"

@@ -104,7 +104,7 @@ def test_a_tokenizer_from_elsewhere_encodes_too(config: TokensStage, tmp_path: P
     assert shards.text_bytes() == TokenShards(made.folder).text_bytes()
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="kills a process that encodes")
 def test_killed_while_encoding_nothing_half_made_is_left(config: TokensStage, tmp_path: Path) -> None:
     made = stage.run(_changed(config, domain="30000"))
     program = (

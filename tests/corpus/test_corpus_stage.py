@@ -66,7 +66,9 @@ def test_workers_and_place_do_not_matter_but_text_does(tmp_path: Path) -> None:
     assert corpus.run(settings(tmp_path)) != first
 
 
-def test_the_installed_source_is_frozen_until_forced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_installed_source_is_frozen_until_forced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     class Few(installed.Installed):
         packages: tuple[str, ...] = ("PyYAML",)
 
@@ -82,7 +84,9 @@ def test_the_installed_source_is_frozen_until_forced(tmp_path: Path, monkeypatch
     assert before.facts["source"]["packages"].keys() == {"pyyaml"}
     assert before.inputs == {}
     monkeypatch.setattr(Few, "packages", ("PyYAML", "tqdm"))
+    capsys.readouterr()
     assert corpus.run(config) == folder
+    assert "tqdm not read, now" in capsys.readouterr().err
     assert read_manifest(folder) == before
     config.force = True
     assert corpus.run(config) == folder

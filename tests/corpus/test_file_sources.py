@@ -118,7 +118,7 @@ def test_bad_parquet_is_named(tmp_path: Path) -> None:
     with pytest.raises(StageError, match=r"a\.parquet, row 1 has no field 'text'; its fields are: body, n"):
         read("parquet", tmp_path)
     path.write_bytes(path.read_bytes()[:-10])
-    with pytest.raises(StageError, match=r"a\.parquet is not a Parquet file"):
+    with pytest.raises(StageError, match=r"a\.parquet is damaged"):
         read("parquet", tmp_path)
 
 

@@ -9,7 +9,7 @@ from maquette.corpus.document import Document
 from maquette.corpus.sources import open_source
 from maquette.corpus.workers import workers
 
-pytestmark = pytest.mark.slow  # importing datasets alone takes seconds
+pytestmark = pytest.mark.slow(reason="importing datasets alone takes seconds")
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 import importlib.metadata
 import site
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 import pytest
 
@@ -25,6 +25,37 @@ def read(count: int = 1) -> tuple[Installed, list[Document]]:
     source = Installed(SourceConfig(), FEW, standard_library=False)
     with workers(count) as pool:
         return source, list(source.documents(pool))
+
+
+def distribution(folder: Path, name: str, version: str = "1.0") -> None:
+    """A package as an installer leaves it: a module, its metadata and the list of its files."""
+    about = f"{name}-{version}.dist-info"
+    (folder / about).mkdir(parents=True)
+    (folder / f"{name}.py").write_text(f'"""What {name} does."""\n\nvalue = 1\n')
+    (folder / about / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n\nAbout {name}.\n"
+    )
+    (folder / about / "RECORD").write_text(f"{name}.py,,\n{about}/METADATA,,\n{about}/RECORD,,\n")
+
+
+def test_other_packages_of_the_environment_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, documents = read()
+    for name in ("aaa_extra", "mlflow_skinny_like", "zzz_extra"):
+        distribution(tmp_path, name)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert importlib.metadata.version("zzz_extra") == "1.0"
+    again, found = read()
+    assert found == documents and again.facts() == source.facts()
+    assert [module for module in standard_modules() if "extra" in module.name] == []
+
+
+def test_what_changed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, _ = read()
+    assert source.changes(source.facts()) == ""
+    known = source.facts()
+    distribution(tmp_path, "tqdm", "999.1")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert read()[0].changes(known) == f"tqdm {known['packages']['tqdm']}, now 999.1"
 
 
 def test_every_package_has_code_docs_readme_and_licence() -> None:

@@ -188,8 +188,8 @@ def test_clean_documents_take_the_place_of_a_validation_split(tmp_path: Path) ->
     assert [document.text for document in found] == ["One clean text."]
 
 
-def test_what_can_not_be_judged_on_is_named(tmp_path: Path) -> None:
-    with pytest.raises(StageError, match=r"corpus\.judge|missing"):
+def test_what_can_not_be_validated_on_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StageError, match=r"corpus\.validation_source|missing"):
         replace_validation(tmp_path / "missing.jsonl", tmp_path)
     (tmp_path / "empty.jsonl").write_text('{"text": " "}\n')
     with pytest.raises(StageError, match="no documents"):

@@ -1,16 +1,16 @@
-"""Probes of copying: what is planted, what is found, and that it is judged at the right places."""
+"""Probes of copying: what is repeated on purpose, what is found, and that it is judged at the right places."""
 
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maquette.data.copying import FIRST, RUN_LENGTH, SECOND, copying_probes, natural_repeats, planted
+from maquette.data.copying import FIRST, RUN_LENGTH, SECOND, copying_probes, natural_repeats, repeated_halves
 
 WINDOW = np.arange(100, 117)[None]  # 17 tokens: 8 and 8, and one over
 
 
-def test_both_halves_are_planted() -> None:
-    tokens, marks = planted(WINDOW, document_id=0)
+def test_both_halves_are_repeated() -> None:
+    tokens, marks = repeated_halves(WINDOW, document_id=0)
     first, other = list(range(100, 108)), list(range(108, 116))
     assert tokens.tolist() == [[0, *other, *first], [0, *first, *first]]
     assert marks.shape == (2, 16)

@@ -9,7 +9,7 @@ from maquette.data import MixtureOrder, TokenBatch, TokenShards, TrainingBatches
 from maquette.data.config import MixtureConfig
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="imports Lightning and trains twice")
 def test_training_that_was_stopped_sees_the_rest_of_the_batches(shards: TokenShards, tmp_path: Path) -> None:
     import lightning
 

@@ -85,7 +85,7 @@ def test_generation(backends: tuple[HarnessModel, HFLM]) -> None:
         backends[0].generate_until(instances("generate_until", [("a", {"max_gen_toks": 64})]), disable_tqdm=True)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="imports lm-eval and runs a task of it")
 def test_a_local_task(backends: tuple[HarnessModel, HFLM], tmp_path: Path) -> None:
     numbers = np.random.default_rng(0)
     words = ["the", "mouse", "ate", "cheese", "cat", "saw", "one", "two", "three", "four"]

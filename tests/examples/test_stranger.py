@@ -33,6 +33,8 @@ from maquette.training import RunRecord, read_history, read_record
 from support.small_runs import write_documents
 from support.sweeps import TRUTHS, half_decades, isoflop_sweep
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 PACKAGE = Path(__file__).parents[2] / "examples" / "stranger"
 TEXT = (
     "source=jsonl", "corpus.near_duplicates=1.0", "corpus.validation=0.1", "corpus.test=0", "corpus.workers=1",
@@ -87,6 +89,7 @@ def test_callbacks_of_theirs_and_of_lightnings_see_the_run() -> None:
     assert any(name.startswith("lr-") for row in read_history(Path(record.folder) / "metrics.jsonl") for name in row)
 
 
+@pytest.mark.slow(reason="trains two models")
 def test_stock_early_stopping_stops(capsys: pytest.CaptureFixture[str]) -> None:
     whole = trained(*TEXT, "num_validations=10")
     stopped = trained(
@@ -98,6 +101,7 @@ def test_stock_early_stopping_stops(capsys: pytest.CaptureFixture[str]) -> None:
     assert f"ended early, after step {stopped.step} of {whole.step}" in capsys.readouterr().err
 
 
+@pytest.mark.slow(reason="imports TensorBoard and wandb, and trains")
 def test_several_loggers_see_the_run() -> None:
     pytest.importorskip("tensorboard")
     pytest.importorskip("wandb")
@@ -128,7 +132,7 @@ def test_data_of_theirs_train_without_a_corpus() -> None:
     assert hf.load(Path(record.folder) / "model").config.vocab_size == 17
 
 
-@pytest.mark.slow  # two more processes that import PyTorch and Lightning
+@pytest.mark.slow(reason="two more processes that import PyTorch and Lightning")
 def test_two_processes_share_data_of_theirs_as_one_has_them() -> None:
     words = ("data=theirs", "tokens=20k", "callbacks.checkpoint.every_n_train_steps=10")
     one = trained(*words, "data.batch_size=16", "outputs=one")
@@ -140,6 +144,7 @@ def test_two_processes_share_data_of_theirs_as_one_has_them() -> None:
     assert two.validation_loss == pytest.approx(one.validation_loss, abs=1e-5)
 
 
+@pytest.mark.slow(reason="trains a base model and a policy")
 def test_a_policy_is_optimised_for_a_reward_of_theirs() -> None:
     start = trained(*TEXT, "data.sequence_length=256", "data.batch_size_tokens=1024")
     words = (
@@ -158,6 +163,7 @@ def test_a_policy_is_optimised_for_a_reward_of_theirs() -> None:
     assert plan_policy(composed(*SMALL, *QUIET, *words)).name != record.name
 
 
+@pytest.mark.slow(reason="finds sizes for two architectures, and trains")
 def test_a_model_of_theirs_takes_part_in_a_sweep() -> None:
     words = [
         *TEXT, *QUIET, "threads=1", "compile=off", "num_validations=1",
@@ -179,6 +185,7 @@ def test_an_activation_of_theirs() -> None:
     assert learned and all(value.item() != 1.0 for value in learned)
 
 
+@pytest.mark.slow(reason="trains four models")
 def test_an_objective_of_theirs_has_its_own_loss_is_tracked_and_exported(capsys: pytest.CaptureFixture[str]) -> None:
     plain, same = trained(*TEXT), trained(*TEXT, "objective=theirs", "objective.gamma=0")
     assert curve(same, "train/loss") == pytest.approx(curve(plain, "train/loss"), rel=1e-5)
@@ -212,7 +219,7 @@ def test_an_objective_of_theirs_has_its_own_loss_is_tracked_and_exported(capsys:
     assert train.run(composed(*words, *added)) == again and not Path("csv").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="trains six models")
 def test_an_objective_of_theirs_sweeps() -> None:
     words = ["train", "-m", "--config-dir", "conf", "+sweep=theirs", *TEXT, *SMALL[1:], *QUIET, "num_validations=1"]
     with pytest.raises(SystemExit) as caught:
@@ -223,7 +230,7 @@ def test_an_objective_of_theirs_sweeps() -> None:
     assert sorted(gammas) == [0, 0, 1, 1, 2, 2]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="kills a process that trains, and trains twice beside it")
 @pytest.mark.parametrize("given", [(*TEXT, "objective=theirs"), ("data=theirs", "objective=theirs", "model=theirs")])
 def test_killed_and_resumed_it_ends_with_the_same_bits(given: tuple[str, ...]) -> None:
     words = [*SMALL, *QUIET, *given, "tokens=60k", "callbacks.checkpoint.every_n_train_steps=7"]

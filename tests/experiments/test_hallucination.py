@@ -10,7 +10,7 @@ import pytest
 from maquette.tracking.config import TrackingConfig
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="trains a base model and one for each share of unseen facts")
 def test_unseen_facts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(invented_facts, "_TOKENS", 6)
     settings = hallucination.Settings(

@@ -80,7 +80,7 @@ def test_the_verdict_compares_what_was_spent() -> None:
     assert facts["verdict"] in render("pipelines.html.j2", {**facts, "figures": figures})
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="trains the models of both ways")
 def test_both_ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(pretraining, "draw_loss", lambda *_, **__: tmp_path / "loss.png")
     (tmp_path / "documents").mkdir()

@@ -159,7 +159,7 @@ def test_a_damaged_line_is_named(tmp_path: Path, line: str) -> None:
 def test_a_pair_of_conversations_is_not_cut_to_be_judged(tmp_path: Path) -> None:
     longer = [{"role": "assistant", "content": "a"}, EXERCISE.messages[0], {"role": "assistant", "content": "b"}]
     (tmp_path / "turns.jsonl").write_text(json.dumps({"prompt": EXERCISE.messages, "chosen": longer, "rejected": "c"}))
-    with pytest.raises(StageError, match=r"turns.jsonl, line 1: an answer of 3 messages"):
+    with pytest.raises(StageError, match=r"turns.jsonl, line 1: a completion of 3 messages"):
         FileAnnotator(tmp_path / "turns.jsonl")
 
 

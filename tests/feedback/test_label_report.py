@@ -33,7 +33,7 @@ def test_a_label_curve_by_hand() -> None:
     assert curve.error.tolist() == pytest.approx([(0 + 2 / 3 + 1) / 3, (0 + (1 / 3 + 0.5 * 2 / 3) + 1) / 3, 2 / 3])
     assert curve.bias == pytest.approx(2 / 3)
     assert curve.variance == pytest.approx((0 + 1 / 3 + 0) / 3)
-    with pytest.raises(ConfigError, match="No pair has a better answer"):
+    with pytest.raises(ConfigError, match="No pair has a better completion"):
         label_curve(votes, [0.0, 0.0, 0.0])
 
 

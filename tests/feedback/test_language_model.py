@@ -146,7 +146,7 @@ def test_what_was_judged_before_a_failure_is_kept(server: Server, tmp_path: Path
 
     server.reply = breaks
     annotator = LanguageModelAnnotator(judge_at(server, retries=1), cache=cache, workers=1)
-    with pytest.raises(StageError, match=r"gave no answer in 2 tries: .*500"):
+    with pytest.raises(StageError, match=r"gave no reply in 2 tries: .*500"):
         annotator.judge(PAIRS)
     server.failures.clear()
     server.reply, before = by_gold, len(server.requests)
@@ -198,7 +198,7 @@ def test_the_key_comes_from_the_environment(server: Server, monkeypatch: pytest.
 
 def test_nobody_listening_is_said_clearly() -> None:
     judge = EndpointJudge("http://127.0.0.1:9/v1", "x", retries=0)
-    with pytest.raises(StageError, match="gave no answer in 1 tries"):
+    with pytest.raises(StageError, match="gave no reply in 1 tries"):
         LanguageModelAnnotator(judge).judge(PAIRS[:1])
 
 

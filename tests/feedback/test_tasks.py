@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from maquette.artifacts import ConfigError, StageError
 from maquette.feedback.tasks import MIXTURES, TASKS, Demonstrators, Exercises, demonstrate, from_facts, gold_reward
-from maquette.feedback.tasks.answers import FILLERS, REFUSAL, f1, is_list, is_refusal, ordered_f1, words_of
 from maquette.feedback.tasks.exercises import CATEGORIES
+from maquette.feedback.tasks.scoring import FILLERS, REFUSAL, f1, is_list, is_refusal, ordered_f1, words_of
 
 
 def test_gold_rewards_by_hand() -> None:

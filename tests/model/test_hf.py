@@ -1,6 +1,7 @@
 """Hugging Face folders: the same logits, weights and text as `transformers`, and refusals that name what is wrong."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -146,14 +147,40 @@ def test_our_models_in_transformers(name: str, tmp_path: Path, tokenizer: Tokeni
 def test_files_and_tokenizer(tmp_path: Path, tokenizer: Tokenizer) -> None:
     folder = hf.save(ours("token shift"), tokenizer, tmp_path / "out", card="# A model\n")
     assert sorted(path.name for path in folder.iterdir()) == [
-        "README.md", "config.json", "generation_config.json", "model.safetensors", "modeling_maquette.py",
-        "tokenizer.json", "tokenizer_config.json",
+        "README.md", "checksums.json", "config.json", "generation_config.json", "model.safetensors",
+        "modeling_maquette.py", "tokenizer.json", "tokenizer_config.json",
     ]  # fmt: skip
     modes = {path.stat().st_mode for path in folder.iterdir() if path.name != "modeling_maquette.py"}
     assert len(modes) == 1, "readable by all or by none"
     settings = transformers.GenerationConfig.from_pretrained(folder)
     assert set(settings.eos_token_id) == tokenizer.stop_ids
     assert settings.pad_token_id == tokenizer.padding_id
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "config.json"])
+def test_a_changed_byte_of_what_we_wrote_is_noticed(tmp_path: Path, tokenizer: Tokenizer, file: str) -> None:
+    folder = hf.save(ours("llama"), tokenizer, tmp_path / "out")
+    whole = (folder / file).read_bytes()
+    for place in range(0, len(whole), len(whole) // 40):
+        (folder / file).write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(StageError, match=re.escape(file)):
+            hf.load(folder)
+
+
+def test_weights_that_are_not_finite_are_refused_by_name(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    model = ours("llama")
+    folder = hf.save(model, tokenizer, tmp_path / "whole")
+    with torch.no_grad():
+        model.core.norm.weight[0] = float("nan")
+    with pytest.raises(StageError, match=r"norm.*holds NaN"):
+        hf.save(model, tokenizer, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    (folder / "checksums.json").unlink()  # as a folder of others
+    weights = load_file(folder / "model.safetensors")
+    weights["model.norm.weight"][0] = float("inf")
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(StageError, match=r"model\.safetensors: model\.norm\.weight holds NaN or infinite"):
+        hf.load(folder)
 
 
 @pytest.mark.parametrize("name", ["llama", "qwen2", "qwen3", "gpt2", "token shift"])

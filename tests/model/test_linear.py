@@ -84,7 +84,7 @@ def test_it_is_for_full_precision_alone() -> None:
         assert linear(x.float(), weight.float()).dtype == torch.bfloat16
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="compiles")
 def test_compiled_blocks_compute_the_same() -> None:
     torch._dynamo.reset()
     model, tokens = LanguageModel(dataclasses.replace(PLAIN, num_hidden_layers=1)), some_tokens(3, 9)

@@ -93,7 +93,7 @@ def test_its_text_is_no_pile_of_headings(path: Path) -> None:
         assert cell.cell_type != "markdown" or not pasted, f"{path.name}: {lines[0]}"
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="runs a whole notebook in a kernel")
 @pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
 def test_it_runs_from_top_to_bottom(path: Path) -> None:
     outputs = execute(path)
@@ -102,13 +102,13 @@ def test_it_runs_from_top_to_bottom(path: Path) -> None:
     assert len(figures(outputs)) == len(figures(committed)), f"other figures than the committed ones: {RUN} {path.stem}"
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="runs a whole notebook in a kernel")
 @pytest.mark.parametrize(("name", "parameters"), OTHER_WAYS, ids=[name for name, _ in OTHER_WAYS])
 def test_its_other_way_runs_too(name: str, parameters: str) -> None:
     check(execute(NOTEBOOKS / f"{name}.ipynb", parameters))
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="runs a whole notebook in a kernel")
 def test_my_sweep_reads_the_store(tmp_path: Path) -> None:
     """The committed table as runs in MLflow is read as the table itself is."""
     table = pd.read_csv(NOTEBOOKS / "data" / "sweep.csv")

@@ -158,7 +158,7 @@ def test_micro_batches_give_the_gradient_of_the_whole() -> None:
 
 
 @pytest.mark.parametrize("settings", [{}, {"advantage": "group"}, {"value_init": "shared"}], ids=str)
-@pytest.mark.slow
+@pytest.mark.slow(reason="trains a policy until it has learnt something")
 def test_a_tiny_policy_learns(settings: dict[str, Any]) -> None:
     objective = tiny_ppo(
         learning_rate=3e-3,

@@ -106,7 +106,7 @@ def growth(parametrization: Parametrization) -> dict[str, float]:
     return {name: float((x * (y - y.mean())).sum() / x.square().sum()) for name, y in logs.items()}
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="trains models of several widths in both parametrizations")
 def test_coordinate_check() -> None:
     """Yang et al. 2022, section D.1: under muP what a few steps change does not depend on width; otherwise it does."""
     mup, standard = growth(MUP), growth(STANDARD)
@@ -115,7 +115,7 @@ def test_coordinate_check() -> None:
     assert standard["logits"] > 0.5 and standard["layer 2"] > 0.5, standard
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="imports transformers")
 def test_an_exported_model_is_an_ordinary_one(tmp_path: Path) -> None:
     """Nothing is multiplied in the forward pass, so nothing can be forgotten when the weights leave."""
     transformers = pytest.importorskip("transformers")

@@ -9,7 +9,7 @@ from maquette.statistics import percentile_interval, student_interval
 from support.sweeps import TRUTHS, isoflop_sweep
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="fits two hundred sweeps, each with a bootstrap")
 @pytest.mark.parametrize("form", FORMS)
 def test_intervals_hold_in_85_to_95_percent_of_200_sweeps(form: str) -> None:
     truth = TRUTHS[form]
@@ -28,7 +28,7 @@ def test_intervals_hold_in_85_to_95_percent_of_200_sweeps(form: str) -> None:
     assert all(0.85 <= share <= 0.95 for share in shares.values()), shares
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="fits two hundred sweeps")
 @pytest.mark.parametrize("method", ["parabola", "akima"])
 def test_the_minimas_intervals_hold_as_well(method: str) -> None:
     """The exponent of N* and the loss at ten times the compute, by Student's intervals of the lines through the minima.

@@ -6,7 +6,7 @@ from maquette.artifacts.errors import ConfigError
 from maquette.recipe.sweeps import mixture_design
 from maquette.reports import render
 from maquette.scaling import LawError
-from maquette.scaling.fits.mixture_fit import fit_mixture, mixture_facts, mixture_figure, verdict
+from maquette.scaling.fits.mixture_fit import MixtureFit, fit_mixture, mixture_facts, mixture_figure, verdict
 from maquette.scaling.fits.table import RunTable
 from maquette.scaling.laws.mixing_law import MixingLaw
 
@@ -15,6 +15,9 @@ TRUE = MixingLaw(
     np.array([2.0, 1.5, 1.0]), np.array([1.0, 0.8, 0.9]),
     np.array([[-1.2, 0.5, 0.1], [0.6, -0.9, 0.2], [0.4, 0.1, -4.0]]), np.zeros((0, 3)),
 )  # fmt: skip
+
+FEW = 14
+"""Runs, where it is not about how well the law is known."""
 
 
 def table(noise: float = 0.0, runs: int = 24) -> RunTable:
@@ -33,18 +36,26 @@ def table(noise: float = 0.0, runs: int = 24) -> RunTable:
     )  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def found() -> MixtureFit:
+    """What is fitted to 24 runs: leaving out each in turn takes a quarter of a minute."""
+    return fit_mixture(table(noise=1e-3))
+
+
+@pytest.mark.slow(reason="fits mixing laws, leaving out each of the runs in turn")
 def test_epochs_that_leave_no_mixture_are_refused_with_those_that_do() -> None:
     with pytest.raises(ConfigError, match=r"max_epochs=0\.02 leaves no mixture: runs of this length need 0\.1"):
         fit_mixture(table(), max_epochs=0.02)
-    tight = fit_mixture(table(), max_epochs=0.1)
+    tight = fit_mixture(table(runs=FEW), max_epochs=0.1)
     epochs = [share * 500_000 / TOKENS[name] for name, share in tight.mixture.items()]
     assert max(epochs) <= 0.1 + 1e-6
 
 
-def test_targets_move_the_optimum() -> None:
-    runs = table(noise=1e-3)
-    evenly, code = fit_mixture(runs), fit_mixture(runs, targets={"code": 2, "docs": 1})
-    assert code.mixture["code"] > evenly.mixture["code"] and code.mixture["legal"] < 0.02
+@pytest.mark.slow(reason="fits mixing laws, leaving out each of the runs in turn")
+def test_targets_move_the_optimum(found: MixtureFit) -> None:
+    runs = table(noise=1e-3, runs=FEW)
+    code = fit_mixture(runs, targets={"code": 2, "docs": 1})
+    assert code.mixture["code"] > found.mixture["code"] and code.mixture["legal"] < 0.02
     assert list(code.targets) == pytest.approx([2 / 3, 1 / 3, 0])
     assert code.measured[0] == pytest.approx(code.losses[0] @ code.targets)
     assert "code 67%, docs 33%" in verdict(code, None)
@@ -56,18 +67,19 @@ def test_targets_move_the_optimum() -> None:
         fit_mixture(runs, targets={"code": 0})
 
 
-def test_the_form_that_foretells_runs_is_chosen() -> None:
-    assert fit_mixture(table(noise=1e-4)).law.form == "exponential"
-    runs = table()
+@pytest.mark.slow(reason="fits mixing laws, leaving out each of the runs in turn")
+def test_the_form_that_foretells_runs_is_chosen(found: MixtureFit) -> None:
+    assert found.law.form == "exponential" and found.errors["exponential"] < found.errors["transfer"]
+    runs = table(runs=FEW)
     weights = np.column_stack([runs.frame[f"mixture.weights.{name}"] for name in ("code", "docs", "legal")])
     for k, name in enumerate(("code", "docs", "legal")):
         runs.frame[f"validation/{name}/loss"] = 2 + (weights[:, k] + 0.1) ** -0.3
-    found = fit_mixture(runs)
-    assert found.law.form == "transfer" and found.errors["transfer"] < found.errors["exponential"]
+    other = fit_mixture(runs)
+    assert other.law.form == "transfer" and other.errors["transfer"] < other.errors["exponential"]
 
 
-def test_the_optimum_of_a_known_law_is_found_and_beats_what_it_should() -> None:
-    found = fit_mixture(table(noise=1e-3))
+@pytest.mark.slow(reason="fits mixing laws, leaving out each of the runs in turn")
+def test_the_optimum_of_a_known_law_is_found_and_beats_what_it_should(found: MixtureFit) -> None:
     true = TRUE.losses(found.optimum).mean()
     assert found.predicted == pytest.approx(true, abs=0.01)
     assert found.left_out_error < 0.01
@@ -80,8 +92,8 @@ def test_the_optimum_of_a_known_law_is_found_and_beats_what_it_should() -> None:
     assert "not better than the uniform" in verdict(found, 9.0)
 
 
-def test_what_is_reported_has_every_number() -> None:
-    found = fit_mixture(table())
+@pytest.mark.slow(reason="fits mixing laws, leaving out each of the runs in turn")
+def test_what_is_reported_has_every_number(found: MixtureFit) -> None:
     facts = mixture_facts(found, 1.5)
     assert facts["verified"] == 1.5
     assert sum(facts["optimum"].values()) == pytest.approx(1, abs=1e-3)

@@ -87,7 +87,7 @@ def test_messages_that_are_no_conversation(bpe: Tokenizer, messages: list[chat.M
         chat.render(bpe, messages)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="imports transformers")
 class TestTransformers:
     """`transformers` opens the saved folder as it is and makes the same ids."""
 

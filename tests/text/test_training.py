@@ -50,7 +50,7 @@ def test_digests_differ(trained: dict[tuple[str, str], Tokenizer]) -> None:
     assert len({tokenizer.digest for tokenizer in trained.values()}) == len(trained)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="two more processes that train tokenizers")
 def test_same_text_same_digest_in_another_process() -> None:
     """Hash tables of the library are ordered anew in each process; the tokenizer must not show it."""
     program = (

@@ -29,7 +29,7 @@ def test_a_server_of_the_environment_is_used_a_file_is_not(tmp_path: Path, monke
     assert store_uri(TrackingConfig(), tmp_path) == f"sqlite:///{tmp_path}/mlflow.db"
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="two more processes that import MLflow")
 def test_two_processes_may_make_the_store_at_once(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     processes = [context.Process(target=prepare_store, args=(TrackingConfig(), tmp_path)) for _ in range(2)]

@@ -126,7 +126,7 @@ def micro_batch_size(
     )
     hardware = Hardware("cpu", processes, 1, "ddp" if processes > 1 else "single", 1, "fp32")
     return choose_micro_batch(
-        shape, batch_sequences=sequences, context=context, whole=whole, wished=wished, hardware=hardware
+        shape, batch_sequences=sequences, context=context, whole=whole, micro_batch_size=wished, hardware=hardware
     )
 
 

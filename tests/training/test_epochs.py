@@ -19,6 +19,8 @@ from maquette.training import pretraining, read_history
 from maquette.training.job import Opened
 from maquette.training.pretraining import PretrainingPlan
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 EPOCH = 5
 
 
@@ -64,12 +66,11 @@ class InEpochs(PretrainingPlan):
             return dataclasses.replace(super().open(*arguments), steps_per_epoch=EPOCH)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="trains three times")
 @pytest.mark.parametrize("stop", [7, 10, 20])
 def test_stopped_within_and_between_epochs(
     configure: Callable[..., TrainStage], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
 ) -> None:
-    monkeypatch.setattr(pretraining, "draw_loss", lambda *_, **__: tmp_path / "loss.png")
     changes: dict[str, Any] = {"seed": 40, "data__micro_batch_size": 4, "model__dropout": 0.1}
     whole = train.run(configure(**changes))
     monkeypatch.setattr(pretraining, "PretrainingPlan", InEpochs)

@@ -18,17 +18,13 @@ from maquette.cli.command_line.config import TrainStage
 from maquette.model import hf
 from maquette.model.loading import load_checkpoint, load_reward_model
 from maquette.objectives.base import Objective
-from maquette.training import RunRecord, examples, read_history
+from maquette.training import RunRecord, read_history
 from support.small_examples import base_settings, example_settings, write_instructions, write_preferences
 
 KINDS = ["sft", "reward", "dpo"]
 
 
-@pytest.fixture(autouse=True)
-def without_pictures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A picture takes longer than these runs."""
-    monkeypatch.setattr(examples, "draw_curves", lambda *_, **__: tmp_path / "none.png")
-    monkeypatch.setattr(examples, "draw_reliability", lambda *_, **__: tmp_path / "none.png")
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 
 @pytest.fixture(scope="module")

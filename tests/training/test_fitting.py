@@ -25,16 +25,13 @@ from maquette.optimization.config import (
     MuonConfig,
     WSDSchedulerConfig,
 )
-from maquette.training import RunRecord, pretraining, read_history, read_record, train_job
+from maquette.training import RunRecord, read_history, read_record, train_job
 from maquette.training.machine import compiler_works
 
 Configure = Callable[..., TrainStage]
 
 
-@pytest.fixture(autouse=True)
-def without_pictures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A picture takes longer than these runs."""
-    monkeypatch.setattr(pretraining, "draw_loss", lambda *_, **__: tmp_path / "loss.png")
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 
 def weights(record: RunRecord) -> dict[str, torch.Tensor]:
@@ -256,6 +253,32 @@ def test_diverged_training_names_step_and_documents(configure: Configure, monkey
     assert train.run(configure(seed=17, callbacks__checkpoint__every_n_train_steps=5)).status == "finished"
 
 
+@pytest.mark.parametrize("callbacks", ["default", "none"])
+def test_weights_that_the_last_update_breaks_are_noticed(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch, callbacks: str
+) -> None:
+    step, steps = Pretraining.lr_scheduler_step, []
+
+    def breaking(self: Pretraining, scheduler: Any, metric: Any) -> None:
+        step(self, scheduler, metric)
+        steps.append(1)
+        if len(steps) == 20:  # after the last update
+            with torch.no_grad():
+                next(self.model.parameters()).fill_(float("nan"))
+
+    config = configure(seed=23, callbacks__checkpoint__every_n_train_steps=5)
+    if callbacks == "none":
+        config.callbacks = {}
+    monkeypatch.setattr(Pretraining, "lr_scheduler_step", breaking)
+    with pytest.raises(StageError, match="after step 20 .* is NaN or infinite|The model gives NaN"):
+        train.run(config)
+    runs = [read_record(folder) for folder in (Path(config.outputs) / "runs").iterdir()]
+    (record,) = [record for record in runs if record and record.spec.seed == 23]
+    assert record.status == "failed"
+    if callbacks == "default":
+        assert not (Path(record.folder) / "checkpoints" / "step-00000020.ckpt").exists()
+
+
 def test_validation_does_not_touch_training(
     configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -357,7 +380,7 @@ def test_the_backend_is_chosen_once(configure: Configure, tmp_path: Path, monkey
     assert plain.linear_backend == current_backend() == "torch"
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="compiles a model three times")
 def test_compiled_and_gone_on_with(configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The choice is the run's: going on does not ask again, and computes the same bits. The longer context of the
     second half is compiled for as well."""

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from maquette.cli import train
 from maquette.cli.command_line.config import TrainStage
-from maquette.training import read_history, read_record
+from maquette.training import read_record
 
 PROGRAM = Path(__file__).parents[1] / "support" / "one_run.py"
 STEPS = 300
@@ -37,7 +37,7 @@ def wait_for_checkpoint(folder: Path, process: subprocess.Popen[bytes], after: s
     return after
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="every kill is a process that imports PyTorch and Lightning")
 def test_killed_at_random_moments(
     configure: Callable[..., TrainStage], prepared: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -69,9 +69,9 @@ def test_killed_at_random_moments(
     expected = load_file(Path(whole.folder) / "model" / "model.safetensors")
     for name, tensor in load_file(Path(resumed.folder) / "model" / "model.safetensors").items():
         assert torch.equal(tensor, expected[name]), name
-    curves = [read_history(Path(run.folder) / "metrics.jsonl") for run in (whole, resumed)]
-    assert [row["step"] for row in curves[1]] == sorted({row["step"] for row in curves[1]})
-    for one, other in zip(*curves, strict=True):
-        assert one["step"] == other["step"]
-        assert one.get("train/loss") == other.get("train/loss")
-        assert one.get("validation/loss") == other.get("validation/loss")
+    curves = [(Path(run.folder) / "metrics.jsonl").read_text().splitlines() for run in (whole, resumed)]
+    assert [_without_times(line) for line in curves[1]] == [_without_times(line) for line in curves[0]]
+
+
+def _without_times(line: str) -> dict[str, Any]:
+    return {key: value for key, value in json.loads(line).items() if not key.startswith("speed/")}

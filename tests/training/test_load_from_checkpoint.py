@@ -20,7 +20,7 @@ from maquette.objectives import (
     SupervisedFineTuning,
 )
 from maquette.objectives.ppo import ProximalPolicyOptimization
-from maquette.training import RunRecord, examples, fit, pretraining
+from maquette.training import RunRecord, fit
 from maquette.training.checkpoint_io import CheckpointFolder
 from support.one_policy import make_job
 from support.small_examples import base_settings, example_settings, write_instructions, write_preferences
@@ -33,12 +33,7 @@ EXAMPLES: dict[str, type[Objective]] = {
 }
 
 
-@pytest.fixture(autouse=True)
-def without_pictures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A picture takes longer than these runs."""
-    monkeypatch.setattr(pretraining, "draw_loss", lambda *_, **__: tmp_path / "none.png")
-    monkeypatch.setattr(examples, "draw_curves", lambda *_, **__: tmp_path / "none.png")
-    monkeypatch.setattr(examples, "draw_reliability", lambda *_, **__: tmp_path / "none.png")
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 
 @pytest.fixture

@@ -78,7 +78,7 @@ def test_what_a_run_leaves(tmp_path: Path) -> None:
     assert not torch.equal(model.head_weight, before.head_weight)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="every kill is a process that imports PyTorch and Lightning")
 def test_killed_in_the_middle_of_rollouts_and_anywhere_else(tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     for folder in (whole, killed):
@@ -120,7 +120,7 @@ def test_going_on_from_a_checkpoint_is_exact(tmp_path: Path, step: int) -> None:
     same_run(whole, part)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="two more processes, twice")
 def test_two_processes_stop_early_together_and_go_on_within_an_iteration(tmp_path: Path) -> None:
     """Each has answers of its own, and after a restart has them again."""
     whole, part = tmp_path / "whole", tmp_path / "part"

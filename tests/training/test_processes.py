@@ -44,7 +44,7 @@ def test_children_answer_complain_and_die() -> None:
         launch(what_a_process_does, "death", 2)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="two more processes that import PyTorch and Lightning")
 def test_sharded_matrices_keep_their_weight_decay() -> None:
     *whole, decayed, kept = launch(optimizer_of_a_sharded_model, 0.1, 2)
     assert whole == [decayed, kept] and decayed == (0.1, 15) and kept[0] == 0.0
@@ -60,7 +60,7 @@ def test_every_process_speaks_from_its_own_gpu(monkeypatch: pytest.MonkeyPatch) 
     assert done == [3, "nccl", "gloo"]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="two more processes that import PyTorch and Lightning")
 def test_two_processes_learn_what_one_does(
     configure: Callable[..., TrainStage], prepared: tuple[Path, Path], tmp_path: Path
 ) -> None:

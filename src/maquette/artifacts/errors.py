@@ -4,13 +4,19 @@ Raise `StageError` where a run can't go on (exit code 1) and `ConfigError` where
 (exit code 2). The command line prints both without a traceback; `HYDRA_FULL_ERROR=1` shows it.
 """
 
+_LONGEST = 700
+"""Characters of a message: what it quotes of a damaged file may be millions."""
+
 
 class MaquetteError(Exception):
-    """`message` names what is wrong and where; `hint` says what to do about it."""
+    """`message` names what is wrong and where, in one line; `hint` says what to do about it."""
 
     exit_code = 1
 
     def __init__(self, message: str, hint: str = "") -> None:
+        message = " ".join(message.split("\n")).encode("utf-8", "backslashreplace").decode()
+        if len(message) > _LONGEST:
+            message = f"{message[: _LONGEST - 200]} [...] {message[-180:]}"
         super().__init__(message if not hint else f"{message}\n  {hint}")
         self.message = message
         self.hint = hint

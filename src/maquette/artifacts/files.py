@@ -312,4 +312,4 @@ def file_digest(path: Path | str) -> str:
 def digest(value: Any) -> str:
     """SHA-256 of a JSON-like value, in hex, whatever the order of its keys."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

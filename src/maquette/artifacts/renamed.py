@@ -83,6 +83,18 @@ _SECTIONS: dict[str, dict[str, str]] = {
         "tracking.parent": "logger.mlflow.parent_run_id",
         "tracking.enabled": "logger",
     },
+    "Corpus and curation": {
+        "corpus.judge": "corpus.validation_source",
+        "curation.host_lines": "curation.boilerplate_lines",
+        "curation.host_lines.pages": "curation.boilerplate_lines.pages",
+        "curation.host_lines.share": "curation.boilerplate_lines.share",
+        "curation.private": "curation.pii",
+        "curation.private.replace": "curation.pii.replace",
+        "curation.harmful": "curation.safety",
+        "curation.harmful.action": "curation.safety.action",
+        "curation.harmful.words": "curation.safety.words",
+        "curation.harmful.classifier": "curation.safety.classifier",
+    },
     "Other stages": {
         "answer_tokens": "max_completion_length",
         "protocol.batch_tokens": "protocol.batch_size_tokens",

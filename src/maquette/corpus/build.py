@@ -2,20 +2,23 @@
 
 import dataclasses
 import functools
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from maquette.artifacts.errors import ConfigError
 from maquette.artifacts.files import digest
-from maquette.artifacts.manifest import build
+from maquette.artifacts.manifest import build, read_manifest
 from maquette.artifacts.progress import say
 from maquette.corpus.config import CorpusConfig, SourceConfig
 from maquette.corpus.curation.config import CurationConfig, ExecutorConfig
+from maquette.corpus.document import Document
 from maquette.corpus.pipeline import CLEAN, make_corpus, replace_validation
 from maquette.corpus.report import describe, facts, write_report
 from maquette.corpus.sources import Source, open_source
 from maquette.corpus.sources.files import digest_files, list_files
-from maquette.corpus.workers import workers
+from maquette.corpus.sources.installed import Installed
+from maquette.corpus.workers import Workers, workers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,38 +48,48 @@ def build_corpus(settings: CorpusSettings, *, force: bool) -> Path:
         make = functools.partial(_make_curated, settings, source, digest([identity, inputs]))
     else:
         make = functools.partial(_make, settings, source)
-    return build(
+    folder = build(
         "corpus", settings.outputs / "artifacts", name=settings.corpus.name, key="corpus.name",
         label=source.label if settings.web is None else "synthetic_web", config=identity, inputs=inputs, make=make,
         force=force, say=say,
     )  # fmt: skip
+    if isinstance(source, Installed) and (changes := source.changes(read_manifest(folder).facts["source"])):
+        say(f"{folder.name} stays as it was read, from other packages: {changes} (force=true reads again)")
+    return folder
 
 
 def _make(settings: CorpusSettings, source: Source, folder: Path) -> dict[str, Any]:
     with workers(settings.corpus.workers) as pool:
-        summary = make_corpus(source.documents(pool), _held_out(settings.corpus), folder, pool)
-    write_report(folder, summary, source.facts(), settings.corpus)
+        known = _make_splits(settings, source, source.documents(pool), folder, pool)
+    return known | _given_validation(settings, folder)
+
+
+def _make_splits(
+    settings: CorpusSettings, source: Source, documents: Iterable[Document], folder: Path, pool: Workers
+) -> dict[str, Any]:
+    """The split files and the report; returns the manifest's facts."""
+    config = settings.corpus
+    if config.validation_source is not None:  # nothing is held out where validation is on other text
+        config = dataclasses.replace(config, validation=0.0)
+    summary = make_corpus(documents, config, folder, pool)
+    known = facts(summary, source.facts(), config)
+    write_report(folder, known)
     say(describe(summary))
-    return facts(summary, source.facts(), settings.corpus) | _judged(settings, folder)
+    return known
 
 
-def _held_out(config: CorpusConfig) -> CorpusConfig:
-    """Nothing is held out for validation where other text is judged on."""
-    return config if config.judge is None else dataclasses.replace(config, validation=0.0)
-
-
-def _judged(settings: CorpusSettings, folder: Path) -> dict[str, Any]:
-    if settings.corpus.judge is None:
+def _given_validation(settings: CorpusSettings, folder: Path) -> dict[str, Any]:
+    """Puts the documents of `corpus.validation_source`, where it is set, in the place of the validation split."""
+    chosen = settings.corpus.validation_source
+    if chosen is None:
         return {}
-    if settings.corpus.judge != CLEAN:
-        path = Path(settings.corpus.judge).expanduser()
-    elif settings.web is None:
+    if chosen == CLEAN and settings.web is None:
         raise ConfigError(
-            "corpus.judge=clean is of source=synthetic_web.", "Give a JSONL or Parquet file of clean documents."
+            "corpus.validation_source=clean needs source=synthetic_web.",
+            "Give a JSONL or Parquet file of clean documents.",
         )
-    else:
-        path = settings.web / f"{CLEAN}.parquet"
-    return {"judge": replace_validation(path, folder)}
+    path = settings.web / f"{CLEAN}.parquet" if chosen == CLEAN and settings.web else Path(chosen).expanduser()
+    return {"validation_source": replace_validation(path, folder)}
 
 
 def _make_curated(settings: CorpusSettings, source: Source, fingerprint: str, folder: Path) -> dict[str, Any]:
@@ -99,17 +112,14 @@ def _make_curated(settings: CorpusSettings, source: Source, fingerprint: str, fo
         limit=settings.source.limit if settings.web is None else None,
     )  # fmt: skip
     with workers(settings.corpus.workers) as pool:
-        summary = make_corpus(result.documents(), _held_out(settings.corpus), folder, pool)
-    write_report(folder, summary, source.facts(), settings.corpus)
-    known = facts(summary, source.facts(), settings.corpus) | {"curation": result.facts}
+        known = _make_splits(settings, source, result.documents(), folder, pool) | {"curation": result.facts}
     if result.selection is not None:
         journal = finish_journal(result.selection.journal, folder)
         truth = None
         if settings.web is not None:
             truth = measure(journal, read_truth(settings.web), result.documents())
         known["curation"] = write_curation_report(folder, journal, settings.curation, result.facts, truth)
-    known |= _judged(settings, folder)
-    say(describe(summary))
+    known |= _given_validation(settings, folder)
     result.job.remove()
     return known
 
@@ -145,9 +155,9 @@ def _identity(settings: CorpusSettings, *, with_path: bool) -> dict[str, Any]:
     del corpus["name"], corpus["workers"]
     if corpus["deduplicate"] == CorpusConfig().deduplicate:
         del corpus["deduplicate"]
-    judge = corpus.pop("judge")
-    if judge is not None:
-        corpus["judge"] = judge if judge == CLEAN else _content(judge)
+    validation = corpus.pop("validation_source")
+    if validation is not None:
+        corpus["validation_source"] = validation if validation == CLEAN else _content(validation)
     if not settings.source.is_crawl:
         del source["extractor"], source["max_page_bytes"]
     if not with_path:
@@ -164,8 +174,7 @@ def _identity(settings: CorpusSettings, *, with_path: bool) -> dict[str, Any]:
 
 def _content(path: str | None) -> str | None:
     """What lies at a path counts, not the path."""
-    return (
-        None
-        if path is None
-        else digest_files(list_files(Path(path).expanduser(), None, "curation"), Path(path).expanduser())
-    )
+    if path is None:
+        return None
+    root = Path(path).expanduser()
+    return digest_files(list_files(root, None, "curation"), root)

@@ -61,9 +61,9 @@ class CorpusConfig:
         60_000, "of small domains more is held out: so much for each split, or a tenth of the domain", minimum=0
     )
     minimum_characters: int = setting(80, "shorter documents are dropped", minimum=1)
-    judge: str | None = setting(
+    validation_source: str | None = setting(
         None,
         "JSONL or Parquet file whose documents take the place of an own validation split, so that several corpora are "
-        "judged on one text; clean: with source=synthetic_web, texts that stand on none of its pages",
+        "validated on one text; clean: with source=synthetic_web, texts that stand on none of its pages",
     )
     workers: int | None = setting(None, "processes that read and clean; by default the number of cores", minimum=1)

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maquette.artifacts.errors import StageError
+from maquette.artifacts.reading import reading
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from pyarrow.parquet import ParquetFile, ParquetWriter
 
 SPLITS = ("train", "validation", "test")
+_AGAIN = "Make it again with: maquette corpus force=true."
 
 _COLUMNS = ("id", "text", "url", "domain", "meta")
 _ROW_GROUP_CHARACTERS = 4_000_000
@@ -40,7 +42,7 @@ class Document:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Rejection:
-    """Why a document is not kept: the rule's name, and the value it was judged by."""
+    """Why a document is not kept: the rule's name, and the value that decided."""
 
     document: Document
     reason: str
@@ -138,12 +140,13 @@ def read_documents(folder: Path | str, split: str = "train", domain: str | None 
 def read_file(path: Path | str, domain: str | None = None) -> Iterator[Document]:
     """Streams the documents of one corpus file."""
     file = _open(Path(path))
-    for group in range(file.num_row_groups):
-        if domain is not None and _domain_of(file, group) != domain:
-            continue
-        for batch in file.iter_batches(batch_size=256, row_groups=[group], columns=list(_COLUMNS)):
-            for row in batch.to_pylist():
-                yield Document(row["id"], row["text"], row["url"], row["domain"], json.loads(row["meta"]))
+    with reading(path, hint=_AGAIN):
+        for group in range(file.num_row_groups):
+            if domain is not None and _domain_of(file, group) != domain:
+                continue
+            for batch in file.iter_batches(batch_size=256, row_groups=[group], columns=list(_COLUMNS)):
+                for row in batch.to_pylist():
+                    yield Document(row["id"], row["text"], row["url"], row["domain"], json.loads(row["meta"]))
 
 
 def domains(folder: Path | str, split: str = "train") -> list[str]:
@@ -165,15 +168,12 @@ def _split_path(folder: Path | str, split: str) -> Path:
 
 
 def _open(path: Path) -> "ParquetFile":
-    import pyarrow as pa
     from pyarrow.parquet import ParquetFile
 
-    try:
+    if not path.exists():
+        raise StageError(f"{path} is missing.", "Make the corpus with: maquette corpus.")
+    with reading(path, hint=_AGAIN):
         file = ParquetFile(path)
-    except FileNotFoundError:
-        raise StageError(f"{path} is missing.", "Make the corpus with: maquette corpus.") from None
-    except (pa.ArrowInvalid, OSError) as error:
-        raise StageError(f"{path} is damaged: {error}.", "Make it again with: maquette corpus force=true.") from None
     missing = [name for name in _COLUMNS if name not in file.schema_arrow.names]
     if missing:
         raise StageError(f"{path} is not a corpus file: it has no column '{missing[0]}'.", "Give a corpus artifact.")

@@ -39,7 +39,7 @@ from maquette.corpus.splits import TRAIN, Layout, group_of, lay_out, write_split
 from maquette.corpus.workers import Workers, batches
 
 CLEAN = "clean"
-"""Name of the domain that corpora are judged on, and of the synthetic web's file of texts that no page of it has."""
+"""Domain of a validation text that several corpora share; the synthetic web's file of texts that no page has."""
 
 _BATCH_CHARACTERS = 1 << 20
 
@@ -238,12 +238,12 @@ def replace_validation(path: Path, folder: Path) -> dict[str, Any]:
     """
     read = [
         normalize(Document(document.id, document.text, document.url, CLEAN))
-        for document in read_examples(str(path), "corpus.judge")
+        for document in read_examples(str(path), "corpus.validation_source")
     ]
     documents = [document for document in read if document.text.strip()]
     if not documents:
         raise StageError(
-            f"corpus.judge={path} holds no documents.", "Give a JSONL or Parquet file with the field text."
+            f"corpus.validation_source={path} holds no documents.", "Give a JSONL or Parquet file with the field text."
         )
     with atomic_file(folder / "validation.parquet") as temporary:
         write_documents(temporary, documents)

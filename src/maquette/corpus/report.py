@@ -53,10 +53,11 @@ def describe(summary: Summary) -> str:
     )
 
 
-def write_report(folder: Path, summary: Summary, source: dict[str, Any], config: CorpusConfig) -> None:
-    """Writes `report.json`, `report.md` and `figures/corpus.png` (and .svg) into an artifact folder."""
-    source = {key: value for key, value in source.items() if key != "path"}  # equal files elsewhere, equal report
-    found = facts(summary, source, config)
+def write_report(folder: Path, known: dict[str, Any]) -> None:
+    """Writes `report.json`, `report.md` and `figures/corpus.png` (and .svg) into an artifact folder; `known`: its
+    `facts`."""
+    source = {key: value for key, value in known["source"].items() if key != "path"}  # equal files, equal report
+    found = {**known, "source": source}
     write_json(folder / "report.json", found)
     brief = json.dumps(_brief(source), ensure_ascii=False)
     write_text(folder / "report.md", render("corpus.md.j2", {**found, "source": brief, "splits": SPLITS}))

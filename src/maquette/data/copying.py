@@ -22,8 +22,8 @@ SEQUENCES_OF_A_WINDOW = 5
 """text and random twice each, natural once: what one window costs."""
 
 RUN_LENGTH = 4
-"""Tokens of a natural repetition; and so many tokens of a planted one go by before it counts, for a model has to see
-some of it to know where it is."""
+"""Tokens of a natural repetition; and so many tokens of one made on purpose go by before it counts, for a model has to
+see some of it to know where it is."""
 
 FIRST, SECOND = 1, 2
 
@@ -50,8 +50,8 @@ def copying_probes(windows: Integers, document_id: int, batch: int, seed: int = 
         return []
     shuffled = np.random.default_rng(seed).permutation(windows.ravel()).reshape(windows.shape)
     made = {
-        "text": planted(windows, document_id),
-        "random": planted(shuffled, document_id),
+        "text": repeated_halves(windows, document_id),
+        "random": repeated_halves(shuffled, document_id),
         "natural": (windows, natural_repeats(windows, RUN_LENGTH)),
     }
     return [
@@ -61,7 +61,7 @@ def copying_probes(windows: Integers, document_id: int, batch: int, seed: int = 
     ]
 
 
-def planted(windows: Integers, document_id: int) -> tuple[Integers, Marks]:
+def repeated_halves(windows: Integers, document_id: int) -> tuple[Integers, Marks]:
     """Of each window two sequences, `document B A` and `document A A` with A and B its halves of L tokens.
 
     (n, T + 1) -> tokens (2n, 2L + 1) and marks (2n, 2L): the last A is the first occurrence in the one, the second in

@@ -12,7 +12,7 @@ from .comparisons.length_control import WinRate as WinRate, length_controlled_wi
 from .comparisons.pairwise import (
     PairwiseResult as PairwiseResult,
     battles as battles,
-    compare_answers as compare_answers,
+    compare_completions as compare_completions,
 )
 from .contamination import ContaminationTest as ContaminationTest, contamination_test as contamination_test
 from .ratings.arena_ratings import style_covariates as style_covariates

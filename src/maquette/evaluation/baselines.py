@@ -1,4 +1,4 @@
-"""What the same validation text costs models that need no training: the floor that a language model has to leave."""
+"""What the same validation text costs models that need no training: what a language model has to beat."""
 
 import math
 from collections.abc import Callable, Mapping

@@ -1,6 +1,6 @@
 """How good labels are: right by gold, agreed on by others, swayed by length and place; bias against variance.
 
-Votes are numbers: 1 the first answer, 0 the second, 0.5 undecided, NaN no answer. Pure functions.
+Votes are numbers: 1 the first completion, 0 the second, 0.5 undecided, NaN no vote. Pure functions.
 """
 
 import itertools
@@ -17,7 +17,7 @@ Votes = NDArray[np.float64]
 
 
 def accuracy_to_gold(votes: ArrayLike, gold: ArrayLike, *, level: float = 0.95) -> Estimate | None:
-    """Share of decided votes for the answer with the higher gold reward, with its bootstrap interval.
+    """Share of decided votes for the completion with the higher gold reward, with its bootstrap interval.
 
     `votes (n,)`, `gold (n,)`: gold reward of the first less that of the second; pairs of equal gold say nothing. None
     where fewer than two pairs do.
@@ -51,7 +51,7 @@ def inter_annotator_agreement(votes: ArrayLike, *, level: float = 0.95) -> Estim
 
 @dataclass(frozen=True)
 class BiasEstimates:
-    """What sways an annotator, as odds: a vote for the first answer is so many times likelier for each unit of gold
+    """What sways an annotator, as odds: a vote for the first completion is so many times likelier for each unit of gold
     reward, each word more, a list, and being shown first. From a logistic regression of votes on all of them at once,
     so that length is not credited with what gold explains."""
 
@@ -91,12 +91,12 @@ def label_curve(votes: ArrayLike, gold: ArrayLike) -> LabelCurve:
 
     `votes (labels, n)`: several labels of each pair, by people of one kind; `gold (n,)` as in `accuracy_to_gold`. The
     error of m labels is its expectation over all choices of m of them; a split majority is wrong half of the time.
-    Raises `ConfigError` where no pair has a better answer, or not every label is given.
+    Raises `ConfigError` where no pair has a better completion, or not every label is given.
     """
     votes, gold = np.atleast_2d(np.asarray(votes, float)), np.asarray(gold, float)
     tells = (gold != 0) & ~np.isnan(votes).any(axis=0)
     if not tells.any():
-        raise ConfigError("No pair has a better answer by gold and all of its labels.")
+        raise ConfigError("No pair has a better completion by gold and all of its labels.")
     votes, better = votes[:, tells], gold[tells] > 0
     labels = len(votes)
     right = np.where(better, votes, 1 - votes).sum(axis=0)  # (n,): an undecided label is half of one

@@ -32,11 +32,12 @@ def annotate(
     """Has every pair judged, writes preferences.jsonl and the report into `folder`; returns the manifest's facts.
 
     `repeats`: simulated people judge so many times (each time others), so that agreement, bias and variance can be
-    told; the first labels are the ones that are written, after those of the files `before`. Raises `StageError` where
-    nothing was decided.
-    """
+    measured; the first labels are the ones that are written, after those of the files `before`. Raises `StageError`
+    where nothing was decided."""
     if not pairs:
-        raise StageError("There is no pair of different answers to judge.", "Sample at a higher temperature, or more.")
+        raise StageError(
+            "There is no pair of different completions to judge.", "Sample at a higher temperature, or more."
+        )
     annotator = build_annotator(config, outputs, pairs)
     judged = annotator.judge(pairs)
     labels_now = list(preferences_of(pairs, judged, annotator.name))
@@ -78,15 +79,15 @@ def annotate(
 
 
 def gold_differences(pairs: Sequence[Comparison]) -> Votes | None:
-    """Gold reward of the first less that of the second answer, (n,); None where a prompt has no gold reward."""
+    """Gold reward of the first less that of the second completion, (n,); None where a prompt has no gold reward."""
     if not all("answer" in one.facts for one in pairs):
         return None
     return np.array([gold_of(one.facts, one.first) - gold_of(one.facts, one.second) for one in pairs]).round(9)
 
 
 def pairs_of_file(path: str) -> list[Comparison]:
-    """The pairs of a preference file, to be judged anew. Which answer stands first is drawn by the pair's own digest:
-    the old label shows nothing. Raises `StageError` that names a damaged line."""
+    """The pairs of a preference file, to be judged again. Which completion stands first is drawn by the pair's own
+    digest: the old label shows nothing. Raises `StageError` that names a damaged line."""
     pairs = [comparison_of(row) for row in read_preferences(path)]
     return [one if int(one.key[:8], 16) % 2 else one.swapped() for one in pairs]
 

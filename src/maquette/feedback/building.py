@@ -83,7 +83,8 @@ def annotator_folder(config: FeedbackConfig, outputs: Path | str) -> Path | None
 
 
 def open_reward_model(checkpoint: str | None, outputs: Path | str) -> LearnedReward:
-    """The reward model of a run. Raises `ConfigError` where none is named, `StageError` where it is no reward model."""
+    """The reward model of a run. Raises `ConfigError` where none is named, `StageError` where it is not a reward
+    model."""
     if checkpoint is None:
         raise ConfigError("No reward model is named.", "Give reward.checkpoint=<run of objective=reward>.")
     model, tokenizer = load_reward_model(find_reward_model(checkpoint, outputs))
@@ -125,12 +126,12 @@ class ConfiguredFeedback:
     outputs: str
 
     def open(self, tokenizer: "Tokenizer", context: int, max_completion_length: int) -> PolicyFeedback:
-        """Raises `StageError` where prompts leave no room for an answer, or the reward model reads other tokens."""
+        """Raises `StageError` where prompts leave no room for a completion, or the reward model reads other tokens."""
         longest = context - max_completion_length
         if longest < 1:
             raise StageError(
-                f"Answers of {max_completion_length} tokens leave no room for a prompt in a context of {context}.",
-                "Use shorter answers, or a model with a longer context.",
+                f"Completions of {max_completion_length} tokens leave no room for a prompt in a context of {context}.",
+                "Use shorter completions, or a model with a longer context.",
             )
         reward = build_reward(self.reward, self.outputs)
         if isinstance(reward, LearnedReward):

@@ -1,6 +1,5 @@
-"""One interface for all who give feedback: two answers to a prompt go in, a preference comes out; and such pairs from
-preferences and to them.
-"""
+"""One interface for all who give feedback: two completions of a prompt go in, a preference comes out; and such pairs
+from preferences and to them."""
 
 import dataclasses
 import hashlib
@@ -27,22 +26,22 @@ class Comparison:
 
     @property
     def key(self) -> str:
-        """Digest of prompt and answers in their order, for caches and for random numbers of its own."""
+        """Digest of prompt and completions in their order, for caches and for random numbers of its own."""
         text = "\x1f".join([*(f"{m['role']}\x1e{m['content']}" for m in self.messages), self.first, self.second])
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 @dataclasses.dataclass(frozen=True)
 class Judgement:
-    """`preference`: 1 where the first answer is better, 0 where the second is, between them for the undecided; None
-    where the annotator gave no usable answer. `margin`: by how much, in the annotator's own units, where it says so."""
+    """`preference`: 1 where the first completion is better, 0 where the second is, between them for the undecided; None
+    where the annotator gave no usable reply. `margin`: by how much, in the annotator's own units, where it says so."""
 
     preference: float | None
     margin: float | None = None
 
 
 class Annotator(Protocol):
-    """Someone, or something, that prefers one of two answers. `name` stands in preference files."""
+    """Someone, or something, that prefers one of two completions. `name` stands in preference files."""
 
     name: str
 
@@ -54,7 +53,7 @@ class Annotator(Protocol):
 def preferences_of(
     comparisons: Sequence[Comparison], judgements: Sequence[Judgement], annotator: str
 ) -> Iterator[Preference]:
-    """Labels of the pairs that were decided; ties, pairs that nobody could judge and equal answers make none."""
+    """Labels of the pairs that were decided; ties, pairs that nobody could judge and equal completions make none."""
     for one, judged in zip(comparisons, judgements, strict=True):
         if judged.preference is None or judged.preference == 0.5 or one.first == one.second:
             continue
@@ -65,12 +64,12 @@ def preferences_of(
 
 
 def comparison_of(preference: Preference) -> Comparison:
-    """The pair as an annotator sees it, the chosen completion first. Raises `StageError` where an answer is more than
-    one message: what the user says in between is no part of a pair."""
+    """The pair as an annotator sees it, the chosen completion first. Raises `StageError` where a completion is more
+    than one message: what the user says in between is no part of a pair."""
     for answer in (preference.chosen, preference.rejected):
         if len(answer) > 1:
             raise StageError(
-                f"{preference.place}: an answer of {len(answer)} messages can't be judged.",
+                f"{preference.place}: a completion of {len(answer)} messages can't be judged.",
                 "Move all but the last message into the prompt.",
             )
     (chosen,), (rejected,) = preference.chosen, preference.rejected

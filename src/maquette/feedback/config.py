@@ -62,14 +62,14 @@ class FeedbackConfig:
         None, "simulated: choose the noise so that two people agree so often (replaces noise)",
         minimum=0.5, maximum=1.0,
     )  # fmt: skip
-    length_bias: float = setting(0.0, "simulated: utility of each word of an answer")
-    list_bias: float = setting(0.0, "simulated: utility of an answer laid out as a list")
+    length_bias: float = setting(0.0, "simulated: utility of each word of a completion")
+    list_bias: float = setting(0.0, "simulated: utility of a completion laid out as a list")
     position_bias: float = setting(0.0, "simulated: utility of being shown first")
     checkpoint: str | None = setting(None, "reward_model, language_model: run or folder on this machine")
     url: str | None = setting(None, "language_model: an OpenAI-compatible server, such as http://localhost:8000/v1")
     model: str = setting("gpt-4o-mini", "language_model: the model's name at that server")
     key_variable: str | None = setting(None, "language_model: environment variable that holds the server's key")
-    both_orders: bool = setting(True, "language_model: ask again with the answers turned round")
+    both_orders: bool = setting(True, "language_model: ask again with the completions turned round")
     retries: int = setting(5, "language_model: how often a busy server is asked again", minimum=0)
     workers: int = setting(4, "language_model: questions under way at once", minimum=1)
     input_price: float = setting(0.0, "language_model: dollars per million tokens read", minimum=0.0)

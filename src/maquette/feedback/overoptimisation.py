@@ -4,7 +4,7 @@ With d = sqrt(KL), the gold reward gained over the initial policy follows `d (al
 learning and `d (alpha - beta d)` for best-of-n (their equations in section 1). Both are linear in alpha and beta, so a
 fit is one least-squares solution, and its bootstrap costs next to nothing.
 
-Best-of-n, which draws n answers and keeps the one that a reward likes best, is the baseline that costs no training.
+Best-of-n, which draws n completions and keeps the one that a reward likes best, is the baseline that costs no training.
 """
 
 import math
@@ -22,15 +22,15 @@ from maquette.statistics import Interval, percentile_interval
 
 def best_of_n_kl(n: int) -> float:
     """Divergence of best-of-n from the policy that is drawn from, in nats: `log n - (n - 1)/n` (Stiennon et al. 2020,
-    appendix G.3); exact where no two answers score alike, an upper bound otherwise (Beirami et al. 2024)."""
+    appendix G.3); exact where no two completions score alike, an upper bound otherwise (Beirami et al. 2024)."""
     return math.log(n) - (n - 1) / n
 
 
 def selection_weights(samples: int, n: int) -> NDArray[np.float64]:
-    """Chance that the answer of rank k, from the worst, is the best of n drawn without replacement from `samples`:
+    """Chance that the completion of rank k, from the worst, is the best of n drawn without replacement from `samples`:
     `C(k - 1, n - 1) / C(samples, n)`, (samples,)."""
     if not 1 <= n <= samples:
-        raise ConfigError(f"The best of n={n} can't be told from {samples} answers.", f"Allowed: 1 to {samples}.")
+        raise ConfigError(f"The best of n={n} can't be told from {samples} completions.", f"Allowed: 1 to {samples}.")
     below = np.arange(samples, dtype=np.float64)
     enough = below >= n - 1
     logs = np.full(samples, -np.inf)
@@ -41,10 +41,9 @@ def selection_weights(samples: int, n: int) -> NDArray[np.float64]:
 def best_of_n_means(scores: ArrayLike, worths: ArrayLike, n: int) -> NDArray[np.float64]:
     """What the best of n by `scores` is worth by `worths`, expected over all ways to draw n: (prompts,).
 
-    `scores`, `worths` (prompts, samples): each answer's score and worth (the gold reward, the score itself, a length).
-    This unbiased estimate uses all samples for every n (Nakano et al. 2021, WebGPT, appendix I). Answers that score
-    alike share their ranks.
-    """
+    `scores`, `worths` (prompts, samples): each completion's score and worth (the gold reward, the score itself, a
+    length). This unbiased estimate uses all samples for every n (Nakano et al. 2021, WebGPT, appendix I). Completions
+    that score alike share their ranks."""
     scores, worths = np.atleast_2d(np.asarray(scores, float)), np.atleast_2d(np.asarray(worths, float))
     if scores.shape != worths.shape:
         raise ConfigError(f"Scores have the shape {scores.shape}, worths {worths.shape}.")

@@ -19,7 +19,7 @@ class TaskPrompts:
     """Exercises rendered as prompts; the exercise is in each prompt's facts, so its gold reward can be told."""
 
     def __init__(self, tokenizer: "Tokenizer", exercises: Exercises, *, longest: int) -> None:
-        """`longest`: tokens that a prompt may have, so that an answer has room."""
+        """`longest`: tokens that a prompt may have, so that a completion has room."""
         self._tokenizer, self._exercises, self._longest = tokenizer, exercises, longest
 
     def __getitem__(self, number: int) -> Prompt:
@@ -29,8 +29,8 @@ class TaskPrompts:
         if len(prompt.ids) > self._longest:
             raise StageError(
                 f"A prompt of the task {exercise.task} has {len(prompt.ids):,} tokens; at most {self._longest:,} leave "
-                "room for an answer in the model's context.",
-                "Use a model with a longer context, or shorter answers.",
+                "room for a completion in the model's context.",
+                "Use a model with a longer context, or shorter completions.",
             )
         return prompt
 

@@ -3,7 +3,7 @@
 On AMD processors with AVX-512 PyTorch's own path for float32 (MKL) keeps to AVX2 and leaves half of the machine unused
 that oneDNN would use. Elsewhere the two are alike, or MKL is ahead. So where there is AVX-512, `fastest_backend` times
 a model's own products at the start of training, and `use_backend` sets what won; without them everything goes through
-PyTorch. The two differ in the last bits, so a run that is resumed has to go on with the backend it began with.
+PyTorch. The two differ in the last bits, so a run that is resumed keeps the backend it began with.
 """
 
 import statistics
@@ -32,7 +32,7 @@ def use_backend(name: str) -> None:
     if name not in BACKENDS:
         raise ConfigError(f"Linear backend {name} is not known.", f"Allowed: {', '.join(BACKENDS)}.")
     if name == "onednn" and not torch.backends.mkldnn.is_available():
-        raise ConfigError("This build of PyTorch has no oneDNN.", "Start the run anew on this machine.")
+        raise ConfigError("This build of PyTorch has no oneDNN.", "Start the run again on this machine.")
     global _backend
     _backend = name
 

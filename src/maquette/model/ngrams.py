@@ -35,10 +35,10 @@ class _Table:
 
     def find(self, contexts: Integers, tokens: Integers, vocab_size: int) -> Integers:
         """Row of each n-gram, `_MISSING` where it (or its context) was never seen."""
-        wanted = contexts * vocab_size + tokens
-        rows = np.searchsorted(self.keys, wanted)
+        sought = contexts * vocab_size + tokens
+        rows = np.searchsorted(self.keys, sought)
         rows[rows == len(self.keys)] = 0
-        return np.where((contexts != _MISSING) & (self.keys[rows] == wanted), rows, _MISSING)
+        return np.where((contexts != _MISSING) & (self.keys[rows] == sought), rows, _MISSING)
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class KneserNey:
 
     def log_probabilities(self, sequences: "Tokens") -> Floats:
         """Natural log-probability of every token but the first of each sequence, given those before it there
-        (at most order - 1). The sequences' answers follow one another: `(B, T)` tokens give `(B * (T - 1),)`."""
+        (at most order - 1). Those of the sequences follow one another: `(B, T)` tokens give `(B * (T - 1),)`."""
         tokens, places = _joined(sequences)
         rows = np.zeros(len(tokens), np.int64)
         probabilities = np.full(len(tokens), 1.0 / self.vocab_size)

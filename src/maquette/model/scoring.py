@@ -121,7 +121,7 @@ def score_continuations(
     advance: Callable[[float], None] = lambda amount: None,
 ) -> list[Continuation]:
     """Scores each (context, continuation), both with at least one token; the two together have at most one token more
-    than the model's context, as the last is only predicted. Results in the order given; `advance` is told how many
+    than the model's context, as the last is only predicted. Results in the order given; `advance` gets how many
     pairs are done. Raises `ValueError` for a pair that is empty or too long.
     """
     limit = model.config.max_position_embeddings + 1
@@ -174,11 +174,11 @@ def _score(
     step = max(1, _LOGITS // model.config.vocab_size)
     for first in range(0, len(places), step):
         here = np.flatnonzero((inverse >= first) & (inverse < first + step))
-        index, wanted = torch.from_numpy(inverse[here] - first).to(device), torch.from_numpy(here).to(device)
+        index, rows_here = torch.from_numpy(inverse[here] - first).to(device), torch.from_numpy(here).to(device)
         logits = model.logits(flat[first : first + step]).float()
         normalizer = logits.logsumexp(-1)
-        chosen[wanted] = (logits[index, targets[wanted]] - normalizer[index]).double()
-        best[wanted] = (logits.amax(-1) - normalizer)[index].double()
+        chosen[rows_here] = (logits[index, targets[rows_here]] - normalizer[index]).double()
+        best[rows_here] = (logits.amax(-1) - normalizer)[index].double()
     ends = np.cumsum(lengths)[:-1]
     parts = (np.split(values.cpu().numpy(), ends) for values in (chosen, best))
     return [Continuation(log_probs, best_log_probs) for log_probs, best_log_probs in zip(*parts, strict=True)]

@@ -51,7 +51,7 @@ class Objective(LightningModule, abc.ABC):
     """Whether dropout acts while it trains. It may not where log-probabilities of one completion are compared."""
 
     validates_start = False
-    """Whether the model is validated before its first step too: what the run gains is told from there."""
+    """Whether the model is validated before its first step too: what the run gains is measured from there."""
 
     watches_spikes = True
     """Whether a loss several times its running mean is news. The losses of reinforcement learning have no such mean."""

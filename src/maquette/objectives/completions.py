@@ -3,7 +3,7 @@ is from another on it.
 
 Shared by every objective after pretraining, and by those who measure what came of them. Prompt and completion stand in
 one row, padded on the right, so a token's place is the same everywhere; the prompt's and the completion's ids are
-joined, never tokenised anew. `mask (B, S)` with S = T - 1 is true for the tokens of the completion, its end of turn
+joined, never tokenised again. `mask (B, S)` with S = T - 1 is true for the tokens of the completion, its end of turn
 among them.
 """
 
@@ -168,13 +168,13 @@ def completion_kl(
     batch: int = 128,
 ) -> NDArray[np.float64]:
     """KL divergence from the reference along each completion, in nats: the sum over its tokens of KL(policy ||
-    reference) of the whole distribution there. Its mean over the policy's own samples is the divergence between the
+    reference) of the whole distribution there. Its mean over the policy's own samples is the KL between the
     two, with less variance than the log-ratio of the sampled tokens.
 
     Raises `StageError` where the two read different tokens.
     """
     if model.config.vocab_size != reference.config.vocab_size:
-        raise StageError("Policy and reference have different vocabularies: no divergence can be told.")
+        raise StageError("Policy and reference have different vocabularies: their KL has no meaning.")
     sums = np.zeros(len(completions))
     for start in range(0, len(completions), batch):
         part = completions[start : start + batch]

@@ -102,7 +102,7 @@ class PreferenceConfig(ExampleConfig):
     length_normalized: bool = setting(False, "means over a completion's tokens instead of sums")
     sft_weight: float = setting(0.0, "of a term of fine-tuning on the chosen completions", minimum=0.0)
     sample_prompts: int = setting(
-        64, "held-out prompts that are answered at each validation, to measure divergence on", minimum=0
+        64, "held-out prompts that are answered at each validation, to measure the KL on", minimum=0
     )
     max_completion_length: int = setting(64, "tokens of such a completion at most", minimum=1)
 

@@ -98,6 +98,6 @@ class DirectPreferenceOptimization(Objective):
         return values
 
     def write_samples(self, prompts: Any) -> list[dict[str, Any]]:
-        """Some of the completions that the divergence was measured on."""
+        """Some of the completions that the KL was measured on."""
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         return [data.shown(answer) for answer in self._sampled[:_SHOWN]]

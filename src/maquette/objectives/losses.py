@@ -170,7 +170,7 @@ def kl_estimate(log_probs: Tensor, reference_log_probs: Tensor, *, kind: str = "
         return log_ratio.square() / 2
     if kind == "k3":
         return torch.expm1(log_ratio) - log_ratio
-    raise ValueError(f"There is no estimate {kind!r} of the divergence; there are {', '.join(KL_KINDS)}.")
+    raise ValueError(f"There is no estimate {kind!r} of the KL; there are {', '.join(KL_KINDS)}.")
 
 
 def shape_rewards(scores: Tensor, kl: Tensor, mask: Tensor, *, kl_coefficient: float) -> Tensor:
@@ -253,10 +253,10 @@ def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
 
 
 class AdaptiveKLController:
-    """A KL coefficient that is steered towards a target divergence (Ziegler et al. 2019, equation 4).
+    """A KL coefficient that is steered towards a target KL (Ziegler et al. 2019, equation 4).
 
     `update(kl, num_episodes)` multiplies it by `1 + e num_episodes / horizon`, with `e` the relative error
-    `kl / target - 1` clipped to +-0.2, and returns it. `kl`: mean divergence of an answer, in nats, as `target`;
+    `kl / target - 1` clipped to +-0.2, and returns it. `kl`: mean KL of a completion, in nats, as `target`;
     `horizon` in episodes. Raises `ValueError` where target or horizon is not positive.
     """
 

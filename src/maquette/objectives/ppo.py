@@ -84,7 +84,7 @@ class ProximalPolicyOptimization(Objective):
         super().__init__(model if given is None else describe_model(given), optimization, config, **settings)
         self.hparams["value_architecture"] = value_architecture
         self.value: nn.Module | None = None
-        # In a tuple, so that it is no submodule: neither trained nor saved.
+        # In a tuple, so that it is not a submodule: neither trained nor saved.
         self._frozen: tuple[LanguageModel, ...] = ()
         self.kl_coefficient = self.config.kl_coefficient
         self.controller: AdaptiveKLController | None = None
@@ -309,12 +309,12 @@ class ProximalPolicyOptimization(Objective):
         return plan.configure(self.model, self._kinds, more)
 
     def on_fit_start(self) -> None:
-        """The reference computes where and in which number format the policy does: their divergence begins at 0. So
+        """The reference computes where and in which number format the policy does: their KL begins at 0. So
         does a learned reward."""
         self.reference.to(self.device, self.model.head_weight.dtype)
-        judge = getattr(self.environment.reward, "model", None)
-        if isinstance(judge, nn.Module):
-            judge.to(self.device)
+        reward_model = getattr(self.environment.reward, "model", None)
+        if isinstance(reward_model, nn.Module):
+            reward_model.to(self.device)
         if self._score_scale is not None:
             self.environment.score_scale = self._score_scale
 
@@ -424,7 +424,7 @@ def value_function(
         return value
     if start is None:
         raise ConfigError(
-            "value_init=reward, but the reward is no reward model.",
+            "value_init=reward, but the reward is not a reward model.",
             "Use objective.value_init=policy (or shared), or a reward model.",
         )
     if start.config.vocab_size != model.config.vocab_size:

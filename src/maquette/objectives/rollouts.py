@@ -6,7 +6,7 @@
     RolloutLoader           an iteration's batches: several passes of minibatches
 
 All that is drawn is a pure function of (policy's weights, seed, iteration, place), and a checkpoint in mid-iteration
-holds the rollouts too, so a run that is killed, also while it samples, goes on to the same bits. Place s of a `(B, S)`
+holds the rollouts too, so a run that is killed, also while it samples, resumes to the same bits. Place s of a `(B, S)`
 tensor stands for the token that the logits of place s predict; `mask` is true for the tokens of the completion.
 """
 
@@ -241,7 +241,7 @@ def group_advantages(rewards: Tensor, mask: Tensor, group_size: int) -> Tensor:
     """Each token gets its completion's advantage over the other completions of the same prompt: `(B, S)`.
 
     The completion's reward is the sum over its tokens, KL penalty included; less the group's mean and over its standard
-    deviation (Shao et al. 2024, "DeepSeekMath", section 4.1.2; there the divergence is in the loss). A group stands in
+    deviation (Shao et al. 2024, "DeepSeekMath", section 4.1.2; there the KL is in the loss). A group stands in
     consecutive rows. One whose completions are all alike has nothing to teach: zero.
     """
     sums = masked_sum(rewards, mask, dim=1).view(-1, group_size)

@@ -33,14 +33,14 @@ class TorchSchedule:
     warmup: float = 0.0
 
     def attach(self, optimizer: Optimizer, batch_size_tokens: int) -> LRScheduler:
-        """The scheduler over `optimizer`. Raises `ConfigError` where it can't be built, or is no scheduler."""
+        """The scheduler over `optimizer`. Raises `ConfigError` where it can't be built, or is not a scheduler."""
         known = self._filled_in(optimizer)
         scheduler: Any = build(self.node, optimizer, key="scheduler", leave_out=NOT_ARGUMENTS, **known)
         if isinstance(scheduler, ReduceLROnPlateau):
             raise plateau_error()
         if not isinstance(scheduler, LRScheduler):
             raise ConfigError(
-                f"scheduler: {target_of(self.node)} makes {type(scheduler).__name__}, which is no LRScheduler of "
+                f"scheduler: {target_of(self.node)} makes {type(scheduler).__name__}, which is not an LRScheduler of "
                 "PyTorch's.",
                 "Derive it from torch.optim.lr_scheduler.LRScheduler, or from maquette.optimization.Schedule.",
             )

@@ -118,7 +118,9 @@ def build_schedule(node: Node, total: int, warmup: float) -> Schedule:
     """
     target = import_target(target_of(node), key="scheduler._target_")
     if not is_token_schedule(node):
-        raise ConfigError(f"scheduler: {target_of(node)} is no function of the tokens seen.", "Use scheduler=linear.")
+        raise ConfigError(
+            f"scheduler: {target_of(node)} is not a function of the tokens seen.", "Use scheduler=linear."
+        )
     known = {"warmup": warmup} if "warmup" in arguments_of(target) else {}
     leave_out = NOT_ARGUMENTS if known else (*NOT_ARGUMENTS, "warmup")
     schedule: Schedule = build(node, total, key="scheduler", leave_out=leave_out, **known)

@@ -10,7 +10,7 @@ from maquette.model.parametrization import Parametrization
 
 @dataclass
 class HyperparameterRules:
-    """The constants of the recipe. Fitted anew on one's own runs, they replace `DEFAULT_RULES`.
+    """The constants of the recipe. Fitted on one's own runs, they replace `DEFAULT_RULES`.
 
     learning rate = `learning_rate` x width^`lr_width_exponent` x
     (batch / `base_batch_size_tokens`)^`lr_batch_exponent`;

@@ -131,10 +131,10 @@ class RunSpec(Recipe):
         `package.module has changed`. Empty where their fingerprints are the same."""
         settings = _changes(counted_settings(self.settings), counted_settings(other.settings))
         results = _changes(_results(self), _results(other))
-        said = {key.rpartition(".")[2] for key in settings}
+        named = {key.rpartition(".")[2] for key in settings}
         words = [f"{key} ({new}, was {old})" for key, (new, old) in settings.items()]
         words += [
-            f"{key} ({new}, was {old})" for key, (new, old) in results.items() if key.rpartition(".")[2] not in said
+            f"{key} ({new}, was {old})" for key, (new, old) in results.items() if key.rpartition(".")[2] not in named
         ]
         words += [f"{key} (other data)" for key in _changes(self.digests, other.digests)]
         names = sorted(self.code | other.code)

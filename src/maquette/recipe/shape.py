@@ -202,13 +202,13 @@ def _heads(model: ModelConfig, width: int) -> int | None:
         return model.num_attention_heads if fits and model.num_attention_heads % shared == 0 else None
     if model.head_dim is not None:
         return width // model.head_dim if width % (model.head_dim * shared) == 0 else None
-    wanted = next(head for limit, head in _HEAD_WIDTHS if width <= limit)
+    usual = next(head for limit, head in _HEAD_WIDTHS if width <= limit)
     possible = [
         head
         for head in ([width] if width < NARROWEST_HEAD else range(NARROWEST_HEAD, WIDEST_HEAD + 1))
         if head % 2 == 0 and width % (head * shared) == 0
     ]
-    return width // min(possible, key=lambda head: max(head / wanted, wanted / head)) if possible else None
+    return width // min(possible, key=lambda head: max(head / usual, usual / head)) if possible else None
 
 
 def _feed_forward(model: ModelConfig, width: int, correction: float = 1.0) -> int:

@@ -64,9 +64,9 @@ def isoflop_curve(
         training_flops_of(member, 1_000_000, context, phases).total / 1e6 * tokens_per_parameter * size
         for member, size in zip(members, sizes, strict=True)
     ]
-    wanted = math.log(budget)
-    expected = math.exp(float(np.interp(wanted, np.log(costs), np.log(sizes))))
-    if wanted < math.log(costs[0]):  # below the family: where the line through its smallest members points
+    log_budget = math.log(budget)
+    expected = math.exp(float(np.interp(log_budget, np.log(costs), np.log(sizes))))
+    if log_budget < math.log(costs[0]):  # below the family: where the line through its smallest members points
         expected = sizes[0] * (budget / costs[0]) ** 0.5
     middle = math.log(expected / _ANCHOR) / math.log(ratio)
     first = round(middle - (count - 1) / 2)

@@ -256,7 +256,7 @@ def _add_arena(app: FastAPI, arena: Arena, models: Models, request: Callable[...
         body.n = 1
         pieces = model.answer(request(body, messages=fight.messages))
 
-        def told() -> Iterator[str]:
+        def events() -> Iterator[str]:
             text = ""
             for piece in pieces:
                 text += piece.text
@@ -264,7 +264,7 @@ def _add_arena(app: FastAPI, arena: Arena, models: Models, request: Callable[...
             fight.answers.setdefault(body.side, text)
             yield "data: [DONE]\n\n"
 
-        return StreamingResponse(told(), media_type="text/event-stream")
+        return StreamingResponse(events(), media_type="text/event-stream")
 
     @app.post("/arena/vote")
     def vote(body: VoteBody) -> dict[str, Any]:
@@ -290,11 +290,11 @@ async def _answered(call: Request, model: ServedModel, asked: served.Request, bo
     choices = []
     for index, row in enumerate(rows):
         text = "".join(piece.text for piece in row)
-        said: dict[str, Any] = {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
-        said |= {"index": index, "finish_reason": _REASONS.get(row[-1].finish_reason or "", "length")}
+        choice: dict[str, Any] = {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
+        choice |= {"index": index, "finish_reason": _REASONS.get(row[-1].finish_reason or "", "length")}
         if _wants_log_probs(body):
-            said["logprobs"] = _log_probs(model, row, chat=chat)
-        choices.append(said)
+            choice["logprobs"] = _log_probs(model, row, chat=chat)
+        choices.append(choice)
     return JSONResponse({**head, "choices": choices, "usage": _usage(model, asked, len(made))})
 
 
@@ -348,11 +348,11 @@ def _chunks(
         for piece in pieces:
             made += 1
             reason = _REASONS.get(piece.finish_reason or "")
-            said: dict[str, Any] = {"delta": {"content": piece.text}} if chat else {"text": piece.text}
-            said |= {"index": piece.row, "finish_reason": reason}
+            choice: dict[str, Any] = {"delta": {"content": piece.text}} if chat else {"text": piece.text}
+            choice |= {"index": piece.row, "finish_reason": reason}
             if _wants_log_probs(body):
-                said["logprobs"] = _log_probs(model, [piece], chat=chat)
-            yield _event({**head, "choices": [said]})
+                choice["logprobs"] = _log_probs(model, [piece], chat=chat)
+            yield _event({**head, "choices": [choice]})
     except MaquetteError as error:  # too late for a status
         yield _event(error_body(500, f"{error.message} {error.hint}".strip()))
         return

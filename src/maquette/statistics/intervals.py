@@ -103,8 +103,8 @@ def _ranks(scores: NDArray[Any]) -> NDArray[Any]:
 class Reliability:
     """Bins of equal width over [0, 1] that are not empty: mean predicted probability, observed share, how many."""
 
-    said: NDArray[np.float64]
-    came_true: NDArray[np.float64]
+    predicted: NDArray[np.float64]
+    observed: NDArray[np.float64]
     counts: NDArray[np.int64]
 
     @property
@@ -112,7 +112,7 @@ class Reliability:
         """Expected calibration error: mean distance of the two, each bin by its count (Guo et al. 2017, equation 3)."""
         if not self.counts.sum():
             return float("nan")
-        return float(np.average(np.abs(self.said - self.came_true), weights=self.counts))
+        return float(np.average(np.abs(self.predicted - self.observed), weights=self.counts))
 
 
 BINS = 10
@@ -120,9 +120,9 @@ BINS = 10
 
 def reliability(probabilities: ArrayLike, outcomes: ArrayLike) -> Reliability:
     """How often events predicted with `probabilities (n,)` happened: `outcomes (n,)` of 0 and 1, in ten bins."""
-    said, true = np.asarray(probabilities, dtype=np.float64), np.asarray(outcomes, dtype=np.float64)
-    places = np.minimum((said * BINS).astype(np.int64), BINS - 1)
+    predicted, true = np.asarray(probabilities, dtype=np.float64), np.asarray(outcomes, dtype=np.float64)
+    places = np.minimum((predicted * BINS).astype(np.int64), BINS - 1)
     counts = np.bincount(places, minlength=BINS)
     kept = counts > 0
-    sums = [np.bincount(places, weights=values, minlength=BINS)[kept] for values in (said, true)]
+    sums = [np.bincount(places, weights=values, minlength=BINS)[kept] for values in (predicted, true)]
     return Reliability(sums[0] / counts[kept], sums[1] / counts[kept], counts[kept])

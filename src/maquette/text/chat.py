@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypedDict
 
 from maquette.artifacts import StageError
+from maquette.artifacts.reading import short
 from maquette.text.special import ASSISTANT, CHAT_TOKENS, END_OF_TURN, SYSTEM, USER
 
 if TYPE_CHECKING:
@@ -66,8 +67,8 @@ def check(messages: Sequence[Message]) -> None:
     for place, message in enumerate(messages):
         where = f"Message {place + 1} of {len(messages)}"
         role, content = message.get("role"), message.get("content")
-        if role not in ROLES:
-            raise StageError(f"{where} has the role {role!r}.", f"Known roles: {', '.join(ROLES)}.")
+        if not isinstance(role, str) or role not in ROLES:
+            raise StageError(f"{where} has the role {short(repr(role), 40)}.", f"Known roles: {', '.join(ROLES)}.")
         if not isinstance(content, str):
             raise StageError(f"{where} has no text as its content, but {content!r:.60}.")
         if role == "system" and place > 0:

@@ -16,6 +16,7 @@ import tokenizers
 
 from maquette.artifacts import ConfigError, StageError
 from maquette.artifacts.files import digest, write_json
+from maquette.artifacts.reading import load_table
 from maquette.text.special import (
     CHAT_TOKENS,
     DOCUMENT,
@@ -283,17 +284,9 @@ def _not_text(text: Any) -> StageError:
 
 
 def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise StageError(f"{file} is missing.", "Give a folder that has a tokenizer.json.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise StageError(f"{file} is damaged: {error}.", "Restore the file, or make the tokenizer again.") from None
-    except OSError as error:
-        raise StageError(f"Can't read {file}: {error.strerror}.") from error
-    if not isinstance(value, dict):
-        raise StageError(f"{file} is damaged: it holds no record.", "Restore the file, or make the tokenizer again.")
-    return value
+    if not file.exists():
+        raise StageError(f"{file} is missing.", "Give a folder that has a tokenizer.json.")
+    return load_table(file, hint="Restore the file, or make the tokenizer again.")
 
 
 def _no_text() -> StageError:

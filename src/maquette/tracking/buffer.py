@@ -123,8 +123,8 @@ class Buffer:
             if failure is not None and not self._warned:
                 self._warned = True
                 self._notify(
-                    f"warning: {self._store} does not take the run's record ({_first_line(failure)}). Training goes on;"
-                    " what is not recorded is kept and tried again."
+                    f"warning: {self._store} does not take the run's record ({_first_line(failure)}). Training"
+                    " continues; what is not recorded is kept and tried again."
                 )
             with self._changed:
                 self._failures += failure is not None

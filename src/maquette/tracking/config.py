@@ -40,7 +40,7 @@ class MLflowLoggerConfig:
     )
     save_dir: str = setting("outputs", "folder of mlflow.db")
     run_name: str | None = setting(None, "by default the run's own name")
-    run_id: str | None = setting(None, "an MLflow run to go on with; by default the run's own, when it resumes")
+    run_id: str | None = setting(None, "an MLflow run to resume; by default the run's own, when it resumes")
     parent_run_id: str | None = setting(None, "the MLflow run that this one is shown under; a sweep sets it")
     tags: dict[str, str] = setting(dict, "more tags")
     prefix: str = setting("", "stands before each metric's name")

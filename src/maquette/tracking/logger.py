@@ -51,7 +51,7 @@ class MLflowLogger(Logger):
         num_nodes: int = 1,
     ) -> None:
         """`tracking_uri`: an MLflow server, or sqlite:///<file>; None: the server that MLFLOW_TRACKING_URI names, else
-        `<save_dir>/mlflow.db`. `run_id` resumes a run: its curves go on. `parent_run_id`: the run that this one is
+        `<save_dir>/mlflow.db`. `run_id` resumes a run: its curves continue. `parent_run_id`: the run that this one is
         shown under. `prefix` stands before each metric's name, with a `-`. `folder`: the run's own (by default
         `save_dir`), for points that the store never took. `num_nodes`: with more than one, a SQLite file is refused.
         """

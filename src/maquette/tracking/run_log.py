@@ -179,7 +179,7 @@ def open_run(
                 log = RunLog(client, run_id, store=name_of(uri), folder=folder, params=found.data.params)
                 log.set_tags(tags)
                 return log
-            say(f"the MLflow run {run_id} of {folder} is gone: its record starts anew")
+            say(f"the MLflow run {run_id} of {folder} is gone: a new one begins")
         experiment = ensure_experiment(client, uri, config.experiment)
         tags = {"mlflow.user": _user(), "mlflow.source.name": "maquette", PARENT_TAG: config.parent, **tags}
         run = client.create_run(experiment, run_name=config.run_name or name, tags=_texts(tags))
@@ -200,9 +200,9 @@ def start_run(
 ) -> Iterator[RunLog]:
     """Records the block as a run called `name` (`config.run_name` wins), whose own files are in `folder`.
 
-    `run_id` resumes an earlier run: its curves go on, and it is RUNNING again. At the end the run is FINISHED, or
+    `run_id` resumes an earlier run: its curves continue, and it is RUNNING again. At the end the run is FINISHED, or
     FAILED where the block raised, or KILLED where it was interrupted. Raises as `open_run`; later failures of the store
-    are told, never raised.
+    are reported, never raised.
     """
     if not config.enabled:
         yield RunLog()

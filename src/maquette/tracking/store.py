@@ -82,8 +82,8 @@ def _import_quietly() -> None:
 
 @contextlib.contextmanager
 def impatient() -> Iterator[None]:
-    """An unreachable server is told after seconds, not minutes: a user may be waiting, and what a run records is tried
-    again by its buffer. Settings of one's own in the environment are kept.
+    """An unreachable server is reported after seconds, not minutes: a user may be waiting, and what a run records is
+    tried again by its buffer. Settings of one's own in the environment are kept.
     """
     added = {key: value for key, value in _PATIENCE.items() if key not in os.environ}
     os.environ.update(added)

@@ -96,8 +96,8 @@ class CheckpointFolder:
         found = json.loads(self._seal(step).read_text(encoding="utf-8")).get("format", 1)
         if found != FORMAT:
             raise StageError(
-                f"{self.path(step)} is laid out as format {found} and this version of Maquette reads {FORMAT}: go on "
-                "with the version that began the run, or train it anew with force=true."
+                f"{self.path(step)} is laid out as format {found} and this version of Maquette reads {FORMAT}: resume "
+                "with the version that began the run, or train it again with force=true."
             )
 
     def _seal(self, step: int) -> Path:

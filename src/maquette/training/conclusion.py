@@ -1,5 +1,6 @@
 """What a run leaves: the model as a folder that others open, pictures, a card, and its record."""
 
+import math
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from maquette.text import Tokenizer
 from maquette.tracking import RunLog, peak_memory_bytes
 from maquette.training import record as records
 from maquette.training.callbacks import RunCheckpoint
+from maquette.training.callbacks.loss_spike import diverged, first_broken
 from maquette.training.checkpoint_io import CheckpointFolder
 from maquette.training.job import Job, Opened, Row
 from maquette.training.metrics_file import read_history
@@ -40,6 +42,11 @@ def conclude(
         state = torch.load(checkpoints.path(step), map_location="cpu", weights_only=True, mmap=True)["state_dict"]
     else:  # callbacks=none
         state = opened.module.state_dict()
+    learnt = {name for name, _ in opened.module.named_parameters()}
+    if broken := first_broken((name, value) for name, value in state.items() if name in learnt):
+        raise diverged(broken, step)
+    if not math.isfinite(last.get("validation/loss", 0.0)):
+        raise diverged("validation/loss", step)
     _export(job, opened, state, record, finished=finished)
     for picture in job.plan.draw(opened, history, job.folder / "figures", job.name):
         for path in (picture, picture.with_suffix(".svg")):

@@ -56,7 +56,7 @@ class TrainerConfig:
     sync_batchnorm: bool = setting(False, "for batch norm, which no model here has")
     reload_dataloaders_every_n_epochs: int = setting(0, "ask the data for its loaders again")
     default_root_dir: str | None = setting(None, "by default the run's folder")
-    enable_autolog_hparams: bool = setting(False, "loggers are told the run's settings instead")
+    enable_autolog_hparams: bool = setting(False, "loggers get the run's settings instead")
     model_registry: str | None = setting(None, "of Lightning's own platform")
 
 

@@ -166,9 +166,9 @@ ones it more than halves the speed (72 wide: 14,100 tokens/s by one thread, 6,00
 
 def default_threads(processes: int, width: int | None = None) -> int:
     """`OMP_NUM_THREADS` where it is set, else one for a narrow model and a share of the cores for others."""
-    wished = os.environ.get("OMP_NUM_THREADS", "")
-    if wished.isdigit() and int(wished) > 0:
-        return int(wished)
+    variable = os.environ.get("OMP_NUM_THREADS", "")
+    if variable.isdigit() and int(variable) > 0:
+        return int(variable)
     if width is not None and width < NARROW:
         return 1
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -187,8 +187,8 @@ _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # <malloc.h>
 def keep_large_buffers() -> None:
     """From now on this process takes large buffers from its own heap, and does not give the heap's end back.
 
-    By default glibc gives every large buffer (logits, activations) back to the system when it is freed, and takes it
-    anew, page by page, in the next step: 12 to 16% of the time of a step at a million parameters.
+    By default glibc gives every large buffer (logits, activations) back to the system when it is freed, and asks
+    for it again, page by page, in the next step: 12 to 16% of the time of a step at a million parameters.
     """
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):  # another C library

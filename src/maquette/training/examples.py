@@ -26,8 +26,8 @@ class ExamplePlan(ObjectivePlan):
 
     def open(self, job: Job, tokenizer: Tokenizer) -> Opened:
         assert job.spec.checkpoint is not None
-        wished = micro_batch_of(self.micro_batch_size, self.objective.batch_size, job)
-        accumulate = micro_batches(self.objective.batch_size, job.hardware.world_size, wished)
+        micro_batch_size = micro_batch_of(self.micro_batch_size, self.objective.batch_size, job)
+        accumulate = micro_batches(self.objective.batch_size, job.hardware.world_size, micro_batch_size)
         common: dict[str, Any] = {
             "batch_size": self.objective.batch_size, "micro_batches": accumulate, "steps": job.spec.steps,
             "seed": job.spec.seed, "batch_size_tokens": job.spec.batch_size_tokens,
@@ -49,7 +49,7 @@ class ExamplePlan(ObjectivePlan):
         facts = data.manifest.facts | {"epochs": data.epochs(step)}
         if (bins := getattr(opened.module, "reliability", None)) is not None:
             facts["reliability"] = {
-                "said": bins.said.tolist(), "came_true": bins.came_true.tolist(), "counts": bins.counts.tolist()
+                "predicted": bins.predicted.tolist(), "observed": bins.observed.tolist(), "counts": bins.counts.tolist()
             }  # fmt: skip
         return {"facts": facts}
 

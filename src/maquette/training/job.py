@@ -30,7 +30,7 @@ Row = dict[str, Any]
 @dataclasses.dataclass(frozen=True)
 class Opened:
     """`accumulate`: forward passes of this process in an optimiser step; `steps_per_epoch`: optimiser steps of one
-    Lightning epoch, after which the loader is iterated anew; None: the run is one epoch; 0: nobody knows."""
+    Lightning epoch, after which the loader is iterated again; None: the run is one epoch; 0: nobody knows."""
 
     module: LightningModule
     data: LightningDataModule
@@ -63,8 +63,8 @@ class Job:
     """What is trained (`spec`), and how and where it is done here. Plain values, so that it can go to other processes.
 
     `plan`: the objective with its data. `compiled` and `linear_backend`: as the run's record says, once it has begun.
-    `kept_steps`: after which a checkpoint is saved and stays, for others to go on from. `tags`: what the tracker is
-    told beside the spec. The configs keep what the recipe left to them; the numbers of the spec are the resolved ones.
+    `kept_steps`: after which a checkpoint is saved and stays, for others to resume from. `tags`: what the tracker
+    gets beside the spec. The configs keep what the recipe left to them; the numbers of the spec are the resolved ones.
     """
 
     spec: RunSpec

@@ -156,7 +156,7 @@ def compiler_works(say: Callable[[str], None]) -> bool:
         torch.compile(lambda x: (x * 2).sin(), dynamic=False)(torch.ones(8))
     except Exception as error:
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        say(f"torch.compile does not work here ({reason.strip()[:160]}); going on without it")
+        say(f"torch.compile does not work here ({reason.strip()[:160]}); training without it")
         return False
     return True
 
@@ -167,7 +167,7 @@ def blocks(core: nn.Module) -> list[nn.Module]:
 
 
 def compile_blocks(core: nn.Module) -> None:
-    """Compiles every layer of a core in place, for each shape of batch anew (so that resuming within a longer context
+    """Compiles every layer of a core in place, for each shape of batch again (so that resuming within a longer context
     computes what the run before it did)."""
     for block in blocks(core):
         block.compile(dynamic=False)

@@ -51,7 +51,7 @@ class PretrainingPlan(ObjectivePlan):
             batch_sequences=batch_sequences,
             context=self.data.sequence_length,
             whole=int(np.lcm.reduce([phase.context_multiple for phase in phases])),
-            wished=micro_batch_of(self.data.micro_batch_size, batch_sequences, job),
+            micro_batch_size=micro_batch_of(self.data.micro_batch_size, batch_sequences, job),
             hardware=job.hardware,
         )
         data = PretrainingData(

@@ -1,5 +1,5 @@
 """Starts the processes of one run where neither torchrun nor `srun` did, each with its rank in the environment
-(data/process_group.py); and Ctrl-C and SIGTERM during training: finish the step, save, and say how to go on.
+(data/process_group.py); and Ctrl-C and SIGTERM during training: finish the step, save, and say how to resume.
 
 This process stays outside, starts one child for each device, waits for them, hands on what they return or raise, and
 passes Ctrl-C to them. (Lightning would start the command line again instead, which a notebook or a test does not have.)
@@ -66,10 +66,10 @@ def launch(function: Callable[[Any], Any], argument: Any, processes: int) -> Any
 def _wait(pipes: list[Connection], children: list[Any], stop_signal: Any) -> dict[int, Any]:
     """Collects every child's answer; raises the first that is an error."""
     answers: dict[int, Any] = {}
-    told = False
+    passed_on = False
     while len(answers) < len(pipes):
-        if stop_signal.requested and not told:
-            told = True
+        if stop_signal.requested and not passed_on:
+            passed_on = True
             for child in children:
                 os.kill(child.pid, signal.SIGTERM)
         waiting = [pipe for rank, pipe in enumerate(pipes) if rank not in answers]

@@ -31,7 +31,7 @@ _SUMMARY = (
     ("objective/kl", "KL"),
     ("validation/kl", "held-out KL"),
 )
-"""What is told of a run that is not pretraining, where it has it."""
+"""What the summary of a run after pretraining says, where it has it."""
 
 _LIKE = 6
 """Runs that differ in more than so many settings are not alike."""

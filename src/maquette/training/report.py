@@ -86,8 +86,8 @@ def draw_reliability(bins: Reliability, path: Path | str, *, title: str) -> Path
     """Probabilities that a reward model says, and how often they held; returns the PNG's path."""
     figure, axes = new_figure(width=4.4, height=4.0)
     axes.plot([0, 1], [0, 1], color="0.6", linewidth=1, label="perfectly calibrated")
-    errors = 1.96 * np.sqrt(np.maximum(bins.came_true * (1 - bins.came_true), 1e-9) / bins.counts)
-    axes.errorbar(bins.said, bins.came_true, yerr=errors, marker="o", markersize=4, linewidth=1.3, capsize=2,
+    errors = 1.96 * np.sqrt(np.maximum(bins.observed * (1 - bins.observed), 1e-9) / bins.counts)
+    axes.errorbar(bins.predicted, bins.observed, yerr=errors, marker="o", markersize=4, linewidth=1.3, capsize=2,
                   label=f"held-out pairs (error {bins.error:.3f})")  # fmt: skip
     axes.set_xlabel("predicted probability that the first completion is preferred")
     axes.set_ylabel("observed share of pairs (95% intervals)")

@@ -31,10 +31,10 @@ def train_job(
     parent_run: str | None = None,
     graft: Callable[[], bool] | None = None,
 ) -> RunRecord:
-    """Trains it, or goes on where it was stopped, and returns its record.
+    """Trains it, or resumes it, and returns its record.
 
     `compile`: the setting; `force`: from the beginning; `parent_run`: MLflow's, of its sweep; `graft`
-    lets a run that has not begun go on from another's checkpoint, False: there is none.
+    lets a run that has not begun resume from another's checkpoint, False: there is none.
     Raises `ConfigError` where other processes were started than the settings say, and as `fit`.
     """
     group = _meet(job)
@@ -82,10 +82,10 @@ def _meet(job: Job) -> ProcessGroup:
     Raises `ConfigError` where they are not as many as the settings say.
     """
     group = process_group()
-    wanted = job.hardware.world_size
-    if group.size > 1 and group.size != wanted:
+    expected = job.hardware.world_size
+    if group.size > 1 and group.size != expected:
         raise ConfigError(
-            f"{group.size} processes were started; trainer.devices x trainer.num_nodes is {wanted}.",
+            f"{group.size} processes were started; trainer.devices x trainer.num_nodes is {expected}.",
             "Start as many as the settings say.",
         )
     if group.size == 1 and job.hardware.nodes > 1:

@@ -26,7 +26,7 @@ _PATIENCE = datetime.timedelta(minutes=30)
 
 
 def build_callbacks(job: Job, run: RunContext) -> list[Callback]:
-    """The callbacks of the settings, ours told of the run, and the schedule of validations unless
+    """The callbacks of the settings, ours attached to the run, and the schedule of validations unless
     `trainer.val_check_interval` is one. A `dirpath` (ModelCheckpoint's) gets the run's name below it: the jobs of a
     sweep have the same settings. Raises `ConfigError` for a node that makes no callback."""
     nodes = {

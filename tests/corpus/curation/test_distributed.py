@@ -24,7 +24,7 @@ def run(web: Path, root: Path, executor: ExecutorConfig, config: CurationConfig)
     return curate(shards, config, executor, root, enabled=True, processes=1, limit=None)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="curates a synthetic web with datatrove")
 def test_datatrove_keeps_the_same_documents(web: Path, curated: Curated, tmp_path: Path) -> None:
     executor = ExecutorConfig(kind="datatrove", seconds_per_page=1.0, near_duplicates="disk")
     again = run(web, tmp_path / "work", executor, settings(web))
@@ -32,12 +32,12 @@ def test_datatrove_keeps_the_same_documents(web: Path, curated: Curated, tmp_pat
     assert again.selection is not None and curated.selection is not None
     assert again.selection.journal.equals(curated.selection.journal)
     # A restart does nothing that is done: what a finished shard left is not touched.
-    refined = sorted((tmp_path / "work" / "refine").glob("*.parquet"))
+    refined = sorted((tmp_path / "work" / "filter").glob("*.parquet"))
     lost = refined[-1].name.partition(".")[0]
     before = {path: path.stat().st_mtime_ns for path in refined if not path.name.startswith(lost)}
-    for path in (tmp_path / "work" / "refine").glob(f"{lost}.*"):
+    for path in (tmp_path / "work" / "filter").glob(f"{lost}.*"):
         path.unlink()
-    (tmp_path / "work" / "datatrove" / "refine" / "completions" / lost).unlink()
+    (tmp_path / "work" / "datatrove" / "filter" / "completions" / lost).unlink()
     assert list(run(web, tmp_path / "work", executor, settings(web)).documents()) == list(curated.documents())
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
@@ -89,26 +89,26 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="job arrays of processes in place of Slurm's")
 def test_slurm_job_arrays_keep_the_same_documents(slurm: Path, tmp_path: Path) -> None:
     (tmp_path / "web").mkdir()
     (tmp_path / "web" / "crawl.warc.gz").write_bytes(b"".join(archive(20, compressed=True)))
     config = CurationConfig()
     config.gopher.min_words = 5
-    config.c4.min_sentences = config.host_lines.pages = config.fineweb.duplicate_line_characters = None
+    config.c4.min_sentences = config.boilerplate_lines.pages = config.fineweb.duplicate_line_characters = None
     config.near_duplicates.bands = 0
     executor = ExecutorConfig(kind="slurm", partition="cpu", memory_gb=3, workers=7, sbatch={"account": "nlp"})
     found = run(tmp_path / "web", tmp_path / "work", executor, config)
     local = run(tmp_path / "web", tmp_path / "local", ExecutorConfig(), config)
     assert len(list(local.documents())) == 20
     assert list(found.documents()) == list(local.documents()), (slurm / "sbatch.log").read_text()[-3000:]
-    script = (slurm / "sbatch.maquette-refine.sh").read_text()
+    script = (slurm / "sbatch.maquette-filter.sh").read_text()
     for line in ("--array=0-0%7", "--partition=cpu", "--mem-per-cpu=3G", "--account=nlp", "--time=08:00:00"):
         assert f"#SBATCH {line}\n" in script
     arguments = (slurm / "sbatch.arguments").read_text()
     assert "--dependency=afterok:17" in arguments  # the context waits for the first pass, the second for the context
     assert "--dependency=afterok:19" in arguments
-    subprocess.run(["bash", "-n", str(slurm / "sbatch.maquette-refine.sh")], check=True)
+    subprocess.run(["bash", "-n", str(slurm / "sbatch.maquette-filter.sh")], check=True)
 
 
 def test_what_slurm_lacks_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

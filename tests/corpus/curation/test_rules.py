@@ -1,6 +1,6 @@
 import pytest
 
-from maquette.corpus.curation.config import CurationConfig, HostLinesConfig, LanguageConfig, UrlConfig
+from maquette.corpus.curation.config import BoilerplateLinesConfig, CurationConfig, LanguageConfig, UrlConfig
 from maquette.corpus.curation.extract import check_language, language_of
 from maquette.corpus.curation.rules import clean_lines, features, first_broken, rules
 from maquette.corpus.curation.safety import unsafe_share
@@ -135,7 +135,7 @@ def test_language_is_known_with_its_probability() -> None:
     assert kept.meta["language"] == "en"
     german = check_language(Document("b", "Das Rezept verlangt zwei Eier und etwas Mehl."), LanguageConfig())
     assert isinstance(german, Rejection)
-    assert german.reason == "language: another one"
+    assert german.reason == "language: not in keep"
     assert isinstance(check_language(german.document, LanguageConfig(keep=[])), Document)
 
 
@@ -155,8 +155,10 @@ def test_lines_that_a_host_repeats_are_found_and_taken_out() -> None:
     ]
     hashes = [np.unique(line_hashes(text, "a.example")[1]) for text in pages]
     every = np.concatenate(hashes)
-    chosen = repeated_lines(every, np.zeros(every.size, np.int64), np.array([4]), HostLinesConfig(pages=4))
+    chosen = repeated_lines(every, np.zeros(every.size, np.int64), np.array([4]), BoilerplateLinesConfig(pages=4))
     lines = BoilerplateLines(chosen)
     assert lines.strip(Document("1", pages[0]), "a.example").text == "Text of its own ant."
     assert lines.strip(Document("1", pages[0]), "b.example").text == pages[0]
-    assert repeated_lines(every, np.zeros(every.size, np.int64), np.array([40]), HostLinesConfig(pages=4)).size == 0
+    assert (
+        repeated_lines(every, np.zeros(every.size, np.int64), np.array([40]), BoilerplateLinesConfig(pages=4)).size == 0
+    )

@@ -9,7 +9,7 @@ from scipy.special import expit
 
 from maquette.artifacts import ConfigError, StageError
 from maquette.evaluation import bradley_terry_ratings
-from maquette.evaluation.comparisons.pairwise import battles, compare_answers
+from maquette.evaluation.comparisons.pairwise import battles, compare_completions
 from maquette.evaluation.row_files import Journal
 from maquette.feedback.comparison import Comparison, Judgement
 
@@ -41,12 +41,12 @@ class Judge:
 def test_both_orders_by_hand() -> None:
     """Good against bad wins, equals tie; a bias of position makes near answers contradict each other."""
     answers, baseline = ["gg", "gggg", "a", "b"], ["g", "g", "g", "b"]
-    found = compare_answers(Judge(first=1.5), PROMPTS[:4], answers, baseline)
+    found = compare_completions(Judge(first=1.5), PROMPTS[:4], answers, baseline)
     assert found.preferences.tolist() == [0.5, 1.0, 0.5, 0.5]  # three more g are enough, one is not
     assert (found.wins, found.ties, found.losses, found.failed) == (1, 3, 0, 0)
     assert found.first_shown == pytest.approx(5 / 6)
     assert found.consistent == pytest.approx(1 / 3)
-    fair = compare_answers(Judge(), PROMPTS[:4], answers, baseline)
+    fair = compare_completions(Judge(), PROMPTS[:4], answers, baseline)
     assert (fair.wins, fair.ties, fair.losses) == (2, 1, 1)
     assert fair.win_rate == pytest.approx(62.5) and fair.interval.low < 62.5 < fair.interval.high
     assert (fair.first_shown, fair.consistent) == (0.5, 1.0)
@@ -55,15 +55,15 @@ def test_both_orders_by_hand() -> None:
 def test_a_failing_judge_is_counted_and_nothing_is_asked_twice(tmp_path: Path) -> None:
     answers, baseline = ["gg"] * 200, ["g"] * 200
     judge = Judge(fails=["3", "77"])
-    first = compare_answers(judge, PROMPTS, answers, baseline, journal=Journal(tmp_path / "journal.jsonl"))
+    first = compare_completions(judge, PROMPTS, answers, baseline, journal=Journal(tmp_path / "journal.jsonl"))
     assert first.failed == 2 and first.wins == 198 and len(judge.asked) == 400
     mended = Judge()
-    again = compare_answers(mended, PROMPTS, answers, baseline, journal=Journal(tmp_path / "journal.jsonl"))
+    again = compare_completions(mended, PROMPTS, answers, baseline, journal=Journal(tmp_path / "journal.jsonl"))
     assert again.failed == 0 and len(mended.asked) == 4
     with pytest.raises(StageError, match="no usable judgement"):
-        compare_answers(Judge(fails=["3"]), PROMPTS[3:4], ["gg"], ["g"])
-    with pytest.raises(ConfigError, match="2 prompts, 1 answers"):
-        compare_answers(judge, PROMPTS[:2], ["g"], ["g", "g"])
+        compare_completions(Judge(fails=["3"]), PROMPTS[3:4], ["gg"], ["g"])
+    with pytest.raises(ConfigError, match="2 prompts, 1 completions"):
+        compare_completions(judge, PROMPTS[:2], ["g"], ["g", "g"])
 
 
 def test_a_judge_that_dies_loses_no_batch(tmp_path: Path) -> None:
@@ -74,9 +74,9 @@ def test_a_judge_that_dies_loses_no_batch(tmp_path: Path) -> None:
             return super().judge(comparisons)
 
     with pytest.raises(StageError, match="endpoint"):
-        compare_answers(Dying(), PROMPTS, ["gg"] * 200, ["g"] * 200, journal=Journal(tmp_path / "j.jsonl"))
+        compare_completions(Dying(), PROMPTS, ["gg"] * 200, ["g"] * 200, journal=Journal(tmp_path / "j.jsonl"))
     rest = Judge()
-    compare_answers(rest, PROMPTS, ["gg"] * 200, ["g"] * 200, journal=Journal(tmp_path / "j.jsonl"))
+    compare_completions(rest, PROMPTS, ["gg"] * 200, ["g"] * 200, journal=Journal(tmp_path / "j.jsonl"))
     assert len(rest.asked) == 400 - 128
 
 
@@ -86,7 +86,7 @@ def test_twins_meet_when_length_is_controlled() -> None:
     rates = {}
     for name, factor in (("verbose", 1.4), ("concise", 0.6)):
         answers = ["x" * max(1, int(len(b) * factor * generator.lognormal(0, 0.4))) for b in baseline]
-        rates[name] = compare_answers(Judge(length=1.2, soft=True), PROMPTS, answers, baseline).rate
+        rates[name] = compare_completions(Judge(length=1.2, soft=True), PROMPTS, answers, baseline).rate
     verbose, concise = rates["verbose"], rates["concise"]
     assert verbose is not None and concise is not None
     assert verbose.raw > 58 and concise.raw < 42
@@ -95,9 +95,9 @@ def test_twins_meet_when_length_is_controlled() -> None:
 
 def test_battles_make_ratings() -> None:
     results = {
-        ("good", "bad"): compare_answers(Judge(), PROMPTS[:4], ["gg", "gg", "g", "g"], ["g"] * 4),
-        ("good", "worst"): compare_answers(Judge(), PROMPTS[:4], ["g", "g", "g", ""], ["", "", "g", "g"]),
-        ("worst", "bad"): compare_answers(Judge(), PROMPTS[:2], ["", "g"], ["g", ""]),
+        ("good", "bad"): compare_completions(Judge(), PROMPTS[:4], ["gg", "gg", "g", "g"], ["g"] * 4),
+        ("good", "worst"): compare_completions(Judge(), PROMPTS[:4], ["g", "g", "g", ""], ["", "", "g", "g"]),
+        ("worst", "bad"): compare_completions(Judge(), PROMPTS[:2], ["", "g"], ["g", ""]),
     }
     columns = battles(results)
     assert len(columns["winners"]) == 10 and sum(columns["ties"]) == 3

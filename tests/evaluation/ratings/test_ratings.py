@@ -60,7 +60,10 @@ def test_agrees_with_logistic_regression() -> None:
     assert ratings.coefficient_intervals["length"].contains(0.8 * 0.5)  # a fifth are ties
 
 
-@pytest.mark.parametrize("options", [{}, pytest.param({"bootstrap": 100}, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "options",
+    [{}, pytest.param({"bootstrap": 100}, marks=pytest.mark.slow(reason="a bootstrap in each of 200 tournaments"))],
+)
 def test_coverage_over_simulated_tournaments(options: dict[str, Any]) -> None:
     """Intervals of 90% hold the true strength in about 90% of 200 tournaments; so do the ranks'."""
     truth = np.array([-0.8, -0.3, 0.0, 0.3, 0.8])

@@ -27,7 +27,7 @@ def test_each_suggestion_narrows_what_those_before_it_left() -> None:
     assert cheap[0].compute <= chosen[0].compute
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="refits a surface fifty times")
 def test_the_promised_error_is_the_one_that_refitting_shows() -> None:
     chosen = suggest_runs(FIT, SWEEP.params, SWEEP.tokens, TARGET, (OFFERED, SPANS), count=3, per_flop=False)
     params = np.concatenate([SWEEP.params, [run.params for run in chosen]])

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from maquette.training.callbacks import Progress, RunContext, Throughput
 from maquette.training.callbacks import progress as module
-from maquette.training.callbacks.progress import duration, told
+from maquette.training.callbacks.progress import duration, report_to
 from maquette.training.processes import StopSignal
 
 
@@ -142,7 +142,7 @@ def test_other_processes_are_silent(now: list[float], lines: list[str], monkeypa
 
 def test_somebody_who_shows_many_runs_is_told_instead(now: list[float], lines: list[str]) -> None:
     heard: list[tuple[int, int]] = []
-    with told(lambda step, steps: heard.append((step, steps))):
+    with report_to(lambda step, steps: heard.append((step, steps))):
         run = Run(40, first_step=10)
         for _ in range(30):
             now[0] += 0.1

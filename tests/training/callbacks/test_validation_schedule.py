@@ -13,10 +13,11 @@ from lightning.pytorch import LightningModule, Trainer
 from maquette.cli import train
 from maquette.cli.command_line.config import TrainStage
 from maquette.objectives import Pretraining
-from maquette.training import pretraining
 from maquette.training.callbacks import RunContext, ValidationSchedule
 from maquette.training.callbacks.validation import validation_steps
 from maquette.training.processes import StopSignal
+
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 
 @given(steps=st.integers(1, 500), validations=st.integers(0, 600))
@@ -127,7 +128,6 @@ def test_the_last_step_is_that_of_the_trainer() -> None:
 @pytest.fixture
 def validated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[int]:
     """The steps after which runs are validated."""
-    monkeypatch.setattr(pretraining, "draw_loss", lambda *_, **__: tmp_path / "loss.png")
     steps: list[int] = []
     begin = Pretraining.on_validation_epoch_start
 
@@ -171,7 +171,6 @@ def test_validations_before_the_last_read_less(
     configure: Callable[..., TrainStage], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All but the last one together cost at most a few percent of the run."""
-    monkeypatch.setattr(pretraining, "draw_loss", lambda *_, **__: tmp_path / "loss.png")
     read: list[tuple[int, int]] = []
     step = Pretraining.validation_step
 

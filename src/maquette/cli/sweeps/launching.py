@@ -83,7 +83,7 @@ def choose_launching(
     if typed == "submitit_local" and "hydra.launcher.timeout_min" not in given:
         words.append("hydra.launcher.timeout_min=10080")
     if typed == "submitit_slurm" and "hydra.launcher.max_num_timeout" not in given:
-        words.append("hydra.launcher.max_num_timeout=20")  # a job that runs out of time goes on from its checkpoint
+        words.append("hydra.launcher.max_num_timeout=20")  # a job that runs out of time resumes from its checkpoint
     return Launching(
         typed,
         tuple(words),
@@ -120,9 +120,9 @@ def stopping_gently(files: Files) -> Iterator[list[int]]:
             raise KeyboardInterrupt
         heard.append(number)
         write_text(files.stop, "")
-        for told in files.in_progress().values():  # a terminal's Ctrl-C reaches them too; a request twice is one
+        for job in files.in_progress().values():  # a terminal's Ctrl-C reaches them too; a request twice is one
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(told["process"], signal.SIGTERM)
+                os.kill(job["process"], signal.SIGTERM)
 
     before = {number: signal.signal(number, hear) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -113,10 +113,10 @@ def _run_planned(sweep: Sweep, line: Line, sweeper: Any, *, dry: bool) -> Report
 
 def _concluded(sweep: Sweep, files: Files) -> bool:
     """Whether the table of this sweep is written, with every job in it."""
-    told, outcomes = read_json(files.sweep) or {}, files.outcomes()
-    same = told.get("jobs") == [list(job.words) for job in sweep.jobs]
+    record, outcomes = read_json(files.sweep) or {}, files.outcomes()
+    same = record.get("jobs") == [list(job.words) for job in sweep.jobs]
     ended = len(outcomes) == len(sweep.jobs) and all(one["status"] == FINISHED for one in outcomes.values())
-    return same and ended and bool(told.get("concluded"))
+    return same and ended and bool(record.get("concluded"))
 
 
 def _expected_seconds(sweep: Sweep, *, dry: bool) -> tuple[list[float], str]:
@@ -286,7 +286,7 @@ def _conclude(sweep: Sweep, outcomes: dict[int, dict[str, Any]], path: Path) -> 
 
 @contextlib.contextmanager
 def _recorded(sweep: Sweep, chosen: launching.Launching) -> Iterator[list[str]]:
-    """The sweep's own record in MLflow, made or found again. Yields what its jobs are told beyond their overrides: to
+    """The sweep's own record in MLflow, made or found again. Yields what its jobs get beyond their overrides: to
     be recorded below it, and their threads, which depend on how many run beside them."""
     known = {setting.key for setting in walk(sweep.stage.config)}
     words = []

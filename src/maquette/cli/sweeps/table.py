@@ -57,15 +57,15 @@ def cost_in_words(sweep: Sweep, seconds: Sequence[float], source: str, processes
     total = sum(one.compute for one in forecasts)
     left = [(one.compute, time) for one, time in zip(forecasts, _of_forecasts(sweep, seconds), strict=True)
             if not one.finished]  # fmt: skip
-    said = f"{total:.3g} FLOPs in {len(sweep.jobs)} jobs"
+    text = f"{total:.3g} FLOPs in {len(sweep.jobs)} jobs"
     if done := sum(one.finished for one in forecasts):
-        said += f" ({done} done already: {sum(flops for flops, _ in left):.3g} to do)"
+        text += f" ({done} done already: {sum(flops for flops, _ in left):.3g} to do)"
     times = [time for _, time in left]
     if times and not any(map(math.isnan, times)):
         wall = max(max(times), sum(times) / processes)
         many = f" in {processes} processes" if processes > 1 else ""
-        said += f", about {duration(wall)}{many} ({source})"
-    return said
+        text += f", about {duration(wall)}{many} ({source})"
+    return text
 
 
 def _of_forecasts(sweep: Sweep, seconds: Sequence[float]) -> list[float]:

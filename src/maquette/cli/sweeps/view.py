@@ -48,8 +48,8 @@ def state_of(files: Files, jobs: Sequence[Expected]) -> tuple[State, dict[int, d
     """The state that the files tell, and the outcomes so far."""
     outcomes = files.outcomes()
     shares = {
-        number: told["step"] / told["steps"] if told["steps"] else 0.0
-        for number, told in files.in_progress().items()
+        number: job["step"] / job["steps"] if job["steps"] else 0.0
+        for number, job in files.in_progress().items()
         if number not in outcomes
     }
     share_of = {**shares, **dict.fromkeys(outcomes, 1.0)}
@@ -116,10 +116,10 @@ class View:
     def _show(self, bar: Progress, task: TaskID, state: State, left: float | None) -> None:
         total = sum(job.flops for job in self.jobs)
         done = state.flops / total if total else (state.done + state.failed) / max(1, len(self.jobs))
-        bar.update(task, completed=done, told=f"{self._line(state)}{self._flops(state)}{_left(left)}")
+        bar.update(task, completed=done, text=f"{self._line(state)}{self._flops(state)}{_left(left)}")
         for number, share in state.running.items():
             if number not in self._rows:
-                self._rows[number] = bar.add_task(f"  {self.jobs[number].title}", total=1.0, told="")
+                self._rows[number] = bar.add_task(f"  {self.jobs[number].title}", total=1.0, text="")
             bar.update(self._rows[number], completed=share)
         for number in self._rows.keys() - state.running.keys():
             bar.remove_task(self._rows.pop(number))
@@ -130,8 +130,8 @@ class View:
             self._print(f"{place} failed: {outcome['error']}")
             return
         loss = outcome.get("validation_loss")
-        said = f"validation loss {loss:.4f}, " if loss is not None else ""
-        self._print(f"{place}: {said}{duration(outcome['seconds'])}")
+        loss_text = f"validation loss {loss:.4f}, " if loss is not None else ""
+        self._print(f"{place}: {loss_text}{duration(outcome['seconds'])}")
 
     def _print(self, line: str) -> None:
         self.console.print(line, markup=False, soft_wrap=True)
@@ -152,10 +152,10 @@ def viewed(name: str, jobs: Sequence[Expected], files: Files) -> Iterator[None]:
         if console.is_terminal:
             columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TaskProgressColumn())
             bar = stack.enter_context(
-                Progress(*columns, TextColumn("{task.fields[told]}"), console=console, transient=True,
+                Progress(*columns, TextColumn("{task.fields[text]}"), console=console, transient=True,
                          redirect_stderr=False, redirect_stdout=False, refresh_per_second=2)
             )  # fmt: skip
-            task = bar.add_task(f"sweep {name}", total=1.0, told="")
+            task = bar.add_task(f"sweep {name}", total=1.0, text="")
 
         def watch() -> None:
             while not done.wait(_LOOK):

@@ -64,7 +64,7 @@ class Files:
     def in_progress(self) -> dict[int, dict[str, Any]]:
         """The jobs that have begun and not ended."""
         found = {int(path.stem): read_json(path) for path in (self.folder / "running").glob("*.json")}
-        return {number: told for number, told in found.items() if told is not None}  # None: it ended just now
+        return {number: job for number, job in found.items() if job is not None}  # None: it ended just now
 
     def clear(self) -> None:
         """Removes what an earlier launch left, but for the logs."""
@@ -108,12 +108,12 @@ def run_job(stage: Stage, settings: Any, folder: Path, number: int) -> Any:
 
 
 def _outcome(stage: Stage, settings: Any, files: Files, number: int) -> tuple[dict[str, Any], Any]:
-    from maquette.training.callbacks.progress import told
+    from maquette.training.callbacks.progress import report_to
 
     outcome: dict[str, Any] = {"status": FINISHED, "exit_code": 0}
     began, result = time.monotonic(), None
     try:
-        with told(lambda step, steps: files.tell(number, step, steps)):
+        with report_to(lambda step, steps: files.tell(number, step, steps)):
             prepare = stage.part("prepare")
             shared = prepare is not None and settings.objective.entry.reads_text  # made once in this process
             result = stage.run(settings, prepare(settings)) if shared else stage.run(settings)

@@ -6,7 +6,7 @@ import functools
 import numpy as np
 from numpy.typing import NDArray
 
-from maquette.corpus.curation.config import HostLinesConfig
+from maquette.corpus.curation.config import BoilerplateLinesConfig
 from maquette.corpus.document import Document
 from maquette.corpus.hashing import Hashes, sequence_hashes
 from maquette.corpus.lexical import characters, tokenize, without_digits
@@ -62,7 +62,7 @@ class BoilerplateLines:
 
 
 def repeated_lines(
-    hashes: Hashes, host: NDArray[np.int64], pages: NDArray[np.int64], config: HostLinesConfig
+    hashes: Hashes, host: NDArray[np.int64], pages: NDArray[np.int64], config: BoilerplateLinesConfig
 ) -> Hashes:
     """Which lines to take out.
 

@@ -81,18 +81,18 @@ class OutlierConfig:
 
 
 @dataclass
-class HostLinesConfig:
+class BoilerplateLinesConfig:
     pages: int | None = setting(4, "take out lines that stand on so many pages of a host", minimum=2)
     share: float = setting(0.2, "and on at least this share of its pages", minimum=0.0, maximum=1.0)
 
 
 @dataclass
-class PrivateConfig:
+class PiiConfig:
     replace: bool = setting(True, "replace e-mail, phone, IP, card numbers, keys and tokens by placeholders")
 
 
 @dataclass
-class HarmfulConfig:
+class SafetyConfig:
     action: str = setting("drop", "what to do with unsafe pages", choices=("drop", "tag", "off"))
     words: float | None = setting(0.02, "share of words that stand on the word list, from which on", minimum=0.0)
     classifier: float | None = setting(
@@ -139,13 +139,13 @@ class CurationConfig:
     label: str = setting("web", "what this choice is called where several are compared")
     url: UrlConfig = setting(UrlConfig, "addresses")
     language: LanguageConfig = setting(LanguageConfig, "language")
-    host_lines: HostLinesConfig = setting(HostLinesConfig, "headers, footers and menus")
+    boilerplate_lines: BoilerplateLinesConfig = setting(BoilerplateLinesConfig, "headers, footers and menus")
     gopher: GopherConfig = setting(GopherConfig, "Gopher's rules")
     c4: C4Config = setting(C4Config, "C4's rules")
     fineweb: FineWebConfig = setting(FineWebConfig, "FineWeb's rules")
     outliers: OutlierConfig = setting(OutlierConfig, "outliers")
-    private: PrivateConfig = setting(PrivateConfig, "private data")
-    harmful: HarmfulConfig = setting(HarmfulConfig, "unsafe content")
+    pii: PiiConfig = setting(PiiConfig, "personal data (PII)")
+    safety: SafetyConfig = setting(SafetyConfig, "unsafe content")
     quality: QualityConfig = setting(QualityConfig, "quality model")
     domains: DomainsConfig = setting(DomainsConfig, "domain labels")
     near_duplicates: NearDuplicatesConfig = setting(NearDuplicatesConfig, "documents that are almost the same")

@@ -40,14 +40,14 @@ class CorpusStatistics:
 
 @functools.lru_cache(maxsize=1)
 def load_statistics(folder: Path) -> CorpusStatistics:
-    """Reads what `make_statistics` wrote."""
+    """Reads what `write_statistics` wrote."""
     with np.load(folder / "corpus.npz") as found:
         lines, log_shares = BoilerplateLines(found["lines"]), found["log_shares"]
     models = {name: LinearModel.load(folder / f"{name}.npz") for name in _MODELS if (folder / f"{name}.npz").exists()}
     return CorpusStatistics(lines, log_shares, models)
 
 
-def make_statistics(extract: Path, shards: list[int], folder: Path, config: CurationConfig) -> None:
+def write_statistics(extract: Path, shards: list[int], folder: Path, config: CurationConfig) -> None:
     """Reads the statistics of all `shards` and writes what the second pass needs; `report.json` is written last.
 
     Raises `StageError` where examples that the config names can't be read.
@@ -103,7 +103,7 @@ def _corpus_lines(extract: Path, shards: list[int], config: CurationConfig) -> t
         line_hosts.append(place[found["line_host"]] if place.size else found["line_host"])
         tokens += found["tokens"]
     chosen = repeated_lines(
-        np.concatenate(lines), np.concatenate(line_hosts), np.array(pages, np.int64), config.host_lines
+        np.concatenate(lines), np.concatenate(line_hosts), np.array(pages, np.int64), config.boilerplate_lines
     )
     return chosen, tokens
 
@@ -140,7 +140,7 @@ def _train_quality(extract: Path, shards: list[int], config: CurationConfig) -> 
 
 def _train_unsafe(extract: Path, shards: list[int], config: CurationConfig) -> Training | None:
     """Pages that block lists name against the crawl's others."""
-    if config.harmful.action == "off" or config.harmful.classifier is None:
+    if config.safety.action == "off" or config.safety.classifier is None:
         return None
     unsafe = [document.text for number in shards for document in read_file(extract / f"{number:05d}.blocked.parquet")]
     unsafe = [text for text in unsafe if text.strip()][:_MOST_EXAMPLES]

@@ -34,7 +34,7 @@ class Curated:
     def documents(self) -> Iterator[Document]:
         """The documents, each time from the start."""
         if self.selection is not None:
-            yield from selected(self.job.root / "refine", self.shards, self.selection)
+            yield from selected(self.job.root / "filter", self.shards, self.selection)
             return
         left = self.job.limit
         for number in self.shards:
@@ -65,21 +65,21 @@ def curate(
     facts: dict[str, Any] = {"shards": len(shards), "lost_shards": lost}
     if not enabled:
         return Curated(job, whole, None, facts)
-    facts["context"] = json.loads((root / "context" / "report.json").read_text())
+    facts["corpus_statistics"] = json.loads((root / "statistics" / "report.json").read_text())
     on_disk = None
     if executor.near_duplicates == "disk":
         on_disk = functools.partial(
-            _datatrove("executor.near_duplicates=disk").clusters_on_disk, root / "refine", whole, root / "near",
+            _datatrove("executor.near_duplicates=disk").clusters_on_disk, root / "filter", whole, root / "near",
             config.near_duplicates.bands, processes,
         )  # fmt: skip
-    return Curated(job, whole, select(root / "refine", root / "extract", whole, config, on_disk), facts)
+    return Curated(job, whole, select(root / "filter", root / "extract", whole, config, on_disk), facts)
 
 
 def _run_here(job: CurationJob, executor: ExecutorConfig, processes: int) -> None:
-    descriptions = {"extract": "reading pages", "refine": "judging documents"}
+    descriptions = {"extract": "reading pages", "filter": "filtering documents"}
     for name in job.passes:
-        if name == "context":
-            job.decide_context()
+        if name == "statistics":
+            job.make_statistics()
         else:
             job.run_pass(
                 name, range(len(job.shards)), processes=processes, description=descriptions[name],

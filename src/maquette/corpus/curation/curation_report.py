@@ -30,7 +30,7 @@ _HISTOGRAMS = ("word_length", "alphabetic_words", "duplicate_5_grams", "punctuat
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class FunnelStep:
-    """What is left after a step, and what it took: documents and characters of extracted text."""
+    """What is left after a step: documents and characters of extracted text."""
 
     step: str
     documents: int
@@ -80,7 +80,7 @@ def write_curation_report(
         **facts,
         "funnel": [dataclasses.asdict(stage) for stage in stages],
         "reasons": {str(reason): int(count) for reason, count in reasons.items()},
-        "private": _private_counts(journal),
+        "pii": _pii_counts(journal),
         "near_duplicates": {
             "bands": config.near_duplicates.bands,
             "rows": config.near_duplicates.rows,
@@ -98,7 +98,7 @@ def write_curation_report(
     write_json(folder / "curation" / "report.json", report)
     chosen = rules(config)
     figures = {"funnel": funnel_figure(stages), "features": features_figure(journal, chosen)}
-    if curve := facts.get("context", {}).get("quality", {}).get("curve"):
+    if curve := facts.get("corpus_statistics", {}).get("quality", {}).get("curve"):
         figures["quality"] = curve_figure(curve)
     write_page(
         folder, "curation.html.j2", {"truth": None, **report, **_shown(journal, chosen)}, figures, "curation.html"
@@ -106,9 +106,9 @@ def write_curation_report(
     return report
 
 
-def _private_counts(journal: pd.DataFrame) -> dict[str, int]:
+def _pii_counts(journal: pd.DataFrame) -> dict[str, int]:
     counts: dict[str, int] = {}
-    for text in journal["private"][(journal["reason"] == "") & (journal["private"] != "{}")]:
+    for text in journal["pii"][(journal["reason"] == "") & (journal["pii"] != "{}")]:
         for kind, count in json.loads(text).items():
             counts[kind] = counts.get(kind, 0) + int(count)
     return dict(sorted(counts.items()))
@@ -204,9 +204,9 @@ def _samples(rows: pd.DataFrame, left: pd.DataFrame, rule: Rule | None) -> list[
     return samples
 
 
-def _domain_rows(judged: pd.DataFrame) -> list[list[Any]]:
+def _domain_rows(filtered: pd.DataFrame) -> list[list[Any]]:
     rows = []
-    for name, group in judged.groupby("domain"):
+    for name, group in filtered.groupby("domain"):
         left = group[group["reason"] == ""]
         medians = [_median(left[column]) for column in ("words", "quality", "surprise")]
         rows.append([name, len(group), len(left), round(left["kept_characters"].sum() / 1e6, 3), *medians])

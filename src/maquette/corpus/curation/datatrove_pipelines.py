@@ -3,8 +3,8 @@
 | datatrove pipeline | tasks | does |
 |---|---|---|
 | extract | one for each shard | the first pass over it |
-| context | one | what is decided between the passes |
-| refine | one for each shard | the second pass over it |
+| statistics | one | what is decided between the passes |
+| filter | one for each shard | the second pass over it |
 
 A task is a shard's pass as `shards.run_shards` does it, so the same documents are kept as by the local executor. Tasks
 that are completed are not done again, nor are shards whose files are there. What follows (outliers, near-duplicates,
@@ -76,7 +76,7 @@ class CurationPass(PipelineStep):
     @property
     def tasks(self) -> int:
         """One for each shard, but for what is decided over all of them."""
-        return 1 if self.name == "context" else max(len(self.job.shards), 1)
+        return 1 if self.name == "statistics" else max(len(self.job.shards), 1)
 
     @property
     def logs(self) -> Path:
@@ -95,8 +95,8 @@ class CurationPass(PipelineStep):
             raise RuntimeError(str(error)) from None  # which can be pickled
 
     def _work(self, mine: range, rank: int) -> None:
-        if self.name == "context":
-            self.job.decide_context()
+        if self.name == "statistics":
+            self.job.make_statistics()
             return
         self.job.run_pass(self.name, mine, processes=1, description=f"{self.name}, task {rank}", seconds=self.seconds)
         for number in mine:  # a shard's rejections by step, in datatrove's statistics

@@ -1,6 +1,6 @@
 """The first pass over a shard: pages read, filtered by address and language, and what the corpus must know of them.
 
-Languages are told by py3langid's naive Bayes model (97 languages, inside its wheel).
+Languages are identified by py3langid's naive Bayes model (97 languages, inside its wheel).
 
 Writes `<shard>.parquet` with the documents that go on, `<shard>.journal.parquet` with those that do not, and
 `<shard>.npz` with what is decided over all shards: addresses, lines by host, counts of tokens.
@@ -98,7 +98,7 @@ def extract_shard(
     statistics = _Statistics()
     classifier_examples: dict[str, str] = {}
     blocks = block_list(config.url) if enabled else None
-    learns = enabled and config.harmful.action != "off" and config.harmful.classifier is not None
+    learns = enabled and config.safety.action != "off" and config.safety.classifier is not None
 
     def url_filter(url: str) -> tuple[str, float] | None:
         if blocks is None or (category := blocks.category(url)) is None:
@@ -158,13 +158,13 @@ def language_of(text: str) -> tuple[str, float]:
 
 
 def check_language(document: Document, config: LanguageConfig) -> Document | Rejection:
-    """The document with its language in `meta`, or a rejection where that is not wanted or not sure."""
+    """The document with its language in `meta`, or a rejection where that is not to be kept, or its probability low."""
     name, probability = language_of(document.text)
     document = dataclasses.replace(
         document, meta=document.meta | {"language": name, "language_confidence": round(probability, 4)}
     )
     if config.keep and name not in config.keep:
-        return Rejection(document, "language: another one", probability)
+        return Rejection(document, "language: not in keep", probability)
     if config.keep and probability < config.confidence:
-        return Rejection(document, "language: not sure", probability)
+        return Rejection(document, "language: low confidence", probability)
     return document

@@ -1,4 +1,4 @@
-"""The second pass over a shard: lines taken out, rules, private data, unsafe content, quality, domain, signatures.
+"""The second pass over a shard: lines taken out, rules, personal data, unsafe content, quality, domain, signatures.
 
 `filter_document` is a pure function from a document to what becomes of it. A shard has a row for each document written
 to `<shard>.journal.parquet`, the texts and band hashes of those that stay to `<shard>.parquet` and `<shard>.npz`.
@@ -32,7 +32,7 @@ class Filtered:
 
     result: Document | Rejection
     scores: dict[str, float] = dataclasses.field(default_factory=dict)
-    private: dict[str, int] = dataclasses.field(default_factory=dict)
+    pii: dict[str, int] = dataclasses.field(default_factory=dict)
     threshold: float = math.nan
 
     def row(self, characters: int) -> dict[str, Any]:
@@ -41,7 +41,7 @@ class Filtered:
         document = self.result.document if isinstance(self.result, Rejection) else self.result
         threshold = self.threshold if rejection else math.nan
         return entry(
-            document, characters=characters, rejection=rejection, threshold=threshold, private=self.private,
+            document, characters=characters, rejection=rejection, threshold=threshold, pii=self.pii,
             scores=self.scores,
         )  # fmt: skip
 
@@ -57,20 +57,20 @@ def filter_document(
     if broken is not None:
         rejection = Rejection(document, broken.name, scores[broken.feature])
         return Filtered(rejection, scores, {}, broken.threshold)
-    private: dict[str, int] = {}
-    if config.private.replace:
-        document, private = replace_pii(document)
+    pii: dict[str, int] = {}
+    if config.pii.replace:
+        document, pii = replace_pii(document)
     buckets = token_buckets(document.text)
     scores["surprise"] = float(-statistics.log_shares[buckets].mean()) if buckets.size else 0.0
     meta = dict(document.meta)
     meta.pop("links", None)
-    if private:
-        meta["private"] = private
+    if pii:
+        meta["pii"] = pii
     found = grams(document.text) if statistics.models else None
 
-    unsafe = unsafe_reason(document.text, config.harmful, statistics.models.get("unsafe"), scores, found)
-    if unsafe is not None and config.harmful.action == "drop":
-        return Filtered(Rejection(document, unsafe[0], unsafe[1]), scores, private, unsafe[2])
+    unsafe = unsafe_reason(document.text, config.safety, statistics.models.get("unsafe"), scores, found)
+    if unsafe is not None and config.safety.action == "drop":
+        return Filtered(Rejection(document, unsafe[0], unsafe[1]), scores, pii, unsafe[2])
     if unsafe is not None:
         meta["unsafe"] = unsafe[0].partition(": ")[2]
     domain = document.domain
@@ -85,11 +85,11 @@ def filter_document(
         meta["quality"] = round(scores["quality"], 4)
     document = dataclasses.replace(document, meta=meta, domain=domain)
     low = _too_low(document, config, scores.get("quality"))
-    return Filtered(low or document, scores, private, config.quality.threshold or math.nan)
+    return Filtered(low or document, scores, pii, config.quality.threshold or math.nan)
 
 
 def _too_low(document: Document, config: CurationConfig, score: float | None) -> Rejection | None:
-    """A rejection by the quality score: below the threshold, or not drawn (Brown et al. 2020, appendix A)."""
+    """A rejection by the quality score: below the threshold, or left out by chance (Brown et al. 2020, appendix A)."""
     if score is None:
         return None
     if config.quality.threshold is not None and score < config.quality.threshold:
@@ -97,17 +97,17 @@ def _too_low(document: Document, config: CurationConfig, score: float | None) ->
     if config.quality.sample is not None:
         drawn = max(uniform(document.id + "/quality"), 1e-12)
         if drawn ** (-1 / config.quality.sample) - 1 <= 1 - score:
-            return Rejection(document, "quality: not drawn", score)
+            return Rejection(document, "quality: subsampled", score)
     return None
 
 
 def filter_shard(
-    number: int, watch: Watch, extract: Path, folder: Path, context: Path, config: CurationConfig, *,
+    number: int, watch: Watch, extract: Path, folder: Path, statistics: Path, config: CurationConfig, *,
     skip: list[int], until: int | None,
 ) -> None:  # fmt: skip
     """Filters the documents of a shard, the first `until` of them, but for those whose places are in `skip`: their
     address stood earlier."""
-    known, chosen, left_out = load_statistics(context), rules(config), set(skip)
+    known, chosen, left_out = load_statistics(statistics), rules(config), set(skip)
     kept: list[Document] = []
     journal: list[dict[str, Any]] = []
     bands: list[np.ndarray] = []

@@ -1,8 +1,8 @@
 """What a curation has to do, pass by pass; who does it is an executor's matter.
 
-1. `extract`: pages, addresses, language                      (a shard at a time, anywhere)
-2. `context`: repeated addresses and lines, models            (over all shards, in one place)
-3. `refine`: lines, rules, private and unsafe text, quality   (a shard at a time, anywhere)
+1. `extract`: pages, addresses, language                     (a shard at a time, anywhere)
+2. `statistics`: repeated addresses and lines, models         (over all shards, in one place)
+3. `filter`: lines, rules, personal data, safety, quality    (a shard at a time, anywhere)
 
 Each pass writes its own files, a folder each, and is not done again where they are.
 """
@@ -20,12 +20,12 @@ from maquette.artifacts.errors import StageError
 from maquette.artifacts.files import write_json
 from maquette.artifacts.progress import say
 from maquette.corpus.curation.config import CurationConfig
-from maquette.corpus.curation.corpus_statistics import duplicate_addresses, make_statistics
+from maquette.corpus.curation.corpus_statistics import duplicate_addresses, write_statistics
 from maquette.corpus.curation.extract import extract_shard
 from maquette.corpus.curation.filter import filter_shard
 from maquette.corpus.curation.shards import Shard, Watch, run_shards
 
-PASSES = ("extract", "context", "refine")
+PASSES = ("extract", "statistics", "filter")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +45,7 @@ class CurationJob:
         return PASSES if self.enabled else PASSES[:1]
 
     def make_folders(self) -> None:
-        for name in ("extract", "refine", "notes"):
+        for name in ("extract", "filter", "notes"):
             (self.root / name).mkdir(parents=True, exist_ok=True)
 
     def remove(self) -> None:
@@ -56,8 +56,8 @@ class CurationJob:
 
     def is_done(self, name: str, number: int) -> bool:
         """Whether the shard `number` has been through a pass."""
-        if name == "context":
-            return (self.root / "context" / "report.json").exists()
+        if name == "statistics":
+            return (self.root / "statistics" / "report.json").exists()
         return (self.root / name / f"{number:05d}.parquet").exists()
 
     def through(self, name: str) -> list[int]:
@@ -71,14 +71,14 @@ class CurationJob:
         return found
 
     def run_pass(self, name: str, numbers: range, *, processes: int, description: str, seconds: float) -> None:
-        """The pass `extract` or `refine` over those of the shards `numbers` that are not through it."""
+        """The pass `extract` or `filter` over those of the shards `numbers` that are not through it."""
 
         def is_settled(number: int) -> bool:
-            lost = name == "refine" and not self.is_done("extract", number)
+            lost = name == "filter" and not self.is_done("extract", number)
             return number not in numbers or lost or self.is_done(name, number)
 
         sizes: list[float] = [shard.size for shard in self.shards]
-        if name == "refine":
+        if name == "filter":
             files = [self.root / "extract" / f"{number:05d}.parquet" for number in range(len(sizes))]
             sizes = [file.stat().st_size if file.exists() else 0 for file in files]
         run_shards(
@@ -91,17 +91,17 @@ class CurationJob:
         extract_shard(self.shards[number], number, self.config, folder, watch, enabled=self.enabled, limit=self.limit)
 
     def _filter(self, number: int, watch: Watch) -> None:
-        known = json.loads((self.root / "context" / f"{number:05d}.skip.json").read_text())
+        known = json.loads((self.root / "statistics" / f"{number:05d}.skip.json").read_text())
         filter_shard(
-            number, watch, self.root / "extract", self.root / "refine", self.root / "context", self.config,
+            number, watch, self.root / "extract", self.root / "filter", self.root / "statistics", self.config,
             skip=known["duplicates"], until=known["until"],
         )  # fmt: skip
 
-    def decide_context(self) -> None:
-        """The pass `context`, over all shards that were not lost, unless it is done."""
+    def make_statistics(self) -> None:
+        """The pass `statistics`, over all shards that were not lost, unless it is done."""
         shards = self.through("extract")
-        folder = self.root / "context"
-        if self.is_done("context", 0):
+        folder = self.root / "statistics"
+        if self.is_done("statistics", 0):
             return
         say("learning from the whole corpus: repeated lines, tokens, quality")
         folder.mkdir(parents=True, exist_ok=True)
@@ -111,4 +111,4 @@ class CurationJob:
             left = None if left is None else left - later.size
             known = {"duplicates": np.flatnonzero(later).tolist(), "until": until}
             write_json(folder / f"{number:05d}.skip.json", known)
-        make_statistics(self.root / "extract", shards, folder, self.config)
+        write_statistics(self.root / "extract", shards, folder, self.config)

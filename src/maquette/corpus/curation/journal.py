@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _EXCERPT = 400
 
 STEPS = (
-    "record", "answer", "url", "page", "language", "url duplicate", "gopher", "c4", "fineweb", "harmful", "quality",
+    "record", "answer", "url", "page", "language", "url duplicate", "gopher", "c4", "fineweb", "safety", "quality",
     "outlier", "near duplicate", "repetition",
 )  # fmt: skip
 """What may reject a document, in order; a reason is a step, a colon and the rule."""
@@ -32,10 +32,10 @@ SCORES = ("surprise", "quality", "unsafe", "domain_confidence", "language_confid
 
 def entry(
     document: Document, *, characters: int, rejection: Rejection | None = None, threshold: float = math.nan,
-    private: dict[str, int] | None = None, scores: dict[str, float] | None = None,
+    pii: dict[str, int] | None = None, scores: dict[str, float] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """The row of a document, kept or (with a `rejection`) not. `reason` is empty for what is kept; `characters` are of
-    the text as it was extracted; `private` is JSON, kind -> replacements."""
+    the text as it was extracted; `pii` is JSON, kind -> replacements."""
     return {
         "id": document.id,
         "url": document.url or "",
@@ -47,7 +47,7 @@ def entry(
         "value": float(rejection.value) if rejection else math.nan,
         "threshold": threshold,
         "excerpt": document.text[:_EXCERPT],
-        "private": json.dumps(private or {}, sort_keys=True),
+        "pii": json.dumps(pii or {}, sort_keys=True),
         "language_confidence": float(document.meta.get("language_confidence", math.nan)),
         **(scores or {}),
     }
@@ -58,7 +58,7 @@ def write_journal(path: Path, rows: list[dict[str, Any]]) -> None:
     import pyarrow as pa
     from pyarrow import parquet
 
-    texts = dict.fromkeys(("id", "url", "host", "domain", "language", "reason", "excerpt", "private"), pa.string())
+    texts = dict.fromkeys(("id", "url", "host", "domain", "language", "reason", "excerpt", "pii"), pa.string())
     numbers = dict.fromkeys(("value", "threshold"), pa.float64())
     scores = dict.fromkeys((*SCORES, *FEATURES), pa.float32())
     schema = pa.schema(texts | {"characters": pa.int64()} | numbers | scores)
@@ -110,8 +110,8 @@ def _story(row: "pd.Series", journal: "pd.DataFrame", config: CurationConfig) ->
                 f"  {'BROKEN' if rule.breaks({rule.feature: value}) else 'passed'}       {rule.name}: {value:.4g} "
                 f"({sign} {rule.threshold:g})"
             )
-    if row["private"] not in ("", "{}"):
-        counts = ", ".join(f"{count} {kind}" for kind, count in json.loads(row["private"]).items())
+    if row["pii"] not in ("", "{}"):
+        counts = ", ".join(f"{count} {kind}" for kind, count in json.loads(row["pii"]).items())
         lines.append(f"  replaced     {counts}")
     lines += [
         f"  {label:<12} {row[name]:.4g}"

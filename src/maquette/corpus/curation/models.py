@@ -113,7 +113,7 @@ class Training:
 
 
 def train(texts: Sequence[str], labels: Sequence[str]) -> Training | None:
-    """Fits a model on four fifths of the examples and judges it on the fifth; None where a class has too few.
+    """Fits a model on four fifths of the examples and evaluates it on the fifth; None where a class has too few.
 
     Which examples are held out follows from their order alone.
     """
@@ -141,5 +141,5 @@ def train(texts: Sequence[str], labels: Sequence[str]) -> Training | None:
     weights = np.zeros((regression.coef_.shape[0], 1 << _BITS), np.float32)
     weights[:, occurring] = regression.coef_
     model = LinearModel(classes, weights, np.atleast_1d(regression.intercept_).astype(np.float32))
-    judged = [one for one, out in zip(found, held.tolist(), strict=True) if out]
-    return Training(model, targets[held], np.array([model.probabilities(one) for one in judged]), len(chosen))
+    held_out = [one for one, out in zip(found, held.tolist(), strict=True) if out]
+    return Training(model, targets[held], np.array([model.probabilities(one) for one in held_out]), len(chosen))

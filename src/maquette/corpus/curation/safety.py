@@ -6,7 +6,7 @@ from importlib import resources
 
 import numpy as np
 
-from maquette.corpus.curation.config import HarmfulConfig
+from maquette.corpus.curation.config import SafetyConfig
 from maquette.corpus.curation.models import Grams, LinearModel, grams
 from maquette.corpus.hashing import Hashes
 from maquette.corpus.lexical import characters, lower_case_tokens, tokenize
@@ -46,7 +46,7 @@ def unsafe_share(text: str) -> tuple[float, str]:
 
 
 def unsafe_reason(
-    text: str, config: HarmfulConfig, model: LinearModel | None, scores: dict[str, float], found: Grams | None
+    text: str, config: SafetyConfig, model: LinearModel | None, scores: dict[str, float], found: Grams | None
 ) -> tuple[str, float, float] | None:
     """The reason, value and threshold by which a text is unsafe. Notes the model's probability in `scores`; `found` are
     the text's n-grams, if they are known."""
@@ -56,7 +56,7 @@ def unsafe_reason(
     if model is not None and config.classifier is not None:
         scores["unsafe"] = float(model.probabilities(found or grams(text))[1])
     if config.words is not None and share >= config.words:
-        return f"harmful: {category}", share, config.words
+        return f"safety: {category}", share, config.words
     if config.classifier is not None and scores.get("unsafe", 0.0) >= config.classifier:
-        return "harmful: classifier", scores["unsafe"], config.classifier
+        return "safety: classifier", scores["unsafe"], config.classifier
     return None

@@ -32,14 +32,14 @@ class Selection:
 
 
 def select(
-    refined: Path, extract: Path, shards: list[int], config: CurationConfig,
+    filtered: Path, extract: Path, shards: list[int], config: CurationConfig,
     cluster_all: Callable[[], Integers] | None = None,
 ) -> Selection:  # fmt: skip
     """Reads what the passes over `shards` wrote, and decides. `cluster_all` finds the clusters of near-duplicates, as
     `near.clusters` would; by default that, in memory."""
     frames = []
     for number in shards:
-        for folder in (extract, refined):
+        for folder in (extract, filtered):
             frames.append(read_journal(folder / f"{number:05d}.journal.parquet"))
     journal = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
     left = np.flatnonzero((journal["reason"] == "").to_numpy())
@@ -59,7 +59,7 @@ def select(
 
     cluster = np.arange(left.size)
     if config.near_duplicates.bands:
-        cluster = clusters(read_bands(refined, shards)) if cluster_all is None else cluster_all()
+        cluster = clusters(read_bands(filtered, shards)) if cluster_all is None else cluster_all()
     cluster = without(cluster, reason != "")
     later = (cluster != np.arange(left.size)) & (reason == "")
     reason[later] = "near duplicate: of an earlier page"
@@ -95,11 +95,11 @@ def robust_deviations(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return distances / max(float(spread), 1e-9)
 
 
-def selected(refined: Path, shards: list[int], selection: Selection) -> Iterator[Document]:
+def selected(filtered: Path, shards: list[int], selection: Selection) -> Iterator[Document]:
     """The documents that are kept, in order. The best form a domain of their own: their domain's name and `-high`."""
     place = 0
     for number in shards:
-        for document in read_file(refined / f"{number:05d}.parquet"):
+        for document in read_file(filtered / f"{number:05d}.parquet"):
             if selection.kept[place]:
                 size = int(selection.cluster_size[place])
                 meta = document.meta | ({"cluster_size": size} if size > 1 else {})

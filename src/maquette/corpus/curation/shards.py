@@ -114,7 +114,7 @@ def run_shards(
     with progress(description, float(sum(sizes)), unit=unit) as advance:
         advance(sum(size for number, size in enumerate(sizes) if number not in waiting))
 
-        def tell(number: int, place: float) -> None:
+        def show(number: int, place: float) -> None:
             place = min(place, sizes[number])
             if place > shown.get(number, 0.0):
                 advance(place - shown.get(number, 0.0))
@@ -131,12 +131,12 @@ def run_shards(
                 multiprocessing.connection.wait([child.sentinel for child in running.values()], _POLL)
                 for number, child in list(running.items()):
                     if child.exitcode is None:
-                        tell(number, _note(folder, number)[1])
+                        show(number, _note(folder, number)[1])
                         continue
                     child.join()
                     del running[number]
                     if child.exitcode == 0:
-                        tell(number, sizes[number])
+                        show(number, sizes[number])
                         continue
                     _raise_error(folder, number)
                     tries[number] = tries.get(number, 0) + 1

@@ -1,4 +1,4 @@
-"""Addresses: normalised, so that one page has one; and judged by block lists before anything is parsed."""
+"""Addresses: normalised, so that one page has one; and checked against block lists before anything is parsed."""
 
 import functools
 import re

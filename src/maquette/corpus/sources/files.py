@@ -18,6 +18,7 @@ from typing import IO, Any, ClassVar, TypeVar, cast
 from maquette.artifacts.errors import StageError
 from maquette.artifacts.files import digest, file_digest
 from maquette.artifacts.progress import progress
+from maquette.artifacts.reading import short
 from maquette.corpus.config import SourceConfig
 from maquette.corpus.document import Document
 from maquette.corpus.sources import domain_name
@@ -127,7 +128,7 @@ def read_lines(file: Path, advance: Callable[[float], None]) -> Iterator[tuple[i
 
     Raises `StageError` where a compressed file is damaged or cut off.
     """
-    number = told = 0
+    number = shown = 0
     with open_bytes(file) as (stream, raw):
         while True:
             try:
@@ -138,8 +139,8 @@ def read_lines(file: Path, advance: Callable[[float], None]) -> Iterator[tuple[i
                     "It is damaged or was cut off: get it again.",
                 ) from None
             if number % 256 == 0 or not line:
-                advance(raw.tell() - told)
-                told = raw.tell()
+                advance(raw.tell() - shown)
+                shown = raw.tell()
             if not line:
                 return
             number += 1
@@ -173,7 +174,7 @@ def parse_json(data: bytes, where: str) -> Any:
             "Convert the file, for example with: iconv -f latin1 -t utf-8.",
         ) from None
     except (ValueError, RecursionError) as error:
-        raise StageError(f"{where} is not JSON: {error}.", "Repair or remove it.") from None
+        raise StageError(f"{where} is not JSON: {short(error)}.", "Repair or remove it.") from None
 
 
 def json_object(row: Any, where: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from maquette.artifacts.progress import progress
+from maquette.artifacts.progress import progress, say
 from maquette.corpus.config import SourceConfig
 from maquette.corpus.document import Document
 from maquette.corpus.sources.modules import (
@@ -28,6 +28,7 @@ from maquette.corpus.sources.package_texts import description, licenses, part
 from maquette.corpus.workers import Workers
 
 _MODULES_A_TASK = 24
+_SHOWN = 4  # changed packages that a message names
 
 
 class Installed:
@@ -53,8 +54,25 @@ class Installed:
         """None: the first reading is frozen, and a later upgrade of packages changes nothing until `force=true`."""
         return {}
 
+    def changes(self, known: dict[str, Any]) -> str:
+        """How what would be read now differs from what was, by the `facts` of then; empty where it is the same."""
+        now = self.facts()
+        before, after = (
+            {"python": facts["python"], **facts["packages"], **dict.fromkeys(facts["missing"], "missing")}
+            for facts in (known, now)
+        )
+        differing = [
+            f"{name} {before.get(name, 'not read')}, now {after.get(name, 'not read')}"
+            for name in sorted(before | after)
+            if before.get(name) != after.get(name)
+        ]
+        more = f" and {len(differing) - _SHOWN} more" if len(differing) > _SHOWN else ""
+        return "; ".join(differing[:_SHOWN]) + more
+
     def documents(self, workers: Workers) -> Iterator[Document]:
         self._modules = self._generated = self._unreadable = 0
+        if self._missing:
+            say(f"source=installed: not installed, so not read: {', '.join(self._missing)}")
         return itertools.islice(self._documents(workers), self._config.limit)
 
     def facts(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from maquette.artifacts.errors import StageError
 from maquette.artifacts.progress import progress
+from maquette.artifacts.reading import reading
 from maquette.corpus.config import SourceConfig
 from maquette.corpus.document import Document
 from maquette.corpus.sources import document_from_row, domain_name, needed
@@ -53,29 +54,20 @@ class Parquet(FileSource):
                     advance(len(rows))
 
     def _batches(self, path: Path, file: "ParquetFile") -> Iterator[list[dict[str, Any]]]:
-        import pyarrow as pa
-
         names = file.schema_arrow.names
         wanted = {self._config.text_field, self._config.domain_field, "id", "url", "meta"}
         # Without the text all columns are read, so that the error can name them.
         columns = [name for name in names if name in wanted] if self._config.text_field in names else names
-        try:
+        with reading(path, hint="Get the file again."):
             for batch in file.iter_batches(batch_size=_ROWS, columns=columns):
                 yield batch.to_pylist()
-        except UnicodeDecodeError as error:
-            raise StageError(f"{path} holds text that is not UTF-8: {error}.", "Write it again as UTF-8.") from None
-        except (pa.ArrowException, OSError) as error:
-            raise StageError(f"{path} is damaged: {error}.", "Get the file again.") from None
 
 
 def _parquet_file(path: Path) -> "ParquetFile":
-    import pyarrow as pa
     from pyarrow.parquet import ParquetFile
 
-    try:
+    with reading(path, hint="It is damaged, was cut off, or is not a Parquet file."):
         return ParquetFile(path)
-    except (pa.ArrowException, OSError) as error:
-        raise StageError(f"{path} is not a Parquet file: {error}.", "It is damaged or was cut off.") from None
 
 
 class TextFiles(FileSource):

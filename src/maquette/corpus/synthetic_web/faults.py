@@ -89,16 +89,16 @@ def _of_spare_text(write: Callable[[GoodPages, Text, Site], SyntheticPage]) -> M
     return make
 
 
-def _private(good: GoodPages, text: Text, site: Site) -> SyntheticPage:
-    private, decoys = _private_data(good.numbers), _decoys(good.numbers)
-    sentences = [f"For questions write or call: {value}." for _, value in private]
+def _personal(good: GoodPages, text: Text, site: Site) -> SyntheticPage:
+    pii, decoys = _personal_data(good.numbers), _decoys(good.numbers)
+    sentences = [f"For questions write or call: {value}." for _, value in pii]
     sentences += [f"Reference {number}: {value} is not a secret." for number, (_, value) in enumerate(decoys)]
     good.numbers.shuffle(sentences)
     text = dataclasses.replace(text, paragraphs=(*text.paragraphs, *sentences))
-    return dataclasses.replace(good.page(site, render(site, text), text), private=private, decoys=decoys)
+    return dataclasses.replace(good.page(site, render(site, text), text), pii=pii, decoys=decoys)
 
 
-def _private_data(numbers: random.Random) -> tuple[tuple[str, str], ...]:
+def _personal_data(numbers: random.Random) -> tuple[tuple[str, str], ...]:
     name = numbers.choice(("maria.lopez", "j.smith", "wei_chen", "amara", "o.nilsson")) + str(numbers.randrange(1000))
     digits = [4, *(numbers.randrange(10) for _ in range(14))]
     doubled = [2 * d - 9 if 2 * d > 9 else 2 * d for d in digits[::2]]
@@ -267,7 +267,7 @@ FAULTS = (
     Fault("near copy", False, 0.04, _COPIES, _near_copy),
     Fault("mirrored host", False, 0.04, _COPIES, _mirrored),
     Fault("same address", False, 0.03, ("url duplicate",), _same_address),
-    Fault("spam", False, 0.025, (*_GOPHER, "harmful: drugs"), _from(_spam)),
+    Fault("spam", False, 0.025, (*_GOPHER, "safety: drugs"), _from(_spam)),
     Fault(
         "link farm",
         False,
@@ -276,12 +276,12 @@ FAULTS = (
         _from(lambda good: link_farm(good.numbers, [site.host for site in good.sites])),
     ),
     Fault("blocked host", False, 0.04, ("url",), _blocked),
-    Fault("unsafe, listed words", False, 0.02, ("harmful",), _from(lambda good: _unsafe(good, "unsafe_listed"))),
+    Fault("unsafe, listed words", False, 0.02, ("safety",), _from(lambda good: _unsafe(good, "unsafe_listed"))),
     Fault(
         "unsafe, other words",
         False,
         0.02,
-        ("harmful: classifier",),
+        ("safety: classifier",),
         _from(lambda good: _unsafe(good, "unsafe_unlisted")),
     ),
     Fault("other language", False, 0.04, ("language",), _from(_foreign)),
@@ -302,7 +302,7 @@ FAULTS = (
     Fault("answer not 200", False, 0.02, ("answer: not 200",), _not_200),
     Fault("no text", False, 0.02, ("answer: not a text",), _from(_not_text)),
     Fault("broken record", False, 0.005, ("record",), _broken_record),
-    Fault("private data", True, 0.05, (), _of_spare_text(_private)),
+    Fault("personal data", True, 0.05, (), _of_spare_text(_personal)),
     Fault("broken markup", True, 0.04, (), _of_spare_text(_broken_markup)),
     Fault("other encoding", True, 0.03, (), _of_spare_text(_other_encoding)),
     Fault("code and formulas", True, 0.02, (), _of_spare_text(_code_and_formulas)),

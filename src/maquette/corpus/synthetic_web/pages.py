@@ -40,7 +40,7 @@ class SyntheticPage:
     """A page of the synthetic web, and the truth about it.
 
     `place` orders the crawl. `body` and `headers` are what the server sends. `record` says what happens to the record:
-    empty, `truncated` or `broken`. `private` and `decoys` are (kind, value) that must and must not be replaced.
+    empty, `truncated` or `broken`. `pii` and `decoys` are (kind, value) that must and must not be replaced.
     """
 
     place: float
@@ -52,7 +52,7 @@ class SyntheticPage:
     headers: str = ""
     record: str = ""
     text: Text | None = None
-    private: tuple[tuple[str, str], ...] = ()
+    pii: tuple[tuple[str, str], ...] = ()
     decoys: tuple[tuple[str, str], ...] = ()
     boilerplate: tuple[str, ...] = ()
 

@@ -34,13 +34,13 @@ def _good(known: dict[str, dict[str, Any]], reason: dict[str, str]) -> dict[str,
 
 
 def _row(fault: Fault, known: dict[str, dict[str, Any]], reason: dict[str, str]) -> dict[str, Any]:
-    planted = [name for name, row in known.items() if row["fault"] == fault.name]
-    right = sum((reason.get(name, "lost") == "") == fault.keep for name in planted)
+    injected = [name for name, row in known.items() if row["fault"] == fault.name]
+    right = sum((reason.get(name, "lost") == "") == fault.keep for name in injected)
     precision = None
     if fault.steps:
         rejected = [name for name, why in reason.items() if _is_of(why, fault.steps) and name in known]
         precision = sum(not known[name]["keep"] for name in rejected) / len(rejected) if rejected else None
-    return _line(fault.name, fault.keep, len(planted), right / max(len(planted), 1), precision, _by(planted, reason))
+    return _line(fault.name, fault.keep, len(injected), right / max(len(injected), 1), precision, _by(injected, reason))
 
 
 def _is_of(reason: str, steps: tuple[str, ...]) -> bool:
@@ -53,38 +53,38 @@ def _by(names: list[str], reason: dict[str, str]) -> str:
     return ", ".join(f"{step} {count}" for step, count in counts.items() if step)
 
 
-def _line(kind: str, keep: bool, planted: int, recall: float, precision: float | None, caught: str) -> dict[str, Any]:
+def _line(kind: str, keep: bool, injected: int, recall: float, precision: float | None, caught: str) -> dict[str, Any]:
     return {
-        "kind": kind, "to be kept": "yes" if keep else "no", "planted": planted, "recall": round(recall, 4),
+        "kind": kind, "to be kept": "yes" if keep else "no", "injected": injected, "recall": round(recall, 4),
         "precision": None if precision is None else round(precision, 4), "caught by": caught,
     }  # fmt: skip
 
 
 def _inside(known: dict[str, dict[str, Any]], curated: Iterable[Document]) -> list[dict[str, Any]]:
-    """Private data, menus and footers, and the main text, within the pages that are kept."""
-    private = [0, 0, 0, 0]  # planted, replaced, decoys, replaced
-    boilerplate = [0, 0]  # planted, gone
-    paragraphs = [0, 0]  # planted, found
+    """Personal data, menus and footers, and the main text, within the pages that are kept."""
+    pii = [0, 0, 0, 0]  # injected, replaced, decoys, replaced
+    boilerplate = [0, 0]  # injected, gone
+    paragraphs = [0, 0]  # injected, found
     for document in curated:
         row = known.get(document.id)
         if row is None or not row["keep"]:
             continue
         text = " ".join(document.text.split())
         lines = {line.strip() for line in document.text.split("\n")}
-        private[0] += len(row["private"])
-        private[1] += sum(value not in text for _, value in row["private"])
-        private[2] += len(row["decoys"])
-        private[3] += sum(value not in text for _, value in row["decoys"])
+        pii[0] += len(row["pii"])
+        pii[1] += sum(value not in text for _, value in row["pii"])
+        pii[2] += len(row["decoys"])
+        pii[3] += sum(value not in text for _, value in row["decoys"])
         boilerplate[0] += len(row["boilerplate"])
         boilerplate[1] += sum(line not in lines for line in row["boilerplate"])
         for paragraph in row["paragraphs"]:
-            if len(paragraph) > 60 and not row["private"]:
+            if len(paragraph) > 60 and not row["pii"]:
                 paragraphs[0] += 1
                 paragraphs[1] += " ".join(paragraph.split())[:60] in text
-    replaced = private[1] + private[3]
+    replaced = pii[1] + pii[3]
     return [
-        _line("private data, replaced", False, private[0], private[1] / max(private[0], 1),
-              private[1] / replaced if replaced else None, "replaced"),
+        _line("personal data, replaced", False, pii[0], pii[1] / max(pii[0], 1),
+              pii[1] / replaced if replaced else None, "replaced"),
         _line("menus and footers, lines", False, boilerplate[0], boilerplate[1] / max(boilerplate[0], 1), None,
               "main content, repeated lines"),
         _line("main text, paragraphs", True, paragraphs[0], paragraphs[1] / max(paragraphs[0], 1), None, ""),

@@ -21,7 +21,7 @@ from maquette.corpus.synthetic_web.texts import Text, is_prose, read_texts
 from maquette.corpus.workers import Workers
 
 GOOD_PAGES = 1500
-VERSION = 2
+VERSION = 3
 """Of what is made: webs of other versions are left where they are, and another one is made."""
 _PAGES_OF_A_HOST = 25
 _ARCHIVES = 4
@@ -167,7 +167,7 @@ def _truth(identity: str, page: SyntheticPage) -> dict[str, Any]:
         "fault": page.fault,
         "keep": fault is None or fault.keep,
         "domain": page.text.domain if page.text else "",
-        "private": [list(pair) for pair in page.private],
+        "pii": [list(pair) for pair in page.pii],
         "decoys": [list(pair) for pair in page.decoys],
         "boilerplate": list(page.boilerplate),
         "paragraphs": list(page.text.paragraphs) if page.text and (fault is None or fault.keep) else [],

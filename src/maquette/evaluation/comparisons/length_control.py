@@ -1,4 +1,4 @@
-"""Length-controlled win rate: what a model would win if its answers were as long as the baseline's.
+"""Length-controlled win rate: what a model would win if its completions were as long as the baseline's.
 
 Dubois et al. 2024, "Length-Controlled AlpacaEval", section 3, as AlpacaEval 2 computes it. With z_i the baseline's
 length less the model's on prompt i, over that difference's standard deviation, and d_i the prompt's difficulty,
@@ -7,7 +7,7 @@ length less the model's on prompt i, over that difference's standard deviation, 
 
 t and a are held by an L1 penalty that cross-validation by prompt chooses; b, which is the quality asked for, is free.
 The anchors are answers by the baseline itself, told to be verbose or concise: in their rows b stands at zero, so that
-they speak of length alone. A model whose answers differ from the baseline's by always the same can't tell the two
+they speak of length alone. A model whose completions differ from the baseline's by always the same can't tell the two
 apart without them.
 """
 
@@ -39,7 +39,7 @@ class WinRate:
     """Percent of prompts that a model wins against a baseline, ties half.
 
     `standard_error` is that of `controlled`, in percent, over prompts; `length_effect` is t: below zero where the judge
-    prefers the longer answer.
+    prefers the longer completion.
     """
 
     raw: float
@@ -58,11 +58,10 @@ def length_controlled_win_rate(
 ) -> WinRate:
     """Win rates in percent from `preferences` (n,) in [0, 1] (1: the model wins, 0.5: a tie), one for each prompt.
 
-    `lengths` and `baseline_lengths` (n,): of the two answers, in any one unit. `difficulty` (n,): of the prompts, such
-    as the log-odds that a middling model loses. `anchors`: see the top of this file.
-    Raises `ConfigError` for columns of different lengths and values out of range, by row; and where all answers differ
-    in length by the same amount, so that length and quality can't be told apart.
-    """
+    `lengths` and `baseline_lengths` (n,): of the two completions, in any one unit. `difficulty` (n,): of the prompts,
+    such as the log-odds that a middling model loses. `anchors`: see the top of this file. Raises `ConfigError` for
+    columns of different lengths and values out of range, by row; and where all completions differ in length by the same
+    amount, so that length and quality can't be told apart."""
     wins = _column("preferences", preferences)
     if outside := np.flatnonzero((wins < 0) | (wins > 1)).tolist():
         raise ConfigError(
@@ -85,8 +84,8 @@ def length_controlled_win_rate(
     raw = 100 * float(wins.mean())
     if spread == 0 and shorter[0] != 0:
         raise ConfigError(
-            f"Every answer is {-shorter[0]:g} longer than the baseline's: length and quality can't be told apart.",
-            "Give anchors=: the judged answers of the baseline when told to be verbose, and to be concise.",
+            f"Every completion is {-shorter[0]:g} longer than the baseline's: length and quality can't be told apart.",
+            "Give anchors=: the judged completions of the baseline when told to be verbose, and to be concise.",
         )
     if wins.min() == wins.max() and wins[0] in (0.0, 1.0):
         return WinRate(raw, raw, 0.0)

@@ -1,6 +1,6 @@
-"""Win rates: an annotator compares two models' answers to the same prompts, in both orders.
+"""Win rates: an annotator compares two models' completions to the same prompts, in both orders.
 
-A judge who prefers what stands first says so by contradicting itself when the answers change places. Each prompt is
+A judge who prefers what stands first says so by contradicting itself when the completions change places. Each prompt is
 therefore asked twice, and its preference is the mean: half a win where the two contradict each other. Intervals draw
 prompts, not judgements.
 """
@@ -21,8 +21,8 @@ from maquette.text.chat import Message
 
 _AT_ONCE = 64
 _EITHER_SIDE = 0.05
-"""Share of prompts that must have an answer at least as long as the baseline's, and one at most as long: equal length
-would else lie outside of what was seen, and the rate there would be a guess with a small standard error."""
+"""Share of prompts that must have a completion at least as long as the baseline's, and one at most as long: equal
+length would else lie outside of what was seen, and the rate there would be a guess with a small standard error."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,8 @@ class PairwiseResult:
 
     `preferences` (n,): of each prompt, 1 where the model won in both orders, NaN where the annotator failed;
     `win_rate` in percent with its `interval`; `rate` with and without control of length. `wins`, `ties` (in doubt or
-    contradicting), `losses`, `failed` count prompts. `first_shown`: how often the answer shown first was preferred, 0.5
-    without a bias of position; `consistent`: share of prompts judged alike in both orders.
-    """
+    contradicting), `losses`, `failed` count prompts. `first_shown`: how often the completion shown first was preferred,
+    0.5 without a bias of position; `consistent`: share of prompts judged alike in both orders."""
 
     annotator: str
     preferences: NDArray[np.float64]
@@ -48,10 +47,10 @@ class PairwiseResult:
     consistent: float
 
 
-def compare_answers(
+def compare_completions(
     annotator: Annotator,
     prompts: Sequence[Sequence[Message]],
-    answers: Sequence[str],
+    completions: Sequence[str],
     baseline: Sequence[str],
     *,
     facts: Sequence[Mapping[str, Any]] | None = None,
@@ -63,17 +62,17 @@ def compare_answers(
     seed: int = 0,
     advance: Callable[[float], None] = lambda _: None,
 ) -> PairwiseResult:
-    """Asks `annotator` about both answers to each prompt, in both orders; `advance` is told of prompts.
+    """Asks `annotator` about both completions to each prompt, in both orders; `advance` is told of prompts.
 
     With a `journal` each judgement is kept as soon as it is made: a judge that fails or is stopped loses nothing, and
-    only what is missing is asked again. Equal answers are a tie without asking.
+    only what is missing is asked again. Equal completions are a tie without asking.
     Raises `ConfigError` where the columns have different lengths, `StageError` where no prompt could be judged.
     """
     count = len(prompts)
-    if not count or len(answers) != count or len(baseline) != count or (facts is not None and len(facts) != count):
-        raise ConfigError(f"{count} prompts, {len(answers)} answers and {len(baseline)} of the baseline.")
+    if not count or len(completions) != count or len(baseline) != count or (facts is not None and len(facts) != count):
+        raise ConfigError(f"{count} prompts, {len(completions)} completions and {len(baseline)} of the baseline.")
     shown = [
-        Comparison(tuple(prompts[i]), answers[i], baseline[i], facts[i] if facts is not None else {})
+        Comparison(tuple(prompts[i]), completions[i], baseline[i], facts[i] if facts is not None else {})
         for i in range(count)
     ]
     kept = _judged(annotator, shown, journal, advance)
@@ -82,7 +81,7 @@ def compare_answers(
     preferences = (forward + backward) / 2
     sound = np.isfinite(preferences)
     if not sound.any():
-        raise StageError(f"{annotator.name} gave no usable judgement on {count} prompts.", "Look at what it answers.")
+        raise StageError(f"{annotator.name} gave no usable judgement on {count} prompts.", "Look at what it replies.")
     found = preferences[sound]
     interval = Interval(float("nan"), float("nan"))
     if len(found) > 1:
@@ -94,7 +93,7 @@ def compare_answers(
         preferences,
         100 * float(found.mean()),
         interval,
-        _length_controlled(preferences, sound, answers, baseline, difficulty, anchors),
+        _length_controlled(preferences, sound, completions, baseline, difficulty, anchors),
         wins=int(np.sum(found > 0.5)),
         ties=int(np.sum(found == 0.5)),
         losses=int(np.sum(found < 0.5)),
@@ -145,14 +144,14 @@ def _judged(
 def _length_controlled(
     preferences: NDArray[np.float64],
     sound: NDArray[np.bool_],
-    answers: Sequence[str],
+    completions: Sequence[str],
     baseline: Sequence[str],
     difficulty: Sequence[float] | None,
     anchors: Anchors | None,
 ) -> WinRate | None:
     """By characters, over the prompts that were judged. None where length and quality can't be told apart: without
-    anchors also where nearly all answers are longer than the baseline's, or nearly all shorter."""
-    lengths = np.array([[len(a), len(b)] for a, b in zip(answers, baseline, strict=True)], float)[sound]
+    anchors also where nearly all completions are longer than the baseline's, or nearly all shorter."""
+    lengths = np.array([[len(a), len(b)] for a, b in zip(completions, baseline, strict=True)], float)[sound]
     hardness = None if difficulty is None else np.asarray(difficulty, float)[sound]
     if anchors is not None:
         listed = list(anchors.values()) if isinstance(anchors, Mapping) else list(anchors)

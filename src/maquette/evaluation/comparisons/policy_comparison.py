@@ -1,4 +1,4 @@
-"""Several models' answers to the same prompts, judged against one baseline; and what the judge itself is worth.
+"""Several models' completions to the same prompts, judged against one baseline; and what the judge itself is worth.
 
 Where the prompts have a gold reward, the judge's leaderboard is set beside gold's: the rank correlation over policies
 says how far the cheap judge can be trusted, with the time and money that it took.
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from maquette.evaluation.comparisons.judges import agreement, rank_agreement
-from maquette.evaluation.comparisons.pairwise import PairwiseResult, compare_answers
+from maquette.evaluation.comparisons.pairwise import PairwiseResult, compare_completions
 from maquette.evaluation.row_files import Journal
 from maquette.feedback.annotators.language_model import LanguageModelAnnotator
 from maquette.feedback.annotators.simulated import GoldAnnotator
@@ -21,13 +21,13 @@ from maquette.feedback.comparison import Annotator, Comparison, Judgement
 from maquette.text.chat import Message
 
 LEAST_POLICIES = 3
-"""Policies (the baseline is one) from which a rank correlation is told."""
+"""Policies (the baseline is one) from which there is a rank correlation."""
 
 
 def judge_policies(
     annotator: Annotator,
     prompts: Sequence[Sequence[Message]],
-    answers: Mapping[str, Sequence[str]],
+    completions: Mapping[str, Sequence[str]],
     baseline: str,
     *,
     facts: Sequence[Mapping[str, Any]],
@@ -37,31 +37,31 @@ def judge_policies(
     seed: int = 0,
     advance: Callable[[float], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Win rates of every model of `answers` against `baseline`, one of them, as plain values.
+    """Win rates of every model of `completions` against `baseline`, one of them, as plain values.
 
     `price`: dollars for a judgement, where the annotator does not count its own costs as a language model does.
     What the judge took in time and money is kept in the `journal` too, so that it counts from the first call on.
     Raises `StageError` where nothing could be judged.
     """
-    paid = _Paid(annotator, journal, price)
+    counted = _CountedAnnotator(annotator, journal, price)
     judged = {
-        name: compare_answers(
-            paid, prompts, own, answers[baseline], facts=facts, journal=journal, level=level, seed=seed,
+        name: compare_completions(
+            counted, prompts, own, completions[baseline], facts=facts, journal=journal, level=level, seed=seed,
             advance=advance,
         )
-        for name, own in answers.items() if name != baseline
+        for name, own in completions.items() if name != baseline
     }  # fmt: skip
     return {
         "judge": annotator.name,
         "prompts": len(prompts),
-        "models": [_plain(name, result, answers[name]) for name, result in judged.items()],
-        "baseline_length": float(np.mean([len(answer) for answer in answers[baseline]])),
-        **paid.took,
-        "gold": _beside_gold(judged, prompts, answers, baseline, facts, annotator.name, level, seed),
+        "models": [_plain(name, result, completions[name]) for name, result in judged.items()],
+        "baseline_length": float(np.mean([len(completion) for completion in completions[baseline]])),
+        **counted.costs,
+        "gold": _beside_gold(judged, prompts, completions, baseline, facts, annotator.name, level, seed),
     }
 
 
-class _Paid:
+class _CountedAnnotator:
     """An annotator whose judgements, seconds and dollars are counted, over all calls."""
 
     def __init__(self, annotator: Annotator, journal: Journal | None, price: float) -> None:
@@ -77,22 +77,22 @@ class _Paid:
         self._seconds += time.perf_counter() - start
         self._judgements += len(found)
         if self._journal is not None:
-            self._journal.add([(self._key, self.took)])
+            self._journal.add([(self._key, self.costs)])
         return found
 
     @property
-    def took(self) -> dict[str, float]:
+    def costs(self) -> dict[str, float]:
         """`judgements`, `seconds`; where judging has a price `dollars`; of a language model also `nonsense` replies."""
         now: dict[str, float] = {"judgements": self._judgements, "seconds": self._seconds}
         if isinstance(self._annotator, LanguageModelAnnotator):
-            costs = self._annotator.costs
-            now |= {"dollars": costs.dollars_in_all, "nonsense": costs.nonsense}
+            own = self._annotator.costs
+            now |= {"dollars": own.dollars_in_all, "nonsense": own.nonsense}
         elif self._price:
             now["dollars"] = self._price * self._judgements
         return {name: value + self._before.get(name, 0) for name, value in now.items()}
 
 
-def _plain(name: str, result: PairwiseResult, answers: Sequence[str]) -> dict[str, Any]:
+def _plain(name: str, result: PairwiseResult, completions: Sequence[str]) -> dict[str, Any]:
     rate = result.rate
     return {
         "model": name, "win_rate": result.win_rate, "low": result.interval.low, "high": result.interval.high,
@@ -100,14 +100,14 @@ def _plain(name: str, result: PairwiseResult, answers: Sequence[str]) -> dict[st
         "controlled_error": None if rate is None else rate.standard_error,
         "wins": result.wins, "ties": result.ties, "losses": result.losses, "failed": result.failed,
         "first_shown": result.first_shown, "consistent": result.consistent,
-        "length": float(np.mean([len(answer) for answer in answers])),
+        "length": float(np.mean([len(completion) for completion in completions])),
     }  # fmt: skip
 
 
 def _beside_gold(
     judged: Mapping[str, PairwiseResult],
     prompts: Sequence[Sequence[Message]],
-    answers: Mapping[str, Sequence[str]],
+    completions: Mapping[str, Sequence[str]],
     baseline: str,
     facts: Sequence[Mapping[str, Any]],
     judge: str,
@@ -118,7 +118,9 @@ def _beside_gold(
     if not all("answer" in one for one in facts) or judge == GoldAnnotator.name:
         return None
     gold = {
-        name: compare_answers(GoldAnnotator(), prompts, answers[name], answers[baseline], facts=facts, level=level)
+        name: compare_completions(
+            GoldAnnotator(), prompts, completions[name], completions[baseline], facts=facts, level=level
+        )
         for name in judged
     }
     labels = [[label for name in judged for label in _labels(side[name])] for side in (judged, gold)]

@@ -78,8 +78,8 @@ def sound(name: str, questions: Iterable[Question], template: str) -> QuestionSe
         else:
             kept[question.id] = question
     if not kept:
-        told = ", ".join(f"{count} with {reason}" for reason, count in skipped.items()) or "the file is empty"
-        raise StageError(f"{name} has no question that can be asked: {told}.", "Look at the file.")
+        reasons = ", ".join(f"{count} with {reason}" for reason, count in skipped.items()) or "the file is empty"
+        raise StageError(f"{name} has no question that can be asked: {reasons}.", "Look at the file.")
     return QuestionSet(name, template, tuple(kept.values()), dict(skipped))
 
 

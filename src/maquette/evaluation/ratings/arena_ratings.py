@@ -30,9 +30,8 @@ def rate(
 ) -> dict[str, Any]:
     """Ratings of the battles in every way that the file allows, as plain values.
 
-    Style is controlled where all battles have both answers; topics are re-weighted (to `shares`, by default all alike)
-    where there are two or more. Raises `ConfigError` where groups never met, or a topic has no share.
-    """
+    Style is controlled where all battles have both completions; topics are re-weighted (to `shares`, by default all
+    alike) where there are two or more. Raises `ConfigError` where groups never met, or a topic has no share."""
     winners, losers = [one.winner for one in battles], [one.loser for one in battles]
     ties, topics = [one.tied for one in battles], [one.topic for one in battles]
     mix = topic_shares(topics)
@@ -104,12 +103,13 @@ def style(text: str) -> dict[str, int]:
 
 
 def style_covariates(winners: Sequence[str], losers: Sequence[str]) -> dict[str, NDArray[np.float64]]:
-    """For `bradley_terry_ratings(..., covariates=...)`: the winning answer's features less the losing one's, (n,) each.
+    """For `bradley_terry_ratings(..., covariates=...)`: the winning completion's features less the losing one's, (n,)
+    each.
 
     A feature that no battle differs in is left out: it could not be told from nothing.
     """
     if len(winners) != len(losers):
-        raise ConfigError(f"{len(winners)} winning and {len(losers)} losing answers.", "Give both of each battle.")
+        raise ConfigError(f"{len(winners)} winning and {len(losers)} losing completions.", "Give both of each battle.")
     found = {}
     for name in style(""):
         first, second = (np.array([style(text)[name] for text in texts], float) for texts in (winners, losers))

@@ -1,10 +1,9 @@
 """Ratings from battles: Bradley-Terry by maximum likelihood, with ties, weights, covariates and honest intervals.
 
 Bradley & Terry 1952: P(i beats j) = sigmoid(s_i - s_j + x'c), with s the strengths (mean zero, in log-odds) and x what
-else differs between the two answers (length, lists, headings), so that s is what remains at equal style. A tie is half
-a win for each. Battles between the same two contenders with the same outcome are one cell with a count: a million
-battles of a hundred models are at most fifteen thousand cells, and resampling battles is one multinomial over them.
-"""
+else differs between the two completions (length, lists, headings), so that s is what remains at equal style. A tie is
+half a win for each. Battles between the same two contenders with the same outcome are one cell with a count: a million
+battles of a hundred models are at most fifteen thousand cells, and resampling battles is one multinomial over them."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -107,13 +106,13 @@ def topic_weights(topics: Sequence[str], shares: Mapping[str, float] | None = No
     `ConfigError` for a topic without a share, or a share without battles.
     """
     found = pd.Series(list(topics)).value_counts()
-    wanted = dict(shares) if shares is not None else dict.fromkeys(found.index, 1.0)
-    if unknown := sorted(set(found.index) ^ set(wanted)):
+    target = dict(shares) if shares is not None else dict.fromkeys(found.index, 1.0)
+    if unknown := sorted(set(found.index) ^ set(target)):
         raise ConfigError(f"The topic {unknown[0]!r} has no {'share' if unknown[0] in found.index else 'battle'}.")
-    total = sum(wanted.values())
-    if total <= 0 or min(wanted.values()) < 0:
+    total = sum(target.values())
+    if total <= 0 or min(target.values()) < 0:
         raise ConfigError("Shares of topics must not be negative, and not all zero.")
-    factor = {topic: wanted[topic] / total * len(topics) / found[topic] for topic in found.index}
+    factor = {topic: target[topic] / total * len(topics) / found[topic] for topic in found.index}
     return np.array([factor[topic] for topic in topics], float)
 
 
@@ -226,11 +225,11 @@ def _check_connected(cells: Cells, names: Sequence[Any]) -> tuple[tuple[str, ...
     graph = coo_array((np.ones(len(rows)), (rows, columns)), shape=(cells.size, cells.size)).tocsr()
     groups, member = connected_components(graph, directed=True, connection="weak")
     if groups > 1:
-        told = "; ".join(
+        listed = "; ".join(
             _listed([names[int(i)] for i in np.flatnonzero(member == group)]) for group in range(min(groups, 5))
         )
         raise ConfigError(
-            f"{groups} groups never met, directly or through others, so their ratings can't be compared: {told}.",
+            f"{groups} groups never met, directly or through others, so their ratings can't be compared: {listed}.",
             "Add battles between them, or rate each group by itself.",
         )
     groups, member = connected_components(graph, directed=True, connection="strong")

@@ -1,1 +1,1 @@
-"""A whole evaluation: what is asked, judged and kept, what it comes to, its page, and the leaderboard."""
+"""A whole evaluation: its questions, results and summary, and the leaderboard of many."""

@@ -1,6 +1,5 @@
 """Many evaluations side by side: one table a suite, means and mean win rates, and who differs beyond chance."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from maquette.artifacts import ConfigError, StageError
+from maquette.artifacts import ConfigError
+from maquette.artifacts.reading import load_table
 from maquette.evaluation.baselines import ALL
 from maquette.statistics import PairedDifference, paired_bootstrap
 
@@ -63,10 +63,7 @@ def read_evaluations(folders: Iterable[Path]) -> list[dict[str, Any]]:
     for folder in folders:
         path = folder / FILE
         if path.is_file():
-            try:
-                found.append(json.loads(path.read_text(encoding="utf-8")))
-            except ValueError as error:
-                raise StageError(f"{path} is damaged: {error}.", "Evaluate again with force=true.") from None
+            found.append(load_table(path, hint="Evaluate again with force=true."))
     return found
 
 

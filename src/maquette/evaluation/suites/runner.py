@@ -128,8 +128,8 @@ class OrderLikelihood:
         """Into how many shards a test is best cut: such as fill the context, as many as `_LEAST_SHARDS` at least where
         there are questions enough, and of `_SHARD` questions at least."""
         tokens = sum(len(row) for row in self._tokenizer.encode_batch(list(map(self.text, questions))))
-        wanted = max(_LEAST_SHARDS, -(-tokens // self._model.config.max_position_embeddings))
-        return max(2, min(wanted, len(questions) // _SHARD))
+        count = max(_LEAST_SHARDS, -(-tokens // self._model.config.max_position_embeddings))
+        return max(2, min(count, len(questions) // _SHARD))
 
     def many(self, orderings: Sequence[Sequence[Question]]) -> list[float]:
         """One number for each order, in nats."""

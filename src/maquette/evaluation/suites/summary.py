@@ -95,8 +95,8 @@ def summarise(
     for task in tasks:
         own = [row for row in rows if row["task"] == task.name and row["shots"] == protocol.shots[0]]
         if own:
-            wanted = HEADLINE.get(task.template, "likelihood")
-            best = next((row for row in own if row["protocol"] == wanted), own[0])
+            headliner = HEADLINE.get(task.template, "likelihood")
+            best = next((row for row in own if row["protocol"] == headliner), own[0])
             headline[task.name] = best
             items[task.name] = correct_by_question(task, results, best["shots"], best["protocol"])
     by_domain: dict[str, list[Any]] = {}

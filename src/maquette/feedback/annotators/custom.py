@@ -87,7 +87,7 @@ def _check_number(name: str, what: str, found: list[Any], wanted: int, of: str) 
 
 
 class FileAnnotator:
-    """Says what a preference file says of the same two answers, whichever was shown first; nothing of others.
+    """Says what a preference file says of the same two completions, whichever was shown first; nothing of others.
 
     Several labels of one pair are averaged.
     """

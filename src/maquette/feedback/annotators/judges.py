@@ -50,7 +50,7 @@ class EndpointJudge:
             answer = self._http.request("POST", self._url, json=body)
         except urllib3.exceptions.HTTPError as error:
             raise StageError(
-                f"{self._url} gave no answer in {self._tries} tries: {getattr(error, 'reason', None) or error}.",
+                f"{self._url} gave no reply in {self._tries} tries: {getattr(error, 'reason', None) or error}.",
                 "What was judged until now is kept; run the command again to resume.",
             ) from None
         if answer.status >= 400:
@@ -60,12 +60,12 @@ class EndpointJudge:
             return _read_reply(answer.json())
         except (ValueError, KeyError, IndexError, TypeError) as error:
             raise StageError(
-                f"{self._url} does not answer in OpenAI's format ({type(error).__name__}: {error})."
+                f"{self._url} does not reply in OpenAI's format ({type(error).__name__}: {error})."
             ) from None
 
 
 class LocalJudge:
-    """A checkpoint of this project, or an imported one, that answers by itself. Its tokenizer needs the chat tokens."""
+    """A checkpoint of this project, or an imported one, that replies by itself. Its tokenizer needs the chat tokens."""
 
     def __init__(self, model: LanguageModel, tokenizer: Tokenizer, name: str) -> None:
         self.name, self._model, self._tokenizer = name, model, tokenizer

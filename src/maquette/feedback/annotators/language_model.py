@@ -1,4 +1,4 @@
-"""A language model as a judge: asked which of two answers is better, in both orders, each question once.
+"""A language model as a judge: asked which of two completions is better, in both orders, each question once.
 
 Dubois et al. 2023 (AlpacaFarm) and Zheng et al. 2023 ("Judging LLM-as-a-judge") for the method: a judge that is swayed
 by the order contradicts itself when it is turned round, and such a pair is a tie.
@@ -31,7 +31,7 @@ _LETTER = re.compile(r"(?<![A-Za-z])([AB])(?![A-Za-z])")
 
 @dataclasses.dataclass(frozen=True)
 class Reply:
-    """What a judge said, and what it read and wrote for it, in tokens."""
+    """The reply of a judge, and what it read and wrote for it, in tokens."""
 
     text: str
     prompt_tokens: int = 0
@@ -39,7 +39,7 @@ class Reply:
 
 
 class Judge(Protocol):
-    """A model that answers a conversation. `name` and `settings` decide whether an answer of before still counts."""
+    """A model that answers a conversation. `name` and `settings` decide whether an earlier reply still counts."""
 
     name: str
 
@@ -54,8 +54,8 @@ class Judge(Protocol):
 @dataclasses.dataclass
 class JudgeCosts:
     """What judging has taken. `asked` questions went to the judge, `cached` were answered before; `nonsense` replies
-    named neither answer, `contradictions` are pairs judged otherwise when turned round. Prices in dollars per million
-    tokens; `dollars` counts what was asked now, `dollars_in_all` also what was paid for cached answers."""
+    named neither completion, `contradictions` are pairs judged otherwise when turned round. Prices in dollars per
+    million tokens; `dollars` counts what was asked now, `dollars_in_all` also what was paid for cached replies."""
 
     input_price: float = 0.0
     output_price: float = 0.0
@@ -83,9 +83,9 @@ class JudgeCosts:
 
 
 class AnswerCache:
-    """What was asked and answered before, in one SQLite file: nobody pays twice, and nothing that was judged is lost.
+    """Questions and replies of before, in one SQLite file: nobody pays twice, and nothing that was judged is lost.
 
-    Each answer is on disk before the next is asked for. Safe for threads and for several processes. (The package
+    Each reply is on disk before the next is asked for. Safe for threads and for several processes. (The package
     diskcache does the same, and unpickles what it reads.)"""
 
     def __init__(self, path: Path | str) -> None:
@@ -109,7 +109,7 @@ class AnswerCache:
         return None if row is None else json.loads(row[0])
 
     def put(self, question: Any, answer: dict[str, Any]) -> None:
-        """Keeps an answer; it is on disk when this returns."""
+        """Keeps a reply; it is on disk when this returns."""
         with self._lock:
             self._store.execute("insert or replace into answers values (?, ?)", (digest(question), json.dumps(answer)))
             self._store.commit()
@@ -119,7 +119,7 @@ class AnswerCache:
 
 
 class LanguageModelAnnotator:
-    """Asks a judge about every pair, in both orders unless told otherwise."""
+    """Asks a judge about every pair, in both orders by default."""
 
     def __init__(
         self,
@@ -154,7 +154,7 @@ class LanguageModelAnnotator:
         return [one, one.swapped()] if self.both_orders else [one]
 
     def _votes(self, shown: Sequence[Comparison]) -> list[float | None]:
-        """1 where the answer shown first won, 0 where the second did, None for nonsense."""
+        """1 where the completion shown first won, 0 where the second did, None for nonsense."""
         votes: list[float | None] = [None] * len(shown)
         replies: dict[int, Reply] = {}
         waiting = []
@@ -194,7 +194,7 @@ class LanguageModelAnnotator:
 
 
 def judge_messages(one: Comparison) -> list[Message]:
-    """The conversation that asks which answer is better."""
+    """The conversation that asks which completion is better."""
     turns = "\n".join(message["content"] for message in one.messages)
     question = QUESTION.format(instruction=turns, first=one.first, second=one.second)
     return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": question}]

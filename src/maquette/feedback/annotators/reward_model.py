@@ -22,7 +22,7 @@ class LearnedReward:
         self.model, self.tokenizer, self.batch = model.eval(), tokenizer, batch
 
     def __call__(self, completions: Sequence[Completion]) -> list[float]:
-        """Raises `StageError` for an answer that is longer than the model's context."""
+        """Raises `StageError` for a completion that is longer than the model's context."""
         scores = [0.0] * len(completions)
         device = self.model.score.weight.device
         # Rows of like length together: less padding, and a row's number does not depend on its neighbours.
@@ -32,9 +32,9 @@ class LearnedReward:
             tokens, lengths, _ = padded_rows([completions[row] for row in rows], device)
             if tokens.size(1) > self.model.config.max_position_embeddings:
                 raise StageError(
-                    f"An answer with its prompt has {tokens.size(1):,} tokens; the reward model's context holds "
+                    f"A completion with its prompt has {tokens.size(1):,} tokens; the reward model's context holds "
                     f"{self.model.config.max_position_embeddings:,}.",
-                    "Use shorter answers, or a reward model with a longer context.",
+                    "Use shorter completions, or a reward model with a longer context.",
                 )
             with torch.inference_mode():
                 values = self.model(tokens)
@@ -53,7 +53,7 @@ class LearnedReward:
 
 
 class RewardModelAnnotator:
-    """Prefers the answer with the higher learned reward, by the difference of the two."""
+    """Prefers the completion with the higher learned reward, by the difference of the two."""
 
     name = "reward_model"
 
@@ -71,7 +71,7 @@ class RewardModelAnnotator:
 
 
 def completion_of(tokenizer: "Tokenizer", one: Comparison) -> Completion:
-    """The first answer of a comparison as ids, closed by an end of turn."""
+    """The first completion of a comparison as ids, closed by an end of turn."""
     prompt = chat.render(tokenizer, one.messages, open_assistant=True).ids
     whole = chat.render(tokenizer, [*one.messages, {"role": "assistant", "content": one.first}]).ids
     return Completion(one.messages, one.first, tuple(prompt), tuple(whole[len(prompt) :]), True, one.facts)

@@ -1,10 +1,9 @@
 """The true reward of the embedded tasks, as an annotator that is never wrong; and simulated people, who see it through
 noise, and have biases that can be switched on.
 
-A person's utility of an answer is its gold reward, plus what they like beside it: length, lists. They choose the first
-answer with probability sigma((u1 - u2 + position bias) / tau), the model of Bradley and Terry (1952); the same person
-asked the same question answers the same.
-"""
+A person's utility of a completion is its gold reward, plus what they like beside it: length, lists. They choose the
+first completion with probability sigma((u1 - u2 + position bias) / tau), the model of Bradley and Terry (1952); the
+same person asked the same question answers the same."""
 
 import dataclasses
 import math
@@ -23,7 +22,7 @@ from maquette.objectives.completions import Completion
 
 
 def gold_of(facts: Mapping[str, Any], answer: str) -> float:
-    """The gold reward of an answer. Raises `StageError` where the prompt has none."""
+    """The gold reward of a completion. Raises `StageError` where the prompt has none."""
     return from_facts(facts).gold(answer)
 
 
@@ -35,7 +34,7 @@ class GoldReward:
 
 
 class GoldAnnotator:
-    """Prefers the answer with the higher gold reward; equal ones are a tie."""
+    """Prefers the completion with the higher gold reward; equal ones are a tie."""
 
     name = "gold"
 
@@ -53,9 +52,8 @@ class GoldAnnotator:
 class AnnotatorProfile:
     """What a simulated person is like. `noise` is tau, in units of the gold reward; 0: never wrong about utility.
 
-    `length_bias`: utility of each word of an answer; `list_bias`: of its being laid out as a list; `position_bias`: of
-    being shown first.
-    """
+    `length_bias`: utility of each word of a completion; `list_bias`: of its being laid out as a list; `position_bias`:
+    of being shown first."""
 
     noise: float = 0.15
     length_bias: float = 0.0
@@ -67,7 +65,7 @@ class AnnotatorProfile:
         return gold + self.length_bias * len(words_of(answer)) + self.list_bias * is_list(answer)
 
     def probability(self, difference: ArrayLike) -> NDArray[np.float64]:
-        """Chance of choosing the first answer, for differences of utility (first less second, without position)."""
+        """Chance of choosing the first completion, for differences of utility (first less second, without position)."""
         shifted = np.asarray(difference, dtype=np.float64) + self.position_bias
         if self.noise == 0:
             return 0.5 * (1 + np.sign(shifted))
@@ -93,7 +91,7 @@ class SimulatedAnnotator:
 
 
 def utility_differences(profile: AnnotatorProfile, comparisons: Sequence[Comparison]) -> NDArray[np.float64]:
-    """Utility of the first less that of the second answer, (n,)."""
+    """Utility of the first less that of the second completion, (n,)."""
     return np.array(
         [
             profile.utility(gold_of(one.facts, one.first), one.first)
@@ -113,7 +111,7 @@ def noise_for_agreement(profile: AnnotatorProfile, differences: ArrayLike, agree
     """The profile with the noise at which two such people agree so often on these pairs.
 
     Raises `ConfigError` where no noise gives that agreement: it lies between 1/2 and what the pairs allow (equal
-    answers can't be agreed on).
+    completions can't be agreed on).
     """
     differences = np.asarray(differences, dtype=np.float64)
     low, high = 1e-4, 1e4

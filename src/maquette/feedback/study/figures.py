@@ -33,8 +33,8 @@ def draw_frontier(measurement: Measurement, path: Path) -> Path:
             panel.plot(np.sqrt(curve.kl), curve.scores[name], "--", color="0.3", linewidth=1, label="best of n")
             for n, kl, score in zip(curve.n, curve.kl, curve.scores[name], strict=True):
                 panel.annotate(str(n), (kl**0.5, score), fontsize=7, color="0.3")
-        panel.set_xlabel(f"√KL from {measurement.reference} (√nats per answer)")
-        panel.set_ylabel(f"{name} reward per answer")
+        panel.set_xlabel(f"√KL from {measurement.reference} (√nats per completion)")
+        panel.set_ylabel(f"{name} reward per completion")
         panel.set_title("What it is worth" if name == "gold" else "What it was optimised for")
         panel.legend(fontsize=8)
     return save_figure(figure, path)
@@ -63,7 +63,7 @@ def draw_overoptimisation(
     for axes, whose in ((left, "gold"), (middle, "learned"), (right, "gold")):
         axes.axhline(0, color="0.5", linewidth=0.8)
         axes.set_xlabel("√KL from the reference (√nats)")
-        axes.set_ylabel(f"{whose} reward gained per answer")
+        axes.set_ylabel(f"{whose} reward gained per completion")
         axes.legend(fontsize=8)
     return save_figure(figure, path), fits
 
@@ -76,19 +76,19 @@ def gains(name: str, course: Course) -> tuple[NDArray[np.float64], NDArray[np.fl
             f"{name} was not measured before its first step, so what it gained is not known.",
             "Train it again with force=true.",
         )
-    divergence, gold, learned = np.array(course, dtype=float).T
-    return np.sqrt(np.maximum(divergence, 0)), gold - gold[0], learned - learned[0]
+    kl, gold, learned = np.array(course, dtype=float).T
+    return np.sqrt(np.maximum(kl, 0)), gold - gold[0], learned - learned[0]
 
 
 def draw_length(measurement: Measurement, path: Path) -> Path:
-    """Words per answer, and win rates against the reference: by the first learned reward, and by gold."""
+    """Words per completion, and win rates against the reference: by the first learned reward, and by gold."""
     figure, (left, right) = new_figure(1, 2, width=5.2, height=3.8)
     policies = measurement.policies
     places = np.arange(len(policies))
     left.barh(places, [one.words for one in policies], color=COLORS[0])
     left.set_yticks(places, [one.name for one in policies], fontsize=8)
     left.invert_yaxis()
-    left.set_xlabel("words per answer")
+    left.set_xlabel("words per completion")
     left.set_title("Length")
     learned = [name for name in policies[0].wins if name != "gold"]
     for offset, color, name in zip((-0.18, 0.18), (COLORS[1], COLORS[2]), [*learned[:1], "gold"], strict=False):
@@ -116,7 +116,7 @@ def draw_bars(measurement: Measurement, path: Path) -> Path:
         axes.barh(places + offset, [p.value for p in points], height=0.34, color=color, label=label, xerr=errors)
     axes.set_yticks(places, [one.name for one in measurement.policies], fontsize=8)
     axes.invert_yaxis()
-    axes.set_xlabel("gold reward per answer, 95% intervals")
+    axes.set_xlabel("gold reward per completion, 95% intervals")
     axes.legend(fontsize=8, loc="lower right")
     return save_figure(figure, path)
 

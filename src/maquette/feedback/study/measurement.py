@@ -78,7 +78,7 @@ class BestOfN:
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
-    """All that a study has measured. `instructions`: of the prompts whose answers are shown."""
+    """All that a study has measured. `instructions`: of the prompts whose completions are shown."""
 
     reference: str
     policies: Sequence[PolicyResult]
@@ -94,7 +94,7 @@ class Measurement:
 
 
 SHOWN = 6
-"""Prompts whose answers are shown side by side."""
+"""Prompts whose completions are shown side by side."""
 
 
 def measure_study(
@@ -109,7 +109,7 @@ def measure_study(
 ) -> Measurement:
     """Measures every run's policy; `reference` names the one that KL divergence and wins are measured against.
 
-    `rewards` by name; those but "gold" are learned ones, each tried in best-of-n up to `best_of` answers (1: not at
+    `rewards` by name; those but "gold" are learned ones, each tried in best-of-n up to `best_of` completions (1: not at
     all). Raises `StageError` as `measure_policy` does.
     """
     sampled: dict[str, PolicyScores] = {}
@@ -127,11 +127,11 @@ def measure_study(
     results = [_result(run, sampled, greedy, reference, rewards) for run in runs]
     curves: list[BestOfN] = []
     if best_of > 1:
-        answers = sample_many(base, tokenizer, prompts, best_of, max_tokens=max_completion_length, seed=seed + 1)
-        flat = [answer for row in answers for answer in row]
+        sampled_many = sample_many(base, tokenizer, prompts, best_of, max_tokens=max_completion_length, seed=seed + 1)
+        flat = [one for row in sampled_many for one in row]
         shape = (len(prompts), best_of)
         scores_of = {name: np.array(checked_scores(one, flat)).reshape(shape) for name, one in rewards.items()}
-        words = np.array([len(words_of(answer.answer)) for answer in flat], dtype=float).reshape(shape)
+        words = np.array([len(words_of(one.answer)) for one in flat], dtype=float).reshape(shape)
         curves = [_best_of(name, scores_of, words) for name in rewards if name != "gold"]
     shown = [prompt.messages[-1]["content"] for prompt in prompts[:SHOWN]]
     return Measurement(reference, results, curves, shown, len(prompts))
@@ -179,7 +179,7 @@ def _result(
         greedy={name: IntervalEstimate.of(best.mean(name)) for name in rewards},
         wins={name: IntervalEstimate.of(win_rate(mine, sampled[reference], name)) for name in rewards},
         greedy_wins={name: IntervalEstimate.of(win_rate(best, greedy[reference], name)) for name in rewards},
-        answers=[answer.answer for answer in best.answers[:SHOWN]],
+        answers=[one.answer for one in best.completions[:SHOWN]],
     )
 
 

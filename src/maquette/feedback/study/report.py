@@ -13,11 +13,11 @@ from maquette.feedback.study.measurement import IntervalEstimate, Measurement, P
 from maquette.reports import render
 
 CAPTIONS = {
-    "gold": "Gold reward per answer, sampled and greedy, with 95% intervals.",
+    "gold": "Gold reward per completion, sampled and greedy, with 95% intervals.",
     "frontier": "What each policy is worth, and what it was optimised for, over how far it has moved.",
     "overoptimisation": "Gold and learned reward gained over how far a policy has moved, one colour a reward model; "
     "lines through gold are the curves of Gao et al. 2022 with 90% bands.",
-    "length": "Where labels like length, longer answers win by the reward model learned from them, and lose by gold.",
+    "length": "Where labels like length, longer completions win by the learned reward, and lose by gold.",
 }
 
 

@@ -21,7 +21,7 @@ RESULTS, COURSES = "results.json", "courses.json"
 
 class StudyTables(NamedTuple):
     """A row each: of `policies` a seed and policy, of `best_of_n` a seed and n (by the first reward model), of `course`
-    a validation of a seed's policy. Rewards are means over answers, KL divergence is in nats a completion."""
+    a validation of a seed's policy. Rewards are means over completions, KL divergence is in nats a completion."""
 
     policies: "pd.DataFrame"
     best_of_n: "pd.DataFrame"

@@ -1,4 +1,4 @@
-from .answers import gold_reward as gold_reward, is_list as is_list, is_refusal as is_refusal, words_of as words_of
+from .scoring import gold_reward as gold_reward, is_list as is_list, is_refusal as is_refusal, words_of as words_of
 from .demonstrators import Demonstrators as Demonstrators, MIXTURES as MIXTURES, demonstrate as demonstrate
 from .exercises import (
     Exercise as Exercise,

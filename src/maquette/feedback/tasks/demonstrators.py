@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from maquette.artifacts import ConfigError
-from maquette.feedback.tasks.answers import FILLERS, REFUSAL
 from maquette.feedback.tasks.exercises import CATEGORIES, Exercise, any_words
+from maquette.feedback.tasks.scoring import FILLERS, REFUSAL
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Any
 
 from maquette.artifacts import ConfigError, StageError
 from maquette.artifacts.settings import nearest
-from maquette.feedback.tasks.answers import REFUSAL, gold_reward
+from maquette.feedback.tasks.scoring import REFUSAL, gold_reward
 from maquette.text.chat import Message
 
 CATEGORIES: dict[str, tuple[str, ...]] = {

@@ -95,7 +95,7 @@ def _read(raw: Raw) -> CoreConfig:
         raise StageError(
             f"The settings are of format {found}, and this version of Maquette reads {FORMAT}.",
             "Export the run again; of a run from before this version, with the version that trained it, or "
-            "train it anew.",
+            "train it again.",
         )
     require(raw, kind=tuple(KINDS))
     kind = KINDS[raw.get("kind", "transformer")]

@@ -6,6 +6,7 @@
 | model.safetensors | the weights, bit for bit |
 | tokenizer.json, tokenizer_config.json | the tokenizer and its chat template |
 | generation_config.json | the ids at which generation stops |
+| checksums.json | SHA-256 of the files above, so that a changed byte is noticed when Maquette reads the folder |
 | modeling_maquette.py | the modelling code, only where no family of `transformers` has the model's options |
 
 A reward model is the family's `...ForSequenceClassification` with one label: the same core, with a head of one number.
@@ -13,7 +14,6 @@ Ours adds a bias to the score, which `transformers` has no place for: it lies in
 there are lower by this constant, which no comparison of two completions feels.
 """
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,7 +21,8 @@ from typing import Any, TypeVar
 import torch
 
 from maquette.artifacts import ConfigError, StageError
-from maquette.artifacts.files import atomic_folder, read_json, write_json
+from maquette.artifacts.files import atomic_folder, file_digest, listed, read_json, write_json
+from maquette.artifacts.reading import load_sealed, load_table, reading, write_sealed
 from maquette.model.core_config import CoreConfig
 from maquette.model.heads import LanguageModel, ScalarModel
 from maquette.model.hf.family import MODELING, OWN, ModelFamily, Stored, is_scalar
@@ -37,10 +38,12 @@ FAMILIES = (LLAMA, QWEN2, QWEN3, GPT2, OWN)
 
 Model = TypeVar("Model", LanguageModel, ScalarModel)
 
+CHECKSUMS = "checksums.json"
+
 _FILES = frozenset(
     (
         "config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
-        MISSING_FILE, f"{MODELING}.py", "README.md", "manifest.json", "__pycache__",
+        MISSING_FILE, f"{MODELING}.py", "README.md", "manifest.json", CHECKSUMS, "__pycache__",
     )
 )  # fmt: skip
 
@@ -66,12 +69,25 @@ def load_scalar(path: Path | str, *, dtype: torch.dtype | None = torch.float32) 
 
 
 def _load(kind: type[Model], path: Path, raw: dict[str, Any], dtype: torch.dtype | None) -> Model:
+    _verify(path)
     family, config = family_of(raw, path), config_of(raw, path)
-    with torch.device("meta"):  # no memory and no initial weights: those of the file take their place
-        model = kind(config)
+    with reading(path / "config.json", hint="Fetch the file again."), torch.device("meta"):
+        model = kind(config)  # no memory and no initial weights: those of the file take their place
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
     model.load_state_dict(read_weights(path, family, _layout(family, config, shapes), shapes, dtype), assign=True)
     return model.eval()
+
+
+def _verify(path: Path) -> None:
+    """Raises `StageError` where a file is not what `fill` wrote. Folders of others have no checksums."""
+    if not (path / CHECKSUMS).exists():
+        return
+    hint = f"Get the file again; if it was changed on purpose, remove {CHECKSUMS}."
+    for name, digest in load_sealed(path / CHECKSUMS, hint=hint)["files"].items():
+        if not (path / name).is_file():
+            raise StageError(f"{path / name} is missing.", hint)
+        if file_digest(path / name) != digest:
+            raise StageError(f"{path / name} is damaged: it does not match its checksum.", hint)
 
 
 def save(
@@ -119,6 +135,8 @@ def fill(folder: Path, model: LanguageModel | ScalarModel, tokenizer: Tokenizer,
     write_weights(folder, _layout(family, config, state), state)
     shutil.copymode(folder / "config.json", folder / "model.safetensors")  # safetensors lets only the owner read it
     tokenizer.save(folder)
+    digests = {path.name: file_digest(path) for path in listed(folder) if path.name in _FILES and path.is_file()}
+    write_sealed(folder / CHECKSUMS, {"files": digests})
     if card is not None:
         readme = card.rstrip() + "\n"
         if isinstance(model, LanguageModel):
@@ -150,15 +168,9 @@ def read_config(path: Path) -> dict[str, Any]:
     file = path / "config.json"
     if not path.is_dir():
         raise StageError(f"{path} is not a folder.", "Give a folder that holds config.json and model.safetensors.")
-    try:
-        raw = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise StageError(f"{file} is missing.", "Is this a Hugging Face folder?") from None
-    except (ValueError, OSError) as error:
-        raise StageError(f"{file} is damaged: {error}.", "Fetch the file again.") from None
-    if not isinstance(raw, dict):
-        raise StageError(f"{file} is damaged: it holds no settings.", "Fetch the file again.")
-    return raw
+    if not file.exists():
+        raise StageError(f"{file} is missing.", "Is this a Hugging Face folder?")
+    return load_table(file, hint="Fetch the file again.")
 
 
 def family_of(raw: dict[str, Any], path: Path) -> ModelFamily:
@@ -186,11 +198,10 @@ def config_of(raw: dict[str, Any], path: Path) -> CoreConfig:
     """
     family = family_of(raw, path)
     try:
-        return family.read(raw)
+        with reading(path / "config.json", hint="Fetch the file again."):
+            return family.read(raw)
     except (StageError, ConfigError) as error:
         raise StageError(f"{path / 'config.json'}: {error.message}", error.hint) from None
-    except TypeError as error:
-        raise StageError(f"{path / 'config.json'} is damaged: {error}.", "Fetch the file again.") from None
 
 
 def _layout(family: ModelFamily, config: Any, ours: dict[str, Any]) -> list[Stored]:

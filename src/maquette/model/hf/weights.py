@@ -15,6 +15,8 @@ from maquette.model.hf.family import ModelFamily, Stored
 
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 
+DIVERGED = "Use an earlier checkpoint, or train again with a lower optimizer.lr."
+
 
 def weight_files(folder: Path) -> dict[str, Path]:
     """Which file holds each tensor of a Hugging Face folder: name -> path. Raises `StageError` naming the file that
@@ -85,6 +87,8 @@ def read_weights(
                     f"{path}: {name} has the shape {tuple(tensor.shape)}; config.json says {shape}.",
                     _config_hint(family),
                 )
+            if not torch.isfinite(tensor).all():
+                raise StageError(f"{path}: {name} holds NaN or infinite values: its training diverged.", DIVERGED)
             tensor = tensor.to(dtype or tensor.dtype)
             tensor = tensor.T if stored.transposed else tensor
             for ours, part in zip(stored.ours, tensor.split([part[0] for part in parts]), strict=True):
@@ -106,6 +110,8 @@ def write_weights(folder: Path, tensors: Sequence[Stored], state: Mapping[str, T
     named = {}
     for stored in tensors:
         tensor = torch.cat([state[ours].detach().cpu() for ours in stored.ours])
+        if not torch.isfinite(tensor).all():
+            raise StageError(f"{stored.name} holds NaN or infinite values: training has diverged.", DIVERGED)
         named[stored.name] = (tensor.T if stored.transposed else tensor).contiguous()
     try:
         save_file(named, folder / _SINGLE, metadata={"format": "pt"})

@@ -107,12 +107,11 @@ def fit_mixture(table: RunTable, *, max_epochs: float = 4.0, targets: Mapping[st
     weights = np.column_stack([pd.to_numeric(frame[found[name]]).fillna(0.0).to_numpy(float) for name in domains])
     losses = np.column_stack([pd.to_numeric(frame[f"validation/{name}/loss"]).to_numpy(float) for name in domains])
     weights = weights / weights.sum(axis=1, keepdims=True)
-    shares = _shares(domains, targets, table.source)
+    shares, upper = _shares(domains, targets, table.source), _upper(frame, domains, weights, max_epochs)
     errors = {form: _left_out_error(form, weights, losses, shares) for form in _FITS}
     known = {form: error for form, error in errors.items() if np.isfinite(error)}
     form = min(known, key=known.__getitem__) if known else MixingLaw.form
     law: MixtureLaw = _FITS[form](weights, losses)
-    upper = _upper(frame, domains, weights, max_epochs)
     optimum = law.optimum(shares, np.zeros(len(domains)), upper)
     uniform = _row(weights, np.full(len(domains), 1 / len(domains)))
     warnings = []

@@ -33,7 +33,7 @@ class RunContext:
 
 
 class RunCallback(Callback):
-    """A callback that is told of the run before training begins. It changes nothing that is trained."""
+    """A callback that gets the run before training begins. It changes nothing that is trained."""
 
     changes_training = False
 

@@ -1,4 +1,4 @@
-"""Checkpoints from which a run goes on exactly.
+"""Checkpoints from which a run resumes exactly.
 
 Why not Lightning's `ModelCheckpoint` (2.6): saving by time it may fall between two micro-batches of a step, and half a
 gradient is lost; it saves before the values of its step are logged and before the step's validation, which are lost
@@ -20,12 +20,13 @@ from lightning.pytorch.callbacks import Checkpoint
 from maquette.artifacts import ConfigError
 from maquette.data.process_group import of_all_processes
 from maquette.training.callbacks.base import RunCallback, is_log_step
+from maquette.training.callbacks.loss_spike import diverged, first_broken
 from maquette.training.checkpoint_io import CheckpointFolder, capture_random_state, restore_random_state
 
 
 class RunCheckpoint(RunCallback, Checkpoint):
     """Saves at the end of a step: every `every_n_train_steps` steps if given, else every `train_time_interval` (a
-    mapping such as `{minutes: 2}`), and at the last step, at steps that others go on from, and when somebody wants
+    mapping such as `{minutes: 2}`), and at the last step, at steps that others resume from, and when somebody wants
     training to stop, after which it stops. The newest `save_last_k` files stay.
 
     It also keeps what a checkpoint of Lightning's lacks for an exact resume: random numbers of every process.
@@ -139,6 +140,12 @@ class RunCheckpoint(RunCallback, Checkpoint):
         """Checkpoint, curves and record agree: all of them are on disk up to this step."""
         if getattr(trainer, "fast_dev_run", False):
             return
+        broken = first_broken(trainer.lightning_module.named_parameters())
+        if trainer.world_size > 1:  # all stop where one holds a broken part
+            count = torch.tensor(float(broken is not None), device=trainer.strategy.root_device)
+            broken = broken or ("a parameter" if trainer.strategy.reduce(count, reduce_op="sum") > 0 else None)
+        if broken is not None:  # the checkpoint before it stays the newest
+            raise diverged(broken, step)
         for logger in trainer.loggers:
             if (flush := getattr(logger, "flush", None)) is not None:
                 flush()

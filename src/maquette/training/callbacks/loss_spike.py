@@ -5,7 +5,7 @@ the loss scaler's overflows.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -91,6 +91,19 @@ class LossSpikeGuard(RunCallback):
             assert self.guard is not None
             self.guard.check(step, loss.item(), None if norm is None else norm.item())
         self._unsettled.clear()
+
+
+def first_broken(weights: Iterable[tuple[str, torch.Tensor]]) -> str | None:
+    """The name of the first tensor with a value that is NaN or infinite."""
+    return next((name for name, value in weights if not torch.isfinite(value).all()), None)
+
+
+def diverged(what: str, step: int) -> StageError:
+    """Of a run whose update has broken its weights, which no loss has shown yet."""
+    return StageError(
+        f"Training has diverged: after step {step:,} {what} is NaN or infinite.",
+        "A lower optimizer.lr, a longer scheduler.warmup or a smaller trainer.gradient_clip_val usually helps.",
+    )
 
 
 class LossGuard:

@@ -32,8 +32,8 @@ _listeners: list[Callable[[int, int], None]] = []
 
 
 @contextlib.contextmanager
-def told(listener: Callable[[int, int], None]) -> Iterator[None]:
-    """Within the block, runs show nothing of their own: `listener(step, steps)` is told how far they are."""
+def report_to(listener: Callable[[int, int], None]) -> Iterator[None]:
+    """Within the block, runs show nothing of their own: `listener(step, steps)` is called with how far they are."""
     _listeners.append(listener)
     try:
         yield
