@@ -40,6 +40,7 @@ def shown_commands(page: Path) -> Iterator[str]:
 def arguments_of(command: str) -> list[str]:
     """Its words as a shell gives them; `<sft run>` and `...` stand for a name."""
     named = re.sub(r"<([^>]+)>", lambda name: re.sub(r"\W", "_", name[1]), command)
+    named = named.replace("taste:prefer_kind", "stranger.reward:prefer_short")  # from a file that the page writes
     return shlex.split(named.replace("...", "a_name"), comments=True)
 
 
