@@ -34,8 +34,8 @@ def test_formats(tmp_path: Path) -> None:
     (tmp_path / "b.json").write_text(json.dumps([{"instruction": "add", "input": "1 1", "output": "2"}]))
     with gzip.open(tmp_path / "c.jsonl.gz", "wt") as file:
         file.write(json.dumps({"instruction": "go", "input": "", "output": "gone"}) + "\n")
-    found = [one.messages for one in ExampleFiles(tmp_path, "instructions").examples()]
-    assert found == [
+    result = [one.messages for one in ExampleFiles(tmp_path, "instructions").examples()]
+    assert result == [
         CHAT,
         [{"role": "user", "content": "add\n\n1 1"}, {"role": "assistant", "content": "2"}],
         [{"role": "user", "content": "go"}, {"role": "assistant", "content": "gone"}],

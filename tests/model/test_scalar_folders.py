@@ -44,8 +44,8 @@ def test_there_and_back(family: str, tokenizer: Tokenizer, tmp_path: Path) -> No
     folder = hf.save(model, tokenizer, tmp_path / "reward", card="# A reward model")
     raw = json.loads((folder / "config.json").read_text())
     assert raw["architectures"] == [f"{family}ForSequenceClassification"] and hf.is_scalar(raw)
-    again, found = load_reward_model(folder, tokenizer_digest=tokenizer.digest)
-    assert found.digest == tokenizer.digest
+    again, result = load_reward_model(folder, tokenizer_digest=tokenizer.digest)
+    assert result.digest == tokenizer.digest
     with torch.no_grad():
         assert torch.equal(again(TOKENS), model(TOKENS))
     if family != "Maquette":

@@ -102,7 +102,7 @@ class ExampleWriter:
     def write(self, folder: Path, names: Mapping[str, list[str]] | None = None) -> Examples:
         """Writes the files; returns what they hold."""
         lengths = [0, *(len(tokens) for tokens in self._tokens)]
-        found = Examples(
+        examples = Examples(
             np.concatenate([np.zeros(0, dtype=np.int32), *self._tokens]),
             np.concatenate([np.zeros(0, dtype=np.bool_), *self._mask]),
             np.cumsum(lengths, dtype=np.int64),
@@ -110,11 +110,11 @@ class ExampleWriter:
             names,
         )
         folder.mkdir(parents=True, exist_ok=True)
-        arrays = {"tokens": found.tokens, "mask": found.mask, "starts": found.starts, **found.columns}
+        arrays = {"tokens": examples.tokens, "mask": examples.mask, "starts": examples.starts, **examples.columns}
         for name, array in arrays.items():
             np.save(folder / f"{name}.npy", array)
-        (folder / "names.json").write_text(json.dumps(found.names), encoding="utf-8")
-        return found
+        (folder / "names.json").write_text(json.dumps(examples.names), encoding="utf-8")
+        return examples
 
 
 def split_of(prompt: Sequence[Message], validation: float) -> str:

@@ -1,4 +1,4 @@
-"""Prompts that a policy answers: an order over them that is a pure function of (seed, number), so that it resumes.
+"""Prompts that a policy completes: an order over them that is a pure function of (seed, number), so that it resumes.
 
 A prompt is rendered once, with the assistant's turn opened. One that leaves no room for an answer is left out and
 counted, never cut.
@@ -68,7 +68,7 @@ class ShuffledPrompts:
 def render_prompt(
     tokenizer: "Tokenizer", messages: Sequence[Message], facts: Mapping[str, Any] | None = None
 ) -> Prompt:
-    """A prompt from a conversation that ends before the assistant's answer. Raises `StageError` as `chat.render`."""
+    """A prompt from a conversation that ends before the assistant's reply. Raises `StageError` as `chat.render`."""
     ids = chat.render(tokenizer, messages, open_assistant=True).ids
     return Prompt(tuple(messages), tuple(ids), facts or {})
 

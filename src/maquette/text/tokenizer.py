@@ -89,7 +89,7 @@ class Tokenizer:
     def token_bytes(self, id: int, *, skip_special: bool = False) -> bytes:
         """The bytes that are decoded for an id: a special token's own name, or b"" with `skip_special`.
 
-        Ids above the vocabulary (models of other houses have padded matrices) stand for nothing. Raises `IndexError`
+        Ids above the vocabulary (models from elsewhere have padded matrices) stand for nothing. Raises `IndexError`
         for a negative id.
         """
         if id < 0:

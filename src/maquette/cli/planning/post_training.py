@@ -111,13 +111,15 @@ def plan_policy(config: TrainStage) -> Job:
         has_value=objective.advantage == "value",
     )
     # Points of the curves are means over whole iterations; unless told otherwise over one.
-    steps, log_steps = objective.ppo_epochs * objective.num_minibatches, config.trainer.log_every_n_steps
-    log_steps = steps if log_steps == TrainerConfig().log_every_n_steps else -(-log_steps // steps) * steps
+    steps, log_every_n_steps = objective.ppo_epochs * objective.num_minibatches, config.trainer.log_every_n_steps
+    log_every_n_steps = (
+        steps if log_every_n_steps == TrainerConfig().log_every_n_steps else -(-log_every_n_steps // steps) * steps
+    )
     config = dataclasses.replace(
         config,
         objective=objective,
         optimizer=_with_eps(config.optimizer),
-        trainer=dataclasses.replace(config.trainer, log_every_n_steps=log_steps),
+        trainer=dataclasses.replace(config.trainer, log_every_n_steps=log_every_n_steps),
     )
     digests = {"tokenizer": tokenizer.digest, "reward": _reward_digest(config)}
     if config.prompts.path is not None:

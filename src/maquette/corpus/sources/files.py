@@ -74,9 +74,9 @@ def list_files(path: Path, suffixes: tuple[str, ...] | None, what: str) -> list[
     ]
     chosen = [file for file in files if suffixes is None or plain_name(file).endswith(suffixes)]
     if not chosen:
-        found = ", ".join(sorted({file.suffix or file.name for file in files})[:8]) or "nothing"
+        endings = ", ".join(sorted({file.suffix or file.name for file in files})[:8]) or "nothing"
         wanted = " or ".join(suffixes) if suffixes else "any"
-        raise StageError(f"{path} has no {what} files ({wanted}); it has {found}.", "Check source.path and source.")
+        raise StageError(f"{path} has no {what} files ({wanted}); it has {endings}.", "Check source.path and source.")
     return sorted(chosen, key=lambda file: relative_name(file, path))
 
 
