@@ -1,5 +1,6 @@
 """Groups that take strangers' classes, on a toy stage: ours are typed, others are tables checked by their signature."""
 
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,10 +80,10 @@ def test_ours_are_typed_and_checked() -> None:
     settings = composed("optimizer.eps=1e-6")
     assert settings.optimizer == AdamSettings(lr=0.1, eps=1e-6)
     assert settings.callbacks == {"progress": ProgressSettings(every=5)}
-    for wrong, said in (("optimizer.epss=1", "optimizer.eps"), ("optimizer.lr=-1", "at least 0"),
+    for wrong, message in (("optimizer.epss=1", "optimizer.eps"), ("optimizer.lr=-1", "at least 0"),
                         ("callbacks.progress.every=0", "at least 1"), ("optimizer.lr=fast", "a number"),
                         ("callbacks.progress.evry=2", "callbacks.progress.every")):  # fmt: skip
-        with pytest.raises(ConfigError, match=said):
+        with pytest.raises(ConfigError, match=message):
             composed(wrong)
 
 
@@ -101,7 +102,7 @@ def test_a_strangers_class_is_a_plain_table() -> None:
 
 
 @pytest.mark.parametrize(
-    ("overrides", "said"),
+    ("overrides", "message"),
     [
         (["optimizer=other", "+optimizer.momentun=1"], "optimizer.momentum"),
         (["optimizer._target_=theirs.Slow", "optimizer.eps=1"], "optimizer.eps"),
@@ -112,8 +113,8 @@ def test_a_strangers_class_is_a_plain_table() -> None:
         (["+callback.stop.patience=5"], "callbacks"),
     ],
 )
-def test_wrong_arguments_are_told_before_anything_runs(overrides: list[str], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_wrong_arguments_are_told_before_anything_runs(overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         composed(*overrides)
 
 
@@ -131,3 +132,13 @@ def test_a_module_beside_the_config_folder_is_found(toy: Path, tmp_path: Path, m
         cli.main(["toy", f"--config-dir={package / 'conf'}", "optimizer=quick"])
     assert not ended.value.code and seen[-1].optimizer == {"_target_": "beside.Quick", "lr": 2.0}
     assert compose(STAGE, ["optimizer=quick"], package / "conf").optimizer["lr"] == 2.0  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("override", "advice"),
+    [("optimizer.momentun=1", r"Did you mean 'optimizer\.momentum'"), ("optimizer.lr=1", r"write \+optimizer\.lr=")],
+)
+def test_arguments_of_a_users_class_are_known_without_a_plus(override: str, advice: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        compose(STAGE, ["optimizer=other", override])
+    assert re.search(advice, str(caught.value))

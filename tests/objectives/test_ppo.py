@@ -21,7 +21,7 @@ from maquette.optimization.config import AdamWConfig, MuonConfig
 from support.list_logger import ListLogger
 from support.policies import TOKENIZER, Prompts, tiny_model, tiny_ppo, tiny_value, trainer
 
-SCHEDULE = RolloutSchedule(rollouts=8, passes=2, minibatches=2)
+SCHEDULE = RolloutSchedule(rollout_batch_size=8, ppo_epochs=2, minibatches=2)
 
 
 def train(
@@ -91,9 +91,9 @@ def test_an_answer_does_not_depend_on_the_padding_beside_it() -> None:
 def test_the_score_stands_on_the_last_real_token_alone() -> None:
     objective = tiny_ppo(kl_coefficient=0.0, gae_lambda=1.0, normalize_scores=0)
     rollouts, _ = objective.collect(0, SCHEDULE)
-    # With lambda 1 and no price of divergence every answer token's return is the score.
+    # With lambda 1 and no KL penalty every completion token's return is the score.
     environment = objective.environment
-    answers = environment.completions(objective.model, 0, SCHEDULE.rollouts)
+    answers = environment.completions(objective.model, 0, SCHEDULE.rollout_batch_size)
     scores = environment.standardized(environment.scores(answers), answers)
     for row in range(len(answers)):
         returns = rollouts.returns[row][rollouts.mask[row]]

@@ -13,10 +13,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from maquette.artifacts.progress import say
+from maquette.artifacts.settings import flatten
 from maquette.cli import demo
 from maquette.cli.command_line.composition import compose
+from maquette.cli.command_line.overrides import literal
 from maquette.cli.command_line.registry import STAGES
-from maquette.cli.family_settings import literal
 from maquette.feedback.study.measurement import PolicyRun
 from maquette.training import RunRecord
 
@@ -26,8 +27,8 @@ Settings = Mapping[str, Any]
 
 class Study:
     """Runs stages one after the other, and knows their `settings` and what they `made`; `policies` are compared,
-    `rewards` score them (names of runs), `courses` are the policies whose validations are drawn. Without a `rehearsal`
-    it is one itself: settings are checked, nothing runs, and a folder is only a name."""
+    `rewards` score them (names of runs), `curves_by_policy` are the policies whose validations are drawn. Without a
+    `rehearsal` it is one itself: settings are checked, nothing runs, and a folder is only a name."""
 
     def __init__(self, config: Any, rehearsal: "Study | None" = None) -> None:
         self.config, self.rehearsal = config, rehearsal
@@ -36,15 +37,15 @@ class Study:
         self.records: dict[str, RunRecord] = {}
         self.policies: list[PolicyRun] = []
         self.rewards: list[str] = []
-        self.courses: list[str] = []
+        self.curves_by_policy: list[str] = []
         self.demo: demo.Demo | None = None
 
     def train(self, name: str, *settings: Settings, policy: bool = False, reward: bool = False,
-              course: bool = False, kind: str | None = None, **values: Any) -> str:  # fmt: skip
+              curve: bool = False, kind: str | None = None, **values: Any) -> str:  # fmt: skip
         """Runs `maquette train` and returns the run's folder. Of settings the later win. `kind`: what policies share
         that differ in `values`. Raises `ConfigError` for settings that can't be."""
         self.rewards += [name] if reward else []
-        self.courses += [name] if course else []
+        self.curves_by_policy += [name] if curve else []
         return self._run(name, "train", *settings, policy=policy, kind=kind, values=values)
 
     def annotate(self, name: str, *settings: Settings) -> str:
@@ -58,7 +59,7 @@ class Study:
     def _run(self, name: str, stage: str, *settings: Settings, policy: bool = False, kind: str | None = None,
              values: Settings | None = None) -> str:  # fmt: skip
         given = {"outputs": self.config.outputs, "seed": self.config.seed}
-        words = [f"{key}={literal(value)}" for part in (given, *settings) for key, value in _flat(part)]
+        words = [f"{key}={literal(value)}" for part in (given, *settings) for key, value in flatten(part).items()]
         composed: Any = compose(STAGES[stage], words)
         composed = composed.tracked(self.config.tracking)
         self.settings[name] = composed
@@ -83,13 +84,6 @@ class Study:
                 )
             )
         return self.made[name]
-
-
-def _flat(settings: Settings, prefix: str = "") -> list[tuple[str, Any]]:
-    found: list[tuple[str, Any]] = []
-    for key, value in settings.items():
-        found += _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [(prefix + key, value)]
-    return found
 
 
 def rehearse(config: Any, recipe: Callable[[Study], Any]) -> Study:

@@ -19,13 +19,13 @@ class TemplateConfig:
 
     description: str = setting("", "text before everything")
     question: str = setting("{context}", "the question itself")
-    answer: str = setting("{option}", "what goes on from it, for the likelihood of each answer")
+    answer: str = setting("{option}", "its continuation, for the likelihood of each answer")
     option: str = setting("{letter}. {option}\n", "one line of the options, for protocols that ask for a letter")
     before_options: str = setting("\n", "between question and options")
     before_letter: str = setting("Answer:", "after the options")
     letter: str = setting(" {letter}", "the answer as a letter")
     separator: str = setting("\n\n", "between examples")
-    unconditional: str = setting("", "context of an answer's unconditional likelihood; empty: the document's begin")
+    unconditional: str = setting("", "context of an option's unconditional likelihood; empty: the document's begin")
 
     def validate(self) -> None:
         """Raises `ConfigError` where a template leaves out what it is for."""
@@ -37,12 +37,12 @@ class TemplateConfig:
 
 
 def completion_template() -> TemplateConfig:
-    """Options go on from the text as they stand."""
+    """Options continue the text as they stand."""
     return TemplateConfig()
 
 
 def question_template() -> TemplateConfig:
-    """A question, and "Answer:" before what is said."""
+    """A question, and "Answer:" before each option."""
     return TemplateConfig(
         question="Question: {context}\nAnswer:", answer=" {option}", before_options="\n", unconditional="Answer:"
     )
@@ -90,7 +90,7 @@ class ProtocolConfig:
     protocols: list[str] = setting(lambda: list(PROTOCOLS), f"ways to take an answer: {', '.join(PROTOCOLS)}")
     shots: list[int] = setting(lambda: [0], "solved examples before each question, each number by itself: [0, 5]")
     orders: int = setting(4, "orders of the options in which a letter is asked for", minimum=1)
-    completion: TemplateConfig = setting(completion_template, "template of texts that go on")
+    completion: TemplateConfig = setting(completion_template, "template of continuations")
     question: TemplateConfig = setting(question_template, "template of questions")
     resamples: int = setting(2000, "bootstrap resamples behind each interval", minimum=20)
     level: float = setting(0.9, "coverage of intervals", minimum=0.5, maximum=0.999)

@@ -13,7 +13,7 @@ from maquette.text.chat import Message
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """Two answers to one prompt, in the order in which they are shown. `facts`: what the prompt's source knows."""
+    """Two completions of one prompt, in the order in which they are shown. `facts`: what the prompt's source knows."""
 
     messages: tuple[Message, ...]
     first: str
@@ -60,12 +60,12 @@ def preferences_of(
         wins = judged.preference > 0.5
         chosen, rejected = (one.first, one.second) if wins else (one.second, one.first)
         margin = None if judged.margin is None else abs(judged.margin)
-        yield Preference(list(one.messages), _said(chosen), _said(rejected), annotator, margin, facts=one.facts)
+        yield Preference(list(one.messages), _response(chosen), _response(rejected), annotator, margin, facts=one.facts)
 
 
 def comparison_of(preference: Preference) -> Comparison:
     """The pair as an annotator sees it, the chosen completion first. Raises `StageError` where a completion is more
-    than one message: what the user says in between is no part of a pair."""
+    than one message: what the user says in between is not part of a pair."""
     for answer in (preference.chosen, preference.rejected):
         if len(answer) > 1:
             raise StageError(
@@ -76,5 +76,5 @@ def comparison_of(preference: Preference) -> Comparison:
     return Comparison(tuple(preference.prompt), chosen["content"], rejected["content"], preference.facts)
 
 
-def _said(answer: str) -> list[Message]:
+def _response(answer: str) -> list[Message]:
     return [{"role": "assistant", "content": answer}]

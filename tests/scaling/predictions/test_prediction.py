@@ -31,8 +31,8 @@ def prediction(**changes: Any) -> WrittenPrediction:
     values: dict[str, Any] = {
         "created": "", "params": 3e6, "tokens": 6e7, "compute": 1e15, "convention": "exact", "loss": 2.5,
         "interval50": (2.48, 2.52), "interval90": (2.4, 2.6), "form": "kaplan", "reach": 10.0, "fit": "isoflop-1",
-        "fit_digest": "f" * 64, "runs": [{"name": "a", "loss": 3.0, "fingerprint": "x"}], "settings": ["size=3m"],
-        "data": {"tokens": "t" * 64}, "before": None,
+        "fit_digest": "f" * 64, "runs": [{"name": "a", "loss": 3.0, "fingerprint": "x"}],
+        "spec": {"name": "3m-60m", "digests": {"tokens": "t" * 64}}, "before": None,
     }  # fmt: skip
     return WrittenPrediction(**(values | changes))
 
@@ -96,7 +96,7 @@ def test_runs_that_decide_nothing(tmp_path: Path) -> None:
     one = write_prediction(prediction(), tmp_path)
     assert refusal(one, outcome(one)) == ""
     assert refusal(one, outcome(one, started=one.created[:19] + "+00:00")) == ""  # in the same second
-    for changes, said in [
+    for changes, message in [
         ({"started": "2001-01-01T00:00:00+00:00"}, "before the prediction was written"),
         ({"prediction": None}, "another prediction"),
         ({"prediction": one.id + "0" * 56}, "another prediction"),
@@ -105,7 +105,7 @@ def test_runs_that_decide_nothing(tmp_path: Path) -> None:
         ({"data": {"tokens": "other"}}, "read other tokens"),
         ({"loss": float("nan")}, "no loss"),
     ]:
-        assert said in refusal(one, outcome(one, **changes)), changes
+        assert message in refusal(one, outcome(one, **changes)), changes
     core = write_prediction(prediction(convention="kaplan", params=2e6), tmp_path)
     assert refusal(core, outcome(core, params=3e6)) == ""
 

@@ -17,8 +17,15 @@ from maquette.cli.command_line.registry import STAGES, Stage
 _NAMES = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false", "String": "text"}
 
 
-def explained(stage: Stage, error: BaseException) -> ConfigError:
-    """The error for a person: Hydra's or OmegaConf's own first line, and what to do."""
+def wrong_key(error: BaseException) -> str | None:
+    """The key that Hydra has no place for."""
+    found = re.search(r"Could not (?:override|append|delete)(?: config value at| from config)? '([^']+)'", str(error))
+    return found[1] if found else None
+
+
+def explained(stage: Stage, error: BaseException, more: Sequence[str] = ()) -> ConfigError:
+    """The error for a person: Hydra's or OmegaConf's own first line, and what to do. `more`: keys that the stage has
+    here beside its own."""
     if isinstance(error, InstantiationException):
         return ConfigError(str(error).strip())
     chain = [error]
@@ -32,21 +39,23 @@ def explained(stage: Stage, error: BaseException) -> ConfigError:
                 return _no_option(file, options)
     outer, inner = str(error).strip(), str(chain[-1]).strip()
     key = str(getattr(chain[-1], "full_key", None) or "")
-    if found := re.search(r"Could not (?:override|append|delete)(?: config value at| from config)? '([^']+)'", outer):
-        if renamed_key(found[1]):
-            return unknown_key(stage, found[1])
+    if (wrong := wrong_key(error)) is not None:
+        if renamed_key(wrong):
+            return unknown_key(stage, wrong)
         # Hydra's own advice stays where it knows the way: `experiment=mine` belongs after a +
         if "default list" in outer and (advice := re.search(r"To append .*use (\S+)", outer)):
             return ConfigError(outer.splitlines()[0], f"To add it, write {advice[1]}.")
-        return _not_of_variant(stage, found[1]) or unknown_key(stage, found[1])
-    if found := re.search(r"Key '([^']+)' (?:is )?not in '", inner):
+        if wrong in more:
+            return ConfigError(f"'{wrong}' is not in the config.", f"To add this argument, write +{wrong}=...")
+        return _not_of_variant(stage, wrong) or unknown_key(stage, wrong, more)
+    if match := re.search(r"Key '([^']+)' (?:is )?not in '", inner):
         full = re.search(r"full_key: (\S+)", inner)
-        key = key or (full[1] if full else found[1])
+        key = key or (full[1] if full else match[1])
         if place := re.match(r"In '((?:experiment|sweep)/[^']+)'", outer):
             return _of_another_stage(stage, place[1], key)
         return _not_of_variant(stage, key) or unknown_key(stage, key)
-    if found := re.search(r"Value '(.*?)'.*could not be converted to (\w+)", inner, re.DOTALL):
-        return ConfigError(f"{key}={found[1]} is not {_NAMES.get(found[2], found[2])}.", _help_of(stage, key))
+    if match := re.search(r"Value '(.*?)'.*could not be converted to (\w+)", inner, re.DOTALL):
+        return ConfigError(f"{key}={match[1]} is not {_NAMES.get(match[2], match[2])}.", _help_of(stage, key))
     if "Optional" in inner or "None" in inner:
         return ConfigError(f"{key} can't be null.", _help_of(stage, key))
     where = f"{key}: " if key and key not in inner else ""

@@ -6,10 +6,9 @@ length less the model's on prompt i, over that difference's standard deviation, 
     P(the model wins on i) = sigmoid(t tanh(z_i) + a d_i + b),      controlled = 100 mean_i sigmoid(a d_i + b).
 
 t and a are held by an L1 penalty that cross-validation by prompt chooses; b, which is the quality asked for, is free.
-The anchors are answers by the baseline itself, told to be verbose or concise: in their rows b stands at zero, so that
-they speak of length alone. A model whose completions differ from the baseline's by always the same can't tell the two
-apart without them.
-"""
+The anchors are completions by the baseline itself, asked to be verbose or concise: in their rows b stands at zero, so
+that they speak of length alone. A model whose completions differ from the baseline's by always the same can't tell the
+two apart without them."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -85,7 +84,7 @@ def length_controlled_win_rate(
     if spread == 0 and shorter[0] != 0:
         raise ConfigError(
             f"Every completion is {-shorter[0]:g} longer than the baseline's: length and quality can't be told apart.",
-            "Give anchors=: the judged completions of the baseline when told to be verbose, and to be concise.",
+            "Give anchors=: the judged completions of the baseline when asked to be verbose, and to be concise.",
         )
     if wins.min() == wins.max() and wins[0] in (0.0, 1.0):
         return WinRate(raw, raw, 0.0)
@@ -124,10 +123,10 @@ def _penalised(features: Floats, outcome: Floats, weight: Floats, penalty: float
         return loss + float(price @ values), gradient + price
 
     bounds = [(0, None), (0, None), (-_LARGEST, _LARGEST), (0, None), (0, None)]
-    found = minimize(
+    solution = minimize(
         objective, np.zeros(5), jac=True, method="L-BFGS-B", bounds=bounds, options={"ftol": 1e-12, "gtol": 1e-6}
     ).x
-    return np.array([found[0] - found[3], found[1] - found[4], found[2]])
+    return np.array([solution[0] - solution[3], solution[1] - solution[4], solution[2]])
 
 
 def _loss(coefficients: Floats, features: Floats, outcome: Floats, weight: Floats) -> tuple[float, Floats]:

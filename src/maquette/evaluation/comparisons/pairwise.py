@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maquette.artifacts import ConfigError, StageError
-from maquette.evaluation.comparisons.length_control import Anchors, WinRate, length_controlled_win_rate
+from maquette.evaluation.comparisons.length_control import WinRate, length_controlled_win_rate
 from maquette.evaluation.row_files import Journal
 from maquette.feedback.comparison import Annotator, Comparison
 from maquette.statistics import Interval, bootstrap_mean
@@ -55,14 +55,12 @@ def compare_completions(
     *,
     facts: Sequence[Mapping[str, Any]] | None = None,
     journal: Journal | None = None,
-    difficulty: Sequence[float] | None = None,
-    anchors: Anchors | None = None,
     resamples: int = 2000,
     level: float = 0.9,
     seed: int = 0,
     advance: Callable[[float], None] = lambda _: None,
 ) -> PairwiseResult:
-    """Asks `annotator` about both completions to each prompt, in both orders; `advance` is told of prompts.
+    """Asks `annotator` about both completions of each prompt, in both orders; `advance` counts prompts.
 
     With a `journal` each judgement is kept as soon as it is made: a judge that fails or is stopped loses nothing, and
     only what is missing is asked again. Equal completions are a tie without asking.
@@ -75,28 +73,28 @@ def compare_completions(
         Comparison(tuple(prompts[i]), completions[i], baseline[i], facts[i] if facts is not None else {})
         for i in range(count)
     ]
-    kept = _judged(annotator, shown, journal, advance)
-    forward = np.array([kept[row.key] for row in shown], float)
-    backward = 1 - np.array([kept[row.swapped().key] for row in shown], float)
+    remaining = _judged(annotator, shown, journal, advance)
+    forward = np.array([remaining[row.key] for row in shown], float)
+    backward = 1 - np.array([remaining[row.swapped().key] for row in shown], float)
     preferences = (forward + backward) / 2
     sound = np.isfinite(preferences)
     if not sound.any():
         raise StageError(f"{annotator.name} gave no usable judgement on {count} prompts.", "Look at what it replies.")
-    found = preferences[sound]
+    result = preferences[sound]
     interval = Interval(float("nan"), float("nan"))
-    if len(found) > 1:
-        interval = bootstrap_mean(100 * found, resamples=resamples, level=level, seed=seed).interval
+    if len(result) > 1:
+        interval = bootstrap_mean(100 * result, resamples=resamples, level=level, seed=seed).interval
     asked = sound & np.array([row.first != row.second for row in shown])
     first = np.concatenate([forward[asked], 1 - backward[asked]])
     return PairwiseResult(
         annotator.name,
         preferences,
-        100 * float(found.mean()),
+        100 * float(result.mean()),
         interval,
-        _length_controlled(preferences, sound, completions, baseline, difficulty, anchors),
-        wins=int(np.sum(found > 0.5)),
-        ties=int(np.sum(found == 0.5)),
-        losses=int(np.sum(found < 0.5)),
+        _length_controlled(preferences, completions, baseline),
+        wins=int(np.sum(result > 0.5)),
+        ties=int(np.sum(result == 0.5)),
+        losses=int(np.sum(result < 0.5)),
         failed=int(count - sound.sum()),
         first_shown=float(first.mean()) if len(first) else 0.5,
         consistent=float(np.mean((forward[asked] > 0.5) == (backward[asked] > 0.5))) if asked.any() else 1.0,
@@ -142,26 +140,16 @@ def _judged(
 
 
 def _length_controlled(
-    preferences: NDArray[np.float64],
-    sound: NDArray[np.bool_],
-    completions: Sequence[str],
-    baseline: Sequence[str],
-    difficulty: Sequence[float] | None,
-    anchors: Anchors | None,
+    preferences: NDArray[np.float64], completions: Sequence[str], baseline: Sequence[str]
 ) -> WinRate | None:
-    """By characters, over the prompts that were judged. None where length and quality can't be told apart: without
-    anchors also where nearly all completions are longer than the baseline's, or nearly all shorter."""
+    """By characters, over the prompts that were judged. None where length and quality can't be told apart: also where
+    nearly all completions are longer than the baseline's, or nearly all shorter."""
+    sound = np.isfinite(preferences)
     lengths = np.array([[len(a), len(b)] for a, b in zip(completions, baseline, strict=True)], float)[sound]
-    hardness = None if difficulty is None else np.asarray(difficulty, float)[sound]
-    if anchors is not None:
-        listed = list(anchors.values()) if isinstance(anchors, Mapping) else list(anchors)
-        anchors = [[np.asarray(column, float)[sound] for column in anchor] for anchor in listed]
     difference = lengths[:, 0] - lengths[:, 1]
-    if sound.sum() < 2 or (anchors is None and min(np.mean(difference >= 0), np.mean(difference <= 0)) < _EITHER_SIDE):
+    if sound.sum() < 2 or min(np.mean(difference >= 0), np.mean(difference <= 0)) < _EITHER_SIDE:
         return None
     try:
-        return length_controlled_win_rate(
-            preferences[sound], lengths[:, 0], lengths[:, 1], difficulty=hardness, anchors=anchors
-        )
+        return length_controlled_win_rate(preferences[sound], lengths[:, 0], lengths[:, 1])
     except ConfigError:
         return None

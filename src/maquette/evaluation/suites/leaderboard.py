@@ -59,16 +59,16 @@ class Leaderboard:
 
 def read_evaluations(folders: Iterable[Path]) -> list[dict[str, Any]]:
     """The finished evaluations among `folders`. Raises `StageError` where one is damaged."""
-    found = []
+    evaluations = []
     for folder in folders:
         path = folder / FILE
         if path.is_file():
-            found.append(load_table(path, hint="Evaluate again with force=true."))
-    return found
+            evaluations.append(load_table(path, hint="Evaluate again with force=true."))
+    return evaluations
 
 
-def boards(evaluations: Sequence[dict[str, Any]], *, resamples: int = 2000, seed: int = 0) -> list[Leaderboard]:
-    """One board for each way of asking; of a model evaluated twice the same way, the newer."""
+def rankings(evaluations: Sequence[dict[str, Any]], *, resamples: int = 2000, seed: int = 0) -> list[Leaderboard]:
+    """One leaderboard for each way of asking; of a model evaluated twice the same way, the newer."""
     groups: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
     for evaluation in sorted(evaluations, key=lambda row: row["created"]):
         group = groups.setdefault((evaluation["suite"]["name"], evaluation["comparable"]), {})
@@ -84,28 +84,22 @@ def _ranked(group: list[dict[str, Any]], resamples: int, seed: int) -> Iterable[
         row["digests"]["model"]: {name: task["accuracy"] for name, task in row["headline"].items()} for row in group
     }
     tasks = {name: own for name, own in scores.items() if own}
-    places = {standing.model: standing for standing in standings(tasks)} if tasks else {}
-    group = sorted(group, key=lambda row: _order(row, places))
-    best = group[0]
+    rates = {one.model: one.mean_win_rate for one in score_models(tasks)} if len(tasks) > 1 else {}
+
+    def order(row: dict[str, Any]) -> tuple[float, float]:
+        accuracy = row["mean_accuracy"]
+        return -rates.get(row["digests"]["model"], 0.0), 1.0 if accuracy is None else -accuracy
+
+    group = sorted(group, key=order)
     for row in group:
-        key = row["digests"]["model"]
-        standing = places.get(key)
-        alone = standing is None or len(tasks) < 2
-        likelihood = row["likelihood"].get(ALL)
+        model, likelihood = row["digests"]["model"], row["likelihood"].get(ALL)
         yield LeaderboardRow(
-            row["name"], row["checkpoint"], row["digests"]["tokenizer"], scores[key], row["mean_accuracy"],
-            None if alone or standing is None else standing.mean_win_rate,
+            row["name"], row["checkpoint"], row["digests"]["tokenizer"], scores[model], row["mean_accuracy"],
+            rates.get(model),
             likelihood["bits_per_byte"]["value"] if likelihood else None,
             likelihood["perplexity"]["value"] if likelihood else None,
-            None if row is best else compare(best, row, resamples=resamples, seed=seed),
+            None if row is group[0] else compare(group[0], row, resamples=resamples, seed=seed),
         )  # fmt: skip
-
-
-def _order(row: dict[str, Any], places: dict[str, Any]) -> tuple[float, float]:
-    standing = places.get(row["digests"]["model"])
-    accuracy = -(row["mean_accuracy"] if row["mean_accuracy"] is not None else -1.0)
-    rate = standing.mean_win_rate if standing is not None and len(places) > 1 else 0.0
-    return -rate, accuracy
 
 
 def compare(
@@ -148,7 +142,7 @@ class ModelScore:
     scenarios: int
 
 
-def standings(scores: Mapping[str, Mapping[str, float]]) -> list[ModelScore]:
+def score_models(scores: Mapping[str, Mapping[str, float]]) -> list[ModelScore]:
     """Models by mean win rate, best first. `scores` maps a model to its score on each scenario.
 
     The win rate on a scenario is the share of the other models that a model beats there, ties half (Liang et al. 2022,
@@ -158,7 +152,7 @@ def standings(scores: Mapping[str, Mapping[str, float]]) -> list[ModelScore]:
     """
     if not scores:
         raise ConfigError("There are no scores to aggregate.")
-    found = []
+    rows = []
     for model, own in scores.items():
         rates = []
         for scenario, score in own.items():
@@ -167,8 +161,8 @@ def standings(scores: Mapping[str, Mapping[str, float]]) -> list[ModelScore]:
                 beaten = [0.5 if score == other else float(score > other) for other in others]
                 rates.append(float(np.mean(beaten)))
         mean = float(np.mean(list(own.values()))) if own else float("nan")
-        found.append(ModelScore(model, float(np.mean(rates)) if rates else float("nan"), mean, len(own)))
-    return sorted(found, key=lambda row: (-_or_least(row.mean_win_rate), -_or_least(row.mean_score), row.model))
+        rows.append(ModelScore(model, float(np.mean(rates)) if rates else float("nan"), mean, len(own)))
+    return sorted(rows, key=lambda row: (-_or_least(row.mean_win_rate), -_or_least(row.mean_score), row.model))
 
 
 def _or_least(value: float) -> float:

@@ -91,7 +91,7 @@ class Suite:
 
 
 def build_suite(config: SuiteConfig, held_out: HeldOut | None, *, seed: int = 0) -> Suite:
-    """Makes and reads what the settings ask for; what is skipped in files is said. Raises `StageError` by file."""
+    """Makes and reads what the settings ask for; prints what is skipped in files. Raises `StageError` by file."""
     documents = held_out.documents() if held_out is not None else []
     tasks = [make_task(name, documents, config.items, seed) for name in config.embedded]
     for name, path in config.files.items():
@@ -108,9 +108,9 @@ def _sample(documents: list["Document"], count: int, seed: int) -> list[tuple[st
     by_domain: dict[str, list[Document]] = {}
     for document in documents:
         by_domain.setdefault(document.domain, []).append(document)
-    found = []
+    samples = []
     for domain, own in sorted(by_domain.items()):
         if len(own) > count:
             own = random.Random(f"{domain} {seed}").sample(own, count)
-        found += [(document.id, domain, document.text) for document in own if document.text.strip()]
-    return found
+        samples += [(document.id, domain, document.text) for document in own if document.text.strip()]
+    return samples
