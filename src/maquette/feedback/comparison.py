@@ -65,7 +65,7 @@ def preferences_of(
 
 def comparison_of(preference: Preference) -> Comparison:
     """The pair as an annotator sees it, the chosen completion first. Raises `StageError` where a completion is more
-    than one message: what the user says in between is no part of a pair."""
+    than one message: what the user says in between is not part of a pair."""
     for answer in (preference.chosen, preference.rejected):
         if len(answer) > 1:
             raise StageError(
