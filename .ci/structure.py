@@ -39,19 +39,19 @@ class Package:
     @cached_property
     def homes(self) -> dict[str, dict[str, str]]:
         """For each package: the module that a name of its `__init__` comes from, from its stub where it has one."""
-        found: dict[str, dict[str, str]] = {}
+        messages: dict[str, dict[str, str]] = {}
         for module, path in self.paths.items():
             if path.name != "__init__.py":
                 continue
             stub = path.with_suffix(".pyi")
             tree = ast.parse(stub.read_text(encoding="utf-8")) if stub.exists() else self.trees[module]
-            found[module] = {
+            messages[module] = {
                 alias.asname or alias.name: home
                 for node in tree.body
                 if isinstance(node, ast.ImportFrom) and (home := self._origin(node, module)) and self.is_module(home)
                 for alias in node.names
             }
-        return found
+        return messages
 
     def is_module(self, name: str) -> bool:
         return name in self.trees
@@ -106,7 +106,7 @@ def cycles(edges: Mapping[str, Iterable[str]]) -> list[list[str]]:
     index: dict[str, int] = {}
     low: dict[str, int] = {}
     stack: list[str] = []
-    found: list[list[str]] = []
+    messages: list[list[str]] = []
 
     def visit(node: str) -> None:
         index[node] = low[node] = len(index)
@@ -121,12 +121,12 @@ def cycles(edges: Mapping[str, Iterable[str]]) -> list[list[str]]:
             group = stack[stack.index(node) :]
             del stack[stack.index(node) :]
             if len(group) > 1:
-                found.append(sorted(group))
+                messages.append(sorted(group))
 
     for node in edges:
         if node not in index:
             visit(node)
-    return sorted(found)
+    return sorted(messages)
 
 
 def import_cycles(package: Package) -> list[str]:
@@ -159,7 +159,9 @@ def duplicate_classes(package: Package) -> list[str]:
             for node in tree.body:
                 if isinstance(node, ast.ClassDef):
                     places[node.name.lstrip("_")].append(module)
-    return [f"class {name} is in {', '.join(found)}" for name, found in sorted(places.items()) if len(found) > 1]
+    return [
+        f"class {name} is in {', '.join(messages)}" for name, messages in sorted(places.items()) if len(messages) > 1
+    ]
 
 
 def unused_names(package: Package, root: Path) -> list[str]:
@@ -170,7 +172,7 @@ def unused_names(package: Package, root: Path) -> list[str]:
             if path.suffix in {".py", ".yaml", ".ipynb", ".j2"}:
                 for word in re.findall(r"\w+", path.read_text(encoding="utf-8")):
                     counts[word] += 1
-    found = []
+    messages = []
     for module, tree in package.trees.items():
         for node in tree.body:
             if isinstance(node, ast.FunctionDef | ast.ClassDef):
@@ -181,12 +183,12 @@ def unused_names(package: Package, root: Path) -> list[str]:
                 names = [node.target.id]
             else:
                 continue
-            found += [
+            messages += [
                 f"{package.paths[module]}:{node.lineno}: nothing uses {name}"
                 for name in names
                 if not name.startswith("_") and counts[name] <= 1 and package.paths[module].name != "__init__.py"
             ]
-    return found
+    return messages
 
 
 def _is_registered(node: ast.FunctionDef | ast.ClassDef) -> bool:
@@ -207,6 +209,6 @@ def problems(root: Path = ROOT, name: str = "maquette") -> list[str]:
 
 if __name__ == "__main__":
     sys.setrecursionlimit(10_000)
-    found = problems()
-    print("\n".join(found) or "No cycles, climbing strings, duplicate classes or unused names.")
-    sys.exit(bool(found))
+    messages = problems()
+    print("\n".join(messages) or "No cycles, climbing strings, duplicate classes or unused names.")
+    sys.exit(bool(messages))

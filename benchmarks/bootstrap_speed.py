@@ -63,15 +63,15 @@ def objective(theta: np.ndarray, x: np.ndarray, z: np.ndarray, y: np.ndarray, we
 def minimise_each(columns: tuple, start: np.ndarray, counts: np.ndarray, exact: bool) -> np.ndarray:
     """BFGS on each row of `counts`, (resamples, 5)."""
     x, z, y = (np.log(column) for column in columns)
-    found = []
+    minima = []
     for weights in counts:
         arguments = (x, z, y, weights)
         if exact:
             result = minimize(objective, start, arguments, jac=True, method="BFGS", options={"gtol": 1e-6})
         else:
             result = minimize(lambda theta, *a: objective(theta, *a)[0], start, arguments, method="BFGS")
-        found.append(result.x)
-    return np.array(found)
+        minima.append(result.x)
+    return np.array(minima)
 
 
 def main() -> None:
@@ -93,16 +93,16 @@ def main() -> None:
     seconds: dict[str, list[float]] = {"batched": [], "exact": [], "numeric": []}
     alphas: dict[str, list[np.ndarray]] = {"batched": [], "exact": [], "numeric": []}
     for turn in range(options.rounds):
-        took, result = _timed(
+        duration, result = _timed(
             lambda turn=turn: fit_surface(*columns, method="huber", bootstrap=options.resamples, seed=turn)
         )
-        seconds["batched"].append((took - single) / options.resamples)
+        seconds["batched"].append((duration - single) / options.resamples)
         alphas["batched"].append(result.samples[:, 3])
         rows = counts[turn * options.each : (turn + 1) * options.each]
         for name in ("exact", "numeric"):
-            took, found = _timed(lambda rows=rows, name=name: minimise_each(columns, start, rows, name == "exact"))
-            seconds[name].append(took / options.each)
-            alphas[name].append(found[:, 3])
+            duration, minima = _timed(lambda rows=rows, name=name: minimise_each(columns, start, rows, name == "exact"))
+            seconds[name].append(duration / options.each)
+            alphas[name].append(minima[:, 3])
 
     each = {name: statistics.median(values) for name, values in seconds.items()}
     labels = {

@@ -1,6 +1,6 @@
 """How often a test must be trained on before its order gives it away: `python benchmarks/contamination_power.py`.
 
-Small models are trained on a text of random words into which a test file is planted 0, 1, 2, 4 or 8 times in its
+Small models are trained on a text of random words into which a test file is injected 0, 1, 2, 4 or 8 times in its
 published order. The exchangeability test (Oren et al. 2023) then asks each model. Without a leak its p-values must be
 uniform; with more copies they fall. Every model has a text and a test of its own, and reads its text five times.
 
@@ -94,11 +94,11 @@ def measure(copies: int, seed: int) -> ContaminationTest:
     return contamination_test(InOrder(model), list(examples), permutations=PERMUTATIONS, shards=SHARDS, seed=seed)
 
 
-def draw(found: dict[str, list[float]], path: Path) -> None:
+def draw(p_values: dict[str, list[float]], path: Path) -> None:
     """P-values by copies, and those without a leak against a uniform's."""
     figure, (left, right) = new_figure(1, 2, width=4.6, height=3.6)
     for place, copies in enumerate(COPIES):
-        values = np.maximum(found[str(copies)], 1e-12)
+        values = np.maximum(p_values[str(copies)], 1e-12)
         left.semilogy(
             place + np.linspace(-0.18, 0.18, len(values)), values, "o", color=COLORS[0], alpha=0.6, markersize=4
         )
@@ -107,7 +107,7 @@ def draw(found: dict[str, list[float]], path: Path) -> None:
     left.set_xticks(range(len(COPIES)), [str(copies) for copies in COPIES])
     left.set_xlabel("copies of the test in the training text")
     left.set_ylabel("p-value (line: median; dashed: 0.05)")
-    clean = np.sort(found["0"])
+    clean = np.sort(p_values["0"])
     right.plot([0, 1], [0, 1], color="#777777", linestyle="--", linewidth=1)
     steps = np.append(np.arange(len(clean) + 1), len(clean)) / len(clean)
     right.step(np.concatenate([[0], clean, [1]]), steps, where="post", color=COLORS[0])
@@ -125,23 +125,23 @@ def main() -> None:
         parser.error("--models must be at least 1")
     torch.set_num_threads(1)
     file = options.folder / "power.json"
-    found: dict[str, list[float]] = json.loads(file.read_text()) if file.exists() else {}
+    minima: dict[str, list[float]] = json.loads(file.read_text()) if file.exists() else {}
     wanted = {copies: options.models * (2 if copies == 0 else 1) for copies in COPIES}
     with progress("models", sum(wanted.values()), unit="models") as advance:
         for number in range(2 * options.models):  # one of each in turn: stopped early, all have some
             for copies in COPIES:
-                done = found.setdefault(str(copies), [])
+                done = minima.setdefault(str(copies), [])
                 if number < wanted[copies]:
                     if len(done) <= number:
                         done.append(measure(copies, seed=number + 1000 * copies).p_value)
-                        write_json(file, found)
+                        write_json(file, minima)
                     advance(1)
-    draw(found, options.folder / "contamination_power")
+    draw(minima, options.folder / "contamination_power")
     for copies in COPIES:
-        values = np.array(found[str(copies)])
-        told = f"median p {np.median(values):.2g}, below 0.05 for {np.sum(values < 0.05)} of {len(values)} models"
+        values = np.array(minima[str(copies)])
+        summary = f"median p {np.median(values):.2g}, below 0.05 for {np.sum(values < 0.05)} of {len(values)} models"
         uniform = f"; against a uniform: Kolmogorov-Smirnov p {kstest(values, 'uniform').pvalue:.2f}"
-        print(f"{copies} copies: {told}{uniform if copies == 0 else ''}")
+        print(f"{copies} copies: {summary}{uniform if copies == 0 else ''}")
     print(f"Open {options.folder / 'contamination_power.png'}")
 
 

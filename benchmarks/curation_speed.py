@@ -117,9 +117,9 @@ def _ours(archive: Path, work: Path, processes: int) -> tuple[float, float, int]
     shutil.rmtree(work, ignore_errors=True)
     before, began = _used(), time.perf_counter()
     shards = Warc(SourceConfig(kind="warc", path=str(archive))).shards()
-    found = curate(shards, CurationConfig(), ExecutorConfig(), work, enabled=True, processes=processes, limit=None)
-    kept = sum(1 for _ in found.documents())
-    return _used() - before, time.perf_counter() - began, kept
+    curated = curate(shards, CurationConfig(), ExecutorConfig(), work, enabled=True, processes=processes, limit=None)
+    count = sum(1 for _ in curated.documents())
+    return _used() - before, time.perf_counter() - began, count
 
 
 def _by_processor_time(folder: Path) -> float:
@@ -146,9 +146,9 @@ def _beside_datatrove(folder: Path, pages: int, peer_pages: int, arguments: argp
     os.sched_setaffinity(0, {core})
     whole = all(importlib.util.find_spec(name) for name in ("datatrove", "spacy", "warcio", "magic"))
     python = arguments.datatrove or (sys.executable if whole else None)
-    ours, theirs, kept, told = [], [], 0, ""
+    ours, theirs, count, summary = [], [], 0, ""
     for _ in range(arguments.rounds):
-        seconds, _, kept = _ours(folder / "whole", folder / "work", 1)
+        seconds, _, count = _ours(folder / "whole", folder / "work", 1)
         ours.append(pages / seconds)
         if python is not None:
             out = subprocess.run(
@@ -156,11 +156,11 @@ def _beside_datatrove(folder: Path, pages: int, peer_pages: int, arguments: argp
             )
             if out.returncode:
                 sys.exit(f"datatrove failed:\n{out.stderr[-2000:]}")
-            seconds, told = float(out.stdout.split()[-2]), out.stdout.split()[-1]
+            seconds, summary = float(out.stdout.split()[-2]), out.stdout.split()[-1]
             theirs.append(peer_pages / seconds)
-    print(f"maquette   {statistics.median(ours):8.1f} pages/s, {kept:,} kept")
+    print(f"maquette   {statistics.median(ours):8.1f} pages/s, {count:,} kept")
     if theirs:
-        print(f"datatrove  {statistics.median(theirs):8.1f} pages/s, {told} of {peer_pages} kept")
+        print(f"datatrove  {statistics.median(theirs):8.1f} pages/s, {summary} of {peer_pages} kept")
         print(f"ratio      {_spread([mine / other for mine, other in zip(ours, theirs, strict=True)])}")
     else:
         print("datatrove or what its reader needs is not installed: name a Python that has it with --datatrove")

@@ -57,8 +57,8 @@ def main() -> None:
         f"{size / 1e6:.1f} MB in {len(texts):,} documents, vocabulary {arguments.vocab_size:,}, "
         f"{arguments.workers} threads"
     )
-    for name, found in seconds.items():
-        print(f"{name:12}{size / statistics.median(found) / 1e6:8.2f} MB/s")
+    for name, minima in seconds.items():
+        print(f"{name:12}{size / statistics.median(minima) / 1e6:8.2f} MB/s")
     ratios = [theirs / ours for theirs, ours in zip(seconds["tokenizers"], seconds["maquette"], strict=True)]
     print(f"{'ratio':12}{statistics.median(ratios):8.2f}  ({min(ratios):.2f} to {max(ratios):.2f})")
 

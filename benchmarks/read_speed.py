@@ -85,19 +85,19 @@ def _artifact(root: Path, vocabulary: int) -> Path:
     dtype = token_dtype(vocabulary)
 
     def make(folder: Path) -> dict[str, Any]:
-        found = {}
+        facts = {}
         for domain, count in DOMAINS.items():
             writer = ShardWriter(folder / domain, "train", dtype, 0, 1 << 20)
             for number, tokens in enumerate(np.array_split(generator.integers(16, vocabulary, count), count // 800)):
                 writer.add(EncodedDocument(f"{domain}/{number}", tokens.astype(dtype), 0))
-            found[domain] = {"folder": domain, "splits": {"train": writer.close()}}
+            facts[domain] = {"folder": domain, "splits": {"train": writer.close()}}
         tokenizer = {"name": "none", "digest": "0" * 64}
         return {
             "tokenizer": tokenizer,
             "vocab_size": vocabulary,
             "document_id": 0,
             "dtype": dtype.name,
-            "domains": found,
+            "domains": facts,
         }
 
     return manifest.build(

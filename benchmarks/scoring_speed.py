@@ -72,17 +72,17 @@ def _requests(texts: list[str], count: int, *, letters: bool) -> list[Instance]:
     """Questions with four answers: lines that follow, or one letter each."""
     generator = np.random.default_rng(0)
     lines = [line for text in texts for line in text.splitlines() if 20 < len(line) < 90]
-    found = []
+    requests = []
     for _ in range(count):
         chosen = [str(line) for line in generator.choice(lines, int(generator.integers(8, 22)))]
         context, options = "\n".join(chosen[:-4]), chosen[-4:]
         if letters:
             listed = "".join(f"\n{letter}. {option}" for letter, option in zip("ABCD", options, strict=True))
             context, options = f"{context}{listed}\nAnswer:", [" A", " B", " C", " D"]
-        found += [
+        requests += [
             Instance("loglikelihood", {}, (context, f"\n{o}" if not letters else o), i) for i, o in enumerate(options)
         ]
-    return found
+    return requests
 
 
 if __name__ == "__main__":

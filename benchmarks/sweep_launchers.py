@@ -77,10 +77,10 @@ def main() -> None:
             for _ in range(arguments.rounds):
                 for contender, words in CONTENDERS.items():
                     times[contender].append(seconds(root, compute, arguments.jobs, words))
-            best = min(statistics.median(found) for found in times.values())
+            best = min(statistics.median(minima) for minima in times.values())
             print(f"{arguments.jobs} {name} jobs of {compute} FLOPs, {CORES} cores")
-            for contender, found in times.items():
-                middle = statistics.median(found)
+            for contender, minima in times.items():
+                middle = statistics.median(minima)
                 print(f"  {contender:<28} {middle:7.1f} s   {middle / best:5.2f} x the fastest")
 
 

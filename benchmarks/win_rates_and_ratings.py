@@ -77,10 +77,10 @@ def coverage(tournaments: int, battles: int) -> None:
         with progress(f"tournaments ({name})", tournaments, unit="tournaments") as advance:
             for seed in range(tournaments):
                 winners, losers = tournament(truth, battles, np.random.default_rng(seed))
-                found = bradley_terry_ratings(winners, losers, bootstrap=bootstrap, level=LEVEL, seed=seed)
+                ratings = bradley_terry_ratings(winners, losers, bootstrap=bootstrap, level=LEVEL, seed=seed)
                 for model, strength in enumerate(truth):
-                    held.append(found.intervals[model].contains(strength))
-                    rank = found.rank_intervals[model]
+                    held.append(ratings.intervals[model].contains(strength))
+                    rank = ratings.rank_intervals[model]
                     ranks.append(rank.low <= len(truth) - model <= rank.high)
                 advance(1)
         print(
@@ -104,19 +104,19 @@ def speed(battles: int, models: int) -> None:
     winners, losers = (names[side] for side in tournament(truth, battles, np.random.default_rng(2)))
     for bootstrap in (0, 100):
         start = time.perf_counter()
-        found = bradley_terry_ratings(winners, losers, bootstrap=bootstrap)
+        ratings = bradley_terry_ratings(winners, losers, bootstrap=bootstrap)
         seconds = time.perf_counter() - start
         worst = max(
-            abs(found.strengths[name] - (value - truth.mean())) for name, value in zip(names, truth, strict=True)
+            abs(ratings.strengths[name] - (value - truth.mean())) for name, value in zip(names, truth, strict=True)
         )
-        told = f" with {bootstrap} resamples" if bootstrap else ""
-        print(f"{battles:,} battles of {models} models{told}: {seconds:.2f} s, largest error {worst:.3f} log-odds")
+        detail = f" with {bootstrap} resamples" if bootstrap else ""
+        print(f"{battles:,} battles of {models} models{detail}: {seconds:.2f} s, largest error {worst:.3f} log-odds")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--prompts", type=int, default=600)
-    parser.add_argument("--draws", type=int, default=200, help="draws of prompts behind the planted case's means")
+    parser.add_argument("--draws", type=int, default=200, help="draws of prompts behind the injected case's means")
     parser.add_argument("--tournaments", type=int, default=200)
     parser.add_argument("--battles", type=int, default=1_000_000)
     options = parser.parse_args()

@@ -186,10 +186,10 @@ def draw_hallucinations(results: Sequence[HallucinationRates], path: Path) -> Pa
     curves = (("made_up", "strangers: a town is hallucinated"), ("recalled", "known people: the right town"),
               ("wrong", "known people: a wrong town"))  # fmt: skip
     for color, (name, label) in zip(COLORS, curves, strict=False):
-        found: list[Share] = [getattr(one, name) for one in results]
-        middle = [100 * one.value for one in found]
-        low = [100 * (one.value - one.low) for one in found]
-        high = [100 * (one.high - one.value) for one in found]
+        per_seed: list[Share] = [getattr(one, name) for one in results]
+        middle = [100 * one.value for one in per_seed]
+        low = [100 * (one.value - one.low) for one in per_seed]
+        high = [100 * (one.high - one.value) for one in per_seed]
         axes.errorbar(shares, middle, yerr=[low, high], color=color, marker="o", capsize=3, linewidth=1.3, label=label)
     axes.set_xlabel("unseen facts among the answers of fine-tuning (%)")
     axes.set_ylabel("answers (%), with 95% intervals")

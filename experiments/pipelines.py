@@ -96,13 +96,13 @@ def tuning_trials(compute: float, trials: int, seed: int, buildable: Callable[[f
     """`trials` guesses that share `compute`, log-uniform about the rule of thumb; guesses of a size that no model has
     are drawn again."""
     generator, each = np.random.default_rng(seed), compute / trials
-    found: list[Trial] = []
+    drawn: list[Trial] = []
     for _ in range(100 * trials):
         size, factor = np.exp(np.log(GUESS) * generator.uniform(-1, 1, 2)) * (thumb_size(each), 1.0)
         if buildable(float(size)):
-            found.append(Trial(float(size), each, float(factor)))
-        if len(found) == trials:
-            return found
+            drawn.append(Trial(float(size), each, float(factor)))
+        if len(drawn) == trials:
+            return drawn
     raise LawError(f"{each:.2g} FLOPs are too few for any model of this family.", "Give more compute, or fewer trials.")
 
 
@@ -110,16 +110,16 @@ def small_trials(compute: float, buildable: Callable[[float], bool]) -> list[Tri
     """Three sizes at two budgets, and two more learning rates at the smaller: a tenth of `compute` in all."""
     shares = len(_SIZES) * (1 + 1 / _STEP) + len(_FACTORS) / _STEP
     large = SMALL_SHARE * compute / shares
-    found = [
+    trials = [
         Trial(thumb_size(budget) * ratio, budget)
         for budget in (large / _STEP, large)
         for ratio in _SIZES
         if buildable(thumb_size(budget) * ratio)
     ]
-    if not found:
+    if not trials:
         raise LawError(f"{large:.2g} FLOPs are too few for any model of this family.", "Give more compute.")
-    centre = min((trial for trial in found), key=lambda trial: abs(np.log(trial.size / thumb_size(trial.compute))))
-    return found + [Trial(centre.size, centre.compute, factor) for factor in _FACTORS]
+    centre = min((trial for trial in trials), key=lambda trial: abs(np.log(trial.size / thumb_size(trial.compute))))
+    return trials + [Trial(centre.size, centre.compute, factor) for factor in _FACTORS]
 
 
 def final_run(small: Sequence[Trained], compute: float) -> FinalRun:
@@ -173,13 +173,13 @@ def pipeline_facts(old: Sequence[Trained], small: Sequence[Trained], big: Traine
     ahead = best.loss - big.loss
     spent = [sum(run.compute for run in runs) for runs in (old, [*small, big])]
     winner = "new" if ahead > 0 else "old"
-    said = (
+    text = (
         f"At {spent[0]:.2g} FLOPs each, the best of {len(old)} guesses reached {best.loss:.4f} nats a token, the new "
         f"way {big.loss:.4f} ({len(small)} small runs, then one of {quantity(big.params)} parameters): the {winner} "
         f"way is {abs(ahead):.4f} nats ahead ({abs(ahead) / best.loss:.1%})."
     )
     return {
-        "verdict": said,
+        "verdict": text,
         "winner": winner,
         "ahead_nats": abs(ahead),
         "compute_old": spent[0],
@@ -211,8 +211,10 @@ def run(config: TrainStage, trials: int = 10) -> Path:
     data = make_tokens(config)
     compute = float(parse_quantity(config.compute or COMPUTE, "compute"))
     settings = dataclasses.asdict(config) | {"trials": trials}
-    kept = {key: value for key, value in settings.items() if key not in ("outputs", "force", "logger", "trainer")}
-    name = f"pipelines-{digest(kept)[:8]}"
+    settings_left = {
+        key: value for key, value in settings.items() if key not in ("outputs", "force", "logger", "trainer")
+    }
+    name = f"pipelines-{digest(settings_left)[:8]}"
 
     def buildable(size: float) -> bool:
         try:
@@ -239,7 +241,7 @@ def run(config: TrainStage, trials: int = 10) -> Path:
 
     folder = build(
         "pipelines", Path(config.outputs), name=None, label=f"{compute:.0e}".replace("+", ""),
-        config=kept, inputs={"tokens": digest(str(data.folder.name))}, make=make, force=config.force, say=say,
+        config=settings_left, inputs={"tokens": digest(str(data.folder.name))}, make=make, force=config.force, say=say,
     )  # fmt: skip
     show(json.loads((folder / "verdict.json").read_text(encoding="utf-8")))
     say(f"Open {(folder / 'index.html').absolute().as_uri()}")
@@ -248,7 +250,7 @@ def run(config: TrainStage, trials: int = 10) -> Path:
 
 def train_all(config: TrainStage, data: TokensResult, trials: Sequence[Trial]) -> list[Trained]:
     """Each trial as an ordinary run, by the recipe's learning rate times its factor."""
-    found = []
+    records = []
     for trial in trials:
         settings = settings_of(config, trial)
         rate = trial.rate_factor * resolve_recipe(settings, data).learning_rate
@@ -257,8 +259,8 @@ def train_all(config: TrainStage, data: TokensResult, trials: Sequence[Trial]) -
         if record.validation_loss is None:
             raise ConfigError("There is no text to validate on: nothing can be compared.", "Set corpus.validation.")
         counts = (float(record.spec.size), float(record.spec.tokens), float(record.spec.compute))
-        found.append(Trained(trial, record.name, *counts, record.validation_loss))
-    return found
+        records.append(Trained(trial, record.name, *counts, record.validation_loss))
+    return records
 
 
 def settings_of(config: TrainStage, trial: Trial) -> TrainStage:

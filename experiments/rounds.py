@@ -36,7 +36,7 @@ def rounds(study: Study) -> None:
 
 
 def reward_and_policy(study: Study, suffix: str, sft: str, labels: str, policy: str) -> str:
-    """A reward model on `labels`, and the run that goes on from `policy` with it."""
+    """A reward model on `labels`, and the run that starts from `policy` with it."""
     config: AlignmentStage = study.config
     reward = study.train(
         f"reward{suffix}", {"objective": "reward", "checkpoint": sft, "preferences.path": labels}, config.reward,

@@ -1,4 +1,4 @@
-"""The floors of the house, and what every file in it keeps to."""
+"""The layers of the package, and what every file in it keeps to."""
 
 import ast
 import importlib.util
@@ -15,17 +15,17 @@ ROOT = Path(__file__).parents[1]
 SOURCES = sorted(Path(maquette.__file__).parent.rglob("*.py"))
 
 
-def test_a_room_imports_only_from_the_rooms_above_it(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_package_imports_only_from_layers_above_it(capsys: pytest.CaptureFixture[str]) -> None:
     code = lint_imports(config_filename=str(ROOT / "pyproject.toml"), cache_dir=None)
     assert code == 0, capsys.readouterr().out
 
 
-def test_every_room_has_its_floor() -> None:
+def test_every_package_has_its_layer() -> None:
     text = (ROOT / "pyproject.toml").read_text()
-    rooms = {
+    packages = {
         path.name for path in Path(maquette.__file__).parent.iterdir() if path.is_dir() and path.name != "__pycache__"
     }
-    assert [room for room in sorted(rooms) if f"maquette.{room}" not in text] == []
+    assert [package for package in sorted(packages) if f"maquette.{package}" not in text] == []
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(SOURCES[0].parent).as_posix())
@@ -44,47 +44,51 @@ def structure() -> Any:
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> Path:
+def example(tmp_path: Path) -> Path:
     """A package of two layers, `high` above `low`, with one file each."""
     (tmp_path / "pyproject.toml").write_text(
-        '[[tool.importlinter.contracts]]\nlayers = ["house.high", "(house.low)"]\n', encoding="utf-8"
+        '[[tool.importlinter.contracts]]\nlayers = ["example.high", "(example.low)"]\n', encoding="utf-8"
     )
     for place in ("high", "low"):
-        (tmp_path / "src" / "house" / place).mkdir(parents=True)
-        (tmp_path / "src" / "house" / place / "__init__.py").touch()
-    (tmp_path / "src" / "house" / "__init__.py").touch()
+        (tmp_path / "src" / "example" / place).mkdir(parents=True)
+        (tmp_path / "src" / "example" / place / "__init__.py").touch()
+    (tmp_path / "src" / "example" / "__init__.py").touch()
     write(tmp_path, "low/one.py", "def one(): ...")
-    write(tmp_path, "high/two.py", "from house.low.one import one\none()")
+    write(tmp_path, "high/two.py", "from example.low.one import one\none()")
     return tmp_path
 
 
 def write(root: Path, path: str, text: str) -> None:
-    (root / "src" / "house" / path).write_text(text + "\n", encoding="utf-8")
+    (root / "src" / "example" / path).write_text(text + "\n", encoding="utf-8")
 
 
 @pytest.mark.parametrize(
     ("path", "text", "problem"),
     [
         ("low/three.py", "", None),
-        ("low/one.py", "def one():\n    from house.high.two import x", "import cycle: house.high.two, house.low.one"),
-        ("low/one.py", "if TYPE_CHECKING:\n    import house.high.two\ndef one(): ...", "import cycle: "),
-        ("low/three.py", "TARGET = 'house.high.two.run'; print(TARGET)", "names house.high.two, a layer above"),
-        ("low/three.py", "'''house.high.two is above.'''", None),
+        (
+            "low/one.py",
+            "def one():\n    from example.high.two import x",
+            "import cycle: example.high.two, example.low.one",
+        ),
+        ("low/one.py", "if TYPE_CHECKING:\n    import example.high.two\ndef one(): ...", "import cycle: "),
+        ("low/three.py", "TARGET = 'example.high.two.run'; print(TARGET)", "names example.high.two, a layer above"),
+        ("low/three.py", "'''example.high.two is above.'''", None),
         ("low/three.py", "class one: ...\nclass Two: ...\nTwo()", None),
         ("low/three.py", "def three(): ...", "nothing uses three"),
         ("low/three.py", "def three(): ...\nthree()", None),
     ],
 )
-def test_the_lint_sees(structure: Any, house: Path, path: str, text: str, problem: str | None) -> None:
-    write(house, path, text)
-    found = structure.problems(house, "house")
-    assert len(found) == (problem is not None) and (problem or "") in "".join(found)
+def test_the_lint_sees(structure: Any, example: Path, path: str, text: str, problem: str | None) -> None:
+    write(example, path, text)
+    result = structure.problems(example, "example")
+    assert len(result) == (problem is not None) and (problem or "") in "".join(result)
 
 
-def test_the_lint_sees_a_class_name_twice(structure: Any, house: Path) -> None:
+def test_the_lint_sees_a_class_name_twice(structure: Any, example: Path) -> None:
     for place in ("low/three.py", "high/four.py"):
-        write(house, place, "class Plan: ...\nPlan()")
-    assert structure.problems(house, "house") == ["class Plan is in house.high.four, house.low.three"]
+        write(example, place, "class Plan: ...\nPlan()")
+    assert structure.problems(example, "example") == ["class Plan is in example.high.four, example.low.three"]
 
 
 def test_the_structure_holds(structure: Any) -> None:

@@ -22,10 +22,12 @@ def test_a_slow_test_says_why() -> None:
     silent = []
     for path in FILES:
         tree = ast.parse(path.read_text(encoding="utf-8"))
-        told = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call) and (node.args or node.keywords)}
+        message = {
+            id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call) and (node.args or node.keywords)
+        }
         silent += [
             f"{path.relative_to(TESTS)}:{node.lineno}"
             for node in ast.walk(tree)
-            if isinstance(node, ast.Attribute) and node.attr == "slow" and id(node) not in told
+            if isinstance(node, ast.Attribute) and node.attr == "slow" and id(node) not in message
         ]
     assert silent == [], 'write pytest.mark.slow(reason="...")'

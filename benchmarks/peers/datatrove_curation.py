@@ -43,8 +43,8 @@ def main(archive: str, out: str) -> None:
         tasks = config.num_buckets if number == 2 else 1
         LocalPipelineExecutor(pipeline, tasks=tasks, workers=1, logging_dir=f"{out}/logs/{number}").run()
     seconds = _used() - before
-    kept = sum(len(gzip.decompress(path.read_bytes()).splitlines()) for path in Path(out, "kept").glob("*.jsonl.gz"))
-    print(seconds, kept)
+    count = sum(len(gzip.decompress(path.read_bytes()).splitlines()) for path in Path(out, "kept").glob("*.jsonl.gz"))
+    print(seconds, count)
 
 
 def _used() -> float:

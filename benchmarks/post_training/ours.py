@@ -56,7 +56,7 @@ def main(kind: str, size: str, threads: int) -> None:
     keep_large_buffers()
     shape, rows = SIZES[size], ROWS[kind]
     config = TransformerConfig(
-        VOCABULARY, hidden_size=shape.width, num_hidden_layers=shape.num_hidden_layers,
+        VOCABULARY, hidden_size=shape.hidden_size, num_hidden_layers=shape.num_hidden_layers,
         num_attention_heads=shape.num_attention_heads,
         intermediate_size=shape.feed_forward, max_position_embeddings=rows.length,
     )  # fmt: skip
@@ -84,14 +84,14 @@ def examples(kind: str, model: LanguageModel, rows: Rows) -> tuple[Objective, Ex
         for answer in both[:answers]:
             mask = [False] * len(prompt) + [True] * len(answer)
             writer.add(prompt + answer, mask, margin=float("nan"), probability=float("nan"))
-    found = writer.write(Path(tempfile.mkdtemp()))
+    written = writer.write(Path(tempfile.mkdtemp()))
     if kind == "sft":
         objective: Objective = SupervisedFineTuning(model.train(), optimization(), SupervisedConfig())
-        make = lambda indices, parts: conversation_batches(found, indices, parts)  # noqa: E731
+        make = lambda indices, parts: conversation_batches(written, indices, parts)  # noqa: E731
     else:
         objective = DirectPreferenceOptimization(model, optimization(), PreferenceConfig())
-        reference = -1500.0 + torch.randn(len(found))  # made before the first step here, as in TRL with precompute
-        make = lambda pairs, parts: preference_batches(found, pairs, parts, reference)  # noqa: E731
+        reference = -1500.0 + torch.randn(len(written))  # made before the first step here, as in TRL with precompute
+        make = lambda pairs, parts: preference_batches(written, pairs, parts, reference)  # noqa: E731
     order = ExampleOrder(EXAMPLES, 0)
     return objective, ExampleBatches(
         order, make, batch_size=rows.count, micro_batches=1, steps=STEPS, identity="benchmark"

@@ -100,10 +100,10 @@ def word_tokenizer() -> PreTrainedTokenizerFast:
 
 def dataset(rows: Rows, names: tuple[str, ...]) -> Dataset:
     """Words as text, which TRL makes into tokens; it closes answers with an end itself."""
-    found = [words(rows, number) for number in range(EXAMPLES)]
-    texts = {"prompt": [" ".join(map(str, one[0])) for one in found]}
+    rows_of_text = [words(rows, number) for number in range(EXAMPLES)]
+    texts = {"prompt": [" ".join(map(str, one[0])) for one in rows_of_text]}
     for place, name in enumerate(names[1:], 1):
-        texts[name] = [" " + " ".join(map(str, one[place][:-1])) + " 1" for one in found]
+        texts[name] = [" " + " ".join(map(str, one[place][:-1])) + " 1" for one in rows_of_text]
     return Dataset.from_dict(texts)
 
 

@@ -34,9 +34,9 @@ def package(tmp_path, monkeypatch):
 
 
 def test_a_dotted_name_and_a_colon_find_the_same_object_in_the_current_folder(package):
-    found = import_target(f"{package}.model.Attention")
-    assert found.scale == 2
-    assert import_target(f"{package}.model:Attention") is found
+    result = import_target(f"{package}.model.Attention")
+    assert result.scale == 2
+    assert import_target(f"{package}.model:Attention") is result
     assert import_target(f"{package}_alone:reward")(2) == 0.5
     assert import_target("torch.optim.RMSprop").__name__ == "RMSprop"
 

@@ -15,7 +15,7 @@ from maquette.cli.command_line.model_config import AlignmentStage
 from maquette.cli.command_line.registry import STAGES
 from maquette.cli.study import rehearse
 from maquette.feedback.study.figures import gains
-from maquette.feedback.study.report import course_of
+from maquette.feedback.study.report import validation_curve
 from maquette.feedback.study.tables import study_tables
 from maquette.tracking import find_runs
 from maquette.tracking.config import TrackingConfig
@@ -84,16 +84,16 @@ def test_from_documents_to_a_page(tmp_path: Path) -> None:
     )
     assert {"validation/gold", "validation/kl", "objective/kl", "val/ratio"} <= policy.metrics.keys()
     # The same prompts and random numbers before the first step: gains begin at exactly nothing.
-    course = course_of(read_history(Path(policy.folder) / "metrics.jsonl"))
-    assert len(course) == 3 and course[0][0] == 0.0 and course[-1][0] > 0.0
-    assert [float(values[0]) for values in gains("group", course)] == [0.0, 0.0, 0.0]
+    curve = validation_curve(read_history(Path(policy.folder) / "metrics.jsonl"))
+    assert len(curve) == 3 and curve[0][0] == 0.0 and curve[-1][0] > 0.0
+    assert [float(values[0]) for values in gains("group", curve)] == [0.0, 0.0, 0.0]
     assert alignment.run(config) == folder  # all of it is done
 
     tables = study_tables(config.outputs)
     assert list(tables.policies.policy) == names and set(tables.policies.seed) == {0}
     assert tables.policies.gold[1] == by_name["sft"]["scores"]["gold"]["value"]
     assert list(tables.best_of_n.n) == [1, 2, 4]
-    assert set(tables.course.policy) == {"ppo", "group"} and (tables.course.kl >= 0).all()
+    assert set(tables.curve.policy) == {"ppo", "group"} and (tables.curve.kl >= 0).all()
     results["policies"][0].pop("greedy_wins")  # as an older version wrote it
     (folder / "results.json").write_text(json.dumps(results))
     with pytest.raises(StageError, match=r"results\.json can't be read.*greedy_wins"):
@@ -157,9 +157,9 @@ def test_a_gain_is_told_from_the_runs_own_start() -> None:
     distance, gold, learned = gains("ppo", [(0.0, 0.4, -1.0), (4.0, 0.9, 1.0), (9.0, 0.5, 3.0)])
     assert distance.tolist() == [0.0, 2.0, 3.0] and learned.tolist() == [0.0, 2.0, 4.0]
     assert gold.tolist() == pytest.approx([0.0, 0.5, 0.1])
-    for course in ([], [(0.2, 0.4, 1.0)]):
+    for curve in ([], [(0.2, 0.4, 1.0)]):
         with pytest.raises(StageError, match="ppo was not measured before its first step"):
-            gains("ppo", course)
+            gains("ppo", curve)
 
 
 def test_rounds_go_on_from_the_policy_before() -> None:

@@ -1,4 +1,4 @@
-"""`maquette annotate`: given pairs judged anew, by whom one likes; what is missing is said."""
+"""`maquette annotate`: given pairs judged again, by whom one likes; what is missing is said."""
 
 from pathlib import Path
 
@@ -31,9 +31,9 @@ def given(tmp_path: Path) -> Path:
 
 
 def settings(outputs: Path, *words: str) -> AnnotateStage:
-    found = compose(STAGES["annotate"], [f"outputs='{outputs}'", "tracking=none", *words])
-    assert isinstance(found, AnnotateStage)
-    return found
+    config = compose(STAGES["annotate"], [f"outputs='{outputs}'", "tracking=none", *words])
+    assert isinstance(config, AnnotateStage)
+    return config
 
 
 def test_given_pairs_are_judged_anew(tmp_path: Path, given: Path) -> None:

@@ -14,7 +14,7 @@ from maquette.artifacts import ConfigError
 from maquette.cli import train
 from maquette.cli.command_line.config import TrainStage
 from maquette.cli.planning import branching
-from maquette.cli.planning.branching import Tree, plan_tree
+from maquette.cli.planning.branching import Branching, plan_tree
 from maquette.cli.sweeps.forecast import forecast
 from maquette.optimization import build_schedule
 from maquette.optimization.config import LinearSchedulerConfig, WSDSchedulerConfig
@@ -41,7 +41,7 @@ def configure(tmp_path_factory: pytest.TempPathFactory) -> Configure:
 
 
 @pytest.fixture(scope="module")
-def tree(configure: Configure) -> Tree:
+def tree(configure: Configure) -> Branching:
     """Trained, with a record in MLflow."""
     config = configure(mlflow=True)
     data = train.prepare(config)
@@ -53,7 +53,7 @@ def tree(configure: Configure) -> Tree:
     return planned
 
 
-def test_each_horizon_is_a_run_of_its_own(tree: Tree) -> None:
+def test_each_token_budget_is_a_run_of_its_own(tree: Branching) -> None:
     records = [read_record(branch.job.folder) for branch in tree.branches]
     assert [record and (record.status, record.step, record.spec.tokens) for record in records] == [
         ("finished", 10, 2560), ("finished", 15, 3840), ("finished", 20, 5120),
@@ -75,7 +75,7 @@ def test_horizons_are_whole_steps_that_share_the_trunks_warmup(configure: Config
     assert warmups == [pytest.approx(warmups[0], rel=1e-12)] * 4
 
 
-def test_they_are_children_of_the_trunk(tree: Tree, configure: Configure) -> None:
+def test_they_are_children_of_the_trunk(tree: Branching, configure: Configure) -> None:
     runs = find_runs(configure().outputs).set_index("name")
     trunk = runs.loc[tree.trunk.job.name]
     assert trunk["tags.kind"] == "trunk"
@@ -86,11 +86,11 @@ def test_they_are_children_of_the_trunk(tree: Tree, configure: Configure) -> Non
         assert row["validation/loss"] > 0
 
 
-def test_a_branch_is_what_it_would_have_been_alone(tree: Tree, tmp_path: Path) -> None:
+def test_a_branch_is_what_it_would_have_been_alone(tree: Branching, tmp_path: Path) -> None:
     # What multiplies matrices is measured once for each `outputs`; products of another library round differently.
     shutil.copy(tree.trunk.job.outputs / "machine.json", tmp_path)
     for branch in tree.branches[:2]:
-        assert branch.leaves > 0
+        assert branch.branch_step > 0
         alone = train.run(dataclasses.replace(branch.config, outputs=str(tmp_path)))
         assert alone.name == branch.job.name
         expected = load_file(Path(alone.folder) / "model" / "model.safetensors")
@@ -104,7 +104,7 @@ def test_a_branch_is_what_it_would_have_been_alone(tree: Tree, tmp_path: Path) -
 
 
 def test_stopped_it_goes_on_where_it_was(
-    configure: Configure, tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    configure: Configure, tree: Branching, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fit, ran = train_job.fit, []
 
@@ -125,21 +125,21 @@ def test_stopped_it_goes_on_where_it_was(
     assert whole is not None and record.validation_loss == whole.validation_loss
 
 
-def test_without_the_trunks_checkpoint_a_branch_trains_from_the_beginning(tree: Tree, tmp_path: Path) -> None:
+def test_without_the_trunks_checkpoint_a_branch_trains_from_the_beginning(tree: Branching, tmp_path: Path) -> None:
     branch = tree.branches[0]
     job = dataclasses.replace(branch.job, outputs=tmp_path)
     gone = dataclasses.replace(tree.trunk, job=dataclasses.replace(tree.trunk.job, outputs=tmp_path))
-    assert not branching.graft(dataclasses.replace(tree, trunk=gone), dataclasses.replace(branch, job=job))
+    assert not branching.resume_from_trunk(dataclasses.replace(tree, trunk=gone), dataclasses.replace(branch, job=job))
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"scheduler": LinearSchedulerConfig(branches=["2560"])}, "only a stable rate has a trunk"),
         ({"scheduler__branches": ["9k"]}, "9,000 tokens, and the run itself only 5,120"),
         ({"scheduler__branches": ["512"], "scheduler__warmup": 0.9}, "cools down before it is warm|overlap"),
     ],
 )
-def test_mistakes(configure: Configure, changes: dict[str, Any], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_mistakes(configure: Configure, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         train.run(configure(**changes))

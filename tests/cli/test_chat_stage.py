@@ -64,9 +64,9 @@ def test_it_serves_and_ends(
     thread.start()
     address = ""
     for _ in range(600):
-        told = capsys.readouterr().err
-        if "open http" in told:
-            address = told.partition("open ")[2].split()[0]
+        stderr = capsys.readouterr().err
+        if "open http" in stderr:
+            address = stderr.partition("open ")[2].split()[0]
         if address and servers and servers[0].started:
             break
         time.sleep(0.05)

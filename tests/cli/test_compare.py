@@ -14,7 +14,7 @@ from maquette.cli.command_line.composition import compose
 from maquette.cli.command_line.model_config import CompareStage
 from maquette.cli.command_line.registry import STAGES
 from maquette.evaluation.comparisons import completions
-from maquette.evaluation.comparisons.policy_comparison import judge_policies
+from maquette.evaluation.comparisons.policy_comparison import compare_policies
 from maquette.feedback.annotators.simulated import GoldAnnotator
 from maquette.feedback.comparison import Comparison, Judgement
 from maquette.feedback.tasks import Exercises
@@ -40,12 +40,12 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def settings(outputs: Path, *words: str, models: str = "[one,two]") -> CompareStage:
-    found = compose(
+    config = compose(
         STAGES["compare"],
         [f"outputs='{outputs}'", "tracking=none", f"models={models}", "count=40", "max_completion_length=8", *words],
     )
-    assert isinstance(found, CompareStage)
-    return found
+    assert isinstance(config, CompareStage)
+    return config
 
 
 def results(outputs: Path) -> list[Path]:
@@ -53,18 +53,18 @@ def results(outputs: Path) -> list[Path]:
 
 
 def test_a_leaderboard_beside_golds(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = compare.run(settings(outputs, "feedback=length_biased", models="[one,two,three]"))
+    result = compare.run(settings(outputs, "feedback=length_biased", models="[one,two,three]"))
     assert capsys.readouterr().out.count("can't be told") <= 2
-    assert [one["model"] for one in found["models"]] == ["two", "three"]
-    for one in found["models"]:
+    assert [one["model"] for one in result["models"]] == ["two", "three"]
+    for one in result["models"]:
         assert one["wins"] + one["ties"] + one["losses"] == 40 and one["low"] <= one["win_rate"] <= one["high"]
         assert one["win_rate"] == pytest.approx(100 * (one["wins"] + one["ties"] / 2) / 40)
-    gold = found["gold"]
-    assert gold["agreement"]["cases"] == 80 and "dollars" not in found
+    gold = result["gold"]
+    assert gold["agreement"]["cases"] == 80 and "dollars" not in result
     # untrained models are equally bad by gold: there is no order to compare
     assert set(gold["win_rates"].values()) == {50.0} and gold["spearman"] is None
-    assert found["judgements"] > 100 and found["seconds"] > 0
-    folder = next(path.parent for path in results(outputs) if json.loads(path.read_text()) == found)
+    assert result["judgements"] > 100 and result["seconds"] > 0
+    folder = next(path.parent for path in results(outputs) if json.loads(path.read_text()) == result)
     page = (folder / "index.html").read_text()
     assert "agrees with gold" in page and "rank correlation" not in page and "Answers side by side" in page
     assert (folder / "figures" / "win_rates.svg").exists()
@@ -94,7 +94,7 @@ def test_the_judge_is_ranked_by_gold() -> None:
         name = "other"
 
     prompts = [one.messages for one in exercises]
-    gold = judge_policies(Other(), prompts, answers, "low", facts=facts)["gold"]
+    gold = compare_policies(Other(), prompts, answers, "low", facts=facts)["gold"]
     assert (gold["spearman"], gold["policies"], gold["agreement"]["raw"]) == (1.0, 3, 1.0)
     assert 0 < gold["low"] <= gold["high"] == 1.0
 
@@ -118,21 +118,21 @@ def test_a_killed_judging_goes_on(outputs: Path, monkeypatch: pytest.MonkeyPatch
     dies[0] = False
     sampled = []
     monkeypatch.setattr(completions, "sample_many", lambda *a, **k: sampled.append(a))
-    found = compare.run(config)
+    result = compare.run(config)
     assert 0 < first < len(asked) <= 200 and len(set(asked)) == len(asked) and not sampled
-    assert found["gold"] is None and found["models"][0]["first_shown"] == 1.0
-    assert found["models"][0]["win_rate"] == 50.0
+    assert result["gold"] is None and result["models"][0]["first_shown"] == 1.0
+    assert result["models"][0]["win_rate"] == 50.0
     again = compare.run(config)
-    assert len(asked) == len(set(asked)) == again["judgements"] and again["seconds"] == found["seconds"]
+    assert len(asked) == len(set(asked)) == again["judgements"] and again["seconds"] == result["seconds"]
 
 
 def test_prompts_of_a_file(outputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [{"instruction": f"Say {number}."} for number in range(5)] + [{"instruction": "long " * 80}]
     (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    found = compare.run(settings(outputs, f"prompts.path='{tmp_path}/prompts.jsonl'", "feedback.kind=file",
+    result = compare.run(settings(outputs, f"prompts.path='{tmp_path}/prompts.jsonl'", "feedback.kind=file",
                                  f"feedback.path='{preference(tmp_path, outputs)}'"))  # fmt: skip
-    assert found["prompts"] == 5 and found["gold"] is None
-    assert (found["models"][0]["wins"], found["models"][0]["failed"]) == (1, 4)
+    assert result["prompts"] == 5 and result["gold"] is None
+    assert (result["models"][0]["wins"], result["models"][0]["failed"]) == (1, 4)
     assert "1 of 6 prompts are too long" in capsys.readouterr().err
 
 

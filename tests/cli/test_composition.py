@@ -22,6 +22,15 @@ def test_a_name_that_looks_like_a_number(written: str) -> None:
     assert [one.corpus.name for one in swept] == [written, "ab"]  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("chosen", ["mlflo", "[csv,mlflo]"])
+def test_a_misspelt_option_is_answered_with_those_there_are(chosen: str) -> None:
+    """Of one in a list too, where Hydra does not say which there are."""
+    with pytest.raises(ConfigError) as caught:
+        compose(TRAIN, [f"logger={chosen}"])
+    assert "logger=mlflo" in caught.value.message
+    assert caught.value.hint is not None and "mlflow" in caught.value.hint and "tensorboard" in caught.value.hint
+
+
 def test_numbers_and_quoted_words_stay_as_they_are() -> None:
     words = ["size=1e5", "seed=007", "corpus.name='1e5'", "prediction=null", "corpus.name=a1e5"]
     assert as_text(TRAIN, words) == words

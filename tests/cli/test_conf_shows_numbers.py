@@ -152,14 +152,14 @@ def test_every_file_is_known_here(group: str) -> None:
 def shown(path: Path, group: str) -> dict[str, Any]:
     """The leaves that stand in a file, or in those that it is made from."""
     content = yaml.safe_load(path.read_text())
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for one in content.pop("defaults", []):
         base = str(one).partition("@")[0]
         if base != "_self_" and not base.endswith("_schema"):
-            found |= shown(path.with_name(f"{base}.yaml"), group)
+            values |= shown(path.with_name(f"{base}.yaml"), group)
     if "@package _global_" in path.read_text():
         content = content.get(group, {})
-    return found | dict(leaves(content))
+    return values | dict(leaves(content))
 
 
 def leaves(content: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -56,10 +56,10 @@ def test_it_trains_counts_samples_and_exports(
     )
     assert record.spec.compute > 6 * record.spec.parameters.head * record.spec.tokens
     folder = export.run(ExportStage(checkpoint=record.folder))
-    told = capsys.readouterr().err
+    stderr = capsys.readouterr().err
     for name in model.config.own_code:
         assert name in record.spec.architecture_kind
-        assert name in told and name in (folder / "README.md").read_text()
+        assert name in stderr and name in (folder / "README.md").read_text()
 
 
 @pytest.mark.slow(reason="trains four models")

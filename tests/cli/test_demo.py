@@ -1,4 +1,4 @@
-"""`maquette demo`: the whole road on a small text, then nothing left to do."""
+"""`maquette demo`: the whole pipeline on a small text, then nothing left to do."""
 
 import datetime
 import json
@@ -41,7 +41,7 @@ WORDS = [
 
 
 def write_documents(path: Path) -> None:
-    """Two domains of sentences, words drawn anew in each, so that little of the text repeats."""
+    """Two domains of sentences, words drawn again in each, so that little of the text repeats."""
     chosen = random.Random(0)
     with path.open("w", encoding="utf-8") as file:
         for number in range(240):
@@ -51,7 +51,7 @@ def write_documents(path: Path) -> None:
 
 
 @pytest.mark.slow(reason="the whole demo: a family of twelve models, fits, a prediction, the larger model")
-def test_the_whole_road_and_then_nothing_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_whole_pipeline_and_then_nothing_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_documents(tmp_path / "documents.jsonl")
     words = [
         f"outputs={tmp_path / 'outputs'}", "source=jsonl", f"source.path={tmp_path / 'documents.jsonl'}",
@@ -91,7 +91,7 @@ def test_the_whole_road_and_then_nothing_to_do(tmp_path: Path, capsys: pytest.Ca
     written = page.stat().st_mtime_ns
     assert demo.run(settings) == page
     assert page.stat().st_mtime_ns == written
-    said = " ".join(capsys.readouterr().err.split())
+    stderr = " ".join(capsys.readouterr().err.split())
     for part in (
         "corpus",
         "tokenizer",
@@ -99,10 +99,10 @@ def test_the_whole_road_and_then_nothing_to_do(tmp_path: Path, capsys: pytest.Ca
         "run",
         "prediction",
         "baselines",
-        "page: nothing to do, already made",
+        "page: up to date",
     ):
-        assert part in said
-    assert said.count("nothing to do") >= 5
+        assert part in stderr
+    assert stderr.count("up to date") >= 5
 
     heavy = ("torch", "lightning", "mlflow", "matplotlib", "scipy", "pandas", "joblib")
     program = f"""
@@ -114,7 +114,7 @@ except SystemExit as ended:
     print("exit code", ended.code, "imported", [name for name in {heavy} if name in sys.modules])
 """
     typed = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, cwd=tmp_path)
-    assert typed.stdout.splitlines()[-1] == "exit code 0 imported []" and typed.stderr.count("nothing to do") >= 5
+    assert typed.stdout.splitlines()[-1] == "exit code 0 imported []" and typed.stderr.count("up to date") >= 5
 
     made = demo.make(settings)
     study = build("alignment", tmp_path / "outputs" / "artifacts", name=None, label="tiny", config={},
@@ -138,7 +138,7 @@ def write_a_study(folder: Path) -> dict[str, Any]:
         for name in ("sft", "dpo")
     ]
     measured = Measurement("sft", policies, [], ["pick two"], 10)
-    return write_study(folder, measured, ["gold"], title="Tiny", courses={}, commands={})
+    return write_study(folder, measured, ["gold"], title="Tiny", curves_by_policy={}, commands={})
 
 
 def commands_of(words: list[str]) -> dict[str, str]:

@@ -129,12 +129,12 @@ def test_leaderboard(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first, second = evaluate.run(settings(outputs)), evaluate.run(settings(outputs, model=1))
     capsys.readouterr()
     tracking = TrackingConfig(enabled=False)
-    boards = leaderboard.run(LeaderboardStage(outputs=str(outputs), tracking=tracking, suite="embedded"))
-    board = next(board for board in boards if len(board.rows) == 2)
-    assert board.one_tokenizer
-    assert {row.name for row in board.rows} == {"model0", "model1"}
-    assert sum(row.mean_win_rate or 0 for row in board.rows) == pytest.approx(1)
-    behind = board.rows[1].behind
+    rankings = leaderboard.run(LeaderboardStage(outputs=str(outputs), tracking=tracking, suite="embedded"))
+    ranking = next(ranking for ranking in rankings if len(ranking.rows) == 2)
+    assert ranking.one_tokenizer
+    assert {row.name for row in ranking.rows} == {"model0", "model1"}
+    assert sum(row.mean_win_rate or 0 for row in ranking.rows) == pytest.approx(1)
+    behind = ranking.rows[1].behind
     assert behind is not None
     gap = abs(first["mean_accuracy"] - second["mean_accuracy"])
     assert abs(behind.difference) == pytest.approx(gap, abs=1e-9)
@@ -142,7 +142,7 @@ def test_leaderboard(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     leaderboard.run(LeaderboardStage(outputs=str(outputs), tracking=tracking, suite="embedded", json=True))
     printed = json.loads(capsys.readouterr().out)
-    assert {row["name"] for board in printed for row in board["rows"]} == {"model0", "model1"}
+    assert {row["name"] for ranking in printed for row in ranking["rows"]} == {"model0", "model1"}
 
 
 def test_mistakes(outputs: Path, tmp_path: Path) -> None:

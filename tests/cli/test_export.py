@@ -37,7 +37,7 @@ def test_export(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
     assert export.run(ExportStage(outputs=str(tmp_path))) == folder
     assert before == {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
-    assert "nothing to do" in capsys.readouterr().err
+    assert "up to date" in capsys.readouterr().err
 
 
 def test_another_model_is_replaced_only_by_force(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def test_more_and_more_examples(tmp_path: Path) -> None:
     assert sorted(record.facts["train"]["examples"] for record in records) == [16, 32]
     # Found finished before anything is launched, until what the runs read has changed.
     line = read_line(STAGES["train"], words)
-    found = stored_plan(line)
-    assert found is not None and all(job.is_done for job in found.jobs)
+    result = stored_plan(line)
+    assert result is not None and all(job.is_done for job in result.jobs)
     (Path(start_folder) / "model" / "config.json").write_text("{}")
     assert stored_plan(line) is None

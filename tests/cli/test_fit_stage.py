@@ -38,9 +38,9 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> FitStage:
 
 def test_a_fit_leaves_runs_values_figures_and_a_page(fitted: FitStage, capsys: pytest.CaptureFixture[str]) -> None:
     folder = fit.run(fitted)
-    told = capsys.readouterr()
-    printed = " ".join(told.out.split())
-    assert "nothing to do, already made" in told.err and "25 runs" in printed and "ten times the largest" in printed
+    captured = capsys.readouterr()
+    printed = " ".join(captured.out.split())
+    assert "up to date" in captured.err and "25 runs" in printed and "ten times the largest" in printed
     assert folder == find_fit(None, fitted.outputs) == find_fit("my", fitted.outputs) == find_fit(str(folder), "x")
     facts = json.loads((folder / "fit.json").read_text())
     assert facts["chosen"] == facts["form"] and facts["versions"]["numpy"]
@@ -118,10 +118,10 @@ def test_a_prediction_of_somebody_elses_run(fitted: FitStage, capsys: pytest.Cap
 def test_a_plan_on_ones_own_surface(fitted: FitStage, capsys: pytest.CaptureFixture[str]) -> None:
     plan.run(PlanStage(outputs=fitted.outputs, surface="my", gpus=1000))
     assert "times beyond its largest budget" in " ".join(capsys.readouterr().out.split())
-    found = plan.run(PlanStage(outputs=fitted.outputs, surface="latest", json=True))
+    result = plan.run(PlanStage(outputs=fitted.outputs, surface="latest", json=True))
     values = json.loads(capsys.readouterr().out)
     surface = load_fit(find_fit(None, fitted.outputs))[0].surface.surface
-    assert isinstance(found, plan.ComputePlan) and found.surface == surface
+    assert isinstance(result, plan.ComputePlan) and result.surface == surface
     low, high = values["intervals"]["params"]
     assert low < values["params"] < high
     with pytest.raises(ConfigError, match="neither published nor a fit"):
@@ -176,8 +176,8 @@ def test_a_form_of_ones_own_is_fitted_stored_and_predicts(
     assert again.form == "Floor" and set(again.comparison.fits) > {"Floor", "additive"}
     page = (folder / "index.html").read_text()
     assert "my_forms_of_law:Floor" in page
-    told = predict.run(compose(STAGES["predict"], ["size=3m", "compute=1e20", "outputs=out", "tracking=none"]))
-    assert told.form == "Floor" and told.interval90[0] < told.loss < told.interval90[1]
+    prediction = predict.run(compose(STAGES["predict"], ["size=3m", "compute=1e20", "outputs=out", "tracking=none"]))
+    assert prediction.form == "Floor" and prediction.interval90[0] < prediction.loss < prediction.interval90[1]
     # Beside ours, without being forced; and an edit of its module would make another fit.
     beside = fit.run(compose(STAGES["fit"], [*settings, "forms=[my_forms_of_law:Floor]"]))
     facts = json.loads((beside / "fit.json").read_text())

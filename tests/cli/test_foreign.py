@@ -79,10 +79,10 @@ def test_ours_are_typed_and_checked() -> None:
     settings = composed("optimizer.eps=1e-6")
     assert settings.optimizer == AdamSettings(lr=0.1, eps=1e-6)
     assert settings.callbacks == {"progress": ProgressSettings(every=5)}
-    for wrong, said in (("optimizer.epss=1", "optimizer.eps"), ("optimizer.lr=-1", "at least 0"),
+    for wrong, message in (("optimizer.epss=1", "optimizer.eps"), ("optimizer.lr=-1", "at least 0"),
                         ("callbacks.progress.every=0", "at least 1"), ("optimizer.lr=fast", "a number"),
                         ("callbacks.progress.evry=2", "callbacks.progress.every")):  # fmt: skip
-        with pytest.raises(ConfigError, match=said):
+        with pytest.raises(ConfigError, match=message):
             composed(wrong)
 
 
@@ -101,7 +101,7 @@ def test_a_strangers_class_is_a_plain_table() -> None:
 
 
 @pytest.mark.parametrize(
-    ("overrides", "said"),
+    ("overrides", "message"),
     [
         (["optimizer=other", "+optimizer.momentun=1"], "optimizer.momentum"),
         (["optimizer._target_=theirs.Slow", "optimizer.eps=1"], "optimizer.eps"),
@@ -112,8 +112,8 @@ def test_a_strangers_class_is_a_plain_table() -> None:
         (["+callback.stop.patience=5"], "callbacks"),
     ],
 )
-def test_wrong_arguments_are_told_before_anything_runs(overrides: list[str], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_wrong_arguments_are_told_before_anything_runs(overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         composed(*overrides)
 
 

@@ -37,8 +37,8 @@ def test_import(source: Path, tmp_path: Path) -> None:
     model, _ = load_checkpoint(folder)
     with torch.no_grad():
         assert torch.equal(model(TOKENS), hf.load(source)(TOKENS))
-    kept = hf.load(folder, dtype=None).state_dict()
-    assert all(torch.equal(tensor, kept[name]) for name, tensor in hf.load(source, dtype=None).state_dict().items())
+    weights = hf.load(folder, dtype=None).state_dict()
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in hf.load(source, dtype=None).state_dict().items())
 
 
 def test_again_is_nothing_to_do(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -46,7 +46,7 @@ def test_again_is_nothing_to_do(source: Path, tmp_path: Path, capsys: pytest.Cap
     created = read_manifest(import_.run(config)).created
     capsys.readouterr()
     assert read_manifest(import_.run(config)).created == created
-    assert "nothing to do" in capsys.readouterr().err
+    assert "up to date" in capsys.readouterr().err
 
 
 def test_a_name_holds_one_model(source: Path, tmp_path: Path) -> None:

@@ -48,17 +48,17 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def line(root: Path, *words: str) -> list[str]:
-    return [*words, *SMALL, f"source.path={root / 'documents'}", f"outputs={root / 'outputs'}"]
+def line(root: Path, *arguments: str) -> list[str]:
+    return [*arguments, *SMALL, f"source.path={root / 'documents'}", f"outputs={root / 'outputs'}"]
 
 
-def planned(root: Path, *words: str) -> Sweep:
-    return plan(STAGE, line(root, *words))
+def planned(root: Path, *arguments: str) -> Sweep:
+    return plan(STAGE, line(root, *arguments))
 
 
-def call(*words: str) -> int:
+def call(*arguments: str) -> int:
     with pytest.raises(SystemExit) as caught:
-        cli.main(["train", "-m", *words])
+        cli.main(["train", "-m", *arguments])
     return int(caught.value.code or 0)
 
 
@@ -79,7 +79,7 @@ def test_axes_and_overrides_go_with_it(prepared: Path) -> None:
     assert len(sweep.jobs) == 3 * 2
     assert {job.settings.model.kind for job in sweep.jobs} == {"lstm"}
     assert [short_name(job.settings.optimizer) for job in sweep.jobs] == ["adamw"] * 3 + ["muon"] * 3
-    assert "model=lstm" not in sweep.jobs[0].words and "optimizer=adamw" in sweep.jobs[0].words
+    assert "model=lstm" not in sweep.jobs[0].arguments and "optimizer=adamw" in sweep.jobs[0].arguments
 
 
 def test_architectures_have_the_same_sizes_and_budgets(prepared: Path) -> None:
@@ -122,11 +122,11 @@ def test_shape_keeps_the_size(prepared: Path) -> None:
 
 def test_ladder_is_a_product(prepared: Path) -> None:
     sweep = planned(prepared, "+sweep=ladder", "size=5k,10k")
-    assert len(sweep.jobs) == 8 and sweep.jobs[-1].words == ("tokens_per_parameter=40", "size=10k")
+    assert len(sweep.jobs) == 8 and sweep.jobs[-1].arguments == ("tokens_per_parameter=40", "size=10k")
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("arguments", "message"),
     [
         (["+sweep=isoflop", "size=20k"], "size and sweep.budgets are both given"),
         (["+sweep=isoflip"], "Did you mean 'isoflop'"),
@@ -138,10 +138,10 @@ def test_ladder_is_a_product(prepared: Path) -> None:
     ],
 )
 def test_mistakes_are_told_before_any_work(
-    prepared: Path, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+    prepared: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
-    assert call(*line(prepared, *words)) == 2
-    assert said in capsys.readouterr().err
+    assert call(*line(prepared, *arguments)) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_a_sweep_without_m_is_told(capsys: pytest.CaptureFixture[str]) -> None:
@@ -155,8 +155,8 @@ def test_a_sweep_without_m_is_told(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_show_reads_and_runs_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = line(tmp_path, *ISOFLOP, "seed=9")  # of documents that are not there
-    assert multirun(STAGE, words, show=True) == 0
+    arguments = line(tmp_path, *ISOFLOP, "seed=9")  # of documents that are not there
+    assert multirun(STAGE, arguments, show=True) == 0
     printed = " ".join(capsys.readouterr().err.split())
     assert "FLOPs in 3 jobs" in printed and "FLOPs in 3 jobs, about" not in printed
     assert list(tmp_path.iterdir()) == []
@@ -164,7 +164,7 @@ def test_show_reads_and_runs_nothing(tmp_path: Path, capsys: pytest.CaptureFixtu
     (tmp_path / "outputs").mkdir()
     speeds = [[hardware_name(), "transformer, swiglu", "fp32", 10_000, 1e4]]
     (tmp_path / "outputs" / "speeds.json").write_text(json.dumps(speeds))
-    assert multirun(STAGE, words, show=True) == 0
+    assert multirun(STAGE, arguments, show=True) == 0
     printed = " ".join(capsys.readouterr().err.split())
     assert "FLOPs in 3 jobs, about" in printed and "last measured" in printed
     assert [path.name for path in (tmp_path / "outputs").iterdir()] == ["speeds.json"]
@@ -219,11 +219,11 @@ def test_processes_times_threads_is_at_most_the_cores() -> None:
     for cores in (1, 2, 6, 64):
         for threads in (1, 2, 3, 100):
             for jobs in (1, 3, 50):
-                found = launching.choose_launching(
+                result = launching.choose_launching(
                     ["hydra/launcher=joblib"], jobs=jobs, seconds=1e3, threads=threads, cores=cores
                 )
-                assert found.slots and found.threads and found.slots * found.threads <= cores
-                assert f"hydra.launcher.n_jobs={found.slots}" in found.words
+                assert result.slots and result.threads and result.slots * result.threads <= cores
+                assert f"hydra.launcher.n_jobs={result.slots}" in result.arguments
 
 
 def test_the_default_follows_the_length_of_the_jobs() -> None:
@@ -244,17 +244,17 @@ def test_a_cluster_needs_a_server(prepared: Path, capsys: pytest.CaptureFixture[
 
 @pytest.mark.slow(reason="finds the sizes of three budgets")
 def test_branches_join_the_budgets_of_a_size(prepared: Path) -> None:
-    words = ("+sweep=isoflop", "sweep.budgets=[4e8,6e8,9e8]", "sweep.sizes_per_budget=3", "sweep.branches=true")
-    sweep = planned(prepared, *words, "scheduler=wsd")
+    arguments = ("+sweep=isoflop", "sweep.budgets=[4e8,6e8,9e8]", "sweep.sizes_per_budget=3", "sweep.branches=true")
+    sweep = planned(prepared, *arguments, "scheduler=wsd")
     trees = [job for job in sweep.jobs if job.settings.scheduler.branches]
     own = [job for job in sweep.jobs if not job.settings.scheduler.branches]
     assert len(trees) == 3 and all(job.forecast and len(job.forecast.branches) == 3 for job in trees)
-    # One size is trained with schedules of its own as well, at the same horizons.
+    # One size is trained with schedules of its own as well, at the same token budgets.
     assert len(own) == 3 and {short_name(job.settings.scheduler) for job in own} == {"linear"}
     assert len({job.settings.size for job in own}) == 1
     compared = next(job for job in trees if job.settings.size == own[0].settings.size)
     assert [str(job.forecast.tokens) for job in own[:2] if job.forecast] == compared.settings.scheduler.branches
-    alone = planned(prepared, *words, "scheduler=wsd", "sweep.bias=false")
+    alone = planned(prepared, *arguments, "scheduler=wsd", "sweep.bias=false")
     assert len(alone.jobs) == 3
     assert sum(job.forecast.compute for job in alone.jobs if job.forecast) < 0.75 * 3 * (4e8 + 6e8 + 9e8)
 
@@ -276,7 +276,7 @@ def same_machine(source: Path, target: Path) -> None:
 def test_one_job_fails_the_rest_go_on_and_the_line_continues(
     prepared: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = line(prepared, *ISOFLOP, "seed=3", "hydra/launcher=basic")
+    arguments = line(prepared, *ISOFLOP, "seed=3", "hydra/launcher=basic")
     whole, ran = train.run, []
 
     def run(config: Any, data: Any) -> Any:
@@ -286,14 +286,14 @@ def test_one_job_fails_the_rest_go_on_and_the_line_continues(
         return whole(config, data)
 
     monkeypatch.setattr(train, "run", run)
-    assert multirun(STAGE, words) == 1
+    assert multirun(STAGE, arguments) == 1
     (folder,) = (prepared / "outputs" / "sweeps").glob("isoflop-*")
     outcomes = [json.loads(path.read_text()) for path in sorted((folder / "jobs").iterdir())]
     assert [outcome["status"] for outcome in outcomes] == ["finished", "failed", "finished"]
     assert "this one breaks" in outcomes[1]["error"] and "2 of 3 jobs done" in capsys.readouterr().err
     assert "this one breaks" in (folder / "logs" / "0001.log").read_text()
 
-    assert multirun(STAGE, words) == 0
+    assert multirun(STAGE, arguments) == 0
     assert len(ran) == 4  # of the second time only the one that had failed
     table_of_both = rows(prepared)
     assert len(table_of_both) == 4 and all(",finished," in row for row in table_of_both[1:])
@@ -311,9 +311,9 @@ def test_one_job_fails_the_rest_go_on_and_the_line_continues(
 def test_stopped_in_mid_sweep_it_ends_with_the_same_table(
     prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = [*ISOFLOP, "seed=4", "hydra/launcher=basic", "logger=none"]
+    arguments = [*ISOFLOP, "seed=4", "hydra/launcher=basic", "logger=none"]
     (tmp_path / "documents").symlink_to(prepared / "documents")
-    assert multirun(STAGE, line(tmp_path, *words)) == 0
+    assert multirun(STAGE, line(tmp_path, *arguments)) == 0
     undisturbed = rows(tmp_path)
 
     whole, ran = train.run, []
@@ -330,8 +330,8 @@ def test_stopped_in_mid_sweep_it_ends_with_the_same_table(
     same_machine(tmp_path, other)
     monkeypatch.setattr(train, "run", run)
     with pytest.raises(KeyboardInterrupt):
-        multirun(STAGE, line(other, *words))
-    assert multirun(STAGE, line(other, *words)) == 0
+        multirun(STAGE, line(other, *arguments))
+    assert multirun(STAGE, line(other, *arguments)) == 0
     assert len(ran) == 2 + 2
     assert rows(other) == undisturbed
 
@@ -341,8 +341,8 @@ def test_stopped_in_mid_sweep_it_ends_with_the_same_table(
 def test_other_processes_bring_results_back(prepared: Path, tmp_path: Path, launcher: str) -> None:
     pytest.importorskip(f"hydra_plugins.hydra_{launcher.partition('_')[0]}_launcher")
     (tmp_path / "documents").symlink_to(prepared / "documents")
-    words = line(tmp_path, "size=5k,10k", "tokens=2k", f"hydra/launcher={launcher}")
-    assert multirun(STAGE, words) == 0
+    arguments = line(tmp_path, "size=5k,10k", "tokens=2k", f"hydra/launcher={launcher}")
+    assert multirun(STAGE, arguments) == 0
     (folder,) = (tmp_path / "outputs" / "sweeps").glob("train-*")
     outcomes = [json.loads(path.read_text()) for path in sorted((folder / "jobs").iterdir())]
     assert [outcome["status"] for outcome in outcomes] == ["finished"] * 2
@@ -361,12 +361,12 @@ def test_killed_in_mid_sweep_it_ends_with_the_same_table(prepared: Path, tmp_pat
         root = tmp_path / name
         root.mkdir()
         (root / "documents").symlink_to(prepared / "documents")
-        words = line(
+        arguments = line(
             root, "+sweep=isoflop", "sweep.budgets=[1e9,3e9]", "sweep.sizes_per_budget=3",
         "callbacks.checkpoint.every_n_train_steps=5",
             "hydra/launcher=joblib", "hydra.launcher.n_jobs=2",
         )  # fmt: skip
-        command = [sys.executable, "-c", "from maquette.cli import main; main()", "train", "-m", *words]
+        command = [sys.executable, "-c", "from maquette.cli import main; main()", "train", "-m", *arguments]
         if name == "killed":
             same_machine(tmp_path / "whole", root)
             process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
@@ -388,11 +388,11 @@ def test_killed_in_mid_sweep_it_ends_with_the_same_table(prepared: Path, tmp_pat
 @pytest.mark.slow(reason="trains two models and starts a process")
 def test_with_nothing_left_nothing_heavy_is_imported(prepared: Path, tmp_path: Path) -> None:
     shutil.copytree(prepared / "documents", tmp_path / "documents")
-    words = line(tmp_path, "size=5k,6k", "tokens=2k", "hydra/launcher=basic")
-    assert multirun(STAGE, words) == 0
+    arguments = line(tmp_path, "size=5k,6k", "tokens=2k", "hydra/launcher=basic")
+    assert multirun(STAGE, arguments) == 0
     program = (
         "import sys\nfrom maquette.cli.command_line import dispatcher as cli\n"
-        f"try: cli.main({['train', '-m', *words]!r})\n"
+        f"try: cli.main({['train', '-m', *arguments]!r})\n"
         "except SystemExit as ended: print('CODE', ended.code)\n"
         "print('HEAVY', [name for name in ('torch', 'lightning', 'mlflow', 'pandas', 'joblib') if name in sys.modules])"
     )
@@ -403,6 +403,6 @@ def test_with_nothing_left_nothing_heavy_is_imported(prepared: Path, tmp_path: P
     before = plan_file.stat().st_mtime_ns
     path = tmp_path / "documents" / "animals.jsonl"  # other text: other runs
     path.write_text("\n".join(path.read_text().splitlines()[:-5]))
-    assert multirun(STAGE, words) == 0
+    assert multirun(STAGE, arguments) == 0
     assert plan_file.stat().st_mtime_ns > before
     assert len(list(tmp_path.glob("outputs/runs/*/run.json"))) == 4

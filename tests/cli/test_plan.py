@@ -21,12 +21,12 @@ def test_the_lectures_table_of_llama_3(tmp_path: Path, capsys: pytest.CaptureFix
     assert values["tonnes_co2e"] == pytest.approx(4000, rel=0.02)
 
 
-def test_the_lectures_question(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = plan.run(PlanStage(outputs=str(tmp_path), gpus=10_000, gpu="h100", days=30, tokens_served="10t"))
-    assert isinstance(found, ComputePlan) and found.days == pytest.approx(30)
-    assert found.serving is not None and found.serving.params < found.params
-    low, high = found.intervals["params"]
-    assert low < found.params < high
+def test_ten_thousand_accelerators_for_a_month(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = plan.run(PlanStage(outputs=str(tmp_path), gpus=10_000, gpu="h100", days=30, tokens_served="10t"))
+    assert isinstance(result, ComputePlan) and result.days == pytest.approx(30)
+    assert result.serving is not None and result.serving.params < result.params
+    low, high = result.intervals["params"]
+    assert low < result.params < high
     printed = capsys.readouterr().out
     assert "tokens per parameter" in printed and "cheaper to serve" in printed
     assert len(list((tmp_path / "plans").glob("*.png"))) == 1
@@ -34,10 +34,10 @@ def test_the_lectures_question(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 def test_each_factor_can_be_changed(tmp_path: Path) -> None:
     changed = PlanStage(outputs=str(tmp_path), preset="llama3_405b", price=4.0, people=10, utilization=0.2)
-    found = plan.run(changed)
-    assert isinstance(found, ComputePlan)
-    assert found.compute_cost == pytest.approx(found.gpu_hours * 4) and found.staff_cost == 5e6
-    assert found.days == pytest.approx(68.6 * 0.4043 / 0.2, rel=0.01)
+    result = plan.run(changed)
+    assert isinstance(result, ComputePlan)
+    assert result.compute_cost == pytest.approx(result.gpu_hours * 4) and result.staff_cost == 5e6
+    assert result.days == pytest.approx(68.6 * 0.4043 / 0.2, rel=0.01)
 
 
 def test_old_and_new_way_at_equal_compute(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -48,10 +48,10 @@ def test_old_and_new_way_at_equal_compute(tmp_path: Path, capsys: pytest.Capture
 def test_which_served_volume_asks_for_llama_3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plan.run(PlanStage(outputs=str(tmp_path), preset="llama3_405b", json=True))
     values = json.loads(capsys.readouterr().out)
-    found = plan.run(PlanStage(outputs=str(tmp_path), preset="llama3_405b"))
-    assert isinstance(found, ComputePlan)
+    result = plan.run(PlanStage(outputs=str(tmp_path), preset="llama3_405b"))
+    assert isinstance(result, ComputePlan)
     # With that volume the model of this loss that is cheapest to train and serve is Llama 3 405B itself.
-    best = found.surface.optimal_for_serving(found.loss, values["tokens_served_for"])
+    best = result.surface.optimal_for_serving(result.loss, values["tokens_served_for"])
     assert best.params == pytest.approx(405e9, rel=1e-3) and best.tokens == pytest.approx(15.6e12, rel=1e-3)
     assert "best if it serves" in capsys.readouterr().out
 

@@ -1,4 +1,4 @@
-"""The whole road with tiny models: a family, its fit, a prediction, exactly that run, and the verdict."""
+"""The whole pipeline with tiny models: a family, its fit, a prediction, exactly that run, and the verdict."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow(reason="trains a family, fits it, predicts and tra
 @pytest.fixture(scope="module")
 def family(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Outputs with three sizes at two budgets, one of them with two seeds, and a fit of all of them."""
-    root = tmp_path_factory.mktemp("road")
+    root = tmp_path_factory.mktemp("pipeline")
     (root / "documents").mkdir()
     write_documents(root / "documents")
     with pytest.MonkeyPatch.context() as patch:
@@ -73,13 +73,13 @@ def test_the_prediction_is_of_a_member_of_the_family(family: Path, prediction: W
 
 def test_a_line_that_contradicts_it_is_refused(family: Path, prediction: WrittenPrediction) -> None:
     line = [f"prediction={prediction.id}", f"outputs={family}"]
-    for word, said in [
+    for word, message in [
         ("size=300k", "size=300k contradicts"),
         ("seed=3", "seed=3 contradicts"),
         ("model=lstm", r"model\.kind=lstm contradicts"),
         ("precision=bf16-mixed", r"precision\.kind"),
     ]:
-        with pytest.raises(ConfigError, match=said):
+        with pytest.raises(ConfigError, match=message):
             compose(STAGES["train"], [*line, word])
     config = compose(STAGES["train"], [*line, "size=16k", "logger=none", "threads=1"])
     assert isinstance(config, TrainStage) and config.tokens == "30720" and not config.tracking.enabled

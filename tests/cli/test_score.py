@@ -26,10 +26,10 @@ def test_table(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
     scores = score.run(ScoreStage(checkpoint=folder, sentences=["the mouse", "[bold]the cat[/bold]"]))
     printed = capsys.readouterr().out
     assert "[bold]the cat[/bold]" in printed
-    for found in scores:
-        assert f"{found.log_prob:.3f}" in printed
-        assert f"{found.per_token:.3f}" in printed
-        assert f"{found.bits_per_byte:.3f}" in printed
+    for scored in scores:
+        assert f"{scored.log_prob:.3f}" in printed
+        assert f"{scored.per_token:.3f}" in printed
+        assert f"{scored.bits_per_byte:.3f}" in printed
 
 
 def test_json_and_file(folder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -38,7 +38,7 @@ def test_json_and_file(folder: str, tmp_path: Path, capsys: pytest.CaptureFixtur
     scores = score.run(ScoreStage(checkpoint=folder, sentences=["cat"], file=str(file), json=True))
     records = json.loads(capsys.readouterr().out)
     assert [record["sentence"] for record in records] == ["cat", "Käse", "  mouse "]
-    assert [record["log_prob"] for record in records] == [found.log_prob for found in scores]
+    assert [record["log_prob"] for record in records] == [scored.log_prob for scored in scores]
     assert records[1]["bytes"] == 5
     assert sum(records[1]["token_log_probs"]) == pytest.approx(records[1]["log_prob"])
 

@@ -66,7 +66,7 @@ def test_a_second_time_does_nothing_and_force_makes_the_same(
     made = (folder / "manifest.json").stat().st_mtime_ns
     assert stage.run(config) == folder
     assert (folder / "manifest.json").stat().st_mtime_ns == made
-    assert "nothing to do" in capsys.readouterr().err
+    assert "up to date" in capsys.readouterr().err
     before = read_manifest(folder).facts["digest"]
     assert stage.run(dataclasses.replace(config, force=True)) == folder
     assert (folder / "manifest.json").stat().st_mtime_ns > made

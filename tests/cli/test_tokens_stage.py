@@ -97,9 +97,9 @@ def test_a_tokenizer_from_elsewhere_encodes_too(config: TokensStage, tmp_path: P
     made = stage.run(config)
     folder = tmp_path / "foreign"
     Tokenizer.load(made.tokenizer).add_tokens(["cheese"]).save(folder)
-    found = stage.encode(config, made.corpus, folder)
-    assert found.folder.name.startswith("foreign-")
-    shards = TokenShards(found.folder)
+    result = stage.encode(config, made.corpus, folder)
+    assert result.folder.name.startswith("foreign-")
+    shards = TokenShards(result.folder)
     assert shards.tokens()["docs"] < TokenShards(made.folder).tokens()["docs"]
     assert shards.text_bytes() == TokenShards(made.folder).text_bytes()
 

@@ -10,11 +10,11 @@ from maquette.corpus.repetition import FRAME, repeated_windows, repetition_rates
 
 @given(st.lists(st.integers(0, 40) | st.integers(2**63, 2**63 + 4), max_size=60))
 def test_repeats_are_all_values_that_occur_more_than_once(values: list[int]) -> None:
-    found = repeats(np.array(values, np.uint64))
-    groups = np.split(found.positions, found.starts[1:]) if found.starts.size else []
+    result = repeats(np.array(values, np.uint64))
+    groups = np.split(result.positions, result.starts[1:]) if result.starts.size else []
     expected = {tuple(i for i, other in enumerate(values) if other == value) for value in values}
     assert {tuple(group.tolist()) for group in groups} == {places for places in expected if len(places) > 1}
-    assert [len(group) for group in groups] == np.bincount(found.groups).tolist()
+    assert [len(group) for group in groups] == np.bincount(result.groups).tolist()
 
 
 def test_low_bits_alone_do_not_make_values_equal() -> None:
@@ -24,16 +24,16 @@ def test_low_bits_alone_do_not_make_values_equal() -> None:
 
 def test_windows_stay_inside_their_document() -> None:
     tokens = np.arange(10, dtype=np.uint64)
-    found = windows(tokens, np.array([0] * 4 + [1] * 6, np.int32), 3)
-    assert found.places.tolist() == [0, 1, 4, 5, 6, 7]
+    result = windows(tokens, np.array([0] * 4 + [1] * 6, np.int32), 3)
+    assert result.places.tolist() == [0, 1, 4, 5, 6, 7]
 
 
 @pytest.mark.parametrize("at_once", [1 << 26, 40])
 def test_repeated_windows_are_found_in_parts_too(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(repetition, "_AT_ONCE", at_once)
     stream = np.array([*range(100), *range(20, 50), *range(200, 300)], np.uint64)
-    found = repeated_windows(stream, np.zeros(stream.size, np.int32), 8)
-    pairs = {tuple(pair) for pair in np.split(found.positions, found.starts[1:])}
+    result = repeated_windows(stream, np.zeros(stream.size, np.int32), 8)
+    pairs = {tuple(pair) for pair in np.split(result.positions, result.starts[1:])}
     assert {tuple(map(int, pair)) for pair in pairs} == {(20 + i, 100 + i) for i in range(23)}
 
 

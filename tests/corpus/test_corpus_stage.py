@@ -49,7 +49,7 @@ def test_a_corpus_is_made_once_and_reported(tmp_path: Path, capsys: pytest.Captu
     assert json.loads((folder / "report.json").read_text())["domains"] == manifest.facts["domains"]
     assert "| a | 4 |" in (folder / "report.md").read_text()
     assert corpus.run(settings(tmp_path)) == folder
-    assert "nothing to do" in capsys.readouterr().err
+    assert "up to date" in capsys.readouterr().err
 
 
 def test_workers_and_place_do_not_matter_but_text_does(tmp_path: Path) -> None:

@@ -57,11 +57,11 @@ def test_similar_paragraphs_become_candidates(threshold: float) -> None:
 def test_a_block_that_repeats_a_window_is_dropped() -> None:
     run = words(0, 10)
     prints = fingerprint([f"{run} a", f"b {run}\n\nc d e\n\n{words(100, 10)}"])
-    kept, opens = drop_repeated_windows(prints, everything(prints), 10)
-    assert kept.tolist() == [True, False, True, True]
+    retained, opens = drop_repeated_windows(prints, everything(prints), 10)
+    assert retained.tolist() == [True, False, True, True]
     assert not opens.any()
-    kept, _ = drop_repeated_windows(prints, everything(prints), 11)
-    assert kept.all()
+    retained, _ = drop_repeated_windows(prints, everything(prints), 11)
+    assert retained.all()
 
 
 def test_a_block_that_repeats_itself_is_dropped() -> None:
@@ -77,15 +77,15 @@ def test_windows_that_form_where_a_block_fell_out_are_found_too() -> None:
             f"x {words(0, 10)}\n\n{words(50, 20)}\n\n{words(10, 10)}",  # its ends meet, and say what was said
         ]
     )
-    kept, _ = drop_repeated_windows(prints, everything(prints), 20)
-    assert kept.tolist() == [True, True, True, False, False]
+    retained, _ = drop_repeated_windows(prints, everything(prints), 20)
+    assert retained.tolist() == [True, True, True, False, False]
 
 
 def test_headings_without_text_are_dropped() -> None:
     prints = fingerprint([f"one\n\n{words(0, 9)}\n\ntwo\n\n{words(20, 9)}\n\nthree\n\n{words(40, 9)}"])
-    kept = everything(prints)
-    kept[[1, 5]] = False  # the text of one and of three
-    assert drop_empty_headings(prints, kept).tolist() == [False, False, True, True, False, False]
+    retained = everything(prints)
+    retained[[1, 5]] = False  # the text of one and of three
+    assert drop_empty_headings(prints, retained).tolist() == [False, False, True, True, False, False]
 
 
 texts = st.lists(
@@ -101,13 +101,13 @@ texts = st.lists(
 @given(texts)
 def test_no_window_stands_twice_in_what_is_kept(documents: list[str]) -> None:
     prints = fingerprint(documents)
-    kept, opens = drop_repeated_windows(prints, everything(prints), 8)
+    retained, opens = drop_repeated_windows(prints, everything(prints), 8)
     owner = prints.paragraph_document[prints.block_paragraph]
     parts: dict[tuple[int, int], list[str]] = {}
     for block, part in enumerate(np.cumsum(opens)):
-        if kept[block]:
+        if retained[block]:
             begin, end = prints.block_span[block]
             text = documents[owner[block]][begin:end]
             parts.setdefault((int(owner[block]), int(part)), []).extend(re.findall(r"\w+", text))
-    found = Counter(tuple(part[i : i + 8]) for part in parts.values() for i in range(len(part) - 7))
-    assert all(count == 1 for count in found.values())
+    counts = Counter(tuple(part[i : i + 8]) for part in parts.values() for i in range(len(part) - 7))
+    assert all(count == 1 for count in counts.values())

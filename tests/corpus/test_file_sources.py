@@ -76,8 +76,12 @@ def test_folders_of_text_are_domains(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(content)
     source = open_source(SourceConfig(kind="text", path=str(tmp_path), domain="mine"))
     with workers(1) as pool:
-        found = [(document.id, document.text, document.domain) for document in source.documents(pool)]
-    assert found == [("poems/1.txt", "a rose", "poems"), ("poems/old/2", "a thorn", "poems"), ("top.md", "ไทย", "mine")]
+        result = [(document.id, document.text, document.domain) for document in source.documents(pool)]
+    assert result == [
+        ("poems/1.txt", "a rose", "poems"),
+        ("poems/old/2", "a thorn", "poems"),
+        ("top.md", "ไทย", "mine"),
+    ]
     assert source.facts()["not_text"] == ["poems/picture.png"]
 
 
@@ -100,11 +104,11 @@ def test_a_bad_line_is_named(tmp_path: Path, line: bytes, message: str) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".gz", ".zst"])
-@pytest.mark.parametrize("kept", [0.5, 0.999])
-def test_a_file_that_was_cut_off_is_named(tmp_path: Path, suffix: str, kept: float) -> None:
+@pytest.mark.parametrize("share", [0.5, 0.999])
+def test_a_file_that_was_cut_off_is_named(tmp_path: Path, suffix: str, share: float) -> None:
     content = lines([{"text": f"{number**3}"} for number in range(5_000)])
     packed = gzip.compress(content) if suffix == ".gz" else zstandard.compress(content)
-    (tmp_path / f"a.jsonl{suffix}").write_bytes(packed[: int(kept * len(packed))])
+    (tmp_path / f"a.jsonl{suffix}").write_bytes(packed[: int(share * len(packed))])
     with pytest.raises(StageError, match=rf"a\.jsonl{suffix} can't be decompressed after line \d+"):
         read("jsonl", tmp_path)
     (tmp_path / f"a.jsonl{suffix}").write_bytes(b"no archive at all")

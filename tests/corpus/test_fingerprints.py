@@ -78,8 +78,8 @@ def test_a_batch_is_its_documents_laid_end_to_end(texts: list[str]) -> None:
 
 @given(st.text("ab \n.é(", max_size=80))
 def test_blocks_hold_every_token_once(text: str) -> None:
-    found = fingerprint([text])
-    assert int(found.block_size.sum()) == found.tokens.size
+    result = fingerprint([text])
+    assert int(result.block_size.sum()) == result.tokens.size
     assert "".join("".join(blocks(text)).split()) == "".join(text.split())
 
 

@@ -30,8 +30,8 @@ def read(config: SourceConfig) -> list[Document]:
 
 
 def test_a_local_data_set_is_streamed(folder: Path) -> None:
-    found = read(SourceConfig(kind="huggingface", path=str(folder), split="test", limit=3))
-    assert [(document.text, document.url) for document in found] == [
+    result = read(SourceConfig(kind="huggingface", path=str(folder), split="test", limit=3))
+    assert [(document.text, document.url) for document in result] == [
         (f"test {number}", f"https://{number}.example") for number in range(3)
     ]
 

@@ -44,8 +44,8 @@ def test_other_packages_of_the_environment_change_nothing(tmp_path: Path, monkey
         distribution(tmp_path, name)
     monkeypatch.syspath_prepend(tmp_path)
     assert importlib.metadata.version("zzz_extra") == "1.0"
-    again, found = read()
-    assert found == documents and again.facts() == source.facts()
+    again, result = read()
+    assert result == documents and again.facts() == source.facts()
     assert [module for module in standard_modules() if "extra" in module.name] == []
 
 
@@ -60,8 +60,8 @@ def test_what_changed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_every_package_has_code_docs_readme_and_licence() -> None:
     source, documents = read()
-    found = {(document.meta["package"], document.domain) for document in documents}
-    assert found == {
+    result = {(document.meta["package"], document.domain) for document in documents}
+    assert result == {
         (package, domain)
         for package in ("tqdm", "pyyaml", "packaging")
         for domain in ("code", "docs", "legal", "readme")

@@ -21,9 +21,9 @@ def hashes(text: str) -> list[int]:
 
 @given(ASCII | st.text("aé ß_1ж.-\n\t\u00a0", max_size=40))
 def test_tokens_are_words_and_punctuation_marks(text: str) -> None:
-    starts, found = tokenize(characters(text))
+    starts, result = tokenize(characters(text))
     assert starts.tolist() == [match.start() for match in re.finditer(r"\w+|[^\w\s]", text)]
-    assert len(set(found.tolist())) == len(set(words(text)))
+    assert len(set(result.tolist())) == len(set(words(text)))
 
 
 @given(ASCII, ASCII)
@@ -55,10 +55,10 @@ def test_hashes_are_the_same_everywhere() -> None:
 @given(st.lists(st.integers(0, 3), max_size=80), st.integers(1, 33))
 def test_windows_are_equal_where_their_tokens_are(values: list[int], length: int) -> None:
     tokens = np.array(values, np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    found = window_hashes(tokens, length).tolist()
+    result = window_hashes(tokens, length).tolist()
     expected = [tuple(values[place : place + length]) for place in range(len(values) - length + 1)]
-    assert len(found) == len(expected)
-    assert len(set(found)) == len(set(expected)) == len(set(zip(found, expected, strict=True)))
+    assert len(result) == len(expected)
+    assert len(set(result)) == len(set(expected)) == len(set(zip(result, expected, strict=True)))
 
 
 def test_sequences_are_equal_where_their_tokens_are_in_order() -> None:

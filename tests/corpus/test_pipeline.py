@@ -46,11 +46,11 @@ def runs(documents: Iterator[Document]) -> Iterator[tuple[str, ...]]:
 def test_no_run_of_24_stands_twice_in_training_or_in_two_splits(made: tuple[Path, Summary]) -> None:
     seen: set[tuple[str, ...]] = set()
     for split in SPLITS:
-        found = list(runs(read_documents(made[0], split)))
-        assert found
-        assert len(set(found)) == len(found)
-        assert seen.isdisjoint(found)
-        seen.update(found)
+        result = list(runs(read_documents(made[0], split)))
+        assert result
+        assert len(set(result)) == len(result)
+        assert seen.isdisjoint(result)
+        seen.update(result)
 
 
 def test_before_it_did_repeat_itself_and_after_it_does_not(made: tuple[Path, Summary], real: list[Document]) -> None:
@@ -129,8 +129,8 @@ def test_text_that_needs_nothing_stays_as_it_is(tmp_path: Path) -> None:
         Document(str(number), f"# {prose(number, 30)}\n\n\n    {prose(number + 100, 30)}") for number in range(9)
     ]
     build(tmp_path / "a", documents)
-    found = [document for split in SPLITS for document in read_documents(tmp_path / "a", split)]
-    assert sorted(document.text for document in found) == sorted(document.text for document in documents)
+    result = [document for split in SPLITS for document in read_documents(tmp_path / "a", split)]
+    assert sorted(document.text for document in result) == sorted(document.text for document in documents)
 
 
 def test_rejections_are_counted(tmp_path: Path) -> None:
@@ -184,8 +184,8 @@ def test_clean_documents_take_the_place_of_a_validation_split(tmp_path: Path) ->
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "corpus").mkdir()
     assert replace_validation(path, tmp_path / "corpus") == {"documents": 1, "bytes": 15}
-    found = list(read_documents(tmp_path / "corpus", "validation", CLEAN))
-    assert [document.text for document in found] == ["One clean text."]
+    result = list(read_documents(tmp_path / "corpus", "validation", CLEAN))
+    assert [document.text for document in result] == ["One clean text."]
 
 
 def test_what_can_not_be_validated_on_is_named(tmp_path: Path) -> None:

@@ -50,20 +50,20 @@ def test_batches_hold_the_sequences_of_the_order(shards: TokenShards) -> None:
         tuple(shards.read(shards.domains[domain], "train", start, 17).tolist())
         for domain, start in zip(places.domains.tolist(), places.start_tokens.tolist(), strict=True)
     ]
-    found = list(_batches(shards))
-    assert len(found) == len(_batches(shards)) == 12
-    assert _rows(found) == expected
-    assert [batch.first_sequence for batch in found] == list(range(0, 96, 8))
+    result = list(_batches(shards))
+    assert len(result) == len(_batches(shards)) == 12
+    assert _rows(result) == expected
+    assert [batch.first_sequence for batch in result] == list(range(0, 96, 8))
 
 
 def test_a_phase_with_twice_the_context_has_half_the_rows(shards: TokenShards) -> None:
-    order, found = _order(shards), list(_batches(shards))
+    order, result = _order(shards), list(_batches(shards))
     assert [phase.start for phase in order.phases] == [0, 32]
     # The second step (24 ... 47) stands astride the border and is read in short sequences, as the earlier phase.
-    assert [tuple(batch.tokens.shape) for batch in found] == [(8, 17)] * 6 + [(4, 33)] * 6
-    assert [batch.phase for batch in found] == [0] * 6 + [1] * 6
-    assert order.phases[found[-1].phase].rope_theta == 40_000.0
-    assert found[-1].domains.shape == (4,)
+    assert [tuple(batch.tokens.shape) for batch in result] == [(8, 17)] * 6 + [(4, 33)] * 6
+    assert [batch.phase for batch in result] == [0] * 6 + [1] * 6
+    assert order.phases[result[-1].phase].rope_theta == 40_000.0
+    assert result[-1].domains.shape == (4,)
 
 
 @given(
@@ -85,9 +85,9 @@ def test_the_text_does_not_depend_on_how_the_work_is_split(
         for rank in range(world_size)
     ]
     parts = [_by_step(list(rank), rank.micro_batches_per_step) for rank in ranks]
-    found = [batch for step in range(steps) for rank in range(world_size) for batch in parts[rank][step]]
-    assert _rows(found) == _rows(list(_batches(shards, batch=8, steps=12)))
-    sizes = {batch.inputs.numel() for batch in found}
+    result = [batch for step in range(steps) for rank in range(world_size) for batch in parts[rank][step]]
+    assert _rows(result) == _rows(list(_batches(shards, batch=8, steps=12)))
+    sizes = {batch.inputs.numel() for batch in result}
     assert sizes == {micro_batch_size * 16}  # equal parts, so the mean over parts is the mean over all
 
 
@@ -133,8 +133,8 @@ def test_resuming_at_a_step_with_other_processes_and_micro_batches(shards: Token
     for rank in ranks:
         rank.load_state_dict(first.state_dict())
     rest = [_by_step(list(rank), 3) for rank in ranks]
-    found = [batch for one, two in zip(*rest, strict=True) for batch in (*one, *two)]
-    assert _rows(taken) + _rows(found) == _rows(list(_batches(shards)))
+    result = [batch for one, two in zip(*rest, strict=True) for batch in (*one, *two)]
+    assert _rows(taken) + _rows(result) == _rows(list(_batches(shards)))
 
 
 def test_a_state_may_stand_at_any_step(shards: TokenShards) -> None:
@@ -197,15 +197,15 @@ def test_a_batch_goes_to_a_device(shards: TokenShards) -> None:
 
 
 def test_validation_is_the_same_each_time_and_reads_nothing_twice(shards: TokenShards) -> None:
-    found = validation_batches(shards, "books", 16, 400, 4)
+    result = validation_batches(shards, "books", 16, 400, 4)
     again = validation_batches(shards, "books", 16, 400, 4)
-    assert all(map(_same, found, again))
-    assert [len(batch.tokens) for batch in found] == [4] * 6 + [1]
-    assert {int(domain) for batch in found for domain in batch.domains} == {shards.domains.index("books")}
+    assert all(map(_same, result, again))
+    assert [len(batch.tokens) for batch in result] == [4] * 6 + [1]
+    assert {int(domain) for batch in result for domain in batch.domains} == {shards.domains.index("books")}
     stream = shards.stream("books", "validation")
     everything = stream.read(0, len(stream)).tolist()
     places = []
-    for row in _rows(found):
+    for row in _rows(result):
         places.append(
             next(start for start in range(0, len(everything), 16) if everything[start : start + 17] == list(row))
         )

@@ -186,10 +186,10 @@ def _all_runs(row: np.ndarray, window: int) -> list[tuple[int, ...]]:
 
 def test_repetition_of_training_text_is_reported(encode: Callable[..., TokenShards]) -> None:
     shards = encode({"train": {"same": [_words(1, 100)] * 10, "other": [_words(number, 100) for number in range(10)]}})
-    found = shards.manifest.facts["repeated"]
-    assert (found["window"], found["sequence"]) == (24, 128)
-    assert found["domains"]["same"]["share"] > 0.8
-    assert found["domains"]["other"]["share"] < 0.05
+    result = shards.manifest.facts["repeated"]
+    assert (result["window"], result["sequence"]) == (24, 128)
+    assert result["domains"]["same"]["share"] > 0.8
+    assert result["domains"]["other"]["share"] < 0.05
 
 
 def test_a_corpus_without_training_text_is_refused(encode: Callable[..., TokenShards]) -> None:

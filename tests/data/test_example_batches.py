@@ -35,10 +35,10 @@ EXAMPLES = some_examples(LENGTHS)
 def test_best_fit(lengths: list[int], capacity: int) -> None:
     rows = best_fit(lengths, capacity)
     assert sorted(place for row in rows for place in row) == list(range(len(lengths)))
-    room = [capacity - sum(lengths[place] for place in row) for row in rows]
-    assert all(left >= 0 for left in room)
+    space = [capacity - sum(lengths[place] for place in row) for row in rows]
+    assert all(left >= 0 for left in space)
     # Two rows that would fit into one are never both left: the later one would have gone into the other.
-    assert all(room[one] < sum(lengths[p] for p in rows[other]) for other in range(len(rows)) for one in range(other))
+    assert all(space[one] < sum(lengths[p] for p in rows[other]) for other in range(len(rows)) for one in range(other))
 
 
 def test_an_example_longer_than_a_row() -> None:
@@ -60,15 +60,15 @@ def test_packed_rows() -> None:
     (batch,) = conversation_batches(EXAMPLES, range(8), 1)
     assert batch.tokens.shape[1] == 9 and len(batch.tokens) < 8
     assert batch.segments is not None and batch.positions is not None
-    found = {}
+    result = {}
     for row in range(len(batch.tokens)):
         for segment in range(int(batch.segments[row].max()) + 1):
             place = batch.segments[row] == segment
             ids = batch.tokens[row][place]
-            found[int(ids[0]) // 100] = ids.tolist()
+            result[int(ids[0]) // 100] = ids.tolist()
             assert batch.positions[row][place].tolist() == list(range(len(ids)))
             assert batch.loss_mask[row][place].tolist() == [k >= 2 for k in range(len(ids))]
-    assert found == {i: EXAMPLES[i][0].tolist() for i in range(8)}
+    assert result == {i: EXAMPLES[i][0].tolist() for i in range(8)}
     assert not batch.loss_mask[batch.segments == -1].any()
 
 

@@ -34,8 +34,8 @@ def test_formats(tmp_path: Path) -> None:
     (tmp_path / "b.json").write_text(json.dumps([{"instruction": "add", "input": "1 1", "output": "2"}]))
     with gzip.open(tmp_path / "c.jsonl.gz", "wt") as file:
         file.write(json.dumps({"instruction": "go", "input": "", "output": "gone"}) + "\n")
-    found = [one.messages for one in ExampleFiles(tmp_path, "instructions").examples()]
-    assert found == [
+    result = [one.messages for one in ExampleFiles(tmp_path, "instructions").examples()]
+    assert result == [
         CHAT,
         [{"role": "user", "content": "add\n\n1 1"}, {"role": "assistant", "content": "2"}],
         [{"role": "user", "content": "go"}, {"role": "assistant", "content": "gone"}],
@@ -70,7 +70,7 @@ PAIR = {"prompt": CHAT[:1], "chosen": CHAT[1:], "rejected": [{"role": "assistant
     ("change", "reason"),
     [
         ({"chosen": None}, "line 1, chosen: messages must be a list"),
-        ({"rejected": CHAT[:1]}, "line 1: rejected does not end with an answer"),
+        ({"rejected": CHAT[:1]}, "line 1: rejected does not end with a completion"),
         ({"margin": "much"}, "line 1: margin must be a number, got 'much'"),
         ({"margin": float("nan")}, "line 1: margin must be a number, got nan"),
         ({"probability": 1.5}, "line 1: probability is 1.5"),

@@ -1,4 +1,4 @@
-"""Lightning saves the position in the data with its fit loop, and goes on from it exactly."""
+"""Lightning saves the position in the data with its fit loop, and resumes from it exactly."""
 
 from pathlib import Path
 

@@ -125,8 +125,10 @@ def test_a_step_across_a_border_belongs_to_the_earlier_phase_in_pieces_that_suit
 def test_the_order_does_not_depend_on_the_budget() -> None:
     short, long = _order(budget=10_000), _order(budget=1_000_000)
     assert short.fingerprint == long.fingerprint
-    for found, expected in zip(*(dataclasses.astuple(order.locate(range(20))) for order in (short, long)), strict=True):
-        assert found.tolist() == expected.tolist()
+    for result, expected in zip(
+        *(dataclasses.astuple(order.locate(range(20))) for order in (short, long)), strict=True
+    ):
+        assert result.tolist() == expected.tolist()
 
 
 def test_sequences_are_found_one_by_one_or_together() -> None:
@@ -169,8 +171,8 @@ def test_an_order_written_down() -> None:
     """Any change of this order would silently give every run of the past other data."""
     order = _order({"books": 0.5, "code": 0.3, "docs": 0.2})
     places = order.locate([0, 1, 2, 3, 10_000])
-    found = [(order.domains[d], start) for d, start in zip(places.domains, places.start_tokens.tolist(), strict=True)]
-    assert found == [("docs", 768), ("code", 56320), ("books", 55936), ("books", 16384), ("books", 286080)]
+    result = [(order.domains[d], start) for d, start in zip(places.domains, places.start_tokens.tolist(), strict=True)]
+    assert result == [("docs", 768), ("code", 56320), ("books", 55936), ("books", 16384), ("books", 286080)]
 
 
 @pytest.mark.parametrize(

@@ -27,12 +27,12 @@ def test_equal_runs_have_equal_hashes_and_others_do_not(tokens: list[int], windo
 @settings(max_examples=100, deadline=None)
 def test_shared_runs_are_those_that_stand_in_both(held_out, training, window: int) -> None:
     seen = {run for text in training for run in _runs(text, window)}
-    found = shared_windows(
+    result = shared_windows(
         [np.array(text, dtype=np.uint16) for text in held_out],
         [np.array(text, dtype=np.uint32) for text in training],
         window,
     )
-    assert [mask.tolist() for mask in found] == [[run in seen for run in _runs(text, window)] for text in held_out]
+    assert [mask.tolist() for mask in result] == [[run in seen for run in _runs(text, window)] for text in held_out]
 
 
 def test_covered_marks_every_token_of_a_marked_run() -> None:

@@ -25,9 +25,9 @@ VOCABULARY, EOS = 50_257, 50_256
 
 def ids(count, seed=0, every=50):
     """Documents of `every` tokens, each ended by the separator."""
-    found = np.random.default_rng(seed).integers(0, EOS, count)
-    found[every - 1 :: every] = EOS
-    return found
+    tokens = np.random.default_rng(seed).integers(0, EOS, count)
+    tokens[every - 1 :: every] = EOS
+    return tokens
 
 
 def made(path, *words, outputs="out", vocabulary=True):
@@ -160,7 +160,7 @@ def _write(name, values, dtype=np.uint16):
 
 
 @pytest.mark.parametrize(
-    ("write", "words", "said"),
+    ("write", "words", "message"),
     [
         (lambda: _write("a.bin", [1, 2, 50_300, 4]), [], ["a.bin", "50,300", "position 2", "50,257"]),
         (lambda: Path("a.bin").write_bytes(b"abc"), [], ["a.bin", "3 bytes", "uint16"]),
@@ -172,12 +172,12 @@ def _write(name, values, dtype=np.uint16):
         (lambda: None, [], ["pretokenized.path=a.bin", "exist"]),
     ],
 )  # fmt: skip
-def test_what_can_not_be_tokens_is_refused_by_file_and_place(folder, write, words, said):
+def test_what_can_not_be_tokens_is_refused_by_file_and_place(folder, write, words, message):
     write()
     path = "a.npy" if Path("a.npy").exists() else "a.bin"
     with pytest.raises(StageError) as caught:
         made(path, *words)
-    for word in said:
+    for word in message:
         assert word in str(caught.value), (word, str(caught.value))
     assert not list(Path("out").glob("artifacts/tokens/*/manifest.json"))
 
@@ -225,11 +225,11 @@ def test_batches_are_the_same_for_any_workers_and_resume_exactly(folder, workers
     order = MixtureOrder(MixtureConfig(), shards.tokens(), context=32, token_budget=32 * 80, seed=3)
 
     def batches(start, workers):
-        found = TrainingBatches(
+        result = TrainingBatches(
             shards, order, batch_sequences=8, micro_batch_size=4, steps=10, workers=workers, document_masking=True
         )
-        found.load_state_dict({**found.state_dict(), "sequences": start * found.batch_sequences})
-        return found
+        result.load_state_dict({**result.state_dict(), "sequences": start * result.batch_sequences})
+        return result
 
     whole = list(batches(0, 0))
     again = list(batches(0, workers))

@@ -33,11 +33,11 @@ def test_by_hand() -> None:
     def score(sequence: Sequence[int]) -> float:
         return weights[sequence[0]] if sequence[1] == sequence[0] + 1 else 0.0
 
-    found = contamination_test(score, range(6), permutations=1, shards=3, seed=0)
-    assert found.differences == (1.0, 3.0, 5.0)
-    assert found.statistic == pytest.approx(3 / (2 / np.sqrt(3)))
+    result = contamination_test(score, range(6), permutations=1, shards=3, seed=0)
+    assert result.differences == (1.0, 3.0, 5.0)
+    assert result.statistic == pytest.approx(3 / (2 / np.sqrt(3)))
     expected = ttest_1samp([1.0, 3.0, 5.0], 0, alternative="greater")
-    assert (found.statistic, found.p_value) == pytest.approx((expected.statistic, expected.pvalue))
+    assert (result.statistic, result.p_value) == pytest.approx((expected.statistic, expected.pvalue))
 
 
 def test_a_leak_is_found_and_each_ordering_is_scored_once() -> None:
@@ -47,20 +47,24 @@ def test_a_leak_is_found_and_each_ordering_is_scored_once() -> None:
     def score(sequence: Sequence[int]) -> float:
         return model(sequence) + sum(noise[a, b] for a, b in itertools.pairwise(sequence))
 
-    found = contamination_test(score, range(100), permutations=20, shards=10, seed=0)
-    assert found.p_value < 0.01
+    result = contamination_test(score, range(100), permutations=20, shards=10, seed=0)
+    assert result.p_value < 0.01
     assert model.asked == 10 * 21
-    assert len(found.differences) == 10
+    assert len(result.differences) == 10
 
 
 def test_uniform_without_a_leak() -> None:
     """The order matters to the model, but not the published one."""
     p_values = []
     for seed in range(120):
-        taste = np.random.default_rng(seed).gumbel(size=(40, 40))
+        weights = np.random.default_rng(seed).gumbel(size=(40, 40))
         p_values.append(
             contamination_test(
-                lambda s, taste=taste: float(taste[s[:-1], s[1:]].sum()), range(40), permutations=8, shards=8, seed=seed
+                lambda s, weights=weights: float(weights[s[:-1], s[1:]].sum()),
+                range(40),
+                permutations=8,
+                shards=8,
+                seed=seed,
             ).p_value
         )
     assert kstest(p_values, "uniform").pvalue > 0.01
@@ -80,8 +84,8 @@ def test_seed_and_batches() -> None:
 
 
 def test_an_order_that_changes_nothing() -> None:
-    found = contamination_test(lambda s: float(sum(s)), range(20), permutations=3, shards=4, seed=0)
-    assert (found.p_value, found.statistic) == (1.0, 0.0)
+    result = contamination_test(lambda s: float(sum(s)), range(20), permutations=3, shards=4, seed=0)
+    assert (result.p_value, result.statistic) == (1.0, 0.0)
 
 
 def test_mistakes() -> None:

@@ -16,9 +16,9 @@ from maquette.text.config import TokenizerConfig
 @pytest.mark.parametrize(("length", "stride"), [(5, 3), (9, 8), (30, 8), (31, 3), (100, 1)])
 def test_windows_predict_each_token_once(length: int, stride: int) -> None:
     tokens = list(range(length))
-    found = windows(tokens, 8, stride)
-    assert [token for _, predicted in found for token in predicted] == tokens[1:]
-    for number, (context, predicted) in enumerate(found):
+    result = windows(tokens, 8, stride)
+    assert [token for _, predicted in result for token in predicted] == tokens[1:]
+    for number, (context, predicted) in enumerate(result):
         assert [*context, *predicted] == tokens[context[0] : predicted[-1] + 1]
         assert len(context) + len(predicted) <= 9
         assert number == 0 or len(context) >= 9 - stride
@@ -55,12 +55,12 @@ def document(
 
 def test_summary_by_hand() -> None:
     """10 and 30 tokens with 20 and 20 nats: one nat a token, two a word, a quarter a byte."""
-    found = summarize([document(20, 10), document(20, 30)], resamples=500)
-    assert found.perplexity.value == pytest.approx(math.e)
-    assert found.word_perplexity.value == pytest.approx(math.exp(2))
-    assert found.bits_per_byte.value == pytest.approx(0.25 / math.log(2))
-    assert found.bits_per_byte.low == pytest.approx(20 / 120 / math.log(2))
-    assert found.bits_per_byte.high == pytest.approx(0.5 / math.log(2))
+    result = summarize([document(20, 10), document(20, 30)], resamples=500)
+    assert result.perplexity.value == pytest.approx(math.e)
+    assert result.word_perplexity.value == pytest.approx(math.exp(2))
+    assert result.bits_per_byte.value == pytest.approx(0.25 / math.log(2))
+    assert result.bits_per_byte.low == pytest.approx(20 / 120 / math.log(2))
+    assert result.bits_per_byte.high == pytest.approx(0.5 / math.log(2))
     assert math.isnan(summarize([document(20, 10)]).perplexity.low)
     assert summarize([document(0, 10), document(0, 10)]).perplexity.value == 1
 

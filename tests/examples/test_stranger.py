@@ -59,9 +59,9 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
 
 
 def composed(*words: str) -> TrainStage:
-    found = compose(STAGES["train"], words, Path("conf"))
-    assert isinstance(found, TrainStage)
-    return found
+    config = compose(STAGES["train"], words, Path("conf"))
+    assert isinstance(config, TrainStage)
+    return config
 
 
 def trained(*words: str) -> RunRecord:
@@ -139,8 +139,8 @@ def test_two_processes_share_data_of_theirs_as_one_has_them() -> None:
     two = trained(*words, "data.batch_size=8", "trainer=ddp", "trainer.devices=2", "outputs=two")
     numbers = [(run.spec.steps, run.spec.tokens, run.spec.learning_rate) for run in (one, two)]
     assert numbers[0] == numbers[1]
-    expected, found = weights(one), weights(two)
-    assert all(torch.allclose(expected[name], found[name], atol=1e-5) for name in expected)
+    expected, result = weights(one), weights(two)
+    assert all(torch.allclose(expected[name], result[name], atol=1e-5) for name in expected)
     assert two.validation_loss == pytest.approx(one.validation_loss, abs=1e-5)
 
 
@@ -259,8 +259,8 @@ def test_a_reward_and_an_annotator_are_functions() -> None:
 
 def test_a_law_of_theirs_is_compared_with_ours() -> None:
     sweep = isoflop_sweep(TRUTHS["kaplan"], half_decades(1e17, 5), noise=0.002, sizes=5)
-    found = compare_forms(*sweep, forms=["stranger.law:Coupled"], bootstrap=40)
-    assert "Coupled" in found.overall and np.isfinite(found.predict(1e8, 1e10, form="Coupled").loss)
+    result = compare_forms(*sweep, forms=["stranger.law:Coupled"], bootstrap=40)
+    assert "Coupled" in result.overall and np.isfinite(result.predict(1e8, 1e10, form="Coupled").loss)
 
 
 @pytest.mark.parametrize(

@@ -37,18 +37,18 @@ def trained(trial: Trial) -> Trained:
 
 
 def test_guesses_share_the_compute_and_are_the_same_every_time() -> None:
-    found = tuning_trials(1e13, 8, 0, lambda size: size > thumb_size(1e13 / 8))
-    assert sum(trial.compute for trial in found) == pytest.approx(1e13)
-    assert all(1 < trial.size / thumb_size(1e13 / 8) <= 4 and 0.25 <= trial.rate_factor <= 4 for trial in found)
-    assert found == tuning_trials(1e13, 8, 0, lambda size: size > thumb_size(1e13 / 8))
+    result = tuning_trials(1e13, 8, 0, lambda size: size > thumb_size(1e13 / 8))
+    assert sum(trial.compute for trial in result) == pytest.approx(1e13)
+    assert all(1 < trial.size / thumb_size(1e13 / 8) <= 4 and 0.25 <= trial.rate_factor <= 4 for trial in result)
+    assert result == tuning_trials(1e13, 8, 0, lambda size: size > thumb_size(1e13 / 8))
     with pytest.raises(LawError, match="too few"):
         tuning_trials(1e13, 2, 0, lambda size: False)
 
 
 def test_small_models_cost_a_tenth() -> None:
-    found = small_trials(1e13, lambda size: True)
-    assert sum(trial.compute for trial in found) == pytest.approx(SMALL_SHARE * 1e13)
-    assert len({trial.compute for trial in found}) == 2 and {trial.rate_factor for trial in found} == {0.5, 1, 2}
+    result = small_trials(1e13, lambda size: True)
+    assert sum(trial.compute for trial in result) == pytest.approx(SMALL_SHARE * 1e13)
+    assert len({trial.compute for trial in result}) == 2 and {trial.rate_factor for trial in result} == {0.5, 1, 2}
     with pytest.raises(LawError, match="too few"):
         small_trials(1e13, lambda size: False)
 
@@ -99,4 +99,4 @@ def test_both_ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert len(facts["old"]) == 2 and facts["big"]["compute"] > 0.8 * facts["compute_old"]
     assert facts["verdict"][:40] in " ".join(capsys.readouterr().out.split())
     assert pipelines.run(config, trials=2) == folder
-    assert "nothing to do, already made" in capsys.readouterr().err
+    assert "up to date" in capsys.readouterr().err

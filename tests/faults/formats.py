@@ -162,13 +162,13 @@ def _checkpoint(folder: Path) -> Path:
 def _read_checkpoint(file: Path) -> Any:
     from maquette.training.checkpoint_io import AtomicCheckpointIO, CheckpointFolder
 
-    said: list[str] = []
-    found = CheckpointFolder(file.parent).newest(said.append)
-    if found is None:
+    message: list[str] = []
+    result = CheckpointFolder(file.parent).newest(message.append)
+    if result is None:
         from maquette.artifacts import StageError
 
-        raise StageError(said[0] if said else f"{file}: none")
-    return AtomicCheckpointIO().load_checkpoint(found[1])
+        raise StageError(message[0] if message else f"{file}: none")
+    return AtomicCheckpointIO().load_checkpoint(result[1])
 
 
 FORMATS = (

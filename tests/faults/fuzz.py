@@ -81,7 +81,7 @@ def judge(format: Format, file: Path, expected: str) -> tuple[str, str]:
     try:
         with _limited(SECONDS), warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
-            found = _snapshot(format.read(file))
+            result = _snapshot(format.read(file))
     except MaquetteError as error:
         message = error.message
         if "\n" in message or len(message) > LONGEST:
@@ -93,9 +93,9 @@ def judge(format: Format, file: Path, expected: str) -> tuple[str, str]:
         return "hang", f"over {SECONDS:g} s"
     except Exception as error:
         return "foreign", f"{type(error).__name__}: {str(error)[:300]}"
-    if found == expected:
+    if result == expected:
         return "same", ""
-    return ("silent" if format.sealed else "other"), found[:300]
+    return ("silent" if format.sealed else "other"), result[:300]
 
 
 def _snapshot(value: Any) -> str:
@@ -134,11 +134,11 @@ def mutate(good: bytes, numbers: random.Random) -> bytes:
 
 
 def _flip(good: bytes, numbers: random.Random) -> bytes:
-    found = bytearray(good)
+    result = bytearray(good)
     for _ in range(numbers.choice((1, 1, 1, 4, 30))):
-        if found:
-            found[numbers.randrange(len(found))] ^= 1 << numbers.randrange(8)
-    return bytes(found)
+        if result:
+            result[numbers.randrange(len(result))] ^= 1 << numbers.randrange(8)
+    return bytes(result)
 
 
 def _cut(good: bytes, numbers: random.Random) -> bytes:
@@ -199,8 +199,8 @@ def _other_text(good: bytes, numbers: random.Random) -> bytes:
     places = list(re.finditer(r"-?\d+(\.\d+)?|\"[^\"]{1,40}\"", text))
     if not places:
         return _flip(good, numbers)
-    found = numbers.choice(places)
-    return (text[: found.start()] + numbers.choice(_HOSTILE_VALUES) + text[found.end() :]).encode("utf-8", "replace")
+    result = numbers.choice(places)
+    return (text[: result.start()] + numbers.choice(_HOSTILE_VALUES) + text[result.end() :]).encode("utf-8", "replace")
 
 
 def _parsed(text: str) -> Any:

@@ -43,8 +43,8 @@ def test_more_labels_cure_noise_but_not_bias() -> None:
 
     def curve(profile: AnnotatorProfile) -> tuple[float, float, float]:
         votes = np.stack([votes_of(SimulatedAnnotator(profile, seed=seed).judge(pairs)) for seed in range(9)])
-        found = label_curve(votes, gold)
-        return found.error[0], found.error[-1], found.variance
+        result = label_curve(votes, gold)
+        return result.error[0], result.error[-1], result.variance
 
     noisy, biased = curve(AnnotatorProfile(noise=0.4)), curve(AnnotatorProfile(noise=0.02, length_bias=0.5))
     assert noisy[0] > noisy[1] + 0.05 and noisy[2] > 0.1
@@ -52,18 +52,18 @@ def test_more_labels_cure_noise_but_not_bias() -> None:
     assert noisy[0] > 0.15 and biased[1] > noisy[1]
 
 
-def test_leanings_are_found_apart_from_gold() -> None:
+def test_biases_are_estimated_apart_from_gold() -> None:
     pairs = some_pairs(3000)
     both = [*pairs, *(one.swapped() for one in pairs)]
     gold = utility_differences(AnnotatorProfile(), both)
     words = utility_differences(AnnotatorProfile(length_bias=1.0), both) - gold
     profile = AnnotatorProfile(noise=0.25, length_bias=0.1, position_bias=0.05)
-    found = estimate_biases(votes_of(SimulatedAnnotator(profile).judge(both)), gold, words, np.zeros(len(both)))
-    assert found is not None
-    assert np.log(found.gold) == pytest.approx(1 / 0.25, abs=0.4)
-    assert found.word == pytest.approx(np.exp(0.1 / 0.25), rel=0.1)
-    assert found.first == pytest.approx(np.exp(0.05 / 0.25), rel=0.1)
-    assert found.list == pytest.approx(1.0)
+    result = estimate_biases(votes_of(SimulatedAnnotator(profile).judge(both)), gold, words, np.zeros(len(both)))
+    assert result is not None
+    assert np.log(result.gold) == pytest.approx(1 / 0.25, abs=0.4)
+    assert result.word == pytest.approx(np.exp(0.1 / 0.25), rel=0.1)
+    assert result.first == pytest.approx(np.exp(0.05 / 0.25), rel=0.1)
+    assert result.list == pytest.approx(1.0)
     assert estimate_biases([1.0], [1.0], [0.0], [0.0]) is None
 
 

@@ -79,9 +79,9 @@ def server() -> Iterator[Server]:
 @pytest.fixture(autouse=True)
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The seconds that would have been waited between tries."""
-    found: list[float] = []
-    monkeypatch.setattr("urllib3.util.retry.time.sleep", found.append)
-    return found
+    result: list[float] = []
+    monkeypatch.setattr("urllib3.util.retry.time.sleep", result.append)
+    return result
 
 
 def judge_at(server: Server, **options: Any) -> EndpointJudge:

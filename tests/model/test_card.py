@@ -34,8 +34,8 @@ def test_the_code_in_the_card_runs(token_shift: bool, tmp_path: Path, capsys: py
     assert code is not None
     exec(code[1], {"folder": str(tmp_path / "out")})
     prompt = "Once upon a time"
-    found = generate(model, [document_prompt(tokenizer, prompt)], tokenizer=tokenizer, max_tokens=50)
-    assert capsys.readouterr().out == prompt + found[0].text + "\n"
+    result = generate(model, [document_prompt(tokenizer, prompt)], tokenizer=tokenizer, max_tokens=50)
+    assert capsys.readouterr().out == prompt + result[0].text + "\n"
 
 
 def test_front_matter() -> None:

@@ -19,13 +19,13 @@ def model() -> LanguageModel:
 
 def pairs(count: int = 40) -> list[tuple[list[int], list[int]]]:
     generator = np.random.default_rng(0)
-    found = []
+    result = []
     for _ in range(count):
         context, continuation = int(generator.integers(1, 15)), int(generator.integers(1, 8))
         tokens = generator.integers(0, 50, context + continuation).tolist()
-        found.append((tokens[:context], tokens[context:]))
-    shared = found[0][0]
-    return [*found, *((shared, [letter]) for letter in range(8)), found[3], (shared, [1, 2, 3])]
+        result.append((tokens[:context], tokens[context:]))
+    shared = result[0][0]
+    return [*result, *((shared, [letter]) for letter in range(8)), result[3], (shared, [1, 2, 3])]
 
 
 @pytest.mark.parametrize("batch_size_tokens", [1, 40, 10_000])

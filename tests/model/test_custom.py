@@ -139,12 +139,12 @@ def test_text_is_the_same_with_a_cache_and_without_and_in_any_company(config):
         together = generate(model, prompts, max_tokens=8)
     keeps = config.kind == "transformer" and config.attention != f"{THEIRS}.PlainAttention"
     assert any("keeps no cache" in str(one.message) for one in caught) != keeps
-    for prompt, found in zip(prompts, together, strict=True):
+    for prompt, result in zip(prompts, together, strict=True):
         tokens = list(prompt)
         for _ in range(8):
             with torch.no_grad():
                 tokens.append(int(model(torch.tensor([tokens]))[0, -1].argmax()))
-        assert list(found.tokens) == tokens[len(prompt) :]
+        assert list(result.tokens) == tokens[len(prompt) :]
 
 
 def test_a_core_that_takes_no_segments_says_so():
@@ -206,8 +206,8 @@ def test_settings_that_a_users_architecture_does_not_have_are_refused():
         ModelConfig(settings={"extra": 1}).validate()
     with pytest.raises(ConfigError, match=r"averagse.*(?s:.*)averages"):
         ModelConfig(kind=f"{THEIRS}.averagse").validate()
-    found = ModelConfig.of_target({"_target_": f"{THEIRS}.averages", "extra": 2, "tie_word_embeddings": True})
-    assert (found.kind, found.settings, found.tie_word_embeddings) == (f"{THEIRS}.averages", {"extra": 2}, True)
+    result = ModelConfig.of_target({"_target_": f"{THEIRS}.averages", "extra": 2, "tie_word_embeddings": True})
+    assert (result.kind, result.settings, result.tie_word_embeddings) == (f"{THEIRS}.averages", {"extra": 2}, True)
 
 
 def test_a_users_architecture_is_asked_for_a_size_and_joins_a_sweep():

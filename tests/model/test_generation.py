@@ -55,7 +55,7 @@ def build(name: str = "plain") -> LanguageModel:
 
 
 def without_cache(model: LanguageModel, prompt: list[int], count: int, sampling: Sampling, seed: int) -> Generation:
-    """The definition: the whole text anew for every token."""
+    """The definition: the whole text again for every token."""
     tokens, log_probs = list(prompt), []
     uniform = uniform_numbers(seed, count)
     for step in range(count):
@@ -76,8 +76,8 @@ def without_cache(model: LanguageModel, prompt: list[int], count: int, sampling:
 @pytest.mark.parametrize("name", CONFIGS)
 def test_cached_and_batched_is_what_the_model_says(name: str, sampling: Sampling) -> None:
     model = build(name)
-    found = generate(model, PROMPTS, sampling=sampling, max_tokens=12, seeds=[5, 6, 7, 8], stop_ids=())
-    for row, prompt, seed in zip(found, PROMPTS, (5, 6, 7, 8), strict=True):
+    result = generate(model, PROMPTS, sampling=sampling, max_tokens=12, seeds=[5, 6, 7, 8], stop_ids=())
+    for row, prompt, seed in zip(result, PROMPTS, (5, 6, 7, 8), strict=True):
         expected = without_cache(model, prompt, 12, sampling, seed)
         assert row.tokens == expected.tokens
         assert row.log_probs == pytest.approx(expected.log_probs, abs=1e-5)
@@ -86,9 +86,9 @@ def test_cached_and_batched_is_what_the_model_says(name: str, sampling: Sampling
 
 def test_log_probs_are_those_of_scoring() -> None:
     model = build()
-    found = generate(model, PROMPTS, sampling=Sampling(temperature=2.0, top_k=50), max_tokens=10, stop_ids=())
-    scores = score_continuations(model, [(row.prompt, row.tokens) for row in found])
-    for row, score in zip(found, scores, strict=True):
+    result = generate(model, PROMPTS, sampling=Sampling(temperature=2.0, top_k=50), max_tokens=10, stop_ids=())
+    scores = score_continuations(model, [(row.prompt, row.tokens) for row in result])
+    for row, score in zip(result, scores, strict=True):
         assert row.log_probs == pytest.approx(score.log_probs.tolist(), abs=1e-5)
 
 
@@ -115,8 +115,8 @@ def test_frequencies_are_those_of_the_model() -> None:
     model = build()
     with torch.no_grad():
         expected = model(torch.tensor([PROMPTS[0]]))[0, -1].softmax(-1)
-    found = generate(model, [PROMPTS[0]] * 4000, sampling=Sampling(temperature=1.0), max_tokens=1)
-    counts = torch.tensor([row.tokens[0] for row in found]).bincount(minlength=272) / 4000
+    result = generate(model, [PROMPTS[0]] * 4000, sampling=Sampling(temperature=1.0), max_tokens=1)
+    counts = torch.tensor([row.tokens[0] for row in result]).bincount(minlength=272) / 4000
     assert (counts - expected).abs().sum() < 0.3
     assert (counts - expected).abs().max() < 0.03
 
@@ -126,10 +126,10 @@ def test_the_context_is_not_exceeded(name: str) -> None:
     """Each row goes on to the end of its own context, also when longer ones have ended."""
     model = build(name)
     prompts = [[0] * 5, [0] * 40, [0] * 47]
-    found = generate(model, prompts, stop_ids=())
-    assert [len(row.tokens) for row in found] == [43, 8, 1]
-    assert {row.finish_reason for row in found} == {"context"}
-    assert found[0].tokens == without_cache(model, prompts[0], 43, Sampling(), 0).tokens
+    result = generate(model, prompts, stop_ids=())
+    assert [len(row.tokens) for row in result] == [43, 8, 1]
+    assert {row.finish_reason for row in result} == {"context"}
+    assert result[0].tokens == without_cache(model, prompts[0], 43, Sampling(), 0).tokens
     assert [row.finish_reason for row in generate(model, prompts, max_tokens=8, stop_ids=())] == [
         "max_tokens", "max_tokens", "context",
     ]  # fmt: skip
@@ -150,22 +150,22 @@ def test_stop_ids() -> None:
 def test_text(tokenizer: Tokenizer) -> None:
     """Text is what the tokenizer makes of the tokens, in whole characters, without special tokens."""
     model = build()
-    found = generate(model, PROMPTS * 8, tokenizer=tokenizer, sampling=Sampling(temperature=5.0), stop_ids=[0, 5])
-    for row in found:
+    result = generate(model, PROMPTS * 8, tokenizer=tokenizer, sampling=Sampling(temperature=5.0), stop_ids=[0, 5])
+    for row in result:
         tokens = row.tokens[:-1] if row.finish_reason == "stop_id" else row.tokens
         assert row.text == tokenizer.decode(tokens, skip_special=True)
-    assert "�" in "".join(row.text for row in found)
+    assert "�" in "".join(row.text for row in result)
     pieces: dict[int, str] = {}
     for piece in stream(model, PROMPTS * 8, tokenizer=tokenizer, sampling=Sampling(temperature=5.0), stop_ids=[0, 5]):
         pieces[piece.row] = pieces.get(piece.row, "") + piece.text
-    assert [pieces[row] for row in range(len(found))] == [row.text for row in found]
+    assert [pieces[row] for row in range(len(result))] == [row.text for row in result]
 
 
 def test_stop_ids_come_from_the_tokenizer(tokenizer: Tokenizer) -> None:
-    found = generate(build(), [[0]] * 200, tokenizer=tokenizer, sampling=Sampling(temperature=100.0))
-    ended = [row for row in found if row.finish_reason == "stop_id"]
+    result = generate(build(), [[0]] * 200, tokenizer=tokenizer, sampling=Sampling(temperature=100.0))
+    ended = [row for row in result if row.finish_reason == "stop_id"]
     assert ended and {row.tokens[-1] for row in ended} == {0, 5}
-    assert all(not tokenizer.stop_ids & set(row.tokens[:-1]) for row in found)
+    assert all(not tokenizer.stop_ids & set(row.tokens[:-1]) for row in result)
 
 
 def test_stop_strings(tokenizer: Tokenizer) -> None:
@@ -175,13 +175,13 @@ def test_stop_strings(tokenizer: Tokenizer) -> None:
     free = generate(model, PROMPTS, tokenizer=tokenizer, sampling=sampling, max_tokens=30, stop_ids=())
     stop = free[2].text[6:9]
     assert len(stop) == 3
-    found = generate(model, PROMPTS, tokenizer=tokenizer, sampling=sampling, max_tokens=30, stop_ids=(), stop=[stop])
-    for row, stopped in zip(free, found, strict=True):
+    result = generate(model, PROMPTS, tokenizer=tokenizer, sampling=sampling, max_tokens=30, stop_ids=(), stop=[stop])
+    for row, stopped in zip(free, result, strict=True):
         before, match, _ = row.text.partition(stop)
         assert stopped.text == before
         assert stopped.finish_reason == ("stop_string" if match else "max_tokens")
         assert stopped.tokens == row.tokens[: len(stopped.tokens)]
-    assert "stop_string" in {row.finish_reason for row in found}
+    assert "stop_string" in {row.finish_reason for row in result}
 
 
 def test_evaluation_mode_meanwhile() -> None:

@@ -140,8 +140,8 @@ def test_our_models_in_transformers(name: str, tmp_path: Path, tokenizer: Tokeni
     prompts = [row[:length].tolist() for row, length in zip(tokens(2), (4, 9), strict=True)]
     padded = torch.tensor([[1] * 5 + prompts[0], prompts[1]])
     text = theirs.generate(padded, attention_mask=(padded != 1).long(), max_new_tokens=12, eos_token_id=None)
-    found = generate(model, prompts, max_tokens=12)
-    assert [list(row.tokens) for row in found] == text[:, 9:].tolist()
+    result = generate(model, prompts, max_tokens=12)
+    assert [list(row.tokens) for row in result] == text[:, 9:].tolist()
 
 
 def test_files_and_tokenizer(tmp_path: Path, tokenizer: Tokenizer) -> None:

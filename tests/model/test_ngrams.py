@@ -31,9 +31,9 @@ def test_probabilities_sum_to_one_after_any_context(
     tokens = np.random.default_rng(seed).integers(0, vocabulary, shape)
     model = KneserNey.fit(tokens, vocabulary, order=order)
     for seen in ([0, *context], tokens[0].tolist()):
-        found = distribution(model, seen)
-        assert found.min() >= 0
-        assert found.sum() == pytest.approx(1.0, abs=1e-12)
+        result = distribution(model, seen)
+        assert result.min() >= 0
+        assert result.sum() == pytest.approx(1.0, abs=1e-12)
 
 
 @settings(max_examples=30, deadline=None)

@@ -23,13 +23,13 @@ INF = math.inf
 FOUR = torch.tensor([[0.5, 0.25, 0.15, 0.1]]).log()
 
 
-def kept(logits: torch.Tensor) -> list[int]:
+def candidates(logits: torch.Tensor) -> list[int]:
     return logits[0].isfinite().nonzero()[:, 0].tolist()
 
 
 def test_top_k_keeps_the_likeliest_and_ties() -> None:
-    assert kept(keep_top_k(FOUR, 2)) == [0, 1]
-    assert kept(keep_top_k(torch.tensor([[1.0, 2.0, 2.0, 3.0]]), 2)) == [1, 2, 3]
+    assert candidates(keep_top_k(FOUR, 2)) == [0, 1]
+    assert candidates(keep_top_k(torch.tensor([[1.0, 2.0, 2.0, 3.0]]), 2)) == [1, 2, 3]
     assert torch.equal(keep_top_k(FOUR, 9), FOUR)
 
 
@@ -37,14 +37,14 @@ def test_top_k_keeps_the_likeliest_and_ties() -> None:
     ("p", "expected"), [(0.0, [0]), (0.4, [0]), (0.6, [0, 1]), (0.8, [0, 1, 2]), (0.95, [0, 1, 2, 3])]
 )
 def test_top_p_keeps_the_smallest_set_that_reaches_p(p: float, expected: list[int]) -> None:
-    assert kept(keep_top_p(FOUR, p)) == expected
-    assert kept(keep_top_p(FOUR.flip(1), p)) == [3 - index for index in reversed(expected)]
+    assert candidates(keep_top_p(FOUR, p)) == expected
+    assert candidates(keep_top_p(FOUR.flip(1), p)) == [3 - index for index in reversed(expected)]
 
 
 def test_min_p_is_a_share_of_the_likeliest() -> None:
-    assert kept(keep_min_p(FOUR, 0.29)) == [0, 1, 2]
-    assert kept(keep_min_p(FOUR, 0.31)) == [0, 1]
-    assert kept(keep_min_p(FOUR, 1.0)) == [0]
+    assert candidates(keep_min_p(FOUR, 0.29)) == [0, 1, 2]
+    assert candidates(keep_min_p(FOUR, 0.31)) == [0, 1]
+    assert candidates(keep_min_p(FOUR, 1.0)) == [0]
 
 
 def test_repetition_penalty() -> None:

@@ -104,7 +104,7 @@ def dpo(draw: Any) -> dict[str, Any]:
 
     mask = torch.cat([MASK, MASK.flip(1)])
     policy, reference = draw(2 * PAIRS, LENGTH), draw(2 * PAIRS, LENGTH)
-    found: dict[str, Any] = {
+    numbers: dict[str, Any] = {
         "policy": policy.tolist(), "reference": reference.tolist(), "mask": mask.tolist(), "beta": 0.3,
         "label_smoothing": 0.1,
     }  # fmt: skip
@@ -130,11 +130,11 @@ def dpo(draw: Any) -> dict[str, Any]:
             losses.append(loss.item())
             rewards = trainer._metrics["train"]
             for name in ("rewards/chosen", "rewards/rejected"):
-                found.setdefault(name, []).append(rewards[name][0])
-        found[kind] = losses
+                numbers.setdefault(name, []).append(rewards[name][0])
+        numbers[kind] = losses
     for name in ("rewards/chosen", "rewards/rejected"):
-        found[name] = found[name][:PAIRS]
-    return found
+        numbers[name] = numbers[name][:PAIRS]
+    return numbers
 
 
 def ppo(draw: Any, file: Path) -> dict[str, Any]:
@@ -155,13 +155,13 @@ def ppo(draw: Any, file: Path) -> dict[str, Any]:
         "padding_mask": none, "padding_mask_p1": none,
     }  # fmt: skip
     between(text, "# 4. compute rewards", "empty_cache()", space)
-    found = {name: value.tolist() for name, value in inputs.items()}
-    found |= {"kl_coefficient": 0.2, "discount": 0.97, "trace": 0.9, "clip": 0.2}
-    found |= {name: space[name].tolist() for name in ("kl", "rewards", "returns")}
-    found["whitened_advantages"] = space["advantages"].tolist()
+    numbers = {name: value.tolist() for name, value in inputs.items()}
+    numbers |= {"kl_coefficient": 0.2, "gamma": 0.97, "gae_lambda": 0.9, "clip_range": 0.2}
+    numbers |= {name: space[name].tolist() for name in ("kl", "rewards", "returns")}
+    numbers["whitened_advantages"] = space["advantages"].tolist()
     k3 = dict(space) | {"args": SimpleNamespace(**{**vars(args), "kl_estimator": "k3"})}
     between(text, "# 4. compute rewards", "rewards = non_score_reward.clone()", k3)
-    found["kl_k3"] = k3["kl"].tolist()
+    numbers["kl_k3"] = k3["kl"].tolist()
     # The minibatch, with the classic mask in place of TRL's two.
     new = {
         "new_logprobs": inputs["logprobs"] + 0.3 * draw(PAIRS, LENGTH),
@@ -174,8 +174,8 @@ def ppo(draw: Any, file: Path) -> dict[str, Any]:
     }  # fmt: skip
     between(text, "vpredclipped = torch.clamp(", "loss = pg_loss + args.vf_coef * vf_loss", space)
     between(text, "pg_clipfrac = masked_mean(", "prob_dist = torch", space)
-    found |= {name: value.tolist() for name, value in new.items()} | {"minibatch_mask": MASK.tolist()}
-    return found | {name: space[name].item() for name in ("pg_loss", "pg_clipfrac", "vf_loss", "vf_clipfrac")}
+    numbers |= {name: value.tolist() for name, value in new.items()} | {"minibatch_mask": MASK.tolist()}
+    return numbers | {name: space[name].item() for name in ("pg_loss", "pg_clipfrac", "vf_loss", "vf_clipfrac")}
 
 
 def classic(draw: Any, folder: Path) -> dict[str, Any]:
@@ -194,7 +194,8 @@ def classic(draw: Any, folder: Path) -> dict[str, Any]:
         controller.update(kl, 256)
         path.append(float(controller.value))
     return {
-        "rewards": rewards.tolist(), "values": values.tolist(), "mask": MASK.tolist(), "discount": 0.98, "trace": 0.95,
+        "rewards": rewards.tolist(), "values": values.tolist(), "mask": MASK.tolist(),
+        "gamma": 0.98, "gae_lambda": 0.95,
         "returns": returns.tolist(), "whitened_advantages": advantages.tolist(),
         "controller": {"initial": 0.2, "target": 6.0, "horizon": 10_000, "episodes": 256, "kl": measured, "path": path},
     }  # fmt: skip

@@ -67,8 +67,8 @@ def validated(objective: Any, batch: Any) -> Tensor:
     """What validation finds of a batch."""
     objective.on_validation_epoch_start()
     with torch.no_grad():
-        found: Tensor = objective.validation_step(HeldOutExamples(batch, 0), 0)
-    return found
+        values: Tensor = objective.validation_step(HeldOutExamples(batch, 0), 0)
+    return values
 
 
 def gradients(objective: Any, batches: list[Any]) -> tuple[float, list[Tensor]]:
@@ -137,10 +137,10 @@ def test_padding_in_front_changes_nothing() -> None:
 def test_the_score_is_read_at_the_last_real_token() -> None:
     model = ScalarModel(SHAPE).eval()
     (batch,) = conversation_batches(EXAMPLES, range(16), 1, packed=False)
-    found = last_scores(model, batch)
+    result = last_scores(model, batch)
     for row, length in enumerate(LENGTHS):
         alone = model(batch.tokens[row : row + 1, :length])[0, -1]
-        assert found[row].item() == pytest.approx(alone.item(), abs=1e-5)
+        assert result[row].item() == pytest.approx(alone.item(), abs=1e-5)
 
 
 def test_a_policy_that_has_not_moved_loses_log_two() -> None:

@@ -16,10 +16,10 @@ def test_one_domain() -> None:
 
 def test_domains_are_weighed_as_in_the_mixture() -> None:
     losses = {"code": DomainLoss(100.0, 100, 200), "docs": DomainLoss(300.0, 100, 400), "new": DomainLoss(9.0, 1, 1)}
-    found = overall(losses, {"code": 0.25, "docs": 0.75, "unseen": 0.5})
-    assert found["validation/loss"] == pytest.approx(0.25 * 1 + 0.75 * 3)
-    assert found["validation/perplexity"] == pytest.approx(math.exp(2.5))
-    assert found["validation/bits_per_byte"] == pytest.approx(2.5 / (math.log(2) * (0.25 * 2 + 0.75 * 4)))
+    result = overall(losses, {"code": 0.25, "docs": 0.75, "unseen": 0.5})
+    assert result["validation/loss"] == pytest.approx(0.25 * 1 + 0.75 * 3)
+    assert result["validation/perplexity"] == pytest.approx(math.exp(2.5))
+    assert result["validation/bits_per_byte"] == pytest.approx(2.5 / (math.log(2) * (0.25 * 2 + 0.75 * 4)))
 
 
 def test_domains_outside_the_mixture_count_alike() -> None:

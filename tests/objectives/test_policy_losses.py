@@ -39,8 +39,8 @@ MASK = bools([0, 0, 1, 1, 1, 0], [0, 1, 1, 0, 0, 0], [0, 0, 0, 0, 0, 1])
 
 def test_log_probs_are_those_of_the_next_tokens() -> None:
     logits = doubles([0.0, 0.0], [math.log(3), 0.0])[None]
-    found = token_log_probs(logits, torch.tensor([[1, 0]]))
-    assert found.tolist() == [pytest.approx([math.log(0.5), math.log(0.75)])]
+    result = token_log_probs(logits, torch.tensor([[1, 0]]))
+    assert result.tolist() == [pytest.approx([math.log(0.5), math.log(0.75)])]
 
 
 def test_kl_estimates_by_hand() -> None:
@@ -54,11 +54,11 @@ def test_kl_estimates_by_hand() -> None:
 
 @pytest.mark.parametrize("kind", ["k1", "k3"])
 def test_unbiased_estimates(kind: str) -> None:
-    """Their mean over the policy's distribution is the divergence."""
+    """Their mean over the policy's distribution is the KL divergence."""
     policy, reference = some(1, 8).log_softmax(0), some(2, 8).log_softmax(0)
-    divergence = (policy.exp() * (policy - reference)).sum()
+    kl = (policy.exp() * (policy - reference)).sum()
     mean = (policy.exp() * kl_estimate(policy, reference, kind=kind)).sum()
-    assert mean.item() == pytest.approx(divergence.item(), abs=1e-12)
+    assert mean.item() == pytest.approx(kl.item(), abs=1e-12)
 
 
 @given(st.floats(-8, 8))
@@ -70,8 +70,8 @@ def test_signs_of_the_estimates(difference: float) -> None:
 
 def test_the_score_stands_on_the_last_token_and_only_there() -> None:
     scores = torch.tensor([10.0, 20.0, 30.0], dtype=torch.float64)
-    found = shape_rewards(scores, torch.ones_like(MASK, dtype=torch.float64), MASK, kl_coefficient=0.5)
-    assert found.tolist() == [[0, 0, -0.5, -0.5, 9.5, 0], [0, -0.5, 19.5, 0, 0, 0], [0, 0, 0, 0, 0, 29.5]]
+    result = shape_rewards(scores, torch.ones_like(MASK, dtype=torch.float64), MASK, kl_coefficient=0.5)
+    assert result.tolist() == [[0, 0, -0.5, -0.5, 9.5, 0], [0, -0.5, 19.5, 0, 0, 0], [0, 0, 0, 0, 0, 29.5]]
 
 
 def test_garbage_in_padding_changes_nothing() -> None:
@@ -129,8 +129,8 @@ def test_padding_on_either_side_does_not_matter() -> None:
         sides = [padding[:, :before], padding[:, :after]]
         wide = [torch.cat([sides[0], x, sides[1]], 1) for x in (rewards, values)]
         wide_mask = torch.cat([none[:, :before], mask, none[:, :after]], 1)
-        found, _ = generalized_advantage_estimate(*wide, wide_mask)
-        assert torch.equal(found[:, before : before + 4], plain)
+        result, _ = generalized_advantage_estimate(*wide, wide_mask)
+        assert torch.equal(result[:, before : before + 4], plain)
 
 
 def test_turns_of_others_take_no_time() -> None:
@@ -139,8 +139,8 @@ def test_turns_of_others_take_no_time() -> None:
     apart = [
         torch.cat([x[:, :2], torch.full((1, 2), 5.0, dtype=torch.float64), x[:, 2:]], 1) for x in (rewards, values)
     ]
-    found, _ = generalized_advantage_estimate(*apart, bools([1, 1, 0, 0, 1, 1]), gamma=0.9)
-    assert torch.equal(found[:, [0, 1, 4, 5]], joined) and not found[:, 2:4].any()
+    result, _ = generalized_advantage_estimate(*apart, bools([1, 1, 0, 0, 1, 1]), gamma=0.9)
+    assert torch.equal(result[:, [0, 1, 4, 5]], joined) and not result[:, 2:4].any()
 
 
 def test_advantages_have_no_gradient() -> None:
@@ -152,10 +152,10 @@ def test_advantages_have_no_gradient() -> None:
 def test_whitening() -> None:
     values = some(10, 3, 6) * 3 + 5
     for shift in (True, False):
-        found = whiten(values, MASK, shift_mean=shift)
-        assert not found[~MASK].any()
-        assert found[MASK].var().item() == pytest.approx(1, abs=1e-6)
-        assert found[MASK].mean().item() == pytest.approx(0 if shift else values[MASK].mean().item(), abs=1e-6)
+        result = whiten(values, MASK, shift_mean=shift)
+        assert not result[~MASK].any()
+        assert result[MASK].var().item() == pytest.approx(1, abs=1e-6)
+        assert result[MASK].mean().item() == pytest.approx(0 if shift else values[MASK].mean().item(), abs=1e-6)
     one = bools([1, 0, 0, 0, 0, 0])
     assert whiten(values[:1], one).tolist() == [[0.0] * 6]
     assert whiten(values[:1], one & False).tolist() == [[0.0] * 6]
@@ -178,7 +178,7 @@ def test_clipped_tokens_do_not_pull() -> None:
 
 
 def test_learning_rate_zero() -> None:
-    """The policy has not moved: ratio 1, nothing clipped, divergence 0, and the loss is minus the mean advantage."""
+    """The policy has not moved: ratio 1, nothing clipped, KL divergence 0, and the loss is minus the mean advantage."""
     log_probs, advantages = some(11, 3, 6), some(12, 3, 6)
     loss, clipped = ppo_policy_loss(log_probs, log_probs, advantages, MASK)
     assert loss.item() == pytest.approx(-advantages[MASK].mean().item()) and clipped.item() == 0

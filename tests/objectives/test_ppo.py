@@ -12,6 +12,7 @@ from lightning.pytorch import Callback
 from maquette.artifacts import ConfigError, StageError
 from maquette.data.prompts import render_prompt
 from maquette.model import LanguageModel, ScalarModel
+from maquette.model.parametrization import Parametrization
 from maquette.objectives.completions import Completion, sample_completions
 from maquette.objectives.losses import kl_estimate
 from maquette.objectives.ppo import ProximalPolicyOptimization
@@ -20,7 +21,7 @@ from maquette.optimization.config import AdamWConfig, MuonConfig
 from support.list_logger import ListLogger
 from support.policies import TOKENIZER, Prompts, tiny_model, tiny_ppo, tiny_value, trainer
 
-SCHEDULE = RolloutSchedule(rollouts=8, passes=2, minibatches=2)
+SCHEDULE = RolloutSchedule(rollout_batch_size=8, ppo_epochs=2, minibatches=2)
 
 
 def train(
@@ -90,9 +91,9 @@ def test_an_answer_does_not_depend_on_the_padding_beside_it() -> None:
 def test_the_score_stands_on_the_last_real_token_alone() -> None:
     objective = tiny_ppo(kl_coefficient=0.0, gae_lambda=1.0, normalize_scores=0)
     rollouts, _ = objective.collect(0, SCHEDULE)
-    # With lambda 1 and no price of divergence every answer token's return is the score.
+    # With lambda 1 and no KL penalty every completion token's return is the score.
     environment = objective.environment
-    answers = environment.completions(objective.model, 0, SCHEDULE.rollouts)
+    answers = environment.completions(objective.model, 0, SCHEDULE.rollout_batch_size)
     scores = environment.standardized(environment.scores(answers), answers)
     for row in range(len(answers)):
         returns = rollouts.returns[row][rollouts.mask[row]]
@@ -135,6 +136,18 @@ def test_divergence_may_be_negative() -> None:
     reference = objective.reference_log_probs(rollouts)
     kl = kl_estimate(rollouts.log_probs, reference)[rollouts.mask]
     assert (kl < 0).any() and (kl > 0).any()
+
+
+@pytest.mark.parametrize("value_init", ["policy", "shared"])
+def test_mup_gives_every_parameter_its_share_of_the_rate(value_init: str) -> None:
+    objective, mup = tiny_ppo(value_init=value_init), Parametrization("mup", 8, 8)
+    objective.optimization = dataclasses.replace(objective.optimization, parametrization=mup)
+    optimizer: Any = objective.configure_optimizers()["optimizer"]
+    rates = {id(one): group["initial_lr"] for group in optimizer.param_groups for one in group["params"]}
+    shares = {name: rates[id(one)] / 1e-3 for name, one in objective.model.named_parameters()}
+    assert shares == pytest.approx({name: mup.rate_factor(name, objective.model) for name in shares})
+    assert set(map(round, (2 * share for share in shares.values()))) >= {1, 2}
+    assert all(id(one) in rates for one in objective.parameters())
 
 
 def test_micro_batches_give_the_gradient_of_the_whole() -> None:

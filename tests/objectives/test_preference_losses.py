@@ -91,8 +91,8 @@ def test_implicit_rewards_carry_no_gradient() -> None:
 def test_a_policy_that_has_not_moved(variant: str, start: float, log_probs: list[float]) -> None:
     """Learning rate 0: the loss is log 2 whatever the answers."""
     values = doubles(*log_probs)
-    found, chosen, rejected = dpo_loss(values, values - 1, values, values - 1, beta=0.1, variant=variant)
-    assert found.tolist() == pytest.approx([start] * len(values))
+    result, chosen, rejected = dpo_loss(values, values - 1, values, values - 1, beta=0.1, variant=variant)
+    assert result.tolist() == pytest.approx([start] * len(values))
     assert not chosen.any() and not rejected.any()
 
 

@@ -31,11 +31,11 @@ SHAPE = TransformerConfig(
 
 
 def objective(
-    shape: TransformerConfig = SHAPE, rope_bases: tuple[float | None, ...] = (None,), **config: object
+    shape: TransformerConfig = SHAPE, rope_thetas: tuple[float | None, ...] = (None,), **config: object
 ) -> Pretraining:
     optimization = Optimization(AdamWConfig(), ConstantSchedulerConfig(), 0.01, 0.1, steps=100, batch_size_tokens=10)
     model = LanguageModel(shape, seed=1)
-    return Pretraining(model, optimization, PretrainConfig(**config), rope_bases=rope_bases)  # type: ignore[arg-type]
+    return Pretraining(model, optimization, PretrainConfig(**config), rope_thetas=rope_thetas)  # type: ignore[arg-type]
 
 
 def batch(sequences: int = 8, length: int = 20, phase: int = 0, seed: int = 0) -> TokenBatch:
@@ -76,9 +76,9 @@ def test_the_loss_is_the_mean_cross_entropy() -> None:
     loss, metrics = module.loss(data)
     torch.testing.assert_close(loss, expected)
     assert not metrics
-    found = validated(module, data)
-    assert found.shape == (8, 20)
-    torch.testing.assert_close(found.mean(), expected.detach())
+    result = validated(module, data)
+    assert result.shape == (8, 20)
+    torch.testing.assert_close(result.mean(), expected.detach())
 
 
 def test_z_loss_is_trained_for_and_not_validated_by() -> None:
@@ -164,7 +164,7 @@ def test_chunked_and_whole_losses_agree() -> None:
 
 
 def test_a_phase_sets_the_rotary_base() -> None:
-    module = objective(rope_bases=(None, 4.0))
+    module = objective(rope_thetas=(None, 4.0))
     with torch.no_grad():  # attention at its start looks everywhere alike, whatever the positions
         for layer in module.model.core.layers:
             layer.attention.query.weight.mul_(100)
@@ -176,11 +176,11 @@ def test_a_phase_sets_the_rotary_base() -> None:
 
 
 def test_a_rotary_base_without_rotary_positions_is_refused() -> None:
-    alone = objective(rope_bases=(4.0,))  # a long-context continuation: one phase, from the start
+    alone = objective(rope_thetas=(4.0,))  # a long-context continuation: one phase, from the start
     alone.enter_phase(0)
     assert alone.model.config.rope_theta == 4.0  # type: ignore[union-attr]
     with pytest.raises(ConfigError, match="no rotary positions"):
-        objective(dataclasses.replace(SHAPE, positions="learned"), rope_bases=(None, 4.0))
+        objective(dataclasses.replace(SHAPE, positions="learned"), rope_thetas=(None, 4.0))
 
 
 def test_learning_rates_follow_the_schedule() -> None:

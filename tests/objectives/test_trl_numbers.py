@@ -28,8 +28,8 @@ NUMBERS: dict[str, Any] = json.loads(Path(__file__).with_name("trl_numbers.json"
 
 
 def tensor(values: Any) -> Tensor:
-    found = torch.tensor(values)
-    return found.double() if found.is_floating_point() else found
+    values_tensor = torch.tensor(values)
+    return values_tensor.double() if values_tensor.is_floating_point() else values_tensor
 
 
 def exact(values: Any) -> Any:
@@ -37,8 +37,8 @@ def exact(values: Any) -> Any:
     return torch.tensor(values, dtype=torch.float64)
 
 
-def close(found: Tensor, expected: Any, tolerance: float = 1e-12) -> None:
-    assert torch.allclose(found, exact(expected), rtol=0, atol=tolerance)
+def close(actual: Tensor, expected: Any, tolerance: float = 1e-12) -> None:
+    assert torch.allclose(actual, exact(expected), rtol=0, atol=tolerance)
 
 
 SINGLE = 1e-6
@@ -88,7 +88,7 @@ def test_rewards_and_advantages_of_policies() -> None:
     rewards = shape_rewards(exact(given["scores"]), kl, mask, kl_coefficient=given["kl_coefficient"])
     close(rewards, given["rewards"])
     advantages, returns = generalized_advantage_estimate(
-        rewards, exact(given["values"]), mask, gamma=given["discount"], gae_lambda=given["trace"]
+        rewards, exact(given["values"]), mask, gamma=given["gamma"], gae_lambda=given["gae_lambda"]
     )
     close(returns, given["returns"])
     close(whiten(advantages, mask), given["whitened_advantages"], SINGLE)
@@ -98,12 +98,12 @@ def test_losses_of_policies() -> None:
     given = NUMBERS["ppo"]
     mask, advantages = tensor(given["minibatch_mask"]), exact(given["whitened_advantages"])
     loss, clipped = ppo_policy_loss(
-        exact(given["new_logprobs"]), exact(given["logprobs"]), advantages, mask, clip_range=given["clip"]
+        exact(given["new_logprobs"]), exact(given["logprobs"]), advantages, mask, clip_range=given["clip_range"]
     )
     close(loss, given["pg_loss"])
     assert clipped.item() == pytest.approx(given["pg_clipfrac"], abs=SINGLE)
     loss, clipped = ppo_value_loss(
-        exact(given["vpred"]), exact(given["values"]), exact(given["returns"]), mask, clip_range=given["clip"]
+        exact(given["vpred"]), exact(given["values"]), exact(given["returns"]), mask, clip_range=given["clip_range"]
     )
     close(loss, given["vf_loss"])
     assert clipped.item() == pytest.approx(given["vf_clipfrac"], abs=SINGLE)
@@ -114,7 +114,7 @@ def test_classic_advantages() -> None:
     given = NUMBERS["classic"]
     mask = tensor(given["mask"])
     advantages, returns = generalized_advantage_estimate(
-        exact(given["rewards"]), exact(given["values"]), mask, gamma=given["discount"], gae_lambda=given["trace"]
+        exact(given["rewards"]), exact(given["values"]), mask, gamma=given["gamma"], gae_lambda=given["gae_lambda"]
     )
     close(returns[mask], exact(given["returns"])[mask].tolist())
     close(whiten(advantages, mask)[mask], exact(given["whitened_advantages"])[mask].tolist(), SINGLE)

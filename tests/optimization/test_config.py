@@ -87,6 +87,7 @@ def test_names() -> None:
         ({}, LinearSchedulerConfig(), "optimizer"),
         (AdamWConfig(), {"T_max": 3}, "scheduler"),
         (AdamWConfig(), {"_target_": "torch.optim.lr_scheduler.ReduceLROnPlateau"}, "ReduceLROnPlateau"),
+        ({"_target_": "torch.optim.LBFGS"}, LinearSchedulerConfig(), "LBFGS"),
     ],
 )
 def test_what_can_not_work_is_refused_by_name(optimizer: Any, scheduler: Any, named: str) -> None:

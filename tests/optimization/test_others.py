@@ -64,21 +64,21 @@ def rates(plan: Optimization) -> list[float]:
     """The rate of the vectors in each step."""
     model = Toy()
     configured: Any = plan.configure(model)
-    found = []
+    factors = []
     for _ in range(plan.steps):
-        found.append(configured["optimizer"].param_groups[-1]["lr"])
+        factors.append(configured["optimizer"].param_groups[-1]["lr"])
         configured["optimizer"].step()
         configured["lr_scheduler"]["scheduler"].step()
-    return found
+    return factors
 
 
 def test_groups_are_ours() -> None:
     model = Toy()
     optimizer = build_optimizer(model, RMSPROP, learning_rate=0.01, weight_decay=0.1)
     assert type(optimizer) is torch.optim.RMSprop
-    decayed, kept = optimizer.param_groups
+    decayed, undecayed = optimizer.param_groups
     assert decayed["params"] == [model.layers[0].weight, model.layers[1].weight, model.head.weight]
-    assert [(one["lr"], one["weight_decay"], one["alpha"]) for one in (decayed, kept)] == [
+    assert [(one["lr"], one["weight_decay"], one["alpha"]) for one in (decayed, undecayed)] == [
         (0.01, 0.1, 0.9),
         (0.01, 0.0, 0.9),
     ]

@@ -81,19 +81,19 @@ def activations(width: int, parametrization: Parametrization, steps: int) -> dic
     for index, layer in enumerate(model.core.layers):
         layer.register_forward_hook(lambda _, __, out, at=index: seen.__setitem__(f"layer {at}", out.detach()))
 
-    def look() -> dict[str, Tensor]:
+    def snapshot() -> dict[str, Tensor]:
         seen["logits"] = model(tokens[:, :-1]).detach()
         return dict(seen)
 
     with torch.no_grad():
-        before = look()
+        before = snapshot()
     for _ in range(steps):
         optimizer.zero_grad()
         hidden = model.core(tokens[:, :-1])
         next_token_loss(hidden, model.head_weight, tokens[:, 1:])[0].backward()
         optimizer.step()
     with torch.no_grad():
-        after = look()
+        after = snapshot()
     return {name: (after[name] - before[name]).square().mean().sqrt().item() for name in after}
 
 

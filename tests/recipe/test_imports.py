@@ -15,5 +15,5 @@ def test_the_recipe_does_not_import_torch() -> None:
     program = (
         f"import sys, {', '.join(MODULES)}\nprint([name for name in sys.modules if name in ('torch', 'lightning')])"
     )
-    found = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
-    assert found.stdout.strip() == "[]"
+    process = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert process.stdout.strip() == "[]"

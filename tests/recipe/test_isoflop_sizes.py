@@ -21,15 +21,15 @@ def curve(budget: float, **changes: object) -> Curve:
 @pytest.mark.parametrize("budget", [1e11, 3e11, 1e12, 3e12, 1e13, 1e15])
 @pytest.mark.parametrize("kind", ["transformer", "lstm"])
 def test_sizes_stand_around_the_expected_one(budget: float, kind: str) -> None:
-    found = curve(budget, model=ModelConfig(kind=kind))
-    middle = math.exp(sum(map(math.log, found.sizes)) / 5)
-    assert not found.warning
-    assert abs(math.log(middle / found.expected)) < 0.55 * math.log(1.5)
-    ratios = [large / small for small, large in zip(found.sizes, found.sizes[1:], strict=False)]
+    result = curve(budget, model=ModelConfig(kind=kind))
+    middle = math.exp(sum(map(math.log, result.sizes)) / 5)
+    assert not result.warning
+    assert abs(math.log(middle / result.expected)) < 0.55 * math.log(1.5)
+    ratios = [large / small for small, large in zip(result.sizes, result.sizes[1:], strict=False)]
     assert ratios == pytest.approx([1.5] * 4, rel=0.01)
     # The size expected to be best is the one that the budget trains on 20 tokens a parameter.
     recipe = resolve(
-        size=found.expected, compute=budget, vocab_size=1024, sequence_length=128, model=ModelConfig(kind=kind)
+        size=result.expected, compute=budget, vocab_size=1024, sequence_length=128, model=ModelConfig(kind=kind)
     )
     assert recipe.tokens / recipe.size == pytest.approx(20, rel=0.25)  # depth comes in steps
 
@@ -58,9 +58,9 @@ def test_more_tokens_a_parameter_means_smaller_models() -> None:
 
 
 def test_below_the_family_the_curve_leans_and_says_so() -> None:
-    found = curve(1e10, vocab_size=4096)
-    assert "the family begins at 34,288: the curve leans to the right" in found.warning
-    assert min(found.sizes) > 0.95 * 34_288
+    result = curve(1e10, vocab_size=4096)
+    assert "the family begins at 34,288: the curve leans to the right" in result.warning
+    assert min(result.sizes) > 0.95 * 34_288
 
 
 def test_a_fixed_shape_is_no_family() -> None:

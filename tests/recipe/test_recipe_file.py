@@ -53,7 +53,7 @@ def test_keys_left_out_keep_the_standard_value(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("learning_rat: 0.1", r"unknown key 'learning_rat'(.|\n)*Did you mean 'learning_rate'"),
         ("learning_rate: fast", "learning_rate=fast is not a number"),
@@ -66,10 +66,10 @@ def test_keys_left_out_keep_the_standard_value(tmp_path: Path) -> None:
         ("source: 3", "source=3 is not text"),
     ],
 )
-def test_wrong_files_are_refused(tmp_path: Path, text: str, said: str) -> None:
+def test_wrong_files_are_refused(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "wrong.yaml"
     path.write_text(text)
-    with pytest.raises(ConfigError, match=said) as caught:
+    with pytest.raises(ConfigError, match=message) as caught:
         load_recipe(path)
     assert str(path) in caught.value.message
 

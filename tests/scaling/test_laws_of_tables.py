@@ -42,17 +42,17 @@ def rates() -> RunTable:
 
 
 def test_the_learning_rates_law_becomes_a_recipe() -> None:
-    found = tune(rates(), "learning_rate", fitted="now")
-    assert found.rules.learning_rate == pytest.approx(0.3, rel=1e-3) and found.rules.lr_width_exponent == pytest.approx(
-        -1, abs=1e-3
-    )
-    assert found.rules.lr_batch_exponent == DEFAULT_RULES.lr_batch_exponent and "32 runs" in found.rules.source
-    assert found.rules.peak_learning_rate(256, 2048) == pytest.approx(
+    result = tune(rates(), "learning_rate", fitted="now")
+    assert result.rules.learning_rate == pytest.approx(
+        0.3, rel=1e-3
+    ) and result.rules.lr_width_exponent == pytest.approx(-1, abs=1e-3)
+    assert result.rules.lr_batch_exponent == DEFAULT_RULES.lr_batch_exponent and "32 runs" in result.rules.source
+    assert result.rules.peak_learning_rate(256, 2048) == pytest.approx(
         0.3 / 256 * 4**DEFAULT_RULES.lr_batch_exponent, rel=1e-2
     )
-    assert tuned_facts(found)["recipe"]["provenance"]["fitted"] == "now"
-    shown = {"command": "maquette train recipe=x", "figures": {"law": tuned_figure(found)}}
-    page = render("setting_law.html.j2", {"found": found, "source": "a table", **shown})
+    assert tuned_facts(result)["recipe"]["provenance"]["fitted"] == "now"
+    shown = {"command": "maquette train recipe=x", "figures": {"law": tuned_figure(result)}}
+    page = render("setting_law.html.j2", {"found": result, "source": "a table", **shown})
     assert "recipe=x" in page
 
 
@@ -60,10 +60,10 @@ def test_the_batchs_law_keeps_the_base_batch() -> None:
     tokens, shift = (a.ravel() for a in np.meshgrid([1e6, 1e7, 1e8], [-1.4, -0.7, 0.0, 0.7, 1.4]))
     best = 0.02 * tokens**0.7
     runs = table(tokens / 20, tokens, 3 * np.exp(0.01 * shift**2), batch=best * np.exp(shift))
-    found = tune(runs, "batch")
-    assert found.rules.base_batch_size_tokens == DEFAULT_RULES.base_batch_size_tokens
-    assert found.rules.batch_tokens_exponent == pytest.approx(0.7, abs=1e-3)
-    assert found.rules.batch(1e9) == pytest.approx(0.02 * 1e9**0.7, rel=1e-2)
+    result = tune(runs, "batch")
+    assert result.rules.base_batch_size_tokens == DEFAULT_RULES.base_batch_size_tokens
+    assert result.rules.batch_tokens_exponent == pytest.approx(0.7, abs=1e-3)
+    assert result.rules.batch(1e9) == pytest.approx(0.02 * 1e9**0.7, rel=1e-2)
 
 
 def test_settings_without_their_columns_are_refused() -> None:
@@ -83,10 +83,10 @@ def test_epochs_wear_out_as_fast_as_they_do() -> None:
     # Of fresh data the surface is the law; that of repetition would also punish models too big for it.
     loss = np.where(epochs < 1, truth.surface.loss(params, tokens), truth.loss(params, tokens, unique))
     runs = table(params, tokens, loss, epochs=epochs)
-    found = fit_epochs(runs, bootstrap=100)
-    assert repetition_facts(found)["token_decay"] == pytest.approx(8, rel=0.01) and found.repeated == 21
-    shown = {"source": "a table", "figures": {"law": repetition_figure(found, runs)}}
-    assert "r = 8.0" in render("repetition_law.html.j2", {"found": found, **shown})
+    result = fit_epochs(runs, bootstrap=100)
+    assert repetition_facts(result)["token_decay"] == pytest.approx(8, rel=0.01) and result.repeated == 21
+    shown = {"source": "a table", "figures": {"law": repetition_figure(result, runs)}}
+    assert "r = 8.0" in render("repetition_law.html.j2", {"found": result, **shown})
     with pytest.raises(LawError, match="repeats its data"):
         fit_epochs(table(params, tokens, loss, epochs=np.full(len(params), 0.5)))
     with pytest.raises(LawError, match="how many tokens were distinct"):

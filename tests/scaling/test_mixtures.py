@@ -52,10 +52,10 @@ def test_epochs_that_leave_no_mixture_are_refused_with_those_that_do() -> None:
 
 
 @pytest.mark.slow(reason="fits mixing laws, leaving out each of the runs in turn")
-def test_targets_move_the_optimum(found: MixtureFit) -> None:
+def test_targets_move_the_optimum(result: MixtureFit) -> None:
     runs = table(noise=1e-3, runs=FEW)
     code = fit_mixture(runs, targets={"code": 2, "docs": 1})
-    assert code.mixture["code"] > found.mixture["code"] and code.mixture["legal"] < 0.02
+    assert code.mixture["code"] > result.mixture["code"] and code.mixture["legal"] < 0.02
     assert list(code.targets) == pytest.approx([2 / 3, 1 / 3, 0])
     assert code.measured[0] == pytest.approx(code.losses[0] @ code.targets)
     assert "code 67%, docs 33%" in verdict(code, None)
@@ -68,8 +68,8 @@ def test_targets_move_the_optimum(found: MixtureFit) -> None:
 
 
 @pytest.mark.slow(reason="fits mixing laws, leaving out each of the runs in turn")
-def test_the_form_that_foretells_runs_is_chosen(found: MixtureFit) -> None:
-    assert found.law.form == "exponential" and found.errors["exponential"] < found.errors["transfer"]
+def test_the_form_that_foretells_runs_is_chosen(result: MixtureFit) -> None:
+    assert result.law.form == "exponential" and result.errors["exponential"] < result.errors["transfer"]
     runs = table(runs=FEW)
     weights = np.column_stack([runs.frame[f"mixture.weights.{name}"] for name in ("code", "docs", "legal")])
     for k, name in enumerate(("code", "docs", "legal")):
@@ -79,26 +79,26 @@ def test_the_form_that_foretells_runs_is_chosen(found: MixtureFit) -> None:
 
 
 @pytest.mark.slow(reason="fits mixing laws, leaving out each of the runs in turn")
-def test_the_optimum_of_a_known_law_is_found_and_beats_what_it_should(found: MixtureFit) -> None:
-    true = TRUE.losses(found.optimum).mean()
-    assert found.predicted == pytest.approx(true, abs=0.01)
-    assert found.left_out_error < 0.01
-    assert found.uniform == 0
-    assert found.proportional == 1
-    assert true < found.measured[[0, 1]].min()
-    assert (found.optimum <= found.upper + 1e-9).all()
-    assert found.upper[2] <= 4 * 100_000 / 500_000 + 1e-6
-    assert "better than the uniform and the size-proportional one" in verdict(found, float(true))
-    assert "not better than the uniform" in verdict(found, 9.0)
+def test_the_optimum_of_a_known_law_is_found_and_beats_what_it_should(result: MixtureFit) -> None:
+    true = TRUE.losses(result.optimum).mean()
+    assert result.predicted == pytest.approx(true, abs=0.01)
+    assert result.left_out_error < 0.01
+    assert result.uniform == 0
+    assert result.proportional == 1
+    assert true < result.measured[[0, 1]].min()
+    assert (result.optimum <= result.upper + 1e-9).all()
+    assert result.upper[2] <= 4 * 100_000 / 500_000 + 1e-6
+    assert "better than the uniform and the size-proportional one" in verdict(result, float(true))
+    assert "not better than the uniform" in verdict(result, 9.0)
 
 
 @pytest.mark.slow(reason="fits mixing laws, leaving out each of the runs in turn")
-def test_what_is_reported_has_every_number(found: MixtureFit) -> None:
-    facts = mixture_facts(found, 1.5)
+def test_what_is_reported_has_every_number(result: MixtureFit) -> None:
+    facts = mixture_facts(result, 1.5)
     assert facts["verified"] == 1.5
     assert sum(facts["optimum"].values()) == pytest.approx(1, abs=1e-3)
-    shown = {"words": verdict(found, 1.5), "figures": {"law": mixture_figure(found, 1.5)}}
-    page = render("mixing_law.html.j2", {"found": found, "source": "a sweep", **shown})
+    shown = {"words": verdict(result, 1.5), "figures": {"law": mixture_figure(result, 1.5)}}
+    page = render("mixing_law.html.j2", {"found": result, "source": "a sweep", **shown})
     assert "run-23" in page
     assert "legal" in page
 

@@ -37,7 +37,7 @@ ASK = [{"role": "user", "content": "hello"}]
 @pytest.fixture(scope="module")
 def models() -> dict[str, ServedModel]:
     tokenizer = train_tokenizer([], TokenizerConfig(kind="byte"))
-    found = {}
+    opened = {}
     for seed, name in enumerate(("one", "two", "three")):
         shape = TransformerConfig(
             tokenizer.vocab_size, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, max_position_embeddings=48
@@ -45,15 +45,15 @@ def models() -> dict[str, ServedModel]:
         model = LanguageModel(shape, seed=seed).eval()
         with torch.no_grad():
             model.head_weight.mul_(30)
-        found[name] = ServedModel(name, model, tokenizer, seed > 0)
-    return found
+        opened[name] = ServedModel(name, model, tokenizer, seed > 0)
+    return opened
 
 
 @pytest.fixture
 def client(models: dict[str, ServedModel], tmp_path: Path) -> Iterator[TestClient]:
     app = build_app(models, Arena(list(models), tmp_path / "arena", seed=0), Sampling(temperature=1.0), ["here"])
-    with TestClient(app, base_url="http://here") as found:
-        yield found
+    with TestClient(app, base_url="http://here") as http:
+        yield http
 
 
 def events(text: str) -> list[dict[str, Any]]:
@@ -64,17 +64,17 @@ def events(text: str) -> list[dict[str, Any]]:
 
 def test_an_answer_is_what_generation_gives(client: TestClient, models: dict[str, ServedModel]) -> None:
     body = {"model": "two", "messages": ASK, "temperature": 0.7, "seed": 3, "max_tokens": 9, "n": 2, "logprobs": True}
-    said = client.post("/v1/chat/completions", json=body).json()
+    reply = client.post("/v1/chat/completions", json=body).json()
     two = models["two"]
     prompt = render(two.tokenizer, ASK, open_assistant=True).ids  # type: ignore[arg-type]
     wanted = generate(
         two.model, [prompt] * 2, tokenizer=two.tokenizer, sampling=Sampling(temperature=0.7), max_tokens=9, seed=3
     )
-    assert [one["message"]["content"] for one in said["choices"]] == [one.text for one in wanted]
-    for choice, one in zip(said["choices"], wanted, strict=True):
+    assert [one["message"]["content"] for one in reply["choices"]] == [one.text for one in wanted]
+    for choice, one in zip(reply["choices"], wanted, strict=True):
         assert [token["id"] for token in choice["logprobs"]["content"]] == list(one.tokens)
         assert choice["finish_reason"] == ("length" if one.finish_reason in ("max_tokens", "context") else "stop")
-    assert said["usage"]["prompt_tokens"] == len(prompt) and said["model"] == "two"
+    assert reply["usage"]["prompt_tokens"] == len(prompt) and reply["model"] == "two"
     pieces = events(client.post("/v1/chat/completions", json=body | {"stream": True, "n": 1}).text)
     assert "".join(piece["choices"][0]["delta"]["content"] for piece in pieces) == wanted[0].text
     assert pieces[-1]["choices"][0]["finish_reason"] is not None
@@ -90,7 +90,7 @@ def test_a_text_goes_on(client: TestClient) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "status", "said"),
+    ("body", "status", "message"),
     [
         ({"model": "four", "messages": ASK}, 404, "no model 'four' here. Served: one, two, three"),
         ({"messages": []}, 400, "no messages"),
@@ -102,11 +102,11 @@ def test_a_text_goes_on(client: TestClient) -> None:
     ],
 )
 def test_what_is_wrong_is_said_in_the_apis_form(
-    client: TestClient, body: dict[str, Any], status: int, said: str
+    client: TestClient, body: dict[str, Any], status: int, message: str
 ) -> None:
     for stream in (False, True):
         answer = client.post("/v1/chat/completions", json=body | {"stream": stream})
-        assert answer.status_code == status and said in answer.json()["error"]["message"]
+        assert answer.status_code == status and message in answer.json()["error"]["message"]
     assert client.get("/nowhere").json()["error"]["message"] == "Not Found"
 
 
@@ -123,8 +123,8 @@ def fight(client: TestClient, winner: str) -> dict[str, Any]:
     early = client.post("/arena/vote", json={"battle": battle, "winner": winner})
     assert early.status_code == 400 and "not whole" in early.json()["error"]["message"]
     for side in ("a", "b"):
-        told = client.post("/arena/answer", json={"battle": battle, "side": side, "max_tokens": 6}).text
-        assert not any(f'"{name}"' in told for name in ("one", "two", "three"))  # blind
+        streamed = client.post("/arena/answer", json={"battle": battle, "side": side, "max_tokens": 6}).text
+        assert not any(f'"{name}"' in streamed for name in ("one", "two", "three"))  # blind
     answer = client.post("/arena/vote", json={"battle": battle, "winner": winner, "judge": "Ada"}).json()
     again = client.post("/arena/vote", json={"battle": battle, "winner": winner})
     assert again.status_code == 400 and "no such battle" in again.json()["error"]["message"]
@@ -138,10 +138,10 @@ def test_votes_become_battles_and_preferences(client: TestClient, tmp_path: Path
     assert len(battles) == 4 and not skipped and {one.judge for one in battles} == {"Ada"}
     assert battles[0].winner == results[0]["models"]["a"] and battles[1].winner == results[1]["models"]["b"]
     assert battles[2].tied
-    found = read_preferences(tmp_path / "arena" / PREFERENCES)
+    stored = read_preferences(tmp_path / "arena" / PREFERENCES)
     rows = [json.loads(line) for line in (tmp_path / "arena" / BATTLES).read_text().splitlines()]
     decided = [row for row in rows if row["winner"] != "tie" and row["answer_a"] != row["answer_b"]]
-    assert [one.chosen[0]["content"] for one in found] == [row[f"answer_{row['winner'][-1]}"] for row in decided]
+    assert [one.chosen[0]["content"] for one in stored] == [row[f"answer_{row['winner'][-1]}"] for row in decided]
     with pytest.raises(StageError, match="two models"):
         Arena(["one"], tmp_path).begin(ASK)  # type: ignore[arg-type]
 
@@ -164,7 +164,7 @@ def test_two_answers_take_turns(models: dict[str, ServedModel]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "body", "status", "said"),
+    ("path", "body", "status", "message"),
     [
         ("/v1/completions", {"prompt": ["a", "b"]}, 400, "2 prompts"),
         ("/v1/completions", {"prompt": "a", "temperature": 1e-300}, 200, ""),
@@ -183,12 +183,12 @@ def test_two_answers_take_turns(models: dict[str, ServedModel]) -> None:
     ],
 )
 def test_each_request_is_answered_or_refused_by_name(
-    client: TestClient, path: str, body: dict[str, Any], status: int, said: str
+    client: TestClient, path: str, body: dict[str, Any], status: int, message: str
 ) -> None:
     raw = json.dumps({"max_tokens": 2} | body)
     answer = client.post(path, content=raw, headers={"content-type": "application/json"})
     assert answer.status_code == status, answer.text
-    assert status == 200 or said in answer.json()["error"]["message"]
+    assert status == 200 or message in answer.json()["error"]["message"]
 
 
 def test_a_body_that_is_not_json_is_said_to_be_none(client: TestClient) -> None:

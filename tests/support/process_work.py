@@ -40,7 +40,7 @@ def optimizer_of_a_sharded_model(decay: float) -> list[tuple[float, int]]:
         )
     )
     kinds = parameter_kinds(model)
-    found = []
+    groups = []
     for sharded in (False, True):
         if sharded:
             blocks = {type(block) for block in model.core.layers}  # type: ignore[union-attr]
@@ -48,6 +48,6 @@ def optimizer_of_a_sharded_model(decay: float) -> list[tuple[float, int]]:
                 model, auto_wrap_policy=ModuleWrapPolicy(blocks), use_orig_params=True, device_id=torch.device("cpu")
             )
         optimizer = build_optimizer(model, AdamWConfig(), learning_rate=1e-3, weight_decay=decay, kinds=kinds)
-        found += [(group["weight_decay"], len(group["params"])) for group in optimizer.param_groups]
+        groups += [(group["weight_decay"], len(group["params"])) for group in optimizer.param_groups]
     torch.distributed.destroy_process_group()
-    return found
+    return groups

@@ -60,9 +60,9 @@ def settings(outputs: Path, source: Path, *, mlflow: bool = False, **changes: An
 def change(config: Any, key: str, value: Any) -> None:
     """Sets `optimizer__lr`, or `callbacks__checkpoint__every_n_train_steps`, to a value."""
     target = config
-    *rooms, name = key.split("__")
-    for room in rooms:
-        target = target[room] if isinstance(target, dict) else getattr(target, room)
+    *groups, name = key.split("__")
+    for group in groups:
+        target = target[group] if isinstance(target, dict) else getattr(target, group)
     if isinstance(target, dict):
         target[name] = value
         return

@@ -1,4 +1,4 @@
-"""Tokenizers of other houses, built here as Llama, GPT-2, Qwen, Mistral and Gemma lay theirs out."""
+"""Tokenizers from elsewhere, built here as Llama, GPT-2, Qwen, Mistral and Gemma lay theirs out."""
 
 import json
 from pathlib import Path

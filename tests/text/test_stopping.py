@@ -14,7 +14,7 @@ def read(stops: list[str], pieces: list[str]) -> tuple[str, str | None]:
     """All that is shown, and the stop string that was found."""
     text = StopText(stops)
     shown = "".join(text.push(piece) for piece in pieces)
-    return shown + text.flush(), text.found
+    return shown + text.flush(), text.matched
 
 
 @pytest.mark.parametrize(
@@ -42,10 +42,10 @@ def test_does_not_depend_on_how_text_is_cut(whole: str, stops: list[str], data: 
     cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=5)))
     borders = [0, *cuts, len(whole)]
     pieces = [whole[a:b] for a, b in itertools.pairwise(borders)]
-    shown, found = read(stops, pieces)
-    assert (shown, found) == read(stops, list(whole))
+    shown, result = read(stops, pieces)
+    assert (shown, result) == read(stops, list(whole))
     assert not any(stop in shown for stop in stops)
-    assert (shown + (found or "")) == whole[: len(shown + (found or ""))]
+    assert (shown + (result or "")) == whole[: len(shown + (result or ""))]
 
 
 def test_empty_stop_string_is_refused() -> None:

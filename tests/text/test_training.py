@@ -52,7 +52,7 @@ def test_digests_differ(trained: dict[tuple[str, str], Tokenizer]) -> None:
 
 @pytest.mark.slow(reason="two more processes that train tokenizers")
 def test_same_text_same_digest_in_another_process() -> None:
-    """Hash tables of the library are ordered anew in each process; the tokenizer must not show it."""
+    """Hash tables of the library are ordered again in each process; the tokenizer must not show it."""
     program = (
         "import inspect, argparse, tarfile, typing\n"
         "from maquette.text import train_tokenizer\n"

@@ -61,8 +61,8 @@ def test_no_write_has_more_points_than_mlflow_takes() -> None:
 
 
 def test_a_failure_is_told_once_and_made_good_when_the_store_recovers() -> None:
-    store, told = Memory(), []
-    buffer = Buffer(store.write, "the store", interval=0.001, notify=told.append)
+    store, messages = Memory(), []
+    buffer = Buffer(store.write, "the store", interval=0.001, notify=messages.append)
     store.broken = True
     buffer.add_points([point(0)])
     assert not buffer.flush()
@@ -71,8 +71,8 @@ def test_a_failure_is_told_once_and_made_good_when_the_store_recovers() -> None:
     store.broken = False
     assert buffer.drain() == ([], [])
     assert [p.step for p in store.points] == [0, 1]
-    assert len(told) == 1
-    assert "No space left" in told[0]
+    assert len(messages) == 1
+    assert "No space left" in messages[0]
 
 
 def test_what_is_never_taken_is_counted_at_the_end_and_given_back() -> None:

@@ -32,9 +32,9 @@ def test_a_finished_run_has_what_was_logged(outputs: Path, tmp_path: Path) -> No
             log.log_metrics({"loss": 3.0 - step, "validation/loss/code": 2.0}, step)
         log.log_artifact(figure, "figures")
         log.log_params({"size": "400k", "parameters": 300_123})
-    found = client(outputs).get_run(log.run_id)
-    assert found.info.status == "FINISHED"
-    assert found.info.run_name == "run"
+    result = client(outputs).get_run(log.run_id)
+    assert result.info.status == "FINISHED"
+    assert result.info.run_name == "run"
     expected = {
         "size": "300k",
         "model.hidden_size": "64",
@@ -42,12 +42,12 @@ def test_a_finished_run_has_what_was_logged(outputs: Path, tmp_path: Path) -> No
         "mixture.a_b": "0.5",
         "parameters": "300123",
     }
-    assert found.data.params == expected
-    assert found.data.metrics == {"loss": 1.0, "validation/loss/code": 2.0}
-    assert found.data.tags["resumed.size"] == "400k"
-    assert found.data.tags["digest.tokens"] == "abc"
-    assert found.data.tags["version.torch"]
-    assert found.data.tags["path"] == str(tmp_path)
+    assert result.data.params == expected
+    assert result.data.metrics == {"loss": 1.0, "validation/loss/code": 2.0}
+    assert result.data.tags["resumed.size"] == "400k"
+    assert result.data.tags["digest.tokens"] == "abc"
+    assert result.data.tags["version.torch"]
+    assert result.data.tags["path"] == str(tmp_path)
     assert [(m.step, m.value) for m in client(outputs).get_metric_history(log.run_id, "loss")] == [
         (0, 3.0),
         (1, 2.0),
@@ -63,9 +63,9 @@ def test_the_status_tells_how_a_run_ended(outputs: Path, error: type[BaseExcepti
     with pytest.raises(error), run(outputs) as log:
         log.log_metrics({"loss": 1.0}, 0)
         raise error
-    found = client(outputs).get_run(log.run_id)
-    assert found.info.status == status
-    assert found.data.metrics == {"loss": 1.0}
+    result = client(outputs).get_run(log.run_id)
+    assert result.info.status == status
+    assert result.data.metrics == {"loss": 1.0}
 
 
 def test_a_resumed_run_goes_on_with_its_curves(outputs: Path) -> None:
@@ -93,9 +93,9 @@ def test_children_name_their_parent(outputs: Path) -> None:
         run(outputs, config=TrackingConfig(parent=parent.run_id, run_name="chosen")) as child,
     ):
         pass
-    found = client(outputs).get_run(child.run_id)
-    assert found.data.tags["mlflow.parentRunId"] == parent.run_id
-    assert found.info.run_name == "chosen"
+    result = client(outputs).get_run(child.run_id)
+    assert result.data.tags["mlflow.parentRunId"] == parent.run_id
+    assert result.info.run_name == "chosen"
 
 
 def test_without_tracking_the_interface_is_the_same_and_nothing_is_written(tmp_path: Path) -> None:
@@ -125,9 +125,9 @@ def test_a_store_that_fails_in_mid_run_does_not_stop_it_and_the_points_are_saved
         monkeypatch.setattr(log._buffer, "_interval", 0.01)
         monkeypatch.setattr(MlflowClient, "log_batch", full)
         log.log_metrics({"loss": 2.5}, 7)
-    said = "".join(capsys.readouterr().err.split())  # lines are broken anywhere
-    assert "databaseordiskisfull" in said
-    assert f"lacksapartoftherun{log.run_id}:1pointsofmetrics." in said
+    message = "".join(capsys.readouterr().err.split())  # lines are broken anywhere
+    assert "databaseordiskisfull" in message
+    assert f"lacksapartoftherun{log.run_id}:1pointsofmetrics." in message
     saved = (outputs / "runs" / "run" / run_log.UNWRITTEN).read_text()
     assert '"loss"' in saved
     assert "2.5" in saved
@@ -141,8 +141,8 @@ def test_a_store_that_is_locked_for_a_while_gets_everything(outputs: Path) -> No
         log.set_tags({"note": "written later"})
         assert not log._buffer.flush(timeout=0.3)  # type: ignore[union-attr]
         other.execute("ROLLBACK")
-    found = client(outputs).get_run(log.run_id)
-    assert (found.info.status, found.data.metrics, found.data.tags["note"]) == (
+    result = client(outputs).get_run(log.run_id)
+    assert (result.info.status, result.data.metrics, result.data.tags["note"]) == (
         "FINISHED",
         {"loss": 1.0},
         "written later",

@@ -24,10 +24,10 @@ def test_the_newest_is_chosen_by_its_step(tmp_path: Path) -> None:
     folder = CheckpointFolder(tmp_path, keep=3)
     for step in (30, 200, 100):
         write(folder, step)
-    found = folder.newest(print)
-    assert found is not None
-    assert found[0] == 200
-    assert AtomicCheckpointIO().load_checkpoint(found[1])["global_step"] == 200
+    result = folder.newest(print)
+    assert result is not None
+    assert result[0] == 200
+    assert AtomicCheckpointIO().load_checkpoint(result[1])["global_step"] == 200
 
 
 def test_only_the_last_are_kept(tmp_path: Path) -> None:
@@ -39,7 +39,7 @@ def test_only_the_last_are_kept(tmp_path: Path) -> None:
 
 
 def test_those_that_others_go_on_from_stay(tmp_path: Path) -> None:
-    folder = CheckpointFolder(tmp_path, keep=1, kept={10, 30})
+    folder = CheckpointFolder(tmp_path, keep=1, protected={10, 30})
     for step in (10, 20, 30, 40, 50):
         write(folder, step)
     assert folder.steps() == [10, 30, 50]
@@ -52,10 +52,10 @@ def test_a_damaged_newest_gives_way_to_the_one_before(tmp_path: Path) -> None:
     data = bytearray(folder.path(20).read_bytes())
     data[len(data) // 2] ^= 1
     folder.path(20).write_bytes(data)
-    said: list[str] = []
-    found = folder.newest(said.append)
-    assert found is not None and found[0] == 10
-    assert len(said) == 1 and "step-00000020.ckpt is damaged" in said[0]
+    messages: list[str] = []
+    result = folder.newest(messages.append)
+    assert result is not None and result[0] == 10
+    assert len(messages) == 1 and "step-00000020.ckpt is damaged" in messages[0]
     write(folder, 15)
     assert folder.steps() == [10, 15]
 
@@ -86,7 +86,7 @@ def test_a_seal_says_what_it_is_of(tmp_path: Path) -> None:
 
 
 def test_any_checkpoint_is_written_and_removed_with_its_seal(tmp_path: Path) -> None:
-    """Lightning's `ModelCheckpoint` has names of its own; they are none that a run goes on from."""
+    """Lightning's `ModelCheckpoint` has names of its own; they are none that a run resumes from."""
     best = tmp_path / "epoch=0-step=7.ckpt"
     AtomicCheckpointIO().save_checkpoint({"global_step": 7}, best)
     assert CheckpointFolder(tmp_path).steps() == []

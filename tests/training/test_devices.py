@@ -111,10 +111,10 @@ def test_compilation_is_decided_by_the_runs_length() -> None:
 
 def test_without_a_compiler_it_says_so() -> None:
     before = compiler_works(lambda _: None)
-    said: list[str] = []
+    messages: list[str] = []
     with torch._inductor.config.patch({"cpp.cxx": ("/nonexistent/c++",)}):
-        assert not compiler_works(said.append)
-    assert len(said) == 1 and "torch.compile does not work here" in said[0]
+        assert not compiler_works(messages.append)
+    assert len(messages) == 1 and "torch.compile does not work here" in messages[0]
     assert compiler_works(lambda _: None) == before
 
 

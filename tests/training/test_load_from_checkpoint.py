@@ -39,13 +39,13 @@ pytestmark = pytest.mark.usefixtures("no_pictures")
 @pytest.fixture
 def modules(monkeypatch: pytest.MonkeyPatch) -> list[Objective]:
     """The modules that are trained, as they are after it."""
-    found: list[Objective] = []
+    built: list[Objective] = []
 
     def remember(self: Objective) -> None:
-        found.append(self)
+        built.append(self)
 
     monkeypatch.setattr(Objective, "on_train_end", remember, raising=False)
-    return found
+    return built
 
 
 @pytest.fixture(scope="module")
@@ -62,15 +62,15 @@ def start(base: RunRecord, tmp_path: Path) -> Path:
 
 
 def newest(run: Path) -> Path:
-    found = CheckpointFolder(run / "checkpoints").newest(print)
-    assert found is not None
-    return found[1]
+    path = CheckpointFolder(run / "checkpoints").newest(print)
+    assert path is not None
+    return path[1]
 
 
 @torch.no_grad()
 def logits(model: Any) -> torch.Tensor:
-    found: torch.Tensor = model.eval()(TOKENS)
-    return found
+    output: torch.Tensor = model.eval()(TOKENS)
+    return output
 
 
 def assert_same(loaded: Objective, trained: Objective, path: Path) -> None:
@@ -101,7 +101,7 @@ def test_pretraining_in_phases(configure: Callable[..., TrainStage], modules: li
     record = train.run(configure(seed=61, mixture__phases=phases))
     path = newest(Path(record.folder))
     loaded = Pretraining.load_from_checkpoint(path)
-    assert loaded.rope_bases == modules[-1].rope_bases == [10_000.0, 50.0]
+    assert loaded.rope_thetas == modules[-1].rope_thetas == [10_000.0, 50.0]
     assert_same(loaded, modules[-1], path)
     assert torch.equal(logits(loaded.model), logits(load_checkpoint(record.folder)[0]))
 

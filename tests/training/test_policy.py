@@ -1,4 +1,4 @@
-"""A policy's training in the training room: what a run leaves, and that a killed one ends with the same bits."""
+"""A policy's training in the training package: what a run leaves, and that a killed one ends with the same bits."""
 
 import dataclasses
 import itertools

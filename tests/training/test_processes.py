@@ -46,8 +46,8 @@ def test_children_answer_complain_and_die() -> None:
 
 @pytest.mark.slow(reason="two more processes that import PyTorch and Lightning")
 def test_sharded_matrices_keep_their_weight_decay() -> None:
-    *whole, decayed, kept = launch(optimizer_of_a_sharded_model, 0.1, 2)
-    assert whole == [decayed, kept] and decayed == (0.1, 15) and kept[0] == 0.0
+    *whole, decayed, undecayed = launch(optimizer_of_a_sharded_model, 0.1, 2)
+    assert whole == [decayed, undecayed] and decayed == (0.1, 15) and undecayed[0] == 0.0
 
 
 def test_every_process_speaks_from_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

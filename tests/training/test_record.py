@@ -36,12 +36,12 @@ def test_there_and_back(tmp_path: Path) -> None:
     assert read_record(tmp_path / "runs") is None and read_record(moved / "run.json") is None
 
 
-@pytest.mark.parametrize("found", [None, 1, FORMAT - 1, FORMAT + 1])
-def test_another_format_is_refused_by_name(tmp_path: Path, found: int | None) -> None:
+@pytest.mark.parametrize("version", [None, 1, FORMAT - 1, FORMAT + 1])
+def test_another_format_is_refused_by_name(tmp_path: Path, version: int | None) -> None:
     folder = tmp_path / "runs" / "old"
     folder.mkdir(parents=True)
     flat = {"name": "old", "status": "finished", "finished": "2099", "objective": "pretrain", "tokens": 1000}
-    (folder / "run.json").write_text(json.dumps(flat if found is None else flat | {"format": found}))
+    (folder / "run.json").write_text(json.dumps(flat if version is None else flat | {"format": version}))
     for read in (read_run, read_record):
         with pytest.raises(RunFormatError, match=r"runs/old has format .*run\.json") as error:
             read(folder)

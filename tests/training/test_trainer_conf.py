@@ -21,8 +21,8 @@ ARGUMENTS = inspect.signature(Trainer).parameters.keys() - {"callbacks", "logger
 
 
 def read(path: str) -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load((CONF / path).read_text(encoding="utf-8"))
-    return found
+    content: dict[str, Any] = yaml.safe_load((CONF / path).read_text(encoding="utf-8"))
+    return content
 
 
 def test_the_configuration_names_exactly_the_trainers_arguments() -> None:

@@ -1,4 +1,4 @@
-"""Things on disk: atomic writes, digests, manifests, figures; settings, progress and errors that every room shares."""
+"""Things on disk: atomic writes, digests, manifests, figures; settings, progress and errors of every package."""
 
 from maquette.artifacts.errors import ConfigError, MaquetteError, StageError
 

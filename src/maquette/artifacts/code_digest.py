@@ -29,11 +29,11 @@ def code_digest(*parts: Any) -> dict[str, str]:
     ours and the libraries we stand on; of other installed packages the named module alone counts.
     Raises `ConfigError` where there is no such module.
     """
-    found: dict[str, str] = {}
+    digests: dict[str, str] = {}
     for dotted, key in _targets(parts):
         module, _ = split_target(dotted, key=key)
-        _add(module, found)
-    return dict(sorted(found.items()))
+        _add(module, digests)
+    return dict(sorted(digests.items()))
 
 
 def _targets(part: Any, key: str = "_target_") -> list[tuple[str, str]]:
@@ -54,9 +54,9 @@ def _targets(part: Any, key: str = "_target_") -> list[tuple[str, str]]:
     return []
 
 
-def _add(module: str, found: dict[str, str]) -> None:
+def _add(module: str, digests: dict[str, str]) -> None:
     top = module.split(".")[0]
-    if module in found or top in _KNOWN or (top in sys.stdlib_module_names and module != "__main__"):
+    if module in digests or top in _KNOWN or (top in sys.stdlib_module_names and module != "__main__"):
         return
     spec = module_spec(module)
     origin = None if spec is None else spec.origin
@@ -68,17 +68,17 @@ def _add(module: str, found: dict[str, str]) -> None:
             )
         return  # a package without __init__.py holds no code
     content = Path(origin).read_bytes()
-    found[module] = hashlib.sha256(content).hexdigest()
+    digests[module] = hashlib.sha256(content).hexdigest()
     if not {"site-packages", "dist-packages"} & set(Path(origin).parts):
         package = module if Path(origin).name == "__init__.py" else module.rpartition(".")[0]
         for imported in _imports(content, package):
-            _add_own(imported, found)
+            _add_own(imported, digests)
 
 
-def _add_own(module: str, found: dict[str, str]) -> None:
+def _add_own(module: str, digests: dict[str, str]) -> None:
     spec = None if module.split(".")[0] in _KNOWN | sys.stdlib_module_names else module_spec(module)
     if spec is not None and spec.origin and not {"site-packages", "dist-packages"} & set(Path(spec.origin).parts):
-        _add(module, found)
+        _add(module, digests)
 
 
 def _imports(source: bytes, package: str) -> list[str]:
@@ -87,12 +87,12 @@ def _imports(source: bytes, package: str) -> list[str]:
         tree = ast.parse(source)
     except (SyntaxError, ValueError):  # a compiled extension, or a file whose import will say what is wrong
         return []
-    found = []
+    imported = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            found += [alias.name for alias in node.names]
+            imported += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
             base = ".".join([*above, *([node.module] if node.module else [])])
-            found += [base, *(f"{base}.{alias.name}" for alias in node.names)] if base else []
-    return list(dict.fromkeys(found))
+            imported += [base, *(f"{base}.{alias.name}" for alias in node.names)] if base else []
+    return list(dict.fromkeys(imported))

@@ -104,11 +104,11 @@ def recover(folder: Path) -> None:
     _swept.add(folder)
     with contextlib.suppress(OSError):  # no such folder, or one of somebody else's
         for entry in os.scandir(folder):
-            found = _LEFTOVER.fullmatch(entry.name) if entry.name.startswith(".") else None
-            if found is None or not _is_dead(found["host"], int(found["pid"]), entry):
+            match = _LEFTOVER.fullmatch(entry.name) if entry.name.startswith(".") else None
+            if match is None or not _is_dead(match["host"], int(match["pid"]), entry):
                 continue
-            if found["kind"] == "old" and not (folder / found["name"]).exists():
-                Path(entry.path).replace(folder / found["name"])
+            if match["kind"] == "old" and not (folder / match["name"]).exists():
+                Path(entry.path).replace(folder / match["name"])
             else:
                 _remove(Path(entry.path))
 

@@ -61,11 +61,11 @@ def read_manifest(folder: Path | str) -> Manifest:
     if not path.exists():
         raise StageError(f"{path} is missing.", "The folder is not an artifact of maquette, or was not finished.")
     raw = load_table(path, hint=rebuild_advice(folder))
-    found = raw.get("format", 0)
-    if not isinstance(found, int) or found > FORMAT:
+    version = raw.get("format", 0)
+    if not isinstance(version, int) or version > FORMAT:
         raise StageError(f"{path} has a format that this version does not know.", "Upgrade maquette-lm.")
-    if found < FORMAT:
-        raise StageError(f"{path} is of format {found} and this version reads {FORMAT}.", rebuild_advice(folder))
+    if version < FORMAT:
+        raise StageError(f"{path} is of format {version} and this version reads {FORMAT}.", rebuild_advice(folder))
     check_seal(raw, path, hint=rebuild_advice(folder))
     known = {field.name for field in dataclasses.fields(Manifest)}
     with reading(path, hint=rebuild_advice(folder)):
@@ -134,14 +134,14 @@ def build(
     def is_there() -> bool:
         if force or not (folder / "manifest.json").exists():
             return False
-        found = read_manifest(folder)
-        if found.fingerprint == fingerprint:
-            verify_files(folder, found, checksums=_bytes(found) <= CHECKED_BYTES)
-            say(f"{kind} {chosen}: nothing to do, already made")
+        manifest = read_manifest(folder)
+        if manifest.fingerprint == fingerprint:
+            verify_files(folder, manifest, checksums=_bytes(manifest) <= CHECKED_BYTES)
+            say(f"{kind} {chosen}: up to date")
             return True
         raise ConfigError(
             f"{folder} was made from other settings.",
-            f"Choose another name, or replace it with force=true. Differs: {_difference(found, config, inputs)}.",
+            f"Choose another name, or replace it with force=true. Differs: {_difference(manifest, config, inputs)}.",
         )
 
     if is_there():  # without a lock, which a read-only disk does not give
@@ -168,7 +168,7 @@ def _bytes(manifest: Manifest) -> int:
     return sum(int(entry["bytes"]) for entry in manifest.files.values())
 
 
-def _difference(found: Manifest, config: dict[str, Any], inputs: dict[str, str]) -> str:
-    old, new = {**found.config, **found.inputs}, {**config, **inputs}
+def _difference(manifest: Manifest, config: dict[str, Any], inputs: dict[str, str]) -> str:
+    old, new = {**manifest.config, **manifest.inputs}, {**config, **inputs}
     keys = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
     return ", ".join(f"{key} ({old.get(key)} there, {new.get(key)} here)" for key in keys[:3]) or "its format"

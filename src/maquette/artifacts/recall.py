@@ -16,10 +16,10 @@ from maquette.artifacts.files import digest, file_digest, read_json, write_json
 
 def recall(path: Path, sources: Mapping[str, Any]) -> Any:
     """The answer that `path` keeps; None where there is none, or one of its `sources` is another or unknown (None)."""
-    kept = read_json(path)
-    if None in sources.values() or not isinstance(kept, dict) or kept.get("sources") != _digest(sources):
+    memory = read_json(path)
+    if None in sources.values() or not isinstance(memory, dict) or memory.get("sources") != _digest(sources):
         return None
-    return kept.get("answer")
+    return memory.get("answer")
 
 
 def remember(path: Path, sources: Mapping[str, Any], answer: Any) -> None:

@@ -38,15 +38,15 @@ def read_run(folder: Path | str) -> dict[str, Any] | None:
     if not path.exists():
         return None
     raw = load_table(path, hint=_ADVICE)
-    found = raw.get("format", 1)
-    if found != FORMAT:
+    version = raw.get("format", 1)
+    if version != FORMAT:
         advice = (
             "Upgrade maquette-lm."
-            if isinstance(found, int) and found > FORMAT
+            if isinstance(version, int) and version > FORMAT
             else "An earlier version wrote it: move the folder away, or train the run again with force=true."
         )
         raise RunFormatError(
-            f"The run {path.parent} has format {found} in {FILE}; this version reads {FORMAT}.", advice
+            f"The run {path.parent} has format {version} in {FILE}; this version reads {FORMAT}.", advice
         )
     check_seal(raw, path, hint=_ADVICE)
     del raw[CHECKSUM]
@@ -57,7 +57,7 @@ def read_runs(outputs: Path | str) -> dict[Path, dict[str, Any]]:
     """What the runs under `outputs` say, by folder, in the order of their names.
 
     Runs of another format are left out, which is said; a damaged file raises `StageError`."""
-    found: dict[Path, dict[str, Any]] = {}
+    runs: dict[Path, dict[str, Any]] = {}
     refused = []
     for path in listed(Path(outputs) / "runs", f"*/{FILE}"):
         try:
@@ -66,11 +66,11 @@ def read_runs(outputs: Path | str) -> dict[Path, dict[str, Any]]:
             refused.append(path.parent.name)
             continue
         if raw is not None:
-            found[path.parent] = raw
+            runs[path.parent] = raw
     if refused:
         more = f" and {len(refused) - 3} more" if len(refused) > 3 else ""
         say(f"left out, written by another version of maquette: {', '.join(refused[:3])}{more} in {outputs}/runs")
-    return found
+    return runs
 
 
 def write_run(folder: Path | str, content: Mapping[str, Any]) -> None:

@@ -1,6 +1,6 @@
 """Settings: dataclass fields that carry their own help line and allowed values.
 
-Every room's `config.py` is made of these, so `--help`, the validation of a command line and the documentation
+Every package's `config.py` is made of these, so `--help`, the validation of a command line and the documentation
 come from one place. Nothing here imports torch, Hydra or OmegaConf.
 """
 
@@ -89,11 +89,11 @@ def walk(config: Any, prefix: str = "") -> Iterator[Setting]:
 
 def _of_variants(variants: Mapping[str, type], prefix: str) -> Iterator[Setting]:
     """Each setting of any variant once, with the names of those that have it where not all do."""
-    found: dict[str, list[tuple[str, Setting]]] = {}
+    settings: dict[str, list[tuple[str, Setting]]] = {}
     for name, variant in variants.items():
         for setting in walk(variant, prefix):
-            found.setdefault(setting.key, []).append((name, setting))
-    for owners in found.values():
+            settings.setdefault(setting.key, []).append((name, setting))
+    for owners in settings.values():
         names = () if len(owners) == len(variants) else tuple(name for name, _ in owners)
         choices = [owner.choices for _, owner in owners]
         merged = list(dict.fromkeys(choice for one in choices for choice in one or ())) if all(choices) else None
@@ -186,9 +186,9 @@ def unknown_choice(key: str, value: Any, choices: Sequence[str], *, own: bool = 
 
 def nearest(word: str, known: Sequence[str]) -> str | None:
     """The known word most like a misspelt one, if any is near. A dotted key is also matched by its last part."""
-    found = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    if found:
-        return found[0]
+    matches = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    if matches:
+        return matches[0]
     by_leaf = {key.rsplit(".", 1)[-1]: key for key in reversed(known)}
     leaf = difflib.get_close_matches(word.rsplit(".", 1)[-1], list(by_leaf), n=1, cutoff=0.6)
     return by_leaf[leaf[0]] if leaf else None

@@ -44,13 +44,13 @@ def import_target(dotted: str, *, key: str = "_target_") -> Any:
     """
     search_current_folder()
     module_name, path = split_target(dotted, key=key)
-    found: Any = _import(module_name, f"{key}={dotted}")
+    target: Any = _import(module_name, f"{key}={dotted}")
     for depth, name in enumerate(path):
-        if not hasattr(found, name):
+        if not hasattr(target, name):
             within = ".".join([module_name, *path[:depth]])
-            raise ConfigError(f"{key}={dotted}: {within} has no {name!r}.", _suggest(name, _public_names(found)))
-        found = getattr(found, name)
-    return found
+            raise ConfigError(f"{key}={dotted}: {within} has no {name!r}.", _suggest(name, _public_names(target)))
+        target = getattr(target, name)
+    return target
 
 
 def split_target(dotted: str, *, key: str = "_target_") -> tuple[str, list[str]]:
@@ -95,7 +95,7 @@ def module_spec(name: str) -> ModuleSpec | None:
             return None
         partial = ".".join(parts[:length])
         finders = (getattr(finder, "find_spec", None) for finder in sys.meta_path)
-        spec = next((found for find in finders if find and (found := find(partial, folders)) is not None), None)
+        spec = next((module for find in finders if find and (module := find(partial, folders)) is not None), None)
         if spec is None:
             return None
     return spec
@@ -119,22 +119,22 @@ def check_target(dotted: str, *, key: str = "_target_") -> None:
 
 def _defined(statements: Sequence[ast.stmt]) -> set[str]:
     """The names that a module's statements define, `*` where it takes another's."""
-    found: set[str] = set()
+    defined: set[str] = set()
     for statement in statements:
         if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            found.add(statement.name)
+            defined.add(statement.name)
             continue
         if isinstance(statement, ast.Import | ast.ImportFrom):
-            found |= {alias.asname or alias.name.split(".")[0] for alias in statement.names}
+            defined |= {alias.asname or alias.name.split(".")[0] for alias in statement.names}
             continue
         for node in ast.walk(statement):
             if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-                found.add(node.id)
+                defined.add(node.id)
             elif isinstance(node, ast.FunctionDef | ast.ClassDef):
-                found.add(node.name)
+                defined.add(node.name)
             elif isinstance(node, ast.Import | ast.ImportFrom):
-                found |= {alias.asname or alias.name.split(".")[0] for alias in node.names}
-    return found
+                defined |= {alias.asname or alias.name.split(".")[0] for alias in node.names}
+    return defined
 
 
 @contextlib.contextmanager
@@ -259,7 +259,7 @@ def arguments_of(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     makers: list[Any] = [target]
     if isinstance(target, type):
         makers = [vars(one)["__init__"] for one in inspect.getmro(target) if "__init__" in vars(one)]
-    found: dict[str, inspect.Parameter] = {}
+    accepted: dict[str, inspect.Parameter] = {}
     for maker in makers:
         try:
             parameters = list(inspect.signature(maker).parameters.values())
@@ -268,10 +268,10 @@ def arguments_of(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
         parameters = parameters[1:] if isinstance(target, type) else parameters
         for one in parameters:
             if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD):
-                found.setdefault(one.name, one)
+                accepted.setdefault(one.name, one)
         if not any(one.kind is one.VAR_KEYWORD for one in parameters):
             break
-    return found
+    return accepted
 
 
 def build_part(dotted: str, settings: Mapping[str, Any], kind: type, *, key: str, **known: Any) -> Any:
@@ -280,11 +280,11 @@ def build_part(dotted: str, settings: Mapping[str, Any], kind: type, *, key: str
     `key` is where it stands in the config, for errors. Raises `ConfigError` where it is not there or makes no `kind`,
     `StageError` with file and line for an error within.
     """
-    found = import_target(dotted, key=f"{key}._target_")
-    parameters = inspect.signature(found).parameters
+    target = import_target(dotted, key=f"{key}._target_")
+    parameters = inspect.signature(target).parameters
     anything = any(one.kind is one.VAR_KEYWORD for one in parameters.values())
     with users_code(dotted):
-        part = found(**{name: one for name, one in known.items() if anything or name in parameters}, **settings)
+        part = target(**{name: one for name, one in known.items() if anything or name in parameters}, **settings)
     if not isinstance(part, kind):
         raise ConfigError(
             f"{key}: {dotted} gives {type(part).__name__}, not a {kind.__module__.split('.')[0]}.{kind.__name__}.",
@@ -295,8 +295,8 @@ def build_part(dotted: str, settings: Mapping[str, Any], kind: type, *, key: str
 
 def typed(values: Mapping[str, Any], classes: Iterable[type]) -> Node:
     """The node that plain `values` are: of the one of `classes` that has their `_target_`, else a dict."""
-    found = next((one for one in classes if one()._target_ == values.get("_target_")), None)
-    return dict(values) if found is None else found(**values)
+    schema = next((one for one in classes if one()._target_ == values.get("_target_")), None)
+    return dict(values) if schema is None else schema(**values)
 
 
 def build(node: Node, *arguments: Any, key: str, leave_out: Collection[str] = (), **known: Any) -> Any:

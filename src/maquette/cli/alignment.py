@@ -20,8 +20,8 @@ from maquette.feedback.building import open_reward_model
 from maquette.feedback.config import PromptsConfig
 from maquette.feedback.prompts import open_prompts
 from maquette.feedback.study.measurement import Measurement, measure_study
-from maquette.feedback.study.report import CAPTIONS, course_of, validations_of, write_study
-from maquette.feedback.study.tables import COURSES
+from maquette.feedback.study.report import CAPTIONS, validation_curve, validations_of, write_study
+from maquette.feedback.study.tables import CURVES
 from maquette.model.loading import load_tokenizer
 from maquette.objectives.completions import RewardFunction
 from maquette.tracking import start_run
@@ -59,7 +59,7 @@ def align(study: Study) -> None:
             penalty = {"objective.kl_coefficient": coefficient}
             name = kind if len(config.kl_coefficients) == 1 else f"{kind} kl_coefficient={coefficient}"
             study.train(
-                name, optimize, learned, config.ppo, penalty, policy=True, course=True, kind=kind,
+                name, optimize, learned, config.ppo, penalty, policy=True, curve=True, kind=kind,
                 kl_coefficient=coefficient,
             )  # fmt: skip
             if config.group:
@@ -71,7 +71,7 @@ def align(study: Study) -> None:
         if config.ppo_free:
             study.train(
                 f"ppo free {reward_name}".strip(), optimize, learned, config.ppo_free, {"objective.kl_coefficient": 0},
-                policy=True, course=True,
+                policy=True, curve=True,
             )  # fmt: skip
     if config.ppo_gold:
         study.train("gold", optimize, {"reward.kind": "gold"}, config.ppo_gold, policy=True)
@@ -102,7 +102,7 @@ def run(config: AlignmentStage, recipe: Callable[[Study], None] = align) -> Path
         name=None,
         label=config.title.lower().replace(" ", "-"),
         config={key: getattr(config, key) for key in compared}
-        | {"names": list(study.made), "rewards": study.rewards, "courses": study.courses},
+        | {"names": list(study.made), "rewards": study.rewards, "curves_by_policy": study.curves_by_policy},
         inputs={name: record.spec.fingerprint for name, record in study.records.items()},
         make=make,
         force=config.force,
@@ -129,10 +129,10 @@ def compare(study: Study, folder: Path) -> tuple[Measurement, dict[str, Any]]:
         max_completion_length=config.max_completion_length, best_of=config.best_of, seed=config.seed,
     )  # fmt: skip
     histories = {one.name: read_history(Path(one.folder) / "metrics.jsonl") for one in study.policies}
-    write_json(folder / COURSES, {name: rows for name, one in histories.items() if (rows := validations_of(one))})
+    write_json(folder / CURVES, {name: rows for name, one in histories.items() if (rows := validations_of(one))})
     facts = write_study(
         folder, measurement, config.figures, title=config.title,
-        courses={name: course_of(histories[name]) for name in study.courses},
+        curves_by_policy={name: validation_curve(histories[name]) for name in study.curves_by_policy},
         commands={"Look at every run side by side:": f"maquette runs outputs={config.outputs}"},
     )  # fmt: skip
     return measurement, facts

@@ -76,11 +76,11 @@ def open_models(config: ChatStage) -> "dict[str, ServedModel]":
     names = [folder.name for folder in folders]
     if len(set(names)) < len(names):
         names = [str(folder) for folder in folders]
-    found = {}
+    opened = {}
     for name, folder in zip(names, folders, strict=True):
         model, tokenizer = load_checkpoint(folder)
-        found[name] = ServedModel(name, model.eval(), tokenizer, is_assistant(folder))
-    return found
+        opened[name] = ServedModel(name, model.eval(), tokenizer, is_assistant(folder))
+    return opened
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -14,11 +14,11 @@ from maquette.artifacts.files import digest, file_digest, locked, write_json
 from maquette.artifacts.progress import progress, say
 from maquette.cli.command_line.model_config import CompareStage
 from maquette.evaluation.comparisons.completions import sampled_completions, show_comparison
-from maquette.evaluation.comparisons.policy_comparison import judge_policies, short_names
+from maquette.evaluation.comparisons.policy_comparison import compare_policies, short_names
 from maquette.evaluation.figures import win_rate_figure
 from maquette.evaluation.row_files import Journal
 from maquette.feedback.annotators.custom import CallableAnnotator
-from maquette.feedback.building import build_annotator
+from maquette.feedback.building import annotator_folder, build_annotator
 from maquette.feedback.comparison import Comparison
 from maquette.model.loading import find_checkpoint, weights_digest
 from maquette.reports import write_page
@@ -76,12 +76,12 @@ def _compare(
     # a language model shows its own progress, by question
     shown = progress("judging", len(pairs), unit="pairs")
     with nullcontext(lambda _: None) if config.feedback.kind == "language_model" else shown as advance:
-        found = judge_policies(
+        comparison = compare_policies(
             annotator, [one.messages for one in prompts], completions, baseline, facts=[one.facts for one in prompts],
             journal=Journal(folder / "journal.jsonl"), price=config.feedback.label_price, level=config.level,
             seed=config.seed, advance=advance,
         )  # fmt: skip
-    result = {"baseline": baseline, "level": config.level, "seed": config.seed, "asked": asked, **found}
+    result = {"baseline": baseline, "level": config.level, "seed": config.seed, "asked": asked, **comparison}
     examples = [
         (prompt.messages[-1]["content"], {name: completions[name][place] for name in config.models})
         for place, prompt in enumerate(prompts[:_SHOWN])
@@ -100,8 +100,8 @@ def _identity(config: CompareStage, folders: dict[str, Path]) -> dict[str, Any]:
         del settings[key]
     files = [path for path in (config.prompts.path, config.feedback.path) if path is not None]
     weights = dict(folders)
-    if config.feedback.checkpoint is not None:
-        weights["judge"] = find_checkpoint(config.feedback.checkpoint, config.outputs)
+    if (judge := annotator_folder(config.feedback, config.outputs)) is not None:
+        weights["judge"] = judge
     return settings | {
         "feedback": config.feedback.identity("input_price", "output_price", "label_price"),
         "files": {path: file_digest(path) for path in files if Path(path).is_file()},

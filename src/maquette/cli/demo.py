@@ -97,7 +97,7 @@ def predict_larger(config: DemoStage, fit: Path, data: TokensResult) -> WrittenP
     law = read_manifest(fit).digest
     for one in reversed(read_predictions(config.outputs)):
         if one.fit_digest == law and abs(one.compute / compute - 1) < 0.05:
-            say(f"prediction {one.id}: nothing to do, already written")
+            say(f"prediction {one.id}: up to date")
             return one
     curve = isoflop_curve(
         compute, count=3, ratio=config.sweep.ratio, tokens_per_parameter=config.tokens_per_parameter,
@@ -168,7 +168,7 @@ def write_page(demo: Demo, study: Path | None = None) -> Path:
         **{path.parent.name: read_manifest(path).digest for path in pieces},
     }
     if page.exists() and read_json(stamp) == inputs and not config.force:
-        say("page: nothing to do, already made")
+        say("page: up to date")
         return page
     from maquette.scaling.predictions.demo_page import draw_page
 

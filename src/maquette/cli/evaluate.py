@@ -61,12 +61,12 @@ def _evaluate(
                 model, tokenizer, suite.tasks, suite.documents, suite=config.suite, protocol=config.protocol,
                 folder=folder, advance=advance,
             )  # fmt: skip
-        found = summarise(
+        summary = summarise(
             suite.tasks, results, config.protocol, tokenizer_digest=tokenizer.digest,
             objective=record.spec.objective if record else None,
         )  # fmt: skip
         created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        result = {**identity, "created": created, "maquette_version": __version__, **found}
+        result = {**identity, "created": created, "maquette_version": __version__, **summary}
         facts = {**result, "names": PROTOCOL_NAMES, "spread": spread(result["scores"])}
         page = write_page(folder, "evaluation.html.j2", facts, evaluation_figures(result))
         write_json(folder / FILE, result)

@@ -21,13 +21,13 @@ def run(config: ExportStage) -> Path:
 
     Raises `ConfigError` where something stands there already, unless it is an older export and `force` is set.
     """
-    found = find_checkpoint(config.checkpoint, config.outputs)
-    source = model_folder(found)
-    target = Path(config.to) if config.to is not None else Path(config.outputs) / "export" / found.name
+    checkpoint = find_checkpoint(config.checkpoint, config.outputs)
+    source = model_folder(checkpoint)
+    target = Path(config.to) if config.to is not None else Path(config.outputs) / "export" / checkpoint.name
     hf.require_replaceable(target)
     if target.exists() and any(target.iterdir()) and not config.force:
         if _same(source, target):
-            say(f"{target}: nothing to do, already exported")
+            say(f"{target}: up to date")
             return target
         raise ConfigError(f"{target} holds another model.", "Choose another folder with to=, or set force=true.")
     load: Callable[[Path], tuple[Any, Tokenizer]] = load_checkpoint
@@ -36,9 +36,12 @@ def run(config: ExportStage) -> Path:
     model, tokenizer = load(source)
     with atomic_folder(target, hf.is_export) as folder:
         shutil.copytree(source, folder, dirs_exist_ok=True)
-    record = read_run(found)
+    record = read_run(checkpoint)
     status = FINISHED if record is None else record["status"]
-    say(f"{found.name} -> {target}" + ("" if status == FINISHED else f" (the run is {status}: its latest checkpoint)"))
+    say(
+        f"{checkpoint.name} -> {target}"
+        + ("" if status == FINISHED else f" (the run is {status}: its latest checkpoint)")
+    )
     for limit in _limits(model.config, tokenizer):
         say(limit)
     return target
@@ -46,20 +49,20 @@ def run(config: ExportStage) -> Path:
 
 def _limits(config: CoreConfig, tokenizer: Tokenizer) -> list[str]:
     """What the folder can't do elsewhere."""
-    found = []
+    limits = []
     if config.own_code:
         needed = ", ".join(config.own_code)
-        found.append(
+        limits.append(
             f"warning: transformers can't open this folder: it needs {needed}, which is not in it. Maquette opens it "
             "where that code is installed, or lies in the current folder."
         )
     elif not config.opens_in_transformers:
-        found.append(
+        limits.append(
             f"warning: transformers has no such model ({config.description}): only Maquette opens this folder."
         )
     if not tokenizer.has_text:
-        found.append("warning: the folder has no tokenizer: the tokens that the model read came without one.")
-    return found
+        limits.append("warning: the folder has no tokenizer: the tokens that the model read came without one.")
+    return limits
 
 
 def _same(one: Path, other: Path) -> bool:

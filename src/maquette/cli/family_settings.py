@@ -168,8 +168,8 @@ def differences(config: Any) -> dict[str, Any]:
 
 def words_of_run(config: Any, left: Sequence[str] = ()) -> list[str]:
     """The settings that decide what is trained, but for those `left` out, as words of `maquette train`."""
-    found = differences(config).items()
-    return [f"{key}={literal(value)}" for key, value in found if not is_elsewhere(key) and key not in left]
+    changes = differences(config).items()
+    return [f"{key}={literal(value)}" for key, value in changes if not is_elsewhere(key) and key not in left]
 
 
 def words_of_machine(config: Any) -> list[str]:
@@ -193,12 +193,12 @@ def words_of_place(config: Any) -> list[str]:
 
 def settings_of(config: Any) -> dict[str, Any]:
     """Every setting of a stage by its dotted key, as plain values."""
-    found: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     for setting in walk(config):
         value = _plain(setting.default)
         named = isinstance(value, dict) and "_target_" in value
-        found |= _flat(value, f"{setting.key}.") if named else {setting.key: value}
-    return found
+        settings |= _flat(value, f"{setting.key}.") if named else {setting.key: value}
+    return settings
 
 
 def _plain(value: Any) -> Any:

@@ -54,13 +54,13 @@ def _own_forms(config: FitStage) -> list[str]:
 
 def known_fit(config: FitStage) -> Path | None:
     """The fit of these runs by these settings, where nothing of what it was read from has changed since."""
-    kept = None if config.force else recall(*_memory(config))
-    if kept is None:
+    memory = None if config.force else recall(*_memory(config))
+    if memory is None:
         return None
-    folder = Path(config.outputs) / KIND / kept["fit"]
-    if not folder.exists() or read_manifest(folder).fingerprint != kept["fingerprint"]:
+    folder = Path(config.outputs) / KIND / memory["fit"]
+    if not folder.exists() or read_manifest(folder).fingerprint != memory["fingerprint"]:
         return None
-    say(f"{KIND} {folder.name}: nothing to do, already made")
+    say(f"{KIND} {folder.name}: up to date")
     return folder
 
 

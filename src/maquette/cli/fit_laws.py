@@ -57,20 +57,22 @@ def fit_law(config: FitStage, table: RunTable) -> Path:
 
 def _mixture(config: FitStage, table: RunTable) -> Path:
     """The mixing law, its optimum, and where asked for that one trained."""
-    found = fit_mixture(table, max_epochs=config.max_epochs, targets=config.targets)
-    verified = train_mixture(found, table, config.outputs) if config.verify else None
-    facts, words = mixture_facts(found, verified), verdict(found, verified)
-    folder = _keep(config, table, "mixture", found, words, facts, mixture_figure(found, verified))
-    shares = ",".join(f"{name}:{share:g}" for name, share in found.mixture.items())
+    fit = fit_mixture(table, max_epochs=config.max_epochs, targets=config.targets)
+    verified = train_mixture(fit, table, config.outputs) if config.verify else None
+    facts, words = mixture_facts(fit, verified), verdict(fit, verified)
+    folder = _keep(config, table, "mixture", fit, words, facts, mixture_figure(fit, verified))
+    shares = ",".join(f"{name}:{share:g}" for name, share in fit.mixture.items())
     say(f"Use it: maquette train 'mixture.weights={{{shares}}}'")
     return folder
 
 
 def compare(config: FitStage, table: RunTable) -> Path:
     """The families that `compare` makes, beside each other. Returns the artifact."""
-    found = compare_by(table, str(config.compare), config.level)
+    comparison = compare_by(table, str(config.compare), config.level)
     label = f"by-{config.compare}"
-    return _keep(config, table, label, found, found.words, comparison_facts(found), comparison_figure(found))
+    return _keep(
+        config, table, label, comparison, comparison.words, comparison_facts(comparison), comparison_figure(comparison)
+    )
 
 
 def _keep(
@@ -105,7 +107,7 @@ def _keep(
     return folder
 
 
-def train_mixture(found: MixtureFit, table: RunTable, outputs: str) -> float:
+def train_mixture(fit: MixtureFit, table: RunTable, outputs: str) -> float:
     """Mean held-out loss over the targets of a run with the optimum's weights; nothing is trained where it is done."""
     from maquette.cli import train
     from maquette.cli.family_settings import read_settings
@@ -118,10 +120,10 @@ def train_mixture(found: MixtureFit, table: RunTable, outputs: str) -> float:
     config = dataclasses.replace(
         config,
         outputs=outputs,
-        mixture=dataclasses.replace(config.mixture, weights=found.mixture),
+        mixture=dataclasses.replace(config.mixture, weights=fit.mixture),
         sweep=type(config.sweep)(),
     )
     say("training the best mixture")
     record = train.run(config.tracked(tracking))
-    losses = [record.domains[name]["loss"] for name in found.domains]
-    return float(np.dot(losses, found.targets))
+    losses = [record.domains[name]["loss"] for name in fit.domains]
+    return float(np.dot(losses, fit.targets))

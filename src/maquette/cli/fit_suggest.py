@@ -24,7 +24,7 @@ def suggest(config: FitStage, folder: Path) -> list[Suggestion]:
     affordable = fit.comparison.largest_budget
     if config.affordable is not None:
         affordable = float(parse_quantity(config.affordable, "affordable"))
-    found = suggest_runs(
+    suggestions = suggest_runs(
         fit.surface, fit.table.params, fit.table.tokens, target, candidates(fit, affordable), count=config.suggest
     )
     forms = {"N": "{params:quantity}", "D": "{tokens:quantity}", "FLOPs": "{compute:.2g}"}
@@ -34,10 +34,10 @@ def suggest(config: FitStage, folder: Path) -> list[Suggestion]:
         f"(each at most {affordable:.2g} FLOPs)"
     )
     console = Console()
-    console.print(terminal_table(forms, found, title))
-    for line in lines(config, fit, found):
+    console.print(terminal_table(forms, suggestions, title))
+    for line in lines(config, fit, suggestions):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-    return found
+    return suggestions
 
 
 def wanted(config: FitStage, fit: SweepFit) -> Allocation:
@@ -49,7 +49,7 @@ def wanted(config: FitStage, fit: SweepFit) -> Allocation:
     return fit.allocation(params, tokens, compute or fit.comparison.largest_budget * _DEFAULT_REACH)
 
 
-def lines(config: FitStage, fit: SweepFit, found: list[Suggestion]) -> list[str]:
+def lines(config: FitStage, fit: SweepFit, suggestions: list[Suggestion]) -> list[str]:
     """One multirun for each budget; a run that is suggested again is another seed."""
     frame = fit.table.frame
     words: list[str] = []
@@ -59,7 +59,7 @@ def lines(config: FitStage, fit: SweepFit, found: list[Suggestion]) -> list[str]
         words.append(f"outputs={config.outputs}")
     groups: dict[tuple[str, int], list[str]] = {}
     times: dict[tuple[str, str], int] = {}
-    for run in found:
+    for run in suggestions:
         # 6 N D of the suggestion is what the planner counts; the run's own FLOPs are what `compute` means.
         compute = f"{run.compute * fit.flops_per_product / 6:.3g}"
         size = f"{float(f'{run.params:.3g}'):.0f}"

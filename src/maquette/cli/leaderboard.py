@@ -8,28 +8,28 @@ from rich.console import Console
 
 from maquette.artifacts.progress import say
 from maquette.cli.command_line.model_config import LeaderboardStage
-from maquette.evaluation.suites.leaderboard import Leaderboard, boards, read_evaluations
+from maquette.evaluation.suites.leaderboard import Leaderboard, rankings, read_evaluations
 from maquette.reports import terminal_table, write_page
 from maquette.tracking import find_runs
 
 
 def run(config: LeaderboardStage) -> list[Leaderboard]:
-    """Prints a table for each suite and way of asking, writes a page beside the evaluations, returns the boards."""
+    """Prints a table for each suite and way of asking, writes a page beside the evaluations, returns the rankings."""
     root = Path(config.outputs) / "evaluations"
-    found = boards(read_evaluations(_folders(config, root)))
+    shown = rankings(read_evaluations(_folders(config, root)))
     if config.suite is not None:
-        found = [board for board in found if board.suite == config.suite]
+        shown = [ranking for ranking in shown if ranking.suite == config.suite]
     if config.json:
-        print(json.dumps([dataclasses.asdict(board) for board in found], indent=2))
-        return found
-    if not found:
+        print(json.dumps([dataclasses.asdict(ranking) for ranking in shown], indent=2))
+        return shown
+    if not shown:
         say(f"There are no evaluations in {root} yet. Make one with: maquette evaluate.")
-        return found
-    for board in found:
-        Console().print(terminal_table(*board.table(), title=f"suite {board.suite} ({board.protocol[:8]})"))
-    page = write_page(root, "leaderboard.html.j2", {"boards": found})
+        return shown
+    for ranking in shown:
+        Console().print(terminal_table(*ranking.table(), title=f"suite {ranking.suite} ({ranking.protocol[:8]})"))
+    page = write_page(root, "leaderboard.html.j2", {"rankings": shown})
     say(f"Open {page.absolute().as_uri()}")
-    return found
+    return shown
 
 
 def _folders(config: LeaderboardStage, root: Path) -> list[Path]:

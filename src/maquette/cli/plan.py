@@ -26,15 +26,15 @@ def run(config: PlanStage) -> ComputePlan | PipelineComparison:
     given = {name: getattr(config, name) for name in names}
     given |= {name: float(parse_quantity(given[name], name)) for name in _COUNTS if name in given}
     assumptions = preset(config.preset, config.tokens_per_parameter, **given)
-    found = find_surface(config.surface, config.outputs)
+    result = find_surface(config.surface, config.outputs)
     if config.pipeline == "compare":
-        comparison = compare_pipelines(found.surface, assumptions.flops_a_day)
-        _print(config, pipeline_rows(comparison), dataclasses.asdict(comparison), found.source)
+        comparison = compare_pipelines(result.surface, assumptions.flops_a_day)
+        _print(config, pipeline_rows(comparison), dataclasses.asdict(comparison), result.source)
         return comparison
     plan = make_plan(
-        assumptions, found.surface, samples=found.samples, degrees_of_freedom=found.degrees_of_freedom
+        assumptions, result.surface, samples=result.samples, degrees_of_freedom=result.degrees_of_freedom
     )  # fmt: skip
-    _print(config, list(plan_rows(plan)), plan.to_json(), found.words(plan.flops))
+    _print(config, list(plan_rows(plan)), plan.to_json(), result.words(plan.flops))
     name = f"{config.preset or assumptions.gpu}-{digest(dataclasses.asdict(assumptions) | {'on': config.surface})[:8]}"
     say(f"figure: {save_figure(plan_figure(plan), Path(config.outputs) / 'plans' / name)}")
     return plan

@@ -35,7 +35,7 @@ def run(config: PredictStage) -> WrittenPrediction:
         at, compute = _other_run(config, fit)
         settings, data = [], {}
     form = config.form or fit.form
-    told = {level: fit.predict(*at, compute=compute, form=config.form, level=level) for level in (0.5, 0.9)}
+    forecasts = {level: fit.predict(*at, compute=compute, form=config.form, level=level) for level in (0.5, 0.9)}
     prediction = write_prediction(
         WrittenPrediction(
             created="",
@@ -43,9 +43,9 @@ def run(config: PredictStage) -> WrittenPrediction:
             tokens=at.tokens,
             compute=compute,
             convention=table.convention,
-            loss=told[0.9].loss,
-            interval50=(told[0.5].interval.low, told[0.5].interval.high),
-            interval90=(told[0.9].interval.low, told[0.9].interval.high),
+            loss=forecasts[0.9].loss,
+            interval50=(forecasts[0.5].interval.low, forecasts[0.5].interval.high),
+            interval90=(forecasts[0.9].interval.low, forecasts[0.9].interval.high),
             form=form,
             reach=compute / fit.comparison.largest_budget,
             fit=folder.name,
@@ -104,10 +104,10 @@ def _own_run(config: PredictStage, fit: SweepFit) -> tuple[Allocation, float, li
             break
         amount = [f"tokens={recipe.tokens}"]
     job = plan_job(train, recipe, family.data)
-    found = read_record(job.folder)
-    if found is not None and found.step > 0:
+    record = read_record(job.folder)
+    if record is not None and record.step > 0:
         raise StageError(
-            f"The run {job.name} was begun at {found.started}: it is too late to predict it.",
+            f"The run {job.name} was begun at {record.started}: it is too late to predict it.",
             "Predict another one, for instance with seed=1.",
         )
     data = job.spec.digests

@@ -33,12 +33,12 @@ def expand(stage: Any, overrides: Sequence[str], config_folder: Path | None = No
     base = [*prediction.settings, f"prediction='{prediction.id}'"]
     alone, typed = compose_expanded(stage, base, config_folder), compose_expanded(stage, rest, config_folder)
     both = [*base, *rest]
-    told = {setting.key: setting.default for setting in walk(compose_expanded(stage, both, config_folder))}
+    defaults = {setting.key: setting.default for setting in walk(compose_expanded(stage, both, config_folder))}
     of_line = {setting.key: setting.default for setting in walk(typed)}
     for setting in walk(alone):
         # A group on the command line does not win over the prediction's own words: its kind must be the same.
         group = setting.key.partition(".")[0] if setting.key.endswith((".kind", "._target_")) else None
-        new = of_line.get(setting.key) if group in given else told.get(setting.key)
+        new = of_line.get(setting.key) if group in given else defaults.get(setting.key)
         if new != setting.default and not is_elsewhere(setting.key):
             raise ConfigError(
                 f"{setting.key}={new} contradicts the prediction {prediction.id}, which says {setting.default}.",

@@ -26,8 +26,8 @@ Settings = Mapping[str, Any]
 
 class Study:
     """Runs stages one after the other, and knows their `settings` and what they `made`; `policies` are compared,
-    `rewards` score them (names of runs), `courses` are the policies whose validations are drawn. Without a `rehearsal`
-    it is one itself: settings are checked, nothing runs, and a folder is only a name."""
+    `rewards` score them (names of runs), `curves_by_policy` are the policies whose validations are drawn. Without a
+    `rehearsal` it is one itself: settings are checked, nothing runs, and a folder is only a name."""
 
     def __init__(self, config: Any, rehearsal: "Study | None" = None) -> None:
         self.config, self.rehearsal = config, rehearsal
@@ -36,15 +36,15 @@ class Study:
         self.records: dict[str, RunRecord] = {}
         self.policies: list[PolicyRun] = []
         self.rewards: list[str] = []
-        self.courses: list[str] = []
+        self.curves_by_policy: list[str] = []
         self.demo: demo.Demo | None = None
 
     def train(self, name: str, *settings: Settings, policy: bool = False, reward: bool = False,
-              course: bool = False, kind: str | None = None, **values: Any) -> str:  # fmt: skip
+              curve: bool = False, kind: str | None = None, **values: Any) -> str:  # fmt: skip
         """Runs `maquette train` and returns the run's folder. Of settings the later win. `kind`: what policies share
         that differ in `values`. Raises `ConfigError` for settings that can't be."""
         self.rewards += [name] if reward else []
-        self.courses += [name] if course else []
+        self.curves_by_policy += [name] if curve else []
         return self._run(name, "train", *settings, policy=policy, kind=kind, values=values)
 
     def annotate(self, name: str, *settings: Settings) -> str:
@@ -86,10 +86,10 @@ class Study:
 
 
 def _flat(settings: Settings, prefix: str = "") -> list[tuple[str, Any]]:
-    found: list[tuple[str, Any]] = []
+    pairs: list[tuple[str, Any]] = []
     for key, value in settings.items():
-        found += _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [(prefix + key, value)]
-    return found
+        pairs += _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [(prefix + key, value)]
+    return pairs
 
 
 def rehearse(config: Any, recipe: Callable[[Study], Any]) -> Study:

@@ -1,6 +1,6 @@
 """`maquette train`: one model, one objective.
 
-Typing the same line again finds a finished run, or goes on with one that was stopped: what the settings and the data
+The same command again finds a finished run, or resumes one that was stopped: what the settings and the data
 come to (planning.py) gives a run its folder.
 """
 
@@ -73,19 +73,19 @@ def _run_branches(config: TrainStage, data: TokensResult | None) -> RunRecord:
     trunk = record = _train(tree.trunk.config, tree.trunk.job)
     for one in tree.branches:
         branch = branching.below(trunk.tracking_run, one)
-        graft = functools.partial(branching.graft, tree, branch)
-        record = _train(branch.config, branch.job, graft=graft)
+        resume_from_trunk = functools.partial(branching.resume_from_trunk, tree, branch)
+        record = _train(branch.config, branch.job, resume_from_trunk=resume_from_trunk)
     return record
 
 
-def _train(config: TrainStage, job: "Job", *, graft: Callable[[], bool] | None = None) -> RunRecord:
+def _train(config: TrainStage, job: "Job", *, resume_from_trunk: Callable[[], bool] | None = None) -> RunRecord:
     """One run, from where it stands; see `train_job`."""
     from maquette.training.train_job import train_job
 
     # Examples have shapes of their own in every batch, and compiling for each would not pay.
     compile = config.compile if config.objective.entry.compiles else "off"
     record = train_job(
-        job, compile=compile, force=config.force, parent_run=config.tracking.parent, graft=graft
+        job, compile=compile, force=config.force, parent_run=config.tracking.parent, resume_from_trunk=resume_from_trunk
     )  # fmt: skip
     return _evaluated(config, record)
 

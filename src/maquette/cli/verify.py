@@ -8,7 +8,7 @@ from maquette.artifacts.progress import say
 from maquette.cli.command_line.law_config import VerifyStage
 from maquette.scaling.predictions.outcomes import finished_runs, record_verdicts, stored_predictions
 from maquette.scaling.predictions.prediction import broken_links, find_prediction, read_predictions
-from maquette.scaling.predictions.verdict import FOLDER, Verdict, judge_all, tell, write_verdicts
+from maquette.scaling.predictions.verdict import FOLDER, Verdict, tell, verify_all, write_verdicts
 
 
 def run(config: VerifyStage) -> list[Verdict]:
@@ -23,20 +23,20 @@ def run(config: VerifyStage) -> list[Verdict]:
         raise StageError(
             f"There is no prediction in {config.outputs} yet.", "Write one first: maquette predict compute=1e13."
         )
-    found = judge_all(predictions, finished_runs(config.outputs, stored), broken_links(predictions, stored.digests))
+    verdicts = verify_all(predictions, finished_runs(config.outputs, stored), broken_links(predictions, stored.digests))
     folder = Path(config.outputs) / FOLDER
-    write_verdicts(found, folder)
-    record_verdicts(found, folder, stored, config.outputs, config.tracking)
-    shown = [verdict for verdict in found.verdicts if named is None or verdict.prediction.id == named.id]
+    write_verdicts(verdicts, folder)
+    record_verdicts(verdicts, folder, stored, config.outputs, config.tracking)
+    shown = [verdict for verdict in verdicts.verdicts if named is None or verdict.prediction.id == named.id]
     if named is not None and not shown:
-        reasons = [words for words in found.refused if words.startswith(named.id)]
+        reasons = [words for words in verdicts.refused if words.startswith(named.id)]
         raise StageError(
             f"There is no verdict on {named.id}: {'; '.join(reasons) or 'its run is not finished'}.",
             f"Train it: maquette train prediction={named.id}.",
         )
     if config.json:
-        print(json.dumps(found.facts() | {"verdicts": [verdict.facts() for verdict in shown]}, indent=2))
+        print(json.dumps(verdicts.facts() | {"verdicts": [verdict.facts() for verdict in shown]}, indent=2))
     else:
-        tell(found, shown)
+        tell(verdicts, shown)
         say(f"Open {(folder / 'index.html').absolute().as_uri()}")
     return shown

@@ -104,11 +104,11 @@ def _make_curated(settings: CorpusSettings, source: Source, fingerprint: str, fo
     shards = getattr(source, "shards", None)
     if shards is None:
         with workers(settings.corpus.workers) as pool:
-            found = store(source.documents(pool), work / "source")
+            stored = store(source.documents(pool), work / "source")
     else:
-        found = shards()
+        stored = shards()
     result = curate(
-        found, settings.curation, settings.executor, work, enabled=enabled, processes=settings.corpus.workers,
+        stored, settings.curation, settings.executor, work, enabled=enabled, processes=settings.corpus.workers,
         limit=settings.source.limit if settings.web is None else None,
     )  # fmt: skip
     with workers(settings.corpus.workers) as pool:

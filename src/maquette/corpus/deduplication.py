@@ -25,36 +25,36 @@ Kept = NDArray[np.bool_]
 """Of each block whether it is kept, `(B,)`."""
 
 
-def drop_duplicate_documents(prints: Fingerprints, kept: Kept) -> Kept:
+def drop_duplicate_documents(prints: Fingerprints, retained: Kept) -> Kept:
     """Drops documents whose tokens are those of an earlier one: equal, but for white space."""
     documents, first = np.unique(_token_documents(prints), return_index=True)
     hashes = sequence_hashes(prints.tokens, first)
-    return kept & ~np.isin(block_document(prints), documents[_later(hashes)])
+    return retained & ~np.isin(block_document(prints), documents[_later(hashes)])
 
 
-def drop_duplicate_paragraphs(prints: Fingerprints, kept: Kept) -> Kept:
+def drop_duplicate_paragraphs(prints: Fingerprints, retained: Kept) -> Kept:
     """Drops paragraphs whose tokens are those of an earlier one, from `SHORTEST_DUPLICATE` tokens on."""
-    paragraphs = _whole_paragraphs(prints, kept)
+    paragraphs = _whole_paragraphs(prints, retained)
     paragraphs = paragraphs[_paragraph_size(prints)[paragraphs] >= SHORTEST_DUPLICATE]
     later = paragraphs[_later(prints.paragraph_hash[paragraphs])]
-    return kept & ~np.isin(prints.block_paragraph, later)
+    return retained & ~np.isin(prints.block_paragraph, later)
 
 
-def drop_near_duplicates(prints: Fingerprints, kept: Kept, threshold: float) -> Kept:
+def drop_near_duplicates(prints: Fingerprints, retained: Kept, threshold: float) -> Kept:
     """Drops paragraphs whose estimated Jaccard similarity to an earlier one is at least `threshold`; see `minhash`.
 
     Those that agree in a band are compared by their whole signatures, similar ones are joined into clusters, and of
     each cluster the first is kept.
     """
     if threshold >= 1:
-        return kept
-    whole = np.isin(prints.signed, _whole_paragraphs(prints, kept))
+        return retained
+    whole = np.isin(prints.signed, _whole_paragraphs(prints, retained))
     signed = prints.signed[whole]
     first = first_of_cluster(*similar_pairs(prints.signature[whole], threshold), signed.size)
-    return kept & ~np.isin(prints.block_paragraph, signed[first != np.arange(signed.size)])
+    return retained & ~np.isin(prints.block_paragraph, signed[first != np.arange(signed.size)])
 
 
-def drop_repeated_windows(prints: Fingerprints, kept: Kept, length: int) -> tuple[Kept, NDArray[np.bool_]]:
+def drop_repeated_windows(prints: Fingerprints, retained: Kept, length: int) -> tuple[Kept, NDArray[np.bool_]]:
     """Drops blocks until no window of `length` tokens stands twice in what is kept.
 
     Block after block, in order: a block is dropped when a window that ends in it stands in the text kept so far, or
@@ -63,40 +63,40 @@ def drop_repeated_windows(prints: Fingerprints, kept: Kept, length: int) -> tupl
     remains is clean. Headings that lost their text go too. Returns what is kept, and which blocks open a new part of
     their document, `(B,)`.
     """
-    kept, opens = kept.copy(), np.zeros(kept.size, np.bool_)
+    retained, opens = retained.copy(), np.zeros(retained.size, np.bool_)
     document = block_document(prints).astype(np.int32)
     for number in range(PASSES):
-        chosen = np.flatnonzero(kept)
+        chosen = np.flatnonzero(retained)
         size = prints.block_size[chosen]
-        tokens = prints.tokens[np.repeat(kept, prints.block_size)]
+        tokens = prints.tokens[np.repeat(retained, prints.block_size)]
         same = repeated_windows(tokens, np.repeat(document[chosen], size), length)
         if same.positions.size == 0:
             break
         token_block = np.repeat(chosen.astype(np.int32), size)
         begins, ends = token_block[same.positions], token_block[same.positions + length - 1]
-        dropped = _drop_in_order(kept, begins, ends, same.groups)
+        dropped = _drop_in_order(retained, begins, ends, same.groups)
         if number == PASSES - 1:
             opens[dropped] = True
         else:
-            kept = drop_empty_headings(prints, kept)
-    return kept, opens
+            retained = drop_empty_headings(prints, retained)
+    return retained, opens
 
 
-def drop_empty_headings(prints: Fingerprints, kept: Kept) -> Kept:
+def drop_empty_headings(prints: Fingerprints, retained: Kept) -> Kept:
     """Drops short paragraphs whose next paragraph fell out, where another short one or the document's end follows."""
     document = prints.paragraph_document
     short = _paragraph_size(prints) < SHORTEST_DUPLICATE
     stands = np.zeros(document.size, np.bool_)
-    stands[prints.block_paragraph[kept]] = True
+    stands[prints.block_paragraph[retained]] = True
     bereft = np.zeros(document.size, np.bool_)
     bereft[:-1] = (document[1:] == document[:-1]) & ~stands[1:]
     left = np.flatnonzero(stands)
     followed = np.zeros(document.size, np.bool_)  # by a paragraph of some length
     followed[left[:-1]] = (document[left[1:]] == document[left[:-1]]) & ~short[left[1:]]
-    return kept & ~(short & bereft & ~followed)[prints.block_paragraph]
+    return retained & ~(short & bereft & ~followed)[prints.block_paragraph]
 
 
-def _drop_in_order(kept: Kept, begins: NDArray[np.int32], ends: NDArray[np.int32], group: Integers) -> Integers:
+def _drop_in_order(retained: Kept, begins: NDArray[np.int32], ends: NDArray[np.int32], group: Integers) -> Integers:
     """One pass over the windows that stand more than once: the blocks each begins and ends in, and which are equal.
 
     Changes `kept` in place and returns the blocks dropped.
@@ -113,9 +113,9 @@ def _drop_in_order(kept: Kept, begins: NDArray[np.int32], ends: NDArray[np.int32
     ):
         mine = group[first:last]
         if begins[first] != block:  # in the order of the text: those that began in earlier blocks come first
-            mine = mine[kept[begins[first:last]]]  # what began in a block now gone is gone too
+            mine = mine[retained[begins[first:last]]]  # what began in a block now gone is gone too
         if block in repetitive or seen[mine].any():
-            kept[block] = False
+            retained[block] = False
             dropped.append(block)
         else:
             seen[mine] = True
@@ -135,10 +135,10 @@ def _paragraph_size(prints: Fingerprints) -> Integers:
     return np.bincount(prints.block_paragraph, prints.block_size, prints.paragraph_hash.size).astype(np.int64)
 
 
-def _whole_paragraphs(prints: Fingerprints, kept: Kept) -> Integers:
+def _whole_paragraphs(prints: Fingerprints, retained: Kept) -> Integers:
     """The paragraphs of which every block is kept."""
     broken = np.zeros(prints.paragraph_hash.size, np.bool_)
-    broken[prints.block_paragraph[~kept]] = True
+    broken[prints.block_paragraph[~retained]] = True
     return np.flatnonzero(~broken)
 
 

@@ -32,9 +32,9 @@ def mix(values: Hashes) -> Hashes:
 
 def powers(base: np.uint64, count: int) -> Hashes:
     """`base` to the power 0, 1, ... `count` - 1 modulo 2^64."""
-    found = np.full(count, base, np.uint64)
-    found[:1] = 1
-    return np.multiply.accumulate(found)
+    result = np.full(count, base, np.uint64)
+    result[:1] = 1
+    return np.multiply.accumulate(result)
 
 
 def window_hashes(tokens: Hashes, length: int) -> Hashes:
@@ -61,9 +61,9 @@ def window_hashes(tokens: Hashes, length: int) -> Hashes:
 def _joined(left: Hashes, right: Hashes, left_length: int, factor: np.uint64) -> Hashes:
     """Sums of runs whose first `left_length` tokens are summed up in `left` and whose others in `right`."""
     count = min(left.size, right.size - left_length)
-    found = left[:count] * factor
-    found += right[left_length : left_length + count]
-    return found
+    joined = left[:count] * factor
+    joined += right[left_length : left_length + count]
+    return joined
 
 
 def sequence_hashes(tokens: Hashes, starts: Integers) -> Hashes:
@@ -113,9 +113,9 @@ def repeats(values: Hashes) -> Repeats:
     del keys
     order = np.argsort(values[candidates], kind="stable")
     positions = candidates[order]
-    found = values[positions]
-    first = np.flatnonzero(np.append(True, found[1:] != found[:-1])) if found.size else np.empty(0, np.int64)
-    size = np.diff(first, append=found.size)
+    repeated = values[positions]
+    first = np.flatnonzero(np.append(True, repeated[1:] != repeated[:-1])) if repeated.size else np.empty(0, np.int64)
+    size = np.diff(first, append=repeated.size)
     several = np.repeat(size > 1, size)
     size = size[size > 1]
     return Repeats(positions[several], np.cumsum(size) - size)

@@ -34,10 +34,10 @@ def signatures(shingles: Hashes, first: Integers, permutations: int) -> Signatur
     if first.size == 1:  # one document: all permutations of a few shingles at once, within the processor's cache
         slabs = np.split(values, range(128, values.size, 128))
         return np.min([((slab[:, None] ^ masks) * factors).min(axis=0) for slab in slabs], axis=0, keepdims=True)
-    found = np.empty((first.size, permutations), np.uint32)
+    minima = np.empty((first.size, permutations), np.uint32)
     for k in range(permutations if first.size else 0):
-        found[:, k] = np.minimum.reduceat((values ^ masks[k]) * factors[k], first)
-    return found
+        minima[:, k] = np.minimum.reduceat((values ^ masks[k]) * factors[k], first)
+    return minima
 
 
 @functools.cache
@@ -139,11 +139,11 @@ def clusters(bands: Hashes) -> Integers:
 
 def read_bands(filtered: Path, shards: list[int]) -> Hashes:
     """The band hashes that the second pass over `shards` left, `(n, bands)`."""
-    found = []
+    bands = []
     for number in shards:
         with np.load(filtered / f"{number:05d}.npz") as arrays:
-            found.append(arrays["bands"])
-    return np.concatenate(found) if found else np.empty((0, 0), np.uint64)
+            bands.append(arrays["bands"])
+    return np.concatenate(bands) if bands else np.empty((0, 0), np.uint64)
 
 
 def without(cluster: Integers, gone: NDArray[np.bool_]) -> Integers:

@@ -86,10 +86,10 @@ def make_corpus(documents: Iterable[Document], config: CorpusConfig, folder: Pat
     reading = read(documents, config, spool, workers)
     if not reading.groups:
         raise StageError(*_nothing_left(reading, config))
-    kept, opens, funnel = deduplicate(reading, config)
-    layout = lay_out(reading.prints, reading.domain, reading.groups, kept, opens, config)
-    funnel.append(_remainder("too short", reading, layout.kept))
-    if not layout.kept.any():
+    retained, opens, funnel = deduplicate(reading, config)
+    layout = lay_out(reading.prints, reading.domain, reading.groups, retained, opens, config)
+    funnel.append(_remainder("too short", reading, layout.retained))
+    if not layout.retained.any():
         raise StageError(*_nothing_left(reading, config))
     with ThreadPoolExecutor(1) as beside:  # numpy leaves Python to the other thread
         rates = beside.submit(_rates, reading, layout, config.window)
@@ -167,29 +167,29 @@ def _prepare(batch: list[Document], minimum_characters: int) -> _Prepared:
 def deduplicate(reading: Reading, config: CorpusConfig) -> tuple[Kept, NDArray[np.bool_], list[Remainder]]:
     """What is kept of each block, where documents are parted, and what every step left."""
     prints = reading.prints
-    kept = np.ones(prints.block_size.size, np.bool_)
-    funnel = [_remainder("read", reading, kept)]
+    retained = np.ones(prints.block_size.size, np.bool_)
+    funnel = [_remainder("read", reading, retained)]
     if not config.deduplicate:
-        return kept, np.zeros(kept.size, np.bool_), funnel
+        return retained, np.zeros(retained.size, np.bool_), funnel
     with progress("removing repetition", 4, unit="steps") as advance:
         for step, drop in (
             ("duplicate documents", drop_duplicate_documents),
             ("duplicate paragraphs", drop_duplicate_paragraphs),
             ("near-duplicate paragraphs", functools.partial(drop_near_duplicates, threshold=config.near_duplicates)),
         ):
-            kept = drop(prints, kept)
-            funnel.append(_remainder(step, reading, kept))
+            retained = drop(prints, retained)
+            funnel.append(_remainder(step, reading, retained))
             advance(1)
-        kept, opens = drop_repeated_windows(prints, kept, config.window)
-        funnel.append(_remainder("repeated windows", reading, kept))
+        retained, opens = drop_repeated_windows(prints, retained, config.window)
+        funnel.append(_remainder("repeated windows", reading, retained))
         advance(1)
-    return kept, opens, funnel
+    return retained, opens, funnel
 
 
-def _remainder(step: str, reading: Reading, kept: Kept) -> Remainder:
+def _remainder(step: str, reading: Reading, retained: Kept) -> Remainder:
     prints = reading.prints
-    span = prints.block_span[kept].astype(np.int64)
-    document = block_document(prints)[kept]
+    span = prints.block_span[retained].astype(np.int64)
+    document = block_document(prints)[retained]
     count = len(reading.domains)
     characters = np.bincount(reading.domain[document], span[:, 1] - span[:, 0] + 1, count)
     documents = np.bincount(reading.domain[np.unique(document)], minlength=count)
@@ -205,12 +205,12 @@ def _rates(reading: Reading, layout: Layout, window: int) -> tuple[dict[str, dic
     prints, domains = reading.prints, reading.domains
     held_out = np.arange(len(SPLITS) * len(domains)) % len(SPLITS) != TRAIN
     results = []
-    for kept, part in ((np.ones_like(layout.kept), layout.part_before), (layout.kept, layout.part)):
+    for retained, part in ((np.ones_like(layout.retained), layout.part_before), (layout.retained, layout.part)):
         _, first = np.unique(part, return_index=True)
         home = reading.domain[block_document(prints)[first]] * len(SPLITS) + layout.split[first]
         rates = repetition_rates(
-            prints.tokens if kept.all() else prints.tokens[np.repeat(kept, prints.block_size)],
-            np.repeat(part[kept].astype(np.int32), prints.block_size[kept]),
+            prints.tokens if retained.all() else prints.tokens[np.repeat(retained, prints.block_size)],
+            np.repeat(part[retained].astype(np.int32), prints.block_size[retained]),
             home,
             held_out,
             window,

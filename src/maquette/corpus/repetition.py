@@ -37,12 +37,12 @@ def windows(tokens: Hashes, document: NDArray[np.int32], length: int, part: int 
     for first in range(0, count, SLAB):  # slab by slab, so that intermediate results stay small
         last = min(first + SLAB, count)
         inside = np.flatnonzero(document[first:last] == document[first + length - 1 : last + length - 1])
-        found = window_hashes(tokens[first : last + length - 1], length)[inside]
+        all_hashes = window_hashes(tokens[first : last + length - 1], length)[inside]
         if parts > 1:
-            mine = found % np.uint64(parts) == part
-            found, inside = found[mine], inside[mine]
+            mine = all_hashes % np.uint64(parts) == part
+            all_hashes, inside = all_hashes[mine], inside[mine]
         end = filled + inside.size
-        hashes[filled:end] = found
+        hashes[filled:end] = all_hashes
         places[filled:end] = inside + first
         filled = end
     return Windows(hashes[:filled], places[:filled])
@@ -53,9 +53,9 @@ def repeated_windows(tokens: Hashes, document: NDArray[np.int32], length: int) -
     parts = 1 + tokens.size // _AT_ONCE
     places, starts, filled = [], [], 0
     for part in range(parts):
-        found = windows(tokens, document, length, part, parts)
-        same = repeats(found.hashes)
-        places.append(found.places[same.positions])
+        hashes = windows(tokens, document, length, part, parts)
+        same = repeats(hashes.hashes)
+        places.append(hashes.places[same.positions])
         starts.append(same.starts + filled)
         filled += same.positions.size
     return Repeats(np.concatenate(places), np.concatenate(starts))

@@ -45,11 +45,11 @@ def facts(summary: Summary, source: dict[str, Any], config: CorpusConfig) -> dic
 def describe(summary: Summary) -> str:
     """One line on what was made."""
     total = {split: sum(sizes[split] for sizes in summary.bytes.values()) / 1e6 for split in SPLITS}
-    read, kept = (sum(summary.funnel[place].characters.values()) for place in (0, -1))
+    read, written = (sum(summary.funnel[place].characters.values()) for place in (0, -1))
     return (
         f"corpus: {', '.join(summary.documents)}; {total['train']:,.1f} MB to train on, "
         f"{total['validation']:,.1f} MB for validation, {total['test']:,.1f} MB for test; "
-        f"{1 - kept / max(read, 1):.0%} of what was read is left out"
+        f"{1 - written / max(read, 1):.0%} of what was read is left out"
     )
 
 
@@ -57,11 +57,11 @@ def write_report(folder: Path, known: dict[str, Any]) -> None:
     """Writes `report.json`, `report.md` and `figures/corpus.png` (and .svg) into an artifact folder; `known`: its
     `facts`."""
     source = {key: value for key, value in known["source"].items() if key != "path"}  # equal files, equal report
-    found = {**known, "source": source}
-    write_json(folder / "report.json", found)
+    content = {**known, "source": source}
+    write_json(folder / "report.json", content)
     brief = json.dumps(_brief(source), ensure_ascii=False)
-    write_text(folder / "report.md", render("corpus.md.j2", {**found, "source": brief, "splits": SPLITS}))
-    save_figure(corpus_figure(found), folder / "figures" / "corpus")
+    write_text(folder / "report.md", render("corpus.md.j2", {**content, "source": brief, "splits": SPLITS}))
+    save_figure(corpus_figure(content), folder / "figures" / "corpus")
 
 
 def _shares(rates: dict[str, dict[str, RepetitionRate]]) -> dict[str, dict[str, float]]:
@@ -82,9 +82,9 @@ def corpus_figure(facts: Mapping[str, Any]) -> "Figure":
     places = range(len(domains))
 
     first = [max(stages[0]["characters"][domain], 1) for domain in domains]
-    kept = [100 * stages[-1]["characters"][d] / whole for d, whole in zip(domains, first, strict=True)]
-    left.barh(places, kept, color=COLORS[0], label="kept")
-    start = kept
+    shares = [100 * stages[-1]["characters"][d] / whole for d, whole in zip(domains, first, strict=True)]
+    left.barh(places, shares, color=COLORS[0], label="kept")
+    start = shares
     for number in range(len(stages) - 1, 0, -1):
         lost = [
             100 * (stages[number - 1]["characters"][domain] - stages[number]["characters"][domain]) / whole

@@ -58,13 +58,13 @@ def split_groups(sizes: Mapping[str, int], validation: float, test: float) -> di
     """
     total = sum(sizes.values())
     order = sorted(sizes, key=lambda name: (hashlib.sha256(name.encode()).digest(), name))
-    room = {TEST: test * total, VALIDATION: validation * total}
+    space = {TEST: test * total, VALIDATION: validation * total}
     chosen = dict.fromkeys(order, TRAIN)
     for name in order:
         for split in (TEST, VALIDATION):
-            if sizes[name] <= room[split]:
+            if sizes[name] <= space[split]:
                 chosen[name] = split
-                room[split] -= sizes[name]
+                space[split] -= sizes[name]
                 break
     for split, share in ((TEST, test), (VALIDATION, validation)):
         if share > 0 and split not in chosen.values() and len(order) >= FEWEST_GROUPS:
@@ -100,7 +100,7 @@ class Layout:
     """Of each block (B,): whether it is kept, its split, and the number of the written document it belongs to; a
     document read becomes several where it is parted or lies in two splits. `part_before`: were every block kept."""
 
-    kept: Kept
+    retained: Kept
     split: Integers
     part: Integers
     part_before: Integers
@@ -119,7 +119,7 @@ def lay_out(
     prints: Fingerprints,
     domain: Integers,
     groups: list[str],
-    kept: Kept,
+    retained: Kept,
     opens: NDArray[np.bool_],
     config: CorpusConfig,
 ) -> Layout:
@@ -128,15 +128,15 @@ def lay_out(
     characters = (prints.block_span[:, 1] - prints.block_span[:, 0] + 1).astype(np.int64)
     parted = np.cumsum(opens, dtype=np.int64)
     part = _number(document, parted)
-    length = np.bincount(part[kept], characters[kept], int(part.max(initial=-1)) + 1)
-    kept = kept & (length >= config.minimum_characters)[part]
-    split = np.zeros(kept.size, np.int64)
-    sizes = characters * kept
-    for number in np.unique(domain[document[kept]]).tolist():
+    length = np.bincount(part[retained], characters[retained], int(part.max(initial=-1)) + 1)
+    retained = retained & (length >= config.minimum_characters)[part]
+    split = np.zeros(retained.size, np.int64)
+    sizes = characters * retained
+    for number in np.unique(domain[document[retained]]).tolist():
         mine = domain[document] == number
         shares = held_out_shares(int(sizes[mine].sum()), config)
         split[mine] = _split_domain(prints, groups, document, sizes, mine, *shares)
-    return Layout(kept, split, _number(document, parted, split), _number(document, split))
+    return Layout(retained, split, _number(document, parted, split), _number(document, split))
 
 
 def _split_domain(
@@ -193,7 +193,7 @@ def _pieces(
     document: Document, prints: Fingerprints, layout: Layout, blocks: Integers
 ) -> Iterator[tuple[int, Document]]:
     """The documents that are left of one, with the split of each."""
-    chosen = blocks[layout.kept[blocks]]
+    chosen = blocks[layout.retained[blocks]]
     if chosen.size == 0:
         return
     if chosen.size == blocks.size and layout.part[chosen[0]] == layout.part[chosen[-1]]:

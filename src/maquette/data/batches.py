@@ -186,7 +186,7 @@ class TrainingBatches(Dataset[TokenBatch]):
         if state["order"] != self._fingerprint:
             raise StageError(
                 "The checkpoint was trained on other tokens, or in another order.",
-                "Continue with the mixture, seed, context and corpus it began with, or start anew with force=true.",
+                "Continue with the mixture, seed, context and corpus it began with, or start over with force=true.",
             )
         step, rest = divmod(state["sequences"], self.batch_sequences)
         same_split = state["micro_batches_per_step"] == self.micro_batches_per_step
@@ -206,10 +206,10 @@ class TrainingBatches(Dataset[TokenBatch]):
 def document_ids(shards: TokenShards, order: MixtureOrder, sequences: Sequence[int], length: int) -> list[str]:
     """The ids of the documents that `length` inputs from the beginning of each of `sequences` are from, in order."""
     places = order.locate(sequences)
-    found: dict[str, None] = {}
+    result: dict[str, None] = {}
     for domain, start in zip(places.domains, places.start_tokens, strict=True):
-        found |= dict.fromkeys(shards.document_ids(order.domains[int(domain)], "train", int(start), length + 1))
-    return list(found)
+        result |= dict.fromkeys(shards.document_ids(order.domains[int(domain)], "train", int(start), length + 1))
+    return list(result)
 
 
 def validation_batches(
@@ -234,12 +234,12 @@ def validation_batches(
     windows = available // length
     count = min(windows, max(1, tokens // context))
     starts = np.arange(count) * windows // count * length
-    found = []
+    batches = []
     for first in range(0, count, batch):
         chosen = starts[first : first + batch]
         rows = torch.empty((len(chosen), length + 1), dtype=torch.int64)
         _read(shards, split, [domain] * len(chosen), chosen, rows)
-        found.append(
+        batches.append(
             TokenBatch(
                 rows,
                 torch.full((len(chosen),), shards.domains.index(domain)),
@@ -247,7 +247,7 @@ def validation_batches(
                 first_sequence=first,
             )
         )
-    return found
+    return batches
 
 
 def _read(shards: TokenShards, split: str, domains: list[str], starts: NDArray[np.int64], rows: torch.Tensor) -> None:

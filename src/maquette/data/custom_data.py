@@ -133,7 +133,7 @@ class ResumableLoader:
         if state["length"] != len(self):
             raise ConfigError(
                 f"The checkpoint's epoch has {state['length']:,} batches, this loader's {len(self):,}.",
-                "Resume with the data and the batch size it began with, or start anew with force=true.",
+                "Resume with the data and the batch size it began with, or start over with force=true.",
             )
         self.epoch, self.position = state["epoch"], state["position"]
 

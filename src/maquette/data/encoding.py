@@ -92,9 +92,9 @@ def encode_corpus(
                     advance(len(piece))
 
         texts = list(held_out.values())
-        found = cut_seen(texts, pieces, window, document_id=document_id, byte_lengths=tokenizer.byte_lengths())
+        split_entry = cut_seen(texts, pieces, window, document_id=document_id, byte_lengths=tokenizer.byte_lengths())
     cuts: dict[str, Any] = {domain: {} for domain in splits}
-    for (domain, split), cut in zip(held_out, found, strict=True):
+    for (domain, split), cut in zip(held_out, split_entry, strict=True):
         cuts[domain][split] = cut.facts()
         write(domain, split, cut.documents)
     return {
@@ -114,7 +114,7 @@ def describe_tokens(facts: dict[str, Any]) -> list[str]:
     for domain, entry in facts["domains"].items():
         trained = entry["splits"].get("train", {"tokens": 0})["tokens"]
         cut = facts["held_out"]["domains"][domain].values()
-        before, after = (sum(found[key] for found in cut) for key in ("tokens_before", "tokens_after"))
+        before, after = (sum(split_facts[key] for split_facts in cut) for key in ("tokens_before", "tokens_after"))
         repeated = facts["repeated"]["domains"].get(domain, {"share": 0.0})["share"]
         lines.append(
             f"{domain}: {trained:,} training tokens ({repeated:.0%} of sequences repeat an earlier one), "
@@ -166,14 +166,14 @@ def _library_threads_off() -> Iterator[None]:
 
 def measure_repetition(training: Mapping[str, TokenStream]) -> dict[str, Any]:
     """How much of each domain's training text repeats earlier text, for the manifest's facts."""
-    found = {}
+    repeated = {}
     with progress("measuring repetition", len(training), unit="domains") as advance:
         for domain, stream in training.items():
             sample = stream.read(0, min(len(stream), REPEAT_SAMPLE))
             share = repeated_share(sample, REPEAT_WINDOW, REPEAT_SEQUENCE)
-            found[domain] = {"share": share, "tokens": len(sample)}
+            repeated[domain] = {"share": share, "tokens": len(sample)}
             advance(1)
-    return {"window": REPEAT_WINDOW, "sequence": REPEAT_SEQUENCE, "domains": found}
+    return {"window": REPEAT_WINDOW, "sequence": REPEAT_SEQUENCE, "domains": repeated}
 
 
 def _count_documents(corpus: Path) -> int:

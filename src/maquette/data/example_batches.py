@@ -2,7 +2,7 @@
 rows changes no loss.
 
 Step t reads the examples t x batch ... (t + 1) x batch - 1 of an order that goes through all of them again and again,
-each time shuffled anew. They are split into micro-batches (of all processes together), and every micro-batch carries
+each time shuffled again. They are split into micro-batches (of all processes together), and every micro-batch carries
 the number by which sums over its tokens are divided, so that the mean over micro-batches is the mean over the step's
 tokens, not a mean of means.
 """
@@ -142,11 +142,11 @@ class ExampleBatches(Generic[Batch]):
         return {"step": step, "part": part, "micro_batches": self._micro_batches, "identity": self._identity}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from a state. Raises `StageError` where it belongs to other data."""
+        """Resumes from a state. Raises `StageError` where it belongs to other data."""
         if state["identity"] != self._identity or (state["part"] and state["micro_batches"] != self._micro_batches):
             raise StageError(
                 "The checkpoint was trained on other examples, or in another order.",
-                "Continue with the data, seed and batch it began with, or start anew with force=true.",
+                "Continue with the data, seed and batch it began with, or start over with force=true.",
             )
         self._position = state["step"] * self._micro_batches + state["part"]
 
@@ -221,14 +221,14 @@ def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     if lengths and max(lengths) > capacity:
         raise ValueError(f"An example of {max(lengths)} tokens does not fit a row of {capacity}.")
     rows: list[list[int]] = []
-    room: list[int] = []
+    space: list[int] = []
     for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
-        fitting = [row for row in range(len(rows)) if room[row] >= lengths[index]]
+        fitting = [row for row in range(len(rows)) if space[row] >= lengths[index]]
         if fitting:
-            row = min(fitting, key=room.__getitem__)
+            row = min(fitting, key=space.__getitem__)
             rows[row].append(index)
-            room[row] -= lengths[index]
+            space[row] -= lengths[index]
         else:
             rows.append([index])
-            room.append(capacity - lengths[index])
+            space.append(capacity - lengths[index])
     return rows

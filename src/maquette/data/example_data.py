@@ -112,14 +112,14 @@ class ExampleData(LightningDataModule, abc.ABC):
         """The first different prompts of held-out examples (of training ones where there are none), each up to where
         its completion begins; those that leave no room in the context are passed over."""
         examples = self.validation if len(self.validation) else self.training
-        found: dict[tuple[int, ...], None] = {}
+        distinct: dict[tuple[int, ...], None] = {}
         for ids, mask in examples:
-            if len(found) == count:
+            if len(distinct) == count:
                 break
             prompt = tuple(ids[: int(np.argmax(mask))].tolist())
             if len(prompt) < context:
-                found[prompt] = None
-        return [Prompt((), prompt) for prompt in found]
+                distinct[prompt] = None
+        return [Prompt((), prompt) for prompt in distinct]
 
     def shown(self, answer: Any) -> dict[str, Any]:
         """A sample as people read it: without the tokens that mark turns."""

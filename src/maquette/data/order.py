@@ -113,14 +113,14 @@ class Interleaving:
 
     def counts(self, length: int) -> Integers:
         """How many of the first `length` sequences each domain gets: (domains,), adding up to `length`."""
-        found = np.zeros(self._num_domains, dtype=np.int64)
+        totals = np.zeros(self._num_domains, dtype=np.int64)
         pending = [(self._root, length)]
         while pending:
             node, arriving = pending.pop()
             if node < self._num_domains:
-                found[node] = arriving
+                totals[node] = arriving
                 continue
             share, whole = int(self._left_weight[node]), int(self._weight[node])
             to_left = (arriving * share + whole // 2) // whole
             pending += [(int(self._left[node]), to_left), (int(self._right[node]), arriving - to_left)]
-        return found
+        return totals

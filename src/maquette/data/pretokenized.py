@@ -52,12 +52,12 @@ def source_files(config: PretokenizedConfig) -> dict[str, dict[str, list[TokenFi
     if not path.exists():
         raise StageError(f"pretokenized.path={path} does not exist.", "Give a file or a folder.")
     format = guess_format(path) if config.format == "auto" else config.format
-    found = find_files(path.absolute(), format, config.column)
-    if not any(splits.get("train") for splits in found.values()):
+    files = find_files(path.absolute(), format, config.column)
+    if not any(splits.get("train") for splits in files.values()):
         raise StageError(
             f"{path} has no training tokens.", "Files of training are called train..., or not val or test."
         )
-    return found
+    return files
 
 
 def seen_files(files: Mapping[str, Mapping[str, Sequence[TokenFile]]]) -> dict[str, str]:
@@ -170,8 +170,8 @@ def _read_split(
         if byte_lengths is not None:
             total = _bytes_before(files, first, byte_lengths)
     # A separator at the very beginning or end, or two in a row, make no empty document.
-    kept = np.diff(first, append=position) > (0 if len(first) == 1 or by_rows else 1)
-    first, total = first[kept], total[kept]
+    starting = np.diff(first, append=position) > (0 if len(first) == 1 or by_rows else 1)
+    first, total = first[starting], total[starting]
     return _Split(files, lengths, first, np.diff(total, append=size))
 
 
@@ -200,32 +200,32 @@ def _check_ids(file: TokenFile, chunk: Ids, position: int, vocab_size: int) -> N
 
 
 def _row_starts(file: TokenFile) -> NDArray[np.int64]:
-    found, begin = [], 0
+    row_starts, begin = [], 0
     for values, starts in arrow_lists(file.path, file.column):
-        found.append(begin + starts)
+        row_starts.append(begin + starts)
         begin += len(values)
-    return np.concatenate(found)
+    return np.concatenate(row_starts)
 
 
 def _bytes_before(
     files: Sequence[TokenFile], starts: NDArray[np.int64], byte_lengths: NDArray[np.int32]
 ) -> NDArray[np.int64]:
     """Bytes of text before each of the sorted `starts`."""
-    found, position, size = np.zeros(len(starts), np.int64), 0, 0
+    totals, position, size = np.zeros(len(starts), np.int64), 0, 0
     for file in files:
         for part in map_file(file):
             for chunk in _chunks(part):
                 sums = np.concatenate([[0], np.cumsum(byte_lengths[chunk], dtype=np.int64)])
                 here = (starts >= position) & (starts < position + len(chunk))
-                found[here] = size + sums[starts[here] - position]
+                totals[here] = size + sums[starts[here] - position]
                 position, size = position + len(chunk), size + int(sums[-1])
-    return found
+    return totals
 
 
 def _parts(read: Mapping[str, _Split], share: float) -> dict[str, tuple[_Split, int, int]]:
     """Every split with its first and last token; the end of training text is held out where nothing else is."""
-    found = {split: (whole, 0, whole.tokens) for split, whole in read.items()}
-    if "validation" not in found and share:
+    parts = {split: (whole, 0, whole.tokens) for split, whole in read.items()}
+    if "validation" not in parts and share:
         train = read["train"]
         target = train.tokens - round(share * train.tokens)
         borders = train.starts[train.starts >= target]
@@ -233,8 +233,8 @@ def _parts(read: Mapping[str, _Split], share: float) -> dict[str, tuple[_Split, 
         # At the beginning of a document, unless the next one is far off.
         cut = border if 0 < train.tokens - border <= _MOST_HELD_OUT * train.tokens else target
         if 0 < cut < train.tokens:
-            found["train"], found["validation"] = (train, 0, cut), (train, cut, train.tokens)
-    return found
+            parts["train"], parts["validation"] = (train, 0, cut), (train, cut, train.tokens)
+    return parts
 
 
 def _write_split(folder: Path, split: str, whole: _Split, first: int, last: int) -> dict[str, Any]:
@@ -277,14 +277,14 @@ def describe_pretokenized(facts: Mapping[str, Any], config: PretokenizedConfig, 
     lines = [
         f"{domain}: "
         + ", ".join(
-            f"{found['tokens']:,} {split} tokens in {found['documents']:,} documents"
-            for split, found in entry["splits"].items()
+            f"{entries['tokens']:,} {split} tokens in {entries['documents']:,} documents"
+            for split, entries in entry["splits"].items()
         )
         for domain, entry in facts["domains"].items()
     ]
     if facts["document_id"] is None:
         lines.append("no eos_token_id: documents are not told apart (no data.document_masking, no copying score)")
-    elif all(found["documents"] <= 1 for entry in facts["domains"].values() for found in entry["splits"].values()):
+    elif all(entries["documents"] <= 1 for entry in facts["domains"].values() for entries in entry["splits"].values()):
         lines.append(f"the id {facts['document_id']} (eos_token_id) does not separate anything in these tokens")
     if not has_text:
         lines.append(
@@ -296,12 +296,12 @@ def describe_pretokenized(facts: Mapping[str, Any], config: PretokenizedConfig, 
 
 def separator(config: PretokenizedConfig, tokenizer: Tokenizer) -> int | None:
     """The id between documents: that of the settings, else the tokenizer's end of text, else its document token."""
-    found = config.eos_token_id
-    if found is None:
-        found = tokenizer.end_of_text_id if tokenizer.end_of_text_id is not None else tokenizer.document_id
-    if found is not None and found >= tokenizer.vocab_size:
+    token = config.eos_token_id
+    if token is None:
+        token = tokenizer.end_of_text_id if tokenizer.end_of_text_id is not None else tokenizer.document_id
+    if token is not None and token >= tokenizer.vocab_size:
         raise ConfigError(
-            f"pretokenized.eos_token_id={found} is beyond a vocabulary of {tokenizer.vocab_size:,}.",
+            f"pretokenized.eos_token_id={token} is beyond a vocabulary of {tokenizer.vocab_size:,}.",
             "Give the id of the token that ends a document.",
         )
-    return found
+    return token

@@ -38,7 +38,7 @@ about .01."""
 
 @dataclasses.dataclass
 class HeldOutBatch(TensorBatch):
-    """`tokens` of one `domain`, and the `bytes` of text that its targets stand for (0: nobody knows). `marks (B, T)`:
+    """`tokens` of one `domain`, and the `bytes` of text that its targets stand for (0: unknown). `marks (B, T)`:
     of copying probes, whose kind is in `domain`. `counts`: whether it is this process's to count."""
 
     tokens: TokenBatch
@@ -50,7 +50,7 @@ class HeldOutBatch(TensorBatch):
 
 class HeldOutLoader:
     """Calls `make()` at each validation: how much is read depends on the step. Without a length, so that Lightning asks
-    anew each time. Every process takes its share of the batches; with sharded weights all of them have to take part in
+    again each time. Every process takes its share of the batches; with sharded weights all of them have to take part in
     every round, so the last one may be given a batch that does not count."""
 
     def __init__(self, make: Callable[[], Sequence[HeldOutBatch]], rank: int = 0, world_size: int = 1) -> None:
@@ -161,11 +161,11 @@ class PretrainingData(LightningDataModule):
         # `trainer.training` is False while a fit validates.
         fitting = self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
         step = self.trainer.global_step if self.trainer is not None and fitting else self.steps
-        found = validation_batches(
+        batches = validation_batches(
             self._opened(), domain, self.settings.sequence_length, self.validation_tokens(step), self._held_out_batch,
             document_masking=self.settings.document_masking,
         )  # fmt: skip
-        return [HeldOutBatch(one, domain, int(self._bytes[one.targets.numpy()].sum())) for one in found]
+        return [HeldOutBatch(one, domain, int(self._bytes[one.targets.numpy()].sum())) for one in batches]
 
     def _probes(self) -> list[HeldOutBatch]:
         if self.trainer is not None and self.trainer.global_step < self.steps:
@@ -173,14 +173,14 @@ class PretrainingData(LightningDataModule):
         windows = affordable_windows(
             self.steps * self.batch_sequences * self.settings.sequence_length, self.settings.sequence_length
         )
-        found = probes_of(
+        probes = probes_of(
             self._opened(),
             self.order.domains,
             context=self.settings.sequence_length,
             windows=windows,
             batch=self._held_out_batch,
         )
-        return [HeldOutBatch(probe.batch, probe.kind, marks=probe.marks) for probe in found]
+        return [HeldOutBatch(probe.batch, probe.kind, marks=probe.marks) for probe in probes]
 
 
 def affordable_windows(tokens: int, context: int) -> int:
@@ -193,9 +193,9 @@ def probes_of(shards: TokenShards, domains: Any, *, context: int, windows: int, 
     domains = [domain for domain in domains if shards.tokens("validation")[domain] > context]
     share = max(1, windows // max(1, len(domains)))
     rows = [
-        found.tokens.numpy()
+        held_out.tokens.numpy()
         for domain in domains
-        for found in validation_batches(shards, domain, context, share * context, share)
+        for held_out in validation_batches(shards, domain, context, share * context, share)
     ]
     if not rows or shards.document_id is None:  # a probe begins as a document does
         return []

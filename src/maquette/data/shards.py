@@ -254,8 +254,8 @@ class TokenShards:
     def _split(self, domain: str, split: str) -> dict[str, Any]:
         if domain not in self._domains:
             raise StageError(f"{self.folder} has no domain {domain!r}.", f"Domains: {', '.join(self.domains)}.")
-        found: dict[str, Any] = self._domains[domain]["splits"].get(split, {})
-        return found
+        entry: dict[str, Any] = self._domains[domain]["splits"].get(split, {})
+        return entry
 
 
 def open_stream(folder: Path, split: Mapping[str, Any]) -> TokenStream:

@@ -45,15 +45,15 @@ class TokenFile:
 def map_entry(entry: Mapping[str, Any]) -> list[Ids]:
     """The ids of a manifest's shard, as views of the mapped file. Raises `StageError` where it is gone or shorter."""
     file = TokenFile(Path(entry["file"]), entry["layout"], entry["dtype"], entry["offset"], entry["column"])
-    start, left, found = entry["start"], entry["tokens"], []
+    start, left, parts = entry["start"], entry["tokens"], []
     for part in map_file(file):
         piece = part[start : start + left]
         start, left = max(0, start - len(part)), left - len(piece)
         if len(piece):
-            found.append(piece)
+            parts.append(piece)
     if left:
         raise StageError(f"{file.path} has {left:,} tokens fewer than when it was first read.", "Restore the file.")
-    return found
+    return parts
 
 
 def map_file(file: TokenFile) -> list[Ids]:
@@ -121,9 +121,9 @@ def guess_format(path: Path) -> str:
         if _is_dataset(path) or (path / "dataset_dict.json").is_file():
             return "datasets"
         names = sorted(file.name for file in path.rglob("*") if file.is_file())
-        for ending, found in ((".bin", "nanogpt"), (".npy", "olmo"), (".arrow", "datasets")):
+        for ending, format in ((".bin", "nanogpt"), (".npy", "olmo"), (".arrow", "datasets")):
             if any(name.endswith(ending) for name in names):
-                return found
+                return format
         raise StageError(
             f"{path} holds no tokens that are known.",
             "Known: nanoGPT's .bin, OLMo's .npy, a folder written by datasets' save_to_disk.",
@@ -147,10 +147,10 @@ def find_files(path: Path, format: str, column: str) -> dict[str, dict[str, list
     if own:
         return {path.stem if path.is_file() else path.resolve().name: own}
     below = {folder.name: find(folder, ending, column) for folder in sorted(path.iterdir()) if folder.is_dir()}
-    found = {name: splits for name, splits in below.items() if splits}
-    if not found:
+    splits_below = {name: splits for name, splits in below.items() if splits}
+    if not splits_below:
         raise StageError(f"{path} holds no tokens of {format}'s.", "Look at pretokenized.path and pretokenized.format.")
-    return found
+    return splits_below
 
 
 def split_of(name: str) -> str:
@@ -163,10 +163,10 @@ def split_of(name: str) -> str:
 
 def _plain_files(path: Path, ending: str, column: str) -> dict[str, list[TokenFile]]:
     paths = [path] if path.is_file() else sorted(file for file in path.glob(f"*{ending}") if file.is_file())
-    found: dict[str, list[TokenFile]] = {}
+    files: dict[str, list[TokenFile]] = {}
     for file in paths:
-        found.setdefault("train" if path.is_file() else split_of(file.stem), []).append(_plain_file(file))
-    return found
+        files.setdefault("train" if path.is_file() else split_of(file.stem), []).append(_plain_file(file))
+    return files
 
 
 def _plain_file(path: Path) -> TokenFile:
@@ -189,10 +189,10 @@ def _dataset_files(path: Path, ending: str, column: str) -> dict[str, list[Token
     folders = [folder for folder in sorted(path.iterdir()) if folder.is_dir() and _is_dataset(folder)]
     if not (path / "dataset_dict.json").is_file():
         return {}
-    found: dict[str, list[TokenFile]] = {}
+    files: dict[str, list[TokenFile]] = {}
     for folder in folders:
-        found.setdefault(split_of(folder.name), []).extend(_arrow_files(folder, column))
-    return found
+        files.setdefault(split_of(folder.name), []).extend(_arrow_files(folder, column))
+    return files
 
 
 def _arrow_files(folder: Path, column: str) -> list[TokenFile]:

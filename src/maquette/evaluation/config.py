@@ -19,13 +19,13 @@ class TemplateConfig:
 
     description: str = setting("", "text before everything")
     question: str = setting("{context}", "the question itself")
-    answer: str = setting("{option}", "what goes on from it, for the likelihood of each answer")
+    answer: str = setting("{option}", "its continuation, for the likelihood of each answer")
     option: str = setting("{letter}. {option}\n", "one line of the options, for protocols that ask for a letter")
     before_options: str = setting("\n", "between question and options")
     before_letter: str = setting("Answer:", "after the options")
     letter: str = setting(" {letter}", "the answer as a letter")
     separator: str = setting("\n\n", "between examples")
-    unconditional: str = setting("", "context of an answer's unconditional likelihood; empty: the document's begin")
+    unconditional: str = setting("", "context of an option's unconditional likelihood; empty: the document's begin")
 
     def validate(self) -> None:
         """Raises `ConfigError` where a template leaves out what it is for."""
@@ -37,7 +37,7 @@ class TemplateConfig:
 
 
 def completion_template() -> TemplateConfig:
-    """Options go on from the text as they stand."""
+    """Options continue the text as they stand."""
     return TemplateConfig()
 
 

@@ -17,13 +17,13 @@ PROTOCOL_NAMES = {
 
 def evaluation_figures(result: Mapping[str, Any]) -> dict[str, "Figure"]:
     """What there is to see of an evaluation (`summarise`), by the name of its file."""
-    found = {}
+    figures = {}
     if result["scores"]:
-        found["protocols"] = protocol_figure(result["scores"], result["protocol"]["level"])
+        figures["protocols"] = protocol_figure(result["scores"], result["protocol"]["level"])
     if result["likelihood"]:
-        found["bits_per_byte"] = likelihood_figure(result["likelihood"])
-        found["calibration"] = calibration_figure(result["likelihood"][ALL])
-    return found
+        figures["bits_per_byte"] = likelihood_figure(result["likelihood"])
+        figures["calibration"] = calibration_figure(result["likelihood"][ALL])
+    return figures
 
 
 def protocol_figure(scores: Sequence[Mapping[str, Any]], level: float) -> "Figure":
@@ -61,7 +61,7 @@ def likelihood_figure(likelihood: Mapping[str, Mapping[str, Any]]) -> "Figure":
 
 
 def calibration_figure(row: Mapping[str, Any]) -> "Figure":
-    """Reliability: of each bin of confidence, how often the likeliest token was right; size by count."""
+    """Reliability: of each bin of confidence, token accuracy; size by count."""
     figure, axes = new_figure(width=3.8, height=3.4)
     axes.plot([0, 1], [0, 1], color="#999999", linestyle="--", linewidth=1)
     total = sum(count for count, _, _ in row["bins"])

@@ -46,7 +46,7 @@ class HarnessModel(TemplateLM):
     def __init__(self, checkpoint: Path | str, *, batch_size_tokens: int = 8192, device: str = "cpu", **_: Any) -> None:
         super().__init__()
         self.model, self._tokenizer = load_checkpoint(checkpoint, device=device)
-        self._checkpoint, self._batch_tokens = str(checkpoint), int(batch_size_tokens)
+        self._checkpoint, self._batch_size_tokens = str(checkpoint), int(batch_size_tokens)
 
     @property
     def max_length(self) -> int:
@@ -84,12 +84,12 @@ class HarnessModel(TemplateLM):
     ) -> list[tuple[float, bool]]:
         pairs = [self._cut(context, continuation) for _, context, continuation in requests]
         with _shown("log-likelihoods", len(pairs), disable_tqdm) as advance:
-            scores = score_continuations(self.model, pairs, batch_size_tokens=self._batch_tokens, advance=advance)
-        found = [(score.log_prob, score.greedy) for score in scores]
-        for request, result in zip(requests, found, strict=True):
+            scores = score_continuations(self.model, pairs, batch_size_tokens=self._batch_size_tokens, advance=advance)
+        results = [(score.log_prob, score.greedy) for score in scores]
+        for request, result in zip(requests, results, strict=True):
             if request[0] is not None:
                 self.cache_hook.add_partial("loglikelihood", request[0], result)
-        return found
+        return results
 
     def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
         """The log-likelihood of whole texts, in windows that share one token."""
@@ -117,7 +117,7 @@ class HarnessModel(TemplateLM):
         groups: dict[str, list[int]] = {}
         for number, request in enumerate(requests):
             groups.setdefault(repr(request.args[1]), []).append(number)
-        found = [""] * len(requests)
+        texts = [""] * len(requests)
         with _shown("generating", len(requests), disable_tqdm) as advance:
             for numbers in groups.values():
                 settings = normalize_gen_kwargs(dict(requests[numbers[0]].args[1]), _MAX_NEW_TOKENS)
@@ -137,16 +137,16 @@ class HarnessModel(TemplateLM):
                         stop=[text for text in stop if text != ending],
                     )  # fmt: skip
                     for number, row in zip(rows, written, strict=True):
-                        found[number] = row.text
+                        texts[number] = row.text
                         self.cache_hook.add_partial("generate_until", requests[number].args, row.text)
                     advance(len(rows))
-        return found
+        return texts
 
     def _cut(self, context: list[int], continuation: list[int]) -> tuple[list[int], list[int]]:
         """What of a pair fits the context: its end, as the `hf` backend keeps it."""
         whole = [*context, *continuation][-(self.max_length + 1) :]
-        kept = min(len(continuation), len(whole) - 1)
-        return whole[:-kept], whole[-kept:]
+        length = min(len(continuation), len(whole) - 1)
+        return whole[:-length], whole[-length:]
 
 
 def _sampling(settings: dict[str, Any]) -> Sampling:

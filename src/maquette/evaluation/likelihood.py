@@ -78,9 +78,9 @@ def measure(
     for number, tokens in enumerate(encoded):
         if not tokens:
             raise StageError(f"The document {documents[number][0]} is empty.", "Leave it out.")
-        found = windows([begin, *tokens], context, stride or max(1, context // 2))
-        pairs.extend(found)
-        owner.extend([number] * len(found))
+        spans = windows([begin, *tokens], context, stride or max(1, context // 2))
+        pairs.extend(spans)
+        owner.extend([number] * len(spans))
     nats = np.zeros(len(documents))
     bins = np.zeros((len(documents), BINS, 3))
     for number, score in zip(
@@ -140,11 +140,11 @@ def summarize(
         if len(documents) < 2:
             value = float(nats.sum() / units[unit].sum())
             return value, math.nan, math.nan
-        found = bootstrap(
+        estimate = bootstrap(
             lambda counts: (counts @ nats) / (counts @ units[unit]), len(nats), resamples=resamples, level=level,
             seed=seed,
         )  # fmt: skip
-        return found.value, found.interval.low, found.interval.high
+        return estimate.value, estimate.interval.low, estimate.interval.high
 
     bins = np.sum([document.bins for document in documents], axis=0)
     return LikelihoodSummary(
@@ -190,9 +190,9 @@ def training_sequences(shards: TokenShards, order: MixtureOrder, count: int) -> 
 
 def validation_sequences(shards: TokenShards, *, context: int, tokens: int) -> dict[str, Integers]:
     """Each domain's validation sequences, `(B, context + 1)`; domains without any are left out."""
-    found = {domain: validation_batches(shards, domain, context, tokens, 1024) for domain in shards.domains}
+    sequences = {domain: validation_batches(shards, domain, context, tokens, 1024) for domain in shards.domains}
     return {
         domain: np.concatenate([batch.tokens.numpy() for batch in batches])
-        for domain, batches in found.items()
+        for domain, batches in sequences.items()
         if batches
     }

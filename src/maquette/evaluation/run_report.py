@@ -48,10 +48,10 @@ class RunReport:
     @property
     def baselines(self) -> dict[str, dict[str, float]]:
         """Bits per byte of each baseline, by domain."""
-        found: dict[str, dict[str, float]] = {}
+        losses: dict[str, dict[str, float]] = {}
         for score in self.scores:
-            found.setdefault(score.baseline, {})[score.domain] = score.bits_per_byte
-        return found
+            losses.setdefault(score.baseline, {})[score.domain] = score.bits_per_byte
+        return losses
 
     @property
     def perplexities(self) -> dict[str, float]:
@@ -86,15 +86,15 @@ class RunReport:
 
     def figures(self) -> dict[str, "Figure"]:
         """Every figure of the page, by name."""
-        found = {
+        drawn = {
             "bits": bits_figure(self.scores, self.model_bits),
             "loss": loss_figure(self.history, self.scores),
             "domains": domains_figure(self.history, list(self.record.domains)),
             "corpus": corpus_figure(self.corpus),
         }
         if len(self.tokenizer["sweep"]) > 1:
-            found["vocabulary"] = vocabulary_sizes(self.tokenizer["sweep"], self.tokenizer["vocabulary"])
-        return found
+            drawn["vocabulary"] = vocabulary_sizes(self.tokenizer["sweep"], self.tokenizer["vocabulary"])
+        return drawn
 
 
 def bits_figure(scores: Sequence[BaselineScore], model: Mapping[str, float]) -> "Figure":

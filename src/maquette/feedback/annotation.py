@@ -71,8 +71,8 @@ def annotate(
     reports = [describe_annotator(one, pairs, gold) for one in labels]
     between = {}
     if len(labels) > 1:
-        found = inter_annotator_agreement(_decided(np.stack([one.votes[0] for one in labels])))
-        between = {} if found is None else {f"{labels[0].name}, gold": found}
+        agreement = inter_annotator_agreement(_decided(np.stack([one.votes[0] for one in labels])))
+        between = {} if agreement is None else {f"{labels[0].name}, gold": agreement}
     facts = write_report(folder, reports, pairs, between, list(notes))
     say(f"{annotator.name}: {written:,} labels of {len(pairs):,} pairs")
     return facts | {"labels": written, "annotator": annotator.name}
@@ -94,9 +94,9 @@ def pairs_of_file(path: str) -> list[Comparison]:
 
 def annotator_metrics(facts: Mapping[str, Any]) -> dict[str, float]:
     """An annotator's numbers and shares by the names that the tracker has for them."""
-    found = {name: float(one) for name, one in facts.items() if isinstance(one, int | float)}
-    found |= {name: one["value"] for name, one in facts.items() if isinstance(one, dict) and "value" in one}
-    return {f"annotation/{name.replace(' ', '_')}": value for name, value in found.items()}
+    metrics = {name: float(one) for name, one in facts.items() if isinstance(one, int | float)}
+    metrics |= {name: one["value"] for name, one in facts.items() if isinstance(one, dict) and "value" in one}
+    return {f"annotation/{name.replace(' ', '_')}": value for name, value in metrics.items()}
 
 
 def _decided(votes: Votes) -> Votes:

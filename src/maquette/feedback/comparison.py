@@ -13,7 +13,7 @@ from maquette.text.chat import Message
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """Two answers to one prompt, in the order in which they are shown. `facts`: what the prompt's source knows."""
+    """Two completions of one prompt, in the order in which they are shown. `facts`: what the prompt's source knows."""
 
     messages: tuple[Message, ...]
     first: str
@@ -60,7 +60,7 @@ def preferences_of(
         wins = judged.preference > 0.5
         chosen, rejected = (one.first, one.second) if wins else (one.second, one.first)
         margin = None if judged.margin is None else abs(judged.margin)
-        yield Preference(list(one.messages), _said(chosen), _said(rejected), annotator, margin, facts=one.facts)
+        yield Preference(list(one.messages), _response(chosen), _response(rejected), annotator, margin, facts=one.facts)
 
 
 def comparison_of(preference: Preference) -> Comparison:
@@ -76,5 +76,5 @@ def comparison_of(preference: Preference) -> Comparison:
     return Comparison(tuple(preference.prompt), chosen["content"], rejected["content"], preference.facts)
 
 
-def _said(answer: str) -> list[Message]:
+def _response(answer: str) -> list[Message]:
     return [{"role": "assistant", "content": answer}]

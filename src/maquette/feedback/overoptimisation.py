@@ -109,7 +109,7 @@ def fit_overoptimisation(
 ) -> OveroptimisationCurve:
     """Least squares through (d, gain) points.
 
-    `distances`, `gains` (n,): sqrt(KL) and gold reward less the initial policy's. The points of a course of training
+    `distances`, `gains` (n,): sqrt(KL) and gold reward less the initial policy's. The points of a training curve
     are not independent, so the bootstrap draws residuals of the fit (Wu's wild bootstrap, with random signs), which
     keeps the points where they are. `peak` is where the gain is greatest, None where the curve does not turn.
     Raises `ConfigError` for an unknown kind, fewer than three points, or a d below 0.

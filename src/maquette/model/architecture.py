@@ -130,9 +130,9 @@ class TransformerConfig(CoreConfig):
         if self.attention is not None:
             from maquette.model.custom_counts import attention_flops
 
-            found = attention_flops(self, context)
+            flops = attention_flops(self, context)
             weights, activations = (
-                self.num_hidden_layers * tokens * count // context for count in (found.weights, found.activations)
+                self.num_hidden_layers * tokens * count // context for count in (flops.weights, flops.activations)
             )
             return feed_forward + weights, activations
         scores_and_sums = 2 * 2 * context * self.num_attention_heads * self.width_of_head
@@ -248,8 +248,8 @@ class CustomConfig(CoreConfig):
     def forward_flops(self, tokens: int, context: int) -> tuple[int, int]:
         from maquette.model.custom_counts import flops_of_sequence
 
-        found = flops_of_sequence(self, context)
-        return tokens * found.weights // context, tokens * found.activations // context
+        flops = flops_of_sequence(self, context)
+        return tokens * flops.weights // context, tokens * flops.activations // context
 
     @property
     def _known(self) -> "Description":

@@ -82,9 +82,9 @@ def is_gated(activation: str) -> bool:
 
 def make_activation(name: str) -> nn.Module:
     """A user's activation as a module."""
-    found = import_target(name, key="model.activation")
+    target = import_target(name, key="model.activation")
     with users_code(name):
-        made = found() if isinstance(found, type) else found
+        made = target() if isinstance(target, type) else target
     if not callable(made):
         raise ConfigError(f"model.activation={name} can't be called.", "Name a function or an nn.Module class.")
     return made if isinstance(made, nn.Module) else _Function(made)
@@ -104,9 +104,9 @@ class _Function(nn.Module):
 def make_attention(config: Any, layer: int) -> nn.Module:
     """A user's attention layer."""
     name = str(config.attention)
-    found = import_target(name, key="model.attention")
+    target = import_target(name, key="model.attention")
     with users_code(name):
-        made = found(config, layer)
+        made = target(config, layer)
     if not isinstance(made, nn.Module):
         raise ConfigError(
             f"model.attention={name} gives {type(made).__name__}, not a torch.nn.Module.",
@@ -153,20 +153,20 @@ def _named(build: Any, target: str) -> set[str]:
 
 def embedding_of(module: nn.Module, config: Any) -> nn.Embedding | None:
     """The embedding over the vocabulary; None where there is none. Raises `ConfigError` where it can't be told."""
-    found = {
+    embeddings = {
         name: child
         for name, child in module.named_modules()
         if isinstance(child, nn.Embedding) and child.num_embeddings == config.vocab_size
     }
     for name in _EMBEDDINGS:
-        if name in found:
-            return found[name]
-    if len(found) > 1:
+        if name in embeddings:
+            return embeddings[name]
+    if len(embeddings) > 1:
         raise ConfigError(
-            f"{config.target} has several embeddings of {config.vocab_size} rows: {', '.join(found)}.",
+            f"{config.target} has several embeddings of {config.vocab_size} rows: {', '.join(embeddings)}.",
             "Call the one of the vocabulary `embedding`.",
         )
-    return next(iter(found.values()), None)
+    return next(iter(embeddings.values()), None)
 
 
 def head_of(module: nn.Module, config: Any) -> Tensor | None:

@@ -198,11 +198,11 @@ class _Row:
             self.finish_reason = "stop_id"
         elif self.decoder is not None:
             text = self.stop.push(self.decoder.push(token))
-        if self.stop.found is None and self.finish_reason is None and self.count == self.limit:
+        if self.stop.matched is None and self.finish_reason is None and self.count == self.limit:
             self.finish_reason = self.full
         if self.finish_reason is not None and self.decoder is not None:
             text += self.stop.push(self.decoder.flush()) + self.stop.flush()
-        if self.stop.found is not None:
+        if self.stop.matched is not None:
             self.finish_reason = "stop_string"
         return GeneratedToken(self.index, token, log_prob, text, self.finish_reason, likely)
 

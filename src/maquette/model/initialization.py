@@ -44,9 +44,9 @@ def initialize(
     Numbers are drawn on the CPU in float32 and then converted, so they do not depend on device or precision.
     Parameters on the meta device are left there.
     """
-    kept = _kept(model)
+    preserved = _preserved(model)
     for name, parameter in model.named_parameters():
-        if not parameter.is_meta and name not in kept:
+        if not parameter.is_meta and name not in preserved:
             short = (prefix + name).removeprefix("core.")
             value = initial_value(short, parameter.shape, config, seed)
             parameter.copy_(value * parametrization.deviation_factor(short, config))
@@ -55,17 +55,17 @@ def initialize(
 _STARTED_HERE = (nn.Linear, nn.Embedding, nn.LayerNorm, nn.RMSNorm, nn.LSTM)
 
 
-def _kept(model: nn.Module) -> frozenset[str]:
+def _preserved(model: nn.Module) -> frozenset[str]:
     """Names of the parameters that a user's own classes have started with values of theirs: all of a core of theirs
     (`keeps_initialization`), and of activations and attention layers what is not a linear layer or an embedding."""
-    found: set[str] = set()
+    names: set[str] = set()
     for name, module in model.named_modules():
         prefix = f"{name}." if name else ""
         if getattr(module, "keeps_initialization", False):
-            found |= {prefix + below for below, _ in module.named_parameters()}
+            names |= {prefix + below for below, _ in module.named_parameters()}
         elif not isinstance(module, _STARTED_HERE) and type(module).__module__.partition(".")[0] != "maquette":
-            found |= {prefix + own for own, _ in module.named_parameters(recurse=False)}
-    return frozenset(found)
+            names |= {prefix + own for own, _ in module.named_parameters(recurse=False)}
+    return frozenset(names)
 
 
 def initial_value(name: str, shape: torch.Size, config: CoreConfig, seed: int) -> Tensor:

@@ -37,7 +37,7 @@ class LSTM(nn.Module):
         """`tokens (B, T)` int64 -> `(B, T, D)`.
 
         `positions` are taken for the transformer's sake and change nothing: a recurrent model counts for itself.
-        `segments (B, T)`: the state starts afresh with each document. `cache`: goes on from its state and renews it.
+        `segments (B, T)`: the state starts afresh with each document. `cache`: continues from its state and renews it.
         """
         if segments is not None and cache is not None:
             raise ValueError("A cache holds one document a row; segments do not go with it.")

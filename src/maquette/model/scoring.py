@@ -133,7 +133,7 @@ def score_continuations(
         read = (*context, *continuation[:-1])
         rows.setdefault(read, []).append((number, len(context) - 1, len(continuation)))
         targets.append(continuation)
-    found: list[Continuation | None] = [None] * len(pairs)
+    continuations: list[Continuation | None] = [None] * len(pairs)
     training = model.training
     model.eval()
     try:
@@ -146,11 +146,11 @@ def score_continuations(
             asked = [(row, *place) for row, read in enumerate(batch) for place in rows[read]]
             scores = _score(model, batch, [(row, first, targets[pair]) for row, pair, first, _ in asked])
             for (_, pair, _, _), score in zip(asked, scores, strict=True):
-                found[pair] = score
+                continuations[pair] = score
             advance(len(asked))
     finally:
         model.train(training)
-    return [score for score in found if score is not None]
+    return [score for score in continuations if score is not None]
 
 
 @torch.inference_mode()

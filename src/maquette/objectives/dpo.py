@@ -70,9 +70,9 @@ class DirectPreferenceOptimization(Objective):
 
     def validation_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Losses, and implicit rewards of chosen and rejected completions: `(3, B)`."""
-        found = torch.stack(self.losses(batch.batch, *self.log_probs(batch.batch)))
-        self._pairs.add(batch, found)
-        return found
+        values = torch.stack(self.losses(batch.batch, *self.log_probs(batch.batch)))
+        self._pairs.add(batch, values)
+        return values
 
     def on_validation_epoch_end(self) -> None:
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]

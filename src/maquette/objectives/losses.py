@@ -35,8 +35,8 @@ __all__ = [
 
 def masked_sum(values: Tensor, mask: Tensor, dim: int | None = None) -> Tensor:
     """Sum of `values` where `mask` (bool, of the same shape) is true: over everything, or along `dim`."""
-    kept = torch.where(mask, values, torch.zeros_like(values))
-    return kept.sum() if dim is None else kept.sum(dim)
+    selected = torch.where(mask, values, torch.zeros_like(values))
+    return selected.sum() if dim is None else selected.sum(dim)
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
@@ -174,7 +174,7 @@ def kl_estimate(log_probs: Tensor, reference_log_probs: Tensor, *, kind: str = "
 
 
 def shape_rewards(scores: Tensor, kl: Tensor, mask: Tensor, *, kl_coefficient: float) -> Tensor:
-    """Rewards of tokens: `-kl_coefficient x kl` each, and an answer's score on its last token: `(B, S)`.
+    """Rewards of tokens: `-kl_coefficient x kl` each, and a completion's score on its last token: `(B, S)`.
 
     `scores (B,)`, `kl (B, S)`, `mask (B, S)` -> zero outside the mask (Ziegler et al. 2019, equation 2; Stiennon et
     al. 2020, section 3.4). The last token is the last place where the mask is true; TRL from 0.12 on puts the score

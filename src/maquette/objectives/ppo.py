@@ -170,11 +170,11 @@ class ProximalPolicyOptimization(Objective):
                 scale = environment.calibrate(self.reference)
                 if self.config.value_init == "reward" and isinstance(self.value, ScalarModel):
                     expect_standardized(self.value, *scale)
-            completions = environment.completions(self.model, iteration, schedule.rollouts)
+            completions = environment.completions(self.model, iteration, schedule.rollout_batch_size)
         rollouts, metrics = collect_rollouts(self, environment, schedule, completions, self.kl_coefficient)
         for name in ("objective/kl", "objective/scores"):
             metrics[name] = self._over_processes(metrics[name])
-        drawn = schedule.rollouts * environment.group.size
+        drawn = schedule.rollout_batch_size * environment.group.size
         metrics["episode"] = float((iteration + 1) * drawn)
         if self.controller is not None:
             self.kl_coefficient = self.controller.update(metrics["objective/kl"], drawn)

@@ -36,20 +36,20 @@ class HeldOutPairs:
     """Collects `rows` numbers of every held-out pair over batches and processes."""
 
     def __init__(self, rows: int) -> None:
-        self._rows, self._found = rows, dict[int, Tensor]()
+        self._rows, self._values = rows, dict[int, Tensor]()
 
     def add(self, batch: Any, values: Tensor) -> None:
         """`values (rows, B)` of a `HeldOutExamples` batch."""
         if batch.counts:
-            self._found[batch.first] = values.double().cpu()
+            self._values[batch.first] = values.double().cpu()
 
     def gathered(self, whole: int, over_processes: Callable[[Tensor], Tensor]) -> NDArray[np.float64]:
         """`(rows, whole)`: everybody's, in the order of the pairs."""
         placed = torch.zeros(self._rows, whole, dtype=torch.float64)
-        for first, values in self._found.items():
+        for first, values in self._values.items():
             placed[:, first : first + values.size(1)] = values
-        found: NDArray[np.float64] = over_processes(placed.flatten()).view(self._rows, whole).numpy()
-        return found
+        gathered: NDArray[np.float64] = over_processes(placed.flatten()).view(self._rows, whole).numpy()
+        return gathered
 
 
 def preference_metrics(examples: Examples, chosen: NDArray[Any], rejected: NDArray[Any]) -> dict[str, float]:
@@ -91,11 +91,11 @@ class ReferenceLogProbs:
         path = self.folder / f"reference-{split}-{identity}.npy"
         if path.exists():
             return torch.from_numpy(np.load(path))
-        found = self._computed(examples, trainer)
+        log_probs = self._computed(examples, trainer)
         if trainer is None or trainer.is_global_zero:
             with atomic_file(path) as temporary, temporary.open("wb") as file:
-                np.save(file, found.numpy())
-        return found
+                np.save(file, log_probs.numpy())
+        return log_probs
 
     def _computed(self, examples: Examples, trainer: Any) -> Tensor:
         """As training computes the policy's: on its device and in its number format, so that implicit rewards begin at
@@ -118,7 +118,7 @@ def reference_log_probs(
     """(n,) log-probability of every example's completion, without dropout; zero for those not in `rows`."""
     model.eval()
     device = model.head_weight.device
-    found = torch.zeros(len(examples))
+    log_probs = torch.zeros(len(examples))
     chosen_rows = np.arange(len(examples)) if rows is None else rows
     with progress("reference log-probabilities", len(chosen_rows), unit="completions") as advance:
         # Rows of like length together: less padding.
@@ -126,6 +126,6 @@ def reference_log_probs(
         for part in in_parts(len(order), batch):
             chosen = order[part]
             one = conversation_batches(examples, chosen, 1, packed=False)[0].to(device)
-            found[torch.from_numpy(chosen)] = completion_log_probs(model, one)[0].float().cpu()
+            log_probs[torch.from_numpy(chosen)] = completion_log_probs(model, one)[0].float().cpu()
             advance(len(chosen))
-    return found
+    return log_probs

@@ -24,7 +24,7 @@ from maquette.objectives.held_out import DomainLoss, copying_metrics, metric_nam
 class Pretraining(Objective):
     """Language modelling over `TokenBatch`es, or plain `(B, T + 1)` tensors of tokens, or mappings with `input_ids`.
 
-    `rope_bases` has the rotary base of every phase of the mixture; None keeps the model's own. The base belongs to the
+    `rope_thetas` has the rotary base of every phase of the mixture; None keeps the model's own. The base belongs to the
     text that is being read, so a batch's phase sets it. Raises `ConfigError` where the model has no such thing.
     """
 
@@ -37,16 +37,16 @@ class Pretraining(Objective):
         optimization: Optimization | Mapping[str, Any],
         config: PretrainConfig | None = None,
         *,
-        rope_bases: Sequence[float | None] = (None,),
+        rope_thetas: Sequence[float | None] = (None,),
         **settings: Any,
     ) -> None:
         super().__init__(model, optimization, config, **settings)
-        self.hparams["rope_bases"] = list(rope_bases)
+        self.hparams["rope_thetas"] = list(rope_thetas)
         architecture = self.description["architecture"]
         self._phase: int | None = None
         own = architecture.get("rope_theta")
-        self.rope_bases = [base or own for base in rope_bases]
-        if any(rope_bases) and architecture.get("positions") != "rotary":
+        self.rope_thetas = [base or own for base in rope_thetas]
+        if any(rope_thetas) and architecture.get("positions") != "rotary":
             raise ConfigError(
                 "A phase of the mixture sets rope_theta, but the model has no rotary positions.",
                 "Leave it out, or use model.positions=rotary.",
@@ -73,7 +73,7 @@ class Pretraining(Objective):
         """Reads positions with the rotary base of this phase from now on."""
         if phase != self._phase:
             self._phase = phase
-            base = self.rope_bases[phase]
+            base = self.rope_thetas[phase]
             if base is not None and base != getattr(self.model.config, "rope_theta", None):
                 self.model.core.change_context(rope_theta=base)
 

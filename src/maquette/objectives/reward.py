@@ -1,6 +1,6 @@
 """A reward model: one number for a completion of a prompt, learned from which of two completions people prefer.
 
-The number is read at the answer's last real token, its end of turn (Stiennon et al. 2020, section 3.4); what stands
+The number is read at the completion's last real token, its end of turn (Stiennon et al. 2020, section 3.4); what stands
 behind it is padding.
 """
 
@@ -59,9 +59,9 @@ class RewardModelling(Objective):
 
     def validation_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Rewards of chosen and rejected completions: `(2, B)`."""
-        found = torch.stack(self.rewards(batch.batch))
-        self._pairs.add(batch, found)
-        return found
+        rewards = torch.stack(self.rewards(batch.batch))
+        self._pairs.add(batch, rewards)
+        return rewards
 
     def on_validation_epoch_end(self) -> None:
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]

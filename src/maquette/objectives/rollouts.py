@@ -255,26 +255,26 @@ def group_advantages(rewards: Tensor, mask: Tensor, group_size: int) -> Tensor:
 
 @dataclass(frozen=True)
 class RolloutSchedule:
-    """`rollouts` completions an iteration, read `passes` times in `minibatches` optimiser steps of `micro_batches`
-    forward passes each."""
+    """`rollout_batch_size` completions an iteration, read `ppo_epochs` times in `minibatches` optimiser steps of
+    `micro_batches` forward passes each."""
 
-    rollouts: int
-    passes: int
+    rollout_batch_size: int
+    ppo_epochs: int
     minibatches: int
     micro_batches: int = 1
 
     def __post_init__(self) -> None:
-        if self.rollouts < self.minibatches * self.micro_batches:
+        if self.rollout_batch_size < self.minibatches * self.micro_batches:
             raise ConfigError(
-                f"{self.rollouts} rollouts can't be shared by {self.minibatches} minibatches of {self.micro_batches} "
-                "micro-batches.",
+                f"{self.rollout_batch_size} rollouts can't be shared by {self.minibatches} minibatches of "
+                f"{self.micro_batches} micro-batches.",
                 "Use more rollouts or fewer minibatches.",
             )
 
     @property
     def steps(self) -> int:
         """Optimiser steps of an iteration."""
-        return self.passes * self.minibatches
+        return self.ppo_epochs * self.minibatches
 
     @property
     def batches(self) -> int:
@@ -285,7 +285,7 @@ class RolloutSchedule:
         """The rows of each micro-batch of the first pass, in order."""
         return [
             slice(part.start + inner.start, part.start + inner.stop)
-            for part in _parts(self.rollouts, self.minibatches)
+            for part in _parts(self.rollout_batch_size, self.minibatches)
             for inner in _parts(part.stop - part.start, self.micro_batches)
         ]
 
@@ -358,7 +358,7 @@ class RolloutLoader:
         return RolloutBatch(rollouts.select(rows[chosen]), weight, place == 0, inner == 0, metrics)
 
     def _order(self, pass_: int) -> Tensor:
-        order = list(range(self.schedule.rollouts))
+        order = list(range(self.schedule.rollout_batch_size))
         if pass_:
             random.Random(f"{self.seed} {self.iteration} {pass_}").shuffle(order)
         return torch.tensor(order)

@@ -44,11 +44,11 @@ class SupervisedFineTuning(Objective):
         hidden, targets = completion_states(self.model, batch.batch)
         logits = self.model.logits(hidden).float()
         likeliest = logits.argmax(dim=-1) == targets
-        found = torch.stack([F.cross_entropy(logits, targets, reduction="none"), likeliest.float()])
+        values = torch.stack([F.cross_entropy(logits, targets, reduction="none"), likeliest.float()])
         if batch.counts:
-            nats, right = found.double().cpu()
+            nats, right = values.double().cpu()
             self._sums += torch.stack([nats.sum(), right.sum(), torch.tensor(float(len(nats)), dtype=torch.float64)])
-        return found
+        return values
 
     def on_validation_epoch_end(self) -> None:
         nats, right, tokens = self.sum_over_processes(self._sums).tolist()

@@ -80,13 +80,13 @@ def optimizer_groups(
     for all, so that it does not fade as a width-scaled rate falls (Wang and Aitchison 2024). `hidden_apart`: hidden
     matrices in a group of their own, marked `hidden` and at the whole rate. `kinds`: see `parameter_groups`.
     """
-    found = parameter_groups(model, kinds)
+    split = parameter_groups(model, kinds)
     shares = {id(p): parametrization.rate_factor(name, model) for name, p in model.named_parameters()}
     groups = []
-    if hidden_apart and found.hidden:
-        groups.append({"params": found.hidden, "lr": learning_rate, "weight_decay": weight_decay, "hidden": True})
-    decayed = found.matrices if hidden_apart else [*found.hidden, *found.matrices]
-    for parameters, decay in ((decayed, weight_decay), ([*found.embeddings, *found.vectors], 0.0)):
+    if hidden_apart and split.hidden:
+        groups.append({"params": split.hidden, "lr": learning_rate, "weight_decay": weight_decay, "hidden": True})
+    decayed = split.matrices if hidden_apart else [*split.hidden, *split.matrices]
+    for parameters, decay in ((decayed, weight_decay), ([*split.embeddings, *split.vectors], 0.0)):
         for share in dict.fromkeys(shares[id(parameter)] for parameter in parameters):
             alike = [parameter for parameter in parameters if shares[id(parameter)] == share]
             groups.append({"params": alike, "lr": share * learning_rate, "weight_decay": decay / share})

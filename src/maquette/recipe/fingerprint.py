@@ -61,15 +61,15 @@ def counted_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a run's resolved settings that counts.
 
     A setting that is null is as good as absent, so that a new one does not change what older runs are."""
-    kept = without(settings, (*OBSERVERS, *DEVICES, *BY_RESULT))
-    if "callbacks" in kept:
-        kept["callbacks"] = _chosen(kept["callbacks"], changes_training)
-    trainer = kept.get("trainer")
+    counted = without(settings, (*OBSERVERS, *DEVICES, *BY_RESULT))
+    if "callbacks" in counted:
+        counted["callbacks"] = _chosen(counted["callbacks"], changes_training)
+    trainer = counted.get("trainer")
     if isinstance(trainer, dict):
         for key, counts in (("callbacks", changes_training), ("plugins", _is_no_sharing)):
             if key in trainer:
                 trainer[key] = _chosen(trainer[key], counts)
-    pruned = _pruned(kept)
+    pruned = _pruned(counted)
     assert isinstance(pruned, dict)
     return pruned
 

@@ -19,7 +19,7 @@ class ObjectiveEntry:
     these objectives that has a run; empty: it may start from scratch. `unused`: settings without effect, each a dotted
     key or a whole group. `learning_rate`: the peak, as a share of what the recipe pretrains a model of this width with.
     `scalar`: the model gives one number in place of logits. `has_reference`: it needs log-probabilities of the model it
-    starts from. `answers`: its model answers requests in the chat template. `calibrated`: what the model says of text
+    starts from. `answers`: its model replies in the chat template. `calibrated`: what the model says of text
     are still probabilities. `compiles`: batches have one shape, so that torch.compile may pay; `branches`: the schedule
     may branch off. `title`, `curves`: of the model card and the figure.
     """

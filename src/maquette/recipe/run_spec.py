@@ -166,26 +166,26 @@ def resolved_settings(settings: Mapping[str, Any], recipe: Recipe, objective: st
     """A run's settings: the recipe's numbers in place of the nulls, without those that mean nothing to the objective.
 
     Plain containers as JSON has them, so that what is read from a file is what was written."""
-    kept: dict[str, Any] = json.loads(
+    settings_left: dict[str, Any] = json.loads(
         json.dumps(without(settings, (*OF_THE_COMMAND, *entry_of(objective).unused)), default=str)
     )
-    if "model" in kept:
+    if "model" in settings_left:
         shape = dataclasses.asdict(recipe.architecture)
         if isinstance(recipe.architecture, TransformerConfig):
             shape["intermediate_size"] = recipe.architecture.inner_width
-        kept["model"] |= {key: value for key, value in shape.items() if key in kept["model"]}
-        if "kind" in kept["model"]:
+        settings_left["model"] |= {key: value for key, value in shape.items() if key in settings_left["model"]}
+        if "kind" in settings_left["model"]:
             custom = isinstance(recipe.architecture, CustomConfig)
-            kept["model"]["kind"] = recipe.architecture.description if custom else recipe.architecture.kind
-    if "tokens" in kept:
-        kept["tokens"], kept["compute"] = str(recipe.tokens), None
-    if "batch_size_tokens" in kept.get("data", {}):
-        kept["data"]["batch_size_tokens"] = recipe.batch_size_tokens
-    if "optimizer" in kept:
-        kept["optimizer"] |= {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay}
-    if "warmup" in kept.get("scheduler", {}):  # a scheduler of a user's may have none
-        kept["scheduler"]["warmup"] = recipe.warmup
-    return kept
+            settings_left["model"]["kind"] = recipe.architecture.description if custom else recipe.architecture.kind
+    if "tokens" in settings_left:
+        settings_left["tokens"], settings_left["compute"] = str(recipe.tokens), None
+    if "batch_size_tokens" in settings_left.get("data", {}):
+        settings_left["data"]["batch_size_tokens"] = recipe.batch_size_tokens
+    if "optimizer" in settings_left:
+        settings_left["optimizer"] |= {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay}
+    if "warmup" in settings_left.get("scheduler", {}):  # a scheduler of a user's may have none
+        settings_left["scheduler"]["warmup"] = recipe.warmup
+    return settings_left
 
 
 def label_of(count: int) -> str:

@@ -114,17 +114,17 @@ def _custom(model: ModelConfig, size: int, vocab_size: int, context: int) -> Cus
 
 def _custom_family(model: ModelConfig, vocab_size: int, context: int) -> list[CoreConfig]:
     """What a user's architecture makes of the sizes that it is asked for, from the smallest that it can."""
-    found: dict[int, CoreConfig] = {}
+    configs: dict[int, CoreConfig] = {}
     failure: MaquetteError | None = None
     for size in _CUSTOM_SIZES:
         architecture = _custom(model, size, vocab_size, context)
         try:
-            found.setdefault(parameters_of(architecture), architecture)
+            configs.setdefault(parameters_of(architecture), architecture)
         except MaquetteError as error:
             failure = error
-    if not found and failure is not None:
+    if not configs and failure is not None:
         raise failure
-    return [found[size] for size in sorted(found)]
+    return [configs[size] for size in sorted(configs)]
 
 
 def _fixed(model: ModelConfig) -> dict[str, int]:

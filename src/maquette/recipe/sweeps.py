@@ -3,7 +3,7 @@ arithmetic, free of torch.
 
 A budget's sizes stand around the one that the recipe expects to be best: the model that the budget trains on
 `tokens_per_parameter` tokens for each parameter. They come from one ladder for all budgets (10,000 x ratio^k), so
-neighbouring budgets share sizes: the same model is seen at several horizons, and one trunk can serve them
+neighbouring budgets share sizes: the same model is seen at several token budgets, and one trunk can serve them
 (`sweep.branches`). That places the curve's middle within half a step of the expectation.
 
 Of the mixtures the first two are those to beat: every domain alike, and in proportion to size. The others are drawn

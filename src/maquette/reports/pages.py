@@ -61,7 +61,7 @@ def environment() -> "Environment":
     """Jinja's environment with this package's templates, filters and functions."""
     import jinja2
 
-    found = jinja2.Environment(
+    templates = jinja2.Environment(
         loader=jinja2.PackageLoader("maquette.reports"),
         autoescape=jinja2.select_autoescape(("html", "html.j2"), default=False, default_for_string=True),
         extensions=["jinja2.ext.do"],
@@ -70,10 +70,10 @@ def environment() -> "Environment":
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    found.filters |= {"cell": cell, "duration": duration, "fmt": format, "marked": marked, "quantity": quantity}
-    found.filters |= {"estimate": estimate, "repr": repr, "span": span}
-    found.globals |= {"drawing": drawing, "tabulate": tabulate}
-    return found
+    templates.filters |= {"cell": cell, "duration": duration, "fmt": format, "marked": marked, "quantity": quantity}
+    templates.filters |= {"estimate": estimate, "repr": repr, "span": span}
+    templates.globals |= {"drawing": drawing, "tabulate": tabulate}
+    return templates
 
 
 @dataclass

@@ -140,10 +140,10 @@ def terminal_table(
     from rich.table import Table
     from rich.text import Text
 
-    found = tabulate(columns, rows)
+    formatted = tabulate(columns, rows)
     table = Table(title=title, title_justify="left")
-    for place, (name, _) in enumerate(found.columns):
+    for place, (name, _) in enumerate(formatted.columns):
         table.add_column(name, justify="right" if place else "left", overflow="fold")
-    for row in found.rows:
+    for row in formatted.rows:
         table.add_row(*(Text(cell.text) for cell in row))
     return table

@@ -1,4 +1,4 @@
-"""A blind arena: two models answer, a person says which is better, and only then learns who was who.
+"""A blind arena: two models respond, a person says which is better, and only then learns who was who.
 
 Each vote is one line of `battles.jsonl`, written at once and flushed before it counts; `maquette ratings` reads it.
 `preferences.jsonl`, on which reward models and DPO train, is made from it: the line of a vote that is no tie, and the
@@ -138,7 +138,7 @@ def _preference(row: dict[str, Any]) -> dict[str, Any] | None:
     """The line of a battle in the preferences; None of a tie, and where both have said the same."""
     if row["winner"] == "tie" or row["answer_a"] == row["answer_b"]:
         return None
-    said = {side: [Message(role="assistant", content=row[f"answer_{side}"])] for side in SIDES}
+    responses = {side: [Message(role="assistant", content=row[f"answer_{side}"])] for side in SIDES}
     winner = row["winner"][-1]
     other = "b" if winner == "a" else "a"
-    return Preference(row["messages"], said[winner], said[other], row["judge"]).row()
+    return Preference(row["messages"], responses[winner], responses[other], row["judge"]).row()

@@ -396,13 +396,13 @@ def _event(value: Any) -> str:
 
 def _messages(given: list[dict[str, Any]]) -> list[Message]:
     """The API lets a content come in parts; those that are text are joined."""
-    found = []
+    messages = []
     for one in given:
         content = one.get("content")
         if isinstance(content, list):
             content = "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
-        found.append(Message(role=str(one.get("role")), content=content))  # type: ignore[typeddict-item]
-    return found
+        messages.append(Message(role=str(one.get("role")), content=content))  # type: ignore[typeddict-item]
+    return messages
 
 
 def _explain_errors(app: FastAPI) -> None:

@@ -46,8 +46,10 @@ def security_headers(page: str) -> dict[str, str]:
     """Of every answer; `page`'s own script and style are the only ones that a browser runs."""
 
     def hashes(tag: str) -> str:
-        found = re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
-        return " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(one.encode()).digest()).decode()}'" for one in found)
+        scripts = re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
+        return " ".join(
+            f"'sha256-{base64.b64encode(hashlib.sha256(one.encode()).digest()).decode()}'" for one in scripts
+        )
 
     policy = (
         f"default-src 'none'; script-src {hashes('script')}; style-src {hashes('style')}; img-src data:; "

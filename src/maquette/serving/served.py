@@ -25,7 +25,7 @@ MOST_ANSWERS = 16
 
 @dataclass(frozen=True)
 class Request:
-    """What one answer is asked for: a conversation, or with `text` a beginning to go on from. `seed`: None draws anew.
+    """What one answer is asked for: a conversation, or with `text` a beginning to continue. `seed`: None draws again.
 
     `max_tokens`: None until the model's context is full. `top`: how many of the likeliest tokens come beside each.
     """

@@ -123,6 +123,6 @@ def reliability(probabilities: ArrayLike, outcomes: ArrayLike) -> Reliability:
     predicted, true = np.asarray(probabilities, dtype=np.float64), np.asarray(outcomes, dtype=np.float64)
     places = np.minimum((predicted * BINS).astype(np.int64), BINS - 1)
     counts = np.bincount(places, minlength=BINS)
-    kept = counts > 0
-    sums = [np.bincount(places, weights=values, minlength=BINS)[kept] for values in (predicted, true)]
-    return Reliability(sums[0] / counts[kept], sums[1] / counts[kept], counts[kept])
+    nonempty = counts > 0
+    sums = [np.bincount(places, weights=values, minlength=BINS)[nonempty] for values in (predicted, true)]
+    return Reliability(sums[0] / counts[nonempty], sums[1] / counts[nonempty], counts[nonempty])

@@ -3,7 +3,7 @@
     <|document|> <|system|> content <|end_of_turn|> <|user|> content <|end_of_turn|> <|assistant|> content ...
 
 Each content is encoded by itself between special ids. So a conversation's ids begin with the ids of its first
-messages (the prefix property, which lets a prompt and a completion be joined without tokenising them anew), and
+messages (the prefix property, which lets a prompt and a completion be joined without tokenising them again), and
 contents that hold "<|user|>" stay plain text and can't open a turn.
 
 `special.jinja_template` says the same in the language of `transformers`' `apply_chat_template`. There a content that

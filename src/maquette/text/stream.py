@@ -14,7 +14,7 @@ class StreamDecoder:
     """Decodes ids one by one. All pushes and the final flush together are `tokenizer.decode(ids)`, of any kind.
 
     A character whose bytes are spread over several tokens (an emoji, Thai) is held back until it is whole; bytes that
-    can't be one become U+FFFD. `continues=True` where the ids go on from an earlier text: a tokenizer that
+    can't be one become U+FFFD. `continues=True` where the ids continue an earlier text: a tokenizer that
     puts a space before each text then keeps its first space.
     """
 
@@ -48,17 +48,17 @@ class StopText:
             raise ConfigError("A stop string is empty.", "Leave it out, or write the text to stop at.")
         self._stops = tuple(stops)
         self._held = ""
-        self.found: str | None = None
+        self.matched: str | None = None
 
     def push(self, text: str) -> str:
         """Takes the next piece and returns what is safe to show. `found` is set when a stop string is complete;
         what comes after it is dropped."""
-        if self.found is not None:
+        if self.matched is not None:
             return ""
         self._held += text
         matches = [(start + len(stop), start, stop) for stop in self._stops if (start := self._held.find(stop)) >= 0]
         if matches:
-            _, start, self.found = min(matches)
+            _, start, self.matched = min(matches)
             shown, self._held = self._held[:start], ""
             return shown
         keep = max((_overlap(self._held, stop) for stop in self._stops), default=0)

@@ -172,7 +172,7 @@ def spread_sample(texts: Iterable[str], limit_bytes: int, advance: Callable[[flo
     lowest hashes of place), so the same texts give the same sample. Never holds more than the limit and one document.
     Calls `advance(bytes read)` after each text. Raises `StageError` for a text that has lone surrogates.
     """
-    kept: list[tuple[int, int, bytes]] = []  # a heap: the highest priority, which goes first, is on top
+    sample: list[tuple[int, int, bytes]] = []  # a heap: the highest priority, which goes first, is on top
     held = place = 0
     for number, text in enumerate(texts, start=1):
         read = 0
@@ -181,18 +181,18 @@ def spread_sample(texts: Iterable[str], limit_bytes: int, advance: Callable[[flo
                 data = chunk.encode()
             except UnicodeEncodeError as error:
                 raise StageError(
-                    f"Document {number:,} has a lone surrogate {error.object[error.start]!a}: that is no Unicode text.",
+                    f"Document {number:,} has a lone surrogate {error.object[error.start]!a}, which is not Unicode.",
                     'Clean the corpus: read such files with errors="replace".',
                 ) from None
             read += len(data)
             held += len(data)
-            heapq.heappush(kept, (-_priority(place), place, data))
-            while held > limit_bytes and len(kept) > 1:
-                held -= len(heapq.heappop(kept)[2])
+            heapq.heappush(sample, (-_priority(place), place, data))
+            while held > limit_bytes and len(sample) > 1:
+                held -= len(heapq.heappop(sample)[2])
             place += 1
         if advance is not None:
             advance(read)
-    return [data.decode() for _, _, data in sorted(kept, key=lambda entry: entry[1])]
+    return [data.decode() for _, _, data in sorted(sample, key=lambda entry: entry[1])]
 
 
 def _chunks(text: str) -> Iterator[str]:

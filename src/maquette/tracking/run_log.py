@@ -169,14 +169,14 @@ def open_run(
         client = open_client(uri)
         if run_id is not None:
             try:
-                found = client.get_run(run_id)
+                stored = client.get_run(run_id)
             except MlflowException as error:
                 if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                     raise
-                found = None
-            if found is not None and found.info.lifecycle_stage == "active":
+                stored = None
+            if stored is not None and stored.info.lifecycle_stage == "active":
                 client.update_run(run_id, status="RUNNING")
-                log = RunLog(client, run_id, store=name_of(uri), folder=folder, params=found.data.params)
+                log = RunLog(client, run_id, store=name_of(uri), folder=folder, params=stored.data.params)
                 log.set_tags(tags)
                 return log
             say(f"the MLflow run {run_id} of {folder} is gone: a new one begins")

@@ -67,11 +67,11 @@ def differences_table(runs: "pd.DataFrame") -> Table | None:
     """The settings in which the runs differ, beyond size and budget; None where they do not."""
     settings = [name for name in runs.attrs.get(PARAMETERS, ()) if name in runs and name not in _SHOWN_ANYWAY]
     trained = runs[runs["N"].notna()] if "N" in runs else runs
-    found = [name for name in settings if trained[name].map(str).nunique() > 1]
-    differing = found[:MOST_DIFFERENCES]
+    names = [name for name in settings if trained[name].map(str).nunique() > 1]
+    differing = names[:MOST_DIFFERENCES]
     if not differing:
         return None
-    some = f" ({len(differing)} of {len(found)}; --json has all)" if len(found) > len(differing) else ""
+    some = f" ({len(differing)} of {len(names)}; --json has all)" if len(names) > len(differing) else ""
     table = Table(title=f"settings that differ{some}", title_justify="left")
     table.add_column("run", no_wrap=True)
     for name in differing:

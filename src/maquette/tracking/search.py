@@ -62,7 +62,7 @@ def _search(uri: str, experiment: str | None, filter: str | None, limit: int | N
         from mlflow.exceptions import MlflowException
 
         client = open_client(uri)
-        ids = [found.experiment_id for found in find_experiments(client, uri, experiment)]
+        ids = [experiment_run.experiment_id for experiment_run in find_experiments(client, uri, experiment)]
         runs: list[Run] = []
         token = None
         while ids:

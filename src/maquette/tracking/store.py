@@ -128,9 +128,9 @@ def _create(file: Path) -> None:
 def find_experiments(client: "MlflowClient", uri: str, name: str | None) -> "list[Experiment]":
     """The experiment `name` and, in an embedded store, those that continue it; all experiments where it is None."""
     if name is not None and embedded_file(uri) is None:
-        found = client.get_experiment_by_name(name)
-        return [] if found is None else [found]
-    return [found for found in client.search_experiments() if name in (None, found.name, found.tags.get(_CONTINUES))]
+        match = client.get_experiment_by_name(name)
+        return [] if match is None else [match]
+    return [match for match in client.search_experiments() if name in (None, match.name, match.tags.get(_CONTINUES))]
 
 
 def ensure_experiment(client: "MlflowClient", uri: str, name: str) -> str:
@@ -143,10 +143,10 @@ def ensure_experiment(client: "MlflowClient", uri: str, name: str) -> str:
 
     file = embedded_file(uri)
     artifacts = str(file.parent / _ARTIFACTS) if file is not None else None
-    for found in find_experiments(client, uri, name):
-        place = found.artifact_location
-        if found.lifecycle_stage == "active" and (place == artifacts or file is None or Path(place).name != _ARTIFACTS):
-            return str(found.experiment_id)
+    for match in find_experiments(client, uri, name):
+        place = match.artifact_location
+        if match.lifecycle_stage == "active" and (place == artifacts or file is None or Path(place).name != _ARTIFACTS):
+            return str(match.experiment_id)
     named = client.get_experiment_by_name(name)
     if named is not None and named.lifecycle_stage == "deleted":
         raise StageError(

@@ -47,23 +47,23 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 class CheckpointFolder:
     """The checkpoints of one run; `keep` of the newest stay, and those of the steps `kept`."""
 
-    def __init__(self, folder: Path | str, *, keep: int = 2, kept: Collection[int] = ()) -> None:
+    def __init__(self, folder: Path | str, *, keep: int = 2, protected: Collection[int] = ()) -> None:
         self.folder = Path(folder)
         self.keep = keep
-        self.kept = frozenset(kept)
+        self.protected = frozenset(protected)
 
     def path(self, step: int) -> Path:
         return self.folder / f"step-{step:08d}.ckpt"
 
     def steps(self) -> list[int]:
         """Steps of the checkpoints that were written whole, rising."""
-        found = (_NAME.fullmatch(path.name) for path in self.folder.glob("step-*.ckpt"))
-        steps = sorted(int(match[1]) for match in found if match)
+        matches = (_NAME.fullmatch(path.name) for path in self.folder.glob("step-*.ckpt"))
+        steps = sorted(int(match[1]) for match in matches if match)
         return [step for step in steps if self._seal(step).exists()]
 
     def prune(self) -> None:
         """Removes the checkpoints that are no longer kept."""
-        for old in [step for step in self.steps()[: -self.keep] if step not in self.kept]:
+        for old in [step for step in self.steps()[: -self.keep] if step not in self.protected]:
             self._seal(old).unlink(missing_ok=True)
             self.path(old).unlink(missing_ok=True)
         for path in self.folder.glob("step-*.ckpt"):  # whole, but killed before its seal
@@ -93,11 +93,11 @@ class CheckpointFolder:
             return False
 
     def _refuse_another_format(self, step: int) -> None:
-        found = json.loads(self._seal(step).read_text(encoding="utf-8")).get("format", 1)
-        if found != FORMAT:
+        version = json.loads(self._seal(step).read_text(encoding="utf-8")).get("format", 1)
+        if version != FORMAT:
             raise StageError(
-                f"{self.path(step)} is laid out as format {found} and this version of Maquette reads {FORMAT}: resume "
-                "with the version that began the run, or train it again with force=true."
+                f"{self.path(step)} is laid out as format {version} and this version of Maquette reads {FORMAT}: "
+                "resume with the version that began the run, or train it again with force=true."
             )
 
     def _seal(self, step: int) -> Path:

@@ -73,14 +73,14 @@ def choose_hardware(
 
     Raises `ConfigError` where it can't be, or makes no sense.
     """
-    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     gpu = trainer.accelerator in ("gpu", "cuda")
-    accelerator = "cuda" if gpu or (trainer.accelerator == "auto" and found) else "cpu"
-    devices = count_devices(trainer.devices, found if accelerator == "cuda" else 1)
-    if accelerator == "cuda" and found < devices:
+    accelerator = "cuda" if gpu or (trainer.accelerator == "auto" and count) else "cpu"
+    devices = count_devices(trainer.devices, count if accelerator == "cuda" else 1)
+    if accelerator == "cuda" and count < devices:
         raise ConfigError(
             f"trainer.accelerator={trainer.accelerator} with trainer.devices={trainer.devices}: "
-            f"PyTorch finds {found} GPUs here.",
+            f"PyTorch finds {count} GPUs here.",
             "Use trainer=cpu, or set trainer.devices to what is there.",
         )
     strategy = _strategy(trainer, devices * trainer.num_nodes)
@@ -101,12 +101,12 @@ def choose_hardware(
     return Hardware(accelerator, devices, trainer.num_nodes, strategy, threads, number_format)
 
 
-def count_devices(devices: Any, found: int) -> int:
+def count_devices(devices: Any, available: int) -> int:
     """How many processes `trainer.devices` means: a number, a list of devices, or auto (-1) for all that are there.
 
     Raises `ConfigError` for anything else."""
     if devices in ("auto", -1, "-1"):
-        return max(1, found)
+        return max(1, available)
     if isinstance(devices, list | tuple):
         return len(devices)
     try:
@@ -120,8 +120,8 @@ def count_devices(devices: Any, found: int) -> int:
 
 def count_processes(trainer: TrainerConfig) -> int:
     """Of the whole run, over all machines."""
-    found = torch.cuda.device_count() if trainer.accelerator != "cpu" and torch.cuda.is_available() else 1
-    return count_devices(trainer.devices, found) * trainer.num_nodes
+    available = torch.cuda.device_count() if trainer.accelerator != "cpu" and torch.cuda.is_available() else 1
+    return count_devices(trainer.devices, available) * trainer.num_nodes
 
 
 def _strategy(trainer: TrainerConfig, processes: int) -> str:

@@ -47,7 +47,7 @@ class FeedbackSource(Protocol):
 
 
 class PolicyData(LightningDataModule):
-    """Prompts and a reward. The policy answers them itself, so the module makes the batches."""
+    """Prompts and a reward. The policy completes them itself, so the module makes the batches."""
 
     def __init__(
         self,

@@ -46,7 +46,7 @@ class PretrainingPlan(ObjectivePlan):
 
     def open(self, job: Job, tokenizer: Tokenizer) -> Opened:
         batch_sequences, phases = self.batch_sequences(job), phase_configs(self.mixture)
-        micro_batch = choose_micro_batch(
+        micro_batch_size = choose_micro_batch(
             job.spec.architecture,
             batch_sequences=batch_sequences,
             context=self.data.sequence_length,
@@ -56,14 +56,14 @@ class PretrainingPlan(ObjectivePlan):
         )
         data = PretrainingData(
             self.tokens_folder, tokenizer, data=self.data, mixture=self.mixture, batch_sequences=batch_sequences,
-            micro_batch_size=micro_batch, steps=job.spec.steps, seed=job.spec.seed,
+            micro_batch_size=micro_batch_size, steps=job.spec.steps, seed=job.spec.seed,
             validations=len(job.validation_steps),
         )  # fmt: skip
         module = Pretraining(
             describe_run_model(job), prepare_optimization(job), self.objective,
-            rope_bases=[phase.rope_theta for phase in phases],
+            rope_thetas=[phase.rope_theta for phase in phases],
         )  # fmt: skip
-        return Opened(module, data, batch_sequences // job.hardware.world_size // micro_batch)
+        return Opened(module, data, batch_sequences // job.hardware.world_size // micro_batch_size)
 
     def results(self, opened: Opened, last: Row, step: int) -> dict[str, Any]:
         data: Any = opened.data

@@ -139,14 +139,14 @@ def read_record(folder: Path | str) -> RunRecord | None:
 
 def find_record(spec: RunSpec, outputs: Path | str, *, finished: bool = False) -> RunRecord | None:
     """The record of the run that `spec` is, as it stands; with `finished` only where it is. Says what it finds."""
-    found = read_record(spec.folder(outputs))
-    if found is None or (finished and found.status != FINISHED):
+    record = read_record(spec.folder(outputs))
+    if record is None or (finished and record.status != FINISHED):
         return None
-    if spec.prediction not in (None, found.spec.prediction):
+    if spec.prediction not in (None, record.spec.prediction):
         say(f"run {spec.name} was begun before this prediction was written: it can't decide it")
-    if found.status == FINISHED:
-        say(f"run {spec.name}: nothing to do, already trained: {found.summary}")
-    return found
+    if record.status == FINISHED:
+        say(f"run {spec.name}: up to date: {record.summary}")
+    return record
 
 
 def why_trained_again(spec: RunSpec, outputs: Path | str) -> str | None:
@@ -161,11 +161,11 @@ def why_trained_again(spec: RunSpec, outputs: Path | str) -> str | None:
         if record is None or record.status != FINISHED or record.spec.objective != spec.objective:
             continue
         try:
-            found = spec.differences(record.spec)
+            differences = spec.differences(record.spec)
         except MaquetteError:  # a part of that run is gone: nobody asked for it here
             continue
-        if found and (nearest is None or len(found) <= len(nearest[0])):  # of equals the newest
-            nearest = found, record.name
+        if differences and (nearest is None or len(differences) <= len(nearest[0])):  # of equals the newest
+            nearest = differences, record.name
     if nearest is None or len(nearest[0]) > _LIKE:
         return None
     changes, name = nearest

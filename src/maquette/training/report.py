@@ -64,11 +64,11 @@ def draw_curves(
     """A panel for each label of an axis and the curves in it, over optimiser steps; returns the PNG's path.
 
     Curves that were never recorded are left out, and in a figure of one row panels without any."""
-    found = {
+    figures = {
         label: {name: points for name in names if (points := curve(history, "step", name))[0]}
         for label, names in panels
     }
-    shown = {label: curves for label, curves in found.items() if curves or rows > 1} or {"": {}}
+    shown = {label: curves for label, curves in figures.items() if curves or rows > 1} or {"": {}}
     columns = len(shown) // rows
     figure, axes = new_figure(rows, columns, width=4.8, height=3.6 if rows == 1 else 3.2)
     for axis, (label, curves) in zip(np.ravel(axes), shown.items(), strict=True):
@@ -105,8 +105,8 @@ def draw_sizes(records: Sequence[RunRecord], path: Path | str) -> Path:
     labels = {"validation/loss": "held-out loss (nats per completion token)",
               "validation/token_accuracy": "held-out tokens that are the likeliest"}  # fmt: skip
     for axis, (name, label) in zip(axes, labels.items(), strict=True):
-        found = [record for record in records if name in record.metrics]
-        points = [(record.facts["train"]["examples"], record.metrics[name]) for record in found]
+        shown = [record for record in records if name in record.metrics]
+        points = [(record.facts["train"]["examples"], record.metrics[name]) for record in shown]
         axis.plot(*zip(*points, strict=True), "o", markersize=5, alpha=0.6)
         sizes = sorted({size for size, _ in points})
         means = [np.mean([value for one, value in points if one == size]) for size in sizes]

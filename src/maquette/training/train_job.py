@@ -29,17 +29,17 @@ def train_job(
     compile: str,
     force: bool = False,
     parent_run: str | None = None,
-    graft: Callable[[], bool] | None = None,
+    resume_from_trunk: Callable[[], bool] | None = None,
 ) -> RunRecord:
     """Trains it, or resumes it, and returns its record.
 
-    `compile`: the setting; `force`: from the beginning; `parent_run`: MLflow's, of its sweep; `graft`
+    `compile`: the setting; `force`: from the beginning; `parent_run`: MLflow's, of its sweep; `resume_from_trunk`
     lets a run that has not begun resume from another's checkpoint, False: there is none.
     Raises `ConfigError` where other processes were started than the settings say, and as `fit`.
     """
     group = _meet(job)
     if job.spec.is_trial:
-        return _tried(job, group)
+        return _attempt(job, group)
     # The first of several processes decides; a second command that means the same run waits here for the first.
     with locked(job.folder) if group.is_first else contextlib.nullcontext():
         done = _begin(job, compile, force, parent_run) if group.is_first else None
@@ -48,7 +48,7 @@ def train_job(
         assert done is not None
         if done.status == FINISHED:
             return done
-        if graft is not None and group.is_first and not graft():
+        if resume_from_trunk is not None and group.is_first and not resume_from_trunk():
             say(f"run {job.name}: the trunk's checkpoint is gone; it trains from the beginning")
         record = _fit(dataclasses.replace(job, compiled=done.compiled, linear_backend=done.linear_backend), group)
     if group.is_first:
@@ -64,7 +64,7 @@ def _fit(job: Job, group: ProcessGroup) -> RunRecord:
     return fit(job)
 
 
-def _tried(job: Job, group: ProcessGroup) -> RunRecord:
+def _attempt(job: Job, group: ProcessGroup) -> RunRecord:
     """A run of a batch or a few through every hook, in a folder of its own that no other run is looked for in."""
     job = dataclasses.replace(job, logger={})
     if group.is_first:
@@ -100,9 +100,9 @@ def _meet(job: Job) -> ProcessGroup:
 
 def _begin(job: Job, compile: str, force: bool, parent_run: str | None) -> RunRecord:
     """The record of the run as it stands: finished, begun earlier, or new and written just now."""
-    found = None if force else find_record(job.spec, job.outputs)
-    if found is not None:
-        return found
+    finished = None if force else find_record(job.spec, job.outputs)
+    if finished is not None:
+        return finished
     if job.folder.exists():
         shutil.rmtree(job.folder)
     if not force and (reason := why_trained_again(job.spec, job.outputs)):

@@ -21,12 +21,12 @@ def read(path: Path) -> list[Document | Rejection]:
     return list(shard.documents(lambda url: None, lambda number, place: True, lambda url: False))
 
 
-def texts(found: list[Document | Rejection]) -> list[str]:
-    return [one.text for one in found if isinstance(one, Document)]
+def texts(documents: list[Document | Rejection]) -> list[str]:
+    return [one.text for one in documents if isinstance(one, Document)]
 
 
-def numbers(found: list[Document | Rejection]) -> list[int]:
-    return [int(text.split()[4]) for text in texts(found)]
+def numbers(documents: list[Document | Rejection]) -> list[int]:
+    return [int(text.split()[4]) for text in texts(documents)]
 
 
 @pytest.mark.parametrize("kind", ["plain", "gzip", "one member", "zstandard", "zstandard with dictionary"])
@@ -56,10 +56,10 @@ def test_shards_of_an_archive_share_it_without_loss(tmp_path: Path) -> None:
     path.write_bytes(b"".join(archive(30, compressed=True)))
     size = path.stat().st_size
     for step in (97, 1000, size):
-        found = [
+        result = [
             piece for start in range(0, size, step) for piece in archive_parts(path, start, min(start + step, size))
         ]
-        assert [piece.fault for piece in found] == [""] * 30
+        assert [piece.fault for piece in result] == [""] * 30
 
 
 def test_a_cut_archive_loses_only_its_last_record(tmp_path: Path) -> None:
@@ -67,9 +67,9 @@ def test_a_cut_archive_loses_only_its_last_record(tmp_path: Path) -> None:
         path = tmp_path / f"cut-{compressed}.warc"
         whole = b"".join(archive(5, compressed=compressed))
         path.write_bytes(whole[:-40] if not compressed else whole[:-15])
-        found = read(path)
-        assert numbers(found) == [0, 1, 2, 3]
-        assert [one.reason for one in found if isinstance(one, Rejection)] == ["record: truncated"]
+        result = read(path)
+        assert numbers(result) == [0, 1, 2, 3]
+        assert [one.reason for one in result if isinstance(one, Rejection)] == ["record: truncated"]
 
 
 def test_a_length_that_reaches_too_far_swallows_nothing(tmp_path: Path) -> None:
@@ -100,9 +100,9 @@ def test_a_thousand_mutations_never_crash_and_cost_no_good_record(tmp_path: Path
         else:
             broken[place:] = b""
         path.write_bytes(b"".join([*records[:victim], bytes(broken), *records[victim + 1 :]]))
-        found = numbers(read_tolerantly(path))
+        result = numbers(read_tolerantly(path))
         good = [number for number in range(6) if number != victim]
-        assert [number for number in found if number in good] == good, (kind, place, victim)
+        assert [number for number in result if number in good] == good, (kind, place, victim)
 
 
 def read_tolerantly(path: Path) -> list[Document | Rejection]:
@@ -116,9 +116,9 @@ def read_tolerantly(path: Path) -> list[Document | Rejection]:
 
 def test_a_bomb_is_refused_in_bounded_time_and_memory() -> None:
     bomb = gzip.compress(b"<html><p>x" + bytes(200 << 20), 1)
-    found = read_page(ArchivePart(0, record(bomb, headers="Content-Encoding: gzip\r\n")), "a", 1_000_000)
-    assert isinstance(found, Rejection)
-    assert found.reason == "page: too large"
+    result = read_page(ArchivePart(0, record(bomb, headers="Content-Encoding: gzip\r\n")), "a", 1_000_000)
+    assert isinstance(result, Rejection)
+    assert result.reason == "page: too large"
 
 
 def test_a_record_that_inflates_without_end_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,8 +128,8 @@ def test_a_record_that_inflates_without_end_is_passed_over(tmp_path: Path, monke
     bomb = gzip.compress(record(bytes(1_000_000)))
     path = tmp_path / "crawl.warc.gz"
     path.write_bytes(b"".join([*archive(2, compressed=True), bomb, *archive(3, compressed=True)]))
-    found = list(archive_parts(path))
-    assert [piece.fault for piece in found] == ["", "", "too large", "", "", ""]
+    result = list(archive_parts(path))
+    assert [piece.fault for piece in result] == ["", "", "too large", "", "", ""]
 
 
 @pytest.mark.parametrize(
@@ -144,9 +144,9 @@ def test_a_record_that_inflates_without_end_is_passed_over(tmp_path: Path, monke
     ],
 )
 def test_what_http_wrapped_is_unwrapped(body: bytes, headers: str) -> None:
-    found = read_page(ArchivePart(0, record(body, headers=headers)), "a", 1_000_000)
-    assert isinstance(found, WebPage)
-    assert found.body == page(1)
+    result = read_page(ArchivePart(0, record(body, headers=headers)), "a", 1_000_000)
+    assert isinstance(result, WebPage)
+    assert result.body == page(1)
 
 
 def test_a_damaged_encoding_is_a_broken_record() -> None:
@@ -154,9 +154,9 @@ def test_a_damaged_encoding_is_a_broken_record() -> None:
         (b"fff\r\nshort", "Transfer-Encoding: chunked\r\n"),
         (b"\x1f\x8bnot gzip", "Content-Encoding: gzip\r\n"),
     ):
-        found = read_page(ArchivePart(0, record(body, headers=headers)), "a", 1000)
-        assert isinstance(found, Rejection)
-        assert found.reason == "record: broken"
+        result = read_page(ArchivePart(0, record(body, headers=headers)), "a", 1000)
+        assert isinstance(result, Rejection)
+        assert result.reason == "record: broken"
 
 
 def test_what_is_no_page_is_passed_over_or_rejected() -> None:
@@ -174,8 +174,8 @@ def test_text_that_a_crawler_extracted_is_read(tmp_path: Path) -> None:
     head += f"Content-Length: {len(text)}\r\n\r\n"
     path = tmp_path / "crawl.warc.wet.gz"
     path.write_bytes(gzip.compress(head.encode() + text + b"\r\n\r\n"))
-    found = Warc(SourceConfig(kind="warc", path=str(tmp_path)))
-    assert [shard.name for shard in found.shards()] == ["crawl.warc.wet.gz"]
+    result = Warc(SourceConfig(kind="warc", path=str(tmp_path)))
+    assert [shard.name for shard in result.shards()] == ["crawl.warc.wet.gz"]
     assert texts(read(path)) == [text.decode()]
 
 
@@ -187,11 +187,11 @@ def test_what_is_no_archive_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not REAL.exists(), reason="the real archives are not here")
 def test_real_archives_give_their_pages() -> None:
-    found = {path.name: read(path) for path in sorted(REAL.glob("*.warc*"))}
-    example = [name for name, pages in found.items() if any("Example Domain" in text for text in texts(pages))]
+    result = {path.name: read(path) for path in sorted(REAL.glob("*.warc*"))}
+    example = [name for name, pages in result.items() if any("Example Domain" in text for text in texts(pages))]
     assert example == [
         "example-bad-non-chunked.warc.gz", "example-resource.warc.gz", "example-wget-bad-target-uri.warc.gz",
         "example-wrong-chunks.warc.gz", "example.warc", "example.warc.gz",
     ]  # fmt: skip
-    assert texts(found["example-iana.org-chunked.warc"])[0].startswith("Internet Assigned Numbers Authority")
-    assert [one.reason for one in found["example-trunc.warc"] if isinstance(one, Rejection)] == ["record: broken"]
+    assert texts(result["example-iana.org-chunked.warc"])[0].startswith("Internet Assigned Numbers Authority")
+    assert [one.reason for one in result["example-trunc.warc"] if isinstance(one, Rejection)] == ["record: broken"]

@@ -45,11 +45,11 @@ def test_every_record_is_in_the_journal_once_with_a_known_step(web: Path, curate
 
 def test_injected_faults_are_found_and_good_pages_kept(web: Path, curated: Curated, corpus: Path) -> None:
     assert curated.selection is not None
-    found = measure(finish_journal(curated.selection.journal, corpus), read_truth(web), curated.documents())
-    for row in found:  # few are injected of each: the report of a larger web has finer figures
+    result = measure(finish_journal(curated.selection.journal, corpus), read_truth(web), curated.documents())
+    for row in result:  # few are injected of each: the report of a larger web has finer figures
         least = 0.85 if row["kind"] == "good pages" else 0.5 if row["to be kept"] == "yes" else 0.75
         assert row["recall"] >= least or row["kind"] == "unsafe, other words", row
-    precision = {row["kind"]: row["precision"] for row in found if row["precision"] is not None}
+    precision = {row["kind"]: row["precision"] for row in result if row["precision"] is not None}
     assert precision["good pages"] > 0.97
     for kind in (
         "exact copy",
@@ -79,8 +79,8 @@ def test_an_encyclopaedia_cites_what_tells_of_a_subject_as_a_whole() -> None:
     ]
     cited = _worth_citing(pages, 10, random.Random(0))
     assert len(cited) == 10 and len({page.url for page in cited}) == 10
-    found = [page.text.domain for page in cited if page.text is not None]
-    assert sorted(found)[-6:] == ["legal", "legal", "readme", "readme", "reference", "reference"]
+    domains = [page.text.domain for page in cited if page.text is not None]
+    assert sorted(domains)[-6:] == ["legal", "legal", "readme", "readme", "reference", "reference"]
     assert all(len(page.body) > 30 for page in cited)  # of the others those that tell most
     assert len(_worth_citing(pages, 4, random.Random(0))) == 4
 
@@ -141,10 +141,10 @@ def test_evidence_is_written_and_explained(web: Path, curated: Curated, corpus: 
     journal = finish_journal(curated.selection.journal, corpus)
     stages = funnel(journal)
     assert stages[0].documents == len(journal)
-    kept = {document.id.partition("#")[0] for split in SPLITS for document in read_documents(corpus, split)}
-    assert stages[-1].documents == len(kept)
+    written = {document.id.partition("#")[0] for split in SPLITS for document in read_documents(corpus, split)}
+    assert stages[-1].documents == len(written)
     report = write_curation_report(corpus, journal, settings(web), curated.facts, None)
-    assert report["funnel"][-1]["documents"] == len(kept)
+    assert report["funnel"][-1]["documents"] == len(written)
     page = (corpus / "curation.html").read_text()
     for text in ("Funnel", "near duplicate", "gopher: "):
         assert text in page
@@ -165,10 +165,12 @@ def test_documents_of_any_source_can_be_curated(tmp_path: Path) -> None:
         Document("short", "The end of that.", "http://a.example/2"),
     ]
     shards = store(documents, tmp_path / "work" / "source")
-    found = curate(shards, CurationConfig(), ExecutorConfig(), tmp_path / "work", enabled=True, processes=1, limit=None)
-    assert [document.id for document in found.documents()] == ["good"]
-    assert found.selection is not None
-    reasons = dict(zip(found.selection.journal["id"], found.selection.journal["reason"], strict=True))
+    result = curate(
+        shards, CurationConfig(), ExecutorConfig(), tmp_path / "work", enabled=True, processes=1, limit=None
+    )
+    assert [document.id for document in result.documents()] == ["good"]
+    assert result.selection is not None
+    reasons = dict(zip(result.selection.journal["id"], result.selection.journal["reason"], strict=True))
     assert reasons == {
         "good": "", "blocked": "url: gambling", "again": "url duplicate: seen earlier", "short": "gopher: min_words",
     }  # fmt: skip

@@ -47,7 +47,7 @@ def hopeless(folder: Path, number: int, watch: Watch) -> None:
 
 
 def complaining(folder: Path, number: int, watch: Watch) -> None:
-    raise StageError("the file is gone", "get it anew")
+    raise StageError("the file is gone", "get it again")
 
 
 def test_a_page_that_kills_its_process_or_never_ends_costs_itself(tmp_path: Path) -> None:
@@ -70,4 +70,4 @@ def test_what_is_done_is_not_done_again(tmp_path: Path) -> None:
 def test_an_error_for_people_is_handed_on(tmp_path: Path) -> None:
     with pytest.raises(StageError, match="the file is gone") as raised:
         run(tmp_path, complaining)
-    assert raised.value.hint == "get it anew"
+    assert raised.value.hint == "get it again"

@@ -50,10 +50,10 @@ def test_near_duplicates_on_disk_are_those_in_memory(tmp_path: Path) -> None:
     bands[30] = bands[31] = 0  # too short for a shingle
     for number, part in {0: bands[:25], 2: bands[25:25], 5: bands[25:]}.items():
         np.savez(tmp_path / f"{number:05d}.npz", bands=part)
-    found = datatrove_pipelines.clusters_on_disk(tmp_path, [0, 2, 5], tmp_path / "near", 3, processes=1)
-    assert found.tolist() == clusters(bands).tolist()
-    assert found[50] == 3 and found[31] == 31
-    assert not (tmp_path / "near").exists()
+    result = datatrove_pipelines.clusters_on_disk(tmp_path, [0, 2, 5], tmp_path / "near_duplicates", 3, processes=1)
+    assert result.tolist() == clusters(bands).tolist()
+    assert result[50] == 3 and result[31] == 31
+    assert not (tmp_path / "near_duplicates").exists()
 
 
 SBATCH = """#!/bin/bash
@@ -98,10 +98,10 @@ def test_slurm_job_arrays_keep_the_same_documents(slurm: Path, tmp_path: Path) -
     config.c4.min_sentences = config.boilerplate_lines.pages = config.fineweb.duplicate_line_characters = None
     config.near_duplicates.bands = 0
     executor = ExecutorConfig(kind="slurm", partition="cpu", memory_gb=3, workers=7, sbatch={"account": "nlp"})
-    found = run(tmp_path / "web", tmp_path / "work", executor, config)
+    result = run(tmp_path / "web", tmp_path / "work", executor, config)
     local = run(tmp_path / "web", tmp_path / "local", ExecutorConfig(), config)
     assert len(list(local.documents())) == 20
-    assert list(found.documents()) == list(local.documents()), (slurm / "sbatch.log").read_text()[-3000:]
+    assert list(result.documents()) == list(local.documents()), (slurm / "sbatch.log").read_text()[-3000:]
     script = (slurm / "sbatch.maquette-filter.sh").read_text()
     for line in ("--array=0-0%7", "--partition=cpu", "--mem-per-cpu=3G", "--account=nlp", "--time=08:00:00"):
         assert f"#SBATCH {line}\n" in script

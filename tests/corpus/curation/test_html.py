@@ -28,9 +28,9 @@ def test_every_style_of_page_gives_its_text_with_code_as_it_stands(style: str) -
 
 def test_menus_and_footers_of_marked_pages_are_left_out() -> None:
     site = make_site("meadow-1.example", "semantic", random.Random(0))
-    found = extract(render(site, Text("A title", PARAGRAPHS, "docs")))
-    assert found.title == "A title"
-    assert not any(line in found.text for line in site.boilerplate)
+    result = extract(render(site, Text("A title", PARAGRAPHS, "docs")))
+    assert result.title == "A title"
+    assert not any(line in result.text for line in site.boilerplate)
 
 
 def test_broken_markup_costs_no_paragraph() -> None:
@@ -127,10 +127,10 @@ def test_a_thousand_mutations_of_a_page_give_text_and_cost_a_neighbour_nothing(t
     path = tmp_path / "crawl.warc"
     path.write_bytes(b"".join([*records, records[0]]))
     shard = ArchiveShard(str(path), path.name, 0, path.stat().st_size, "web", "resiliparse", 2_000_000)
-    found = list(shard.documents(lambda url: None, lambda number, place: True, lambda url: False))
-    assert len(found) == 1002
-    good = [one.text for one in found if isinstance(one, Document) and one.url == "http://site.example/good"]
+    documents = list(shard.documents(lambda url: None, lambda number, place: True, lambda url: False))
+    assert len(documents) == 1002
+    good = [one.text for one in documents if isinstance(one, Document) and one.url == "http://site.example/good"]
     assert len(good) == 2 and good[0] == good[1]
     assert CODE in good[0]
-    kept = [one for one in found if isinstance(one, Document) and PARAGRAPHS[0] in one.text]
-    assert len(kept) > 500  # most mutations hit something else
+    intact = [one for one in documents if isinstance(one, Document) and PARAGRAPHS[0] in one.text]
+    assert len(intact) > 500  # most mutations hit something else

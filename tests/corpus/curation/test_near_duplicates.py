@@ -50,15 +50,15 @@ def test_the_s_curve_is_what_is_observed(changes: int, similarity: float) -> Non
 
 
 def test_a_cluster_without_its_first_has_another_first() -> None:
-    found = without(np.array([0, 1, 0, 0]), np.array([True, False, False, False]))
-    assert found.tolist() == [0, 1, 2, 2]
+    result = without(np.array([0, 1, 0, 0]), np.array([True, False, False, False]))
+    assert result.tolist() == [0, 1, 2, 2]
 
 
 def test_deviations_are_from_the_median_in_robust_units() -> None:
     values = np.append(np.random.default_rng(0).normal(5, 2, 2000), 100.0)
-    found = robust_deviations(values)
-    assert found[-1] == pytest.approx(95 / 2, rel=0.1)
-    assert np.median(found) == pytest.approx(0.6745, rel=0.05)
+    result = robust_deviations(values)
+    assert result[-1] == pytest.approx(95 / 2, rel=0.1)
+    assert np.median(result) == pytest.approx(0.6745, rel=0.05)
     assert not robust_deviations(values[:50]).any()
 
 
@@ -76,9 +76,9 @@ def test_a_linear_model_learns_and_is_stored_whole(tmp_path: object) -> None:
     path = Path(str(tmp_path)) / "model.npz"
     training.model.save(path)
     again = LinearModel.load(path)
-    found = grams(good[0])
-    assert again.probabilities(found).tolist() == training.model.probabilities(found).tolist()
-    assert again.probabilities(found)[1] > 0.9
+    result = grams(good[0])
+    assert again.probabilities(result).tolist() == training.model.probabilities(result).tolist()
+    assert again.probabilities(result)[1] > 0.9
     assert train(good[:5] + bad[:5], ["a"] * 5 + ["b"] * 5) is None
 
 

@@ -42,24 +42,24 @@ def test_each_rule_finds_what_it_is_for(text: str, rule: str | None) -> None:
 
 
 def test_features_by_hand() -> None:
-    found = features("a bb. a bb.\nccc\n\nccc")
-    assert found["words"] == 6
-    assert found["word_length"] == pytest.approx((1 + 3 + 1 + 3 + 3 + 3) / 6)
-    assert found["duplicate_lines"] == pytest.approx(1 / 3)
-    assert found["duplicate_paragraphs"] == 0
-    assert found["top_2_gram"] == pytest.approx(2 * 5 / 19)  # "a bb." twice, of "a bb. a bb. ccc ccc"
-    assert found["sentences"] == 2
-    assert found["punctuated_lines"] == pytest.approx(1 / 3)
+    result = features("a bb. a bb.\nccc\n\nccc")
+    assert result["words"] == 6
+    assert result["word_length"] == pytest.approx((1 + 3 + 1 + 3 + 3 + 3) / 6)
+    assert result["duplicate_lines"] == pytest.approx(1 / 3)
+    assert result["duplicate_paragraphs"] == 0
+    assert result["top_2_gram"] == pytest.approx(2 * 5 / 19)  # "a bb." twice, of "a bb. a bb. ccc ccc"
+    assert result["sentences"] == 2
+    assert result["punctuated_lines"] == pytest.approx(1 / 3)
     assert features("")["words"] == 0
 
 
 def test_repeated_n_grams_count_characters_once() -> None:
     run = "one two three four five six"
-    found = features(f"{run} x {run}")
+    result = features(f"{run} x {run}")
     size = len(f"{run} x {run}")
-    assert found["duplicate_5_grams"] == pytest.approx((len(run) + 1) / size, abs=1 / size)
-    assert found["duplicate_6_grams"] == found["duplicate_5_grams"]
-    assert found["duplicate_7_grams"] == 0
+    assert result["duplicate_5_grams"] == pytest.approx((len(run) + 1) / size, abs=1 / size)
+    assert result["duplicate_6_grams"] == result["duplicate_5_grams"]
+    assert result["duplicate_7_grams"] == 0
 
 
 def test_a_threshold_of_null_turns_a_rule_off() -> None:
@@ -97,8 +97,8 @@ def test_different_addresses_have_different_keys() -> None:
 
 
 def test_block_lists_know_domains_hosts_paths_and_words(tmp_path: object) -> None:
-    found = BlockList()
-    found.add(
+    result = BlockList()
+    result.add(
         "[ads]\nbad.example\n=www.half.example\nmixed.example/private\n/forum/\n~casino\n0.0.0.0 hosts.example", "x"
     )
     blocked = ("http://bad.example/", "http://a.bad.example/x", "http://www.half.example/", "http://mixed.example/private/1",
@@ -110,8 +110,8 @@ def test_block_lists_know_domains_hosts_paths_and_words(tmp_path: object) -> Non
         "http://occasion.example/",
         "",
     )
-    assert [found.category(url) for url in blocked] == ["ads"] * len(blocked)
-    assert [found.category(url) for url in free] == [None] * len(free)
+    assert [result.category(url) for url in blocked] == ["ads"] * len(blocked)
+    assert [result.category(url) for url in free] == [None] * len(free)
 
 
 def test_the_shipped_list_and_category_folders_are_read(tmp_path: object) -> None:
@@ -120,19 +120,19 @@ def test_the_shipped_list_and_category_folders_are_read(tmp_path: object) -> Non
     folder = Path(str(tmp_path)) / "lists" / "phishing"
     folder.mkdir(parents=True)
     (folder / "domains").write_text("steal.example\n")
-    found = block_list(UrlConfig(block_lists=[str(folder.parent)]))
-    assert found.category("http://steal.example/login") == "phishing"
-    assert found.category("http://lucky-poker.example/") == "gambling"
-    assert found.category("http://docs.example/essex/poker-face") is None
+    result = block_list(UrlConfig(block_lists=[str(folder.parent)]))
+    assert result.category("http://steal.example/login") == "phishing"
+    assert result.category("http://lucky-poker.example/") == "gambling"
+    assert result.category("http://docs.example/essex/poker-face") is None
 
 
 def test_language_is_known_with_its_probability() -> None:
     assert language_of(PROSE)[0] == "en"
     name, probability = language_of("Der alte Bahnhof liegt am Rand der Stadt und wird nur noch selten benutzt.")
     assert (name, probability > 0.9) == ("de", True)
-    kept = check_language(Document("a", PROSE), LanguageConfig())
-    assert isinstance(kept, Document)
-    assert kept.meta["language"] == "en"
+    document = check_language(Document("a", PROSE), LanguageConfig())
+    assert isinstance(document, Document)
+    assert document.meta["language"] == "en"
     german = check_language(Document("b", "Das Rezept verlangt zwei Eier und etwas Mehl."), LanguageConfig())
     assert isinstance(german, Rejection)
     assert german.reason == "language: not in keep"

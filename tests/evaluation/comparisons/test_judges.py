@@ -13,10 +13,10 @@ def test_kappa_by_hand_and_by_scikit_learn() -> None:
     """20 cases: both yes 10, both no 5, yes and no 2, no and yes 3; chance (.6 x .65 + .4 x .35)."""
     first = ["yes"] * 12 + ["no"] * 8
     second = ["yes"] * 10 + ["no"] * 2 + ["yes"] * 3 + ["no"] * 5
-    found = agreement(first, second)
-    assert (found.raw, found.by_chance) == pytest.approx((0.75, 0.53))
-    assert found.corrected == pytest.approx((0.75 - 0.53) / 0.47)
-    assert found.corrected == pytest.approx(cohen_kappa_score(first, second))
+    result = agreement(first, second)
+    assert (result.raw, result.by_chance) == pytest.approx((0.75, 0.53))
+    assert result.corrected == pytest.approx((0.75 - 0.53) / 0.47)
+    assert result.corrected == pytest.approx(cohen_kappa_score(first, second))
 
 
 def test_missing_labels_and_one_label() -> None:
@@ -31,10 +31,10 @@ def test_missing_labels_and_one_label() -> None:
 def test_rank_agreement() -> None:
     cheap = {"a": 1.0, "b": 2.0, "c": 3.0, "d": 4.0}
     trusted = {"a": 10.0, "b": 30.0, "c": 20.0, "d": 40.0}
-    found = rank_agreement(cheap, trusted)
-    assert found.spearman == pytest.approx(1 - 6 * 2 / (4 * 15))
-    assert found.kendall == pytest.approx((5 - 1) / 6)
-    assert found.interval is None
+    result = rank_agreement(cheap, trusted)
+    assert result.spearman == pytest.approx(1 - 6 * 2 / (4 * 15))
+    assert result.kendall == pytest.approx((5 - 1) / 6)
+    assert result.interval is None
     noise = np.random.default_rng(0)
     per_prompt = {name: value + noise.normal(size=200) for name, value in cheap.items()}
     sure = rank_agreement(per_prompt, per_prompt)
@@ -53,11 +53,11 @@ def test_mean_win_rate_by_hand() -> None:
         "b": {"x": 0.5, "y": 0.8, "z": 0.5},
         "c": {"x": 0.1, "y": 0.2},
     }
-    found = {row.model: row for row in standings(scores)}
-    assert found["a"].mean_win_rate == pytest.approx((1 + 0.25 + 0.5) / 3)
-    assert found["b"].mean_win_rate == pytest.approx((0.5 + 1 + 0.5) / 3)
-    assert found["c"].mean_win_rate == pytest.approx((0 + 0.25) / 2)
-    assert found["c"].mean_score == pytest.approx(0.15)
+    result = {row.model: row for row in standings(scores)}
+    assert result["a"].mean_win_rate == pytest.approx((1 + 0.25 + 0.5) / 3)
+    assert result["b"].mean_win_rate == pytest.approx((0.5 + 1 + 0.5) / 3)
+    assert result["c"].mean_win_rate == pytest.approx((0 + 0.25) / 2)
+    assert result["c"].mean_score == pytest.approx(0.15)
     assert [row.model for row in standings(scores)] == ["b", "a", "c"]
     alone = standings({"a": {"x": 1.0}})[0]
     assert np.isnan(alone.mean_win_rate) and alone.mean_score == 1

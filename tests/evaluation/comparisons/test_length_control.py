@@ -1,4 +1,4 @@
-"""Length-controlled win rates: the planted verbosity case, invariances, a plain fit, and what is refused."""
+"""Length-controlled win rates: the injected verbosity case, invariances, a plain fit, and what is refused."""
 
 import numpy as np
 import pytest
@@ -12,12 +12,12 @@ PROMPTS = 600
 Columns = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
-def judged(factor: float, quality: float = 0.0, seed: int = 0, length_taste: float = 1.2) -> Columns:
+def judged(factor: float, quality: float = 0.0, seed: int = 0, length_preference: float = 1.2) -> Columns:
     """Preferences of a judge who likes the longer answer, and both lengths; `factor` times the baseline's."""
     generator = np.random.default_rng(seed)
     baseline = generator.lognormal(5, 0.4, PROMPTS)
     lengths = baseline * factor * generator.lognormal(0, 0.35, PROMPTS)
-    wins = generator.random(PROMPTS) < expit(length_taste * np.tanh((lengths - baseline) / 120) + quality)
+    wins = generator.random(PROMPTS) < expit(length_preference * np.tanh((lengths - baseline) / 120) + quality)
     return wins.astype(float), lengths, baseline
 
 

@@ -26,26 +26,26 @@ class Judge:
         self.asked: list[str] = []
 
     def judge(self, comparisons: Sequence[Comparison]) -> list[Judgement]:
-        found = []
+        preferences = []
         for row in comparisons:
             self.asked.append(row.key)
             if any(word in row.messages[0]["content"].split() for word in self.fails):
-                found.append(Judgement(None))
+                preferences.append(Judgement(None))
                 continue
             score = row.first.count("g") - row.second.count("g") + self.first
             score += self.length * np.tanh((len(row.first) - len(row.second)) / 30)
-            found.append(Judgement(float(expit(score)) if self.soft else float(score > 0)))
-        return found
+            preferences.append(Judgement(float(expit(score)) if self.soft else float(score > 0)))
+        return preferences
 
 
 def test_both_orders_by_hand() -> None:
     """Good against bad wins, equals tie; a bias of position makes near answers contradict each other."""
     answers, baseline = ["gg", "gggg", "a", "b"], ["g", "g", "g", "b"]
-    found = compare_completions(Judge(first=1.5), PROMPTS[:4], answers, baseline)
-    assert found.preferences.tolist() == [0.5, 1.0, 0.5, 0.5]  # three more g are enough, one is not
-    assert (found.wins, found.ties, found.losses, found.failed) == (1, 3, 0, 0)
-    assert found.first_shown == pytest.approx(5 / 6)
-    assert found.consistent == pytest.approx(1 / 3)
+    result = compare_completions(Judge(first=1.5), PROMPTS[:4], answers, baseline)
+    assert result.preferences.tolist() == [0.5, 1.0, 0.5, 0.5]  # three more g are enough, one is not
+    assert (result.wins, result.ties, result.losses, result.failed) == (1, 3, 0, 0)
+    assert result.first_shown == pytest.approx(5 / 6)
+    assert result.consistent == pytest.approx(1 / 3)
     fair = compare_completions(Judge(), PROMPTS[:4], answers, baseline)
     assert (fair.wins, fair.ties, fair.losses) == (2, 1, 1)
     assert fair.win_rate == pytest.approx(62.5) and fair.interval.low < 62.5 < fair.interval.high

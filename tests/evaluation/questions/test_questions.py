@@ -97,15 +97,15 @@ def test_broken_files(tmp_path: Path) -> None:
 
 
 def documents() -> list[Document]:
-    found = []
+    texts = []
     for module in range(6):
         names = [f"work_{module}_{number}" for number in range(8)]
         code = "\n\n".join(f"def {name}(first, second=1):\n    return first" for name in names)
         docs = "\n\n".join(f"{name}\nDo the work of {name} with two numbers." for name in names)
-        found += [Document(f"m{module}/code", code, domain="code"), Document(f"m{module}/docs", docs, domain="docs")]
+        texts += [Document(f"m{module}/code", code, domain="code"), Document(f"m{module}/docs", docs, domain="docs")]
         words = " ".join(f"word{module}_{number}" for number in range(400))
-        found.append(Document(f"m{module}/readme", words, domain="readme"))
-    return found
+        texts.append(Document(f"m{module}/readme", words, domain="readme"))
+    return texts
 
 
 @pytest.mark.parametrize("name", EMBEDDED)
@@ -189,14 +189,14 @@ def test_protocols_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     scripted(monkeypatch, score)
     task = sound("t", [Question("q", "2 + 2?", ("3", "4!", "22"), 1)], "completion")
     (result,) = ask(Context(), Bytes(), task.questions, completion_template(), pool=task.questions, orders=3)  # type: ignore[arg-type]
-    found = predictions(result, task.questions[0])
-    assert set(found) == set(PROTOCOLS)
-    assert found["likelihood"] == [0]  # one byte costs least
-    assert found["per_byte"] == [2]  # a byte of "22" costs least
-    assert found["per_token"] == [2]
-    assert found["unconditional"] == [0]  # every byte was half cheaper without the question
-    assert found["letter"] == [1, 2, 0]  # what stands at B in each order
-    assert found["constrained"] == [1, 2, 0]
+    chosen = predictions(result, task.questions[0])
+    assert set(chosen) == set(PROTOCOLS)
+    assert chosen["likelihood"] == [0]  # one byte costs least
+    assert chosen["per_byte"] == [2]  # a byte of "22" costs least
+    assert chosen["per_token"] == [2]
+    assert chosen["unconditional"] == [0]  # every byte was half cheaper without the question
+    assert chosen["letter"] == [1, 2, 0]  # what stands at B in each order
+    assert chosen["constrained"] == [1, 2, 0]
 
 
 def test_too_long_is_counted_and_each_text_is_scored_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -91,15 +91,15 @@ def test_a_broken_file_is_told_in_a_line(tmp_path: Path, name: str, text: str, w
 
 def test_style_and_topics_are_taken_out(tmp_path: Path) -> None:
     battles, _ = read_battles(write(tmp_path / "arena.jsonl", simulated(4000)))
-    found = rate(battles, shares={"code": 1.0, "poems": 1.0}, bootstrap=40)
+    result = rate(battles, shares={"code": 1.0, "poems": 1.0}, bootstrap=40)
     elo = {
-        way: {one["model"]: one["elo"] for one in ratings["models"]} for way, ratings in found["ratings"].items()
+        way: {one["model"]: one["elo"] for one in ratings["models"]} for way, ratings in result["ratings"].items()
     }  # fmt: skip
     assert elo[RAW]["a"] > elo[RAW]["b"] + 60  # a is only longer
     assert abs(elo[STYLED]["a"] - elo[STYLED]["b"]) < 30
     assert elo[REWEIGHTED]["c"] > elo[RAW]["c"] + 20  # half the prompts are poems now
-    assert found["topics"] == pytest.approx({"code": 0.8, "poems": 0.2}, abs=0.03)
-    length = found["ratings"][STYLED]["coefficients"]["length"]
+    assert result["topics"] == pytest.approx({"code": 0.8, "poems": 0.2}, abs=0.03)
+    length = result["ratings"][STYLED]["coefficients"]["length"]
     assert 0 < length["low"] < length["value"] < length["high"]
     with pytest.raises(ConfigError, match="poems"):
         rate(battles, shares={"code": 1.0})
@@ -111,8 +111,8 @@ def test_judges_of_the_same_battles_are_compared() -> None:
     bob = [Battle("a", "b", False, judge="bob", prompt="0"), Battle("b", "a", False, judge="bob", prompt="1")]
     bob.append(Battle("b", "a", True, judge="bob", prompt="9"))
     bob.append(Battle("a", "b", False, judge="bob", prompt="2"))
-    found = agreement_of_judges([*ann, *bob])["ann", "bob"]
-    assert (found.raw, found.cases) == (pytest.approx(2 / 3), 3)
+    result = agreement_of_judges([*ann, *bob])["ann", "bob"]
+    assert (result.raw, result.cases) == (pytest.approx(2 / 3), 3)
     assert agreement_of_judges(ann) == {}
 
 

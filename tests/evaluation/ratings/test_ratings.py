@@ -84,8 +84,8 @@ def test_recovers_known_strengths_of_many() -> None:
     truth = np.random.default_rng(1).normal(size=40)
     truth -= truth.mean()
     ratings = bradley_terry_ratings(*tournament(truth, 200_000, np.random.default_rng(2))[:2])
-    found = np.array([ratings.strengths[f"model {i}"] for i in range(40)])
-    assert np.abs(found - truth).max() < 0.08
+    result = np.array([ratings.strengths[f"model {i}"] for i in range(40)])
+    assert np.abs(result - truth).max() < 0.08
     assert list(ratings.strengths) == sorted(ratings.strengths, key=lambda name: -ratings.strengths[name])
 
 

@@ -16,11 +16,11 @@ def test_counts_by_hand() -> None:
 
 def test_covariates_change_sign_with_the_roles() -> None:
     longer, shorter = ["aaaa", "- x", "b"], ["aa", "cccc", "b"]
-    found = style_covariates(longer, shorter)
-    assert set(found) == {"length", "lists"}
+    result = style_covariates(longer, shorter)
+    assert set(result) == {"length", "lists"}
     other = style_covariates(shorter, longer)
-    assert np.allclose(found["length"], -other["length"])
-    assert np.mean(found["length"] ** 2) == pytest.approx(1)
+    assert np.allclose(result["length"], -other["length"])
+    assert np.mean(result["length"] ** 2) == pytest.approx(1)
     with pytest.raises(ConfigError, match="2 winning and 1"):
         style_covariates(["a", "b"], ["a"])
 

@@ -37,8 +37,8 @@ def test_missing_scores_are_measured_once(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("maquette.objectives.held_out.folder_copying", measure)
     monkeypatch.setattr("maquette.data.TokenShards", lambda folder: folder, raising=False)
     runs = table(tmp_path, [0.5, None, None])
-    found = with_copying(runs, tmp_path)
-    assert found.copying is not None and found.copying.tolist() == [0.5, 0.25, 0.25]
+    result = with_copying(runs, tmp_path)
+    assert result.copying is not None and result.copying.tolist() == [0.5, 0.25, 0.25]
     assert sorted(measured) == ["r1", "r2"]
     again = with_copying(runs, tmp_path)
     assert again.copying is not None and again.copying.tolist() == [0.5, 0.25, 0.25] and len(measured) == 2

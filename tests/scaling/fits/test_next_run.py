@@ -36,8 +36,8 @@ def test_the_promised_error_is_the_one_that_refitting_shows() -> None:
     predicted = {35: [], 38: []}
     for _ in range(25):
         loss = TRUTH.loss(params, tokens) * np.exp(FIT.noise * generator.standard_normal(38))
-        for runs, found in predicted.items():
-            found.append(np.log(fit_surface(params[:runs], tokens[:runs], loss[:runs]).surface.loss(*TARGET)))
+        for runs, result in predicted.items():
+            result.append(np.log(fit_surface(params[:runs], tokens[:runs], loss[:runs]).surface.loss(*TARGET)))
     assert np.std(predicted[35]) == pytest.approx(chosen[0].error_before, rel=0.4)
     assert np.std(predicted[38]) == pytest.approx(chosen[-1].error_after, rel=0.4)
 

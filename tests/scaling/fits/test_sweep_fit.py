@@ -40,10 +40,10 @@ def test_five_budgets_choose_and_the_truth_lies_where_it_says(five: SweepFit) ->
     beyond = 1e20
     best = five.best(beyond)
     assert best.params == pytest.approx(truth.optimal(beyond).params, rel=0.2)
-    told = five.predict(*truth.optimal(beyond), compute=beyond, level=0.9)
-    assert told.interval.contains(truth.loss(*truth.optimal(beyond)))
+    prediction = five.predict(*truth.optimal(beyond), compute=beyond, level=0.9)
+    assert prediction.interval.contains(truth.loss(*truth.optimal(beyond)))
     half = five.predict(*truth.optimal(beyond), compute=beyond, level=0.5).interval
-    assert told.interval.low < half.low < half.high < told.interval.high
+    assert prediction.interval.low < half.low < half.high < prediction.interval.high
     assert set(five.isoflop) == {"parabola", "akima"} and five.envelope is not None
     assert five.isoflop["parabola"].exponent == pytest.approx(truth.exponent, abs=0.03)
     assert {"L(C)", "L(N)", "L(D) with a floor"} <= set(five.power_laws)
@@ -87,13 +87,16 @@ def test_confounders_are_ranges_and_tests() -> None:
     runs = dataclasses.replace(runs, copying=score, frame=frame)
     held_out = {"window": 32, "domains": {"code": {"validation": {
         "windows": 100, "seen_share_before": 0.18, "seen_share_after": 0.0}}}}  # fmt: skip
-    found = {s.name: s for s in find_confounders(runs, score - score.mean(), {"held_out": held_out})}
-    assert found["copying"].alarming and "copy from their context and the others do not yet" in found["copying"].words
-    assert found["copying"].p_value < 1e-6
-    assert found["epochs"].alarming and found["epochs"].range == (0.4, 2.0)
-    assert "18.0%" in found["repetition of the corpus"].words and found["repetition of the corpus"].alarming
-    assert not found["gap"].alarming
-    assert not found["layers"].alarming and "do not go with the layers" in found["layers"].words
+    confounders = {s.name: s for s in find_confounders(runs, score - score.mean(), {"held_out": held_out})}
+    assert (
+        confounders["copying"].alarming
+        and "copy from their context and the others do not yet" in confounders["copying"].words
+    )
+    assert confounders["copying"].p_value < 1e-6
+    assert confounders["epochs"].alarming and confounders["epochs"].range == (0.4, 2.0)
+    assert "18.0%" in confounders["repetition of the corpus"].words and confounders["repetition of the corpus"].alarming
+    assert not confounders["gap"].alarming
+    assert not confounders["layers"].alarming and "do not go with the layers" in confounders["layers"].words
     assert find_confounders(table(3), np.zeros(15))[0].name == "layers"
 
 

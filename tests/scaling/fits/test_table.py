@@ -34,23 +34,23 @@ def test_tokens_follow_from_compute(tmp_path: Path) -> None:
 
 
 def test_bad_values_are_refused_with_line_and_column(tmp_path: Path) -> None:
-    for text, said in [
+    for text, message in [
         ("N,D,loss\n1e6,2e7,3\n1e6,oops,3\n", "my.csv line 3, column D: oops is not a number above 0"),
         ("N,D,loss\n1e6,2e7,-3\n", "line 2, column loss: -3"),
         ("N,D,loss\n0,2e7,3\n", "line 2, column N: 0"),
     ]:
-        with pytest.raises(LawError, match=said):
+        with pytest.raises(LawError, match=message):
             read_table(written(tmp_path, text))
 
 
 def test_files_that_are_no_tables_are_refused(tmp_path: Path) -> None:
-    for text, said in [
+    for text, message in [
         ("N,loss\n1,2\n", "no column for two of N, D and C; its columns are N, loss"),
         ("N,D\n1,2\n", "no column for the loss"),
         ("N,D,loss\n", "has no rows"),
         ("N,D,loss\n1,2\n3,4,5,6\n", "can't be read as CSV"),
     ]:
-        with pytest.raises(ConfigError, match=said):
+        with pytest.raises(ConfigError, match=message):
             read_table(written(tmp_path, text))
     with pytest.raises(ConfigError, match="no such file"):
         read_table(tmp_path / "none.csv")

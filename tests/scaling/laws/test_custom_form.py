@@ -38,8 +38,8 @@ def sweep(noise=0.003):
 
 
 def test_without_noise_the_parameters_come_back():
-    found = sweep(noise=0.0)
-    fit = fit_custom(custom_form(TwoPowers), found.params, found.tokens, found.loss, bootstrap=100)
+    result = sweep(noise=0.0)
+    fit = fit_custom(custom_form(TwoPowers), result.params, result.tokens, result.loss, bootstrap=100)
     for name in TwoPowers.parameters:
         assert fit.parameters[name] == pytest.approx(getattr(TRUTH, name), rel=1e-3)
     best = TRUTH.optimal(6 * 1e15)
@@ -48,8 +48,8 @@ def test_without_noise_the_parameters_come_back():
 
 
 def test_ones_own_form_is_compared_like_ours():
-    found = sweep()
-    comparison = compare_forms(*found, forms=[TwoPowers, DataOnly()], bootstrap=40)
+    result = sweep()
+    comparison = compare_forms(*result, forms=[TwoPowers, DataOnly()], bootstrap=40)
     assert {"TwoPowers", "data only", "additive"} <= set(comparison.fits)
     # It is the additive law: out of sample it must do as well, and a law that ignores the size far worse.
     assert comparison.overall["TwoPowers"] == pytest.approx(comparison.overall["additive"], rel=0.15)
@@ -59,7 +59,7 @@ def test_ones_own_form_is_compared_like_ours():
     assert own.loss == pytest.approx(ours.loss, rel=5e-3)
     assert own.interval.width == pytest.approx(ours.interval.width, rel=0.35)
     assert comparison.predict(*best, form=f"{__name__}:TwoPowers") == own
-    without = compare_forms(*found, bootstrap=40)
+    without = compare_forms(*result, bootstrap=40)
     assert without.overall == {name: comparison.overall[name] for name in without.overall}
 
 

@@ -14,31 +14,31 @@ def noisy(seed: int) -> np.ndarray:
 
 
 def test_a_shift_is_called_one_and_priced_in_compute() -> None:
-    found = compare_families(
+    result = compare_families(
         COMPUTE, 10 * COMPUTE**-0.05 * noisy(0), COMPUTE, 9.7 * COMPUTE**-0.05 * noisy(1), names=("GELU", "SwiGLU")
     )
-    assert found.slope_interval.contains(0)
-    assert found.ratio_interval.contains(-0.03) and not found.ratio_interval.contains(0)
-    assert "SwiGLU" in found.words and "only the constant differs" in found.words
-    assert found.compute_factor == pytest.approx(0.97 ** (-1 / 0.05), rel=0.1)
+    assert result.slope_interval.contains(0)
+    assert result.ratio_interval.contains(-0.03) and not result.ratio_interval.contains(0)
+    assert "SwiGLU" in result.words and "only the constant differs" in result.words
+    assert result.compute_factor == pytest.approx(0.97 ** (-1 / 0.05), rel=0.1)
 
 
 def test_a_tilt_is_called_one_and_its_direction_said() -> None:
-    found = compare_families(COMPUTE, 10 * COMPUTE**-0.05 * noisy(0), COMPUTE, 8 * COMPUTE**-0.04 * noisy(1))
-    assert found.slope_interval.contains(0.01) and not found.slope_interval.contains(0)
-    assert "slope differs" in found.words and "widens" in found.words
+    result = compare_families(COMPUTE, 10 * COMPUTE**-0.05 * noisy(0), COMPUTE, 8 * COMPUTE**-0.04 * noisy(1))
+    assert result.slope_interval.contains(0.01) and not result.slope_interval.contains(0)
+    assert "slope differs" in result.words and "widens" in result.words
     closing = compare_families(COMPUTE, 10 * COMPUTE**-0.05 * noisy(0), COMPUTE, 16 * COMPUTE**-0.06 * noisy(1))
     assert "closes" in closing.words
 
 
 def test_no_difference_is_called_none() -> None:
-    found = compare_families(COMPUTE, 10 * COMPUTE**-0.05 * noisy(2), COMPUTE, 10 * COMPUTE**-0.05 * noisy(3))
-    assert "no difference" in found.words
+    result = compare_families(COMPUTE, 10 * COMPUTE**-0.05 * noisy(2), COMPUTE, 10 * COMPUTE**-0.05 * noisy(3))
+    assert "no difference" in result.words
 
 
 def test_intervals_are_those_of_a_joint_regression() -> None:
     first, second = 10 * COMPUTE**-0.05 * noisy(0), 9.7 * COMPUTE[1:] ** -0.05 * noisy(1)[1:]
-    found = compare_families(COMPUTE, first, COMPUTE[1:], second)
+    result = compare_families(COMPUTE, first, COMPUTE[1:], second)
     log_compute = np.log(np.concatenate([COMPUTE, COMPUTE[1:]]))
     u = log_compute - log_compute.mean()
     group = np.repeat([0.0, 1.0], [6, 5])
@@ -47,9 +47,9 @@ def test_intervals_are_those_of_a_joint_regression() -> None:
     coefficients, rest, *_ = np.linalg.lstsq(basis, y, rcond=None)
     errors = np.sqrt(np.diag(np.linalg.inv(basis.T @ basis)) * rest[0] / 7)
     reach = stats.t.ppf(0.95, 7)
-    assert (found.slope, found.ratio) == pytest.approx((coefficients[3], np.expm1(coefficients[2])))
-    assert found.slope_interval.width == pytest.approx(2 * reach * errors[3])
-    assert found.ratio_interval.high == pytest.approx(np.expm1(coefficients[2] + reach * errors[2]))
+    assert (result.slope, result.ratio) == pytest.approx((coefficients[3], np.expm1(coefficients[2])))
+    assert result.slope_interval.width == pytest.approx(2 * reach * errors[3])
+    assert result.ratio_interval.high == pytest.approx(np.expm1(coefficients[2] + reach * errors[2]))
 
 
 def test_two_points_each_leave_nothing_to_judge_by() -> None:

@@ -107,9 +107,9 @@ def test_budgets_that_are_hit_nearly_are_one() -> None:
     exact = np.repeat([1e11, 3e11, 1e12], 5)
     assert np.array_equal(group_budgets(exact), exact)
     nearly = exact * np.random.default_rng(0).uniform(0.95, 1.05, 15)
-    found = group_budgets(nearly)
-    assert len(np.unique(found)) == 3
-    assert found == pytest.approx(exact, rel=0.06)
+    result = group_budgets(nearly)
+    assert len(np.unique(result)) == 3
+    assert result == pytest.approx(exact, rel=0.06)
     families = np.tile(exact * np.tile([0.999, 1.0, 1.001, 1.002, 1.003], 3), 3)  # three with the same runs each
     assert len(np.unique(group_budgets(families))) == 3
 

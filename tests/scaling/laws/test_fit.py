@@ -33,8 +33,8 @@ def test_least_squares_is_least() -> None:
         return floor + np.exp(a - alpha * np.log(x[0])) + np.exp(b - beta * np.log(x[1]))
 
     start = (1.8, np.log(480), np.log(2100), 0.35, 0.37)
-    found, _ = curve_fit(law, np.stack(sweep[:2]), sweep.loss, start, maxfev=20_000, xtol=1e-12, ftol=1e-12)
-    assert (fit.surface.E, fit.surface.alpha, fit.surface.beta) == pytest.approx(found[[0, 3, 4]], rel=1e-4)
+    result, _ = curve_fit(law, np.stack(sweep[:2]), sweep.loss, start, maxfev=20_000, xtol=1e-12, ftol=1e-12)
+    assert (fit.surface.E, fit.surface.alpha, fit.surface.beta) == pytest.approx(result[[0, 3, 4]], rel=1e-4)
 
 
 def test_one_batch_gives_what_single_fits_give() -> None:
@@ -45,9 +45,9 @@ def test_one_batch_gives_what_single_fits_give() -> None:
     target = np.log(sweep.loss)
     together = minimise(model, np.repeat(start[None], 4, axis=0), target, weights, delta=1e-3)
     assert together.converged.all()
-    for row, found in zip(weights, together.theta, strict=True):
+    for row, result in zip(weights, together.theta, strict=True):
         alone = minimise(model, start[None], target, row, delta=1e-3)
-        assert found == pytest.approx(alone.theta[0], abs=1e-7)
+        assert result == pytest.approx(alone.theta[0], abs=1e-7)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -72,8 +72,8 @@ def test_non_negative_least_squares_agrees_with_scipy() -> None:
     generator = np.random.default_rng(0)
     basis, target = generator.standard_normal((50, 3, 8)), generator.standard_normal((50, 8))
     weights = generator.uniform(0.5, 2, size=(50, 8))
-    found = non_negative_least_squares(basis, target, weights)
-    for one, goal, weight, ours in zip(basis, target, weights, found, strict=True):
+    result = non_negative_least_squares(basis, target, weights)
+    for one, goal, weight, ours in zip(basis, target, weights, result, strict=True):
         expected, _ = nnls(one.T * np.sqrt(weight)[:, None], goal * np.sqrt(weight))
         assert ours == pytest.approx(expected, abs=1e-9)
 
@@ -125,7 +125,7 @@ def with_row(column: str, value: float) -> dict[str, object]:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (with_row("loss", np.nan), "loss is nan in row 4"),
         (with_row("loss", -3.0), "loss is -3 in row 4"),
@@ -146,8 +146,8 @@ def with_row(column: str, value: float) -> dict[str, object]:
         (good(bootstrap=100, level=90), "coverage"),
     ],
 )
-def test_what_cannot_be_fitted_is_refused_in_words(arguments: dict, said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_what_cannot_be_fitted_is_refused_in_words(arguments: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         fit_surface(**arguments)
 
 

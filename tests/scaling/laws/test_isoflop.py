@@ -27,9 +27,9 @@ def test_a_narrow_centred_grid_is_read_right(method: str) -> None:
 
 def test_a_parabola_is_found_exactly_and_a_spline_through_its_points() -> None:
     x = np.array([0.0, 1.0, 2.0, 4.0, 5.0])
-    found = curve_minimum(x, 3 + 0.5 * (x - 1.7) ** 2)
-    assert (found.x, found.y, found.curvature) == pytest.approx((1.7, 3.0, 1.0))
-    assert found.position == pytest.approx(1.7 / 5) and found.edge == ""
+    result = curve_minimum(x, 3 + 0.5 * (x - 1.7) ** 2)
+    assert (result.x, result.y, result.curvature) == pytest.approx((1.7, 3.0, 1.0))
+    assert result.position == pytest.approx(1.7 / 5) and result.edge == ""
     assert curve_minimum(x, (x - 1.9) ** 2, "akima").x == pytest.approx(1.9, abs=0.1)
 
 
@@ -55,12 +55,12 @@ def test_all_minima_at_edges_are_refused_by_name() -> None:
 def test_wide_grids_are_warned_of_with_the_size_of_their_bias() -> None:
     wide = isoflop_sweep(SURFACE, BUDGETS, width=64, sizes=9)
     fit = fit_isoflop(*wide)
-    said = " ".join(fit.warnings)
-    assert "Wide grids" in said and "method=akima" in said and "up to 12% off" in said
+    warnings = " ".join(fit.warnings)
+    assert "Wide grids" in warnings and "method=akima" in warnings and "up to 12% off" in warnings
     assert fit.bias is not None
     true = np.array([SURFACE.optimal(budget).params for budget in BUDGETS])
-    found = np.array([optimum.params for optimum in fit.optima])
-    assert fit.bias.params == pytest.approx(tuple(found / true - 1), abs=1e-6)
+    sizes = np.array([optimum.params for optimum in fit.optima])
+    assert fit.bias.params == pytest.approx(tuple(sizes / true - 1), abs=1e-6)
     assert fit.bias.exponent == pytest.approx(fit.exponent - SURFACE.exponent, abs=1e-6)
     assert not any("Wide" in text for text in fit_isoflop(*wide, method="akima").warnings)
 
@@ -98,9 +98,9 @@ def test_few_budgets(few: int) -> None:
 
 def test_budgets_with_two_sizes_are_left_out() -> None:
     sweep = isoflop_sweep(SURFACE, BUDGETS)
-    kept = np.ones(35, bool)
-    kept[2:7] = False
-    fit = fit_isoflop(*(column[kept] for column in sweep))
+    rows = np.ones(35, bool)
+    rows[2:7] = False
+    fit = fit_isoflop(*(column[rows] for column in sweep))
     assert len(fit.optima) == 4 and any("fewer than three sizes" in text for text in fit.warnings)
 
 
@@ -127,8 +127,8 @@ def test_a_spline_does_not_follow_the_noise_between_sizes_that_are_nearly_one() 
     x = np.sort(np.concatenate([x, x + 1e-3]))
     truth = 3 + 0.05 * (x - x.mean()) ** 2
     y = np.log(truth * np.tile([1.0, 1.004], 9))
-    found = curve_minimum(x, y, "akima")
-    assert not found.edge
-    assert np.exp(found.y) == pytest.approx(3.006, abs=0.01)
+    result = curve_minimum(x, y, "akima")
+    assert not result.edge
+    assert np.exp(result.y) == pytest.approx(3.006, abs=0.01)
     falling = curve_minimum(x, np.log(truth) - 0.1 * x, "akima")
     assert falling.edge == "largest" and falling.position == 1

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from maquette.scaling.laws.loss_to_accuracy import AccuracyLaw, fit_loss_to_accuracy, judge_held_out
+from maquette.scaling.laws.loss_to_accuracy import AccuracyLaw, check_held_out, fit_loss_to_accuracy
 from maquette.scaling.laws.runs import LawError
 
 LAW = AccuracyLaw(chance=0.25, top=0.95, middle=2.0, width=0.25)
@@ -36,12 +36,12 @@ def test_recovers_a_known_law() -> None:
 
 
 def test_held_out_runs_hold_about_as_often_as_they_should() -> None:
-    verdicts = [judge_held_out(*sweep(seed), chance=0.25, bootstrap=40)[0] for seed in range(8)]
+    verdicts = [check_held_out(*sweep(seed), chance=0.25, bootstrap=40)[0] for seed in range(8)]
     assert sum(verdict.held for verdict in verdicts) >= 6
     assert all(verdict.prediction.interval.width < 0.3 for verdict in verdicts)
     compute, loss, accuracy = sweep(1)
     accuracy[-1] = 0.3  # the largest run fails at the task
-    assert not judge_held_out(compute, loss, accuracy, chance=0.25, bootstrap=40)[0].held
+    assert not check_held_out(compute, loss, accuracy, chance=0.25, bootstrap=40)[0].held
 
 
 def test_runs_that_guess_are_said_and_mistakes_refused() -> None:
@@ -55,4 +55,4 @@ def test_runs_that_guess_are_said_and_mistakes_refused() -> None:
     with pytest.raises(LawError, match="between 0 and 1"):
         fit_loss_to_accuracy(compute, loss, guessing + 1, chance=0.25)
     with pytest.raises(LawError, match="leaves too few"):
-        judge_held_out(compute, loss, guessing, chance=0.25, held_out=9)
+        check_held_out(compute, loss, guessing, chance=0.25, held_out=9)

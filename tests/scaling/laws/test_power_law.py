@@ -59,7 +59,7 @@ def test_without_a_floor_none_is_claimed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("x", "y", "floor", "said"),
+    ("x", "y", "floor", "message"),
     [
         ([1.0], [2.0], False, "1 distinct x"),
         ([3.0, 3.0, 3.0], [1.0, 2.0, 3.0], False, "1 distinct x"),
@@ -68,8 +68,8 @@ def test_without_a_floor_none_is_claimed() -> None:
         ([1.0, np.nan], [2.0, 1.0], False, "x is nan in row 1"),
     ],
 )
-def test_what_cannot_be_fitted_is_refused(x: list[float], y: list[float], floor: bool, said: str) -> None:
-    with pytest.raises(LawError, match=said):
+def test_what_cannot_be_fitted_is_refused(x: list[float], y: list[float], floor: bool, message: str) -> None:
+    with pytest.raises(LawError, match=message):
         fit_power_law(x, y, floor)
 
 

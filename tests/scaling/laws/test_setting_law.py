@@ -19,11 +19,11 @@ def loss_of(rates: np.ndarray) -> np.ndarray:
 
 def test_the_line_through_the_best_rates() -> None:
     rates = swept(1.3)
-    found = fit_setting_law(SIZES, rates, loss_of(rates))
-    assert (found.coefficient, found.exponent) == pytest.approx((0.2, -0.4), rel=1e-6)
-    assert found.value(1e8) == pytest.approx(0.2 * 1e8**-0.4, rel=1e-6)
-    assert found.optima[0].cost_of_doubling == pytest.approx(np.expm1(0.02 * np.log(2) ** 2))
-    assert found.warnings == ()
+    result = fit_setting_law(SIZES, rates, loss_of(rates))
+    assert (result.coefficient, result.exponent) == pytest.approx((0.2, -0.4), rel=1e-6)
+    assert result.value(1e8) == pytest.approx(0.2 * 1e8**-0.4, rel=1e-6)
+    assert result.optima[0].cost_of_doubling == pytest.approx(np.expm1(0.02 * np.log(2) ** 2))
+    assert result.warnings == ()
 
 
 def test_runs_far_from_the_best_do_not_move_it() -> None:
@@ -38,9 +38,9 @@ def test_runs_far_from_the_best_do_not_move_it() -> None:
 def test_a_best_rate_at_the_edge_is_left_out_and_named() -> None:
     rates = swept()
     rates[:5] *= 40
-    found = fit_setting_law(SIZES, rates, loss_of(rates))
-    assert len(found.optima) == 3 and any(
-        "1e+05" in text and "smallest learning rate" in text for text in found.warnings
+    result = fit_setting_law(SIZES, rates, loss_of(rates))
+    assert len(result.optima) == 3 and any(
+        "1e+05" in text and "smallest learning rate" in text for text in result.warnings
     )
     with pytest.raises(LawError, match="Fewer than two sizes have a best batch"):
         fit_setting_law(SIZES, swept(40), loss_of(swept(40)), name="batch")

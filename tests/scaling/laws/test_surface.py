@@ -39,8 +39,8 @@ def test_the_optimum_is_the_one_a_search_finds(surface: LossSurface, exponent: f
         # The inner sum has the same minimum and none of E's rounding.
         return surface.A * params**-surface.alpha + surface.B * (compute / 6 / params) ** -surface.beta
 
-    found = minimize_scalar(loss, bracket=(np.log(best.params) - 2, np.log(best.params) + 1.5), tol=1e-10)
-    assert found.x == pytest.approx(np.log(best.params), abs=1e-4)
+    result = minimize_scalar(loss, bracket=(np.log(best.params) - 2, np.log(best.params) + 1.5), tol=1e-10)
+    assert result.x == pytest.approx(np.log(best.params), abs=1e-4)
 
 
 def test_the_optimum_is_a_pair_of_numbers_or_arrays() -> None:

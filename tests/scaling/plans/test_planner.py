@@ -1,4 +1,4 @@
-"""The planner: the lecture's table, and plans that follow from their assumptions."""
+"""The planner: the table of sizes and budgets, and plans that follow from their assumptions."""
 
 import json
 
@@ -108,7 +108,7 @@ def test_few_degrees_of_freedom_widen_the_intervals() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"gpu": "h10"}, "Did you mean h100"),
         ({"gpus": 0}, "gpus=0"),
@@ -118,8 +118,8 @@ def test_few_degrees_of_freedom_widen_the_intervals() -> None:
         ({"people": -3}, "people=-3"),
     ],
 )
-def test_assumptions_that_make_no_sense_are_refused(changes: dict, said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_assumptions_that_make_no_sense_are_refused(changes: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         Assumptions(**changes)
     with pytest.raises(ConfigError, match="llama3_405b"):
         preset("llama4")
@@ -130,10 +130,10 @@ def test_accelerators_are_found_by_any_case() -> None:
 
 
 def test_thirty_small_models_against_one_big_one() -> None:
-    found = compare_pipelines(SURFACE, 1e22)
-    assert found.new_loss < found.old_loss
-    assert found.new.compute == pytest.approx(27 * found.old.compute)
-    assert found.compute_factor == pytest.approx(27)
+    result = compare_pipelines(SURFACE, 1e22)
+    assert result.new_loss < result.old_loss
+    assert result.new.compute == pytest.approx(27 * result.old.compute)
+    assert result.compute_factor == pytest.approx(27)
     with pytest.raises(ConfigError, match="small_days=30"):
         compare_pipelines(SURFACE, 1e22, small_days=30)
 

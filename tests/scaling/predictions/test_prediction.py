@@ -96,7 +96,7 @@ def test_runs_that_decide_nothing(tmp_path: Path) -> None:
     one = write_prediction(prediction(), tmp_path)
     assert refusal(one, outcome(one)) == ""
     assert refusal(one, outcome(one, started=one.created[:19] + "+00:00")) == ""  # in the same second
-    for changes, said in [
+    for changes, message in [
         ({"started": "2001-01-01T00:00:00+00:00"}, "before the prediction was written"),
         ({"prediction": None}, "another prediction"),
         ({"prediction": one.id + "0" * 56}, "another prediction"),
@@ -105,7 +105,7 @@ def test_runs_that_decide_nothing(tmp_path: Path) -> None:
         ({"data": {"tokens": "other"}}, "read other tokens"),
         ({"loss": float("nan")}, "no loss"),
     ]:
-        assert said in refusal(one, outcome(one, **changes)), changes
+        assert message in refusal(one, outcome(one, **changes)), changes
     core = write_prediction(prediction(convention="kaplan", params=2e6), tmp_path)
     assert refusal(core, outcome(core, params=3e6)) == ""
 

@@ -1,4 +1,4 @@
-"""The guard: not a number stops, a leap is reported, and both name the step and its text."""
+"""The guard: NaN stops, a spike is reported, and both name the step and its text."""
 
 import math
 from collections.abc import Sequence
@@ -16,8 +16,8 @@ from maquette.training.callbacks.loss_spike import LossGuard
 from maquette.training.processes import StopSignal
 
 
-def guard(said: list[str]) -> LossGuard:
-    return LossGuard(3.0, lambda step: f"documents of {step}", said.append)
+def guard(messages: list[str]) -> LossGuard:
+    return LossGuard(3.0, lambda step: f"documents of {step}", messages.append)
 
 
 @pytest.mark.parametrize(
@@ -39,32 +39,32 @@ def test_a_scaled_gradient_may_overflow_now_and_then_but_not_for_ever() -> None:
         LossGuard(3.0, str, print, scaled=True).check(1, math.nan, 1.0)
 
 
-def test_reports_a_leap_and_goes_on() -> None:
-    said: list[str] = []
-    watch = guard(said)
+def test_reports_a_spike_and_continues() -> None:
+    messages: list[str] = []
+    watch = guard(messages)
     for step in range(1, 51):
         watch.check(step, 2.0)
     watch.check(51, 6.5)
     watch.check(52, 2.0)
     assert watch.spikes == 1
-    assert said == ["loss spike at step 51: 6.500 (running mean 2.000). Its batch: documents of 51"]
+    assert messages == ["loss spike at step 51: 6.500 (running mean 2.000). Its batch: documents of 51"]
 
 
 @pytest.mark.parametrize("factor", [3.0, math.inf])
-def test_losses_about_zero_do_not_leap(factor: float) -> None:
-    said: list[str] = []
-    watch = LossGuard(factor, str, said.append)
+def test_losses_about_zero_are_no_spikes(factor: float) -> None:
+    messages: list[str] = []
+    watch = LossGuard(factor, str, messages.append)
     for step in range(1, 60):
         watch.check(step, -0.02 + 0.01 * (step % 3))
-    assert not said and watch.spikes == 0
+    assert not messages and watch.spikes == 0
 
 
-def test_the_first_steps_may_leap() -> None:
-    said: list[str] = []
-    watch = guard(said)
+def test_the_first_steps_may_spike() -> None:
+    messages: list[str] = []
+    watch = guard(messages)
     for step, loss in enumerate([0.1, 5.0, 0.1, 9.0], 1):
         watch.check(step, loss)
-    assert not said
+    assert not messages
 
 
 def test_state_survives() -> None:
@@ -113,9 +113,9 @@ def run(losses: Sequence[float], *, accumulate: int = 1, watches_spikes: bool = 
 
 @pytest.fixture
 def lines(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    said: list[str] = []
-    monkeypatch.setattr(module, "say", said.append)
-    return said
+    messages: list[str] = []
+    monkeypatch.setattr(module, "say", messages.append)
+    return messages
 
 
 def test_a_run_is_stopped_with_the_place_in_its_data() -> None:
@@ -126,8 +126,8 @@ def test_a_run_is_stopped_with_the_place_in_its_data() -> None:
 def test_a_step_is_the_mean_of_its_micro_batches(lines: list[str]) -> None:
     steady = [1.0, 3.0] * 30
     assert run([*steady, 1.0, 8.0, *steady], accumulate=2).spikes == 0  # 4.5 is less than three times 2
-    found = run([*steady, 1.0, 15.0, *steady], accumulate=2)
-    assert found.spikes == 1
+    result = run([*steady, 1.0, 15.0, *steady], accumulate=2)
+    assert result.spikes == 1
     assert len(lines) == 1 and lines[0].startswith("run: loss spike at step 31: 8.000 (running mean 2.000)")
 
 

@@ -53,9 +53,9 @@ def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 @pytest.fixture
 def lines(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    said: list[str] = []
-    monkeypatch.setattr(module, "say", said.append)
-    return said
+    messages: list[str] = []
+    monkeypatch.setattr(module, "say", messages.append)
+    return messages
 
 
 @pytest.mark.parametrize(

@@ -22,11 +22,11 @@ pytestmark = pytest.mark.usefixtures("no_pictures")
 
 @given(steps=st.integers(1, 500), validations=st.integers(0, 600))
 def test_evenly_and_at_the_last_step(steps: int, validations: int) -> None:
-    found = sorted(validation_steps(steps, validations))
-    assert len(found) == min(steps, validations)
-    if found:
-        assert found[-1] == steps and found[0] >= 1
-        gaps = [after - before for before, after in zip([0, *found], found, strict=False)]
+    result = sorted(validation_steps(steps, validations))
+    assert len(result) == min(steps, validations)
+    if result:
+        assert result[-1] == steps and result[0] >= 1
+        gaps = [after - before for before, after in zip([0, *result], result, strict=False)]
         assert max(gaps) - min(gaps) <= 1
 
 
@@ -72,13 +72,13 @@ class Sized(Unsized):
 
 
 def fit(
-    steps: int, validations: int, *, accumulate: int = 1, epochs: int = 1, sized: bool = True, told: int | None = None
+    steps: int, validations: int, *, accumulate: int = 1, epochs: int = 1, sized: bool = True, total: int | None = None
 ) -> tuple[Watched, Trainer]:
     """Trains for `steps` steps; the callback is told that the run has `told` of them."""
     schedule = ValidationSchedule()
     schedule.attach(
         RunContext(
-            folder=Path("run"), steps=told or steps, batch_size_tokens=1, flops_per_token=1.0, peak_flops=1.0,
+            folder=Path("run"), steps=total or steps, batch_size_tokens=1, flops_per_token=1.0, peak_flops=1.0,
             validations=validations, stop_signal=StopSignal(), steps_per_epoch=steps // epochs,
         )
     )  # fmt: skip
@@ -118,7 +118,7 @@ def test_the_trainers_own_settings_are_left_alone() -> None:
 
 def test_the_last_step_is_that_of_the_trainer() -> None:
     """`trainer.max_steps` wins over the token budget."""
-    module, _ = fit(12, 3, told=100)
+    module, _ = fit(12, 3, total=100)
     assert module.steps == [4, 8, 12]
 
 
@@ -139,16 +139,16 @@ def validated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[int]:
     return steps
 
 
-@pytest.mark.parametrize("micro_batch", [8, 2])
+@pytest.mark.parametrize("micro_batch_size", [8, 2])
 def test_a_run_validates_num_validations_times(
-    configure: Callable[..., TrainStage], validated: list[int], micro_batch: int
+    configure: Callable[..., TrainStage], validated: list[int], micro_batch_size: int
 ) -> None:
-    train.run(configure(seed=50, num_validations=4, data__micro_batch_size=micro_batch, force=True))
+    train.run(configure(seed=50, num_validations=4, data__micro_batch_size=micro_batch_size, force=True))
     assert validated == [5, 10, 15, 20]
 
 
 @pytest.mark.parametrize(
-    ("settings", "micro_batch", "expected"),
+    ("settings", "micro_batch_size", "expected"),
     [
         ({"trainer__val_check_interval": 6}, 8, [6, 12, 18]),
         ({"trainer__val_check_interval": 12}, 4, [6, 12, 18]),  # batches, as in Lightning
@@ -160,10 +160,10 @@ def test_an_interval_of_lightnings_takes_its_place(
     configure: Callable[..., TrainStage],
     validated: list[int],
     settings: dict[str, Any],
-    micro_batch: int,
+    micro_batch_size: int,
     expected: list[int],
 ) -> None:
-    train.run(configure(seed=51, num_validations=4, data__micro_batch_size=micro_batch, force=True, **settings))
+    train.run(configure(seed=51, num_validations=4, data__micro_batch_size=micro_batch_size, force=True, **settings))
     assert validated == expected
 
 

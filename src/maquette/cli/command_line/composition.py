@@ -69,8 +69,8 @@ def expanded(stage: Stage, overrides: Sequence[str], config_folder: Path | None 
     if stage.expand is None or not any(text.startswith(f"{_EXPANDING}=") for text in overrides):
         return list(overrides)
     module = importlib.import_module(f"maquette.cli.{stage.expand}")
-    found: list[str] = module.expand(stage, hydra_overrides(stage, overrides, config_folder), config_folder)
-    return found
+    arguments: list[str] = module.expand(stage, hydra_overrides(stage, overrides, config_folder), config_folder)
+    return arguments
 
 
 def compose_expanded(stage: Stage, overrides: Sequence[str], config_folder: Path | None = None) -> StageConfig:

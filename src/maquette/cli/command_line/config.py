@@ -138,9 +138,9 @@ class TrainStage(TokensStage):
         variants={"file": InstructionFilesConfig, "task": TaskInstructionsConfig},
     )
     preferences: ExamplesConfig = setting(
-        PreferenceFilesConfig, "pairs of answers, one of them wanted", variants={"file": PreferenceFilesConfig}
+        PreferenceFilesConfig, "pairs of completions, one of them chosen", variants={"file": PreferenceFilesConfig}
     )
-    prompts: PromptsConfig = setting(PromptsConfig, "what a policy answers")
+    prompts: PromptsConfig = setting(PromptsConfig, "what a policy completes")
     reward: RewardConfig = setting(RewardConfig, "what a policy is optimised for")
     model: Any = setting(ModelConfig, "architecture", variants={"transformer": ModelConfig, "lstm": ModelConfig})
     mixture: MixtureConfig = setting(MixtureConfig, "which text, in which shares")

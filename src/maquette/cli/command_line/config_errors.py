@@ -32,21 +32,21 @@ def explained(stage: Stage, error: BaseException) -> ConfigError:
                 return _no_option(file, options)
     outer, inner = str(error).strip(), str(chain[-1]).strip()
     key = str(getattr(chain[-1], "full_key", None) or "")
-    if found := re.search(r"Could not (?:override|append|delete)(?: config value at| from config)? '([^']+)'", outer):
-        if renamed_key(found[1]):
-            return unknown_key(stage, found[1])
+    if match := re.search(r"Could not (?:override|append|delete)(?: config value at| from config)? '([^']+)'", outer):
+        if renamed_key(match[1]):
+            return unknown_key(stage, match[1])
         # Hydra's own advice stays where it knows the way: `experiment=mine` belongs after a +
         if "default list" in outer and (advice := re.search(r"To append .*use (\S+)", outer)):
             return ConfigError(outer.splitlines()[0], f"To add it, write {advice[1]}.")
-        return _not_of_variant(stage, found[1]) or unknown_key(stage, found[1])
-    if found := re.search(r"Key '([^']+)' (?:is )?not in '", inner):
+        return _not_of_variant(stage, match[1]) or unknown_key(stage, match[1])
+    if match := re.search(r"Key '([^']+)' (?:is )?not in '", inner):
         full = re.search(r"full_key: (\S+)", inner)
-        key = key or (full[1] if full else found[1])
+        key = key or (full[1] if full else match[1])
         if place := re.match(r"In '((?:experiment|sweep)/[^']+)'", outer):
             return _of_another_stage(stage, place[1], key)
         return _not_of_variant(stage, key) or unknown_key(stage, key)
-    if found := re.search(r"Value '(.*?)'.*could not be converted to (\w+)", inner, re.DOTALL):
-        return ConfigError(f"{key}={found[1]} is not {_NAMES.get(found[2], found[2])}.", _help_of(stage, key))
+    if match := re.search(r"Value '(.*?)'.*could not be converted to (\w+)", inner, re.DOTALL):
+        return ConfigError(f"{key}={match[1]} is not {_NAMES.get(match[2], match[2])}.", _help_of(stage, key))
     if "Optional" in inner or "None" in inner:
         return ConfigError(f"{key} can't be null.", _help_of(stage, key))
     where = f"{key}: " if key and key not in inner else ""

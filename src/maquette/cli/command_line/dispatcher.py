@@ -73,7 +73,7 @@ class CommandLine:
 
     overrides: list[str] = dataclasses.field(default_factory=list)
     options: list[str] = dataclasses.field(default_factory=list)
-    words: list[str] = dataclasses.field(default_factory=list)
+    positional: list[str] = dataclasses.field(default_factory=list)
     help: bool = False
     help_all: bool = False
     show: bool = False
@@ -98,7 +98,7 @@ def parse(stage: Stage, arguments: Sequence[str]) -> CommandLine:
         elif argument == "--json" and any(field.name == "json" for field in dataclasses.fields(stage.config)):
             line.overrides.append("json=true")
         elif argument == "--":
-            line.words.extend(rest)
+            line.positional.extend(rest)
         elif argument.startswith("-"):
             name, _, value = argument.partition("=")
             line.options.append(argument)
@@ -106,10 +106,10 @@ def parse(stage: Stage, arguments: Sequence[str]) -> CommandLine:
                 line.options.append(value)
             if name in ("--config-dir", "-cd"):
                 line.config_folder = Path(value)
-        elif _OVERRIDE.match(argument) and not (stage.words and " " in argument.partition("=")[0]):
+        elif _OVERRIDE.match(argument) and not (stage.positional and " " in argument.partition("=")[0]):
             line.overrides.append(argument)
-        elif stage.words:
-            line.words.append(argument)
+        elif stage.positional:
+            line.positional.append(argument)
         else:
             line.overrides.append(argument)  # install=bash, or a mistake that Hydra names
             if not {"-sc", "--shell-completion"} & set(line.options):
@@ -158,12 +158,12 @@ def _run(stage: Stage, line: CommandLine) -> None:
     alone = stage.name == "train" and not line.multirun and not line.options
     if alone and any(word.startswith(("+sweep=", "sweep=", "sweep.")) for word in line.overrides):
         raise ConfigError("A sweep is many runs.", f"Type it with -m: maquette train -m {' '.join(line.overrides)}")
-    words = [f"{stage.words}={text_list(line.words)}"] if line.words else []
+    positional = [f"{stage.positional}={text_list(line.positional)}"] if line.positional else []
     if line.multirun:
         overrides = [f"+{text}" if text.startswith("sweep=") else text for text in line.overrides]
     else:
         overrides = expanded(stage, line.overrides, line.config_folder)
-    overrides = [*hydra_overrides(stage, overrides, line.config_folder), *words]
+    overrides = [*hydra_overrides(stage, overrides, line.config_folder), *positional]
     application = Application(stage, dry=line.show)
     try:
         application.main(line.options, overrides)

@@ -38,11 +38,11 @@ def without_schema(composed: DictConfig, given: Collection[str] = ()) -> DictCon
     for key in changed:
         plain: Any = OmegaConf.to_container(OmegaConf.select(composed, key))
         names = _arguments(plain["_target_"], key)
-        kept = {
+        remaining = {
             name: value for name, value in plain.items()
             if name in _HYDRAS or f"{key}.{name}" in given or (not _is_open(value) and (names is None or name in names))
         }  # fmt: skip
-        OmegaConf.update(composed, key, OmegaConf.create(kept), merge=False)
+        OmegaConf.update(composed, key, OmegaConf.create(remaining), merge=False)
     return composed
 
 
@@ -99,12 +99,12 @@ def check_foreign(settings: Any, prefix: str = "") -> None:
 
 def _arguments(target: str, key: str) -> list[str] | None:
     """The names of the arguments that a class or function takes; None where it takes any, or does not say."""
-    found = import_target(target, key=f"{key}._target_")
+    callee = import_target(target, key=f"{key}._target_")
     try:
-        parameters = inspect.signature(found).parameters.values()
+        parameters = inspect.signature(callee).parameters.values()
     except (TypeError, ValueError):  # written in C, and says nothing of itself
         return None
-    settings = getattr(found, "config_class", None)  # of an objective, which hands on the rest to it
+    settings = getattr(callee, "config_class", None)  # of an objective, which hands on the rest to it
     own = [field.name for field in dataclasses.fields(settings)] if dataclasses.is_dataclass(settings) else None
     if own is None and any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return None

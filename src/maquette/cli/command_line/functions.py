@@ -55,8 +55,8 @@ def _swept(stage: Stage, overrides: Sequence[str], config_folder: Path | None) -
     outcomes = Files(report.folder).outcomes().values()
     failed = [outcome for outcome in outcomes if outcome["status"] != FINISHED]
     if failed:
-        said = failed[-1]["error"]
-        raise StageError(f"{len(failed)} of {len(outcomes)} jobs failed: {said}", f"See {report.folder}.")
+        error = failed[-1]["error"]
+        raise StageError(f"{len(failed)} of {len(outcomes)} jobs failed: {error}", f"See {report.folder}.")
 
     results = [outcome["result"] for outcome in outcomes]
     return [(read_record(result) if Path(result).is_dir() else None) or result for result in results]

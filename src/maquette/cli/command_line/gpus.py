@@ -53,19 +53,19 @@ def visible_gpus() -> list[str]:
 
 
 def _first_free(devices: list[str]) -> str:
-    told = False
+    announced = False
     while True:
         for device in devices:
-            if (handle := _took(device)) is not None:
+            if (handle := _try_lock(device)) is not None:
                 _held.append(handle)
                 return device
-        if not told:
+        if not announced:
             say(f"waiting for a GPU: {', '.join(devices)} {'is' if len(devices) == 1 else 'are'} in use by other runs")
-            told = True
+            announced = True
         time.sleep(_LOOK)
 
 
-def _took(device: str) -> TextIO | None:
+def _try_lock(device: str) -> TextIO | None:
     """An open lock on the device; None where another process has it."""
     path = Path(tempfile.gettempdir()) / f"maquette-gpu-{device.replace('/', '_')}.lock"
     try:

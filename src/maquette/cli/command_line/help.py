@@ -33,7 +33,7 @@ def print_stages() -> None:
 
 def groups(stage: Stage, config_folder: Path | None = None) -> dict[str, list[str]]:
     """The config groups a stage composes, each with its options; `sweep` and `experiment` are added with a `+`."""
-    found: dict[str, list[str]] = {}
+    choices: dict[str, list[str]] = {}
     fields = {setting.key.split(".")[0] for setting in walk(stage.config) if "." in setting.key}
     fields |= {field.name for field in dataclasses.fields(stage.config) if field.metadata.get("variants")}
     for folder in config_folders(config_folder):
@@ -44,8 +44,8 @@ def groups(stage: Stage, config_folder: Path | None = None) -> dict[str, list[st
                 options = {
                     path.stem for path in group.glob("*.yaml") if group.name not in _ADDED or _is_for(path, stage)
                 }
-                found[group.name] = sorted(options.union(found.get(group.name, [])))
-    return {name: options for name, options in sorted(found.items()) if options}
+                choices[group.name] = sorted(options.union(choices.get(group.name, [])))
+    return {name: options for name, options in sorted(choices.items()) if options}
 
 
 _ADDED = ("sweep", "experiment")
@@ -67,12 +67,12 @@ def _is_for(path: Path, stage: Stage) -> bool:
 def print_stage(stage: Stage, config_folder: Path | None = None, *, all_keys: bool = False) -> None:
     """A stage's groups, and the keys that people turn first (or all) with defaults, allowed values and help lines."""
     width = shutil.get_terminal_size((110, 24)).columns
-    words = f" [{stage.words} ...]" if stage.words else ""
-    print(f"maquette {stage.name}{words} [key=value ...]: {stage.help}\n")
-    found = groups(stage, config_folder)
-    if found:
+    positional = f" [{stage.positional} ...]" if stage.positional else ""
+    print(f"maquette {stage.name}{positional} [key=value ...]: {stage.help}\n")
+    choices = groups(stage, config_folder)
+    if choices:
         print("Groups (choose with group=option):\n")
-        for group, options in found.items():
+        for group, options in choices.items():
             shown = f"+{group}" if group in _ADDED else group
             options = [option for option in options if not option.startswith("_")]
             print(

@@ -34,7 +34,7 @@ class AlignmentStage(RecordedStage, SeededStage):
     title: str = setting("Alignment", "heading of the page")
     base: dict[str, Any] = setting(dict, "train: the base model; empty: the model of maquette demo")
     sft: dict[str, Any] = setting(dict, "train: the fine-tuned model, the reference of all policies")
-    labels: dict[str, Any] = setting(dict, "annotate: preferences between the fine-tuned model's answers")
+    labels: dict[str, Any] = setting(dict, "annotate: preferences between the fine-tuned model's completions")
     reward: dict[str, Any] = setting(dict, "train: each reward model")
     dpo: dict[str, Any] = setting(dict, "train: each DPO policy")
     ppo: dict[str, Any] = setting(dict, "train: each PPO policy")
@@ -48,7 +48,7 @@ class AlignmentStage(RecordedStage, SeededStage):
     tasks: list[str] = setting(lambda: ["pick"], "tasks whose held-out prompts policies are measured on")
     prompts: int = setting(500, "held-out prompts", minimum=2)
     max_completion_length: int = setting(20, "tokens of an answer at most", minimum=1)
-    best_of: int = setting(16, "answers of the reference for best-of-n; 1: none", minimum=1)
+    best_of: int = setting(16, "completions of the reference for best-of-n; 1: none", minimum=1)
 
 
 @dataclass

@@ -43,9 +43,9 @@ def hydra_overrides(stage: Stage, overrides: Sequence[str], config_folder: Path 
     """The overrides with Hydra's signs in them. Raises `ConfigError` for one that can't be read, or is no recipe."""
     overrides = as_text(stage, overrides)
     options = groups(stage, config_folder).get("recipe")
-    found = opened(stage, with_recipe_files(overrides, options) if options else overrides)
-    parse_overrides(found)
-    return found
+    arguments = opened(stage, with_recipe_files(overrides, options) if options else overrides)
+    parse_overrides(arguments)
+    return arguments
 
 
 def as_text(stage: Stage, overrides: Sequence[str]) -> list[str]:
@@ -55,12 +55,12 @@ def as_text(stage: Stage, overrides: Sequence[str]) -> list[str]:
     spelling of it; `~/x` (the home folder), brackets and letters beyond ASCII it can't read without quotes.
     """
     names, tables = _texts(stage), free_form(stage)
-    found = []
+    lines = []
     for text in overrides:
         key, sign, value = text.partition("=")
         plain = key.lstrip("+")
         if not sign or not (plain in names or plain == "recipe" or plain.startswith(tuple(f"{t}." for t in tables))):
-            found.append(text)
+            lines.append(text)
             continue
         parts = value.split(",")
         if plain in names:
@@ -72,8 +72,8 @@ def as_text(stage: Stage, overrides: Sequence[str]) -> list[str]:
             and not _is_readable(f"{key}={value}")
         ):
             parts = [part if _is_readable(f"{key}={part}") else literal(_at_home(part)) for part in parts]
-        found.append(f"{key}={','.join(parts)}")
-    return found
+        lines.append(f"{key}={','.join(parts)}")
+    return lines
 
 
 def _is_readable(override: str) -> bool:
@@ -131,9 +131,9 @@ def parse_overrides(overrides: Sequence[str]) -> list[Override]:
 
 def literal(value: Any) -> str:
     """A text in quotes, as Hydra's command line reads it back: nothing in it is Hydra's or OmegaConf's sign."""
-    text = re.sub(r"(\\*)\$\{", lambda found: 2 * found[1] + "\\${", str(value))  # no interpolation
-    text = re.sub(r"(\\*)'", lambda found: 2 * found[1] + "\\'", text)
-    return "'" + re.sub(r"(\\+)$", lambda found: 2 * found[1], text) + "'"
+    text = re.sub(r"(\\*)\$\{", lambda match: 2 * match[1] + "\\${", str(value))  # no interpolation
+    text = re.sub(r"(\\*)'", lambda match: 2 * match[1] + "\\'", text)
+    return "'" + re.sub(r"(\\+)$", lambda match: 2 * match[1], text) + "'"
 
 
 def text_list(values: Sequence[str]) -> str:

@@ -13,14 +13,14 @@ from maquette.cli.command_line import law_config, model_config
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """One `maquette NAME`. `words` is the list setting that takes plain words from the command line; `expand` a module
-    here whose `expand(stage, overrides, config_folder)` puts other overrides in the place of those that were typed."""
+    """One `maquette NAME`. `positional` is the list setting that takes plain words from the command line; `expand` a
+    module here whose `expand(stage, overrides, config_folder)` replaces the overrides that were typed by others."""
 
     name: str
     help: str
     config: type[settings.StageConfig]
     module: str
-    words: str | None = None
+    positional: str | None = None
     expand: str | None = None
 
     def run(self, chosen: settings.StageConfig, *prepared: Any) -> Any:
@@ -50,9 +50,11 @@ _ALL = (
         model_config.AlignmentStage,
         "alignment",
     ),
-    Stage("sample", "continue a prompt with a trained model", model_config.SampleStage, "sample", words="prompts"),
+    Stage("sample", "continue a prompt with a trained model", model_config.SampleStage, "sample", positional="prompts"),
     Stage("chat", "talk to models in the browser, also blindly; an OpenAI endpoint", model_config.ChatStage, "chat"),
-    Stage("score", "log-probability of sentences under a model", model_config.ScoreStage, "score", words="sentences"),
+    Stage(
+        "score", "log-probability of sentences under a model", model_config.ScoreStage, "score", positional="sentences"
+    ),
     Stage(
         "evaluate",
         "perplexity and questions, by every protocol, with intervals",
@@ -62,7 +64,7 @@ _ALL = (
     Stage("leaderboard", "evaluations side by side", model_config.LeaderboardStage, "leaderboard"),
     Stage(
         "compare",
-        "win rates of models' answers, raw and length-controlled, and the judge's worth",
+        "win rates of models' completions, raw and length-controlled, and the judge's worth",
         model_config.CompareStage,
         "compare",
     ),

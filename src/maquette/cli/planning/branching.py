@@ -1,6 +1,6 @@
-"""`scheduler=wsd scheduler.branches=[...]`: one trunk serves every horizon (Hu et al. 2024; Haegele et al. 2024).
+"""`scheduler=wsd scheduler.branches=[...]`: one trunk serves every token budget (Hu et al. 2024; Haegele et al. 2024).
 
-The trunk warms up and stays at the peak rate. Each horizon is a run of its own, `scheduler=wsd` over its own tokens,
+The trunk warms up and stays at the peak rate. Each budget is a run of its own, `scheduler=wsd` over its own tokens,
 that starts from the trunk's checkpoint where its cooldown begins. Up to there the two are the same run, bit for bit:
 the same batches, rate and warm-up; so a branch is what it would have been alone, for the price of its cooldown.
 
@@ -32,21 +32,21 @@ TRUNK = "trunk"
 
 @dataclasses.dataclass(frozen=True)
 class Planned:
-    """A run: what was asked for, and the job. A branch leaves the trunk after `leaves` steps."""
+    """A run: what was asked for, and the job. A branch leaves the trunk after `branch_step` steps."""
 
     config: TrainStage
     job: Job
-    leaves: int = 0
+    branch_step: int = 0
 
     @property
     def cooldown_tokens(self) -> int:
         """What a branch trains beyond the trunk."""
-        return self.job.spec.tokens - self.leaves * self.job.spec.batch_size_tokens
+        return self.job.spec.tokens - self.branch_step * self.job.spec.batch_size_tokens
 
 
 @dataclasses.dataclass(frozen=True)
-class Tree:
-    """The trunk, and its branches by rising horizon; the last one is the run that the settings name."""
+class Branching:
+    """The trunk, and its branches by rising tokens; the last one is the run that the settings name."""
 
     trunk: Planned
     branches: tuple[Planned, ...]
@@ -57,7 +57,7 @@ class Tree:
         return self.trunk.job.spec.tokens + sum(branch.cooldown_tokens for branch in self.branches)
 
 
-def plan_tree(config: TrainStage, data: TokensResult) -> Tree:
+def plan_tree(config: TrainStage, data: TokensResult) -> Branching:
     """Raises `ConfigError` where the settings do not go with branches."""
     if not isinstance(config.scheduler, WSDSchedulerConfig):
         raise ConfigError(
@@ -66,36 +66,36 @@ def plan_tree(config: TrainStage, data: TokensResult) -> Tree:
         )
     if config.mixture.phases:
         raise ConfigError(
-            "scheduler.branches with phases of the mixture: they would begin elsewhere for each horizon.",
+            "scheduler.branches with phases of the mixture: they would begin elsewhere for each number of tokens.",
             "Leave one of the two out.",
         )
     whole = resolve_recipe(config, data)
     asked = [parse_quantity(one, "scheduler.branches") for one in config.scheduler.branches]
     # Whole steps, so that the share of the warm-up is the same number of tokens for every one of them.
     steps = sorted({*(max(1, round(tokens / whole.batch_size_tokens)) for tokens in asked), whole.steps})
-    horizons = [whole.batch_size_tokens * one for one in steps]
-    if horizons[-1] > whole.tokens:
+    budgets = [whole.batch_size_tokens * one for one in steps]
+    if budgets[-1] > whole.tokens:
         raise ConfigError(
             f"scheduler.branches has {max(asked):,} tokens, and the run itself only {whole.tokens:,}.",
-            "Branches are shorter horizons of the run; tokens (or compute) sets the longest.",
+            "Branches are shorter versions of the run; tokens (or compute) sets the longest.",
         )
-    warmup = whole.warmup * horizons[0]  # of the shortest, for all: they share it
-    branches = [_planned(_with(config, whole, tokens, warmup / tokens), data) for tokens in horizons]
-    branches = [dataclasses.replace(branch, leaves=_leaves(branch)) for branch in branches]
-    if branches[0].leaves * whole.batch_size_tokens < warmup:
+    warmup = whole.warmup * budgets[0]  # of the shortest, for all: they share it
+    branches = [_planned(_with(config, whole, tokens, warmup / tokens), data) for tokens in budgets]
+    branches = [dataclasses.replace(branch, branch_step=_leaves(branch)) for branch in branches]
+    if branches[0].branch_step * whole.batch_size_tokens < warmup:
         raise ConfigError(
-            f"The shortest of scheduler.branches, {horizons[0]:,} tokens, cools down before it is warm.",
+            f"The shortest of scheduler.branches, {budgets[0]:,} tokens, cools down before it is warm.",
             "Leave it out, or shorten scheduler.warmup or scheduler.decay.",
         )
     # One step further than the last branch needs: the checkpoint of a last step says that training is over.
-    length = (branches[-1].leaves + 1) * whole.batch_size_tokens
+    length = (branches[-1].branch_step + 1) * whole.batch_size_tokens
     trunk = _planned(_with(config, whole, length, warmup / length, ConstantSchedulerConfig()), data)
     job = dataclasses.replace(
         trunk.job,
-        kept_steps=frozenset(branch.leaves for branch in branches),
+        kept_steps=frozenset(branch.branch_step for branch in branches),
         tags=trunk.job.tags | {"kind": TRUNK},
     )
-    return Tree(dataclasses.replace(trunk, job=job), tuple(branches))
+    return Branching(dataclasses.replace(trunk, job=job), tuple(branches))
 
 
 def below(trunk: str | None, branch: Planned) -> Planned:
@@ -108,24 +108,24 @@ def below(trunk: str | None, branch: Planned) -> Planned:
     return dataclasses.replace(branch, config=config, job=job)
 
 
-def graft(tree: Tree, branch: Planned) -> bool:
-    """Gives a branch that has not begun the trunk's checkpoint to go on from; False where there is none.
+def resume_from_trunk(tree: Branching, branch: Planned) -> bool:
+    """Gives a branch that has not begun the trunk's checkpoint to resume from; False where there is none.
 
     Weights, optimiser, place in the data, random numbers and curves are the trunk's. The seal is written last: killed
-    before it, the branch is grafted again.
+    before it, the branch resumes from the trunk again.
     """
     trunk, target = tree.trunk.job, CheckpointFolder(branch.job.folder / "checkpoints")
     if target.steps():
         return True
     source = CheckpointFolder(trunk.folder / "checkpoints")
-    if branch.leaves not in source.steps():
+    if branch.branch_step not in source.steps():
         return False
-    for path in (trunk.folder / "metrics.jsonl", source.path(branch.leaves)):
+    for path in (trunk.folder / "metrics.jsonl", source.path(branch.branch_step)):
         to = branch.job.folder / path.relative_to(trunk.folder)
         with atomic_file(to) as temporary:
             shutil.copyfile(path, temporary)
-    seal = source.path(branch.leaves).with_suffix(".json")
-    write_json(target.path(branch.leaves).with_suffix(".json"), json.loads(seal.read_text(encoding="utf-8")))
+    seal = source.path(branch.branch_step).with_suffix(".json")
+    write_json(target.path(branch.branch_step).with_suffix(".json"), json.loads(seal.read_text(encoding="utf-8")))
     return True
 
 
@@ -134,7 +134,7 @@ def _planned(config: TrainStage, data: TokensResult) -> Planned:
 
 
 def _with(config: TrainStage, whole: Recipe, tokens: int, warmup: float, scheduler: Node | None = None) -> TrainStage:
-    """The settings of one horizon: what the whole run's recipe chose is common to all."""
+    """The settings of one token budget: what the whole run's recipe chose is common to all."""
     return dataclasses.replace(
         config,
         tokens=str(tokens),
@@ -152,6 +152,6 @@ def _leaves(branch: Planned) -> int:
     return max(1, (schedule.warmup + schedule.stable) // job.spec.batch_size_tokens - 1)
 
 
-def run_folders(tree: Tree) -> list[Path]:
-    """Of the branches, by rising horizon."""
+def run_folders(tree: Branching) -> list[Path]:
+    """Of the branches, by rising tokens."""
     return [branch.job.folder for branch in tree.branches]

@@ -27,7 +27,7 @@ from maquette.feedback.config import TaskInstructionsConfig
 from maquette.feedback.prompts import TaskInstructions, open_prompts
 from maquette.model.core_config import CoreConfig
 from maquette.model.hf import config_of, read_config
-from maquette.model.loading import find_checkpoint, load_tokenizer, model_folder, weights_digest
+from maquette.model.loading import find_reward_model, load_tokenizer, model_folder, weights_digest
 from maquette.objectives.config import ExampleConfig, PolicyConfig
 from maquette.optimization.config import OptimizerConfig, planned_warmup, planned_weight_decay
 from maquette.recipe.post_training import PostTraining
@@ -111,13 +111,15 @@ def plan_policy(config: TrainStage) -> Job:
         has_value=objective.advantage == "value",
     )
     # Points of the curves are means over whole iterations; unless told otherwise over one.
-    steps, log_steps = objective.ppo_epochs * objective.num_minibatches, config.trainer.log_every_n_steps
-    log_steps = steps if log_steps == TrainerConfig().log_every_n_steps else -(-log_steps // steps) * steps
+    steps, log_every_n_steps = objective.ppo_epochs * objective.num_minibatches, config.trainer.log_every_n_steps
+    log_every_n_steps = (
+        steps if log_every_n_steps == TrainerConfig().log_every_n_steps else -(-log_every_n_steps // steps) * steps
+    )
     config = dataclasses.replace(
         config,
         objective=objective,
         optimizer=_with_eps(config.optimizer),
-        trainer=dataclasses.replace(config.trainer, log_every_n_steps=log_steps),
+        trainer=dataclasses.replace(config.trainer, log_every_n_steps=log_every_n_steps),
     )
     digests = {"tokenizer": tokenizer.digest, "reward": _reward_digest(config)}
     if config.prompts.path is not None:
@@ -194,7 +196,7 @@ def _reward_digest(config: TrainStage) -> str:
     reward = config.reward
     if reward.kind != "reward_model":
         return digest({"kind": reward.kind, "callable": reward.callable})
-    return weights_digest(find_checkpoint(reward.checkpoint, config.outputs))
+    return weights_digest(find_reward_model(reward.checkpoint, config.outputs))
 
 
 # Examples -------------------------------------------------------------------------------------------------------------

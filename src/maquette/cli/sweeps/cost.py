@@ -114,7 +114,7 @@ def _measured_before(outputs: Path) -> list[Speed]:
 
 def _earlier_speeds(outputs: Path) -> list[Speed]:
     """Of the runs that finished on this machine, newest last."""
-    found = []
+    speeds = []
     for path in sorted((outputs / "runs").glob(f"*/{RUN_FILE}"), key=lambda path: path.stat().st_mtime):
         try:
             record = read_record(path.parent)
@@ -127,8 +127,8 @@ def _earlier_speeds(outputs: Path) -> list[Speed]:
             and record.tokens_per_second
         ):
             spec = record.spec
-            found.append((spec.architecture_kind, spec.precision, spec.size, record.tokens_per_second))
-    return found
+            speeds.append((spec.architecture_kind, spec.precision, spec.size, record.tokens_per_second))
+    return speeds
 
 
 def _look_up(known: Sequence[Speed], forecast: Forecast) -> float | None:

@@ -1,4 +1,4 @@
-"""From the words behind `-m` to a list of jobs.
+"""From the arguments behind `-m` to a list of jobs.
 
 The values that keys were given make a product, as in any Hydra multirun (`size=100k,300k`, `hydra.sweeper.params` of a
 `+sweep=` file). What depends on the budget or the recipe can't be a product: `sweep.budgets` puts sizes of its own on
@@ -34,14 +34,14 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class SweepJob:
-    """One job: all of its overrides, the `words` that set it apart, and its settings where it was composed just now.
+    """One job: all of its overrides, the `arguments` that set it apart, and its settings where it was just composed.
 
     `forecast` is what it will be, None where nobody can say; `run` the folder of its run, where an earlier launch of
     the sweep has found it; `error` why it can't be at all.
     """
 
     overrides: tuple[str, ...]
-    words: tuple[str, ...]
+    arguments: tuple[str, ...]
     settings: Any = None
     forecast: "Forecast | None" = None
     run: str | None = None
@@ -49,7 +49,7 @@ class SweepJob:
 
     @property
     def title(self) -> str:
-        return " ".join(word.lstrip("+") for word in self.words)
+        return " ".join(argument.lstrip("+") for argument in self.arguments)
 
     @property
     def is_done(self) -> bool:
@@ -105,15 +105,15 @@ def read_line(
     overrides = [f"+{text}" if text.startswith("sweep=") else text for text in overrides]
     combinations = product(stage, overrides, config_folder, params=params, config_loader=config_loader)
     composed = composed or functools.partial(_composed, stage, config_folder)
-    members = tuple((tuple(words), composed(words)) for words in combinations)
+    members = tuple((tuple(arguments), composed(arguments)) for arguments in combinations)
     chosen_name = next((text.partition("=")[2] for text in overrides if text.startswith("+sweep=")), stage.name)
     identity = digest([_identity(settings) for _, settings in members])
     name = f"{chosen_name.rpartition('/')[2]}-{identity[:8]}"
     return Line(stage, name, tuple(overrides), members, composed)
 
 
-def _composed(stage: Stage, config_folder: Path | None, words: Sequence[str]) -> StageConfig:
-    return compose(stage, words, config_folder)
+def _composed(stage: Stage, config_folder: Path | None, arguments: Sequence[str]) -> StageConfig:
+    return compose(stage, arguments, config_folder)
 
 
 def product(
@@ -149,10 +149,10 @@ def product(
                 f"'{text}' is a range without steps, of which this sweeper can't make jobs.",
                 "hydra/sweeper=optuna searches one; or give values: choice(1,2,3), range(1,10,2), 1,2,3.",
             )
-    found = [list(words) for words in itertools.product(*values.values())]
-    if not found:
+    combinations = [list(arguments) for arguments in itertools.product(*values.values())]
+    if not combinations:
         raise ConfigError("the sweep has no jobs.", "Give a key several values: size=100k,300k.")
-    return found
+    return combinations
 
 
 class Planner:
@@ -188,8 +188,8 @@ class Planner:
         return training_tokens(self._prepare(settings).folder)
 
     def forecast(self, settings: TrainStage) -> "Forecast":
-        found: Forecast = self._forecast(settings, self._prepare(settings))
-        return found
+        forecast: Forecast = self._forecast(settings, self._prepare(settings))
+        return forecast
 
 
 class DryPlanner(Planner):
@@ -234,35 +234,37 @@ def plan(
 def plan_line(line: Line, planner: Planner | None = None) -> Sweep:
     """The same of a line that was read already."""
     planner = planner or Planner(line.stage)
-    found: dict[tuple[str, ...], SweepJob] = {}
+    unique: dict[tuple[str, ...], SweepJob] = {}
     remarks: dict[str, None] = {}
-    for words, chosen in line.members:
-        for job in _expanded(line, planner, list(words), chosen, remarks):
-            found.setdefault(job.overrides, job)
-    jobs = grown_together(list(found.values()), lambda words: _planned(line, planner, words))
+    for arguments, chosen in line.members:
+        for job in _expanded(line, planner, list(arguments), chosen, remarks):
+            unique.setdefault(job.overrides, job)
+    jobs = grown_together(list(unique.values()), lambda arguments: _planned(line, planner, arguments))
     if len(jobs) == 1 and not any(override.is_sweep_override() for override in parse_overrides(line.overrides)):
         remarks["this line means a single job: give a key several values, or choose a +sweep="] = None
     shared = set.intersection(*(set(job.overrides) for job in jobs)) if len(jobs) > 1 else set()
     jobs = [
-        dataclasses.replace(job, words=tuple(w for w in job.overrides if w not in shared and not w.startswith("hydra")))
+        dataclasses.replace(
+            job, arguments=tuple(w for w in job.overrides if w not in shared and not w.startswith("hydra"))
+        )
         for job in jobs
     ]
     return Sweep(line.stage, line.name, line.settings, tuple(jobs), tuple(remarks))
 
 
 def _expanded(
-    line: Line, planner: Planner, words: list[str], settings: StageConfig, remarks: dict[str, None]
+    line: Line, planner: Planner, arguments: list[str], settings: StageConfig, remarks: dict[str, None]
 ) -> Iterator[SweepJob]:
     """The jobs that one combination of values stands for: itself, unless the sweep's own settings say more."""
     if not planner.can_plan(settings):
         if isinstance(settings, TrainStage) and settings.sweep.is_given and not settings.objective.entry.reads_text:
             raise ConfigError("The settings of sweep are of pretraining.", "Give keys several values instead.")
-        yield SweepJob(tuple(words), (), settings)
+        yield SweepJob(tuple(arguments), (), settings)
         return
     assert isinstance(settings, TrainStage)
     try:
-        for more in _more_words(planner, words, settings, remarks):
-            job = [*words, *more]
+        for more in _more_words(planner, arguments, settings, remarks):
+            job = [*arguments, *more]
             composed = line.compose(job) if more else settings
             assert isinstance(composed, TrainStage)
             for rate in _rates(planner, composed):
@@ -273,16 +275,16 @@ def _expanded(
     except ConfigError:
         raise
     except MaquetteError as error:  # this combination's data can't be made; the others may do
-        yield SweepJob(tuple(words), (), settings, error=str(error))
+        yield SweepJob(tuple(arguments), (), settings, error=str(error))
 
 
 def _more_words(
-    planner: Planner, words: list[str], settings: TrainStage, remarks: dict[str, None]
+    planner: Planner, arguments: list[str], settings: TrainStage, remarks: dict[str, None]
 ) -> Iterator[list[str]]:
     """`size=... compute=...` of every point of the IsoFLOP curves; nothing where there are none."""
     sweep = settings.sweep
     if sweep.mixtures:
-        yield from _mixtures(planner, words, settings)
+        yield from _mixtures(planner, arguments, settings)
         return
     if not sweep.budgets:
         yield []
@@ -290,7 +292,7 @@ def _more_words(
     from maquette.recipe.sweeps import isoflop_curve
 
     for key in ("size", "compute", "tokens", "checkpoint"):
-        if any(word.startswith(f"{key}=") for word in words):
+        if any(argument.startswith(f"{key}=") for argument in arguments):
             raise ConfigError(
                 f"{key} and sweep.budgets are both given: the sweep sets size and compute of each job.",
                 f"Leave {key} out, or give size=... compute=... several values without +sweep=isoflop.",
@@ -312,11 +314,13 @@ def _more_words(
             yield [f"size={size}", f"compute={_short(budget)}"]
 
 
-def _mixtures(planner: Planner, words: list[str], settings: TrainStage) -> Iterator[list[str]]:
+def _mixtures(planner: Planner, arguments: list[str], settings: TrainStage) -> Iterator[list[str]]:
     """`mixture.weights=...` of every mixture to try."""
     from maquette.recipe.sweeps import mixture_design
 
-    if settings.sweep.budgets or any(word.lstrip("+").startswith(("mixture=", "mixture.")) for word in words):
+    if settings.sweep.budgets or any(
+        argument.lstrip("+").startswith(("mixture=", "mixture.")) for argument in arguments
+    ):
         raise ConfigError(
             "sweep.mixtures sets the mixture of each job, at one size and budget.",
             "Leave mixture and sweep.budgets out.",
@@ -337,7 +341,7 @@ def grown_together(jobs: list[SweepJob], planned: Callable[[list[str]], SweepJob
     groups: dict[tuple[str, ...], list[SweepJob]] = {}
     for job in jobs:
         branched = getattr(getattr(job.settings, "sweep", None), "branches", False) and job.forecast is not None
-        rest = tuple(word for word in job.overrides if not word.startswith(_HORIZON))
+        rest = tuple(argument for argument in job.overrides if not argument.startswith(_HORIZON))
         groups.setdefault(rest if branched else job.overrides, []).append(job)
     trees = [group for group in groups.values() if len(group) > 1]
     if not trees:
@@ -345,14 +349,14 @@ def grown_together(jobs: list[SweepJob], planned: Callable[[list[str]], SweepJob
     result = []
     for group in groups.values():
         group.sort(key=_tokens)
-        words = [*group[-1].overrides]
+        arguments = [*group[-1].overrides]
         if len(group) > 1:
-            words.append(f"scheduler.branches=[{','.join(str(_tokens(job)) for job in group[:-1])}]")
-        result.append(planned(words) if len(group) > 1 else group[0])
+            arguments.append(f"scheduler.branches=[{','.join(str(_tokens(job)) for job in group[:-1])}]")
+        result.append(planned(arguments) if len(group) > 1 else group[0])
     if trees[0][0].settings.sweep.bias:
         measured = min(trees, key=lambda group: (-len(group), sum(map(_compute, group))))
         for job in measured:
-            own = [word for word in job.overrides if not word.startswith("scheduler")]
+            own = [argument for argument in job.overrides if not argument.startswith("scheduler")]
             result.append(planned([*own, "scheduler=linear"]))
     return result
 
@@ -365,11 +369,11 @@ def _compute(job: SweepJob) -> int:
     return job.forecast.compute if job.forecast is not None else 0
 
 
-def _planned(line: Line, planner: Planner, words: list[str]) -> SweepJob:
+def _planned(line: Line, planner: Planner, arguments: list[str]) -> SweepJob:
     """One more job of a training stage."""
-    settings = line.compose(words)
+    settings = line.compose(arguments)
     assert isinstance(settings, TrainStage)
-    return SweepJob(tuple(words), (), settings, planner.forecast(settings))
+    return SweepJob(tuple(arguments), (), settings, planner.forecast(settings))
 
 
 def _short(budget: int) -> str:

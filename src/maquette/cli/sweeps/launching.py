@@ -26,12 +26,12 @@ _PACKAGES = {"joblib": "joblib", "submitit_local": "submitit", "submitit_slurm":
 
 @dataclass(frozen=True)
 class Launching:
-    """`words`: Hydra's, beyond what was typed. `slots`: jobs at once on this machine, None where a scheduler sees to
+    """`arguments`: Hydra's, beyond what was typed. `slots`: jobs at once on this machine, None where a scheduler does
     that; `threads` of each, None where the stage decides; `batch`: jobs that the launcher is given at once, None for
     all. `why`, in words."""
 
     launcher: str
-    words: tuple[str, ...]
+    arguments: tuple[str, ...]
     slots: int | None
     threads: int | None
     why: str
@@ -67,9 +67,9 @@ def choose_launching(
             if worth
             else f"one job at a time{f', {_threads(each)}' if threads else ''} (hydra/launcher=basic)"
         )
-        words = [f"hydra/launcher={typed}"]
+        arguments = [f"hydra/launcher={typed}"]
     else:
-        words, why = [], f"hydra/launcher={typed}"
+        arguments, why = [], f"hydra/launcher={typed}"
         if typed in _PACKAGES and not _is_installed(typed):
             raise ConfigError(
                 f"hydra/launcher={typed} is not installed.", "pip install 'maquette-lm[sweeps]' brings the launchers."
@@ -77,16 +77,16 @@ def choose_launching(
         if typed in _LOCAL:
             why += f": {slots} at a time, {_threads(each)} each"
     if typed == "joblib" and "hydra.launcher.n_jobs" not in given:
-        words.append(f"hydra.launcher.n_jobs={slots}")
+        arguments.append(f"hydra.launcher.n_jobs={slots}")
     if typed == "submitit_local" and "hydra.sweeper.max_batch_size" not in given:
         batch = slots  # it starts all that it is given at once
     if typed == "submitit_local" and "hydra.launcher.timeout_min" not in given:
-        words.append("hydra.launcher.timeout_min=10080")
+        arguments.append("hydra.launcher.timeout_min=10080")
     if typed == "submitit_slurm" and "hydra.launcher.max_num_timeout" not in given:
-        words.append("hydra.launcher.max_num_timeout=20")  # a job that runs out of time resumes from its checkpoint
+        arguments.append("hydra.launcher.max_num_timeout=20")  # a job that runs out of time resumes from its checkpoint
     return Launching(
         typed,
-        tuple(words),
+        tuple(arguments),
         slots=slots if typed in _LOCAL else None,
         threads=each if threads is not None and typed in ("basic", *_LOCAL) else None,
         why=why,

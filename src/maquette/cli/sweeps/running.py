@@ -37,7 +37,7 @@ from maquette.cli.sweeps.view import Expected, viewed
 from maquette.cli.sweeps.work import FAILED, FINISHED, Files, numbers_of, subdir
 from maquette.tracking.config import mlflow_node
 
-_DIED = "its process ended without a word (out of memory, or killed)"
+_STALE = "its process ended without a word (out of memory, or killed)"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,12 +57,12 @@ def run_sweep(sweeper: Any, arguments: Sequence[str]) -> Report:
 
     folder = config_folder_of(config.hydra)
 
-    def composed(words: Sequence[str]) -> Any:
-        words = _of_job(application.stage, words, folder)
-        found = context.config_loader.load_sweep_config(config, list(words))
-        with open_dict(found):
-            del found["hydra"]
-        return to_settings(application.stage, found, words, classes=False)
+    def composed(arguments: Sequence[str]) -> Any:
+        arguments = _of_job(application.stage, arguments, folder)
+        composition = context.config_loader.load_sweep_config(config, list(arguments))
+        with open_dict(composition):
+            del composition["hydra"]
+        return to_settings(application.stage, composition, arguments, classes=False)
 
     line = read_line(
         application.stage, arguments, folder, params=sweeper.params, composed=composed,
@@ -114,7 +114,7 @@ def _run_planned(sweep: Sweep, line: Line, sweeper: Any, *, dry: bool) -> Report
 def _concluded(sweep: Sweep, files: Files) -> bool:
     """Whether the table of this sweep is written, with every job in it."""
     record, outcomes = read_json(files.sweep) or {}, files.outcomes()
-    same = record.get("jobs") == [list(job.words) for job in sweep.jobs]
+    same = record.get("jobs") == [list(job.arguments) for job in sweep.jobs]
     ended = len(outcomes) == len(sweep.jobs) and all(one["status"] == FINISHED for one in outcomes.values())
     return same and ended and bool(record.get("concluded"))
 
@@ -126,8 +126,8 @@ def _expected_seconds(sweep: Sweep, *, dry: bool) -> tuple[list[float], str]:
         return [0.0 if job.is_done else math.nan for job in sweep.jobs], ""
     from maquette.cli.sweeps.cost import seconds_of_jobs
 
-    found, source = seconds_of_jobs(waiting, Path(sweep.settings.outputs), dry=dry)
-    times = iter(found)
+    seconds, source = seconds_of_jobs(waiting, Path(sweep.settings.outputs), dry=dry)
+    times = iter(seconds)
     return [0.0 if job.is_done else math.nan if job.forecast is None else next(times) for job in sweep.jobs], source
 
 
@@ -135,13 +135,13 @@ def _choose_launching(
     sweep: Sweep, hydra: Sequence[str], left: Sequence[int], seconds: Sequence[float]
 ) -> launching.Launching:
     cores = launching.usable_cores()
-    forecasts = [found for number in left if (found := sweep.jobs[number].forecast) is not None]
+    forecasts = [forecast for number in left if (forecast := sweep.jobs[number].forecast) is not None]
     threads = None
     if forecasts:
         asked = _threads_asked(sweep.settings)
-        narrow = all(found.threads == 1 for found in forecasts)
+        narrow = all(forecast.threads == 1 for forecast in forecasts)
         threads = asked or (1 if narrow else max(1, cores // len(left)))
-    accelerated = any(found.accelerator != "cpu" for found in forecasts)
+    accelerated = any(forecast.accelerator != "cpu" for forecast in forecasts)
     return launching.choose_launching(
         hydra,
         jobs=len(left),
@@ -175,7 +175,7 @@ def _note_done(sweep: Sweep, files: Files) -> None:
     from maquette.training.record import read_record
 
     for number, job in enumerate(sweep.jobs):
-        outcome: dict[str, Any] = {"job": list(job.words), "seconds": 0.0}
+        outcome: dict[str, Any] = {"job": list(job.arguments), "seconds": 0.0}
         if job.error is not None:
             write_json(files.outcome(number), outcome | {"status": FAILED, "exit_code": 1, "error": job.error})
         elif job.is_done and (folder := job.forecast.folder if job.forecast else job.run) is not None:
@@ -190,13 +190,13 @@ def _launcher(
 ) -> Callable[[Sequence[int]], None]:
     """A function that hands jobs to Hydra's launcher, and returns when they have ended."""
     config, loader = sweeper.config, sweeper.hydra_context.config_loader
-    words = [
-        *config.hydra.overrides.hydra, *chosen.words,
+    arguments = [
+        *config.hydra.overrides.hydra, *chosen.arguments,
         f"hydra.sweep.dir={literal(sweep.folder.absolute())}", "hydra.mode=MULTIRUN",
     ]  # fmt: skip
     fixed = [text for text in line.overrides if text.startswith("+sweep=")]
     master = loader.load_configuration(
-        config.hydra.job.config_name, [*words, *fixed], run_mode=RunMode.MULTIRUN, validate_sweep_overrides=False
+        config.hydra.job.config_name, [*arguments, *fixed], run_mode=RunMode.MULTIRUN, validate_sweep_overrides=False
     )
     folder = config_folder_of(config.hydra)
     size = sweeper.max_batch_size or chosen.batch
@@ -242,7 +242,7 @@ def _run(
         Expected(job.title, job.forecast.compute if job.forecast else 0.0, time if math.isfinite(time) else 0.0)
         for job, time in zip(sweep.jobs, seconds, strict=True)
     ]
-    suspects: set[int] = set()
+    suspected: set[int] = set()
     while waiting := [number for number in left if not files.outcome(number).exists()]:
         with viewed(sweep.name, expected, files), _stoppable(files, apart=chosen.launcher != "basic") as heard:
             trouble = ""
@@ -256,10 +256,10 @@ def _run(
             raise KeyboardInterrupt
         under_way = set(files.in_progress()) - set(files.outcomes())
         missing = {number for number in waiting if not files.outcome(number).exists()}
-        for number in (under_way & suspects) or (missing if not under_way else set()):
-            why = _DIED if number in suspects else trouble or "it did not begin"
+        for number in (under_way & suspected) or (missing if not under_way else set()):
+            why = _STALE if number in suspected else trouble or "it did not begin"
             write_json(files.outcome(number), {"status": FAILED, "exit_code": 1, "error": why, "seconds": 0.0})
-        suspects |= under_way
+        suspected |= under_way
         for number in under_way:
             files.running(number).unlink(missing_ok=True)
 
@@ -289,9 +289,9 @@ def _recorded(sweep: Sweep, chosen: launching.Launching) -> Iterator[list[str]]:
     """The sweep's own record in MLflow, made or found again. Yields what its jobs get beyond their overrides: to
     be recorded below it, and their threads, which depend on how many run beside them."""
     known = {setting.key for setting in walk(sweep.stage.config)}
-    words = []
+    arguments = []
     if chosen.threads is not None:
-        words += [f"{key}={chosen.threads}" for key in ("threads", "trainer.threads") if key in known][:1]
+        arguments += [f"{key}={chosen.threads}" for key in ("threads", "trainer.threads") if key in known][:1]
     files = Files(sweep.folder)
     facts: dict[str, Any] = {
         "name": sweep.name,
@@ -300,13 +300,13 @@ def _recorded(sweep: Sweep, chosen: launching.Launching) -> Iterator[list[str]]:
         "process": os.getpid(),
         "began": time.time(),
     }
-    facts["jobs"] = [list(job.words) for job in sweep.jobs]
+    facts["jobs"] = [list(job.arguments) for job in sweep.jobs]
     facts["branches"] = [list(job.forecast.branches) if job.forecast else [] for job in sweep.jobs]
     facts["runs"] = [job.forecast.folder if job.forecast else None for job in sweep.jobs]
     tracking, outputs = getattr(sweep.settings, "tracking", None), sweep.settings.outputs
     if tracking is None or not tracking.enabled:
         write_json(files.sweep, facts)
-        yield words
+        yield arguments
         table.draw_sweep(sweep.folder)
         write_json(files.sweep, facts | {"concluded": True})
         return
@@ -328,7 +328,7 @@ def _recorded(sweep: Sweep, chosen: launching.Launching) -> Iterator[list[str]]:
     ) as record:
         facts["run_id"] = record.run_id
         write_json(files.sweep, facts)
-        yield [*words, f"{_parent_key(sweep.settings)}={literal(record.run_id)}"]
+        yield [*arguments, f"{_parent_key(sweep.settings)}={literal(record.run_id)}"]
         if (sweep.folder / table.FILE).exists():
             record.log_artifact(sweep.folder / table.FILE)
         for picture in table.draw_sweep(sweep.folder):

@@ -18,7 +18,7 @@ from maquette.cli.command_line.config import TrainStage
 from maquette.cli.sweeps.forecast import Forecast
 from maquette.cli.sweeps.jobs import Line, Sweep, SweepJob
 from maquette.data.config import CustomDataConfig
-from maquette.model.loading import find_checkpoint, model_folder
+from maquette.model.loading import find_reward_model, model_folder
 
 FILE = "plan.json"
 
@@ -35,7 +35,7 @@ def stored_plan(line: Line, *, dry: bool = False) -> Sweep | None:
     jobs = tuple(
         SweepJob(
             tuple(job["overrides"]),
-            tuple(job["words"]),
+            tuple(job["arguments"]),
             forecast=None if job["forecast"] is None else Forecast.read(job["forecast"]),
             run=None if line.settings.force else job["run"],
         )
@@ -54,7 +54,7 @@ def store_plan(sweep: Sweep, line: Line, runs: Mapping[int, str] | None = None) 
     jobs = [
         {
             "overrides": job.overrides,
-            "words": job.words,
+            "arguments": job.arguments,
             "forecast": job.forecast.plain() if job.forecast else None,
             "run": (runs or {}).get(number),
         }
@@ -67,7 +67,7 @@ def store_plan(sweep: Sweep, line: Line, runs: Mapping[int, str] | None = None) 
 def settings_digest(line: Line) -> str:
     """Of all that was typed and of the code that gives it its meaning."""
     settings = [dataclasses.asdict(one) for _, one in line.members]
-    return digest([settings, [words for words, _ in line.members], code_digest(*settings), program_digest()])
+    return digest([settings, [arguments for arguments, _ in line.members], code_digest(*settings), program_digest()])
 
 
 def _is_planned(line: Line) -> bool:
@@ -80,7 +80,7 @@ def data_digests(line: Line) -> list[str] | None:
     for jobs that read anything else."""
     from maquette.cli import tokens
 
-    found: dict[str, str] = {}
+    digests: dict[str, str] = {}
     for _, settings in line.members:
         if not isinstance(settings, TrainStage):
             return None
@@ -89,22 +89,22 @@ def data_digests(line: Line) -> list[str] | None:
                 read = {str(path): path for path in _read_after_pretraining(settings)}
             except MaquetteError:  # a job will say so
                 return None
-            found |= {name: file_digest(path) for name, path in read.items() if name not in found}
+            digests |= {name: file_digest(path) for name, path in read.items() if name not in digests}
             continue
         if settings.checkpoint is not None or isinstance(settings.data, CustomDataConfig):
             return None
         parts = [getattr(settings, field.name) for field in dataclasses.fields(tokens.TokensStage)]
         key = digest([dataclasses.asdict(part) if dataclasses.is_dataclass(part) else part for part in parts])  # type: ignore[arg-type]
-        if key not in found:
-            found[key] = read_manifest(tokens.run(dataclasses.replace(settings, force=False)).folder).digest
-    return list(found.values())
+        if key not in digests:
+            digests[key] = read_manifest(tokens.run(dataclasses.replace(settings, force=False)).folder).digest
+    return list(digests.values())
 
 
 def _read_after_pretraining(settings: TrainStage) -> Iterator[Path]:
     """The files behind a run that starts from a model."""
     models = [settings.starting_folder]
     if settings.objective.entry.reads == "prompts" and settings.reward.checkpoint is not None:
-        models.append(find_checkpoint(settings.reward.checkpoint, settings.outputs))
+        models.append(find_reward_model(settings.reward.checkpoint, settings.outputs))
     for folder in models:
         yield from sorted(path for path in model_folder(folder).iterdir() if path.is_file()) if folder else ()
     for part in (settings.instructions, settings.preferences, settings.prompts):

@@ -41,11 +41,11 @@ def show_jobs(sweep: Sweep, seconds: Sequence[float]) -> str:
 def _cells(job: SweepJob, seconds: float) -> list[str]:
     if job.forecast is None:
         return [*[""] * 7, "can't be prepared" if job.error else ""]
-    found = job.forecast
+    forecast = job.forecast
     return [
-        f"{found.size:,}", f"{found.tokens:,}", f"{found.tokens / found.size:.1f}", f"{found.steps:,}",
-        f"{found.width} x {found.layers}", f"{found.learning_rate:.3g}", f"{found.compute:.2e}",
-        "done" if found.finished else "?" if math.isnan(seconds) else duration(seconds),
+        f"{forecast.size:,}", f"{forecast.tokens:,}", f"{forecast.tokens / forecast.size:.1f}", f"{forecast.steps:,}",
+        f"{forecast.width} x {forecast.layers}", f"{forecast.learning_rate:.3g}", f"{forecast.compute:.2e}",
+        "done" if forecast.finished else "?" if math.isnan(seconds) else duration(seconds),
     ]  # fmt: skip
 
 
@@ -88,7 +88,7 @@ def repeated_text(sweep: Sweep) -> list[str]:
 
 def rows(sweep: Sweep, outcomes: dict[int, dict[str, Any]]) -> list[dict[str, Any]]:
     """A row for each job with the `COLUMNS`: what it was and what came out."""
-    found = []
+    table = []
     for number, job in enumerate(sweep.jobs):
         outcome = outcomes.get(number, {"status": "not run"})
         row: dict[str, Any] = {"job": job.title, "status": outcome["status"]}
@@ -97,12 +97,12 @@ def rows(sweep: Sweep, outcomes: dict[int, dict[str, Any]]) -> list[dict[str, An
             row |= {name: getattr(job.forecast, name) for name in names}
             row["epochs"] = round(max(job.forecast.epochs.values(), default=0.0), 4)
         row |= {name: outcome.get(name) for name in ("validation_loss", "bits_per_byte", "training_loss")}
-        found += _of_branches(row, job) if job.forecast is not None and job.forecast.branches else [row]
-    return [{name: row.get(name) for name in COLUMNS} for row in found]
+        table += _of_branches(row, job) if job.forecast is not None and job.forecast.branches else [row]
+    return [{name: row.get(name) for name in COLUMNS} for row in table]
 
 
 def _of_branches(row: dict[str, Any], job: SweepJob) -> list[dict[str, Any]]:
-    """A row for each run of a job with branches, by rising horizon."""
+    """A row for each run of a job with branches, by rising tokens."""
     assert job.forecast is not None
     rows = []
     for folder in job.forecast.branches:
@@ -149,13 +149,13 @@ def draw_sweep(folder: Path) -> list[Path]:
 
 
 def _finished(folder: Path) -> list[RunRecord]:
-    found = []
+    finished = []
     for path in sorted((folder / "jobs").glob("*.json")):
         outcome = json.loads(path.read_text(encoding="utf-8"))
         record = read_record(outcome["result"]) if outcome.get("result") else None
         if record is not None:
-            found.append(record)
-    return found
+            finished.append(record)
+    return finished
 
 
 def branch_bias(sweep: Sweep) -> list[str]:

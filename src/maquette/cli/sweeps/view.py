@@ -86,11 +86,11 @@ class View:
         self.name, self.jobs, self.files, self.console = name, jobs, files, console
         self._before, seen = state_of(files, jobs)
         self._seen = set(seen)
-        self._began = self._told = time.monotonic()
+        self._began = self._reported = time.monotonic()
         self._started = False
         self._rows: dict[int, TaskID] = {}
 
-    def look(self, bar: Progress | None, task: TaskID | None) -> None:
+    def refresh(self, bar: Progress | None, task: TaskID | None) -> None:
         state, outcomes = state_of(self.files, self.jobs)
         for number in sorted(outcomes.keys() - self._seen):
             self._seen.add(number)
@@ -100,8 +100,8 @@ class View:
         left = time_left(self.jobs, state, self._before, time.monotonic() - self._began) if self._started else None
         if bar is not None and task is not None:
             self._show(bar, task, state, left)
-        elif time.monotonic() - self._told >= _LINES:
-            self._told = time.monotonic()
+        elif time.monotonic() - self._reported >= _LINES:
+            self._reported = time.monotonic()
             self._print(f"sweep {self.name}: {self._line(state)}{self._flops(state)}{_left(left)}")
 
     def _line(self, state: State) -> str:
@@ -160,7 +160,7 @@ def viewed(name: str, jobs: Sequence[Expected], files: Files) -> Iterator[None]:
         def watch() -> None:
             while not done.wait(_LOOK):
                 with contextlib.suppress(OSError, ValueError, StageError):  # the next look may do better
-                    view.look(bar, task)
+                    view.refresh(bar, task)
 
         thread = threading.Thread(target=watch, daemon=True)
         thread.start()
@@ -169,4 +169,4 @@ def viewed(name: str, jobs: Sequence[Expected], files: Files) -> Iterator[None]:
         finally:
             done.set()
             thread.join()
-            view.look(bar, task)
+            view.refresh(bar, task)

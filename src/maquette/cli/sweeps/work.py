@@ -63,8 +63,8 @@ class Files:
 
     def in_progress(self) -> dict[int, dict[str, Any]]:
         """The jobs that have begun and not ended."""
-        found = {int(path.stem): read_json(path) for path in (self.folder / "running").glob("*.json")}
-        return {number: job for number, job in found.items() if job is not None}  # None: it ended just now
+        states = {int(path.stem): read_json(path) for path in (self.folder / "running").glob("*.json")}
+        return {number: job for number, job in states.items() if job is not None}  # None: it ended just now
 
     def clear(self) -> None:
         """Removes what an earlier launch left, but for the logs."""

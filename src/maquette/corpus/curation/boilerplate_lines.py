@@ -57,8 +57,8 @@ class BoilerplateLines:
         repeated = (self.hashes[place] == hashes) & (hashes != 0)
         if not repeated.any():
             return document
-        kept = "\n".join(line for line, gone in zip(lines, repeated.tolist(), strict=True) if not gone)
-        return dataclasses.replace(document, text=kept.strip("\n"))
+        text_left = "\n".join(line for line, gone in zip(lines, repeated.tolist(), strict=True) if not gone)
+        return dataclasses.replace(document, text=text_left.strip("\n"))
 
 
 def repeated_lines(
@@ -71,7 +71,7 @@ def repeated_lines(
     """
     if config.pages is None or hashes.size == 0:
         return np.empty(0, np.uint64)
-    found, first, counts = np.unique(hashes, return_index=True, return_counts=True)
+    distinct, first, counts = np.unique(hashes, return_index=True, return_counts=True)
     enough = np.maximum(config.pages, config.share * pages[host[first]])
-    chosen: Hashes = found[(counts >= enough) & (found != 0)]
+    chosen: Hashes = distinct[(counts >= enough) & (distinct != 0)]
     return chosen

@@ -41,8 +41,8 @@ class CorpusStatistics:
 @functools.lru_cache(maxsize=1)
 def load_statistics(folder: Path) -> CorpusStatistics:
     """Reads what `write_statistics` wrote."""
-    with np.load(folder / "corpus.npz") as found:
-        lines, log_shares = BoilerplateLines(found["lines"]), found["log_shares"]
+    with np.load(folder / "corpus.npz") as archive:
+        lines, log_shares = BoilerplateLines(archive["lines"]), archive["log_shares"]
     models = {name: LinearModel.load(folder / f"{name}.npz") for name in _MODELS if (folder / f"{name}.npz").exists()}
     return CorpusStatistics(lines, log_shares, models)
 
@@ -83,8 +83,8 @@ def duplicate_addresses(extract: Path, shards: list[int]) -> dict[int, NDArray[n
 
 
 def _load(extract: Path, number: int) -> dict[str, Any]:
-    with np.load(extract / f"{number:05d}.npz") as found:
-        return {name: found[name] for name in found.files}
+    with np.load(extract / f"{number:05d}.npz") as archive:
+        return {name: archive[name] for name in archive.files}
 
 
 def _corpus_lines(extract: Path, shards: list[int], config: CurationConfig) -> tuple[Hashes, NDArray[np.int64]]:
@@ -94,14 +94,14 @@ def _corpus_lines(extract: Path, shards: list[int], config: CurationConfig) -> t
     lines, line_hosts = [np.empty(0, np.uint64)], [np.empty(0, np.int64)]
     tokens = np.zeros(TOKEN_BUCKETS, np.int64)
     for number in shards:
-        found = _load(extract, number)
-        place = np.array([hosts.setdefault(name, len(hosts)) for name in found["hosts"].tolist()], np.int64)
+        extracted = _load(extract, number)
+        place = np.array([hosts.setdefault(name, len(hosts)) for name in extracted["hosts"].tolist()], np.int64)
         pages += [0] * (len(hosts) - len(pages))
-        for host, count in zip(place.tolist(), found["host_pages"].tolist(), strict=True):
+        for host, count in zip(place.tolist(), extracted["host_pages"].tolist(), strict=True):
             pages[host] += count
-        lines.append(found["lines"])
-        line_hosts.append(place[found["line_host"]] if place.size else found["line_host"])
-        tokens += found["tokens"]
+        lines.append(extracted["lines"])
+        line_hosts.append(place[extracted["line_host"]] if place.size else extracted["line_host"])
+        tokens += extracted["tokens"]
     chosen = repeated_lines(
         np.concatenate(lines), np.concatenate(line_hosts), np.array(pages, np.int64), config.boilerplate_lines
     )

@@ -69,8 +69,8 @@ def curate(
     on_disk = None
     if executor.near_duplicates == "disk":
         on_disk = functools.partial(
-            _datatrove("executor.near_duplicates=disk").clusters_on_disk, root / "filter", whole, root / "near",
-            config.near_duplicates.bands, processes,
+            _datatrove("executor.near_duplicates=disk").clusters_on_disk,
+            root / "filter", whole, root / "near_duplicates", config.near_duplicates.bands, processes,
         )  # fmt: skip
     return Curated(job, whole, select(root / "filter", root / "extract", whole, config, on_disk), facts)
 

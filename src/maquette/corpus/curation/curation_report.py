@@ -141,7 +141,7 @@ def funnel_figure(stages: Sequence[FunnelStep]) -> "Figure":
 def features_figure(journal: pd.DataFrame, chosen: Sequence[Rule]) -> "Figure":
     """Histograms of some features, of what is kept and what is not, with the rules' thresholds."""
     canvas, panels = new_figure(2, 3, width=4.0, height=2.7)
-    kept = (journal["reason"] == "").to_numpy()
+    passed = (journal["reason"] == "").to_numpy()
     for axes, name in zip(panels.flat, _HISTOGRAMS, strict=True):
         values = journal[name].to_numpy(np.float64)
         known = np.isfinite(values)
@@ -153,8 +153,8 @@ def features_figure(journal: pd.DataFrame, chosen: Sequence[Rule]) -> "Figure":
         low, high = np.quantile(values[known], [0.0, 0.995])
         edges = np.linspace(low, max(high, low + 1e-6), 41)
         shown = np.clip(values, edges[0], edges[-1])
-        axes.hist(shown[known & kept], edges, color=COLORS[0], alpha=0.75, label="kept")
-        axes.hist(shown[known & ~kept], edges, color=COLORS[1], alpha=0.6, label="rejected")
+        axes.hist(shown[known & passed], edges, color=COLORS[0], alpha=0.75, label="kept")
+        axes.hist(shown[known & ~passed], edges, color=COLORS[1], alpha=0.6, label="rejected")
         for rule in chosen:
             if rule.feature == name and edges[0] <= rule.threshold <= edges[-1]:
                 axes.axvline(rule.threshold, color="black", linestyle="--", linewidth=1)

@@ -218,10 +218,10 @@ def _await(passes: list[CurationPass], jobs: list[str], alive: Callable[[], bool
 
 def _alive(jobs: list[str]) -> bool:
     """Whether any of the jobs is in the queue."""
-    found = subprocess.run(
+    process = subprocess.run(
         ["squeue", "--noheader", "--format=%i", f"--jobs={','.join(jobs)}"], capture_output=True, text=True, check=False
     )
-    return found.returncode == 0 and bool(found.stdout.strip())
+    return process.returncode == 0 and bool(process.stdout.strip())
 
 
 def clusters_on_disk(filtered: Path, shards: list[int], folder: Path, bands: int, processes: int) -> Integers:
@@ -243,8 +243,8 @@ def clusters_on_disk(filtered: Path, shards: list[int], folder: Path, bands: int
     except Exception as error:
         raise StageError(f"datatrove's MinHash buckets failed: {error}.", f"See {folder / 'logs'}.") from error
     starts = np.append(0, np.cumsum(counts))
-    found = [np.fromfile(path, _PAIR) for path in sorted((folder / "pairs").glob("*.dups"))]
-    pairs = np.concatenate([*found, np.empty(0, _PAIR)])
+    duplicate_pairs = [np.fromfile(path, _PAIR) for path in sorted((folder / "pairs").glob("*.dups"))]
+    pairs = np.concatenate([*duplicate_pairs, np.empty(0, _PAIR)])
     left = starts[pairs["left_shard"]] + pairs["left"]
     right = starts[pairs["right_shard"]] + pairs["right"]
     shutil.rmtree(folder, ignore_errors=True)

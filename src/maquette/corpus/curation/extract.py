@@ -91,7 +91,7 @@ def uniform(text: str) -> float:
 def extract_shard(
     shard: Shard, number: int, config: CurationConfig, folder: Path, watch: Watch, *, enabled: bool, limit: int | None
 ) -> None:
-    """Reads a shard and writes its files; without `enabled` every page that has text goes on."""
+    """Reads a shard and writes its files; without `enabled` every page that has text is kept."""
     documents: list[Document] = []
     journal: list[dict[str, Any]] = []
     blocked: list[Document] = []
@@ -112,11 +112,11 @@ def extract_shard(
         host = host_of(url)
         return enabled and any(is_below(host, domain) for domain in config.quality.cited_by)
 
-    for found in shard.documents(url_filter, watch, wants_links):
-        if isinstance(found, Document) and found.url in classifier_examples:
-            blocked.append(found)
-            found = Rejection(found, f"url: {classifier_examples[found.url or '']}", 1.0)
-        result = found if isinstance(found, Rejection) else _checked(found, config, enabled=enabled)
+    for document in shard.documents(url_filter, watch, wants_links):
+        if isinstance(document, Document) and document.url in classifier_examples:
+            blocked.append(document)
+            document = Rejection(document, f"url: {classifier_examples[document.url or '']}", 1.0)
+        result = document if isinstance(document, Rejection) else _checked(document, config, enabled=enabled)
         if isinstance(result, Rejection):
             journal.append(entry(result.document, characters=len(result.document.text), rejection=result))
             continue
@@ -127,10 +127,10 @@ def extract_shard(
     pages_done()
     statistics.save(folder / f"{number:05d}.npz")
     write_journal(folder / f"{number:05d}.journal.parquet", journal)
-    for name, kept in (("blocked", blocked), ("", documents)):
+    for name, group in (("blocked", blocked), ("", documents)):
         path = folder / (f"{number:05d}.{name}.parquet" if name else f"{number:05d}.parquet")
         with atomic_file(path) as temporary:  # the documents last: they say that the shard is done
-            write_documents(temporary, kept)
+            write_documents(temporary, group)
 
 
 def _checked(document: Document, config: CurationConfig, *, enabled: bool) -> Document | Rejection:

@@ -66,22 +66,22 @@ def filter_document(
     meta.pop("links", None)
     if pii:
         meta["pii"] = pii
-    found = grams(document.text) if statistics.models else None
+    text_grams = grams(document.text) if statistics.models else None
 
-    unsafe = unsafe_reason(document.text, config.safety, statistics.models.get("unsafe"), scores, found)
+    unsafe = unsafe_reason(document.text, config.safety, statistics.models.get("unsafe"), scores, text_grams)
     if unsafe is not None and config.safety.action == "drop":
         return Filtered(Rejection(document, unsafe[0], unsafe[1]), scores, pii, unsafe[2])
     if unsafe is not None:
         meta["unsafe"] = unsafe[0].partition(": ")[2]
     domain = document.domain
-    if (model := statistics.models.get("domains")) is not None and found is not None:
-        shares = model.probabilities(found)
+    if (model := statistics.models.get("domains")) is not None and text_grams is not None:
+        shares = model.probabilities(text_grams)
         place = int(shares.argmax())
         scores["domain_confidence"] = float(shares[place])
         if shares[place] >= config.domains.confidence:
             domain = model.classes[place]
-    if (model := statistics.models.get("quality")) is not None and found is not None:
-        scores["quality"] = float(model.probabilities(found)[1])
+    if (model := statistics.models.get("quality")) is not None and text_grams is not None:
+        scores["quality"] = float(model.probabilities(text_grams)[1])
         meta["quality"] = round(scores["quality"], 4)
     document = dataclasses.replace(document, meta=meta, domain=domain)
     low = _too_low(document, config, scores.get("quality"))
@@ -108,7 +108,7 @@ def filter_shard(
     """Filters the documents of a shard, the first `until` of them, but for those whose places are in `skip`: their
     address stood earlier."""
     known, chosen, left_out = load_statistics(statistics), rules(config), set(skip)
-    kept: list[Document] = []
+    passed: list[Document] = []
     journal: list[dict[str, Any]] = []
     bands: list[np.ndarray] = []
     place = 0
@@ -118,19 +118,19 @@ def filter_shard(
         size = len(document.text)
         place += size
         if position in left_out:
-            found = Filtered(Rejection(document, "url duplicate: seen earlier", 1.0))
+            verdict = Filtered(Rejection(document, "url duplicate: seen earlier", 1.0))
         elif not watch(position, place):
-            found = Filtered(Rejection(document, "page: takes too long", float(size)))
+            verdict = Filtered(Rejection(document, "page: takes too long", float(size)))
         else:
-            found = filter_document(document, config, known, chosen)
-        journal.append(found.row(size))
-        if isinstance(found.result, Document):
-            kept.append(found.result)
+            verdict = filter_document(document, config, known, chosen)
+        journal.append(verdict.row(size))
+        if isinstance(verdict.result, Document):
+            passed.append(verdict.result)
             if config.near_duplicates.bands:
-                bands.append(document_bands(found.result.text, config.near_duplicates))
+                bands.append(document_bands(verdict.result.text, config.near_duplicates))
     pages_done()
     with atomic_file(folder / f"{number:05d}.npz") as temporary, temporary.open("wb") as file:
-        np.savez(file, bands=np.array(bands, np.uint64).reshape(len(kept), config.near_duplicates.bands))
+        np.savez(file, bands=np.array(bands, np.uint64).reshape(len(passed), config.near_duplicates.bands))
     write_journal(folder / f"{number:05d}.journal.parquet", journal)
     with atomic_file(folder / f"{number:05d}.parquet") as temporary:
-        write_documents(temporary, kept)
+        write_documents(temporary, passed)

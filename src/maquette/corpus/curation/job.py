@@ -62,13 +62,13 @@ class CurationJob:
 
     def through(self, name: str) -> list[int]:
         """The shards that have been through a pass. Raises `StageError` where none has."""
-        found = [number for number in range(len(self.shards)) if self.is_done(name, number)]
-        if self.shards and not found:
+        numbers = [number for number in range(len(self.shards)) if self.is_done(name, number)]
+        if self.shards and not numbers:
             raise StageError(
                 "Every shard was lost.",
                 "See the lines above or, with datatrove, the tasks' logs; corpus.workers=1 needs the least memory.",
             )
-        return found
+        return numbers
 
     def run_pass(self, name: str, numbers: range, *, processes: int, description: str, seconds: float) -> None:
         """The pass `extract` or `filter` over those of the shards `numbers` that are not through it."""

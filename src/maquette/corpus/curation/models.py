@@ -48,9 +48,9 @@ class LinearModel:
     weights: NDArray[np.float32]
     bias: NDArray[np.float32]
 
-    def probabilities(self, found: Grams) -> NDArray[np.float64]:
+    def probabilities(self, text_grams: Grams) -> NDArray[np.float64]:
         """Of each class, `(number of classes,)`."""
-        logits = (self.weights[:, found.places] @ found.weights + self.bias).astype(np.float64)
+        logits = (self.weights[:, text_grams.places] @ text_grams.weights + self.bias).astype(np.float64)
         if len(self.classes) == 2:
             second = 1 / (1 + np.exp(-logits[0]))
             return np.array([1 - second, second])
@@ -66,8 +66,8 @@ class LinearModel:
     @staticmethod
     def load(path: Path) -> "LinearModel":
         """Reads what `save` wrote."""
-        with np.load(path) as found:
-            return LinearModel(tuple(found["classes"].tolist()), found["weights"], found["bias"])
+        with np.load(path) as archive:
+            return LinearModel(tuple(archive["classes"].tolist()), archive["weights"], archive["bias"])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +100,7 @@ class Training:
         }
         if len(classes) == 2:
             scores = self.probabilities[:, 1]
-            precisions, recalls, thresholds = (found[::-1] for found in precision_recall_curve(truth, scores))
+            precisions, recalls, thresholds = (result[::-1] for result in precision_recall_curve(truth, scores))
             points = np.unique(np.linspace(0, thresholds.size - 1, 60).astype(int))
             report["curve"] = {
                 "average_precision": float(average_precision_score(truth, scores)),
@@ -124,12 +124,12 @@ def train(texts: Sequence[str], labels: Sequence[str]) -> Training | None:
     counts = {name: list(labels).count(name) for name in classes}
     if len(classes) < 2 or min(counts.values()) < FEWEST_EXAMPLES:
         return None
-    found = [grams(text) for text in texts]
+    samples = [grams(text) for text in texts]
     targets = np.array([classes.index(label) for label in labels])
     held = np.zeros(targets.size, np.bool_)
     for number in range(len(classes)):
         held[np.flatnonzero(targets == number)[::5]] = True
-    chosen = [one for one, out in zip(found, held.tolist(), strict=True) if not out]
+    chosen = [one for one, out in zip(samples, held.tolist(), strict=True) if not out]
     # Only what occurs is fitted; all other places have the weight 0.
     occurring, columns = np.unique(np.concatenate([one.places for one in chosen]), return_inverse=True)
     ends = np.append(0, np.cumsum([one.places.size for one in chosen]))
@@ -141,5 +141,5 @@ def train(texts: Sequence[str], labels: Sequence[str]) -> Training | None:
     weights = np.zeros((regression.coef_.shape[0], 1 << _BITS), np.float32)
     weights[:, occurring] = regression.coef_
     model = LinearModel(classes, weights, np.atleast_1d(regression.intercept_).astype(np.float32))
-    held_out = [one for one, out in zip(found, held.tolist(), strict=True) if out]
+    held_out = [one for one, out in zip(samples, held.tolist(), strict=True) if out]
     return Training(model, targets[held], np.array([model.probabilities(one) for one in held_out]), len(chosen))

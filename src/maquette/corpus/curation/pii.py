@@ -58,23 +58,23 @@ def replace_pii(document: Document) -> tuple[Document, dict[str, int]]:
         return f"<{kind}>"
 
     if any(mark in text for mark in _SECRET_MARKS):
-        text = _SECRET.sub(lambda found: put("secret"), text)
+        text = _SECRET.sub(lambda match: put("secret"), text)
     lowered = text.lower()
     if any(word in lowered for word in _ASSIGNED_WORDS):
         text = _ASSIGNED.sub(
-            lambda found: found[0].replace(found[1], put("secret")) if _is_random(found[1]) else found[0], text
+            lambda match: match[0].replace(match[1], put("secret")) if _is_random(match[1]) else match[0], text
         )
-    if any(_before_at(text, found.start()) for found in _MAY_BE_MAIL.finditer(text)):
-        text = _EMAIL.sub(lambda found: found[0] if _PUBLIC_MAIL.search(found[0]) else put("email"), text)
+    if any(_before_at(text, match.start()) for match in _MAY_BE_MAIL.finditer(text)):
+        text = _EMAIL.sub(lambda match: match[0] if _PUBLIC_MAIL.search(match[0]) else put("email"), text)
     if _MAY_BE_CARD.search(text):
-        text = _CARD.sub(lambda found: put("card") if is_card(found[0]) else found[0], text)
+        text = _CARD.sub(lambda match: put("card") if is_card(match[0]) else match[0], text)
     if any(pattern.search(text) for pattern in _MAY_BE_PHONE):
-        text = _PHONE.sub(lambda found: put("phone") if _is_phone(found[0]) else found[0], text)
+        text = _PHONE.sub(lambda match: put("phone") if _is_phone(match[0]) else match[0], text)
     if any(pattern.search(text) for pattern in _MAY_BE_IP):
         whole = text
         text = _IP.sub(
-            lambda found: (
-                put("ip") if _is_ip(found[0], whole[max(0, found.start() - 12) : found.start()]) else found[0]
+            lambda match: (
+                put("ip") if _is_ip(match[0], whole[max(0, match.start() - 12) : match.start()]) else match[0]
             ),
             text,
         )

@@ -57,9 +57,9 @@ class Rule:
     threshold: float
     at_least: bool
 
-    def breaks(self, found: Mapping[str, float]) -> bool:
+    def breaks(self, values: Mapping[str, float]) -> bool:
         """Whether a document with these features breaks the rule."""
-        value = found[self.feature]
+        value = values[self.feature]
         return value < self.threshold if self.at_least else value > self.threshold
 
 
@@ -86,24 +86,24 @@ _TABLE = {
 
 def rules(config: CurationConfig) -> list[Rule]:
     """The rules that a config asks for, in the order in which they are applied."""
-    found: list[Rule] = []
+    active: list[Rule] = []
     if config.outliers.soft_404:
-        found.append(Rule("page: not found", "soft_404", 0.5, False))
+        active.append(Rule("page: not found", "soft_404", 0.5, False))
     if config.c4.placeholder_text:
-        found.append(Rule("c4: placeholder_text", "placeholder_text", 0.5, False))
+        active.append(Rule("c4: placeholder_text", "placeholder_text", 0.5, False))
     for section, lines in _TABLE.items():
         for name, feature, at_least in lines:
             threshold = getattr(getattr(config, section), name)
             if threshold is not None:
-                found.append(Rule(f"{section}: {name}", feature, float(threshold), at_least))
+                active.append(Rule(f"{section}: {name}", feature, float(threshold), at_least))
     if config.c4.curly_brackets:
-        found.append(Rule("c4: curly_brackets", "curly_brackets", 0.5, False))
-    return found
+        active.append(Rule("c4: curly_brackets", "curly_brackets", 0.5, False))
+    return active
 
 
-def first_broken(found: Mapping[str, float], rules: list[Rule]) -> Rule | None:
+def first_broken(values: Mapping[str, float], rules: list[Rule]) -> Rule | None:
     """The first rule that a document with these features breaks."""
-    return next((rule for rule in rules if rule.breaks(found)), None)
+    return next((rule for rule in rules if rule.breaks(values)), None)
 
 
 def clean_lines(document: Document, config: CurationConfig) -> Document:
@@ -143,7 +143,7 @@ def features(text: str, title: str = "") -> dict[str, float]:
     duplicate_paragraphs, duplicate_paragraph_characters = _duplicates(paragraphs)
     count, line_count = len(words), max(len(lines), 1)
     collapsed = int(lengths.sum()) + count - 1
-    found = {
+    values = {
         "words": float(count),
         "word_length": float(lengths.mean()),
         "symbols": max(text.count("#"), text.count("...") + text.count("…")) / count,
@@ -156,9 +156,9 @@ def features(text: str, title: str = "") -> dict[str, float]:
         "duplicate_line_characters": duplicate_line_characters / collapsed,
         "duplicate_paragraph_characters": duplicate_paragraph_characters / collapsed,
     }
-    found |= _n_gram_shares(places, lengths, collapsed)
+    values |= _n_gram_shares(places, lengths, collapsed)
     early = f"{title}\n{text[:300]}"
-    found |= {
+    values |= {
         "sentences": float(len(_SENTENCE_END.findall(text))),
         "placeholder_text": float("ipsum" in text.lower() and bool(_LOREM.search(text))),
         "curly_brackets": float("{" in text),
@@ -167,7 +167,7 @@ def features(text: str, title: str = "") -> dict[str, float]:
         "short_lines": sum(len(line) <= SHORT_LINE for line in lines) / line_count,
         "soft_404": float(count < 200 and bool(_NOT_FOUND.search(early))),
     }
-    return found
+    return values
 
 
 def _has_letter(word: str) -> bool:
@@ -192,7 +192,7 @@ def _n_gram_shares(places: NDArray[np.int64], lengths: NDArray[np.int64], charac
 
     Characters that lie in several such n-grams count once.
     """
-    found = {f"top_{n}_gram": 0.0 for n in (2, 3, 4)} | {f"duplicate_{n}_grams": 0.0 for n in range(5, 11)}
+    shares = {f"top_{n}_gram": 0.0 for n in (2, 3, 4)} | {f"duplicate_{n}_grams": 0.0 for n in range(5, 11)}
     word = mix(places.astype(np.uint64) + np.uint64(1))
     ends = np.append(0, np.cumsum(lengths + 1))
     grams: Hashes = word
@@ -215,11 +215,11 @@ def _n_gram_shares(places: NDArray[np.int64], lengths: NDArray[np.int64], charac
             counts = np.diff(starts, append=ordered.size)
             size = ends[order[starts] + n] - ends[order[starts]] - 1
             commonest = counts == counts.max()
-            found[f"top_{n}_gram"] = min(float(counts.max() * size[commonest].max()) / characters, 1.0)
+            shares[f"top_{n}_gram"] = min(float(counts.max() * size[commonest].max()) / characters, 1.0)
         else:
             edges = np.zeros(places.size + 1, np.int64)
             np.add.at(edges, later, 1)
             np.add.at(edges, later + n, -1)
             covered = np.cumsum(edges[:-1]) > 0
-            found[f"duplicate_{n}_grams"] = min(float((lengths[covered] + 1).sum()) / characters, 1.0)
-    return found
+            shares[f"duplicate_{n}_grams"] = min(float((lengths[covered] + 1).sum()) / characters, 1.0)
+    return shares

@@ -34,19 +34,19 @@ def unsafe_share(text: str) -> tuple[float, str]:
     if np.isin(lower_case_tokens(text), _unsafe_tokens()).sum() < _FEWEST:
         return 0.0, ""
     words = text.lower().split()
-    found: dict[str, int] = {}
+    counts: dict[str, int] = {}
     for word in words:
         category = known.get(word) or known.get(word.strip(".,!?:;\"'()"))
         if category:
-            found[category] = found.get(category, 0) + 1
-    count = sum(found.values())
+            counts[category] = counts.get(category, 0) + 1
+    count = sum(counts.values())
     if count < _FEWEST:
         return 0.0, ""
-    return count / len(words), max(sorted(found), key=lambda name: found[name])
+    return count / len(words), max(sorted(counts), key=lambda name: counts[name])
 
 
 def unsafe_reason(
-    text: str, config: SafetyConfig, model: LinearModel | None, scores: dict[str, float], found: Grams | None
+    text: str, config: SafetyConfig, model: LinearModel | None, scores: dict[str, float], text_grams: Grams | None
 ) -> tuple[str, float, float] | None:
     """The reason, value and threshold by which a text is unsafe. Notes the model's probability in `scores`; `found` are
     the text's n-grams, if they are known."""
@@ -54,7 +54,7 @@ def unsafe_reason(
         return None
     share, category = unsafe_share(text)
     if model is not None and config.classifier is not None:
-        scores["unsafe"] = float(model.probabilities(found or grams(text))[1])
+        scores["unsafe"] = float(model.probabilities(text_grams or grams(text))[1])
     if config.words is not None and share >= config.words:
         return f"safety: {category}", share, config.words
     if config.classifier is not None and scores.get("unsafe", 0.0) >= config.classifier:

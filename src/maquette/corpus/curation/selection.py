@@ -26,7 +26,7 @@ class Selection:
     order: whether each is kept, the size of its cluster, and whether its quality is among the highest."""
 
     journal: pd.DataFrame
-    kept: NDArray[np.bool_]
+    passed: NDArray[np.bool_]
     cluster_size: Integers
     high: NDArray[np.bool_]
 
@@ -43,14 +43,14 @@ def select(
             frames.append(read_journal(folder / f"{number:05d}.journal.parquet"))
     journal = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
     left = np.flatnonzero((journal["reason"] == "").to_numpy())
-    found = journal.iloc[left]
+    rows = journal.iloc[left]
     reason = np.full(left.size, "", object)
     value = np.full(left.size, np.nan)
     threshold = np.full(left.size, np.nan)
 
     for name, scores, limit in (
-        ("outlier: word_length", found["word_length"], config.outliers.word_length),
-        ("outlier: token_surprise", found["surprise"], config.outliers.token_surprise),
+        ("outlier: word_length", rows["word_length"], config.outliers.word_length),
+        ("outlier: token_surprise", rows["surprise"], config.outliers.token_surprise),
     ):
         if limit is not None:
             deviations = robust_deviations(scores.to_numpy(np.float64))
@@ -66,22 +66,22 @@ def select(
     size = np.bincount(cluster, minlength=left.size)[cluster]
     value[later] = size[later]
 
-    kept = reason == ""
+    passed = reason == ""
     high = np.zeros(left.size, np.bool_)
-    quality = found["quality"].to_numpy(np.float64)
-    if kept.any() and np.isfinite(quality[kept]).any():
-        high = kept & (quality >= np.nanquantile(quality[kept], min(config.quality.high, 1.0)))
+    quality = rows["quality"].to_numpy(np.float64)
+    if passed.any() and np.isfinite(quality[passed]).any():
+        high = passed & (quality >= np.nanquantile(quality[passed], min(config.quality.high, 1.0)))
         high &= quality > 0.5  # the model must hold them for reference-like, however few are better
 
     journal.loc[left, "reason"] = reason
     journal.loc[left, "value"] = value
     journal.loc[left, "threshold"] = threshold
-    identities = found["id"].to_numpy(object)
+    identities = rows["id"].to_numpy(object)
     journal["cluster"] = ""
     journal.loc[left, "cluster"] = identities[cluster] if left.size else []
     journal["cluster_size"] = 0
     journal.loc[left, "cluster_size"] = size
-    return Selection(journal, kept, size, high)
+    return Selection(journal, passed, size, high)
 
 
 def robust_deviations(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -100,7 +100,7 @@ def selected(filtered: Path, shards: list[int], selection: Selection) -> Iterato
     place = 0
     for number in shards:
         for document in read_file(filtered / f"{number:05d}.parquet"):
-            if selection.kept[place]:
+            if selection.passed[place]:
                 size = int(selection.cluster_size[place])
                 meta = document.meta | ({"cluster_size": size} if size > 1 else {})
                 domain = f"{document.domain}-high" if selection.high[place] else document.domain

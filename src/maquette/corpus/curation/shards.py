@@ -82,14 +82,14 @@ def store(documents: Iterable[Document], folder: Path) -> list[StoredShard]:
     listed = folder / "shards.json"
     if not listed.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        found = []
+        stored = []
         tasks = batches(documents, lambda document: len(document.text) + 64, _STORED_CHARACTERS)
         for number, batch in enumerate(tasks):
             path = folder / f"{number:05d}.parquet"
             with atomic_file(path) as temporary:
                 write_documents(temporary, batch)
-            found.append([path.name, sum(len(document.text) for document in batch)])
-        write_json(listed, found)
+            stored.append([path.name, sum(len(document.text) for document in batch)])
+        write_json(listed, stored)
     return [
         StoredShard(str(folder / name), name.partition(".")[0], size) for name, size in json.loads(listed.read_text())
     ]

@@ -108,8 +108,8 @@ class BlockList:
                 for prefix, category in self._prefixes[name]:
                     if path.startswith(prefix):
                         return category
-        if self._words and self._pattern is not None and (found := self._pattern.search(host)):
-            return self._words[found[1]]
+        if self._words and self._pattern is not None and (match := self._pattern.search(host)):
+            return self._words[match[1]]
         if self._paths:
             path = urlsplit(url).path.lower() + "/"
             for piece, category in self._paths:
@@ -120,10 +120,10 @@ class BlockList:
 
 @functools.lru_cache(maxsize=8)
 def _load(files: tuple[str, ...], shipped: bool) -> BlockList:
-    found = BlockList()
+    archive = BlockList()
     if shipped:
         text = resources.files("maquette.corpus.curation").joinpath("blocked.txt").read_text(encoding="utf-8")
-        found.add(text, "blocked")
+        archive.add(text, "blocked")
     for name in files:
         path = Path(name).expanduser()
         listed = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
@@ -134,8 +134,8 @@ def _load(files: tuple[str, ...], shipped: bool) -> BlockList:
                 raise StageError(
                     f"The block list {file} can't be read: {error.strerror}.", "Check curation.url.block_lists."
                 ) from None
-            found.add(text, file.parent.name if file.stem in ("domains", "urls") else file.stem)
-    return found
+            archive.add(text, file.parent.name if file.stem in ("domains", "urls") else file.stem)
+    return archive
 
 
 def block_list(config: UrlConfig) -> BlockList:

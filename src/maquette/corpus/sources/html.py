@@ -50,8 +50,8 @@ def decode(body: bytes, declared: str = "") -> str:
         return body.decode("utf-8")
     except UnicodeDecodeError:
         pass
-    found = _XML.search(body[:1024]) or _META.search(body[:4096])
-    for name in (declared, found[1].decode("ascii", "replace") if found else ""):
+    match = _XML.search(body[:1024]) or _META.search(body[:4096])
+    for name in (declared, match[1].decode("ascii", "replace") if match else ""):
         if name and name.lower() not in ("utf-8", "utf8"):
             try:
                 return body.decode("cp1252" if name.lower() in ("iso-8859-1", "latin-1", "latin1") else name, "replace")
@@ -73,12 +73,12 @@ def keep_tex(source: str) -> str:
     """HTML in which MathML and TeX scripts are replaced by their TeX between dollar signs."""
     if "math" not in source and "MATH" not in source:
         return source
-    source = _TEX_SCRIPT.sub(lambda found: _dollars(found[2], display=bool(found[1])), source)
+    source = _TEX_SCRIPT.sub(lambda match: _dollars(match[2], display=bool(match[1])), source)
     return _MATHML.sub(_formula, source)
 
 
-def _formula(found: re.Match[str]) -> str:
-    whole = found[0]
+def _formula(match: re.Match[str]) -> str:
+    whole = match[0]
     tex = _ANNOTATION.search(whole)
     if tex:
         return _dollars(tex[1], display=bool(_DISPLAY.match(whole)))
@@ -98,8 +98,8 @@ def _dollars(tex: str, *, display: bool) -> str:
 def extract(source: str, extractor: str = "resiliparse") -> Extract:
     """The main text of a page given as characters; empty where there is none."""
     source = keep_tex(source)
-    found = _TITLE.search(source, 0, 20_000)
-    title = " ".join(html.unescape(found[1]).split()) if found else ""
+    match = _TITLE.search(source, 0, 20_000)
+    title = " ".join(html.unescape(match[1]).split()) if match else ""
     return Extract(_trafilatura(source) if extractor == "trafilatura" else _resiliparse(source), title)
 
 

@@ -77,7 +77,7 @@ class Installed:
 
     def facts(self) -> dict[str, Any]:
         # Without the local part (2.13.0+cpu): builds of one version differ in what is not read.
-        versions = {name: found.version.partition("+")[0] for name, found in self._distributions.items()}
+        versions = {name: distribution.version.partition("+")[0] for name, distribution in self._distributions.items()}
         return {
             "kind": "installed",
             "python": platform.python_version(),
@@ -94,7 +94,7 @@ class Installed:
             yield from licenses(name, distribution)
         for name, distribution in self._distributions.items():
             yield from description(name, distribution)
-        modules = [module for found in self._distributions.values() for module in distribution_modules(found)]
+        modules = [module for package in self._distributions.values() for module in distribution_modules(package)]
         if self._standard_library:
             modules.extend(standard_modules())
         if self._config.limit is not None:

@@ -77,10 +77,10 @@ def distribution_modules(distribution: importlib.metadata.Distribution) -> Itera
 def standard_modules() -> Iterator[SourceModule]:
     """The modules of the standard library that every installation of this Python has, in the order of their names."""
     root = Path(sysconfig.get_path("stdlib"))
-    found: list[Path] = []
+    modules: list[Path] = []
     for top in sys.stdlib_module_names - _SKIPPED_STANDARD:
-        found += [root / f"{top}.py"] if (root / f"{top}.py").is_file() else (root / top).rglob("*.py")
-    for relative in sorted(PurePosixPath(path.relative_to(root).as_posix()) for path in found):
+        modules += [root / f"{top}.py"] if (root / f"{top}.py").is_file() else (root / top).rglob("*.py")
+    for relative in sorted(PurePosixPath(path.relative_to(root).as_posix()) for path in modules):
         if _is_read(relative):
             top = relative.parts[0].removesuffix(".py")
             yield SourceModule(module_name(relative), f"python.{top}", "python", str(root / relative))

@@ -132,12 +132,12 @@ def description(name: str, distribution: importlib.metadata.Distribution) -> Ite
 
 def licenses(name: str, distribution: importlib.metadata.Distribution) -> Iterator[Document]:
     """The licence texts that come with the package, its own and those of what it contains."""
-    found = [
+    texts = [
         file
         for file in distribution.files or []
         if any(part.endswith(".dist-info") for part in file.parts) and _LICENSE.search(file.name)
     ]
-    for file in sorted(found, key=lambda file: file.as_posix()):
+    for file in sorted(texts, key=lambda file: file.as_posix()):
         below = file.parts[1:] if file.parts[0].endswith(".dist-info") else file.parts
         try:
             text = Path(str(distribution.locate_file(file))).read_bytes().decode("utf-8", "replace")

@@ -86,10 +86,10 @@ def _of_view(view: mmap.mmap, start: int, stop: int, path: Path) -> Iterator[Arc
         yield from _of_member(member, view, place, inflate)
         end = member.end
         if member.fault or view[end : end + 4] != view[place : place + 4]:
-            found = _next_member(view, end if not member.fault else place + 1, len(view), magic, inflate)
-            if not member.fault and view[end:found].strip(b"\0"):
+            next_start = _next_member(view, end if not member.fault else place + 1, len(view), magic, inflate)
+            if not member.fault and view[end:next_start].strip(b"\0"):
                 yield ArchivePart(end, b"", "broken")
-            end = found
+            end = next_start
         place = end
 
 
@@ -140,12 +140,12 @@ def _of_member(member: _CompressedMember, view: mmap.mmap, place: int, inflate: 
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as spilled:
                 yield from (ArchivePart(place + part.offset, part.data, part.fault) for part in records(spilled))
         return
-    found = list(records(member.data))
-    if member.fault and found and not found[-1].fault:
-        found[-1] = dataclasses.replace(found[-1], fault=member.fault)
-    if not found and member.fault:
-        found = [ArchivePart(0, member.data, member.fault)]
-    for number, part in enumerate(found):
+    members = list(records(member.data))
+    if member.fault and members and not members[-1].fault:
+        members[-1] = dataclasses.replace(members[-1], fault=member.fault)
+    if not members and member.fault:
+        members = [ArchivePart(0, member.data, member.fault)]
+    for number, part in enumerate(members):
         # Several records of one member are told apart by their place in it.
         yield ArchivePart(place + (part.offset if number else 0), part.data, part.fault)
 
@@ -160,17 +160,17 @@ def records(buffer: Buffer) -> Iterator[ArchivePart]:
         if place >= size:
             return
         if buffer[place : place + 5] != b"WARC/":
-            found = _next_start(buffer, place)
-            yield ArchivePart(place, bytes(buffer[place : min(found, place + _LONGEST_HEADER)]), "broken")
-            place = found
+            start = _next_start(buffer, place)
+            yield ArchivePart(place, bytes(buffer[place : min(start, place + _LONGEST_HEADER)]), "broken")
+            place = start
             continue
         header_end = _HEADER_END.search(buffer, place, min(size, place + _LONGEST_HEADER))
         length = _LENGTH.search(buffer, place, header_end.end()) if header_end else None
         if header_end is None or length is None or _START.search(buffer, place + 5, header_end.end()):
-            found = _next_start(buffer, place + 5)
-            fault = "truncated" if found == size and header_end is None else "broken"
-            yield ArchivePart(place, bytes(buffer[place : min(found, place + _LONGEST_HEADER)]), fault)
-            place = found
+            start = _next_start(buffer, place + 5)
+            fault = "truncated" if start == size and header_end is None else "broken"
+            yield ArchivePart(place, bytes(buffer[place : min(start, place + _LONGEST_HEADER)]), fault)
+            place = start
             continue
         end = header_end.end() + int(length[1])
         if end <= size and _ends_well(buffer, end):
@@ -178,10 +178,10 @@ def records(buffer: Buffer) -> Iterator[ArchivePart]:
             yield ArchivePart(place, bytes(buffer[place : min(end, place + LARGEST)]), "too large" if too_large else "")
             place = end
             continue
-        found = _next_start(buffer, header_end.end())
-        fault = "truncated" if end > size and found == size else "broken"
-        yield ArchivePart(place, bytes(buffer[place : min(found, place + LARGEST)]), fault)
-        place = found
+        start = _next_start(buffer, header_end.end())
+        fault = "truncated" if end > size and start == size else "broken"
+        yield ArchivePart(place, bytes(buffer[place : min(start, place + LARGEST)]), fault)
+        place = start
 
 
 def _ends_well(buffer: Buffer, end: int) -> bool:
@@ -191,15 +191,15 @@ def _ends_well(buffer: Buffer, end: int) -> bool:
 
 
 def _next_start(buffer: Buffer, place: int) -> int:
-    found = _START.search(buffer, place)
-    return found.start() if found else len(buffer)
+    match = _START.search(buffer, place)
+    return match.start() if match else len(buffer)
 
 
 def _next_member(view: mmap.mmap, place: int, stop: int, magic: re.Pattern[bytes], inflate: Inflate) -> int:
     """Where the next member begins that holds a record: its magic bytes alone may stand anywhere by chance."""
-    for found in magic.finditer(view, place, min(stop + 3, len(view))):
-        if found.start() < stop and inflate(view, found.start(), 256).data.lstrip(_BLANK).startswith(b"WARC/"):
-            return found.start()
+    for match in magic.finditer(view, place, min(stop + 3, len(view))):
+        if match.start() < stop and inflate(view, match.start(), 256).data.lstrip(_BLANK).startswith(b"WARC/"):
+            return match.start()
     return len(view)
 
 

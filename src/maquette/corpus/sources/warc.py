@@ -72,16 +72,16 @@ class ArchiveShard:
         if page.kind == "text":
             return Document(page.id, source, page.url or None, self.domain, meta)
         try:
-            found = extract(source, self.extractor)
+            extracted = extract(source, self.extractor)
         except StageError:
             raise
         except Exception as error:  # whatever a parser makes of the web's worst: one page, not the run
             return Rejection(Document(page.id, repr(error)[:200], page.url), "page: can't be parsed", len(page.body))
-        if found.title:
-            meta["title"] = found.title
+        if extracted.title:
+            meta["title"] = extracted.title
         if with_links:
             meta["links"] = links(source)
-        return Document(page.id, found.text, page.url or None, self.domain, meta)
+        return Document(page.id, extracted.text, page.url or None, self.domain, meta)
 
 
 class Warc(FileSource):
@@ -100,14 +100,16 @@ class Warc(FileSource):
 
     def shards(self) -> list[ArchiveShard]:
         """All shards, in the order of the files."""
-        config, found = self._config, []
+        config, shards_of_files = self._config, []
         for file in self._files:
             size, name = file.stat().st_size, relative_name(file, self._root)
             step = SHARD_BYTES if compression(file) else max(size, 1)
             for start in range(0, size, step):
                 stop, limit = min(start + step, size), config.max_page_bytes
-                found.append(ArchiveShard(str(file), name, start, stop, config.domain, config.extractor, limit))
-        return found
+                shards_of_files.append(
+                    ArchiveShard(str(file), name, start, stop, config.domain, config.extractor, limit)
+                )
+        return shards_of_files
 
     def _documents(self) -> Iterator[Document]:
         """The pages that can be read, without curation and one after the other."""

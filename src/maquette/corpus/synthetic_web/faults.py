@@ -107,22 +107,22 @@ def _personal_data(numbers: random.Random) -> tuple[tuple[str, str], ...]:
     letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
     mail = f"{name}@{numbers.choice(('mailbox-co.net', 'posthaus.org', 'letterbox.io'))}"
     phones = (f"+49 30 {numbers.randrange(10**6, 10**7)}", f"(212) 555-{numbers.randrange(1000, 9999)}")
-    found = [
+    result = [
         ("email", mail), ("phone", numbers.choice(phones)),
         ("ip", f"93.{numbers.randrange(100, 220)}.{numbers.randrange(1, 250)}.{numbers.randrange(1, 250)}"),
         ("card", " ".join(card[i : i + 4] for i in range(0, 16, 4))),
         ("secret", "AKIA" + "".join(numbers.choice(letters) for _ in range(16))),
     ]  # fmt: skip
-    return tuple(numbers.sample(found, 3))
+    return tuple(numbers.sample(result, 3))
 
 
 def _decoys(numbers: random.Random) -> tuple[tuple[str, str], ...]:
-    found = [
+    items = [
         ("email", "user@example.com"), ("ip", "127.0.0.1"), ("ip", f"version 7.{numbers.randrange(20)}.3.1"),
         ("phone", f"part 555-{numbers.randrange(1000, 9999)}"), ("card", "4111 1111 1111 1112"),
         ("ip", "12:30:45"), ("secret", "AKIA-SHORT"),
     ]  # fmt: skip
-    return tuple(numbers.sample(found, 2))
+    return tuple(numbers.sample(items, 2))
 
 
 def _broken_markup(good: GoodPages, text: Text, site: Site) -> SyntheticPage:
@@ -164,12 +164,12 @@ def _from(write: Callable[[GoodPages], Text | str | SyntheticPage]) -> Maker:
     def make(good: GoodPages) -> SyntheticPage:
         site = good.site()
         url, place = good.url(site), good.numbers.random()
-        found = write(good)
-        if isinstance(found, SyntheticPage):
-            return dataclasses.replace(found, place=place, url=url)
-        if isinstance(found, Text):
-            return SyntheticPage(place, url, render(site, found).encode(), text=found)
-        whole = render(site, Text("Overview", ("BODY",), "web")).replace("BODY", found)
+        written = write(good)
+        if isinstance(written, SyntheticPage):
+            return dataclasses.replace(written, place=place, url=url)
+        if isinstance(written, Text):
+            return SyntheticPage(place, url, render(site, written).encode(), text=written)
+        whole = render(site, Text("Overview", ("BODY",), "web")).replace("BODY", written)
         return SyntheticPage(place, url, whole.encode())
 
     return make

@@ -172,7 +172,7 @@ def gibberish(numbers: random.Random, sentences: int = 60) -> list[str]:
     """Sentences of invented words between common ones: every surface rule is content with them."""
     syllables = ("zo", "qua", "vri", "lem", "tux", "pha", "gni", "bor", "skee", "wult", "ja", "dri", "mo", "xel", "ruk")
     common = ("the", "of", "and", "to", "that", "with", "have", "be", "is", "in")
-    found = []
+    fragments = []
     for _ in range(sentences):
         words = [
             numbers.choice(common)
@@ -180,5 +180,5 @@ def gibberish(numbers: random.Random, sentences: int = 60) -> list[str]:
             else "".join(numbers.choice(syllables) for _ in range(numbers.randrange(2, 5)))
             for _ in range(numbers.randrange(9, 18))
         ]
-        found.append(" ".join(words).capitalize() + ".")
-    return found
+        fragments.append(" ".join(words).capitalize() + ".")
+    return fragments

@@ -55,11 +55,11 @@ def read_texts(workers: Workers, count: int, packages: tuple[str, ...] = PACKAGE
     pages: list[Text] = []
     numbers = random.Random(0)
     for domain in sorted(by_domain):
-        found = by_domain[domain]
-        numbers.shuffle(found)
-        taken = min(200, len(found) // 4)
-        examples += found[:taken]
-        pages += found[taken:]
+        texts = by_domain[domain]
+        numbers.shuffle(texts)
+        taken = min(200, len(texts) // 4)
+        examples += texts[:taken]
+        pages += texts[taken:]
     numbers.shuffle(pages)
     prose = [text for text in pages if is_prose(text)][:count]
     code = iter([text for text in pages if text.domain not in _PROSE])
@@ -113,5 +113,5 @@ def phrases() -> dict[str, Any]:
     """Sentences written for this purpose, which the installed packages have none of: `foreign`, in other languages;
     `unsafe_listed` and `unsafe_unlisted`, of the kind that block lists name, with and without words of the word list;
     `slots`, what fills their gaps; `spam`."""
-    found: dict[str, Any] = json.loads(resources.files(__package__).joinpath("sentences.json").read_text("utf-8"))
-    return found
+    content: dict[str, Any] = json.loads(resources.files(__package__).joinpath("sentences.json").read_text("utf-8"))
+    return content

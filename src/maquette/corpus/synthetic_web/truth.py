@@ -25,11 +25,16 @@ def measure(journal: pd.DataFrame, truth: list[dict[str, Any]], curated: Iterabl
 
 def _good(known: dict[str, dict[str, Any]], reason: dict[str, str]) -> dict[str, Any]:
     good = [name for name, row in known.items() if row["fault"] == ""]
-    kept = sum(reason.get(name) == "" for name in good)
+    passed = sum(reason.get(name) == "" for name in good)
     everything = [name for name, why in reason.items() if why == "" and name in known]
     deserving = sum(known[name]["keep"] for name in everything)
     return _line(
-        "good pages", True, len(good), kept / max(len(good), 1), deserving / max(len(everything), 1), _by(good, reason)
+        "good pages",
+        True,
+        len(good),
+        passed / max(len(good), 1),
+        deserving / max(len(everything), 1),
+        _by(good, reason),
     )
 
 

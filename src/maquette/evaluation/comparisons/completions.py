@@ -21,7 +21,7 @@ from maquette.reports import terminal_table
 
 def sampled_completions(
     folders: Mapping[str, Path],
-    kept: Path,
+    cache: Path,
     prompts: PromptsConfig,
     *,
     count: int,
@@ -33,11 +33,11 @@ def sampled_completions(
     """The same prompts for every model of `folders`, at most `count`, and its completions: those in the file `kept`, or
     sampled and put there. Raises `StageError` where a prompt does not fit a model, or the file is damaged."""
     known: dict[str, list[str]] = {}
-    if kept.exists() and not force:
+    if cache.exists() and not force:
         try:
-            known = json.loads(kept.read_text(encoding="utf-8"))
+            known = json.loads(cache.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise StageError(f"{kept} is damaged: {error}.", "Remove it: the completions are sampled again.") from None
+            raise StageError(f"{cache} is damaged: {error}.", "Remove it: the completions are sampled again.") from None
     chosen: list[Prompt] = []
     for name, place in folders.items():
         model, tokenizer = load_checkpoint(place)
@@ -54,7 +54,7 @@ def sampled_completions(
                 model, tokenizer, own, 1, max_tokens=max_completion_length, temperature=temperature, seed=seed
             )
             known[name] = [row[0].answer for row in sampled]
-            write_json(kept, known)
+            write_json(cache, known)
     return chosen, {name: known[name] for name in folders}
 
 

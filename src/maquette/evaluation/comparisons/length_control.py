@@ -124,10 +124,10 @@ def _penalised(features: Floats, outcome: Floats, weight: Floats, penalty: float
         return loss + float(price @ values), gradient + price
 
     bounds = [(0, None), (0, None), (-_LARGEST, _LARGEST), (0, None), (0, None)]
-    found = minimize(
+    solution = minimize(
         objective, np.zeros(5), jac=True, method="L-BFGS-B", bounds=bounds, options={"ftol": 1e-12, "gtol": 1e-6}
     ).x
-    return np.array([found[0] - found[3], found[1] - found[4], found[2]])
+    return np.array([solution[0] - solution[3], solution[1] - solution[4], solution[2]])
 
 
 def _loss(coefficients: Floats, features: Floats, outcome: Floats, weight: Floats) -> tuple[float, Floats]:

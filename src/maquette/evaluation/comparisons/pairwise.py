@@ -75,28 +75,28 @@ def compare_completions(
         Comparison(tuple(prompts[i]), completions[i], baseline[i], facts[i] if facts is not None else {})
         for i in range(count)
     ]
-    kept = _judged(annotator, shown, journal, advance)
-    forward = np.array([kept[row.key] for row in shown], float)
-    backward = 1 - np.array([kept[row.swapped().key] for row in shown], float)
+    remaining = _judged(annotator, shown, journal, advance)
+    forward = np.array([remaining[row.key] for row in shown], float)
+    backward = 1 - np.array([remaining[row.swapped().key] for row in shown], float)
     preferences = (forward + backward) / 2
     sound = np.isfinite(preferences)
     if not sound.any():
         raise StageError(f"{annotator.name} gave no usable judgement on {count} prompts.", "Look at what it replies.")
-    found = preferences[sound]
+    result = preferences[sound]
     interval = Interval(float("nan"), float("nan"))
-    if len(found) > 1:
-        interval = bootstrap_mean(100 * found, resamples=resamples, level=level, seed=seed).interval
+    if len(result) > 1:
+        interval = bootstrap_mean(100 * result, resamples=resamples, level=level, seed=seed).interval
     asked = sound & np.array([row.first != row.second for row in shown])
     first = np.concatenate([forward[asked], 1 - backward[asked]])
     return PairwiseResult(
         annotator.name,
         preferences,
-        100 * float(found.mean()),
+        100 * float(result.mean()),
         interval,
         _length_controlled(preferences, sound, completions, baseline, difficulty, anchors),
-        wins=int(np.sum(found > 0.5)),
-        ties=int(np.sum(found == 0.5)),
-        losses=int(np.sum(found < 0.5)),
+        wins=int(np.sum(result > 0.5)),
+        ties=int(np.sum(result == 0.5)),
+        losses=int(np.sum(result < 0.5)),
         failed=int(count - sound.sum()),
         first_shown=float(first.mean()) if len(first) else 0.5,
         consistent=float(np.mean((forward[asked] > 0.5) == (backward[asked] > 0.5))) if asked.any() else 1.0,

@@ -24,7 +24,7 @@ LEAST_POLICIES = 3
 """Policies (the baseline is one) from which there is a rank correlation."""
 
 
-def judge_policies(
+def compare_policies(
     annotator: Annotator,
     prompts: Sequence[Sequence[Message]],
     completions: Mapping[str, Sequence[str]],
@@ -73,12 +73,12 @@ class _CountedAnnotator:
 
     def judge(self, comparisons: Sequence[Comparison]) -> list[Judgement]:
         start = time.perf_counter()
-        found = self._annotator.judge(comparisons)
+        result = self._annotator.judge(comparisons)
         self._seconds += time.perf_counter() - start
-        self._judgements += len(found)
+        self._judgements += len(result)
         if self._journal is not None:
             self._journal.add([(self._key, self.costs)])
-        return found
+        return result
 
     @property
     def costs(self) -> dict[str, float]:
@@ -125,7 +125,7 @@ def _beside_gold(
     }
     labels = [[label for name in judged for label in _labels(side[name])] for side in (judged, gold)]
     alike = agreement(*labels)
-    found: dict[str, Any] = {
+    agreement_with_gold: dict[str, Any] = {
         "win_rates": {name: one.win_rate for name, one in gold.items()},
         "agreement": dataclasses.asdict(alike),
         "spearman": None,
@@ -139,10 +139,10 @@ def _beside_gold(
         # where one of them holds all policies equal there is no order to compare
         if sound.sum() > 1 and all(len({float(column.mean()) for column in side.values()}) > 1 for side in tables):
             ranks = rank_agreement(*tables, level=level, seed=seed)
-            found |= {"spearman": ranks.spearman, "kendall": ranks.kendall, "policies": ranks.policies}
+            agreement_with_gold |= {"spearman": ranks.spearman, "kendall": ranks.kendall, "policies": ranks.policies}
             if ranks.interval is not None:
-                found |= {"low": ranks.interval.low, "high": ranks.interval.high}
-    return found
+                agreement_with_gold |= {"low": ranks.interval.low, "high": ranks.interval.high}
+    return agreement_with_gold
 
 
 def _labels(result: PairwiseResult) -> list[str | None]:

@@ -3,7 +3,7 @@
 | task | question | why the truth is known |
 |---|---|---|
 | docstring | a function's signature: which first line of a docstring is its own? | it stood there |
-| continuation | a held-out text: how does it go on? | the others go on from other places |
+| continuation | a held-out text: how does it go on? | the others continue other places |
 | agreement | which of two sentences is right (the mouse ate the cheese; the keys ... are) | by how they are built |
 | arithmetic | a sum, a difference, a product | it is computed |
 """
@@ -48,21 +48,21 @@ def make_task(name: str, documents: Sequence["Document"], items: int, seed: int)
     makers: Mapping[str, Callable[[Sequence[Document], random.Random], Iterator[Question]]] = {
         "docstring": _docstrings, "continuation": _continuations, "agreement": _agreement, "arithmetic": _arithmetic,
     }  # fmt: skip
-    kept: list[Question] = []
+    questions: list[Question] = []
     seen: set[object] = set()
     for question in makers[name](documents, numbers):
         asked = (question.context, *sorted(question.options))
         if question.id not in seen and asked not in seen:
             seen |= {question.id, asked}
-            kept.append(question)
-        if len(kept) == items:
+            questions.append(question)
+        if len(questions) == items:
             break
-    if len(kept) < 8:
+    if len(questions) < 8:
         raise StageError(
-            f"The held-out documents hold {len(kept)} questions for the task {name}.",
+            f"The held-out documents hold {len(questions)} questions for the task {name}.",
             "Use a larger corpus, or leave the task out: suite.embedded=[agreement,arithmetic].",
         )
-    return sound(name, kept, COMPLETION)
+    return sound(name, questions, COMPLETION)
 
 
 def _docstrings(documents: Sequence["Document"], numbers: random.Random) -> Iterator[Question]:
@@ -72,16 +72,16 @@ def _docstrings(documents: Sequence["Document"], numbers: random.Random) -> Iter
         if document.id.endswith("/docs"):
             module = document.id.removesuffix("/docs")
             lines |= {f"{module}:{name}": line for name, line in _first_lines(document.text)}
-    found = []
+    docstrings = []
     for document in documents:
         if document.id.endswith("/code"):
             module = document.id.removesuffix("/code")
             for name, signature in _signatures(document.text):
                 if f"{module}:{name}" in lines:
-                    found.append((f"{module}:{name}", signature, lines[f"{module}:{name}"]))
-    numbers.shuffle(found)
-    every = sorted({line for _, _, line in found})
-    for name, signature, line in found:
+                    docstrings.append((f"{module}:{name}", signature, lines[f"{module}:{name}"]))
+    numbers.shuffle(docstrings)
+    every = sorted({line for _, _, line in docstrings})
+    for name, signature, line in docstrings:
         others = [other for other in numbers.sample(every, min(len(every), 3 * OPTIONS)) if other != line]
         if len(others) >= OPTIONS - 1:
             context = f'{signature}\n    """'

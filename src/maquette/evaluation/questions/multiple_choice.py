@@ -82,10 +82,10 @@ class _Asked:
         return [*self.content, *self.alone, *self.letter_texts()]
 
     def letter_texts(self) -> list[Text]:
-        found: list[Text] = []
+        letters_read: list[Text] = []
         for _, plain, spellings in self.letters:
-            found += [*plain, *(text for texts in spellings for text in texts)]
-        return found
+            letters_read += [*plain, *(text for texts in spellings for text in texts)]
+        return letters_read
 
     def result(self, scored: Mapping[Text, Continuation], pairs: Mapping[Text, Pair]) -> Result:
         content: Result | None = None
@@ -151,7 +151,7 @@ def _written(spellings: list[list[Text]], scored: Mapping[Text, Continuation], p
 
 def predictions(result: Result, question: Question) -> dict[str, list[int] | None]:
     """The option that each protocol takes: a place for each order asked, None where the prompt did not fit."""
-    found: dict[str, list[int] | None] = dict.fromkeys((*CONTENT_PROTOCOLS, *LETTER_PROTOCOLS))
+    chosen: dict[str, list[int] | None] = dict.fromkeys((*CONTENT_PROTOCOLS, *LETTER_PROTOCOLS))
     if (content := result["content"]) is not None:
         log_probs = np.array(content["log_probs"])
         bytes_ = np.array([max(1, len(option.encode("utf-8", "surrogatepass"))) for option in question.options])
@@ -161,9 +161,9 @@ def predictions(result: Result, question: Question) -> dict[str, list[int] | Non
             "per_token": log_probs / np.array(content["tokens"]),
             "unconditional": log_probs - np.array(content["unconditional"]),
         }
-        found |= {name: [int(scores.argmax())] for name, scores in values.items()}
+        chosen |= {name: [int(scores.argmax())] for name, scores in values.items()}
     if (letters := result["letters"]) is not None:
-        found["letter"] = [int(np.argmax(row["log_probs"])) for row in letters]
+        chosen["letter"] = [int(np.argmax(row["log_probs"])) for row in letters]
         if all(row["written"] is not None for row in letters):
-            found["constrained"] = [int(row["written"]) for row in letters]
-    return found
+            chosen["constrained"] = [int(row["written"]) for row in letters]
+    return chosen

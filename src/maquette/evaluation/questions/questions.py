@@ -21,7 +21,7 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 @dataclass(frozen=True)
 class Question:
-    """`options[answer]` is right. A completion's options go on from `context` as they stand (spaces included)."""
+    """`options[answer]` is right. A completion's options continue `context` as they stand (spaces included)."""
 
     id: str
     context: str
@@ -68,19 +68,19 @@ def fault(question: Question) -> str | None:
 def sound(name: str, questions: Iterable[Question], template: str) -> QuestionSet:
     """A task of the questions that can be asked, the others counted. Raises `StageError` for an id that comes twice
     (results are kept by id) and where nothing is left."""
-    kept: dict[str, Question] = {}
+    distinct: dict[str, Question] = {}
     skipped: Counter[str] = Counter()
     for question in questions:
         if reason := fault(question):
             skipped[reason] += 1
-        elif question.id in kept:
+        elif question.id in distinct:
             raise StageError(f"{name}: the id {question.id!r} comes twice.", "Give each question an id of its own.")
         else:
-            kept[question.id] = question
-    if not kept:
+            distinct[question.id] = question
+    if not distinct:
         reasons = ", ".join(f"{count} with {reason}" for reason, count in skipped.items()) or "the file is empty"
         raise StageError(f"{name} has no question that can be asked: {reasons}.", "Look at the file.")
-    return QuestionSet(name, template, tuple(kept.values()), dict(skipped))
+    return QuestionSet(name, template, tuple(distinct.values()), dict(skipped))
 
 
 def answer_place(answer: Any) -> int:
@@ -94,7 +94,7 @@ def answer_place(answer: Any) -> int:
 
 
 Pair = tuple[list[int], list[int]]
-"""Tokens of a context, and of what goes on from it."""
+"""Tokens of a context, and of its continuation."""
 
 
 def filled(template: str, **values: str) -> str:

@@ -22,7 +22,7 @@ from maquette.evaluation.questions.questions import LETTERS, Question, QuestionS
 from maquette.evaluation.row_files import read_rows
 
 COMPLETION, QUESTION = "completion", "question"
-"""The names of the two templates: options that go on from a text, and answers to a question."""
+"""The names of the two templates: options that continue a text, and answers to a question."""
 
 
 def read_task(name: str, path: Path | str, *, limit: int | None = None) -> QuestionSet:

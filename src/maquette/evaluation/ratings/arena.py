@@ -44,11 +44,11 @@ def read_battles(path: Path | str) -> tuple[list[Battle], dict[str, int]]:
     for place, row in read_rows(path, "battles", REQUIRED):
         if missing := [name for name in REQUIRED if name not in row]:
             raise StageError(f"{place} has no {missing[0]}.", f"A row has {', '.join(REQUIRED)}.")
-        found = _battle(row)
-        if isinstance(found, str):
-            skipped[found] += 1
+        battle = _battle(row)
+        if isinstance(battle, str):
+            skipped[battle] += 1
         else:
-            battles.append(found)
+            battles.append(battle)
     if not battles:
         reasons = ", ".join(f"{count:,} with {why}" for why, count in skipped.items()) or "it has no rows"
         raise StageError(f"{path} has no battle that counts: {reasons}.", f"A row has {', '.join(REQUIRED)}.")
@@ -62,13 +62,13 @@ def agreement_of_judges(battles: Iterable[Battle]) -> dict[tuple[str, str], Agre
         if battle.judge and battle.prompt:
             low, high = sorted((battle.winner, battle.loser))
             votes.setdefault(battle.judge, {})[battle.prompt, low, high] = "tie" if battle.tied else battle.winner
-    found = {}
+    agreements = {}
     for first, second in combinations(sorted(votes), 2):
         if shared := sorted(votes[first].keys() & votes[second].keys()):
             # "the first by name" and "the second": a label must mean the same in every case
             labels = [[_place(votes[judge][case], case) for case in shared] for judge in (first, second)]
-            found[first, second] = agreement(*labels)
-    return found
+            agreements[first, second] = agreement(*labels)
+    return agreements
 
 
 def _place(vote: str, case: tuple[str, str, str]) -> str:

@@ -41,21 +41,21 @@ def rate(
             winners, losers, ties=ties, bootstrap=bootstrap, level=level, seed=seed, **more
         )  # fmt: skip
 
-    found = {RAW: rated()}
+    all_ratings = {RAW: rated()}
     texts = [one.answers for one in battles if one.answers is not None]
     if len(texts) == len(battles):
         covariates = style_covariates([first for first, _ in texts], [second for _, second in texts])
         if covariates:
-            found[STYLED] = rated(covariates=covariates)
+            all_ratings[STYLED] = rated(covariates=covariates)
     if len(mix) > 1 or shares:
-        found[REWEIGHTED] = rated(weights=topic_weights(topics, shares))
+        all_ratings[REWEIGHTED] = rated(weights=topic_weights(topics, shares))
     return {
         "battles": len(battles),
         "ties": sum(ties),
         "level": level,
         "bootstrap": bootstrap,
         "seed": seed,
-        "ratings": {name: plain(ratings) for name, ratings in found.items()},
+        "ratings": {name: plain(ratings) for name, ratings in all_ratings.items()},
         "topics": mix if set(mix) != {UNNAMED} else {},
         "topic_shares": dict(shares) if shares else {name: 1 / len(mix) for name in mix},
         "judges": dict(Counter(one.judge for one in battles if one.judge)),
@@ -110,15 +110,15 @@ def style_covariates(winners: Sequence[str], losers: Sequence[str]) -> dict[str,
     """
     if len(winners) != len(losers):
         raise ConfigError(f"{len(winners)} winning and {len(losers)} losing completions.", "Give both of each battle.")
-    found = {}
+    covariates = {}
     for name in style(""):
         first, second = (np.array([style(text)[name] for text in texts], float) for texts in (winners, losers))
         total = first + second
         difference = np.divide(first - second, total, out=np.zeros(len(total)), where=total > 0)
         spread = float(np.sqrt(np.mean(difference**2))) if len(difference) else 0.0
         if spread > 0:
-            found[name] = difference / spread
-    return found
+            covariates[name] = difference / spread
+    return covariates
 
 
 def show_ratings(result: Mapping[str, Any]) -> None:

@@ -105,14 +105,16 @@ def topic_weights(topics: Sequence[str], shares: Mapping[str, float] | None = No
     An arena's users are not everybody: this shows what the ratings were if prompts came from elsewhere. Raises
     `ConfigError` for a topic without a share, or a share without battles.
     """
-    found = pd.Series(list(topics)).value_counts()
-    target = dict(shares) if shares is not None else dict.fromkeys(found.index, 1.0)
-    if unknown := sorted(set(found.index) ^ set(target)):
-        raise ConfigError(f"The topic {unknown[0]!r} has no {'share' if unknown[0] in found.index else 'battle'}.")
+    frequencies = pd.Series(list(topics)).value_counts()
+    target = dict(shares) if shares is not None else dict.fromkeys(frequencies.index, 1.0)
+    if unknown := sorted(set(frequencies.index) ^ set(target)):
+        raise ConfigError(
+            f"The topic {unknown[0]!r} has no {'share' if unknown[0] in frequencies.index else 'battle'}."
+        )
     total = sum(target.values())
     if total <= 0 or min(target.values()) < 0:
         raise ConfigError("Shares of topics must not be negative, and not all zero.")
-    factor = {topic: target[topic] / total * len(topics) / found[topic] for topic in found.index}
+    factor = {topic: target[topic] / total * len(topics) / frequencies[topic] for topic in frequencies.index}
     return np.array([factor[topic] for topic in topics], float)
 
 
@@ -198,9 +200,9 @@ def _cells(battles: _Battles, matrix: Floats) -> Cells:
     if not matrix.shape[1]:
         key = (low * size + high) * 3 + np.rint(2 * outcome).astype(np.int64)
         if np.ptp(weight) == 0:
-            found = np.bincount(key)
-            key = np.asarray(np.flatnonzero(found), np.int64)
-            weight, count = np.full(len(key), weight[0], np.float64), found[key].astype(np.float64)
+            forecast = np.bincount(key)
+            key = np.asarray(np.flatnonzero(forecast), np.int64)
+            weight, count = np.full(len(key), weight[0], np.float64), forecast[key].astype(np.float64)
         else:
             grouped = pd.DataFrame({"key": key, "weight": weight}).groupby(["key", "weight"], sort=True).size()
             key = grouped.index.get_level_values("key").to_numpy()

@@ -47,17 +47,17 @@ def evaluation_identity(
 
 def evaluation_metrics(result: Mapping[str, Any]) -> dict[str, float]:
     """Accuracies, bits per byte and perplexities by the names that the tracker has for them."""
-    found = {f"evaluation/{name}": row["accuracy"] for name, row in result["headline"].items()}
-    found |= {
+    metrics = {f"evaluation/{name}": row["accuracy"] for name, row in result["headline"].items()}
+    metrics |= {
         f"evaluation/{row['task']}/{row['protocol']}/{row['shots']}-shot": row["accuracy"] for row in result["scores"]
     }
     if result["mean_accuracy"] is not None:
-        found["evaluation/mean_accuracy"] = result["mean_accuracy"]
+        metrics["evaluation/mean_accuracy"] = result["mean_accuracy"]
     for domain, row in result["likelihood"].items():
         plain = "".join(sign if sign.isalnum() or sign in "._- " else "_" for sign in domain)
-        found[f"evaluation/bits_per_byte/{plain}"] = row["bits_per_byte"]["value"]
-        found[f"evaluation/perplexity/{plain}"] = row["perplexity"]["value"]
-    return found
+        metrics[f"evaluation/bits_per_byte/{plain}"] = row["bits_per_byte"]["value"]
+        metrics[f"evaluation/perplexity/{plain}"] = row["perplexity"]["value"]
+    return metrics
 
 
 def show_evaluation(result: Mapping[str, Any]) -> None:

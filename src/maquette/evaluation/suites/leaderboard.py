@@ -59,16 +59,16 @@ class Leaderboard:
 
 def read_evaluations(folders: Iterable[Path]) -> list[dict[str, Any]]:
     """The finished evaluations among `folders`. Raises `StageError` where one is damaged."""
-    found = []
+    evaluations = []
     for folder in folders:
         path = folder / FILE
         if path.is_file():
-            found.append(load_table(path, hint="Evaluate again with force=true."))
-    return found
+            evaluations.append(load_table(path, hint="Evaluate again with force=true."))
+    return evaluations
 
 
-def boards(evaluations: Sequence[dict[str, Any]], *, resamples: int = 2000, seed: int = 0) -> list[Leaderboard]:
-    """One board for each way of asking; of a model evaluated twice the same way, the newer."""
+def rankings(evaluations: Sequence[dict[str, Any]], *, resamples: int = 2000, seed: int = 0) -> list[Leaderboard]:
+    """One leaderboard for each way of asking; of a model evaluated twice the same way, the newer."""
     groups: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
     for evaluation in sorted(evaluations, key=lambda row: row["created"]):
         group = groups.setdefault((evaluation["suite"]["name"], evaluation["comparable"]), {})
@@ -158,7 +158,7 @@ def standings(scores: Mapping[str, Mapping[str, float]]) -> list[ModelScore]:
     """
     if not scores:
         raise ConfigError("There are no scores to aggregate.")
-    found = []
+    rows = []
     for model, own in scores.items():
         rates = []
         for scenario, score in own.items():
@@ -167,8 +167,8 @@ def standings(scores: Mapping[str, Mapping[str, float]]) -> list[ModelScore]:
                 beaten = [0.5 if score == other else float(score > other) for other in others]
                 rates.append(float(np.mean(beaten)))
         mean = float(np.mean(list(own.values()))) if own else float("nan")
-        found.append(ModelScore(model, float(np.mean(rates)) if rates else float("nan"), mean, len(own)))
-    return sorted(found, key=lambda row: (-_or_least(row.mean_win_rate), -_or_least(row.mean_score), row.model))
+        rows.append(ModelScore(model, float(np.mean(rates)) if rates else float("nan"), mean, len(own)))
+    return sorted(rows, key=lambda row: (-_or_least(row.mean_win_rate), -_or_least(row.mean_score), row.model))
 
 
 def _or_least(value: float) -> float:

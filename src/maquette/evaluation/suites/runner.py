@@ -63,8 +63,8 @@ def run_suite(
     batch_size_tokens = protocol.batch_size_tokens
 
     def likelihoods(batch: Documents) -> list[dict[str, Any]]:
-        found = measure(model, tokenizer, batch, stride=suite.stride, batch_size_tokens=batch_size_tokens)
-        return [dataclasses.asdict(row) for row in found]
+        measured = measure(model, tokenizer, batch, stride=suite.stride, batch_size_tokens=batch_size_tokens)
+        return [dataclasses.asdict(row) for row in measured]
 
     def answers(task: QuestionSet, shots: int) -> list[Result]:
         def answer(batch: Sequence[Question]) -> list[Result]:
@@ -88,11 +88,11 @@ def run_suite(
             scorer = OrderLikelihood(model, tokenizer, template_of(protocol, task), batch_size_tokens=batch_size_tokens)
             shards = scorer.shards(task.questions)
             each = count / (shards * (_PERMUTATIONS + 1))
-            found = contamination_test(
+            result = contamination_test(
                 scorer, task.questions, permutations=_PERMUTATIONS, shards=shards, seed=protocol.seed,
                 advance=lambda sequences: advance(each * sequences),
             )  # fmt: skip
-            journal.add([(key, dataclasses.asdict(found))])
+            journal.add([(key, dataclasses.asdict(result))])
         return ContaminationTest(**journal[key] | {"differences": tuple(journal[key]["differences"])})
 
     measured = journal.complete(
@@ -122,7 +122,7 @@ class OrderLikelihood:
         self, model: "LanguageModel", tokenizer: "Tokenizer", template: TemplateConfig, *, batch_size_tokens: int = 8192
     ) -> None:
         self._model, self._tokenizer, self._template = model, tokenizer, template
-        self._batch_tokens = batch_size_tokens
+        self._batch_size_tokens = batch_size_tokens
 
     def shards(self, questions: Sequence[Question]) -> int:
         """Into how many shards a test is best cut: such as fill the context, as many as `_LEAST_SHARDS` at least where
@@ -138,11 +138,11 @@ class OrderLikelihood:
         pairs: list[tuple[list[int], list[int]]] = []
         owner: list[int] = []
         for number, (context, rest) in enumerate(split(self._tokenizer, texts)):
-            found = windows([*context, *rest], longest, max(1, longest // 2))
-            pairs += found
-            owner += [number] * len(found)
+            spans = windows([*context, *rest], longest, max(1, longest // 2))
+            pairs += spans
+            owner += [number] * len(spans)
         totals = [0.0] * len(orderings)
-        rows = score_continuations(self._model, pairs, batch_size_tokens=self._batch_tokens)
+        rows = score_continuations(self._model, pairs, batch_size_tokens=self._batch_size_tokens)
         for number, row in zip(owner, rows, strict=True):
             totals[number] += row.log_prob
         return totals

@@ -108,9 +108,9 @@ def _sample(documents: list["Document"], count: int, seed: int) -> list[tuple[st
     by_domain: dict[str, list[Document]] = {}
     for document in documents:
         by_domain.setdefault(document.domain, []).append(document)
-    found = []
+    samples = []
     for domain, own in sorted(by_domain.items()):
         if len(own) > count:
             own = random.Random(f"{domain} {seed}").sample(own, count)
-        found += [(document.id, domain, document.text) for document in own if document.text.strip()]
-    return found
+        samples += [(document.id, domain, document.text) for document in own if document.text.strip()]
+    return samples

@@ -27,7 +27,7 @@ def scores(tasks: Sequence[QuestionSet], results: SuiteResults, protocol: Protoc
 
     `low`, `high`: interval over questions. `least`, `most`: accuracy in the worst and the best order of the options.
     """
-    found = []
+    rows = []
     for (name, shots), answers in results.answers.items():
         task = next(task for task in tasks if task.name == name)
         chosen = [predictions(result, q) for result, q in zip(answers, task.questions, strict=True)]
@@ -44,12 +44,12 @@ def scores(tasks: Sequence[QuestionSet], results: SuiteResults, protocol: Protoc
             low = high = math.nan
             if len(means) > 1:
                 low, high = bootstrap_mean(means, **_interval_options(protocol)).interval
-            found.append({
+            rows.append({
                 "task": name, "shots": shots, "protocol": kind, "accuracy": float(means.mean()), "low": low,
                 "high": high, "least": min(orders), "most": max(orders), "questions": len(right),
                 "too_long": len(answers) - len(right), "chance": task.chance,
             })  # fmt: skip
-    return found
+    return rows
 
 
 def _interval_options(protocol: ProtocolConfig) -> dict[str, Any]:
@@ -58,11 +58,11 @@ def _interval_options(protocol: ProtocolConfig) -> dict[str, Any]:
 
 def spread(scores: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """By task and shots: the least and the greatest accuracy over protocols, and how many questions these answered."""
-    found: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
+    by_run: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
     for row in scores:
-        found.setdefault((row["task"], row["shots"]), []).append(row)
+        by_run.setdefault((row["task"], row["shots"]), []).append(row)
     rows = []
-    for (task, shots), own in found.items():
+    for (task, shots), own in by_run.items():
         least, most = (choose(row["accuracy"] for row in own) for choose in (min, max))
         asked = sorted({row["questions"] for row in own})
         words = f"{asked[0]:,}" if len(asked) == 1 else f"{asked[0]:,} to {asked[-1]:,}"
@@ -73,12 +73,12 @@ def spread(scores: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def correct_by_question(task: QuestionSet, results: SuiteResults, shots: int, protocol: str) -> dict[str, float]:
     """Share of the orders in which each question was answered right: what paired comparisons need."""
-    found = {}
+    answers = {}
     for question, result in zip(task.questions, results.answers[task.name, shots], strict=True):
         options = predictions(result, question)[protocol]
         if options is not None:
-            found[question.id] = float(np.mean([option == question.answer for option in options]))
-    return found
+            answers[question.id] = float(np.mean([option == question.answer for option in options]))
+    return answers
 
 
 def summarise(

@@ -25,11 +25,11 @@ from maquette.objectives.completions import Completion
 
 
 def _find(target: str | None, key: str) -> Any:
-    found = import_target(str(target), key=key)
-    if isinstance(found, type):
+    function = import_target(str(target), key=key)
+    if isinstance(function, type):
         with users_code(str(target)):
-            found = found()
-    return found
+            function = function()
+    return function
 
 
 class CallableReward:
@@ -43,10 +43,10 @@ class CallableReward:
 
     def __call__(self, completions: Sequence[Completion]) -> list[float]:
         with users_code(self.name):
-            found = list(self._function(completions))
-        _check_number(self.name, "scores", found, len(completions), "completions")
+            scores = list(self._function(completions))
+        _check_number(self.name, "scores", scores, len(completions), "completions")
         with users_code(self.name):
-            return [float(score) for score in found]
+            return [float(score) for score in scores]
 
 
 class CallableAnnotator:
@@ -54,8 +54,8 @@ class CallableAnnotator:
 
     def __init__(self, target: str | None) -> None:
         self.name = str(target)
-        found = _find(target, "feedback.callable")
-        self._judge = getattr(found, "judge", found)
+        function = _find(target, "feedback.callable")
+        self._judge = getattr(function, "judge", function)
         if not callable(self._judge):
             raise ConfigError(
                 f"feedback.callable={target} can't be called.",
@@ -64,9 +64,9 @@ class CallableAnnotator:
 
     def judge(self, comparisons: Sequence[Comparison]) -> list[Judgement]:
         with users_code(self.name):
-            found = list(self._judge(comparisons))
-        _check_number(self.name, "judgements", found, len(comparisons), "comparisons")
-        return [self._judgement(one) for one in found]
+            preferences = list(self._judge(comparisons))
+        _check_number(self.name, "judgements", preferences, len(comparisons), "comparisons")
+        return [self._judgement(one) for one in preferences]
 
     def _judgement(self, given: Any) -> Judgement:
         if isinstance(given, Judgement) or given is None:
@@ -81,9 +81,9 @@ class CallableAnnotator:
         return Judgement(preference)
 
 
-def _check_number(name: str, what: str, found: list[Any], wanted: int, of: str) -> None:
-    if len(found) != wanted:
-        raise StageError(f"{name} gave {len(found)} {what} for {wanted} {of}.", "Give one for each, in order.")
+def _check_number(name: str, what: str, values: list[Any], wanted: int, of: str) -> None:
+    if len(values) != wanted:
+        raise StageError(f"{name} gave {len(values)} {what} for {wanted} {of}.", "Give one for each, in order.")
 
 
 class FileAnnotator:
@@ -98,7 +98,7 @@ class FileAnnotator:
         votes: dict[str, list[float]] = {}
         for row in read_preferences(path):
             votes.setdefault(comparison_of(row).key, []).append(1.0)
-        self._wins = {key: len(found) for key, found in votes.items()}
+        self._wins = {key: len(labels) for key, labels in votes.items()}
 
     def judge(self, comparisons: Sequence[Comparison]) -> list[Judgement]:
         judgements = []

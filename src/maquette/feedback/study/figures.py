@@ -15,7 +15,7 @@ from maquette.reports.figures import COLORS, new_figure, save_figure
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-Course = Sequence[tuple[float, float, float]]
+ValidationCurve = Sequence[tuple[float, float, float]]
 """(KL divergence, gold reward, learned reward) at each validation of a run, the first before its first step."""
 
 
@@ -41,7 +41,7 @@ def draw_frontier(measurement: Measurement, path: Path) -> Path:
 
 
 def draw_overoptimisation(
-    courses: Mapping[str, Course], measurement: Measurement, path: Path
+    curves_by_policy: Mapping[str, ValidationCurve], measurement: Measurement, path: Path
 ) -> tuple[Path, dict[str, OveroptimisationCurve]]:
     """Gold and learned reward gained as policies move away, one colour a reward model: validations of runs, best-of-n,
     and the curves of Gao et al. 2022 fitted to the gold reward with 90% bands. Returns the curves by name.
@@ -50,8 +50,8 @@ def draw_overoptimisation(
     `StageError` for a run that was not measured there."""
     figure, (left, middle, right) = new_figure(1, 3, width=5.0, height=4.2)
     fits: dict[str, OveroptimisationCurve] = {}
-    for color, (name, course) in zip(COLORS, courses.items(), strict=False):
-        distance, gold, learned = gains(name, course)
+    for color, (name, validations) in zip(COLORS, curves_by_policy.items(), strict=False):
+        distance, gold, learned = gains(name, validations)
         _draw_course(left, distance, gold, "rl", name, color, fits)
         middle.plot(distance, learned, "o-", color=color, markersize=4, linewidth=1.2, label=name)
     left.set_title("Reinforcement learning: what it is worth")
@@ -68,15 +68,17 @@ def draw_overoptimisation(
     return save_figure(figure, path), fits
 
 
-def gains(name: str, course: Course) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+def gains(
+    name: str, validations: ValidationCurve
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """sqrt(KL), and gold and learned reward less those of the start, at each validation of the run `name`: `(n,)` each,
-    0 at the first. Raises `StageError` where the course does not begin at KL divergence 0."""
-    if not course or course[0][0] != 0:
+    0 at the first. Raises `StageError` where the validations does not begin at KL divergence 0."""
+    if not validations or validations[0][0] != 0:
         raise StageError(
             f"{name} was not measured before its first step, so what it gained is not known.",
             "Train it again with force=true.",
         )
-    kl, gold, learned = np.array(course, dtype=float).T
+    kl, gold, learned = np.array(validations, dtype=float).T
     return np.sqrt(np.maximum(kl, 0)), gold - gold[0], learned - learned[0]
 
 
@@ -146,7 +148,7 @@ def _draw_points(axes: "Axes", policies: Sequence[PolicyResult], name: str, kind
 
 
 def _by_kind(policies: Sequence[PolicyResult]) -> dict[str, list[PolicyResult]]:
-    found: dict[str, list[PolicyResult]] = {}
+    kinds: dict[str, list[PolicyResult]] = {}
     for one in policies:
-        found.setdefault(one.kind, []).append(one)
-    return found
+        kinds.setdefault(one.kind, []).append(one)
+    return kinds

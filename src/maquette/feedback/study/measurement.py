@@ -48,7 +48,7 @@ class PolicyRun:
 @dataclasses.dataclass(frozen=True)
 class PolicyResult:
     """A measured policy. `scores` at T = 1 and `greedy` ones by the reward's name; `wins` and `greedy_wins` against the
-    reference's answers to the same prompts, by the reward's name; `answers` to the first prompts, greedy."""
+    reference's completions of the same prompts, by the reward's name; `answers` to the first prompts, greedy."""
 
     name: str
     kind: str

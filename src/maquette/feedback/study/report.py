@@ -8,7 +8,13 @@ from typing import Any, ClassVar
 
 from maquette.artifacts.files import write_json, write_text
 from maquette.feedback.overoptimisation import OveroptimisationCurve
-from maquette.feedback.study.figures import Course, draw_bars, draw_frontier, draw_length, draw_overoptimisation
+from maquette.feedback.study.figures import (
+    ValidationCurve,
+    draw_bars,
+    draw_frontier,
+    draw_length,
+    draw_overoptimisation,
+)
 from maquette.feedback.study.measurement import IntervalEstimate, Measurement, PolicyResult, read_measurement
 from maquette.reports import render
 
@@ -87,12 +93,12 @@ def write_study(
     figures: Sequence[str],
     *,
     title: str,
-    courses: Mapping[str, Course],
+    curves_by_policy: Mapping[str, ValidationCurve],
     commands: Mapping[str, str],
 ) -> dict[str, Any]:
     """Writes results.json, report.md, index.html and figures/ into `folder`; returns the manifest's facts.
 
-    `figures`: names of `CAPTIONS`. `courses`: validations of runs, for the figure of over-optimisation.
+    `figures`: names of `CAPTIONS`. `curves_by_policy`: validations of runs, for the figure of over-optimisation.
     """
     measurement.save(folder / "results.json")
     curves: dict[str, OveroptimisationCurve] = {}
@@ -100,7 +106,7 @@ def write_study(
     for name in figures:
         path = folder / "figures" / name
         if name == "overoptimisation":
-            pictures[name], curves = draw_overoptimisation(courses, measurement, path)
+            pictures[name], curves = draw_overoptimisation(curves_by_policy, measurement, path)
         else:
             draw = {"gold": draw_bars, "frontier": draw_frontier, "length": draw_length}[name]
             pictures[name] = draw(measurement, path)
@@ -134,16 +140,16 @@ _COURSE = ("kl", "gold", "reward", "words")
 
 def validations_of(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """A policy's validations, from its run's curves: step, kl, gold, reward and words at each validation."""
-    found = [f"validation/{name}" for name in _COURSE]
+    columns = [f"validation/{name}" for name in _COURSE]
     return [
-        {"step": row["step"], **{name: row[key] for name, key in zip(_COURSE, found, strict=True)}}
+        {"step": row["step"], **{name: row[key] for name, key in zip(_COURSE, columns, strict=True)}}
         for row in history
-        if all(key in row for key in found)
+        if all(key in row for key in columns)
     ]
 
 
-def course_of(history: Sequence[Mapping[str, Any]]) -> Course:
-    """A policy's course from its run's curves: (KL divergence, gold reward, learned reward) at each validation."""
+def validation_curve(history: Sequence[Mapping[str, Any]]) -> ValidationCurve:
+    """A policy's curve from its run's curves: (KL divergence, gold reward, learned reward) at each validation."""
     return [(row["kl"], row["gold"], row["reward"]) for row in validations_of(history)]
 
 

@@ -1,6 +1,6 @@
-"""The studies in a store as tables for notebooks: policies, best-of-n, and the course of every policy that samples.
+"""The studies in a store as tables for notebooks: policies, best-of-n, and the curve of every policy that samples.
 
-policies, best_of_n, course = study_tables("outputs", "Alignment")
+policies, best_of_n, curve = study_tables("outputs", "Alignment")
 """
 
 import json
@@ -15,17 +15,17 @@ from maquette.tracking import find_runs
 if TYPE_CHECKING:
     import pandas as pd
 
-RESULTS, COURSES = "results.json", "courses.json"
+RESULTS, CURVES = "results.json", "curves.json"
 """Files of a study: its measurement; and by policy, rows of step, kl, gold, reward and words at each validation."""
 
 
 class StudyTables(NamedTuple):
-    """A row each: of `policies` a seed and policy, of `best_of_n` a seed and n (by the first reward model), of `course`
+    """A row each: of `policies` a seed and policy, of `best_of_n` a seed and n (by the first reward model), of `curve`
     a validation of a seed's policy. Rewards are means over completions, KL divergence is in nats a completion."""
 
     policies: "pd.DataFrame"
     best_of_n: "pd.DataFrame"
-    course: "pd.DataFrame"
+    curve: "pd.DataFrame"
 
 
 def study_tables(outputs: Path | str = "outputs", title: str = "Alignment", *, uri: str | None = None) -> StudyTables:
@@ -76,8 +76,10 @@ def _best_of_n(seed: int, one: Measurement) -> Iterator[dict[str, Any]]:
 
 
 def _course(seed: int, folder: Path) -> Iterator[dict[str, Any]]:
-    path = folder / COURSES
-    courses: Mapping[str, list[dict[str, float]]] = json.loads(path.read_text("utf-8")) if path.exists() else {}
-    for policy, rows in courses.items():
+    path = folder / CURVES
+    curves_by_policy: Mapping[str, list[dict[str, float]]] = (
+        json.loads(path.read_text("utf-8")) if path.exists() else {}
+    )
+    for policy, rows in curves_by_policy.items():
         for row in rows:
             yield {"seed": seed, "policy": policy, **row}

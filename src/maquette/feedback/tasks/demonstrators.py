@@ -1,4 +1,4 @@
-"""People who show how it is done, some better than others: right, careless, or wordy answers in set proportions.
+"""Demonstrators of a task, some better than others: right, careless, or wordy answers in set proportions.
 
 Supervised fine-tuning imitates all of them, so it is bound by their mean; what lies between that and the right answers
 is for alignment to gain.

@@ -37,7 +37,7 @@ CATEGORY_OF = {word: category for category, words in CATEGORIES.items() for word
 class Exercise:
     """`instruction` is what a person asks; `items` the words that are given in it; `answer` the right words.
 
-    `ordered`: the answer's order counts. `declines`: the request is to be turned down.
+    `ordered`: the order of its items counts. `declines`: the request is to be turned down.
     """
 
     task: str

@@ -91,9 +91,9 @@ FORMAT = 2
 
 
 def _read(raw: Raw) -> CoreConfig:
-    if (found := raw.get("maquette_format", 1)) != FORMAT:
+    if (version := raw.get("maquette_format", 1)) != FORMAT:
         raise StageError(
-            f"The settings are of format {found}, and this version of Maquette reads {FORMAT}.",
+            f"The settings are of format {version}, and this version of Maquette reads {FORMAT}.",
             "Export the run again; of a run from before this version, with the version that trained it, or "
             "train it again.",
         )

@@ -122,10 +122,10 @@ def write_weights(folder: Path, tensors: Sequence[Stored], state: Mapping[str, T
 def _full_names(files: dict[str, Path], family: ModelFamily) -> dict[str, tuple[Path, str]]:
     """Full tensor name -> (file, name in the file), without the family's old buffers; files of the bare model leave
     out the prefix."""
-    kept = {name: path for name, path in files.items() if not name.endswith(family.ignored)}
-    bare = family.prefix and not any(name.startswith(family.prefix) for name in kept)
+    needed = {name: path for name, path in files.items() if not name.endswith(family.ignored)}
+    bare = family.prefix and not any(name.startswith(family.prefix) for name in needed)
     return {
-        (family.prefix + name if bare and name != family.head else name): (path, name) for name, path in kept.items()
+        (family.prefix + name if bare and name != family.head else name): (path, name) for name, path in needed.items()
     }
 
 

@@ -55,10 +55,10 @@ def find_confounders(
 
     `corpus`: what the tokens' manifest says of the text (its `held_out` part), where it is at hand.
     """
-    found = [_epochs(table), _seen(corpus), _copying(table, residuals, level), _gap(table)]
+    confounders = [_epochs(table), _seen(corpus), _copying(table, residuals, level), _gap(table)]
     for column, name in _TESTED.items():
-        found.append(_tested(name, _numeric(table, column), residuals, level))
-    return tuple(confounder for confounder in found if confounder is not None)
+        confounders.append(_tested(name, _numeric(table, column), residuals, level))
+    return tuple(confounder for confounder in confounders if confounder is not None)
 
 
 def _epochs(table: RunTable) -> Confounder | None:
@@ -108,7 +108,7 @@ def _copying(table: RunTable, residuals: Array, level: float) -> Confounder | No
         if mixed
         else f"{'All' if count else 'No'} runs copy from their context (score {low:.2f} to {high:.2f})"
     )
-    return Confounder("copying", (low, high), p_value, mixed, f"{state}. {_said('copying', p_value, level)}")
+    return Confounder("copying", (low, high), p_value, mixed, f"{state}. {_significance('copying', p_value, level)}")
 
 
 def _gap(table: RunTable) -> Confounder | None:
@@ -133,11 +133,11 @@ def _tested(name: str, values: Array | None, residuals: Array, level: float) -> 
         return None
     p_value = _correlation(values, residuals)
     low, high = float(values.min()), float(values.max())
-    words = f"{name.capitalize()} from {low:g} to {high:g} along the family. {_said(name, p_value, level)}"
+    words = f"{name.capitalize()} from {low:g} to {high:g} along the family. {_significance(name, p_value, level)}"
     return Confounder(name, (low, high), p_value, p_value < 1 - level, words)
 
 
-def _said(name: str, p_value: float, level: float) -> str:
+def _significance(name: str, p_value: float, level: float) -> str:
     if not np.isfinite(p_value):
         return "Too few runs to test it."
     if p_value < 1 - level:

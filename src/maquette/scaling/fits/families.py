@@ -120,15 +120,15 @@ def _family(name: str, table: RunTable, level: float) -> Family:
     return Family(name, table, table.compute[rows], table.loss[rows], False, ("best runs by budget, not minima.",))
 
 
-def comparison_facts(found: FamilyComparison) -> dict[str, Any]:
+def comparison_facts(comparison: FamilyComparison) -> dict[str, Any]:
     """The comparison as plain values."""
     return {
-        "column": found.column,
-        "level": found.level,
+        "column": comparison.column,
+        "level": comparison.level,
         "families": {
             name: {"runs": len(family.table), "minima": family.minima, "compute": family.compute.tolist(),
                    "loss": family.loss.tolist()}
-            for name, family in found.families.items()
+            for name, family in comparison.families.items()
         },
         "differences": {
             name: {
@@ -136,27 +136,27 @@ def comparison_facts(found: FamilyComparison) -> dict[str, Any]:
                 "ratio_interval": list(d.ratio_interval), "compute_factor": d.compute_factor, "at": d.at,
                 "exponents": [d.first.exponent, d.second.exponent], "words": d.words,
             }
-            for name, d in found.differences.items()
+            for name, d in comparison.differences.items()
         },
-        "warnings": list(found.warnings),
+        "warnings": list(comparison.warnings),
     }  # fmt: skip
 
 
-def comparison_figure(found: FamilyComparison) -> "Figure":
+def comparison_figure(comparison: FamilyComparison) -> "Figure":
     """Both curves: every run, the points that count, and the line through them with its interval."""
     figure, axes = new_figure(width=7.0, height=4.6)
-    laws = {name: d.second for name, d in found.differences.items()}
-    first = next(iter(found.differences.values())).first
-    everything = np.concatenate([family.compute for family in found.families.values()])
+    laws = {name: d.second for name, d in comparison.differences.items()}
+    first = next(iter(comparison.differences.values())).first
+    everything = np.concatenate([family.compute for family in comparison.families.values()])
     compute = np.geomspace(everything.min() / 1.5, everything.max() * 3, 60)
-    for (name, family), color in zip(found.families.items(), COLORS, strict=False):
+    for (name, family), color in zip(comparison.families.items(), COLORS, strict=False):
         law = laws.get(name, first)
         axes.plot(family.table.compute, family.table.loss, ".", color=color, alpha=0.3, ms=4)
         axes.plot(family.compute, family.loss, "o", color=color)
-        draw_law(axes, compute, law, color, f"{name}: L ~ C^{law.exponent:.3f}", level=found.level)
+        draw_law(axes, compute, law, color, f"{name}: L ~ C^{law.exponent:.3f}", level=comparison.level)
     axes.set(xscale="log", yscale="log", xlabel="compute C (FLOPs)", ylabel="loss (nats per token)")
-    shown = np.concatenate([family.loss for family in found.families.values()])
+    shown = np.concatenate([family.loss for family in comparison.families.values()])
     axes.set_ylim(0.93 * shown.min(), 1.07 * shown.max())
-    axes.set_title(f"By {found.column}: offset or slope? ({found.level:.0%} intervals)")
+    axes.set_title(f"By {comparison.column}: offset or slope? ({comparison.level:.0%} intervals)")
     axes.legend()
     return figure

@@ -34,8 +34,8 @@ class FitCard:
     def formulas(self) -> dict[str, str]:
         """Every form that was fitted, as a formula."""
         return {
-            name: found.custom.form.formula if found.custom else _FORMULAS[name]
-            for name, found in self.fit.comparison.fits.items()
+            name: form_fit.custom.form.formula if form_fit.custom else _FORMULAS[name]
+            for name, form_fit in self.fit.comparison.fits.items()
         }
 
     @property
@@ -84,13 +84,13 @@ class FitCard:
     def recorded(self, *names: str, unit: str = "") -> str:
         """The values of settings over all runs, each one value, a range or a list."""
         frame = self.fit.table.frame
-        said = []
+        texts = []
         for name in names:
             column = next((one for one in (name, f"params.{name}") if one in frame and frame[one].notna().any()), None)
             if column is not None:
                 label = name.removeprefix("tags.").rpartition(".")[2] if len(names) > 1 else ""
-                said.append(f"{label} {_shown(list(frame[column].dropna()))}{unit}".strip())
-        return ", ".join(said) or UNKNOWN
+                texts.append(f"{label} {_shown(list(frame[column].dropna()))}{unit}".strip())
+        return ", ".join(texts) or UNKNOWN
 
 
 def _shown(values: list[Any]) -> str:

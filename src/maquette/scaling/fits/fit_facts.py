@@ -38,17 +38,23 @@ def fit_facts(fit: "SweepFit") -> dict[str, Any]:
         "range": {name: [column.min(), column.max()] for name, column in columns.items()},
         "headline": headline(fit),
         "forms": [score._asdict() for score in comparison.scores],
-        "discrepancy_per_decade": {name: found.per_decade for name, found in comparison.discrepancy.items()},
-        "surfaces": {name: _surface(found.surface) for name, found in comparison.fits.items() if found.surface},
+        "discrepancy_per_decade": {
+            name: discrepancy.per_decade for name, discrepancy in comparison.discrepancy.items()
+        },
+        "surfaces": {
+            name: _surface(discrepancy.surface) for name, discrepancy in comparison.fits.items() if discrepancy.surface
+        },
         "custom_forms": {
-            name: _custom(fit, name, found.custom) for name, found in comparison.fits.items() if found.custom
+            name: _custom(fit, name, discrepancy.custom)
+            for name, discrepancy in comparison.fits.items()
+            if discrepancy.custom
         },
         "isoflop": {method: _isoflop(line) for method, line in fit.isoflop.items()},
         "envelope": None,
         "power_laws": {name: _law(law) for name, law in fit.power_laws.items()},
         "curvature": None if comparison.curvature is None else comparison.curvature.__dict__,
         "kaplan": None,
-        "suspects": [confounder.__dict__ for confounder in fit.confounders],
+        "confounders": [confounder.__dict__ for confounder in fit.confounders],
         "forecasts": forecasts(fit),
     }
     if (line := fit.envelope) is not None:
@@ -68,7 +74,7 @@ def headline(fit: "SweepFit") -> str:
 
     budgets = len(np.unique(fit.table.budget))
     exponent = fit.exponent()
-    said = f"N* ~ C^{exponent[0]:.3f} ({exponent[1].low:.3f} to {exponent[1].high:.3f}, {fit.level:.0%} interval)"
+    text = f"N* ~ C^{exponent[0]:.3f} ({exponent[1].low:.3f} to {exponent[1].high:.3f}, {fit.level:.0%} interval)"
     name = "the power law through the minima" if fit.form == "minima" else f"the {fit.form} form"
     if fit.forced:
         how = f"By {name}, which was forced"
@@ -79,7 +85,7 @@ def headline(fit: "SweepFit") -> str:
     forecast = next(row for row in forecasts(fit) if row["reach"] == 10.0 and row["form"] == fit.form)
     low, high = forecast["interval90"]
     return (
-        f"{how}: {said}. At {forecast['C']:.2g} FLOPs, ten times the largest budget, expect a loss of "
+        f"{how}: {text}. At {forecast['C']:.2g} FLOPs, ten times the largest budget, expect a loss of "
         f"{forecast['loss']:.3f} nats a token (90%: {low:.3f} to {high:.3f})."
     )
 
@@ -98,7 +104,7 @@ def forecasts(fit: "SweepFit") -> list[dict[str, Any]]:
             }
             rows.append(
                 {"reach": reach, "C": compute, "N": params, "D": tokens, "form": form, "loss": by_level[0.9].loss}
-                | {f"interval{level * 100:.0f}": list(found.interval) for level, found in by_level.items()}
+                | {f"interval{level * 100:.0f}": list(prediction.interval) for level, prediction in by_level.items()}
             )
     return rows
 
@@ -173,18 +179,20 @@ def exponent_table(facts: Mapping[str, Any]) -> tuple[list[str], list[tuple[str,
     """The exponent of the best size by every approach, the one that leads first: headings and rows."""
     rows = []
     if facts["form"] in facts["surfaces"]:
-        found = facts["surfaces"][facts["form"]]
-        rows.append((f"{facts['form']} surface *", f"{found['exponent']:.3f}", span(found["interval"]["exponent"]), ""))
-    for form, found in facts["custom_forms"].items():
+        surface = facts["surfaces"][facts["form"]]
+        rows.append(
+            (f"{facts['form']} surface *", f"{surface['exponent']:.3f}", span(surface["interval"]["exponent"]), "")
+        )
+    for form, surface in facts["custom_forms"].items():
         mark = " *" if facts["form"] == form else ""
-        rows.append((f"{form}{mark}", f"{found['exponent']:.3f}", span(found["interval"]["exponent"]), ""))
+        rows.append((f"{form}{mark}", f"{surface['exponent']:.3f}", span(surface["interval"]["exponent"]), ""))
     for method, line in facts["isoflop"].items():
         bias = "unknown" if line["bias"] is None else f"{line['bias']['exponent']:+.3f}"
         mark = " *" if facts["form"] == "minima" and method == "parabola" else ""
         rows.append((f"minima by {method}{mark}", f"{line['exponent']:.3f}", span(line["interval"]), bias))
-    for form, found in facts["surfaces"].items():
+    for form, surface in facts["surfaces"].items():
         if form != facts["form"]:
-            rows.append((f"{form} surface", f"{found['exponent']:.3f}", span(found["interval"]["exponent"]), ""))
+            rows.append((f"{form} surface", f"{surface['exponent']:.3f}", span(surface["interval"]["exponent"]), ""))
     if facts["envelope"] is not None:
         rows.append(("envelope", f"{facts['envelope']['exponent']:.3f}", span(facts["envelope"]["interval"]), ""))
     return ["approach", "a in N* ~ C^a", "interval", "grid bias"], rows

@@ -91,8 +91,8 @@ def fit_mixture(table: RunTable, *, max_epochs: float = 4.0, targets: Mapping[st
     """
     import pandas as pd
 
-    found = {match[1]: name for name in map(str, table.frame.columns) if (match := _WEIGHT.fullmatch(name))}
-    domains = tuple(name for name in sorted(found) if f"validation/{name}/loss" in table.frame.columns)
+    columns = {match[1]: name for name in map(str, table.frame.columns) if (match := _WEIGHT.fullmatch(name))}
+    domains = tuple(name for name in sorted(columns) if f"validation/{name}/loss" in table.frame.columns)
     if len(domains) < 2:
         raise LawError(
             f"{table.source} has no mixture.weights of two domains with a held-out loss each.",
@@ -104,7 +104,7 @@ def fit_mixture(table: RunTable, *, max_epochs: float = 4.0, targets: Mapping[st
             "Name a sweep whose runs differ in their mixture alone.",
         )
     frame = table.frame
-    weights = np.column_stack([pd.to_numeric(frame[found[name]]).fillna(0.0).to_numpy(float) for name in domains])
+    weights = np.column_stack([pd.to_numeric(frame[columns[name]]).fillna(0.0).to_numpy(float) for name in domains])
     losses = np.column_stack([pd.to_numeric(frame[f"validation/{name}/loss"]).to_numpy(float) for name in domains])
     weights = weights / weights.sum(axis=1, keepdims=True)
     shares, upper = _shares(domains, targets, table.source), _upper(frame, domains, weights, max_epochs)
@@ -145,10 +145,10 @@ def _upper(frame: Any, domains: tuple[str, ...], weights: Array, max_epochs: flo
     Raises `ConfigError` where so many epochs of all domains together are shorter than the runs.
     """
     ratio = _epochs(frame, domains, weights)
-    tried = np.maximum(weights.max(axis=0), 1 / len(domains))  # no further than the law has seen
+    largest = np.maximum(weights.max(axis=0), 1 / len(domains))  # no further than the law has seen
 
     def bounds(epochs: float) -> Array:
-        return np.where(np.isfinite(ratio), np.minimum(tried, epochs / np.maximum(ratio, 1e-12)), tried)
+        return np.where(np.isfinite(ratio), np.minimum(largest, epochs / np.maximum(ratio, 1e-12)), largest)
 
     upper = bounds(max_epochs)
     if upper.sum() < 1:
@@ -201,33 +201,33 @@ def _left_out_error(form: str, weights: Array, losses: Array, targets: Array) ->
     return float(np.sqrt(np.mean(np.square(errors))))
 
 
-def verdict(found: MixtureFit, verified: float | None) -> str:
+def verdict(fit: MixtureFit, verified: float | None) -> str:
     """What the law says, and where the optimum was trained, whether it held."""
-    best = int(found.measured.argmin())
+    best = int(fit.measured.argmin())
     words = (
-        f"The best mixture by the {found.law.form} law: {_in_words(found.mixture)}; expected mean held-out loss"
-        f"{_counted(found)} {found.predicted:.4f} "
-        f"nats per token (best of {len(found.names)} tried: {found.measured[best]:.4f}; the law misses a run that it "
-        f"has not seen by {found.left_out_error:.4f})."
+        f"The best mixture by the {fit.law.form} law: {_in_words(fit.mixture)}; expected mean held-out loss"
+        f"{_counted(fit)} {fit.predicted:.4f} "
+        f"nats per token (best of {len(fit.names)} tried: {fit.measured[best]:.4f}; the law misses a run that it "
+        f"has not seen by {fit.left_out_error:.4f})."
     )
-    for name, row in (("uniform", found.uniform), ("size-proportional", found.proportional)):
+    for name, row in (("uniform", fit.uniform), ("size-proportional", fit.proportional)):
         if row is not None:
-            words += f" The {name} mixture: {found.measured[row]:.4f}."
+            words += f" The {name} mixture: {fit.measured[row]:.4f}."
     if verified is None:
         return words
-    rivals = {"uniform": found.uniform, "size-proportional": found.proportional}
-    beaten = [name for name, row in rivals.items() if row is not None and verified < found.measured[row]]
-    lost = [name for name, row in rivals.items() if row is not None and verified >= found.measured[row]]
+    rivals = {"uniform": fit.uniform, "size-proportional": fit.proportional}
+    beaten = [name for name, row in rivals.items() if row is not None and verified < fit.measured[row]]
+    lost = [name for name, row in rivals.items() if row is not None and verified >= fit.measured[row]]
     words += f" Trained, it came to {verified:.4f}"
     words += f": better than the {' and the '.join(beaten)} one" if beaten else ""
     words += f"; not better than the {' and the '.join(lost)} one" if lost else ""
     return words + "."
 
 
-def _counted(found: MixtureFit) -> str:
-    if np.ptp(found.targets) < 1e-9:
+def _counted(fit: MixtureFit) -> str:
+    if np.ptp(fit.targets) < 1e-9:
         return ""
-    named = [f"{name} {share:.0%}" for name, share in zip(found.domains, found.targets, strict=True) if share]
+    named = [f"{name} {share:.0%}" for name, share in zip(fit.domains, fit.targets, strict=True) if share]
     return f" ({', '.join(named)})"
 
 
@@ -235,57 +235,57 @@ def _in_words(mixture: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {share:.1%}" for name, share in mixture.items())
 
 
-def mixture_facts(found: MixtureFit, verified: float | None) -> dict[str, Any]:
+def mixture_facts(fit: MixtureFit, verified: float | None) -> dict[str, Any]:
     """The law, its optimum and the runs as plain values."""
     return {
-        "domains": list(found.domains),
+        "domains": list(fit.domains),
         "runs": {
             name: {"weights": row.tolist(), "losses": losses.tolist()}
-            for name, row, losses in zip(found.names, found.weights, found.losses, strict=True)
+            for name, row, losses in zip(fit.names, fit.weights, fit.losses, strict=True)
         },
-        "targets": dict(zip(found.domains, found.targets.tolist(), strict=True)),
-        "law": {"form": found.law.form}
+        "targets": dict(zip(fit.domains, fit.targets.tolist(), strict=True)),
+        "law": {"form": fit.law.form}
         | {
-            field.name: getattr(found.law, field.name).tolist()
-            for field in dataclasses.fields(found.law)  # type: ignore[arg-type]
+            field.name: getattr(fit.law, field.name).tolist()
+            for field in dataclasses.fields(fit.law)  # type: ignore[arg-type]
             if field.name != "residuals"
         },
-        "errors": dict(found.errors),
-        "upper": found.upper.tolist(),
-        "optimum": found.mixture,
-        "predicted": found.predicted,
-        "left_out_error": found.left_out_error,
-        "uniform": None if found.uniform is None else float(found.measured[found.uniform]),
-        "proportional": None if found.proportional is None else float(found.measured[found.proportional]),
+        "errors": dict(fit.errors),
+        "upper": fit.upper.tolist(),
+        "optimum": fit.mixture,
+        "predicted": fit.predicted,
+        "left_out_error": fit.left_out_error,
+        "uniform": None if fit.uniform is None else float(fit.measured[fit.uniform]),
+        "proportional": None if fit.proportional is None else float(fit.measured[fit.proportional]),
         "verified": verified,
-        "warnings": list(found.warnings),
+        "warnings": list(fit.warnings),
     }
 
 
-def mixture_figure(found: MixtureFit, verified: float | None) -> "Figure":
+def mixture_figure(fit: MixtureFit, verified: float | None) -> "Figure":
     """Left: measured against fitted mean loss; right: the optimum beside the mixtures to beat."""
     figure, (left, right) = new_figure(1, 2, width=5.2, height=4.0)
-    fitted = found.law.losses(found.weights) @ found.targets
-    left.plot(fitted, found.measured, "o", color=COLORS[0], alpha=0.7, label="mixtures tried")
-    for name, row, color in (("uniform", found.uniform, COLORS[1]), ("proportional", found.proportional, COLORS[2])):
+    fitted = fit.law.losses(fit.weights) @ fit.targets
+    left.plot(fitted, fit.measured, "o", color=COLORS[0], alpha=0.7, label="mixtures tried")
+    for name, row, color in (("uniform", fit.uniform, COLORS[1]), ("proportional", fit.proportional, COLORS[2])):
         if row is not None:
-            left.plot(fitted[row], found.measured[row], "s", color=color, label=name)
+            left.plot(fitted[row], fit.measured[row], "s", color=color, label=name)
     if verified is not None:
-        left.plot(found.predicted, verified, "k*", ms=13, mfc="white", label="optimum, trained")
+        left.plot(fit.predicted, verified, "k*", ms=13, mfc="white", label="optimum, trained")
     else:
-        left.axvline(found.predicted, color="k", lw=1, ls=":", label="optimum, expected")
-    ends = [min(fitted.min(), found.predicted), fitted.max()]
+        left.axvline(fit.predicted, color="k", lw=1, ls=":", label="optimum, expected")
+    ends = [min(fitted.min(), fit.predicted), fitted.max()]
     left.plot(ends, ends, color="0.6", lw=1)
     left.set(xlabel="mean held-out loss by the law (nats per token)", ylabel="measured", title="The law and the runs")
     left.legend(fontsize=8)
-    place = np.arange(len(found.domains))
-    bars = [("optimum", found.optimum, "0.2")]
-    for name, row, color in (("uniform", found.uniform, COLORS[1]), ("proportional", found.proportional, COLORS[2])):
+    place = np.arange(len(fit.domains))
+    bars = [("optimum", fit.optimum, "0.2")]
+    for name, row, color in (("uniform", fit.uniform, COLORS[1]), ("proportional", fit.proportional, COLORS[2])):
         if row is not None:
-            bars.append((name, found.weights[row], color))
+            bars.append((name, fit.weights[row], color))
     for number, (name, shares, color) in enumerate(bars):
         right.bar(place + 0.27 * (number - (len(bars) - 1) / 2), shares, 0.25, color=color, label=name)
     right.set(xticks=place, ylabel="share of training tokens", title="Mixtures")
-    right.set_xticklabels(found.domains, rotation=30, ha="right")
+    right.set_xticklabels(fit.domains, rotation=30, ha="right")
     right.legend(fontsize=8)
     return figure

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 LOSS = "validation/loss"
 _NEEDED = ("N", "D", "C", LOSS)
 _TRUNK = "trunk"
-"""The kind of a run that only branches go on from."""
+"""The kind of a run that only branches resume from."""
 
 _BIAS = "has a schedule of its own where a branch stands too: it measures what branches cost"
 
@@ -83,8 +83,8 @@ def _sweep(parents: "pd.DataFrame", word: str, frame: "pd.DataFrame") -> "pd.Ser
         parents["name"].astype(str).str.startswith(word + "-"),
     ):
         if matches.any():
-            found: pd.Series[Any] = parents[matches].iloc[0]
-            return found
+            parent: pd.Series[Any] = parents[matches].iloc[0]
+            return parent
     known = list(dict.fromkeys(parents["name"].astype(str)))
     close = nearest(word, known)
     hint = f"Did you mean {close}?" if close else f"Sweeps: {', '.join(known)}." if known else "There is no sweep yet."
@@ -102,12 +102,12 @@ def _children(frame: "pd.DataFrame", parent: "pd.Series[Any]", outputs: Path | s
             continue
         results = [outcome.get("result"), *(outcome.get("branches") or [])]
         folders |= {str(Path(result).absolute()) for result in results if result}
-    found, below = frame["folder"].isin(folders), {parent["run_id"]}
+    matches, below = frame["folder"].isin(folders), {parent["run_id"]}
     while True:
         here = frame["parent"].isin(below)
         more = set(frame.loc[here, "run_id"]) - below
         if not more:
-            return frame[found | here]
+            return frame[matches | here]
         below |= more
 
 
@@ -121,20 +121,20 @@ def _table(frame: "pd.DataFrame", source: str) -> RunTable:
     again = ordered.duplicated() & ordered.notna()
     shown = [index for index in range(len(frame)) if not again[index]]
     left_out = tuple((str(frame["name"][i]), reasons[i]) for i in shown if reasons[i])
-    kept = frame.loc[[i for i in shown if not reasons[i]]].reset_index(drop=True)
-    if not len(kept):
-        said = "; ".join(f"{name}: {why}" for name, why in left_out[:3])
-        raise StageError(f"There is no finished run with a loss in {source}.", said or "Train some first.")
-    params, tokens, compute, loss = (_floats(kept, name) for name in _NEEDED)
-    core, seed, copying = (_floats(kept, name) for name in ("N_core", "seed", "copying/score"))
+    used = frame.loc[[i for i in shown if not reasons[i]]].reset_index(drop=True)
+    if not len(used):
+        text = "; ".join(f"{name}: {why}" for name, why in left_out[:3])
+        raise StageError(f"There is no finished run with a loss in {source}.", text or "Train some first.")
+    params, tokens, compute, loss = (_floats(used, name) for name in _NEEDED)
+    core, seed, copying = (_floats(used, name) for name in ("N_core", "seed", "copying/score"))
     assert params is not None and tokens is not None and compute is not None and loss is not None
     order = np.lexsort((params, compute))
     # What only other runs of the store have does not belong to these; beside one without a whole number it is a float.
-    frame = kept[[name for name in kept.columns if not name.startswith(_BOOKKEEPING)]].dropna(axis=1, how="all")
+    frame = used[[name for name in used.columns if not name.startswith(_BOOKKEEPING)]].dropna(axis=1, how="all")
     whole = frame.select_dtypes("integer").columns
     table = RunTable(
         source=source,
-        names=tuple(kept["name"].astype(str)),
+        names=tuple(used["name"].astype(str)),
         params=params,
         tokens=tokens,
         loss=loss,

@@ -89,28 +89,28 @@ def unique_tokens(table: RunTable) -> Array:
     return np.asarray(table.tokens / np.maximum(passes[:, 0], 1))
 
 
-def repetition_facts(found: RepetitionResult) -> dict[str, Any]:
+def repetition_facts(result: RepetitionResult) -> dict[str, Any]:
     """The law as plain values."""
-    surface = found.fit.law.surface
+    surface = result.fit.law.surface
     return {
-        "token_decay": found.fit.law.token_decay,
-        "interval": [float(end) for end in found.fit.interval],
-        "repeating_runs": found.repeated,
+        "token_decay": result.fit.law.token_decay,
+        "interval": [float(end) for end in result.fit.interval],
+        "repeating_runs": result.repeated,
         "surface": {name: getattr(surface, name) for name in ("E", "A", "B", "alpha", "beta", "gamma")},
-        "worth_of_four_epochs": found.worth_of_four,
-        "warnings": list(found.warnings),
+        "worth_of_four_epochs": result.worth_of_four,
+        "warnings": list(result.warnings),
     }
 
 
-def repetition_figure(found: RepetitionResult, table: RunTable) -> "Figure":
+def repetition_figure(result: RepetitionResult, table: RunTable) -> "Figure":
     """What so many passes over the same tokens are worth, in passes over fresh ones."""
     figure, axes = new_figure()
-    most = max(16.0, 1.5 * float((table.tokens / found.unique).max()))
+    most = max(16.0, 1.5 * float((table.tokens / result.unique).max()))
     epochs = np.geomspace(1, most, 100)
-    ends = [effective(epochs, 1.0, decay) for decay in found.fit.interval]
+    ends = [effective(epochs, 1.0, decay) for decay in result.fit.interval]
     axes.plot(epochs, epochs, ":", color="gray", label="as if all were new")
-    worth = effective(epochs, 1.0, found.fit.law.token_decay)
-    axes.plot(epochs, worth, color=COLORS[0], label=f"fitted: r = {found.fit.law.token_decay:.1f}")
+    worth = effective(epochs, 1.0, result.fit.law.token_decay)
+    axes.plot(epochs, worth, color=COLORS[0], label=f"fitted: r = {result.fit.law.token_decay:.1f}")
     axes.fill_between(epochs, *ends, color=COLORS[0], alpha=0.15, lw=0)
     axes.plot(epochs, effective(epochs, 1.0, 15.39), "--", color=COLORS[1], label="Muennighoff et al. 2023: r = 15.4")
     axes.set(xscale="log", yscale="log", xlabel="epochs D / U", ylabel="worth in epochs of new tokens")

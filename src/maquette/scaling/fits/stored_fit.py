@@ -162,7 +162,7 @@ def load_fit(folder: Path) -> "tuple[SweepFit, Manifest]":
     fit = fit_sweep(
         table,
         form=facts["form"] if facts["forced"] else None,
-        forms=[found["target"] for found in facts["custom_forms"].values()],
+        forms=[form["target"] for form in facts["custom_forms"].values()],
         bootstrap=facts["bootstrap"],
         seed=facts["seed"],
         level=facts["level"],

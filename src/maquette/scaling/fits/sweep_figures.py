@@ -35,7 +35,7 @@ def fit_figures(fit: SweepFit) -> dict[str, "Figure"]:
         drawn["best"] = best_lines(fit)
     if fit.envelope is not None:
         drawn["envelope"] = envelope(fit)
-    if any(found.surface is not None for found in fit.comparison.fits.values()):
+    if any(form_fit.surface is not None for form_fit in fit.comparison.fits.values()):
         drawn["surface"] = contours(fit)
     return drawn
 
@@ -105,7 +105,7 @@ def loss_against_compute(fit: SweepFit) -> "Figure":
     for form in fit.comparison.fits:
         best = [fit.best(float(at)) for at in compute]
         named = None if form == fit.form else form
-        told = [
+        forecasts = [
             fit.predict(*at, compute=float(flops), form=named, level=0.9)
             for at, flops in zip(best, compute, strict=True)
         ]
@@ -113,10 +113,10 @@ def loss_against_compute(fit: SweepFit) -> "Figure":
         chosen = form == fit.form
         color = FORM_COLORS.get(form, COLORS[3])
         axes.plot(
-            compute, [t.loss for t in told], color=color, lw=2.2 if chosen else 1.2, ls="-" if chosen else "--",
+            compute, [t.loss for t in forecasts], color=color, lw=2.2 if chosen else 1.2, ls="-" if chosen else "--",
             label=form + (" (to predict with)" if chosen else ""),
         )  # fmt: skip
-        ends = np.array([t.interval for t in told])
+        ends = np.array([t.interval for t in forecasts])
         finite = beyond & np.all(np.isfinite(ends), axis=1)
         axes.fill_between(
             compute[finite], ends[finite, 0], ends[finite, 1], color=color, alpha=0.18 if chosen else 0.06, lw=0
@@ -144,13 +144,13 @@ def loss_against_compute(fit: SweepFit) -> "Figure":
 def envelope(fit: SweepFit) -> "Figure":
     """Approach 1: the runs that no cheaper run beats."""
     figure, axes = new_figure(width=6.6, height=4.2)
-    table, found = fit.table, fit.envelope
-    assert found is not None
-    rows = np.array(found.rows)
+    table, fitted = fit.table, fit.envelope
+    assert fitted is not None
+    rows = np.array(fitted.rows)
     axes.plot(table.compute, table.loss, ".", color="gray", alpha=0.6, label="runs")
     axes.plot(table.compute[rows], table.loss[rows], "o", color=COLORS[0], label="no cheaper run is better")
     compute = np.geomspace(table.compute.min(), table.compute.max() * 10, 50)
-    law = found.loss_law
+    law = fitted.loss_law
     axes.plot(compute, law.law.value(compute), color=COLORS[0], label=f"L ~ C^{law.exponent:.3f}")
     for row in rows:
         axes.annotate(
@@ -159,8 +159,8 @@ def envelope(fit: SweepFit) -> "Figure":
         )  # fmt: skip
     axes.set(xscale="log", yscale="log", xlabel="compute C (FLOPs)", ylabel="loss (nats per token)")
     _plain_ticks(axes.yaxis)
-    low, high = found.interval
-    axes.set_title(f"Envelope of final losses: N* ~ C^{found.exponent:.3f} ({low:.3f} to {high:.3f})")
+    low, high = fitted.interval
+    axes.set_title(f"Envelope of final losses: N* ~ C^{fitted.exponent:.3f} ({low:.3f} to {high:.3f})")
     axes.legend(fontsize=8)
     return figure
 
@@ -168,10 +168,10 @@ def envelope(fit: SweepFit) -> "Figure":
 def contours(fit: SweepFit) -> "Figure":
     """The surface over N and D, the runs on it, and the line of best allocations with its interval."""
     figure, axes = new_figure(width=6.8, height=4.8)
-    table, found = fit.table, fit.surface
+    table, surface = fit.table, fit.surface
     params = np.geomspace(table.params.min() / 2, table.params.max() * 10, 80)
     tokens = np.geomspace(table.tokens.min() / 2, table.tokens.max() * 10, 80)
-    loss = found.surface.loss(params[None, :], tokens[:, None])
+    loss = surface.surface.loss(params[None, :], tokens[:, None])
     drawn = axes.contour(params, tokens, loss, levels=14, cmap="viridis", linewidths=1)
     axes.clabel(drawn, fontsize=7, fmt="%.2f")
     axes.scatter(
@@ -180,10 +180,10 @@ def contours(fit: SweepFit) -> "Figure":
     )  # fmt: skip
     scale = 6 / fit.flops_per_product
     compute = np.geomspace(table.budget.min(), table.budget.max() * FARTHEST, 30)
-    best = found.surface.optimal(compute * scale)
-    axes.plot(best.params, best.tokens, color=COLORS[1], lw=2, label=f"best by the {found.form} form")
-    if len(found.samples):
-        low, high = _params_band(found.samples, compute * scale)
+    best = surface.surface.optimal(compute * scale)
+    axes.plot(best.params, best.tokens, color=COLORS[1], lw=2, label=f"best by the {surface.form} form")
+    if len(surface.samples):
+        low, high = _params_band(surface.samples, compute * scale)
         product = compute / fit.flops_per_product
         axes.fill(
             np.concatenate([low, high[::-1]]), np.concatenate([product / low, (product / high)[::-1]]),

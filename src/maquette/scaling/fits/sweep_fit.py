@@ -91,9 +91,9 @@ class SweepFit:
         fits = self.comparison.fits
         ranked = sorted(fits, key=lambda name: self.comparison.overall.get(name, np.inf))
         for name in (self.form, *ranked):
-            found = fits[name].surface
-            if found is not None:
-                return found
+            surface = fits[name].surface
+            if surface is not None:
+                return surface
         raise LawError(f"No surface could be fitted to {self.table.source}.", "; ".join(self.missing.values()))
 
     def residuals(self, form: str | None = None) -> Array:
@@ -177,7 +177,7 @@ def fit_sweep(
         raise LawError(f"form={form} can't be fitted to these runs.", f"Fitted: {', '.join(comparison.fits)}.")
     missing: dict[str, str] = {}
 
-    def tried(name: str, make: Callable[[], T]) -> T | None:
+    def attempt(name: str, make: Callable[[], T]) -> T | None:
         try:
             return make()
         except LawError as error:
@@ -185,11 +185,11 @@ def fit_sweep(
             return None
 
     isoflop = {
-        method: found
+        method: isoflop_fit
         for method in METHODS
-        if (found := tried(f"isoflop by {method}", partial(_isoflop, table, method, level)))
+        if (isoflop_fit := attempt(f"isoflop by {method}", partial(_isoflop, table, method, level)))
     }
-    envelope = tried("envelope", lambda: fit_envelope(table.params, table.loss, table.compute, level=level))
+    envelope = attempt("envelope", lambda: fit_envelope(table.params, table.loss, table.compute, level=level))
     fit = SweepFit(
         table=table,
         comparison=comparison,
@@ -198,7 +198,7 @@ def fit_sweep(
         curves=_curves(table),
         isoflop=isoflop,
         envelope=envelope,
-        power_laws=_power_laws(table, isoflop.get("parabola"), level, seed, tried),
+        power_laws=_power_laws(table, isoflop.get("parabola"), level, seed, attempt),
         kaplan=None,
         confounders=(),
         missing=missing,
@@ -207,7 +207,7 @@ def fit_sweep(
         seed=seed,
         warnings=(),
     )
-    kaplan = tried("kaplan's convention", lambda: _kaplan(fit))
+    kaplan = attempt("kaplan's convention", lambda: _kaplan(fit))
     confounders = find_confounders(table, fit.residuals(), corpus, level)
     return replace(fit, kaplan=kaplan, confounders=confounders, warnings=_warnings(fit, confounders, form))
 
@@ -221,13 +221,13 @@ def _isoflop(table: RunTable, method: str, level: float) -> IsoflopFit:
 
 
 def _curves(table: RunTable) -> tuple[BudgetCurve, ...]:
-    found = []
+    curves = []
     for budget in np.unique(table.budget):
         rows = np.flatnonzero(table.budget == budget)
         x, y = np.log(table.params[rows]), np.log(table.loss[rows])
         enough = len(np.unique(x)) >= 3
-        found.append(BudgetCurve(float(budget), rows, {m: curve_minimum(x, y, m) for m in METHODS} if enough else {}))
-    return tuple(found)
+        curves.append(BudgetCurve(float(budget), rows, {m: curve_minimum(x, y, m) for m in METHODS} if enough else {}))
+    return tuple(curves)
 
 
 def _power_laws(
@@ -235,7 +235,7 @@ def _power_laws(
     isoflop: IsoflopFit | None,
     level: float,
     seed: int,
-    tried: Callable[[str, Callable[[], Any]], Any],
+    attempt: Callable[[str, Callable[[], Any]], Any],
 ) -> dict[str, PowerLawFit]:
     """L(C), L(N) and L(D) along the best runs: through the minima, or where there are none the best run by budget."""
     if isoflop is not None:
@@ -243,15 +243,15 @@ def _power_laws(
     else:
         best = [rows[np.argmin(table.loss[rows])] for rows in (c.rows for c in _curves(table))]
         points = np.stack([table.budget, table.params, table.tokens, table.loss], axis=1)[best]
-    found: dict[str, PowerLawFit] = {}
+    laws: dict[str, PowerLawFit] = {}
     for name, column in (("L(C)", 0), ("L(N)", 1), ("L(D)", 2)):
         for floor in (False, True):
             called = f"{name} with a floor" if floor else name
             fit = partial(fit_power_law, points[:, column], points[:, 3], floor, bootstrap=_RESAMPLES, seed=seed)
-            law = tried(called, partial(fit, level=level))
+            law = attempt(called, partial(fit, level=level))
             if law is not None:
-                found[called] = law
-    return found
+                laws[called] = law
+    return laws
 
 
 def _kaplan(fit: SweepFit) -> KaplanView:
@@ -274,18 +274,18 @@ def _kaplan(fit: SweepFit) -> KaplanView:
 
 def _warnings(fit: SweepFit, confounders: tuple[Confounder, ...], form: str | None) -> tuple[str, ...]:
     comparison = fit.comparison
-    said = list(comparison.warnings)
+    messages = list(comparison.warnings)
     if form is not None and (form != comparison.headline or comparison.chosen == TOO_FEW):
-        said.insert(0, f"form={form} was forced. {comparison.cost_of(form)}")
+        messages.insert(0, f"form={form} was forced. {comparison.cost_of(form)}")
     if comparison.fits[fit.form].custom is not None:
-        said.append(
+        messages.append(
             f"{fit.form} is a form of your own: `maquette plan` and suggested runs need a surface of ours, and take "
             + (f"{fit.surface.form}'s." if _has_surface(fit) else "none here, so they will be refused.")
         )
     for method, line in fit.isoflop.items():
         # the comparison has said the parabola's already, as the minima's
-        said += [] if method == "parabola" else [f"isoflop by {method}: {text}" for text in line.warnings]
+        messages += [] if method == "parabola" else [f"isoflop by {method}: {text}" for text in line.warnings]
     if fit.envelope is not None:
-        said += [f"envelope: {text}" for text in fit.envelope.warnings]
-    said += [confounder.words for confounder in confounders if confounder.alarming]
-    return tuple(dict.fromkeys(said))
+        messages += [f"envelope: {text}" for text in fit.envelope.warnings]
+    messages += [confounder.words for confounder in confounders if confounder.alarming]
+    return tuple(dict.fromkeys(messages))

@@ -88,8 +88,8 @@ class RunTable:
                 raise ConfigError(
                     f"without={name}: there is no such run in {self.source}.", f"Did you mean {close}?" if close else ""
                 )
-        kept = self.take(np.array([name not in names for name in self.names]))
-        return dataclasses.replace(kept, left_out=(*self.left_out, *((name, reason) for name in names)))
+        remaining = self.take(np.array([name not in names for name in self.names]))
+        return dataclasses.replace(remaining, left_out=(*self.left_out, *((name, reason) for name in names)))
 
     def in_convention(self, convention: str) -> "RunTable":
         """The same runs counted otherwise. Raises `LawError` where the source does not have the core's parameters."""
@@ -161,11 +161,14 @@ def table_from(frame: "pd.DataFrame", source: str, rows: list[str]) -> RunTable:
         list(frame[columns["name"]].astype(str)) if "name" in columns else [f"run {i + 1}" for i in range(len(rows))]
     )
     dropped = _dropped(frame, columns, names)
-    kept = [index for index in range(len(frame)) if index not in dropped]
-    if not kept:
+    row_numbers = [index for index in range(len(frame)) if index not in dropped]
+    if not row_numbers:
         raise LawError(f"{source} has no run with a loss.", f"Column {columns['loss']}.")
-    frame = frame.iloc[kept].reset_index(drop=True)
-    rows, left_out = [rows[index] for index in kept], tuple((names[index], why) for index, why in dropped.items())
+    frame = frame.iloc[row_numbers].reset_index(drop=True)
+    rows, left_out = (
+        [rows[index] for index in row_numbers],
+        tuple((names[index], why) for index, why in dropped.items()),
+    )
 
     def column(role: str) -> Array | None:
         if role not in columns:
@@ -190,7 +193,7 @@ def table_from(frame: "pd.DataFrame", source: str, rows: list[str]) -> RunTable:
     numeric = frame.apply(lambda values: values.map(_number) if _all_numbers(values) else values)
     return RunTable(
         source=source,
-        names=tuple(names[index] for index in kept),
+        names=tuple(names[index] for index in row_numbers),
         params=params,
         tokens=tokens,
         loss=loss,
@@ -211,13 +214,13 @@ def known_columns(names: list[str]) -> dict[str, str]:
     plain: dict[str, str] = {}
     for name in names:
         plain.setdefault(_plain(name), name)
-    found = {}
+    columns = {}
     for role, aliases in ALIASES.items():
         for alias in aliases:
             if alias in plain:
-                found[role] = plain[alias]
+                columns[role] = plain[alias]
                 break
-    return found
+    return columns
 
 
 def _plain(name: str) -> str:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 COLUMNS = {
     "learning_rate": ("optimizer.lr", "learning_rate", "lr", "rate"),
-    "batch": ("data.batch_size_tokens", "batch_size_tokens", "batch_tokens", "batch"),
+    "batch": ("data.batch_size_tokens", "batch_size_tokens", "batch"),
     "width": ("model.hidden_size", "hidden_size", "d_model", "width"),
 }
 """Under which names a table may have each, the store's own first."""
@@ -114,7 +114,7 @@ def column(table: RunTable, name: str, *, missing: Array | None = None) -> Array
 
 def _comparable(table: RunTable, scale: Array, setting: Array) -> tuple[Array, list[str]]:
     """Rows that belong to one curve for each scale, and a word on those that do not."""
-    kept: list[int] = []
+    comparable: list[int] = []
     left = 0
     for at in np.unique(scale):
         rows = np.flatnonzero(scale == at)
@@ -124,10 +124,10 @@ def _comparable(table: RunTable, scale: Array, setting: Array) -> tuple[Array, l
                 row
             )
         best = max(groups.values(), key=lambda group: (len(np.unique(setting[group])), table.tokens[group[0]]))
-        kept += best
+        comparable += best
         left += len(rows) - len(best)
-    said = [f"{left} runs of another size or token budget than their curve's are left out."] if left else []
-    return np.array(sorted(kept)), said
+    messages = [f"{left} runs of another size or token budget than their curve's are left out."] if left else []
+    return np.array(sorted(comparable)), messages
 
 
 def _with_rate(base: HyperparameterRules, law: SettingLaw) -> HyperparameterRules:
@@ -148,47 +148,47 @@ def _with_batch(base: HyperparameterRules, law: SettingLaw) -> HyperparameterRul
     return dataclasses.replace(base, base_tokens=float(base_tokens), batch_tokens_exponent=float(law.exponent))
 
 
-def tuned_facts(found: TunedRecipe) -> dict[str, Any]:
+def tuned_facts(tuned: TunedRecipe) -> dict[str, Any]:
     """The law and the recipe as plain values."""
-    law = found.law.law
+    law = tuned.law.law
     return {
-        "setting": found.name,
-        "scale": found.scale_name,
+        "setting": tuned.name,
+        "scale": tuned.scale_name,
         "coefficient": law.coefficient,
         "exponent": law.exponent,
         "interval": {
             name: [float(end) if np.isfinite(end) else None for end in ends] for name, ends in law.interval.items()
         },
-        "optima": [optimum._asdict() for optimum in found.law.optima],
-        "recipe": dataclasses.asdict(found.rules),
-        "warnings": list(found.warnings),
+        "optima": [optimum._asdict() for optimum in tuned.law.optima],
+        "recipe": dataclasses.asdict(tuned.rules),
+        "warnings": list(tuned.warnings),
     }
 
 
-def tuned_figure(found: TunedRecipe) -> "Figure":
+def tuned_figure(tuned: TunedRecipe) -> "Figure":
     """Left the curves with their minima, right the line through these, with its interval."""
     import matplotlib
     from matplotlib.ticker import NullFormatter
 
     figure, (left, right) = new_figure(1, 2, width=5.2, height=4.0)
-    scales = np.unique(found.scale)
+    scales = np.unique(tuned.scale)
     colors = matplotlib.colormaps["viridis"](np.linspace(0, 0.9, len(scales)))
-    label = found.name.replace("_", " ") + (" (tokens)" if found.name == "batch" else "")
+    label = tuned.name.replace("_", " ") + (" (tokens)" if tuned.name == "batch" else "")
     for at, color in zip(scales, colors, strict=True):
-        rows = np.flatnonzero(found.scale == at)
-        rows = rows[np.argsort(found.setting[rows])]
+        rows = np.flatnonzero(tuned.scale == at)
+        rows = rows[np.argsort(tuned.setting[rows])]
         left.plot(
-            found.setting[rows], found.loss[rows], "o-", ms=4, lw=1, color=color, label=f"{found.scale_name} {at:g}"
+            tuned.setting[rows], tuned.loss[rows], "o-", ms=4, lw=1, color=color, label=f"{tuned.scale_name} {at:g}"
         )
-    for optimum in found.law.optima:
+    for optimum in tuned.law.optima:
         left.plot(optimum.setting, optimum.loss, "k*", ms=11, mfc="white")
     left.set(xscale="log", xlabel=label, ylabel="loss (nats per token)", title="Loss over the setting")
     left.xaxis.set_minor_formatter(NullFormatter())  # labels of the minor ticks run into each other
     left.legend(fontsize=8)
-    law = found.law.law
+    law = tuned.law.law
     fine = np.geomspace(scales.min() / 1.5, scales.max() * 8, 60)
-    right.plot([o.scale for o in found.law.optima], [o.setting for o in found.law.optima], "k*", ms=11, mfc="white")
-    draw_law(right, fine, law, COLORS[0], f"{law.coefficient:.3g} x {found.scale_name}^{law.exponent:.2f}", band="90%")
-    right.set(xscale="log", yscale="log", xlabel=found.scale_name, ylabel=label, title="Best setting")
+    right.plot([o.scale for o in tuned.law.optima], [o.setting for o in tuned.law.optima], "k*", ms=11, mfc="white")
+    draw_law(right, fine, law, COLORS[0], f"{law.coefficient:.3g} x {tuned.scale_name}^{law.exponent:.2f}", band="90%")
+    right.set(xscale="log", yscale="log", xlabel=tuned.scale_name, ylabel=label, title="Best setting")
     right.legend(fontsize=8)
     return figure

@@ -76,8 +76,8 @@ def _best_core(surface: LossSurface, vocabulary: PowerLaw, compute: float) -> fl
         return float(surface.loss(core + float(vocabulary.value(core)), tokens))
 
     centre = np.log(surface.optimal(compute).params)
-    found = minimize_scalar(loss, bounds=(centre - 15, centre + 5), method="bounded", options={"xatol": 1e-9})
-    return float(np.exp(found.x))
+    solution = minimize_scalar(loss, bounds=(centre - 15, centre + 5), method="bounded", options={"xatol": 1e-9})
+    return float(np.exp(solution.x))
 
 
 def _compute_of_core(surface: LossSurface, vocabulary: PowerLaw, core: float) -> float:

@@ -142,9 +142,9 @@ class _Model:
         below = np.maximum(theta[:, None] - shifts, self.lower)
         width = np.einsum("bpp->bp", above - below)
         points = np.concatenate([theta[:, None], above, below], axis=1).reshape(-1, count)
-        found = self.log_loss(points).reshape(batch, 2 * count + 1, -1)
-        jacobian = (found[:, 1 : count + 1] - found[:, count + 1 :]) / width[:, :, None]
-        return found[:, 0], np.nan_to_num(jacobian, nan=0.0, posinf=0.0, neginf=0.0)
+        values = self.log_loss(points).reshape(batch, 2 * count + 1, -1)
+        jacobian = (values[:, 1 : count + 1] - values[:, count + 1 :]) / width[:, :, None]
+        return values[:, 0], np.nan_to_num(jacobian, nan=0.0, posinf=0.0, neginf=0.0)
 
 
 @dataclass(frozen=True)
@@ -181,20 +181,20 @@ class CustomFit:
             return float(np.log10(self._minimum(values, 10 * product, first) / first))
 
         slopes = [slope(row[None]) for row in self.samples[:100]]
-        found = slope(np.array([list(self.parameters.values())]))
-        return found, percentile_interval(slopes, level, degrees_of_freedom=self.degrees_of_freedom)
+        exponents = slope(np.array([list(self.parameters.values())]))
+        return exponents, percentile_interval(slopes, level, degrees_of_freedom=self.degrees_of_freedom)
 
     def _minimum(self, values: Array, product: float, around: float) -> float:
         middle = np.log(around)
         grid = np.linspace(middle - np.log(1e4), middle + np.log(1e4), 65)
         losses = self.form.losses(np.exp(grid), product / np.exp(grid), values)[0]
         best = int(np.nanargmin(losses)) if np.isfinite(losses).any() else 32
-        found = minimize_scalar(
+        solution = minimize_scalar(
             lambda x: float(self.form.losses([np.exp(x)], [product / np.exp(x)], values)[0, 0]),
             bounds=(grid[max(best - 1, 0)], grid[min(best + 1, 64)]),
             method="bounded",
         )
-        return float(np.exp(found.x))
+        return float(np.exp(solution.x))
 
 
 def fit_custom(

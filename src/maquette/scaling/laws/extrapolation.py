@@ -33,8 +33,8 @@ SIMPLER_WITHIN = 1.1
 class FormScore(NamedTuple):
     """How one form did at one reach: `reach` is the predicted budget over the largest fitted one.
 
-    `score`: mean interval score of log loss (smaller is better). `error`: mean of predicted over observed loss, less
-    one. `covered`: share of runs inside of their intervals. `runs`: how many were predicted.
+    `score`: mean interval score of log loss (smaller is better). `error`: mean relative error of the
+    predicted loss. `covered`: share of runs inside of their intervals. `runs`: how many were predicted.
     """
 
     form: str
@@ -188,8 +188,8 @@ def compare_forms(
     headline = chosen if chosen != TOO_FEW else next(iter(fits))
     kind_noise = 0.0
     if kinds is not None:
-        kind_noise, said = offset_of_kinds(_log_residuals(fits[headline], runs), np.asarray(kinds))
-        warnings += said
+        kind_noise, messages = offset_of_kinds(_log_residuals(fits[headline], runs), np.asarray(kinds))
+        warnings += messages
     if chosen == TOO_FEW:
         warnings.append(f"{len(steps)} budgets are too few to choose a form by; five half decades apart are enough.")
     if not rows:

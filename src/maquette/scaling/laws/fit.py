@@ -267,18 +267,18 @@ def leverage(jacobian: Array) -> Array:
 
 def _warnings(model: SurfaceModel, theta: Array, surface: LossSurface, product: Any, freedom: int) -> list[str]:
     """What the fitted parameters themselves say about the fit."""
-    said = []
+    messages = []
     if freedom == 0:
-        said.append("There are as many runs as parameters: the fit passes through all of them and has no interval.")
+        messages.append("There are as many runs as parameters: the fit passes through all of them and has no interval.")
     if product.max() / product.min() < 1.05:
-        said.append("All runs have one compute: how the loss falls with compute is not in these runs.")
+        messages.append("All runs have one compute: how the loss falls with compute is not in these runs.")
     if surface.E == 0 and "E" in model.names:
-        said.append("E came out as 0: these runs do not reach far enough to show a floor.")
+        messages.append("E came out as 0: these runs do not reach far enough to show a floor.")
     for index, name in enumerate(model.names):
         if name != "E" and not model.lower[index] * 0.999 < theta[index] < model.upper[index] * 0.999:
             meaning = {"a": "A", "b": "B", "p": "alpha", "q": "beta", "gamma": "gamma"}[name]
-            said.append(f"{meaning} ran to the edge of what is searched: these runs do not determine it.")
-    return said
+            messages.append(f"{meaning} ran to the edge of what is searched: these runs do not determine it.")
+    return messages
 
 
 def _scatter_warnings(logs: Array, sizes: Array, token_counts: Array) -> list[str]:

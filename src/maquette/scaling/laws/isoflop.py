@@ -46,7 +46,7 @@ class IsoflopMinimum(NamedTuple):
 class IsoflopBias(NamedTuple):
     """What the method gets wrong on a noise-free surface over the same grid.
 
-    `exponent`: found less true. `params`: found over true N* less one, by budget.
+    `exponent`: found less true. `params`: relative error of N*, by budget.
     """
 
     exponent: float
@@ -93,7 +93,7 @@ def fit_isoflop(
     sizes, token_counts, losses, compute = positive_columns(params=params, tokens=tokens, loss=loss, budgets=budgets)
     curves = [np.flatnonzero(compute == budget) for budget in np.unique(compute)]
     optima, warnings = [], []
-    kept, minima = [], []
+    used, minima = [], []
     for rows in curves:
         budget = float(compute[rows[0]])
         if len(np.unique(sizes[rows])) < 3:
@@ -106,13 +106,13 @@ def fit_isoflop(
                 f"its loss still falls at its {minimum.edge} size, {np.exp(minimum.x):.3g}."
             )
             continue
-        kept.append(rows)
+        used.append(rows)
         minima.append(minimum)
         optima.append(_optimum(budget, minimum, sizes[rows], token_counts[rows]))
     if len(optima) < 2:
-        found = "None" if not optima else "Only one"
+        amount = "None" if not optima else "Only one"
         raise LawError(
-            f"{found} of {len(curves)} budgets has a minimum inside of its grid: there is no line to fit.",
+            f"{amount} of {len(curves)} budgets has a minimum inside of its grid: there is no line to fit.",
             " ".join(warnings) + " Widen the grid where the loss still falls.",
         )
     laws = [
@@ -121,8 +121,8 @@ def fit_isoflop(
     ]
     if len(optima) == 2:
         warnings.append("Two budgets: the exponent has no interval.")
-    bias = _bias(sizes, token_counts, losses, kept, [o.budget for o in optima], method)
-    warnings += _grid_warnings(optima, minima, [sizes[rows] for rows in kept], method, bias)
+    bias = _bias(sizes, token_counts, losses, used, [o.budget for o in optima], method)
+    warnings += _grid_warnings(optima, minima, [sizes[rows] for rows in used], method, bias)
     return IsoflopFit(
         optima=tuple(optima),
         coefficient=laws[0].coefficient,
@@ -162,12 +162,12 @@ def _bias(
         surface = fit_surface(sizes, token_counts, losses).surface
     except LawError:
         return None
-    found, true = [], []
+    estimated, true = [], []
     for rows in curves:
         minimum = curve_minimum(np.log(sizes[rows]), np.log(surface.loss(sizes[rows], token_counts[rows])), method)
-        found.append(np.nan if minimum.edge else minimum.x)
+        estimated.append(np.nan if minimum.edge else minimum.x)
         true.append(_true_minimum(surface, np.log(sizes[rows]), np.log(token_counts[rows])))
-    errors = np.array(found) - np.array(true)
+    errors = np.array(estimated) - np.array(true)
     inside = np.isfinite(errors)
     if inside.sum() < 2:
         return None

@@ -7,7 +7,7 @@ Model Ladders". With L the loss (or bits per byte) and c the accuracy of guessin
 
     accuracy = c + (1 - c) top sigmoid((L0 - L) / width).
 
-Intervals come from fitting both steps anew to resampled runs, so what one step does not know reaches the other.
+Intervals come from fitting both steps again to resampled runs, so what one step does not know reaches the other.
 """
 
 from dataclasses import dataclass
@@ -137,7 +137,7 @@ def fit_loss_to_accuracy(
     return TwoStepFit(first, law, noise, np.array(samples), level, tuple(notes))
 
 
-def judge_held_out(
+def check_held_out(
     compute: ArrayLike, loss: ArrayLike, accuracy: ArrayLike, *, chance: float, held_out: int = 1, **options: Any
 ) -> list[HeldOutAccuracy]:
     """Fits all runs but the `held_out` of most compute, predicts these, and says whether they held."""
@@ -147,9 +147,9 @@ def judge_held_out(
         raise LawError(f"held_out={held_out} of {len(order)} runs leaves too few.", f"{_FEWEST} are needed to fit.")
     fit = fit_loss_to_accuracy(*(column[:-held_out] for column in columns), chance=chance, **options)
     verdicts = []
-    for budget, _, found in zip(*(column[-held_out:] for column in columns), strict=True):
+    for budget, _, observed in zip(*(column[-held_out:] for column in columns), strict=True):
         prediction = fit.predict(budget)
-        verdicts.append(HeldOutAccuracy(prediction, float(found), prediction.interval.contains(float(found))))
+        verdicts.append(HeldOutAccuracy(prediction, float(observed), prediction.interval.contains(float(observed))))
     return verdicts
 
 

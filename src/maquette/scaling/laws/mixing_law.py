@@ -47,15 +47,15 @@ class MixtureLaw(abc.ABC):
             return float(share @ self.losses(weights))
 
         def slope(weights: Floats) -> Floats:
-            found: Floats = share @ self.slopes(weights)
-            return found
+            solution: Floats = share @ self.slopes(weights)
+            return solution
 
         simplex: Any = {"type": "eq", "fun": lambda w: w.sum() - 1, "jac": np.ones_like}
-        found = minimize(
+        solution = minimize(
             value, start, jac=slope, bounds=list(zip(low, high, strict=True)), constraints=[simplex], method="SLSQP",
             options={"ftol": 1e-12, "maxiter": 500},
         )  # fmt: skip
-        weights: Floats = np.clip(found.x, low, high)
+        weights: Floats = np.clip(solution.x, low, high)
         return weights / weights.sum()
 
 
@@ -70,12 +70,12 @@ class MixingLaw(MixtureLaw):
     form = "exponential"
 
     def losses(self, weights: ArrayLike) -> Floats:
-        found: Floats = self.floor + self.scale * np.exp(np.asarray(weights, np.float64) @ self.exponents.T)
-        return found
+        losses: Floats = self.floor + self.scale * np.exp(np.asarray(weights, np.float64) @ self.exponents.T)
+        return losses
 
     def slopes(self, weights: Floats) -> Floats:
-        found: Floats = (self.scale * np.exp(self.exponents @ weights))[:, None] * self.exponents
-        return found
+        slopes: Floats = (self.scale * np.exp(self.exponents @ weights))[:, None] * self.exponents
+        return slopes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,13 +89,13 @@ class TransferLaw(MixtureLaw):
     form = "transfer"
 
     def losses(self, weights: ArrayLike) -> Floats:
-        found: Floats = self.floor + (np.asarray(weights, np.float64) @ self.worth.T + _TINY) ** -self.power
-        return found
+        losses: Floats = self.floor + (np.asarray(weights, np.float64) @ self.worth.T + _TINY) ** -self.power
+        return losses
 
     def slopes(self, weights: Floats) -> Floats:
         data = self.worth @ weights + _TINY
-        found: Floats = (-self.power * data ** (-self.power - 1))[:, None] * self.worth
-        return found
+        slopes: Floats = (-self.power * data ** (-self.power - 1))[:, None] * self.worth
+        return slopes
 
 
 _TINY = 1e-12
@@ -119,15 +119,15 @@ def fit_mixing_law(weights: ArrayLike, losses: ArrayLike, *, starts: int = 16, s
     for target in measured.T:
         # The scale is folded into the exponents (weights sum to 1), so that domains + 1 numbers are fitted.
         def residual(x: Floats, target: Floats = target) -> Floats:
-            found: Floats = x[0] + np.exp(np.clip(mixtures @ x[1:], -50, 50)) - target
-            return found
+            solution: Floats = x[0] + np.exp(np.clip(mixtures @ x[1:], -50, 50)) - target
+            return solution
 
         best = None
         for _ in range(starts):
             floor = target.min() * numbers.uniform(0, 0.99)
             slopes = np.linalg.lstsq(mixtures, np.log(target - floor), rcond=None)[0]
-            found = least_squares(residual, [floor, *slopes], x_scale="jac", xtol=1e-12, ftol=1e-12)
-            best = found if best is None or found.cost < best.cost else best
+            solution = least_squares(residual, [floor, *slopes], x_scale="jac", xtol=1e-12, ftol=1e-12)
+            best = solution if best is None or solution.cost < best.cost else best
         assert best is not None
         shift = float(best.x[1:].mean())
         floors.append(best.x[0])
@@ -151,8 +151,8 @@ def fit_transfer_law(weights: ArrayLike, losses: ArrayLike, *, starts: int = 6, 
     for place, target in enumerate(measured.T):
 
         def residual(x: Floats, target: Floats = target) -> Floats:
-            found: Floats = x[0] + (mixtures @ np.exp(x[2:]) + _TINY) ** -np.exp(x[1]) - target
-            return found
+            solution: Floats = x[0] + (mixtures @ np.exp(x[2:]) + _TINY) ** -np.exp(x[1]) - target
+            return solution
 
         low = np.array([0.0, np.log(_POWERS[0]), *[-14.0] * domains])
         high = np.array([target.min() - 1e-3, np.log(_POWERS[1]), *[30.0] * domains])
@@ -163,8 +163,8 @@ def fit_transfer_law(weights: ArrayLike, losses: ArrayLike, *, starts: int = 6, 
             others = own + numbers.normal(-1.5, 0.5, domains)
             others[place] = own + 1.0
             start = np.clip([floor, np.log(power), *others], low + 1e-6, high - 1e-6)
-            found = least_squares(residual, start, bounds=(low, high), x_scale="jac", max_nfev=300)
-            best = found if best is None or found.cost < best.cost else best
+            solution = least_squares(residual, start, bounds=(low, high), x_scale="jac", max_nfev=300)
+            best = solution if best is None or solution.cost < best.cost else best
         assert best is not None
         floors.append(best.x[0])
         powers.append(np.exp(best.x[1]))

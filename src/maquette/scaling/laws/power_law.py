@@ -195,8 +195,9 @@ def _fit_floored(u: Array, y: Array, centre: float, bootstrap: int, seed: int, l
 class LawDifference:
     """Second family less first. `slope`: difference of the exponents (negative: the second falls faster).
 
-    `ratio`: second over first loss at the compute `at`, the middle of both, less one. `compute_factor`: how many
-    times the first family's compute there reaches the second's loss. `words`: the result in a sentence.
+    `ratio`: second over first loss at the compute `at`, the middle of both, as a relative difference.
+    `compute_factor`: how many times the first family's compute there reaches the second's loss. `words`: the result in
+    a sentence.
     """
 
     slope: float
@@ -267,13 +268,13 @@ def _in_words(
     at: float,
     level: float,
 ) -> str:
-    said = (
+    text = (
         f"At {at:.2g} the loss of {names[1]} is {ratio:+.1%} from that of {names[0]} "
         f"({ratio_interval.low:+.1%} to {ratio_interval.high:+.1%}), and its exponent {slope:+.3f} "
         f"({slope_interval.low:+.3f} to {slope_interval.high:+.3f}; {level:.0%} intervals): "
     )
     if not slope_interval.contains(0):
-        return said + f"the slope differs, and the gap {'widens' if slope * ratio > 0 else 'closes'} with scale."
+        return text + f"the slope differs, and the gap {'widens' if slope * ratio > 0 else 'closes'} with scale."
     if not ratio_interval.contains(0):
-        return said + "only the constant differs, as far as these runs show."
-    return said + "these runs show no difference."
+        return text + "only the constant differs, as far as these runs show."
+    return text + "these runs show no difference."

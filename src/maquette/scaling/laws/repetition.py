@@ -71,8 +71,8 @@ class RepetitionLaw:
             params = np.exp(log_params)
             return float(self.loss(params, product / params, unique_tokens))
 
-        found = minimize_scalar(loss, bounds=(centre - 7, centre + 7), method="bounded", options={"xatol": 1e-10})
-        params = float(np.exp(found.x))
+        solution = minimize_scalar(loss, bounds=(centre - 7, centre + 7), method="bounded", options={"xatol": 1e-10})
+        params = float(np.exp(solution.x))
         return Allocation(params, product / params)
 
     def optimal_for_serving(self, target_loss: float, tokens_served: float, unique_tokens: float) -> Allocation:
@@ -105,8 +105,8 @@ class RepetitionLaw:
                 "Ask for a higher loss, or get more data.",
             )
         bounds = (grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)])
-        found = minimize_scalar(cost, bounds=bounds, method="bounded", options={"xatol": 1e-9})
-        at = found.x if found.fun <= costs[best] else grid[best]
+        solution = minimize_scalar(cost, bounds=bounds, method="bounded", options={"xatol": 1e-9})
+        at = solution.x if solution.fun <= costs[best] else grid[best]
         params = float(np.exp(at))
         return Allocation(params, self._tokens_for(target_loss, params, unique_tokens))
 

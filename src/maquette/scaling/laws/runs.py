@@ -43,8 +43,8 @@ def positive_columns(**columns: ArrayLike) -> list[Array]:
     checked = {name: positive_column(name, values) for name, values in columns.items()}
     lengths = {name: len(column) for name, column in checked.items()}
     if len(set(lengths.values())) > 1:
-        said = ", ".join(f"{name} {length}" for name, length in lengths.items())
-        raise LawError(f"The columns have different lengths: {said}.")
+        text = ", ".join(f"{name} {length}" for name, length in lengths.items())
+        raise LawError(f"The columns have different lengths: {text}.")
     return list(checked.values())
 
 
@@ -139,5 +139,5 @@ def offset_of_kinds(residual: Array, kinds: NDArray[np.generic]) -> tuple[float,
     if p_value >= 0.05:
         return 0.0, []
     offsets = ", ".join(f"{name} {mean:+.1%}" for name, mean in zip(names, means, strict=True))
-    said = f"Runs of different kinds lie apart from the law ({offsets}; p = {p_value:.2g}): intervals widened."
-    return float(means.std(ddof=1)), [said]
+    message = f"Runs of different kinds lie apart from the law ({offsets}; p = {p_value:.2g}): intervals widened."
+    return float(means.std(ddof=1)), [message]

@@ -90,7 +90,7 @@ def _around_best(settings: Array, losses: Array) -> NDArray[np.intp]:
     distinct = np.unique(settings)
     means = np.array([losses[settings == value].mean() for value in distinct])
     best = int(np.argmin(means))
-    kept = distinct[max(0, best - 2) : best + 3]
-    if len(kept) < 3:
-        kept = distinct[:3] if best < 2 else distinct[-3:]
-    return np.flatnonzero(np.isin(settings, kept))
+    nearest = distinct[max(0, best - 2) : best + 3]
+    if len(nearest) < 3:
+        nearest = distinct[:3] if best < 2 else distinct[-3:]
+    return np.flatnonzero(np.isin(settings, nearest))

@@ -36,14 +36,14 @@ ACCELERATORS = {
 
 def accelerator(name: str) -> Accelerator:
     """An accelerator by name. Raises `ConfigError` with the nearest known one."""
-    found = ACCELERATORS.get(name.lower())
-    if found is None:
+    match = ACCELERATORS.get(name.lower())
+    if match is None:
         near = nearest(name.lower(), list(ACCELERATORS))
         raise ConfigError(
             f"gpu={name} is not known.",
             (f"Did you mean {near}? " if near else "") + f"Known: {', '.join(ACCELERATORS)}.",
         )
-    return found
+    return match
 
 
 BYTES_PER_PARAMETER_TRAINING = 16

@@ -57,9 +57,11 @@ def find_surface(name: str, outputs: Path | str) -> PlanSurface:
             f"Published: {', '.join(PUBLISHED)}. {error.hint}",
         ) from None
     fit, _ = load_fit(folder)
-    found = fit.surface
-    source = f"the fit {folder.name}: the {found.form} form of {fit.table.source}, {len(fit.table)} runs"
-    return PlanSurface(found.surface, found.samples, found.degrees_of_freedom, source, fit.comparison.largest_budget)
+    surface = fit.surface
+    source = f"the fit {folder.name}: the {surface.form} form of {fit.table.source}, {len(fit.table)} runs"
+    return PlanSurface(
+        surface.surface, surface.samples, surface.degrees_of_freedom, source, fit.comparison.largest_budget
+    )
 
 
 def plan_rows(plan: ComputePlan) -> Iterator[tuple[str, str, str]]:
@@ -102,17 +104,17 @@ def plan_rows(plan: ComputePlan) -> Iterator[tuple[str, str, str]]:
         )
 
 
-def pipeline_rows(found: PipelineComparison) -> list[tuple[str, str, str]]:
+def pipeline_rows(comparison: PipelineComparison) -> list[tuple[str, str, str]]:
     """The two pipelines beside each other: name, loss, and the model."""
     shown = [
-        ("thirty models of one day", found.old, found.old_loss),
-        ("one model of 27 days", found.new, found.new_loss),
+        ("thirty models of one day", comparison.old, comparison.old_loss),
+        ("one model of 27 days", comparison.new, comparison.new_loss),
     ]
     rows = [
         (name, f"loss {loss:.4f}", f"{quantity(model.params)} parameters, {quantity(model.tokens)} tokens")
         for name, model, loss in shown
     ]
-    return [*rows, ("compute the old way would need", f"{found.compute_factor:.1f} x", "for the new way's loss")]
+    return [*rows, ("compute the old way would need", f"{comparison.compute_factor:.1f} x", "for the new way's loss")]
 
 
 def _served(plan: ComputePlan, volume: float) -> tuple[str, str]:

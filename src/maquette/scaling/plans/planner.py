@@ -313,16 +313,16 @@ def preset(name: str | None = None, tokens_per_parameter: float | None = None, *
     Raises `ConfigError` for an unknown name, and where assumptions contradict each other.
     """
     if name is None:
-        found = Assumptions(**changes)
+        assumptions = Assumptions(**changes)
     elif name in PRESETS:
-        found = replace(PRESETS[name], **changes)
+        assumptions = replace(PRESETS[name], **changes)
     else:
         raise ConfigError(f"preset={name} is not known.", f"Known: {', '.join(PRESETS)}.")
     if tokens_per_parameter is None:
-        return found
+        return assumptions
     if "params" in changes or "tokens" in changes:
         raise ConfigError(
             "tokens_per_parameter stands beside params or tokens.",
             "It spends the compute of gpus x days: leave them out.",
         )
-    return found.at_ratio(tokens_per_parameter)
+    return assumptions.at_ratio(tokens_per_parameter)

@@ -39,12 +39,12 @@ def stored_predictions(outputs: Path | str, tracking: TrackingConfig) -> StoredP
         "store": store_digest(tracking, outputs), "experiment": tracking.experiment,
         "outputs": str(Path(outputs).absolute()),
     }  # fmt: skip
-    if (kept := recall(path, sources)) is not None:
-        return StoredPredictions(**kept | {"outcomes": [Outcome(**one) for one in kept["outcomes"]]})
+    if (memory := recall(path, sources)) is not None:
+        return StoredPredictions(**memory | {"outcomes": [Outcome(**one) for one in memory["outcomes"]]})
     frame = find_runs(outputs, uri=tracking.uri, experiment=tracking.experiment)
-    found = StoredPredictions(_digests(frame, outputs), _outcomes(frame), _unjudged(frame))
-    remember(path, sources, dataclasses.asdict(found))
-    return found
+    predictions = StoredPredictions(_digests(frame, outputs), _outcomes(frame), _unjudged(frame))
+    remember(path, sources, dataclasses.asdict(predictions))
+    return predictions
 
 
 def _digests(frame: "pd.DataFrame", outputs: Path | str) -> list[str]:
@@ -78,36 +78,36 @@ def _unjudged(frame: "pd.DataFrame") -> dict[str, str]:
     named = frame[frame["name"].astype(str).str.startswith("prediction-")]
     judged = named["verdict/error_nats"].notna() if "verdict/error_nats" in frame.columns else None
     judged_names = set() if judged is None else set(named.loc[judged, "name"])
-    found: dict[str, str] = {}
+    reasons: dict[str, str] = {}
     for name, run_id in zip(named["name"], named["run_id"], strict=True):
         if name not in judged_names:
-            found.setdefault(str(name), str(run_id))  # the newest comes first
-    return found
+            reasons.setdefault(str(name), str(run_id))  # the newest comes first
+    return reasons
 
 
 def finished_runs(outputs: Path | str, stored: StoredPredictions) -> list[Outcome]:
     """The finished runs that were trained for a prediction: of these outputs, and those that only the store knows."""
-    found: dict[str, Outcome] = {}
+    outcomes: dict[str, Outcome] = {}
     for folder, content in read_runs(outputs).items():
         record = record_of(content, folder)
         if record.status != FINISHED or record.spec.prediction is None or record.validation_loss is None:
             continue
-        found[record.name] = Outcome(
+        outcomes[record.name] = Outcome(
             record.name, float(record.spec.size), float(record.spec.parameters.core), float(record.spec.tokens),
             record.validation_loss, record.started, record.spec.prediction, record.spec.digests,
         )  # fmt: skip
     for run in stored.outcomes:
-        found.setdefault(run.name, run)
-    return list(found.values())
+        outcomes.setdefault(run.name, run)
+    return list(outcomes.values())
 
 
 def record_verdicts(
-    found: Verdicts, folder: Path, stored: StoredPredictions, outputs: Path | str, tracking: TrackingConfig
+    verdicts: Verdicts, folder: Path, stored: StoredPredictions, outputs: Path | str, tracking: TrackingConfig
 ) -> None:
     """Each verdict into the prediction's own run in MLflow, once. `folder`: where the figure of all of them lies."""
     new = {
         name: verdict
-        for verdict in found.verdicts
+        for verdict in verdicts.verdicts
         if (name := f"prediction-{verdict.prediction.id}") in stored.unjudged
     }
     for name, verdict in new.items():

@@ -120,17 +120,17 @@ def read_prediction(path: Path) -> WrittenPrediction:
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
         names = {field.name for field in dataclasses.fields(WrittenPrediction)}
-        found = WrittenPrediction(**{key: value for key, value in raw.items() if key in names})
-        half, most = ((float(low), float(high)) for low, high in (found.interval50, found.interval90))
-        found = dataclasses.replace(found, interval50=half, interval90=most)
+        prediction = WrittenPrediction(**{key: value for key, value in raw.items() if key in names})
+        half, most = ((float(low), float(high)) for low, high in (prediction.interval50, prediction.interval90))
+        prediction = dataclasses.replace(prediction, interval50=half, interval90=most)
     except (OSError, ValueError, TypeError) as error:
         raise StageError(f"{path} is not a prediction: {error}.", "Restore it.") from None
-    if digest(found.content()) != found.digest or path.stem != found.id:
+    if digest(prediction.content()) != prediction.digest or path.stem != prediction.id:
         raise StageError(
-            f"{path} was changed after it was written: its content does not match its digest {found.digest[:8]}.",
+            f"{path} was changed after it was written: its content does not match its digest {prediction.digest[:8]}.",
             "A prediction that was changed proves nothing. Restore it, or predict again.",
         )
-    return found
+    return prediction
 
 
 def read_predictions(outputs: Path | str) -> list[WrittenPrediction]:
@@ -179,7 +179,7 @@ def check_predicted(name: str, outputs: str, spec: RunSpec) -> WrittenPrediction
         if spec.digests.get(what) != known:
             raise StageError(
                 f"The {what} are not those that the prediction {prediction.id} rests on.",
-                "Make them again from the same source, or predict anew.",
+                "Make them again from the same source, or predict again.",
             )
     return prediction
 
@@ -188,13 +188,13 @@ def broken_links(predictions: list[WrittenPrediction], recorded: Iterable[str] =
     """What is wrong with the chain, in words: a prediction that another one follows is missing, or one that was
     `recorded` elsewhere (digests); two begin it, or follow the same one."""
     known = {one.digest for one in predictions}
-    said = [
+    messages = [
         f"The prediction {one.before[:8]}, which {one.id} follows, is missing."
         for one in predictions
         if one.before is not None and one.before not in known
     ]
     followed = {one.before for one in predictions}
-    said += [
+    messages += [
         f"The prediction {digest[:8]}, which MLflow knows, is missing."
         for digest in dict.fromkeys(recorded)
         if digest not in known and digest not in followed
@@ -202,8 +202,8 @@ def broken_links(predictions: list[WrittenPrediction], recorded: Iterable[str] =
     for before in sorted(followed - {None}, key=str):
         after = [one.id for one in predictions if one.before == before]
         if len(after) > 1:
-            said.append(f"Several predictions follow {str(before)[:8]}: {', '.join(after)}.")
+            messages.append(f"Several predictions follow {str(before)[:8]}: {', '.join(after)}.")
     first = [one.id for one in predictions if one.before is None]
     if len(first) > 1:
-        said.append(f"Several predictions say that none was written before them: {', '.join(first)}.")
-    return said
+        messages.append(f"Several predictions say that none was written before them: {', '.join(first)}.")
+    return messages

@@ -24,10 +24,14 @@ class PredictionReport:
     @cached_property
     def by_form(self) -> dict[str, Prediction]:
         """What each form of law says of the run, with its 90% interval."""
-        told = self.verdict.prediction
+        prediction = self.verdict.prediction
         return {
             form: self.fit.predict(
-                told.params, told.tokens, compute=told.compute, form=None if form == told.form else form, level=0.9
+                prediction.params,
+                prediction.tokens,
+                compute=prediction.compute,
+                form=None if form == prediction.form else form,
+                level=0.9,
             )
             for form in self.fit.comparison.fits
         }
@@ -35,19 +39,19 @@ class PredictionReport:
     @property
     def worst(self) -> tuple[str, float]:
         """The form that was the farthest off, and its relative error."""
-        errors = {form: said.loss / self.verdict.loss - 1 for form, said in self.by_form.items()}
+        errors = {form: forecast.loss / self.verdict.loss - 1 for form, forecast in self.by_form.items()}
         form = max(errors, key=lambda name: abs(errors[name]))
         return form, errors[form]
 
     def figures(self) -> dict[str, "Figure"]:
         """The curves of the family, and loss over compute with the prediction's interval and the run."""
         figure = loss_against_compute(self.fit)
-        axes, told = figure.axes[0], self.verdict.prediction
-        low, high = told.interval90
+        axes, prediction = figure.axes[0], self.verdict.prediction
+        low, high = prediction.interval90
         axes.errorbar(
-            told.compute, told.loss, yerr=[[told.loss - low], [high - told.loss]], fmt="_", color="black", capsize=5,
-            lw=1.6, label="prediction, 90%",
+            prediction.compute, prediction.loss, yerr=[[prediction.loss - low], [high - prediction.loss]],
+            fmt="_", color="black", capsize=5, lw=1.6, label="prediction, 90%",
         )  # fmt: skip
-        axes.plot(told.compute, self.verdict.loss, "o", color=COLORS[1], ms=8, zorder=5, label="observed")
+        axes.plot(prediction.compute, self.verdict.loss, "o", color=COLORS[1], ms=8, zorder=5, label="observed")
         axes.legend(fontsize=8)
         return {"prediction": figure, "isoflop": isoflop_curves(self.fit)}

@@ -42,8 +42,8 @@ class Outcome:
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """`error`: observed less predicted loss in nats; `relative`: observed over predicted, less one. `inside`: by level,
-    whether the interval held."""
+    """`error`: observed less predicted loss in nats; `relative`: relative error,
+    (observed - predicted) / predicted. `inside`: by level, whether the interval held."""
 
     prediction: WrittenPrediction
     run: str
@@ -105,20 +105,20 @@ class Verdicts:
         }
 
 
-def judge_all(predictions: Sequence[WrittenPrediction], runs: Sequence[Outcome], broken: Sequence[str]) -> Verdicts:
+def verify_all(predictions: Sequence[WrittenPrediction], runs: Sequence[Outcome], broken: Sequence[str]) -> Verdicts:
     """The verdicts by `runs`. `broken`: what is wrong with the predictions' chain."""
-    found = Verdicts([], list(broken), [])
+    verdicts = Verdicts([], list(broken), [])
     for prediction in predictions:
         claimants = [run for run in runs if run.prediction is not None and run.prediction[:8] == prediction.id]
         reasons = {run.name: refusal(prediction, run) for run in claimants}
         deciding = [run for run in claimants if not reasons[run.name]]
         if deciding:
-            found.verdicts.append(judge(prediction, deciding[0]))
+            verdicts.verdicts.append(judge(prediction, deciding[0]))
         elif claimants:
-            found.refused.extend(f"{prediction.id}: {reason}" for reason in reasons.values())
+            verdicts.refused.extend(f"{prediction.id}: {reason}" for reason in reasons.values())
         else:
-            found.waiting.append(prediction)
-    return found
+            verdicts.waiting.append(prediction)
+    return verdicts
 
 
 def refusal(prediction: WrittenPrediction, run: Outcome) -> str:
@@ -129,12 +129,12 @@ def refusal(prediction: WrittenPrediction, run: Outcome) -> str:
     if run.prediction != prediction.digest:
         linked = (run.prediction or "none")[:8]
         return f"the run {run.name} was trained for another prediction ({linked}, not {prediction.id})"
-    for name, expected, found in (
+    for name, expected, actual in (
         ("parameters", prediction.params, run.core if prediction.convention == "kaplan" else run.params),
         ("tokens", prediction.tokens, run.tokens),
     ):
-        if not np.isclose(expected, found, rtol=1e-9):
-            return f"the run {run.name} has {found:,.0f} {name}, the prediction {expected:,.0f}"
+        if not np.isclose(expected, actual, rtol=1e-9):
+            return f"the run {run.name} has {actual:,.0f} {name}, the prediction {expected:,.0f}"
     for name, digest in prediction.data.items():
         if run.data.get(name) != digest:
             return f"the run {run.name} read other {name} ({str(run.data.get(name))[:8]}, not {digest[:8]})"
@@ -176,42 +176,42 @@ def _shares(verdicts: list[Verdict]) -> dict[str, Any]:
     }
 
 
-def tell(found: Verdicts, shown: Sequence[Verdict]) -> None:
+def tell(verdicts: Verdicts, shown: Sequence[Verdict]) -> None:
     """At the terminal the verdicts `shown`, and what there is to say of all."""
     console = Console()
     for verdict in shown:
         console.print(f"prediction {verdict.prediction.id}, run {verdict.run}", markup=False, highlight=False)
         console.print(f"  {verdict.words}", markup=False, highlight=False)
-    for words in found.refused:
+    for words in verdicts.refused:
         console.print(f"not counted: {words}", markup=False, highlight=False, style="yellow")
-    for one in found.waiting:
+    for one in verdicts.waiting:
         console.print(f"prediction {one.id} waits for its run: maquette train prediction={one.id}", markup=False)
-    if found.verdicts:
-        held = [np.mean([verdict.inside[level] for verdict in found.verdicts]) for level in (0.5, 0.9)]
-        errors = [abs(verdict.relative) for verdict in found.verdicts]
+    if verdicts.verdicts:
+        held = [np.mean([verdict.inside[level] for verdict in verdicts.verdicts]) for level in (0.5, 0.9)]
+        errors = [abs(verdict.relative) for verdict in verdicts.verdicts]
         console.print(
-            f"{len(found.verdicts)} verdicts: {held[0]:.0%} inside 50%, {held[1]:.0%} inside 90%; mean absolute error "
-            f"{np.mean(errors):.2%}", markup=False, highlight=False,
+            f"{len(verdicts.verdicts)} verdicts: {held[0]:.0%} inside 50%, {held[1]:.0%} inside 90%; mean absolute "
+            f"error {np.mean(errors):.2%}", markup=False, highlight=False,
         )  # fmt: skip
 
 
-def write_verdicts(found: Verdicts, folder: Path) -> None:
+def write_verdicts(verdicts: Verdicts, folder: Path) -> None:
     """The record as JSON, figure and page, unless they say so already."""
-    facts, kept = found.facts(), folder / ".written.json"
-    sources = {"predictions": [one.digest for one in found.waiting], **facts}
-    if recall(kept, sources) == digest_of_files(folder, "[!.]*"):
+    facts, marker = verdicts.facts(), folder / ".written.json"
+    sources = {"predictions": [one.digest for one in verdicts.waiting], **facts}
+    if recall(marker, sources) == digest_of_files(folder, "[!.]*"):
         return
     write_json(folder / "verdicts.json", facts)
-    figure = calibration_figure(found.verdicts) if found.verdicts else None
+    figure = calibration_figure(verdicts.verdicts) if verdicts.verdicts else None
     if figure is not None:
         save_figure(figure, folder / "calibration")
     page = {
-        "record": facts["calibration"], "verdicts": found.verdicts, "refused": found.refused,
-        "waiting": found.waiting, "figures": {"calibration": figure},
+        "record": facts["calibration"], "verdicts": verdicts.verdicts, "refused": verdicts.refused,
+        "waiting": verdicts.waiting, "figures": {"calibration": figure},
         "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }  # fmt: skip
     write_text(folder / "index.html", render("calibration.html.j2", page))
-    remember(kept, sources, digest_of_files(folder, "[!.]*"))
+    remember(marker, sources, digest_of_files(folder, "[!.]*"))
 
 
 def calibration_figure(verdicts: Sequence[Verdict]) -> "Figure":
@@ -244,5 +244,5 @@ def calibration_figure(verdicts: Sequence[Verdict]) -> "Figure":
 
 
 def _time(text: str) -> datetime.datetime:
-    found = datetime.datetime.fromisoformat(text)
-    return found if found.tzinfo else found.replace(tzinfo=datetime.UTC)
+    time = datetime.datetime.fromisoformat(text)
+    return time if time.tzinfo else time.replace(tzinfo=datetime.UTC)

@@ -56,7 +56,7 @@ class RunCheckpoint(RunCallback, Checkpoint):
     @property
     def folder(self) -> CheckpointFolder:
         assert self.run is not None
-        return CheckpointFolder(self.run.folder / "checkpoints", keep=self.save_last_k, kept=self.run.kept_steps)
+        return CheckpointFolder(self.run.folder / "checkpoints", keep=self.save_last_k, protected=self.run.kept_steps)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert self.run is not None
