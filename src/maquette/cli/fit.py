@@ -13,7 +13,7 @@ from maquette.cli.command_line.law_config import FitStage
 from maquette.recipe.recipe_file import recipe_path, save_recipe
 from maquette.scaling.fits.fit_facts import tell
 from maquette.scaling.fits.question import FitQuestion
-from maquette.scaling.fits.stored_fit import FACTS, PAGE, load_fit, read_facts, store_fit
+from maquette.scaling.fits.stored_fit import FACTS, LAW, PAGE, load_fit, read_facts, store_fit
 
 if TYPE_CHECKING:
     from maquette.scaling.fits.mixture_fit import MixtureFit
@@ -115,15 +115,15 @@ def _train_mixture(table: "RunTable", outputs: str, found: "MixtureFit") -> floa
 
 
 def _tell(config: FitStage, folder: Path) -> None:
-    from maquette.scaling.fits.other_laws import LAW, tell_law
-
+    of_the_loss = (folder / FACTS).exists()
     if config.json:
-        file = FACTS if (folder / FACTS).exists() else LAW
-        print((folder / file).read_text(encoding="utf-8"))
+        print((folder / (FACTS if of_the_loss else LAW)).read_text(encoding="utf-8"))
         return
-    if (folder / FACTS).exists():
+    if of_the_loss:
         tell(read_facts(folder))
     else:
+        from maquette.scaling.fits.other_laws import tell_law
+
         tell_law(folder)
     say(f"Open {(folder / PAGE).absolute().as_uri()}")
 

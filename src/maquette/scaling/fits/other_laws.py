@@ -14,14 +14,12 @@ from maquette.reports import write_page
 from maquette.scaling.fits.families import compare_by, comparison_facts, comparison_figure
 from maquette.scaling.fits.mixture_fit import MixtureFit, fit_mixture, mixture_facts, mixture_figure, verdict
 from maquette.scaling.fits.repetition_fit import fit_epochs, repetition_facts, repetition_figure
-from maquette.scaling.fits.stored_fit import RUNS
+from maquette.scaling.fits.stored_fit import LAW, RUNS
 from maquette.scaling.fits.table import RunTable
 from maquette.scaling.fits.tuned_recipe import tune, tuned_facts, tuned_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-LAW = "law.json"
 
 
 @dataclass(frozen=True)
