@@ -140,8 +140,8 @@ def stage_of(group: str) -> str:
 def test_it_comes_to_the_same_settings(group: str, name: str) -> None:
     expected = FILES[group][name]
     needs = getattr(expected, "path", None) if group == "source" else getattr(expected, "callable", None)
-    words = [f"{group}={name}", *([NEEDED[group]] if needs and group in NEEDED else [])]
-    assert getattr(compose(STAGES[stage_of(group)], words), group) == expected
+    overrides = [f"{group}={name}", *([NEEDED[group]] if needs and group in NEEDED else [])]
+    assert getattr(compose(STAGES[stage_of(group)], overrides), group) == expected
 
 
 @pytest.mark.parametrize("group", FILES)
@@ -214,14 +214,14 @@ def test_another_class_takes_the_door_of_a_users_objective(tmp_path: Path, monke
     monkeypatch.syspath_prepend(tmp_path)
     source = "class Theirs:\n    def __init__(self, model, optimization, gamma=1.0, z_loss=0.0): ...\n"
     Path("mine_conf_objective.py").write_text(source)
-    words = ["objective._target_=mine_conf_objective.Theirs", "objective.gamma=2"]
-    settings: Any = compose(STAGES["train"], words)
+    overrides = ["objective._target_=mine_conf_objective.Theirs", "objective.gamma=2"]
+    settings: Any = compose(STAGES["train"], overrides)
     assert settings.objective == CustomObjectiveConfig(
         _target_="mine_conf_objective.Theirs", settings={"z_loss": 0.0, "gamma": 2}
     )
 
 
-@pytest.mark.parametrize("words", ["+objective.betta=1", "+optimizer.lrr=1", "+scheduler.fnal=1"])
-def test_a_plus_lets_no_unknown_setting_of_ours_in(words: str) -> None:
+@pytest.mark.parametrize("overrides", ["+objective.betta=1", "+optimizer.lrr=1", "+scheduler.fnal=1"])
+def test_a_plus_lets_no_unknown_setting_of_ours_in(overrides: str) -> None:
     with pytest.raises(ConfigError, match="unknown key"):
-        compose(STAGES["train"], [words])
+        compose(STAGES["train"], [overrides])

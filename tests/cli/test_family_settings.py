@@ -18,7 +18,7 @@ RMSPROP = {"_target_": "torch.optim.RMSprop", "_partial_": True, "alpha": 0.9}
 
 
 @pytest.mark.parametrize(
-    ("optimizer", "scheduler", "words"),
+    ("optimizer", "scheduler", "overrides"),
     [
         (MuonConfig(muon_lr=0.1), WSDSchedulerConfig(decay=0.3), ["optimizer=muon", "scheduler=wsd"]),
         (RMSPROP, LinearSchedulerConfig(final=0.2), ["optimizer._target_=torch.optim.RMSprop"]),
@@ -26,7 +26,7 @@ RMSPROP = {"_target_": "torch.optim.RMSprop", "_partial_": True, "alpha": 0.9}
     ],
 )
 def test_optimisers_and_schedulers_of_every_kind(
-    optimizer: Any, scheduler: Any, words: list[str], tmp_path: Path
+    optimizer: Any, scheduler: Any, overrides: list[str], tmp_path: Path
 ) -> None:
     config = TrainStage(size="20k", optimizer=optimizer, scheduler=scheduler)
     nested: dict[str, Any] = {}
@@ -39,8 +39,8 @@ def test_optimisers_and_schedulers_of_every_kind(
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(nested))
     read = read_settings(tmp_path)
     assert (read.optimizer, read.scheduler, read.size) == (optimizer, scheduler, "20k")
-    assert named_nodes(read) == words
-    composed = compose(STAGES["train"], words)
+    assert named_nodes(read) == overrides
+    composed = compose(STAGES["train"], overrides)
     assert [type(composed.optimizer), type(composed.scheduler)] == [type(optimizer), type(scheduler)]
     # Of a group of parts each part has settings of its own, a configuration made in Python none.
     grouped = ("callbacks", "logger")

@@ -37,7 +37,7 @@ def table(noise: float = 0.0, runs: int = 24) -> RunTable:
 
 
 @pytest.fixture(scope="module")
-def found() -> MixtureFit:
+def result() -> MixtureFit:
     """What is fitted to 24 runs: leaving out each in turn takes a quarter of a minute."""
     return fit_mixture(table(noise=1e-3))
 

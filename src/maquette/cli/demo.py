@@ -79,8 +79,8 @@ def train_family(config: DemoStage) -> str:
     if not config.sweep.budgets:
         raise StageError("The demo needs budgets to train a family at.", "Set sweep.budgets, such as [1e11,3e11,1e12].")
     stage = STAGES["train"]
-    words = ["+sweep=isoflop", *words_of_run(config, left=_SCALE), *_FAMILY, *words_of_place(config)]
-    report = sweep(stage, words)
+    overrides = ["+sweep=isoflop", *words_of_run(config, left=_SCALE), *_FAMILY, *words_of_place(config)]
+    report = sweep(stage, overrides)
     if report.exit_code:
         raise StageError(
             f"Not all runs of the sweep {report.name} came through; they are named above.", "The same command goes on."
@@ -117,8 +117,13 @@ def predict_larger(config: DemoStage, fit: Path, data: TokensResult) -> WrittenP
 def train_predicted(config: DemoStage, prediction: WrittenPrediction, data: TokensResult) -> RunRecord:
     """Trains exactly the run that was predicted, on the devices of the settings."""
     # What `maquette train prediction=...` means; that nothing here contradicts it need not be looked at.
-    words = [*prediction.settings, f"prediction='{prediction.id}'", *words_of_machine(config), *words_of_place(config)]
-    settings = compose_expanded(STAGES["train"], words)
+    overrides = [
+        *prediction.settings,
+        f"prediction='{prediction.id}'",
+        *words_of_machine(config),
+        *words_of_place(config),
+    ]
+    settings = compose_expanded(STAGES["train"], overrides)
     assert isinstance(settings, TrainStage)
     return train_stage.run(settings, data)
 

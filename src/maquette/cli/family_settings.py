@@ -83,8 +83,8 @@ def family_settings(folders: Sequence[Path], outputs: str) -> FamilySettings:
             chosen[key] = last[key]
         else:
             notes.append(f"{key} follows no recipe that these runs recorded: it is left to the recipe.")
-    words = [f"{'' if key in defaults else '++'}{key}={literal(value)}" for key, value in chosen.items()]
-    return FamilySettings([*options, *words], data, tuple(notes))
+    overrides = [f"{'' if key in defaults else '++'}{key}={literal(value)}" for key, value in chosen.items()]
+    return FamilySettings([*options, *overrides], data, tuple(notes))
 
 
 def named_nodes(config: TrainStage) -> list[str]:
@@ -183,12 +183,12 @@ def words_of_machine(config: Any) -> list[str]:
 
 def words_of_place(config: Any) -> list[str]:
     """Where a run is written and recorded."""
-    words = [
+    overrides = [
         f"{key}={literal(value)}"
         for key, value in differences(config).items()
         if key.startswith("logger.") and not key.endswith(".save_dir")
     ]
-    return [f"outputs={literal(config.outputs)}", *([] if config.logger else ["logger=none"]), *words]
+    return [f"outputs={literal(config.outputs)}", *([] if config.logger else ["logger=none"]), *overrides]
 
 
 def settings_of(config: Any) -> dict[str, Any]:

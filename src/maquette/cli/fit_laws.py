@@ -59,8 +59,8 @@ def _mixture(config: FitStage, table: RunTable) -> Path:
     """The mixing law, its optimum, and where asked for that one trained."""
     fit = fit_mixture(table, max_epochs=config.max_epochs, targets=config.targets)
     verified = train_mixture(fit, table, config.outputs) if config.verify else None
-    facts, words = mixture_facts(fit, verified), verdict(fit, verified)
-    folder = _keep(config, table, "mixture", fit, words, facts, mixture_figure(fit, verified))
+    facts, summary = mixture_facts(fit, verified), verdict(fit, verified)
+    folder = _keep(config, table, "mixture", fit, summary, facts, mixture_figure(fit, verified))
     shares = ",".join(f"{name}:{share:g}" for name, share in fit.mixture.items())
     say(f"Use it: maquette train 'mixture.weights={{{shares}}}'")
     return folder
@@ -76,7 +76,7 @@ def compare(config: FitStage, table: RunTable) -> Path:
 
 
 def _keep(
-    config: FitStage, table: RunTable, label: str, law: Any, words: str, facts: dict[str, Any], figure: "Figure",
+    config: FitStage, table: RunTable, label: str, law: Any, summary: str, facts: dict[str, Any], figure: "Figure",
     **shown: Any,
 ) -> Path:  # fmt: skip
     """The artifact of a law; `words` say it in short, `shown` is what else its page says."""
@@ -84,7 +84,7 @@ def _keep(
     def make(folder: Path) -> dict[str, Any]:
         write_text(folder / RUNS, table.csv())
         write_json(folder / LAW, {"source": table.source, **facts})
-        page = {"found": law, "source": table.source, "words": words, **shown}
+        page = {"found": law, "source": table.source, "words": summary, **shown}
         write_page(folder, _PAGES[type(law)], page, {"law": figure})
         return {"law": label}
 
@@ -100,7 +100,7 @@ def _keep(
         print(json.dumps(facts, indent=2, default=str))
         return folder
     console = Console()
-    console.print(words, markup=False, highlight=False)
+    console.print(summary, markup=False, highlight=False)
     for warning in facts["warnings"]:
         console.print(f"warning: {warning}", markup=False, highlight=False, style="yellow")
     say(f"Open {(folder / PAGE).absolute().as_uri()}")

@@ -52,11 +52,11 @@ def wanted(config: FitStage, fit: SweepFit) -> Allocation:
 def lines(config: FitStage, fit: SweepFit, suggestions: list[Suggestion]) -> list[str]:
     """One multirun for each budget; a run that is suggested again is another seed."""
     frame = fit.table.frame
-    words: list[str] = []
+    overrides: list[str] = []
     if "folder" in frame.columns and frame["folder"].notna().all():
-        words = family_settings([Path(str(folder)) for folder in frame["folder"]], config.outputs).overrides
+        overrides = family_settings([Path(str(folder)) for folder in frame["folder"]], config.outputs).overrides
     if config.outputs != "outputs":
-        words.append(f"outputs={config.outputs}")
+        overrides.append(f"outputs={config.outputs}")
     groups: dict[tuple[str, int], list[str]] = {}
     times: dict[tuple[str, str], int] = {}
     for run in suggestions:
@@ -68,7 +68,7 @@ def lines(config: FitStage, fit: SweepFit, suggestions: list[Suggestion]) -> lis
     taken = int(fit.table.seed.max()) if fit.table.seed is not None else 0
     return [
         shlex.join(
-            ["maquette", "train", "-m", f"size={','.join(sizes)}", f"compute={compute.replace('+', '')}", *words]
+            ["maquette", "train", "-m", f"size={','.join(sizes)}", f"compute={compute.replace('+', '')}", *overrides]
             + ([f"seed={taken + repeat}"] if repeat else [])
         )
         for (compute, repeat), sizes in groups.items()

@@ -123,8 +123,8 @@ def _own_run(config: PredictStage, fit: SweepFit) -> tuple[Allocation, float, li
     return Allocation(float(params), float(recipe.tokens)), float(compute), settings, data
 
 
-def _composed(words: list[str]) -> TrainStage:
-    settings = compose(STAGES["train"], words)
+def _composed(overrides: list[str]) -> TrainStage:
+    settings = compose(STAGES["train"], overrides)
     assert isinstance(settings, TrainStage)
     return settings
 
