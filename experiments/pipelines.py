@@ -30,7 +30,8 @@ from maquette.cli.command_line.composition import compose
 from maquette.cli.command_line.config import TrainStage
 from maquette.cli.command_line.registry import STAGES
 from maquette.cli.planning.pretraining import resolve_recipe
-from maquette.cli.tokens import TokensResult, make_tokens
+from maquette.cli.tokens import make_tokens
+from maquette.data.token_artifacts import TokensResult
 from maquette.reports import quantity, terminal_table, write_page
 from maquette.reports.figures import COLORS, new_figure
 from maquette.scaling.laws.isoflop import fit_isoflop

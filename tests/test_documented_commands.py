@@ -1,7 +1,12 @@
-"""Every command line that README, docs and examples show composes: its stage, groups, keys and values exist."""
+"""Every command line that README, docs and examples show composes: its stage, groups, keys and values exist.
 
+Two tutorials are run from top to bottom, as a reader would type them, with less text and fewer steps.
+"""
+
+import os
 import re
 import shlex
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,14 +14,14 @@ from pathlib import Path
 import pytest
 
 from maquette.cli.command_line import dispatcher as cli
-from maquette.cli.command_line.composition import compose_expanded
+from maquette.cli.command_line.composition import compose
 from maquette.cli.command_line.registry import STAGES
 from maquette.cli.sweeps.jobs import product
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
     ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "notebooks" / "README.md",
-    ROOT / "notebooks" / "data" / "README.md", *sorted((ROOT / "docs").glob("*.md")),
+    ROOT / "notebooks" / "data" / "README.md", *sorted((ROOT / "docs").rglob("*.md")),
     *sorted((ROOT / "examples").glob("*/README.md")),
 ]  # fmt: skip
 STRANGER = ROOT / "examples" / "stranger"
@@ -33,8 +38,10 @@ def shown_commands(page: Path) -> Iterator[str]:
 
 
 def arguments_of(command: str) -> list[str]:
-    """Its words as a shell gives them; `<run>` and `...` stand for a name."""
-    return shlex.split(re.sub(r"<[^>]+>|\.\.\.", "a_name", command), comments=True)
+    """Its words as a shell gives them; `<sft run>` and `...` stand for a name."""
+    named = re.sub(r"<([^>]+)>", lambda name: re.sub(r"\W", "_", name[1]), command)
+    named = named.replace("taste:prefer_kind", "stranger.reward:prefer_short")  # from a file that the page writes
+    return shlex.split(named.replace("...", "a_name"), comments=True)
 
 
 COMMANDS = sorted({
@@ -67,7 +74,8 @@ def test_a_command_line_composes(page: str, command: str) -> None:
     overrides = [text for text in line.overrides if not text.startswith("hydra") and "interval(" not in text]
     if line.multirun:
         overrides = product(stage, overrides, line.config_folder)[0]
-    compose_expanded(stage, overrides, line.config_folder)
+    # Of a prediction's run the rest is in a file that the reader has, and the test has not.
+    compose(stage, [text for text in overrides if not text.startswith("prediction=")], line.config_folder)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -78,3 +86,65 @@ def test_links_and_benchmarks_exist(page: Path) -> None:
     for script, flags in re.findall(r"python (benchmarks/\w+\.py)((?: [^`\n#]*)?)", text):
         source = (ROOT / script).read_text(encoding="utf-8")
         assert [flag for flag in re.findall(r"--[a-z-]+", flags) if f'"{flag}"' not in source] == [], script
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) <= 700
+
+
+LESS = {
+    "sweep.budgets=[3e9,1e10,3e10]": "sweep.budgets=[1e8,2e8,4e8]",
+    "compute=3e11": "compute=1e9",
+    "maquette fit\n": "maquette fit bootstrap=20\n",
+    "tokens=400k": "tokens=10k",
+    "source.limit=500": "source.limit=60",
+    "*.py books": "*a*.py books",
+}
+"""What a page says, and what the test types in its place: smaller budgets, less text."""
+
+SKIPPED = ("maquette chat",)
+"""Serves until it is stopped."""
+
+
+def steps_of(page: Path) -> Iterator[tuple[str, str]]:
+    """What a reader does, in order: ("file:NAME", its text) or ("shell", lines)."""
+    for language, name, text in re.findall(
+        r'^```(bash|python)(?: title="([^"]+)")?\n(.*?)^```', page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    ):
+        if name:
+            yield f"file:{name}", text
+        elif language == "bash":
+            yield "shell", text
+
+
+def type_in(text: str, folder: Path) -> None:
+    """Runs the lines of a block in one shell, with this project's `maquette`; `<sft run>` is the newest such run."""
+    for shown, typed in LESS.items():
+        text = text.replace(shown, typed)
+    for kind in re.findall(r"<(\w+) run>", text):
+        newest = max((folder / "outputs" / "runs").glob(f"{kind}-*"), key=lambda path: path.stat().st_mtime)
+        text = text.replace(f"<{kind} run>", newest.name)
+    lines = "\n".join(line for line in text.splitlines() if not line.startswith(SKIPPED))
+    source = [str(ROOT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(source), "MAQUETTE": sys.executable}
+    shell = 'set -e\nmaquette() { "$MAQUETTE" -m maquette "$@"; }\npython() { "$MAQUETTE" "$@"; }\n'
+    done = subprocess.run(
+        ["bash", "-c", shell + lines], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"{lines}\n{done.stdout}\n{done.stderr}"
+
+
+@pytest.mark.slow(reason="types in a whole tutorial, some ten commands in processes of their own")
+@pytest.mark.parametrize("name", ["own_text", "own_preferences"])
+def test_a_tutorial_from_top_to_bottom(name: str, tmp_path: Path) -> None:
+    for what, text in steps_of(ROOT / "docs" / "tutorials" / f"{name}.md"):
+        if what.startswith("file:"):
+            (tmp_path / what.removeprefix("file:")).write_text(text, encoding="utf-8")
+        else:
+            if "outputs/arena/preferences.jsonl" in text:  # what votes in the arena would have left
+                (tmp_path / "outputs" / "arena").mkdir(parents=True)
+                (tmp_path / "outputs" / "arena" / "preferences.jsonl").write_text(
+                    (tmp_path / "pairs.jsonl").read_text()
+                )
+            type_in(text, tmp_path)
+    assert list((tmp_path / "outputs" / "runs").iterdir())

@@ -7,7 +7,7 @@ import pytest
 
 from maquette.artifacts import ConfigError
 from maquette.cli.command_line.composition import compose
-from maquette.cli.command_line.overrides import as_text, text_list
+from maquette.cli.command_line.overrides import as_text, literal
 from maquette.cli.command_line.registry import STAGES
 from maquette.cli.sweeps.jobs import product
 
@@ -40,7 +40,7 @@ def test_numbers_and_quoted_words_stay_as_they_are() -> None:
     "text", ["a b", "it's", "a\\b", "end\\", "${seed}", "\\${x}", "a, b [c] {d: 1}", 'say "x"', ""]
 )
 def test_a_bare_word_arrives_as_it_is(text: str) -> None:
-    settings: Any = compose(STAGES["score"], [f"sentences={text_list([text, 'x'])}"])
+    settings: Any = compose(STAGES["score"], [f"sentences={literal([text, 'x'])}"])
     assert settings.sentences == [text, "x"]
 
 

@@ -16,10 +16,11 @@ from maquette.cli import demo
 from maquette.cli.command_line.composition import compose
 from maquette.cli.command_line.config import DemoStage
 from maquette.cli.command_line.registry import STAGES
-from maquette.feedback.study.measurement import IntervalEstimate, Measurement, PolicyResult
+from maquette.feedback.study.measurement import Measurement, PolicyResult
 from maquette.feedback.study.report import write_study
 from maquette.scaling.predictions import demo_page
 from maquette.scaling.predictions.prediction import read_predictions
+from maquette.statistics import IntervalEstimate
 from maquette.tracking import find_runs
 
 WORDS = [

@@ -1,51 +1,46 @@
-"""The settings of runs, read again, and the words that make another member of their family."""
+"""The settings of a run, read again from its spec, and as words of a command line that mean the same."""
 
-from pathlib import Path
+import dataclasses
 from typing import Any
 
 import pytest
-import yaml
 
-from maquette.artifacts.settings import walk
+from maquette.artifacts.targets import node_values
 from maquette.cli.command_line.composition import compose
 from maquette.cli.command_line.config import TrainStage
 from maquette.cli.command_line.registry import STAGES
-from maquette.cli.family_settings import named_nodes, read_settings, settings_of
+from maquette.cli.command_line.words import plain_settings, words_of
+from maquette.cli.planning.predicted import settings_of_run
 from maquette.optimization.config import LinearSchedulerConfig, MuonConfig, WSDSchedulerConfig
+from maquette.recipe.run_spec import RunSpec
+from support.small_specs import make_spec
 
 COSINE = {"_target_": "torch.optim.lr_scheduler.CosineAnnealingLR", "_partial_": True, "T_max": None}
 RMSPROP = {"_target_": "torch.optim.RMSprop", "_partial_": True, "alpha": 0.9}
 
 
 @pytest.mark.parametrize(
-    ("optimizer", "scheduler", "overrides"),
+    ("optimizer", "scheduler", "words"),
     [
         (MuonConfig(muon_lr=0.1), WSDSchedulerConfig(decay=0.3), ["optimizer=muon", "scheduler=wsd"]),
         (RMSPROP, LinearSchedulerConfig(final=0.2), ["optimizer._target_=torch.optim.RMSprop"]),
         (MuonConfig(), COSINE, ["optimizer=muon", f"scheduler._target_={COSINE['_target_']}"]),
     ],
 )
-def test_optimisers_and_schedulers_of_every_kind(
-    optimizer: Any, scheduler: Any, overrides: list[str], tmp_path: Path
-) -> None:
+def test_optimisers_and_schedulers_of_every_kind(optimizer: Any, scheduler: Any, words: list[str]) -> None:
     config = TrainStage(size="20k", optimizer=optimizer, scheduler=scheduler)
-    nested: dict[str, Any] = {}
-    for key, value in settings_of(config).items():
-        *sections, name = key.split(".")
-        place = nested
-        for section in sections:
-            place = place.setdefault(section, {})
-        place[name] = value
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(nested))
-    read = read_settings(tmp_path)
-    assert (read.optimizer, read.scheduler, read.size) == (optimizer, scheduler, "20k")
-    assert named_nodes(read) == overrides
-    composed = compose(STAGES["train"], overrides)
+    spec = make_spec(dataclasses.asdict(config))
+    read = settings_of_run(RunSpec.from_json(spec.to_json()))
+    assert (type(read.optimizer), type(read.scheduler), read.size) == (type(optimizer), type(scheduler), "20k")
+    numbers = {"lr": spec.learning_rate, "weight_decay": spec.weight_decay}  # which the recipe has filled in
+    assert node_values(read.optimizer) == node_values(optimizer) | numbers
+    again = make_spec(dataclasses.asdict(read), recipe=spec)
+    assert again.fingerprint == spec.fingerprint and not again.differences(spec)
+
+    written = words_of(config, lambda key: key.startswith(("size", "optimizer", "scheduler")))
+    assert written[: len(words)] == words
+    composed, usual = compose(STAGES["train"], written), plain_settings(compose(STAGES["train"]))
     assert [type(composed.optimizer), type(composed.scheduler)] == [type(optimizer), type(scheduler)]
-    # Of a group of parts each part has settings of its own, a configuration made in Python none.
-    grouped = ("callbacks", "logger")
-    keys, others = (
-        {one.key for one in walk(settings) if one.key.partition(".")[0] not in grouped}
-        for settings in (composed, config)
-    )
-    assert keys == others
+    assert composed.size == "20k" and node_values(composed.optimizer).items() >= node_values(optimizer).items()
+    others = {key: value for key, value in plain_settings(composed).items() if key in usual and usual[key] != value}
+    assert {key.partition(".")[0] for key in others} <= {"size", "optimizer", "scheduler"}

@@ -67,16 +67,16 @@ def test_a_stored_fit_is_the_same_law_again(fitted: FitStage) -> None:
 
 def test_a_known_fit_is_of_the_same_runs_and_settings(fitted: FitStage, tmp_path: Path) -> None:
     fit.run(fitted)
-    folder = fit.known_fit(fitted)
+    folder = fit.question(fitted).known()
     assert folder is not None and folder == find_fit(None, fitted.outputs)
-    for change in ({"bootstrap": 101}, {"force": True}, {"without": ["run 1"]}, {"outputs": str(tmp_path)}):
-        assert fit.known_fit(dataclasses.replace(fitted, **change)) is None, change
+    for change in ({"bootstrap": 101}, {"without": ["run 1"]}, {"outputs": str(tmp_path)}):
+        assert fit.question(dataclasses.replace(fitted, **change)).known() is None, change
     table = Path(str(fitted.runs))
     before = table.read_text()
     table.write_text(before + before.splitlines()[-1] + "\n")
-    assert fit.known_fit(fitted) is None
+    assert fit.question(fitted).known() is None
     table.write_text(before)
-    assert fit.known_fit(fitted) == folder
+    assert fit.question(fitted).known() == folder
     picture = folder / "figures" / "loss.png"
     whole = picture.read_bytes()
     picture.write_bytes(whole[:-1] + b"?")

@@ -1,5 +1,6 @@
 """Groups that take strangers' classes, on a toy stage: ours are typed, others are tables checked by their signature."""
 
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,3 +132,13 @@ def test_a_module_beside_the_config_folder_is_found(toy: Path, tmp_path: Path, m
         cli.main(["toy", f"--config-dir={package / 'conf'}", "optimizer=quick"])
     assert not ended.value.code and seen[-1].optimizer == {"_target_": "beside.Quick", "lr": 2.0}
     assert compose(STAGE, ["optimizer=quick"], package / "conf").optimizer["lr"] == 2.0  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("override", "advice"),
+    [("optimizer.momentun=1", r"Did you mean 'optimizer\.momentum'"), ("optimizer.lr=1", r"write \+optimizer\.lr=")],
+)
+def test_arguments_of_a_users_class_are_known_without_a_plus(override: str, advice: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        compose(STAGE, ["optimizer=other", override])
+    assert re.search(advice, str(caught.value))

@@ -12,6 +12,7 @@ from maquette.cli.command_line.config import TrainStage
 from maquette.cli.command_line.law_config import FitStage, PredictStage, VerifyStage
 from maquette.cli.command_line.registry import STAGES
 from maquette.model.config import ModelConfig
+from maquette.recipe.run_spec import RunSpec
 from maquette.scaling.predictions.prediction import WrittenPrediction
 from maquette.tracking import find_runs, start_run
 from maquette.training import RunRecord, pretraining
@@ -51,20 +52,21 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def prediction(family: Path) -> WrittenPrediction:
     question = FitStage(outputs=str(family), bootstrap=100)
-    known = fit.known_fit(question)
+    known = fit.question(question).known()
     assert known is not None
     with start_run(question.tracking, outputs=family, name="another", folder=family, params={}, tags={}):
         pass
-    assert fit.known_fit(question) is None  # something was recorded: the runs are read again, and are the same
-    assert fit.run(question) == known == fit.known_fit(question)
+    assert fit.question(question).known() is None  # something was recorded: the runs are read again, and are the same
+    assert fit.run(question) == known == fit.question(question).known()
     return predict.run(PredictStage(outputs=str(family), size="16k", tokens="30720"))
 
 
 def test_the_prediction_is_of_a_member_of_the_family(family: Path, prediction: WrittenPrediction) -> None:
     assert prediction.tokens == 30720 and prediction.reach == pytest.approx(2, rel=0.2)
-    assert "data.sequence_length=32" in prediction.settings and "size=16k" in prediction.settings
-    assert not any(text.startswith(("model.hidden_size", "optimizer.lr", "seed=")) for text in prediction.settings)
-    assert "data.batch_size_tokens=256" in prediction.settings  # all runs had it, and the recipe says another
+    assert prediction.spec is not None
+    spec = RunSpec.from_json(prediction.spec)
+    assert spec.settings["data"]["sequence_length"] == 32 and spec.settings["size"] == "16k" and spec.seed == 0
+    assert spec.batch_size_tokens == 256  # all runs had it, and the recipe says another
     assert set(prediction.data) == {"tokens", "tokenizer", "corpus"} and len(prediction.runs) == 7
     runs = find_runs(family)
     row = runs[runs["name"] == f"prediction-{prediction.id}"].iloc[0]
@@ -84,7 +86,7 @@ def test_a_line_that_contradicts_it_is_refused(family: Path, prediction: Written
     config = compose(STAGES["train"], [*line, "size=16k", "logger=none", "threads=1"])
     assert isinstance(config, TrainStage) and config.tokens == "30720" and not config.tracking.enabled
     config.tokens = "5120"
-    with pytest.raises(ConfigError, match="is of 30,720 tokens"):
+    with pytest.raises(ConfigError, match="not the run that"):
         train.run(config)
 
 

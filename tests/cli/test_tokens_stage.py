@@ -16,6 +16,7 @@ from maquette.corpus import Document
 from maquette.corpus.document import write_documents
 from maquette.data import MixtureOrder, TokenShards
 from maquette.data.config import MixtureConfig, ShardsConfig
+from maquette.data.token_artifacts import encoded
 from maquette.text import Tokenizer, train_tokenizer
 from maquette.text.config import TokenizerConfig
 
@@ -97,9 +98,10 @@ def test_a_tokenizer_from_elsewhere_encodes_too(config: TokensStage, tmp_path: P
     made = stage.run(config)
     folder = tmp_path / "foreign"
     Tokenizer.load(made.tokenizer).add_tokens(["cheese"]).save(folder)
-    result = stage.encode(config, made.corpus, folder)
-    assert result.folder.name.startswith("foreign-")
-    shards = TokenShards(result.folder)
+    assert made.corpus is not None
+    found = encoded(made.corpus, folder, config.shards, config.outputs)
+    assert found.folder.name.startswith("foreign-")
+    shards = TokenShards(found.folder)
     assert shards.tokens()["docs"] < TokenShards(made.folder).tokens()["docs"]
     assert shards.text_bytes() == TokenShards(made.folder).text_bytes()
 
@@ -108,10 +110,10 @@ def test_a_tokenizer_from_elsewhere_encodes_too(config: TokensStage, tmp_path: P
 def test_killed_while_encoding_nothing_half_made_is_left(config: TokensStage, tmp_path: Path) -> None:
     made = stage.run(_changed(config, domain="30000"))
     program = (
-        "from pathlib import Path; from maquette.cli import tokens\n"
-        "from maquette.cli.command_line.config import TokensStage\n"
-        f"tokens.encode(TokensStage(outputs={str(tmp_path / 'killed')!r}), Path({str(made.corpus)!r}), "
-        f"Path({str(made.tokenizer)!r}))"
+        "from pathlib import Path; from maquette.data.token_artifacts import encoded\n"
+        "from maquette.data.config import ShardsConfig\n"
+        f"encoded(Path({str(made.corpus)!r}), Path({str(made.tokenizer)!r}), ShardsConfig(), "
+        f"{str(tmp_path / 'killed')!r})"
     )
     process = subprocess.Popen([sys.executable, "-c", program])
     target = tmp_path / "killed" / "artifacts" / "tokens"
@@ -120,5 +122,6 @@ def test_killed_while_encoding_nothing_half_made_is_left(config: TokensStage, tm
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not list(target.glob("*/manifest.json"))
-    again = stage.encode(dataclasses.replace(config, outputs=str(tmp_path / "killed")), made.corpus, made.tokenizer)
+    assert made.corpus is not None
+    again = encoded(made.corpus, made.tokenizer, config.shards, tmp_path / "killed")
     assert TokenShards(again.folder).digest == TokenShards(made.folder).digest

@@ -70,7 +70,7 @@ PAIR = {"prompt": CHAT[:1], "chosen": CHAT[1:], "rejected": [{"role": "assistant
     ("change", "reason"),
     [
         ({"chosen": None}, "line 1, chosen: messages must be a list"),
-        ({"rejected": CHAT[:1]}, "line 1: rejected does not end with an answer"),
+        ({"rejected": CHAT[:1]}, "line 1: rejected does not end with a completion"),
         ({"margin": "much"}, "line 1: margin must be a number, got 'much'"),
         ({"margin": float("nan")}, "line 1: margin must be a number, got nan"),
         ({"probability": 1.5}, "line 1: probability is 1.5"),

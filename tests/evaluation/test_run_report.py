@@ -3,9 +3,7 @@
 import dataclasses
 import html
 
-import pytest
-
-from maquette.evaluation.run_report import RunReport, spread
+from maquette.evaluation.run_report import RunReport
 from maquette.reports import render
 
 
@@ -43,9 +41,3 @@ def test_text_seen_again_is_said(report: RunReport) -> None:
     domains = {name: {**values, "epochs": 2.5} for name, values in report.record.domains.items()}
     record = dataclasses.replace(report.record, domains=domains)
     assert "up to 2.5 times" in page(dataclasses.replace(report, record=record))
-
-
-def test_labels_are_moved_apart_as_little_as_needed() -> None:
-    assert spread([0.0, 5.0], 1.0) == [0.0, 5.0]
-    assert spread([1.0, 1.0, 1.0], 1.0) == [0.0, 1.0, 2.0]
-    assert spread([0.0, 0.4, 1.2], 1.0) == pytest.approx([-0.4667, 0.5333, 1.5333], abs=1e-3)

@@ -10,7 +10,7 @@ import torch
 from maquette.artifacts import StageError
 from maquette.artifacts.run_file import write_run
 from maquette.model import LanguageModel, ScalarModel, TransformerConfig, hf
-from maquette.model.loading import latest_run, load_reward_model
+from maquette.model.loading import find_reward_model, latest_run, load_reward_model
 from maquette.text import Tokenizer, train_tokenizer
 from maquette.text.config import TokenizerConfig
 
@@ -75,6 +75,8 @@ def test_the_latest_run_is_one_that_writes(tokenizer: Tokenizer, tmp_path: Path)
         write_run(tmp_path / "runs" / name, record)
     hf.save(ScalarModel(TransformerConfig(**SHAPE)), tokenizer, tmp_path / "runs" / "b" / "model")
     assert latest_run(tmp_path).name == "a"
+    assert find_reward_model("latest", tmp_path).name == "b"
+    assert find_reward_model("a", tmp_path).name == "a"
 
 
 def test_the_latest_run_of_an_objective(tmp_path: Path) -> None:

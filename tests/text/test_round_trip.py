@@ -66,7 +66,7 @@ def test_lone_surrogates_are_refused(bpe: Tokenizer) -> None:
 
 
 def test_what_is_no_text_is_refused(bpe: Tokenizer) -> None:
-    with pytest.raises(StageError, match="not NoneType"):
+    with pytest.raises(StageError, match="got NoneType"):
         bpe.encode(None)  # type: ignore[arg-type]
-    with pytest.raises(StageError, match="not int 3"):
+    with pytest.raises(StageError, match="got int 3"):
         bpe.encode_batch(["fine", 3])  # type: ignore[list-item]

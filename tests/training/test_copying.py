@@ -10,10 +10,11 @@ import torch
 
 from maquette.cli import train
 from maquette.cli.command_line.config import TrainStage
-from maquette.cli.tokens import TokensResult, make_tokens
+from maquette.cli.tokens import make_tokens
 from maquette.data import TokenShards
 from maquette.data.copying import RUN_LENGTH, CopyingProbe, copying_probes
 from maquette.data.pretraining_data import affordable_windows
+from maquette.data.token_artifacts import TokensResult
 from maquette.objectives.held_out import copying_metrics, folder_copying, sums_of
 from maquette.training import read_history, read_record
 

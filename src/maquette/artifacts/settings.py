@@ -169,6 +169,15 @@ def from_table(config: type[Any], values: Mapping[Any, Any], prefix: str) -> Any
     return config(**values)
 
 
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested tables by dotted keys; an empty table stays one."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        nested = isinstance(value, Mapping) and len(value) > 0
+        flat |= flatten(value, f"{prefix}{key}.") if nested else {prefix + key: value}
+    return flat
+
+
 def is_dotted(value: Any) -> bool:
     """Whether a value is the dotted name of a user's own (`package.module.Name` or `package.module:Name`)."""
     return isinstance(value, str) and re.fullmatch(r"[^\W\d]\w*([.:][^\W\d]\w*)+", value) is not None

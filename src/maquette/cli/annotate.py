@@ -10,6 +10,7 @@ from maquette.artifacts.progress import say
 from maquette.cli.command_line.model_config import AnnotateStage
 from maquette.feedback.annotation import FILE, annotate, annotator_metrics, pairs_of_file
 from maquette.feedback.annotators.custom import CallableAnnotator
+from maquette.feedback.building import annotator_folder
 from maquette.feedback.comparison import Comparison
 from maquette.feedback.policies import pairs_of, sample_many
 from maquette.feedback.prompts import open_prompts
@@ -71,8 +72,7 @@ def _sampled(config: AnnotateStage) -> list[Comparison]:
 def _inputs(config: AnnotateStage) -> dict[str, str]:
     """Digests of the models and files that the labels come from."""
     models = {"policy": None if config.given is not None else find_checkpoint(config.checkpoint, config.outputs)}
-    if config.feedback.checkpoint is not None:
-        models["annotator"] = find_checkpoint(config.feedback.checkpoint, config.outputs)
+    models["annotator"] = annotator_folder(config.feedback, config.outputs)
     files = {"given": config.given, "prompts": config.prompts.path, "labels": config.feedback.path}
     files |= {f"add{number}": path for number, path in enumerate(config.add)}
     digests = {name: file_digest(path) for name, path in files.items() if path is not None}

@@ -18,7 +18,7 @@ from maquette.evaluation.comparisons.policy_comparison import compare_policies, 
 from maquette.evaluation.figures import win_rate_figure
 from maquette.evaluation.row_files import Journal
 from maquette.feedback.annotators.custom import CallableAnnotator
-from maquette.feedback.building import build_annotator
+from maquette.feedback.building import annotator_folder, build_annotator
 from maquette.feedback.comparison import Comparison
 from maquette.model.loading import find_checkpoint, weights_digest
 from maquette.reports import write_page
@@ -100,8 +100,8 @@ def _identity(config: CompareStage, folders: dict[str, Path]) -> dict[str, Any]:
         del settings[key]
     files = [path for path in (config.prompts.path, config.feedback.path) if path is not None]
     weights = dict(folders)
-    if config.feedback.checkpoint is not None:
-        weights["judge"] = find_checkpoint(config.feedback.checkpoint, config.outputs)
+    if (judge := annotator_folder(config.feedback, config.outputs)) is not None:
+        weights["judge"] = judge
     return settings | {
         "feedback": config.feedback.identity("input_price", "output_price", "label_price"),
         "files": {path: file_digest(path) for path in files if Path(path).is_file()},

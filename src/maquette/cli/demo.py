@@ -19,15 +19,16 @@ from maquette.cli import fit as fit_stage
 from maquette.cli import tokens as tokens_stage
 from maquette.cli import train as train_stage
 from maquette.cli import verify
-from maquette.cli.command_line.composition import compose_expanded
-from maquette.cli.command_line.config import DemoStage, TrainStage
+from maquette.cli.command_line.config import DemoStage
 from maquette.cli.command_line.functions import sweep
 from maquette.cli.command_line.law_config import FitStage, PredictStage, VerifyStage
 from maquette.cli.command_line.registry import STAGES
-from maquette.cli.family_settings import words_of_machine, words_of_place, words_of_run
-from maquette.cli.tokens import TokensResult
+from maquette.cli.command_line.words import words_of
+from maquette.cli.planning.predicted import made_here, settings_of_run
+from maquette.data.token_artifacts import TokensResult
+from maquette.recipe.run_spec import RunSpec
 from maquette.recipe.sweeps import isoflop_curve
-from maquette.scaling.predictions.prediction import WrittenPrediction, read_predictions
+from maquette.scaling.predictions.prediction import WrittenPrediction, is_local, read_predictions
 from maquette.scaling.predictions.verdict import Verdict
 from maquette.text import Tokenizer
 from maquette.training.record import RunRecord
@@ -70,7 +71,7 @@ def make(config: DemoStage) -> Demo:
     prediction = predict_larger(config, fit, data)
     record = train_predicted(config, prediction, data)
     (verdict,) = verify.run(VerifyStage(outputs=config.outputs, prediction=prediction.id, tracking=config.tracking))
-    fit_stage.remember_fit(question, fit)  # other things were recorded since
+    fit_stage.question(question).remember(fit)  # other things were recorded since
     return Demo(config, record, data, score(config, record, data), fit, verdict)
 
 
@@ -79,13 +80,18 @@ def train_family(config: DemoStage) -> str:
     if not config.sweep.budgets:
         raise StageError("The demo needs budgets to train a family at.", "Set sweep.budgets, such as [1e11,3e11,1e12].")
     stage = STAGES["train"]
-    overrides = ["+sweep=isoflop", *words_of_run(config, left=_SCALE), *_FAMILY, *words_of_place(config)]
-    report = sweep(stage, overrides)
+    report = sweep(stage, ["+sweep=isoflop", *words_of(config, _is_of_the_family), *_FAMILY])
     if report.exit_code:
         raise StageError(
             f"Not all runs of the sweep {report.name} came through; they are named above.", "The same command goes on."
         )
     return report.name
+
+
+def _is_of_the_family(key: str) -> bool:
+    """Whether the small models have a setting of the demo's."""
+    shared = key.partition(".")[0] in ("outputs", "logger", "sweep") and not key.endswith(".save_dir")
+    return key not in _SCALE and (shared or not is_local(key))
 
 
 def predict_larger(config: DemoStage, fit: Path, data: TokensResult) -> WrittenPrediction:
@@ -116,16 +122,9 @@ def predict_larger(config: DemoStage, fit: Path, data: TokensResult) -> WrittenP
 
 def train_predicted(config: DemoStage, prediction: WrittenPrediction, data: TokensResult) -> RunRecord:
     """Trains exactly the run that was predicted, on the devices of the settings."""
-    # What `maquette train prediction=...` means; that nothing here contradicts it need not be looked at.
-    overrides = [
-        *prediction.settings,
-        f"prediction='{prediction.id}'",
-        *words_of_machine(config),
-        *words_of_place(config),
-    ]
-    settings = compose_expanded(STAGES["train"], overrides)
-    assert isinstance(settings, TrainStage)
-    return train_stage.run(settings, data)
+    assert prediction.spec is not None
+    planned = settings_of_run(RunSpec.from_json(prediction.spec))
+    return train_stage.run(dataclasses.replace(made_here(planned, config), prediction=prediction.id, force=False), data)
 
 
 def score(config: DemoStage, record: RunRecord, data: TokensResult) -> Path:

@@ -1,132 +1,71 @@
 """`maquette fit`: laws from a sweep in MLflow, or from anybody's table."""
 
 import dataclasses
-import json
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maquette.artifacts.code_digest import code_digest
-from maquette.artifacts.files import digest, file_digest
-from maquette.artifacts.manifest import read_manifest
+from maquette.artifacts.errors import StageError
 from maquette.artifacts.progress import say
-from maquette.artifacts.recall import digest_of_files, recall, remember
-from maquette.artifacts.settings import is_dotted
+from maquette.artifacts.settings import is_dotted, parse_quantity
 from maquette.cli.command_line.law_config import FitStage
+from maquette.recipe.recipe_file import recipe_path, save_recipe
 from maquette.scaling.fits.fit_facts import tell
-from maquette.scaling.fits.stored_fit import KIND, PAGE, is_file, read_facts
-from maquette.tracking import store_digest
+from maquette.scaling.fits.question import FitQuestion
+from maquette.scaling.fits.stored_fit import FACTS, PAGE, load_fit, read_facts, store_fit
 
 if TYPE_CHECKING:
+    from maquette.scaling.fits.mixture_fit import MixtureFit
     from maquette.scaling.fits.table import RunTable
+
+_OF_A_LAW = ("laws", "compare", "convention", "level", "seed", "without")
+_WITH_RECIPE = ("learning_rate", "batch")
+_OF_MIXTURES = ("max_epochs", "targets", "verify")
 
 
 def run(config: FitStage) -> Path:
     """Fits what is asked for and returns the artifact's folder. Prints what a person wants to know of it."""
-    for form in _own_forms(config):
+    asked = question(config)
+    for form in asked.forms:
         from maquette.scaling.laws.custom_form import custom_form
 
         custom_form(form)  # a mistake in it is said before the runs are read
-    if config.laws is not None or config.compare is not None:
-        from maquette.cli import fit_laws
-
-        table = chosen_runs(config)
-        return fit_laws.compare(config, table) if config.laws is None else fit_laws.fit_law(config, table)
-    folder = known_fit(config)
+    lost = config.laws in _WITH_RECIPE and not recipe_path(config.name or str(config.laws), config.outputs).exists()
+    folder = None if config.force or lost else asked.known()
     if folder is None:
-        folder = fit_loss(config, chosen_runs(config))
-        remember_fit(config, folder)
-    facts = read_facts(folder)
-    if config.json:
-        print(json.dumps(facts, indent=2))
-    else:
-        tell(facts)
-        say(f"Open {(folder / PAGE).absolute().as_uri()}")
+        fit = _fit_loss if config.laws is None and config.compare is None else _fit_law
+        folder = fit(config, asked.read_runs())
+        asked.remember(folder)
+    _tell(config, folder)
     if config.suggest:
-        from maquette.cli import fit_suggest
-
-        fit_suggest.suggest(config, folder)
+        _suggest(config, folder)
     return folder
 
 
-def _own_forms(config: FitStage) -> list[str]:
-    return [form for form in (config.form, *config.forms) if form is not None and is_dotted(form)]
+def question(config: FitStage) -> FitQuestion:
+    """What the settings ask, and of which runs."""
+    settings = {key: value for key, value in dataclasses.asdict(config).items() if key not in ("json", "force")}
+    own = [form for form in (config.form, *config.forms) if form is not None and is_dotted(form)]
+    return FitQuestion(
+        settings, config.runs, config.outputs, config.tracking, config.convention, config.without, own
+    )  # fmt: skip
 
 
-def known_fit(config: FitStage) -> Path | None:
-    """The fit of these runs by these settings, where nothing of what it was read from has changed since."""
-    memory = None if config.force else recall(*_memory(config))
-    if memory is None:
-        return None
-    folder = Path(config.outputs) / KIND / memory["fit"]
-    if not folder.exists() or read_manifest(folder).fingerprint != memory["fingerprint"]:
-        return None
-    say(f"{KIND} {folder.name}: up to date")
-    return folder
-
-
-def remember_fit(config: FitStage, folder: Path) -> None:
-    """Lets `known_fit` find the fit in `folder`, where it is still that of the runs."""
-    path, sources = _memory(config)
-    if recall(path, sources) is not None:
-        return
-    manifest = read_manifest(folder)
-    if manifest.inputs["runs"] == digest(chosen_runs(config).csv()):
-        remember(path, sources, {"fit": folder.name, "fingerprint": manifest.fingerprint})
-
-
-def _memory(config: FitStage) -> tuple[Path, dict[str, Any]]:
-    """Where the answer to this question is kept, and what it is read from: the store, and what lies beside it."""
-    question = dataclasses.asdict(config)
-    del question["json"], question["force"]
-    outputs = Path(config.outputs)
-    table = config.runs is not None and is_file(config.runs)
-    sources = {
-        "question": question,
-        "code": code_digest(*_own_forms(config)),
-        "runs": file_digest(str(config.runs)) if table else store_digest(config.tracking, outputs),
-        "beside": digest_of_files(
-            outputs, "sweeps/*/jobs/*.json", "runs/*/copying.json", "runs/*/model/config.json",
-            "artifacts/tokens/*/manifest.json",
-        ),
-    }  # fmt: skip
-    return outputs / KIND / ".known" / f"{digest(question)[:16]}.json", sources
-
-
-def chosen_runs(config: FitStage) -> "RunTable":
-    """The runs, in the convention asked for, without those that are left out by hand."""
-    from maquette.scaling.fits.recorded import recorded_runs, with_copying
-    from maquette.scaling.fits.table import read_table
-
-    table = (
-        read_table(config.runs)
-        if config.runs and is_file(config.runs)
-        else recorded_runs(config.runs, config.outputs, config.tracking)
-    )
-    table = with_copying(table.without(config.without), config.outputs)
-    return table.in_convention(config.convention)
-
-
-def fit_loss(config: FitStage, table: "RunTable") -> Path:
+def _fit_loss(config: FitStage, table: "RunTable") -> Path:
     """The artifact with the laws of the loss."""
-    from maquette.scaling.fits.stored_fit import store_fit, write_fit
+    from maquette.scaling.fits.recorded import corpus_facts
+    from maquette.scaling.fits.stored_fit import write_fit
     from maquette.scaling.fits.sweep_fit import fit_sweep
 
-    corpus = corpus_facts(table, config.outputs)
+    corpus, own = corpus_facts(table, config.outputs), question(config).forms
     settings = {name: getattr(config, name) for name in ("form", "convention", "bootstrap", "level", "seed", "without")}
-    if own := _own_forms(config):
+    if own:
         settings |= {"forms": config.forms, "code": code_digest(*own)}
 
     def make(folder: Path) -> dict[str, Any]:
-        fit = fit_sweep(
-            table,
-            form=config.form,
-            forms=config.forms,
-            bootstrap=config.bootstrap,
-            seed=config.seed,
-            level=config.level,
-            corpus=corpus,
-        )
-        return write_fit(fit, folder, corpus)
+        asked = {name: getattr(config, name) for name in ("form", "forms", "bootstrap", "seed", "level")}
+        return write_fit(fit_sweep(table, corpus=corpus, **asked), folder, corpus)
 
     return store_fit(
         table, make, outputs=config.outputs, runs=config.runs, settings=settings, tracking=config.tracking,
@@ -134,12 +73,73 @@ def fit_loss(config: FitStage, table: "RunTable") -> Path:
     )  # fmt: skip
 
 
-def corpus_facts(table: "RunTable", outputs: str) -> dict[str, Any]:
-    """What the tokens' manifest says of the text that all runs read, where it is on this machine."""
-    from maquette.scaling.fits.recorded import find_tokens
+def _fit_law(config: FitStage, table: "RunTable") -> Path:
+    """The artifact with another law; that of a setting also leaves a recipe in `<outputs>/recipes/`."""
+    from maquette.scaling.fits import other_laws
 
-    digests = set(table.frame.get("tags.digest.tokens", ()))
-    if len(digests) != 1 or not isinstance(only := next(iter(digests)), str):
-        return {}
-    folder = find_tokens(outputs, only)
-    return {} if folder is None else {"held_out": read_manifest(folder).facts.get("held_out", {})}
+    recipe = config.name or str(config.laws)
+    if config.laws is None:
+        law = other_laws.families(table, str(config.compare), level=config.level)
+    elif config.laws == "repetition":
+        law = other_laws.repetition_law(table, seed=config.seed, level=config.level)
+    elif config.laws == "mixture":
+        train = functools.partial(_train_mixture, table, config.outputs) if config.verify else None
+        law = other_laws.mixture_law(table, max_epochs=config.max_epochs, targets=config.targets, train=train)
+    else:
+        law = other_laws.setting_law(
+            table, config.laws, level=config.level, recipe=recipe, outputs=config.outputs
+        )  # fmt: skip
+        path = save_recipe(law.found.rules, recipe_path(recipe, config.outputs))
+        say(f"recipe={recipe} is {path}")
+    names = (*_OF_A_LAW, *(_OF_MIXTURES if config.laws == "mixture" else ()))
+    return store_fit(
+        table, lambda folder: law.write(table, folder), outputs=config.outputs, runs=config.runs,
+        settings={name: getattr(config, name) for name in names}, tracking=config.tracking, label=law.label,
+        name=config.name, force=config.force,
+    )  # fmt: skip
+
+
+def _train_mixture(table: "RunTable", outputs: str, found: "MixtureFit") -> float:
+    """Mean held-out loss over the targets of a run with the optimum's weights; nothing is trained where it is done."""
+    from maquette.cli import train
+    from maquette.cli.planning.family import settings_of_folder
+
+    if table.folders is None:
+        raise StageError(f"{table.source} does not say where its runs are.", "Verify where the sweep was trained.")
+    config = settings_of_folder(table.folders[0])
+    mixture = dataclasses.replace(config.mixture, weights=found.mixture)
+    config = dataclasses.replace(config, outputs=outputs, mixture=mixture)
+    say("training the best mixture")
+    record = train.run(config.tracked(dataclasses.replace(config.tracking, parent=None, run_name=None)))
+    return sum(record.domains[name]["loss"] * weight for name, weight in zip(found.domains, found.targets, strict=True))
+
+
+def _tell(config: FitStage, folder: Path) -> None:
+    from maquette.scaling.fits.other_laws import LAW, tell_law
+
+    if config.json:
+        file = FACTS if (folder / FACTS).exists() else LAW
+        print((folder / file).read_text(encoding="utf-8"))
+        return
+    if (folder / FACTS).exists():
+        tell(read_facts(folder))
+    else:
+        tell_law(folder)
+    say(f"Open {(folder / PAGE).absolute().as_uri()}")
+
+
+def _suggest(config: FitStage, folder: Path) -> None:
+    """Prints the affordable runs that narrow a prediction most per FLOP, as lines to type."""
+    from maquette.cli.command_line.words import words_of
+    from maquette.cli.planning.family import SCALE, family_settings
+    from maquette.scaling.fits.next_run import show_suggestions
+    from maquette.scaling.predictions.prediction import is_local
+
+    fit, _ = load_fit(folder)
+    words = [] if config.outputs == "outputs" else [f"outputs={config.outputs}"]
+    if fit.table.folders is not None:
+        family = family_settings(fit.table.folders, config.outputs).config
+        words = [*words_of(family, lambda key: key not in SCALE and not is_local(key)), *words]
+    given = {name: getattr(config, name) for name in ("size", "tokens", "compute", "affordable")}
+    numbers = {name: None if value is None else float(parse_quantity(value, name)) for name, value in given.items()}
+    show_suggestions(fit, config.suggest, words, **numbers)

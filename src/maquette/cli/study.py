@@ -13,10 +13,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from maquette.artifacts.progress import say
+from maquette.artifacts.settings import flatten
 from maquette.cli import demo
 from maquette.cli.command_line.composition import compose
+from maquette.cli.command_line.overrides import literal
 from maquette.cli.command_line.registry import STAGES
-from maquette.cli.family_settings import literal
 from maquette.feedback.study.measurement import PolicyRun
 from maquette.training import RunRecord
 
@@ -58,8 +59,8 @@ class Study:
     def _run(self, name: str, stage: str, *settings: Settings, policy: bool = False, kind: str | None = None,
              values: Settings | None = None) -> str:  # fmt: skip
         given = {"outputs": self.config.outputs, "seed": self.config.seed}
-        overrides = [f"{key}={literal(value)}" for part in (given, *settings) for key, value in _flat(part)]
-        composed: Any = compose(STAGES[stage], overrides)
+        words = [f"{key}={literal(value)}" for part in (given, *settings) for key, value in flatten(part).items()]
+        composed: Any = compose(STAGES[stage], words)
         composed = composed.tracked(self.config.tracking)
         self.settings[name] = composed
         if self.rehearsal is None:
@@ -83,13 +84,6 @@ class Study:
                 )
             )
         return self.made[name]
-
-
-def _flat(settings: Settings, prefix: str = "") -> list[tuple[str, Any]]:
-    pairs: list[tuple[str, Any]] = []
-    for key, value in settings.items():
-        pairs += _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [(prefix + key, value)]
-    return pairs
 
 
 def rehearse(config: Any, recipe: Callable[[Study], Any]) -> Study:

@@ -1,7 +1,7 @@
 """`maquette train`: one model, one objective.
 
-The same command again finds a finished run, or resumes one that was stopped: what the settings and the data
-come to (planning.py) gives a run its folder.
+Run the command again to find a finished run, or to resume one that was stopped: what the settings and the data come to
+(planning/) gives a run its folder.
 """
 
 import dataclasses
@@ -17,9 +17,9 @@ from maquette.cli import tokens as tokens_stage
 from maquette.cli.command_line.config import TrainStage
 from maquette.cli.command_line.model_config import EvaluateStage
 from maquette.cli.planning.pretraining import job_of, plan_of, resolve_recipe, spec_of
-from maquette.cli.tokens import TokensResult
 from maquette.data.config import CustomDataConfig
 from maquette.data.process_group import process_group
+from maquette.data.token_artifacts import TokensResult
 from maquette.objectives.config import ExampleConfig, PolicyConfig
 from maquette.scaling.predictions.prediction import check_predicted
 from maquette.training.record import RunRecord, find_record
@@ -34,7 +34,7 @@ def run(config: TrainStage, data: TokensResult | None = None) -> RunRecord:
 
     `data` is what `tokens.make_tokens(config)` gave, where it has been called already.
     Raises `ConfigError` for settings that contradict each other or this machine, `StageError` where data is damaged or
-    training diverges, `KeyboardInterrupt` where it was stopped; then the same call goes on.
+    training diverges, `KeyboardInterrupt` where it was stopped; then the same call resumes it.
     """
     if node_value(config.scheduler, "branches"):
         return _run_branches(config, data)
@@ -85,7 +85,8 @@ def _train(config: TrainStage, job: "Job", *, resume_from_trunk: Callable[[], bo
     # Examples have shapes of their own in every batch, and compiling for each would not pay.
     compile = config.compile if config.objective.entry.compiles else "off"
     record = train_job(
-        job, compile=compile, force=config.force, parent_run=config.tracking.parent, resume_from_trunk=resume_from_trunk
+        job, compile=compile, force=config.force, parent_run=config.tracking.parent,
+        resume_from_trunk=resume_from_trunk,
     )  # fmt: skip
     return _evaluated(config, record)
 
@@ -106,26 +107,16 @@ def _evaluated(config: TrainStage, record: RunRecord) -> RunRecord:
 
 def prepare(config: TrainStage) -> TokensResult:
     """The data that training reads, made where it is missing: once for all jobs of a sweep that share it."""
-    identity = digest(
-        [
-            dataclasses.asdict(part)
-            for part in (
-                config.source,
-                config.corpus,
-                config.curation,
-                config.tokenizer,
-                config.shards,
-                config.pretokenized,
-            )
-        ]
-        + ([config.data.foreign_node()] if isinstance(config.data, CustomDataConfig) else [])
-        + [config.checkpoint, str(Path(config.outputs).absolute())]
-    )
+    parts = [dataclasses.asdict(getattr(config, name)) for name in _READ]
+    if isinstance(config.data, CustomDataConfig):
+        parts.append(config.data.foreign_node())
+    identity = digest([*parts, config.checkpoint, str(Path(config.outputs).absolute())])
     if identity not in _prepared:
         _prepared[identity] = tokens_stage.make_tokens(config)
     return _prepared[identity]
 
 
+_READ = ("source", "corpus", "curation", "tokenizer", "shards", "pretokenized")
 _prepared: dict[str, TokensResult] = {}
 
 

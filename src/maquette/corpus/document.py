@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pyarrow.parquet import ParquetFile, ParquetWriter
 
 SPLITS = ("train", "validation", "test")
-_AGAIN = "Make it again with: maquette corpus force=true."
+_AGAIN = "Rebuild it with: maquette corpus force=true."
 
 _COLUMNS = ("id", "text", "url", "domain", "meta")
 _ROW_GROUP_CHARACTERS = 4_000_000

@@ -151,7 +151,7 @@ def preference_of(row: dict[str, Any], place: str) -> Preference:
     for key in ("chosen", "rejected"):
         if parts[key][-1]["role"] != "assistant" or any(message["role"] == "system" for message in parts[key]):
             raise StageError(
-                f"{place}: {key} does not end with an answer of the assistant.", "It continues the prompt."
+                f"{place}: {key} does not end with a completion of the assistant.", "It continues the prompt."
             )
     facts = row.get("facts") or {}
     if not isinstance(facts, dict):

@@ -142,7 +142,7 @@ class ExampleBatches(Generic[Batch]):
         return {"step": step, "part": part, "micro_batches": self._micro_batches, "identity": self._identity}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from a state. Raises `StageError` where it belongs to other data."""
+        """Resumes from a state. Raises `StageError` where it belongs to other data."""
         if state["identity"] != self._identity or (state["part"] and state["micro_batches"] != self._micro_batches):
             raise StageError(
                 "The checkpoint was trained on other examples, or in another order.",

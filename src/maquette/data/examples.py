@@ -49,7 +49,7 @@ class Examples:
             names = json.loads((folder / "names.json").read_text(encoding="utf-8"))
             return cls(arrays.pop("tokens"), arrays.pop("mask"), arrays.pop("starts"), arrays, names)
         except (OSError, ValueError, KeyError) as error:
-            raise StageError(f"{folder} is damaged: {error!r}.", "Make it again with force=true.") from None
+            raise StageError(f"{folder} is damaged: {error!r}.", "Rebuild it with force=true.") from None
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -170,8 +170,8 @@ def encode_preferences(
     """Writes `folder/train` and `folder/validation`, where examples 2 k and 2 k + 1 are the chosen and the
     rejected completion of pair k; returns the counts. The mask is true for what the assistant wrote after the prompt.
 
-    Columns: `prompt_length`, `annotator`, `margin` and `probability` (NaN where it has none). Pairs of equal answers
-    are left out and counted, as those are that do not fit `longest`. Raises `StageError` where nothing is left.
+    Columns: `prompt_length`, `annotator`, `margin` and `probability` (NaN where it has none). Equal pairs are left
+    out and counted, as those are that do not fit `longest`. Raises `StageError` where nothing is left.
     """
     writers = {split: ExampleWriter() for split in SPLITS}
     counts = {"read": 0, "too_long": 0, "identical": 0, "longest_seen": 0}
@@ -184,15 +184,15 @@ def encode_preferences(
         split = one.split or split_of(one.prompt, validation)
         if split == "train" and limit is not None and len(writers[split]) >= 2 * limit:
             continue
-        answers = [_continued(tokenizer, one.prompt, answer) for answer in (one.chosen, one.rejected)]
-        counts["longest_seen"] = max(counts["longest_seen"], *(len(answer.ids) for answer, _ in answers))
-        if any(len(answer.ids) > longest for answer, _ in answers):
+        pair = [_continued(tokenizer, one.prompt, completion) for completion in (one.chosen, one.rejected)]
+        counts["longest_seen"] = max(counts["longest_seen"], *(len(whole.ids) for whole, _ in pair))
+        if any(len(whole.ids) > longest for whole, _ in pair):
             counts["too_long"] += 1
             continue
-        for answer, prompt_length in answers:
+        for whole, prompt_length in pair:
             writers[split].add(
-                answer.ids,
-                answer.assistant_mask,
+                whole.ids,
+                whole.assistant_mask,
                 prompt_length=prompt_length,
                 annotator=annotators.setdefault(one.annotator, len(annotators)),
                 margin=float("nan") if one.margin is None else one.margin,
@@ -204,8 +204,8 @@ def encode_preferences(
 def describe_examples(facts: dict[str, Any], what: str) -> list[str]:
     """Lines for people: how much there is, and what was left out."""
     lines = [
-        f"{what}: {facts[split]['examples']:,} {'answers' if what == 'preferences' else 'examples'} for {split}, "
-        f"{facts[split]['answer_tokens']:,} of {facts[split]['tokens']:,} tokens are answers"
+        f"{what}: {facts[split]['examples']:,} {'completions' if what == 'preferences' else 'examples'} for {split}, "
+        f"{facts[split]['answer_tokens']:,} of {facts[split]['tokens']:,} tokens are completions"
         for split in SPLITS
     ]
     if facts["too_long"]:
@@ -214,23 +214,23 @@ def describe_examples(facts: dict[str, Any], what: str) -> list[str]:
             f"(the longest: {facts['longest_seen']:,})"
         )
     if facts.get("identical"):
-        lines.append(f"{what}: {facts['identical']:,} of {facts['read']:,} left out: both answers are the same")
+        lines.append(f"{what}: {facts['identical']:,} of {facts['read']:,} left out: both completions are the same")
     return lines
 
 
 def _continued(
-    tokenizer: "Tokenizer", prompt: Sequence[Message], answer: Sequence[Message]
+    tokenizer: "Tokenizer", prompt: Sequence[Message], completion: Sequence[Message]
 ) -> tuple[Conversation, int]:
-    """Prompt and answer as one conversation whose mask leaves out what the assistant says in the prompt, and the
-    prompt's length, the token that opens the answer included."""
-    whole = render(tokenizer, [*prompt, *answer])
+    """Prompt and completion as one conversation whose mask leaves out what the assistant says in the prompt, and the
+    prompt's length, the token that opens the completion included."""
+    whole = render(tokenizer, [*prompt, *completion])
     before = len(render(tokenizer, prompt).ids) if prompt else 1
     mask = [counts and place >= before for place, counts in enumerate(whole.assistant_mask)]
     return Conversation(whole.ids, mask), mask.index(True)
 
 
 def _request(messages: Sequence[Message]) -> Sequence[Message]:
-    """What stands before the first answer."""
+    """What stands before the first completion."""
     return messages[: next(place for place, message in enumerate(messages) if message["role"] == "assistant")]
 
 
@@ -245,7 +245,7 @@ def _written(
     if not len(writers["train"]):
         raise StageError(
             f"No {what} are left to train on: {counts['read']:,} read, {counts['too_long']:,} longer than {longest:,} "
-            f"tokens, {counts.get('identical', 0):,} with two equal answers.",
+            f"tokens, {counts.get('identical', 0):,} with two equal completions.",
             "Use other data, or a checkpoint with a longer context.",
         )
     return counts | {

@@ -119,15 +119,15 @@ class MixtureOrder:
             shares = size_weights(sizes, 1.0 if config.temperature is None else 1 / config.temperature)
         return dict(zip(self.domains, shares.tolist(), strict=True))
 
-    def _weights(self, wanted: Mapping[str, float]) -> dict[str, float]:
+    def _weights(self, given: Mapping[str, float]) -> dict[str, float]:
         """Every domain's share of the tokens."""
         longest = self.context * self._unit
-        for domain, weight in wanted.items():
+        for domain, weight in given.items():
             if domain not in self.domains:
-                near = nearest(domain, self.domains)
+                close = nearest(domain, self.domains)
                 raise ConfigError(
                     f"The mixture names the domain {domain!r}, which the corpus does not have.",
-                    (f"Did you mean {near!r}? " if near else "") + f"Domains: {', '.join(self.domains)}.",
+                    (f"Did you mean {close!r}? " if close else "") + f"Domains: {', '.join(self.domains)}.",
                 )
             if not (weight >= 0 and math.isfinite(weight)):
                 raise ConfigError(f"The mixture's weight of {domain} is {weight}.", "Weights are 0 or more.")
@@ -137,10 +137,10 @@ class MixtureOrder:
                     f"The domain {domain} has {cut.tokens:,} training tokens; one sequence takes {longest + 1:,}.",
                     "Use a shorter context, or leave the domain out of the mixture.",
                 )
-        total = float(sum(wanted.values()))
+        total = float(sum(given.values()))
         if not total:
             raise ConfigError("All weights of the mixture are 0.", f"Domains: {', '.join(self.domains)}.")
-        return {domain: wanted.get(domain, 0.0) / total for domain in self.domains}
+        return {domain: given.get(domain, 0.0) / total for domain in self.domains}
 
     def _place_phases(self) -> Integers:
         """(phases, domains): the group of each domain's endless row of groups at which a phase starts to read.

@@ -38,7 +38,7 @@ about .01."""
 
 @dataclasses.dataclass
 class HeldOutBatch(TensorBatch):
-    """`tokens` of one `domain`, and the `bytes` of text that its targets stand for (0: nobody knows). `marks (B, T)`:
+    """`tokens` of one `domain`, and the `bytes` of text that its targets stand for (0: unknown). `marks (B, T)`:
     of copying probes, whose kind is in `domain`. `counts`: whether it is this process's to count."""
 
     tokens: TokenBatch

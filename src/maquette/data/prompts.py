@@ -1,6 +1,6 @@
 """Prompts that a policy completes: an order over them that is a pure function of (seed, number), so that it resumes.
 
-A prompt is rendered once, with the assistant's turn opened. One that leaves no room for an answer is left out and
+A prompt is rendered once, with the assistant's turn opened. One that leaves no room for a completion is left out and
 counted, never cut.
 """
 
@@ -48,8 +48,8 @@ class ShuffledPrompts:
         self.left_out = len(everything) - len(self.prompts)
         if not self.prompts:
             raise StageError(
-                f"None of {len(everything):,} prompts has at most {longest:,} tokens, which leave room for an answer.",
-                "Use shorter prompts or answers, or a model with a longer context.",
+                f"None of {len(everything):,} prompts has at most {longest:,} tokens, so that a completion fits.",
+                "Use shorter prompts or completions, or a model with a longer context.",
             )
         self._key = key_of("prompts", seed)
 
@@ -74,7 +74,7 @@ def render_prompt(
 
 
 def read_prompts(path: Path | str, tokenizer: "Tokenizer") -> list[Prompt]:
-    """The prompts of a file: of instructions without the last answer, of preferences as they are; Alpaca's too.
+    """The prompts of a file: of instructions without the last completion, of preferences as they are; Alpaca's too.
 
     Raises `StageError` that names a row without a prompt."""
     prompts = []

@@ -22,4 +22,4 @@ from .ratings.ratings import (
     topic_shares as topic_shares,
     topic_weights as topic_weights,
 )
-from .suites.leaderboard import ModelScore as ModelScore, standings as standings
+from .suites.leaderboard import ModelScore as ModelScore, score_models as score_models

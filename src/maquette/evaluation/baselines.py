@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from maquette.data import MixtureOrder, TokenShards
+from maquette.data import MixtureOrder, TokenShards, validation_batches
 from maquette.data.config import MixtureConfig
 from maquette.model.ngrams import KneserNey, Tokens
 from maquette.text import Tokenizer
@@ -87,8 +87,6 @@ def baseline_facts(
 ) -> dict[str, Any]:
     """`weights` of the domains, and the baselines' `scores` after exactly the `tokens` that a run with these settings
     trains on. `folder`: the token shards; `advance(1)` is called three times."""
-    from maquette.evaluation.likelihood import training_sequences, validation_sequences
-
     shards = TokenShards(folder, tokenizer.digest)
     order = MixtureOrder(mixture, shards.tokens("train"), context=context, token_budget=tokens, seed=seed)
     training = training_sequences(shards, order, tokens // context)
@@ -102,3 +100,22 @@ def baseline_facts(
         advance=advance,
     )
     return {"weights": order.phases[0].weights, "scores": [asdict(score) for score in scores]}
+
+
+def training_sequences(shards: TokenShards, order: MixtureOrder, count: int) -> npt.NDArray[np.integer]:
+    """The first `count` sequences of the order, `(count, context + 1)`, each with its last target."""
+    rows = np.empty((count, order.context + 1), np.uint32)
+    places = order.locate(np.arange(count))
+    for row, domain, start in zip(rows, places.domains.tolist(), places.start_tokens.tolist(), strict=True):
+        row[:] = shards.read(order.domains[domain], "train", start, order.context + 1)
+    return rows
+
+
+def validation_sequences(shards: TokenShards, *, context: int, tokens: int) -> dict[str, npt.NDArray[np.integer]]:
+    """Each domain's validation sequences, `(B, context + 1)`; domains without any are left out."""
+    found = {domain: validation_batches(shards, domain, context, tokens, 1024) for domain in shards.domains}
+    return {
+        domain: np.concatenate([batch.tokens.numpy() for batch in batches])
+        for domain, batches in found.items()
+        if batches
+    }

@@ -42,7 +42,7 @@ def completion_template() -> TemplateConfig:
 
 
 def question_template() -> TemplateConfig:
-    """A question, and "Answer:" before what is said."""
+    """A question, and "Answer:" before each option."""
     return TemplateConfig(
         question="Question: {context}\nAnswer:", answer=" {option}", before_options="\n", unconditional="Answer:"
     )
@@ -90,7 +90,7 @@ class ProtocolConfig:
     protocols: list[str] = setting(lambda: list(PROTOCOLS), f"ways to take an answer: {', '.join(PROTOCOLS)}")
     shots: list[int] = setting(lambda: [0], "solved examples before each question, each number by itself: [0, 5]")
     orders: int = setting(4, "orders of the options in which a letter is asked for", minimum=1)
-    completion: TemplateConfig = setting(completion_template, "template of texts that go on")
+    completion: TemplateConfig = setting(completion_template, "template of continuations")
     question: TemplateConfig = setting(question_template, "template of questions")
     resamples: int = setting(2000, "bootstrap resamples behind each interval", minimum=20)
     level: float = setting(0.9, "coverage of intervals", minimum=0.5, maximum=0.999)

@@ -50,7 +50,7 @@ def contamination_test(
     """Tests `examples`, in their published order, against shuffles of it.
 
     `log_likelihood(sequence)`: of the text of some examples, one after another, in nats. Where it has a method
-    `many(sequences)`, a shard's orderings are computed in one call. `advance` is told of each sequence.
+    `many(sequences)`, a shard's orderings are computed in one call. `advance` counts sequences.
     Raises `ConfigError` where a shard would have fewer than two examples (shuffling one changes nothing).
     """
     if permutations < 1 or shards < 2:

@@ -76,7 +76,7 @@ class HarnessModel(TemplateLM):
         return f"{self._checkpoint.replace('/', '__')}-{self._tokenizer.digest[:8]}"
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
-        """Ids as `transformers` makes them with the exported files: with their first token unless told otherwise."""
+        """Ids as `transformers` makes them with the exported files: by default with their first token."""
         return list(self._tokenizer.backend.encode(string, add_special_tokens=add_special_tokens is not False).ids)
 
     def _loglikelihood_tokens(

@@ -13,14 +13,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 from numpy.typing import NDArray
 
 from maquette.artifacts import ConfigError, StageError
-from maquette.data import MixtureOrder, TokenShards, validation_batches
 from maquette.evaluation.questions.questions import Pair
 from maquette.model.scoring import score_continuations
-from maquette.statistics import bootstrap
+from maquette.statistics import IntervalEstimate, bootstrap
 
 if TYPE_CHECKING:
     from maquette.model import LanguageModel
@@ -102,15 +100,6 @@ def measure(
 
 
 @dataclass(frozen=True)
-class ValueInterval:
-    """A number with its interval over documents (none with a single document)."""
-
-    value: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
 class LikelihoodSummary:
     """Over the documents of a domain: perplexities (1 to the vocabulary's size, by token), `bits_per_byte`, and the
     expected calibration error of the likeliest next token (Naeini et al. 2015): 0 for a model that is right as often
@@ -119,9 +108,9 @@ class LikelihoodSummary:
     documents: int
     tokens: int
     bytes: int
-    perplexity: ValueInterval
-    word_perplexity: ValueInterval
-    bits_per_byte: ValueInterval
+    perplexity: IntervalEstimate
+    word_perplexity: IntervalEstimate
+    bits_per_byte: IntervalEstimate
     calibration_error: float
     bins: list[list[float]]
 
@@ -151,9 +140,9 @@ def summarize(
         len(documents),
         int(units["tokens"].sum()),
         int(units["bytes"].sum()),
-        ValueInterval(*(math.exp(min(value, 700)) for value in rate("tokens"))),
-        ValueInterval(*(math.exp(min(value, 700)) for value in rate("words"))),
-        ValueInterval(*(value / math.log(2) for value in rate("bytes"))),
+        IntervalEstimate(*(math.exp(min(value, 700)) for value in rate("tokens"))),
+        IntervalEstimate(*(math.exp(min(value, 700)) for value in rate("words"))),
+        IntervalEstimate(*(value / math.log(2) for value in rate("bytes"))),
         calibration_error(bins),
         bins.tolist(),
     )
@@ -174,25 +163,3 @@ PER_BYTE_ONLY = (
     "Perplexities by token depend on the tokenizer: compare them only between models with this one ({digest}). "
     "Bits per byte can be compared between all models on the same text."
 )
-
-
-Integers = npt.NDArray[np.integer]
-
-
-def training_sequences(shards: TokenShards, order: MixtureOrder, count: int) -> Integers:
-    """The first `count` sequences of the order, `(count, context + 1)`, each with its last target."""
-    rows = np.empty((count, order.context + 1), np.uint32)
-    places = order.locate(np.arange(count))
-    for row, domain, start in zip(rows, places.domains.tolist(), places.start_tokens.tolist(), strict=True):
-        row[:] = shards.read(order.domains[domain], "train", start, order.context + 1)
-    return rows
-
-
-def validation_sequences(shards: TokenShards, *, context: int, tokens: int) -> dict[str, Integers]:
-    """Each domain's validation sequences, `(B, context + 1)`; domains without any are left out."""
-    sequences = {domain: validation_batches(shards, domain, context, tokens, 1024) for domain in shards.domains}
-    return {
-        domain: np.concatenate([batch.tokens.numpy() for batch in batches])
-        for domain, batches in sequences.items()
-        if batches
-    }

@@ -146,13 +146,12 @@ def loss_figure(history: Sequence[Mapping[str, Any]], scores: Sequence[BaselineS
 def domains_figure(history: Sequence[Mapping[str, Any]], domains: Sequence[str]) -> "Figure":
     """Bits per byte of each domain's held-out text while the model learns."""
     figure, axes = new_figure(width=4.8, height=3.5)
-    ends = []
     for number, domain in enumerate(domains):
         tokens, bits = curve(history, "tokens", f"validation/{domain}/bits_per_byte")
         if tokens:
-            axes.plot(tokens, bits, color=COLORS[number % len(COLORS)], marker="o", markersize=3, linewidth=1.6)
-            ends.append(((tokens[-1], bits[-1]), domain))
-    _label_ends(axes, ends)
+            axes.plot(tokens, bits, color=COLORS[number % len(COLORS)], marker="o", markersize=3, linewidth=1.6,
+                      label=domain)  # fmt: skip
+    axes.legend(fontsize=9, frameon=False)
     _token_axis(axes)
     axes.set_ylabel("bits per byte")
     return figure
@@ -162,31 +161,3 @@ def _token_axis(axes: "Axes") -> None:
     axes.set_xlabel("million tokens seen")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1e6:g}")
     axes.set_xlim(0, None)
-
-
-def _label_ends(axes: "Axes", ends: Sequence[tuple[tuple[float, float], str]]) -> None:
-    """Names lines at their right ends."""
-    low, high = axes.get_ylim()
-    ends = sorted(ends, key=lambda end: end[0][1])
-    heights = spread([y for (_, y), _ in ends], 0.065 * (high - low))
-    for ((x, _), name), height in zip(ends, heights, strict=True):
-        axes.annotate(
-            name, (x, height), xytext=(7, 0), textcoords="offset points", fontsize=9, va="center_baseline",
-            annotation_clip=False,
-        )  # fmt: skip
-
-
-def spread(places: Sequence[float], gap: float) -> list[float]:
-    """Rising places moved as little as they must so that neighbours are at least `gap` apart."""
-    groups: list[list[float]] = []
-    for place in places:
-        groups.append([place])
-        while len(groups) > 1 and _first(groups[-2], gap) + len(groups[-2]) * gap > _first(groups[-1], gap):
-            last = groups.pop()
-            groups[-1] += last
-    return [_first(group, gap) + index * gap for group in groups for index in range(len(group))]
-
-
-def _first(group: Sequence[float], gap: float) -> float:
-    """Where the first of a group stands when the group, `gap` apart, is centred on its places."""
-    return sum(group) / len(group) - (len(group) - 1) * gap / 2

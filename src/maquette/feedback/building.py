@@ -23,7 +23,7 @@ from maquette.feedback.config import FeedbackConfig, PromptsConfig, RewardConfig
 from maquette.feedback.policies import measure_policy
 from maquette.feedback.prompts import open_prompts
 from maquette.model import LanguageModel
-from maquette.model.loading import find_checkpoint, load_checkpoint, load_reward_model
+from maquette.model.loading import find_checkpoint, find_reward_model, load_checkpoint, load_reward_model
 from maquette.objectives.completions import RewardFunction
 from maquette.training.policy import PolicyFeedback
 
@@ -74,12 +74,20 @@ def build_annotator(
     )
 
 
+def annotator_folder(config: FeedbackConfig, outputs: Path | str) -> Path | None:
+    """The run or folder of the model that annotates, None where no model on this machine does."""
+    if config.checkpoint is None:
+        return None
+    find = find_reward_model if config.kind == "reward_model" else find_checkpoint
+    return find(config.checkpoint, outputs)
+
+
 def open_reward_model(checkpoint: str | None, outputs: Path | str) -> LearnedReward:
     """The reward model of a run. Raises `ConfigError` where none is named, `StageError` where it is not a reward
     model."""
     if checkpoint is None:
         raise ConfigError("No reward model is named.", "Give reward.checkpoint=<run of objective=reward>.")
-    model, tokenizer = load_reward_model(find_checkpoint(checkpoint, outputs))
+    model, tokenizer = load_reward_model(find_reward_model(checkpoint, outputs))
     return LearnedReward(model, tokenizer)
 
 

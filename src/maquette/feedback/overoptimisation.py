@@ -21,8 +21,8 @@ from maquette.statistics import Interval, percentile_interval
 
 
 def best_of_n_kl(n: int) -> float:
-    """Divergence of best-of-n from the policy that is drawn from, in nats: `log n - (n - 1)/n` (Stiennon et al. 2020,
-    appendix G.3); exact where no two completions score alike, an upper bound otherwise (Beirami et al. 2024)."""
+    """KL divergence of best-of-n from the policy that is drawn from, in nats: `log n - (n - 1)/n` (Stiennon et al.
+    2020, appendix G.3); exact where no two completions score alike, an upper bound otherwise (Beirami et al. 2024)."""
     return math.log(n) - (n - 1) / n
 
 
@@ -30,7 +30,9 @@ def selection_weights(samples: int, n: int) -> NDArray[np.float64]:
     """Chance that the completion of rank k, from the worst, is the best of n drawn without replacement from `samples`:
     `C(k - 1, n - 1) / C(samples, n)`, (samples,)."""
     if not 1 <= n <= samples:
-        raise ConfigError(f"The best of n={n} can't be told from {samples} completions.", f"Allowed: 1 to {samples}.")
+        raise ConfigError(
+            f"The best of n={n} can't be estimated from {samples} completions.", f"Allowed: 1 to {samples}."
+        )
     below = np.arange(samples, dtype=np.float64)
     enough = below >= n - 1
     logs = np.full(samples, -np.inf)

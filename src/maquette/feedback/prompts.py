@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class TaskPrompts:
-    """Exercises rendered as prompts; the exercise is in each prompt's facts, so its gold reward can be told."""
+    """Exercises rendered as prompts; the exercise is in each prompt's facts, so it has a gold reward."""
 
     def __init__(self, tokenizer: "Tokenizer", exercises: Exercises, *, longest: int) -> None:
         """`longest`: tokens that a prompt may have, so that a completion has room."""

@@ -25,7 +25,7 @@ from maquette.statistics import Estimate, bootstrap_mean
 
 @dataclasses.dataclass(frozen=True)
 class Labels:
-    """What one kind of annotator said: `votes (labels of each pair, pairs)`, dollars for 1,000 labels, and whatever
+    """The labels of one kind of annotator: `votes (labels of each pair, pairs)`, dollars for 1,000 labels, and whatever
     else there is to tell (cached questions, nonsense replies)."""
 
     name: str
@@ -40,7 +40,7 @@ def votes_of(judgements: Sequence[Judgement]) -> Votes:
 
 
 def describe_annotator(labels: Labels, pairs: Sequence[Comparison], gold: Votes | None) -> dict[str, Any]:
-    """What there is to say of one annotator, as it stands in report.json; None where it can't be told (no gold, a
+    """What there is to say of one annotator, as it stands in report.json; None where it is not known (no gold, a
     single label).
 
     `gold (pairs,)`: gold reward of the first completion less that of the second, where the prompts have one.
@@ -125,4 +125,4 @@ def _has_better_answers(votes: Votes, gold: Votes) -> bool:
 
 
 def _numbers(one: Estimate | None) -> dict[str, float] | None:
-    return None if one is None else {"value": one.value, "low": one.interval.low, "high": one.interval.high}
+    return None if one is None else dataclasses.asdict(one.plain)

@@ -31,7 +31,7 @@ class CountedFlops:
 def count_flops(run: Callable[[], Any], called: str) -> CountedFlops:
     """The FLOPs of `run`, which calls modules on the meta device.
 
-    Products of two activations are told by their operator: batched ones, and fused attention. Raises `ConfigError`
+    Products of two activations are known by their operator: batched ones, and fused attention. Raises `ConfigError`
     where nothing was counted, as of an operator of one's own.
     """
     with FlopCounterMode(display=False) as counter, torch.no_grad():

@@ -9,7 +9,7 @@ They are named by their dotted name and live in a package of the user's, or in a
 All are built from what they are given alone, with seeded random numbers of their own, so a run is a function of its
 seed; linear layers and embeddings of an activation or attention start as the core's do (initialization.py), everything
 else of a user's as its class starts it. Parameters and FLOPs: custom_counts.py.
-What they can't do is said where it is asked for: see `AttentionLayer.keeps_cache` and `maquette export`.
+What they can't do: see `AttentionLayer.keeps_cache` and `maquette export`.
 """
 
 import inspect

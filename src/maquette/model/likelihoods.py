@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 
 from maquette.model.linear import linear, matmul, uses_onednn, weight_gradient
 
-# Logits at once unless told otherwise. On a CPU four megabytes of them stay in its cache; an accelerator wants
+# Logits at once by default. On a CPU four megabytes of them stay in its cache; an accelerator wants
 # large products and has the memory.
 CPU_LOGITS, ACCELERATOR_LOGITS = 2**20, 2**26
 

@@ -50,9 +50,15 @@ def find_checkpoint(checkpoint: str | Path | None, outputs: str | Path) -> Path:
     raise ConfigError(f"checkpoint={checkpoint}: there is no such folder or run.", hint)
 
 
+def find_reward_model(checkpoint: str | Path | None, outputs: str | Path) -> Path:
+    """As `find_checkpoint`, but None (or "latest") is the newest finished run of objective=reward."""
+    newest = checkpoint is None or str(checkpoint) == "latest"
+    return latest_run(outputs, ("reward",)) if newest else find_checkpoint(checkpoint, outputs)
+
+
 def latest_run(outputs: str | Path, objectives: Sequence[str] | None = None) -> Path:
     """The folder of the finished run of a model that writes text (reward models do not) which ended last; with
-    `objectives` one that was trained for the first of them that has a run.
+    `objectives` the newest that was trained for the first of them that has a run.
 
     Raises `StageError` where there is none."""
     runs = Path(outputs) / "runs"

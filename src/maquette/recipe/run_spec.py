@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from maquette.artifacts.run_file import TRIED
+from maquette.artifacts.settings import flatten
 from maquette.model.architecture import CustomConfig, TransformerConfig, describe_architecture, read_architecture
 from maquette.model.core_config import FlopCount, ParameterCount
 from maquette.model.parametrization import Parametrization
@@ -207,16 +208,9 @@ def _results(recipe: Recipe) -> dict[str, Any]:
 
 def _changes(new: Mapping[str, Any], old: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Dotted key -> the two values, where they differ."""
-    flat_new, flat_old = _flat(new), _flat(old)
+    flat_new, flat_old = flatten(new), flatten(old)
     return {
         key: (flat_new.get(key), flat_old.get(key))
         for key in flat_new | flat_old
         if flat_new.get(key) != flat_old.get(key)
     }
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
-    return flat

@@ -25,7 +25,7 @@ MOST_ANSWERS = 16
 
 @dataclass(frozen=True)
 class Request:
-    """What one answer is asked for: a conversation, or with `text` a beginning to continue. `seed`: None draws again.
+    """What one answer is asked for: a conversation, or with `text` a beginning to continue.
 
     `max_tokens`: None until the model's context is full. `top`: how many of the likeliest tokens come beside each.
     """
@@ -73,7 +73,7 @@ class ServedModel:
         return self.model.config.max_position_embeddings * longest * slack
 
     def answer(self, request: Request) -> Iterator[GeneratedToken]:
-        """The tokens of `count` answers as they are chosen; what is wrong with a request is said before the first.
+        """The tokens of `count` answers as they are chosen; errors of a request come before the first.
 
         Raises `ConfigError` for a prompt that fills the context, and for settings out of range.
         """

@@ -1,5 +1,6 @@
 from .intervals import (
     Interval as Interval,
+    IntervalEstimate as IntervalEstimate,
     RankInterval as RankInterval,
     interval_score as interval_score,
     percentile_interval as percentile_interval,

@@ -25,6 +25,15 @@ class Interval(NamedTuple):
         return self.low <= value <= self.high
 
 
+@dataclass(frozen=True)
+class IntervalEstimate:
+    """A number with its interval, as files hold it."""
+
+    value: float
+    low: float
+    high: float
+
+
 def check_level(level: float) -> None:
     """Raises `ConfigError` where `level` is not a coverage between 0 and 1."""
     if not 0 < level < 1:
@@ -120,9 +129,9 @@ BINS = 10
 
 def reliability(probabilities: ArrayLike, outcomes: ArrayLike) -> Reliability:
     """How often events predicted with `probabilities (n,)` happened: `outcomes (n,)` of 0 and 1, in ten bins."""
-    predicted, true = np.asarray(probabilities, dtype=np.float64), np.asarray(outcomes, dtype=np.float64)
+    predicted, happened = np.asarray(probabilities, dtype=np.float64), np.asarray(outcomes, dtype=np.float64)
     places = np.minimum((predicted * BINS).astype(np.int64), BINS - 1)
     counts = np.bincount(places, minlength=BINS)
     nonempty = counts > 0
-    sums = [np.bincount(places, weights=values, minlength=BINS)[nonempty] for values in (predicted, true)]
+    sums = [np.bincount(places, weights=values, minlength=BINS)[nonempty] for values in (predicted, happened)]
     return Reliability(sums[0] / counts[nonempty], sums[1] / counts[nonempty], counts[nonempty])

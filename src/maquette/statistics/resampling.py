@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from maquette.artifacts import ConfigError
-from maquette.statistics.intervals import Interval, percentile_interval
+from maquette.statistics.intervals import Interval, IntervalEstimate, percentile_interval
 
 Statistic = Callable[[NDArray[Any]], NDArray[Any]]
 """Counts (resamples, n) -> one number per resample (resamples,)."""
@@ -25,6 +25,11 @@ class Estimate:
     standard_error: float
     interval: Interval
     samples: NDArray[Any]
+
+    @property
+    def plain(self) -> IntervalEstimate:
+        """Without its resamples."""
+        return IntervalEstimate(self.value, *self.interval)
 
 
 @dataclass(frozen=True)

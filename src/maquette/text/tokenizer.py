@@ -248,7 +248,7 @@ class MissingTokenizer(Tokenizer):
         raise AttributeError(name)
 
     def byte_lengths(self) -> npt.NDArray[np.int32]:
-        """Zeros: nobody knows."""
+        """Zeros: unknown."""
         return np.zeros(self.vocab_size, dtype=np.int32)
 
     def _values(self) -> dict[str, Any]:
@@ -275,10 +275,10 @@ def _is_text(text: Any) -> bool:
 def _not_text(text: Any) -> StageError:
     """The clear words for what `tokenizers` calls a TypeError."""
     if not isinstance(text, str):
-        return StageError(f"A text is wanted, not {type(text).__name__} {text!r:.60}.")
+        return StageError(f"A text must be a string, got {type(text).__name__} {text!r:.60}.")
     place = next((place for place, character in enumerate(text) if "\ud800" <= character <= "\udfff"), 0)
     return StageError(
-        f"The text has a lone surrogate U+{ord(text[place]):04X} at character {place:,}: that is no Unicode text.",
+        f"The text has a lone surrogate U+{ord(text[place]):04X} at character {place:,}: that is not Unicode text.",
         'Repair it: text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").',
     )
 
@@ -286,7 +286,7 @@ def _not_text(text: Any) -> StageError:
 def _read_json(file: Path) -> dict[str, Any]:
     if not file.exists():
         raise StageError(f"{file} is missing.", "Give a folder that has a tokenizer.json.")
-    return load_table(file, hint="Restore the file, or make the tokenizer again.")
+    return load_table(file, hint="Restore the file, or rebuild the tokenizer.")
 
 
 def _no_text() -> StageError:

@@ -181,7 +181,7 @@ def spread_sample(texts: Iterable[str], limit_bytes: int, advance: Callable[[flo
                 data = chunk.encode()
             except UnicodeEncodeError as error:
                 raise StageError(
-                    f"Document {number:,} has a lone surrogate {error.object[error.start]!a}: that is no Unicode text.",
+                    f"Document {number:,} has a lone surrogate {error.object[error.start]!a}, which is not Unicode.",
                     'Clean the corpus: read such files with errors="replace".',
                 ) from None
             read += len(data)

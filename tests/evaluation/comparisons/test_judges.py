@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import cohen_kappa_score
 
 from maquette.artifacts import ConfigError
-from maquette.evaluation import rank_agreement, standings
+from maquette.evaluation import rank_agreement, score_models
 from maquette.evaluation.comparisons.judges import agreement
 
 
@@ -53,11 +53,11 @@ def test_mean_win_rate_by_hand() -> None:
         "b": {"x": 0.5, "y": 0.8, "z": 0.5},
         "c": {"x": 0.1, "y": 0.2},
     }
-    result = {row.model: row for row in standings(scores)}
+    result = {row.model: row for row in score_models(scores)}
     assert result["a"].mean_win_rate == pytest.approx((1 + 0.25 + 0.5) / 3)
     assert result["b"].mean_win_rate == pytest.approx((0.5 + 1 + 0.5) / 3)
     assert result["c"].mean_win_rate == pytest.approx((0 + 0.25) / 2)
     assert result["c"].mean_score == pytest.approx(0.15)
-    assert [row.model for row in standings(scores)] == ["b", "a", "c"]
-    alone = standings({"a": {"x": 1.0}})[0]
+    assert [row.model for row in score_models(scores)] == ["b", "a", "c"]
+    alone = score_models({"a": {"x": 1.0}})[0]
     assert np.isnan(alone.mean_win_rate) and alone.mean_score == 1

@@ -1,6 +1,7 @@
 """A stage as a Hydra application: what `@hydra.main` calls with the composed config, in whichever process that is."""
 
 import contextlib
+import dataclasses
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -46,7 +47,9 @@ class Application:
         search_beside(config_folder_of(context))
         settings = to_settings(self.stage, config, context.overrides.task, classes=not self.dry)
         if self.dry:
-            print(OmegaConf.to_yaml(config, resolve=True), end="")
+            predicted = getattr(settings, "prediction", None) is not None
+            shown = OmegaConf.create(dataclasses.asdict(settings)) if predicted else config
+            print(OmegaConf.to_yaml(shown, resolve=True), end="")
             return None
         take_gpu(settings)
         if context.mode == RunMode.MULTIRUN and context.sweeper._target_ == OUR_SWEEPER:

@@ -7,7 +7,6 @@
 import contextlib
 import dataclasses
 import functools
-import importlib
 import logging
 import typing
 from collections.abc import Iterator, Sequence
@@ -23,18 +22,15 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from maquette.artifacts.errors import ConfigError
+from maquette.artifacts.errors import ConfigError, MaquetteError
 from maquette.artifacts.settings import check
-from maquette.cli.command_line.config import StageConfig
-from maquette.cli.command_line.config_errors import explained, unknown_key
-from maquette.cli.command_line.foreign import check_foreign, is_retargeted, without_schema
+from maquette.cli.command_line.config import StageConfig, TrainStage
+from maquette.cli.command_line.config_errors import explained, unknown_key, wrong_key
+from maquette.cli.command_line.foreign import arguments_at, check_foreign, is_retargeted, search_beside, without_schema
 from maquette.cli.command_line.help import config_folders
 from maquette.cli.command_line.overrides import free_form, hydra_overrides, parse_overrides
 from maquette.cli.command_line.recipe_numbers import left_open, register_resolver
 from maquette.cli.command_line.registry import STAGES, Stage
-
-_EXPANDING = "prediction"
-"""The setting that stands for others; see `Stage.expand`."""
 
 
 @functools.cache
@@ -61,20 +57,6 @@ def register_schema(name: str) -> None:
 
 def compose(stage: Stage, overrides: Sequence[str] = (), config_folder: Path | None = None) -> StageConfig:
     """The checked settings of one run. Raises `ConfigError` that names the key and what is allowed."""
-    return compose_expanded(stage, expanded(stage, overrides, config_folder), config_folder)
-
-
-def expanded(stage: Stage, overrides: Sequence[str], config_folder: Path | None = None) -> list[str]:
-    """The overrides with others in the place of those that stand for them (`prediction=...`)."""
-    if stage.expand is None or not any(text.startswith(f"{_EXPANDING}=") for text in overrides):
-        return list(overrides)
-    module = importlib.import_module(f"maquette.cli.{stage.expand}")
-    arguments: list[str] = module.expand(stage, hydra_overrides(stage, overrides, config_folder), config_folder)
-    return arguments
-
-
-def compose_expanded(stage: Stage, overrides: Sequence[str], config_folder: Path | None = None) -> StageConfig:
-    """The same, with nothing put in the place of the overrides."""
     overrides = hydra_overrides(stage, overrides, config_folder)
     return to_settings(stage, compose_raw(stage, overrides, config_folder), overrides)
 
@@ -92,7 +74,23 @@ def compose_raw(
         ):
             return hydra_compose(stage.name, [*extra, *overrides], return_hydra_config=hydra)
     except (HydraException, OmegaConfBaseException) as error:
-        raise explained(stage, error) from error
+        raise explain(stage, error, overrides, config_folder) from error
+
+
+def explain(
+    stage: Stage, error: BaseException, overrides: Sequence[str], config_folder: Path | None = None
+) -> ConfigError:
+    """The error for a person (config_errors.py), where a key is wrong with the arguments that a user's class takes."""
+    key = wrong_key(error)
+    others = [text for text in overrides if text.partition("=")[0] != key]
+    if key is None or len(others) == len(overrides):
+        return explained(stage, error)
+    search_beside(config_folder)
+    try:
+        more = arguments_at(compose_raw(stage, others, config_folder), key)
+    except MaquetteError:  # something else is wrong, too
+        more = []
+    return explained(stage, error, more)
 
 
 def to_settings(
@@ -122,6 +120,12 @@ def to_settings(
     check(settings)
     if classes:
         check_foreign(settings)
+    if isinstance(settings, TrainStage) and settings.prediction is not None:
+        from maquette.cli.planning.predicted import predicted
+
+        usual = compose(stage)
+        assert isinstance(usual, TrainStage)
+        return predicted(settings, usual, given)
     return settings
 
 

@@ -17,8 +17,15 @@ from maquette.cli.command_line.registry import STAGES, Stage
 _NAMES = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false", "String": "text"}
 
 
-def explained(stage: Stage, error: BaseException) -> ConfigError:
-    """The error for a person: Hydra's or OmegaConf's own first line, and what to do."""
+def wrong_key(error: BaseException) -> str | None:
+    """The key that Hydra has no place for."""
+    found = re.search(r"Could not (?:override|append|delete)(?: config value at| from config)? '([^']+)'", str(error))
+    return found[1] if found else None
+
+
+def explained(stage: Stage, error: BaseException, more: Sequence[str] = ()) -> ConfigError:
+    """The error for a person: Hydra's or OmegaConf's own first line, and what to do. `more`: keys that the stage has
+    here beside its own."""
     if isinstance(error, InstantiationException):
         return ConfigError(str(error).strip())
     chain = [error]
@@ -32,13 +39,15 @@ def explained(stage: Stage, error: BaseException) -> ConfigError:
                 return _no_option(file, options)
     outer, inner = str(error).strip(), str(chain[-1]).strip()
     key = str(getattr(chain[-1], "full_key", None) or "")
-    if match := re.search(r"Could not (?:override|append|delete)(?: config value at| from config)? '([^']+)'", outer):
-        if renamed_key(match[1]):
-            return unknown_key(stage, match[1])
+    if (wrong := wrong_key(error)) is not None:
+        if renamed_key(wrong):
+            return unknown_key(stage, wrong)
         # Hydra's own advice stays where it knows the way: `experiment=mine` belongs after a +
         if "default list" in outer and (advice := re.search(r"To append .*use (\S+)", outer)):
             return ConfigError(outer.splitlines()[0], f"To add it, write {advice[1]}.")
-        return _not_of_variant(stage, match[1]) or unknown_key(stage, match[1])
+        if wrong in more:
+            return ConfigError(f"'{wrong}' is not in the config.", f"To add this argument, write +{wrong}=...")
+        return _not_of_variant(stage, wrong) or unknown_key(stage, wrong, more)
     if match := re.search(r"Key '([^']+)' (?:is )?not in '", inner):
         full = re.search(r"full_key: (\S+)", inner)
         key = key or (full[1] if full else match[1])

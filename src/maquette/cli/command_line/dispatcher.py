@@ -150,26 +150,22 @@ def _run(stage: Stage, line: CommandLine) -> None:
     from omegaconf.errors import OmegaConfBaseException
 
     from maquette.cli.command_line.application import Application
-    from maquette.cli.command_line.composition import expanded
-    from maquette.cli.command_line.config_errors import explained
-    from maquette.cli.command_line.overrides import hydra_overrides, text_list
+    from maquette.cli.command_line.composition import explain
+    from maquette.cli.command_line.overrides import hydra_overrides, literal
 
     # The demo has a sweep of its own, and an alignment's sweep is one study of several runs.
     alone = stage.name == "train" and not line.multirun and not line.options
     if alone and any(text.startswith(("+sweep=", "sweep=", "sweep.")) for text in line.overrides):
         raise ConfigError("A sweep is many runs.", f"Type it with -m: maquette train -m {' '.join(line.overrides)}")
-    positional = [f"{stage.positional}={text_list(line.positional)}"] if line.positional else []
-    if line.multirun:
-        overrides = [f"+{text}" if text.startswith("sweep=") else text for text in line.overrides]
-    else:
-        overrides = expanded(stage, line.overrides, line.config_folder)
+    positional = [f"{stage.positional}={literal(list(line.positional))}"] if line.positional else []
+    overrides = [f"+{text}" if line.multirun and text.startswith("sweep=") else text for text in line.overrides]
     overrides = [*hydra_overrides(stage, overrides, line.config_folder), *positional]
     application = Application(stage, dry=line.show)
     try:
         application.main(line.options, overrides)
     except (HydraException, OmegaConfBaseException) as error:
         _let_through()
-        raise explained(stage, error) from error
+        raise explain(stage, error, overrides, line.config_folder) from error
     if application.sweep is not None and application.sweep.exit_code:
         raise SystemExit(application.sweep.exit_code)
 

@@ -97,6 +97,15 @@ def check_foreign(settings: Any, prefix: str = "") -> None:
             check_foreign(value, f"{prefix.rstrip('.')}[{number}].")
 
 
+def arguments_at(composed: DictConfig, key: str) -> list[str]:
+    """The keys beside `key` that the class of its node takes; none where that is ours, or takes anything."""
+    section = key.rpartition(".")[0]
+    node = OmegaConf.select(composed, section) if section else None
+    if not isinstance(node, DictConfig) or not isinstance(target := node.get("_target_"), str):
+        return []
+    return [f"{section}.{name}" for name in _arguments(target, section) or ()]
+
+
 def _arguments(target: str, key: str) -> list[str] | None:
     """The names of the arguments that a class or function takes; None where it takes any, or does not say."""
     callee = import_target(target, key=f"{key}._target_")

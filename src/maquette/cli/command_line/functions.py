@@ -76,14 +76,15 @@ def sweep(stage: Stage, overrides: Sequence[str], config_folder: Path | None = N
     from omegaconf.errors import OmegaConfBaseException
 
     from maquette.cli.command_line.application import Application
-    from maquette.cli.command_line.config_errors import explained
+    from maquette.cli.command_line.composition import explain
     from maquette.cli.command_line.overrides import hydra_overrides
 
     options = ["-m", *([f"--config-dir={config_folder}"] if config_folder else [])]
     application = Application(stage, dry=show)
+    words = hydra_overrides(stage, overrides, config_folder)
     try:
-        application.main(options, hydra_overrides(stage, overrides, config_folder))
+        application.main(options, words)
     except (HydraException, OmegaConfBaseException) as error:
-        raise explained(stage, error) from None
+        raise explain(stage, error, words, config_folder) from None
     report: Report = application.sweep
     return report

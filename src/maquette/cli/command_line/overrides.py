@@ -11,7 +11,7 @@ recipes: recipe=standard,mup,outputs/recipes/mine.yaml.
 import dataclasses
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,8 @@ _NUMERAL = re.compile(r"[+-]?[0-9_]*\.?[0-9_]+(?:[eE][+-]?[0-9_]+)?")
 _PLAIN = re.compile(r"[\w./:+-]*", re.ASCII)
 """What Hydra reads as it stands, without asking its parser."""
 
+_WORD = re.compile(r"[A-Za-z_][\w./-]*", re.ASCII)
+"""A text that needs no quotes."""
 
 _OPENING = ("'", '"', "[", "{", "$")
 """How a value begins whose signs are meant for Hydra."""
@@ -130,15 +132,20 @@ def parse_overrides(overrides: Sequence[str]) -> list[Override]:
 
 
 def literal(value: Any) -> str:
-    """A text in quotes, as Hydra's command line reads it back: nothing in it is Hydra's or OmegaConf's sign."""
-    text = re.sub(r"(\\*)\$\{", lambda match: 2 * match[1] + "\\${", str(value))  # no interpolation
-    text = re.sub(r"(\\*)'", lambda match: 2 * match[1] + "\\'", text)
-    return "'" + re.sub(r"(\\+)$", lambda match: 2 * match[1], text) + "'"
-
-
-def text_list(values: Sequence[str]) -> str:
-    """A list of texts as Hydra's command line reads it back."""
-    return "[" + ",".join(map(literal, values)) + "]"
+    """A value as Hydra's command line reads it back: in a text nothing is Hydra's or OmegaConf's sign."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{literal(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(map(literal, value)) + "]"
+    if _WORD.fullmatch(str(value)) and str(value).lower() not in ("null", "true", "false", "nan", "inf"):
+        return str(value)
+    text = re.sub(r"(\\*)\$\{", lambda found: 2 * found[1] + "\\${", str(value))  # no interpolation
+    text = re.sub(r"(\\*)'", lambda found: 2 * found[1] + "\\'", text)
+    return "'" + re.sub(r"(\\+)$", lambda found: 2 * found[1], text) + "'"
 
 
 _KEY = "recipe"

@@ -13,15 +13,13 @@ from maquette.cli.command_line import law_config, model_config
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """One `maquette NAME`. `positional` is the list setting that takes plain words from the command line; `expand` a
-    module here whose `expand(stage, overrides, config_folder)` replaces the overrides that were typed by others."""
+    """One `maquette NAME`. `positional` is the list setting that takes plain words from the command line."""
 
     name: str
     help: str
     config: type[settings.StageConfig]
     module: str
     positional: str | None = None
-    expand: str | None = None
 
     def run(self, chosen: settings.StageConfig, *prepared: Any) -> Any:
         """Imports the stage (heavy) and runs it; `prepared` is what its `prepare(chosen)` gave."""
@@ -37,7 +35,7 @@ _ALL = (
     Stage("corpus", "documents: read, curate, remove repetition, split", settings.CorpusToolStage, "corpus"),
     Stage("tokenizer", "train a tokenizer on the corpus and report on it", settings.TokenizerStage, "tokenizer"),
     Stage("tokens", "encode the corpus into checked, memory-mapped shards", settings.TokensStage, "tokens"),
-    Stage("train", "train one model, or with -m a family of them", settings.TrainStage, "train", expand="predicted"),
+    Stage("train", "train one model, or with -m a family of them", settings.TrainStage, "train"),
     Stage(
         "annotate",
         "pairs of answers and who prefers which: labels and their report",

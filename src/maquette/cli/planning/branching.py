@@ -19,7 +19,7 @@ from maquette.artifacts.settings import parse_quantity
 from maquette.artifacts.targets import Node, plain_nodes, with_values
 from maquette.cli.command_line.config import TrainStage
 from maquette.cli.planning.pretraining import plan_job, resolve_recipe
-from maquette.cli.tokens import TokensResult
+from maquette.data.token_artifacts import TokensResult
 from maquette.optimization import build_schedule
 from maquette.optimization.config import ConstantSchedulerConfig, WSDSchedulerConfig, short_name
 from maquette.recipe.pretraining import Recipe

@@ -27,7 +27,7 @@ from maquette.feedback.config import TaskInstructionsConfig
 from maquette.feedback.prompts import TaskInstructions, open_prompts
 from maquette.model.core_config import CoreConfig
 from maquette.model.hf import config_of, read_config
-from maquette.model.loading import find_checkpoint, load_tokenizer, model_folder, weights_digest
+from maquette.model.loading import find_reward_model, load_tokenizer, model_folder, weights_digest
 from maquette.objectives.config import ExampleConfig, PolicyConfig
 from maquette.optimization.config import OptimizerConfig, planned_warmup, planned_weight_decay
 from maquette.recipe.post_training import PostTraining
@@ -196,7 +196,7 @@ def _reward_digest(config: TrainStage) -> str:
     reward = config.reward
     if reward.kind != "reward_model":
         return digest({"kind": reward.kind, "callable": reward.callable})
-    return weights_digest(find_checkpoint(reward.checkpoint, config.outputs))
+    return weights_digest(find_reward_model(reward.checkpoint, config.outputs))
 
 
 # Examples -------------------------------------------------------------------------------------------------------------

@@ -15,8 +15,8 @@ from maquette.artifacts.settings import parse_quantity
 from maquette.artifacts.targets import plain_nodes
 from maquette.cli.command_line.config import TrainStage
 from maquette.cli.command_line.recipe_numbers import recipe_of
-from maquette.cli.tokens import TokensResult
 from maquette.data.config import CustomDataConfig
+from maquette.data.token_artifacts import TokensResult
 from maquette.model.config import ModelConfig
 from maquette.model.core_config import CoreConfig
 from maquette.model.loading import model_folder, weights_digest

@@ -15,7 +15,7 @@ from maquette.cli.command_line.config import TrainStage
 from maquette.data.config import CustomDataConfig
 
 if TYPE_CHECKING:
-    from maquette.cli.tokens import TokensResult
+    from maquette.data.token_artifacts import TokensResult
     from maquette.recipe.pretraining import Recipe
     from maquette.training import Job
 

@@ -24,7 +24,7 @@ from maquette.artifacts.files import locked, read_json, write_json
 from maquette.artifacts.progress import say
 from maquette.artifacts.settings import walk
 from maquette.cli.command_line.application import Application, config_folder_of
-from maquette.cli.command_line.composition import expanded, to_settings
+from maquette.cli.command_line.composition import to_settings
 from maquette.cli.command_line.config import TrainStage
 from maquette.cli.command_line.foreign import check_foreign
 from maquette.cli.command_line.gpus import visible_gpus
@@ -222,7 +222,7 @@ def _launcher(
 
 def _of_job(stage: Stage, overrides: Sequence[str], config_folder: Path | None) -> list[str]:
     """A job's overrides as its launcher composes it."""
-    return hydra_overrides(stage, expanded(stage, overrides, config_folder), config_folder)
+    return hydra_overrides(stage, overrides, config_folder)
 
 
 def _run(

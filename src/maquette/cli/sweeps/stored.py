@@ -18,7 +18,7 @@ from maquette.cli.command_line.config import TrainStage
 from maquette.cli.sweeps.forecast import Forecast
 from maquette.cli.sweeps.jobs import Line, Sweep, SweepJob
 from maquette.data.config import CustomDataConfig
-from maquette.model.loading import find_checkpoint, model_folder
+from maquette.model.loading import find_reward_model, model_folder
 
 FILE = "plan.json"
 
@@ -104,7 +104,7 @@ def _read_after_pretraining(settings: TrainStage) -> Iterator[Path]:
     """The files behind a run that starts from a model."""
     models = [settings.starting_folder]
     if settings.objective.entry.reads == "prompts" and settings.reward.checkpoint is not None:
-        models.append(find_checkpoint(settings.reward.checkpoint, settings.outputs))
+        models.append(find_reward_model(settings.reward.checkpoint, settings.outputs))
     for folder in models:
         yield from sorted(path for path in model_folder(folder).iterdir() if path.is_file()) if folder else ()
     for part in (settings.instructions, settings.preferences, settings.prompts):

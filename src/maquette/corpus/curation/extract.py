@@ -91,7 +91,7 @@ def uniform(text: str) -> float:
 def extract_shard(
     shard: Shard, number: int, config: CurationConfig, folder: Path, watch: Watch, *, enabled: bool, limit: int | None
 ) -> None:
-    """Reads a shard and writes its files; without `enabled` every page that has text goes on."""
+    """Reads a shard and writes its files; without `enabled` every page that has text is kept."""
     documents: list[Document] = []
     journal: list[dict[str, Any]] = []
     blocked: list[Document] = []

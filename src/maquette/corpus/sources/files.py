@@ -75,8 +75,8 @@ def list_files(path: Path, suffixes: tuple[str, ...] | None, what: str) -> list[
     chosen = [file for file in files if suffixes is None or plain_name(file).endswith(suffixes)]
     if not chosen:
         endings = ", ".join(sorted({file.suffix or file.name for file in files})[:8]) or "nothing"
-        wanted = " or ".join(suffixes) if suffixes else "any"
-        raise StageError(f"{path} has no {what} files ({wanted}); it has {endings}.", "Check source.path and source.")
+        allowed = " or ".join(suffixes) if suffixes else "any"
+        raise StageError(f"{path} has no {what} files ({allowed}); it has {endings}.", "Check source.path and source.")
     return sorted(chosen, key=lambda file: relative_name(file, path))
 
 
@@ -209,7 +209,9 @@ def read_rows(files: list[Path], what: str) -> Iterator[tuple[str, dict[str, Any
 def _listed(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     rows = parse_json(read_whole(file), str(file))
     if not isinstance(rows, list):
-        raise StageError(f"{file} holds no list of rows.", "Write [{...}, {...}], or a .jsonl file with a row a line.")
+        raise StageError(
+            f"{file} must hold a list of rows.", "Write [{...}, {...}], or a .jsonl file with a row a line."
+        )
     for number, row in enumerate(rows, 1):
         where = f"{file}, row {number}"
         yield where, json_object(row, where)

@@ -55,9 +55,9 @@ class Parquet(FileSource):
 
     def _batches(self, path: Path, file: "ParquetFile") -> Iterator[list[dict[str, Any]]]:
         names = file.schema_arrow.names
-        wanted = {self._config.text_field, self._config.domain_field, "id", "url", "meta"}
+        known = {self._config.text_field, self._config.domain_field, "id", "url", "meta"}
         # Without the text all columns are read, so that the error can name them.
-        columns = [name for name in names if name in wanted] if self._config.text_field in names else names
+        columns = [name for name in names if name in known] if self._config.text_field in names else names
         with reading(path, hint="Get the file again."):
             for batch in file.iter_batches(batch_size=_ROWS, columns=columns):
                 yield batch.to_pylist()

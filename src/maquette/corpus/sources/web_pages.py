@@ -48,8 +48,8 @@ def _read(
 ) -> WebPage | Rejection | None:
     from fastwarc.warc import ArchiveIterator, WarcRecordType
 
-    wanted = WarcRecordType.response | WarcRecordType.resource | WarcRecordType.conversion
-    record = next(iter(ArchiveIterator(io.BytesIO(record_bytes), record_types=wanted, auto_decode=decoding)), None)
+    kinds = WarcRecordType.response | WarcRecordType.resource | WarcRecordType.conversion
+    record = next(iter(ArchiveIterator(io.BytesIO(record_bytes), record_types=kinds, auto_decode=decoding)), None)
     if record is None:
         return None
     url = _ADDRESS.sub("", record.headers.get("WARC-Target-URI") or "")

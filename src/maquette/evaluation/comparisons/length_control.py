@@ -6,10 +6,9 @@ length less the model's on prompt i, over that difference's standard deviation, 
     P(the model wins on i) = sigmoid(t tanh(z_i) + a d_i + b),      controlled = 100 mean_i sigmoid(a d_i + b).
 
 t and a are held by an L1 penalty that cross-validation by prompt chooses; b, which is the quality asked for, is free.
-The anchors are answers by the baseline itself, told to be verbose or concise: in their rows b stands at zero, so that
-they speak of length alone. A model whose completions differ from the baseline's by always the same can't tell the two
-apart without them.
-"""
+The anchors are completions by the baseline itself, asked to be verbose or concise: in their rows b stands at zero, so
+that they speak of length alone. A model whose completions differ from the baseline's by always the same can't tell the
+two apart without them."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -85,7 +84,7 @@ def length_controlled_win_rate(
     if spread == 0 and shorter[0] != 0:
         raise ConfigError(
             f"Every completion is {-shorter[0]:g} longer than the baseline's: length and quality can't be told apart.",
-            "Give anchors=: the judged completions of the baseline when told to be verbose, and to be concise.",
+            "Give anchors=: the judged completions of the baseline when asked to be verbose, and to be concise.",
         )
     if wins.min() == wins.max() and wins[0] in (0.0, 1.0):
         return WinRate(raw, raw, 0.0)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maquette.artifacts import ConfigError, StageError
-from maquette.evaluation.comparisons.length_control import Anchors, WinRate, length_controlled_win_rate
+from maquette.evaluation.comparisons.length_control import WinRate, length_controlled_win_rate
 from maquette.evaluation.row_files import Journal
 from maquette.feedback.comparison import Annotator, Comparison
 from maquette.statistics import Interval, bootstrap_mean
@@ -55,14 +55,12 @@ def compare_completions(
     *,
     facts: Sequence[Mapping[str, Any]] | None = None,
     journal: Journal | None = None,
-    difficulty: Sequence[float] | None = None,
-    anchors: Anchors | None = None,
     resamples: int = 2000,
     level: float = 0.9,
     seed: int = 0,
     advance: Callable[[float], None] = lambda _: None,
 ) -> PairwiseResult:
-    """Asks `annotator` about both completions to each prompt, in both orders; `advance` is told of prompts.
+    """Asks `annotator` about both completions of each prompt, in both orders; `advance` counts prompts.
 
     With a `journal` each judgement is kept as soon as it is made: a judge that fails or is stopped loses nothing, and
     only what is missing is asked again. Equal completions are a tie without asking.
@@ -93,7 +91,7 @@ def compare_completions(
         preferences,
         100 * float(result.mean()),
         interval,
-        _length_controlled(preferences, sound, completions, baseline, difficulty, anchors),
+        _length_controlled(preferences, completions, baseline),
         wins=int(np.sum(result > 0.5)),
         ties=int(np.sum(result == 0.5)),
         losses=int(np.sum(result < 0.5)),
@@ -142,26 +140,16 @@ def _judged(
 
 
 def _length_controlled(
-    preferences: NDArray[np.float64],
-    sound: NDArray[np.bool_],
-    completions: Sequence[str],
-    baseline: Sequence[str],
-    difficulty: Sequence[float] | None,
-    anchors: Anchors | None,
+    preferences: NDArray[np.float64], completions: Sequence[str], baseline: Sequence[str]
 ) -> WinRate | None:
-    """By characters, over the prompts that were judged. None where length and quality can't be told apart: without
-    anchors also where nearly all completions are longer than the baseline's, or nearly all shorter."""
+    """By characters, over the prompts that were judged. None where length and quality can't be told apart: also where
+    nearly all completions are longer than the baseline's, or nearly all shorter."""
+    sound = np.isfinite(preferences)
     lengths = np.array([[len(a), len(b)] for a, b in zip(completions, baseline, strict=True)], float)[sound]
-    hardness = None if difficulty is None else np.asarray(difficulty, float)[sound]
-    if anchors is not None:
-        listed = list(anchors.values()) if isinstance(anchors, Mapping) else list(anchors)
-        anchors = [[np.asarray(column, float)[sound] for column in anchor] for anchor in listed]
     difference = lengths[:, 0] - lengths[:, 1]
-    if sound.sum() < 2 or (anchors is None and min(np.mean(difference >= 0), np.mean(difference <= 0)) < _EITHER_SIDE):
+    if sound.sum() < 2 or min(np.mean(difference >= 0), np.mean(difference <= 0)) < _EITHER_SIDE:
         return None
     try:
-        return length_controlled_win_rate(
-            preferences[sound], lengths[:, 0], lengths[:, 1], difficulty=hardness, anchors=anchors
-        )
+        return length_controlled_win_rate(preferences[sound], lengths[:, 0], lengths[:, 1])
     except ConfigError:
         return None

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 OPTIONS = 4
 
-_CONTEXT, _ENDING = 160, 60  # characters of a text and of how it goes on
+_CONTEXT, _ENDING = 160, 60  # characters of a text and of its continuation
 _EATERS = (
     ("mouse", "cheese"), ("cat", "fish"), ("dog", "bone"), ("cow", "grass"), ("rabbit", "carrot"), ("bird", "seed"),
     ("child", "apple"), ("monkey", "banana"), ("farmer", "bread"), ("horse", "hay"), ("bear", "honey"), ("fox", "hen"),
@@ -143,9 +143,7 @@ def _continuations(documents: Sequence["Document"], numbers: random.Random) -> I
 
 def _agreement(documents: Sequence["Document"], numbers: random.Random) -> Iterator[Question]:
     """Pairs of sentences of the same words or nearly so: who eats whom, and a verb far from its subject."""
-    place = 0
-    while True:
-        place += 1
+    for place in range(1, 100_001):
         if numbers.random() < 0.25:
             eater, food = numbers.choice(_EATERS)
             verb = numbers.choice(("ate", "eats", "will eat", "has eaten", "wants to eat", "likes to eat"))
@@ -161,8 +159,6 @@ def _agreement(documents: Sequence["Document"], numbers: random.Random) -> Itera
             subject = f"The {many if plural else one}{between}"
             right, wrong = (f"{subject} {verbs[number]} {end}." for number in (plural, not plural))
         yield _placed(f"agreement/{place}", "", right, [wrong], numbers)
-        if place > 100_000:
-            return
 
 
 def _arithmetic(documents: Sequence["Document"], numbers: random.Random) -> Iterator[Question]:

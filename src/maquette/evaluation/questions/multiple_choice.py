@@ -134,7 +134,7 @@ def _plan(
 
 
 def _written(spellings: list[list[Text]], scored: Mapping[Text, Continuation], pairs: Mapping[Text, Pair]) -> int:
-    """The place whose letter greedy decoding writes: at each step the likeliest token with which a spelling goes on."""
+    """The place whose letter greedy decoding writes: at each step the likeliest token that continues a spelling."""
     left = [(place, pairs[text], scored[text].log_probs) for place, texts in enumerate(spellings) for text in texts]
     # A spelling may take in the prompt's last token; from where they part, spellings are compared by what they share.
     for step in range(max(len(tokens[1]) for _, tokens, _ in left)):

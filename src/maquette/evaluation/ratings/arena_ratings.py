@@ -106,7 +106,7 @@ def style_covariates(winners: Sequence[str], losers: Sequence[str]) -> dict[str,
     """For `bradley_terry_ratings(..., covariates=...)`: the winning completion's features less the losing one's, (n,)
     each.
 
-    A feature that no battle differs in is left out: it could not be told from nothing.
+    A feature that no battle differs in is left out: it has no effect that could be estimated.
     """
     if len(winners) != len(losers):
         raise ConfigError(f"{len(winners)} winning and {len(losers)} losing completions.", "Give both of each battle.")

@@ -91,7 +91,7 @@ class ManyFits:
     """`fit` with the prior, for many rows of counts near those of the cells: Newton's steps with one matrix, that of
     the estimate, so that a step costs a pass over the pairs instead of a matrix and its solution.
 
-    Counts that are not near (resamples of a small tournament) go on with Newton's own.
+    Counts that are not near (resamples of a small tournament) continue with Newton's own.
     """
 
     def __init__(self, cells: Cells, estimate: Floats) -> None:

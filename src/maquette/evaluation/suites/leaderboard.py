@@ -84,28 +84,22 @@ def _ranked(group: list[dict[str, Any]], resamples: int, seed: int) -> Iterable[
         row["digests"]["model"]: {name: task["accuracy"] for name, task in row["headline"].items()} for row in group
     }
     tasks = {name: own for name, own in scores.items() if own}
-    places = {standing.model: standing for standing in standings(tasks)} if tasks else {}
-    group = sorted(group, key=lambda row: _order(row, places))
-    best = group[0]
+    rates = {one.model: one.mean_win_rate for one in score_models(tasks)} if len(tasks) > 1 else {}
+
+    def order(row: dict[str, Any]) -> tuple[float, float]:
+        accuracy = row["mean_accuracy"]
+        return -rates.get(row["digests"]["model"], 0.0), 1.0 if accuracy is None else -accuracy
+
+    group = sorted(group, key=order)
     for row in group:
-        key = row["digests"]["model"]
-        standing = places.get(key)
-        alone = standing is None or len(tasks) < 2
-        likelihood = row["likelihood"].get(ALL)
+        model, likelihood = row["digests"]["model"], row["likelihood"].get(ALL)
         yield LeaderboardRow(
-            row["name"], row["checkpoint"], row["digests"]["tokenizer"], scores[key], row["mean_accuracy"],
-            None if alone or standing is None else standing.mean_win_rate,
+            row["name"], row["checkpoint"], row["digests"]["tokenizer"], scores[model], row["mean_accuracy"],
+            rates.get(model),
             likelihood["bits_per_byte"]["value"] if likelihood else None,
             likelihood["perplexity"]["value"] if likelihood else None,
-            None if row is best else compare(best, row, resamples=resamples, seed=seed),
+            None if row is group[0] else compare(group[0], row, resamples=resamples, seed=seed),
         )  # fmt: skip
-
-
-def _order(row: dict[str, Any], places: dict[str, Any]) -> tuple[float, float]:
-    standing = places.get(row["digests"]["model"])
-    accuracy = -(row["mean_accuracy"] if row["mean_accuracy"] is not None else -1.0)
-    rate = standing.mean_win_rate if standing is not None and len(places) > 1 else 0.0
-    return -rate, accuracy
 
 
 def compare(
@@ -148,7 +142,7 @@ class ModelScore:
     scenarios: int
 
 
-def standings(scores: Mapping[str, Mapping[str, float]]) -> list[ModelScore]:
+def score_models(scores: Mapping[str, Mapping[str, float]]) -> list[ModelScore]:
     """Models by mean win rate, best first. `scores` maps a model to its score on each scenario.
 
     The win rate on a scenario is the share of the other models that a model beats there, ties half (Liang et al. 2022,

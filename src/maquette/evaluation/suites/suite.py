@@ -91,7 +91,7 @@ class Suite:
 
 
 def build_suite(config: SuiteConfig, held_out: HeldOut | None, *, seed: int = 0) -> Suite:
-    """Makes and reads what the settings ask for; what is skipped in files is said. Raises `StageError` by file."""
+    """Makes and reads what the settings ask for; prints what is skipped in files. Raises `StageError` by file."""
     documents = held_out.documents() if held_out is not None else []
     tasks = [make_task(name, documents, config.items, seed) for name in config.embedded]
     for name, path in config.files.items():

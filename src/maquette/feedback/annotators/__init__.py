@@ -1,2 +1,2 @@
 """Those who give feedback, interchangeable: the gold reward, simulated people, a reward model, a language model, a file
-of what others have said."""
+of preferences."""

@@ -89,7 +89,7 @@ class AnswerCache:
     diskcache does the same, and unpickles what it reads.)"""
 
     def __init__(self, path: Path | str) -> None:
-        """Raises `StageError` where the file can't be opened or is no cache."""
+        """Raises `StageError` where the file can't be opened or is not a cache."""
         self.path = Path(path)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)

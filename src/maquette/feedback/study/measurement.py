@@ -17,20 +17,7 @@ from maquette.feedback.policies import PolicyScores, measure_policy, sample_many
 from maquette.feedback.tasks import words_of
 from maquette.model.loading import load_checkpoint
 from maquette.objectives.completions import RewardFunction, checked_scores
-from maquette.statistics import Estimate
-
-
-@dataclasses.dataclass(frozen=True)
-class IntervalEstimate:
-    """A number with its 95% interval."""
-
-    value: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, estimate: Estimate) -> "IntervalEstimate":
-        return cls(estimate.value, estimate.interval.low, estimate.interval.high)
+from maquette.statistics import IntervalEstimate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,10 +162,10 @@ def _result(
         kl=mine.kl,
         words=float(mine.words.mean()),
         ended=mine.ended,
-        scores={name: IntervalEstimate.of(mine.mean(name)) for name in rewards},
-        greedy={name: IntervalEstimate.of(best.mean(name)) for name in rewards},
-        wins={name: IntervalEstimate.of(win_rate(mine, sampled[reference], name)) for name in rewards},
-        greedy_wins={name: IntervalEstimate.of(win_rate(best, greedy[reference], name)) for name in rewards},
+        scores={name: mine.mean(name).plain for name in rewards},
+        greedy={name: best.mean(name).plain for name in rewards},
+        wins={name: win_rate(mine, sampled[reference], name).plain for name in rewards},
+        greedy_wins={name: win_rate(best, greedy[reference], name).plain for name in rewards},
         answers=[one.answer for one in best.completions[:SHOWN]],
     )
 

@@ -15,8 +15,9 @@ from maquette.feedback.study.figures import (
     draw_length,
     draw_overoptimisation,
 )
-from maquette.feedback.study.measurement import IntervalEstimate, Measurement, PolicyResult, read_measurement
+from maquette.feedback.study.measurement import Measurement, PolicyResult, read_measurement
 from maquette.reports import render
+from maquette.statistics import IntervalEstimate
 
 CAPTIONS = {
     "gold": "Gold reward per completion, sampled and greedy, with 95% intervals.",

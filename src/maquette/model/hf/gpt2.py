@@ -1,10 +1,22 @@
 """GPT-2: LayerNorm, learned positions and GELU; query, key and value in one matrix, and matrices transposed."""
 
+from typing import Any
+
 from maquette.model.architecture import TransformerConfig
 from maquette.model.core_config import CoreConfig
 from maquette.model.hf.family import ModelFamily, Raw, Stored, require
 
 _GPT2_GELU = ("gelu_new", "gelu_pytorch_tanh")
+_SETTINGS: dict[str, tuple[str, Any]] = {
+    "vocab_size": ("vocab_size", 50257),
+    "n_embd": ("hidden_size", 768),
+    "n_layer": ("num_hidden_layers", 12),
+    "n_head": ("num_attention_heads", 12),
+    "n_positions": ("max_position_embeddings", 1024),
+    "layer_norm_epsilon": ("normalization_eps", 1e-5),
+    "tie_word_embeddings": ("tie_word_embeddings", True),
+}
+"""Their name: ours, and the value where a file leaves it out."""
 
 
 def _read_gpt2(raw: Raw) -> TransformerConfig:
@@ -15,34 +27,21 @@ def _read_gpt2(raw: Raw) -> TransformerConfig:
         scale_attn_by_inverse_layer_idx=(False,),
         add_cross_attention=(False,),
     )
-    width = raw.get("n_embd", 768)
+    values = {ours: raw.get(theirs, usual) for theirs, (ours, usual) in _SETTINGS.items()}
     return TransformerConfig(
-        vocab_size=raw.get("vocab_size", 50257),
-        hidden_size=width,
-        num_hidden_layers=raw.get("n_layer", 12),
-        num_attention_heads=raw.get("n_head", 12),
-        intermediate_size=raw.get("n_inner") or 4 * width,
-        max_position_embeddings=raw.get("n_positions", 1024),
+        **values,
+        intermediate_size=raw.get("n_inner") or 4 * values["hidden_size"],
         normalization="layernorm",
-        normalization_eps=raw.get("layer_norm_epsilon", 1e-5),
         positions="learned",
         activation="gelu",
-        tie_word_embeddings=raw.get("tie_word_embeddings", True),
         bias=True,
     )
 
 
 def _write_gpt2(config: TransformerConfig) -> Raw:
-    return {
-        "vocab_size": config.vocab_size,
-        "n_embd": config.hidden_size,
-        "n_layer": config.num_hidden_layers,
-        "n_head": config.num_attention_heads,
+    return {theirs: getattr(config, ours) for theirs, (ours, _) in _SETTINGS.items()} | {
         "n_inner": config.inner_width,
-        "n_positions": config.max_position_embeddings,
-        "layer_norm_epsilon": config.normalization_eps,
         "activation_function": _GPT2_GELU[0],
-        "tie_word_embeddings": config.tie_word_embeddings,
         "embd_pdrop": 0.0,
         "attn_pdrop": 0.0,
         "resid_pdrop": 0.0,

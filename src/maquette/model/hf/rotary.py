@@ -9,6 +9,8 @@ from maquette.model.architecture import TransformerConfig
 from maquette.model.core_config import CoreConfig
 from maquette.model.hf.family import ModelFamily, Raw, Stored, number, require, unsupported
 
+_SIZES = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+
 
 def _rope_base(raw: Raw) -> float:
     """The rotary base, written as `rope_theta` (transformers 4) or in `rope_parameters` (5). Refuses scaled kinds."""
@@ -36,15 +38,12 @@ def _refuse_sliding_window(raw: Raw) -> None:
 
 def _read_rotary(raw: Raw, **ours: Any) -> TransformerConfig:
     require(raw, hidden_act=("silu", "swish"))
-    heads = number(raw, "num_attention_heads")
+    sizes = {key: number(raw, key) for key in _SIZES}
+    heads = sizes["num_attention_heads"]
     return TransformerConfig(
-        vocab_size=number(raw, "vocab_size"),
-        hidden_size=number(raw, "hidden_size"),
-        num_hidden_layers=number(raw, "num_hidden_layers"),
-        num_attention_heads=heads,
+        **sizes,
         num_key_value_heads=raw.get("num_key_value_heads") or heads,
-        head_dim=raw.get("head_dim") or number(raw, "hidden_size") // heads,
-        intermediate_size=number(raw, "intermediate_size"),
+        head_dim=raw.get("head_dim") or sizes["hidden_size"] // heads,
         max_position_embeddings=raw.get("max_position_embeddings", 2048),
         normalization="rmsnorm",
         normalization_eps=raw.get("rms_norm_eps", 1e-6),
@@ -75,11 +74,7 @@ def _read_qwen3(raw: Raw) -> TransformerConfig:
 
 
 def _write_rotary(config: TransformerConfig) -> Raw:
-    return {
-        "vocab_size": config.vocab_size,
-        "hidden_size": config.hidden_size,
-        "num_hidden_layers": config.num_hidden_layers,
-        "num_attention_heads": config.num_attention_heads,
+    return {key: getattr(config, key) for key in _SIZES} | {
         "num_key_value_heads": config.key_value_heads,
         "head_dim": config.width_of_head,
         "intermediate_size": config.inner_width,

@@ -7,11 +7,15 @@ chosen one after another, each given those before it.
 """
 
 import itertools
+import shlex
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
+from rich.console import Console
 
+from maquette.reports import quantity, terminal_table
 from maquette.scaling.laws.fit import SurfaceFit
 from maquette.scaling.laws.forms import SurfaceModel, coordinates
 from maquette.scaling.laws.runs import Array, LawError, positive_columns
@@ -22,6 +26,9 @@ if TYPE_CHECKING:
 
 _SIZES = 17
 """Of candidates, evenly in their logarithm."""
+
+_REACH = 10
+"""The run whose loss is to be known has so many times the largest budget, unless another is named."""
 
 PRIOR_WIDTH = 10.0
 """A parameter that the runs do not determine at all is known to this (in E's nats or in logarithms)."""
@@ -106,3 +113,53 @@ def candidates(fit: "SweepFit", affordable: float) -> tuple[Array, Array]:
     )
     inside = (pairs[:, 1] / pairs[:, 0] >= ratio.min() / 3) & (pairs[:, 1] / pairs[:, 0] <= ratio.max() * 3)
     return pairs[inside, 0], pairs[inside, 1]
+
+
+def show_suggestions(
+    fit: "SweepFit",
+    count: int,
+    words: Sequence[str],
+    *,
+    size: float | None = None,
+    tokens: float | None = None,
+    compute: float | None = None,
+    affordable: float | None = None,
+) -> list[Suggestion]:
+    """Prints and returns the next runs, as a table and as lines to type, to which the `words` are added. `size`,
+    `tokens`, `compute`: of the run whose loss is to be known, by default the best at ten times the largest budget."""
+    target = fit.allocation(size, tokens, compute or fit.comparison.largest_budget * _REACH)
+    affordable = affordable or fit.comparison.largest_budget
+    found = suggest_runs(
+        fit.surface, fit.table.params, fit.table.tokens, target, candidates(fit, affordable), count=count
+    )
+    forms = {"N": "{params:quantity}", "D": "{tokens:quantity}", "FLOPs": "{compute:.2g}"}
+    forms |= {"standard error before": "{error_before:.3%}", "after": "{error_after:.3%}"}
+    title = (
+        f"next runs for the loss at N {quantity(target.params)}, D {quantity(target.tokens)} "
+        f"(each at most {affordable:.2g} FLOPs)"
+    )
+    console = Console()
+    console.print(terminal_table(forms, found, title))
+    for line in _lines(fit, found, words):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    return found
+
+
+def _lines(fit: "SweepFit", found: Sequence[Suggestion], words: Sequence[str]) -> list[str]:
+    """One multirun for each budget; a run that is suggested again is another seed."""
+    groups: dict[tuple[str, int], list[str]] = {}
+    times: dict[tuple[str, str], int] = {}
+    for run in found:
+        # 6 N D of the suggestion is what the planner counts; the run's own FLOPs are what `compute` means.
+        compute = f"{run.compute * fit.flops_per_product / 6:.3g}"
+        size = f"{float(f'{run.params:.3g}'):.0f}"
+        repeat = times[size, compute] = times.get((size, compute), -1) + 1
+        groups.setdefault((compute, repeat), []).append(size)
+    taken = int(fit.table.seed.max()) if fit.table.seed is not None else 0
+    return [
+        shlex.join(
+            ["maquette", "train", "-m", f"size={','.join(sizes)}", f"compute={compute.replace('+', '')}", *words]
+            + ([f"seed={taken + repeat}"] if repeat else [])
+        )
+        for (compute, repeat), sizes in groups.items()
+    ]

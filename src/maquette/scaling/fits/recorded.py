@@ -204,6 +204,15 @@ def find_tokens(outputs: Path | str, digest: str) -> Path | None:
     return None
 
 
+def corpus_facts(table: RunTable, outputs: Path | str) -> dict[str, Any]:
+    """What the tokens' manifest says of the text that all runs read, where it is on this machine."""
+    digests = set(table.frame.get("tags.digest.tokens", ()))
+    if len(digests) != 1 or not isinstance(only := next(iter(digests)), str):
+        return {}
+    folder = find_tokens(outputs, only)
+    return {} if folder is None else {"held_out": read_manifest(folder).facts.get("held_out", {})}
+
+
 def with_copying(table: RunTable, outputs: Path | str) -> RunTable:
     """The table with every run's score, where the models and the tokens of those that lack it are on this machine.
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maquette.artifacts.settings import is_dotted
+from maquette.recipe.pretraining import Recipe
 from maquette.scaling.fits.confounders import Confounder, copying_kinds, find_confounders
 from maquette.scaling.fits.table import RunTable
 from maquette.scaling.laws.counting import ConventionShift, kaplan_convention, vocabulary_law
@@ -102,6 +103,12 @@ class SweepFit:
         return np.asarray(
             np.log(self.table.loss) - fitted.log_loss(self.table.params, self.table.tokens, self.table.compute)
         )
+
+    def counted(self, run: Recipe) -> tuple[Allocation, float]:
+        """N and D, and FLOPs, of a run in the convention of the fit."""
+        if self.table.convention == "exact":
+            return Allocation(float(run.size), float(run.tokens)), float(run.compute)
+        return Allocation(float(run.parameters.core), float(run.tokens)), float(run.kaplan_compute)
 
     def best(self, compute: float) -> Allocation:
         """N* and D* at `compute` FLOPs by the form to predict with."""

@@ -69,6 +69,13 @@ class RunTable:
     def __len__(self) -> int:
         return len(self.params)
 
+    @property
+    def folders(self) -> list[Path] | None:
+        """Where the runs lie; None where the source does not say of all of them."""
+        if "folder" not in self.frame.columns or not self.frame["folder"].notna().all():
+            return None
+        return [Path(str(folder)) for folder in self.frame["folder"]]
+
     def take(self, rows: NDArray[Any]) -> "RunTable":
         """The runs chosen by `rows`, a mask (n,) or indices."""
         index = np.flatnonzero(rows) if np.asarray(rows).dtype == bool else np.asarray(rows, int)

@@ -10,17 +10,29 @@ import datetime
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from maquette.artifacts.errors import ConfigError, StageError
 from maquette.artifacts.files import digest, locked, write_json
 from maquette.artifacts.settings import nearest
+from maquette.recipe.fingerprint import DEVICES, OBSERVERS
 from maquette.recipe.run_spec import RunSpec
 from maquette.reports import quantity
 from maquette.tracking import start_run
 from maquette.tracking.config import TrackingConfig
 
+if TYPE_CHECKING:
+    from maquette.scaling.fits.sweep_fit import SweepFit
+    from maquette.scaling.fits.table import RunTable
+    from maquette.scaling.laws.surface import Allocation
+
 FOLDER = "predictions"
+
+FORMAT = 2
+"""1: words of a command line in place of the run's spec."""
+
+LOCAL = (*OBSERVERS, *DEVICES, "callbacks", "num_validations", "compile", "corpus.workers", "shards.workers")
+"""Settings that say where and by what a predicted run is made and watched, not what it is."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,8 +40,8 @@ class WrittenPrediction:
     """What is expected of one run. Loss in nats per token, N and C in the `convention` of the fit.
 
     `reach`: compute over the largest budget of the fit. `runs`: name, loss and fingerprint of every run of the fit.
-    `settings`: overrides of `maquette train` that describe the run, empty where the fit rests on runs of another
-    program. `data`: digests of corpus, tokenizer and tokens. `before`: digest of the prediction written before this.
+    `spec`: the `RunSpec` of the run, as JSON; None where the fit rests on runs of another program. `before`: digest of
+    the prediction written before this.
     """
 
     created: str
@@ -45,10 +57,15 @@ class WrittenPrediction:
     fit: str
     fit_digest: str
     runs: list[dict[str, Any]]
-    settings: list[str]
-    data: dict[str, str]
+    spec: dict[str, Any] | None
     before: str | None
     digest: str = ""
+    format: int = FORMAT
+
+    @property
+    def data(self) -> dict[str, str]:
+        """Digests of corpus, tokenizer and tokens."""
+        return {} if self.spec is None else dict(self.spec["digests"])
 
     @property
     def id(self) -> str:
@@ -79,6 +96,47 @@ class WrittenPrediction:
         return self.interval50 if level == 0.5 else self.interval90
 
 
+def predict_run(
+    fit: "SweepFit",
+    name: str,
+    at: "Allocation",
+    compute: float,
+    *,
+    fit_digest: str,
+    form: str | None = None,
+    spec: RunSpec | None = None,
+) -> WrittenPrediction:
+    """What `fit`, which lies under `name`, expects of the run `at` N and D with `compute` FLOPs; not written yet."""
+    found = {level: fit.predict(*at, compute=compute, form=form, level=level) for level in (0.5, 0.9)}
+    return WrittenPrediction(
+        created="",
+        params=at.params,
+        tokens=at.tokens,
+        compute=compute,
+        convention=fit.table.convention,
+        loss=found[0.9].loss,
+        interval50=(found[0.5].interval.low, found[0.5].interval.high),
+        interval90=(found[0.9].interval.low, found[0.9].interval.high),
+        form=form or fit.form,
+        reach=compute / fit.comparison.largest_budget,
+        fit=name,
+        fit_digest=fit_digest,
+        runs=fit.table.identities(),
+        spec=None if spec is None else spec.to_json(),
+        before=None,
+    )
+
+
+def check_data(spec: RunSpec, table: "RunTable") -> None:
+    """Raises `StageError` where the run's data are not those of the fit's runs."""
+    for name, known in spec.digests.items():
+        digests = set(table.frame.get(f"tags.digest.{name}", ()))
+        if digests and digests != {known}:
+            raise StageError(
+                f"The {name} on this machine are not those of the fit's runs.", "Make them from the same source."
+            )
+
+
 def write_prediction(prediction: WrittenPrediction, outputs: Path | str) -> WrittenPrediction:
     """Writes it, with the time, the one before it and its digest filled in; the file is read-only from then on.
 
@@ -104,7 +162,7 @@ def record_prediction(prediction: WrittenPrediction, outputs: Path | str, tracki
     (low, high), (half_low, half_high) = prediction.interval90, prediction.interval50
     with start_run(
         tracking, outputs=outputs, name=f"prediction-{prediction.id}", folder=path.parent,
-        params={"fit": prediction.fit, "form": prediction.form, "settings": prediction.settings},
+        params={"fit": prediction.fit, "form": prediction.form, "run": (prediction.spec or {}).get("name")},
         tags={"kind": "prediction", "prediction.digest": prediction.digest, "digest.fit": prediction.fit_digest},
     ) as log:  # fmt: skip
         values = {
@@ -119,6 +177,11 @@ def read_prediction(path: Path) -> WrittenPrediction:
     """A prediction from its file. Raises `StageError` where it is damaged or was changed after it was written."""
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
+        if raw.get("format", 1) != FORMAT:
+            raise StageError(
+                f"{path} has format {raw.get('format', 1)}; this version reads {FORMAT}.",
+                "Another version wrote it: move it away, and predict again.",
+            )
         names = {field.name for field in dataclasses.fields(WrittenPrediction)}
         prediction = WrittenPrediction(**{key: value for key, value in raw.items() if key in names})
         half, most = ((float(low), float(high)) for low, high in (prediction.interval50, prediction.interval90))
@@ -164,24 +227,26 @@ def check_predicted(name: str, outputs: str, spec: RunSpec) -> WrittenPrediction
     """The prediction that a planned run is for. Raises `ConfigError` where the run is another one, `StageError` where
     its data are."""
     prediction = find_prediction(name, outputs)
-    core = prediction.convention == "kaplan"
-    counts = (
-        ("parameters", prediction.params, spec.parameters.core if core else spec.size),
-        ("tokens", prediction.tokens, spec.tokens),
-    )
-    for what, expected, planned in counts:
-        if planned != round(expected):
-            raise ConfigError(
-                f"The prediction {prediction.id} is of {expected:,.0f} {what}, this run has {planned:,}.",
-                f"Train it with maquette train prediction={prediction.id}.",
-            )
+    if prediction.spec is None:
+        raise ConfigError(f"The prediction {prediction.id} is of a run of another program.", "Leave prediction out.")
     for what, known in prediction.data.items():
         if spec.digests.get(what) != known:
             raise StageError(
                 f"The {what} are not those that the prediction {prediction.id} rests on.",
                 "Make them again from the same source, or predict again.",
             )
+    others = [one for one in spec.differences(RunSpec.from_json(prediction.spec)) if not is_local(one.split(" ")[0])]
+    if others:
+        raise ConfigError(
+            f"This is not the run that {prediction.id} predicts: {'; '.join(others)}.",
+            f"Train it with maquette train prediction={prediction.id}.",
+        )
     return prediction
+
+
+def is_local(key: str) -> bool:
+    """Whether a setting says where or by what a run is made, not what it is."""
+    return any(key == one or key.startswith(f"{one}.") for one in LOCAL)
 
 
 def broken_links(predictions: list[WrittenPrediction], recorded: Iterable[str] = ()) -> list[str]:

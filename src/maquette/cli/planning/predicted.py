@@ -1,0 +1,81 @@
+"""`maquette train prediction=<id>`: exactly the run that was predicted, or none.
+
+What the run is comes from the prediction's `RunSpec`; where and by what it is made (`LOCAL`) from the command line.
+"""
+
+import copy
+import dataclasses
+from collections.abc import Collection
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from maquette.artifacts.errors import ConfigError
+from maquette.artifacts.settings import flatten
+from maquette.artifacts.targets import has_key, node_value, typed, with_values
+from maquette.cli.command_line.config import TrainStage
+from maquette.data.config import CustomDataConfig
+from maquette.objectives.config import CustomObjectiveConfig
+from maquette.optimization.config import OPTIMIZERS, SCHEDULERS
+from maquette.recipe.run_spec import RunSpec
+from maquette.scaling.predictions.prediction import LOCAL, find_prediction, is_local
+
+_CUSTOM = {"data": CustomDataConfig, "objective": CustomObjectiveConfig}
+
+
+def predicted(config: TrainStage, usual: TrainStage, given: Collection[str]) -> TrainStage:
+    """The settings of the run that `config.prediction` is of. `usual`: the settings with nothing given; `given`: the
+    keys and groups that were typed.
+
+    Raises `ConfigError` where a setting contradicts the prediction, or the prediction is not of a run of this program.
+    """
+    prediction = find_prediction(config.prediction, config.outputs)
+    if prediction.spec is None:
+        raise ConfigError(
+            f"The prediction {prediction.id} rests on runs of another program: there is nothing to train by.",
+            "Predict from a fit of your own sweep.",
+        )
+    planned = settings_of_run(RunSpec.from_json(prediction.spec))
+    before, now, then = (flatten(dataclasses.asdict(one)) for one in (usual, config, planned))
+    for key in now.keys() & then.keys():
+        typed_here = key in given or key.partition(".")[0] in given or now[key] != before.get(key)
+        if typed_here and now[key] not in (None, then[key]) and not is_local(key):
+            raise ConfigError(
+                f"{key}={now[key]} contradicts the prediction {prediction.id}, which says {then[key]}.",
+                "Leave it out, or predict that run: maquette predict.",
+            )
+    return made_here(planned, config)
+
+
+def made_here(planned: TrainStage, config: TrainStage) -> TrainStage:
+    """The run that `planned` describes, made where and by what `config` says."""
+    names = {field.name for field in dataclasses.fields(TrainStage)}
+    for key in LOCAL:
+        section, _, name = key.partition(".")
+        if section not in names:
+            continue
+        node, here = getattr(planned, section), getattr(config, section)
+        if not name:
+            planned = dataclasses.replace(planned, **{section: here})
+        elif has_key(node, name) and has_key(here, name):
+            planned = dataclasses.replace(planned, **{section: with_values(node, **{name: node_value(here, name)})})
+    return planned
+
+
+def settings_of_run(spec: RunSpec) -> TrainStage:
+    """The settings of a run, with every number that its recipe chose.
+
+    Raises `ConfigError` where this version does not know one of them."""
+    values: dict[str, Any] = copy.deepcopy(spec.settings)
+    nodes: dict[str, Any] = {
+        name: typed(values.pop(name), classes.values())
+        for name, classes in (("optimizer", OPTIMIZERS), ("scheduler", SCHEDULERS))
+    }
+    nodes |= {name: custom(**values.pop(name)) for name, custom in _CUSTOM.items() if "settings" in values[name]}
+    try:
+        config: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(TrainStage), values))
+    except OmegaConfBaseException as error:
+        first = str(error).strip().splitlines()[0]
+        raise ConfigError(f"The run {spec.name} has settings that this version does not know: {first}.") from None
+    return dataclasses.replace(config, **nodes)

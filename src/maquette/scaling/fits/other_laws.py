@@ -1,0 +1,99 @@
+"""The other laws of `maquette fit`: of the learning rate, the batch, repetition, mixtures, and of families beside each
+other; and how they are kept."""
+
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from maquette.artifacts.files import read_json, write_json, write_text
+from maquette.reports import write_page
+from maquette.scaling.fits.families import compare_by, comparison_facts, comparison_figure
+from maquette.scaling.fits.mixture_fit import MixtureFit, fit_mixture, mixture_facts, mixture_figure, verdict
+from maquette.scaling.fits.repetition_fit import fit_epochs, repetition_facts, repetition_figure
+from maquette.scaling.fits.stored_fit import RUNS
+from maquette.scaling.fits.table import RunTable
+from maquette.scaling.fits.tuned_recipe import tune, tuned_facts, tuned_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+LAW = "law.json"
+
+
+@dataclass(frozen=True)
+class FoundLaw:
+    """A law with its name, page `template`, `facts` for `law.json`, and what a person is told of it: `words`, and the
+    command that uses it. `shown`: what else its page says."""
+
+    label: str
+    template: str
+    found: Any
+    words: str
+    facts: Mapping[str, Any]
+    figure: "Figure"
+    use: str = ""
+    shown: Mapping[str, Any] = field(default_factory=dict)
+
+    def write(self, table: RunTable, folder: Path) -> dict[str, Any]:
+        """Fills an artifact folder; returns what its manifest is to say."""
+        write_text(folder / RUNS, table.csv())
+        write_json(folder / LAW, {"source": table.source, **self.facts, "words": self.words, "use": self.use})
+        page = {"found": self.found, "source": table.source, "words": self.words, **self.shown}
+        write_page(folder, self.template, page, {"law": self.figure})
+        return {"law": self.label}
+
+
+def setting_law(table: RunTable, setting: str, *, level: float, recipe: str, outputs: str) -> FoundLaw:
+    """The law of a setting (`learning_rate`, `batch`), to be used as the recipe called so."""
+    tuned = tune(table, setting, level)
+    elsewhere = [] if outputs == "outputs" else [f"outputs={outputs}"]
+    line = shlex.join(["maquette", "train", "-m", "+sweep=isoflop", f"recipe={recipe}", *elsewhere])
+    return FoundLaw(
+        setting, "setting_law.html.j2", tuned, tuned.words, tuned_facts(tuned), tuned_figure(tuned), line,
+        {"command": line},
+    )  # fmt: skip
+
+
+def repetition_law(table: RunTable, *, seed: int, level: float) -> FoundLaw:
+    """What epochs are worth."""
+    epochs = fit_epochs(table, seed=seed, level=level)
+    facts, figure = repetition_facts(epochs), repetition_figure(epochs, table)
+    return FoundLaw("repetition", "repetition_law.html.j2", epochs, epochs.words, facts, figure)
+
+
+def mixture_law(
+    table: RunTable,
+    *,
+    max_epochs: float,
+    targets: Mapping[str, float],
+    train: Callable[[MixtureFit], float] | None = None,
+) -> FoundLaw:
+    """The mixing law and its optimum; with `train`, which gives the loss of the optimum trained, also whether it
+    holds."""
+    found = fit_mixture(table, max_epochs=max_epochs, targets=dict(targets))
+    verified = None if train is None else train(found)
+    facts, figure = mixture_facts(found, verified), mixture_figure(found, verified)
+    shares = ",".join(f"{name}:{share:g}" for name, share in found.mixture.items())
+    line = f"maquette train 'mixture.weights={{{shares}}}'"
+    return FoundLaw("mixture", "mixing_law.html.j2", found, verdict(found, verified), facts, figure, line)
+
+
+def families(table: RunTable, column: str, *, level: float) -> FoundLaw:
+    """The families that a column makes, beside each other."""
+    found = compare_by(table, column, level)
+    facts, figure = comparison_facts(found), comparison_figure(found)
+    return FoundLaw(f"by-{column}", "families.html.j2", found, found.words, facts, figure)
+
+
+def tell_law(folder: Path) -> None:
+    """What a stored law says, at the terminal."""
+    facts, console = read_json(folder / LAW), Console()
+    assert isinstance(facts, dict)
+    lines = [facts["words"], *([f"Use it: {facts['use']}"] if facts["use"] else [])]
+    console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+    for warning in facts["warnings"]:
+        console.print(f"warning: {warning}", markup=False, highlight=False, style="yellow")
