@@ -73,8 +73,9 @@ PHRASES: list[tuple[str, str, str]] = [
     (r"\bbias of the grid\b|\bless one\b|\blikeliest token (is|was) right\b",
      "grid bias, relative residual, token accuracy", ANYWHERE),
     (r"\bclass Big\b|\bold trials?\b", "FinalRun, TuningTrial", ANYWHERE),
-    (r"\b[lL]eanings?\b|\b(\w+_)?[tT]aste\b|\bPeople\b", "BiasEstimates, AnnotatorProfile, AnnotatorPool", ANYWHERE),
-    (r"\b[lL]ectures?\b(?! \"Building Large Language Models\")", "the paper's name", ANYWHERE),
+    (r"\b[lL]eanings?\b|\b(\w+_)?Taste\b|\w+_taste\b|\bclass People\b",
+     "BiasEstimates, AnnotatorProfile, AnnotatorPool", ANYWHERE),
+    (r"\b[lL]ectures?\b(?! [\"*]*Building Large Language Models)", "the paper's name", ANYWHERE),
     (r"\bmade[-_ ]?web\b|\bplant(s|ed|ing)?\b|\bclass Ground\b", "synthetic web, inject a fault, ground truth",
      ANYWHERE),
     (r"\bhostlines\b|""" r"""["'](near|harmful|evidence|refine)["']""" "|"
