@@ -89,7 +89,7 @@ def _fit_law(config: FitStage, table: "RunTable") -> Path:
         law = other_laws.setting_law(
             table, config.laws, level=config.level, recipe=recipe, outputs=config.outputs
         )  # fmt: skip
-        path = save_recipe(law.found.rules, recipe_path(recipe, config.outputs))
+        path = save_recipe(law.result.rules, recipe_path(recipe, config.outputs))
         say(f"recipe={recipe} is {path}")
     names = (*_OF_A_LAW, *(_OF_MIXTURES if config.laws == "mixture" else ()))
     return store_fit(

@@ -31,7 +31,7 @@ class FoundLaw:
 
     label: str
     template: str
-    found: Any
+    result: Any
     words: str
     facts: Mapping[str, Any]
     figure: "Figure"
@@ -42,7 +42,7 @@ class FoundLaw:
         """Fills an artifact folder; returns what its manifest is to say."""
         write_text(folder / RUNS, table.csv())
         write_json(folder / LAW, {"source": table.source, **self.facts, "words": self.words, "use": self.use})
-        page = {"found": self.found, "source": table.source, "words": self.words, **self.shown}
+        page = {"result": self.result, "source": table.source, "words": self.words, **self.shown}
         write_page(folder, self.template, page, {"law": self.figure})
         return {"law": self.label}
 
