@@ -8,6 +8,7 @@ import torch
 from maquette.artifacts import StageError
 from maquette.feedback.comparison import Comparison, Judgement
 from maquette.model import ScalarModel
+from maquette.model.likelihoods import require_finite
 from maquette.objectives.completions import Completion, padded_rows
 from maquette.text import chat
 
@@ -38,7 +39,7 @@ class LearnedReward:
                 )
             with torch.inference_mode():
                 values = self.model(tokens)
-                last = values.gather(1, lengths[:, None] - 1)[:, 0]
+                last = require_finite(values.gather(1, lengths[:, None] - 1)[:, 0], "rewards")
             for row, score in zip(rows, last.tolist(), strict=True):
                 scores[row] = score
         return scores
