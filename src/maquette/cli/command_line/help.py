@@ -19,8 +19,9 @@ def print_stages() -> None:
         "maquette STAGE [key=value ...] [-m]\n\n"
         "The stages, in the order of the pipeline (each does what it needs of those before it):\n"
     )
+    width = max(map(len, STAGES))
     for stage in STAGES.values():
-        print(f"  {stage.name:<10} {stage.help}")
+        print(f"  {stage.name:<{width}} {stage.help}")
     print(
         "\n  maquette STAGE --help       its groups and first keys (--help-all: all of them)"
         "\n  maquette STAGE --show ...   the composed settings, without running"

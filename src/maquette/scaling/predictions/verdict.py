@@ -187,10 +187,11 @@ def tell(verdicts: Verdicts, shown: Sequence[Verdict]) -> None:
     for one in verdicts.waiting:
         console.print(f"prediction {one.id} waits for its run: maquette train prediction={one.id}", markup=False)
     if verdicts.verdicts:
+        count = len(verdicts.verdicts)
         held = [np.mean([verdict.inside[level] for verdict in verdicts.verdicts]) for level in (0.5, 0.9)]
         errors = [abs(verdict.relative) for verdict in verdicts.verdicts]
         console.print(
-            f"{len(verdicts.verdicts)} verdicts: {held[0]:.0%} inside 50%, {held[1]:.0%} inside 90%; mean absolute "
+            f"{count} verdict{'s' if count > 1 else ''}: {held[0]:.0%} inside 50%, {held[1]:.0%} inside 90%; mean absolute "
             f"error {np.mean(errors):.2%}", markup=False, highlight=False,
         )  # fmt: skip
 
