@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from maquette.artifacts import ConfigError
-from maquette.artifacts.files import atomic_folder
+from maquette.artifacts.files import atomic_folder, listed
 from maquette.artifacts.progress import say
 from maquette.artifacts.run_file import FINISHED, read_run
 from maquette.cli.command_line.model_config import ExportStage
@@ -25,7 +25,7 @@ def run(config: ExportStage) -> Path:
     source = model_folder(checkpoint)
     target = Path(config.to) if config.to is not None else Path(config.outputs) / "export" / checkpoint.name
     hf.require_replaceable(target)
-    if target.exists() and any(target.iterdir()) and not config.force:
+    if listed(target) and not config.force:
         if _same(source, target):
             say(f"{target}: up to date")
             return target
@@ -66,5 +66,5 @@ def _limits(config: CoreConfig, tokenizer: Tokenizer) -> list[str]:
 
 
 def _same(one: Path, other: Path) -> bool:
-    names = [{path.name for path in folder.iterdir()} for folder in (one, other)]
+    names = [{path.name for path in listed(folder)} for folder in (one, other)]
     return names[0] == names[1] and all((one / name).read_bytes() == (other / name).read_bytes() for name in names[0])
