@@ -94,7 +94,7 @@ def test_the_readme_is_short() -> None:
 
 LESS = {
     "'sweep.budgets=[3e9,1e10,3e10]'": "'sweep.budgets=[1e8,2e8,4e8]' sweep.sizes_per_budget=3 num_validations=1",
-    "compute=3e11": "compute=1e9",
+    "compute=3e11": "size=10k compute=1e9",
     "objective=ppo": "objective=ppo trainer.max_steps=4",
     "tokens=400k": "tokens=40k",
     "source.limit=500": "source.limit=60",
