@@ -7,7 +7,7 @@ import maquette
 
 TESTS = Path(__file__).parent
 FILES = sorted(TESTS.rglob("*.py"))
-APART = {"docs", "examples", "experiments", "notebooks", "support"}
+APART = {"docs", "examples", "experiments", "faults", "notebooks", "support"}
 """Folders of what is not below src/maquette."""
 
 

@@ -3,6 +3,9 @@
 import json
 from pathlib import Path
 
+import pytest
+
+from maquette.artifacts import StageError
 from maquette.training.metrics_file import MetricsFile, read_history
 
 
@@ -38,16 +41,16 @@ def test_what_came_after_the_checkpoint_is_cut_off(tmp_path: Path) -> None:
     for step in (5, 10):
         metrics.note(step, {"train/loss": 1.0})
     metrics.flush()
-    length = metrics.length
+    mark = metrics.mark()
     metrics.note(15, {"train/loss": 1.0})
     metrics.close()
     with path.open("a") as file:
         file.write('{"step": 2')  # killed while it wrote
     metrics = MetricsFile(path)
-    metrics.cut(length)
+    metrics.cut(mark)
     metrics.note(15, {"train/loss": 7.0})
     metrics.flush()
-    assert metrics.length == path.stat().st_size
+    assert metrics.mark()["bytes"] == path.stat().st_size
     metrics.close()
     assert [(row["step"], row["train/loss"]) for row in read_history(path)] == [(5, 1.0), (10, 1.0), (15, 7.0)]
 
@@ -75,3 +78,23 @@ def test_flushed_lines_are_on_disk(tmp_path: Path) -> None:
 
 def test_no_file_is_no_history(tmp_path: Path) -> None:
     assert read_history(tmp_path / "metrics.jsonl") == []
+
+
+def test_a_damaged_line_is_named_and_a_changed_one_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    metrics = MetricsFile(path)
+    for step in range(1, 9):
+        metrics.log_metrics({"train/loss": 5.0 - step / 10}, step)
+    metrics.flush()
+    mark, whole = metrics.mark(), path.read_text()
+    metrics.close()
+    path.write_text(whole.replace('{"step": 4', '{"step: 4'))
+    with pytest.raises(StageError, match=r"metrics\.jsonl, line 4, is damaged"):
+        read_history(path)
+    path.write_text(whole.replace("4.7", "4.6"))  # another number: only the checkpoint knows
+    with pytest.raises(StageError, match="does not match the checksum"):
+        MetricsFile(path).cut(mark)
+    path.write_text(whole + '{"step": 9, "train')  # a killed process's half line
+    assert len(read_history(path)) == 8
+    MetricsFile(path).cut(mark)
+    assert path.read_text() == whole

@@ -27,6 +27,8 @@ def conclude(
     history = read_history(job.folder / "metrics.jsonl")
     checkpoints = CheckpointFolder(job.folder / "checkpoints")
     steps = checkpoints.steps()
+    if steps and steps[-1] < trainer.global_step:  # resumed with callbacks=none: nothing saved what came after
+        steps = []
     step = steps[-1] if steps else trainer.global_step
     last = _newest(history)
     record = record.ended(

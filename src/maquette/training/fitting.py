@@ -144,7 +144,7 @@ def _metrics(job: Job, world: ProcessGroup, *, resumes: bool) -> Iterator[Metric
         return
     metrics = MetricsFile(job.folder / "metrics.jsonl")
     if not resumes:
-        metrics.cut(0)
+        metrics.cut()
     try:
         yield metrics
     finally:

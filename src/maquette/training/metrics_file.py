@@ -4,6 +4,7 @@ The tracker's store is for looking at; this file is what reports are made from. 
 after its checkpoint first, so every step stands in it once.
 """
 
+import hashlib
 import json
 import math
 import os
@@ -83,15 +84,26 @@ class MetricsFile(Logger):
         except OSError as error:
             raise explain_os_error(error, self.path) from error
 
-    @property
-    def length(self) -> int:
-        """Bytes written: a checkpoint holds it, so that a run that resumes cuts off what came after."""
-        return self._file.tell()
+    def mark(self) -> dict[str, Any]:
+        """What is written: a checkpoint holds it, so that a run that resumes finds its curves and cuts off what came
+        after."""
+        self._file.flush()
+        written = self.path.read_bytes()
+        return {"bytes": len(written), "sha256": hashlib.sha256(written).hexdigest()}
 
-    def cut(self, length: int) -> None:
-        """Removes what stands after the first `length` bytes."""
+    def cut(self, mark: Mapping[str, Any] | None = None) -> None:
+        """Removes what was written after `mark`; without one, everything. Raises `StageError` where what stands before
+        it is not what it was."""
         self._rows.clear()
-        self._file.truncate(min(length, self.path.stat().st_size))
+        length = 0 if mark is None else int(mark["bytes"])
+        if mark is not None:
+            with self.path.open("rb") as file:
+                if hashlib.sha256(file.read(length)).hexdigest() != mark["sha256"]:
+                    raise StageError(
+                        f"{self.path} is damaged: it does not match the checksum that the checkpoint has of it.",
+                        _ADVICE,
+                    )
+        self._file.truncate(length)
         self._file.seek(0, os.SEEK_END)
 
     def close(self) -> None:

@@ -100,7 +100,7 @@ class RunCheckpoint(RunCallback, Checkpoint):
         return {
             "random": of_all_processes(capture_random_state()),
             "seconds": self.trained_seconds,
-            "metrics": 0 if self.run is None or self.run.metrics is None else self.run.metrics.length,
+            "metrics": None if self.run is None or self.run.metrics is None else self.run.metrics.mark(),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
