@@ -80,6 +80,18 @@ def data(root: Path) -> None:
     }  # fmt: skip
     for name, values in rows.items():
         (root / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in values))
+    from maquette.data.conversations import write_preferences
+    from maquette.feedback.annotators.simulated import AnnotatorProfile, SimulatedAnnotator
+    from maquette.feedback.comparison import Comparison, preferences_of
+    from maquette.feedback.tasks import Exercises, demonstrate
+
+    exercises = Exercises(["pick"]).take(40)
+    completions = [demonstrate(exercises, "easy", seed=seed) for seed in (1, 2)]
+    pairs = [
+        Comparison(tuple(one.messages), *both, one.facts()) for one, *both in zip(exercises, *completions, strict=True)
+    ]
+    judged = SimulatedAnnotator(AnnotatorProfile(noise=2.0)).judge(pairs)
+    write_preferences(root / "pairs.jsonl", preferences_of(pairs, judged, "noisy"))
     with (root / "table.csv").open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow(("N", "D", "loss", "C"))
@@ -117,7 +129,7 @@ def lines(root: Path) -> dict[str, list[str]]:
         "predict": ["predict", "compute=1e19", "tracking=none"],
         "evaluate": ["evaluate", model, "suite.embedded=[arithmetic]", "suite.items=20", "suite.documents=2",
                      "protocol.orders=2", "protocol.resamples=50", "tracking=none"],
-        "annotate": ["annotate", f"given={root / 'preferences.jsonl'}", "feedback=alpacafarm", "tracking=none"],
+        "annotate": ["annotate", f"given={root / 'pairs.jsonl'}", "feedback=alpacafarm", "tracking=none"],
         "export": ["export", model, f"to={root / 'outputs' / 'exported'}"],
         "import": ["import", f"path={root / 'start'}"],
     }  # fmt: skip
@@ -177,6 +189,8 @@ class Attack:
         self.seconds: dict[str, float] = {}
         self.expected: dict[str, dict[str, str]] = {}
         for number, (name, arguments) in enumerate(self.lines.items()):
+            if only and name not in only:
+                continue
             shutil.copytree(self.outputs, root / "before" / str(number))
             began = time.monotonic()
             _, status = os.waitpid(run_line(arguments, self.outputs, self.log), 0)
@@ -185,8 +199,6 @@ class Attack:
             self.seconds[name] = time.monotonic() - began
             self.expected[name] = results(self.outputs)
             say(f"  {name}: {self.seconds[name]:.1f} s, {len(self.expected[name])} results")
-            if set(only) <= set(self.expected) and only:
-                break
 
     def _models(self) -> None:
         from maquette.model import LanguageModel, TransformerConfig, hf
