@@ -17,7 +17,7 @@ CASES = Path(__file__).parent / "cases"
 PARTS = ("fuzz", "kills", "lines", "many", "soak")
 
 Row = tuple[str, int, int, list[str]]
-"""Kind, tried, survived, and a line for each that was lost."""
+"""Kind, attempts, survived, and a line for each that was lost."""
 
 
 def say(line: str) -> None:
@@ -32,7 +32,7 @@ def run_fuzz(options: argparse.Namespace) -> list[Row]:
             continue
         with tempfile.TemporaryDirectory() as folder:
             result = attack(format, Path(folder), options.seed, options.count)
-        tried, lost = sum(result.outcomes.values()), []
+        attempts, lost = sum(result.outcomes.values()), []
         for kind, detail, damaged in result.findings:
             lost.append(f"{kind}: {detail[:160]!r}")
             if options.keep and lost[-1] not in lost[:-1]:
@@ -43,7 +43,7 @@ def run_fuzz(options: argparse.Namespace) -> list[Row]:
                 case = {"format": format.name, "was": f"{kind} {detail[:60]}", "content": content}
                 (CASES / name).write_text(json.dumps(case, indent=1) + "\n")
         outcomes = Counter({kind: count for kind, count in result.outcomes.items() if kind not in FINDINGS})
-        row = (f"damaged {format.name} {dict(outcomes)}", tried, tried - len(lost), lost)
+        row = (f"damaged {format.name} {dict(outcomes)}", attempts, attempts - len(lost), lost)
         table.append(row)
         say(show(row))
     return table
@@ -69,7 +69,7 @@ def run_lines(options: argparse.Namespace) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         only = options.only.split("/") if options.only else []
         tallies = lines.Attack(Path(folder), options.seed, only, say).run(options.trials, 60 * options.minutes)
-    table = [(f"killed: {name}", one.tried, one.tried - len(one.lost), one.lost) for name, one in tallies.items()]
+    table = [(f"killed: {name}", one.kills, one.kills - len(one.lost), one.lost) for name, one in tallies.items()]
     for row in table:
         say(show(row))
     return table
@@ -83,8 +83,8 @@ def run_many(options: argparse.Namespace) -> list[Row]:
     table: list[Row] = []
 
     def attempt(name: str, call: Callable[[], load.Outcome]) -> None:
-        tried, lost = call()
-        table.append((name, tried, max(0, tried - len(lost)), lost))
+        attempts, lost = call()
+        table.append((name, attempts, max(0, attempts - len(lost)), lost))
         say(show(table[-1]))
 
     with tempfile.TemporaryDirectory() as folder:
@@ -126,8 +126,8 @@ def run_soak(options: argparse.Namespace) -> list[Row]:
 
 
 def show(row: Row) -> str:
-    kind, tried, survived, lost = row
-    line = f"{kind:60} {tried:6} {survived:8} {tried - survived:6}"
+    kind, attempts, survived, lost = row
+    line = f"{kind:60} {attempts:6} {survived:8} {attempts - survived:6}"
     return "\n".join([line, *(f"    {one}" for one in dict.fromkeys(lost))])
 
 
@@ -151,9 +151,9 @@ def main() -> None:
     say(f"== {'kind':57} {'tried':>6} {'survived':>8} {'lost':>6}")
     for row in table:
         say(show((row[0], row[1], row[2], [])))
-    tried, survived = sum(row[1] for row in table), sum(row[2] for row in table)
-    say(show(("together", tried, survived, [])))
-    sys.exit(1 if survived < tried else 0)
+    attempts, survived = sum(row[1] for row in table), sum(row[2] for row in table)
+    say(show(("together", attempts, survived, [])))
+    sys.exit(1 if survived < attempts else 0)
 
 
 if __name__ == "__main__":

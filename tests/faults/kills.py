@@ -93,11 +93,9 @@ def kill_once(writer: Writer, folder: Path, delay: float) -> int:
 
 
 def leftovers(folder: Path) -> list[Path]:
-    """Hidden files and folders but for locks."""
-    return [
-        path for path in folder.rglob(".*")
-        if path.suffix != ".lock" and not any(part.startswith(".") for part in path.relative_to(folder).parent.parts)
-    ]  # fmt: skip
+    """Hidden files and folders but for locks and Hydra's folder of settings."""
+    hidden = [path for path in folder.rglob(".*") if path.suffix != ".lock" and path.name != ".hydra"]
+    return [path for path in hidden if not any(other in path.parents for other in hidden)]
 
 
 def kill_often(writer: Writer, folder: Path, numbers: random.Random) -> tuple[int, list[str]]:
@@ -125,14 +123,14 @@ def kill_often(writer: Writer, folder: Path, numbers: random.Random) -> tuple[in
 def attack(writer: Writer, folder: Path, seed: int, kills: int) -> tuple[int, int, list[str]]:
     """How often the writer was killed, how many kills it survived, what was lost."""
     numbers = random.Random(f"{seed} {writer.name}")
-    tried, lost = 0, []
+    killed_so_far, lost = 0, []
     for trial in itertools.count():
-        if tried >= kills:
-            return tried, tried - len(lost), lost
+        if killed_so_far >= kills:
+            return killed_so_far, killed_so_far - len(lost), lost
         place = folder / str(trial)
-        killed, found = kill_often(writer, place, numbers)
-        tried += killed
-        lost += [f"trial {trial}: {line}" for line in found]
+        killed, results = kill_often(writer, place, numbers)
+        killed_so_far += killed
+        lost += [f"trial {trial}: {line}" for line in results]
         shutil.rmtree(place, ignore_errors=True)
     raise AssertionError
 
@@ -227,12 +225,12 @@ def _checkpoint(folder: Path) -> Iterator[None]:
 
 def _checkpointed(folder: Path) -> int:
     warnings: list[str] = []
-    found = CheckpointFolder(folder / "checkpoints").newest(warnings.append)
+    results = CheckpointFolder(folder / "checkpoints").newest(warnings.append)
     if warnings:
         raise ValueError(warnings[0])
-    if found is None:
+    if results is None:
         return 0
-    step, path = found
+    step, path = results
     if not bool((AtomicCheckpointIO().load_checkpoint(path)["state_dict"]["x"] == step).all()):
         raise ValueError(f"other weights at step {step}")
     return step + 1

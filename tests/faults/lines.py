@@ -1,4 +1,4 @@
-"""SIGKILL at random moments in whole command lines, then the same line again: what it makes must be what it makes when
+"""SIGKILL at random moments in whole command lines, then the command again: what it makes must be what it makes when
 nobody interrupts it, and nothing half written may be left.
 
 Each line runs in a forked child, so that nothing is imported twice. The lines follow each other in one folder; before
@@ -48,9 +48,9 @@ _RESULTS = (
 class Tally:
     """What came of the trials of one line."""
 
-    tried: int = 0
+    kills: int = 0
     before: int = 0
-    """Kills that came after the line had ended; they are not counted as tried."""
+    """Kills that came after the line had ended; they are not counted."""
     lost: list[str] = field(default_factory=list)
 
 
@@ -152,27 +152,27 @@ def run_line(arguments: list[str], outputs: Path, log: Path) -> int:
 
 def results(outputs: Path) -> dict[str, str]:
     """Digests of what has been made, by path. Raises where an artifact is damaged."""
-    found = {
+    actual = {
         str(path.relative_to(outputs)): file_digest(path)
         for pattern in _RESULTS
         for path in listed(outputs, f"**/{pattern}")
-        if "mlartifacts" not in path.parts
+        if not {"mlartifacts", "hydra"} & {*path.parts}
     }
     for path in listed(outputs, "**/manifest.json"):
-        if "mlartifacts" not in path.parts:
+        if not {"mlartifacts", "hydra"} & {*path.parts}:
             verify_files(path.parent)
     for path in listed(outputs, "runs/*/run.json"):
         record = json.loads(path.read_text())
-        kept = {key: record.get(key) for key in ("status", "step", "validation_loss", "parameters", "metrics")}
-        found[str(path.relative_to(outputs))] = digest(kept)
+        outcome = {key: record.get(key) for key in ("status", "step", "validation_loss", "parameters", "metrics")}
+        actual[str(path.relative_to(outputs))] = digest(outcome)
     for path in listed(outputs, "runs/*/metrics.jsonl"):
         rows = [json.loads(line) for line in path.read_text().splitlines()]
         curves = [[row["step"], *(row.get(key) for key in ("train/loss", "validation/loss"))] for row in rows]
-        found[str(path.relative_to(outputs))] = digest(curves)
+        actual[str(path.relative_to(outputs))] = digest(curves)
     for path in listed(outputs, "evaluations/*/evaluation.json"):
-        found[str(path.relative_to(outputs))] = digest(json.loads(path.read_text())["scores"])
-    found |= {f"prediction {n}": "" for n, _ in enumerate(listed(outputs, "predictions/*.json"))}
-    return found
+        actual[str(path.relative_to(outputs))] = digest(json.loads(path.read_text())["scores"])
+    actual |= {f"prediction {n}": "" for n, _ in enumerate(listed(outputs, "predictions/*.json"))}
+    return actual
 
 
 class Attack:
@@ -191,7 +191,7 @@ class Attack:
         for number, (name, arguments) in enumerate(self.lines.items()):
             if only and name not in only:
                 continue
-            shutil.copytree(self.outputs, root / "before" / str(number))
+            shutil.copytree(self.outputs, root / "before" / str(number), symlinks=True)
             began = time.monotonic()
             _, status = os.waitpid(run_line(arguments, self.outputs, self.log), 0)
             if status:
@@ -225,7 +225,7 @@ class Attack:
         """One kill of the line at a random moment, and the line again."""
         number = list(self.lines).index(name)
         shutil.rmtree(self.outputs)
-        shutil.copytree(self.root / "before" / str(number), self.outputs)
+        shutil.copytree(self.root / "before" / str(number), self.outputs, symlinks=True)
         kills = 0
         while kills < self.numbers.choice((1, 1, 2)):
             child = run_line(self.lines[name], self.outputs, self.log)
@@ -238,20 +238,20 @@ class Attack:
             kills += 1
         if not kills:
             return
-        tally.tried += kills
+        tally.kills += kills
         began = time.monotonic()
         _, status = os.waitpid(run_line(self.lines[name], self.outputs, self.log), 0)
         self.seconds[name] = 0.7 * self.seconds[name] + 0.3 * max(time.monotonic() - began, 0.1)
         try:
-            found = results(self.outputs) if status == 0 else {}
+            actual = results(self.outputs) if status == 0 else {}
         except Exception as error:
             tally.lost.append(f"{type(error).__name__}: {error}")
             return
         if status:
             tally.lost.append(f"the second time: {self.log.read_text()[-600:]}")
-        elif found != self.expected[name]:
+        elif actual != self.expected[name]:
             others = sorted(
-                key for key in {*found, *self.expected[name]} if found.get(key) != self.expected[name].get(key)
+                key for key in {*actual, *self.expected[name]} if actual.get(key) != self.expected[name].get(key)
             )
             if not all(other.startswith("prediction ") for other in others):  # one more: killed after it was written
                 tally.lost.append(f"other results: {others[:4]}")

@@ -42,11 +42,11 @@ def locked_store(outputs: Path, line: list[str], seconds: float) -> Outcome:
     time.sleep(0.5)
     _, status = os.waitpid(run_line(line, outputs, log), 0)
     os.waitpid(child, 0)
-    said = log.read_text()
-    lost = [f"exit {status}: {said[-300:]}"] if status else []
-    if "locked by another process" not in said:
+    output = log.read_text()
+    lost = [f"exit {status}: {output[-300:]}"] if status else []
+    if "locked by another process" not in output:
         lost.append("it did not say that it waits")
-    if " lacks a part " in said:
+    if " lacks a part " in output:
         lost.append("the record is not whole")
     return 1, lost
 
@@ -99,12 +99,12 @@ def orphans(outputs: Path, line: list[str], delay: float) -> Outcome:
 
 
 def _marked(mark: str) -> list[int]:
-    found = []
+    processes = []
     for place in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             if mark.encode() in (place / "environ").read_bytes():
-                found.append(int(place.name))
-    return found
+                processes.append(int(place.name))
+    return processes
 
 
 # The server -----------------------------------------------------------------------------------------------------------
@@ -196,18 +196,18 @@ def half_sent(server: Server, count: int = 200, patience: float = 45.0) -> Outco
     for number, one in enumerate(halves):
         one.sendall(parts[number % 3])
     health = server.health()
-    until, kept = time.monotonic() + patience, 0
+    until, held = time.monotonic() + patience, 0
     for one in halves:
         one.settimeout(max(0.05, until - time.monotonic()))
         try:
             while one.recv(4096):
                 pass
         except TimeoutError:
-            kept += 1
+            held += 1
         except OSError:
             pass
         one.close()
-    lost = [f"{kept} are kept after {patience:g} s"] if kept else []
+    lost = [f"{held} are kept after {patience:g} s"] if held else []
     return count, lost + ([f"health took {health}"] if health is None or health > 5 else [])
 
 

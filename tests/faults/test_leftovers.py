@@ -35,7 +35,7 @@ def make_artifact(kind: str, root: Path, file: str) -> Path:
     return build(kind, root, name="good", label="x", config={}, inputs={}, make=make, say=lambda _: None)
 
 
-def plant(good: Path, *missing: str) -> None:
+def leave_half(good: Path, *missing: str) -> None:
     """Hidden copies of a folder or file beside it, as `atomic_folder` has them, without some of its files."""
     for ending in ("partial", "old"):
         half = good.with_name(f"{HALF}.{ending}")
@@ -49,14 +49,14 @@ def plant(good: Path, *missing: str) -> None:
 
 def test_half_a_fit_disables_nothing(tmp_path: Path) -> None:
     good = make_artifact("fits", tmp_path, FACTS)
-    plant(good, "manifest.json")
+    leave_half(good, "manifest.json")
     assert find_fit(None, tmp_path) == find_fit("good", tmp_path) == good
     assert set(read_manifest(good).files) == {FACTS}
 
 
 def test_half_tokens_are_not_found(tmp_path: Path) -> None:
     good = make_artifact("tokens", tmp_path / "artifacts", "a.txt")
-    plant(good, "manifest.json")
+    leave_half(good, "manifest.json")
     for half in (tmp_path / "artifacts" / "tokens").glob(f"{HALF}*"):
         (half / "manifest.json").write_text("{")
     assert find_tokens(tmp_path, "another") is None
@@ -65,7 +65,7 @@ def test_half_tokens_are_not_found(tmp_path: Path) -> None:
 
 def test_half_a_run_is_no_run(tmp_path: Path) -> None:
     write_run(tmp_path / "runs" / "good", {"status": "finished"})
-    plant(tmp_path / "runs" / "good")
+    leave_half(tmp_path / "runs" / "good")
     for half in (tmp_path / "runs").glob(f"{HALF}*"):
         (half / "run.json").write_text("{")
     assert list(read_runs(tmp_path)) == [tmp_path / "runs" / "good"]
@@ -73,7 +73,7 @@ def test_half_a_run_is_no_run(tmp_path: Path) -> None:
 
 def test_half_evaluations_are_not_compared(tmp_path: Path) -> None:
     (tmp_path / "evaluations" / "good").mkdir(parents=True)
-    plant(tmp_path / "evaluations" / "good")
+    leave_half(tmp_path / "evaluations" / "good")
     config = LeaderboardStage(outputs=str(tmp_path))
     assert _folders(config, tmp_path / "evaluations") == [tmp_path / "evaluations" / "good"]
 
@@ -83,7 +83,7 @@ def test_half_a_job_is_none(tmp_path: Path) -> None:
     for path in (files.outcome(3), files.running(3)):
         path.parent.mkdir()
         path.write_text('{"status": "finished"}')
-        plant(path)
+        leave_half(path)
     assert list(files.outcomes()) == [3] == list(files.in_progress())
 
 
@@ -93,7 +93,7 @@ def test_half_predictions_checkpoints_examples_and_stores_are_none(tmp_path: Pat
         path.parent.mkdir(exist_ok=True)
         path.write_text("half")
         digest = digest_of_files(path.parent, "*")
-        plant(path)
+        leave_half(path)
         assert digest_of_files(path.parent, "*") == digest
         if name != "store.db":
             path.unlink()
@@ -110,7 +110,7 @@ def test_half_files_are_not_uploaded(tmp_path: Path) -> None:
     (figures / "more").mkdir(parents=True)
     for path in (figures / "good.png", figures / "more" / "good.png"):
         path.write_text("whole")
-        plant(path)
+        leave_half(path)
     (figures / f"{HALF}.partial").mkdir()
     (figures / f"{HALF}.partial" / "good.png").write_text("half")
     uploaded = []
@@ -129,8 +129,8 @@ def test_half_files_are_not_uploaded(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("writer", WRITERS, ids=lambda writer: writer.name)
 def test_nothing_is_lost_where_a_writer_is_killed(writer: Writer, tmp_path: Path) -> None:
-    tried, survived, lost = attack(writer, tmp_path, seed=1, kills=9)
-    assert tried == survived >= 9, lost
+    killed, survived, lost = attack(writer, tmp_path, seed=1, kills=9)
+    assert killed == survived >= 9, lost
     assert not listed(tmp_path)
 
 
@@ -143,5 +143,5 @@ def test_the_check_sees_what_is_lost(tmp_path: Path) -> None:
             yield
             (folder / "rows.jsonl").write_text(json.dumps({"n": 0}) + "\n")
 
-    tried, survived, lost = attack(Writer("early", early, writer.count), tmp_path, seed=1, kills=3)  # type: ignore[arg-type]
-    assert survived < tried and "acknowledged" in lost[0]
+    killed, survived, lost = attack(Writer("early", early, writer.count), tmp_path, seed=1, kills=3)  # type: ignore[arg-type]
+    assert survived < killed and "acknowledged" in lost[0]
