@@ -120,6 +120,7 @@ def _write(config: CoreConfig) -> Raw:
         settings["auto_map"] = {
             "AutoConfig": f"{MODELING}.MaquetteConfig",
             "AutoModelForCausalLM": f"{MODELING}.MaquetteForCausalLM",
+            "AutoModelForSequenceClassification": f"{MODELING}.MaquetteForSequenceClassification",
         }
     return settings
 
