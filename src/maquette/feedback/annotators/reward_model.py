@@ -62,8 +62,8 @@ class RewardModelAnnotator:
         self.reward, self.name = reward, name
 
     def judge(self, comparisons: Sequence[Comparison]) -> list[Judgement]:
-        answers = [one for pair in comparisons for one in (pair, pair.swapped())]
-        scores = self.reward([completion_of(self.reward.tokenizer, one) for one in answers])
+        completions = [one for pair in comparisons for one in (pair, pair.swapped())]
+        scores = self.reward([completion_of(self.reward.tokenizer, one) for one in completions])
         judgements = []
         for first, second in zip(scores[::2], scores[1::2], strict=True):
             difference = first - second
