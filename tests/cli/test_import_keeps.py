@@ -96,8 +96,8 @@ def test_transformers_opens_what_comes_out_as_what_went_in(source: Path) -> None
     text = "nai\u0308ve <think>  x"
     assert after(text).input_ids == before(text).input_ids
     models_ = [transformers.AutoModelForCausalLM.from_pretrained(one) for one in (source, folder)]
-    kept = [model.generation_config.to_diff_dict() for model in models_]
-    assert kept[0] == kept[1] and kept[1]["eos_token_id"] == [1, 2, 3] and kept[1]["top_p"] == 0.9
+    settings = [model.generation_config.to_diff_dict() for model in models_]
+    assert settings[0] == settings[1] and settings[1]["eos_token_id"] == [1, 2, 3] and settings[1]["top_p"] == 0.9
 
 
 def test_generation_stops_at_each_of_its_ids(source: Path) -> None:
@@ -114,10 +114,10 @@ def test_generation_stops_at_each_of_its_ids(source: Path) -> None:
 
 def test_what_is_not_followed_or_not_taken_is_said(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
     imported(source)
-    said = capsys.readouterr().err
-    assert "not followed by Maquette: temperature=0.6, top_p=0.9" in said
-    assert "normalisation of text to NFC" in said and "no space before a text that begins with one" in said
-    assert f"not taken from {source}: LICENSE\n" in said
+    output = capsys.readouterr().err
+    assert "not followed by Maquette: temperature=0.6, top_p=0.9" in output
+    assert "normalisation of text to NFC" in output and "no space before a text that begins with one" in output
+    assert f"not taken from {source}: LICENSE\n" in output
 
 
 def test_a_model_that_is_trained_on_keeps_them_and_adds_its_end_of_turn(source: Path, tmp_path: Path) -> None:

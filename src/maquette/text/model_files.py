@@ -75,7 +75,7 @@ class ModelFiles:
                 raise StageError(
                     f"{folder / name}: {short(repr(content), 60)} is token {short(id, 20)}, in tokenizer.json "
                     f"{vocabulary.get(content, 'there is no such token')}.",
-                    "Fetch both files again, or write them anew with transformers' save_pretrained.",
+                    "Fetch both files again, or write them with transformers' save_pretrained.",
                 )
 
 

@@ -93,10 +93,10 @@ def exact_form(document: dict[str, Any], settings: Mapping[str, Any]) -> ExactFo
 class _Changes:
     """What the steps of a normalizer or pre-tokenizer do to a text; `rest`: the steps that lose nothing."""
 
-    def __init__(self, part: dict[str, Any] | None, key: str, look: Callable[[Any, "_Changes"], Any]) -> None:
+    def __init__(self, part: dict[str, Any] | None, key: str, step_of: Callable[[Any, "_Changes"], Any]) -> None:
         self.prefix, self.nfc, self.byte_level, self.signs = False, False, False, set[str]()
-        kept = [step for step in (look(step, self) for step in _steps(part, key)) if step is not None]
-        self.rest = {"type": "Sequence", key: kept} if kept else None
+        steps = [step for step in (step_of(step, self) for step in _steps(part, key)) if step is not None]
+        self.rest = {"type": "Sequence", key: steps} if steps else None
 
 
 def _normalizer(step: dict[str, Any], changes: _Changes) -> dict[str, Any] | None:
