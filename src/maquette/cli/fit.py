@@ -13,7 +13,7 @@ from maquette.cli.command_line.law_config import FitStage
 from maquette.recipe.recipe_file import recipe_path, save_recipe
 from maquette.scaling.fits.fit_facts import tell
 from maquette.scaling.fits.question import FitQuestion
-from maquette.scaling.fits.stored_fit import FACTS, PAGE, load_fit, read_facts, store_fit
+from maquette.scaling.fits.stored_fit import FACTS, LAW, PAGE, load_fit, read_facts, store_fit
 
 if TYPE_CHECKING:
     from maquette.scaling.fits.mixture_fit import MixtureFit
@@ -89,7 +89,7 @@ def _fit_law(config: FitStage, table: "RunTable") -> Path:
         law = other_laws.setting_law(
             table, config.laws, level=config.level, recipe=recipe, outputs=config.outputs
         )  # fmt: skip
-        path = save_recipe(law.found.rules, recipe_path(recipe, config.outputs))
+        path = save_recipe(law.result.rules, recipe_path(recipe, config.outputs))
         say(f"recipe={recipe} is {path}")
     names = (*_OF_A_LAW, *(_OF_MIXTURES if config.laws == "mixture" else ()))
     return store_fit(
@@ -99,7 +99,7 @@ def _fit_law(config: FitStage, table: "RunTable") -> Path:
     )  # fmt: skip
 
 
-def _train_mixture(table: "RunTable", outputs: str, found: "MixtureFit") -> float:
+def _train_mixture(table: "RunTable", outputs: str, result: "MixtureFit") -> float:
     """Mean held-out loss over the targets of a run with the optimum's weights; nothing is trained where it is done."""
     from maquette.cli import train
     from maquette.cli.planning.family import settings_of_folder
@@ -107,23 +107,25 @@ def _train_mixture(table: "RunTable", outputs: str, found: "MixtureFit") -> floa
     if table.folders is None:
         raise StageError(f"{table.source} does not say where its runs are.", "Verify where the sweep was trained.")
     config = settings_of_folder(table.folders[0])
-    mixture = dataclasses.replace(config.mixture, weights=found.mixture)
+    mixture = dataclasses.replace(config.mixture, weights=result.mixture)
     config = dataclasses.replace(config, outputs=outputs, mixture=mixture)
     say("training the best mixture")
     record = train.run(config.tracked(dataclasses.replace(config.tracking, parent=None, run_name=None)))
-    return sum(record.domains[name]["loss"] * weight for name, weight in zip(found.domains, found.targets, strict=True))
+    return sum(
+        record.domains[name]["loss"] * weight for name, weight in zip(result.domains, result.targets, strict=True)
+    )
 
 
 def _tell(config: FitStage, folder: Path) -> None:
-    from maquette.scaling.fits.other_laws import LAW, tell_law
-
+    of_the_loss = (folder / FACTS).exists()
     if config.json:
-        file = FACTS if (folder / FACTS).exists() else LAW
-        print((folder / file).read_text(encoding="utf-8"))
+        print((folder / (FACTS if of_the_loss else LAW)).read_text(encoding="utf-8"))
         return
-    if (folder / FACTS).exists():
+    if of_the_loss:
         tell(read_facts(folder))
     else:
+        from maquette.scaling.fits.other_laws import tell_law
+
         tell_law(folder)
     say(f"Open {(folder / PAGE).absolute().as_uri()}")
 
@@ -136,10 +138,10 @@ def _suggest(config: FitStage, folder: Path) -> None:
     from maquette.scaling.predictions.prediction import is_local
 
     fit, _ = load_fit(folder)
-    words = [] if config.outputs == "outputs" else [f"outputs={config.outputs}"]
+    overrides = [] if config.outputs == "outputs" else [f"outputs={config.outputs}"]
     if fit.table.folders is not None:
         family = family_settings(fit.table.folders, config.outputs).config
-        words = [*words_of(family, lambda key: key not in SCALE and not is_local(key)), *words]
+        overrides = [*words_of(family, lambda key: key not in SCALE and not is_local(key)), *overrides]
     given = {name: getattr(config, name) for name in ("size", "tokens", "compute", "affordable")}
     numbers = {name: None if value is None else float(parse_quantity(value, name)) for name, value in given.items()}
-    show_suggestions(fit, config.suggest, words, **numbers)
+    show_suggestions(fit, config.suggest, overrides, **numbers)

@@ -145,9 +145,9 @@ def literal(value: Any) -> str:
         return "[" + ",".join(map(literal, value)) + "]"
     if _WORD.fullmatch(str(value)) and str(value).lower() not in ("null", "true", "false", "nan", "inf"):
         return str(value)
-    text = re.sub(r"(\\*)\$\{", lambda found: 2 * found[1] + "\\${", str(value))  # no interpolation
-    text = re.sub(r"(\\*)'", lambda found: 2 * found[1] + "\\'", text)
-    return "'" + re.sub(r"(\\+)$", lambda found: 2 * found[1], text) + "'"
+    text = re.sub(r"(\\*)\$\{", lambda match: 2 * match[1] + "\\${", str(value))  # no interpolation
+    text = re.sub(r"(\\*)'", lambda match: 2 * match[1] + "\\'", text)
+    return "'" + re.sub(r"(\\+)$", lambda match: 2 * match[1], text) + "'"
 
 
 _KEY = "recipe"

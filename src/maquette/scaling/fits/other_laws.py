@@ -14,14 +14,12 @@ from maquette.reports import write_page
 from maquette.scaling.fits.families import compare_by, comparison_facts, comparison_figure
 from maquette.scaling.fits.mixture_fit import MixtureFit, fit_mixture, mixture_facts, mixture_figure, verdict
 from maquette.scaling.fits.repetition_fit import fit_epochs, repetition_facts, repetition_figure
-from maquette.scaling.fits.stored_fit import RUNS
+from maquette.scaling.fits.stored_fit import LAW, RUNS
 from maquette.scaling.fits.table import RunTable
 from maquette.scaling.fits.tuned_recipe import tune, tuned_facts, tuned_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-LAW = "law.json"
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,7 @@ class FoundLaw:
 
     label: str
     template: str
-    found: Any
+    result: Any
     words: str
     facts: Mapping[str, Any]
     figure: "Figure"
@@ -42,7 +40,7 @@ class FoundLaw:
         """Fills an artifact folder; returns what its manifest is to say."""
         write_text(folder / RUNS, table.csv())
         write_json(folder / LAW, {"source": table.source, **self.facts, "words": self.words, "use": self.use})
-        page = {"found": self.found, "source": table.source, "words": self.words, **self.shown}
+        page = {"result": self.result, "source": table.source, "words": self.words, **self.shown}
         write_page(folder, self.template, page, {"law": self.figure})
         return {"law": self.label}
 
@@ -74,19 +72,19 @@ def mixture_law(
 ) -> FoundLaw:
     """The mixing law and its optimum; with `train`, which gives the loss of the optimum trained, also whether it
     holds."""
-    found = fit_mixture(table, max_epochs=max_epochs, targets=dict(targets))
-    verified = None if train is None else train(found)
-    facts, figure = mixture_facts(found, verified), mixture_figure(found, verified)
-    shares = ",".join(f"{name}:{share:g}" for name, share in found.mixture.items())
+    result = fit_mixture(table, max_epochs=max_epochs, targets=dict(targets))
+    verified = None if train is None else train(result)
+    facts, figure = mixture_facts(result, verified), mixture_figure(result, verified)
+    shares = ",".join(f"{name}:{share:g}" for name, share in result.mixture.items())
     line = f"maquette train 'mixture.weights={{{shares}}}'"
-    return FoundLaw("mixture", "mixing_law.html.j2", found, verdict(found, verified), facts, figure, line)
+    return FoundLaw("mixture", "mixing_law.html.j2", result, verdict(result, verified), facts, figure, line)
 
 
 def families(table: RunTable, column: str, *, level: float) -> FoundLaw:
     """The families that a column makes, beside each other."""
-    found = compare_by(table, column, level)
-    facts, figure = comparison_facts(found), comparison_figure(found)
-    return FoundLaw(f"by-{column}", "families.html.j2", found, found.words, facts, figure)
+    result = compare_by(table, column, level)
+    facts, figure = comparison_facts(result), comparison_figure(result)
+    return FoundLaw(f"by-{column}", "families.html.j2", result, result.words, facts, figure)
 
 
 def tell_law(folder: Path) -> None:
