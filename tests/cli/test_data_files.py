@@ -45,11 +45,12 @@ def test_a_text_with_an_equals_sign_is_told_the_way(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert call("sample", "a=b") == 2
-    assert "unknown key 'a'" in (said := capsys.readouterr().err) and "put --" in said
+    printed = capsys.readouterr().err
+    assert "unknown key 'a'" in printed and "put --" in printed
 
 
 @pytest.mark.parametrize(
-    ("stage", "words", "row", "expected"),
+    ("stage", "arguments", "row", "expected"),
     [
         ("train", ["objective=sft", "instructions.path=FILE"], CHAT,
          "<user> Name a colour. <assistant, not learned> Blue, like the sea. <user>"),
@@ -66,18 +67,18 @@ def test_show_prints_three_examples(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     stage: str,
-    words: list[str],
+    arguments: list[str],
     row: dict[str, Any],
     expected: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "my rows=new.jsonl"
     path.write_text("".join(json.dumps(row | {"id": number}) + "\n" for number in range(5)))
-    words = [word.replace("FILE", str(path)) for word in words]
-    assert call(stage, *words, "--show") == 0
+    arguments = [one.replace("FILE", str(path)) for one in arguments]
+    assert call(stage, *arguments, "--show") == 0
     printed = capsys.readouterr().out
     assert printed.count("\n#   ") == 3 and f"#   {expected}" in printed
     assert yaml.safe_load(printed)["outputs"] == "outputs"
     path.write_text('{"unheard": 1}\n')
-    assert call(stage, *words, "--show") == 1
+    assert call(stage, *arguments, "--show") == 1
     assert f"{path}, line 1" in capsys.readouterr().err

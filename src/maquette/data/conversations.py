@@ -20,7 +20,7 @@ from typing import Any, Protocol
 from maquette.artifacts import StageError
 from maquette.artifacts.files import digest, file_digest, write_text
 from maquette.corpus.sources.files import json_files, read_rows
-from maquette.data.rows import messages_of, pair_of, text_of
+from maquette.data.row_shapes import messages_of, pair_of, text_of
 from maquette.text.chat import Message
 
 

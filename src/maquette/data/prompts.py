@@ -15,7 +15,7 @@ from maquette.artifacts import StageError
 from maquette.artifacts.reading import short
 from maquette.corpus.sources.files import json_files, read_rows
 from maquette.data.order import derive, key_of, permute
-from maquette.data.rows import prompt_of
+from maquette.data.row_shapes import prompt_of
 from maquette.text import chat
 from maquette.text.chat import Message
 

@@ -136,12 +136,27 @@ def test_the_stage_writes_a_page_and_refuses_strangers(tmp_path: Path) -> None:
 def test_files_of_the_large_arenas(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """LMArena's list of battles with conversations, and Kaggle's table with a column for each outcome."""
 
-    def said(text: str) -> list[dict[str, str]]:
+    def conversation(text: str) -> list[dict[str, str]]:
         return [{"role": "user", "content": "hi"}, {"role": "assistant", "content": text}]
 
     rows = [
-        row("a", "b", "model_b", question_id="q", conversation_a=said("yo"), conversation_b=said("hello"), anony=True),
-        row("a", "b", "tie (bothbad)", conversation_a=said("yo"), conversation_b=said("hello"), tstamp=1.0),
+        row(
+            "a",
+            "b",
+            "model_b",
+            question_id="q",
+            conversation_a=conversation("yo"),
+            conversation_b=conversation("hello"),
+            anony=True,
+        ),
+        row(
+            "a",
+            "b",
+            "tie (bothbad)",
+            conversation_a=conversation("yo"),
+            conversation_b=conversation("hello"),
+            tstamp=1.0,
+        ),
     ]
     (tmp_path / "battles.json").write_text(json.dumps(rows))
     first, second = read_battles(tmp_path / "battles.json")[0]

@@ -40,7 +40,7 @@ def _files(settings: Any) -> Iterator[tuple[str, str, Callable[[str], Iterable[s
             yield key, value, examples
 
 
-def _told(messages: Sequence[Mapping[str, Any]]) -> str:
+def _as_text(messages: Sequence[Mapping[str, Any]]) -> str:
     return " ".join(
         f"<{one['role']}{', not learned' if one.get('weight') == 0 else ''}> {one['content']}" for one in messages
     )
@@ -49,20 +49,20 @@ def _told(messages: Sequence[Mapping[str, Any]]) -> str:
 def _instructions(path: str) -> Iterator[str]:
     from maquette.data.conversations import ExampleFiles
 
-    return (_told(one.messages) for one in ExampleFiles(path, "instructions").examples())
+    return (_as_text(one.messages) for one in ExampleFiles(path, "instructions").examples())
 
 
 def _preferences(path: str) -> Iterator[str]:
     from maquette.data.conversations import ExampleFiles
 
     for one in ExampleFiles(path, "preferences").examples():
-        yield f"{_told(one.prompt)} | chosen: {_told(one.chosen)} | rejected: {_told(one.rejected)}"
+        yield f"{_as_text(one.prompt)} | chosen: {_as_text(one.chosen)} | rejected: {_as_text(one.rejected)}"
 
 
 def _prompts(path: str) -> Iterator[str]:
     from maquette.data.prompts import prompt_rows
 
-    return (_told(messages) for messages, _ in prompt_rows(path))
+    return (_as_text(messages) for messages, _ in prompt_rows(path))
 
 
 def _questions(path: str) -> Iterator[str]:

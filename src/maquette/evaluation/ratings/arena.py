@@ -19,7 +19,7 @@ from typing import Any
 from maquette.artifacts import StageError
 from maquette.artifacts.progress import say
 from maquette.artifacts.reading import short
-from maquette.data.rows import is_bookkeeping
+from maquette.data.row_shapes import is_bookkeeping
 from maquette.evaluation.comparisons.judges import Agreement, agreement
 from maquette.evaluation.row_files import read_rows
 
@@ -129,12 +129,12 @@ def _turns(value: Any) -> list[Any]:
 
 def _answer(value: Any) -> str:
     """What the model said in all turns."""
-    said = [
+    texts = [
         turn.get("content") if isinstance(turn, Mapping) else turn
         for turn in _turns(value)
         if not isinstance(turn, Mapping) or turn.get("role") == "assistant"
     ]
-    return "\n\n".join(text for one in said if (text := _text(one)))
+    return "\n\n".join(text for one in texts if (text := _text(one)))
 
 
 def _asked(row: Mapping[str, Any]) -> str:

@@ -171,8 +171,8 @@ def test_bookkeeping_and_empty_keys_pass(tmp_path: Path) -> None:
 )
 def test_lists_and_lines_under_either_ending(tmp_path: Path, name: str, text: str) -> None:
     (tmp_path / name).write_text(text, encoding="utf-8")
-    found = [one.messages for one in ExampleFiles(tmp_path / name, "instructions").examples()]
-    assert found == 2 * [TWO["messages"]]
+    conversations = [one.messages for one in ExampleFiles(tmp_path / name, "instructions").examples()]
+    assert conversations == 2 * [TWO["messages"]]
 
 
 def test_a_json_file_that_is_neither_a_list_nor_lines(tmp_path: Path) -> None:

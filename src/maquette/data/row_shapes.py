@@ -162,8 +162,8 @@ def _with_system(row: dict[str, Any], messages: list[Message], place: str) -> li
 
 def _repeats(row: dict[str, Any], key: str, messages: Sequence[Message]) -> set[str]:
     """The key where it only repeats what a user says, as `prompt` beside `messages` does in UltraChat."""
-    said = [message["content"] for message in messages if message["role"] == "user"]
-    return {key} if row.get(key) in said or row.get(key) == list(messages) else set()
+    texts = [message["content"] for message in messages if message["role"] == "user"]
+    return {key} if row.get(key) in texts or row.get(key) == list(messages) else set()
 
 
 # Preferences and prompts ----------------------------------------------------------------------------------------------
@@ -297,8 +297,8 @@ def _unknown_shape(row: dict[str, Any], place: str, what: str, hint: str, why: s
         if keys <= row.keys():
             note = f" ({note})" if note else ""
             return StageError(f"{place} has the shape of {whose}{note}, which is not read as a {what}.", hint)
-    found = short(", ".join(map(repr, row)) or "no keys")
-    return StageError(f"{place} is not a {what}: {why or f'it has {found}'}.", hint)
+    keys_here = short(", ".join(map(repr, row)) or "no keys")
+    return StageError(f"{place} is not a {what}: {why or f'it has {keys_here}'}.", hint)
 
 
 def text_of(row: Mapping[str, Any], key: str, place: str) -> str:
