@@ -11,7 +11,7 @@ import pytest
 from maquette.reports import render
 from maquette.scaling.fits.confounders import copying_kinds, find_confounders
 from maquette.scaling.fits.fit_card import UNKNOWN, FitCard
-from maquette.scaling.fits.fit_facts import exponent_table, fit_facts, form_table
+from maquette.scaling.fits.fit_facts import exponent_table, fit_facts, forecasts, form_table, headline
 from maquette.scaling.fits.sweep_fit import SweepFit, fit_sweep
 from maquette.scaling.fits.table import RunTable
 from maquette.scaling.laws.runs import LawError, group_budgets
