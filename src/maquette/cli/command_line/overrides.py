@@ -11,6 +11,7 @@ recipes: recipe=standard,mup,outputs/recipes/mine.yaml.
 import dataclasses
 import functools
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -124,9 +125,10 @@ def parse_overrides(overrides: Sequence[str]) -> list[Override]:
         try:
             parsed.append(parser.parse_override(text))
         except HydraException as error:
+            key, _, value = text.partition("=")
             raise ConfigError(
                 f"can't read '{text}': {str(error).splitlines()[0]}",
-                "Values with spaces, commas, brackets or quotes need quotes inside: \"key='a, b'\".",
+                f"A value as it stands needs quotes inside; type {shlex.quote(f'{key}={literal(value)}')}.",
             ) from None
     return parsed
 
