@@ -36,28 +36,30 @@ def short(value: object, most: int = _QUOTED) -> str:
 
 
 @contextlib.contextmanager
-def reading(path: Path | str, *, place: str = "", hint: str = "") -> Iterator[None]:
-    """Turns what a parser raises inside into a `StageError` that names `path`, and `place` in it ("line 3"). Errors of
-    ours pass unchanged."""
+def reading(
+    path: Path | str, *, place: str = "", hint: str = "", kind: type[MaquetteError] = StageError
+) -> Iterator[None]:
+    """Turns what a parser raises inside into an error of this `kind` that names `path`, and `place` in it ("line 3").
+    Errors of ours pass unchanged."""
     where = f"{path}, {place}," if place else f"{path}"
     try:
         yield
     except MaquetteError:
         raise
     except FileNotFoundError as error:
-        raise StageError(f"{error.filename or path} is missing.", hint) from None
+        raise kind(f"{error.filename or path} is missing.", hint) from None
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else short(error)
-        raise StageError(f"Can't read {where}: {reason}.".replace(",:", ":"), hint) from None
+        raise kind(f"Can't read {where}: {reason}.".replace(",:", ":"), hint) from None
     except RecursionError:
-        raise StageError(f"{where} is nested too deeply.", hint) from None
+        raise kind(f"{where} is nested too deeply.", hint) from None
     except Exception as error:
         if not isinstance(error, _FOREIGN) and type(error).__module__.partition(".")[0] not in _PARSERS:
             raise
         reason = short(error) if isinstance(error, ValueError) or str(error) else ""
         if not isinstance(error, ValueError):
             reason = f"{type(error).__name__} {reason}".strip()
-        raise StageError(f"{where} is damaged: {reason.rstrip('.')}.", hint) from None
+        raise kind(f"{where} is damaged: {reason.rstrip('.')}.", hint) from None
 
 
 _PARSERS = {"yaml", "_csv", "csv", "zlib", "gzip", "lzma", "struct", "zstandard", "pyarrow", "safetensors_rust",

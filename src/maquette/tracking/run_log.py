@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from maquette.artifacts.errors import ConfigError
+from maquette.artifacts.errors import ConfigError, without_secrets
 from maquette.artifacts.files import write_text
 from maquette.artifacts.progress import say
 from maquette.tracking.buffer import Buffer, Point
@@ -254,6 +254,7 @@ def _texts(values: Mapping[str, Any]) -> dict[str, str]:
 
 def _text(value: Any) -> str:
     text = str(value) if isinstance(value, str | Path) else json.dumps(value, default=str, ensure_ascii=False)
+    text = without_secrets(text)
     return text if len(text) <= _LONGEST_TEXT else text[: _LONGEST_TEXT - 1] + "…"
 
 

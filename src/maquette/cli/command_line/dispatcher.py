@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from maquette import __version__
-from maquette.artifacts.errors import ConfigError, MaquetteError
+from maquette.artifacts.errors import ConfigError, MaquetteError, without_secrets
 from maquette.artifacts.settings import nearest
 from maquette.cli.command_line.registry import STAGES, Stage
 
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _let_through()
         from maquette.artifacts.files import explain_os_error
 
-        _complain(str(explain_os_error(error, error.filename or "a file")))
+        _complain(str(explain_os_error(error, error.filename or "a file", "read or write")))
         code = 1
     except Exception as error:
         _let_through()
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _complain(message: str) -> None:
-    print(f"maquette: {message}", file=sys.stderr)
+    print(f"maquette: {without_secrets(message)}", file=sys.stderr)
 
 
 def _let_through() -> None:

@@ -26,6 +26,7 @@ from maquette.artifacts.settings import nearest, walk
 from maquette.cli.command_line.help import groups
 from maquette.cli.command_line.registry import Stage
 from maquette.recipe.recipe_file import FOLDER, find_recipe, load_recipe
+from maquette.tracking.config import hide_login
 
 _NUMERAL = re.compile(r"[+-]?[0-9_]*\.?[0-9_]+(?:[eE][+-]?[0-9_]+)?")
 """What Hydra reads as a number, and would write differently as text: `007`, `653540e9`, `1.50`."""
@@ -43,11 +44,19 @@ _OPENING = ("'", '"', "[", "{", "$")
 
 def hydra_overrides(stage: Stage, overrides: Sequence[str], config_folder: Path | None = None) -> list[str]:
     """The overrides with Hydra's signs in them. Raises `ConfigError` for one that can't be read, or is no recipe."""
-    overrides = as_text(stage, overrides)
+    overrides = as_text(stage, [_without_login(text) for text in overrides])
     options = groups(stage, config_folder).get("recipe")
     arguments = opened(stage, with_recipe_files(overrides, options) if options else overrides)
     parse_overrides(arguments)
     return arguments
+
+
+def _without_login(text: str) -> str:
+    """An override whose address of a tracking server has no password, so that what Hydra writes down has none."""
+    key, sign, value = text.partition("=")
+    if not re.fullmatch(r"[+]{0,2}(logger|tracking)(\.[\w.]+)?", key):
+        return text
+    return key + sign + re.sub(r"[a-z][\w+.-]*://[^\s'\",\]}]+", lambda found: hide_login(found[0]), value)
 
 
 def as_text(stage: Stage, overrides: Sequence[str]) -> list[str]:
@@ -166,7 +175,7 @@ def _replaced(text: str, outputs: str, options: Sequence[str]) -> str:
     key, _, value = text.partition("=")
     if key != _KEY:
         return text
-    override = OverridesParser.create().parse_override(text)
+    override = parse_overrides([text])[0]
     values = list(override.sweep_string_iterator()) if override.is_choice_sweep() else [value.strip("'\"")]
     return f"{key}={','.join(_option(str(one), outputs, options) for one in values)}"
 
