@@ -21,6 +21,9 @@ CHECKSUM = "checksum"
 _QUOTED = 200
 """Characters of a library's message, or of a value, that an error shows."""
 
+_DEPTH = 100
+"""Brackets within each other in a YAML file."""
+
 _FOREIGN = (
     ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError, EOFError, AssertionError,
     NotImplementedError,
@@ -86,6 +89,19 @@ def load_table(path: Path | str, *, hint: str = "") -> dict[str, Any]:
     if not isinstance(value, dict):
         raise StageError(f"{path} is damaged: it must hold an object, got {type(value).__name__}.", hint)
     return value
+
+
+def load_yaml(path: Path | str, *, hint: str = "", kind: type[MaquetteError] = StageError) -> Any:
+    """The value in a YAML file, of plain types. Raises an error of this `kind` as `reading`."""
+    import yaml
+
+    with reading(path, hint=hint, kind=kind):
+        text, depth = Path(path).read_text(encoding="utf-8-sig"), 0
+        for sign in text:
+            depth += (sign in "[{") - (sign in "]}")
+            if depth > _DEPTH:  # which the library takes minutes over
+                raise RecursionError
+        return yaml.safe_load(text)
 
 
 def write_sealed(path: Path | str, content: Mapping[str, Any]) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 from maquette.artifacts.errors import ConfigError
 from maquette.artifacts.files import write_text
-from maquette.artifacts.reading import reading, short
+from maquette.artifacts.reading import load_yaml, short
 from maquette.artifacts.renamed import renamed_key
 from maquette.artifacts.settings import check, nearest
 from maquette.artifacts.strangers import check_settings
@@ -43,11 +43,7 @@ def find_recipe(name: str, outputs: Path | str) -> Path | None:
 
 def load_recipe(path: Path | str) -> HyperparameterRules:
     """The constants in a recipe file, checked. Raises `ConfigError` naming the file and the key that is wrong."""
-    import yaml
-
-    hint = "It is YAML with a line for each key."
-    with reading(path, hint=hint, kind=ConfigError):
-        raw = yaml.safe_load(Path(path).read_text(encoding="utf-8-sig"))
+    raw = load_yaml(path, hint="It is YAML with a line for each key.", kind=ConfigError)
     if not isinstance(raw, dict):
         raise ConfigError(f"{path} holds no keys.", "A recipe has lines such as rate: 0.2.")
     fields = {field.name: field for field in dataclasses.fields(HyperparameterRules)}

@@ -32,6 +32,10 @@ class TrackingConfig:
     def __post_init__(self) -> None:
         self.uri = self.uri and hide_login(self.uri)
 
+    def validate(self) -> None:
+        """Raises `ConfigError` for an address that is not one of a store."""
+        store_uri(self, "")
+
 
 @dataclass
 class MLflowLoggerConfig:
@@ -52,6 +56,10 @@ class MLflowLoggerConfig:
 
     def __post_init__(self) -> None:
         self.tracking_uri = self.tracking_uri and hide_login(self.tracking_uri)
+
+    def validate(self) -> None:
+        """Raises `ConfigError` for an address that is not one of a store."""
+        store_uri(TrackingConfig(uri=self.tracking_uri), self.save_dir)
 
 
 _OURS = (MLflowLoggerConfig._target_, "maquette.tracking.logger.MLflowLogger")

@@ -22,6 +22,7 @@ from hydra.errors import HydraException
 
 from maquette.artifacts.errors import ConfigError
 from maquette.artifacts.files import digest
+from maquette.artifacts.reading import load_yaml, short
 from maquette.artifacts.settings import nearest, walk
 from maquette.cli.command_line.help import groups
 from maquette.cli.command_line.registry import Stage
@@ -44,11 +45,19 @@ _OPENING = ("'", '"', "[", "{", "$")
 
 def hydra_overrides(stage: Stage, overrides: Sequence[str], config_folder: Path | None = None) -> list[str]:
     """The overrides with Hydra's signs in them. Raises `ConfigError` for one that can't be read, or is no recipe."""
+    for path in sorted(config_folder.rglob("*.yaml")) if config_folder else ():
+        _check_yaml(path, path.stat().st_mtime_ns)
     overrides = as_text(stage, [_without_login(text) for text in overrides])
     options = groups(stage, config_folder).get("recipe")
     arguments = opened(stage, with_recipe_files(overrides, options) if options else overrides)
     parse_overrides(arguments)
     return arguments
+
+
+@functools.cache
+def _check_yaml(path: Path, changed: int) -> None:
+    """Raises `ConfigError` with the name of a file of `--config-dir` that is no YAML; Hydra's errors have none."""
+    load_yaml(path, kind=ConfigError)
 
 
 def _without_login(text: str) -> str:
@@ -91,7 +100,7 @@ def _is_readable(override: str) -> bool:
     """Whether Hydra's grammar has such an override."""
     try:
         OverridesParser.create().parse_override(override)
-    except HydraException:
+    except (HydraException, ValueError, RecursionError):
         return False
     return True
 
@@ -132,9 +141,9 @@ def parse_overrides(overrides: Sequence[str]) -> list[Override]:
     for text in overrides:
         try:
             parsed.append(parser.parse_override(text))
-        except HydraException as error:
+        except (HydraException, ValueError, RecursionError) as error:
             raise ConfigError(
-                f"can't read '{text}': {str(error).splitlines()[0]}",
+                f"can't read '{short(text)}': {short(error) or 'nested too deeply'}",
                 "Values with spaces, commas, brackets or quotes need quotes inside: \"key='a, b'\".",
             ) from None
     return parsed

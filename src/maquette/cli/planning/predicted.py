@@ -19,7 +19,7 @@ from maquette.artifacts.strangers import check_settings
 from maquette.artifacts.targets import has_key, node_value, typed, with_values
 from maquette.cli.command_line.config import TrainStage
 from maquette.data.config import CustomDataConfig
-from maquette.objectives.config import CustomObjectiveConfig
+from maquette.objectives.config import CustomObjectiveConfig, PretrainConfig
 from maquette.optimization.config import OPTIMIZERS, SCHEDULERS
 from maquette.recipe.run_spec import RunSpec
 from maquette.scaling.predictions.prediction import FOLDER, LOCAL, find_prediction, is_local
@@ -54,10 +54,11 @@ def predicted(config: TrainStage, usual: TrainStage, given: Collection[str]) -> 
     defaults = dataclasses.asdict(TrainStage())
     for key, value in spec.settings.items():
         if key not in _PRETRAINING and value != defaults.get(key):
-            raise StageError(f"{source}: {key} is not a setting of pretraining, which alone is predicted.", "")
+            raise StageError(f"{source}: {key} is not a setting of pretraining, which alone is predicted.")
+    objective = spec.settings.get("objective") or {}
+    if "settings" not in objective and objective.get("_target_") != PretrainConfig._target_:
+        raise StageError(f"{source}: objective is not pretraining, which alone is predicted.")
     planned = settings_of_run(spec, source)
-    if not planned.objective.entry.reads_text:
-        raise StageError(f"{source}: objective={spec.objective} is not pretraining, which alone is predicted.", "")
     before, now, then = (flatten(dataclasses.asdict(one)) for one in (usual, config, planned))
     for key in now.keys() & then.keys():
         typed_here = key in given or key.partition(".")[0] in given or now[key] != before.get(key)
