@@ -99,9 +99,9 @@ def test_a_tokenizer_from_elsewhere_encodes_too(config: TokensStage, tmp_path: P
     folder = tmp_path / "foreign"
     Tokenizer.load(made.tokenizer).add_tokens(["cheese"]).save(folder)
     assert made.corpus is not None
-    found = encoded(made.corpus, folder, config.shards, config.outputs)
-    assert found.folder.name.startswith("foreign-")
-    shards = TokenShards(found.folder)
+    result = encoded(made.corpus, folder, config.shards, config.outputs)
+    assert result.folder.name.startswith("foreign-")
+    shards = TokenShards(result.folder)
     assert shards.tokens()["docs"] < TokenShards(made.folder).tokens()["docs"]
     assert shards.text_bytes() == TokenShards(made.folder).text_bytes()
 

@@ -54,9 +54,9 @@ def test_it_connects_and_no_error_shows_it(
         start_run(config, outputs=tmp_path, name="x", folder=tmp_path, params={}, tags={}),
     ):
         pass
-    with pytest.raises(StageError) as found:
+    with pytest.raises(StageError) as result:
         find_runs(tmp_path, uri=config.uri)
-    for error in (caught.value, found.value):
+    for error in (caught.value, result.value):
         assert "pa55" not in str(error) and error.__cause__ is None
     assert logins and set(logins) == {"Basic " + base64.b64encode(b"ada:pa55word").decode()}
 

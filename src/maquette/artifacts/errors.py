@@ -19,7 +19,7 @@ _LONGEST = 700
 def without_secrets(text: str) -> str:
     """A text without what stands before the @ of its addresses (`http://user:password@host`), and without passwords
     in their queries: what may be printed and stored."""
-    return _SECRETS.sub(lambda found: found[1] or found[2], text) if "://" in text else text
+    return _SECRETS.sub(lambda result: result[1] or result[2], text) if "://" in text else text
 
 
 class MaquetteError(Exception):

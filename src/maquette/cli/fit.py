@@ -99,7 +99,7 @@ def _fit_law(config: FitStage, table: "RunTable") -> Path:
     )  # fmt: skip
 
 
-def _train_mixture(table: "RunTable", outputs: str, found: "MixtureFit") -> float:
+def _train_mixture(table: "RunTable", outputs: str, result: "MixtureFit") -> float:
     """Mean held-out loss over the targets of a run with the optimum's weights; nothing is trained where it is done."""
     from maquette.cli import train
     from maquette.cli.planning.family import settings_of_folder
@@ -107,11 +107,13 @@ def _train_mixture(table: "RunTable", outputs: str, found: "MixtureFit") -> floa
     if table.folders is None:
         raise StageError(f"{table.source} does not say where its runs are.", "Verify where the sweep was trained.")
     config = settings_of_folder(table.folders[0])
-    mixture = dataclasses.replace(config.mixture, weights=found.mixture)
+    mixture = dataclasses.replace(config.mixture, weights=result.mixture)
     config = dataclasses.replace(config, outputs=outputs, mixture=mixture)
     say("training the best mixture")
     record = train.run(config.tracked(dataclasses.replace(config.tracking, parent=None, run_name=None)))
-    return sum(record.domains[name]["loss"] * weight for name, weight in zip(found.domains, found.targets, strict=True))
+    return sum(
+        record.domains[name]["loss"] * weight for name, weight in zip(result.domains, result.targets, strict=True)
+    )
 
 
 def _tell(config: FitStage, folder: Path) -> None:

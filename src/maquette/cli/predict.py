@@ -37,10 +37,10 @@ def run(config: PredictStage) -> WrittenPrediction:
     fit, manifest = load_fit(folder)
     spec = _own_run(config, fit) if fit.table.folders is not None else None
     at, compute = _other_run(config, fit) if spec is None else fit.counted(spec)
-    found = predict_run(
+    result = predict_run(
         fit, folder.name, at, compute, fit_digest=manifest.digest, form=config.form, spec=spec
     )  # fmt: skip
-    prediction = write_prediction(found, config.outputs)
+    prediction = write_prediction(result, config.outputs)
     record_prediction(prediction, config.outputs, config.tracking)
     if config.json:
         print(json.dumps({**prediction.content(), "id": prediction.id, "digest": prediction.digest}, indent=2))

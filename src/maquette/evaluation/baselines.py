@@ -113,9 +113,9 @@ def training_sequences(shards: TokenShards, order: MixtureOrder, count: int) -> 
 
 def validation_sequences(shards: TokenShards, *, context: int, tokens: int) -> dict[str, npt.NDArray[np.integer]]:
     """Each domain's validation sequences, `(B, context + 1)`; domains without any are left out."""
-    found = {domain: validation_batches(shards, domain, context, tokens, 1024) for domain in shards.domains}
+    sequences = {domain: validation_batches(shards, domain, context, tokens, 1024) for domain in shards.domains}
     return {
         domain: np.concatenate([batch.tokens.numpy() for batch in batches])
-        for domain, batches in found.items()
+        for domain, batches in sequences.items()
         if batches
     }

@@ -24,8 +24,8 @@ _NAMES = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or 
 
 def wrong_key(error: BaseException) -> str | None:
     """The key that Hydra has no place for."""
-    found = re.search(r"Could not (?:override|append|delete)(?: config value at| from config)? '([^']+)'", str(error))
-    return found[1] if found else None
+    result = re.search(r"Could not (?:override|append|delete)(?: config value at| from config)? '([^']+)'", str(error))
+    return result[1] if result else None
 
 
 def explained(stage: Stage, error: BaseException, more: Sequence[str] = ()) -> ConfigError:

@@ -65,7 +65,7 @@ def _without_login(text: str) -> str:
     key, sign, value = text.partition("=")
     if not re.fullmatch(r"[+]{0,2}(logger|tracking)(\.[\w.]+)?", key):
         return text
-    return key + sign + re.sub(r"[a-z][\w+.-]*://[^\s'\",\]}]+", lambda found: hide_login(found[0]), value)
+    return key + sign + re.sub(r"[a-z][\w+.-]*://[^\s'\",\]}]+", lambda result: hide_login(result[0]), value)
 
 
 def as_text(stage: Stage, overrides: Sequence[str]) -> list[str]:
@@ -161,9 +161,9 @@ def literal(value: Any) -> str:
         return "[" + ",".join(map(literal, value)) + "]"
     if _WORD.fullmatch(str(value)) and str(value).lower() not in ("null", "true", "false", "nan", "inf"):
         return str(value)
-    text = re.sub(r"(\\*)\$\{", lambda found: 2 * found[1] + "\\${", str(value))  # no interpolation
-    text = re.sub(r"(\\*)'", lambda found: 2 * found[1] + "\\'", text)
-    return "'" + re.sub(r"(\\+)$", lambda found: 2 * found[1], text) + "'"
+    text = re.sub(r"(\\*)\$\{", lambda match: 2 * match[1] + "\\${", str(value))  # no interpolation
+    text = re.sub(r"(\\*)'", lambda match: 2 * match[1] + "\\'", text)
+    return "'" + re.sub(r"(\\+)$", lambda match: 2 * match[1], text) + "'"
 
 
 _KEY = "recipe"

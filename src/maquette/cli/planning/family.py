@@ -81,10 +81,10 @@ def plan_member(
             break
         config = dataclasses.replace(config, tokens=str(recipe.tokens), compute=None)
     spec = spec_of(config, recipe, family.data)
-    found = read_record(spec.folder(here.outputs))
-    if found is not None and found.step > 0:
+    result = read_record(spec.folder(here.outputs))
+    if result is not None and result.step > 0:
         raise StageError(
-            f"The run {spec.name} was begun at {found.started}: it is too late to predict it.",
+            f"The run {spec.name} was begun at {result.started}: it is too late to predict it.",
             "Predict another one, for instance with seed=1.",
         )
     return spec

@@ -129,7 +129,7 @@ def show_suggestions(
     `tokens`, `compute`: of the run whose loss is to be known, by default the best at ten times the largest budget."""
     target = fit.allocation(size, tokens, compute or fit.comparison.largest_budget * _REACH)
     affordable = affordable or fit.comparison.largest_budget
-    found = suggest_runs(
+    result = suggest_runs(
         fit.surface, fit.table.params, fit.table.tokens, target, candidates(fit, affordable), count=count
     )
     forms = {"N": "{params:quantity}", "D": "{tokens:quantity}", "FLOPs": "{compute:.2g}"}
@@ -139,17 +139,17 @@ def show_suggestions(
         f"(each at most {affordable:.2g} FLOPs)"
     )
     console = Console()
-    console.print(terminal_table(forms, found, title))
-    for line in _lines(fit, found, words):
+    console.print(terminal_table(forms, result, title))
+    for line in _lines(fit, result, words):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-    return found
+    return result
 
 
-def _lines(fit: "SweepFit", found: Sequence[Suggestion], words: Sequence[str]) -> list[str]:
+def _lines(fit: "SweepFit", result: Sequence[Suggestion], words: Sequence[str]) -> list[str]:
     """One multirun for each budget; a run that is suggested again is another seed."""
     groups: dict[tuple[str, int], list[str]] = {}
     times: dict[tuple[str, str], int] = {}
-    for run in found:
+    for run in result:
         # 6 N D of the suggestion is what the planner counts; the run's own FLOPs are what `compute` means.
         compute = f"{run.compute * fit.flops_per_product / 6:.3g}"
         size = f"{float(f'{run.params:.3g}'):.0f}"

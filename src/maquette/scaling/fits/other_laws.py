@@ -74,19 +74,19 @@ def mixture_law(
 ) -> FoundLaw:
     """The mixing law and its optimum; with `train`, which gives the loss of the optimum trained, also whether it
     holds."""
-    found = fit_mixture(table, max_epochs=max_epochs, targets=dict(targets))
-    verified = None if train is None else train(found)
-    facts, figure = mixture_facts(found, verified), mixture_figure(found, verified)
-    shares = ",".join(f"{name}:{share:g}" for name, share in found.mixture.items())
+    result = fit_mixture(table, max_epochs=max_epochs, targets=dict(targets))
+    verified = None if train is None else train(result)
+    facts, figure = mixture_facts(result, verified), mixture_figure(result, verified)
+    shares = ",".join(f"{name}:{share:g}" for name, share in result.mixture.items())
     line = f"maquette train 'mixture.weights={{{shares}}}'"
-    return FoundLaw("mixture", "mixing_law.html.j2", found, verdict(found, verified), facts, figure, line)
+    return FoundLaw("mixture", "mixing_law.html.j2", result, verdict(result, verified), facts, figure, line)
 
 
 def families(table: RunTable, column: str, *, level: float) -> FoundLaw:
     """The families that a column makes, beside each other."""
-    found = compare_by(table, column, level)
-    facts, figure = comparison_facts(found), comparison_figure(found)
-    return FoundLaw(f"by-{column}", "families.html.j2", found, found.words, facts, figure)
+    result = compare_by(table, column, level)
+    facts, figure = comparison_facts(result), comparison_figure(result)
+    return FoundLaw(f"by-{column}", "families.html.j2", result, result.words, facts, figure)
 
 
 def tell_law(folder: Path) -> None:

@@ -47,11 +47,11 @@ class FitQuestion:
 
     def known(self) -> Path | None:
         """The fit's folder, where nothing of what it was read from has changed since."""
-        kept = recall(*self._memory())
-        if kept is None:
+        remaining = recall(*self._memory())
+        if remaining is None:
             return None
-        folder = Path(self.outputs) / KIND / kept["fit"]
-        if not folder.exists() or read_manifest(folder).fingerprint != kept["fingerprint"]:
+        folder = Path(self.outputs) / KIND / remaining["fit"]
+        if not folder.exists() or read_manifest(folder).fingerprint != remaining["fingerprint"]:
             return None
         say(f"{KIND} {folder.name}: up to date")
         return folder

@@ -108,16 +108,16 @@ def predict_run(
     spec: RunSpec | None = None,
 ) -> WrittenPrediction:
     """What `fit`, which lies under `name`, expects of the run `at` N and D with `compute` FLOPs; not written yet."""
-    found = {level: fit.predict(*at, compute=compute, form=form, level=level) for level in (0.5, 0.9)}
+    result = {level: fit.predict(*at, compute=compute, form=form, level=level) for level in (0.5, 0.9)}
     return WrittenPrediction(
         created="",
         params=at.params,
         tokens=at.tokens,
         compute=compute,
         convention=fit.table.convention,
-        loss=found[0.9].loss,
-        interval50=(found[0.5].interval.low, found[0.5].interval.high),
-        interval90=(found[0.9].interval.low, found[0.9].interval.high),
+        loss=result[0.9].loss,
+        interval50=(result[0.5].interval.low, result[0.5].interval.high),
+        interval90=(result[0.9].interval.low, result[0.9].interval.high),
         form=form or fit.form,
         reach=compute / fit.comparison.largest_budget,
         fit=name,
