@@ -93,58 +93,52 @@ def test_the_readme_is_short() -> None:
 
 
 LESS = {
-    "sweep.budgets=[3e9,1e10,3e10]": "sweep.budgets=[1e8,2e8,4e8]",
-    "compute=3e11": "compute=1e9",
-    "maquette fit\n": "maquette fit bootstrap=20\n",
-    "tokens=400k": "tokens=10k",
+    "'sweep.budgets=[3e9,1e10,3e10]'": "'sweep.budgets=[1e8,2e8,4e8]' sweep.sizes_per_budget=3 num_validations=1",
+    "compute=3e11": "size=10k compute=1e9",
+    "objective=ppo": "objective=ppo trainer.max_steps=4",
+    "tokens=400k": "tokens=40k",
     "source.limit=500": "source.limit=60",
-    "*.py books": "*a*.py books",
+    "/*.py": "/*a*.py",
 }
 """What a page says, and what the test types in its place: smaller budgets, less text."""
 
-SKIPPED = ("maquette chat",)
-"""Serves until it is stopped."""
 
-
-def steps_of(page: Path) -> Iterator[tuple[str, str]]:
-    """What a reader does, in order: ("file:NAME", its text) or ("shell", lines)."""
-    for language, name, text in re.findall(
-        r'^```(bash|python)(?: title="([^"]+)")?\n(.*?)^```', page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
-    ):
-        if name:
-            yield f"file:{name}", text
-        elif language == "bash":
-            yield "shell", text
-
-
-def type_in(text: str, folder: Path) -> None:
-    """Runs the lines of a block in one shell, with this project's `maquette`; `<sft run>` is the newest such run."""
+def type_in(block: str) -> None:
+    """Runs a block of shell lines in the current folder: those of `maquette` in this process, which has loaded it
+    already, others in a shell. `<sft run>` is the newest such run; a chat serves until it is stopped: left out.
+    """
     for shown, typed in LESS.items():
-        text = text.replace(shown, typed)
-    for kind in re.findall(r"<(\w+) run>", text):
-        newest = max((folder / "outputs" / "runs").glob(f"{kind}-*"), key=lambda path: path.stat().st_mtime)
-        text = text.replace(f"<{kind} run>", newest.name)
-    lines = "\n".join(line for line in text.splitlines() if not line.startswith(SKIPPED))
-    source = [str(ROOT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(source), "MAQUETTE": sys.executable}
-    shell = 'set -e\nmaquette() { "$MAQUETTE" -m maquette "$@"; }\npython() { "$MAQUETTE" "$@"; }\n'
-    done = subprocess.run(
-        ["bash", "-c", shell + lines], cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, f"{lines}\n{done.stdout}\n{done.stderr}"
+        block = block.replace(shown, typed)
+    if "maquette " not in block:
+        shell = 'set -e\npython() { "$PYTHON" "$@"; }\n' + block
+        subprocess.run(["bash", "-c", shell], env=os.environ | {"PYTHON": sys.executable}, check=True)
+        return
+    for line in block.replace("\\\n", " ").splitlines():
+        for kind in re.findall(r"<(\w+) run>", line):
+            newest = max(Path("outputs/runs").glob(f"{kind}-*"), key=lambda path: path.stat().st_mtime)
+            line = line.replace(f"<{kind} run>", newest.name)
+        command, *arguments = shlex.split(line, comments=True) or [""]
+        if command == "maquette" and arguments[0] != "chat":
+            with pytest.raises(SystemExit) as done:
+                cli.main(arguments)
+            assert not done.value.code, line
 
 
-@pytest.mark.slow(reason="types in a whole tutorial, some ten commands in processes of their own")
+@pytest.mark.slow(reason="some ten commands of a page, training included")
 @pytest.mark.parametrize("name", ["own_text", "own_preferences"])
-def test_a_tutorial_from_top_to_bottom(name: str, tmp_path: Path) -> None:
-    for what, text in steps_of(ROOT / "docs" / "tutorials" / f"{name}.md"):
-        if what.startswith("file:"):
-            (tmp_path / what.removeprefix("file:")).write_text(text, encoding="utf-8")
-        else:
-            if "outputs/arena/preferences.jsonl" in text:  # what votes in the arena would have left
-                (tmp_path / "outputs" / "arena").mkdir(parents=True)
-                (tmp_path / "outputs" / "arena" / "preferences.jsonl").write_text(
-                    (tmp_path / "pairs.jsonl").read_text()
-                )
-            type_in(text, tmp_path)
-    assert list((tmp_path / "outputs" / "runs").iterdir())
+def test_a_tutorial_from_top_to_bottom(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    page = (ROOT / "docs" / "tutorials" / f"{name}.md").read_text(encoding="utf-8")
+    blocks = re.findall(r'^```(bash|python)(?: title="([^"]+)")?\n(.*?)^```', page, re.MULTILINE | re.DOTALL)
+    assert len(blocks) > 5
+    for _, file, text in blocks:
+        if file:
+            Path(file).write_text(text, encoding="utf-8")
+            continue
+        if "outputs/arena/preferences.jsonl" in text:  # what votes in the arena would have left
+            votes = Path("outputs/arena/preferences.jsonl")
+            votes.parent.mkdir(parents=True)
+            votes.write_text(Path("pairs.jsonl").read_text())
+        type_in(text)
+    sys.modules.pop("taste", None)

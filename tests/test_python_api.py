@@ -24,11 +24,11 @@ def test_it_means_what_the_command_line_means(monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.setattr(type(STAGES["train"]), "run", lambda self, settings: seen.append(settings))
     (tmp_path / "conf" / "mixture").mkdir(parents=True)
     (tmp_path / "conf" / "mixture" / "mine.yaml").write_text("weights: {a: 1.0}\n")
-    words = ["size=10k", "optimizer=muon", "mixture=mine", "corpus.name=007"]
+    overrides = ["size=10k", "optimizer=muon", "mixture=mine", "corpus.name=007"]
     for _ in range(2):
-        train(overrides=words, config_dir="conf")
+        train(overrides=overrides, config_dir="conf")
     with pytest.raises(SystemExit):
-        main(["train", *words, "--config-dir=conf"])
+        main(["train", *overrides, "--config-dir=conf"])
     assert seen[0] == seen[1] == seen[2] and seen[0].corpus.name == "007"
 
 
@@ -52,7 +52,7 @@ def test_a_sweep_gives_records_that_a_single_run_finds(tmp_path: Path) -> None:
 
     (tmp_path / "documents").mkdir()
     write_documents(tmp_path / "documents")
-    words = [*SMALL, f"source.path={tmp_path / 'documents'}", f"outputs={tmp_path / 'outputs'}"]
-    records = train(overrides=[*words, "seed=0,1"], multirun=True)
+    overrides = [*SMALL, f"source.path={tmp_path / 'documents'}", f"outputs={tmp_path / 'outputs'}"]
+    records = train(overrides=[*overrides, "seed=0,1"], multirun=True)
     assert [record.spec.seed for record in records] == [0, 1]
-    assert train(overrides=[*words, "seed=1"]).spec.fingerprint == records[1].spec.fingerprint
+    assert train(overrides=[*overrides, "seed=1"]).spec.fingerprint == records[1].spec.fingerprint

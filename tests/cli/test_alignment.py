@@ -146,8 +146,8 @@ def test_a_study_that_can_not_be_is_refused_before_it_begins(tmp_path: Path) -> 
 
 
 def test_numbers_of_a_study_are_overridden_like_any_setting() -> None:
-    words = ["+experiment=alignment", "sft.instructions.count=64", "dpo.objective.loss_type=ipo", "betas=[0.2,0.4]"]
-    config = compose(STAGES["alignment"], words)
+    overrides = ["+experiment=alignment", "sft.instructions.count=64", "dpo.objective.loss_type=ipo", "betas=[0.2,0.4]"]
+    config = compose(STAGES["alignment"], overrides)
     assert isinstance(config, AlignmentStage)
     runs = rehearse(config, alignment.align).settings
     assert runs["sft"].instructions.count == 64 and runs["dpo beta=0.4"].objective.loss_type == "ipo"
@@ -180,8 +180,8 @@ def test_a_sweep_of_another_stage_is_not_offered() -> None:
 
 
 def test_another_seed_means_other_data() -> None:
-    def seeds(stage: str, *words: str) -> list[int]:
-        settings: Any = compose(STAGES[stage], words)
+    def seeds(stage: str, *overrides: str) -> list[int]:
+        settings: Any = compose(STAGES[stage], overrides)
         if stage == "annotate":
             return [settings.seed, settings.prompts.seed, settings.feedback.seed]
         return [settings.seed, settings.prompts.seed, settings.instructions.seed]

@@ -30,8 +30,8 @@ def given(tmp_path: Path) -> Path:
     return tmp_path / "noisy.jsonl"
 
 
-def settings(outputs: Path, *words: str) -> AnnotateStage:
-    config = compose(STAGES["annotate"], [f"outputs='{outputs}'", "tracking=none", *words])
+def settings(outputs: Path, *overrides: str) -> AnnotateStage:
+    config = compose(STAGES["annotate"], [f"outputs='{outputs}'", "tracking=none", *overrides])
     assert isinstance(config, AnnotateStage)
     return config
 

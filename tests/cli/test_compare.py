@@ -39,10 +39,17 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def settings(outputs: Path, *words: str, models: str = "[one,two]") -> CompareStage:
+def settings(outputs: Path, *overrides: str, models: str = "[one,two]") -> CompareStage:
     config = compose(
         STAGES["compare"],
-        [f"outputs='{outputs}'", "tracking=none", f"models={models}", "count=40", "max_completion_length=8", *words],
+        [
+            f"outputs='{outputs}'",
+            "tracking=none",
+            f"models={models}",
+            "count=40",
+            "max_completion_length=8",
+            *overrides,
+        ],
     )
     assert isinstance(config, CompareStage)
     return config
@@ -71,11 +78,11 @@ def test_a_leaderboard_beside_golds(outputs: Path, capsys: pytest.CaptureFixture
 
 
 def test_what_judging_costs(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ("feedback=length_biased", "seed=5")
-    before = compare.run(settings(outputs, *words))
+    overrides = ("feedback=length_biased", "seed=5")
+    before = compare.run(settings(outputs, *overrides))
     assert "dollars" not in before and 0 < before["judgements"] <= 80
     capsys.readouterr()
-    priced = compare.run(settings(outputs, *words, "feedback.label_price=0.25", "force=true"))
+    priced = compare.run(settings(outputs, *overrides, "feedback.label_price=0.25", "force=true"))
     assert priced["dollars"] == pytest.approx(0.25 * priced["judgements"]) and priced["models"] == before["models"]
     assert f"s and ${priced['dollars']:,.2f}." in capsys.readouterr().err
     page = max((outputs / "comparisons").glob("*/index.html"), key=lambda path: path.stat().st_mtime)

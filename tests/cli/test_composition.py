@@ -18,7 +18,7 @@ TRAIN = STAGES["train"]
 def test_a_name_that_looks_like_a_number(written: str) -> None:
     settings: Any = compose(TRAIN, [f"corpus.name={written}"])
     assert settings.corpus.name == written
-    swept = [compose(TRAIN, words) for words in product(TRAIN, [f"corpus.name={written},ab"])]
+    swept = [compose(TRAIN, overrides) for overrides in product(TRAIN, [f"corpus.name={written},ab"])]
     assert [one.corpus.name for one in swept] == [written, "ab"]  # type: ignore[attr-defined]
 
 
@@ -32,8 +32,8 @@ def test_a_misspelt_option_is_answered_with_those_there_are(chosen: str) -> None
 
 
 def test_numbers_and_quoted_words_stay_as_they_are() -> None:
-    words = ["size=1e5", "seed=007", "corpus.name='1e5'", "prediction=null", "corpus.name=a1e5"]
-    assert as_text(TRAIN, words) == words
+    overrides = ["size=1e5", "seed=007", "corpus.name='1e5'", "prediction=null", "corpus.name=a1e5"]
+    assert as_text(TRAIN, overrides) == overrides
 
 
 @pytest.mark.parametrize(

@@ -143,12 +143,12 @@ def test_they_come_to_the_same_settings(number: int, stage: str) -> None:
     chosen = {
         group: list(files)[number] for group, files in FILES.items() if stage_of(group) == stage and number < len(files)
     }
-    words = []
+    overrides = []
     for group, name in chosen.items():
         expected = FILES[group][name]
         needs = getattr(expected, "path", None) if group == "source" else getattr(expected, "callable", None)
-        words += [f"{group}={name}", *([NEEDED[group]] if needs and group in NEEDED else [])]
-    settings = compose(STAGES[stage], words)
+        overrides += [f"{group}={name}", *([NEEDED[group]] if needs and group in NEEDED else [])]
+    settings = compose(STAGES[stage], overrides)
     assert {group: getattr(settings, group) for group in chosen} == {
         group: FILES[group][chosen[group]] for group in chosen
     }
@@ -224,14 +224,14 @@ def test_another_class_takes_the_door_of_a_users_objective(tmp_path: Path, monke
     monkeypatch.syspath_prepend(tmp_path)
     source = "class Theirs:\n    def __init__(self, model, optimization, gamma=1.0, z_loss=0.0): ...\n"
     Path("mine_conf_objective.py").write_text(source)
-    words = ["objective._target_=mine_conf_objective.Theirs", "objective.gamma=2"]
-    settings: Any = compose(STAGES["train"], words)
+    overrides = ["objective._target_=mine_conf_objective.Theirs", "objective.gamma=2"]
+    settings: Any = compose(STAGES["train"], overrides)
     assert settings.objective == CustomObjectiveConfig(
         _target_="mine_conf_objective.Theirs", settings={"z_loss": 0.0, "gamma": 2}
     )
 
 
-@pytest.mark.parametrize("words", ["+objective.betta=1", "+optimizer.lrr=1", "+scheduler.fnal=1"])
-def test_a_plus_lets_no_unknown_setting_of_ours_in(words: str) -> None:
+@pytest.mark.parametrize("overrides", ["+objective.betta=1", "+optimizer.lrr=1", "+scheduler.fnal=1"])
+def test_a_plus_lets_no_unknown_setting_of_ours_in(overrides: str) -> None:
     with pytest.raises(ConfigError, match="unknown key"):
-        compose(STAGES["train"], [words])
+        compose(STAGES["train"], [overrides])

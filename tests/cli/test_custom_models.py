@@ -77,13 +77,13 @@ def test_the_same_line_is_the_same_run_and_an_edit_another(package: Path, change
 
 
 def test_it_takes_part_in_a_sweep_beside_ours(package: Path) -> None:
-    words = [
+    overrides = [
         *ISOFLOP,
         "model.kind=my_architecture.averages,transformer",
         *SMALL,
         f"source.path={package / 'documents'}",
     ]
-    sweep = plan(STAGES["train"], words)
+    sweep = plan(STAGES["train"], overrides)
     kinds = [job.forecast.kind for job in sweep.jobs if job.forecast]
     assert sorted(kinds) == ["my_architecture.averages"] * 3 + ["transformer, swiglu"] * 3
     for job in sweep.jobs:
@@ -91,7 +91,7 @@ def test_it_takes_part_in_a_sweep_beside_ours(package: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "named"),
+    ("overrides", "named"),
     [
         (["model.activation=swiglue"], ["swiglu", "package.module.Name"]),
         (["model.activation=my_architecture.Snakes"], ["Snake"]),
@@ -102,10 +102,10 @@ def test_it_takes_part_in_a_sweep_beside_ours(package: Path) -> None:
     ],
 )
 def test_what_is_not_there_is_a_wrong_setting_when_the_line_is_read(
-    package: Path, words: list[str], named: list[str]
+    package: Path, overrides: list[str], named: list[str]
 ) -> None:
     with pytest.raises(ConfigError) as caught:
-        compose(STAGES["train"], words)
+        compose(STAGES["train"], overrides)
     for name in named:
         assert name in str(caught.value)
 

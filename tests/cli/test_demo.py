@@ -54,7 +54,7 @@ def write_documents(path: Path) -> None:
 @pytest.mark.slow(reason="the whole demo: a family of twelve models, fits, a prediction, the larger model")
 def test_the_whole_pipeline_and_then_nothing_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_documents(tmp_path / "documents.jsonl")
-    words = [
+    overrides = [
         f"outputs={tmp_path / 'outputs'}", "source=jsonl", f"source.path={tmp_path / 'documents.jsonl'}",
         "tokenizer.vocab_size=300", "data.sequence_length=32", "sweep.budgets=[2e8,5e8,1e9,2e9]", 
         "sweep.sizes_per_budget=3",
@@ -62,7 +62,7 @@ def test_the_whole_pipeline_and_then_nothing_to_do(tmp_path: Path, capsys: pytes
         "data.validation_tokens=256", "corpus.validation=0.1", "corpus.test=0.1", "corpus.workers=1",
         "num_validations=2", "callbacks.samples.prompts=[the]",
     ]  # fmt: skip
-    settings = compose(STAGES["demo"], words)
+    settings = compose(STAGES["demo"], overrides)
     page = demo.run(settings)
     assert page == tmp_path / "outputs" / "demo" / "index.html"
     text = page.read_text(encoding="utf-8")
@@ -110,7 +110,7 @@ def test_the_whole_pipeline_and_then_nothing_to_do(tmp_path: Path, capsys: pytes
 import sys
 from maquette.cli import main
 try:
-    main(["demo", *{words!r}])
+    main(["demo", *{overrides!r}])
 except SystemExit as ended:
     print("exit code", ended.code, "imported", [name for name in {heavy} if name in sys.modules])
 """
@@ -142,8 +142,8 @@ def write_a_study(folder: Path) -> dict[str, Any]:
     return write_study(folder, measured, ["gold"], title="Tiny", curves_by_policy={}, commands={})
 
 
-def commands_of(words: list[str]) -> dict[str, str]:
-    config = compose(STAGES["demo"], words)
+def commands_of(overrides: list[str]) -> dict[str, str]:
+    config = compose(STAGES["demo"], overrides)
     assert isinstance(config, DemoStage)
     return demo_page.commands(config.outputs, config.tracking)
 

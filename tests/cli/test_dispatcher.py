@@ -47,7 +47,7 @@ def test_each_stage_has_help_and_composes(name: str, capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "overrides"),
     [
         (["trian"], ["no stage 'trian'", "'train'"]),
         (["train", "lerning_rate=1"], ["unknown key 'lerning_rate'", "learning_rate"]),
@@ -69,13 +69,13 @@ def test_each_stage_has_help_and_composes(name: str, capsys: pytest.CaptureFixtu
     ],
 )
 def test_mistakes_get_an_answer_and_exit_code_2(
-    arguments: list[str], words: list[str], recorded: list[Any], capsys: pytest.CaptureFixture[str]
+    arguments: list[str], overrides: list[str], recorded: list[Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call(*arguments) == 2
     printed = capsys.readouterr().err
     assert "Traceback" not in printed
-    for word in words:
-        assert word in printed
+    for override in overrides:
+        assert override in printed
     assert recorded == []
 
 

@@ -21,14 +21,14 @@ RMSPROP = {"_target_": "torch.optim.RMSprop", "_partial_": True, "alpha": 0.9}
 
 
 @pytest.mark.parametrize(
-    ("optimizer", "scheduler", "words"),
+    ("optimizer", "scheduler", "overrides"),
     [
         (MuonConfig(muon_lr=0.1), WSDSchedulerConfig(decay=0.3), ["optimizer=muon", "scheduler=wsd"]),
         (RMSPROP, LinearSchedulerConfig(final=0.2), ["optimizer._target_=torch.optim.RMSprop"]),
         (MuonConfig(), COSINE, ["optimizer=muon", f"scheduler._target_={COSINE['_target_']}"]),
     ],
 )
-def test_optimisers_and_schedulers_of_every_kind(optimizer: Any, scheduler: Any, words: list[str]) -> None:
+def test_optimisers_and_schedulers_of_every_kind(optimizer: Any, scheduler: Any, overrides: list[str]) -> None:
     config = TrainStage(size="20k", optimizer=optimizer, scheduler=scheduler)
     spec = make_spec(dataclasses.asdict(config))
     read = settings_of_run(RunSpec.from_json(spec.to_json()), Path("run.json"))
@@ -39,7 +39,7 @@ def test_optimisers_and_schedulers_of_every_kind(optimizer: Any, scheduler: Any,
     assert again.fingerprint == spec.fingerprint and not again.differences(spec)
 
     written = words_of(config, lambda key: key.startswith(("size", "optimizer", "scheduler")))
-    assert written[: len(words)] == words
+    assert written[: len(overrides)] == overrides
     composed, usual = compose(STAGES["train"], written), plain_settings(compose(STAGES["train"]))
     assert [type(composed.optimizer), type(composed.scheduler)] == [type(optimizer), type(scheduler)]
     assert composed.size == "20k" and node_values(composed.optimizer).items() >= node_values(optimizer).items()

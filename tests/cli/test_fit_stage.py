@@ -49,8 +49,8 @@ def test_a_fit_leaves_runs_values_figures_and_a_page(fitted: FitStage, capsys: p
         f"{n}.{e}" for n in ("isoflop", "best", "loss", "envelope", "surface", "residuals") for e in ("png", "svg")
     }
     page = (folder / "index.html").read_text()
-    for word in ("Which optimiser?", "Confounders", "Card", "Kaplan", "Minima by akima"):
-        assert word in page, word
+    for override in ("Which optimiser?", "Confounders", "Card", "Kaplan", "Minima by akima"):
+        assert override in page, override
 
 
 def test_a_stored_fit_is_the_same_law_again(fitted: FitStage) -> None:

@@ -353,36 +353,33 @@ def test_other_processes_bring_results_back(prepared: Path, tmp_path: Path, laun
     assert len(children) == 2 and set(children["threads"]) == {1}
 
 
-@pytest.mark.slow(reason="three sweeps in processes of their own, one of them killed")
+@pytest.mark.slow(reason="a sweep in processes of its own, killed and gone on with, and one beside it")
 def test_killed_in_mid_sweep_it_ends_with_the_same_table(prepared: Path, tmp_path: Path) -> None:
-    """kill -9 of the sweep's process group while workers train, then the same line."""
-    tables = []
-    for name in ("whole", "killed"):
-        root = tmp_path / name
+    """kill -9 of the sweep's process group while workers train, then the same line; beside it the sweep undisturbed,
+    one job after another in this process."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    for root in (whole, killed):
         root.mkdir()
         (root / "documents").symlink_to(prepared / "documents")
-        arguments = line(
-            root, "+sweep=isoflop", "sweep.budgets=[1e9,3e9]", "sweep.sizes_per_budget=3",
-        "callbacks.checkpoint.every_n_train_steps=5",
-            "hydra/launcher=joblib", "hydra.launcher.n_jobs=2",
-        )  # fmt: skip
-        command = [sys.executable, "-c", "from maquette.cli import main; main()", "train", "-m", *arguments]
-        if name == "killed":
-            same_machine(tmp_path / "whole", root)
-            process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
-            until = time.monotonic() + 600  # a busy machine takes its time
-            while process.poll() is None and time.monotonic() < until:
-                if len(list(root.glob("outputs/sweeps/*/jobs/*.json"))) >= 2:
-                    break
-                time.sleep(0.05)
-            assert process.poll() is None, "the sweep was over before it could be killed"
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        tables.append(rows(root))
+    sweep = ("+sweep=isoflop", "sweep.budgets=[5e8,1.5e9]", "sweep.sizes_per_budget=3",
+             "callbacks.checkpoint.every_n_train_steps=5")  # fmt: skip
+    assert multirun(STAGE, line(whole, *sweep, "hydra/launcher=basic", "logger=none")) == 0
+    same_machine(whole, killed)
+    arguments = line(killed, *sweep, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    command = [sys.executable, "-c", "from maquette.cli import main; main()", "train", "-m", *arguments]
+    process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 600  # a busy machine takes its time
+    while process.poll() is None and time.monotonic() < until:
+        if len(list(killed.glob("outputs/sweeps/*/jobs/*.json"))) >= 2:
+            break
+        time.sleep(0.05)
+    assert process.poll() is None, "the sweep was over before it could be killed"
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
     assert "done already" in done.stderr
-    assert tables[0] == tables[1]
+    assert rows(killed) == rows(whole)
 
 
 @pytest.mark.slow(reason="trains two models and starts a process")

@@ -29,8 +29,8 @@ def mine(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def composed(*words: str, folder: Path | None = None) -> TrainStage:
-    settings = compose(STAGES["train"], words, folder)
+def composed(*overrides: str, folder: Path | None = None) -> TrainStage:
+    settings = compose(STAGES["train"], overrides, folder)
     assert isinstance(settings, TrainStage)
     return settings
 
@@ -53,22 +53,22 @@ def test_a_users_file(mine: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "expected"),
+    ("overrides", "expected"),
     [
         ([RMSPROP], {}),
         ([RMSPROP, "optimizer.alpha=0.9", "optimizer.lr=0.01"], {"alpha": 0.9, "lr": 0.01}),
         (["optimizer.weight_decay=0.2", RMSPROP], {"weight_decay": 0.2}),
     ],
 )
-def test_another_class_keeps_what_it_knows(words: list[str], expected: dict[str, Any]) -> None:
+def test_another_class_keeps_what_it_knows(overrides: list[str], expected: dict[str, Any]) -> None:
     """Nothing open is kept: the recipe's weight decay is AdamW's."""
-    optimizer = composed(*words).optimizer
+    optimizer = composed(*overrides).optimizer
     shared = {"_partial_": True, "eps": 1e-8, "maximize": False, "capturable": False, "differentiable": False}
     assert optimizer == {"_target_": "torch.optim.RMSprop", **shared, **expected}
 
 
 @pytest.mark.parametrize(
-    ("words", "named"),
+    ("overrides", "named"),
     [
         (["optimizer.lrr=1"], "optimizer.lr"),
         (["optimizer.muon_lr=1"], "optimizer=muon"),
@@ -84,7 +84,7 @@ def test_another_class_keeps_what_it_knows(words: list[str], expected: dict[str,
         (["scheduler.decay_shape=sqrt"], "scheduler=wsd"),
     ],
 )
-def test_what_is_wrong_is_named_with_what_would_be_right(words: list[str], named: str, mine: Path) -> None:
+def test_what_is_wrong_is_named_with_what_would_be_right(overrides: list[str], named: str, mine: Path) -> None:
     with pytest.raises(ConfigError) as caught:
-        composed(*words, folder=mine)
+        composed(*overrides, folder=mine)
     assert named in str(caught.value)

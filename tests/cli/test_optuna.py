@@ -37,11 +37,11 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
     return seen
 
 
-def search(*words: str) -> int:
+def search(*overrides: str) -> int:
     with pytest.raises(SystemExit) as ended:
         cli.main(
             ["train", "-m", "hydra/sweeper=optuna", "optimizer.lr=tag(log,interval(1e-4,1.0))",
-             "data.batch_size_tokens=256,1024", "hydra.sweep.dir=search", *words]
+             "data.batch_size_tokens=256,1024", "hydra.sweep.dir=search", *overrides]
         )  # fmt: skip
     return int(ended.value.code or 0)
 

@@ -75,14 +75,14 @@ def test_the_prediction_is_of_a_member_of_the_family(family: Path, prediction: W
 
 def test_a_line_that_contradicts_it_is_refused(family: Path, prediction: WrittenPrediction) -> None:
     line = [f"prediction={prediction.id}", f"outputs={family}"]
-    for word, message in [
+    for override, message in [
         ("size=300k", "size=300k contradicts"),
         ("seed=3", "seed=3 contradicts"),
         ("model=lstm", r"model\.kind=lstm contradicts"),
         ("precision=bf16-mixed", r"precision\.kind"),
     ]:
         with pytest.raises(ConfigError, match=message):
-            compose(STAGES["train"], [*line, word])
+            compose(STAGES["train"], [*line, override])
     config = compose(STAGES["train"], [*line, "size=16k", "logger=none", "threads=1"])
     assert isinstance(config, TrainStage) and config.tokens == "30720" and not config.tracking.enabled
     config.tokens = "5120"

@@ -35,8 +35,8 @@ LINES = [
 
 @pytest.mark.parametrize("line", LINES)
 def test_lines_with_the_new_names_compose(line: str) -> None:
-    stage, *words = shlex.split(line)
-    compose(STAGES[stage], [*words, "outputs=elsewhere"])
+    stage, *overrides = shlex.split(line)
+    compose(STAGES[stage], [*overrides, "outputs=elsewhere"])
 
 
 @pytest.mark.parametrize(
@@ -58,9 +58,9 @@ def test_lines_with_the_new_names_compose(line: str) -> None:
     ],
 )
 def test_old_names_are_answered_with_the_new_ones(line: str, new: str) -> None:
-    stage, *words = line.split()
+    stage, *overrides = line.split()
     with pytest.raises(ConfigError) as caught:
-        compose(STAGES[stage], words)
+        compose(STAGES[stage], overrides)
     assert "It is now" in caught.value.hint and new in caught.value.hint
 
 

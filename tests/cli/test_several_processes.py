@@ -14,7 +14,7 @@ from support.small_runs import write_documents
 
 
 @pytest.fixture(scope="module")
-def words(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+def overrides(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Settings of a run of a second, but for its size."""
     root = tmp_path_factory.mktemp("processes")
     (root / "documents").mkdir()
@@ -28,31 +28,31 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     ]  # fmt: skip
 
 
-def finished(words: list[str]) -> set[str]:
-    runs = Path(words[0].partition("=")[2]) / "runs"
+def finished(overrides: list[str]) -> set[str]:
+    runs = Path(overrides[0].partition("=")[2]) / "runs"
     records = [read_record(folder) for folder in runs.iterdir() if folder.is_dir()]
     return {record.name.partition("-")[0] for record in records if record is not None and record.status == "finished"}
 
 
 @pytest.mark.slow(reason="every process imports PyTorch and Lightning")
 @pytest.mark.parametrize(("launcher", "sizes"), [("basic", ("10k", "12k")), ("joblib", ("11k", "13k"))])
-def test_in_a_sweep(words: list[str], launcher: str, sizes: tuple[str, str]) -> None:
-    line = [*words, f"size={','.join(sizes)}", f"hydra/launcher={launcher}", "logger=none"]
+def test_in_a_sweep(overrides: list[str], launcher: str, sizes: tuple[str, str]) -> None:
+    line = [*overrides, f"size={','.join(sizes)}", f"hydra/launcher={launcher}", "logger=none"]
     program = [sys.executable, "-c", "from maquette.cli import main; main()", "train", "-m", *line]
     done = subprocess.run(program, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert set(sizes) <= finished(words)
+    assert set(sizes) <= finished(overrides)
 
 
 @pytest.mark.slow(reason="a kernel, and two processes that import PyTorch and Lightning")
-def test_in_a_notebook(words: list[str]) -> None:
+def test_in_a_notebook(overrides: list[str]) -> None:
     cell = (
         "from maquette.cli.command_line.registry import STAGES\n"
         "from maquette.cli.command_line.composition import compose\n"
-        f"record = STAGES['train'].run(compose(STAGES['train'], {[*words, 'size=14k', 'logger=none']!r}))\n"
+        f"record = STAGES['train'].run(compose(STAGES['train'], {[*overrides, 'size=14k', 'logger=none']!r}))\n"
         "print(record.name)"
     )
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell)])
     nbclient.NotebookClient(notebook, timeout=300).execute()
     printed = "".join(one.get("text", "") for one in notebook.cells[0].outputs if one.get("name") == "stdout")
-    assert find_checkpoint(printed.strip().splitlines()[-1], words[0].partition("=")[2])
+    assert find_checkpoint(printed.strip().splitlines()[-1], overrides[0].partition("=")[2])

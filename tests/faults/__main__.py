@@ -23,9 +23,9 @@ def run_fuzz(count: int, seed: int, only: list[str], keep: bool) -> int:
         with tempfile.TemporaryDirectory() as folder:
             result = attack(format, Path(folder), seed, count)
         total += result.outcomes
-        result_value = {kind: result.outcomes[kind] for kind in FINDINGS if result.outcomes[kind]}
+        findings = {kind: result.outcomes[kind] for kind in FINDINGS if result.outcomes[kind]}
         row = (sum(result.outcomes.values()), *(result.outcomes[kind] for kind in ("refused", "same", "other")))
-        print(f"{format.name:24} {row[0]:6} {row[1]:8} {row[2]:6} {row[3]:6}  {result_value or ''}", flush=True)
+        print(f"{format.name:24} {row[0]:6} {row[1]:8} {row[2]:6} {row[3]:6}  {findings or ''}", flush=True)
         seen: set[str] = set()
         for kind, detail, damaged in result.findings:
             if (short := f"{kind} {detail[:60]}") in seen:

@@ -59,13 +59,13 @@ def test_sampled_log_probabilities_are_those_that_training_computes() -> None:
     model = tiny_model(scale=3.0).eval()
     prompts = [Prompts()[number] for number in range(6)]
     objective = tiny_ppo(model)
-    answers = sample_completions(model, TOKENIZER, prompts, max_tokens=8, seed=3)
-    rollouts = Rollouts.of(answers)
+    completions = sample_completions(model, TOKENIZER, prompts, max_tokens=8, seed=3)
+    rollouts = Rollouts.of(completions)
     log_probs, _, _ = objective.evaluate(rollouts, entropy=False)
-    for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
-        logits = model(torch.tensor([[*prompt.ids, *answer.answer_ids]]))[0, :-1].log_softmax(-1)
+    for row, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
+        logits = model(torch.tensor([[*prompt.ids, *completion.answer_ids]]))[0, :-1].log_softmax(-1)
         start = len(prompt.ids) - 1
-        expected = [logits[start + place, token].item() for place, token in enumerate(answer.answer_ids)]
+        expected = [logits[start + place, token].item() for place, token in enumerate(completion.answer_ids)]
         assert log_probs[row][rollouts.mask[row]].tolist() == pytest.approx(expected, abs=1e-5)
 
 
@@ -81,8 +81,8 @@ def test_an_answer_does_not_depend_on_the_padding_beside_it() -> None:
     assert together == alone
     objective = tiny_ppo(model)
     whole = objective.evaluate(Rollouts.of(together), entropy=False)
-    for row, answer in enumerate(together):
-        one = objective.evaluate(Rollouts.of([answer]), entropy=False)
+    for row, completion in enumerate(together):
+        one = objective.evaluate(Rollouts.of([completion]), entropy=False)
         for batched, single in zip(whole[:2], one[:2], strict=True):
             assert batched is not None and single is not None
             assert torch.allclose(batched[row, : single.size(1)], single[0], atol=1e-5)
@@ -93,13 +93,13 @@ def test_the_score_stands_on_the_last_real_token_alone() -> None:
     rollouts, _ = objective.collect(0, SCHEDULE)
     # With lambda 1 and no KL penalty every completion token's return is the score.
     environment = objective.environment
-    answers = environment.completions(objective.model, 0, SCHEDULE.rollout_batch_size)
-    scores = environment.standardized(environment.scores(answers), answers)
-    for row in range(len(answers)):
+    completions = environment.completions(objective.model, 0, SCHEDULE.rollout_batch_size)
+    scores = environment.standardized(environment.scores(completions), completions)
+    for row in range(len(completions)):
         returns = rollouts.returns[row][rollouts.mask[row]]
         assert torch.allclose(returns, scores[row].expand_as(returns), atol=1e-5)
         last = int(rollouts.mask[row].nonzero().max())
-        assert rollouts.tokens[row, last + 1] == answers[row].answer_ids[-1]
+        assert rollouts.tokens[row, last + 1] == completions[row].answer_ids[-1]
         assert last + 2 == int(rollouts.lengths[row])
     assert not rollouts.returns[~rollouts.mask].any() and not rollouts.advantages[~rollouts.mask].any()
 
@@ -281,8 +281,8 @@ def test_scores_are_standardised_by_the_reference() -> None:
     environment = objective.environment
     assert environment.score_scale is not None
     mean, deviation = environment.score_scale
-    answers = [environment.completions(objective.model, number, 8) for number in range(40)]  # still the reference's
-    scores = torch.tensor([score for part in answers for score in length(part)])
+    texts = [environment.completions(objective.model, number, 8) for number in range(40)]  # still the reference's
+    scores = torch.tensor([score for part in texts for score in length(part)])
     assert mean == pytest.approx(scores.mean().item(), abs=4 * deviation / 8)
     assert deviation == pytest.approx(scores.std().item(), rel=0.5)
 

@@ -52,7 +52,7 @@ def test_the_learning_rates_law_becomes_a_recipe() -> None:
     )
     assert tuned_facts(result)["recipe"]["provenance"]["fitted"] == "now"
     shown = {"command": "maquette train recipe=x", "figures": {"law": tuned_figure(result)}}
-    page = render("setting_law.html.j2", {"found": result, "source": "a table", **shown})
+    page = render("setting_law.html.j2", {"result": result, "source": "a table", **shown})
     assert "recipe=x" in page
 
 
@@ -86,7 +86,7 @@ def test_epochs_wear_out_as_fast_as_they_do() -> None:
     result = fit_epochs(runs, bootstrap=100)
     assert repetition_facts(result)["token_decay"] == pytest.approx(8, rel=0.01) and result.repeated == 21
     shown = {"source": "a table", "figures": {"law": repetition_figure(result, runs)}}
-    assert "r = 8.0" in render("repetition_law.html.j2", {"found": result, **shown})
+    assert "r = 8.0" in render("repetition_law.html.j2", {"result": result, **shown})
     with pytest.raises(LawError, match="repeats its data"):
         fit_epochs(table(params, tokens, loss, epochs=np.full(len(params), 0.5)))
     with pytest.raises(LawError, match="how many tokens were distinct"):
@@ -113,7 +113,7 @@ def test_an_offset_is_an_offset_and_a_slope_a_slope() -> None:
     facts = comparison_facts(tilted)
     assert facts["families"]["lstm"]["minima"] and len(facts["families"]["lstm"]["compute"]) == 5
     shown = {"source": "a table", "figures": {"law": comparison_figure(tilted)}}
-    page = render("families.html.j2", {"found": tilted, **shown})
+    page = render("families.html.j2", {"result": tilted, **shown})
     assert "the slope differs" in page
 
 

@@ -37,7 +37,7 @@ def table(noise: float = 0.0, runs: int = 24) -> RunTable:
 
 
 @pytest.fixture(scope="module")
-def found() -> MixtureFit:
+def result() -> MixtureFit:
     """What is fitted to 24 runs: leaving out each in turn takes a quarter of a minute."""
     return fit_mixture(table(noise=1e-3))
 
@@ -98,7 +98,7 @@ def test_what_is_reported_has_every_number(result: MixtureFit) -> None:
     assert facts["verified"] == 1.5
     assert sum(facts["optimum"].values()) == pytest.approx(1, abs=1e-3)
     shown = {"words": verdict(result, 1.5), "figures": {"law": mixture_figure(result, 1.5)}}
-    page = render("mixing_law.html.j2", {"found": result, "source": "a sweep", **shown})
+    page = render("mixing_law.html.j2", {"result": result, "source": "a sweep", **shown})
     assert "run-23" in page
     assert "legal" in page
 

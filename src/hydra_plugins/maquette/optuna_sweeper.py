@@ -79,13 +79,13 @@ class OptunaSweeper(Sweeper):
             jobs = [[*fixed, *(f"{key}={value}" for key, value in trial.params.items())] for trial in trials]
             for trial, result in zip(trials, self.launcher.launch(jobs, initial_job_idx=trials[0].number), strict=True):
                 value = _value(result)
-                words = " ".join(f"{key}={value}" for key, value in trial.params.items())
+                chosen = " ".join(f"{key}={value}" for key, value in trial.params.items())
                 if value is None:
                     study.tell(trial, state=optuna.trial.TrialState.FAIL)
-                    say(f"[{trial.number + 1}/{self.n_trials}] {words}: failed, or has no validation loss")
+                    say(f"[{trial.number + 1}/{self.n_trials}] {chosen}: failed, or has no validation loss")
                 else:
                     study.tell(trial, value)
-                    say(f"[{trial.number + 1}/{self.n_trials}] {words}: {value:.4f}")
+                    say(f"[{trial.number + 1}/{self.n_trials}] {chosen}: {value:.4f}")
         return self._conclude(study, say)
 
     def _conclude(self, study: Any, say: Any) -> float | None:
@@ -95,8 +95,8 @@ class OptunaSweeper(Sweeper):
         self.folder.mkdir(parents=True, exist_ok=True)
         best = {"name": "optuna", "best_params": study.best_params, "best_value": study.best_value}
         OmegaConf.save(OmegaConf.create(best), self.folder / "optimization_results.yaml")
-        words = " ".join(f"{key}={value}" for key, value in study.best_params.items())
-        say(f"best of {len(study.trials)} trials: {words} ({study.best_value:.4f}); {self.folder}")
+        overrides = " ".join(f"{key}={value}" for key, value in study.best_params.items())
+        say(f"best of {len(study.trials)} trials: {overrides} ({study.best_value:.4f}); {self.folder}")
         return float(study.best_value)
 
 

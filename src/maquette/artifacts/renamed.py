@@ -98,6 +98,12 @@ _SECTIONS: dict[str, dict[str, str]] = {
     "Other stages": {
         "answer_tokens": "max_completion_length",
         "protocol.batch_tokens": "protocol.batch_size_tokens",
+        "curation.private": "curation.pii",
+        "curation.private.replace": "curation.pii.replace",
+        "curation.harmful": "curation.safety",
+        "curation.harmful.action": "curation.safety.action",
+        "curation.harmful.classifier": "curation.safety.classifier",
+        "curation.harmful.words": "curation.safety.words",
     },
 }
 """Old key -> new key, by the part of the settings."""

@@ -13,7 +13,7 @@ from maquette.cli.command_line.law_config import FitStage
 from maquette.recipe.recipe_file import recipe_path, save_recipe
 from maquette.scaling.fits.fit_facts import tell
 from maquette.scaling.fits.question import FitQuestion
-from maquette.scaling.fits.stored_fit import FACTS, PAGE, load_fit, read_facts, store_fit
+from maquette.scaling.fits.stored_fit import FACTS, LAW, PAGE, load_fit, read_facts, store_fit
 
 if TYPE_CHECKING:
     from maquette.scaling.fits.mixture_fit import MixtureFit
@@ -89,7 +89,7 @@ def _fit_law(config: FitStage, table: "RunTable") -> Path:
         law = other_laws.setting_law(
             table, config.laws, level=config.level, recipe=recipe, outputs=config.outputs
         )  # fmt: skip
-        path = save_recipe(law.found.rules, recipe_path(recipe, config.outputs))
+        path = save_recipe(law.result.rules, recipe_path(recipe, config.outputs))
         say(f"recipe={recipe} is {path}")
     names = (*_OF_A_LAW, *(_OF_MIXTURES if config.laws == "mixture" else ()))
     return store_fit(
@@ -117,15 +117,15 @@ def _train_mixture(table: "RunTable", outputs: str, result: "MixtureFit") -> flo
 
 
 def _tell(config: FitStage, folder: Path) -> None:
-    from maquette.scaling.fits.other_laws import LAW, tell_law
-
+    of_the_loss = (folder / FACTS).exists()
     if config.json:
-        file = FACTS if (folder / FACTS).exists() else LAW
-        print((folder / file).read_text(encoding="utf-8"))
+        print((folder / (FACTS if of_the_loss else LAW)).read_text(encoding="utf-8"))
         return
-    if (folder / FACTS).exists():
+    if of_the_loss:
         tell(read_facts(folder))
     else:
+        from maquette.scaling.fits.other_laws import tell_law
+
         tell_law(folder)
     say(f"Open {(folder / PAGE).absolute().as_uri()}")
 
@@ -138,10 +138,10 @@ def _suggest(config: FitStage, folder: Path) -> None:
     from maquette.scaling.predictions.prediction import is_local
 
     fit, _ = load_fit(folder)
-    words = [] if config.outputs == "outputs" else [f"outputs={config.outputs}"]
+    overrides = [] if config.outputs == "outputs" else [f"outputs={config.outputs}"]
     if fit.table.folders is not None:
         family = family_settings(fit.table.folders, config.outputs).config
-        words = [*words_of(family, lambda key: key not in SCALE and not is_local(key)), *words]
+        overrides = [*words_of(family, lambda key: key not in SCALE and not is_local(key)), *overrides]
     given = {name: getattr(config, name) for name in ("size", "tokens", "compute", "affordable")}
     numbers = {name: None if value is None else float(parse_quantity(value, name)) for name, value in given.items()}
-    show_suggestions(fit, config.suggest, words, **numbers)
+    show_suggestions(fit, config.suggest, overrides, **numbers)

@@ -59,8 +59,8 @@ class Study:
     def _run(self, name: str, stage: str, *settings: Settings, policy: bool = False, kind: str | None = None,
              values: Settings | None = None) -> str:  # fmt: skip
         given = {"outputs": self.config.outputs, "seed": self.config.seed}
-        words = [f"{key}={literal(value)}" for part in (given, *settings) for key, value in flatten(part).items()]
-        composed: Any = compose(STAGES[stage], words)
+        overrides = [f"{key}={literal(value)}" for part in (given, *settings) for key, value in flatten(part).items()]
+        composed: Any = compose(STAGES[stage], overrides)
         composed = composed.tracked(self.config.tracking)
         self.settings[name] = composed
         if self.rehearsal is None:

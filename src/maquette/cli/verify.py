@@ -29,7 +29,7 @@ def run(config: VerifyStage) -> list[Verdict]:
     record_verdicts(verdicts, folder, stored, config.outputs, config.tracking)
     shown = [verdict for verdict in verdicts.verdicts if named is None or verdict.prediction.id == named.id]
     if named is not None and not shown:
-        reasons = [words for words in verdicts.refused if words.startswith(named.id)]
+        reasons = [reason for reason in verdicts.refused if reason.startswith(named.id)]
         raise StageError(
             f"There is no verdict on {named.id}: {'; '.join(reasons) or 'its run is not finished'}.",
             f"Train it: maquette train prediction={named.id}.",

@@ -66,15 +66,15 @@ def preferences_of(
 def comparison_of(preference: Preference) -> Comparison:
     """The pair as an annotator sees it, the chosen completion first. Raises `StageError` where a completion is more
     than one message: what the user says in between is not part of a pair."""
-    for answer in (preference.chosen, preference.rejected):
-        if len(answer) > 1:
+    for completion in (preference.chosen, preference.rejected):
+        if len(completion) > 1:
             raise StageError(
-                f"{preference.place}: a completion of {len(answer)} messages can't be judged.",
+                f"{preference.place}: a completion of {len(completion)} messages can't be judged.",
                 "Move all but the last message into the prompt.",
             )
     (chosen,), (rejected,) = preference.chosen, preference.rejected
     return Comparison(tuple(preference.prompt), chosen["content"], rejected["content"], preference.facts)
 
 
-def _response(answer: str) -> list[Message]:
-    return [{"role": "assistant", "content": answer}]
+def _response(completion: str) -> list[Message]:
+    return [{"role": "assistant", "content": completion}]

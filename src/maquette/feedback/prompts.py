@@ -68,10 +68,10 @@ class TaskInstructions:
             counts["train"] = min(counts["train"], self._config.limit)
         for split, exercises in self._exercises.items():
             drawn = exercises.take(counts[split])
-            answers = demonstrate(drawn, self._config.demonstrators, seed=self._config.seed)
-            for number, (exercise, answer) in enumerate(zip(drawn, answers, strict=True)):
+            completions = demonstrate(drawn, self._config.demonstrators, seed=self._config.seed)
+            for number, (exercise, completion) in enumerate(zip(drawn, completions, strict=True)):
                 yield Instruction(
-                    [*exercise.messages, {"role": "assistant", "content": answer}],
+                    [*exercise.messages, {"role": "assistant", "content": completion}],
                     place=f"{exercise.task} exercise {number} ({split})",
                     split=split,
                 )

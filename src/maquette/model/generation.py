@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from maquette.artifacts import ConfigError, StageError
+from maquette.artifacts import ConfigError
 from maquette.model.cache import KeyValueCache
 from maquette.model.decoding import Decoder
 from maquette.model.heads import LanguageModel
+from maquette.model.likelihoods import require_finite
 from maquette.model.sampling import Sampling, bend, draw, uniform_numbers
 from maquette.model.transformer import Transformer
 from maquette.text import StreamDecoder
@@ -246,15 +247,10 @@ class _Batch:
 
         Raises `StageError` where the model gives what is not a number."""
         logits = self.model.logits(self._read()).float()
-        if not torch.isfinite(logits.sum()) and not torch.isfinite(logits).all():
-            raise StageError(
-                "The model gives NaN or infinite logits: its weights are broken, or its training diverged.",
-                "Use an earlier checkpoint, or train again with a lower optimizer.lr.",
-            )
         bent = bend(logits, self.sampling, self.seen)
         chosen = bent.argmax(dim=-1) if self.uniform is None else draw(bent, self.uniform[:, self.steps])
         all_log_probs = logits.log_softmax(dim=-1)
-        log_probs = all_log_probs.gather(1, chosen[:, None])[:, 0]
+        log_probs = require_finite(all_log_probs.gather(1, chosen[:, None])[:, 0])
         likely: list[tuple[tuple[int, float], ...]] = [()] * len(chosen)
         if self.top:
             values, ids = all_log_probs.topk(self.top, dim=-1)

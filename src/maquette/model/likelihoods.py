@@ -12,11 +12,23 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from maquette.artifacts.errors import StageError
 from maquette.model.linear import linear, matmul, uses_onednn, weight_gradient
 
 # Logits at once by default. On a CPU four megabytes of them stay in its cache; an accelerator wants
 # large products and has the memory.
 CPU_LOGITS, ACCELERATOR_LOGITS = 2**20, 2**26
+
+
+def require_finite(values: Tensor, what: str = "logits") -> Tensor:
+    """`values`, of a model's output. Raises `StageError` where one is NaN or infinite: an argmax over such takes the
+    first place, and a mean of such hides which model it was."""
+    if not torch.isfinite(values).all():
+        raise StageError(
+            f"The model gives {what} that are NaN or infinite: its weights are broken, or its training diverged.",
+            "Use an earlier checkpoint, or train again with a lower optimizer.lr.",
+        )
+    return values
 
 
 def token_log_probs(logits: Tensor, tokens: Tensor) -> Tensor:

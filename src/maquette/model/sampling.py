@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from maquette.artifacts import ConfigError, StageError
+from maquette.artifacts import ConfigError
+from maquette.model.likelihoods import require_finite
 
 
 @dataclass(frozen=True)
@@ -106,11 +107,7 @@ def draw(logits: Tensor, uniform: Tensor) -> Tensor:
     """
     cumulative = logits.double().softmax(dim=-1).cumsum(dim=-1)
     total = cumulative[:, -1:]
-    if not torch.isfinite(total).all():
-        raise StageError(
-            "The model gives NaN logits: nothing can be drawn from them.",
-            "Its weights are broken, or its training diverged: a lower optimizer.lr usually helps.",
-        )
+    require_finite(total)
     # Rounding may lift u * total to total itself, which no token's interval holds.
     target = torch.minimum(uniform.double()[:, None] * total, torch.nextafter(total, torch.zeros_like(total)))
     return torch.searchsorted(cumulative, target, right=True).squeeze(-1)

@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from maquette.artifacts import ConfigError, StageError
+from maquette.model.likelihoods import require_finite
 
 if TYPE_CHECKING:
     from maquette.model.heads import LanguageModel
@@ -176,7 +177,7 @@ def _score(
         here = np.flatnonzero((inverse >= first) & (inverse < first + step))
         index, rows_here = torch.from_numpy(inverse[here] - first).to(device), torch.from_numpy(here).to(device)
         logits = model.logits(flat[first : first + step]).float()
-        normalizer = logits.logsumexp(-1)
+        normalizer = require_finite(logits.logsumexp(-1))
         chosen[rows_here] = (logits[index, targets[rows_here]] - normalizer[index]).double()
         best[rows_here] = (logits.amax(-1) - normalizer)[index].double()
     ends = np.cumsum(lengths)[:-1]

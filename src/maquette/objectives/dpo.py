@@ -100,4 +100,4 @@ class DirectPreferenceOptimization(Objective):
     def write_samples(self, prompts: Any) -> list[dict[str, Any]]:
         """Some of the completions that the KL was measured on."""
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        return [data.shown(answer) for answer in self._sampled[:_SHOWN]]
+        return [data.shown(completion) for completion in self._sampled[:_SHOWN]]

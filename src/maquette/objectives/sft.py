@@ -67,8 +67,8 @@ class SupervisedFineTuning(Objective):
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         with torch.compiler.set_stance("force_eager"):
             prompts = data.prompts(self.config.sample_prompts, self.model.config.max_position_embeddings)
-            answers = sample_completions(
+            completions = sample_completions(
                 self.model, data.tokenizer, prompts,
                 max_tokens=self.config.max_completion_length, temperature=0.0,
             )  # fmt: skip
-        return [data.shown(answer) for answer in answers]
+        return [data.shown(completion) for completion in completions]

@@ -77,14 +77,14 @@ class PostTraining:
         rules, architecture = self.rules, self.architecture
         check_parametrization(architecture, rules)
         peak = rules.peak_learning_rate(architecture.hidden_size, rules.base_batch_size_tokens)
-        rate = self.objective.learning_rate * architecture.lr_multiplier * peak
+        learning_rate = self.objective.learning_rate * architecture.lr_multiplier * peak
         return Recipe(
             architecture=architecture,
             parameters=parameters,
             tokens=steps * batch_size_tokens,
             steps=steps,
             batch_size_tokens=batch_size_tokens,
-            learning_rate=rate if self.learning_rate is None else self.learning_rate,
+            learning_rate=learning_rate if self.learning_rate is None else self.learning_rate,
             warmup=rules.warmup if self.warmup is None else self.warmup,
             weight_decay=0.0 if self.weight_decay is None else self.weight_decay,
             flops=flops,

@@ -28,9 +28,9 @@ class SweepConfig:
         """Raises `ConfigError` for budgets that are none, and rates that are not above zero."""
         for budget in self.budgets:
             parse_quantity(budget, "sweep.budgets")
-        for rate in self.rates:
-            if not rate > 0:
-                raise ConfigError(f"sweep.rates has {rate:g}.", "Each multiplies the recipe's learning rate.")
+        for multiple in self.rates:
+            if not multiple > 0:
+                raise ConfigError(f"sweep.rates has {multiple:g}.", "Each multiplies the recipe's learning rate.")
 
     @property
     def is_given(self) -> bool:

@@ -143,5 +143,7 @@ def quieten() -> None:
         "It is recommended to use `self.log",  # values are of all processes already
         "The number of training batches .* is smaller than the logging interval",  # the last step logs
         "Checkpoint directory .* exists and is not empty",
+        "You defined a `validation_step` but have no `val_dataloader`",  # of a trial of speed
+        "Total length of `.*` across ranks is zero",  # the run says that nothing is held out
     ):
         warnings.filterwarnings("ignore", message)

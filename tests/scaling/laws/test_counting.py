@@ -6,7 +6,8 @@ import pytest
 from maquette.scaling import kaplan_convention, vocabulary_law
 from maquette.scaling.laws.counting import KAPLAN_SIZES
 from maquette.scaling.laws.power_law import PowerLaw
-from maquette.scaling.laws.surface import BESIROGLU_2024, HOFFMANN_2022
+from maquette.scaling.laws.runs import LawError
+from maquette.scaling.laws.surface import BESIROGLU_2024, HOFFMANN_2022, LossSurface
 
 
 def test_pearce_and_song() -> None:
@@ -34,3 +35,9 @@ def test_a_familys_own_vocabulary_law() -> None:
     core = np.geomspace(1e5, 1e8, 6)
     law = vocabulary_law(core, 300 * core ** (1 / 3))
     assert (law.coefficient, law.exponent) == pytest.approx((300, 1 / 3))
+
+
+def test_a_surface_that_tokens_hardly_lower_is_refused() -> None:
+    flat = LossSurface(E=0.0, A=1e6, alpha=2.5, B=2.0, beta=1e-3)
+    with pytest.raises(LawError, match="core sizes"):
+        kaplan_convention(flat, sizes=(2e3, 3e4))

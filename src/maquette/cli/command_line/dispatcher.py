@@ -153,7 +153,7 @@ def _run(stage: Stage, line: CommandLine) -> None:
 
     # The demo has a sweep of its own, and an alignment's sweep is one study of several runs.
     alone = stage.name == "train" and not line.multirun and not line.options
-    if alone and any(word.startswith(("+sweep=", "sweep=", "sweep.")) for word in line.overrides):
+    if alone and any(text.startswith(("+sweep=", "sweep=", "sweep.")) for text in line.overrides):
         raise ConfigError("A sweep is many runs.", f"Type it with -m: maquette train -m {' '.join(line.overrides)}")
     positional = [f"{stage.positional}={literal(list(line.positional))}"] if line.positional else []
     overrides = [f"+{text}" if line.multirun and text.startswith("sweep=") else text for text in line.overrides]

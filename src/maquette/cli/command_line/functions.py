@@ -79,10 +79,10 @@ def sweep(stage: Stage, overrides: Sequence[str], config_folder: Path | None = N
 
     options = ["-m", *([f"--config-dir={config_folder}"] if config_folder else [])]
     application = Application(stage, dry=show)
-    words = hydra_overrides(stage, overrides, config_folder)
+    arguments = hydra_overrides(stage, overrides, config_folder)
     try:
-        application.main(options, words)
+        application.main(options, arguments)
     except COMPOSING as error:
-        raise explain(stage, error, words, config_folder) from None
+        raise explain(stage, error, arguments, config_folder) from None
     report: Report = application.sweep
     return report

@@ -71,12 +71,12 @@ def seconds_of_jobs(
 
 
 def _source(earlier: int, measured: int, dry: bool) -> str:
-    words = [f"speeds of earlier runs of {earlier} of the models here"] if earlier else []
+    sources = [f"speeds of earlier runs of {earlier} of the models here"] if earlier else []
     if measured and dry:
-        words.append("the speed last measured on this machine")
+        sources.append("the speed last measured on this machine")
     elif measured:
-        words.append(f"speed measured now in a few steps of {measured} model{'s' if measured > 1 else ''}")
-    return " and ".join(words) or "speed unknown"
+        sources.append(f"speed measured now in a few steps of {measured} model{'s' if measured > 1 else ''}")
+    return " and ".join(sources) or "speed unknown"
 
 
 def _chosen(alike: Sequence[Forecast]) -> list[Forecast]:

@@ -159,7 +159,7 @@ def _finished(folder: Path) -> list[RunRecord]:
 
 
 def branch_bias(sweep: Sweep) -> list[str]:
-    """A line for each horizon of each model that was trained as a branch and with a schedule of its own; none where
+    """A line for each token budget of a model that was trained as a branch and with its own schedule; none where
     nothing was, or not all of it is there yet."""
     if not getattr(getattr(sweep.settings, "sweep", None), "branches", False):
         return []

@@ -8,6 +8,7 @@ import torch
 from maquette.artifacts import StageError
 from maquette.feedback.comparison import Comparison, Judgement
 from maquette.model import ScalarModel
+from maquette.model.likelihoods import require_finite
 from maquette.objectives.completions import Completion, padded_rows
 from maquette.text import chat
 
@@ -38,7 +39,7 @@ class LearnedReward:
                 )
             with torch.inference_mode():
                 values = self.model(tokens)
-                last = values.gather(1, lengths[:, None] - 1)[:, 0]
+                last = require_finite(values.gather(1, lengths[:, None] - 1)[:, 0], "rewards")
             for row, score in zip(rows, last.tolist(), strict=True):
                 scores[row] = score
         return scores
@@ -61,8 +62,8 @@ class RewardModelAnnotator:
         self.reward, self.name = reward, name
 
     def judge(self, comparisons: Sequence[Comparison]) -> list[Judgement]:
-        answers = [one for pair in comparisons for one in (pair, pair.swapped())]
-        scores = self.reward([completion_of(self.reward.tokenizer, one) for one in answers])
+        completions = [one for pair in comparisons for one in (pair, pair.swapped())]
+        scores = self.reward([completion_of(self.reward.tokenizer, one) for one in completions])
         judgements = []
         for first, second in zip(scores[::2], scores[1::2], strict=True):
             difference = first - second

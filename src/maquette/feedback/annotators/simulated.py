@@ -21,9 +21,9 @@ from maquette.feedback.tasks import from_facts, is_list, words_of
 from maquette.objectives.completions import Completion
 
 
-def gold_of(facts: Mapping[str, Any], answer: str) -> float:
+def gold_of(facts: Mapping[str, Any], completion: str) -> float:
     """The gold reward of a completion. Raises `StageError` where the prompt has none."""
-    return from_facts(facts).gold(answer)
+    return from_facts(facts).gold(completion)
 
 
 class GoldReward:
@@ -60,9 +60,9 @@ class AnnotatorProfile:
     list_bias: float = 0.0
     position_bias: float = 0.0
 
-    def utility(self, gold: float, answer: str) -> float:
+    def utility(self, gold: float, completion: str) -> float:
         """Gold reward and whatever the profile adds."""
-        return gold + self.length_bias * len(words_of(answer)) + self.list_bias * is_list(answer)
+        return gold + self.length_bias * len(words_of(completion)) + self.list_bias * is_list(completion)
 
     def probability(self, difference: ArrayLike) -> NDArray[np.float64]:
         """Chance of choosing the first completion, for differences of utility (first less second, without position)."""

@@ -47,7 +47,7 @@ def study_tables(outputs: Path | str = "outputs", title: str = "Alignment", *, u
     return StudyTables(
         pd.DataFrame([row for seed, one in measured for row in _policies(seed, one)]),
         pd.DataFrame([row for seed, one in measured for row in _best_of_n(seed, one)]),
-        pd.DataFrame([row for seed, folder in studies for row in _course(seed, folder)]),
+        pd.DataFrame([row for seed, folder in studies for row in _curve(seed, folder)]),
     )
 
 
@@ -75,7 +75,7 @@ def _best_of_n(seed: int, one: Measurement) -> Iterator[dict[str, Any]]:
             }  # fmt: skip
 
 
-def _course(seed: int, folder: Path) -> Iterator[dict[str, Any]]:
+def _curve(seed: int, folder: Path) -> Iterator[dict[str, Any]]:
     path = folder / CURVES
     curves_by_policy: Mapping[str, list[dict[str, float]]] = load_table(path) if path.exists() else {}
     for policy, rows in curves_by_policy.items():

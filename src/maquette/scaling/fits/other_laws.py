@@ -14,14 +14,12 @@ from maquette.reports import write_page
 from maquette.scaling.fits.families import compare_by, comparison_facts, comparison_figure
 from maquette.scaling.fits.mixture_fit import MixtureFit, fit_mixture, mixture_facts, mixture_figure, verdict
 from maquette.scaling.fits.repetition_fit import fit_epochs, repetition_facts, repetition_figure
-from maquette.scaling.fits.stored_fit import RUNS
+from maquette.scaling.fits.stored_fit import LAW, RUNS
 from maquette.scaling.fits.table import RunTable
 from maquette.scaling.fits.tuned_recipe import tune, tuned_facts, tuned_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-LAW = "law.json"
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,7 @@ class FoundLaw:
 
     label: str
     template: str
-    found: Any
+    result: Any
     words: str
     facts: Mapping[str, Any]
     figure: "Figure"
@@ -42,7 +40,7 @@ class FoundLaw:
         """Fills an artifact folder; returns what its manifest is to say."""
         write_text(folder / RUNS, table.csv())
         write_json(folder / LAW, {"source": table.source, **self.facts, "words": self.words, "use": self.use})
-        page = {"found": self.found, "source": table.source, "words": self.words, **self.shown}
+        page = {"result": self.result, "source": table.source, "words": self.words, **self.shown}
         write_page(folder, self.template, page, {"law": self.figure})
         return {"law": self.label}
 

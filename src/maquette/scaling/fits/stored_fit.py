@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from maquette.scaling.fits.table import RunTable
 
 KIND = "fits"
-FACTS, RUNS, PAGE = "fit.json", "runs.csv", "index.html"
+FACTS, LAW, RUNS, PAGE = "fit.json", "law.json", "runs.csv", "index.html"
 
 SAME = 1e-6
 """Relative difference of a loss forecast again, up to which it is the same."""

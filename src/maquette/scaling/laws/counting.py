@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from scipy.optimize import minimize_scalar
 
 from maquette.scaling.laws.power_law import PowerLaw, fit_power_law
-from maquette.scaling.laws.runs import Array, positive_column
+from maquette.scaling.laws.runs import Array, LawError, positive_column
 from maquette.scaling.laws.surface import FLOPS_PER_PARAMETER_AND_TOKEN, LossSurface
 
 KAPLAN_EXPONENT = 0.73
@@ -57,9 +57,13 @@ def kaplan_convention(
     """Reads `surface` (of total parameters) as someone would who counts the core only.
 
     `sizes`: the least and greatest best core size that they see; the compute is chosen to match. At each compute
-    6 N D of the core the best core size is found on the surface, and a line is put through all of them.
+    6 N D of the core the best core size is found on the surface, and a line is put through all of them. Raises
+    `LawError` where no compute has these as its best sizes, as where the loss hardly falls with tokens.
     """
-    low, high = (_compute_of_core(surface, vocabulary, size) for size in positive_column("sizes", sizes))
+    with np.errstate(over="ignore", divide="ignore"):
+        low, high = (_compute_of_core(surface, vocabulary, size) for size in positive_column("sizes", sizes))
+    if not 0 < low < high < np.inf:
+        raise LawError("On this surface no compute has core sizes like these as its best.")
     compute = np.geomspace(low, high, budgets)
     params = np.array([_best_core(surface, vocabulary, budget) for budget in compute])
     exponent = fit_power_law(compute, params).exponent
