@@ -12,6 +12,7 @@ from maquette.cli.command_line.composition import compose
 from maquette.cli.command_line.config import TrainStage
 from maquette.cli.command_line.registry import STAGES
 from maquette.cli.planning.family import settings_of_folder
+from maquette.cli.planning.predicted import predicted
 from maquette.model import hf
 from maquette.recipe.recipe_file import load_recipe
 from maquette.scaling.predictions.prediction import FOLDER, WrittenPrediction, write_prediction
@@ -32,8 +33,9 @@ def _predicted(outputs: Path, changes: dict[str, Any]) -> str:
 
 
 def test_a_prediction_carries_settings_of_pretraining_only(tmp_path: Path) -> None:
-    line = [f"outputs={tmp_path}", "logger=none"]
-    settings = compose(STAGES["train"], [*line, f"prediction={_predicted(tmp_path, {})}"])
+    settings = compose(
+        STAGES["train"], [f"outputs={tmp_path}", "logger=none", f"prediction={_predicted(tmp_path, {})}"]
+    )
     assert isinstance(settings, TrainStage) and settings.seed == 5
     ppo = dataclasses.asdict(compose(STAGES["train"], ["objective=ppo"]))["objective"]
     for changes, message in (
@@ -47,7 +49,7 @@ def test_a_prediction_carries_settings_of_pretraining_only(tmp_path: Path) -> No
     ):
         name = _predicted(tmp_path, changes)
         with pytest.raises(StageError, match=message) as caught:
-            compose(STAGES["train"], [*line, f"prediction={name}"])
+            predicted(dataclasses.replace(settings, prediction=name), settings, ())
         assert str(tmp_path / FOLDER / f"{name}.json") in caught.value.message
 
 

@@ -259,8 +259,8 @@ def _dropped(frame: "pd.DataFrame", columns: dict[str, str], names: list[str]) -
         elif loss in _MISSING:
             dropped[index] = "it has no finite loss: diverged, or not finished"
     unnamed = frame.drop(columns=[columns["name"]]) if "name" in columns else frame
-    for index in np.flatnonzero(unnamed.duplicated()):
-        dropped.setdefault(int(index), "it says the same as an earlier row, and would count twice")
+    for place in np.flatnonzero(unnamed.duplicated()):
+        dropped.setdefault(int(place), "it says the same as an earlier row, and would count twice")
     return dropped
 
 
