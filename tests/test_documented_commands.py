@@ -65,6 +65,7 @@ def test_there_are_command_lines_to_look_at() -> None:
     assert len(COMMANDS) > 100
 
 
+@pytest.mark.slow(reason="composes every command line of the docs, a third of a second each")
 @pytest.mark.parametrize(("page", "command"), COMMANDS)
 def test_a_command_line_composes(page: str, command: str) -> None:
     _, name, *arguments = arguments_of(command)

@@ -162,6 +162,7 @@ def test_a_gain_is_told_from_the_runs_own_start() -> None:
             gains("ppo", curve)
 
 
+@pytest.mark.slow(reason="composes every run of several rounds")
 def test_rounds_go_on_from_the_policy_before() -> None:
     script = runpy.run_path(str(Path(__file__).parents[2] / "experiments" / "rounds.py"))
     config = compose(STAGES["alignment"], script["SETTINGS"])

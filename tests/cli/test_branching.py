@@ -86,6 +86,7 @@ def test_they_are_children_of_the_trunk(tree: Branching, configure: Configure) -
         assert row["validation/loss"] > 0
 
 
+@pytest.mark.slow(reason="trains a tree of runs, then parts of it again")
 def test_a_branch_is_what_it_would_have_been_alone(tree: Branching, tmp_path: Path) -> None:
     # What multiplies matrices is measured once for each `outputs`; products of another library round differently.
     shutil.copy(tree.trunk.job.outputs / "machine.json", tmp_path)
@@ -103,6 +104,7 @@ def test_a_branch_is_what_it_would_have_been_alone(tree: Branching, tmp_path: Pa
         assert losses[0] == losses[1]
 
 
+@pytest.mark.slow(reason="trains a tree of runs, then parts of it again")
 def test_stopped_it_goes_on_where_it_was(
     configure: Configure, tree: Branching, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -76,6 +76,7 @@ def test_the_same_line_is_the_same_run_and_an_edit_another(package: Path, change
     assert run("outputs").name != first.name
 
 
+@pytest.mark.slow(reason="finds the sizes of two architectures")
 def test_it_takes_part_in_a_sweep_beside_ours(package: Path) -> None:
     overrides = [
         *ISOFLOP,

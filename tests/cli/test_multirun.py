@@ -65,6 +65,7 @@ def call(*arguments: str) -> int:
 # What a line means ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow(reason="finds the sizes of ten runs")
 def test_isoflop_gives_each_budget_its_own_sizes(prepared: Path) -> None:
     sweep = planned(prepared, "+sweep=isoflop", "sweep.budgets=[1e9,1e11]")
     assert len(sweep.jobs) == 10 and sweep.name.startswith("isoflop-")
@@ -95,6 +96,7 @@ def test_architectures_have_the_same_sizes_and_budgets(prepared: Path) -> None:
     assert not any(job.settings.model.token_shift for job in sweep.jobs if job.settings.model.kind != "lstm")
 
 
+@pytest.mark.slow(reason="finds six sizes twice")
 def test_rates_are_multiples_of_the_recipes(prepared: Path) -> None:
     sweep = planned(prepared, "+sweep=learning_rate", "size=5k,20k", "sweep.rates=[0.5,1,2]")
     rates = [job.settings.optimizer.lr for job in sweep.jobs]
@@ -273,6 +275,7 @@ def same_machine(source: Path, target: Path) -> None:
     shutil.copy(source / "outputs" / "machine.json", target / "outputs")
 
 
+@pytest.mark.slow(reason="trains a sweep of three, one of them again")
 def test_one_job_fails_the_rest_go_on_and_the_line_continues(
     prepared: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

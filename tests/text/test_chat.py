@@ -24,7 +24,7 @@ _CONTENT = st.one_of(st.text(max_size=20), st.sampled_from([*SPECIAL_TOKENS[:6],
 _TURN = st.fixed_dictionaries({"role": st.sampled_from(["user", "assistant"]), "content": _CONTENT})
 _SYSTEM = st.fixed_dictionaries({"role": st.just("system"), "content": _CONTENT})
 CONVERSATIONS = st.tuples(st.lists(_SYSTEM, max_size=1), st.lists(_TURN, min_size=1, max_size=4)).map(
-    lambda p: p[0] + p[1]
+    lambda p: p[0] + [next(turns) for _, turns in itertools.groupby(p[1], lambda turn: turn["role"])]
 )
 
 
@@ -80,11 +80,26 @@ def test_round_trip_prefixes_and_mask(tokenizer: Tokenizer, messages: list[chat.
         ([{"role": "user", "content": None}], "no text as its content"),
         ([{"role": "user"}], "no text as its content"),
         ([{"role": "user", "content": "x"}, {"role": "system", "content": "y"}], "Message 2 of 2 is a system message"),
+        ([{"role": "user", "content": "x"}] * 2, "Message 2 of 2 is a second turn of the user in a row"),
+        ([{"role": "assistant", "content": "x"}] * 2, "a second turn of the assistant in a row"),
     ],
 )
 def test_messages_that_are_no_conversation(bpe: Tokenizer, messages: list[chat.Message], error: str) -> None:
     with pytest.raises(StageError, match=error):
         chat.render(bpe, messages)
+
+
+def test_an_answer_does_not_follow_an_answer(bpe: Tokenizer) -> None:
+    with pytest.raises(StageError, match="ends with a turn of the assistant"):
+        chat.render(bpe, MESSAGES[:3], open_assistant=True)
+
+
+def test_a_turn_of_weight_0_is_read_and_not_learned(bpe: Tokenizer) -> None:
+    draft: chat.Message = {"role": "assistant", "content": "wrong", "weight": 0}
+    whole = chat.render(bpe, [MESSAGES[1], draft, *MESSAGES[3:]])
+    learned = [id for id, counts in zip(whole.ids, whole.assistant_mask, strict=True) if counts]
+    assert bpe.decode(learned) == MESSAGES[4]["content"] + "<|end_of_turn|>"
+    assert "wrong" in bpe.decode(whole.ids)
 
 
 @pytest.mark.slow(reason="imports transformers")
@@ -103,7 +118,7 @@ class TestTransformers:
     def test_template(self, pair: tuple[Tokenizer, Any]) -> None:
         ours, theirs = pair
         for count in range(1, len(MESSAGES) + 1):
-            for ask in (False, True):
+            for ask in (False, True)[: 1 + (MESSAGES[count - 1]["role"] != "assistant")]:
                 expected = chat.render(ours, MESSAGES[:count], open_assistant=ask)
                 got = theirs.apply_chat_template(
                     MESSAGES[:count], add_generation_prompt=ask, return_dict=True, return_assistant_tokens_mask=True

@@ -65,7 +65,7 @@ def reading(
         raise kind(f"{where} is damaged: {reason.rstrip('.')}.", hint) from None
 
 
-_PARSERS = {"yaml", "_csv", "csv", "zlib", "gzip", "lzma", "struct", "zstandard", "pyarrow", "safetensors_rust",
+_PARSERS = {"yaml", "_csv", "csv", "zlib", "gzip", "lzma", "struct", "zstandard", "pyarrow", "safetensors",
             "tokenize", "sqlite3", "zipfile", "binascii", "omegaconf", "antlr4", "tokenizers"}  # fmt: skip
 """Libraries whose exceptions are about what they were given."""
 

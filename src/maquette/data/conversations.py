@@ -2,8 +2,10 @@
 any other source that gives them.
 
 An instruction is `{"messages": [{"role": ..., "content": ...}, ...]}`, or as in Alpaca `{"instruction", "input",
-"output"}`. A preference is `{"prompt": messages, "chosen": messages, "rejected": messages, "annotator": name, "margin":
-number?}`; plain text in the place of messages is a request of the user or a completion of the assistant. `probability`,
+"output"}`; a message of `"weight": 0` (or `"train": false`) is read, but not learned. A preference is `{"prompt":
+messages, "chosen": messages, "rejected": messages, "annotator": name, "margin": number?}`; plain text in the place of
+messages is a request of the user or a completion of the assistant. Where `chosen` and `rejected` are whole
+conversations, their common beginning is the prompt. `probability`,
 where it is known, says how likely the annotator (or what share of several) prefers `chosen`. `facts` is what the
 prompt's source knows of it: with them the gold reward of any completion can be computed.
 """
@@ -18,10 +20,8 @@ from typing import Any, Protocol
 from maquette.artifacts import StageError
 from maquette.artifacts.files import digest, file_digest, write_text
 from maquette.corpus.sources.files import json_files, read_rows
-from maquette.text.chat import Message, check
-
-_INSTRUCTION_ROWS = 'Known are {"messages": [...]} and {"instruction", "input", "output"}.'
-_PREFERENCE_ROW = 'A row looks like {"prompt": [...], "chosen": [...], "rejected": [...], "annotator": "..."}.'
+from maquette.data.row_shapes import messages_of, pair_of, text_of
+from maquette.text.chat import Message
 
 
 @dataclass(frozen=True)
@@ -105,74 +105,22 @@ def write_preferences(path: Path | str, preferences: Iterable[Preference]) -> in
     return len(lines)
 
 
-def messages_of(row: dict[str, Any], place: str) -> list[Message]:
-    """The conversation of a row. Raises `StageError` where it is none or has no completion."""
-    if "messages" in row:
-        messages = read_messages(row["messages"], place)
-    elif "instruction" in row and "output" in row:
-        messages = [{"role": "user", "content": alpaca_request(row, place)}]
-        messages.append({"role": "assistant", "content": _text(row, "output", place)})
-    else:
-        raise StageError(
-            f"{place} is not a conversation: it has {', '.join(map(repr, row)) or 'no keys'}.", _INSTRUCTION_ROWS
-        )
-    if not any(message["role"] == "assistant" for message in messages):
-        raise StageError(f"{place} has no answer.", "At least one message has to be the assistant's.")
-    return messages
-
-
-def read_messages(value: Any, place: str) -> list[Message]:
-    """Messages as a row has them, checked. Raises `StageError` that names the place."""
-    if not isinstance(value, list) or not all(isinstance(message, dict) for message in value):
-        raise StageError(f"{place}: messages must be a list of objects.", 'Write [{"role": "user", "content": "..."}].')
-    messages: list[Message] = [{"role": message.get("role"), "content": message.get("content")} for message in value]
-    try:
-        check(messages)
-    except StageError as error:
-        raise StageError(f"{place}: {error.message}", error.hint) from None
-    return messages
-
-
-def alpaca_request(row: dict[str, Any], place: str) -> str:
-    """Instruction and input are one request, the input below an empty line (Taori et al. 2023)."""
-    texts = [_text(row, key, place) for key in ("instruction", "input")]
-    return "\n\n".join(text for text in texts if text)
-
-
 def preference_of(row: dict[str, Any], place: str) -> Preference:
     """The preference of a row. Raises `StageError` where it is none."""
-    missing = [key for key in ("prompt", "chosen", "rejected") if key not in row]
-    if missing:
-        raise StageError(f"{place} is not a preference: {' and '.join(missing)} missing.", _PREFERENCE_ROW)
-    parts: dict[str, list[Message]] = {}
-    for key, role in {"prompt": "user", "chosen": "assistant", "rejected": "assistant"}.items():
-        messages = [{"role": role, "content": row[key]}] if isinstance(row[key], str) else row[key]
-        parts[key] = read_messages(messages, f"{place}, {key}")
-    for key in ("chosen", "rejected"):
-        if parts[key][-1]["role"] != "assistant" or any(message["role"] == "system" for message in parts[key]):
-            raise StageError(
-                f"{place}: {key} does not end with a completion of the assistant.", "It continues the prompt."
-            )
+    prompt, chosen, rejected = pair_of(row, place)
     facts = row.get("facts") or {}
     if not isinstance(facts, dict):
         raise StageError(f"{place}: facts must be an object, got {facts!r:.60}.", "Leave them out where unknown.")
     return Preference(
-        parts["prompt"],
-        parts["chosen"],
-        parts["rejected"],
-        annotator=_text(row, "annotator", place),
+        prompt,
+        chosen,
+        rejected,
+        annotator=text_of(row, "annotator", place),
         margin=_number(row, "margin", place, low=-math.inf, high=math.inf),
         probability=_number(row, "probability", place, low=0.0, high=1.0),
         facts=facts,
         place=place,
     )
-
-
-def _text(row: dict[str, Any], key: str, place: str) -> str:
-    text = row.get(key) or ""
-    if not isinstance(text, str):
-        raise StageError(f"{place}: {key} must be a text, got {text!r:.60}.")
-    return text
 
 
 def _number(row: dict[str, Any], key: str, place: str, *, low: float, high: float) -> float | None:

@@ -4,7 +4,7 @@ A prompt is rendered once, with the assistant's turn opened. One that leaves no 
 counted, never cut.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from maquette.artifacts import StageError
+from maquette.artifacts.reading import short
 from maquette.corpus.sources.files import json_files, read_rows
-from maquette.data.conversations import alpaca_request
 from maquette.data.order import derive, key_of, permute
+from maquette.data.row_shapes import prompt_of
 from maquette.text import chat
 from maquette.text.chat import Message
 
@@ -77,24 +78,13 @@ def read_prompts(path: Path | str, tokenizer: "Tokenizer") -> list[Prompt]:
     """The prompts of a file: of instructions without the last completion, of preferences as they are; Alpaca's too.
 
     Raises `StageError` that names a row without a prompt."""
-    prompts = []
+    return [render_prompt(tokenizer, messages, facts) for messages, facts in prompt_rows(path)]
+
+
+def prompt_rows(path: Path | str) -> Iterator[tuple[list[Message], Mapping[str, Any]]]:
+    """Messages and facts of each row. Raises `StageError` that names a row without a prompt."""
     for place, row in read_rows(json_files(path, "prompts"), "prompts"):
-        prompts.append(render_prompt(tokenizer, _messages(row, place), row.get("facts")))
-    return prompts
-
-
-def _messages(row: dict[str, Any], place: str) -> Sequence[Message]:
-    if isinstance(row.get("instruction"), str):
-        return [{"role": "user", "content": alpaca_request(row, place)}]
-    messages = row.get("prompt", row.get("messages"))
-    if isinstance(messages, str):
-        return [{"role": "user", "content": messages}]
-    if not isinstance(messages, list) or not messages:
-        raise StageError(
-            f"{place} has no prompt.", 'A row has "prompt" or "messages" (a list of turns), or "instruction".'
-        )
-    try:
-        answered = messages[-1]["role"] == "assistant"
-    except (KeyError, TypeError):
-        raise StageError(f"{place}: its last message has no role.") from None
-    return messages[:-1] if answered else messages
+        facts = row.get("facts") or {}
+        if not isinstance(facts, dict):
+            raise StageError(f"{place}: facts must be an object, got {short(repr(facts), 60)}.")
+        yield prompt_of(row, place), facts

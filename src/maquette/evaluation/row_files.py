@@ -3,23 +3,26 @@
 import csv
 import json
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from maquette.artifacts import StageError
 from maquette.artifacts.files import append_rows
+from maquette.artifacts.reading import reading, short
 from maquette.corpus.sources.files import JSON_SUFFIXES, json_files, plain_name
 from maquette.corpus.sources.files import read_rows as read_json_rows
 
 Item = TypeVar("Item")
 
 
-def read_rows(path: Path | str, what: str, headings: Collection[str]) -> Iterator[tuple[str, Mapping[Any, Any]]]:
+def read_rows(
+    path: Path | str, what: str, is_head: Callable[[Sequence[str]], bool] = lambda cells: True
+) -> Iterator[tuple[str, Mapping[Any, Any]]]:
     """`(place, row)` of every row of a JSONL, JSON, CSV or Parquet file of `what`.
 
-    A CSV file whose first row has none of the `headings` has no head: its rows are cells by their number. Raises
-    `StageError` that names the file, and the place of a row that can't be read.
+    A CSV file whose first line is no head has rows of cells by their number. Raises `StageError` that names the file,
+    and the place of a row that can't be read.
     """
     path = Path(path).expanduser()
     if plain_name(path).endswith(JSON_SUFFIXES):
@@ -27,12 +30,8 @@ def read_rows(path: Path | str, what: str, headings: Collection[str]) -> Iterato
         return
     if path.suffix.lower() not in (".csv", ".parquet"):
         raise StageError(f"{path}: {path.suffix or 'no ending'} is not known.", "Give .jsonl, .json, .csv or .parquet.")
-    try:
-        rows = _csv_rows(path, headings) if path.suffix.lower() == ".csv" else _parquet_rows(path)
-    except FileNotFoundError:
-        raise StageError(f"{path} is missing.", f"Give a file of {what}: nothing is downloaded here.") from None
-    except (OSError, ValueError, csv.Error) as error:  # UnicodeDecodeError and pyarrow's ArrowInvalid are ValueErrors
-        raise StageError(f"{path} is damaged: {error}.", "Is it complete?") from None
+    with reading(path, hint=f"Give a whole file of {what}; nothing is downloaded here."):
+        rows = _csv_rows(path, is_head) if path.suffix.lower() == ".csv" else _parquet_rows(path)
     for number, row in enumerate(rows, start=1):
         yield f"{path}, row {number}", row
 
@@ -40,17 +39,28 @@ def read_rows(path: Path | str, what: str, headings: Collection[str]) -> Iterato
 def _parquet_rows(path: Path) -> list[dict[str, Any]]:
     from pyarrow.parquet import read_table
 
-    rows: list[dict[str, Any]] = read_table(path).to_pylist()
+    rows: list[dict[str, Any]] = read_table(path, partitioning=None).to_pylist()  # a folder a=b is no column
     return rows
 
 
-def _csv_rows(path: Path, headings: Collection[str]) -> list[dict[Any, Any]]:
+def _csv_rows(path: Path, is_head: Callable[[Sequence[str]], bool]) -> list[dict[Any, Any]]:
+    csv.field_size_limit(2**31 - 1)  # a cell may hold a conversation
     with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = list(csv.reader(file))
-    head = [cell.strip() for cell in rows[0]] if rows else []
-    if not set(headings) & set(head):
-        return [dict(enumerate(row)) for row in rows]
-    return [dict(zip(head, row, strict=False)) for row in rows[1:]]
+        rows = [row for row in csv.reader(file) if row]
+    head: list[Any] = [cell.strip().strip("\ufeff") for cell in rows[0]] if rows else []
+    if rows and not is_head(head):
+        head = list(range(len(head)))
+    elif len(set(head)) < len(head):
+        raise StageError(f"{path}: the head {short(', '.join(head))} names a column twice.", "Rename one of them.")
+    else:
+        rows = rows[1:]
+    for number, row in enumerate(rows, start=1):
+        if len(row) != len(head):
+            raise StageError(
+                f"{path}, row {number} has {len(row)} cells, the first line {len(head)}: {short(', '.join(row))}",
+                "Commas inside a cell need quotes around it.",
+            )
+    return [dict(zip(head, row, strict=True)) for row in rows]
 
 
 class Journal:

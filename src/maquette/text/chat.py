@@ -13,7 +13,7 @@ equal ids.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, NotRequired, TypedDict
 
 from maquette.artifacts import StageError
 from maquette.artifacts.reading import short
@@ -26,10 +26,12 @@ ROLES = {"system": SYSTEM, "user": USER, "assistant": ASSISTANT}
 
 
 class Message(TypedDict):
-    """One turn, as instruction files have it: `role` is system, user or assistant."""
+    """One turn, as instruction files have it: `role` is system, user or assistant; what it says is not learned where
+    `weight` is 0."""
 
     role: str
     content: str
+    weight: NotRequired[int]
 
 
 @dataclass(frozen=True)
@@ -44,16 +46,18 @@ def render(tokenizer: "Tokenizer", messages: Sequence[Message], *, open_assistan
     """A conversation's ids and assistant mask.
 
     With `open_assistant` the ids end in `<|assistant|>`, ready for an answer. Raises `StageError` for a conversation
-    that is none (no message, an unknown role, a system message that is not the first) and for a tokenizer without
-    the chat tokens.
+    that is none (no message, an unknown role, a system message that is not the first, two turns of one role in a row)
+    and for a tokenizer without the chat tokens.
     """
     check(messages)
+    if open_assistant and messages[-1]["role"] == "assistant":
+        raise StageError("The conversation ends with a turn of the assistant.", "Let the user speak last.")
     document, tokens = _needed_ids(tokenizer)
     ids, mask = [document], [False]
     for message in messages:
         content = [*tokenizer.encode(message["content"]), tokens[END_OF_TURN]]
         ids += [tokens[ROLES[message["role"]]], *content]
-        mask += [False, *[message["role"] == "assistant"] * len(content)]
+        mask += [False, *[message["role"] == "assistant" and message.get("weight", 1) != 0] * len(content)]
     if open_assistant:
         ids.append(tokens[ASSISTANT])
         mask.append(False)
@@ -73,6 +77,10 @@ def check(messages: Sequence[Message]) -> None:
             raise StageError(f"{where} has no text as its content, but {content!r:.60}.")
         if role == "system" and place > 0:
             raise StageError(f"{where} is a system message.", "Only the first message can be one.")
+        if place and role == messages[place - 1]["role"]:
+            raise StageError(
+                f"{where} is a second turn of the {role} in a row.", "Join the two, or remove one: turns alternate."
+            )
 
 
 def _needed_ids(tokenizer: "Tokenizer") -> tuple[int, dict[str, int]]:

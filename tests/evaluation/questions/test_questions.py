@@ -86,7 +86,7 @@ def test_broken_files(tmp_path: Path) -> None:
         ("empty.jsonl", "", "has no rows"),
         ("bad.jsonl", json.dumps(good | {"options": None}), "line 1: can't be read"),
         ("none.jsonl", json.dumps(good | {"answer": 5}), "no question that can be asked: 1 with no right answer"),
-        ("short.csv", "a,b\n", "row 1: can't be read"),
+        ("short.csv", "a,b\n", "has no rows"),
         ("what.txt", "x", ".txt is not known"),
         ("cut.parquet", "x", "cut.parquet"),
     ):

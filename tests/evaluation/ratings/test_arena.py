@@ -131,3 +131,42 @@ def test_the_stage_writes_a_page_and_refuses_strangers(tmp_path: Path) -> None:
         ratings.run(compose(STAGES["ratings"], words))  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="nothing to rate"):
         ratings.run(compose(STAGES["ratings"], words[:-1]))  # type: ignore[arg-type]
+
+
+def test_files_of_the_large_arenas(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """LMArena's list of battles with conversations, and Kaggle's table with a column for each outcome."""
+
+    def conversation(text: str) -> list[dict[str, str]]:
+        return [{"role": "user", "content": "hi"}, {"role": "assistant", "content": text}]
+
+    rows = [
+        row(
+            "a",
+            "b",
+            "model_b",
+            question_id="q",
+            conversation_a=conversation("yo"),
+            conversation_b=conversation("hello"),
+            anony=True,
+        ),
+        row(
+            "a",
+            "b",
+            "tie (bothbad)",
+            conversation_a=conversation("yo"),
+            conversation_b=conversation("hello"),
+            tstamp=1.0,
+        ),
+    ]
+    (tmp_path / "battles.json").write_text(json.dumps(rows))
+    first, second = read_battles(tmp_path / "battles.json")[0]
+    assert first == Battle("b", "a", False, ("hello", "yo"), prompt="hi") and second.tied
+    assert "not read are the columns anony" in "".join(capsys.readouterr())
+    head = "id,model_a,model_b,prompt,response_a,response_b,winner_model_a,winner_model_b,winner_tie"
+    cells = '"[""hi"",""more""]","[""yo"",""yes""]","[""hello"", null]"'
+    body = [f"7,a,b,{cells},{won}" for won in ("1,0,0", "0,1,0", "0,0,1", "0,0,0", "1,1,0")]
+    (tmp_path / "train.csv").write_text("\n".join([head, *body]), encoding="utf-8-sig")
+    battles, skipped = read_battles(tmp_path / "train.csv")
+    assert [(one.winner, one.tied) for one in battles] == [("a", False), ("b", False), ("a", True)]
+    assert battles[1].answers == ("hello", "yo\n\nyes") and battles[0].prompt == '["hi","more"]'
+    assert skipped == {"no verdict": 2}

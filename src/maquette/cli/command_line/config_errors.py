@@ -83,9 +83,8 @@ def unknown_key(stage: Stage, key: str, more: Sequence[str] = ()) -> ConfigError
     new = renamed_key(key)
     if new is not None and new.partition(".")[0] in {field.name for field in dataclasses.fields(stage.config)}:
         return ConfigError(f"unknown key '{key}'.", f"It is now '{new}'{renaming_note(key)}.")
-    return ConfigError(
-        f"unknown key '{key}'.", _nearby(stage, key, more) or f"maquette {stage.name} --help-all lists the keys."
-    )
+    hint = _nearby(stage, key, more) or f"maquette {stage.name} --help-all lists the keys."
+    return ConfigError(f"unknown key '{key}'.", f"{hint} Before a text with =, put --." if stage.positional else hint)
 
 
 def _nearby(stage: Stage, key: str, more: Sequence[str] = ()) -> str:

@@ -11,6 +11,7 @@ recipes: recipe=standard,mup,outputs/recipes/mine.yaml.
 import dataclasses
 import functools
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -142,9 +143,10 @@ def parse_overrides(overrides: Sequence[str]) -> list[Override]:
         try:
             parsed.append(parser.parse_override(text))
         except (HydraException, ValueError, RecursionError) as error:
+            key, _, value = text.partition("=")
             raise ConfigError(
                 f"can't read '{short(text)}': {short(error) or 'nested too deeply'}",
-                "Values with spaces, commas, brackets or quotes need quotes inside: \"key='a, b'\".",
+                f"A value as it stands needs quotes inside; type {short(shlex.quote(f'{key}={literal(value)}'))}.",
             ) from None
     return parsed
 

@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from maquette.artifacts.files import write_text
+from maquette.artifacts.files import listed, write_text
 from maquette.artifacts.progress import duration
 from maquette.artifacts.reading import load_table
 from maquette.cli.sweeps.jobs import Sweep, SweepJob
@@ -150,7 +150,7 @@ def draw_sweep(folder: Path) -> list[Path]:
 
 def _finished(folder: Path) -> list[RunRecord]:
     finished = []
-    for path in sorted((folder / "jobs").glob("*.json")):
+    for path in listed(folder / "jobs", "*.json"):
         outcome = load_table(path)
         record = read_record(outcome["result"]) if outcome.get("result") else None
         if record is not None:

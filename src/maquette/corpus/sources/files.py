@@ -1,7 +1,8 @@
 """Files that documents are read from: listed in a stable order, digested, and opened whether compressed or not.
 
 A damaged or cut file is an error, never a shorter text. Rows of JSON files (`.jsonl` or `.ndjson` with an object a
-line, `.json` with a list of objects) come with the place they stand at, so that whatever is wrong can be named.
+line, `.json` with a list of objects, or the other way round) come with the place they stand at, so that whatever is
+wrong can be named.
 """
 
 import abc
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import IO, Any, ClassVar, TypeVar, cast
 
 from maquette.artifacts.errors import StageError
-from maquette.artifacts.files import digest, file_digest
+from maquette.artifacts.files import digest, file_digest, listed
 from maquette.artifacts.progress import progress
 from maquette.artifacts.reading import short
 from maquette.corpus.config import SourceConfig
@@ -67,11 +68,7 @@ def list_files(path: Path, suffixes: tuple[str, ...] | None, what: str) -> list[
         return [path]
     if not path.exists():
         raise StageError(f"{path} does not exist.", "Check source.path.")
-    files = [
-        file
-        for file in path.rglob("*")
-        if file.is_file() and not any(part.startswith(".") for part in file.relative_to(path).parts)
-    ]
+    files = [file for file in listed(path, "**/*") if file.is_file()]
     chosen = [file for file in files if suffixes is None or plain_name(file).endswith(suffixes)]
     if not chosen:
         endings = ", ".join(sorted({file.suffix or file.name for file in files})[:8]) or "nothing"
@@ -196,8 +193,8 @@ def read_rows(files: list[Path], what: str) -> Iterator[tuple[str, dict[str, Any
     """`(place, row)` of every row, in order. Raises `StageError` that names the place of one that can't be read."""
     with progress(f"reading {what}", sum(file.stat().st_size for file in files), unit="bytes") as advance:
         for file in files:
-            if plain_name(file).endswith(".json"):
-                yield from _listed(file)
+            if (rows := _listed(file)) is not None:
+                yield from rows
                 advance(file.stat().st_size)
                 continue
             for number, line in read_lines(file, advance):
@@ -206,12 +203,33 @@ def read_rows(files: list[Path], what: str) -> Iterator[tuple[str, dict[str, Any
                     yield where, json_object(parse_json(line, where), where)
 
 
-def _listed(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    rows = parse_json(read_whole(file), str(file))
-    if not isinstance(rows, list):
-        raise StageError(
-            f"{file} must hold a list of rows.", "Write [{...}, {...}], or a .jsonl file with a row a line."
-        )
-    for number, row in enumerate(rows, 1):
-        where = f"{file}, row {number}"
-        yield where, json_object(row, where)
+def _listed(file: Path) -> Iterator[tuple[str, dict[str, Any]]] | None:
+    """The rows of a file that holds a list of them, None of one with a row a line: what it begins with says which, as
+    either is found under the other's ending. Raises `StageError` for a `.json` file that holds neither."""
+    is_json = plain_name(file).endswith(".json")
+    first = next((line for _, line in read_lines(file, lambda _: None) if line.strip(_BLANK)), b"").strip(_BLANK)
+    if first.startswith(b"[") or (is_json and not _is_object(first)):
+        try:
+            rows = parse_json(read_whole(file), str(file))
+        except StageError:
+            if is_json:
+                raise
+            return None
+        if isinstance(rows, list) and (is_json or all(isinstance(row, dict) for row in rows)):
+            return (
+                (f"{file}, row {number}", json_object(row, f"{file}, row {number}"))
+                for number, row in enumerate(rows, 1)
+            )
+        if is_json:
+            raise StageError(f"{file} must hold a list of rows, or a row a line.", "Write [{...}, {...}].")
+    return None
+
+
+_BLANK = b" \t\r\n\xef\xbb\xbf"
+
+
+def _is_object(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False

@@ -85,7 +85,7 @@ def sound(name: str, questions: Iterable[Question], template: str) -> QuestionSe
 
 def answer_place(answer: Any) -> int:
     """0, "0", "A" or "a" is the first option; -1 where there is no answer."""
-    text = str(answer).strip()
+    text = str(answer).strip().removesuffix(".0")  # a column with gaps is one of fractions to a spreadsheet
     if text.lstrip("-").isdigit():
         return int(text)
     if len(text) == 1 and text.upper() in LETTERS:

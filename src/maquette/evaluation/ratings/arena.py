@@ -1,10 +1,13 @@
 """Files of battles, as arenas keep them: who met whom on which prompt, and who won in whose eyes.
 
-A row has `model_a`, `model_b` and `winner` (`model_a`, `model_b`, a name of either, or `tie`). It may have `answer_a`
-and `answer_b` (texts, for control of style), `topic`, `judge`, and `prompt` (text or id, by which judges of the same
-case are known). JSONL, CSV or Parquet. A row that can't count is left out, and counted by its reason.
+A row has `model_a`, `model_b` and `winner` (`model_a`, `model_b`, a name of either, or `tie`; in Kaggle's files three
+columns instead, `winner_model_a`, `winner_model_b` and `winner_tie`). It may have `answer_a` and `answer_b` (texts, for
+control of style; also `response_a`, and as in LMArena's files `conversation_a`, whose completions are the answer),
+`topic`, `judge`, and `prompt` (text or id, by which judges of the same case are known). JSONL, JSON, CSV or Parquet. A
+row that can't count is left out, and counted by its reason; columns that nothing reads are named.
 """
 
+import contextlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -14,10 +17,17 @@ from pathlib import Path
 from typing import Any
 
 from maquette.artifacts import StageError
+from maquette.artifacts.progress import say
+from maquette.artifacts.reading import short
+from maquette.data.row_shapes import is_bookkeeping
 from maquette.evaluation.comparisons.judges import Agreement, agreement
 from maquette.evaluation.row_files import read_rows
 
 REQUIRED = ("model_a", "model_b", "winner")
+_ONE_OF = {"winner_model_a": "model_a", "winner_model_b": "model_b", "winner_tie": "tie"}
+_ANSWERS = ("answer", "response", "conversation")
+_READ = {*REQUIRED, *_ONE_OF, *(f"{name}_{side}" for name in _ANSWERS for side in "ab"), "topic", "judge", "prompt"}
+_OURS = {"messages", "at"}
 UNNAMED = "none given"
 """The topic of a battle that names none."""
 
@@ -41,7 +51,10 @@ def read_battles(path: Path | str) -> tuple[list[Battle], dict[str, int]]:
     Raises `StageError` where the file is missing or damaged (with its line), lacks a column, or has no battle at all.
     """
     battles, skipped = [], Counter[str]()
-    for place, row in read_rows(path, "battles", REQUIRED):
+    unread: dict[str, None] = {}
+    for place, row in read_rows(path, "battles"):
+        row = {**row, "winner": _one_of(row)} if "winner" not in row and row.keys() >= _ONE_OF.keys() else row
+        unread |= dict.fromkeys(name for name in row if name not in _READ | _OURS and not is_bookkeeping(str(name)))
         if missing := [name for name in REQUIRED if name not in row]:
             raise StageError(f"{place} has no {missing[0]}.", f"A row has {', '.join(REQUIRED)}.")
         battle = _battle(row)
@@ -49,6 +62,8 @@ def read_battles(path: Path | str) -> tuple[list[Battle], dict[str, int]]:
             skipped[battle] += 1
         else:
             battles.append(battle)
+    if unread:
+        say(f"{path}: not read are the columns {short(', '.join(map(str, unread)))}")
     if not battles:
         reasons = ", ".join(f"{count:,} with {why}" for why, count in skipped.items()) or "it has no rows"
         raise StageError(f"{path} has no battle that counts: {reasons}.", f"A row has {', '.join(REQUIRED)}.")
@@ -82,20 +97,50 @@ def _battle(row: Mapping[str, Any]) -> Battle | str:
         return "a model that is not named"
     if first == second:
         return "a model that meets itself"
-    answers = [_text(row.get(name)) for name in ("answer_a", "answer_b")]
-    known = row.get("answer_a") is not None and row.get("answer_b") is not None
-    if known and not all(answers):
+    kind = next((name for name in _ANSWERS if all(row.get(f"{name}_{side}") is not None for side in "ab")), None)
+    answers = [_answer(row[f"{kind}_{side}"]) for side in "ab"] if kind else []
+    if kind and not all(answers):
         return "an empty answer"
-    tied = winner.lower().startswith("tie")
+    tied = winner.lower().startswith("tie") or winner.lower() in ("bothbad", "both_bad")
     if winner in ("model_b", second):
         first, second = second, first
         answers.reverse()
     elif not tied and winner not in ("model_a", first):
         return "a winner that is neither of the two" if winner else "no verdict"
     return Battle(
-        first, second, tied, (answers[0], answers[1]) if known else None,
-        _text(row.get("topic")) or UNNAMED, _text(row.get("judge")), _text(row.get("prompt")),
+        first, second, tied, (answers[0], answers[1]) if kind else None,
+        _text(row.get("topic")) or UNNAMED, _text(row.get("judge")), _text(row.get("prompt")) or _asked(row),
     )  # fmt: skip
+
+
+def _one_of(row: Mapping[str, Any]) -> str:
+    """The winner of a row that has a column for each outcome; none where not exactly one of them is marked."""
+    marked = [name for column, name in _ONE_OF.items() if _text(row[column]).lower() in ("1", "1.0", "true")]
+    return marked[0] if len(marked) == 1 else ""
+
+
+def _turns(value: Any) -> list[Any]:
+    """The turns of a conversation, or Kaggle's list of texts; a CSV cell holds either as JSON. Other texts are one."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        with contextlib.suppress(ValueError, RecursionError):
+            value = json.loads(value)
+    return value if isinstance(value, list) else [value]
+
+
+def _answer(value: Any) -> str:
+    """What the model said in all turns."""
+    texts = [
+        turn.get("content") if isinstance(turn, Mapping) else turn
+        for turn in _turns(value)
+        if not isinstance(turn, Mapping) or turn.get("role") == "assistant"
+    ]
+    return "\n\n".join(text for one in texts if (text := _text(one)))
+
+
+def _asked(row: Mapping[str, Any]) -> str:
+    """What the user said in the conversation."""
+    turns = [turn for turn in _turns(row.get("conversation_a")) if isinstance(turn, Mapping)]
+    return "\n\n".join(_text(turn.get("content")) for turn in turns if turn.get("role") == "user")
 
 
 def _text(value: Any) -> str:
