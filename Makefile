@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo demo-alignment test test-fast lint format bench notebooks docs clean
+.PHONY: demo demo-alignment test test-fast faults lint format bench notebooks docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/maquette demo
@@ -16,6 +16,10 @@ test: $(VENV)/.installed-dev
 
 test-fast: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+# Kills in every stage, damaged files of every format, a locked store, a server under load, a long run: an hour
+faults: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.faults --minutes 20
 
 # Of the fast tests; the pages are in outputs/coverage
 coverage: $(VENV)/.installed-dev

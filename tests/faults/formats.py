@@ -2,14 +2,18 @@
 
 import gzip
 import json
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tokenizers
 import torch
 import yaml
+from safetensors.torch import load_file, save_file
 from tests.faults.fuzz import Format
+from tokenizers import decoders, models, normalizers, pre_tokenizers
 
 from maquette.artifacts.files import write_json, write_text
 from maquette.artifacts.manifest import build, verify_files
@@ -28,6 +32,7 @@ from maquette.recipe.rules import HyperparameterRules
 from maquette.scaling.fits.table import read_table
 from maquette.text import Tokenizer, train_tokenizer
 from maquette.text.config import TokenizerConfig
+from maquette.text.model_files import ModelFiles
 from maquette.training.metrics_file import read_history
 
 _TALK = [{"role": "user", "content": "What is a hen?"}, {"role": "assistant", "content": "A bird."}]
@@ -123,6 +128,48 @@ def _read_model(file: Path) -> Any:
     return model.config, [tensor.tolist() for tensor in model.state_dict().values()]
 
 
+def _imported(file: str) -> Callable[[Path], Path]:
+    """A folder as others publish it: no checksums, a tokenizer of theirs, weights in two files."""
+
+    def make(folder: Path) -> Path:
+        alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+        backend = tokenizers.Tokenizer(
+            models.BPE({token: id for id, token in enumerate(["<s>", "</s>", *alphabet])}, [])
+        )
+        backend.normalizer = normalizers.NFC()
+        backend.pre_tokenizer, backend.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+        backend.add_special_tokens(["<s>", "</s>"])
+        shape = TransformerConfig(258, hidden_size=8, num_hidden_layers=1, num_attention_heads=2)
+        settings = {"bos_token": "<s>", "eos_token": {"content": "</s>"}, "add_prefix_space": False,
+                    "added_tokens_decoder": {"1": {"content": "</s>", "special": True}}}  # fmt: skip
+        files = ModelFiles(
+            {"eos_token_id": [0, 1], "temperature": 0.6}, {"eos_token_id": 1}, {"eos_token": "</s>"}, {"</s>": 1},
+            {"chat_template.jinja": "{{ messages }}"},
+        )  # fmt: skip
+        tokenizer = Tokenizer(json.loads(backend.to_str()), settings, files)
+        place = hf.save(LanguageModel(shape, seed=0), tokenizer, folder / "model")
+        (place / "checksums.json").unlink()
+        weights = load_file(place / "model.safetensors")
+        first = dict(list(weights.items())[:3])
+        save_file(first, place / "one.safetensors")
+        save_file({name: weights[name] for name in weights.keys() - first.keys()}, place / "two.safetensors")
+        (place / "model.safetensors").unlink()
+        index = {name: "one.safetensors" if name in first else "two.safetensors" for name in weights}
+        write_json(place / "model.safetensors.index.json", {"metadata": {}, "weight_map": index})
+        return place / file
+
+    return make
+
+
+def _read_imported(file: Path) -> Any:
+    """As `maquette import` does, which also writes what it has read."""
+    tokenizer = Tokenizer.load(file.parent)
+    with tempfile.TemporaryDirectory() as copy:
+        hf.fill(Path(copy), hf.load(file.parent), tokenizer)
+        written = {path.name: path.read_bytes() for path in Path(copy).iterdir()}
+    return sorted(tokenizer.stop_ids), tokenizer.encode("a hen"), sorted(written.items())
+
+
 def _recipe(folder: Path) -> Path:
     values = {name: getattr(HyperparameterRules(), name) for name in ("learning_rate", "lr_width_exponent", "source")}
     return _file("mine.yaml", yaml.safe_dump(values))(folder)
@@ -198,6 +245,13 @@ FORMATS = (
     Format("tokenizer.json", _tokenizer, lambda file: Tokenizer.load(file.parent).encode("the hen sees")),
     Format("config.json", _model("config.json"), _read_model, named=("model.safetensors",)),
     Format("model.safetensors", _model("model.safetensors"), _read_model),
+    *(
+        Format(f"imported {name}", _imported(name), _read_imported,
+               named=("model.safetensors", "one.safetensors", "two.safetensors", "tokenizer.json"))
+        for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json",
+                     "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
+                     "model.safetensors.index.json", "one.safetensors")
+    ),
     Format("recipe yaml", _recipe, load_recipe),
     Format("runs csv", _file("runs.csv", _RUNS), lambda file: read_table(file)),
     Format("evaluation", _evaluation, lambda file: read_evaluations([file.parent])),

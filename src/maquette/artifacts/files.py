@@ -259,6 +259,16 @@ def atomic_folder(path: Path | str, is_ours: Callable[[Path], bool] = holds_mani
             _remove(temporary)
 
 
+@contextlib.contextmanager
+def scratch_folder(path: Path) -> Iterator[Path]:
+    """A hidden folder beside `path` for what its making needs; removed at the end, or as what a killed process left."""
+    folder = Path(tempfile.mkdtemp(prefix=_temporary(path), suffix=".partial", dir=path.parent))
+    try:
+        yield folder
+    finally:
+        _remove(folder)
+
+
 def _require_ours(path: Path, is_ours: Callable[[Path], bool]) -> None:
     if not os.path.lexists(path) or (path.is_dir() and (not any(path.iterdir()) or is_ours(path))):
         return

@@ -18,6 +18,7 @@ from maquette.artifacts.files import (
     check_name,
     digest,
     file_digest,
+    listed,
     locked,
     recover,
 )
@@ -153,7 +154,7 @@ def build(
             facts = make(temporary)
             files = {
                 path.relative_to(temporary).as_posix(): {"bytes": path.stat().st_size, "sha256": file_digest(path)}
-                for path in sorted(temporary.rglob("*"))
+                for path in listed(temporary, "**/*")
                 if path.is_file()
             }
             manifest = Manifest(

@@ -60,7 +60,7 @@ def reading(path: Path | str, *, place: str = "", hint: str = "") -> Iterator[No
         raise StageError(f"{where} is damaged: {reason.rstrip('.')}.", hint) from None
 
 
-_PARSERS = {"yaml", "_csv", "csv", "zlib", "gzip", "lzma", "struct", "zstandard", "pyarrow", "safetensors_rust",
+_PARSERS = {"yaml", "_csv", "csv", "zlib", "gzip", "lzma", "struct", "zstandard", "pyarrow", "safetensors",
             "tokenize", "sqlite3", "zipfile", "binascii", "omegaconf", "antlr4", "tokenizers"}  # fmt: skip
 """Libraries whose exceptions are about what they were given."""
 

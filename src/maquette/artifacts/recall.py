@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import maquette
-from maquette.artifacts.files import digest, file_digest, read_json, write_json
+from maquette.artifacts.files import digest, file_digest, listed, read_json, write_json
 
 
 def recall(path: Path, sources: Mapping[str, Any]) -> Any:
@@ -31,7 +31,7 @@ def remember(path: Path, sources: Mapping[str, Any], answer: Any) -> None:
 def digest_of_files(folder: Path | str, *patterns: str) -> str:
     """Changes with the name or content of any file in `folder` that one of the patterns matches."""
     folder = Path(folder)
-    paths = [path for pattern in patterns for path in folder.glob(pattern) if path.is_file()]
+    paths = [path for pattern in patterns for path in listed(folder, pattern) if path.is_file()]
     return digest({str(path.relative_to(folder)): file_digest(path) for path in paths})
 
 

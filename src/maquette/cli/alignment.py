@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from maquette.artifacts import ConfigError
-from maquette.artifacts.files import write_json
+from maquette.artifacts.files import listed, write_json
 from maquette.artifacts.manifest import build
 from maquette.artifacts.progress import say
 from maquette.cli import demo
@@ -150,5 +150,5 @@ def _track(config: AlignmentStage, measurement: Measurement, folder: Path) -> No
             values = {"gold": one.scores["gold"].value, "greedy": one.greedy["gold"].value, "kl": one.kl}
             values |= {"win_rate": one.wins["gold"].value, "words": one.words}
             log.log_metrics({f"policy/{name}/{key}": value for key, value in values.items()}, 0)
-        for path in sorted((folder / "figures").glob("*")):
+        for path in listed(folder / "figures"):
             log.log_artifact(path, "figures")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from maquette.artifacts import ConfigError
-from maquette.artifacts.files import atomic_folder
+from maquette.artifacts.files import atomic_folder, listed
 from maquette.artifacts.progress import say
 from maquette.artifacts.run_file import FINISHED, read_run
 from maquette.cli.command_line.model_config import ExportStage
@@ -25,13 +25,13 @@ def run(config: ExportStage) -> Path:
     source = model_folder(checkpoint)
     target = Path(config.to) if config.to is not None else Path(config.outputs) / "export" / checkpoint.name
     hf.require_replaceable(target)
-    if target.exists() and any(target.iterdir()) and not config.force:
+    if listed(target) and not config.force:
         if _same(source, target):
             say(f"{target}: up to date")
             return target
         raise ConfigError(f"{target} holds another model.", "Choose another folder with to=, or set force=true.")
     load: Callable[[Path], tuple[Any, Tokenizer]] = load_checkpoint
-    if hf.is_scalar(hf.read_config(source)):
+    if scalar := hf.is_scalar(hf.read_config(source)):
         load = load_reward_model
     model, tokenizer = load(source)
     with atomic_folder(target, hf.is_export) as folder:
@@ -42,12 +42,12 @@ def run(config: ExportStage) -> Path:
         f"{checkpoint.name} -> {target}"
         + ("" if status == FINISHED else f" (the run is {status}: its latest checkpoint)")
     )
-    for limit in _limits(model.config, tokenizer):
+    for limit in _limits(model.config, tokenizer, scalar=scalar):
         say(limit)
     return target
 
 
-def _limits(config: CoreConfig, tokenizer: Tokenizer) -> list[str]:
+def _limits(config: CoreConfig, tokenizer: Tokenizer, *, scalar: bool) -> list[str]:
     """What the folder can't do elsewhere."""
     limits = []
     if config.own_code:
@@ -60,11 +60,13 @@ def _limits(config: CoreConfig, tokenizer: Tokenizer) -> list[str]:
         limits.append(
             f"warning: transformers has no such model ({config.description}): only Maquette opens this folder."
         )
+    if scalar and tokenizer.padding_id is None:
+        limits.append("warning: the tokenizer has no padding token: transformers scores one text at a time.")
     if not tokenizer.has_text:
         limits.append("warning: the folder has no tokenizer: the tokens that the model read came without one.")
     return limits
 
 
 def _same(one: Path, other: Path) -> bool:
-    names = [{path.name for path in folder.iterdir()} for folder in (one, other)]
-    return names[0] == names[1] and all((one / name).read_bytes() == (other / name).read_bytes() for name in names[0])
+    files = [{path.relative_to(folder) for path in listed(folder, "**/*") if path.is_file()} for folder in (one, other)]
+    return files[0] == files[1] and all((one / name).read_bytes() == (other / name).read_bytes() for name in files[0])

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from maquette.artifacts.files import listed
 from maquette.artifacts.progress import say
 from maquette.cli.command_line.model_config import LeaderboardStage
 from maquette.evaluation.suites.leaderboard import Leaderboard, rankings, read_evaluations
@@ -39,5 +40,5 @@ def _folders(config: LeaderboardStage, root: Path) -> list[Path]:
         filter="tags.kind = 'evaluation'",
     )  # fmt: skip
     known = [Path(folder) for folder in runs["folder"].dropna()] if "folder" in runs else []
-    lying = sorted(path for path in root.glob("*") if path.is_dir())
+    lying = [path for path in listed(root) if path.is_dir()]
     return list({path.absolute(): path for path in (*known, *lying)}.values())

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maquette.artifacts import StageError
+from maquette.artifacts.files import listed
 from maquette.data.conversations import Instruction, Preference
 from maquette.text.chat import Conversation, Message, render
 
@@ -45,7 +46,7 @@ class Examples:
     def load(cls, folder: Path) -> "Examples":
         """Raises `StageError` where a file is missing or damaged."""
         try:
-            arrays = {path.stem: np.load(path, mmap_mode="r") for path in sorted(folder.glob("*.npy"))}
+            arrays = {path.stem: np.load(path, mmap_mode="r") for path in listed(folder, "*.npy")}
             names = json.loads((folder / "names.json").read_text(encoding="utf-8"))
             return cls(arrays.pop("tokens"), arrays.pop("mask"), arrays.pop("starts"), arrays, names)
         except (OSError, ValueError, KeyError) as error:

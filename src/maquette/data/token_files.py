@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maquette.artifacts import StageError
+from maquette.artifacts.files import listed
 
 Ids = NDArray[Any]
 
@@ -120,7 +121,7 @@ def guess_format(path: Path) -> str:
     if path.is_dir():
         if _is_dataset(path) or (path / "dataset_dict.json").is_file():
             return "datasets"
-        names = sorted(file.name for file in path.rglob("*") if file.is_file())
+        names = sorted(file.name for file in listed(path, "**/*") if file.is_file())
         for ending, format in ((".bin", "nanogpt"), (".npy", "olmo"), (".arrow", "datasets")):
             if any(name.endswith(ending) for name in names):
                 return format
@@ -146,7 +147,7 @@ def find_files(path: Path, format: str, column: str) -> dict[str, dict[str, list
     own = find(path, ending, column)
     if own:
         return {path.stem if path.is_file() else path.resolve().name: own}
-    below = {folder.name: find(folder, ending, column) for folder in sorted(path.iterdir()) if folder.is_dir()}
+    below = {folder.name: find(folder, ending, column) for folder in listed(path) if folder.is_dir()}
     splits_below = {name: splits for name, splits in below.items() if splits}
     if not splits_below:
         raise StageError(f"{path} holds no tokens of {format}'s.", "Look at pretokenized.path and pretokenized.format.")
@@ -162,7 +163,7 @@ def split_of(name: str) -> str:
 
 
 def _plain_files(path: Path, ending: str, column: str) -> dict[str, list[TokenFile]]:
-    paths = [path] if path.is_file() else sorted(file for file in path.glob(f"*{ending}") if file.is_file())
+    paths = [path] if path.is_file() else [file for file in listed(path, f"*{ending}") if file.is_file()]
     files: dict[str, list[TokenFile]] = {}
     for file in paths:
         files.setdefault("train" if path.is_file() else split_of(file.stem), []).append(_plain_file(file))
@@ -186,7 +187,7 @@ def _is_dataset(path: Path) -> bool:
 def _dataset_files(path: Path, ending: str, column: str) -> dict[str, list[TokenFile]]:
     if _is_dataset(path):
         return {"train": _arrow_files(path, column)}
-    folders = [folder for folder in sorted(path.iterdir()) if folder.is_dir() and _is_dataset(folder)]
+    folders = [folder for folder in listed(path) if folder.is_dir() and _is_dataset(folder)]
     if not (path / "dataset_dict.json").is_file():
         return {}
     files: dict[str, list[TokenFile]] = {}

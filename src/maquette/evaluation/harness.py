@@ -77,7 +77,8 @@ class HarnessModel(TemplateLM):
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
         """Ids as `transformers` makes them with the exported files: by default with their first token."""
-        return list(self._tokenizer.backend.encode(string, add_special_tokens=add_special_tokens is not False).ids)
+        begin = [] if add_special_tokens is False else self._tokenizer.backend.encode("").ids
+        return [*begin, *self._tokenizer.encode(string)]
 
     def _loglikelihood_tokens(
         self, requests: Sequence[Encoded], disable_tqdm: bool = False, **_: Any

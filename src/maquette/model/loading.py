@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maquette.artifacts import ConfigError, StageError
-from maquette.artifacts.files import digest, file_digest, read_json
+from maquette.artifacts.files import digest, file_digest, listed, read_json
 from maquette.artifacts.run_file import FILE, FINISHED, read_run, read_runs
 from maquette.artifacts.settings import nearest
 from maquette.model.architecture import read_architecture
@@ -38,13 +38,7 @@ def find_checkpoint(checkpoint: str | Path | None, outputs: str | Path) -> Path:
     for candidate in (path, *(root / path for root in roots)):
         if candidate.is_dir():
             return candidate
-    known = [
-        entry.name
-        for root in roots
-        if root.is_dir()
-        for entry in sorted(root.iterdir())
-        if entry.is_dir() and not entry.name.startswith(".")
-    ]
+    known = [entry.name for root in roots for entry in listed(root) if entry.is_dir()]
     close = nearest(str(checkpoint), known)
     hint = f"Did you mean {close}?" if close else "Give a run's folder, its name, or a Hugging Face folder."
     raise ConfigError(f"checkpoint={checkpoint}: there is no such folder or run.", hint)
@@ -100,7 +94,7 @@ def model_folder(path: str | Path) -> Path:
 
 def weights_digest(path: str | Path) -> str:
     """Digest of the weights of a run or an exported folder."""
-    return digest([file_digest(one) for one in sorted(model_folder(path).glob("*.safetensors"))])
+    return digest([file_digest(one) for one in listed(model_folder(path), "*.safetensors")])
 
 
 def load_tokenizer(path: str | Path, digest: str | None = None) -> "Tokenizer":

@@ -16,7 +16,8 @@ import tokenizers
 
 from maquette.artifacts import ConfigError, StageError
 from maquette.artifacts.files import digest, write_json
-from maquette.artifacts.reading import load_table
+from maquette.artifacts.reading import short
+from maquette.text.model_files import ModelFiles, read_model_files, read_table
 from maquette.text.special import (
     CHAT_TOKENS,
     DOCUMENT,
@@ -27,21 +28,31 @@ from maquette.text.special import (
     find_special_ids,
     jinja_template,
 )
-from maquette.text.token_bytes import byte_reader
+from maquette.text.token_bytes import exact_form
 
 MISSING_FILE = "no_tokenizer.json"
 """In the folder of a model whose tokens came without a tokenizer: see `MissingTokenizer`."""
 
 
 class Tokenizer:
-    """A tokenizer.json (`document`) and what tokenizer_config.json says beside it (`settings`; None for our own)."""
+    """A tokenizer.json (`document`), what tokenizer_config.json says beside it (`settings`; None for our own), and the
+    other files of its folder (`files`)."""
 
     has_text = True
+    files = ModelFiles()
+    changes: tuple[str, ...] = ()
+    """What the tokenizer does to text elsewhere and not here, so that no text is lost."""
 
-    def __init__(self, document: dict[str, Any], settings: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self, document: dict[str, Any], settings: dict[str, Any] | None = None, files: ModelFiles | None = None
+    ) -> None:
         self._document = document
         self._settings = settings
-        self.backend = tokenizers.Tokenizer.from_str(json.dumps(document))
+        self.files = files or ModelFiles()
+        settings = self.files.special_tokens | (settings or {})
+        self._form = exact_form(document, settings)
+        self.leading_space, self.changes = self._form.leading_space, self._form.changes
+        self.backend = tokenizers.Tokenizer.from_str(json.dumps(self._form.document))
         # A file can carry a length limit of someone's training; cutting text silently is never wanted here.
         self.backend.no_truncation()
         self.backend.no_padding()
@@ -50,16 +61,16 @@ class Tokenizer:
         self._vocabulary: dict[str, int] = self.backend.get_vocab(with_added_tokens=True)
         added = self.backend.get_added_tokens_decoder()
         flagged = {token.content: id for id, token in added.items() if token.special}
-        self._special = find_special_ids(self._vocabulary, flagged, settings or {})
-        read, self.leading_space = byte_reader(document)
+        self._special = find_special_ids(self._vocabulary, flagged, settings)
         self.vocab_size: int = max(self._vocabulary.values()) + 1
         self._bytes = [b""] * self.vocab_size
         for token, id in self._vocabulary.items():
-            self._bytes[id] = token.encode() if id in added else read(token)
+            as_written = self._form.added_as_written and id in added
+            self._bytes[id] = token.encode() if as_written else self._form.read(token)
         self._special_set = frozenset(self._special.all.values())
 
     def __reduce__(self) -> tuple[Any, ...]:  # the library's own pickling forgets encode_special_tokens
-        return Tokenizer, (self._document, self._settings)
+        return Tokenizer, (self._document, self._settings, self.files)
 
     def __repr__(self) -> str:
         return f"Tokenizer({self._document['model']['type']}, {self.vocab_size:,} tokens, {self.digest[:8]})"
@@ -69,20 +80,46 @@ class Tokenizer:
     def encode(self, text: str) -> list[int]:
         """The ids of a text. No special token is added, and text that looks like one is encoded as plain text.
 
-        Raises `StageError` for a lone surrogate, which no encoding of Unicode can write.
+        Raises `StageError` for a lone surrogate, which no encoding of Unicode can write, and for text that a foreign
+        tokenizer has no token for.
         """
         try:
-            return self.backend.encode(text, add_special_tokens=False).ids
+            return self._exact(text, self.backend.encode(self._given(text), add_special_tokens=False).ids)
         except TypeError as error:
             raise _not_text(text) from error
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of each text, encoded in parallel. Raises `StageError` as `encode` does."""
         try:
-            encodings = self.backend.encode_batch_fast(list(texts), add_special_tokens=False)
+            given = [self._given(text) for text in texts]
+            encodings = self.backend.encode_batch_fast(given, add_special_tokens=False)
         except TypeError as error:
             raise next((_not_text(text) for text in texts if not _is_text(text)), error) from error
-        return [encoding.ids for encoding in encodings]
+        return [self._exact(text, encoding.ids) for text, encoding in zip(texts, encodings, strict=True)]
+
+    def _given(self, text: str) -> str:
+        """The text as the library is given it."""
+        return " " + text if self.leading_space and text else text
+
+    def _exact(self, text: str, ids: list[int]) -> list[int]:
+        """The ids of a text, from what the library makes of it."""
+        if (sign := self._form.space_sign) is not None and sign in text:
+            ids = self._encode_sign(self._given(text), sign)
+        if not self._form.complete and self.decode(ids) != text:
+            raise StageError(
+                f"The tokenizer has no tokens for a part of {short(repr(text), 60)}.",
+                "Leave such text out, or use a byte-level tokenizer.",
+            )
+        return ids
+
+    def _encode_sign(self, text: str, sign: str) -> list[int]:
+        """The ids of a text that holds the sign which stands for a space: the sign by its bytes."""
+        names = [f"<0x{byte:02X}>" for byte in sign.encode()]
+        if not all(name in self._vocabulary for name in names):
+            raise StageError(f"The tokenizer can't write {sign!r}: it stands for a space.", "Leave such text out.")
+        written = [self._vocabulary[name] for name in names]
+        first, *others = (self.backend.encode(part, add_special_tokens=False).ids for part in text.split(sign))
+        return first + [id for part in others for id in (*written, *part)]
 
     # Ids to text
 
@@ -142,9 +179,10 @@ class Tokenizer:
 
     @property
     def stop_ids(self) -> frozenset[int]:
-        """The ids at which a generated text is over: the next document's begin, the end of text, the end of a turn."""
+        """The ids at which a generated text is over: the next document's begin, the end of text, the end of a turn, and
+        those that the folder's generation_config.json and config.json name as eos_token_id."""
         ids = (self._special.document, self._special.end_of_text, self._special.end_of_turn)
-        return frozenset(id for id in ids if id is not None)
+        return frozenset(id for id in ids if id is not None) | self.files.stop_ids
 
     # On disk
 
@@ -154,9 +192,16 @@ class Tokenizer:
         return digest(self._document)
 
     def save(self, folder: Path | str) -> None:
-        """Writes tokenizer.json and tokenizer_config.json (with the chat template), as `transformers` reads them."""
+        """Writes tokenizer.json, tokenizer_config.json (with the chat template) and the other files that came with it,
+        as `transformers` reads them."""
         write_json(Path(folder) / "tokenizer.json", self._document)
         write_json(Path(folder) / "tokenizer_config.json", self._config())
+        # A template of ours is in the settings; `transformers` would prefer one in a file.
+        self.files.save(Path(folder), templates=not self._has_our_template)
+
+    @property
+    def _has_our_template(self) -> bool:
+        return self.document_id is not None and all(name in self._special.all for name in CHAT_TOKENS)
 
     def _config(self) -> dict[str, Any]:
         if self._settings is None:
@@ -170,7 +215,7 @@ class Tokenizer:
                 "chat_template": jinja_template(DOCUMENT),
             }
         config = dict(self._settings)
-        if self.document_id is not None and all(name in self._special.all for name in CHAT_TOKENS):
+        if self._has_our_template and self.document_id is not None:
             config["chat_template"] = jinja_template(self._bytes[self.document_id].decode())
         return config
 
@@ -178,8 +223,13 @@ class Tokenizer:
     def load(cls, path: Path | str) -> "Tokenizer":
         """Reads a folder that has a tokenizer.json, or the file itself; of this project or a foreign one.
 
-        A foreign one's tokenizer_config.json is read from beside it where there is one. Raises `StageError` where a
-        file is missing or damaged, or where the tokenizer can't give back the exact text.
+        A foreign one's tokenizer_config.json and the files of `ModelFiles` are read from beside it where there are
+        any. Raises `StageError` where a file is missing or damaged, where they contradict each other, or where the
+        tokenizer can't give back the exact text.
+
+        Text is encoded as it stands: a tokenizer that would normalise it (NFC) gives other ids than in `transformers`
+        where that changes the text, and one that puts a space before a text does so here even where the text begins
+        with a space already. The files keep both.
         """
         path = Path(path)
         file = path / "tokenizer.json" if path.is_dir() else path
@@ -194,8 +244,11 @@ class Tokenizer:
         document = _read_json(file)
         settings_file = file.with_name("tokenizer_config.json")
         settings = _read_json(settings_file) if settings_file.exists() else {}
+        files = read_model_files(file.parent)
         try:
-            return cls(document, None if _is_own(document) else settings)
+            tokenizer = cls(document, None if _is_own(document) else settings, files)
+            files.check_added(tokenizer._vocabulary, settings, file.parent)
+            return tokenizer
         except (KeyError, TypeError, ValueError) as error:
             raise StageError(f"{file} is not a tokenizer: {error}.") from error
         except StageError as error:
@@ -223,7 +276,7 @@ class Tokenizer:
                 raise ConfigError(f"{token!r} is already token {self._vocabulary[token]}.", "Add only new tokens.")
         backend = tokenizers.Tokenizer.from_str(json.dumps(self._document))
         backend.add_tokens([tokenizers.AddedToken(token, normalized=False, special=special) for token in tokens])
-        return Tokenizer(json.loads(backend.to_str()), self._settings)
+        return Tokenizer(json.loads(backend.to_str()), self._settings, self.files)
 
 
 class MissingTokenizer(Tokenizer):
@@ -286,7 +339,7 @@ def _not_text(text: Any) -> StageError:
 def _read_json(file: Path) -> dict[str, Any]:
     if not file.exists():
         raise StageError(f"{file} is missing.", "Give a folder that has a tokenizer.json.")
-    return load_table(file, hint="Restore the file, or rebuild the tokenizer.")
+    return read_table(file, "Restore the file, or rebuild the tokenizer.")
 
 
 def _no_text() -> StageError:

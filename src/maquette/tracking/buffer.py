@@ -30,6 +30,9 @@ BATCH = 1000
 TRIES = 3
 """How often what is left is tried at the end, `INTERVAL` apart."""
 
+LONGEST_LOCK = 300.0
+"""Seconds to wait for a store that another process holds locked, before a run begins and at its end."""
+
 
 class Point(NamedTuple):
     """One value of a metric; `timestamp` in milliseconds since 1970."""
@@ -68,6 +71,7 @@ class Buffer:
         self._waiting: list[Call] = []
         self._refused: list[Call] = []
         self._failures = 0
+        self._last_failure: Exception | None = None
         self._warned = False
         self._thread: threading.Thread | None = None
         _BUFFERS.add(self)
@@ -94,10 +98,12 @@ class Buffer:
 
     def drain(self) -> tuple[list[str], list[Point]]:
         """Writes what is left, and gives up what the store does not take: a line for each loss, and the lost points."""
-        for number in range(TRIES):
-            time.sleep(self._interval if number else 0.0)
-            if self.flush(timeout=30.0):
+        until, tries = time.monotonic() + LONGEST_LOCK, 1
+        while not self.flush(timeout=30.0):
+            if tries >= TRIES and (not is_locked(self._last_failure) or time.monotonic() > until):
                 break
+            tries += 1
+            time.sleep(self._interval)
         with self._changed:
             lost = [*self._refused, *self._waiting]
             points = [*(point for call in lost for point in call.points), *self._points]
@@ -128,6 +134,7 @@ class Buffer:
                 )
             with self._changed:
                 self._failures += failure is not None
+                self._last_failure = failure
                 self._changed.notify_all()
                 if self._is_empty():
                     self._thread = None
@@ -166,6 +173,11 @@ def _flush_buffers() -> None:
     """Writes what was logged after a run's end, or in one that nobody ended."""
     for buffer in list(_BUFFERS):
         buffer.flush()
+
+
+def is_locked(error: Exception | None) -> bool:
+    """Whether SQLite says that another process is writing, which passes."""
+    return error is not None and "database is locked" in str(error)
 
 
 def _is_permanent(error: Exception) -> bool:

@@ -7,16 +7,25 @@ import posixpath
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maquette.artifacts.errors import ConfigError
-from maquette.artifacts.files import write_text
+from maquette.artifacts.files import listed, write_text
 from maquette.artifacts.progress import say
 from maquette.tracking.buffer import Buffer, Point
 from maquette.tracking.config import TrackingConfig
 from maquette.tracking.environment import PARENT_TAG, describe_environment, process_tag
-from maquette.tracking.store import ensure_experiment, explained, impatient, name_of, open_client, prepare_store
+from maquette.tracking.store import (
+    ensure_experiment,
+    explained,
+    impatient,
+    name_of,
+    open_client,
+    prepare_store,
+    wait_while_locked,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -84,11 +93,15 @@ class RunLog:
         self._call("tags", lambda client, run_id: _log_batch(client, run_id, tags=values))
 
     def log_artifact(self, path: Path | str, folder: str | None = None) -> None:
-        """Copies a file or folder into the run's artifacts, under `folder`."""
+        """Copies a file, or what is in a folder and not hidden, into the run's artifacts, under `folder`."""
         path = Path(path)
 
         def copy(client: "MlflowClient", run_id: str) -> None:
-            (client.log_artifacts if path.is_dir() else client.log_artifact)(run_id, str(path), folder)
+            if not path.is_dir():
+                client.log_artifact(run_id, str(path), folder)
+            for file in [one for one in listed(path, "**/*") if one.is_file()]:
+                below = posixpath.join(folder or "", file.parent.relative_to(path).as_posix())
+                client.log_artifact(run_id, str(file), posixpath.normpath(below) if below != "." else None)
 
         self._call(f"the artifact {path.name}", copy)
 
@@ -104,7 +117,7 @@ class RunLog:
         lost, points = self._buffer.drain()
         try:
             with impatient():
-                self.client.set_terminated(self.run_id, status)
+                wait_while_locked(self._store, partial(self.client.set_terminated, self.run_id, status))
         except Exception:  # the store fails: said below, and the run folder has the result
             lost.append(f"that the run is {status}")
         if lost:
@@ -165,7 +178,8 @@ def open_run(
     folder = Path(folder)
     uri = prepare_store(config, outputs, num_nodes=num_nodes)
     tags = {**describe_environment(), **process_tag(), "folder": folder.absolute(), **tags}
-    with explained(uri), impatient():
+
+    def opened() -> RunLog:
         client = open_client(uri)
         if run_id is not None:
             try:
@@ -181,9 +195,12 @@ def open_run(
                 return log
             say(f"the MLflow run {run_id} of {folder} is gone: a new one begins")
         experiment = ensure_experiment(client, uri, config.experiment)
-        tags = {"mlflow.user": _user(), "mlflow.source.name": "maquette", PARENT_TAG: config.parent, **tags}
-        run = client.create_run(experiment, run_name=config.run_name or name, tags=_texts(tags))
+        whole = {"mlflow.user": _user(), "mlflow.source.name": "maquette", PARENT_TAG: config.parent, **tags}
+        run = client.create_run(experiment, run_name=config.run_name or name, tags=_texts(whole))
         return RunLog(client, run.info.run_id, store=name_of(uri), folder=folder)
+
+    with explained(uri), impatient():
+        return wait_while_locked(name_of(uri), opened)
 
 
 @contextlib.contextmanager

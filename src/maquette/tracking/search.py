@@ -9,7 +9,16 @@ from maquette.artifacts.errors import ConfigError
 from maquette.artifacts.settings import nearest
 from maquette.tracking.config import TrackingConfig
 from maquette.tracking.environment import PARENT_TAG, is_stale
-from maquette.tracking.store import embedded_file, explained, find_experiments, impatient, open_client, store_uri
+from maquette.tracking.store import (
+    embedded_file,
+    explained,
+    find_experiments,
+    impatient,
+    name_of,
+    open_client,
+    store_uri,
+    wait_while_locked,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,29 +68,33 @@ def _search(uri: str, experiment: str | None, filter: str | None, limit: int | N
     if file is not None and not file.exists():
         return []
     with explained(uri), impatient():
-        from mlflow.exceptions import MlflowException
+        return wait_while_locked(name_of(uri), lambda: _pages(uri, experiment, filter, limit))
 
-        client = open_client(uri)
-        ids = [experiment_run.experiment_id for experiment_run in find_experiments(client, uri, experiment)]
-        runs: list[Run] = []
-        token = None
-        while ids:
-            size = _PAGE if limit is None else min(_PAGE, limit - len(runs))
-            try:
-                page = client.search_runs(
-                    ids, filter or "", max_results=size, order_by=["attributes.start_time DESC"], page_token=token
-                )
-            except MlflowException as error:
-                if not filter or error.error_code != "INVALID_PARAMETER_VALUE":
-                    raise
-                raise ConfigError(
-                    f"filter={filter} can't be read: {str(error).strip().splitlines()[0].removesuffix('.')}.",
-                    "Write it like: params.size = '300k' and metrics.`validation/loss` < 3 (see MLflow, Search Runs).",
-                ) from error
-            runs.extend(page)
-            token = page.token
-            if not token or len(runs) == limit:
-                break
+
+def _pages(uri: str, experiment: str | None, filter: str | None, limit: int | None) -> "list[Run]":
+    from mlflow.exceptions import MlflowException
+
+    client = open_client(uri)
+    ids = [experiment_run.experiment_id for experiment_run in find_experiments(client, uri, experiment)]
+    runs: list[Run] = []
+    token = None
+    while ids:
+        size = _PAGE if limit is None else min(_PAGE, limit - len(runs))
+        try:
+            page = client.search_runs(
+                ids, filter or "", max_results=size, order_by=["attributes.start_time DESC"], page_token=token
+            )
+        except MlflowException as error:
+            if not filter or error.error_code != "INVALID_PARAMETER_VALUE":
+                raise
+            raise ConfigError(
+                f"filter={filter} can't be read: {str(error).strip().splitlines()[0].removesuffix('.')}.",
+                "Write it like: params.size = '300k' and metrics.`validation/loss` < 3 (see MLflow, Search Runs).",
+            ) from error
+        runs.extend(page)
+        token = page.token
+        if not token or len(runs) == limit:
+            break
     return runs
 
 

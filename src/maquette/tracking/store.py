@@ -9,20 +9,24 @@ import contextlib
 import logging
 import os
 import shutil
-import tempfile
+import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from maquette.artifacts.errors import ConfigError, StageError
-from maquette.artifacts.files import atomic_file, explain_os_error, locked
+from maquette.artifacts.files import atomic_file, explain_os_error, locked, scratch_folder
+from maquette.artifacts.progress import say
 from maquette.artifacts.recall import digest_of_files
+from maquette.tracking.buffer import LONGEST_LOCK, is_locked
 from maquette.tracking.config import EMBEDDED, TrackingConfig, store_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Experiment
+
+Result = TypeVar("Result")
 
 _ARTIFACTS = "mlartifacts"
 _CONTINUES = "maquette.experiment"
@@ -32,6 +36,8 @@ _ENVIRONMENT = {
     "GIT_PYTHON_REFRESH": "quiet",
 }
 _WITHOUT = "logger=none trains without MLflow, tracking=none does other stages."
+_PAUSE = 1.0
+"""Seconds between two tries of a store that is locked."""
 _PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 
 
@@ -110,15 +116,31 @@ def prepare_store(config: TrackingConfig, outputs: Path | str, *, num_nodes: int
     with explained(uri), impatient(), locked(file) if file is not None else contextlib.nullcontext():
         if file is not None and not file.exists():
             _create(file)
-        ensure_experiment(open_client(uri), uri, config.experiment)
+        wait_while_locked(name_of(uri), lambda: ensure_experiment(open_client(uri), uri, config.experiment))
     return uri
+
+
+def wait_while_locked(store: str, call: Callable[[], Result]) -> Result:
+    """What `call` gives, tried again as long as another process holds the embedded store locked, which is said once.
+    Raises what it raises where that takes longer than `LONGEST_LOCK`."""
+    began = announced = time.monotonic()
+    while True:
+        try:
+            return call()
+        except Exception as error:
+            if not is_locked(error) or time.monotonic() - began > LONGEST_LOCK:
+                raise
+        if announced == began:
+            announced = time.monotonic()
+            say(f"{store} is locked by another process: waiting for it, up to {LONGEST_LOCK / 60:.0f} minutes")
+        time.sleep(_PAUSE)
 
 
 def _create(file: Path) -> None:
     """MLflow's tables in a new file, which takes its name only when it is whole."""
     try:
-        with tempfile.TemporaryDirectory(prefix=".mlflow.", dir=file.parent) as folder, atomic_file(file) as whole:
-            draft = Path(folder) / "draft.db"
+        with atomic_file(file) as whole, scratch_folder(file) as folder:
+            draft = folder / "draft.db"
             open_client(f"{EMBEDDED}{draft}").get_experiment("0")
             shutil.copyfile(draft, whole)
     except OSError as error:
@@ -187,6 +209,11 @@ def _store_error(uri: str, error: Exception) -> StageError:
     if "out-of-date database schema" in str(error):
         return StageError(
             f"{file} was made by another version of MLflow.", f"Bring it up to date: mlflow db upgrade {uri}"
+        )
+    if is_locked(error):
+        return StageError(
+            f"The MLflow store {file} is still locked by another process after {LONGEST_LOCK:.0f} seconds.",
+            f"End the process that writes to it, or put the results elsewhere with outputs=<folder>. {_WITHOUT}",
         )
     return StageError(
         f"The MLflow store {file} can't be used: {reason[:300]}.",

@@ -17,7 +17,7 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 
 from maquette.artifacts.errors import StageError
-from maquette.artifacts.files import atomic_file, file_digest, write_json
+from maquette.artifacts.files import atomic_file, file_digest, listed, write_json
 
 FORMAT = 4
 """What a checkpoint's contents are laid out as; one of another layout is refused by name, never half understood."""
@@ -57,7 +57,7 @@ class CheckpointFolder:
 
     def steps(self) -> list[int]:
         """Steps of the checkpoints that were written whole, rising."""
-        matches = (_NAME.fullmatch(path.name) for path in self.folder.glob("step-*.ckpt"))
+        matches = (_NAME.fullmatch(path.name) for path in listed(self.folder, "step-*.ckpt"))
         steps = sorted(int(match[1]) for match in matches if match)
         return [step for step in steps if self._seal(step).exists()]
 
@@ -66,7 +66,7 @@ class CheckpointFolder:
         for old in [step for step in self.steps()[: -self.keep] if step not in self.protected]:
             self._seal(old).unlink(missing_ok=True)
             self.path(old).unlink(missing_ok=True)
-        for path in self.folder.glob("step-*.ckpt"):  # whole, but killed before its seal
+        for path in listed(self.folder, "step-*.ckpt"):  # whole, but killed before its seal
             if not path.with_suffix(".json").exists():
                 path.unlink(missing_ok=True)
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from maquette.artifacts import StageError
 from maquette.artifacts.errors import MaquetteError
+from maquette.artifacts.files import listed
 from maquette.artifacts.progress import say
 from maquette.artifacts.run_file import FAILED, FILE, FINISHED, INTERRUPTED, RUNNING, TRIED, read_run, write_run
 from maquette.recipe.objectives import entry_of
@@ -153,7 +154,7 @@ def why_trained_again(spec: RunSpec, outputs: Path | str) -> str | None:
     """Why a finished run of the same size, tokens and objective is not this run, in words; None where there is none
     that is like it."""
     nearest: tuple[list[str], str] | None = None
-    for folder in sorted((Path(outputs) / "runs").glob(f"{glob.escape(spec.label)}-*"), key=_changed):
+    for folder in sorted(listed(Path(outputs) / "runs", f"{glob.escape(spec.label)}-*"), key=_changed):
         try:
             record = read_record(folder)
         except StageError:

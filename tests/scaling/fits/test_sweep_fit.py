@@ -11,7 +11,7 @@ import pytest
 from maquette.reports import render
 from maquette.scaling.fits.confounders import copying_kinds, find_confounders
 from maquette.scaling.fits.fit_card import UNKNOWN, FitCard
-from maquette.scaling.fits.fit_facts import exponent_table, fit_facts, form_table
+from maquette.scaling.fits.fit_facts import exponent_table, fit_facts, forecasts, form_table, headline
 from maquette.scaling.fits.sweep_fit import SweepFit, fit_sweep
 from maquette.scaling.fits.table import RunTable
 from maquette.scaling.laws.runs import LawError, group_budgets
@@ -114,3 +114,12 @@ def test_the_card_answers_from_what_was_recorded(five: SweepFit) -> None:
     assert answers["Which schedule?"] == UNKNOWN
     assert "2 to 4" in answers["How are width and depth chosen?"]
     assert answers["Which runs were left out, and why?"] == "none"
+
+
+def test_a_fit_that_determines_nothing_says_so_instead_of_a_number(
+    five: SweepFit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "expect a loss of" in headline(five)
+    rows = [{**row, "interval90": [0.0, 1e200]} for row in forecasts(five)]
+    monkeypatch.setattr("maquette.scaling.fits.fit_facts.forecasts", lambda fit: rows)
+    assert "do not determine the loss" in headline(five) and len(headline(five)) < 400

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from maquette.artifacts.errors import MaquetteError
-from maquette.artifacts.files import read_json, write_json
+from maquette.artifacts.files import listed, read_json, write_json
 from maquette.cli.sweeps.forecast import Forecast
 from maquette.tracking.environment import hardware_name
 from maquette.training.record import FILE as RUN_FILE
@@ -115,7 +115,7 @@ def _measured_before(outputs: Path) -> list[Speed]:
 def _earlier_speeds(outputs: Path) -> list[Speed]:
     """Of the runs that finished on this machine, newest last."""
     speeds = []
-    for path in sorted((outputs / "runs").glob(f"*/{RUN_FILE}"), key=lambda path: path.stat().st_mtime):
+    for path in sorted(listed(outputs / "runs", f"*/{RUN_FILE}"), key=lambda path: path.stat().st_mtime):
         try:
             record = read_record(path.parent)
         except MaquetteError:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from maquette.artifacts.code_digest import code_digest
 from maquette.artifacts.errors import MaquetteError
-from maquette.artifacts.files import digest, file_digest, read_json, write_json
+from maquette.artifacts.files import digest, file_digest, listed, read_json, write_json
 from maquette.artifacts.manifest import read_manifest
 from maquette.artifacts.recall import program_digest
 from maquette.cli.command_line.config import TrainStage
@@ -106,8 +106,8 @@ def _read_after_pretraining(settings: TrainStage) -> Iterator[Path]:
     if settings.objective.entry.reads == "prompts" and settings.reward.checkpoint is not None:
         models.append(find_reward_model(settings.reward.checkpoint, settings.outputs))
     for folder in models:
-        yield from sorted(path for path in model_folder(folder).iterdir() if path.is_file()) if folder else ()
+        yield from (path for path in listed(model_folder(folder)) if path.is_file()) if folder else ()
     for part in (settings.instructions, settings.preferences, settings.prompts):
         path = Path(getattr(part, "path", None) or "")
-        yield from sorted(one for one in path.rglob("*") if one.is_file()) if path.name and path.is_dir() else ()
+        yield from (one for one in listed(path, "**/*") if one.is_file()) if path.name and path.is_dir() else ()
         yield from [path] if path.is_file() else []

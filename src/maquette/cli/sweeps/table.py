@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from maquette.artifacts.files import write_text
+from maquette.artifacts.files import listed, write_text
 from maquette.artifacts.progress import duration
 from maquette.cli.sweeps.jobs import Sweep, SweepJob
 from maquette.training.record import FINISHED, RunRecord, read_record
@@ -150,7 +150,7 @@ def draw_sweep(folder: Path) -> list[Path]:
 
 def _finished(folder: Path) -> list[RunRecord]:
     finished = []
-    for path in sorted((folder / "jobs").glob("*.json")):
+    for path in listed(folder / "jobs", "*.json"):
         outcome = json.loads(path.read_text(encoding="utf-8"))
         record = read_record(outcome["result"]) if outcome.get("result") else None
         if record is not None:

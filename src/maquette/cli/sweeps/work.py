@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from maquette.artifacts.errors import MaquetteError
-from maquette.artifacts.files import read_json, write_json
+from maquette.artifacts.files import listed, read_json, write_json
 from maquette.artifacts.progress import say
 from maquette.artifacts.targets import place_of
 from maquette.cli.command_line.registry import Stage
@@ -59,11 +59,11 @@ class Files:
 
     def outcomes(self) -> dict[int, dict[str, Any]]:
         """How the jobs that ended did."""
-        return {int(path.stem): json.loads(path.read_text()) for path in sorted((self.folder / "jobs").glob("*.json"))}
+        return {int(path.stem): json.loads(path.read_text()) for path in listed(self.folder / "jobs", "*.json")}
 
     def in_progress(self) -> dict[int, dict[str, Any]]:
         """The jobs that have begun and not ended."""
-        states = {int(path.stem): read_json(path) for path in (self.folder / "running").glob("*.json")}
+        states = {int(path.stem): read_json(path) for path in listed(self.folder / "running", "*.json")}
         return {number: job for number, job in states.items() if job is not None}  # None: it ended just now
 
     def clear(self) -> None:

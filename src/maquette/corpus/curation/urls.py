@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from maquette.artifacts.errors import StageError
+from maquette.artifacts.files import listed
 from maquette.corpus.curation.config import UrlConfig
 
 _TRACKING = re.compile(
@@ -126,8 +127,7 @@ def _load(files: tuple[str, ...], shipped: bool) -> BlockList:
         archive.add(text, "blocked")
     for name in files:
         path = Path(name).expanduser()
-        listed = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-        for file in listed:
+        for file in [one for one in listed(path, "**/*") if one.is_file()] if path.is_dir() else [path]:
             try:
                 text = file.read_text(encoding="utf-8", errors="replace")
             except OSError as error:

@@ -5,11 +5,11 @@ import importlib
 import json
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
 
 from maquette.artifacts.errors import StageError
+from maquette.artifacts.files import listed
 from maquette.corpus.config import SourceConfig
 from maquette.corpus.document import Document
 from maquette.corpus.workers import Workers, workers
@@ -52,7 +52,7 @@ def read_examples(path: str, key: str) -> list[Document]:
 
     Raises `StageError` that names the setting where they can't be read.
     """
-    kind = "parquet" if path.endswith((".parquet", ".pq")) or any(Path(path).rglob("*.parquet")) else "jsonl"
+    kind = "parquet" if path.endswith((".parquet", ".pq")) or listed(path, "**/*.parquet") else "jsonl"
     try:
         with workers(1) as pool:
             return list(open_source(SourceConfig(kind=kind, path=path)).documents(pool))

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Any, ClassVar, TypeVar, cast
 
 from maquette.artifacts.errors import StageError
-from maquette.artifacts.files import digest, file_digest
+from maquette.artifacts.files import digest, file_digest, listed
 from maquette.artifacts.progress import progress
 from maquette.artifacts.reading import short
 from maquette.corpus.config import SourceConfig
@@ -68,11 +68,7 @@ def list_files(path: Path, suffixes: tuple[str, ...] | None, what: str) -> list[
         return [path]
     if not path.exists():
         raise StageError(f"{path} does not exist.", "Check source.path.")
-    files = [
-        file
-        for file in path.rglob("*")
-        if file.is_file() and not any(part.startswith(".") for part in file.relative_to(path).parts)
-    ]
+    files = [file for file in listed(path, "**/*") if file.is_file()]
     chosen = [file for file in files if suffixes is None or plain_name(file).endswith(suffixes)]
     if not chosen:
         endings = ", ".join(sorted({file.suffix or file.name for file in files})[:8]) or "nothing"

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from maquette.artifacts.files import digest, file_digest
+from maquette.artifacts.files import digest, file_digest, listed
 from maquette.artifacts.progress import say
 from maquette.evaluation.config import ProtocolConfig, SuiteConfig
 from maquette.evaluation.figures import PROTOCOL_NAMES
@@ -30,7 +30,7 @@ def evaluation_identity(
         "contamination": asked.contamination,
     }  # fmt: skip
     digests = {
-        "model": digest({file.name: file_digest(file) for file in sorted(weights.glob("*.safetensors"))}),
+        "model": digest({file.name: file_digest(file) for file in listed(weights, "*.safetensors")}),
         "tokenizer": file_digest(weights / "tokenizer.json"),
         "tasks": tasks,
         "corpus": held_out.digest if held_out else None,

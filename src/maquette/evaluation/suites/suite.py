@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from maquette.artifacts import StageError
-from maquette.artifacts.files import digest
+from maquette.artifacts.files import digest, listed
 from maquette.artifacts.manifest import read_manifest
 from maquette.artifacts.progress import say
 from maquette.evaluation.config import SuiteConfig
@@ -56,7 +56,7 @@ def find_held_out(corpus: str | None, outputs: str | Path, checkpoint: Path) -> 
 
 
 def _of_run(root: Path, checkpoint: Path) -> Path:
-    folders = sorted(path.parent for path in root.glob("*/manifest.json"))
+    folders = [path.parent for path in listed(root, "*/manifest.json")]
     if not folders:
         raise StageError(f"There is no corpus in {root}.", "Make one with maquette corpus, or give corpus=<folder>.")
     record = read_record(checkpoint) or read_record(checkpoint.parent)

@@ -11,4 +11,4 @@ from .folder import (
     require_replaceable as require_replaceable,
     save as save,
 )
-from .weights import weight_files as weight_files
+from .weights import INDEX as INDEX, weight_files as weight_files

@@ -60,7 +60,8 @@ _SCALAR = "ForSequenceClassification"
 
 def is_scalar(raw: Raw) -> bool:
     """Whether a `config.json` is a reward model's."""
-    return any(str(name).endswith(_SCALAR) for name in raw.get("architectures") or [])
+    named = raw.get("architectures")
+    return isinstance(named, list) and any(str(name).endswith(_SCALAR) for name in named)
 
 
 def unsupported(key: str, value: Any, hint: str = "") -> StageError:
@@ -120,6 +121,7 @@ def _write(config: CoreConfig) -> Raw:
         settings["auto_map"] = {
             "AutoConfig": f"{MODELING}.MaquetteConfig",
             "AutoModelForCausalLM": f"{MODELING}.MaquetteForCausalLM",
+            "AutoModelForSequenceClassification": f"{MODELING}.MaquetteForSequenceClassification",
         }
     return settings
 

@@ -5,7 +5,8 @@
 | config.json | the shape, in the words of the family |
 | model.safetensors | the weights, bit for bit |
 | tokenizer.json, tokenizer_config.json | the tokenizer and its chat template |
-| generation_config.json | the ids at which generation stops |
+| generation_config.json | the ids at which generation stops; of an imported model all that it said |
+| chat_template.jinja, additional_chat_templates, special_tokens_map.json, added_tokens.json | as they were imported |
 | checksums.json | SHA-256 of the files above, so that a changed byte is noticed when Maquette reads the folder |
 | modeling_maquette.py | the modelling code, only where no family of `transformers` has the model's options |
 
@@ -22,7 +23,7 @@ import torch
 
 from maquette.artifacts import ConfigError, StageError
 from maquette.artifacts.files import atomic_folder, file_digest, listed, read_json, write_json
-from maquette.artifacts.reading import load_sealed, load_table, reading, write_sealed
+from maquette.artifacts.reading import load_sealed, load_table, reading, short, write_sealed
 from maquette.model.core_config import CoreConfig
 from maquette.model.heads import LanguageModel, ScalarModel
 from maquette.model.hf.family import MODELING, OWN, ModelFamily, Stored, is_scalar
@@ -30,7 +31,8 @@ from maquette.model.hf.gpt2 import GPT2
 from maquette.model.hf.rotary import LLAMA, QWEN2, QWEN3
 from maquette.model.hf.weights import read_weights, write_weights
 from maquette.reports import render
-from maquette.text import Tokenizer
+from maquette.text import Tokenizer, model_files
+from maquette.text.special import END_OF_TURN
 from maquette.text.tokenizer import MISSING_FILE
 
 FAMILIES = (LLAMA, QWEN2, QWEN3, GPT2, OWN)
@@ -42,7 +44,7 @@ CHECKSUMS = "checksums.json"
 
 _FILES = frozenset(
     (
-        "config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
+        "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", *model_files.NAMES,
         MISSING_FILE, f"{MODELING}.py", "README.md", "manifest.json", CHECKSUMS, "__pycache__",
     )
 )  # fmt: skip
@@ -117,25 +119,27 @@ def fill(folder: Path, model: LanguageModel | ScalarModel, tokenizer: Tokenizer,
         config
     )
     state = model.state_dict()
-    special: dict[str, Any] = {"bos_token_id": tokenizer.document_id, "pad_token_id": tokenizer.padding_id}
+    files, stop_ids, our_end = tokenizer.files, tokenizer.stop_ids, tokenizer.special_ids.get(END_OF_TURN)
+    special = {"bos_token_id": tokenizer.document_id, "pad_token_id": tokenizer.padding_id} | files.ids
+    if "auto_map" in settings:
+        shutil.copyfile(Path(__file__).with_name(f"{MODELING}.py"), folder / f"{MODELING}.py")
+    tokenizer.save(folder)
     if isinstance(model, ScalarModel):
         settings |= {"architectures": [family.scalar_architecture], "num_labels": 1, "problem_type": "regression"}
         settings |= {"id2label": {"0": "reward"}, "label2id": {"reward": 0}}
-        settings.pop("auto_map", None)
     else:
-        stop_ids = sorted(tokenizer.stop_ids)
-        special["eos_token_id"] = stop_ids[0] if len(stop_ids) == 1 else stop_ids or None
-        write_json(folder / "generation_config.json", {"do_sample": False} | special)
-        if "auto_map" in settings and family is OWN:
-            shutil.copyfile(Path(__file__).with_name(f"{MODELING}.py"), folder / f"{MODELING}.py")
+        special["eos_token_id"] = files.with_ends(files.ids, stop_ids, our_end)
+        generation = files.generation or {"do_sample": False} | special
+        ends = {"eos_token_id": files.with_ends(files.generation, stop_ids, our_end)}
+        write_json(folder / model_files.GENERATION, generation | ends)
     dtype = str(next(iter(state.values())).dtype).removeprefix("torch.")
     # The first name is transformers 5, the second transformers 4
     settings |= special | {"dtype": dtype, "torch_dtype": dtype, "tokenizer_digest": tokenizer.digest}
     write_json(folder / "config.json", settings)
     write_weights(folder, _layout(family, config, state), state)
     shutil.copymode(folder / "config.json", folder / "model.safetensors")  # safetensors lets only the owner read it
-    tokenizer.save(folder)
-    digests = {path.name: file_digest(path) for path in listed(folder) if path.name in _FILES and path.is_file()}
+    written = [*listed(folder), *listed(folder / model_files.TEMPLATES)]
+    digests = {str(path.relative_to(folder)): file_digest(path) for path in written if path.is_file()}
     write_sealed(folder / CHECKSUMS, {"files": digests})
     if card is not None:
         readme = card.rstrip() + "\n"
@@ -170,7 +174,10 @@ def read_config(path: Path) -> dict[str, Any]:
         raise StageError(f"{path} is not a folder.", "Give a folder that holds config.json and model.safetensors.")
     if not file.exists():
         raise StageError(f"{file} is missing.", "Is this a Hugging Face folder?")
-    return load_table(file, hint="Fetch the file again.")
+    raw = load_table(file, hint="Fetch the file again.")
+    if not isinstance(named := raw.get("architectures") or [], list) or not all(isinstance(one, str) for one in named):
+        raise StageError(f"{file}: architectures must be a list of names, got {short(named)}.", "Fetch the file again.")
+    return raw
 
 
 def family_of(raw: dict[str, Any], path: Path) -> ModelFamily:

@@ -1,7 +1,8 @@
 """A model trained by Maquette (https://pypi.org/project/maquette-lm), for use with `transformers`.
 
 Written beside the weights where no family of `transformers` has the model's options, and loaded by
-`AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)`. This file stands on its own: it needs
+`AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)`, a reward model by
+`AutoModelForSequenceClassification`. This file stands on its own: it needs
 `torch` and `transformers`, not the package that trained the model. It computes the same logits, without a cache.
 """
 
@@ -11,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import GenerationMixin, PretrainedConfig, PreTrainedModel
-from transformers.modeling_outputs import CausalLMOutput
+from transformers.modeling_outputs import CausalLMOutput, SequenceClassifierOutput
 
 
 class MaquetteConfig(PretrainedConfig):
@@ -215,3 +216,31 @@ class MaquetteForCausalLM(PreTrainedModel, GenerationMixin):
         if labels is not None:
             loss = F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten())
         return CausalLMOutput(loss=loss, logits=logits)
+
+
+class MaquetteForSequenceClassification(PreTrainedModel):
+    """A reward model: one number for a text, read at its last token."""
+
+    config_class = MaquetteConfig
+    base_model_prefix = "core"
+
+    def __init__(self, config: MaquetteConfig) -> None:
+        super().__init__(config)
+        self.core = Core(config)
+        self.score = nn.Linear(config.hidden_size, 1)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.core.embedding
+
+    def set_input_embeddings(self, value: Any) -> None:
+        self.core.embedding = value
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **rest: Any) -> SequenceClassifierOutput:
+        """Rewards `(B, 1)`; without an `attention_mask` tokens with the id of padding are padding."""
+        if attention_mask is None:
+            attention_mask = (input_ids != self.config.pad_token_id).long()
+        scores = self.score(self.core(input_ids, attention_mask)).squeeze(-1)
+        places = torch.arange(input_ids.size(1), device=input_ids.device)
+        last = (places * attention_mask.bool()).argmax(dim=-1, keepdim=True)
+        return SequenceClassifierOutput(logits=scores.gather(1, last))

@@ -1,6 +1,5 @@
 """Tensors in and out of safetensors files, checked by name and shape: nothing is missing, left over or misshapen."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -9,11 +8,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from maquette.artifacts import StageError
+from maquette.artifacts import ConfigError, StageError
+from maquette.artifacts.files import check_name
 from maquette.artifacts.progress import progress
+from maquette.artifacts.reading import load_table, reading, short
 from maquette.model.hf.family import ModelFamily, Stored
 
-_SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
+_SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 DIVERGED = "Use an earlier checkpoint, or train again with a lower optimizer.lr."
 
@@ -23,19 +24,15 @@ def weight_files(folder: Path) -> dict[str, Path]:
     is missing or damaged; files that can run code when opened (`pytorch_model.bin`) are not read."""
     if (folder / _SINGLE).is_file():
         return dict.fromkeys(_names(folder / _SINGLE), folder / _SINGLE)
-    if (folder / _INDEX).is_file():
-        try:
-            listed = json.loads((folder / _INDEX).read_text(encoding="utf-8"))["weight_map"]
-            shards = {folder / str(name) for name in listed.values()}
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise StageError(f"{folder / _INDEX} is damaged: {error!r}.", "Fetch the file again.") from None
-        holds = {path: set(_names(path)) for path in sorted(shards)}
+    if (folder / INDEX).is_file():
+        listed = _read_index(folder / INDEX)
+        holds = {file: set(_names(folder / file)) for file in sorted(set(listed.values()))}
         for name, file in listed.items():
-            if name not in holds[folder / file]:
+            if name not in holds[file]:
                 raise StageError(
-                    f"{folder / file} lacks the tensor {name}.", f"{_INDEX} says it is there; fetch both again."
+                    f"{folder / file} lacks the tensor {short(name)}.", f"{INDEX} says it is there; fetch both again."
                 )
-        return {name: path for path, names in holds.items() for name in names}
+        return {name: folder / file for file, names in holds.items() for name in names}
     if any(folder.glob("pytorch_model*.bin")):
         raise StageError(
             f"{folder} holds its weights as pytorch_model.bin only, a format that can run code when it is opened.",
@@ -44,14 +41,30 @@ def weight_files(folder: Path) -> dict[str, Path]:
     raise StageError(f"{folder / _SINGLE} is missing.", "The folder holds no weights as safetensors.")
 
 
+def _read_index(path: Path) -> dict[str, str]:
+    """Which file of the folder holds each tensor, as the index says."""
+    hint = "Fetch the file again."
+    listed = load_table(path, hint=hint).get("weight_map")
+    if not isinstance(listed, dict) or not listed:
+        raise StageError(f"{path} is damaged: weight_map must name a file for each tensor, got {short(listed)}.", hint)
+    for name, file in listed.items():
+        try:
+            check_name(file if isinstance(file, str) else "", "file")
+        except ConfigError:
+            raise StageError(
+                f"{path}: {short(name)} must lie in a file of this folder, got {short(file)}.", hint
+            ) from None
+    return listed
+
+
 def _names(path: Path) -> list[str]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            return list(file.keys())
-    except FileNotFoundError:
-        raise StageError(f"{path} is missing.", f"{_INDEX} lists it; fetch the folder again.") from None
-    except (SafetensorError, OSError) as error:
-        raise StageError(f"{path} is damaged: {error}.", "It was cut or changed; fetch the file again.") from None
+    if not path.is_file():
+        raise StageError(f"{path} is missing, which {INDEX} lists.", "Fetch the folder again.")
+    with reading(path, hint=_DAMAGED), safe_open(path, framework="pt") as file:
+        return list(file.keys())
+
+
+_DAMAGED = "It was cut or changed; fetch the file again."
 
 
 def read_weights(
@@ -73,12 +86,13 @@ def read_weights(
     if extra := sorted(files.keys() - expected - {family.head}):
         raise StageError(f"{folder} has a tensor too many, {extra[0]}{_more(extra)}.", _config_hint(family))
     result: dict[str, Tensor] = {}
-    handles = {path: safe_open(path, framework="pt") for path, _ in set(files.values())}
+    handles = {path: safe_open(path, framework="pt") for path, _ in set(files.values())}  # `weight_files` has read them
     total = sum(shape.numel() for shape in shapes.values())
     with progress("reading weights", total, unit="parameters") as advance:
         for stored in tensors:
             path, name = files[stored.name]
-            tensor = handles[path].get_tensor(name)
+            with reading(path, place=short(name), hint=_DAMAGED):
+                tensor = handles[path].get_tensor(name)
             parts = [shapes[ours] for ours in stored.ours]
             shape = (sum(part[0] for part in parts), *parts[0][1:])
             shape = shape[::-1] if stored.transposed else shape

@@ -3,6 +3,7 @@
 Terminal, MLflow and whoever reads the file later see these; the page draws from the fit itself.
 """
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +69,10 @@ def fit_facts(fit: "SweepFit") -> dict[str, Any]:
     return plain
 
 
+_LARGEST_LOSS = 20.0
+"""Nats a token: more than guessing at random costs with any vocabulary (ln of 256,000 is 12.5)."""
+
+
 def headline(fit: "SweepFit") -> str:
     """The fit in two sentences."""
     from maquette.scaling.laws.extrapolation import TOO_FEW
@@ -84,6 +89,11 @@ def headline(fit: "SweepFit") -> str:
         how = f"By {name}, which predicted the larger budgets from the smaller ones best"
     forecast = next(row for row in forecasts(fit) if row["reach"] == 10.0 and row["form"] == fit.form)
     low, high = forecast["interval90"]
+    if not (math.isfinite(low) and high < _LARGEST_LOSS):
+        return (
+            f"{how}: {text}. These runs do not determine the loss at ten times the largest budget "
+            f"(90%: {low:.3g} to {high:.3g}): more budgets, or larger ones, would."
+        )
     return (
         f"{how}: {text}. At {forecast['C']:.2g} FLOPs, ten times the largest budget, expect a loss of "
         f"{forecast['loss']:.3f} nats a token (90%: {low:.3f} to {high:.3f})."

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from maquette.artifacts.errors import ConfigError, StageError
-from maquette.artifacts.files import write_json
+from maquette.artifacts.files import listed, write_json
 from maquette.artifacts.manifest import read_manifest
 from maquette.artifacts.progress import progress
 from maquette.artifacts.settings import nearest
@@ -95,7 +95,7 @@ def _children(frame: "pd.DataFrame", parent: "pd.Series[Any]", outputs: Path | s
     """The runs of a sweep: those recorded below it, branches below their trunks, and those that its jobs found finished
     by an earlier sweep."""
     folders = set()
-    for path in sorted((Path(outputs) / "sweeps" / str(parent["name"]) / "jobs").glob("*.json")):
+    for path in listed(Path(outputs) / "sweeps" / str(parent["name"]) / "jobs", "*.json"):
         try:
             outcome = json.loads(path.read_text(encoding="utf-8"))
         except (ValueError, OSError):
@@ -198,7 +198,7 @@ FILE = "copying.json"
 
 def find_tokens(outputs: Path | str, digest: str) -> Path | None:
     """The tokens artifact of these outputs whose content has that digest."""
-    for path in sorted((Path(outputs) / "artifacts" / "tokens").glob("*/manifest.json")):
+    for path in listed(Path(outputs) / "artifacts" / "tokens", "*/manifest.json"):
         if read_manifest(path.parent).digest == digest:
             return path.parent
     return None

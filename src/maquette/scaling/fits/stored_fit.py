@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maquette.artifacts.errors import ConfigError, StageError
-from maquette.artifacts.files import digest, write_json, write_text
+from maquette.artifacts.files import digest, listed, write_json, write_text
 from maquette.artifacts.manifest import Manifest, build, read_manifest, verify_files
 from maquette.artifacts.progress import say
 from maquette.artifacts.settings import nearest
@@ -126,7 +126,7 @@ def find_fit(name: str | None, outputs: Path | str) -> Path:
     root = Path(outputs) / KIND
     if name is not None and (Path(name) / FACTS).is_file():
         return Path(name)
-    known = {path.parent.name: path.parent for path in sorted(root.glob(f"*/{FACTS}"))}
+    known = {path.parent.name: path.parent for path in listed(root, f"*/{FACTS}")}
     if not known:
         raise StageError(f"There is no fit in {root} yet.", "Fit a law first: maquette fit runs=<sweep or CSV file>.")
     newest = sorted(known.values(), key=lambda folder: (read_manifest(folder).created, folder.name), reverse=True)

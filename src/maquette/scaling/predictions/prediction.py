@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maquette.artifacts.errors import ConfigError, StageError
-from maquette.artifacts.files import digest, locked, write_json
+from maquette.artifacts.files import digest, listed, locked, write_json
 from maquette.artifacts.settings import nearest
 from maquette.recipe.fingerprint import DEVICES, OBSERVERS
 from maquette.recipe.run_spec import RunSpec
@@ -198,7 +198,7 @@ def read_prediction(path: Path) -> WrittenPrediction:
 
 def read_predictions(outputs: Path | str) -> list[WrittenPrediction]:
     """All predictions of these outputs, the oldest first. Raises as `read_prediction`."""
-    paths = sorted((Path(outputs) / FOLDER).glob("*.json"))
+    paths = listed(Path(outputs) / FOLDER, "*.json")
     return sorted((read_prediction(path) for path in paths), key=lambda one: (one.created, one.digest))
 
 
@@ -210,7 +210,7 @@ def find_prediction(name: str | None, outputs: Path | str) -> WrittenPrediction:
     if name is not None and name.endswith(".json") and Path(name).is_file():
         return read_prediction(Path(name))
     root = Path(outputs) / FOLDER
-    known = sorted(path.stem for path in root.glob("*.json"))
+    known = [path.stem for path in listed(root, "*.json")]
     if not known:
         raise StageError(f"There is no prediction in {root} yet.", "Write one first: maquette predict compute=1e13.")
     if name is None or name == "latest":
