@@ -191,8 +191,8 @@ def tell(verdicts: Verdicts, shown: Sequence[Verdict]) -> None:
         held = [np.mean([verdict.inside[level] for verdict in verdicts.verdicts]) for level in (0.5, 0.9)]
         errors = [abs(verdict.relative) for verdict in verdicts.verdicts]
         console.print(
-            f"{count} verdict{'s' if count > 1 else ''}: {held[0]:.0%} inside 50%, {held[1]:.0%} inside 90%; mean absolute "
-            f"error {np.mean(errors):.2%}", markup=False, highlight=False,
+            f"{count} verdict{'s' if count > 1 else ''}: {held[0]:.0%} inside 50%, {held[1]:.0%} inside 90%; "
+            f"mean absolute error {np.mean(errors):.2%}", markup=False, highlight=False,
         )  # fmt: skip
 
 
