@@ -56,7 +56,7 @@ def test_the_whole_pipeline_and_then_nothing_to_do(tmp_path: Path, capsys: pytes
     write_documents(tmp_path / "documents.jsonl")
     overrides = [
         f"outputs={tmp_path / 'outputs'}", "source=jsonl", f"source.path={tmp_path / 'documents.jsonl'}",
-        "tokenizer.vocab_size=300", "data.sequence_length=32", "sweep.budgets=[2e8,5e8,1e9,2e9]", 
+        "tokenizer.vocab_size=300", "data.sequence_length=32", "sweep.budgets=[1e8,2e8,4e8,8e8]", 
         "sweep.sizes_per_budget=3",
         "reach=3", "trainer=cpu", "threads=1",
         "data.validation_tokens=256", "corpus.validation=0.1", "corpus.test=0.1", "corpus.workers=1",

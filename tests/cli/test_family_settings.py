@@ -1,6 +1,7 @@
 """The settings of a run, read again from its spec, and as words of a command line that mean the same."""
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,7 +31,7 @@ RMSPROP = {"_target_": "torch.optim.RMSprop", "_partial_": True, "alpha": 0.9}
 def test_optimisers_and_schedulers_of_every_kind(optimizer: Any, scheduler: Any, overrides: list[str]) -> None:
     config = TrainStage(size="20k", optimizer=optimizer, scheduler=scheduler)
     spec = make_spec(dataclasses.asdict(config))
-    read = settings_of_run(RunSpec.from_json(spec.to_json()))
+    read = settings_of_run(RunSpec.from_json(spec.to_json()), Path("run.json"))
     assert (type(read.optimizer), type(read.scheduler), read.size) == (type(optimizer), type(scheduler), "20k")
     numbers = {"lr": spec.learning_rate, "weight_decay": spec.weight_decay}  # which the recipe has filled in
     assert node_values(read.optimizer) == node_values(optimizer) | numbers

@@ -17,6 +17,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers
 
 from maquette.artifacts.files import write_json, write_text
 from maquette.artifacts.manifest import build, verify_files
+from maquette.artifacts.reading import load_yaml
 from maquette.artifacts.run_file import read_run, write_run
 from maquette.corpus.config import SourceConfig
 from maquette.corpus.document import Document, read_documents, write_documents
@@ -30,6 +31,8 @@ from maquette.model import LanguageModel, TransformerConfig, hf
 from maquette.recipe.recipe_file import load_recipe
 from maquette.recipe.rules import HyperparameterRules
 from maquette.scaling.fits.table import read_table
+from maquette.scaling.predictions.prediction import FOLDER as PREDICTIONS
+from maquette.scaling.predictions.prediction import WrittenPrediction, read_prediction, write_prediction
 from maquette.text import Tokenizer, train_tokenizer
 from maquette.text.config import TokenizerConfig
 from maquette.text.model_files import ModelFiles
@@ -218,6 +221,17 @@ def _read_checkpoint(file: Path) -> Any:
     return AtomicCheckpointIO().load_checkpoint(result[1])
 
 
+def _prediction(folder: Path) -> Path:
+    draft = WrittenPrediction(
+        created="", params=3e6, tokens=6e7, compute=1e15, convention="exact", loss=2.5, interval50=(2.48, 2.52),
+        interval90=(2.4, 2.6), form="kaplan", reach=10.0, fit="one", fit_digest="f" * 64, spec=None, before=None,
+        runs=[{"name": "a", "loss": 3.0, "fingerprint": "x"}],
+    )  # fmt: skip
+    path = folder / PREDICTIONS / f"{write_prediction(draft, folder).id}.json"
+    path.chmod(0o644)
+    return path
+
+
 FORMATS = (
     Format("manifest.json", _artifact, lambda file: verify_files(file.parent), sealed=True),
     Format("artifact's file", lambda folder: _artifact(folder).parent / "data" / "a.txt",
@@ -254,5 +268,8 @@ FORMATS = (
     ),
     Format("recipe yaml", _recipe, load_recipe),
     Format("runs csv", _file("runs.csv", _RUNS), lambda file: read_table(file)),
+    Format("runs tsv", _file("runs.tsv", _RUNS.replace(",", "\t")), lambda file: read_table(file)),
+    Format("prediction", _prediction, read_prediction, sealed=True),
+    Format("settings yaml", _file("mine.yaml", "size: 10k\ndata:\n  length: 64\nnames: [a, {b: c}]\n"), load_yaml),
     Format("evaluation", _evaluation, lambda file: read_evaluations([file.parent])),
 )  # fmt: skip

@@ -8,6 +8,7 @@ import pytest
 from tests.faults.__main__ import CASES
 from tests.faults.formats import FORMATS
 from tests.faults.fuzz import FINDINGS, Format, _snapshot, attack, judge
+from tests.faults.overrides import attack as compose_lines
 
 
 @pytest.mark.parametrize("format", FORMATS, ids=lambda format: format.name)
@@ -15,6 +16,10 @@ def test_damaged_files_are_refused_by_name_or_read(format: Format, tmp_path: Pat
     result = attack(format, tmp_path, seed=1, count=12)
     assert not result.findings, result.findings[0][:2]
     assert sum(result.outcomes.values()) > 6
+
+
+def test_hostile_overrides_are_refused_in_a_line_or_compose() -> None:
+    assert compose_lines(seed=3, count=15) == []
 
 
 @pytest.mark.parametrize("case", sorted(CASES.glob("*.json")), ids=lambda path: path.stem)

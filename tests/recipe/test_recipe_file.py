@@ -62,7 +62,7 @@ def test_keys_left_out_keep_the_standard_value(tmp_path: Path) -> None:
         ("kind: mop", r"recipe.kind=mop is not known"),
         ("kind: mup", "would follow the width twice"),
         ("- 1", "holds no keys"),
-        ("learning_rate: [", "can't be read as a recipe"),
+        ("learning_rate: [", "is damaged: ParserError"),
         ("source: 3", "source=3 is not text"),
     ],
 )

@@ -121,10 +121,19 @@ def with_prefix_space(texts: list[str]) -> Backend:
     return backend
 
 
+def with_inverted_split(texts: list[str]) -> Backend:
+    """As Phi 4 and others made from tiktoken's files."""
+    backend = byte_level(texts, ["<|endoftext|>"])
+    cut = pre_tokenizers.Split(Regex(r" ?\w+| ?[^\s\w]+|\s+"), "removed", invert=True)
+    backend.pre_tokenizer = pre_tokenizers.Sequence([cut, pre_tokenizers.ByteLevel(False, use_regex=False)])
+    return backend
+
+
 EXACT: dict[str, Callable[[list[str]], Backend]] = {
     "gpt2": lambda texts: byte_level(texts, ["<|endoftext|>"]),
     "qwen": lambda texts: byte_level(texts, ["<|im_end|>"], normalizers.NFC()),
     "opt": with_prefix_space,
+    "phi": with_inverted_split,
     "llama 2": sentencepiece,
     "mistral": lambda texts: sentencepiece(texts, metaspace=True),
     "gemma": lambda texts: sentencepiece(texts, prefix=False),

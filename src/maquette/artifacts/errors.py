@@ -4,8 +4,22 @@ Raise `StageError` where a run can't go on (exit code 1) and `ConfigError` where
 (exit code 2). The command line prints both without a traceback; `HYDRA_FULL_ERROR=1` shows it.
 """
 
+import re
+
+_SECRETS = re.compile(
+    r"(://)(?:[^\s/?#'\"]*@|[^\s/?#'\"@:]*:(?!\d+(?:[/?#\s'\"]|$))[^\s'\"]*@)"
+    r"|([?&](?:pass\w*|pwd|secret|api_?key)=)[^&#\s'\"]*",
+    re.IGNORECASE,
+)
+
 _LONGEST = 700
 """Characters of a message: what it quotes of a damaged file may be millions."""
+
+
+def without_secrets(text: str) -> str:
+    """A text without what stands before the @ of its addresses (`http://user:password@host`), and without passwords
+    in their queries: what may be printed and stored."""
+    return _SECRETS.sub(lambda result: result[1] or result[2], text) if "://" in text else text
 
 
 class MaquetteError(Exception):
@@ -14,7 +28,8 @@ class MaquetteError(Exception):
     exit_code = 1
 
     def __init__(self, message: str, hint: str = "") -> None:
-        message = " ".join(message.split("\n")).encode("utf-8", "backslashreplace").decode()
+        message, hint = without_secrets(" ".join(message.split("\n"))), without_secrets(hint)
+        message = message.encode("utf-8", "backslashreplace").decode()
         if len(message) > _LONGEST:
             message = f"{message[: _LONGEST - 200]} [...] {message[-180:]}"
         super().__init__(message if not hint else f"{message}\n  {hint}")

@@ -42,10 +42,10 @@ _swept: set[Path] = set()
 """Folders in which this process has looked for leftovers."""
 
 
-def explain_os_error(error: OSError, path: Path | str) -> StageError:
-    """One line for people from an operating system's error at writing, with what to do."""
+def explain_os_error(error: OSError, path: Path | str, doing: str = "write") -> StageError:
+    """One line for people from an operating system's error, with what to do."""
     reason = os.strerror(error.errno) if error.errno else str(error)
-    return StageError(f"Can't write {path}: {reason}.", _HINTS.get(error.errno or 0, ""))
+    return StageError(f"Can't {doing} {path}: {reason}.", _HINTS.get(error.errno or 0, ""))
 
 
 def check_name(name: str, key: str) -> str:

@@ -17,13 +17,15 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from maquette.artifacts.errors import without_secrets
+
 console = Console(stderr=True, highlight=False)
 """Progress and remarks go to standard error; standard output is for results."""
 
 
 def say(message: str) -> None:
     """A remark to the person at the terminal."""
-    console.print(message, markup=False, soft_wrap=True)
+    console.print(without_secrets(message), markup=False, soft_wrap=True)
 
 
 @contextlib.contextmanager

@@ -21,6 +21,9 @@ CHECKSUM = "checksum"
 _QUOTED = 200
 """Characters of a library's message, or of a value, that an error shows."""
 
+_DEPTH = 100
+"""Brackets within each other in a YAML file."""
+
 _FOREIGN = (
     ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError, EOFError, AssertionError,
     NotImplementedError,
@@ -36,28 +39,30 @@ def short(value: object, most: int = _QUOTED) -> str:
 
 
 @contextlib.contextmanager
-def reading(path: Path | str, *, place: str = "", hint: str = "") -> Iterator[None]:
-    """Turns what a parser raises inside into a `StageError` that names `path`, and `place` in it ("line 3"). Errors of
-    ours pass unchanged."""
+def reading(
+    path: Path | str, *, place: str = "", hint: str = "", kind: type[MaquetteError] = StageError
+) -> Iterator[None]:
+    """Turns what a parser raises inside into an error of this `kind` that names `path`, and `place` in it ("line 3").
+    Errors of ours pass unchanged."""
     where = f"{path}, {place}," if place else f"{path}"
     try:
         yield
     except MaquetteError:
         raise
     except FileNotFoundError as error:
-        raise StageError(f"{error.filename or path} is missing.", hint) from None
+        raise kind(f"{error.filename or path} is missing.", hint) from None
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else short(error)
-        raise StageError(f"Can't read {where}: {reason}.".replace(",:", ":"), hint) from None
+        raise kind(f"Can't read {where}: {reason}.".replace(",:", ":"), hint) from None
     except RecursionError:
-        raise StageError(f"{where} is nested too deeply.", hint) from None
+        raise kind(f"{where} is nested too deeply.", hint) from None
     except Exception as error:
         if not isinstance(error, _FOREIGN) and type(error).__module__.partition(".")[0] not in _PARSERS:
             raise
         reason = short(error) if isinstance(error, ValueError) or str(error) else ""
         if not isinstance(error, ValueError):
             reason = f"{type(error).__name__} {reason}".strip()
-        raise StageError(f"{where} is damaged: {reason.rstrip('.')}.", hint) from None
+        raise kind(f"{where} is damaged: {reason.rstrip('.')}.", hint) from None
 
 
 _PARSERS = {"yaml", "_csv", "csv", "zlib", "gzip", "lzma", "struct", "zstandard", "pyarrow", "safetensors",
@@ -84,6 +89,19 @@ def load_table(path: Path | str, *, hint: str = "") -> dict[str, Any]:
     if not isinstance(value, dict):
         raise StageError(f"{path} is damaged: it must hold an object, got {type(value).__name__}.", hint)
     return value
+
+
+def load_yaml(path: Path | str, *, hint: str = "", kind: type[MaquetteError] = StageError) -> Any:
+    """The value in a YAML file, of plain types. Raises an error of this `kind` as `reading`."""
+    import yaml
+
+    with reading(path, hint=hint, kind=kind):
+        text, depth = Path(path).read_text(encoding="utf-8-sig"), 0
+        for sign in text:
+            depth += (sign in "[{") - (sign in "]}")
+            if depth > _DEPTH:  # which the library takes minutes over
+                raise RecursionError
+        return yaml.safe_load(text)
 
 
 def write_sealed(path: Path | str, content: Mapping[str, Any]) -> None:

@@ -6,6 +6,7 @@ come from one place. Nothing here imports torch, Hydra or OmegaConf.
 
 import dataclasses
 import difflib
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self
@@ -210,6 +211,6 @@ def parse_quantity(value: str | int | float, key: str = "value") -> int:
     """A count written as a person does: `300k`, `1.5m`, `2b`, `15t`, `1e13` or a plain number."""
     match = re.fullmatch(r"\s*([0-9][0-9_]*\.?[0-9]*(?:e[+-]?[0-9]+)?)\s*([kmbgt]?)\s*", str(value).lower())
     number = float(match[1].replace("_", "")) * _MULTIPLES[match[2]] if match else 0.0
-    if number < 1:
-        raise ConfigError(f"{key}={value} is not a count.", "Write it like 300k, 1.5m, 2b or 1e13.")
+    if not 1 <= number < math.inf:
+        raise ConfigError(f"{key}={str(value)[:80]} is not a count.", "Write it like 300k, 1.5m, 2b or 1e13.")
     return round(number)

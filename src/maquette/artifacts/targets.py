@@ -165,14 +165,15 @@ def place_of(error: BaseException) -> str:
         return f" at {error.filename}:{error.lineno}"
     frames = list(traceback.extract_tb(error.__traceback__))
     called = next((number for number, frame in enumerate(frames) if frame.filename.startswith(_OURS)), 0)
-    frames = [frame for frame in frames[called:] if not _is_library(frame.filename)]
+    frames = [frame for frame in frames[called:] if not is_library(frame.filename)]
     return f" at {frames[-1].filename}:{frames[-1].lineno} in {frames[-1].name}" if frames else ""
 
 
 _OURS = str(Path(__file__).resolve().parents[1])
 
 
-def _is_library(file: str) -> bool:
+def is_library(file: str) -> bool:
+    """Whether a source file is ours, Python's or an installed package's, not the user's own."""
     return (
         file.startswith("<")
         or Path(file).resolve().is_relative_to(_OURS)

@@ -4,7 +4,6 @@ The law and the prediction are on disk before the predicted model's first step. 
 """
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from maquette.artifacts.errors import StageError
 from maquette.artifacts.files import digest, read_json, write_json
 from maquette.artifacts.manifest import build, read_manifest
 from maquette.artifacts.progress import progress, say
+from maquette.artifacts.reading import load_table
 from maquette.artifacts.settings import parse_quantity
 from maquette.cli import fit as fit_stage
 from maquette.cli import tokens as tokens_stage
@@ -28,7 +28,7 @@ from maquette.cli.planning.predicted import made_here, settings_of_run
 from maquette.data.token_artifacts import TokensResult
 from maquette.recipe.run_spec import RunSpec
 from maquette.recipe.sweeps import isoflop_curve
-from maquette.scaling.predictions.prediction import WrittenPrediction, is_local, read_predictions
+from maquette.scaling.predictions.prediction import FOLDER, WrittenPrediction, is_local, read_predictions
 from maquette.scaling.predictions.verdict import Verdict
 from maquette.text import Tokenizer
 from maquette.training.record import RunRecord
@@ -123,7 +123,8 @@ def predict_larger(config: DemoStage, fit: Path, data: TokensResult) -> WrittenP
 def train_predicted(config: DemoStage, prediction: WrittenPrediction, data: TokensResult) -> RunRecord:
     """Trains exactly the run that was predicted, on the devices of the settings."""
     assert prediction.spec is not None
-    planned = settings_of_run(RunSpec.from_json(prediction.spec))
+    source = Path(config.outputs) / FOLDER / f"{prediction.id}.json"
+    planned = settings_of_run(RunSpec.from_json(prediction.spec), source)
     return train_stage.run(dataclasses.replace(made_here(planned, config), prediction=prediction.id, force=False), data)
 
 
@@ -198,7 +199,7 @@ def _study(remembered: Path, record: RunRecord) -> Path | None:
     """The comparison that was last shown, where it is still there and began at this run."""
     if not remembered.exists():
         return None
-    study = remembered.parent.parent / json.loads(remembered.read_text(encoding="utf-8"))["study"]
+    study = remembered.parent.parent / str(load_table(remembered).get("study"))
     if not (study / "results.json").exists() or record.spec.fingerprint not in read_manifest(study).inputs.values():
         return None
     return Path(study)

@@ -73,6 +73,10 @@ class ExampleSource(Protocol):
     def examples(self) -> Iterable[Any]: ...
 
 
+_VERSION = 2
+"""Of how rows are read: raise it when the same file gives other examples, so that they are encoded again."""
+
+
 class ExampleFiles:
     """A JSON file, or all below a folder, of `kind` `instructions` or `preferences`."""
 
@@ -81,7 +85,7 @@ class ExampleFiles:
         self.label = Path(path).expanduser().resolve().name.partition(".")[0]
 
     def inputs(self) -> dict[str, str]:
-        return {"files": digest([file_digest(file) for file in self._files])}
+        return {"files": digest([_VERSION, *(file_digest(file) for file in self._files)])}
 
     def examples(self) -> Iterator[Any]:
         """In the files' order. Raises `StageError` with file, line and reason for a row of another shape."""

@@ -12,13 +12,16 @@ has left in `<outputs>/recipes/`, or an option of `conf/recipe/`.
 """
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
 from maquette.artifacts.errors import ConfigError
 from maquette.artifacts.files import write_text
+from maquette.artifacts.reading import load_yaml, short
 from maquette.artifacts.renamed import renamed_key
 from maquette.artifacts.settings import check, nearest
+from maquette.artifacts.strangers import check_settings
 from maquette.recipe.rules import HyperparameterRules
 
 FOLDER = "recipes"
@@ -40,15 +43,7 @@ def find_recipe(name: str, outputs: Path | str) -> Path | None:
 
 def load_recipe(path: Path | str) -> HyperparameterRules:
     """The constants in a recipe file, checked. Raises `ConfigError` naming the file and the key that is wrong."""
-    import yaml
-
-    try:
-        raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(
-            f"{path} can't be read as a recipe: {reason}.", "It is YAML with a line for each key."
-        ) from None
+    raw = load_yaml(path, hint="It is YAML with a line for each key.", kind=ConfigError)
     if not isinstance(raw, dict):
         raise ConfigError(f"{path} holds no keys.", "A recipe has lines such as rate: 0.2.")
     fields = {field.name: field for field in dataclasses.fields(HyperparameterRules)}
@@ -59,7 +54,8 @@ def load_recipe(path: Path | str) -> HyperparameterRules:
             hint = f"Did you mean '{near}'?" if near else f"Keys: {', '.join(fields)}."
             if new := renamed_key(f"recipe.{key}"):
                 hint = f"It is now '{new.removeprefix('recipe.')}'."
-            raise ConfigError(f"{path}: unknown key '{key}'.", hint)
+            raise ConfigError(f"{path}: unknown key '{short(key)}'.", hint)
+        check_settings({key: value}, path)
         values[key] = _typed(path, key, value, getattr(HyperparameterRules(), key))
     rules = HyperparameterRules(**values)
     try:
@@ -84,12 +80,12 @@ def _typed(path: Path | str, key: str, value: Any, default: Any) -> Any:
     if kind in (int, float):
         try:
             number = float(value)
-            if isinstance(value, bool) or (kind is int and number != int(number)):
+            if isinstance(value, bool) or not math.isfinite(number) or (kind is int and number != int(number)):
                 raise ValueError
             return kind(number)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             word = "a whole number" if kind is int else "a number"
-            raise ConfigError(f"{path}: {key}={value} is not {word}.") from None
+            raise ConfigError(f"{path}: {key}={short(value)} is not {word}.") from None
     if not isinstance(value, kind):
-        raise ConfigError(f"{path}: {key}={value} is not {'text' if kind is str else 'a table'}.")
+        raise ConfigError(f"{path}: {key}={short(value)} is not {'text' if kind is str else 'a table'}.")
     return value

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from maquette.artifacts.errors import without_secrets
 from maquette.artifacts.run_file import TRIED
 from maquette.artifacts.settings import flatten
 from maquette.model.architecture import CustomConfig, TransformerConfig, describe_architecture, read_architecture
@@ -167,9 +168,8 @@ def resolved_settings(settings: Mapping[str, Any], recipe: Recipe, objective: st
     """A run's settings: the recipe's numbers in place of the nulls, without those that mean nothing to the objective.
 
     Plain containers as JSON has them, so that what is read from a file is what was written."""
-    settings_left: dict[str, Any] = json.loads(
-        json.dumps(without(settings, (*OF_THE_COMMAND, *entry_of(objective).unused)), default=str)
-    )
+    left = without(settings, (*OF_THE_COMMAND, *entry_of(objective).unused))
+    settings_left: dict[str, Any] = json.loads(without_secrets(json.dumps(left, default=str)))
     if "model" in settings_left:
         shape = dataclasses.asdict(recipe.architecture)
         if isinstance(recipe.architecture, TransformerConfig):

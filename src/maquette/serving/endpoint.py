@@ -24,8 +24,9 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from maquette.artifacts import MaquetteError
+from maquette.artifacts import MaquetteError, StageError
 from maquette.artifacts.reading import short
+from maquette.data.row_shapes import check_keys
 from maquette.model.generation import GeneratedToken
 from maquette.model.sampling import Sampling
 from maquette.serving import served
@@ -395,12 +396,16 @@ def _event(value: Any) -> str:
 
 
 def _messages(given: list[dict[str, Any]]) -> list[Message]:
-    """The API lets a content come in parts; those that are text are joined."""
+    """The API lets a content come in parts, which are joined. Raises `StageError` for a part that is no text, and for
+    a key that no model here can use."""
     messages = []
-    for one in given:
+    for number, one in enumerate(given, 1):
+        check_keys(one, {"role", "content"}, f"message {number}", "a message")
         content = one.get("content")
         if isinstance(content, list):
-            content = "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
+            if not all(isinstance(part, dict) and isinstance(part.get("text"), str) for part in content):
+                raise StageError(f"message {number} has a part that is not a text.", "Only texts are understood.")
+            content = "".join(part["text"] for part in content)
         messages.append(Message(role=str(one.get("role")), content=content))  # type: ignore[typeddict-item]
     return messages
 

@@ -127,6 +127,8 @@ def _pre_tokenizer(step: dict[str, Any], changes: _Changes) -> dict[str, Any]:
         changes.prefix |= scheme != "never"
         changes.signs.add(step["replacement"])
         return {key: value for key, value in step.items() if key != "add_prefix_space"} | {"prepend_scheme": "never"}
+    if kind == "Split" and step["behavior"] == "Removed" and step["invert"]:  # Phi 4: what matches is a piece
+        return {**step, "behavior": "Isolated", "invert": False}  # and so is what does not
     if kind not in ("Split", "Punctuation", "Digits", "UnicodeScripts") or step.get("behavior") == "Removed":
         raise _loses_text(f"pre-tokenizer ({kind})")
     return step

@@ -5,6 +5,7 @@ where MLflow keeps theirs (`tracking`).
 """
 
 import dataclasses
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from maquette.artifacts.errors import ConfigError
+from maquette.artifacts.errors import ConfigError, without_secrets
 from maquette.artifacts.settings import setting
 from maquette.artifacts.targets import node_values, target_of, with_values
 
@@ -27,6 +28,13 @@ class TrackingConfig:
     experiment: str = setting("maquette", "MLflow experiment")
     run_name: str | None = setting(None, "name of the run; by default its size, tokens and fingerprint")
     parent: str | None = setting(None, "MLflow run id of the parent run (a sweep sets it)")
+
+    def __post_init__(self) -> None:
+        self.uri = self.uri and hide_login(self.uri)
+
+    def validate(self) -> None:
+        """Raises `ConfigError` for an address that is not one of a store."""
+        store_uri(self, "")
 
 
 @dataclass
@@ -45,6 +53,13 @@ class MLflowLoggerConfig:
     tags: dict[str, str] = setting(dict, "more tags")
     prefix: str = setting("", "stands before each metric's name")
     num_nodes: int = setting(1, "machines; with more than one a server is needed", minimum=1)
+
+    def __post_init__(self) -> None:
+        self.tracking_uri = self.tracking_uri and hide_login(self.tracking_uri)
+
+    def validate(self) -> None:
+        """Raises `ConfigError` for an address that is not one of a store."""
+        store_uri(TrackingConfig(uri=self.tracking_uri), self.save_dir)
 
 
 _OURS = (MLflowLoggerConfig._target_, "maquette.tracking.logger.MLflowLogger")
@@ -99,11 +114,29 @@ def store_uri(config: TrackingConfig, outputs: Path | str) -> str:
     if uri.startswith(EMBEDDED):
         return f"{EMBEDDED}{Path(uri.removeprefix(EMBEDDED)).absolute()}"
     if _is_server(uri):
-        return uri
+        return hide_login(uri)
     raise ConfigError(
         f"{uri} is not the address of a store.",
         "Write http://host:port for a server or sqlite:///<file> for a file; leave it out for <outputs>/mlflow.db.",
     )
+
+
+_LOGINS = "MAQUETTE_TRACKING_LOGINS"
+"""The variable that tells child processes the addresses with which to connect, by what may be shown of each."""
+
+
+def hide_login(uri: str) -> str:
+    """A server's address without user and password, with which it is known from then on: the whole of it stays in this
+    process's environment, for `address_of`, and is never printed or stored."""
+    shown = without_secrets(uri)
+    if shown != uri:
+        os.environ[_LOGINS] = json.dumps(json.loads(os.environ.get(_LOGINS, "{}")) | {shown: uri})
+    return shown
+
+
+def address_of(uri: str) -> str:
+    """The whole address of a server, to connect with."""
+    return str(json.loads(os.environ.get(_LOGINS, "{}")).get(uri, uri))
 
 
 def _is_server(uri: str) -> bool:

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from maquette.artifacts.errors import ConfigError
+from maquette.artifacts.errors import ConfigError, without_secrets
 from maquette.artifacts.files import listed, write_text
 from maquette.artifacts.progress import say
 from maquette.tracking.buffer import Buffer, Point
@@ -271,6 +271,7 @@ def _texts(values: Mapping[str, Any]) -> dict[str, str]:
 
 def _text(value: Any) -> str:
     text = str(value) if isinstance(value, str | Path) else json.dumps(value, default=str, ensure_ascii=False)
+    text = without_secrets(text)
     return text if len(text) <= _LONGEST_TEXT else text[: _LONGEST_TEXT - 1] + "…"
 
 

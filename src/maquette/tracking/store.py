@@ -20,7 +20,7 @@ from maquette.artifacts.files import atomic_file, explain_os_error, locked, scra
 from maquette.artifacts.progress import say
 from maquette.artifacts.recall import digest_of_files
 from maquette.tracking.buffer import LONGEST_LOCK, is_locked
-from maquette.tracking.config import EMBEDDED, TrackingConfig, store_uri
+from maquette.tracking.config import EMBEDDED, TrackingConfig, address_of, store_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -71,7 +71,7 @@ def open_client(uri: str) -> "MlflowClient":
         with file.open("rb") as opened:
             if opened.read(16) not in (b"", b"SQLite format 3\0"):
                 raise _store_error(uri, ValueError("file is not a database"))
-    return MlflowClient(tracking_uri=uri)
+    return MlflowClient(tracking_uri=address_of(uri))
 
 
 def _import_quietly() -> None:
@@ -195,7 +195,8 @@ def explained(uri: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, SQLAlchemyError, OSError) as error:
-        raise _store_error(uri, error) from error
+        # A library's own words may hold the password that the address has.
+        raise _store_error(uri, error) from (error if address_of(uri) == uri else None)
 
 
 def _store_error(uri: str, error: Exception) -> StageError:

@@ -5,7 +5,6 @@ numbers); `step-00000123.json` beside it has its size and SHA-256, and is writte
 not count. Any other checkpoint, such as `ModelCheckpoint`'s, is written in the same way.
 """
 
-import json
 import random
 import re
 from collections.abc import Callable, Collection
@@ -17,7 +16,8 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 
 from maquette.artifacts.errors import StageError
-from maquette.artifacts.files import atomic_file, file_digest, listed, write_json
+from maquette.artifacts.files import atomic_file, file_digest, listed, read_json, write_json
+from maquette.artifacts.reading import load_table
 
 FORMAT = 4
 """What a checkpoint's contents are laid out as; one of another layout is refused by name, never half understood."""
@@ -85,15 +85,14 @@ class CheckpointFolder:
         return None
 
     def _is_good(self, step: int) -> bool:
-        path = self.path(step)
+        path, seal = self.path(step), read_json(self._seal(step))
         try:
-            seal = json.loads(self._seal(step).read_text(encoding="utf-8"))
             return path.stat().st_size == seal["bytes"] and file_digest(path) == seal["sha256"]
-        except (OSError, ValueError, KeyError):
+        except (OSError, LookupError, TypeError):
             return False
 
     def _refuse_another_format(self, step: int) -> None:
-        version = json.loads(self._seal(step).read_text(encoding="utf-8")).get("format", 1)
+        version = load_table(self._seal(step)).get("format", 1)
         if version != FORMAT:
             raise StageError(
                 f"{self.path(step)} is laid out as format {version} and this version of Maquette reads {FORMAT}: "

@@ -7,7 +7,6 @@ differently, so that decision is made once and kept with the run: resuming stays
 """
 
 import dataclasses
-import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from torch import nn
 
-from maquette.artifacts.files import locked, write_json
+from maquette.artifacts.files import locked, read_json, write_json
 from maquette.data import TokenBatch
 from maquette.model import LanguageModel
 from maquette.model.linear import fastest_backend, may_be_faster
@@ -97,9 +96,8 @@ def choose_linear_backend(job: Job) -> str:
 def _remembered(cache: Path, key: str, measure: Callable[[], float | str]) -> float | str:
     """The value under `key` in the JSON file `cache`; measured and written there where it is missing."""
     with locked(cache):
-        try:
-            known = json.loads(cache.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        known = read_json(cache)
+        if not isinstance(known, dict):
             known = {}
         if key not in known:
             known[key] = measure()

@@ -17,6 +17,7 @@ from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 
 from maquette.artifacts import ConfigError
 from maquette.artifacts.targets import place_of, search_current_folder
+from maquette.tracking.config import address_of
 from maquette.training.callbacks import RunCallback, RunContext, ValidationSchedule
 from maquette.training.checkpoint_io import AtomicCheckpointIO
 from maquette.training.job import Job, Opened
@@ -59,7 +60,8 @@ def parts(group: str, nodes: Mapping[str, Any], kind: type[Any]) -> list[Any]:
         if not isinstance(node, Mapping) or "_target_" not in node:
             raise ConfigError(f"{group}.{name} has no _target_.", f"Give {group}.{name}._target_=package.Class.")
         try:
-            part = instantiate(dict(node), _convert_="all")
+            values = {key: address_of(value) if isinstance(value, str) else value for key, value in node.items()}
+            part = instantiate(values, _convert_="all")
         except InstantiationException as error:
             raise ConfigError(f"{group}.{name} can't be made: {_innermost(error)}") from error
         if not isinstance(part, kind):

@@ -48,7 +48,7 @@ def test_files_that_are_no_tables_are_refused(tmp_path: Path) -> None:
         ("N,loss\n1,2\n", "no column for two of N, D and C; its columns are N, loss"),
         ("N,D\n1,2\n", "no column for the loss"),
         ("N,D,loss\n", "has no rows"),
-        ("N,D,loss\n1,2\n3,4,5,6\n", "can't be read as CSV"),
+        ("N,D,loss\n1,2\n3,4,5,6\n", "is damaged: .* line 3"),
     ]:
         with pytest.raises(ConfigError, match=message):
             read_table(written(tmp_path, text))
@@ -83,6 +83,7 @@ def test_other_settings_stay_and_numbers_among_them_are_numbers(tmp_path: Path) 
 
 def test_a_table_written_and_read_again_is_the_same(tmp_path: Path) -> None:
     numbers = np.random.default_rng(0).lognormal(10, 2, (3, 9))
+    numbers[2] = 1 + np.log(numbers[2])
     text = "name,N,D,loss,lr,note\n" + "".join(
         f"r{i},{n!r},{d!r},{loss!r},{i / 7!r},{'yes, so' and 'so'}\n"
         for i, (n, d, loss) in enumerate(numbers.T.tolist())
@@ -101,3 +102,43 @@ def test_taking_rows_takes_all_columns(tmp_path: Path) -> None:
     part = table.take(np.array([2, 0]))
     assert part.params.tolist() == [9, 1] and part.frame["lr"].tolist() == [12, 4] and len(part.names) == 2
     assert table.take(table.params > 4).loss.tolist() == [7, 11]
+
+
+def _family(n: float = 1, d: float = 1, c: float = 1) -> list[list[float]]:
+    """Rows N, D, C, loss of plausible runs, in other units."""
+    sizes = [(1e6 * 2**i, 4e7 * 2**j) for i in range(3) for j in range(3)]
+    return [[N * n, D * d, 6 * N * D * c, 1.7 + 400 / N**0.34 + 2000 / D**0.34] for N, D in sizes]
+
+
+@pytest.mark.parametrize(
+    ("head", "rows", "message"),
+    [
+        ("N,D,C,loss", _family(1e-9, 1e-9), r"line 2, column N: 0\.001 is less than one"),
+        ("N,D,C,loss", _family(1e-6, 1e-6), r"line 10: C is 3\.84e\+15, and 6 N D is 3\.84e\+03|line 2: C is"),
+        ("N,D,C,loss", _family(c=1 / 8.64e19), r"line \d+: C is"),
+        ("N,C,loss", [[n, c, loss] for n, _, c, loss in _family(c=1 / 8.64e19)], "D from C: .* is less than one"),
+        ("N,D,loss", [[n, d, 97.3] for n, d, *_ in _family()], "line 2, column loss: no model has a loss of 97.3"),
+    ],
+)
+def test_numbers_in_other_units_are_refused_with_their_line(
+    tmp_path: Path, head: str, rows: list[list[float]], message: str
+) -> None:
+    text = "\n".join([head, *(",".join(map(repr, row)) for row in rows)])
+    with pytest.raises(LawError, match=message):
+        read_table(written(tmp_path, text))
+
+
+def test_decimal_commas_are_no_thousands(tmp_path: Path) -> None:
+    text = "N\tD\tloss\n1000000\t20000000\t{}\n"
+    for loss, message in (("4,5805", "column loss: 4,5805 is not a number"), ("4,580", "no model has a loss of 4,580")):
+        with pytest.raises(LawError, match=message):
+            read_table(written(tmp_path, text.format(loss), "comma.tsv"))
+    table = read_table(written(tmp_path, 'N,D,loss\n"1,000,000","20,000,000.0",4.5\n'))
+    assert table.params.tolist() == [1e6] and table.tokens.tolist() == [2e7]
+
+
+def test_rows_that_come_twice_count_once_and_strange_budgets_are_remarked(tmp_path: Path) -> None:
+    text = "name,N,D,C,loss\na,1e6,2e7,1.2e14,4\nb,1e6,2e7,1.2e14,4\nc,2e6,2e7,4.8e15,3.9\n"
+    table = read_table(written(tmp_path, text))
+    assert table.names == ("a", "c") and "twice" in dict(table.left_out)["b"]
+    assert any("line 4" in note and "units" in note for note in table.notes)

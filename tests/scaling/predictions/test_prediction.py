@@ -69,7 +69,7 @@ def test_a_changed_prediction_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StageError, match="changed after it was written"):
         read_prediction(path)
     path.write_text("{")
-    with pytest.raises(StageError, match="not a prediction"):
+    with pytest.raises(StageError, match="is damaged"):
         read_prediction(path)
 
 

@@ -13,7 +13,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from maquette.artifacts.errors import MaquetteError
+from maquette.artifacts.errors import MaquetteError, without_secrets
+from maquette.artifacts.files import write_text
 from maquette.cli.command_line.composition import hydra_apart, register_schema, to_settings
 from maquette.cli.command_line.data_preview import preview
 from maquette.cli.command_line.foreign import search_beside
@@ -45,12 +46,13 @@ class Application:
     def _run(self, config: DictConfig) -> float | str | None:
         register_schema(self.stage.name)
         context = HydraConfig.get()
+        _without_passwords(context)
         search_beside(config_folder_of(context))
         settings = to_settings(self.stage, config, context.overrides.task, classes=not self.dry)
         if self.dry:
             predicted = getattr(settings, "prediction", None) is not None
             shown = OmegaConf.create(dataclasses.asdict(settings)) if predicted else config
-            print(OmegaConf.to_yaml(shown, resolve=True), end="")
+            print(without_secrets(OmegaConf.to_yaml(shown, resolve=True)), end="")
             for line in preview(settings):
                 print(line)
             return None
@@ -106,6 +108,16 @@ def config_folder_of(context: Any) -> Path | None:
     sources = context.runtime.config_sources
     places = [Path(one.path) for one in sources if one.provider == "command-line" and one.schema == "file"]
     return places[0] if places else None
+
+
+def _without_passwords(context: Any) -> None:
+    """Takes passwords out of what Hydra has written down of this job, which a user's own YAML may hold."""
+    if context.output_subdir is None:
+        return
+    for path in (Path(context.runtime.output_dir) / context.output_subdir).glob("*.yaml"):
+        text = path.read_text(encoding="utf-8")
+        if (cleaned := without_secrets(text)) != text:
+            write_text(path, cleaned)
 
 
 def metric_of(result: Any) -> float | str | None:

@@ -18,14 +18,13 @@ from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from maquette.artifacts.errors import ConfigError, MaquetteError
 from maquette.artifacts.settings import check
 from maquette.cli.command_line.config import StageConfig, TrainStage
-from maquette.cli.command_line.config_errors import explained, unknown_key, wrong_key
+from maquette.cli.command_line.config_errors import COMPOSING, explained, unknown_key, wrong_key
 from maquette.cli.command_line.foreign import arguments_at, check_foreign, is_retargeted, search_beside, without_schema
 from maquette.cli.command_line.help import config_folders
 from maquette.cli.command_line.overrides import free_form, hydra_overrides, parse_overrides
@@ -73,7 +72,7 @@ def compose_raw(
             initialize_config_dir(version_base="1.3", config_dir=str(config_folders()[0]), job_name=stage.name),
         ):
             return hydra_compose(stage.name, [*extra, *overrides], return_hydra_config=hydra)
-    except (HydraException, OmegaConfBaseException) as error:
+    except COMPOSING as error:
         raise explain(stage, error, overrides, config_folder) from error
 
 

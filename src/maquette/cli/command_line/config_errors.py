@@ -6,13 +6,18 @@ import dataclasses
 import re
 from collections.abc import Sequence
 
-from hydra.errors import InstantiationException, MissingConfigException
+from hydra.errors import HydraException, InstantiationException, MissingConfigException
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from maquette.artifacts.errors import ConfigError
 from maquette.artifacts.renamed import renamed_key, renamed_option, renaming_note
 from maquette.artifacts.settings import nearest, walk
 from maquette.cli.command_line.help import groups
 from maquette.cli.command_line.registry import STAGES, Stage
+
+COMPOSING = (HydraException, OmegaConfBaseException, YAMLError)
+"""What Hydra and the libraries below it raise over a config."""
 
 _NAMES = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false", "String": "text"}
 

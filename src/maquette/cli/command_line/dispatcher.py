@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from maquette import __version__
-from maquette.artifacts.errors import ConfigError, MaquetteError
+from maquette.artifacts.errors import ConfigError, MaquetteError, without_secrets
 from maquette.artifacts.settings import nearest
 from maquette.cli.command_line.registry import STAGES, Stage
 
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _let_through()
         from maquette.artifacts.files import explain_os_error
 
-        _complain(str(explain_os_error(error, error.filename or "a file")))
+        _complain(str(explain_os_error(error, error.filename or "a file", "read or write")))
         code = 1
     except Exception as error:
         _let_through()
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _complain(message: str) -> None:
-    print(f"maquette: {message}", file=sys.stderr)
+    print(f"maquette: {without_secrets(message)}", file=sys.stderr)
 
 
 def _let_through() -> None:
@@ -146,11 +146,9 @@ def _dispatch(arguments: list[str]) -> None:
 
 def _run(stage: Stage, line: CommandLine) -> None:
     """Hands the line to the stage's Hydra application, and explains what Hydra finds wrong with it."""
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
-
     from maquette.cli.command_line.application import Application
     from maquette.cli.command_line.composition import explain
+    from maquette.cli.command_line.config_errors import COMPOSING
     from maquette.cli.command_line.overrides import hydra_overrides, literal
 
     # The demo has a sweep of its own, and an alignment's sweep is one study of several runs.
@@ -163,7 +161,7 @@ def _run(stage: Stage, line: CommandLine) -> None:
     application = Application(stage, dry=line.show)
     try:
         application.main(line.options, overrides)
-    except (HydraException, OmegaConfBaseException) as error:
+    except COMPOSING as error:
         _let_through()
         raise explain(stage, error, overrides, line.config_folder) from error
     if application.sweep is not None and application.sweep.exit_code:

@@ -72,11 +72,9 @@ def multirun(stage: Stage, overrides: Sequence[str], config_folder: Path | None 
 
 def sweep(stage: Stage, overrides: Sequence[str], config_folder: Path | None = None, *, show: bool = False) -> "Report":
     """The same, and what became of it."""
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
-
     from maquette.cli.command_line.application import Application
     from maquette.cli.command_line.composition import explain
+    from maquette.cli.command_line.config_errors import COMPOSING
     from maquette.cli.command_line.overrides import hydra_overrides
 
     options = ["-m", *([f"--config-dir={config_folder}"] if config_folder else [])]
@@ -84,7 +82,7 @@ def sweep(stage: Stage, overrides: Sequence[str], config_folder: Path | None = N
     arguments = hydra_overrides(stage, overrides, config_folder)
     try:
         application.main(options, arguments)
-    except (HydraException, OmegaConfBaseException) as error:
+    except COMPOSING as error:
         raise explain(stage, error, arguments, config_folder) from None
     report: Report = application.sweep
     return report

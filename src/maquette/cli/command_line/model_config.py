@@ -1,5 +1,6 @@
 """Settings of the stages that use a trained model: what it writes, how it is judged, compared and handed on."""
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,7 +86,9 @@ class ChatStage(WritingStage):
     token: str | None = setting(None, "what who asks must know; null: nothing on this machine, else one is made")
 
     def validate(self) -> None:
-        """Raises `ConfigError` for both ways of naming models at once."""
+        """Raises `ConfigError` for what is no address, and both ways of naming models at once."""
+        if not re.fullmatch(r"[\w.:%\[\]-]+", self.host):
+            raise ConfigError(f"host={self.host} is not an address.", "Write it like 127.0.0.1 or localhost.")
         if self.models and self.checkpoint is not None:
             raise ConfigError("checkpoint and models are both given.", "Name all of them in models=[...].")
 

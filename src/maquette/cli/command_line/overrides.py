@@ -23,10 +23,12 @@ from hydra.errors import HydraException
 
 from maquette.artifacts.errors import ConfigError
 from maquette.artifacts.files import digest
+from maquette.artifacts.reading import load_yaml, short
 from maquette.artifacts.settings import nearest, walk
 from maquette.cli.command_line.help import groups
 from maquette.cli.command_line.registry import Stage
 from maquette.recipe.recipe_file import FOLDER, find_recipe, load_recipe
+from maquette.tracking.config import hide_login
 
 _NUMERAL = re.compile(r"[+-]?[0-9_]*\.?[0-9_]+(?:[eE][+-]?[0-9_]+)?")
 """What Hydra reads as a number, and would write differently as text: `007`, `653540e9`, `1.50`."""
@@ -44,11 +46,27 @@ _OPENING = ("'", '"', "[", "{", "$")
 
 def hydra_overrides(stage: Stage, overrides: Sequence[str], config_folder: Path | None = None) -> list[str]:
     """The overrides with Hydra's signs in them. Raises `ConfigError` for one that can't be read, or is no recipe."""
-    overrides = as_text(stage, overrides)
+    for path in sorted(config_folder.rglob("*.yaml")) if config_folder else ():
+        _check_yaml(path, path.stat().st_mtime_ns)
+    overrides = as_text(stage, [_without_login(text) for text in overrides])
     options = groups(stage, config_folder).get("recipe")
     arguments = opened(stage, with_recipe_files(overrides, options) if options else overrides)
     parse_overrides(arguments)
     return arguments
+
+
+@functools.cache
+def _check_yaml(path: Path, changed: int) -> None:
+    """Raises `ConfigError` with the name of a file of `--config-dir` that is no YAML; Hydra's errors have none."""
+    load_yaml(path, kind=ConfigError)
+
+
+def _without_login(text: str) -> str:
+    """An override whose address of a tracking server has no password, so that what Hydra writes down has none."""
+    key, sign, value = text.partition("=")
+    if not re.fullmatch(r"[+]{0,2}(logger|tracking)(\.[\w.]+)?", key):
+        return text
+    return key + sign + re.sub(r"[a-z][\w+.-]*://[^\s'\",\]}]+", lambda result: hide_login(result[0]), value)
 
 
 def as_text(stage: Stage, overrides: Sequence[str]) -> list[str]:
@@ -83,7 +101,7 @@ def _is_readable(override: str) -> bool:
     """Whether Hydra's grammar has such an override."""
     try:
         OverridesParser.create().parse_override(override)
-    except HydraException:
+    except (HydraException, ValueError, RecursionError):
         return False
     return True
 
@@ -124,11 +142,11 @@ def parse_overrides(overrides: Sequence[str]) -> list[Override]:
     for text in overrides:
         try:
             parsed.append(parser.parse_override(text))
-        except HydraException as error:
+        except (HydraException, ValueError, RecursionError) as error:
             key, _, value = text.partition("=")
             raise ConfigError(
-                f"can't read '{text}': {str(error).splitlines()[0]}",
-                f"A value as it stands needs quotes inside; type {shlex.quote(f'{key}={literal(value)}')}.",
+                f"can't read '{short(text)}': {short(error) or 'nested too deeply'}",
+                f"A value as it stands needs quotes inside; type {short(shlex.quote(f'{key}={literal(value)}'))}.",
             ) from None
     return parsed
 
@@ -168,7 +186,7 @@ def _replaced(text: str, outputs: str, options: Sequence[str]) -> str:
     key, _, value = text.partition("=")
     if key != _KEY:
         return text
-    override = OverridesParser.create().parse_override(text)
+    override = parse_overrides([text])[0]
     values = list(override.sweep_string_iterator()) if override.is_choice_sweep() else [value.strip("'\"")]
     return f"{key}={','.join(_option(str(one), outputs, options) for one in values)}"
 

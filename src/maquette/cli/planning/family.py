@@ -19,7 +19,7 @@ from maquette.cli.tokens import make_tokens
 from maquette.data.token_artifacts import TokensResult
 from maquette.recipe.run_spec import RunSpec, resolved_settings
 from maquette.scaling.predictions.prediction import is_local
-from maquette.training.record import read_record
+from maquette.training.record import FILE, read_record
 
 DERIVED = (
     "model.hidden_size", "model.num_hidden_layers", "model.num_attention_heads", "model.num_key_value_heads",
@@ -97,7 +97,7 @@ def settings_of_folder(folder: Path) -> TrainStage:
         raise ConfigError(
             f"The run {folder} is not on this machine, nor are its settings.", "Predict where the runs were trained."
         )
-    return settings_of_run(record.spec)
+    return settings_of_run(record.spec, folder / FILE)
 
 
 def _derived(configs: list[TrainStage], leaves: list[dict[str, Any]], data: TokensResult) -> dict[str, bool]:

@@ -6,20 +6,31 @@ What the run is comes from the prediction's `RunSpec`; where and by what it is m
 import copy
 import dataclasses
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from maquette.artifacts.errors import ConfigError
+from maquette.artifacts.errors import ConfigError, StageError
+from maquette.artifacts.reading import reading
 from maquette.artifacts.settings import flatten
+from maquette.artifacts.strangers import check_settings
 from maquette.artifacts.targets import has_key, node_value, typed, with_values
 from maquette.cli.command_line.config import TrainStage
 from maquette.data.config import CustomDataConfig
-from maquette.objectives.config import CustomObjectiveConfig
+from maquette.objectives.config import CustomObjectiveConfig, PretrainConfig
 from maquette.optimization.config import OPTIMIZERS, SCHEDULERS
 from maquette.recipe.run_spec import RunSpec
-from maquette.scaling.predictions.prediction import LOCAL, find_prediction, is_local
+from maquette.scaling.predictions.prediction import FOLDER, LOCAL, find_prediction, is_local
+
+_PRETRAINING = frozenset(
+    ("outputs", "seed", "size", "tokens", "compute", "tokens_per_parameter", "checkpoint", "prediction", "recipe",
+     "objective", "model", "mixture", "data", "optimizer", "scheduler", "precision", "trainer", "callbacks", "logger",
+     "num_validations", "threads", "compile", "source", "corpus", "curation", "executor", "tokenizer", "pretokenized",
+     "shards")
+)  # fmt: skip
+"""What a prediction says of its run; anything else in it was put there by somebody."""
 
 _CUSTOM = {"data": CustomDataConfig, "objective": CustomObjectiveConfig}
 
@@ -36,7 +47,18 @@ def predicted(config: TrainStage, usual: TrainStage, given: Collection[str]) -> 
             f"The prediction {prediction.id} rests on runs of another program: there is nothing to train by.",
             "Predict from a fit of your own sweep.",
         )
-    planned = settings_of_run(RunSpec.from_json(prediction.spec))
+    file = Path(str(config.prediction))
+    source = file if file.is_file() else Path(config.outputs) / FOLDER / f"{prediction.id}.json"
+    with reading(source):
+        spec = RunSpec.from_json(prediction.spec)
+    defaults = dataclasses.asdict(TrainStage())
+    for key, value in spec.settings.items():
+        if key not in _PRETRAINING and value != defaults.get(key):
+            raise StageError(f"{source}: {key} is not a setting of pretraining, which alone is predicted.")
+    objective = spec.settings.get("objective") or {}
+    if "settings" not in objective and objective.get("_target_") != PretrainConfig._target_:
+        raise StageError(f"{source}: objective is not pretraining, which alone is predicted.")
+    planned = settings_of_run(spec, source)
     before, now, then = (flatten(dataclasses.asdict(one)) for one in (usual, config, planned))
     for key in now.keys() & then.keys():
         typed_here = key in given or key.partition(".")[0] in given or now[key] != before.get(key)
@@ -63,10 +85,12 @@ def made_here(planned: TrainStage, config: TrainStage) -> TrainStage:
     return planned
 
 
-def settings_of_run(spec: RunSpec) -> TrainStage:
+def settings_of_run(spec: RunSpec, source: Path) -> TrainStage:
     """The settings of a run, with every number that its recipe chose.
 
-    Raises `ConfigError` where this version does not know one of them."""
+    `source`: the file that they came with. Raises `ConfigError` where this version does not know one of them,
+    `StageError` where one is looked up elsewhere or names code that a file may not name."""
+    check_settings(spec.settings, source)
     values: dict[str, Any] = copy.deepcopy(spec.settings)
     nodes: dict[str, Any] = {
         name: typed(values.pop(name), classes.values())

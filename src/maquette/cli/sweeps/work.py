@@ -24,6 +24,7 @@ from typing import Any
 from maquette.artifacts.errors import MaquetteError
 from maquette.artifacts.files import listed, read_json, write_json
 from maquette.artifacts.progress import say
+from maquette.artifacts.reading import load_table
 from maquette.artifacts.targets import place_of
 from maquette.cli.command_line.registry import Stage
 
@@ -59,7 +60,7 @@ class Files:
 
     def outcomes(self) -> dict[int, dict[str, Any]]:
         """How the jobs that ended did."""
-        return {int(path.stem): json.loads(path.read_text()) for path in listed(self.folder / "jobs", "*.json")}
+        return {int(path.stem): load_table(path) for path in listed(self.folder / "jobs", "*.json")}
 
     def in_progress(self) -> dict[int, dict[str, Any]]:
         """The jobs that have begun and not ended."""

@@ -1,7 +1,9 @@
 """Settings of curation: every rule is a named threshold. `null` turns a single threshold off."""
 
+import re
 from dataclasses import dataclass
 
+from maquette.artifacts.errors import ConfigError
 from maquette.artifacts.settings import setting
 
 
@@ -182,3 +184,8 @@ class ExecutorConfig:
     )
     setup: str | None = setting(None, "slurm: shell command before a task; by default it uses this Python")
     sbatch: dict[str, str] = setting(dict, "slurm: further options of sbatch, such as {account: nlp}")
+
+    def validate(self) -> None:
+        """Raises `ConfigError` for a time that Slurm does not take."""
+        if not re.fullmatch(r"(\d+-)?\d+(:\d\d){0,2}", self.time, re.ASCII):
+            raise ConfigError(f"executor.time={self.time} is not a time.", "Write it like 08:00:00 or 2-12:00:00.")

@@ -1,16 +1,15 @@
 """The policies of a study, measured on the same held-out prompts: sampled and greedy, against one reference."""
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from maquette.artifacts.errors import StageError
 from maquette.artifacts.files import write_json
 from maquette.artifacts.progress import progress
+from maquette.artifacts.reading import load_table, reading
 from maquette.data.prompts import Prompt
 from maquette.feedback.overoptimisation import best_of_n_kl, best_of_n_means, powers_of_two
 from maquette.feedback.policies import PolicyScores, measure_policy, sample_many, win_rate
@@ -130,19 +129,15 @@ def read_measurement(path: Path) -> Measurement:
     def points(table: Mapping[str, Any]) -> dict[str, IntervalEstimate]:
         return {name: IntervalEstimate(**point) for name, point in table.items()}
 
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+    hint = "Measure again: the same maquette alignment line with force=true."
+    raw = load_table(path, hint=hint)
+    with reading(path, hint=hint):
         policies = [
             PolicyResult(**(one | {name: points(one[name]) for name in ("scores", "greedy", "wins", "greedy_wins")}))
             for one in raw["policies"]
         ]
         best_of_n = [BestOfN(**one) for one in raw["best_of_n"]]
         return Measurement(raw["reference"], policies, best_of_n, raw["instructions"], raw["prompts"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StageError(
-            f"{path} can't be read as a study's results ({type(error).__name__}: {error}).",
-            "Measure again: the same maquette alignment line with force=true.",
-        ) from None
 
 
 def _result(

@@ -1,12 +1,12 @@
 """What a study found, as a page, a Markdown table and figures."""
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 from maquette.artifacts.files import write_json, write_text
+from maquette.artifacts.reading import load_table
 from maquette.feedback.overoptimisation import OveroptimisationCurve
 from maquette.feedback.study.figures import (
     ValidationCurve,
@@ -132,7 +132,7 @@ def read_study(folder: Path) -> StudyReport:
     return StudyReport(
         read_measurement(folder / "results.json"),
         {name: path for name in CAPTIONS if (path := folder / "figures" / f"{name}.png").exists()},
-        json.loads(curves.read_text(encoding="utf-8")) if curves.exists() else {},
+        load_table(curves) if curves.exists() else {},
     )
 
 

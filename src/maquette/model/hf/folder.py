@@ -24,6 +24,7 @@ import torch
 from maquette.artifacts import ConfigError, StageError
 from maquette.artifacts.files import atomic_folder, file_digest, listed, read_json, write_json
 from maquette.artifacts.reading import load_sealed, load_table, reading, short, write_sealed
+from maquette.artifacts.strangers import check_code
 from maquette.model.core_config import CoreConfig
 from maquette.model.heads import LanguageModel, ScalarModel
 from maquette.model.hf.family import MODELING, OWN, ModelFamily, Stored, is_scalar
@@ -206,9 +207,12 @@ def config_of(raw: dict[str, Any], path: Path) -> CoreConfig:
     family = family_of(raw, path)
     try:
         with reading(path / "config.json", hint="Fetch the file again."):
-            return family.read(raw)
+            config = family.read(raw)
     except (StageError, ConfigError) as error:
         raise StageError(f"{path / 'config.json'}: {error.message}", error.hint) from None
+    for name in config.own_code:
+        check_code(name, path / "config.json", "code")
+    return config
 
 
 def _layout(family: ModelFamily, config: Any, ours: dict[str, Any]) -> list[Stored]:

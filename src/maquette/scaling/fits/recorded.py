@@ -4,7 +4,6 @@ The copying score of a run that was trained before it was recorded is measured o
 """
 
 import dataclasses
-import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from maquette.artifacts.errors import ConfigError, StageError
-from maquette.artifacts.files import listed, write_json
+from maquette.artifacts.files import listed, read_json, write_json
 from maquette.artifacts.manifest import read_manifest
 from maquette.artifacts.progress import progress
+from maquette.artifacts.reading import load_table
 from maquette.artifacts.settings import nearest
 from maquette.scaling.fits.table import RunTable
 from maquette.scaling.laws.runs import Array, group_budgets
@@ -96,9 +96,7 @@ def _children(frame: "pd.DataFrame", parent: "pd.Series[Any]", outputs: Path | s
     by an earlier sweep."""
     folders = set()
     for path in listed(Path(outputs) / "sweeps" / str(parent["name"]) / "jobs", "*.json"):
-        try:
-            outcome = json.loads(path.read_text(encoding="utf-8"))
-        except (ValueError, OSError):
+        if not isinstance(outcome := read_json(path), dict):
             continue
         results = [outcome.get("result"), *(outcome.get("branches") or [])]
         folders |= {str(Path(result).absolute()) for result in results if result}
@@ -244,7 +242,7 @@ def _score(folder: Path, tokens: Path | None, context: int) -> float:
 
     path = folder / FILE
     if path.exists():
-        known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        known = load_table(path)
     else:
         assert tokens is not None
         known = dict(folder_copying(folder, TokenShards(tokens), context=context))

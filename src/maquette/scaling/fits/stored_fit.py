@@ -5,7 +5,6 @@ predictions and plans that rest on a stored fit read the runs, not a copy of the
 """
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,9 @@ from maquette.artifacts.errors import ConfigError, StageError
 from maquette.artifacts.files import digest, listed, write_json, write_text
 from maquette.artifacts.manifest import Manifest, build, read_manifest, verify_files
 from maquette.artifacts.progress import say
+from maquette.artifacts.reading import load_table
 from maquette.artifacts.settings import nearest
+from maquette.artifacts.strangers import check_code
 from maquette.tracking import start_run
 from maquette.tracking.config import TrackingConfig
 
@@ -145,8 +146,7 @@ def find_fit(name: str | None, outputs: Path | str) -> Path:
 def read_facts(folder: Path) -> dict[str, Any]:
     """What `fit.json` says. Raises `StageError` where the folder is damaged."""
     verify_files(folder)
-    facts: dict[str, Any] = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-    return facts
+    return load_table(folder / FACTS)
 
 
 def load_fit(folder: Path) -> "tuple[SweepFit, Manifest]":
@@ -156,6 +156,8 @@ def load_fit(folder: Path) -> "tuple[SweepFit, Manifest]":
     from maquette.scaling.fits.table import read_table
 
     facts = read_facts(folder)
+    for form in facts["custom_forms"].values():
+        check_code(form["target"], folder / FACTS, "custom_forms")
     table = dataclasses.replace(
         read_table(folder / RUNS), source=facts["source"], convention=facts["convention"], notes=tuple(facts["notes"])
     )

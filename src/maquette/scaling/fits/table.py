@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maquette.artifacts.errors import ConfigError
+from maquette.artifacts.reading import reading, short
 from maquette.artifacts.settings import nearest, parse_quantity
 from maquette.scaling.laws.runs import Array, LawError, group_budgets
 from maquette.scaling.laws.surface import FLOPS_PER_PARAMETER_AND_TOKEN
@@ -148,12 +149,10 @@ def read_table(path: Path | str) -> RunTable:
     import pandas as pd
 
     path = Path(path)
-    try:
+    if not path.exists():
+        raise ConfigError(f"runs={path}: there is no such file.", "Give a CSV file, or the name of a sweep.")
+    with reading(path, hint="It is to be CSV, with a line that names the columns.", kind=ConfigError):
         frame = pd.read_csv(path, dtype=str, keep_default_na=False, sep="\t" if path.suffix == ".tsv" else ",")
-    except FileNotFoundError:
-        raise ConfigError(f"runs={path}: there is no such file.", "Give a CSV file, or the name of a sweep.") from None
-    except (OSError, UnicodeDecodeError, ValueError) as error:
-        raise ConfigError(f"{path} can't be read as CSV: {' '.join(str(error).split())}.") from None
     if not len(frame):
         raise ConfigError(f"{path} has no rows.", "Its first line names the columns; each further line is a run.")
     lines = [f"{path.name} line {number}" for number in range(2, len(frame) + 2)]
@@ -195,6 +194,7 @@ def table_from(frame: "pd.DataFrame", source: str, rows: list[str]) -> RunTable:
     if compute is None:
         compute = FLOPS_PER_PARAMETER_AND_TOKEN * params * tokens
         notes.append("C is 6 N D: the source does not have it.")
+    notes += _implausible(params, tokens, loss, compute, columns, rows)
     budget = column("budget")
     kinds = frame[columns["kind"]].astype(str).to_numpy(dtype=str) if "kind" in columns else None
     numeric = frame.apply(lambda values: values.map(_number) if _all_numbers(values) else values)
@@ -240,7 +240,7 @@ def _check_columns(columns: dict[str, str], source: str, names: list[Any]) -> No
         return
     missing = "the loss" if "loss" not in columns else "two of N, D and C"
     raise ConfigError(
-        f"{source} has no column for {missing}; its columns are {', '.join(map(str, names))}.",
+        f"{source} has no column for {missing}; its columns are {short(', '.join(map(str, names)))}.",
         "Name them N (or params), D (or tokens), C (or flops) and loss.",
     )
 
@@ -258,25 +258,64 @@ def _dropped(frame: "pd.DataFrame", columns: dict[str, str], names: list[str]) -
             dropped[index] = f"marked in the column {columns['left_out']}"
         elif loss in _MISSING:
             dropped[index] = "it has no finite loss: diverged, or not finished"
+    unnamed = frame.drop(columns=[columns["name"]]) if "name" in columns else frame
+    for place in np.flatnonzero(unnamed.duplicated()):
+        dropped.setdefault(int(place), "it says the same as an earlier row, and would count twice")
     return dropped
+
+
+_LOSS_AT_MOST = 20.0
+"""Nats: above the logarithm of any vocabulary."""
+
+_APART_AT_MOST = 100.0
+"""How many times C and 6 N D may differ: the head and attention of tiny models cost several times 6 N D."""
+
+
+def _implausible(
+    params: Array, tokens: Array, loss: Array, compute: Array, columns: dict[str, str], rows: list[str]
+) -> list[str]:
+    """Remarks on numbers that are strange. Raises `LawError`, with the line, for those that can't be: columns in
+    billions or PF-days, perplexities, decimal commas that were taken for thousands."""
+    for role, letter, values in (("params", "N", params), ("tokens", "D", tokens)):
+        if (small := np.flatnonzero(values < 1)).size:
+            which = f"column {columns[role]}" if role in columns else f"{letter} from {columns['compute']}"
+            raise LawError(
+                f"{rows[small[0]]}, {which}: {values[small[0]]:.4g} is less than one.",
+                "Give parameters and tokens as counts, not in billions, and compute in FLOPs, not in PF-days.",
+            )
+    if (large := np.flatnonzero(loss > _LOSS_AT_MOST)).size:
+        raise LawError(
+            f"{rows[large[0]]}, column {columns['loss']}: no model has a loss of {loss[large[0]]:,.6g} nats per token.",
+            "Give the loss in nats, not the perplexity, and decimals with a point.",
+        )
+    apart = np.abs(np.log(compute / (FLOPS_PER_PARAMETER_AND_TOKEN * params * tokens)))
+    worst = int(apart.argmax())
+    if apart[worst] > np.log(_APART_AT_MOST) / 2:
+        words = f"{rows[worst]}: C is {compute[worst]:.3g}, and 6 N D is {6 * params[worst] * tokens[worst]:.3g}"
+        if apart[worst] > np.log(_APART_AT_MOST):
+            raise LawError(f"{words}.", "Give N and D as counts (not in millions or billions), and C in FLOPs.")
+        return [f"{words}: are the units right?"]
+    return []
 
 
 def _numbers(values: "pd.Series[Any]", name: str, rows: list[str], *, positive: bool) -> Array:
     numbers = np.empty(len(values))
     for index, value in enumerate(values):
         number = _number(value)
-        if number is None or (positive and not (np.isfinite(number) and number > 0)):
+        if number is None or not np.isfinite(number) or (positive and number <= 0):
             wanted = "a number above 0" if positive else "a number"
             raise LawError(
-                f"{rows[index]}, column {name}: {str(value).strip() or 'nothing'} is not {wanted}.",
-                "Correct it, or take the row out and say so.",
+                f"{rows[index]}, column {name}: {short(value, 80) or 'nothing'} is not {wanted}.",
+                "Correct it (decimals with a point), or take the row out and say so.",
             )
         numbers[index] = number
     return numbers
 
 
 def _number(value: Any) -> float | None:
-    text = str(value).strip().replace(",", "").replace("_", "")
+    text = str(value).strip().replace("_", "")
+    if re.fullmatch(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?", text):  # thousands; any other comma is somebody's decimal point
+        text = text.replace(",", "")
     try:
         return float(text)
     except ValueError:

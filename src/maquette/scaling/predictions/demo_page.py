@@ -1,12 +1,12 @@
 """The demo's page: the law, the prediction and its verdict, what alignment made of the model, and the model itself."""
 
-import json
 import shutil
 import sys
 from pathlib import Path
 
 from maquette.artifacts.files import write_text
 from maquette.artifacts.manifest import read_manifest
+from maquette.artifacts.reading import load_table
 from maquette.evaluation import BaselineScore
 from maquette.evaluation.run_report import RunReport
 from maquette.feedback.study.report import read_study
@@ -42,7 +42,7 @@ def draw_page(
         scores=[BaselineScore(**score) for score in scores["scores"]],
         weights=scores["weights"],
         corpus=read_manifest(corpus).facts,
-        tokenizer=json.loads((tokenizer / "report.json").read_text(encoding="utf-8")),
+        tokenizer=load_table(tokenizer / "report.json"),
         places=places(outputs, tracking, record, fit, corpus=corpus, tokenizer=tokenizer, tokens=tokens),
         commands=commands(outputs, tracking),
     )

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from maquette.artifacts.errors import ConfigError, StageError
 from maquette.artifacts.files import digest, listed, locked, write_json
+from maquette.artifacts.reading import load_table, reading
 from maquette.artifacts.settings import nearest
 from maquette.recipe.fingerprint import DEVICES, OBSERVERS
 from maquette.recipe.run_spec import RunSpec
@@ -175,8 +176,8 @@ def record_prediction(prediction: WrittenPrediction, outputs: Path | str, tracki
 
 def read_prediction(path: Path) -> WrittenPrediction:
     """A prediction from its file. Raises `StageError` where it is damaged or was changed after it was written."""
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+    raw = load_table(path, hint="Restore it.")
+    with reading(path, hint="Restore it."):
         if raw.get("format", 1) != FORMAT:
             raise StageError(
                 f"{path} has format {raw.get('format', 1)}; this version reads {FORMAT}.",
@@ -186,8 +187,6 @@ def read_prediction(path: Path) -> WrittenPrediction:
         prediction = WrittenPrediction(**{key: value for key, value in raw.items() if key in names})
         half, most = ((float(low), float(high)) for low, high in (prediction.interval50, prediction.interval90))
         prediction = dataclasses.replace(prediction, interval50=half, interval90=most)
-    except (OSError, ValueError, TypeError) as error:
-        raise StageError(f"{path} is not a prediction: {error}.", "Restore it.") from None
     if digest(prediction.content()) != prediction.digest or path.stem != prediction.id:
         raise StageError(
             f"{path} was changed after it was written: its content does not match its digest {prediction.digest[:8]}.",
