@@ -93,9 +93,8 @@ def kill_once(writer: Writer, folder: Path, delay: float) -> int:
 
 
 def leftovers(folder: Path) -> list[Path]:
-    """Hidden files and folders but for locks and Hydra's folder of settings."""
-    hidden = [path for path in folder.rglob(".*") if path.suffix != ".lock" and path.name != ".hydra"]
-    return [path for path in hidden if not any(other in path.parents for other in hidden)]
+    """What is half written; locks, caches and Hydra's folder of settings are hidden too, and stay."""
+    return [path for path in folder.rglob(".*") if path.suffix in (".partial", ".old")]
 
 
 def kill_often(writer: Writer, folder: Path, numbers: random.Random) -> tuple[int, list[str]]:

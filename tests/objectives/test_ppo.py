@@ -214,7 +214,7 @@ def test_the_value_function_starts_from_the_reward_model() -> None:
     assert objective.value is not None
     for name, weight in objective.value.state_dict().items():
         assert torch.equal(weight, value.state_dict()[name]), name
-    with pytest.raises(ConfigError, match="no reward model"):
+    with pytest.raises(ConfigError, match="not a reward model"):
         ProximalPolicyOptimization(model, objective.optimization, objective.config, environment=objective.environment)
     other = ScalarModel(
         tiny_model().config.__class__(vocab_size=9, hidden_size=16, num_hidden_layers=1, num_attention_heads=2)
