@@ -8,6 +8,7 @@ import pytest
 from maquette.artifacts import ConfigError, StageError
 from maquette.scaling import LawError, LossSurface, compare_forms
 from maquette.scaling.laws.custom_form import custom_form, fit_custom
+from maquette.scaling.laws.extrapolation import TOO_FEW
 from support.sweeps import half_decades, isoflop_sweep
 
 TRUTH = LossSurface(E=1.2, A=60, B=160, alpha=0.3, beta=0.3)
@@ -86,3 +87,9 @@ def test_what_is_not_a_form_is_refused_by_name(tmp_path, monkeypatch):
     with pytest.raises(LawError, match="Two forms are called"):
         compare_forms(*columns, forms=[TwoPowers, TwoPowers()], bootstrap=40)
     sys.modules.pop("my_law_forms", None)
+
+
+def test_where_none_can_be_chosen_ones_own_form_does_not_lead():
+    few = isoflop_sweep(TRUTH, half_decades(1e11, 3), width=5, noise=0.003)
+    comparison = compare_forms(*few, forms=[DataOnly()], bootstrap=40)
+    assert comparison.chosen == TOO_FEW and comparison.headline != "data only" and "data only" in comparison.fits

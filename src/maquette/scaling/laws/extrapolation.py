@@ -185,7 +185,9 @@ def compare_forms(
     scores = _score_table(rows)
     overall = {name: float(np.mean([s.score for s in scores if s.form == name])) for name in fits if _has(scores, name)}
     chosen = _choose(overall) if len(steps) >= ENOUGH_BUDGETS and overall else TOO_FEW
-    headline = chosen if chosen != TOO_FEW else next(iter(fits))
+    # Where none can be chosen, the simplest of ours: one's own may have no best size at all.
+    simplest = next((name for name, fitted in fits.items() if fitted.custom is None), next(iter(fits)))
+    headline = chosen if chosen != TOO_FEW else simplest
     kind_noise = 0.0
     if kinds is not None:
         kind_noise, messages = offset_of_kinds(_log_residuals(fits[headline], runs), np.asarray(kinds))
