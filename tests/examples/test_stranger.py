@@ -4,6 +4,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -239,7 +240,7 @@ def test_killed_and_resumed_it_ends_with_the_same_bits(given: tuple[str, ...]) -
     process = subprocess.Popen(line)
     checkpoints = Path("killed") / "runs" / whole.name / "checkpoints"
     while process.poll() is None and not list(checkpoints.glob("*.json")):
-        pass
+        time.sleep(0.01)
     assert process.poll() is None
     process.send_signal(signal.SIGKILL)
     process.wait()
