@@ -96,7 +96,7 @@ def test_from_documents_to_a_page(tmp_path: Path) -> None:
     assert set(tables.curve.policy) == {"ppo", "group"} and (tables.curve.kl >= 0).all()
     results["policies"][0].pop("greedy_wins")  # as an older version wrote it
     (folder / "results.json").write_text(json.dumps(results))
-    with pytest.raises(StageError, match=r"results\.json can't be read.*greedy_wins"):
+    with pytest.raises(StageError, match=r"results\.json is damaged.*greedy_wins"):
         study_tables(config.outputs)
     runs = find_runs(config.outputs)
     (labelled,) = runs[runs["tags.kind"] == "annotate"]["folder"]

@@ -46,6 +46,7 @@ def search(*overrides: str) -> int:
     return int(ended.value.code or 0)
 
 
+@pytest.mark.slow(reason="trains a search of several runs, twice")
 def test_it_finds_the_best_and_asks_the_same_again(asked: list[Any], tmp_path: Path) -> None:
     assert search("hydra.sweeper.n_trials=24") == 0
     first = list(asked)

@@ -109,6 +109,7 @@ def test_compilation_is_decided_by_the_runs_length() -> None:
     assert not wants_compilation("off", 1e20, CPU)
 
 
+@pytest.mark.slow(reason="starts PyTorch's compiler")
 def test_without_a_compiler_it_says_so() -> None:
     before = compiler_works(lambda _: None)
     messages: list[str] = []
