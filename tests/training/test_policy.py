@@ -149,7 +149,10 @@ def test_answers_that_can_not_be_shared_out_are_refused() -> None:
         plan(rollout_batch_size=130).schedule(4)
     with pytest.raises(ConfigError, match=r"rollout_batch_size=12 can't be shared by 2 processes in groups of 4"):
         plan(rollout_batch_size=12, advantage="group", group_size=4, num_minibatches=2).schedule(2)
-    assert plan(rollout_batch_size=16, advantage="group", group_size=4, num_minibatches=2).schedule(2).rollout_batch_size == 8
+    assert (
+        plan(rollout_batch_size=16, advantage="group", group_size=4, num_minibatches=2).schedule(2).rollout_batch_size
+        == 8
+    )
     with pytest.raises(ConfigError, match=r"kl_target=0"):
         PolicyConfig(kl_target=0.0).validate()
 
