@@ -12,7 +12,7 @@ from maquette.model.hf.family import ModelFamily, Raw, Stored, number, require, 
 _SIZES = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
 
 
-def _rope_base(raw: Raw) -> float:
+def _read_rope_theta(raw: Raw) -> float:
     """The rotary base, written as `rope_theta` (transformers 4) or in `rope_parameters` (5). Refuses scaled kinds."""
     for key in ("rope_scaling", "rope_parameters"):
         settings = raw.get(key) or {}
@@ -48,7 +48,7 @@ def _read_rotary(raw: Raw, **ours: Any) -> TransformerConfig:
         normalization="rmsnorm",
         normalization_eps=raw.get("rms_norm_eps", 1e-6),
         positions="rotary",
-        rope_theta=_rope_base(raw),
+        rope_theta=_read_rope_theta(raw),
         activation="swiglu",
         tie_word_embeddings=raw.get("tie_word_embeddings", False),
         **ours,
