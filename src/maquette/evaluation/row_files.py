@@ -1,7 +1,6 @@
 """Files of rows: published tests and battles to read, and the journal of results that an evaluation resumes from."""
 
 import csv
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any, TypeVar
 
 from maquette.artifacts import StageError
 from maquette.artifacts.files import append_rows
-from maquette.artifacts.reading import reading, short
+from maquette.artifacts.reading import check_seal, open_parquet, parse_json, reading, sealed, short
 from maquette.corpus.sources.files import JSON_SUFFIXES, json_files, plain_name
 from maquette.corpus.sources.files import read_rows as read_json_rows
 
@@ -30,17 +29,12 @@ def read_rows(
         return
     if path.suffix.lower() not in (".csv", ".parquet"):
         raise StageError(f"{path}: {path.suffix or 'no ending'} is not known.", "Give .jsonl, .json, .csv or .parquet.")
-    with reading(path, hint=f"Give a whole file of {what}; nothing is downloaded here."):
-        rows = _csv_rows(path, is_head) if path.suffix.lower() == ".csv" else _parquet_rows(path)
+    hint = f"Give a whole file of {what}; nothing is downloaded here."
+    with reading(path, hint=hint):
+        is_csv = path.suffix.lower() == ".csv"
+        rows = _csv_rows(path, is_head) if is_csv else open_parquet(path, hint=hint).read().to_pylist()
     for number, row in enumerate(rows, start=1):
         yield f"{path}, row {number}", row
-
-
-def _parquet_rows(path: Path) -> list[dict[str, Any]]:
-    from pyarrow.parquet import read_table
-
-    rows: list[dict[str, Any]] = read_table(path, partitioning=None).to_pylist()  # a folder a=b is no column
-    return rows
 
 
 def _csv_rows(path: Path, is_head: Callable[[Sequence[str]], bool]) -> list[dict[Any, Any]]:
@@ -74,13 +68,11 @@ class Journal:
         data = self.path.read_bytes()
         whole = data[: data.rfind(b"\n") + 1]
         for number, line in enumerate(whole.split(b"\n")[:-1], start=1):
-            try:
-                row = json.loads(line)
+            place, hint = f"line {number}", "Remove the line: what it held is evaluated again."
+            row = parse_json(line, self.path, place=place, hint=hint)
+            with reading(self.path, place=place, hint=hint):
+                check_seal(row, f"{self.path}, {place},", hint=hint)
                 self.results[row["key"]] = row["result"]
-            except (ValueError, KeyError, TypeError):
-                raise StageError(
-                    f"{self.path}, line {number} is damaged.", "Remove the line: what it held is evaluated again."
-                ) from None
         if len(whole) < len(data):
             os.truncate(self.path, len(whole))
 
@@ -93,7 +85,7 @@ class Journal:
     def add(self, results: Iterable[tuple[str, Any]]) -> None:
         """Appends results, which are on the disk when this returns. Raises `StageError` where it is full."""
         added = dict(results)
-        append_rows(self.path, ({"key": key, "result": result} for key, result in added.items()))
+        append_rows(self.path, (sealed({"key": key, "result": result}) for key, result in added.items()))
         self.results |= added
 
     def complete(

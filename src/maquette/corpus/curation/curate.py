@@ -7,12 +7,12 @@ interruptions.
 
 import dataclasses
 import functools
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from maquette.artifacts.reading import load_table
 from maquette.corpus.curation.config import CurationConfig, ExecutorConfig
 from maquette.corpus.curation.job import CurationJob
 from maquette.corpus.curation.selection import Selection, select, selected
@@ -65,7 +65,7 @@ def curate(
     facts: dict[str, Any] = {"shards": len(shards), "lost_shards": lost}
     if not enabled:
         return Curated(job, whole, None, facts)
-    facts["corpus_statistics"] = json.loads((root / "statistics" / "report.json").read_text())
+    facts["corpus_statistics"] = load_table(root / "statistics" / "report.json")
     on_disk = None
     if executor.near_duplicates == "disk":
         on_disk = functools.partial(

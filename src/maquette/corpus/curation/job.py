@@ -9,7 +9,6 @@ Each pass writes its own files, a folder each, and is not done again where they 
 
 import contextlib
 import dataclasses
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from maquette.artifacts.errors import StageError
-from maquette.artifacts.files import write_json
 from maquette.artifacts.progress import say
+from maquette.artifacts.reading import load_sealed, write_sealed
 from maquette.corpus.curation.config import CurationConfig
 from maquette.corpus.curation.corpus_statistics import duplicate_addresses, write_statistics
 from maquette.corpus.curation.extract import extract_shard
@@ -91,7 +90,7 @@ class CurationJob:
         extract_shard(self.shards[number], number, self.config, folder, watch, enabled=self.enabled, limit=self.limit)
 
     def _filter(self, number: int, watch: Watch) -> None:
-        known = json.loads((self.root / "statistics" / f"{number:05d}.skip.json").read_text())
+        known = load_sealed(self.root / "statistics" / f"{number:05d}.skip.json")
         filter_shard(
             number, watch, self.root / "extract", self.root / "filter", self.root / "statistics", self.config,
             skip=known["duplicates"], until=known["until"],
@@ -110,5 +109,5 @@ class CurationJob:
             until = None if left is None else max(left, 0)
             left = None if left is None else left - later.size
             known = {"duplicates": np.flatnonzero(later).tolist(), "until": until}
-            write_json(folder / f"{number:05d}.skip.json", known)
+            write_sealed(folder / f"{number:05d}.skip.json", known)
         write_statistics(self.root / "extract", shards, folder, self.config)

@@ -24,8 +24,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from maquette.artifacts.errors import StageError
-from maquette.artifacts.files import atomic_file, write_json
+from maquette.artifacts.files import atomic_file, read_json
 from maquette.artifacts.progress import progress, say
+from maquette.artifacts.reading import load_json, load_sealed, write_sealed
 from maquette.corpus.document import Document, Rejection, read_file, write_documents
 from maquette.corpus.workers import batches
 
@@ -89,9 +90,9 @@ def store(documents: Iterable[Document], folder: Path) -> list[StoredShard]:
             with atomic_file(path) as temporary:
                 write_documents(temporary, batch)
             stored.append([path.name, sum(len(document.text) for document in batch)])
-        write_json(listed, stored)
+        write_sealed(listed, {"shards": stored})
     return [
-        StoredShard(str(folder / name), name.partition(".")[0], size) for name, size in json.loads(listed.read_text())
+        StoredShard(str(folder / name), name.partition(".")[0], size) for name, size in load_sealed(listed)["shards"]
     ]
 
 
@@ -206,10 +207,7 @@ def _note(folder: Path, number: int) -> tuple[int, int]:
 
 
 def _skipped(folder: Path, number: int) -> list[int]:
-    try:
-        return [int(page) for page in json.loads(_skip_path(folder, number).read_text())]
-    except (OSError, ValueError):
-        return []
+    return [int(page) for page in read_json(_skip_path(folder, number)) or []]
 
 
 def _leave_error(folder: Path, number: int, message: str, hint: str) -> None:
@@ -219,7 +217,7 @@ def _leave_error(folder: Path, number: int, message: str, hint: str) -> None:
 def _raise_error(folder: Path, number: int) -> None:
     path = folder / f"{number:05d}.error"
     if path.exists():
-        message, hint = json.loads(path.read_text())
+        message, hint = load_json(path)
         path.unlink()
         raise StageError(message, hint)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from maquette.artifacts.files import atomic_file, write_text
+from maquette.artifacts.reading import reading
 from maquette.corpus.document import Document, write_documents
 from maquette.corpus.pipeline import CLEAN
 from maquette.corpus.sources.modules import PACKAGES
@@ -207,4 +208,6 @@ def _damaged(packed: bytes, how: str, name: str, record: bytes) -> bytes:
 
 def read_truth(folder: Path) -> list[dict[str, Any]]:
     """The truth about a synthetic web."""
-    return [json.loads(line) for line in (folder / "truth.jsonl").read_text(encoding="utf-8").splitlines()]
+    path = folder / "truth.jsonl"
+    with reading(path):
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
