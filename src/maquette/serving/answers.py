@@ -109,7 +109,7 @@ class ApiAnswer:
         return outcome
 
     def _choice(self, row: Sequence[GeneratedToken]) -> dict[str, Any]:
-        """What is said of an answer's tokens beside their text."""
+        """What is said of some tokens beside their text."""
         choice: dict[str, Any] = {"index": row[-1].row, "finish_reason": reason(row[-1])}
         return choice | ({"logprobs": self._log_probs(row)} if self.body.wants_log_probs else {})
 
