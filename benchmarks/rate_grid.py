@@ -1,7 +1,7 @@
 """The best learning rate over width, batch and token horizon: small runs, and the law through them.
 
-    python benchmarks/rate_grid.py train --outputs outputs/rate_grid     trains what benchmarks/results/ does not have yet
-    python benchmarks/rate_grid.py fit                                   prints the law and what it costs; draws it
+    python benchmarks/rate_grid.py train     trains what benchmarks/results/rate_grid.csv does not have yet
+    python benchmarks/rate_grid.py fit       prints the law and what it costs; draws it
 
 Cells are (size, tokens, batch). In each the rate starts at the standard recipe's and at its double, and doubles or
 halves until the best lies between two others. One process on one thread; about half an hour, a run at most a minute.
@@ -17,7 +17,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
