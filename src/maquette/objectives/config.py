@@ -20,7 +20,8 @@ class ObjectiveConfig:
     @property
     def entry(self) -> ObjectiveEntry:
         """What other packages have to know of it."""
-        return entry_of(self._target_)
+        ours = (name for name, one in OBJECTIVES.items() if one._target_ == self._target_)
+        return entry_of(next(ours, self._target_))
 
 
 @dataclass

@@ -14,13 +14,7 @@ import dataclasses
 
 from maquette.artifacts.errors import ConfigError
 
-DATAMODULES = {
-    "text": "maquette.data.pretraining_data.PretrainingData",
-    "instructions": "maquette.data.example_data.InstructionData",
-    "preferences": "maquette.data.example_data.PreferenceData",
-    "prompts": "maquette.training.policy.PolicyData",
-}
-"""What objectives read, and the LightningDataModule of each."""
+READS = ("text", "instructions", "preferences", "prompts")
 
 Panels = tuple[tuple[str, tuple[str, ...]], ...]
 """Of a run's figure: the label of each axis, and the curves in it."""
@@ -28,7 +22,7 @@ Panels = tuple[tuple[str, tuple[str, ...]], ...]
 
 @dataclasses.dataclass(frozen=True)
 class ObjectiveEntry:
-    """`name`: `kind` of the settings, or a user's `_target_`; `module`: the LightningModule, by default the name.
+    """`name`: `kind` of the settings, or a user's `_target_`.
 
     `reads`: text, instructions, preferences or prompts. `starts_from`: what `checkpoint=latest` means, the first of
     these objectives that has a run; empty: it may start from scratch. `unused`: settings without effect, each a dotted
@@ -40,7 +34,6 @@ class ObjectiveEntry:
     """
 
     name: str
-    module: str = ""
     reads: str = "text"
     starts_from: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
@@ -55,18 +48,13 @@ class ObjectiveEntry:
     curves: Panels = ()
 
     def __post_init__(self) -> None:
-        if self.reads not in DATAMODULES:
-            raise ConfigError(f"{self.name}: reads={self.reads!r} is none of {', '.join(DATAMODULES)}.")
+        if self.reads not in READS:
+            raise ConfigError(f"{self.name}: reads={self.reads!r} is none of {', '.join(READS)}.")
 
     @property
     def label(self) -> str:
         """How the name of a run of it begins."""
         return self.name.rpartition(".")[2]
-
-    @property
-    def datamodule(self) -> str:
-        """The LightningDataModule of what it reads."""
-        return DATAMODULES[self.reads]
 
     @property
     def reads_text(self) -> bool:
@@ -97,14 +85,12 @@ OBJECTIVES = {
     for entry in (
         ObjectiveEntry(
             "pretrain",
-            "maquette.objectives.Pretraining",
             unused=("instructions", "preferences", "prompts", "reward"),
             compiles=True,
             branches=True,
         ),
         ObjectiveEntry(
             "sft",
-            "maquette.objectives.SupervisedFineTuning",
             reads="instructions",
             starts_from=("pretrain",),
             unused=(*_AFTERWARDS, "preferences", "prompts", "reward"),
@@ -117,7 +103,6 @@ OBJECTIVES = {
         ),
         ObjectiveEntry(
             "reward",
-            "maquette.objectives.RewardModelling",
             reads="preferences",
             starts_from=("sft", "pretrain"),
             unused=(*_AFTERWARDS, "instructions", "prompts", "reward"),
@@ -131,7 +116,6 @@ OBJECTIVES = {
         ),
         ObjectiveEntry(
             "dpo",
-            "maquette.objectives.DirectPreferenceOptimization",
             reads="preferences",
             starts_from=("sft", "pretrain"),
             unused=(*_AFTERWARDS, "instructions", "prompts", "reward"),
@@ -148,7 +132,6 @@ OBJECTIVES = {
         ),
         ObjectiveEntry(
             "ppo",
-            "maquette.objectives.ProximalPolicyOptimization",
             reads="prompts",
             starts_from=("sft", "pretrain"),
             unused=(*_AFTERWARDS, "instructions", "preferences"),
@@ -176,6 +159,5 @@ def register(entry: ObjectiveEntry) -> None:
 
 
 def entry_of(objective: str) -> ObjectiveEntry:
-    """The entry of an objective, by its name or its module."""
-    by_module = (entry for entry in OBJECTIVES.values() if entry.module == objective)
-    return OBJECTIVES.get(objective) or next(by_module, None) or ObjectiveEntry(objective)
+    """The entry of an objective by its name."""
+    return OBJECTIVES.get(objective) or ObjectiveEntry(objective)

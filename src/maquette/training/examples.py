@@ -6,13 +6,15 @@ from typing import Any
 
 from maquette.artifacts.manifest import read_manifest
 from maquette.artifacts.targets import has_key, import_target, node_value
-from maquette.data.example_data import ExampleData
+from maquette.data.example_data import ExampleData, InstructionData, PreferenceData
 from maquette.objectives.config import ExampleConfig
 from maquette.objectives.preferences import ReferenceLogProbs
 from maquette.text import Tokenizer
 from maquette.training.job import Job, ObjectivePlan, Opened, Row, describe_run_model, prepare_optimization
 from maquette.training.micro_batch import micro_batch_of, micro_batches
 from maquette.training.report import draw_curves, draw_reliability
+
+_DATA: dict[str, type[ExampleData]] = {"instructions": InstructionData, "preferences": PreferenceData}
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class ExamplePlan(ObjectivePlan):
             common["packing"] = node_value(self.objective, "packing")
         if entry.has_reference:
             common["reference"] = ReferenceLogProbs(job.spec.checkpoint, job.folder, read_manifest(self.folder).digest)
-        data: ExampleData = import_target(entry.datamodule)(self.folder, tokenizer, **common)
+        data: ExampleData = _DATA[entry.reads](self.folder, tokenizer, **common)
         module = import_target(self.objective._target_)(
             describe_run_model(job, tokenizer.digest), prepare_optimization(job), self.objective
         )
