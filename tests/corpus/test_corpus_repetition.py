@@ -3,9 +3,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maquette.corpus import repetition
+from maquette.corpus import deduplication as repetition
+from maquette.corpus.deduplication import FRAME, repeated_windows, repetition_rates, windows
 from maquette.corpus.hashing import repeats
-from maquette.corpus.repetition import FRAME, repeated_windows, repetition_rates, windows
 
 
 @given(st.lists(st.integers(0, 40) | st.integers(2**63, 2**63 + 4), max_size=60))
