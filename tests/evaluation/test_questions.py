@@ -13,6 +13,7 @@ import pytest
 
 from maquette.artifacts import StageError
 from maquette.corpus.document import Document
+from maquette.evaluation import multiple_choice
 from maquette.evaluation.config import EMBEDDED, PROTOCOLS, completion_template, question_template
 from maquette.evaluation.embedded_questions import make_task
 from maquette.evaluation.multiple_choice import ask, predictions
@@ -22,7 +23,6 @@ from maquette.evaluation.questions import (
     choose_shots,
     content_prompt,
     letter_prompt,
-    multiple_choice,
     option_orders,
     sound,
     split,

@@ -3,7 +3,7 @@ from .baselines import (
     bits_per_byte as bits_per_byte,
     score_baselines as score_baselines,
 )
-from .policy_comparison import (
+from .judges import (
     Agreement as Agreement,
     agreement as agreement,
     rank_agreement as rank_agreement,

@@ -27,7 +27,7 @@ from maquette.artifacts import ConfigError, StageError
 from maquette.artifacts.progress import say
 from maquette.artifacts.reading import short
 from maquette.data.row_shapes import is_bookkeeping
-from maquette.evaluation.policy_comparison import Agreement, agreement
+from maquette.evaluation.judges import Agreement, agreement
 from maquette.evaluation.ratings import ELO, Ratings, bradley_terry_ratings, topic_shares, topic_weights
 from maquette.evaluation.row_files import read_rows
 from maquette.reports import terminal_table
