@@ -14,6 +14,7 @@ from maquette.cli import corpus, evaluate, leaderboard, train
 from maquette.cli.command_line.config import CorpusStage
 from maquette.cli.command_line.model_config import EvaluateStage, LeaderboardStage
 from maquette.corpus.config import CorpusConfig, SourceConfig
+from maquette.evaluation import suite
 from maquette.evaluation.config import ProtocolConfig, SuiteConfig, no_suite
 from maquette.model import LanguageModel, TransformerConfig, hf
 from maquette.text import train_tokenizer

@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from maquette.corpus import deduplication
 from maquette.corpus.deduplication import FRAME, repeated_windows, repetition_rates, windows
 from maquette.corpus.hashing import repeats
 
