@@ -1,7 +1,6 @@
 """Questions with one right answer, and sets of them. What is broken is refused, or skipped and counted.
 
-From a question to text, and from text to tokens: what changes scores most, and is shown least.
-"""
+From a question to text, and from text to tokens: what changes scores most, and is shown least."""
 
 import random
 from collections import Counter
@@ -15,6 +14,7 @@ from maquette.evaluation.config import TemplateConfig
 
 if TYPE_CHECKING:
     from maquette.text import Tokenizer
+
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 

@@ -6,7 +6,7 @@ from scipy.special import expit
 
 from maquette.artifacts import ConfigError
 from maquette.evaluation import bradley_terry_ratings, style_covariates
-from maquette.evaluation.ratings.arena_ratings import style
+from maquette.evaluation.arena import style
 
 
 def test_counts_by_hand() -> None:

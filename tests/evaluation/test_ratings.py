@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 
 from maquette.artifacts import ConfigError
 from maquette.evaluation import bradley_terry_ratings, topic_shares, topic_weights
-from maquette.evaluation.ratings.ratings import Ratings
+from maquette.evaluation.ratings import Ratings
 
 Battles = tuple[np.ndarray, np.ndarray, np.ndarray]
 

@@ -8,7 +8,8 @@ length less the model's on prompt i, over that difference's standard deviation, 
 t and a are held by an L1 penalty that cross-validation by prompt chooses; b, which is the quality asked for, is free.
 The anchors are completions by the baseline itself, asked to be verbose or concise: in their rows b stands at zero, so
 that they speak of length alone. A model whose completions differ from the baseline's by always the same can't tell the
-two apart without them."""
+two apart without them.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from maquette.evaluation.config import CONTENT_PROTOCOLS, LETTER_PROTOCOLS, TemplateConfig
-from maquette.evaluation.questions.questions import (
+from maquette.evaluation.questions import (
     LETTERS,
     Pair,
     Question,
@@ -31,6 +31,7 @@ from maquette.model.scoring import Continuation, score_continuations
 if TYPE_CHECKING:
     from maquette.model import LanguageModel
     from maquette.text import Tokenizer
+
 
 Result = dict[str, Any]
 """What a model makes of one question: `content` (`log_probs`, `tokens`, `unconditional` of each option) and `letters`

@@ -9,7 +9,7 @@ from scipy.special import expit
 
 from maquette.artifacts import ConfigError, StageError
 from maquette.evaluation import bradley_terry_ratings
-from maquette.evaluation.comparisons.pairwise import battles, compare_completions
+from maquette.evaluation.pairwise import battles, compare_completions
 from maquette.evaluation.row_files import Journal
 from maquette.feedback.comparison import Comparison, Judgement
 

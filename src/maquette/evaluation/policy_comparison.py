@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from maquette.evaluation.comparisons.judges import agreement, rank_agreement
-from maquette.evaluation.comparisons.pairwise import PairwiseResult, compare_completions
+from maquette.evaluation.judges import agreement, rank_agreement
+from maquette.evaluation.pairwise import PairwiseResult, compare_completions
 from maquette.evaluation.row_files import Journal
 from maquette.feedback.annotators.language_model import LanguageModelAnnotator
 from maquette.feedback.annotators.simulated import GoldAnnotator

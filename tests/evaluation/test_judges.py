@@ -6,7 +6,7 @@ from sklearn.metrics import cohen_kappa_score
 
 from maquette.artifacts import ConfigError
 from maquette.evaluation import rank_agreement, score_models
-from maquette.evaluation.comparisons.judges import agreement
+from maquette.evaluation.judges import agreement
 
 
 def test_kappa_by_hand_and_by_scikit_learn() -> None:

@@ -16,11 +16,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from maquette.artifacts import StageError
-from maquette.evaluation.questions.questions import Question, QuestionSet, sound
-from maquette.evaluation.questions.readers import COMPLETION
+from maquette.evaluation.question_files import COMPLETION
+from maquette.evaluation.questions import Question, QuestionSet, sound
 
 if TYPE_CHECKING:
     from maquette.corpus.document import Document
+
 
 OPTIONS = 4
 

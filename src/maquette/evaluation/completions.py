@@ -11,7 +11,7 @@ from maquette.artifacts import StageError
 from maquette.artifacts.files import write_json
 from maquette.artifacts.progress import say
 from maquette.data.prompts import Prompt, render_prompt
-from maquette.evaluation.comparisons.policy_comparison import short_names
+from maquette.evaluation.policy_comparison import short_names
 from maquette.feedback.config import PromptsConfig
 from maquette.feedback.policies import sample_many
 from maquette.feedback.prompts import open_prompts, read_prompts

@@ -29,7 +29,7 @@ from maquette.artifacts import StageError
 from maquette.artifacts.progress import say
 from maquette.artifacts.reading import short
 from maquette.data.row_shapes import check_keys
-from maquette.evaluation.questions.questions import LETTERS, Question, QuestionSet, answer_place, sound
+from maquette.evaluation.questions import LETTERS, Question, QuestionSet, answer_place, sound
 from maquette.evaluation.row_files import read_rows
 
 COMPLETION, QUESTION = "completion", "question"

@@ -8,7 +8,7 @@ from maquette.artifacts import ConfigError
 from maquette.cli.command_line.composition import compose
 from maquette.cli.command_line.registry import STAGES
 from maquette.evaluation.config import TemplateConfig
-from maquette.evaluation.questions.questions import Question, letter_prompt
+from maquette.evaluation.questions import Question, letter_prompt
 
 GROUPS = [
     (group, path.stem)

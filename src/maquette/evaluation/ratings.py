@@ -3,7 +3,8 @@
 Bradley & Terry 1952: P(i beats j) = sigmoid(s_i - s_j + x'c), with s the strengths (mean zero, in log-odds) and x what
 else differs between the two completions (length, lists, headings), so that s is what remains at equal style. A tie is
 half a win for each. Battles between the same two contenders with the same outcome are one cell with a count: a million
-battles of a hundred models are at most fifteen thousand cells, and resampling battles is one multinomial over them."""
+battles of a hundred models are at most fifteen thousand cells, and resampling battles is one multinomial over them.
+"""
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from maquette.artifacts import ConfigError
-from maquette.evaluation.ratings.bradley_terry import PRIOR, Cells, ManyFits, fit, information
+from maquette.evaluation.bradley_terry import PRIOR, Cells, ManyFits, fit, information
 from maquette.statistics import Interval, RankInterval, percentile_interval, rank_intervals, student_interval
 from maquette.statistics.resampling import check_resamples
 

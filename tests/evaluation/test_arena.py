@@ -11,8 +11,7 @@ from maquette.artifacts import ConfigError, StageError
 from maquette.cli import ratings
 from maquette.cli.command_line.composition import compose
 from maquette.cli.command_line.registry import STAGES
-from maquette.evaluation.ratings.arena import Battle, agreement_of_judges, read_battles
-from maquette.evaluation.ratings.arena_ratings import RAW, REWEIGHTED, STYLED, rate
+from maquette.evaluation.arena import RAW, REWEIGHTED, STYLED, Battle, agreement_of_judges, rate, read_battles
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> Path:

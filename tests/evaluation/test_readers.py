@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from maquette.artifacts import StageError
-from maquette.evaluation.questions.questions import Question, QuestionSet
-from maquette.evaluation.questions.readers import read_task
+from maquette.evaluation.question_files import read_task
+from maquette.evaluation.questions import Question, QuestionSet
 
 
 def lines(path: Path, *rows: Any) -> QuestionSet:

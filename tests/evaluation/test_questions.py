@@ -13,11 +13,12 @@ import pytest
 
 from maquette.artifacts import StageError
 from maquette.corpus.document import Document
+from maquette.evaluation import multiple_choice
 from maquette.evaluation.config import EMBEDDED, PROTOCOLS, completion_template, question_template
-from maquette.evaluation.questions import multiple_choice
-from maquette.evaluation.questions.embedded import make_task
-from maquette.evaluation.questions.multiple_choice import ask, predictions
-from maquette.evaluation.questions.questions import (
+from maquette.evaluation.embedded_questions import make_task
+from maquette.evaluation.multiple_choice import ask, predictions
+from maquette.evaluation.question_files import read_task
+from maquette.evaluation.questions import (
     Question,
     choose_shots,
     content_prompt,
@@ -26,7 +27,6 @@ from maquette.evaluation.questions.questions import (
     sound,
     split,
 )
-from maquette.evaluation.questions.readers import read_task
 from maquette.model.scoring import Continuation
 from maquette.text import train_tokenizer
 from maquette.text.config import TokenizerConfig
