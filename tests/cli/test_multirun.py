@@ -13,13 +13,14 @@ from typing import Any
 
 import pytest
 
+from maquette.artifacts.reading import write_sealed
 from maquette.cli import train
 from maquette.cli.command_line import dispatcher as cli
 from maquette.cli.command_line.functions import multirun
 from maquette.cli.command_line.registry import STAGES
 from maquette.cli.sweeps import launching, table
 from maquette.cli.sweeps.cost import seconds_of_jobs
-from maquette.cli.sweeps.forecast import Forecast
+from maquette.cli.sweeps.forecast import PlannedJob
 from maquette.cli.sweeps.jobs import Sweep, plan
 from maquette.cli.sweeps.view import Expected, State, state_of, time_left
 from maquette.cli.sweeps.work import Files
@@ -173,11 +174,11 @@ def test_show_reads_and_runs_nothing(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_speeds_are_measured_once(tmp_path: Path) -> None:
-    one = Forecast(10_000, 1_000_000, 10**9, 100, 16, 2, 0.1, 512, "transformer, swiglu", "fp32")
+    one = PlannedJob(10_000, 1_000_000, 10**9, 100, 16, 2, 0.1, 512, "transformer, swiglu", "fp32")
     jobs = [dataclasses.replace(one, size=size) for size in (10_000, 20_000, 40_000, 80_000)]
     measured: list[int] = []
 
-    def measure(job: Forecast) -> float:
+    def measure(job: PlannedJob) -> float:
         measured.append(job.size)
         return 1e9 / job.size
 
@@ -208,7 +209,7 @@ def test_time_left_goes_by_what_was_expected() -> None:
 def test_the_state_is_read_from_files(tmp_path: Path) -> None:
     files, jobs = Files(tmp_path), [Expected("a", 1e9, 10.0), Expected("b", 3e9, 30.0), Expected("c", 1e9, 10.0)]
     (tmp_path / "jobs").mkdir()
-    files.outcome(0).write_text(json.dumps({"status": "finished"}))
+    write_sealed(files.outcome(0), {"status": "finished"})
     files.tell(1, 5, 10)
     state, _ = state_of(files, jobs)
     assert state == State(done=1, failed=0, running={1: 0.5}, flops=2.5e9, seconds=25.0)

@@ -17,8 +17,8 @@ from maquette.data.config import ShardsConfig
 from maquette.data.conversations import ExampleFiles, Preference, write_preferences
 from maquette.data.example_data import PreferenceData
 from maquette.data.examples import encode_preferences
-from maquette.evaluation.comparisons.completions import sampled_completions
-from maquette.evaluation.suites.suite import find_held_out
+from maquette.evaluation.completions import sampled_completions
+from maquette.evaluation.suite import find_held_out
 from maquette.feedback.annotators.language_model import AnswerCache
 from maquette.feedback.config import PromptsConfig
 from maquette.feedback.study.measurement import Measurement, PolicyResult, read_measurement

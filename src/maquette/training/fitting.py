@@ -15,8 +15,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from maquette.artifacts.targets import place_of
+from maquette.artifacts.errors import StageError
 from maquette.artifacts.progress import say
+from maquette.artifacts.targets import place_of
 from maquette.data.process_group import ProcessGroup, join_group, process_group
 from maquette.model.linear import use_backend
 from maquette.text import Tokenizer

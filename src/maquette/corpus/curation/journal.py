@@ -12,7 +12,7 @@ from maquette.artifacts.errors import StageError
 from maquette.artifacts.files import atomic_file
 from maquette.artifacts.reading import open_parquet, parse_json, reading
 from maquette.artifacts.settings import nearest
-from maquette.corpus.curation.config import CurationConfig
+from maquette.corpus.config import CurationConfig
 from maquette.corpus.curation.rules import FEATURES, rules
 from maquette.corpus.curation.urls import host_of
 from maquette.corpus.document import Document, Rejection
