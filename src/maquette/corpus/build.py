@@ -13,7 +13,7 @@ from maquette.artifacts.progress import say
 from maquette.corpus.config import CorpusConfig, CurationConfig, ExecutorConfig, SourceConfig
 from maquette.corpus.document import Document
 from maquette.corpus.pipeline import CLEAN, make_corpus, replace_validation
-from maquette.corpus.report import describe, facts, write_report
+from maquette.corpus.report import describe, write_report
 from maquette.corpus.sources import Source, open_source
 from maquette.corpus.sources.files import digest_files, list_files
 from maquette.corpus.sources.installed import Installed
@@ -70,10 +70,10 @@ def _make_splits(
     config = settings.corpus
     if config.validation_source is not None:  # nothing is held out where validation is on other text
         config = dataclasses.replace(config, validation=0.0)
-    summary = make_corpus(documents, config, folder, pool)
-    known = facts(summary, source.facts(), config)
+    made = make_corpus(documents, config, folder, pool)
+    known = {"source": source.facts(), **made}
     write_report(folder, known)
-    say(describe(summary))
+    say(describe(known))
     return known
 
 
