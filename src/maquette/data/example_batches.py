@@ -19,7 +19,7 @@ from torch import Tensor
 from maquette.artifacts import StageError
 from maquette.data.batches import TensorBatch
 from maquette.data.examples import Examples
-from maquette.data.order import derive, key_of, permute
+from maquette.data.order import Reshuffled
 
 Batch = TypeVar("Batch")
 
@@ -84,18 +84,6 @@ class PreferenceBatch(TensorBatch):
         return ConversationBatch(tokens, mask, lengths, divisor=self.chosen.divisor)
 
 
-class ExampleOrder:
-    """`order.locate(numbers)`: example `n % count` of a permutation that is new in each round through all of them."""
-
-    def __init__(self, count: int, seed: int) -> None:
-        self.count = count
-        self._key = key_of("examples", seed)
-
-    def locate(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
-        rounds, places = np.divmod(numbers, self.count)
-        return permute(places, np.full_like(places, self.count), derive(self._key, rounds))
-
-
 class ExampleBatches(Generic[Batch]):
     """The micro-batches of one process, as an iterable with a length that resumes exactly.
 
@@ -106,7 +94,7 @@ class ExampleBatches(Generic[Batch]):
 
     def __init__(
         self,
-        order: ExampleOrder,
+        order: Reshuffled,
         make: Callable[[NDArray[np.int64], int], Sequence[Batch]],
         *,
         batch_size: int,
