@@ -135,9 +135,9 @@ def encode_instructions(
 ) -> dict[str, Any]:
     """Writes `folder/train` and `folder/validation`; returns the counts for the manifest.
 
-    `limits`: `longest`, the tokens that an example may have; `validation`, the share held out; `limit`, training examples
-    at most, the first ones (the held-out ones are the same for any limit). Raises `StageError` where nothing
-    is left to train on.
+    `limits`: `longest`, the tokens that an example may have; `validation`, the share held out; `limit`, training
+    examples at most, the first ones (held-out ones are the same for any limit). Raises `StageError` where nothing is
+    left to train on.
     """
 
     def encode(one: Instruction) -> list[_Encoded]:
