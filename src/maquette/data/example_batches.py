@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from maquette.artifacts import StageError
-from maquette.data.batches import TensorBatch
+from maquette.data.batches import TensorBatch, TokenRows
 from maquette.data.examples import Examples
 from maquette.data.order import Reshuffled
 
@@ -25,7 +25,7 @@ Batch = TypeVar("Batch")
 
 
 @dataclasses.dataclass
-class ConversationBatch(TensorBatch):
+class ConversationBatch(TokenRows):
     """R rows of T tokens, padded on the right; a row holds one example or, packed, several.
 
     tokens: (R, T) int64
@@ -35,7 +35,6 @@ class ConversationBatch(TensorBatch):
     divisor: what sums over the tokens that count are divided by
     """
 
-    tokens: Tensor
     loss_mask: Tensor
     lengths: Tensor
     segments: Tensor | None = None
@@ -43,18 +42,8 @@ class ConversationBatch(TensorBatch):
     divisor: float = 1.0
 
     @property
-    def inputs(self) -> Tensor:
-        """(R, S) with S = T - 1"""
-        return self.tokens[:, :-1]
-
-    @property
-    def targets(self) -> Tensor:
-        """(R, S)"""
-        return self.tokens[:, 1:]
-
-    @property
     def mask(self) -> Tensor:
-        """(R, S) bool, aligned to the targets"""
+        """(R, T - 1) bool, aligned to the targets"""
         return self.loss_mask[:, 1:]
 
 

@@ -153,9 +153,8 @@ def score_models(scores: Mapping[str, Mapping[str, float]]) -> list[ModelScore]:
     """
     if not scores:
         raise ConfigError("There are no scores to aggregate.")
-    table = pd.DataFrame.from_dict(scores, orient="index", dtype=float)
-    beaten = (table.rank() - 1) / (table.count() - 1)  # a tie counts half
-    rows = pd.DataFrame({"rate": beaten.replace(np.inf, np.nan).mean(axis=1), "score": table.mean(axis=1)})
-    rows["scenarios"] = table.count(axis=1)
-    rows = rows.sort_index().sort_values(["rate", "score"], ascending=False, kind="stable")
-    return [ModelScore(str(row.Index), row.rate, row.score, row.scenarios) for row in rows.itertuples()]
+    table = pd.DataFrame({model: pd.Series(own, dtype=float) for model, own in scores.items()}).T
+    beaten = (table.rank() - 1) / (table.count() - 1).replace(0, np.nan)  # a tie counts half
+    rates, means, counts = beaten.mean(axis=1), table.mean(axis=1), table.count(axis=1)
+    rows = [ModelScore(model, float(rates[model]), float(means[model]), int(counts[model])) for model in scores]
+    return sorted(rows, key=lambda row: (*np.nan_to_num([-row.mean_win_rate, -row.mean_score], nan=1.0), row.model))
