@@ -1,5 +1,6 @@
 """`maquette import path=<folder>`: a model of Hugging Face as an artifact, to score, sample and train from."""
 
+import contextlib
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -21,14 +22,16 @@ def run(config: ImportStage) -> Path:
     Raises `ConfigError` without a path, `StageError` for what can't be read (see `hf.load`).
     """
     if config.path is None:
-        raise ConfigError("There is no folder to import.", "Write maquette import path=<Hugging Face folder>.")
+        raise ConfigError("There is no folder to import.", "Write maquette import path=<Hugging Face folder, or file.gguf>.")
     source = Path(config.path)
-    digests = source_digests(source)
-    name = config.name or source.resolve().name
+    packed = source.suffix == ".gguf"
+    digests = {source.name: file_digest(source)} if packed else source_digests(source)
+    name = config.name or (source.stem if packed else source.resolve().name)
 
     def make(folder: Path) -> dict[str, Any]:
-        model, tokenizer = hf.load(source, dtype=None), Tokenizer.load(source)
-        architecture = hf.family_of(hf.read_config(source), source).architecture
+        with hf.unpacked(source, folder) if packed else contextlib.nullcontext(source) as opened:
+            model, tokenizer = hf.load(opened, dtype=None), Tokenizer.load(opened)
+            architecture = hf.family_of(hf.read_config(opened), opened).architecture
         facts = {
             "source": str(source.resolve()),
             "architecture": architecture,
@@ -39,7 +42,7 @@ def run(config: ImportStage) -> Path:
         }
         shown = {**facts, "source": str(source), "name": name, "digests": digests}
         hf.fill(folder, model, tokenizer, card=render("imported_card.md.j2", shown))
-        for line in _not_followed(source, tokenizer, set(digests)):
+        for line in _not_followed(source, tokenizer, set(digests)) if not packed else ():
             say(line)
         return facts
 
