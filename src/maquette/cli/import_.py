@@ -12,8 +12,10 @@ from maquette.artifacts.progress import progress, say
 from maquette.artifacts.reading import short
 from maquette.cli.command_line.model_config import ImportStage
 from maquette.model import count_parameters, hf
+from maquette.model.heads import with_rows
 from maquette.reports import render
 from maquette.text import Tokenizer, model_files
+from maquette.text.chat_template import template_text
 
 
 def run(config: ImportStage) -> Path:
@@ -22,8 +24,10 @@ def run(config: ImportStage) -> Path:
     Raises `ConfigError` without a path, `StageError` for what can't be read (see `hf.load`).
     """
     if config.path is None:
-        raise ConfigError("There is no folder to import.", "Write maquette import path=<Hugging Face folder, or file.gguf>.")
+        raise ConfigError("There is no folder to import.", "Write path=<Hugging Face folder, or file.gguf>.")
     source = Path(config.path)
+    added: dict[str, Any] = {"add_tokens": config.add_tokens} if config.add_tokens else {}
+    added |= {"chat": template_text(config.chat)} if config.chat else {}
     packed = source.suffix == ".gguf"
     digests = {source.name: file_digest(source)} if packed else source_digests(source)
     name = config.name or (source.stem if packed else source.resolve().name)
@@ -32,6 +36,11 @@ def run(config: ImportStage) -> Path:
         with hf.unpacked(source, folder) if packed else contextlib.nullcontext(source) as opened:
             model, tokenizer = hf.load(opened, dtype=None), Tokenizer.load(opened)
             architecture = hf.family_of(hf.read_config(opened), opened).architecture
+        known = tokenizer.vocab_size
+        tokenizer = tokenizer.add_tokens(config.add_tokens, special=True) if config.add_tokens else tokenizer
+        tokenizer = tokenizer.with_chat(config.chat) if config.chat else tokenizer
+        if tokenizer.vocab_size > known:
+            model = with_rows(model, known, tokenizer.vocab_size)
         facts = {
             "source": str(source.resolve()),
             "architecture": architecture,
@@ -48,7 +57,7 @@ def run(config: ImportStage) -> Path:
 
     root = Path(config.outputs) / "artifacts"
     folder = build(
-        "models", root, name=name, label=name, config={}, inputs=digests, make=make, force=config.force, say=say
+        "models", root, name=name, label=name, config=added, inputs=digests, make=make, force=config.force, say=say
     )
     say(f"{folder}: use it with checkpoint={name}")
     return folder

@@ -83,14 +83,20 @@ def _config(metadata: Mapping[str, Any], names: set[str]) -> dict[str, Any]:
     """config.json from the metadata and the names of the tensors, but for `vocab_size`."""
     architecture = metadata["general.architecture"]
     if architecture not in _FAMILIES:
-        raise StageError(f"general.architecture={short(architecture)} is not supported.", f"Known: {', '.join(_FAMILIES)}.")
+        raise StageError(
+            f"general.architecture={short(architecture)} is not supported.", f"Known: {', '.join(_FAMILIES)}."
+        )
 
     def value(key: str, default: Any = None) -> Any:
         return metadata.get(f"{architecture}.{key}", default)
 
     if value("expert_count"):
         raise StageError(f"{architecture}.expert_count={value('expert_count')}: experts are not supported.")
-    config: dict[str, Any] = {"architectures": [_FAMILIES[architecture]], "model_type": architecture, "dtype": "float32"}
+    config: dict[str, Any] = {
+        "architectures": [_FAMILIES[architecture]],
+        "model_type": architecture,
+        "dtype": "float32",
+    }
     config |= {ours: metadata[f"{architecture}.{theirs}"] for ours, theirs in _SIZES.items()}
     heads = config["num_attention_heads"]
     config |= {
