@@ -106,7 +106,7 @@ def test_generation_blocks_mark_as_in_transformers(backend: Backend, tmp_path: P
 def test_tools_and_thinking(backend: Backend, tmp_path: Path) -> None:
     tools = [{"type": "function", "function": {"name": "add", "parameters": {"type": "object", "naïve": 1}}}]
     calls = [{"type": "function", "function": {"name": "add", "arguments": {"a": 1}}}]
-    told: list[dict[str, Any]] = [
+    called: list[dict[str, Any]] = [
         {"role": "user", "content": "1 + 2"},
         {"role": "assistant", "content": "", "tool_calls": calls},
         {"role": "tool", "content": "3"},
@@ -116,7 +116,7 @@ def test_tools_and_thinking(backend: Backend, tmp_path: Path) -> None:
         {"role": "assistant", "content": "<think>\nhm\n</think>\n\n3"},
     ]
     for name, messages, values in [
-        ("qwen_tools", told, {"tools": tools}),
+        ("qwen_tools", called, {"tools": tools}),
         ("llama3", [dict(message) for message in TURNS], {"tools": tools}),
         ("qwen_thinking", thought, {}),
         ("qwen_thinking", thought[:1], {"enable_thinking": False}),

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import jinja2
 import jinja2.ext
@@ -30,8 +30,6 @@ from maquette.artifacts.reading import reading, short
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from maquette.text.tokenizer import Tokenizer
 
 STOCK = {"chatml": ("<|im_start|>", "<|im_end|>"), "plain": ()}
 """Templates in templates/, and the special tokens that each needs."""
@@ -46,7 +44,7 @@ Span = tuple[int, int]
 """Where a part of a text begins and ends, in characters."""
 
 
-class _Generation(jinja2.ext.Extension):
+class _GenerationBlocks(jinja2.ext.Extension):
     """`{% generation %} ... {% endgeneration %}`: notes which characters of the output lie inside."""
 
     tags = {"generation"}  # noqa: RUF012 (as in the class above)
@@ -101,7 +99,7 @@ def _to_json(value: Any, ensure_ascii: bool = False, indent: int | None = None, 
 def _compiled(source: str) -> jinja2.Template:
     """Raises `StageError` for a template that is not Jinja."""
     environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, "jinja2.ext.loopcontrols"]
+        trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationBlocks, "jinja2.ext.loopcontrols"]
     )
     environment.filters["tojson"] = _to_json
     environment.globals["raise_exception"] = _refuse
@@ -126,7 +124,7 @@ def rendered(
     `bos_token`. Raises `StageError` with the template's own words where it refuses the messages.
     """
     template = _compiled(source)
-    tracker: Any = next(one for one in template.environment.extensions.values() if isinstance(one, _Generation))
+    tracker: Any = next(one for one in template.environment.extensions.values() if isinstance(one, _GenerationBlocks))
     context = {"messages": messages, "tools": tools, "documents": None, "add_generation_prompt": open_assistant}
     try:
         with _RENDERING, tracker.noting() as (written, spans):
@@ -140,10 +138,21 @@ def rendered(
         ) from None
 
 
+class RenderedEncoder(Protocol):
+    """What a template needs of a tokenizer."""
+
+    leading_space: bool
+
+    @property
+    def special_ids(self) -> dict[str, int]: ...
+
+    def encode_rendered(self, text: str) -> list[int]: ...
+
+
 class TemplateChat:
     """Conversations in the form of a model's own template; `special`: bos_token, eos_token, ... as it names them."""
 
-    def __init__(self, source: str, tokenizer: "Tokenizer", special: Mapping[str, Any]) -> None:
+    def __init__(self, source: str, tokenizer: RenderedEncoder, special: Mapping[str, Any]) -> None:
         self._source, self._tokenizer, self._values = source, tokenizer, dict(special)
         self._has_blocks = "endgeneration" in source.replace(" ", "")
         # Longest first, so that "<|im_end|>" is not cut as "<|im" would be
@@ -181,7 +190,7 @@ class TemplateChat:
         start, end = len(before), next(differ, min(len(through), len(text)))
         turn, content = text[start:end], messages[place]["content"].strip()
         behind = turn.find(content) + len(content)
-        ends = [found + len(name) for name in self._names if (found := turn.find(name, behind)) >= 0]
+        ends = [at + len(name) for name in self._names if (at := turn.find(name, behind)) >= 0]
         if not text.startswith(before) or content not in turn or not (ends or end == len(through)):
             raise StageError(
                 f"Which part of message {place + 1} the assistant wrote can't be told: the chat template renders a "
