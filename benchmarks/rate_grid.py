@@ -23,7 +23,7 @@ from typing import Any
 ROWS = Path(__file__).parent / "results" / "rate_grid.csv"
 COLUMNS = [
     "group", "size", "params", "hidden_size", "tokens", "batch", "steps", "multiple", "rate", "beta2", "cooldown",
-    "seed", "loss", "seconds", "commit", "cpu",
+    "warmup", "seed", "loss", "seconds", "commit", "cpu",
 ]  # fmt: skip
 COMMON = [
     "source.limit=5000", "data.sequence_length=128", "data.validation_tokens=32768", "logger=none", "threads=1",
@@ -44,9 +44,13 @@ FEWEST, MOST = -3, 5
 """Of the exponents of two that the recipe's rate is multiplied by."""
 
 VARIANTS = [("20k", "100k", 128), ("20k", "400k", 512)]
+WARMED = [("60k", "300k", 256), ("20k", "400k", 512)]
 BETA2 = [0.95, 0.98, 0.995, 0.999]
 COOLDOWNS = [0.1, 0.2, 0.5]
 """Share of the tokens over which a warmed-up rate that stays at its peak falls at the end."""
+WARMUPS = [0.25]
+"""Share of the tokens over which the rate rises. A tenth of a thousand steps is too few for second moments that average
+over a hundred: 2 / (1 - beta2) steps is the usual least (Ma and Yarats 2021, "On the adequacy of untuned warmup")."""
 
 
 def main() -> int:
@@ -58,7 +62,12 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.what == "train":
         grid = Grid(arguments.outputs, arguments.rows, time.monotonic() + 60 * arguments.minutes)
-        for cell in CELLS:
+        for cell in CELLS[:3]:
+            grid.walk(cell)
+        for cell in WARMED:
+            for warmup in WARMUPS:
+                grid.walk(cell, warmup=warmup)
+        for cell in CELLS[3:]:
             grid.walk(cell)
         for cell in VARIANTS:
             grid.vary(cell)
@@ -77,15 +86,15 @@ class Grid:
         ).strip()
         self.rows = read_rows(path)
 
-    def walk(self, cell: tuple[str, str, int], seed: int = 0) -> None:
+    def walk(self, cell: tuple[str, str, int], *, seed: int = 0, warmup: float = 0.1) -> None:
         """Trains with the rate times 1 and 2, and further down the slope until the best has a neighbour either side."""
-        losses = {step: self.loss(cell, step, seed=seed) for step in (0, 1)}
+        losses = {step: self.loss(cell, step, seed=seed, warmup=warmup) for step in (0, 1)}
         while True:
             best = min(losses, key=lambda step: losses[step])
             missing = [step for step in (best - 1, best + 1) if step not in losses and FEWEST <= step <= MOST]
             if not missing:
                 return
-            losses[missing[0]] = self.loss(cell, missing[0], seed=seed)
+            losses[missing[0]] = self.loss(cell, missing[0], seed=seed, warmup=warmup)
 
     def vary(self, cell: tuple[str, str, int]) -> None:
         """At twice the recipe's rate, near the best of small models: other second moments, other ends."""
@@ -94,21 +103,18 @@ class Grid:
         for cooldown in COOLDOWNS:
             self.loss(cell, 1, cooldown=cooldown)
 
-    def loss(
-        self, cell: tuple[str, str, int], step: int, *, seed: int = 0, beta2: float = 0.99, cooldown: float = 0.0
-    ) -> float:
+    def loss(self, cell: tuple[str, str, int], step: int, *, seed: int = 0, **other: float) -> float:
         """Held-out loss of one run, from the table or trained. `cooldown` 0 is the linear fall."""
         size, tokens, batch = cell
-        key = {
-            "group": f"{size}-{tokens}-{batch}", "multiple": f"{2.0**step:g}", "beta2": f"{beta2:g}",
-            "cooldown": f"{cooldown:g}", "seed": f"{seed}",
-        }  # fmt: skip
+        settings = {"beta2": 0.99, "cooldown": 0.0, "warmup": 0.1} | other
+        key = {"group": f"{size}-{tokens}-{batch}", "multiple": f"{2.0**step:g}", "seed": f"{seed}"}
+        key |= {name: f"{value:g}" for name, value in settings.items()}
         for row in self.rows:
             if all(row[name] == value for name, value in key.items()):
                 return float(row["loss"])
         if time.monotonic() > self.deadline:
             raise SystemExit("The time is up; the same command goes on.")
-        row = key | self.train(cell, 2.0**step, seed, beta2, cooldown)
+        row = key | self.train(cell, 2.0**step, seed, **settings)
         self.rows.append(row)
         fresh = not self.path.exists()
         with self.path.open("a", newline="", encoding="utf-8") as file:
@@ -119,7 +125,7 @@ class Grid:
         return float(row["loss"])
 
     def train(
-        self, cell: tuple[str, str, int], multiple: float, seed: int, beta2: float, cooldown: float
+        self, cell: tuple[str, str, int], multiple: float, seed: int, *, beta2: float, cooldown: float, warmup: float
     ) -> dict[str, str]:
         from maquette.cli.command_line.composition import compose
         from maquette.cli.command_line.registry import STAGES
@@ -128,6 +134,7 @@ class Grid:
         words = [
             f"outputs={self.outputs}", *COMMON, f"size={size}", f"tokens={tokens}", f"data.batch_size_tokens={batch}",
             f"recipe.learning_rate={0.2 * multiple:g}", f"seed={seed}", f"optimizer.betas=[0.9,{beta2:g}]",
+            f"recipe.warmup={warmup:g}",
         ]  # fmt: skip
         words += ["scheduler=wsd", f"scheduler.decay={cooldown:g}"] if cooldown else []
         stage, start = STAGES["train"], time.process_time()
