@@ -48,7 +48,7 @@ WARMED = [("60k", "300k", 256), ("20k", "400k", 512)]
 BETA2 = [0.95, 0.98, 0.995, 0.999]
 COOLDOWNS = [0.1, 0.2, 0.5]
 """Share of the tokens over which a warmed-up rate that stays at its peak falls at the end."""
-WARMUPS = [0.25]
+WARMUP = 0.25
 """Share of the tokens over which the rate rises. A tenth of a thousand steps is too few for second moments that average
 over a hundred: 2 / (1 - beta2) steps is the usual least (Ma and Yarats 2021, "On the adequacy of untuned warmup")."""
 
@@ -65,14 +65,14 @@ def main() -> int:
         for cell in CELLS[:3]:
             grid.walk(cell)
         for cell in WARMED:
-            for warmup in WARMUPS:
-                grid.walk(cell, warmup=warmup)
+            grid.walk(cell, warmup=WARMUP)
+        grid.loss(WARMED[0], 1, warmup=0.17)
         for cell in CELLS[3:]:
-            grid.walk(cell)
+            grid.walk(cell, warmup=long_enough(cell))
         for cell in VARIANTS:
             grid.vary(cell)
         for cell in CELLS[:4]:
-            grid.walk(cell, seed=1)
+            grid.walk(cell, seed=1, warmup=long_enough(cell))
     return 0
 
 
@@ -146,6 +146,14 @@ class Grid:
             "rate": f"{spec.learning_rate:.6g}", "loss": f"{record.validation_loss:.6f}",
             "seconds": f"{time.process_time() - start:.1f}", "commit": self.commit, "cpu": processor(),
         }  # fmt: skip
+
+
+def long_enough(cell: tuple[str, str, int]) -> float:
+    """The share of a run that 300 steps are, at least a tenth and at most half."""
+    from maquette.artifacts.settings import parse_quantity
+
+    _, tokens, batch = cell
+    return min(0.5, max(0.1, round(300 * batch / parse_quantity(tokens), 2)))
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:

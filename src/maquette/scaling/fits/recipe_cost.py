@@ -5,6 +5,7 @@ another in nothing but the rate measure that, and are no points of the law thems
 """
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,10 @@ REASON = "differs from another run in its learning rate only: it measures what t
 
 _RATE, _RECIPE = "optimizer.lr", "recipe.learning_rate"
 _ALIKE = ("seed", "data.batch_size_tokens", "model.kind", "model.activation", "scheduler._target_", "recipe.kind")
+
+
+UNEVEN = 0.003
+"""Difference of costs along a family from which it bends a law visibly: the noise of a seed."""
 
 
 @dataclass(frozen=True)
@@ -74,3 +79,14 @@ def recipe_costs(table: RunTable) -> tuple[RunTable, tuple[RungCost, ...]]:
     remaining = table.take(np.setdiff1d(np.arange(len(table)), extra))
     costs.sort(key=lambda one: one.params * one.tokens)
     return dataclasses.replace(remaining, left_out=left_out), tuple(costs)
+
+
+def is_uneven(costs: Sequence[RungCost]) -> bool:
+    """Whether the costs differ enough to bend a law."""
+    return max(one.cost for one in costs) - min(one.cost for one in costs) > UNEVEN
+
+
+def cost_words(costs: Sequence[RungCost]) -> str:
+    """What the recipe's rate costs at each rung, in a sentence."""
+    text = f"The recipe's learning rate costs {', '.join(one.words for one in costs)} of the loss."
+    return f"{text} That is uneven along the family, and bends its law." if is_uneven(costs) else text
