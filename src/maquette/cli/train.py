@@ -25,7 +25,7 @@ from maquette.scaling.predictions.prediction import check_predicted
 from maquette.training.record import RunRecord, find_record
 
 if TYPE_CHECKING:
-    from maquette.cli.sweeps.forecast import Forecast
+    from maquette.cli.sweeps.forecast import PlannedJob
     from maquette.training import Job
 
 
@@ -125,7 +125,7 @@ def forget_prepared() -> None:
     _prepared.clear()
 
 
-def forecast(config: TrainStage, data: TokensResult) -> "Forecast":
+def forecast(config: TrainStage, data: TokensResult) -> "PlannedJob":
     """What a job of a sweep will be; see `sweeps.forecast`."""
     from maquette.cli.sweeps.forecast import forecast as foresee
 

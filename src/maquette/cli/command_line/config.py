@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from maquette.artifacts.settings import from_table, setting
-from maquette.corpus.config import CorpusConfig, SourceConfig
-from maquette.corpus.curation.config import CurationConfig, ExecutorConfig
+from maquette.corpus.config import CorpusConfig, CurationConfig, ExecutorConfig, SourceConfig
 from maquette.data.config import (
     CustomDataConfig,
     DataConfig,

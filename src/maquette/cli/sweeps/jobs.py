@@ -29,7 +29,7 @@ from maquette.cli.sweeps.derived_jobs import grown_together, with_rate_pairs
 from maquette.cli.sweeps.forecast import is_finished
 
 if TYPE_CHECKING:
-    from maquette.cli.sweeps.forecast import Forecast
+    from maquette.cli.sweeps.forecast import PlannedJob
     from maquette.recipe.pretraining import Recipe
 
 
@@ -44,7 +44,7 @@ class SweepJob:
     overrides: tuple[str, ...]
     arguments: tuple[str, ...]
     settings: Any = None
-    forecast: "Forecast | None" = None
+    forecast: "PlannedJob | None" = None
     run: str | None = None
     error: str | None = None
 
@@ -188,8 +188,8 @@ class Planner:
 
         return training_tokens(self._prepare(settings).folder)
 
-    def forecast(self, settings: TrainStage) -> "Forecast":
-        forecast: Forecast = self._forecast(settings, self._prepare(settings))
+    def forecast(self, settings: TrainStage) -> "PlannedJob":
+        forecast: PlannedJob = self._forecast(settings, self._prepare(settings))
         return forecast
 
 
@@ -216,7 +216,7 @@ class DryPlanner(Planner):
             "Run it once without --show, or give mixtures of your own: mixture=code,docs.",
         )
 
-    def forecast(self, settings: TrainStage) -> "Forecast":
+    def forecast(self, settings: TrainStage) -> "PlannedJob":
         from maquette.cli.sweeps.forecast import of_recipe
 
         return of_recipe(settings, self.recipe(settings))
