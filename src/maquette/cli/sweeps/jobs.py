@@ -25,38 +25,11 @@ from maquette.cli.command_line.config import StageConfig, TrainStage
 from maquette.cli.command_line.overrides import hydra_overrides, parse_overrides
 from maquette.cli.command_line.recipe_numbers import recipe_of, vocab_size
 from maquette.cli.command_line.registry import Stage
-from maquette.cli.sweeps.derived_jobs import grown_together, with_rate_pairs
-from maquette.cli.sweeps.forecast import is_finished
+from maquette.cli.sweeps.sweep_job import SweepJob, grown_together, with_rate_pairs
 
 if TYPE_CHECKING:
     from maquette.cli.sweeps.forecast import PlannedJob
     from maquette.recipe.pretraining import Recipe
-
-
-@dataclasses.dataclass(frozen=True)
-class SweepJob:
-    """One job: all of its overrides, the `arguments` that set it apart, and its settings where it was just composed.
-
-    `forecast` is what it will be, None where nobody can say; `run` the folder of its run, where an earlier launch of
-    the sweep has found it; `error` why it can't be at all.
-    """
-
-    overrides: tuple[str, ...]
-    arguments: tuple[str, ...]
-    settings: Any = None
-    forecast: "PlannedJob | None" = None
-    run: str | None = None
-    error: str | None = None
-
-    @property
-    def title(self) -> str:
-        return " ".join(argument.lstrip("+") for argument in self.arguments)
-
-    @property
-    def is_done(self) -> bool:
-        if self.forecast is None:
-            return self.run is not None and is_finished(self.run)
-        return self.forecast.finished
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,20 +1,50 @@
-"""Jobs that follow from the other jobs of a sweep: runs that share a trunk, and runs that measure the recipe.
+"""A job of a sweep, and the jobs that follow from others: runs that share a trunk, and runs that measure the recipe.
 
 - `sweep.branches`: jobs that differ in nothing but their tokens become one tree.
 - `sweep.rate_pairs`: beside some jobs, two at half and twice the learning rate, from which `maquette fit` tells what
   the recipe's rate costs along the family (scaling/fits/recipe_cost.py).
 """
 
+import dataclasses
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from maquette.cli.sweeps.forecast import is_finished
 
 if TYPE_CHECKING:
-    from maquette.cli.sweeps.jobs import SweepJob
+    from maquette.cli.sweeps.forecast import PlannedJob
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepJob:
+    """One job: all of its overrides, the `arguments` that set it apart, and its settings where it was just composed.
+
+    `forecast` is what it will be, None where nobody can say; `run` the folder of its run, where an earlier launch of
+    the sweep has found it; `error` why it can't be at all.
+    """
+
+    overrides: tuple[str, ...]
+    arguments: tuple[str, ...]
+    settings: Any = None
+    forecast: "PlannedJob | None" = None
+    run: str | None = None
+    error: str | None = None
+
+    @property
+    def title(self) -> str:
+        return " ".join(argument.lstrip("+") for argument in self.arguments)
+
+    @property
+    def is_done(self) -> bool:
+        if self.forecast is None:
+            return self.run is not None and is_finished(self.run)
+        return self.forecast.finished
+
 
 _HORIZON = ("compute=", "tokens=", "tokens_per_parameter=")
 
 
-def grown_together(jobs: list["SweepJob"], planned: Callable[[list[str]], "SweepJob"]) -> list["SweepJob"]:
+def grown_together(jobs: list[SweepJob], planned: Callable[[list[str]], SweepJob]) -> list[SweepJob]:
     """With `sweep.branches`: jobs that differ in nothing but their tokens become one, the longest, with branches.
 
     With `sweep.bias` the lengths of the model that has most of them are trained with schedules of their own as well.
@@ -42,11 +72,11 @@ def grown_together(jobs: list["SweepJob"], planned: Callable[[list[str]], "Sweep
     return result
 
 
-def _tokens(job: "SweepJob") -> int:
+def _tokens(job: SweepJob) -> int:
     return job.forecast.tokens if job.forecast is not None else 0
 
 
-def _compute(job: "SweepJob") -> int:
+def _compute(job: SweepJob) -> int:
     return job.forecast.compute if job.forecast is not None else 0
 
 
@@ -54,7 +84,7 @@ PAIR_SHARE = 0.1
 """The pair beside the larger job costs at most so much of the sweep: beside the largest it would double a ladder."""
 
 
-def with_rate_pairs(jobs: list["SweepJob"], planned: Callable[[list[str]], "SweepJob"]) -> list["SweepJob"]:
+def with_rate_pairs(jobs: list[SweepJob], planned: Callable[[list[str]], SweepJob]) -> list[SweepJob]:
     """With `sweep.rate_pairs`, the jobs and their pairs, for each kind of model."""
     kinds: dict[str, list[SweepJob]] = {}
     for job in jobs:
@@ -63,7 +93,7 @@ def with_rate_pairs(jobs: list["SweepJob"], planned: Callable[[list[str]], "Swee
     return [*jobs, *(planned(arguments) for some in kinds.values() for arguments in _pairs(some))]
 
 
-def _pairs(jobs: list["SweepJob"]) -> Iterator[list[str]]:
+def _pairs(jobs: list[SweepJob]) -> Iterator[list[str]]:
     """The overrides of both pairs; of jobs of the same compute the one of middle size is taken."""
     total = sum(map(_compute, jobs))
     cheap = [job for job in jobs if 2 * _compute(job) <= PAIR_SHARE * total]
@@ -78,11 +108,11 @@ def _pairs(jobs: list["SweepJob"]) -> Iterator[list[str]]:
             yield [*own, f"optimizer.lr={multiple * job.forecast.learning_rate:.6g}"]
 
 
-def _middle(jobs: list["SweepJob"], compute: float) -> "SweepJob":
+def _middle(jobs: list[SweepJob], compute: float) -> SweepJob:
     """Of the jobs of about this compute the one of middle size."""
     alike = sorted((job for job in jobs if abs(_compute(job) / compute - 1) < 0.1), key=_size)
     return alike[len(alike) // 2]
 
 
-def _size(job: "SweepJob") -> int:
+def _size(job: SweepJob) -> int:
     return job.forecast.size if job.forecast is not None else 0
