@@ -153,7 +153,7 @@ def score_models(scores: Mapping[str, Mapping[str, float]]) -> list[ModelScore]:
     """
     if not scores:
         raise ConfigError("There are no scores to aggregate.")
-    table = pd.DataFrame({model: pd.Series(own, dtype=float) for model, own in scores.items()}).T
+    table = pd.DataFrame([dict(own) for own in scores.values()], index=list(scores)).astype(float)
     beaten = (table.rank() - 1) / (table.count() - 1).replace(0, np.nan)  # a tie counts half
     rates, means, counts = beaten.mean(axis=1), table.mean(axis=1), table.count(axis=1)
     rows = [ModelScore(model, float(rates[model]), float(means[model]), int(counts[model])) for model in scores]
