@@ -154,7 +154,7 @@ def score_models(scores: Mapping[str, Mapping[str, float]]) -> list[ModelScore]:
     if not scores:
         raise ConfigError("There are no scores to aggregate.")
     table = pd.DataFrame([dict(own) for own in scores.values()], index=list(scores)).astype(float)
-    beaten = (table.rank() - 1) / (table.count() - 1).replace(0, np.nan)  # a tie counts half
+    beaten = (table.rank() - 1) / (table.count() - 1)  # a tie counts half; of nobody it is NaN
     rates, means, counts = beaten.mean(axis=1), table.mean(axis=1), table.count(axis=1)
     rows = [ModelScore(model, float(rates[model]), float(means[model]), int(counts[model])) for model in scores]
     return sorted(rows, key=lambda row: (*np.nan_to_num([-row.mean_win_rate, -row.mean_score], nan=1.0), row.model))
