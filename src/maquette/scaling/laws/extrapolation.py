@@ -4,8 +4,9 @@ A diagnosis: predictions are made by `predictor.py`. Each form's interval is mad
 own uncertainty and its own past errors, whoever asks for it.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -61,7 +62,7 @@ class FormComparison:
         compute: ArrayLike | None = None,
         *,
         form: str | None = None,
-        levels: tuple[float, ...] = (0.5, 0.9),
+        levels: Sequence[float] = (0.5, 0.9),
     ) -> Forecast:
         """The loss of runs by `form` (default: the headline), numbers or arrays, with intervals. `compute` in FLOPs, in
         the convention of the fitted runs (default 6 N D)."""
@@ -138,7 +139,7 @@ def compare_forms(
                 warnings.append(f"{name} could not be fitted: {error.message}")
             else:
                 warnings += [f"{name}: {text}" for text in fits[name].warnings]
-                held_out[name] = rolling_origin(lambda some, form=form: fit(form, some), runs, first=first)
+                held_out[name] = rolling_origin(partial(fit, form), runs, first=first)
             advance(1)
     if not fits:
         raise LawError("No form could be fitted to these runs.", " ".join(warnings))

@@ -94,8 +94,13 @@ class Forecast:
 
 def error_words(relative: float, slope: float) -> str:
     """A relative error of the loss, in words: "2.3% of the loss, as much as 1.36 times the compute"."""
-    factor = np.exp(np.log1p(abs(relative)) / abs(slope)) if slope else np.inf
-    return f"{abs(relative):.1%} of the loss, as much as {factor:.3g} times the compute"
+    return f"{abs(relative):.1%} of the loss, {compute_words(relative, slope)}"
+
+
+def compute_words(relative: float, slope: float) -> str:
+    """The same without the loss: "as much as 1.36 times the compute"."""
+    factor = np.exp(abs(np.log1p(relative) / slope)) if slope else np.inf
+    return f"as much as {factor:.3g} times the compute"
 
 
 def make_forecast(

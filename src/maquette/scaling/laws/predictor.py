@@ -26,18 +26,21 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.stats import t
 
 from maquette.scaling.laws.custom_form import custom_form
 from maquette.scaling.laws.extrapolation import ENOUGH_BUDGETS, SIMPLER_WITHIN
 from maquette.scaling.laws.fitted_form import FittedForm, fit_form
-from maquette.scaling.laws.forecast import Extrapolated, Forecast, extrapolate, make_forecast
+from maquette.scaling.laws.forecast import FREEDOM, Extrapolated, Forecast, extrapolate, make_forecast
+from maquette.scaling.laws.forms import surface_from
 from maquette.scaling.laws.plateau import LEAST_NOISE, PlateauFit, fit_plateau
 from maquette.scaling.laws.regimes import copying_onset
-from maquette.scaling.laws.rolling_origin import HeldOut, rolling_origin, scores, width
+from maquette.scaling.laws.rolling_origin import LawScore, rolling_origin, scores, width
 from maquette.scaling.laws.runs import Array, LawError, Runs, check_runs, seed_noise
 from maquette.scaling.laws.size_line import SizeLine, fit_size_line
+from maquette.scaling.laws.surface import LossSurface
 
-SURFACE = "surface"
+SURFACE = "plateau"
 
 FEWEST = 4
 
@@ -80,7 +83,8 @@ class WeightedSurface:
         off = np.log(runs.params) - self.size_line.log_params(runs.compute)
         target = np.log(params) - self.size_line.log_params(compute)
         # Beyond what was tried the nearest runs count; steps of a tenth let targets share their fits.
-        target = np.round(np.clip(target, *np.quantile(off, [0.1, 0.9])), 1)
+        least, greatest = np.quantile(off, [0.1, 0.9])
+        target = np.asarray(np.round(np.clip(target, least, greatest), 1), float)
         below = runs.decades_below(params, tokens)
         recent = 1 / (1 + ((below - below.min(axis=1, keepdims=True)) / RECENT) ** 2)
         return np.asarray(recent / (1 + (np.abs(off - target[:, None]) / ALIKE) ** 4))
@@ -93,13 +97,15 @@ def _by_fit(fit: PlateauFit, row: int, params: Array, tokens: Array, _: Array) -
 @dataclass(frozen=True)
 class Predictor:
     """What predicts. `surface`: the weighted surface over the runs. `forms`: one's own, fitted. `form`: the name of the
-    law that predicts, "surface" or one of `forms`; `widths`: of the intervals, by name."""
+    law that predicts, "plateau" (the surface) or one of `forms`; `widths`: of the intervals, by name; `scores`: how
+    they predicted larger budgets; `below`: how much lower per decade the loss may come out when copying sets in."""
 
     surface: WeightedSurface
     forms: Mapping[str, FittedForm]
     form: str
     widths: Mapping[str, float]
     below: float
+    scores: tuple[LawScore, ...]
     warnings: tuple[str, ...]
 
     def predict(
@@ -132,6 +138,39 @@ class Predictor:
         if np.ndim(compute) == 0:
             return float(middle), (float(low), float(high))
         return middle, (low, high)
+
+    def planning_surface(self, count: int = 2000, seed: int = 0) -> tuple[LossSurface, Array]:
+        """E + (A/N^alpha + B/D^beta)^gamma whose best sizes are those of the size line, and whose least losses are the
+        predicted ones at the largest budget and a hundred times it; and `count` such surfaces within the intervals,
+        (count, 6): E, A, B, alpha, beta, gamma.
+
+        Along the best sizes both terms are powers of C with one exponent k: with N* ~ C^a, alpha = k / a, beta =
+        k / (1 - a), and the terms stand a to 1 - a (Hoffmann et al. 2022, equation 4, read backwards). C is 6 N D.
+        """
+        line, largest = self.size_line, float(self.runs.budget.max())
+        compute = largest * np.array([1.0, 100.0])
+        product = compute / self.surface.flops_per_product
+        best = np.exp(line.log_params(compute))
+        forecast = self.predict(best, product / best, compute)
+        fit = fit_plateau(
+            self.runs.params, self.runs.tokens, self.runs.loss,
+            self.surface.weights(best[:1], product[:1] / best[:1], compute[:1]),
+        )  # fmt: skip
+        floor, gamma = fit.model.general.parameters(fit.theta)[0, [0, 5]]
+        draws = np.random.default_rng(seed).standard_t(8, (count + 1, 3)) * (np.arange(count + 1) > 0)[:, None]
+        scale = np.log(forecast.intervals[0.5][1] / forecast.loss) / t.ppf(0.75, FREEDOM)
+        losses = forecast.loss * np.exp(draws[:, :1] * scale)
+        floors = np.minimum(floor * losses[:, 1] / forecast.loss[1], 0.95 * losses[:, 1])
+        exponent = np.clip(line.exponent + draws[:, 1] * line.exponent_deviation, 0.05, 0.95)
+        level = line.level + draws[:, 2] * line.deviation(np.exp(line.centre))
+        reducible = (losses - floors[:, None]) ** (1 / gamma)
+        k = np.maximum(np.log(reducible[:, 0] / reducible[:, 1]) / np.log(100.0), 1e-3)
+        alpha, beta = k / exponent, k / (1 - exponent)
+        log_best = level + exponent * (np.log(compute[0]) - line.centre)
+        first = reducible[:, 0] * exponent * np.exp(alpha * log_best)
+        second = reducible[:, 0] * (1 - exponent) * np.exp(beta * (np.log(product[0]) - log_best))
+        rows = np.stack([floors, first, second, alpha, beta, np.full(count + 1, gamma)], axis=1)
+        return surface_from(rows[0]), rows[1:]
 
     @property
     def size_line(self) -> SizeLine:
@@ -175,13 +214,15 @@ def fit_predictor(
         fitted[own.name] = fit_form(own, runs)
         held_out[own.name] = rolling_origin(partial(fit_form, own), runs)
     below, warnings = copying_onset(copying, runs)
+    table = tuple(row for name, rows in held_out.items() for row in scores(name, rows, 0.9))
     return Predictor(
-        surface,
-        fitted,
-        _headline(held_out, len(np.unique(runs.budget))),
-        {name: width(rows) for name, rows in held_out.items()},
-        below,
-        (*surface.size_line.warnings, *warnings),
+        surface=surface,
+        forms=fitted,
+        form=_headline(table, len(np.unique(runs.budget))),
+        widths={name: width(rows) for name, rows in held_out.items()},
+        below=below,
+        scores=table,
+        warnings=(*surface.size_line.warnings, *warnings),
     )
 
 
@@ -198,12 +239,11 @@ def _weighted_surface(runs: Runs, *, entropy: float, least_noise: float) -> Weig
     return WeightedSurface(runs, fit_size_line(runs, surface_minimum), per_product, entropy, least_noise)
 
 
-def _headline(held_out: Mapping[str, Sequence[HeldOut]], budgets: int) -> str:
+def _headline(table: Sequence[LawScore], budgets: int) -> str:
     """The law that predicts: a form of one's own where it clearly did better than the surface, and enough was held out
     to tell."""
-    means = {
-        name: float(np.mean([row.score for row in scores(name, rows, 0.9)])) for name, rows in held_out.items() if rows
-    }
+    names = {row.form for row in table}
+    means = {name: float(np.mean([row.score for row in table if row.form == name])) for name in names}
     if budgets < ENOUGH_BUDGETS or SURFACE not in means:
         return SURFACE
     best = min(means, key=lambda name: means[name])
