@@ -40,8 +40,8 @@ def test_five_budgets_choose_and_the_truth_lies_where_it_says(five: SweepFit) ->
     beyond = 1e20
     best = five.best(beyond)
     assert best.params == pytest.approx(truth.optimal(beyond).params, rel=0.2)
-    said = five.predict(*truth.optimal(beyond), compute=beyond)
-    (low, high), (half_low, half_high) = said.intervals[0.9], said.intervals[0.5]
+    forecast = five.predict(*truth.optimal(beyond), compute=beyond)
+    (low, high), (half_low, half_high) = forecast.intervals[0.9], forecast.intervals[0.5]
     assert low < half_low < half_high < high and low < truth.loss(*truth.optimal(beyond)) < high
     assert set(five.isoflop) == {"parabola", "akima"} and five.envelope is not None
     assert five.isoflop["parabola"].exponent == pytest.approx(truth.exponent, abs=0.03)

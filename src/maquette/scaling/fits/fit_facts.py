@@ -99,11 +99,11 @@ def forecasts(fit: "SweepFit") -> list[dict[str, Any]]:
         compute = float(fit.comparison.largest_budget * reach)
         params, tokens = fit.best(compute)
         for form in fit.forms:
-            said = fit.predict(params, tokens, compute=compute, form=form, levels=LEVELS)
+            forecast = fit.predict(params, tokens, compute=compute, form=form, levels=LEVELS)
             rows.append(
-                {"reach": reach, "C": compute, "N": params, "D": tokens, "form": form, "loss": said.loss}
-                | {f"interval{level * 100:.0f}": list(ends) for level, ends in said.intervals.items()}
-                | {"slope": said.slope, "compute_factor": said.compute_factor(said.intervals[0.9][1])}
+                {"reach": reach, "C": compute, "N": params, "D": tokens, "form": form, "loss": forecast.loss}
+                | {f"interval{level * 100:.0f}": list(ends) for level, ends in forecast.intervals.items()}
+                | {"slope": forecast.slope, "compute_factor": forecast.compute_factor(forecast.intervals[0.9][1])}
             )
     return rows
 

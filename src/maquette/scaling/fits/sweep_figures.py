@@ -110,15 +110,15 @@ def loss_against_compute(fit: SweepFit) -> "Figure":
     axes.plot(table.compute, table.loss, ".", color="gray", ms=4, alpha=0.6, label="runs")
     best = np.array([fit.best(float(at)) for at in compute]).T
     for form in fit.forms:
-        said = fit.predict(*best, compute=compute, form=form)
+        forecast = fit.predict(*best, compute=compute, form=form)
         beyond = compute > budgets[-1]
         chosen = form == fit.form
         color = FORM_COLORS.get(form, COLORS[3])
         axes.plot(
-            compute, said.loss, color=color, lw=2.2 if chosen else 1.2, ls="-" if chosen else "--",
+            compute, forecast.loss, color=color, lw=2.2 if chosen else 1.2, ls="-" if chosen else "--",
             label=form + (" (to predict with)" if chosen else ""),
         )  # fmt: skip
-        ends = np.array(said.intervals[0.9]).T
+        ends = np.array(forecast.intervals[0.9]).T
         finite = beyond & np.all(np.isfinite(ends), axis=1)
         axes.fill_between(
             compute[finite], ends[finite, 0], ends[finite, 1], color=color, alpha=0.18 if chosen else 0.06, lw=0

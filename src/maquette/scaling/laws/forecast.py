@@ -123,9 +123,9 @@ def make_forecast(
     for name, values in zip(("params", "tokens", "compute"), columns, strict=True):
         if not np.all(np.isfinite(values) & (values > 0)):
             raise LawError(f"{name} of a run to predict must be finite and above 0.")
-    said = law(*(values.ravel() for values in columns))
+    parts = law(*(values.ravel() for values in columns))
     log_loss, decades, slope, scale = (
-        values.reshape(columns[0].shape) for values in (said.log_loss, said.decades, said.slope, width * said.scale)
+        values.reshape(columns[0].shape) for values in (parts.log_loss, parts.decades, parts.slope, width * parts.scale)
     )
     intervals = {}
     for level in levels:

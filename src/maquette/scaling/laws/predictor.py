@@ -53,8 +53,8 @@ RECENT = 0.7
 
 @dataclass(frozen=True)
 class WeightedSurface:
-    """The surface over `runs`, fitted anew for each target with its own weights. `flops_per_product`: compute over N D,
-    typically; `unigram_entropy`: H in nats, infinite where unknown; `least_noise`: of a run's ln L."""
+    """The surface over `runs`, fitted again for each target with its own weights. `flops_per_product`: compute over
+    N D, typically; `unigram_entropy`: H in nats, infinite where unknown; `least_noise`: of a run's ln L."""
 
     runs: Runs
     size_line: SizeLine
@@ -69,13 +69,13 @@ class WeightedSurface:
         fit = fit_plateau(
             self.runs.params, self.runs.tokens, self.runs.loss, distinct, self.unigram_entropy, self.least_noise
         )
-        said = np.empty((len(Extrapolated._fields), len(params)))
+        parts = np.empty((len(Extrapolated._fields), len(params)))
         for row in range(len(distinct)):
             here = np.flatnonzero(which.ravel() == row)
             at = params[here], tokens[here], compute[here]
             deviation = np.hypot(fit.log_loss(at[0], at[1], row)[1], fit.noise[row])
-            said[:, here] = extrapolate(partial(_by_fit, fit, row), deviation, self.runs, *at)
-        return Extrapolated(*said)
+            parts[:, here] = extrapolate(partial(_by_fit, fit, row), deviation, self.runs, *at)
+        return Extrapolated(*parts)
 
     def weights(self, params: Array, tokens: Array, compute: Array) -> Array:
         """How much each run counts for each target, (m, n)."""

@@ -3,7 +3,7 @@
 In sample all laws look alike: where the additive law missed a run of ten times the compute by 15%, its mean error on
 the runs it was fitted to was 1%. So a law is fitted to the budgets up to C_k and predicts the runs beyond, for every k.
 What comes out is used twice: to compare laws (`scores`), and as the scale of their intervals on the same runs
-(`width`): a law that has been wrong by more than it said will be so again.
+(`width`): a law that has been wrong by more than its interval will be so again.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,14 +32,14 @@ class FittedLaw(Protocol):
     def extrapolate(self, params: Array, tokens: Array, compute: Array) -> Extrapolated: ...
 
 
-class HeldOut(NamedTuple):
-    """One budget predicted from the `budgets` smallest: `reach`, it over the largest of these; `said` of its runs (m,),
-    and `errors` (m,), ln of predicted over observed loss."""
+class HeldOutBudget(NamedTuple):
+    """One budget predicted from the `budgets` smallest: `reach`, it over the largest of these; `expected` of its runs
+    (m,), and `errors` (m,), ln of predicted over observed loss."""
 
     budgets: int
     budget: float
     reach: float
-    said: Extrapolated
+    expected: Extrapolated
     errors: Array
 
 
@@ -58,46 +58,46 @@ class LawScore(NamedTuple):
 
 def rolling_origin(
     fit: Callable[[Runs], FittedLaw], runs: Runs, *, first: int = FIRST, most: int = MOST
-) -> list[HeldOut]:
+) -> list[HeldOutBudget]:
     """Every later budget predicted from every origin, of the last `most`. An origin where nothing can be fitted is left
     out."""
     budgets = np.unique(runs.budget)
     rows = []
     for origin in range(max(first, len(budgets) - most), len(budgets)):
         try:
-            law = fit(runs.take(runs.budget <= budgets[origin - 1] * (1 + 1e-9)))
+            fitted = fit(runs.take(runs.budget <= budgets[origin - 1] * (1 + 1e-9)))
         except LawError:
             continue
         targets = [runs.take(runs.near_best(float(budget), NEAR)) for budget in budgets[origin:]]
-        said = law.extrapolate(
+        expected = fitted.extrapolate(
             *(np.concatenate([getattr(one, name) for one in targets]) for name in ("params", "tokens", "compute"))
         )
         last = 0
         for budget, target in zip(budgets[origin:], targets, strict=True):
-            part = Extrapolated(*(column[last : last + len(target.loss)] for column in said))
+            part = Extrapolated(*(column[last : last + len(target.loss)] for column in expected))
             last += len(target.loss)
             reach = float(budget / budgets[origin - 1])
-            rows.append(HeldOut(origin, float(budget), reach, part, part.log_loss - np.log(target.loss)))
+            rows.append(HeldOutBudget(origin, float(budget), reach, part, part.log_loss - np.log(target.loss)))
     return rows
 
 
-def width(rows: Sequence[HeldOut]) -> float:
+def width(rows: Sequence[HeldOutBudget]) -> float:
     """How many times wider than elsewhere the intervals of a law are to be on these runs: the root mean square of its
-    past errors in units of what it said, each origin counting once, shrunk towards 1."""
+    past errors in units of its scale, each origin counting once, shrunk towards 1."""
     if not rows:
         return 1.0
     origins = len({row.budgets for row in rows})
-    square = float(np.mean([np.mean(row.errors / row.said.scale) ** 2 for row in rows]))
+    square = float(np.mean([np.mean(row.errors / row.expected.scale) ** 2 for row in rows]))
     prior = PRIOR_ERRORS * USUAL
     return float(np.sqrt((prior + origins * square) / (prior + origins * USUAL)))
 
 
-def scores(form: str, rows: Sequence[HeldOut], level: float) -> list[LawScore]:
+def scores(form: str, rows: Sequence[HeldOutBudget], level: float) -> list[LawScore]:
     """Means by reach. Each origin's intervals have the width that was known there, from the origins before it."""
     table: dict[float, list[tuple[Array, Array]]] = {}
     for row in rows:
         known = [one for one in rows if one.budgets < row.budgets and one.budget * row.reach <= row.budget * (1 + 1e-9)]
-        half = t.ppf((1 + level) / 2, FREEDOM) * width(known) * row.said.scale
+        half = t.ppf((1 + level) / 2, FREEDOM) * width(known) * row.expected.scale
         table.setdefault(_half_decade(row.reach), []).append((row.errors, half))
     result = []
     for reach, parts in sorted(table.items()):

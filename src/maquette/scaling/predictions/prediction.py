@@ -112,17 +112,17 @@ def predict_run(
     spec: RunSpec | None = None,
 ) -> WrittenPrediction:
     """What `fit`, which lies under `name`, expects of the run `at` N and D with `compute` FLOPs; not written yet."""
-    said = fit.predict(*at, compute=compute, form=form)
+    forecast = fit.predict(*at, compute=compute, form=form)
     return WrittenPrediction(
         created="",
         params=at.params,
         tokens=at.tokens,
         compute=compute,
         convention=fit.table.convention,
-        loss=said.loss,
-        interval50=said.intervals[0.5],
-        interval90=said.intervals[0.9],
-        slope=said.slope,
+        loss=forecast.loss,
+        interval50=forecast.intervals[0.5],
+        interval90=forecast.intervals[0.9],
+        slope=forecast.slope,
         form=form or fit.form,
         reach=compute / fit.comparison.largest_budget,
         fit=name,
