@@ -4,6 +4,7 @@ Encoding is the library's. Decoding is done here from the bytes that each token 
 token such as "é" as if it were written in the byte-level alphabet and loses it.
 """
 
+import dataclasses
 import json
 from collections.abc import Iterable, Sequence
 from functools import cached_property
@@ -18,7 +19,8 @@ from maquette.artifacts import ConfigError, StageError
 from maquette.artifacts.files import digest, write_json
 from maquette.artifacts.manifest import verify_file
 from maquette.artifacts.reading import short
-from maquette.text.model_files import ModelFiles, read_model_files, read_table
+from maquette.text.chat_template import STOCK, TemplateChat, template_text
+from maquette.text.model_files import TEMPLATE, ModelFiles, read_model_files, read_table
 from maquette.text.special import (
     CHAT_TOKENS,
     DOCUMENT,
@@ -28,6 +30,7 @@ from maquette.text.special import (
     SpecialIds,
     find_special_ids,
     jinja_template,
+    named_tokens,
 )
 from maquette.text.token_bytes import exact_form
 
@@ -37,7 +40,13 @@ MISSING_FILE = "no_tokenizer.json"
 
 class Tokenizer:
     """A tokenizer.json (`document`), what tokenizer_config.json says beside it (`settings`; None for our own), and the
-    other files of its folder (`files`)."""
+    other files of its folder (`files`).
+
+    `vocab_size`: ids; `special_ids`: every special token's name -> its id, by id. Of these `document_id` stands before
+    each document (of a foreign tokenizer its begin-of-text token, else its end-of-text token), `end_of_text_id` after
+    each in tokens of others, `padding_id` fills up batches, `end_of_turn_id` closes each message of a conversation;
+    None where a foreign tokenizer has no such token.
+    """
 
     has_text = True
     files = ModelFiles()
@@ -62,13 +71,18 @@ class Tokenizer:
         self._vocabulary: dict[str, int] = self.backend.get_vocab(with_added_tokens=True)
         added = self.backend.get_added_tokens_decoder()
         flagged = {token.content: id for id, token in added.items() if token.special}
-        self._special = find_special_ids(self._vocabulary, flagged, settings)
+        self._name_special(find_special_ids(self._vocabulary, flagged, settings))
         self.vocab_size: int = max(self._vocabulary.values()) + 1
         self._bytes = [b""] * self.vocab_size
         for token, id in self._vocabulary.items():
             as_written = self._form.added_as_written and id in added
             self._bytes[id] = token.encode() if as_written else self._form.read(token)
-        self._special_set = frozenset(self._special.all.values())
+
+    def _name_special(self, special: SpecialIds) -> None:
+        self.special_ids = special.all
+        self.document_id, self.padding_id = special.document, special.padding
+        self.end_of_text_id, self.end_of_turn_id = special.end_of_text, special.end_of_turn
+        self._special_set = frozenset(special.all.values())
 
     def __reduce__(self) -> tuple[Any, ...]:  # the library's own pickling forgets encode_special_tokens
         return Tokenizer, (self._document, self._settings, self.files)
@@ -122,6 +136,21 @@ class Tokenizer:
         first, *others = (self.backend.encode(part, add_special_tokens=False).ids for part in text.split(sign))
         return first + [id for part in others for id in (*written, *part)]
 
+    def encode_rendered(self, text: str) -> list[int]:
+        """The ids of text out of a chat template, as `transformers` gives them: special tokens are recognised, and
+        what the tokenizer does to text elsewhere (NFC, a space put before it) is done. Raises as `encode`."""
+        try:
+            return self._as_elsewhere.encode(text, add_special_tokens=False).ids
+        except TypeError as error:
+            raise _not_text(text) from error
+
+    @cached_property
+    def _as_elsewhere(self) -> tokenizers.Tokenizer:
+        backend = tokenizers.Tokenizer.from_str(json.dumps(self._document))
+        backend.no_truncation()
+        backend.no_padding()
+        return backend
+
     # Ids to text
 
     def token_bytes(self, id: int, *, skip_special: bool = False) -> bytes:
@@ -151,38 +180,11 @@ class Tokenizer:
         lengths[list(self._special_set)] = 0
         return lengths
 
-    # Special tokens
-
-    @property
-    def special_ids(self) -> dict[str, int]:
-        """Every special token: its name -> its id, by id."""
-        return dict(self._special.all)
-
-    @property
-    def document_id(self) -> int | None:
-        """Stands before each document; of a foreign tokenizer its begin-of-text token, else its end-of-text token."""
-        return self._special.document
-
-    @property
-    def end_of_text_id(self) -> int | None:
-        """Stands after each document in tokens of others; None where a foreign tokenizer has no such token."""
-        return self._special.end_of_text
-
-    @property
-    def padding_id(self) -> int | None:
-        """Fills up batches; None where a foreign tokenizer has no such token."""
-        return self._special.padding
-
-    @property
-    def end_of_turn_id(self) -> int | None:
-        """Closes each message of a conversation; None where a foreign tokenizer has no such token."""
-        return self._special.end_of_turn
-
     @property
     def stop_ids(self) -> frozenset[int]:
         """The ids at which a generated text is over: the next document's begin, the end of text, the end of a turn, and
         those that the folder's generation_config.json and config.json name as eos_token_id."""
-        ids = (self._special.document, self._special.end_of_text, self._special.end_of_turn)
+        ids = (self.document_id, self.end_of_text_id, self.end_of_turn_id)
         return frozenset(id for id in ids if id is not None) | self.files.stop_ids
 
     # On disk
@@ -200,9 +202,30 @@ class Tokenizer:
         # A template of ours is in the settings; `transformers` would prefer one in a file.
         self.files.save(Path(folder), templates=not self._has_our_template)
 
+    @cached_property
+    def template_chat(self) -> TemplateChat | None:
+        """How the model writes conversations, where it is not as text/chat.py does: by a template of its own."""
+        source = self._template
+        if self._has_our_template or source is None:
+            return None
+        return TemplateChat(source, self, named_tokens(self.files.special_tokens | (self._settings or {})))
+
+    @property
+    def _template(self) -> str | None:
+        """chat_template.jinja, else the default one of tokenizer_config.json."""
+        source = self.files.templates.get(TEMPLATE) or (self._settings or {}).get("chat_template")
+        if isinstance(source, list):  # several, by their purpose
+            source = next((one.get("template") for one in source if one.get("name") == "default"), None)
+        return source if isinstance(source, str) and source.strip() else None
+
+    @property
+    def chat_digest(self) -> str:
+        """SHA-256 of all that decides the ids of a conversation."""
+        return self.digest if self.template_chat is None else digest([self.digest, self._template])
+
     @property
     def _has_our_template(self) -> bool:
-        return self.document_id is not None and all(name in self._special.all for name in CHAT_TOKENS)
+        return self.document_id is not None and all(name in self.special_ids for name in CHAT_TOKENS)
 
     def _config(self) -> dict[str, Any]:
         if self._settings is None:
@@ -281,6 +304,15 @@ class Tokenizer:
         backend.add_tokens([tokenizers.AddedToken(token, normalized=False, special=special) for token in tokens])
         return Tokenizer(json.loads(backend.to_str()), self._settings, self.files)
 
+    def with_chat(self, name: str) -> "Tokenizer":
+        """This tokenizer with another chat template, by its name (`STOCK`) or from a file, and the special tokens that
+        it lacks. Raises as `template_text`."""
+        source = template_text(name)
+        lacking = [token for token in STOCK.get(name, ()) if token not in self._vocabulary]
+        files = dataclasses.replace(self.files, templates={})
+        grown = self.add_tokens(lacking, special=True) if lacking else self
+        return Tokenizer(grown._document, {**(self._settings or {}), "chat_template": source}, files)
+
 
 class MissingTokenizer(Tokenizer):
     """A vocabulary of `vocab_size` ids, of which `document_id` (if any) separates documents."""
@@ -290,7 +322,7 @@ class MissingTokenizer(Tokenizer):
 
     def __init__(self, vocab_size: int, document_id: int | None) -> None:
         self.vocab_size = vocab_size
-        self._special = SpecialIds({}, document=document_id, padding=None, end_of_text=document_id, end_of_turn=None)
+        self._name_special(SpecialIds({}, document_id, padding=None, end_of_text=document_id, end_of_turn=None))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return MissingTokenizer, (self.vocab_size, self.document_id)
@@ -299,9 +331,11 @@ class MissingTokenizer(Tokenizer):
         return f"MissingTokenizer({self.vocab_size:,} ids)"
 
     def __getattr__(self, name: str) -> Any:  # what only text has: what all that reads or writes it begins with
-        if name in ("backend", "_bytes", "_vocabulary", "_document", "_special_set"):
+        if name in ("backend", "_bytes", "_vocabulary", "_document"):
             raise _no_text()
         raise AttributeError(name)
+
+    template_chat = None
 
     def byte_lengths(self) -> npt.NDArray[np.int32]:
         """Zeros: unknown."""
