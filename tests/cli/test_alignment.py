@@ -22,8 +22,6 @@ from maquette.tracking.config import TrackingConfig
 from maquette.training import read_history, read_record
 from support.small_runs import write_documents
 
-pytestmark = pytest.mark.usefixtures("no_pictures")
-
 TINY = ["threads=1", "compile=off", "num_validations=2", "optimizer.lr=1e-3"]
 
 
