@@ -3,11 +3,13 @@
 Arguments: outputs, source, and the changes as JSON.
 """
 
+import gc
 import json
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+gc.set_threshold(50_000, 10, 10)  # as in tests/conftest.py
 
 from maquette.cli import train
 from support.small_runs import settings

@@ -1,7 +1,6 @@
 """The corpus report: what each step left, what the splits hold, how much the text repeats; table, JSON and figure."""
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,8 +58,8 @@ def write_report(folder: Path, known: dict[str, Any]) -> None:
     source = {key: value for key, value in known["source"].items() if key != "path"}  # equal files, equal report
     content = {**known, "source": source}
     write_json(folder / "report.json", content)
-    brief = json.dumps(_brief(source), ensure_ascii=False)
-    write_text(folder / "report.md", render("corpus.md.j2", {**content, "source": brief, "splits": SPLITS}))
+    shown = {**content, "source": _in_words(source), "splits": SPLITS}
+    write_text(folder / "report.md", render("corpus.md.j2", shown))
     save_figure(corpus_figure(content), folder / "figures" / "corpus")
 
 
@@ -68,11 +67,20 @@ def _shares(rates: dict[str, dict[str, RepetitionRate]]) -> dict[str, dict[str, 
     return {domain: {split: rate.share for split, rate in splits.items()} for domain, splits in rates.items()}
 
 
-def _brief(source: dict[str, Any]) -> dict[str, Any]:
-    return {
-        key: f"{len(value)} named in manifest.json" if isinstance(value, dict | list) and len(value) > 5 else value
-        for key, value in source.items()
-    }
+def _in_words(source: Mapping[str, Any]) -> str:
+    """What kind of source, and what else it says of itself: `text; files: 203; not text: poems/picture.png`."""
+    words = [str(source["kind"])]
+    for key, value in source.items():
+        if key == "kind" or value in (None, [], {}):
+            continue
+        if isinstance(value, Mapping | list) and len(value) > 5:
+            value = f"{len(value)}, named in manifest.json"
+        elif isinstance(value, Mapping):
+            value = ", ".join(f"{name} {number}" for name, number in value.items())
+        elif isinstance(value, list):
+            value = ", ".join(map(str, value))
+        words.append(f"{key.replace('_', ' ')}: {value}")
+    return "; ".join(words)
 
 
 def corpus_figure(facts: Mapping[str, Any]) -> "Figure":
