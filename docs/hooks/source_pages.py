@@ -70,11 +70,11 @@ def locate(place: Path, symbol: str) -> tuple[Path, int]:
     file of src/ that has it. Raises `PluginError` where there is none, or more than one.
     """
     for where in (place, Path("src")):
-        found = [(file, _symbols_of(file)[symbol]) for file in _python_files(where) if symbol in _symbols_of(file)]
-        if len(found) == 1:
-            return found[0]
-        if found:
-            raise PluginError(f"{symbol} is in {', '.join(str(file) for file, _ in found)}: name the file")
+        places = [(file, _symbols_of(file)[symbol]) for file in _python_files(where) if symbol in _symbols_of(file)]
+        if len(places) == 1:
+            return places[0]
+        if places:
+            raise PluginError(f"{symbol} is in {', '.join(str(file) for file, _ in places)}: name the file")
     raise PluginError(f"no {symbol} in {place} or elsewhere in src")
 
 

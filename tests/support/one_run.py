@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-gc.set_threshold(50_000, 10, 10)  # as in tests/conftest.py
 
 from maquette.cli import train
 from support.small_runs import settings
 
 if __name__ == "__main__":
+    gc.set_threshold(50_000, 10, 10)  # as in tests/conftest.py
     train.run(settings(Path(sys.argv[1]), Path(sys.argv[2]), **json.loads(sys.argv[3])))
