@@ -156,10 +156,9 @@ def conversation_batches(
 ) -> list[ConversationBatch]:
     """The examples as `parts` micro-batches whose sums, divided by their `divisor` and averaged over the parts, are the
     mean over all tokens that count. Packed rows are as long as the longest example of their part."""
-    shares = [share.tolist() for share in np.array_split(np.asarray(indices), parts)]
-    total = sum(int(examples[index][1][1:].sum()) for share in shares for index in share)
-    divisor = max(total, 1) / parts
-    return [_rows(examples, share, packed, divisor) for share in shares]
+    shares = np.array_split(np.asarray(indices), parts)
+    divisor = max(int(examples.answer_lengths[np.concatenate(shares)].sum()), 1) / parts
+    return [_rows(examples, share.tolist(), packed, divisor) for share in shares]
 
 
 def preference_batches(
@@ -168,8 +167,7 @@ def preference_batches(
     """The pairs as `parts` micro-batches. `reference (2 n,)`: log-probabilities of all examples. `divisor`s are those
     of the chosen completions' tokens, for a term of fine-tuning on them. Both halves are as wide as the longest row."""
     shares = np.array_split(np.asarray(pairs, dtype=np.int64), parts)
-    total = sum(int(examples[2 * pair][1][1:].sum()) for share in shares for pair in share)
-    divisor = max(total, 1) / parts
+    divisor = max(int(examples.answer_lengths[2 * np.concatenate(shares)].sum()), 1) / parts
     batches = []
     for share in shares:
         halves = [(2 * share).tolist(), (2 * share + 1).tolist()]
