@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from maquette.artifacts import recall as module
+from maquette.artifacts import manifest as module
 from maquette.artifacts.manifest import digest_of_files, recall, remember
 
 
