@@ -15,7 +15,8 @@ from maquette.artifacts.files import digest, file_digest, listed, read_json, wri
 from maquette.artifacts.manifest import program_digest, read_manifest
 from maquette.cli.command_line.config import TrainStage
 from maquette.cli.sweeps.forecast import PlannedJob
-from maquette.cli.sweeps.jobs import Line, Sweep, SweepJob
+from maquette.cli.sweeps.jobs import Line, Sweep
+from maquette.cli.sweeps.sweep_job import SweepJob
 from maquette.data.config import CustomDataConfig
 from maquette.model.loading import find_reward_model, model_folder
 
