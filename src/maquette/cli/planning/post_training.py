@@ -17,7 +17,7 @@ from maquette.artifacts.run_file import read_run
 from maquette.artifacts.settings import walk
 from maquette.artifacts.targets import Node, node_value, with_values
 from maquette.cli.command_line.config import TrainStage
-from maquette.cli.planning.pretraining import assemble_job
+from maquette.cli.planning.pretraining import job_of, specified
 from maquette.data.config import ExamplesConfig
 from maquette.data.conversations import ExampleFiles, ExampleSource
 from maquette.data.examples import describe_examples, encode_instructions, encode_preferences
@@ -170,7 +170,8 @@ def _job(config: TrainStage, recipe: Recipe, plan: ObjectivePlan, start: Path, d
         recipe = with_steps(recipe, config.trainer.max_steps)
     _say_unused(config)
     label = f"{config.objective.entry.label}-{label_of(recipe.size)}"
-    return assemble_job(config, recipe, plan, start=start, tokenizer=model_folder(start), digests=digests, label=label)
+    spec = specified(config, recipe, start=start, tokenizer=model_folder(start), digests=digests, label=label)
+    return job_of(config, spec, plan)
 
 
 def _say_unused(config: TrainStage) -> None:
