@@ -18,7 +18,7 @@ from maquette.reports.figures import COLORS
 from maquette.scaling.fits.stored_fit import load_fit
 from maquette.scaling.fits.sweep_figures import CAPTIONS, isoflop_curves, loss_against_compute
 from maquette.scaling.fits.sweep_fit import SweepFit
-from maquette.scaling.laws.fit import Prediction
+from maquette.scaling.laws.forecast import Forecast
 from maquette.scaling.predictions.verdict import Verdict
 from maquette.tracking.config import TrackingConfig
 from maquette.training import RunRecord, read_history
@@ -113,7 +113,7 @@ class PredictionReport:
     verdict: Verdict
 
     @cached_property
-    def by_form(self) -> dict[str, Prediction]:
+    def by_form(self) -> dict[str, Forecast]:
         """What each form of law says of the run, with its 90% interval."""
         prediction = self.verdict.prediction
         return {
@@ -121,10 +121,9 @@ class PredictionReport:
                 prediction.params,
                 prediction.tokens,
                 compute=prediction.compute,
-                form=None if form == prediction.form else form,
-                level=0.9,
+                form=form,
             )
-            for form in self.fit.comparison.fits
+            for form in self.fit.forms
         }
 
     @property
