@@ -90,8 +90,8 @@ def _bare_parsers(tree: ast.Module) -> list[tuple[int, str]]:
 
 
 def test_a_line_is_named() -> None:
-    with pytest.raises(StageError, match=r"rows\.jsonl, line 3, is damaged"):
-        parse_json("{", "rows.jsonl", place="line 3")
+    with pytest.raises(StageError, match=r"rows\.jsonl, line 3 is not JSON"):
+        parse_json("{", "rows.jsonl, line 3")
 
 
 def test_what_must_be_an_object(tmp_path: Path) -> None:

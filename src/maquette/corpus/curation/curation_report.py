@@ -109,7 +109,7 @@ def write_curation_report(
 def _pii_counts(journal: pd.DataFrame) -> dict[str, int]:
     counts: dict[str, int] = {}
     for text in journal["pii"][(journal["reason"] == "") & (journal["pii"] != "{}")]:
-        for kind, count in parse_json(text, "the journal", place="column pii").items():
+        for kind, count in parse_json(text, "the journal, column pii").items():
             counts[kind] = counts.get(kind, 0) + int(count)
     return dict(sorted(counts.items()))
 

@@ -114,7 +114,7 @@ def _story(row: "pd.Series", journal: "pd.DataFrame", config: CurationConfig) ->
             )
     if row["pii"] not in ("", "{}"):
         counts = ", ".join(
-            f"{count} {kind}" for kind, count in parse_json(row["pii"], "the journal", place="column pii").items()
+            f"{count} {kind}" for kind, count in parse_json(row["pii"], "the journal, column pii").items()
         )
         lines.append(f"  replaced     {counts}")
     lines += [
