@@ -15,6 +15,7 @@ Ours adds a bias to the score, which `transformers` has no place for: it lies in
 there are lower by this constant, which no comparison of two completions feels.
 """
 
+import dataclasses
 import shutil
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,9 +26,10 @@ from maquette.artifacts import ConfigError, StageError
 from maquette.artifacts.files import atomic_folder, file_digest, listed, read_json, write_json
 from maquette.artifacts.reading import load_sealed, load_table, reading, short, write_sealed
 from maquette.artifacts.strangers import check_code
+from maquette.model.architecture import TransformerConfig
 from maquette.model.core_config import CoreConfig
 from maquette.model.heads import LanguageModel, ScalarModel
-from maquette.model.hf.family import MODELING, OWN, ModelFamily, Stored, is_scalar
+from maquette.model.hf.family import MODELING, OWN, ModelFamily, ReadSettings, Stored, is_scalar
 from maquette.model.hf.gpt2 import GPT2
 from maquette.model.hf.rotary import LLAMA, QWEN2, QWEN3
 from maquette.model.hf.weights import read_weights, write_weights
@@ -42,6 +44,9 @@ FAMILIES = (LLAMA, QWEN2, QWEN3, GPT2, OWN)
 Model = TypeVar("Model", LanguageModel, ScalarModel)
 
 CHECKSUMS = "checksums.json"
+
+DROPOUT = "dropout"
+"""Our setting that no family's `config.json` has: `transformers` passes it over, a run that trains on reads it."""
 
 _FILES = frozenset(
     (
@@ -119,6 +124,8 @@ def fill(folder: Path, model: LanguageModel | ScalarModel, tokenizer: Tokenizer,
     settings: dict[str, Any] = {"architectures": [family.architecture], "model_type": family.model_type} | family.write(
         config
     )
+    if getattr(config, DROPOUT, 0.0):
+        settings[DROPOUT] = config.dropout
     state = model.state_dict()
     files, stop_ids, our_end = tokenizer.files, tokenizer.stop_ids, tokenizer.special_ids.get(END_OF_TURN)
     special = {"bos_token_id": tokenizer.document_id, "pad_token_id": tokenizer.padding_id} | files.ids
@@ -207,7 +214,11 @@ def config_of(raw: dict[str, Any], path: Path) -> CoreConfig:
     family = family_of(raw, path)
     try:
         with reading(path / "config.json", hint="Fetch the file again."):
-            config = family.read(raw)
+            settings = ReadSettings(raw)
+            config = family.read(settings)
+            if isinstance(config, TransformerConfig) and settings.get(DROPOUT):  # of training, which theirs have not
+                config = dataclasses.replace(config, dropout=settings[DROPOUT])
+            settings.require_known()
     except (StageError, ConfigError) as error:
         raise StageError(f"{path / 'config.json'}: {error.message}", error.hint) from None
     for name in config.own_code:
