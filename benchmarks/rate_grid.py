@@ -45,7 +45,7 @@ CELLS = [
 ]  # fmt: skip
 """Size, tokens and batch in tokens; the most telling first."""
 
-FEWEST, MOST = -3, 5
+FEWEST, MOST = -1, 4
 """Of the exponents of two that the recipe's rate is multiplied by."""
 
 VARIANTS = [("20k", "100k", 128), ("20k", "400k", 512)]
@@ -167,8 +167,6 @@ def long_enough(cell: tuple[str, str, int]) -> float:
 # The law --------------------------------------------------------------------------------------------------------------
 
 OLDER = Path(__file__).parent.parent / "notebooks" / "data" / "learning_rate.csv"
-NEAR = np.log(2.9)
-"""Rates farther from a cell's best in ln are left out: there the loss is no parabola."""
 NOISE = 0.004
 PRIOR = np.array([[np.log(0.01), 2.0], [-1.0, 0.5], [0.25, 0.25], [0.0, 0.3]])
 """Mean and deviation of a, b, c, d."""
@@ -176,7 +174,8 @@ NAMES = ("rate at width 32, 512 tokens a step, 1e6 tokens", "width exponent", "b
 
 
 def fit_rows(path: Path) -> dict[str, np.ndarray]:
-    """Columns of the runs that the law is fitted to: those that warm up long enough, and an older table's."""
+    """Columns of the runs that the law is fitted to: of each cell that warms up for long enough the three around its
+    best, since farther away the loss is no parabola; and those of an older table on other text."""
     cells: dict[tuple[str, str], list[tuple[float, ...]]] = {}
     for row in read_rows(path):
         steps, warmup = int(row["steps"]), float(row["warmup"])
@@ -191,9 +190,9 @@ def fit_rows(path: Path) -> dict[str, np.ndarray]:
     columns: list[tuple[float, ...]] = []
     for index, rows in enumerate(cells.values()):
         best = min(rows, key=lambda one: one[4])
-        near = [one for one in rows if abs(np.log(one[3] / best[3])) < NEAR]
-        if len(near) > 1:
-            columns += [(index, *one) for one in near]
+        nearest = sorted(rows, key=lambda one: abs(np.log(one[3] / best[3])))
+        if len(rows) > 2:
+            columns += [(index, *one) for one in nearest[:3]]
     names = ("cell", "width", "batch", "tokens", "rate", "loss", "params")
     return dict(zip(names, np.array(columns).T, strict=True))
 
