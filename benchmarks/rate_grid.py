@@ -67,6 +67,10 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.what == "train":
         grid = Grid(arguments.outputs, arguments.rows, time.monotonic() + 60 * arguments.minutes)
+        for cell in WARMED:
+            for seed in (0, 1):
+                grid.loss(cell, 0, seed=seed)
+                grid.loss(cell, np.log2(of_the_recipe(cell)), seed=seed, warmup=long_enough(cell))
         for cell in CELLS[:3]:
             grid.walk(cell)
         for cell in WARMED:
@@ -111,11 +115,11 @@ class Grid:
         for cooldown in COOLDOWNS:
             self.loss(cell, 1, cooldown=cooldown)
 
-    def loss(self, cell: tuple[str, str, int], step: int, *, seed: int = 0, **other: float) -> float:
+    def loss(self, cell: tuple[str, str, int], step: float, *, seed: int = 0, **other: float) -> float:
         """Held-out loss of one run, from the table or trained. `cooldown` 0 is the linear fall."""
         size, tokens, batch = cell
         settings = {"beta2": 0.99, "cooldown": 0.0, "warmup": 0.1} | other
-        key = {"group": f"{size}-{tokens}-{batch}", "multiple": f"{2.0**step:g}", "seed": f"{seed}"}
+        key = {"group": f"{size}-{tokens}-{batch}", "multiple": f"{2.0**step:.4g}", "seed": f"{seed}"}
         key |= {name: f"{value:g}" for name, value in settings.items()}
         for row in self.rows:
             if all(row[name] == value for name, value in key.items()):
@@ -239,6 +243,15 @@ def report(cells: list[Best]) -> None:
             f"{' (edge)' if cell.edge else ''}, law {expected:.4f}, 0.2 / width {recipe:.4f}, "
             f"which costs {cell.cost:.2%}"
         )
+
+
+def of_the_recipe(cell: tuple[str, str, int]) -> float:
+    """The rate of today's recipe, as a multiple of the old one's."""
+    from maquette.recipe import DEFAULT_RULES
+
+    width = {"20k": 14, "60k": 32, "180k": 56, "400k": 80}[cell[0]]
+    old = 0.2 / width * (cell[2] / 512) ** 0.25
+    return DEFAULT_RULES.peak_learning_rate(width, cell[2]) / old
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
