@@ -1,4 +1,4 @@
-"""The best learning rate over width, batch and token horizon: small runs, and the law through them.
+"""The best learning rate over width, batch and tokens: small runs, and the law through them.
 
     python benchmarks/rate_grid.py train     trains what benchmarks/results/rate_grid.csv does not have yet
     python benchmarks/rate_grid.py fit       prints the law and what it costs; draws it
