@@ -207,7 +207,7 @@ def best_rates(path: Path) -> list[Best]:
         if float(row["tokens"]) > 1e6:
             names = ("params", "hidden_size", "batch_size_tokens", "tokens", "learning_rate", "loss")
             cells.setdefault((row["params"], "older"), []).append(tuple(float(row[name]) for name in names))
-    found = []
+    bests = []
     for rows in cells.values():
         rows.sort(key=lambda one: one[4])
         at = min(range(len(rows)), key=lambda index: rows[index][5])
@@ -219,8 +219,8 @@ def best_rates(path: Path) -> list[Best]:
         _, width, batch, *_ = near[0]
         recipe = np.log(0.2 / width * (batch / 512) ** 0.25)
         cost = float(np.interp(recipe, rates, losses) - least.y)
-        found.append(Best(*near[0][:4], float(np.exp(least.x)), cost, bool(least.edge)))
-    return found
+        bests.append(Best(*near[0][:4], float(np.exp(least.x)), cost, bool(least.edge)))
+    return bests
 
 
 def report(cells: list[Best]) -> None:

@@ -33,8 +33,8 @@ class HyperparameterRules:
 
     lr_width_exponent: float = setting(-1.1, "exponent of the learning rate in the width")
     """Between -1.41 and -.38 by the same runs (90%), -1 for hidden matrices under Adam in the maximal-update
-    parametrisation (Yang et al. 2022, table 8). This one leads to the rates of large models below. Over the
-    tokens of a run the best rate goes as D^-.15 (-.44 to .14), which is left out: batches grow with D."""
+    parametrisation (Yang et al. 2022, table 8). This one leads to the rates of large models below. Over the tokens
+    of a run the best rate goes as D^-.15 (-.44 to .14), which is left out: batches grow with D."""
 
     lr_batch_exponent: float = setting(0.25, "exponent of the learning rate in the batch")
     """Between none and the square root (Malladi et al. 2022). With it the recipe is within a factor of two of what was
