@@ -17,15 +17,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from maquette.artifacts import StageError
-from maquette.data.batches import TensorBatch
+from maquette.data.batches import TensorBatch, TokenRows
 from maquette.data.examples import Examples
-from maquette.data.order import derive, key_of, permute
+from maquette.data.order import Reshuffled
 
 Batch = TypeVar("Batch")
 
 
 @dataclasses.dataclass
-class ConversationBatch(TensorBatch):
+class ConversationBatch(TokenRows):
     """R rows of T tokens, padded on the right; a row holds one example or, packed, several.
 
     tokens: (R, T) int64
@@ -35,7 +35,6 @@ class ConversationBatch(TensorBatch):
     divisor: what sums over the tokens that count are divided by
     """
 
-    tokens: Tensor
     loss_mask: Tensor
     lengths: Tensor
     segments: Tensor | None = None
@@ -43,18 +42,8 @@ class ConversationBatch(TensorBatch):
     divisor: float = 1.0
 
     @property
-    def inputs(self) -> Tensor:
-        """(R, S) with S = T - 1"""
-        return self.tokens[:, :-1]
-
-    @property
-    def targets(self) -> Tensor:
-        """(R, S)"""
-        return self.tokens[:, 1:]
-
-    @property
     def mask(self) -> Tensor:
-        """(R, S) bool, aligned to the targets"""
+        """(R, T - 1) bool, aligned to the targets"""
         return self.loss_mask[:, 1:]
 
 
@@ -84,18 +73,6 @@ class PreferenceBatch(TensorBatch):
         return ConversationBatch(tokens, mask, lengths, divisor=self.chosen.divisor)
 
 
-class ExampleOrder:
-    """`order.locate(numbers)`: example `n % count` of a permutation that is new in each round through all of them."""
-
-    def __init__(self, count: int, seed: int) -> None:
-        self.count = count
-        self._key = key_of("examples", seed)
-
-    def locate(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
-        rounds, places = np.divmod(numbers, self.count)
-        return permute(places, np.full_like(places, self.count), derive(self._key, rounds))
-
-
 class ExampleBatches(Generic[Batch]):
     """The micro-batches of one process, as an iterable with a length that resumes exactly.
 
@@ -106,7 +83,7 @@ class ExampleBatches(Generic[Batch]):
 
     def __init__(
         self,
-        order: ExampleOrder,
+        order: Reshuffled,
         make: Callable[[NDArray[np.int64], int], Sequence[Batch]],
         *,
         batch_size: int,

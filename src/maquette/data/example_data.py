@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from maquette.artifacts.manifest import Manifest, read_manifest, verify_files
 from maquette.data.batches import TensorBatch
-from maquette.data.example_batches import ExampleBatches, ExampleOrder, conversation_batches, preference_batches
+from maquette.data.example_batches import ExampleBatches, conversation_batches, preference_batches
 from maquette.data.examples import Examples
+from maquette.data.order import Reshuffled
 from maquette.data.prompts import Prompt
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class ExampleData(LightningDataModule, abc.ABC):
         self.manifest = verify_files(self.folder) if first else read_manifest(self.folder)
         self.training = Examples.load(self.folder / "train")
         self.validation = Examples.load(self.folder / "validation")
-        self._order = ExampleOrder(len(self.training) // self.examples_of_a_unit, self.seed)
+        self._order = Reshuffled(len(self.training) // self.examples_of_a_unit, "examples", self.seed)
 
     def train_dataloader(self) -> ExampleBatches[Any]:
         assert self.manifest is not None
