@@ -257,7 +257,8 @@ class Bare(Loss):
 
 
 register(ObjectiveEntry(
-    "beside_{name}.Loss", reads="preferences", starts_from=("pretrain",), learning_rate=1 / 16, has_reference=True,
+    "beside_{name}.Loss", reads="preferences", starts_from=("pretrain",), has_reference=True,
+    learning_rate=OBJECTIVES["dpo"].learning_rate,
     unused=OBJECTIVES["dpo"].unused, answers=True, calibrated=False, title="Theirs",
 ))
 register(ObjectiveEntry("beside_{name}.Bare", reads="preferences"))
