@@ -31,6 +31,7 @@ from .laws.surface import (
     PublishedSurface as PublishedSurface,
     published_surface as published_surface,
 )
+from .laws.token_kinds import KindPredictor as KindPredictor, fit_kinds as fit_kinds
 from .plans.pipelines import compare_pipelines as compare_pipelines
 from .plans.planner import (
     Assumptions as Assumptions,
