@@ -32,10 +32,10 @@ from .laws.surface import (
     published_surface as published_surface,
 )
 from .laws.token_kinds import KindPredictor as KindPredictor, fit_kinds as fit_kinds
-from .plans.pipelines import compare_pipelines as compare_pipelines
 from .plans.planner import (
     Assumptions as Assumptions,
     ComputePlan as ComputePlan,
+    compare_pipelines as compare_pipelines,
     make_plan as make_plan,
     preset as preset,
 )

@@ -47,8 +47,8 @@ class LawDifference:
     words: str
 
     def predict(self, compute: ArrayLike, levels: Sequence[float] = (0.5, 0.9)) -> Forecast:
-        """The relative difference of the losses at `compute`, second over first less one, as a forecast: its `loss` and
-        intervals are that difference. Beyond the runs the interval also counts that lines bend."""
+        """The difference of the losses at `compute` as a share of the first: `loss` and intervals of the forecast are
+        that difference. Beyond the runs the interval also counts that lines bend."""
         u = np.log(np.asarray(compute, float) / self.at)
         gap = np.log1p(self.ratio) + self.slope * u
         variance = self.covariance[0, 0] + 2 * self.covariance[0, 1] * u + self.covariance[1, 1] * u**2
