@@ -13,7 +13,7 @@ from maquette.text import Tokenizer
 from maquette.tracking import RunLog, peak_memory_bytes
 from maquette.training.callbacks import RunCheckpoint
 from maquette.training.callbacks.loss_spike import diverged, first_broken
-from maquette.training.checkpoint_io import CheckpointFolder
+from maquette.training.checkpoint_io import AtomicCheckpointIO, CheckpointFolder
 from maquette.training.job import Job, Opened, Row
 from maquette.training.metrics_file import read_history
 from maquette.training.record import RunRecord
@@ -41,7 +41,7 @@ def conclude(
         peak_memory=peak_memory_bytes(),
     )
     if steps:
-        state = torch.load(checkpoints.path(step), map_location="cpu", weights_only=True, mmap=True)["state_dict"]
+        state = AtomicCheckpointIO().load_checkpoint(checkpoints.path(step), "cpu")["state_dict"]
     else:  # callbacks=none
         state = opened.module.state_dict()
     learnt = {name for name, _ in opened.module.named_parameters()}
