@@ -12,7 +12,6 @@ from maquette.artifacts import ConfigError
 from maquette.artifacts.files import listed, write_json
 from maquette.artifacts.manifest import build
 from maquette.artifacts.progress import say
-from maquette.cli import demo
 from maquette.cli.command_line.model_config import AlignmentStage
 from maquette.cli.study import Study, rehearse
 from maquette.feedback.annotators.simulated import GoldReward
@@ -110,7 +109,7 @@ def run(config: AlignmentStage, recipe: Callable[[Study], None] = align) -> Path
     )
     for measurement in measured:
         _track(config, measurement, folder)
-    page = folder / "index.html" if study.demo is None else demo.write_page(study.demo, folder)
+    page = folder / "index.html" if study.demo is None else study.demo.write(folder)
     say(f"Open {page.absolute().as_uri()}")
     return folder
 

@@ -19,6 +19,7 @@ from maquette.cli.command_line.composition import compose
 from maquette.cli.command_line.overrides import literal
 from maquette.cli.command_line.registry import STAGES
 from maquette.feedback.study.measurement import PolicyRun
+from maquette.scaling.predictions.demo_page import DemoPage
 from maquette.training import RunRecord
 
 Settings = Mapping[str, Any]
@@ -38,7 +39,7 @@ class Study:
         self.policies: list[PolicyRun] = []
         self.rewards: list[str] = []
         self.curves_by_policy: list[str] = []
-        self.demo: demo.Demo | None = None
+        self.demo: DemoPage | None = None
 
     def train(self, name: str, *settings: Settings, policy: bool = False, reward: bool = False,
               curve: bool = False, kind: str | None = None, **values: Any) -> str:  # fmt: skip

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from maquette.artifacts.errors import ConfigError
 from maquette.artifacts.settings import from_table, setting
 from maquette.corpus.config import CorpusConfig, SourceConfig
 from maquette.corpus.curation.config import CurationConfig, ExecutorConfig
@@ -214,3 +215,11 @@ class TrainStage(TokensStage):
 @dataclass
 class DemoStage(TrainStage):
     reach: float = setting(10.0, "the predicted model has so many times the largest budget's compute", minimum=1.0)
+
+    def validate(self) -> None:
+        """Raises `ConfigError` without text to measure, or budgets to train a family at."""
+        super().validate()
+        if self.pretokenized.path is not None:
+            raise ConfigError("The demo measures text, and pretokenized has none.", "Leave pretokenized.path out.")
+        if not self.sweep.budgets:
+            raise ConfigError("The demo needs budgets to train a family at.", "Set sweep.budgets=[1e11,3e11,1e12].")

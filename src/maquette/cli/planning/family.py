@@ -1,25 +1,34 @@
-"""What the runs of a family have in common: the settings that make another member of it.
+"""What the runs of a family have in common: the settings that make another member of it, and the words of a command
+line that mean the same.
 
 What the recipe derives from the size (width, learning rate, batch ...) is left to it, where it gives each run the
 numbers that the run had; otherwise a number that all runs share is fixed.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from maquette.artifacts.errors import ConfigError, StageError
-from maquette.artifacts.settings import flatten
-from maquette.artifacts.targets import has_key, with_values
+from maquette.artifacts.progress import say
+from maquette.artifacts.settings import flatten, parse_quantity
+from maquette.artifacts.targets import has_key, target_of, with_values
+from maquette.cli.command_line.composition import compose
 from maquette.cli.command_line.config import TrainStage
+from maquette.cli.command_line.overrides import literal
+from maquette.cli.command_line.registry import STAGES
 from maquette.cli.planning.predicted import made_here, settings_of_run
 from maquette.cli.planning.pretraining import resolve_recipe, spec_of
 from maquette.cli.tokens import make_tokens
 from maquette.data.token_artifacts import TokensResult
+from maquette.optimization.config import short_name
 from maquette.recipe.run_spec import RunSpec, resolved_settings
-from maquette.scaling.predictions.prediction import is_local
+from maquette.scaling.predictions.prediction import check_data, is_local
 from maquette.training.record import FILE, read_record
+
+if TYPE_CHECKING:
+    from maquette.scaling.fits.sweep_fit import SweepFit
 
 DERIVED = (
     "model.hidden_size", "model.num_hidden_layers", "model.num_attention_heads", "model.num_key_value_heads",
@@ -69,9 +78,24 @@ def family_settings(folders: Sequence[Path], outputs: str) -> FamilySettings:
 
 
 def plan_member(
-    family: FamilySettings, here: TrainStage, *, size: str, tokens: str | None, compute: str | None, seed: int | None
+    fit: "SweepFit", outputs: str, *, size: str | None, tokens: str | None, compute: str | None, seed: int | None
 ) -> RunSpec:
-    """A further run of a family, made where `here` says. Raises `StageError` where it was begun already."""
+    """A further member of the family that the fit rests on, of the best size for `compute` where none is given.
+
+    Raises `StageError` where it was begun already, or its data are not those of the family."""
+    assert fit.table.folders is not None
+    family = family_settings(fit.table.folders, outputs)
+    for note in family.notes:
+        say(note)
+    if size is None:
+        if fit.table.convention != "exact":
+            raise ConfigError(
+                "A fit in Kaplan's convention knows the best core, not the best size.",
+                "Give size= as well as compute=.",
+            )
+        size = str(round(fit.best(float(parse_quantity(str(compute), "compute"))).params))
+    here = compose(STAGES["train"], [f"outputs={outputs}"])
+    assert isinstance(here, TrainStage)
     config = made_here(dataclasses.replace(family.config, size=size, tokens=tokens, compute=compute), here)
     if seed is not None:
         config = dataclasses.replace(config, seed=seed)
@@ -81,12 +105,13 @@ def plan_member(
             break
         config = dataclasses.replace(config, tokens=str(recipe.tokens), compute=None)
     spec = spec_of(config, recipe, family.data)
-    result = read_record(spec.folder(here.outputs))
+    result = read_record(spec.folder(outputs))
     if result is not None and result.step > 0:
         raise StageError(
             f"The run {spec.name} was begun at {result.started}: it is too late to predict it.",
             "Predict another one, for instance with seed=1.",
         )
+    check_data(spec, fit.table)
     return spec
 
 
@@ -123,3 +148,49 @@ def _opened(config: TrainStage, keys: Sequence[str]) -> TrainStage:
         if has_key(node, name):
             config = dataclasses.replace(config, **{section: with_values(node, **{name: None})})
     return config
+
+
+def words_of(config: Any, counts: Callable[[str], bool]) -> list[str]:
+    """The settings under the keys that count which `maquette train` has otherwise where nothing is given. `config`:
+    its own, or of a stage that has them too."""
+    options = [
+        f"{name}._target_={target_of(node)}" if isinstance(node, Mapping) else f"{name}={short_name(node)}"
+        for name in ("optimizer", "scheduler")
+        if type(node := getattr(config, name)) is not type(getattr(TrainStage(), name))
+    ]
+    usual = plain_settings(compose(STAGES["train"], options))
+    sections = {key.partition(".")[0] for key in usual}
+    changed = {
+        key: value
+        for key, value in plain_settings(config).items()
+        if key.partition(".")[0] in sections and value != usual.get(key)
+    }
+    return options + [
+        f"{'' if key in usual else '++'}{key}={literal(value)}" for key, value in changed.items() if counts(key)
+    ]
+
+
+def plain_settings(config: Any) -> dict[str, Any]:
+    """Every setting of a stage by its dotted key, as plain values."""
+    return flatten(dataclasses.asdict(config))
+
+
+def family_words(folders: Sequence[Path] | None, outputs: str) -> list[str]:
+    """What to type for a further member of the family in `folders` beside its size and tokens; of runs that are not
+    ours (None) only where it is to be."""
+    where = [] if outputs == "outputs" else [f"outputs={outputs}"]
+    if folders is None:
+        return where
+    family = family_settings(folders, outputs).config
+    return [*words_of(family, lambda key: key not in SCALE and not is_local(key)), *where]
+
+
+def sweep_words(config: Any) -> list[str]:
+    """The small models below a larger one with the settings `config`, as its `sweep` says: where it is made and
+    recorded, and all that is not its size, or who watches it."""
+
+    def counts(key: str) -> bool:
+        shared = key.partition(".")[0] in ("outputs", "logger", "sweep") and not key.endswith(".save_dir")
+        return key not in SCALE[:3] and (shared or not is_local(key))
+
+    return ["+sweep=isoflop", *words_of(config, counts)]

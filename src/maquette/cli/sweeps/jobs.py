@@ -23,7 +23,7 @@ from maquette.artifacts.settings import parse_quantity
 from maquette.cli.command_line.composition import compose, compose_raw
 from maquette.cli.command_line.config import StageConfig, TrainStage
 from maquette.cli.command_line.overrides import hydra_overrides, parse_overrides
-from maquette.cli.command_line.recipe_numbers import recipe_of, vocab_size
+from maquette.cli.command_line.recipe_numbers import curve_of, recipe_of, vocab_size
 from maquette.cli.command_line.registry import Stage
 from maquette.cli.sweeps.forecast import is_finished
 
@@ -289,8 +289,6 @@ def _more_words(
     if not sweep.budgets:
         yield []
         return
-    from maquette.recipe.sweeps import isoflop_curve
-
     for key in ("size", "compute", "tokens", "checkpoint"):
         if any(argument.startswith(f"{key}=") for argument in arguments):
             raise ConfigError(
@@ -298,16 +296,7 @@ def _more_words(
                 f"Leave {key} out, or give size=... compute=... several values without +sweep=isoflop.",
             )
     for budget in sorted(parse_quantity(budget, "sweep.budgets") for budget in sweep.budgets):
-        curve = isoflop_curve(
-            budget,
-            count=sweep.sizes_per_budget,
-            ratio=sweep.ratio,
-            tokens_per_parameter=settings.tokens_per_parameter,
-            model=settings.model,
-            vocab_size=planner.vocab_size(settings),
-            context=settings.data.sequence_length,
-            phases=settings.mixture.phases,
-        )
+        curve = curve_of(settings, budget, planner.vocab_size(settings), sweep.sizes_per_budget)
         if curve.warning:
             remarks[f"warning: {curve.warning}"] = None
         for size in curve.sizes:

@@ -149,6 +149,18 @@ def read_facts(folder: Path) -> dict[str, Any]:
     return load_table(folder / FACTS)
 
 
+def show_fit(folder: Path, *, as_json: bool = False) -> None:
+    """Prints what a person wants to know of a stored law, or its JSON."""
+    from maquette.scaling.fits.fit_facts import tell, tell_law
+
+    of_the_loss = (folder / FACTS).exists()
+    if as_json:
+        print((folder / (FACTS if of_the_loss else LAW)).read_text(encoding="utf-8"))
+        return
+    tell(read_facts(folder)) if of_the_loss else tell_law(load_table(folder / LAW))
+    say(f"Open {(folder / PAGE).absolute().as_uri()}")
+
+
 def load_fit(folder: Path) -> "tuple[SweepFit, Manifest]":
     """The fit as a value, and its manifest. Raises `StageError` where a file was changed, or where this version of the
     package comes to another law from the same runs."""
