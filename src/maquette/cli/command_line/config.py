@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from maquette.artifacts.errors import ConfigError
 from maquette.artifacts.settings import from_table, setting
+from maquette.artifacts.targets import node_value
 from maquette.corpus.config import CorpusConfig, SourceConfig
 from maquette.corpus.curation.config import CurationConfig, ExecutorConfig
 from maquette.data.config import (
@@ -210,6 +211,11 @@ class TrainStage(TokensStage):
     def validate(self) -> None:
         """Raises `ConfigError` for an optimiser or a scheduler that can't work here."""
         check_optimization(self.optimizer, self.scheduler)
+        if node_value(self.scheduler, "branches") and (self.prediction or not self.objective.entry.branches):
+            raise ConfigError(
+                "scheduler.branches makes several pretraining runs.",
+                "Leave it out with a prediction or another objective.",
+            )
 
 
 @dataclass

@@ -1,4 +1,5 @@
-"""From the settings of `maquette train objective=sft|reward|dpo|ppo` to a job. Nothing here trains.
+"""From the settings of `maquette train objective=sft|reward|dpo|ppo` to a run. Nothing here trains, or imports torch
+before the run's job is asked for.
 
 All start from a trained model. Those over a fixed set of examples have it encoded with the model's own tokenizer, as an
 artifact; PPO draws prompts and has its completions scored.
@@ -7,7 +8,7 @@ artifact; PPO draws prompts and has its completions scored.
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from maquette.artifacts import ConfigError
 from maquette.artifacts.files import digest, file_digest
@@ -17,12 +18,11 @@ from maquette.artifacts.run_file import read_run
 from maquette.artifacts.settings import walk
 from maquette.artifacts.targets import Node, node_value, with_values
 from maquette.cli.command_line.config import TrainStage
-from maquette.cli.planning.pretraining import assemble_job
+from maquette.cli.planning.pretraining import PlannedRun, specified
 from maquette.data.config import ExamplesConfig
 from maquette.data.conversations import ExampleFiles, ExampleSource
 from maquette.data.examples import describe_examples, encode_instructions, encode_preferences
 from maquette.feedback.annotators.custom import CallableReward
-from maquette.feedback.building import ConfiguredFeedback
 from maquette.feedback.config import TaskInstructionsConfig
 from maquette.feedback.prompts import TaskInstructions, open_prompts
 from maquette.model.core_config import CoreConfig
@@ -34,13 +34,10 @@ from maquette.recipe.post_training import PostTraining
 from maquette.recipe.pretraining import Recipe, with_steps
 from maquette.recipe.run_spec import label_of
 from maquette.text import Tokenizer
-from maquette.training import Job
 from maquette.training.config import TrainerConfig
-from maquette.training.devices import count_processes
-from maquette.training.examples import ExamplePlan
-from maquette.training.job import ObjectivePlan
-from maquette.training.micro_batch import micro_batches, minibatch_passes
-from maquette.training.policy import PolicyPlan
+
+if TYPE_CHECKING:
+    from maquette.training.job import ObjectivePlan
 
 ADAM_EPS = 1e-5
 """Of PPO's AdamW, unless the settings have another: with 1e-8 a gradient that is nearly nothing becomes a full step."""
@@ -48,17 +45,20 @@ ADAM_EPS = 1e-5
 _PROMPTS_FOR_LENGTH = 64
 
 
-def plan_examples(config: TrainStage) -> Job:
-    """The job of an objective over examples, which are made where they are missing.
+def plan(config: TrainStage) -> PlannedRun:
+    """The run of an objective that starts from a trained model.
 
-    Raises `ConfigError` for settings that contradict each other or lack what the objective needs, `StageError` where
-    data is damaged.
-    """
+    Raises `ConfigError` for settings that contradict each other or lack what the objective needs, `StageError` where a
+    file is missing or damaged."""
+    return _plan_policy(config) if isinstance(config.objective, PolicyConfig) else _plan_examples(config)
+
+
+def _plan_examples(config: TrainStage) -> PlannedRun:
+    """Over examples, which are made where they are missing."""
     objective = config.objective
     assert isinstance(objective, ExampleConfig)
     start = _start(config)
     architecture, tokenizer = _architecture(start), load_tokenizer(start)
-    micro_batches(objective.batch_size, count_processes(config.trainer), config.data.micro_batch_size)
     folder = encoded_examples(config, tokenizer, architecture.max_position_embeddings)
     manifest = read_manifest(folder)
     train: dict[str, int] = manifest.facts["train"]
@@ -73,15 +73,17 @@ def plan_examples(config: TrainStage) -> Job:
     record = read_run(start)  # the corpus that it was pretrained on: what it is evaluated on must not be of it
     if record is not None and (corpus := record["spec"]["digests"].get("corpus")):
         digests["corpus"] = corpus
-    return _job(config, recipe, ExamplePlan(folder, objective, config.data.micro_batch_size), start, digests)
+
+    def open_plan() -> "ObjectivePlan":
+        from maquette.training.examples import ExamplePlan
+
+        return ExamplePlan(folder, objective, config.data.micro_batch_size)
+
+    return _run(config, recipe, open_plan, start, digests)
 
 
-def plan_policy(config: TrainStage) -> Job:
-    """The job of policy optimisation.
-
-    Raises `ConfigError` for settings that contradict each other or lack what PPO needs, `StageError` where a file is
-    missing or damaged.
-    """
+def _plan_policy(config: TrainStage) -> PlannedRun:
+    """Of policy optimisation."""
     objective, reward = config.objective, config.reward
     assert isinstance(objective, PolicyConfig)
     if reward.kind == "callable":
@@ -124,13 +126,22 @@ def plan_policy(config: TrainStage) -> Job:
     digests = {"tokenizer": tokenizer.digest, "reward": _reward_digest(config)}
     if config.prompts.path is not None:
         digests["prompts"] = file_digest(config.prompts.path)
-    processes = count_processes(config.trainer)
-    feedback = ConfiguredFeedback(config.prompts, reward, config.outputs)
+    return _run(config, recipe, lambda: _policy_plan(config), start, digests)
+
+
+def _policy_plan(config: TrainStage) -> "ObjectivePlan":
+    """Raises `ConfigError` where the rollouts can't be shared out among the processes."""
+    from maquette.feedback.building import ConfiguredFeedback
+    from maquette.training.devices import count_processes
+    from maquette.training.micro_batch import minibatch_passes
+    from maquette.training.policy import PolicyPlan
+
+    objective, processes = config.objective, count_processes(config.trainer)
     minibatch = objective.rollout_batch_size // processes // objective.num_minibatches
     passes = minibatch_passes(minibatch, config.data.micro_batch_size, config.trainer.accumulate_grad_batches)
-    plan = PolicyPlan(objective, feedback, passes)
+    plan = PolicyPlan(objective, ConfiguredFeedback(config.prompts, config.reward, config.outputs), passes)
     plan.schedule(processes)  # raises where they can't be shared out
-    return _job(config, recipe, plan, start, digests)
+    return plan
 
 
 # What both do ---------------------------------------------------------------------------------------------------------
@@ -165,12 +176,15 @@ def _known(config: TrainStage, architecture: CoreConfig) -> PostTraining:
     )
 
 
-def _job(config: TrainStage, recipe: Recipe, plan: ObjectivePlan, start: Path, digests: dict[str, str]) -> Job:
+def _run(
+    config: TrainStage, recipe: Recipe, plan: "Callable[[], ObjectivePlan]", start: Path, digests: dict[str, str]
+) -> PlannedRun:
     if config.trainer.max_steps > 0:
         recipe = with_steps(recipe, config.trainer.max_steps)
     _say_unused(config)
     label = f"{config.objective.kind}-{label_of(recipe.size)}"
-    return assemble_job(config, recipe, plan, start=start, tokenizer=model_folder(start), digests=digests, label=label)
+    spec = specified(config, recipe, start=start, tokenizer=model_folder(start), digests=digests, label=label)
+    return PlannedRun(config, spec, plan)
 
 
 def _say_unused(config: TrainStage) -> None:

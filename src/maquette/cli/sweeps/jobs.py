@@ -25,10 +25,17 @@ from maquette.cli.command_line.config import StageConfig, TrainStage
 from maquette.cli.command_line.overrides import hydra_overrides, parse_overrides
 from maquette.cli.command_line.recipe_numbers import curve_of, recipe_of, vocab_size
 from maquette.cli.command_line.registry import Stage
-from maquette.cli.sweeps.forecast import is_finished
+from maquette.cli.sweeps.forecast import (
+    Forecast,
+    forecast,
+    forget_shared,
+    is_finished,
+    of_recipe,
+    shared_tokens,
+    training_tokens,
+)
 
 if TYPE_CHECKING:
-    from maquette.cli.sweeps.forecast import Forecast
     from maquette.recipe.pretraining import Recipe
 
 
@@ -43,7 +50,7 @@ class SweepJob:
     overrides: tuple[str, ...]
     arguments: tuple[str, ...]
     settings: Any = None
-    forecast: "Forecast | None" = None
+    forecast: Forecast | None = None
     run: str | None = None
     error: str | None = None
 
@@ -155,53 +162,36 @@ def product(
     return combinations
 
 
+def trains_on_text(stage: Stage, settings: StageConfig) -> bool:
+    """Whether there is more to say of a job than its settings."""
+    return stage.name == "train" and isinstance(settings, TrainStage) and settings.objective.entry.reads_text
+
+
 class Planner:
     """Asks the data what a job will be: made here where they are missing, once for all jobs that share them."""
 
-    dry = False
-
-    def __init__(self, stage: Stage) -> None:
-        self._prepare, self._forecast = stage.part("prepare"), stage.part("forecast")
-        if (forget := stage.part("forget_prepared")) is not None:
-            forget()
-
-    def can_plan(self, settings: StageConfig) -> bool:
-        """Whether there is more to say of a job than its settings."""
-        if self._prepare is None or self._forecast is None or not isinstance(settings, TrainStage):
-            return False
-        return settings.objective.entry.reads_text
+    def __init__(self) -> None:
+        forget_shared()
 
     def recipe(self, settings: TrainStage) -> "Recipe":
         from maquette.cli.planning.pretraining import resolve_recipe
 
-        recipe: Recipe = resolve_recipe(settings, self._prepare(settings))
-        return recipe
+        return resolve_recipe(settings, shared_tokens(settings))
 
     def vocab_size(self, settings: TrainStage) -> int:
         from maquette.text import Tokenizer
 
-        return Tokenizer.load(self._prepare(settings).tokenizer).vocab_size
+        return Tokenizer.load(shared_tokens(settings).tokenizer).vocab_size
 
     def domain_tokens(self, settings: TrainStage) -> dict[str, int]:
-        from maquette.cli.sweeps.forecast import training_tokens
+        return training_tokens(shared_tokens(settings).folder)
 
-        return training_tokens(self._prepare(settings).folder)
-
-    def forecast(self, settings: TrainStage) -> "Forecast":
-        forecast: Forecast = self._forecast(settings, self._prepare(settings))
-        return forecast
+    def forecast(self, settings: TrainStage) -> Forecast:
+        return forecast(settings, shared_tokens(settings))
 
 
 class DryPlanner(Planner):
     """Says what the settings alone say, and reads nothing: `tokenizer.vocab_size` is the size of the vocabulary."""
-
-    dry = True
-
-    def __init__(self, stage: Stage) -> None:
-        self._trains = stage.name == "train"
-
-    def can_plan(self, settings: StageConfig) -> bool:
-        return self._trains and isinstance(settings, TrainStage) and settings.objective.entry.reads_text
 
     def recipe(self, settings: TrainStage) -> "Recipe":
         return recipe_of(settings, self.vocab_size(settings))
@@ -215,9 +205,7 @@ class DryPlanner(Planner):
             "Run it once without --show, or give mixtures of your own: mixture=code,docs.",
         )
 
-    def forecast(self, settings: TrainStage) -> "Forecast":
-        from maquette.cli.sweeps.forecast import of_recipe
-
+    def forecast(self, settings: TrainStage) -> Forecast:
         return of_recipe(settings, self.recipe(settings))
 
 
@@ -233,7 +221,7 @@ def plan(
 
 def plan_line(line: Line, planner: Planner | None = None) -> Sweep:
     """The same of a line that was read already."""
-    planner = planner or Planner(line.stage)
+    planner = planner or Planner()
     unique: dict[tuple[str, ...], SweepJob] = {}
     remarks: dict[str, None] = {}
     for arguments, chosen in line.members:
@@ -256,12 +244,11 @@ def _expanded(
     line: Line, planner: Planner, arguments: list[str], settings: StageConfig, remarks: dict[str, None]
 ) -> Iterator[SweepJob]:
     """The jobs that one combination of values stands for: itself, unless the sweep's own settings say more."""
-    if not planner.can_plan(settings):
+    if not isinstance(settings, TrainStage) or not trains_on_text(line.stage, settings):
         if isinstance(settings, TrainStage) and settings.sweep.is_given and not settings.objective.entry.reads_text:
             raise ConfigError("The settings of sweep are of pretraining.", "Give keys several values instead.")
         yield SweepJob(tuple(arguments), (), settings)
         return
-    assert isinstance(settings, TrainStage)
     try:
         for more in _more_words(planner, arguments, settings, remarks):
             job = [*arguments, *more]

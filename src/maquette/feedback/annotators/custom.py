@@ -15,13 +15,15 @@ names the function, its file and its line.
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from maquette.artifacts import ConfigError, StageError
 from maquette.artifacts.targets import import_target, users_code
 from maquette.data.conversations import read_preferences
 from maquette.feedback.comparison import Comparison, Judgement, comparison_of
-from maquette.objectives.completions import Completion
+
+if TYPE_CHECKING:
+    from maquette.objectives.completions import Completion
 
 
 def _find(target: str | None, key: str) -> Any:
@@ -41,7 +43,7 @@ class CallableReward:
         if not callable(self._function):
             raise ConfigError(f"reward.callable={target} can't be called.", "Name a function of a list of completions.")
 
-    def __call__(self, completions: Sequence[Completion]) -> list[float]:
+    def __call__(self, completions: "Sequence[Completion]") -> list[float]:
         with users_code(self.name):
             scores = list(self._function(completions))
         _check_number(self.name, "scores", scores, len(completions), "completions")

@@ -1,12 +1,14 @@
-from .family import is_scalar as is_scalar
-from .folder import (
+from .config_file import (
     FAMILIES as FAMILIES,
     config_of as config_of,
     family_of as family_of,
+    read_config as read_config,
+)
+from .family import is_scalar as is_scalar
+from .folder import (
     fill as fill,
     load as load,
     load_scalar as load_scalar,
-    read_config as read_config,
     is_export as is_export,
     require_replaceable as require_replaceable,
     save as save,

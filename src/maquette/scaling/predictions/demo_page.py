@@ -13,7 +13,6 @@ from maquette.artifacts.reading import load_table
 from maquette.data.token_artifacts import TokensResult
 from maquette.scaling.predictions.verdict import Verdict
 from maquette.tracking.config import TrackingConfig
-from maquette.training.metrics_file import read_history
 from maquette.training.record import RunRecord
 
 
@@ -71,6 +70,7 @@ class DemoPage:
         from maquette.scaling.fits.stored_fit import load_fit
         from maquette.scaling.fits.sweep_figures import CAPTIONS
         from maquette.scaling.predictions.prediction_report import PredictionReport
+        from maquette.training.metrics_file import read_history
 
         scores = read_manifest(self.baselines).facts
         report = RunReport(
