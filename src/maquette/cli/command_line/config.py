@@ -13,8 +13,7 @@ from typing import Any, Self
 from maquette.artifacts.errors import ConfigError
 from maquette.artifacts.settings import from_table, setting
 from maquette.artifacts.targets import node_value
-from maquette.corpus.config import CorpusConfig, SourceConfig
-from maquette.corpus.curation.config import CurationConfig, ExecutorConfig
+from maquette.corpus.config import CorpusConfig, CurationConfig, ExecutorConfig, SourceConfig
 from maquette.data.config import (
     CustomDataConfig,
     DataConfig,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True)
-class Forecast:
+class PlannedJob:
     """N, D, C and the rest of one job. `kind`: its architecture; `epochs` of each domain's text; `run` and `folder` are
     None where only the settings are known, not the data. With `branches` (folders of runs, by rising tokens, the last
     of them the job's own) tokens and compute are what all of them train together. `job`: what would be run, where it
@@ -60,7 +60,7 @@ class Forecast:
         return {name: getattr(self, name) for name in names}
 
     @classmethod
-    def read(cls, plain: dict[str, Any]) -> "Forecast":
+    def read(cls, plain: dict[str, Any]) -> "PlannedJob":
         return cls(**(plain | {"branches": tuple(plain["branches"])}))
 
 
@@ -90,7 +90,7 @@ def forget_shared() -> None:
     _shared.clear()
 
 
-def forecast(config: TrainStage, data: "TokensResult") -> Forecast:
+def forecast(config: TrainStage, data: "TokensResult") -> PlannedJob:
     """What a job will be. Raises `ConfigError` for settings that contradict each other or this machine."""
     if node_value(config.scheduler, "branches"):
         return _forecast_tree(config, data)
@@ -111,10 +111,10 @@ def forecast(config: TrainStage, data: "TokensResult") -> Forecast:
     )
 
 
-def of_recipe(config: TrainStage, recipe: "Recipe") -> Forecast:
+def of_recipe(config: TrainStage, recipe: "Recipe") -> PlannedJob:
     """What the settings alone say."""
     architecture = recipe.architecture
-    return Forecast(
+    return PlannedJob(
         size=recipe.size,
         tokens=recipe.tokens,
         compute=recipe.compute,
@@ -143,7 +143,7 @@ def _epochs(config: TrainStage, job: "Job", folder: Path) -> dict[str, float]:
     return dict(order.epochs(job.spec.tokens // context))
 
 
-def _forecast_tree(config: TrainStage, data: "TokensResult") -> Forecast:
+def _forecast_tree(config: TrainStage, data: "TokensResult") -> PlannedJob:
     from maquette.cli.planning.branching import plan_tree
 
     tree = plan_tree(config, data)

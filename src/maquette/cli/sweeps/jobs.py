@@ -26,7 +26,7 @@ from maquette.cli.command_line.overrides import hydra_overrides, parse_overrides
 from maquette.cli.command_line.recipe_numbers import curve_of, recipe_of, vocab_size
 from maquette.cli.command_line.registry import Stage
 from maquette.cli.sweeps.forecast import (
-    Forecast,
+    PlannedJob,
     forecast,
     forget_shared,
     is_finished,
@@ -50,7 +50,7 @@ class SweepJob:
     overrides: tuple[str, ...]
     arguments: tuple[str, ...]
     settings: Any = None
-    forecast: Forecast | None = None
+    forecast: PlannedJob | None = None
     run: str | None = None
     error: str | None = None
 
@@ -186,7 +186,7 @@ class Planner:
     def domain_tokens(self, settings: TrainStage) -> dict[str, int]:
         return training_tokens(shared_tokens(settings).folder)
 
-    def forecast(self, settings: TrainStage) -> Forecast:
+    def forecast(self, settings: TrainStage) -> PlannedJob:
         return forecast(settings, shared_tokens(settings))
 
 
@@ -205,7 +205,7 @@ class DryPlanner(Planner):
             "Run it once without --show, or give mixtures of your own: mixture=code,docs.",
         )
 
-    def forecast(self, settings: TrainStage) -> Forecast:
+    def forecast(self, settings: TrainStage) -> PlannedJob:
         return of_recipe(settings, self.recipe(settings))
 
 

@@ -1,5 +1,6 @@
-"""The `config.json` of a Hugging Face folder: which family its model is of, and the core's shape. Free of torch, so that
-a run that starts from a model is planned, and found finished, without it.
+"""The `config.json` of a Hugging Face folder: which family its model is of, and the core's shape.
+
+Free of torch, so that a run that starts from a model is planned, and found finished, without it.
 """
 
 from pathlib import Path

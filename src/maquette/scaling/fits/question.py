@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maquette.artifacts.code_digest import code_digest
+from maquette.artifacts.errors import ConfigError
 from maquette.artifacts.files import digest, file_digest
 from maquette.artifacts.manifest import read_manifest
 from maquette.artifacts.progress import say
@@ -128,7 +129,9 @@ class FitQuestion:
         from maquette.scaling.fits.table import read_table
 
         if self.runs is not None and is_file(self.runs):
-            table = read_table(self.runs)
+            table = read_table(self.runs, self.settings["units"])
+        elif self.settings["units"]:
+            raise ConfigError("units= is for a CSV file.", "Recorded runs count in parameters, tokens, FLOPs and nats.")
         else:
             table = recorded_runs(self.runs, self.outputs, self.tracking)
         chosen = table.without(list(self.settings["without"]))
