@@ -77,27 +77,18 @@ def store_fit(
     source = Path(runs).stem if runs is not None and is_file(runs) else table.source
     words = source.removeprefix("the sweep ").split(", ")[0]
     short = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in words)[:60].strip("-.")
-    made = False
-
-    def fill(folder: Path) -> dict[str, Any]:
-        nonlocal made
-        made = True
-        return make(folder)
-
-    folder = build(
+    return build(
         KIND,
         outputs,
         name=name,
         label=f"{short}-{label}" if label else short,
         config=dict(settings),
         inputs={"runs": digest(table.csv())},
-        make=fill,
+        make=make,
+        made=lambda folder: record_fit(folder, runs, outputs, tracking),
         force=force,
         say=say,
     )
-    if made:
-        record_fit(folder, runs, outputs, tracking)
-    return folder
 
 
 def record_fit(folder: Path, runs: str | None, outputs: Path | str, tracking: TrackingConfig) -> None:
