@@ -161,7 +161,7 @@ def test_a_policy_is_optimised_for_a_reward_of_theirs() -> None:
     assert trained(*words) == record
     path = Path("stranger/reward.py")
     path.write_text(path.read_text() + "\n# edited\n")
-    assert post_training.plan(composed(*SMALL, *QUIET, *words)).spec.name != record.name
+    assert post_training.plan_policy(composed(*SMALL, *QUIET, *words)).spec.name != record.name
 
 
 @pytest.mark.slow(reason="finds sizes for two architectures, and trains")

@@ -34,7 +34,7 @@ def run(config: TrainStage, data: TokensResult | None = None) -> RunRecord:
             record = train(branch, functools.partial(branching.resume_from_trunk, tree, branch))
         return record
     if not config.objective.entry.reads_text:
-        return train(post_training.plan(config))
+        return train(post_training.PLANS[config.objective.entry.reads](config))
     return train(plan_pretraining(config, data or tokens.make_tokens(config)))
 
 
