@@ -5,14 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from maquette.artifacts import ConfigError
-from maquette.artifacts.files import file_digest, listed
 from maquette.artifacts.manifest import build
-from maquette.artifacts.progress import progress, say
-from maquette.artifacts.reading import short
+from maquette.artifacts.progress import say
 from maquette.cli.command_line.model_config import ImportStage
 from maquette.model import count_parameters, hf
 from maquette.reports import render
-from maquette.text import Tokenizer, model_files
+from maquette.text import Tokenizer
 
 
 def run(config: ImportStage) -> Path:
@@ -23,7 +21,7 @@ def run(config: ImportStage) -> Path:
     if config.path is None:
         raise ConfigError("There is no folder to import.", "Write maquette import path=<Hugging Face folder>.")
     source = Path(config.path)
-    digests = source_digests(source)
+    digests = hf.source_digests(source)
     name = config.name or source.resolve().name
 
     def make(folder: Path) -> dict[str, Any]:
@@ -39,7 +37,7 @@ def run(config: ImportStage) -> Path:
         }
         shown = {**facts, "source": str(source), "name": name, "digests": digests}
         hf.fill(folder, model, tokenizer, card=render("imported_card.md.j2", shown))
-        for line in _not_followed(source, tokenizer, set(digests)):
+        for line in hf.not_followed(source, tokenizer, set(digests)):
             say(line)
         return facts
 
@@ -49,26 +47,3 @@ def run(config: ImportStage) -> Path:
     )
     say(f"{folder}: use it with checkpoint={name}")
     return folder
-
-
-def _not_followed(source: Path, tokenizer: Tokenizer, taken: set[str]) -> list[str]:
-    """What the folder says or holds that goes another way here, or no way."""
-    lines = [f"kept for export, not followed by Maquette: {change}" for change in tokenizer.changes]
-    if sampling := tokenizer.files.sampling:
-        values = ", ".join(f"{key}={short(value, 40)}" for key, value in sampling.items())
-        lines.append(f"kept for export, not followed by Maquette: {values}; set temperature=, top_p=, ... yourself")
-    others = [path.name for path in listed(source) if path.name not in taken | {model_files.TEMPLATES, hf.INDEX}]
-    return [*lines, *([f"not taken from {source}: {', '.join(others)}"] if others else [])]
-
-
-def source_digests(source: Path) -> dict[str, str]:
-    """SHA-256 of the files that make up the model: settings, weights, tokenizer."""
-    files = {source / "config.json", *hf.weight_files(source).values()} if hf.read_config(source) else set()
-    beside = [source / name for name in ("tokenizer.json", "tokenizer_config.json", *model_files.NAMES)]
-    files |= {path for path in (*beside, *listed(source / model_files.TEMPLATES)) if path.is_file()}
-    with progress("reading files", sum(path.stat().st_size for path in files), unit="bytes") as advance:
-        digests = {}
-        for path in sorted(files):
-            digests[str(path.relative_to(source))] = file_digest(path)
-            advance(path.stat().st_size)
-    return digests

@@ -21,7 +21,7 @@ from maquette.tracking.environment import git_commit, hardware_name, package_ver
 
 __all__ = [
     "FAILED", "FILE", "FINISHED", "INTERRUPTED", "RUNNING", "TRIED", "RunRecord", "begin_record", "find_record",
-    "read_record", "record_of", "why_trained_again",
+    "is_assistant", "read_record", "record_of", "why_trained_again",
 ]  # fmt: skip
 
 _SUMMARY = (
@@ -148,6 +148,12 @@ def find_record(spec: RunSpec, outputs: Path | str, *, finished: bool = False) -
     if record.status == FINISHED:
         say(f"run {spec.name}: up to date: {record.summary}")
     return record
+
+
+def is_assistant(folder: Path) -> bool:
+    """Whether the run in a folder was trained to answer requests in the chat template."""
+    content = read_run(folder)
+    return content is not None and entry_of(content["spec"]["objective"]).answers
 
 
 def why_trained_again(spec: RunSpec, outputs: Path | str) -> str | None:

@@ -2,6 +2,7 @@ from .config_file import (
     FAMILIES as FAMILIES,
     config_of as config_of,
     family_of as family_of,
+    limits as limits,
     read_config as read_config,
 )
 from .family import is_scalar as is_scalar
@@ -10,7 +11,9 @@ from .folder import (
     load as load,
     load_scalar as load_scalar,
     is_export as is_export,
+    not_followed as not_followed,
     require_replaceable as require_replaceable,
     save as save,
+    source_digests as source_digests,
 )
 from .weights import INDEX as INDEX, weight_files as weight_files

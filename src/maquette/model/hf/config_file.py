@@ -4,7 +4,7 @@ Free of torch, so that a run that starts from a model is planned, and found fini
 """
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from maquette.artifacts import ConfigError, StageError
 from maquette.artifacts.reading import load_table, reading, short
@@ -13,6 +13,9 @@ from maquette.model.core_config import CoreConfig
 from maquette.model.hf.family import OWN, ModelFamily
 from maquette.model.hf.gpt2 import GPT2
 from maquette.model.hf.rotary import LLAMA, QWEN2, QWEN3
+
+if TYPE_CHECKING:
+    from maquette.text import Tokenizer
 
 FAMILIES = (LLAMA, QWEN2, QWEN3, GPT2, OWN)
 """In the order in which one is chosen for a model to write; the last takes what the others can't express."""
@@ -63,3 +66,21 @@ def config_of(raw: dict[str, Any], path: Path) -> CoreConfig:
     for name in config.own_code:
         check_code(name, path / "config.json", "code")
     return config
+
+
+def limits(config: CoreConfig, tokenizer: "Tokenizer", *, scalar: bool) -> list[str]:
+    """What a folder with such a model can't do elsewhere, in words."""
+    limits = []
+    if config.own_code:
+        needed = ", ".join(config.own_code)
+        limits.append(
+            f"transformers can't open this folder: it needs {needed}, which is not in it. Maquette opens it "
+            "where that code is installed, or lies in the current folder."
+        )
+    elif not config.opens_in_transformers:
+        limits.append(f"transformers has no such model ({config.description}): only Maquette opens this folder.")
+    if scalar and tokenizer.padding_id is None:
+        limits.append("the tokenizer has no padding token: transformers scores one text at a time.")
+    if not tokenizer.has_text:
+        limits.append("the folder has no tokenizer: the tokens that the model read came without one.")
+    return limits
