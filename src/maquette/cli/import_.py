@@ -10,7 +10,7 @@ from maquette.artifacts.progress import say
 from maquette.cli.command_line.model_config import ImportStage
 from maquette.model import count_parameters, hf
 from maquette.reports import render
-from maquette.text import Tokenizer
+from maquette.text.chat_template import template_text
 
 
 def run(config: ImportStage) -> Path:
@@ -19,14 +19,15 @@ def run(config: ImportStage) -> Path:
     Raises `ConfigError` without a path, `StageError` for what can't be read (see `hf.load`).
     """
     if config.path is None:
-        raise ConfigError("There is no folder to import.", "Write maquette import path=<Hugging Face folder>.")
+        raise ConfigError("There is no folder to import.", "Write path=<Hugging Face folder, or file.gguf>.")
     source = Path(config.path)
+    added: dict[str, Any] = {"add_tokens": config.add_tokens} if config.add_tokens else {}
+    added |= {"chat": template_text(config.chat)} if config.chat else {}
     digests = hf.source_digests(source)
-    name = config.name or source.resolve().name
+    name = config.name or (source.stem if hf.is_gguf(source) else source.resolve().name)
 
     def make(folder: Path) -> dict[str, Any]:
-        model, tokenizer = hf.load(source, dtype=None), Tokenizer.load(source)
-        architecture = hf.family_of(hf.read_config(source), source).architecture
+        model, tokenizer, architecture = hf.load_source(source, folder, config.add_tokens, config.chat)
         facts = {
             "source": str(source.resolve()),
             "architecture": architecture,
@@ -43,7 +44,7 @@ def run(config: ImportStage) -> Path:
 
     root = Path(config.outputs) / "artifacts"
     folder = build(
-        "models", root, name=name, label=name, config={}, inputs=digests, make=make, force=config.force, say=say
+        "models", root, name=name, label=name, config=added, inputs=digests, make=make, force=config.force, say=say
     )
     say(f"{folder}: use it with checkpoint={name}")
     return folder

@@ -11,9 +11,14 @@ from .folder import (
     load as load,
     load_scalar as load_scalar,
     is_export as is_export,
-    not_followed as not_followed,
     require_replaceable as require_replaceable,
     save as save,
+)
+from .gguf import unpacked as unpacked
+from .source import (
+    is_gguf as is_gguf,
+    load_source as load_source,
+    not_followed as not_followed,
     source_digests as source_digests,
 )
 from .weights import INDEX as INDEX, weight_files as weight_files

@@ -23,12 +23,11 @@ import torch
 
 from maquette.artifacts import StageError
 from maquette.artifacts.files import atomic_folder, file_digest, listed, read_json, write_json
-from maquette.artifacts.progress import progress
-from maquette.artifacts.reading import load_sealed, reading, short, write_sealed
+from maquette.artifacts.reading import load_sealed, reading, write_sealed
 from maquette.model.heads import LanguageModel, ScalarModel
 from maquette.model.hf.config_file import FAMILIES, config_of, family_of, read_config
 from maquette.model.hf.family import MODELING, OWN, ModelFamily, Stored, is_scalar
-from maquette.model.hf.weights import INDEX, read_weights, weight_files, write_weights
+from maquette.model.hf.weights import read_weights, write_weights
 from maquette.reports import render
 from maquette.text import Tokenizer, model_files
 from maquette.text.special import END_OF_TURN
@@ -161,29 +160,6 @@ def require_replaceable(path: Path | str) -> None:
     if path.exists() and not is_export(path) and (entries := sorted(path.iterdir())):
         others = [entry.name for entry in entries if entry.name not in _FILES] or [entries[0].name]
         raise StageError(f"{path} holds other files ({others[0]}), which would be lost.", "Choose a folder of its own.")
-
-
-def not_followed(source: Path, tokenizer: Tokenizer, taken: set[str]) -> list[str]:
-    """What the folder says or holds that goes another way here, or no way."""
-    lines = [f"kept for export, not followed by Maquette: {change}" for change in tokenizer.changes]
-    if sampling := tokenizer.files.sampling:
-        values = ", ".join(f"{key}={short(value, 40)}" for key, value in sampling.items())
-        lines.append(f"kept for export, not followed by Maquette: {values}; set temperature=, top_p=, ... yourself")
-    others = [path.name for path in listed(source) if path.name not in taken | {model_files.TEMPLATES, INDEX}]
-    return [*lines, *([f"not taken from {source}: {', '.join(others)}"] if others else [])]
-
-
-def source_digests(source: Path) -> dict[str, str]:
-    """SHA-256 of the files that make up the model: settings, weights, tokenizer."""
-    files = {source / "config.json", *weight_files(source).values()} if read_config(source) else set()
-    beside = [source / name for name in ("tokenizer.json", "tokenizer_config.json", *model_files.NAMES)]
-    files |= {path for path in (*beside, *listed(source / model_files.TEMPLATES)) if path.is_file()}
-    with progress("reading files", sum(path.stat().st_size for path in files), unit="bytes") as advance:
-        digests = {}
-        for path in sorted(files):
-            digests[str(path.relative_to(source))] = file_digest(path)
-            advance(path.stat().st_size)
-    return digests
 
 
 def _layout(family: ModelFamily, config: Any, ours: dict[str, Any]) -> list[Stored]:

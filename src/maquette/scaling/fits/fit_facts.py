@@ -55,6 +55,7 @@ def fit_facts(fit: "SweepFit") -> dict[str, Any]:
         "power_laws": {name: _law(law) for name, law in fit.power_laws.items()},
         "curvature": None if comparison.curvature is None else comparison.curvature.__dict__,
         "kaplan": None,
+        "recipe_costs": [cost.__dict__ for cost in fit.recipe_costs],
         "confounders": [confounder.__dict__ for confounder in fit.confounders],
         "forecasts": forecasts(fit),
     }
@@ -132,6 +133,7 @@ def tell(facts: Mapping[str, Any]) -> None:
         lines.append(facts["curvature"]["words"])
     if facts["kaplan"] is not None:
         lines.append(counting_words(facts))
+    lines += [one["words"] for one in facts["confounders"] if one["name"] == "recipe" and not one["alarming"]]
     for reason in dict.fromkeys(run["reason"] for run in facts["left_out"]):
         runs = [run["run"] for run in facts["left_out"] if run["reason"] == reason]
         some = ", ".join(runs[:4]) + (" ..." if len(runs) > 4 else "")

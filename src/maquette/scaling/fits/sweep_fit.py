@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from maquette.artifacts.settings import is_dotted, parse_quantity
 from maquette.recipe.pretraining import Recipe
 from maquette.scaling.fits.confounders import Confounder, copying_kinds, find_confounders
+from maquette.scaling.fits.recipe_cost import RungCost, recipe_costs
 from maquette.scaling.fits.table import RunTable
 from maquette.scaling.laws.counting import ConventionShift, kaplan_convention, vocabulary_law
 from maquette.scaling.laws.custom_form import custom_form
@@ -63,6 +64,7 @@ class SweepFit:
     """All fits of one table. `form`: the one to predict with; `forced`: somebody chose it rather than the sweep.
 
     `isoflop`: by method. `power_laws`: of the loss in C, N* and D*, with and without a floor, and their points.
+    `recipe_costs`: of the learning rate, at the runs that were also trained at others, which are left out of the laws.
     `missing`: what could not be fitted, and why. `flops_per_product`: compute over N D, typically.
     """
 
@@ -76,6 +78,7 @@ class SweepFit:
     power_laws: Mapping[str, PowerLawFit]
     kaplan: KaplanView | None
     confounders: tuple[Confounder, ...]
+    recipe_costs: tuple[RungCost, ...]
     missing: Mapping[str, str]
     flops_per_product: float
     bootstrap: int
@@ -184,6 +187,7 @@ def fit_sweep(
     if form is not None and is_dotted(form):
         own += [] if form in own else [form]
         form = custom_form(form).name
+    table, costs = recipe_costs(table)
     kinds = table.kinds if table.kinds is not None else copying_kinds(table.copying)
     comparison = compare_forms(
         table.params, table.tokens, table.loss, table.compute, budgets=table.budget, kinds=kinds,
@@ -217,6 +221,7 @@ def fit_sweep(
         power_laws=_power_laws(table, isoflop.get("parabola"), level, seed, attempt),
         kaplan=None,
         confounders=(),
+        recipe_costs=costs,
         missing=missing,
         flops_per_product=float(np.exp(np.mean(np.log(table.compute / (table.params * table.tokens))))),
         bootstrap=bootstrap,
@@ -224,7 +229,7 @@ def fit_sweep(
         warnings=(),
     )
     kaplan = attempt("kaplan's convention", lambda: _kaplan(fit))
-    confounders = find_confounders(table, fit.residuals(), corpus, level)
+    confounders = find_confounders(table, fit.residuals(), corpus, level, costs)
     return replace(fit, kaplan=kaplan, confounders=confounders, warnings=_warnings(fit, confounders, form))
 
 
