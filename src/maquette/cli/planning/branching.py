@@ -83,8 +83,8 @@ def plan_tree(config: TrainStage, data: TokensResult) -> Branching:
     # One step further than the last branch needs: the checkpoint of a last step says that training is over.
     length = (branches[-1].branch_step + 1) * whole.batch_size_tokens
     trunk = plan_pretraining(_with(config, whole, length, warmup / length, ConstantSchedulerConfig()), data)
-    kept = frozenset(branch.branch_step for branch in branches)
-    return Branching(dataclasses.replace(trunk, kept_steps=kept, tags={"kind": TRUNK}), tuple(branches))
+    leaving = frozenset(branch.branch_step for branch in branches)
+    return Branching(dataclasses.replace(trunk, kept_steps=leaving, tags={"kind": TRUNK}), tuple(branches))
 
 
 def below(trunk: str | None, branch: PlannedBranch) -> PlannedBranch:
