@@ -16,11 +16,8 @@ from scipy.stats import spearmanr
 
 from maquette.scaling.fits.recipe_cost import RungCost, cost_words, is_uneven
 from maquette.scaling.fits.table import RunTable
+from maquette.scaling.laws.regimes import COPIES
 from maquette.scaling.laws.runs import Array
-
-COPIES = 0.05
-"""Copying score from which a model is said to copy: a twentieth of the loss goes when a run of tokens comes again.
-Models of 20k to 180k parameters that do not copy yet scored .000 to .010."""
 
 _TESTED = {
     "model.num_hidden_layers": "layers",
