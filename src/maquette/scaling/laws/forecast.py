@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.stats import t
 
 from maquette.scaling.laws.runs import Array, LawError, Runs
 from maquette.statistics.intervals import check_level
@@ -118,8 +119,6 @@ def make_forecast(
     Its intervals are `width` times as wide as elsewhere; `below` is a further deviation of ln L per decade beyond the
     fitted runs, on the low side only. Raises `LawError` for values that are not finite and above 0.
     """
-    from scipy.stats import t  # which reading a prediction does without
-
     columns = np.broadcast_arrays(*(np.asarray(values, float) for values in (params, tokens, compute)))
     for name, values in zip(("params", "tokens", "compute"), columns, strict=True):
         if not np.all(np.isfinite(values) & (values > 0)):
