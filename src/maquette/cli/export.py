@@ -7,8 +7,8 @@ from typing import Any
 
 from maquette.artifacts import ConfigError
 from maquette.artifacts.files import atomic_folder, listed
+from maquette.artifacts.manifest import digest_of_files
 from maquette.artifacts.progress import say
-from maquette.artifacts.recall import digest_of_files
 from maquette.artifacts.run_file import FINISHED, read_run
 from maquette.cli.command_line.model_config import ExportStage
 from maquette.model import hf

@@ -6,26 +6,25 @@ numbers that the run had; otherwise a number that all runs share is fixed.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maquette.artifacts.errors import ConfigError, StageError
 from maquette.artifacts.progress import say
+from maquette.artifacts.run_file import FILE
 from maquette.artifacts.settings import flatten, parse_quantity
-from maquette.artifacts.targets import has_key, target_of, with_values
-from maquette.cli.command_line.composition import compose
+from maquette.artifacts.targets import has_key, with_values
+from maquette.cli.command_line.composition import compose, words_of
 from maquette.cli.command_line.config import TrainStage
-from maquette.cli.command_line.overrides import literal
 from maquette.cli.command_line.registry import STAGES
 from maquette.cli.planning.predicted import made_here, settings_of_run
 from maquette.cli.planning.pretraining import resolve_recipe, spec_of
 from maquette.cli.tokens import make_tokens
 from maquette.data.token_artifacts import TokensResult
-from maquette.optimization.config import short_name
 from maquette.recipe.run_spec import RunSpec, resolved_settings
 from maquette.scaling.predictions.prediction import check_data, is_local
-from maquette.training.record import FILE, read_record
+from maquette.training.record import read_record
 
 if TYPE_CHECKING:
     from maquette.scaling.fits.sweep_fit import SweepFit
@@ -148,31 +147,6 @@ def _opened(config: TrainStage, keys: Sequence[str]) -> TrainStage:
         if has_key(node, name):
             config = dataclasses.replace(config, **{section: with_values(node, **{name: None})})
     return config
-
-
-def words_of(config: Any, counts: Callable[[str], bool]) -> list[str]:
-    """The settings under the keys that count which `maquette train` has otherwise where nothing is given. `config`:
-    its own, or of a stage that has them too."""
-    options = [
-        f"{name}._target_={target_of(node)}" if isinstance(node, Mapping) else f"{name}={short_name(node)}"
-        for name in ("optimizer", "scheduler")
-        if type(node := getattr(config, name)) is not type(getattr(TrainStage(), name))
-    ]
-    usual = plain_settings(compose(STAGES["train"], options))
-    sections = {key.partition(".")[0] for key in usual}
-    changed = {
-        key: value
-        for key, value in plain_settings(config).items()
-        if key.partition(".")[0] in sections and value != usual.get(key)
-    }
-    return options + [
-        f"{'' if key in usual else '++'}{key}={literal(value)}" for key, value in changed.items() if counts(key)
-    ]
-
-
-def plain_settings(config: Any) -> dict[str, Any]:
-    """Every setting of a stage by its dotted key, as plain values."""
-    return flatten(dataclasses.asdict(config))
 
 
 def family_words(folders: Sequence[Path] | None, outputs: str) -> list[str]:

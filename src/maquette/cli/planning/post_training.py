@@ -71,10 +71,10 @@ def plan_examples(config: TrainStage) -> PlannedRun:
     def open_plan() -> "ObjectivePlan":
         from maquette.training.devices import count_processes
         from maquette.training.examples import ExamplePlan
-        from maquette.training.micro_batch import micro_batches
 
-        micro_batches(objective.batch_size, count_processes(config.trainer), config.data.micro_batch_size)
-        return ExamplePlan(folder, objective, config.data.micro_batch_size)
+        plan = ExamplePlan(folder, objective, config.data.micro_batch_size)
+        plan.forward_passes(count_processes(config.trainer), config.trainer.accumulate_grad_batches)  # raises
+        return plan
 
     return _run(config, recipe, open_plan, start, digests)
 
@@ -131,17 +131,14 @@ def plan_policy(config: TrainStage) -> PlannedRun:
 
 
 def _policy_plan(config: TrainStage) -> "ObjectivePlan":
-    """Raises `ConfigError` where the rollouts can't be shared out among the processes."""
     from maquette.feedback.building import ConfiguredFeedback
     from maquette.training.devices import count_processes
-    from maquette.training.micro_batch import minibatch_passes
     from maquette.training.policy import PolicyPlan
 
-    objective, processes = config.objective, count_processes(config.trainer)
-    minibatch = objective.rollout_batch_size // processes // objective.num_minibatches
-    passes = minibatch_passes(minibatch, config.data.micro_batch_size, config.trainer.accumulate_grad_batches)
-    plan = PolicyPlan(objective, ConfiguredFeedback(config.prompts, config.reward, config.outputs), passes)
-    plan.schedule(processes)  # raises where they can't be shared out
+    feedback = ConfiguredFeedback(config.prompts, config.reward, config.outputs)
+    accumulate = config.trainer.accumulate_grad_batches
+    plan = PolicyPlan(config.objective, feedback, config.data.micro_batch_size, accumulate)
+    plan.schedule(count_processes(config.trainer))  # raises where they can't be shared out
     return plan
 
 

@@ -14,9 +14,10 @@ from rich.table import Table
 from maquette.artifacts.files import listed, write_text
 from maquette.artifacts.progress import duration
 from maquette.artifacts.reading import load_table
+from maquette.artifacts.run_file import FINISHED
 from maquette.cli.sweeps.jobs import Sweep
 from maquette.cli.sweeps.sweep_job import SweepJob
-from maquette.training.record import FINISHED, RunRecord, read_record
+from maquette.training.record import RunRecord, read_record
 
 COLUMNS = (
     "job", "run", "status", "size", "tokens", "compute", "width", "layers", "learning_rate", "batch_size_tokens",

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from rich.console import Console
 
-from maquette.reports.tables import span, terminal_table
-from maquette.scaling.laws.forecast import error_words
+from maquette.reports.tables import error_words, span, terminal_table
 
 if TYPE_CHECKING:
     from maquette.scaling.fits.sweep_fit import SweepFit

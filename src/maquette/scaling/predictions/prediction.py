@@ -22,6 +22,7 @@ from maquette.artifacts.settings import nearest
 from maquette.recipe.fingerprint import DEVICES, OBSERVERS
 from maquette.recipe.run_spec import RunSpec
 from maquette.reports import quantity
+from maquette.reports.tables import error_words
 from maquette.tracking import start_run
 from maquette.tracking.config import TrackingConfig
 
@@ -87,8 +88,6 @@ class WrittenPrediction:
 
     def lines(self, others: Mapping[str, float]) -> list[str]:
         """At the terminal. `others`: the loss by every other form of the fit."""
-        from maquette.scaling.laws.forecast import error_words  # of SciPy, which a run that is predicted needs not
-
         low, high = self.interval90
         half_low, half_high = self.interval50
         return [

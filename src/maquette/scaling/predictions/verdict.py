@@ -10,9 +10,10 @@ import numpy as np
 from rich.console import Console
 
 from maquette.artifacts.files import write_json, write_text
-from maquette.artifacts.recall import digest_of_files, recall, remember
+from maquette.artifacts.manifest import digest_of_files, recall, remember
 from maquette.reports import render
 from maquette.reports.figures import COLORS, new_figure, save_figure
+from maquette.reports.tables import compute_words
 from maquette.scaling.predictions.prediction import WrittenPrediction
 from maquette.statistics import Interval
 
@@ -55,8 +56,6 @@ class Verdict:
     @property
     def in_compute(self) -> str:
         """The error in compute: "as much as 1.36 times the compute"."""
-        from maquette.scaling.laws.forecast import compute_words  # of SciPy
-
         return compute_words(self.relative, self.prediction.slope)
 
     @property
