@@ -67,6 +67,8 @@ def cost_in_words(sweep: Sweep, seconds: Sequence[float], source: str, processes
         wall = max(max(times), sum(times) / processes)
         many = f" in {processes} processes" if processes > 1 else ""
         text += f", about {duration(wall)}{many} ({source})"
+    elif times:
+        text += "; ? where no speed is known: no such model was trained on this machine yet, and --show measures none"
     return text
 
 
