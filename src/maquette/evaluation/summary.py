@@ -14,8 +14,9 @@ from rich.console import Console
 from rich.table import Table
 
 from maquette import __version__
-from maquette.artifacts.files import digest, file_digest, listed, write_json
+from maquette.artifacts.files import digest, file_digest, listed
 from maquette.artifacts.progress import say
+from maquette.artifacts.reading import write_sealed
 from maquette.evaluation.baselines import ALL
 from maquette.evaluation.config import PROTOCOLS, ProtocolConfig, SuiteConfig
 from maquette.evaluation.figures import PROTOCOL_NAMES, evaluation_figures
@@ -113,7 +114,7 @@ def write_evaluation(
     }
     facts = {**result, "names": PROTOCOL_NAMES, "spread": spread(result["scores"])}
     page = write_page(folder, "evaluation.html.j2", facts, evaluation_figures(result))
-    write_json(folder / FILE, result)
+    write_sealed(folder / FILE, result)
     log.log_metrics(evaluation_metrics(result), step=0)
     for path in (page, folder / FILE, folder / "figures"):
         if path.exists():

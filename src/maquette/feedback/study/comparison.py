@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from maquette.artifacts.files import listed, write_json
+from maquette.artifacts.files import listed
+from maquette.artifacts.reading import write_sealed
 from maquette.feedback.annotators.simulated import GoldReward
 from maquette.feedback.building import open_reward_model
 from maquette.feedback.config import PromptsConfig
@@ -57,7 +58,7 @@ def compare_runs(
         max_completion_length=max_completion_length, best_of=best_of, seed=seed,
     )  # fmt: skip
     histories = {one.name: read_history(Path(one.folder) / "metrics.jsonl") for one in runs}
-    write_json(folder / CURVES, {name: rows for name, one in histories.items() if (rows := validations_of(one))})
+    write_sealed(folder / CURVES, {name: rows for name, one in histories.items() if (rows := validations_of(one))})
     return write_study(
         folder, measurement, figures, title=title,
         curves_by_policy={name: validation_curve(histories[name]) for name in curves_by_policy},
