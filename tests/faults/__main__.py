@@ -5,10 +5,12 @@ What has been tried stands in outputs/faults.jsonl; the command again resumes fr
 
 import argparse
 import base64
+import functools
 import json
 import random
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -85,9 +87,28 @@ def run_lines(options: argparse.Namespace, record: Record) -> None:
         lines.Attack(Path(folder), only, say).run(record, options.seed, options.trials, 60 * options.minutes)
 
 
+def run_sweeps(options: argparse.Namespace, record: Record) -> None:
+    """SIGKILL for the parent or a worker of a sweep."""
+    from tests.faults import lines, sweeps
+
+    lines.imported()
+    with tempfile.TemporaryDirectory() as folder:
+        prepared = lines.Attack(Path(folder), ["sweep"], say)
+        attacked = sweeps.Sweeps(Path(folder) / "sweeps", prepared.outputs, prepared.lines["sweep"])
+        until = time.monotonic() + 60 * options.minutes
+        for trial in range(options.trials):
+            for launcher, victim in sweeps.KINDS:
+                if time.monotonic() > until:
+                    return
+                kind = f"{launcher}, its {victim} killed"
+                numbers = random.Random(f"{options.seed} {kind} {trial}")
+                attempt = functools.partial(attacked.trial, launcher, victim, numbers)
+                record.attempt("killed sweeps", kind, options.seed, trial, attempt)
+
+
 def run_many(options: argparse.Namespace, record: Record) -> None:
-    """A locked store, ten sweeps on one, sweeps whose workers or parents are killed, a server under load."""
-    from tests.faults import lines, load, moved, sweeps
+    """A locked store, ten sweeps on one store, a store that came from another machine, a server under load."""
+    from tests.faults import lines, load, moved
 
     lines.imported()
 
@@ -104,16 +125,6 @@ def run_many(options: argparse.Namespace, record: Record) -> None:
         attempt("store locked for 30 s", lambda: load.locked_store(outputs, [*train, "seed=9"], 30.0))
         attempt("ten sweeps on one store", lambda: load.sweeps_on_one_store(outputs, recorded, 10))
         attempt("a store on another machine", lambda: moved.moved_store(root / "start", outputs, train))
-        for launcher, victim, count in sweeps.KINDS:
-            for trial in range(count):
-                delay = random.Random(f"{options.seed} {launcher} {victim} {trial}").random()
-                attempt(
-                    f"sweep on {launcher}, its {victim} killed",
-                    lambda launcher=launcher, victim=victim, delay=delay: sweeps.killed(
-                        root / "killed", sweep, launcher, victim, delay
-                    ),
-                    trial,
-                )
         for name in ("one", "two"):
             (root / name).symlink_to(root / "start")
         with load.serving([root / "one", root / "two"], outputs) as server:
@@ -136,8 +147,8 @@ def run_soak(options: argparse.Namespace, record: Record) -> None:
             record.attempt("soak", title, options.seed, 0, lambda call=call: call(prepared, 30 * options.minutes, say))
 
 
-PARTS = {"fuzz": run_fuzz, "overrides": run_overrides, "kills": run_kills, "lines": run_lines, "many": run_many,
-         "soak": run_soak}  # fmt: skip
+PARTS = {"fuzz": run_fuzz, "overrides": run_overrides, "kills": run_kills, "lines": run_lines, "sweeps": run_sweeps,
+         "many": run_many, "soak": run_soak}  # fmt: skip
 
 
 def main() -> None:
