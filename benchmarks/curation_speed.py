@@ -31,8 +31,7 @@ from pathlib import Path
 
 import numpy as np
 
-from maquette.corpus.config import SourceConfig
-from maquette.corpus.curation.config import CurationConfig, ExecutorConfig
+from maquette.corpus.config import CurationConfig, ExecutorConfig, SourceConfig
 from maquette.corpus.curation.curate import curate
 from maquette.corpus.near_duplicates import clusters
 from maquette.corpus.sources.warc import Warc
@@ -74,7 +73,7 @@ def main() -> None:
 def _pages(given: Path | None, folder: Path) -> Iterator[bytes]:
     if given is None:
         from maquette.corpus.sources.records import archive_parts
-        from maquette.corpus.sources.web_pages import WebPage, read_page
+        from maquette.corpus.sources.warc import WebPage, read_page
         from maquette.corpus.synthetic_web.web import make_web, read_truth
         from maquette.corpus.workers import workers
 

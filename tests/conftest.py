@@ -23,20 +23,19 @@ LONG = 20.0
 
 @pytest.fixture(scope="module")
 def no_pictures() -> Iterator[None]:
-    """Figures of runs are built, but an empty file is written for each: drawing takes half of the time of a small run.
+    """Figures are built, but an empty file is written for each: drawing takes half of the time of a small run.
 
-    For files of tests that train many models and look at no figure: pytest.mark.usefixtures("no_pictures"). Those of a
-    corpus and a tokenizer are drawn, as their digests count.
+    For files of tests that train many models and look at no figure: pytest.mark.usefixtures("no_pictures").
     """
     from matplotlib.figure import Figure
 
     draw = Figure.savefig
 
-    def savefig(self: Figure, path: str | Path, **options: Any) -> None:
-        if "runs" in Path(path).parts:
-            Path(path).touch()
-        else:
-            draw(self, path, **options)
+    def savefig(self: Figure, target: Any, **options: Any) -> None:
+        if isinstance(target, str | Path):
+            Path(target).touch()
+        else:  # within a page
+            draw(self, target, **options)
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(Figure, "savefig", savefig)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from maquette.artifacts import ConfigError, StageError
-from maquette.artifacts.files import write_text
+from maquette.artifacts.files import digest, write_text
 from maquette.artifacts.manifest import FORMAT, build, read_manifest, verify_files
 from maquette.artifacts.reading import load_sealed, write_sealed
 
@@ -41,6 +41,33 @@ def test_content_decides_the_digest_not_the_name_or_time(tmp_path: Path) -> None
     calls: list[str] = []
     one, two = (read_manifest(_build(tmp_path, calls, name=name)) for name in ("one", "two"))
     assert one.digest == two.digest
+
+
+@pytest.mark.parametrize("name", ["figures/corpus.png", "figures/corpus.svg", "curation.html", "report.json"])
+def test_pictures_and_pages_do_not_count_but_are_checked(tmp_path: Path, name: str) -> None:
+    def make(drawn: str) -> Any:
+        return lambda folder: write_text(folder / "data.txt", "hello") or write_text(folder / name, drawn) or {}
+
+    one, two = (_build(tmp_path, [], name=drawn, make=make(drawn)) for drawn in ("one", "two"))
+    assert (read_manifest(one).digest == read_manifest(two).digest) is (name != "report.json")
+    (two / name).write_text("six")
+    with pytest.raises(StageError, match="checksum"):
+        verify_files(two)
+
+
+def test_an_artifact_of_the_format_before_keeps_its_digest(tmp_path: Path) -> None:
+    def make(folder: Path) -> dict[str, Any]:
+        write_text(folder / "figure.png", "drawn")
+        return {}
+
+    folder = _build(tmp_path, [], make=make)
+    content = load_sealed(folder / "manifest.json")
+    write_sealed(folder / "manifest.json", content | {"format": 3})
+    sums = {name: entry["sha256"] for name, entry in content["files"].items()}
+    assert read_manifest(_build(tmp_path, [])).digest == digest(sums) != digest({})
+    write_sealed(folder / "manifest.json", content | {"format": 2})
+    with pytest.raises(StageError, match="is of format 2"):
+        _build(tmp_path, [])
 
 
 def test_a_chosen_name_is_never_overwritten_silently(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from maquette.cli import compare
 from maquette.cli.command_line.composition import compose
 from maquette.cli.command_line.model_config import CompareStage
 from maquette.cli.command_line.registry import STAGES
-from maquette.evaluation.comparisons import completions
-from maquette.evaluation.comparisons.policy_comparison import compare_policies
+from maquette.evaluation import completions
+from maquette.evaluation.policy_comparison import compare_policies
 from maquette.feedback.annotators.simulated import GoldAnnotator
 from maquette.feedback.comparison import Comparison, Judgement
 from maquette.feedback.tasks import Exercises

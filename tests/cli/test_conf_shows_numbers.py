@@ -15,8 +15,7 @@ from maquette.artifacts.targets import import_target
 from maquette.cli.command_line.composition import compose
 from maquette.cli.command_line.help import config_folders
 from maquette.cli.command_line.registry import STAGES
-from maquette.corpus.config import SourceConfig
-from maquette.corpus.curation.config import CurationConfig, ExecutorConfig
+from maquette.corpus.config import CurationConfig, ExecutorConfig, SourceConfig
 from maquette.data.config import DataConfig, InstructionFilesConfig, MixtureConfig, PhaseConfig, PreferenceFilesConfig
 from maquette.evaluation.config import ProtocolConfig, SuiteConfig, no_suite
 from maquette.feedback.config import FeedbackConfig, TaskInstructionsConfig

@@ -14,8 +14,8 @@ from maquette.cli import corpus, evaluate, leaderboard, train
 from maquette.cli.command_line.config import CorpusStage
 from maquette.cli.command_line.model_config import EvaluateStage, LeaderboardStage
 from maquette.corpus.config import CorpusConfig, SourceConfig
+from maquette.evaluation import suite
 from maquette.evaluation.config import ProtocolConfig, SuiteConfig, no_suite
-from maquette.evaluation.suites import runner
 from maquette.model import LanguageModel, TransformerConfig, hf
 from maquette.text import train_tokenizer
 from maquette.text.config import TokenizerConfig
@@ -79,7 +79,7 @@ def test_evaluates_once_and_writes_everything(outputs: Path, capsys: pytest.Capt
 def test_killed_evaluation_goes_on(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed after some batches, the rest is asked, nothing twice, and the result is that of one go."""
     asked: list[str] = []
-    real: Callable[..., Any] = runner.ask
+    real: Callable[..., Any] = suite.ask
 
     def counted(model: Any, tokenizer: Any, questions: Any, *rest: Any, **options: Any) -> Any:
         if limit and len(asked) >= limit:
@@ -87,7 +87,7 @@ def test_killed_evaluation_goes_on(outputs: Path, monkeypatch: pytest.MonkeyPatc
         asked.extend(question.id for question in questions)
         return real(model, tokenizer, questions, *rest, **options)
 
-    monkeypatch.setattr(runner, "ask", counted)
+    monkeypatch.setattr(suite, "ask", counted)
     limit = 32
     config = settings(outputs)
     config.protocol.seed = 5

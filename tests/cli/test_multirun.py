@@ -19,7 +19,7 @@ from maquette.cli.command_line.functions import multirun
 from maquette.cli.command_line.registry import STAGES
 from maquette.cli.sweeps import launching, table
 from maquette.cli.sweeps.cost import seconds_of_jobs
-from maquette.cli.sweeps.forecast import Forecast
+from maquette.cli.sweeps.forecast import PlannedJob
 from maquette.cli.sweeps.jobs import Sweep, plan
 from maquette.cli.sweeps.view import Expected, State, state_of, time_left
 from maquette.cli.sweeps.work import Files
@@ -173,11 +173,11 @@ def test_show_reads_and_runs_nothing(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_speeds_are_measured_once(tmp_path: Path) -> None:
-    one = Forecast(10_000, 1_000_000, 10**9, 100, 16, 2, 0.1, 512, "transformer, swiglu", "fp32")
+    one = PlannedJob(10_000, 1_000_000, 10**9, 100, 16, 2, 0.1, 512, "transformer, swiglu", "fp32")
     jobs = [dataclasses.replace(one, size=size) for size in (10_000, 20_000, 40_000, 80_000)]
     measured: list[int] = []
 
-    def measure(job: Forecast) -> float:
+    def measure(job: PlannedJob) -> float:
         measured.append(job.size)
         return 1e9 / job.size
 

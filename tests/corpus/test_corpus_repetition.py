@@ -3,9 +3,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maquette.corpus import repetition
+from maquette.corpus import deduplication
+from maquette.corpus.deduplication import FRAME, repeated_windows, repetition_rates, windows
 from maquette.corpus.hashing import repeats
-from maquette.corpus.repetition import FRAME, repeated_windows, repetition_rates, windows
 
 
 @given(st.lists(st.integers(0, 40) | st.integers(2**63, 2**63 + 4), max_size=60))
@@ -30,7 +30,7 @@ def test_windows_stay_inside_their_document() -> None:
 
 @pytest.mark.parametrize("at_once", [1 << 26, 40])
 def test_repeated_windows_are_found_in_parts_too(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(repetition, "_AT_ONCE", at_once)
+    monkeypatch.setattr(deduplication, "_AT_ONCE", at_once)
     stream = np.array([*range(100), *range(20, 50), *range(200, 300)], np.uint64)
     result = repeated_windows(stream, np.zeros(stream.size, np.int32), 8)
     pairs = {tuple(pair) for pair in np.split(result.positions, result.starts[1:])}

@@ -6,9 +6,9 @@ import pytest
 
 from maquette.corpus.config import SourceConfig
 from maquette.corpus.document import Document
-from maquette.corpus.sources.installed import Installed
-from maquette.corpus.sources.modules import (
+from maquette.corpus.sources.installed import (
     PACKAGES,
+    Installed,
     distribution_modules,
     group_of,
     is_written_by_people,

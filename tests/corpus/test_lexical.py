@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maquette.corpus.hashing import sequence_hashes, window_hashes
-from maquette.corpus.lexical import characters, tokenize
+from maquette.corpus.hashing import characters, sequence_hashes, tokenize, window_hashes
 
 ASCII = st.text(st.characters(min_codepoint=9, max_codepoint=126), max_size=60)
 

@@ -192,6 +192,13 @@ def test_repetition_of_training_text_is_reported(encode: Callable[..., TokenShar
     assert result["domains"]["other"]["share"] < 0.05
 
 
+def test_the_entropy_of_the_training_texts_token_frequencies_is_recorded(encode: Callable[..., TokenShards]) -> None:
+    shards = encode({"train": {"a": ["aaab"], "b": ["bbbb"]}, "validation": {"a": ["zzzz"]}})
+    share = np.array([3, 5, 2]) / 10  # a, b, and a document token in front of each text
+    expected = pytest.approx(-(share * np.log(share)).sum())
+    assert shards.manifest.facts["unigram_entropy"] == expected
+
+
 def test_a_corpus_without_training_text_is_refused(encode: Callable[..., TokenShards]) -> None:
     with pytest.raises(StageError, match="no training text"):
         encode({"validation": {"code": ["held out"]}})

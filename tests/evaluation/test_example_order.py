@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from maquette.evaluation.config import TemplateConfig
-from maquette.evaluation.questions.questions import Question
-from maquette.evaluation.suites.runner import OrderLikelihood
+from maquette.evaluation.questions import Question
+from maquette.evaluation.suite import OrderLikelihood
 from maquette.model import LanguageModel, TransformerConfig
 from maquette.text import Tokenizer, train_tokenizer
 from maquette.text.config import TokenizerConfig

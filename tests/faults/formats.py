@@ -23,10 +23,10 @@ from maquette.corpus.config import SourceConfig
 from maquette.corpus.document import Document, read_documents, write_documents
 from maquette.corpus.sources import open_source
 from maquette.data.conversations import ExampleFiles
-from maquette.evaluation.questions.readers import read_task
-from maquette.evaluation.ratings.arena import read_battles
-from maquette.evaluation.suites.leaderboard import FILE as EVALUATION
-from maquette.evaluation.suites.leaderboard import read_evaluations
+from maquette.evaluation.arena import read_battles
+from maquette.evaluation.leaderboard import FILE as EVALUATION
+from maquette.evaluation.leaderboard import read_evaluations
+from maquette.evaluation.question_files import read_task
 from maquette.model import LanguageModel, TransformerConfig, hf
 from maquette.recipe.recipe_file import load_recipe
 from maquette.recipe.rules import HyperparameterRules

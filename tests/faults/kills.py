@@ -27,7 +27,7 @@ from maquette.artifacts.manifest import build, read_manifest, verify_files
 from maquette.artifacts.run_file import read_run, write_run
 from maquette.cli.sweeps.work import Files
 from maquette.data.conversations import read_preferences
-from maquette.evaluation.ratings.arena import read_battles
+from maquette.evaluation.arena import read_battles
 from maquette.scaling.predictions.prediction import (
     WrittenPrediction,
     broken_links,

@@ -14,9 +14,9 @@ from maquette.data.prompts import render_prompt
 from maquette.model import LanguageModel, ScalarModel
 from maquette.model.parametrization import Parametrization
 from maquette.objectives.completions import Completion, sample_completions
-from maquette.objectives.losses import kl_estimate
+from maquette.objectives.losses import group_advantages, kl_estimate
 from maquette.objectives.ppo import ProximalPolicyOptimization
-from maquette.objectives.rollouts import Rollouts, RolloutSchedule, group_advantages
+from maquette.objectives.rollouts import Rollouts, RolloutSchedule
 from maquette.optimization.config import AdamWConfig, MuonConfig
 from support.list_logger import ListLogger
 from support.policies import TOKENIZER, Prompts, tiny_model, tiny_ppo, tiny_value, trainer

@@ -19,7 +19,7 @@ from fastapi.testclient import TestClient
 
 from maquette.artifacts import ConfigError, StageError
 from maquette.data.conversations import read_preferences
-from maquette.evaluation.ratings.arena import read_battles
+from maquette.evaluation.arena import read_battles
 from maquette.model import LanguageModel, TransformerConfig
 from maquette.model.generation import generate
 from maquette.model.sampling import Sampling

@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from maquette.corpus.config import SourceConfig
-from maquette.corpus.curation.config import CurationConfig, ExecutorConfig
+from maquette.corpus.config import CurationConfig, ExecutorConfig, SourceConfig
 from maquette.corpus.curation.curate import Curated, curate
 from maquette.corpus.sources.warc import Warc
 

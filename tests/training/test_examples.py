@@ -1,10 +1,12 @@
 """Fine-tuning, reward models and DPO from beginning to end, in process: what they start from, learn, leave, and how
 they go on."""
 
+import dataclasses
 import json
 import math
 import signal
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from maquette.cli.command_line.config import TrainStage
 from maquette.model import hf
 from maquette.model.loading import load_checkpoint, load_reward_model
 from maquette.objectives.base import Objective
+from maquette.recipe import objectives
 from maquette.training import RunRecord, read_history
 from support.small_examples import base_settings, example_settings, write_instructions, write_preferences
 
@@ -201,3 +204,62 @@ def test_settings_of_pretraining_are_said_to_have_no_effect(
 ) -> None:
     train.run(make("sft", seed=8, objective__epochs=0.2, size="1m"))
     assert "no effect on objective=sft: " in capsys.readouterr().err
+
+
+BESIDE = """
+from maquette.objectives import DirectPreferenceOptimization
+from maquette.objectives.config import PreferenceConfig
+from maquette.recipe.objectives import OBJECTIVES, ObjectiveEntry, register
+
+
+class Loss(DirectPreferenceOptimization):
+    def loss(self, batch):
+        loss, metrics = super().loss(batch)
+        return loss, metrics | {"train/theirs": loss.detach()}
+
+
+class Bare(Loss):
+    config_class = None
+
+
+register(ObjectiveEntry(
+    "beside_{name}.Loss", reads="preferences", starts_from=("pretrain",), learning_rate=1 / 16, has_reference=True,
+    unused=OBJECTIVES["dpo"].unused, answers=True, calibrated=False, title="Theirs",
+))
+register(ObjectiveEntry("beside_{name}.Bare", reads="preferences"))
+"""
+
+
+@pytest.fixture
+def beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A module of a user's with objectives that it registers."""
+    name = f"beside_{tmp_path.name}"
+    (tmp_path / f"{name}.py").write_text(BESIDE.replace("beside_{name}", name))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(objectives, "OBJECTIVES", dict(objectives.OBJECTIVES))
+    yield name
+    sys.modules.pop(name, None)
+
+
+def test_an_objective_of_a_users_is_treated_as_ours(
+    make: Callable[..., TrainStage], base: RunRecord, beside: str
+) -> None:
+    config = make("dpo", seed=71, checkpoint="latest")
+    node = {"_target_": f"{beside}.Loss", "epochs": 1.0, "batch_size": 8, "sample_prompts": 2}
+    theirs, ours = train.run(dataclasses.replace(config, objective=node)), train.run(make("dpo", seed=71))
+    assert theirs.spec.objective == f"{beside}.Loss" and theirs.name.startswith("Loss-")
+    assert theirs.spec.checkpoint == ours.spec.checkpoint == base.folder
+    assert theirs.spec.learning_rate == ours.spec.learning_rate
+    assert "size" not in theirs.spec.settings  # it means nothing to it
+    losses = [[row["train/loss"] for row in curves(one) if "train/loss" in row] for one in (theirs, ours)]
+    assert losses[0] == losses[1]
+    assert any("train/theirs" in row for row in curves(theirs))
+    assert "Theirs" in (Path(theirs.folder) / "model" / "README.md").read_text()
+
+
+@pytest.mark.parametrize(("name", "key"), [("Loss", "bta"), ("Bare", "config_class")])
+def test_settings_of_such_an_objective_are_checked(
+    make: Callable[..., TrainStage], beside: str, name: str, key: str
+) -> None:
+    with pytest.raises(ConfigError, match=key):
+        dataclasses.replace(make("dpo"), objective={"_target_": f"{beside}.{name}", "bta": 0.2})

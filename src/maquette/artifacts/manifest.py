@@ -24,9 +24,14 @@ from maquette.artifacts.files import (
 )
 from maquette.artifacts.reading import check_seal, load_table, reading, write_sealed
 
-FORMAT = 3
-"""Of `manifest.json` and of the facts in it; another is refused by name, never half understood. 3: with a checksum of
-its own."""
+FORMAT = 4
+"""Of `manifest.json` and of the facts in it. 3: every file counts in the digest, which such an artifact keeps, so that
+what was made from it is found; older ones and newer ones are refused by name, never half understood."""
+
+_OLDEST = 3
+
+_SHOWN = (".png", ".svg", ".html")
+"""What is drawn for people: the same content looks otherwise with another matplotlib, and stays the same artifact."""
 
 CHECKED_BYTES = 2**28
 """Up to so large an artifact that is found again has its checksums looked at (a fifth of a second); of larger ones the
@@ -50,8 +55,10 @@ class Manifest:
 
     @property
     def digest(self) -> str:
-        """Digest of the content alone (file names and their bytes), not of how or when it was made."""
-        return digest({name: entry["sha256"] for name, entry in self.files.items()})
+        """Digest of the content alone (names and bytes of all files but pictures and pages), not of how or when it was
+        made."""
+        counted = self.files if self.format < 4 else [name for name in self.files if not name.endswith(_SHOWN)]
+        return digest({name: self.files[name]["sha256"] for name in counted})
 
 
 def read_manifest(folder: Path | str) -> Manifest:
@@ -65,8 +72,10 @@ def read_manifest(folder: Path | str) -> Manifest:
     version = raw.get("format", 0)
     if not isinstance(version, int) or version > FORMAT:
         raise StageError(f"{path} has a format that this version does not know.", "Upgrade maquette-lm.")
-    if version < FORMAT:
-        raise StageError(f"{path} is of format {version} and this version reads {FORMAT}.", rebuild_advice(folder))
+    if version < _OLDEST:
+        raise StageError(
+            f"{path} is of format {version} and this version reads {_OLDEST} to {FORMAT}.", rebuild_advice(folder)
+        )
     check_seal(raw, path, hint=rebuild_advice(folder))
     known = {field.name for field in dataclasses.fields(Manifest)}
     with reading(path, hint=rebuild_advice(folder)):

@@ -13,9 +13,9 @@ from maquette.artifacts import ConfigError
 from maquette.artifacts.files import digest, file_digest, locked, write_json
 from maquette.artifacts.progress import progress, say
 from maquette.cli.command_line.model_config import CompareStage
-from maquette.evaluation.comparisons.completions import sampled_completions, show_comparison
-from maquette.evaluation.comparisons.policy_comparison import compare_policies, short_names
+from maquette.evaluation.completions import sampled_completions, show_comparison
 from maquette.evaluation.figures import win_rate_figure
+from maquette.evaluation.policy_comparison import compare_policies, short_names
 from maquette.evaluation.row_files import Journal
 from maquette.feedback.annotators.custom import CallableAnnotator
 from maquette.feedback.building import annotator_folder, build_annotator

@@ -13,11 +13,9 @@ from maquette.artifacts.files import locked, write_json
 from maquette.artifacts.progress import progress, say
 from maquette.cli.command_line.model_config import EvaluateStage
 from maquette.evaluation.figures import PROTOCOL_NAMES, evaluation_figures
-from maquette.evaluation.suites.evaluation import evaluation_identity, evaluation_metrics, show_evaluation
-from maquette.evaluation.suites.leaderboard import FILE, read_evaluations
-from maquette.evaluation.suites.runner import count_work, run_suite
-from maquette.evaluation.suites.suite import Suite, build_suite, find_held_out
-from maquette.evaluation.suites.summary import spread, summarise
+from maquette.evaluation.leaderboard import FILE, read_evaluations
+from maquette.evaluation.suite import Suite, build_suite, count_work, find_held_out, run_suite
+from maquette.evaluation.summary import evaluation_identity, evaluation_metrics, show_evaluation, spread, summarise
 from maquette.model.loading import EXPORTED, find_checkpoint, load_checkpoint
 from maquette.reports import write_page
 from maquette.tracking import start_run

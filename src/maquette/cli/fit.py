@@ -48,7 +48,7 @@ def question(config: FitStage) -> FitQuestion:
     settings = {key: value for key, value in dataclasses.asdict(config).items() if key not in ("json", "force")}
     own = [form for form in (config.form, *config.forms) if form is not None and is_dotted(form)]
     return FitQuestion(
-        settings, config.runs, config.outputs, config.tracking, config.convention, config.without, own
+        settings, config.runs, config.outputs, config.tracking, config.convention, config.without, own, config.units
     )  # fmt: skip
 
 

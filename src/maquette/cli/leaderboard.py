@@ -9,7 +9,7 @@ from rich.console import Console
 from maquette.artifacts.files import listed
 from maquette.artifacts.progress import say
 from maquette.cli.command_line.model_config import LeaderboardStage
-from maquette.evaluation.suites.leaderboard import Leaderboard, rankings, read_evaluations
+from maquette.evaluation.leaderboard import Leaderboard, rankings, read_evaluations
 from maquette.reports import terminal_table, write_page
 from maquette.tracking import find_runs
 

@@ -8,9 +8,8 @@ from maquette.artifacts import ConfigError
 from maquette.artifacts.files import digest, file_digest, locked, write_json
 from maquette.artifacts.progress import say
 from maquette.cli.command_line.model_config import RatingsStage
+from maquette.evaluation.arena import rate, read_battles, show_ratings
 from maquette.evaluation.figures import ratings_figure
-from maquette.evaluation.ratings.arena import read_battles
-from maquette.evaluation.ratings.arena_ratings import rate, show_ratings
 from maquette.reports import write_page
 from maquette.tracking import start_run
 

@@ -20,12 +20,11 @@ from maquette.cli.planning.pretraining import job_of, plan_of, resolve_recipe, s
 from maquette.data.config import CustomDataConfig
 from maquette.data.process_group import process_group
 from maquette.data.token_artifacts import TokensResult
-from maquette.objectives.config import ExampleConfig, PolicyConfig
 from maquette.scaling.predictions.prediction import check_predicted
 from maquette.training.record import RunRecord, find_record
 
 if TYPE_CHECKING:
-    from maquette.cli.sweeps.forecast import Forecast
+    from maquette.cli.sweeps.forecast import PlannedJob
     from maquette.training import Job
 
 
@@ -38,12 +37,10 @@ def run(config: TrainStage, data: TokensResult | None = None) -> RunRecord:
     """
     if node_value(config.scheduler, "branches"):
         return _run_branches(config, data)
-    if isinstance(config.objective, PolicyConfig | ExampleConfig):
-        from maquette.cli.planning.post_training import plan_examples, plan_policy
+    if not config.objective.entry.reads_text:
+        from maquette.cli.planning.post_training import PLANS
 
-        return _train(
-            config, plan_policy(config) if isinstance(config.objective, PolicyConfig) else plan_examples(config)
-        )
+        return _train(config, PLANS[config.objective.entry.reads](config))
     return _pretrain(config, data or tokens_stage.make_tokens(config))
 
 
@@ -125,7 +122,7 @@ def forget_prepared() -> None:
     _prepared.clear()
 
 
-def forecast(config: TrainStage, data: TokensResult) -> "Forecast":
+def forecast(config: TrainStage, data: TokensResult) -> "PlannedJob":
     """What a job of a sweep will be; see `sweeps.forecast`."""
     from maquette.cli.sweeps.forecast import forecast as foresee
 

@@ -10,8 +10,7 @@ from maquette.artifacts.errors import ConfigError
 from maquette.artifacts.files import digest
 from maquette.artifacts.manifest import build, read_manifest
 from maquette.artifacts.progress import say
-from maquette.corpus.config import CorpusConfig, SourceConfig
-from maquette.corpus.curation.config import CurationConfig, ExecutorConfig
+from maquette.corpus.config import CorpusConfig, CurationConfig, ExecutorConfig, SourceConfig
 from maquette.corpus.document import Document
 from maquette.corpus.pipeline import CLEAN, make_corpus, replace_validation
 from maquette.corpus.report import describe, facts, write_report
@@ -96,8 +95,7 @@ def _make_curated(settings: CorpusSettings, source: Source, fingerprint: str, fo
     from maquette.corpus.curation.curate import curate
     from maquette.corpus.curation.curation_report import finish_journal, write_curation_report
     from maquette.corpus.curation.shards import store
-    from maquette.corpus.synthetic_web.truth import measure
-    from maquette.corpus.synthetic_web.web import read_truth
+    from maquette.corpus.synthetic_web.web import measure, read_truth
 
     enabled = settings.curation.enabled is not False
     work = settings.outputs / "curation" / f"{source.label}-{fingerprint[:8]}"

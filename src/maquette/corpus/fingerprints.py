@@ -12,8 +12,7 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
-from maquette.corpus.hashing import Hashes, Integers, sequence_hashes, window_hashes
-from maquette.corpus.lexical import characters, tokenize
+from maquette.corpus.hashing import Hashes, Integers, characters, sequence_hashes, tokenize, window_hashes
 from maquette.corpus.near_duplicates import Signatures, signatures
 
 SHINGLE = 5  # tokens: one changed word in fifty leaves a similarity of about 0.8

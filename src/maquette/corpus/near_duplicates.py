@@ -17,9 +17,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from maquette.corpus.curation.config import NearDuplicatesConfig
-from maquette.corpus.hashing import Hashes, Integers, repeats, sequence_hashes, window_hashes
-from maquette.corpus.lexical import lower_case_tokens
+from maquette.corpus.config import NearDuplicatesConfig
+from maquette.corpus.hashing import Hashes, Integers, lower_case_tokens, repeats, sequence_hashes, window_hashes
 
 Signatures = NDArray[np.uint32]
 

@@ -25,15 +25,16 @@ from maquette.artifacts.progress import progress
 from maquette.corpus.config import CorpusConfig
 from maquette.corpus.deduplication import (
     Kept,
+    RepetitionRate,
     block_document,
     drop_duplicate_documents,
     drop_duplicate_paragraphs,
     drop_near_duplicates,
     drop_repeated_windows,
+    repetition_rates,
 )
 from maquette.corpus.document import SPLITS, Document, DocumentWriter, Rejection, clean, normalize, write_documents
 from maquette.corpus.fingerprints import Fingerprints, fingerprint
-from maquette.corpus.repetition import RepetitionRate, repetition_rates
 from maquette.corpus.sources import read_examples
 from maquette.corpus.splits import TRAIN, Layout, group_of, lay_out, write_splits
 from maquette.corpus.workers import Workers, batches

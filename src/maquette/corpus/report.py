@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from maquette.artifacts.files import write_json, write_text
 from maquette.corpus.config import CorpusConfig
+from maquette.corpus.deduplication import FRAME, RepetitionRate
 from maquette.corpus.document import SPLITS
 from maquette.corpus.pipeline import Summary
-from maquette.corpus.repetition import FRAME, RepetitionRate
 from maquette.reports import render
 from maquette.reports.figures import COLORS, new_figure, save_figure
 

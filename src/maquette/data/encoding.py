@@ -105,11 +105,13 @@ def encode_corpus(
         "domains": {domain: {"folder": folder_name(domain), "splits": entry} for domain, entry in splits.items()},
         "held_out": {"window": window, "domains": cuts},
         "repeated": measure_repetition(training),
+        "unigram_entropy": unigram_entropy(training.values(), tokenizer.vocab_size),
     }
 
 
 def describe_tokens(facts: dict[str, Any]) -> list[str]:
-    """A line a domain: its training tokens and their repetition, its held-out tokens and what was cut out of them."""
+    """A line a domain: its training tokens and their repetition, its held-out tokens and what was cut out of them; and
+    one on the entropy of all."""
     lines = []
     for domain, entry in facts["domains"].items():
         trained = entry["splits"].get("train", {"tokens": 0})["tokens"]
@@ -120,6 +122,7 @@ def describe_tokens(facts: dict[str, Any]) -> list[str]:
             f"{domain}: {trained:,} training tokens ({repeated:.0%} of sequences repeat an earlier one), "
             f"{after:,} held-out tokens ({before - after:,} that training has seen were cut out)"
         )
+    lines.append(f"unigram entropy: {facts['unigram_entropy']:.2f} nats per token")
     return lines
 
 
@@ -174,6 +177,19 @@ def measure_repetition(training: Mapping[str, TokenStream]) -> dict[str, Any]:
             repeated[domain] = {"share": share, "tokens": len(sample)}
             advance(1)
     return {"window": REPEAT_WINDOW, "sequence": REPEAT_SEQUENCE, "domains": repeated}
+
+
+def unigram_entropy(training: Iterable[TokenStream], vocab_size: int) -> float:
+    """Nats per token of the training text under its own token frequencies: the loss of a model that knows no more.
+
+    Domains count by their tokens, as in the mixture `proportional`; document tokens count too, as they do in the loss.
+    """
+    counts = np.zeros(vocab_size, np.int64)
+    for stream in training:
+        for piece in stream.pieces(_SCAN_TOKENS, overlap=0):
+            counts += np.bincount(piece, minlength=vocab_size)
+    share = counts[counts > 0] / counts.sum()
+    return float(-(share * np.log(share)).sum())
 
 
 def _count_documents(corpus: Path) -> int:

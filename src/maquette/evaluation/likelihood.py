@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maquette.artifacts import ConfigError, StageError
-from maquette.evaluation.questions.questions import Pair
+from maquette.evaluation.questions import Pair
 from maquette.model.scoring import score_continuations
 from maquette.statistics import IntervalEstimate, bootstrap
 

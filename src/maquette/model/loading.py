@@ -45,13 +45,13 @@ def find_checkpoint(checkpoint: str | Path | None, outputs: str | Path) -> Path:
 
 
 def find_reward_model(checkpoint: str | Path | None, outputs: str | Path) -> Path:
-    """As `find_checkpoint`, but None (or "latest") is the newest finished run of objective=reward."""
+    """As `find_checkpoint`, but None (or "latest") is the newest finished run of a reward model."""
     newest = checkpoint is None or str(checkpoint) == "latest"
-    return latest_run(outputs, ("reward",)) if newest else find_checkpoint(checkpoint, outputs)
+    return latest_run(outputs, scalar=True) if newest else find_checkpoint(checkpoint, outputs)
 
 
-def latest_run(outputs: str | Path, objectives: Sequence[str] | None = None) -> Path:
-    """The folder of the finished run of a model that writes text (reward models do not) which ended last; with
+def latest_run(outputs: str | Path, objectives: Sequence[str] | None = None, *, scalar: bool = False) -> Path:
+    """The folder of the finished run of a model that writes text (`scalar`: of a reward model) which ended last; with
     `objectives` the newest that was trained for the first of them that has a run.
 
     Raises `StageError` where there is none."""
@@ -63,7 +63,8 @@ def latest_run(outputs: str | Path, objectives: Sequence[str] | None = None) -> 
         if record.get("status") == FINISHED
     }
     if objectives is None:
-        groups = [[folder for folder in finished if not is_scalar(read_json(folder / EXPORTED / "config.json") or {})]]
+        exported = {folder: read_json(folder / EXPORTED / "config.json") or {} for folder in finished}
+        groups = [[folder for folder in finished if is_scalar(exported[folder]) == scalar]]
     else:
         groups = [[folder for folder in finished if records[folder]["spec"]["objective"] == one] for one in objectives]
     for group in groups:

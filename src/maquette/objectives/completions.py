@@ -145,6 +145,35 @@ def completion_log_probs(model: LanguageModel, batch: ConversationBatch) -> tupl
     return log_probs.new_zeros(len(counts)).index_add(0, rows, log_probs), counts
 
 
+def token_statistics(
+    model: LanguageModel,
+    hidden: Tensor,
+    tokens: Tensor,
+    mask: Tensor,
+    *,
+    temperature: float = 1.0,
+    entropy: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    """Log-probability of each completion token under the distribution it was drawn from, `(B, S)`, and that
+    distribution's entropy where it is asked for. Zero outside the mask.
+
+    `hidden (B, T, D)` of the core, which has read `tokens (B, T)`. Logits are made for the completions alone: prompts
+    are often longer.
+    """
+    logits = model.logits(hidden[:, :-1][mask]).float()  # (tokens, V)
+    if temperature != 1.0:
+        logits = logits / temperature
+    log_probs = logits.log_softmax(dim=-1)
+    chosen = log_probs.gather(1, tokens[:, 1:][mask][:, None])[:, 0]
+    spread = -(log_probs.exp() * log_probs).sum(dim=-1) if entropy else None
+    return scattered(chosen, mask), None if spread is None else scattered(spread, mask)
+
+
+def scattered(values: Tensor, mask: Tensor) -> Tensor:
+    """`values (M,)` at the M true places of `mask (B, S)`, zero elsewhere; gradients go through."""
+    return torch.zeros(mask.shape, dtype=values.dtype, device=values.device).masked_scatter(mask, values)
+
+
 def padded_rows(completions: Sequence[Completion], device: torch.device | str = "cpu") -> tuple[Tensor, Tensor, Tensor]:
     """Tokens `(N, T)` of prompts with their completions, lengths `(N,)` and mask `(N, S)`."""
     lengths = [len(one.prompt_ids) + len(one.answer_ids) for one in completions]

@@ -1,9 +1,12 @@
 """Settings of the training objectives. Each has its own: what means nothing for an objective can't be given to it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from maquette.artifacts.errors import ConfigError
-from maquette.artifacts.settings import CustomNode, setting
+from maquette.artifacts.settings import CustomNode, from_table, setting
+from maquette.artifacts.targets import import_target
 from maquette.recipe.objectives import ObjectiveEntry, entry_of
 
 
@@ -17,7 +20,8 @@ class ObjectiveConfig:
     @property
     def entry(self) -> ObjectiveEntry:
         """What other packages have to know of it."""
-        return entry_of(self.kind)
+        ours = (name for name, one in OBJECTIVES.items() if one._target_ == self._target_)
+        return entry_of(next(ours, self._target_))
 
 
 @dataclass
@@ -194,10 +198,6 @@ class CustomObjectiveConfig(CustomNode, ObjectiveConfig):
 
     kind: str = setting("custom", "what is trained for", choices=("custom",))
 
-    @property
-    def entry(self) -> ObjectiveEntry:
-        return entry_of(self._target_)
-
 
 OBJECTIVES: dict[str, type[ObjectiveConfig]] = {
     "pretrain": PretrainConfig,
@@ -207,3 +207,35 @@ OBJECTIVES: dict[str, type[ObjectiveConfig]] = {
     "ppo": PolicyConfig,
 }
 """The settings of each objective."""
+
+_NEEDED: dict[str, type[ObjectiveConfig]] = {
+    "instructions": ExampleConfig, "preferences": ExampleConfig, "prompts": PolicyConfig,
+}  # fmt: skip
+"""What the settings of an objective are a kind of that reads such data."""
+
+
+def objective_of(node: Mapping[str, Any]) -> ObjectiveConfig:
+    """The settings in a table, in the class of the objective that its `_target_` names (by default pretraining).
+
+    A user's class that reads text takes any settings; one that reads something else (recipe/objectives.py) says with
+    `config_class` which. Raises `ConfigError` for a key that it does not have, and where it does not say so.
+    """
+    target = str(node.get("_target_") or PretrainConfig._target_)
+    ours = next((one for one in OBJECTIVES.values() if one._target_ == target), None)
+    if ours is not None:
+        return _typed(ours, {key: value for key, value in node.items() if key != "kind"})
+    module = import_target(target, key="objective._target_")
+    if entry_of(target).reads_text:
+        return CustomObjectiveConfig.of_target(node)
+    needed, settings = _NEEDED[entry_of(target).reads], getattr(module, "config_class", None)
+    if not (isinstance(settings, type) and issubclass(settings, needed)):
+        raise ConfigError(
+            f"objective: {target} reads {entry_of(target).reads} and has no config_class that is a {needed.__name__}.",
+            f"Derive its settings from maquette.objectives.config.{needed.__name__}.",
+        )
+    return _typed(settings, node)
+
+
+def _typed(settings: type[ObjectiveConfig], values: Mapping[str, Any]) -> ObjectiveConfig:
+    config: ObjectiveConfig = from_table(settings, values, "objective")
+    return config

@@ -17,6 +17,7 @@ __all__ = [
     "dpo_loss",
     "explained_variance",
     "generalized_advantage_estimate",
+    "group_advantages",
     "kl_estimate",
     "masked_mean",
     "masked_sum",
@@ -211,6 +212,19 @@ def generalized_advantage_estimate(
     return advantages, torch.where(mask, advantages + values, torch.zeros_like(values))
 
 
+def group_advantages(rewards: Tensor, mask: Tensor, group_size: int) -> Tensor:
+    """Each token gets its completion's advantage over the other completions of the same prompt: `(B, S)`.
+
+    The completion's reward is the sum over its tokens, KL penalty included; less the group's mean and over its standard
+    deviation (Shao et al. 2024, "DeepSeekMath", section 4.1.2; there the KL is in the loss). A group stands in
+    consecutive rows. One whose completions are all alike has nothing to teach: zero.
+    """
+    sums = masked_sum(rewards, mask, dim=1).view(-1, group_size)
+    centred = sums - sums.mean(dim=1, keepdim=True)
+    advantages = centred / (sums.std(dim=1, keepdim=True) + 1e-4)
+    return advantages.flatten()[:, None] * mask
+
+
 def ppo_policy_loss(
     log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, mask: Tensor, *, clip_range: float = 0.2
 ) -> tuple[Tensor, Tensor]:
@@ -253,21 +267,22 @@ def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
 
 
 class AdaptiveKLController:
-    """A KL coefficient that is steered towards a target KL (Ziegler et al. 2019, equation 4).
+    """A KL coefficient that is steered towards a target KL (Ziegler et al. 2019, equation 4); without one it is fixed.
 
     `update(kl, num_episodes)` multiplies it by `1 + e num_episodes / horizon`, with `e` the relative error
     `kl / target - 1` clipped to +-0.2, and returns it. `kl`: mean KL of a completion, in nats, as `target`;
     `horizon` in episodes. Raises `ValueError` where target or horizon is not positive.
     """
 
-    def __init__(self, initial: float, target: float, horizon: float) -> None:
-        if target <= 0 or horizon <= 0:
+    def __init__(self, initial: float, target: float | None, horizon: float) -> None:
+        if (target is not None and target <= 0) or horizon <= 0:
             raise ValueError(f"target={target:g} and horizon={horizon:g} have to be positive.")
         self.coefficient, self.target, self.horizon = initial, target, horizon
 
     def update(self, kl: float, num_episodes: int) -> float:
-        error = min(max(kl / self.target - 1, -0.2), 0.2)
-        self.coefficient *= 1 + error * num_episodes / self.horizon
+        if self.target is not None:
+            error = min(max(kl / self.target - 1, -0.2), 0.2)
+            self.coefficient *= 1 + error * num_episodes / self.horizon
         return self.coefficient
 
     def state_dict(self) -> dict[str, float]:

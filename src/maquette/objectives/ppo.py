@@ -5,7 +5,7 @@ Schulman et al. 2017 for the clipped losses, Ziegler et al. 2019 and Stiennon et
 models; `advantage=group` is the variant without a value function of Shao et al. 2024. One iteration is one epoch:
 
 1. `collect`: the policy as it is completes prompts, and the completions are scored; each token gets its reward and its
-   advantage over what the value function expected (rollouts.py)
+   advantage over what the value function expected (rollouts.py, value_function.py)
 2. `loss`: several passes of minibatches, clipped policy and value losses (losses.py)
 
 One optimiser moves policy and value function, each at its own rate; Lightning's automatic optimisation does it. The
@@ -23,13 +23,11 @@ from torch import Tensor, nn
 
 from maquette.artifacts import ConfigError
 from maquette.data.process_group import ProcessGroup
-from maquette.model.architecture import describe_model, read_architecture
+from maquette.model.architecture import describe_model
 from maquette.model.heads import LanguageModel, ScalarModel
-from maquette.model.linear import Linear
-from maquette.model.loading import build_model
 from maquette.model.parametrization import STANDARD
 from maquette.objectives.base import Metrics, Objective, Optimization
-from maquette.objectives.completions import sample_completions
+from maquette.objectives.completions import sample_completions, scattered, token_statistics
 from maquette.objectives.config import PolicyConfig
 from maquette.objectives.losses import AdaptiveKLController, masked_mean, ppo_policy_loss, ppo_value_loss
 from maquette.objectives.rollouts import (
@@ -41,12 +39,16 @@ from maquette.objectives.rollouts import (
     RolloutSchedule,
     collect_rollouts,
 )
+from maquette.objectives.value_function import (
+    VALUE_RATE,
+    expect_standardized,
+    expected_rewards,
+    saved_value_function,
+    value_function,
+)
 from maquette.optimization.config import short_name
 from maquette.optimization.groups import optimizer_groups
 from maquette.optimization.optimizers import wants_hidden_matrices
-
-VALUE_RATE = 10 / 3
-"""The value function's learning rate in the policy's, unless it is given."""
 
 _SAMPLES = 4
 """Held-out prompts that are answered at each validation, for people to read."""
@@ -56,9 +58,9 @@ class ProximalPolicyOptimization(Objective):
     """PPO over a source of prompts. `loader(schedule)` gives the batches for Lightning; see the module's docstring.
 
     With a trainer, prompts, reward and value function come from its datamodule (`maquette.training.PolicyData`);
-    without one they may be given here: `environment`; `reference`, what the KL divergence is measured from, by default
-    a copy of `model` as it is now (it is not in checkpoints); `value`, a model to start the value function from, where
-    the settings need one. `value_architecture`: of the value function in a checkpoint.
+    without one they may be given here: `environment`, and `value`, a model to start the value function from, where the
+    settings need one. The reference, which the KL divergence is measured from, is the model as it is now, and in no
+    checkpoint. `value_architecture`: of the value function in a checkpoint.
     """
 
     model: LanguageModel
@@ -74,31 +76,26 @@ class ProximalPolicyOptimization(Objective):
         config: PolicyConfig | None = None,
         *,
         environment: Environment | None = None,
-        reference: LanguageModel | None = None,
         value: ScalarModel | None = None,
         value_architecture: Mapping[str, Any] | None = None,
         **settings: Any,
     ) -> None:
         """Raises `ConfigError` where the settings do not go with the models."""
-        given: Any = model if isinstance(model, nn.Module) else None
-        super().__init__(model if given is None else describe_model(given), optimization, config, **settings)
+        super().__init__(model, optimization, config, **settings)
         self.hparams["value_architecture"] = value_architecture
         self.value: nn.Module | None = None
         # In a tuple, so that it is not a submodule: neither trained nor saved.
         self._frozen: tuple[LanguageModel, ...] = ()
-        self.kl_coefficient = self.config.kl_coefficient
-        self.controller: AdaptiveKLController | None = None
-        if self.config.kl_target is not None:
-            self.controller = AdaptiveKLController(
-                self.config.kl_coefficient, self.config.kl_target, self.config.kl_horizon
-            )
+        self.controller = AdaptiveKLController(
+            self.config.kl_coefficient, self.config.kl_target, self.config.kl_horizon
+        )
         self._approximate_kl: list[float] = []
         self._stopped = False
         self._last_shown: tuple[Tensor, Metrics] | None = None
         self._score_scale: tuple[float, float] | None = None
         self._environment = environment
-        if given is not None:
-            self._assemble(given, value_function(given, value, self.config), reference)
+        if self.model is not None:
+            self._add_companions(value_function(self.model, value, self.config))
 
     def setup(self, stage: str) -> None:
         """Takes prompts and reward from the datamodule."""
@@ -113,29 +110,20 @@ class ProximalPolicyOptimization(Objective):
         """Builds policy, value function and reference; without a trainer their weights follow from a checkpoint."""
         if self.model is not None:
             return
+        super().configure_model()
         if self._trainer is None:
-            policy: Any = build_model(self.description, weights=False)
-            self._assemble(policy, self._empty_value(policy), None)
-            return
-        data: Any = self.trainer.datamodule
-        start: Any = build_model(self.description)
-        reference: Any = build_model(self.description)
-        self._assemble(start, value_function(start, data.feedback.value, self.config), reference)
+            value = saved_value_function(self.model, self.hparams["value_architecture"], self.config)
+        else:
+            data: Any = self.trainer.datamodule
+            value = value_function(self.model, data.feedback.value, self.config)
+        self._add_companions(value)
 
-    def _empty_value(self, policy: LanguageModel) -> nn.Module | None:
-        architecture = self.hparams["value_architecture"]
-        if architecture is None:
-            return value_function(policy, None, self.config)
-        return ScalarModel(read_architecture(architecture))
-
-    def _assemble(self, model: LanguageModel, value: nn.Module | None, reference: LanguageModel | None) -> None:
-        self.set_model(model)
+    def _add_companions(self, value: nn.Module | None) -> None:
+        """The value function, and the policy as it is now as the reference."""
         self.value = value
         if isinstance(value, ScalarModel):
             self.hparams["value_architecture"] = describe_model(value)["architecture"]
-        self._frozen = (copy.deepcopy(model).eval() if reference is None else reference.eval(),)
-        for parameter in self.reference.parameters():
-            parameter.requires_grad_(False)
+        self._frozen = (copy.deepcopy(self.model).eval().requires_grad_(False),)
 
     @property
     def environment(self) -> Environment:
@@ -148,6 +136,10 @@ class ProximalPolicyOptimization(Objective):
     @property
     def reference(self) -> LanguageModel:
         return self._frozen[0]
+
+    @property
+    def kl_coefficient(self) -> float:
+        return self.controller.coefficient
 
     def loader(self, schedule: RolloutSchedule) -> RolloutLoader:
         """The batches of this process."""
@@ -176,8 +168,7 @@ class ProximalPolicyOptimization(Objective):
             metrics[name] = self._over_processes(metrics[name])
         drawn = schedule.rollout_batch_size * environment.group.size
         metrics["episode"] = float((iteration + 1) * drawn)
-        if self.controller is not None:
-            self.kl_coefficient = self.controller.update(metrics["objective/kl"], drawn)
+        self.controller.update(metrics["objective/kl"], drawn)
         return rollouts, metrics
 
     def look_back(self, rollouts: Rollouts) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
@@ -192,8 +183,10 @@ class ProximalPolicyOptimization(Objective):
 
     def reference_log_probs(self, rollouts: Rollouts) -> Tensor:
         """Of the completions' tokens under the reference, `(B, S)`."""
-        hidden = self.reference.core(rollouts.tokens)
-        return token_statistics(self.reference, hidden, rollouts, temperature=self.config.temperature)[0]
+        return token_statistics(
+            self.reference, self.reference.core(rollouts.tokens), rollouts.tokens, rollouts.mask,
+            temperature=self.config.temperature,
+        )[0]  # fmt: skip
 
     # Learning ---------------------------------------------------------------------------------------------------------
 
@@ -201,16 +194,12 @@ class ProximalPolicyOptimization(Objective):
         """Log-probabilities, values and entropies of the completion tokens under the weights as they are, `(B, S)`."""
         hidden = self.model.core(rollouts.tokens)
         log_probs, spread = token_statistics(
-            self.model, hidden, rollouts, temperature=self.config.temperature, entropy=entropy
+            self.model, hidden, rollouts.tokens, rollouts.mask, temperature=self.config.temperature, entropy=entropy
         )
-        values = None
-        if isinstance(self.value, ScalarModel):
-            values = self.value(rollouts.tokens)[:, :-1]
-        elif self.value is not None:
-            values = self.value(hidden[:, :-1]).squeeze(-1)
-        if values is not None:
-            values = scattered(values.float()[rollouts.mask], rollouts.mask)
-        return log_probs, values, spread
+        if self.value is None:
+            return log_probs, None, spread
+        values = expected_rewards(self.value, rollouts.tokens, hidden)
+        return log_probs, scattered(values[rollouts.mask], rollouts.mask), spread
 
     def training_step(self, batch: RolloutBatch, batch_idx: int) -> Tensor | None:  # type: ignore[override]
         if batch.opens_iteration:
@@ -325,30 +314,23 @@ class ProximalPolicyOptimization(Objective):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
-        last = self._last_shown
         checkpoint["policy"] = {
             "kl_coefficient": self.kl_coefficient,
             "score_scale": self.environment.score_scale,
-            "controller": None if self.controller is None else self.controller.state_dict(),
             "stopped": self._stopped,
-            "last_shown": None
-            if last is None
-            else (
-                float(last[0]),
-                {name: float(value) for name, value in last[1].items()},
-            ),
+            "last_shown": None,
         }
+        if self._last_shown is not None:
+            loss, metrics = self._last_shown
+            checkpoint["policy"]["last_shown"] = float(loss), {name: float(value) for name, value in metrics.items()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
         state = checkpoint["policy"]
-        self.kl_coefficient, self._stopped = state["kl_coefficient"], state["stopped"]
-        scale = state["score_scale"]
-        self._score_scale = None if scale is None else (scale[0], scale[1])
-        if self._environment is not None:
-            self._environment.score_scale = self._score_scale
-        if self.controller is not None:
-            self.controller.load_state_dict(state["controller"])
+        self.controller.load_state_dict({"coefficient": state["kl_coefficient"]})
+        self._stopped = state["stopped"]
+        if (scale := state["score_scale"]) is not None:
+            self._score_scale = scale[0], scale[1]
         if state["last_shown"] is not None:
             loss, metrics = state["last_shown"]
             self._last_shown = torch.tensor(loss), {name: torch.tensor(value) for name, value in metrics.items()}
@@ -392,69 +374,3 @@ class ProximalPolicyOptimization(Objective):
             return value
         mean = self.trainer.strategy.reduce(torch.tensor(value, device=self.device), reduce_op="mean")
         return float(mean)
-
-
-def expect_standardized(value: ScalarModel, mean: float, deviation: float) -> None:
-    """Has a reward model's copy expect scores as they are optimised, standardised: its head gives (r - mean) /
-    deviation instead of r. Its level is arbitrary (Bradley-Terry knows differences only), and clipped to
-    `clip_range_value` an iteration the value function would take dozens of them to come down to it."""
-    with torch.no_grad():
-        value.score.weight.div_(deviation)
-        value.score.bias.sub_(mean).div_(deviation)
-
-
-def value_function(
-    model: LanguageModel, start: ScalarModel | None, config: PolicyConfig
-) -> ScalarModel | nn.Module | None:
-    """The value function before its first step: a model of its own, or (`value_init=shared`) a head, one number from
-    the policy's hidden state; None where advantages need none. But for a reward model's it begins at zero everywhere.
-
-    Raises `ConfigError` where there is no reward model to start from, or it reads other tokens.
-    """
-    if config.advantage != "value":
-        return None
-    if config.value_init == "shared":
-        head = Linear(model.config.hidden_size, 1)
-        nn.init.zeros_(head.weight)
-        nn.init.zeros_(head.bias)
-        return head
-    if config.value_init == "policy":
-        value = ScalarModel.from_language_model(model)
-        nn.init.zeros_(value.score.weight)
-        return value
-    if start is None:
-        raise ConfigError(
-            "value_init=reward, but the reward is not a reward model.",
-            "Use objective.value_init=policy (or shared), or a reward model.",
-        )
-    if start.config.vocab_size != model.config.vocab_size:
-        raise ConfigError(
-            f"The reward model knows {start.config.vocab_size:,} tokens, the policy {model.config.vocab_size:,}.",
-            "Train the reward model from the same checkpoint.",
-        )
-    value = ScalarModel(start.config).to(start.score.weight.device)
-    value.load_state_dict(start.state_dict())
-    return value
-
-
-def token_statistics(
-    model: LanguageModel, hidden: Tensor, rollouts: Rollouts, *, temperature: float = 1.0, entropy: bool = False
-) -> tuple[Tensor, Tensor | None]:
-    """Log-probability of each token under the distribution it was drawn from, `(B, S)`, and that distribution's entropy
-    where it is asked for. Zero outside the mask.
-
-    `hidden (B, T, D)` of the core. Logits are made for the completions alone: prompts are often longer.
-    """
-    mask = rollouts.mask
-    logits = model.logits(hidden[:, :-1][mask]).float()  # (tokens, V)
-    if temperature != 1.0:
-        logits = logits / temperature
-    log_probs = logits.log_softmax(dim=-1)
-    chosen = log_probs.gather(1, rollouts.tokens[:, 1:][mask][:, None])[:, 0]
-    spread = -(log_probs.exp() * log_probs).sum(dim=-1) if entropy else None
-    return scattered(chosen, mask), None if spread is None else scattered(spread, mask)
-
-
-def scattered(values: Tensor, mask: Tensor) -> Tensor:
-    """`values (M,)` at the M true places of `mask (B, S)`, zero elsewhere; gradients go through."""
-    return torch.zeros(mask.shape, dtype=values.dtype, device=values.device).masked_scatter(mask, values)

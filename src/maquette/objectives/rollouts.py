@@ -35,6 +35,7 @@ from maquette.objectives.config import PolicyConfig
 from maquette.objectives.losses import (
     explained_variance,
     generalized_advantage_estimate,
+    group_advantages,
     kl_estimate,
     masked_sum,
     shape_rewards,
@@ -235,19 +236,6 @@ def compute_advantages(
         rewards, rollouts.values, mask, gamma=config.gamma, gae_lambda=config.gae_lambda
     )
     rollouts.advantages = whiten(advantages, mask)
-
-
-def group_advantages(rewards: Tensor, mask: Tensor, group_size: int) -> Tensor:
-    """Each token gets its completion's advantage over the other completions of the same prompt: `(B, S)`.
-
-    The completion's reward is the sum over its tokens, KL penalty included; less the group's mean and over its standard
-    deviation (Shao et al. 2024, "DeepSeekMath", section 4.1.2; there the KL is in the loss). A group stands in
-    consecutive rows. One whose completions are all alike has nothing to teach: zero.
-    """
-    sums = masked_sum(rewards, mask, dim=1).view(-1, group_size)
-    centred = sums - sums.mean(dim=1, keepdim=True)
-    advantages = centred / (sums.std(dim=1, keepdim=True) + 1e-4)
-    return advantages.flatten()[:, None] * mask
 
 
 # Batches --------------------------------------------------------------------------------------------------------------

@@ -1,11 +1,20 @@
 """The objectives, one entry each: all that other packages have to know of one.
 
 What an objective optimises is in its module (`maquette.objectives`), which its settings name by `_target_`; what it
-reads, where it may start from and how fast it learns is here. A stranger's objective, whose `_target_` is not ours, has
-an entry of the same kind: it is trained on text as pretraining is, and every setting may matter to it.
+reads, where it may start from and how fast it learns is here. A user's objective gets an entry of the same kind, and is
+treated as ours are, where the file of its class says so; without one it is trained on text as pretraining is, and every
+setting may matter to it.
+
+    class IdentityOptimization(Objective): ...                      # in beside/objective.py
+
+    register(ObjectiveEntry("beside.objective.IdentityOptimization", reads="preferences", starts_from=("sft",)))
 """
 
 import dataclasses
+
+from maquette.artifacts.errors import ConfigError
+
+READS = ("text", "instructions", "preferences", "prompts")
 
 Panels = tuple[tuple[str, tuple[str, ...]], ...]
 """Of a run's figure: the label of each axis, and the curves in it."""
@@ -13,7 +22,7 @@ Panels = tuple[tuple[str, tuple[str, ...]], ...]
 
 @dataclasses.dataclass(frozen=True)
 class ObjectiveEntry:
-    """`name`: `kind` of the settings, or a stranger's `_target_`.
+    """`name`: `kind` of the settings, or a user's `_target_`.
 
     `reads`: text, instructions, preferences or prompts. `starts_from`: what `checkpoint=latest` means, the first of
     these objectives that has a run; empty: it may start from scratch. `unused`: settings without effect, each a dotted
@@ -38,10 +47,24 @@ class ObjectiveEntry:
     title: str = "A language model"
     curves: Panels = ()
 
+    def __post_init__(self) -> None:
+        if self.reads not in READS:
+            raise ConfigError(f"{self.name}: reads={self.reads!r} is none of {', '.join(READS)}.")
+
+    @property
+    def label(self) -> str:
+        """How the name of a run of it begins."""
+        return self.name.rpartition(".")[2]
+
     @property
     def reads_text(self) -> bool:
         """Whether it trains on the tokens of a mixture, so that the settings alone say how large a run is."""
         return self.reads == "text"
+
+    @property
+    def reads_pairs(self) -> bool:
+        """Whether its examples come two by two, a chosen completion and a rejected one."""
+        return self.reads == "preferences"
 
 
 _AFTERWARDS = (
@@ -130,6 +153,11 @@ OBJECTIVES = {
 }
 
 
+def register(entry: ObjectiveEntry) -> None:
+    """Adds an objective, or replaces the one of this name."""
+    OBJECTIVES[entry.name] = entry
+
+
 def entry_of(objective: str) -> ObjectiveEntry:
-    """The entry of an objective by its name; a stranger's has its own."""
+    """The entry of an objective by its name."""
     return OBJECTIVES.get(objective) or ObjectiveEntry(objective)

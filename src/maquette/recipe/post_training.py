@@ -37,7 +37,7 @@ class PostTraining:
         `batch_size` counts examples, or pairs of them where the objective reads preferences. FLOPs are those of forward
         and backward passes, at the examples' mean length. Raises `ConfigError` where nothing would be trained on.
         """
-        units = examples // 2 if self.objective.reads == "preferences" else examples
+        units = examples // 2 if self.objective.reads_pairs else examples
         if epochs <= 0:
             raise ConfigError(f"objective.epochs={epochs:g} trains on nothing.", "Allowed: more than 0.")
         steps = max(1, round(epochs * units / batch_size))

@@ -8,6 +8,7 @@ from .fits.table import RunTable as RunTable, read_table as read_table
 from .laws.counting import kaplan_convention as kaplan_convention, vocabulary_law as vocabulary_law
 from .laws.extrapolation import FormComparison as FormComparison, compare_forms as compare_forms
 from .laws.fit import Prediction as Prediction, SurfaceFit as SurfaceFit, fit_surface as fit_surface
+from .laws.forecast import Forecast as Forecast
 from .laws.isoflop import (
     EnvelopeFit as EnvelopeFit,
     IsoflopFit as IsoflopFit,
@@ -21,6 +22,7 @@ from .laws.power_law import (
     compare_families as compare_families,
     fit_power_law as fit_power_law,
 )
+from .laws.predictor import Predictor as Predictor, fit_predictor as fit_predictor
 from .laws.repetition import RepetitionLaw as RepetitionLaw, fit_repetition as fit_repetition
 from .laws.runs import LawError as LawError, group_budgets as group_budgets, seed_noise as seed_noise
 from .laws.setting_law import SettingLaw as SettingLaw, fit_setting_law as fit_setting_law

@@ -124,6 +124,7 @@ def _summarize(record: RunRecord, log: RunLog, checkpoints: CheckpointFolder, st
         "mfu": record.mfu,
         "loss_spikes": record.loss_spikes,
         "epochs": record.facts.get("epochs"),
+        "unigram_entropy": record.facts.get("unigram_entropy"),
         **{f"epochs/{domain}": values["epochs"] for domain, values in record.domains.items()},
     }
     log.log_metrics({name: value for name, value in totals.items() if value is not None}, step)

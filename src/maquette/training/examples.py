@@ -5,14 +5,16 @@ from pathlib import Path
 from typing import Any
 
 from maquette.artifacts.manifest import read_manifest
-from maquette.artifacts.targets import import_target
-from maquette.data.example_data import InstructionData, PreferenceData
-from maquette.objectives.config import ExampleConfig, SupervisedConfig
+from maquette.artifacts.targets import has_key, import_target, node_value
+from maquette.data.example_data import ExampleData, InstructionData, PreferenceData
+from maquette.objectives.config import ExampleConfig
 from maquette.objectives.preferences import ReferenceLogProbs
 from maquette.text import Tokenizer
 from maquette.training.job import Job, ObjectivePlan, Opened, Row, describe_run_model, prepare_optimization
 from maquette.training.micro_batch import micro_batch_of, micro_batches
 from maquette.training.report import draw_curves, draw_reliability
+
+_DATA: dict[str, type[ExampleData]] = {"instructions": InstructionData, "preferences": PreferenceData}
 
 
 @dataclass(frozen=True)
@@ -32,13 +34,12 @@ class ExamplePlan(ObjectivePlan):
             "batch_size": self.objective.batch_size, "micro_batches": accumulate, "steps": job.spec.steps,
             "seed": job.spec.seed, "batch_size_tokens": job.spec.batch_size_tokens,
         }  # fmt: skip
-        data: InstructionData | PreferenceData
-        if isinstance(self.objective, SupervisedConfig):
-            data = InstructionData(self.folder, tokenizer, packing=self.objective.packing, **common)
-        else:
-            start, digest = job.spec.checkpoint, read_manifest(self.folder).digest
-            reference = ReferenceLogProbs(start, job.folder, digest) if self.objective.entry.has_reference else None
-            data = PreferenceData(self.folder, tokenizer, reference=reference, **common)
+        entry = self.objective.entry
+        if has_key(self.objective, "packing"):
+            common["packing"] = node_value(self.objective, "packing")
+        if entry.has_reference:
+            common["reference"] = ReferenceLogProbs(job.spec.checkpoint, job.folder, read_manifest(self.folder).digest)
+        data: ExampleData = _DATA[entry.reads](self.folder, tokenizer, **common)
         module = import_target(self.objective._target_)(
             describe_run_model(job, tokenizer.digest), prepare_optimization(job), self.objective
         )

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 from lightning.pytorch import LightningDataModule
 
 from maquette.artifacts import ConfigError
+from maquette.artifacts.targets import import_target
 from maquette.data.prompts import Prompt, PromptSource
 from maquette.model import LanguageModel, ScalarModel
 from maquette.objectives.completions import RewardFunction
 from maquette.objectives.config import PolicyConfig
-from maquette.objectives.ppo import ProximalPolicyOptimization
 from maquette.objectives.rollouts import RolloutSchedule
 from maquette.training.job import Job, ObjectivePlan, Opened, Row, describe_run_model, prepare_optimization
 from maquette.training.report import draw_curves
@@ -112,7 +112,7 @@ class PolicyPlan(ObjectivePlan):
             self.feedback, tokenizer, schedule, context=job.spec.architecture.max_position_embeddings,
             max_completion_length=self.config.max_completion_length,
         )  # fmt: skip
-        module = ProximalPolicyOptimization(describe_run_model(job), prepare_optimization(job), self.config)
+        module = import_target(self.config._target_)(describe_run_model(job), prepare_optimization(job), self.config)
         return Opened(module, data, schedule.micro_batches, schedule.steps)
 
     def results(self, opened: Opened, last: Row, step: int) -> dict[str, Any]:

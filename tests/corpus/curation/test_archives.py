@@ -9,8 +9,7 @@ from maquette.artifacts import StageError
 from maquette.corpus.config import SourceConfig
 from maquette.corpus.document import Document, Rejection
 from maquette.corpus.sources.records import ArchivePart, archive_parts
-from maquette.corpus.sources.warc import ArchiveShard, Warc
-from maquette.corpus.sources.web_pages import WebPage, read_page
+from maquette.corpus.sources.warc import ArchiveShard, Warc, WebPage, read_page
 from support.made_archives import archive, page, record
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "warc"

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from maquette.corpus.config import CorpusConfig
-from maquette.corpus.curation.config import CurationConfig, ExecutorConfig
+from maquette.corpus.config import CorpusConfig, CurationConfig, ExecutorConfig
 from maquette.corpus.curation.curate import Curated, curate
 from maquette.corpus.curation.curation_report import finish_journal, funnel, write_curation_report
 from maquette.corpus.curation.journal import STEPS, explain, step_of
@@ -17,10 +16,8 @@ from maquette.corpus.curation.shards import store
 from maquette.corpus.document import SPLITS, Document, read_documents
 from maquette.corpus.pipeline import make_corpus
 from maquette.corpus.synthetic_web.faults import CODE, TEX
-from maquette.corpus.synthetic_web.pages import SyntheticPage
-from maquette.corpus.synthetic_web.texts import Text
-from maquette.corpus.synthetic_web.truth import measure
-from maquette.corpus.synthetic_web.web import _worth_citing, read_truth
+from maquette.corpus.synthetic_web.pages import SyntheticPage, Text
+from maquette.corpus.synthetic_web.web import _worth_citing, measure, read_truth
 from maquette.corpus.workers import workers
 from support.made_archives import PROSE
 from support.made_crawl import run, settings

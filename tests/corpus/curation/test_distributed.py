@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 
 from maquette.artifacts import StageError
-from maquette.corpus.config import SourceConfig
+from maquette.corpus.config import CurationConfig, ExecutorConfig, SourceConfig
 from maquette.corpus.curation import datatrove_pipelines
-from maquette.corpus.curation.config import CurationConfig, ExecutorConfig
 from maquette.corpus.curation.curate import Curated, curate
 from maquette.corpus.near_duplicates import clusters
 from maquette.corpus.sources.warc import Warc

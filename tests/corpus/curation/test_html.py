@@ -6,8 +6,7 @@ import pytest
 from maquette.corpus.document import Document
 from maquette.corpus.sources.html import decode, extract, keep_tex, links
 from maquette.corpus.sources.warc import ArchiveShard
-from maquette.corpus.synthetic_web.pages import STYLES, break_markup, make_site, render
-from maquette.corpus.synthetic_web.texts import Text
+from maquette.corpus.synthetic_web.pages import STYLES, Text, break_markup, make_site, render
 from support.made_archives import record
 
 CODE = "def area(r):\n    if r < 0:\n        raise ValueError\n    return 3 * r"

@@ -3,9 +3,9 @@ import random
 import numpy as np
 import pytest
 
-from maquette.corpus.curation.config import NearDuplicatesConfig
-from maquette.corpus.curation.models import LinearModel, Training, grams, train
-from maquette.corpus.curation.selection import robust_deviations
+from maquette.corpus.config import NearDuplicatesConfig
+from maquette.corpus.curation.classifiers import LinearModel, Training, grams, train
+from maquette.corpus.curation.curate import robust_deviations
 from maquette.corpus.near_duplicates import clusters, document_bands, s_curve, without
 
 CONFIG = NearDuplicatesConfig()
@@ -65,7 +65,7 @@ def test_deviations_are_from_the_median_in_robust_units() -> None:
 def test_a_linear_model_learns_and_is_stored_whole(tmp_path: object) -> None:
     from pathlib import Path
 
-    from maquette.corpus.curation.models import LinearModel
+    from maquette.corpus.curation.classifiers import LinearModel
 
     chance = random.Random(1)
     good = ["the theorem follows from " + " ".join(words(chance, 30)) for _ in range(100)]

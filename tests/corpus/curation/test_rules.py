@@ -1,9 +1,9 @@
 import pytest
 
-from maquette.corpus.curation.config import BoilerplateLinesConfig, CurationConfig, LanguageConfig, UrlConfig
+from maquette.corpus.config import BoilerplateLinesConfig, CurationConfig, LanguageConfig, UrlConfig
+from maquette.corpus.curation.classifiers import unsafe_share
 from maquette.corpus.curation.extract import check_language, language_of
 from maquette.corpus.curation.rules import clean_lines, features, first_broken, rules
-from maquette.corpus.curation.safety import unsafe_share
 from maquette.corpus.curation.urls import BlockList, block_list, normalize_url
 from maquette.corpus.document import Document, Rejection
 from support.made_archives import PROSE, SENTENCES

@@ -123,4 +123,6 @@ def test_numbers_and_conventions(store: Any) -> None:
     assert table.compute.tolist() == [1.2e12] * 2 and table.copying is not None
     assert table.in_convention("kaplan").compute.tolist() == [6 * 6e4 * 2e6] * 2
     assert store([run("a", None), run("b", None, **{"copying/score": None})], None).copying is None
+    assert table.unigram_entropy is None
+    assert store([run("a", None, unigram_entropy=6.1)], None).unigram_entropy.tolist() == [6.1]
     assert recorded.LOSS == "validation/loss"

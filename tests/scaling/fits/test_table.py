@@ -1,5 +1,6 @@
 """Anybody's table of runs: names of columns, what is refused with its line, what is left out; it comes back."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -126,6 +127,43 @@ def test_numbers_in_other_units_are_refused_with_their_line(
     text = "\n".join([head, *(",".join(map(repr, row)) for row in rows)])
     with pytest.raises(LawError, match=message):
         read_table(written(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("head", "rows", "units"),
+    [
+        ("N,D,C,loss", _family(1e-9, 1e-9), {"N": "billions", "D": "billions"}),
+        ("N,D,C,loss", _family(1e-6, c=1 / 8.64e19), {"N": "millions", "C": "petaflops_days"}),
+        ("N,D,loss", [[n, d, math.exp(loss)] for n, d, _, loss in _family()], {"loss": "perplexity"}),
+        ("N,D,loss", [[n, d, loss / math.log(2)] for n, d, _, loss in _family()], {"loss": "bits"}),
+    ],
+)
+def test_units_convert_and_are_noted(tmp_path: Path, head: str, rows: list[list[float]], units: dict[str, str]) -> None:
+    text = "\n".join([head, *(",".join(map(repr, row)) for row in rows)])
+    table = read_table(written(tmp_path, text), units)
+    expected = np.array(_family()).T
+    for values, column in zip((table.params, table.tokens, table.compute, table.loss), expected, strict=True):
+        assert values == pytest.approx(column)
+    assert all(f"{letter}: {unit}" in table.notes[0] for letter, unit in units.items())
+
+
+@pytest.mark.parametrize("units", [{"M": "billions"}, {"N": "billion"}, {"loss": "comma"}])
+def test_units_that_are_none_are_refused(tmp_path: Path, units: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match="is not known"):
+        read_table(written(tmp_path, "N,D,loss\n1e6,2e7,3\n"), units)
+
+
+def test_decimal_commas_and_semicolons(tmp_path: Path) -> None:
+    text = "name;N;D;loss\nlr 0.1;1.000.000;2e7;4,5805\nlr 0.2;500000;2e7;4,580\n"
+    table = read_table(written(tmp_path, text), {"decimals": "comma"})
+    assert table.loss.tolist() == [4.5805, 4.58] and table.params.tolist() == [1e6, 5e5]
+    assert table.names == ("lr 0.1", "lr 0.2")
+
+
+def test_of_several_losses_the_one_that_counts_is_said(tmp_path: Path) -> None:
+    table = read_table(written(tmp_path, "N,D,val_loss,loss\n1e6,2e7,4.1,3.9\n"))
+    assert table.loss.tolist() == [3.9]
+    assert any("column loss" in note and "val_loss" in note for note in table.notes)
 
 
 def test_decimal_commas_are_no_thousands(tmp_path: Path) -> None:

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from maquette.artifacts.settings import from_table, setting
-from maquette.corpus.config import CorpusConfig, SourceConfig
-from maquette.corpus.curation.config import CurationConfig, ExecutorConfig
+from maquette.corpus.config import CorpusConfig, CurationConfig, ExecutorConfig, SourceConfig
 from maquette.data.config import (
     CustomDataConfig,
     DataConfig,
@@ -26,7 +25,7 @@ from maquette.data.config import (
 from maquette.evaluation.config import ProtocolConfig, SuiteConfig, no_suite
 from maquette.feedback.config import PromptsConfig, RewardConfig, TaskInstructionsConfig
 from maquette.model.config import ModelConfig
-from maquette.objectives.config import OBJECTIVES, CustomObjectiveConfig, PretrainConfig
+from maquette.objectives.config import OBJECTIVES, PretrainConfig, objective_of
 from maquette.optimization.config import (
     OPTIMIZERS,
     SCHEDULERS,
@@ -191,12 +190,9 @@ class TrainStage(TokensStage):
 
     def __post_init__(self) -> None:
         """Nodes with a `_target_` of a user's become typed too, and plain tables of ours."""
-        objectives = {one()._target_: one for one in OBJECTIVES.values()}
-        if isinstance(self.objective, Mapping) and (ours := objectives.get(self.objective.get("_target_", ""))):
-            own = {key: value for key, value in self.objective.items() if key != "kind"}
-            self.objective = from_table(ours, own, "objective")
+        if isinstance(self.objective, Mapping):
+            self.objective = objective_of(self.objective)
         for name, usual, theirs in (
-            ("objective", PretrainConfig, CustomObjectiveConfig),
             ("model", ModelConfig, ModelConfig),
             ("data", DataConfig, CustomDataConfig),
         ):

@@ -66,8 +66,8 @@ def _prompts(path: str) -> Iterator[str]:
 
 
 def _questions(path: str) -> Iterator[str]:
-    from maquette.evaluation.questions.questions import LETTERS
-    from maquette.evaluation.questions.readers import read_task
+    from maquette.evaluation.question_files import read_task
+    from maquette.evaluation.questions import LETTERS
 
     for one in read_task("questions", path).questions:
         options = "".join(f" | {LETTERS[place]}: {option}" for place, option in enumerate(one.options))
@@ -75,7 +75,7 @@ def _questions(path: str) -> Iterator[str]:
 
 
 def _battles(path: str) -> Iterator[str]:
-    from maquette.evaluation.ratings.arena import read_battles
+    from maquette.evaluation.arena import read_battles
 
     for one in read_battles(path)[0]:
         answers = f" | {one.answers[0]} | {one.answers[1]}" if one.answers else ""

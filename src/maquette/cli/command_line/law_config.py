@@ -46,6 +46,11 @@ class FitStage(RecordedStage, PrintedStage, SeededStage):
     compare: str | None = setting(
         None, "compare families by this column, such as model.kind+model.activation: offset or slope?"
     )
+    units: dict[str, str] = setting(
+        dict,
+        "of a CSV file that counts otherwise: N and D in thousands to trillions, C in petaflops_days, exaflops or "
+        "zettaflops, loss as perplexity or in bits, decimals with a comma; such as {N: billions, loss: perplexity}",
+    )
     without: list[str] = setting(list, "names of runs to leave out")
     suggest: int = setting(0, "print so many next runs that narrow a prediction most per FLOP", minimum=0)
     size: str | None = setting(None, "the prediction that suggest is to narrow: its size", quantity=True)

@@ -109,7 +109,7 @@ def _derived(configs: list[TrainStage], leaves: list[dict[str, Any]], data: Toke
             recipe = resolve_recipe(open_config, data)
         except ConfigError:
             return dict.fromkeys(DERIVED, False)
-        again = flatten(resolved_settings(dataclasses.asdict(open_config), recipe, "pretrain"))
+        again = flatten(resolved_settings(dataclasses.asdict(open_config), recipe, config.objective.entry.name))
         for key in DERIVED:
             agrees[key] &= again.get(key) == leaf.get(key) or leaf.get(key) is None
     return agrees

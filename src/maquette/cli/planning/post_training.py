@@ -1,4 +1,4 @@
-"""From the settings of `maquette train objective=sft|reward|dpo|ppo` to a job. Nothing here trains.
+"""From the settings of `maquette train` to a job, for objectives that read no text. Nothing here trains.
 
 All start from a trained model. Those over a fixed set of examples have it encoded with the model's own tokenizer, as an
 artifact; PPO draws prompts and has its completions scored.
@@ -28,7 +28,6 @@ from maquette.feedback.prompts import TaskInstructions, open_prompts
 from maquette.model.core_config import CoreConfig
 from maquette.model.hf import config_of, read_config
 from maquette.model.loading import find_reward_model, load_tokenizer, model_folder, weights_digest
-from maquette.objectives.config import ExampleConfig, PolicyConfig
 from maquette.optimization.config import OptimizerConfig, planned_warmup, planned_weight_decay
 from maquette.recipe.post_training import PostTraining
 from maquette.recipe.pretraining import Recipe, with_steps
@@ -55,7 +54,6 @@ def plan_examples(config: TrainStage) -> Job:
     data is damaged.
     """
     objective = config.objective
-    assert isinstance(objective, ExampleConfig)
     start = _start(config)
     architecture, tokenizer = _architecture(start), load_tokenizer(start)
     micro_batches(objective.batch_size, count_processes(config.trainer), config.data.micro_batch_size)
@@ -83,18 +81,18 @@ def plan_policy(config: TrainStage) -> Job:
     missing or damaged.
     """
     objective, reward = config.objective, config.reward
-    assert isinstance(objective, PolicyConfig)
     if reward.kind == "callable":
         CallableReward(reward.callable)  # raises where it can't be imported, before anything is loaded
     start = _start(config)
     architecture, tokenizer = _architecture(start), load_tokenizer(start)
     if config.trainer.strategy == "fsdp":
         raise ConfigError(
-            "objective=ppo samples from whole models, and trainer.strategy=fsdp cuts them up.", "Use trainer=ddp."
+            f"objective={objective.entry.name} samples from whole models, and trainer.strategy=fsdp cuts them up.",
+            "Use trainer=ddp.",
         )
     if reward.kind == "reward_model" and reward.checkpoint is None:
         raise ConfigError(
-            "objective=ppo needs something to optimise for.",
+            f"objective={objective.entry.name} needs something to optimise for.",
             "Give reward.checkpoint=<run of objective=reward>, or reward.kind=gold.",
         )
     if reward.kind != "reward_model" and objective.advantage == "value" and objective.value_init == "reward":
@@ -133,6 +131,11 @@ def plan_policy(config: TrainStage) -> Job:
     return _job(config, recipe, plan, start, digests)
 
 
+PLANS: dict[str, Callable[[TrainStage], Job]] = {
+    "instructions": plan_examples, "preferences": plan_examples, "prompts": plan_policy,
+}  # fmt: skip
+"""How a job is planned, by what the objective reads."""
+
 # What both do ---------------------------------------------------------------------------------------------------------
 
 
@@ -141,7 +144,7 @@ def _start(config: TrainStage) -> Path:
     start = config.starting_folder
     if start is None:
         raise ConfigError(
-            f"objective={config.objective.kind} starts from a trained model.",
+            f"objective={config.objective.entry.name} starts from a trained model.",
             "Give checkpoint=<run or exported folder>, or checkpoint=latest for the newest run that fits.",
         )
     return start
@@ -169,7 +172,7 @@ def _job(config: TrainStage, recipe: Recipe, plan: ObjectivePlan, start: Path, d
     if config.trainer.max_steps > 0:
         recipe = with_steps(recipe, config.trainer.max_steps)
     _say_unused(config)
-    label = f"{config.objective.kind}-{label_of(recipe.size)}"
+    label = f"{config.objective.entry.label}-{label_of(recipe.size)}"
     return assemble_job(config, recipe, plan, start=start, tokenizer=model_folder(start), digests=digests, label=label)
 
 
@@ -184,7 +187,7 @@ def _say_unused(config: TrainStage) -> None:
         and not (setting.key.endswith(".seed") and setting.default == config.seed)  # it follows the run's
     ]
     if given:
-        say(f"these settings have no effect on objective={config.objective.kind}: {', '.join(given)}")
+        say(f"these settings have no effect on objective={config.objective.entry.name}: {', '.join(given)}")
 
 
 def _with_eps(optimizer: Node) -> Node:
@@ -202,6 +205,11 @@ def _reward_digest(config: TrainStage) -> str:
 # Examples -------------------------------------------------------------------------------------------------------------
 
 
+_ENCODE: dict[str, Callable[..., dict[str, Any]]] = {
+    "instructions": encode_instructions, "preferences": encode_preferences,
+}  # fmt: skip
+
+
 def encoded_examples(config: TrainStage, tokenizer: Tokenizer, longest: int) -> Path:
     """The artifact of what the objective reads, `config.instructions` or `config.preferences`, made where it is
     missing. Examples have at most `longest` tokens.
@@ -209,12 +217,11 @@ def encoded_examples(config: TrainStage, tokenizer: Tokenizer, longest: int) -> 
     Raises `ConfigError` where the settings do not say where they come from."""
     kind = config.objective.entry.reads
     chosen: ExamplesConfig = getattr(config, kind)
-    source = _source(kind, chosen, config.objective.kind)
+    source = _source(kind, chosen, config.objective.entry.name)
     settings = {"longest": longest, "validation": getattr(chosen, "validation", 0.0), "limit": chosen.limit}
-    encode: Callable[..., dict[str, Any]] = encode_preferences if kind == "preferences" else encode_instructions
 
     def make(folder: Path) -> dict[str, Any]:
-        facts = encode(source.examples(), tokenizer, folder, **settings)
+        facts = _ENCODE[kind](source.examples(), tokenizer, folder, **settings)
         for line in describe_examples(facts, kind):
             say(line)
         return facts

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from maquette.artifacts.errors import MaquetteError
 from maquette.artifacts.files import listed, read_json, write_json
-from maquette.cli.sweeps.forecast import Forecast
+from maquette.cli.sweeps.forecast import PlannedJob
 from maquette.tracking.environment import hardware_name
 from maquette.training.record import FILE as RUN_FILE
 from maquette.training.record import FINISHED, read_record
@@ -31,9 +31,9 @@ Speed = tuple[str, str, int, float]
 
 
 def seconds_of_jobs(
-    forecasts: Sequence[Forecast],
+    forecasts: Sequence[PlannedJob],
     outputs: Path,
-    measure: Callable[[Forecast], float] | None = None,
+    measure: Callable[[PlannedJob], float] | None = None,
     *,
     dry: bool = False,
 ) -> tuple[list[float], str]:
@@ -79,7 +79,7 @@ def _source(earlier: int, measured: int, dry: bool) -> str:
     return " and ".join(sources) or "speed unknown"
 
 
-def _chosen(alike: Sequence[Forecast]) -> list[Forecast]:
+def _chosen(alike: Sequence[PlannedJob]) -> list[PlannedJob]:
     """Of the smallest, a middle and the largest size the longest job: a small batch is slower, and belongs to the short
     ones."""
     sizes = sorted({one.size for one in alike})
@@ -99,7 +99,7 @@ def _between(curve: dict[int, float], size: int) -> float | None:
     return math.exp(points[-1][1])
 
 
-def _measure(forecast: Forecast) -> float:
+def _measure(forecast: PlannedJob) -> float:
     from maquette.training.machine import measure_speed
 
     assert forecast.job is not None
@@ -131,7 +131,7 @@ def _earlier_speeds(outputs: Path) -> list[Speed]:
     return speeds
 
 
-def _look_up(known: Sequence[Speed], forecast: Forecast) -> float | None:
+def _look_up(known: Sequence[Speed], forecast: PlannedJob) -> float | None:
     for kind, precision, size, speed in reversed(known):
         alike = kind == forecast.kind and precision == forecast.precision
         if alike and abs(math.log(size / forecast.size)) < _ALIKE:

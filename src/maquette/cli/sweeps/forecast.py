@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True)
-class Forecast:
+class PlannedJob:
     """N, D, C and the rest of one job. `kind`: its architecture; `epochs` of each domain's text; `run` and `folder` are
     None where only the settings are known, not the data. With `branches` (folders of runs, by rising tokens, the last
     of them the job's own) tokens and compute are what all of them train together. `job`: what would be run, where it
@@ -58,7 +58,7 @@ class Forecast:
         return {name: getattr(self, name) for name in names}
 
     @classmethod
-    def read(cls, plain: dict[str, Any]) -> "Forecast":
+    def read(cls, plain: dict[str, Any]) -> "PlannedJob":
         return cls(**(plain | {"branches": tuple(plain["branches"])}))
 
 
@@ -68,7 +68,7 @@ def is_finished(folder: str | Path) -> bool:
     return content is not None and content.get("status") == FINISHED
 
 
-def forecast(config: TrainStage, data: "TokensResult") -> Forecast:
+def forecast(config: TrainStage, data: "TokensResult") -> PlannedJob:
     """Raises `ConfigError` for settings that contradict each other or this machine."""
     if node_value(config.scheduler, "branches"):
         return _forecast_tree(config, data)
@@ -89,10 +89,10 @@ def forecast(config: TrainStage, data: "TokensResult") -> Forecast:
     )
 
 
-def of_recipe(config: TrainStage, recipe: "Recipe") -> Forecast:
+def of_recipe(config: TrainStage, recipe: "Recipe") -> PlannedJob:
     """What the settings alone say."""
     architecture = recipe.architecture
-    return Forecast(
+    return PlannedJob(
         size=recipe.size,
         tokens=recipe.tokens,
         compute=recipe.compute,
@@ -121,7 +121,7 @@ def _epochs(config: TrainStage, job: "Job", folder: Path) -> dict[str, float]:
     return dict(order.epochs(job.spec.tokens // context))
 
 
-def _forecast_tree(config: TrainStage, data: "TokensResult") -> Forecast:
+def _forecast_tree(config: TrainStage, data: "TokensResult") -> PlannedJob:
     from maquette.cli.planning.branching import plan_tree, run_folders
 
     tree = plan_tree(config, data)

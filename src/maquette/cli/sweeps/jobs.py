@@ -28,7 +28,7 @@ from maquette.cli.command_line.registry import Stage
 from maquette.cli.sweeps.forecast import is_finished
 
 if TYPE_CHECKING:
-    from maquette.cli.sweeps.forecast import Forecast
+    from maquette.cli.sweeps.forecast import PlannedJob
     from maquette.recipe.pretraining import Recipe
 
 
@@ -43,7 +43,7 @@ class SweepJob:
     overrides: tuple[str, ...]
     arguments: tuple[str, ...]
     settings: Any = None
-    forecast: "Forecast | None" = None
+    forecast: "PlannedJob | None" = None
     run: str | None = None
     error: str | None = None
 
@@ -187,8 +187,8 @@ class Planner:
 
         return training_tokens(self._prepare(settings).folder)
 
-    def forecast(self, settings: TrainStage) -> "Forecast":
-        forecast: Forecast = self._forecast(settings, self._prepare(settings))
+    def forecast(self, settings: TrainStage) -> "PlannedJob":
+        forecast: PlannedJob = self._forecast(settings, self._prepare(settings))
         return forecast
 
 
@@ -215,7 +215,7 @@ class DryPlanner(Planner):
             "Run it once without --show, or give mixtures of your own: mixture=code,docs.",
         )
 
-    def forecast(self, settings: TrainStage) -> "Forecast":
+    def forecast(self, settings: TrainStage) -> "PlannedJob":
         from maquette.cli.sweeps.forecast import of_recipe
 
         return of_recipe(settings, self.recipe(settings))

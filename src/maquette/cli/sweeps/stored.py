@@ -15,7 +15,7 @@ from maquette.artifacts.files import digest, file_digest, listed, read_json, wri
 from maquette.artifacts.manifest import read_manifest
 from maquette.artifacts.recall import program_digest
 from maquette.cli.command_line.config import TrainStage
-from maquette.cli.sweeps.forecast import Forecast
+from maquette.cli.sweeps.forecast import PlannedJob
 from maquette.cli.sweeps.jobs import Line, Sweep, SweepJob
 from maquette.data.config import CustomDataConfig
 from maquette.model.loading import find_reward_model, model_folder
@@ -36,7 +36,7 @@ def stored_plan(line: Line, *, dry: bool = False) -> Sweep | None:
         SweepJob(
             tuple(job["overrides"]),
             tuple(job["arguments"]),
-            forecast=None if job["forecast"] is None else Forecast.read(job["forecast"]),
+            forecast=None if job["forecast"] is None else PlannedJob.read(job["forecast"]),
             run=None if line.settings.force else job["run"],
         )
         for job in plan["jobs"]

@@ -6,10 +6,9 @@ import functools
 import numpy as np
 from numpy.typing import NDArray
 
-from maquette.corpus.curation.config import BoilerplateLinesConfig
+from maquette.corpus.config import BoilerplateLinesConfig
 from maquette.corpus.document import Document
-from maquette.corpus.hashing import Hashes, sequence_hashes
-from maquette.corpus.lexical import characters, tokenize, without_digits
+from maquette.corpus.hashing import Hashes, characters, sequence_hashes, tokenize, without_digits
 
 _LONGEST = 200  # characters: what is longer is a text, and paragraph deduplication's to judge
 

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from maquette.artifacts.errors import StageError
 from maquette.artifacts.files import atomic_file, write_json
+from maquette.corpus.config import CurationConfig
 from maquette.corpus.curation.boilerplate_lines import BoilerplateLines, repeated_lines
-from maquette.corpus.curation.config import CurationConfig
+from maquette.corpus.curation.classifiers import FEWEST_EXAMPLES, LinearModel, Training, train
 from maquette.corpus.curation.extract import TOKEN_BUCKETS, uniform
-from maquette.corpus.curation.models import FEWEST_EXAMPLES, LinearModel, Training, train
 from maquette.corpus.curation.urls import host_of, is_below, normalize_url
 from maquette.corpus.document import Document, read_file
 from maquette.corpus.hashing import Hashes, repeats

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from maquette.artifacts.files import atomic_file, write_json
-from maquette.corpus.curation.config import CurationConfig
+from maquette.corpus.config import CurationConfig
 from maquette.corpus.curation.journal import STEPS, step_of
 from maquette.corpus.curation.rules import Rule, rules
 from maquette.corpus.document import SPLITS, read_documents

@@ -33,7 +33,7 @@ from datatrove.utils.logging import logger
 from maquette.artifacts.errors import StageError
 from maquette.artifacts.files import write_json
 from maquette.artifacts.progress import progress, say
-from maquette.corpus.curation.config import ExecutorConfig
+from maquette.corpus.config import ExecutorConfig
 from maquette.corpus.curation.job import CurationJob
 from maquette.corpus.curation.journal import read_journal, step_of
 from maquette.corpus.hashing import Integers

@@ -15,14 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maquette.artifacts.files import atomic_file
+from maquette.corpus.config import CurationConfig, LanguageConfig
 from maquette.corpus.curation.boilerplate_lines import line_hashes
-from maquette.corpus.curation.config import CurationConfig, LanguageConfig
 from maquette.corpus.curation.journal import entry, write_journal
 from maquette.corpus.curation.shards import Shard, Watch, pages_done
 from maquette.corpus.curation.urls import block_list, host_of, is_below, normalize_url
 from maquette.corpus.document import Document, Rejection, normalize, write_documents
-from maquette.corpus.hashing import Hashes, sequence_hashes
-from maquette.corpus.lexical import characters, lower_case_tokens
+from maquette.corpus.hashing import Hashes, characters, lower_case_tokens, sequence_hashes
 from maquette.corpus.sources import needed
 
 UNSAFE = ("gambling", "adult", "drugs", "violence", "malware", "phishing")

@@ -19,7 +19,7 @@ import numpy as np
 from maquette.artifacts.errors import StageError
 from maquette.artifacts.files import write_json
 from maquette.artifacts.progress import say
-from maquette.corpus.curation.config import CurationConfig
+from maquette.corpus.config import CurationConfig
 from maquette.corpus.curation.corpus_statistics import duplicate_addresses, write_statistics
 from maquette.corpus.curation.extract import extract_shard
 from maquette.corpus.curation.filter import filter_shard

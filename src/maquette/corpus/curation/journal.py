@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from maquette.artifacts.errors import StageError
 from maquette.artifacts.files import atomic_file
 from maquette.artifacts.settings import nearest
-from maquette.corpus.curation.config import CurationConfig
+from maquette.corpus.config import CurationConfig
 from maquette.corpus.curation.rules import FEATURES, rules
 from maquette.corpus.curation.urls import host_of
 from maquette.corpus.document import Document, Rejection

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from maquette.corpus.curation.config import CurationConfig
+from maquette.corpus.config import CurationConfig
 from maquette.corpus.document import Document
 from maquette.corpus.hashing import GOLDEN, Hashes, mix
 

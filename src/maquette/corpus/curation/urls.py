@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from maquette.artifacts.errors import StageError
 from maquette.artifacts.files import listed
-from maquette.corpus.curation.config import UrlConfig
+from maquette.corpus.config import UrlConfig
 
 _TRACKING = re.compile(
     r"(utm_\w+|mtm_\w+|pk_\w+|hsa_\w+|_hs\w+|gclid|gclsrc|dclid|fbclid|msclkid|yclid|twclid|igshid|mc_[ce]id|ref_src|"

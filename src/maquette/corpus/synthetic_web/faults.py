@@ -9,15 +9,16 @@ from maquette.corpus.synthetic_web.pages import (
     GoodPages,
     Site,
     SyntheticPage,
+    Text,
     break_markup,
     gibberish,
     link_farm,
     make_site,
     number_table,
+    phrases,
     render,
     sentences_page,
 )  # fmt: skip
-from maquette.corpus.synthetic_web.texts import Text, phrases
 
 Maker = Callable[[GoodPages], SyntheticPage | None]
 """Makes one page with a fault; None where there is no text left for one."""

@@ -127,6 +127,7 @@ def tell(facts: Mapping[str, Any]) -> None:
         terminal_table(*form_table(facts), "forms of law, by how they extrapolated"),
         terminal_table(*exponent_table(facts), f"N* ~ C^a ({facts['level']:.0%} intervals)"),
         facts["headline"],
+        *facts["notes"],
     ]
     if facts["curvature"] is not None:
         lines.append(facts["curvature"]["words"])

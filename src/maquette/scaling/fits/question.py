@@ -4,11 +4,12 @@ Asked again, nothing that reads the runs is imported, as long as nothing that th
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maquette.artifacts.code_digest import code_digest
+from maquette.artifacts.errors import ConfigError
 from maquette.artifacts.files import digest, file_digest
 from maquette.artifacts.manifest import read_manifest
 from maquette.artifacts.progress import say
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FitQuestion:
-    """`runs`: a sweep, a filter or a table, in the `convention`, without those left out by hand; `settings`: all that
-    was asked of them, plain values; `forms`: a user's own forms of law."""
+    """`runs`: a sweep, a filter or a table (which counts in `units`), in the `convention`, without those left out by
+    hand; `settings`: all that was asked of them, plain values; `forms`: a user's own forms of law."""
 
     settings: Mapping[str, Any]
     runs: str | None
@@ -33,6 +34,7 @@ class FitQuestion:
     convention: str = "exact"
     without: Sequence[str] = ()
     forms: Sequence[str] = ()
+    units: Mapping[str, str] = field(default_factory=dict)
 
     def read_runs(self) -> "RunTable":
         """The runs, with their copying scores where these can be known."""
@@ -40,7 +42,9 @@ class FitQuestion:
         from maquette.scaling.fits.table import read_table
 
         if self.runs is not None and is_file(self.runs):
-            table = read_table(self.runs)
+            table = read_table(self.runs, self.units)
+        elif self.units:
+            raise ConfigError("units= is for a CSV file.", "Recorded runs count in parameters, tokens, FLOPs and nats.")
         else:
             table = recorded_runs(self.runs, self.outputs, self.tracking)
         return with_copying(table.without(list(self.without)), self.outputs).in_convention(self.convention)

@@ -124,7 +124,9 @@ def _table(frame: "pd.DataFrame", source: str) -> RunTable:
         text = "; ".join(f"{name}: {why}" for name, why in left_out[:3])
         raise StageError(f"There is no finished run with a loss in {source}.", text or "Train some first.")
     params, tokens, compute, loss = (_floats(used, name) for name in _NEEDED)
-    core, seed, copying = (_floats(used, name) for name in ("N_core", "seed", "copying/score"))
+    core, seed, copying, unigram_entropy = (
+        _floats(used, name) for name in ("N_core", "seed", "copying/score", "unigram_entropy")
+    )
     assert params is not None and tokens is not None and compute is not None and loss is not None
     order = np.lexsort((params, compute))
     # What only other runs of the store have does not belong to these; beside one without a whole number it is a float.
@@ -142,6 +144,7 @@ def _table(frame: "pd.DataFrame", source: str) -> RunTable:
         core=core,
         seed=seed,
         copying=copying,
+        unigram_entropy=unigram_entropy,
         left_out=left_out,
     )
     return table.take(order)

@@ -6,6 +6,7 @@ checked at the door, with the file's own line numbers, and what is left out is n
 
 import dataclasses
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from maquette.artifacts.errors import ConfigError
 from maquette.artifacts.reading import reading, short
 from maquette.artifacts.settings import nearest, parse_quantity
+from maquette.scaling.fits.units import check_units, converted, implausible, with_point
 from maquette.scaling.laws.runs import Array, LawError, group_budgets
 from maquette.scaling.laws.surface import FLOPS_PER_PARAMETER_AND_TOKEN
 
@@ -37,6 +39,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "unique": ("uniquetokens", "unique", "distincttokens"),
     "epochs": ("epochs",),
     "copying": ("copyingscore", "copying"),
+    "unigram_entropy": ("unigramentropy",),
     "left_out": ("excluded", "excludedoutlier", "outlier", "leftout"),
 }
 """Of each role the names that mean it, the likeliest first; case, spaces and punctuation do not count."""
@@ -46,7 +49,8 @@ ALIASES: dict[str, tuple[str, ...]] = {
 class RunTable:
     """Runs as columns (n,), all above zero: N, D, loss in nats per token, FLOPs, and each run's budget.
 
-    `core` (parameters without the vocabulary's), `seed`, `kinds` and `copying` are None where the source does not say.
+    `core` (parameters without the vocabulary's), `seed`, `kinds`, `copying` and `unigram_entropy` (nats per token of
+    the training text under its own token frequencies) are None where the source does not say.
     `frame`: every column of the source, of the same rows. `left_out`: runs that do not count, each with its reason.
     `notes`: what was worked out rather than read. `source`: what the runs are, in words.
     """
@@ -63,6 +67,7 @@ class RunTable:
     core: Array | None = None
     seed: Array | None = None
     copying: Array | None = None
+    unigram_entropy: Array | None = None
     kinds: NDArray[np.str_] | None = None
     left_out: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
@@ -130,7 +135,7 @@ class RunTable:
         ours: dict[str, Any] = {
             "name": self.names, "N": self.params, "D": self.tokens, "C": self.compute, "loss": self.loss,
             "budget": self.budget, "seed": self.seed, "N_core": self.core, "copying/score": self.copying,
-            "kind": self.kinds,
+            "unigram_entropy": self.unigram_entropy, "kind": self.kinds,
         }  # fmt: skip
         frame = pd.DataFrame({key: value for key, value in ours.items() if value is not None})
         taken = {_plain(name) for name in frame.columns}
@@ -139,12 +144,13 @@ class RunTable:
         return text
 
 
-def read_table(path: Path | str) -> RunTable:
-    """Runs from a CSV (or TSV) file with a header line.
+def read_table(path: Path | str, units: Mapping[str, str] | None = None) -> RunTable:
+    """Runs from a CSV (or TSV) file with a header line; semicolons may separate its columns.
 
     Needs N, D and the loss, or the compute in place of one of N and D (6 N D). A run without a loss, or one that the
-    file itself marks as left out (`excluded`), is left out and named. Raises `ConfigError` where the file can't be
-    read or a column is missing, `LawError` with line and column for a value that is not a number above 0.
+    file itself marks as left out (`excluded`), is left out and named. `units`: of the columns that are not counts,
+    FLOPs or nats (`units.UNITS`). Raises `ConfigError` where the file can't be read, a column is missing or a unit is
+    not known, `LawError` with line and column for a value that is not a number above 0.
     """
     import pandas as pd
 
@@ -152,15 +158,21 @@ def read_table(path: Path | str) -> RunTable:
     if not path.exists():
         raise ConfigError(f"runs={path}: there is no such file.", "Give a CSV file, or the name of a sweep.")
     with reading(path, hint="It is to be CSV, with a line that names the columns.", kind=ConfigError):
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False, sep="\t" if path.suffix == ".tsv" else ",")
+        with path.open(encoding="utf-8") as file:
+            head = file.readline()
+        separator = "\t" if path.suffix == ".tsv" else ";" if head.count(";") > head.count(",") else ","
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False, sep=separator)
     if not len(frame):
         raise ConfigError(f"{path} has no rows.", "Its first line names the columns; each further line is a run.")
     lines = [f"{path.name} line {number}" for number in range(2, len(frame) + 2)]
-    return table_from(frame, str(path), lines)
+    return table_from(frame, str(path), lines, units or {})
 
 
-def table_from(frame: "pd.DataFrame", source: str, rows: list[str]) -> RunTable:
+def table_from(frame: "pd.DataFrame", source: str, rows: list[str], units: Mapping[str, str]) -> RunTable:
     """A table from text columns under people's names; `rows` says of each row where it stands, for errors."""
+    check_units(units)
+    if "decimals" in units:
+        frame = frame.map(with_point)
     columns = known_columns([str(name) for name in frame.columns])
     _check_columns(columns, source, list(frame.columns))
     names = (
@@ -179,11 +191,16 @@ def table_from(frame: "pd.DataFrame", source: str, rows: list[str]) -> RunTable:
     def column(role: str) -> Array | None:
         if role not in columns:
             return None
-        return _numbers(frame[columns[role]], columns[role], rows, positive=role not in ("seed", "copying"))
+        numbers = _numbers(frame[columns[role]], columns[role], rows, positive=role not in ("seed", "copying"))
+        return converted(numbers, _LETTERS[role], units) if role in _LETTERS else numbers
 
     params, tokens, loss, compute = (column(role) for role in ("params", "tokens", "loss", "compute"))
     assert loss is not None
-    notes = []
+    notes = [f"units={{{', '.join(f'{name}: {unit}' for name, unit in units.items())}}}"] if units else []
+    losses = [str(name) for name in frame.columns if _plain(str(name)) in ALIASES["loss"]]
+    if len(losses) > 1:
+        others = ", ".join(name for name in losses if name != columns["loss"])
+        notes.append(f"The loss is the column {columns['loss']}; there is also {others}.")
     if params is None or tokens is None:
         assert compute is not None
         other = params if params is not None else tokens
@@ -194,7 +211,7 @@ def table_from(frame: "pd.DataFrame", source: str, rows: list[str]) -> RunTable:
     if compute is None:
         compute = FLOPS_PER_PARAMETER_AND_TOKEN * params * tokens
         notes.append("C is 6 N D: the source does not have it.")
-    notes += _implausible(params, tokens, loss, compute, columns, rows)
+    notes += implausible(params, tokens, loss, compute, columns, rows)
     budget = column("budget")
     kinds = frame[columns["kind"]].astype(str).to_numpy(dtype=str) if "kind" in columns else None
     numeric = frame.apply(lambda values: values.map(_number) if _all_numbers(values) else values)
@@ -210,6 +227,7 @@ def table_from(frame: "pd.DataFrame", source: str, rows: list[str]) -> RunTable:
         core=column("core"),
         seed=column("seed"),
         copying=column("copying"),
+        unigram_entropy=column("unigram_entropy"),
         kinds=kinds,
         left_out=left_out,
         notes=tuple(notes),
@@ -228,6 +246,9 @@ def known_columns(names: list[str]) -> dict[str, str]:
                 columns[role] = plain[alias]
                 break
     return columns
+
+
+_LETTERS = {"params": "N", "tokens": "D", "compute": "C", "budget": "C", "core": "N", "loss": "loss"}
 
 
 def _plain(name: str) -> str:
@@ -264,40 +285,6 @@ def _dropped(frame: "pd.DataFrame", columns: dict[str, str], names: list[str]) -
     return dropped
 
 
-_LOSS_AT_MOST = 20.0
-"""Nats: above the logarithm of any vocabulary."""
-
-_APART_AT_MOST = 100.0
-"""How many times C and 6 N D may differ: the head and attention of tiny models cost several times 6 N D."""
-
-
-def _implausible(
-    params: Array, tokens: Array, loss: Array, compute: Array, columns: dict[str, str], rows: list[str]
-) -> list[str]:
-    """Remarks on numbers that are strange. Raises `LawError`, with the line, for those that can't be: columns in
-    billions or PF-days, perplexities, decimal commas that were taken for thousands."""
-    for role, letter, values in (("params", "N", params), ("tokens", "D", tokens)):
-        if (small := np.flatnonzero(values < 1)).size:
-            which = f"column {columns[role]}" if role in columns else f"{letter} from {columns['compute']}"
-            raise LawError(
-                f"{rows[small[0]]}, {which}: {values[small[0]]:.4g} is less than one.",
-                "Give parameters and tokens as counts, not in billions, and compute in FLOPs, not in PF-days.",
-            )
-    if (large := np.flatnonzero(loss > _LOSS_AT_MOST)).size:
-        raise LawError(
-            f"{rows[large[0]]}, column {columns['loss']}: no model has a loss of {loss[large[0]]:,.6g} nats per token.",
-            "Give the loss in nats, not the perplexity, and decimals with a point.",
-        )
-    apart = np.abs(np.log(compute / (FLOPS_PER_PARAMETER_AND_TOKEN * params * tokens)))
-    worst = int(apart.argmax())
-    if apart[worst] > np.log(_APART_AT_MOST) / 2:
-        words = f"{rows[worst]}: C is {compute[worst]:.3g}, and 6 N D is {6 * params[worst] * tokens[worst]:.3g}"
-        if apart[worst] > np.log(_APART_AT_MOST):
-            raise LawError(f"{words}.", "Give N and D as counts (not in millions or billions), and C in FLOPs.")
-        return [f"{words}: are the units right?"]
-    return []
-
-
 def _numbers(values: "pd.Series[Any]", name: str, rows: list[str], *, positive: bool) -> Array:
     numbers = np.empty(len(values))
     for index, value in enumerate(values):
@@ -306,7 +293,7 @@ def _numbers(values: "pd.Series[Any]", name: str, rows: list[str], *, positive: 
             wanted = "a number above 0" if positive else "a number"
             raise LawError(
                 f"{rows[index]}, column {name}: {short(value, 80) or 'nothing'} is not {wanted}.",
-                "Correct it (decimals with a point), or take the row out and say so.",
+                "If its comma is decimal: units={decimals: comma}. Else correct it, or take the row out and say so.",
             )
         numbers[index] = number
     return numbers

@@ -1,0 +1,97 @@
+"""Completions of several models to the same prompts, to be compared, and the comparison at the terminal."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from maquette.artifacts import StageError
+from maquette.artifacts.files import write_json
+from maquette.artifacts.progress import say
+from maquette.data.prompts import Prompt, render_prompt
+from maquette.evaluation.policy_comparison import short_names
+from maquette.feedback.config import PromptsConfig
+from maquette.feedback.policies import sample_many
+from maquette.feedback.prompts import open_prompts, read_prompts
+from maquette.model.loading import load_checkpoint
+from maquette.reports import terminal_table
+
+
+def sampled_completions(
+    folders: Mapping[str, Path],
+    cache: Path,
+    prompts: PromptsConfig,
+    *,
+    count: int,
+    max_completion_length: int,
+    temperature: float,
+    seed: int,
+    force: bool = False,
+) -> tuple[list[Prompt], dict[str, Sequence[str]]]:
+    """The same prompts for every model of `folders`, at most `count`, and its completions: those in the file `kept`, or
+    sampled and put there. Raises `StageError` where a prompt does not fit a model, or the file is damaged."""
+    known: dict[str, list[str]] = {}
+    if cache.exists() and not force:
+        try:
+            known = json.loads(cache.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise StageError(f"{cache} is damaged: {error}.", "Remove it: the completions are sampled again.") from None
+    chosen: list[Prompt] = []
+    for name, place in folders.items():
+        model, tokenizer = load_checkpoint(place)
+        longest = max(1, model.config.max_position_embeddings - max_completion_length)
+        chosen = chosen or _fitting(prompts, count, tokenizer, longest)
+        own = [render_prompt(tokenizer, one.messages, one.facts) for one in chosen]
+        if (most := max(len(one.ids) for one in own)) > longest:
+            raise StageError(
+                f"{name} has no room for a prompt of {most:,} tokens and a completion.",
+                "Put the model with the shortest context first in models=, or use shorter prompts.",
+            )
+        if name not in known:
+            sampled = sample_many(
+                model, tokenizer, own, 1, max_tokens=max_completion_length, temperature=temperature, seed=seed
+            )
+            known[name] = [row[0].answer for row in sampled]
+            write_json(cache, known)
+    return chosen, {name: known[name] for name in folders}
+
+
+def _fitting(prompts: PromptsConfig, count: int, tokenizer: Any, longest: int) -> list[Prompt]:
+    """Held-out prompts of the tasks, or the first of a file that leave room for a completion, each once."""
+    if prompts.path is None:
+        source = open_prompts(prompts, tokenizer, longest=longest, split="held_out")
+        return [source[number] for number in range(count)]
+    everything = read_prompts(prompts.path, tokenizer)
+    fitting = [one for one in everything if len(one.ids) <= longest]
+    if len(fitting) < len(everything):
+        say(f"{len(everything) - len(fitting):,} of {len(everything):,} prompts are too long for the model: left out.")
+    if len(fitting) < 2:
+        raise StageError(f"{prompts.path} has fewer than two prompts that fit.", "Give more or shorter ones.")
+    return fitting[:count]
+
+
+def show_comparison(result: Mapping[str, Any]) -> None:
+    """Win rates, and what the judge is worth, at the terminal."""
+    called = short_names(result)
+    rows = []
+    for row in result["models"]:
+        controlled = "can't be told"
+        if row["controlled"] is not None:
+            controlled = f"{row['controlled']:.1f} ± {row['controlled_error']:.1f}"
+        counts = f"{row['wins']:,}-{row['ties']:,}-{row['losses']:,}"
+        span = f"{row['low']:.1f}-{row['high']:.1f}"
+        rows.append((called[row["model"]], f"{row['win_rate']:.1f}", span, controlled, counts))
+    columns = ("model", "win rate", "interval", "at equal length", "won-tied-lost")
+    title = f"against {called[result['baseline']]}, by {result['judge']}"
+    Console().print(terminal_table(columns, rows, title))
+    if failed := sum(row["failed"] for row in result["models"]):
+        say(f"{failed:,} prompts got no usable judgement and count for nobody.")
+    if (gold := result["gold"]) is not None:
+        alike = gold["agreement"]
+        line = f"Beside gold: alike on {alike['raw']:.1%} (kappa {alike['corrected']:.3f})"
+        if gold["spearman"] is not None:
+            line += f", rank correlation over {gold['policies']} models {gold['spearman']:.2f}"
+        cost = f" and ${result['dollars']:,.2f}" if "dollars" in result else ""
+        say(f"{line}; judging took {result['seconds']:.1f} s{cost}.")

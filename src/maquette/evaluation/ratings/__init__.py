@@ -1,1 +1,0 @@
-"""Strengths from battles: Bradley-Terry with ties, style and topics, from an arena's files."""

@@ -1,1 +1,0 @@
-"""A whole evaluation: its questions, results and summary, and the leaderboard of many."""

@@ -1,0 +1,154 @@
+"""The surface that predictions are made with: a general law below the plateau of an untrained model, with priors.
+
+    ln L = -1/4 ln[ (E + P)^-4 + H^-4 ],   P = (A/N^alpha + B/D^beta)^gamma,   E >= 0
+
+H is the unigram entropy of the text under its tokenizer, in nats a token: what a model pays that knows how frequent
+each token is and nothing else. Near it a loss falls slowly at first and then faster, which a pure power law takes for a
+bend. Where H is not known the surface is E + P, the general one of Kaplan et al. 2020 and Hoffmann et al. 2022. A
+harmonic mean of fourth powers is a smooth minimum of the two; four was chosen by eye.
+
+Six parameters and runs over two decades of compute leave much open, and what is left open decides an extrapolation. So
+the fit is a maximum a posteriori: published exponents and floors are the priors (`PRIORS`), which enter least squares
+as pseudo-observations. Runs far from where the law is used count less: see `predictor.py`.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from maquette.scaling.laws.forms import SurfaceModel
+from maquette.scaling.laws.gauss_newton import minimise
+from maquette.scaling.laws.runs import Array
+
+SHARPNESS = 4.0
+"""How sharply the plateau gives way to the law."""
+
+FIRST_NOISE, LEAST_NOISE, GREATEST_NOISE = 0.006, 0.002, 0.03
+"""Standard deviation of a run's log loss about the law: the first guess, and the range of the estimate."""
+
+ROUNDS = 3
+"""Fits, each after the first with the noise that the one before it left."""
+
+_START_FLOORS = (0.15, 0.5, 0.8)
+
+PRIORS = ((0.5, 0.25), (np.log(0.28), 0.4), (np.log(0.28), 0.4), (0.0, 0.3), (np.log(0.6), 0.6))
+"""Mean and deviation of E / min L, ln(alpha gamma), ln(beta gamma), their difference, and ln gamma: what is spread over
+published laws (Kaplan et al. 2020; Hoffmann et al. 2022; Besiroglu et al. 2024; Muennighoff et al. 2023)."""
+
+
+@dataclass(frozen=True)
+class PlateauModel:
+    """The surface over fixed runs in the coordinates of the general form (E, a, ln p, b, ln q, ln gamma), followed by
+    its five pseudo-observations, each divided by its prior's deviation."""
+
+    general: SurfaceModel
+    plateau: float
+    least_loss: float
+
+    @property
+    def lower(self) -> Array:
+        return self.general.lower
+
+    @property
+    def upper(self) -> Array:
+        upper = self.general.upper
+        upper[0] = 0.999 * self.least_loss
+        return upper
+
+    def log_loss(self, theta: Array, at: SurfaceModel | None = None) -> tuple[Array, Array]:
+        """ln L (batch, m) and its derivatives (batch, p, m), at the runs or `at` other points."""
+        log_law, jacobian = (at or self.general).predict(theta)
+        if np.isinf(self.plateau):
+            return log_law, jacobian
+        # -1/4 ln(L^-4 + H^-4): a softplus of ln L - ln H, whose derivative is the law's share.
+        above = SHARPNESS * (log_law - np.log(self.plateau))
+        share = 1 / (1 + np.exp(np.clip(above, -500, 500)))
+        return log_law - np.logaddexp(0.0, above) / SHARPNESS, jacobian * share[:, None, :]
+
+    def predict(self, theta: Array) -> tuple[Array, Array]:
+        """`theta` (batch, 6) -> (batch, n + 5) and its derivatives (batch, 6, n + 5)."""
+        prediction, jacobian = self.log_loss(theta)
+        rows, deviations = self._prior_rows()
+        priors = theta @ (rows / deviations[:, None]).T
+        slopes = np.broadcast_to((rows / deviations[:, None]).T, (len(theta), *rows.T.shape))
+        return np.concatenate([prediction, priors], axis=1), np.concatenate([jacobian, slopes], axis=2)
+
+    def pseudo_observations(self) -> Array:
+        """The priors' means over their deviations, (5,)."""
+        return np.array([mean / deviation for mean, deviation in PRIORS])
+
+    def _prior_rows(self) -> tuple[Array, Array]:
+        """Each prior as a row (5, 6) of coefficients of the coordinates, and the deviations (5,)."""
+        rows = np.zeros((len(PRIORS), 6))
+        floor, _, slope_params, _, slope_tokens, gamma = range(6)
+        rows[0, floor] = 1 / self.least_loss
+        rows[1, slope_params] = rows[2, slope_tokens] = rows[4, gamma] = 1.0
+        rows[3, slope_params], rows[3, slope_tokens] = 1.0, -1.0
+        return rows, np.array([deviation for _, deviation in PRIORS])
+
+
+@dataclass(frozen=True)
+class PlateauFit:
+    """Fits of a batch of weightings. `theta` (batch, 6); `covariance` (batch, 6, 6): Laplace's; `noise` (batch,);
+    `freedom` (batch,): weighted runs less the parameters that they, and not the priors, determine."""
+
+    model: PlateauModel
+    theta: Array
+    covariance: Array
+    noise: Array
+    freedom: Array
+
+    def log_loss(self, params: Array, tokens: Array, row: int) -> tuple[Array, Array]:
+        """ln L (m,) by fit `row` and the standard deviation of its law there."""
+        values, jacobian = self.model.log_loss(self.theta[row : row + 1], self.model.general.at(params, tokens))
+        variance = np.einsum("pm,pq,qm->m", jacobian[0], self.covariance[row], jacobian[0])
+        return values[0], np.sqrt(np.maximum(variance, 0.0))
+
+
+def fit_plateau(
+    params: Array, tokens: Array, loss: Array, weights: Array, plateau: float = np.inf, least_noise: float = LEAST_NOISE
+) -> PlateauFit:
+    """Fits the surface once for each row of `weights` (batch, n) to runs (n,); `plateau` is H, in nats.
+
+    The noise is estimated from the weighted residuals, over the weighted runs less the parameters that these determine
+    (the trace of the hat matrix; priors determine the rest).
+    """
+    general = SurfaceModel.over("general", params, tokens, logarithmic=True)
+    model = PlateauModel(general, plateau, float(loss.min()))
+    target = np.concatenate([np.log(loss), model.pseudo_observations()])
+    batch, runs = weights.shape
+    noise = np.full(batch, max(FIRST_NOISE, least_noise))
+    starts = _starts(model, loss)
+    theta = np.repeat(starts[None], batch, axis=0)
+    for round_ in range(ROUNDS):
+        count = theta.shape[1]
+        observed = np.concatenate([weights / noise[:, None] ** 2, np.ones((batch, len(PRIORS)))], axis=1)
+        minima = minimise(
+            model, theta.reshape(batch * count, 6), target, np.repeat(observed, count, axis=0),
+            iterations=60, tolerance=1e-7,
+        )  # fmt: skip
+        best = minima.objective.reshape(batch, count).argmin(axis=1)
+        reached = minima.theta.reshape(batch, count, 6)[np.arange(batch), best]
+        prediction, jacobian = model.predict(reached)
+        precision = np.matmul(jacobian * observed[:, None, :], jacobian.transpose(0, 2, 1))
+        covariance = np.linalg.inv(precision + 1e-12 * np.eye(6))
+        own = jacobian[:, :, :runs]
+        determined = np.einsum("bpn,bpq,bqn,bn->b", own, covariance, own, observed[:, :runs])
+        freedom = np.maximum(weights.sum(axis=1) - determined, 1.0)
+        if round_ < ROUNDS - 1:
+            squares = np.sum(weights * (target[:runs] - prediction[:, :runs]) ** 2, axis=1)
+            noise = np.clip(np.sqrt(squares / freedom), least_noise, GREATEST_NOISE)
+        theta = reached[:, None, :]
+    return PlateauFit(model, reached, covariance, noise, freedom)
+
+
+def _starts(model: PlateauModel, loss: Array) -> Array:
+    """Where the search begins, (starts, 6): the priors, with three floors."""
+    gamma, slope = np.exp(PRIORS[4][0]), PRIORS[1][0]
+    middle = float(np.exp(np.log(loss).mean()))
+    if middle < model.plateau:  # the law below the plateau that gives the middle loss
+        middle = float((middle**-SHARPNESS - model.plateau**-SHARPNESS) ** (-1 / SHARPNESS))
+    floors = np.array(_START_FLOORS) * model.least_loss
+    level = np.log(middle - floors) - gamma * np.log(2)
+    ones = np.ones(len(floors))
+    return np.stack([floors, level, slope * ones, level, slope * ones, np.log(gamma) * ones], axis=1)
