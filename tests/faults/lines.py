@@ -131,7 +131,7 @@ def lines(root: Path) -> dict[str, list[str]]:
         "annotate": ["annotate", f"given={root / 'pairs.jsonl'}", "feedback=alpacafarm", "tracking=none"],
         "leaderboard": ["leaderboard", "tracking=none"],
         "compare": ["compare", f"models=[{root / 'start'},{root / 'other'}]",
-                    "feedback=alpacafarm", "count=10", "max_completion_length=4", "tracking=none"],
+                    "feedback=gold", "count=10", "max_completion_length=4", "tracking=none"],
         "ratings": ["ratings", f"battles={root / 'battles.jsonl'}", "bootstrap=30", "tracking=none"],
         "alignment": ["alignment", *study(root), "tracking=none"],
         "export": ["export", model, f"to={root / 'outputs' / 'exported'}"],

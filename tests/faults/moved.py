@@ -8,7 +8,6 @@ import signal
 import socket
 import time
 from pathlib import Path
-from typing import Any
 
 from tests.faults.kills import fork
 from tests.faults.lines import results, run_line
@@ -23,59 +22,63 @@ def moved_store(start: Path, outputs: Path, line: list[str]) -> Outcome:
 
     `start`: a model's folder; `line`: a training that is recorded.
     """
-    log, there = outputs.parent / "log", outputs.parent / "elsewhere" / "results"
-    sizes = [word for word in line if not word.startswith(("size=", "tokens="))]
-    sweep = [line[0], "-m", *sizes[1:], "size=5k,7k,9k", "tokens=3k,5k,8k", "hydra/launcher=basic", "seed=70"]
+    log = outputs.parent / "log"
+    rest = [word for word in line[1:] if not word.startswith(("size=", "tokens="))]
+    sweep = ["train", "-m", *rest, "size=5k,7k,9k", "tokens=3k,5k,8k", "hydra/launcher=basic", "seed=70"]
     killed = [*line, "seed=71", "callbacks.checkpoint.every_n_train_steps=4"]
-    for words in (sweep, killed, ["import", f"path={start}"]):
+    for words in (["import", f"path={start}"], sweep, killed):
         _, status = os.waitpid(run_line(words, outputs, log), 0)
         if status:
             raise RuntimeError(f"{words[0]} fails undisturbed: {log.read_text()[-2000:]}")
-    [whole] = [
-        run for run in listed(outputs, "runs/*") if json.loads((run / "run.json").read_text())["spec"]["seed"] == 71
-    ]
+    return used_elsewhere(outputs, sweep, killed)
+
+
+def used_elsewhere(outputs: Path, sweep: list[str], killed: list[str]) -> Outcome:
+    """`outputs` holds what these lines made; the newest run is made again, killed, and resumed elsewhere."""
+    log, there = outputs.parent / "log", outputs.parent / "elsewhere" / "results"
+    whole = max(listed(outputs, "runs/*"), key=lambda run: (run / "run.json").stat().st_mtime)
     expected = {name: digest for name, digest in results(outputs).items() if name.startswith(f"runs/{whole.name}/")}
     _kill_after_checkpoint(killed, outputs, whole, log)
     there.parent.mkdir()
     shutil.copytree(outputs, there, symlinks=True)
-    shutil.move(outputs, kept := outputs.with_name("the old place"))
-    lost, tried = [], 0
+    shutil.move(outputs, before := outputs.with_name("the old place"))
+    lost, attempts = [], 0
 
     def work(words: list[str], *wanted: str) -> None:
-        nonlocal tried
-        tried += 1
+        nonlocal attempts
+        attempts += 1
         _, status = os.waitpid(_elsewhere(words, there, log), 0)
         output = log.read_text()
         lost.extend([f"{words[0]}: exit {status}: {output[-300:]}"] if status else [])
         lost.extend(f"{words[0]}: does not say {word!r}: {output[-300:]}" for word in wanted if word not in output)
 
     try:
-        finished = {
-            path: path.stat().st_mtime_ns for path in listed(there, "runs/*/run.json") if path.parent.name != whole.name
-        }
+        others = [path for path in listed(there, "runs/*/run.json") if path.parent.name != whole.name]
+        finished = {path: path.stat().st_mtime_ns for path in others}
         work(sweep, "9 of 9 jobs done")
         work(killed, "resuming from step")
         work(["runs"], whole.name)
-        work(["fit", "runs=*", "bootstrap=50"])
+        work(["fit", f"runs={listed(there, 'sweeps/*')[0].name}", "bootstrap=100"])
         work(["predict", "compute=1e12"])
-        work(
-            ["evaluate", "checkpoint=latest", "suite.embedded=[arithmetic]", "suite.items=10", "protocol.resamples=20"]
-        )
+        work(["evaluate", "checkpoint=latest", "suite.embedded=[arithmetic]", "suite.items=9", "protocol.resamples=20"])
         work(["leaderboard"])
         work(["export", f"checkpoint={whole.name}"])
         work(["sample", "checkpoint=latest", "mouse", "max_tokens=4"])
-        with serving([there / "runs" / whole.name, *listed(there, "artifacts/models/*")], there) as server:
-            tried += 1
+        imported = listed(there, "artifacts/*/manifest.json") + listed(there, "artifacts/models/*")
+        with serving([there / "runs" / whole.name, *imported[:1]], there) as server:
+            attempts += 1
             status, answer = server.ask("POST", "/v1/completions", {"prompt": "a", "max_tokens": 4})
             lost += [f"chat: {status} {answer[:200]!r}"] if status != 200 else []
         lost += [f"{path.parent.name} is made again" for path, at in finished.items() if path.stat().st_mtime_ns != at]
         actual = results(there)
         lost += [f"other results: {name}" for name, digest in expected.items() if actual.get(name) != digest]
-        lost += ["something was written at the old place"] if outputs.exists() else []
+        lost += [
+            f"written at the old place: {path.relative_to(outputs)}" for path in outputs.rglob("*") if path.is_file()
+        ]
     finally:
         shutil.rmtree(outputs, ignore_errors=True)
-        shutil.move(kept, outputs)
-    return tried, lost
+        shutil.move(before, outputs)
+    return attempts, lost
 
 
 def _kill_after_checkpoint(line: list[str], outputs: Path, run: Path, log: Path) -> None:
@@ -87,12 +90,8 @@ def _kill_after_checkpoint(line: list[str], outputs: Path, run: Path, log: Path)
         time.sleep(0.005)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    if _record(run)["status"] == "finished":
+    if json.loads((run / "run.json").read_text())["status"] == "finished":
         raise RuntimeError("the training had ended before it was killed")
-
-
-def _record(run: Path) -> Any:
-    return json.loads((run / "run.json").read_text())
 
 
 def _elsewhere(arguments: list[str], outputs: Path, log: Path) -> int:

@@ -18,13 +18,13 @@ Outcome = tuple[int, list[str]]
 class Row:
     """Attempts of one kind, summed."""
 
-    tried: int = 0
+    attempts: int = 0
     lost: list[str] = field(default_factory=list)
     seconds: float = 0.0
     trials: int = 0
 
     def __iadd__(self, attempt: dict[str, Any]) -> "Row":
-        self.tried += attempt["tried"]
+        self.attempts += attempt["tried"]
         self.lost += attempt["lost"]
         self.seconds += attempt["seconds"]
         self.trials += 1
@@ -46,14 +46,14 @@ class Record:
         if any(key.items() <= one.items() for one in self.attempts):
             return
         began = time.monotonic()
-        tried, lost = call()
-        row = {**key, "tried": tried, "lost": lost, "seconds": round(time.monotonic() - began, 2),
+        attempts, lost = call()
+        row = {**key, "tried": attempts, "lost": lost, "seconds": round(time.monotonic() - began, 2),
                "date": datetime.date.today().isoformat(), "processor": processor_name()}  # fmt: skip
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
         self.attempts.append(row)
         if lost or part != "lines":
-            self.say(f"{kind:60} {tried:6} {tried - min(tried, len(lost)):8} {min(tried, len(lost)):6}")
+            self.say(f"{kind:60} {attempts:6} {attempts - min(attempts, len(lost)):8} {min(attempts, len(lost)):6}")
         for line in dict.fromkeys(lost):
             self.say(f"    {line}")
 
@@ -87,8 +87,8 @@ class Record:
 
 
 def _line(title: str, rows: Iterable[Row]) -> str:
-    tried, lost = 0, 0
+    attempts, lost = 0, 0
     for row in rows:
-        tried += row.tried
-        lost += min(row.tried, len(row.lost))
-    return f"| {title} | {tried:,} | {tried - lost:,} | {lost} |"
+        attempts += row.attempts
+        lost += min(row.attempts, len(row.lost))
+    return f"| {title} | {attempts:,} | {attempts - lost:,} | {lost} |"

@@ -91,10 +91,12 @@ def _memory(process: str) -> float:
     return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
 
 
-def _grown(tried: int, what: str, sizes: list[tuple[float, float]], say: Callable[[str], None]) -> Outcome:
+def _grown(attempts: int, what: str, sizes: list[tuple[float, float]], say: Callable[[str], None]) -> Outcome:
     later = sizes[len(sizes) // 3 :]
     slope = 3600 * statistics.linear_regression(*zip(*later, strict=True)).slope
     minutes = sizes[-1][0] / 60
-    line = f"{tried} {what} in {minutes:.1f} min: {later[0][1]:.0f} to {later[-1][1]:.0f} MB, {slope:+.0f} MB an hour"
+    line = (
+        f"{attempts} {what} in {minutes:.1f} min: {later[0][1]:.0f} to {later[-1][1]:.0f} MB, {slope:+.0f} MB an hour"
+    )
     say(f"  {line}")
-    return tried, [line] if slope > MOST else []
+    return attempts, [line] if slope > MOST else []

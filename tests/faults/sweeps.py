@@ -1,5 +1,5 @@
-"""Sweeps whose parent or one of whose workers is killed: the processes that are left end by themselves, the same line
-makes what is missing and only that, and the results are those of a sweep that nobody killed."""
+"""Sweeps whose parent or one of whose workers is killed: the processes that are left end by themselves, the command
+run again makes what is missing and only that, and the results are those of a sweep that nobody killed."""
 
 import contextlib
 import json
@@ -33,8 +33,8 @@ class Sweeps:
         self.root, self.outputs = root, root / "outputs"
         root.mkdir()
         shutil.copytree(outputs, root / "before", symlinks=True, ignore=shutil.ignore_patterns("runs", "sweeps"))
-        kept = [word for word in line if not word.startswith(("hydra/launcher", "size="))]
-        self.line = [*kept, "size=5k,7k", "seed=1,2", f"outputs={self.outputs}"]
+        rest = [word for word in line if not word.startswith(("hydra/launcher", "size="))]
+        self.line = [*rest, "size=5k,7k", "seed=1,2", f"outputs={self.outputs}"]
         self.seconds: dict[str, float] = {}
         for launcher in dict.fromkeys(launcher for launcher, _ in KINDS):
             self._begin()
@@ -46,7 +46,7 @@ class Sweeps:
         self.expected = self._results()
 
     def trial(self, launcher: str, victim: str, numbers: random.Random) -> Outcome:
-        """One kill at a random moment, and the same line again."""
+        """One kill at a random moment, and the command again."""
         self._begin()
         mark = str(uuid.uuid4())
         parent = self._start(launcher, mark)

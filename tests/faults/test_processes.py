@@ -21,10 +21,10 @@ def test_a_worker_whose_parent_died_before_its_first_job_ends() -> None:
 
 
 def test_what_was_tried_is_not_tried_again(tmp_path: Path) -> None:
-    said: list[str] = []
+    messages: list[str] = []
     for _ in range(2):
-        record = Record(tmp_path / "faults.jsonl", said.append)
+        record = Record(tmp_path / "faults.jsonl", messages.append)
         for trial, lost in ((0, []), (1, ["other weights"])):
             record.attempt("lines", "fit", 7, trial, lambda lost=lost: (2, lost))  # type: ignore[misc]
-    assert said == [said[0], "    other weights"] and record.lost() == 1
+    assert messages == [messages[0], "    other weights"] and record.lost() == 1
     assert "| lines: fit | 4 | 3 | 1 |" in record.table() and "Seeds 7;" in record.table()
