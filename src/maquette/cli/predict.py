@@ -45,7 +45,7 @@ def run(config: PredictStage) -> WrittenPrediction:
     if config.json:
         print(json.dumps({**prediction.content(), "id": prediction.id, "digest": prediction.digest}, indent=2))
         return prediction
-    others = [name for name in fit.comparison.fits if name != prediction.form]
+    others = [name for name in fit.forms if name != prediction.form]
     losses = {name: fit.predict(*at, compute=compute, form=name).loss for name in others}
     Console().print("\n".join(prediction.lines(losses)), markup=False, highlight=False)
     if spec is not None:

@@ -1,5 +1,8 @@
 """What stands on a core: logits over the vocabulary, or one number per position. Both load the same core's weights."""
 
+import dataclasses
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -69,6 +72,28 @@ class LanguageModel(nn.Module):
         if isinstance(self.core, CustomCore) and (own := self.core.new_cache(batch, length, starts)) is not None:
             return own
         return new_cache(self.config, batch, length, weight.device, weight.dtype, starts=starts)
+
+
+@torch.no_grad()
+def with_rows(model: LanguageModel, known: int, vocab_size: int, *, seed: int = 0) -> LanguageModel:
+    """The model with at least `vocab_size` tokens, of which the first `known` are those that it was trained on.
+
+    A new row of the embedding, and of the head, is the mean of the known ones plus N(0, 0.1 of their deviation): a new
+    token is then about as likely as the average one, where a row of zeros can outweigh all others (Hewitt 2021,
+    "Initializing New Word Embeddings for Pretrained Language Models").
+    """
+    state = model.state_dict()
+    size = max(vocab_size, model.config.vocab_size)
+    generator = torch.Generator().manual_seed(seed)
+    for name in {"core.embedding.weight", "head.weight"} & state.keys():
+        old = state[name][:known].float()
+        noise = torch.randn(size - known, old.size(1), generator=generator)
+        state[name] = torch.cat([old, old.mean(0) + 0.1 * old.std(0) * noise]).to(state[name].dtype)
+    with torch.device("meta"):
+        config: Any = model.config
+        grown = LanguageModel(dataclasses.replace(config, vocab_size=size))
+    grown.load_state_dict(state, assign=True)
+    return grown.eval()
 
 
 class ScalarModel(nn.Module):

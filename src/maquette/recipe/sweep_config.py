@@ -17,6 +17,11 @@ class SweepConfig:
         0, "mixtures to try, drawn from all there are, beside the uniform and the size-proportional one", minimum=0
     )
     rates: list[float] = setting(list, "learning rates to try, as multiples of the recipe's")
+    rate_pairs: bool = setting(
+        False,
+        "beside the smallest job and the largest that costs little, two at half and twice the learning rate: what the "
+        "recipe's rate costs there",
+    )
     branches: bool = setting(
         False, "with scheduler=wsd: one trunk per size, from which a cooldown branches off for each of its budgets"
     )
@@ -35,4 +40,4 @@ class SweepConfig:
     @property
     def is_given(self) -> bool:
         """Whether it asks for more than one run."""
-        return bool(self.budgets or self.rates or self.branches or self.mixtures)
+        return bool(self.budgets or self.rates or self.branches or self.mixtures or self.rate_pairs)

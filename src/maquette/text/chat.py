@@ -1,5 +1,7 @@
 """The chat template: how a conversation becomes ids, for every stage that trains on or generates one.
 
+An imported model has its own (chat_template.py). Models of this project:
+
     <|document|> <|system|> content <|end_of_turn|> <|user|> content <|end_of_turn|> <|assistant|> content ...
 
 Each content is encoded by itself between special ids. So a conversation's ids begin with the ids of its first
@@ -52,6 +54,8 @@ def render(tokenizer: "Tokenizer", messages: Sequence[Message], *, open_assistan
     check(messages)
     if open_assistant and messages[-1]["role"] == "assistant":
         raise StageError("The conversation ends with a turn of the assistant.", "Let the user speak last.")
+    if tokenizer.template_chat is not None:
+        return Conversation(*tokenizer.template_chat.ids(messages, open_assistant=open_assistant))
     document, tokens = _needed_ids(tokenizer)
     ids, mask = [document], [False]
     for message in messages:
@@ -88,7 +92,8 @@ def _needed_ids(tokenizer: "Tokenizer") -> tuple[int, dict[str, int]]:
     missing = [name for name in CHAT_TOKENS if name not in known]
     if missing or tokenizer.document_id is None:
         raise StageError(
-            f"The tokenizer can't write conversations: no token {', '.join(missing) or 'begins a document'}.",
-            "Add them with tokenizer.add_tokens([...], special=True), and rows for them to the model.",
+            "The tokenizer can't write conversations: it has no chat template, and no token "
+            f"{', '.join(missing) or 'begins a document'}.",
+            "Import the model again with chat=chatml (or plain, or a file with a Jinja template).",
         )
     return tokenizer.document_id, {name: known[name] for name in CHAT_TOKENS}

@@ -97,6 +97,12 @@ def find_special_ids(
     )
 
 
+def named_tokens(settings: Mapping[str, Any]) -> dict[str, str]:
+    """bos_token, eos_token, ... -> its text: what a chat template may ask for."""
+    names = {key for key in settings if key.endswith("_token")}
+    return {key: content for key in sorted(names) if (content := _content(settings[key]))}
+
+
 def _content(entry: Any) -> str:
     """tokenizer_config.json names a token by its text, or by a record that has it as `content`."""
     return str(entry.get("content", "")) if isinstance(entry, Mapping) else str(entry or "")

@@ -4,6 +4,7 @@ Encoding is the library's. Decoding is done here from the bytes that each token 
 token such as "é" as if it were written in the byte-level alphabet and loses it.
 """
 
+import dataclasses
 import json
 from collections.abc import Iterable, Sequence
 from functools import cached_property
@@ -17,7 +18,8 @@ import tokenizers
 from maquette.artifacts import ConfigError, StageError
 from maquette.artifacts.files import digest, write_json
 from maquette.artifacts.reading import short
-from maquette.text.model_files import ModelFiles, read_model_files, read_table
+from maquette.text.chat_template import STOCK, TemplateChat, template_text
+from maquette.text.model_files import TEMPLATE, ModelFiles, read_model_files, read_table
 from maquette.text.special import (
     CHAT_TOKENS,
     DOCUMENT,
@@ -27,6 +29,7 @@ from maquette.text.special import (
     SpecialIds,
     find_special_ids,
     jinja_template,
+    named_tokens,
 )
 from maquette.text.token_bytes import exact_form
 
@@ -121,6 +124,21 @@ class Tokenizer:
         first, *others = (self.backend.encode(part, add_special_tokens=False).ids for part in text.split(sign))
         return first + [id for part in others for id in (*written, *part)]
 
+    def encode_rendered(self, text: str) -> list[int]:
+        """The ids of text out of a chat template, as `transformers` gives them: special tokens are recognised, and
+        what the tokenizer does to text elsewhere (NFC, a space put before it) is done. Raises as `encode`."""
+        try:
+            return self._as_elsewhere.encode(text, add_special_tokens=False).ids
+        except TypeError as error:
+            raise _not_text(text) from error
+
+    @cached_property
+    def _as_elsewhere(self) -> tokenizers.Tokenizer:
+        backend = tokenizers.Tokenizer.from_str(json.dumps(self._document))
+        backend.no_truncation()
+        backend.no_padding()
+        return backend
+
     # Ids to text
 
     def token_bytes(self, id: int, *, skip_special: bool = False) -> bytes:
@@ -198,6 +216,27 @@ class Tokenizer:
         write_json(Path(folder) / "tokenizer_config.json", self._config())
         # A template of ours is in the settings; `transformers` would prefer one in a file.
         self.files.save(Path(folder), templates=not self._has_our_template)
+
+    @cached_property
+    def template_chat(self) -> TemplateChat | None:
+        """How the model writes conversations, where it is not as text/chat.py does: by a template of its own."""
+        source = self._template
+        if self._has_our_template or source is None:
+            return None
+        return TemplateChat(source, self, named_tokens(self.files.special_tokens | (self._settings or {})))
+
+    @property
+    def _template(self) -> str | None:
+        """chat_template.jinja, else the default one of tokenizer_config.json."""
+        source = self.files.templates.get(TEMPLATE) or (self._settings or {}).get("chat_template")
+        if isinstance(source, list):  # several, by their purpose
+            source = next((one.get("template") for one in source if one.get("name") == "default"), None)
+        return source if isinstance(source, str) and source.strip() else None
+
+    @property
+    def chat_digest(self) -> str:
+        """SHA-256 of all that decides the ids of a conversation."""
+        return self.digest if self.template_chat is None else digest([self.digest, self._template])
 
     @property
     def _has_our_template(self) -> bool:
@@ -278,6 +317,15 @@ class Tokenizer:
         backend.add_tokens([tokenizers.AddedToken(token, normalized=False, special=special) for token in tokens])
         return Tokenizer(json.loads(backend.to_str()), self._settings, self.files)
 
+    def with_chat(self, name: str) -> "Tokenizer":
+        """This tokenizer with another chat template, by its name (`STOCK`) or from a file, and the special tokens that
+        it lacks. Raises as `template_text`."""
+        source = template_text(name)
+        lacking = [token for token in STOCK.get(name, ()) if token not in self._vocabulary]
+        files = dataclasses.replace(self.files, templates={})
+        grown = self.add_tokens(lacking, special=True) if lacking else self
+        return Tokenizer(grown._document, {**(self._settings or {}), "chat_template": source}, files)
+
 
 class MissingTokenizer(Tokenizer):
     """A vocabulary of `vocab_size` ids, of which `document_id` (if any) separates documents."""
@@ -299,6 +347,8 @@ class MissingTokenizer(Tokenizer):
         if name in ("backend", "_bytes", "_vocabulary", "_document", "_special_set"):
             raise _no_text()
         raise AttributeError(name)
+
+    template_chat = None
 
     def byte_lengths(self) -> npt.NDArray[np.int32]:
         """Zeros: unknown."""

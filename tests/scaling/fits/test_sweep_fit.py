@@ -36,14 +36,13 @@ def five() -> SweepFit:
 
 def test_five_budgets_choose_and_the_truth_lies_where_it_says(five: SweepFit) -> None:
     truth = TRUTHS["kaplan"]
-    assert five.comparison.chosen == five.form != "additive"
+    assert five.form == "plateau" and five.comparison.chosen != "additive"
     beyond = 1e20
     best = five.best(beyond)
     assert best.params == pytest.approx(truth.optimal(beyond).params, rel=0.2)
-    prediction = five.predict(*truth.optimal(beyond), compute=beyond, level=0.9)
-    assert prediction.interval.contains(truth.loss(*truth.optimal(beyond)))
-    half = five.predict(*truth.optimal(beyond), compute=beyond, level=0.5).interval
-    assert prediction.interval.low < half.low < half.high < prediction.interval.high
+    forecast = five.predict(*truth.optimal(beyond), compute=beyond)
+    (low, high), (half_low, half_high) = forecast.intervals[0.9], forecast.intervals[0.5]
+    assert low < half_low < half_high < high and low < truth.loss(*truth.optimal(beyond)) < high
     assert set(five.isoflop) == {"parabola", "akima"} and five.envelope is not None
     assert five.isoflop["parabola"].exponent == pytest.approx(truth.exponent, abs=0.03)
     assert {"L(C)", "L(N)", "L(D) with a floor"} <= set(five.power_laws)
@@ -52,12 +51,12 @@ def test_five_budgets_choose_and_the_truth_lies_where_it_says(five: SweepFit) ->
 
 def test_the_facts_are_plain_and_say_it_all(five: SweepFit) -> None:
     facts = json.loads(json.dumps(fit_facts(five), allow_nan=False))
-    assert facts["form"] == five.form and f"C^{five.surface.surface.exponent:.3f}" in facts["headline"]
+    assert facts["form"] == five.form and f"C^{five.predictor.size_line.exponent:.3f}" in facts["headline"]
     assert [row["reach"] for row in facts["forecasts"] if row["form"] == "additive"] == [1, 10, 100]
     for row in facts["forecasts"]:
         assert row["interval90"][0] < row["interval50"][0] < row["loss"] < row["interval50"][1] < row["interval90"][1]
     assert len(facts["surfaces"]["additive"]["residuals"]) == facts["runs"] == 25
-    assert len(form_table(facts)[1]) == 4 and len(exponent_table(facts)[1]) == 6
+    assert len(form_table(facts)[1]) == 6 and len(exponent_table(facts)[1]) == 8
 
 
 def test_three_budgets_are_too_few_and_a_forced_form_is_told_its_cost() -> None:
@@ -68,7 +67,7 @@ def test_three_budgets_are_too_few_and_a_forced_form_is_told_its_cost() -> None:
     assert any("too few to choose" in words for words in fit.warnings)
     assert "which was forced" in fit_facts(fit)["headline"]
     free = fit_sweep(table(3), bootstrap=100)
-    assert free.form == "minima" and "too few to choose a form by" in fit_facts(free)["headline"]
+    assert free.form == "plateau" and free.predict(1e9, 2e10, form="additive") == fit.predict(1e9, 2e10)
 
 
 def test_what_can_not_be_fitted_says_why() -> None:

@@ -58,7 +58,7 @@ def test_ones_own_form_is_compared_like_ours():
     best = TRUTH.optimal(10 * comparison.largest_budget)
     ours, own = comparison.predict(*best, form="additive"), comparison.predict(*best, form="TwoPowers")
     assert own.loss == pytest.approx(ours.loss, rel=5e-3)
-    assert own.interval.width == pytest.approx(ours.interval.width, rel=0.35)
+    assert own.half_width() == pytest.approx(ours.half_width(), rel=0.35)
     assert comparison.predict(*best, form=f"{__name__}:TwoPowers") == own
     without = compare_forms(*result, bootstrap=40)
     assert without.overall == {name: comparison.overall[name] for name in without.overall}

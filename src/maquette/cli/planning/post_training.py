@@ -119,7 +119,7 @@ def plan_policy(config: TrainStage) -> Job:
         optimizer=_with_eps(config.optimizer),
         trainer=dataclasses.replace(config.trainer, log_every_n_steps=log_every_n_steps),
     )
-    digests = {"tokenizer": tokenizer.digest, "reward": _reward_digest(config)}
+    digests = {"tokenizer": tokenizer.chat_digest, "reward": _reward_digest(config)}
     if config.prompts.path is not None:
         digests["prompts"] = file_digest(config.prompts.path)
     processes = count_processes(config.trainer)
@@ -232,7 +232,7 @@ def encoded_examples(config: TrainStage, tokenizer: Tokenizer, longest: int) -> 
         name=None,
         label=source.label,
         config=settings,
-        inputs=source.inputs() | {"tokenizer": tokenizer.digest},
+        inputs=source.inputs() | {"tokenizer": tokenizer.chat_digest},
         make=make,
         say=say,
     )

@@ -25,37 +25,11 @@ from maquette.cli.command_line.config import StageConfig, TrainStage
 from maquette.cli.command_line.overrides import hydra_overrides, parse_overrides
 from maquette.cli.command_line.recipe_numbers import recipe_of, vocab_size
 from maquette.cli.command_line.registry import Stage
-from maquette.cli.sweeps.forecast import is_finished
+from maquette.cli.sweeps.sweep_job import SweepJob, grown_together, with_rate_pairs
 
 if TYPE_CHECKING:
     from maquette.cli.sweeps.forecast import PlannedJob
     from maquette.recipe.pretraining import Recipe
-
-
-@dataclasses.dataclass(frozen=True)
-class SweepJob:
-    """One job: all of its overrides, the `arguments` that set it apart, and its settings where it was just composed.
-
-    `forecast` is what it will be, None where nobody can say; `run` the folder of its run, where an earlier launch of
-    the sweep has found it; `error` why it can't be at all.
-    """
-
-    overrides: tuple[str, ...]
-    arguments: tuple[str, ...]
-    settings: Any = None
-    forecast: "PlannedJob | None" = None
-    run: str | None = None
-    error: str | None = None
-
-    @property
-    def title(self) -> str:
-        return " ".join(argument.lstrip("+") for argument in self.arguments)
-
-    @property
-    def is_done(self) -> bool:
-        if self.forecast is None:
-            return self.run is not None and is_finished(self.run)
-        return self.forecast.finished
 
 
 @dataclasses.dataclass(frozen=True)
@@ -239,7 +213,8 @@ def plan_line(line: Line, planner: Planner | None = None) -> Sweep:
     for arguments, chosen in line.members:
         for job in _expanded(line, planner, list(arguments), chosen, remarks):
             unique.setdefault(job.overrides, job)
-    jobs = grown_together(list(unique.values()), lambda arguments: _planned(line, planner, arguments))
+    planned = functools.partial(_planned, line, planner)
+    jobs = with_rate_pairs(grown_together(list(unique.values()), planned), planned)
     if len(jobs) == 1 and not any(override.is_sweep_override() for override in parse_overrides(line.overrides)):
         remarks["this line means a single job: give a key several values, or choose a +sweep="] = None
     shared = set.intersection(*(set(job.overrides) for job in jobs)) if len(jobs) > 1 else set()
@@ -328,45 +303,6 @@ def _mixtures(planner: Planner, arguments: list[str], settings: TrainStage) -> I
     tokens = planner.domain_tokens(settings)
     for weights in mixture_design(tokens, settings.sweep.mixtures, budget=planner.recipe(settings).tokens):
         yield [f"++mixture.weights={{{','.join(f'{name}:{weight:g}' for name, weight in weights.items())}}}"]
-
-
-_HORIZON = ("compute=", "tokens=", "tokens_per_parameter=")
-
-
-def grown_together(jobs: list[SweepJob], planned: Callable[[list[str]], SweepJob]) -> list[SweepJob]:
-    """With `sweep.branches`: jobs that differ in nothing but their tokens become one, the longest, with branches.
-
-    With `sweep.bias` the lengths of the model that has most of them are trained with schedules of their own as well.
-    """
-    groups: dict[tuple[str, ...], list[SweepJob]] = {}
-    for job in jobs:
-        branched = getattr(getattr(job.settings, "sweep", None), "branches", False) and job.forecast is not None
-        rest = tuple(argument for argument in job.overrides if not argument.startswith(_HORIZON))
-        groups.setdefault(rest if branched else job.overrides, []).append(job)
-    trees = [group for group in groups.values() if len(group) > 1]
-    if not trees:
-        return jobs
-    result = []
-    for group in groups.values():
-        group.sort(key=_tokens)
-        arguments = [*group[-1].overrides]
-        if len(group) > 1:
-            arguments.append(f"scheduler.branches=[{','.join(str(_tokens(job)) for job in group[:-1])}]")
-        result.append(planned(arguments) if len(group) > 1 else group[0])
-    if trees[0][0].settings.sweep.bias:
-        measured = min(trees, key=lambda group: (-len(group), sum(map(_compute, group))))
-        for job in measured:
-            own = [argument for argument in job.overrides if not argument.startswith("scheduler")]
-            result.append(planned([*own, "scheduler=linear"]))
-    return result
-
-
-def _tokens(job: SweepJob) -> int:
-    return job.forecast.tokens if job.forecast is not None else 0
-
-
-def _compute(job: SweepJob) -> int:
-    return job.forecast.compute if job.forecast is not None else 0
 
 
 def _planned(line: Line, planner: Planner, arguments: list[str]) -> SweepJob:

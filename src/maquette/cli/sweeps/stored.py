@@ -16,7 +16,8 @@ from maquette.artifacts.manifest import read_manifest
 from maquette.artifacts.recall import program_digest
 from maquette.cli.command_line.config import TrainStage
 from maquette.cli.sweeps.forecast import PlannedJob
-from maquette.cli.sweeps.jobs import Line, Sweep, SweepJob
+from maquette.cli.sweeps.jobs import Line, Sweep
+from maquette.cli.sweeps.sweep_job import SweepJob
 from maquette.data.config import CustomDataConfig
 from maquette.model.loading import find_reward_model, model_folder
 

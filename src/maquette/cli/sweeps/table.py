@@ -14,7 +14,8 @@ from rich.table import Table
 from maquette.artifacts.files import listed, write_text
 from maquette.artifacts.progress import duration
 from maquette.artifacts.reading import load_table
-from maquette.cli.sweeps.jobs import Sweep, SweepJob
+from maquette.cli.sweeps.jobs import Sweep
+from maquette.cli.sweeps.sweep_job import SweepJob
 from maquette.training.record import FINISHED, RunRecord, read_record
 
 COLUMNS = (

@@ -11,4 +11,5 @@ from .folder import (
     require_replaceable as require_replaceable,
     save as save,
 )
+from .gguf import unpacked as unpacked
 from .weights import INDEX as INDEX, weight_files as weight_files

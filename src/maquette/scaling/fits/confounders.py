@@ -1,11 +1,12 @@
 """What may bend a law: the confounders that a table of runs can be asked about.
 
 A law that holds from run to run can still miss the next decade, where something changes that it does not know of:
-copying from the context sets in, text repeats itself, depth or batch change along the family. Each is reported
-with its range, and tested: do the runs' distances from the law go with it?
+copying from the context sets in, text repeats itself, depth or batch change along the family, the recipe's learning
+rate suits one end better than the other. Each is reported with its range, and tested: do the runs' distances from
+the law go with it?
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,12 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
+from maquette.scaling.fits.recipe_cost import RungCost, cost_words, is_uneven
 from maquette.scaling.fits.table import RunTable
+from maquette.scaling.laws.regimes import COPIES
 from maquette.scaling.laws.runs import Array
-
-COPIES = 0.05
-"""Copying score from which a model is said to copy: a twentieth of the loss goes when a run of tokens comes again.
-Models of 20k to 180k parameters that do not copy yet scored .000 to .010."""
 
 _TESTED = {
     "model.num_hidden_layers": "layers",
@@ -49,13 +48,18 @@ def copying_kinds(copying: Array | None) -> NDArray[np.str_] | None:
 
 
 def find_confounders(
-    table: RunTable, residuals: Array, corpus: Mapping[str, Any] | None = None, level: float = 0.9
+    table: RunTable,
+    residuals: Array,
+    corpus: Mapping[str, Any] | None = None,
+    level: float = 0.9,
+    costs: Sequence[RungCost] = (),
 ) -> tuple[Confounder, ...]:
     """The confounders of a law with log `residuals` (n,) on `table`.
 
-    `corpus`: what the tokens' manifest says of the text (its `held_out` part), where it is at hand.
+    `corpus`: what the tokens' manifest says of the text (its `held_out` part), where it is at hand. `costs`: what the
+    recipe's learning rate costs at some of the runs.
     """
-    confounders = [_epochs(table), _seen(corpus), _copying(table, residuals, level), _gap(table)]
+    confounders = [_epochs(table), _seen(corpus), _copying(table, residuals, level), _gap(table), _recipe(table, costs)]
     for column, name in _TESTED.items():
         confounders.append(_tested(name, _numeric(table, column), residuals, level))
     return tuple(confounder for confounder in confounders if confounder is not None)
@@ -126,6 +130,16 @@ def _gap(table: RunTable) -> Confounder | None:
     alarming = largest - smallest > 0.05
     words += ": the larger runs learn their training text by heart." if alarming else "."
     return Confounder("gap", (smallest, largest), np.nan, alarming, words)
+
+
+def _recipe(table: RunTable, costs: Sequence[RungCost]) -> Confounder | None:
+    if not costs:
+        if "recipe.learning_rate" not in table.frame.columns:
+            return None
+        words = "What the recipe's learning rate costs at each size was not measured: sweep.rate_pairs=true does that."
+        return Confounder("recipe", (np.nan, np.nan), np.nan, False, words)
+    least, most = min(one.cost for one in costs), max(one.cost for one in costs)
+    return Confounder("recipe", (least, most), np.nan, is_uneven(costs), cost_words(costs))
 
 
 def _tested(name: str, values: Array | None, residuals: Array, level: float) -> Confounder | None:

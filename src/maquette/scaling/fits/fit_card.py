@@ -15,6 +15,7 @@ from maquette.scaling.laws.fit import CARRIED, STARTS
 UNKNOWN = "not recorded in these runs"
 
 _FORMULAS = {
+    "plateau": "ln L = -1/3 ln[(E + (A/N^alpha + B/D^beta)^gamma)^-3 + H^-3], with priors and weights",
     "minima": "ln L = ln L*(C) + k/2 (ln N - ln N*(C))^2, L* and N* power laws in C",
     "additive": "L = E + A/N^alpha + B/D^beta (Hoffmann et al. 2022)",
     "kaplan": "L = (A/N^alpha + B/D)^gamma (Kaplan et al. 2020)",
@@ -33,10 +34,8 @@ class FitCard:
     @property
     def formulas(self) -> dict[str, str]:
         """Every form that was fitted, as a formula."""
-        return {
-            name: form_fit.custom.form.formula if form_fit.custom else _FORMULAS[name]
-            for name, form_fit in self.fit.comparison.fits.items()
-        }
+        own = {name: fitted.custom.form.formula for name, fitted in self.fit.comparison.fits.items() if fitted.custom}
+        return {name: own.get(name) or _FORMULAS[name] for name in self.fit.forms}
 
     @property
     def formulas_compared(self) -> str:
@@ -77,7 +76,7 @@ class FitCard:
         return "; ".join(
             f"at {row.reach:g} times the compute {row.error:+.1%} mean error over {row.runs} runs, {row.covered:.0%} "
             "of them inside their interval"
-            for row in self.fit.comparison.scores
+            for row in (*self.fit.predictor.scores, *self.fit.comparison.scores)
             if row.form == self.fit.form
         )
 

@@ -11,6 +11,7 @@ import numpy as np
 from rich.console import Console
 
 from maquette.reports.tables import span, terminal_table
+from maquette.scaling.laws.forecast import error_words
 
 if TYPE_CHECKING:
     from maquette.scaling.fits.sweep_fit import SweepFit
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from maquette.scaling.laws.fit import SurfaceFit
     from maquette.scaling.laws.isoflop import IsoflopFit
     from maquette.scaling.laws.power_law import PowerLawFit
+    from maquette.scaling.laws.predictor import Predictor
 
 REACHES = (1.0, 10.0, 100.0)
 """Forecasts are stated at so many times the largest budget."""
@@ -38,23 +40,19 @@ def fit_facts(fit: "SweepFit") -> dict[str, Any]:
         "budgets": np.unique(table.budget),
         "range": {name: [column.min(), column.max()] for name, column in columns.items()},
         "headline": headline(fit),
-        "forms": [score._asdict() for score in comparison.scores],
-        "discrepancy_per_decade": {
-            name: discrepancy.per_decade for name, discrepancy in comparison.discrepancy.items()
-        },
-        "surfaces": {
-            name: _surface(discrepancy.surface) for name, discrepancy in comparison.fits.items() if discrepancy.surface
-        },
+        "forms": [score._asdict() for score in (*fit.predictor.scores, *comparison.scores)],
+        "widths": {**comparison.widths, **fit.predictor.widths},
+        "predictor": _predictor(fit.predictor),
+        "surfaces": {name: _surface(fitted.surface) for name, fitted in comparison.fits.items() if fitted.surface},
         "custom_forms": {
-            name: _custom(fit, name, discrepancy.custom)
-            for name, discrepancy in comparison.fits.items()
-            if discrepancy.custom
+            name: _custom(fit, name, fitted.custom) for name, fitted in comparison.fits.items() if fitted.custom
         },
         "isoflop": {method: _isoflop(line) for method, line in fit.isoflop.items()},
         "envelope": None,
         "power_laws": {name: _law(law) for name, law in fit.power_laws.items()},
         "curvature": None if comparison.curvature is None else comparison.curvature.__dict__,
         "kaplan": None,
+        "recipe_costs": [cost.__dict__ for cost in fit.recipe_costs],
         "confounders": [confounder.__dict__ for confounder in fit.confounders],
         "forecasts": forecasts(fit),
     }
@@ -75,18 +73,10 @@ _LARGEST_LOSS = 20.0
 
 def headline(fit: "SweepFit") -> str:
     """The fit in two sentences."""
-    from maquette.scaling.laws.extrapolation import TOO_FEW
-
-    budgets = len(np.unique(fit.table.budget))
     exponent = fit.exponent()
     text = f"N* ~ C^{exponent[0]:.3f} ({exponent[1].low:.3f} to {exponent[1].high:.3f}, {fit.level:.0%} interval)"
     name = "the power law through the minima" if fit.form == "minima" else f"the {fit.form} form"
-    if fit.forced:
-        how = f"By {name}, which was forced"
-    elif fit.comparison.chosen == TOO_FEW:
-        how = f"{budgets} budgets are too few to choose a form by; by {name}"
-    else:
-        how = f"By {name}, which predicted the larger budgets from the smaller ones best"
+    how = f"By {name}, which was forced" if fit.forced else f"By {name}"
     forecast = next(row for row in forecasts(fit) if row["reach"] == 10.0 and row["form"] == fit.form)
     low, high = forecast["interval90"]
     if not (math.isfinite(low) and high < _LARGEST_LOSS):
@@ -94,27 +84,26 @@ def headline(fit: "SweepFit") -> str:
             f"{how}: {text}. These runs do not determine the loss at ten times the largest budget "
             f"(90%: {low:.3g} to {high:.3g}): more budgets, or larger ones, would."
         )
+    worst = max(high / forecast["loss"] - 1, 1 - low / forecast["loss"])
     return (
         f"{how}: {text}. At {forecast['C']:.2g} FLOPs, ten times the largest budget, expect a loss of "
-        f"{forecast['loss']:.3f} nats a token (90%: {low:.3f} to {high:.3f})."
+        f"{forecast['loss']:.3f} nats a token (90%: {low:.3f} to {high:.3f}: within "
+        f"{error_words(worst, forecast['slope'])})."
     )
 
 
 def forecasts(fit: "SweepFit") -> list[dict[str, Any]]:
-    """What every form expects of the best run (by the form to predict with) at each of `REACHES`."""
+    """What every law expects of the best run at each of `REACHES`."""
     rows = []
     for reach in REACHES:
         compute = float(fit.comparison.largest_budget * reach)
         params, tokens = fit.best(compute)
-        for form in fit.comparison.fits:
-            # of the form to predict with, the interval that a prediction would state
-            named = None if form == fit.form else form
-            by_level = {
-                level: fit.predict(params, tokens, compute=compute, form=named, level=level) for level in LEVELS
-            }
+        for form in fit.forms:
+            forecast = fit.predict(params, tokens, compute=compute, form=form, levels=LEVELS)
             rows.append(
-                {"reach": reach, "C": compute, "N": params, "D": tokens, "form": form, "loss": by_level[0.9].loss}
-                | {f"interval{level * 100:.0f}": list(prediction.interval) for level, prediction in by_level.items()}
+                {"reach": reach, "C": compute, "N": params, "D": tokens, "form": form, "loss": forecast.loss}
+                | {f"interval{level * 100:.0f}": list(ends) for level, ends in forecast.intervals.items()}
+                | {"slope": forecast.slope, "compute_factor": forecast.compute_factor(forecast.intervals[0.9][1])}
             )
     return rows
 
@@ -133,6 +122,7 @@ def tell(facts: Mapping[str, Any]) -> None:
         lines.append(facts["curvature"]["words"])
     if facts["kaplan"] is not None:
         lines.append(counting_words(facts))
+    lines += [one["words"] for one in facts["confounders"] if one["name"] == "recipe" and not one["alarming"]]
     for reason in dict.fromkeys(run["reason"] for run in facts["left_out"]):
         runs = [run["run"] for run in facts["left_out"] if run["reason"] == reason]
         some = ", ".join(runs[:4]) + (" ..." if len(runs) > 4 else "")
@@ -188,7 +178,9 @@ def form_table(facts: Mapping[str, Any]) -> tuple[list[str], list[tuple[str, ...
 
 def exponent_table(facts: Mapping[str, Any]) -> tuple[list[str], list[tuple[str, str, str, str]]]:
     """The exponent of the best size by every approach, the one that leads first: headings and rows."""
-    rows = []
+    line = facts["predictor"]["size_line"]
+    shrunk = "line of minima, shrunk" + (" *" if facts["form"] == facts["predictor"]["form"] else "")
+    rows = [(shrunk, f"{line['exponent']:.3f}", span(line["interval"]), "")]
     if facts["form"] in facts["surfaces"]:
         surface = facts["surfaces"][facts["form"]]
         rows.append(
@@ -214,6 +206,13 @@ _OF_A_FIT = ("standard_error", "noise", "degrees_of_freedom", "residuals", "warn
 
 def _fields(value: Any, *names: str) -> dict[str, Any]:
     return {name: getattr(value, name) for name in names}
+
+
+def _predictor(predictor: "Predictor") -> dict[str, Any]:
+    line, surface = predictor.size_line, predictor.surface
+    size_line = _fields(line, "level", "exponent", "exponent_deviation", "centre", "minima", "interval", "warnings")
+    known = {"unigram_entropy": surface.unigram_entropy, "least_noise": surface.least_noise}
+    return _fields(predictor, "form", "below", "warnings") | {"size_line": size_line} | known
 
 
 def _surface(fit: "SurfaceFit") -> dict[str, Any]:

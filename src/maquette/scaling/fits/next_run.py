@@ -18,6 +18,7 @@ from rich.console import Console
 from maquette.reports import quantity, terminal_table
 from maquette.scaling.laws.fit import SurfaceFit
 from maquette.scaling.laws.forms import SurfaceModel, coordinates
+from maquette.scaling.laws.gauss_newton import covariance
 from maquette.scaling.laws.runs import Array, LawError, positive_columns
 from maquette.scaling.laws.surface import FLOPS_PER_PARAMETER_AND_TOKEN, Allocation
 
@@ -29,9 +30,6 @@ _SIZES = 17
 
 _REACH = 10
 """The run whose loss is to be known has so many times the largest budget, unless another is named."""
-
-PRIOR_WIDTH = 10.0
-"""A parameter that the runs do not determine at all is known to this (in E's nats or in logarithms)."""
 
 
 class Suggestion(NamedTuple):
@@ -74,19 +72,17 @@ def suggest_runs(
         for at in (model, model.at(offered, spans), model.at(*np.array(target, float)[:, None]))
     )
 
-    # A fit without scatter (noise-free data) still ranks runs: only ratios matter then.
-    variance = fit.noise**2 or 1e-12
-    covariance = np.linalg.inv(here.T @ here / variance + np.eye(here.shape[1]) / PRIOR_WIDTH**2)
+    known, variance = covariance(here.T, fit.noise), fit.noise**2 or 1e-12
     compute = FLOPS_PER_PARAMETER_AND_TOKEN * offered * spans
     chosen = []
     for _ in range(count):
-        shared = there @ covariance @ aim
-        own = np.einsum("mp,pq,mq->m", there, covariance, there)
+        shared = there @ known @ aim
+        own = np.einsum("mp,pq,mq->m", there, known, there)
         gain = shared**2 / (own + variance)
         best = int(np.argmax(gain / compute if per_flop else gain))
-        before = float(aim @ covariance @ aim)
-        column = covariance @ there[best]
-        covariance = covariance - np.outer(column, column) / (own[best] + variance)
+        before = float(aim @ known @ aim)
+        column = known @ there[best]
+        known = known - np.outer(column, column) / (own[best] + variance)
         after = max(before - float(gain[best]), 0.0)
         chosen.append(
             Suggestion(

@@ -156,15 +156,16 @@ def load_fit(folder: Path) -> "tuple[SweepFit, Manifest]":
     from maquette.scaling.fits.table import read_table
 
     facts = read_facts(folder)
-    for form in facts["custom_forms"].values():
-        check_code(form["target"], folder / FACTS, "custom_forms")
+    own = [form["target"] for form in facts["custom_forms"].values() if not form["target"].startswith("maquette.")]
+    for target in own:
+        check_code(target, folder / FACTS, "custom_forms")
     table = dataclasses.replace(
         read_table(folder / RUNS), source=facts["source"], convention=facts["convention"], notes=tuple(facts["notes"])
     )
     fit = fit_sweep(
         table,
         form=facts["form"] if facts["forced"] else None,
-        forms=[form["target"] for form in facts["custom_forms"].values()],
+        forms=own,
         bootstrap=facts["bootstrap"],
         seed=facts["seed"],
         level=facts["level"],

@@ -13,7 +13,13 @@ from maquette.statistics import percentile_interval
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-FORM_COLORS = {"minima": COLORS[0], "kaplan": COLORS[2], "additive": COLORS[1], "general": COLORS[4]}
+FORM_COLORS = {
+    "plateau": "black",
+    "minima": COLORS[0],
+    "kaplan": COLORS[2],
+    "additive": COLORS[1],
+    "general": COLORS[4],
+}
 FARTHEST = 100.0
 """Extrapolations are drawn up to so many times the largest budget."""
 
@@ -102,21 +108,17 @@ def loss_against_compute(fit: SweepFit) -> "Figure":
     budgets = np.unique(table.budget)
     compute = np.geomspace(budgets[0], budgets[-1] * FARTHEST, 40)
     axes.plot(table.compute, table.loss, ".", color="gray", ms=4, alpha=0.6, label="runs")
-    for form in fit.comparison.fits:
-        best = [fit.best(float(at)) for at in compute]
-        named = None if form == fit.form else form
-        forecasts = [
-            fit.predict(*at, compute=float(flops), form=named, level=0.9)
-            for at, flops in zip(best, compute, strict=True)
-        ]
+    best = np.array([fit.best(float(at)) for at in compute]).T
+    for form in fit.forms:
+        forecast = fit.predict(*best, compute=compute, form=form)
         beyond = compute > budgets[-1]
         chosen = form == fit.form
         color = FORM_COLORS.get(form, COLORS[3])
         axes.plot(
-            compute, [t.loss for t in forecasts], color=color, lw=2.2 if chosen else 1.2, ls="-" if chosen else "--",
+            compute, forecast.loss, color=color, lw=2.2 if chosen else 1.2, ls="-" if chosen else "--",
             label=form + (" (to predict with)" if chosen else ""),
         )  # fmt: skip
-        ends = np.array([t.interval for t in forecasts])
+        ends = np.array(forecast.intervals[0.9]).T
         finite = beyond & np.all(np.isfinite(ends), axis=1)
         axes.fill_between(
             compute[finite], ends[finite, 0], ends[finite, 1], color=color, alpha=0.18 if chosen else 0.06, lw=0
@@ -132,7 +134,7 @@ def loss_against_compute(fit: SweepFit) -> "Figure":
             label="minima of the budgets",
         )
     axes.axvline(budgets[-1], color="gray", lw=0.8, ls="--")
-    farthest = [fit.predict(*fit.best(float(compute[-1])), form=form).loss for form in fit.comparison.fits]
+    farthest = [fit.predict(*best[:, -1], compute=compute[-1], form=form).loss for form in fit.forms]
     axes.set_ylim(0.9 * min(float(table.loss.min()), *farthest), 1.05 * float(np.quantile(table.loss, 0.95)))
     axes.set(xscale="log", yscale="log", xlabel="compute C (FLOPs)", ylabel="loss (nats per token)")
     axes.set_title("Loss against compute, and what each form expects (90%)")
@@ -198,14 +200,14 @@ def contours(fit: SweepFit) -> "Figure":
 
 def residuals(fit: SweepFit) -> "Figure":
     """What each form leaves unexplained, run by run, over compute and coloured by size."""
-    forms = list(fit.comparison.fits)
+    forms, noises = list(fit.forms), fit.noise
     figure, panels = new_figure(1, len(forms), width=3.4, height=3.4)
     table = fit.table
     for axes, form in zip(np.atleast_1d(panels), forms, strict=True):
         left = 100 * fit.residuals(form)
         drawn = axes.scatter(table.compute, left, c=np.log10(table.params), cmap="viridis", s=18)
         axes.axhline(0, color="black", lw=0.8)
-        noise = 100 * fit.comparison.fits[form].noise
+        noise = 100 * noises[form]
         axes.axhspan(-noise, noise, color="gray", alpha=0.12, lw=0)
         axes.set(xscale="log", xlabel="compute C (FLOPs)", title=form)
         # The minima's law speaks of runs near the best size only; far ones must not hide the rest.

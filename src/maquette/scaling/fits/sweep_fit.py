@@ -1,10 +1,11 @@
-"""Everything that one sweep says: all forms and approaches at once, and which of them to believe.
+"""Everything that one sweep says: what to expect of larger runs, and all forms and approaches beside each other.
 
     fit = fit_sweep(read_table("my.csv"))
-    fit.headline, fit.best(1e15), fit.predict(*fit.best(1e15), compute=1e15)
+    fit.best(1e15), fit.predict(*fit.best(1e15), compute=1e15)
 
-Nothing here is a method of its own: it puts `compare_forms`, `fit_isoflop`, `fit_envelope`, `fit_power_law` and
-`kaplan_convention` side by side over one table, and keeps for each that could not be fitted the reason why.
+The predictor (`laws/predictor.py`) predicts. Beside it, as a diagnosis, stand `compare_forms`, `fit_isoflop`,
+`fit_envelope`, `fit_power_law` and `kaplan_convention` over one table, with the reason why for each that could not be
+fitted. Nothing here is a method of its own.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,21 +14,24 @@ from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from maquette.artifacts.settings import is_dotted
 from maquette.recipe.pretraining import Recipe
 from maquette.scaling.fits.confounders import Confounder, copying_kinds, find_confounders
+from maquette.scaling.fits.recipe_cost import RungCost, recipe_costs
 from maquette.scaling.fits.table import RunTable
 from maquette.scaling.laws.counting import ConventionShift, kaplan_convention, vocabulary_law
 from maquette.scaling.laws.custom_form import custom_form
-from maquette.scaling.laws.extrapolation import TOO_FEW, FormComparison, compare_forms
-from maquette.scaling.laws.fit import Prediction, SurfaceFit
+from maquette.scaling.laws.extrapolation import FormComparison, compare_forms
+from maquette.scaling.laws.fit import SurfaceFit
+from maquette.scaling.laws.forecast import Forecast
 from maquette.scaling.laws.isoflop import EnvelopeFit, IsoflopFit, fit_envelope, fit_isoflop
 from maquette.scaling.laws.minimum import METHODS, CurveMinimum, curve_minimum
 from maquette.scaling.laws.power_law import PowerLawFit, fit_power_law
+from maquette.scaling.laws.predictor import SURFACE, Predictor, fit_predictor
 from maquette.scaling.laws.runs import Array, LawError
-from maquette.scaling.laws.surface import FLOPS_PER_PARAMETER_AND_TOKEN, Allocation, LossSurface
+from maquette.scaling.laws.surface import Allocation
 from maquette.statistics import Interval
 
 T = TypeVar("T")
@@ -60,13 +64,16 @@ class KaplanView:
 
 @dataclass(frozen=True)
 class SweepFit:
-    """All fits of one table. `form`: the one to predict with; `forced`: somebody chose it rather than the sweep.
+    """All fits of one table. `form`: the law that predicts, the predictor's or one that was `forced`; `forms`: all that
+    can.
 
     `isoflop`: by method. `power_laws`: of the loss in C, N* and D*, with and without a floor, and their points.
+    `recipe_costs`: of the learning rate, at the runs that were also trained at others, which are left out of the laws.
     `missing`: what could not be fitted, and why. `flops_per_product`: compute over N D, typically.
     """
 
     table: RunTable
+    predictor: Predictor
     comparison: FormComparison
     form: str
     forced: bool
@@ -76,6 +83,7 @@ class SweepFit:
     power_laws: Mapping[str, PowerLawFit]
     kaplan: KaplanView | None
     confounders: tuple[Confounder, ...]
+    recipe_costs: tuple[RungCost, ...]
     missing: Mapping[str, str]
     flops_per_product: float
     bootstrap: int
@@ -87,22 +95,30 @@ class SweepFit:
         return self.comparison.level
 
     @property
+    def forms(self) -> tuple[str, ...]:
+        """The laws that can predict, the one that does first."""
+        return tuple(dict.fromkeys((self.form, self.predictor.form, *self.comparison.fits)))
+
+    @property
+    def noise(self) -> Mapping[str, float]:
+        """Of each law the deviation of ln L of the runs that it was fitted to."""
+        return {form: float(np.std(self.residuals(form))) for form in self.forms}
+
+    @property
     def surface(self) -> SurfaceFit:
-        """The surface to plan on: that of `form`, or where the minima's law leads, of the best form that has one."""
+        """The surface that further runs are chosen by: that of `form`, or of the best form that has one."""
         fits = self.comparison.fits
         ranked = sorted(fits, key=lambda name: self.comparison.overall.get(name, np.inf))
         for name in (self.form, *ranked):
-            surface = fits[name].surface
-            if surface is not None:
+            if name in fits and (surface := fits[name].surface) is not None:
                 return surface
         raise LawError(f"No surface could be fitted to {self.table.source}.", "; ".join(self.missing.values()))
 
     def residuals(self, form: str | None = None) -> Array:
         """ln of loss over law, (n,)."""
-        fitted = self.comparison.fits[form or self.form]
-        return np.asarray(
-            np.log(self.table.loss) - fitted.log_loss(self.table.params, self.table.tokens, self.table.compute)
-        )
+        name, at = form or self.form, (self.table.params, self.table.tokens, self.table.compute)
+        law = self.predictor.surface if name == SURFACE else self.comparison.fits[name]
+        return np.asarray(np.log(self.table.loss) - law.extrapolate(*at).log_loss)
 
     def counted(self, run: Recipe) -> tuple[Allocation, float]:
         """N and D, and FLOPs, of a run in the convention of the fit."""
@@ -111,22 +127,16 @@ class SweepFit:
         return Allocation(float(run.parameters.core), float(run.tokens)), float(run.kaplan_compute)
 
     def best(self, compute: float) -> Allocation:
-        """N* and D* at `compute` FLOPs by the form to predict with."""
-        fitted = self.comparison.fits[self.form]
-        if fitted.surface is not None:
-            surface: LossSurface = fitted.surface.surface
-            return surface.optimal(compute * FLOPS_PER_PARAMETER_AND_TOKEN / self.flops_per_product)
-        if fitted.custom is not None:
-            product = compute / self.flops_per_product
-            params = fitted.custom.best_params(product, self._usual_params(product))
-            return Allocation(params, product / params)
-        assert fitted.isoflop is not None
-        laws = fitted.isoflop.params_law.law, fitted.isoflop.tokens_law.law
-        return Allocation(*(float(law.value(compute)) for law in laws))
+        """N* and D* at `compute` FLOPs: by the line of minima, whichever law predicts the loss."""
+        params, _ = self.predictor.best_size(compute)
+        return Allocation(params, compute / self.flops_per_product / params)
 
     def exponent(self, form: str | None = None) -> tuple[float, Interval]:
         """a in N* ~ C^a by a form (default: the one to predict with), and its interval."""
-        fitted = self.comparison.fits[form or self.form]
+        name = form or self.form
+        if name == SURFACE:
+            return self.predictor.size_line.exponent, self.predictor.size_line.interval
+        fitted = self.comparison.fits[name]
         if fitted.surface is not None:
             return fitted.surface.surface.exponent, fitted.surface.interval["exponent"]
         if fitted.custom is not None:
@@ -147,13 +157,21 @@ class SweepFit:
         return Allocation(params, compute / (self.flops_per_product * params) if tokens is None else tokens)
 
     def predict(
-        self, params: float, tokens: float, *, compute: float | None = None, form: str | None = None, level: float = 0.9
-    ) -> Prediction:
-        """The loss of one run and its interval. `compute`: FLOPs as the table counts them."""
-        flops = self.flops_per_product * params * tokens if compute is None else compute
-        # Of a form that nobody forced, what the forms disagree about counts where none could be chosen.
-        chosen = form or (self.form if self.forced else None)
-        return self.comparison.predict(params, tokens, compute=flops, form=chosen, level=level)
+        self,
+        params: ArrayLike,
+        tokens: ArrayLike,
+        *,
+        compute: ArrayLike | None = None,
+        form: str | None = None,
+        levels: Sequence[float] = (0.5, 0.9),
+    ) -> Forecast:
+        """The loss of runs and its intervals. `compute`: FLOPs as the table counts them; `form`: any of `forms`."""
+        if compute is None:
+            compute = self.flops_per_product * np.asarray(params, float) * np.asarray(tokens, float)
+        name = form or self.form
+        if name == SURFACE or name in self.predictor.forms:
+            return self.predictor.predict(params, tokens, compute, levels, form=name)
+        return self.comparison.predict(params, tokens, compute, form=name, levels=levels)
 
 
 def fit_sweep(
@@ -175,12 +193,18 @@ def fit_sweep(
     if form is not None and is_dotted(form):
         own += [] if form in own else [form]
         form = custom_form(form).name
+    table, costs = recipe_costs(table)
     kinds = table.kinds if table.kinds is not None else copying_kinds(table.copying)
     comparison = compare_forms(
         table.params, table.tokens, table.loss, table.compute, budgets=table.budget, kinds=kinds,
         seeds=table.seed, forms=own, bootstrap=bootstrap, seed=seed, level=level,
     )  # fmt: skip
-    if form is not None and form not in comparison.fits:
+    entropy = None if table.unigram_entropy is None else float(np.median(table.unigram_entropy))
+    predictor = fit_predictor(
+        table.params, table.tokens, table.loss, table.compute, budgets=table.budget, unigram_entropy=entropy,
+        copying=table.copying, seeds=table.seed, forms=own,
+    )  # fmt: skip
+    if form is not None and form not in (SURFACE, *comparison.fits):
         raise LawError(f"form={form} can't be fitted to these runs.", f"Fitted: {', '.join(comparison.fits)}.")
     missing: dict[str, str] = {}
 
@@ -199,8 +223,9 @@ def fit_sweep(
     envelope = attempt("envelope", lambda: fit_envelope(table.params, table.loss, table.compute, level=level))
     fit = SweepFit(
         table=table,
+        predictor=predictor,
         comparison=comparison,
-        form=form or comparison.headline,
+        form=form or predictor.form,
         forced=form is not None,
         curves=_curves(table),
         isoflop=isoflop,
@@ -208,19 +233,16 @@ def fit_sweep(
         power_laws=_power_laws(table, isoflop.get("parabola"), level, seed, attempt),
         kaplan=None,
         confounders=(),
+        recipe_costs=costs,
         missing=missing,
-        flops_per_product=float(np.exp(np.mean(np.log(table.compute / (table.params * table.tokens))))),
+        flops_per_product=predictor.surface.flops_per_product,
         bootstrap=bootstrap,
         seed=seed,
         warnings=(),
     )
     kaplan = attempt("kaplan's convention", lambda: _kaplan(fit))
-    confounders = find_confounders(table, fit.residuals(), corpus, level)
+    confounders = find_confounders(table, fit.residuals(), corpus, level, costs)
     return replace(fit, kaplan=kaplan, confounders=confounders, warnings=_warnings(fit, confounders, form))
-
-
-def _has_surface(fit: SweepFit) -> bool:
-    return any(fitted.surface is not None for fitted in fit.comparison.fits.values())
 
 
 def _isoflop(table: RunTable, method: str, level: float) -> IsoflopFit:
@@ -280,15 +302,9 @@ def _kaplan(fit: SweepFit) -> KaplanView:
 
 
 def _warnings(fit: SweepFit, confounders: tuple[Confounder, ...], form: str | None) -> tuple[str, ...]:
-    comparison = fit.comparison
-    messages = list(comparison.warnings)
-    if form is not None and (form != comparison.headline or comparison.chosen == TOO_FEW):
-        messages.insert(0, f"form={form} was forced. {comparison.cost_of(form)}")
-    if comparison.fits[fit.form].custom is not None:
-        messages.append(
-            f"{fit.form} is a form of your own: `maquette plan` and suggested runs need a surface of ours, and take "
-            + (f"{fit.surface.form}'s." if _has_surface(fit) else "none here, so they will be refused.")
-        )
+    messages = [*fit.predictor.warnings, *fit.comparison.warnings]
+    if form is not None and form != fit.predictor.form:
+        messages.insert(0, f"form={form} was forced. {fit.comparison.cost_of(form)}")
     for method, line in fit.isoflop.items():
         # the comparison has said the parabola's already, as the minima's
         messages += [] if method == "parabola" else [f"isoflop by {method}: {text}" for text in line.warnings]

@@ -27,8 +27,11 @@ from maquette.scaling.laws.gauss_newton import minimise
 from maquette.scaling.laws.runs import Array, LawError
 from maquette.statistics import Interval, percentile_interval, resample_counts
 
-STARTS, CARRIED = 512, 12
-"""Points between the bounds at which the form is evaluated, and how many of the best are fitted from."""
+STARTS = 512
+"""Points between the bounds at which the form is evaluated."""
+
+_STAGES = ((8, 15), (2, 40), (1, 400))
+"""So many of the best are carried on, for at most so many steps each."""
 
 _STEP = 1e-6
 """Of finite differences, in units of a parameter's logarithm or of its range."""
@@ -104,7 +107,7 @@ def custom_form(form: Any) -> CustomForm:
 
 
 @dataclass(frozen=True)
-class _Model:
+class CustomModel:
     """The form over fixed runs, in coordinates in which its parameters have one scale; of log loss."""
 
     form: CustomForm
@@ -143,13 +146,15 @@ class _Model:
         width = np.einsum("bpp->bp", above - below)
         points = np.concatenate([theta[:, None], above, below], axis=1).reshape(-1, count)
         values = self.log_loss(points).reshape(batch, 2 * count + 1, -1)
-        jacobian = (values[:, 1 : count + 1] - values[:, count + 1 :]) / width[:, :, None]
+        with np.errstate(invalid="ignore"):  # of values that are not finite
+            jacobian = (values[:, 1 : count + 1] - values[:, count + 1 :]) / width[:, :, None]
         return values[:, 0], np.nan_to_num(jacobian, nan=0.0, posinf=0.0, neginf=0.0)
 
 
 @dataclass(frozen=True)
 class CustomFit:
-    """A fitted form of a user's. `samples` (resamples, p): its parameters in each bootstrap resample."""
+    """A fitted form of a user's. `samples` (resamples, p): its parameters in each bootstrap resample; without a
+    bootstrap there are none, and no `interval` or `standard_error`."""
 
     form: CustomForm
     parameters: Mapping[str, float]
@@ -164,10 +169,6 @@ class CustomFit:
     def log_loss(self, params: ArrayLike, tokens: ArrayLike) -> Array:
         """ln L at N and D, (m,)."""
         return np.log(self.form.losses(params, tokens, np.array([list(self.parameters.values())]))[0])
-
-    def log_losses(self, params: ArrayLike, tokens: ArrayLike) -> Array:
-        """ln L by each resample, (resamples, m)."""
-        return np.log(self.form.losses(params, tokens, self.samples))
 
     def best_params(self, product: float, around: float) -> float:
         """N of least loss among those with N D = `product`, searched within four decades of `around`."""
@@ -211,7 +212,7 @@ def fit_custom(
     freedom = len(loss) - len(form.names)
     if freedom < 1:
         raise LawError(f"{len(loss)} runs can't determine {len(form.names)} parameters of {form.name}.", "Add runs.")
-    model, target = _Model(form, params, tokens), np.log(loss)
+    model, target = CustomModel(form, params, tokens), np.log(loss)
     draws = np.random.default_rng(0).random((STARTS, len(form.names)))
     starts = model.lower + draws * (model.upper - model.lower)
     errors = np.sum((model.log_loss(starts) - target) ** 2, axis=1)
@@ -220,13 +221,16 @@ def fit_custom(
         raise LawError(
             f"{form.target}.loss is not finite and positive anywhere between its bounds.", "Widen the bounds."
         )
-    best = usable[np.argsort(errors[usable], kind="stable")[:CARRIED]]
-    minima = minimise(model, starts[best], target, iterations=1000)
-    first = int(np.argmin(minima.objective))
-    theta = minima.theta[first : first + 1]
-    counts = resample_counts(len(loss), bootstrap, np.random.default_rng(seed))
-    again = minimise(model, np.repeat(theta, bootstrap, axis=0), target, counts, tolerance=1e-8)
-    samples = model.values(again.theta)
+    theta, order = starts[usable], errors[usable]
+    for carried, steps in _STAGES:
+        best = np.argsort(order, kind="stable")[:carried]
+        minima = minimise(model, theta[best], target, iterations=steps, tolerance=1e-9)
+        theta, order = minima.theta, minima.objective
+    samples = np.empty((0, len(form.names)))
+    if bootstrap:
+        counts = resample_counts(len(loss), bootstrap, np.random.default_rng(seed))
+        again = minimise(model, np.repeat(theta, bootstrap, axis=0), target, counts, tolerance=1e-8)
+        samples = model.values(again.theta)
     values = model.values(theta)[0]
     residuals = target - model.log_loss(theta)[0]
     warnings = [
@@ -234,17 +238,17 @@ def fit_custom(
         for index, name in enumerate(form.names)
         if theta[0, index] <= model.lower[index] or theta[0, index] >= model.upper[index]
     ]
-    if not minima.converged[first]:
+    if not minima.converged[0]:
         warnings.append("The search had not settled when it was stopped: the parameters are not the best ones.")
     return CustomFit(
         form=form,
         parameters={name: float(value) for name, value in zip(form.names, values, strict=True)},
         interval={
             name: percentile_interval(column, level, degrees_of_freedom=freedom)
-            for name, column in zip(form.names, samples.T, strict=True)
+            for name, column in zip(form.names, samples.T, strict=True) if bootstrap
         },
         standard_error={
-            name: float(column.std(ddof=1)) for name, column in zip(form.names, samples.T, strict=True)
+            name: float(column.std(ddof=1)) for name, column in zip(form.names, samples.T, strict=True) if bootstrap
         },
         noise=float(np.sqrt(residuals @ residuals / freedom)),
         degrees_of_freedom=freedom,

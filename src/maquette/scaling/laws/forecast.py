@@ -1,25 +1,62 @@
 """What is expected of runs that were not trained: losses, intervals, and what an error is worth in compute.
 
-The interval is wider than the fitted law believes, since a law is wrong in ways that its own runs do not show:
+The interval is wider than a fitted law believes, since a law is wrong in ways that its own runs do not show:
 
-    ln L +- q s,   s^2 = FLOOR^2 + (SHARE sd)^2 + (PER_DECADE d)^2
+    ln L +- q w s,   s^2 = FLOOR^2 + (SHARE sd)^2 + (OF_DROP drop)^2
 
-sd is the law's own deviation with the noise of a run, d how many decades the run lies beyond the fitted ones, and q
-Student's quantile with FREEDOM degrees. The constants were chosen on published sweeps by rolling origin
-(`maquette backtest`), leaving each cluster of sweeps out in turn.
+sd is the law's own deviation with the noise of a run, drop how far ln L falls from the nearest runs to the predicted
+one, w how wrong the law has been on the same table (`rolling_origin.py`), and q Student's quantile with FREEDOM
+degrees. The constants maximise the predictive log score on published sweeps, each cluster of sweeps weighing alike;
+`maquette backtest` learns them again, leaving each cluster out.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.stats import t
 
-from maquette.scaling.laws.runs import Array
+from maquette.scaling.laws.runs import Array, LawError, Runs
 from maquette.statistics.intervals import check_level
 
-FLOOR, SHARE, PER_DECADE, FREEDOM = 0.0012, 0.45, 0.0027, 2.2
+FLOOR, SHARE, OF_DROP, FREEDOM = 0.0006, 0.66, 0.09, 8.0
+
+_STEP = 0.05
+"""Of ln C, for the slope."""
+
+
+class Extrapolated(NamedTuple):
+    """What a law says of runs (m,): `log_loss` ln L, its own `deviation` with the noise, how many `decades` they lie
+    beyond the fitted runs, by how much ln L falls on the way (`drop`), and its `slope` d ln L / d ln C there."""
+
+    log_loss: Array
+    deviation: Array
+    decades: Array
+    drop: Array
+    slope: Array
+
+    @property
+    def scale(self) -> Array:
+        """The deviation that the interval is made of, on a table where the law is as wrong as elsewhere."""
+        return np.asarray(np.sqrt(FLOOR**2 + (SHARE * self.deviation) ** 2 + (OF_DROP * self.drop) ** 2))
+
+
+def extrapolate(
+    log_loss: Callable[[Array, Array, Array], Array], deviation: Array, runs: Runs, params: Array, tokens: Array,
+    compute: Array,
+) -> Extrapolated:  # fmt: skip
+    """What the law `log_loss` of (N, D, C), fitted to `runs`, says of further runs. Way and slope are those of equal
+    tokens per parameter."""
+    decades = runs.decades_below(params, tokens).min(axis=1)
+    here = log_loss(params, tokens, compute)
+
+    def smaller(factor: Array | float) -> Array:
+        return log_loss(params / np.sqrt(factor), tokens / np.sqrt(factor), compute / factor)
+
+    drop = np.abs(smaller(10.0**decades) - here)
+    return Extrapolated(here, deviation, decades, drop, (here - smaller(np.exp(_STEP))) / _STEP)
 
 
 @dataclass(frozen=True)
@@ -37,8 +74,8 @@ class Forecast:
     warnings: tuple[str, ...] = ()
 
     def compute_factor(self, loss: Any) -> Any:
-        """How many times the compute reaches the forecast where `loss` came out instead: 1.36 where it is 2.3% above
-        and the loss falls as C^-.074."""
+        """How many times the compute lies between the forecast and `loss`: 1.36 where it is 2.3% off and the loss falls
+        as C^-.074."""
         return _plain(np.exp(np.abs(np.log(np.asarray(loss, float) / self.loss)) / np.abs(self.slope)))
 
     def half_width(self, level: float = 0.9) -> Any:
@@ -50,34 +87,54 @@ class Forecast:
         """One run's forecast in a sentence."""
         low, high = self.intervals[level]
         return (
-            f"{self.loss:.4f} nats a token ({level:.0%}: {low:.4f} to {high:.4f}), at most "
+            f"{self.loss:.4f} nats a token ({level:.0%}: {low:.4f} to {high:.4f}), within "
             f"{error_words(max(self.loss - low, high - self.loss) / self.loss, self.slope)}"
         )
 
 
 def error_words(relative: float, slope: float) -> str:
     """A relative error of the loss, in words: "2.3% of the loss, as much as 1.36 times the compute"."""
-    factor = np.exp(np.log1p(abs(relative)) / abs(slope)) if slope else np.inf
-    return f"{abs(relative):.1%} of the loss, as much as {factor:.3g} times the compute"
+    return f"{abs(relative):.1%} of the loss, {compute_words(relative, slope)}"
+
+
+def compute_words(relative: float, slope: float) -> str:
+    """The same without the loss: "as much as 1.36 times the compute"."""
+    factor = np.exp(abs(np.log1p(relative) / slope)) if slope else np.inf
+    return f"as much as {factor:.3g} times the compute"
 
 
 def make_forecast(
-    log_loss: Array,
-    deviation: Array,
-    decades: Array,
-    slope: Array,
+    law: Callable[[Array, Array, Array], Extrapolated],
+    params: ArrayLike,
+    tokens: ArrayLike,
+    compute: ArrayLike,
+    *,
+    width: float,
     levels: Sequence[float],
     warnings: Sequence[str] = (),
+    below: float = 0.0,
 ) -> Forecast:
-    """The forecast of ln L with the law's own `deviation` at runs that lie `decades` beyond the fitted ones."""
-    scale = np.sqrt(FLOOR**2 + (SHARE * deviation) ** 2 + (PER_DECADE * decades) ** 2)
+    """The forecast of runs, numbers or arrays that broadcast, from what a `law` says of columns (m,).
+
+    Its intervals are `width` times as wide as elsewhere; `below` is a further deviation of ln L per decade beyond the
+    fitted runs, on the low side only. Raises `LawError` for values that are not finite and above 0.
+    """
+    columns = np.broadcast_arrays(*(np.asarray(values, float) for values in (params, tokens, compute)))
+    for name, values in zip(("params", "tokens", "compute"), columns, strict=True):
+        if not np.all(np.isfinite(values) & (values > 0)):
+            raise LawError(f"{name} of a run to predict must be finite and above 0.")
+    parts = law(*(values.ravel() for values in columns))
+    log_loss, decades, slope, scale = (
+        values.reshape(columns[0].shape) for values in (parts.log_loss, parts.decades, parts.slope, width * parts.scale)
+    )
     intervals = {}
     for level in levels:
         check_level(level)
-        half = t.ppf((1 + level) / 2, FREEDOM) * scale
-        intervals[level] = (_plain(np.exp(log_loss - half)), _plain(np.exp(log_loss + half)))
+        quantile = t.ppf((1 + level) / 2, FREEDOM)
+        low, high = log_loss - quantile * np.hypot(scale, below * decades), log_loss + quantile * scale
+        intervals[level] = (_plain(np.exp(low)), _plain(np.exp(high)))
     return Forecast(_plain(np.exp(log_loss)), intervals, _plain(10**decades), _plain(slope), tuple(warnings))
 
 
-def _plain(values: Array) -> Any:
+def _plain(values: Any) -> Any:
     return float(values) if np.ndim(values) == 0 else values

@@ -40,6 +40,9 @@ class Curves(Protocol):
         ...
 
 
+PRIOR_WIDTH = 10.0
+"""A parameter that the points do not determine at all is known to this: in E's nats, or in logarithms."""
+
 Projection = Callable[[Array, Array, Array], Array]
 """(theta, target, weights) -> theta with its linear parameters replaced by the best ones: variable projection."""
 
@@ -51,6 +54,13 @@ class Minima:
     theta: Array
     objective: Array
     converged: NDArray[np.bool_]
+
+
+def covariance(jacobian: Array, noise: float) -> Array:
+    """Of the parameters (p, p), from the derivatives (p, n) at the points and their noise: Laplace's approximation."""
+    # A fit without scatter (noise-free data) still ranks points: only ratios matter then.
+    precision = jacobian @ jacobian.T / (noise**2 or 1e-12)
+    return np.asarray(np.linalg.inv(precision + np.eye(len(jacobian)) / PRIOR_WIDTH**2))
 
 
 def huber(residual: Array, delta: float) -> Array:

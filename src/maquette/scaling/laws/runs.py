@@ -4,6 +4,8 @@ Every fit takes columns as any array-like (lists, NumPy, pandas): N, D, loss, an
 them. What can't be fitted is refused here with the row's number, so that no fit has to guess what a NaN meant.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import f as f_distribution
@@ -18,6 +20,33 @@ class LawError(ConfigError, ValueError):
 
     It names the row, setting or value. It is a `ValueError` too, as notebooks expect of numerical functions.
     """
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Checked columns (n,), and each run's budget."""
+
+    params: Array
+    tokens: Array
+    loss: Array
+    compute: Array
+    budget: Array
+
+    def take(self, rows: NDArray[np.bool_]) -> "Runs":
+        """The runs for which `rows` (n,) is true."""
+        return Runs(self.params[rows], self.tokens[rows], self.loss[rows], self.compute[rows], self.budget[rows])
+
+    def near_best(self, budget: float, factor: float = 4.0) -> NDArray[np.bool_]:
+        """Which runs of a budget are within a `factor` of its best one in N, (n,)."""
+        here = np.isclose(self.budget, budget, rtol=1e-9)
+        best = self.params[here][np.argmin(self.loss[here])]
+        return np.asarray(here & (np.abs(np.log(self.params / best)) <= np.log(factor) + 1e-9))
+
+    def decades_below(self, params: Array, tokens: Array) -> Array:
+        """How many decades each run lies below each of other runs (m,), in N and D together, (m, n). In a direction in
+        which the run lies beyond it counts for nothing: a ladder's overtrained runs are no nearer for their compute."""
+        in_params, in_tokens = np.log10(params[:, None] / self.params), np.log10(tokens[:, None] / self.tokens)
+        return np.asarray(np.maximum(0.0, in_params) + np.maximum(0.0, in_tokens))
 
 
 def positive_column(name: str, values: ArrayLike) -> Array:
@@ -46,6 +75,16 @@ def positive_columns(**columns: ArrayLike) -> list[Array]:
         text = ", ".join(f"{name} {length}" for name, length in lengths.items())
         raise LawError(f"The columns have different lengths: {text}.")
     return list(checked.values())
+
+
+def check_runs(
+    params: ArrayLike, tokens: ArrayLike, loss: ArrayLike, compute: ArrayLike | None, budgets: ArrayLike | None
+) -> Runs:
+    """Columns (n,), checked. By default `compute` is 6 N D, and runs of nearly equal compute make a budget."""
+    sizes, spans, losses = positive_columns(params=params, tokens=tokens, loss=loss)
+    flops = 6 * sizes * spans if compute is None else positive_columns(compute=compute, loss=losses)[0]
+    budget = group_budgets(flops) if budgets is None else positive_columns(budgets=budgets, loss=losses)[0]
+    return Runs(sizes, spans, losses, flops, budget)
 
 
 def check_grid(params: Array, tokens: Array, parameters: int, sizes: int) -> None:

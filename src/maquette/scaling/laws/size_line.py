@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 from scipy.stats import t
 
 from maquette.scaling.laws.minimum import curve_minimum
-from maquette.scaling.laws.runs import Array
+from maquette.scaling.laws.runs import Array, Runs
 from maquette.statistics import Interval
 
 EXPONENT, EXPONENT_DEVIATION = 0.5, 0.06
@@ -69,13 +69,12 @@ class SizeLine:
         return Interval(self.exponent - half, self.exponent + half)
 
 
-def fit_size_line(
-    params: Array, loss: Array, compute: Array, budgets: Array, surface_minimum: Callable[[float], float]
-) -> SizeLine:
-    """The line through the inner minima of the curves that `budgets` (n,) makes.
+def fit_size_line(runs: Runs, surface_minimum: Callable[[float], float]) -> SizeLine:
+    """The line through the inner minima of the curves that the runs' budgets make.
 
     Where no budget has one, the line goes through what `surface_minimum` says of the middle compute.
     """
+    params, loss, compute, budgets = runs.params, runs.loss, runs.compute, runs.budget
     levels = np.unique(budgets)
     # Runs of one budget that differ in compute (a ladder has no budgets) are moved to its middle along the best runs.
     best = np.array([np.log(loss[budgets == budget]).min() for budget in levels])

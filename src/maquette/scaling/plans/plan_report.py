@@ -57,11 +57,13 @@ def find_surface(name: str, outputs: Path | str) -> PlanSurface:
             f"Published: {', '.join(PUBLISHED)}. {error.hint}",
         ) from None
     fit, _ = load_fit(folder)
-    surface = fit.surface
-    source = f"the fit {folder.name}: the {surface.form} form of {fit.table.source}, {len(fit.table)} runs"
-    return PlanSurface(
-        surface.surface, surface.samples, surface.degrees_of_freedom, source, fit.comparison.largest_budget
-    )
+    largest, source = fit.comparison.largest_budget, f"of {fit.table.source}, {len(fit.table)} runs"
+    if fit.forced:
+        forced = fit.surface
+        source = f"the fit {folder.name}: the {forced.form} form {source}"
+        return PlanSurface(forced.surface, forced.samples, forced.degrees_of_freedom, source, largest)
+    surface, samples = fit.predictor.planning_surface()
+    return PlanSurface(surface, samples, math.inf, f"the fit {folder.name}: the predictor {source}", largest)
 
 
 def plan_rows(plan: ComputePlan) -> Iterator[tuple[str, str, str]]:

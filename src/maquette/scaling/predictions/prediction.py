@@ -19,6 +19,7 @@ from maquette.artifacts.settings import nearest
 from maquette.recipe.fingerprint import DEVICES, OBSERVERS
 from maquette.recipe.run_spec import RunSpec
 from maquette.reports import quantity
+from maquette.scaling.laws.forecast import error_words
 from maquette.tracking import start_run
 from maquette.tracking.config import TrackingConfig
 
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
 
 FOLDER = "predictions"
 
-FORMAT = 2
-"""1: words of a command line in place of the run's spec."""
+FORMAT = 3
+"""1: words of a command line in place of the run's spec; 2: no slope."""
 
 LOCAL = (*OBSERVERS, *DEVICES, "callbacks", "num_validations", "compile", "corpus.workers", "shards.workers")
 """Settings that say where and by what a predicted run is made and watched, not what it is."""
@@ -40,7 +41,8 @@ LOCAL = (*OBSERVERS, *DEVICES, "callbacks", "num_validations", "compile", "corpu
 class WrittenPrediction:
     """What is expected of one run. Loss in nats per token, N and C in the `convention` of the fit.
 
-    `reach`: compute over the largest budget of the fit. `runs`: name, loss and fingerprint of every run of the fit.
+    `reach`: compute over the largest budget of the fit; `slope`: d ln L / d ln C there. `runs`: name, loss and
+    fingerprint of every run of the fit.
     `spec`: the `RunSpec` of the run, as JSON; None where the fit rests on runs of another program. `before`: digest of
     the prediction written before this.
     """
@@ -55,6 +57,7 @@ class WrittenPrediction:
     interval90: tuple[float, float]
     form: str
     reach: float
+    slope: float
     fit: str
     fit_digest: str
     runs: list[dict[str, Any]]
@@ -90,6 +93,7 @@ class WrittenPrediction:
             f"{self.reach:.3g} times the largest budget",
             f"  loss {self.loss:.4f} nats a token; 50%: {half_low:.4f} to {half_high:.4f}; "
             f"90%: {low:.4f} to {high:.4f}",
+            f"  90%: within {error_words(max(high - self.loss, self.loss - low) / self.loss, self.slope)}",
             *(f"  the {form} form would say {loss:.4f}" for form, loss in others.items()),
         ]
 
@@ -108,16 +112,17 @@ def predict_run(
     spec: RunSpec | None = None,
 ) -> WrittenPrediction:
     """What `fit`, which lies under `name`, expects of the run `at` N and D with `compute` FLOPs; not written yet."""
-    result = {level: fit.predict(*at, compute=compute, form=form, level=level) for level in (0.5, 0.9)}
+    forecast = fit.predict(*at, compute=compute, form=form)
     return WrittenPrediction(
         created="",
         params=at.params,
         tokens=at.tokens,
         compute=compute,
         convention=fit.table.convention,
-        loss=result[0.9].loss,
-        interval50=(result[0.5].interval.low, result[0.5].interval.high),
-        interval90=(result[0.9].interval.low, result[0.9].interval.high),
+        loss=forecast.loss,
+        interval50=forecast.intervals[0.5],
+        interval90=forecast.intervals[0.9],
+        slope=forecast.slope,
         form=form or fit.form,
         reach=compute / fit.comparison.largest_budget,
         fit=name,

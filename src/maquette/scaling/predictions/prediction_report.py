@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from maquette.reports.figures import COLORS
 from maquette.scaling.fits.sweep_figures import isoflop_curves, loss_against_compute
 from maquette.scaling.fits.sweep_fit import SweepFit
-from maquette.scaling.laws.fit import Prediction
+from maquette.scaling.laws.forecast import Forecast
 from maquette.scaling.predictions.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ class PredictionReport:
     verdict: Verdict
 
     @cached_property
-    def by_form(self) -> dict[str, Prediction]:
+    def by_form(self) -> dict[str, Forecast]:
         """What each form of law says of the run, with its 90% interval."""
         prediction = self.verdict.prediction
         return {
@@ -30,10 +30,9 @@ class PredictionReport:
                 prediction.params,
                 prediction.tokens,
                 compute=prediction.compute,
-                form=None if form == prediction.form else form,
-                level=0.9,
+                form=form,
             )
-            for form in self.fit.comparison.fits
+            for form in self.fit.forms
         }
 
     @property

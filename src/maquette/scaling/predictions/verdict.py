@@ -13,6 +13,7 @@ from maquette.artifacts.files import write_json, write_text
 from maquette.artifacts.recall import digest_of_files, recall, remember
 from maquette.reports import render
 from maquette.reports.figures import COLORS, new_figure, save_figure
+from maquette.scaling.laws.forecast import compute_words
 from maquette.scaling.predictions.prediction import WrittenPrediction
 from maquette.statistics import Interval
 
@@ -53,6 +54,11 @@ class Verdict:
     inside: dict[float, bool]
 
     @property
+    def in_compute(self) -> str:
+        """The error in compute: "as much as 1.36 times the compute"."""
+        return compute_words(self.relative, self.prediction.slope)
+
+    @property
     def words(self) -> str:
         """The verdict in a sentence."""
         low, high = self.prediction.interval90
@@ -65,7 +71,7 @@ class Verdict:
         )
         return (
             f"Predicted {self.prediction.loss:.4f} (90%: {low:.4f} to {high:.4f}), observed {self.loss:.4f}: "
-            f"{self.error:+.4f} nats ({self.relative:+.2%}), {place}."
+            f"{self.error:+.4f} nats ({self.relative:+.2%}, {self.in_compute}), {place}."
         )
 
     def facts(self) -> dict[str, Any]:

@@ -1,0 +1,248 @@
+"""The record of forecasts: independent laws, each with one prediction at ten times its compute, written before the run.
+
+    python benchmarks/forecast_record.py train       trains what results/forecast_record.csv does not have yet
+    python benchmarks/forecast_record.py report      prints the table, and draws docs/forecast_record.png and .svg
+
+A law is a seed, a part of the corpus, an architecture and a context of its own: an IsoFLOP family of small runs, fitted
+by `maquette fit`, a prediction by `maquette predict` at the size that the family's recipe expects to be best, the run,
+and `maquette verify`. All in one process on one thread; a law is one observation however many runs it has. Runs are
+found again where they are finished, rows are appended as verdicts come.
+"""
+
+import argparse
+import csv
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.stats import beta, norm, t
+
+ROWS = Path(__file__).parent / "results" / "forecast_record.csv"
+FIGURE = Path(__file__).parent.parent / "docs" / "forecast_record"
+COLUMNS = [
+    "law", "part", "model", "context", "seed", "runs", "reach", "params", "tokens", "compute", "predicted", "low50",
+    "high50", "low90", "high90", "observed", "form", "prediction", "written", "seconds", "commit", "cpu",
+]  # fmt: skip
+
+PARTS = {"all": [], "code": ["mixture.weights={code:1}"], "docs": ["mixture.weights={docs:1}"]}
+MODELS = ("transformer", "llama", "gelu", "lstm")
+CONTEXTS = (128, 64, 256)
+COMMON = [
+    "source.limit=5000", "data.validation_tokens=32768", "threads=1", "compile=off", "num_validations=1",
+    "callbacks.samples.prompts=[]", "hydra/launcher=basic",
+]  # fmt: skip
+
+
+class Law(NamedTuple):
+    """What sets one law apart."""
+
+    number: int
+    part: str
+    model: str
+    context: int
+    seed: int
+
+    @property
+    def words(self) -> list[str]:
+        """As overrides of `maquette train`."""
+        return [
+            *PARTS[self.part], f"model={self.model}", f"data.sequence_length={self.context}", f"seed={self.seed}",
+        ]  # fmt: skip
+
+
+def law(number: int) -> Law:
+    """Parts, models and contexts in turn, so that the first twelve laws have every pair of part and model."""
+    contexts = CONTEXTS[(number // 3 + number // 12) % 3]
+    return Law(number, list(PARTS)[number % 3], MODELS[number % 4], contexts, number)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=["train", "report"])
+    parser.add_argument("--outputs", default="outputs/forecast_record")
+    parser.add_argument("--rows", type=Path, default=ROWS)
+    parser.add_argument("--laws", type=int, default=20)
+    parser.add_argument("--first", type=int, default=0, help="train: begin with this law")
+    parser.add_argument("--budgets", nargs="*", default=["3e9", "1e10", "3e10"])
+    parser.add_argument("--reach", type=float, default=10.0)
+    parser.add_argument("--minutes", type=float, default=60.0, help="train: no law starts after so many")
+    arguments = parser.parse_args()
+    if arguments.what == "report":
+        return report(read_rows(arguments.rows))
+    deadline = time.monotonic() + 60 * arguments.minutes
+    done = {int(row["law"]) for row in read_rows(arguments.rows)}
+    for number in range(arguments.first, arguments.laws):
+        if number not in done and time.monotonic() < deadline:
+            append(arguments.rows, forecast(law(number), arguments))
+    return 0
+
+
+def forecast(one: Law, arguments: argparse.Namespace) -> dict[str, Any]:
+    """The row of a law: its family, the prediction, the run and the verdict, as far as they are not there yet."""
+    from maquette.cli.command_line.functions import function_of, sweep
+    from maquette.cli.command_line.registry import STAGES
+    from maquette.scaling.predictions.prediction import read_predictions
+
+    start = time.process_time()
+    # Outputs of their own: the digests of one law's predictions chain, and a fit must not see another law's runs.
+    outputs = f"{arguments.outputs}/law{one.number}"
+    share_artifacts(Path(arguments.outputs), Path(outputs))
+    at = [f"outputs={outputs}"]
+    family = sweep(
+        STAGES["train"],
+        ["+sweep=isoflop", *at, *COMMON, *one.words, f"sweep.budgets=[{','.join(arguments.budgets)}]"],
+    )
+    if family.exit_code:
+        raise SystemExit(f"Runs of law {one.number} failed; the same command goes on.")
+    compute = arguments.reach * max(float(budget) for budget in arguments.budgets)
+    written = read_predictions(outputs)
+    if written:
+        prediction = written[-1]
+    else:
+        fit = function_of("fit")([*at, f"runs={family.name}"])
+        prediction = function_of("predict")([*at, f"fit={fit}", f"compute={compute:g}"])
+    function_of("train")(
+        [*at, f"prediction={prediction.id}", "threads=1", "compile=off", "callbacks.samples.prompts=[]"]
+    )
+    (verdict,) = function_of("verify")([*at, f"prediction={prediction.id}"])
+    cost = time.process_time() - start
+    return one._asdict() | {
+        "law": one.number, "runs": len(prediction.runs), "reach": f"{prediction.reach:.3g}",
+        "params": f"{prediction.params:.0f}", "tokens": f"{prediction.tokens:.0f}",
+        "compute": f"{prediction.compute:.4g}",
+        "predicted": f"{prediction.loss:.5f}", "low50": f"{prediction.interval50[0]:.5f}",
+        "high50": f"{prediction.interval50[1]:.5f}", "low90": f"{prediction.interval90[0]:.5f}",
+        "high90": f"{prediction.interval90[1]:.5f}", "observed": f"{verdict.loss:.5f}", "form": prediction.form,
+        "prediction": prediction.digest, "written": prediction.created, "seconds": f"{cost:.0f}",
+        "commit": commit(), "cpu": processor(),
+    }  # fmt: skip
+
+
+def share_artifacts(shared: Path, outputs: Path) -> None:
+    """One corpus, tokenizer and encoding for all laws."""
+    outputs.mkdir(parents=True, exist_ok=True)
+    (shared / "artifacts").mkdir(parents=True, exist_ok=True)
+    if not (outputs / "artifacts").exists():
+        (outputs / "artifacts").symlink_to((shared / "artifacts").absolute(), target_is_directory=True)
+
+
+def append(path: Path, row: dict[str, Any]) -> None:
+    fresh = not path.exists()
+    with path.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n", extrasaction="ignore")
+        if fresh:
+            writer.writeheader()
+        writer.writerow(row)
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def commit() -> str:
+    return subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], text=True, cwd=ROWS.parent).strip()
+
+
+def processor() -> str:
+    """The processor's name, where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return "unknown"
+
+
+# What the rows say ----------------------------------------------------------------------------------------------------
+
+
+def report(rows: list[dict[str, str]]) -> int:
+    """Prints errors, bias, coverage, PIT and sharpness, and draws them."""
+    if not rows:
+        print("There are no rows yet: python benchmarks/forecast_record.py train")
+        return 1
+    column = {name: np.array([float(row[name]) for row in rows]) for name in COLUMNS[10:16]}
+    error = np.log(column["observed"] / column["predicted"])
+    pit = transform(column)
+    for row, value, place in zip(rows, error, pit, strict=True):
+        name = f"{row['law']:>3} {row['part']:5}{row['model']:12}{row['context']:>4}"
+        print(
+            f"{name}  {row['predicted']} (90%: {row['low90']} to {row['high90']})  {row['observed']}  {value:+.2%}"
+            f"  {place:.2f}"
+        )
+    count = len(rows)
+    print(f"{count} laws, {rows[0]['reach']} times the compute of the family")
+    print(f"median error {np.median(np.abs(error)):.2%}, largest {np.abs(error).max():.2%}")
+    if count > 1:
+        half = float(t.ppf(0.95, count - 1) * error.std(ddof=1) / np.sqrt(count))
+        print(f"bias {error.mean():+.2%} (90%: {error.mean() - half:+.2%} to {error.mean() + half:+.2%})")
+    for level in (50, 90):
+        inside = int(
+            np.sum((column["observed"] >= column[f"low{level}"]) & (column["observed"] <= column[f"high{level}"]))
+        )
+        low, high = share_interval(inside, count)
+        width = np.median((column[f"high{level}"] - column[f"low{level}"]) / column["predicted"])
+        print(
+            f"inside {level}%: {inside} of {count} ({inside / count:.0%}; 90%: {low:.0%} to {high:.0%}); "
+            f"median half width {width / 2:.2%}"
+        )
+    print("PIT in fifths:", *np.histogram(pit, 5, (0, 1))[0])
+    draw(rows, column, error, pit)
+    return 0
+
+
+def transform(column: dict[str, np.ndarray]) -> np.ndarray:
+    """Where each observation lies in its forecast's distribution, 0 to 1: uniform where forecasts are calibrated.
+
+    Of a forecast five quantiles are known; between them, and beyond, normal quantiles go straight with the log loss.
+    """
+    names = ("low90", "low50", "predicted", "high50", "high90")
+    places = norm.ppf([0.05, 0.25, 0.5, 0.75, 0.95])
+    values = []
+    for index, observed in enumerate(np.log(column["observed"])):
+        knots = np.log([column[name][index] for name in names])
+        place = np.interp(observed, knots, places)
+        if observed < knots[0]:
+            place = places[0] + (observed - knots[0]) * (places[1] - places[0]) / (knots[1] - knots[0])
+        if observed > knots[-1]:
+            place = places[-1] + (observed - knots[-1]) * (places[-1] - places[-2]) / (knots[-1] - knots[-2])
+        values.append(norm.cdf(place))
+    return np.array(values)
+
+
+def share_interval(inside: int, count: int) -> tuple[float, float]:
+    """Jeffreys's 90% interval of a share."""
+    low, high = beta.ppf([0.05, 0.95], inside + 0.5, count - inside + 0.5)
+    return (0.0 if inside == 0 else float(low)), (1.0 if inside == count else float(high))
+
+
+def draw(rows: list[dict[str, str]], column: dict[str, np.ndarray], error: np.ndarray, pit: np.ndarray) -> None:
+    """Left each law's interval and what came out, over the prediction; right the histogram of PIT."""
+    from maquette.reports.figures import COLORS, name_rows, new_figure, save_figure
+
+    figure, (left, right) = new_figure(1, 2, width=5.2, height=0.6 + 0.26 * max(len(rows), 8))
+    for place in range(len(rows)):
+        for level, width in ((90, 1.5), (50, 4.0)):
+            ends = [
+                100 * np.log(column[f"{end}{level}"][place] / column["predicted"][place]) for end in ("low", "high")
+            ]
+            left.plot(ends, [place, place], color=COLORS[0], linewidth=width, alpha=0.7)
+    left.plot(100 * error, range(len(rows)), "o", color=COLORS[1], markersize=5)
+    left.axvline(0, color="0.5", linewidth=0.8)
+    name_rows(left, [f"{row['part']}, {row['model']}, {row['context']}" for row in rows])
+    left.set(xlabel="% of the predicted loss", title=f"Observed, and intervals (50%, 90%), {len(rows)} laws")
+    right.hist(pit, 5, (0, 1), color=COLORS[0], alpha=0.7)
+    right.axhline(len(rows) / 5, color="0.5", linewidth=0.8)
+    right.set(xlabel="place in the forecast's distribution", ylabel="laws", title="PIT: level where calibrated")
+    print(save_figure(figure, FIGURE))
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    sys.exit(main())
