@@ -58,7 +58,7 @@ def run_overrides(options: argparse.Namespace, record: Record) -> None:
 
     def one() -> Outcome:
         findings = overrides.attack(options.seed, 2 * options.count)
-        return 2 * options.count, [f"{found.stage} {found.override[:100]!r}: {found.what}" for found in findings]
+        return 2 * options.count, [f"{one.stage} {one.override[:100]!r}: {one.what}" for one in findings]
 
     record.attempt("command lines", "hostile overrides", options.seed, 2 * options.count, one)
 
