@@ -9,8 +9,9 @@ from lightning.pytorch import Callback, Trainer
 from shapes import EXAMPLES, MINIBATCHES, PASSES, ROWS, SIZES, VOCABULARY, Rows, words
 from turns import Turns
 
-from maquette.data.example_batches import ExampleBatches, ExampleOrder, conversation_batches, preference_batches
+from maquette.data.example_batches import ExampleBatches, conversation_batches, preference_batches
 from maquette.data.examples import ExampleWriter
+from maquette.data.order import Reshuffled
 from maquette.data.prompts import Prompt
 from maquette.feedback.annotators.reward_model import LearnedReward
 from maquette.model import LanguageModel, ScalarModel, TransformerConfig
@@ -88,12 +89,12 @@ def examples(kind: str, model: LanguageModel, rows: Rows) -> tuple[Objective, Ex
     written = writer.write(Path(tempfile.mkdtemp()))
     if kind == "sft":
         objective: Objective = SupervisedFineTuning(model.train(), optimization(), SupervisedConfig())
-        make = lambda indices, parts: conversation_batches(written, indices, parts)  # noqa: E731
+        make = lambda indices, parts, mine: conversation_batches(written, indices, parts, mine)  # noqa: E731
     else:
         objective = DirectPreferenceOptimization(model, optimization(), PreferenceConfig())
         reference = -1500.0 + torch.randn(len(written))  # made before the first step here, as in TRL with precompute
-        make = lambda pairs, parts: preference_batches(written, pairs, parts, reference)  # noqa: E731
-    order = ExampleOrder(EXAMPLES, 0)
+        make = lambda pairs, parts, mine: preference_batches(written, pairs, parts, reference, mine)  # noqa: E731
+    order = Reshuffled(EXAMPLES, "examples", 0)
     return objective, ExampleBatches(
         order, make, batch_size=rows.count, micro_batches=1, steps=STEPS, identity="benchmark"
     )

@@ -3,11 +3,12 @@ import random
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from maquette.artifacts import StageError
-from maquette.corpus import SPLITS, Document, Summary, make_corpus, read_documents
+from maquette.corpus import SPLITS, Document, make_corpus, read_documents
 from maquette.corpus.config import CorpusConfig, SourceConfig
 from maquette.corpus.pipeline import CLEAN, replace_validation
 from maquette.corpus.sources.installed import Installed
@@ -15,8 +16,10 @@ from maquette.corpus.workers import batches, workers
 
 WINDOW = 24
 
+Facts = dict[str, Any]
 
-def build(folder: Path, documents: list[Document], config: CorpusConfig | None = None, count: int = 1) -> Summary:
+
+def build(folder: Path, documents: list[Document], config: CorpusConfig | None = None, count: int = 1) -> Facts:
     folder.mkdir(parents=True)
     with workers(count) as pool:
         return make_corpus(iter(documents), config or CorpusConfig(), folder, pool)
@@ -31,7 +34,7 @@ def real() -> list[Document]:
 
 
 @pytest.fixture(scope="module")
-def made(real: list[Document], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Summary]:
+def made(real: list[Document], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Facts]:
     folder = tmp_path_factory.mktemp("corpus") / "made"
     return folder, build(folder, real)
 
@@ -43,7 +46,7 @@ def runs(documents: Iterator[Document]) -> Iterator[tuple[str, ...]]:
         yield from (tuple(tokens[first : first + WINDOW]) for first in range(len(tokens) - WINDOW + 1))
 
 
-def test_no_run_of_24_stands_twice_in_training_or_in_two_splits(made: tuple[Path, Summary]) -> None:
+def test_no_run_of_24_stands_twice_in_training_or_in_two_splits(made: tuple[Path, Facts]) -> None:
     seen: set[tuple[str, ...]] = set()
     for split in SPLITS:
         result = list(runs(read_documents(made[0], split)))
@@ -53,45 +56,45 @@ def test_no_run_of_24_stands_twice_in_training_or_in_two_splits(made: tuple[Path
         seen.update(result)
 
 
-def test_before_it_did_repeat_itself_and_after_it_does_not(made: tuple[Path, Summary], real: list[Document]) -> None:
+def test_before_it_did_repeat_itself_and_after_it_does_not(made: tuple[Path, Facts], real: list[Document]) -> None:
     assert len(set(runs(iter(real)))) < len(list(runs(iter(real))))
-    summary = made[1]
-    assert summary.before["code"]["train"].share > 0.02
-    assert summary.before["docs"]["train"].share > 0.02
-    for splits in summary.after.values():
-        assert all(rate.repeating == 0 for rate in splits.values())
+    rates = made[1]["repetition"]
+    assert rates["before"]["code"]["train"] > 0.02
+    assert rates["before"]["docs"]["train"] > 0.02
+    for splits in rates["after"].values():
+        assert all(share == 0 for share in splits.values())
 
 
-def test_a_group_is_in_one_split(made: tuple[Path, Summary]) -> None:
+def test_a_group_is_in_one_split(made: tuple[Path, Facts]) -> None:
     for domain in ("code", "docs"):
         groups = [{document.meta["group"] for document in read_documents(made[0], split, domain)} for split in SPLITS]
         assert all(groups)
         assert sum(map(len, groups)) == len(set.union(*groups))
 
 
-def test_the_summary_counts_what_is_in_the_files(made: tuple[Path, Summary]) -> None:
+def test_the_summary_counts_what_is_in_the_files(made: tuple[Path, Facts]) -> None:
     folder, summary = made
     for split in SPLITS:
         names = []
-        for domain, counts in summary.documents.items():
+        for domain, counts in summary["domains"].items():
             texts = [document.text for document in read_documents(folder, split, domain)]
             names += [domain] * len(texts)
-            assert len(texts) == counts[split]
-            assert sum(len(text.encode()) for text in texts) == summary.bytes[domain][split]
+            assert len(texts) == counts[split]["documents"]
+            assert sum(len(text.encode()) for text in texts) == counts[split]["bytes"]
         assert [document.domain for document in read_documents(folder, split)] == names
     assert not (folder / "spool").exists()
 
 
-def test_every_step_leaves_no_more_than_the_one_before(made: tuple[Path, Summary]) -> None:
-    funnel = made[1].funnel
-    assert [step.step for step in funnel][:2] == ["read", "duplicate documents"]
-    for domain in made[1].documents:
-        sizes = [step.characters[domain] for step in funnel]
+def test_every_step_leaves_no_more_than_the_one_before(made: tuple[Path, Facts]) -> None:
+    funnel = made[1]["funnel"]
+    assert [step["step"] for step in funnel][:2] == ["read", "duplicate documents"]
+    for domain in made[1]["domains"]:
+        sizes = [step["characters"][domain] for step in funnel]
         assert sizes == sorted(sizes, reverse=True)
         assert sizes[-1] > 0
 
 
-def test_what_is_kept_stands_in_the_original(made: tuple[Path, Summary], real: list[Document]) -> None:
+def test_what_is_kept_stands_in_the_original(made: tuple[Path, Facts], real: list[Document]) -> None:
     originals = {document.id: document.text for document in real}
     for split in SPLITS:
         for document in read_documents(made[0], split, "docs"):
@@ -101,7 +104,7 @@ def test_what_is_kept_stands_in_the_original(made: tuple[Path, Summary], real: l
                 place = lines.index(line, place) + 1  # every line, in order
 
 
-def test_the_same_bytes_whatever_the_number_of_workers(made: tuple[Path, Summary], real: list[Document]) -> None:
+def test_the_same_bytes_whatever_the_number_of_workers(made: tuple[Path, Facts], real: list[Document]) -> None:
     folder, summary = made
     again = folder.with_name("again")
     assert build(again, real, count=2) == summary
@@ -136,8 +139,8 @@ def test_text_that_needs_nothing_stays_as_it_is(tmp_path: Path) -> None:
 def test_rejections_are_counted(tmp_path: Path) -> None:
     documents = [Document(str(number), prose(number, 30)) for number in range(5)]
     summary = build(tmp_path / "a", [*documents, Document("x", "short", None, "b"), Document("y", "", None, "b")])
-    assert summary.rejected == {"too short": {"b": 2}}
-    assert list(summary.documents) == ["web"]
+    assert summary["rejected"] == {"too short": {"b": 2}}
+    assert list(summary["domains"]) == ["web"]
 
 
 @pytest.mark.parametrize(

@@ -184,14 +184,6 @@ def _all_runs(row: np.ndarray, window: int) -> list[tuple[int, ...]]:
     return [tuple(row[start : start + window].tolist()) for start in range(len(row) - window + 1)]
 
 
-def test_repetition_of_training_text_is_reported(encode: Callable[..., TokenShards]) -> None:
-    shards = encode({"train": {"same": [_words(1, 100)] * 10, "other": [_words(number, 100) for number in range(10)]}})
-    result = shards.manifest.facts["repeated"]
-    assert (result["window"], result["sequence"]) == (24, 128)
-    assert result["domains"]["same"]["share"] > 0.8
-    assert result["domains"]["other"]["share"] < 0.05
-
-
 def test_the_entropy_of_the_training_texts_token_frequencies_is_recorded(encode: Callable[..., TokenShards]) -> None:
     shards = encode({"train": {"a": ["aaab"], "b": ["bbbb"]}, "validation": {"a": ["zzzz"]}})
     share = np.array([3, 5, 2]) / 10  # a, b, and a document token in front of each text

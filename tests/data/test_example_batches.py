@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from maquette.artifacts import StageError
 from maquette.data.example_batches import (
     ExampleBatches,
-    ExampleOrder,
     best_fit,
     conversation_batches,
     preference_batches,
 )
 from maquette.data.examples import Examples
+from maquette.data.order import Reshuffled
 
 
 def some_examples(lengths: list[int], prompt: int = 2) -> Examples:
@@ -48,7 +48,7 @@ def test_an_example_longer_than_a_row() -> None:
 
 @given(st.integers(1, 50), st.integers(0, 5))
 def test_every_round_sees_every_example_once(count: int, seed: int) -> None:
-    order = ExampleOrder(count, seed)
+    order = Reshuffled(count, "examples", seed)
     rounds = order.locate(np.arange(3 * count)).reshape(3, count)
     assert (np.sort(rounds, axis=1) == np.arange(count)).all()
     assert order.locate(np.array([count])).tolist() == [rounds[1, 0]]
@@ -96,8 +96,8 @@ def test_pairs() -> None:
 
 def batches(rank: int = 0, world: int = 1, micro: int = 2, identity: str = "a") -> ExampleBatches[list[int]]:
     return ExampleBatches(
-        ExampleOrder(8, seed=1),
-        lambda indices, parts: [part.tolist() for part in np.array_split(indices, parts)],
+        Reshuffled(8, "examples", 1),
+        lambda indices, parts, mine: [part.tolist() for part in np.array_split(indices, parts)[mine]],
         batch_size=4, micro_batches=micro, steps=5, identity=identity, rank=rank, world_size=world,
     )  # fmt: skip
 

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maquette.data.overlap import covered, kept_runs, repeated_share, run_hashes, shared_windows
+from maquette.data.overlap import covered, kept_runs, run_hashes, shared_windows
 
 TEXT = st.lists(st.integers(0, 2), max_size=60)
 
@@ -44,17 +44,3 @@ def test_kept_runs_are_long_enough() -> None:
     dropped = np.array([0, 0, 0, 1, 0, 1, 1, 0, 0], dtype=bool)
     assert kept_runs(dropped, 2) == [(0, 3), (7, 9)]
     assert kept_runs(np.ones(4, dtype=bool), 1) == []
-
-
-@given(tokens=st.lists(st.integers(0, 1), max_size=120), window=st.integers(1, 6), sequence=st.integers(1, 12))
-@settings(max_examples=100, deadline=None)
-def test_repeated_share_counts_sequences_with_a_run_begun_before(tokens: list[int], window: int, sequence: int) -> None:
-    runs = _runs(tokens, window)
-    sequences = [runs[start : start + sequence] for start in range(0, len(runs) - sequence + 1, sequence)]
-    seen: set[tuple[int, ...]] = set()
-    repeated = 0
-    for own in sequences:
-        repeated += any(run in seen for run in own)
-        seen.update(own)
-    share = repeated_share(np.array(tokens, dtype=np.uint16), window, sequence)
-    assert share == (repeated / len(sequences) if sequences else 0.0)

@@ -5,5 +5,5 @@ from .document import (
     read_documents as read_documents,
     write_documents as write_documents,
 )
-from .pipeline import Summary as Summary, make_corpus as make_corpus
+from .pipeline import make_corpus as make_corpus
 from .sources import Source as Source, open_source as open_source

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from maquette.artifacts.progress import say
 from maquette.corpus.config import CorpusConfig, CurationConfig, ExecutorConfig, SourceConfig
 from maquette.corpus.document import Document
 from maquette.corpus.pipeline import CLEAN, make_corpus, replace_validation
-from maquette.corpus.report import describe, facts, write_report
+from maquette.corpus.report import describe, write_report
 from maquette.corpus.sources import Source, open_source
 from maquette.corpus.sources.files import digest_files, list_files
 from maquette.corpus.sources.installed import Installed
@@ -40,13 +40,18 @@ class CorpusSettings:
 def build_corpus(settings: CorpusSettings, *, force: bool) -> Path:
     """Makes the corpus, or finds it made; returns its folder."""
     settings = _with_synthetic_web(settings)
+    if settings.corpus.validation_source == CLEAN and settings.web is None:
+        raise ConfigError(
+            "corpus.validation_source=clean needs source=synthetic_web.",
+            "Give a JSONL or Parquet file of clean documents.",
+        )
     source = open_source(settings.source)
     inputs = source.inputs()
     identity = _identity(settings, with_path=not inputs)
     if settings.curates:
         make = functools.partial(_make_curated, settings, source, digest([identity, inputs]))
     else:
-        make = functools.partial(_make, settings, source)
+        make = functools.partial(_make_splits, settings, source, source.documents)
     folder = build(
         "corpus", settings.outputs / "artifacts", name=settings.corpus.name, key="corpus.name",
         label=source.label if settings.web is None else "synthetic_web", config=identity, inputs=inputs, make=make,
@@ -57,38 +62,22 @@ def build_corpus(settings: CorpusSettings, *, force: bool) -> Path:
     return folder
 
 
-def _make(settings: CorpusSettings, source: Source, folder: Path) -> dict[str, Any]:
-    with workers(settings.corpus.workers) as pool:
-        known = _make_splits(settings, source, source.documents(pool), folder, pool)
-    return known | _given_validation(settings, folder)
-
-
 def _make_splits(
-    settings: CorpusSettings, source: Source, documents: Iterable[Document], folder: Path, pool: Workers
+    settings: CorpusSettings, source: Source, documents: Callable[[Workers], Iterable[Document]], folder: Path
 ) -> dict[str, Any]:
     """The split files and the report; returns the manifest's facts."""
-    config = settings.corpus
-    if config.validation_source is not None:  # nothing is held out where validation is on other text
+    config, chosen = settings.corpus, settings.corpus.validation_source
+    if chosen is not None:  # nothing is held out where validation is on other text
         config = dataclasses.replace(config, validation=0.0)
-    summary = make_corpus(documents, config, folder, pool)
-    known = facts(summary, source.facts(), config)
+    with workers(config.workers) as pool:
+        made = make_corpus(documents(pool), config, folder, pool)
+    known = {"source": source.facts(), **made}
     write_report(folder, known)
-    say(describe(summary))
+    say(describe(known))
+    if chosen is not None:
+        clean = settings.web / f"{CLEAN}.parquet" if settings.web is not None and chosen == CLEAN else None
+        known["validation_source"] = replace_validation(clean or Path(chosen).expanduser(), folder)
     return known
-
-
-def _given_validation(settings: CorpusSettings, folder: Path) -> dict[str, Any]:
-    """Puts the documents of `corpus.validation_source`, where it is set, in the place of the validation split."""
-    chosen = settings.corpus.validation_source
-    if chosen is None:
-        return {}
-    if chosen == CLEAN and settings.web is None:
-        raise ConfigError(
-            "corpus.validation_source=clean needs source=synthetic_web.",
-            "Give a JSONL or Parquet file of clean documents.",
-        )
-    path = settings.web / f"{CLEAN}.parquet" if chosen == CLEAN and settings.web else Path(chosen).expanduser()
-    return {"validation_source": replace_validation(path, folder)}
 
 
 def _make_curated(settings: CorpusSettings, source: Source, fingerprint: str, folder: Path) -> dict[str, Any]:
@@ -109,15 +98,13 @@ def _make_curated(settings: CorpusSettings, source: Source, fingerprint: str, fo
         stored, settings.curation, settings.executor, work, enabled=enabled, processes=settings.corpus.workers,
         limit=settings.source.limit if settings.web is None else None,
     )  # fmt: skip
-    with workers(settings.corpus.workers) as pool:
-        known = _make_splits(settings, source, result.documents(), folder, pool) | {"curation": result.facts}
+    known = _make_splits(settings, source, lambda _: result.documents(), folder) | {"curation": result.facts}
     if result.selection is not None:
         journal = finish_journal(result.selection.journal, folder)
         truth = None
         if settings.web is not None:
             truth = measure(journal, read_truth(settings.web), result.documents())
         known["curation"] = write_curation_report(folder, journal, settings.curation, result.facts, truth)
-    known |= _given_validation(settings, folder)
     result.job.remove()
     return known
 

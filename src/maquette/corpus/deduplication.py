@@ -9,8 +9,6 @@ inside one document.
 Memory: about six bytes for each byte of text, and up to two gigabytes for the search.
 """
 
-import dataclasses
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -157,16 +155,11 @@ FRAME = 128
 _AT_ONCE = 1 << 26  # windows sorted at once: what bounds the memory of a search, whatever the size of the corpus
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Windows:
-    """The windows of many documents laid end to end: hash, and place of the first token, of each. `(W,)` both."""
-
-    hashes: Hashes
-    places: Integers
-
-
-def windows(tokens: Hashes, document: NDArray[np.int32], length: int, part: int = 0, parts: int = 1) -> Windows:
-    """All windows of `length` tokens; `document` (T,) names each token's document, and no window crosses a border.
+def windows(
+    tokens: Hashes, document: NDArray[np.int32], length: int, part: int = 0, parts: int = 1
+) -> tuple[Hashes, Integers]:
+    """All windows of `length` tokens: hash, and place of the first token, of each, `(W,)` both. `document` (T,) names
+    each token's document, and no window crosses a border.
 
     With several `parts`, only those whose hash belongs to `part`: equal windows belong to the same one.
     """
@@ -185,7 +178,7 @@ def windows(tokens: Hashes, document: NDArray[np.int32], length: int, part: int 
         hashes[filled:end] = all_hashes
         places[filled:end] = inside + first
         filled = end
-    return Windows(hashes[:filled], places[:filled])
+    return hashes[:filled], places[:filled]
 
 
 def repeated_windows(tokens: Hashes, document: NDArray[np.int32], length: int) -> Repeats:
@@ -193,31 +186,19 @@ def repeated_windows(tokens: Hashes, document: NDArray[np.int32], length: int) -
     parts = 1 + tokens.size // _AT_ONCE
     places, starts, filled = [], [], 0
     for part in range(parts):
-        hashes = windows(tokens, document, length, part, parts)
-        same = repeats(hashes.hashes)
-        places.append(hashes.places[same.positions])
+        hashes, first = windows(tokens, document, length, part, parts)
+        same = repeats(hashes)
+        places.append(first[same.positions])
         starts.append(same.starts + filled)
         filled += same.positions.size
     return Repeats(np.concatenate(places), np.concatenate(starts))
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class RepetitionRate:
-    """Of `frames` stretches of `FRAME` tokens, how many hold a repeated window."""
-
-    frames: int
-    repeating: int
-
-    @property
-    def share(self) -> float:
-        """`repeating / frames`, 0 of nothing."""
-        return self.repeating / self.frames if self.frames else 0.0
-
-
 def repetition_rates(
     tokens: Hashes, document: NDArray[np.int32], part: NDArray[np.int64], held_out: NDArray[np.bool_], length: int
-) -> list[RepetitionRate]:
-    """How much each part of a corpus (a domain's split) repeats, `(number of parts,)`.
+) -> list[float]:
+    """How much each part of a corpus (a domain's split) repeats: the share of its stretches of `FRAME` tokens that hold
+    a repeated window, `(number of parts,)`.
 
     `document` (T,) names each token's document; `part` (D,) each document's part; `held_out` (parts,) which parts are
     not trained on. The tokens of a part are laid end to end and cut into frames. A frame of training text counts when
@@ -242,5 +223,6 @@ def repetition_rates(
         inside = bad[mine[document[bad]]]
         inside = inside - place[document[inside]]
         whole = inside % FRAME <= FRAME - length
-        rates.append(RepetitionRate(-(-int(size[mine].sum()) // FRAME), int(np.unique(inside[whole] // FRAME).size)))
+        frames = -(-int(size[mine].sum()) // FRAME)
+        rates.append(np.unique(inside[whole] // FRAME).size / max(frames, 1))
     return rates

@@ -111,13 +111,11 @@ class DocumentWriter:
 
         if not self._pending or self._writer is None:
             return
-        columns: dict[str, list[Any]] = {
-            "id": [document.id for document in self._pending],
-            "text": [document.text for document in self._pending],
-            "url": [document.url for document in self._pending],
-            "domain": [document.domain for document in self._pending],
-            "meta": [json.dumps(document.meta, ensure_ascii=False, sort_keys=True) for document in self._pending],
-        }
+        rows = [
+            (one.id, one.text, one.url, one.domain, json.dumps(one.meta, ensure_ascii=False, sort_keys=True))
+            for one in self._pending
+        ]
+        columns = [pa.array(column, pa.string()) for column in zip(*rows, strict=True)]
         self._writer.write_table(pa.table(columns, schema=_schema()))
         self._pending, self._characters = [], 0
 

@@ -8,6 +8,7 @@ Everything is computed at once for a batch of documents, in numpy.
 """
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,18 +48,16 @@ class Fingerprints:
         """The fingerprints of the documents of all `parts`, in order."""
         documents = np.cumsum([0] + [part.documents for part in parts])
         paragraphs = np.cumsum([0] + [part.paragraph_hash.size for part in parts])
-        pairs = list(zip(parts, documents, paragraphs, strict=False))
-        return Fingerprints(
-            int(documents[-1]),
-            np.concatenate([part.tokens for part in parts]),
-            np.concatenate([part.block_size for part in parts]),
-            np.concatenate([part.block_span for part in parts]),
-            np.concatenate([part.block_paragraph + first for part, _, first in pairs]),
-            np.concatenate([part.paragraph_document + first for part, first, _ in pairs]),
-            np.concatenate([part.paragraph_hash for part in parts]),
-            np.concatenate([part.signature for part in parts]),
-            np.concatenate([part.signed + first for part, _, first in pairs]),
-        )
+        offsets = {"paragraph_document": documents, "block_paragraph": paragraphs, "signed": paragraphs}
+        columns = {
+            field.name: [getattr(part, field.name) for part in parts]
+            for field in dataclasses.fields(Fingerprints)
+            if field.name != "documents"
+        }
+        for name, firsts in offsets.items():
+            columns[name] = [column + first for column, first in zip(columns[name], firsts, strict=False)]
+        joined: dict[str, Any] = {name: np.concatenate(column) for name, column in columns.items()}
+        return Fingerprints(documents=int(documents[-1]), **joined)
 
 
 def fingerprint(texts: list[str]) -> Fingerprints:

@@ -24,8 +24,8 @@ from maquette.artifacts.files import atomic_file
 from maquette.artifacts.progress import progress
 from maquette.corpus.config import CorpusConfig
 from maquette.corpus.deduplication import (
+    FRAME,
     Kept,
-    RepetitionRate,
     block_document,
     drop_duplicate_documents,
     drop_duplicate_paragraphs,
@@ -57,31 +57,12 @@ class Reading:
     digest: str  # of all documents read
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Remainder:
-    """What is left after a step: documents and characters of each domain."""
+def make_corpus(documents: Iterable[Document], config: CorpusConfig, folder: Path, workers: Workers) -> dict[str, Any]:
+    """Makes the three split files in `folder` from `documents`. Raises `StageError` where nothing is left.
 
-    step: str
-    documents: dict[str, int]
-    characters: dict[str, int]
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Summary:
-    """What a corpus holds and how it came about. Counts and rates are by domain and then split."""
-
-    documents: dict[str, dict[str, int]]
-    bytes: dict[str, dict[str, int]]
-    funnel: list[Remainder]
-    before: dict[str, dict[str, RepetitionRate]]
-    after: dict[str, dict[str, RepetitionRate]]
-    rejected: dict[str, dict[str, int]]
-    read_digest: str
-    digest: str
-
-
-def make_corpus(documents: Iterable[Document], config: CorpusConfig, folder: Path, workers: Workers) -> Summary:
-    """Makes the three split files in `folder` from `documents`. Raises `StageError` where nothing is left."""
+    Returns the manifest's facts: digests, `domains` (documents and bytes by domain and split), `rejected` (documents by
+    reason and domain), `funnel` (documents and characters by domain after each step), rates of `repetition`.
+    """
     spool = folder / "spool"
     spool.mkdir()
     reading = read(documents, config, spool, workers)
@@ -94,12 +75,17 @@ def make_corpus(documents: Iterable[Document], config: CorpusConfig, folder: Pat
         raise StageError(*_nothing_left(reading, config))
     with ThreadPoolExecutor(1) as beside:  # numpy leaves Python to the other thread
         rates = beside.submit(_rates, reading, layout, config.window)
-        counts = write_splits(reading.domains, reading.domain, reading.prints, layout, spool, folder)
+        domains, digest = write_splits(reading.domains, reading.domain, reading.prints, layout, spool, folder)
         shutil.rmtree(spool)
         before, after = rates.result()
-    return Summary(
-        counts.documents, counts.bytes, funnel, before, after, reading.rejected, reading.digest, counts.digest
-    )
+    return {
+        "read_digest": reading.digest,
+        "documents_digest": digest,
+        "domains": domains,
+        "rejected": reading.rejected,
+        "funnel": funnel,
+        "repetition": {"window": config.window, "frame": FRAME, "before": before, "after": after},
+    }
 
 
 def read(documents: Iterable[Document], config: CorpusConfig, spool: Path, workers: Workers) -> Reading:
@@ -165,7 +151,7 @@ def _prepare(batch: list[Document], minimum_characters: int) -> _Prepared:
     return _Prepared(documents, rejected, fingerprint([document.text for document in documents]), digest.digest())
 
 
-def deduplicate(reading: Reading, config: CorpusConfig) -> tuple[Kept, NDArray[np.bool_], list[Remainder]]:
+def deduplicate(reading: Reading, config: CorpusConfig) -> tuple[Kept, NDArray[np.bool_], list[dict[str, Any]]]:
     """What is kept of each block, where documents are parted, and what every step left."""
     prints = reading.prints
     retained = np.ones(prints.block_size.size, np.bool_)
@@ -187,21 +173,22 @@ def deduplicate(reading: Reading, config: CorpusConfig) -> tuple[Kept, NDArray[n
     return retained, opens, funnel
 
 
-def _remainder(step: str, reading: Reading, retained: Kept) -> Remainder:
+def _remainder(step: str, reading: Reading, retained: Kept) -> dict[str, Any]:
+    """What is left after a step: documents and characters of each domain."""
     prints = reading.prints
     span = prints.block_span[retained].astype(np.int64)
     document = block_document(prints)[retained]
     count = len(reading.domains)
-    characters = np.bincount(reading.domain[document], span[:, 1] - span[:, 0] + 1, count)
+    characters = np.bincount(reading.domain[document], span[:, 1] - span[:, 0] + 1, count).astype(int)
     documents = np.bincount(reading.domain[np.unique(document)], minlength=count)
-    return Remainder(
-        step,
-        dict(zip(reading.domains, documents.tolist(), strict=True)),
-        dict(zip(reading.domains, characters.astype(int).tolist(), strict=True)),
-    )
+    return {
+        "step": step,
+        "documents": dict(zip(reading.domains, documents.tolist(), strict=True)),
+        "characters": dict(zip(reading.domains, characters.tolist(), strict=True)),
+    }
 
 
-def _rates(reading: Reading, layout: Layout, window: int) -> tuple[dict[str, dict[str, RepetitionRate]], ...]:
+def _rates(reading: Reading, layout: Layout, window: int) -> tuple[dict[str, dict[str, float]], ...]:
     """Repetition by domain and split, before and after deduplication."""
     prints, domains = reading.prints, reading.domains
     held_out = np.arange(len(SPLITS) * len(domains)) % len(SPLITS) != TRAIN

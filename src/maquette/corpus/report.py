@@ -1,16 +1,11 @@
 """The corpus report: what each step left, what the splits hold, how much the text repeats; table, JSON and figure."""
 
-import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maquette.artifacts.files import write_json, write_text
-from maquette.corpus.config import CorpusConfig
-from maquette.corpus.deduplication import FRAME, RepetitionRate
 from maquette.corpus.document import SPLITS
-from maquette.corpus.pipeline import Summary
 from maquette.reports import render
 from maquette.reports.figures import COLORS, new_figure, save_figure
 
@@ -18,36 +13,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def facts(summary: Summary, source: dict[str, Any], config: CorpusConfig) -> dict[str, Any]:
-    """The manifest's part: documents and bytes by domain and split, the funnel, and repetition rates."""
-    return {
-        "source": source,
-        "read_digest": summary.read_digest,
-        "documents_digest": summary.digest,
-        "domains": {
-            domain: {
-                split: {"documents": summary.documents[domain][split], "bytes": summary.bytes[domain][split]}
-                for split in SPLITS
-            }
-            for domain in summary.documents
-        },
-        "rejected": summary.rejected,
-        "funnel": [dataclasses.asdict(stage) for stage in summary.funnel],
-        "repetition": {
-            "window": config.window,
-            "frame": FRAME,
-            "before": _shares(summary.before),
-            "after": _shares(summary.after),
-        },
-    }
-
-
-def describe(summary: Summary) -> str:
-    """One line on what was made."""
-    total = {split: sum(sizes[split] for sizes in summary.bytes.values()) / 1e6 for split in SPLITS}
-    read, written = (sum(summary.funnel[place].characters.values()) for place in (0, -1))
+def describe(facts: Mapping[str, Any]) -> str:
+    """One line on what was made, from `make_corpus`'s facts."""
+    total = {split: sum(sizes[split]["bytes"] for sizes in facts["domains"].values()) / 1e6 for split in SPLITS}
+    read, written = (sum(facts["funnel"][place]["characters"].values()) for place in (0, -1))
     return (
-        f"corpus: {', '.join(summary.documents)}; {total['train']:,.1f} MB to train on, "
+        f"corpus: {', '.join(facts['domains'])}; {total['train']:,.1f} MB to train on, "
         f"{total['validation']:,.1f} MB for validation, {total['test']:,.1f} MB for test; "
         f"{1 - written / max(read, 1):.0%} of what was read is left out"
     )
@@ -55,28 +26,32 @@ def describe(summary: Summary) -> str:
 
 def write_report(folder: Path, known: dict[str, Any]) -> None:
     """Writes `report.json`, `report.md` and `figures/corpus.png` (and .svg) into an artifact folder; `known`: its
-    `facts`."""
+    manifest's facts."""
     source = {key: value for key, value in known["source"].items() if key != "path"}  # equal files, equal report
     content = {**known, "source": source}
     write_json(folder / "report.json", content)
-    brief = json.dumps(_brief(source), ensure_ascii=False)
-    write_text(folder / "report.md", render("corpus.md.j2", {**content, "source": brief, "splits": SPLITS}))
+    shown = {**content, "source": _in_words(source), "splits": SPLITS}
+    write_text(folder / "report.md", render("corpus.md.j2", shown))
     save_figure(corpus_figure(content), folder / "figures" / "corpus")
 
 
-def _shares(rates: dict[str, dict[str, RepetitionRate]]) -> dict[str, dict[str, float]]:
-    return {domain: {split: rate.share for split, rate in splits.items()} for domain, splits in rates.items()}
-
-
-def _brief(source: dict[str, Any]) -> dict[str, Any]:
-    return {
-        key: f"{len(value)} named in manifest.json" if isinstance(value, dict | list) and len(value) > 5 else value
-        for key, value in source.items()
-    }
+def _in_words(source: Mapping[str, Any]) -> str:
+    """What kind of source, and what else it says of itself: `text; files: 203; not text: poems/picture.png`."""
+    words = [str(source["kind"])]
+    for key, value in source.items():
+        if isinstance(value, Mapping | list) and len(value) > 5:
+            value = f"{len(value)}, named in manifest.json"
+        elif isinstance(value, Mapping):
+            value = ", ".join(f"{name} {what}" for name, what in value.items())
+        elif isinstance(value, list):
+            value = ", ".join(map(str, value))
+        if key != "kind" and value not in (None, ""):
+            words.append(f"{key.replace('_', ' ')}: {value}")
+    return "; ".join(words)
 
 
 def corpus_figure(facts: Mapping[str, Any]) -> "Figure":
-    """Left: what became of each domain's text. Right: repetition before and after. `facts`: see there."""
+    """Left: what became of each domain's text. Right: repetition before and after. `facts`: the manifest's."""
     domains, stages, repetition = list(facts["domains"]), facts["funnel"], facts["repetition"]
     canvas, (left, right) = new_figure(1, 2, width=5.6, height=1.6 + 0.42 * len(domains))
     places = range(len(domains))

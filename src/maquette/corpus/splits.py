@@ -106,15 +106,6 @@ class Layout:
     part_before: Integers
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Counts:
-    """What was written, by domain and then split; `digest` is of all documents, in order."""
-
-    documents: dict[str, dict[str, int]]
-    bytes: dict[str, dict[str, int]]
-    digest: str
-
-
 def lay_out(
     prints: Fingerprints,
     domain: Integers,
@@ -167,10 +158,10 @@ def _split_domain(
 
 def write_splits(
     domains: list[str], domain: Integers, prints: Fingerprints, layout: Layout, spool: Path, folder: Path
-) -> Counts:
-    """Writes the three split files from the spooled documents, domain by domain."""
-    documents = {name: dict.fromkeys(SPLITS, 0) for name in domains}
-    sizes = {name: dict.fromkeys(SPLITS, 0) for name in domains}
+) -> tuple[dict[str, dict[str, dict[str, int]]], str]:
+    """Writes the three split files from the spooled documents, domain by domain. Returns `documents` and `bytes` by
+    domain and split, and the digest of all documents, in order."""
+    counts = {name: {split: {"documents": 0, "bytes": 0} for split in SPLITS} for name in domains}
     digest = hashlib.sha256()
     borders = np.searchsorted(block_document(prints), np.arange(domain.size + 1))
     with ExitStack() as files, progress("writing the corpus", domain.size, unit="documents") as advance:
@@ -182,11 +173,11 @@ def write_splits(
                 for split, piece in _pieces(document, prints, layout, blocks):
                     writers[split].write(piece)
                     encoded = piece.text.encode()
-                    documents[name][SPLITS[split]] += 1
-                    sizes[name][SPLITS[split]] += len(encoded)
+                    counts[name][SPLITS[split]]["documents"] += 1
+                    counts[name][SPLITS[split]]["bytes"] += len(encoded)
                     digest.update(f"{split}\0{piece.id}\0{len(encoded)}\0".encode() + encoded)
                 advance(1)
-    return Counts(documents, sizes, digest.hexdigest())
+    return counts, digest.hexdigest()
 
 
 def _pieces(

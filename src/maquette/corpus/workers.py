@@ -1,4 +1,4 @@
-"""Processes that work through a stream of items and give the results back in order, a bounded number at a time."""
+"""Workers that go through a stream of items and give the results back in order, a bounded number at a time."""
 
 import collections
 import contextlib
@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
@@ -20,9 +20,10 @@ Result = TypeVar("Result")
 
 
 class Workers:
-    """`map` over `count` processes; with one, the work is done here. What is mapped must be picklable."""
+    """`map` over the `count` processes (or threads) of an executor; without one, the work is done here. What processes
+    map must be picklable."""
 
-    def __init__(self, count: int, executor: ProcessPoolExecutor | None) -> None:
+    def __init__(self, count: int, executor: Executor | None) -> None:
         self.count = count
         self._executor = executor
 

@@ -43,21 +43,10 @@ class TensorBatch:
 
 
 @dataclasses.dataclass
-class TokenBatch(TensorBatch):
-    """B sequences of T + 1 tokens: the inputs are `tokens[:, :-1]`, the targets `tokens[:, 1:]`.
-
-    tokens: (B, T + 1) int64
-    domains: (B,) int64, index into the sorted names of the domains
-    segments: (B, T) int64, the number of the document within its sequence; None where attention may cross documents
-    first_sequence: the place in the order (of a validation batch, in its domain's windows) of the first sequence
-    phase: the phase of the mixture, which has the rotary base
-    """
+class TokenRows(TensorBatch):
+    """Rows of tokens (B, T + 1) of which each but the first is predicted from those before it."""
 
     tokens: torch.Tensor
-    domains: torch.Tensor
-    segments: torch.Tensor | None = None
-    first_sequence: int = 0
-    phase: int = 0
 
     @property
     def inputs(self) -> torch.Tensor:
@@ -68,6 +57,23 @@ class TokenBatch(TensorBatch):
     def targets(self) -> torch.Tensor:
         """(B, T)"""
         return self.tokens[:, 1:]
+
+
+@dataclasses.dataclass
+class TokenBatch(TokenRows):
+    """B sequences of T + 1 tokens: the inputs are `tokens[:, :-1]`, the targets `tokens[:, 1:]`.
+
+    tokens: (B, T + 1) int64
+    domains: (B,) int64, index into the sorted names of the domains
+    segments: (B, T) int64, the number of the document within its sequence; None where attention may cross documents
+    first_sequence: the place in the order (of a validation batch, in its domain's windows) of the first sequence
+    phase: the phase of the mixture, which has the rotary base
+    """
+
+    domains: torch.Tensor
+    segments: torch.Tensor | None = None
+    first_sequence: int = 0
+    phase: int = 0
 
 
 class TrainingBatches(Dataset[TokenBatch]):

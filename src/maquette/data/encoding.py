@@ -4,11 +4,11 @@ Encoding runs in threads: the Rust library lets go of Python's lock while it wor
 results into arrays, so all cores are busy without copying text between processes.
 """
 
-import collections
 import contextlib
+import functools
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,9 @@ import numpy as np
 from maquette.artifacts import StageError
 from maquette.artifacts.progress import progress
 from maquette.corpus.document import Document, domains, read_documents
-from maquette.corpus.workers import batches
+from maquette.corpus.workers import Workers, available_cores, batches
 from maquette.data.config import ShardsConfig
-from maquette.data.overlap import cut_seen, repeated_share
+from maquette.data.overlap import cut_seen
 from maquette.data.shards import (
     EncodedDocument,
     ShardWriter,
@@ -33,12 +33,9 @@ from maquette.text import Tokenizer
 
 HELD_OUT_SPLITS = ("validation", "test")
 
-REPEAT_WINDOW, REPEAT_SEQUENCE, REPEAT_SAMPLE = 24, 128, 2_097_152
-"""How repetition in training text is measured: the share of 128-token sequences that repeat 24 tokens of an earlier
-one, over the first two million tokens of each domain."""
-
 _BATCH_CHARACTERS = 262_144
 _SCAN_TOKENS = 131_072
+_LIBRARY_THREADS = "TOKENIZERS_PARALLELISM"
 
 
 def encode_corpus(
@@ -104,22 +101,20 @@ def encode_corpus(
         "dtype": dtype.name,
         "domains": {domain: {"folder": folder_name(domain), "splits": entry} for domain, entry in splits.items()},
         "held_out": {"window": window, "domains": cuts},
-        "repeated": measure_repetition(training),
         "unigram_entropy": unigram_entropy(training.values(), tokenizer.vocab_size),
     }
 
 
 def describe_tokens(facts: dict[str, Any]) -> list[str]:
-    """A line a domain: its training tokens and their repetition, its held-out tokens and what was cut out of them; and
-    one on the entropy of all."""
+    """A line a domain: its training tokens, its held-out tokens and what was cut out of them; and one on the entropy
+    of all."""
     lines = []
     for domain, entry in facts["domains"].items():
         trained = entry["splits"].get("train", {"tokens": 0})["tokens"]
         cut = facts["held_out"]["domains"][domain].values()
         before, after = (sum(split_facts[key] for split_facts in cut) for key in ("tokens_before", "tokens_after"))
-        repeated = facts["repeated"]["domains"].get(domain, {"share": 0.0})["share"]
         lines.append(
-            f"{domain}: {trained:,} training tokens ({repeated:.0%} of sequences repeat an earlier one), "
+            f"{domain}: {trained:,} training tokens, "
             f"{after:,} held-out tokens ({before - after:,} that training has seen were cut out)"
         )
     lines.append(f"unigram entropy: {facts['unigram_entropy']:.2f} nats per token")
@@ -130,21 +125,17 @@ def encode_documents(
     documents: Iterable[Document], tokenizer: Tokenizer, workers: int | None = None
 ) -> Iterator[EncodedDocument]:
     """Encodes `documents` with `workers` threads (None: one per core), in their order; a few batches are in memory."""
-    workers = workers or len(os.sched_getaffinity(0))
-    waiting: collections.deque[Future[list[EncodedDocument]]] = collections.deque()
+    workers = workers or available_cores()
+    tasks = batches(documents, lambda document: len(document.text), _BATCH_CHARACTERS)
     with _library_threads_off(), ThreadPoolExecutor(workers, thread_name_prefix="encode") as pool:
         try:
-            for batch in batches(documents, lambda document: len(document.text), _BATCH_CHARACTERS):
-                waiting.append(pool.submit(_encode_batch, batch, tokenizer))
-                if len(waiting) > 2 * workers:
-                    yield from waiting.popleft().result()
-            while waiting:
-                yield from waiting.popleft().result()
+            for encoded in Workers(workers, pool).map(functools.partial(_encode_batch, tokenizer), tasks):
+                yield from encoded
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-def _encode_batch(documents: Sequence[Document], tokenizer: Tokenizer) -> list[EncodedDocument]:
+def _encode_batch(tokenizer: Tokenizer, documents: Sequence[Document]) -> list[EncodedDocument]:
     dtype = token_dtype(tokenizer.vocab_size)
     rows = tokenizer.encode_batch([document.text for document in documents])
     return [
@@ -156,27 +147,13 @@ def _encode_batch(documents: Sequence[Document], tokenizer: Tokenizer) -> list[E
 @contextlib.contextmanager
 def _library_threads_off() -> Iterator[None]:
     """The library's own threads are left out while ours call it: more threads than cores slow each other down."""
-    before = os.environ.get("TOKENIZERS_PARALLELISM")
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    before = {name: value for name, value in os.environ.items() if name == _LIBRARY_THREADS}
+    os.environ[_LIBRARY_THREADS] = "false"
     try:
         yield
     finally:
-        if before is None:
-            del os.environ["TOKENIZERS_PARALLELISM"]
-        else:
-            os.environ["TOKENIZERS_PARALLELISM"] = before
-
-
-def measure_repetition(training: Mapping[str, TokenStream]) -> dict[str, Any]:
-    """How much of each domain's training text repeats earlier text, for the manifest's facts."""
-    repeated = {}
-    with progress("measuring repetition", len(training), unit="domains") as advance:
-        for domain, stream in training.items():
-            sample = stream.read(0, min(len(stream), REPEAT_SAMPLE))
-            share = repeated_share(sample, REPEAT_WINDOW, REPEAT_SEQUENCE)
-            repeated[domain] = {"share": share, "tokens": len(sample)}
-            advance(1)
-    return {"window": REPEAT_WINDOW, "sequence": REPEAT_SEQUENCE, "domains": repeated}
+        del os.environ[_LIBRARY_THREADS]
+        os.environ.update(before)
 
 
 def unigram_entropy(training: Iterable[TokenStream], vocab_size: int) -> float:

@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,8 +13,9 @@ from numpy.typing import NDArray
 
 from maquette.artifacts.manifest import Manifest, read_manifest, verify_files
 from maquette.data.batches import TensorBatch
-from maquette.data.example_batches import ExampleBatches, ExampleOrder, conversation_batches, preference_batches
+from maquette.data.example_batches import ExampleBatches, conversation_batches, preference_batches
 from maquette.data.examples import Examples
+from maquette.data.order import Reshuffled
 from maquette.data.prompts import Prompt
 
 if TYPE_CHECKING:
@@ -65,7 +67,7 @@ class ExampleData(LightningDataModule, abc.ABC):
         self.manifest = verify_files(self.folder) if first else read_manifest(self.folder)
         self.training = Examples.load(self.folder / "train")
         self.validation = Examples.load(self.folder / "validation")
-        self._order = ExampleOrder(len(self.training) // self.examples_of_a_unit, self.seed)
+        self._order = Reshuffled(len(self.training) // self.examples_of_a_unit, "examples", self.seed)
 
     def train_dataloader(self) -> ExampleBatches[Any]:
         assert self.manifest is not None
@@ -82,8 +84,8 @@ class ExampleData(LightningDataModule, abc.ABC):
         return [_HeldOutExampleLoader(make, in_parts(count, self.batch_size), rank, world_size)] if count else []
 
     @abc.abstractmethod
-    def _training_batches(self) -> Callable[[NDArray[np.int64], int], Sequence[Any]]:
-        """`make(indices, parts)`: the micro-batches of a step."""
+    def _training_batches(self) -> Callable[[NDArray[np.int64], int, slice], Sequence[Any]]:
+        """`make(indices, parts, mine)`: micro-batches of a step."""
 
     @abc.abstractmethod
     def _validation_batch(self) -> Callable[[NDArray[np.int64]], Any]:
@@ -136,8 +138,8 @@ class InstructionData(ExampleData):
         super().__init__(folder, tokenizer, **settings)
         self.packing = packing
 
-    def _training_batches(self) -> Callable[[NDArray[np.int64], int], Sequence[Any]]:
-        return lambda indices, parts: conversation_batches(self.training, indices, parts, packed=self.packing)
+    def _training_batches(self) -> Callable[[NDArray[np.int64], int, slice], Sequence[Any]]:
+        return functools.partial(conversation_batches, self.training, packed=self.packing)
 
     def _validation_batch(self) -> Callable[[NDArray[np.int64]], Any]:
         return lambda indices: conversation_batches(self.validation, indices, 1, packed=self.packing)[0]
@@ -156,9 +158,9 @@ class PreferenceData(ExampleData):
     def reference_model(self) -> Any:
         return self.reference.model()
 
-    def _training_batches(self) -> Callable[[NDArray[np.int64], int], Sequence[Any]]:
+    def _training_batches(self) -> Callable[[NDArray[np.int64], int, slice], Sequence[Any]]:
         known = self._reference_log_probs("train", self.training)
-        return lambda pairs, parts: preference_batches(self.training, pairs, parts, known)
+        return lambda pairs, parts, mine: preference_batches(self.training, pairs, parts, known, mine)
 
     def _validation_batch(self) -> Callable[[NDArray[np.int64]], Any]:
         known = self._reference_log_probs("validation", self.validation)

@@ -5,9 +5,11 @@ What is too long is left out and counted.
 further column of numbers `(n,)`. Everything is memory-mapped.
 """
 
+import functools
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,7 +69,7 @@ class Examples:
         """(n,) tokens of each."""
         return np.diff(self.starts)
 
-    @property
+    @functools.cached_property
     def answer_lengths(self) -> NDArray[np.int64]:
         """(n,) tokens of each that count."""
         if not len(self):
@@ -130,76 +132,87 @@ def split_of(prompt: Sequence[Message], validation: float) -> str:
 
 
 def encode_instructions(
-    instructions: Iterable[Instruction],
-    tokenizer: "Tokenizer",
-    folder: Path,
-    *,
-    longest: int,
-    validation: float,
-    limit: int | None = None,
+    instructions: Iterable[Instruction], tokenizer: "Tokenizer", folder: Path, **limits: Any
 ) -> dict[str, Any]:
     """Writes `folder/train` and `folder/validation`; returns the counts for the manifest.
 
-    `longest`: tokens that an example may have. `limit`: training examples at most, the first ones; the held-out ones
-    are the same for any limit. Raises `StageError` where nothing is left to train on.
+    `limits`: `longest`, the tokens that an example may have; `validation`, the share held out; `limit`, training
+    examples at most, the first ones (held-out ones are the same for any limit). Raises `StageError` where nothing is
+    left to train on.
     """
-    writers = {split: ExampleWriter() for split in SPLITS}
-    counts = {"read": 0, "too_long": 0, "longest_seen": 0}
-    for one in instructions:
-        counts["read"] += 1
-        split = one.split or split_of(_request(one.messages), validation)
-        if split == "train" and limit is not None and len(writers[split]) >= limit:
-            continue
+
+    def encode(one: Instruction) -> list[_Encoded]:
         conversation = render(tokenizer, one.messages)
-        counts["longest_seen"] = max(counts["longest_seen"], len(conversation.ids))
-        if len(conversation.ids) > longest:
-            counts["too_long"] += 1
-            continue
-        writers[split].add(conversation.ids, conversation.assistant_mask)
-    return _written(writers, folder, counts, longest, "instructions")
+        return [(conversation.ids, conversation.assistant_mask, {})]
+
+    rows = ((one.split, _request(one.messages), one) for one in instructions)
+    counts, writers = _encode(rows, encode, {"read": 0, "too_long": 0}, **limits)
+    return _written(writers, folder, counts, limits["longest"], "instructions")
 
 
 def encode_preferences(
-    preferences: Iterable[Preference],
-    tokenizer: "Tokenizer",
-    folder: Path,
-    *,
-    longest: int,
-    validation: float,
-    limit: int | None = None,
+    preferences: Iterable[Preference], tokenizer: "Tokenizer", folder: Path, **limits: Any
 ) -> dict[str, Any]:
     """Writes `folder/train` and `folder/validation`, where examples 2 k and 2 k + 1 are the chosen and the
     rejected completion of pair k; returns the counts. The mask is true for what the assistant wrote after the prompt.
 
     Columns: `prompt_length`, `annotator`, `margin` and `probability` (NaN where it has none). Equal pairs are left
-    out and counted, as those are that do not fit `longest`. Raises `StageError` where nothing is left.
+    out and counted, as those are that do not fit `longest`. `limits`, `limit` counting pairs, and errors: see
+    `encode_instructions`.
     """
-    writers = {split: ExampleWriter() for split in SPLITS}
-    counts = {"read": 0, "too_long": 0, "identical": 0, "longest_seen": 0}
     annotators: dict[str, int] = {}
-    for one in preferences:
-        counts["read"] += 1
+
+    def encode(one: Preference) -> list[_Encoded] | None:
         if one.is_tie:
+            return None
+        pair = [_continued(tokenizer, one.prompt, completion) for completion in (one.chosen, one.rejected)]
+        columns = {
+            "annotator": annotators.setdefault(one.annotator, len(annotators)),
+            "margin": math.nan if one.margin is None else one.margin,
+            "probability": math.nan if one.probability is None else one.probability,
+        }
+        return [(whole.ids, whole.assistant_mask, {"prompt_length": length, **columns}) for whole, length in pair]
+
+    rows = ((one.split, one.prompt, one) for one in preferences)
+    counts, writers = _encode(rows, encode, {"read": 0, "too_long": 0, "identical": 0}, **limits)
+    return _written(writers, folder, counts, limits["longest"], "preferences", {"annotator": list(annotators)})
+
+
+_Encoded = tuple[list[int], list[bool], dict[str, float]]
+"""Ids, mask and columns of an example."""
+
+
+def _encode(
+    rows: Iterable[tuple[str | None, Sequence[Message], Any]],
+    encode: Callable[[Any], list[_Encoded] | None],
+    counts: dict[str, int],
+    *,
+    longest: int,
+    validation: float,
+    limit: int | None = None,
+) -> tuple[dict[str, int], dict[str, ExampleWriter]]:
+    """The examples of each split, and the counts of what was read and left out. A row is a split (None: by the prompt),
+    a prompt, and what `encode` makes examples of; they go together or not at all."""
+    writers, taken = {split: ExampleWriter() for split in SPLITS}, 0
+    counts["longest_seen"] = 0
+    for given, prompt, one in rows:
+        counts["read"] += 1
+        split = given or split_of(prompt, validation)
+        if split == "train" and limit is not None and taken >= limit:
+            continue
+        examples = encode(one)
+        if examples is None:
             counts["identical"] += 1
             continue
-        split = one.split or split_of(one.prompt, validation)
-        if split == "train" and limit is not None and len(writers[split]) >= 2 * limit:
-            continue
-        pair = [_continued(tokenizer, one.prompt, completion) for completion in (one.chosen, one.rejected)]
-        counts["longest_seen"] = max(counts["longest_seen"], *(len(whole.ids) for whole, _ in pair))
-        if any(len(whole.ids) > longest for whole, _ in pair):
+        size = max(len(ids) for ids, _, _ in examples)
+        counts["longest_seen"] = max(counts["longest_seen"], size)
+        if size > longest:
             counts["too_long"] += 1
             continue
-        for whole, prompt_length in pair:
-            writers[split].add(
-                whole.ids,
-                whole.assistant_mask,
-                prompt_length=prompt_length,
-                annotator=annotators.setdefault(one.annotator, len(annotators)),
-                margin=float("nan") if one.margin is None else one.margin,
-                probability=float("nan") if one.probability is None else one.probability,
-            )
-    return _written(writers, folder, counts, longest, "preferences", {"annotator": list(annotators)})
+        taken += split == "train"
+        for ids, mask, columns in examples:
+            writers[split].add(ids, mask, **columns)
+    return counts, writers
 
 
 def describe_examples(facts: dict[str, Any], what: str) -> list[str]:

@@ -57,6 +57,19 @@ def permute(indices: Integers, sizes: Integers, keys: Keys) -> Integers:
     return places
 
 
+class Reshuffled:
+    """`locate(numbers)`: item `n % count` of a permutation that is new in each round through all of them."""
+
+    def __init__(self, count: int, name: str, seed: int) -> None:
+        self.count = count
+        self._key = key_of(name, seed)
+
+    def locate(self, numbers: Integers) -> Integers:
+        """The items (n,) that stand at `numbers` (n,) of the endless order."""
+        rounds, places = np.divmod(numbers, self.count)
+        return permute(places, np.full_like(places, self.count), derive(self._key, rounds))
+
+
 def _feistel(values: Integers, rows: Integers, columns: Integers, keys: Keys) -> Integers:
     """A permutation of 0 ... rows x columns - 1: each round moves one coordinate by a hash of the other."""
     row, column = (part.astype(np.uint64) for part in np.divmod(values, columns))

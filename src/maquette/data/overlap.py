@@ -1,4 +1,4 @@
-"""Runs of tokens that stand in two places: held-out text that training has seen, training text that repeats itself.
+"""Runs of tokens that stand in two places: held-out text that training has seen.
 
 A run of `window` tokens is known by a 64-bit hash. Memory is bounded by the held-out text: training text, which may be
 far larger, streams past it. `cut_seen` takes what training has seen out of held-out text; what is left of a document
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from maquette.corpus.hashing import Hashes, repeats, window_hashes
+from maquette.corpus.hashing import Hashes, window_hashes
 from maquette.data.shards import EncodedDocument
 
 Tokens = NDArray[np.unsignedinteger]
@@ -65,19 +65,6 @@ def kept_runs(dropped: Mask, minimum: int) -> list[tuple[int, int]]:
     """Start and stop of the runs of at least `minimum` tokens that are not dropped."""
     edges = np.flatnonzero(np.diff(np.concatenate([[True], dropped, [True]]).astype(np.int8)))
     return [(int(start), int(stop)) for start, stop in edges.reshape(-1, 2) if stop - start >= minimum]
-
-
-def repeated_share(tokens: Tokens, window: int, sequence: int) -> float:
-    """Share of the sequences (of `sequence` tokens, side by side) that hold a run of `window` tokens which an earlier
-    sequence began."""
-    hashes = run_hashes(tokens, window)
-    sequences = len(hashes) // sequence
-    if not sequences:
-        return 0.0
-    same = repeats(hashes[: sequences * sequence])
-    first = same.positions[same.starts][same.groups]
-    later = first // sequence < same.positions // sequence
-    return np.unique(same.positions[later] // sequence).size / sequences
 
 
 @dataclasses.dataclass(frozen=True)

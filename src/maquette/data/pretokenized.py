@@ -18,7 +18,7 @@ from maquette.artifacts import ConfigError, StageError
 from maquette.artifacts.files import file_digest, write_json
 from maquette.artifacts.progress import progress
 from maquette.data.config import PretokenizedConfig
-from maquette.data.encoding import measure_repetition, unigram_entropy
+from maquette.data.encoding import unigram_entropy
 from maquette.data.shards import TokenStream, folder_name
 from maquette.data.token_files import Ids, TokenFile, arrow_lists, find_files, guess_format, map_file
 from maquette.text import Tokenizer
@@ -113,7 +113,6 @@ def index_tokens(
         "domains": domains,
         "files": sums,
         "held_out": {"window": 0, "domains": {domain: {} for domain in domains}},
-        "repeated": measure_repetition(training),
         "unigram_entropy": unigram_entropy(training.values(), tokenizer.vocab_size),
     }
 

@@ -11,7 +11,13 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
 
 from maquette.artifacts import ConfigError
-from maquette.data.batches import TensorBatch, TokenBatch, TrainingBatches, document_ids, validation_batches
+from maquette.data.batches import (
+    TensorBatch,
+    TokenBatch,
+    TrainingBatches,
+    document_ids,
+    validation_batches,
+)
 from maquette.data.config import DataConfig, MixtureConfig
 from maquette.data.copying import SEQUENCES_OF_A_WINDOW, CopyingProbe, copying_probes
 from maquette.data.mixture import MixtureOrder
@@ -88,7 +94,8 @@ class PretrainingData(LightningDataModule):
         super().__init__()
         self.folder, self.tokenizer, self.settings, self.mixture = Path(folder), tokenizer, data, mixture
         self.batch_sequences, self.micro_batch_size, self.steps = batch_sequences, micro_batch_size, steps
-        self.seed, self.validations = seed, validations
+        self.seed, self.validations, self.context = seed, validations, data.sequence_length
+        self.tokens = steps * batch_sequences * data.sequence_length
         self.shards: TokenShards | None = None
 
     def setup(self, stage: str | None = None) -> None:
@@ -98,9 +105,8 @@ class PretrainingData(LightningDataModule):
         first = self.trainer is None or self.trainer.is_global_zero
         self.shards = TokenShards(self.folder, self.tokenizer.digest, verify=first)
         self.order = MixtureOrder(
-            self.mixture, self.shards.tokens("train"), context=self.settings.sequence_length,
-            token_budget=self.steps * self.batch_sequences * self.settings.sequence_length, seed=self.seed,
-        )  # fmt: skip
+            self.mixture, self.shards.tokens("train"), context=self.context, token_budget=self.tokens, seed=self.seed
+        )
 
     @property
     def validation_weights(self) -> Mapping[str, float]:
@@ -130,16 +136,13 @@ class PretrainingData(LightningDataModule):
         wished, earlier = self.settings.validation_tokens, self.validations - 1
         if step >= self.steps or earlier < 1:
             return wished
-        tokens = self.steps * self.batch_sequences * self.settings.sequence_length
-        affordable = _VALIDATION_COST * tokens / _FORWARD / earlier / len(self.order.domains)
-        return min(wished, max(self.settings.sequence_length, int(affordable)))
+        affordable = _VALIDATION_COST * self.tokens / _FORWARD / earlier / len(self.order.domains)
+        return min(wished, max(self.context, int(affordable)))
 
     def describe(self, step: int) -> str:
         """The ids of the documents that `step` (from 1) read."""
         sequences = range((step - 1) * self.batch_sequences, step * self.batch_sequences)
-        return "documents " + ", ".join(
-            document_ids(self._opened(), self.order, sequences, self.settings.sequence_length)
-        )
+        return "documents " + ", ".join(document_ids(self._opened(), self.order, sequences, self.context))
 
     def _opened(self) -> TokenShards:
         if self.shards is None:
@@ -149,7 +152,7 @@ class PretrainingData(LightningDataModule):
     @property
     def _held_out_batch(self) -> int:
         """Sequences in a batch of held-out text."""
-        return max(self.micro_batch_size, _VALIDATION_BATCH // self.settings.sequence_length)
+        return max(self.micro_batch_size, _VALIDATION_BATCH // self.context)
 
     def _place(self) -> tuple[int, int, bool]:
         """Rank, number of processes, and whether they compute on GPUs."""
@@ -162,7 +165,7 @@ class PretrainingData(LightningDataModule):
         fitting = self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
         step = self.trainer.global_step if self.trainer is not None and fitting else self.steps
         batches = validation_batches(
-            self._opened(), domain, self.settings.sequence_length, self.validation_tokens(step), self._held_out_batch,
+            self._opened(), domain, self.context, self.validation_tokens(step), self._held_out_batch,
             document_masking=self.settings.document_masking,
         )  # fmt: skip
         return [HeldOutBatch(one, domain, int(self._bytes[one.targets.numpy()].sum())) for one in batches]
@@ -170,16 +173,8 @@ class PretrainingData(LightningDataModule):
     def _probes(self) -> list[HeldOutBatch]:
         if self.trainer is not None and self.trainer.global_step < self.steps:
             return []
-        windows = affordable_windows(
-            self.steps * self.batch_sequences * self.settings.sequence_length, self.settings.sequence_length
-        )
-        probes = probes_of(
-            self._opened(),
-            self.order.domains,
-            context=self.settings.sequence_length,
-            windows=windows,
-            batch=self._held_out_batch,
-        )
+        windows, batch = affordable_windows(self.tokens, self.context), self._held_out_batch
+        probes = probes_of(self._opened(), self.order.domains, context=self.context, windows=windows, batch=batch)
         return [HeldOutBatch(probe.batch, probe.kind, marks=probe.marks) for probe in probes]
 
 

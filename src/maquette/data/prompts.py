@@ -14,7 +14,7 @@ import numpy as np
 from maquette.artifacts import StageError
 from maquette.artifacts.reading import short
 from maquette.corpus.sources.files import json_files, read_rows
-from maquette.data.order import derive, key_of, permute
+from maquette.data.order import Reshuffled
 from maquette.data.row_shapes import prompt_of
 from maquette.text import chat
 from maquette.text.chat import Message
@@ -52,18 +52,13 @@ class ShuffledPrompts:
                 f"None of {len(everything):,} prompts has at most {longest:,} tokens, so that a completion fits.",
                 "Use shorter prompts or completions, or a model with a longer context.",
             )
-        self._key = key_of("prompts", seed)
+        self._order = Reshuffled(len(self.prompts), "prompts", seed)
 
     def __len__(self) -> int:
         return len(self.prompts)
 
     def __getitem__(self, number: int) -> Prompt:
-        size = len(self.prompts)
-        if size == 1:
-            return self.prompts[0]
-        pass_, place = divmod(number, size)
-        key = derive(self._key, np.array([pass_]))
-        return self.prompts[int(permute(np.array([place]), np.array([size]), key)[0])]
+        return self.prompts[int(self._order.locate(np.array([number]))[0])]
 
 
 def render_prompt(

@@ -85,18 +85,15 @@ def agreement_of_judges(battles: Iterable[Battle]) -> dict[tuple[str, str], Agre
     for battle in battles:
         if battle.judge and battle.prompt:
             low, high = sorted((battle.winner, battle.loser))
-            votes.setdefault(battle.judge, {})[battle.prompt, low, high] = "tie" if battle.tied else battle.winner
+            # by the order of names: a label must mean the same in every case
+            vote = "tie" if battle.tied else "first" if battle.winner == low else "second"
+            votes.setdefault(battle.judge, {})[battle.prompt, low, high] = vote
     agreements = {}
     for first, second in combinations(sorted(votes), 2):
         if shared := sorted(votes[first].keys() & votes[second].keys()):
-            # "the first by name" and "the second": a label must mean the same in every case
-            labels = [[_place(votes[judge][case], case) for case in shared] for judge in (first, second)]
+            labels = [[votes[judge][case] for case in shared] for judge in (first, second)]
             agreements[first, second] = agreement(*labels)
     return agreements
-
-
-def _place(vote: str, case: tuple[str, str, str]) -> str:
-    return vote if vote == "tie" else "first" if vote == case[1] else "second"
 
 
 def _battle(row: Mapping[str, Any]) -> Battle | str:
@@ -179,9 +176,7 @@ def rate(
     mix = topic_shares(topics)
 
     def rated(**more: Any) -> Ratings:
-        return bradley_terry_ratings(
-            winners, losers, ties=ties, bootstrap=bootstrap, level=level, seed=seed, **more
-        )  # fmt: skip
+        return bradley_terry_ratings(winners, losers, ties=ties, bootstrap=bootstrap, level=level, seed=seed, **more)
 
     all_ratings = {RAW: rated()}
     texts = [one.answers for one in battles if one.answers is not None]

@@ -24,7 +24,7 @@ class Agreement:
     cases: int
 
 
-def agreement(first: Sequence[Any], second: Sequence[Any]) -> Agreement:
+def agreement(first: Sequence[Any] | NDArray[Any], second: Sequence[Any] | NDArray[Any]) -> Agreement:
     """Agreement of two judges' labels (n,); cases where either is None (or NaN) count for neither.
 
     Cohen 1960. Where both give one label throughout there is nothing to correct for, and kappa is 0 by convention.

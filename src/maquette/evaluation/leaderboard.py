@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from maquette.artifacts import ConfigError
 from maquette.artifacts.reading import load_table
@@ -152,18 +153,8 @@ def score_models(scores: Mapping[str, Mapping[str, float]]) -> list[ModelScore]:
     """
     if not scores:
         raise ConfigError("There are no scores to aggregate.")
-    rows = []
-    for model, own in scores.items():
-        rates = []
-        for scenario, score in own.items():
-            others = [row[scenario] for name, row in scores.items() if name != model and scenario in row]
-            if others:
-                beaten = [0.5 if score == other else float(score > other) for other in others]
-                rates.append(float(np.mean(beaten)))
-        mean = float(np.mean(list(own.values()))) if own else float("nan")
-        rows.append(ModelScore(model, float(np.mean(rates)) if rates else float("nan"), mean, len(own)))
-    return sorted(rows, key=lambda row: (-_or_least(row.mean_win_rate), -_or_least(row.mean_score), row.model))
-
-
-def _or_least(value: float) -> float:
-    return value if np.isfinite(value) else -1.0
+    table = pd.DataFrame([dict(own) for own in scores.values()], index=list(scores)).astype(float)
+    beaten = (table.rank() - 1) / (table.count() - 1)  # a tie counts half; of nobody it is NaN
+    rates, means, counts = beaten.mean(axis=1), table.mean(axis=1), table.count(axis=1)
+    rows = [ModelScore(model, float(rates[model]), float(means[model]), int(counts[model])) for model in scores]
+    return sorted(rows, key=lambda row: (*np.nan_to_num([-row.mean_win_rate, -row.mean_score], nan=1.0), row.model))

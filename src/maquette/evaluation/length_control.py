@@ -163,15 +163,12 @@ def _reported(
 def _named(anchors: Anchors | None) -> list[tuple[str, Sequence[ArrayLike]]]:
     if anchors is None:
         return []
-    listed = list(anchors.items()) if isinstance(anchors, Mapping) else [(f"anchor {i}", a) for i, a in _each(anchors)]
+    named = anchors.items() if isinstance(anchors, Mapping) else ((f"anchor {i}", a) for i, a in enumerate(anchors, 1))
+    listed = list(named)
     for name, columns in listed:
         if len(columns) != 2:
             raise ConfigError(f"{name} has {len(columns)} columns.", "Give (preferences, lengths) of each anchor.")
     return listed
-
-
-def _each(anchors: Iterable[Sequence[ArrayLike]]) -> Iterable[tuple[int, Sequence[ArrayLike]]]:
-    return enumerate(anchors, start=1)
 
 
 def _column(name: str, values: ArrayLike, count: int | None = None) -> Floats:

@@ -8,7 +8,7 @@ all.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from maquette.artifacts import ConfigError, StageError
 from maquette.evaluation.questions import Pair
-from maquette.model.scoring import score_continuations
+from maquette.model.scoring import Continuation, score_continuations
 from maquette.statistics import IntervalEstimate, bootstrap
 
 if TYPE_CHECKING:
@@ -58,6 +58,17 @@ def windows(tokens: Sequence[int], context: int, stride: int) -> list[Pair]:
     return pairs
 
 
+def score_windows(
+    model: "LanguageModel", texts: Sequence[Sequence[int]], stride: int | None = None, *, batch_size_tokens: int
+) -> Iterator[tuple[int, Continuation]]:
+    """`(number, score)` of every window of each of the `texts`; `stride`: by default half the model's context."""
+    context = model.config.max_position_embeddings
+    spans = [windows(tokens, context, stride or max(1, context // 2)) for tokens in texts]
+    owner = [number for number, pairs in enumerate(spans) for _ in pairs]
+    pairs = [pair for one in spans for pair in one]
+    yield from zip(owner, score_continuations(model, pairs, batch_size_tokens=batch_size_tokens), strict=True)
+
+
 def measure(
     model: "LanguageModel",
     tokenizer: "Tokenizer",
@@ -67,23 +78,17 @@ def measure(
     batch_size_tokens: int = 8192,
 ) -> list[DocumentLikelihood]:
     """The likelihood of each (id, domain, text). Raises `StageError` for a document that is empty."""
-    begin, context = tokenizer.document_id, model.config.max_position_embeddings
+    begin = tokenizer.document_id
     if begin is None:
         raise StageError("The tokenizer has no token that begins a document.", "Add bos_token to its settings.")
-    pairs: list[Pair] = []
-    owner: list[int] = []
     encoded = tokenizer.encode_batch([text for _, _, text in documents])
-    for number, tokens in enumerate(encoded):
+    for (name, _, _), tokens in zip(documents, encoded, strict=True):
         if not tokens:
-            raise StageError(f"The document {documents[number][0]} is empty.", "Leave it out.")
-        spans = windows([begin, *tokens], context, stride or max(1, context // 2))
-        pairs.extend(spans)
-        owner.extend([number] * len(spans))
+            raise StageError(f"The document {name} is empty.", "Leave it out.")
     nats = np.zeros(len(documents))
     bins = np.zeros((len(documents), BINS, 3))
-    for number, score in zip(
-        owner, score_continuations(model, pairs, batch_size_tokens=batch_size_tokens), strict=True
-    ):
+    texts = [[begin, *tokens] for tokens in encoded]
+    for number, score in score_windows(model, texts, stride, batch_size_tokens=batch_size_tokens):
         nats[number] -= score.log_prob
         confidence = np.exp(score.best_log_probs)
         place = np.minimum((confidence * BINS).astype(int), BINS - 1)

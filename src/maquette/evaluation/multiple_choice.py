@@ -83,10 +83,7 @@ class _Asked:
         return [*self.content, *self.alone, *self.letter_texts()]
 
     def letter_texts(self) -> list[Text]:
-        letters_read: list[Text] = []
-        for _, plain, spellings in self.letters:
-            letters_read += [*plain, *(text for texts in spellings for text in texts)]
-        return letters_read
+        return [text for _, plain, spellings in self.letters for texts in (plain, *spellings) for text in texts]
 
     def result(self, scored: Mapping[Text, Continuation], pairs: Mapping[Text, Pair]) -> Result:
         content: Result | None = None
@@ -123,13 +120,8 @@ def _plan(
             prompt = letter_prompt(template, question, order, shots)
             letters = LETTERS[: len(order)]
             plain = [(prompt, filled(template.letter, letter=letter)) for letter in letters]
-            spelled = [
-                [
-                    (prompt, filled(spelling, letter=letter))
-                    for spelling in dict.fromkeys((template.letter, *_SPELLINGS))
-                ]
-                for letter in letters
-            ]
+            spellings = dict.fromkeys((template.letter, *_SPELLINGS))
+            spelled = [[(prompt, filled(one, letter=letter)) for one in spellings] for letter in letters]
             plan.letters.append((order, plain, spelled if "constrained" in protocols else []))
     return plan
 

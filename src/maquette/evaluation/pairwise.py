@@ -5,6 +5,7 @@ therefore asked twice, and its preference is the mean: half a win where the two 
 prompts, not judgements.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -117,26 +118,21 @@ def _judged(
     annotator: Annotator, shown: Sequence[Comparison], journal: Journal | None, advance: Callable[[float], None]
 ) -> dict[str, float]:
     """Preference of each comparison in both orders, by its key; NaN where the annotator failed."""
-    known: dict[str, Any] = {}
-    names = {row.key: f"pair|{annotator.name}|{row.key}" for pair in shown for row in (pair, pair.swapped())}
+    known = {} if journal is None else journal.results
+    name = f"pair|{annotator.name}|{{}}".format
+    preferences: dict[str, float | None] = {}
     for start in range(0, len(shown), _AT_ONCE):
         pairs = shown[start : start + _AT_ONCE]
-        waiting = []
-        for row in (row for pair in pairs for row in (pair, pair.swapped())):
-            if row.first == row.second:
-                known[row.key] = 0.5
-            elif journal is not None and names[row.key] in journal:
-                known[row.key] = journal[names[row.key]]
-            elif row.key not in known:
-                known[row.key] = None
-                waiting.append(row)
+        rows = {row.key: row for pair in pairs for row in (pair, pair.swapped())}
+        preferences |= {key: 0.5 if row.first == row.second else known.get(name(key)) for key, row in rows.items()}
+        waiting = [row for key, row in rows.items() if preferences[key] is None]
         judgements = annotator.judge(waiting) if waiting else []
         fresh = {row.key: judgement.preference for row, judgement in zip(waiting, judgements, strict=True)}
-        known |= fresh
+        preferences |= fresh
         if journal is not None:  # what failed is asked again next time
-            journal.add((names[key], value) for key, value in fresh.items() if value is not None)
+            journal.add((name(key), value) for key, value in fresh.items() if value is not None)
         advance(len(pairs))
-    return {key: float("nan") if value is None else float(value) for key, value in known.items()}
+    return {key: math.nan if value is None else float(value) for key, value in preferences.items()}
 
 
 def _length_controlled(

@@ -123,8 +123,8 @@ def _beside_gold(
         )
         for name in judged
     }
-    labels = [[label for name in judged for label in _labels(side[name])] for side in (judged, gold)]
-    alike = agreement(*labels)
+    signs = (np.concatenate([np.sign(side[name].preferences - 0.5) for name in judged]) for side in (judged, gold))
+    alike = agreement(*signs)  # win, tie or loss; NaN where the judge failed
     agreement_with_gold: dict[str, Any] = {
         "win_rates": {name: one.win_rate for name, one in gold.items()},
         "agreement": dataclasses.asdict(alike),
@@ -143,11 +143,6 @@ def _beside_gold(
             if ranks.interval is not None:
                 agreement_with_gold |= {"low": ranks.interval.low, "high": ranks.interval.high}
     return agreement_with_gold
-
-
-def _labels(result: PairwiseResult) -> list[str | None]:
-    names = {1.0: "win", 0.0: "tie", -1.0: "loss"}
-    return [None if np.isnan(one) else names[float(np.sign(one - 0.5))] for one in result.preferences]
 
 
 def short_names(result: Mapping[str, Any]) -> dict[str, str]:

@@ -19,12 +19,11 @@ from maquette.artifacts.progress import say
 from maquette.evaluation.config import ProtocolConfig, SuiteConfig, TemplateConfig
 from maquette.evaluation.contamination import ContaminationTest, contamination_test
 from maquette.evaluation.embedded_questions import make_task
-from maquette.evaluation.likelihood import DocumentLikelihood, measure, windows
+from maquette.evaluation.likelihood import DocumentLikelihood, measure, score_windows
 from maquette.evaluation.multiple_choice import Result, ask
 from maquette.evaluation.question_files import QUESTION, read_task
 from maquette.evaluation.questions import Question, QuestionSet, content_prompt, filled, split
 from maquette.evaluation.row_files import Journal
-from maquette.model.scoring import score_continuations
 from maquette.training import read_record
 
 if TYPE_CHECKING:
@@ -242,16 +241,9 @@ class OrderLikelihood:
     def many(self, orderings: Sequence[Sequence[Question]]) -> list[float]:
         """One number for each order, in nats."""
         texts = [("", self._template.separator.join(map(self.text, order))) for order in orderings]
-        longest = self._model.config.max_position_embeddings
-        pairs: list[tuple[list[int], list[int]]] = []
-        owner: list[int] = []
-        for number, (context, rest) in enumerate(split(self._tokenizer, texts)):
-            spans = windows([*context, *rest], longest, max(1, longest // 2))
-            pairs += spans
-            owner += [number] * len(spans)
+        tokens = [[*context, *rest] for context, rest in split(self._tokenizer, texts)]
         totals = [0.0] * len(orderings)
-        rows = score_continuations(self._model, pairs, batch_size_tokens=self._batch_size_tokens)
-        for number, row in zip(owner, rows, strict=True):
+        for number, row in score_windows(self._model, tokens, batch_size_tokens=self._batch_size_tokens):
             totals[number] += row.log_prob
         return totals
 

@@ -67,11 +67,9 @@ def _interval_options(protocol: ProtocolConfig) -> dict[str, Any]:
 
 def spread(scores: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """By task and shots: the least and the greatest accuracy over protocols, and how many questions these answered."""
-    by_run: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
-    for row in scores:
-        by_run.setdefault((row["task"], row["shots"]), []).append(row)
     rows = []
-    for (task, shots), own in by_run.items():
+    for task, shots in dict.fromkeys((row["task"], row["shots"]) for row in scores):
+        own = [row for row in scores if (row["task"], row["shots"]) == (task, shots)]
         least, most = (choose(row["accuracy"] for row in own) for choose in (min, max))
         asked = sorted({row["questions"] for row in own})
         words = f"{asked[0]:,}" if len(asked) == 1 else f"{asked[0]:,} to {asked[-1]:,}"

@@ -25,6 +25,8 @@ MEASURED_BYTES = 2_000_000
 SWEEP_BYTES = 1_000_000
 """The vocabularies of the sweep are trained on so much of the training text, and measured on so much held-out text."""
 
+_LONGEST = 20  # tokens that are shown
+
 EXAMPLES = {
     "number": "327",
     "neighbours": "326 327 328",
@@ -60,9 +62,8 @@ def write_report(
     folder = Path(folder)
     samples = {domain: spread_sample(texts, MEASURED_BYTES) for domain, texts in held_out.items()}
     samples = {domain: sample for domain, sample in sorted(samples.items()) if sample}
-    with progress(
-        "Measuring the tokenizer", sum(_size(sample) for sample in samples.values()), unit="bytes"
-    ) as advance:
+    size = sum(len(text.encode()) for sample in samples.values() for text in sample)
+    with progress("Measuring the tokenizer", size, unit="bytes") as advance:
         fits = {domain: fit(tokenizer, sample, advance) for domain, sample in samples.items()}
     points = sweep(config, training, samples)
     numbers = {digits: number_splits(tokenizer, digits) for digits in range(1, 5)}
@@ -77,12 +78,13 @@ def write_report(
     report_figures.splits(splits, figures / "splits")
 
     facts = _facts(tokenizer, fits)
+    longest = np.argsort(-tokenizer.byte_lengths(), kind="stable")
     details = {
         "measured_on": measured_on,
         "sweep": points,
         "numbers": numbers,
         "splits": splits,
-        "longest_tokens": _longest(tokenizer),
+        "longest_tokens": [visible(tokenizer.token_bytes(id)) for id in longest[:_LONGEST].tolist()],
     }
     write_json(folder / "report.json", facts | details)
     shown = {**facts, **details, "sweep_megabytes": SWEEP_BYTES / 1e6}
@@ -140,12 +142,3 @@ def _facts(tokenizer: Tokenizer, fits: Mapping[str, Fit]) -> dict[str, Any]:
 def _learned(tokenizer: Tokenizer) -> int:
     """Tokens that text can use: all but the special ones."""
     return int(np.count_nonzero(tokenizer.byte_lengths()))
-
-
-def _longest(tokenizer: Tokenizer, count: int = 20) -> list[str]:
-    lengths = tokenizer.byte_lengths()
-    return [visible(tokenizer.token_bytes(int(id))) for id in np.argsort(-lengths, kind="stable")[:count]]
-
-
-def _size(texts: Iterable[str]) -> int:
-    return sum(len(text.encode()) for text in texts)

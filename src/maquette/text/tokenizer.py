@@ -39,7 +39,13 @@ MISSING_FILE = "no_tokenizer.json"
 
 class Tokenizer:
     """A tokenizer.json (`document`), what tokenizer_config.json says beside it (`settings`; None for our own), and the
-    other files of its folder (`files`)."""
+    other files of its folder (`files`).
+
+    `vocab_size`: ids; `special_ids`: every special token's name -> its id, by id. Of these `document_id` stands before
+    each document (of a foreign tokenizer its begin-of-text token, else its end-of-text token), `end_of_text_id` after
+    each in tokens of others, `padding_id` fills up batches, `end_of_turn_id` closes each message of a conversation;
+    None where a foreign tokenizer has no such token.
+    """
 
     has_text = True
     files = ModelFiles()
@@ -64,13 +70,18 @@ class Tokenizer:
         self._vocabulary: dict[str, int] = self.backend.get_vocab(with_added_tokens=True)
         added = self.backend.get_added_tokens_decoder()
         flagged = {token.content: id for id, token in added.items() if token.special}
-        self._special = find_special_ids(self._vocabulary, flagged, settings)
+        self._name_special(find_special_ids(self._vocabulary, flagged, settings))
         self.vocab_size: int = max(self._vocabulary.values()) + 1
         self._bytes = [b""] * self.vocab_size
         for token, id in self._vocabulary.items():
             as_written = self._form.added_as_written and id in added
             self._bytes[id] = token.encode() if as_written else self._form.read(token)
-        self._special_set = frozenset(self._special.all.values())
+
+    def _name_special(self, special: SpecialIds) -> None:
+        self.special_ids = special.all
+        self.document_id, self.padding_id = special.document, special.padding
+        self.end_of_text_id, self.end_of_turn_id = special.end_of_text, special.end_of_turn
+        self._special_set = frozenset(special.all.values())
 
     def __reduce__(self) -> tuple[Any, ...]:  # the library's own pickling forgets encode_special_tokens
         return Tokenizer, (self._document, self._settings, self.files)
@@ -168,38 +179,11 @@ class Tokenizer:
         lengths[list(self._special_set)] = 0
         return lengths
 
-    # Special tokens
-
-    @property
-    def special_ids(self) -> dict[str, int]:
-        """Every special token: its name -> its id, by id."""
-        return dict(self._special.all)
-
-    @property
-    def document_id(self) -> int | None:
-        """Stands before each document; of a foreign tokenizer its begin-of-text token, else its end-of-text token."""
-        return self._special.document
-
-    @property
-    def end_of_text_id(self) -> int | None:
-        """Stands after each document in tokens of others; None where a foreign tokenizer has no such token."""
-        return self._special.end_of_text
-
-    @property
-    def padding_id(self) -> int | None:
-        """Fills up batches; None where a foreign tokenizer has no such token."""
-        return self._special.padding
-
-    @property
-    def end_of_turn_id(self) -> int | None:
-        """Closes each message of a conversation; None where a foreign tokenizer has no such token."""
-        return self._special.end_of_turn
-
     @property
     def stop_ids(self) -> frozenset[int]:
         """The ids at which a generated text is over: the next document's begin, the end of text, the end of a turn, and
         those that the folder's generation_config.json and config.json name as eos_token_id."""
-        ids = (self._special.document, self._special.end_of_text, self._special.end_of_turn)
+        ids = (self.document_id, self.end_of_text_id, self.end_of_turn_id)
         return frozenset(id for id in ids if id is not None) | self.files.stop_ids
 
     # On disk
@@ -240,7 +224,7 @@ class Tokenizer:
 
     @property
     def _has_our_template(self) -> bool:
-        return self.document_id is not None and all(name in self._special.all for name in CHAT_TOKENS)
+        return self.document_id is not None and all(name in self.special_ids for name in CHAT_TOKENS)
 
     def _config(self) -> dict[str, Any]:
         if self._settings is None:
@@ -335,7 +319,7 @@ class MissingTokenizer(Tokenizer):
 
     def __init__(self, vocab_size: int, document_id: int | None) -> None:
         self.vocab_size = vocab_size
-        self._special = SpecialIds({}, document=document_id, padding=None, end_of_text=document_id, end_of_turn=None)
+        self._name_special(SpecialIds({}, document_id, padding=None, end_of_text=document_id, end_of_turn=None))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return MissingTokenizer, (self.vocab_size, self.document_id)
@@ -344,7 +328,7 @@ class MissingTokenizer(Tokenizer):
         return f"MissingTokenizer({self.vocab_size:,} ids)"
 
     def __getattr__(self, name: str) -> Any:  # what only text has: what all that reads or writes it begins with
-        if name in ("backend", "_bytes", "_vocabulary", "_document", "_special_set"):
+        if name in ("backend", "_bytes", "_vocabulary", "_document"):
             raise _no_text()
         raise AttributeError(name)
 

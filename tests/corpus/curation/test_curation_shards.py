@@ -17,7 +17,6 @@ def run(folder: Path, work: object, count: int = 3, processes: int = 2, seconds:
         folder / "notes",
         processes=processes,
         description="work",
-        unit="bytes",
         seconds=seconds,
     )
 

@@ -7,10 +7,10 @@ the shards and their order alone: not on the executor, the number of workers or 
 
 import dataclasses
 import functools
+import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ from maquette.corpus.sources import needed
 from maquette.corpus.workers import available_cores
 
 _FEWEST = 100  # documents: of fewer the spread says nothing
+_DATATROVE = "maquette.corpus.curation.datatrove_pipelines"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,11 +48,8 @@ def select(
 ) -> Selection:  # fmt: skip
     """Reads what the passes over `shards` wrote, and decides. `cluster_all` finds the clusters of near-duplicates, as
     `near.clusters` would; by default that, in memory."""
-    frames = []
-    for number in shards:
-        for folder in (extract, filtered):
-            frames.append(read_journal(folder / f"{number:05d}.journal.parquet"))
-    journal = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+    files = [folder / f"{number:05d}.journal.parquet" for number in shards for folder in (extract, filtered)]
+    journal = pd.concat([read_journal(file) for file in files], ignore_index=True) if files else pd.DataFrame()
     left = np.flatnonzero((journal["reason"] == "").to_numpy())
     rows = journal.iloc[left]
     reason = np.full(left.size, "", object)
@@ -132,13 +130,8 @@ class Curated:
         if self.selection is not None:
             yield from selected(self.job.root / "filter", self.shards, self.selection)
             return
-        left = self.job.limit
-        for number in self.shards:
-            for document in read_file(self.job.root / "extract" / f"{number:05d}.parquet"):
-                if left is not None and left <= 0:
-                    return
-                left = None if left is None else left - 1
-                yield document
+        extracted = (read_file(self.job.root / "extract" / f"{number:05d}.parquet") for number in self.shards)
+        yield from itertools.islice(itertools.chain.from_iterable(extracted), self.job.limit)
 
 
 def curate(
@@ -155,7 +148,7 @@ def curate(
     if executor.kind == "local":
         _run_here(job, executor, processes)
     else:
-        _datatrove(f"executor={executor.kind}").run_passes(job, executor, processes)
+        needed(_DATATROVE, f"executor={executor.kind}").run_passes(job, executor, processes)
     whole = job.through(job.passes[-1])
     lost = [shard.name for number, shard in enumerate(shards) if number not in whole]
     facts: dict[str, Any] = {"shards": len(shards), "lost_shards": lost}
@@ -165,23 +158,16 @@ def curate(
     on_disk = None
     if executor.near_duplicates == "disk":
         on_disk = functools.partial(
-            _datatrove("executor.near_duplicates=disk").clusters_on_disk,
+            needed(_DATATROVE, "executor.near_duplicates=disk").clusters_on_disk,
             root / "filter", whole, root / "near_duplicates", config.near_duplicates.bands, processes,
         )  # fmt: skip
     return Curated(job, whole, select(root / "filter", root / "extract", whole, config, on_disk), facts)
 
 
 def _run_here(job: CurationJob, executor: ExecutorConfig, processes: int) -> None:
-    descriptions = {"extract": "reading pages", "filter": "filtering documents"}
     for name in job.passes:
         if name == "statistics":
             job.make_statistics()
         else:
-            job.run_pass(
-                name, range(len(job.shards)), processes=processes, description=descriptions[name],
-                seconds=executor.seconds_per_page,
-            )  # fmt: skip
-
-
-def _datatrove(setting: str) -> ModuleType:
-    return needed("maquette.corpus.curation.datatrove_pipelines", setting)
+            description = "reading pages" if name == "extract" else "filtering documents"
+            job.run_pass(name, range(len(job.shards)), processes, description, executor.seconds_per_page)

@@ -98,7 +98,7 @@ class CurationPass(PipelineStep):
         if self.name == "statistics":
             self.job.make_statistics()
             return
-        self.job.run_pass(self.name, mine, processes=1, description=f"{self.name}, task {rank}", seconds=self.seconds)
+        self.job.run_pass(self.name, mine, 1, f"{self.name}, task {rank}", self.seconds)
         for number in mine:  # a shard's rejections by step, in datatrove's statistics
             if self.job.is_done(self.name, number):
                 journal = read_journal(self.job.root / self.name / f"{number:05d}.journal.parquet", ["reason"])

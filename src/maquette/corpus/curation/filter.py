@@ -5,6 +5,8 @@ to `<shard>.journal.parquet`, the texts and band hashes of those that stay to `<
 """
 
 import dataclasses
+import itertools
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -100,23 +102,21 @@ def _too_low(document: Document, config: CurationConfig, score: float | None) ->
     return None
 
 
-def filter_shard(
-    number: int, watch: Watch, extract: Path, folder: Path, statistics: Path, config: CurationConfig, *,
-    skip: list[int], until: int | None,
-) -> None:  # fmt: skip
-    """Filters the documents of a shard, the first `until` of them, but for those whose places are in `skip`: their
-    address stood earlier."""
-    known, chosen, left_out = load_statistics(statistics), rules(config), set(skip)
+def filter_shard(number: int, watch: Watch, root: Path, config: CurationConfig) -> None:
+    """Filters the documents of a shard in the folders of a `CurationJob`: as many as its limit leaves, but for those
+    whose address stood earlier."""
+    folder, statistics = root / "filter", root / "statistics"
+    known, chosen = load_statistics(statistics), rules(config)
+    to_skip = json.loads((statistics / f"{number:05d}.skip.json").read_text())
     passed: list[Document] = []
     journal: list[dict[str, Any]] = []
     bands: list[np.ndarray] = []
     place = 0
-    for position, document in enumerate(read_file(extract / f"{number:05d}.parquet")):
-        if until is not None and position >= until:
-            break
+    documents = itertools.islice(read_file(root / "extract" / f"{number:05d}.parquet"), to_skip["until"])
+    for position, document in enumerate(documents):
         size = len(document.text)
         place += size
-        if position in left_out:
+        if position in to_skip["duplicates"]:
             verdict = Filtered(Rejection(document, "url duplicate: seen earlier", 1.0))
         elif not watch(position, place):
             verdict = Filtered(Rejection(document, "page: takes too long", float(size)))

@@ -9,7 +9,6 @@ Each pass writes its own files, a folder each, and is not done again where they 
 
 import contextlib
 import dataclasses
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -70,8 +69,9 @@ class CurationJob:
             )
         return numbers
 
-    def run_pass(self, name: str, numbers: range, *, processes: int, description: str, seconds: float) -> None:
+    def run_pass(self, name: str, numbers: range, processes: int, description: str, seconds: float) -> None:
         """The pass `extract` or `filter` over those of the shards `numbers` that are not through it."""
+        work = self._extract if name == "extract" else self._filter
 
         def is_settled(number: int) -> bool:
             lost = name == "filter" and not self.is_done("extract", number)
@@ -81,21 +81,14 @@ class CurationJob:
         if name == "filter":
             files = [self.root / "extract" / f"{number:05d}.parquet" for number in range(len(sizes))]
             sizes = [file.stat().st_size if file.exists() else 0 for file in files]
-        run_shards(
-            self._extract if name == "extract" else self._filter, sizes, is_settled, self.root / "notes" / name,
-            processes=processes, description=description, unit="bytes", seconds=seconds,
-        )  # fmt: skip
+        run_shards(work, sizes, is_settled, self.root / "notes" / name, processes, description, seconds)
 
     def _extract(self, number: int, watch: Watch) -> None:
-        folder = self.root / "extract"
-        extract_shard(self.shards[number], number, self.config, folder, watch, enabled=self.enabled, limit=self.limit)
+        shard, folder = self.shards[number], self.root / "extract"
+        extract_shard(shard, number, self.config, folder, watch, enabled=self.enabled, limit=self.limit)
 
     def _filter(self, number: int, watch: Watch) -> None:
-        known = json.loads((self.root / "statistics" / f"{number:05d}.skip.json").read_text())
-        filter_shard(
-            number, watch, self.root / "extract", self.root / "filter", self.root / "statistics", self.config,
-            skip=known["duplicates"], until=known["until"],
-        )  # fmt: skip
+        filter_shard(number, watch, self.root, self.config)
 
     def make_statistics(self) -> None:
         """The pass `statistics`, over all shards that were not lost, unless it is done."""

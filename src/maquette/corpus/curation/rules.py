@@ -39,14 +39,6 @@ _NOT_FOUND = re.compile(
 )
 _MULTIPLIER = np.uint64(GOLDEN)
 
-FEATURES = (
-    "words", "word_length", "symbols", "bullet_lines", "ellipsis_lines", "alphabetic_words", "stop_words",
-    "duplicate_lines", "duplicate_paragraphs", "duplicate_line_characters", "duplicate_paragraph_characters",
-    *(f"top_{n}_gram" for n in (2, 3, 4)), *(f"duplicate_{n}_grams" for n in range(5, 11)),
-    "sentences", "placeholder_text", "curly_brackets", "punctuated_lines", "line_duplicates", "short_lines", "soft_404",
-)  # fmt: skip
-"""Names of all features, in the order of `features`."""
-
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Rule:
@@ -127,7 +119,7 @@ def _is_notice(line: str) -> bool:
 
 
 def features(text: str, title: str = "") -> dict[str, float]:
-    """Every feature in `FEATURES` of a text."""
+    """Every feature of a text, by its name; zeros where it has no word."""
     lines = [line for line in map(str.strip, text.split("\n")) if line]
     words = text.split()
     if not words:
@@ -223,3 +215,7 @@ def _n_gram_shares(places: NDArray[np.int64], lengths: NDArray[np.int64], charac
             covered = np.cumsum(edges[:-1]) > 0
             shares[f"duplicate_{n}_grams"] = min(float((lengths[covered] + 1).sum()) / characters, 1.0)
     return shares
+
+
+FEATURES = tuple(features("word"))
+"""Names of all features."""

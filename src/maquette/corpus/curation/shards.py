@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from maquette.artifacts.errors import StageError
-from maquette.artifacts.files import atomic_file, write_json
+from maquette.artifacts.files import atomic_file, read_json, write_json
 from maquette.artifacts.progress import progress, say
 from maquette.corpus.document import Document, Rejection, read_file, write_documents
 from maquette.corpus.workers import batches
@@ -96,12 +96,13 @@ def store(documents: Iterable[Document], folder: Path) -> list[StoredShard]:
 
 
 def run_shards(
-    work: Work, sizes: Sequence[float], done: Callable[[int], bool], folder: Path, *, processes: int,
-    description: str, unit: str, seconds: float,
+    work: Work, sizes: Sequence[float], done: Callable[[int], bool], folder: Path, processes: int, description: str,
+    seconds: float,
 ) -> list[int]:  # fmt: skip
     """Does `work(shard, watch)` for every shard that is not `done`; returns the numbers of those that were lost.
 
-    `sizes` are for the progress bar. `folder` holds the notes. Raises what a shard raises, as `StageError`.
+    `sizes` in bytes are for the progress bar; `folder` holds the notes; `seconds` are those of a page. Raises what a
+    shard raises, as `StageError`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     # Forking takes no time and asks nothing of the main module; where it is not safe, processes start afresh.
@@ -111,7 +112,7 @@ def run_shards(
     shown: dict[int, float] = {}
     lost: list[int] = []
     running: dict[int, BaseProcess] = {}
-    with progress(description, float(sum(sizes)), unit=unit) as advance:
+    with progress(description, float(sum(sizes)), unit="bytes") as advance:
         advance(sum(size for number, size in enumerate(sizes) if number not in waiting))
 
         def show(number: int, place: float) -> None:
@@ -124,28 +125,32 @@ def run_shards(
             while waiting or running:
                 while waiting and len(running) < processes:
                     number = waiting.pop()
-                    _note_path(folder, number).unlink(missing_ok=True)
-                    child = context.Process(target=_child, args=(work, number, folder, seconds), daemon=True)
+                    notes = _Notes(folder, number)
+                    notes.place.unlink(missing_ok=True)
+                    child = context.Process(target=_child, args=(work, number, notes, seconds), daemon=True)
                     child.start()
                     running[number] = child
                 multiprocessing.connection.wait([child.sentinel for child in running.values()], _POLL)
                 for number, child in list(running.items()):
-                    if child.exitcode is None:
-                        show(number, _note(folder, number)[1])
+                    notes, code = _Notes(folder, number), child.exitcode
+                    page, place = notes.last()  # after the code: what a process that ended has noted is its last
+                    if code is None:
+                        show(number, place)
                         continue
                     child.join()
                     del running[number]
-                    if child.exitcode == 0:
+                    if code == 0:
                         show(number, sizes[number])
                         continue
-                    _raise_error(folder, number)
+                    notes.raise_error()
                     tries[number] = tries.get(number, 0) + 1
-                    page = _note(folder, number)[0]
-                    if page < 0 or page in _skipped(folder, number) or tries[number] >= _TRIES:
+                    skipped = notes.skipped()
+                    if page < 0 or page in skipped or tries[number] >= _TRIES:
                         lost.append(number)
-                        say(f"{description}: shard {number} is lost, its process died ({_reason(child.exitcode)})")
+                        reason = f"signal {-code}" if code < 0 else f"exit code {code}"
+                        say(f"{description}: shard {number} is lost, its process died ({reason})")
                     else:
-                        _skip_path(folder, number).write_text(json.dumps([*_skipped(folder, number), page]))
+                        notes.skip.write_text(json.dumps([*skipped, page]))
                         waiting.append(number)
         finally:
             for child in running.values():
@@ -154,11 +159,11 @@ def run_shards(
     return sorted(lost)
 
 
-def _child(work: Work, number: int, folder: Path, seconds: float) -> None:
+def _child(work: Work, number: int, notes: "_Notes", seconds: float) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to answer
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
-    skipped = set(_skipped(folder, number))
-    note = os.open(_note_path(folder, number), os.O_CREAT | os.O_RDWR | os.O_TRUNC)
+    skipped = set(notes.skipped())
+    note = os.open(notes.place, os.O_CREAT | os.O_RDWR | os.O_TRUNC)
 
     def watch(page: int, place: int) -> bool:
         os.pwrite(note, _NOTE.pack(page, place), 0)
@@ -169,14 +174,14 @@ def _child(work: Work, number: int, folder: Path, seconds: float) -> None:
         work(number, watch)
         signal.setitimer(signal.ITIMER_PROF, 0)
     except StageError as error:
-        _leave_error(folder, number, error.message, error.hint)
+        notes.fail(error.message, error.hint)
         os._exit(3)
     except MemoryError:
         os._exit(4)
     except BaseException as error:
         import traceback
 
-        _leave_error(folder, number, f"{type(error).__name__}: {error}", traceback.format_exc()[-3000:])
+        notes.fail(f"{type(error).__name__}: {error}", traceback.format_exc()[-3000:])
         os._exit(3)
     finally:
         os.close(note)
@@ -187,42 +192,30 @@ def pages_done() -> None:
     signal.setitimer(signal.ITIMER_PROF, 0)
 
 
-def _note_path(folder: Path, number: int) -> Path:
-    return folder / f"{number:05d}.note"
+class _Notes:
+    """The files through which a shard's process and its parent speak: where it is, which pages to pass over, what went
+    wrong."""
 
+    def __init__(self, folder: Path, number: int) -> None:
+        self.place, self.skip, self.error = (folder / f"{number:05d}.{name}" for name in ("note", "skip", "error"))
 
-def _skip_path(folder: Path, number: int) -> Path:
-    return folder / f"{number:05d}.skip"
-
-
-def _note(folder: Path, number: int) -> tuple[int, int]:
-    """The page and place that a shard's process noted last; (-1, 0) where it noted none."""
-    with contextlib.suppress(OSError):
-        raw = _note_path(folder, number).read_bytes()
-        if len(raw) == _NOTE.size:
-            page, place = _NOTE.unpack(raw)
+    def last(self) -> tuple[int, int]:
+        """The page and place that the process noted last; (-1, 0) where it noted none."""
+        with contextlib.suppress(OSError, struct.error):
+            page, place = _NOTE.unpack(self.place.read_bytes())
             return int(page), int(place)
-    return -1, 0
+        return -1, 0
 
+    def skipped(self) -> list[int]:
+        """The pages that were too much for an earlier try."""
+        pages = read_json(self.skip)
+        return pages if isinstance(pages, list) else []
 
-def _skipped(folder: Path, number: int) -> list[int]:
-    try:
-        return [int(page) for page in json.loads(_skip_path(folder, number).read_text())]
-    except (OSError, ValueError):
-        return []
+    def fail(self, message: str, hint: str) -> None:
+        self.error.write_text(json.dumps([message, hint]))
 
-
-def _leave_error(folder: Path, number: int, message: str, hint: str) -> None:
-    (folder / f"{number:05d}.error").write_text(json.dumps([message, hint]))
-
-
-def _raise_error(folder: Path, number: int) -> None:
-    path = folder / f"{number:05d}.error"
-    if path.exists():
-        message, hint = json.loads(path.read_text())
-        path.unlink()
-        raise StageError(message, hint)
-
-
-def _reason(code: Any) -> str:
-    return f"signal {-code}" if isinstance(code, int) and code < 0 else f"exit code {code}"
+    def raise_error(self) -> None:
+        if self.error.exists():
+            message, hint = json.loads(self.error.read_text())
+            self.error.unlink()
+            raise StageError(message, hint)

@@ -159,29 +159,23 @@ def records(buffer: Buffer) -> Iterator[ArchivePart]:
             place += 1
         if place >= size:
             return
-        if buffer[place : place + 5] != b"WARC/":
-            start = _next_start(buffer, place)
-            yield ArchivePart(place, bytes(buffer[place : min(start, place + _LONGEST_HEADER)]), "broken")
-            place = start
-            continue
+        most, fault = _LONGEST_HEADER, "broken"
         header_end = _HEADER_END.search(buffer, place, min(size, place + _LONGEST_HEADER))
         length = _LENGTH.search(buffer, place, header_end.end()) if header_end else None
-        if header_end is None or length is None or _START.search(buffer, place + 5, header_end.end()):
-            start = _next_start(buffer, place + 5)
-            fault = "truncated" if start == size and header_end is None else "broken"
-            yield ArchivePart(place, bytes(buffer[place : min(start, place + _LONGEST_HEADER)]), fault)
-            place = start
-            continue
-        end = header_end.end() + int(length[1])
-        if end <= size and _ends_well(buffer, end):
-            too_large = end - place > LARGEST
-            yield ArchivePart(place, bytes(buffer[place : min(end, place + LARGEST)]), "too large" if too_large else "")
-            place = end
-            continue
-        start = _next_start(buffer, header_end.end())
-        fault = "truncated" if end > size and start == size else "broken"
-        yield ArchivePart(place, bytes(buffer[place : min(start, place + LARGEST)]), fault)
-        place = start
+        if buffer[place : place + 5] != b"WARC/":
+            next_place = _next_start(buffer, place)
+        elif header_end is None or length is None or _START.search(buffer, place + 5, header_end.end()):
+            next_place = _next_start(buffer, place + 5)
+            fault = "truncated" if next_place == size and header_end is None else "broken"
+        else:
+            most, end = LARGEST, header_end.end() + int(length[1])
+            if end <= size and _ends_well(buffer, end):
+                next_place, fault = end, "too large" if end - place > LARGEST else ""
+            else:
+                next_place = _next_start(buffer, header_end.end())
+                fault = "truncated" if end > size and next_place == size else "broken"
+        yield ArchivePart(place, bytes(buffer[place : min(next_place, place + most)]), fault)
+        place = next_place
 
 
 def _ends_well(buffer: Buffer, end: int) -> bool:

@@ -24,6 +24,7 @@ Maker = Callable[[GoodPages], SyntheticPage | None]
 """Makes one page with a fault; None where there is no text left for one."""
 
 _NOTHING = Text("", (), "web")
+_LISTED, _UNLISTED = "unsafe_listed", "unsafe_unlisted"
 
 
 # Pages made from a good one
@@ -180,7 +181,7 @@ def _blocked(good: GoodPages) -> SyntheticPage:
     numbers = good.numbers
     kind = numbers.choice(("casino", "poker", "slots"))
     host = f"{numbers.choice(('royal', 'lucky', 'best'))}-{kind}{numbers.randrange(40)}.example"
-    text = _unsafe(good, "unsafe_listed", "unsafe_unlisted")
+    text = _unsafe(good, _LISTED, _UNLISTED)
     site = make_site(host, "boxes", numbers)
     return good.page(site, render(site, text), text)
 
@@ -260,7 +261,6 @@ class Fault:
 
 
 _COPIES = ("near duplicate", "repetition")
-
 _GOPHER = ("gopher", "fineweb", "c4")
 
 FAULTS = (
@@ -269,33 +269,15 @@ FAULTS = (
     Fault("mirrored host", False, 0.04, _COPIES, _mirrored),
     Fault("same address", False, 0.03, ("url duplicate",), _same_address),
     Fault("spam", False, 0.025, (*_GOPHER, "safety: drugs"), _from(_spam)),
-    Fault(
-        "link farm",
-        False,
-        0.015,
-        _GOPHER,
-        _from(lambda good: link_farm(good.numbers, [site.host for site in good.sites])),
-    ),
+    Fault("link farm", False, 0.015, _GOPHER, _from(lambda good: link_farm(good.numbers, good.sites))),
     Fault("blocked host", False, 0.04, ("url",), _blocked),
-    Fault("unsafe, listed words", False, 0.02, ("safety",), _from(lambda good: _unsafe(good, "unsafe_listed"))),
-    Fault(
-        "unsafe, other words",
-        False,
-        0.02,
-        ("safety: classifier",),
-        _from(lambda good: _unsafe(good, "unsafe_unlisted")),
-    ),
+    Fault("unsafe, listed words", False, 0.02, ("safety",), _from(lambda good: _unsafe(good, _LISTED))),
+    Fault("unsafe, other words", False, 0.02, ("safety: classifier",), _from(lambda good: _unsafe(good, _UNLISTED))),
     Fault("other language", False, 0.04, ("language",), _from(_foreign)),
     Fault("numbers", False, 0.015, ("gopher",), _from(lambda good: number_table(good.numbers))),
     Fault("soft 404", False, 0.015, ("page: not found", "gopher"), _from(lambda _: _SOFT_404)),
     Fault("placeholder text", False, 0.01, ("c4: placeholder_text",), _from(lambda _: _PLACEHOLDER)),
-    Fault(
-        "invented words",
-        False,
-        0.01,
-        ("outlier", "language"),
-        _from(lambda good: sentences_page(gibberish(good.numbers), "On the whole")),
-    ),
+    Fault("invented words", False, 0.01, ("outlier", "language"), _from(lambda good: gibberish(good.numbers))),
     Fault("giant page", False, 0.002, ("page: too large",), _from(lambda _: _ENDLESS * 60_000)),
     Fault("compressed bomb", False, 0.001, ("page: too large",), _from(_bomb)),
     Fault("nested without end", False, 0.0005, ("page: takes too long",), _from(lambda _: _NESTED)),

@@ -271,17 +271,17 @@ def number_table(numbers: random.Random, rows: int = 60) -> str:
     return f"<table>{''.join(cells)}</table>"
 
 
-def link_farm(numbers: random.Random, hosts: list[str], count: int = 150) -> str:
+def link_farm(numbers: random.Random, sites: list[Site], count: int = 150) -> str:
     """A list of links to everywhere."""
     entries = (
-        f'<li><a href="http://{numbers.choice(hosts)}/{numbers.randrange(10**6)}">best offers {number}</a></li>'
+        f'<li><a href="http://{numbers.choice(sites).host}/{numbers.randrange(10**6)}">best offers {number}</a></li>'
         for number in range(count)
     )
     return f"<ul>{''.join(entries)}</ul>"
 
 
-def gibberish(numbers: random.Random, sentences: int = 60) -> list[str]:
-    """Sentences of invented words between common ones: every surface rule is content with them."""
+def gibberish(numbers: random.Random, sentences: int = 60) -> Text:
+    """A page of invented words between common ones: every surface rule is content with them."""
     syllables = ("zo", "qua", "vri", "lem", "tux", "pha", "gni", "bor", "skee", "wult", "ja", "dri", "mo", "xel", "ruk")
     common = ("the", "of", "and", "to", "that", "with", "have", "be", "is", "in")
     fragments = []
@@ -293,4 +293,4 @@ def gibberish(numbers: random.Random, sentences: int = 60) -> list[str]:
             for _ in range(numbers.randrange(9, 18))
         ]
         fragments.append(" ".join(words).capitalize() + ".")
-    return fragments
+    return sentences_page(fragments, "On the whole")
