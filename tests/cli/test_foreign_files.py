@@ -61,7 +61,7 @@ def test_a_run_of_somebody_else(sections: dict[str, Any], tmp_path: Path) -> Non
     spec.settings.update(sections)
     begin_record(spec, tmp_path).save()
     with pytest.raises(StageError, match=rf"{tmp_path}/run\.json, (source|optimizer)\."):
-        settings_of_folder(tmp_path)
+        settings_of_folder(tmp_path, str(tmp_path))
 
 
 def test_a_recipe_looks_nothing_up(tmp_path: Path) -> None:
