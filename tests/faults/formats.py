@@ -224,8 +224,8 @@ def _read_checkpoint(file: Path) -> Any:
 def _prediction(folder: Path) -> Path:
     draft = WrittenPrediction(
         created="", params=3e6, tokens=6e7, compute=1e15, convention="exact", loss=2.5, interval50=(2.48, 2.52),
-        interval90=(2.4, 2.6), form="kaplan", reach=10.0, fit="one", fit_digest="f" * 64, spec=None, before=None,
-        runs=[{"name": "a", "loss": 3.0, "fingerprint": "x"}],
+        interval90=(2.4, 2.6), form="kaplan", reach=10.0, slope=-0.05, fit="one", fit_digest="f" * 64, spec=None,
+        before=None, runs=[{"name": "a", "loss": 3.0, "fingerprint": "x"}],
     )  # fmt: skip
     path = folder / PREDICTIONS / f"{write_prediction(draft, folder).id}.json"
     path.chmod(0o644)

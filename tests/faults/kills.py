@@ -261,7 +261,7 @@ def _predict(folder: Path) -> Iterator[None]:
     for _ in itertools.count():
         interval = (2.9, 3.1)
         one = WrittenPrediction(
-            "", 1e4, 2e5, 1e10, "6ND", 3.0, interval, interval, "power", 2.0, "f", "ab", [], None, None
+            "", 1e4, 2e5, 1e10, "6ND", 3.0, interval, interval, "power", 2.0, -0.05, "f", "ab", [], None, None
         )
         write_prediction(one, folder)
         yield
