@@ -69,9 +69,13 @@ def fit(cells: Cells, counts: Floats, *, prior: float = 0.0, start: Floats | Non
         predicted = expit(advantage)
         gradient = _gradient(cells, wins - mass * predicted)
         gradient[: cells.size] -= prior * parameters[: cells.size]
-        step = np.linalg.lstsq if prior == 0 and len(parameters) > cells.size else None
         matrix = information(cells, mass * predicted * (1 - predicted), prior)
-        change = step(matrix, gradient, rcond=None)[0] if step else np.linalg.solve(matrix, gradient)
+        try:
+            if prior == 0 and len(parameters) > cells.size:
+                raise np.linalg.LinAlgError
+            change = np.linalg.solve(matrix, gradient)
+        except np.linalg.LinAlgError:  # a covariate that decides every battle: its coefficient has no end
+            change = np.linalg.lstsq(matrix, gradient, rcond=None)[0]
         size = 1.0
         while True:
             proposed = parameters + size * change

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from maquette.artifacts.errors import StageError
 from maquette.artifacts.files import atomic_file, write_json
+from maquette.artifacts.reading import load_arrays
 from maquette.corpus.config import CurationConfig
 from maquette.corpus.curation.boilerplate_lines import BoilerplateLines, repeated_lines
 from maquette.corpus.curation.classifiers import FEWEST_EXAMPLES, LinearModel, Training, train
@@ -41,8 +42,8 @@ class CorpusStatistics:
 @functools.lru_cache(maxsize=1)
 def load_statistics(folder: Path) -> CorpusStatistics:
     """Reads what `write_statistics` wrote."""
-    with np.load(folder / "corpus.npz") as archive:
-        lines, log_shares = BoilerplateLines(archive["lines"]), archive["log_shares"]
+    archive = load_arrays(folder / "corpus.npz")
+    lines, log_shares = BoilerplateLines(archive["lines"]), archive["log_shares"]
     models = {name: LinearModel.load(folder / f"{name}.npz") for name in _MODELS if (folder / f"{name}.npz").exists()}
     return CorpusStatistics(lines, log_shares, models)
 
@@ -83,8 +84,7 @@ def duplicate_addresses(extract: Path, shards: list[int]) -> dict[int, NDArray[n
 
 
 def _load(extract: Path, number: int) -> dict[str, Any]:
-    with np.load(extract / f"{number:05d}.npz") as archive:
-        return {name: archive[name] for name in archive.files}
+    return load_arrays(extract / f"{number:05d}.npz")
 
 
 def _corpus_lines(extract: Path, shards: list[int], config: CurationConfig) -> tuple[Hashes, NDArray[np.int64]]:

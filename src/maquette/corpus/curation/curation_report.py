@@ -1,7 +1,6 @@
 """What a curation leaves: the finished journal, the funnel, histograms with their thresholds, and a page to browse."""
 
 import dataclasses
-import json
 import math
 import re
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from maquette.artifacts.files import atomic_file, write_json
+from maquette.artifacts.reading import parse_json
 from maquette.corpus.config import CurationConfig
 from maquette.corpus.curation.journal import STEPS, step_of
 from maquette.corpus.curation.rules import Rule, rules
@@ -109,7 +109,7 @@ def write_curation_report(
 def _pii_counts(journal: pd.DataFrame) -> dict[str, int]:
     counts: dict[str, int] = {}
     for text in journal["pii"][(journal["reason"] == "") & (journal["pii"] != "{}")]:
-        for kind, count in json.loads(text).items():
+        for kind, count in parse_json(text, "the journal, column pii").items():
             counts[kind] = counts.get(kind, 0) + int(count)
     return dict(sorted(counts.items()))
 
