@@ -44,7 +44,7 @@ def train_mixture(config: FitStage, table: "RunTable", result: "MixtureFit") -> 
 
     if table.folders is None:
         raise StageError(f"{table.source} does not say where its runs are.", "Verify where the sweep was trained.")
-    member = settings_of_folder(table.folders[0])
+    member = settings_of_folder(table.folders[0], config.outputs)
     mixture = dataclasses.replace(member.mixture, weights=result.mixture)
     member = dataclasses.replace(member, outputs=config.outputs, mixture=mixture)
     say("training the best mixture")
