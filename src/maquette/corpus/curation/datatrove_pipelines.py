@@ -139,6 +139,8 @@ def _here(one: CurationPass, processes: int) -> None:
 
 def slurm_pipelines(executor: ExecutorConfig, passes: list[CurationPass]) -> list[SlurmPipelineExecutor]:
     """datatrove's Slurm executors of all passes, each waiting for the one before."""
+    binaries, sources = Path(sys.executable).parent, Path(__file__).parents[3]  # for where nothing is installed
+    here = f'export PATH="{binaries}:$PATH" PYTHONPATH="{sources}${{PYTHONPATH:+:$PYTHONPATH}}"'
     settings = {
         "time": executor.time,
         "partition": executor.partition,
@@ -147,7 +149,7 @@ def slurm_pipelines(executor: ExecutorConfig, passes: list[CurationPass]) -> lis
         "qos": executor.qos,
         "sbatch_args": dict(executor.sbatch),
         "max_array_size": executor.max_array_size,
-        "env_command": executor.setup or _this_environment(),
+        "env_command": executor.setup or here,
     }
     pipelines: list[SlurmPipelineExecutor] = []
     for one in passes:
@@ -159,13 +161,6 @@ def slurm_pipelines(executor: ExecutorConfig, passes: list[CurationPass]) -> lis
             )
         )  # fmt: skip
     return pipelines
-
-
-def _this_environment() -> str:
-    """The command that makes a shell use this Python and, where the package is not installed, its sources."""
-    binaries = Path(sys.executable).parent
-    sources = Path(__file__).parents[3]
-    return f'export PATH="{binaries}:$PATH" PYTHONPATH="{sources}${{PYTHONPATH:+:$PYTHONPATH}}"'
 
 
 def _on_slurm(job: CurationJob, executor: ExecutorConfig, passes: list[CurationPass]) -> None:

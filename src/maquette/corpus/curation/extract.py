@@ -115,9 +115,13 @@ def extract_shard(
         if isinstance(document, Document) and document.url in classifier_examples:
             blocked.append(document)
             document = Rejection(document, f"url: {classifier_examples[document.url or '']}", 1.0)
-        result = document if isinstance(document, Rejection) else _checked(document, config, enabled=enabled)
+        result = document if isinstance(document, Rejection) else normalize(document)
+        if isinstance(result, Document) and not result.text.strip():
+            result = Rejection(result, "page: no text", 0.0)
+        if isinstance(result, Document) and enabled:
+            result = check_language(result, config.language)
         if isinstance(result, Rejection):
-            journal.append(entry(result.document, characters=len(result.document.text), rejection=result))
+            journal.append(entry(result, characters=len(result.document.text)))
             continue
         statistics.add(result)
         documents.append(result)
@@ -130,13 +134,6 @@ def extract_shard(
         path = folder / (f"{number:05d}.{name}.parquet" if name else f"{number:05d}.parquet")
         with atomic_file(path) as temporary:  # the documents last: they say that the shard is done
             write_documents(temporary, group)
-
-
-def _checked(document: Document, config: CurationConfig, *, enabled: bool) -> Document | Rejection:
-    document = normalize(document)
-    if not document.text.strip():
-        return Rejection(document, "page: no text", 0.0)
-    return check_language(document, config.language) if enabled else document
 
 
 @functools.cache

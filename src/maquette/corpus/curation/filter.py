@@ -38,13 +38,8 @@ class Filtered:
 
     def row(self, characters: int) -> dict[str, Any]:
         """The document's row of the journal; `characters` of its text before the filters."""
-        rejection = self.result if isinstance(self.result, Rejection) else None
-        document = self.result.document if isinstance(self.result, Rejection) else self.result
-        threshold = self.threshold if rejection else math.nan
-        return entry(
-            document, characters=characters, rejection=rejection, threshold=threshold, pii=self.pii,
-            scores=self.scores,
-        )  # fmt: skip
+        threshold = self.threshold if isinstance(self.result, Rejection) else math.nan
+        return entry(self.result, characters=characters, threshold=threshold, pii=self.pii, scores=self.scores)
 
 
 def filter_document(
