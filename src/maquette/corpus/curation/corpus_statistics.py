@@ -6,8 +6,9 @@ quality, of unsafe content and of domains. The second pass reads it from one fol
 
 import dataclasses
 import functools
+import itertools
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from maquette.corpus.curation.extract import TOKEN_BUCKETS, uniform
 from maquette.corpus.curation.urls import host_of, is_below, normalize_url
 from maquette.corpus.document import Document, read_file
 from maquette.corpus.hashing import Hashes, repeats
+from maquette.corpus.near_duplicates import read_arrays
 from maquette.corpus.sources import read_examples
 
 _MOST_EXAMPLES = 4000  # of each class
@@ -41,10 +43,9 @@ class CorpusStatistics:
 @functools.lru_cache(maxsize=1)
 def load_statistics(folder: Path) -> CorpusStatistics:
     """Reads what `write_statistics` wrote."""
-    with np.load(folder / "corpus.npz") as archive:
-        lines, log_shares = BoilerplateLines(archive["lines"]), archive["log_shares"]
+    arrays = read_arrays(folder / "corpus.npz")
     models = {name: LinearModel.load(folder / f"{name}.npz") for name in _MODELS if (folder / f"{name}.npz").exists()}
-    return CorpusStatistics(lines, log_shares, models)
+    return CorpusStatistics(BoilerplateLines(arrays["lines"]), arrays["log_shares"], models)
 
 
 def write_statistics(extract: Path, shards: list[int], folder: Path, config: CurationConfig) -> None:
@@ -83,8 +84,7 @@ def duplicate_addresses(extract: Path, shards: list[int]) -> dict[int, NDArray[n
 
 
 def _load(extract: Path, number: int) -> dict[str, Any]:
-    with np.load(extract / f"{number:05d}.npz") as archive:
-        return {name: archive[name] for name in archive.files}
+    return read_arrays(extract / f"{number:05d}.npz")
 
 
 def _corpus_lines(extract: Path, shards: list[int], config: CurationConfig) -> tuple[Hashes, NDArray[np.int64]]:
@@ -126,16 +126,10 @@ def _train_quality(extract: Path, shards: list[int], config: CurationConfig) -> 
             if any(is_below(host, domain) for domain in quality.cited_by):
                 cited |= {normalize_url(link) for link in document.meta.get("links", ()) if host_of(link) != host}
     cited.discard("")
-    total = sum(_load(extract, number)["urls"].size for number in shards)
-    share = 2 * _MOST_EXAMPLES / max(total, 1)
-    random: list[str] = []
-    for document in _documents(extract, shards):
-        if normalize_url(document.url or "") in cited:
-            positive.append(document.text)
-        elif len(random) < _MOST_EXAMPLES and uniform(document.id) < share:
-            random.append(document.text)
-    positive = positive[:_MOST_EXAMPLES]
-    return train([*random, *positive], ["random"] * len(random) + ["reference"] * len(positive))
+    urls = ((document, normalize_url(document.url or "")) for document in _documents(extract, shards))
+    positive += [document.text for document, url in urls if url in cited]
+    others = _random(extract, shards, lambda document: normalize_url(document.url or "") not in cited)
+    return _train_against(others, "random", positive, "reference")
 
 
 def _train_unsafe(extract: Path, shards: list[int], config: CurationConfig) -> Training | None:
@@ -143,13 +137,20 @@ def _train_unsafe(extract: Path, shards: list[int], config: CurationConfig) -> T
     if config.safety.action == "off" or config.safety.classifier is None:
         return None
     unsafe = [document.text for number in shards for document in read_file(extract / f"{number:05d}.blocked.parquet")]
-    unsafe = [text for text in unsafe if text.strip()][:_MOST_EXAMPLES]
+    others = _random(extract, shards, lambda document: True)
+    return _train_against(others, "safe", [text for text in unsafe if text.strip()], "unsafe")
+
+
+def _random(extract: Path, shards: list[int], admits: Callable[[Document], bool]) -> Iterator[str]:
+    """The texts of documents as if they were drawn, about twice as many as are needed."""
     total = sum(_load(extract, number)["urls"].size for number in shards)
     share = 2 * _MOST_EXAMPLES / max(total, 1)
-    others = [document.text for document in _documents(extract, shards) if uniform(document.id) < share][
-        :_MOST_EXAMPLES
-    ]
-    return train([*others, *unsafe], ["safe"] * len(others) + ["unsafe"] * len(unsafe))
+    return (one.text for one in _documents(extract, shards) if uniform(one.id) < share and admits(one))
+
+
+def _train_against(others: Iterator[str], other: str, positive: list[str], name: str) -> Training | None:
+    texts, positive = list(itertools.islice(others, _MOST_EXAMPLES)), positive[:_MOST_EXAMPLES]
+    return train([*texts, *positive], [other] * len(texts) + [name] * len(positive))
 
 
 def _train_domains(config: CurationConfig) -> Training | None:

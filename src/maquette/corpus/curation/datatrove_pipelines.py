@@ -37,7 +37,7 @@ from maquette.corpus.config import ExecutorConfig
 from maquette.corpus.curation.job import CurationJob
 from maquette.corpus.curation.journal import read_journal, step_of
 from maquette.corpus.hashing import Integers
-from maquette.corpus.near_duplicates import NO_SHINGLES, first_of_cluster
+from maquette.corpus.near_duplicates import NO_SHINGLES, first_of_cluster, read_bands
 
 _RECORD = np.dtype([("hash", "<u8"), ("document", "<u4")])  # as datatrove's first stage writes them
 _PAIR = np.dtype([(name, "<u4") for name in ("left_shard", "left", "right_shard", "right")])
@@ -253,8 +253,7 @@ def _write_signatures(filtered: Path, shards: list[int], folder: Path, bands: in
     counts = []
     with progress("sorting signatures", len(shards), unit="shards") as advance:
         for place, number in enumerate(shards):
-            with np.load(filtered / f"{number:05d}.npz") as arrays:
-                hashes = arrays["bands"]
+            hashes = read_bands(filtered, [number])
             counts.append(len(hashes))
             for band in range(bands):
                 known = np.flatnonzero(hashes[:, band] != NO_SHINGLES)
