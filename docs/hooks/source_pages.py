@@ -1,13 +1,16 @@
-"""A link of a page to a file of the repository opens that file as a page of the site, at the line of a symbol.
+"""A link of a page to the repository opens the file as a page of the site, at the line of a symbol.
 
-    [`dpo_loss`](../src/maquette/objectives/losses.py#dpo_loss)
+    [`dpo_loss`](../src/maquette/objectives#dpo_loss)
 
-So the site needs no network and shows the lines that it was built with, and the same link opens the file where the
-Markdown is read in the repository. A folder's page is its README.md; Markdown and notebooks become pages with links of
-their own, a notebook with the figures that are stored in it. Pictures and tables are copied as they are.
+names the package and the symbol; which file and line that is, is found when the site is built, so code may move within
+its package without a change here, and to another one where the name is the only one of its kind. The site needs no
+network and shows the lines that it was built with; where the Markdown is read in the repository the same link opens the
+package. A folder's page is its README.md; Markdown and notebooks become pages with links of their own, a notebook with
+the figures that are stored in it. Pictures and tables are copied as they are.
 """
 
 import ast
+import functools
 import json
 import os
 import re
@@ -62,12 +65,33 @@ def repository_links(markdown: str, page: str) -> list[tuple[str, Path, str | No
     return links
 
 
-def line_of(path: Path, symbol: str) -> int:
-    """The line of a symbol in a file of the repository. Raises `PluginError` where there is none."""
-    lines = symbols((ROOT / path).read_text(encoding="utf-8"))
-    if symbol not in lines:
-        raise PluginError(f"{path} has no {symbol}")
-    return lines[symbol]
+def locate(place: Path, symbol: str) -> tuple[Path, int]:
+    """The file and line where a symbol is defined: in `place`, a file or a folder of the repository, or else in the one
+    file of src/ that has it. Raises `PluginError` where there is none, or more than one.
+    """
+    for where in (place, Path("src")):
+        places = [(file, _symbols_of(file)[symbol]) for file in _python_files(where) if symbol in _symbols_of(file)]
+        if len(places) == 1:
+            return places[0]
+        if places:
+            raise PluginError(f"{symbol} is in {', '.join(str(file) for file, _ in places)}: name the file")
+    raise PluginError(f"no {symbol} in {place} or elsewhere in src")
+
+
+def _python_files(place: Path) -> list[Path]:
+    path = ROOT / place
+    files = sorted(path.rglob("*.py")) if path.is_dir() else [path] if path.is_file() else []
+    return [file.relative_to(ROOT) for file in files]
+
+
+@functools.cache
+def _symbols_of(file: Path) -> dict[str, int]:
+    return symbols((ROOT / file).read_text(encoding="utf-8"))
+
+
+def _is_code(place: Path, symbol: str | None) -> bool:
+    """Whether a link is to a symbol of Python code; in Markdown what follows `#` is a heading."""
+    return symbol is not None and place.suffix in ("", ".py")
 
 
 def _readable(path: Path) -> Path:
@@ -102,8 +126,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
             add(path if (ROOT / path).exists() else path.with_suffix(""))
     for page in pages:
         if not _shows_code(page.src_uri):
-            for _, target, _ in repository_links(page.content_string, page.src_uri):
-                add(target)
+            for _, target, symbol in repository_links(page.content_string, page.src_uri):
+                add(locate(target, symbol)[0] if _is_code(target, symbol) else target)
     return files
 
 
@@ -155,10 +179,12 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     if _shows_code(source):
         return markdown
     for written, target, symbol in repository_links(markdown, source):
-        path = _readable(target)
-        place = os.path.relpath(_page_of(path), Path(source).parent)
-        line = symbol and f"line-{line_of(path, symbol)}" if path.suffix == ".py" else symbol
-        markdown = markdown.replace(written, f"]({place}#{line})" if line else f"]({place})")
+        anchor = symbol
+        if _is_code(target, symbol):
+            target, line = locate(target, symbol)
+            anchor = f"line-{line}"
+        place = os.path.relpath(_page_of(_readable(target)), Path(source).parent)
+        markdown = markdown.replace(written, f"]({place}#{anchor})" if anchor else f"]({place})")
     return markdown
 
 

@@ -40,8 +40,8 @@ def test_a_byte_order_mark_is_no_damage(tmp_path: Path) -> None:
 
 
 def test_a_line_is_named() -> None:
-    with pytest.raises(StageError, match=r"rows\.jsonl, line 3, is damaged"):
-        parse_json("{", "rows.jsonl", place="line 3")
+    with pytest.raises(StageError, match=r"rows\.jsonl, line 3 is not JSON"):
+        parse_json("{", "rows.jsonl, line 3")
 
 
 def test_what_must_be_an_object(tmp_path: Path) -> None:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from maquette.artifacts import recall as module
-from maquette.artifacts.recall import digest_of_files, recall, remember
+from maquette.artifacts import manifest as module
+from maquette.artifacts.manifest import digest_of_files, recall, remember
 
 
 def test_an_answer_counts_for_its_sources_alone(tmp_path: Path) -> None:

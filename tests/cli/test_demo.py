@@ -16,6 +16,7 @@ from maquette.cli import demo
 from maquette.cli.command_line.composition import compose
 from maquette.cli.command_line.config import DemoStage
 from maquette.cli.command_line.registry import STAGES
+from maquette.cli.sweeps import launching
 from maquette.feedback.study.measurement import Measurement, PolicyResult
 from maquette.feedback.study.report import write_study
 from maquette.scaling.predictions import demo_page
@@ -52,7 +53,11 @@ def write_documents(path: Path) -> None:
 
 
 @pytest.mark.slow(reason="the whole demo: a family of twelve models, fits, a prediction, the larger model")
-def test_the_whole_pipeline_and_then_nothing_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.usefixtures("no_pictures")
+def test_the_whole_pipeline_and_then_nothing_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(launching, "usable_cores", lambda: 1)  # the family is trained in this process
     write_documents(tmp_path / "documents.jsonl")
     overrides = [
         f"outputs={tmp_path / 'outputs'}", "source=jsonl", f"source.path={tmp_path / 'documents.jsonl'}",

@@ -7,10 +7,9 @@ from typing import Any
 import pytest
 
 from maquette.artifacts.targets import node_values
-from maquette.cli.command_line.composition import compose
+from maquette.cli.command_line.composition import compose, plain_settings, words_of
 from maquette.cli.command_line.config import TrainStage
 from maquette.cli.command_line.registry import STAGES
-from maquette.cli.command_line.words import plain_settings, words_of
 from maquette.cli.planning.predicted import settings_of_run
 from maquette.optimization.config import LinearSchedulerConfig, MuonConfig, WSDSchedulerConfig
 from maquette.recipe.run_spec import RunSpec

@@ -28,6 +28,8 @@ from maquette.tracking import find_runs
 from maquette.tracking.environment import hardware_name
 from support.small_runs import write_documents
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 STAGE = STAGES["train"]
 SMALL = (
     "source=jsonl", "corpus.near_duplicates=1.0", "corpus.validation=0.1", "corpus.test=0", "corpus.workers=1",
@@ -175,7 +177,7 @@ def test_show_reads_and_runs_nothing(tmp_path: Path, capsys: pytest.CaptureFixtu
     arguments = line(tmp_path, *ISOFLOP, "seed=9")  # of documents that are not there
     assert multirun(STAGE, arguments, show=True) == 0
     printed = " ".join(capsys.readouterr().err.split())
-    assert "FLOPs in 3 jobs" in printed and "FLOPs in 3 jobs, about" not in printed
+    assert "FLOPs in 3 jobs; ? where no speed is known" in printed
     assert list(tmp_path.iterdir()) == []
 
     (tmp_path / "outputs").mkdir()
@@ -379,7 +381,7 @@ def test_killed_in_mid_sweep_it_ends_with_the_same_table(prepared: Path, tmp_pat
     for root in (whole, killed):
         root.mkdir()
         (root / "documents").symlink_to(prepared / "documents")
-    sweep = ("+sweep=isoflop", "sweep.budgets=[5e8,1.5e9]", "sweep.sizes_per_budget=3",
+    sweep = ("+sweep=isoflop", "sweep.budgets=[8e8]", "sweep.sizes_per_budget=4",
              "callbacks.checkpoint.every_n_train_steps=5")  # fmt: skip
     assert multirun(STAGE, line(whole, *sweep, "hydra/launcher=basic", "logger=none")) == 0
     same_machine(whole, killed)
@@ -388,7 +390,7 @@ def test_killed_in_mid_sweep_it_ends_with_the_same_table(prepared: Path, tmp_pat
     process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
     until = time.monotonic() + 600  # a busy machine takes its time
     while process.poll() is None and time.monotonic() < until:
-        if len(list(killed.glob("outputs/sweeps/*/jobs/*.json"))) >= 2:
+        if list(killed.glob("outputs/sweeps/*/jobs/*.json")):  # one is done, two train or begin, one waits
             break
         time.sleep(0.05)
     assert process.poll() is None, "the sweep was over before it could be killed"

@@ -47,7 +47,8 @@ def test_a_corpus_is_made_once_and_reported(tmp_path: Path, capsys: pytest.Captu
         domain: {"train": 0.0, "validation": 0.0, "test": 0.0} for domain in "ab"
     }
     assert json.loads((folder / "report.json").read_text())["domains"] == manifest.facts["domains"]
-    assert "| a | 4 |" in (folder / "report.md").read_text()
+    written = (folder / "report.md").read_text()
+    assert "| a | 4 |" in written and "Source: jsonl; files: " in written
     assert corpus.run(settings(tmp_path)) == folder
     assert "up to date" in capsys.readouterr().err
 

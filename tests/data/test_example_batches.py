@@ -97,7 +97,7 @@ def test_pairs() -> None:
 def batches(rank: int = 0, world: int = 1, micro: int = 2, identity: str = "a") -> ExampleBatches[list[int]]:
     return ExampleBatches(
         Reshuffled(8, "examples", 1),
-        lambda indices, parts: [part.tolist() for part in np.array_split(indices, parts)],
+        lambda indices, parts, mine: [part.tolist() for part in np.array_split(indices, parts)[mine]],
         batch_size=4, micro_batches=micro, steps=5, identity=identity, rank=rank, world_size=world,
     )  # fmt: skip
 

@@ -30,12 +30,21 @@ def hook(name: str) -> ModuleType:
 source_pages, reference, formulas = hook("source_pages"), hook("reference"), hook("formulas")
 
 
+@pytest.fixture(scope="module")
+def pages() -> dict[str, str]:
+    """The pages of the reference, as they are made when the site is built."""
+    made: dict[str, str] = reference.pages()
+    return made
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_linked_files_and_symbols_exist(page: str) -> None:
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
     for written, target, symbol in source_pages.repository_links(text, page):
-        assert (ROOT / target).exists(), written
-        assert symbol is None or target.suffix != ".py" or source_pages.line_of(target, symbol) > 0, written
+        if source_pages._is_code(target, symbol):
+            assert source_pages.locate(target, symbol)[1] > 0, written
+        else:
+            assert (ROOT / target).exists(), written
 
 
 def test_formulas_become_mathml_and_code_does_not() -> None:
@@ -61,15 +70,25 @@ def test_notebooks_are_shown_with_their_figures() -> None:
     assert 'src="data:image/png;base64,aGk="' in page and 'alt="' in page
 
 
-def test_a_symbol_is_found_by_its_name_and_a_missing_one_is_refused() -> None:
+def test_a_symbol_is_found_wherever_it_is_defined_and_a_missing_one_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lines = source_pages.symbols("x = 1\n\nclass A:\n    y: int = 2\n\n    def f(self):\n        pass\n")
     assert lines == {"x": 1, "A": 3, "A.y": 4, "A.f": 6}
-    with pytest.raises(source_pages.PluginError):
-        source_pages.line_of(Path("src/maquette/objectives/losses.py"), "no_such_loss")
+    monkeypatch.setattr(source_pages, "ROOT", tmp_path)
+    for name, text in {"src/one/a.py": "\nclass A: ...\n", "src/one/b.py": "f = 1", "src/two/c.py": "f = 2"}.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert source_pages.locate(Path("src/one"), "A") == (Path("src/one/a.py"), 2)
+    assert source_pages.locate(Path("src/two"), "f") == (Path("src/two/c.py"), 1)
+    for gone in ("src/two/c.py", "src/two", "src/three/d.py"):  # it has moved to another package
+        assert source_pages.locate(Path(gone), "A") == (Path("src/one/a.py"), 2)
+    for place, symbol, message in (("src/one", "B", "no B"), ("src", "f", "name the file")):
+        with pytest.raises(source_pages.PluginError, match=message):
+            source_pages.locate(Path(place), symbol)
 
 
-def test_the_reference_has_every_stage_group_option_and_key() -> None:
-    pages = reference.pages()
+def test_the_reference_has_every_stage_group_option_and_key(pages: dict[str, str]) -> None:
     for stage in STAGES.values():
         page = pages[f"reference/stages/{stage.name}.md"]
         for setting in walk(stage.config):
@@ -84,8 +103,8 @@ def test_the_reference_has_every_stage_group_option_and_key() -> None:
         assert [name for name in names if f"### `{name}`" not in pages["reference/python.md"]] == []
 
 
-def test_a_signature_is_shown_with_its_defaults() -> None:
-    shown = reference.pages()["reference/python.md"]
+def test_a_signature_is_shown_with_its_defaults(pages: dict[str, str]) -> None:
+    shown = pages["reference/python.md"]
     assert "def whiten(values: Tensor, mask: Tensor, *, shift_mean: bool = True) -> Tensor" in shown
     assert "    label_smoothing: float = 0.0," in shown
 

@@ -4,7 +4,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -231,19 +230,28 @@ def test_an_objective_of_theirs_sweeps() -> None:
     assert sorted(gammas) == [0, 0, 1, 1, 2, 2]
 
 
+KILLER = """
+import os, signal
+from lightning.pytorch import Callback
+
+class Killer(Callback):
+    changes_training = False
+
+    def on_train_batch_start(self, trainer, *_):
+        if trainer.global_step == 11:
+            os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
 @pytest.mark.slow(reason="kills a process that trains, and trains twice beside it")
 @pytest.mark.parametrize("given", [(*TEXT, "objective=theirs"), ("data=theirs", "objective=theirs", "model=theirs")])
 def test_killed_and_resumed_it_ends_with_the_same_bits(given: tuple[str, ...]) -> None:
-    words = [*SMALL, *QUIET, *given, "tokens=60k", "callbacks.checkpoint.every_n_train_steps=7"]
+    words = [*SMALL, *QUIET, *given, "callbacks.checkpoint.every_n_train_steps=7"]
     whole = train.run(composed(*words, "outputs=whole"))
+    Path("stranger/kill.py").write_text(KILLER)
     line = [sys.executable, "-m", "maquette", "train", "--config-dir", "conf", *words, "outputs=killed"]
-    process = subprocess.Popen(line)
-    checkpoints = Path("killed") / "runs" / whole.name / "checkpoints"
-    while process.poll() is None and not list(checkpoints.glob("*.json")):
-        time.sleep(0.01)
-    assert process.poll() is None
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    done = subprocess.run([*line, "+callbacks.kill._target_=stranger.kill.Killer"], check=False)
+    assert done.returncode == -signal.SIGKILL and list(Path("killed").rglob("checkpoints/*.json"))
     resumed = train.run(composed(*words, "outputs=killed"))
     one, other = weights(whole), weights(resumed)
     assert all(torch.equal(one[name], other[name]) for name in one)

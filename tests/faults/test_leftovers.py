@@ -9,8 +9,7 @@ import pytest
 from tests.faults.kills import WRITERS, Writer, attack
 
 from maquette.artifacts.files import listed
-from maquette.artifacts.manifest import build, read_manifest
-from maquette.artifacts.recall import digest_of_files
+from maquette.artifacts.manifest import build, digest_of_files, read_manifest
 from maquette.artifacts.run_file import read_runs, write_run
 from maquette.cli.command_line.model_config import LeaderboardStage
 from maquette.cli.leaderboard import _folders

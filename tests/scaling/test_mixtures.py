@@ -16,7 +16,7 @@ TRUE = MixingLaw(
     np.array([[-1.2, 0.5, 0.1], [0.6, -0.9, 0.2], [0.4, 0.1, -4.0]]), np.zeros((0, 3)),
 )  # fmt: skip
 
-FEW = 14
+FEW = 9
 """Runs, where it is not about how well the law is known."""
 
 

@@ -3,6 +3,7 @@
 Arguments: outputs, source, and the changes as JSON.
 """
 
+import gc
 import json
 import sys
 from pathlib import Path
@@ -13,4 +14,5 @@ from maquette.cli import train
 from support.small_runs import settings
 
 if __name__ == "__main__":
+    gc.set_threshold(50_000, 10, 10)  # as in tests/conftest.py
     train.run(settings(Path(sys.argv[1]), Path(sys.argv[2]), **json.loads(sys.argv[3])))

@@ -13,7 +13,7 @@ from maquette.model.architecture import TransformerConfig
 from maquette.training.config import PrecisionConfig, TrainerConfig
 from maquette.training.devices import Hardware, choose_hardware, default_threads
 from maquette.training.machine import compiler_works, matmul_peak, measure_peak, published_peak, wants_compilation
-from maquette.training.micro_batch import choose_micro_batch, minibatch_passes
+from maquette.training.micro_batch import choose_micro_batch, forward_passes
 from maquette.training.trainer import build_strategy
 
 CPU = Hardware("cpu", 1, 1, "single", 1, "fp32")
@@ -141,12 +141,17 @@ def test_micro_batches_divide_the_batch() -> None:
 
 
 def test_a_minibatch_of_completions_is_read_in_as_many_passes_as_asked() -> None:
-    assert minibatch_passes(8, None, None) == 1
-    assert minibatch_passes(8, 2, None) == minibatch_passes(8, None, 4) == minibatch_passes(8, 2, 4) == 4
+    def passes(size: int | None, accumulate: int | None) -> int | None:
+        return forward_passes(8, "completions", micro_batch_size=size, accumulate=accumulate)
+
+    assert passes(None, None) is None
+    assert passes(2, None) == passes(None, 4) == passes(2, 4) == 4
     with pytest.raises(ConfigError, match=r"micro_batch_size=3(.|\n)*Allowed: 1, 2, 4, 8"):
-        minibatch_passes(8, 3, None)
+        passes(3, None)
+    with pytest.raises(ConfigError, match="accumulate_grad_batches=3"):
+        passes(None, 3)
     with pytest.raises(ConfigError, match="accumulate_grad_batches=2"):
-        minibatch_passes(8, 2, 2)
+        passes(2, 2)
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ def test_a_damaged_line_is_named_and_a_changed_one_noticed(tmp_path: Path) -> No
     mark, whole = metrics.mark(), path.read_text()
     metrics.close()
     path.write_text(whole.replace('{"step": 4', '{"step: 4'))
-    with pytest.raises(StageError, match=r"metrics\.jsonl, line 4, is damaged"):
+    with pytest.raises(StageError, match=r"metrics\.jsonl, line 4 is not JSON"):
         read_history(path)
     path.write_text(whole.replace("4.7", "4.6"))  # another number: only the checkpoint knows
     with pytest.raises(StageError, match="does not match the checksum"):

@@ -161,7 +161,7 @@ def test_micro_batches_and_processes_share_an_iteration() -> None:
     plan = PolicyPlan(
         PolicyConfig(rollout_batch_size=64, ppo_epochs=2, num_minibatches=4),
         LetterFeedback(Path(), 0.0),
-        micro_batches=2,
+        accumulate=2,
     )
     iterations = plan.schedule(2)
     assert (iterations.rollout_batch_size, iterations.steps, iterations.batches) == (32, 8, 16)

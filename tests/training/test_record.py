@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from maquette.artifacts import StageError
-from maquette.artifacts.run_file import FORMAT, RunFormatError, read_run, read_runs
+from maquette.artifacts.run_file import FINISHED, FORMAT, TRIED, RunFormatError, read_run, read_runs
 from maquette.model.loading import latest_run
 from maquette.recipe.run_spec import RunSpec
 from maquette.training import read_record
-from maquette.training.record import FINISHED, TRIED, RunRecord, begin_record, why_trained_again
+from maquette.training.record import RunRecord, begin_record, why_trained_again
 from support.small_specs import DIGESTS, make_spec, train_settings
 
 

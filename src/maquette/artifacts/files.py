@@ -194,17 +194,24 @@ def append_rows(path: Path | str, rows: Iterable[Any]) -> None:
         raise explain_os_error(error, path) from error
 
 
+_BLOCK = 1 << 16
+
+
 def cut_half_line(path: Path) -> None:
     """Removes what a killed process has begun to write at the end of a file of lines: it was never acknowledged."""
     if not path.exists():
         return
     with path.open("rb+") as file:
-        end = file.seek(0, os.SEEK_END)
-        if end == 0 or (file.seek(end - 1), file.read(1))[1] == b"\n":
-            return
-        file.seek(0)
-        file.truncate(file.read().rfind(b"\n") + 1)
-        os.fsync(file.fileno())
+        end = start = file.seek(0, os.SEEK_END)
+        whole = 0
+        while start > 0 and not whole:  # from the end, so that a long file is not read
+            block = min(start, _BLOCK)
+            start = file.seek(start - block)
+            whole = start + file.read(block).rfind(b"\n") + 1
+            whole = whole if whole > start else 0
+        if whole < end:
+            file.truncate(whole)
+            os.fsync(file.fileno())
 
 
 def read_json(path: Path | str) -> Any:

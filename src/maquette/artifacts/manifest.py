@@ -2,15 +2,22 @@
 
 `build` is the one way to make an artifact: it finds a finished one with the same fingerprint and returns it,
 waits where another process is making it, and otherwise fills a temporary folder that takes its place at once.
+
+What a stage found out when it last read the same things is kept in a file beside (`remember`, `recall`): it counts only
+where all that it was read from is the same, this program among it. A server, or whatever else can't be asked for a
+digest, has no answer that is kept.
 """
 
 import dataclasses
 import datetime
+import functools
+import hashlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import maquette
 from maquette import __version__
 from maquette.artifacts.errors import ConfigError, StageError
 from maquette.artifacts.files import (
@@ -20,7 +27,9 @@ from maquette.artifacts.files import (
     file_digest,
     listed,
     locked,
+    read_json,
     recover,
+    write_json,
 )
 from maquette.artifacts.reading import check_seal, load_table, reading, write_sealed
 
@@ -182,3 +191,38 @@ def _difference(manifest: Manifest, config: dict[str, Any], inputs: dict[str, st
     old, new = {**manifest.config, **manifest.inputs}, {**config, **inputs}
     keys = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
     return ", ".join(f"{key} ({old.get(key)} there, {new.get(key)} here)" for key in keys[:3]) or "its format"
+
+
+def recall(path: Path, sources: Mapping[str, Any]) -> Any:
+    """The answer that `path` keeps; None where there is none, or one of its `sources` is another or unknown (None)."""
+    memory = read_json(path)
+    if None in sources.values() or not isinstance(memory, dict) or memory.get("sources") != _digest(sources):
+        return None
+    return memory.get("answer")
+
+
+def remember(path: Path, sources: Mapping[str, Any], answer: Any) -> None:
+    """Keeps the answer, unless one of its `sources` is unknown."""
+    if None not in sources.values():
+        write_json(path, {"sources": _digest(sources), "answer": answer})
+
+
+def digest_of_files(folder: Path | str, *patterns: str) -> str:
+    """Changes with the name or content of any file in `folder` that one of the patterns matches."""
+    folder = Path(folder)
+    paths = [path for pattern in patterns for path in listed(folder, pattern) if path.is_file()]
+    return digest({str(path.relative_to(folder)): file_digest(path) for path in paths})
+
+
+def _digest(sources: Mapping[str, Any]) -> str:
+    return digest({**sources, "program": program_digest()})
+
+
+@functools.cache
+def program_digest() -> str:
+    """Changes with any file of this program."""
+    root, stamp = Path(maquette.__file__).parent, hashlib.sha256(maquette.__version__.encode())
+    for path in sorted(root.rglob("*.py")):
+        facts = path.stat()
+        stamp.update(f"{path.relative_to(root)} {facts.st_size} {facts.st_mtime_ns}\n".encode())
+    return stamp.hexdigest()

@@ -39,12 +39,9 @@ def short(value: object, most: int = _QUOTED) -> str:
 
 
 @contextlib.contextmanager
-def reading(
-    path: Path | str, *, place: str = "", hint: str = "", kind: type[MaquetteError] = StageError
-) -> Iterator[None]:
-    """Turns what a parser raises inside into an error of this `kind` that names `path`, and `place` in it ("line 3").
-    Errors of ours pass unchanged."""
-    where = f"{path}, {place}," if place else f"{path}"
+def reading(path: Path | str, *, hint: str = "", kind: type[MaquetteError] = StageError) -> Iterator[None]:
+    """Turns what a parser raises inside into an error of this `kind` that names `path`. Errors of ours
+    pass unchanged."""
     try:
         yield
     except MaquetteError:
@@ -53,16 +50,16 @@ def reading(
         raise kind(f"{error.filename or path} is missing.", hint) from None
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else short(error)
-        raise kind(f"Can't read {where}: {reason}.".replace(",:", ":"), hint) from None
+        raise kind(f"Can't read {path}: {reason}.", hint) from None
     except RecursionError:
-        raise kind(f"{where} is nested too deeply.", hint) from None
+        raise kind(f"{path} is nested too deeply.", hint) from None
     except Exception as error:
         if not isinstance(error, _FOREIGN) and type(error).__module__.partition(".")[0] not in _PARSERS:
             raise
         reason = short(error) if isinstance(error, ValueError) or str(error) else ""
         if not isinstance(error, ValueError):
             reason = f"{type(error).__name__} {reason}".strip()
-        raise kind(f"{where} is damaged: {reason.rstrip('.')}.", hint) from None
+        raise kind(f"{path} is damaged: {reason.rstrip('.')}.", hint) from None
 
 
 _PARSERS = {"yaml", "_csv", "csv", "zlib", "gzip", "lzma", "struct", "zstandard", "pyarrow", "safetensors",
@@ -70,10 +67,27 @@ _PARSERS = {"yaml", "_csv", "csv", "zlib", "gzip", "lzma", "struct", "zstandard"
 """Libraries whose exceptions are about what they were given."""
 
 
-def parse_json(text: str | bytes, path: Path | str, *, place: str = "", hint: str = "") -> Any:
-    """The value of JSON text. Raises `StageError` naming `path` and `place`."""
-    with reading(path, place=place, hint=hint):
-        return json.loads(text)
+def parse_json(text: str | bytes, where: Path | str, *, hint: str = "") -> Any:
+    """The value of JSON text, with or without a byte order mark. Raises `StageError`, which begins with `where` it
+    stands, where it is none."""
+    try:
+        return json.loads(text.decode("utf-8-sig") if isinstance(text, bytes) else text)
+    except UnicodeDecodeError as error:
+        raise StageError(
+            f"{where} is not UTF-8: byte {error.start + 1} of it is 0x{error.object[error.start]:02x}.",
+            hint or "Convert the file, for example with: iconv -f latin1 -t utf-8.",
+        ) from None
+    except (ValueError, RecursionError) as error:
+        raise StageError(f"{where} is not JSON: {short(error)}.", hint or "Repair or remove it.") from None
+
+
+def read_log(path: Path | str, *, hint: str = "") -> Iterator[tuple[str, Any]]:
+    """`(place, value)` of every line of a JSON lines file that runs append to. After its last line break there is
+    nothing, or what a killed process had begun to write, which is left out. Raises `StageError` as `parse_json`."""
+    path = Path(path)
+    lines = path.read_bytes().split(b"\n") if path.exists() else []
+    for number, line in enumerate(lines[:-1], 1):
+        yield f"{path}, line {number}", parse_json(line, f"{path}, line {number}", hint=hint)
 
 
 def load_json(path: Path | str, *, hint: str = "") -> Any:

@@ -175,7 +175,7 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in values.items():
         nested = isinstance(value, Mapping) and len(value) > 0
-        flat |= flatten(value, f"{prefix}{key}.") if nested else {prefix + key: value}
+        flat |= flatten(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
     return flat
 
 

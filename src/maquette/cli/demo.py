@@ -19,11 +19,11 @@ from maquette.cli import fit as fit_stage
 from maquette.cli import tokens as tokens_stage
 from maquette.cli import train as train_stage
 from maquette.cli import verify
+from maquette.cli.command_line.composition import words_of
 from maquette.cli.command_line.config import DemoStage
 from maquette.cli.command_line.functions import sweep
 from maquette.cli.command_line.law_config import FitStage, PredictStage, VerifyStage
 from maquette.cli.command_line.registry import STAGES
-from maquette.cli.command_line.words import words_of
 from maquette.cli.planning.predicted import made_here, settings_of_run
 from maquette.data.token_artifacts import TokensResult
 from maquette.recipe.run_spec import RunSpec

@@ -132,7 +132,7 @@ def _tell(config: FitStage, folder: Path) -> None:
 
 def _suggest(config: FitStage, folder: Path) -> None:
     """Prints the affordable runs that narrow a prediction most per FLOP, as lines to type."""
-    from maquette.cli.command_line.words import words_of
+    from maquette.cli.command_line.composition import words_of
     from maquette.cli.planning.family import SCALE, family_settings
     from maquette.scaling.fits.next_run import show_suggestions
     from maquette.scaling.predictions.prediction import is_local

@@ -14,8 +14,8 @@ from maquette.artifacts.settings import parse_quantity
 from maquette.cli.command_line.law_config import PlanStage
 from maquette.reports.figures import save_figure
 from maquette.scaling import Assumptions, ComputePlan, compare_pipelines, make_plan, preset
-from maquette.scaling.plans.pipelines import PipelineComparison
 from maquette.scaling.plans.plan_report import find_surface, pipeline_rows, plan_figure, plan_rows
+from maquette.scaling.plans.planner import PipelineComparison
 
 _COUNTS = ("params", "tokens", "tokens_available", "tokens_served")
 

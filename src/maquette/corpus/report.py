@@ -1,6 +1,5 @@
 """The corpus report: what each step left, what the splits hold, how much the text repeats; table, JSON and figure."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,13 +30,24 @@ def write_report(folder: Path, known: dict[str, Any]) -> None:
     source = {key: value for key, value in known["source"].items() if key != "path"}  # equal files, equal report
     content = {**known, "source": source}
     write_json(folder / "report.json", content)
-    brief = {
-        key: f"{len(value)} named in manifest.json" if isinstance(value, dict | list) and len(value) > 5 else value
-        for key, value in source.items()
-    }
-    shown = {**content, "source": json.dumps(brief, ensure_ascii=False), "splits": SPLITS}
+    shown = {**content, "source": _in_words(source), "splits": SPLITS}
     write_text(folder / "report.md", render("corpus.md.j2", shown))
     save_figure(corpus_figure(content), folder / "figures" / "corpus")
+
+
+def _in_words(source: Mapping[str, Any]) -> str:
+    """What kind of source, and what else it says of itself: `text; files: 203; not text: poems/picture.png`."""
+    words = [str(source["kind"])]
+    for key, value in source.items():
+        if isinstance(value, Mapping | list) and len(value) > 5:
+            value = f"{len(value)}, named in manifest.json"
+        elif isinstance(value, Mapping):
+            value = ", ".join(f"{name} {what}" for name, what in value.items())
+        elif isinstance(value, list):
+            value = ", ".join(map(str, value))
+        if key != "kind" and value not in (None, ""):
+            words.append(f"{key.replace('_', ' ')}: {value}")
+    return "; ".join(words)
 
 
 def corpus_figure(facts: Mapping[str, Any]) -> "Figure":

@@ -76,15 +76,15 @@ class PreferenceBatch(TensorBatch):
 class ExampleBatches(Generic[Batch]):
     """The micro-batches of one process, as an iterable with a length that resumes exactly.
 
-    `make(indices, parts)` turns the examples of a step into `parts` micro-batches, those of all processes in turn, of
-    which process `rank` of `world_size` takes `micro_batches` neighbours. `identity`: digest of the data and of what
-    else the order depends on.
+    `make(indices, parts, mine)` turns the examples of a step into `parts` micro-batches, those of all processes in
+    turn, and gives the `mine` of them: process `rank` of `world_size` takes `micro_batches` neighbours. `identity`:
+    digest of the data and of what else the order depends on.
     """
 
     def __init__(
         self,
         order: Reshuffled,
-        make: Callable[[NDArray[np.int64], int], Sequence[Batch]],
+        make: Callable[[NDArray[np.int64], int, slice], Sequence[Batch]],
         *,
         batch_size: int,
         micro_batches: int,
@@ -102,11 +102,11 @@ class ExampleBatches(Generic[Batch]):
 
     def __iter__(self) -> Iterator[Batch]:
         made: tuple[int, Sequence[Batch]] | None = None
+        first, parts = self._rank * self._micro_batches, self._world_size * self._micro_batches
         while self._position < len(self):
             step, part = divmod(self._position, self._micro_batches)
             if made is None or made[0] != step:
-                parts = self._micro_batches * self._world_size
-                made = step, self._make(self.indices(step), parts)[self._rank * self._micro_batches :]
+                made = step, self._make(self.indices(step), parts, slice(first, first + self._micro_batches))
             self._position += 1  # before it is used: a checkpoint after its step counts it as read (Lightning asks)
             yield made[1][part]
 
@@ -129,26 +129,35 @@ class ExampleBatches(Generic[Batch]):
 
 
 def conversation_batches(
-    examples: Examples, indices: Sequence[int] | NDArray[np.int64], parts: int, *, packed: bool = True
+    examples: Examples,
+    indices: Sequence[int] | NDArray[np.int64],
+    parts: int,
+    mine: slice = slice(None),
+    *,
+    packed: bool = True,
 ) -> list[ConversationBatch]:
-    """The examples as `parts` micro-batches whose sums, divided by their `divisor` and averaged over the parts, are the
-    mean over all tokens that count. Packed rows are as long as the longest example of their part."""
-    shares = [share.tolist() for share in np.array_split(np.asarray(indices), parts)]
-    total = sum(int(examples[index][1][1:].sum()) for share in shares for index in share)
-    divisor = max(total, 1) / parts
-    return [_rows(examples, share, packed, divisor) for share in shares]
+    """The examples as `parts` micro-batches, of which those of `mine` are made. Their sums, divided by their `divisor`
+    and averaged over the parts, are the mean over all tokens that count. Packed rows are as long as the longest example
+    of their part."""
+    shares = np.array_split(np.asarray(indices), parts)
+    divisor = max(int(examples.answer_lengths[np.concatenate(shares)].sum()), 1) / parts
+    return [_rows(examples, share.tolist(), packed, divisor) for share in shares[mine]]
 
 
 def preference_batches(
-    examples: Examples, pairs: Sequence[int] | NDArray[np.int64], parts: int, reference: Tensor | None = None
+    examples: Examples,
+    pairs: Sequence[int] | NDArray[np.int64],
+    parts: int,
+    reference: Tensor | None = None,
+    mine: slice = slice(None),
 ) -> list[PreferenceBatch]:
-    """The pairs as `parts` micro-batches. `reference (2 n,)`: log-probabilities of all examples. `divisor`s are those
-    of the chosen completions' tokens, for a term of fine-tuning on them. Both halves are as wide as the longest row."""
+    """The pairs as `parts` micro-batches, of which those of `mine` are made. `reference (2 n,)`: log-probabilities of
+    all examples. `divisor`s are those of the chosen completions' tokens, for a term of fine-tuning on them. Both halves
+    are as wide as the longest row."""
     shares = np.array_split(np.asarray(pairs, dtype=np.int64), parts)
-    total = sum(int(examples[2 * pair][1][1:].sum()) for share in shares for pair in share)
-    divisor = max(total, 1) / parts
+    divisor = max(int(examples.answer_lengths[2 * np.concatenate(shares)].sum()), 1) / parts
     batches = []
-    for share in shares:
+    for share in shares[mine]:
         halves = [(2 * share).tolist(), (2 * share + 1).tolist()]
         width = max(len(examples[row][0]) for half in halves for row in half)
         chosen, rejected = (_rows(examples, half, False, divisor, width) for half in halves)

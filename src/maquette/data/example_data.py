@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,8 +84,8 @@ class ExampleData(LightningDataModule, abc.ABC):
         return [_HeldOutExampleLoader(make, in_parts(count, self.batch_size), rank, world_size)] if count else []
 
     @abc.abstractmethod
-    def _training_batches(self) -> Callable[[NDArray[np.int64], int], Sequence[Any]]:
-        """`make(indices, parts)`: the micro-batches of a step."""
+    def _training_batches(self) -> Callable[[NDArray[np.int64], int, slice], Sequence[Any]]:
+        """`make(indices, parts, mine)`: micro-batches of a step."""
 
     @abc.abstractmethod
     def _validation_batch(self) -> Callable[[NDArray[np.int64]], Any]:
@@ -137,8 +138,8 @@ class InstructionData(ExampleData):
         super().__init__(folder, tokenizer, **settings)
         self.packing = packing
 
-    def _training_batches(self) -> Callable[[NDArray[np.int64], int], Sequence[Any]]:
-        return lambda indices, parts: conversation_batches(self.training, indices, parts, packed=self.packing)
+    def _training_batches(self) -> Callable[[NDArray[np.int64], int, slice], Sequence[Any]]:
+        return functools.partial(conversation_batches, self.training, packed=self.packing)
 
     def _validation_batch(self) -> Callable[[NDArray[np.int64]], Any]:
         return lambda indices: conversation_batches(self.validation, indices, 1, packed=self.packing)[0]
@@ -157,9 +158,9 @@ class PreferenceData(ExampleData):
     def reference_model(self) -> Any:
         return self.reference.model()
 
-    def _training_batches(self) -> Callable[[NDArray[np.int64], int], Sequence[Any]]:
+    def _training_batches(self) -> Callable[[NDArray[np.int64], int, slice], Sequence[Any]]:
         known = self._reference_log_probs("train", self.training)
-        return lambda pairs, parts: preference_batches(self.training, pairs, parts, known)
+        return lambda pairs, parts, mine: preference_batches(self.training, pairs, parts, known, mine)
 
     def _validation_batch(self) -> Callable[[NDArray[np.int64]], Any]:
         known = self._reference_log_probs("validation", self.validation)

@@ -5,6 +5,7 @@ What is too long is left out and counted.
 further column of numbers `(n,)`. Everything is memory-mapped.
 """
 
+import functools
 import hashlib
 import json
 import math
@@ -68,7 +69,7 @@ class Examples:
         """(n,) tokens of each."""
         return np.diff(self.starts)
 
-    @property
+    @functools.cached_property
     def answer_lengths(self) -> NDArray[np.int64]:
         """(n,) tokens of each that count."""
         if not len(self):

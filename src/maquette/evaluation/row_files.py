@@ -1,15 +1,13 @@
 """Files of rows: published tests and battles to read, and the journal of results that an evaluation resumes from."""
 
 import csv
-import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from maquette.artifacts import StageError
-from maquette.artifacts.files import append_rows
-from maquette.artifacts.reading import reading, short
+from maquette.artifacts.files import append_rows, cut_half_line
+from maquette.artifacts.reading import read_log, reading, short
 from maquette.corpus.sources.files import JSON_SUFFIXES, json_files, plain_name
 from maquette.corpus.sources.files import read_rows as read_json_rows
 
@@ -69,20 +67,12 @@ class Journal:
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         self.results: dict[str, Any] = {}
-        if not self.path.exists():
-            return
-        data = self.path.read_bytes()
-        whole = data[: data.rfind(b"\n") + 1]
-        for number, line in enumerate(whole.split(b"\n")[:-1], start=1):
-            try:
-                row = json.loads(line)
-                self.results[row["key"]] = row["result"]
-            except (ValueError, KeyError, TypeError):
-                raise StageError(
-                    f"{self.path}, line {number} is damaged.", "Remove the line: what it held is evaluated again."
-                ) from None
-        if len(whole) < len(data):
-            os.truncate(self.path, len(whole))
+        cut_half_line(self.path)
+        hint = "Remove the line: what it held is evaluated again."
+        for where, row in read_log(self.path, hint=hint):
+            if not isinstance(row, dict) or not {"key", "result"} <= row.keys():
+                raise StageError(f"{where} is damaged: it must have a key and a result.", hint)
+            self.results[row["key"]] = row["result"]
 
     def __contains__(self, key: str) -> bool:
         return key in self.results

@@ -97,6 +97,11 @@ class Objective(LightningModule, abc.ABC):
         if not self.uses_dropout:
             self.train()
 
+    @property
+    def datamodule(self) -> Any:
+        """The trainer's; None where it has bare loaders."""
+        return self.trainer.datamodule  # type: ignore[attr-defined]
+
     def train(self, mode: bool = True) -> "Objective":
         super().train(mode and self.uses_dropout)
         self.training = mode

@@ -75,7 +75,7 @@ class DirectPreferenceOptimization(Objective):
         return values
 
     def on_validation_epoch_end(self) -> None:
-        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        data = self.datamodule
         values: dict[str, float] = data.progress(self.trainer.global_step)
         if len(data.validation):
             losses, chosen, rejected = self._pairs.gathered(len(data.validation) // 2, self.sum_over_processes)
@@ -99,5 +99,4 @@ class DirectPreferenceOptimization(Objective):
 
     def write_samples(self, prompts: Any) -> list[dict[str, Any]]:
         """Some of the completions that the KL was measured on."""
-        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        return [data.shown(completion) for completion in self._sampled[:_SHOWN]]
+        return [self.datamodule.shown(completion) for completion in self._sampled[:_SHOWN]]

@@ -100,7 +100,7 @@ class ProximalPolicyOptimization(Objective):
     def setup(self, stage: str) -> None:
         """Takes prompts and reward from the datamodule."""
         if stage == "fit" and self._environment is None:
-            data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+            data = self.datamodule
             self._environment = Environment(
                 self.config, data.tokenizer, data.feedback.prompts, data.feedback.reward,
                 self.description.get("seed", 0), ProcessGroup(self.trainer.global_rank, self.trainer.world_size),
@@ -114,8 +114,7 @@ class ProximalPolicyOptimization(Objective):
         if self._trainer is None:
             value = saved_value_function(self.model, self.hparams["value_architecture"], self.config)
         else:
-            data: Any = self.trainer.datamodule
-            value = value_function(self.model, data.feedback.value, self.config)
+            value = value_function(self.model, self.datamodule.feedback.value, self.config)
         self._add_companions(value)
 
     def _add_companions(self, value: nn.Module | None) -> None:
@@ -345,7 +344,7 @@ class ProximalPolicyOptimization(Objective):
 
     def _measured(self) -> dict[str, float]:
         """Values of the policy on held-out prompts; none where no datamodule brings any."""
-        feedback = getattr(self.trainer.datamodule, "feedback", None)  # type: ignore[attr-defined]
+        feedback = getattr(self.datamodule, "feedback", None)
         if feedback is None:
             return {}
         values = feedback.measure(self.model, self.reference)
@@ -353,7 +352,7 @@ class ProximalPolicyOptimization(Objective):
 
     def write_samples(self, prompts: Any) -> list[dict[str, Any]]:
         """Greedy completions of held-out prompts."""
-        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        data = self.datamodule
         held_out = data.feedback.held_out[:_SAMPLES]
         completions = sample_completions(
             self.model, data.tokenizer, held_out, max_tokens=self.config.max_completion_length, temperature=0.0

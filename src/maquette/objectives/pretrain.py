@@ -112,7 +112,7 @@ class Pretraining(Objective):
         sums = {name: self.sum_over_processes(values) for name, values in self._sums.items()}
         copying = sums.pop("copying", None)
         losses = {name: DomainLoss(float(row[0]), int(row[1]), int(row[2])) for name, row in sums.items()}
-        weights = getattr(self.trainer.datamodule, "validation_weights", {})  # type: ignore[attr-defined]
+        weights = getattr(self.datamodule, "validation_weights", {})
         values: dict[str, float] = {"tokens": self.trainer.global_step * self.optimization.batch_size_tokens}
         values |= overall(losses, weights)
         for domain, loss in losses.items():
@@ -122,7 +122,7 @@ class Pretraining(Objective):
         self.log_values(values)
 
     def write_samples(self, prompts: Any) -> list[dict[str, Any]]:
-        tokenizer = getattr(self.trainer.datamodule, "tokenizer", None)  # type: ignore[attr-defined]
+        tokenizer = getattr(self.datamodule, "tokenizer", None)
         return [] if tokenizer is None else continue_documents(self.model, tokenizer, prompts)
 
 

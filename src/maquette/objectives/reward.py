@@ -64,7 +64,7 @@ class RewardModelling(Objective):
         return rewards
 
     def on_validation_epoch_end(self) -> None:
-        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        data = self.datamodule
         values: dict[str, float] = data.progress(self.trainer.global_step)
         if whole := len(data.validation) // 2:
             chosen, rejected = self._pairs.gathered(whole, self.sum_over_processes)

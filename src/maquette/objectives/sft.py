@@ -52,7 +52,7 @@ class SupervisedFineTuning(Objective):
 
     def on_validation_epoch_end(self) -> None:
         nats, right, tokens = self.sum_over_processes(self._sums).tolist()
-        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        data = self.datamodule
         values: dict[str, float] = data.progress(self.trainer.global_step)
         if tokens:
             values |= {
@@ -64,7 +64,7 @@ class SupervisedFineTuning(Objective):
 
     def write_samples(self, prompts: Any) -> list[dict[str, Any]]:
         """Answers to held-out prompts: of `prompts` nothing is taken, conversations have their own."""
-        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        data = self.datamodule
         with torch.compiler.set_stance("force_eager"):
             prompts = data.prompts(self.config.sample_prompts, self.model.config.max_position_embeddings)
             completions = sample_completions(

@@ -32,10 +32,10 @@ from .laws.surface import (
     PublishedSurface as PublishedSurface,
     published_surface as published_surface,
 )
-from .plans.pipelines import compare_pipelines as compare_pipelines
 from .plans.planner import (
     Assumptions as Assumptions,
     ComputePlan as ComputePlan,
+    compare_pipelines as compare_pipelines,
     make_plan as make_plan,
     preset as preset,
 )

@@ -18,7 +18,7 @@ from typing import Any
 
 from maquette.artifacts import StageError
 from maquette.artifacts.files import append_rows, cut_half_line, locked, write_text
-from maquette.artifacts.reading import parse_json, reading
+from maquette.artifacts.reading import read_log, reading
 from maquette.data.conversations import Preference
 from maquette.text.chat import Message, check
 
@@ -123,8 +123,7 @@ class Arena:
         """Leaves whole lines alone in the battles, and one preference for each that was decided."""
         battles = self.folder / BATTLES
         cut_half_line(battles)
-        lines = battles.read_bytes().split(b"\n")[:-1]
-        rows = [parse_json(line, battles, place=f"line {number}") for number, line in enumerate(lines, 1)]
+        rows = [row for _, row in read_log(battles)]
         with reading(battles):
             wanted = [json.dumps(one, ensure_ascii=False) for row in rows if (one := _preference(row)) is not None]
         preferences = self.folder / PREFERENCES

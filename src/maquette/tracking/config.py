@@ -62,6 +62,9 @@ class MLflowLoggerConfig:
         store_uri(TrackingConfig(uri=self.tracking_uri), self.save_dir)
 
 
+_KEYS = {"uri": "tracking_uri", "experiment": "experiment_name", "run_name": "run_name", "parent": "parent_run_id"}
+"""What the logger's arguments, whose names are Lightning's, are called where there is no Trainer."""
+
 _OURS = (MLflowLoggerConfig._target_, "maquette.tracking.logger.MLflowLogger")
 
 
@@ -77,12 +80,9 @@ def tracking_of(logger: Mapping[str, Any], outputs: Path | str) -> TrackingConfi
     if name is None:
         return TrackingConfig(enabled=False)
     node = dataclasses.asdict(MLflowLoggerConfig(save_dir=str(outputs))) | node_values(logger[name])
-    uri = node["tracking_uri"]
-    if uri is None and Path(node["save_dir"]).absolute() != Path(outputs).absolute():
-        uri = store_uri(TrackingConfig(), node["save_dir"])
-    return TrackingConfig(
-        uri=uri, experiment=node["experiment_name"], run_name=node["run_name"], parent=node["parent_run_id"]
-    )
+    if node["tracking_uri"] is None and Path(node["save_dir"]).absolute() != Path(outputs).absolute():
+        node["tracking_uri"] = store_uri(TrackingConfig(), node["save_dir"])
+    return TrackingConfig(**{own: node[key] for own, key in _KEYS.items()})
 
 
 def with_tracking(logger: Mapping[str, Any], tracking: TrackingConfig, outputs: Path | str) -> dict[str, Any]:
@@ -92,11 +92,8 @@ def with_tracking(logger: Mapping[str, Any], tracking: TrackingConfig, outputs: 
         return dict(logger)
     if not tracking.enabled:
         return {key: node for key, node in logger.items() if key != name}
-    values = {
-        "tracking_uri": tracking.uri, "experiment_name": tracking.experiment, "run_name": tracking.run_name,
-        "parent_run_id": tracking.parent, "save_dir": str(outputs),
-    }  # fmt: skip
-    return {**logger, name: with_values(logger[name], **values)}
+    values = {key: getattr(tracking, own) for own, key in _KEYS.items()}
+    return {**logger, name: with_values(logger[name], save_dir=str(outputs), **values)}
 
 
 def store_uri(config: TrackingConfig, outputs: Path | str) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from maquette.artifacts.errors import ConfigError, without_secrets
 from maquette.artifacts.files import listed, write_text
 from maquette.artifacts.progress import say
+from maquette.artifacts.settings import flatten
 from maquette.tracking.buffer import Buffer, Point
 from maquette.tracking.config import TrackingConfig
 from maquette.tracking.environment import PARENT_TAG, describe_environment, process_tag
@@ -77,7 +78,8 @@ class RunLog:
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Settings of the run, nested ones as dotted names. MLflow keeps the first value of each; one that differs
         later (a run resumed on other hardware) is kept as the tag `resumed.<name>`."""
-        flat = flatten(params)
+        # Characters that MLflow takes in no name become `_`.
+        flat = {NOT_IN_NAMES.sub("_", key): _text(value) for key, value in flatten(params).items()}
         new = {key: value for key, value in flat.items() if key not in self._params}
         changed = {f"resumed.{key}": value for key, value in flat.items() if self._params.get(key, value) != value}
         self._params.update(new)
@@ -248,21 +250,6 @@ def start_parent_run(
     `logger.mlflow.parent_run_id`. Made in the parent process, it also makes the store, so that children can start in
     parallel."""
     return start_run(config, params=params or {}, tags={"kind": "parent", **(tags or {})}, **where)
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested settings as dotted names and text: `{"model": {"hidden_size": 64}}` is `{"model.hidden_size": "64"}`.
-
-    Characters that MLflow takes in no name become `_`.
-    """
-    flat: dict[str, str] = {}
-    for key, value in values.items():
-        name = prefix + NOT_IN_NAMES.sub("_", str(key))
-        if isinstance(value, Mapping) and value:
-            flat.update(flatten(value, f"{name}."))
-        else:
-            flat[name] = _text(value)
-    return flat
 
 
 def _texts(values: Mapping[str, Any]) -> dict[str, str]:

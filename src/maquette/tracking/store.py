@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from maquette.artifacts.errors import ConfigError, StageError
 from maquette.artifacts.files import atomic_file, explain_os_error, locked, scratch_folder
+from maquette.artifacts.manifest import digest_of_files
 from maquette.artifacts.progress import say
-from maquette.artifacts.recall import digest_of_files
 from maquette.tracking.buffer import LONGEST_LOCK, is_locked
 from maquette.tracking.config import EMBEDDED, TrackingConfig, address_of, store_uri
 

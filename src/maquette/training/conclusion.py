@@ -7,10 +7,10 @@ import torch
 from lightning.pytorch import Trainer
 
 from maquette.artifacts.progress import say
+from maquette.artifacts.run_file import FILE
 from maquette.model import LanguageModel, ScalarModel, hf
 from maquette.text import Tokenizer
 from maquette.tracking import RunLog, peak_memory_bytes
-from maquette.training import record as records
 from maquette.training.callbacks import RunCheckpoint
 from maquette.training.callbacks.loss_spike import diverged, first_broken
 from maquette.training.checkpoint_io import CheckpointFolder
@@ -56,7 +56,7 @@ def conclude(
     if finished:
         _summarize(record, log, checkpoints, step)
     record.save()
-    log.log_artifact(job.folder / records.FILE)
+    log.log_artifact(job.folder / FILE)
     return record
 
 

@@ -11,7 +11,7 @@ from maquette.objectives.config import ExampleConfig
 from maquette.objectives.preferences import ReferenceLogProbs
 from maquette.text import Tokenizer
 from maquette.training.job import Job, ObjectivePlan, Opened, Row, describe_run_model, prepare_optimization
-from maquette.training.micro_batch import micro_batch_of, micro_batches
+from maquette.training.micro_batch import forward_passes, share_of
 from maquette.training.report import draw_curves, draw_reliability
 
 _DATA: dict[str, type[ExampleData]] = {"instructions": InstructionData, "preferences": PreferenceData}
@@ -26,10 +26,16 @@ class ExamplePlan(ObjectivePlan):
     objective: ExampleConfig
     micro_batch_size: int | None = None
 
+    def forward_passes(self, processes: int, accumulate: int | None) -> int:
+        """Of a process in a step. Raises `ConfigError` where the batch can't be shared so."""
+        batch = self.objective.batch_size
+        share = share_of(batch, processes, f"objective.batch_size={batch}", "objective.batch_size")
+        what = "examples of a process's step"
+        return forward_passes(share, what, micro_batch_size=self.micro_batch_size, accumulate=accumulate) or 1
+
     def open(self, job: Job, tokenizer: Tokenizer) -> Opened:
         assert job.spec.checkpoint is not None
-        micro_batch_size = micro_batch_of(self.micro_batch_size, self.objective.batch_size, job)
-        accumulate = micro_batches(self.objective.batch_size, job.hardware.world_size, micro_batch_size)
+        accumulate = self.forward_passes(job.hardware.world_size, job.trainer.accumulate_grad_batches)
         common: dict[str, Any] = {
             "batch_size": self.objective.batch_size, "micro_batches": accumulate, "steps": job.spec.steps,
             "seed": job.spec.seed, "batch_size_tokens": job.spec.batch_size_tokens,

@@ -16,11 +16,11 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from maquette.artifacts.progress import say
+from maquette.artifacts.run_file import FAILED, INTERRUPTED, RUNNING, TRIED
 from maquette.data.process_group import ProcessGroup, join_group, process_group
 from maquette.model.linear import use_backend
 from maquette.text import Tokenizer
 from maquette.tracking import MLflowLogger, RunLog
-from maquette.training import record as records
 from maquette.training.callbacks import LossSpikeGuard, RunCheckpoint, RunContext
 from maquette.training.checkpoint_io import CheckpointFolder
 from maquette.training.conclusion import conclude
@@ -29,7 +29,7 @@ from maquette.training.job import Job
 from maquette.training.machine import compile_blocks, compiler_works, matmul_peak
 from maquette.training.metrics_file import MetricsFile
 from maquette.training.processes import ForcedExit, catch_signals
-from maquette.training.record import RunRecord
+from maquette.training.record import RunRecord, read_record
 from maquette.training.trainer import build_callbacks, build_trainer, parts
 
 
@@ -44,19 +44,19 @@ def fit(job: Job) -> RunRecord:
     prepare_process(job.hardware)
     use_backend(job.linear_backend)
     keep_large_buffers()
-    record = records.read_record(job.folder)
+    record = read_record(job.folder)
     assert record is not None  # the stage has written it
     loggers: list[Logger] = parts("logger", job.logger, Logger) if world.is_first else []
     with _recorded(job, record, loggers) as log:
         if world.is_first:
-            record = record.update(tracking_run=log.run_id, status=records.RUNNING)
+            record = record.update(tracking_run=log.run_id, status=RUNNING)
         try:
             return _fit(job, record, world, log, loggers)
         except KeyboardInterrupt:
-            _leave(record, world, records.INTERRUPTED)
+            _leave(record, world, INTERRUPTED)
             raise
         except BaseException:
-            _leave(record, world, records.FAILED)
+            _leave(record, world, FAILED)
             raise
 
 
@@ -92,7 +92,7 @@ def _fit(job: Job, record: RunRecord, world: ProcessGroup, log: RunLog, loggers:
         finally:
             torch.compiler.set_stance("default")
     if job.trainer.fast_dev_run:
-        return record.update(status=records.TRIED) if world.is_first else record
+        return record.update(status=TRIED) if world.is_first else record
     checkpointing = next((one for one in callbacks if isinstance(one, RunCheckpoint)), None)
     guard = next((one for one in callbacks if isinstance(one, LossSpikeGuard)), None)
     interrupted = checkpointing is not None and checkpointing.interrupted
@@ -152,5 +152,5 @@ def _metrics(job: Job, world: ProcessGroup, *, resumes: bool) -> Iterator[Metric
 
 
 def _leave(record: RunRecord, world: ProcessGroup, status: str) -> None:
-    if world.is_first and (latest := records.read_record(record.folder)) is not None:
+    if world.is_first and (latest := read_record(record.folder)) is not None:
         latest.update(status=status)

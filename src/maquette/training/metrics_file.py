@@ -16,7 +16,7 @@ from lightning.pytorch.loggers import Logger
 
 from maquette.artifacts.errors import StageError
 from maquette.artifacts.files import explain_os_error
-from maquette.artifacts.reading import parse_json
+from maquette.artifacts.reading import read_log
 
 Row = dict[str, Any]
 
@@ -26,13 +26,10 @@ _ADVICE = "Restore the file, or train the run again with force=true."
 def read_history(path: Path | str) -> list[Row]:
     """The rows of a `metrics.jsonl`, by rising `step`, each step once, without a half-written last line. Empty where
     there is none. Raises `StageError` for a damaged line before the last: what stood in it can't be made up for."""
-    path = Path(path)
     rows: dict[int, Row] = {}
-    lines = path.read_bytes().split(b"\n") if path.exists() else []
-    for number, line in enumerate(lines[:-1], 1):  # after the last line break there is nothing, or half a line
-        row = parse_json(line, path, place=f"line {number}", hint=_ADVICE)
+    for where, row in read_log(path, hint=_ADVICE):
         if not isinstance(row, dict) or type(row.get("step")) is not int:
-            raise StageError(f"{path}, line {number}, is damaged: it must be an object with a step.", _ADVICE)
+            raise StageError(f"{where} is damaged: it must be an object with a step.", _ADVICE)
         rows.setdefault(row["step"], {}).update(row)
     return [rows[step] for step in sorted(rows)]
 

@@ -1,11 +1,10 @@
-"""How much of a batch goes through the model at once: what fits, in parts that are alike."""
+"""How a step's batch is shared out: among the processes, and into forward passes of each. For every objective."""
 
 import torch
 
 from maquette.artifacts import ConfigError
 from maquette.model.core_config import CoreConfig
 from maquette.training.devices import Hardware
-from maquette.training.job import Job
 
 _CPU_BYTES = 2 * 2**30
 """Memory for activations on a processor."""
@@ -14,10 +13,47 @@ _GPU_SHARE = 0.5
 """Share of a GPU's memory for activations; the rest is for weights, gradients, optimiser and what falls between."""
 
 
-def activation_bytes(architecture: CoreConfig, element: int) -> int:
-    """Roughly what one token keeps for the backward pass, at `element` bytes a number: in the core, and at the end the
-    logits' share."""
-    return element * (architecture.numbers_per_token + architecture.vocab_size)
+def share_of(batch: int, processes: int, what: str, key: str, *, whole: int = 1, unit: int = 1) -> int:
+    """One process's part of a `batch`, in groups of `whole`. `what` is shared, and `key` sets it in `unit`s.
+
+    Raises `ConfigError` where the batch can't be shared so."""
+    share, rest = divmod(batch, processes)
+    if rest or not share or share % whole:
+        groups = f" in groups of {whole}" if whole > 1 else ""
+        raise ConfigError(
+            f"{what} can't be shared by {processes} processes{groups}.",
+            f"Set {key} to a multiple of {processes * whole * unit:,}.",
+        )
+    return share
+
+
+def forward_passes(
+    share: int, what: str, *, micro_batch_size: int | None, accumulate: int | None, whole: int = 1
+) -> int | None:
+    """Forward passes of a process over its `share` of a step: as `data.micro_batch_size` or
+    `trainer.accumulate_grad_batches` (`accumulate`) says; None where neither does.
+
+    Raises `ConfigError` where they differ, or do not divide the share into groups of `whole`.
+    """
+    if micro_batch_size is not None:
+        if share % micro_batch_size or micro_batch_size % whole:
+            raise ConfigError(
+                f"data.micro_batch_size={micro_batch_size} does not divide the {share} {what}.",
+                f"Allowed: {', '.join(str(size) for size in _sizes(share, whole))}.",
+            )
+        if accumulate not in (None, share // micro_batch_size):
+            raise ConfigError(
+                f"trainer.accumulate_grad_batches={accumulate}, and data.micro_batch_size={micro_batch_size} means "
+                f"{share // micro_batch_size}.",
+                "Leave one of them out.",
+            )
+        return share // micro_batch_size
+    if accumulate is not None and (share % accumulate or share // accumulate % whole):
+        raise ConfigError(
+            f"trainer.accumulate_grad_batches={accumulate} does not divide the {share} {what}.",
+            "Leave it out: data.micro_batch_size, or what fits, says how a batch is split.",
+        )
+    return accumulate
 
 
 def choose_micro_batch(
@@ -28,86 +64,37 @@ def choose_micro_batch(
     whole: int,
     micro_batch_size: int | None,
     hardware: Hardware,
+    accumulate: int | None = None,
 ) -> int:
-    """Sequences of `context` tokens in one forward pass of one process: `micro_batch_size`, or the most that fits. It
+    """Sequences of `context` tokens in one forward pass of one process: as the settings say, or the most that fits. It
     is a multiple of `whole` (contexts that a phase reads as one) and divides the process's share of the batch.
 
     Raises `ConfigError` where the batch can't be shared so.
     """
-    share, rest = divmod(batch_sequences, hardware.world_size)
-    if rest or share % whole:
-        raise ConfigError(
-            f"A step of {batch_sequences} sequences can't be shared by {hardware.world_size} processes.",
-            f"Set data.batch_size_tokens to a multiple of {hardware.world_size * whole * context:,}.",
-        )
-    if micro_batch_size is not None:
-        if share % micro_batch_size or micro_batch_size % whole:
-            raise ConfigError(
-                f"data.micro_batch_size={micro_batch_size} does not divide the {share} sequences of a process's step.",
-                f"Allowed: {', '.join(str(n) for n in range(whole, share + 1, whole) if share % n == 0)}.",
-            )
-        return micro_batch_size
+    share = share_of(
+        batch_sequences, hardware.world_size, f"A step of {batch_sequences} sequences", "data.batch_size_tokens",
+        whole=whole, unit=context,
+    )  # fmt: skip
+    passes = forward_passes(
+        share, "sequences of a process's step", micro_batch_size=micro_batch_size, accumulate=accumulate, whole=whole
+    )
+    if passes is not None:
+        return share // passes
     element = torch.finfo(hardware.compute_dtype).bits // 8
     if hardware.accelerator == "cuda":
         budget = _GPU_SHARE * torch.cuda.get_device_properties(hardware.device).total_memory
     else:
         budget = float(_CPU_BYTES)
     most = max(whole, int(budget / (activation_bytes(architecture, element) * context)))
-    return max(n for n in range(whole, share + 1, whole) if share % n == 0 and n <= most)
+    return max(size for size in _sizes(share, whole) if size <= most)
 
 
-def micro_batch_of(micro_batch_size: int | None, batch: int, job: Job) -> int | None:
-    """Sequences (or examples) of a forward pass where `trainer.accumulate_grad_batches` says how many of them a step
-    has. Raises `ConfigError` where they do not divide, or both are given and differ."""
-    accumulate = job.trainer.accumulate_grad_batches
-    if accumulate is None:
-        return micro_batch_size
-    share, rest = divmod(batch, job.hardware.world_size * accumulate)
-    if rest or not share:
-        raise ConfigError(
-            f"trainer.accumulate_grad_batches={accumulate} does not divide a step's batch of {batch}.",
-            "Leave it out: data.micro_batch_size, or what fits, says how a batch is split.",
-        )
-    if micro_batch_size not in (None, share):
-        raise ConfigError(
-            f"trainer.accumulate_grad_batches={accumulate} means micro-batches of {share}, and "
-            f"data.micro_batch_size={micro_batch_size}.",
-            "Leave one of them out.",
-        )
-    return share
+def activation_bytes(architecture: CoreConfig, element: int) -> int:
+    """Roughly what one token keeps for the backward pass, at `element` bytes a number: in the core, and at the end the
+    logits' share."""
+    return element * (architecture.numbers_per_token + architecture.vocab_size)
 
 
-def micro_batches(batch_size: int, world_size: int, micro_batch_size: int | None) -> int:
-    """Forward passes of one process in a step. Raises `ConfigError` where the batch can't be shared so."""
-    share, rest = divmod(batch_size, world_size)
-    if rest or not share:
-        raise ConfigError(
-            f"objective.batch_size={batch_size} can't be shared by {world_size} processes.",
-            f"Set it to a multiple of {world_size}.",
-        )
-    return 1 if micro_batch_size is None else _passes(share, micro_batch_size, "examples of a process's step")
-
-
-def minibatch_passes(minibatch: int, micro_batch_size: int | None, accumulate: int | None) -> int:
-    """Forward passes of one process over a minibatch of so many completions (PPO): one, unless the settings ask for
-    more. Raises `ConfigError` where they do not divide it, or where two settings differ."""
-    minibatch = max(1, minibatch)  # too small a batch is refused where it is shared out
-    passes = accumulate or 1
-    if micro_batch_size is not None:
-        passes = _passes(minibatch, micro_batch_size, "completions of a process's minibatch")
-    if accumulate not in (None, passes):
-        raise ConfigError(
-            f"trainer.accumulate_grad_batches={accumulate}, and data.micro_batch_size={micro_batch_size} means "
-            f"{passes}.",
-            "Leave one of them out.",
-        )
-    return passes
-
-
-def _passes(share: int, micro_batch_size: int, what: str) -> int:
-    if share % micro_batch_size:
-        raise ConfigError(
-            f"data.micro_batch_size={micro_batch_size} does not divide the {share} {what}.",
-            f"Allowed: {', '.join(str(number) for number in range(1, share + 1) if share % number == 0)}.",
-        )
-    return share // micro_batch_size
+def _sizes(share: int, whole: int) -> list[int]:
+    """Of micro-batches that divide a share and consist of groups of `whole`."""
+    return [size for size in range(whole, share + 1, whole) if share % size == 0]

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from lightning.pytorch import LightningDataModule
 
-from maquette.artifacts import ConfigError
 from maquette.artifacts.targets import import_target
 from maquette.data.prompts import Prompt, PromptSource
 from maquette.model import LanguageModel, ScalarModel
@@ -20,6 +19,7 @@ from maquette.objectives.completions import RewardFunction
 from maquette.objectives.config import PolicyConfig
 from maquette.objectives.rollouts import RolloutSchedule
 from maquette.training.job import Job, ObjectivePlan, Opened, Row, describe_run_model, prepare_optimization
+from maquette.training.micro_batch import forward_passes, share_of
 from maquette.training.report import draw_curves
 
 if TYPE_CHECKING:
@@ -84,26 +84,25 @@ class PolicyData(LightningDataModule):
 
 @dataclass(frozen=True)
 class PolicyPlan(ObjectivePlan):
-    """How a policy is optimised, and for what. `micro_batches`: forward passes of a process in a step."""
+    """How a policy is optimised, and for what. `micro_batch_size`: completions of a forward pass; `accumulate`: forward
+    passes of a minibatch. One pass where both are None."""
 
     config: PolicyConfig
     feedback: FeedbackSource
-    micro_batches: int = 1
+    micro_batch_size: int | None = None
+    accumulate: int | None = None
 
     def schedule(self, processes: int) -> RolloutSchedule:
-        """An iteration of one of so many processes. Raises `ConfigError` where its answers can't be shared out."""
-        config = self.config
-        size = config.group_size if config.advantage == "group" else 1
-        if config.rollout_batch_size % (processes * size):
-            groups = f" in groups of {size}" if size > 1 else ""
-            raise ConfigError(
-                f"objective.rollout_batch_size={config.rollout_batch_size} can't be shared by {processes} "
-                f"processes{groups}.",
-                f"Use a multiple of {processes * size}.",
-            )
-        return RolloutSchedule(
-            config.rollout_batch_size // processes, config.ppo_epochs, config.num_minibatches, self.micro_batches
-        )
+        """An iteration of one of so many processes. Raises `ConfigError` where its completions can't be shared out."""
+        config, batch = self.config, self.config.rollout_batch_size
+        whole, key = config.group_size if config.advantage == "group" else 1, "objective.rollout_batch_size"
+        share, passes = share_of(batch, processes, f"{key}={batch}", key, whole=whole), self.accumulate
+        if self.micro_batch_size is not None:  # without it the parts of a minibatch need not be alike
+            passes = forward_passes(
+                max(1, share // config.num_minibatches), "completions of a process's minibatch",
+                micro_batch_size=self.micro_batch_size, accumulate=self.accumulate,
+            )  # fmt: skip
+        return RolloutSchedule(share, config.ppo_epochs, config.num_minibatches, passes or 1)
 
     def open(self, job: Job, tokenizer: "Tokenizer") -> Opened:
         assert job.spec.checkpoint is not None  # the stage asks for one

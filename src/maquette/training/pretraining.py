@@ -27,7 +27,7 @@ from maquette.objectives.config import PretrainConfig
 from maquette.objectives.held_out import metric_name
 from maquette.text import Tokenizer
 from maquette.training.job import Job, ObjectivePlan, Opened, Row, describe_run_model, prepare_optimization
-from maquette.training.micro_batch import choose_micro_batch, micro_batch_of
+from maquette.training.micro_batch import choose_micro_batch
 from maquette.training.report import draw_curves, draw_loss
 
 
@@ -51,7 +51,8 @@ class PretrainingPlan(ObjectivePlan):
             batch_sequences=batch_sequences,
             context=self.data.sequence_length,
             whole=int(np.lcm.reduce([phase.context_multiple for phase in phases])),
-            micro_batch_size=micro_batch_of(self.data.micro_batch_size, batch_sequences, job),
+            micro_batch_size=self.data.micro_batch_size,
+            accumulate=job.trainer.accumulate_grad_batches,
             hardware=job.hardware,
         )
         data = PretrainingData(

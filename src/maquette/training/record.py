@@ -14,15 +14,10 @@ from maquette.artifacts import StageError
 from maquette.artifacts.errors import MaquetteError
 from maquette.artifacts.files import listed
 from maquette.artifacts.progress import say
-from maquette.artifacts.run_file import FAILED, FILE, FINISHED, INTERRUPTED, RUNNING, TRIED, read_run, write_run
+from maquette.artifacts.run_file import FILE, FINISHED, INTERRUPTED, RUNNING, TRIED, read_run, write_run
 from maquette.recipe.objectives import entry_of
 from maquette.recipe.run_spec import CODE_CHANGED, RunSpec
 from maquette.tracking.environment import git_commit, hardware_name, package_versions
-
-__all__ = [
-    "FAILED", "FILE", "FINISHED", "INTERRUPTED", "RUNNING", "TRIED", "RunRecord", "begin_record", "find_record",
-    "read_record", "record_of", "why_trained_again",
-]  # fmt: skip
 
 _SUMMARY = (
     ("validation/loss", "validation loss"),

@@ -10,7 +10,7 @@ from maquette.scaling import Assumptions, compare_pipelines, make_plan, preset
 from maquette.scaling.laws.repetition import RepetitionLaw
 from maquette.scaling.laws.surface import BESIROGLU_2024
 from maquette.scaling.plans.hardware import accelerator
-from maquette.scaling.plans.pipelines import expected_minimum
+from maquette.scaling.plans.planner import expected_minimum
 
 SURFACE = BESIROGLU_2024.surface
 KEYS = (

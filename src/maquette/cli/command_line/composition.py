@@ -1,7 +1,8 @@
 """From overrides to checked settings: Hydra composes `conf/`, the dataclasses of `cli/command_line/config.py` judge it.
 
 `compose` is for Python; the command line's applications (application.py) are given what Hydra composed and call
-`to_settings`, so both mean the same run by the same words.
+`to_settings`, so both mean the same run by the same words. `words_of` is the way back: settings as words of `maquette
+train` that mean the same, for lines to type, and for the sweep of the demo.
 """
 
 import contextlib
@@ -9,7 +10,7 @@ import dataclasses
 import functools
 import logging
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,16 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from maquette.artifacts.errors import ConfigError, MaquetteError
-from maquette.artifacts.settings import check
+from maquette.artifacts.settings import check, flatten
+from maquette.artifacts.targets import target_of
 from maquette.cli.command_line.config import StageConfig, TrainStage
 from maquette.cli.command_line.config_errors import COMPOSING, explained, unknown_key, wrong_key
 from maquette.cli.command_line.foreign import arguments_at, check_foreign, is_retargeted, search_beside, without_schema
 from maquette.cli.command_line.help import config_folders
-from maquette.cli.command_line.overrides import free_form, hydra_overrides, parse_overrides
+from maquette.cli.command_line.overrides import free_form, hydra_overrides, literal, parse_overrides
 from maquette.cli.command_line.recipe_numbers import left_open, register_resolver
 from maquette.cli.command_line.registry import STAGES, Stage
+from maquette.optimization.config import short_name
 
 
 @functools.cache
@@ -155,3 +158,28 @@ def hydra_apart() -> Iterator[None]:
         GlobalHydra.instance().hydra, HydraConfig.instance().cfg = hydra, config
         logging.root.handlers[:] = handlers
         logging.root.setLevel(level)
+
+
+def words_of(config: Any, counts: Callable[[str], bool]) -> list[str]:
+    """The settings under the keys that count which `maquette train` has otherwise where nothing is given. `config`:
+    its own, or of a stage that has them too."""
+    options = [
+        f"{name}._target_={target_of(node)}" if isinstance(node, Mapping) else f"{name}={short_name(node)}"
+        for name in ("optimizer", "scheduler")
+        if type(node := getattr(config, name)) is not type(getattr(TrainStage(), name))
+    ]
+    usual = plain_settings(compose(STAGES["train"], options))
+    sections = {key.partition(".")[0] for key in usual}
+    changed = {
+        key: value
+        for key, value in plain_settings(config).items()
+        if key.partition(".")[0] in sections and value != usual.get(key)
+    }
+    return options + [
+        f"{'' if key in usual else '++'}{key}={literal(value)}" for key, value in changed.items() if counts(key)
+    ]
+
+
+def plain_settings(config: Any) -> dict[str, Any]:
+    """Every setting of a stage by its dotted key, as plain values."""
+    return flatten(dataclasses.asdict(config))

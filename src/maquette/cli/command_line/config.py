@@ -33,8 +33,7 @@ from maquette.optimization.config import (
     LinearSchedulerConfig,
     check_optimization,
 )
-from maquette.recipe.rules import HyperparameterRules
-from maquette.recipe.sweep_config import SweepConfig
+from maquette.recipe.rules import HyperparameterRules, SweepConfig
 from maquette.text.config import TokenizerConfig
 from maquette.tracking.config import MLflowLoggerConfig, TrackingConfig, tracking_of, with_tracking
 from maquette.training.config import CALLBACKS, PrecisionConfig, TrainerConfig

@@ -81,6 +81,16 @@ class VerifyStage(RecordedStage, PrintedStage):
 
 
 @dataclass
+class BacktestStage(RecordedStage, PrintedStage):
+    runs: str | None = setting(None, "a CSV file with N, D and loss, a sweep, or an MLflow filter")
+    by: str | None = setting(None, "columns whose values make tables of their own, such as dataset or dataset+model")
+    forms: list[str] = setting(list, "forms of law of your own that take part, each as package.module.Name")
+    convention: str = setting("exact", "what N and C count, as for fit", choices=("exact", "kaplan"))
+    units: dict[str, str] = setting(dict, "of a CSV file that counts otherwise, as for fit")
+    name: str | None = setting(None, "of the folder in <outputs>/backtests; by default after the runs")
+
+
+@dataclass
 class PlanStage(PrintedStage):
     preset: str | None = setting(None, "a known model's assumptions to start from", choices=("llama3_405b",))
     surface: str = setting(

@@ -80,6 +80,12 @@ _ALL = (
         "predict", "write down what a bigger run will reach, before it is trained", law_config.PredictStage, "predict"
     ),
     Stage("verify", "the verdict on predictions, and the record over all of them", law_config.VerifyStage, "verify"),
+    Stage(
+        "backtest",
+        "how good predictions were on tables whose larger runs are known",
+        law_config.BacktestStage,
+        "backtest",
+    ),
     Stage("plan", "so many GPUs for so many days: what to train, and what it costs", law_config.PlanStage, "plan"),
     Stage("demo", "the whole pipeline on two cores in minutes, with a page to open", settings.DemoStage, "demo"),
 )

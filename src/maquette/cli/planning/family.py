@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from maquette.artifacts.errors import ConfigError, StageError
+from maquette.artifacts.run_file import FILE
 from maquette.artifacts.settings import flatten
 from maquette.artifacts.targets import has_key, with_values
 from maquette.cli.command_line.config import TrainStage
@@ -19,7 +20,7 @@ from maquette.cli.tokens import make_tokens
 from maquette.data.token_artifacts import TokensResult
 from maquette.recipe.run_spec import RunSpec, resolved_settings
 from maquette.scaling.predictions.prediction import is_local
-from maquette.training.record import FILE, read_record
+from maquette.training.record import read_record
 
 DERIVED = (
     "model.hidden_size", "model.num_hidden_layers", "model.num_attention_heads", "model.num_key_value_heads",

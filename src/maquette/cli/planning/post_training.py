@@ -17,7 +17,7 @@ from maquette.artifacts.run_file import read_run
 from maquette.artifacts.settings import walk
 from maquette.artifacts.targets import Node, node_value, with_values
 from maquette.cli.command_line.config import TrainStage
-from maquette.cli.planning.pretraining import assemble_job
+from maquette.cli.planning.pretraining import job_of, specified
 from maquette.data.config import ExamplesConfig
 from maquette.data.conversations import ExampleFiles, ExampleSource
 from maquette.data.examples import describe_examples, encode_instructions, encode_preferences
@@ -38,7 +38,6 @@ from maquette.training.config import TrainerConfig
 from maquette.training.devices import count_processes
 from maquette.training.examples import ExamplePlan
 from maquette.training.job import ObjectivePlan
-from maquette.training.micro_batch import micro_batches, minibatch_passes
 from maquette.training.policy import PolicyPlan
 
 ADAM_EPS = 1e-5
@@ -56,7 +55,8 @@ def plan_examples(config: TrainStage) -> Job:
     objective = config.objective
     start = _start(config)
     architecture, tokenizer = _architecture(start), load_tokenizer(start)
-    micro_batches(objective.batch_size, count_processes(config.trainer), config.data.micro_batch_size)
+    plan = ExamplePlan(Path(), objective, config.data.micro_batch_size)
+    plan.forward_passes(count_processes(config.trainer), config.trainer.accumulate_grad_batches)  # raises
     folder = encoded_examples(config, tokenizer, architecture.max_position_embeddings)
     manifest = read_manifest(folder)
     train: dict[str, int] = manifest.facts["train"]
@@ -71,7 +71,7 @@ def plan_examples(config: TrainStage) -> Job:
     record = read_run(start)  # the corpus that it was pretrained on: what it is evaluated on must not be of it
     if record is not None and (corpus := record["spec"]["digests"].get("corpus")):
         digests["corpus"] = corpus
-    return _job(config, recipe, ExamplePlan(folder, objective, config.data.micro_batch_size), start, digests)
+    return _job(config, recipe, dataclasses.replace(plan, folder=folder), start, digests)
 
 
 def plan_policy(config: TrainStage) -> Job:
@@ -122,12 +122,9 @@ def plan_policy(config: TrainStage) -> Job:
     digests = {"tokenizer": tokenizer.chat_digest, "reward": _reward_digest(config)}
     if config.prompts.path is not None:
         digests["prompts"] = file_digest(config.prompts.path)
-    processes = count_processes(config.trainer)
     feedback = ConfiguredFeedback(config.prompts, reward, config.outputs)
-    minibatch = objective.rollout_batch_size // processes // objective.num_minibatches
-    passes = minibatch_passes(minibatch, config.data.micro_batch_size, config.trainer.accumulate_grad_batches)
-    plan = PolicyPlan(objective, feedback, passes)
-    plan.schedule(processes)  # raises where they can't be shared out
+    plan = PolicyPlan(objective, feedback, config.data.micro_batch_size, config.trainer.accumulate_grad_batches)
+    plan.schedule(count_processes(config.trainer))  # raises where they can't be shared out
     return _job(config, recipe, plan, start, digests)
 
 
@@ -173,7 +170,8 @@ def _job(config: TrainStage, recipe: Recipe, plan: ObjectivePlan, start: Path, d
         recipe = with_steps(recipe, config.trainer.max_steps)
     _say_unused(config)
     label = f"{config.objective.entry.label}-{label_of(recipe.size)}"
-    return assemble_job(config, recipe, plan, start=start, tokenizer=model_folder(start), digests=digests, label=label)
+    spec = specified(config, recipe, start=start, tokenizer=model_folder(start), digests=digests, label=label)
+    return job_of(config, spec, plan)
 
 
 def _say_unused(config: TrainStage) -> None:

@@ -96,11 +96,6 @@ def plan_job(config: TrainStage, recipe: Recipe, data: TokensResult) -> "Job":
     return job_of(config, spec_of(config, recipe, data), plan_of(config, data))
 
 
-def assemble_job(config: TrainStage, recipe: Recipe, plan: "ObjectivePlan", **of_spec: Any) -> "Job":
-    """The job of any objective, whose own part is `plan`; `of_spec`: see `specified`."""
-    return job_of(config, specified(config, recipe, **of_spec), plan)
-
-
 def specified(
     config: TrainStage,
     recipe: Recipe,

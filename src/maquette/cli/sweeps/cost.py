@@ -10,10 +10,11 @@ from pathlib import Path
 
 from maquette.artifacts.errors import MaquetteError
 from maquette.artifacts.files import listed, read_json, write_json
+from maquette.artifacts.run_file import FILE as RUN_FILE
+from maquette.artifacts.run_file import FINISHED
 from maquette.cli.sweeps.forecast import PlannedJob
 from maquette.tracking.environment import hardware_name
-from maquette.training.record import FILE as RUN_FILE
-from maquette.training.record import FINISHED, read_record
+from maquette.training.record import read_record
 
 FILE = "speeds.json"
 

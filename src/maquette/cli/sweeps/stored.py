@@ -12,8 +12,7 @@ from pathlib import Path
 from maquette.artifacts.code_digest import code_digest
 from maquette.artifacts.errors import MaquetteError
 from maquette.artifacts.files import digest, file_digest, listed, read_json, write_json
-from maquette.artifacts.manifest import read_manifest
-from maquette.artifacts.recall import program_digest
+from maquette.artifacts.manifest import program_digest, read_manifest
 from maquette.cli.command_line.config import TrainStage
 from maquette.cli.sweeps.forecast import PlannedJob
 from maquette.cli.sweeps.jobs import Line, Sweep

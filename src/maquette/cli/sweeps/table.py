@@ -14,9 +14,10 @@ from rich.table import Table
 from maquette.artifacts.files import listed, write_text
 from maquette.artifacts.progress import duration
 from maquette.artifacts.reading import load_table
+from maquette.artifacts.run_file import FINISHED
 from maquette.cli.sweeps.jobs import Sweep
 from maquette.cli.sweeps.sweep_job import SweepJob
-from maquette.training.record import FINISHED, RunRecord, read_record
+from maquette.training.record import RunRecord, read_record
 
 COLUMNS = (
     "job", "run", "status", "size", "tokens", "compute", "width", "layers", "learning_rate", "batch_size_tokens",
@@ -66,6 +67,8 @@ def cost_in_words(sweep: Sweep, seconds: Sequence[float], source: str, processes
         wall = max(max(times), sum(times) / processes)
         many = f" in {processes} processes" if processes > 1 else ""
         text += f", about {duration(wall)}{many} ({source})"
+    elif times:
+        text += "; ? where no speed is known: no such model was trained on this machine yet, and --show measures none"
     return text
 
 

@@ -19,7 +19,7 @@ from typing import IO, Any, ClassVar, TypeVar, cast
 from maquette.artifacts.errors import StageError
 from maquette.artifacts.files import digest, file_digest, listed
 from maquette.artifacts.progress import progress
-from maquette.artifacts.reading import short
+from maquette.artifacts.reading import parse_json
 from maquette.corpus.config import SourceConfig
 from maquette.corpus.document import Document
 from maquette.corpus.sources import domain_name
@@ -159,19 +159,6 @@ def readable(file: Path, read: Callable[[Path], Value]) -> Value:
         return read(file)
     except OSError as error:
         raise StageError(f"{file} can't be read: {error.strerror}.", "Check the file's permissions.") from None
-
-
-def parse_json(data: bytes, where: str) -> Any:
-    """The JSON value in `data`. Raises `StageError`, beginning with `where`, where it is none."""
-    try:
-        return json.loads(data.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise StageError(
-            f"{where} is not UTF-8: byte {error.start + 1} of it is 0x{data[error.start]:02x}.",
-            "Convert the file, for example with: iconv -f latin1 -t utf-8.",
-        ) from None
-    except (ValueError, RecursionError) as error:
-        raise StageError(f"{where} is not JSON: {short(error)}.", "Repair or remove it.") from None
 
 
 def json_object(row: Any, where: str) -> dict[str, Any]:

@@ -175,12 +175,5 @@ def _interval(point: IntervalEstimate, scale: float = 1.0, digits: int = 3) -> t
 
 
 def _fit_facts(curve: OveroptimisationCurve) -> dict[str, Any]:
-    return {
-        "kind": curve.kind,
-        "alpha": curve.alpha,
-        "alpha_interval": curve.alpha_interval,
-        "beta": curve.beta,
-        "beta_interval": curve.beta_interval,
-        "peak": curve.peak,
-        "peak_interval": curve.peak_interval,
-    }
+    names = ("kind", "alpha", "alpha_interval", "beta", "beta_interval", "peak", "peak_interval")
+    return {name: getattr(curve, name) for name in names}

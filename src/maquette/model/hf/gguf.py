@@ -69,7 +69,7 @@ def unpacked(file: Path, beside: Path) -> Iterator[Path]:
         tensors = {}
         with progress("dequantising", sum(int(one.n_elements) for one in reader.tensors), unit="numbers") as advance:
             for tensor in reader.tensors:
-                with reading(file, place=short(tensor.name)):
+                with reading(f"{file}, {short(tensor.name)},"):
                     values = gguf.dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
                     tensors[_name(tensor.name)] = torch.from_numpy(_rows(tensor.name, values, config))
                 advance(int(tensor.n_elements))

@@ -91,7 +91,7 @@ def read_weights(
     with progress("reading weights", total, unit="parameters") as advance:
         for stored in tensors:
             path, name = files[stored.name]
-            with reading(path, place=short(name), hint=_DAMAGED):
+            with reading(f"{path}, {short(name)},", hint=_DAMAGED):
                 tensor = handles[path].get_tensor(name)
             parts = [shapes[ours] for ours in stored.ours]
             shape = (sum(part[0] for part in parts), *parts[0][1:])

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 from maquette.artifacts.code_digest import code_digest
 from maquette.artifacts.errors import ConfigError
 from maquette.artifacts.files import digest, file_digest
-from maquette.artifacts.manifest import read_manifest
+from maquette.artifacts.manifest import digest_of_files, read_manifest, recall, remember
 from maquette.artifacts.progress import say
-from maquette.artifacts.recall import digest_of_files, recall, remember
 from maquette.scaling.fits.stored_fit import KIND, is_file
 from maquette.tracking import store_digest
 from maquette.tracking.config import TrackingConfig

@@ -122,11 +122,15 @@ def fit_mixing_law(weights: ArrayLike, losses: ArrayLike, *, starts: int = 16, s
             solution: Floats = x[0] + np.exp(np.clip(mixtures @ x[1:], -50, 50)) - target
             return solution
 
+        def jacobian(x: Floats) -> Floats:
+            above = np.exp(np.clip(mixtures @ x[1:], -50, 50))
+            return np.column_stack([np.ones(runs), above[:, None] * mixtures])
+
         best = None
         for _ in range(starts):
             floor = target.min() * numbers.uniform(0, 0.99)
             slopes = np.linalg.lstsq(mixtures, np.log(target - floor), rcond=None)[0]
-            solution = least_squares(residual, [floor, *slopes], x_scale="jac", xtol=1e-12, ftol=1e-12)
+            solution = least_squares(residual, [floor, *slopes], jacobian, x_scale="jac", xtol=1e-12, ftol=1e-12)
             best = solution if best is None or solution.cost < best.cost else best
         assert best is not None
         shift = float(best.x[1:].mean())
@@ -154,6 +158,13 @@ def fit_transfer_law(weights: ArrayLike, losses: ArrayLike, *, starts: int = 6, 
             solution: Floats = x[0] + (mixtures @ np.exp(x[2:]) + _TINY) ** -np.exp(x[1]) - target
             return solution
 
+        def jacobian(x: Floats) -> Floats:
+            power, worth = np.exp(x[1]), np.exp(x[2:])
+            data = mixtures @ worth + _TINY
+            above = data**-power
+            slopes = (-power * above / data)[:, None] * mixtures * worth
+            return np.column_stack([np.ones(runs), -power * np.log(data) * above, slopes])
+
         low = np.array([0.0, np.log(_POWERS[0]), *[-14.0] * domains])
         high = np.array([target.min() - 1e-3, np.log(_POWERS[1]), *[30.0] * domains])
         best = None
@@ -163,7 +174,7 @@ def fit_transfer_law(weights: ArrayLike, losses: ArrayLike, *, starts: int = 6, 
             others = own + numbers.normal(-1.5, 0.5, domains)
             others[place] = own + 1.0
             start = np.clip([floor, np.log(power), *others], low + 1e-6, high - 1e-6)
-            solution = least_squares(residual, start, bounds=(low, high), x_scale="jac", max_nfev=300)
+            solution = least_squares(residual, start, jacobian, bounds=(low, high), x_scale="jac", max_nfev=300)
             best = solution if best is None or solution.cost < best.cost else best
         assert best is not None
         floors.append(best.x[0])

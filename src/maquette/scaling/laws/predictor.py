@@ -207,7 +207,7 @@ def fit_predictor(
         raise LawError(f"{len(runs.loss)} runs are too few to predict from.", f"{FEWEST} at the least, of two budgets.")
     pooled, repeats = seed_noise(runs.params, runs.tokens, runs.loss, seeds)
     entropy, least_noise = unigram_entropy or np.inf, max(LEAST_NOISE, pooled) if repeats else LEAST_NOISE
-    fit = partial(_weighted_surface, entropy=float(entropy), least_noise=least_noise)
+    fit = partial(weighted_surface, entropy=float(entropy), least_noise=least_noise)
     surface, held_out = fit(runs), {SURFACE: rolling_origin(fit, runs)}
     fitted = {}
     for own in [custom_form(form) for form in forms or ()]:
@@ -226,7 +226,8 @@ def fit_predictor(
     )
 
 
-def _weighted_surface(runs: Runs, *, entropy: float, least_noise: float) -> WeightedSurface:
+def weighted_surface(runs: Runs, *, entropy: float = np.inf, least_noise: float = LEAST_NOISE) -> WeightedSurface:
+    """The surface over runs, with the line of best sizes that its weights rest on; `entropy`: H."""
     per_product = float(np.exp(np.mean(np.log(runs.compute / (runs.params * runs.tokens)))))
 
     def surface_minimum(at: float) -> float:

@@ -92,23 +92,28 @@ def width(rows: Sequence[HeldOutBudget]) -> float:
     return float(np.sqrt((prior + origins * square) / (prior + origins * USUAL)))
 
 
+def width_before(row: HeldOutBudget, rows: Sequence[HeldOutBudget]) -> float:
+    """The width that was known at the origin of `row`, from what the origins before it predicted up to there."""
+    largest = row.budget / row.reach * (1 + 1e-9)
+    return width([one for one in rows if one.budgets < row.budgets and one.budget <= largest])
+
+
 def scores(form: str, rows: Sequence[HeldOutBudget], level: float) -> list[LawScore]:
-    """Means by reach. Each origin's intervals have the width that was known there, from the origins before it."""
+    """Means by reach, each origin's intervals as wide as they would have been there."""
+    quantile = t.ppf((1 + level) / 2, FREEDOM)
     table: dict[float, list[tuple[Array, Array]]] = {}
     for row in rows:
-        known = [one for one in rows if one.budgets < row.budgets and one.budget * row.reach <= row.budget * (1 + 1e-9)]
-        half = t.ppf((1 + level) / 2, FREEDOM) * width(known) * row.expected.scale
-        table.setdefault(_half_decade(row.reach), []).append((row.errors, half))
+        half = quantile * width_before(row, rows) * row.expected.scale
+        table.setdefault(half_decade(row.reach), []).append((row.errors, half))
     result = []
     for reach, parts in sorted(table.items()):
         errors, half = (np.concatenate(column) for column in zip(*parts, strict=True))
-        score = interval_score(errors - half, errors + half, np.zeros_like(errors), level)
-        mean = float(np.expm1(errors.mean()))
-        result.append(
-            LawScore(form, reach, float(score.mean()), mean, float(np.mean(np.abs(errors) <= half)), len(errors))
-        )
+        score = interval_score(errors - half, errors + half, np.zeros_like(errors), level).mean()
+        mean, covered = float(np.expm1(errors.mean())), float(np.mean(np.abs(errors) <= half))
+        result.append(LawScore(form, reach, float(score), mean, covered, len(errors)))
     return result
 
 
-def _half_decade(reach: float) -> float:
+def half_decade(reach: float) -> float:
+    """A reach rounded to half decades, at the least one."""
     return float(f"{10 ** (max(1, round(2 * np.log10(reach))) / 2):.2g}")

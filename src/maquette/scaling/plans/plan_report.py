@@ -13,8 +13,7 @@ from maquette.reports.tables import quantity
 from maquette.scaling.fits.stored_fit import find_fit, load_fit
 from maquette.scaling.laws.runs import Array
 from maquette.scaling.laws.surface import FLOPS_PER_PARAMETER_AND_TOKEN, PUBLISHED, LossSurface, published_surface
-from maquette.scaling.plans.pipelines import PipelineComparison
-from maquette.scaling.plans.planner import ComputePlan
+from maquette.scaling.plans.planner import ComputePlan, PipelineComparison
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

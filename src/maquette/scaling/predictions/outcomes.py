@@ -8,7 +8,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from maquette.artifacts.recall import recall, remember
+from maquette.artifacts.manifest import recall, remember
 from maquette.artifacts.run_file import FINISHED, read_runs
 from maquette.scaling.predictions.prediction import FOLDER as PREDICTIONS
 from maquette.scaling.predictions.verdict import FOLDER, Outcome, Verdicts

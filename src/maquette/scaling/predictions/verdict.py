@@ -10,7 +10,7 @@ import numpy as np
 from rich.console import Console
 
 from maquette.artifacts.files import write_json, write_text
-from maquette.artifacts.recall import digest_of_files, recall, remember
+from maquette.artifacts.manifest import digest_of_files, recall, remember
 from maquette.reports import render
 from maquette.reports.figures import COLORS, new_figure, save_figure
 from maquette.scaling.laws.forecast import compute_words
