@@ -16,18 +16,17 @@ from numpy.typing import NDArray
 
 from maquette.artifacts.files import atomic_file
 from maquette.corpus.config import CurationConfig, LanguageConfig
-from maquette.corpus.curation.boilerplate_lines import line_hashes
+from maquette.corpus.curation.corpus_statistics import line_hashes
 from maquette.corpus.curation.journal import entry, write_journal
 from maquette.corpus.curation.shards import Shard, Watch, pages_done
 from maquette.corpus.curation.urls import block_list, host_of, is_below, normalize_url
 from maquette.corpus.document import Document, Rejection, normalize, write_documents
-from maquette.corpus.hashing import Hashes, characters, lower_case_tokens, sequence_hashes
+from maquette.corpus.hashing import TOKEN_BUCKETS, Hashes, text_hash, token_buckets
 from maquette.corpus.sources import needed
 
 UNSAFE = ("gambling", "adult", "drugs", "violence", "malware", "phishing")
 """Categories of block lists whose pages teach the classifier of unsafe content what such pages look like."""
 
-TOKEN_BUCKETS = 1 << 16
 _MOST_CLASSIFIER_EXAMPLES = 100  # blocked pages of a shard that are parsed for that
 _SAMPLE = 600  # characters from each of three places tell a language: more changes no answer and costs time
 
@@ -69,22 +68,6 @@ class _Statistics:
                 host_pages=np.array(self.host_pages, np.int64),
                 tokens=self.tokens,
             )
-
-
-def token_buckets(text: str) -> NDArray[np.int64]:
-    """The tokens of a text in lower case, each as one of `TOKEN_BUCKETS` numbers."""
-    return (lower_case_tokens(text) >> np.uint64(48)).astype(np.int64)
-
-
-def text_hash(text: str) -> int:
-    """A 64-bit hash of a short text; the same everywhere."""
-    points = characters(text)
-    return int(sequence_hashes(points.astype(np.uint64) + np.uint64(1), np.zeros(1, np.int64))[0]) if points.size else 0
-
-
-def uniform(text: str) -> float:
-    """A number in 0 ... 1 that follows from a short text, as if it were drawn."""
-    return (text_hash(text) >> 11) / (1 << 53)
 
 
 def extract_shard(
