@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from maquette.artifacts.reading import write_sealed
 from maquette.cli import train
 from maquette.cli.command_line import dispatcher as cli
 from maquette.cli.command_line.functions import multirun
@@ -225,7 +226,7 @@ def test_time_left_goes_by_what_was_expected() -> None:
 def test_the_state_is_read_from_files(tmp_path: Path) -> None:
     files, jobs = Files(tmp_path), [Expected("a", 1e9, 10.0), Expected("b", 3e9, 30.0), Expected("c", 1e9, 10.0)]
     (tmp_path / "jobs").mkdir()
-    files.outcome(0).write_text(json.dumps({"status": "finished"}))
+    write_sealed(files.outcome(0), {"status": "finished"})
     files.tell(1, 5, 10)
     state, _ = state_of(files, jobs)
     assert state == State(done=1, failed=0, running={1: 0.5}, flops=2.5e9, seconds=25.0)

@@ -25,6 +25,7 @@ from maquette.artifacts.files import (
     check_name,
     digest,
     file_digest,
+    holds_manifest,
     listed,
     locked,
     read_json,
@@ -181,6 +182,16 @@ def build(
             )  # fmt: skip
             write_sealed(temporary / "manifest.json", dataclasses.asdict(manifest))
     return folder
+
+
+def verify_file(path: Path | str) -> None:
+    """Checks one file, where it is one of an artifact; of other files nothing is known. Raises `StageError` as
+    `verify_files`."""
+    path = Path(path)
+    if holds_manifest(path.parent):
+        manifest = read_manifest(path.parent)
+        if path.name in manifest.files:
+            verify_files(path.parent, dataclasses.replace(manifest, files={path.name: manifest.files[path.name]}))
 
 
 def _bytes(manifest: Manifest) -> int:

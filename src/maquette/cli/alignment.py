@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from maquette.artifacts import ConfigError
-from maquette.artifacts.files import listed, write_json
+from maquette.artifacts.files import listed
 from maquette.artifacts.manifest import build
 from maquette.artifacts.progress import say
+from maquette.artifacts.reading import write_sealed
 from maquette.cli import demo
 from maquette.cli.command_line.model_config import AlignmentStage
 from maquette.cli.study import Study, rehearse
@@ -129,7 +130,7 @@ def compare(study: Study, folder: Path) -> tuple[Measurement, dict[str, Any]]:
         max_completion_length=config.max_completion_length, best_of=config.best_of, seed=config.seed,
     )  # fmt: skip
     histories = {one.name: read_history(Path(one.folder) / "metrics.jsonl") for one in study.policies}
-    write_json(folder / CURVES, {name: rows for name, one in histories.items() if (rows := validations_of(one))})
+    write_sealed(folder / CURVES, {name: rows for name, one in histories.items() if (rows := validations_of(one))})
     facts = write_study(
         folder, measurement, config.figures, title=config.title,
         curves_by_policy={name: validation_curve(histories[name]) for name in study.curves_by_policy},

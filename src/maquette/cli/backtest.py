@@ -33,7 +33,7 @@ def run(config: BacktestStage) -> Backtest:
     if config.json:
         print(json.dumps(result.facts(), indent=2))
         return result
-    Console().print(terminal_table(_COLUMNS, result.records(), f"errors of ln L, {len(tables)} tables of {table.source}"))
+    Console().print(terminal_table(_COLUMNS, result.records(), f"errors of ln L, {len(tables)} tables"))
     for name, constants in result.constants.items():
         values = ", ".join(f"{value:.3g}" for value in constants)
         say(f"interval constants {name}: {values}")

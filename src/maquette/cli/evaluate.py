@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from maquette import __version__
-from maquette.artifacts.files import locked, write_json
+from maquette.artifacts.files import locked
 from maquette.artifacts.progress import progress, say
+from maquette.artifacts.reading import write_sealed
 from maquette.cli.command_line.model_config import EvaluateStage
 from maquette.evaluation.figures import PROTOCOL_NAMES, evaluation_figures
 from maquette.evaluation.leaderboard import FILE, read_evaluations
@@ -67,7 +68,7 @@ def _evaluate(
         result = {**identity, "created": created, "maquette_version": __version__, **summary}
         facts = {**result, "names": PROTOCOL_NAMES, "spread": spread(result["scores"])}
         page = write_page(folder, "evaluation.html.j2", facts, evaluation_figures(result))
-        write_json(folder / FILE, result)
+        write_sealed(folder / FILE, result)
         log.log_metrics(evaluation_metrics(result), step=0)
         for path in (page, folder / FILE, folder / "figures"):
             if path.exists():

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from maquette.artifacts import StageError
-from maquette.artifacts.manifest import build, read_manifest
+from maquette.artifacts.manifest import build, read_manifest, verify_files
 from maquette.artifacts.progress import say
 from maquette.cli import corpus
 from maquette.cli.command_line.config import TokenizerStage
@@ -32,6 +32,7 @@ def train(config: TokenizerStage, documents: Path) -> Path:
         say(f"tokenizer.{name} has no effect on this kind of tokenizer")
 
     def make(folder: Path) -> dict[str, Any]:
+        verify_files(documents)
         if not domains(documents, "train"):
             raise StageError(
                 f"The corpus {documents} has no training text.", "Look at its report: the source, or what was dropped."

@@ -13,11 +13,11 @@ bytes a band and document, and a sort of one band at a time; `datatrove_pipeline
 
 import functools
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from maquette.artifacts.reading import load_arrays
 from maquette.corpus.config import NearDuplicatesConfig
 from maquette.corpus.hashing import Hashes, Integers, lower_case_tokens, repeats, sequence_hashes, window_hashes
 
@@ -139,14 +139,8 @@ def clusters(bands: Hashes) -> Integers:
 
 def read_bands(filtered: Path, shards: list[int]) -> Hashes:
     """The band hashes that the second pass over `shards` left, `(n, bands)`."""
-    bands = [read_arrays(filtered / f"{number:05d}.npz")["bands"] for number in shards]
+    bands = [load_arrays(filtered / f"{number:05d}.npz")["bands"] for number in shards]
     return np.concatenate(bands) if bands else np.empty((0, 0), np.uint64)
-
-
-def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """What a pass over a shard wrote as .npz."""
-    with np.load(path) as archive:
-        return {name: archive[name] for name in archive.files}
 
 
 def without(cluster: Integers, gone: NDArray[np.bool_]) -> Integers:

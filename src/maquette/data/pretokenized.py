@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from maquette.artifacts import ConfigError, StageError
 from maquette.artifacts.files import file_digest, write_json
 from maquette.artifacts.progress import progress
+from maquette.artifacts.reading import load_array
 from maquette.data.config import PretokenizedConfig
 from maquette.data.encoding import unigram_entropy
 from maquette.data.shards import TokenStream, folder_name
@@ -121,7 +122,7 @@ def _with_dtype(file: TokenFile, config: PretokenizedConfig, vocab_size: int) ->
     """The file with its dtype filled in, and its size checked against it."""
     if file.layout != "raw":
         if config.dtype is not None and file.layout == "npy":
-            own = str(np.load(file.path, mmap_mode="r", allow_pickle=False).dtype)
+            own = str(load_array(file.path, mapped=True).dtype)
             if own != config.dtype:
                 raise StageError(f"{file.path} holds {own}, not pretokenized.dtype={config.dtype}.", "Leave it out.")
         return file

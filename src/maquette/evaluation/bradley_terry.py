@@ -71,10 +71,12 @@ def fit(cells: Cells, counts: Floats, *, prior: float = 0.0, start: Floats | Non
         gradient = np.concatenate([_by_contender(cells, surprise), surprise @ cells.covariates])
         gradient[: cells.size] -= prior * parameters[: cells.size]
         matrix = information(cells, mass * predicted * (1 - predicted), prior)
-        if prior == 0 and len(parameters) > cells.size:
-            change = np.linalg.lstsq(matrix, gradient, rcond=None)[0]
-        else:
+        try:
+            if prior == 0 and len(parameters) > cells.size:
+                raise np.linalg.LinAlgError
             change = np.linalg.solve(matrix, gradient)
+        except np.linalg.LinAlgError:  # a covariate that decides every battle: its coefficient has no end
+            change = np.linalg.lstsq(matrix, gradient, rcond=None)[0]
         size = 1.0
         while True:
             proposed = parameters + size * change

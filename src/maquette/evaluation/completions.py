@@ -1,6 +1,5 @@
 """Completions of several models to the same prompts, to be compared, and the comparison at the terminal."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,8 +7,8 @@ from typing import Any
 from rich.console import Console
 
 from maquette.artifacts import StageError
-from maquette.artifacts.files import write_json
 from maquette.artifacts.progress import say
+from maquette.artifacts.reading import load_sealed, write_sealed
 from maquette.data.prompts import Prompt, render_prompt
 from maquette.evaluation.policy_comparison import short_names
 from maquette.feedback.config import PromptsConfig
@@ -34,10 +33,7 @@ def sampled_completions(
     sampled and put there. Raises `StageError` where a prompt does not fit a model, or the file is damaged."""
     known: dict[str, list[str]] = {}
     if cache.exists() and not force:
-        try:
-            known = json.loads(cache.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise StageError(f"{cache} is damaged: {error}.", "Remove it: the completions are sampled again.") from None
+        known = load_sealed(cache, hint="Remove it: the completions are sampled again.")["completions"]
     chosen: list[Prompt] = []
     for name, place in folders.items():
         model, tokenizer = load_checkpoint(place)
@@ -54,7 +50,7 @@ def sampled_completions(
                 model, tokenizer, own, 1, max_tokens=max_completion_length, temperature=temperature, seed=seed
             )
             known[name] = [row[0].answer for row in sampled]
-            write_json(cache, known)
+            write_sealed(cache, {"completions": known})
     return chosen, {name: known[name] for name in folders}
 
 

@@ -118,8 +118,9 @@ def _format(row: Row, place: str) -> Format:
     raise StageError(
         f"{place}: the columns {short(', '.join(map(str, row)))} are those of no format that is known. "
         f"The row is {_shown(row)}.",
-        "MMLU: question, choices (or A, B, ...), answer. ARC: question, choices, answerKey. HellaSwag: ctx, endings, "
-        "label. Own: context, options, answer.",
+        "MMLU: question, choices (or A, B, ...), answer. ARC: question, choices, answerKey. OpenBookQA: question_stem, "
+        "choices, answerKey. HellaSwag: ctx, endings, label. WinoGrande: sentence, option1, option2, answer. lm-eval's "
+        "samples: doc, arguments, target. Own: context, options, answer.",
     )
 
 

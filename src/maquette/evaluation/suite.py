@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from maquette.artifacts import StageError
 from maquette.artifacts.files import digest, listed
-from maquette.artifacts.manifest import read_manifest
+from maquette.artifacts.manifest import read_manifest, verify_file
 from maquette.artifacts.progress import say
+from maquette.artifacts.reading import open_parquet
 from maquette.evaluation.config import ProtocolConfig, SuiteConfig, TemplateConfig
 from maquette.evaluation.contamination import ContaminationTest, contamination_test
 from maquette.evaluation.embedded_questions import make_task
@@ -59,7 +60,8 @@ def find_held_out(corpus: str | None, outputs: str | Path, checkpoint: Path) -> 
         folder = _of_run(root, checkpoint)
     manifest = read_manifest(folder)
     for name in ("test", "validation"):
-        if _rows(folder / f"{name}.parquet"):
+        if _rows(path := folder / f"{name}.parquet"):
+            verify_file(path)
             return HeldOut(folder, name, manifest.digest)
     raise StageError(f"{folder} holds out no documents.", "Make a corpus with corpus.test=0.03.")
 
@@ -80,9 +82,7 @@ def _of_run(root: Path, checkpoint: Path) -> Path:
 def _rows(path: Path) -> int:
     if not path.is_file():
         return 0
-    from pyarrow.parquet import ParquetFile
-
-    return int(ParquetFile(path).metadata.num_rows)
+    return int(open_parquet(path).metadata.num_rows)
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,15 @@ class Linear(nn.Linear):
         return linear(input, self.weight, self.bias)
 
 
+def are_plain(*layers: nn.Module) -> bool:
+    """Whether each layer is a `Linear` and nothing else: no adapter around it, no hook, no other number format. Only
+    then may its weight be used without calling it."""
+    return all(
+        type(layer) is Linear and not (layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks)
+        for layer in layers
+    )
+
+
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`x (..., inputs)`, `weight (outputs, inputs)` -> `x weight^T + bias (..., outputs)`, with the chosen backend."""
     if not uses_onednn(x):

@@ -151,7 +151,7 @@ def _typed(texts: list[str | None]) -> list[Any]:
 def _scalar(text: str | None) -> Any:
     try:
         value = json.loads(text or "")
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
     return value if isinstance(value, bool | int | float) else text
 

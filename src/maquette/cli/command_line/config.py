@@ -140,6 +140,7 @@ class TrainStage(TokensStage):
     )
     prompts: PromptsConfig = setting(PromptsConfig, "what a policy completes")
     reward: RewardConfig = setting(RewardConfig, "what a policy is optimised for")
+    adapter: Any = setting(None, "trained in place of the weights of checkpoint: lora, or any config class of peft's")
     model: Any = setting(ModelConfig, "architecture", variants={"transformer": ModelConfig, "lstm": ModelConfig})
     mixture: MixtureConfig = setting(MixtureConfig, "which text, in which shares")
     data: Any = setting(DataConfig, "sequences and batches", variants={"pretrain": DataConfig})

@@ -9,12 +9,12 @@ at small budgets; a sweep measures that on one size (`sweep.bias`).
 """
 
 import dataclasses
-import json
 import shutil
 from pathlib import Path
 
 from maquette.artifacts import ConfigError
 from maquette.artifacts.files import atomic_file, write_json
+from maquette.artifacts.reading import load_table
 from maquette.artifacts.settings import parse_quantity
 from maquette.artifacts.targets import Node, plain_nodes, with_values
 from maquette.cli.command_line.config import TrainStage
@@ -125,7 +125,7 @@ def resume_from_trunk(tree: Branching, branch: Planned) -> bool:
         with atomic_file(to) as temporary:
             shutil.copyfile(path, temporary)
     seal = source.path(branch.branch_step).with_suffix(".json")
-    write_json(target.path(branch.branch_step).with_suffix(".json"), json.loads(seal.read_text(encoding="utf-8")))
+    write_json(target.path(branch.branch_step).with_suffix(".json"), load_table(seal))
     return True
 
 

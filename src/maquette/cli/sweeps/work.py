@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from maquette.artifacts.errors import MaquetteError
-from maquette.artifacts.files import listed, read_json, write_json
+from maquette.artifacts.files import listed, read_json
 from maquette.artifacts.progress import say
-from maquette.artifacts.reading import load_table
+from maquette.artifacts.reading import load_sealed, write_sealed
 from maquette.artifacts.targets import place_of
 from maquette.cli.command_line.registry import Stage
 
@@ -60,7 +60,7 @@ class Files:
 
     def outcomes(self) -> dict[int, dict[str, Any]]:
         """How the jobs that ended did."""
-        return {int(path.stem): load_table(path) for path in listed(self.folder / "jobs", "*.json")}
+        return {int(path.stem): load_sealed(path) for path in listed(self.folder / "jobs", "*.json")}
 
     def in_progress(self) -> dict[int, dict[str, Any]]:
         """The jobs that have begun and not ended."""
@@ -103,7 +103,7 @@ def run_job(stage: Stage, settings: Any, folder: Path, number: int) -> Any:
         return None
     if branches := sweep["branches"][number]:
         outcome["branches"] = branches
-    write_json(files.outcome(number), {"job": sweep["jobs"][number]} | outcome)
+    write_sealed(files.outcome(number), {"job": sweep["jobs"][number]} | outcome)
     files.running(number).unlink(missing_ok=True)
     return result
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from maquette.artifacts.errors import StageError
 from maquette.artifacts.files import atomic_file, write_json
+from maquette.artifacts.reading import load_arrays
 from maquette.corpus.config import BoilerplateLinesConfig, CurationConfig
 from maquette.corpus.curation.classifiers import FEWEST_EXAMPLES, LinearModel, Training, train
 from maquette.corpus.curation.urls import host_of, is_below, normalize_url
@@ -32,7 +33,6 @@ from maquette.corpus.hashing import (
     uniform,
     without_digits,
 )
-from maquette.corpus.near_duplicates import read_arrays
 from maquette.corpus.sources import read_examples
 
 _LONGEST = 200  # characters: what is longer is a text, and paragraph deduplication's to judge
@@ -117,7 +117,7 @@ class CorpusStatistics:
 @functools.lru_cache(maxsize=1)
 def load_statistics(folder: Path) -> CorpusStatistics:
     """Reads what `write_statistics` wrote."""
-    arrays = read_arrays(folder / "corpus.npz")
+    arrays = load_arrays(folder / "corpus.npz")
     models = {name: LinearModel.load(folder / f"{name}.npz") for name in _MODELS if (folder / f"{name}.npz").exists()}
     return CorpusStatistics(BoilerplateLines(arrays["lines"]), arrays["log_shares"], models)
 
@@ -158,7 +158,7 @@ def duplicate_addresses(extract: Path, shards: list[int]) -> dict[int, NDArray[n
 
 
 def _load(extract: Path, number: int) -> dict[str, Any]:
-    return read_arrays(extract / f"{number:05d}.npz")
+    return load_arrays(extract / f"{number:05d}.npz")
 
 
 def _corpus_lines(extract: Path, shards: list[int], config: CurationConfig) -> tuple[Hashes, NDArray[np.int64]]:

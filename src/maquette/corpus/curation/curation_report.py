@@ -1,6 +1,5 @@
 """What a curation leaves: the finished journal, the funnel, histograms with their thresholds, and a page to browse."""
 
-import json
 import math
 import re
 from collections import Counter
@@ -12,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from maquette.artifacts.files import atomic_file, write_json
+from maquette.artifacts.reading import parse_json
 from maquette.corpus.config import CurationConfig
 from maquette.corpus.curation.journal import STEPS, step_of
 from maquette.corpus.curation.rules import Rule, rules
@@ -94,7 +94,7 @@ def write_curation_report(
 def _pii_counts(journal: pd.DataFrame) -> dict[str, int]:
     counts = Counter[str]()
     for text in journal["pii"][(journal["reason"] == "") & (journal["pii"] != "{}")]:
-        counts.update(json.loads(text))
+        counts.update(parse_json(text, "the journal, column pii"))
     return dict(sorted(counts.items()))
 
 

@@ -12,7 +12,6 @@ the corpus) is done by the process that asked, from the files of the passes: wit
 all machines see. `clusters_on_disk` finds near-duplicates of more documents than memory has room for.
 """
 
-import json
 import shutil
 import subprocess
 import sys
@@ -33,6 +32,7 @@ from datatrove.utils.logging import logger
 from maquette.artifacts.errors import StageError
 from maquette.artifacts.files import write_json
 from maquette.artifacts.progress import progress, say
+from maquette.artifacts.reading import load_json, reading
 from maquette.corpus.config import ExecutorConfig
 from maquette.corpus.curation.job import CurationJob
 from maquette.corpus.curation.journal import read_journal, step_of
@@ -108,7 +108,7 @@ class CurationPass(PipelineStep):
     def raise_failure(self) -> None:
         """What a task left for people, as `StageError`."""
         if self.failure.exists():
-            raise StageError(*json.loads(self.failure.read_text(encoding="utf-8")))
+            raise StageError(*load_json(self.failure))
 
 
 def run_passes(job: CurationJob, executor: ExecutorConfig, processes: int) -> None:
@@ -172,7 +172,7 @@ def _on_slurm(job: CurationJob, executor: ExecutorConfig, passes: list[CurationP
     if executor.partition is None:
         raise StageError("executor=slurm needs a partition.", "Name it: executor.partition=cpu (sinfo lists them).")
     submitted = job.root / "datatrove" / "slurm.json"
-    jobs: list[str] = json.loads(submitted.read_text()) if submitted.exists() else []
+    jobs: list[str] = load_json(submitted) if submitted.exists() else []
     if not (jobs and _alive(jobs)):
         logger.remove()
         pipelines = slurm_pipelines(executor, passes)
@@ -238,7 +238,8 @@ def clusters_on_disk(filtered: Path, shards: list[int], folder: Path, bands: int
     except Exception as error:
         raise StageError(f"datatrove's MinHash buckets failed: {error}.", f"See {folder / 'logs'}.") from error
     starts = np.append(0, np.cumsum(counts))
-    duplicate_pairs = [np.fromfile(path, _PAIR) for path in sorted((folder / "pairs").glob("*.dups"))]
+    with reading(folder / "pairs"):
+        duplicate_pairs = [np.fromfile(path, _PAIR) for path in sorted((folder / "pairs").glob("*.dups"))]
     pairs = np.concatenate([*duplicate_pairs, np.empty(0, _PAIR)])
     left = starts[pairs["left_shard"]] + pairs["left"]
     right = starts[pairs["right_shard"]] + pairs["right"]

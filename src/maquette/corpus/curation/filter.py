@@ -6,7 +6,6 @@ to `<shard>.journal.parquet`, the texts and band hashes of those that stay to `<
 
 import dataclasses
 import itertools
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from maquette.artifacts.files import atomic_file
+from maquette.artifacts.reading import load_sealed
 from maquette.corpus.config import CurationConfig
 from maquette.corpus.curation.classifiers import grams, unsafe_reason
 from maquette.corpus.curation.corpus_statistics import CorpusStatistics, load_statistics
@@ -102,7 +102,7 @@ def filter_shard(number: int, watch: Watch, root: Path, config: CurationConfig) 
     whose address stood earlier."""
     folder, statistics = root / "filter", root / "statistics"
     known, chosen = load_statistics(statistics), rules(config)
-    to_skip = json.loads((statistics / f"{number:05d}.skip.json").read_text())
+    to_skip = load_sealed(statistics / f"{number:05d}.skip.json")
     passed: list[Document] = []
     journal: list[dict[str, Any]] = []
     bands: list[np.ndarray] = []

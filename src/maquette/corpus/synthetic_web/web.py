@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 
 from maquette.artifacts.files import atomic_file, write_text
+from maquette.artifacts.reading import reading
 from maquette.corpus.curation.journal import step_of
 from maquette.corpus.document import Document, write_documents
 from maquette.corpus.pipeline import CLEAN
@@ -211,7 +212,9 @@ def _damaged(packed: bytes, how: str, name: str, record: bytes) -> bytes:
 
 def read_truth(folder: Path) -> list[dict[str, Any]]:
     """The truth about a synthetic web."""
-    return [json.loads(line) for line in (folder / "truth.jsonl").read_text(encoding="utf-8").splitlines()]
+    path = folder / "truth.jsonl"
+    with reading(path):
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def measure(journal: pd.DataFrame, truth: list[dict[str, Any]], curated: Iterable[Document]) -> list[dict[str, Any]]:

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from maquette.artifacts.files import write_json, write_text
-from maquette.artifacts.reading import load_table
+from maquette.artifacts.files import write_text
+from maquette.artifacts.reading import load_sealed, write_sealed
 from maquette.feedback.overoptimisation import OveroptimisationCurve
 from maquette.feedback.study.figures import (
     ValidationCurve,
@@ -113,7 +113,7 @@ def write_study(
             pictures[name] = draw(measurement, path)
     fits = {name: _fit_facts(curve) for name, curve in curves.items()}
     if fits:
-        write_json(folder / "curves.json", fits)
+        write_sealed(folder / "curves.json", fits)
     shown = {"study": StudyReport(measurement, pictures, fits), "title": title, "commands": commands}
     write_text(folder / "report.md", render("study.md.j2", shown))
     write_text(folder / "index.html", render("study.html.j2", shown))
@@ -132,7 +132,7 @@ def read_study(folder: Path) -> StudyReport:
     return StudyReport(
         read_measurement(folder / "results.json"),
         {name: path for name in CAPTIONS if (path := folder / "figures" / f"{name}.png").exists()},
-        load_table(curves) if curves.exists() else {},
+        load_sealed(curves) if curves.exists() else {},
     )
 
 

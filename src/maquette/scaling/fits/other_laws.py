@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from maquette.artifacts.files import read_json, write_json, write_text
+from maquette.artifacts.files import write_json, write_text
+from maquette.artifacts.reading import load_table
 from maquette.reports import write_page
 from maquette.scaling.fits.families import compare_by, comparison_facts, comparison_figure
 from maquette.scaling.fits.mixture_fit import MixtureFit, fit_mixture, mixture_facts, mixture_figure, verdict
@@ -89,8 +90,7 @@ def families(table: RunTable, column: str, *, level: float) -> FoundLaw:
 
 def tell_law(folder: Path) -> None:
     """What a stored law says, at the terminal."""
-    facts, console = read_json(folder / LAW), Console()
-    assert isinstance(facts, dict)
+    facts, console = load_table(folder / LAW), Console()
     lines = [facts["words"], *([f"Use it: {facts['use']}"] if facts["use"] else [])]
     console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
     for warning in facts["warnings"]:
