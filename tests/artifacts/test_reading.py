@@ -1,3 +1,4 @@
+import ast
 import csv
 import json
 import zlib
@@ -10,6 +11,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+import maquette
 from maquette.artifacts import ConfigError, StageError
 from maquette.artifacts.reading import load_json, load_sealed, load_table, parse_json, reading, short, write_sealed
 
@@ -37,6 +39,54 @@ def test_hostile_json_is_one_line_that_names_the_file(tmp_path: Path, name: str)
 def test_a_byte_order_mark_is_no_damage(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_bytes(b"\xef\xbb\xbf{}")
     assert load_json(tmp_path / "a.json") == {}
+
+
+def test_every_parser_stands_behind_the_door() -> None:
+    """A call of a parser stands inside `with reading(...)`, or beside handlers of what it raises, or is listed."""
+    source = Path(maquette.__file__).parent
+    bare = [
+        f"{path.relative_to(source)}:{line}: {call}"
+        for path in sorted(source.rglob("*.py"))
+        for line, call in _bare_parsers(ast.parse(path.read_text(encoding="utf-8")))
+        if path.relative_to(source).as_posix() not in OUR_OWN_TEXT
+    ]
+    assert not bare, "\n".join(bare)
+
+
+PARSERS = {
+    "json.load", "json.loads", "np.load", "np.memmap", "np.fromfile", "np.loadtxt", "np.genfromtxt", "yaml.load",
+    "yaml.safe_load", "OmegaConf.load", "pd.read_csv", "pd.read_parquet", "pd.read_json", "csv.reader",
+    "csv.DictReader", "torch.load", "ParquetFile", "parquet.read_table", "read_metadata", "sqlite3.connect",
+    "ipc.open_stream", "ipc.open_file", "Tokenizer.from_file", "tomllib.load", "pickle.load", "pickle.loads",
+    "load_file", "safetensors.load", "ET.parse",
+}  # fmt: skip
+
+OUR_OWN_TEXT = {
+    "artifacts/files.py",  # read_json gives None for whatever is damaged
+    "artifacts/reading.py",
+    "corpus/synthetic_web/pages.py",  # a file of the package
+    "evaluation/question_files.py",  # `read_task` turns what its readers raise into a place and a row
+    "evaluation/row_files.py",  # `read_rows` reads CSV inside `reading`
+    "recipe/run_spec.py", "scaling/predictions/prediction.py",  # what json.dumps has just written
+    "text/tokenizer.py", "text/training.py",  # what tokenizers has just written
+    "tracking/config.py",  # an environment variable that this process wrote
+}  # fmt: skip
+
+
+def _bare_parsers(tree: ast.Module) -> list[tuple[int, str]]:
+    behind: set[int] = set()
+    for node in ast.walk(tree):
+        if (isinstance(node, ast.With) and any("reading(" in ast.unparse(item) for item in node.items)) or (
+            isinstance(node, ast.Try | ast.With)
+            and {"ValueError", "RecursionError"} <= {one.id for one in ast.walk(node) if isinstance(one, ast.Name)}
+        ):
+            behind |= {id(one) for one in ast.walk(node)}
+    calls = [one for one in ast.walk(tree) if isinstance(one, ast.Call) and id(one) not in behind]
+    return [
+        (call.lineno, ast.unparse(call)[:80])
+        for call in calls
+        if ".".join(ast.unparse(call.func).split(".")[-2:]) in PARSERS
+    ]
 
 
 def test_a_line_is_named() -> None:

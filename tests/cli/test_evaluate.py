@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from maquette.artifacts import ConfigError, StageError
+from maquette.artifacts.reading import load_sealed
 from maquette.artifacts.settings import check
 from maquette.cli import corpus, evaluate, leaderboard, train
 from maquette.cli.command_line.config import CorpusStage
@@ -71,7 +72,7 @@ def test_evaluates_once_and_writes_everything(outputs: Path, capsys: pytest.Capt
     )
     assert 5 < result["likelihood"]["all"]["bits_per_byte"]["value"] < 12
     capsys.readouterr()
-    assert evaluate.run(settings(outputs)) == json.loads((folder / "evaluation.json").read_text())
+    assert evaluate.run(settings(outputs)) == load_sealed(folder / "evaluation.json")
     assert "up to date" in capsys.readouterr().err
 
 

@@ -55,6 +55,27 @@ def test_every_row_is_a_battle_or_counted(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_a_battle_told_twice_counts_once(tmp_path: Path) -> None:
+    """Rows that nothing tells apart may be many battles."""
+    parts = [{"type": "text", "text": "hello"}, {"type": "text", "text": "you"}]
+    talk = {f"conversation_{side}": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": parts}]
+            for side in "ab"}  # fmt: skip
+    rows = [row("a", "b", "a", id=1), row("a", "b", "a", id=1), row("a", "b", "a", id=2), *[row("a", "b", "a")] * 2,
+            *[row("a", "b", "b", **talk)] * 3]  # fmt: skip
+    battles, skipped = read_battles(write(tmp_path / "arena.jsonl", rows))
+    assert len(battles) == 5 and skipped == {"the content of a row before": 3}
+    assert battles[-1].answers == ("hello\n\nyou", "hello\n\nyou") and battles[-1].prompt == "hi"
+
+
+def test_style_that_decides_every_battle_has_ratings(tmp_path: Path) -> None:
+    rows = [row("a", "b", "a", answer_a="xx" * number, answer_b="x") for number in range(1, 4)]
+    battles, _ = read_battles(
+        write(tmp_path / "arena.jsonl", [*rows, row("b", "a", "b", answer_a="xxxx", answer_b="x")])
+    )
+    result = rate(battles)
+    assert all(np.isfinite(one["elo"]) for way in result["ratings"].values() for one in way["models"])
+
+
 def test_csv_and_parquet_say_the_same(tmp_path: Path) -> None:
     import pandas as pd
 

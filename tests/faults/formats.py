@@ -13,11 +13,12 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 from tests.faults.fuzz import Format
+from tests.faults.written import WRITTEN
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
 from maquette.artifacts.files import write_json, write_text
 from maquette.artifacts.manifest import build, verify_files
-from maquette.artifacts.reading import load_yaml
+from maquette.artifacts.reading import load_yaml, write_sealed
 from maquette.artifacts.run_file import read_run, write_run
 from maquette.corpus.config import SourceConfig
 from maquette.corpus.document import Document, read_documents, write_documents
@@ -188,7 +189,7 @@ def _parquet(folder: Path) -> Path:
 
 
 def _evaluation(folder: Path) -> Path:
-    write_json(folder / EVALUATION, {"created": "2026-01-01", "suite": {"name": "s"}, "comparable": "x",
+    write_sealed(folder / EVALUATION, {"created": "2026-01-01", "suite": {"name": "s"}, "comparable": "x",
                "digests": {"model": "ab"}, "headline": {"task": {"accuracy": 0.5}}})  # fmt: skip
     return folder / EVALUATION
 
@@ -224,7 +225,8 @@ def _read_checkpoint(file: Path) -> Any:
 def _prediction(folder: Path) -> Path:
     draft = WrittenPrediction(
         created="", params=3e6, tokens=6e7, compute=1e15, convention="exact", loss=2.5, interval50=(2.48, 2.52),
-        interval90=(2.4, 2.6), form="kaplan", reach=10.0, fit="one", fit_digest="f" * 64, spec=None, before=None,
+        interval90=(2.4, 2.6), form="kaplan", reach=10.0, slope=-0.05, fit="one", fit_digest="f" * 64,
+        spec=None, before=None,
         runs=[{"name": "a", "loss": 3.0, "fingerprint": "x"}],
     )  # fmt: skip
     path = folder / PREDICTIONS / f"{write_prediction(draft, folder).id}.json"
@@ -271,5 +273,6 @@ FORMATS = (
     Format("runs tsv", _file("runs.tsv", _RUNS.replace(",", "\t")), lambda file: read_table(file)),
     Format("prediction", _prediction, read_prediction, sealed=True),
     Format("settings yaml", _file("mine.yaml", "size: 10k\ndata:\n  length: 64\nnames: [a, {b: c}]\n"), load_yaml),
-    Format("evaluation", _evaluation, lambda file: read_evaluations([file.parent])),
+    Format("evaluation", _evaluation, lambda file: read_evaluations([file.parent]), sealed=True),
+    *WRITTEN,
 )  # fmt: skip

@@ -22,8 +22,9 @@ from typing import Any
 import torch
 
 from maquette.artifacts import files
-from maquette.artifacts.files import append_rows, listed, write_json, write_text
+from maquette.artifacts.files import append_rows, listed, write_text
 from maquette.artifacts.manifest import build, read_manifest, verify_files
+from maquette.artifacts.reading import write_sealed
 from maquette.artifacts.run_file import read_run, write_run
 from maquette.cli.sweeps.work import Files
 from maquette.data.conversations import read_preferences
@@ -261,7 +262,7 @@ def _predict(folder: Path) -> Iterator[None]:
     for _ in itertools.count():
         interval = (2.9, 3.1)
         one = WrittenPrediction(
-            "", 1e4, 2e5, 1e10, "6ND", 3.0, interval, interval, "power", 2.0, "f", "ab", [], None, None
+            "", 1e4, 2e5, 1e10, "6ND", 3.0, interval, interval, "power", 2.0, -0.05, "f", "ab", [], None, None
         )
         write_prediction(one, folder)
         yield
@@ -279,7 +280,7 @@ def _jobs(folder: Path) -> Iterator[None]:
     for number in itertools.count(len(sweep.outcomes())):
         for step in range(3):
             sweep.tell(number, step, 3)
-        write_json(sweep.outcome(number), {"job": ["size=5k"], "status": "finished", "result": "x" * 500})
+        write_sealed(sweep.outcome(number), {"job": ["size=5k"], "status": "finished", "result": "x" * 500})
         sweep.running(number).unlink()
         yield
 

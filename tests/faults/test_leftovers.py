@@ -10,6 +10,7 @@ from tests.faults.kills import WRITERS, Writer, attack
 
 from maquette.artifacts.files import listed
 from maquette.artifacts.manifest import build, digest_of_files, read_manifest
+from maquette.artifacts.reading import write_sealed
 from maquette.artifacts.run_file import read_runs, write_run
 from maquette.cli.command_line.model_config import LeaderboardStage
 from maquette.cli.leaderboard import _folders
@@ -81,7 +82,7 @@ def test_half_a_job_is_none(tmp_path: Path) -> None:
     files = Files(tmp_path)
     for path in (files.outcome(3), files.running(3)):
         path.parent.mkdir()
-        path.write_text('{"status": "finished"}')
+        write_sealed(path, {"status": "finished"})
         leave_half(path)
     assert list(files.outcomes()) == [3] == list(files.in_progress())
 

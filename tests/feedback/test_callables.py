@@ -44,7 +44,42 @@ class Judge:
         raise RuntimeError("tired")
 
 NUMBER = 3
+
+def text(completions):
+    return "ab"
+
+def texts(completions):
+    return ["1.5", "2"]
+
+def nothing(completions):
+    return None
+
+def nan(completions):
+    return [1.0, float("nan")]
+
+def shape(completions):
+    return [[1.0], [2.0]]
+
+def one(completions):
+    return 1.0
+
+def table(completions):
+    return {1: 1.0, 2: 2.0}
+
+def huge(completions):
+    return [10**5000, 1]
+
+def exits(completions):
+    raise SystemExit(0)
+
+class Mute(Exception):
+    def __str__(self):
+        raise RuntimeError
+
+def mute(completions):
+    raise Mute
 """
+ODD = ("text", "texts", "nothing", "nan", "shape", "one", "table", "huge")
 
 
 @pytest.fixture(autouse=True)
@@ -74,7 +109,10 @@ def test_a_function_and_a_class_are_rewards():
     ("name", "error", "words"),
     [
         ("broken", StageError, [f"{MODULE}:broken", f"{MODULE}.py:6", "ZeroDivisionError"]),
-        ("few", StageError, [f"{MODULE}:few", "1 scores", "2 completions"]),
+        ("few", StageError, [f"{MODULE}:few", f"{MODULE}.py:8", "1 values", "2 completions"]),
+        *((name, StageError, [f"{MODULE}:{name}", f"{MODULE}.py:", "number"]) for name in ODD),
+        ("exits", StageError, [f"{MODULE}:exits failed", f"{MODULE}.py:", "SystemExit"]),
+        ("mute", StageError, [f"{MODULE}:mute failed", f"{MODULE}.py:", "Mute"]),
         ("NUMBER", ConfigError, [f"reward.callable={MODULE}:NUMBER", "called"]),
         ("rewrad", ConfigError, [f"reward.callable={MODULE}:rewrad", "Did you mean reward"]),
     ],
@@ -91,7 +129,7 @@ def test_an_annotator_gives_preferences_or_judgements():
     assert annotator.name == f"{MODULE}:shorter"
     judged = annotator.judge([pair("a", "bb"), pair("aa", "b"), pair("a", "a")])
     assert judged == [Judgement(1.0), Judgement(0.0), Judgement(None)]
-    with pytest.raises(StageError, match=f"{MODULE}:wild gave the preference 7"):
+    with pytest.raises(StageError, match=rf"{MODULE}:wild .*{MODULE}.py:\d+. gave the preference 7"):
         CallableAnnotator(f"{MODULE}:wild").judge([pair("a", "b")])
     with pytest.raises(StageError, match=rf"{MODULE}:Judge failed at .*{MODULE}.py:\d+ in judge: RuntimeError: tired"):
         CallableAnnotator(f"{MODULE}:Judge").judge([pair("a", "b")])

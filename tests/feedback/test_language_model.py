@@ -215,5 +215,5 @@ def test_a_checkpoint_can_be_the_judge() -> None:
 
 def test_a_file_that_is_no_cache_is_named(tmp_path: Path) -> None:
     (tmp_path / "judged.sqlite").write_text("hello " * 100)
-    with pytest.raises(StageError, match=r"judged\.sqlite can't be used"):
+    with pytest.raises(StageError, match=r"judged\.sqlite is damaged"):
         AnswerCache(tmp_path / "judged.sqlite")

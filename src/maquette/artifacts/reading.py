@@ -10,10 +10,14 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from maquette.artifacts.errors import MaquetteError, StageError
 from maquette.artifacts.files import digest, write_json
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from pyarrow.parquet import ParquetFile
 
 CHECKSUM = "checksum"
 """The key of a sealed file's checksum."""
@@ -118,9 +122,38 @@ def load_yaml(path: Path | str, *, hint: str = "", kind: type[MaquetteError] = S
         return yaml.safe_load(text)
 
 
+def load_array(path: Path | str, *, mapped: bool = False, hint: str = "") -> "NDArray[Any]":
+    """The array in a `.npy` file, perhaps `mapped` into memory; a pickle in it is refused."""
+    import numpy as np
+
+    with reading(path, hint=hint):
+        return np.asarray(np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False))
+
+
+def load_arrays(path: Path | str, *, hint: str = "") -> "dict[str, NDArray[Any]]":
+    """The arrays in an `.npz` file, each of which the archive holds a checksum of."""
+    import numpy as np
+
+    with reading(path, hint=hint), np.load(path, allow_pickle=False) as archive:
+        return dict(archive)
+
+
+def open_parquet(path: Path | str, *, hint: str = "") -> "ParquetFile":
+    """A Parquet file, open; its rows are read inside `reading` too. Pages are checked where they have checksums."""
+    from pyarrow.parquet import ParquetFile
+
+    with reading(path, hint=hint):
+        return ParquetFile(path, page_checksum_verification=True)
+
+
 def write_sealed(path: Path | str, content: Mapping[str, Any]) -> None:
     """Atomically writes a JSON object with a checksum of everything in it."""
-    write_json(path, {**content, CHECKSUM: _checksum(content)})
+    write_json(path, sealed(content))
+
+
+def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The content with its checksum, for a line of a file or a cell."""
+    return {**content, CHECKSUM: _checksum(content)}
 
 
 def load_sealed(path: Path | str, *, hint: str = "") -> dict[str, Any]:

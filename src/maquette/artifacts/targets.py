@@ -26,6 +26,7 @@ from types import ModuleType
 from typing import Any
 
 from maquette.artifacts.errors import ConfigError, MaquetteError, StageError
+from maquette.artifacts.reading import short
 
 
 def search_current_folder() -> None:
@@ -138,14 +139,40 @@ def _defined(statements: Sequence[ast.stmt]) -> set[str]:
 
 
 @contextlib.contextmanager
-def users_code(dotted: str) -> Iterator[None]:
-    """Around a call of a user's function: an error raised in it names the function, its file and its line."""
+def users_code(dotted: str, function: Any = None) -> Iterator[None]:
+    """Around a call of a user's function: an error raised in it names the function, its file and its line. Where it
+    does not get so far as into it, those of the `function`."""
     try:
         yield
     except MaquetteError:
         raise
-    except Exception as error:
-        raise StageError(f"{dotted} failed{place_of(error)}: {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:
+        raise StageError(f"{dotted} failed{place_of(error) or definition_of(function)}: {_words_of(error)}") from error
+
+
+def definition_of(function: Any) -> str:
+    """` (file:line)` of where a user's function or method is written, empty where that can't be told."""
+    function = inspect.unwrap(getattr(function, "__func__", function))
+    called = function if hasattr(function, "__code__") else getattr(type(function), "__call__", None)  # noqa: B004
+    code = getattr(called, "__code__", None)
+    return f" ({code.co_filename}:{code.co_firstlineno})" if code else ""
+
+
+def shown(value: Any) -> str:
+    """A user's value as an error quotes it, whatever its own words are."""
+    try:
+        return short(repr(value), 60)
+    except Exception:
+        return f"a value of type {type(value).__name__}"
+
+
+def _words_of(error: BaseException) -> str:
+    """Type and message in one line, cut; a message of a user's own may fail too."""
+    try:
+        text = short(error, 500)
+    except Exception:
+        text = "(its message can't be shown)"
+    return f"{type(error).__name__}: {text}"
 
 
 def _import(module_name: str, named: str) -> ModuleType:
@@ -153,10 +180,8 @@ def _import(module_name: str, named: str) -> ModuleType:
         return importlib.import_module(module_name)
     except MaquetteError:
         raise
-    except Exception as error:
-        raise ConfigError(
-            f"{named}: importing {module_name} failed{place_of(error)}: {type(error).__name__}: {error}"
-        ) from error
+    except (Exception, SystemExit) as error:
+        raise ConfigError(f"{named}: importing {module_name} failed{place_of(error)}: {_words_of(error)}") from error
 
 
 def place_of(error: BaseException) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maquette.artifacts.errors import StageError
-from maquette.artifacts.reading import reading
+from maquette.artifacts.reading import open_parquet, reading
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -77,8 +77,9 @@ class DocumentWriter:
     The same documents in the same order give the same bytes.
     """
 
-    def __init__(self, path: Path | str) -> None:
-        self.path = Path(path)
+    def __init__(self, path: Path | str, *, checksums: bool = False) -> None:
+        """`checksums`: of each page, for a file that no manifest has the digest of."""
+        self.path, self._checksums = Path(path), checksums
         self._pending: list[Document] = []
         self._characters = 0
         self._writer: ParquetWriter | None = None
@@ -86,7 +87,7 @@ class DocumentWriter:
     def __enter__(self) -> "DocumentWriter":
         from pyarrow.parquet import ParquetWriter
 
-        self._writer = ParquetWriter(self.path, _schema(), compression="zstd")
+        self._writer = ParquetWriter(self.path, _schema(), compression="zstd", write_page_checksum=self._checksums)
         return self
 
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
@@ -122,7 +123,7 @@ class DocumentWriter:
 
 def write_documents(path: Path | str, documents: Iterable[Document]) -> None:
     """Writes all `documents`, in their order, to one Parquet file."""
-    with DocumentWriter(path) as writer:
+    with DocumentWriter(path, checksums=True) as writer:
         for document in documents:
             writer.write(document)
 
@@ -149,8 +150,9 @@ def read_file(path: Path | str, domain: str | None = None) -> Iterator[Document]
 
 def domains(folder: Path | str, split: str = "train") -> list[str]:
     """The domains that have documents in a split, sorted."""
-    file = _open(_split_path(folder, split))
-    return sorted({_domain_of(file, group) for group in range(file.num_row_groups)})
+    file = _open(path := _split_path(folder, split))
+    with reading(path, hint=_AGAIN):
+        return sorted({_domain_of(file, group) for group in range(file.num_row_groups)})
 
 
 def _schema() -> "pa.Schema":
@@ -166,12 +168,9 @@ def _split_path(folder: Path | str, split: str) -> Path:
 
 
 def _open(path: Path) -> "ParquetFile":
-    from pyarrow.parquet import ParquetFile
-
     if not path.exists():
         raise StageError(f"{path} is missing.", "Make the corpus with: maquette corpus.")
-    with reading(path, hint=_AGAIN):
-        file = ParquetFile(path)
+    file = open_parquet(path, hint=_AGAIN)
     missing = [name for name in _COLUMNS if name not in file.schema_arrow.names]
     if missing:
         raise StageError(f"{path} is not a corpus file: it has no column '{missing[0]}'.", "Give a corpus artifact.")

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from maquette.artifacts.reading import load_arrays
 from maquette.corpus.config import NearDuplicatesConfig
 from maquette.corpus.hashing import Hashes, Integers, lower_case_tokens, repeats, sequence_hashes, window_hashes
 
@@ -138,10 +139,7 @@ def clusters(bands: Hashes) -> Integers:
 
 def read_bands(filtered: Path, shards: list[int]) -> Hashes:
     """The band hashes that the second pass over `shards` left, `(n, bands)`."""
-    bands = []
-    for number in shards:
-        with np.load(filtered / f"{number:05d}.npz") as arrays:
-            bands.append(arrays["bands"])
+    bands = [load_arrays(filtered / f"{number:05d}.npz")["bands"] for number in shards]
     return np.concatenate(bands) if bands else np.empty((0, 0), np.uint64)
 
 

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 from maquette.artifacts import StageError
 from maquette.artifacts.files import digest, file_digest, write_text
+from maquette.artifacts.manifest import verify_file
 from maquette.corpus.sources.files import json_files, read_rows
 from maquette.data.row_shapes import messages_of, pair_of, text_of
 from maquette.text.chat import Message
@@ -89,6 +90,8 @@ class ExampleFiles:
 
     def examples(self) -> Iterator[Any]:
         """In the files' order. Raises `StageError` with file, line and reason for a row of another shape."""
+        for file in self._files:
+            verify_file(file)
         for place, row in read_rows(self._files, self._kind):
             yield (
                 Instruction(messages_of(row, place), place)

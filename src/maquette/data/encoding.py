@@ -16,6 +16,7 @@ import numpy as np
 
 from maquette.artifacts import StageError
 from maquette.artifacts.progress import progress
+from maquette.artifacts.reading import open_parquet
 from maquette.corpus.document import Document, domains, read_documents
 from maquette.corpus.workers import Workers, available_cores, batches
 from maquette.data.config import ShardsConfig
@@ -170,6 +171,4 @@ def unigram_entropy(training: Iterable[TokenStream], vocab_size: int) -> float:
 
 
 def _count_documents(corpus: Path) -> int:
-    from pyarrow.parquet import read_metadata
-
-    return sum(read_metadata(corpus / f"{split}.parquet").num_rows for split in ("train", *HELD_OUT_SPLITS))
+    return sum(open_parquet(corpus / f"{split}.parquet").metadata.num_rows for split in ("train", *HELD_OUT_SPLITS))

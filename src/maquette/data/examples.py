@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from maquette.artifacts import StageError
 from maquette.artifacts.files import listed
+from maquette.artifacts.reading import load_array, load_table, reading
 from maquette.data.conversations import Instruction, Preference
 from maquette.text.chat import Conversation, Message, render
 
@@ -47,12 +48,11 @@ class Examples:
     @classmethod
     def load(cls, folder: Path) -> "Examples":
         """Raises `StageError` where a file is missing or damaged."""
-        try:
-            arrays = {path.stem: np.load(path, mmap_mode="r") for path in listed(folder, "*.npy")}
-            names = json.loads((folder / "names.json").read_text(encoding="utf-8"))
+        hint = "Rebuild it with force=true."
+        names = load_table(folder / "names.json", hint=hint)
+        with reading(folder, hint=hint):
+            arrays = {path.stem: load_array(path, mapped=True, hint=hint) for path in listed(folder, "*.npy")}
             return cls(arrays.pop("tokens"), arrays.pop("mask"), arrays.pop("starts"), arrays, names)
-        except (OSError, ValueError, KeyError) as error:
-            raise StageError(f"{folder} is damaged: {error!r}.", "Rebuild it with force=true.") from None
 
     def __len__(self) -> int:
         return len(self.starts) - 1

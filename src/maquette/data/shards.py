@@ -10,7 +10,6 @@ import bisect
 import dataclasses
 import functools
 import itertools
-import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maquette.artifacts import StageError
-from maquette.artifacts.files import digest, write_json
+from maquette.artifacts.files import digest, read_json, write_json
 from maquette.artifacts.manifest import Manifest, read_manifest, rebuild_advice, verify_files
+from maquette.artifacts.reading import load_array, open_parquet, reading
 from maquette.data.token_files import map_entry
 
 if TYPE_CHECKING:
@@ -236,13 +236,13 @@ class TokenShards:
 
     def documents(self, domain: str, split: str = "train") -> DocumentTable:
         """Every document of one split of a domain: its id, its first token, its bytes of text."""
-        from pyarrow.parquet import read_table
-
         if (domain, split) not in self._tables:
-            table = read_table(self.folder / self._split(domain, split)["boundaries"])
-            self._tables[domain, split] = DocumentTable(
-                table["id"].to_pylist(), table["start"].to_numpy(), table["bytes"].to_numpy()
-            )
+            path, hint = self.folder / self._split(domain, split)["boundaries"], rebuild_advice(self.folder)
+            with reading(path, hint=hint):
+                table = open_parquet(path, hint=hint).read()
+                self._tables[domain, split] = DocumentTable(
+                    table["id"].to_pylist(), table["start"].to_numpy(), table["bytes"].to_numpy()
+                )
         return self._tables[domain, split]
 
     def document_ids(self, domain: str, split: str, start: int, length: int) -> list[str]:
@@ -270,7 +270,7 @@ def open_stream(folder: Path, split: Mapping[str, Any]) -> TokenStream:
             parts += map_entry(shard)
             continue
         # The plain view of the mapped file reads faster than numpy's own memmap class; an empty file can't be mapped.
-        tokens = np.asarray(np.load(path, mmap_mode="r" if shard["tokens"] else None))
+        tokens = load_array(path, mapped=shard["tokens"] > 0, hint=rebuild_advice(folder))
         if tokens.shape != (shard["tokens"],):
             raise StageError(f"{path} does not hold the tokens of its manifest.", rebuild_advice(folder))
         parts.append(tokens)
@@ -283,10 +283,8 @@ def _verify(folder: Path, manifest: Manifest) -> None:
         verify_files(folder, manifest)
         return
     stamp = folder / _STAMP
-    try:
-        known = json.loads(stamp.read_text())
-    except (OSError, json.JSONDecodeError):
-        known = {}
+    known = read_json(stamp)
+    known = known if isinstance(known, dict) else {}
     changed = {name: entry for name, entry in manifest.files.items() if known.get(name) != _seen(folder / name, entry)}
     if changed:
         verify_files(folder, dataclasses.replace(manifest, files=changed))

@@ -11,7 +11,7 @@ from typing import Any
 from maquette.artifacts import ConfigError
 from maquette.artifacts.code_digest import code_digest
 from maquette.artifacts.files import write_json
-from maquette.artifacts.manifest import build, read_manifest
+from maquette.artifacts.manifest import build, read_manifest, verify_files
 from maquette.artifacts.progress import say
 from maquette.data import describe_tokens, encode_corpus
 from maquette.data.config import PretokenizedConfig, ShardsConfig
@@ -43,6 +43,7 @@ def encoded(
     loaded = Tokenizer.load(tokenizer)
 
     def make(folder: Path) -> dict[str, Any]:
+        verify_files(corpus)
         facts = encode_corpus(corpus, loaded, shards, folder, name=tokenizer.name)
         for line in describe_tokens(facts):
             say(line)

@@ -6,7 +6,6 @@ datasets   the Arrow files of `Dataset.save_to_disk`, of which one column of lis
            list column's values lie in one run)
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from maquette.artifacts import StageError
 from maquette.artifacts.files import listed
+from maquette.artifacts.reading import load_array, load_table, reading
 
 Ids = NDArray[Any]
 
@@ -59,34 +59,32 @@ def map_entry(entry: Mapping[str, Any]) -> list[Ids]:
 
 def map_file(file: TokenFile) -> list[Ids]:
     """All ids of a file, in one or more runs. Raises `StageError` that names the file where it can't be read."""
-    try:
+    with reading(file.path, hint="The tokens are read where they lie: put the file back."):
         if file.layout == "npy":
-            return [np.asarray(np.load(file.path, mmap_mode="r", allow_pickle=False)).reshape(-1)]
+            return [load_array(file.path, mapped=True).reshape(-1)]
         if file.layout == "arrow":
             return [values for values, _ in arrow_lists(file.path, file.column)]
         return [np.asarray(np.memmap(file.path, dtype=file.dtype, mode="r", offset=file.offset))]
-    except FileNotFoundError:
-        raise StageError(f"{file.path} is missing.", "The tokens are read where they lie: put the file back.") from None
-    except (ValueError, OSError) as error:
-        raise StageError(f"{file.path} can't be read as tokens: {error}.") from error
 
 
 def arrow_lists(path: Path, column: str) -> list[tuple[Ids, NDArray[np.int64]]]:
     """Of each record batch of an Arrow file the ids in one run, and where its rows begin in that run."""
     import pyarrow as pa
 
-    mapped = pa.memory_map(str(path))
-    try:
-        reader = pa.ipc.open_stream(mapped)
-    except pa.ArrowInvalid:
-        reader = pa.ipc.open_file(mapped)
+    with reading(path):
+        mapped = pa.memory_map(str(path))
+        try:
+            reader = pa.ipc.open_stream(mapped)
+        except pa.ArrowInvalid:
+            reader = pa.ipc.open_file(mapped)
     if column not in reader.schema.names:
         raise StageError(
             f"{path} has no column {column!r}.",
             f"Columns: {', '.join(reader.schema.names)}. Choose one with pretokenized.column=.",
         )
     batches = reader if isinstance(reader, pa.RecordBatchStreamReader) else map(reader.get_batch, _count(reader))
-    return [_lists(path, column, batch.column(reader.schema.names.index(column))) for batch in batches]
+    with reading(path):
+        return [_lists(path, column, batch.column(reader.schema.names.index(column))) for batch in batches]
 
 
 def _count(reader: Any) -> range:
@@ -171,7 +169,7 @@ def _plain_files(path: Path, ending: str, column: str) -> dict[str, list[TokenFi
 
 
 def _plain_file(path: Path) -> TokenFile:
-    with path.open("rb") as file:
+    with reading(path), path.open("rb") as file:
         head = file.read(8)
     if head.startswith(_NPY_MAGIC[:6]):
         return TokenFile(path, "npy")
@@ -197,10 +195,11 @@ def _dataset_files(path: Path, ending: str, column: str) -> dict[str, list[Token
 
 
 def _arrow_files(folder: Path, column: str) -> list[TokenFile]:
-    state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    state = load_table(folder / "state.json")
     if state.get("_indices_files") or state.get("_indices_data_files"):
         raise StageError(
             f"{folder} is a selection or shuffle of rows that lie elsewhere in its files.",
             "Write it in its order: dataset.flatten_indices().save_to_disk(...).",
         )
-    return [TokenFile(folder / entry["filename"], "arrow", column=column) for entry in state["_data_files"]]
+    with reading(folder / "state.json"):
+        return [TokenFile(folder / entry["filename"], "arrow", column=column) for entry in state["_data_files"]]

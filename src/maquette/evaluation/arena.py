@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from maquette.artifacts import ConfigError, StageError
+from maquette.artifacts.files import digest
 from maquette.artifacts.progress import say
 from maquette.artifacts.reading import short
 from maquette.data.row_shapes import is_bookkeeping
@@ -37,6 +38,8 @@ _ONE_OF = {"winner_model_a": "model_a", "winner_model_b": "model_b", "winner_tie
 _ANSWERS = ("answer", "response", "conversation")
 _READ = {*REQUIRED, *_ONE_OF, *(f"{name}_{side}" for name in _ANSWERS for side in "ab"), "topic", "judge", "prompt"}
 _OURS = {"messages", "at"}
+_TELLING = ("id", "question_id", "uuid", "at", "tstamp", "timestamp", *(f"{name}_a" for name in _ANSWERS))
+"""Columns by which rows that are alike are one battle told twice; without them they may be many."""
 UNNAMED = "none given"
 """The topic of a battle that names none."""
 
@@ -61,7 +64,13 @@ def read_battles(path: Path | str) -> tuple[list[Battle], dict[str, int]]:
     """
     battles, skipped = [], Counter[str]()
     unread: dict[str, None] = {}
+    seen: set[str] = set()
     for place, row in read_rows(path, "battles"):
+        if any(name in row for name in _TELLING):
+            if (content := digest(row)) in seen:
+                skipped["the content of a row before"] += 1
+                continue
+            seen.add(content)
         row = {**row, "winner": _one_of(row)} if "winner" not in row and row.keys() >= _ONE_OF.keys() else row
         unread |= dict.fromkeys(name for name in row if name not in _READ | _OURS and not is_bookkeeping(str(name)))
         if missing := [name for name in REQUIRED if name not in row]:
@@ -136,17 +145,25 @@ def _turns(value: Any) -> list[Any]:
 def _answer(value: Any) -> str:
     """What the model said in all turns."""
     texts = [
-        turn.get("content") if isinstance(turn, Mapping) else turn
+        _content(turn) if isinstance(turn, Mapping) else _text(turn)
         for turn in _turns(value)
         if not isinstance(turn, Mapping) or turn.get("role") == "assistant"
     ]
-    return "\n\n".join(text for one in texts if (text := _text(one)))
+    return "\n\n".join(filter(None, texts))
+
+
+def _content(turn: Mapping[str, Any]) -> str:
+    """The text of a turn, which newer files hold in parts."""
+    content = turn.get("content")
+    if not isinstance(content, list):
+        return _text(content)
+    return "\n\n".join(_text(part.get("text")) for part in content if isinstance(part, Mapping))
 
 
 def _asked(row: Mapping[str, Any]) -> str:
     """What the user said in the conversation."""
     turns = [turn for turn in _turns(row.get("conversation_a")) if isinstance(turn, Mapping)]
-    return "\n\n".join(_text(turn.get("content")) for turn in turns if turn.get("role") == "user")
+    return "\n\n".join(_content(turn) for turn in turns if turn.get("role") == "user")
 
 
 def _text(value: Any) -> str:

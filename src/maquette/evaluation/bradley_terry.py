@@ -67,11 +67,16 @@ def fit(cells: Cells, counts: Floats, *, prior: float = 0.0, start: Floats | Non
     value = _log_likelihood(advantage, mass, wins, parameters, cells.size, prior)
     for _ in range(_ITERATIONS):
         predicted = expit(advantage)
-        gradient = _gradient(cells, wins - mass * predicted)
+        surprise = wins - mass * predicted
+        gradient = np.concatenate([_by_contender(cells, surprise), surprise @ cells.covariates])
         gradient[: cells.size] -= prior * parameters[: cells.size]
-        step = np.linalg.lstsq if prior == 0 and len(parameters) > cells.size else None
         matrix = information(cells, mass * predicted * (1 - predicted), prior)
-        change = step(matrix, gradient, rcond=None)[0] if step else np.linalg.solve(matrix, gradient)
+        try:
+            if prior == 0 and len(parameters) > cells.size:
+                raise np.linalg.LinAlgError
+            change = np.linalg.solve(matrix, gradient)
+        except np.linalg.LinAlgError:  # a covariate that decides every battle: its coefficient has no end
+            change = np.linalg.lstsq(matrix, gradient, rcond=None)[0]
         size = 1.0
         while True:
             proposed = parameters + size * change
@@ -151,10 +156,6 @@ def information(cells: Cells, weight: Floats, prior: float, *, centered: bool = 
         matrix[size + column, size:] = weighed @ cells.covariates
     matrix[size:, :size] = matrix[:size, size:].T
     return matrix
-
-
-def _gradient(cells: Cells, surprise: Floats) -> Floats:
-    return np.concatenate([_by_contender(cells, surprise), surprise @ cells.covariates])
 
 
 def _by_contender(cells: Cells, values: Floats) -> Floats:

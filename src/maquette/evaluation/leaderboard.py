@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from maquette.artifacts import ConfigError
-from maquette.artifacts.reading import load_table
+from maquette.artifacts.reading import load_sealed
 from maquette.evaluation.baselines import ALL
 from maquette.statistics import PairedDifference, paired_bootstrap
 
@@ -64,7 +64,7 @@ def read_evaluations(folders: Iterable[Path]) -> list[dict[str, Any]]:
     for folder in folders:
         path = folder / FILE
         if path.is_file():
-            evaluations.append(load_table(path, hint="Evaluate again with force=true."))
+            evaluations.append(load_sealed(path, hint="Evaluate again with force=true."))
     return evaluations
 
 

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from maquette.artifacts import StageError
 from maquette.artifacts.files import append_rows, cut_half_line
-from maquette.artifacts.reading import read_log, reading, short
+from maquette.artifacts.reading import check_seal, open_parquet, read_log, reading, sealed, short
 from maquette.corpus.sources.files import JSON_SUFFIXES, json_files, plain_name
 from maquette.corpus.sources.files import read_rows as read_json_rows
 
@@ -28,17 +28,12 @@ def read_rows(
         return
     if path.suffix.lower() not in (".csv", ".parquet"):
         raise StageError(f"{path}: {path.suffix or 'no ending'} is not known.", "Give .jsonl, .json, .csv or .parquet.")
-    with reading(path, hint=f"Give a whole file of {what}; nothing is downloaded here."):
-        rows = _csv_rows(path, is_head) if path.suffix.lower() == ".csv" else _parquet_rows(path)
+    hint = f"Give a whole file of {what}; nothing is downloaded here."
+    with reading(path, hint=hint):
+        is_csv = path.suffix.lower() == ".csv"
+        rows = _csv_rows(path, is_head) if is_csv else open_parquet(path, hint=hint).read().to_pylist()
     for number, row in enumerate(rows, start=1):
         yield f"{path}, row {number}", row
-
-
-def _parquet_rows(path: Path) -> list[dict[str, Any]]:
-    from pyarrow.parquet import read_table
-
-    rows: list[dict[str, Any]] = read_table(path, partitioning=None).to_pylist()  # a folder a=b is no column
-    return rows
 
 
 def _csv_rows(path: Path, is_head: Callable[[Sequence[str]], bool]) -> list[dict[Any, Any]]:
@@ -72,6 +67,7 @@ class Journal:
         for where, row in read_log(self.path, hint=hint):
             if not isinstance(row, dict) or not {"key", "result"} <= row.keys():
                 raise StageError(f"{where} is damaged: it must have a key and a result.", hint)
+            check_seal(row, where, hint=hint)
             self.results[row["key"]] = row["result"]
 
     def __contains__(self, key: str) -> bool:
@@ -83,7 +79,7 @@ class Journal:
     def add(self, results: Iterable[tuple[str, Any]]) -> None:
         """Appends results, which are on the disk when this returns. Raises `StageError` where it is full."""
         added = dict(results)
-        append_rows(self.path, ({"key": key, "result": result} for key, result in added.items()))
+        append_rows(self.path, (sealed({"key": key, "result": result}) for key, result in added.items()))
         self.results |= added
 
     def complete(

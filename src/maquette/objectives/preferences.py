@@ -13,6 +13,7 @@ from torch import Tensor
 
 from maquette.artifacts.files import atomic_file
 from maquette.artifacts.progress import progress
+from maquette.artifacts.reading import load_arrays
 from maquette.data.example_batches import conversation_batches
 from maquette.data.example_data import in_parts
 from maquette.data.examples import Examples
@@ -88,13 +89,13 @@ class ReferenceLogProbs:
     def __call__(self, split: str, examples: Examples, trainer: Any) -> Tensor:
         """(n,) of every completion."""
         identity = hashlib.sha256(f"{self.digest} {self.checkpoint} {split}".encode()).hexdigest()[:16]
-        path = self.folder / f"reference-{split}-{identity}.npy"
+        path = self.folder / f"reference-{split}-{identity}.npz"
         if path.exists():
-            return torch.from_numpy(np.load(path))
+            return torch.from_numpy(load_arrays(path, hint="Remove it: it is computed again.")["log_probs"])
         log_probs = self._computed(examples, trainer)
         if trainer is None or trainer.is_global_zero:
             with atomic_file(path) as temporary, temporary.open("wb") as file:
-                np.save(file, log_probs.numpy())
+                np.savez(file, log_probs=log_probs.numpy())
         return log_probs
 
     def _computed(self, examples: Examples, trainer: Any) -> Tensor:

@@ -17,6 +17,7 @@ import tokenizers
 
 from maquette.artifacts import ConfigError, StageError
 from maquette.artifacts.files import digest, write_json
+from maquette.artifacts.manifest import verify_file
 from maquette.artifacts.reading import short
 from maquette.text.chat_template import STOCK, TemplateChat, template_text
 from maquette.text.model_files import TEMPLATE, ModelFiles, read_model_files, read_table
@@ -264,8 +265,10 @@ class Tokenizer:
                 f"{file.parent} has a SentencePiece tokenizer.model but no tokenizer.json.",
                 "Write one with transformers: AutoTokenizer.from_pretrained(<folder>).save_pretrained(<folder>).",
             )
-        document = _read_json(file)
         settings_file = file.with_name("tokenizer_config.json")
+        for one in (file, settings_file):
+            verify_file(one)
+        document = _read_json(file)
         settings = _read_json(settings_file) if settings_file.exists() else {}
         files = read_model_files(file.parent)
         try:

@@ -5,6 +5,7 @@ numbers); `step-00000123.json` beside it has its size and SHA-256, and is writte
 not count. Any other checkpoint, such as `ModelCheckpoint`'s, is written in the same way.
 """
 
+import pickle
 import random
 import re
 from collections.abc import Callable, Collection
@@ -17,7 +18,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 
 from maquette.artifacts.errors import StageError
 from maquette.artifacts.files import atomic_file, file_digest, listed, read_json, write_json
-from maquette.artifacts.reading import load_table
+from maquette.artifacts.reading import load_table, reading, short
 
 FORMAT = 4
 """What a checkpoint's contents are laid out as; one of another layout is refused by name, never half understood."""
@@ -41,7 +42,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(
         self, path: Any, map_location: Any | None = lambda storage, location: storage, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        return torch.load(path, map_location=map_location, weights_only=True)
+        with reading(path, hint="Remove it: the run resumes from the checkpoint before it."):
+            try:
+                return torch.load(path, map_location=map_location, weights_only=True)
+            except (RuntimeError, pickle.UnpicklingError) as error:
+                raise ValueError(short(error)) from None
 
 
 class CheckpointFolder:

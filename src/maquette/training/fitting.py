@@ -15,8 +15,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from maquette.artifacts.errors import StageError
 from maquette.artifacts.progress import say
 from maquette.artifacts.run_file import FAILED, INTERRUPTED, RUNNING, TRIED
+from maquette.artifacts.targets import place_of
 from maquette.data.process_group import ProcessGroup, join_group, process_group
 from maquette.model.linear import use_backend
 from maquette.text import Tokenizer
@@ -89,6 +91,8 @@ def _fit(job: Job, record: RunRecord, world: ProcessGroup, log: RunLog, loggers:
             trainer.fit(opened.module, datamodule=opened.data, ckpt_path=checkpoint, weights_only=True)
         except (SIGTERMException, ForcedExit):
             raise KeyboardInterrupt from None
+        except SystemExit as error:  # of a callback, a dataset, a loss: the run is not what was asked for
+            raise StageError(f"{job.name}: sys.exit was called{place_of(error)}.", "Raise an error instead.") from error
         finally:
             torch.compiler.set_stance("default")
     if job.trainer.fast_dev_run:

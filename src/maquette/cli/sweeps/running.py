@@ -22,6 +22,7 @@ from omegaconf import open_dict
 from maquette.artifacts.errors import ConfigError
 from maquette.artifacts.files import locked, read_json, write_json
 from maquette.artifacts.progress import say
+from maquette.artifacts.reading import write_sealed
 from maquette.artifacts.settings import walk
 from maquette.cli.command_line.application import Application, config_folder_of
 from maquette.cli.command_line.composition import to_settings
@@ -72,7 +73,7 @@ def run_sweep(sweeper: Any, arguments: Sequence[str]) -> Report:
     if sweep is None:
         for _, settings in () if application.dry else line.members:
             check_foreign(settings)  # now that something is to be done
-        sweep = plan_line(line, DryPlanner(line.stage) if application.dry else None)
+        sweep = plan_line(line, DryPlanner() if application.dry else None)
         if not application.dry:
             store_plan(sweep, line)
     report = _run_planned(sweep, line, sweeper, dry=application.dry)
@@ -177,12 +178,12 @@ def _note_done(sweep: Sweep, files: Files) -> None:
     for number, job in enumerate(sweep.jobs):
         outcome: dict[str, Any] = {"job": list(job.arguments), "seconds": 0.0}
         if job.error is not None:
-            write_json(files.outcome(number), outcome | {"status": FAILED, "exit_code": 1, "error": job.error})
+            write_sealed(files.outcome(number), outcome | {"status": FAILED, "exit_code": 1, "error": job.error})
         elif job.is_done and (folder := job.forecast.folder if job.forecast else job.run) is not None:
             outcome |= {"status": FINISHED, "exit_code": 0, "skipped": True, "result": folder}
             if job.forecast is not None and job.forecast.branches:
                 outcome["branches"] = list(job.forecast.branches)
-            write_json(files.outcome(number), outcome | numbers_of(read_record(folder)))
+            write_sealed(files.outcome(number), outcome | numbers_of(read_record(folder)))
 
 
 def _launcher(
@@ -258,7 +259,7 @@ def _run(
         missing = {number for number in waiting if not files.outcome(number).exists()}
         for number in (under_way & suspected) or (missing if not under_way else set()):
             why = _STALE if number in suspected else trouble or "it did not begin"
-            write_json(files.outcome(number), {"status": FAILED, "exit_code": 1, "error": why, "seconds": 0.0})
+            write_sealed(files.outcome(number), {"status": FAILED, "exit_code": 1, "error": why, "seconds": 0.0})
         suspected |= under_way
         for number in under_way:
             files.running(number).unlink(missing_ok=True)
@@ -297,6 +298,7 @@ def _recorded(sweep: Sweep, chosen: launching.Launching) -> Iterator[list[str]]:
         "name": sweep.name,
         "stage": sweep.stage.name,
         "run_id": None,
+        "launcher": chosen.launcher,
         "process": os.getpid(),
         "began": time.time(),
     }

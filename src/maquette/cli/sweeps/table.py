@@ -13,7 +13,7 @@ from rich.table import Table
 
 from maquette.artifacts.files import listed, write_text
 from maquette.artifacts.progress import duration
-from maquette.artifacts.reading import load_table
+from maquette.artifacts.reading import load_sealed
 from maquette.artifacts.run_file import FINISHED
 from maquette.cli.sweeps.jobs import Sweep
 from maquette.cli.sweeps.sweep_job import SweepJob
@@ -155,7 +155,7 @@ def draw_sweep(folder: Path) -> list[Path]:
 def _finished(folder: Path) -> list[RunRecord]:
     finished = []
     for path in listed(folder / "jobs", "*.json"):
-        outcome = load_table(path)
+        outcome = load_sealed(path)
         record = read_record(outcome["result"]) if outcome.get("result") else None
         if record is not None:
             finished.append(record)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maquette.artifacts.files import atomic_file
+from maquette.artifacts.reading import load_arrays
 from maquette.corpus.config import SafetyConfig
 from maquette.corpus.hashing import Hashes, characters, lower_case_tokens, tokenize, window_hashes, without_digits
 
@@ -68,8 +69,8 @@ class LinearModel:
     @staticmethod
     def load(path: Path) -> "LinearModel":
         """Reads what `save` wrote."""
-        with np.load(path) as archive:
-            return LinearModel(tuple(archive["classes"].tolist()), archive["weights"], archive["bias"])
+        archive = load_arrays(path)
+        return LinearModel(tuple(archive["classes"].tolist()), archive["weights"], archive["bias"])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,6 @@ the shards and their order alone: not on the executor, the number of workers or 
 import dataclasses
 import functools
 import itertools
-import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from maquette.artifacts.reading import load_table
 from maquette.corpus.config import CurationConfig, ExecutorConfig
 from maquette.corpus.curation.job import CurationJob
 from maquette.corpus.curation.journal import read_journal
@@ -154,7 +154,7 @@ def curate(
     facts: dict[str, Any] = {"shards": len(shards), "lost_shards": lost}
     if not enabled:
         return Curated(job, whole, None, facts)
-    facts["corpus_statistics"] = json.loads((root / "statistics" / "report.json").read_text())
+    facts["corpus_statistics"] = load_table(root / "statistics" / "report.json")
     on_disk = None
     if executor.near_duplicates == "disk":
         on_disk = functools.partial(

@@ -12,7 +12,6 @@ the corpus) is done by the process that asked, from the files of the passes: wit
 all machines see. `clusters_on_disk` finds near-duplicates of more documents than memory has room for.
 """
 
-import json
 import shutil
 import subprocess
 import sys
@@ -33,11 +32,12 @@ from datatrove.utils.logging import logger
 from maquette.artifacts.errors import StageError
 from maquette.artifacts.files import write_json
 from maquette.artifacts.progress import progress, say
+from maquette.artifacts.reading import load_json, reading
 from maquette.corpus.config import ExecutorConfig
 from maquette.corpus.curation.job import CurationJob
 from maquette.corpus.curation.journal import read_journal, step_of
 from maquette.corpus.hashing import Integers
-from maquette.corpus.near_duplicates import NO_SHINGLES, first_of_cluster
+from maquette.corpus.near_duplicates import NO_SHINGLES, first_of_cluster, read_bands
 
 _RECORD = np.dtype([("hash", "<u8"), ("document", "<u4")])  # as datatrove's first stage writes them
 _PAIR = np.dtype([(name, "<u4") for name in ("left_shard", "left", "right_shard", "right")])
@@ -108,7 +108,7 @@ class CurationPass(PipelineStep):
     def raise_failure(self) -> None:
         """What a task left for people, as `StageError`."""
         if self.failure.exists():
-            raise StageError(*json.loads(self.failure.read_text(encoding="utf-8")))
+            raise StageError(*load_json(self.failure))
 
 
 def run_passes(job: CurationJob, executor: ExecutorConfig, processes: int) -> None:
@@ -139,6 +139,8 @@ def _here(one: CurationPass, processes: int) -> None:
 
 def slurm_pipelines(executor: ExecutorConfig, passes: list[CurationPass]) -> list[SlurmPipelineExecutor]:
     """datatrove's Slurm executors of all passes, each waiting for the one before."""
+    binaries, sources = Path(sys.executable).parent, Path(__file__).parents[3]  # for where nothing is installed
+    here = f'export PATH="{binaries}:$PATH" PYTHONPATH="{sources}${{PYTHONPATH:+:$PYTHONPATH}}"'
     settings = {
         "time": executor.time,
         "partition": executor.partition,
@@ -147,7 +149,7 @@ def slurm_pipelines(executor: ExecutorConfig, passes: list[CurationPass]) -> lis
         "qos": executor.qos,
         "sbatch_args": dict(executor.sbatch),
         "max_array_size": executor.max_array_size,
-        "env_command": executor.setup or _this_environment(),
+        "env_command": executor.setup or here,
     }
     pipelines: list[SlurmPipelineExecutor] = []
     for one in passes:
@@ -161,13 +163,6 @@ def slurm_pipelines(executor: ExecutorConfig, passes: list[CurationPass]) -> lis
     return pipelines
 
 
-def _this_environment() -> str:
-    """The command that makes a shell use this Python and, where the package is not installed, its sources."""
-    binaries = Path(sys.executable).parent
-    sources = Path(__file__).parents[3]
-    return f'export PATH="{binaries}:$PATH" PYTHONPATH="{sources}${{PYTHONPATH:+:$PYTHONPATH}}"'
-
-
 def _on_slurm(job: CurationJob, executor: ExecutorConfig, passes: list[CurationPass]) -> None:
     if shutil.which("sbatch") is None:
         raise StageError(
@@ -177,7 +172,7 @@ def _on_slurm(job: CurationJob, executor: ExecutorConfig, passes: list[CurationP
     if executor.partition is None:
         raise StageError("executor=slurm needs a partition.", "Name it: executor.partition=cpu (sinfo lists them).")
     submitted = job.root / "datatrove" / "slurm.json"
-    jobs: list[str] = json.loads(submitted.read_text()) if submitted.exists() else []
+    jobs: list[str] = load_json(submitted) if submitted.exists() else []
     if not (jobs and _alive(jobs)):
         logger.remove()
         pipelines = slurm_pipelines(executor, passes)
@@ -243,7 +238,8 @@ def clusters_on_disk(filtered: Path, shards: list[int], folder: Path, bands: int
     except Exception as error:
         raise StageError(f"datatrove's MinHash buckets failed: {error}.", f"See {folder / 'logs'}.") from error
     starts = np.append(0, np.cumsum(counts))
-    duplicate_pairs = [np.fromfile(path, _PAIR) for path in sorted((folder / "pairs").glob("*.dups"))]
+    with reading(folder / "pairs"):
+        duplicate_pairs = [np.fromfile(path, _PAIR) for path in sorted((folder / "pairs").glob("*.dups"))]
     pairs = np.concatenate([*duplicate_pairs, np.empty(0, _PAIR)])
     left = starts[pairs["left_shard"]] + pairs["left"]
     right = starts[pairs["right_shard"]] + pairs["right"]
@@ -258,8 +254,7 @@ def _write_signatures(filtered: Path, shards: list[int], folder: Path, bands: in
     counts = []
     with progress("sorting signatures", len(shards), unit="shards") as advance:
         for place, number in enumerate(shards):
-            with np.load(filtered / f"{number:05d}.npz") as arrays:
-                hashes = arrays["bands"]
+            hashes = read_bands(filtered, [number])
             counts.append(len(hashes))
             for band in range(bands):
                 known = np.flatnonzero(hashes[:, band] != NO_SHINGLES)

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from maquette.artifacts.errors import StageError
-from maquette.artifacts.files import write_json
 from maquette.artifacts.progress import say
+from maquette.artifacts.reading import write_sealed
 from maquette.corpus.config import CurationConfig
 from maquette.corpus.curation.corpus_statistics import duplicate_addresses, write_statistics
 from maquette.corpus.curation.extract import extract_shard
@@ -103,5 +103,5 @@ class CurationJob:
             until = None if left is None else max(left, 0)
             left = None if left is None else left - later.size
             known = {"duplicates": np.flatnonzero(later).tolist(), "until": until}
-            write_json(folder / f"{number:05d}.skip.json", known)
+            write_sealed(folder / f"{number:05d}.skip.json", known)
         write_statistics(self.root / "extract", shards, folder, self.config)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from maquette.artifacts.errors import StageError
 from maquette.artifacts.files import atomic_file
+from maquette.artifacts.reading import open_parquet, parse_json, reading
 from maquette.artifacts.settings import nearest
 from maquette.corpus.config import CurationConfig
 from maquette.corpus.curation.rules import FEATURES, rules
@@ -31,11 +32,13 @@ SCORES = ("surprise", "quality", "unsafe", "domain_confidence", "language_confid
 
 
 def entry(
-    document: Document, *, characters: int, rejection: Rejection | None = None, threshold: float = math.nan,
-    pii: dict[str, int] | None = None, scores: dict[str, float] | None = None,
+    result: Document | Rejection, *, characters: int, threshold: float = math.nan, pii: dict[str, int] | None = None,
+    scores: dict[str, float] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """The row of a document, kept or (with a `rejection`) not. `reason` is empty for what is kept; `characters` are of
-    the text as it was extracted; `pii` is JSON, kind -> replacements."""
+    """The row of a document, kept or rejected. `reason` is empty for what is kept; `characters` are of the text as it
+    was extracted; `pii` is JSON, kind -> replacements."""
+    rejection = result if isinstance(result, Rejection) else None
+    document = result.document if isinstance(result, Rejection) else result
     return {
         "id": document.id,
         "url": document.url or "",
@@ -63,16 +66,17 @@ def write_journal(path: Path, rows: list[dict[str, Any]]) -> None:
     scores = dict.fromkeys((*SCORES, *FEATURES), pa.float32())
     schema = pa.schema(texts | {"characters": pa.int64()} | numbers | scores)
     with atomic_file(path) as temporary:
-        parquet.write_table(pa.Table.from_pylist(rows, schema), temporary, compression="zstd")
+        table = pa.Table.from_pylist(rows, schema)
+        parquet.write_table(table, temporary, compression="zstd", write_page_checksum=True)
 
 
 def read_journal(path: Path, columns: list[str] | None = None) -> "pd.DataFrame":
     """The rows as a table. Raises `StageError` where there are none."""
-    import pandas as pd
 
     if not path.exists():
         raise StageError(f"{path} is missing.", "Only a curated corpus has a journal: maquette corpus source=warc ...")
-    return pd.read_parquet(path, columns=columns)
+    with reading(path):
+        return open_parquet(path).read(columns).to_pandas()
 
 
 def step_of(reason: str) -> str:
@@ -111,7 +115,9 @@ def _story(row: "pd.Series", journal: "pd.DataFrame", config: CurationConfig) ->
                 f"({sign} {rule.threshold:g})"
             )
     if row["pii"] not in ("", "{}"):
-        counts = ", ".join(f"{count} {kind}" for kind, count in json.loads(row["pii"]).items())
+        counts = ", ".join(
+            f"{count} {kind}" for kind, count in parse_json(row["pii"], "the journal, column pii").items()
+        )
         lines.append(f"  replaced     {counts}")
     lines += [
         f"  {label:<12} {row[name]:.4g}"

@@ -24,8 +24,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from maquette.artifacts.errors import StageError
-from maquette.artifacts.files import atomic_file, read_json, write_json
+from maquette.artifacts.files import atomic_file, read_json
 from maquette.artifacts.progress import progress, say
+from maquette.artifacts.reading import load_json, load_sealed, write_sealed
 from maquette.corpus.document import Document, Rejection, read_file, write_documents
 from maquette.corpus.workers import batches
 
@@ -89,9 +90,9 @@ def store(documents: Iterable[Document], folder: Path) -> list[StoredShard]:
             with atomic_file(path) as temporary:
                 write_documents(temporary, batch)
             stored.append([path.name, sum(len(document.text) for document in batch)])
-        write_json(listed, stored)
+        write_sealed(listed, {"shards": stored})
     return [
-        StoredShard(str(folder / name), name.partition(".")[0], size) for name, size in json.loads(listed.read_text())
+        StoredShard(str(folder / name), name.partition(".")[0], size) for name, size in load_sealed(listed)["shards"]
     ]
 
 
@@ -216,6 +217,6 @@ class _Notes:
 
     def raise_error(self) -> None:
         if self.error.exists():
-            message, hint = json.loads(self.error.read_text())
+            message, hint = load_json(self.error)
             self.error.unlink()
             raise StageError(message, hint)

@@ -114,7 +114,7 @@ def _meta(value: Any) -> dict[str, Any]:
     if isinstance(value, str) and value:
         try:
             value = json.loads(value)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             return {"meta": value}
     return dict(value) if isinstance(value, Mapping) else {} if value is None or value == "" else {"meta": value}
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from maquette.artifacts.errors import StageError
 from maquette.artifacts.progress import progress
-from maquette.artifacts.reading import reading
+from maquette.artifacts.reading import open_parquet, reading
 from maquette.corpus.config import SourceConfig
 from maquette.corpus.document import Document
 from maquette.corpus.sources import document_from_row, domain_name, needed
@@ -43,7 +43,8 @@ class Parquet(FileSource):
     what = "Parquet"
 
     def _documents(self) -> Iterator[Document]:
-        files = [(path, _parquet_file(path)) for path in self._files]
+        hint = "It is damaged, was cut off, or is not a Parquet file."
+        files = [(path, open_parquet(path, hint=hint)) for path in self._files]
         with progress("reading", sum(file.metadata.num_rows for _, file in files), unit="rows") as advance:
             for path, file in files:
                 number = 0
@@ -61,13 +62,6 @@ class Parquet(FileSource):
         with reading(path, hint="Get the file again."):
             for batch in file.iter_batches(batch_size=_ROWS, columns=columns):
                 yield batch.to_pylist()
-
-
-def _parquet_file(path: Path) -> "ParquetFile":
-    from pyarrow.parquet import ParquetFile
-
-    with reading(path, hint="It is damaged, was cut off, or is not a Parquet file."):
-        return ParquetFile(path)
 
 
 class TextFiles(FileSource):

@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 
 from maquette.artifacts.files import atomic_file, write_text
+from maquette.artifacts.reading import reading
 from maquette.corpus.curation.journal import step_of
 from maquette.corpus.document import Document, write_documents
 from maquette.corpus.pipeline import CLEAN
@@ -130,14 +131,13 @@ def _write(folder: Path, pages: Sequence[SyntheticPage]) -> list[dict[str, Any]]
     """Writes the archives (three gzip, one plain), the last record of the first one cut short."""
     truth: list[dict[str, Any]] = []
     size = -(-len(pages) // _ARCHIVES)
-    for number, group in enumerate(_groups(pages, size)):
+    for number, first in enumerate(range(0, len(pages), size)):
+        group = list(pages[first : first + size])
         if number == 0:
-            group = _single_last(group, pages)
-        suffix = ".warc" if number == _ARCHIVES - 1 else ".warc.gz"
-        name = f"crawl-{number:02d}{suffix}"
-        pieces: list[bytes] = [
-            _packed(_record("warcinfo", "", b"software: maquette\r\n", "application/warc-fields"), name)
-        ]
+            _move_single_last(group, pages)
+        name = f"crawl-{number:02d}.warc{'' if number == _ARCHIVES - 1 else '.gz'}"
+        about = _record("warcinfo", "", b"software: maquette\r\n", "application/warc-fields")
+        pieces = [_packed(about, name)]
         place = len(pieces[0])
         for count, page in enumerate(group):
             record = _response(page)
@@ -155,21 +155,13 @@ def _write(folder: Path, pages: Sequence[SyntheticPage]) -> list[dict[str, Any]]
     return truth
 
 
-def _single_last(group: Sequence[SyntheticPage], pages: Sequence[SyntheticPage]) -> list[SyntheticPage]:
-    """The group with a good page at its end that no other is a copy of: cut short, nothing else takes its place."""
+def _move_single_last(group: list[SyntheticPage], pages: Sequence[SyntheticPage]) -> None:
+    """Ends the group with a good page that no other is a copy of: cut short, nothing else takes its place."""
     titles = Counter(page.text.title for page in pages if page.text is not None)
-    ordered = list(group)
-    for place in reversed(range(len(ordered))):
-        page = ordered[place]
+    for place, page in reversed(list(enumerate(group))):
         if not page.fault and page.text is not None and titles[page.text.title] == 1:
-            ordered.append(ordered.pop(place))
-            break
-    return ordered
-
-
-def _groups(pages: Sequence[SyntheticPage], size: int) -> Iterator[Sequence[SyntheticPage]]:
-    for first in range(0, len(pages), size):
-        yield pages[first : first + size]
+            group.append(group.pop(place))
+            return
 
 
 def _truth(identity: str, page: SyntheticPage) -> dict[str, Any]:
@@ -220,7 +212,9 @@ def _damaged(packed: bytes, how: str, name: str, record: bytes) -> bytes:
 
 def read_truth(folder: Path) -> list[dict[str, Any]]:
     """The truth about a synthetic web."""
-    return [json.loads(line) for line in (folder / "truth.jsonl").read_text(encoding="utf-8").splitlines()]
+    path = folder / "truth.jsonl"
+    with reading(path):
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def measure(journal: pd.DataFrame, truth: list[dict[str, Any]], curated: Iterable[Document]) -> list[dict[str, Any]]:
@@ -241,14 +235,8 @@ def _good_row(known: dict[str, dict[str, Any]], reason: dict[str, str]) -> dict[
     passed = sum(reason.get(name) == "" for name in good)
     everything = [name for name, why in reason.items() if why == "" and name in known]
     deserving = sum(known[name]["keep"] for name in everything)
-    return _line(
-        "good pages",
-        True,
-        len(good),
-        passed / max(len(good), 1),
-        deserving / max(len(everything), 1),
-        _by(good, reason),
-    )
+    recall, precision = passed / max(len(good), 1), deserving / max(len(everything), 1)
+    return _line("good pages", True, len(good), recall, precision, _by(good, reason))
 
 
 def _row(fault: Fault, known: dict[str, dict[str, Any]], reason: dict[str, str]) -> dict[str, Any]:
@@ -256,13 +244,11 @@ def _row(fault: Fault, known: dict[str, dict[str, Any]], reason: dict[str, str])
     right = sum((reason.get(name, "lost") == "") == fault.keep for name in injected)
     precision = None
     if fault.steps:
-        rejected = [name for name, why in reason.items() if _is_of(why, fault.steps) and name in known]
+        rejected = [
+            name for name, why in reason.items() if why and {why, step_of(why)} & {*fault.steps} and name in known
+        ]
         precision = sum(not known[name]["keep"] for name in rejected) / len(rejected) if rejected else None
     return _line(fault.name, fault.keep, len(injected), right / max(len(injected), 1), precision, _by(injected, reason))
-
-
-def _is_of(reason: str, steps: tuple[str, ...]) -> bool:
-    return reason != "" and (reason in steps or step_of(reason) in steps)
 
 
 def _by(names: list[str], reason: dict[str, str]) -> str:

@@ -12,16 +12,21 @@ Either may also be a class (made without arguments), and an annotator an object 
 names the function, its file and its line.
 """
 
+import contextlib
 import math
-from collections.abc import Sequence
+import numbers
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from maquette.artifacts import ConfigError, StageError
-from maquette.artifacts.targets import import_target, users_code
+from maquette.artifacts.targets import definition_of, import_target, shown, users_code
 from maquette.data.conversations import read_preferences
 from maquette.feedback.comparison import Comparison, Judgement, comparison_of
-from maquette.objectives.completions import Completion
+
+if TYPE_CHECKING:
+    from maquette.objectives.completions import Completion
 
 
 def _find(target: str | None, key: str) -> Any:
@@ -30,6 +35,30 @@ def _find(target: str | None, key: str) -> Any:
         with users_code(str(target)):
             function = function()
     return function
+
+
+def _called(name: str, function: Any, given: Sequence[Any], of: str, each: str) -> list[Any]:
+    """What the function gives: a value for each of `given`. `of` names these, `each` what is expected for one."""
+    with users_code(name, function):
+        values = function(given)
+        values = values.tolist() if hasattr(values, "tolist") else values
+        is_list = isinstance(values, Iterable) and not isinstance(values, str | Mapping)
+        values = list(values) if is_list else values
+    if not is_list or len(values) != len(given):
+        what = f"{len(values)} values" if is_list else shown(values)
+        raise StageError(
+            f"{name}{definition_of(function)} gave {what} for {len(given)} {of}.", f"Give {each} for each, in order."
+        )
+    return values
+
+
+def _finite(value: Any) -> float | None:
+    """The number that a value is, None of text, NaN, infinities, lists, numbers too large."""
+    value = value.item() if hasattr(value, "item") and getattr(value, "ndim", 0) == 0 else value
+    with contextlib.suppress(OverflowError):
+        if isinstance(value, numbers.Real) and math.isfinite(value):
+            return float(value)
+    return None
 
 
 class CallableReward:
@@ -41,12 +70,16 @@ class CallableReward:
         if not callable(self._function):
             raise ConfigError(f"reward.callable={target} can't be called.", "Name a function of a list of completions.")
 
-    def __call__(self, completions: Sequence[Completion]) -> list[float]:
-        with users_code(self.name):
-            scores = list(self._function(completions))
-        _check_number(self.name, "scores", scores, len(completions), "completions")
-        with users_code(self.name):
-            return [float(score) for score in scores]
+    def __call__(self, completions: "Sequence[Completion]") -> list[float]:
+        scores = []
+        for value in _called(self.name, self._function, completions, "completions", "a number"):
+            if (score := _finite(value)) is None:
+                raise StageError(
+                    f"{self.name}{definition_of(self._function)} gave the score {shown(value)}.",
+                    "Give a finite number for each completion, in order.",
+                )
+            scores.append(score)
+        return scores
 
 
 class CallableAnnotator:
@@ -63,27 +96,20 @@ class CallableAnnotator:
             )
 
     def judge(self, comparisons: Sequence[Comparison]) -> list[Judgement]:
-        with users_code(self.name):
-            preferences = list(self._judge(comparisons))
-        _check_number(self.name, "judgements", preferences, len(comparisons), "comparisons")
-        return [self._judgement(one) for one in preferences]
+        given = _called(self.name, self._judge, comparisons, "comparisons", "a preference")
+        return [self._judgement(one) for one in given]
 
     def _judgement(self, given: Any) -> Judgement:
-        if isinstance(given, Judgement) or given is None:
-            return given or Judgement(None)
-        with users_code(self.name):
-            preference = float(given)
-        if math.isnan(preference) or not 0 <= preference <= 1:
+        judged = given if isinstance(given, Judgement) else Judgement(given)
+        if judged.preference is None:
+            return judged
+        preference = _finite(judged.preference)
+        if preference is None or not 0 <= preference <= 1:
             raise StageError(
-                f"{self.name} gave the preference {given}.",
+                f"{self.name}{definition_of(self._judge)} gave the preference {shown(judged.preference)}.",
                 "Give 1 where the first is better, 0 where the second is, between them where undecided, or None.",
             )
-        return Judgement(preference)
-
-
-def _check_number(name: str, what: str, values: list[Any], wanted: int, of: str) -> None:
-    if len(values) != wanted:
-        raise StageError(f"{name} gave {len(values)} {what} for {wanted} {of}.", "Give one for each, in order.")
+        return replace(judged, preference=preference)
 
 
 class FileAnnotator:

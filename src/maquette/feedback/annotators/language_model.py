@@ -14,9 +14,9 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, Protocol
 
-from maquette.artifacts import StageError
 from maquette.artifacts.files import digest
 from maquette.artifacts.progress import progress
+from maquette.artifacts.reading import CHECKSUM, check_seal, reading, sealed
 from maquette.feedback.comparison import Comparison, Judgement
 from maquette.text.chat import Message
 
@@ -82,6 +82,9 @@ class JudgeCosts:
         return 1000 * self.dollars_in_all / self.labels if self.labels else 0.0
 
 
+_MOVE = "It keeps what judges have replied: move it away, and they are asked again."
+
+
 class AnswerCache:
     """Questions and replies of before, in one SQLite file: nobody pays twice, and nothing that was judged is lost.
 
@@ -91,27 +94,31 @@ class AnswerCache:
     def __init__(self, path: Path | str) -> None:
         """Raises `StageError` where the file can't be opened or is not a cache."""
         self.path = Path(path)
-        try:
+        with reading(self.path, hint=_MOVE):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._store = sqlite3.connect(self.path, check_same_thread=False, timeout=60)
             self._store.execute("create table if not exists answers (question text primary key, answer text not null)")
             self._store.commit()
-        except (OSError, sqlite3.Error) as error:
-            raise StageError(
-                f"{self.path} can't be used as a cache of judgements: {error}.", "Move it away, or name another file."
-            ) from None
         self._lock = threading.Lock()
 
     def get(self, question: Any) -> dict[str, Any] | None:
-        """What was answered to this question (plain values), if it was asked."""
-        with self._lock:
+        """What was answered to this question (plain values), if it was asked. Raises `StageError` where the file was
+        changed."""
+        with self._lock, reading(self.path, hint=_MOVE):
             row = self._store.execute("select answer from answers where question = ?", (digest(question),)).fetchone()
-        return None if row is None else json.loads(row[0])
+            if row is None:
+                return None
+            answer: dict[str, Any] = json.loads(row[0])
+            if CHECKSUM in answer:  # earlier versions wrote none, and nobody pays twice
+                check_seal(answer, self.path, hint=_MOVE)
+                del answer[CHECKSUM]
+            return answer
 
     def put(self, question: Any, answer: dict[str, Any]) -> None:
         """Keeps a reply; it is on disk when this returns."""
-        with self._lock:
-            self._store.execute("insert or replace into answers values (?, ?)", (digest(question), json.dumps(answer)))
+        with self._lock, reading(self.path, hint=_MOVE):
+            row = digest(question), json.dumps(sealed(answer))
+            self._store.execute("insert or replace into answers values (?, ?)", row)
             self._store.commit()
 
     def close(self) -> None:

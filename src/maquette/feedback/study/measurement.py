@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from maquette.artifacts.files import write_json
 from maquette.artifacts.progress import progress
-from maquette.artifacts.reading import load_table, reading
+from maquette.artifacts.reading import load_sealed, reading, write_sealed
 from maquette.data.prompts import Prompt
 from maquette.feedback.overoptimisation import best_of_n_kl, best_of_n_means, powers_of_two
 from maquette.feedback.policies import PolicyScores, measure_policy, sample_many, win_rate
@@ -73,7 +72,7 @@ class Measurement:
     prompts: int
 
     def save(self, path: Path) -> None:
-        write_json(path, dataclasses.asdict(self))
+        write_sealed(path, dataclasses.asdict(self))
 
     def policy(self, name: str) -> PolicyResult:
         return next(one for one in self.policies if one.name == name)
@@ -130,7 +129,7 @@ def read_measurement(path: Path) -> Measurement:
         return {name: IntervalEstimate(**point) for name, point in table.items()}
 
     hint = "Measure again: the same maquette alignment line with force=true."
-    raw = load_table(path, hint=hint)
+    raw = load_sealed(path, hint=hint)
     with reading(path, hint=hint):
         policies = [
             PolicyResult(**(one | {name: points(one[name]) for name in ("scores", "greedy", "wins", "greedy_wins")}))

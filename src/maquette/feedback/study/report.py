@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from maquette.artifacts.files import write_json, write_text
-from maquette.artifacts.reading import load_table
+from maquette.artifacts.files import write_text
+from maquette.artifacts.reading import load_sealed, write_sealed
+from maquette.feedback.config import CAPTIONS
 from maquette.feedback.overoptimisation import OveroptimisationCurve
 from maquette.feedback.study.figures import (
     ValidationCurve,
@@ -18,14 +19,6 @@ from maquette.feedback.study.figures import (
 from maquette.feedback.study.measurement import Measurement, PolicyResult, read_measurement
 from maquette.reports import render
 from maquette.statistics import IntervalEstimate
-
-CAPTIONS = {
-    "gold": "Gold reward per completion, sampled and greedy, with 95% intervals.",
-    "frontier": "What each policy is worth, and what it was optimised for, over how far it has moved.",
-    "overoptimisation": "Gold and learned reward gained over how far a policy has moved, one colour a reward model; "
-    "lines through gold are the curves of Gao et al. 2022 with 90% bands.",
-    "length": "Where labels like length, longer completions win by the learned reward, and lose by gold.",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,7 +106,7 @@ def write_study(
             pictures[name] = draw(measurement, path)
     fits = {name: _fit_facts(curve) for name, curve in curves.items()}
     if fits:
-        write_json(folder / "curves.json", fits)
+        write_sealed(folder / "curves.json", fits)
     shown = {"study": StudyReport(measurement, pictures, fits), "title": title, "commands": commands}
     write_text(folder / "report.md", render("study.md.j2", shown))
     write_text(folder / "index.html", render("study.html.j2", shown))
@@ -132,7 +125,7 @@ def read_study(folder: Path) -> StudyReport:
     return StudyReport(
         read_measurement(folder / "results.json"),
         {name: path for name in CAPTIONS if (path := folder / "figures" / f"{name}.png").exists()},
-        load_table(curves) if curves.exists() else {},
+        load_sealed(curves) if curves.exists() else {},
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from maquette.artifacts.errors import StageError
-from maquette.artifacts.reading import load_table
+from maquette.artifacts.reading import load_sealed
 from maquette.feedback.study.measurement import Measurement, read_measurement
 from maquette.tracking import find_runs
 
@@ -77,7 +77,7 @@ def _best_of_n(seed: int, one: Measurement) -> Iterator[dict[str, Any]]:
 
 def _curve(seed: int, folder: Path) -> Iterator[dict[str, Any]]:
     path = folder / CURVES
-    curves_by_policy: Mapping[str, list[dict[str, float]]] = load_table(path) if path.exists() else {}
+    curves_by_policy: Mapping[str, list[dict[str, float]]] = load_sealed(path) if path.exists() else {}
     for policy, rows in curves_by_policy.items():
         for row in rows:
             yield {"seed": seed, "policy": policy, **row}

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from maquette.artifacts.errors import ConfigError, StageError
-from maquette.artifacts.files import listed, read_json, write_json
+from maquette.artifacts.files import listed, read_json, relocated
 from maquette.artifacts.manifest import read_manifest
 from maquette.artifacts.progress import progress
-from maquette.artifacts.reading import load_table
+from maquette.artifacts.reading import load_sealed, write_sealed
 from maquette.artifacts.settings import nearest
 from maquette.scaling.fits.table import RunTable
 from maquette.scaling.laws.runs import Array, group_budgets
@@ -99,7 +99,7 @@ def _children(frame: "pd.DataFrame", parent: "pd.Series[Any]", outputs: Path | s
         if not isinstance(outcome := read_json(path), dict):
             continue
         results = [outcome.get("result"), *(outcome.get("branches") or [])]
-        folders |= {str(Path(result).absolute()) for result in results if result}
+        folders |= {str(relocated(Path(result).absolute(), outputs)) for result in results if result}
     matches, below = frame["folder"].isin(folders), {parent["run_id"]}
     while True:
         here = frame["parent"].isin(below)
@@ -245,9 +245,9 @@ def _score(folder: Path, tokens: Path | None, context: int) -> float:
 
     path = folder / FILE
     if path.exists():
-        known = load_table(path)
+        known = load_sealed(path, hint="Remove it: it is measured again.")
     else:
         assert tokens is not None
         known = dict(folder_copying(folder, TokenShards(tokens), context=context))
-        write_json(path, known)
+        write_sealed(path, known)
     return float(known.get("copying/score", np.nan))
