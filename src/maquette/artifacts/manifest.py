@@ -66,8 +66,8 @@ class Manifest:
 
     @property
     def digest(self) -> str:
-        """Digest of the content alone (names and bytes of all files but pictures, pages and reports in words), not of how or when it was
-        made."""
+        """Digest of the content alone (names and bytes of all files but pictures, pages and reports in words), not of
+        how or when it was made."""
         counted = self.files if self.format < 4 else [name for name in self.files if not name.endswith(_SHOWN)]
         return digest({name: self.files[name]["sha256"] for name in counted})
 
