@@ -1,6 +1,7 @@
 """`maquette predict`: what a run that was never trained will reach, written down before it is."""
 
 import json
+from pathlib import Path
 
 from rich.console import Console
 
@@ -16,6 +17,7 @@ from maquette.recipe.run_spec import RunSpec
 from maquette.scaling.fits.stored_fit import find_fit, load_fit
 from maquette.scaling.fits.sweep_fit import SweepFit
 from maquette.scaling.laws.surface import Allocation
+from maquette.scaling.predictions.commitment import register
 from maquette.scaling.predictions.prediction import (
     WrittenPrediction,
     check_data,
@@ -42,6 +44,9 @@ def run(config: PredictStage) -> WrittenPrediction:
     )  # fmt: skip
     prediction = write_prediction(result, config.outputs)
     record_prediction(prediction, config.outputs, config.tracking)
+    if config.register is not None:
+        register(prediction, Path(config.register))
+        say(f"Commit {config.register} and push it before the run: verify will say which commit holds {prediction.id}")
     if config.json:
         print(json.dumps({**prediction.content(), "id": prediction.id, "digest": prediction.digest}, indent=2))
         return prediction
