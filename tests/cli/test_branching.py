@@ -1,7 +1,6 @@
 """Cooldowns that branch off from one trunk: each is the run it would have been alone, bit for bit."""
 
 import dataclasses
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -88,8 +87,6 @@ def test_they_are_children_of_the_trunk(tree: Branching, configure: Configure) -
 
 @pytest.mark.slow(reason="trains a tree of runs, then parts of it again")
 def test_a_branch_is_what_it_would_have_been_alone(tree: Branching, tmp_path: Path) -> None:
-    # What multiplies matrices is measured once for each `outputs`; products of another library round differently.
-    shutil.copy(tree.trunk.job.outputs / "machine.json", tmp_path)
     for branch in tree.branches[:2]:
         assert branch.branch_step > 0
         alone = train.run(dataclasses.replace(branch.config, outputs=str(tmp_path)))
@@ -117,7 +114,6 @@ def test_stopped_it_goes_on_where_it_was(
         return fit(job)
 
     monkeypatch.setattr(train_job, "fit", stopping)
-    shutil.copy(tree.trunk.job.outputs / "machine.json", tmp_path)
     config = dataclasses.replace(configure(), outputs=str(tmp_path))
     with pytest.raises(KeyboardInterrupt):
         train.run(config)

@@ -106,7 +106,7 @@ def _train_mixture(table: "RunTable", outputs: str, result: "MixtureFit") -> flo
 
     if table.folders is None:
         raise StageError(f"{table.source} does not say where its runs are.", "Verify where the sweep was trained.")
-    config = settings_of_folder(table.folders[0])
+    config = settings_of_folder(table.folders[0], outputs)
     mixture = dataclasses.replace(config.mixture, weights=result.mixture)
     config = dataclasses.replace(config, outputs=outputs, mixture=mixture)
     say("training the best mixture")

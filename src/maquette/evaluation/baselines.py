@@ -61,17 +61,11 @@ def score_baselines(
         for domain, loss in by_domain.items():
             scores.append(BaselineScore(name, domain, loss, bits_per_byte(loss, bytes_per_token[domain])))
         if weights is not None:
-            scores.append(_mixed(name, by_domain, bytes_per_token, weights))
+            total = sum(weights[domain] for domain in by_domain)
+            loss = sum(weights[domain] * by_domain[domain] for domain in by_domain) / total
+            size = sum(weights[domain] * bytes_per_token[domain] for domain in by_domain) / total
+            scores.append(BaselineScore(name, ALL, loss, bits_per_byte(loss, size)))
     return scores
-
-
-def _mixed(
-    name: str, losses: Mapping[str, float], bytes_per_token: Mapping[str, float], weights: Mapping[str, float]
-) -> BaselineScore:
-    total = sum(weights[domain] for domain in losses)
-    loss = sum(weights[domain] * losses[domain] for domain in losses) / total
-    size = sum(weights[domain] * bytes_per_token[domain] for domain in losses) / total
-    return BaselineScore(name, ALL, loss, bits_per_byte(loss, size))
 
 
 def baseline_facts(

@@ -80,12 +80,9 @@ def write_report(
     facts = _facts(tokenizer, fits)
     longest = np.argsort(-tokenizer.byte_lengths(), kind="stable")
     details = {
-        "measured_on": measured_on,
-        "sweep": points,
-        "numbers": numbers,
-        "splits": splits,
+        "measured_on": measured_on, "sweep": points, "numbers": numbers, "splits": splits,
         "longest_tokens": [visible(tokenizer.token_bytes(id)) for id in longest[:_LONGEST].tolist()],
-    }
+    }  # fmt: skip
     write_json(folder / "report.json", facts | details)
     shown = {**facts, **details, "sweep_megabytes": SWEEP_BYTES / 1e6}
     write_text(folder / "report.md", render("tokenizer.md.j2", shown))
@@ -128,12 +125,8 @@ def _facts(tokenizer: Tokenizer, fits: Mapping[str, Fit]) -> dict[str, Any]:
         "vocabulary": tokenizer.vocab_size,
         **together(fits).rates(learned),
         "domains": {
-            domain: {
-                "bytes": part.bytes,
-                "tokens": part.tokens,
-                "tokens_per_kilobyte": part.tokens_per_kilobyte,
-                **part.rates(learned),
-            }
+            domain: {name: getattr(part, name) for name in ("bytes", "tokens", "tokens_per_kilobyte")}
+            | part.rates(learned)
             for domain, part in fits.items()
         },
     }

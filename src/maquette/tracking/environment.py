@@ -55,7 +55,7 @@ def hardware_name() -> str:
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"
-    return f"{available_cores()} x {_processor()}"
+    return f"{available_cores()} x {processor_name()}"
 
 
 def available_cores() -> int:
@@ -63,7 +63,8 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _processor() -> str:
+def processor_name() -> str:
+    """The kind of CPU, as Linux names it."""
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):

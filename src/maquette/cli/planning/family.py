@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from maquette.artifacts.errors import ConfigError, StageError
+from maquette.artifacts.files import relocated
 from maquette.artifacts.run_file import FILE
 from maquette.artifacts.settings import flatten
 from maquette.artifacts.targets import has_key, with_values
@@ -49,7 +50,7 @@ def family_settings(folders: Sequence[Path], outputs: str) -> FamilySettings:
 
     Makes the tokens again where they are missing. Raises `ConfigError` where a run is not on this machine.
     """
-    configs = [settings_of_folder(folder) for folder in folders]
+    configs = [settings_of_folder(folder, outputs) for folder in folders]
     leaves = [flatten(dataclasses.asdict(config)) for config in configs]
     last, notes = leaves[-1], []
     for key, value in last.items():
@@ -91,8 +92,9 @@ def plan_member(
     return spec
 
 
-def settings_of_folder(folder: Path) -> TrainStage:
-    """The settings of the run in `folder`. Raises `ConfigError` where it is not there."""
+def settings_of_folder(folder: Path, outputs: str) -> TrainStage:
+    """The settings of the run that was in `folder`, a folder in `outputs`. Raises `ConfigError` where it is gone."""
+    folder = relocated(folder, outputs)
     record = read_record(folder)
     if record is None:
         raise ConfigError(

@@ -298,6 +298,7 @@ def _recorded(sweep: Sweep, chosen: launching.Launching) -> Iterator[list[str]]:
         "name": sweep.name,
         "stage": sweep.stage.name,
         "run_id": None,
+        "launcher": chosen.launcher,
         "process": os.getpid(),
         "began": time.time(),
     }

@@ -86,7 +86,7 @@ def run_job(stage: Stage, settings: Any, folder: Path, number: int) -> Any:
     files = Files(folder)
     sweep = read_json(files.sweep) or {}
     launcher = int(sweep.get("process") or 0)
-    _follow(launcher)
+    _follow(launcher, started=sweep.get("launcher") == "joblib" and os.getpid() != launcher)
     if files.stop.exists() or files.outcome(number).exists():
         return None
     if sweep.get("began") not in _sweeps and (forget := stage.part("forget_prepared")) is not None:
@@ -139,11 +139,14 @@ _sweeps: set[Any] = set()
 _followed: set[int] = set()
 
 
-def _follow(launcher: int) -> None:
+def _follow(launcher: int, *, started: bool) -> None:
     """From now on this worker process ends when the process that launched it does: joblib's would wait for ever.
 
-    A job under way saves first. A process that somebody else started (Slurm, submitit) lives on.
+    A job under way saves first. A process that somebody else started (Slurm, submitit) lives on. `started`: the
+    launcher has started this one, so that it is dead where it is not the parent: it was killed during the imports.
     """
+    if os.getppid() != launcher and started:
+        os._exit(1)
     if os.getppid() != launcher or launcher in _followed:
         return
     _followed.add(launcher)
