@@ -2,8 +2,8 @@
 
 `maquette predict register=predictions.txt` adds a line; whoever commits and pushes it has somebody else's clock beside
 the prediction. `maquette verify` looks for the first commit of the working directory's repository that holds the
-digest, in whatever file, and compares its time with the run's beginning. A commit's own time can be set at will: what counts is
-when others received it, which its hash lets them say.
+digest, in whatever file, and compares its time with the run's beginning. A commit's own time can be
+set at will: what counts is when others received it, which its hash lets them say.
 """
 
 import datetime
@@ -51,5 +51,5 @@ def register(prediction: WrittenPrediction, path: Path) -> None:
 def commitment(digest: str, folder: Path | None = None) -> Commitment | None:
     """The first commit of the repository of `folder` (by default the working directory's) that added a `digest`; None
     where none did, or there is no repository."""
-    found = run_git(folder or Path.cwd(), "log", "--reverse", "--format=%H %cI", "-S", digest)
-    return Commitment(*found.splitlines()[0].split(" ", 1)) if found else None
+    commits = run_git(folder or Path.cwd(), "log", "--reverse", "--format=%H %cI", "-S", digest)
+    return Commitment(*commits.splitlines()[0].split(" ", 1)) if commits else None
