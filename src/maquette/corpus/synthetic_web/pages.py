@@ -207,10 +207,10 @@ def _paragraph(paragraph: str, style: str) -> str:
 
 
 def _page(site: Site, title: str, body: str) -> str:
-    look = phrases()["sites"][site.style]
-    entries = [_filled(look["menu"], place=str(place), entry=entry) for place, entry in enumerate(site.menu)]
-    footer = look["between"].join(_filled(look["footer"], entry=line) for line in site.footer)
-    return _filled(look["page"], title=html.escape(title), menu="".join(entries), body=body, footer=footer)
+    markup = phrases()["sites"][site.style]
+    entries = [_filled(markup["menu"], place=str(place), entry=entry) for place, entry in enumerate(site.menu)]
+    footer = markup["between"].join(_filled(markup["footer"], entry=line) for line in site.footer)
+    return _filled(markup["page"], title=html.escape(title), menu="".join(entries), body=body, footer=footer)
 
 
 def _filled(template: str, **values: str) -> str:
