@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from maquette.model import LanguageModel, TransformerConfig, next_token_loss
 from maquette.model.linear import current_backend, fastest_backend, use_backend
+from maquette.tracking.environment import processor_name
 
 BATCH, CONTEXT, VOCABULARY = 16, 256, 4096
 SIZES = {
@@ -38,7 +39,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def maquette(config: TransformerConfig, compiled: bool) -> tuple[nn.Module, Loss]:
-    use_backend(fastest_backend(config, BATCH * CONTEXT))
+    use_backend(fastest_backend(config, processor_name()))
     model = LanguageModel(config)
     if compiled:
         for layer in model.core.layers:

@@ -22,6 +22,7 @@ from maquette.objectives.config import PolicyConfig, PreferenceConfig, Supervise
 from maquette.objectives.ppo import ProximalPolicyOptimization
 from maquette.objectives.rollouts import Environment, RolloutSchedule
 from maquette.optimization.config import AdamWConfig, ConstantSchedulerConfig
+from maquette.tracking.environment import processor_name
 from maquette.training.devices import keep_large_buffers
 
 STEPS = 100_000  # more than are ever asked for
@@ -61,7 +62,7 @@ def main(kind: str, size: str, threads: int) -> None:
         num_attention_heads=shape.num_attention_heads,
         intermediate_size=shape.feed_forward, max_position_embeddings=rows.length,
     )  # fmt: skip
-    use_backend(fastest_backend(config, rows.count * rows.length))
+    use_backend(fastest_backend(config, processor_name()))
     model = LanguageModel(config)
     objective, batches = policy(model) if kind == "ppo" else examples(kind, model, rows)
     steps = PASSES * MINIBATCHES if kind == "ppo" else None

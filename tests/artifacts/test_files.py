@@ -17,6 +17,7 @@ from maquette.artifacts.files import (
     file_digest,
     listed,
     locked,
+    relocated,
     write_json,
     write_text,
 )  # fmt: skip
@@ -180,3 +181,11 @@ def test_what_a_living_process_or_a_user_has_hidden_stays(tmp_path: Path) -> Non
         files.recover(tmp_path)
         assert temporary.exists() and (tmp_path / ".mine.abc.partial").exists()
         assert listed(tmp_path) == []
+
+
+def test_a_folder_is_where_its_results_were_moved_to(tmp_path: Path) -> None:
+    place = tmp_path / "runs" / "10k"
+    place.mkdir(parents=True)
+    assert relocated("/of/another/machine/outputs/runs/10k", tmp_path) == relocated(place, tmp_path) == place
+    for elsewhere in ("/of/another/outputs/runs/20k", "/of/another/10k", "10k"):
+        assert relocated(elsewhere, tmp_path) == Path(elsewhere)

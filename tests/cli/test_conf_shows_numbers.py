@@ -51,7 +51,7 @@ GPT2 = ModelConfig(
     normalization="layernorm", positions="learned", activation="gelu", bias=True, tie_word_embeddings=True,
     token_shift=False,
 )  # fmt: skip
-STANDARD = HyperparameterRules(source="24 runs of 14k to 384k parameters")
+STANDARD = HyperparameterRules(source="runs of 20k to 180k parameters")
 
 FILES: dict[str, dict[str, Any]] = {
     "objective": {name: kind() for name, kind in (OBJECTIVES | {"ppo": PolicyConfig}).items()},
@@ -84,7 +84,7 @@ FILES: dict[str, dict[str, Any]] = {
     "recipe": {
         "standard": STANDARD,
         "mup": dataclasses.replace(
-            STANDARD, kind="mup", learning_rate=0.00625, lr_width_exponent=0.0,
+            STANDARD, kind="mup", learning_rate=0.0084, lr_width_exponent=0.0,
             source="the standard recipe at width 32",
         ),
     },

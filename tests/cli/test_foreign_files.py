@@ -26,8 +26,8 @@ def _predicted(outputs: Path, changes: dict[str, Any]) -> str:
     spec["settings"] |= changes
     draft = WrittenPrediction(
         created="", params=3e5, tokens=4e6, compute=1e13, convention="exact", loss=2.5, interval50=(2.4, 2.6),
-        interval90=(2.3, 2.7), form="kaplan", reach=10.0, fit="one", fit_digest="f" * 64, spec=spec, before=None,
-        runs=[],
+        interval90=(2.3, 2.7), form="kaplan", reach=10.0, slope=-0.05, fit="one", fit_digest="f" * 64, spec=spec,
+        before=None, runs=[],
     )  # fmt: skip
     return write_prediction(draft, outputs).id
 
@@ -61,7 +61,7 @@ def test_a_run_of_somebody_else(sections: dict[str, Any], tmp_path: Path) -> Non
     spec.settings.update(sections)
     begin_record(spec, tmp_path).save()
     with pytest.raises(StageError, match=rf"{tmp_path}/run\.json, (source|optimizer)\."):
-        settings_of_folder(tmp_path)
+        settings_of_folder(tmp_path, str(tmp_path))
 
 
 def test_a_recipe_looks_nothing_up(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ def test_it_is_open_for_a_run_and_shown_as_the_recipe_has_it(capsys: pytest.Capt
             cli.main(["train", "--cfg", "job", "--resolve", OPEN, f"size={size}"])
         shown.append(OmegaConf.create(capsys.readouterr().out).optimizer.lr)
     assert shown[0] > shown[1] > 0
-    given = compose_raw(STAGES["train"], [OPEN, "size=20k", "recipe.learning_rate=0.4"])
+    given = compose_raw(STAGES["train"], [OPEN, "size=20k", "recipe.learning_rate=0.76"])
     assert given.optimizer.lr == pytest.approx(2 * shown[0], rel=1e-4)
 
 

@@ -13,14 +13,15 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tests.faults.kills import fork, leftovers
+from tests.faults.record import Outcome, Record
 
 from maquette.artifacts.files import digest, file_digest, listed
 from maquette.artifacts.manifest import verify_files
+from maquette.cli.command_line.overrides import literal
 
 _WORDS = (
     "mouse",
@@ -38,20 +39,13 @@ _WORDS = (
     "letter",
     "window",
 )
+PART = "killed command lines"
+
 _RESULTS = (
     "model.safetensors", "*.parquet", "*.npy", "*.bin", "preferences.jsonl", "tokenizer.json", "runs.csv",
+    "comparison.json", "ratings.json", "answers.json", "leaderboard.html",
 )  # fmt: skip
 """Files whose bytes do not depend on when and where they are made."""
-
-
-@dataclass
-class Tally:
-    """What came of the trials of one line."""
-
-    kills: int = 0
-    before: int = 0
-    """Kills that came after the line had ended; they are not counted."""
-    lost: list[str] = field(default_factory=list)
 
 
 def data(root: Path) -> None:
@@ -92,6 +86,11 @@ def data(root: Path) -> None:
     ]
     judged = SimulatedAnnotator(AnnotatorProfile(noise=2.0)).judge(pairs)
     write_preferences(root / "pairs.jsonl", preferences_of(pairs, judged, "noisy"))
+    with (root / "battles.jsonl").open("w") as file:
+        for _ in range(90):
+            one, other = numbers.sample(["alpha", "beta", "gamma"], 2)
+            winner = "model_a" if numbers.random() < 0.4 + 0.3 * (one < other) else "model_b"
+            file.write(json.dumps({"model_a": one, "model_b": other, "winner": winner}) + "\n")
     with (root / "table.csv").open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow(("N", "D", "loss", "C"))
@@ -130,9 +129,38 @@ def lines(root: Path) -> dict[str, list[str]]:
         "evaluate": ["evaluate", model, "suite.embedded=[arithmetic]", "suite.items=20", "suite.documents=2",
                      "protocol.orders=2", "protocol.resamples=50", "tracking=none"],
         "annotate": ["annotate", f"given={root / 'pairs.jsonl'}", "feedback=alpacafarm", "tracking=none"],
+        "leaderboard": ["leaderboard", "tracking=none"],
+        "compare": ["compare", f"models=[{root / 'start'},{root / 'other'}]",
+                    "feedback=gold", "count=10", "max_completion_length=4", "tracking=none"],
+        "ratings": ["ratings", f"battles={root / 'battles.jsonl'}", "bootstrap=30", "tracking=none"],
+        "alignment": ["alignment", *study(root), "tracking=none"],
         "export": ["export", model, f"to={root / 'outputs' / 'exported'}"],
         "import": ["import", f"path={root / 'start'}"],
     }  # fmt: skip
+
+
+def study(root: Path) -> list[str]:
+    """Settings of a study of alignment that is over in seconds."""
+    step = {"threads": 1, "compile": "off", "num_validations": 2}
+    short = {"batch_size": 16, "epochs": 1}
+    parts: dict[str, Any] = {
+        "base": {
+            "source": "jsonl", "source.path": str(root / "documents"), "tokenizer": "byte",
+            "corpus": {"near_duplicates": 1.0, "validation": 0.1, "test": 0.1, "workers": 1},
+            "shards": {"held_out_window": 0, "workers": 1}, "size": "13k", "tokens": "4k",
+            "model": {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2},
+            "data": {"sequence_length": 192, "batch_size_tokens": 768, "validation_tokens": 512}, **step},
+        "sft": {"instructions": {"count": 64, "held_out": 16}, "objective": {**short, "max_completion_length": 8},
+                **step},
+        "labels": {"count": 40, "max_completion_length": 8, "repeats": 3, "feedback": {"noise": 1}},
+        "reward": {"objective": short, **step},
+        "dpo": {"objective": {**short, "sample_prompts": 2, "max_completion_length": 8}, **step},
+        "ppo": {"objective": {"num_iterations": 2, "rollout_batch_size": 8, "max_completion_length": 8,
+                              "normalize_scores": 8}, **step},
+        "betas": [0.1], "kl_coefficients": [0.0], "figures": ["gold", "frontier"], "prompts": 12,
+        "max_completion_length": 8, "best_of": 2,
+    }  # fmt: skip
+    return [f"{key}={literal(value)}" for key, value in parts.items()]
 
 
 def run_line(arguments: list[str], outputs: Path, log: Path) -> int:
@@ -178,16 +206,15 @@ def results(outputs: Path) -> dict[str, str]:
 class Attack:
     """Prepares `root` (documents, two models), and remembers what is there before and after each line."""
 
-    def __init__(self, root: Path, seed: int, only: list[str], say: Callable[[str], None]) -> None:
-        self.root, self.outputs, self.only = root, root / "outputs", only
-        self.numbers = random.Random(f"{seed} lines")
-        self.log, self._say = root / "log", say
+    def __init__(self, root: Path, only: list[str], say: Callable[[str], None]) -> None:
+        self.root, self.outputs, self.only, self.log = root, root / "outputs", only, root / "log"
         data(root)
         self.outputs.mkdir()
         self._models()
         self.lines = lines(root)
         self.seconds: dict[str, float] = {}
         self.expected: dict[str, dict[str, str]] = {}
+        self.failed: dict[str, str] = {}
         for number, (name, arguments) in enumerate(self.lines.items()):
             if only and name not in only:
                 continue
@@ -195,7 +222,9 @@ class Attack:
             began = time.monotonic()
             _, status = os.waitpid(run_line(arguments, self.outputs, self.log), 0)
             if status:
-                raise RuntimeError(f"{name} fails undisturbed: {self.log.read_text()[-2000:]}")
+                self.failed[name] = f"fails undisturbed: {self.log.read_text()[-2000:]}"
+                say(f"  {name} {self.failed[name]}")
+                continue
             self.seconds[name] = time.monotonic() - began
             self.expected[name] = results(self.outputs)
             say(f"  {name}: {self.seconds[name]:.1f} s, {len(self.expected[name])} results")
@@ -207,8 +236,9 @@ class Attack:
 
         tokenizer = train_tokenizer([], TokenizerConfig(kind="byte"))
         shape = TransformerConfig(tokenizer.vocab_size, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
-                                  max_position_embeddings=64)  # fmt: skip
-        hf.save(LanguageModel(shape, seed=0), tokenizer, self.root / "start")
+                                  max_position_embeddings=128)  # fmt: skip
+        for seed, name in enumerate(("start", "other")):
+            hf.save(LanguageModel(shape, seed=seed), tokenizer, self.root / name)
 
         def judge() -> None:
             from maquette.cli import main
@@ -221,56 +251,61 @@ class Attack:
         [made] = listed(self.root / "first" / "runs")
         shutil.copytree(made, self.root / "judge")
 
-    def trial(self, name: str, tally: Tally) -> None:
-        """One kill of the line at a random moment, and the line again."""
+    def trial(self, name: str, numbers: random.Random) -> Outcome:
+        """One kill or two of the line at random moments, and the line again. A kill after its end is none."""
         number = list(self.lines).index(name)
         shutil.rmtree(self.outputs)
         shutil.copytree(self.root / "before" / str(number), self.outputs, symlinks=True)
-        kills = 0
-        while kills < self.numbers.choice((1, 1, 2)):
+        kills, wanted = 0, numbers.choice((1, 1, 2))
+        while kills < wanted:
             child = run_line(self.lines[name], self.outputs, self.log)
-            time.sleep(self.seconds[name] * self.numbers.uniform(0.02, 1.0))
+            time.sleep(self.seconds[name] * numbers.uniform(0.02, 1.0))
             os.kill(child, signal.SIGKILL)
             _, status = os.waitpid(child, 0)
             if not os.WIFSIGNALED(status):
-                tally.before += 1
                 break
             kills += 1
         if not kills:
-            return
-        tally.kills += kills
+            self.seconds[name] *= 0.9
+            return 0, []
         began = time.monotonic()
         _, status = os.waitpid(run_line(self.lines[name], self.outputs, self.log), 0)
         self.seconds[name] = 0.7 * self.seconds[name] + 0.3 * max(time.monotonic() - began, 0.1)
-        try:
-            actual = results(self.outputs) if status == 0 else {}
-        except Exception as error:
-            tally.lost.append(f"{type(error).__name__}: {error}")
-            return
-        if status:
-            tally.lost.append(f"the second time: {self.log.read_text()[-600:]}")
-        elif actual != self.expected[name]:
-            others = sorted(
-                key for key in {*actual, *self.expected[name]} if actual.get(key) != self.expected[name].get(key)
-            )
-            if not all(other.startswith("prediction ") for other in others):  # one more: killed after it was written
-                tally.lost.append(f"other results: {others[:4]}")
-        elif left := leftovers(self.outputs):
-            tally.lost.append(f"left for ever: {[str(one.relative_to(self.outputs)) for one in left[:4]]}")
+        return kills, self._lost(name, status)
 
-    def run(self, trials: int, seconds: float) -> dict[str, Tally]:
-        """Up to `trials` of each line, in turn, for some seconds."""
+    def _lost(self, name: str, status: int) -> list[str]:
+        """What is missing or other after the line was given again."""
+        if status:
+            return [f"the second time: {self.log.read_text()[-600:]}"]
+        try:
+            actual, expected = results(self.outputs), self.expected[name]
+        except Exception as error:
+            return [f"{type(error).__name__}: {error}"]
+        others = sorted(key for key in {*actual, *expected} if actual.get(key) != expected.get(key))
+        # One prediction more: killed after it was written.
+        if others and not all(other.startswith("prediction ") and other in actual for other in others):
+            return [f"other results: {others[:4]}"]
+        left = leftovers(self.outputs)
+        return [f"left for ever: {[str(one.relative_to(self.outputs)) for one in left[:4]]}"] if left else []
+
+    def run(self, record: Record, seed: int, trials: int, seconds: float) -> None:
+        """Up to `trials` of each line for some seconds; next comes the line that has had the least time."""
         until = time.monotonic() + seconds
-        tallies = {name: Tally() for name in self.expected if not self.only or name in self.only}
-        for _ in range(trials):
-            for name, tally in tallies.items():
-                if time.monotonic() > until:
-                    return tallies
-                lost = len(tally.lost)
-                self.trial(name, tally)
-                for line in tally.lost[lost:]:
-                    self._say(f"  LOST {name}: {line}")
-        return tallies
+        for name, message in self.failed.items():
+            record.attempt(PART, name, seed, "undisturbed", lambda message=message: (1, [message]))  # type: ignore[misc]
+        while time.monotonic() < until:
+            rows = record.rows(PART)
+            spent = {
+                name: rows[name].seconds if name in rows else 0.0
+                for name in self.expected
+                if (name not in rows or rows[name].trials < trials) and (not self.only or name in self.only)
+            }
+            if not spent:
+                return
+            name = min(spent, key=lambda name: spent[name])
+            trial = sum(one["kind"] == name and one["seed"] == seed for one in record.attempts)
+            numbers = random.Random(f"{seed} {name} {trial}")
+            record.attempt(PART, name, seed, trial, lambda name=name, numbers=numbers: self.trial(name, numbers))
 
 
 def imported() -> None:

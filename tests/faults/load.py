@@ -1,5 +1,5 @@
-"""Many at once: a store that another process holds locked, ten sweeps on one store, workers whose parent is killed, and
-a server with more requests than it can answer."""
+"""Many at once: a store that another process holds locked, ten sweeps on one store, a server with more requests than it
+can answer."""
 
 import contextlib
 import http.client
@@ -9,11 +9,8 @@ import resource
 import signal
 import socket
 import sqlite3
-import subprocess
-import sys
 import threading
 import time
-import uuid
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,11 +18,7 @@ from typing import Any
 
 from tests.faults.kills import fork
 from tests.faults.lines import run_line
-
-from maquette.artifacts.files import listed
-
-Outcome = tuple[int, list[str]]
-"""How much was tried, and what was lost."""
+from tests.faults.record import Outcome
 
 
 def locked_store(outputs: Path, line: list[str], seconds: float) -> Outcome:
@@ -70,41 +63,6 @@ def sweeps_on_one_store(outputs: Path, line: list[str], count: int) -> Outcome:
 def _recorded(outputs: Path) -> int:
     with contextlib.closing(sqlite3.connect(outputs / "mlflow.db")) as store:
         return int(store.execute("SELECT count(*) FROM runs WHERE status = 'FINISHED'").fetchone()[0])
-
-
-def orphans(outputs: Path, line: list[str], delay: float) -> Outcome:
-    """The parent of a sweep on joblib is killed; none of its workers may be there some seconds later."""
-    mark = f"MAQUETTE_FAULTS={uuid.uuid4()}"
-    environment = dict([*os.environ.items(), mark.split("=")])
-    command = [sys.executable, "-m", "maquette", *line, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2",
-               f"outputs={outputs}"]  # fmt: skip
-    log = outputs.parent / "log"
-    with log.open("w") as file:
-        parent = subprocess.Popen(command, env=environment, stdout=file, stderr=file, cwd=outputs.parent)
-        until = time.monotonic() + 120
-        while time.monotonic() < until and not listed(outputs, "sweeps/*/running/*.json"):
-            time.sleep(0.1)
-        time.sleep(delay)
-        parent.kill()
-        parent.wait()
-    until = time.monotonic() + 30
-    while time.monotonic() < until and _marked(mark):
-        time.sleep(0.2)
-    if left := _marked(mark):
-        for process in left:
-            os.kill(process, signal.SIGKILL)
-        return 1, [f"{len(left)} processes are left after 30 s"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=outputs.parent, check=False)
-    return 1, [] if done.returncode == 0 else [f"the second time: {done.stderr[-300:]}"]
-
-
-def _marked(mark: str) -> list[int]:
-    processes = []
-    for place in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if mark.encode() in (place / "environ").read_bytes():
-                processes.append(int(place.name))
-    return processes
 
 
 # The server -----------------------------------------------------------------------------------------------------------

@@ -98,17 +98,14 @@ def test_compiled_blocks_compute_the_same() -> None:
         assert torch.allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("seconds", [{"torch": 0.3, "onednn": 0.2}, {"torch": 0.22, "onednn": 0.2}])
-def test_the_choice(seconds: dict[str, float], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_kind_of_processor_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And nothing that is measured: a busy machine chose otherwise for a run that was killed and begun again."""
     monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: "AVX512")
-    assert fastest_backend(PLAIN, 64, rounds=1) in BACKENDS
-    monkeypatch.setattr("maquette.model.linear._time", lambda *_: seconds[current_backend()])
-    faster = "onednn" if seconds["torch"] > 0.25 else "torch"
-    assert fastest_backend(PLAIN, 64, rounds=1) == faster
-    assert current_backend() == "torch"  # measuring leaves things as they were
-    assert fastest_backend(LSTMConfig(10, 8, 1), 64) == "torch"
+    assert fastest_backend(PLAIN, "AMD EPYC 9J14 96-Core Processor") == "onednn"
+    assert fastest_backend(PLAIN, "Intel(R) Xeon(R) Processor") == "torch"
+    assert fastest_backend(LSTMConfig(10, 8, 1), "AMD EPYC 9J14") == "torch"
     monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: "AVX2")
-    assert fastest_backend(PLAIN, 64, rounds=1) == "torch"
+    assert fastest_backend(PLAIN, "AMD EPYC 7763") == "torch"
 
 
 def test_an_unknown_backend() -> None:

@@ -25,18 +25,18 @@ def recipe_of(objective: str, architecture: CoreConfig, rules: HyperparameterRul
     )
 
 
-@pytest.mark.parametrize(("objective", "share"), [("sft", 1.0), ("reward", 0.2), ("dpo", 1 / 16)])
+@pytest.mark.parametrize(("objective", "share"), [("sft", 0.8), ("reward", 0.16), ("dpo", 0.05)])
 def test_a_share_of_pretrainings_rate(objective: str, share: float) -> None:
-    assert recipe_of(objective, transformer()).learning_rate == pytest.approx(share * 0.2 / 128)
+    assert recipe_of(objective, transformer()).learning_rate == pytest.approx(share * 0.38 * 128**-1.1)
 
 
 def test_a_lstm_keeps_its_multiple() -> None:
     lstm = LSTMConfig(256, 128, 2)
-    assert recipe_of("sft", lstm).learning_rate == pytest.approx(lstm.lr_multiplier * 0.2 / 128)
+    assert recipe_of("sft", lstm).learning_rate == pytest.approx(0.8 * lstm.lr_multiplier * 0.38 * 128**-1.1)
 
 
 def test_mup_gives_every_parameter_its_share() -> None:
     recipe = recipe_of("dpo", transformer(), MUP)
-    assert recipe.learning_rate == pytest.approx(0.01 / 16) and recipe.parametrization == MUP.parametrization
+    assert recipe.learning_rate == pytest.approx(0.01 / 20) and recipe.parametrization == MUP.parametrization
     with pytest.raises(ConfigError, match="recipe=mup"):
         recipe_of("dpo", transformer(tie_word_embeddings=True), MUP)

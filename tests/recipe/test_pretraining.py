@@ -18,7 +18,7 @@ def test_the_prototypes_settings_come_out() -> None:
     recipe = small(tokens="4m")
     assert (recipe.architecture.hidden_size, recipe.architecture.num_hidden_layers) == (64, 3)
     assert recipe.batch_size_tokens == 512
-    assert recipe.learning_rate == pytest.approx(0.2 / 64)
+    assert recipe.learning_rate == pytest.approx(0.38 * 64**-1.1)
     assert (recipe.warmup, recipe.weight_decay) == (0.1, 0.1)
 
 
@@ -85,7 +85,7 @@ def test_laws_can_be_replaced() -> None:
         tokens="1m", rules=HyperparameterRules(learning_rate=0.4, base_batch_size_tokens=1024, weight_decay=0.05)
     )
     assert recipe.batch_size_tokens == 1024
-    assert (recipe.learning_rate, recipe.weight_decay) == (0.4 / 64, 0.05)
+    assert (recipe.learning_rate, recipe.weight_decay) == (pytest.approx(0.4 * 64**-1.1), 0.05)
 
 
 @pytest.mark.parametrize(
@@ -96,6 +96,13 @@ def test_laws_can_be_replaced() -> None:
 def test_near_published_learning_rates(width: int, tokens: float, published: float) -> None:
     """Batches of 4 million tokens."""
     assert 0.5 < DEFAULT_RULES.peak_learning_rate(width, 4e6) / published < 2.5
+
+
+def test_short_runs_warm_up_for_enough_steps() -> None:
+    assert small(tokens="512k", batch_size_tokens=512).warmup == pytest.approx(0.3)  # 300 of 1,000 steps
+    assert small(tokens="128k", batch_size_tokens=512).warmup == pytest.approx(0.3)
+    assert small(tokens="1m", batch_size_tokens=512).warmup == pytest.approx(300 / 1953)
+    assert HyperparameterRules(min_warmup_steps=0).warmup_share(500) == 0.1
 
 
 def test_batches_grow_with_the_run() -> None:

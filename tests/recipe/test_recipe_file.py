@@ -36,7 +36,9 @@ def test_shipped_recipes_are_recipe_files() -> None:
     folder = config_folders()[0] / "recipe"
     standard, mup = load_recipe(folder / "standard.yaml"), load_recipe(folder / "mup.yaml")
     assert dataclasses.replace(standard, source=DEFAULT_RULES.source) == DEFAULT_RULES
-    assert mup.kind == "mup" and mup.learning_rate == standard.learning_rate / mup.base_hidden_size
+    assert mup.kind == "mup" and mup.learning_rate == pytest.approx(
+        standard.peak_learning_rate(mup.base_hidden_size, mup.base_batch_size_tokens), rel=1e-2
+    )
     narrow, wide = (
         resolve(size=size, vocab_size=1024, sequence_length=128, batch_size_tokens=512, rules=mup)
         for size in ("50k", "2m")
@@ -76,7 +78,7 @@ def test_wrong_files_are_refused(tmp_path: Path, text: str, message: str) -> Non
 
 def test_the_command_line_takes_options_files_and_names(tmp_path: Path) -> None:
     save_recipe(HyperparameterRules(learning_rate=0.05, provenance={"runs": ["a"]}), recipe_path("mine", tmp_path))
-    assert composed().recipe.learning_rate == 0.2
+    assert composed().recipe.learning_rate == 0.38
     assert composed("recipe=mup").recipe.kind == "mup"
     for chosen in (f"recipe={tmp_path}/recipes/mine.yaml", "recipe=mine"):
         recipe = composed(chosen, f"outputs={tmp_path}").recipe

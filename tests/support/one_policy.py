@@ -74,7 +74,9 @@ class LetterFeedback:
         return PolicyFeedback(letters, Slow(self.folder, self.seconds), None, measure, (letters[-1], letters[-2]))
 
 
-def make_job(folder: Path, changes: dict[str, Any], *, seconds: float = 0.0) -> Job:
+def make_job(
+    folder: Path, changes: dict[str, Any], *, seconds: float = 0.0, adapter: dict[str, Any] | None = None
+) -> Job:
     """Six iterations of two passes over eight answers, saved after every third step."""
     start = folder / "start"
     if not start.exists():
@@ -100,7 +102,13 @@ def make_job(folder: Path, changes: dict[str, Any], *, seconds: float = 0.0) -> 
         batch_size_tokens=100, learning_rate=3e-3, warmup=0.1, weight_decay=0.0, flops=FlopCount(10**9, 0, 0),
     )  # fmt: skip
     spec = RunSpec.of(
-        recipe, {"seed": 3}, label="policy", objective="ppo", tokenizer=str(start), digests={}, checkpoint=str(start)
+        recipe,
+        {"seed": 3, "adapter": adapter},
+        label="policy",
+        objective="ppo",
+        tokenizer=str(start),
+        digests={},
+        checkpoint=str(start),
     )
     spec = dataclasses.replace(spec, name="policy")
     job = Job(

@@ -108,3 +108,32 @@ def test_a_damaged_store_is_told(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").write_bytes(b"this is not a database" * 100)
     with pytest.raises(StageError, match=r"mlflow\.db can't be used: file is not a database"):
         prepare_store(TrackingConfig(), tmp_path)
+
+
+def test_a_run_resumed_in_a_moved_folder_leaves_the_old_place_alone(outputs: Path) -> None:
+    """A store that came from another machine: its absolute paths may be another user's folders here."""
+    first, moved = outputs / "first", outputs / "moved"
+
+    def logged(folder: Path, step: int, run_id: str | None = None) -> str:
+        (run := folder / "runs" / "5k").mkdir(parents=True, exist_ok=True)
+        (run / f"{step}.txt").write_text("x")
+        with start_run(
+            TrackingConfig(), outputs=folder, name="run", folder=run, params={"size": "5k"}, tags={}, run_id=run_id
+        ) as log:
+            log.log_metrics({"train/loss": 3.0 - step}, step)
+            log.log_artifact(run / f"{step}.txt")
+        assert log.run_id is not None
+        return log.run_id
+
+    before = logged(first, 1)
+    first.rename(moved)
+    assert list(find_runs(moved)["folder"]) == [str(moved / "runs" / "5k")]
+    after = logged(moved, 2, before)
+    assert not first.exists() and logged(moved, 3, after) == after
+    client = MlflowClient(tracking_uri=f"sqlite:///{moved / 'mlflow.db'}")
+    assert [item.path for item in client.list_artifacts(after)] == ["2.txt", "3.txt"]
+    history = client.get_metric_history(after, "train/loss")
+    assert [(point.step, point.value) for point in history] == [(1, 2.0), (2, 1.0), (3, 0.0)]
+    assert client.get_run(after).data.params == {"size": "5k"}
+    assert client.get_run(before).info.status == "KILLED"
+    assert set(find_runs(moved)["folder"]) == {str(moved / "runs" / "5k")}

@@ -86,11 +86,19 @@ def test_the_pretrained_core_arrives_bit_identical(
         assert record.metrics["validation/kl"] == pytest.approx(0, abs=1e-3)
 
 
+LORA = {"_target_": "peft.LoraConfig", "r": 4, "lora_alpha": 8, "lora_dropout": 0.1}
+
+
+@pytest.mark.parametrize("adapter", [None, LORA], ids=["whole", "lora"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_stopped_and_gone_on_with(
-    make: Callable[..., TrainStage], kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make: Callable[..., TrainStage],
+    kind: str,
+    adapter: dict[str, Any] | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    changes: dict[str, Any] = {"seed": 2, "data__micro_batch_size": 4}
+    changes: dict[str, Any] = {"seed": 2, "data__micro_batch_size": 4, "adapter": adapter}
     whole = train.run(make(kind, **changes))
     parted = make(kind, **changes)
     (tmp_path / "artifacts").symlink_to(Path(parted.outputs).resolve() / "artifacts")
@@ -113,6 +121,32 @@ def test_stopped_and_gone_on_with(
     expected = weights(whole)
     for name, tensor in weights(resumed).items():
         assert torch.equal(tensor, expected[name]), name
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_adapter_leaves_the_weights_and_opens_in_peft(
+    make: Callable[..., TrainStage], base: RunRecord, kind: str
+) -> None:
+    record = train.run(make(kind, seed=4, adapter=LORA | {"lora_dropout": 0.0}, optimizer__lr=3e-3))
+    assert record.spec.name != train.run(make(kind, seed=4, optimizer__lr=3e-3)).spec.name
+    losses = [row["train/loss"] for row in curves(record) if "train/loss" in row]
+    assert losses[-1] < losses[0]
+    before, after = weights(base), weights(record)
+    changed = {
+        name.split(".")[-2] for name in before.keys() & after.keys() if not torch.equal(before[name], after[name])
+    }
+    assert changed == {"query", "key", "value", "output", "gate", "up", "down"}
+    if kind == "reward":
+        return
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    plain = AutoModelForCausalLM.from_pretrained(Path(base.folder) / "model", trust_remote_code=True)
+    theirs: Any = PeftModel.from_pretrained(plain, str(Path(record.folder) / "adapter")).eval()
+    tokens = torch.arange(20)[None]
+    with torch.no_grad():
+        ours = load_checkpoint(record.folder)[0](tokens)
+        torch.testing.assert_close(theirs(tokens).logits, ours, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -223,7 +257,8 @@ class Bare(Loss):
 
 
 register(ObjectiveEntry(
-    "beside_{name}.Loss", reads="preferences", starts_from=("pretrain",), learning_rate=1 / 16, has_reference=True,
+    "beside_{name}.Loss", reads="preferences", starts_from=("pretrain",), has_reference=True,
+    learning_rate=OBJECTIVES["dpo"].learning_rate,
     unused=OBJECTIVES["dpo"].unused, answers=True, calibrated=False, title="Theirs",
 ))
 register(ObjectiveEntry("beside_{name}.Bare", reads="preferences"))

@@ -352,16 +352,15 @@ def test_going_on_from_a_model(configure: Configure, monkeypatch: pytest.MonkeyP
 def test_the_backend_is_chosen_once(configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """oneDNN rounds differently: a run that began with it goes on with it, to the same bits."""
     monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: "AVX512")
-    chosen: list[int] = []
+    chosen: list[str] = []
 
-    def choose(architecture: Any, tokens: int) -> str:
-        chosen.append(tokens)
+    def choose(architecture: Any, processor: str) -> str:
+        chosen.append(processor)
         return "onednn"
 
     monkeypatch.setattr("maquette.training.machine.fastest_backend", choose)
     changes: dict[str, Any] = {"seed": 25, "num_validations": 1}
     try:
-        # Folders of their own: what another run has measured would be remembered
         for name in ("whole", "parted"):
             (tmp_path / name).mkdir()
         whole = train.run(elsewhere(configure(**changes), tmp_path / "whole"))
@@ -371,10 +370,10 @@ def test_the_backend_is_chosen_once(configure: Configure, tmp_path: Path, monkey
             interrupt_at(13, patched)
             with pytest.raises(KeyboardInterrupt):
                 train.run(parted)
-        assert chosen == [256, 256]
+        assert len(chosen) == 2
         use_backend("torch")
         assert_same(train.run(parted), whole)
-        assert chosen == [256, 256]
+        assert len(chosen) == 2
     finally:
         use_backend("torch")
     plain = train.run(configure(**changes | {"precision__kind": "bf16-mixed"}))

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from maquette.artifacts import ConfigError
 from maquette.model.loading import load_checkpoint
 from maquette.objectives.config import PolicyConfig
+from maquette.text import Tokenizer
 from maquette.training import fit, read_history, read_record
 from maquette.training.checkpoint_io import CheckpointFolder
 from maquette.training.devices import Hardware
@@ -102,14 +103,42 @@ def test_killed_in_the_middle_of_rollouts_and_anywhere_else(tmp_path: Path) -> N
     same_run(whole, killed)
 
 
+LORA = {"_target_": "peft.LoraConfig", "r": 4, "lora_alpha": 8}
+
+
+def test_an_adapter_alone_is_trained(tmp_path: Path) -> None:
+    """Policy and value function have one each; the reference is the policy's own weights without it."""
+    job = make_job(tmp_path, {}, adapter=LORA)
+    opened = job.plan.open(job, Tokenizer.load(tmp_path / "start"))
+    record = fit(job)
+    assert record.metrics["objective/kl"] > 0
+    checkpoint = CheckpointFolder(tmp_path / RUN / "checkpoints").newest(print)
+    assert checkpoint is not None
+    state = torch.load(checkpoint[1], weights_only=True)["state_dict"]
+    module = type(opened.module).load_from_checkpoint(checkpoint[1], weights_only=True)
+    owned = {id(parameter) for parameter in module.model.parameters()}
+    assert all(id(parameter) in owned for parameter in module.reference.parameters())
+    before = load_checkpoint(tmp_path / "start")[0].state_dict()
+    for name, value in before.items():
+        for part in ("model", "value"):
+            there = name if f"{part}.{name}" in state else name.replace(".weight", ".base_layer.weight")
+            if part == "model" or not name.startswith("head"):
+                assert torch.equal(state[f"{part}.{there}"], value), there
+    assert any(name.startswith("value.core") and "lora_B" in name and value.any() for name, value in state.items())
+    after = load_checkpoint(tmp_path / RUN)[0].state_dict()
+    changed = {name.split(".")[-2] for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"query", "key", "value", "output", "gate", "up", "down"}
+
+
+@pytest.mark.parametrize("adapter", [None, LORA], ids=["whole", "lora"])
 @pytest.mark.parametrize("step", [3, 8])
-def test_going_on_from_a_checkpoint_is_exact(tmp_path: Path, step: int) -> None:
+def test_going_on_from_a_checkpoint_is_exact(tmp_path: Path, step: int, adapter: dict[str, Any] | None) -> None:
     """From the middle of an iteration, and from between two, also with a stopped iteration behind it."""
     changes = {"target_kl": 1e-3}
     whole, part = tmp_path / "whole", tmp_path / "part"
     for folder in (whole, part):
         folder.mkdir()
-        job = make_job(folder, changes)
+        job = make_job(folder, changes, adapter=adapter)
         job.callbacks["checkpoint"] |= {"every_n_train_steps": 1, "save_last_k": 100}
         fit(job)
     checkpoints = part / RUN / "checkpoints"

@@ -75,6 +75,18 @@ def listed(folder: Path | str, pattern: str = "*") -> list[Path]:
     )
 
 
+def relocated(path: Path | str, root: Path | str) -> Path:
+    """Where a folder that was at `path` lies in `root` today: results that were moved, or copied from another machine,
+    know their old place. `path` itself where `root` holds none with the same end, of two parts at least."""
+    path, root = Path(path), Path(root).absolute()
+    if not path.is_relative_to(root):
+        for start in range(1, len(path.parts) - 1):
+            place = root.joinpath(*path.parts[start:])
+            if place.exists():
+                return place
+    return path
+
+
 def _sync_folder(folder: Path) -> None:
     handle = os.open(folder, os.O_RDONLY)
     try:

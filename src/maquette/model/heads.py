@@ -46,8 +46,10 @@ class LanguageModel(nn.Module):
     @property
     def head_weight(self) -> Tensor:
         """`(V, D)`"""
-        own = self.core.own_head
-        return self.head.weight if own is None else own
+        if (own := self.core.own_head) is not None:
+            return own
+        adapter = getattr(self.head, "get_delta_weight", None)  # adapters.py, where target_modules names the head
+        return self.head.weight if adapter is None else self.head.weight + adapter("default")
 
     def forward(
         self,

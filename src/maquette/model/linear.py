@@ -1,13 +1,11 @@
 """Linear layers, and which library multiplies their matrices.
 
 On AMD processors with AVX-512 PyTorch's own path for float32 (MKL) keeps to AVX2 and leaves half of the machine unused
-that oneDNN would use. Elsewhere the two are alike, or MKL is ahead. So where there is AVX-512, `fastest_backend` times
-a model's own products at the start of training, and `use_backend` sets what won; without them everything goes through
-PyTorch. The two differ in the last bits, so a run that is resumed keeps the backend it began with.
+that oneDNN would use. Elsewhere the two are alike, or MKL is ahead. The two differ in the last bits, so the kind of
+processor alone decides (`fastest_backend`), never a measurement: two runs of the same settings are equal bit for bit,
+however busy the machine is, and a run that is resumed keeps the backend it began with.
 """
 
-import statistics
-import time
 from typing import Any
 
 import torch
@@ -20,7 +18,6 @@ from maquette.model.architecture import TransformerConfig
 from maquette.model.core_config import CoreConfig
 
 BACKENDS = ("torch", "onednn")
-_CLEARLY_FASTER = 1.2
 _backend = "torch"
 
 
@@ -53,6 +50,15 @@ class Linear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         return linear(input, self.weight, self.bias)
+
+
+def are_plain(*layers: nn.Module) -> bool:
+    """Whether each layer is a `Linear` and nothing else: no adapter around it, no hook, no other number format. Only
+    then may its weight be used without calling it."""
+    return all(
+        type(layer) is Linear and not (layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks)
+        for layer in layers
+    )
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -127,44 +133,11 @@ def _onednn(x: Tensor, weight: Tensor) -> Tensor:
     return torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
 
 
-def fastest_backend(config: CoreConfig, tokens: int, *, rounds: int = 4) -> str:
-    """The backend that is fastest at the products of one forward and backward pass over `tokens` tokens, on this
-    machine with its present number of threads: `onednn` where it is clearly (20%) faster, else `torch`. Without AVX-512
-    it is `torch`, unmeasured: there MKL uses all that the processor has.
-
-    Takes turns, so that a busy machine hits both; well under a second for models of a few million parameters.
-    """
-    if not isinstance(config, TransformerConfig) or not may_be_faster():
-        return "torch"
-    queries = (config.num_attention_heads + 2 * config.key_value_heads) * config.width_of_head
-    shapes = [
-        (config.hidden_size, queries),
-        (config.hidden_size, config.inner_width),
-        (config.inner_width, config.hidden_size),
-        (config.hidden_size, config.vocab_size),
-    ]
-    tokens = min(tokens, 1024)  # larger products tell no more
-    seconds: dict[str, list[float]] = {name: [] for name in BACKENDS}
-    before = current_backend()
-    try:
-        for name in BACKENDS * (rounds + 1):
-            use_backend(name)
-            seconds[name].append(sum(_time(inputs, outputs, tokens) for inputs, outputs in shapes))
-    finally:
-        use_backend(before)
-    ratios = [theirs / ours for theirs, ours in zip(seconds["torch"][1:], seconds["onednn"][1:], strict=True)]
-    return "onednn" if statistics.median(ratios) > _CLEARLY_FASTER else "torch"
+def fastest_backend(config: CoreConfig, processor: str) -> str:
+    """The backend for a model on a processor of that name: `onednn` for Transformers on AMD's with AVX-512."""
+    return "onednn" if isinstance(config, TransformerConfig) and "AMD" in processor and may_be_faster() else "torch"
 
 
 def may_be_faster() -> bool:
     """Whether oneDNN is there, and the processor is of a kind on which it can be ahead."""
     return torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability().startswith("AVX512")
-
-
-def _time(inputs: int, outputs: int, tokens: int) -> float:
-    x, weight, grad = torch.ones(tokens, inputs), torch.ones(outputs, inputs), torch.ones(tokens, outputs)
-    start = time.perf_counter()
-    matmul(x, weight)
-    input_gradient(grad, weight)
-    weight_gradient(grad, x)
-    return time.perf_counter() - start

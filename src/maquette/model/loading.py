@@ -1,8 +1,9 @@
 """From what a person names to a model and its tokenizer: a run, an artifact, a Hugging Face folder, or nothing at all
 (the newest finished run). And from a description to the model it describes:
 
-`{"architecture": {"kind": "transformer", "hidden_size": ...}, "seed": 0, "parametrization": {...}, "checkpoint": None}`
-is what a LightningModule keeps as a hyperparameter, so that its checkpoint can be opened without anything else.
+`{"architecture": {"kind": "transformer", "hidden_size": ...}, "seed": 0, "parametrization": {...}, "checkpoint": None,
+"adapter": None}` is what a LightningModule keeps as a hyperparameter, so that its checkpoint can be opened without
+anything else.
 """
 
 from collections.abc import Mapping, Sequence
@@ -104,7 +105,7 @@ def load_tokenizer(path: str | Path, digest: str | None = None) -> "Tokenizer":
     `digest`: of the tokenizer whose tokens are to be read. Raises `StageError` where it is another one, or not the
     model's own.
     """
-    from maquette.model.hf.folder import read_config
+    from maquette.model.hf.config_file import read_config
     from maquette.text import Tokenizer
 
     folder = model_folder(path)
@@ -165,6 +166,15 @@ def build_model(
 
     Raises `StageError` where the checkpoint is missing, damaged, or has another tokenizer than `tokenizer_digest`.
     """
+    model = _built(description, weights=weights, scalar=scalar)
+    if adapter := description.get("adapter"):
+        from maquette.model.adapters import attach
+
+        attach(model, adapter, seed=description.get("seed", 0))
+    return model
+
+
+def _built(description: Mapping[str, Any], *, weights: bool, scalar: bool) -> "LanguageModel | ScalarModel":
     from maquette.model import hf
     from maquette.model.heads import LanguageModel, ScalarModel
     from maquette.model.initialization import initialize

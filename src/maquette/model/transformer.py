@@ -26,7 +26,7 @@ from maquette.model.cache import KeyValueCache, RereadingCache
 from maquette.model.custom_parts import attention_keeps_cache, make_activation, make_attention
 from maquette.model.fused import RootMeanSquareNorm, SwiGLU, rotated_heads, use_fused_backward
 from maquette.model.initialization import initialize, unfilled_embedding
-from maquette.model.linear import Linear
+from maquette.model.linear import Linear, are_plain
 from maquette.model.rotary import Rotation, rotary_table, rotate
 
 
@@ -198,7 +198,7 @@ class Attention(nn.Module):
 
     def project(self, hidden: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries `(B, T, H, W)`, keys and values `(B, T, K, W)`; the first two turned by their positions."""
-        plain = self.query.bias is None and not self.qk_norm
+        plain = not self.qk_norm and are_plain(self.query, self.key, self.value) and self.query.bias is None
         if rotation is not None and plain and use_fused_backward(hidden):
             return rotated_heads(hidden, self.query.weight, self.key.weight, self.value.weight, rotation, self.width)
         query = self.query(hidden).unflatten(-1, (self.heads, self.width))
@@ -229,7 +229,7 @@ class FeedForward(nn.Module):
             up = self.up(hidden)
             return self.down(self.own(self.gate(hidden)) * up if self.is_gated else self.own(up))
         if self.activation == "swiglu":
-            if self.up.bias is None and use_fused_backward(hidden):
+            if use_fused_backward(hidden) and are_plain(self.gate, self.up, self.down) and self.up.bias is None:
                 return SwiGLU.apply(hidden, self.gate.weight, self.up.weight, self.down.weight)
             return self.down(F.silu(self.gate(hidden)) * self.up(hidden))
         if self.activation == "gelu":

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from maquette.artifacts import ConfigError
 from maquette.data.process_group import ProcessGroup
+from maquette.model.adapters import adapted, attach, without_adapter
 from maquette.model.architecture import describe_model
 from maquette.model.heads import LanguageModel, ScalarModel
 from maquette.model.parametrization import STANDARD
@@ -121,8 +122,13 @@ class ProximalPolicyOptimization(Objective):
         """The value function, and the policy as it is now as the reference."""
         self.value = value
         if isinstance(value, ScalarModel):
+            if adapter := self.description.get("adapter"):
+                attach(value, adapter, seed=self.description.get("seed", 0))
             self.hparams["value_architecture"] = describe_model(value)["architecture"]
-        self._frozen = (copy.deepcopy(self.model).eval().requires_grad_(False),)
+        if adapted(self.model):
+            self._frozen = (without_adapter(self.model),)
+        else:
+            self._frozen = (copy.deepcopy(self.model).eval().requires_grad_(False),)
 
     @property
     def environment(self) -> Environment:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from maquette.artifacts import ConfigError
+from maquette.model.adapters import adapted, without_adapter
 from maquette.model.architecture import read_architecture
 from maquette.model.heads import LanguageModel, ScalarModel
 from maquette.model.linear import Linear
@@ -40,7 +41,7 @@ def value_function(
         nn.init.zeros_(head.bias)
         return head
     if config.value_init == "policy":
-        value = ScalarModel.from_language_model(policy)
+        value = ScalarModel.from_language_model(without_adapter(policy) if adapted(policy) else policy)
         nn.init.zeros_(value.score.weight)
         return value
     if start is None:

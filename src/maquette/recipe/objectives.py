@@ -29,8 +29,8 @@ class ObjectiveEntry:
     key or a whole group. `learning_rate`: the peak, as a share of what the recipe pretrains a model of this width with.
     `scalar`: the model gives one number in place of logits. `has_reference`: it needs log-probabilities of the model it
     starts from. `answers`: its model replies in the chat template. `calibrated`: what the model says of text
-    are still probabilities. `compiles`: batches have one shape, so that torch.compile may pay; `branches`: the schedule
-    may branch off. `title`, `curves`: of the model card and the figure.
+    are still probabilities. `metric`: what a search ranks its runs by. `compiles`: batches have one shape, so that
+    torch.compile may pay; `branches`: the schedule may branch off. `title`, `curves`: of the model card and the figure.
     """
 
     name: str
@@ -42,6 +42,7 @@ class ObjectiveEntry:
     has_reference: bool = False
     answers: bool = False
     calibrated: bool = True
+    metric: str = "validation/loss"
     compiles: bool = False
     branches: bool = False
     title: str = "A language model"
@@ -94,6 +95,7 @@ OBJECTIVES = {
             reads="instructions",
             starts_from=("pretrain",),
             unused=(*_AFTERWARDS, "preferences", "prompts", "reward"),
+            learning_rate=0.8,
             answers=True,
             title="A language model fine-tuned on instructions",
             curves=(
@@ -106,7 +108,7 @@ OBJECTIVES = {
             reads="preferences",
             starts_from=("sft", "pretrain"),
             unused=(*_AFTERWARDS, "instructions", "prompts", "reward"),
-            learning_rate=0.2,
+            learning_rate=0.16,
             scalar=True,
             title="A reward model",
             curves=(
@@ -119,7 +121,7 @@ OBJECTIVES = {
             reads="preferences",
             starts_from=("sft", "pretrain"),
             unused=(*_AFTERWARDS, "instructions", "prompts", "reward"),
-            learning_rate=1 / 16,
+            learning_rate=0.05,
             has_reference=True,
             answers=True,
             calibrated=False,
@@ -135,9 +137,10 @@ OBJECTIVES = {
             reads="prompts",
             starts_from=("sft", "pretrain"),
             unused=(*_AFTERWARDS, "instructions", "preferences"),
-            learning_rate=0.2,
+            learning_rate=0.16,
             answers=True,
             calibrated=False,
+            metric="validation/reward",
             title="A policy optimised by PPO",
             curves=(
                 ("reward per completion", ("objective/scores", "validation/reward", "validation/gold")),

@@ -2,10 +2,10 @@
 
 `shape.py` turns a size into a width, a depth and heads. Here are the rest, and the run as a whole:
 
-- learning rate = 0.2 / width x (batch / 512 tokens)^(1/4)
+- learning rate = 0.38 / width^1.1 x (batch / 512 tokens)^(1/4)
 - batch = 512 tokens up to four million tokens of training, from there growing with D^0.71; fewer below half a million,
   so that there are a thousand steps
-- warm-up over a tenth of the tokens, at most 5,000 steps; weight decay 0.1
+- warm-up over a tenth of the tokens, at least 300 steps and at most 5,000; weight decay 0.1
 
 The constants and their sources are `rules.HyperparameterRules`; `recipe=` chooses or replaces them (recipe_file.py).
 Whatever is set explicitly is respected, and what depends on it follows.

@@ -6,6 +6,7 @@ from .fits.sweep_figures import fit_figures as fit_figures
 from .fits.sweep_fit import SweepFit as SweepFit, fit_sweep as fit_sweep
 from .fits.table import RunTable as RunTable, read_table as read_table
 from .laws.counting import kaplan_convention as kaplan_convention, vocabulary_law as vocabulary_law
+from .laws.difference import LawDifference as LawDifference, compare_families as compare_families
 from .laws.extrapolation import FormComparison as FormComparison, compare_forms as compare_forms
 from .laws.fit import Prediction as Prediction, SurfaceFit as SurfaceFit, fit_surface as fit_surface
 from .laws.forecast import Forecast as Forecast
@@ -16,10 +17,8 @@ from .laws.isoflop import (
     fit_isoflop as fit_isoflop,
 )
 from .laws.power_law import (
-    LawDifference as LawDifference,
     PowerLaw as PowerLaw,
     PowerLawFit as PowerLawFit,
-    compare_families as compare_families,
     fit_power_law as fit_power_law,
 )
 from .laws.predictor import Predictor as Predictor, fit_predictor as fit_predictor
@@ -32,6 +31,7 @@ from .laws.surface import (
     PublishedSurface as PublishedSurface,
     published_surface as published_surface,
 )
+from .laws.token_kinds import KindPredictor as KindPredictor, fit_kinds as fit_kinds
 from .plans.planner import (
     Assumptions as Assumptions,
     ComputePlan as ComputePlan,

@@ -22,6 +22,7 @@ from maquette.tracking.store import (
     ensure_experiment,
     explained,
     impatient,
+    is_in_place,
     name_of,
     open_client,
     prepare_store,
@@ -30,6 +31,7 @@ from maquette.tracking.store import (
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 UNWRITTEN = "metrics-unwritten.jsonl"
 """File in a run's folder for points that the store never took."""
@@ -39,6 +41,7 @@ NOT_IN_NAMES = re.compile(r"[^\w./ :-]")
 
 _LONGEST_NAME, _LONGEST_TEXT = 250, 6000
 _ENTITIES = 100  # the most parameters or tags that MLflow takes in one call
+_POINTS = 1000  # of metrics
 
 
 class RunLog:
@@ -182,7 +185,7 @@ def open_run(
     tags = {**describe_environment(), **process_tag(), "folder": folder.absolute(), **tags}
 
     def opened() -> RunLog:
-        client = open_client(uri)
+        client, moved = open_client(uri), None
         if run_id is not None:
             try:
                 stored = client.get_run(run_id)
@@ -190,15 +193,22 @@ def open_run(
                 if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                     raise
                 stored = None
-            if stored is not None and stored.info.lifecycle_stage == "active":
+            if stored is None or stored.info.lifecycle_stage != "active":
+                say(f"the MLflow run {run_id} of {folder} is gone: a new one begins")
+            elif is_in_place(uri, client.get_experiment(stored.info.experiment_id).artifact_location):
                 client.update_run(run_id, status="RUNNING")
                 log = RunLog(client, run_id, store=name_of(uri), folder=folder, params=stored.data.params)
                 log.set_tags(tags)
                 return log
-            say(f"the MLflow run {run_id} of {folder} is gone: a new one begins")
+            else:
+                moved = stored
         experiment = ensure_experiment(client, uri, config.experiment)
         whole = {"mlflow.user": _user(), "mlflow.source.name": "maquette", PARENT_TAG: config.parent, **tags}
         run = client.create_run(experiment, run_name=config.run_name or name, tags=_texts(whole))
+        if moved is not None:
+            say(f"the store was moved since the MLflow run {run_id}: {run.info.run_id} continues it")
+            _copy_metrics(client, moved, run.info.run_id)
+            client.set_terminated(moved.info.run_id, "KILLED")
         return RunLog(client, run.info.run_id, store=name_of(uri), folder=folder)
 
     with explained(uri), impatient():
@@ -276,6 +286,13 @@ def _log_batch(
     for start in range(0, max(len(every_param), len(every_tag)), _ENTITIES):
         part = slice(start, start + _ENTITIES)
         client.log_batch(run_id, params=every_param[part], tags=every_tag[part])
+
+
+def _copy_metrics(client: "MlflowClient", source: "Run", run_id: str) -> None:
+    """The curves so far, so that they continue."""
+    points = [point for key in source.data.metrics for point in client.get_metric_history(source.info.run_id, key)]
+    for start in range(0, len(points), _POINTS):
+        client.log_batch(run_id, metrics=points[start : start + _POINTS])
 
 
 def _user() -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maquette.artifacts.errors import ConfigError
+from maquette.artifacts.files import relocated
 from maquette.artifacts.settings import nearest
 from maquette.tracking.config import TrackingConfig
 from maquette.tracking.environment import PARENT_TAG, is_stale
@@ -55,8 +56,11 @@ def find_runs(
     """
     import pandas as pd
 
-    rows = _search(store_uri(TrackingConfig(uri=uri), outputs), experiment, filter, limit)
+    address = store_uri(TrackingConfig(uri=uri), outputs)
+    rows = _search(address, experiment, filter, limit)
     values, params = _columns(rows)
+    if (file := embedded_file(address)) is not None:
+        values["folder"] = [folder and str(relocated(folder, file.parent)) for folder in values["folder"]]
     table = pd.DataFrame(values)
     table.attrs[PARAMETERS] = params
     table["start"] = pd.to_datetime(table["start"], unit="ms", utc=True)

@@ -155,19 +155,25 @@ def find_experiments(client: "MlflowClient", uri: str, name: str | None) -> "lis
     return [match for match in client.search_experiments() if name in (None, match.name, match.tags.get(_CONTINUES))]
 
 
+def is_in_place(uri: str, artifacts: str) -> bool:
+    """Whether an experiment's artifacts go where the store is. MLflow keeps absolute paths: where the folder of an
+    embedded store was moved or copied, they would go to the old place, perhaps another machine's."""
+    file = embedded_file(uri)
+    return file is None or artifacts == str(file.parent / _ARTIFACTS) or Path(artifacts).name != _ARTIFACTS
+
+
 def ensure_experiment(client: "MlflowClient", uri: str, name: str) -> str:
     """The id of the experiment `name`, made where it is missing.
 
-    MLflow keeps absolute paths of artifacts. So where the folder of an embedded store was moved, new runs go to an
-    experiment that continues the old one, named after the new place.
+    Where the folder of an embedded store was moved, new runs go to an experiment that continues the old one, named
+    after the new place.
     """
     from mlflow.exceptions import MlflowException
 
     file = embedded_file(uri)
     artifacts = str(file.parent / _ARTIFACTS) if file is not None else None
     for match in find_experiments(client, uri, name):
-        place = match.artifact_location
-        if match.lifecycle_stage == "active" and (place == artifacts or file is None or Path(place).name != _ARTIFACTS):
+        if match.lifecycle_stage == "active" and is_in_place(uri, match.artifact_location):
             return str(match.experiment_id)
     named = client.get_experiment_by_name(name)
     if named is not None and named.lifecycle_stage == "deleted":

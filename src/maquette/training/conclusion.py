@@ -6,9 +6,11 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer
 
+from maquette.artifacts.files import atomic_folder
 from maquette.artifacts.progress import say
 from maquette.artifacts.run_file import FILE
 from maquette.model import LanguageModel, ScalarModel, hf
+from maquette.model.adapters import CONFIG, adapted, merged, save_adapter
 from maquette.text import Tokenizer
 from maquette.tracking import RunLog, peak_memory_bytes
 from maquette.training.callbacks import RunCheckpoint
@@ -65,6 +67,9 @@ def _export(job: Job, opened: Opened, state: dict[str, Any], record: RunRecord, 
     it is `finished`."""
     architecture = job.plan.exported_architecture(job, opened, record.step)
     scalar = getattr(opened.module, "scalar", False)
+    if adapted(opened.module):
+        _export_adapted(job, opened, state, record, finished=finished)
+        return
     with torch.device("meta"):
         model: Any = ScalarModel(architecture) if scalar else LanguageModel(architecture)
     names = list(model.state_dict())
@@ -74,6 +79,18 @@ def _export(job: Job, opened: Opened, state: dict[str, Any], record: RunRecord, 
     model.load_state_dict({name: state[f"model.{name}"] for name in names}, assign=True)
     card = model_card(record, getattr(opened.data, "validation_weights", None)) if finished else None
     hf.save(model, Tokenizer.load(job.spec.tokenizer), job.folder / "model", card=card)
+
+
+def _export_adapted(job: Job, opened: Opened, state: dict[str, Any], record: RunRecord, *, finished: bool) -> None:
+    """The model with its adapter merged, and beside it `adapter/` in PEFT's format."""
+    model: Any = opened.module.model
+    model.load_state_dict({name: state[f"model.{name}"] for name in model.state_dict()})
+    card = model_card(record, getattr(opened.data, "validation_weights", None)) if finished else None
+    hf.save(merged(model), Tokenizer.load(job.spec.tokenizer), job.folder / "model", card=card)
+    family = hf.family_of(hf.read_config(job.folder / "model"), job.folder / "model")
+    with atomic_folder(job.folder / "adapter", lambda folder: (folder / CONFIG).exists()) as folder:
+        if not save_adapter(model, job.spec.settings["adapter"], family, folder):
+            say(f"{record.name}: {family.model_type} keeps no matrix apart that PEFT could adapt: only merged weights")
 
 
 def trained_seconds(trainer: Trainer) -> float:

@@ -119,4 +119,5 @@ def describe_run_model(job: Job, tokenizer_digest: str | None = None) -> dict[st
         "parametrization": dataclasses.asdict(job.spec.parametrization),
         "checkpoint": job.spec.checkpoint,
         "tokenizer_digest": tokenizer_digest,
+        "adapter": job.spec.settings.get("adapter"),
     }

@@ -22,7 +22,7 @@ from maquette.model import LanguageModel
 from maquette.model.linear import fastest_backend, may_be_faster
 from maquette.objectives import Pretraining
 from maquette.objectives.config import PretrainConfig
-from maquette.tracking.environment import hardware_name
+from maquette.tracking.environment import hardware_name, processor_name
 from maquette.training.devices import Hardware, prepare_process
 from maquette.training.job import Job, prepare_optimization
 from maquette.training.trainer import quieten
@@ -77,23 +77,17 @@ def matmul_peak(device: torch.device, precision: str, cache: Path | str) -> floa
     cache = Path(cache)
     key = f"{hardware_name()}, {torch.get_num_threads()} threads, {device.type} {precision}"
     dtype = torch.float32 if precision in ("fp32", "tf32") else torch.bfloat16
-    return float(_remembered(cache, key, lambda: measure_peak(device, dtype)))
+    return _remembered(cache, key, lambda: measure_peak(device, dtype))
 
 
 def choose_linear_backend(job: Job) -> str:
-    """What multiplies this run's matrices (model/linear.py): measured once for each processor, number of threads and
-    shape, and remembered beside the peak, so that two runs of the same settings choose alike."""
-    core, hardware = job.spec.architecture, job.hardware
-    if hardware.accelerator != "cpu" or hardware.precision != "fp32" or not may_be_faster():
+    """What multiplies this run's matrices (model/linear.py)."""
+    if job.hardware.accelerator != "cpu" or job.hardware.precision != "fp32":
         return "torch"
-    prepare_process(hardware)
-    key = f"{hardware_name()}, {hardware.threads} threads, {job.spec.batch_size_tokens} tokens, {core}"
-    return str(
-        _remembered(job.outputs / "machine.json", key, lambda: fastest_backend(core, job.spec.batch_size_tokens))
-    )
+    return fastest_backend(job.spec.architecture, processor_name())
 
 
-def _remembered(cache: Path, key: str, measure: Callable[[], float | str]) -> float | str:
+def _remembered(cache: Path, key: str, measure: Callable[[], float]) -> float:
     """The value under `key` in the JSON file `cache`; measured and written there where it is missing."""
     with locked(cache):
         known = read_json(cache)
@@ -102,7 +96,7 @@ def _remembered(cache: Path, key: str, measure: Callable[[], float | str]) -> fl
         if key not in known:
             known[key] = measure()
             write_json(cache, known)
-    return known[key]
+    return float(known[key])
 
 
 def measure_peak(device: torch.device, dtype: torch.dtype) -> float:

@@ -55,3 +55,32 @@ def test_intervals_are_those_of_a_joint_regression() -> None:
 def test_two_points_each_leave_nothing_to_judge_by() -> None:
     with pytest.raises(LawError, match="no scatter"):
         compare_families(COMPUTE[:2], [4.0, 3.0], COMPUTE[:2], [4.1, 3.2])
+
+
+def test_a_difference_is_predicted_and_its_interval_holds() -> None:
+    inside = {0.5: 0, 0.9: 0}
+    for seed in range(100):
+        result = compare_families(
+            COMPUTE, 10 * COMPUTE**-0.05 * noisy(2 * seed), COMPUTE, 9 * COMPUTE**-0.047 * noisy(2 * seed + 1)
+        )
+        forecast = result.predict(1e15)
+        truth = 0.9 * 1e15**0.003 - 1
+        for level in inside:
+            inside[level] += forecast.intervals[level][0] <= truth <= forecast.intervals[level][1]
+    assert 38 <= inside[0.5] <= 68 and 84 <= inside[0.9] <= 98
+    wide, near = result.predict([1e15, 1e20]).intervals[0.9], result.predict(1e15).intervals[0.9]
+    assert wide[1][1] - wide[0][1] > 2 * (near[1] - near[0])
+
+
+def test_where_two_laws_cross_is_told_with_an_interval() -> None:
+    inside = 0
+    for seed in range(100):
+        first = 10 * COMPUTE**-0.05 * noisy(2 * seed)
+        second = 10 * COMPUTE**-0.05 * (COMPUTE / 1e16) ** -0.01 * noisy(2 * seed + 1)
+        result = compare_families(COMPUTE, first, COMPUTE, second, names=("small", "large"))
+        inside += result.crossing_interval.contains(1e16)
+    assert 82 <= inside <= 98
+    assert "cross at" in result.words and "large is the better" in result.words
+    assert 1e15 < result.crossing < 1e17
+    parallel = compare_families(COMPUTE, 10 * COMPUTE**-0.05 * noisy(0), COMPUTE, 9.7 * COMPUTE**-0.05 * noisy(1))
+    assert parallel.crossing_interval == (0, np.inf) and "cross" not in parallel.words

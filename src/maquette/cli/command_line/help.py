@@ -7,6 +7,7 @@ import shutil
 import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import maquette
 from maquette.artifacts.settings import Setting, walk
@@ -36,7 +37,7 @@ def groups(stage: Stage, config_folder: Path | None = None) -> dict[str, list[st
     """The config groups a stage composes, each with its options; `sweep` and `experiment` are added with a `+`."""
     choices: dict[str, list[str]] = {}
     fields = {setting.key.split(".")[0] for setting in walk(stage.config) if "." in setting.key}
-    fields |= {field.name for field in dataclasses.fields(stage.config) if field.metadata.get("variants")}
+    fields |= {field.name for field in dataclasses.fields(stage.config) if field.type is Any}
     for folder in config_folders(config_folder):
         if not folder.is_dir():
             continue

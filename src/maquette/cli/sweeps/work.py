@@ -27,6 +27,8 @@ from maquette.artifacts.progress import say
 from maquette.artifacts.reading import load_sealed, write_sealed
 from maquette.artifacts.targets import place_of
 from maquette.cli.command_line.registry import Stage
+from maquette.cli.sweeps.forecast import forget_shared, shared_tokens
+from maquette.cli.sweeps.jobs import trains_on_text
 
 FINISHED, FAILED = "finished", "failed"
 _LOOK = 0.5
@@ -86,11 +88,11 @@ def run_job(stage: Stage, settings: Any, folder: Path, number: int) -> Any:
     files = Files(folder)
     sweep = read_json(files.sweep) or {}
     launcher = int(sweep.get("process") or 0)
-    _follow(launcher)
+    _follow(launcher, started=sweep.get("launcher") == "joblib" and os.getpid() != launcher)
     if files.stop.exists() or files.outcome(number).exists():
         return None
-    if sweep.get("began") not in _sweeps and (forget := stage.part("forget_prepared")) is not None:
-        forget()  # a worker process may outlive a sweep
+    if sweep.get("began") not in _sweeps:
+        forget_shared()  # a worker process may outlive a sweep
     _sweeps.add(sweep.get("began"))
     try:
         files.tell(number, 0, 0)
@@ -115,9 +117,7 @@ def _outcome(stage: Stage, settings: Any, files: Files, number: int) -> tuple[di
     began, result = time.monotonic(), None
     try:
         with report_to(lambda step, steps: files.tell(number, step, steps)):
-            prepare = stage.part("prepare")
-            shared = prepare is not None and settings.objective.entry.reads_text  # made once in this process
-            result = stage.run(settings, prepare(settings)) if shared else stage.run(settings)
+            result = stage.run(settings, *([shared_tokens(settings)] if trains_on_text(stage, settings) else []))
         outcome |= {"result": str(getattr(result, "folder", result)), **numbers_of(result)}
     except MaquetteError as error:
         outcome |= {"status": FAILED, "exit_code": error.exit_code, "error": str(error)}
@@ -139,11 +139,14 @@ _sweeps: set[Any] = set()
 _followed: set[int] = set()
 
 
-def _follow(launcher: int) -> None:
+def _follow(launcher: int, *, started: bool) -> None:
     """From now on this worker process ends when the process that launched it does: joblib's would wait for ever.
 
-    A job under way saves first. A process that somebody else started (Slurm, submitit) lives on.
+    A job under way saves first. A process that somebody else started (Slurm, submitit) lives on. `started`: the
+    launcher has started this one, so that it is dead where it is not the parent: it was killed during the imports.
     """
+    if os.getppid() != launcher and started:
+        os._exit(1)
     if os.getppid() != launcher or launcher in _followed:
         return
     _followed.add(launcher)

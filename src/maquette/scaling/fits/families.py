@@ -15,8 +15,8 @@ from maquette.artifacts.errors import ConfigError
 from maquette.artifacts.settings import nearest
 from maquette.reports.figures import COLORS, draw_law, new_figure
 from maquette.scaling.fits.table import RunTable
+from maquette.scaling.laws.difference import LawDifference, compare_families
 from maquette.scaling.laws.isoflop import fit_isoflop
-from maquette.scaling.laws.power_law import LawDifference, compare_families
 from maquette.scaling.laws.runs import Array, LawError, group_budgets
 
 if TYPE_CHECKING:
@@ -134,12 +134,21 @@ def comparison_facts(comparison: FamilyComparison) -> dict[str, Any]:
             name: {
                 "slope": d.slope, "slope_interval": list(d.slope_interval), "ratio": d.ratio,
                 "ratio_interval": list(d.ratio_interval), "compute_factor": d.compute_factor, "at": d.at,
-                "exponents": [d.first.exponent, d.second.exponent], "words": d.words,
+                "exponents": [d.first.exponent, d.second.exponent], "words": d.words, "forecast": _beyond(d),
+                "crossing": d.crossing if np.isfinite(d.crossing_interval.high) else None,
+                "crossing_interval": list(d.crossing_interval) if np.isfinite(d.crossing_interval.high) else None,
             }
             for name, d in comparison.differences.items()
         },
         "warnings": list(comparison.warnings),
     }  # fmt: skip
+
+
+def _beyond(difference: LawDifference) -> dict[str, Any]:
+    """The difference at ten times the largest compute."""
+    compute = 10 * difference.largest
+    forecast = difference.predict(compute)
+    return {"C": compute, "ratio": float(forecast.loss), "interval90": [float(end) for end in forecast.intervals[0.9]]}
 
 
 def comparison_figure(comparison: FamilyComparison) -> "Figure":

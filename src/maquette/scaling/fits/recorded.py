@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from maquette.artifacts.errors import ConfigError, StageError
-from maquette.artifacts.files import listed, read_json
+from maquette.artifacts.files import listed, read_json, relocated
 from maquette.artifacts.manifest import read_manifest
 from maquette.artifacts.progress import progress
 from maquette.artifacts.reading import load_sealed, write_sealed
@@ -99,7 +99,7 @@ def _children(frame: "pd.DataFrame", parent: "pd.Series[Any]", outputs: Path | s
         if not isinstance(outcome := read_json(path), dict):
             continue
         results = [outcome.get("result"), *(outcome.get("branches") or [])]
-        folders |= {str(Path(result).absolute()) for result in results if result}
+        folders |= {str(relocated(Path(result).absolute(), outputs)) for result in results if result}
     matches, below = frame["folder"].isin(folders), {parent["run_id"]}
     while True:
         here = frame["parent"].isin(below)
