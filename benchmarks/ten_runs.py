@@ -7,7 +7,8 @@ code.
 The documents, examples and prompts are made here; each run is a `maquette train` in a process of its own, on one
 thread.
 Floats are printed with every digit. Rows are comparable on one kind of processor and one build of torch only: both are
-columns. `ten_runs_61b730f.csv` has those of the recipe before 2026-11-28. Training of two ranks and a schedule with branches are among the runs, so a run may have several rows.
+columns. Training of two ranks and a schedule with branches are among the runs, so a run may have several rows.
+`ten_runs_61b730f.csv` has those of the recipe before 2026-11-28.
 """
 
 import argparse
