@@ -75,7 +75,7 @@ class PredictStage(RecordedStage, PrintedStage):
     form: str | None = setting(None, "predict by another form of the fit than the one that it leads with")
     seed: int | None = setting(None, "seed of the run; by default that of the fit's runs", minimum=0)
 
-    def validate(self) -> None:
+    def require_run(self) -> None:
         """Raises `ConfigError` where it is not said, or said twice, what is to be predicted."""
         if self.compute is None and (self.size is None or self.tokens is None):
             raise ConfigError(
