@@ -13,7 +13,7 @@ from maquette.cli import alignment
 from maquette.cli.command_line.composition import compose
 from maquette.cli.command_line.model_config import AlignmentStage
 from maquette.cli.command_line.registry import STAGES
-from maquette.cli.study import rehearse
+from maquette.cli.planning.study import Study, align
 from maquette.feedback.study.figures import gains
 from maquette.feedback.study.report import validation_curve
 from maquette.feedback.study.tables import study_tables
@@ -121,13 +121,13 @@ START = ["base", "sft", "labels", "reward"]
 def test_what_the_shipped_studies_run(choice: str, names: list[str]) -> None:
     config = compose(STAGES["alignment"], [choice])
     assert isinstance(config, AlignmentStage)
-    study = rehearse(config, alignment.align)
+    study = Study(config, align)
     assert list(study.settings) == names
     kinds = ("sft", "dpo", "ppo", "reward")
     assert all(study.settings[name].objective.kind == kind for name in names for kind in kinds if name.startswith(kind))
-    assert all(run.checkpoint == "/sft" for name, run in study.settings.items() if name not in ("base", "sft"))
-    assert study.settings["sft"].checkpoint == "/base"
-    assert all(study.settings[name].reward.checkpoint == name.split(" ")[0].replace("ppo", "/reward") + suffix
+    assert all(run.checkpoint == "<sft>" for name, run in study.settings.items() if name not in ("base", "sft"))
+    assert study.settings["sft"].checkpoint == "<base>"
+    assert all(study.settings[name].reward.checkpoint == name.split(" ")[0].replace("ppo", "<reward") + f"{suffix}>"
                for name in names if name.startswith("ppo")
                for suffix in [f" {name[4:]}" if name[4:] in config.reward_limits else ""])  # fmt: skip
 
@@ -149,7 +149,7 @@ def test_numbers_of_a_study_are_overridden_like_any_setting() -> None:
     overrides = ["+experiment=alignment", "sft.instructions.count=64", "dpo.objective.loss_type=ipo", "betas=[0.2,0.4]"]
     config = compose(STAGES["alignment"], overrides)
     assert isinstance(config, AlignmentStage)
-    runs = rehearse(config, alignment.align).settings
+    runs = Study(config, align).settings
     assert runs["sft"].instructions.count == 64 and runs["dpo beta=0.4"].objective.loss_type == "ipo"
 
 
@@ -167,12 +167,12 @@ def test_rounds_go_on_from_the_policy_before() -> None:
     script = runpy.run_path(str(Path(__file__).parents[2] / "experiments" / "rounds.py"))
     config = compose(STAGES["alignment"], script["SETTINGS"])
     assert isinstance(config, AlignmentStage)
-    runs = rehearse(config, script["rounds"]).settings
+    runs = Study(config, script["rounds"]).settings
     assert [name for name in runs if name.startswith("ppo")] == ["ppo", "ppo 2", "ppo 3", "ppo at once"]
-    assert runs["labels 3"].checkpoint == "/ppo 2" and runs["labels 3"].first == 16000
-    assert runs["labels 3"].add == ["/labels 2/preferences.jsonl"]
-    assert runs["ppo 3"].reward.checkpoint == "/reward 3" and runs["ppo 3"].checkpoint == "/ppo 2"
-    assert runs["labels at once"].count == 24000 and runs["ppo at once"].checkpoint == "/sft"
+    assert runs["labels 3"].checkpoint == "<ppo 2>" and runs["labels 3"].first == 16000
+    assert runs["labels 3"].add == ["<labels 2>/preferences.jsonl"]
+    assert runs["ppo 3"].reward.checkpoint == "<reward 3>" and runs["ppo 3"].checkpoint == "<ppo 2>"
+    assert runs["labels at once"].count == 24000 and runs["ppo at once"].checkpoint == "<sft>"
 
 
 def test_a_sweep_of_another_stage_is_not_offered() -> None:

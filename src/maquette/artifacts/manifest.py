@@ -136,6 +136,7 @@ def build(
     config: dict[str, Any],
     inputs: dict[str, str],
     make: Callable[[Path], dict[str, Any]],
+    made: Callable[[Path], None] = lambda folder: None,
     force: bool = False,
     say: Callable[[str], None] = print,
     key: str = "name",
@@ -143,7 +144,8 @@ def build(
     """Makes `root/kind/<name>`, or returns it where it already stands with the same fingerprint.
 
     `name` defaults to `label` and the first eight digits of the fingerprint (the digest of `kind`, `config`,
-    `inputs`: name -> digest). `make(folder)` fills a temporary folder and returns the manifest's `facts`.
+    `inputs`: name -> digest). `make(folder)` fills a temporary folder and returns the manifest's `facts`;
+    `made(folder)` is called with the folder in its place, where it was made just now.
     Raises `ConfigError` for a name (of the setting `key`) that leads elsewhere or already holds something made from
     other settings, `StageError` where a file of the artifact that is there was lost or changed.
     """
@@ -181,6 +183,7 @@ def build(
                 created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             )  # fmt: skip
             write_sealed(temporary / "manifest.json", dataclasses.asdict(manifest))
+    made(folder)
     return folder
 
 

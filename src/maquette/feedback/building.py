@@ -74,14 +74,6 @@ def build_annotator(
     )
 
 
-def annotator_folder(config: FeedbackConfig, outputs: Path | str) -> Path | None:
-    """The run or folder of the model that annotates, None where no model on this machine does."""
-    if config.checkpoint is None:
-        return None
-    find = find_reward_model if config.kind == "reward_model" else find_checkpoint
-    return find(config.checkpoint, outputs)
-
-
 def open_reward_model(checkpoint: str | None, outputs: Path | str) -> LearnedReward:
     """The reward model of a run. Raises `ConfigError` where none is named, `StageError` where it is not a reward
     model."""

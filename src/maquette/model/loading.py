@@ -105,7 +105,7 @@ def load_tokenizer(path: str | Path, digest: str | None = None) -> "Tokenizer":
     `digest`: of the tokenizer whose tokens are to be read. Raises `StageError` where it is another one, or not the
     model's own.
     """
-    from maquette.model.hf.folder import read_config
+    from maquette.model.hf.config_file import read_config
     from maquette.text import Tokenizer
 
     folder = model_folder(path)

@@ -145,6 +145,12 @@ def find_record(spec: RunSpec, outputs: Path | str, *, finished: bool = False) -
     return record
 
 
+def is_assistant(folder: Path) -> bool:
+    """Whether the run in a folder was trained to answer requests in the chat template."""
+    content = read_run(folder)
+    return content is not None and entry_of(content["spec"]["objective"]).answers
+
+
 def why_trained_again(spec: RunSpec, outputs: Path | str) -> str | None:
     """Why a finished run of the same size, tokens and objective is not this run, in words; None where there is none
     that is like it."""

@@ -21,14 +21,9 @@ class Stage:
     module: str
     positional: str | None = None
 
-    def run(self, chosen: settings.StageConfig, *prepared: Any) -> Any:
-        """Imports the stage (heavy) and runs it; `prepared` is what its `prepare(chosen)` gave."""
-        return importlib.import_module(f"maquette.cli.{self.module}").run(chosen, *prepared)
-
-    def part(self, name: str) -> Any:
-        """A further function of the stage's module, or None: for sweeps, `prepare(chosen)` makes the data that its jobs
-        share, and `forecast(chosen, data)` says what a job will be."""
-        return getattr(importlib.import_module(f"maquette.cli.{self.module}"), name, None)
+    def run(self, chosen: settings.StageConfig, *shared: Any) -> Any:
+        """Imports the stage (heavy) and runs it; `shared`: data that the jobs of a sweep have in common."""
+        return importlib.import_module(f"maquette.cli.{self.module}").run(chosen, *shared)
 
 
 _ALL = (

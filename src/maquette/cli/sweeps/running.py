@@ -73,7 +73,7 @@ def run_sweep(sweeper: Any, arguments: Sequence[str]) -> Report:
     if sweep is None:
         for _, settings in () if application.dry else line.members:
             check_foreign(settings)  # now that something is to be done
-        sweep = plan_line(line, DryPlanner(line.stage) if application.dry else None)
+        sweep = plan_line(line, DryPlanner() if application.dry else None)
         if not application.dry:
             store_plan(sweep, line)
     report = _run_planned(sweep, line, sweeper, dry=application.dry)

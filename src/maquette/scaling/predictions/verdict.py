@@ -13,7 +13,7 @@ from maquette.artifacts.files import write_json, write_text
 from maquette.artifacts.manifest import digest_of_files, recall, remember
 from maquette.reports import render
 from maquette.reports.figures import COLORS, new_figure, save_figure
-from maquette.scaling.laws.forecast import compute_words
+from maquette.reports.tables import compute_words
 from maquette.scaling.predictions.prediction import WrittenPrediction
 from maquette.statistics import Interval
 
