@@ -125,10 +125,10 @@ def _without_passwords(context: Any) -> None:
 
 
 def metric_of(result: Any) -> float | str | None:
-    """A run's validation loss; of other results what can be printed."""
-    loss = getattr(result, "validation_loss", None)
-    if isinstance(loss, float):
-        return loss
+    """What a run is ranked by; of other results what can be printed."""
+    metric = getattr(result, "metric", None)
+    if isinstance(metric, float):
+        return metric
     return None if result is None else str(getattr(result, "folder", result))
 
 
