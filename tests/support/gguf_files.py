@@ -1,5 +1,5 @@
-"""GGUF files and their metadata, as llama.cpp's converter writes them, for small models and tokenizers made here; and an
-encoder that knows nothing of `tokenizers`."""
+"""GGUF files and their metadata, as llama.cpp's converter writes them, for small models and tokenizers made here; and
+an encoder that knows nothing of `tokenizers`."""
 
 import itertools
 import json
