@@ -1,9 +1,12 @@
 """`maquette predict`: what a run that was never trained will reach, written down before it is."""
 
+from pathlib import Path
+
 from maquette.artifacts.progress import say
 from maquette.cli.command_line.law_config import PredictStage
 from maquette.cli.planning.family import plan_member
 from maquette.scaling.fits.stored_fit import find_fit, load_fit
+from maquette.scaling.predictions.commitment import register
 from maquette.scaling.predictions.prediction import (
     WrittenPrediction,
     predict_run,
@@ -26,6 +29,9 @@ def run(config: PredictStage) -> WrittenPrediction:
     )  # fmt: skip
     prediction = write_prediction(result, config.outputs)
     record_prediction(prediction, config.outputs, config.tracking)
+    if config.register is not None:
+        register(prediction, Path(config.register))
+        say(f"Commit {config.register} and push it before the run: verify will say which commit holds {prediction.id}")
     show_prediction(prediction, fit, as_json=config.json)
     if spec is not None and not config.json:
         outputs = "" if config.outputs == "outputs" else f" outputs={config.outputs}"

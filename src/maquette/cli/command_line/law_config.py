@@ -74,6 +74,7 @@ class PredictStage(RecordedStage, PrintedStage):
     compute: str | None = setting(None, "its training FLOPs, such as 1e14, instead of tokens", quantity=True)
     form: str | None = setting(None, "predict by another form of the fit than the one that it leads with")
     seed: int | None = setting(None, "seed of the run; by default that of the fit's runs", minimum=0)
+    register: str | None = setting(None, "a file to be committed, which gets the prediction's digest")
 
     def validate(self) -> None:
         """Raises `ConfigError` where it is not said, or said twice, what is to be predicted."""

@@ -74,7 +74,8 @@ def headline(fit: "SweepFit") -> str:
     """The fit in two sentences."""
     exponent = fit.exponent()
     text = f"N* ~ C^{exponent[0]:.3f} ({exponent[1].low:.3f} to {exponent[1].high:.3f}, {fit.level:.0%} interval)"
-    name = "the power law through the minima" if fit.form == "minima" else f"the {fit.form} form"
+    names = {"minima": "the power law through the minima", "plateau": "the predictor"}
+    name = names.get(fit.form, f"the {fit.form} form")
     how = f"By {name}, which was forced" if fit.forced else f"By {name}"
     forecast = next(row for row in forecasts(fit) if row["reach"] == 10.0 and row["form"] == fit.form)
     low, high = forecast["interval90"]
@@ -195,6 +196,9 @@ def exponent_table(facts: Mapping[str, Any]) -> tuple[list[str], list[tuple[str,
             (f"{facts['form']} surface *", f"{surface['exponent']:.3f}", span(surface["interval"]["exponent"]), "")
         )
     for form, surface in facts["custom_forms"].items():
+        low, high = surface["interval"]["exponent"]
+        if not -1 < low < high < 2.5:  # it has no best size near these runs
+            continue
         mark = " *" if facts["form"] == form else ""
         rows.append((f"{form}{mark}", f"{surface['exponent']:.3f}", span(surface["interval"]["exponent"]), ""))
     for method, line in facts["isoflop"].items():
