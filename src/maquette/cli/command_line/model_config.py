@@ -51,7 +51,7 @@ class AlignmentStage(RecordedStage, SeededStage):
     max_completion_length: int = setting(20, "tokens of an answer at most", minimum=1)
     best_of: int = setting(16, "completions of the reference for best-of-n; 1: none", minimum=1)
 
-    def validate(self) -> None:
+    def require_study(self) -> None:
         """Raises `ConfigError` where no study is chosen, or a figure is not known."""
         if not self.sft:
             raise ConfigError("there is nothing to run.", "Choose a study: maquette alignment +experiment=alignment.")
