@@ -58,12 +58,12 @@ def load(path: Path | str, *, dtype: torch.dtype | None = torch.float32) -> Lang
     return _load(LanguageModel, path, raw, dtype)
 
 
-def load_scalar(path: Path | str, *, dtype: torch.dtype | None = torch.float32) -> ScalarModel:
-    """The reward model in a folder, otherwise as `load`."""
+def load_scalar(path: Path | str) -> ScalarModel:
+    """The reward model in a folder in float32, otherwise as `load`."""
     path, raw = Path(path), read_config(Path(path))
     if not is_scalar(raw):
         raise StageError(f"{path} is not a reward model.", "Train one with objective=reward.")
-    return _load(ScalarModel, path, raw, dtype)
+    return _load(ScalarModel, path, raw, torch.float32)
 
 
 def _load(kind: type[Model], path: Path, raw: dict[str, Any], dtype: torch.dtype | None) -> Model:
