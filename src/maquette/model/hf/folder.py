@@ -25,7 +25,7 @@ from maquette.artifacts import StageError
 from maquette.artifacts.files import atomic_folder, file_digest, listed, read_json, write_json
 from maquette.artifacts.reading import load_sealed, reading, write_sealed
 from maquette.model.heads import LanguageModel, ScalarModel
-from maquette.model.hf.config_file import FAMILIES, config_of, family_of, read_config
+from maquette.model.hf.config_file import DROPOUT, FAMILIES, config_of, family_of, read_config
 from maquette.model.hf.family import MODELING, OWN, ModelFamily, Stored, is_scalar
 from maquette.model.hf.weights import read_weights, write_weights
 from maquette.reports import render
@@ -36,6 +36,7 @@ from maquette.text.tokenizer import MISSING_FILE
 Model = TypeVar("Model", LanguageModel, ScalarModel)
 
 CHECKSUMS = "checksums.json"
+
 
 _FILES = frozenset(
     (
@@ -113,6 +114,8 @@ def fill(folder: Path, model: LanguageModel | ScalarModel, tokenizer: Tokenizer,
     settings: dict[str, Any] = {"architectures": [family.architecture], "model_type": family.model_type} | family.write(
         config
     )
+    if getattr(config, DROPOUT, 0.0):
+        settings[DROPOUT] = config.dropout
     state = model.state_dict()
     files, stop_ids, our_end = tokenizer.files, tokenizer.stop_ids, tokenizer.special_ids.get(END_OF_TURN)
     special = {"bos_token_id": tokenizer.document_id, "pad_token_id": tokenizer.padding_id} | files.ids
