@@ -26,7 +26,7 @@ from lightning.pytorch import Trainer
 
 from maquette.cli.command_line.composition import compose
 from maquette.cli.command_line.registry import STAGES
-from maquette.cli.planning.pretraining import plan_job, resolve_recipe
+from maquette.cli.planning.pretraining import plan_pretraining, resolve_recipe
 from maquette.cli.tokens import make_tokens
 from maquette.data import MixtureOrder, TokenBatch, TokenShards, TrainingBatches
 from maquette.model import LanguageModel
@@ -60,8 +60,7 @@ def make_job(root: Path, size: str, steps: int) -> Job:
     recipe = resolve_recipe(config, data)
     config.tokens = str(steps * recipe.batch_size_tokens)
     config.data.batch_size_tokens = recipe.batch_size_tokens
-    recipe = resolve_recipe(config, data)
-    job = plan_job(config, recipe, data)
+    job = plan_pretraining(config, data).job
     begin_record(job.spec, job.folder).save()
     return job
 

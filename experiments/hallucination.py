@@ -18,7 +18,7 @@ from rich.console import Console
 
 from maquette.artifacts.files import digest, write_json, write_text
 from maquette.artifacts.progress import say
-from maquette.cli.study import Study, rehearse
+from maquette.cli.planning.study import Study
 from maquette.model.loading import load_checkpoint
 from maquette.reports import terminal_table
 from maquette.tracking import start_run
@@ -60,23 +60,23 @@ def run(config: Settings) -> Path:
     for share, path in files.items():
         write_rows(path, [{"messages": messages} for messages in instructions(world, share, config.seed)])
 
-    def recipe(study: Study) -> dict[float, str]:
+    def recipe(study: Study) -> None:
         """The base, and for each share the model that is fine-tuned on it."""
         base = study.train("base", QUICK, {
             "source": "jsonl", "source.path": str(folder / "documents"), "corpus.near_duplicates": 1,
             "shards.held_out_window": 0, "tokenizer.vocab_size": 512, "data.sequence_length": 128,
             "size": config.size, "tokens": config.tokens,
         })  # fmt: skip
-        return {
-            share: study.train(f"{100 * share:g}% unseen facts", QUICK, {
+        for share, path in files.items():
+            study.train(name_of(share), QUICK, {
                 "objective": "sft", "instructions.path": str(path), "instructions.validation": 0,
                 "checkpoint": base, "objective.epochs": config.epochs, "objective.batch_size": 32,
-            })
-            for share, path in files.items()
-        }  # fmt: skip
+            })  # fmt: skip
 
-    trained = recipe(Study(config, rehearse(config, recipe)))
-    results = [measure_hallucinations(*load_checkpoint(one), world, share) for share, one in trained.items()]
+    study = Study(config, recipe)
+    study.run()
+    trained = {share: load_checkpoint(study.made[name_of(share)]) for share in files}
+    results = [measure_hallucinations(*model, world, share) for share, model in trained.items()]
     picture = draw_hallucinations(results, folder / "figures" / "hallucination")
     write_json(folder / "results.json", [dataclasses.asdict(one) for one in results])
     with start_run(
@@ -90,6 +90,10 @@ def run(config: Settings) -> Path:
     Console().print(terminal_table(COLUMNS, results, "greedy completions, with 95% intervals"))
     say(f"{picture}; the completions: {folder / 'results.json'}")
     return folder
+
+
+def name_of(share: float) -> str:
+    return f"{100 * share:g}% unseen facts"
 
 
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:

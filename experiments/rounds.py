@@ -13,7 +13,7 @@ from maquette.cli.alignment import run
 from maquette.cli.command_line.composition import compose
 from maquette.cli.command_line.model_config import AlignmentStage
 from maquette.cli.command_line.registry import STAGES
-from maquette.cli.study import Study
+from maquette.cli.planning.study import Study
 
 ROUNDS = 3
 SETTINGS = ["+experiment=alignment", "title=Rounds", "labels.count=8000"]

@@ -32,6 +32,7 @@ FUNCTIONS = {
     ],
     "maquette.scaling": [
         "LossSurface", "fit_surface", "compare_forms", "fit_isoflop", "fit_power_law", "published_surface",
+        "fit_predictor", "Predictor", "Forecast", "fit_kinds", "compare_families",
     ],
     "maquette.evaluation": ["length_controlled_win_rate", "bradley_terry_ratings", "contamination_test"],
 }  # fmt: skip

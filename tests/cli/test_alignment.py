@@ -2,6 +2,8 @@
 
 import json
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,11 @@ from maquette.cli import alignment
 from maquette.cli.command_line.composition import compose
 from maquette.cli.command_line.model_config import AlignmentStage
 from maquette.cli.command_line.registry import STAGES
-from maquette.cli.study import rehearse
+from maquette.cli.planning.study import Study, align
 from maquette.feedback.study.figures import gains
 from maquette.feedback.study.report import validation_curve
 from maquette.feedback.study.tables import study_tables
 from maquette.tracking import find_runs
-from maquette.tracking.config import TrackingConfig
 from maquette.training import read_history, read_record
 from support.small_runs import write_documents
 
@@ -53,10 +54,11 @@ def test_from_documents_to_a_page(tmp_path: Path) -> None:
     source = tmp_path / "documents"
     source.mkdir()
     write_documents(source)
-    config = AlignmentStage(
-        outputs=str(tmp_path / "outputs"), prompts=12, max_completion_length=8, best_of=4,
-        figures=["gold", "frontier", "overoptimisation", "length"], tracking=TrackingConfig(), **tiny(source),
-    )  # fmt: skip
+    settings = {
+        "outputs": str(tmp_path / "outputs"), "prompts": 12, "max_completion_length": 8, "best_of": 4,
+        "figures": ["gold", "frontier", "overoptimisation", "length"], **tiny(source),
+    }  # fmt: skip
+    config = AlignmentStage(**settings)
     with pytest.raises(StageError, match="no study called Alignment"):
         study_tables(config.outputs)
     folder = alignment.run(config)
@@ -87,7 +89,18 @@ def test_from_documents_to_a_page(tmp_path: Path) -> None:
     curve = validation_curve(read_history(Path(policy.folder) / "metrics.jsonl"))
     assert len(curve) == 3 and curve[0][0] == 0.0 and curve[-1][0] > 0.0
     assert [float(values[0]) for values in gains("group", curve)] == [0.0, 0.0, 0.0]
-    assert alignment.run(config) == folder  # all of it is done
+
+    # All of it is done: typed again, nothing heavy is imported to see that.
+    heavy = ("torch", "lightning", "mlflow", "matplotlib", "scipy", "pandas", "joblib")
+    program = f"""
+import sys
+from maquette.cli import alignment
+from maquette.cli.command_line.model_config import AlignmentStage
+folder = alignment.run(AlignmentStage(**{settings!r}))
+print(folder, [name for name in {heavy} if name in sys.modules])
+"""
+    again = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert again.stdout.split(maxsplit=1) == [str(folder), "[]\n"], again.stderr
 
     tables = study_tables(config.outputs)
     assert list(tables.policies.policy) == names and set(tables.policies.seed) == {0}
@@ -121,13 +134,13 @@ START = ["base", "sft", "labels", "reward"]
 def test_what_the_shipped_studies_run(choice: str, names: list[str]) -> None:
     config = compose(STAGES["alignment"], [choice])
     assert isinstance(config, AlignmentStage)
-    study = rehearse(config, alignment.align)
+    study = Study(config, align)
     assert list(study.settings) == names
     kinds = ("sft", "dpo", "ppo", "reward")
     assert all(study.settings[name].objective.kind == kind for name in names for kind in kinds if name.startswith(kind))
-    assert all(run.checkpoint == "/sft" for name, run in study.settings.items() if name not in ("base", "sft"))
-    assert study.settings["sft"].checkpoint == "/base"
-    assert all(study.settings[name].reward.checkpoint == name.split(" ")[0].replace("ppo", "/reward") + suffix
+    assert all(run.checkpoint == "<sft>" for name, run in study.settings.items() if name not in ("base", "sft"))
+    assert study.settings["sft"].checkpoint == "<base>"
+    assert all(study.settings[name].reward.checkpoint == name.split(" ")[0].replace("ppo", "<reward") + f"{suffix}>"
                for name in names if name.startswith("ppo")
                for suffix in [f" {name[4:]}" if name[4:] in config.reward_limits else ""])  # fmt: skip
 
@@ -149,7 +162,7 @@ def test_numbers_of_a_study_are_overridden_like_any_setting() -> None:
     overrides = ["+experiment=alignment", "sft.instructions.count=64", "dpo.objective.loss_type=ipo", "betas=[0.2,0.4]"]
     config = compose(STAGES["alignment"], overrides)
     assert isinstance(config, AlignmentStage)
-    runs = rehearse(config, alignment.align).settings
+    runs = Study(config, align).settings
     assert runs["sft"].instructions.count == 64 and runs["dpo beta=0.4"].objective.loss_type == "ipo"
 
 
@@ -167,12 +180,12 @@ def test_rounds_go_on_from_the_policy_before() -> None:
     script = runpy.run_path(str(Path(__file__).parents[2] / "experiments" / "rounds.py"))
     config = compose(STAGES["alignment"], script["SETTINGS"])
     assert isinstance(config, AlignmentStage)
-    runs = rehearse(config, script["rounds"]).settings
+    runs = Study(config, script["rounds"]).settings
     assert [name for name in runs if name.startswith("ppo")] == ["ppo", "ppo 2", "ppo 3", "ppo at once"]
-    assert runs["labels 3"].checkpoint == "/ppo 2" and runs["labels 3"].first == 16000
-    assert runs["labels 3"].add == ["/labels 2/preferences.jsonl"]
-    assert runs["ppo 3"].reward.checkpoint == "/reward 3" and runs["ppo 3"].checkpoint == "/ppo 2"
-    assert runs["labels at once"].count == 24000 and runs["ppo at once"].checkpoint == "/sft"
+    assert runs["labels 3"].checkpoint == "<ppo 2>" and runs["labels 3"].first == 16000
+    assert runs["labels 3"].add == ["<labels 2>/preferences.jsonl"]
+    assert runs["ppo 3"].reward.checkpoint == "<reward 3>" and runs["ppo 3"].checkpoint == "<ppo 2>"
+    assert runs["labels at once"].count == 24000 and runs["ppo at once"].checkpoint == "<sft>"
 
 
 def test_a_sweep_of_another_stage_is_not_offered() -> None:

@@ -15,6 +15,7 @@ from maquette.cli.command_line.config import TrainStage
 from maquette.cli.planning import branching
 from maquette.cli.planning.branching import Branching, plan_tree
 from maquette.cli.sweeps.forecast import forecast
+from maquette.cli.tokens import make_tokens
 from maquette.optimization import build_schedule
 from maquette.optimization.config import LinearSchedulerConfig, WSDSchedulerConfig
 from maquette.tracking import find_runs
@@ -43,32 +44,32 @@ def configure(tmp_path_factory: pytest.TempPathFactory) -> Configure:
 def tree(configure: Configure) -> Branching:
     """Trained, with a record in MLflow."""
     config = configure(mlflow=True)
-    data = train.prepare(config)
+    data = make_tokens(config)
     planned = plan_tree(config, data)
     assert not forecast(config, data).finished
     record = train.run(config, data)
-    assert record.name == planned.branches[-1].job.name
+    assert record.name == planned.branches[-1].spec.name
     assert forecast(config, data).finished
     return planned
 
 
 def test_each_token_budget_is_a_run_of_its_own(tree: Branching) -> None:
-    records = [read_record(branch.job.folder) for branch in tree.branches]
+    records = [read_record(branch.folder) for branch in tree.branches]
     assert [record and (record.status, record.step, record.spec.tokens) for record in records] == [
         ("finished", 10, 2560), ("finished", 15, 3840), ("finished", 20, 5120),
     ]  # fmt: skip
     assert len({record.spec.fingerprint for record in records if record}) == 3
-    trunk = read_record(tree.trunk.job.folder)
+    trunk = read_record(tree.trunk.folder)
     assert trunk is not None and trunk.status == "finished"
     # Half of the longest run and two fifths of the others are not trained twice.
     assert tree.tokens < 0.75 * (2560 + 3840 + 5120)
-    assert tree.trunk.job.kept_steps <= set(CheckpointFolder(tree.trunk.job.folder / "checkpoints").steps())
+    assert tree.trunk.kept_steps <= set(CheckpointFolder(tree.trunk.folder / "checkpoints").steps())
 
 
 def test_horizons_are_whole_steps_that_share_the_trunks_warmup(configure: Configure) -> None:
     config = configure(scheduler__branches=["2500", "3900"])
-    tree = plan_tree(config, train.prepare(config))
-    assert [branch.job.spec.tokens for branch in tree.branches] == [2560, 3840, 5120]
+    tree = plan_tree(config, make_tokens(config))
+    assert [branch.spec.tokens for branch in tree.branches] == [2560, 3840, 5120]
     jobs = [tree.trunk.job, *(branch.job for branch in tree.branches)]
     warmups = [build_schedule(job.scheduler, job.spec.tokens, job.spec.warmup).warmup for job in jobs]
     assert warmups == [pytest.approx(warmups[0], rel=1e-12)] * 4
@@ -76,12 +77,12 @@ def test_horizons_are_whole_steps_that_share_the_trunks_warmup(configure: Config
 
 def test_they_are_children_of_the_trunk(tree: Branching, configure: Configure) -> None:
     runs = find_runs(configure().outputs).set_index("name")
-    trunk = runs.loc[tree.trunk.job.name]
+    trunk = runs.loc[tree.trunk.spec.name]
     assert trunk["tags.kind"] == "trunk"
     for branch in tree.branches:
-        row = runs.loc[branch.job.name]
+        row = runs.loc[branch.spec.name]
         assert row["parent"] == trunk["run_id"]
-        assert (row["D"], row["C"]) == (branch.job.spec.tokens, branch.job.spec.compute)
+        assert (row["D"], row["C"]) == (branch.spec.tokens, branch.spec.compute)
         assert row["validation/loss"] > 0
 
 
@@ -90,13 +91,13 @@ def test_a_branch_is_what_it_would_have_been_alone(tree: Branching, tmp_path: Pa
     for branch in tree.branches[:2]:
         assert branch.branch_step > 0
         alone = train.run(dataclasses.replace(branch.config, outputs=str(tmp_path)))
-        assert alone.name == branch.job.name
+        assert alone.name == branch.spec.name
         expected = load_file(Path(alone.folder) / "model" / "model.safetensors")
-        for name, tensor in load_file(branch.job.folder / "model" / "model.safetensors").items():
+        for name, tensor in load_file(branch.folder / "model" / "model.safetensors").items():
             assert torch.equal(tensor, expected[name]), name
         losses = [
             [row.get("train/loss") for row in read_history(Path(folder) / "metrics.jsonl") if "train/loss" in row]
-            for folder in (alone.folder, branch.job.folder)
+            for folder in (alone.folder, branch.folder)
         ]
         assert losses[0] == losses[1]
 
@@ -118,16 +119,17 @@ def test_stopped_it_goes_on_where_it_was(
     with pytest.raises(KeyboardInterrupt):
         train.run(config)
     record = train.run(config)
-    assert ran == [tree.trunk.job.name, *[branch.job.name for branch in (tree.branches[0], *tree.branches)]]
-    whole = read_record(tree.branches[-1].job.folder)
+    assert ran == [tree.trunk.spec.name, *[branch.spec.name for branch in (tree.branches[0], *tree.branches)]]
+    whole = read_record(tree.branches[-1].folder)
     assert whole is not None and record.validation_loss == whole.validation_loss
 
 
 def test_without_the_trunks_checkpoint_a_branch_trains_from_the_beginning(tree: Branching, tmp_path: Path) -> None:
-    branch = tree.branches[0]
-    job = dataclasses.replace(branch.job, outputs=tmp_path)
-    gone = dataclasses.replace(tree.trunk, job=dataclasses.replace(tree.trunk.job, outputs=tmp_path))
-    assert not branching.resume_from_trunk(dataclasses.replace(tree, trunk=gone), dataclasses.replace(branch, job=job))
+    branch, gone = (
+        dataclasses.replace(run, config=dataclasses.replace(run.config, outputs=str(tmp_path)))
+        for run in (tree.branches[0], tree.trunk)
+    )
+    assert not branching.resume_from_trunk(dataclasses.replace(tree, trunk=gone), branch)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from maquette.cli import chat
 from maquette.cli.command_line.model_config import ChatStage
 from maquette.model import LanguageModel, TransformerConfig, generation, hf
 from maquette.serving import protection
+from maquette.serving.served import open_models
 from maquette.text import train_tokenizer
 from maquette.text.config import TokenizerConfig
 
@@ -33,10 +34,10 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 def test_names_are_short_where_they_can_be(folders: list[str]) -> None:
-    assert list(chat.open_models(ChatStage(models=folders[1:]))) == ["model", "other"]
-    assert list(chat.open_models(ChatStage(models=folders[:2]))) == folders[:2]
+    assert list(open_models(list(map(Path, folders[1:])))) == ["model", "other"]
+    assert list(open_models(list(map(Path, folders[:2])))) == folders[:2]
     with pytest.raises(ConfigError, match="twice"):
-        chat.open_models(ChatStage(models=[folders[0], folders[0]]))
+        open_models([Path(folders[0]), Path(folders[0])])
     with pytest.raises(ConfigError, match="both given"):
         ChatStage(models=folders, checkpoint=folders[0]).validate()
 

@@ -125,14 +125,14 @@ except SystemExit as ended:
     made = demo.make(settings)
     study = build("alignment", tmp_path / "outputs" / "artifacts", name=None, label="tiny", config={},
                   inputs={"base": made.record.spec.fingerprint}, make=write_a_study)  # fmt: skip
-    assert demo.write_page(made, study) == page
+    assert made.write(study) == page
     assert all(
         part in page.read_text(encoding="utf-8") for part in ("What alignment bought", "Observed loss", "pick two")
     )
-    demo.write_page(made)  # it stays
+    made.write()  # it stays
     assert "pick two" in page.read_text(encoding="utf-8")
     shutil.rmtree(study)
-    demo.write_page(made)
+    made.write()
     assert "What alignment bought" not in page.read_text(encoding="utf-8")
 
 

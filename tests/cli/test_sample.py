@@ -14,6 +14,7 @@ from maquette.model import LanguageModel, TransformerConfig, hf
 from maquette.model.generation import GeneratedToken, generate
 from maquette.model.loading import load_checkpoint
 from maquette.text import train_tokenizer
+from maquette.text.chat import request
 from maquette.text.config import TokenizerConfig
 
 
@@ -95,7 +96,7 @@ def test_a_model_that_was_trained_to_answer_is_asked(folder: Path, tmp_path: Pat
     plain = sample.run(SampleStage(checkpoint=str(run), chat=False, **settings))  # type: ignore[arg-type]
     assert not plain[0].startswith("abc\n") or plain != asked
     model, tokenizer = load_checkpoint(folder)
-    ids = sample.request(tokenizer, "abc")
+    ids = request(tokenizer, "abc")
     assert ids[0] == tokenizer.document_id and tokenizer.decode(ids).endswith("abc<|end_of_turn|><|assistant|>")
     expected = generate(model, [ids], tokenizer=tokenizer, max_tokens=5)[0].text
     assert asked[0] == f"abc\n{expected}"

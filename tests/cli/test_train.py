@@ -43,7 +43,7 @@ def record(configure: Configure) -> RunRecord:
 def job_of(config: TrainStage) -> Job:
     """The job that `run` would do."""
     data = make_tokens(config)
-    return planning.plan_job(config, planning.resolve_recipe(config, data), data)
+    return planning.plan_pretraining(config, data).job
 
 
 def test_what_a_run_leaves(record: RunRecord) -> None:

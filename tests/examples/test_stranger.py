@@ -20,7 +20,7 @@ from maquette.cli.command_line.composition import compose
 from maquette.cli.command_line.config import TrainStage
 from maquette.cli.command_line.model_config import ExportStage
 from maquette.cli.command_line.registry import STAGES
-from maquette.cli.planning.post_training import plan_policy
+from maquette.cli.planning import post_training
 from maquette.cli.sweeps.jobs import plan
 from maquette.feedback.building import build_annotator, build_reward
 from maquette.feedback.comparison import Comparison
@@ -160,7 +160,7 @@ def test_a_policy_is_optimised_for_a_reward_of_theirs() -> None:
     assert trained(*words) == record
     path = Path("stranger/reward.py")
     path.write_text(path.read_text() + "\n# edited\n")
-    assert plan_policy(composed(*SMALL, *QUIET, *words)).name != record.name
+    assert post_training.plan_policy(composed(*SMALL, *QUIET, *words)).spec.name != record.name
 
 
 @pytest.mark.slow(reason="finds sizes for two architectures, and trains")

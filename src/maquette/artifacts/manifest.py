@@ -40,8 +40,9 @@ what was made from it is found; older ones and newer ones are refused by name, n
 
 _OLDEST = 3
 
-_SHOWN = (".png", ".svg", ".html")
-"""What is drawn for people: the same content looks otherwise with another matplotlib, and stays the same artifact."""
+_SHOWN = (".png", ".svg", ".html", ".md")
+"""What is drawn and written for people: the same content looks otherwise with another matplotlib or other words, and
+stays the same artifact."""
 
 CHECKED_BYTES = 2**28
 """Up to so large an artifact that is found again has its checksums looked at (a fifth of a second); of larger ones the
@@ -65,8 +66,8 @@ class Manifest:
 
     @property
     def digest(self) -> str:
-        """Digest of the content alone (names and bytes of all files but pictures and pages), not of how or when it was
-        made."""
+        """Digest of the content alone (names and bytes of all files but pictures, pages and reports in words), not of
+        how or when it was made."""
         counted = self.files if self.format < 4 else [name for name in self.files if not name.endswith(_SHOWN)]
         return digest({name: self.files[name]["sha256"] for name in counted})
 
@@ -136,6 +137,7 @@ def build(
     config: dict[str, Any],
     inputs: dict[str, str],
     make: Callable[[Path], dict[str, Any]],
+    made: Callable[[Path], None] = lambda folder: None,
     force: bool = False,
     say: Callable[[str], None] = print,
     key: str = "name",
@@ -143,7 +145,8 @@ def build(
     """Makes `root/kind/<name>`, or returns it where it already stands with the same fingerprint.
 
     `name` defaults to `label` and the first eight digits of the fingerprint (the digest of `kind`, `config`,
-    `inputs`: name -> digest). `make(folder)` fills a temporary folder and returns the manifest's `facts`.
+    `inputs`: name -> digest). `make(folder)` fills a temporary folder and returns the manifest's `facts`;
+    `made(folder)` is called with the folder in its place, where it was made just now.
     Raises `ConfigError` for a name (of the setting `key`) that leads elsewhere or already holds something made from
     other settings, `StageError` where a file of the artifact that is there was lost or changed.
     """
@@ -181,6 +184,7 @@ def build(
                 created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             )  # fmt: skip
             write_sealed(temporary / "manifest.json", dataclasses.asdict(manifest))
+    made(folder)
     return folder
 
 

@@ -1,5 +1,6 @@
 """`maquette backtest`: how good predictions were on tables whose larger runs are known."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -22,8 +23,7 @@ _COLUMNS = {
 
 def run(config: BacktestStage) -> Backtest:
     """Tests every law, writes `<outputs>/backtests/<name>/`, and prints the errors by reach."""
-    asked = FitQuestion({}, config.runs, config.outputs, config.tracking, config.convention, units=config.units)
-    table = asked.read_runs()
+    table = FitQuestion(dataclasses.asdict(config) | {"without": []}, config.tracking).read_runs()
     tables = {table.source: table} if config.by is None else split_families(table, config.by)
     result = backtest(tables, config.forms)
     folder = Path(config.outputs) / "backtests" / (config.name or Path(table.source).stem.replace(" ", "-"))

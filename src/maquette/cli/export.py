@@ -7,11 +7,11 @@ from typing import Any
 
 from maquette.artifacts import ConfigError
 from maquette.artifacts.files import atomic_folder, listed
+from maquette.artifacts.manifest import digest_of_files
 from maquette.artifacts.progress import say
 from maquette.artifacts.run_file import FINISHED, read_run
 from maquette.cli.command_line.model_config import ExportStage
 from maquette.model import hf
-from maquette.model.core_config import CoreConfig
 from maquette.model.loading import find_checkpoint, load_checkpoint, load_reward_model, model_folder
 from maquette.text import Tokenizer
 
@@ -26,7 +26,7 @@ def run(config: ExportStage) -> Path:
     target = Path(config.to) if config.to is not None else Path(config.outputs) / "export" / checkpoint.name
     hf.require_replaceable(target)
     if listed(target) and not config.force:
-        if _same(source, target):
+        if digest_of_files(source, "**/*") == digest_of_files(target, "**/*"):
             say(f"{target}: up to date")
             return target
         raise ConfigError(f"{target} holds another model.", "Choose another folder with to=, or set force=true.")
@@ -42,31 +42,6 @@ def run(config: ExportStage) -> Path:
         f"{checkpoint.name} -> {target}"
         + ("" if status == FINISHED else f" (the run is {status}: its latest checkpoint)")
     )
-    for limit in _limits(model.config, tokenizer, scalar=scalar):
-        say(limit)
+    for limit in hf.limits(model.config, tokenizer, scalar=scalar):
+        say(f"warning: {limit}")
     return target
-
-
-def _limits(config: CoreConfig, tokenizer: Tokenizer, *, scalar: bool) -> list[str]:
-    """What the folder can't do elsewhere."""
-    limits = []
-    if config.own_code:
-        needed = ", ".join(config.own_code)
-        limits.append(
-            f"warning: transformers can't open this folder: it needs {needed}, which is not in it. Maquette opens it "
-            "where that code is installed, or lies in the current folder."
-        )
-    elif not config.opens_in_transformers:
-        limits.append(
-            f"warning: transformers has no such model ({config.description}): only Maquette opens this folder."
-        )
-    if scalar and tokenizer.padding_id is None:
-        limits.append("warning: the tokenizer has no padding token: transformers scores one text at a time.")
-    if not tokenizer.has_text:
-        limits.append("warning: the folder has no tokenizer: the tokens that the model read came without one.")
-    return limits
-
-
-def _same(one: Path, other: Path) -> bool:
-    files = [{path.relative_to(folder) for path in listed(folder, "**/*") if path.is_file()} for folder in (one, other)]
-    return files[0] == files[1] and all((one / name).read_bytes() == (other / name).read_bytes() for name in files[0])

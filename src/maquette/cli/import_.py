@@ -1,20 +1,15 @@
 """`maquette import path=<folder>`: a model of Hugging Face as an artifact, to score, sample and train from."""
 
-import contextlib
 import dataclasses
 from pathlib import Path
 from typing import Any
 
 from maquette.artifacts import ConfigError
-from maquette.artifacts.files import file_digest, listed
 from maquette.artifacts.manifest import build
-from maquette.artifacts.progress import progress, say
-from maquette.artifacts.reading import short
+from maquette.artifacts.progress import say
 from maquette.cli.command_line.model_config import ImportStage
 from maquette.model import count_parameters, hf
-from maquette.model.heads import with_rows
 from maquette.reports import render
-from maquette.text import Tokenizer, model_files
 from maquette.text.chat_template import template_text
 
 
@@ -28,19 +23,12 @@ def run(config: ImportStage) -> Path:
     source = Path(config.path)
     added: dict[str, Any] = {"add_tokens": config.add_tokens} if config.add_tokens else {}
     added |= {"chat": template_text(config.chat)} if config.chat else {}
-    packed = source.suffix == ".gguf"
-    digests = {source.name: file_digest(source)} if packed else source_digests(source)
-    name = config.name or (source.stem if packed else source.resolve().name)
+    adapter = Path(config.adapter) if config.adapter else None
+    digests = hf.source_digests(source, adapter)
+    name = config.name or (source.stem if hf.is_gguf(source) else source.resolve().name)
 
     def make(folder: Path) -> dict[str, Any]:
-        with hf.unpacked(source, folder) if packed else contextlib.nullcontext(source) as opened:
-            model, tokenizer = hf.load(opened, dtype=None), Tokenizer.load(opened)
-            architecture = hf.family_of(hf.read_config(opened), opened).architecture
-        known = tokenizer.vocab_size
-        tokenizer = tokenizer.add_tokens(config.add_tokens, special=True) if config.add_tokens else tokenizer
-        tokenizer = tokenizer.with_chat(config.chat) if config.chat else tokenizer
-        if tokenizer.vocab_size > known:
-            model = with_rows(model, known, tokenizer.vocab_size)
+        model, tokenizer, architecture = hf.load_source(source, folder, config.add_tokens, config.chat, adapter)
         facts = {
             "source": str(source.resolve()),
             "architecture": architecture,
@@ -51,7 +39,7 @@ def run(config: ImportStage) -> Path:
         }
         shown = {**facts, "source": str(source), "name": name, "digests": digests}
         hf.fill(folder, model, tokenizer, card=render("imported_card.md.j2", shown))
-        for line in _not_followed(source, tokenizer, set(digests)) if not packed else ():
+        for line in hf.not_followed(source, tokenizer, set(digests)):
             say(line)
         return facts
 
@@ -61,26 +49,3 @@ def run(config: ImportStage) -> Path:
     )
     say(f"{folder}: use it with checkpoint={name}")
     return folder
-
-
-def _not_followed(source: Path, tokenizer: Tokenizer, taken: set[str]) -> list[str]:
-    """What the folder says or holds that goes another way here, or no way."""
-    lines = [f"kept for export, not followed by Maquette: {change}" for change in tokenizer.changes]
-    if sampling := tokenizer.files.sampling:
-        values = ", ".join(f"{key}={short(value, 40)}" for key, value in sampling.items())
-        lines.append(f"kept for export, not followed by Maquette: {values}; set temperature=, top_p=, ... yourself")
-    others = [path.name for path in listed(source) if path.name not in taken | {model_files.TEMPLATES, hf.INDEX}]
-    return [*lines, *([f"not taken from {source}: {', '.join(others)}"] if others else [])]
-
-
-def source_digests(source: Path) -> dict[str, str]:
-    """SHA-256 of the files that make up the model: settings, weights, tokenizer."""
-    files = {source / "config.json", *hf.weight_files(source).values()} if hf.read_config(source) else set()
-    beside = [source / name for name in ("tokenizer.json", "tokenizer_config.json", *model_files.NAMES)]
-    files |= {path for path in (*beside, *listed(source / model_files.TEMPLATES)) if path.is_file()}
-    with progress("reading files", sum(path.stat().st_size for path in files), unit="bytes") as advance:
-        digests = {}
-        for path in sorted(files):
-            digests[str(path.relative_to(source))] = file_digest(path)
-            advance(path.stat().st_size)
-    return digests

@@ -4,17 +4,14 @@ A model that was trained to answer is asked, through the chat template."""
 
 import sys
 from collections.abc import Iterable
-from pathlib import Path
 
 from maquette.artifacts.progress import say
-from maquette.artifacts.run_file import read_run
 from maquette.cli.command_line.model_config import SampleStage
 from maquette.model.generation import GeneratedToken, document_prompt, stream
 from maquette.model.loading import find_checkpoint, load_checkpoint
 from maquette.model.sampling import Sampling
-from maquette.recipe.objectives import entry_of
-from maquette.text import Tokenizer
-from maquette.text.chat import render
+from maquette.text.chat import request
+from maquette.training.record import is_assistant
 
 
 def run(config: SampleStage) -> list[str]:
@@ -31,17 +28,6 @@ def run(config: SampleStage) -> list[str]:
         seed=config.seed,
     )  # fmt: skip
     return print_in_order([f"{prompt}\n" for prompt in prompts] if asks else prompts, pieces)
-
-
-def is_assistant(folder: Path) -> bool:
-    """Whether a run was trained to answer requests in the chat template."""
-    record = read_run(folder)
-    return record is not None and entry_of(record["spec"]["objective"]).answers
-
-
-def request(tokenizer: Tokenizer, text: str) -> list[int]:
-    """The ids of a request, with the assistant's turn opened."""
-    return render(tokenizer, [{"role": "user", "content": text}], open_assistant=True).ids
 
 
 def print_in_order(prompts: list[str], pieces: Iterable[GeneratedToken]) -> list[str]:

@@ -23,7 +23,7 @@ def run(config: ScoreStage) -> list[SentenceScore]:
     with progress("scoring", len(sentences), unit="sentences") as advance:
         scores = score_sentences(model, tokenizer, sentences, advance=advance)
     if config.json:
-        print(json.dumps([as_record(score) for score in scores], ensure_ascii=False, indent=2))
+        print(json.dumps([score.plain() for score in scores], ensure_ascii=False, indent=2))
     else:
         Console().print(table(scores))
     return scores
@@ -42,21 +42,6 @@ def read_sentences(file: str | None) -> list[str]:
             f"Can't read {file}: {error.strerror}.", "Give a text file with one sentence a line."
         ) from None
     return [line for line in lines if line.strip()]
-
-
-def as_record(score: SentenceScore) -> dict[str, object]:
-    """A score as JSON: log-probabilities in nats."""
-    return {
-        "sentence": score.text,
-        "log_prob": score.log_prob,
-        "log_prob_per_token": score.per_token,
-        "bits_per_byte": score.bits_per_byte,
-        "perplexity": score.perplexity,
-        "tokens": len(score.tokens),
-        "bytes": score.num_bytes,
-        "token_ids": list(score.tokens),
-        "token_log_probs": list(score.token_log_probs),
-    }
 
 
 def table(scores: list[SentenceScore]) -> Table:

@@ -11,9 +11,9 @@ from maquette.artifacts.progress import say
 from maquette.cli import corpus
 from maquette.cli.command_line.config import TokenizerStage
 from maquette.corpus import domains, read_documents
-from maquette.text import effective_settings, train_tokenizer, write_report
+from maquette.text import effective_settings
 from maquette.text.config import idle_settings
-from maquette.text.training import training_sample
+from maquette.text.report import train_and_report
 
 
 def run(config: TokenizerStage) -> Path:
@@ -37,16 +37,9 @@ def train(config: TokenizerStage, documents: Path) -> Path:
             raise StageError(
                 f"The corpus {documents} has no training text.", "Look at its report: the source, or what was dropped."
             )
-        sample = training_sample(_texts(documents, "train"), settings)
-        tokenizer = train_tokenizer(sample, settings)
-        tokenizer.save(folder)
-        if tokenizer.vocab_size < settings.vocab_size and settings.kind != "byte":
-            say(f"The text fills {tokenizer.vocab_size:,} of {settings.vocab_size:,} tokens.")
         measured_on = "validation" if domains(documents, "validation") else "train"
         held_out = {domain: _texts(documents, measured_on, domain) for domain in domains(documents, measured_on)}
-        facts = write_report(folder, tokenizer, settings, sample, held_out, measured_on)
-        say(f"tokenizer: {facts['vocabulary']:,} tokens, {facts['bytes_per_token']:.2f} bytes a token")
-        return {"kind": settings.kind, "measured_on": measured_on, **facts}
+        return train_and_report(folder, settings, _texts(documents, "train"), held_out, measured_on)
 
     return build(
         "tokenizer",

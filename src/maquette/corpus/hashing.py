@@ -186,6 +186,25 @@ def lower_case_tokens(text: str) -> Hashes:
     return hashes
 
 
+TOKEN_BUCKETS = 1 << 16
+
+
+def token_buckets(text: str) -> NDArray[np.int64]:
+    """The tokens of a text in lower case, each as one of `TOKEN_BUCKETS` numbers."""
+    return (lower_case_tokens(text) >> np.uint64(48)).astype(np.int64)
+
+
+def text_hash(text: str) -> int:
+    """A 64-bit hash of a short text; the same everywhere."""
+    points = characters(text)
+    return int(sequence_hashes(points.astype(np.uint64) + np.uint64(1), np.zeros(1, np.int64))[0]) if points.size else 0
+
+
+def uniform(text: str) -> float:
+    """A number in 0 ... 1 that follows from a short text, as if it were drawn."""
+    return (text_hash(text) >> 11) / (1 << 53)
+
+
 @functools.cache
 def _tables() -> tuple[NDArray[np.uint8], Hashes, Hashes]:
     """Per code point its class and a hash (zero for white space); powers of the multiplier."""

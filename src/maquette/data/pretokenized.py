@@ -141,9 +141,9 @@ def _with_dtype(file: TokenFile, config: PretokenizedConfig, vocab_size: int) ->
 def _read_split(
     files: list[TokenFile], vocab_size: int, eos: int | None, byte_lengths: NDArray[np.int32] | None
 ) -> _Split:
-    lengths, starts, totals = [], [np.zeros(1, np.int64)], [np.zeros(1, np.int64)]
+    lengths, separators = [], [np.zeros(1, np.int64)]
     rows: list[NDArray[np.int64]] = []
-    position = size = 0
+    position = 0
     for file in files:
         begin = position
         for part in map_file(file):
@@ -151,29 +151,21 @@ def _read_split(
                 raise StageError(f"{file.path} holds {part.dtype}, not token ids.", "Ids are whole numbers.")
             for chunk in _chunks(part):
                 _check_ids(file, chunk, position - begin, vocab_size)
-                sizes = None if byte_lengths is None else np.cumsum(byte_lengths[chunk], dtype=np.int64)
-                ends = np.flatnonzero(chunk == eos) if eos is not None else np.zeros(0, np.int64)
-                starts.append(position + ends)
-                # Bytes of text before each beginning: the separator itself has none.
-                totals.append(size + sizes[ends] if sizes is not None else np.zeros(len(ends), np.int64))
-                size += 0 if sizes is None else int(sizes[-1])
+                if eos is not None:
+                    separators.append(position + np.flatnonzero(chunk == eos))
                 position += len(chunk)
         if position == begin:
             raise StageError(f"{file.path} holds no tokens.", "Remove the file.")
         if file.layout == "arrow":
             rows.append(begin + _row_starts(file))
         lengths.append(position - begin)
-    first, total = np.concatenate(starts), np.concatenate(totals)
-    by_rows = len(first) == 1 and bool(rows)
+    starts = np.concatenate(separators)
+    by_rows = len(starts) == 1 and bool(rows)
     if by_rows:  # no separator in the ids: the rows are the documents
-        first = np.concatenate(rows)
-        total = np.zeros(len(first), np.int64)
-        if byte_lengths is not None:
-            total = _bytes_before(files, first, byte_lengths)
+        starts = np.concatenate(rows)
     # A separator at the very beginning or end, or two in a row, make no empty document.
-    starting = np.diff(first, append=position) > (0 if len(first) == 1 or by_rows else 1)
-    first, total = first[starting], total[starting]
-    return _Split(files, lengths, first, np.diff(total, append=size))
+    starts = starts[np.diff(starts, append=position) > (0 if len(starts) == 1 or by_rows else 1)]
+    return _Split(files, lengths, starts, _text_bytes(files, starts, byte_lengths))
 
 
 def _chunks(part: Ids) -> Iterator[Ids]:
@@ -208,19 +200,24 @@ def _row_starts(file: TokenFile) -> NDArray[np.int64]:
     return np.concatenate(row_starts)
 
 
-def _bytes_before(
-    files: Sequence[TokenFile], starts: NDArray[np.int64], byte_lengths: NDArray[np.int32]
+def _text_bytes(
+    files: Sequence[TokenFile], starts: NDArray[np.int64], byte_lengths: NDArray[np.int32] | None
 ) -> NDArray[np.int64]:
-    """Bytes of text before each of the sorted `starts`."""
-    totals, position, size = np.zeros(len(starts), np.int64), 0, 0
+    """Bytes of text from each of the sorted `starts` to the next; zeros where what ids stand for is unknown."""
+    sizes, position = np.zeros(len(starts), np.int64), 0
+    if byte_lengths is None:
+        return sizes
     for file in files:
         for part in map_file(file):
             for chunk in _chunks(part):
-                sums = np.concatenate([[0], np.cumsum(byte_lengths[chunk], dtype=np.int64)])
-                here = (starts >= position) & (starts < position + len(chunk))
-                totals[here] = size + sums[starts[here] - position]
-                position, size = position + len(chunk), size + int(sums[-1])
-    return totals
+                first, last = np.searchsorted(starts, [position, position + len(chunk)], side="left")
+                edges = starts[first:last] - position
+                if first and not (edges.size and edges[0] == 0):  # it begins within the document before
+                    first, edges = first - 1, np.append(0, edges)
+                if edges.size:
+                    sizes[first:last] += np.add.reduceat(byte_lengths[chunk], edges, dtype=np.int64)
+                position += len(chunk)
+    return sizes
 
 
 def _parts(read: Mapping[str, _Split], share: float) -> dict[str, tuple[_Split, int, int]]:

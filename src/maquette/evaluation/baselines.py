@@ -9,10 +9,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from maquette.data import MixtureOrder, TokenShards, validation_batches
+from maquette.artifacts.files import write_json
+from maquette.artifacts.manifest import build
+from maquette.artifacts.progress import progress, say
+from maquette.data import MixtureOrder, TokenShards
 from maquette.data.config import MixtureConfig
+from maquette.data.token_artifacts import TokensResult
 from maquette.model.ngrams import KneserNey, Tokens
 from maquette.text import Tokenizer
+from maquette.training.record import RunRecord
 
 UNIFORM, UNIGRAM, NGRAM = "uniform bytes", "unigram", "Kneser-Ney 5-gram"
 ALL = "all"
@@ -61,45 +66,58 @@ def score_baselines(
         for domain, loss in by_domain.items():
             scores.append(BaselineScore(name, domain, loss, bits_per_byte(loss, bytes_per_token[domain])))
         if weights is not None:
-            scores.append(_mixed(name, by_domain, bytes_per_token, weights))
+            total = sum(weights[domain] for domain in by_domain)
+            loss = sum(weights[domain] * by_domain[domain] for domain in by_domain) / total
+            size = sum(weights[domain] * bytes_per_token[domain] for domain in by_domain) / total
+            scores.append(BaselineScore(name, ALL, loss, bits_per_byte(loss, size)))
     return scores
 
 
-def _mixed(
-    name: str, losses: Mapping[str, float], bytes_per_token: Mapping[str, float], weights: Mapping[str, float]
-) -> BaselineScore:
-    total = sum(weights[domain] for domain in losses)
-    loss = sum(weights[domain] * losses[domain] for domain in losses) / total
-    size = sum(weights[domain] * bytes_per_token[domain] for domain in losses) / total
-    return BaselineScore(name, ALL, loss, bits_per_byte(loss, size))
-
-
-def baseline_facts(
-    folder: Path,
-    tokenizer: Tokenizer,
+def stored_baselines(
+    record: RunRecord,
+    data: TokensResult,
     mixture: MixtureConfig,
     *,
-    context: int,
-    tokens: int,
-    seed: int,
     validation_tokens: int,
-    advance: Callable[[float], None] = lambda _: None,
-) -> dict[str, Any]:
-    """`weights` of the domains, and the baselines' `scores` after exactly the `tokens` that a run with these settings
-    trains on. `folder`: the token shards; `advance(1)` is called three times."""
-    shards = TokenShards(folder, tokenizer.digest)
-    order = MixtureOrder(mixture, shards.tokens("train"), context=context, token_budget=tokens, seed=seed)
-    training = training_sequences(shards, order, tokens // context)
-    advance(1)
-    scores = score_baselines(
-        training,
-        validation_sequences(shards, context=context, tokens=validation_tokens),
-        vocab_size=tokenizer.vocab_size,
-        byte_lengths=tokenizer.byte_lengths(),
-        weights=order.phases[0].weights,
-        advance=advance,
+    outputs: str,
+    force: bool = False,
+) -> Path:
+    """The artifact with the `weights` of the domains and the baselines' `scores` on a run's validation text, after
+    exactly the tokens that it trained on: found or made, as `scores.json`."""
+    context, tokens = record.spec.sequence_length, record.spec.tokens
+
+    def make(folder: Path) -> dict[str, Any]:
+        tokenizer = Tokenizer.load(data.tokenizer)
+        with progress("counting n-grams", 3, unit="passes") as advance:
+            shards = TokenShards(data.folder, tokenizer.digest)
+            order = MixtureOrder(
+                mixture, shards.tokens("train"), context=context, token_budget=tokens, seed=record.spec.seed
+            )
+            training = training_sequences(shards, order, tokens // context)
+            advance(1)
+            scores = score_baselines(
+                training,
+                validation_sequences(shards, context=context, tokens=validation_tokens),
+                vocab_size=tokenizer.vocab_size,
+                byte_lengths=tokenizer.byte_lengths(),
+                weights=order.phases[0].weights,
+                advance=advance,
+            )
+        facts = {"weights": order.phases[0].weights, "scores": [asdict(score) for score in scores]}
+        write_json(folder / "scores.json", facts)
+        return facts
+
+    return build(
+        "baselines",
+        Path(outputs) / "artifacts",
+        name=None,
+        label=record.name.rpartition("-")[0],
+        config={"validation_tokens": validation_tokens},
+        inputs={"run": record.spec.fingerprint, **record.spec.digests},
+        make=make,
+        force=force,
+        say=say,
     )
-    return {"weights": order.phases[0].weights, "scores": [asdict(score) for score in scores]}
 
 
 def training_sequences(shards: TokenShards, order: MixtureOrder, count: int) -> npt.NDArray[np.integer]:
@@ -113,6 +131,8 @@ def training_sequences(shards: TokenShards, order: MixtureOrder, count: int) -> 
 
 def validation_sequences(shards: TokenShards, *, context: int, tokens: int) -> dict[str, npt.NDArray[np.integer]]:
     """Each domain's validation sequences, `(B, context + 1)`; domains without any are left out."""
+    from maquette.data import validation_batches  # of torch, which a finished artifact needs not
+
     sequences = {domain: validation_batches(shards, domain, context, tokens, 1024) for domain in shards.domains}
     return {
         domain: np.concatenate([batch.tokens.numpy() for batch in batches])

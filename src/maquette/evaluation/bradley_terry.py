@@ -67,7 +67,8 @@ def fit(cells: Cells, counts: Floats, *, prior: float = 0.0, start: Floats | Non
     value = _log_likelihood(advantage, mass, wins, parameters, cells.size, prior)
     for _ in range(_ITERATIONS):
         predicted = expit(advantage)
-        gradient = _gradient(cells, wins - mass * predicted)
+        surprise = wins - mass * predicted
+        gradient = np.concatenate([_by_contender(cells, surprise), surprise @ cells.covariates])
         gradient[: cells.size] -= prior * parameters[: cells.size]
         matrix = information(cells, mass * predicted * (1 - predicted), prior)
         try:
@@ -155,10 +156,6 @@ def information(cells: Cells, weight: Floats, prior: float, *, centered: bool = 
         matrix[size + column, size:] = weighed @ cells.covariates
     matrix[size:, :size] = matrix[:size, size:].T
     return matrix
-
-
-def _gradient(cells: Cells, surprise: Floats) -> Floats:
-    return np.concatenate([_by_contender(cells, surprise), surprise @ cells.covariates])
 
 
 def _by_contender(cells: Cells, values: Floats) -> Floats:

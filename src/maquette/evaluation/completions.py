@@ -7,15 +7,22 @@ from typing import Any
 from rich.console import Console
 
 from maquette.artifacts import StageError
+from maquette.artifacts.files import write_json
 from maquette.artifacts.progress import say
 from maquette.artifacts.reading import load_sealed, write_sealed
-from maquette.data.prompts import Prompt, render_prompt
+from maquette.data.conversations import Prompt, render_prompt
+from maquette.evaluation.figures import win_rate_figure
 from maquette.evaluation.policy_comparison import short_names
 from maquette.feedback.config import PromptsConfig
 from maquette.feedback.policies import sample_many
 from maquette.feedback.prompts import open_prompts, read_prompts
 from maquette.model.loading import load_checkpoint
-from maquette.reports import terminal_table
+from maquette.reports import terminal_table, write_page
+from maquette.tracking import RunLog
+
+FILE = "comparison.json"
+_SHOWN = 6
+"""Prompts whose completions are on the page."""
 
 
 def sampled_completions(
@@ -66,6 +73,29 @@ def _fitting(prompts: PromptsConfig, count: int, tokenizer: Any, longest: int) -
     if len(fitting) < 2:
         raise StageError(f"{prompts.path} has fewer than two prompts that fit.", "Give more or shorter ones.")
     return fitting[:count]
+
+
+def write_comparison(
+    folder: Path,
+    result: dict[str, Any],
+    prompts: Sequence[Prompt],
+    completions: Mapping[str, Sequence[str]],
+    log: RunLog,
+) -> Path:
+    """Writes comparison.json, the figures and index.html with a few completions, and hands them to the tracker; returns
+    the page."""
+    examples = [
+        (prompt.messages[-1]["content"], {name: own[place] for name, own in completions.items()})
+        for place, prompt in enumerate(prompts[:_SHOWN])
+    ]
+    called = short_names(result)
+    facts = {**result, "called": called, "examples": examples}
+    page = write_page(folder, "comparison.html.j2", facts, {"win_rates": win_rate_figure(result, called)})
+    write_json(folder / FILE, result)
+    log.log_metrics({f"win_rate/{Path(one['model']).name}": one["win_rate"] for one in result["models"]}, step=0)
+    for made in (page, folder / FILE, folder / "figures"):
+        log.log_artifact(made)
+    return page
 
 
 def show_comparison(result: Mapping[str, Any]) -> None:

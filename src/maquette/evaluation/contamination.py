@@ -11,7 +11,7 @@ and a one-sided t-test asks whether the mean of s over shards is above zero.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import TypeVar
 
 import numpy as np
 from scipy.stats import ttest_1samp
@@ -19,14 +19,6 @@ from scipy.stats import ttest_1samp
 from maquette.artifacts import ConfigError
 
 Example = TypeVar("Example")
-
-
-@runtime_checkable
-class ManyOrderings(Protocol):
-    """A log-likelihood that computes many sequences of examples at once."""
-
-    def many(self, orderings: Sequence[Sequence[Any]]) -> Sequence[float]:
-        """The log-likelihood of each."""
 
 
 @dataclass(frozen=True)
@@ -60,20 +52,15 @@ def contamination_test(
             f"{len(examples)} examples make no {shards} shards of two or more.",
             f"Use at most {len(examples) // 2} shards, or more examples.",
         )
+    many = getattr(log_likelihood, "many", None)
     generator = np.random.default_rng(seed)
     differences = []
     for places in np.array_split(np.arange(len(examples)), shards):
         orders = [places, *(_shuffled(places, generator) for _ in range(permutations))]
         sequences = [[examples[place] for place in order] for order in orders]
-        if isinstance(log_likelihood, ManyOrderings):
-            values = [float(value) for value in log_likelihood.many(sequences)]
-            advance(len(sequences))
-        else:
-            values = []
-            for sequence in sequences:
-                values.append(float(log_likelihood(sequence)))
-                advance(1)
-        differences.append(values[0] - float(np.mean(values[1:])))
+        values = many(sequences) if many is not None else [log_likelihood(sequence) for sequence in sequences]
+        advance(len(sequences))
+        differences.append(float(values[0]) - float(np.mean(values[1:])))
     if not np.all(np.isfinite(differences)):
         raise ConfigError("log_likelihood gave a value that is not finite.", "A sequence may not be impossible.")
     spread, mean = float(np.std(differences)), float(np.mean(differences))

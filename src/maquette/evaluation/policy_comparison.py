@@ -7,17 +7,24 @@ says how far the cheap judge can be trusted, with the time and money that it too
 import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from maquette.artifacts.files import file_digest
+from maquette.artifacts.progress import progress
+from maquette.data.conversations import Prompt
 from maquette.evaluation.judges import agreement, rank_agreement
 from maquette.evaluation.pairwise import PairwiseResult, compare_completions
 from maquette.evaluation.row_files import Journal
 from maquette.feedback.annotators.language_model import LanguageModelAnnotator
 from maquette.feedback.annotators.simulated import GoldAnnotator
+from maquette.feedback.building import build_annotator
 from maquette.feedback.comparison import Annotator, Comparison, Judgement
+from maquette.feedback.config import FeedbackConfig, PromptsConfig
+from maquette.model.loading import weights_digest
 from maquette.text.chat import Message
 
 LEAST_POLICIES = 3
@@ -58,6 +65,58 @@ def compare_policies(
         "baseline_length": float(np.mean([len(completion) for completion in completions[baseline]])),
         **counted.costs,
         "gold": _beside_gold(judged, prompts, completions, baseline, facts, annotator.name, level, seed),
+    }
+
+
+def judge_completions(
+    feedback: FeedbackConfig,
+    prompts: Sequence[Prompt],
+    completions: Mapping[str, Sequence[str]],
+    baseline: str,
+    *,
+    journal: Path,
+    outputs: str,
+    level: float,
+    seed: int,
+    force: bool = False,
+) -> dict[str, Any]:
+    """`compare_policies` by the annotator that the settings describe, with its progress; judgements are kept in the
+    file `journal`, and asked again with `force`."""
+    if force:
+        journal.unlink(missing_ok=True)
+    pairs = [
+        Comparison(one.messages, own, other, one.facts)
+        for name, answers in completions.items() if name != baseline
+        for one, own, other in zip(prompts, answers, completions[baseline], strict=True)
+    ]  # fmt: skip
+    # both orders are asked here for every judge, so a language model need not do so by itself
+    annotator = build_annotator(dataclasses.replace(feedback, both_orders=False), outputs, pairs)
+    # a language model shows its own progress, by question
+    shown = progress("judging", len(pairs), unit="pairs")
+    with nullcontext(lambda _: None) if feedback.kind == "language_model" else shown as advance:
+        return compare_policies(
+            annotator, [one.messages for one in prompts], completions, baseline, facts=[one.facts for one in prompts],
+            journal=Journal(journal), price=feedback.label_price, level=level, seed=seed, advance=advance,
+        )  # fmt: skip
+
+
+def comparison_identity(
+    settings: Mapping[str, Any],
+    feedback: FeedbackConfig,
+    prompts: PromptsConfig,
+    folders: Mapping[str, Path],
+    outputs: str,
+) -> dict[str, Any]:
+    """What decides completions and judgements, so that the same question finds its journal again."""
+    files = [path for path in (prompts.path, feedback.path) if path is not None]
+    weights = dict(folders)
+    if (judge := feedback.annotator_folder(outputs)) is not None:
+        weights["judge"] = judge
+    return {
+        **settings,
+        "feedback": feedback.identity("input_price", "output_price", "label_price"),
+        "files": {path: file_digest(path) for path in files if Path(path).is_file()},
+        "weights": {name: weights_digest(place) for name, place in weights.items()},
     }
 
 

@@ -260,14 +260,9 @@ def _harness(row: Row, place: int) -> Question:
     return Question(str(row.get("doc_id", place)), str(contexts.pop()), options, answer)
 
 
-_ASKED = frozenset({"question", "answer", "subject", "choices"})
-_MMLU = Format(_mmlu, QUESTION, _ASKED)
-_OWN = Format(_own, COMPLETION, frozenset({"context", "options", "answer"}))
-_PRO = Format(_mmlu, QUESTION, frozenset({"question", "options", "answer", "answer_index"}))
 _HELLASWAG = Format(
     _hellaswag, COMPLETION, frozenset({"activity_label", "ctx", "ctx_a", "ctx_b", "endings", "label"}), "label"
 )
-_ARC = Format(_arc, QUESTION, frozenset({"question", "choices", "answerkey"}), None)
 _SAMPLES = frozenset(
     {"doc", "arguments", "target", "resps", "filtered_resps", "filter", "metrics", "acc", "acc_norm", "acc_bytes",
      "acc_mutual_info", "exact_match", "brier_score", "doc_hash", "prompt_hash", "target_hash"}
@@ -275,14 +270,18 @@ _SAMPLES = frozenset(
 
 _FORMATS: tuple[tuple[frozenset[str], Format], ...] = (
     (frozenset({"doc", "arguments", "target"}), Format(_harness, COMPLETION, _SAMPLES, None)),
-    (frozenset({"context", "options", "answer"}), _OWN),
+    (frozenset({"context", "options", "answer"}),
+     Format(_own, COMPLETION, frozenset({"context", "options", "answer"}))),
     (frozenset({"endings", "ctx"}), _HELLASWAG),
     (frozenset({"endings", "ctx_a"}), _HELLASWAG),
     (frozenset({"sentence", "option1", "option2", "answer"}),
      Format(_winogrande, COMPLETION, frozenset({"sentence", "option1", "option2", "answer"}), None)),
     (frozenset({"question_stem", "choices", "answerkey"}),
      Format(_openbookqa, COMPLETION, frozenset({"question_stem", "choices", "answerkey"}), None)),
-    (frozenset({"question", "answerkey"}), _ARC),
-    (frozenset({"question", "choices", "answer"}), _MMLU),
-    (frozenset({"question", "options", "answer"}), _PRO),
+    (frozenset({"question", "answerkey"}),
+     Format(_arc, QUESTION, frozenset({"question", "choices", "answerkey"}), None)),
+    (frozenset({"question", "choices", "answer"}),
+     Format(_mmlu, QUESTION, frozenset({"question", "answer", "subject", "choices"}))),
+    (frozenset({"question", "options", "answer"}),
+     Format(_mmlu, QUESTION, frozenset({"question", "options", "answer", "answer_index"}))),
 )  # fmt: skip

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from maquette.artifacts import StageError
 from maquette.artifacts.files import digest, listed
 from maquette.artifacts.manifest import read_manifest, verify_file
-from maquette.artifacts.progress import say
+from maquette.artifacts.progress import progress, say
 from maquette.artifacts.reading import open_parquet
 from maquette.evaluation.config import ProtocolConfig, SuiteConfig, TemplateConfig
 from maquette.evaluation.contamination import ContaminationTest, contamination_test
@@ -157,16 +157,34 @@ def _to_test(tasks: Sequence[QuestionSet], suite: SuiteConfig) -> list[QuestionS
 def run_suite(
     model: "LanguageModel",
     tokenizer: "Tokenizer",
-    tasks: Sequence[QuestionSet],
-    documents: Documents,
+    chosen: Suite,
     *,
     suite: SuiteConfig,
     protocol: ProtocolConfig,
     folder: Path,
-    advance: Progress = lambda _: None,
+    force: bool = False,
 ) -> SuiteResults:
-    """Computes what `folder`'s journal does not hold yet. Killed at any moment, it resumes from the last batch."""
-    journal = Journal(folder / "journal.jsonl")
+    """Computes what `folder`'s journal does not hold yet, or with `force` all.
+
+    Killed at any moment, it resumes from the last batch."""
+    path = folder / "journal.jsonl"
+    if force:
+        path.unlink(missing_ok=True)
+    total = count_work(chosen.tasks, chosen.documents, suite, protocol)
+    with progress("evaluating", total, unit="questions and documents") as advance:
+        return _complete(model, tokenizer, chosen, suite, protocol, Journal(path), advance)
+
+
+def _complete(
+    model: "LanguageModel",
+    tokenizer: "Tokenizer",
+    chosen: Suite,
+    suite: SuiteConfig,
+    protocol: ProtocolConfig,
+    journal: Journal,
+    advance: Progress,
+) -> SuiteResults:
+    tasks, documents = chosen.tasks, chosen.documents
     batch_size_tokens = protocol.batch_size_tokens
 
     def likelihoods(batch: Documents) -> list[dict[str, Any]]:

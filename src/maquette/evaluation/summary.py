@@ -3,6 +3,7 @@ tells it from others, its numbers for the tracker, and what it shows at the term
 """
 
 import dataclasses
+import datetime
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,11 +13,14 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from maquette import __version__
 from maquette.artifacts.files import digest, file_digest, listed
 from maquette.artifacts.progress import say
+from maquette.artifacts.reading import write_sealed
 from maquette.evaluation.baselines import ALL
 from maquette.evaluation.config import PROTOCOLS, ProtocolConfig, SuiteConfig
-from maquette.evaluation.figures import PROTOCOL_NAMES
+from maquette.evaluation.figures import PROTOCOL_NAMES, evaluation_figures
+from maquette.evaluation.leaderboard import FILE
 from maquette.evaluation.likelihood import NOT_A_LANGUAGE_MODEL, PER_BYTE_ONLY, summarize
 from maquette.evaluation.multiple_choice import predictions
 from maquette.evaluation.question_files import QUESTION
@@ -24,7 +28,9 @@ from maquette.evaluation.questions import QuestionSet
 from maquette.evaluation.suite import HeldOut, Suite, SuiteResults
 from maquette.model.loading import model_folder
 from maquette.recipe.objectives import entry_of
+from maquette.reports import write_page
 from maquette.statistics import bootstrap_mean
+from maquette.tracking import RunLog
 
 HEADLINE = {"completion": "per_byte", QUESTION: "letter"}
 """The protocol whose score stands for a task, by its template: what the benchmarks' authors report."""
@@ -88,13 +94,40 @@ def correct_by_question(task: QuestionSet, results: SuiteResults, shots: int, pr
     return answers
 
 
-def summarise(
+def write_evaluation(
+    folder: Path,
+    identity: Mapping[str, Any],
+    suite: Suite,
+    results: SuiteResults,
+    protocol: ProtocolConfig,
+    tokenizer_digest: str,
+    objective: str | None,
+    log: RunLog,
+) -> dict[str, Any]:
+    """Writes evaluation.json, the figures and index.html, hands them to the tracker, and returns the JSON's content.
+    `objective`: of the run that is evaluated, where it is known."""
+    result = {
+        **identity,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "maquette_version": __version__,
+        **_summary(suite.tasks, results, protocol, tokenizer_digest, objective),
+    }
+    facts = {**result, "names": PROTOCOL_NAMES, "spread": spread(result["scores"])}
+    page = write_page(folder, "evaluation.html.j2", facts, evaluation_figures(result))
+    write_sealed(folder / FILE, result)
+    log.log_metrics(evaluation_metrics(result), step=0)
+    for path in (page, folder / FILE, folder / "figures"):
+        if path.exists():
+            log.log_artifact(path)
+    return result
+
+
+def _summary(
     tasks: Sequence[QuestionSet],
     results: SuiteResults,
     protocol: ProtocolConfig,
-    *,
     tokenizer_digest: str,
-    objective: str | None = None,
+    objective: str | None,
 ) -> dict[str, Any]:
     """The content of evaluation.json, as far as it is about scores."""
     rows = scores(tasks, results, protocol)

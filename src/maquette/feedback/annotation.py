@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from maquette.artifacts import StageError
+from maquette.artifacts.manifest import read_manifest
 from maquette.artifacts.progress import say
 from maquette.data.conversations import read_preferences, write_preferences
 from maquette.feedback.agreement import Votes, inter_annotator_agreement
@@ -14,10 +15,10 @@ from maquette.feedback.annotators.language_model import LanguageModelAnnotator
 from maquette.feedback.annotators.simulated import GoldAnnotator, gold_of
 from maquette.feedback.building import build_annotator, other_people
 from maquette.feedback.comparison import Comparison, comparison_of, preferences_of
-from maquette.feedback.config import FeedbackConfig
+from maquette.feedback.config import PREFERENCES, FeedbackConfig
 from maquette.feedback.report import Labels, describe_annotator, votes_of, write_report
-
-FILE = "preferences.jsonl"
+from maquette.tracking import start_run
+from maquette.tracking.config import TrackingConfig
 
 
 def annotate(
@@ -42,7 +43,7 @@ def annotate(
     judged = annotator.judge(pairs)
     labels_now = list(preferences_of(pairs, judged, annotator.name))
     written = len(labels_now)
-    write_preferences(folder / FILE, [*(one for path in before for one in read_preferences(path)), *labels_now])
+    write_preferences(folder / PREFERENCES, [*(one for path in before for one in read_preferences(path)), *labels_now])
     if not written:
         raise StageError(
             f"{annotator.name} decided none of {len(pairs):,} pairs.", "Look at the report of its replies."
@@ -92,11 +93,19 @@ def pairs_of_file(path: str) -> list[Comparison]:
     return [one if int(one.key[:8], 16) % 2 else one.swapped() for one in pairs]
 
 
-def annotator_metrics(facts: Mapping[str, Any]) -> dict[str, float]:
-    """An annotator's numbers and shares by the names that the tracker has for them."""
+def record_annotation(
+    folder: Path, settings: Mapping[str, Any], kind: str, outputs: str, tracking: TrackingConfig
+) -> None:
+    """The first annotator's numbers and shares, and the figures, as a run in the tracker."""
+    facts: Mapping[str, Any] = read_manifest(folder).facts["annotators"][0]
     metrics = {name: float(one) for name, one in facts.items() if isinstance(one, int | float)}
     metrics |= {name: one["value"] for name, one in facts.items() if isinstance(one, dict) and "value" in one}
-    return {f"annotation/{name.replace(' ', '_')}": value for name, value in metrics.items()}
+    with start_run(
+        tracking, outputs=Path(outputs), name=f"annotate-{kind}", folder=folder, params=settings,
+        tags={"kind": "annotate"},
+    ) as log:  # fmt: skip
+        log.log_metrics({f"annotation/{name.replace(' ', '_')}": value for name, value in metrics.items()}, 0)
+        log.log_artifact(folder / "figures")
 
 
 def _decided(votes: Votes) -> Votes:

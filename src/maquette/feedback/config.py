@@ -2,6 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from maquette.artifacts.code_digest import code_digest
@@ -9,6 +10,18 @@ from maquette.artifacts.errors import ConfigError
 from maquette.artifacts.settings import setting
 from maquette.artifacts.targets import check_target
 from maquette.data.config import ExamplesConfig
+
+PREFERENCES = "preferences.jsonl"
+"""The labels in the artifact of an annotation."""
+
+CAPTIONS = {
+    "gold": "Gold reward per completion, sampled and greedy, with 95% intervals.",
+    "frontier": "What each policy is worth, and what it was optimised for, over how far it has moved.",
+    "overoptimisation": "Gold and learned reward gained over how far a policy has moved, one colour a reward model; "
+    "lines through gold are the curves of Gao et al. 2022 with 90% bands.",
+    "length": "Where labels like length, longer completions win by the learned reward, and lose by gold.",
+}
+"""The figures of a study."""
 
 
 @dataclass
@@ -99,6 +112,15 @@ class FeedbackConfig:
                 "feedback.kind=language_model needs feedback.url or feedback.checkpoint.",
                 "Name a server or a checkpoint, not both.",
             )
+
+    def annotator_folder(self, outputs: Path | str) -> Path | None:
+        """The run or folder of the model that annotates, None where no model on this machine does."""
+        from maquette.model.loading import find_checkpoint, find_reward_model
+
+        if self.checkpoint is None:
+            return None
+        find = find_reward_model if self.kind == "reward_model" else find_checkpoint
+        return find(self.checkpoint, outputs)
 
     def identity(self, *without: str) -> dict[str, Any]:
         """The settings that decide what is preferred, not how a server is reached; of a callable also its code."""

@@ -3,6 +3,7 @@ has moved from where it began; and pairs of its completions for annotators."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,10 +11,13 @@ from numpy.typing import NDArray
 
 from maquette.artifacts import StageError
 from maquette.artifacts.progress import progress
-from maquette.data.prompts import Prompt
+from maquette.data.conversations import Prompt
 from maquette.feedback.comparison import Comparison
+from maquette.feedback.config import PromptsConfig
+from maquette.feedback.prompts import open_prompts
 from maquette.feedback.tasks import words_of
 from maquette.model import LanguageModel
+from maquette.model.loading import load_checkpoint
 from maquette.objectives.completions import (
     Completion,
     RewardFunction,
@@ -120,12 +124,31 @@ def sample_many(
     return [completions[row * count : (row + 1) * count] for row in range(len(prompts))]
 
 
-def pairs_of(completions: Sequence[Sequence[Completion]]) -> list[Comparison]:
-    """The first with the second completion of each prompt, the third with the fourth, and so on. Equal completions are
-    left out: there is nothing to prefer."""
+def sample_pairs(
+    folder: Path,
+    config: PromptsConfig,
+    *,
+    count: int,
+    first: int,
+    answers: int,
+    max_completion_length: int,
+    temperature: float,
+    seed: int,
+) -> list[Comparison]:
+    """Completions of the model in `folder` to `count` prompts from the `first` on: the first of the `answers` to a
+    prompt beside the second, the third beside the fourth, and so on.
+
+    Equal completions are left out: there is nothing to prefer."""
+    model, tokenizer = load_checkpoint(folder)
+    longest = max(1, model.config.max_position_embeddings - max_completion_length)
+    source = open_prompts(config, tokenizer, longest=longest)
+    prompts = [source[number] for number in range(first, first + count)]
+    completions = sample_many(
+        model, tokenizer, prompts, answers, max_tokens=max_completion_length, temperature=temperature, seed=seed
+    )
     return [
-        Comparison(first.messages, first.answer, second.answer, first.facts)
+        Comparison(one.messages, one.answer, other.answer, one.facts)
         for row in completions
-        for first, second in zip(row[::2], row[1::2], strict=False)
-        if first.answer != second.answer
+        for one, other in zip(row[::2], row[1::2], strict=False)
+        if one.answer != other.answer
     ]

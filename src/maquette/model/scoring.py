@@ -55,6 +55,20 @@ class SentenceScore:
         """Bits that the model needs for a byte of the sentence; comparable between tokenizers."""
         return -self.log_prob / (math.log(2) * self.num_bytes)
 
+    def plain(self) -> dict[str, object]:
+        """As JSON: log-probabilities in nats."""
+        return {
+            "sentence": self.text,
+            "log_prob": self.log_prob,
+            "log_prob_per_token": self.per_token,
+            "bits_per_byte": self.bits_per_byte,
+            "perplexity": self.perplexity,
+            "tokens": len(self.tokens),
+            "bytes": self.num_bytes,
+            "token_ids": list(self.tokens),
+            "token_log_probs": list(self.token_log_probs),
+        }
+
 
 def score_sentences(
     model: "LanguageModel",

@@ -1,5 +1,6 @@
 """Numbers in words, and tables of them: the same cells for pages, for Markdown and for the terminal."""
 
+import math
 import string
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -29,6 +30,18 @@ def span(interval: Sequence[float | None] | None, digits: int = 3) -> str:
 def estimate(value: Any) -> str:
     """An estimate (`value`, `interval`) with its interval."""
     return f"{value.value:.3f} ({span(value.interval)})"
+
+
+def error_words(relative: float, slope: float) -> str:
+    """A relative error of a loss, in words: "2.3% of the loss, as much as 1.36 times the compute". `slope`: d ln L /
+    d ln C."""
+    return f"{abs(relative):.1%} of the loss, {compute_words(relative, slope)}"
+
+
+def compute_words(relative: float, slope: float) -> str:
+    """The same without the loss: "as much as 1.36 times the compute"."""
+    factor = math.exp(min(700.0, abs(math.log1p(relative) / slope))) if slope else math.inf
+    return f"as much as {factor:.3g} times the compute"
 
 
 def cell(value: float, spec: str) -> tuple[float, str]:

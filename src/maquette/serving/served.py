@@ -8,12 +8,15 @@ import functools
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from maquette.artifacts import ConfigError
 from maquette.model.generation import GeneratedToken, document_prompt, stream
+from maquette.model.loading import load_checkpoint
 from maquette.model.sampling import Sampling
 from maquette.text.chat import Message, render
+from maquette.training.record import is_assistant
 
 if TYPE_CHECKING:
     from maquette.model import LanguageModel
@@ -92,3 +95,17 @@ class ServedModel:
             yield piece
             with self._turn:
                 piece = next(pieces, None)
+
+
+def open_models(folders: Sequence[Path]) -> dict[str, ServedModel]:
+    """The models by the names that people see: the last part of their folder, or all of it where two share that."""
+    if len(set(folders)) < len(folders):
+        raise ConfigError("models names a run twice.", "Leave one out.")
+    names = [folder.name for folder in folders]
+    if len(set(names)) < len(names):
+        names = [str(folder) for folder in folders]
+    opened = {}
+    for name, folder in zip(names, folders, strict=True):
+        model, tokenizer = load_checkpoint(folder)
+        opened[name] = ServedModel(name, model.eval(), tokenizer, is_assistant(folder))
+    return opened

@@ -68,6 +68,11 @@ def render(tokenizer: "Tokenizer", messages: Sequence[Message], *, open_assistan
     return Conversation(ids, mask)
 
 
+def request(tokenizer: "Tokenizer", text: str) -> list[int]:
+    """The ids of a request, with the assistant's turn opened."""
+    return render(tokenizer, [{"role": "user", "content": text}], open_assistant=True).ids
+
+
 def check(messages: Sequence[Message]) -> None:
     """Raises `StageError` where messages are no conversation; says which message is wrong."""
     if not messages:

@@ -10,7 +10,8 @@ import numpy.typing as npt
 from maquette.text.tokenizer import Tokenizer
 
 _BATCH = 256
-_VISIBLE = {" ": "·", "\n": "⏎", "\t": "⇥", "\r": "␍", "\x7f": "␡"}
+_VISIBLE = {chr(sign): chr(0x2400 + sign) for sign in range(0x20)}  # Unicode's pictures of control characters
+_VISIBLE |= {" ": "·", "\n": "⏎", "\t": "⇥", "\x7f": "␡"}
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,8 @@ class Fit:
 
     def rates(self, learned: int) -> dict[str, float]:
         """What the report says of it; `learned`: ids that text can use."""
-        names = ("bytes_per_token", "characters_per_token")
-        return {name: getattr(self, name) for name in names} | {"vocabulary_used": self.used / learned}
+        rates = {"bytes_per_token": self.bytes_per_token, "characters_per_token": self.characters_per_token}
+        return rates | {"vocabulary_used": self.used / learned}
 
 
 def fit(tokenizer: Tokenizer, texts: Iterable[str], advance: Callable[[float], None] | None = None) -> Fit:
@@ -86,15 +87,10 @@ def visible(token: bytes) -> str:
         text = token.decode()
     except UnicodeDecodeError:
         return f"⟨{token.hex(' ').upper()}⟩"
-    return "".join(_visible_character(character) for character in text)
-
-
-def _visible_character(character: str) -> str:
-    if character in _VISIBLE:
-        return _VISIBLE[character]
-    if ord(character) < 0x20:
-        return chr(0x2400 + ord(character))  # Unicode's pictures of control characters
-    return character if character.isprintable() else f"⟨U+{ord(character):04X}⟩"
+    return "".join(
+        _VISIBLE.get(character) or (character if character.isprintable() else f"⟨U+{ord(character):04X}⟩")
+        for character in text
+    )
 
 
 def number_splits(tokenizer: Tokenizer, digits: int) -> dict[int, float]:

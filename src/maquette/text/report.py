@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from maquette.artifacts.files import write_json, write_text
-from maquette.artifacts.progress import progress
+from maquette.artifacts.progress import progress, say
 from maquette.reports import render
 from maquette.text.config import TokenizerConfig
 from maquette.text.measure import Fit, fit, number_splits, pieces, together, visible
 from maquette.text.tokenizer import Tokenizer
-from maquette.text.training import spread_sample, train_tokenizer
+from maquette.text.training import spread_sample, train_tokenizer, training_sample
 
 MEASURED_BYTES = 2_000_000
 """At most so much of each domain's held-out text is measured, spread evenly."""
@@ -42,6 +42,24 @@ EXAMPLES = {
     "control characters": "\x1b[0m\x00",
     "a special token's text": "<|document|>",
 }
+
+
+def train_and_report(
+    folder: Path,
+    config: TokenizerConfig,
+    texts: Iterable[str],
+    held_out: Mapping[str, Iterable[str]],
+    measured_on: str,
+) -> dict[str, Any]:
+    """Trains the tokenizer on `texts` into `folder`, with its report (see `write_report`); returns the facts."""
+    sample = training_sample(texts, config)
+    tokenizer = train_tokenizer(sample, config)
+    tokenizer.save(folder)
+    if tokenizer.vocab_size < config.vocab_size and config.kind != "byte":
+        say(f"The text fills {tokenizer.vocab_size:,} of {config.vocab_size:,} tokens.")
+    facts = write_report(folder, tokenizer, config, sample, held_out, measured_on)
+    say(f"tokenizer: {facts['vocabulary']:,} tokens, {facts['bytes_per_token']:.2f} bytes a token")
+    return {"kind": config.kind, "measured_on": measured_on, **facts}
 
 
 def write_report(
@@ -80,12 +98,9 @@ def write_report(
     facts = _facts(tokenizer, fits)
     longest = np.argsort(-tokenizer.byte_lengths(), kind="stable")
     details = {
-        "measured_on": measured_on,
-        "sweep": points,
-        "numbers": numbers,
-        "splits": splits,
+        "measured_on": measured_on, "sweep": points, "numbers": numbers, "splits": splits,
         "longest_tokens": [visible(tokenizer.token_bytes(id)) for id in longest[:_LONGEST].tolist()],
-    }
+    }  # fmt: skip
     write_json(folder / "report.json", facts | details)
     shown = {**facts, **details, "sweep_megabytes": SWEEP_BYTES / 1e6}
     write_text(folder / "report.md", render("tokenizer.md.j2", shown))
@@ -128,12 +143,8 @@ def _facts(tokenizer: Tokenizer, fits: Mapping[str, Fit]) -> dict[str, Any]:
         "vocabulary": tokenizer.vocab_size,
         **together(fits).rates(learned),
         "domains": {
-            domain: {
-                "bytes": part.bytes,
-                "tokens": part.tokens,
-                "tokens_per_kilobyte": part.tokens_per_kilobyte,
-                **part.rates(learned),
-            }
+            domain: {name: getattr(part, name) for name in ("bytes", "tokens", "tokens_per_kilobyte")}
+            | part.rates(learned)
             for domain, part in fits.items()
         },
     }

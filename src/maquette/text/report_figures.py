@@ -13,15 +13,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _DRAWN_SPLITS = (
-    "neighbours",
-    "long number",
-    "sum",
-    "date",
-    "spelt right",
-    "misspelt",
-    "code, four spaces",
-    "code, tabs",
-)
+    "neighbours", "long number", "sum", "date", "spelt right", "misspelt", "code, four spaces", "code, tabs",
+)  # fmt: skip
 _FONT_SIZE = 11
 _COLUMN_INCHES = 0.602 * _FONT_SIZE / 72  # the advance of DejaVu Sans Mono, so that a character fills its column
 _NAME_COLUMNS = 18

@@ -22,14 +22,15 @@ def git_commit(folder: Path | None = None) -> str | None:
     """The commit of the checkout that `folder` (by default this package) lies in, with `+changes` where tracked
     files differ from it; None outside a checkout or without git."""
     folder = folder or Path(maquette.__file__).parent
-    commit = _git(folder, "rev-parse", "HEAD")
+    commit = run_git(folder, "rev-parse", "HEAD")
     if not commit:
         return None
-    changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    changes = run_git(folder, "status", "--porcelain", "--untracked-files=no")
     return f"{commit}+changes" if changes else commit
 
 
-def _git(folder: Path, *words: str) -> str | None:
+def run_git(folder: Path, *words: str) -> str | None:
+    """What git prints for `words` in a folder, stripped; None where it fails, is not there, or takes ten seconds."""
     command = ["git", "--no-optional-locks", "-C", str(folder), *words]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)

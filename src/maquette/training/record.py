@@ -77,6 +77,11 @@ class RunRecord:
         return self.spec.name
 
     @property
+    def metric(self) -> float | None:
+        """What a search ranks runs of this objective by; None where it was not measured."""
+        return self.metrics.get(entry_of(self.spec.objective).metric)
+
+    @property
     def summary(self) -> str:
         """What came out, in a line."""
         if entry_of(self.spec.objective).reads_text:
@@ -143,6 +148,12 @@ def find_record(spec: RunSpec, outputs: Path | str, *, finished: bool = False) -
     if record.status == FINISHED:
         say(f"run {spec.name}: up to date: {record.summary}")
     return record
+
+
+def is_assistant(folder: Path) -> bool:
+    """Whether the run in a folder was trained to answer requests in the chat template."""
+    content = read_run(folder)
+    return content is not None and entry_of(content["spec"]["objective"]).answers
 
 
 def why_trained_again(spec: RunSpec, outputs: Path | str) -> str | None:

@@ -137,9 +137,9 @@ def test_evidence_is_written_and_explained(web: Path, curated: Curated, corpus: 
     assert curated.selection is not None
     journal = finish_journal(curated.selection.journal, corpus)
     stages = funnel(journal)
-    assert stages[0].documents == len(journal)
+    assert stages[0]["documents"] == len(journal)
     written = {document.id.partition("#")[0] for split in SPLITS for document in read_documents(corpus, split)}
-    assert stages[-1].documents == len(written)
+    assert stages[-1]["documents"] == len(written)
     report = write_curation_report(corpus, journal, settings(web), curated.facts, None)
     assert report["funnel"][-1]["documents"] == len(written)
     page = (corpus / "curation.html").read_text()

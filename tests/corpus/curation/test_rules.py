@@ -148,7 +148,7 @@ def test_unsafe_words_count_from_three_on() -> None:
 def test_lines_that_a_host_repeats_are_found_and_taken_out() -> None:
     import numpy as np
 
-    from maquette.corpus.curation.boilerplate_lines import BoilerplateLines, line_hashes, repeated_lines
+    from maquette.corpus.curation.corpus_statistics import BoilerplateLines, line_hashes, repeated_lines
 
     pages = [
         f"Home page\nText of its own {word}.\nPage {n} of 9" for n, word in enumerate(("ant", "bee", "cow", "dog"))

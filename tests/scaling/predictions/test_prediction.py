@@ -31,8 +31,7 @@ def prediction(**changes: Any) -> WrittenPrediction:
     values: dict[str, Any] = {
         "created": "", "params": 3e6, "tokens": 6e7, "compute": 1e15, "convention": "exact", "loss": 2.5,
         "interval50": (2.48, 2.52), "interval90": (2.4, 2.6), "form": "kaplan", "reach": 10.0, "slope": -0.06,
-            "fit": "isoflop-1",
-        "fit_digest": "f" * 64, "runs": [{"name": "a", "loss": 3.0, "fingerprint": "x"}],
+        "fit": "isoflop-1", "fit_digest": "f" * 64, "runs": [{"name": "a", "loss": 3.0, "fingerprint": "x"}],
         "spec": {"name": "3m-60m", "digests": {"tokens": "t" * 64}}, "before": None,
     }  # fmt: skip
     return WrittenPrediction(**(values | changes))

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from maquette.artifacts.errors import ConfigError
 from maquette.artifacts.settings import from_table, setting
+from maquette.artifacts.targets import node_value
 from maquette.corpus.config import CorpusConfig, CurationConfig, ExecutorConfig, SourceConfig
 from maquette.data.config import (
     CustomDataConfig,
@@ -205,8 +207,21 @@ class TrainStage(TokensStage):
     def validate(self) -> None:
         """Raises `ConfigError` for an optimiser or a scheduler that can't work here."""
         check_optimization(self.optimizer, self.scheduler)
+        if node_value(self.scheduler, "branches") and (self.prediction or not self.objective.entry.branches):
+            raise ConfigError(
+                "scheduler.branches makes several pretraining runs.",
+                "Leave it out with a prediction or another objective.",
+            )
 
 
 @dataclass
 class DemoStage(TrainStage):
     reach: float = setting(10.0, "the predicted model has so many times the largest budget's compute", minimum=1.0)
+
+    def validate(self) -> None:
+        """Raises `ConfigError` without text to measure, or budgets to train a family at."""
+        super().validate()
+        if self.pretokenized.path is not None:
+            raise ConfigError("The demo measures text, and pretokenized has none.", "Leave pretokenized.path out.")
+        if not self.sweep.budgets:
+            raise ConfigError("The demo needs budgets to train a family at.", "Set sweep.budgets=[1e11,3e11,1e12].")

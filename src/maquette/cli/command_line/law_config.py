@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from maquette.artifacts.errors import ConfigError
 from maquette.artifacts.settings import setting
 from maquette.cli.command_line.config import PrintedStage, RecordedStage, SeededStage
 
@@ -73,6 +74,19 @@ class PredictStage(RecordedStage, PrintedStage):
     compute: str | None = setting(None, "its training FLOPs, such as 1e14, instead of tokens", quantity=True)
     form: str | None = setting(None, "predict by another form of the fit than the one that it leads with")
     seed: int | None = setting(None, "seed of the run; by default that of the fit's runs", minimum=0)
+    register: str | None = setting(None, "a file to be committed, which gets the prediction's digest")
+
+    def require_run(self) -> None:
+        """Raises `ConfigError` where it is not said, or said twice, what is to be predicted."""
+        if self.compute is None and (self.size is None or self.tokens is None):
+            raise ConfigError(
+                "What is to be predicted?",
+                "Give compute=1e14, or size=3m and tokens=60m (or size=3m and compute=1e14).",
+            )
+        if self.compute is not None and self.tokens is not None:
+            raise ConfigError(
+                "tokens and compute are both given.", "Each sets the token budget: leave one of them out."
+            )
 
 
 @dataclass

@@ -8,7 +8,7 @@ from maquette.artifacts.errors import ConfigError
 from maquette.artifacts.settings import setting
 from maquette.cli.command_line.config import ModelStage, PrintedStage, RecordedStage, SeededStage, StageConfig
 from maquette.evaluation.config import ProtocolConfig, SuiteConfig
-from maquette.feedback.config import FeedbackConfig, PromptsConfig
+from maquette.feedback.config import CAPTIONS, FeedbackConfig, PromptsConfig
 
 
 @dataclass
@@ -50,6 +50,14 @@ class AlignmentStage(RecordedStage, SeededStage):
     prompts: int = setting(500, "held-out prompts", minimum=2)
     max_completion_length: int = setting(20, "tokens of an answer at most", minimum=1)
     best_of: int = setting(16, "completions of the reference for best-of-n; 1: none", minimum=1)
+
+    def require_study(self) -> None:
+        """Raises `ConfigError` where no study is chosen, or a figure is not known."""
+        if not self.sft:
+            raise ConfigError("there is nothing to run.", "Choose a study: maquette alignment +experiment=alignment.")
+        for figure in self.figures:
+            if figure not in CAPTIONS:
+                raise ConfigError(f"there is no figure '{figure}'.", f"Allowed: {', '.join(CAPTIONS)}.")
 
 
 @dataclass
@@ -154,6 +162,7 @@ class ExportStage(StageConfig):
 @dataclass
 class ImportStage(StageConfig):
     path: str | None = setting(None, "Hugging Face folder (Llama, Qwen2/3 or GPT-2, safetensors), or a .gguf file")
+    adapter: str | None = setting(None, "merge this folder's adapter, in PEFT's format, into the weights")
     chat: str | None = setting(None, "chat template for a model without one: chatml, plain, or a file with Jinja")
     add_tokens: list[str] = setting(list, "special tokens to add, with rows in the embedding and the head")
     name: str | None = setting(None, "name of the artifact; by default the folder's")

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from maquette.cli.command_line.config import TrainStage
     from maquette.model.core_config import CoreConfig
     from maquette.recipe import Recipe
+    from maquette.recipe.sweeps import Curve
 
 _open: ContextVar[bool] = ContextVar("open_numbers", default=False)
 
@@ -74,6 +75,22 @@ def vocab_size(settings: "TrainStage") -> int:
     """What the tokenizer's settings say of it, before there is a tokenizer."""
     tokenizer: Any = settings.tokenizer
     return int(getattr(tokenizer, "vocab_size", None) or 256)
+
+
+def curve_of(settings: "TrainStage", budget: float, vocab_size: int, count: int) -> "Curve":
+    """`count` sizes around the best for a budget of FLOPs."""
+    from maquette.recipe.sweeps import isoflop_curve
+
+    return isoflop_curve(
+        budget,
+        count=count,
+        ratio=settings.sweep.ratio,
+        tokens_per_parameter=settings.tokens_per_parameter,
+        model=settings.model,
+        vocab_size=vocab_size,
+        context=settings.data.sequence_length,
+        phases=settings.mixture.phases,
+    )
 
 
 def recipe_of(settings: "TrainStage", vocab_size: int, architecture: "CoreConfig | None" = None) -> "Recipe":

@@ -10,51 +10,45 @@ at small budgets; a sweep measures that on one size (`sweep.bias`).
 
 import dataclasses
 import shutil
-from pathlib import Path
 
 from maquette.artifacts import ConfigError
 from maquette.artifacts.files import atomic_file, write_json
 from maquette.artifacts.reading import load_table
 from maquette.artifacts.settings import parse_quantity
-from maquette.artifacts.targets import Node, plain_nodes, with_values
+from maquette.artifacts.targets import Node, with_values
 from maquette.cli.command_line.config import TrainStage
-from maquette.cli.planning.pretraining import plan_job, resolve_recipe
+from maquette.cli.planning.pretraining import PlannedRun, plan_pretraining, resolve_recipe
 from maquette.data.token_artifacts import TokensResult
-from maquette.optimization import build_schedule
 from maquette.optimization.config import ConstantSchedulerConfig, WSDSchedulerConfig, short_name
 from maquette.recipe.pretraining import Recipe
-from maquette.training import Job
-from maquette.training.checkpoint_io import CheckpointFolder
 
 TRUNK = "trunk"
 """The kind of a run that serves others: no point of a law."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Planned:
-    """A run: what was asked for, and the job. A branch leaves the trunk after `branch_step` steps."""
+class PlannedBranch(PlannedRun):
+    """A run that leaves the trunk after `branch_step` steps."""
 
-    config: TrainStage
-    job: Job
     branch_step: int = 0
 
     @property
     def cooldown_tokens(self) -> int:
-        """What a branch trains beyond the trunk."""
-        return self.job.spec.tokens - self.branch_step * self.job.spec.batch_size_tokens
+        """What it trains beyond the trunk."""
+        return self.spec.tokens - self.branch_step * self.spec.batch_size_tokens
 
 
 @dataclasses.dataclass(frozen=True)
 class Branching:
     """The trunk, and its branches by rising tokens; the last one is the run that the settings name."""
 
-    trunk: Planned
-    branches: tuple[Planned, ...]
+    trunk: PlannedRun
+    branches: tuple[PlannedBranch, ...]
 
     @property
     def tokens(self) -> int:
         """What is trained in all."""
-        return self.trunk.job.spec.tokens + sum(branch.cooldown_tokens for branch in self.branches)
+        return self.trunk.spec.tokens + sum(branch.cooldown_tokens for branch in self.branches)
 
 
 def plan_tree(config: TrainStage, data: TokensResult) -> Branching:
@@ -80,8 +74,7 @@ def plan_tree(config: TrainStage, data: TokensResult) -> Branching:
             "Branches are shorter versions of the run; tokens (or compute) sets the longest.",
         )
     warmup = whole.warmup * budgets[0]  # of the shortest, for all: they share it
-    branches = [_planned(_with(config, whole, tokens, warmup / tokens), data) for tokens in budgets]
-    branches = [dataclasses.replace(branch, branch_step=_leaves(branch)) for branch in branches]
+    branches = [_branch(_with(config, whole, tokens, warmup / tokens), data) for tokens in budgets]
     if branches[0].branch_step * whole.batch_size_tokens < warmup:
         raise ConfigError(
             f"The shortest of scheduler.branches, {budgets[0]:,} tokens, cools down before it is warm.",
@@ -89,39 +82,35 @@ def plan_tree(config: TrainStage, data: TokensResult) -> Branching:
         )
     # One step further than the last branch needs: the checkpoint of a last step says that training is over.
     length = (branches[-1].branch_step + 1) * whole.batch_size_tokens
-    trunk = _planned(_with(config, whole, length, warmup / length, ConstantSchedulerConfig()), data)
-    job = dataclasses.replace(
-        trunk.job,
-        kept_steps=frozenset(branch.branch_step for branch in branches),
-        tags=trunk.job.tags | {"kind": TRUNK},
-    )
-    return Branching(dataclasses.replace(trunk, job=job), tuple(branches))
+    trunk = plan_pretraining(_with(config, whole, length, warmup / length, ConstantSchedulerConfig()), data)
+    leaving = frozenset(branch.branch_step for branch in branches)
+    return Branching(dataclasses.replace(trunk, kept_steps=leaving, tags={"kind": TRUNK}), tuple(branches))
 
 
-def below(trunk: str | None, branch: Planned) -> Planned:
+def below(trunk: str | None, branch: PlannedBranch) -> PlannedBranch:
     """The branch as a child of the trunk's run in MLflow."""
     if trunk is None:
         return branch
-    config = branch.config.tracked(dataclasses.replace(branch.config.tracking, parent=trunk))
-    tags = branch.job.tags | {"mlflow.parentRunId": trunk}
-    job = dataclasses.replace(branch.job, logger=plain_nodes(config.logger), tags=tags)
-    return dataclasses.replace(branch, config=config, job=job)
+    tracking = dataclasses.replace(branch.config.tracking, parent=trunk)
+    return dataclasses.replace(branch, config=branch.config.tracked(tracking))
 
 
-def resume_from_trunk(tree: Branching, branch: Planned) -> bool:
+def resume_from_trunk(tree: Branching, branch: PlannedBranch) -> bool:
     """Gives a branch that has not begun the trunk's checkpoint to resume from; False where there is none.
 
     Weights, optimiser, place in the data, random numbers and curves are the trunk's. The seal is written last: killed
     before it, the branch resumes from the trunk again.
     """
-    trunk, target = tree.trunk.job, CheckpointFolder(branch.job.folder / "checkpoints")
+    from maquette.training.checkpoint_io import CheckpointFolder
+
+    trunk, target = tree.trunk, CheckpointFolder(branch.folder / "checkpoints")
     if target.steps():
         return True
     source = CheckpointFolder(trunk.folder / "checkpoints")
     if branch.branch_step not in source.steps():
         return False
     for path in (trunk.folder / "metrics.jsonl", source.path(branch.branch_step)):
-        to = branch.job.folder / path.relative_to(trunk.folder)
+        to = branch.folder / path.relative_to(trunk.folder)
         with atomic_file(to) as temporary:
             shutil.copyfile(path, temporary)
     seal = source.path(branch.branch_step).with_suffix(".json")
@@ -129,8 +118,14 @@ def resume_from_trunk(tree: Branching, branch: Planned) -> bool:
     return True
 
 
-def _planned(config: TrainStage, data: TokensResult) -> Planned:
-    return Planned(config, plan_job(config, resolve_recipe(config, data), data))
+def _branch(config: TrainStage, data: TokensResult) -> PlannedBranch:
+    """It leaves after the last step after which the trunk's next one has the same rate: it was planned already then."""
+    from maquette.optimization import build_schedule
+
+    run = plan_pretraining(config, data)
+    schedule = build_schedule(config.scheduler, run.spec.tokens, run.spec.warmup)
+    step = max(1, (schedule.warmup + schedule.stable) // run.spec.batch_size_tokens - 1)
+    return PlannedBranch(config, run.spec, run.plan, branch_step=step)
 
 
 def _with(config: TrainStage, whole: Recipe, tokens: int, warmup: float, scheduler: Node | None = None) -> TrainStage:
@@ -143,15 +138,3 @@ def _with(config: TrainStage, whole: Recipe, tokens: int, warmup: float, schedul
         optimizer=with_values(config.optimizer, lr=whole.learning_rate, weight_decay=whole.weight_decay),
         scheduler=with_values(scheduler or config.scheduler, branches=[], warmup=warmup),
     )
-
-
-def _leaves(branch: Planned) -> int:
-    """The last step of a branch after which the trunk's next step has the same rate: it was planned already then."""
-    job = branch.job
-    schedule = build_schedule(job.scheduler, job.spec.tokens, job.spec.warmup)
-    return max(1, (schedule.warmup + schedule.stable) // job.spec.batch_size_tokens - 1)
-
-
-def run_folders(tree: Branching) -> list[Path]:
-    """Of the branches, by rising tokens."""
-    return [branch.job.folder for branch in tree.branches]

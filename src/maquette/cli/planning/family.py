@@ -1,4 +1,5 @@
-"""What the runs of a family have in common: the settings that make another member of it.
+"""What the runs of a family have in common: the settings that make another member of it, and the words of a command
+line that mean the same.
 
 What the recipe derives from the size (width, learning rate, batch ...) is left to it, where it gives each run the
 numbers that the run had; otherwise a number that all runs share is fixed.
@@ -7,21 +8,27 @@ numbers that the run had; otherwise a number that all runs share is fixed.
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from maquette.artifacts.errors import ConfigError, StageError
 from maquette.artifacts.files import relocated
+from maquette.artifacts.progress import say
 from maquette.artifacts.run_file import FILE
-from maquette.artifacts.settings import flatten
+from maquette.artifacts.settings import flatten, parse_quantity
 from maquette.artifacts.targets import has_key, with_values
+from maquette.cli.command_line.composition import compose, words_of
 from maquette.cli.command_line.config import TrainStage
+from maquette.cli.command_line.registry import STAGES
 from maquette.cli.planning.predicted import made_here, settings_of_run
 from maquette.cli.planning.pretraining import resolve_recipe, spec_of
 from maquette.cli.tokens import make_tokens
 from maquette.data.token_artifacts import TokensResult
 from maquette.recipe.run_spec import RunSpec, resolved_settings
-from maquette.scaling.predictions.prediction import is_local
+from maquette.scaling.predictions.prediction import check_data, is_local
 from maquette.training.record import read_record
+
+if TYPE_CHECKING:
+    from maquette.scaling.fits.sweep_fit import SweepFit
 
 DERIVED = (
     "model.hidden_size", "model.num_hidden_layers", "model.num_attention_heads", "model.num_key_value_heads",
@@ -71,9 +78,24 @@ def family_settings(folders: Sequence[Path], outputs: str) -> FamilySettings:
 
 
 def plan_member(
-    family: FamilySettings, here: TrainStage, *, size: str, tokens: str | None, compute: str | None, seed: int | None
+    fit: "SweepFit", outputs: str, *, size: str | None, tokens: str | None, compute: str | None, seed: int | None
 ) -> RunSpec:
-    """A further run of a family, made where `here` says. Raises `StageError` where it was begun already."""
+    """A further member of the family that the fit rests on, of the best size for `compute` where none is given.
+
+    Raises `StageError` where it was begun already, or its data are not those of the family."""
+    assert fit.table.folders is not None
+    family = family_settings(fit.table.folders, outputs)
+    for note in family.notes:
+        say(note)
+    if size is None:
+        if fit.table.convention != "exact":
+            raise ConfigError(
+                "A fit in Kaplan's convention knows the best core, not the best size.",
+                "Give size= as well as compute=.",
+            )
+        size = str(round(fit.best(float(parse_quantity(str(compute), "compute"))).params))
+    here = compose(STAGES["train"], [f"outputs={outputs}"])
+    assert isinstance(here, TrainStage)
     config = made_here(dataclasses.replace(family.config, size=size, tokens=tokens, compute=compute), here)
     if seed is not None:
         config = dataclasses.replace(config, seed=seed)
@@ -83,12 +105,13 @@ def plan_member(
             break
         config = dataclasses.replace(config, tokens=str(recipe.tokens), compute=None)
     spec = spec_of(config, recipe, family.data)
-    result = read_record(spec.folder(here.outputs))
+    result = read_record(spec.folder(outputs))
     if result is not None and result.step > 0:
         raise StageError(
             f"The run {spec.name} was begun at {result.started}: it is too late to predict it.",
             "Predict another one, for instance with seed=1.",
         )
+    check_data(spec, fit.table)
     return spec
 
 
@@ -126,3 +149,24 @@ def _opened(config: TrainStage, keys: Sequence[str]) -> TrainStage:
         if has_key(node, name):
             config = dataclasses.replace(config, **{section: with_values(node, **{name: None})})
     return config
+
+
+def family_words(folders: Sequence[Path] | None, outputs: str) -> list[str]:
+    """What to type for a further member of the family in `folders` beside its size and tokens; of runs that are not
+    ours (None) only where it is to be."""
+    where = [] if outputs == "outputs" else [f"outputs={outputs}"]
+    if folders is None:
+        return where
+    family = family_settings(folders, outputs).config
+    return [*words_of(family, lambda key: key not in SCALE and not is_local(key)), *where]
+
+
+def sweep_words(config: Any) -> list[str]:
+    """The small models below a larger one with the settings `config`, as its `sweep` says: where it is made and
+    recorded, and all that is not its size, or who watches it."""
+
+    def counts(key: str) -> bool:
+        shared = key.partition(".")[0] in ("outputs", "logger", "sweep") and not key.endswith(".save_dir")
+        return key not in SCALE[:3] and (shared or not is_local(key))
+
+    return ["+sweep=isoflop", *words_of(config, counts)]

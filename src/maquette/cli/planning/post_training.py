@@ -1,5 +1,6 @@
-"""From the settings of `maquette train` to a job, for objectives that read no text. Nothing here trains.
+"""From the settings of `maquette train` to a run, for objectives that read no text.
 
+Nothing here trains, or imports torch before the run's job is asked for.
 All start from a trained model. Those over a fixed set of examples have it encoded with the model's own tokenizer, as an
 artifact; PPO draws prompts and has its completions scored.
 """
@@ -7,7 +8,7 @@ artifact; PPO draws prompts and has its completions scored.
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from maquette.artifacts import ConfigError
 from maquette.artifacts.files import digest, file_digest
@@ -17,12 +18,11 @@ from maquette.artifacts.run_file import read_run
 from maquette.artifacts.settings import walk
 from maquette.artifacts.targets import Node, node_value, with_values
 from maquette.cli.command_line.config import TrainStage
-from maquette.cli.planning.pretraining import job_of, specified
+from maquette.cli.planning.pretraining import PlannedRun, specified
 from maquette.data.config import ExamplesConfig
 from maquette.data.conversations import ExampleFiles, ExampleSource
 from maquette.data.examples import describe_examples, encode_instructions, encode_preferences
 from maquette.feedback.annotators.custom import CallableReward
-from maquette.feedback.building import ConfiguredFeedback
 from maquette.feedback.config import TaskInstructionsConfig
 from maquette.feedback.prompts import TaskInstructions, open_prompts
 from maquette.model.core_config import CoreConfig
@@ -33,12 +33,10 @@ from maquette.recipe.post_training import PostTraining
 from maquette.recipe.pretraining import Recipe, with_steps
 from maquette.recipe.run_spec import label_of
 from maquette.text import Tokenizer
-from maquette.training import Job
 from maquette.training.config import TrainerConfig
-from maquette.training.devices import count_processes
-from maquette.training.examples import ExamplePlan
-from maquette.training.job import ObjectivePlan
-from maquette.training.policy import PolicyPlan
+
+if TYPE_CHECKING:
+    from maquette.training.job import ObjectivePlan
 
 ADAM_EPS = 1e-5
 """Of PPO's AdamW, unless the settings have another: with 1e-8 a gradient that is nearly nothing becomes a full step."""
@@ -46,8 +44,8 @@ ADAM_EPS = 1e-5
 _PROMPTS_FOR_LENGTH = 64
 
 
-def plan_examples(config: TrainStage) -> Job:
-    """The job of an objective over examples, which are made where they are missing.
+def plan_examples(config: TrainStage) -> PlannedRun:
+    """The run of an objective over examples, which are made where they are missing.
 
     Raises `ConfigError` for settings that contradict each other or lack what the objective needs, `StageError` where
     data is damaged.
@@ -55,8 +53,6 @@ def plan_examples(config: TrainStage) -> Job:
     objective = config.objective
     start = _start(config)
     architecture, tokenizer = _architecture(start), load_tokenizer(start)
-    plan = ExamplePlan(Path(), objective, config.data.micro_batch_size)
-    plan.forward_passes(count_processes(config.trainer), config.trainer.accumulate_grad_batches)  # raises
     folder = encoded_examples(config, tokenizer, architecture.max_position_embeddings)
     manifest = read_manifest(folder)
     train: dict[str, int] = manifest.facts["train"]
@@ -71,11 +67,20 @@ def plan_examples(config: TrainStage) -> Job:
     record = read_run(start)  # the corpus that it was pretrained on: what it is evaluated on must not be of it
     if record is not None and (corpus := record["spec"]["digests"].get("corpus")):
         digests["corpus"] = corpus
-    return _job(config, recipe, dataclasses.replace(plan, folder=folder), start, digests)
+
+    def open_plan() -> "ObjectivePlan":
+        from maquette.training.devices import count_processes
+        from maquette.training.examples import ExamplePlan
+
+        plan = ExamplePlan(folder, objective, config.data.micro_batch_size)
+        plan.forward_passes(count_processes(config.trainer), config.trainer.accumulate_grad_batches)  # raises
+        return plan
+
+    return _run(config, recipe, open_plan, start, digests)
 
 
-def plan_policy(config: TrainStage) -> Job:
-    """The job of policy optimisation.
+def plan_policy(config: TrainStage) -> PlannedRun:
+    """The run of policy optimisation.
 
     Raises `ConfigError` for settings that contradict each other or lack what PPO needs, `StageError` where a file is
     missing or damaged.
@@ -122,16 +127,25 @@ def plan_policy(config: TrainStage) -> Job:
     digests = {"tokenizer": tokenizer.chat_digest, "reward": _reward_digest(config)}
     if config.prompts.path is not None:
         digests["prompts"] = file_digest(config.prompts.path)
-    feedback = ConfiguredFeedback(config.prompts, reward, config.outputs)
-    plan = PolicyPlan(objective, feedback, config.data.micro_batch_size, config.trainer.accumulate_grad_batches)
+    return _run(config, recipe, lambda: _policy_plan(config), start, digests)
+
+
+def _policy_plan(config: TrainStage) -> "ObjectivePlan":
+    from maquette.feedback.building import ConfiguredFeedback
+    from maquette.training.devices import count_processes
+    from maquette.training.policy import PolicyPlan
+
+    feedback = ConfiguredFeedback(config.prompts, config.reward, config.outputs)
+    accumulate = config.trainer.accumulate_grad_batches
+    plan = PolicyPlan(config.objective, feedback, config.data.micro_batch_size, accumulate)
     plan.schedule(count_processes(config.trainer))  # raises where they can't be shared out
-    return _job(config, recipe, plan, start, digests)
+    return plan
 
 
-PLANS: dict[str, Callable[[TrainStage], Job]] = {
+PLANS: dict[str, Callable[[TrainStage], PlannedRun]] = {
     "instructions": plan_examples, "preferences": plan_examples, "prompts": plan_policy,
 }  # fmt: skip
-"""How a job is planned, by what the objective reads."""
+"""How a run is planned, by what the objective reads."""
 
 # What both do ---------------------------------------------------------------------------------------------------------
 
@@ -165,13 +179,15 @@ def _known(config: TrainStage, architecture: CoreConfig) -> PostTraining:
     )
 
 
-def _job(config: TrainStage, recipe: Recipe, plan: ObjectivePlan, start: Path, digests: dict[str, str]) -> Job:
+def _run(
+    config: TrainStage, recipe: Recipe, plan: "Callable[[], ObjectivePlan]", start: Path, digests: dict[str, str]
+) -> PlannedRun:
     if config.trainer.max_steps > 0:
         recipe = with_steps(recipe, config.trainer.max_steps)
     _say_unused(config)
     label = f"{config.objective.entry.label}-{label_of(recipe.size)}"
     spec = specified(config, recipe, start=start, tokenizer=model_folder(start), digests=digests, label=label)
-    return job_of(config, spec, plan)
+    return PlannedRun(config, spec, plan)
 
 
 def _say_unused(config: TrainStage) -> None:

@@ -22,7 +22,7 @@ from maquette.data.config import CustomDataConfig
 from maquette.objectives.config import CustomObjectiveConfig, PretrainConfig
 from maquette.optimization.config import OPTIMIZERS, SCHEDULERS
 from maquette.recipe.run_spec import RunSpec
-from maquette.scaling.predictions.prediction import FOLDER, LOCAL, find_prediction, is_local
+from maquette.scaling.predictions.prediction import FOLDER, LOCAL, WrittenPrediction, find_prediction, is_local
 
 _PRETRAINING = frozenset(
     ("outputs", "seed", "size", "tokens", "compute", "tokens_per_parameter", "checkpoint", "prediction", "recipe",
@@ -42,15 +42,9 @@ def predicted(config: TrainStage, usual: TrainStage, given: Collection[str]) -> 
     Raises `ConfigError` where a setting contradicts the prediction, or the prediction is not of a run of this program.
     """
     prediction = find_prediction(config.prediction, config.outputs)
-    if prediction.spec is None:
-        raise ConfigError(
-            f"The prediction {prediction.id} rests on runs of another program: there is nothing to train by.",
-            "Predict from a fit of your own sweep.",
-        )
     file = Path(str(config.prediction))
     source = file if file.is_file() else Path(config.outputs) / FOLDER / f"{prediction.id}.json"
-    with reading(source):
-        spec = RunSpec.from_json(prediction.spec)
+    spec = _spec_of(prediction, source)
     defaults = dataclasses.asdict(TrainStage())
     for key, value in spec.settings.items():
         if key not in _PRETRAINING and value != defaults.get(key):
@@ -68,6 +62,23 @@ def predicted(config: TrainStage, usual: TrainStage, given: Collection[str]) -> 
                 "Leave it out, or predict that run: maquette predict.",
             )
     return made_here(planned, config)
+
+
+def predicted_here(prediction: WrittenPrediction, config: TrainStage) -> TrainStage:
+    """The settings of the predicted run, made where and by what `config` says."""
+    source = Path(config.outputs) / FOLDER / f"{prediction.id}.json"
+    planned = made_here(settings_of_run(_spec_of(prediction, source), source), config)
+    return dataclasses.replace(planned, prediction=prediction.id)
+
+
+def _spec_of(prediction: WrittenPrediction, source: Path) -> RunSpec:
+    if prediction.spec is None:
+        raise ConfigError(
+            f"The prediction {prediction.id} rests on runs of another program: there is nothing to train by.",
+            "Predict from a fit of your own sweep.",
+        )
+    with reading(source):
+        return RunSpec.from_json(prediction.spec)
 
 
 def made_here(planned: TrainStage, config: TrainStage) -> TrainStage:

@@ -1,10 +1,12 @@
-"""From the settings of `maquette train` to a job: what the run is (recipe/run_spec.py), and how it is done here.
+"""From the settings of `maquette train` to a run: what it is (recipe/run_spec.py), and how it is done here.
 
-Wiring alone: the numbers and the run's identity are the recipe's. Nothing here trains or writes.
+Wiring alone: the numbers and the run's identity are the recipe's. Nothing here trains or writes. What a run is, and
+whether it is finished, is known without torch.
 """
 
 import dataclasses
 import functools
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,7 @@ from maquette.artifacts.targets import plain_nodes
 from maquette.cli.command_line.config import TrainStage
 from maquette.cli.command_line.recipe_numbers import recipe_of
 from maquette.data.config import CustomDataConfig
+from maquette.data.process_group import process_group
 from maquette.data.token_artifacts import TokensResult
 from maquette.model.config import ModelConfig
 from maquette.model.core_config import CoreConfig
@@ -24,10 +27,11 @@ from maquette.objectives.config import CustomObjectiveConfig, PretrainConfig
 from maquette.optimization.config import recipe_remark, short_name
 from maquette.recipe.pretraining import Recipe
 from maquette.recipe.run_spec import RunSpec, label_of
+from maquette.scaling.predictions.prediction import check_predicted
 from maquette.text import Tokenizer
+from maquette.training.record import RunRecord, find_record
 
 if TYPE_CHECKING:
-    from maquette.scaling.predictions.prediction import WrittenPrediction
     from maquette.training import Job
     from maquette.training.job import ObjectivePlan
 
@@ -77,7 +81,72 @@ def spec_of(config: TrainStage, recipe: Recipe, data: TokensResult) -> RunSpec:
     )
 
 
-def plan_of(config: TrainStage, data: TokensResult) -> "ObjectivePlan":
+@dataclasses.dataclass(frozen=True)
+class PlannedRun:
+    """A run: its settings, what it is, and the objective's own part, which imports torch and is asked for only where
+    the run is not finished. `kept_steps`: after which a checkpoint stays; `tags`: what the tracker gets beside its own.
+    """
+
+    config: TrainStage
+    spec: RunSpec
+    plan: Callable[[], "ObjectivePlan"]
+    kept_steps: frozenset[int] = frozenset()
+    tags: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        return self.spec.folder(self.config.outputs)
+
+    def finished(self) -> RunRecord | None:
+        """The record of the run where it is done, found by what it is; one of several processes does not look."""
+        if self.config.force or self.spec.is_trial or process_group().size > 1:
+            return None
+        return find_record(self.spec, self.config.outputs, finished=True)
+
+    @functools.cached_property
+    def job(self) -> "Job":
+        """How the run is done here. Raises `ConfigError` where this machine can't do it."""
+        from maquette.optimization.optimizers import wants_hidden_matrices
+        from maquette.training import Job, choose_hardware
+
+        config, spec = self.config, self.spec
+        if remark := recipe_remark(config.optimizer, spec.learning_rate):
+            say_once(remark)
+        return Job(
+            spec=spec,
+            outputs=Path(config.outputs),
+            plan=self.plan(),
+            hardware=choose_hardware(
+                config.trainer,
+                config.precision,
+                threads=config.threads,
+                whole_matrices=short_name(config.optimizer) if wants_hidden_matrices(config.optimizer) else None,
+                width=spec.architecture.hidden_size,
+            ),
+            optimizer=config.optimizer,
+            scheduler=config.scheduler,
+            trainer=config.trainer,
+            num_validations=config.num_validations,
+            callbacks=plain_nodes(config.callbacks),
+            logger=plain_nodes(config.logger),
+            kept_steps=self.kept_steps,
+            tags=_tags(config, spec) | dict(self.tags),
+        )
+
+
+def plan_pretraining(config: TrainStage, data: TokensResult, recipe: Recipe | None = None) -> PlannedRun:
+    """A run on text. `recipe`: where it is known already.
+
+    Raises `ConfigError` for settings that contradict each other or the prediction that the run is for."""
+    spec, tags = spec_of(config, recipe or resolve_recipe(config, data), data), {}
+    if config.prediction is not None:
+        prediction = check_predicted(config.prediction, config.outputs, spec)
+        spec = dataclasses.replace(spec, prediction=prediction.digest)
+        tags = {"prediction": prediction.id, "prediction.digest": prediction.digest}
+    return PlannedRun(config, spec, functools.partial(_plan_of, config, data), tags=tags)
+
+
+def _plan_of(config: TrainStage, data: TokensResult) -> "ObjectivePlan":
     """What is trained on which text: ours, or with an objective or data of a user's."""
     from maquette.training.pretraining import CustomPlan, PretrainingPlan
 
@@ -89,11 +158,6 @@ def plan_of(config: TrainStage, data: TokensResult) -> "ObjectivePlan":
         if isinstance(node, CustomObjectiveConfig | CustomDataConfig)
     }
     return CustomPlan(text, **theirs) if theirs else text
-
-
-def plan_job(config: TrainStage, recipe: Recipe, data: TokensResult) -> "Job":
-    """The job of such a run. Raises `ConfigError` where this machine can't do it."""
-    return job_of(config, spec_of(config, recipe, data), plan_of(config, data))
 
 
 def specified(
@@ -117,39 +181,6 @@ def specified(
         tokenizer=str(tokenizer),
         digests=digests,
         checkpoint=None if start is None else str(start),
-    )
-
-
-def job_of(
-    config: TrainStage, spec: RunSpec, plan: "ObjectivePlan", prediction: "WrittenPrediction | None" = None
-) -> "Job":
-    """How the run is done here; `prediction`: the one that it was planned for.
-
-    Raises `ConfigError` where this machine can't do it."""
-    from maquette.optimization.optimizers import wants_hidden_matrices
-    from maquette.training import Job, choose_hardware
-
-    if remark := recipe_remark(config.optimizer, spec.learning_rate):
-        say_once(remark)
-    return Job(
-        spec=spec,
-        outputs=Path(config.outputs),
-        plan=plan,
-        hardware=choose_hardware(
-            config.trainer,
-            config.precision,
-            threads=config.threads,
-            whole_matrices=short_name(config.optimizer) if wants_hidden_matrices(config.optimizer) else None,
-            width=spec.architecture.hidden_size,
-        ),
-        optimizer=config.optimizer,
-        scheduler=config.scheduler,
-        trainer=config.trainer,
-        num_validations=config.num_validations,
-        callbacks=plain_nodes(config.callbacks),
-        logger=plain_nodes(config.logger),
-        tags=_tags(config, spec)
-        | ({} if prediction is None else {"prediction": prediction.id, "prediction.digest": prediction.digest}),
     )
 
 

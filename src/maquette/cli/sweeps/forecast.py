@@ -8,10 +8,12 @@ import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from maquette.artifacts.files import digest
 from maquette.artifacts.manifest import read_manifest
 from maquette.artifacts.run_file import FINISHED, read_run
 from maquette.artifacts.targets import node_value
 from maquette.cli.command_line.config import TrainStage
+from maquette.cli.tokens import make_tokens
 from maquette.data.config import CustomDataConfig
 
 if TYPE_CHECKING:
@@ -68,14 +70,34 @@ def is_finished(folder: str | Path) -> bool:
     return content is not None and content.get("status") == FINISHED
 
 
+_READ = ("source", "corpus", "curation", "tokenizer", "shards", "pretokenized")
+_shared: dict[str, "TokensResult"] = {}
+
+
+def shared_tokens(config: TrainStage) -> "TokensResult":
+    """The data that training reads, made where it is missing: once for all jobs of a sweep that share it."""
+    parts = [dataclasses.asdict(getattr(config, name)) for name in _READ]
+    if isinstance(config.data, CustomDataConfig):
+        parts.append(config.data.foreign_node())
+    identity = digest([*parts, config.checkpoint, str(Path(config.outputs).absolute())])
+    if identity not in _shared:
+        _shared[identity] = make_tokens(config)
+    return _shared[identity]
+
+
+def forget_shared() -> None:
+    """Lets `shared_tokens` look at the sources again: a sweep begins, and they may have changed since the last."""
+    _shared.clear()
+
+
 def forecast(config: TrainStage, data: "TokensResult") -> PlannedJob:
-    """Raises `ConfigError` for settings that contradict each other or this machine."""
+    """What a job will be. Raises `ConfigError` for settings that contradict each other or this machine."""
     if node_value(config.scheduler, "branches"):
         return _forecast_tree(config, data)
-    from maquette.cli.planning.pretraining import plan_job, resolve_recipe
+    from maquette.cli.planning.pretraining import plan_pretraining, resolve_recipe
 
     recipe = resolve_recipe(config, data)
-    job = plan_job(config, recipe, data)
+    job = plan_pretraining(config, data, recipe).job
     return dataclasses.replace(
         of_recipe(config, recipe),
         accelerator=job.hardware.accelerator,
@@ -122,7 +144,7 @@ def _epochs(config: TrainStage, job: "Job", folder: Path) -> dict[str, float]:
 
 
 def _forecast_tree(config: TrainStage, data: "TokensResult") -> PlannedJob:
-    from maquette.cli.planning.branching import plan_tree, run_folders
+    from maquette.cli.planning.branching import plan_tree
 
     tree = plan_tree(config, data)
     whole = forecast(tree.branches[-1].config, data)
@@ -130,7 +152,7 @@ def _forecast_tree(config: TrainStage, data: "TokensResult") -> PlannedJob:
         whole,
         tokens=tree.tokens,
         compute=round(tree.tokens * whole.compute / whole.tokens),
-        branches=tuple(map(str, run_folders(tree))),
+        branches=tuple(str(branch.folder) for branch in tree.branches),
         force=config.force,
     )
 

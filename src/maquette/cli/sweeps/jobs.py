@@ -23,12 +23,19 @@ from maquette.artifacts.settings import parse_quantity
 from maquette.cli.command_line.composition import compose, compose_raw
 from maquette.cli.command_line.config import StageConfig, TrainStage
 from maquette.cli.command_line.overrides import hydra_overrides, parse_overrides
-from maquette.cli.command_line.recipe_numbers import recipe_of, vocab_size
+from maquette.cli.command_line.recipe_numbers import curve_of, recipe_of, vocab_size
 from maquette.cli.command_line.registry import Stage
+from maquette.cli.sweeps.forecast import (
+    PlannedJob,
+    forecast,
+    forget_shared,
+    of_recipe,
+    shared_tokens,
+    training_tokens,
+)
 from maquette.cli.sweeps.sweep_job import SweepJob, grown_together, with_rate_pairs
 
 if TYPE_CHECKING:
-    from maquette.cli.sweeps.forecast import PlannedJob
     from maquette.recipe.pretraining import Recipe
 
 
@@ -129,53 +136,36 @@ def product(
     return combinations
 
 
+def trains_on_text(stage: Stage, settings: StageConfig) -> bool:
+    """Whether there is more to say of a job than its settings."""
+    return stage.name == "train" and isinstance(settings, TrainStage) and settings.objective.entry.reads_text
+
+
 class Planner:
     """Asks the data what a job will be: made here where they are missing, once for all jobs that share them."""
 
-    dry = False
-
-    def __init__(self, stage: Stage) -> None:
-        self._prepare, self._forecast = stage.part("prepare"), stage.part("forecast")
-        if (forget := stage.part("forget_prepared")) is not None:
-            forget()
-
-    def can_plan(self, settings: StageConfig) -> bool:
-        """Whether there is more to say of a job than its settings."""
-        if self._prepare is None or self._forecast is None or not isinstance(settings, TrainStage):
-            return False
-        return settings.objective.entry.reads_text
+    def __init__(self) -> None:
+        forget_shared()
 
     def recipe(self, settings: TrainStage) -> "Recipe":
         from maquette.cli.planning.pretraining import resolve_recipe
 
-        recipe: Recipe = resolve_recipe(settings, self._prepare(settings))
-        return recipe
+        return resolve_recipe(settings, shared_tokens(settings))
 
     def vocab_size(self, settings: TrainStage) -> int:
         from maquette.text import Tokenizer
 
-        return Tokenizer.load(self._prepare(settings).tokenizer).vocab_size
+        return Tokenizer.load(shared_tokens(settings).tokenizer).vocab_size
 
     def domain_tokens(self, settings: TrainStage) -> dict[str, int]:
-        from maquette.cli.sweeps.forecast import training_tokens
+        return training_tokens(shared_tokens(settings).folder)
 
-        return training_tokens(self._prepare(settings).folder)
-
-    def forecast(self, settings: TrainStage) -> "PlannedJob":
-        forecast: PlannedJob = self._forecast(settings, self._prepare(settings))
-        return forecast
+    def forecast(self, settings: TrainStage) -> PlannedJob:
+        return forecast(settings, shared_tokens(settings))
 
 
 class DryPlanner(Planner):
     """Says what the settings alone say, and reads nothing: `tokenizer.vocab_size` is the size of the vocabulary."""
-
-    dry = True
-
-    def __init__(self, stage: Stage) -> None:
-        self._trains = stage.name == "train"
-
-    def can_plan(self, settings: StageConfig) -> bool:
-        return self._trains and isinstance(settings, TrainStage) and settings.objective.entry.reads_text
 
     def recipe(self, settings: TrainStage) -> "Recipe":
         return recipe_of(settings, self.vocab_size(settings))
@@ -189,9 +179,7 @@ class DryPlanner(Planner):
             "Run it once without --show, or give mixtures of your own: mixture=code,docs.",
         )
 
-    def forecast(self, settings: TrainStage) -> "PlannedJob":
-        from maquette.cli.sweeps.forecast import of_recipe
-
+    def forecast(self, settings: TrainStage) -> PlannedJob:
         return of_recipe(settings, self.recipe(settings))
 
 
@@ -207,7 +195,7 @@ def plan(
 
 def plan_line(line: Line, planner: Planner | None = None) -> Sweep:
     """The same of a line that was read already."""
-    planner = planner or Planner(line.stage)
+    planner = planner or Planner()
     unique: dict[tuple[str, ...], SweepJob] = {}
     remarks: dict[str, None] = {}
     for arguments, chosen in line.members:
@@ -231,12 +219,11 @@ def _expanded(
     line: Line, planner: Planner, arguments: list[str], settings: StageConfig, remarks: dict[str, None]
 ) -> Iterator[SweepJob]:
     """The jobs that one combination of values stands for: itself, unless the sweep's own settings say more."""
-    if not planner.can_plan(settings):
+    if not isinstance(settings, TrainStage) or not trains_on_text(line.stage, settings):
         if isinstance(settings, TrainStage) and settings.sweep.is_given and not settings.objective.entry.reads_text:
             raise ConfigError("The settings of sweep are of pretraining.", "Give keys several values instead.")
         yield SweepJob(tuple(arguments), (), settings)
         return
-    assert isinstance(settings, TrainStage)
     try:
         for more in _more_words(planner, arguments, settings, remarks):
             job = [*arguments, *more]
@@ -264,8 +251,6 @@ def _more_words(
     if not sweep.budgets:
         yield []
         return
-    from maquette.recipe.sweeps import isoflop_curve
-
     for key in ("size", "compute", "tokens", "checkpoint"):
         if any(argument.startswith(f"{key}=") for argument in arguments):
             raise ConfigError(
@@ -273,16 +258,7 @@ def _more_words(
                 f"Leave {key} out, or give size=... compute=... several values without +sweep=isoflop.",
             )
     for budget in sorted(parse_quantity(budget, "sweep.budgets") for budget in sweep.budgets):
-        curve = isoflop_curve(
-            budget,
-            count=sweep.sizes_per_budget,
-            ratio=sweep.ratio,
-            tokens_per_parameter=settings.tokens_per_parameter,
-            model=settings.model,
-            vocab_size=planner.vocab_size(settings),
-            context=settings.data.sequence_length,
-            phases=settings.mixture.phases,
-        )
+        curve = curve_of(settings, budget, planner.vocab_size(settings), sweep.sizes_per_budget)
         if curve.warning:
             remarks[f"warning: {curve.warning}"] = None
         for size in curve.sizes:

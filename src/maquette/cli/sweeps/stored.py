@@ -15,7 +15,7 @@ from maquette.artifacts.files import digest, file_digest, listed, read_json, wri
 from maquette.artifacts.manifest import program_digest, read_manifest
 from maquette.cli.command_line.config import TrainStage
 from maquette.cli.sweeps.forecast import PlannedJob
-from maquette.cli.sweeps.jobs import Line, Sweep
+from maquette.cli.sweeps.jobs import Line, Sweep, trains_on_text
 from maquette.cli.sweeps.sweep_job import SweepJob
 from maquette.data.config import CustomDataConfig
 from maquette.model.loading import find_reward_model, model_folder
@@ -48,7 +48,8 @@ def stored_plan(line: Line, *, dry: bool = False) -> Sweep | None:
 def store_plan(sweep: Sweep, line: Line, runs: Mapping[int, str] | None = None) -> None:
     """Keeps a plan, unless somebody should look at it again: a job that could not be planned, other data each time.
     `runs`: the folders of the runs of jobs that have ended."""
-    unknown = any(job.error is not None or (job.forecast is None and _is_planned(line)) for job in sweep.jobs)
+    planned = any(trains_on_text(line.stage, settings) for _, settings in line.members)
+    unknown = any(job.error is not None or (job.forecast is None and planned) for job in sweep.jobs)
     if unknown or (data := data_digests(line)) is None:
         return
     jobs = [
@@ -68,11 +69,6 @@ def settings_digest(line: Line) -> str:
     """Of all that was typed and of the code that gives it its meaning."""
     settings = [dataclasses.asdict(one) for _, one in line.members]
     return digest([settings, [arguments for arguments, _ in line.members], code_digest(*settings), program_digest()])
-
-
-def _is_planned(line: Line) -> bool:
-    """Whether all jobs of a line should have a forecast."""
-    return any(isinstance(one, TrainStage) and one.objective.entry.reads_text for _, one in line.members)
 
 
 def data_digests(line: Line) -> list[str] | None:

@@ -27,6 +27,8 @@ from maquette.artifacts.progress import say
 from maquette.artifacts.reading import load_sealed, write_sealed
 from maquette.artifacts.targets import place_of
 from maquette.cli.command_line.registry import Stage
+from maquette.cli.sweeps.forecast import forget_shared, shared_tokens
+from maquette.cli.sweeps.jobs import trains_on_text
 
 FINISHED, FAILED = "finished", "failed"
 _LOOK = 0.5
@@ -89,8 +91,8 @@ def run_job(stage: Stage, settings: Any, folder: Path, number: int) -> Any:
     _follow(launcher, started=sweep.get("launcher") == "joblib" and os.getpid() != launcher)
     if files.stop.exists() or files.outcome(number).exists():
         return None
-    if sweep.get("began") not in _sweeps and (forget := stage.part("forget_prepared")) is not None:
-        forget()  # a worker process may outlive a sweep
+    if sweep.get("began") not in _sweeps:
+        forget_shared()  # a worker process may outlive a sweep
     _sweeps.add(sweep.get("began"))
     try:
         files.tell(number, 0, 0)
@@ -115,9 +117,7 @@ def _outcome(stage: Stage, settings: Any, files: Files, number: int) -> tuple[di
     began, result = time.monotonic(), None
     try:
         with report_to(lambda step, steps: files.tell(number, step, steps)):
-            prepare = stage.part("prepare")
-            shared = prepare is not None and settings.objective.entry.reads_text  # made once in this process
-            result = stage.run(settings, prepare(settings)) if shared else stage.run(settings)
+            result = stage.run(settings, *([shared_tokens(settings)] if trains_on_text(stage, settings) else []))
         outcome |= {"result": str(getattr(result, "folder", result)), **numbers_of(result)}
     except MaquetteError as error:
         outcome |= {"status": FAILED, "exit_code": error.exit_code, "error": str(error)}

@@ -1,13 +1,15 @@
 """Between the passes: what is decided over all shards, and the models that are learned from them.
 
-Which pages have an address that stands earlier; which lines their hosts repeat; how common each token is; models of
-quality, of unsafe content and of domains. The second pass reads it from one folder.
+Which pages have an address that stands earlier; which lines a host repeats from page to page (headers, footers, menus:
+found by hashing lines, over all its pages); how common each token is; models of quality, of unsafe content and of
+domains. The second pass reads it from one folder.
 """
 
 import dataclasses
 import functools
+import itertools
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +19,87 @@ from numpy.typing import NDArray
 from maquette.artifacts.errors import StageError
 from maquette.artifacts.files import atomic_file, write_json
 from maquette.artifacts.reading import load_arrays
-from maquette.corpus.config import CurationConfig
-from maquette.corpus.curation.boilerplate_lines import BoilerplateLines, repeated_lines
+from maquette.corpus.config import BoilerplateLinesConfig, CurationConfig
 from maquette.corpus.curation.classifiers import FEWEST_EXAMPLES, LinearModel, Training, train
-from maquette.corpus.curation.extract import TOKEN_BUCKETS, uniform
 from maquette.corpus.curation.urls import host_of, is_below, normalize_url
 from maquette.corpus.document import Document, read_file
-from maquette.corpus.hashing import Hashes, repeats
+from maquette.corpus.hashing import (
+    TOKEN_BUCKETS,
+    Hashes,
+    characters,
+    repeats,
+    sequence_hashes,
+    tokenize,
+    uniform,
+    without_digits,
+)
 from maquette.corpus.sources import read_examples
+
+_LONGEST = 200  # characters: what is longer is a text, and paragraph deduplication's to judge
+
+
+def line_hashes(text: str, host: str) -> tuple[list[str], Hashes]:
+    """The lines of a text and a hash of each with its host, `(lines,)`; 0 for blank and long ones.
+
+    Two lines are equal when their tokens are: digits count as one, so `Page 3 of 9` and `Page 4 of 9` are equal.
+    """
+    lines = text.split("\n")
+    # One token stream for the whole text, cut at the lines' ends.
+    points = characters(text)
+    starts, tokens = tokenize(without_digits(points))
+    if starts.size == 0:
+        return lines, np.zeros(len(lines), np.uint64)
+    ends = np.append(np.flatnonzero(points == ord("\n")), points.size)
+    begins = np.append(0, ends + 1)
+    lengths = np.diff(begins) - 1
+    first = np.searchsorted(starts, begins)
+    filled = np.flatnonzero(np.diff(first))
+    hashes = np.zeros(len(lines), np.uint64)
+    hashes[filled] = sequence_hashes(tokens, first[filled]) ^ _host_hash(host)
+    hashes[lengths > _LONGEST] = 0
+    return lines, hashes
+
+
+@functools.lru_cache(maxsize=1024)
+def _host_hash(host: str) -> np.uint64:
+    _, tokens = tokenize(characters(host or "-"))
+    return np.uint64(sequence_hashes(tokens, np.zeros(1, np.int64))[0])
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class BoilerplateLines:
+    """Hashes (with their hosts) of the lines to take out, sorted."""
+
+    hashes: Hashes
+
+    def strip(self, document: Document, host: str) -> Document:
+        """The document without these lines."""
+        if self.hashes.size == 0 or not host:
+            return document
+        lines, hashes = line_hashes(document.text, host)
+        place = np.minimum(np.searchsorted(self.hashes, hashes), self.hashes.size - 1)
+        repeated = (self.hashes[place] == hashes) & (hashes != 0)
+        if not repeated.any():
+            return document
+        text_left = "\n".join(line for line, gone in zip(lines, repeated.tolist(), strict=True) if not gone)
+        return dataclasses.replace(document, text=text_left.strip("\n"))
+
+
+def repeated_lines(
+    hashes: Hashes, host: NDArray[np.int64], pages: NDArray[np.int64], config: BoilerplateLinesConfig
+) -> Hashes:
+    """Which lines to take out.
+
+    `hashes` (L,) has each line of each page once, `host` (L,) the number of its host, `pages` (hosts,) the pages of
+    each host. A line goes where it stands on `config.pages` pages and on `config.share` of its host's.
+    """
+    if config.pages is None or hashes.size == 0:
+        return np.empty(0, np.uint64)
+    distinct, first, counts = np.unique(hashes, return_index=True, return_counts=True)
+    enough = np.maximum(config.pages, config.share * pages[host[first]])
+    chosen: Hashes = distinct[(counts >= enough) & (distinct != 0)]
+    return chosen
+
 
 _MOST_EXAMPLES = 4000  # of each class
 _MODELS = ("quality", "unsafe", "domains")
@@ -42,10 +117,9 @@ class CorpusStatistics:
 @functools.lru_cache(maxsize=1)
 def load_statistics(folder: Path) -> CorpusStatistics:
     """Reads what `write_statistics` wrote."""
-    archive = load_arrays(folder / "corpus.npz")
-    lines, log_shares = BoilerplateLines(archive["lines"]), archive["log_shares"]
+    arrays = load_arrays(folder / "corpus.npz")
     models = {name: LinearModel.load(folder / f"{name}.npz") for name in _MODELS if (folder / f"{name}.npz").exists()}
-    return CorpusStatistics(lines, log_shares, models)
+    return CorpusStatistics(BoilerplateLines(arrays["lines"]), arrays["log_shares"], models)
 
 
 def write_statistics(extract: Path, shards: list[int], folder: Path, config: CurationConfig) -> None:
@@ -126,16 +200,10 @@ def _train_quality(extract: Path, shards: list[int], config: CurationConfig) -> 
             if any(is_below(host, domain) for domain in quality.cited_by):
                 cited |= {normalize_url(link) for link in document.meta.get("links", ()) if host_of(link) != host}
     cited.discard("")
-    total = sum(_load(extract, number)["urls"].size for number in shards)
-    share = 2 * _MOST_EXAMPLES / max(total, 1)
-    random: list[str] = []
-    for document in _documents(extract, shards):
-        if normalize_url(document.url or "") in cited:
-            positive.append(document.text)
-        elif len(random) < _MOST_EXAMPLES and uniform(document.id) < share:
-            random.append(document.text)
-    positive = positive[:_MOST_EXAMPLES]
-    return train([*random, *positive], ["random"] * len(random) + ["reference"] * len(positive))
+    urls = ((document, normalize_url(document.url or "")) for document in _documents(extract, shards))
+    positive += [document.text for document, url in urls if url in cited]
+    others = _random(extract, shards, lambda document: normalize_url(document.url or "") not in cited)
+    return _train_against(others, "random", positive, "reference")
 
 
 def _train_unsafe(extract: Path, shards: list[int], config: CurationConfig) -> Training | None:
@@ -143,13 +211,20 @@ def _train_unsafe(extract: Path, shards: list[int], config: CurationConfig) -> T
     if config.safety.action == "off" or config.safety.classifier is None:
         return None
     unsafe = [document.text for number in shards for document in read_file(extract / f"{number:05d}.blocked.parquet")]
-    unsafe = [text for text in unsafe if text.strip()][:_MOST_EXAMPLES]
+    others = _random(extract, shards, lambda document: True)
+    return _train_against(others, "safe", [text for text in unsafe if text.strip()], "unsafe")
+
+
+def _random(extract: Path, shards: list[int], admits: Callable[[Document], bool]) -> Iterator[str]:
+    """The texts of documents as if they were drawn, about twice as many as are needed."""
     total = sum(_load(extract, number)["urls"].size for number in shards)
     share = 2 * _MOST_EXAMPLES / max(total, 1)
-    others = [document.text for document in _documents(extract, shards) if uniform(document.id) < share][
-        :_MOST_EXAMPLES
-    ]
-    return train([*others, *unsafe], ["safe"] * len(others) + ["unsafe"] * len(unsafe))
+    return (one.text for one in _documents(extract, shards) if uniform(one.id) < share and admits(one))
+
+
+def _train_against(others: Iterator[str], other: str, positive: list[str], name: str) -> Training | None:
+    texts, positive = list(itertools.islice(others, _MOST_EXAMPLES)), positive[:_MOST_EXAMPLES]
+    return train([*texts, *positive], [other] * len(texts) + [name] * len(positive))
 
 
 def _train_domains(config: CurationConfig) -> Training | None:

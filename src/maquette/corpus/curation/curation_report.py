@@ -1,9 +1,9 @@
 """What a curation leaves: the finished journal, the funnel, histograms with their thresholds, and a page to browse."""
 
-import dataclasses
 import math
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,44 +28,29 @@ _PART = re.compile(r"#\d+$")
 _HISTOGRAMS = ("word_length", "alphabetic_words", "duplicate_5_grams", "punctuated_lines", "surprise", "quality")
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class FunnelStep:
-    """What is left after a step: documents and characters of extracted text."""
-
-    step: str
-    documents: int
-    characters: int
-
-
 def finish_journal(journal: pd.DataFrame, folder: Path) -> pd.DataFrame:
     """The journal with the split and the characters of what the corpus in `folder` keeps of each document; where that
     is nothing, the reason is repetition."""
-    characters: dict[str, int] = {}
-    split_of: dict[str, str] = {}
-    for split in SPLITS:
-        for document in read_documents(folder, split):
-            name = _PART.sub("", document.id)
-            characters[name] = characters.get(name, 0) + len(document.text)
-            split_of.setdefault(name, split)
+    in_corpus = pd.DataFrame(
+        [(_PART.sub("", document.id), split, len(document.text))
+         for split in SPLITS for document in read_documents(folder, split)],
+        columns=["id", "split", "characters"],
+    ).groupby("id")  # fmt: skip
     journal = journal.copy()
-    journal["split"] = journal["id"].map(split_of).fillna("")
-    journal["kept_characters"] = journal["id"].map(characters).fillna(0).astype("int64")
+    journal["split"] = journal["id"].map(in_corpus["split"].first()).fillna("")
+    journal["kept_characters"] = journal["id"].map(in_corpus["characters"].sum()).fillna(0).astype("int64")
     gone = (journal["reason"] == "") & (journal["kept_characters"] == 0)
     journal.loc[gone, "reason"] = "repetition: all of it stands elsewhere"
     return journal
 
 
-def funnel(journal: pd.DataFrame) -> list[FunnelStep]:
-    """From every record to what is kept, step by step, in the order of `STEPS`."""
-    steps = journal["reason"].map(step_of)
-    documents, characters = len(journal), int(journal["characters"].sum())
-    stages = [FunnelStep("records", documents, characters)]
-    for step in STEPS:
-        gone = steps == step
-        documents -= int(gone.sum())
-        characters -= int(journal["characters"][gone].sum())
-        stages.append(FunnelStep(step, documents, characters))
-    return stages
+def funnel(journal: pd.DataFrame) -> list[dict[str, Any]]:
+    """From every record to what is kept, step by step in the order of `STEPS`: the documents and the characters of
+    extracted text that are left after a `step`."""
+    gone = journal["characters"].groupby(journal["reason"].map(step_of)).agg(["size", "sum"])
+    gone = gone.reindex(["records", *STEPS], fill_value=0).cumsum()
+    left = {"documents": len(journal) - gone["size"], "characters": int(journal["characters"].sum()) - gone["sum"]}
+    return [{"step": step} | {name: int(values[step]) for name, values in left.items()} for step in gone.index]
 
 
 def write_curation_report(
@@ -78,7 +63,7 @@ def write_curation_report(
     reasons = journal["reason"][journal["reason"] != ""].value_counts().sort_index().to_dict()
     report = {
         **facts,
-        "funnel": [dataclasses.asdict(stage) for stage in stages],
+        "funnel": stages,
         "reasons": {str(reason): int(count) for reason, count in reasons.items()},
         "pii": _pii_counts(journal),
         "near_duplicates": {
@@ -107,20 +92,19 @@ def write_curation_report(
 
 
 def _pii_counts(journal: pd.DataFrame) -> dict[str, int]:
-    counts: dict[str, int] = {}
+    counts = Counter[str]()
     for text in journal["pii"][(journal["reason"] == "") & (journal["pii"] != "{}")]:
-        for kind, count in parse_json(text, "the journal, column pii").items():
-            counts[kind] = counts.get(kind, 0) + int(count)
+        counts.update(parse_json(text, "the journal, column pii"))
     return dict(sorted(counts.items()))
 
 
-def funnel_figure(stages: Sequence[FunnelStep]) -> "Figure":
+def funnel_figure(stages: Sequence[Mapping[str, Any]]) -> "Figure":
     """Documents and characters that each step leaves."""
     canvas, (left, right) = new_figure(1, 2, width=6.2, height=0.9 + 0.34 * len(stages))
     places = range(len(stages))
     for axes, name, values in (
-        (left, "documents", [stage.documents for stage in stages]),
-        (right, "million characters", [stage.characters / 1e6 for stage in stages]),
+        (left, "documents", [stage["documents"] for stage in stages]),
+        (right, "million characters", [stage["characters"] / 1e6 for stage in stages]),
     ):
         axes.barh(places, values, color=COLORS[0], height=0.7)
         largest = max([*values, 1e-9])
@@ -129,7 +113,7 @@ def funnel_figure(stages: Sequence[FunnelStep]) -> "Figure":
             digits = 0 if name == "documents" else 2
             label = f"{value:,.{digits}f}" + (f"  (−{lost:,.{digits}f})" if round(lost, digits) > 0 else "")
             axes.text(value + largest * 0.01, place, label, va="center", fontsize=8)
-        axes.set_yticks(places, [stage.step for stage in stages] if axes is left else [""] * len(stages))
+        axes.set_yticks(places, [stage["step"] for stage in stages] if axes is left else [""] * len(stages))
         axes.invert_yaxis()
         axes.set_xlim(0, largest * 1.28)
         axes.set_xlabel(f"{name} left after the step")
@@ -197,11 +181,11 @@ def _shown(journal: pd.DataFrame, chosen: Sequence[Rule]) -> dict[str, Any]:
 
 def _samples(rows: pd.DataFrame, left: pd.DataFrame, rule: Rule | None) -> list[tuple[str, str, str]]:
     """Some documents that a reason rejected, and by a rule two that it just let pass."""
-    samples = [("", _excerpt(row), _caption(row, "rejected")) for _, row in rows.head(_SAMPLES).iterrows()]
+    shown = [(row, _caption(row, "rejected")) for _, row in rows.head(_SAMPLES).iterrows()]
     if rule is not None and len(left):
         near = (left[rule.feature] - rule.threshold).abs().sort_values(kind="stable").index[:2]
-        samples += [("", _excerpt(row), _caption(row, "kept", rule)) for _, row in left.loc[near].iterrows()]
-    return samples
+        shown += [(row, _caption(row, "kept", rule)) for _, row in left.loc[near].iterrows()]
+    return [("", str(row["excerpt"]) or "(no text)", caption) for row, caption in shown]
 
 
 def _domain_rows(filtered: pd.DataFrame) -> list[list[Any]]:
@@ -216,10 +200,6 @@ def _domain_rows(filtered: pd.DataFrame) -> list[list[Any]]:
 def _median(values: pd.Series) -> float | str:
     value = float(values.median()) if len(values) else math.nan
     return "" if math.isnan(value) else round(value, 3)
-
-
-def _excerpt(row: pd.Series) -> str:
-    return str(row["excerpt"]) or "(no text)"
 
 
 def _caption(row: pd.Series, word: str, rule: Rule | None = None) -> str:

@@ -32,12 +32,12 @@ from datatrove.utils.logging import logger
 from maquette.artifacts.errors import StageError
 from maquette.artifacts.files import write_json
 from maquette.artifacts.progress import progress, say
-from maquette.artifacts.reading import load_arrays, load_json, reading
+from maquette.artifacts.reading import load_json, reading
 from maquette.corpus.config import ExecutorConfig
 from maquette.corpus.curation.job import CurationJob
 from maquette.corpus.curation.journal import read_journal, step_of
 from maquette.corpus.hashing import Integers
-from maquette.corpus.near_duplicates import NO_SHINGLES, first_of_cluster
+from maquette.corpus.near_duplicates import NO_SHINGLES, first_of_cluster, read_bands
 
 _RECORD = np.dtype([("hash", "<u8"), ("document", "<u4")])  # as datatrove's first stage writes them
 _PAIR = np.dtype([(name, "<u4") for name in ("left_shard", "left", "right_shard", "right")])
@@ -139,6 +139,8 @@ def _here(one: CurationPass, processes: int) -> None:
 
 def slurm_pipelines(executor: ExecutorConfig, passes: list[CurationPass]) -> list[SlurmPipelineExecutor]:
     """datatrove's Slurm executors of all passes, each waiting for the one before."""
+    binaries, sources = Path(sys.executable).parent, Path(__file__).parents[3]  # for where nothing is installed
+    here = f'export PATH="{binaries}:$PATH" PYTHONPATH="{sources}${{PYTHONPATH:+:$PYTHONPATH}}"'
     settings = {
         "time": executor.time,
         "partition": executor.partition,
@@ -147,7 +149,7 @@ def slurm_pipelines(executor: ExecutorConfig, passes: list[CurationPass]) -> lis
         "qos": executor.qos,
         "sbatch_args": dict(executor.sbatch),
         "max_array_size": executor.max_array_size,
-        "env_command": executor.setup or _this_environment(),
+        "env_command": executor.setup or here,
     }
     pipelines: list[SlurmPipelineExecutor] = []
     for one in passes:
@@ -159,13 +161,6 @@ def slurm_pipelines(executor: ExecutorConfig, passes: list[CurationPass]) -> lis
             )
         )  # fmt: skip
     return pipelines
-
-
-def _this_environment() -> str:
-    """The command that makes a shell use this Python and, where the package is not installed, its sources."""
-    binaries = Path(sys.executable).parent
-    sources = Path(__file__).parents[3]
-    return f'export PATH="{binaries}:$PATH" PYTHONPATH="{sources}${{PYTHONPATH:+:$PYTHONPATH}}"'
 
 
 def _on_slurm(job: CurationJob, executor: ExecutorConfig, passes: list[CurationPass]) -> None:
@@ -259,7 +254,7 @@ def _write_signatures(filtered: Path, shards: list[int], folder: Path, bands: in
     counts = []
     with progress("sorting signatures", len(shards), unit="shards") as advance:
         for place, number in enumerate(shards):
-            hashes = load_arrays(filtered / f"{number:05d}.npz")["bands"]
+            hashes = read_bands(filtered, [number])
             counts.append(len(hashes))
             for band in range(bands):
                 known = np.flatnonzero(hashes[:, band] != NO_SHINGLES)

@@ -16,18 +16,17 @@ from numpy.typing import NDArray
 
 from maquette.artifacts.files import atomic_file
 from maquette.corpus.config import CurationConfig, LanguageConfig
-from maquette.corpus.curation.boilerplate_lines import line_hashes
+from maquette.corpus.curation.corpus_statistics import line_hashes
 from maquette.corpus.curation.journal import entry, write_journal
 from maquette.corpus.curation.shards import Shard, Watch, pages_done
 from maquette.corpus.curation.urls import block_list, host_of, is_below, normalize_url
 from maquette.corpus.document import Document, Rejection, normalize, write_documents
-from maquette.corpus.hashing import Hashes, characters, lower_case_tokens, sequence_hashes
+from maquette.corpus.hashing import TOKEN_BUCKETS, Hashes, text_hash, token_buckets
 from maquette.corpus.sources import needed
 
 UNSAFE = ("gambling", "adult", "drugs", "violence", "malware", "phishing")
 """Categories of block lists whose pages teach the classifier of unsafe content what such pages look like."""
 
-TOKEN_BUCKETS = 1 << 16
 _MOST_CLASSIFIER_EXAMPLES = 100  # blocked pages of a shard that are parsed for that
 _SAMPLE = 600  # characters from each of three places tell a language: more changes no answer and costs time
 
@@ -71,22 +70,6 @@ class _Statistics:
             )
 
 
-def token_buckets(text: str) -> NDArray[np.int64]:
-    """The tokens of a text in lower case, each as one of `TOKEN_BUCKETS` numbers."""
-    return (lower_case_tokens(text) >> np.uint64(48)).astype(np.int64)
-
-
-def text_hash(text: str) -> int:
-    """A 64-bit hash of a short text; the same everywhere."""
-    points = characters(text)
-    return int(sequence_hashes(points.astype(np.uint64) + np.uint64(1), np.zeros(1, np.int64))[0]) if points.size else 0
-
-
-def uniform(text: str) -> float:
-    """A number in 0 ... 1 that follows from a short text, as if it were drawn."""
-    return (text_hash(text) >> 11) / (1 << 53)
-
-
 def extract_shard(
     shard: Shard, number: int, config: CurationConfig, folder: Path, watch: Watch, *, enabled: bool, limit: int | None
 ) -> None:
@@ -115,9 +98,13 @@ def extract_shard(
         if isinstance(document, Document) and document.url in classifier_examples:
             blocked.append(document)
             document = Rejection(document, f"url: {classifier_examples[document.url or '']}", 1.0)
-        result = document if isinstance(document, Rejection) else _checked(document, config, enabled=enabled)
+        result = document if isinstance(document, Rejection) else normalize(document)
+        if isinstance(result, Document) and not result.text.strip():
+            result = Rejection(result, "page: no text", 0.0)
+        if isinstance(result, Document) and enabled:
+            result = check_language(result, config.language)
         if isinstance(result, Rejection):
-            journal.append(entry(result.document, characters=len(result.document.text), rejection=result))
+            journal.append(entry(result, characters=len(result.document.text)))
             continue
         statistics.add(result)
         documents.append(result)
@@ -130,13 +117,6 @@ def extract_shard(
         path = folder / (f"{number:05d}.{name}.parquet" if name else f"{number:05d}.parquet")
         with atomic_file(path) as temporary:  # the documents last: they say that the shard is done
             write_documents(temporary, group)
-
-
-def _checked(document: Document, config: CurationConfig, *, enabled: bool) -> Document | Rejection:
-    document = normalize(document)
-    if not document.text.strip():
-        return Rejection(document, "page: no text", 0.0)
-    return check_language(document, config.language) if enabled else document
 
 
 @functools.cache

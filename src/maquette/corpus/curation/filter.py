@@ -17,13 +17,13 @@ from maquette.artifacts.reading import load_sealed
 from maquette.corpus.config import CurationConfig
 from maquette.corpus.curation.classifiers import grams, unsafe_reason
 from maquette.corpus.curation.corpus_statistics import CorpusStatistics, load_statistics
-from maquette.corpus.curation.extract import token_buckets, uniform
 from maquette.corpus.curation.journal import entry, write_journal
 from maquette.corpus.curation.pii import replace_pii
 from maquette.corpus.curation.rules import Rule, clean_lines, features, first_broken, rules
 from maquette.corpus.curation.shards import Watch, pages_done
 from maquette.corpus.curation.urls import host_of
 from maquette.corpus.document import Document, Rejection, read_file, write_documents
+from maquette.corpus.hashing import token_buckets, uniform
 from maquette.corpus.near_duplicates import document_bands
 
 
@@ -38,13 +38,8 @@ class Filtered:
 
     def row(self, characters: int) -> dict[str, Any]:
         """The document's row of the journal; `characters` of its text before the filters."""
-        rejection = self.result if isinstance(self.result, Rejection) else None
-        document = self.result.document if isinstance(self.result, Rejection) else self.result
-        threshold = self.threshold if rejection else math.nan
-        return entry(
-            document, characters=characters, rejection=rejection, threshold=threshold, pii=self.pii,
-            scores=self.scores,
-        )  # fmt: skip
+        threshold = self.threshold if isinstance(self.result, Rejection) else math.nan
+        return entry(self.result, characters=characters, threshold=threshold, pii=self.pii, scores=self.scores)
 
 
 def filter_document(

@@ -32,11 +32,13 @@ SCORES = ("surprise", "quality", "unsafe", "domain_confidence", "language_confid
 
 
 def entry(
-    document: Document, *, characters: int, rejection: Rejection | None = None, threshold: float = math.nan,
-    pii: dict[str, int] | None = None, scores: dict[str, float] | None = None,
+    result: Document | Rejection, *, characters: int, threshold: float = math.nan, pii: dict[str, int] | None = None,
+    scores: dict[str, float] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """The row of a document, kept or (with a `rejection`) not. `reason` is empty for what is kept; `characters` are of
-    the text as it was extracted; `pii` is JSON, kind -> replacements."""
+    """The row of a document, kept or rejected. `reason` is empty for what is kept; `characters` are of the text as it
+    was extracted; `pii` is JSON, kind -> replacements."""
+    rejection = result if isinstance(result, Rejection) else None
+    document = result.document if isinstance(result, Rejection) else result
     return {
         "id": document.id,
         "url": document.url or "",

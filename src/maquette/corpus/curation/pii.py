@@ -43,7 +43,7 @@ _SECRET_MARKS = (
 _ASSIGNED_WORDS = ("secret", "api_key", "api-key", "apikey", "token", "passw")
 
 # What a pattern can't match without, found many times faster than the pattern: most pages have none of it.
-_MAY_BE_MAIL = re.compile(r"@[A-Za-z0-9-]+\.")
+_MAY_BE_MAIL = re.compile(r"[\w.+%-]@[A-Za-z0-9-]+\.")
 _MAY_BE_CARD = re.compile(r"\d[\d -]{11}")
 _MAY_BE_PHONE = tuple(map(re.compile, (r"\+\d", r"\(\d\d\d\)", r"\d\d\d[-.]\d\d\d[-.]\d")))
 _MAY_BE_IP = tuple(map(re.compile, (r"\d\.\d{1,3}\.\d{1,3}\.\d", r":[0-9a-fA-F]{1,4}:")))
@@ -64,25 +64,15 @@ def replace_pii(document: Document) -> tuple[Document, dict[str, int]]:
         text = _ASSIGNED.sub(
             lambda match: match[0].replace(match[1], put("secret")) if _is_random(match[1]) else match[0], text
         )
-    if any(_before_at(text, match.start()) for match in _MAY_BE_MAIL.finditer(text)):
+    if _MAY_BE_MAIL.search(text):
         text = _EMAIL.sub(lambda match: match[0] if _PUBLIC_MAIL.search(match[0]) else put("email"), text)
     if _MAY_BE_CARD.search(text):
         text = _CARD.sub(lambda match: put("card") if is_card(match[0]) else match[0], text)
     if any(pattern.search(text) for pattern in _MAY_BE_PHONE):
         text = _PHONE.sub(lambda match: put("phone") if _is_phone(match[0]) else match[0], text)
     if any(pattern.search(text) for pattern in _MAY_BE_IP):
-        whole = text
-        text = _IP.sub(
-            lambda match: (
-                put("ip") if _is_ip(match[0], whole[max(0, match.start() - 12) : match.start()]) else match[0]
-            ),
-            text,
-        )
+        text = _IP.sub(lambda match: put("ip") if _is_ip(match) else match[0], text)
     return (dataclasses.replace(document, text=text) if counts else document), dict(counts)
-
-
-def _before_at(text: str, at: int) -> bool:
-    return at > 0 and (text[at - 1].isalnum() or text[at - 1] in "_.+%-")
 
 
 def is_card(text: str) -> bool:
@@ -99,12 +89,13 @@ def _is_phone(text: str) -> bool:
     return 8 <= digits <= 15 if text.startswith("+") else digits == 10
 
 
-def _is_ip(text: str, before: str) -> bool:
+def _is_ip(match: re.Match[str]) -> bool:
+    text = match[0]
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
         return False
-    if address.version == 4 and _VERSION.search(before):
+    if address.version == 4 and _VERSION.search(match.string[max(0, match.start() - 12) : match.start()]):
         return False
     if address.version == 6 and len(text) < 12:
         return False  # a time or a slice more likely than an address

@@ -102,8 +102,8 @@ def clean_lines(document: Document, config: CurationConfig) -> Document:
     """The document without the lines that C4 takes out: notices about scripts, cookies and terms; where asked for
     also all that do not end in a mark."""
     text = document.text
-    if config.c4.script_lines and _has_notice(text) and _SCRIPT.search(text):
-        text = "\n".join(line for line in text.split("\n") if len(line) > _LONGEST_NOTICE or not _is_notice(line))
+    if config.c4.script_lines and _has_notice(text):
+        text = "\n".join(line for line in text.split("\n") if len(line) > _LONGEST_NOTICE or not _has_notice(line))
     if config.c4.punctuated_lines_only:
         text = "\n".join(line for line in text.split("\n") if line.rstrip().endswith((".", "!", "?", '"')))
     return document if text is document.text else dataclasses.replace(document, text=text.strip("\n"))
@@ -111,11 +111,7 @@ def clean_lines(document: Document, config: CurationConfig) -> Document:
 
 def _has_notice(text: str) -> bool:
     lowered = text.lower()
-    return any(mark in lowered for mark in _NOTICE_MARKS)
-
-
-def _is_notice(line: str) -> bool:
-    return _has_notice(line) and _SCRIPT.search(line) is not None
+    return any(mark in lowered for mark in _NOTICE_MARKS) and _SCRIPT.search(text) is not None
 
 
 def features(text: str, title: str = "") -> dict[str, float]:

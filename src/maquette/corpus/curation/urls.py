@@ -99,24 +99,16 @@ class BlockList:
             return None
         if host in self._hosts:
             return self._hosts[host]
-        labels = host.split(".")
-        for first in range(len(labels)):
-            name = ".".join(labels[first:])
+        path, labels = urlsplit(url).path.lower(), host.split(".")
+        for name in (".".join(labels[first:]) for first in range(len(labels))):
             if name in self._domains:
                 return self._domains[name]
-            if name in self._prefixes:
-                path = urlsplit(url).path.lower()
-                for prefix, category in self._prefixes[name]:
-                    if path.startswith(prefix):
-                        return category
+            for prefix, category in self._prefixes.get(name, ()):
+                if path.startswith(prefix):
+                    return category
         if self._words and self._pattern is not None and (match := self._pattern.search(host)):
             return self._words[match[1]]
-        if self._paths:
-            path = urlsplit(url).path.lower() + "/"
-            for piece, category in self._paths:
-                if piece in path:
-                    return category
-        return None
+        return next((category for piece, category in self._paths if piece in f"{path}/"), None)
 
 
 @functools.lru_cache(maxsize=8)

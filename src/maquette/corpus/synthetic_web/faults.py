@@ -186,7 +186,7 @@ def _blocked(good: GoodPages) -> SyntheticPage:
     return good.page(site, render(site, text), text)
 
 
-def _unsafe(good: GoodPages, *kinds: str, count: int = 16) -> Text:
+def _unsafe(good: GoodPages, *kinds: str) -> Text:
     """A page of sentences with their gaps filled, and an ordinary page's paragraphs between them."""
     numbers, templates = good.numbers, [sentence for kind in kinds for sentence in phrases()[kind]]
     sentences = [
@@ -194,13 +194,13 @@ def _unsafe(good: GoodPages, *kinds: str, count: int = 16) -> Text:
             **{name: numbers.choice(words) for name, words in phrases()["slots"].items()},
             number=numbers.randrange(10, 1000),
         )
-        for _ in range(count)
+        for _ in range(16)
     ]
     ordinary = [
         part for page in numbers.sample(good.pages, 2) for part in (page.text or _NOTHING).paragraphs
         if len(part) < 300 and "\n" not in part
     ][:4]  # fmt: skip
-    paragraphs = [" ".join(sentences[first : first + 4]) for first in range(0, count, 4)] + ordinary
+    paragraphs = [" ".join(sentences[first : first + 4]) for first in range(0, 16, 4)] + ordinary
     numbers.shuffle(paragraphs)
     return Text("Welcome", tuple(paragraphs), "web")
 
@@ -216,15 +216,10 @@ def _foreign(good: GoodPages) -> Text:
     return sentences_page([good.numbers.choice(language) for _ in range(30)], "Seite")
 
 
-_SOFT_404 = Text("Error 404", (
-    "404: page not found.", "Sorry, the page that you asked for could not be found here. It may have "
-    "moved, or the link that you followed may be out of date. You can go back and try the search, or "
-    "write to us and tell us what you were looking for, so that we can help you to find it. The team is "
-    "always glad to hear from readers of these pages.",
-), "web")  # fmt: skip
-_LOREM = "Lorem ipsum dolor sit amet, consectetur adipiscing elit, sed do eiusmod tempor. "
-_FILLER = "The text of this page will be added by the editors of the site when they have the time to do so. "
-_PLACEHOLDER = Text("Draft", (_LOREM * 2 + _FILLER * 2, f"{_FILLER}It is to be here soon."), "web")
+def _notice(title: str, kind: str) -> Text:
+    return Text(title, tuple(phrases()[kind]), "web")
+
+
 _ENDLESS = "<p>The row of numbers and of words that follows has no end. "
 _NESTED = "<div>" * 150_000 + "deep" + "</div>" * 150_000
 _EMPTY = b"<html><head><title>Loading</title></head><body><div id=app></div></body></html>"
@@ -275,8 +270,20 @@ FAULTS = (
     Fault("unsafe, other words", False, 0.02, ("safety: classifier",), _from(lambda good: _unsafe(good, _UNLISTED))),
     Fault("other language", False, 0.04, ("language",), _from(_foreign)),
     Fault("numbers", False, 0.015, ("gopher",), _from(lambda good: number_table(good.numbers))),
-    Fault("soft 404", False, 0.015, ("page: not found", "gopher"), _from(lambda _: _SOFT_404)),
-    Fault("placeholder text", False, 0.01, ("c4: placeholder_text",), _from(lambda _: _PLACEHOLDER)),
+    Fault(
+        "soft 404",
+        False,
+        0.015,
+        ("page: not found", "gopher"),
+        _from(lambda _: _notice("Error 404", "not_found")),
+    ),
+    Fault(
+        "placeholder text",
+        False,
+        0.01,
+        ("c4: placeholder_text",),
+        _from(lambda _: _notice("Draft", "placeholder")),
+    ),
     Fault("invented words", False, 0.01, ("outlier", "language"), _from(lambda good: gibberish(good.numbers))),
     Fault("giant page", False, 0.002, ("page: too large",), _from(lambda _: _ENDLESS * 60_000)),
     Fault("compressed bomb", False, 0.001, ("page: too large",), _from(_bomb)),

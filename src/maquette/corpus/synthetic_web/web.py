@@ -75,13 +75,13 @@ def make_web(
     ]
     labelled.sort(key=lambda document: document.domain)
     with atomic_file(folder / "examples.parquet") as temporary:
-        write_documents(temporary, labelled)
+        write_documents(temporary, labelled, checksums=False)
     clean = [
         Document(f"{CLEAN}/{number}", "\n\n".join(text.paragraphs), None, CLEAN)
         for number, text in enumerate(examples) if is_prose(text)
     ]  # fmt: skip
     with atomic_file(folder / f"{CLEAN}.parquet") as temporary:
-        write_documents(temporary, clean)
+        write_documents(temporary, clean, checksums=False)
     counts = {fault.name: sum(row["fault"] == fault.name for row in truth) for fault in FAULTS}
     return {
         "pages": len(truth),
@@ -131,14 +131,13 @@ def _write(folder: Path, pages: Sequence[SyntheticPage]) -> list[dict[str, Any]]
     """Writes the archives (three gzip, one plain), the last record of the first one cut short."""
     truth: list[dict[str, Any]] = []
     size = -(-len(pages) // _ARCHIVES)
-    for number, group in enumerate(_groups(pages, size)):
+    for number, first in enumerate(range(0, len(pages), size)):
+        group = list(pages[first : first + size])
         if number == 0:
-            group = _single_last(group, pages)
-        suffix = ".warc" if number == _ARCHIVES - 1 else ".warc.gz"
-        name = f"crawl-{number:02d}{suffix}"
-        pieces: list[bytes] = [
-            _packed(_record("warcinfo", "", b"software: maquette\r\n", "application/warc-fields"), name)
-        ]
+            _move_single_last(group, pages)
+        name = f"crawl-{number:02d}.warc{'' if number == _ARCHIVES - 1 else '.gz'}"
+        about = _record("warcinfo", "", b"software: maquette\r\n", "application/warc-fields")
+        pieces = [_packed(about, name)]
         place = len(pieces[0])
         for count, page in enumerate(group):
             record = _response(page)
@@ -156,21 +155,13 @@ def _write(folder: Path, pages: Sequence[SyntheticPage]) -> list[dict[str, Any]]
     return truth
 
 
-def _single_last(group: Sequence[SyntheticPage], pages: Sequence[SyntheticPage]) -> list[SyntheticPage]:
-    """The group with a good page at its end that no other is a copy of: cut short, nothing else takes its place."""
+def _move_single_last(group: list[SyntheticPage], pages: Sequence[SyntheticPage]) -> None:
+    """Ends the group with a good page that no other is a copy of: cut short, nothing else takes its place."""
     titles = Counter(page.text.title for page in pages if page.text is not None)
-    ordered = list(group)
-    for place in reversed(range(len(ordered))):
-        page = ordered[place]
+    for place, page in reversed(list(enumerate(group))):
         if not page.fault and page.text is not None and titles[page.text.title] == 1:
-            ordered.append(ordered.pop(place))
-            break
-    return ordered
-
-
-def _groups(pages: Sequence[SyntheticPage], size: int) -> Iterator[Sequence[SyntheticPage]]:
-    for first in range(0, len(pages), size):
-        yield pages[first : first + size]
+            group.append(group.pop(place))
+            return
 
 
 def _truth(identity: str, page: SyntheticPage) -> dict[str, Any]:
@@ -244,14 +235,8 @@ def _good_row(known: dict[str, dict[str, Any]], reason: dict[str, str]) -> dict[
     passed = sum(reason.get(name) == "" for name in good)
     everything = [name for name, why in reason.items() if why == "" and name in known]
     deserving = sum(known[name]["keep"] for name in everything)
-    return _line(
-        "good pages",
-        True,
-        len(good),
-        passed / max(len(good), 1),
-        deserving / max(len(everything), 1),
-        _by(good, reason),
-    )
+    recall, precision = passed / max(len(good), 1), deserving / max(len(everything), 1)
+    return _line("good pages", True, len(good), recall, precision, _by(good, reason))
 
 
 def _row(fault: Fault, known: dict[str, dict[str, Any]], reason: dict[str, str]) -> dict[str, Any]:
@@ -259,13 +244,11 @@ def _row(fault: Fault, known: dict[str, dict[str, Any]], reason: dict[str, str])
     right = sum((reason.get(name, "lost") == "") == fault.keep for name in injected)
     precision = None
     if fault.steps:
-        rejected = [name for name, why in reason.items() if _is_of(why, fault.steps) and name in known]
+        rejected = [
+            name for name, why in reason.items() if why and {why, step_of(why)} & {*fault.steps} and name in known
+        ]
         precision = sum(not known[name]["keep"] for name in rejected) / len(rejected) if rejected else None
     return _line(fault.name, fault.keep, len(injected), right / max(len(injected), 1), precision, _by(injected, reason))
-
-
-def _is_of(reason: str, steps: tuple[str, ...]) -> bool:
-    return reason != "" and (reason in steps or step_of(reason) in steps)
 
 
 def _by(names: list[str], reason: dict[str, str]) -> str:

@@ -18,13 +18,15 @@ import numbers
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from maquette.artifacts import ConfigError, StageError
 from maquette.artifacts.targets import definition_of, import_target, shown, users_code
 from maquette.data.conversations import read_preferences
 from maquette.feedback.comparison import Comparison, Judgement, comparison_of
-from maquette.objectives.completions import Completion
+
+if TYPE_CHECKING:
+    from maquette.objectives.completions import Completion
 
 
 def _find(target: str | None, key: str) -> Any:
@@ -68,7 +70,7 @@ class CallableReward:
         if not callable(self._function):
             raise ConfigError(f"reward.callable={target} can't be called.", "Name a function of a list of completions.")
 
-    def __call__(self, completions: Sequence[Completion]) -> list[float]:
+    def __call__(self, completions: "Sequence[Completion]") -> list[float]:
         scores = []
         for value in _called(self.name, self._function, completions, "completions", "a number"):
             if (score := _finite(value)) is None:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from maquette.artifacts.files import write_text
 from maquette.artifacts.reading import load_sealed, write_sealed
+from maquette.feedback.config import CAPTIONS
 from maquette.feedback.overoptimisation import OveroptimisationCurve
 from maquette.feedback.study.figures import (
     ValidationCurve,
@@ -18,14 +19,6 @@ from maquette.feedback.study.figures import (
 from maquette.feedback.study.measurement import Measurement, PolicyResult, read_measurement
 from maquette.reports import render
 from maquette.statistics import IntervalEstimate
-
-CAPTIONS = {
-    "gold": "Gold reward per completion, sampled and greedy, with 95% intervals.",
-    "frontier": "What each policy is worth, and what it was optimised for, over how far it has moved.",
-    "overoptimisation": "Gold and learned reward gained over how far a policy has moved, one colour a reward model; "
-    "lines through gold are the curves of Gao et al. 2022 with 90% bands.",
-    "length": "Where labels like length, longer completions win by the learned reward, and lose by gold.",
-}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,27 +21,22 @@ from typing import Any, TypeVar
 
 import torch
 
-from maquette.artifacts import ConfigError, StageError
+from maquette.artifacts import StageError
 from maquette.artifacts.files import atomic_folder, file_digest, listed, read_json, write_json
-from maquette.artifacts.reading import load_sealed, load_table, reading, short, write_sealed
-from maquette.artifacts.strangers import check_code
-from maquette.model.core_config import CoreConfig
+from maquette.artifacts.reading import load_sealed, reading, write_sealed
 from maquette.model.heads import LanguageModel, ScalarModel
+from maquette.model.hf.config_file import DROPOUT, FAMILIES, config_of, family_of, read_config
 from maquette.model.hf.family import MODELING, OWN, ModelFamily, Stored, is_scalar
-from maquette.model.hf.gpt2 import GPT2
-from maquette.model.hf.rotary import LLAMA, QWEN2, QWEN3
 from maquette.model.hf.weights import read_weights, write_weights
 from maquette.reports import render
 from maquette.text import Tokenizer, model_files
 from maquette.text.special import END_OF_TURN
 from maquette.text.tokenizer import MISSING_FILE
 
-FAMILIES = (LLAMA, QWEN2, QWEN3, GPT2, OWN)
-"""In the order in which one is chosen for a model to write; the last takes what the others can't express."""
-
 Model = TypeVar("Model", LanguageModel, ScalarModel)
 
 CHECKSUMS = "checksums.json"
+
 
 _FILES = frozenset(
     (
@@ -63,12 +58,12 @@ def load(path: Path | str, *, dtype: torch.dtype | None = torch.float32) -> Lang
     return _load(LanguageModel, path, raw, dtype)
 
 
-def load_scalar(path: Path | str, *, dtype: torch.dtype | None = torch.float32) -> ScalarModel:
-    """The reward model in a folder, otherwise as `load`."""
+def load_scalar(path: Path | str) -> ScalarModel:
+    """The reward model in a folder in float32, otherwise as `load`."""
     path, raw = Path(path), read_config(Path(path))
     if not is_scalar(raw):
         raise StageError(f"{path} is not a reward model.", "Train one with objective=reward.")
-    return _load(ScalarModel, path, raw, dtype)
+    return _load(ScalarModel, path, raw, torch.float32)
 
 
 def _load(kind: type[Model], path: Path, raw: dict[str, Any], dtype: torch.dtype | None) -> Model:
@@ -119,6 +114,8 @@ def fill(folder: Path, model: LanguageModel | ScalarModel, tokenizer: Tokenizer,
     settings: dict[str, Any] = {"architectures": [family.architecture], "model_type": family.model_type} | family.write(
         config
     )
+    if getattr(config, DROPOUT, 0.0):
+        settings[DROPOUT] = config.dropout
     state = model.state_dict()
     files, stop_ids, our_end = tokenizer.files, tokenizer.stop_ids, tokenizer.special_ids.get(END_OF_TURN)
     special = {"bos_token_id": tokenizer.document_id, "pad_token_id": tokenizer.padding_id} | files.ids
@@ -166,53 +163,6 @@ def require_replaceable(path: Path | str) -> None:
     if path.exists() and not is_export(path) and (entries := sorted(path.iterdir())):
         others = [entry.name for entry in entries if entry.name not in _FILES] or [entries[0].name]
         raise StageError(f"{path} holds other files ({others[0]}), which would be lost.", "Choose a folder of its own.")
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """The content of `config.json`. Raises `StageError` where it is missing or damaged."""
-    file = path / "config.json"
-    if not path.is_dir():
-        raise StageError(f"{path} is not a folder.", "Give a folder that holds config.json and model.safetensors.")
-    if not file.exists():
-        raise StageError(f"{file} is missing.", "Is this a Hugging Face folder?")
-    raw = load_table(file, hint="Fetch the file again.")
-    if not isinstance(named := raw.get("architectures") or [], list) or not all(isinstance(one, str) for one in named):
-        raise StageError(f"{file}: architectures must be a list of names, got {short(named)}.", "Fetch the file again.")
-    return raw
-
-
-def family_of(raw: dict[str, Any], path: Path) -> ModelFamily:
-    """The family that a `config.json` names, be it a language model's or a reward model's.
-
-    Raises `StageError` for an unknown architecture or quantised weights.
-    """
-    named = raw.get("architectures") or []
-    for family in FAMILIES:
-        known = {family.architecture, family.scalar_architecture} & set(named)
-        if known or (not named and raw.get("model_type") == family.model_type):
-            if raw.get("quantization_config"):
-                raise StageError(f"{path / 'config.json'}: quantised weights are not supported.", "Fetch the original.")
-            return family
-    raise StageError(
-        f"{path / 'config.json'}: the architecture {', '.join(named) or raw.get('model_type')} is not known.",
-        f"Known: {', '.join(family.architecture for family in FAMILIES)}.",
-    )
-
-
-def config_of(raw: dict[str, Any], path: Path) -> CoreConfig:
-    """The core's shape as a `config.json` has it, be it a language model's or a reward model's.
-
-    Raises `StageError` for an unknown architecture or a setting that the core does not have.
-    """
-    family = family_of(raw, path)
-    try:
-        with reading(path / "config.json", hint="Fetch the file again."):
-            config = family.read(raw)
-    except (StageError, ConfigError) as error:
-        raise StageError(f"{path / 'config.json'}: {error.message}", error.hint) from None
-    for name in config.own_code:
-        check_code(name, path / "config.json", "code")
-    return config
 
 
 def _layout(family: ModelFamily, config: Any, ours: dict[str, Any]) -> list[Stored]:

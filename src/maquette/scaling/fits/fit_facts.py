@@ -4,14 +4,13 @@ Terminal, MLflow and whoever reads the file later see these; the page draws from
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
 
-from maquette.reports.tables import span, terminal_table
-from maquette.scaling.laws.forecast import error_words
+from maquette.reports.tables import error_words, span, terminal_table
 
 if TYPE_CHECKING:
     from maquette.scaling.fits.sweep_fit import SweepFit
@@ -75,7 +74,8 @@ def headline(fit: "SweepFit") -> str:
     """The fit in two sentences."""
     exponent = fit.exponent()
     text = f"N* ~ C^{exponent[0]:.3f} ({exponent[1].low:.3f} to {exponent[1].high:.3f}, {fit.level:.0%} interval)"
-    name = "the power law through the minima" if fit.form == "minima" else f"the {fit.form} form"
+    names = {"minima": "the power law through the minima", "plateau": "the predictor"}
+    name = names.get(fit.form, f"the {fit.form} form")
     how = f"By {name}, which was forced" if fit.forced else f"By {name}"
     forecast = next(row for row in forecasts(fit) if row["reach"] == 10.0 and row["form"] == fit.form)
     low, high = forecast["interval90"]
@@ -110,7 +110,6 @@ def forecasts(fit: "SweepFit") -> list[dict[str, Any]]:
 
 def tell(facts: Mapping[str, Any]) -> None:
     """Headline, tables and warnings at the terminal."""
-    console = Console()
     lines = [
         f"{facts['runs']} runs of {facts['source']}, {len(facts['budgets'])} budgets",
         terminal_table(*form_table(facts), "forms of law, by how they extrapolated"),
@@ -127,9 +126,19 @@ def tell(facts: Mapping[str, Any]) -> None:
         runs = [run["run"] for run in facts["left_out"] if run["reason"] == reason]
         some = ", ".join(runs[:4]) + (" ..." if len(runs) > 4 else "")
         lines.append(f"left out: {len(runs)} ({some}): {reason}")
+    _print(lines, facts["warnings"])
+
+
+def tell_law(facts: Mapping[str, Any]) -> None:
+    """What a stored law of another kind says (other_laws.py), at the terminal."""
+    _print([facts["words"], *([f"Use it: {facts['use']}"] if facts["use"] else [])], facts["warnings"])
+
+
+def _print(lines: Sequence[Any], warnings: Sequence[str]) -> None:
+    console = Console()
     for line in lines:
-        console.print(line, markup=False, highlight=False)
-    for warning in facts["warnings"]:
+        console.print(line, markup=False, highlight=False, soft_wrap=isinstance(line, str))
+    for warning in warnings:
         console.print(f"warning: {warning}", markup=False, highlight=False, style="yellow")
 
 
@@ -187,6 +196,9 @@ def exponent_table(facts: Mapping[str, Any]) -> tuple[list[str], list[tuple[str,
             (f"{facts['form']} surface *", f"{surface['exponent']:.3f}", span(surface["interval"]["exponent"]), "")
         )
     for form, surface in facts["custom_forms"].items():
+        low, high = surface["interval"]["exponent"]
+        if not -1 < low < high < 2.5:  # it has no best size near these runs
+            continue
         mark = " *" if facts["form"] == form else ""
         rows.append((f"{form}{mark}", f"{surface['exponent']:.3f}", span(surface["interval"]["exponent"]), ""))
     for method, line in facts["isoflop"].items():

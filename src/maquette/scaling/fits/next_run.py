@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from rich.console import Console
 
+from maquette.artifacts.settings import parse_quantity
 from maquette.reports import quantity, terminal_table
 from maquette.scaling.laws.fit import SurfaceFit
 from maquette.scaling.laws.forms import SurfaceModel, coordinates
@@ -116,23 +117,24 @@ def show_suggestions(
     count: int,
     words: Sequence[str],
     *,
-    size: float | None = None,
-    tokens: float | None = None,
-    compute: float | None = None,
-    affordable: float | None = None,
+    size: str | None = None,
+    tokens: str | None = None,
+    compute: str | None = None,
+    affordable: str | None = None,
 ) -> list[Suggestion]:
     """Prints and returns the next runs, as a table and as lines to type, to which the `words` are added. `size`,
     `tokens`, `compute`: of the run whose loss is to be known, by default the best at ten times the largest budget."""
-    target = fit.allocation(size, tokens, compute or fit.comparison.largest_budget * _REACH)
-    affordable = affordable or fit.comparison.largest_budget
-    result = suggest_runs(
-        fit.surface, fit.table.params, fit.table.tokens, target, candidates(fit, affordable), count=count
-    )
+    given = {"size": size, "tokens": tokens, "compute": compute, "affordable": affordable}
+    numbers = {name: None if value is None else float(parse_quantity(value, name)) for name, value in given.items()}
+    largest = fit.comparison.largest_budget
+    target = fit.allocation(numbers["size"], numbers["tokens"], numbers["compute"] or largest * _REACH)
+    most = numbers["affordable"] or largest
+    result = suggest_runs(fit.surface, fit.table.params, fit.table.tokens, target, candidates(fit, most), count=count)
     forms = {"N": "{params:quantity}", "D": "{tokens:quantity}", "FLOPs": "{compute:.2g}"}
     forms |= {"standard error before": "{error_before:.3%}", "after": "{error_after:.3%}"}
     title = (
         f"next runs for the loss at N {quantity(target.params)}, D {quantity(target.tokens)} "
-        f"(each at most {affordable:.2g} FLOPs)"
+        f"(each at most {most:.2g} FLOPs)"
     )
     console = Console()
     console.print(terminal_table(forms, result, title))

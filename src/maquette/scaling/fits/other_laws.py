@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-
 from maquette.artifacts.files import write_json, write_text
-from maquette.artifacts.reading import load_table
+from maquette.artifacts.progress import say
+from maquette.recipe.recipe_file import recipe_path, save_recipe
 from maquette.reports import write_page
 from maquette.scaling.fits.families import compare_by, comparison_facts, comparison_figure
 from maquette.scaling.fits.mixture_fit import MixtureFit, fit_mixture, mixture_facts, mixture_figure, verdict
@@ -47,8 +46,10 @@ class FoundLaw:
 
 
 def setting_law(table: RunTable, setting: str, *, level: float, recipe: str, outputs: str) -> FoundLaw:
-    """The law of a setting (`learning_rate`, `batch`), to be used as the recipe called so."""
+    """The law of a setting (`learning_rate`, `batch`), which is written as the recipe called so."""
     tuned = tune(table, setting, level)
+    path = save_recipe(tuned.rules, recipe_path(recipe, outputs))
+    say(f"recipe={recipe} is {path}")
     elsewhere = [] if outputs == "outputs" else [f"outputs={outputs}"]
     line = shlex.join(["maquette", "train", "-m", "+sweep=isoflop", f"recipe={recipe}", *elsewhere])
     return FoundLaw(
@@ -69,12 +70,12 @@ def mixture_law(
     *,
     max_epochs: float,
     targets: Mapping[str, float],
-    train: Callable[[MixtureFit], float] | None = None,
+    train: Callable[[RunTable, MixtureFit], float] | None = None,
 ) -> FoundLaw:
     """The mixing law and its optimum; with `train`, which gives the loss of the optimum trained, also whether it
     holds."""
     result = fit_mixture(table, max_epochs=max_epochs, targets=dict(targets))
-    verified = None if train is None else train(result)
+    verified = None if train is None else train(table, result)
     facts, figure = mixture_facts(result, verified), mixture_figure(result, verified)
     shares = ",".join(f"{name}:{share:g}" for name, share in result.mixture.items())
     line = f"maquette train 'mixture.weights={{{shares}}}'"
@@ -86,12 +87,3 @@ def families(table: RunTable, column: str, *, level: float) -> FoundLaw:
     result = compare_by(table, column, level)
     facts, figure = comparison_facts(result), comparison_figure(result)
     return FoundLaw(f"by-{column}", "families.html.j2", result, result.words, facts, figure)
-
-
-def tell_law(folder: Path) -> None:
-    """What a stored law says, at the terminal."""
-    facts, console = load_table(folder / LAW), Console()
-    lines = [facts["words"], *([f"Use it: {facts['use']}"] if facts["use"] else [])]
-    console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
-    for warning in facts["warnings"]:
-        console.print(f"warning: {warning}", markup=False, highlight=False, style="yellow")

@@ -77,27 +77,18 @@ def store_fit(
     source = Path(runs).stem if runs is not None and is_file(runs) else table.source
     words = source.removeprefix("the sweep ").split(", ")[0]
     short = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in words)[:60].strip("-.")
-    made = False
-
-    def fill(folder: Path) -> dict[str, Any]:
-        nonlocal made
-        made = True
-        return make(folder)
-
-    folder = build(
+    return build(
         KIND,
         outputs,
         name=name,
         label=f"{short}-{label}" if label else short,
         config=dict(settings),
         inputs={"runs": digest(table.csv())},
-        make=fill,
+        make=make,
+        made=lambda folder: record_fit(folder, runs, outputs, tracking),
         force=force,
         say=say,
     )
-    if made:
-        record_fit(folder, runs, outputs, tracking)
-    return folder
 
 
 def record_fit(folder: Path, runs: str | None, outputs: Path | str, tracking: TrackingConfig) -> None:
@@ -147,6 +138,18 @@ def read_facts(folder: Path) -> dict[str, Any]:
     """What `fit.json` says. Raises `StageError` where the folder is damaged."""
     verify_files(folder)
     return load_table(folder / FACTS)
+
+
+def show_fit(folder: Path, *, as_json: bool = False) -> None:
+    """Prints what a person wants to know of a stored law, or its JSON."""
+    from maquette.scaling.fits.fit_facts import tell, tell_law
+
+    of_the_loss = (folder / FACTS).exists()
+    if as_json:
+        print((folder / (FACTS if of_the_loss else LAW)).read_text(encoding="utf-8"))
+        return
+    tell(read_facts(folder)) if of_the_loss else tell_law(load_table(folder / LAW))
+    say(f"Open {(folder / PAGE).absolute().as_uri()}")
 
 
 def load_fit(folder: Path) -> "tuple[SweepFit, Manifest]":

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from maquette.artifacts.settings import is_dotted
+from maquette.artifacts.settings import is_dotted, parse_quantity
 from maquette.recipe.pretraining import Recipe
 from maquette.scaling.fits.confounders import Confounder, copying_kinds, find_confounders
 from maquette.scaling.fits.recipe_cost import RungCost, recipe_costs
@@ -155,6 +155,15 @@ class SweepFit:
         if params is None:
             return self.best(compute)
         return Allocation(params, compute / (self.flops_per_product * params) if tokens is None else tokens)
+
+    def run_of(self, size: str | None, tokens: str | None, compute: str | None) -> tuple[Allocation, float]:
+        """N and D, and FLOPs, of a run by what is given of it: `compute`, or both other quantities."""
+        given = {"size": size, "tokens": tokens, "compute": compute}
+        params, many, flops = (None if v is None else float(parse_quantity(v, key)) for key, v in given.items())
+        if flops is None:
+            assert params is not None and many is not None
+            flops = self.flops_per_product * params * many
+        return self.allocation(params, many, flops), flops
 
     def predict(
         self,

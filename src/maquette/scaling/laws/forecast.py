@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import t
 
+from maquette.reports.tables import error_words
 from maquette.scaling.laws.runs import Array, LawError, Runs
 from maquette.statistics.intervals import check_level
 
@@ -90,17 +91,6 @@ class Forecast:
             f"{self.loss:.4f} nats a token ({level:.0%}: {low:.4f} to {high:.4f}), within "
             f"{error_words(max(self.loss - low, high - self.loss) / self.loss, self.slope)}"
         )
-
-
-def error_words(relative: float, slope: float) -> str:
-    """A relative error of the loss, in words: "2.3% of the loss, as much as 1.36 times the compute"."""
-    return f"{abs(relative):.1%} of the loss, {compute_words(relative, slope)}"
-
-
-def compute_words(relative: float, slope: float) -> str:
-    """The same without the loss: "as much as 1.36 times the compute"."""
-    factor = np.exp(abs(np.log1p(relative) / slope)) if slope else np.inf
-    return f"as much as {factor:.3g} times the compute"
 
 
 def make_forecast(

@@ -1,84 +1,108 @@
 """The demo's page: the law, the prediction and its verdict, what alignment made of the model, and the model itself."""
 
+import dataclasses
 import shutil
 import sys
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from maquette.artifacts.files import write_text
+from maquette.artifacts.files import digest, read_json, write_json, write_text
 from maquette.artifacts.manifest import read_manifest
+from maquette.artifacts.progress import say
 from maquette.artifacts.reading import load_table
-from maquette.evaluation import BaselineScore
-from maquette.evaluation.run_report import RunReport
-from maquette.feedback.study.report import read_study
-from maquette.reports import render
-from maquette.reports.figures import COLORS
-from maquette.scaling.fits.stored_fit import load_fit
-from maquette.scaling.fits.sweep_figures import CAPTIONS, isoflop_curves, loss_against_compute
-from maquette.scaling.fits.sweep_fit import SweepFit
-from maquette.scaling.laws.forecast import Forecast
+from maquette.data.token_artifacts import TokensResult
 from maquette.scaling.predictions.verdict import Verdict
 from maquette.tracking.config import TrackingConfig
-from maquette.training import RunRecord, read_history
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from maquette.training.record import RunRecord
 
 
-def draw_page(
-    path: Path,
-    verdict: Verdict,
-    fit: Path,
-    record: RunRecord,
-    study: Path | None,
-    *,
-    corpus: Path,
-    tokenizer: Path,
-    tokens: Path,
-    baselines: Path,
-    outputs: str,
-    tracking: TrackingConfig,
-    seed: int,
-) -> None:
-    """Writes the page to `path`; the folders are those of what it tells of."""
-    scores = read_manifest(baselines).facts
-    report = RunReport(
-        record=record,
-        history=read_history(Path(record.folder) / "metrics.jsonl"),
-        scores=[BaselineScore(**score) for score in scores["scores"]],
-        weights=scores["weights"],
-        corpus=read_manifest(corpus).facts,
-        tokenizer=load_table(tokenizer / "report.json"),
-        places=places(outputs, tracking, record, fit, corpus=corpus, tokenizer=tokenizer, tokens=tokens),
-        commands=commands(outputs, tracking),
-    )
-    law, _ = load_fit(fit)
-    prediction = PredictionReport(law, verdict)
-    shown = {
-        "prediction": prediction, "report": report, "study": None if study is None else read_study(study),
-        "figures": prediction.figures() | report.figures(), "captions": CAPTIONS,
-        "outputs": Path(outputs).name, "seed": seed,
-    }  # fmt: skip
-    write_text(path, render("demo.html.j2", shown))
+@dataclass(frozen=True)
+class DemoPage:
+    """What the demo has made, and where: the predicted model's run, what it learned from, its rivals, the law and the
+    verdict."""
 
+    outputs: str
+    tracking: TrackingConfig
+    seed: int
+    record: RunRecord
+    data: TokensResult
+    baselines: Path
+    fit: Path
+    verdict: Verdict
 
-def places(
-    outputs: str, tracking: TrackingConfig, record: RunRecord, fit: Path, *, corpus: Path, tokenizer: Path, tokens: Path
-) -> dict[str, str]:
-    """What lies where."""
-    run_folder = Path(record.folder)
-    return {
-        "The law: every figure, table and the card": str(fit / "index.html"),
-        "The record of all predictions": str(Path(outputs) / "verdicts" / "index.html"),
-        "The model, as a Hugging Face folder": str(run_folder / "model"),
-        "Checkpoints, curves, figures, settings": record.folder,
-        "Corpus and its report": str(corpus),
-        "Tokenizer and its report": str(tokenizer),
-        "Token shards": str(tokens),
-        "Every run’s parameters, curves and figures": tracking.uri or str(Path(outputs) / "mlflow.db"),
-    }
+    def write(self, study: Path | None = None, *, force: bool = False) -> Path:
+        """Writes `<outputs>/demo/index.html`, unless it was made from the same things already. `study`: the folder of a
+        comparison of policies that began at the demo's model; the page tells of it from then on."""
+        folder = Path(self.outputs) / "demo"
+        page, stamp, remembered = folder / "index.html", folder / "made-from.json", folder / "study.json"
+        if study is not None:
+            write_json(remembered, {"study": str(study.relative_to(self.outputs))})
+        study = self._study(remembered)
+        assert self.data.corpus is not None  # the demo takes no tokens without text
+        pieces = [self.data.corpus, self.data.tokenizer, self.baselines, self.fit, *([study] if study else [])]
+        inputs = {
+            "run": digest(dataclasses.asdict(self.record)),
+            "prediction": self.verdict.prediction.digest,
+            **{path.parent.name: read_manifest(path).digest for path in pieces},
+        }
+        if page.exists() and read_json(stamp) == inputs and not force:
+            say("page: up to date")
+            return page
+        self._draw(page, self.data.corpus, study)
+        write_json(stamp, inputs)
+        return page
+
+    def _study(self, remembered: Path) -> Path | None:
+        """The comparison that was last shown, where it is still there and began at this run."""
+        if not remembered.exists():
+            return None
+        study = Path(self.outputs) / str(load_table(remembered).get("study"))
+        began_here = (study / "results.json").exists() and (
+            self.record.spec.fingerprint in read_manifest(study).inputs.values()
+        )
+        return study if began_here else None
+
+    def _draw(self, page: Path, corpus: Path, study: Path | None) -> None:
+        from maquette.evaluation import BaselineScore
+        from maquette.evaluation.run_report import RunReport
+        from maquette.feedback.study.report import read_study
+        from maquette.reports import render
+        from maquette.scaling.fits.stored_fit import load_fit
+        from maquette.scaling.fits.sweep_figures import CAPTIONS
+        from maquette.scaling.predictions.prediction_report import PredictionReport
+        from maquette.training.metrics_file import read_history
+
+        scores = read_manifest(self.baselines).facts
+        report = RunReport(
+            record=self.record,
+            history=read_history(Path(self.record.folder) / "metrics.jsonl"),
+            scores=[BaselineScore(**score) for score in scores["scores"]],
+            weights=scores["weights"],
+            corpus=read_manifest(corpus).facts,
+            tokenizer=load_table(self.data.tokenizer / "report.json"),
+            places=self._places(),
+            commands=commands(self.outputs, self.tracking),
+        )
+        prediction = PredictionReport(load_fit(self.fit)[0], self.verdict)
+        shown = {
+            "prediction": prediction, "report": report, "study": None if study is None else read_study(study),
+            "figures": prediction.figures() | report.figures(), "captions": CAPTIONS,
+            "outputs": Path(self.outputs).name, "seed": self.seed,
+        }  # fmt: skip
+        write_text(page, render("demo.html.j2", shown))
+
+    def _places(self) -> dict[str, str]:
+        """What lies where."""
+        return {
+            "The law: every figure, table and the card": str(self.fit / "index.html"),
+            "The record of all predictions": str(Path(self.outputs) / "verdicts" / "index.html"),
+            "The model, as a Hugging Face folder": str(Path(self.record.folder) / "model"),
+            "Checkpoints, curves, figures, settings": self.record.folder,
+            "Corpus and its report": str(self.data.corpus),
+            "Tokenizer and its report": str(self.data.tokenizer),
+            "Token shards": str(self.data.folder),
+            "Every run’s parameters, curves and figures": self.tracking.uri or str(Path(self.outputs) / "mlflow.db"),
+        }
 
 
 def commands(outputs: str, tracking: TrackingConfig) -> dict[str, str]:
@@ -103,45 +127,3 @@ def _command(name: str) -> str:
         return name
     path = Path(sys.executable).parent / name
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
-
-
-@dataclass(frozen=True)
-class PredictionReport:
-    """The law that predicted, and the verdict on what it said."""
-
-    fit: SweepFit
-    verdict: Verdict
-
-    @cached_property
-    def by_form(self) -> dict[str, Forecast]:
-        """What each form of law says of the run, with its 90% interval."""
-        prediction = self.verdict.prediction
-        return {
-            form: self.fit.predict(
-                prediction.params,
-                prediction.tokens,
-                compute=prediction.compute,
-                form=form,
-            )
-            for form in self.fit.forms
-        }
-
-    @property
-    def worst(self) -> tuple[str, float]:
-        """The form that was the farthest off, and its relative error."""
-        errors = {form: forecast.loss / self.verdict.loss - 1 for form, forecast in self.by_form.items()}
-        form = max(errors, key=lambda name: abs(errors[name]))
-        return form, errors[form]
-
-    def figures(self) -> dict[str, "Figure"]:
-        """The curves of the family, and loss over compute with the prediction's interval and the run."""
-        figure = loss_against_compute(self.fit)
-        axes, prediction = figure.axes[0], self.verdict.prediction
-        low, high = prediction.interval90
-        axes.errorbar(
-            prediction.compute, prediction.loss, yerr=[[prediction.loss - low], [high - prediction.loss]],
-            fmt="_", color="black", capsize=5, lw=1.6, label="prediction, 90%",
-        )  # fmt: skip
-        axes.plot(prediction.compute, self.verdict.loss, "o", color=COLORS[1], ms=8, zorder=5, label="observed")
-        axes.legend(fontsize=8)
-        return {"prediction": figure, "isoflop": isoflop_curves(self.fit)}

@@ -12,14 +12,17 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.console import Console
+
 from maquette.artifacts.errors import ConfigError, StageError
 from maquette.artifacts.files import digest, listed, locked, write_json
+from maquette.artifacts.progress import say
 from maquette.artifacts.reading import load_table, reading
 from maquette.artifacts.settings import nearest
 from maquette.recipe.fingerprint import DEVICES, OBSERVERS
 from maquette.recipe.run_spec import RunSpec
 from maquette.reports import quantity
-from maquette.scaling.laws.forecast import error_words
+from maquette.reports.tables import error_words
 from maquette.tracking import start_run
 from maquette.tracking.config import TrackingConfig
 
@@ -133,6 +136,19 @@ def predict_run(
     )
 
 
+def show_prediction(prediction: WrittenPrediction, fit: "SweepFit", *, as_json: bool = False) -> None:
+    """Prints it beside what the other forms of its fit would say, or its JSON."""
+    if as_json:
+        print(json.dumps({**prediction.content(), "id": prediction.id, "digest": prediction.digest}, indent=2))
+        return
+    others = [name for name in fit.forms if name != prediction.form]
+    losses = {
+        name: fit.predict(prediction.params, prediction.tokens, compute=prediction.compute, form=name).loss
+        for name in others
+    }
+    Console().print("\n".join(prediction.lines(losses)), markup=False, highlight=False)
+
+
 def check_data(spec: RunSpec, table: "RunTable") -> None:
     """Raises `StageError` where the run's data are not those of the fit's runs."""
     for name, known in spec.digests.items():
@@ -225,6 +241,15 @@ def find_prediction(name: str | None, outputs: Path | str) -> WrittenPrediction:
     close = nearest(name, known)
     hint = f"Did you mean {close}?" if close else f"Predictions: {', '.join(known)}."
     raise ConfigError(f"prediction={name}: there is no such prediction in {root}.", hint)
+
+
+def find_written(outputs: Path | str, fit_digest: str, compute: float) -> WrittenPrediction | None:
+    """The newest prediction by a fit for about so much compute."""
+    for one in reversed(read_predictions(outputs)):
+        if one.fit_digest == fit_digest and abs(one.compute / compute - 1) < 0.05:
+            say(f"prediction {one.id}: up to date")
+            return one
+    return None
 
 
 def check_predicted(name: str, outputs: str, spec: RunSpec) -> WrittenPrediction:

@@ -13,7 +13,8 @@ from maquette.artifacts.files import write_json, write_text
 from maquette.artifacts.manifest import digest_of_files, recall, remember
 from maquette.reports import render
 from maquette.reports.figures import COLORS, new_figure, save_figure
-from maquette.scaling.laws.forecast import compute_words
+from maquette.reports.tables import compute_words
+from maquette.scaling.predictions.commitment import commitment, utc_time
 from maquette.scaling.predictions.prediction import WrittenPrediction
 from maquette.statistics import Interval
 
@@ -44,7 +45,8 @@ class Outcome:
 @dataclasses.dataclass(frozen=True)
 class Verdict:
     """`error`: observed less predicted loss in nats; `relative`: relative error,
-    (observed - predicted) / predicted. `inside`: by level, whether the interval held."""
+    (observed - predicted) / predicted. `inside`: by level, whether the interval held. `commitment`: which commit holds
+    the prediction, in a sentence; empty where none does."""
 
     prediction: WrittenPrediction
     run: str
@@ -52,6 +54,7 @@ class Verdict:
     error: float
     relative: float
     inside: dict[float, bool]
+    commitment: str = ""
 
     @property
     def in_compute(self) -> str:
@@ -89,6 +92,7 @@ class Verdict:
             "inside90": self.inside[0.9],
             "reach": self.prediction.reach,
             "form": self.prediction.form,
+            "commitment": self.commitment,
         }
 
 
@@ -130,7 +134,7 @@ def verify_all(predictions: Sequence[WrittenPrediction], runs: Sequence[Outcome]
 def refusal(prediction: WrittenPrediction, run: Outcome) -> str:
     """Why a run can't decide a prediction; empty where it can."""
     # A run notes its beginning in whole seconds.
-    if _time(run.started) < _time(prediction.created).replace(microsecond=0):
+    if utc_time(run.started) < utc_time(prediction.created).replace(microsecond=0):
         return f"the run {run.name} began at {run.started}, before the prediction was written ({prediction.created})"
     if run.prediction != prediction.digest:
         linked = (run.prediction or "none")[:8]
@@ -152,7 +156,11 @@ def refusal(prediction: WrittenPrediction, run: Outcome) -> str:
 def judge(prediction: WrittenPrediction, run: Outcome) -> Verdict:
     """The verdict by a run that `refusal` has nothing against."""
     inside = {level: Interval(*prediction.interval(level)).contains(run.loss) for level in LEVELS}
-    return Verdict(prediction, run.name, run.loss, run.loss - prediction.loss, run.loss / prediction.loss - 1, inside)
+    held = commitment(prediction.digest)
+    return Verdict(
+        prediction, run.name, run.loss, run.loss - prediction.loss, run.loss / prediction.loss - 1, inside,
+        held.words(run.started) if held else "",
+    )  # fmt: skip
 
 
 def calibration(verdicts: Sequence[Verdict]) -> dict[str, Any]:
@@ -188,6 +196,8 @@ def tell(verdicts: Verdicts, shown: Sequence[Verdict]) -> None:
     for verdict in shown:
         console.print(f"prediction {verdict.prediction.id}, run {verdict.run}", markup=False, highlight=False)
         console.print(f"  {verdict.words}", markup=False, highlight=False)
+        if verdict.commitment:
+            console.print(f"  {verdict.commitment}", markup=False, highlight=False)
     for words in verdicts.refused:
         console.print(f"not counted: {words}", markup=False, highlight=False, style="yellow")
     for one in verdicts.waiting:
@@ -248,8 +258,3 @@ def calibration_figure(verdicts: Sequence[Verdict]) -> "Figure":
     )
     right.set_title("Errors by reach (green: inside 90%)")
     return figure
-
-
-def _time(text: str) -> datetime.datetime:
-    time = datetime.datetime.fromisoformat(text)
-    return time if time.tzinfo else time.replace(tzinfo=datetime.UTC)

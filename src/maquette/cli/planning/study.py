@@ -1,0 +1,148 @@
+"""A study: stages that a recipe in Python names one after the other, each of which finds itself done or resumes.
+
+def recipe(study):
+    base = study.train("base", {"size": "200k", "compute": 3e12})
+    for beta in (0.1, 0.3):
+        study.train(f"dpo {beta}", {"objective": "dpo", "checkpoint": base, "objective.beta": beta}, policy=True)
+
+study = Study(config, recipe)   # composes and checks every stage; outputs, seed and tracking are those of config
+study.run()
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from maquette.artifacts.progress import say
+from maquette.artifacts.settings import flatten
+from maquette.cli.command_line.composition import compose
+from maquette.cli.command_line.model_config import AlignmentStage
+from maquette.cli.command_line.overrides import literal
+from maquette.cli.command_line.registry import STAGES
+from maquette.feedback.config import PREFERENCES
+from maquette.scaling.predictions.demo_page import DemoPage
+from maquette.training.record import RunRecord
+
+Settings = Mapping[str, Any]
+"""Of a stage: `{"objective": {"beta": 0.1}}` or `{"objective.beta": 0.1}`; `{"objective": "dpo"}` chooses a file."""
+
+
+class Study:
+    """The `settings` of its stages by name, in order, and once it has run what they `made`: a folder each, and the
+    `records` of training. `policies` are compared: the kind of each, and the values in which those of a kind differ;
+    `rewards` are the reward models that score them, `curves_by_policy` the policies whose validations are drawn.
+
+    Raises `ConfigError` for the first stage whose settings are wrong."""
+
+    def __init__(self, config: Any, recipe: "Callable[[Study], Any]") -> None:
+        self.config = config
+        self.stages: dict[str, str] = {}
+        self.settings: dict[str, Any] = {}
+        self.policies: dict[str, tuple[str, Mapping[str, Any]]] = {}
+        self.rewards: list[str] = []
+        self.curves_by_policy: list[str] = []
+        self.made: dict[str, str] = {}
+        self.records: dict[str, RunRecord] = {}
+        self.demo: DemoPage | None = None
+        recipe(self)
+
+    def train(self, name: str, *settings: Settings, policy: bool = False, reward: bool = False,
+              curve: bool = False, kind: str | None = None, **values: Any) -> str:  # fmt: skip
+        """`maquette train`; of settings the later win. Returns what stands for the run's folder in settings of later
+        stages. `kind`: what policies share that differ in `values`."""
+        self.rewards += [name] if reward else []
+        self.curves_by_policy += [name] if curve else []
+        self.policies |= {name: (kind or name, values)} if policy else {}
+        return self._add(name, "train", *settings)
+
+    def annotate(self, name: str, *settings: Settings) -> str:
+        """`maquette annotate`; returns what stands for the path of its preferences."""
+        return f"{self._add(name, 'annotate', *settings)}/{PREFERENCES}"
+
+    def make_demo(self, name: str) -> str:
+        """The model of `maquette demo`, one of the policies; the demo is made where it is missing."""
+        self.policies[name] = (name, {})
+        return self._add(name, "demo")
+
+    def _add(self, name: str, stage: str, *settings: Settings) -> str:
+        given = {"outputs": self.config.outputs, "seed": self.config.seed}
+        overrides = [f"{key}={literal(value)}" for part in (given, *settings) for key, value in flatten(part).items()]
+        composed: Any = compose(STAGES[stage], overrides)
+        self.stages[name], self.settings[name] = stage, composed.tracked(self.config.tracking)
+        return f"<{name}>"
+
+    def run(self) -> None:
+        """Runs every stage that is not done yet. Raises whatever they raise."""
+        for name, stage in self.stages.items():
+            say(f"[{len(self.made) + 1}/{len(self.stages)}] {name}: maquette {stage}")
+            settings = self._with_folders(self.settings[name])
+            if stage == "demo":
+                from maquette.cli import demo
+
+                self.demo = demo.make(settings)
+                result: Any = self.demo.record
+            else:
+                result = STAGES[stage].run(settings)
+            if isinstance(result, RunRecord):
+                self.records[name] = result
+            self.made[name] = str(getattr(result, "folder", result))
+
+    def _with_folders(self, value: Any) -> Any:
+        """The value with the folders of stages that have run where settings have what stands for them."""
+        if isinstance(value, str) and value.startswith("<"):
+            name, _, rest = value[1:].partition(">")
+            return self.made[name] + rest if name in self.made else value
+        if isinstance(value, list):
+            return [self._with_folders(one) for one in value]
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            fields = {one.name: getattr(value, one.name) for one in dataclasses.fields(value)}
+            changed = {key: new for key, old in fields.items() if (new := self._with_folders(old)) is not old}
+            return dataclasses.replace(value, **changed) if changed else value
+        return value
+
+
+def align(study: Study) -> None:
+    """The recipe of `maquette alignment`: fine-tune the base model, label its answers, train a reward model on the
+    labels, then every policy that the settings name, each from the same fine-tuned model and labels."""
+    config: AlignmentStage = study.config
+    base = study.train("base", config.base, policy=True) if config.base else study.make_demo("base")
+    sft = study.train("sft", {"objective": "sft", "instructions": "task", "checkpoint": base}, config.sft, policy=True)
+    labels = study.annotate("labels", {"checkpoint": sft}, config.labels)
+    learning = {"checkpoint": sft, "preferences.path": labels}
+    rewards = {}
+    for name in config.reward_limits or [""]:
+        limited = {"preferences.limit": config.reward_limits[name]} if name else {}
+        rewards[name] = study.train(
+            f"reward {name}".strip(), {"objective": "reward"}, learning, config.reward, limited, reward=True
+        )
+    for beta in config.betas:
+        name = "dpo" if len(config.betas) == 1 else f"dpo beta={beta}"
+        study.train(
+            name, {"objective": "dpo"}, learning, config.dpo, {"objective.beta": beta}, policy=True, kind="dpo",
+            beta=beta,
+        )  # fmt: skip
+
+    optimize = {"objective": "ppo", "checkpoint": sft}
+    for reward_name, reward in rewards.items():
+        learned = {"reward.checkpoint": reward}
+        kind = f"ppo {reward_name}".strip()
+        for coefficient in config.kl_coefficients:
+            penalty = {"objective.kl_coefficient": coefficient}
+            name = kind if len(config.kl_coefficients) == 1 else f"{kind} kl_coefficient={coefficient}"
+            study.train(
+                name, optimize, learned, config.ppo, penalty, policy=True, curve=True, kind=kind,
+                kl_coefficient=coefficient,
+            )  # fmt: skip
+            if config.group:
+                within = {"objective.advantage": "group"}
+                study.train(
+                    name.replace("ppo", "group"), optimize, learned, config.ppo, penalty, within, policy=True,
+                    kind=kind.replace("ppo", "group"),
+                )  # fmt: skip
+        if config.ppo_free:
+            study.train(
+                f"ppo free {reward_name}".strip(), optimize, learned, config.ppo_free, {"objective.kl_coefficient": 0},
+                policy=True, curve=True,
+            )  # fmt: skip
+    if config.ppo_gold:
+        study.train("gold", optimize, {"reward.kind": "gold"}, config.ppo_gold, policy=True)

@@ -1,0 +1,83 @@
+"""The policies of a study compared: measured on the same held-out prompts, written into its folder, and recorded."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from maquette.artifacts.files import listed
+from maquette.artifacts.reading import write_sealed
+from maquette.feedback.annotators.simulated import GoldReward
+from maquette.feedback.building import open_reward_model
+from maquette.feedback.config import PromptsConfig
+from maquette.feedback.prompts import open_prompts
+from maquette.feedback.study.measurement import PolicyRun, measure_study, read_measurement
+from maquette.feedback.study.report import validation_curve, validations_of, write_study
+from maquette.feedback.study.tables import CURVES
+from maquette.model.loading import load_tokenizer
+from maquette.objectives.completions import RewardFunction
+from maquette.tracking import start_run
+from maquette.tracking.config import TrackingConfig
+from maquette.training import RunRecord, read_history
+
+REFERENCE = "sft"
+"""The run that all others are measured against."""
+
+
+def compare_runs(
+    folder: Path,
+    records: Mapping[str, RunRecord],
+    policies: Mapping[str, tuple[str, Mapping[str, Any]]],
+    reward_models: Mapping[str, str],
+    curves_by_policy: Sequence[str],
+    *,
+    outputs: str,
+    title: str,
+    figures: Sequence[str],
+    tasks: Sequence[str],
+    prompts: int,
+    max_completion_length: int,
+    best_of: int,
+    seed: int,
+) -> dict[str, Any]:
+    """Measures the `policies` (name -> kind and values) by gold and by the `reward_models` (name -> folder) and writes
+    the study into `folder`; returns the manifest's facts. `records`: of every run by its name."""
+    reference = records[REFERENCE]
+    rewards: dict[str, RewardFunction] = {"gold": GoldReward()}
+    rewards |= {name: open_reward_model(place, outputs) for name, place in reward_models.items()}
+    source = open_prompts(
+        PromptsConfig(tasks=list(tasks), seed=seed + 1), load_tokenizer(reference.folder),
+        longest=max(1, reference.spec.sequence_length - max_completion_length), split="held_out",
+    )  # fmt: skip
+    runs = [
+        PolicyRun(name, kind, one.folder, dict(values), float(one.spec.compute), one.seconds)
+        for name, (kind, values) in policies.items()
+        for one in [records[name]]
+    ]
+    measurement = measure_study(
+        runs, REFERENCE, [source[number] for number in range(prompts)], rewards,
+        max_completion_length=max_completion_length, best_of=best_of, seed=seed,
+    )  # fmt: skip
+    histories = {one.name: read_history(Path(one.folder) / "metrics.jsonl") for one in runs}
+    write_sealed(folder / CURVES, {name: rows for name, one in histories.items() if (rows := validations_of(one))})
+    return write_study(
+        folder, measurement, figures, title=title,
+        curves_by_policy={name: validation_curve(histories[name]) for name in curves_by_policy},
+        commands={"Look at every run side by side:": f"maquette runs outputs={outputs}"},
+    )  # fmt: skip
+
+
+def record_study(folder: Path, title: str, seed: int, *, outputs: str, tracking: TrackingConfig) -> None:
+    """The study in `folder` in the tracker: numbers of every policy, and the figures."""
+    measurement = read_measurement(folder / "results.json")
+    with start_run(
+        tracking, outputs=Path(outputs), name=title, folder=folder,
+        params={"reference": measurement.reference, "prompts": measurement.prompts, "seed": seed},
+        tags={"kind": "alignment"},
+    ) as log:  # fmt: skip
+        for one in measurement.policies:
+            name = "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in one.name)
+            values = {"gold": one.scores["gold"].value, "greedy": one.greedy["gold"].value, "kl": one.kl}
+            values |= {"win_rate": one.wins["gold"].value, "words": one.words}
+            log.log_metrics({f"policy/{name}/{key}": value for key, value in values.items()}, 0)
+        for path in listed(folder / "figures"):
+            log.log_artifact(path, "figures")
