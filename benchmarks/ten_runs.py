@@ -2,12 +2,13 @@
 code.
 
     python benchmarks/ten_runs.py                                                         prints the table, in a minute
-    python benchmarks/ten_runs.py --compare benchmarks/results/ten_runs_61b730f.csv       and says which rows differ
+    python benchmarks/ten_runs.py --compare benchmarks/results/ten_runs_c551d32.csv       and says which rows differ
 
 The documents, examples and prompts are made here; each run is a `maquette train` in a process of its own, on one
 thread.
 Floats are printed with every digit. Rows are comparable on one kind of processor and one build of torch only: both are
 columns. Training of two ranks and a schedule with branches are among the runs, so a run may have several rows.
+`ten_runs_61b730f.csv` has those of the recipe before 2026-11-28.
 """
 
 import argparse

@@ -43,7 +43,9 @@ def test_content_decides_the_digest_not_the_name_or_time(tmp_path: Path) -> None
     assert one.digest == two.digest
 
 
-@pytest.mark.parametrize("name", ["figures/corpus.png", "figures/corpus.svg", "curation.html", "report.json"])
+@pytest.mark.parametrize(
+    "name", ["figures/corpus.png", "figures/corpus.svg", "curation.html", "report.md", "report.json"]
+)
 def test_pictures_and_pages_do_not_count_but_are_checked(tmp_path: Path, name: str) -> None:
     def make(drawn: str) -> Any:
         return lambda folder: write_text(folder / "data.txt", "hello") or write_text(folder / name, drawn) or {}

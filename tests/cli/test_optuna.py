@@ -16,7 +16,7 @@ pytest.importorskip("optuna")
 
 @dataclasses.dataclass
 class Result:
-    validation_loss: float
+    metric: float
 
 
 @pytest.fixture

@@ -106,3 +106,12 @@ def test_a_run_with_a_part_that_is_gone_is_nothing_to_compare_with(
     own.unlink()
     importlib.invalidate_caches()
     assert why_trained_again(make_spec(), tmp_path) is None
+
+
+def test_a_run_is_ranked_by_what_its_objective_says(tmp_path: Path) -> None:
+    measured = {"validation/loss": 3.0, "validation/reward": 0.5}
+    record = begin_record(make_spec(), tmp_path).ended(finished=True, metrics=measured)
+    assert record.metric == 3.0
+    policy = dataclasses.replace(record, spec=dataclasses.replace(record.spec, objective="ppo"))
+    assert policy.metric == 0.5
+    assert dataclasses.replace(policy, metrics={}).metric is None

@@ -2,6 +2,9 @@
 
     maquette train -m hydra/sweeper=optuna 'optimizer.lr=tag(log,interval(1e-4,1e-1))' optimizer=adamw,muon
 
+What else an objective's runs are ranked by is in recipe/objectives.py: PPO's by the reward on held-out prompts, which
+`hydra.sweeper.direction=maximize` looks for.
+
 The study is in memory and seeded: the same command asks for the same trials again, which find their runs finished, so
 it goes on where it was stopped. (hydra-optuna-sweeper, whose settings these are, is pinned to Optuna 2.)
 """
@@ -82,7 +85,7 @@ class OptunaSweeper(Sweeper):
                 chosen = " ".join(f"{key}={value}" for key, value in trial.params.items())
                 if value is None:
                     study.tell(trial, state=optuna.trial.TrialState.FAIL)
-                    say(f"[{trial.number + 1}/{self.n_trials}] {chosen}: failed, or has no validation loss")
+                    say(f"[{trial.number + 1}/{self.n_trials}] {chosen}: failed, or was not validated")
                 else:
                     study.tell(trial, value)
                     say(f"[{trial.number + 1}/{self.n_trials}] {chosen}: {value:.4f}")

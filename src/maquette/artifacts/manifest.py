@@ -40,8 +40,9 @@ what was made from it is found; older ones and newer ones are refused by name, n
 
 _OLDEST = 3
 
-_SHOWN = (".png", ".svg", ".html")
-"""What is drawn for people: the same content looks otherwise with another matplotlib, and stays the same artifact."""
+_SHOWN = (".png", ".svg", ".html", ".md")
+"""What is drawn and written for people: the same content looks otherwise with another matplotlib or other words, and
+stays the same artifact."""
 
 CHECKED_BYTES = 2**28
 """Up to so large an artifact that is found again has its checksums looked at (a fifth of a second); of larger ones the
@@ -65,8 +66,8 @@ class Manifest:
 
     @property
     def digest(self) -> str:
-        """Digest of the content alone (names and bytes of all files but pictures and pages), not of how or when it was
-        made."""
+        """Digest of the content alone (names and bytes of all files but pictures, pages and reports in words), not of
+        how or when it was made."""
         counted = self.files if self.format < 4 else [name for name in self.files if not name.endswith(_SHOWN)]
         return digest({name: self.files[name]["sha256"] for name in counted})
 

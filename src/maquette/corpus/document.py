@@ -121,9 +121,9 @@ class DocumentWriter:
         self._pending, self._characters = [], 0
 
 
-def write_documents(path: Path | str, documents: Iterable[Document]) -> None:
-    """Writes all `documents`, in their order, to one Parquet file."""
-    with DocumentWriter(path, checksums=True) as writer:
+def write_documents(path: Path | str, documents: Iterable[Document], *, checksums: bool = True) -> None:
+    """Writes all `documents`, in their order, to one Parquet file; `checksums`: see `DocumentWriter`."""
+    with DocumentWriter(path, checksums=checksums) as writer:
         for document in documents:
             writer.write(document)
 

@@ -234,5 +234,5 @@ def replace_validation(path: Path, folder: Path) -> dict[str, Any]:
             f"corpus.validation_source={path} holds no documents.", "Give a JSONL or Parquet file with the field text."
         )
     with atomic_file(folder / "validation.parquet") as temporary:
-        write_documents(temporary, documents)
+        write_documents(temporary, documents, checksums=False)  # the manifest has its digest
     return {"documents": len(documents), "bytes": sum(len(document.text.encode()) for document in documents)}

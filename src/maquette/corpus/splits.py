@@ -140,10 +140,10 @@ def _split_domain(
     test: float,
 ) -> Integers:
     """The split of each block of one domain."""
-    sizes: dict[str, int] = {}
+    sizes = Counter[str]()
     by_document = np.bincount(document[mine], characters[mine])
     for number in np.flatnonzero(by_document).tolist():
-        sizes[groups[number]] = sizes.get(groups[number], 0) + int(by_document[number])
+        sizes[groups[number]] += int(by_document[number])
     if len(sizes) >= FEWEST_GROUPS:
         chosen = split_groups(sizes, validation, test)
         of_document = {number: chosen.get(groups[number], TRAIN) for number in np.unique(document[mine]).tolist()}

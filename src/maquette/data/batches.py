@@ -136,8 +136,8 @@ class TrainingBatches(Dataset[TokenBatch]):
         chosen = slice(first, first + self._micro_batch, multiple)
         places = self._plan(index // _PLANNED)
         domains, starts = places.domains[chosen], places.start_tokens[chosen]
-        rows = torch.empty((len(starts), multiple * self.order.context + 1), dtype=torch.int64)
-        _read(self.shards, "train", [self.order.domains[domain] for domain in domains], starts, rows)
+        names = [self.order.domains[domain] for domain in domains]
+        rows = _read(self.shards, "train", names, starts, multiple * self.order.context + 1)
         return TokenBatch(
             rows,
             torch.from_numpy(domains.copy()),
@@ -195,8 +195,7 @@ class TrainingBatches(Dataset[TokenBatch]):
                 "Continue with the mixture, seed, context and corpus it began with, or start over with force=true.",
             )
         step, rest = divmod(state["sequences"], self.batch_sequences)
-        same_split = state["micro_batches_per_step"] == self.micro_batches_per_step
-        if rest or (state["micro_batches"] and not same_split):
+        if rest or (state["micro_batches"] and state["micro_batches_per_step"] != self.micro_batches_per_step):
             raise StageError(
                 f"The checkpoint stands at sequence {state['sequences']:,}, where no batch of "
                 f"{self.batch_sequences} sequences begins.",
@@ -240,27 +239,22 @@ def validation_batches(
     windows = available // length
     count = min(windows, max(1, tokens // context))
     starts = np.arange(count) * windows // count * length
+    place = shards.domains.index(domain)
     batches = []
     for first in range(0, count, batch):
         chosen = starts[first : first + batch]
-        rows = torch.empty((len(chosen), length + 1), dtype=torch.int64)
-        _read(shards, split, [domain] * len(chosen), chosen, rows)
-        batches.append(
-            TokenBatch(
-                rows,
-                torch.full((len(chosen),), shards.domains.index(domain)),
-                _segments(rows, shards.document_id) if document_masking else None,
-                first_sequence=first,
-            )
-        )
+        rows = _read(shards, split, [domain] * len(chosen), chosen, length + 1)
+        segments = _segments(rows, shards.document_id) if document_masking else None
+        batches.append(TokenBatch(rows, torch.full((len(chosen),), place), segments, first_sequence=first))
     return batches
 
 
-def _read(shards: TokenShards, split: str, domains: list[str], starts: NDArray[np.int64], rows: torch.Tensor) -> None:
-    """Fills each of `rows` (B, length) with the tokens from its start on."""
-    length = rows.shape[1]
+def _read(shards: TokenShards, split: str, domains: list[str], starts: NDArray[np.int64], length: int) -> torch.Tensor:
+    """Rows `(B, length)` of the tokens from each start on."""
+    rows = torch.empty((len(starts), length), dtype=torch.int64)
     for row, domain, start in zip(rows.numpy(), domains, starts.tolist(), strict=True):
         row[:] = shards.stream(domain, split).read(start, length)
+    return rows
 
 
 def _segments(rows: torch.Tensor, document_id: int | None) -> torch.Tensor:

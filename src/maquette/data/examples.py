@@ -104,11 +104,10 @@ class ExampleWriter:
 
     def write(self, folder: Path, names: Mapping[str, list[str]] | None = None) -> Examples:
         """Writes the files; returns what they hold."""
-        lengths = [0, *(len(tokens) for tokens in self._tokens)]
         examples = Examples(
             np.concatenate([np.zeros(0, dtype=np.int32), *self._tokens]),
             np.concatenate([np.zeros(0, dtype=np.bool_), *self._mask]),
-            np.cumsum(lengths, dtype=np.int64),
+            np.cumsum([0, *map(len, self._tokens)], dtype=np.int64),
             {name: np.asarray(values) for name, values in self._columns.items()},
             names,
         )

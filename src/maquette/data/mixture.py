@@ -92,9 +92,7 @@ class MixtureOrder:
             )
             for phase in phases
         )
-        self._interleavings = [
-            Interleaving([phase.weights[domain] for domain in self.domains]) for phase in self.phases
-        ]
+        self._interleavings = [Interleaving([one.weights[domain] for domain in self.domains]) for one in self.phases]
         self._starts = np.array([phase.start for phase in self.phases], dtype=np.int64)
         self._groups = np.array([epochs.group for epochs in self._epochs], dtype=np.int64)
         self._units = np.array([epochs.units for epochs in self._epochs], dtype=np.int64)
@@ -272,8 +270,6 @@ def unimax_weights(tokens: ArrayLike, budget: float, max_epochs: float = 4.0) ->
 
 
 def _shares(parts: Floats) -> Floats:
-    total = parts.sum()
-    if not total:
+    if not parts.sum():
         raise ConfigError("No domain has tokens.", "Use more text, or a shorter context.")
-    shares: Floats = parts / total
-    return shares
+    return parts / parts.sum()

@@ -29,8 +29,8 @@ class ObjectiveEntry:
     key or a whole group. `learning_rate`: the peak, as a share of what the recipe pretrains a model of this width with.
     `scalar`: the model gives one number in place of logits. `has_reference`: it needs log-probabilities of the model it
     starts from. `answers`: its model replies in the chat template. `calibrated`: what the model says of text
-    are still probabilities. `compiles`: batches have one shape, so that torch.compile may pay; `branches`: the schedule
-    may branch off. `title`, `curves`: of the model card and the figure.
+    are still probabilities. `metric`: what a search ranks its runs by. `compiles`: batches have one shape, so that
+    torch.compile may pay; `branches`: the schedule may branch off. `title`, `curves`: of the model card and the figure.
     """
 
     name: str
@@ -42,6 +42,7 @@ class ObjectiveEntry:
     has_reference: bool = False
     answers: bool = False
     calibrated: bool = True
+    metric: str = "validation/loss"
     compiles: bool = False
     branches: bool = False
     title: str = "A language model"
@@ -139,6 +140,7 @@ OBJECTIVES = {
             learning_rate=0.16,
             answers=True,
             calibrated=False,
+            metric="validation/reward",
             title="A policy optimised by PPO",
             curves=(
                 ("reward per completion", ("objective/scores", "validation/reward", "validation/gold")),

@@ -77,6 +77,11 @@ class RunRecord:
         return self.spec.name
 
     @property
+    def metric(self) -> float | None:
+        """What a search ranks runs of this objective by; None where it was not measured."""
+        return self.metrics.get(entry_of(self.spec.objective).metric)
+
+    @property
     def summary(self) -> str:
         """What came out, in a line."""
         if entry_of(self.spec.objective).reads_text:

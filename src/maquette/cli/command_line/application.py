@@ -21,7 +21,7 @@ from maquette.cli.command_line.data_preview import preview
 from maquette.cli.command_line.foreign import search_beside
 from maquette.cli.command_line.gpus import take_gpu
 from maquette.cli.command_line.help import config_folders
-from maquette.cli.command_line.registry import Stage
+from maquette.cli.command_line.registry import MULTIRUN, Stage
 
 
 class Application:
@@ -85,9 +85,6 @@ class Application:
             raise self._mistake
 
 
-MULTIRUN = {"-m", "--multirun", "hydra.mode=MULTIRUN"}
-"""The words that mean a sweep."""
-
 OUR_SWEEPER = "hydra_plugins.maquette.sweeper.MaquetteSweeper"
 
 
@@ -125,10 +122,10 @@ def _without_passwords(context: Any) -> None:
 
 
 def metric_of(result: Any) -> float | str | None:
-    """A run's validation loss; of other results what can be printed."""
-    loss = getattr(result, "validation_loss", None)
-    if isinstance(loss, float):
-        return loss
+    """What a run is ranked by; of other results what can be printed."""
+    metric = getattr(result, "metric", None)
+    if isinstance(metric, float):
+        return metric
     return None if result is None else str(getattr(result, "folder", result))
 
 

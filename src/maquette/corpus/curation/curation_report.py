@@ -31,14 +31,14 @@ _HISTOGRAMS = ("word_length", "alphabetic_words", "duplicate_5_grams", "punctuat
 def finish_journal(journal: pd.DataFrame, folder: Path) -> pd.DataFrame:
     """The journal with the split and the characters of what the corpus in `folder` keeps of each document; where that
     is nothing, the reason is repetition."""
-    kept = pd.DataFrame(
+    in_corpus = pd.DataFrame(
         [(_PART.sub("", document.id), split, len(document.text))
          for split in SPLITS for document in read_documents(folder, split)],
         columns=["id", "split", "characters"],
     ).groupby("id")  # fmt: skip
     journal = journal.copy()
-    journal["split"] = journal["id"].map(kept["split"].first()).fillna("")
-    journal["kept_characters"] = journal["id"].map(kept["characters"].sum()).fillna(0).astype("int64")
+    journal["split"] = journal["id"].map(in_corpus["split"].first()).fillna("")
+    journal["kept_characters"] = journal["id"].map(in_corpus["characters"].sum()).fillna(0).astype("int64")
     gone = (journal["reason"] == "") & (journal["kept_characters"] == 0)
     journal.loc[gone, "reason"] = "repetition: all of it stands elsewhere"
     return journal

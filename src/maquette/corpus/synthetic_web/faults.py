@@ -186,7 +186,7 @@ def _blocked(good: GoodPages) -> SyntheticPage:
     return good.page(site, render(site, text), text)
 
 
-def _unsafe(good: GoodPages, *kinds: str, count: int = 16) -> Text:
+def _unsafe(good: GoodPages, *kinds: str) -> Text:
     """A page of sentences with their gaps filled, and an ordinary page's paragraphs between them."""
     numbers, templates = good.numbers, [sentence for kind in kinds for sentence in phrases()[kind]]
     sentences = [
@@ -194,13 +194,13 @@ def _unsafe(good: GoodPages, *kinds: str, count: int = 16) -> Text:
             **{name: numbers.choice(words) for name, words in phrases()["slots"].items()},
             number=numbers.randrange(10, 1000),
         )
-        for _ in range(count)
+        for _ in range(16)
     ]
     ordinary = [
         part for page in numbers.sample(good.pages, 2) for part in (page.text or _NOTHING).paragraphs
         if len(part) < 300 and "\n" not in part
     ][:4]  # fmt: skip
-    paragraphs = [" ".join(sentences[first : first + 4]) for first in range(0, count, 4)] + ordinary
+    paragraphs = [" ".join(sentences[first : first + 4]) for first in range(0, 16, 4)] + ordinary
     numbers.shuffle(paragraphs)
     return Text("Welcome", tuple(paragraphs), "web")
 

@@ -207,10 +207,10 @@ def _paragraph(paragraph: str, style: str) -> str:
 
 
 def _page(site: Site, title: str, body: str) -> str:
-    look = phrases()["sites"][site.style]
-    entries = [_filled(look["menu"], place=str(place), entry=entry) for place, entry in enumerate(site.menu)]
-    footer = look["between"].join(_filled(look["footer"], entry=line) for line in site.footer)
-    return _filled(look["page"], title=html.escape(title), menu="".join(entries), body=body, footer=footer)
+    markup = phrases()["sites"][site.style]
+    entries = [_filled(markup["menu"], place=str(place), entry=entry) for place, entry in enumerate(site.menu)]
+    footer = markup["between"].join(_filled(markup["footer"], entry=line) for line in site.footer)
+    return _filled(markup["page"], title=html.escape(title), menu="".join(entries), body=body, footer=footer)
 
 
 def _filled(template: str, **values: str) -> str:
@@ -234,19 +234,17 @@ def sentences_page(sentences: list[str], title: str) -> Text:
     return Text(title, tuple(paragraphs), "web")
 
 
-def number_table(numbers: random.Random, rows: int = 60) -> str:
+def number_table(numbers: random.Random) -> str:
     """Rows of numbers as a table."""
-    cells = (
-        "<tr>" + "".join(f"<td>{numbers.random() * 1000:.3f}</td>" for _ in range(8)) + "</tr>" for _ in range(rows)
-    )
-    return f"<table>{''.join(cells)}</table>"
+    rows = ("".join(f"<td>{numbers.random() * 1000:.3f}</td>" for _ in range(8)) for _ in range(60))
+    return f"<table>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"
 
 
-def link_farm(numbers: random.Random, sites: list[Site], count: int = 150) -> str:
+def link_farm(numbers: random.Random, sites: list[Site]) -> str:
     """A list of links to everywhere."""
     entries = (
         f'<li><a href="http://{numbers.choice(sites).host}/{numbers.randrange(10**6)}">best offers {number}</a></li>'
-        for number in range(count)
+        for number in range(150)
     )
     return f"<ul>{''.join(entries)}</ul>"
 

@@ -197,10 +197,13 @@ def table_from(frame: "pd.DataFrame", source: str, rows: list[str], units: Mappi
     params, tokens, loss, compute = (column(role) for role in ("params", "tokens", "loss", "compute"))
     assert loss is not None
     notes = [f"units={{{', '.join(f'{name}: {unit}' for name, unit in units.items())}}}"] if units else []
-    losses = [str(name) for name in frame.columns if _plain(str(name)) in ALIASES["loss"]]
-    if len(losses) > 1:
-        others = ", ".join(name for name in losses if name != columns["loss"])
-        notes.append(f"The loss is the column {columns['loss']}; there is also {others}.")
+    others = [
+        str(name)
+        for name in frame.columns
+        if _plain(str(name)) in ALIASES["loss"] and not frame[name].equals(frame[columns["loss"]])
+    ]
+    if others:
+        notes.append(f"The loss is the column {columns['loss']}; there is also {', '.join(others)}.")
     if params is None or tokens is None:
         assert compute is not None
         other = params if params is not None else tokens
