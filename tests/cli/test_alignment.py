@@ -2,6 +2,8 @@
 
 import json
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,6 @@ from maquette.feedback.study.figures import gains
 from maquette.feedback.study.report import validation_curve
 from maquette.feedback.study.tables import study_tables
 from maquette.tracking import find_runs
-from maquette.tracking.config import TrackingConfig
 from maquette.training import read_history, read_record
 from support.small_runs import write_documents
 
@@ -53,10 +54,11 @@ def test_from_documents_to_a_page(tmp_path: Path) -> None:
     source = tmp_path / "documents"
     source.mkdir()
     write_documents(source)
-    config = AlignmentStage(
-        outputs=str(tmp_path / "outputs"), prompts=12, max_completion_length=8, best_of=4,
-        figures=["gold", "frontier", "overoptimisation", "length"], tracking=TrackingConfig(), **tiny(source),
-    )  # fmt: skip
+    settings = {
+        "outputs": str(tmp_path / "outputs"), "prompts": 12, "max_completion_length": 8, "best_of": 4,
+        "figures": ["gold", "frontier", "overoptimisation", "length"], **tiny(source),
+    }  # fmt: skip
+    config = AlignmentStage(**settings)
     with pytest.raises(StageError, match="no study called Alignment"):
         study_tables(config.outputs)
     folder = alignment.run(config)
@@ -87,7 +89,18 @@ def test_from_documents_to_a_page(tmp_path: Path) -> None:
     curve = validation_curve(read_history(Path(policy.folder) / "metrics.jsonl"))
     assert len(curve) == 3 and curve[0][0] == 0.0 and curve[-1][0] > 0.0
     assert [float(values[0]) for values in gains("group", curve)] == [0.0, 0.0, 0.0]
-    assert alignment.run(config) == folder  # all of it is done
+
+    # All of it is done: typed again, nothing heavy is imported to see that.
+    heavy = ("torch", "lightning", "mlflow", "matplotlib", "scipy", "pandas", "joblib")
+    program = f"""
+import sys
+from maquette.cli import alignment
+from maquette.cli.command_line.model_config import AlignmentStage
+folder = alignment.run(AlignmentStage(**{settings!r}))
+print(folder, [name for name in {heavy} if name in sys.modules])
+"""
+    again = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert again.stdout.split(maxsplit=1) == [str(folder), "[]\n"], again.stderr
 
     tables = study_tables(config.outputs)
     assert list(tables.policies.policy) == names and set(tables.policies.seed) == {0}

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from maquette.cli import train
-from maquette.cli.command_line.functions import multirun
+from maquette.cli.command_line import functions
 from maquette.cli.command_line.registry import STAGES
 from maquette.cli.sweeps import table
 from maquette.cli.sweeps.jobs import read_line
@@ -26,7 +26,7 @@ def test_more_and_more_examples(tmp_path: Path) -> None:
         "instructions.limit=16,32", "instructions.held_out=16", "logger=none", "objective.batch_size=8",
         "objective.epochs=1", "num_validations=1",
     ]  # fmt: skip
-    assert multirun(STAGES["train"], overrides) == 0
+    assert functions.sweep(STAGES["train"], overrides).exit_code == 0
     (folder,) = (tmp_path / "sweeps").glob("sft_size-*")
     assert (folder / "figures" / "sft_size.png").stat().st_size > 1000
     records = table._finished(folder)

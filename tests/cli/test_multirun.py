@@ -16,7 +16,7 @@ import pytest
 from maquette.artifacts.reading import write_sealed
 from maquette.cli import train
 from maquette.cli.command_line import dispatcher as cli
-from maquette.cli.command_line.functions import multirun
+from maquette.cli.command_line import functions
 from maquette.cli.command_line.registry import STAGES
 from maquette.cli.sweeps import launching, table
 from maquette.cli.sweeps.cost import seconds_of_jobs
@@ -176,7 +176,7 @@ def test_a_sweep_without_m_is_told(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_show_reads_and_runs_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = line(tmp_path, *ISOFLOP, "seed=9")  # of documents that are not there
-    assert multirun(STAGE, arguments, show=True) == 0
+    assert functions.sweep(STAGE, arguments, show=True).exit_code == 0
     printed = " ".join(capsys.readouterr().err.split())
     assert "FLOPs in 3 jobs; ? where no speed is known" in printed
     assert list(tmp_path.iterdir()) == []
@@ -184,7 +184,7 @@ def test_show_reads_and_runs_nothing(tmp_path: Path, capsys: pytest.CaptureFixtu
     (tmp_path / "outputs").mkdir()
     speeds = [[hardware_name(), "transformer, swiglu", "fp32", 10_000, 1e4]]
     (tmp_path / "outputs" / "speeds.json").write_text(json.dumps(speeds))
-    assert multirun(STAGE, arguments, show=True) == 0
+    assert functions.sweep(STAGE, arguments, show=True).exit_code == 0
     printed = " ".join(capsys.readouterr().err.split())
     assert "FLOPs in 3 jobs, about" in printed and "last measured" in printed
     assert [path.name for path in (tmp_path / "outputs").iterdir()] == ["speeds.json"]
@@ -301,14 +301,14 @@ def test_one_job_fails_the_rest_go_on_and_the_line_continues(
         return whole(config, data)
 
     monkeypatch.setattr(train, "run", run)
-    assert multirun(STAGE, arguments) == 1
+    assert functions.sweep(STAGE, arguments).exit_code == 1
     (folder,) = (prepared / "outputs" / "sweeps").glob("isoflop-*")
     outcomes = [json.loads(path.read_text()) for path in sorted((folder / "jobs").iterdir())]
     assert [outcome["status"] for outcome in outcomes] == ["finished", "failed", "finished"]
     assert "this one breaks" in outcomes[1]["error"] and "2 of 3 jobs done" in capsys.readouterr().err
     assert "this one breaks" in (folder / "logs" / "0001.log").read_text()
 
-    assert multirun(STAGE, arguments) == 0
+    assert functions.sweep(STAGE, arguments).exit_code == 0
     assert len(ran) == 4  # of the second time only the one that had failed
     table_of_both = rows(prepared)
     assert len(table_of_both) == 4 and all(",finished," in row for row in table_of_both[1:])
@@ -328,7 +328,7 @@ def test_stopped_in_mid_sweep_it_ends_with_the_same_table(
 ) -> None:
     arguments = [*ISOFLOP, "seed=4", "hydra/launcher=basic", "logger=none"]
     (tmp_path / "documents").symlink_to(prepared / "documents")
-    assert multirun(STAGE, line(tmp_path, *arguments)) == 0
+    assert functions.sweep(STAGE, line(tmp_path, *arguments)).exit_code == 0
     undisturbed = rows(tmp_path)
 
     whole, ran = train.run, []
@@ -344,8 +344,8 @@ def test_stopped_in_mid_sweep_it_ends_with_the_same_table(
     (other / "documents").symlink_to(prepared / "documents")
     monkeypatch.setattr(train, "run", run)
     with pytest.raises(KeyboardInterrupt):
-        multirun(STAGE, line(other, *arguments))
-    assert multirun(STAGE, line(other, *arguments)) == 0
+        functions.sweep(STAGE, line(other, *arguments))
+    assert functions.sweep(STAGE, line(other, *arguments)).exit_code == 0
     assert len(ran) == 2 + 2
     assert rows(other) == undisturbed
 
@@ -356,7 +356,7 @@ def test_other_processes_bring_results_back(prepared: Path, tmp_path: Path, laun
     pytest.importorskip(f"hydra_plugins.hydra_{launcher.partition('_')[0]}_launcher")
     (tmp_path / "documents").symlink_to(prepared / "documents")
     arguments = line(tmp_path, "size=5k,10k", "tokens=2k", f"hydra/launcher={launcher}")
-    assert multirun(STAGE, arguments) == 0
+    assert functions.sweep(STAGE, arguments).exit_code == 0
     (folder,) = (tmp_path / "outputs" / "sweeps").glob("train-*")
     outcomes = [json.loads(path.read_text()) for path in sorted((folder / "jobs").iterdir())]
     assert [outcome["status"] for outcome in outcomes] == ["finished"] * 2
@@ -377,7 +377,7 @@ def test_killed_in_mid_sweep_it_ends_with_the_same_table(prepared: Path, tmp_pat
         (root / "documents").symlink_to(prepared / "documents")
     sweep = ("+sweep=isoflop", "sweep.budgets=[8e8]", "sweep.sizes_per_budget=4",
              "callbacks.checkpoint.every_n_train_steps=5")  # fmt: skip
-    assert multirun(STAGE, line(whole, *sweep, "hydra/launcher=basic", "logger=none")) == 0
+    assert functions.sweep(STAGE, line(whole, *sweep, "hydra/launcher=basic", "logger=none")).exit_code == 0
     arguments = line(killed, *sweep, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
     command = [sys.executable, "-c", "from maquette.cli import main; main()", "train", "-m", *arguments]
     process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
@@ -399,7 +399,7 @@ def test_killed_in_mid_sweep_it_ends_with_the_same_table(prepared: Path, tmp_pat
 def test_with_nothing_left_nothing_heavy_is_imported(prepared: Path, tmp_path: Path) -> None:
     shutil.copytree(prepared / "documents", tmp_path / "documents")
     arguments = line(tmp_path, "size=5k,6k", "tokens=2k", "hydra/launcher=basic")
-    assert multirun(STAGE, arguments) == 0
+    assert functions.sweep(STAGE, arguments).exit_code == 0
     program = (
         "import sys\nfrom maquette.cli.command_line import dispatcher as cli\n"
         f"try: cli.main({['train', '-m', *arguments]!r})\n"
@@ -413,6 +413,6 @@ def test_with_nothing_left_nothing_heavy_is_imported(prepared: Path, tmp_path: P
     before = plan_file.stat().st_mtime_ns
     path = tmp_path / "documents" / "animals.jsonl"  # other text: other runs
     path.write_text("\n".join(path.read_text().splitlines()[:-5]))
-    assert multirun(STAGE, arguments) == 0
+    assert functions.sweep(STAGE, arguments).exit_code == 0
     assert plan_file.stat().st_mtime_ns > before
     assert len(list(tmp_path.glob("outputs/runs/*/run.json"))) == 4

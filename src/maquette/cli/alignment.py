@@ -23,7 +23,7 @@ def run(config: AlignmentStage, recipe: Callable[[Study], None] = align) -> Path
     `recipe` trains a run "sft", the reference of all others. Raises `ConfigError` for settings that can't be, before
     anything runs, and whatever the stages raise.
     """
-    config.validate()
+    config.require_study()
     study = Study(config, recipe)
     study.run()
     compared = {key: getattr(config, key) for key in _COMPARED}

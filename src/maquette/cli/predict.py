@@ -18,7 +18,7 @@ from maquette.scaling.predictions.prediction import (
 
 def run(config: PredictStage) -> WrittenPrediction:
     """Writes the prediction into `<outputs>/predictions/` and MLflow, and says how to train the run."""
-    config.validate()
+    config.require_run()
     folder = find_fit(config.fit, config.outputs)
     fit, manifest = load_fit(folder)
     asked = {"size": config.size, "tokens": config.tokens, "compute": config.compute}

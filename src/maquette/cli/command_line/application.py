@@ -21,7 +21,7 @@ from maquette.cli.command_line.data_preview import preview
 from maquette.cli.command_line.foreign import search_beside
 from maquette.cli.command_line.gpus import take_gpu
 from maquette.cli.command_line.help import config_folders
-from maquette.cli.command_line.registry import Stage
+from maquette.cli.command_line.registry import MULTIRUN, Stage
 
 
 class Application:
@@ -84,9 +84,6 @@ class Application:
         if self._mistake is not None:
             raise self._mistake
 
-
-MULTIRUN = {"-m", "--multirun", "hydra.mode=MULTIRUN"}
-"""The words that mean a sweep."""
 
 OUR_SWEEPER = "hydra_plugins.maquette.sweeper.MaquetteSweeper"
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from maquette import __version__
 from maquette.artifacts.errors import ConfigError, MaquetteError, without_secrets
 from maquette.artifacts.settings import nearest
-from maquette.cli.command_line.registry import STAGES, Stage
+from maquette.cli.command_line.registry import MULTIRUN, STAGES, Stage
 
 _OVERRIDE = re.compile(r"(~?[+]{0,2}[A-Za-z_][\w./@:-]*=)|(~[A-Za-z_])", re.ASCII)
 _TAKES_VALUE = (
@@ -81,7 +81,7 @@ class CommandLine:
 
     @property
     def multirun(self) -> bool:
-        return bool({"-m", "--multirun", "hydra.mode=MULTIRUN"} & {*self.options, *self.overrides})
+        return bool(MULTIRUN & {*self.options, *self.overrides})
 
 
 def parse(stage: Stage, arguments: Sequence[str]) -> CommandLine:

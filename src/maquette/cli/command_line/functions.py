@@ -62,16 +62,8 @@ def _swept(stage: Stage, overrides: Sequence[str], config_folder: Path | None) -
     return [(read_record(result) if Path(result).is_dir() else None) or result for result in results]
 
 
-def multirun(stage: Stage, overrides: Sequence[str], config_folder: Path | None = None, *, show: bool = False) -> int:
-    """Runs a sweep; returns 0 when every job went well, else the exit code of the last that did not.
-
-    `show`: prints what it would run and cost, and runs nothing.
-    """
-    return sweep(stage, overrides, config_folder, show=show).exit_code
-
-
 def sweep(stage: Stage, overrides: Sequence[str], config_folder: Path | None = None, *, show: bool = False) -> "Report":
-    """The same, and what became of it."""
+    """Runs a sweep, and says what became of it. `show`: prints what it would run and cost, and runs nothing."""
     from maquette.cli.command_line.application import Application
     from maquette.cli.command_line.composition import explain
     from maquette.cli.command_line.config_errors import COMPOSING

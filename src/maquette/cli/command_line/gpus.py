@@ -4,23 +4,22 @@ Without this, jobs that a launcher starts side by side would all train on device
 that a scheduler has given their devices, are left alone.
 """
 
+import contextlib
 import os
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from maquette.artifacts.progress import say
 
-try:
-    import fcntl
-except ImportError:  # Windows: no locks, and nobody else to share with
-    fcntl = None  # type: ignore[assignment]
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 _LOOK = 0.5
-_held: list[TextIO] = []
+_held: "list[BaseFileLock]" = []
 """This process's lock. It keeps its device until it ends: CUDA can't change to another one."""
 
 
@@ -30,7 +29,7 @@ def take_gpu(settings: Any) -> str | None:
     trainer = getattr(settings, "trainer", None)
     if trainer is None or trainer.accelerator not in ("gpu", "cuda") or str(trainer.devices) not in ("1", "auto"):
         return None
-    if _held or fcntl is None or "SLURM_JOB_ID" in os.environ or "LOCAL_RANK" in os.environ or _cuda_is_in_use():
+    if _held or "SLURM_JOB_ID" in os.environ or "LOCAL_RANK" in os.environ or _cuda_is_in_use():
         return None
     devices = visible_gpus()
     if not devices or (str(trainer.devices) == "auto" and len(devices) > 1):
@@ -53,31 +52,20 @@ def visible_gpus() -> list[str]:
 
 
 def _first_free(devices: list[str]) -> str:
+    from filelock import FileLock, Timeout
+
     announced = False
     while True:
         for device in devices:
-            if (handle := _try_lock(device)) is not None:
-                _held.append(handle)
+            lock = FileLock(Path(tempfile.gettempdir()) / f"maquette-gpu-{device.replace('/', '_')}.lock")
+            with contextlib.suppress(Timeout, OSError):
+                lock.acquire(blocking=False)
+                _held.append(lock)
                 return device
         if not announced:
             say(f"waiting for a GPU: {', '.join(devices)} {'is' if len(devices) == 1 else 'are'} in use by other runs")
             announced = True
         time.sleep(_LOOK)
-
-
-def _try_lock(device: str) -> TextIO | None:
-    """An open lock on the device; None where another process has it."""
-    path = Path(tempfile.gettempdir()) / f"maquette-gpu-{device.replace('/', '_')}.lock"
-    try:
-        handle = path.open("a")
-    except OSError:
-        return None
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        handle.close()
-        return None
-    return handle
 
 
 def _cuda_is_in_use() -> bool:

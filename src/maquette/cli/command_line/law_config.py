@@ -76,7 +76,7 @@ class PredictStage(RecordedStage, PrintedStage):
     seed: int | None = setting(None, "seed of the run; by default that of the fit's runs", minimum=0)
     register: str | None = setting(None, "a file to be committed, which gets the prediction's digest")
 
-    def validate(self) -> None:
+    def require_run(self) -> None:
         """Raises `ConfigError` where it is not said, or said twice, what is to be predicted."""
         if self.compute is None and (self.size is None or self.tokens is None):
             raise ConfigError(

@@ -51,7 +51,7 @@ class AlignmentStage(RecordedStage, SeededStage):
     max_completion_length: int = setting(20, "tokens of an answer at most", minimum=1)
     best_of: int = setting(16, "completions of the reference for best-of-n; 1: none", minimum=1)
 
-    def validate(self) -> None:
+    def require_study(self) -> None:
         """Raises `ConfigError` where no study is chosen, or a figure is not known."""
         if not self.sft:
             raise ConfigError("there is nothing to run.", "Choose a study: maquette alignment +experiment=alignment.")
@@ -162,6 +162,7 @@ class ExportStage(StageConfig):
 @dataclass
 class ImportStage(StageConfig):
     path: str | None = setting(None, "Hugging Face folder (Llama, Qwen2/3 or GPT-2, safetensors), or a .gguf file")
+    adapter: str | None = setting(None, "merge this folder's adapter, in PEFT's format, into the weights")
     chat: str | None = setting(None, "chat template for a model without one: chatml, plain, or a file with Jinja")
     add_tokens: list[str] = setting(list, "special tokens to add, with rows in the embedding and the head")
     name: str | None = setting(None, "name of the artifact; by default the folder's")

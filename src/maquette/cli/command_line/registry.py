@@ -5,6 +5,7 @@ This list is what the command line shows.
 
 import dataclasses
 import importlib
+import keyword
 from typing import Any
 
 from maquette.cli.command_line import config as settings
@@ -18,8 +19,12 @@ class Stage:
     name: str
     help: str
     config: type[settings.StageConfig]
-    module: str
     positional: str | None = None
+
+    @property
+    def module(self) -> str:
+        """Of its name, with an underscore where that is a word of Python."""
+        return f"{self.name}_" if keyword.iskeyword(self.name) else self.name
 
     def run(self, chosen: settings.StageConfig, *shared: Any) -> Any:
         """Imports the stage (heavy) and runs it; `shared`: data that the jobs of a sweep have in common."""
@@ -27,62 +32,35 @@ class Stage:
 
 
 _ALL = (
-    Stage("corpus", "documents: read, curate, remove repetition, split", settings.CorpusToolStage, "corpus"),
-    Stage("tokenizer", "train a tokenizer on the corpus and report on it", settings.TokenizerStage, "tokenizer"),
-    Stage("tokens", "encode the corpus into checked, memory-mapped shards", settings.TokensStage, "tokens"),
-    Stage("train", "train one model, or with -m a family of them", settings.TrainStage, "train"),
-    Stage(
-        "annotate",
-        "pairs of answers and who prefers which: labels and their report",
-        model_config.AnnotateStage,
-        "annotate",
-    ),
-    Stage(
-        "alignment",
-        "several runs from one recipe, compared: +experiment=, +sweep=",
-        model_config.AlignmentStage,
-        "alignment",
-    ),
-    Stage("sample", "continue a prompt with a trained model", model_config.SampleStage, "sample", positional="prompts"),
-    Stage("chat", "talk to models in the browser, also blindly; an OpenAI endpoint", model_config.ChatStage, "chat"),
-    Stage(
-        "score", "log-probability of sentences under a model", model_config.ScoreStage, "score", positional="sentences"
-    ),
-    Stage(
-        "evaluate",
-        "perplexity and questions, by every protocol, with intervals",
-        model_config.EvaluateStage,
-        "evaluate",
-    ),
-    Stage("leaderboard", "evaluations side by side", model_config.LeaderboardStage, "leaderboard"),
+    Stage("corpus", "documents: read, curate, remove repetition, split", settings.CorpusToolStage),
+    Stage("tokenizer", "train a tokenizer on the corpus and report on it", settings.TokenizerStage),
+    Stage("tokens", "encode the corpus into checked, memory-mapped shards", settings.TokensStage),
+    Stage("train", "train one model, or with -m a family of them", settings.TrainStage),
+    Stage("annotate", "pairs of answers and who prefers which: labels and their report", model_config.AnnotateStage),
+    Stage("alignment", "several runs from one recipe, compared: +experiment=, +sweep=", model_config.AlignmentStage),
+    Stage("sample", "continue a prompt with a trained model", model_config.SampleStage, positional="prompts"),
+    Stage("chat", "talk to models in the browser, also blindly; an OpenAI endpoint", model_config.ChatStage),
+    Stage("score", "log-probability of sentences under a model", model_config.ScoreStage, positional="sentences"),
+    Stage("evaluate", "perplexity and questions, by every protocol, with intervals", model_config.EvaluateStage),
+    Stage("leaderboard", "evaluations side by side", model_config.LeaderboardStage),
     Stage(
         "compare",
         "win rates of models' completions, raw and length-controlled, and the judge's worth",
         model_config.CompareStage,
-        "compare",
     ),
-    Stage(
-        "ratings",
-        "ratings of an arena's battles, with style and topics taken out",
-        model_config.RatingsStage,
-        "ratings",
-    ),
-    Stage("runs", "list and compare the runs in MLflow", law_config.RunsStage, "runs"),
-    Stage("export", "write a run as a Hugging Face folder", model_config.ExportStage, "export"),
-    Stage("import", "read a Hugging Face folder (Llama, Qwen2/3, GPT-2)", model_config.ImportStage, "import_"),
-    Stage("fit", "laws from a sweep, or from anybody's table of runs", law_config.FitStage, "fit"),
-    Stage(
-        "predict", "write down what a bigger run will reach, before it is trained", law_config.PredictStage, "predict"
-    ),
-    Stage("verify", "the verdict on predictions, and the record over all of them", law_config.VerifyStage, "verify"),
-    Stage(
-        "backtest",
-        "how good predictions were on tables whose larger runs are known",
-        law_config.BacktestStage,
-        "backtest",
-    ),
-    Stage("plan", "so many GPUs for so many days: what to train, and what it costs", law_config.PlanStage, "plan"),
-    Stage("demo", "the whole pipeline on two cores in minutes, with a page to open", settings.DemoStage, "demo"),
+    Stage("ratings", "ratings of an arena's battles, with style and topics taken out", model_config.RatingsStage),
+    Stage("runs", "list and compare the runs in MLflow", law_config.RunsStage),
+    Stage("export", "write a run as a Hugging Face folder", model_config.ExportStage),
+    Stage("import", "read a Hugging Face folder (Llama, Qwen2/3, GPT-2)", model_config.ImportStage),
+    Stage("fit", "laws from a sweep, or from anybody's table of runs", law_config.FitStage),
+    Stage("predict", "write down what a bigger run will reach, before it is trained", law_config.PredictStage),
+    Stage("verify", "the verdict on predictions, and the record over all of them", law_config.VerifyStage),
+    Stage("backtest", "how good predictions were on tables whose larger runs are known", law_config.BacktestStage),
+    Stage("plan", "so many GPUs for so many days: what to train, and what it costs", law_config.PlanStage),
+    Stage("demo", "the whole pipeline on two cores in minutes, with a page to open", settings.DemoStage),
 )
+
+MULTIRUN = {"-m", "--multirun", "hydra.mode=MULTIRUN"}
+"""The words that mean a sweep."""
 
 STAGES = {stage.name: stage for stage in _ALL}

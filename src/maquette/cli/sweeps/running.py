@@ -30,7 +30,6 @@ from maquette.cli.command_line.config import TrainStage
 from maquette.cli.command_line.foreign import check_foreign
 from maquette.cli.command_line.gpus import visible_gpus
 from maquette.cli.command_line.overrides import hydra_overrides, literal
-from maquette.cli.command_line.registry import Stage
 from maquette.cli.sweeps import launching, table
 from maquette.cli.sweeps.jobs import DryPlanner, Line, Sweep, plan_line, read_line
 from maquette.cli.sweeps.stored import store_plan, stored_plan
@@ -59,7 +58,7 @@ def run_sweep(sweeper: Any, arguments: Sequence[str]) -> Report:
     folder = config_folder_of(config.hydra)
 
     def composed(arguments: Sequence[str]) -> Any:
-        arguments = _of_job(application.stage, arguments, folder)
+        arguments = hydra_overrides(application.stage, arguments, folder)
         composition = context.config_loader.load_sweep_config(config, list(arguments))
         with open_dict(composition):
             del composition["hydra"]
@@ -207,7 +206,7 @@ def _launcher(
             batch = numbers[start : start + (size or len(numbers))]
             jobs = [
                 [
-                    *_of_job(line.stage, sweep.jobs[number].overrides, folder),
+                    *hydra_overrides(line.stage, sweep.jobs[number].overrides, folder),
                     *observing,
                     f"hydra.sweep.subdir={subdir(number)}",
                 ]
@@ -219,11 +218,6 @@ def _launcher(
             launcher.launch(jobs, initial_job_idx=start)
 
     return launch
-
-
-def _of_job(stage: Stage, overrides: Sequence[str], config_folder: Path | None) -> list[str]:
-    """A job's overrides as its launcher composes it."""
-    return hydra_overrides(stage, overrides, config_folder)
 
 
 def _run(
@@ -245,7 +239,11 @@ def _run(
     ]
     suspected: set[int] = set()
     while waiting := [number for number in left if not files.outcome(number).exists()]:
-        with viewed(sweep.name, expected, files), _stoppable(files, apart=chosen.launcher != "basic") as heard:
+        # Signals are for the workers where there are any; in this process training listens for itself.
+        stopping: contextlib.AbstractContextManager[list[int]] = contextlib.nullcontext([])
+        if chosen.launcher != "basic":
+            stopping = launching.stopping_gently(files)
+        with viewed(sweep.name, expected, files), stopping as heard:
             trouble = ""
             try:
                 launch(waiting)
@@ -263,16 +261,6 @@ def _run(
         suspected |= under_way
         for number in under_way:
             files.running(number).unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _stoppable(files: Files, *, apart: bool) -> Iterator[list[int]]:
-    """Signals are for the workers where there are any; in this process training listens for itself."""
-    if not apart:
-        yield []
-        return
-    with launching.stopping_gently(files) as heard:
-        yield heard
 
 
 def _conclude(sweep: Sweep, outcomes: dict[int, dict[str, Any]], path: Path) -> Report:
