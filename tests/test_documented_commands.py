@@ -1,6 +1,6 @@
 """Every command line that README, docs and examples show composes: its stage, groups, keys and values exist.
 
-Two tutorials are run from top to bottom, as a reader would type them, with less text and fewer steps.
+The tutorials are run from top to bottom, as a reader would type them, with less text and fewer steps.
 """
 
 import os
@@ -103,6 +103,10 @@ LESS = {
     "tokens=400k": "tokens=40k",
     "source.limit=500": "source.limit=60",
     "/*.py": "/*a*.py",
+    "make real-model": "true",
+    "path=outputs/real/": f"path={ROOT}/outputs/real/",
+    "max_tokens=24": "max_tokens=4",
+    "objective.batch_size=8 optimizer.lr=1e-3 trainer.max_steps=20": "objective.batch_size=2 trainer.max_steps=1",
 }
 """What a page says, and what the test types in its place: smaller budgets, less text."""
 
@@ -131,12 +135,28 @@ def type_in(block: str) -> None:
 @pytest.mark.slow(reason="some ten commands of a page, training included")
 @pytest.mark.parametrize("name", ["own_text", "own_preferences"])
 def test_a_tutorial_from_top_to_bottom(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    follow(name, tmp_path, monkeypatch)
+
+
+@pytest.mark.slow(reason="trains a model of 135M parameters for a step")
+def test_the_tutorial_of_a_real_model(real_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the model that `real_model` has imported in place of the one that the page imports."""
+    (tmp_path / "outputs").mkdir()
+    (tmp_path / "outputs" / "artifacts").symlink_to(real_model / "artifacts")
+    follow("real_model", tmp_path, monkeypatch)
+
+
+def follow(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     page = (ROOT / "docs" / "tutorials" / f"{name}.md").read_text(encoding="utf-8")
     blocks = re.findall(r'^```(bash|python)(?: title="([^"]+)")?\n(.*?)^```', page, re.MULTILINE | re.DOTALL)
     assert len(blocks) > 5
     for _, file, text in blocks:
+        if "PeftModel" in text:
+            run = next(Path("outputs/runs").glob("sft-*")).name
+            exec(text.replace("<sft run>", run), {})
+            continue
         if file:
             Path(file).write_text(text, encoding="utf-8")
             continue

@@ -9,10 +9,10 @@ from lightning.pytorch import Callback, Trainer
 from shapes import EXAMPLES, MINIBATCHES, PASSES, ROWS, SIZES, VOCABULARY, Rows, words
 from turns import Turns
 
+from maquette.data.conversations import Prompt
 from maquette.data.example_batches import ExampleBatches, conversation_batches, preference_batches
 from maquette.data.examples import ExampleWriter
 from maquette.data.order import Reshuffled
-from maquette.data.prompts import Prompt
 from maquette.feedback.annotators.reward_model import LearnedReward
 from maquette.model import LanguageModel, ScalarModel, TransformerConfig
 from maquette.model.linear import fastest_backend, use_backend

@@ -145,7 +145,7 @@ def test_prompts_of_a_file(outputs: Path, tmp_path: Path, capsys: pytest.Capture
 
 def preference(folder: Path, outputs: Path) -> Path:
     """A label of the answers to the first prompt alone, for model two."""
-    from maquette.data.prompts import render_prompt
+    from maquette.data.conversations import render_prompt
     from maquette.feedback.policies import sample_many
     from maquette.model.loading import load_checkpoint
 

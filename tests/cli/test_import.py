@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from maquette.artifacts import ConfigError, StageError
 from maquette.artifacts.manifest import read_manifest, verify_files
@@ -12,8 +14,10 @@ from maquette.cli import import_
 from maquette.cli.command_line.model_config import ImportStage
 from maquette.model import LanguageModel, TransformerConfig, hf
 from maquette.model.loading import find_checkpoint, load_checkpoint
-from maquette.text import train_tokenizer
+from maquette.text import Tokenizer, train_tokenizer
+from maquette.text.chat import render
 from maquette.text.config import TokenizerConfig
+from support.gguf_files import byte_level
 
 TOKENS = torch.arange(20, 30)[None]
 
@@ -39,6 +43,59 @@ def test_import(source: Path, tmp_path: Path) -> None:
         assert torch.equal(model(TOKENS), hf.load(source)(TOKENS))
     weights = hf.load(folder, dtype=None).state_dict()
     assert all(torch.equal(tensor, weights[name]) for name, tensor in hf.load(source, dtype=None).state_dict().items())
+
+
+def test_chat_tokens_get_rows_and_go_out_again(source: Path, tmp_path: Path) -> None:
+    """A base model without a chat template gets one, and rows near the mean of the others for what it lacks."""
+    byte_level(["the mouse ate the cheese"], "gpt-2", 272).save(str(tmp_path / "tokenizer.json"))
+    size = Tokenizer.load(tmp_path).vocab_size
+    config = TransformerConfig(size, hidden_size=16, num_hidden_layers=1, num_attention_heads=2)
+    base = LanguageModel(config, seed=2)
+    hf.save(base, Tokenizer.load(tmp_path), tmp_path / "base")
+    document = (tmp_path / "base" / "tokenizer.json").read_text()
+    assert "<|im_start|>" in document
+    (tmp_path / "base" / "tokenizer.json").write_text(document.replace("<|im_start|>", "<|other|>"))
+    (tmp_path / "base" / "checksums.json").unlink()
+
+    made = [ImportStage(outputs=str(tmp_path), path=str(tmp_path / "base"), name=name, chat="chatml") for name in "ab"]
+    made[1].add_tokens = ["<tool>", "</tool>"]
+    one, two = (import_.run(stage) for stage in made)
+    model, tokenizer = load_checkpoint(one)
+    assert tokenizer.vocab_size == size + 1 == model.config.vocab_size
+    conversation = render(tokenizer, [{"role": "user", "content": "hi"}], open_assistant=True).ids
+    assert conversation[0] == tokenizer.special_ids["<|im_start|>"] == size
+    old, new = (one.state_dict()["core.embedding.weight"] for one in (base, model))
+    assert torch.equal(new[:size], old)
+    apart = (new[size:] - old.mean(0)).norm(dim=1)
+    assert bool((apart > 0).all()) and bool((apart < old.std(0).norm()).all())
+    more = load_checkpoint(two)[1]
+    assert [more.special_ids[name] for name in ("<tool>", "</tool>", "<|im_start|>")] == [size, size + 1, size + 2]
+    plain: Any = [{"role": "user", "content": "hi"}]
+    theirs = AutoTokenizer.from_pretrained(two).apply_chat_template(plain, add_generation_prompt=True)
+    assert theirs["input_ids"] == render(more, plain, open_assistant=True).ids
+    with torch.no_grad():
+        logits = AutoModelForCausalLM.from_pretrained(one)(TOKENS).logits
+        torch.testing.assert_close(logits, model(TOKENS), atol=1e-4, rtol=0)
+    for path, chat, named in ((tmp_path / "base", "loud", "chat=loud"), (source, "chatml", "own chat tokens")):
+        with pytest.raises(ConfigError, match=named):
+            import_.run(ImportStage(outputs=str(tmp_path), path=str(path), name="c", chat=chat))
+
+
+def test_an_adapter_is_merged(source: Path, tmp_path: Path) -> None:
+    theirs: Any = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32),
+        LoraConfig(r=2, target_modules=["v_proj"], task_type="CAUSAL_LM"),
+    )
+    for name, parameter in theirs.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(0))
+    theirs.save_pretrained(tmp_path / "adapter")
+    folder = import_.run(ImportStage(outputs=str(tmp_path), path=str(source), adapter=str(tmp_path / "adapter")))
+    with torch.no_grad():
+        torch.testing.assert_close(load_checkpoint(folder)[0](TOKENS), theirs.eval()(TOKENS).logits, atol=2e-2, rtol=0)
+    assert "adapter/adapter_config.json" in read_manifest(folder).inputs
+    with pytest.raises(ConfigError, match="adapter=nowhere"):
+        import_.run(ImportStage(outputs=str(tmp_path), path=str(source), name="other", adapter="nowhere"))
 
 
 def test_again_is_nothing_to_do(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from maquette.artifacts import StageError
-from maquette.data.conversations import ExampleFiles, Preference
-from maquette.data.prompts import prompt_rows
+from maquette.data.conversations import ExampleFiles, Preference, prompt_rows
 from maquette.text.chat import Message
 
 

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 from gguf import GGMLQuantizationType as Kind
-from tests.support.gguf_files import byte_level, metadata_of, write_gguf
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen3Config
 
 from maquette.artifacts import StageError
 from maquette.model import hf
 from maquette.text import Tokenizer
+from support.gguf_files import byte_level, metadata_of, write_gguf
 
 SIZES = {
     "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,

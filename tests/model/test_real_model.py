@@ -14,6 +14,8 @@ from maquette.model.sampling import Sampling
 from maquette.text import Tokenizer
 from maquette.text.chat import render
 from maquette.text.gguf_tokenizer import SPLITS
+from support.gguf_files import independent, strings
+from support.real_model import REAL_MODEL
 
 pytestmark = pytest.mark.slow(reason="imports and runs a model of 135M parameters")
 
@@ -38,7 +40,6 @@ def test_it_answers(folder: Path, tokenizer: Tokenizer) -> None:
 
 def test_logits_are_those_of_transformers(folder: Path, tokenizer: Tokenizer) -> None:
     """`transformers` on the numbers in the file, dequantised and put in order by itself."""
-    from tests.conftest import REAL_MODEL
     from transformers import AutoModelForCausalLM
 
     theirs = AutoModelForCausalLM.from_pretrained(REAL_MODEL.parent, gguf_file=REAL_MODEL.name, dtype=torch.float32)
@@ -50,8 +51,6 @@ def test_logits_are_those_of_transformers(folder: Path, tokenizer: Tokenizer) ->
 
 
 def test_ids_equal_those_of_another_encoder(folder: Path, tokenizer: Tokenizer) -> None:
-    from tests.text.test_gguf_tokenizer import independent, strings
-
     model = json.loads((folder / "tokenizer.json").read_text())["model"]
     ranks = {tuple(pair): rank for rank, pair in enumerate(model["merges"])}
     sources = [path.read_text() for path in sorted(Path(hf.__file__).parent.glob("*.py"))]

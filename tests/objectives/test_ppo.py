@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import Callback
 
 from maquette.artifacts import ConfigError, StageError
-from maquette.data.prompts import render_prompt
+from maquette.data.conversations import render_prompt
 from maquette.model import LanguageModel, ScalarModel
 from maquette.model.parametrization import Parametrization
 from maquette.objectives.completions import Completion, sample_completions

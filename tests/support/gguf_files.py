@@ -1,6 +1,10 @@
-"""GGUF files and their metadata, as llama.cpp's converter writes them, for small models and tokenizers made here."""
+"""GGUF files and their metadata, as llama.cpp's converter writes them, for small models and tokenizers made here; and
+an encoder that knows nothing of `tokenizers`."""
 
+import itertools
 import json
+import random
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -93,3 +97,74 @@ def _typed(value: Any) -> tuple[Any, ...]:
     if isinstance(value, list):
         return value, gguf.GGUFValueType.ARRAY, kinds[type(value[0])]
     return value, kinds[type(value)]
+
+
+def independent(text: str, pre: str, ranks: Mapping[tuple[str, ...], int], vocabulary: Mapping[str, int]) -> list[int]:
+    """Byte-level BPE by its definition: split, write bytes as characters, join the best-ranked pair until none is
+    left (Sennrich et al. 2016, algorithm 1)."""
+    words = [text]
+    for pattern in SPLITS[pre]:
+        words = [piece for word in words for piece in _isolated(pattern, word)]
+    ids = []
+    for word in words:
+        parts = [_CHARACTER[byte] for byte in word.encode()]
+        if pre in ("llama-bpe", "tekken") and "".join(parts) in vocabulary:
+            parts = ["".join(parts)]
+        while len(parts) > 1:
+            rank, place = min((ranks.get(pair, 1 << 30), at) for at, pair in enumerate(itertools.pairwise(parts)))
+            if rank == 1 << 30:
+                break
+            parts[place : place + 2] = [parts[place] + parts[place + 1]]
+        ids += [vocabulary[part] for part in parts]
+    return ids
+
+
+def _isolated(pattern: str, text: str) -> list[str]:
+    pieces, end = [], 0
+    for match in regex.finditer(pattern, text):
+        pieces += [text[end : match.start()], match[0]]
+        end = match.end()
+    return [piece for piece in [*pieces, text[end:]] if piece]
+
+
+_PRINTING = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+_CHARACTER = {byte: chr(byte) for byte in _PRINTING}
+_CHARACTER |= {byte: chr(256 + place) for place, byte in enumerate(b for b in range(256) if b not in _PRINTING)}
+
+
+def strings(count: int, texts: list[str], seed: int = 0) -> list[str]:
+    """Pieces of text with digits, spaces, capitals, contractions, signs and other scripts put between."""
+    draw = random.Random(seed)
+    odd = [
+        " ",
+        "  ",
+        "\n",
+        "\r\n\n",
+        "\t",
+        "1234567",
+        "42",
+        "it's",
+        "I'LL",
+        "É",
+        "naïve",
+        "東京",
+        "🎉",
+        "_x",
+        "//",
+        "…",
+        "Ωmega",
+        "\u00a0",
+    ]
+    source = "\n".join(texts)
+    made = []
+    for _ in range(count):
+        start = draw.randrange(len(source) - 60)
+        parts = [
+            source[start : start + draw.randrange(40)],
+            draw.choice(odd),
+            draw.choice(odd),
+            source[start : start + 5],
+        ]
+        draw.shuffle(parts)
+        made.append("".join(parts))
+    return made

@@ -15,7 +15,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from maquette.data.prompts import Prompt, render_prompt
+from maquette.data.conversations import Prompt, render_prompt
 from maquette.model import hf
 from maquette.model.architecture import TransformerConfig
 from maquette.model.core_config import FlopCount, count_parameters

@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import Logger
 
-from maquette.data.prompts import Prompt, render_prompt
+from maquette.data.conversations import Prompt, render_prompt
 from maquette.model import LanguageModel, ScalarModel, TransformerConfig
 from maquette.objectives.base import Optimization
 from maquette.objectives.completions import Completion

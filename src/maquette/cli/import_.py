@@ -23,11 +23,12 @@ def run(config: ImportStage) -> Path:
     source = Path(config.path)
     added: dict[str, Any] = {"add_tokens": config.add_tokens} if config.add_tokens else {}
     added |= {"chat": template_text(config.chat)} if config.chat else {}
-    digests = hf.source_digests(source)
+    adapter = Path(config.adapter) if config.adapter else None
+    digests = hf.source_digests(source, adapter)
     name = config.name or (source.stem if hf.is_gguf(source) else source.resolve().name)
 
     def make(folder: Path) -> dict[str, Any]:
-        model, tokenizer, architecture = hf.load_source(source, folder, config.add_tokens, config.chat)
+        model, tokenizer, architecture = hf.load_source(source, folder, config.add_tokens, config.chat, adapter)
         facts = {
             "source": str(source.resolve()),
             "architecture": architecture,

@@ -1,28 +1,39 @@
-"""Instructions and preferences: conversations to imitate, and pairs of completions to compare; from JSON files or from
-any other source that gives them.
+"""Instructions, preferences and prompts: conversations to imitate, pairs of completions to compare, requests to
+complete; from JSON files or from any other source that gives them.
 
 An instruction is `{"messages": [{"role": ..., "content": ...}, ...]}`, or as in Alpaca `{"instruction", "input",
 "output"}`; a message of `"weight": 0` (or `"train": false`) is read, but not learned. A preference is `{"prompt":
 messages, "chosen": messages, "rejected": messages, "annotator": name, "margin": number?}`; plain text in the place of
 messages is a request of the user or a completion of the assistant. Where `chosen` and `rejected` are whole
-conversations, their common beginning is the prompt. `probability`,
-where it is known, says how likely the annotator (or what share of several) prefers `chosen`. `facts` is what the
-prompt's source knows of it: with them the gold reward of any completion can be computed.
+conversations, their common beginning is the prompt. `probability`, where it is known, says how likely the annotator (or
+what share of several) prefers `chosen`. `facts` is what the prompt's source knows of it: with them the gold reward of
+any completion can be computed.
+
+A prompt is rendered once, with the assistant's turn opened. One that leaves no room for a completion is left out and
+counted, never cut. Their order is a pure function of (seed, number), so that it resumes.
 """
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
 
 from maquette.artifacts import StageError
 from maquette.artifacts.files import digest, file_digest, write_text
 from maquette.artifacts.manifest import verify_file
+from maquette.artifacts.reading import short
 from maquette.corpus.sources.files import json_files, read_rows
-from maquette.data.row_shapes import messages_of, pair_of, text_of
+from maquette.data.order import Reshuffled
+from maquette.data.row_shapes import messages_of, pair_of, prompt_of, text_of
+from maquette.text import chat
 from maquette.text.chat import Message
+
+if TYPE_CHECKING:
+    from maquette.text import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -139,3 +150,65 @@ def _number(row: dict[str, Any], key: str, place: str, *, low: float, high: floa
     if not low <= value <= high:
         raise StageError(f"{place}: {key} is {value:g}.", f"Allowed: {low:g} to {high:g}.")
     return float(value)
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """`ids` end in the token that opens the assistant's turn. `facts`: what its source knows of it, such as the right
+    answer; rewards may read them, the policy never sees them."""
+
+    messages: tuple[Message, ...]
+    ids: tuple[int, ...]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+class PromptSource(Protocol):
+    """`source[i]` for any i: an endless order of prompts, each a pure function of i."""
+
+    def __getitem__(self, number: int) -> Prompt: ...
+
+
+class ShuffledPrompts:
+    """A list of prompts, again and again, each time in another order. `left_out` counts those that were too long."""
+
+    def __init__(self, prompts: Iterable[Prompt], *, longest: int, seed: int = 0) -> None:
+        """`longest`: tokens that a prompt may have. Raises `StageError` where no prompt is short enough."""
+        everything = list(prompts)
+        self.prompts = [prompt for prompt in everything if len(prompt.ids) <= longest]
+        self.left_out = len(everything) - len(self.prompts)
+        if not self.prompts:
+            raise StageError(
+                f"None of {len(everything):,} prompts has at most {longest:,} tokens, so that a completion fits.",
+                "Use shorter prompts or completions, or a model with a longer context.",
+            )
+        self._order = Reshuffled(len(self.prompts), "prompts", seed)
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    def __getitem__(self, number: int) -> Prompt:
+        return self.prompts[int(self._order.locate(np.array([number]))[0])]
+
+
+def render_prompt(
+    tokenizer: "Tokenizer", messages: Sequence[Message], facts: Mapping[str, Any] | None = None
+) -> Prompt:
+    """A prompt from a conversation that ends before the assistant's reply. Raises `StageError` as `chat.render`."""
+    ids = chat.render(tokenizer, messages, open_assistant=True).ids
+    return Prompt(tuple(messages), tuple(ids), facts or {})
+
+
+def read_prompts(path: Path | str, tokenizer: "Tokenizer") -> list[Prompt]:
+    """The prompts of a file: of instructions without the last completion, of preferences as they are; Alpaca's too.
+
+    Raises `StageError` that names a row without a prompt."""
+    return [render_prompt(tokenizer, messages, facts) for messages, facts in prompt_rows(path)]
+
+
+def prompt_rows(path: Path | str) -> Iterator[tuple[list[Message], Mapping[str, Any]]]:
+    """Messages and facts of each row. Raises `StageError` that names a row without a prompt."""
+    for place, row in read_rows(json_files(path, "prompts"), "prompts"):
+        facts = row.get("facts") or {}
+        if not isinstance(facts, dict):
+            raise StageError(f"{place}: facts must be an object, got {short(repr(facts), 60)}.")
+        yield prompt_of(row, place), facts

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from maquette.artifacts.manifest import Manifest, read_manifest, verify_files
 from maquette.data.batches import TensorBatch
+from maquette.data.conversations import Prompt
 from maquette.data.example_batches import ExampleBatches, conversation_batches, preference_batches
 from maquette.data.examples import Examples
 from maquette.data.order import Reshuffled
-from maquette.data.prompts import Prompt
 
 if TYPE_CHECKING:
     from maquette.text import Tokenizer

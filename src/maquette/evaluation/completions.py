@@ -10,7 +10,7 @@ from maquette.artifacts import StageError
 from maquette.artifacts.files import write_json
 from maquette.artifacts.progress import say
 from maquette.artifacts.reading import load_sealed, write_sealed
-from maquette.data.prompts import Prompt, render_prompt
+from maquette.data.conversations import Prompt, render_prompt
 from maquette.evaluation.figures import win_rate_figure
 from maquette.evaluation.policy_comparison import short_names
 from maquette.feedback.config import PromptsConfig

@@ -15,7 +15,7 @@ import numpy as np
 
 from maquette.artifacts.files import file_digest
 from maquette.artifacts.progress import progress
-from maquette.data.prompts import Prompt
+from maquette.data.conversations import Prompt
 from maquette.evaluation.judges import agreement, rank_agreement
 from maquette.evaluation.pairwise import PairwiseResult, compare_completions
 from maquette.evaluation.row_files import Journal

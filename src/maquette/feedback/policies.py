@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from maquette.artifacts import StageError
 from maquette.artifacts.progress import progress
-from maquette.data.prompts import Prompt
+from maquette.data.conversations import Prompt
 from maquette.feedback.comparison import Comparison
 from maquette.feedback.config import PromptsConfig
 from maquette.feedback.prompts import open_prompts

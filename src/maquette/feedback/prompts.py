@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 from maquette.artifacts import StageError
 from maquette.artifacts.files import digest
-from maquette.data.conversations import Instruction
-from maquette.data.prompts import Prompt, PromptSource, ShuffledPrompts, read_prompts, render_prompt
+from maquette.data.conversations import Instruction, Prompt, PromptSource, ShuffledPrompts, read_prompts, render_prompt
 from maquette.feedback.config import PromptsConfig, TaskInstructionsConfig
 from maquette.feedback.tasks import Exercises, demonstrate
 

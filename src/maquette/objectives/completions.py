@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from maquette.artifacts import StageError
+from maquette.data.conversations import Prompt
 from maquette.data.example_batches import ConversationBatch
-from maquette.data.prompts import Prompt
 from maquette.model import LanguageModel, Sampling
 from maquette.model.generation import document_prompt, generate, row_seed
 from maquette.text.chat import Message

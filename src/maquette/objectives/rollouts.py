@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from maquette.artifacts import ConfigError, StageError
+from maquette.data.conversations import Prompt, PromptSource
 from maquette.data.process_group import ProcessGroup, of_all_processes
-from maquette.data.prompts import Prompt, PromptSource
 from maquette.model import LanguageModel
 from maquette.objectives.completions import (
     Completion,

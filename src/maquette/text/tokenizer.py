@@ -306,7 +306,9 @@ class Tokenizer:
 
     def with_chat(self, name: str) -> "Tokenizer":
         """This tokenizer with another chat template, by its name (`STOCK`) or from a file, and the special tokens that
-        it lacks. Raises as `template_text`."""
+        it lacks. Raises as `template_text`, and `ConfigError` for a tokenizer that has this project's chat tokens."""
+        if self._has_our_template:
+            raise ConfigError(f"chat={name}: this model has Maquette's own chat tokens.", "Leave chat out.")
         source = template_text(name)
         lacking = [token for token in STOCK.get(name, ()) if token not in self._vocabulary]
         files = dataclasses.replace(self.files, templates={})

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from lightning.pytorch import LightningDataModule
 
 from maquette.artifacts.targets import import_target
-from maquette.data.prompts import Prompt, PromptSource
+from maquette.data.conversations import Prompt, PromptSource
 from maquette.model import LanguageModel, ScalarModel
 from maquette.objectives.completions import RewardFunction
 from maquette.objectives.config import PolicyConfig

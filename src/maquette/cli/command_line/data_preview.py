@@ -60,7 +60,7 @@ def _preferences(path: str) -> Iterator[str]:
 
 
 def _prompts(path: str) -> Iterator[str]:
-    from maquette.data.prompts import prompt_rows
+    from maquette.data.conversations import prompt_rows
 
     return (_as_text(messages) for messages, _ in prompt_rows(path))
 

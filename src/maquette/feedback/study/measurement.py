@@ -9,7 +9,7 @@ import numpy as np
 
 from maquette.artifacts.progress import progress
 from maquette.artifacts.reading import load_sealed, reading, write_sealed
-from maquette.data.prompts import Prompt
+from maquette.data.conversations import Prompt
 from maquette.feedback.overoptimisation import best_of_n_kl, best_of_n_means, powers_of_two
 from maquette.feedback.policies import PolicyScores, measure_policy, sample_many, win_rate
 from maquette.feedback.tasks import words_of

@@ -6,9 +6,11 @@ import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
+from maquette.artifacts.errors import ConfigError
 from maquette.artifacts.files import file_digest, listed
 from maquette.artifacts.progress import progress
 from maquette.artifacts.reading import short
+from maquette.model.adapters import load_adapter
 from maquette.model.heads import LanguageModel, with_rows
 from maquette.model.hf.config_file import family_of, read_config
 from maquette.model.hf.folder import load
@@ -23,22 +25,29 @@ def is_gguf(source: Path) -> bool:
 
 
 def load_source(
-    source: Path, beside: Path, add_tokens: Sequence[str] = (), chat: str | None = None
+    source: Path,
+    beside: Path,
+    add_tokens: Sequence[str] = (),
+    chat: str | None = None,
+    adapter: Path | None = None,
 ) -> tuple[LanguageModel, Tokenizer, str]:
     """The model as it stands in the file, its tokenizer, and the name of its architecture in `transformers`.
 
-    `add_tokens`: special tokens that both get; `chat`: the template of a model that has none (text/chat_template.py). A
-    GGUF file is unpacked `beside` a folder for as long as it is read. Raises as `load`.
+    `adapter`: a folder in PEFT's format, merged into the weights; `add_tokens`: special tokens that both get; `chat`:
+    the template of a model that has none (text/chat_template.py). A GGUF file is unpacked `beside` a folder for as long
+    as it is read. Raises as `load`.
     """
     with unpacked(source, beside) if is_gguf(source) else contextlib.nullcontext(source) as opened:
         model, tokenizer = load(opened, dtype=None), Tokenizer.load(opened)
-        architecture = family_of(read_config(opened), opened).architecture
+        family = family_of(read_config(opened), opened)
+    if adapter is not None:
+        model = load_adapter(model, family, adapter)
     known = tokenizer.vocab_size
     tokenizer = tokenizer.add_tokens(add_tokens, special=True) if add_tokens else tokenizer
     tokenizer = tokenizer.with_chat(chat) if chat else tokenizer
     if tokenizer.vocab_size > known:
         model = with_rows(model, known, tokenizer.vocab_size)
-    return model, tokenizer, architecture
+    return model, tokenizer, family.architecture
 
 
 def not_followed(source: Path, tokenizer: Tokenizer, taken: set[str]) -> list[str]:
@@ -53,16 +62,21 @@ def not_followed(source: Path, tokenizer: Tokenizer, taken: set[str]) -> list[st
     return [*lines, *([f"not taken from {source}: {', '.join(others)}"] if others else [])]
 
 
-def source_digests(source: Path) -> dict[str, str]:
-    """SHA-256 of the files that make up the model: settings, weights, tokenizer."""
+def source_digests(source: Path, adapter: Path | None = None) -> dict[str, str]:
+    """SHA-256 of the files that make up the model: settings, weights, tokenizer; and of the adapter's."""
+    if adapter is not None:
+        if not adapter.is_dir():
+            raise ConfigError(f"adapter={adapter} is not a folder.", "Give the folder of an adapter in PEFT's format.")
+        files = (path for path in listed(adapter) if path.is_file())
+        return source_digests(source) | {f"adapter/{path.name}": file_digest(path) for path in files}
     if is_gguf(source):
         return {source.name: file_digest(source)}
-    files = {source / "config.json", *weight_files(source).values()} if read_config(source) else set()
+    parts = {source / "config.json", *weight_files(source).values()} if read_config(source) else set()
     beside = [source / name for name in ("tokenizer.json", "tokenizer_config.json", *model_files.NAMES)]
-    files |= {path for path in (*beside, *listed(source / model_files.TEMPLATES)) if path.is_file()}
-    with progress("reading files", sum(path.stat().st_size for path in files), unit="bytes") as advance:
+    parts |= {path for path in (*beside, *listed(source / model_files.TEMPLATES)) if path.is_file()}
+    with progress("reading files", sum(path.stat().st_size for path in parts), unit="bytes") as advance:
         digests = {}
-        for path in sorted(files):
+        for path in sorted(parts):
             digests[str(path.relative_to(source))] = file_digest(path)
             advance(path.stat().st_size)
     return digests
