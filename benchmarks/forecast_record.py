@@ -24,8 +24,8 @@ from scipy.stats import beta, norm, t
 ROWS = Path(__file__).parent / "results" / "forecast_record.csv"
 FIGURE = Path(__file__).parent.parent / "docs" / "forecast_record"
 COLUMNS = [
-    "ladder", "law", "part", "model", "context", "seed", "runs", "reach", "params", "tokens", "compute", "predicted", "low50",
-    "high50", "low90", "high90", "observed", "form", "prediction", "written", "seconds", "commit", "cpu",
+    "ladder", "law", "part", "model", "context", "seed", "runs", "reach", "params", "tokens", "compute", "predicted",
+    "low50", "high50", "low90", "high90", "observed", "form", "prediction", "written", "seconds", "commit", "cpu",
 ]  # fmt: skip
 
 PARTS = {"all": [], "code": ["mixture.weights={code:1}"], "docs": ["mixture.weights={docs:1}"]}
@@ -41,8 +41,8 @@ LADDERS = {
     "bytes 3e9": (["tokenizer=byte"], ["3e9", "1e10", "3e10"]),
     "bpe-512 1e10": (["tokenizer.vocab_size=512"], ["1e10", "3e10", "1e11"]),
 }
-"""Tokenizer and budgets of a family. On bytes from 3e9 FLOPs the loss still falls faster with every budget (models learn
-which byte follows which, and then words): its laws miss low, and show where a ladder must not begin."""
+"""Tokenizer and budgets of a family. On bytes from 3e9 FLOPs the loss still falls faster with every budget, as models
+go from which byte follows which to words: such laws predict too high a loss, and show where a ladder must not begin."""
 
 
 class Law(NamedTuple):
