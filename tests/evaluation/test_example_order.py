@@ -46,7 +46,7 @@ def test_what_is_longer_than_the_context_counts_whole(tokenizer: Tokenizer) -> N
     assert long.many([order[:1]])[0] == pytest.approx(short.many([order[:1]])[0], abs=1e-3)
     with torch.no_grad():
         tokens = torch.tensor([[tokenizer.document_id, *tokenizer.encode(text)]])
-        log_probs = long._model(tokens[:, :-1]).log_softmax(-1)
+        log_probs = long.model(tokens[:, :-1]).log_softmax(-1)
         whole = float(log_probs.gather(-1, tokens[:, 1:, None]).sum())
     assert long(order) == pytest.approx(whole, rel=1e-5)
 

@@ -233,8 +233,7 @@ def plain(ratings: Ratings) -> dict[str, Any]:
             for name, strength in ratings.strengths.items()
         ],
         "coefficients": {
-            name: {"value": value, "low": ratings.coefficient_intervals[name].low,
-                   "high": ratings.coefficient_intervals[name].high}
+            name: {"value": value} | ratings.coefficient_intervals[name]._asdict()
             for name, value in ratings.coefficients.items()
         },
         "warnings": list(ratings.warnings),

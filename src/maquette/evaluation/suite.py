@@ -236,6 +236,7 @@ def template_of(protocol: ProtocolConfig, task: QuestionSet) -> TemplateConfig:
     return protocol.question if task.template == QUESTION else protocol.completion
 
 
+@dataclasses.dataclass(frozen=True)
 class OrderLikelihood:
     """Log-likelihood of questions with their right answers, one after another: for the contamination test.
 
@@ -243,25 +244,24 @@ class OrderLikelihood:
     shard is of the same questions.
     """
 
-    def __init__(
-        self, model: "LanguageModel", tokenizer: "Tokenizer", template: TemplateConfig, *, batch_size_tokens: int = 8192
-    ) -> None:
-        self._model, self._tokenizer, self._template = model, tokenizer, template
-        self._batch_size_tokens = batch_size_tokens
+    model: "LanguageModel"
+    tokenizer: "Tokenizer"
+    template: TemplateConfig
+    batch_size_tokens: int = 8192
 
     def shards(self, questions: Sequence[Question]) -> int:
         """Into how many shards a test is best cut: such as fill the context, as many as `_LEAST_SHARDS` at least where
         there are questions enough, and of `_SHARD` questions at least."""
-        tokens = sum(len(row) for row in self._tokenizer.encode_batch(list(map(self.text, questions))))
-        count = max(_LEAST_SHARDS, -(-tokens // self._model.config.max_position_embeddings))
+        tokens = sum(len(row) for row in self.tokenizer.encode_batch(list(map(self.text, questions))))
+        count = max(_LEAST_SHARDS, -(-tokens // self.model.config.max_position_embeddings))
         return max(2, min(count, len(questions) // _SHARD))
 
     def many(self, orderings: Sequence[Sequence[Question]]) -> list[float]:
         """One number for each order, in nats."""
-        texts = [("", self._template.separator.join(map(self.text, order))) for order in orderings]
-        tokens = [[*context, *rest] for context, rest in split(self._tokenizer, texts)]
+        texts = [("", self.template.separator.join(map(self.text, order))) for order in orderings]
+        tokens = [[*context, *rest] for context, rest in split(self.tokenizer, texts)]
         totals = [0.0] * len(orderings)
-        for number, row in score_windows(self._model, tokens, batch_size_tokens=self._batch_size_tokens):
+        for number, row in score_windows(self.model, tokens, batch_size_tokens=self.batch_size_tokens):
             totals[number] += row.log_prob
         return totals
 
@@ -270,7 +270,7 @@ class OrderLikelihood:
 
     def text(self, question: Question) -> str:
         """A question and its right answer, as a published file would hold them."""
-        bare = dataclasses.replace(self._template, description="")
+        bare = dataclasses.replace(self.template, description="")
         return content_prompt(bare, question, ()) + filled(
-            self._template.answer, option=question.options[question.answer]
+            self.template.answer, option=question.options[question.answer]
         )
