@@ -17,9 +17,9 @@ test: $(VENV)/.installed-dev
 test-fast: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
-# Kills in every stage, damaged files of every format, a locked store, a server under load, a long run: an hour
+# Kills in every stage, damaged files of every format, many at once, a long run: two hours. Stopped, it resumes (docs/faults.md)
 faults: $(VENV)/.installed-dev
-	$(BIN)/python -m tests.faults --minutes 20
+	$(BIN)/python -m tests.faults --minutes 30
 
 # A pretrained model of 135M parameters in outputs/real, for the tests that need one: fetched once, checked by SHA-256
 REAL := outputs/real

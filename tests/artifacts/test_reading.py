@@ -13,7 +13,16 @@ from hypothesis import strategies as st
 
 import maquette
 from maquette.artifacts import ConfigError, StageError
-from maquette.artifacts.reading import load_json, load_sealed, load_table, parse_json, reading, short, write_sealed
+from maquette.artifacts.reading import (
+    load_json,
+    load_sealed,
+    load_table,
+    load_yaml,
+    parse_json,
+    reading,
+    short,
+    write_sealed,
+)
 
 HOSTILE = {
     "deep": b"[" * 100_000,
@@ -87,6 +96,21 @@ def _bare_parsers(tree: ast.Module) -> list[tuple[int, str]]:
         for call in calls
         if ".".join(ast.unparse(call.func).split(".")[-2:]) in PARSERS
     ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a: &a {b: *a}", "[" * 5_000, "size: " + "9" * 5_000, "!!python/object/apply:os.system ['true']",
+     "a0: &a0 [1, 1]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 40))],
+    ids=["itself", "deep", "digits", "code", "bomb"],
+)  # fmt: skip
+def test_hostile_yaml_is_one_line_that_names_the_file(tmp_path: Path, text: str) -> None:
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(StageError, match=r"mine\.yaml") as caught:
+        load_yaml(tmp_path / "mine.yaml")
+    assert "\n" not in caught.value.message and len(caught.value.message) < 400
+    (tmp_path / "good.yaml").write_text("base: &base {a: 1}\none: *base\ntwo: {<<: *base, b: 2}\n")
+    assert load_yaml(tmp_path / "good.yaml")["two"] == {"a": 1, "b": 2}
 
 
 def test_a_line_is_named() -> None:

@@ -31,6 +31,25 @@ def test_a_misspelt_option_is_answered_with_those_there_are(chosen: str) -> None
     assert caught.value.hint is not None and "mlflow" in caught.value.hint and "tensorboard" in caught.value.hint
 
 
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("curation.fineweb.duplicate_line_characters=" + "9" * 400, "too large"),
+        ("seed=" + "9" * 400, "too large"),
+        ("tracking=inf", "mlflow"),
+        ("objective=true", "dpo"),
+        ("hydra=-1", "hydra=-1"),
+        ("hydra/launcher=3", "hydra/launcher=3"),
+    ],
+)
+def test_numbers_over_which_hydra_and_omegaconf_fail(override: str, named: str) -> None:
+    """Found by the fuzzer of overrides, seed 7."""
+    stage = STAGES["fit" if override.startswith("tracking") else "train"]
+    with pytest.raises(ConfigError, match=named) as caught:
+        compose(stage, [override])
+    assert len(caught.value.message) < 300
+
+
 def test_numbers_and_quoted_words_stay_as_they_are() -> None:
     overrides = ["size=1e5", "seed=007", "corpus.name='1e5'", "prediction=null", "corpus.name=a1e5"]
     assert as_text(TRAIN, overrides) == overrides

@@ -59,6 +59,19 @@ def test_parquet_files_are_read_like_json_lines(tmp_path: Path) -> None:
     assert (second.text, second.domain, second.meta) == ("second", "web", {})
 
 
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_columns_that_nothing_reads_are_said_once(
+    tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{**row, "dump": "CC-MAIN", "token_count": 3} for row in (ROWS[1], ROWS[1] | {"id": "x"})]
+    (tmp_path / "a.jsonl").write_bytes(lines(rows))
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    read(kind, tmp_path, limit=2)
+    output = "".join(capsys.readouterr())
+    assert output.count("not read are the columns dump, token_count") == 1
+    assert "text" not in output.rpartition("columns")[2]
+
+
 def test_other_fields_can_hold_text_and_domain(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(lines([{"body": "x", "kind": "a/b c", "meta": '{"group": "g"}'}]))
     (document,) = read("jsonl", tmp_path, text_field="body", domain_field="kind")

@@ -178,6 +178,18 @@ def run_line(arguments: list[str], outputs: Path, log: Path) -> int:
     return fork(work)
 
 
+def killed_after(child: int, seconds: float) -> float | None:
+    """Lets a child work for so long and kills it; None, or after how many seconds it had ended by itself."""
+    began = time.monotonic()
+    while time.monotonic() < began + seconds:
+        if os.waitpid(child, os.WNOHANG)[0]:
+            return time.monotonic() - began
+        time.sleep(0.005)
+    os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    return None if os.WIFSIGNALED(status) else seconds
+
+
 def results(outputs: Path) -> dict[str, str]:
     """Digests of what has been made, by path. Raises where an artifact is damaged."""
     actual = {
@@ -259,14 +271,11 @@ class Attack:
         kills, wanted = 0, numbers.choice((1, 1, 2))
         while kills < wanted:
             child = run_line(self.lines[name], self.outputs, self.log)
-            time.sleep(self.seconds[name] * numbers.uniform(0.02, 1.0))
-            os.kill(child, signal.SIGKILL)
-            _, status = os.waitpid(child, 0)
-            if not os.WIFSIGNALED(status):
+            if (ended := killed_after(child, self.seconds[name] * numbers.uniform(0.02, 1.0))) is not None:
+                self.seconds[name] = ended
                 break
             kills += 1
         if not kills:
-            self.seconds[name] *= 0.9
             return 0, []
         began = time.monotonic()
         _, status = os.waitpid(run_line(self.lines[name], self.outputs, self.log), 0)

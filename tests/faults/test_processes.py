@@ -1,9 +1,11 @@
 """The attacks on whole processes, in small: what is left alone ends, and what was tried is not tried again."""
 
 import os
+import time
 from pathlib import Path
 
 from tests.faults.kills import fork
+from tests.faults.lines import killed_after
 from tests.faults.record import Record
 
 from maquette.cli.sweeps import work
@@ -28,3 +30,9 @@ def test_what_was_tried_is_not_tried_again(tmp_path: Path) -> None:
             record.attempt("lines", "fit", 7, trial, lambda lost=lost: (2, lost))  # type: ignore[misc]
     assert messages == [messages[0], "    other weights"] and record.lost() == 1
     assert "| lines: fit | 4 | 3 | 1 |" in record.table() and "Seeds 7;" in record.table()
+
+
+def test_a_kill_after_the_end_counts_for_nothing() -> None:
+    assert killed_after(fork(lambda: time.sleep(60)), 0.05) is None
+    ended = killed_after(fork(lambda: None), 60)
+    assert ended is not None and ended < 60

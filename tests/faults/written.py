@@ -17,7 +17,7 @@ from maquette.data.config import ShardsConfig
 from maquette.data.conversations import ExampleFiles, Preference, write_preferences
 from maquette.data.example_data import PreferenceData
 from maquette.data.examples import encode_preferences
-from maquette.evaluation.policy_comparison import sampled_completions
+from maquette.evaluation.completions import sampled_completions
 from maquette.evaluation.suite import find_held_out
 from maquette.feedback.annotators.language_model import AnswerCache
 from maquette.feedback.config import PromptsConfig

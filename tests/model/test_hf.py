@@ -1,5 +1,6 @@
 """Hugging Face folders: the same logits, weights and text as `transformers`, and refusals that name what is wrong."""
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -144,6 +145,31 @@ def test_our_models_in_transformers(name: str, tmp_path: Path, tokenizer: Tokeni
     assert [list(row.tokens) for row in result] == text[:, 9:].tolist()
 
 
+def test_nothing_that_a_model_is_gets_lost_in_its_export(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    """Every field of a configuration comes back, whichever family expresses it; what a model is not is not made up."""
+    plain = TransformerConfig(tokenizer.vocab_size, hidden_size=32, num_hidden_layers=1, num_attention_heads=4)
+    changes: list[dict[str, Any]] = [
+        {}, {"num_key_value_heads": 2}, {"head_dim": 16}, {"intermediate_size": 40}, {"max_position_embeddings": 99},
+        {"normalization": "layernorm"}, {"normalization_eps": 1e-4}, {"positions": "learned"}, {"rope_theta": 5e4},
+        {"activation": "gelu"}, {"qk_norm": True}, {"tie_word_embeddings": True}, {"bias": True},
+        {"attention_bias": True}, {"logit_softcap": 20.0}, {"token_shift": True}, {"dropout": 0.25},
+        {"normalization": "layernorm", "positions": "learned", "activation": "gelu", "bias": True, "dropout": 0.25},
+    ]  # fmt: skip
+    assert {name for change in changes for name in change} >= {
+        field.name for field in dataclasses.fields(plain) if field.default is not dataclasses.MISSING
+    } - {"attention"}
+    for number, change in enumerate(changes):
+        config = dataclasses.replace(plain, **change)
+        hf.save(LanguageModel(config, seed=0), tokenizer, tmp_path / str(number))
+        again = hf.load(tmp_path / str(number)).config
+        names = {"key_value_heads": "num_key_value_heads", "width_of_head": "head_dim",
+                 "inner_width": "intermediate_size", "query_key_value_bias": "attention_bias"}  # fmt: skip
+        for ours, theirs in names.items():
+            assert getattr(again, ours) == getattr(config, ours), theirs
+        unset = dict.fromkeys(names.values())
+        assert dataclasses.replace(again, **unset) == dataclasses.replace(config, **unset), change
+
+
 def test_files_and_tokenizer(tmp_path: Path, tokenizer: Tokenizer) -> None:
     folder = hf.save(ours("token shift"), tokenizer, tmp_path / "out", card="# A model\n")
     assert sorted(path.name for path in folder.iterdir()) == [
@@ -270,6 +296,8 @@ def test_half_precision(tmp_path: Path, tokenizer: Tokenizer) -> None:
         ("qwen3", {"layer_types": ["full_attention", "sliding_attention"]}, r"layer_types=sliding_attention"),
         ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, r"scale_attn_by_inverse_layer_idx=True"),
         ("gpt2", {"activation_function": "relu"}, r"activation_function=relu"),
+        ("llama", {"embedding_multiplier": 12.0}, r"embedding_multiplier=12.0 is not supported"),
+        ("qwen3", {"attn_logit_softcapping": 50.0}, r"attn_logit_softcapping=50.0 is not supported"),
     ],
 )
 def test_refusals(name: str, changes: dict[str, Any], message: str, tmp_path: Path) -> None:

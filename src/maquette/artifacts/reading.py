@@ -28,6 +28,9 @@ _QUOTED = 200
 _DEPTH = 100
 """Brackets within each other in a YAML file."""
 
+_NODES = 100_000
+"""Values that a YAML file may stand for."""
+
 _FOREIGN = (
     ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError, EOFError, AssertionError,
     NotImplementedError,
@@ -119,7 +122,24 @@ def load_yaml(path: Path | str, *, hint: str = "", kind: type[MaquetteError] = S
             depth += (sign in "[{") - (sign in "]}")
             if depth > _DEPTH:  # which the library takes minutes over
                 raise RecursionError
+        if _expanded(yaml.compose(text, yaml.SafeLoader), {}) > _NODES:
+            raise ValueError(f"its aliases (*name) stand for more than {_NODES:,} values")
         return yaml.safe_load(text)
+
+
+def _expanded(node: Any, known: dict[int, int]) -> int:
+    """The values that a YAML node stands for, an alias as often as it is named. Raises `RecursionError` where it holds
+    itself."""
+    if node is None or isinstance(node.value, str):
+        return 1
+    if id(node) in known:
+        if not known[id(node)]:
+            raise RecursionError
+        return known[id(node)]
+    known[id(node)] = 0
+    inside = [one for pair in node.value for one in (pair if isinstance(pair, tuple) else (pair,))]
+    known[id(node)] = 1 + sum(_expanded(one, known) for one in inside)
+    return known[id(node)]
 
 
 def load_array(path: Path | str, *, mapped: bool = False, hint: str = "") -> "NDArray[Any]":

@@ -16,8 +16,8 @@ from maquette.statistics import Estimate, bootstrap_mean
 Votes = NDArray[np.float64]
 
 
-def accuracy_to_gold(votes: ArrayLike, gold: ArrayLike, *, level: float = 0.95) -> Estimate | None:
-    """Share of decided votes for the completion with the higher gold reward, with its bootstrap interval.
+def accuracy_to_gold(votes: ArrayLike, gold: ArrayLike) -> Estimate | None:
+    """Share of decided votes for the completion with the higher gold reward, with its 95% interval.
 
     `votes (n,)`, `gold (n,)`: gold reward of the first less that of the second; pairs of equal gold say nothing. None
     where fewer than two pairs do.
@@ -26,10 +26,10 @@ def accuracy_to_gold(votes: ArrayLike, gold: ArrayLike, *, level: float = 0.95) 
     tells = (gold != 0) & ~np.isnan(votes) & (votes != 0.5)
     if tells.sum() < 2:
         return None
-    return bootstrap_mean((votes[tells] > 0.5) == (gold[tells] > 0), level=level)
+    return bootstrap_mean((votes[tells] > 0.5) == (gold[tells] > 0), level=0.95)
 
 
-def inter_annotator_agreement(votes: ArrayLike, *, level: float = 0.95) -> Estimate | None:
+def inter_annotator_agreement(votes: ArrayLike) -> Estimate | None:
     """How often two annotators vote alike on the same pair: `votes (annotators, n)`, over all pairs of annotators.
 
     It is not accuracy: two who are each right with chance p agree with chance p^2 + (1 - p)^2. None where no pair was
@@ -46,7 +46,7 @@ def inter_annotator_agreement(votes: ArrayLike, *, level: float = 0.95) -> Estim
     judged = ~np.isnan(table).all(axis=0)
     if judged.sum() < 2:
         return None
-    return bootstrap_mean(np.nanmean(table[:, judged], axis=0), level=level)
+    return bootstrap_mean(np.nanmean(table[:, judged], axis=0), level=0.95)
 
 
 @dataclass(frozen=True)

@@ -43,11 +43,8 @@ class AnnotatorPool:
         return [self.people[place % len(self.people)].judge([one])[0] for place, one in enumerate(comparisons)]
 
 
-def build_annotator(
-    config: FeedbackConfig, outputs: Path | str, comparisons: Sequence[Comparison], *, seed: int | None = None
-) -> Annotator:
-    """The annotator that the settings describe. `comparisons`: the pairs on which an `agreement` is reached. `seed`
-    replaces that of simulated people, for other people of the same kind.
+def build_annotator(config: FeedbackConfig, outputs: Path | str, comparisons: Sequence[Comparison]) -> Annotator:
+    """The annotator that the settings describe. `comparisons`: the pairs on which an `agreement` is reached.
 
     Raises `ConfigError` for settings that contradict each other, `StageError` where a file is missing or damaged.
     """
@@ -57,7 +54,7 @@ def build_annotator(
         profile = AnnotatorProfile(config.noise, config.length_bias, config.list_bias, config.position_bias)
         if config.agreement is not None:
             profile = noise_for_agreement(profile, utility_differences(profile, comparisons), config.agreement)
-        return AnnotatorPool(profile, people=config.people, seed=config.seed if seed is None else seed)
+        return AnnotatorPool(profile, people=config.people, seed=config.seed)
     if config.kind == "reward_model":
         return RewardModelAnnotator(open_reward_model(config.checkpoint, outputs), f"reward_model:{config.checkpoint}")
     if config.kind == "callable":

@@ -147,15 +147,13 @@ def load_checkpoint(
     return model.to(device), tokenizer
 
 
-def load_reward_model(
-    path: str | Path, *, tokenizer_digest: str | None = None, device: str = "cpu"
-) -> tuple["ScalarModel", "Tokenizer"]:
+def load_reward_model(path: str | Path, *, tokenizer_digest: str | None = None) -> tuple["ScalarModel", "Tokenizer"]:
     """The reward model of a run or folder, otherwise as `load_checkpoint`."""
     from maquette.model import hf
 
     folder = model_folder(path)
     tokenizer = load_tokenizer(folder, tokenizer_digest)
-    return hf.load_scalar(folder).to(device), tokenizer
+    return hf.load_scalar(folder), tokenizer
 
 
 def build_model(

@@ -22,6 +22,8 @@ from maquette.model.loading import load_checkpoint
 from maquette.objectives.base import Metrics
 from maquette.objectives.completions import completion_log_probs
 
+_ROWS = 64  # of a forward pass of the reference
+
 
 def reward_metrics(chosen: Tensor, rejected: Tensor) -> Metrics:
     """Of a batch's rewards `(B,)` each, learned or implicit, by TRL's names."""
@@ -113,9 +115,7 @@ class ReferenceLogProbs:
 
 
 @torch.no_grad()
-def reference_log_probs(
-    model: LanguageModel, examples: Examples, rows: NDArray[np.intp] | None = None, *, batch: int = 64
-) -> Tensor:
+def reference_log_probs(model: LanguageModel, examples: Examples, rows: NDArray[np.intp] | None = None) -> Tensor:
     """(n,) log-probability of every example's completion, without dropout; zero for those not in `rows`."""
     model.eval()
     device = model.head_weight.device
@@ -124,7 +124,7 @@ def reference_log_probs(
     with progress("reference log-probabilities", len(chosen_rows), unit="completions") as advance:
         # Rows of like length together: less padding.
         order = chosen_rows[np.argsort(np.asarray(examples.lengths)[chosen_rows], kind="stable")]
-        for part in in_parts(len(order), batch):
+        for part in in_parts(len(order), _ROWS):
             chosen = order[part]
             one = conversation_batches(examples, chosen, 1, packed=False)[0].to(device)
             log_probs[torch.from_numpy(chosen)] = completion_log_probs(model, one)[0].float().cpu()

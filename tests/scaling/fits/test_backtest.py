@@ -31,7 +31,7 @@ def test_every_law_is_tested_at_every_reach_and_null_laws_stand_beside(result) -
     records = {(record.law, record.reach): record for record in result.records()}
     assert {reach for law, reach in records if law == PREDICTOR} == {3.2, 10.0}
     best, null = records[PREDICTOR, 10.0], records["last two budgets", 10.0]
-    assert best.tables == 2 and best.median_error < 0.02 and best.inside90 >= 0.5
+    assert best.tables == 2 and best.median_error < 0.03 and best.inside90 >= 0.5
     assert best.score90 < null.score90
     assert backtest_figure(result).axes
 

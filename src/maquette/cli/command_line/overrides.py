@@ -12,13 +12,14 @@ import dataclasses
 import functools
 import re
 import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException
 
 from maquette.artifacts.errors import ConfigError
@@ -49,10 +50,26 @@ def hydra_overrides(stage: Stage, overrides: Sequence[str], config_folder: Path 
     for path in sorted(config_folder.rglob("*.yaml")) if config_folder else ():
         _check_yaml(path, path.stat().st_mtime_ns)
     overrides = as_text(stage, [_without_login(text) for text in overrides])
-    options = groups(stage, config_folder).get("recipe")
+    files = groups(stage, config_folder)
+    options = files.get("recipe")
     arguments = opened(stage, with_recipe_files(overrides, options) if options else overrides)
-    parse_overrides(arguments)
+    for override in parse_overrides(arguments):
+        _check_number(override, files)
     return arguments
+
+
+def _check_number(override: Override, files: Mapping[str, Sequence[str]]) -> None:
+    """Raises `ConfigError` for numbers that Hydra and OmegaConf do not refuse themselves, but fail at: as the name of a
+    group's file, and larger than any float."""
+    key, value = override.key_or_group, override.value()
+    if not isinstance(value, int | float):
+        return
+    shown = short(f"{key}={value}")
+    if isinstance(value, int) and abs(value) > sys.float_info.max:
+        raise ConfigError(f"{shown} is too large.", "Write large numbers like 1e21.")
+    if key == "hydra" or "/" in key or (key in files and override.type == OverrideType.CHANGE):
+        allowed = f"Allowed: {', '.join(files[key])}." if key in files else ""
+        raise ConfigError(f"{shown} is not known.", allowed)
 
 
 @functools.cache

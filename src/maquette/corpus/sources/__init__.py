@@ -4,12 +4,15 @@ import hashlib
 import importlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
 
 from maquette.artifacts.errors import StageError
 from maquette.artifacts.files import listed
+from maquette.artifacts.progress import say
+from maquette.artifacts.reading import short
 from maquette.corpus.config import SourceConfig
 from maquette.corpus.document import Document
 from maquette.corpus.workers import Workers, workers
@@ -69,6 +72,17 @@ def needed(name: str, what: str, otherwise: str = "") -> ModuleType:
             f"{what} needs the package {(error.name or name).partition('.')[0]}.",
             f'Install it with: pip install "maquette-lm[curation]"{otherwise}.',
         ) from None
+
+
+def columns_read(config: SourceConfig) -> set[str]:
+    """The columns that make a document."""
+    return {config.text_field, config.domain_field or "", "id", "url", "meta"}
+
+
+def say_unread(columns: Iterable[str], path: Path) -> None:
+    """Names the columns that nothing reads, once."""
+    if columns := sorted(map(str, columns)):
+        say(f"{path}: not read are the columns {short(', '.join(columns))}")
 
 
 def document_from_row(row: Mapping[str, Any], config: SourceConfig, where: str) -> Document:

@@ -13,7 +13,7 @@ from maquette.artifacts.progress import progress
 from maquette.artifacts.reading import open_parquet, reading
 from maquette.corpus.config import SourceConfig
 from maquette.corpus.document import Document
-from maquette.corpus.sources import document_from_row, domain_name, needed
+from maquette.corpus.sources import columns_read, document_from_row, domain_name, needed, say_unread
 from maquette.corpus.sources.files import FileSource, digest_files, list_files, read_rows, read_whole, relative_name
 from maquette.corpus.workers import Workers
 
@@ -32,8 +32,13 @@ class JsonLines(FileSource):
     what = "JSON lines"
 
     def _documents(self) -> Iterator[Document]:
-        for where, row in read_rows(self._files, "documents"):
-            yield document_from_row(row, self._config, where)
+        unread, known = set[str](), columns_read(self._config)
+        try:
+            for where, row in read_rows(self._files, "documents"):
+                unread |= row.keys() - known
+                yield document_from_row(row, self._config, where)
+        finally:  # also where no more are asked for
+            say_unread(unread, self._root)
 
 
 class Parquet(FileSource):
@@ -45,6 +50,8 @@ class Parquet(FileSource):
     def _documents(self) -> Iterator[Document]:
         hint = "It is damaged, was cut off, or is not a Parquet file."
         files = [(path, open_parquet(path, hint=hint)) for path in self._files]
+        names = {name for _, file in files for name in file.schema_arrow.names}
+        say_unread(names - columns_read(self._config), self._root)
         with progress("reading", sum(file.metadata.num_rows for _, file in files), unit="rows") as advance:
             for path, file in files:
                 number = 0
@@ -56,7 +63,7 @@ class Parquet(FileSource):
 
     def _batches(self, path: Path, file: "ParquetFile") -> Iterator[list[dict[str, Any]]]:
         names = file.schema_arrow.names
-        known = {self._config.text_field, self._config.domain_field, "id", "url", "meta"}
+        known = columns_read(self._config)
         # Without the text all columns are read, so that the error can name them.
         columns = [name for name in names if name in known] if self._config.text_field in names else names
         with reading(path, hint="Get the file again."):

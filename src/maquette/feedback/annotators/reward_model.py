@@ -16,11 +16,14 @@ if TYPE_CHECKING:
     from maquette.text import Tokenizer
 
 
+_BATCH = 64
+
+
 class LearnedReward:
     """A reward model as a `RewardFunction`: its number at the last real token, the end of turn where there is one."""
 
-    def __init__(self, model: ScalarModel, tokenizer: "Tokenizer", *, batch: int = 64) -> None:
-        self.model, self.tokenizer, self.batch = model.eval(), tokenizer, batch
+    def __init__(self, model: ScalarModel, tokenizer: "Tokenizer") -> None:
+        self.model, self.tokenizer = model.eval(), tokenizer
 
     def __call__(self, completions: Sequence[Completion]) -> list[float]:
         """Raises `StageError` for a completion that is longer than the model's context."""
@@ -28,8 +31,8 @@ class LearnedReward:
         device = self.model.score.weight.device
         # Rows of like length together: less padding, and a row's number does not depend on its neighbours.
         order = sorted(range(len(completions)), key=lambda row: _length(completions[row]))
-        for start in range(0, len(order), self.batch):
-            rows = order[start : start + self.batch]
+        for start in range(0, len(order), _BATCH):
+            rows = order[start : start + _BATCH]
             tokens, lengths, _ = padded_rows([completions[row] for row in rows], device)
             if tokens.size(1) > self.model.config.max_position_embeddings:
                 raise StageError(

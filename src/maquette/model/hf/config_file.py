@@ -3,14 +3,16 @@
 Free of torch, so that a run that starts from a model is planned, and found finished, without it.
 """
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maquette.artifacts import ConfigError, StageError
 from maquette.artifacts.reading import load_table, reading, short
 from maquette.artifacts.strangers import check_code
+from maquette.model.architecture import TransformerConfig
 from maquette.model.core_config import CoreConfig
-from maquette.model.hf.family import OWN, ModelFamily
+from maquette.model.hf.family import OWN, ModelFamily, ReadSettings
 from maquette.model.hf.gpt2 import GPT2
 from maquette.model.hf.rotary import LLAMA, QWEN2, QWEN3
 
@@ -19,6 +21,10 @@ if TYPE_CHECKING:
 
 FAMILIES = (LLAMA, QWEN2, QWEN3, GPT2, OWN)
 """In the order in which one is chosen for a model to write; the last takes what the others can't express."""
+
+
+DROPOUT = "dropout"
+"""Our setting that no family's `config.json` has: `transformers` passes it over, a run that trains on reads it."""
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -60,7 +66,11 @@ def config_of(raw: dict[str, Any], path: Path) -> CoreConfig:
     family = family_of(raw, path)
     try:
         with reading(path / "config.json", hint="Fetch the file again."):
-            config = family.read(raw)
+            settings = ReadSettings(raw)
+            config = family.read(settings)
+            if isinstance(config, TransformerConfig) and settings.get(DROPOUT):  # of training, which theirs have not
+                config = dataclasses.replace(config, dropout=settings[DROPOUT])
+            settings.require_known()
     except (StageError, ConfigError) as error:
         raise StageError(f"{path / 'config.json'}: {error.message}", error.hint) from None
     for name in config.own_code:

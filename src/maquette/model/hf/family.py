@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from maquette.artifacts import StageError
+from maquette.artifacts.reading import short
 from maquette.model.architecture import KINDS, CustomConfig, TransformerConfig
 from maquette.model.core_config import CoreConfig
 
@@ -78,6 +79,56 @@ def require(raw: Raw, **allowed: tuple[Any, ...]) -> None:
             raise unsupported(key, value)
 
 
+class ReadSettings(dict[str, Any]):
+    """A `config.json` that knows which of its settings a family has looked at: what nobody reads is not lost in
+    silence."""
+
+    def __init__(self, raw: Raw) -> None:
+        super().__init__(raw)
+        self._seen: set[str] = set()
+
+    def __getitem__(self, key: str) -> Any:
+        self._seen.add(key)
+        return super().__getitem__(key)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        self._seen.add(key)
+        return super().get(key, default)
+
+    def require_known(self) -> None:
+        """Raises `StageError` for a setting that is on, that the family did not read, and that may change logits."""
+        for key, value in self.items():
+            off = value is None or value is False or value in ("", [], {})
+            harmless = key in _WITHOUT_EFFECT or key.endswith(_ENDINGS_WITHOUT_EFFECT) or key.startswith("summary_")
+            if off or harmless or key in self._seen:
+                continue
+            raise unsupported(
+                short(key, 60), short(value, 60),
+                "The core has no such option. Remove it from config.json if logits do not depend on it.",
+            )  # fmt: skip
+
+
+_NAMES = (
+    "architectures model_type torch_dtype dtype use_cache auto_map tokenizer_class processor_class initializer_range "
+    "pretraining_tp gradient_checkpointing output_attentions output_hidden_states return_dict use_return_dict "
+    "torchscript use_bfloat16 is_decoder is_llama_config rope_interleaved chunk_size_feed_forward finetuning_task "
+    "id2label label2id num_labels problem_type prefix task_specific_params n_ctx reorder_and_upcast_attn layer_types "
+    "sliding_window max_window_layers bias quantization_config keys_to_ignore_at_inference transformers.js_config "
+    "model_max_length max_sequence_length max_seq_len bos_token eos_token pad_token unk_token _num_labels "
+    "predict_special_tokens tokenizer_digest unsloth_version unsloth_fixed original_max_position_embeddings rotary_dim "
+    "sep_token "
+    "num_beams num_beam_groups num_return_sequences do_sample early_stopping max_length min_length max_new_tokens "
+    "temperature top_k top_p typical_p repetition_penalty length_penalty diversity_penalty no_repeat_ngram_size "
+    "encoder_no_repeat_ngram_size bad_words_ids suppress_tokens begin_suppress_tokens exponential_decay_length_penalty "
+    "remove_invalid_values output_scores return_dict_in_generate forced_bos_token_id forced_eos_token_id"
+)
+_WITHOUT_EFFECT = frozenset(_NAMES.split())
+"""Settings of classes, files, training and sampling: logits do not depend on them, or something else reads them."""
+
+_ENDINGS_WITHOUT_EFFECT = ("_token_id", "_pdrop", "_dropout", "dropout_prob", "transformers_version", "_name_or_path",
+                           "attn_implementation", "_commit_hash", "experts_implementation")  # fmt: skip
+
+
 def number(raw: Raw, key: str) -> Any:
     """A size without which there is no model. Raises `StageError` where it is missing."""
     if (value := raw.get(key)) is None:
@@ -103,7 +154,7 @@ def _read(raw: Raw) -> CoreConfig:
     for key in ("vocab_size", "size") if kind is CustomConfig else ("vocab_size", "hidden_size", "num_hidden_layers"):
         number(raw, key)
     fields = {field.name for field in dataclasses.fields(kind)}
-    config: CoreConfig = kind(**{key: value for key, value in raw.items() if key in fields})
+    config: CoreConfig = kind(**{key: raw[key] for key in fields & raw.keys()})
     return config
 
 

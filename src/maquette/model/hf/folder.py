@@ -25,7 +25,7 @@ from maquette.artifacts import StageError
 from maquette.artifacts.files import atomic_folder, file_digest, listed, read_json, write_json
 from maquette.artifacts.reading import load_sealed, reading, write_sealed
 from maquette.model.heads import LanguageModel, ScalarModel
-from maquette.model.hf.config_file import FAMILIES, config_of, family_of, read_config
+from maquette.model.hf.config_file import DROPOUT, FAMILIES, config_of, family_of, read_config
 from maquette.model.hf.family import MODELING, OWN, ModelFamily, Stored, is_scalar
 from maquette.model.hf.weights import read_weights, write_weights
 from maquette.reports import render
@@ -36,6 +36,7 @@ from maquette.text.tokenizer import MISSING_FILE
 Model = TypeVar("Model", LanguageModel, ScalarModel)
 
 CHECKSUMS = "checksums.json"
+
 
 _FILES = frozenset(
     (
@@ -57,12 +58,12 @@ def load(path: Path | str, *, dtype: torch.dtype | None = torch.float32) -> Lang
     return _load(LanguageModel, path, raw, dtype)
 
 
-def load_scalar(path: Path | str, *, dtype: torch.dtype | None = torch.float32) -> ScalarModel:
-    """The reward model in a folder, otherwise as `load`."""
+def load_scalar(path: Path | str) -> ScalarModel:
+    """The reward model in a folder in float32, otherwise as `load`."""
     path, raw = Path(path), read_config(Path(path))
     if not is_scalar(raw):
         raise StageError(f"{path} is not a reward model.", "Train one with objective=reward.")
-    return _load(ScalarModel, path, raw, dtype)
+    return _load(ScalarModel, path, raw, torch.float32)
 
 
 def _load(kind: type[Model], path: Path, raw: dict[str, Any], dtype: torch.dtype | None) -> Model:
@@ -113,6 +114,8 @@ def fill(folder: Path, model: LanguageModel | ScalarModel, tokenizer: Tokenizer,
     settings: dict[str, Any] = {"architectures": [family.architecture], "model_type": family.model_type} | family.write(
         config
     )
+    if getattr(config, DROPOUT, 0.0):
+        settings[DROPOUT] = config.dropout
     state = model.state_dict()
     files, stop_ids, our_end = tokenizer.files, tokenizer.stop_ids, tokenizer.special_ids.get(END_OF_TURN)
     special = {"bos_token_id": tokenizer.document_id, "pad_token_id": tokenizer.padding_id} | files.ids

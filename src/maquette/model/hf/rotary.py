@@ -24,7 +24,8 @@ def _read_rope_theta(raw: Raw) -> float:
     if raw.get("partial_rotary_factor", 1.0) != 1.0:
         raise unsupported("partial_rotary_factor", raw["partial_rotary_factor"])
     newest = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
-    return float(newest.get("rope_theta") or raw.get("rope_theta") or 10_000.0)
+    older = raw.get("rope_theta") or 10_000.0
+    return float(newest.get("rope_theta") or older)
 
 
 def _refuse_sliding_window(raw: Raw) -> None:
@@ -36,14 +37,14 @@ def _refuse_sliding_window(raw: Raw) -> None:
         raise unsupported("use_sliding_window", True)
 
 
-def _read_rotary(raw: Raw, **ours: Any) -> TransformerConfig:
+def _read_rotary(raw: Raw, *, usual_head_dim: int | None = None, **ours: Any) -> TransformerConfig:
     require(raw, hidden_act=("silu", "swish"))
     sizes = {key: number(raw, key) for key in _SIZES}
     heads = sizes["num_attention_heads"]
     return TransformerConfig(
         **sizes,
         num_key_value_heads=raw.get("num_key_value_heads") or heads,
-        head_dim=raw.get("head_dim") or sizes["hidden_size"] // heads,
+        head_dim=raw.get("head_dim", usual_head_dim) or sizes["hidden_size"] // heads,
         max_position_embeddings=raw.get("max_position_embeddings", 2048),
         normalization="rmsnorm",
         normalization_eps=raw.get("rms_norm_eps", 1e-6),
@@ -70,7 +71,7 @@ def _read_qwen2(raw: Raw) -> TransformerConfig:
 def _read_qwen3(raw: Raw) -> TransformerConfig:
     _refuse_sliding_window(raw)
     require(raw, attention_bias=(False,))
-    return _read_rotary({"head_dim": 128, **raw}, qk_norm=True)
+    return _read_rotary(raw, usual_head_dim=128, qk_norm=True)
 
 
 def _write_rotary(config: TransformerConfig) -> Raw:

@@ -224,7 +224,7 @@ def _predictor(predictor: "Predictor") -> dict[str, Any]:
     line, surface = predictor.size_line, predictor.surface
     size_line = _fields(line, "level", "exponent", "exponent_deviation", "centre", "minima", "interval", "warnings")
     known = {"unigram_entropy": surface.unigram_entropy, "least_noise": surface.least_noise}
-    return _fields(predictor, "form", "below", "warnings") | {"size_line": size_line} | known
+    return _fields(predictor, "form", "onset", "warnings") | {"size_line": size_line} | known
 
 
 def _surface(fit: "SurfaceFit") -> dict[str, Any]:

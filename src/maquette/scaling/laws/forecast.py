@@ -22,7 +22,7 @@ from maquette.reports.tables import error_words
 from maquette.scaling.laws.runs import Array, LawError, Runs
 from maquette.statistics.intervals import check_level
 
-FLOOR, SHARE, OF_DROP, FREEDOM = 0.0006, 0.66, 0.09, 8.0
+FLOOR, SHARE, OF_DROP, FREEDOM = 0.0006, 0.54, 0.09, 8.0
 
 _STEP = 0.05
 """Of ln C, for the slope."""
@@ -102,12 +102,12 @@ def make_forecast(
     width: float,
     levels: Sequence[float],
     warnings: Sequence[str] = (),
-    below: float = 0.0,
+    below: Callable[[Array], Array] | None = None,
 ) -> Forecast:
     """The forecast of runs, numbers or arrays that broadcast, from what a `law` says of columns (m,).
 
-    Its intervals are `width` times as wide as elsewhere; `below` is a further deviation of ln L per decade beyond the
-    fitted runs, on the low side only. Raises `LawError` for values that are not finite and above 0.
+    Its intervals are `width` times as wide as elsewhere; `below` gives a further deviation of ln L from the decades
+    beyond the fitted runs, on the low side only. Raises `LawError` for values that are not finite and above 0.
     """
     columns = np.broadcast_arrays(*(np.asarray(values, float) for values in (params, tokens, compute)))
     for name, values in zip(("params", "tokens", "compute"), columns, strict=True):
@@ -117,11 +117,12 @@ def make_forecast(
     log_loss, decades, slope, scale = (
         values.reshape(columns[0].shape) for values in (parts.log_loss, parts.decades, parts.slope, width * parts.scale)
     )
+    further = np.zeros_like(decades) if below is None else below(decades)
     intervals = {}
     for level in levels:
         check_level(level)
         quantile = t.ppf((1 + level) / 2, FREEDOM)
-        low, high = log_loss - quantile * np.hypot(scale, below * decades), log_loss + quantile * scale
+        low, high = log_loss - quantile * np.hypot(scale, further), log_loss + quantile * scale
         intervals[level] = (_plain(np.exp(low)), _plain(np.exp(high)))
     return Forecast(_plain(np.exp(log_loss)), intervals, _plain(10**decades), _plain(slope), tuple(warnings))
 

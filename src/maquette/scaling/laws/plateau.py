@@ -31,7 +31,7 @@ ROUNDS = 3
 
 _START_FLOORS = (0.15, 0.5, 0.8)
 
-PRIORS = ((0.5, 0.25), (np.log(0.28), 0.4), (np.log(0.28), 0.4), (0.0, 0.3), (np.log(0.6), 0.6))
+PRIORS = ((0.4, 0.3), (np.log(0.28), 0.4), (np.log(0.28), 0.4), (0.0, 0.3), (np.log(0.6), 0.8))
 """Mean and deviation of E / min L, ln(alpha gamma), ln(beta gamma), their difference, and ln gamma: what is spread over
 published laws (Kaplan et al. 2020; Hoffmann et al. 2022; Besiroglu et al. 2024; Muennighoff et al. 2023)."""
 

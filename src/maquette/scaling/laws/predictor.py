@@ -34,7 +34,7 @@ from maquette.scaling.laws.fitted_form import FittedForm, fit_form
 from maquette.scaling.laws.forecast import FREEDOM, Extrapolated, Forecast, extrapolate, make_forecast
 from maquette.scaling.laws.forms import surface_from
 from maquette.scaling.laws.plateau import LEAST_NOISE, PlateauFit, fit_plateau
-from maquette.scaling.laws.regimes import copying_onset
+from maquette.scaling.laws.regimes import Onset, copying_onset
 from maquette.scaling.laws.rolling_origin import LawScore, rolling_origin, scores, width
 from maquette.scaling.laws.runs import Array, LawError, Runs, check_runs, seed_noise
 from maquette.scaling.laws.size_line import SizeLine, fit_size_line
@@ -98,13 +98,13 @@ def _by_fit(fit: PlateauFit, row: int, params: Array, tokens: Array, _: Array) -
 class Predictor:
     """What predicts. `surface`: the weighted surface over the runs. `forms`: one's own, fitted. `form`: the name of the
     law that predicts, "plateau" (the surface) or one of `forms`; `widths`: of the intervals, by name; `scores`: how
-    they predicted larger budgets; `below`: how much lower per decade the loss may come out when copying sets in."""
+    they predicted larger budgets; `onset`: how much lower the loss may come out when copying sets in."""
 
     surface: WeightedSurface
     forms: Mapping[str, FittedForm]
     form: str
     widths: Mapping[str, float]
-    below: float
+    onset: Onset
     scores: tuple[LawScore, ...]
     warnings: tuple[str, ...]
 
@@ -128,7 +128,7 @@ class Predictor:
         flops = self.surface.flops_per_product * product if compute is None else compute
         return make_forecast(
             laws[name].extrapolate, params, tokens, flops, width=self.widths[name], levels=levels,
-            warnings=self.warnings, below=self.below,
+            warnings=self.warnings, below=self.onset.below,
         )  # fmt: skip
 
     def best_size(self, compute: Any, level: float = 0.9) -> tuple[Any, tuple[Any, Any]]:
@@ -213,14 +213,14 @@ def fit_predictor(
     for own in [custom_form(form) for form in forms or ()]:
         fitted[own.name] = fit_form(own, runs)
         held_out[own.name] = rolling_origin(partial(fit_form, own), runs)
-    below, warnings = copying_onset(copying, runs)
+    onset, warnings = copying_onset(copying, runs)
     table = tuple(row for name, rows in held_out.items() for row in scores(name, rows, 0.9))
     return Predictor(
         surface=surface,
         forms=fitted,
         form=_headline(table, len(np.unique(runs.budget))),
         widths={name: width(rows) for name, rows in held_out.items()},
-        below=below,
+        onset=onset,
         scores=table,
         warnings=(*surface.size_line.warnings, *warnings),
     )
