@@ -11,6 +11,7 @@ import pytest
 
 from maquette.artifacts import ConfigError, StageError
 from maquette.artifacts.manifest import read_manifest
+from maquette.artifacts.reading import CHECKSUM, write_sealed
 from maquette.cli import alignment
 from maquette.cli.command_line.composition import compose
 from maquette.cli.command_line.model_config import AlignmentStage
@@ -108,7 +109,7 @@ print(folder, [name for name in {heavy} if name in sys.modules])
     assert list(tables.best_of_n.n) == [1, 2, 4]
     assert set(tables.curve.policy) == {"ppo", "group"} and (tables.curve.kl >= 0).all()
     results["policies"][0].pop("greedy_wins")  # as an older version wrote it
-    (folder / "results.json").write_text(json.dumps(results))
+    write_sealed(folder / "results.json", {key: value for key, value in results.items() if key != CHECKSUM})
     with pytest.raises(StageError, match=r"results\.json is damaged.*greedy_wins"):
         study_tables(config.outputs)
     runs = find_runs(config.outputs)
