@@ -249,6 +249,24 @@ def test_a_server_for_other_machines_wants_its_token(models: dict[str, ServedMod
         assert client.get("/api/state").status_code == 200  # by the cookie
 
 
+def test_pages_of_elsewhere_are_not_let_in(models: dict[str, ServedModel]) -> None:
+    """By a name that leads here (DNS rebinding), or by a request of theirs; in the API's form."""
+    app = build_app(models, None, Sampling(), ["127.0.0.1", "[::1]"])
+    with TestClient(app, base_url="http://127.0.0.1:8000") as client:
+        for mine in ("http://127.0.0.1:8000", "http://[::1]:8000"):
+            assert client.get("/v1/models", headers={"origin": mine}).status_code == 200
+        assert client.get("/v1/models", headers={"host": "[::1]:8000"}).status_code == 200
+        for header in ({"host": "evil.example"}, {"host": "127.0.0.1.evil.example"}, {"origin": "null"},
+                       {"origin": "http://evil.example"}, {"host": ""}):  # fmt: skip
+            refused = client.get("/v1/models", headers=header)
+            assert refused.status_code in (400, 403) and "not of this server" in refused.json()["error"]["message"]
+
+
+def test_a_battle_holds_no_book(client: TestClient) -> None:
+    long = [{"role": "user", "content": "x" * 100_001}]
+    assert "characters" in client.post("/arena/battle", json={"messages": long}).json()["error"]["message"]
+
+
 def test_a_shown_answer_is_not_drawn_again(client: TestClient) -> None:
     battle = client.post("/arena/battle", json={"messages": ASK}).json()["battle"]
     for side in ("a", "b"):

@@ -129,8 +129,9 @@ class TestTransformers:
                 assert text == ours.decode(expected.ids)
 
     def test_unknown_roles_are_refused_there_too(self, pair: tuple[Tokenizer, Any]) -> None:
-        for messages in ([{"role": "tool", "content": ""}], [MESSAGES[1], MESSAGES[0]]):
-            with pytest.raises(Exception, match=r"Known roles|Only the first"):
+        parts = [{"role": "user", "content": [{"type": "text", "text": "hi"}]}]
+        for messages in ([{"role": "tool", "content": ""}], [MESSAGES[1], MESSAGES[0]], [MESSAGES[1]] * 2, parts):
+            with pytest.raises(Exception, match=r"Known roles|Only the first|Turns alternate|is a text"):
                 pair[1].apply_chat_template(messages, tokenize=False)
 
     def test_plain_text(self, pair: tuple[Tokenizer, Any], texts: list[str]) -> None:

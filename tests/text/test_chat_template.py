@@ -160,7 +160,8 @@ def test_weight_zero_is_not_learned(backend: Backend, tmp_path: Path) -> None:
         ("{{ raise_exception('only user') }}", "only user"),
         ("{{ messages[7].content }}", "refuses this conversation"),
         ("{{ ''.__class__.__mro__ }}", "refuses this conversation"),
-        ("theirs", "can't be told"),
+        ("{% for m in messages[1:] %}{{ m.content }}</s>{% endfor %}", "leaves out message 1, the "),
+        ("theirs", "leaves out message 1, the "),
     ],
 )
 def test_templates_that_fail(backend: Backend, tmp_path: Path, template: str, named: str) -> None:

@@ -30,6 +30,9 @@ _MOST_OPEN = 1000
 """Battles that wait for a vote; of more the oldest are forgotten."""
 
 
+_MOST_CHARACTERS = 100_000
+"""Of a battle's conversation, which is held until the vote."""
+
 MOST_JUDGE = 200
 """Characters of the name of who votes."""
 
@@ -61,6 +64,8 @@ class Arena:
         """Draws two models and their sides, and returns the battle's name. Raises `StageError` for messages that are
         no conversation, or where there is nobody to fight."""
         check(messages)
+        if sum(len(message["content"]) for message in messages) > _MOST_CHARACTERS:
+            raise StageError(f"The conversation has more than {_MOST_CHARACTERS:,} characters.", "Make it shorter.")
         if len(self.models) < 2:
             raise StageError("An arena needs two models.", "Start it with models=[run-a,run-b].")
         with self._lock:

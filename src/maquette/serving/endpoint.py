@@ -14,7 +14,6 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from starlette.exceptions import HTTPException
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from maquette.artifacts import MaquetteError
 from maquette.artifacts.reading import short
@@ -45,14 +44,10 @@ def build_app(
     *,
     token: str | None = None,
 ) -> FastAPI:
-    """The application. `defaults`: the sampling where a request says nothing. `hosts`: names under which it may be
-    asked (None: any); without them a page from elsewhere could talk to a server on one's own machine. `token`: what
-    who asks must know (None: nothing)."""
+    """The application. `defaults`: the sampling where a request says nothing. `hosts` and `token` as `Protection`."""
     app = FastAPI(title="Maquette", docs_url=None, redoc_url=None, openapi_url=None)
     text_of_page = resources.files("maquette.serving").joinpath("page.html").read_text(encoding="utf-8")
-    if hosts is not None:
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts)
-    app.add_middleware(Protection, headers=security_headers(text_of_page), token=token)
+    app.add_middleware(Protection, headers=security_headers(text_of_page), token=token, hosts=hosts)
     _explain_errors(app)
 
     def chosen(name: str) -> ServedModel:

@@ -4,6 +4,7 @@
 |---|---|
 | bodies that fill the memory | refused at `MOST_BYTES`, by their header or while they come |
 | clients that never finish their request | dropped after `PATIENCE` seconds, in headers (`PatientProtocol`) and body |
+| pages of elsewhere, where it listens to this machine alone | `hosts`: names it may be asked under, and asked from |
 | users of other machines, where it listens to those | a token, as `Authorization: Bearer` or the page's cookie |
 | pages of others around ours, scripts in ours | headers on every answer (OWASP's list of secure headers) |
 """
@@ -14,12 +15,14 @@ import hashlib
 import hmac
 import json
 import re
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import parse_qs
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from maquette.artifacts.reading import short
 
 MOST_BYTES = 4 * 2**20
 """Of a request's body: a conversation is some kilobytes."""
@@ -66,13 +69,16 @@ def security_headers(page: str) -> dict[str, str]:
 
 
 class Protection:
-    """ASGI middleware around `app`. `token`: what a client must know; None where only this machine is let in."""
+    """ASGI middleware around `app`. `token`: what a client must know; None where only this machine is let in. `hosts`:
+    names under which it may be asked, by pages of the same names (None: any); without them a page of elsewhere could
+    talk to a server on one's own machine."""
 
     def __init__(
-        self, app: Any, *, headers: dict[str, str], token: str | None = None, most_bytes: int = MOST_BYTES,
+        self, app: Any, *, headers: dict[str, str], token: str | None = None, hosts: Sequence[str] | None = None,
+        most_bytes: int = MOST_BYTES,
         patience: float = PATIENCE,
     ) -> None:  # fmt: skip
-        self.app, self.token, self.most_bytes, self.patience = app, token, most_bytes, patience
+        self.app, self.token, self.hosts, self.most_bytes, self.patience = app, token, hosts, most_bytes, patience
         self.headers = [(name.encode(), value.encode()) for name, value in headers.items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -86,6 +92,11 @@ class Protection:
             await send(message)
 
         given = dict(scope["headers"])
+        for header, status in ((b"host", 400), (b"origin", 403)):
+            if self.hosts is not None and header in given and _host(given[header]) not in self.hosts:
+                name, value = header.decode(), short(given[header].decode("latin-1"), 60)
+                await _refuse(send_with_headers, status, f"The {name} {value} is not of this server.")
+                return
         if self.token is not None and scope["path"] not in _OPEN:
             if self._shows_token_in_address(scope):
                 await self._welcome(send_with_headers)
@@ -156,6 +167,11 @@ class Protection:
         headers = [(b"location", b"/"), (b"set-cookie", cookie), (b"content-length", b"0")]
         await send({"type": "http.response.start", "status": 303, "headers": headers})
         await send({"type": "http.response.body", "body": b""})
+
+
+def _host(header: bytes) -> str:
+    """The name in `http://name:port`, or in `name:port`."""
+    return re.sub(r":\d*$", "", header.decode("latin-1").rpartition("//")[2]).lower()
 
 
 async def _refuse(send: Send, status: int, message: str, code: str | None = None) -> None:

@@ -163,6 +163,12 @@ class TemplateChat:
         from what stands before it."""
         messages = [{**message, "content": self._cut(message["content"])} for message in messages]
         text, spans = self._text(messages, open_assistant)
+        for place, message in enumerate(messages):
+            if message["role"] != "assistant" and message["content"].strip() not in text:
+                raise StageError(
+                    f"The model's chat template leaves out message {place + 1}, the {message['role']}'s.",
+                    "Remove it from the conversation, or give another template with chat=.",
+                )
         if not self._has_blocks:
             spans = [
                 self._turn(messages, place, text)
