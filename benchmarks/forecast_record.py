@@ -43,8 +43,9 @@ LADDERS = {
     "bpe-512 1e10 wide": (["tokenizer.vocab_size=512", "tokens_per_parameter=10"], ["1e10", "3e10", "1e11"]),
 }
 """Tokenizer and budgets of a family. On bytes from 3e9 FLOPs the loss still falls faster with every budget, as models
-go from which byte follows which to words: such laws predict too high a loss, and show where a ladder must not begin. Around 20 tokens a parameter the largest
-of the four sizes was the best at 3e10 and 1e11 FLOPs, so the minima lay at an edge; `wide` sets them around 10."""
+go from which byte follows which to words: such laws predict too high a loss, and show where a ladder must not begin.
+With 512 tokens and sizes around 20 tokens a parameter the largest of the four sizes was the best at 3e10 and 1e11
+FLOPs: the minima lay at an edge; `wide` sets the sizes around 10."""
 
 
 class Law(NamedTuple):
