@@ -1,6 +1,7 @@
 """Runs from beginning to end, in process: the same numbers every time, stopped and gone on with, and guarded."""
 
 import json
+import random
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +28,7 @@ from maquette.optimization.config import (
 )
 from maquette.training import RunRecord, read_history, read_record, train_job
 from maquette.training.machine import compiler_works
+from support.small_runs import settings
 
 Configure = Callable[..., TrainStage]
 
@@ -402,3 +404,28 @@ def test_compiled_and_gone_on_with(configure: Configure, tmp_path: Path, monkeyp
         assert_same(train.run(parted), whole)
     eager = train.run(configure(**changes | {"compile": "off"}))
     assert eager.training_loss == pytest.approx(whole.training_loss, abs=1e-4)
+
+
+def test_a_run_whose_held_out_text_is_all_cut_out_ends(tmp_path: Path) -> None:
+    """Documents of two words share every run of tokens: nothing is left to validate on, which is said."""
+    numbers = random.Random(0)
+    texts = [" ".join(numbers.choice(("hen", "cow")) for _ in range(150)) for _ in range(80)]
+    source = tmp_path / "documents"
+    source.mkdir()
+    (source / "a.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    record = train.run(settings(tmp_path / "outputs", source, shards__held_out_window=24))
+    assert (record.status, record.validation_loss) == ("finished", None)
+    assert record.summary == "not validated"
+    assert train.run(settings(tmp_path / "outputs", source, shards__held_out_window=24)).folder == record.folder
+
+
+class Exits(Callback):
+    def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        raise SystemExit(0)
+
+
+def test_a_callback_that_exits_is_no_success(tmp_path: Path, configure: Configure) -> None:
+    config = elsewhere(configure(seed=71), tmp_path)
+    config.callbacks = {**config.callbacks, "mine": {"_target_": f"{__name__}.Exits"}}
+    with pytest.raises(StageError, match=r"sys\.exit was called at .*test_fitting\.py:\d+"):
+        train.run(config)

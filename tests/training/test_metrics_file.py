@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from maquette.artifacts import StageError
+from maquette.artifacts.files import file_digest
+from maquette.artifacts.run_file import FINISHED, write_run
 from maquette.training.metrics_file import MetricsFile, read_history
 
 
@@ -19,6 +21,16 @@ def test_parts_of_a_step_become_one_line(tmp_path: Path) -> None:
         {"step": 5, "train/loss": 3.0},
         {"step": 10, "train/loss": 2.0, "validation/loss": 2.5},
     ]
+
+
+def test_curves_of_a_run_that_ended_are_what_they_were(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 5, "train/loss": 3.25}\n')
+    write_run(tmp_path, {"status": FINISHED, "metrics_sha256": file_digest(path)})
+    assert read_history(path)[0]["train/loss"] == 3.25
+    path.write_text('{"step": 5, "train/loss": 2.25}\n')
+    with pytest.raises(StageError, match=r"metrics\.jsonl is damaged"):
+        read_history(path)
 
 
 def test_what_is_logged_and_what_is_noted_stand_in_one_line(tmp_path: Path) -> None:

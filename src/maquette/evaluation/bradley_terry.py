@@ -5,7 +5,6 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 from scipy.special import expit, log_expit
 
 Floats = NDArray[np.float64]
@@ -15,7 +14,6 @@ PRIOR = 0.01
 """Precision of the normal prior (a standard deviation of 10 log-odds) where the maximum is not finite."""
 
 _ITERATIONS, _PRECISION = 100, 1e-9
-_CHORDS, _NEAR = 12, 1e-6
 
 
 @dataclass(frozen=True)
@@ -90,52 +88,6 @@ def fit(cells: Cells, counts: Floats, *, prior: float = 0.0, start: Floats | Non
             break
     parameters[: cells.size] -= parameters[: cells.size].mean()
     return parameters
-
-
-class ManyFits:
-    """`fit` with the prior, for many rows of counts near those of the cells: Newton's steps with one matrix, that of
-    the estimate, so that a step costs a pass over the pairs instead of a matrix and its solution.
-
-    Counts that are not near (resamples of a small tournament) continue with Newton's own.
-    """
-
-    def __init__(self, cells: Cells, estimate: Floats) -> None:
-        self._cells, self._estimate = cells, estimate
-        predicted = cells.predict(estimate)
-        weight = cells.count * cells.weight * predicted * (1 - predicted)
-        self._inverse = np.linalg.pinv(information(cells, weight, PRIOR), hermitian=True)
-        plain = not cells.covariates.shape[1]
-        pairs, place = cells.pairs if plain else (cells, np.arange(len(cells.first)))
-        self._covariates = pairs.covariates
-        rows = np.arange(len(pairs.first))
-        sides = (np.concatenate([rows, rows]), np.concatenate([pairs.first, pairs.second]))
-        signs = np.repeat([1.0, -1.0], len(rows))
-        self._design = sparse.csr_array((signs, sides), shape=(len(rows), cells.size))
-        self._member = sparse.csr_array(
-            (np.ones(len(place)), (np.arange(len(place)), place)), shape=(len(place), len(rows))
-        )
-
-    def __call__(self, counts: Floats) -> Floats:
-        """The parameters for each row of `counts` (resamples, c): (resamples, parameters)."""
-        cells, size = self._cells, self._cells.size
-        mass = (counts * cells.weight) @ self._member
-        wins = (counts * (cells.weight * cells.outcome)) @ self._member
-        parameters = np.tile(self._estimate, (len(counts), 1))
-        length = np.full(len(counts), np.inf)
-        for _ in range(_CHORDS):
-            advantage = (self._design @ parameters[:, :size].T).T + parameters[:, size:] @ self._covariates.T
-            surprise = wins - mass * expit(advantage)
-            gradient = np.concatenate([surprise @ self._design, surprise @ self._covariates], axis=1)
-            gradient[:, :size] -= PRIOR * parameters[:, :size]
-            change = gradient @ self._inverse
-            parameters = parameters + change
-            length = np.abs(change).max(axis=1)
-            if length.max() < _NEAR:
-                break
-        for row in np.flatnonzero(~(length < _NEAR)):
-            parameters[row] = fit(cells, counts[row], prior=PRIOR, start=self._estimate)
-        parameters[:, :size] -= parameters[:, :size].mean(axis=1, keepdims=True)
-        return parameters
 
 
 def information(cells: Cells, weight: Floats, prior: float, *, centered: bool = True) -> Floats:

@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from maquette.artifacts import ConfigError
-from maquette.evaluation.bradley_terry import PRIOR, Cells, ManyFits, fit, information
+from maquette.evaluation.bradley_terry import PRIOR, Cells, fit, information
 from maquette.statistics import Interval, RankInterval, percentile_interval, rank_intervals, student_interval
 from maquette.statistics.resampling import check_resamples
 
@@ -25,7 +25,6 @@ ELO = 400 / np.log(10)
 """Elo points for one unit of log-odds."""
 
 _RANK_DRAWS = 2000
-_NUMBERS = 2**19  # cells of resamples in memory at once
 
 
 @dataclass(frozen=True)
@@ -249,14 +248,12 @@ def _listed(names: Sequence[Any]) -> str:
 
 
 def _resample(cells: Cells, estimate: Floats, resamples: int, seed: int) -> Floats:
-    """Fits on resamples of battles, (resamples, parameters)."""
+    """Fits on resamples of battles, (resamples, parameters): a few steps of Newton's from the estimate each."""
     generator = np.random.default_rng(seed)
     total = int(cells.count.sum())
     share = cells.count / total
-    fits = ManyFits(cells, estimate)
-    at_once = max(1, _NUMBERS // len(share))
-    parts = [min(at_once, resamples - start) for start in range(0, resamples, at_once)]
-    return np.concatenate([fits(generator.multinomial(total, share, size=part).astype(float)) for part in parts])
+    draws = (generator.multinomial(total, share).astype(float) for _ in range(resamples))
+    return np.array([fit(cells, counts, prior=PRIOR, start=estimate) for counts in draws])
 
 
 def _sandwich(cells: Cells, estimate: Floats, prior: float) -> tuple[Floats, Floats]:

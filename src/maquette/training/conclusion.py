@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer
 
-from maquette.artifacts.files import atomic_folder
+from maquette.artifacts.files import atomic_folder, file_digest
 from maquette.artifacts.progress import say
 from maquette.artifacts.run_file import FILE
 from maquette.model import LanguageModel, ScalarModel, hf
@@ -40,6 +40,7 @@ def conclude(
         seconds=trained_seconds(trainer),
         loss_spikes=spikes,
         step=step,
+        metrics_sha256=file_digest(job.folder / "metrics.jsonl"),
         peak_memory=peak_memory_bytes(),
     )
     if steps:

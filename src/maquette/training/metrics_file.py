@@ -15,8 +15,9 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 
 from maquette.artifacts.errors import StageError
-from maquette.artifacts.files import explain_os_error
+from maquette.artifacts.files import explain_os_error, file_digest
 from maquette.artifacts.reading import read_log
+from maquette.artifacts.run_file import FINISHED, read_run
 
 Row = dict[str, Any]
 
@@ -25,7 +26,13 @@ _ADVICE = "Restore the file, or train the run again with force=true."
 
 def read_history(path: Path | str) -> list[Row]:
     """The rows of a `metrics.jsonl`, by rising `step`, each step once, without a half-written last line. Empty where
-    there is none. Raises `StageError` for a damaged line before the last: what stood in it can't be made up for."""
+    there is none. Raises `StageError` for a damaged line before the last: what stood in it can't be made up for; and
+    where the run has ended and its file has changed since."""
+    path = Path(path)
+    record = read_run(path.parent) or {}
+    known = record.get("metrics_sha256") if record.get("status") == FINISHED else None
+    if known is not None and path.exists() and file_digest(path) != known:
+        raise StageError(f"{path} is damaged: it does not match the checksum in the run's record.", _ADVICE)
     rows: dict[int, Row] = {}
     for where, row in read_log(path, hint=_ADVICE):
         if not isinstance(row, dict) or type(row.get("step")) is not int:

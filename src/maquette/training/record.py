@@ -42,7 +42,7 @@ class RunRecord:
     training text; `validation_loss` weighs them as the mixture does. `copying`: how much of what stood in the context
     once the model predicts the second time (`objectives.held_out.copying_metrics`), by the metric's name after the
     slash. `samples`: what the model wrote at the end. `metrics`: the newest value of every curve, by the name of the
-    curve; `facts`: what there is to say about its data.
+    curve; `metrics_sha256`: of `metrics.jsonl` when the run ended; `facts`: what there is to say about its data.
     """
 
     spec: RunSpec
@@ -69,6 +69,7 @@ class RunRecord:
     loss_spikes: int = 0
     copying: dict[str, float] = dataclasses.field(default_factory=dict)
     samples: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    metrics_sha256: str | None = None
     metrics: dict[str, float] = dataclasses.field(default_factory=dict)
     facts: dict[str, Any] = dataclasses.field(default_factory=dict)
 

@@ -55,34 +55,18 @@ def part(source: bytes, name: str = "") -> ModuleText:
     return ModuleText(b"\n".join(line for line in lines if line is not None).decode(), docs)
 
 
-_SUITES: dict[type[ast.AST], tuple[str, ...]] = {
-    ast.ClassDef: ("body",), ast.FunctionDef: ("body",), ast.AsyncFunctionDef: ("body",),
-    ast.If: ("body", "orelse"), ast.For: ("body", "orelse"), ast.AsyncFor: ("body", "orelse"),
-    ast.While: ("body", "orelse"), ast.With: ("body",), ast.AsyncWith: ("body",),
-    ast.Try: ("body", "handlers", "orelse", "finalbody"), ast.TryStar: ("body", "handlers", "orelse", "finalbody"),
-    ast.ExceptHandler: ("body",), ast.Match: ("cases",), ast.match_case: ("body",), ast.Module: ("body",),
-}  # fmt: skip
-"""What holds statements, and where."""
-
-
-def _documented(tree: ast.Module) -> Iterator[tuple[_Documented, str]]:
+def _documented(node: ast.AST, name: str = "") -> Iterator[tuple[_Documented, str]]:
     """The module, its classes and functions with their qualified names, in the order of the text.
 
     Looks into statements only, never into expressions: many times faster than `ast.walk`.
     """
-    waiting: list[tuple[ast.AST, str]] = [(tree, "")]
-    while waiting:
-        node, name = waiting.pop()
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            yield node, name
-        inside: list[tuple[ast.AST, str]] = []
-        for field in _SUITES[type(node)]:
-            for child in getattr(node, field):
-                kind = type(child)
-                if kind in _SUITES:
-                    named = kind in (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-                    inside.append((child, f"{name}.{child.name}".lstrip(".") if named else name))
-        waiting.extend(reversed(inside))
+    if isinstance(node, _Documented):
+        yield node, name
+    for child in (one for value in vars(node).values() if isinstance(value, list) for one in value):
+        if isinstance(child, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            yield from _documented(child, f"{name}.{child.name}".lstrip("."))
+        elif isinstance(child, (ast.stmt, ast.ExceptHandler, ast.match_case)):
+            yield from _documented(child, name)
 
 
 def _remove(lines: list[bytes | None], statement: ast.Expr, *, alone: bool) -> None:

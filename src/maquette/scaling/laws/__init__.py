@@ -1,8 +1,17 @@
-"""Laws of the loss as pure functions of arrays: their forms, fits, and how they are chosen.
+"""Laws of the loss as pure functions of arrays: what predicts, and the laws of the papers beside it.
 
-Chinchilla (Hoffmann et al. 2022) in the order of its approaches. Intervals are of `statistics`; `maquette fit` fits
-surfaces by least squares (the paper's Huber loss is `fit_surface(..., method=...)`), and a prediction goes from
-`extrapolation.py` through `fits/sweep_fit.py`:
+The loss of a larger run, with an interval, in five files:
+
+| | read |
+|---|---|
+| `fit_predictor`: weights that follow the run to be predicted | `predictor.py` |
+| the best size of a budget, shrunk towards published exponents | `size_line.py` |
+| the surface below the unigram entropy, fitted with priors | `plateau.py` |
+| the interval, and an error in compute | `forecast.py` |
+| how wrong a law was on the same runs (Tashman 2000) | `rolling_origin.py` |
+
+Chinchilla (Hoffmann et al. 2022) in the order of its approaches; `maquette fit` fits surfaces by least squares (the
+paper's Huber loss is `fit_surface(..., method=...)`):
 
 | | read |
 |---|---|
@@ -15,6 +24,9 @@ After it:
 | question | source | file |
 |---|---|---|
 | which form predicts larger runs? | Tashman 2000 | `extrapolation.py`, `fitted_form.py`; your own: `custom_form.py` |
+| does the exponent of D depend on N? | Li et al. 2025 | `farseer.py` |
+| does a change move the law, tilt it, and where do two cross? | Fieller 1954 | `difference.py` |
+| what happens where models begin to copy? | Olsson et al. 2022 | `regimes.py`, `token_kinds.py` |
 | why did Kaplan et al. 2020 find another exponent? | Pearce and Song 2024 | `counting.py` |
 | what are repeated tokens worth? | Muennighoff et al. 2023, equation 5 | `repetition.py` |
 | which learning rate, which batch, at which size? | Porian et al. 2024, section 4 | `setting_law.py` |

@@ -22,7 +22,7 @@ from maquette.reports.tables import error_words
 from maquette.scaling.laws.runs import Array, LawError, Runs
 from maquette.statistics.intervals import check_level
 
-FLOOR, SHARE, OF_DROP, FREEDOM = 0.0006, 0.54, 0.09, 8.0
+FLOOR, SHARE, OF_DROP, FREEDOM = 0.0006, 0.6, 0.09, 8.0
 
 _STEP = 0.05
 """Of ln C, for the slope."""
