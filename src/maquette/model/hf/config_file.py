@@ -23,6 +23,9 @@ FAMILIES = (LLAMA, QWEN2, QWEN3, GPT2, OWN)
 """In the order in which one is chosen for a model to write; the last takes what the others can't express."""
 
 
+CHECKSUMS = "checksums.json"
+"""Of the files that an export wrote."""
+
 DROPOUT = "dropout"
 """Our setting that no family's `config.json` has: `transformers` passes it over, a run that trains on reads it."""
 

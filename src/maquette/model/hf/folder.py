@@ -25,7 +25,7 @@ from maquette.artifacts import StageError
 from maquette.artifacts.files import atomic_folder, file_digest, listed, read_json, write_json
 from maquette.artifacts.reading import load_sealed, reading, write_sealed
 from maquette.model.heads import LanguageModel, ScalarModel
-from maquette.model.hf.config_file import DROPOUT, FAMILIES, config_of, family_of, read_config
+from maquette.model.hf.config_file import CHECKSUMS, DROPOUT, FAMILIES, config_of, family_of, read_config
 from maquette.model.hf.family import MODELING, OWN, ModelFamily, Stored, is_scalar
 from maquette.model.hf.weights import read_weights, write_weights
 from maquette.reports import render
@@ -34,8 +34,6 @@ from maquette.text.special import END_OF_TURN
 from maquette.text.tokenizer import MISSING_FILE
 
 Model = TypeVar("Model", LanguageModel, ScalarModel)
-
-CHECKSUMS = "checksums.json"
 
 
 _FILES = frozenset(

@@ -12,7 +12,7 @@ from maquette.artifacts.progress import progress
 from maquette.artifacts.reading import short
 from maquette.model.adapters import load_adapter
 from maquette.model.heads import LanguageModel, with_rows
-from maquette.model.hf.config_file import family_of, read_config
+from maquette.model.hf.config_file import CHECKSUMS, family_of, read_config
 from maquette.model.hf.folder import load
 from maquette.model.hf.gguf import unpacked
 from maquette.model.hf.weights import INDEX, weight_files
@@ -58,7 +58,9 @@ def not_followed(source: Path, tokenizer: Tokenizer, taken: set[str]) -> list[st
     if sampling := tokenizer.files.sampling:
         values = ", ".join(f"{key}={short(value, 40)}" for key, value in sampling.items())
         lines.append(f"kept for export, not followed by Maquette: {values}; set temperature=, top_p=, ... yourself")
-    others = [path.name for path in listed(source) if path.name not in taken | {model_files.TEMPLATES, INDEX}]
+    others = [
+        path.name for path in listed(source) if path.name not in taken | {model_files.TEMPLATES, INDEX, CHECKSUMS}
+    ]
     return [*lines, *([f"not taken from {source}: {', '.join(others)}"] if others else [])]
 
 
