@@ -224,13 +224,15 @@ def _run(
     """Launches the jobs until each has an outcome.
 
     A worker process that dies takes its launcher with it; the jobs that did not get their turn are launched again,
-    those that were under way once more, and the second time their death is theirs.
+    those that were under way once more, and the second time their death is theirs. A launch in which no job begins (a
+    worker was killed during its imports) is made once more, too.
     """
     expected = [
         Expected(job.title, job.forecast.compute if job.forecast else 0.0, time if math.isfinite(time) else 0.0)
         for job, time in zip(sweep.jobs, seconds, strict=True)
     ]
     suspected: set[int] = set()
+    in_vain = 0
     while waiting := [number for number in left if not files.outcome(number).exists()]:
         # Signals are for the workers where there are any; in this process training listens for itself.
         stopping: contextlib.AbstractContextManager[list[int]] = contextlib.nullcontext([])
@@ -248,7 +250,8 @@ def _run(
             raise KeyboardInterrupt
         under_way = set(files.in_progress()) - set(files.outcomes())
         missing = {number for number in waiting if not files.outcome(number).exists()}
-        for number in (under_way & suspected) or (missing if not under_way else set()):
+        in_vain = 0 if under_way or len(missing) < len(waiting) else in_vain + 1
+        for number in (under_way & suspected) or (missing if in_vain == 2 else set()):
             why = _STALE if number in suspected else trouble or "it did not begin"
             write_sealed(files.outcome(number), {"status": FAILED, "exit_code": 1, "error": why, "seconds": 0.0})
         suspected |= under_way
