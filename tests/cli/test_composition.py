@@ -36,13 +36,15 @@ def test_a_misspelt_option_is_answered_with_those_there_are(chosen: str) -> None
     [
         ("curation.fineweb.duplicate_line_characters=" + "9" * 400, "too large"),
         ("seed=" + "9" * 400, "too large"),
-        ("tracking=inf", "mlflow"),
-        ("objective=true", "dpo"),
+        ("tracking=inf", "tracking=inf"),
+        ("tracking=null", "tracking=None"),
+        ("objective=true", "objective=True"),
         ("hydra=-1", "hydra=-1"),
+        ("+hydra=null", "hydra=None"),
         ("hydra/launcher=3", "hydra/launcher=3"),
     ],
 )
-def test_numbers_over_which_hydra_and_omegaconf_fail(override: str, named: str) -> None:
+def test_values_over_which_hydra_and_omegaconf_fail(override: str, named: str) -> None:
     """Found by the fuzzer of overrides, seed 7."""
     stage = STAGES["fit" if override.startswith("tracking") else "train"]
     with pytest.raises(ConfigError, match=named) as caught:
@@ -84,3 +86,10 @@ def test_each_path_of_a_sweep_is_read() -> None:
 def test_what_is_no_text_is_still_refused() -> None:
     with pytest.raises(ConfigError, match=r"tokenizer\.vocab_size"):
         compose(TRAIN, ["tokenizer.vocab_size=~/x"])
+
+
+def test_under_a_debugger_a_wrong_value_is_named_with_its_key_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OC_CAUSE", "1")  # what OmegaConf does by itself where a debugger or coverage traces
+    for override in ("data.sequence_length=abc", "data.sequence_length=null"):
+        with pytest.raises(ConfigError, match=r"data\.sequence_length"):
+            compose(STAGES["train"], [override])

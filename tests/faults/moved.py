@@ -58,14 +58,14 @@ def used_elsewhere(outputs: Path, sweep: list[str], killed: list[str]) -> Outcom
         work(sweep, "9 of 9 jobs done")
         work(killed, "resuming from step")
         work(["runs"], whole.name)
-        work(["fit", f"runs={listed(there, 'sweeps/*')[0].name}", "bootstrap=100"])
+        newest = max(listed(there, "sweeps/*/sweep.json"), key=lambda file: file.stat().st_mtime).parent.name
+        work(["fit", f"runs={newest}", "bootstrap=100"])
         work(["predict", "compute=1e12"])
         work(["evaluate", "checkpoint=latest", "suite.embedded=[arithmetic]", "suite.items=9", "protocol.resamples=20"])
         work(["leaderboard"])
         work(["export", f"checkpoint={whole.name}"])
         work(["sample", "checkpoint=latest", "mouse", "max_tokens=4"])
-        imported = listed(there, "artifacts/*/manifest.json") + listed(there, "artifacts/models/*")
-        with serving([there / "runs" / whole.name, *imported[:1]], there) as server:
+        with serving([there / "runs" / whole.name, *listed(there, "artifacts/models/*")], there) as server:
             attempts += 1
             status, answer = server.ask("POST", "/v1/completions", {"prompt": "a", "max_tokens": 4})
             lost += [f"chat: {status} {answer[:200]!r}"] if status != 200 else []
@@ -86,7 +86,7 @@ def _kill_after_checkpoint(line: list[str], outputs: Path, run: Path, log: Path)
     shutil.rmtree(run)
     child = run_line(line, outputs, log)
     until = time.monotonic() + 120
-    while not listed(run, "checkpoints/*.ckpt") and time.monotonic() < until:
+    while len(listed(run, "checkpoints/*.ckpt")) < 2 and time.monotonic() < until:  # the first is sealed
         time.sleep(0.005)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)

@@ -2,13 +2,20 @@
 
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import pytest
 from tests.faults.kills import fork
 from tests.faults.lines import killed_after
 from tests.faults.record import Record
 
-from maquette.cli.sweeps import work
+from maquette.artifacts.reading import write_sealed
+from maquette.cli.sweeps import running, work
+from maquette.cli.sweeps.launching import Launching
+from maquette.cli.sweeps.work import Files
 
 
 def test_a_worker_whose_parent_died_before_its_first_job_ends() -> None:
@@ -36,3 +43,23 @@ def test_a_kill_after_the_end_counts_for_nothing() -> None:
     assert killed_after(fork(lambda: time.sleep(60)), 0.05) is None
     ended = killed_after(fork(lambda: None), 60)
     assert ended is not None and ended < 60
+
+
+@pytest.mark.parametrize("failures", [1, 2])
+def test_a_launch_in_which_no_job_begins_is_made_once_more(failures: int, tmp_path: Path) -> None:
+    """joblib's worker was killed during its imports: all jobs of the sweep had failed."""
+    files, launches = Files(tmp_path), [0]
+
+    def launch(numbers: Sequence[int]) -> None:
+        launches[0] += 1
+        if launches[0] <= failures:
+            raise RuntimeError("a worker was killed")
+        for number in numbers:
+            write_sealed(files.outcome(number), {"status": "finished", "seconds": 1.0})
+
+    jobs = [SimpleNamespace(title=name, forecast=None) for name in ("a", "b")]
+    sweep: Any = SimpleNamespace(name="sweep", jobs=jobs)
+    running._run(sweep, [0, 1], [1.0, 1.0], Launching("joblib", (), 2, 1, ""), files, launch)
+    assert launches == [2]
+    ended = [one["status"] for one in files.outcomes().values()]
+    assert ended == (["finished"] * 2 if failures == 1 else ["failed"] * 2)

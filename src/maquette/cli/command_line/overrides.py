@@ -54,22 +54,21 @@ def hydra_overrides(stage: Stage, overrides: Sequence[str], config_folder: Path 
     options = files.get("recipe")
     arguments = opened(stage, with_recipe_files(overrides, options) if options else overrides)
     for override in parse_overrides(arguments):
-        _check_number(override, files)
+        _check_value(override, files)
     return arguments
 
 
-def _check_number(override: Override, files: Mapping[str, Sequence[str]]) -> None:
-    """Raises `ConfigError` for numbers that Hydra and OmegaConf do not refuse themselves, but fail at: as the name of a
-    group's file, and larger than any float."""
+def _check_value(override: Override, files: Mapping[str, Sequence[str]]) -> None:
+    """Raises `ConfigError` for values that Hydra and OmegaConf do not refuse themselves, but fail at: what is not the
+    name of a group's file, and numbers larger than any float."""
     key, value = override.key_or_group, override.value()
-    if not isinstance(value, int | float):
-        return
     shown = short(f"{key}={value}")
     if isinstance(value, int) and abs(value) > sys.float_info.max:
         raise ConfigError(f"{shown} is too large.", "Write large numbers like 1e21.")
-    if key == "hydra" or "/" in key or (key in files and override.type == OverrideType.CHANGE):
-        allowed = f"Allowed: {', '.join(files[key])}." if key in files else ""
-        raise ConfigError(f"{shown} is not known.", allowed)
+    group = "/" in key or (key in files and override.type == OverrideType.CHANGE)
+    nothing = key == "hydra" and override.type != OverrideType.DEL and not isinstance(value, str | list)
+    if nothing or (group and isinstance(value, int | float | None)):
+        raise ConfigError(f"{shown} is not known.", f"Allowed: {', '.join(files[key])}." if key in files else "")
 
 
 @functools.cache

@@ -23,7 +23,6 @@ from maquette.artifacts.errors import ConfigError
 from maquette.artifacts.files import locked, read_json, write_json
 from maquette.artifacts.progress import say
 from maquette.artifacts.reading import write_sealed
-from maquette.artifacts.settings import walk
 from maquette.cli.command_line.application import Application, config_folder_of
 from maquette.cli.command_line.composition import to_settings
 from maquette.cli.command_line.config import TrainStage
@@ -35,7 +34,7 @@ from maquette.cli.sweeps.jobs import DryPlanner, Line, Sweep, plan_line, read_li
 from maquette.cli.sweeps.stored import store_plan, stored_plan
 from maquette.cli.sweeps.view import Expected, viewed
 from maquette.cli.sweeps.work import FAILED, FINISHED, Files, numbers_of, subdir
-from maquette.tracking.config import mlflow_node
+from maquette.tracking.config import TrackingConfig, mlflow_node
 
 _STALE = "its process ended without a word (out of memory, or killed)"
 
@@ -138,7 +137,7 @@ def _choose_launching(
     forecasts = [forecast for number in left if (forecast := sweep.jobs[number].forecast) is not None]
     threads = None
     if forecasts:
-        asked = _threads_asked(sweep.settings)
+        asked = getattr(sweep.settings, "threads", None)
         narrow = all(forecast.threads == 1 for forecast in forecasts)
         threads = asked or (1 if narrow else max(1, cores // len(left)))
     accelerated = any(forecast.accelerator != "cpu" for forecast in forecasts)
@@ -151,12 +150,6 @@ def _choose_launching(
         accelerated=accelerated,
         gpus=len(visible_gpus()) if accelerated else 0,
     )
-
-
-def _threads_asked(settings: Any) -> int | None:
-    asked = {setting.key: setting.default for setting in walk(settings)}
-    value = asked.get("threads", asked.get("trainer.threads"))
-    return int(value) if value else None
 
 
 def _tell(sweep: Sweep, seconds: Sequence[float], source: str, chosen: launching.Launching) -> None:
@@ -231,13 +224,15 @@ def _run(
     """Launches the jobs until each has an outcome.
 
     A worker process that dies takes its launcher with it; the jobs that did not get their turn are launched again,
-    those that were under way once more, and the second time their death is theirs.
+    those that were under way once more, and the second time their death is theirs. A launch in which no job begins (a
+    worker was killed during its imports) is made once more, too.
     """
     expected = [
         Expected(job.title, job.forecast.compute if job.forecast else 0.0, time if math.isfinite(time) else 0.0)
         for job, time in zip(sweep.jobs, seconds, strict=True)
     ]
     suspected: set[int] = set()
+    in_vain = 0
     while waiting := [number for number in left if not files.outcome(number).exists()]:
         # Signals are for the workers where there are any; in this process training listens for itself.
         stopping: contextlib.AbstractContextManager[list[int]] = contextlib.nullcontext([])
@@ -255,7 +250,8 @@ def _run(
             raise KeyboardInterrupt
         under_way = set(files.in_progress()) - set(files.outcomes())
         missing = {number for number in waiting if not files.outcome(number).exists()}
-        for number in (under_way & suspected) or (missing if not under_way else set()):
+        in_vain = 0 if under_way or len(missing) < len(waiting) else in_vain + 1
+        for number in (under_way & suspected) or (missing if in_vain == 2 else set()):
             why = _STALE if number in suspected else trouble or "it did not begin"
             write_sealed(files.outcome(number), {"status": FAILED, "exit_code": 1, "error": why, "seconds": 0.0})
         suspected |= under_way
@@ -277,33 +273,26 @@ def _conclude(sweep: Sweep, outcomes: dict[int, dict[str, Any]], path: Path) -> 
 def _recorded(sweep: Sweep, chosen: launching.Launching) -> Iterator[list[str]]:
     """The sweep's own record in MLflow, made or found again. Yields what its jobs get beyond their overrides: to
     be recorded below it, and their threads, which depend on how many run beside them."""
-    known = {setting.key for setting in walk(sweep.stage.config)}
     arguments = []
-    if chosen.threads is not None:
-        arguments += [f"{key}={chosen.threads}" for key in ("threads", "trainer.threads") if key in known][:1]
+    if chosen.threads is not None and hasattr(sweep.settings, "threads"):
+        arguments.append(f"threads={chosen.threads}")
     files = Files(sweep.folder)
     facts: dict[str, Any] = {
         "name": sweep.name,
         "stage": sweep.stage.name,
-        "run_id": None,
         "launcher": chosen.launcher,
         "process": os.getpid(),
         "began": time.time(),
+        "jobs": [list(job.arguments) for job in sweep.jobs],
+        "branches": [list(job.forecast.branches) if job.forecast else [] for job in sweep.jobs],
+        "runs": [job.forecast.folder if job.forecast else None for job in sweep.jobs],
     }
-    facts["jobs"] = [list(job.arguments) for job in sweep.jobs]
-    facts["branches"] = [list(job.forecast.branches) if job.forecast else [] for job in sweep.jobs]
-    facts["runs"] = [job.forecast.folder if job.forecast else None for job in sweep.jobs]
-    tracking, outputs = getattr(sweep.settings, "tracking", None), sweep.settings.outputs
-    if tracking is None or not tracking.enabled:
-        write_json(files.sweep, facts)
-        yield arguments
-        table.draw_sweep(sweep.folder)
-        write_json(files.sweep, facts | {"concluded": True})
-        return
     from maquette.tracking import start_parent_run
     from maquette.tracking.store import embedded_file, store_uri
 
-    if chosen.launcher == "submitit_slurm" and embedded_file(store_uri(tracking, outputs)) is not None:
+    tracking, outputs = getattr(sweep.settings, "tracking", TrackingConfig(enabled=False)), sweep.settings.outputs
+    slurm = chosen.launcher == "submitit_slurm" and tracking.enabled
+    if slurm and embedded_file(store_uri(tracking, outputs)) is not None:
         raise ConfigError(
             "hydra/launcher=submitit_slurm runs jobs on several machines, and a SQLite file can't be shared by them.",
             "Start `mlflow server` on one, and give logger.mlflow.tracking_uri=http://host:5000; or logger=none.",
@@ -318,7 +307,8 @@ def _recorded(sweep: Sweep, chosen: launching.Launching) -> Iterator[list[str]]:
     ) as record:
         facts["run_id"] = record.run_id
         write_json(files.sweep, facts)
-        yield [*arguments, f"{_parent_key(sweep.settings)}={literal(record.run_id)}"]
+        parent = [] if record.run_id is None else [f"{_parent_key(sweep.settings)}={literal(record.run_id)}"]
+        yield [*arguments, *parent]
         if (sweep.folder / table.FILE).exists():
             record.log_artifact(sweep.folder / table.FILE)
         for picture in table.draw_sweep(sweep.folder):
