@@ -40,9 +40,12 @@ COMMON = [
 LADDERS = {
     "bytes 3e9": (["tokenizer=byte"], ["3e9", "1e10", "3e10"]),
     "bpe-512 1e10": (["tokenizer.vocab_size=512"], ["1e10", "3e10", "1e11"]),
+    "bpe-512 1e10 wide": (["tokenizer.vocab_size=512", "tokens_per_parameter=10"], ["1e10", "3e10", "1e11"]),
 }
 """Tokenizer and budgets of a family. On bytes from 3e9 FLOPs the loss still falls faster with every budget, as models
-go from which byte follows which to words: such laws predict too high a loss, and show where a ladder must not begin."""
+go from which byte follows which to words: such laws predict too high a loss, and show where a ladder must not begin.
+With 512 tokens and sizes around 20 tokens a parameter the largest of the four sizes was the best at 3e10 and 1e11
+FLOPs: the minima lay at an edge; `wide` sets the sizes around 10."""
 
 
 class Law(NamedTuple):
@@ -75,13 +78,12 @@ def main() -> int:
     parser.add_argument("--rows", type=Path, default=ROWS)
     parser.add_argument("--laws", type=int, default=20)
     parser.add_argument("--first", type=int, default=0, help="train: begin with this law")
-    parser.add_argument("--ladder", choices=list(LADDERS), default="bpe-512 1e10")
+    parser.add_argument("--ladder", choices=list(LADDERS), default="bpe-512 1e10 wide")
     parser.add_argument("--reach", type=float, default=10.0)
     parser.add_argument("--minutes", type=float, default=60.0, help="train: no law starts after so many")
     arguments = parser.parse_args()
     if arguments.what == "report":
-        rows = read_rows(arguments.rows)
-        return report([row for row in rows if row["ladder"] == arguments.ladder])
+        return report_all(read_rows(arguments.rows))
     deadline = time.monotonic() + 60 * arguments.minutes
     done = {int(row["law"]) for row in read_rows(arguments.rows) if row["ladder"] == arguments.ladder}
     for number in range(arguments.first, arguments.laws):
@@ -172,11 +174,22 @@ def processor() -> str:
 # What the rows say ----------------------------------------------------------------------------------------------------
 
 
-def report(rows: list[dict[str, str]]) -> int:
-    """Prints errors, bias, coverage, PIT and sharpness, and draws them."""
+def report_all(rows: list[dict[str, str]]) -> int:
+    """Each ladder by itself, and a figure of all: laws of a ladder that begins too low are no record of another."""
     if not rows:
         print("There are no rows yet: python benchmarks/forecast_record.py train")
         return 1
+    rows = sorted(rows, key=lambda row: (-list(LADDERS).index(row["ladder"]), int(row["law"])))
+    for ladder in reversed(LADDERS):
+        if some := [row for row in rows if row["ladder"] == ladder]:
+            print(f"\n{ladder}")
+            report(some)
+    draw(rows)
+    return 0
+
+
+def report(rows: list[dict[str, str]]) -> None:
+    """Prints errors, bias, coverage, PIT and sharpness of one ladder's laws."""
     column = {name: np.array([float(row[name]) for row in rows]) for name in COLUMNS[11:17]}
     error = np.log(column["observed"] / column["predicted"])
     pit = transform(column)
@@ -203,8 +216,6 @@ def report(rows: list[dict[str, str]]) -> int:
             f"median half width {width / 2:.2%}"
         )
     print("PIT in fifths:", *np.histogram(pit, 5, (0, 1))[0])
-    draw(rows, column, error, pit)
-    return 0
 
 
 def transform(column: dict[str, np.ndarray]) -> np.ndarray:
@@ -232,10 +243,12 @@ def share_interval(inside: int, count: int) -> tuple[float, float]:
     return (0.0 if inside == 0 else float(low)), (1.0 if inside == count else float(high))
 
 
-def draw(rows: list[dict[str, str]], column: dict[str, np.ndarray], error: np.ndarray, pit: np.ndarray) -> None:
+def draw(rows: list[dict[str, str]]) -> None:
     """Left each law's interval and what came out, over the prediction; right the histogram of PIT."""
     from maquette.reports.figures import COLORS, name_rows, new_figure, save_figure
 
+    column = {name: np.array([float(row[name]) for row in rows]) for name in COLUMNS[11:17]}
+    error, ladders = 100 * np.log(column["observed"] / column["predicted"]), [row["ladder"] for row in rows]
     figure, (left, right) = new_figure(1, 2, width=5.2, height=0.6 + 0.26 * max(len(rows), 8))
     for place in range(len(rows)):
         for level, width in ((90, 1.5), (50, 4.0)):
@@ -243,12 +256,15 @@ def draw(rows: list[dict[str, str]], column: dict[str, np.ndarray], error: np.nd
                 100 * np.log(column[f"{end}{level}"][place] / column["predicted"][place]) for end in ("low", "high")
             ]
             left.plot(ends, [place, place], color=COLORS[0], linewidth=width, alpha=0.7)
-    left.plot(100 * error, range(len(rows)), "o", color=COLORS[1], markersize=5)
+    left.plot(error, range(len(rows)), "o", color=COLORS[1], markersize=5)
     left.axvline(0, color="0.5", linewidth=0.8)
-    name_rows(left, [f"{row['part']}, {row['model']}, {row['context']}" for row in rows])
+    name_rows(left, [f"{row['ladder']}: {row['part']}, {row['model']}, {row['context']}" for row in rows])
     left.set(xlabel="% of the predicted loss", title=f"Observed, and intervals (50%, 90%), {len(rows)} laws")
-    right.hist(pit, 5, (0, 1), color=COLORS[0], alpha=0.7)
+    pits = [transform({name: values[np.array(ladders) == one] for name, values in column.items()})
+            for one in dict.fromkeys(ladders)]  # fmt: skip
+    right.hist(pits, 5, range=(0, 1), stacked=True, color=COLORS[: len(pits)], label=list(dict.fromkeys(ladders)))
     right.axhline(len(rows) / 5, color="0.5", linewidth=0.8)
+    right.legend(fontsize=8)
     right.set(xlabel="place in the forecast's distribution", ylabel="laws", title="PIT: level where calibrated")
     print(save_figure(figure, FIGURE))
 

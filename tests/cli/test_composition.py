@@ -86,3 +86,10 @@ def test_each_path_of_a_sweep_is_read() -> None:
 def test_what_is_no_text_is_still_refused() -> None:
     with pytest.raises(ConfigError, match=r"tokenizer\.vocab_size"):
         compose(TRAIN, ["tokenizer.vocab_size=~/x"])
+
+
+def test_under_a_debugger_a_wrong_value_is_named_with_its_key_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OC_CAUSE", "1")  # what OmegaConf does by itself where a debugger or coverage traces
+    for override in ("data.sequence_length=abc", "data.sequence_length=null"):
+        with pytest.raises(ConfigError, match=r"data\.sequence_length"):
+            compose(STAGES["train"], [override])

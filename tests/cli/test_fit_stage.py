@@ -43,7 +43,7 @@ def test_a_fit_leaves_runs_values_figures_and_a_page(fitted: FitStage, capsys: p
     assert "up to date" in captured.err and "25 runs" in printed and "ten times the largest" in printed
     assert folder == find_fit(None, fitted.outputs) == find_fit("my", fitted.outputs) == find_fit(str(folder), "x")
     facts = json.loads((folder / "fit.json").read_text())
-    assert facts["chosen"] == facts["form"] and facts["versions"]["numpy"]
+    assert facts["form"] == facts["predictor"]["form"] == "plateau" and facts["versions"]["numpy"]
     names = {path.name for path in (folder / "figures").iterdir()}
     assert names == {
         f"{n}.{e}" for n in ("isoflop", "best", "loss", "envelope", "surface", "residuals") for e in ("png", "svg")
@@ -120,7 +120,7 @@ def test_a_plan_on_ones_own_surface(fitted: FitStage, capsys: pytest.CaptureFixt
     assert "times beyond its largest budget" in " ".join(capsys.readouterr().out.split())
     result = plan.run(PlanStage(outputs=fitted.outputs, surface="latest", json=True))
     values = json.loads(capsys.readouterr().out)
-    surface = load_fit(find_fit(None, fitted.outputs))[0].surface.surface
+    surface, _ = load_fit(find_fit(None, fitted.outputs))[0].predictor.planning_surface()
     assert isinstance(result, plan.ComputePlan) and result.surface == surface
     low, high = values["intervals"]["params"]
     assert low < values["params"] < high

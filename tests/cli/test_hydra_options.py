@@ -66,14 +66,14 @@ def test_an_experiment_of_another_stage_is_named(capsys: pytest.CaptureFixture[s
 
 
 def test_a_package_on_the_search_path(recorded: list[Any], here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (here / "mine" / "conf" / "mixture").mkdir(parents=True)
-    (here / "mine" / "__init__.py").touch()
-    (here / "mine" / "conf" / "__init__.py").touch()
-    (here / "mine" / "conf" / "mixture" / "books.yaml").write_text("weights: {books: 1.0}\n")
+    (here / "searched" / "conf" / "mixture").mkdir(parents=True)
+    (here / "searched" / "__init__.py").touch()
+    (here / "searched" / "conf" / "__init__.py").touch()
+    (here / "searched" / "conf" / "mixture" / "books.yaml").write_text("weights: {books: 1.0}\n")
     (here / "more" / "mixture").mkdir(parents=True)
     (here / "more" / "mixture" / "plays.yaml").write_text("weights: {plays: 1.0}\n")
     monkeypatch.syspath_prepend(str(here))
-    search = "hydra.searchpath=[pkg://mine.conf]"
+    search = "hydra.searchpath=[pkg://searched.conf]"
     assert call("train", "mixture=books", search) == 0 and recorded[-1].mixture.weights == {"books": 1.0}
     assert call("train", "mixture=plays", search, "--config-dir=more") == 0
     assert recorded[-1].mixture.weights == {"plays": 1.0}

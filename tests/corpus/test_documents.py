@@ -48,6 +48,11 @@ def test_missing_damaged_and_foreign_files_are_named(tmp_path: Path) -> None:
     pq.write_table(pq.read_table(_written(tmp_path)).drop(["meta"]), tmp_path / "test.parquet")
     with pytest.raises(StageError, match="no column 'meta'"):
         domains(tmp_path, "test")
+    table = pq.read_table(_written(tmp_path))
+    place = table.schema.get_field_index("domain")
+    pq.write_table(table.set_column(place, "domain", table["domain"].cast("binary")), tmp_path / "test.parquet")
+    with pytest.raises(StageError, match=r"test\.parquet is damaged: its column 'domain'"):
+        list(read_documents(tmp_path, "test"))
 
 
 def _written(folder: Path) -> Path:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoModelForCausalLM
 
@@ -134,6 +135,23 @@ def test_named_layers_alone(model: LanguageModel) -> None:
         attach(LanguageModel(config()), {**LORA, "rank": 3})
 
 
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"bias": "all"}, "adapter.bias"),
+        ({"modules_to_save": ["head"]}, "adapter.modules_to_save"),
+        ({"init_lora_weights": "pissa"}, "init_lora_weights=pissa"),
+        ({"target_modules": ["embedding"]}, "embedding"),
+        ({"target_modules": ["head"], "use_dora": True}, "head"),
+    ],
+)
+def test_what_would_change_the_model_itself_is_refused(
+    model: LanguageModel, settings: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(ConfigError, match=named):
+        attach(model, LORA | settings)
+
+
 def test_a_scalar_model_trains_its_score() -> None:
     model = ScalarModel(config(), seed=1)
     attach(model, LORA)
@@ -141,17 +159,27 @@ def test_a_scalar_model_trains_its_score() -> None:
     assert {"score.weight", "score.bias"} < trained and all("lora_" in name or "score" in name for name in trained)
 
 
-@pytest.mark.parametrize("shape", [{}, {"qk_norm": True}, {"attention_bias": True}, {"tie_word_embeddings": True}])
-def test_peft_makes_the_same_of_what_is_exported(shape: dict[str, Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("shape", "settings"),
+    [
+        ({}, {}),
+        ({"qk_norm": True}, {"use_dora": True}),
+        ({"attention_bias": True}, {"rank_pattern": {"query": 2}}),
+        ({"tie_word_embeddings": True}, {"alpha_pattern": {"down": 40}}),
+    ],
+)
+def test_peft_makes_the_same_of_what_is_exported(
+    shape: dict[str, Any], settings: dict[str, Any], tmp_path: Path
+) -> None:
     """The adapter over the exported base in `transformers`, the merged export, and ours: equal logits."""
     tokenizer = train_tokenizer(["the mouse ate the cheese"] * 30, TokenizerConfig(vocab_size=300))
     base = LanguageModel(config(**shape), seed=1).eval()
     hf.save(base, tokenizer, tmp_path / "base")
     model = copy.deepcopy(base)
-    attach(model, LORA)
+    attach(model, LORA | settings)
     moved(model.train())
     family = hf.family_of(hf.read_config(tmp_path / "base"), tmp_path / "base")
-    assert save_adapter(model, LORA, family, tmp_path / "adapter")
+    assert save_adapter(model, LORA | settings, family, tmp_path / "adapter")
     hf.save(merged(model), tokenizer, tmp_path / "merged")
     with torch.no_grad():
         expected = model.eval()(TOKENS)
@@ -172,7 +200,14 @@ def test_adapters_of_others_are_read(tmp_path: Path) -> None:
     hf.save(base, tokenizer, tmp_path / "base")
     theirs: Any = get_peft_model(
         AutoModelForCausalLM.from_pretrained(tmp_path / "base"),
-        LoraConfig(r=3, lora_alpha=6, use_rslora=True, target_modules=["q_proj", "down_proj"], task_type="CAUSAL_LM"),
+        LoraConfig(
+            r=3,
+            lora_alpha=6,
+            use_rslora=True,
+            target_modules=["q_proj", "down_proj"],
+            task_type="CAUSAL_LM",
+            alpha_pattern={"q_proj": 60},
+        ),
     )
     for name, parameter in theirs.named_parameters():
         if "lora_B" in name:
@@ -185,6 +220,13 @@ def test_adapters_of_others_are_read(tmp_path: Path) -> None:
     other = LanguageModel(config(hidden_size=16), seed=1)
     with pytest.raises(StageError, match="another shape"):
         load_adapter(other, family, tmp_path / "theirs")
+    tensors = load_file(tmp_path / "theirs" / WEIGHTS)
+    whole = dict(tensors)
+    del tensors[next(name for name in tensors if "lora_B" in name)]
+    save_file(tensors, tmp_path / "theirs" / WEIGHTS)
+    with pytest.raises(StageError, match="lacks"):
+        load_adapter(base, family, tmp_path / "theirs")
+    save_file(whole, tmp_path / "theirs" / WEIGHTS)
     (tmp_path / "theirs" / WEIGHTS).write_bytes(b"no")
     with pytest.raises(StageError, match=WEIGHTS):
         load_adapter(base, family, tmp_path / "theirs")

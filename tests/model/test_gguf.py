@@ -60,6 +60,8 @@ def test_logits_are_those_of_transformers(name: str, kind: Kind, metadata: dict[
         ({"tokenizer.ggml.model": "bert"}, "tokenizer.ggml.model=bert"),
         ({"llama.rope.scaling.type": "yarn"}, "yarn"),
         ({"llama.expert_count": 8}, "expert_count=8"),
+        ({"llama.rope.dimension_count": 8}, "rope.dimension_count=8"),
+        ({"llama.rope.scale_linear": 4.0}, "scale_linear=4"),
     ],
 )
 def test_what_is_not_known_is_refused(

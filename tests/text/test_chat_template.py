@@ -11,6 +11,8 @@ from tokenizers import Tokenizer as Backend
 from transformers import PreTrainedTokenizerFast
 
 from maquette.artifacts import ConfigError, StageError
+from maquette.data.conversations import Preference
+from maquette.data.examples import Examples, encode_preferences
 from maquette.text import Tokenizer
 from maquette.text.chat import Message, render
 from maquette.text.chat_template import rendered, template_text
@@ -144,6 +146,22 @@ def test_thoughts_of_earlier_turns_cannot_be_told(backend: Backend, tmp_path: Pa
     turns[1]["content"] = "<think>\nhm\n</think>\n\n4"
     with pytest.raises(StageError, match=r"message 2 the assistant wrote can't be told"):
         render(ours, turns)  # type: ignore[arg-type]
+
+
+def test_a_pair_is_read_where_sampling_ends(backend: Backend, tmp_path: Path) -> None:
+    """What a template puts behind the end of an answer is no part of it: a reward model reads the last token."""
+    ours, _ = both(backend, tmp_path, next(path for path in TEMPLATES if path.stem == "smollm").read_text())
+    pair = Preference(TURNS[:1], [{"role": "assistant", "content": "4"}], [{"role": "assistant", "content": "5"}])
+    encode_preferences([pair] * 3, ours, tmp_path / "pairs", longest=99, validation=0.0)
+    ids, mask = Examples.load(tmp_path / "pairs" / "train")[0]
+    prompt = render(ours, TURNS[:1], open_assistant=True).ids
+    assert ids.tolist() == [*prompt, *ours.encode("4"), ours.special_ids["<|im_end|>"]] and mask[-1]
+
+
+def test_todays_date_changes_nothing(backend: Backend, tmp_path: Path) -> None:
+    guarded = "{{ strftime_now('%d') if strftime_now is defined else '26 Jul' }}{{ messages[0].content }}"
+    ours, _ = both(backend, tmp_path, guarded)
+    assert ours.decode(render(ours, TURNS[:1], open_assistant=True).ids) == "26 JulWhat is 2 + 2?"
 
 
 def test_weight_zero_is_not_learned(backend: Backend, tmp_path: Path) -> None:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from pyarrow.parquet import ParquetFile, ParquetWriter
 
 SPLITS = ("train", "validation", "test")
+_TEXTS = ("string", "large_string", "null")
+
 _AGAIN = "Rebuild it with: maquette corpus force=true."
 
 _COLUMNS = ("id", "text", "url", "domain", "meta")
@@ -174,6 +176,9 @@ def _open(path: Path) -> "ParquetFile":
     missing = [name for name in _COLUMNS if name not in file.schema_arrow.names]
     if missing:
         raise StageError(f"{path} is not a corpus file: it has no column '{missing[0]}'.", "Give a corpus artifact.")
+    other = [one.name for one in file.schema_arrow if one.name in _COLUMNS and str(one.type) not in _TEXTS]
+    if other:  # pages have checksums, what stands at a Parquet file's end has none
+        raise StageError(f"{path} is damaged: its column '{other[0]}' does not hold texts.", _AGAIN)
     return file
 
 

@@ -236,7 +236,7 @@ def _continued(
 ) -> tuple[Conversation, int]:
     """Prompt and completion as one conversation whose mask leaves out what the assistant says in the prompt, and the
     prompt's length, the token that opens the completion included."""
-    whole = render(tokenizer, [*prompt, *completion])
+    whole = render(tokenizer, [*prompt, *completion]).until_the_end()
     before = len(render(tokenizer, prompt).ids) if prompt else 1
     mask = [counts and place >= before for place, counts in enumerate(whole.assistant_mask)]
     return Conversation(whole.ids, mask), mask.index(True)

@@ -28,6 +28,9 @@ Model = TypeVar("Model", LanguageModel, ScalarModel)
 LAYERS = ("query", "key", "value", "output", "gate", "up", "down")
 """The linear layers of a block, in this project's names."""
 
+_CHANGE_THE_MODEL = ("bias", "modules_to_save", "trainable_token_indices", "layer_replication")
+_LEAVE_THE_WEIGHTS = (None, True, "gaussian", "orthogonal")
+
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _IN_FILE = "base_model.model."
 
@@ -44,9 +47,19 @@ def attach(model: nn.Module, node: Mapping[str, Any], *, seed: int = 0) -> None:
     """Puts the adapter that a node describes (`_target_: peft.LoraConfig`, ...) into the model, in place; nothing else
     is trained from then on but a scalar model's score. A pure function of the seed.
 
-    Raises `ConfigError` where `peft` is missing, or refuses the settings or the names of layers.
+    Raises `ConfigError` where `peft` is missing, or refuses the settings or the names of layers; and for settings that
+    change the model itself (`bias`, `modules_to_save`, an `init_lora_weights` that takes from the weights), since then
+    it would no longer be there with the adapter off.
     """
     peft = _peft()
+    for key in _CHANGE_THE_MODEL:
+        if node.get(key) not in (None, "none", [], False):
+            raise ConfigError(f"adapter.{key} would train the model's own weights.", "Leave it out.")
+    if node.get("init_lora_weights") not in _LEAVE_THE_WEIGHTS:
+        raise ConfigError(
+            f"adapter.init_lora_weights={node['init_lora_weights']} changes the model's own weights.",
+            f"Allowed: {', '.join(str(value).lower() for value in _LEAVE_THE_WEIGHTS[1:])}.",
+        )
     config = build(dict(node), key="adapter", target_modules=node.get("target_modules") or list(LAYERS))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -54,8 +67,19 @@ def attach(model: nn.Module, node: Mapping[str, Any], *, seed: int = 0) -> None:
             peft.inject_adapter_in_model(config, model)
         except (ValueError, TypeError, NotImplementedError) as error:
             raise ConfigError(f"adapter: {short(error)}", f"A block's layers: {', '.join(LAYERS)}.") from None
+    names = {name.rpartition(".")[2] for name in adapted(model)}
+    if "embedding" in names or ("head" in names and not _adds_to_weight(model.get_submodule("head"))):
+        raise ConfigError(
+            "adapter.target_modules names the embedding, or a head that shares its matrix.",
+            "Name layers of the blocks, or plain LoRA (without use_dora) on the head of an untied model.",
+        )
     if isinstance(model, ScalarModel):
         model.score.requires_grad_(True)
+
+
+def _adds_to_weight(layer: Any) -> bool:
+    """Whether it is W x + scale B A x and nothing else, of a matrix of its own."""
+    return layer.get_base_layer().weight is not None and not getattr(layer, "use_dora", {}).get("default", False)
 
 
 def adapted(model: nn.Module) -> dict[str, Any]:
@@ -95,15 +119,19 @@ def save_adapter(
     """
     from safetensors.torch import save_file
 
-    names = _their_names(model, family)
-    if not all(layer in names for layer in adapted(model)):
+    names, config = _their_names(model, family), build(dict(node), key="adapter")
+    if config.peft_type != "LORA" or not all(layer in names for layer in adapted(model)):
         return False
     tensors = {}
     for layer, module in adapted(model).items():
         for name, value in module.state_dict().items():
             if not name.startswith("base_layer."):
                 tensors[f"{_IN_FILE}{names[layer]}.{name.replace('.default', '')}"] = value.detach().cpu().contiguous()
-    config = build(dict(node), key="adapter")
+    last = {layer.rpartition(".")[2]: names[layer].rpartition(".")[2] for layer in adapted(model)}
+    config.rank_pattern, config.alpha_pattern = (
+        {".".join(last.get(part, part) for part in key.split(".")): value for key, value in pattern.items()}
+        for pattern in (config.rank_pattern, config.alpha_pattern)
+    )
     config.target_modules = {names[layer].rpartition(".")[2] for layer in adapted(model)}
     config.task_type = "CAUSAL_LM" if isinstance(model, LanguageModel) else "SEQ_CLS"
     config.inference_mode = True
@@ -132,20 +160,29 @@ def load_adapter(model: Model, family: "ModelFamily", folder: Path) -> Model:
             raise StageError(f"{folder / WEIGHTS}: {short(name)} is not a layer of this model.", hint)
         layers.setdefault(ours[layer], {})[f"lora_{rest}"] = value
     model = copy.deepcopy(model)
+    last = {theirs.rpartition(".")[2]: name.rpartition(".")[2] for theirs, name in ours.items()}
     known = {key: value for key, value in settings.items() if key not in ("target_modules", "auto_mapping")}
+    for key in ("rank_pattern", "alpha_pattern"):
+        pattern = known.get(key) or {}
+        known[key] = {".".join(last.get(part, part) for part in name.split(".")): pattern[name] for name in pattern}
     with reading(folder / CONFIG, hint=hint):
         config = cast("Any", _peft().LoraConfig(**known, target_modules=sorted(layers)))
     config.inference_mode = False
     with reading(folder / CONFIG, hint=hint):
         _peft().inject_adapter_in_model(config, model)
     state = model.state_dict()
+    missing = {name for name in state if ".lora_" in name}
     for layer, values in layers.items():
         for name, value in values.items():
-            stem, _, last = name.rpartition(".")
-            full = f"{layer}.{stem}.default.{last}" if last in ("weight", "bias") else f"{layer}.{name}.default"
+            stem, _, end = name.rpartition(".")
+            full = f"{layer}.{stem}.default.{end}" if end in ("weight", "bias") else f"{layer}.{name}.default"
+            full = full if full in state else f"{full}.weight"
             if full not in state or state[full].shape != value.shape:
                 raise StageError(f"{folder / WEIGHTS}: {layer} has another shape than the adapter's {name}.", hint)
             state[full].copy_(value)
+            missing.discard(full)
+    if missing:
+        raise StageError(f"{folder / WEIGHTS} lacks {min(missing)}.", hint)
     return merged(model)
 
 

@@ -87,7 +87,9 @@ def with_rows(model: LanguageModel, known: int, vocab_size: int, *, seed: int = 
     state = model.state_dict()
     size = max(vocab_size, model.config.vocab_size)
     generator = torch.Generator().manual_seed(seed)
-    for name in {"core.embedding.weight", "head.weight"} & state.keys():
+    for name in ("core.embedding.weight", "head.weight"):
+        if name not in state:
+            continue
         old = state[name][:known].float()
         noise = torch.randn(size - known, old.size(1), generator=generator)
         state[name] = torch.cat([old, old.mean(0) + 0.1 * old.std(0) * noise]).to(state[name].dtype)

@@ -56,7 +56,9 @@ def are_plain(*layers: nn.Module) -> bool:
     """Whether each layer is a `Linear` and nothing else: no adapter around it, no hook, no other number format. Only
     then may its weight be used without calling it."""
     return all(
-        type(layer) is Linear and not (layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks)
+        type(layer) is Linear
+        and not (layer._forward_hooks or layer._forward_pre_hooks)
+        and not (layer._backward_hooks or layer._backward_pre_hooks)
         for layer in layers
     )
 

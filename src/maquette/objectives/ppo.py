@@ -129,6 +129,7 @@ class ProximalPolicyOptimization(Objective):
             self._frozen = (without_adapter(self.model),)
         else:
             self._frozen = (copy.deepcopy(self.model).eval().requires_grad_(False),)
+        self.train()  # without dropout, in the value function too
 
     @property
     def environment(self) -> Environment:

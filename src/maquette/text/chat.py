@@ -43,6 +43,11 @@ class Conversation:
     ids: list[int]
     assistant_mask: list[bool]
 
+    def until_the_end(self) -> "Conversation":
+        """Without what a template puts behind the last answer's end, such as a new line: sampling stops before it."""
+        end = len(self.ids) - self.assistant_mask[::-1].index(True)
+        return Conversation(self.ids[:end], self.assistant_mask[:end])
+
 
 def render(tokenizer: "Tokenizer", messages: Sequence[Message], *, open_assistant: bool = False) -> Conversation:
     """A conversation's ids and assistant mask.

@@ -6,6 +6,9 @@ to the rendering of all before it with the turn opened; that these are prefixes 
 ids. Where the first token of an answer would merge with the end of the prompt, the two are encoded apart, so that a
 prompt has the same ids in training as in generation.
 
+A template that asks for today's date (`strftime_now`) is told none, so that the same conversation has the same ids
+tomorrow; those of Llama 3 have a date of their own for that.
+
 A special token that is spelled out in what somebody says stays plain text: it is encoded in two pieces.
 """
 
@@ -15,7 +18,6 @@ import json
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -34,8 +36,14 @@ if TYPE_CHECKING:
 STOCK = {"chatml": ("<|im_start|>", "<|im_end|>"), "plain": ()}
 """Templates in templates/, and the special tokens that each needs."""
 
-_BREAK = "\ue000"
-"""Of Unicode's private use: marks the place inside a spelled-out special token where it is cut."""
+_BREAK = "\ufdd0"
+"""No character (Unicode keeps it for use within a program): where a spelled-out special token is cut."""
+
+_RAISED = (
+    jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError, RecursionError, ArithmeticError,
+    MemoryError,
+)  # fmt: skip
+"""What a template's own expressions can raise."""
 
 _RENDERING = threading.Lock()
 """One conversation at a time: a template notes its spans in itself."""
@@ -103,7 +111,6 @@ def _compiled(source: str) -> jinja2.Template:
     )
     environment.filters["tojson"] = _to_json
     environment.globals["raise_exception"] = _refuse
-    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
     try:
         return environment.from_string(source)
     except jinja2.TemplateError as error:
@@ -131,7 +138,7 @@ def rendered(
             for piece in template.root_render_func(template.new_context(values | context)):
                 written.append(piece)
             return "".join(written), list(spans)
-    except (jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError, RecursionError) as error:
+    except _RAISED as error:
         raise StageError(
             f"The model's chat template refuses this conversation: {short(error) or type(error).__name__}.",
             "Bring the messages into the form that it asks for, or give another template with chat=.",
@@ -154,7 +161,6 @@ class TemplateChat:
 
     def __init__(self, source: str, tokenizer: RenderedEncoder, special: Mapping[str, Any]) -> None:
         self._source, self._tokenizer, self._values = source, tokenizer, dict(special)
-        self._has_blocks = "endgeneration" in source.replace(" ", "")
         # Longest first, so that "<|im_end|>" is not cut as "<|im" would be
         self._names = sorted((name for name in tokenizer.special_ids if len(name) > 1), key=len, reverse=True)
 
@@ -169,7 +175,7 @@ class TemplateChat:
                     f"The model's chat template leaves out message {place + 1}, the {message['role']}'s.",
                     "Remove it from the conversation, or give another template with chat=.",
                 )
-        if not self._has_blocks:
+        if not spans:  # the template has no {% generation %}
             spans = [
                 self._turn(messages, place, text)
                 for place, message in enumerate(messages)
@@ -238,6 +244,8 @@ class TemplateChat:
 
     def _cut(self, content: str) -> str:
         """What somebody says, with a mark inside each special token that is spelled out in it."""
+        if _BREAK in content:
+            raise StageError(f"A message holds U+{ord(_BREAK):04X}, which is not a character.", "Leave it out.")
         for name in self._names:
             if name in content:
                 content = content.replace(name, name[0] + _BREAK + name[1:])

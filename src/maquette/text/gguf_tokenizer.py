@@ -37,7 +37,7 @@ _WHOLE_WORDS_FIRST = ("llama-bpe", "tekken")
 """Where a word that is in the vocabulary is taken whole (`ignore_merges`)."""
 _NFC = ("qwen2", "deepseek-r1-qwen")
 
-_CONTROL, _USER_DEFINED, _UNUSED = 3, 4, 5
+_NORMAL, _CONTROL, _USER_DEFINED, _UNUSED = 1, 3, 4, 5
 _SPACE = "▁"
 
 
@@ -60,7 +60,7 @@ def tokenizer_files(metadata: Mapping[str, Any]) -> tuple[dict[str, Any], dict[s
         document = _byte_level(vocabulary, metadata["tokenizer.ggml.merges"], metadata.get("tokenizer.ggml.pre"))
     elif kind == "llama":
         spaced = metadata.get("tokenizer.ggml.add_space_prefix", True)
-        document = _sentencepiece(vocabulary, metadata["tokenizer.ggml.scores"], named.get("unk_token"), spaced)
+        document = _sentencepiece(vocabulary, types, metadata["tokenizer.ggml.scores"], named.get("unk_token"), spaced)
     else:
         raise StageError(f"tokenizer.ggml.model={kind} is not supported.", "Known: gpt2 (byte-level BPE) and llama.")
     document["added_tokens"] = [
@@ -101,11 +101,12 @@ def _byte_level(vocabulary: dict[str, int], merges: Sequence[str], pre: str | No
 
 
 def _sentencepiece(
-    vocabulary: dict[str, int], scores: Sequence[float], unknown: str | None, spaced: bool
+    vocabulary: dict[str, int], types: Sequence[int], scores: Sequence[float], unknown: str | None, spaced: bool
 ) -> dict[str, Any]:
     """SentencePiece's BPE joins the pair whose piece has the best score; so a piece's splits, by its score, are the
     merges."""
-    merges = sorted(_pairs(vocabulary), key=lambda pair: -scores[vocabulary[pair[0] + pair[1]]])
+    pieces = {token: id for token, id in vocabulary.items() if types[id] == _NORMAL}
+    merges = sorted(_pairs(pieces), key=lambda pair: -scores[vocabulary[pair[0] + pair[1]]])
     steps = [{"type": "Replace", "pattern": {"String": " "}, "content": _SPACE}]
     decoder: list[dict[str, Any]] = [
         {"type": "Replace", "pattern": {"String": _SPACE}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"}

@@ -311,9 +311,21 @@ class Tokenizer:
             raise ConfigError(f"chat={name}: this model has Maquette's own chat tokens.", "Leave chat out.")
         source = template_text(name)
         lacking = [token for token in STOCK.get(name, ()) if token not in self._vocabulary]
-        files = dataclasses.replace(self.files, templates={})
         grown = self.add_tokens(lacking, special=True) if lacking else self
-        return Tokenizer(grown._document, {**(self._settings or {}), "chat_template": source}, files)
+        settings = {**(self._settings or {}), "chat_template": source}
+        if self.end_of_text_id is not None:
+            settings.setdefault("eos_token", self.token_bytes(self.end_of_text_id).decode())
+        chatty = Tokenizer(grown._document, settings, dataclasses.replace(self.files, templates={}))
+        assert chatty.template_chat is not None
+        chatty.template_chat.ids(
+            [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], open_assistant=False
+        )
+        stops = {
+            name: {**content, "eos_token_id": self.files.with_ends(content, chatty.stop_ids, chatty.end_of_turn_id)}
+            for name in ("generation", "ids")
+            if "eos_token_id" in (content := getattr(self.files, name))
+        }  # so that other programs stop where an answer ends, too
+        return Tokenizer(grown._document, settings, dataclasses.replace(chatty.files, **stops))
 
 
 class MissingTokenizer(Tokenizer):

@@ -10,13 +10,15 @@ from maquette.artifacts.files import atomic_folder, file_digest
 from maquette.artifacts.progress import say
 from maquette.artifacts.run_file import FILE
 from maquette.model import LanguageModel, ScalarModel, hf
-from maquette.model.adapters import CONFIG, adapted, merged, save_adapter
+from maquette.model.adapters import CONFIG, merged, save_adapter
+from maquette.model.architecture import describe_architecture
+from maquette.model.loading import build_model
 from maquette.text import Tokenizer
 from maquette.tracking import RunLog, peak_memory_bytes
 from maquette.training.callbacks import RunCheckpoint
 from maquette.training.callbacks.loss_spike import diverged, first_broken
 from maquette.training.checkpoint_io import AtomicCheckpointIO, CheckpointFolder
-from maquette.training.job import Job, Opened, Row
+from maquette.training.job import Job, Opened, Row, describe_run_model
 from maquette.training.metrics_file import read_history
 from maquette.training.record import RunRecord
 from maquette.training.report import model_card
@@ -68,30 +70,27 @@ def _export(job: Job, opened: Opened, state: dict[str, Any], record: RunRecord, 
     it is `finished`."""
     architecture = job.plan.exported_architecture(job, opened, record.step)
     scalar = getattr(opened.module, "scalar", False)
-    if adapted(opened.module):
-        _export_adapted(job, opened, state, record, finished=finished)
-        return
-    with torch.device("meta"):
-        model: Any = ScalarModel(architecture) if scalar else LanguageModel(architecture)
+    adapter = job.spec.settings.get("adapter")
+    model: Any
+    if adapter:
+        description = {**describe_run_model(job), "architecture": describe_architecture(architecture)}
+        model = build_model(description, weights=False, scalar=scalar)
+    else:
+        with torch.device("meta"):
+            model = ScalarModel(architecture) if scalar else LanguageModel(architecture)
     names = list(model.state_dict())
     if not all(f"model.{name}" in state for name in names):
         say(f"{record.name}: {record.spec.objective} keeps no language model as `self.model`: nothing is exported")
         return
     model.load_state_dict({name: state[f"model.{name}"] for name in names}, assign=True)
     card = model_card(record, getattr(opened.data, "validation_weights", None)) if finished else None
-    hf.save(model, Tokenizer.load(job.spec.tokenizer), job.folder / "model", card=card)
-
-
-def _export_adapted(job: Job, opened: Opened, state: dict[str, Any], record: RunRecord, *, finished: bool) -> None:
-    """The model with its adapter merged, and beside it `adapter/` in PEFT's format."""
-    model: Any = opened.module.model
-    model.load_state_dict({name: state[f"model.{name}"] for name in model.state_dict()})
-    card = model_card(record, getattr(opened.data, "validation_weights", None)) if finished else None
-    hf.save(merged(model), Tokenizer.load(job.spec.tokenizer), job.folder / "model", card=card)
-    family = hf.family_of(hf.read_config(job.folder / "model"), job.folder / "model")
-    with atomic_folder(job.folder / "adapter", lambda folder: (folder / CONFIG).exists()) as folder:
-        if not save_adapter(model, job.spec.settings["adapter"], family, folder):
-            say(f"{record.name}: {family.model_type} keeps no matrix apart that PEFT could adapt: only merged weights")
+    whole = merged(model) if adapter else model
+    hf.save(whole, Tokenizer.load(job.spec.tokenizer), job.folder / "model", card=card)
+    if adapter and not scalar:
+        family = hf.family_of(hf.read_config(job.folder / "model"), job.folder / "model")
+        with atomic_folder(job.folder / "adapter", lambda folder: (folder / CONFIG).exists()) as folder:
+            if not save_adapter(model, adapter, family, folder):
+                say(f"{record.name}: PEFT has no form for this adapter over {family.model_type}: only merged weights")
 
 
 def trained_seconds(trainer: Trainer) -> float:

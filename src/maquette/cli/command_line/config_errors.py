@@ -34,7 +34,8 @@ def explained(stage: Stage, error: BaseException, more: Sequence[str] = ()) -> C
     if isinstance(error, InstantiationException):
         return ConfigError(str(error).strip())
     chain = [error]
-    while (cause := chain[-1].__cause__) is not None:
+    # Under a debugger OmegaConf's errors, which name the key, have a cause, which does not.
+    while not isinstance(chain[-1], OmegaConfBaseException) and (cause := chain[-1].__cause__) is not None:
         chain.append(cause)
     for one in chain:
         if isinstance(one, MissingConfigException) and one.missing_cfg_file:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from maquette.artifacts.errors import ConfigError
 from maquette.artifacts.manifest import read_manifest
 from maquette.artifacts.progress import say
 from maquette.artifacts.run_file import read_run
@@ -40,6 +41,8 @@ def resolve_recipe(config: TrainStage, data: TokensResult) -> Recipe:
     """Every number of the run. Raises `ConfigError` for settings that contradict each other."""
     start = config.starting_folder
     architecture: CoreConfig | None = None
+    if start is None and config.adapter:
+        raise ConfigError("adapter= is trained beside the weights of a model.", "Give checkpoint=<run or folder>.")
     if start is not None:
         from maquette.model.hf import config_of, read_config
 

@@ -77,8 +77,8 @@ class RewardModelAnnotator:
 def completion_of(tokenizer: "Tokenizer", one: Comparison) -> Completion:
     """The first completion of a comparison as ids, closed by an end of turn."""
     prompt = chat.render(tokenizer, one.messages, open_assistant=True).ids
-    whole = chat.render(tokenizer, [*one.messages, {"role": "assistant", "content": one.first}]).ids
-    return Completion(one.messages, one.first, tuple(prompt), tuple(whole[len(prompt) :]), True, one.facts)
+    whole = chat.render(tokenizer, [*one.messages, {"role": "assistant", "content": one.first}]).until_the_end()
+    return Completion(one.messages, one.first, tuple(prompt), tuple(whole.ids[len(prompt) :]), True, one.facts)
 
 
 def _length(completion: Completion) -> int:

@@ -76,6 +76,7 @@ def unpacked(file: Path, beside: Path) -> Iterator[Path]:
         config["vocab_size"] = len(tensors["model.embed_tokens.weight"])
         write_json(folder / "config.json", config)
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        del tensors, values
         yield folder
 
 
@@ -101,12 +102,19 @@ def _config(metadata: Mapping[str, Any], names: set[str]) -> dict[str, Any]:
     heads = config["num_attention_heads"]
     config |= {
         "num_key_value_heads": value("attention.head_count_kv", heads),
-        "head_dim": value("attention.key_length") or value("rope.dimension_count") or config["hidden_size"] // heads,
+        "head_dim": value("attention.key_length") or config["hidden_size"] // heads,
         "rms_norm_eps": _decimal(value("attention.layer_norm_rms_epsilon", 1e-6)),
         "rope_theta": _decimal(value("rope.freq_base", 10_000.0)),
         "hidden_act": "silu",
         "tie_word_embeddings": "output.weight" not in names,
     }
+    if value("rope.dimension_count", config["head_dim"]) != config["head_dim"]:
+        raise StageError(
+            f"{architecture}.rope.dimension_count={value('rope.dimension_count')}: rotary positions must turn whole "
+            f"heads ({config['head_dim']} wide)."
+        )
+    if value("rope.scale_linear", 1.0) not in (0.0, 1.0):
+        raise StageError(f"{architecture}.rope.scale_linear={value('rope.scale_linear')} is not supported.")
     scaling = value("rope.scaling.type", "none")
     if scaling != "none" or "rope_freqs.weight" in names:  # the reader of config.json refuses it by name
         config["rope_scaling"] = {"rope_type": scaling if scaling != "none" else "llama3"}

@@ -314,6 +314,13 @@ def _warnings(fit: SweepFit, confounders: tuple[Confounder, ...], form: str | No
     messages = [*fit.predictor.warnings, *fit.comparison.warnings]
     if form is not None and form != fit.predictor.form:
         messages.insert(0, f"form={form} was forced. {fit.comparison.cost_of(form)}")
+    fitted = fit.comparison.fits.get(fit.form)
+    if fit.forced and fitted is not None and fitted.custom is not None:
+        surfaces = [name for name, one in fit.comparison.fits.items() if one.surface is not None]
+        messages.append(
+            f"{fit.form} has no surface of ours: `maquette plan` and suggested runs "
+            + (f"take that of the {fit.surface.form} form." if surfaces else "will be refused.")
+        )
     for method, line in fit.isoflop.items():
         # the comparison has said the parabola's already, as the minima's
         messages += [] if method == "parabola" else [f"isoflop by {method}: {text}" for text in line.warnings]

@@ -208,9 +208,10 @@ def read_prediction(path: Path) -> WrittenPrediction:
         prediction = WrittenPrediction(**{key: value for key, value in raw.items() if key in names})
         half, most = ((float(low), float(high)) for low, high in (prediction.interval50, prediction.interval90))
         prediction = dataclasses.replace(prediction, interval50=half, interval90=most)
-    if digest(prediction.content()) != prediction.digest or path.stem != prediction.id:
+    known = str(prediction.digest)
+    if digest(prediction.content()) != known or path.stem != prediction.id:
         raise StageError(
-            f"{path} was changed after it was written: its content does not match its digest {prediction.digest[:8]}.",
+            f"{path} was changed after it was written: its content does not match its digest {known[:8]}.",
             "A prediction that was changed proves nothing. Restore it, or predict again.",
         )
     return prediction
