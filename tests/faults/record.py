@@ -4,10 +4,11 @@ import datetime
 import json
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from maquette.artifacts.files import append_rows, cut_half_line
 from maquette.tracking.environment import processor_name
 
 Outcome = tuple[int, list[str]]
@@ -19,16 +20,21 @@ class Row:
     """Attempts of one kind, summed."""
 
     attempts: int = 0
-    lost: list[str] = field(default_factory=list)
+    lost: int = 0
     seconds: float = 0.0
     trials: int = 0
 
     def __iadd__(self, attempt: dict[str, Any]) -> "Row":
         self.attempts += attempt["tried"]
-        self.lost += attempt["lost"]
+        self.lost += lost_of(attempt)
         self.seconds += attempt["seconds"]
         self.trials += 1
         return self
+
+
+def lost_of(attempt: dict[str, Any]) -> int:
+    """How much of an attempt was lost, which may take several lines to say."""
+    return min(int(attempt["tried"]), len(attempt["lost"]))
 
 
 class Record:
@@ -36,7 +42,7 @@ class Record:
 
     def __init__(self, path: Path, say: Callable[[str], None]) -> None:
         self.path, self.say = path, say
-        path.parent.mkdir(parents=True, exist_ok=True)
+        cut_half_line(path)
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         self.attempts: list[dict[str, Any]] = [json.loads(line) for line in lines]
 
@@ -49,11 +55,10 @@ class Record:
         attempts, lost = call()
         row = {**key, "tried": attempts, "lost": lost, "seconds": round(time.monotonic() - began, 2),
                "date": datetime.date.today().isoformat(), "processor": processor_name()}  # fmt: skip
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        append_rows(self.path, [row])
         self.attempts.append(row)
         if lost or part != "lines":
-            self.say(f"{kind:60} {attempts:6} {attempts - min(attempts, len(lost)):8} {min(attempts, len(lost)):6}")
+            self.say(f"{kind:60} {attempts:6} {attempts - lost_of(row):8} {lost_of(row):6}")
         for line in dict.fromkeys(lost):
             self.say(f"    {line}")
 
@@ -67,7 +72,7 @@ class Record:
         return rows
 
     def lost(self) -> int:
-        return sum(min(one["tried"], len(one["lost"])) for one in self.attempts)
+        return sum(lost_of(one) for one in self.attempts)
 
     def table(self) -> str:
         """Markdown: what was tried of each part and kind, with what was lost; seeds, days and processors below."""
@@ -90,5 +95,5 @@ def _line(title: str, rows: Iterable[Row]) -> str:
     attempts, lost = 0, 0
     for row in rows:
         attempts += row.attempts
-        lost += min(row.attempts, len(row.lost))
+        lost += row.lost
     return f"| {title} | {attempts:,} | {attempts - lost:,} | {lost} |"

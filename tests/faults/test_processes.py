@@ -33,10 +33,10 @@ def test_what_was_tried_is_not_tried_again(tmp_path: Path) -> None:
     messages: list[str] = []
     for _ in range(2):
         record = Record(tmp_path / "faults.jsonl", messages.append)
-        for trial, lost in ((0, []), (1, ["other weights"])):
+        for trial, lost in ((0, []), (1, ["other weights", "left for ever", "exit 1"])):
             record.attempt("lines", "fit", 7, trial, lambda lost=lost: (2, lost))  # type: ignore[misc]
-    assert messages == [messages[0], "    other weights"] and record.lost() == 1
-    assert "| lines: fit | 4 | 3 | 1 |" in record.table() and "Seeds 7;" in record.table()
+    assert messages[1:] == ["    other weights", "    left for ever", "    exit 1"] and record.lost() == 2
+    assert "| lines: fit | 4 | 2 | 2 |" in record.table() and "Seeds 7;" in record.table()
 
 
 def test_a_kill_after_the_end_counts_for_nothing() -> None:
