@@ -44,7 +44,7 @@ class Conversation:
     assistant_mask: list[bool]
 
     def until_the_end(self) -> "Conversation":
-        """Without what a template puts behind the end of the last completion, such as a new line: sampling stops before it."""
+        """Without what a template puts behind the last completion, such as a new line: sampling stops before it."""
         end = len(self.ids) - self.assistant_mask[::-1].index(True)
         return Conversation(self.ids[:end], self.assistant_mask[:end])
 
