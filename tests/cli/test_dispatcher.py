@@ -121,7 +121,9 @@ def test_multirun_runs_each_combination_and_survives_a_failing_job(
             raise cli.MaquetteError("this one fails", "on purpose")
 
     monkeypatch.setattr(type(STAGES["train"]), "run", run)
-    monkeypatch.setattr(type(STAGES["train"]), "part", lambda self, name: None)  # no data, no forecast
+    for module in ("jobs", "work"):  # no forecast
+        monkeypatch.setattr(f"maquette.cli.sweeps.{module}.trains_on_text", lambda stage, settings: False)
+    monkeypatch.setattr("maquette.cli.sweeps.stored.data_digests", lambda line: None)  # no data
     code = call("train", "-m", "size=100k,200k,300k", "seed=0,1", f"outputs={tmp_path}")
     assert seen == [(size, seed) for size in ("100k", "200k", "300k") for seed in (0, 1)]
     printed = capsys.readouterr().err

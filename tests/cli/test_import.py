@@ -90,12 +90,12 @@ def test_an_adapter_is_merged(source: Path, tmp_path: Path) -> None:
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(0))
     theirs.save_pretrained(tmp_path / "adapter")
-    folder = import_.run(ImportStage(outputs=str(tmp_path), path=str(source), adapter=str(tmp_path / "adapter")))
+    folder = import_.run(ImportStage(outputs=str(tmp_path), path=str(source), merge_adapter=str(tmp_path / "adapter")))
     with torch.no_grad():
         torch.testing.assert_close(load_checkpoint(folder)[0](TOKENS), theirs.eval()(TOKENS).logits, atol=2e-2, rtol=0)
     assert "adapter/adapter_config.json" in read_manifest(folder).inputs
-    with pytest.raises(ConfigError, match="adapter=nowhere"):
-        import_.run(ImportStage(outputs=str(tmp_path), path=str(source), name="other", adapter="nowhere"))
+    with pytest.raises(ConfigError, match="merge_adapter=nowhere"):
+        import_.run(ImportStage(outputs=str(tmp_path), path=str(source), name="other", merge_adapter="nowhere"))
 
 
 def test_again_is_nothing_to_do(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -134,7 +134,7 @@ def test_data_of_theirs_train_without_a_corpus() -> None:
 
 @pytest.mark.slow(reason="two more processes that import PyTorch and Lightning")
 def test_two_processes_share_data_of_theirs_as_one_has_them() -> None:
-    words = ("data=theirs", "tokens=20k", "callbacks.checkpoint.every_n_train_steps=10")
+    words = ("data=theirs", "tokens=20k", "optimizer.lr=3e-3", "callbacks.checkpoint.every_n_train_steps=10")
     one = trained(*words, "data.batch_size=16", "outputs=one")
     two = trained(*words, "data.batch_size=8", "trainer=ddp", "trainer.devices=2", "outputs=two")
     numbers = [(run.spec.steps, run.spec.tokens, run.spec.learning_rate) for run in (one, two)]

@@ -23,7 +23,7 @@ def run(config: ImportStage) -> Path:
     source = Path(config.path)
     added: dict[str, Any] = {"add_tokens": config.add_tokens} if config.add_tokens else {}
     added |= {"chat": template_text(config.chat)} if config.chat else {}
-    adapter = Path(config.adapter) if config.adapter else None
+    adapter = Path(config.merge_adapter) if config.merge_adapter else None
     digests = hf.source_digests(source, adapter)
     name = config.name or (source.stem if hf.is_gguf(source) else source.resolve().name)
 
