@@ -108,7 +108,7 @@ _BLANK_LINES = re.compile(r"\n(?:[ \t]*\n){2,}")
 def description(name: str, distribution: importlib.metadata.Distribution) -> Iterator[Document]:
     """The package's description, without badges, pictures and HTML."""
     metadata = distribution.metadata
-    payload = metadata.get("Description") or getattr(metadata, "get_payload", lambda: "")()
+    payload = ("Description" in metadata and metadata["Description"]) or getattr(metadata, "get_payload", lambda: "")()
     if isinstance(payload, str) and payload.strip():
         meta = {"group": name, "package": name}
         yield Document(f"{name}/readme", readable(payload), None, "readme", meta)

@@ -68,7 +68,7 @@ def source_digests(source: Path, adapter: Path | None = None) -> dict[str, str]:
     """SHA-256 of the files that make up the model: settings, weights, tokenizer; and of the adapter's."""
     if adapter is not None:
         if not adapter.is_dir():
-            raise ConfigError(f"merge_adapter={adapter} is not a folder.", "Give the folder of an adapter in PEFT's format.")
+            raise ConfigError(f"merge_adapter={adapter} is not a folder.", "Give one of an adapter in PEFT's format.")
         files = (path for path in listed(adapter) if path.is_file())
         return source_digests(source) | {f"adapter/{path.name}": file_digest(path) for path in files}
     if is_gguf(source):
