@@ -21,6 +21,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.stats import beta, norm, t
 
+from maquette.tracking.environment import processor_name
+
 ROWS = Path(__file__).parent / "results" / "forecast_record.csv"
 FIGURE = Path(__file__).parent.parent / "docs" / "forecast_record"
 COLUMNS = [
@@ -130,7 +132,7 @@ def forecast(one: Law, arguments: argparse.Namespace) -> dict[str, Any]:
         "high50": f"{prediction.interval50[1]:.5f}", "low90": f"{prediction.interval90[0]:.5f}",
         "high90": f"{prediction.interval90[1]:.5f}", "observed": f"{verdict.loss:.5f}", "form": prediction.form,
         "prediction": prediction.digest, "written": prediction.created, "seconds": f"{cost:.0f}",
-        "commit": commit(), "cpu": processor(),
+        "commit": commit(), "cpu": processor_name(),
     }  # fmt: skip
 
 
@@ -160,15 +162,6 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 
 def commit() -> str:
     return subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], text=True, cwd=ROWS.parent).strip()
-
-
-def processor() -> str:
-    """The processor's name, where the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return "unknown"
 
 
 # What the rows say ----------------------------------------------------------------------------------------------------

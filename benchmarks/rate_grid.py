@@ -25,6 +25,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from maquette.tracking.environment import processor_name
+
 ROWS = Path(__file__).parent / "results" / "rate_grid.csv"
 COLUMNS = [
     "group", "size", "params", "hidden_size", "tokens", "batch", "steps", "multiple", "rate", "beta2", "cooldown",
@@ -156,7 +158,7 @@ class Grid:
             "size": size, "params": f"{spec.size}", "hidden_size": f"{spec.architecture.hidden_size}",
             "tokens": f"{spec.tokens}", "batch": f"{spec.batch_size_tokens}", "steps": f"{spec.steps}",
             "rate": f"{spec.learning_rate:.6g}", "loss": f"{record.validation_loss:.6f}",
-            "seconds": f"{time.process_time() - start:.1f}", "commit": self.commit, "cpu": processor(),
+            "seconds": f"{time.process_time() - start:.1f}", "commit": self.commit, "cpu": processor_name(),
         }  # fmt: skip
 
 
@@ -259,15 +261,6 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         return []
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
-
-
-def processor() -> str:
-    """The processor's name, where the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return "unknown"
 
 
 if __name__ == "__main__":

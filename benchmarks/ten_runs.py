@@ -15,7 +15,6 @@ import argparse
 import csv
 import json
 import os
-import platform
 import random
 import subprocess
 import sys
@@ -24,6 +23,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+
+from maquette.tracking.environment import processor_name
 
 ENTRY = "from maquette.cli import main; main()"
 COLUMNS = ["run", "steps", "first", "last", "sum", "validation", "cpu", "torch"]
@@ -95,7 +96,7 @@ def table(root: Path, only: list[str] | None) -> Iterator[dict[str, str]]:
         if only and name not in only:
             continue
         for folder in train(root, [word.format(root=root, base=base) for word in (*COMMON, *words)]):
-            row = {"run": name, **losses(folder), "cpu": processor(), "torch": torch.__version__}
+            row = {"run": name, **losses(folder), "cpu": processor_name(), "torch": torch.__version__}
             writer.writerow(row)
             sys.stdout.flush()
             base = str(folder) if name == "pretrain" else base
@@ -139,7 +140,7 @@ def differences(rows: list[dict[str, str]], path: Path) -> int:
         print("before:", *row)
     for row in sorted(new - old):
         print("now:   ", *row)
-    if machines := {row["cpu"] for row in before} - {processor()}:
+    if machines := {row["cpu"] for row in before} - {processor_name()}:
         print(f"The table was made on another processor: {', '.join(machines)}.")
     print(f"{len(new & old)} of {len(new)} rows are equal to {path}, bit for bit.")
     return int(old != new)
@@ -147,15 +148,6 @@ def differences(rows: list[dict[str, str]], path: Path) -> int:
 
 def signature(row: dict[str, str]) -> tuple[str, ...]:
     return tuple(row[name] for name in ("run", "steps", "first", "last", "sum", "validation"))
-
-
-def processor() -> str:
-    """The processor's name, where the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def write_inputs(root: Path) -> None:

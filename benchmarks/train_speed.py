@@ -12,11 +12,9 @@ chunked loss. Needs the peers of `peers.txt`: `make bench` installs them.
 
 import argparse
 import dataclasses
-import platform
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -136,14 +134,6 @@ def measure(size: str, mode: str, rounds: int, steps: int, clock: Callable[[], f
     return seconds
 
 
-def processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
@@ -156,7 +146,8 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     clock = time.perf_counter if arguments.clock == "wall" else time.process_time
     print(
-        f"{processor()}, {arguments.threads} thread(s), torch {torch.__version__}, float32, batch {BATCH} x {CONTEXT}"
+        f"{processor_name()}, {arguments.threads} thread(s), torch {torch.__version__}, float32, "
+        f"batch {BATCH} x {CONTEXT}"
     )
     print(f"{'size':5}{'mode':10}{'contender':14}{'tokens/s':>10}{'ratio to it: median':>21}{'best':>8}")
     for size in arguments.sizes:
