@@ -1,5 +1,6 @@
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -160,6 +161,34 @@ def test_interruption_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, capsys:
     monkeypatch.setattr(type(STAGES["train"]), "run", run)
     assert call("train") == 130
     assert "run the same command again" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("line", ["--help", "no-such-stage"])
+def test_nobody_reading_ends_it_without_a_word(line: str) -> None:
+    """`maquette runs | head`, and with 2>&1: the shell's code of a broken pipe."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "maquette", line]
+    whole = line == "no-such-stage"
+    ended = subprocess.run(command, stdout=writer, stderr=writer if whole else subprocess.PIPE, timeout=60)
+    os.close(writer)
+    assert ended.returncode == 128 + signal.SIGPIPE and not ended.stderr
+
+
+def test_another_pipe_that_breaks_is_an_error_that_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The signal stays ignored: a worker's pipe would end the process with it."""
+
+    def breaks(self: Any, settings: Any) -> None:
+        reader, writer = os.pipe()
+        os.close(reader)
+        os.write(writer, b"a job for a worker that is gone")
+
+    monkeypatch.setattr(type(STAGES["runs"]), "run", breaks)
+    assert call("runs") == 1
+    assert "Broken pipe" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGPIPE) == signal.SIG_IGN
 
 
 def test_help_and_config_modules_import_nothing_heavy() -> None:

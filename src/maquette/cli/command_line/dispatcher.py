@@ -5,9 +5,11 @@ Mistakes are answered in a line or two with exit code 2, failed stages with 1, a
 `HYDRA_FULL_ERROR=1` shows tracebacks. Help is printed without Hydra.
 """
 
+import contextlib
 import dataclasses
 import os
 import re
+import select
 import signal
 import sys
 from collections.abc import Sequence
@@ -27,24 +29,39 @@ _TAKES_VALUE = (
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console script `maquette`. Exits with the stage's exit code."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `maquette runs | head` ends quietly
+    try:
+        code = _answer(list(sys.argv[1:] if arguments is None else arguments))
+        sys.stdout.flush()
+    except BrokenPipeError:  # `maquette runs | head`: whoever reads has enough
+        _drop_output()
+        code = 128 + signal.SIGPIPE
+    raise SystemExit(code)
+
+
+def _answer(arguments: list[str]) -> int:
+    """Does what the line says, or explains why it can't: the exit code.
+
+    Raises `BrokenPipeError` where nobody reads the output any more. The signal of that name stays ignored: at its
+    default it would also end the process where a worker's or a server's pipe closes, without a word.
+    """
     try:
         _dispatch(arguments)
-        code = 0
+        return 0
     except KeyboardInterrupt:
         _complain("Interrupted. What was finished is kept; run the same command again to resume.")
-        code = 130
+        return 130
     except MaquetteError as error:
         _let_through()
         _complain(str(error))
-        code = error.exit_code
+        return error.exit_code
     except OSError as error:
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            raise
         _let_through()
         from maquette.artifacts.files import explain_os_error
 
         _complain(str(explain_os_error(error, error.filename or "a file", "read or write")))
-        code = 1
+        return 1
     except Exception as error:
         _let_through()
         from maquette.artifacts.targets import place_of
@@ -52,9 +69,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
         place = place_of(error)
         whose = f"Raised{place}" if place else "This is a fault in maquette, or in what a library was given"
         _complain(f"{type(error).__name__}: {error}\n  {whose}; HYDRA_FULL_ERROR=1 shows the calls.")
-        code = 1
-    sys.stdout.flush()
-    raise SystemExit(code)
+        return 1
+
+
+def _nobody_reads() -> bool:
+    """Whether standard output or error is a pipe that is closed at its other end."""
+    return any(flags & select.POLLERR for _, flags in _poll_output())
+
+
+def _drop_output() -> None:
+    """Nothing more is printed, not at the interpreter's end either."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for descriptor, flags in _poll_output():
+        if flags & select.POLLERR:
+            os.dup2(nowhere, descriptor)
+
+
+def _poll_output() -> list[tuple[int, int]]:
+    poll = select.poll()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # a notebook's, or a test's, is no file
+            poll.register(stream.fileno(), 0)
+    return poll.poll(0)
 
 
 def _complain(message: str) -> None:
