@@ -127,8 +127,8 @@ def _format(row: Row, place: str) -> Format:
         f"The row is {_shown(row)}.",
         "MMLU: question, choices (or A, B, ...), answer. ARC: question, choices, answerKey. OpenBookQA: question_stem, "
         "choices, answerKey. HellaSwag: ctx, endings, label. WinoGrande: sentence, option1, option2, answer. PIQA: "
-        "goal, sol1, sol2, label. SciQ: question, correct_answer, distractor1. BoolQ: question, passage, answer. TruthfulQA: "
-        "question, mc1_targets. lm-eval's samples: doc, arguments, target. Own: context, options, answer.",
+        "goal, sol1, sol2, label. SciQ: question, correct_answer, distractor1. BoolQ: question, passage, answer. "
+        "TruthfulQA: question, mc1_targets. lm-eval's samples: doc, arguments, target. Own: context, options, answer.",
     )
 
 
