@@ -169,9 +169,9 @@ def _imported(file: str) -> Callable[[Path], Path]:
 
 def _read_imported(file: Path) -> Any:
     """As `maquette import` does, which also writes what it has read."""
-    tokenizer = Tokenizer.load(file.parent)
     with tempfile.TemporaryDirectory() as copy:
-        hf.fill(Path(copy), hf.load(file.parent), tokenizer)
+        model, tokenizer, _ = hf.load_source(file.parent, Path(copy) / "model")
+        hf.fill(Path(copy), model, tokenizer)
         written = {path.name: path.read_bytes() for path in Path(copy).iterdir()}
     return sorted(tokenizer.stop_ids), tokenizer.encode("a hen"), sorted(written.items())
 

@@ -1,7 +1,7 @@
 """A blind arena: two models respond, a person says which is better, and only then learns who was who.
 
-Each vote is one line of `battles.jsonl`, with a checksum, written at once and flushed before it counts; `maquette ratings`
-reads it.
+Each vote is one line of `battles.jsonl`, with a checksum, written at once and flushed before it counts; `maquette
+ratings` reads it.
 `preferences.jsonl`, on which reward models and DPO train, is made from it: the line of a vote that is not a tie, and
 the whole file again at the start where a server was killed between the two. The completions are those that were sent
 from here: a vote says only which side."""

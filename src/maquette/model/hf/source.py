@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from maquette.artifacts.errors import ConfigError
+from maquette.artifacts.errors import ConfigError, StageError
 from maquette.artifacts.files import file_digest, listed
 from maquette.artifacts.progress import progress
 from maquette.artifacts.reading import short
@@ -40,6 +40,12 @@ def load_source(
     with unpacked(source, beside) if is_gguf(source) else contextlib.nullcontext(source) as opened:
         model, tokenizer = load(opened, dtype=None), Tokenizer.load(opened)
         family = family_of(read_config(opened), opened)
+        if tokenizer.vocab_size > model.config.vocab_size:
+            raise StageError(
+                f"{opened / 'tokenizer.json'} has {tokenizer.vocab_size:,} tokens, config.json says "
+                f"{model.config.vocab_size:,}.",
+                "The two files do not belong together, or one is damaged.",
+            )
     if adapter is not None:
         model = load_adapter(model, family, adapter)
     known = tokenizer.vocab_size
