@@ -84,8 +84,8 @@ def resolve(
     tokens.
 
     The token budget is `tokens`, or what `compute` FLOPs pay for, or `tokens_per_parameter` x N (20 N). Settings left
-    None follow from the rules; `model` may fix any part of the shape. `architecture` fixes all of it (training that resumes
-    from a checkpoint); `size` then has no say. `phases` may lengthen the context.
+    None follow from the rules; `model` may fix any part of the shape. `architecture` fixes all of it (training that
+    resumes from a checkpoint); `size` then has no say. `phases` may lengthen the context.
 
     Raises `ConfigError` where settings contradict each other or the size can't be reached.
     """
