@@ -26,6 +26,8 @@ from maquette.feedback.instruct.writing import read_journal, write_instructions
 from maquette.text.chat import Message
 from support.chat_server import ChatServer
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 SEEDS = read_seeds(seed_file(None))
 SUBJECTS = ("bread", "clouds", "keys", "rivers", "letters", "horses", "clocks", "bridges", "gardens", "stones")
 
