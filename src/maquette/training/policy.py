@@ -115,7 +115,10 @@ class PolicyPlan(ObjectivePlan):
         return Opened(module, data, schedule.micro_batches, schedule.steps)
 
     def results(self, opened: Opened, last: Row, step: int) -> dict[str, Any]:
-        return {"facts": {"policy": dataclasses.asdict(self.config)}}
+        feedback: PolicyFeedback = opened.data.feedback
+        left_out = getattr(feedback.prompts, "left_out", None)  # prompts of a file that leave no room for a completion
+        counts = {} if left_out is None else {"prompts": {"too_long": left_out}}
+        return {"facts": {"policy": dataclasses.asdict(self.config)} | counts}
 
     def draw(self, opened: Opened, history: list[Row], folder: Path, title: str) -> list[Path]:
         return [draw_curves(history, self.config.entry.curves, folder / "policy", title=title, rows=2)]
