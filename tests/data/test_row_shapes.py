@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -246,6 +247,29 @@ SHP = {"post_id": "a", "domain": "askhr", "upvote_ratio": 0.9, "history": "Name 
 def test_shapes_of_preferences(tmp_path: Path, row: dict[str, Any]) -> None:
     assert read(tmp_path / "x.jsonl", "preferences", row) == [Preference([ASKED], [YES], [NO])]
     assert read(tmp_path / "x.jsonl", "prompts", row) == [[ASKED]]
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "tutorials" / "own_data.md"
+
+
+def shown_rows(kind: str) -> list[tuple[str, list[dict[str, Any]]]]:
+    """Shape and rows of each line of the page's table of this kind."""
+    table = PAGE.read_text(encoding="utf-8").partition(f"**{kind.capitalize()}**")[2].partition("\n\n**")[0]
+    cells = [line.split("|")[1:3] for line in table.splitlines() if line.startswith("| ")][1:]
+    rows = ((name.strip(), [json.loads(row) for row in re.findall(r"`(\{.*?\})`", cell)]) for name, cell in cells)
+    return [(name, given) for name, given in rows if given]
+
+
+@pytest.mark.parametrize("kind", ["instructions", "preferences"])
+def test_the_rows_that_the_page_shows_are_read(tmp_path: Path, kind: str) -> None:
+    shapes = shown_rows(kind)
+    assert len(shapes) == {"instructions": 11, "preferences": 10}[kind]
+    for name, rows in shapes:
+        (one,) = read(tmp_path / "x.jsonl", kind, *rows)
+        completion = one.messages[-1] if kind == "instructions" else one.chosen[0]
+        assert completion["content"].rstrip(".") in ("Blue", "Plum"), name
+        (prompt,) = read(tmp_path / "x.jsonl", "prompts", *rows)
+        assert prompt[-1]["role"] == "user", name
 
 
 def test_labelled_completions(tmp_path: Path) -> None:

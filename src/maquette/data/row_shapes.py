@@ -96,7 +96,7 @@ _OTHER_SHAPES: tuple[tuple[frozenset[str], str, str], ...] = (
 )
 """Keys by which a shape is known that the reader at hand does not take, its name, and what it is."""
 
-_PAGE = "docs/data.md shows a row of each known shape."
+_PAGE = "docs/tutorials/own_data.md shows a row of each known shape."
 INSTRUCTION_ROWS = f'Known are {{"messages": [...]}} and {{"instruction", "input", "output"}}; {_PAGE}'
 PREFERENCE_ROW = f'A row looks like {{"prompt": [...], "chosen": [...], "rejected": [...]}}; {_PAGE}'
 LABELLED_ROW = f'A row looks like {{"prompt": [...], "completion": [...], "label": true}}; {_PAGE}'

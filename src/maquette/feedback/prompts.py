@@ -39,7 +39,16 @@ def open_prompts(config: PromptsConfig, tokenizer: "Tokenizer", *, longest: int,
     """The prompts that the settings name, in an endless order. Raises `StageError` where a file has none that fit."""
     if config.path is None:
         return TaskPrompts(tokenizer, Exercises(config.tasks, seed=config.seed, split=split), longest=longest)
-    return ShuffledPrompts(read_prompts(config.open_rows("prompts"), tokenizer), longest=longest, seed=config.seed)
+    rows = config.open_rows("prompts")
+    key = digest([rows.name, rows.inputs(), tokenizer.chat_digest])
+    if key not in _LAST:
+        _LAST.clear()
+        _LAST[key] = read_prompts(rows, tokenizer)
+    return ShuffledPrompts(_LAST[key], longest=longest, seed=config.seed)
+
+
+_LAST: dict[str, list[Prompt]] = {}
+"""What was read last, by its digest: a run opens its prompts to plan, to train and to validate."""
 
 
 def say_left_out(prompts: PromptSource) -> None:
