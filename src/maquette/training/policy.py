@@ -115,8 +115,8 @@ class PolicyPlan(ObjectivePlan):
         return Opened(module, data, schedule.micro_batches, schedule.steps)
 
     def results(self, opened: Opened, last: Row, step: int) -> dict[str, Any]:
-        feedback: PolicyFeedback = opened.data.feedback
-        left_out = getattr(feedback.prompts, "left_out", None)  # prompts of a file that leave no room for a completion
+        assert isinstance(opened.data, PolicyData) and opened.data.feedback is not None
+        left_out = getattr(opened.data.feedback.prompts, "left_out", None)  # those of a file that are too long
         counts = {} if left_out is None else {"prompts": {"too_long": left_out}}
         return {"facts": {"policy": dataclasses.asdict(self.config)} | counts}
 
