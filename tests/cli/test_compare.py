@@ -148,7 +148,7 @@ def test_a_judging_that_was_not_kept_is_not_counted(
 
     config = settings(outputs, "feedback=length_biased", "count=10", f"seed={50 + writes}", "models=[one,two,three]")
     with monkeypatch.context() as patched:
-        patched.setattr("maquette.evaluation.row_files.append_rows", write)
+        patched.setattr("maquette.evaluation.journal.append_rows", write)
         with pytest.raises(KeyboardInterrupt):
             compare.run(config)
     counted = compare.run(config)["judgements"]

@@ -27,11 +27,11 @@ from maquette.artifacts import ConfigError, StageError
 from maquette.artifacts.files import digest
 from maquette.artifacts.progress import say
 from maquette.artifacts.reading import CHECKSUM, short, unsealed
-from maquette.corpus.sources.files import JSON_SUFFIXES, plain_name
-from maquette.data.row_shapes import is_bookkeeping
+from maquette.corpus.sources.files import plain_name
+from maquette.corpus.sources.row_files import JSON_SUFFIXES, read_rows, row_files
+from maquette.data.row_messages import is_bookkeeping
 from maquette.evaluation.judges import Agreement, agreement
 from maquette.evaluation.ratings import ELO, Ratings, bradley_terry_ratings, topic_shares, topic_weights
-from maquette.evaluation.row_files import read_rows
 from maquette.reports import terminal_table
 
 REQUIRED = ("model_a", "model_b", "winner")
@@ -67,10 +67,11 @@ def read_battles(path: Path | str) -> tuple[list[Battle], dict[str, int]]:
     battles, skipped = [], Counter[str]()
     unread: dict[str, None] = {}
     seen: set[str] = set()
-    ours = plain_name(Path(path)).endswith(JSON_SUFFIXES)
-    for place, given in read_rows(path, "battles"):
-        # A table that was made of it has every value as text.
-        row = unsealed(given, place, hint=CHANGED) if ours else given
+    files = row_files(path, "battles")
+    lines = all(plain_name(file).endswith(JSON_SUFFIXES) for file in files)
+    for place, given in read_rows(files, "battles"):
+        # A table that was made of the arena's file has every value as text.
+        row = unsealed(given, place, hint=CHANGED) if lines else given
         if any(name in row for name in _TELLING):
             if (content := digest(row)) in seen:
                 skipped["the content of a row before"] += 1
