@@ -147,7 +147,7 @@ _KNOWN = {
     "maquette/data/encoding.py": "gives it back",
     "maquette/data/process_group.py": "torchrun's names for what Slurm says",
     "maquette/evaluation/embedded_questions.py": "in a block that gives it back",
-    "maquette/evaluation/row_files.py": "`main` gives it back",
+    "maquette/corpus/sources/row_files.py": "`main` gives it back",
     "maquette/model/adapters.py": "in a block that gives it back",
     "maquette/tracking/buffer.py": "what is buffered must not be lost",
     "maquette/tracking/config.py": "logins, for child processes",
