@@ -16,6 +16,7 @@ import random
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 KEPT_VARIABLES = ("CUDA_VISIBLE_DEVICES", "MAQUETTE_TRACKING_LOGINS")
@@ -52,10 +53,7 @@ def _settings() -> Iterator[tuple[Callable[[], Any], Callable[[Any], Any]]]:
         yield torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly
         yield torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode
         for name in ("benchmark", "deterministic"):
-            yield (
-                lambda name=name: getattr(torch.backends.cudnn, name),
-                lambda value, name=name: setattr(torch.backends.cudnn, name, value),
-            )
+            yield partial(getattr, torch.backends.cudnn, name), partial(setattr, torch.backends.cudnn, name)
 
 
 def _give_environment_back(before: dict[str, str]) -> None:
