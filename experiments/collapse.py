@@ -148,6 +148,7 @@ def stage(name: str, settings: dict[str, Any], tracking: TrackingConfig | None =
 def sample(config: Settings, record: RunRecord, seed: int) -> list[str]:
     """As many texts as a generation learns, from nothing but the token that begins a document."""
     model, tokenizer = load_checkpoint(record.folder)
+    assert tokenizer.document_id is not None
     texts: list[str] = []
     for start in range(0, config.documents, _ROWS):
         prompts = [[tokenizer.document_id]] * min(_ROWS, config.documents - start)
