@@ -32,6 +32,7 @@ from maquette.scaling.laws.power_law import PowerLawFit, fit_power_law
 from maquette.scaling.laws.predictor import SURFACE, Predictor, fit_predictor
 from maquette.scaling.laws.runs import Array, LawError
 from maquette.scaling.laws.surface import Allocation
+from maquette.scaling.laws.token_kinds import COPIED, FORM, KindPredictor, fit_kinds
 from maquette.statistics import Interval
 
 T = TypeVar("T")
@@ -65,7 +66,8 @@ class KaplanView:
 @dataclass(frozen=True)
 class SweepFit:
     """All fits of one table. `form`: the law that predicts, the predictor's or one that was `forced`; `forms`: all that
-    can.
+    can. `kinds`: the laws by kind of token, whose mixture predicts where copying sets in; None where the runs do not
+    have them.
 
     `isoflop`: by method. `power_laws`: of the loss in C, N* and D*, with and without a floor, and their points.
     `recipe_costs`: of the learning rate, at the runs that were also trained at others, which are left out of the laws.
@@ -74,6 +76,7 @@ class SweepFit:
 
     table: RunTable
     predictor: Predictor
+    kinds: KindPredictor | None
     comparison: FormComparison
     form: str
     forced: bool
@@ -97,7 +100,8 @@ class SweepFit:
     @property
     def forms(self) -> tuple[str, ...]:
         """The laws that can predict, the one that does first."""
-        return tuple(dict.fromkeys((self.form, self.predictor.form, *self.comparison.fits)))
+        kinds = () if self.kinds is None else (FORM,)
+        return tuple(dict.fromkeys((self.form, self.predictor.form, *kinds, *self.comparison.fits)))
 
     @property
     def noise(self) -> Mapping[str, float]:
@@ -117,6 +121,8 @@ class SweepFit:
     def residuals(self, form: str | None = None) -> Array:
         """ln of loss over law, (n,)."""
         name, at = form or self.form, (self.table.params, self.table.tokens, self.table.compute)
+        if name == FORM:
+            return np.asarray(np.log(self.table.loss / self.predict(*at[:2], compute=at[2], form=name).loss))
         law = self.predictor.surface if name == SURFACE else self.comparison.fits[name]
         return np.asarray(np.log(self.table.loss) - law.extrapolate(*at).log_loss)
 
@@ -134,7 +140,7 @@ class SweepFit:
     def exponent(self, form: str | None = None) -> tuple[float, Interval]:
         """a in N* ~ C^a by a form (default: the one to predict with), and its interval."""
         name = form or self.form
-        if name == SURFACE:
+        if name in (SURFACE, FORM):
             return self.predictor.size_line.exponent, self.predictor.size_line.interval
         fitted = self.comparison.fits[name]
         if fitted.surface is not None:
@@ -178,6 +184,8 @@ class SweepFit:
         if compute is None:
             compute = self.flops_per_product * np.asarray(params, float) * np.asarray(tokens, float)
         name = form or self.form
+        if name == FORM and self.kinds is not None:
+            return self.kinds.predict(params, tokens, compute, levels)[0]
         if name == SURFACE or name in self.predictor.forms:
             return self.predictor.predict(params, tokens, compute, levels, form=name)
         return self.comparison.predict(params, tokens, compute, form=name, levels=levels)
@@ -213,8 +221,6 @@ def fit_sweep(
         table.params, table.tokens, table.loss, table.compute, budgets=table.budget, unigram_entropy=entropy,
         copying=table.copying, seeds=table.seed, forms=own,
     )  # fmt: skip
-    if form is not None and form not in (SURFACE, *comparison.fits):
-        raise LawError(f"form={form} can't be fitted to these runs.", f"Fitted: {', '.join(comparison.fits)}.")
     missing: dict[str, str] = {}
 
     def attempt(name: str, make: Callable[[], T]) -> T | None:
@@ -224,6 +230,10 @@ def fit_sweep(
             missing[name] = str(error)
             return None
 
+    kinds = attempt("kinds of token", partial(_kinds, table, entropy)) if table.token_kinds else None
+    known = (SURFACE, *comparison.fits) if kinds is None else (SURFACE, FORM, *comparison.fits)
+    if form is not None and form not in known:
+        raise LawError(f"form={form} can't be fitted to these runs.", f"Fitted: {', '.join(known)}.")
     isoflop = {
         method: isoflop_fit
         for method in METHODS
@@ -233,8 +243,9 @@ def fit_sweep(
     fit = SweepFit(
         table=table,
         predictor=predictor,
+        kinds=kinds,
         comparison=comparison,
-        form=form or predictor.form,
+        form=form or (FORM if kinds is not None and kinds.leads and predictor.form == SURFACE else predictor.form),
         forced=form is not None,
         curves=_curves(table),
         isoflop=isoflop,
@@ -252,6 +263,17 @@ def fit_sweep(
     kaplan = attempt("kaplan's convention", lambda: _kaplan(fit))
     confounders = find_confounders(table, fit.residuals(), corpus, level, costs)
     return replace(fit, kaplan=kaplan, confounders=confounders, warnings=_warnings(fit, confounders, form))
+
+
+def _kinds(table: RunTable, entropy: float | None) -> KindPredictor:
+    kinds = table.token_kinds
+    if COPIED not in kinds:
+        raise LawError(f"{table.source} has losses of {', '.join(kinds)}, but none of hits.")
+    return fit_kinds(
+        table.params, table.tokens, {name: loss for name, (loss, _) in kinds.items()}, table.loss, table.compute,
+        shares={name: share for name, (_, share) in kinds.items()}, copying=table.copying, budgets=table.budget,
+        unigram_entropy=entropy, seeds=table.seed,
+    )  # fmt: skip
 
 
 def _isoflop(table: RunTable, method: str, level: float) -> IsoflopFit:
@@ -312,7 +334,7 @@ def _kaplan(fit: SweepFit) -> KaplanView:
 
 def _warnings(fit: SweepFit, confounders: tuple[Confounder, ...], form: str | None) -> tuple[str, ...]:
     messages = [*fit.predictor.warnings, *fit.comparison.warnings]
-    if form is not None and form != fit.predictor.form:
+    if form in fit.comparison.fits and form != fit.predictor.form:
         messages.insert(0, f"form={form} was forced. {fit.comparison.cost_of(form)}")
     fitted = fit.comparison.fits.get(fit.form)
     if fit.forced and fitted is not None and fitted.custom is not None:
