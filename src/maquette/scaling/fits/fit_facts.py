@@ -11,6 +11,7 @@ import numpy as np
 from rich.console import Console
 
 from maquette.reports.tables import error_words, span, terminal_table
+from maquette.scaling.fits.tasks import task_words
 from maquette.scaling.laws.token_kinds import FORM
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def fit_facts(fit: "SweepFit") -> dict[str, Any]:
         "widths": {**comparison.widths, **fit.predictor.widths, **({FORM: fit.kinds.width} if fit.kinds else {})},
         "predictor": _predictor(fit.predictor),
         "kinds": None if fit.kinds is None else _kinds(fit, fit.kinds),
+        "tasks": _tasks(fit),
         "surfaces": {name: _surface(fitted.surface) for name, fitted in comparison.fits.items() if fitted.surface},
         "custom_forms": {
             name: _custom(fit, name, fitted.custom) for name, fitted in comparison.fits.items() if fitted.custom
@@ -127,6 +129,8 @@ def tell(facts: Mapping[str, Any]) -> None:
         lines.append(facts["curvature"]["words"])
     if facts["kinds"] is not None:
         lines.append(facts["kinds"]["words"])
+    if facts["tasks"]:
+        lines += ["The best run at ten times the largest budget:", *facts["tasks"]["words"]]
     if facts["kaplan"] is not None:
         lines.append(counting_words(facts))
     lines += [one["words"] for one in facts["confounders"] if one["name"] == "recipe" and not one["alarming"]]
@@ -249,16 +253,39 @@ def _kinds(fit: "SweepFit", laws: "KindPredictor") -> dict[str, Any]:
     return _fields(laws, "shares", "scores", "score_now", "leads", "copied") | {"words": kind_words(laws), "rows": rows}
 
 
+def _tasks(fit: "SweepFit") -> dict[str, Any]:
+    """What every task's laws expect of the best run at each of `REACHES`; and what the best run scored."""
+    if not fit.tasks:
+        return {}
+    best = {task: int(np.argmin(law.loss)) for task, law in fit.tasks.items()}
+    rows = []
+    for reach in REACHES:
+        compute = float(fit.comparison.largest_budget * reach)
+        params, tokens = fit.best(compute)
+        expected = fit.predict_tasks(params, tokens, compute)
+        rows += [{"reach": reach, "C": compute, "task": task, **row} for task, row in expected.items()]
+    return {
+        "rows": rows,
+        "words": [words for row in rows if row["reach"] == 10 for words in task_words(row["task"], row)],
+        "best": {
+            task: {"bits_per_byte": law.bits[best[task]], "accuracy": law.accuracy[best[task]], "runs": len(law.bits)}
+            for task, law in fit.tasks.items()
+        },
+    }
+
+
 def kind_words(laws: "KindPredictor") -> str:
     """What the laws by kind of token are for here, in a sentence or two."""
-    share = f"A pair of tokens that stood in the context before goes on as it did then in {laws.shares[laws.copied]:.0%}"
+    share = (
+        f"A pair of tokens that stood in the context before goes on as it did then in {laws.shares[laws.copied]:.0%}"
+    )
     state = f"{share} of the text (hits); what a model gains by copying it gains there."
     if laws.scores is None:
         return f"{state} The runs have no copying score: nothing is known of when it sets in."
     if laws.leads:
         return (
-            f"{state} The best run's copying score is {laws.score_now:.3f}, so the total is predicted as the mixture of "
-            "the kinds, hits with the onset that the scores announce."
+            f"{state} The best run's copying score is {laws.score_now:.3f}, so the total is predicted as the mixture "
+            "of the kinds, hits with the onset that the scores announce."
         )
     return (
         f"{state} The best run's copying score is {laws.score_now:.3f}: copying does not set in yet, and the total is "

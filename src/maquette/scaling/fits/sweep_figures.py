@@ -30,8 +30,8 @@ CAPTIONS = {
     "that still falls at its edge has none.",
     "best": "The best size and the tokens that go with it, over compute; dashed: the largest budget.",
     "loss": "The best loss that compute buys. To the right of the dashed line forms extrapolate, and differ.",
-    "token_kinds": "Loss by kind of token of the best run at each budget, and what their laws expect (90%). Hits bend where "
-    "copying sets in, as the copying score announces; the others go on.",
+    "token_kinds": "Loss by kind of token of the best run at each budget, and what their laws expect (90%). Hits bend "
+    "where copying sets in, as the copying score announces; the others go on.",
     "envelope": "Approach 1 of Hoffmann et al. 2022: it knows only the best run of each budget.",
     "surface": "The fitted surface with the runs on it; the line is the best allocation of each compute.",
     "residuals": "What each form leaves unexplained, run by run. A pattern over compute or size: the form is wrong.",

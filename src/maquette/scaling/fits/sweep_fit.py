@@ -21,8 +21,10 @@ from maquette.recipe.pretraining import Recipe
 from maquette.scaling.fits.confounders import Confounder, copying_kinds, find_confounders
 from maquette.scaling.fits.recipe_cost import RungCost, recipe_costs
 from maquette.scaling.fits.table import RunTable
+from maquette.scaling.fits.tasks import fit_tasks, predicted_tasks
 from maquette.scaling.laws.counting import ConventionShift, kaplan_convention, vocabulary_law
 from maquette.scaling.laws.custom_form import custom_form
+from maquette.scaling.laws.downstream import TaskLaw
 from maquette.scaling.laws.extrapolation import FormComparison, compare_forms
 from maquette.scaling.laws.fit import SurfaceFit
 from maquette.scaling.laws.forecast import Forecast
@@ -67,7 +69,7 @@ class KaplanView:
 class SweepFit:
     """All fits of one table. `form`: the law that predicts, the predictor's or one that was `forced`; `forms`: all that
     can. `kinds`: the laws by kind of token, whose mixture predicts where copying sets in; None where the runs do not
-    have them.
+    have them. `tasks`: the laws of every task that runs were evaluated on.
 
     `isoflop`: by method. `power_laws`: of the loss in C, N* and D*, with and without a floor, and their points.
     `recipe_costs`: of the learning rate, at the runs that were also trained at others, which are left out of the laws.
@@ -77,6 +79,7 @@ class SweepFit:
     table: RunTable
     predictor: Predictor
     kinds: KindPredictor | None
+    tasks: Mapping[str, TaskLaw]
     comparison: FormComparison
     form: str
     forced: bool
@@ -190,6 +193,11 @@ class SweepFit:
             return self.predictor.predict(params, tokens, compute, levels, form=name)
         return self.comparison.predict(params, tokens, compute, form=name, levels=levels)
 
+    def predict_tasks(self, params: float, tokens: float, compute: float) -> dict[str, dict[str, Any]]:
+        """What a run is expected to score on every task, as plain values (`predicted_tasks`)."""
+        loss = self.predict(params, tokens, compute=compute)
+        return predicted_tasks(self.table, self.tasks, (params, tokens, compute), loss)
+
 
 def fit_sweep(
     table: RunTable,
@@ -230,10 +238,12 @@ def fit_sweep(
             missing[name] = str(error)
             return None
 
-    kinds = attempt("kinds of token", partial(_kinds, table, entropy)) if table.token_kinds else None
-    known = (SURFACE, *comparison.fits) if kinds is None else (SURFACE, FORM, *comparison.fits)
+    token_laws = attempt("kinds of token", partial(_kinds, table, entropy)) if table.token_kinds else None
+    known = (SURFACE, *comparison.fits) if token_laws is None else (SURFACE, FORM, *comparison.fits)
     if form is not None and form not in known:
         raise LawError(f"form={form} can't be fitted to these runs.", f"Fitted: {', '.join(known)}.")
+    tasks, without = fit_tasks(table)
+    missing |= {f"task {task}": why for task, why in without.items()}
     isoflop = {
         method: isoflop_fit
         for method in METHODS
@@ -243,9 +253,10 @@ def fit_sweep(
     fit = SweepFit(
         table=table,
         predictor=predictor,
-        kinds=kinds,
+        kinds=token_laws,
+        tasks=tasks,
         comparison=comparison,
-        form=form or (FORM if kinds is not None and kinds.leads and predictor.form == SURFACE else predictor.form),
+        form=form or (FORM if token_laws and token_laws.leads and predictor.form == SURFACE else predictor.form),
         forced=form is not None,
         curves=_curves(table),
         isoflop=isoflop,
@@ -334,7 +345,7 @@ def _kaplan(fit: SweepFit) -> KaplanView:
 
 def _warnings(fit: SweepFit, confounders: tuple[Confounder, ...], form: str | None) -> tuple[str, ...]:
     messages = [*fit.predictor.warnings, *fit.comparison.warnings]
-    if form in fit.comparison.fits and form != fit.predictor.form:
+    if form is not None and form in fit.comparison.fits and form != fit.predictor.form:
         messages.insert(0, f"form={form} was forced. {fit.comparison.cost_of(form)}")
     fitted = fit.comparison.fits.get(fit.form)
     if fit.forced and fitted is not None and fitted.custom is not None:

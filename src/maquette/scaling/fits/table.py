@@ -88,12 +88,12 @@ class RunTable:
         `token_kinds/<kind>_loss` and `_share`. Empty where any run lacks one."""
         kinds = {}
         for name in map(str, self.frame.columns):
-            if (found := _TOKEN_KIND.fullmatch(name)) is None:
+            if (match := _TOKEN_KIND.fullmatch(name)) is None:
                 continue
-            loss, share = (_complete(self.frame, f"token_kinds/{found[1]}_{what}") for what in ("loss", "share"))
+            loss, share = (complete_column(self.frame, f"token_kinds/{match[1]}_{what}") for what in ("loss", "share"))
             if loss is None or share is None:
                 return {}
-            kinds[found[1]] = loss, float(np.mean(share))
+            kinds[match[1]] = loss, float(np.mean(share))
         return kinds
 
     def take(self, rows: NDArray[Any]) -> "RunTable":
@@ -268,7 +268,7 @@ def known_columns(names: list[str]) -> dict[str, str]:
 _TOKEN_KIND = re.compile(r"token_kinds/(\w+)_loss")
 
 
-def _complete(frame: "pd.DataFrame", name: str) -> Array | None:
+def complete_column(frame: "pd.DataFrame", name: str) -> Array | None:
     """A column as numbers (n,); None where it is missing, or any row lacks one."""
     import pandas as pd
 

@@ -1,7 +1,7 @@
 """What a run will score on questions: bits per byte of the right answer, and accuracy, each with its interval.
 
-The right answer's likelihood falls as a law of its own in N and D, as the loss does: the same predictor is fitted to its
-bits per byte. Accuracy follows it,
+The likelihood of the right answer falls as a law of its own in N and D, as the loss does: the same predictor is fitted
+to its bits per byte. Accuracy follows it,
 
     accuracy = chance + (1 - chance) exp(-a b^k),    b the bits per byte,
 
@@ -41,16 +41,18 @@ OF_QUESTIONS = 4.0
 Range = tuple[float, float]
 
 
-def smallest_effect(questions: int, accuracy: float, *, models: int = 1, level: float = 0.9, power: float = 0.8) -> float:
-    """The smallest difference in accuracy that so many questions show at `level` with `power`: of one model from a known
-    number (`models=1`), or of two models asked each its own questions (2). Models that answer the same ones differ by
-    less chance, so for them it is an upper bound."""
+def smallest_effect(
+    questions: int, accuracy: float, *, models: int = 1, level: float = 0.9, power: float = POWER
+) -> float:
+    """The smallest difference in accuracy that so many questions show at `level` with `power`: of one model from a
+    known number (`models=1`), or of two models asked each its own questions (2). Models that answer the same ones
+    differ by less chance, so for them it is an upper bound."""
     quantiles = norm.ppf((1 + level) / 2) + norm.ppf(power)
     return float(quantiles * np.sqrt(models * accuracy * (1 - accuracy) / questions))
 
 
 @dataclass(frozen=True)
-class Expected:
+class ExpectedScore:
     """A value and its intervals by level."""
 
     value: float
@@ -69,10 +71,10 @@ class TaskForecast:
     byte are predicted to fall from the best run, relatively. `accuracy_is_noise`, `bits_are_noise`: less than that is
     expected."""
 
-    bits_per_byte: Expected
-    accuracy: Expected
-    two_step_bits: Expected
-    two_step_accuracy: Expected
+    bits_per_byte: ExpectedScore
+    accuracy: ExpectedScore
+    two_step_bits: ExpectedScore
+    two_step_accuracy: ExpectedScore
     chance: float
     effect: float
     gain: float
@@ -132,8 +134,8 @@ class TaskLaw:
         middle = float(self.accuracy_at(bits.loss))
         best = float(self.bits[np.argmin(self.loss)])
         return TaskForecast(
-            Expected(float(bits.loss), {level: _plain(ends) for level, ends in bits.intervals.items()}),
-            Expected(middle, {level: _share(middle - half, middle + half) for level, half in own.items()}),
+            ExpectedScore(float(bits.loss), {level: _plain(ends) for level, ends in bits.intervals.items()}),
+            ExpectedScore(middle, {level: _share(middle - half, middle + half) for level, half in own.items()}),
             self._bits_by_loss(loss, quantile),
             self._accuracy_by_loss(loss, quantile),
             self.chance,
@@ -142,7 +144,7 @@ class TaskLaw:
             float((norm.ppf(0.95) + norm.ppf(POWER)) * np.sqrt(2) * self.bits_scatter),
         )
 
-    def _bits_by_loss(self, loss: Forecast, quantile: dict[float, float]) -> Expected:
+    def _bits_by_loss(self, loss: Forecast, quantile: dict[float, float]) -> ExpectedScore:
         slope, intercept = self.line
 
         def at(value: Any) -> float:
@@ -153,16 +155,16 @@ class TaskLaw:
             of_loss, of_line = abs(slope) * np.log(high / low) / 2, quantile[level] * self.line_scatter
             half = float(np.hypot(of_loss, of_line))
             ends[level] = at(loss.loss) * float(np.exp(-half)), at(loss.loss) * float(np.exp(half))
-        return Expected(at(loss.loss), ends)
+        return ExpectedScore(at(loss.loss), ends)
 
-    def _accuracy_by_loss(self, loss: Forecast, quantile: dict[float, float]) -> Expected:
+    def _accuracy_by_loss(self, loss: Forecast, quantile: dict[float, float]) -> ExpectedScore:
         law, noise = accuracy_law(self.loss, self.accuracy, self.chance)
         middle, ends = float(law.accuracy(loss.loss)), {}
         for level, (low, high) in loss.intervals.items():
             of_loss = float(law.accuracy(low) - law.accuracy(high)) / 2
             half = float(np.hypot(of_loss, quantile[level] * noise))
             ends[level] = _share(middle - half, middle + half)
-        return Expected(middle, ends)
+        return ExpectedScore(middle, ends)
 
 
 def fit_task(
@@ -179,8 +181,8 @@ def fit_task(
     seeds: ArrayLike | None = None,
 ) -> TaskLaw:
     """The laws of a task from runs, columns (n,): `loss` in nats a token, `bits_per_byte` of the right answer,
-    `accuracy` over so many `questions` of which guessing answers a share `chance`. Raises `LawError` for bad columns and
-    for fewer than five runs."""
+    `accuracy` over so many `questions` of which guessing answers a share `chance`. Raises `LawError` for bad columns
+    and for fewer than five runs."""
     losses, bits = positive_columns(loss=loss, bits_per_byte=bits_per_byte)
     right = np.asarray(accuracy, float)
     if right.shape != losses.shape or np.any(~np.isfinite(right) | (right < 0) | (right > 1)):
@@ -214,7 +216,8 @@ def _fit_accuracy(log_bits: Array, right: Array, chance: float, of_questions: fl
     off = _accuracy(fit.x, log_bits, chance) - right
     freedom = OF_QUESTIONS + max(0, len(right) - 2)
     scatter = float(np.sqrt((OF_QUESTIONS * of_questions**2 + np.sum(off**2)) / freedom))
-    return fit.x, np.linalg.pinv(fit.jac.T @ fit.jac) * (scatter / of_questions) ** 2, scatter
+    jacobian = np.asarray(fit.jac)
+    return fit.x, np.linalg.pinv(jacobian.T @ jacobian) * (scatter / of_questions) ** 2, scatter
 
 
 def _accuracy(theta: Array, log_bits: Any, chance: float) -> Array:
