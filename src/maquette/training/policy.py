@@ -95,7 +95,7 @@ class PolicyPlan(ObjectivePlan):
     def schedule(self, processes: int) -> RolloutSchedule:
         """An iteration of one of so many processes. Raises `ConfigError` where its completions can't be shared out."""
         config, batch = self.config, self.config.rollout_batch_size
-        whole, key = config.group_size if config.advantage == "group" else 1, "objective.rollout_batch_size"
+        whole, key = config.completions_per_prompt, "objective.rollout_batch_size"
         share, passes = share_of(batch, processes, f"{key}={batch}", key, whole=whole), self.accumulate
         if self.micro_batch_size is not None:  # without it the parts of a minibatch need not be alike
             passes = forward_passes(
