@@ -118,6 +118,9 @@ class ScoreStage(PrintedStage, ModelStage):
 
 @dataclass
 class EvaluateStage(RecordedStage, ModelStage):
+    runs: str | None = setting(
+        None, "every run of a sweep instead of one checkpoint (as for fit), so that fit predicts a larger one's scores"
+    )
     corpus: str | None = setting(None, "corpus whose held-out documents are used; by default the run's own")
     suite: SuiteConfig = setting(SuiteConfig, "what is asked")
     protocol: ProtocolConfig = setting(ProtocolConfig, "how it is asked")
