@@ -4,8 +4,8 @@
     python benchmarks/label_choice.py report      prints the table
 
 The policy is the fine-tuned model of `make demo-alignment`. Each seed has prompts, people and reward models of its own:
-an ensemble is trained on the first labels and chooses where the next go; the reward model on both is judged by how often
-it agrees with gold on pairs of prompts that nobody was shown. Finished stages are found again, rows are appended.
+an ensemble is trained on the first labels and chooses where the next go; the reward model on both is judged by how
+often it agrees with gold on pairs of prompts that nobody was shown. Finished stages are found again, rows are appended.
 """
 
 import argparse
@@ -87,7 +87,7 @@ def measure(seed: int, choices: list[str], arguments: argparse.Namespace) -> Non
             reward = train(preferences, 100 * seed)
         accuracy, pairs = agreement_with_gold(reward, held_out)
         row = {
-            "seed": seed, "choice": choice, "labels": sum(1 for _ in Path(preferences).open()),
+            "seed": seed, "choice": choice, "labels": len(Path(preferences).read_bytes().splitlines()),
             "more": 0 if choice == "first" else arguments.more, "pool": arguments.pool, "accuracy": f"{accuracy:.5f}",
             "pairs": pairs, "seconds": f"{time.process_time() - start:.0f}", "commit": commit(),
             "cpu": processor_name(),
