@@ -36,10 +36,10 @@ def main() -> int:
     parser.add_argument("--policy", default="latest", help="train: run or folder of a fine-tuned model of the tasks")
     parser.add_argument("--outputs", default="outputs/label_choice")
     parser.add_argument("--rows", type=Path, default=ROWS)
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--first", type=int, default=500, help="labels before there is a choice")
-    parser.add_argument("--more", type=int, default=500, help="labels that are chosen")
-    parser.add_argument("--pool", type=int, default=4000, help="prompts whose pairs are chosen from")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first", type=int, default=1000, help="labels before there is a choice")
+    parser.add_argument("--more", type=int, default=1000, help="labels that are chosen")
+    parser.add_argument("--pool", type=int, default=6000, help="prompts whose pairs are chosen from")
     arguments = parser.parse_args()
     if arguments.what == "report":
         return report(read_rows(arguments.rows))
@@ -63,7 +63,7 @@ def measure(seed: int, choices: list[str], arguments: argparse.Namespace) -> Non
 
     def train(preferences: str, number: int) -> str:
         record = function_of("train")(
-            [*at, "objective=reward", f"preferences.path={preferences}", f"seed={number}", "objective.epochs=3",
+            [*at, "objective=reward", f"preferences.path={preferences}", f"seed={number}", "objective.epochs=3", "objective.batch_size=16",
              "optimizer.lr=0.003", "logger=none", "threads=1", "compile=off", "callbacks.samples.prompts=[]"]
         )  # fmt: skip
         return str(Path(record.folder).absolute())
