@@ -1,142 +1,162 @@
-"""What a label is worth by which pair it is spent on: `maquette annotate choose=random|uncertainty|disagreement`.
+"""What a label is worth by which pair it is spent on: the rules of `maquette annotate choose=random|uncertainty|
+disagreement`.
 
-    python benchmarks/label_choice.py train       trains what results/label_choice.csv does not have yet
+    python benchmarks/label_choice.py measure     what results/label_choice.csv does not have yet
     python benchmarks/label_choice.py report      prints the table
 
-The policy is the fine-tuned model of `make demo-alignment`. Each seed has prompts, people and reward models of its own:
-an ensemble is trained on the first labels and chooses where the next go; the reward model on both is judged by how
-often it agrees with gold on pairs of prompts that nobody was shown. Finished stages are found again, rows are appended.
+The policy is the fine-tuned model of `make demo-alignment`, the pairs are its completions, the labels of a simulated
+person. So that many seeds are affordable, the reward is a logistic regression on the policy's own last hidden state
+(an ensemble: on resamples of the labels), not a network. All choices of a seed begin with the same random labels; then
+each round adds those that its rule chooses from the pool. Each seed has prompts and people of its own.
 """
 
 import argparse
 import csv
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from forecast_record import commit, read_rows
+from numpy.typing import NDArray
 from scipy.stats import t
 
 from maquette.tracking.environment import processor_name
 
 ROWS = Path(__file__).parent / "results" / "label_choice.csv"
-COLUMNS = ["seed", "choice", "labels", "more", "pool", "accuracy", "pairs", "seconds", "commit", "cpu"]
+COLUMNS = ["seed", "choice", "labels", "accuracy", "pool", "pairs", "seconds", "commit", "cpu"]
 CHOICES = ("random", "uncertainty", "disagreement")
 
-ENSEMBLE = 3
-HELD_OUT = 1_000_000
-"""The first prompt of those that are only measured on."""
+FIRST, MORE, ROUNDS = 100, 100, 5
+"""Labels to begin with, labels of a round, rounds."""
+
+ENSEMBLE = 8
+POOL, HELD_OUT = 2500, 2500
+"""Prompts whose pairs may be labelled, and prompts of the pairs that the reward is judged on."""
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["train", "report"])
-    parser.add_argument("--policy", default="latest", help="train: run or folder of a fine-tuned model of the tasks")
-    parser.add_argument("--outputs", default="outputs/label_choice")
+    parser.add_argument("what", choices=["measure", "report"])
+    parser.add_argument("--policy", default="latest", help="measure: run or folder of a fine-tuned model of the tasks")
+    parser.add_argument("--outputs", default="outputs", help="measure: where the policy is")
     parser.add_argument("--rows", type=Path, default=ROWS)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--first", type=int, default=1000, help="labels before there is a choice")
-    parser.add_argument("--more", type=int, default=1000, help="labels that are chosen")
-    parser.add_argument("--pool", type=int, default=6000, help="prompts whose pairs are chosen from")
+    parser.add_argument("--seeds", type=int, default=10)
     arguments = parser.parse_args()
     if arguments.what == "report":
         return report(read_rows(arguments.rows))
     for seed in range(arguments.seeds):
-        done = {row["choice"] for row in read_rows(arguments.rows) if int(row["seed"]) == seed}
-        if missing := [choice for choice in ("first", *CHOICES) if choice not in done]:
-            measure(seed, missing, arguments)
+        if str(seed) not in {row["seed"] for row in read_rows(arguments.rows)}:
+            append(arguments.rows, measure(seed, arguments))
+            print(f"seed {seed} is measured", flush=True)
     return 0
 
 
-def measure(seed: int, choices: list[str], arguments: argparse.Namespace) -> None:
-    """Appends the row of each choice."""
-    from maquette.cli.command_line.functions import function_of
-    from maquette.feedback.config import PREFERENCES, PromptsConfig
+def measure(seed: int, arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """The rows of a seed: the accuracy to gold of each choice's reward after each round."""
+    from maquette.feedback.annotators.simulated import AnnotatorProfile, GoldAnnotator, SimulatedAnnotator
+    from maquette.feedback.choosing import most_worth, worth_of_a_label
+    from maquette.feedback.config import PromptsConfig
     from maquette.feedback.policies import sample_pairs
-    from maquette.model.loading import find_checkpoint
+    from maquette.model.loading import find_checkpoint, load_checkpoint
 
-    policy = find_checkpoint(arguments.policy, "outputs").absolute()
-    at = [f"outputs={arguments.outputs}", f"checkpoint={policy}"]
-    labelled = [*at, "tracking=none", f"seed={seed}", "repeats=1", "feedback.noise=0.15"]
-
-    def train(preferences: str, number: int) -> str:
-        record = function_of("train")(
-            [*at, "objective=reward", f"preferences.path={preferences}", f"seed={number}", "objective.epochs=3", "objective.batch_size=16",
-             "optimizer.lr=0.003", "logger=none", "threads=1", "compile=off", "callbacks.samples.prompts=[]"]
-        )  # fmt: skip
-        return str(Path(record.folder).absolute())
-
-    held_out = sample_pairs(
-        policy, PromptsConfig(seed=seed), count=2000, first=HELD_OUT, answers=2, max_completion_length=20,
+    start = time.process_time()
+    policy = find_checkpoint(arguments.policy, arguments.outputs)
+    pairs = sample_pairs(
+        policy, PromptsConfig(seed=seed), count=POOL + HELD_OUT, first=0, answers=2, max_completion_length=20,
         temperature=1.0, seed=seed,
     )  # fmt: skip
-    first = function_of("annotate")([*labelled, f"count={2 * arguments.first}", f"labels={arguments.first}"])
-    before = str(first / PREFERENCES)
-    ensemble = [train(before, 100 * seed + member) for member in range(ENSEMBLE)]
-    for choice in choices:
-        start, reward, preferences = time.process_time(), ensemble[0], before
-        if choice != "first":
-            rewards = [] if choice == "random" else [f"rewards=[{','.join(ensemble)}]"]
-            more = function_of("annotate")(
-                [*labelled, f"count={arguments.pool}", f"first={2 * arguments.first}", f"labels={arguments.more}",
-                 f"choose={choice}", f"add=['{before}']", *rewards]
+    features = differences(*load_checkpoint(policy), pairs)
+    gold = np.array([one.preference for one in GoldAnnotator().judge(pairs)])
+    labels = np.array([one.preference for one in SimulatedAnnotator(AnnotatorProfile(0.15), seed=seed).judge(pairs)])
+    pool = np.arange(len(pairs) // 2)
+    held_out = np.arange(len(pairs) // 2, len(pairs))
+    held_out = held_out[gold[held_out] != 0.5]
+    numbers = np.random.default_rng(seed)
+    first = numbers.permutation(pool)[:FIRST]
+    rows = []
+    for choice in CHOICES:
+        labelled = first
+        for number in range(ROUNDS + 1):
+            reward = fitted(features[labelled], labels[labelled])
+            accuracy = np.mean((features[held_out] @ reward > 0) == (gold[held_out] > 0.5))
+            rows.append(
+                {"seed": seed, "choice": choice, "labels": len(labelled), "accuracy": f"{accuracy:.5f}",
+                 "pool": len(pool), "pairs": len(held_out)}
             )  # fmt: skip
-            preferences = str(more / PREFERENCES)
-            reward = train(preferences, 100 * seed)
-        accuracy, pairs = agreement_with_gold(reward, held_out)
-        row = {
-            "seed": seed, "choice": choice, "labels": len(Path(preferences).read_bytes().splitlines()),
-            "more": 0 if choice == "first" else arguments.more, "pool": arguments.pool, "accuracy": f"{accuracy:.5f}",
-            "pairs": pairs, "seconds": f"{time.process_time() - start:.0f}", "commit": commit(),
-            "cpu": processor_name(),
-        }  # fmt: skip
-        append(arguments.rows, row)
-        print(row, flush=True)
+            rest = np.setdiff1d(pool, labelled)
+            worth = np.zeros(len(rest))
+            if choice != "random":
+                resamples = [numbers.choice(labelled, len(labelled)) for _ in range(ENSEMBLE)]
+                members = [fitted(features[one], labels[one]) for one in resamples]
+                worth = worth_of_a_label(1 / (1 + np.exp(-np.array(members) @ features[rest].T)), choice)
+            chosen = most_worth(worth, [pairs[place].key for place in rest], MORE, seed=1000 * seed + number)
+            labelled = np.concatenate([labelled, rest[chosen]])
+    seconds = f"{time.process_time() - start:.0f}"
+    return [row | {"seconds": seconds, "commit": commit(), "cpu": processor_name()} for row in rows]
 
 
-def agreement_with_gold(reward: str, pairs: list[Any]) -> tuple[float, int]:
-    """How often a reward model prefers what gold prefers, of the pairs where gold prefers something."""
-    from maquette.feedback.annotators.reward_model import RewardModelAnnotator
-    from maquette.feedback.annotators.simulated import GoldAnnotator
-    from maquette.feedback.building import open_reward_model
+def differences(model: Any, tokenizer: Any, pairs: Sequence[Any]) -> NDArray[np.float64]:
+    """The core's hidden state at the last token of the first completion less that of the second, standardised: (n, D)."""
+    import torch
 
-    gold = [one.preference for one in GoldAnnotator().judge(pairs)]
-    learned = [one.preference for one in RewardModelAnnotator(open_reward_model(reward, "outputs")).judge(pairs)]
-    alike = [one == other for one, other in zip(gold, learned, strict=True) if one != 0.5]
-    return float(np.mean(alike)), len(alike)
+    from maquette.feedback.annotators.reward_model import completion_of
+    from maquette.objectives.completions import padded_rows
+
+    states = []
+    completions = [completion_of(tokenizer, one) for pair in pairs for one in (pair, pair.swapped())]
+    with torch.inference_mode():
+        for start in range(0, len(completions), 256):
+            tokens, lengths, _ = padded_rows(completions[start : start + 256], "cpu")
+            hidden = model.core(tokens)
+            states.append(hidden[torch.arange(len(tokens)), lengths - 1])
+    hidden = torch.cat(states).double().numpy()
+    result = hidden[::2] - hidden[1::2]
+    return result / result.std(axis=0)
 
 
-def append(path: Path, row: dict[str, Any]) -> None:
+def fitted(features: NDArray[np.float64], labels: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Weights of the Bradley-Terry model, (D,): a logistic regression without intercept, with a ridge."""
+    from sklearn.linear_model import LogisticRegression
+
+    if len(set(labels)) < 2:
+        return np.zeros(features.shape[1])
+    return LogisticRegression(C=0.1, fit_intercept=False, max_iter=500).fit(features, labels).coef_[0]
+
+
+def append(path: Path, rows: list[dict[str, Any]]) -> None:
+    """A seed's rows in one write, so that a seed is there or not."""
     fresh = not path.exists()
     with path.open("a", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         if fresh:
             writer.writeheader()
-        writer.writerow(row)
+        writer.writerows(rows)
 
 
 def report(rows: list[dict[str, str]]) -> int:
-    """Accuracy by choice, its gain for 100 labels, and that gain beside random's on the same seed."""
-    values = {(row["seed"], row["choice"]): row for row in rows}
-    seeds = sorted({row["seed"] for row in rows})
-    seeds = [seed for seed in seeds if all((seed, choice) in values for choice in ("first", *CHOICES))]
+    """Accuracy to gold by choice and number of labels, and the gain of a label beside random's on the same seed."""
+    accuracy = {(row["seed"], row["choice"], int(row["labels"])): float(row["accuracy"]) for row in rows}
+    seeds = sorted({row["seed"] for row in rows}, key=int)
     if len(seeds) < 2:
-        print("Fewer than two seeds are whole: python benchmarks/label_choice.py train")
+        print("Fewer than two seeds are there: python benchmarks/label_choice.py measure")
         return 1
-    accuracy = {
-        choice: np.array([float(values[seed, choice]["accuracy"]) for seed in seeds]) for choice in ("first", *CHOICES)
-    }
-    hundreds = float(values[seeds[0], "random"]["more"]) / 100
-    print(f"{len(seeds)} seeds, accuracy to gold {accuracy['first'].mean():.3f} before there was a choice")
+    steps = sorted({labels for _, _, labels in accuracy})
+    print(f"{len(seeds)} seeds; accuracy to gold by labels\n{'':13}" + "".join(f"{labels:>8}" for labels in steps))
+    means = {}
     for choice in CHOICES:
-        gain = (accuracy[choice] - accuracy["first"]) / hundreds
-        beside = gain - (accuracy["random"] - accuracy["first"]) / hundreds
+        table = np.array([[accuracy[seed, choice, labels] for labels in steps] for seed in seeds])
+        print(f"{choice:13}" + "".join(f"{value:8.4f}" for value in table.mean(axis=0)))
+        means[choice] = (table[:, 1:].mean(axis=1) - table[:, 0]) / (np.mean(steps[1:]) - steps[0])
+    for choice in CHOICES[1:]:
+        beside = 100 * (means[choice] - means["random"])
         half = float(t.ppf(0.975, len(seeds) - 1) * beside.std(ddof=1) / np.sqrt(len(seeds)))
         print(
-            f"{choice:13} {accuracy[choice].mean():.3f}, {gain.mean():+.4f} for 100 labels; beside random "
-            f"{beside.mean():+.4f} (95%: {beside.mean() - half:+.4f} to {beside.mean() + half:+.4f})"
+            f"{choice}: {100 * means[choice].mean():+.4f} for 100 labels (mean over the rounds), random's "
+            f"{100 * means['random'].mean():+.4f}; difference {beside.mean():+.4f} "
+            f"(95%: {beside.mean() - half:+.4f} to {beside.mean() + half:+.4f})"
         )
     return 0
 

@@ -40,7 +40,7 @@ class AnnotateStage(RecordedStage, SeededStage):
 
     def validate(self) -> None:
         """Raises `ConfigError` where nobody can choose, or there is nothing to choose."""
-        least = {"random": 0, "uncertainty": 1, "disagreement": 2}[self.choose]
+        least = {"random": 0, "uncertainty": 1, "disagreement": 2}.get(self.choose, 0)
         if len(self.rewards) < least:
             raise ConfigError(
                 f"choose={self.choose} needs {'a reward model' if least == 1 else 'two reward models or more'}.",
