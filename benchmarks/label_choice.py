@@ -99,7 +99,7 @@ def measure(seed: int, arguments: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def differences(model: Any, tokenizer: Any, pairs: Sequence[Any]) -> NDArray[np.float64]:
-    """The core's hidden state at the last token of the first completion less that of the second, standardised: (n, D)."""
+    """The core's hidden state at the last token, the first completion's less the second's, standardised: (n, D)."""
     import torch
 
     from maquette.feedback.annotators.reward_model import completion_of
