@@ -4,13 +4,13 @@ import dataclasses
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maquette.model.cache import Cache, new_cache
 from maquette.model.core_config import CoreConfig
 from maquette.model.custom import CustomCore
 from maquette.model.initialization import initialize
+from maquette.model.likelihoods import capped_logits
 from maquette.model.linear import Linear
 from maquette.model.lstm import LSTM
 from maquette.model.transformer import Transformer
@@ -63,10 +63,8 @@ class LanguageModel(nn.Module):
         return self.logits(self.core(tokens, positions=positions, segments=segments, cache=cache))
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """`hidden (..., D)` -> `(..., V)`, soft-capped where the configuration says so (Gemma 2, section 2)."""
-        logits = F.linear(hidden, self.head_weight)
-        cap = self.config.logit_softcap
-        return logits if cap is None else cap * torch.tanh(logits / cap)
+        """`hidden (..., D)` -> `(..., V)`, soft-capped where the configuration says so."""
+        return capped_logits(hidden, self.head_weight, self.config.logit_softcap)
 
     def new_cache(self, batch: int, length: int, *, starts: Tensor | None = None) -> Cache:
         """An empty cache of this model's kind, device and precision: see `cache.new_cache`."""

@@ -127,17 +127,18 @@ def plan_policy(config: TrainStage) -> PlannedRun:
     digests = {"tokenizer": tokenizer.chat_digest, "reward": _reward_digest(config)}
     if config.prompts.path is not None:
         digests["prompts"] = file_digest(config.prompts.path)
-    return _run(config, recipe, lambda: _policy_plan(config), start, digests)
+    row_tokens = max(lengths) + objective.max_completion_length
+    return _run(config, recipe, lambda: _policy_plan(config, row_tokens), start, digests)
 
 
-def _policy_plan(config: TrainStage) -> "ObjectivePlan":
+def _policy_plan(config: TrainStage, row_tokens: int) -> "ObjectivePlan":
     from maquette.feedback.building import ConfiguredFeedback
     from maquette.training.devices import count_processes
     from maquette.training.policy import PolicyPlan
 
     feedback = ConfiguredFeedback(config.prompts, config.reward, config.outputs)
     accumulate = config.trainer.accumulate_grad_batches
-    plan = PolicyPlan(config.objective, feedback, config.data.micro_batch_size, accumulate)
+    plan = PolicyPlan(config.objective, feedback, config.data.micro_batch_size, accumulate, row_tokens)
     plan.schedule(count_processes(config.trainer))  # raises where they can't be shared out
     return plan
 
