@@ -4,8 +4,9 @@
 
 The model has SmolLM2's width, head and embedding, and two layers. Each figure is of a process of its own: the peak of
 its resident memory above what it held before the step, gradients of all weights included, and the least processor
-time of its rounds. `dpo` is a forward and backward pass of log-probabilities; `ppo` the same with entropies at a temperature;
-`reference` log-probabilities without gradients; `validation` SFT's loss and token accuracy; `kl` that of two models.
+time of its rounds. `dpo` is a forward and backward pass of log-probabilities; `ppo` the same with entropies at a
+temperature; `reference` log-probabilities without gradients; `validation` SFT's loss and token accuracy; `kl` that of
+two models.
 """
 
 import argparse

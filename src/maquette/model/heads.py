@@ -1,7 +1,7 @@
 """What stands on a core: logits over the vocabulary, or one number per position. Both load the same core's weights."""
 
 import dataclasses
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from maquette.model.lstm import LSTM
 from maquette.model.transformer import Transformer
 
 Core = Transformer | LSTM | CustomCore
+Model = TypeVar("Model", "LanguageModel", "ScalarModel")
 
 
 def build_core(config: CoreConfig, *, seed: int = 0) -> Core:
@@ -75,7 +76,7 @@ class LanguageModel(nn.Module):
 
 
 @torch.no_grad()
-def with_rows(model: LanguageModel, known: int, vocab_size: int, *, seed: int = 0) -> LanguageModel:
+def with_rows(model: Model, known: int, vocab_size: int, *, seed: int = 0) -> Model:
     """The model with at least `vocab_size` tokens, of which the first `known` are those that it was trained on.
 
     A new row of the embedding, and of the head, is the mean of the known ones plus N(0, 0.1 of their deviation): a new
@@ -93,13 +94,23 @@ def with_rows(model: LanguageModel, known: int, vocab_size: int, *, seed: int = 
         state[name] = torch.cat([old, old.mean(0) + 0.1 * old.std(0) * noise]).to(state[name].dtype)
     with torch.device("meta"):
         config: Any = model.config
-        grown = LanguageModel(dataclasses.replace(config, vocab_size=size))
+        grown = type(model)(dataclasses.replace(config, vocab_size=size))
     grown.load_state_dict(state, assign=True)
+    if isinstance(model, ScalarModel):
+        grown.padding_id, grown.reads_rendering = model.padding_id, model.reads_rendering
     return grown.eval()
 
 
 class ScalarModel(nn.Module):
-    """`forward(tokens (B, T)) -> (B, T)`: one number per position; a reward model, or PPO's value function."""
+    """`forward(tokens (B, T)) -> (B, T)`: one number per position; a reward model, or PPO's value function.
+
+    `padding_id` and `reads_rendering` say where a reward model from elsewhere is read, as `transformers` and those who
+    train with it do: at the last token that is not padding, of all that the chat template writes. One of ours is read
+    at the end of turn.
+    """
+
+    padding_id: int | None = None
+    reads_rendering = False
 
     def __init__(self, config: CoreConfig, *, seed: int = 0) -> None:
         super().__init__()

@@ -27,7 +27,7 @@ class ExamplePlan(ObjectivePlan):
     micro_batch_size: int | None = None
 
     def forward_passes(self, processes: int, accumulate: int | None) -> int | None:
-        """Of a process in a step, where the settings say so. Raises `ConfigError` where the batch can't be shared so."""
+        """Of a process in a step, if the settings say so. Raises `ConfigError` where the batch can't be shared so."""
         what = "examples of a process's step"
         return forward_passes(
             self._share(processes), what, micro_batch_size=self.micro_batch_size, accumulate=accumulate

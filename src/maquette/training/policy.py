@@ -42,7 +42,7 @@ class FeedbackSource(Protocol):
     """Plain values that can go to another process, and there become a `PolicyFeedback`."""
 
     def open(self, tokenizer: "Tokenizer", context: int, max_completion_length: int) -> PolicyFeedback:
-        """Raises `StageError` where a file is missing or a reward model reads other tokens."""
+        """Raises `StageError` where a file is missing or damaged."""
         ...
 
 
@@ -64,7 +64,7 @@ class PolicyData(LightningDataModule):
         self.feedback: PolicyFeedback | None = None
 
     def setup(self, stage: str | None = None) -> None:
-        """Raises `StageError` where a file is missing or a reward model reads other tokens."""
+        """Raises `StageError` where a file is missing or damaged."""
         if self.feedback is None:
             self.feedback = self.source.open(self.tokenizer, self.context, self.max_completion_length)
 

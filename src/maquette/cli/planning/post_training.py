@@ -102,6 +102,11 @@ def plan_policy(config: TrainStage) -> PlannedRun:
         )
     if reward.kind != "reward_model" and objective.advantage == "value" and objective.value_init == "reward":
         objective = dataclasses.replace(objective, value_init="policy")  # there is no reward model to start from
+    foreign = _reward_tokenizer(config, tokenizer)
+    if foreign is not None and objective.advantage == "value" and objective.value_init == "reward":
+        objective = dataclasses.replace(objective, value_init="policy")
+        say("the reward model has another tokenizer: completions are encoded again, the value function starts from the "
+            "policy (objective.value_init=policy)")  # fmt: skip
     longest = max(1, architecture.max_position_embeddings - objective.max_completion_length)
     prompts = open_prompts(config.prompts, tokenizer, longest=longest)
     lengths = [len(prompts[number].ids) for number in range(_PROMPTS_FOR_LENGTH)]
@@ -125,6 +130,8 @@ def plan_policy(config: TrainStage) -> PlannedRun:
         trainer=dataclasses.replace(config.trainer, log_every_n_steps=log_every_n_steps),
     )
     digests = {"tokenizer": tokenizer.chat_digest, "reward": _reward_digest(config)}
+    if foreign is not None:
+        digests["reward_tokenizer"] = foreign.chat_digest
     if config.prompts.path is not None:
         digests["prompts"] = file_digest(config.prompts.path)
     row_tokens = max(lengths) + objective.max_completion_length
@@ -208,6 +215,14 @@ def _say_unused(config: TrainStage) -> None:
 def _with_eps(optimizer: Node) -> Node:
     ours = isinstance(optimizer, OptimizerConfig) and optimizer.eps == OptimizerConfig().eps
     return with_values(optimizer, eps=ADAM_EPS) if ours else optimizer
+
+
+def _reward_tokenizer(config: TrainStage, tokenizer: Tokenizer) -> Tokenizer | None:
+    """The reward model's, where it is not the policy's."""
+    if config.reward.kind != "reward_model":
+        return None
+    its_own = load_tokenizer(find_reward_model(config.reward.checkpoint, config.outputs))
+    return None if its_own.digest == tokenizer.digest else its_own
 
 
 def _reward_digest(config: TrainStage) -> str:
