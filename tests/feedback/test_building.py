@@ -14,6 +14,7 @@ from maquette.objectives.rollouts import RolloutSchedule, collect_rollouts
 from maquette.text import chat, train_tokenizer
 from maquette.text.chat import Message
 from maquette.text.config import TokenizerConfig
+from maquette.text.special import END_OF_TURN
 from support.policies import tiny_ppo
 
 TOKENIZER = train_tokenizer([], TokenizerConfig(kind="byte"))
@@ -49,7 +50,7 @@ def test_a_completion_is_encoded_again(messages: list[Message], answer: str, end
     """By the reward model's own tokenizer and template; one that did not end has no end of turn there either."""
     reward = learned("char")
     prompt = chat.render(TOKENIZER, messages, open_assistant=True).ids
-    ids = [*TOKENIZER.encode(answer), *([TOKENIZER.end_of_turn_id] if ended else [])]
+    ids = [*TOKENIZER.encode(answer), *([TOKENIZER.special_ids[END_OF_TURN]] if ended else [])]
     completion = Completion(tuple(messages), answer, tuple(prompt), tuple(ids), ended)
     (score,) = reward.of_policy(TOKENIZER)([completion])
     whole = chat.render(reward.tokenizer, [*messages, {"role": "assistant", "content": answer}]).ids

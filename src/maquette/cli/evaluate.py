@@ -1,4 +1,5 @@
-"""`maquette evaluate suite=embedded checkpoint=...`: what a model knows, by every protocol, with intervals.
+"""`maquette evaluate suite=embedded checkpoint=...`: what a model knows, by every protocol, with intervals; how often
+a reward model ranks pairs as people do.
 
 Run the command again to find a finished evaluation, or to resume one that was killed.
 """
@@ -11,9 +12,11 @@ from maquette.artifacts.files import locked
 from maquette.artifacts.progress import say
 from maquette.cli.command_line.model_config import EvaluateStage
 from maquette.evaluation.leaderboard import read_evaluations
+from maquette.evaluation.preference_accuracy import evaluate_preferences
 from maquette.evaluation.suite import build_suite, find_held_out, run_suite
 from maquette.evaluation.summary import evaluation_identity, show_evaluation, write_evaluation
-from maquette.model.loading import EXPORTED, find_checkpoint, load_checkpoint
+from maquette.model.hf import is_scalar, read_config
+from maquette.model.loading import EXPORTED, find_checkpoint, load_checkpoint, model_folder
 from maquette.tracking import start_run
 from maquette.training import read_record
 
@@ -21,10 +24,16 @@ from maquette.training import read_record
 def run(config: EvaluateStage) -> dict[str, Any]:
     """Evaluates one checkpoint; writes evaluation.json, index.html and figures, and returns the JSON's content."""
     checkpoint = find_checkpoint(config.checkpoint, config.outputs)
+    name = checkpoint.parent.name if checkpoint.name == EXPORTED else checkpoint.name
+    if config.suite.preferences or is_scalar(read_config(model_folder(checkpoint))):
+        return evaluate_preferences(
+            checkpoint, name, config.suite, config.protocol, outputs=config.outputs, tracking=config.tracking,
+            force=config.force,
+        )  # fmt: skip
     held_out = find_held_out(config.corpus, config.outputs, checkpoint) if config.suite.needs_corpus else None
     suite = build_suite(config.suite, held_out, seed=config.protocol.seed)
     identity = evaluation_identity(checkpoint, suite, held_out, config.suite, config.protocol)
-    identity["name"] = checkpoint.parent.name if checkpoint.name == EXPORTED else checkpoint.name
+    identity["name"] = name
     folder = Path(config.outputs) / "evaluations" / f"{identity['name']}-{suite.name}-{identity['fingerprint'][:8]}"
     record = read_record(checkpoint) or read_record(checkpoint.parent)
     params = {key: identity[key] for key in ("checkpoint", "protocol")} | {"suite": dataclasses.asdict(config.suite)}

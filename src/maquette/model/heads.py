@@ -96,7 +96,7 @@ def with_rows(model: Model, known: int, vocab_size: int, *, seed: int = 0) -> Mo
         config: Any = model.config
         grown = type(model)(dataclasses.replace(config, vocab_size=size))
     grown.load_state_dict(state, assign=True)
-    if isinstance(model, ScalarModel):
+    if isinstance(model, ScalarModel) and isinstance(grown, ScalarModel):
         grown.padding_id, grown.reads_rendering = model.padding_id, model.reads_rendering
     return grown.eval()
 

@@ -41,7 +41,9 @@ class LearnedReward:
     def __call__(self, completions: Sequence[Completion]) -> list[float]:
         """Raises `StageError` for a completion that is longer than the model's context, or that its template
         refuses."""
-        read = completions if self.reads_ids else [self._read_again(one) for one in completions]
+        return self._scores(completions if self.reads_ids else [self._read_again(one) for one in completions])
+
+    def _scores(self, read: Sequence[Completion]) -> list[float]:
         scores = [0.0] * len(read)
         device = self.model.score.weight.device
         # Rows of like length together: less padding, and a row's number does not depend on its neighbours.
@@ -65,8 +67,19 @@ class LearnedReward:
 
     def of_answers(self, answers: Sequence[tuple[Sequence[Message], str]]) -> list[float]:
         """Of (prompt, answer) each, the answer closed by an end of turn. Raises `StageError` as a call does."""
-        whole = [Completion(tuple(messages), answer, (), (), True) for messages, answer in answers]
-        return LearnedReward(self.model, self.tokenizer, reads_ids=False)(whole)
+        return self._scores(self._read_answers(answers))
+
+    def of_fitting(self, answers: Sequence[tuple[Sequence[Message], str]]) -> list[float | None]:
+        """The same, with None for what is longer than the context."""
+        read, context = self._read_answers(answers), self.model.config.max_position_embeddings
+        fitting = [one for one in read if _length(one) <= context]
+        scores = iter(self._scores(fitting))
+        return [next(scores) if _length(one) <= context else None for one in read]
+
+    def _read_answers(self, answers: Sequence[tuple[Sequence[Message], str]]) -> list[Completion]:
+        return [
+            self._read_again(Completion(tuple(messages), answer, (), (), ended=True)) for messages, answer in answers
+        ]
 
     def _read_again(self, one: Completion) -> Completion:
         """With this model's own ids. What did not end has no end of turn here either."""

@@ -5,6 +5,7 @@ digests, its model, and what of it is not followed here.
 import contextlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from maquette.artifacts.errors import ConfigError
 from maquette.artifacts.files import file_digest, listed
@@ -40,7 +41,7 @@ def load_source(
     """
     with unpacked(source, beside) if is_gguf(source) else contextlib.nullcontext(source) as opened:
         raw = read_config(opened)
-        model: LanguageModel | ScalarModel
+        model: Any  # of one kind or the other
         model = load_scalar(opened, dtype=None) if is_scalar(raw) else load(opened, dtype=None)
         tokenizer, family = Tokenizer.load(opened), family_of(raw, opened)
     if adapter is not None:
