@@ -1,10 +1,22 @@
 """Probes of copying: what is repeated on purpose, what is found, and that it is judged at the right places."""
 
 import numpy as np
+import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maquette.data.copying import FIRST, RUN_LENGTH, SECOND, copying_probes, natural_repeats, repeated_halves
+from maquette.data import TokenBatch
+from maquette.data.copying import (
+    FIRST,
+    RUN_LENGTH,
+    SECOND,
+    TOKEN_KINDS,
+    copying_probes,
+    natural_repeats,
+    repeated_halves,
+    token_kinds,
+)
 
 WINDOW = np.arange(100, 117)[None]  # 17 tokens: 8 and 8, and one over
 
@@ -50,3 +62,33 @@ def test_probes_are_the_same_every_time_and_whole() -> None:
 def test_short_windows_give_none() -> None:
     assert copying_probes(np.zeros((3, 9), np.int64), 0, batch=4) == []
     assert copying_probes(np.zeros((0, 65), np.int64), 0, batch=4) == []
+
+
+def by_hand(tokens: list[int], segments: list[int]) -> list[str]:
+    """The kind of each predicted token, one after the other."""
+    kinds, followed = ["new"], {}
+    for place in range(1, len(tokens) - 1):
+        pair, target = (segments[place], *tokens[place - 1 : place + 1]), tokens[place + 1]
+        if segments[place - 1] != segments[place]:
+            kinds.append("new")
+            continue
+        kinds.append("new" if pair not in followed else "hit" if followed[pair] == target else "miss")
+        followed[pair] = target
+    return kinds
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_every_token_is_of_the_kind_that_going_through_the_text_finds(masked: bool) -> None:
+    numbers = np.random.default_rng(0)
+    tokens = torch.tensor(numbers.integers(0, 4, (6, 41)))
+    segments = torch.cumsum(tokens[:, :-1] == 0, dim=1) if masked else None
+    kinds = token_kinds(TokenBatch(tokens, torch.zeros(6), segments))
+    rows = segments if segments is not None else torch.zeros(6, 40, dtype=torch.int64)
+    expected = [by_hand(*pair) for pair in zip(tokens.tolist(), rows.tolist(), strict=True)]
+    assert [[TOKEN_KINDS[kind] for kind in row] for row in kinds.tolist()] == expected
+    assert set(kinds.unique().tolist()) == {0, 1, 2}
+
+
+def test_windows_of_a_token_or_two_hold_new_ones() -> None:
+    for length in (2, 3):
+        assert token_kinds(TokenBatch(torch.ones(2, length, dtype=torch.int64), torch.zeros(2))).eq(0).all()

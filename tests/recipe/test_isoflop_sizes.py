@@ -57,6 +57,13 @@ def test_more_tokens_a_parameter_means_smaller_models() -> None:
     assert curve(1e13, tokens_per_parameter=80.0).expected < 0.6 * curve(1e13).expected
 
 
+def test_unless_told_sizes_stand_where_the_least_loss_was_found() -> None:
+    """Some ten tokens a parameter for the smallest budgets, some twenty at 1e13 FLOPs."""
+    for budget, ratio in ((1e11, 12.0), (1e13, 19.0)):
+        expected = curve(budget, tokens_per_parameter=None).expected
+        assert expected == pytest.approx(curve(budget, tokens_per_parameter=ratio).expected, rel=0.01)
+
+
 def test_below_the_family_the_curve_leans_and_says_so() -> None:
     result = curve(1e10, vocab_size=4096)
     assert "the family begins at 34,288: the curve leans to the right" in result.warning

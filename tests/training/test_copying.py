@@ -12,7 +12,7 @@ from maquette.cli import train
 from maquette.cli.command_line.config import TrainStage
 from maquette.cli.tokens import make_tokens
 from maquette.data import TokenShards
-from maquette.data.copying import RUN_LENGTH, CopyingProbe, copying_probes
+from maquette.data.copying import RUN_LENGTH, TOKEN_KINDS, CopyingProbe, copying_probes
 from maquette.data.pretraining_data import affordable_windows
 from maquette.data.token_artifacts import TokensResult
 from maquette.objectives.held_out import copying_metrics, folder_copying, sums_of
@@ -76,3 +76,9 @@ def test_a_run_records_it_and_its_folder_gives_it_again(
     windows = affordable_windows(record.spec.tokens, 32)
     again = folder_copying(Path(record.folder), TokenShards(data.folder), context=32, windows=windows)
     assert again == pytest.approx({f"copying/{name}": value for name, value in record.copying.items()}, abs=1e-5)
+    for kind in TOKEN_KINDS:
+        assert rows[0][f"token_kinds/{kind}_loss"] == record.metrics[f"token_kinds/{kind}_loss"]
+    total = sum(
+        record.metrics[f"token_kinds/{one}_share"] * record.metrics[f"token_kinds/{one}_loss"] for one in TOKEN_KINDS
+    )
+    assert total == pytest.approx(record.validation_loss)

@@ -6,6 +6,9 @@ found. `text`: a half of a held-out window stands twice, `A A`; beside it `B A`,
 so the same tokens are judged at the same places with as much of the same document before them, and all that differs is
 that they have been there. `random`: the same of shuffled tokens, which nothing but copying predicts. `natural`: runs
 that held-out text repeats of itself within a window.
+
+And of plain held-out text, what one who copies would make of each token (`token_kinds`): what a model gains when it
+begins to copy, it gains on hits.
 """
 
 import dataclasses
@@ -26,6 +29,10 @@ RUN_LENGTH = 4
 see some of it to know where it is."""
 
 FIRST, SECOND = 1, 2
+
+TOKEN_KINDS = ("new", "hit", "miss")
+"""Of a token by the two before it: they stand there for the first time; or they stood there before, and what followed
+them the last time is this token, or another."""
 
 Integers = NDArray[np.int64]
 Marks = NDArray[np.int8]
@@ -90,3 +97,22 @@ def natural_repeats(windows: Integers, length: int) -> Marks:
             if len(places) > 1:
                 row[places[0]], row[places[1]] = FIRST, SECOND
     return marks
+
+
+def token_kinds(batch: TokenBatch) -> torch.Tensor:
+    """The place in `TOKEN_KINDS` of every predicted token, (B, T) int8. What stands in another document of the same
+    sequence counts only where attention reaches it (`segments`)."""
+    tokens = batch.tokens.numpy()
+    kinds = np.zeros(batch.inputs.shape, np.int8)
+    segments = np.zeros(kinds.shape, np.int64) if batch.segments is None else batch.segments.numpy()
+    rows = np.broadcast_to(np.arange(len(kinds))[:, None], kinds.shape)
+    pairs = segments[:, 1:] == segments[:, :-1]
+    before, last, target = (part[pairs] for part in (tokens[:, :-2], tokens[:, 1:-1], tokens[:, 2:]))
+    keys = (last, before, segments[:, 1:][pairs], rows[:, 1:][pairs])
+    order = np.lexsort(keys)  # stable: equal pairs stay in the order of the text
+    again = np.all([key[order[1:]] == key[order[:-1]] for key in keys], axis=0)
+    same = target[order[1:]] == target[order[:-1]]
+    codes = np.full(len(order), TOKEN_KINDS.index("new"), np.int8)
+    codes[order[1:]] = np.where(again, np.where(same, TOKEN_KINDS.index("hit"), TOKEN_KINDS.index("miss")), 0)
+    kinds[:, 1:][pairs] = codes
+    return torch.from_numpy(kinds)

@@ -19,7 +19,7 @@ from maquette.data.batches import (
     validation_batches,
 )
 from maquette.data.config import DataConfig, MixtureConfig
-from maquette.data.copying import SEQUENCES_OF_A_WINDOW, CopyingProbe, copying_probes
+from maquette.data.copying import SEQUENCES_OF_A_WINDOW, CopyingProbe, copying_probes, token_kinds
 from maquette.data.mixture import MixtureOrder
 from maquette.data.shards import TokenShards
 
@@ -45,12 +45,14 @@ about .01."""
 @dataclasses.dataclass
 class HeldOutBatch(TensorBatch):
     """`tokens` of one `domain`, and the `bytes` of text that its targets stand for (0: unknown). `marks (B, T)`:
-    of copying probes, whose kind is in `domain`. `counts`: whether it is this process's to count."""
+    of copying probes, whose kind is in `domain`. `kinds (B, T)`: of each target its place in `TOKEN_KINDS`, in the last
+    validation. `counts`: whether it is this process's to count."""
 
     tokens: TokenBatch
     domain: str
     bytes: int = 0
     marks: torch.Tensor | None = None
+    kinds: torch.Tensor | None = None
     counts: bool = True
 
 
@@ -168,7 +170,13 @@ class PretrainingData(LightningDataModule):
             self._opened(), domain, self.context, self.validation_tokens(step), self._held_out_batch,
             document_masking=self.settings.document_masking,
         )  # fmt: skip
-        return [HeldOutBatch(one, domain, int(self._bytes[one.targets.numpy()].sum())) for one in batches]
+        return [
+            HeldOutBatch(
+                one, domain, int(self._bytes[one.targets.numpy()].sum()),
+                kinds=token_kinds(one) if step >= self.steps else None,
+            )
+            for one in batches
+        ]  # fmt: skip
 
     def _probes(self) -> list[HeldOutBatch]:
         if self.trainer is not None and self.trainer.global_step < self.steps:

@@ -1,4 +1,5 @@
-"""What validation says of a language model: losses by domain, one number over all of them, and how much it copies."""
+"""What validation says of a language model: losses by domain and by kind of token, one number over all of them, and
+how much it copies."""
 
 import math
 import re
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from maquette.data import TokenShards
-from maquette.data.copying import FIRST, KINDS, SECOND, CopyingProbe
+from maquette.data.copying import FIRST, KINDS, SECOND, TOKEN_KINDS, CopyingProbe
 from maquette.data.pretraining_data import MOST_WINDOWS, probes_of
 from maquette.model import LanguageModel
 from maquette.model.likelihoods import next_token_loss
@@ -21,11 +22,19 @@ _NOT_IN_NAMES = re.compile(r"[^\w./ :-]")
 
 @dataclass(frozen=True)
 class DomainLoss:
-    """Sums over one domain's predicted tokens: `nats` of cross-entropy, `tokens`, the `bytes` they stand for."""
+    """Sums over one domain's predicted tokens: `nats` of cross-entropy, `tokens`, the `bytes` they stand for. `kinds`:
+    nats and tokens of each of `TOKEN_KINDS`, where they were told apart."""
 
     nats: float
     tokens: int
     bytes: int
+    kinds: tuple[tuple[float, float], ...] = ()
+
+    @classmethod
+    def of(cls, sums: Tensor) -> "DomainLoss":
+        """From `domain_sums`."""
+        nats, tokens, size, *kinds = sums.tolist()
+        return cls(nats, int(tokens), int(size), tuple(zip(kinds[::2], kinds[1::2], strict=True)))
 
     @property
     def loss(self) -> float:
@@ -46,6 +55,18 @@ class DomainLoss:
         return values | ({"bits_per_byte": self.bits_per_byte} if self.bytes else {})
 
 
+def domain_sums(cross_entropy: Tensor, bytes: int, kinds: Tensor | None = None) -> Tensor:
+    """Nats, tokens and bytes of a batch, and with `kinds` (B, T) nats and tokens of each of `TOKEN_KINDS` besides:
+    `cross_entropy` (B, T) -> (3,) or (9,) float64."""
+    nats = cross_entropy.double()
+    whole = torch.tensor([nats.sum().item(), nats.numel(), bytes], dtype=torch.float64)
+    if kinds is None:
+        return whole
+    where = kinds.long().cpu().ravel()
+    parts = [torch.bincount(where, weights, len(TOKEN_KINDS)).double() for weights in (nats.cpu().ravel(), None)]
+    return torch.cat([whole, torch.stack(parts, dim=1).ravel()])
+
+
 def metric_name(domain: str, key: str) -> str:
     """The name under which a domain's `loss`, `perplexity` or `bits_per_byte` is recorded."""
     return f"validation/{_NOT_IN_NAMES.sub('_', domain)}/{key}"
@@ -53,7 +74,8 @@ def metric_name(domain: str, key: str) -> str:
 
 def overall(losses: Mapping[str, DomainLoss], weights: Mapping[str, float]) -> dict[str, float]:
     """Loss, perplexity and bits per byte of text mixed as in training: domains weighed by `weights`, which count only
-    among domains that were validated. Empty where none was."""
+    among domains that were validated; and of each kind of token its loss and its share in the text, which give the loss
+    again. Empty where none was validated."""
     known = {domain: weights.get(domain, 0.0) for domain in losses}
     total = sum(known.values())
     if total == 0:
@@ -63,7 +85,19 @@ def overall(losses: Mapping[str, DomainLoss], weights: Mapping[str, float]) -> d
     nats = sum(weight * losses[domain].loss for domain, weight in known.items()) / total
     size = sum(weight * losses[domain].bytes / losses[domain].tokens for domain, weight in known.items()) / total
     values = {"validation/loss": nats, "validation/perplexity": math.exp(min(nats, 700.0))}
-    return values | ({"validation/bits_per_byte": nats / (math.log(2) * size)} if size else {})
+    values |= {"validation/bits_per_byte": nats / (math.log(2) * size)} if size else {}
+    if not all(losses[domain].kinds for domain in known):
+        return values
+    for place, kind in enumerate(TOKEN_KINDS):
+        of_kind, share = (
+            sum(weight * losses[domain].kinds[place][which] / losses[domain].tokens for domain, weight in known.items())
+            / total
+            for which in (0, 1)
+        )
+        values |= {f"token_kinds/{kind}_share": share} | (
+            {f"token_kinds/{kind}_loss": of_kind / share} if share else {}
+        )
+    return values
 
 
 def sums_of(kind: str, marks: Tensor, cross_entropy: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from maquette.model.likelihoods import next_token_loss
 from maquette.objectives.base import Metrics, Objective, Optimization
 from maquette.objectives.completions import continue_documents
 from maquette.objectives.config import PretrainConfig
-from maquette.objectives.held_out import DomainLoss, copying_metrics, metric_name, overall, sums_of
+from maquette.objectives.held_out import DomainLoss, copying_metrics, domain_sums, metric_name, overall, sums_of
 
 
 class Pretraining(Objective):
@@ -98,8 +98,7 @@ class Pretraining(Objective):
         if held_out.marks is not None:
             sums = sums_of(held_out.domain, held_out.marks, nats)
         else:
-            counts = torch.tensor([nats.numel(), held_out.bytes], dtype=torch.float64)
-            sums = torch.stack([nats.double().sum().cpu(), *counts])
+            sums = domain_sums(nats, held_out.bytes, held_out.kinds)
         name = "copying" if held_out.marks is not None else held_out.domain
         if name not in self._sums:
             self._sums[name] = torch.zeros_like(sums)
@@ -108,10 +107,11 @@ class Pretraining(Objective):
         return nats
 
     def on_validation_epoch_end(self) -> None:
-        """`validation/loss` and so on over all domains as the mixture weighs them, and the same for each domain."""
+        """`validation/loss` and so on over all domains as the mixture weighs them, and for each domain; after the last
+        step also by kind of token, and how much is copied."""
         sums = {name: self.sum_over_processes(values) for name, values in self._sums.items()}
         copying = sums.pop("copying", None)
-        losses = {name: DomainLoss(float(row[0]), int(row[1]), int(row[2])) for name, row in sums.items()}
+        losses = {name: DomainLoss.of(row) for name, row in sums.items()}
         weights = getattr(self.datamodule, "validation_weights", {})
         values: dict[str, float] = {"tokens": self.trainer.global_step * self.optimization.batch_size_tokens}
         values |= overall(losses, weights)

@@ -27,6 +27,9 @@ from maquette.model.parametrization import STANDARD, Parametrization
 from maquette.recipe.rules import DEFAULT_RULES, HyperparameterRules
 from maquette.recipe.shape import choose_shape
 
+TOKENS_PER_PARAMETER = 20.0
+"""Of a run whose budget is not given (Hoffmann et al. 2022, section 3.4)."""
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -67,7 +70,7 @@ def resolve(
     sequence_length: int,
     tokens: str | float | None = None,
     compute: str | float | None = None,
-    tokens_per_parameter: float = 20.0,
+    tokens_per_parameter: float | None = None,
     model: ModelConfig | None = None,
     architecture: CoreConfig | None = None,
     batch_size_tokens: int | None = None,
@@ -80,9 +83,9 @@ def resolve(
     """The recipe of a model of `size` parameters (core and head) over a vocabulary, in sequences of `sequence_length`
     tokens.
 
-    The token budget is `tokens`, or what `compute` FLOPs pay for, or `tokens_per_parameter` x N. Settings left None
-    follow from the rules; `model` may fix any part of the shape. `architecture` fixes all of it (training that resumes
-    from a checkpoint); `size` then has no say. `phases` may lengthen the context.
+    The token budget is `tokens`, or what `compute` FLOPs pay for, or `tokens_per_parameter` x N (20 N). Settings left
+    None follow from the rules; `model` may fix any part of the shape. `architecture` fixes all of it (training that
+    resumes from a checkpoint); `size` then has no say. `phases` may lengthen the context.
 
     Raises `ConfigError` where settings contradict each other or the size can't be reached.
     """
@@ -111,7 +114,7 @@ def resolve(
         each = training_flops_of(architecture, 1_000_000, sequence_length, phases).total / 1_000_000
         budget = parse_quantity(compute, "compute") / each
     else:
-        budget = tokens_per_parameter * (parameters.core + parameters.head)
+        budget = (tokens_per_parameter or TOKENS_PER_PARAMETER) * (parameters.core + parameters.head)
     batch = batch_size_tokens or _round_batch(min(rules.batch(budget), budget), whole)
     if batch % whole:
         raise ConfigError(

@@ -1,10 +1,11 @@
 """Which sizes an IsoFLOP sweep trains at each budget, and which mixtures are tried to fit a mixing law to. Pure
 arithmetic, free of torch.
 
-A budget's sizes stand around the one that the recipe expects to be best: the model that the budget trains on
-`tokens_per_parameter` tokens for each parameter. They come from one ladder for all budgets (10,000 x ratio^k), so
-neighbouring budgets share sizes: the same model is seen at several token budgets, and one trunk can serve them
-(`sweep.branches`). That places the curve's middle within half a step of the expectation.
+A budget's sizes stand around the one that is expected to be best: the model that the budget trains on
+`tokens_per_parameter` tokens for each parameter, or as many as were best in this project's own sweeps. They come from
+one ladder for all budgets (10,000 x ratio^k), so neighbouring budgets share sizes: the same model is seen at several
+token budgets, and one trunk can serve them (`sweep.branches`). That places the curve's middle within half a step of the
+expectation.
 
 Of the mixtures the first two are those to beat: every domain alike, and in proportion to size. The others are drawn
 evenly from all mixtures (a flat Dirichlet distribution), and pulled towards the proportional one as far as bounded
@@ -23,6 +24,11 @@ from maquette.data.config import PhaseConfig
 from maquette.model.config import ModelConfig
 from maquette.recipe.pretraining import training_flops_of
 from maquette.recipe.shape import family, parameters_of
+
+_BEST_RATIO, _BEST_RATIO_AT, _BEST_RATIO_EXPONENT = 12.0, 1e11, 0.1
+"""Tokens for each parameter of the best size at a budget C: 12 (C / 1e11)^.1, along the shrunk lines of minima of this
+project's sweeps (11 at 3e10 to 3e11 FLOPs under today's recipe; 13 to 23 at 3e10 to 1e14 under an earlier one). At 20
+the minima of small budgets lay at the largest size."""
 
 _ANCHOR = 10_000
 """A size of the ladder; which one is of no importance."""
@@ -43,7 +49,7 @@ def isoflop_curve(
     *,
     count: int,
     ratio: float,
-    tokens_per_parameter: float,
+    tokens_per_parameter: float | None,
     model: ModelConfig,
     vocab_size: int,
     context: int,
@@ -51,6 +57,7 @@ def isoflop_curve(
 ) -> Curve:
     """`count` sizes, each `ratio` times the one before, for a budget of FLOPs.
 
+    `tokens_per_parameter`: of the middle one; None: as many as are expected to be best at this budget.
     Raises `ConfigError` where the model's shape is fixed, so that there is no family.
     """
     members = family(model, vocab_size=vocab_size, context=context)
@@ -60,6 +67,8 @@ def isoflop_curve(
             "An IsoFLOP sweep needs a family of sizes, but the model's shape is fixed.",
             "Leave model.hidden_size and model.num_hidden_layers to the recipe.",
         )
+    if tokens_per_parameter is None:
+        tokens_per_parameter = _BEST_RATIO * (budget / _BEST_RATIO_AT) ** _BEST_RATIO_EXPONENT
     costs = [
         training_flops_of(member, 1_000_000, context, phases).total / 1e6 * tokens_per_parameter * size
         for member, size in zip(members, sizes, strict=True)

@@ -98,7 +98,7 @@ class PolicyPlan(ObjectivePlan):
         """An iteration of one of so many processes, with at most `rows` completions in a forward pass where the
         settings do not say how many. Raises `ConfigError` where its completions can't be shared out."""
         config, batch = self.config, self.config.rollout_batch_size
-        whole, key = config.group_size if config.advantage == "group" else 1, "objective.rollout_batch_size"
+        whole, key = config.completions_per_prompt, "objective.rollout_batch_size"
         share, passes = share_of(batch, processes, f"{key}={batch}", key, whole=whole), self.accumulate
         if self.micro_batch_size is not None:  # without it the parts of a minibatch need not be alike
             passes = forward_passes(

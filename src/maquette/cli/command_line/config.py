@@ -121,8 +121,11 @@ class TrainStage(TokensStage):
     compute: str | None = setting(
         None, "training FLOPs, such as 1e13: sets the token budget instead of tokens", quantity=True
     )
-    tokens_per_parameter: float = setting(
-        20.0, "token budget per parameter where neither tokens nor compute is given", minimum=0.0
+    tokens_per_parameter: float | None = setting(
+        None,
+        "token budget per parameter where neither tokens nor compute is given (20), and in the middle of a sweep's "
+        "curves (as many as are expected to be best)",
+        minimum=0.0,
     )
     checkpoint: str | None = setting(
         None, "start from this exported folder or run, with its own tokenizer; latest: the newest run that fits"

@@ -100,7 +100,7 @@ def plan_policy(config: TrainStage) -> PlannedRun:
             f"objective={objective.entry.name} needs something to optimise for.",
             "Give reward.checkpoint=<run of objective=reward>, or reward.kind=gold.",
         )
-    if reward.kind != "reward_model" and objective.advantage == "value" and objective.value_init == "reward":
+    if reward.kind != "reward_model" and objective.has_value and objective.value_init == "reward":
         objective = dataclasses.replace(objective, value_init="policy")  # there is no reward model to start from
     foreign = _reward_tokenizer(config, tokenizer)
     if foreign is not None and objective.advantage == "value" and objective.value_init == "reward":
@@ -116,7 +116,7 @@ def plan_policy(config: TrainStage) -> PlannedRun:
         ppo_epochs=objective.ppo_epochs,
         num_minibatches=objective.num_minibatches,
         row_tokens=round(sum(lengths) / len(lengths)) + objective.max_completion_length,
-        has_value=objective.advantage == "value",
+        has_value=objective.has_value,
     )
     # Points of the curves are means over whole iterations; unless told otherwise over one.
     steps, log_every_n_steps = objective.ppo_epochs * objective.num_minibatches, config.trainer.log_every_n_steps
