@@ -206,7 +206,7 @@ def completion_kl(
     if model.config.vocab_size != reference.config.vocab_size:
         raise StageError("Policy and reference have different vocabularies: their KL has no meaning.")
 
-    def divergence(mine: Tensor, theirs: Tensor) -> tuple[Tensor]:
+    def kl_of_rows(mine: Tensor, theirs: Tensor) -> tuple[Tensor]:
         mine, theirs = (
             (one.logits(hidden).float() / temperature).log_softmax(-1)
             for one, hidden in ((model, mine), (reference, theirs))
@@ -219,7 +219,7 @@ def completion_kl(
         tokens, _, mask = padded_rows(part, model.head_weight.device)
         with torch.inference_mode():
             hidden = (one.core(tokens)[:, :-1][mask] for one in (model, reference))
-            (each,) = likelihoods.in_chunks(divergence, model.config.vocab_size, *hidden)
+            (each,) = likelihoods.in_chunks(kl_of_rows, model.config.vocab_size, *hidden)
             kl = torch.zeros(len(part), dtype=each.dtype, device=each.device)
             kl.index_add_(0, mask.nonzero()[:, 0], each)
         sums[start : start + len(part)] = kl.double().cpu().numpy()
