@@ -21,7 +21,7 @@ from maquette.model import hf
 from maquette.model.loading import load_checkpoint, load_reward_model
 from maquette.objectives.base import Objective
 from maquette.recipe import objectives
-from maquette.training import RunRecord, examples, micro_batch, read_history
+from maquette.training import RunRecord, examples, read_history
 from maquette.training.micro_batch import passes_that_fit
 from support.small_examples import base_settings, example_settings, write_instructions, write_preferences
 
@@ -170,7 +170,7 @@ def test_micro_batches_change_only_the_rounding(
         return seen[-1]
 
     if size is None:
-        monkeypatch.setattr(micro_batch, "_CPU_BYTES", 2**17)
+        monkeypatch.setattr("maquette.training.micro_batch._CPU_BYTES", 2**17)
         monkeypatch.setattr(examples, "passes_that_fit", lambda *given: noted(*given))
     split = train.run(make(kind, **changes, **packing[1], data__micro_batch_size=size))
     assert size is not None or 1 < seen[0] <= 8

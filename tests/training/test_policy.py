@@ -19,7 +19,7 @@ from maquette.model.loading import load_checkpoint
 from maquette.objectives.config import PolicyConfig
 from maquette.objectives.rollouts import RolloutLoader, Rollouts, RolloutSchedule
 from maquette.text import Tokenizer
-from maquette.training import fit, micro_batch, read_history, read_record
+from maquette.training import fit, read_history, read_record
 from maquette.training.checkpoint_io import CheckpointFolder
 from maquette.training.devices import Hardware
 from maquette.training.policy import PolicyPlan
@@ -208,7 +208,7 @@ def test_an_iteration_is_read_in_as_many_passes_as_there_is_memory_for(
         job = make_job(folder, {"num_iterations": 2, "advantage": "group", "group_size": 2, "num_minibatches": 1})
         fit(job)
         assert job.plan.schedule(1, 8).micro_batches == 1
-        monkeypatch.setattr(micro_batch, "_CPU_BYTES", 2**15)
+        monkeypatch.setattr("maquette.training.micro_batch._CPU_BYTES", 2**15)
         passes = job.plan.schedule(1, job.plan._rows_that_fit(job)).micro_batches
         assert 1 < passes <= 8
     curves = [

@@ -66,8 +66,8 @@ def read_pairs(name: str, path: str) -> dict[str, RankedPair]:
         subset = row.get("subset") or row.get("category") or name
         if not isinstance(subset, str) or len(subset) > _LONGEST_NAME:
             raise StageError(f"{place}: subset must be a short text, got {subset!r:.80}.")
-        kept: dict[str, Any] = {key: value for key, value in row.items() if key not in ("subset", "category")}
-        pair = preference_of(kept, place)
+        without_subset: dict[str, Any] = {key: value for key, value in row.items() if key not in ("subset", "category")}
+        pair = preference_of(without_subset, place)
         if not pair.is_tie:
             sides = ((*pair.prompt, *side[:-1]) for side in (pair.chosen, pair.rejected))
             ends = (side[-1]["content"] for side in (pair.chosen, pair.rejected))
@@ -144,11 +144,11 @@ def score_pairs(reward: LearnedReward, pairs: Mapping[str, RankedPair], journal:
         ]
 
     with progress("ranking pairs", len(pairs), unit="pairs") as advance:
-        found = journal.complete(
+        differences = journal.complete(
             pairs, margins, size=lambda pair: len(pair.chosen[1]) + len(pair.rejected[1]), at_once=_AT_ONCE,
             advance=advance,
         )  # fmt: skip
-    return np.array(found, dtype=float)
+    return np.array(differences, dtype=float)
 
 
 ALL_PAIRS, SUBSETS = "all pairs", "mean of subsets"
