@@ -12,6 +12,7 @@ from maquette.artifacts import ConfigError, StageError
 from maquette.cli import evaluate, leaderboard
 from maquette.cli.command_line.model_config import EvaluateStage, LeaderboardStage
 from maquette.evaluation.config import ProtocolConfig, SuiteConfig
+from maquette.evaluation.journal import Journal
 from maquette.evaluation.preference_accuracy import (
     ALL_PAIRS,
     LONGER,
@@ -21,7 +22,6 @@ from maquette.evaluation.preference_accuracy import (
     read_pairs,
     summarize_pairs,
 )
-from maquette.evaluation.row_files import Journal
 from maquette.feedback.annotators.reward_model import LearnedReward
 from maquette.model.loading import load_reward_model
 from maquette.tracking.config import TrackingConfig

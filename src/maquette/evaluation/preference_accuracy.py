@@ -23,10 +23,11 @@ from maquette.artifacts import ConfigError, StageError
 from maquette.artifacts.files import digest, file_digest, locked
 from maquette.artifacts.progress import progress, say
 from maquette.artifacts.reading import write_sealed
+from maquette.corpus.sources.row_files import RowFiles
 from maquette.data.conversations import preference_of
 from maquette.evaluation.config import ProtocolConfig, SuiteConfig
+from maquette.evaluation.journal import Journal
 from maquette.evaluation.leaderboard import FILE, read_evaluations
-from maquette.evaluation.row_files import Journal, read_rows
 from maquette.feedback.annotators.reward_model import LearnedReward
 from maquette.model.loading import load_reward_model, load_tokenizer, weights_digest
 from maquette.reports import terminal_table, write_page
@@ -62,7 +63,7 @@ def read_pairs(name: str, path: str) -> dict[str, RankedPair]:
 
     Raises `StageError` that names a row that is no preference, and a file without any pair of different completions."""
     pairs = {}
-    for number, (place, row) in enumerate(read_rows(path, "preferences"), 1):
+    for number, (place, row) in enumerate(RowFiles(path, "preferences").rows(), 1):
         subset = row.get("subset") or row.get("category") or name
         if not isinstance(subset, str) or len(subset) > _LONGEST_NAME:
             raise StageError(f"{place}: subset must be a short text, got {subset!r:.80}.")

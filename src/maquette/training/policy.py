@@ -114,7 +114,7 @@ class PolicyPlan(ObjectivePlan):
     def _rows_that_fit(self, job: Job) -> int:
         """Completions of a forward pass, through the policy and a value function with a core of its own."""
         config, architecture = self.config, job.spec.architecture
-        cores = 2 if config.advantage == "value" and config.value_init != "shared" else 1
+        cores = 2 if config.has_value and config.value_init != "shared" else 1
         tokens = min(self.row_tokens or architecture.max_position_embeddings, architecture.max_position_embeddings)
         return rows_that_fit(cores * architecture.numbers_per_token, tokens, job.hardware)
 
@@ -129,7 +129,10 @@ class PolicyPlan(ObjectivePlan):
         return Opened(module, data, schedule.micro_batches, schedule.steps)
 
     def results(self, opened: Opened, last: Row, step: int) -> dict[str, Any]:
-        return {"facts": {"policy": dataclasses.asdict(self.config)}}
+        assert isinstance(opened.data, PolicyData) and opened.data.feedback is not None
+        left_out = getattr(opened.data.feedback.prompts, "left_out", None)  # those of a file that are too long
+        counts = {} if left_out is None else {"prompts": {"too_long": left_out}}
+        return {"facts": {"policy": dataclasses.asdict(self.config)} | counts}
 
     def draw(self, opened: Opened, history: list[Row], folder: Path, title: str) -> list[Path]:
         return [draw_curves(history, self.config.entry.curves, folder / "policy", title=title, rows=2)]
