@@ -140,6 +140,7 @@ def test_weights_say_what_is_learned(tmp_path: Path) -> None:
         ({"messages": [ASKED, ASKED, YES]}, "a second turn of the user in a row"),
         ({"instruction": "a", "output": "b", "history": ["a", "b"]}, "history must be pairs of texts"),
         ({"instruction": "a", "output": "b", "think": "c"}, "'think' is not a key of a row"),
+        ({"instruction": "a", "output": "b", "label": True}, "'label' is not a key of a row"),
         ({"conversations": [{"from": "human", "value": "x"}]}, "line 1 has no answer"),
         ({"prompt": "x", "completion": "y", "label": True}, "has the shape of KTO"),
         ({"prompt": "x", "chosen": "y", "rejected": "z"}, "has the shape of UltraFeedback"),
@@ -211,6 +212,8 @@ SHARE_GPT = {"conversations": [{"from": "system", "value": "Be brief."}, {"from"
         ({"prompt": "Name a colour.", "response": YES["content"], "source": "x"}, [ASKED, YES]),
         ({"question": "Name a colour.", "answer": YES["content"]}, [ASKED, YES]),
         ({"query": "Name a colour.", "response": YES["content"]}, [ASKED, YES]),
+        ({"instruction": "Go on:", "output": "Human: hi\n\nAssistant: ho"},
+         [user("Go on:"), assistant("Human: hi\n\nAssistant: ho")]),
         ({"id": "7", "messages": [ASKED, YES], "source": "ai2-adapt-dev/flan_v2_converted"}, [ASKED, YES]),  # Tülu
         ({"prompt": "Name a colour.", "messages": [ASKED, YES], "chosen": [ASKED, YES], "rejected": [ASKED, NO],
           "score_chosen": 8.0, "score_rejected": 3.0}, [ASKED, YES]),  # UltraFeedback for SFT

@@ -59,6 +59,9 @@ def _joined(rows: Rows) -> tuple[list[tuple[str, Thread]], int]:
     for place, row in rows:
         if not row.keys() >= _MESSAGE:
             raise StageError(f"{place} is not a message of a tree, as the rows before it are.", "Keep shapes apart.")
+        for key in ("message_id", "parent_id"):
+            if not isinstance(row[key], str | int | float | None):
+                raise StageError(f"{place}: {key} must be a text, got {short(repr(row[key]), 60)}.")
         messages[row["message_id"]] = {**row, "replies": []}
         places[row["message_id"]] = place
     for name, message in messages.items():
