@@ -63,9 +63,10 @@ def test_a_completion_is_encoded_again(messages: list[Message], answer: str, end
 def test_the_score_by_another_tokenizer_stands_on_the_policys_last_token() -> None:
     reward = learned("char").of_policy(TOKENIZER)
     policy = tiny_ppo(reward=reward, normalize_scores=0, kl_coefficient=0.0, missing_eos_penalty=0.0, gae_lambda=1.0)
-    completions = policy.environment.completions(policy.model, 0, 8)
-    rollouts, _ = collect_rollouts(policy, policy.environment, RolloutSchedule(8, 1, 1), completions, 0.0)
-    for row, score in enumerate(reward(completions)):
+    completions, scores = policy.environment.completions(policy.model, 0, 8)
+    rollouts, _ = collect_rollouts(policy, policy.environment, RolloutSchedule(8, 1, 1), completions, scores, 0.0)
+    assert scores.tolist() == reward(completions)
+    for row, score in enumerate(scores.tolist()):
         last = int(rollouts.lengths[row]) - 2
         assert rollouts.mask[row, last] and not rollouts.mask[row, last + 1 :].any()
         assert rollouts.returns[row, last].item() == pytest.approx(score, abs=1e-5)

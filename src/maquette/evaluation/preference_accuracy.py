@@ -20,7 +20,7 @@ from rich.console import Console
 
 from maquette import __version__
 from maquette.artifacts import ConfigError, StageError
-from maquette.artifacts.files import digest, file_digest, locked
+from maquette.artifacts.files import digest, locked
 from maquette.artifacts.progress import progress, say
 from maquette.artifacts.reading import write_sealed
 from maquette.corpus.sources.row_files import RowFiles
@@ -269,7 +269,7 @@ def _interval(values: NDArray[Any], options: dict[str, Any]) -> tuple[float, flo
 def _identity(checkpoint: Path, name: str, suite: SuiteConfig, protocol: ProtocolConfig) -> dict[str, Any]:
     """What makes two evaluations the same, and (`comparable`) what makes their scores comparable."""
     how = {key: getattr(protocol, key) for key in ("resamples", "level", "seed")}
-    tasks = {task: file_digest(Path(path).expanduser()) for task, path in suite.preferences.items()}
+    tasks = {task: digest(RowFiles(path, "preferences").inputs()) for task, path in suite.preferences.items()}
     digests = {
         "model": weights_digest(checkpoint), "tokenizer": load_tokenizer(checkpoint).chat_digest, "tasks": tasks,
     }  # fmt: skip
