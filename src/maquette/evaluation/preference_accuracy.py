@@ -29,7 +29,7 @@ from maquette.evaluation.config import ProtocolConfig, SuiteConfig
 from maquette.evaluation.journal import Journal
 from maquette.evaluation.leaderboard import FILE, read_evaluations
 from maquette.feedback.annotators.reward_model import LearnedReward
-from maquette.model.loading import load_reward_model, load_tokenizer, weights_digest
+from maquette.model.loading import EXPORTED, load_reward_model, load_tokenizer, weights_digest
 from maquette.reports import terminal_table, write_page
 from maquette.reports.figures import COLORS, new_figure
 from maquette.statistics import bootstrap, bootstrap_mean, paired_bootstrap
@@ -80,7 +80,6 @@ def read_pairs(name: str, path: str) -> dict[str, RankedPair]:
 
 def evaluate_preferences(
     checkpoint: Path,
-    name: str,
     suite: SuiteConfig,
     protocol: ProtocolConfig,
     *,
@@ -88,10 +87,11 @@ def evaluate_preferences(
     tracking: TrackingConfig,
     force: bool = False,
 ) -> dict[str, Any]:
-    """Ranks the pairs of every file of `suite.preferences` by the reward model in `checkpoint`, called `name`; writes
-    evaluation.json, index.html and the figure, and returns the JSON's content. Killed, it resumes from the last batch.
+    """Ranks the pairs of every file of `suite.preferences` by the reward model in `checkpoint`; writes evaluation.json,
+    index.html and the figure, and returns the JSON's content. Killed, it resumes from the last batch.
 
     Raises `ConfigError` where the suite names no such file, `StageError` where one is damaged."""
+    name = checkpoint.parent.name if checkpoint.name == EXPORTED else checkpoint.name
     if not suite.preferences or suite.files:
         raise ConfigError(
             f"{name} is a reward model: it ranks pairs of completions, and answers no questions.",
