@@ -54,7 +54,9 @@ class FamilyComparison:
     @property
     def words(self) -> str:
         """The differences, a sentence or two each, and how far a small budget's ranking is to be trusted."""
-        decisions = "; ".join(f"{share:.0%} at {at:.2g} FLOPs" for at, share in self.decisions.items() if share == share)
+        decisions = "; ".join(
+            f"{share:.0%} at {at:.2g} FLOPs" for at, share in self.decisions.items() if share == share
+        )
         ranking = [f"Pairs that are ranked as at the largest budget: {decisions}."] if decisions else []
         return " ".join([*(difference.words for difference in self.differences.values()), *ranking])
 
