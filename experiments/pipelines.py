@@ -185,8 +185,8 @@ def pipeline_facts(
     text = (
         f"At {spent[0]:.2g} FLOPs each, the best of {len(old)} guesses reached {best.loss:.4f} nats a token, the new "
         f"way {big.loss:.4f} ({len(small)} small runs, then one of {quantity(big.params)} parameters): the {winner} "
-        f"way is {abs(ahead):.4f} nats ahead ({abs(ahead) / best.loss:.1%}). A run of the new way's last compute by the "
-        f"rule of thumb alone reached {untuned.loss:.4f}: the size of the last run is worth "
+        f"way is {abs(ahead):.4f} nats ahead ({abs(ahead) / best.loss:.1%}). A run of the new way's last compute by "
+        f"the rule of thumb alone reached {untuned.loss:.4f}: the size of the last run is worth "
         f"{best.loss - untuned.loss:+.4f} nats, the tuning {untuned.loss - big.loss:+.4f}."
     )
     return {

@@ -10,8 +10,8 @@ what a law of the total can not see:
 The law of hits is fitted to what they would cost without copying, ln L_hit + ONSET score of each run: so it is one law
 on both sides of the onset. The score of a larger run is carried on along tokens seen, in log-log, from the best runs of
 the last two budgets. How much a score takes off the hits was measured on one family to 1e14 FLOPs, and the score itself
-is a guess: half of what it is to gain yet moves the middle, twice of it the low end, none the high one. Scores too small
-to announce anything are noise, and are not carried on: then hits may fall lower after a decade without a warning.
+is a guess: half of what it is to gain yet moves the middle, twice of it the low end, none the high one. Scores too
+small to announce anything are noise, and are not carried on: then hits may fall lower after a decade without a warning.
 """
 
 from collections.abc import Mapping, Sequence
