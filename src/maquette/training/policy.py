@@ -16,7 +16,7 @@ from maquette.artifacts.targets import import_target
 from maquette.data.conversations import Prompt, PromptSource
 from maquette.model import LanguageModel, ScalarModel
 from maquette.objectives.completions import RewardFunction
-from maquette.objectives.config import PolicyConfig
+from maquette.objectives.config import RolloutConfig
 from maquette.objectives.rollouts import RolloutSchedule
 from maquette.training.job import Job, ObjectivePlan, Opened, Row, describe_run_model, prepare_optimization
 from maquette.training.micro_batch import forward_passes, share_of
@@ -87,7 +87,7 @@ class PolicyPlan(ObjectivePlan):
     """How a policy is optimised, and for what. `micro_batch_size`: completions of a forward pass; `accumulate`: forward
     passes of a minibatch. One pass where both are None."""
 
-    config: PolicyConfig
+    config: RolloutConfig
     feedback: FeedbackSource
     micro_batch_size: int | None = None
     accumulate: int | None = None
@@ -102,7 +102,7 @@ class PolicyPlan(ObjectivePlan):
                 max(1, share // config.num_minibatches), "completions of a process's minibatch",
                 micro_batch_size=self.micro_batch_size, accumulate=self.accumulate,
             )  # fmt: skip
-        return RolloutSchedule(share, config.ppo_epochs, config.num_minibatches, passes or 1)
+        return RolloutSchedule(share, config.ppo_epochs, config.num_minibatches, passes or 1, config.unit)
 
     def open(self, job: Job, tokenizer: "Tokenizer") -> Opened:
         assert job.spec.checkpoint is not None  # the stage asks for one
