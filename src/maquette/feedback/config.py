@@ -9,7 +9,7 @@ from maquette.artifacts.code_digest import code_digest
 from maquette.artifacts.errors import ConfigError
 from maquette.artifacts.settings import setting
 from maquette.artifacts.targets import check_target
-from maquette.data.config import ExamplesConfig
+from maquette.data.config import ExamplesConfig, RowsConfig
 
 PREFERENCES = "preferences.jsonl"
 """The labels in the artifact of an annotation."""
@@ -25,11 +25,10 @@ CAPTIONS = {
 
 
 @dataclass
-class PromptsConfig:
+class PromptsConfig(RowsConfig):
     tasks: list[str] = setting(
         lambda: ["pick"], "embedded tasks, drawn evenly: pick, sort, reverse, count, repeat, refuse"
     )
-    path: str | None = setting(None, "JSON lines to take prompts from instead: instructions or preferences")
     seed: int = setting(0, "seed of the prompts and their order; by default that of the run", minimum=0)
 
 

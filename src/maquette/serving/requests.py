@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from maquette.artifacts import StageError
-from maquette.data.row_shapes import check_keys
+from maquette.data.row_messages import check_keys
 from maquette.model.sampling import Sampling
 from maquette.serving.served import Request
 from maquette.text.chat import Message
