@@ -1,8 +1,8 @@
 """Kahneman-Tversky optimisation: raise completions that are good and lower those that are bad, each by itself.
 
 Ethayarajh et al. 2024 (`preference_losses.kto_loss`): nobody has to compare two completions, a thumb up or down is
-enough. A completion's log-ratio to the reference counts from a reference point, the KL divergence z of the policy from the
-reference. As in the paper's section 4.1 and in TRL it is estimated from completions of other prompts, without a
+enough. A completion's log-ratio to the reference counts from a reference point, the KL divergence z of the policy from
+the reference. As in the paper's section 4.1 and in TRL it is estimated from completions of other prompts, without a
 gradient: `data.example_data.LabelledData` puts the prompt of each row before another row's completion. One z is for the
 whole step, whatever micro-batches and processes it comes in; TRL takes one for each micro-batch.
 
