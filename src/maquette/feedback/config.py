@@ -130,6 +130,34 @@ class FeedbackConfig:
 
 
 @dataclass
+class AuthorConfig:
+    checkpoint: str | None = setting(None, "run or folder on this machine that writes; its tokenizer needs a chat form")
+    url: str | None = setting(None, "an OpenAI-compatible server instead, such as http://localhost:8000/v1")
+    model: str = setting("gpt-4o-mini", "the model's name at that server")
+    key_variable: str | None = setting(None, "environment variable that holds the server's key")
+    retries: int = setting(5, "how often a busy server is asked again", minimum=0)
+    workers: int = setting(8, "requests under way at once; a checkpoint answers so many in one batch", minimum=1)
+    temperature: float = setting(0.8, "of sampling", minimum=0.0)
+    top_p: float = setting(
+        0.95, "sample among the likeliest tokens that hold this probability", minimum=0.0, maximum=1.0
+    )
+    max_tokens: int = setting(1024, "tokens of a reply at most", minimum=1)
+    input_price: float = setting(0.0, "dollars per million tokens read", minimum=0.0)
+    output_price: float = setting(0.0, "dollars per million tokens written", minimum=0.0)
+
+    def validate(self) -> None:
+        """Raises `ConfigError` where nobody writes, or two do."""
+        if (self.url is None) == (self.checkpoint is None):
+            raise ConfigError("Somebody has to write.", "Give author.checkpoint or author.url, not both.")
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that decide what is written, without how a server is reached and what it costs."""
+        without = ("checkpoint", "key_variable", "retries", "workers", "input_price", "output_price")
+        settings = {key: value for key, value in dataclasses.asdict(self).items() if key not in without}
+        return settings if self.url is not None else settings | {"model": None}
+
+
+@dataclass
 class TaskInstructionsConfig(ExamplesConfig):
     """Exercises of the embedded tasks, answered by demonstrators."""
 

@@ -141,6 +141,16 @@ class VoteBody(BaseModel):
     judge: str = "a person"
 
 
+class CorrectionBody(BaseModel):
+    """Of `/corrections`: the conversation before an answer, the answer as it should have been, and as it was."""
+
+    messages: list[dict[str, Any]]
+    answer: str
+    original: str
+    model: str
+    name: str = "a person"
+
+
 class NotServedError(Exception):
     """A model that is not there."""
 
