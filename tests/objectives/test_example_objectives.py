@@ -219,10 +219,10 @@ def test_good_and_bad_completions() -> None:
     with torch.no_grad():
         kl = (completion_log_probs(objective.model, batch.mismatched)[0] - batch.mismatched_reference).mean()
         ratio = completion_log_probs(objective.model, batch.rows)[0] - batch.reference
-    assert metrics["kl"].item() == pytest.approx(max(kl.item(), 0.0), abs=1e-5)
+    assert metrics["objective/kl"].item() == pytest.approx(max(kl.item(), 0.0), abs=1e-5)
     good = batch.desirable
     assert good.any() and not good.all()
-    z = metrics["kl"]
+    z = metrics["objective/kl"]
     expected = torch.where(good, 1 - torch.sigmoid(0.1 * (ratio - z)), 2 * (1 - torch.sigmoid(0.1 * (z - ratio))))
     assert loss.item() == pytest.approx(expected.mean().item(), abs=1e-6)
     assert metrics["rewards/chosen"].item() == pytest.approx(0.1 * ratio[good].mean().item(), abs=1e-5)

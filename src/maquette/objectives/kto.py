@@ -42,7 +42,7 @@ class KahnemanTverskyOptimization(DirectPreferenceOptimization):
         }
         if good.any() and not good.all():
             means["rewards/margins"] = means["rewards/chosen"] - means["rewards/rejected"]
-        return losses.mean(), means | {"kl": self._kl}  # micro-batches have equally many completions
+        return losses.mean(), means | {"objective/kl": self._kl}  # micro-batches have equally many completions
 
     def labelled_losses(self, batch: LabelledBatch, kl: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Losses, implicit rewards and log-probabilities of the completions: `(B,)` each."""

@@ -157,7 +157,7 @@ OBJECTIVES = {
             curves=(
                 ("loss", ("train/loss", "validation/loss")),
                 ("implicit reward", ("rewards/chosen", "rewards/rejected", "rewards/margins")),
-                ("KL from the reference (nats per completion)", ("validation/kl", "kl")),
+                ("KL from the reference (nats per completion)", ("validation/kl", "objective/kl")),
             ),
         ),
         ObjectiveEntry(
