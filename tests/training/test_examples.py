@@ -249,7 +249,7 @@ def test_what_kto_leaves(make: Callable[..., TrainStage]) -> None:
     assert record.metrics["objective/kl"] >= 0 and record.metrics["rewards/margins"] > 0
     facts = record.facts
     assert facts["train"]["examples"] + facts["validation"]["examples"] == 120 + 24  # pairs are split in two
-    assert 0.6 < facts["desirable"] / facts["train"]["examples"] < 0.7
+    assert 0.5 < facts["desirable"] / facts["train"]["examples"] < 0.7  # of all 88 of 144
 
 
 def test_a_start_is_needed(make: Callable[..., TrainStage]) -> None:

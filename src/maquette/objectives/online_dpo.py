@@ -25,7 +25,7 @@ class OnlinePreferenceOptimization(PolicyOptimization):
 
     @property
     def kl_coefficient(self) -> float:
-        """DPO's beta is the price of a nat in the reward that it maximises (Rafailov et al. 2023, equation 3)."""
+        """DPO's beta is the KL penalty coefficient of what it maximises (Rafailov et al. 2023, equation 3)."""
         return self.config.beta
 
     def compute_advantages(self, rollouts: Rollouts, scores: Tensor, ended: Tensor) -> dict[str, float]:
