@@ -184,6 +184,9 @@ class RolloutConfig(ObjectiveConfig):
     unit = 1
     """Completions that one term of the loss is about."""
 
+    cores = 1
+    """Cores that a forward pass of training goes through."""
+
     @property
     def completions_per_prompt(self) -> int:
         return 1
@@ -270,6 +273,11 @@ class PolicyConfig(RolloutConfig):
     @property
     def completions_per_prompt(self) -> int:
         return 1 if self.has_value else self.group_size
+
+    @property
+    def cores(self) -> int:  # type: ignore[override]
+        """Those of the policy, and of a value function that has one of its own."""
+        return 2 if self.has_value and self.value_init != "shared" else 1
 
     def validate(self) -> None:
         """Raises `ConfigError` for settings that contradict each other."""

@@ -55,6 +55,6 @@ class OnlinePreferenceOptimization(PolicyOptimization):
             **reward_metrics(chosen_rewards, rejected_rewards),
             "logps/chosen": policy[0].detach().mean(),
             "logps/rejected": policy[1].detach().mean(),
-            **{name: loss.new_tensor(value) for name, value in batch.metrics.items()},
         }
-        return loss * batch.share, metrics
+        of_iteration = {name: loss.new_tensor(value) for name, value in batch.metrics.items()}
+        return loss * batch.share, {name: value * batch.share for name, value in metrics.items()} | of_iteration

@@ -215,7 +215,7 @@ class ProximalPolicyOptimization(PolicyOptimization):
             log_ratio = log_probs - rollouts.log_probs  # zero outside the mask
             approximate_kl = masked_mean(log_ratio.square(), mask) / 2
             metrics = {
-                "loss/policy_avg": policy_loss.detach(),
+                "loss/policy_avg": loss.detach(),
                 "policy/approxkl_avg": approximate_kl,
                 "policy/clipfrac_avg": clipped,
                 "val/ratio": masked_mean(log_ratio.exp(), mask),
@@ -231,10 +231,10 @@ class ProximalPolicyOptimization(PolicyOptimization):
             loss = loss - config.ent_coef * mean_entropy
             metrics["policy/entropy_avg"] = mean_entropy.detach()
         if config.target_kl is not None:
-            self._approximate_kl.append(self._over_processes(float(approximate_kl)))
-        metrics |= {name: loss.new_tensor(value) for name, value in batch.metrics.items()}
-        self._last_shown = (loss.detach(), metrics)
-        return loss * batch.weight, metrics
+            self._approximate_kl.append(self._over_processes(float(approximate_kl * batch.weight)))
+        of_iteration = {name: loss.new_tensor(value) for name, value in batch.metrics.items()}
+        self._last_shown = (loss.detach(), metrics | of_iteration)
+        return loss * batch.weight, {name: value * batch.weight for name, value in metrics.items()} | of_iteration
 
     def _has_gone_too_far(self) -> bool:
         if self.config.target_kl is None:

@@ -1,5 +1,4 @@
-"""Rollouts: what PPO and online DPO learn from. Completions that the policy samples, what they are worth, and the
-batches of them.
+"""Rollouts: the completions that a policy samples and learns from, what they are worth, and the batches of them.
 
     Environment             prompts, and the reward of their completions
     collect_rollouts        completions of the policy as it is -> tensors, with what they show
@@ -71,14 +70,12 @@ class Environment:
 
     def completions(self, model: LanguageModel, iteration: int, count: int) -> tuple[list[Completion], Tensor]:
         """This process's `count` of an iteration, and their scores `(count,)`. Groups of equal scores teach nothing:
-        they are replaced by completions of other prompts, `resample_groups` times at most (Yu et al. 2025, "DAPO",
-        section 3.2). Raises `StageError` for a prompt that fills the context."""
+        other prompts take their place, `resample_groups` times at most (Yu et al. 2025, section 3.2). Raises
+        `StageError` for a prompt that fills the context."""
         mine, size = self.group.rank * count, self.config.completions_per_prompt
-        first = iteration * count * self.group.size + mine
+        first, number = iteration * count * self.group.size + mine, iteration * _ROW_SEEDS + mine
         prompts = [self.prompts[(first + row) // size] for row in range(count)]
-        completions = self._sample(
-            model, prompts, range(iteration * _ROW_SEEDS + mine, iteration * _ROW_SEEDS + mine + count)
-        )
+        completions = self._sample(model, prompts, range(number, number + count))
         scores = self.scores(completions)
         for attempt in range(self.config.resample_groups):
             rows = of_equal(self.standardized(scores, completions), size).nonzero().flatten().tolist()
@@ -369,14 +366,28 @@ class RolloutLoader:
         return (torch.tensor(order)[:, None] * unit + torch.arange(unit)).flatten()
 
     def state_dict(self) -> dict[str, Any]:
-        state: dict[str, Any] = {"iteration": self.iteration, "place": self.place}
+        step, part = divmod(self.place, self.schedule.micro_batches)
+        state: dict[str, Any] = {
+            "iteration": self.iteration, "step": step, "part": part, "micro_batches": self.schedule.micro_batches
+        }  # fmt: skip
         if self._held is not None and self.place < len(self):
             rollouts, metrics = self._held
             state["held"] = of_all_processes({"trajectories": rollouts.state_dict(), "metrics": metrics})
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.iteration, self.place = state["iteration"], state["place"]
+        """Resumes from a state, at the beginning of a step with any number of micro-batches. Raises `StageError` where
+        it belongs to other processes."""
+        self.iteration, each = state["iteration"], self.schedule.micro_batches
+        if "place" in state:  # of earlier versions: counts micro-batches
+            self.place = state["place"]
+        elif state["part"] and state["micro_batches"] != each:
+            raise StageError(
+                f"The checkpoint lies within a step of {state['micro_batches']} micro-batches; there are {each}.",
+                f"Set trainer.accumulate_grad_batches={state['micro_batches']}.",
+            )
+        else:
+            self.place = state["step"] * each + state["part"]
         self._held = None
         if "held" in state:
             if len(state["held"]) != self.group.size:
