@@ -77,11 +77,10 @@ def run(config: Settings) -> Path:
                 if not samples.exists():
                     write_rows(samples, sample(config, record, seed))
                 before.append([json.loads(line)["text"] for line in samples.read_text(encoding="utf-8").splitlines()])
-                rows.append(
-                    {"mixing": mixing, "seed": seed, "generation": generation, "loss": record.validation_loss,
-                     **diversity(before[-1], config.documents * config.length), "run": record.name, "git_commit": record.git_commit,
-                     "hardware": record.hardware}
-                )  # fmt: skip
+                row = {"mixing": mixing, "seed": seed, "generation": generation, "loss": record.validation_loss}
+                measured = diversity(before[-1], config.documents * config.length)
+                made = {"run": record.name, "git_commit": record.git_commit, "hardware": record.hardware}
+                rows.append(row | measured | made)
                 write_text(folder / "collapse.csv", pd.DataFrame(rows).to_csv(index=False))
     table = pd.DataFrame(rows)
     picture = draw(table, folder / "figures" / "collapse")
