@@ -21,7 +21,8 @@ from maquette.model import hf
 from maquette.model.loading import load_checkpoint, load_reward_model
 from maquette.objectives.base import Objective
 from maquette.recipe import objectives
-from maquette.training import RunRecord, read_history
+from maquette.training import RunRecord, examples, read_history
+from maquette.training.micro_batch import passes_that_fit
 from support.small_examples import base_settings, example_settings, write_instructions, write_preferences
 
 KINDS = ["sft", "reward", "dpo"]
@@ -149,20 +150,30 @@ def test_an_adapter_leaves_the_weights_and_opens_in_peft(
         torch.testing.assert_close(theirs(tokens).logits, ours, rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("size", [2, None])
 @pytest.mark.parametrize("kind", KINDS)
-def test_micro_batches_change_only_the_rounding(make: Callable[..., TrainStage], kind: str) -> None:
-    changes: dict[str, Any] = {"seed": 3, "objective__epochs": 0.3}
+def test_micro_batches_change_only_the_rounding(
+    make: Callable[..., TrainStage], kind: str, size: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many examples in a forward pass as asked for, or as there is memory for."""
+    changes: dict[str, Any] = {"seed": 3, "objective__epochs": 0.3, "force": True}
     if kind == "dpo":
         changes["objective__sft_weight"] = 0.5
     if kind == "sft":  # without dropout, which would fall elsewhere
-        whole, split = (
-            train.run(
-                make(kind, **changes, objective__packing=packing, data__micro_batch_size=size, checkpoint=NO_DROPOUT[0])
-            )
-            for packing, size in ((True, 8), (False, 2))
-        )
-    else:
-        whole, split = (train.run(make(kind, **changes, data__micro_batch_size=size, force=True)) for size in (8, 2))
+        changes["checkpoint"] = NO_DROPOUT[0]
+    packing = [{"objective__packing": packing} if kind == "sft" else {} for packing in (True, False)]
+    whole = train.run(make(kind, **changes, **packing[0], data__micro_batch_size=8))
+    seen: list[int] = []
+
+    def noted(share: int, rows: int) -> int:
+        seen.append(passes_that_fit(share, rows))
+        return seen[-1]
+
+    if size is None:
+        monkeypatch.setattr("maquette.training.micro_batch._CPU_BYTES", 2**17)
+        monkeypatch.setattr(examples, "passes_that_fit", lambda *given: noted(*given))
+    split = train.run(make(kind, **changes, **packing[1], data__micro_batch_size=size))
+    assert size is not None or 1 < seen[0] <= 8
     for one, other in zip(curves(whole), curves(split), strict=True):
         assert one.get("train/loss", 0) == pytest.approx(other.get("train/loss", 0), abs=1e-5)
 

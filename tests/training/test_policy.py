@@ -14,9 +14,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from maquette.artifacts import ConfigError
+from maquette.artifacts import ConfigError, StageError
 from maquette.model.loading import load_checkpoint
 from maquette.objectives.config import PolicyConfig
+from maquette.objectives.rollouts import RolloutLoader, Rollouts, RolloutSchedule
 from maquette.text import Tokenizer
 from maquette.training import fit, read_history, read_record
 from maquette.training.checkpoint_io import CheckpointFolder
@@ -195,3 +196,44 @@ def test_micro_batches_and_processes_share_an_iteration() -> None:
     iterations = plan.schedule(2)
     assert (iterations.rollout_batch_size, iterations.steps, iterations.batches) == (32, 8, 16)
     assert [part.stop - part.start for part in iterations.groups()] == [4] * 8
+
+
+def test_an_iteration_is_read_in_as_many_passes_as_there_is_memory_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the same curves but for rounding."""
+    whole, split = tmp_path / "whole", tmp_path / "split"
+    for folder in (whole, split):
+        folder.mkdir()
+        job = make_job(folder, {"num_iterations": 2, "advantage": "group", "group_size": 2, "num_minibatches": 1})
+        fit(job)
+        assert job.plan.schedule(1, 8).micro_batches == 1
+        monkeypatch.setattr("maquette.training.micro_batch._CPU_BYTES", 2**15)
+        passes = job.plan.schedule(1, job.plan._rows_that_fit(job)).micro_batches
+        assert 1 < passes <= 8
+    curves = [
+        [without_times({key: value for key, value in row.items() if key != "samples"}) for row in rows]
+        for rows in (read_history(folder / RUN / "metrics.jsonl") for folder in (whole, split))
+    ]
+    for one, other in zip(*curves, strict=True):
+        assert one == pytest.approx(other, rel=1e-4, abs=1e-5)
+
+
+def test_an_iteration_goes_on_in_another_number_of_passes() -> None:
+    """Where a checkpoint lies between two steps, as a run's do."""
+    one, four = (
+        RolloutLoader(lambda iteration: (Rollouts.of([]), {}), RolloutSchedule(8, 2, 1, passes)) for passes in (1, 4)
+    )
+    one.place = 1
+    four.load_state_dict({key: value for key, value in one.state_dict().items() if key != "held"})
+    assert (four.place, len(four)) == (4, 8)
+    four.place = 5
+    with pytest.raises(StageError, match=r"within a step of 4 micro-batches; there are 1(.|\n)*=4"):
+        one.load_state_dict(four.state_dict())
+
+
+def test_rows_of_uneven_minibatches() -> None:
+    """No minibatch gets more passes than it has rows, and no pass more rows than fit where there are enough passes."""
+    plan = PolicyPlan(PolicyConfig(rollout_batch_size=7, num_minibatches=3), LetterFeedback(Path(), 0.0))
+    assert [part.stop - part.start for part in plan.schedule(1, 1).groups()] == [1, 1, 1, 1, 1, 2]
+    assert plan.schedule(1, 3).micro_batches == 1

@@ -283,9 +283,11 @@ def _written(
     names: dict[str, list[str]] | None = None,
 ) -> dict[str, Any]:
     if not len(writers["train"]):
+        same = f", {counts['identical']:,} with two equal completions" if "identical" in counts else ""
+        same += f", {counts['empty']:,} empty" if "empty" in counts else ""
         raise StageError(
             f"No {what} are left to train on: {counts['read']:,} read, {counts['too_long']:,} longer than {longest:,} "
-            f"tokens, {counts.get('identical', 0):,} with two equal completions, {counts.get('empty', 0):,} empty.",
+            f"tokens{same}.",
             "Use other data, or a checkpoint with a longer context.",
         )
     return counts | {

@@ -269,10 +269,10 @@ class ProximalPolicyOptimization(Objective):
             loss = loss - config.ent_coef * mean_entropy
             metrics["policy/entropy_avg"] = mean_entropy.detach()
         if config.target_kl is not None:
-            self._approximate_kl.append(self._over_processes(float(approximate_kl)))
-        metrics |= {name: loss.new_tensor(value) for name, value in batch.metrics.items()}
-        self._last_shown = (loss.detach(), metrics)
-        return loss * batch.weight, metrics
+            self._approximate_kl.append(self._over_processes(float(approximate_kl * batch.weight)))
+        of_iteration = {name: loss.new_tensor(value) for name, value in batch.metrics.items()}
+        self._last_shown = (loss.detach(), metrics | of_iteration)
+        return loss * batch.weight, {name: value * batch.weight for name, value in metrics.items()} | of_iteration
 
     def _has_gone_too_far(self) -> bool:
         if self.config.target_kl is None:

@@ -397,14 +397,28 @@ class RolloutLoader:
         return torch.tensor(order)
 
     def state_dict(self) -> dict[str, Any]:
-        state: dict[str, Any] = {"iteration": self.iteration, "place": self.place}
+        step, part = divmod(self.place, self.schedule.micro_batches)
+        state: dict[str, Any] = {
+            "iteration": self.iteration, "step": step, "part": part, "micro_batches": self.schedule.micro_batches
+        }  # fmt: skip
         if self._held is not None and self.place < len(self):
             rollouts, metrics = self._held
             state["held"] = of_all_processes({"trajectories": rollouts.state_dict(), "metrics": metrics})
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.iteration, self.place = state["iteration"], state["place"]
+        """Resumes from a state, at the beginning of a step with any number of micro-batches. Raises `StageError` where
+        it belongs to other processes."""
+        self.iteration, each = state["iteration"], self.schedule.micro_batches
+        if "place" in state:  # of earlier versions: counts micro-batches
+            self.place = state["place"]
+        elif state["part"] and state["micro_batches"] != each:
+            raise StageError(
+                f"The checkpoint lies within a step of {state['micro_batches']} micro-batches; there are {each}.",
+                f"Set trainer.accumulate_grad_batches={state['micro_batches']}.",
+            )
+        else:
+            self.place = state["step"] * each + state["part"]
         self._held = None
         if "held" in state:
             if len(state["held"]) != self.group.size:

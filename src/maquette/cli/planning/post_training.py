@@ -102,6 +102,11 @@ def plan_policy(config: TrainStage) -> PlannedRun:
         )
     if reward.kind != "reward_model" and objective.has_value and objective.value_init == "reward":
         objective = dataclasses.replace(objective, value_init="policy")  # there is no reward model to start from
+    foreign = _reward_tokenizer(config, tokenizer)
+    if foreign is not None and objective.has_value and objective.value_init == "reward":
+        objective = dataclasses.replace(objective, value_init="policy")
+        say("the reward model has another tokenizer: completions are encoded again, the value function starts from the "
+            "policy (objective.value_init=policy)")  # fmt: skip
     longest = max(1, architecture.max_position_embeddings - objective.max_completion_length)
     prompts = open_prompts(config.prompts, tokenizer, longest=longest)
     say_left_out(prompts)
@@ -126,20 +131,23 @@ def plan_policy(config: TrainStage) -> PlannedRun:
         trainer=dataclasses.replace(config.trainer, log_every_n_steps=log_every_n_steps),
     )
     digests = {"tokenizer": tokenizer.chat_digest, "reward": _reward_digest(config)}
+    if foreign is not None:
+        digests["reward_tokenizer"] = foreign.chat_digest
     if config.prompts.path is not None:
         path, rows = Path(config.prompts.path), config.prompts.open_rows("prompts")
         digests["prompts"] = file_digest(path) if path.is_file() else digest([rows.identity, rows.inputs()])
-    return _run(config, recipe, lambda: _policy_plan(config), start, digests)
+    row_tokens = max(lengths) + objective.max_completion_length
+    return _run(config, recipe, lambda: _policy_plan(config, row_tokens), start, digests)
 
 
-def _policy_plan(config: TrainStage) -> "ObjectivePlan":
+def _policy_plan(config: TrainStage, row_tokens: int) -> "ObjectivePlan":
     from maquette.feedback.building import ConfiguredFeedback
     from maquette.training.devices import count_processes
     from maquette.training.policy import PolicyPlan
 
     feedback = ConfiguredFeedback(config.prompts, config.reward, config.outputs)
     accumulate = config.trainer.accumulate_grad_batches
-    plan = PolicyPlan(config.objective, feedback, config.data.micro_batch_size, accumulate)
+    plan = PolicyPlan(config.objective, feedback, config.data.micro_batch_size, accumulate, row_tokens)
     plan.schedule(count_processes(config.trainer))  # raises where they can't be shared out
     return plan
 
@@ -209,6 +217,14 @@ def _say_unused(config: TrainStage) -> None:
 def _with_eps(optimizer: Node) -> Node:
     ours = isinstance(optimizer, OptimizerConfig) and optimizer.eps == OptimizerConfig().eps
     return with_values(optimizer, eps=ADAM_EPS) if ours else optimizer
+
+
+def _reward_tokenizer(config: TrainStage, tokenizer: Tokenizer) -> Tokenizer | None:
+    """The reward model's, where it is not the policy's."""
+    if config.reward.kind != "reward_model":
+        return None
+    its_own = load_tokenizer(find_reward_model(config.reward.checkpoint, config.outputs))
+    return None if its_own.digest == tokenizer.digest else its_own
 
 
 def _reward_digest(config: TrainStage) -> str:
