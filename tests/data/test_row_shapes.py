@@ -257,19 +257,21 @@ PAGE = Path(__file__).parents[2] / "docs" / "tutorials" / "own_data.md"
 
 def shown_rows(kind: str) -> list[tuple[str, list[dict[str, Any]]]]:
     """Shape and rows of each line of the page's table of this kind."""
-    table = PAGE.read_text(encoding="utf-8").partition(f"**{kind.capitalize()}**")[2].partition("\n\n**")[0]
+    heading = {"labels": "Good and bad completions, each by itself"}.get(kind, kind.capitalize())
+    table = PAGE.read_text(encoding="utf-8").partition(f"**{heading}**")[2].partition("\n\n**")[0]
     cells = [line.split("|")[1:3] for line in table.splitlines() if line.startswith("| ")][1:]
     rows = ((name.strip(), [json.loads(row) for row in re.findall(r"`(\{.*?\})`", cell)]) for name, cell in cells)
     return [(name, given) for name, given in rows if given]
 
 
-@pytest.mark.parametrize("kind", ["instructions", "preferences"])
+@pytest.mark.parametrize("kind", ["instructions", "preferences", "labels"])
 def test_the_rows_that_the_page_shows_are_read(tmp_path: Path, kind: str) -> None:
     shapes = shown_rows(kind)
-    assert len(shapes) == {"instructions": 11, "preferences": 10}[kind]
+    assert len(shapes) == {"instructions": 11, "preferences": 10, "labels": 1}[kind]
     for name, rows in shapes:
         (one,) = read(tmp_path / "x.jsonl", kind, *rows)
-        completion = one.messages[-1] if kind == "instructions" else one.chosen[0]
+        parts = {"instructions": "messages", "preferences": "chosen", "labels": "completion"}
+        completion = getattr(one, parts[kind])[-1]
         assert completion["content"].rstrip(".") in ("Blue", "Plum"), name
         (prompt,) = read(tmp_path / "x.jsonl", "prompts", *rows)
         assert prompt[-1]["role"] == "user", name

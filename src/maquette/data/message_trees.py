@@ -31,9 +31,9 @@ Thread = Mapping[str, Any]
 
 
 def taken_apart(rows: Rows, kind: str) -> Rows:
-    """The rows, with each tree in the place of its row as the conversation or the pairs (`kind` preferences) that it
-    holds. Raises `StageError` that names the row of a message that is none."""
-    one = _pairs if kind == "preferences" else _conversation
+    """The rows, with each tree in the place of its row as the conversation that it holds, or the pairs (`kind`
+    preferences or labels). Raises `StageError` that names the row of a message that is none."""
+    one = _pairs if kind in ("preferences", "labels") else _conversation
     left_out = 0
     for place, row in rows:
         if row.keys() >= _MESSAGE:

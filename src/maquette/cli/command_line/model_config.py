@@ -150,6 +150,9 @@ class ScoreStage(PrintedStage, ModelStage):
 
 @dataclass
 class EvaluateStage(RecordedStage, ModelStage):
+    runs: str | None = setting(
+        None, "every run of a sweep instead of one checkpoint (as for fit), so that fit predicts a larger one's scores"
+    )
     corpus: str | None = setting(None, "corpus whose held-out documents are used; by default the run's own")
     suite: SuiteConfig = setting(SuiteConfig, "what is asked")
     protocol: ProtocolConfig = setting(ProtocolConfig, "how it is asked")
@@ -207,7 +210,9 @@ class ExportStage(StageConfig):
 
 @dataclass
 class ImportStage(StageConfig):
-    path: str | None = setting(None, "Hugging Face folder (Llama, Qwen2/3 or GPT-2, safetensors), or a .gguf file")
+    path: str | None = setting(
+        None, "Hugging Face folder (Llama, Qwen2/3 or GPT-2, safetensors; also of a reward model), or a .gguf file"
+    )
     merge_adapter: str | None = setting(None, "merge this folder's adapter, in PEFT's format, into the weights")
     chat: str | None = setting(None, "chat template for a model without one: chatml, plain, or a file with Jinja")
     add_tokens: list[str] = setting(list, "special tokens to add, with rows in the embedding and the head")
