@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import json
 import os
 import signal
 import subprocess
@@ -48,7 +49,7 @@ def same_run(one: Path, other: Path) -> None:
         assert newest is not None
         states.append(torch.load(newest[1], weights_only=True))
     assert states[0]["state_dict"].keys() == states[1]["state_dict"].keys()
-    assert any(name.startswith("value.") for name in states[0]["state_dict"])
+    assert any(name.startswith("value.") for name in states[0]["state_dict"]) == ("stopped" in states[0]["policy"])
     for name, value in states[0]["state_dict"].items():
         assert torch.equal(value, states[1]["state_dict"][name]), name
     moments = [state["optimizer_states"][0]["state"] for state in states]
@@ -81,18 +82,19 @@ def test_what_a_run_leaves(tmp_path: Path) -> None:
     assert not torch.equal(model.head_weight, before.head_weight)
 
 
+@pytest.mark.parametrize("changes", [{}, {"objective": "online_dpo"}], ids=["ppo", "online_dpo"])
 @pytest.mark.slow(reason="every kill is a process that imports PyTorch and Lightning")
-def test_killed_in_the_middle_of_rollouts_and_anywhere_else(tmp_path: Path) -> None:
+def test_killed_in_the_middle_of_rollouts_and_anywhere_else(tmp_path: Path, changes: dict[str, Any]) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     for folder in (whole, killed):
         folder.mkdir()
-    fit(make_job(whole, {}))
+    fit(make_job(whole, changes))
     # Calls of the reward: one to standardise scores, then one an iteration. Saved are steps 3, 6, 9 ...: iteration 3
     # begins at step 8, so the first kill falls into rollouts after a checkpoint in mid-iteration.
     for call in (4, 2):
         for trace in killed.glob("scored-*"):
             trace.unlink()
-        process = subprocess.Popen([sys.executable, str(PROGRAM), str(killed), "{}"])
+        process = subprocess.Popen([sys.executable, str(PROGRAM), str(killed), json.dumps(changes)])
         while not (killed / f"scored-{call}").exists() and process.poll() is None:
             time.sleep(0.01)
         time.sleep(0.1)  # the reward still takes its time
@@ -101,7 +103,7 @@ def test_killed_in_the_middle_of_rollouts_and_anywhere_else(tmp_path: Path) -> N
         process.wait()
     before = read_record(killed / RUN)
     assert before is not None and before.status == "running"
-    fit(make_job(killed, {}))
+    fit(make_job(killed, changes))
     same_run(whole, killed)
 
 
@@ -145,11 +147,18 @@ def test_an_adapter_alone_is_trained(tmp_path: Path) -> None:
     assert changed == {"query", "key", "value", "output", "gate", "up", "down"}
 
 
-@pytest.mark.parametrize("adapter", [None, LORA], ids=["whole", "lora"])
-@pytest.mark.parametrize("step", [3, 8])
-def test_going_on_from_a_checkpoint_is_exact(tmp_path: Path, step: int, adapter: dict[str, Any] | None) -> None:
+@pytest.mark.parametrize(
+    ("step", "adapter", "changes"),
+    [
+        *((step, adapter, {"target_kl": 1e-3}) for step in (3, 8) for adapter in (None, LORA)),
+        (3, None, {"objective": "online_dpo"}),
+    ],
+    ids=["3-whole", "3-lora", "8-whole", "8-lora", "3-online_dpo"],
+)
+def test_going_on_from_a_checkpoint_is_exact(
+    tmp_path: Path, step: int, adapter: dict[str, Any] | None, changes: dict[str, Any]
+) -> None:
     """From the middle of an iteration, and from between two, also with a stopped iteration behind it."""
-    changes = {"target_kl": 1e-3}
     whole, part = tmp_path / "whole", tmp_path / "part"
     for folder in (whole, part):
         folder.mkdir()

@@ -6,7 +6,7 @@ from typing import Any
 
 from maquette.artifacts.manifest import read_manifest
 from maquette.artifacts.targets import has_key, import_target, node_value
-from maquette.data.example_data import ExampleData, InstructionData, PreferenceData
+from maquette.data.example_data import ExampleData, InstructionData, LabelledData, PreferenceData
 from maquette.objectives.config import ExampleConfig
 from maquette.objectives.preferences import ReferenceLogProbs
 from maquette.text import Tokenizer
@@ -14,7 +14,9 @@ from maquette.training.job import Job, ObjectivePlan, Opened, Row, describe_run_
 from maquette.training.micro_batch import forward_passes, passes_that_fit, rows_that_fit, share_of
 from maquette.training.report import draw_curves, draw_reliability
 
-_DATA: dict[str, type[ExampleData]] = {"instructions": InstructionData, "preferences": PreferenceData}
+_DATA: dict[str, type[ExampleData]] = {
+    "instructions": InstructionData, "preferences": PreferenceData, "labels": LabelledData,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

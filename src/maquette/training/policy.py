@@ -16,7 +16,7 @@ from maquette.artifacts.targets import import_target
 from maquette.data.conversations import Prompt, PromptSource
 from maquette.model import LanguageModel, ScalarModel
 from maquette.objectives.completions import RewardFunction
-from maquette.objectives.config import PolicyConfig
+from maquette.objectives.config import RolloutConfig
 from maquette.objectives.rollouts import RolloutSchedule
 from maquette.training.job import Job, ObjectivePlan, Opened, Row, describe_run_model, prepare_optimization
 from maquette.training.micro_batch import forward_passes, rows_that_fit, share_of
@@ -88,7 +88,7 @@ class PolicyPlan(ObjectivePlan):
     passes of a minibatch; where both are None, as few as fit. `row_tokens`: what a prompt and its completion are
     expected to have at most; by default the whole context."""
 
-    config: PolicyConfig
+    config: RolloutConfig
     feedback: FeedbackSource
     micro_batch_size: int | None = None
     accumulate: int | None = None
@@ -107,16 +107,15 @@ class PolicyPlan(ObjectivePlan):
             )  # fmt: skip
         if passes is None and rows is not None:
             largest = -(-share // config.num_minibatches)
-            # A forward pass at least for each; the smallest minibatch has one row less than the largest.
-            passes = min(-(-largest // rows), max(1, share // config.num_minibatches))
-        return RolloutSchedule(share, config.ppo_epochs, config.num_minibatches, passes or 1)
+            # A forward pass at least for each; the smallest minibatch has one row (or pair) less than the largest.
+            passes = min(-(-largest // rows), max(1, share // config.unit // config.num_minibatches))
+        return RolloutSchedule(share, config.ppo_epochs, config.num_minibatches, passes or 1, config.unit)
 
     def _rows_that_fit(self, job: Job) -> int:
         """Completions of a forward pass, through the policy and a value function with a core of its own."""
-        config, architecture = self.config, job.spec.architecture
-        cores = 2 if config.has_value and config.value_init != "shared" else 1
+        architecture = job.spec.architecture
         tokens = min(self.row_tokens or architecture.max_position_embeddings, architecture.max_position_embeddings)
-        return rows_that_fit(cores * architecture.numbers_per_token, tokens, job.hardware)
+        return rows_that_fit(self.config.cores * architecture.numbers_per_token, tokens, job.hardware)
 
     def open(self, job: Job, tokenizer: "Tokenizer") -> Opened:
         assert job.spec.checkpoint is not None  # the stage asks for one

@@ -21,7 +21,7 @@ from maquette.cli.command_line.config import TrainStage
 from maquette.cli.planning.pretraining import PlannedRun, specified
 from maquette.data.config import ExamplesConfig
 from maquette.data.conversations import ExampleFiles, ExampleSource
-from maquette.data.examples import describe_examples, encode_instructions, encode_preferences
+from maquette.data.examples import describe_examples, encode_instructions, encode_labels, encode_preferences
 from maquette.feedback.annotators.custom import CallableReward
 from maquette.feedback.config import TaskInstructionsConfig
 from maquette.feedback.prompts import TaskInstructions, open_prompts, say_left_out
@@ -29,6 +29,7 @@ from maquette.model.core_config import CoreConfig
 from maquette.model.hf import config_of, read_config
 from maquette.model.loading import find_reward_model, load_tokenizer, model_folder, weights_digest
 from maquette.optimization.config import OptimizerConfig, planned_warmup, planned_weight_decay
+from maquette.recipe.objectives import ObjectiveEntry
 from maquette.recipe.post_training import PostTraining
 from maquette.recipe.pretraining import Recipe, with_steps
 from maquette.recipe.run_spec import label_of
@@ -153,7 +154,7 @@ def _policy_plan(config: TrainStage, row_tokens: int) -> "ObjectivePlan":
 
 
 PLANS: dict[str, Callable[[TrainStage], PlannedRun]] = {
-    "instructions": plan_examples, "preferences": plan_examples, "prompts": plan_policy,
+    "instructions": plan_examples, "preferences": plan_examples, "labels": plan_examples, "prompts": plan_policy,
 }  # fmt: skip
 """How a run is planned, by what the objective reads."""
 
@@ -244,7 +245,7 @@ def _reward_digest(config: TrainStage) -> str:
 
 
 _ENCODE: dict[str, Callable[..., dict[str, Any]]] = {
-    "instructions": encode_instructions, "preferences": encode_preferences,
+    "instructions": encode_instructions, "preferences": encode_preferences, "labels": encode_labels,
 }  # fmt: skip
 
 
@@ -254,8 +255,8 @@ def encoded_examples(config: TrainStage, tokenizer: Tokenizer, longest: int) -> 
 
     Raises `ConfigError` where the settings do not say where they come from."""
     kind = config.objective.entry.reads
-    chosen: ExamplesConfig = getattr(config, kind)
-    source = _source(kind, chosen, config.objective.entry.name)
+    chosen: ExamplesConfig = getattr(config, config.objective.entry.section)
+    source = _source(kind, chosen, config.objective.entry)
     settings = {"longest": longest, "validation": getattr(chosen, "validation", 0.0), "limit": chosen.limit}
 
     def make(folder: Path) -> dict[str, Any]:
@@ -276,12 +277,12 @@ def encoded_examples(config: TrainStage, tokenizer: Tokenizer, longest: int) -> 
     )
 
 
-def _source(kind: str, chosen: Any, objective: str) -> ExampleSource:
+def _source(kind: str, chosen: Any, entry: ObjectiveEntry) -> ExampleSource:
     if isinstance(chosen, TaskInstructionsConfig):
         return TaskInstructions(chosen)
     if chosen.path is None:
         more = ", or instructions=task" if kind == "instructions" else ""
         raise ConfigError(
-            f"objective={objective} needs {kind}.", f"Give {kind}.path=<file or folder of JSON lines>{more}."
+            f"objective={entry.name} needs {kind}.", f"Give {entry.section}.path=<file or folder of JSON lines>{more}."
         )
     return ExampleFiles(chosen.open_rows(kind), kind)

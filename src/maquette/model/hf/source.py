@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from maquette.artifacts.errors import ConfigError
+from maquette.artifacts.errors import ConfigError, StageError
 from maquette.artifacts.files import file_digest, listed
 from maquette.artifacts.progress import progress
 from maquette.artifacts.reading import short
@@ -44,6 +44,12 @@ def load_source(
         model: Any  # of one kind or the other
         model = load_scalar(opened, dtype=None) if is_scalar(raw) else load(opened, dtype=None)
         tokenizer, family = Tokenizer.load(opened), family_of(raw, opened)
+        if tokenizer.vocab_size > model.config.vocab_size:
+            raise StageError(
+                f"{opened / 'tokenizer.json'} has {tokenizer.vocab_size:,} tokens, config.json says "
+                f"{model.config.vocab_size:,}.",
+                "The two files do not belong together, or one is damaged.",
+            )
     if adapter is not None:
         model = load_adapter(model, family, adapter)
     known = tokenizer.vocab_size
