@@ -1,8 +1,8 @@
 """The recipe after pretraining: from examples, or from prompts and rollouts, to every number of a run. Free of torch.
 
 Peak learning rates are shares of what the recipe pretrains a model of this width with (objectives.py); in muP every
-parameter has its share of it as in pretraining. An adapter learns up to ten times as fast. Weights are not decayed unless
-told so: the run is short and begins at weights worth keeping.
+parameter has its share of it as in pretraining. An adapter learns up to ten times as fast. Weights are not decayed
+unless told so: the run is short and begins at weights worth keeping.
 """
 
 from collections.abc import Mapping
