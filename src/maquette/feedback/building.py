@@ -102,17 +102,15 @@ def _judge(config: FeedbackConfig, outputs: Path | str) -> Judge:
     return LocalJudge(model, tokenizer, folder.name)
 
 
-HELD_OUT_PROMPTS = 256
-"""Held-out prompts that a policy in training is measured on."""
-
-
 @dataclass(frozen=True)
 class ConfiguredFeedback:
-    """A `FeedbackSource` from settings: plain values until it is opened."""
+    """A `FeedbackSource` from settings: plain values until it is opened. `sample_prompts`: how many held-out prompts a
+    policy in training is measured on."""
 
     prompts: PromptsConfig
     reward: RewardConfig
     outputs: str
+    sample_prompts: int
 
     def open(self, tokenizer: "Tokenizer", context: int, max_completion_length: int) -> PolicyFeedback:
         """Raises `StageError` where prompts leave no room for a completion, or the reward model reads other tokens."""
@@ -126,7 +124,7 @@ class ConfiguredFeedback:
         if isinstance(reward, LearnedReward):
             reward.check_tokenizer(tokenizer.digest)
         held_out = open_prompts(self.prompts, tokenizer, longest=longest, split="held_out")
-        prompts = tuple(held_out[number] for number in range(HELD_OUT_PROMPTS))
+        prompts = tuple(held_out[number] for number in range(self.sample_prompts))
         rewards: dict[str, RewardFunction] = {"reward": reward}
         if self.prompts.path is None:
             rewards["gold"] = GoldReward()

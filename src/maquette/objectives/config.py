@@ -206,6 +206,9 @@ class PolicyConfig(ObjectiveConfig):
     )
     whiten_rewards: bool = setting(False, "tokens' rewards are scaled to unit variance")
     missing_eos_penalty: float = setting(1.0, "taken off the score of one without an end of turn", minimum=0.0)
+    sample_prompts: int = setting(
+        256, "held-out prompts that are answered at each validation, to measure reward and KL on", minimum=1
+    )
 
     @property
     def has_value(self) -> bool:
