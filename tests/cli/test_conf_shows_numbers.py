@@ -115,8 +115,13 @@ FILES: dict[str, dict[str, Any]] = {
         "deduplicated": CurationConfig(label="deduplicated"),
     },
     "executor": {kind: ExecutorConfig(kind=kind) for kind in ("local", "datatrove", "slurm")},
-    "instructions": {"file": InstructionFilesConfig(), "task": TaskInstructionsConfig()},
-    "preferences": {"file": PreferenceFilesConfig()},
+    "instructions": {
+        "file": InstructionFilesConfig(), "task": TaskInstructionsConfig(),
+        "huggingface": InstructionFilesConfig(kind="huggingface", split="train"),
+    },
+    "preferences": {
+        "file": PreferenceFilesConfig(), "huggingface": PreferenceFilesConfig(kind="huggingface", split="train"),
+    },
     "suite": {
         "none": no_suite(), "embedded": SuiteConfig(), "likelihood": SuiteConfig(name="likelihood", embedded=[]),
         "files": SuiteConfig(name="files", embedded=[], likelihood=False),
