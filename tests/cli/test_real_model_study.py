@@ -69,9 +69,10 @@ def tiny(tmp_path: Path) -> list[str]:
     hf.save(LanguageModel(shape), tokenizer, outputs / "artifacts" / "models" / "smollm2")
     (documents := tmp_path / "documents").mkdir()
     write_documents(documents)
+    source = f"++corpus.source={{kind: jsonl, path: '{documents}', limit: null}}"
     return overrides(
-        outputs, "labels.feedback=simulated", "corpus.source=jsonl", f"++corpus.source.path='{documents}'",
-        "++corpus.corpus={near_duplicates: 1.0, workers: 1}", "++evaluate.suite.embedded=[agreement,arithmetic]", **FEW,
+        outputs, "labels.feedback=simulated", source, "++corpus.corpus={near_duplicates: 1.0, workers: 1}",
+        "++evaluate.suite.embedded=[agreement,arithmetic]", **FEW,
     )  # fmt: skip
 
 
