@@ -1,5 +1,5 @@
 """`maquette evaluate suite=embedded checkpoint=...`: what a model knows, by every protocol, with intervals; with
-`runs=` what every model of a family knows.
+`runs=` what every model of a family knows; how often a reward model ranks pairs as people do.
 
 Run the command again to find a finished evaluation, or to resume one that was killed.
 """
@@ -10,16 +10,24 @@ from typing import Any
 from maquette.artifacts.errors import ConfigError, StageError
 from maquette.artifacts.progress import say
 from maquette.cli.command_line.model_config import EvaluateStage
+from maquette.evaluation.preference_accuracy import evaluate_preferences
 from maquette.evaluation.stored_evaluation import stored_evaluation
 from maquette.evaluation.summary import show_evaluation
-from maquette.model.loading import find_checkpoint
+from maquette.model.hf import is_scalar, read_config
+from maquette.model.loading import find_checkpoint, model_folder
 
 
 def run(config: EvaluateStage) -> dict[str, Any]:
     """Evaluates one checkpoint, or with `runs` every run of a family, so that maquette fit predicts what a larger one
     scores; returns the JSON's content (of the last run)."""
     if config.runs is None:
-        result = _evaluate(config, find_checkpoint(config.checkpoint, config.outputs))
+        checkpoint = find_checkpoint(config.checkpoint, config.outputs)
+        if config.suite.preferences or is_scalar(read_config(model_folder(checkpoint))):
+            return evaluate_preferences(
+                checkpoint, config.suite, config.protocol, outputs=config.outputs, tracking=config.tracking,
+                force=config.force,
+            )  # fmt: skip
+        result = _evaluate(config, checkpoint)
         show_evaluation(result)
         return result
     from maquette.scaling.fits.recorded import recorded_runs

@@ -261,6 +261,11 @@ _LONG = 10
 """Characters of a prompt that no two completions begin with by chance."""
 
 
+def is_pair(row: Mapping[str, Any]) -> bool:
+    """Whether a row has two completions to compare."""
+    return _pair_shape(row) is not None
+
+
 def _pair_shape(row: Mapping[str, Any]) -> PairShape | None:
     """The first of `PAIRS` whose columns are all there; whole conversations need no request beside them."""
     there = [shape for shape in PAIRS if {shape.first, shape.second} <= row.keys()]

@@ -117,8 +117,8 @@ def build_author(config: AuthorConfig, outputs: Path | str) -> EndpointModel | L
 
 @dataclass(frozen=True)
 class ConfiguredFeedback:
-    """A `FeedbackSource` from settings: plain values until it is opened. `sample_prompts`: how many held-out prompts a
-    policy in training is measured on."""
+    """A `FeedbackSource` from settings: plain values until it is opened. A value function starts from the reward model
+    only where that reads the policy's tokens. `sample_prompts`: how many held-out prompts a policy is measured on."""
 
     prompts: PromptsConfig
     reward: RewardConfig
@@ -126,7 +126,7 @@ class ConfiguredFeedback:
     sample_prompts: int
 
     def open(self, tokenizer: "Tokenizer", context: int, max_completion_length: int) -> PolicyFeedback:
-        """Raises `StageError` where prompts leave no room for a completion, or the reward model reads other tokens."""
+        """Raises `StageError` where prompts leave no room for a completion."""
         longest = context - max_completion_length
         if longest < 1:
             raise StageError(
@@ -134,8 +134,10 @@ class ConfiguredFeedback:
                 "Use shorter completions, or a model with a longer context.",
             )
         reward = build_reward(self.reward, self.outputs)
+        value = None
         if isinstance(reward, LearnedReward):
-            reward.check_tokenizer(tokenizer.digest)
+            value = reward.model if reward.tokenizer.digest == tokenizer.digest else None
+            reward = reward.of_policy(tokenizer)
         held_out = open_prompts(self.prompts, tokenizer, longest=longest, split="held_out")
         prompts = tuple(held_out[number] for number in range(self.sample_prompts))
         rewards: dict[str, RewardFunction] = {"reward": reward}
@@ -152,7 +154,7 @@ class ConfiguredFeedback:
         return PolicyFeedback(
             prompts=open_prompts(self.prompts, tokenizer, longest=longest),
             reward=reward,
-            value=reward.model if isinstance(reward, LearnedReward) else None,
+            value=value,
             measure=measure,
             held_out=prompts[:16],
         )

@@ -46,9 +46,10 @@ def compare_runs(
     `evaluations`: what `maquette evaluate` gave of a policy."""
     reference = records[REFERENCE]
     rewards: dict[str, RewardFunction] = {"gold": GoldReward()}
-    rewards |= {name: open_reward_model(made[name], outputs) for name in reward_models}
+    tokenizer = load_tokenizer(reference.folder)
+    rewards |= {name: open_reward_model(made[name], outputs).of_policy(tokenizer) for name in reward_models}
     source = open_prompts(
-        PromptsConfig(tasks=list(tasks), seed=seed + 1), load_tokenizer(reference.folder),
+        PromptsConfig(tasks=list(tasks), seed=seed + 1), tokenizer,
         longest=max(1, reference.spec.sequence_length - max_completion_length), split="held_out",
     )  # fmt: skip
     runs = []
