@@ -10,7 +10,8 @@ what a law of the total can not see:
 The law of hits is fitted to what they would cost without copying, ln L_hit + ONSET score of each run: so it is one law
 on both sides of the onset. The score of a larger run is carried on along tokens seen, in log-log, from the best runs of
 the last two budgets. How much a score takes off the hits was measured on one family to 1e14 FLOPs, and the score itself
-is a guess: half of what it is to gain yet moves the middle, twice of it the low end, none the high one.
+is a guess: half of what it is to gain yet moves the middle, twice of it the low end, none the high one. Scores too
+small to announce anything are noise, and are not carried on: then hits may fall lower after a decade without a warning.
 """
 
 from collections.abc import Mapping, Sequence
@@ -44,7 +45,7 @@ MOST = 0.5
 class KindPredictor:
     """`kinds`: of each kind of token its predictor, of hits without copying; `shares`: what it counts in the total.
     `scores`: tokens seen and copying score of the best run at each budget, (budgets, 2), None where not measured.
-    `onset`: how much lower the total may come out where the scores do not announce copying yet."""
+    `onset`: how much lower hits may come out where the scores do not announce copying yet."""
 
     kinds: Mapping[str, Predictor]
     shares: Mapping[str, float]
@@ -74,7 +75,8 @@ class KindPredictor:
             return np.zeros(np.shape(tokens))
         seen, known = np.log(self.scores.T)
         at, now, high = np.log(np.asarray(tokens, float)), seen[-1], known[-1]
-        slope = max(0.0, (high - known[-2]) / (now - seen[-2])) if len(seen) > 1 and now > seen[-2] else 0.0
+        rises = self.leads and len(seen) > 1 and now > seen[-2]
+        slope = max(0.0, (high - known[-2]) / (now - seen[-2])) if rises else 0.0
         further = np.minimum(np.exp(high + slope * (at - now)), max(MOST, np.exp(high)))
         order = np.argsort(seen)
         return np.where(at > now, further, np.exp(np.interp(at, seen[order], known[order])))
@@ -90,9 +92,9 @@ class KindPredictor:
         kinds = {name: one.predict(params, tokens, compute, levels) for name, one in self.kinds.items()}
         further = self.score(tokens)
         known = np.minimum(further, self.score_now)
-        kinds[self.copied] = _lowered(kinds[self.copied], ONSET * known, ONSET * (further - known))
-        total = _mixed(list(kinds.values()), [self.shares[name] for name in kinds])
-        return _with_onset(total, self.onset), kinds
+        hits = _lowered(kinds[self.copied], ONSET * known, ONSET * (further - known))
+        kinds[self.copied] = _with_onset(hits, self.onset)
+        return _mixed(list(kinds.values()), [self.shares[name] for name in kinds]), kinds
 
 
 def fit_kinds(
@@ -124,7 +126,9 @@ def fit_kinds(
     best = None if copying is None else _best_scores(kinds[copied], whole, score)
     # From the score on that announces it, the hits' own law carries the onset.
     announced = best is not None and best[-1, 1] >= BEGINS
-    return KindPredictor(kinds, dict(shares), copied, best, Onset() if announced else onset)
+    # What the total may fall by, hits alone have to fall by.
+    of_hits = Onset(onset.per_decade / max(shares[copied], 0.05), onset.after)
+    return KindPredictor(kinds, dict(shares), copied, best, Onset() if announced else of_hits)
 
 
 def _best_scores(predictor: Predictor, loss: Array, score: Array) -> Array:
