@@ -146,7 +146,7 @@ def _policy_plan(config: TrainStage, row_tokens: int) -> "ObjectivePlan":
     from maquette.training.devices import count_processes
     from maquette.training.policy import PolicyPlan
 
-    feedback = ConfiguredFeedback(config.prompts, config.reward, config.outputs)
+    feedback = ConfiguredFeedback(config.prompts, config.reward, config.outputs, config.objective.sample_prompts)
     accumulate = config.trainer.accumulate_grad_batches
     plan = PolicyPlan(config.objective, feedback, config.data.micro_batch_size, accumulate, row_tokens)
     plan.schedule(count_processes(config.trainer))  # raises where they can't be shared out
