@@ -18,7 +18,7 @@ from maquette.text.special import END_OF_TURN
 from support.policies import tiny_ppo
 
 TOKENIZER = train_tokenizer([], TokenizerConfig(kind="byte"))
-FEEDBACK = ConfiguredFeedback(PromptsConfig(), RewardConfig(), "outputs")
+FEEDBACK = ConfiguredFeedback(PromptsConfig(), RewardConfig(), "outputs", 256)
 
 
 def learned(kind: str) -> LearnedReward:
