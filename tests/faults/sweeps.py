@@ -71,7 +71,8 @@ class Sweeps:
             lost = self._left(mark)
             if launcher == "joblib":  # the job that died is launched once more
                 return 1, lost + ([f"exit {status}: {output[-400:]}"] if status else []) + self._different(launcher)
-            if status != 1 or "Run the command again" not in output:
+            # a rank that had answered already is missed by nobody
+            if status and (status != 1 or "Run the command again" not in output):
                 lost.append(f"a rank was killed: exit {status}: {output[-400:]}")
         else:
             parent.kill()
