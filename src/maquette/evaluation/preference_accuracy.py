@@ -169,7 +169,8 @@ def shown_rows(result: Mapping[str, Any]) -> list[dict[str, Any]]:
         | {
             name: f"{row[low]:{form}}{between}{row[high]:{form}}" if math.isfinite(row[low]) else "too few"
             for name, low, high, form, between in (
-                ("interval", "low", "high", ".3f", "-"), ("beyond_interval", "beyond_low", "beyond_high", "+.3f", " to "),
+                ("interval", "low", "high", ".3f", "-"),
+                ("beyond_interval", "beyond_low", "beyond_high", "+.3f", " to "),
             )
         }
         for row in result["rows"]
