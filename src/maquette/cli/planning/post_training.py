@@ -162,7 +162,12 @@ PLANS: dict[str, Callable[[TrainStage], PlannedRun]] = {
 
 
 def _start(config: TrainStage) -> Path:
-    """The folder to start from. Raises `ConfigError` where none is named."""
+    """The folder to start from. Raises `ConfigError` where none is named, and for an adapter on a model in shards."""
+    if config.adapter and config.trainer.strategy == "fsdp":
+        raise ConfigError(
+            "adapter= is not trained with trainer.strategy=fsdp: nothing here has tested it.",
+            "Use trainer=ddp: the frozen weights have neither gradients nor optimiser states.",
+        )
     start = config.starting_folder
     if start is None:
         raise ConfigError(
@@ -187,6 +192,7 @@ def _known(config: TrainStage, architecture: CoreConfig) -> PostTraining:
         warmup=planned_warmup(config.scheduler),
         weight_decay=planned_weight_decay(config.optimizer),
         rules=config.recipe,
+        adapter=config.adapter,
     )
 
 
