@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, SingleDeviceStrategy, Strategy
-from torch.distributed.fsdp.wrap import ModuleWrapPolicy
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
 
 from maquette.artifacts import ConfigError
 from maquette.artifacts.targets import place_of, search_current_folder
@@ -92,7 +92,9 @@ def build_trainer(job: Job, opened: Opened, callbacks: Sequence[Callback], logge
         "devices": hardware.processes,
         "num_nodes": hardware.nodes,
         "strategy": build_strategy(job),
-        "precision": hardware.lightning_precision,
+        # Sharded weights are gathered in the compute dtype; autocast would convert them at each use.
+        "precision": "32-true" if hardware.strategy == "fsdp" and hardware.precision == "bf16-mixed"
+        else hardware.lightning_precision,
         "plugins": [
             AtomicCheckpointIO(), TorchElasticEnvironment() if many else LightningEnvironment(),
             *(plugins if isinstance(plugins, list | tuple) else [plugins]),
@@ -114,12 +116,11 @@ def build_strategy(job: Job) -> Strategy:
     """How processes share the work: alone, each with a copy (DDP), or with the weights shared out (FSDP)."""
     hardware = job.hardware
     if hardware.strategy == "fsdp":
-        from maquette.model.transformer import Block
+        from maquette.training.sharded_strategy import ShardedStrategy
 
-        return FSDPStrategy(
-            auto_wrap_policy=ModuleWrapPolicy({Block}),
-            state_dict_type="full",
-            sharding_strategy="FULL_SHARD",
+        return ShardedStrategy(
+            nodes=hardware.nodes,
+            compute_dtype=torch.bfloat16 if hardware.precision == "bf16-mixed" else torch.float32,
             timeout=_PATIENCE,
         )
     if hardware.world_size > 1:
