@@ -133,7 +133,7 @@ def type_in(block: str) -> None:
 
 
 @pytest.mark.slow(reason="some ten commands of a page, training included")
-@pytest.mark.parametrize("name", ["own_text", "own_preferences"])
+@pytest.mark.parametrize("name", ["own_text", "own_data", "own_preferences"])
 def test_a_tutorial_from_top_to_bottom(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     follow(name, tmp_path, monkeypatch)
 

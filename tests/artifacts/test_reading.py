@@ -75,7 +75,6 @@ OUR_OWN_TEXT = {
     "artifacts/reading.py",
     "corpus/synthetic_web/pages.py",  # a file of the package
     "evaluation/question_files.py",  # `read_task` turns what its readers raise into a place and a row
-    "evaluation/row_files.py",  # `read_rows` reads CSV inside `reading`
     "recipe/run_spec.py", "scaling/predictions/prediction.py",  # what json.dumps has just written
     "text/tokenizer.py", "text/training.py",  # what tokenizers has just written
     "tracking/config.py",  # an environment variable that this process wrote

@@ -20,7 +20,7 @@ from maquette.data.config import DataConfig, InstructionFilesConfig, MixtureConf
 from maquette.evaluation.config import ProtocolConfig, SuiteConfig, no_suite
 from maquette.feedback.config import FeedbackConfig, TaskInstructionsConfig
 from maquette.model.config import ModelConfig
-from maquette.objectives.config import OBJECTIVES, CustomObjectiveConfig, PolicyConfig
+from maquette.objectives.config import OBJECTIVES, CustomObjectiveConfig, PolicyConfig, PreferenceConfig
 from maquette.optimization.config import (
     AdamWConfig,
     ConstantSchedulerConfig,
@@ -54,7 +54,19 @@ GPT2 = ModelConfig(
 STANDARD = HyperparameterRules(source="runs of 20k to 180k parameters")
 
 FILES: dict[str, dict[str, Any]] = {
-    "objective": {name: kind() for name, kind in (OBJECTIVES | {"ppo": PolicyConfig}).items()},
+    "objective": {
+        **{name: kind() for name, kind in OBJECTIVES.items()},
+        "simpo": PreferenceConfig(loss_type="simpo", beta=2.0, simpo_gamma=1.0),
+        "orpo": PreferenceConfig(loss_type="orpo"),
+        "dpo_norm": PreferenceConfig(length_normalized=True, beta=5.0),
+        "grpo": PolicyConfig(advantage="group", normalizer="completions"),
+        "dr_grpo": PolicyConfig(advantage="centered", normalizer="constant", kl_coefficient=0.0),
+        "dapo": PolicyConfig(
+            advantage="group", clip_range_high=0.28, resample_groups=3, mask_truncated=True, overlong_buffer=4,
+            missing_eos_penalty=0.0, kl_coefficient=0.0,
+        ),
+        "rloo": PolicyConfig(advantage="rloo", ratio="completion", normalizer="completions", ppo_epochs=1),
+    },
     "model": {
         "transformer": ModelConfig(), "llama": LLAMA, "gelu": dataclasses.replace(LLAMA, activation="gelu"),
         "qwen3": dataclasses.replace(LLAMA, qk_norm=True), "gpt2": GPT2, "lstm": ModelConfig(kind="lstm"),
@@ -103,8 +115,13 @@ FILES: dict[str, dict[str, Any]] = {
         "deduplicated": CurationConfig(label="deduplicated"),
     },
     "executor": {kind: ExecutorConfig(kind=kind) for kind in ("local", "datatrove", "slurm")},
-    "instructions": {"file": InstructionFilesConfig(), "task": TaskInstructionsConfig()},
-    "preferences": {"file": PreferenceFilesConfig()},
+    "instructions": {
+        "file": InstructionFilesConfig(), "task": TaskInstructionsConfig(),
+        "huggingface": InstructionFilesConfig(kind="huggingface", split="train"),
+    },
+    "preferences": {
+        "file": PreferenceFilesConfig(), "huggingface": PreferenceFilesConfig(kind="huggingface", split="train"),
+    },
     "suite": {
         "none": no_suite(), "embedded": SuiteConfig(), "likelihood": SuiteConfig(name="likelihood", embedded=[]),
         "files": SuiteConfig(name="files", embedded=[], likelihood=False),
@@ -210,7 +227,7 @@ def test_every_number_has_a_comment(group: str, name: str) -> None:
 def test_an_objective_names_what_it_builds(name: str) -> None:
     expected = FILES["objective"][name]
     assert import_target(expected._target_).config_class is type(expected)
-    assert yaml.safe_load((CONF / "objective" / f"{name}.yaml").read_text())["_target_"] == expected._target_
+    assert shown(CONF / "objective" / f"{name}.yaml", "objective")["_target_"] == expected._target_
 
 
 def test_an_objective_of_ours_may_be_chosen_by_its_target() -> None:

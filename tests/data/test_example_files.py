@@ -13,6 +13,7 @@ from maquette.data.conversations import ExampleFiles, Instruction, Preference
 from maquette.data.examples import Examples, describe_examples, encode_instructions, encode_preferences, split_of
 from maquette.text import Tokenizer
 from maquette.text.chat import Message
+from maquette.text.chat_template import TemplateChat
 from maquette.text.config import TokenizerConfig
 from maquette.text.training import train_tokenizer
 
@@ -157,6 +158,39 @@ def test_preferences_as_pairs(tokenizer: Tokenizer, tmp_path: Path) -> None:
     assert train.columns["probability"][2] == 0.75
     first = train[0][0][: int(train.columns["prompt_length"][0])].tolist()
     assert tokenizer.decode(first[:-1]) == spelt_out([*CHAT, *CHAT[:1]])
+
+
+def test_empty_completions_are_left_out_and_counted(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "x.jsonl",
+        {"instruction": "say nothing", "output": ""},
+        {"messages": [*CHAT[:1], {"role": "assistant", "content": " "}, *CHAT]},
+        {"instruction": "say something", "output": "x"},
+    )
+    settings: dict[str, Any] = {"longest": 64, "validation": 0.0}
+    facts = encode_instructions(ExampleFiles(path, "instructions").examples(), tokenizer, tmp_path / "sft", **settings)
+    assert (facts["read"], facts["empty"], facts["too_long"]) == (3, 1, 0)
+    assert "1 of 3 left out: the completion to learn is empty" in "\n".join(describe_examples(facts, "x"))
+    learned = [tokenizer.decode(ids[mask].tolist()) for ids, mask in Examples.load(tmp_path / "sft" / "train")]
+    assert learned == ["hello<|end_of_turn|>", "x<|end_of_turn|>"]  # of the second row not the turn that is empty
+    turns = "\n\nHuman: hi\n\nAssistant:"
+    write(path, {"chosen": turns, "rejected": turns + " no"}, {"chosen": turns + " yes", "rejected": turns})
+    facts = encode_preferences(ExampleFiles(path, "preferences").examples(), tokenizer, tmp_path / "dpo", **settings)
+    assert (facts["read"], facts["empty"], facts["train"]["examples"]) == (2, 1, 2)
+
+
+def test_a_row_that_the_template_refuses_is_named(
+    tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "x.jsonl", {"messages": CHAT}, {"messages": [{"role": "system", "content": "s"}, *CHAT]})
+    template = "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('No system role') }}{% endif %}"
+    template += "{{ m.role }}: {{ m.content }}<|end_of_turn|>{% endfor %}"
+    template += "{% if add_generation_prompt %}assistant: {% endif %}"
+    monkeypatch.setattr(tokenizer, "template_chat", TemplateChat(template, tokenizer, {}))
+    with pytest.raises(StageError, match=f"{path}, line 2: .*No system role"):
+        encode_instructions(
+            ExampleFiles(path, "instructions").examples(), tokenizer, tmp_path, longest=64, validation=0.0
+        )
 
 
 def test_a_damaged_folder(tokenizer: Tokenizer, tmp_path: Path) -> None:

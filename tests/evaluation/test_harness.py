@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from maquette.artifacts import StageError
+from maquette.cli.command_line import dispatcher
+from maquette.cli.command_line.registry import STAGES
 from maquette.model import LanguageModel, TransformerConfig, hf
 from maquette.text import train_tokenizer
 from maquette.text.config import TokenizerConfig
@@ -111,3 +113,31 @@ def test_a_local_task(backends: tuple[HarnessModel, HFLM], tmp_path: Path) -> No
     for one, other in zip(ours["samples"]["local"], theirs["samples"]["local"], strict=True):
         first = [response[0][0] for response in one["resps"]]
         assert first == pytest.approx([response[0][0] for response in other["resps"]], abs=1e-4)
+
+
+def test_all_words_are_the_harnesss_own(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    words = ["--model_args", f"checkpoint={folder}", "--json", "a=b", "--", "-m"]
+    assert dispatcher.parse(STAGES["harness"], words).positional == words
+    with pytest.raises(SystemExit) as left:
+        dispatcher.main(["harness", "run", "--help"])
+    assert left.value.code == 0 and "--include_path" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as left:
+        dispatcher.main(["harness", "--no-such-option", "x"])
+    assert left.value.code == 2 and "--no-such-option" in capsys.readouterr().err
+
+
+@pytest.mark.slow(reason="imports lm-eval and runs a task of it")
+def test_the_stage_runs_a_local_task(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    row = {"question": "the mouse ate", "choices": [" the cheese", " one two three"], "answer": 0}
+    (tmp_path / "data.jsonl").write_text(json.dumps(row) + "\n")
+    (tmp_path / "local.yaml").write_text(TASK.format(data="data.jsonl"))
+    (tmp_path / "outputs" / "artifacts" / "models").mkdir(parents=True)
+    (tmp_path / "outputs" / "artifacts" / "models" / "mine").symlink_to(folder)
+    words = ["--model_args", "checkpoint=mine", "--tasks", "local", "--include_path", ".", "--output_path", "results"]
+    with pytest.raises(SystemExit) as left:
+        dispatcher.main(["harness", *words])
+    assert not left.value.code
+    [file] = (tmp_path / "results").rglob("results_*.json")
+    results = json.loads(file.read_text())
+    assert results["results"]["local"]["acc,none"] in (0, 1) and results["config"]["model"] == "maquette"

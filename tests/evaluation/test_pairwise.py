@@ -9,8 +9,8 @@ from scipy.special import expit
 
 from maquette.artifacts import ConfigError, StageError
 from maquette.evaluation import bradley_terry_ratings
+from maquette.evaluation.journal import Journal
 from maquette.evaluation.pairwise import battles, compare_completions
-from maquette.evaluation.row_files import Journal
 from maquette.feedback.comparison import Comparison, Judgement
 
 PROMPTS = [[{"role": "user", "content": f"prompt {i}"}] for i in range(200)]

@@ -1,77 +1,28 @@
 """A language model as a judge, against a small server of our own: orders, cache, cost, retries, nonsense."""
 
-import json
 import threading
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from maquette.artifacts import ConfigError, StageError
-from maquette.feedback.annotators.judges import EndpointJudge, LocalJudge
 from maquette.feedback.annotators.language_model import AnswerCache, LanguageModelAnnotator, read_vote
+from maquette.feedback.chat_models import EndpointModel, LocalModel
 from maquette.feedback.tasks import from_facts
 from maquette.model import LanguageModel, TransformerConfig
 from maquette.text import train_tokenizer
 from maquette.text.config import TokenizerConfig
+from support.chat_server import ChatServer
 from support.pairs import some_pairs
 
 PAIRS = some_pairs(12)
 
 
-class Server:
-    """Answers `/v1/chat/completions` by `reply(question)`; `failures` requests are turned away first."""
-
-    def __init__(self) -> None:
-        self.requests: list[dict[str, Any]] = []
-        self.headers: list[dict[str, str]] = []
-        self.failures: list[tuple[int, dict[str, str]]] = []
-        self.reply: Callable[[str], str] = lambda question: "A"
-        server = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                server.requests.append(body)
-                server.headers.append(dict(self.headers))
-                if self.path != "/v1/chat/completions":
-                    self.send_error(404)
-                    return
-                if server.failures:
-                    code, headers = server.failures.pop()
-                    self.send_response(code)
-                    for name, value in headers.items():
-                        self.send_header(name, value)
-                    self.end_headers()
-                    return
-                text = server.reply(body["messages"][-1]["content"])
-                answer = {
-                    "choices": [{"message": {"role": "assistant", "content": text}}],
-                    "usage": {"prompt_tokens": 100, "completion_tokens": 2},
-                }
-                data = json.dumps(answer).encode()
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-            def log_message(self, format: str, *arguments: Any) -> None:
-                pass
-
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._http.server_port}/v1"
-        threading.Thread(target=self._http.serve_forever, daemon=True).start()
-
-    def close(self) -> None:
-        self._http.shutdown()
-        self._http.server_close()
-
-
 @pytest.fixture
-def server() -> Iterator[Server]:
-    one = Server()
+def server() -> Iterator[ChatServer]:
+    one = ChatServer()
     yield one
     one.close()
 
@@ -84,8 +35,8 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return result
 
 
-def judge_at(server: Server, **options: Any) -> EndpointJudge:
-    return EndpointJudge(server.url, "big", **options)
+def judge_at(server: ChatServer, **options: Any) -> EndpointModel:
+    return EndpointModel(server.url, "big", **options)
 
 
 def by_gold(question: str) -> str:
@@ -95,7 +46,7 @@ def by_gold(question: str) -> str:
     return "A" if exercise.gold(first) >= exercise.gold(second) else "B."
 
 
-def test_pairs_are_judged_in_both_orders(server: Server) -> None:
+def test_pairs_are_judged_in_both_orders(server: ChatServer) -> None:
     server.reply = by_gold
     annotator = LanguageModelAnnotator(judge_at(server))
     judged = annotator.judge(PAIRS)
@@ -107,7 +58,7 @@ def test_pairs_are_judged_in_both_orders(server: Server) -> None:
     assert all(request["model"] == "big" and request["temperature"] == 0 for request in server.requests)
 
 
-def test_a_judge_that_always_says_a_prefers_nothing(server: Server) -> None:
+def test_a_judge_that_always_says_a_prefers_nothing(server: ChatServer) -> None:
     annotator = LanguageModelAnnotator(judge_at(server))
     assert {one.preference for one in annotator.judge(PAIRS)} == {0.5}
     assert annotator.costs.contradictions == len(PAIRS)
@@ -115,7 +66,7 @@ def test_a_judge_that_always_says_a_prefers_nothing(server: Server) -> None:
     assert {one.preference for one in once.judge(PAIRS)} == {1.0}
 
 
-def test_nothing_is_asked_twice_and_costs_are_counted(server: Server, tmp_path: Path) -> None:
+def test_nothing_is_asked_twice_and_costs_are_counted(server: ChatServer, tmp_path: Path) -> None:
     server.reply = by_gold
 
     def annotator() -> LanguageModelAnnotator:
@@ -134,7 +85,7 @@ def test_nothing_is_asked_twice_and_costs_are_counted(server: Server, tmp_path: 
     assert again.costs.dollars_per_thousand == pytest.approx(1000 * 2 * price)
 
 
-def test_what_was_judged_before_a_failure_is_kept(server: Server, tmp_path: Path) -> None:
+def test_what_was_judged_before_a_failure_is_kept(server: ChatServer, tmp_path: Path) -> None:
     cache = AnswerCache(tmp_path / "judged.sqlite")
     answered = threading.Event()
 
@@ -156,21 +107,21 @@ def test_what_was_judged_before_a_failure_is_kept(server: Server, tmp_path: Path
     assert len(server.requests) - before == 2 * len(PAIRS) - again.costs.cached
 
 
-def test_a_busy_server_is_asked_again_later(server: Server, waits: list[float]) -> None:
+def test_a_busy_server_is_asked_again_later(server: ChatServer, waits: list[float]) -> None:
     server.failures = [(503, {}), (429, {"Retry-After": "7"}), (500, {})]
     annotator = LanguageModelAnnotator(judge_at(server), workers=1, both_orders=False)
     annotator.judge(PAIRS[:1])
     assert waits == [7.0, 4.0]  # doubling, or as long as the server asks
 
 
-def test_a_refusal_is_not_asked_again(server: Server) -> None:
+def test_a_refusal_is_not_asked_again(server: ChatServer) -> None:
     server.failures = [(401, {})]
     with pytest.raises(StageError, match="refuses the question: 401"):
         LanguageModelAnnotator(judge_at(server), both_orders=False).judge(PAIRS[:1])
     assert len(server.requests) == 1
 
 
-def test_nonsense_is_counted_and_makes_no_label(server: Server) -> None:
+def test_nonsense_is_counted_and_makes_no_label(server: ChatServer) -> None:
     server.reply = lambda question: "Both are fine."
     annotator = LanguageModelAnnotator(judge_at(server))
     assert {one.preference for one in annotator.judge(PAIRS[:3])} == {None}
@@ -186,18 +137,18 @@ def test_votes_are_read_from_replies(reply: str, vote: float | None) -> None:
     assert read_vote(reply) == vote
 
 
-def test_the_key_comes_from_the_environment(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_key_comes_from_the_environment(server: ChatServer, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="JUDGE_KEY is not set"):
         judge_at(server, key_variable="JUDGE_KEY")
     monkeypatch.setenv("JUDGE_KEY", "secret")
     LanguageModelAnnotator(judge_at(server, key_variable="JUDGE_KEY")).judge(PAIRS[:1])
     assert server.headers[0]["Authorization"] == "Bearer secret"
     with pytest.raises(ConfigError, match="not the address"):
-        EndpointJudge("localhost:8000", "x")
+        EndpointModel("localhost:8000", "x")
 
 
 def test_nobody_listening_is_said_clearly() -> None:
-    judge = EndpointJudge("http://127.0.0.1:9/v1", "x", retries=0)
+    judge = EndpointModel("http://127.0.0.1:9/v1", "x", retries=0)
     with pytest.raises(StageError, match="gave no reply in 1 tries"):
         LanguageModelAnnotator(judge).judge(PAIRS[:1])
 
@@ -208,7 +159,7 @@ def test_a_checkpoint_can_be_the_judge() -> None:
         TransformerConfig(vocab_size=tokenizer.vocab_size, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
                           max_position_embeddings=1024)
     )  # fmt: skip
-    annotator = LanguageModelAnnotator(LocalJudge(model, tokenizer, "tiny"), workers=1)
+    annotator = LanguageModelAnnotator(LocalModel(model, tokenizer, "tiny"), workers=1)
     assert len(annotator.judge(PAIRS[:2])) == 2
     assert annotator.costs.asked == 4
 

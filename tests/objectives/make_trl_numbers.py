@@ -34,12 +34,15 @@ def main(old: Path, older: Path) -> None:
         return torch.randn(shape, dtype=torch.float64, generator=generator)
 
     numbers = {
-        "versions": {"sft, reward, dpo": "1.16.0", "ppo": "1.12.0", "classic": "0.11.4"},
+        "versions": {"sft, reward, dpo, pairs, kto, group": "1.16.0", "ppo": "1.12.0", "classic": "0.11.4"},
         "sft": sft(draw),
         "reward": reward(draw),
         "dpo": dpo(draw),
         "ppo": ppo(draw, old / "trl/experimental/ppo/ppo_trainer.py"),
         "classic": classic(draw, older / "trl"),
+        "without_reference": without_reference(draw),
+        "kto": kto(draw),
+        "group": group(draw),
     }
     path = Path(__file__).with_name("trl_numbers.json")
     path.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
@@ -51,7 +54,7 @@ def stand_in(**more: Any) -> Any:
         device="cpu", gather=lambda x: x, gather_for_metrics=lambda x: x, num_processes=1, parallelism_config=None
     )
     return SimpleNamespace(
-        accelerator=same, model=SimpleNamespace(training=True), _metrics={"train": defaultdict(list)},
+        accelerator=same, model=SimpleNamespace(training=True, _modules={}), _metrics={"train": defaultdict(list)},
         _total_train_tokens=0, _tp_size=1, aux_loss_enabled=False, compute_loss_func=None, label_smoother=None, **more,
     )  # fmt: skip
 
@@ -103,13 +106,13 @@ def dpo(draw: Any) -> dict[str, Any]:
     from trl import DPOTrainer
 
     mask = torch.cat([MASK, MASK.flip(1)])
-    policy, reference = draw(2 * PAIRS, LENGTH), draw(2 * PAIRS, LENGTH)
+    policy, reference = draw(2 * PAIRS, LENGTH).requires_grad_(), draw(2 * PAIRS, LENGTH)
     numbers: dict[str, Any] = {
         "policy": policy.tolist(), "reference": reference.tolist(), "mask": mask.tolist(), "beta": 0.3,
         "label_smoothing": 0.1,
     }  # fmt: skip
     for kind in ("sigmoid", "ipo", "hinge", "robust", "sigmoid_norm"):
-        losses = []
+        losses, policy.grad = [], None
         for pair in range(PAIRS):
             rows = [pair, PAIRS + pair]
             trainer = stand_in(
@@ -128,12 +131,153 @@ def dpo(draw: Any) -> dict[str, Any]:
                 trainer, lambda rows=rows, **_: outputs_of(policy[rows], mask[rows]), inputs, False
             )
             losses.append(loss.item())
+            loss.backward()
             rewards = trainer._metrics["train"]
             for name in ("rewards/chosen", "rewards/rejected"):
                 numbers.setdefault(name, []).append(rewards[name][0])
-        numbers[kind] = losses
+        numbers[kind], numbers[f"{kind}/gradient"] = losses, policy.grad.tolist()
     for name in ("rewards/chosen", "rewards/rejected"):
         numbers[name] = numbers[name][:PAIRS]
+    return numbers
+
+
+def without_reference(draw: Any) -> dict[str, Any]:
+    """SimPO and ORPO, from logits on. There are no prompts: TRL's ORPO fine-tunes on their tokens too."""
+    from trl.experimental.cpo import CPOTrainer
+    from trl.experimental.orpo import ORPOTrainer
+
+    mask = torch.cat([MASK, MASK.flip(1)])
+    logits = draw(2 * PAIRS, LENGTH + 1, VOCABULARY).requires_grad_()
+    tokens = torch.arange(2 * PAIRS * (LENGTH + 1)).view(2 * PAIRS, LENGTH + 1) % VOCABULARY
+    labels = torch.where(torch.cat([torch.zeros(2 * PAIRS, 1, dtype=torch.bool), mask], dim=1), tokens, -100)
+    numbers: dict[str, Any] = {
+        "logits": logits.tolist(), "tokens": tokens.tolist(), "mask": mask.tolist(), "beta": 2.0, "gamma": 0.7,
+    }  # fmt: skip
+    for kind in ("simpo", "orpo"):
+        logits.grad, losses = None, []
+        means = CPOTrainer.get_batch_logps(logits, labels, average_log_prob=True)
+        chosen, rejected = means.chunk(2)
+        if kind == "simpo":
+            trainer = stand_in(loss_type="simpo", alpha=0.0, beta=2.0, simpo_gamma=0.7, label_smoothing=0.0)
+            losses = CPOTrainer.cpo_loss(trainer, chosen, rejected)[0]
+        else:
+            for pair in range(PAIRS):
+                trainer = stand_in(beta=2.0)
+                trainer.odds_ratio_loss = lambda *x, trainer=trainer: ORPOTrainer.odds_ratio_loss(trainer, *x)
+                one, other = chosen[pair : pair + 1], rejected[pair : pair + 1]
+                forward = one, other, logits, logits, torch.nn.functional.cross_entropy(
+                    logits[pair, :-1], labels[pair, 1:]
+                )  # fmt: skip
+                trainer.concatenated_forward = lambda *_, forward=forward: forward
+                losses.append(ORPOTrainer.get_batch_loss_metrics(trainer, None, {})[0])
+            losses = torch.stack(losses)
+        losses.sum().backward()
+        numbers[kind], numbers[f"{kind}/gradient"] = losses.tolist(), logits.grad.tolist()
+    return numbers
+
+
+def kto(draw: Any) -> dict[str, Any]:
+    """With completions of other prompts for the KL divergence, and weights of the two classes."""
+    from trl import KTOTrainer
+
+    policy, reference, mismatched, theirs = (draw(PAIRS, LENGTH) for _ in range(4))
+    policy.requires_grad_()
+    completion = torch.cat([torch.zeros(PAIRS, 1, dtype=torch.bool), MASK], dim=1).long()
+    inputs = {"label": torch.tensor([True, False, False, True])}
+    for name in ("", "KL_"):
+        for what, value in (
+            ("input_ids", torch.ones_like(completion)), ("attention_mask", torch.ones_like(completion)),
+            ("completion_mask", completion),
+        ):  # fmt: skip
+            inputs[name + what] = value
+    numbers: dict[str, Any] = {
+        "policy": policy.tolist(), "reference": reference.tolist(), "mismatched": mismatched.tolist(),
+        "mismatched_reference": theirs.tolist(), "mask": MASK.tolist(), "label": inputs["label"].tolist(), "beta": 0.4,
+        "desirable_weight": 1.3, "undesirable_weight": 0.8, "cases": [],
+    }  # fmt: skip
+    for shift in (0.0, 1.0):  # the estimate is clamped at 0, and is not
+        queues = {"policy": [mismatched + shift, policy], "reference": [theirs, reference]}
+        trainer = stand_in(
+            calculate_KL=True, precompute_ref_logps=False, loss_type="kto", beta=0.4, desirable_weight=1.3,
+            undesirable_weight=0.8,
+            ref_model=lambda queue=queues["reference"], **_: outputs_of(queue.pop(0), MASK),
+            args=SimpleNamespace(gradient_checkpointing_kwargs=None, gradient_checkpointing=False),
+        )  # fmt: skip
+        trainer.model.is_gradient_checkpointing = False
+        trainer._compute_kl_logps = lambda *x, trainer=trainer: KTOTrainer._compute_kl_logps(trainer, *x)
+        policy.grad = None
+        loss = KTOTrainer._compute_loss(
+            trainer, lambda queue=queues["policy"], **_: outputs_of(queue.pop(0), MASK), inputs, False
+        )
+        loss.backward()
+        numbers["cases"].append({
+            "shift": shift, "loss": loss.item(), "kl": trainer._metrics["train"]["kl"][0],
+            "gradient": policy.grad.tolist(),
+        })  # fmt: skip
+    return numbers
+
+
+def group(draw: Any) -> dict[str, Any]:
+    """Groups of completions: advantages and losses of GRPO's forms, and of RLOO."""
+    import trl.trainer.grpo_trainer
+    import trl.trainer.rloo_trainer
+    from trl import GRPOTrainer, RLOOTrainer
+    from trl.rewards import get_soft_overlong_punishment
+    from trl.trainer.utils import nanstd
+
+    rewards, new, old = draw(PAIRS), draw(PAIRS, LENGTH), draw(PAIRS, LENGTH)
+    new.requires_grad_()
+    numbers: dict[str, Any] = {
+        "rewards": rewards.tolist(), "new": new.tolist(), "old": old.tolist(), "mask": MASK.tolist(), "group_size": 2,
+        "clip_range": 0.2, "clip_range_high": 0.28, "longest": 5, "advantages": {},
+    }  # fmt: skip
+    texts = {
+        name: Path(module.__file__).read_text(encoding="utf-8")
+        for name, module in (("grpo", trl.trainer.grpo_trainer), ("rloo", trl.trainer.rloo_trainer))
+    }
+    scale = {"group": "group", "centered": "none", "rloo": ""}
+    for name, scaled in scale.items():
+        space = {
+            "torch": torch, "nanstd": nanstd, "rewards": rewards, "num_generations": 2,
+            "self": SimpleNamespace(scale_rewards=scaled, normalize_advantages=False),
+        }  # fmt: skip
+        if name == "rloo":
+            between(texts["rloo"], "grouped_rewards = rewards.view(-1, num_generations)", "is_std_zero = ", space)
+        else:
+            between(texts["grpo"], "mean_grouped_rewards = torch.nanmean(rewards.view(", "is_std_zero = ", space)
+        numbers["advantages"][name] = space["advantages"].tolist()
+    advantages = torch.tensor(numbers["advantages"]["centered"], dtype=torch.float64)
+    common = {
+        "prompt_ids": torch.ones(PAIRS, 1), "prompt_mask": torch.ones(PAIRS, 1),
+        "completion_ids": torch.ones(MASK.shape), "completion_mask": MASK.long(), "advantages": advantages,
+        "num_items_in_batch": MASK.sum(),
+    }  # fmt: skip
+
+    def record(name: str, loss: Tensor) -> None:
+        loss.backward()
+        numbers[name], numbers[f"{name}/gradient"], new.grad = loss.item(), new.grad.tolist(), None
+
+    settings = {
+        "top_entropy_quantile": 1.0, "off_policy_mask_threshold": None, "importance_sampling_level": "token",
+        "beta": 0.0, "epsilon_low": 0.2, "epsilon_high": 0.28, "use_vllm": False, "max_completion_length": 5,
+        "current_gradient_accumulation_steps": 1, "_entropy_bonus_enabled": False,
+    }  # fmt: skip
+    for kind in ("grpo", "bnpo", "dr_grpo", "dapo"):
+        trainer = stand_in(loss_type=kind, args=SimpleNamespace(delta=None, steps_per_generation=1), **settings)
+        trainer._get_per_token_logps_and_entropies = lambda *_, **__: (new * MASK, torch.zeros_like(new), None)
+        trainer.accelerator.reduce = lambda x, **_: x
+        record(kind, GRPOTrainer._compute_loss(trainer, None, common | {"old_per_token_logps": old * MASK}))
+    trainer = stand_in(epsilon_low=0.2, epsilon_high=0.28)
+    trainer._get_per_token_logps_and_entropies = lambda *_, **__: (new * MASK, torch.zeros_like(new), None)
+    trainer.accelerator.reduce = lambda x, **_: x
+    similar = old + 0.02 * (new.detach() - old)  # a completion's ratio is a product over its tokens
+    record("rloo", RLOOTrainer._compute_loss(trainer, None, common | {"old_logps": (similar * MASK).sum(1)}))
+    numbers["similar"] = similar.tolist()
+    lengths = [1, 5, 6, 8, 9, 10]
+    numbers["overlong"] = {
+        "lengths": lengths, "longest": 9, "buffer": 4,
+        "penalty": get_soft_overlong_punishment(9, 4)([[0] * length for length in lengths]),
+    }  # fmt: skip
     return numbers
 
 

@@ -168,6 +168,23 @@ def test_length_normalised() -> None:
     assert torch.allclose(torch.cat(rewards), ratio, atol=1e-6)
 
 
+@pytest.mark.parametrize("loss_type", ["simpo", "orpo"])
+def test_without_a_reference(loss_type: str) -> None:
+    """None is read, log-probabilities are means over tokens, and micro-batches change nothing."""
+    objective = preferring(loss_type=loss_type, beta=2.0)
+    (batch,) = pairs()
+    batch.reference_chosen = batch.reference_rejected = None
+    loss, metrics = objective.loss(batch)
+    with torch.no_grad():
+        log_probs, counts = completion_log_probs(objective.model, batch.rows())
+        chosen, rejected = (log_probs / counts).chunk(2)
+    assert metrics["rewards/chosen"].item() == pytest.approx(2 * chosen.mean().item(), abs=1e-5)
+    if loss_type == "simpo":
+        expected = -torch.nn.functional.logsigmoid(2 * (chosen - rejected) - 0.5).mean()
+        assert loss.item() == pytest.approx(expected.item(), abs=1e-5)
+    assert_equal(*(gradients(objective, pairs(parts)) for parts in (1, 4)))
+
+
 def test_margins_soft_labels_and_binary() -> None:
     (batch,) = pairs()
     chosen, rejected = (rewards.detach() for rewards in rewarding().rewards(batch))

@@ -16,7 +16,7 @@ from maquette.model.parametrization import Parametrization
 from maquette.objectives.completions import Completion, sample_completions
 from maquette.objectives.losses import group_advantages, kl_estimate
 from maquette.objectives.ppo import ProximalPolicyOptimization
-from maquette.objectives.rollouts import Rollouts, RolloutSchedule
+from maquette.objectives.rollouts import Rollouts, RolloutSchedule, collect_rollouts
 from maquette.optimization.config import AdamWConfig, MuonConfig
 from support.list_logger import ListLogger
 from support.policies import TOKENIZER, Prompts, tiny_model, tiny_ppo, tiny_value, trainer
@@ -93,8 +93,8 @@ def test_the_score_stands_on_the_last_real_token_alone() -> None:
     rollouts, _ = objective.collect(0, SCHEDULE)
     # With lambda 1 and no KL penalty every completion token's return is the score.
     environment = objective.environment
-    completions = environment.completions(objective.model, 0, SCHEDULE.rollout_batch_size)
-    scores = environment.standardized(environment.scores(completions), completions)
+    completions, scores = environment.completions(objective.model, 0, SCHEDULE.rollout_batch_size)
+    scores = environment.standardized(scores, completions)
     for row in range(len(completions)):
         returns = rollouts.returns[row][rollouts.mask[row]]
         assert torch.allclose(returns, scores[row].expand_as(returns), atol=1e-5)
@@ -150,10 +150,19 @@ def test_mup_gives_every_parameter_its_share_of_the_rate(value_init: str) -> Non
     assert all(id(one) in rates for one in objective.parameters())
 
 
-def test_micro_batches_give_the_gradient_of_the_whole() -> None:
+FORMS: dict[str, dict[str, Any]] = {
+    "grpo": {"advantage": "group", "normalizer": "completions"},
+    "dr_grpo": {"advantage": "centered", "normalizer": "constant"},
+    "dapo": {"advantage": "group", "clip_range_high": 0.28, "resample_groups": 2, "overlong_buffer": 2},
+    "rloo": {"advantage": "rloo", "ratio": "completion", "normalizer": "completions"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("settings", [{}, *FORMS.values()], ids=["ppo", *FORMS])
+def test_micro_batches_give_the_gradient_of_the_whole(settings: dict[str, Any]) -> None:
     gradients = []
     for schedule in (RolloutSchedule(8, 1, 1), RolloutSchedule(8, 1, 1, micro_batches=4)):
-        objective = tiny_ppo(tiny_model(scale=2.0))
+        objective = tiny_ppo(tiny_model(scale=2.0), **settings)
         taken: dict[str, torch.Tensor] = {}
 
         class Keep(Callback):
@@ -165,12 +174,69 @@ def test_micro_batches_give_the_gradient_of_the_whole() -> None:
         fitting = trainer(epochs=1, accumulate=schedule.micro_batches, callbacks=[Keep()])
         fitting.fit(objective, objective.loader(schedule))
         gradients.append(taken)
-    assert gradients[0].keys() == gradients[1].keys()
+    assert gradients[0].keys() == gradients[1].keys() and any(one.abs().max() > 1e-3 for one in gradients[0].values())
     for name, gradient in gradients[0].items():
         assert torch.allclose(gradient, gradients[1][name], rtol=1e-4, atol=1e-7), name
 
 
-@pytest.mark.parametrize("settings", [{}, {"advantage": "group"}, {"value_init": "shared"}], ids=str)
+def test_a_group_of_equal_scores_is_replaced_by_another_prompts() -> None:
+    def begins_with_a(completions: Sequence[Completion]) -> list[float]:
+        return [float(one.messages[-1]["content"][0] == "a" and len(one.answer) % 2) for one in completions]
+
+    def groups(**settings: Any) -> list[tuple[str, list[float], bool]]:
+        objective = tiny_ppo(
+            tiny_model(scale=3.0), advantage="group", group_size=4, reward=begins_with_a, normalize_scores=0,
+            missing_eos_penalty=0.0, **settings,
+        )  # fmt: skip
+        completions, scores = objective.environment.completions(objective.model, 0, 32)
+        assert scores.tolist() == begins_with_a(completions)
+        parts = [completions[start : start + 4] for start in range(0, 32, 4)]
+        assert all(len({one.prompt_ids for one in part}) == 1 for part in parts)
+        return [
+            (part[0].messages[-1]["content"], begins_with_a(part), len(set(begins_with_a(part))) == 1) for part in parts
+        ]
+
+    plain, resampled = groups(), groups(resample_groups=8)
+    assert resampled == groups(resample_groups=8)  # a pure function of weights and seed
+    assert sum(alike for *_, alike in plain) >= 4 and sum(alike for *_, alike in resampled) <= 1
+    assert all(one == other for one, other in zip(plain, resampled, strict=True) if not one[2])
+
+
+def test_nothing_is_learned_from_what_was_cut_off() -> None:
+    ended, collected = torch.arange(8) % 3 != 0, []
+    for cut in (False, True):
+        objective = tiny_ppo(tiny_model(scale=3.0), advantage="group", mask_truncated=cut, normalize_scores=0)
+        completions, scores = objective.environment.completions(objective.model, 0, 8)
+        completions = [dataclasses.replace(one, ended=bool(end)) for one, end in zip(completions, ended, strict=True)]
+        collected.append(collect_rollouts(objective, objective.environment, SCHEDULE, completions, scores, 0.1)[0])
+    whole, masked = collected
+    assert whole.mask[~ended].any(1).all() and whole.advantages[~ended].any()
+    assert not masked.mask[~ended].any() and not masked.log_probs[~ended].any() and not masked.advantages[~ended].any()
+    for name in ("tokens", "mask", "log_probs", "advantages"):  # groups are compared as before
+        assert torch.equal(getattr(masked, name)[ended], getattr(whole, name)[ended])
+
+
+def test_an_iteration_of_cut_off_completions_alone_moves_nothing() -> None:
+    model = tiny_model(seed=3)
+    before = model.head_weight.clone()
+    objective = tiny_ppo(model, advantage="group", mask_truncated=True, max_completion_length=1)
+    assert not any(one.ended for one in objective.environment.completions(model, 0, 8)[0])
+    shown = train(objective, RolloutSchedule(8, 1, 1))
+    assert shown[0]["train/loss"] == 0 and torch.equal(model.head_weight, before)
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_the_forms_go_through(name: str) -> None:
+    shown = train(tiny_ppo(tiny_model(scale=3.0), **FORMS[name]), epochs=2)
+    assert shown[0]["val/ratio"] == pytest.approx(1.0, abs=1e-6) and "loss/value_avg" not in shown[0]
+    assert 0 <= shown[0]["frac_reward_zero_std"] <= 1 and all(math.isfinite(row["train/loss"]) for row in shown)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"advantage": "group"}, {"value_init": "shared"}, *FORMS.values()],
+    ids=["ppo", "group", "shared", *FORMS],
+)  # fmt: skip
 @pytest.mark.slow(reason="trains a policy until it has learnt something")
 def test_a_tiny_policy_learns(settings: dict[str, Any]) -> None:
     objective = tiny_ppo(
@@ -281,7 +347,7 @@ def test_scores_are_standardised_by_the_reference() -> None:
     environment = objective.environment
     assert environment.score_scale is not None
     mean, deviation = environment.score_scale
-    texts = [environment.completions(objective.model, number, 8) for number in range(40)]  # still the reference's
+    texts = [environment.completions(objective.model, number, 8)[0] for number in range(40)]  # still the reference's
     scores = torch.tensor([score for part in texts for score in length(part)])
     assert mean == pytest.approx(scores.mean().item(), abs=4 * deviation / 8)
     assert deviation == pytest.approx(scores.std().item(), rel=0.5)

@@ -7,7 +7,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maquette.objectives.losses import bradley_terry_loss, dpo_loss, soft_preference_loss, win_lose_loss
+from maquette.objectives.losses import (
+    bradley_terry_loss,
+    dpo_loss,
+    kto_loss,
+    orpo_loss,
+    simpo_loss,
+    soft_preference_loss,
+    win_lose_loss,
+)
 
 FLOATS = st.floats(-20, 20)
 
@@ -79,6 +87,30 @@ def test_dpo_by_hand() -> None:
     assert losses("hinge").item() == 0.0
 
 
+def test_losses_without_a_reference_by_hand() -> None:
+    assert simpo_loss(doubles(-1.0), doubles(-4.0), beta=2.0, gamma=1.0)[0].item() == pytest.approx(-log_sigmoid(5.0))
+    odds = [math.log(p / (1 - p)) for p in (0.5, 0.2)]
+    result, *rewards = orpo_loss(doubles(math.log(0.5)), doubles(math.log(0.2)), beta=0.3)
+    assert result.item() == pytest.approx(math.log(2) - 0.3 * log_sigmoid(odds[0] - odds[1]))
+    assert [one.item() for one in rewards] == pytest.approx([0.3 * math.log(0.5), 0.3 * math.log(0.2)])
+
+
+def test_the_odds_of_a_certain_completion_are_finite() -> None:
+    certain = torch.tensor([0.0, -1e-9, -80.0], requires_grad=True)
+    result, _, _ = orpo_loss(certain, torch.tensor([-1.0, -1e-8, 0.0]), beta=1.0)
+    result.sum().backward()
+    assert result.isfinite().all() and certain.grad is not None and certain.grad.isfinite().all()
+
+
+def test_good_and_bad_completions_by_hand() -> None:
+    result, rewards = kto_loss(
+        doubles(-1.0, -1.0), doubles(-3.0, -3.0), torch.tensor([True, False]), doubles(0.5)[0], beta=0.5,
+        desirable_weight=2.0,
+    )  # fmt: skip
+    better = 1 / (1 + math.exp(0.5 * 1.5))
+    assert result.tolist() == pytest.approx([2 * better, 1 - better]) and rewards.tolist() == [1.0, 1.0]
+
+
 def test_implicit_rewards_carry_no_gradient() -> None:
     policy = doubles(-1.0).requires_grad_()
     result, chosen, rejected = dpo_loss(policy, doubles(-4.0), doubles(-3.0), doubles(-3.5), beta=0.5)
@@ -113,6 +145,9 @@ def test_gradients(variant: str) -> None:
     generator = torch.Generator().manual_seed(1)
     inputs = [torch.randn(5, dtype=torch.float64, generator=generator, requires_grad=True) for _ in range(4)]
     assert torch.autograd.gradcheck(lambda *x: dpo_loss(*x, beta=0.3, variant=variant)[0], inputs)
+    assert torch.autograd.gradcheck(lambda a, b: simpo_loss(a, b, beta=2.0)[0], inputs[:2])
+    probable = [-(one.detach().abs() + 0.1).requires_grad_() for one in inputs[:2]]
+    assert torch.autograd.gradcheck(lambda a, b: orpo_loss(a, b, beta=0.3)[0], probable)
     margin = torch.rand(5, dtype=torch.float64, generator=generator)
     assert torch.autograd.gradcheck(lambda a, b: bradley_terry_loss(a, b, margin=margin, centering=0.1), inputs[:2])
 

@@ -14,12 +14,17 @@ from maquette.objectives.losses import (
     bradley_terry_loss,
     dpo_loss,
     generalized_advantage_estimate,
+    group_advantages,
     kl_estimate,
+    kto_loss,
     masked_mean,
     masked_sum,
+    orpo_loss,
+    overlong_penalty,
     ppo_policy_loss,
     ppo_value_loss,
     shape_rewards,
+    simpo_loss,
     token_log_probs,
     whiten,
 )
@@ -64,7 +69,8 @@ def test_reward_model() -> None:
 def test_preference_optimisation(variant: str) -> None:
     given = NUMBERS["dpo"]
     mask = tensor(given["mask"])
-    policy, reference = (masked_sum(exact(given[name]), mask, dim=1) for name in ("policy", "reference"))
+    log_probs = exact(given["policy"]).requires_grad_()
+    policy, reference = (masked_sum(one, mask, dim=1) for one in (log_probs, exact(given["reference"])))
     if variant in ("ipo", "sigmoid_norm"):
         # TRL's IPO takes means over tokens; the paper's is about whole answers. Given means, ours is the same.
         policy, reference = policy / mask.sum(1), reference / mask.sum(1)
@@ -73,9 +79,84 @@ def test_preference_optimisation(variant: str) -> None:
         label_smoothing=given["label_smoothing"] if variant == "robust" else 0.0,
     )  # fmt: skip
     close(losses, given[variant])
+    losses.sum().backward()
+    close(log_probs.grad, given[f"{variant}/gradient"])
     if variant == "sigmoid":
         close(chosen, given["rewards/chosen"])
         close(rejected, given["rewards/rejected"])
+
+
+@pytest.mark.parametrize("kind", ["simpo", "orpo"])
+def test_preferences_without_a_reference(kind: str) -> None:
+    given = NUMBERS["without_reference"]
+    logits, mask = exact(given["logits"]).requires_grad_(), tensor(given["mask"])
+    means = masked_sum(token_log_probs(logits[:, :-1], tensor(given["tokens"])[:, 1:]), mask, dim=1) / mask.sum(1)
+    if kind == "simpo":
+        losses, chosen, _ = simpo_loss(*means.chunk(2), beta=given["beta"], gamma=given["gamma"])
+        assert torch.equal(chosen, given["beta"] * means[: len(chosen)].detach())
+    else:
+        losses, _, _ = orpo_loss(*means.chunk(2), beta=given["beta"])
+    # TRL's odds are in single precision.
+    close(losses, given[kind], 1e-12 if kind == "simpo" else SINGLE)
+    losses.sum().backward()
+    close(logits.grad, given[f"{kind}/gradient"], 1e-12 if kind == "simpo" else SINGLE)
+
+
+@pytest.mark.parametrize("case", [0, 1])
+def test_completions_that_are_good_or_bad_by_themselves(case: int) -> None:
+    given = NUMBERS["kto"]
+    expected, mask = given["cases"][case], tensor(given["mask"])
+    log_probs = exact(given["policy"]).requires_grad_()
+    mismatched = exact(given["mismatched"]) + expected["shift"] - exact(given["mismatched_reference"])
+    kl = masked_sum(mismatched, mask, dim=1).mean().clamp(min=0)
+    assert kl.item() == pytest.approx(expected["kl"], abs=1e-12)
+    losses, _ = kto_loss(
+        masked_sum(log_probs, mask, dim=1), masked_sum(exact(given["reference"]), mask, dim=1), tensor(given["label"]),
+        kl, **{name: given[name] for name in ("beta", "desirable_weight", "undesirable_weight")},
+    )  # fmt: skip
+    close(losses.mean(), expected["loss"])
+    losses.mean().backward()
+    close(log_probs.grad, expected["gradient"])
+
+
+@pytest.mark.parametrize("baseline", ["group", "centered", "rloo"])
+def test_advantages_within_groups(baseline: str) -> None:
+    given = NUMBERS["group"]
+    mask = tensor(given["mask"])
+    rewards = shape_rewards(exact(given["rewards"]), torch.zeros(mask.shape).double(), mask, kl_coefficient=0.0)
+    advantages = group_advantages(rewards, mask, given["group_size"], baseline=baseline)
+    close(advantages, (exact(given["advantages"][baseline])[:, None] * mask).tolist())
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        ("grpo", {"normalizer": "completions"}),
+        ("bnpo", {"normalizer": "tokens"}),
+        ("dapo", {"normalizer": "tokens"}),
+        ("dr_grpo", {"normalizer": "constant"}),
+        ("rloo", {"normalizer": "completions", "ratio": "completion"}),
+    ],
+)
+def test_losses_within_groups(kind: str, settings: dict[str, str]) -> None:
+    given = NUMBERS["group"]
+    mask, log_probs = tensor(given["mask"]), exact(given["new"]).requires_grad_()
+    advantages = exact(given["advantages"]["centered"])[:, None] * mask
+    old_log_probs = exact(given["similar" if kind == "rloo" else "old"])
+    loss, _ = ppo_policy_loss(
+        log_probs, old_log_probs, advantages, mask, clip_range=given["clip_range"],
+        clip_range_high=given["clip_range_high"], longest=given["longest"], **settings,
+    )  # fmt: skip
+    close(loss, given[kind])
+    loss.backward()
+    assert log_probs.grad is not None and log_probs.grad.any()
+    close(log_probs.grad, given[f"{kind}/gradient"])
+
+
+def test_what_long_completions_lose() -> None:
+    given = NUMBERS["group"]["overlong"]
+    penalty = overlong_penalty(tensor(given["lengths"]), given["longest"], given["buffer"])
+    close(-penalty.double(), given["penalty"])
 
 
 def test_rewards_and_advantages_of_policies() -> None:

@@ -18,17 +18,18 @@ import torch
 from fastapi.testclient import TestClient
 
 from maquette.artifacts import ConfigError, StageError
-from maquette.data.conversations import read_preferences
+from maquette.data.conversations import ExampleFiles, read_preferences
 from maquette.evaluation.arena import read_battles
 from maquette.model import LanguageModel, TransformerConfig
 from maquette.model.generation import generate
 from maquette.model.sampling import Sampling
 from maquette.serving.arena import BATTLES, PREFERENCES, Arena
+from maquette.serving.corrections import Corrections
 from maquette.serving.endpoint import build_app
 from maquette.serving.protection import MOST_BYTES
 from maquette.serving.served import Request, ServedModel
 from maquette.text import train_tokenizer
-from maquette.text.chat import render
+from maquette.text.chat import Message, render
 from maquette.text.config import TokenizerConfig
 
 ASK = [{"role": "user", "content": "hello"}]
@@ -323,3 +324,48 @@ def test_half_a_line_at_the_end_is_cut_before_the_next_vote(tmp_path: Path) -> N
     arena.battle(battle).answers.update(a="yes", b="no")
     arena.vote(battle, "a", "Ada")
     assert len((tmp_path / BATTLES).read_text().splitlines()) == 1 and len(read_battles(tmp_path / BATTLES)[0]) == 1
+
+
+# Corrections ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_corrected_answer_is_an_instruction(models: dict[str, ServedModel], tmp_path: Path) -> None:
+    app = build_app(models, None, Sampling(), ["here"], corrections=Corrections(tmp_path))
+    talk = [*ASK, {"role": "assistant", "content": "hm"}, {"role": "user", "content": "Well?"}]
+    with TestClient(app, base_url="http://here") as http:
+        body = {"messages": talk, "answer": "Good morning!", "original": "Go", "model": "two", "name": " Ida "}
+        assert http.get("/api/state").json()["corrections"] == {"kept": 0}
+        assert [http.post("/corrections", json=body).json() for _ in range(2)] == [{"kept": 1}] * 2  # the same once
+        assert http.post("/corrections", json=body | {"answer": "Good evening!"}).json() == {"kept": 2}
+        for wrong, message in (
+            ({"answer": " "}, "Nothing was corrected"), ({"answer": "Go"}, "Nothing was corrected"),
+            ({"messages": talk[:2]}, "a second turn of the assistant"), ({"messages": []}, "does not end with"),
+            ({"model": "four"}, "no model 'four' here"), ({"answer": "x" * 100_001}, "more than 100,000 characters"),
+        ):  # fmt: skip
+            assert message in http.post("/corrections", json=body | wrong).json()["error"]["message"]
+        origin = {"Origin": "http://elsewhere.example"}
+        assert http.post("/corrections", json=body | {"answer": "No."}, headers=origin).status_code == 403
+    first, second = ExampleFiles(tmp_path, "instructions").examples()
+    assert [one["content"] for one in first.messages] == ["hello", "hm", "Well?", "Good morning!"]
+    assert (
+        first.messages[1].get("weight") == 0 and "weight" not in first.messages[3]
+    )  # only what was written is learned
+    assert second.messages[-1]["content"] == "Good evening!"
+    row = json.loads((tmp_path / "instructions.jsonl").read_text().splitlines()[0])
+    assert (row["source"], row["model"], row["meta"]) == ("Ida", "two", {"original": "Go"})
+
+
+def test_corrections_survive_a_kill_and_notice_a_change(tmp_path: Path) -> None:
+    ask: list[Message] = [{"role": "user", "content": "hello"}]
+    corrections = Corrections(tmp_path)
+    for answer in ("one", "two"):
+        corrections.add(ask, answer, "no", model="m", name="a person")
+    path = tmp_path / "instructions.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole + whole[:30])  # killed while it wrote
+    again = Corrections(tmp_path)
+    assert len(again) == 2 and again.add(ask, "three", "no", model="m", name="a person") == 3
+    assert path.read_bytes().startswith(whole) and len(path.read_bytes().splitlines()) == 3
+    path.write_bytes(path.read_bytes().replace(b"two", b"owt"))
+    with pytest.raises(StageError, match="line 2 is damaged"):
+        Corrections(tmp_path)

@@ -20,7 +20,7 @@ def run(config: SampleStage) -> list[str]:
     model, tokenizer = load_checkpoint(folder)
     say(f"{folder}: {config.count} sample(s), seed {config.seed}")
     prompts = [prompt for prompt in config.prompts or [""] for _ in range(config.count)]
-    asks = is_assistant(folder) if config.chat is None else config.chat
+    asks = is_assistant(folder, tokenizer) if config.chat is None else config.chat
     encoded = [request(tokenizer, prompt) if asks else document_prompt(tokenizer, prompt) for prompt in prompts]
     sampling = Sampling(config.temperature, config.top_k, config.top_p, config.min_p, config.repetition_penalty)
     pieces = stream(

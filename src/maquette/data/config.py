@@ -1,9 +1,13 @@
 """Settings of token shards, mixtures and batches."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from maquette.artifacts.errors import ConfigError
 from maquette.artifacts.settings import CustomNode, setting
+
+if TYPE_CHECKING:
+    from maquette.corpus.sources.row_files import RowSource
 
 
 @dataclass
@@ -119,18 +123,37 @@ class ExamplesConfig:
 
 
 @dataclass
-class InstructionFilesConfig(ExamplesConfig):
-    """Instructions from files."""
+class RowsConfig:
+    """Rows of files; with a `split` of a data set."""
 
-    kind: str = setting("file", "where they come from", choices=("file",))
-    path: str | None = setting(None, "file or folder of JSON lines: {messages} rows, or Alpaca's")
+    path: str | None = setting(
+        None, "file or folder of rows (JSON, CSV, Parquet) in any known shape; with split the name or folder of a "
+        "Hugging Face data set",
+    )  # fmt: skip
+    subset: str | None = setting(None, "of a data set: its configuration")
+    split: str | None = setting(None, "of a data set: its split, such as train; without one path is a file or folder")
+
+    def open_rows(self, what: str) -> "RowSource":
+        """What `path` names. `what`: the section of these settings. Raises `StageError` where there is nothing."""
+        from maquette.corpus.sources.row_files import DataSetRows, RowFiles
+
+        assert self.path is not None
+        return (
+            RowFiles(self.path, what) if self.split is None else DataSetRows(self.path, self.subset, self.split, what)
+        )
+
+
+@dataclass
+class InstructionFilesConfig(ExamplesConfig, RowsConfig):
+    """Instructions from files or data sets."""
+
+    kind: str = setting("file", "where they come from", choices=("file", "huggingface"))
     validation: float = setting(0.05, "share of the prompts that is held out", minimum=0.0, maximum=0.9)
 
 
 @dataclass
-class PreferenceFilesConfig(ExamplesConfig):
-    """Preferences from files."""
+class PreferenceFilesConfig(ExamplesConfig, RowsConfig):
+    """Preferences from files or data sets."""
 
-    kind: str = setting("file", "where they come from", choices=("file",))
-    path: str | None = setting(None, "file or folder of JSON lines: {prompt, chosen, rejected, annotator, margin}")
+    kind: str = setting("file", "where they come from", choices=("file", "huggingface"))
     validation: float = setting(0.1, "share of the prompts that is held out", minimum=0.0, maximum=0.9)

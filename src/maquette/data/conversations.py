@@ -1,21 +1,20 @@
 """Instructions, preferences and prompts: conversations to imitate, pairs of completions to compare, requests to
-complete; from JSON files or from any other source that gives them.
+complete; from files of rows, from data sets, or from any other source that gives them.
 
-An instruction is `{"messages": [{"role": ..., "content": ...}, ...]}`, or as in Alpaca `{"instruction", "input",
-"output"}`; a message of `"weight": 0` (or `"train": false`) is read, but not learned. A preference is `{"prompt":
-messages, "chosen": messages, "rejected": messages, "annotator": name, "margin": number?}`; plain text in the place of
-messages is a request of the user or a completion of the assistant. Where `chosen` and `rejected` are whole
-conversations, their common beginning is the prompt. `probability`, where it is known, says how likely the annotator (or
-what share of several) prefers `chosen`. `facts` is what the prompt's source knows of it: with them the gold reward of
-any completion can be computed.
+An instruction is `{"messages": [{"role": ..., "content": ...}, ...]}`; a message of `"weight": 0` (or `"train": false`)
+is read, but not learned. A preference is `{"prompt": messages, "chosen": messages, "rejected": messages, "annotator":
+name, "margin": number?}`; plain text in the place of messages is a request of the user or a completion of the
+assistant. The shapes in which others write these are in row_shapes.py. `margin`, by how much the chosen completion is
+better, is the difference of `score_chosen` and `score_rejected` where a row has those. `probability`, where it is
+known, says how likely the annotator (or what share of several) prefers `chosen`. `facts` is what the prompt's source
+knows of it: with them the gold reward of any completion can be computed.
 
 A prompt is rendered once, with the assistant's turn opened. One that leaves no room for a completion is left out and
 counted, never cut. Their order is a pure function of (seed, number), so that it resumes.
 """
 
 import json
-import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -23,12 +22,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from maquette.artifacts import StageError
-from maquette.artifacts.files import digest, file_digest, write_text
-from maquette.artifacts.manifest import verify_file
+from maquette.artifacts.files import digest, write_text
 from maquette.artifacts.reading import short
-from maquette.corpus.sources.files import json_files, read_rows
+from maquette.corpus.sources import say_unread
+from maquette.corpus.sources.row_files import RowFiles, RowSource
+from maquette.data.message_trees import taken_apart
 from maquette.data.order import Reshuffled
-from maquette.data.row_shapes import messages_of, pair_of, prompt_of, text_of
+from maquette.data.row_messages import number_of, text_of
+from maquette.data.row_shapes import SCORES, labelled_of, messages_of, pair_of, prompt_of
 from maquette.text import chat
 from maquette.text.chat import Message
 
@@ -74,6 +75,17 @@ class Preference:
         return row | {key: value for key, value in known.items() if value is not None}
 
 
+@dataclass(frozen=True)
+class LabelledCompletion:
+    """A completion alone, and whether it is desirable (KTO, Ethayarajh et al. 2024)."""
+
+    prompt: list[Message]
+    completion: list[Message]
+    desirable: bool
+    place: str = field(default="", compare=False)
+    split: str | None = None
+
+
 class ExampleSource(Protocol):
     """Where instructions or preferences come from. `label`: short, for names; `inputs`: digests of all that decides
     what comes."""
@@ -85,30 +97,29 @@ class ExampleSource(Protocol):
     def examples(self) -> Iterable[Any]: ...
 
 
-_VERSION = 2
+_VERSION = 3
 """Of how rows are read: raise it when the same file gives other examples, so that they are encoded again."""
 
 
 class ExampleFiles:
-    """A JSON file, or all below a folder, of `kind` `instructions` or `preferences`."""
+    """Rows, or the file or folder that holds them, of `kind` `instructions`, `preferences`, `labels` or `prompts`."""
 
-    def __init__(self, path: Path | str, kind: str) -> None:
-        self._files, self._kind = json_files(path, kind), kind
-        self.label = Path(path).expanduser().resolve().name.partition(".")[0]
+    def __init__(self, rows: Path | str | RowSource, kind: str) -> None:
+        self._rows = RowFiles(rows, kind) if isinstance(rows, Path | str) else rows
+        self._kind, self.label = kind, self._rows.label
 
     def inputs(self) -> dict[str, str]:
-        return {"files": digest([_VERSION, *(file_digest(file) for file in self._files)])}
+        return {"files": digest([_VERSION, self._rows.identity, self._rows.inputs()])}
 
     def examples(self) -> Iterator[Any]:
-        """In the files' order. Raises `StageError` with file, line and reason for a row of another shape."""
-        for file in self._files:
-            verify_file(file)
-        for place, row in read_rows(self._files, self._kind):
-            yield (
-                Instruction(messages_of(row, place), place)
-                if self._kind == "instructions"
-                else preference_of(row, place)
-            )
+        """In the rows' order. Raises `StageError` with file, line and reason for a row of another shape; says at the
+        end which columns nothing reads."""
+        unread, read = set[str](), _READ[self._kind]
+        try:
+            for place, row in taken_apart(self._rows.rows(), self._kind):
+                yield read(row, place, unread)
+        finally:  # also where no more are asked for
+            say_unread(unread, self._rows.name)
 
 
 def read_preferences(path: Path | str) -> list[Preference]:
@@ -123,33 +134,38 @@ def write_preferences(path: Path | str, preferences: Iterable[Preference]) -> in
     return len(lines)
 
 
-def preference_of(row: dict[str, Any], place: str) -> Preference:
+def preference_of(row: dict[str, Any], place: str, unread: set[str] | None = None) -> Preference:
     """The preference of a row. Raises `StageError` where it is none."""
-    prompt, chosen, rejected = pair_of(row, place)
-    facts = row.get("facts") or {}
-    if not isinstance(facts, dict):
-        raise StageError(f"{place}: facts must be an object, got {facts!r:.60}.", "Leave them out where unknown.")
+    prompt, chosen, rejected = pair_of(row, place, unread)
+    margin, scores = number_of(row, "margin", place), [number_of(row, key, place) for key in SCORES]
+    if margin is None and None not in scores:
+        margin = scores[0] - scores[1]  # type: ignore[operator]
     return Preference(
         prompt,
         chosen,
         rejected,
         annotator=text_of(row, "annotator", place),
-        margin=_number(row, "margin", place, low=-math.inf, high=math.inf),
-        probability=_number(row, "probability", place, low=0.0, high=1.0),
-        facts=facts,
+        margin=margin,
+        probability=number_of(row, "probability", place, low=0.0, high=1.0),
+        facts=_facts(row, place),
         place=place,
     )
 
 
-def _number(row: dict[str, Any], key: str, place: str, *, low: float, high: float) -> float | None:
-    value = row.get(key)
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise StageError(f"{place}: {key} must be a number, got {value!r:.60}.", "Leave it out where it is unknown.")
-    if not low <= value <= high:
-        raise StageError(f"{place}: {key} is {value:g}.", f"Allowed: {low:g} to {high:g}.")
-    return float(value)
+def _facts(row: Mapping[str, Any], place: str) -> Mapping[str, Any]:
+    facts = row.get("facts") or {}
+    if not isinstance(facts, dict):
+        raise StageError(f"{place}: facts must be an object, got {short(repr(facts), 60)}.", "Leave them out.")
+    return facts
+
+
+_READ: dict[str, Callable[[dict[str, Any], str, set[str]], Any]] = {
+    "instructions": lambda row, place, unread: Instruction(messages_of(row, place, unread), place),
+    "preferences": preference_of,
+    "labels": lambda row, place, unread: LabelledCompletion(*labelled_of(row, place, unread), place),
+    "prompts": lambda row, place, unread: (prompt_of(row, place, unread), _facts(row, place)),
+}
+"""What a row becomes, by kind."""
 
 
 @dataclass(frozen=True)
@@ -198,17 +214,8 @@ def render_prompt(
     return Prompt(tuple(messages), tuple(ids), facts or {})
 
 
-def read_prompts(path: Path | str, tokenizer: "Tokenizer") -> list[Prompt]:
-    """The prompts of a file: of instructions without the last completion, of preferences as they are; Alpaca's too.
+def read_prompts(rows: Path | str | RowSource, tokenizer: "Tokenizer") -> list[Prompt]:
+    """The prompts of a file or data set: of instructions without the last completion, of preferences as they are.
 
     Raises `StageError` that names a row without a prompt."""
-    return [render_prompt(tokenizer, messages, facts) for messages, facts in prompt_rows(path)]
-
-
-def prompt_rows(path: Path | str) -> Iterator[tuple[list[Message], Mapping[str, Any]]]:
-    """Messages and facts of each row. Raises `StageError` that names a row without a prompt."""
-    for place, row in read_rows(json_files(path, "prompts"), "prompts"):
-        facts = row.get("facts") or {}
-        if not isinstance(facts, dict):
-            raise StageError(f"{place}: facts must be an object, got {short(repr(facts), 60)}.")
-        yield prompt_of(row, place), facts
+    return [render_prompt(tokenizer, messages, facts) for messages, facts in ExampleFiles(rows, "prompts").examples()]

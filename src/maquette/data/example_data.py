@@ -156,7 +156,8 @@ class PreferenceData(ExampleData):
         self.reference = reference
 
     def reference_model(self) -> Any:
-        return self.reference.model()
+        """None where the objective has no reference."""
+        return None if self.reference is None else self.reference.model()
 
     def _training_batches(self) -> Callable[[NDArray[np.int64], int, slice], Sequence[Any]]:
         known = self._reference_log_probs("train", self.training)

@@ -5,6 +5,7 @@ What is too long is left out and counted.
 further column of numbers `(n,)`. Everything is memory-mapped.
 """
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -140,8 +141,11 @@ def encode_instructions(
     left to train on.
     """
 
-    def encode(one: Instruction) -> list[_Encoded]:
-        conversation = render(tokenizer, one.messages)
+    def encode(one: Instruction) -> list[_Encoded] | str:
+        turns = [_learned(message) for message in one.messages]
+        if not any(message.get("weight", 1) for message in turns if message["role"] == "assistant"):
+            return "empty"
+        conversation = render(tokenizer, turns)
         return [(conversation.ids, conversation.assistant_mask, {})]
 
     rows = ((one.split, _request(one.messages), one) for one in instructions)
@@ -161,9 +165,11 @@ def encode_preferences(
     """
     annotators: dict[str, int] = {}
 
-    def encode(one: Preference) -> list[_Encoded] | None:
+    def encode(one: Preference) -> list[_Encoded] | str:
         if one.is_tie:
-            return None
+            return "identical"
+        if not one.chosen[-1]["content"].strip():
+            return "empty"
         pair = [_continued(tokenizer, one.prompt, completion) for completion in (one.chosen, one.rejected)]
         columns = {
             "annotator": annotators.setdefault(one.annotator, len(annotators)),
@@ -183,7 +189,7 @@ _Encoded = tuple[list[int], list[bool], dict[str, float]]
 
 def _encode(
     rows: Iterable[tuple[str | None, Sequence[Message], Any]],
-    encode: Callable[[Any], list[_Encoded] | None],
+    encode: Callable[[Any], list[_Encoded] | str],
     counts: dict[str, int],
     *,
     longest: int,
@@ -191,7 +197,7 @@ def _encode(
     limit: int | None = None,
 ) -> tuple[dict[str, int], dict[str, ExampleWriter]]:
     """The examples of each split, and the counts of what was read and left out. A row is a split (None: by the prompt),
-    a prompt, and what `encode` makes examples of; they go together or not at all."""
+    a prompt, and what `encode` makes examples of, which go together or not at all, or why there are none."""
     writers, taken = {split: ExampleWriter() for split in SPLITS}, 0
     counts["longest_seen"] = 0
     for given, prompt, one in rows:
@@ -199,9 +205,10 @@ def _encode(
         split = given or split_of(prompt, validation)
         if split == "train" and limit is not None and taken >= limit:
             continue
-        examples = encode(one)
-        if examples is None:
-            counts["identical"] += 1
+        with _at(one.place):
+            examples = encode(one)
+        if isinstance(examples, str):
+            counts[examples] = counts.get(examples, 0) + 1
             continue
         size = max(len(ids) for ids, _, _ in examples)
         counts["longest_seen"] = max(counts["longest_seen"], size)
@@ -226,9 +233,29 @@ def describe_examples(facts: dict[str, Any], what: str) -> list[str]:
             f"{what}: {facts['too_long']:,} of {facts['read']:,} left out: longer than {facts['longest']:,} tokens "
             f"(the longest: {facts['longest_seen']:,})"
         )
-    if facts.get("identical"):
-        lines.append(f"{what}: {facts['identical']:,} of {facts['read']:,} left out: both completions are the same")
+    for key, reason in _LEFT_OUT.items():
+        if facts.get(key):
+            lines.append(f"{what}: {facts[key]:,} of {facts['read']:,} left out: {reason}")
     return lines
+
+
+_LEFT_OUT = {"identical": "both completions are the same", "empty": "the completion to learn is empty"}
+
+
+@contextlib.contextmanager
+def _at(place: str) -> Iterator[None]:
+    """Errors of what an example is rendered with begin with the place it was found at."""
+    try:
+        yield
+    except StageError as error:
+        raise StageError(f"{place}: {error.message}", error.hint) if place else error from None
+
+
+def _learned(message: Message) -> Message:
+    """The message; an empty completion is not learned."""
+    if message["role"] == "assistant" and not message["content"].strip():
+        return {**message, "weight": 0}
+    return message
 
 
 def _continued(
@@ -258,7 +285,7 @@ def _written(
     if not len(writers["train"]):
         raise StageError(
             f"No {what} are left to train on: {counts['read']:,} read, {counts['too_long']:,} longer than {longest:,} "
-            f"tokens, {counts.get('identical', 0):,} with two equal completions.",
+            f"tokens, {counts.get('identical', 0):,} with two equal completions, {counts.get('empty', 0):,} empty.",
             "Use other data, or a checkpoint with a longer context.",
         )
     return counts | {

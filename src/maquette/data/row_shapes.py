@@ -1,131 +1,128 @@
-"""From a row of a data file to messages: whatever a row says is used, known as bookkeeping, or refused by name.
+"""From a row of a data file to conversations: a table of the shapes that others write, and one reader for each kind.
 
-Files are written by others in many shapes. What would be lost in silence is an error that names file, line and key:
-a key that nothing here reads, a request that is told twice, two turns of one role in a row, a conversation in the shape
-of another library.
+A shape is known by its keys. Whatever else a row says is bookkeeping, or refused by name: what would be lost in silence
+is an error that names file, line and key, as is a request that is told twice, or two turns of one role in a row. A row
+of no known shape is shown as it was understood. Trees of messages are taken apart before (message_trees.py).
 """
 
-import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from maquette.artifacts import StageError
 from maquette.artifacts.reading import short
-from maquette.artifacts.settings import nearest
-from maquette.text.chat import Message, check
-
-_NAMES = (
-    "at category chosen_model chosen_rating chosen_score comment created created_at dataset dataset_name date "
-    "difficulty domain hash id idx ind index lang language length license meta metadata model model_name num_tokens "
-    "num_turns origin qid quality rating rejected_model rejected_rating rejected_score score score_chosen "
-    "score_rejected scores source sources src subject tag tags task timestamp topic tstamp url uuid version"
+from maquette.data.row_messages import (
+    check_keys,
+    check_turns,
+    is_json_list,
+    number_of,
+    read_dialogue,
+    read_messages,
+    shown_row,
+    text_of,
 )
-BOOKKEEPING = frozenset(_NAMES.split())
-"""Columns about a row that no training or test reads; so are names that end in `_id`, and an index without a name."""
+from maquette.text.chat import Message
 
-INSTRUCTION_KEYS = frozenset({"messages", "instruction", "input", "output", "system", "history"})
-PREFERENCE_KEYS = frozenset({"prompt", "chosen", "rejected", "system", "annotator", "margin", "probability", "facts"})
-PROMPT_KEYS = INSTRUCTION_KEYS | PREFERENCE_KEYS
+Unread = set[str] | None
+"""Where the names of columns that are only bookkeeping are gathered."""
 
-INSTRUCTION_ROWS = 'Known are {"messages": [...]} and {"instruction", "input", "output"}.'
-PREFERENCE_ROW = 'A row looks like {"prompt": [...], "chosen": [...], "rejected": [...], "annotator": "..."}.'
+
+@dataclass(frozen=True)
+class TurnShape:
+    """A request and its completion in one row: `request` names the columns whose texts, below each other, are the
+    request (the first has to be there), `answer` the completion's."""
+
+    name: str
+    request: tuple[str, ...]
+    answer: str
+
+
+@dataclass(frozen=True)
+class PairShape:
+    """Two completions of one request. `better`: the column that says which is preferred, and its values where that is
+    the first and the second; without one the first is. `also`: columns about the pair."""
+
+    name: str
+    request: tuple[str, ...]
+    first: str
+    second: str
+    better: tuple[str, int, int] | None = None
+    also: frozenset[str] = frozenset()
+
+
+LISTS = {"messages": "OpenAI", "conversations": "ShareGPT"}
+"""Columns that hold a whole conversation, and whose they are."""
+
+TURNS = (
+    TurnShape("Alpaca", ("instruction", "input"), "output"),
+    TurnShape("Dolly", ("instruction", "context"), "response"),
+    TurnShape("TRL", ("prompt",), "completion"),
+    TurnShape("prompt and response", ("prompt",), "response"),
+    TurnShape("question and answer", ("question",), "answer"),
+    TurnShape("query and response", ("query",), "response"),
+)
+
+_SHP = (
+    "upvote_ratio score_A score_B score_ratio seconds_difference created_at_utc_A created_at_utc_B c_root_id_A "
+    "c_root_id_B"
+)
+PAIRS = (
+    PairShape("UltraFeedback, HH-RLHF, Tülu", ("prompt",), "chosen", "rejected"),
+    PairShape("Orca", ("question",), "chosen", "rejected"),
+    PairShape("LLaMA-Factory", ("instruction", "input"), "chosen", "rejected"),
+    PairShape("LLaMA-Factory", ("conversations",), "chosen", "rejected"),
+    PairShape("AlpacaFarm", ("instruction", "input"), "output_1", "output_2", ("preference", 1, 2)),
+    PairShape("Stack Exchange", ("question",), "response_j", "response_k"),
+    PairShape("SHP", ("history",), "human_ref_A", "human_ref_B", ("labels", 1, 0), frozenset(_SHP.split())),
+    PairShape("OpenAI", ("input",), "preferred_output", "non_preferred_output"),
+)
+
+SCORES = ("score_chosen", "score_rejected")
+"""Whose difference is the margin of a pair without one."""
+
+INSTRUCTION_KEYS = frozenset(LISTS) | {"system", "history"}
+INSTRUCTION_KEYS |= {key for shape in TURNS for key in (*shape.request, shape.answer)}
+_ABOUT_PAIRS = frozenset({"system", "history", "annotator", "margin", "probability", "facts", *SCORES})
+PROMPT_KEYS = INSTRUCTION_KEYS | _ABOUT_PAIRS | {"label"}
 
 _OTHER_SHAPES: tuple[tuple[frozenset[str], str, str], ...] = (
-    (frozenset({"conversations"}), "ShareGPT", "turns with from and value"),
     (frozenset({"prompt", "completion", "label"}), "KTO", "one completion with a label, not a pair"),
-    (frozenset({"prompt", "completion"}), "TRL", "prompt and completion"),
-    (frozenset({"message_tree_id"}), "OpenAssistant", "trees of messages"),
-    (frozenset({"message_id", "parent_id"}), "OpenAssistant", "a message a row"),
-    (frozenset({"instruction", "response"}), "Dolly", "context and response"),
-    (frozenset({"question", "chosen"}), "Orca's preferences", "question is the prompt"),
+    *((frozenset({one.request[0], one.first, one.second}), one.name, f"{one.first} and {one.second}") for one in PAIRS),
+    *((frozenset({one.request[0], one.answer}), one.name, f"{one.request[0]} and {one.answer}") for one in TURNS),
+    *((frozenset({key}), name, key) for key, name in LISTS.items()),
     (frozenset({"prompt", "responses"}), "a ranking", "more than two completions"),
     (frozenset({"instruction", "completions"}), "a ranking", "more than two completions"),
     (frozenset({"conversation_a", "conversation_b"}), "an arena", "maquette ratings reads it"),
 )
-"""Keys by which the shape of another library is known, its name, and what it is."""
+"""Keys by which a shape is known that the reader at hand does not take, its name, and what it is."""
 
-_TRAINED = ("weight", "train")
-"""Keys of a message that say whether it is learned: of OpenAI's fine-tuning files, and of axolotl."""
-
-
-def check_keys(row: Mapping[Any, Any], known: Collection[str], place: str, of: str = "a row") -> None:
-    """Raises `StageError` for a key that has a value and that nobody reads."""
-    for key, value in row.items():
-        name = str(key)
-        if name in known or _is_empty(value) or is_bookkeeping(name):
-            continue
-        close = nearest(name, sorted(known))
-        hint = f"Did you mean '{close}'? " if close else ""
-        raise StageError(
-            f"{place}: {short(repr(name), 60)} is not a key of {of} that is understood.",
-            f"{hint}Known: {', '.join(sorted(known))}; remove it, if it does not matter.",
-        )
-
-
-def is_bookkeeping(name: str) -> bool:
-    name = name.strip().lower()
-    return name in BOOKKEEPING or name.endswith("_id") or not name or name.startswith("unnamed: ")
-
-
-def _is_empty(value: Any) -> bool:
-    return value is None or (isinstance(value, str | list | tuple | dict) and not value) or value != value
-
-
-def read_messages(value: Any, place: str, *, weights: bool = False) -> list[Message]:
-    """Messages as a row has them, checked. `weights`: whether a turn may be left out of what is learned. Raises
-    `StageError` that names the place."""
-    if not isinstance(value, list) or not all(isinstance(message, dict) for message in value):
-        raise StageError(f"{place}: messages must be a list of objects.", 'Write [{"role": "user", "content": "..."}].')
-    messages = [_message(message, f"{place}, message {number}", weights) for number, message in enumerate(value, 1)]
-    check_turns(messages, place)
-    return messages
-
-
-def check_turns(messages: Sequence[Message], place: str) -> None:
-    """`chat.check`, whose error begins with the place."""
-    try:
-        check(messages)
-    except StageError as error:
-        raise StageError(f"{place}: {error.message}", error.hint) from None
-
-
-def _message(given: dict[str, Any], place: str, weights: bool) -> Message:
-    check_keys(given, {"role", "content", *_TRAINED}, place, "a message")
-    message: Message = {"role": given.get("role"), "content": given.get("content")}  # type: ignore[typeddict-item]
-    for key in _TRAINED:
-        value = given.get(key)
-        if value is None:
-            continue
-        if value not in (0, 1):
-            raise StageError(f"{place}: {key} must be 0 or 1, got {short(repr(value), 60)}.")
-        if bool(value) != (message["role"] == "assistant"):
-            if message["role"] != "assistant" or not weights:
-                raise StageError(
-                    f"{place}: {key} is {value!r}.",
-                    "Only completions of the assistant are learned; leave it out." if value
-                    else "Only instructions can leave a completion out.",
-                )  # fmt: skip
-            message["weight"] = 0
-    return message
+_PAGE = "docs/tutorials/own_data.md shows a row of each known shape."
+INSTRUCTION_ROWS = f'Known are {{"messages": [...]}} and {{"instruction", "input", "output"}}; {_PAGE}'
+PREFERENCE_ROW = f'A row looks like {{"prompt": [...], "chosen": [...], "rejected": [...]}}; {_PAGE}'
+LABELLED_ROW = f'A row looks like {{"prompt": [...], "completion": [...], "label": true}}; {_PAGE}'
+PROMPT_ROW = f'A row has "prompt" or "messages" (a list of turns), or "instruction"; {_PAGE}'
 
 
 # Instructions ---------------------------------------------------------------------------------------------------------
 
 
-def messages_of(row: dict[str, Any], place: str) -> list[Message]:
+def messages_of(row: dict[str, Any], place: str, unread: Unread = None) -> list[Message]:
     """The conversation of a row. Raises `StageError` where it is none or has no completion to learn."""
-    if row.get("messages") or ("messages" in row and "instruction" not in row):
-        known = {"messages", "system"}
-        messages = _with_system(row, read_messages(row["messages"], place, weights=True), place)
-        known |= _repeats(row, "prompt", messages)
-    elif "instruction" in row and "output" in row:
-        known = {"instruction", "input", "output", "system", "history"}
-        messages = [*alpaca_prompt(row, place), {"role": "assistant", "content": text_of(row, "output", place)}]
-        known |= {"text"} if str(row["output"]) in str(row.get("text")) else set()  # Alpaca's own, filled in
+    column, shape = _list_of(row), _turn_shape(row)
+    if column is not None and (row[column] or shape is None):
+        messages = _with_system(row, read_messages(row[column], place, weights=True), place)
+        known = {column, "system"} | _repeats(row, "prompt", messages)
+        if _repeats(row, "chosen", messages):  # UltraFeedback, whose messages are the prompt and the chosen completion
+            known |= {"chosen", "rejected"}
+            (set() if unread is None else unread).update({"chosen", "rejected"})
+    elif shape is not None and row.get("label") in (None, ""):
+        known = {*shape.request, shape.answer, "system", "history"}
+        messages = [*_request(row, shape.request, place), *_completion(row, shape.answer, place)]
+        known |= {"text"} if str(row[shape.answer]) in str(row.get("text")) else set()  # Alpaca's own, filled in
         check_turns(messages, place)
     else:
         raise _unknown_shape(row, place, "conversation", INSTRUCTION_ROWS)
-    check_keys(row, known, place)
+    check_keys(row, known, place, unread=unread)
     if not any(message["role"] == "assistant" for message in messages):
         raise StageError(f"{place} has no answer.", "At least one message has to be the assistant's.")
     if not any(message["role"] == "assistant" and message.get("weight", 1) for message in messages):
@@ -133,21 +130,64 @@ def messages_of(row: dict[str, Any], place: str) -> list[Message]:
     return messages
 
 
-def alpaca_prompt(row: dict[str, Any], place: str) -> list[Message]:
-    """Instruction and input are one request, the input below an empty line (Taori et al. 2023). Before it come
-    `system` and `history`, pairs of a request and a completion, as LLaMA-Factory has them."""
+def _list_of(row: Mapping[str, Any]) -> str | None:
+    """The column that holds a conversation: the first that is not empty, else the first that is there."""
+    there = [key for key in LISTS if key in row]
+    return next((key for key in there if row[key]), there[0] if there else None)
+
+
+def _turn_shape(row: Mapping[str, Any]) -> TurnShape | None:
+    return next((shape for shape in TURNS if {shape.request[0], shape.answer} <= row.keys()), None)
+
+
+def _request(row: dict[str, Any], columns: Sequence[str], place: str) -> list[Message]:
+    """What stands before a completion: texts below each other are one request (Taori et al. 2023), or messages, or a
+    transcript. Before it come `system` and `history`, pairs of a request and a completion (LLaMA-Factory)."""
     messages: list[Message] = []
     history = row.get("history") or []
-    if not isinstance(history, list) or not all(
+    if "history" in columns:
+        history = []
+    elif not isinstance(history, list) or not all(
         isinstance(pair, list | tuple) and len(pair) == 2 and all(isinstance(text, str) for text in pair)
         for pair in history
     ):
         raise StageError(f"{place}: history must be pairs of texts, a request and a completion.")
     for asked, answered in history:
         messages += [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
-    texts = [text_of(row, key, place) for key in ("instruction", "input")]
-    messages.append({"role": "user", "content": "\n\n".join(text for text in texts if text)})
+    given = row.get(columns[0])
+    if isinstance(given, dict) and "messages" in given:  # OpenAI's input
+        check_keys(given, {"messages"}, f"{place}, {columns[0]}", "an input")
+        given = given["messages"]
+    if _is_list(given):
+        messages += _unweighted(read_messages(given, f"{place}, {columns[0]}", weights=True))
+    else:
+        texts = [text for text in (text_of(row, key, place) for key in columns) if text]
+        messages += read_dialogue(texts[0]) if len(texts) == 1 and read_dialogue(texts[0]) else [
+            {"role": "user", "content": "\n\n".join(texts)}
+        ]  # fmt: skip
     return _with_system(row, messages, place)
+
+
+def _completion(row: Mapping[str, Any], key: str, place: str) -> list[Message]:
+    """A completion as text, as a message, or as messages, which may begin with the prompt; a transcript is whole."""
+    given = row[key]
+    if isinstance(given, str) and not _is_list(given):
+        spoken = read_dialogue(given)
+        if spoken and spoken[-1]["role"] == "user" and given.rstrip().endswith("Assistant:"):
+            spoken.append({"role": "assistant", "content": ""})
+        return spoken or [{"role": "assistant", "content": given}]
+    if given is None and key not in ("chosen", "rejected"):
+        return [{"role": "assistant", "content": ""}]
+    return read_messages([given] if isinstance(given, dict) else given, f"{place}, {key}")
+
+
+def _is_list(given: Any) -> bool:
+    return isinstance(given, list) or (isinstance(given, str) and is_json_list(given))
+
+
+def _unweighted(messages: Sequence[Message]) -> list[Message]:
+    """Of a prompt: which of its completions are learned says nothing there."""
+    return [{"role": message["role"], "content": message["content"]} for message in messages]
 
 
 def _with_system(row: dict[str, Any], messages: list[Message], place: str) -> list[Message]:
@@ -161,36 +201,40 @@ def _with_system(row: dict[str, Any], messages: list[Message], place: str) -> li
 
 
 def _repeats(row: dict[str, Any], key: str, messages: Sequence[Message]) -> set[str]:
-    """The key where it only repeats what a user says, as `prompt` beside `messages` does in UltraChat."""
+    """The key where it only repeats what a user says, as `prompt` beside `messages` does in UltraChat, or all."""
     texts = [message["content"] for message in messages if message["role"] == "user"]
     return {key} if row.get(key) in texts or row.get(key) == list(messages) else set()
 
 
-# Preferences and prompts ----------------------------------------------------------------------------------------------
+# Preferences ----------------------------------------------------------------------------------------------------------
 
 
-def pair_of(row: dict[str, Any], place: str) -> tuple[list[Message], list[Message], list[Message]]:
+def pair_of(
+    row: dict[str, Any], place: str, unread: Unread = None
+) -> tuple[list[Message], list[Message], list[Message]]:
     """Prompt, chosen and rejected completion of a row, the prompt once. Raises `StageError` where it is no pair.
 
     `chosen` and `rejected` continue the prompt; or both are whole conversations (UltraFeedback, HH-RLHF), whose
     common beginning is the prompt, given beside them or not."""
-    missing = [key for key in ("chosen", "rejected") if key not in row]
-    if missing:
-        if not row.get("prompt"):
-            missing.insert(0, "prompt")
+    shape = _pair_shape(row)
+    if shape is None:
+        missing = [key for key in ("chosen", "rejected") if key not in row]
+        missing = missing if row.get("prompt") else ["prompt", *missing]
         raise _unknown_shape(row, place, "preference", PREFERENCE_ROW, f"{' and '.join(missing)} missing")
-    chosen, rejected = (_side(row, key, place) for key in ("chosen", "rejected"))
-    for key, part in (("chosen", chosen), ("rejected", rejected)):
+    keys = (shape.first, shape.second) if _first_is_better(row, shape, place) else (shape.second, shape.first)
+    chosen, rejected = (_completion(row, key, place) for key in keys)
+    for key, part in zip(keys, (chosen, rejected), strict=True):
         if part[-1]["role"] != "assistant":
             raise StageError(
                 f"{place}: {key} does not end with a completion of the assistant.", "It continues the prompt."
             )
-    prompt = _prompt(row["prompt"], f"{place}, prompt") if row.get("prompt") else []
+    prompt = _request(row | {"system": None}, shape.request, place) if row.get(shape.request[0]) else []
     whole = [part[0]["role"] != "assistant" for part in (chosen, rejected)]
     if any(whole):
         if not all(whole):
             raise StageError(
-                f"{place}: only one of chosen and rejected is a whole conversation.", "Give both without the prompt."
+                f"{place}: only one of {keys[0]} and {keys[1]} is a whole conversation.",
+                "Give both without the prompt.",
             )
         common, chosen, rejected = _parted(chosen, rejected, place)
         if prompt and not _is_told(prompt, common):
@@ -202,13 +246,15 @@ def pair_of(row: dict[str, Any], place: str) -> tuple[list[Message], list[Messag
     if not prompt:
         raise _unknown_shape(row, place, "preference", PREFERENCE_ROW, "prompt missing")
     prompt = _with_system(row, prompt, place)
-    for key, part in (("chosen", chosen), ("rejected", rejected)):
+    for key, part in zip(keys, (chosen, rejected), strict=True):
         check_turns([*prompt, *part], f"{place}, {key} after the prompt")
     asked = prompt[-1]["content"].strip()
     if len(asked) >= _LONG and all(part[0]["content"].lstrip().startswith(asked) for part in (chosen, rejected)):
         raise StageError(f"{place}: chosen and rejected repeat the prompt.", "Give only what comes after it.")
-    same = bool(row.get("messages")) and read_messages(row["messages"], place) == [*prompt, *chosen]
-    check_keys(row, PREFERENCE_KEYS | ({"messages"} if same else set()), place)
+    known = _ABOUT_PAIRS | {*shape.request, *keys} | shape.also | ({shape.better[0]} if shape.better else set())
+    if bool(row.get("messages")) and read_messages(row["messages"], place) == [*prompt, *chosen]:
+        known |= {"messages"}
+    check_keys(row, known, place, unread=unread)
     return prompt, chosen, rejected
 
 
@@ -216,55 +262,21 @@ _LONG = 10
 """Characters of a prompt that no two completions begin with by chance."""
 
 
-def prompt_of(row: dict[str, Any], place: str) -> list[Message]:
-    """The messages before a completion: of an instruction without its last one, of a preference, Alpaca's. Raises
-    `StageError` where the row has none."""
-    check_keys(row, PROMPT_KEYS, place)
-    if "chosen" in row and "rejected" in row:
-        return pair_of(row, place)[0]
-    if isinstance(row.get("instruction"), str):
-        return alpaca_prompt(row, place)
-    given = row.get("prompt") or row.get("messages")
-    if not given:
-        raise _unknown_shape(
-            row, place, "prompt", 'A row has "prompt" or "messages" (a list of turns), or "instruction".'
-        )
-    messages = _prompt(given, place)
-    if row.get("prompt") and row.get("messages"):
-        check_keys(row, PROMPT_KEYS - {"messages"} | _repeats(row, "prompt", _prompt(row["messages"], place)), place)
-    if messages[-1]["role"] == "assistant":
-        del messages[-1]
-    if not messages:
-        raise StageError(f"{place} has no prompt: only a completion.")
-    return _with_system(row, messages, place)
+def _pair_shape(row: Mapping[str, Any]) -> PairShape | None:
+    """The first of `PAIRS` whose columns are all there; whole conversations need no request beside them."""
+    there = [shape for shape in PAIRS if {shape.first, shape.second} <= row.keys()]
+    with_request = (shape for shape in there if shape.request[0] in row)
+    return next(with_request, there[0] if there and there[0] is PAIRS[0] else None)
 
 
-def _prompt(given: Any, place: str) -> list[Message]:
-    """A prompt as text or as messages; which of them are learned says nothing here."""
-    if isinstance(given, str):
-        return _dialogue(given) or [{"role": "user", "content": given}]
-    messages = read_messages(given, place, weights=True)
-    return [{"role": message["role"], "content": message["content"]} for message in messages]
-
-
-def _side(row: dict[str, Any], key: str, place: str) -> list[Message]:
-    given = row[key]
-    if isinstance(given, str):
-        return _dialogue(given) or [{"role": "assistant", "content": given}]
-    return read_messages([given] if isinstance(given, dict) else given, f"{place}, {key}")
-
-
-def _dialogue(text: str) -> list[Message]:
-    """The turns of a text in the form of HH-RLHF (Bai et al. 2022), without an empty last one; none of other texts."""
-    if not re.match(r"\s*Human: ", text) or "\n\nAssistant:" not in text:
-        return []
-    pieces = re.split(r"(?:^|\n\n)(Human|Assistant):", text.strip())[1:]
-    roles = {"Human": "user", "Assistant": "assistant"}
-    turns: list[Message] = [
-        {"role": roles[name], "content": content.strip()}
-        for name, content in zip(pieces[::2], pieces[1::2], strict=True)
-    ]
-    return turns if turns[-1]["content"] else turns[:-1]
+def _first_is_better(row: Mapping[str, Any], shape: PairShape, place: str) -> bool:
+    if shape.better is None:
+        return True
+    column, first, second = shape.better
+    value = number_of(row, column, place)
+    if value not in (first, second):
+        raise StageError(f"{place}: {column} must be {first} or {second}, got {short(repr(row.get(column)), 60)}.")
+    return value == first
 
 
 def _parted(
@@ -292,18 +304,56 @@ def _is_told(prompt: list[Message], common: list[Message]) -> bool:
     return len(prompt) == 1 and prompt[0]["content"].strip() in texts
 
 
+# One completion with a label, and prompts -----------------------------------------------------------------------------
+
+
+def labelled_of(row: dict[str, Any], place: str, unread: Unread = None) -> tuple[list[Message], list[Message], bool]:
+    """Prompt, completion and whether it is desirable (KTO, Ethayarajh et al. 2024). Raises `StageError` where the row
+    is none."""
+    if missing := [key for key in ("prompt", "completion", "label") if row.get(key) is None]:
+        what = f"{' and '.join(missing)} missing; it has {shown_row(row)}"
+        raise StageError(f"{place} is not a labelled completion: {what}.", LABELLED_ROW)
+    prompt, completion = _request(row, ("prompt",), place), _completion(row, "completion", place)
+    if completion[-1]["role"] != "assistant" or completion[0]["role"] != "assistant":
+        raise StageError(f"{place}: completion must be the assistant's alone.", "It continues the prompt.")
+    check_turns([*prompt, *completion], f"{place}, completion after the prompt")
+    check_keys(row, {"prompt", "completion", "label", "system", "history"}, place, unread=unread)
+    label = str(row["label"]).strip().lower()
+    if label not in _LABELS:
+        raise StageError(f"{place}: label must be true or false, got {short(repr(row['label']), 60)}.")
+    return prompt, completion, _LABELS[label]
+
+
+_LABELS = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
+
+
+def prompt_of(row: dict[str, Any], place: str, unread: Unread = None) -> list[Message]:
+    """The messages before a completion: of an instruction without its last one, of a preference as it is. Raises
+    `StageError` where the row has none."""
+    if _pair_shape(row) is not None:
+        return pair_of(row, place, unread)[0]
+    check_keys(row, PROMPT_KEYS, place, unread=unread)
+    column = _list_of(row)
+    shape = _turn_shape(row) or next((shape for shape in TURNS if row.get(shape.request[0])), None)
+    if shape is not None:
+        messages = _request(row, shape.request, place)
+    elif column is not None and row[column]:
+        messages = _with_system(row, _unweighted(read_messages(row[column], place, weights=True)), place)
+    else:
+        raise _unknown_shape(row, place, "prompt", PROMPT_ROW)
+    if row.get("prompt") and column is not None and row[column]:
+        whole = _unweighted(read_messages(row[column], place, weights=True))
+        check_keys(row, PROMPT_KEYS - {column} | _repeats(row, "prompt", whole), place)
+    if messages[-1]["role"] == "assistant":
+        del messages[-1]
+    if not messages:
+        raise StageError(f"{place} has no prompt: only a completion.")
+    return messages
+
+
 def _unknown_shape(row: dict[str, Any], place: str, what: str, hint: str, why: str = "") -> StageError:
     for keys, whose, note in _OTHER_SHAPES:
         if keys <= row.keys():
-            note = f" ({note})" if note else ""
-            return StageError(f"{place} has the shape of {whose}{note}, which is not read as a {what}.", hint)
-    keys_here = short(", ".join(map(repr, row)) or "no keys")
-    return StageError(f"{place} is not a {what}: {why or f'it has {keys_here}'}.", hint)
-
-
-def text_of(row: Mapping[str, Any], key: str, place: str) -> str:
-    """The text at a key, empty where there is none."""
-    text = row.get(key) or ""
-    if not isinstance(text, str):
-        raise StageError(f"{place}: {key} must be a text, got {short(repr(text), 60)}.")
-    return text
+            return StageError(f"{place} has the shape of {whose} ({note}), which is not read as a {what}.", hint)
+    shown = f"it has {shown_row(row)}"
+    return StageError(f"{place} is not a {what}: {f'{why}; ' if why else ''}{shown}.", hint)

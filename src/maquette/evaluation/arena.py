@@ -27,10 +27,10 @@ from maquette.artifacts import ConfigError, StageError
 from maquette.artifacts.files import digest
 from maquette.artifacts.progress import say
 from maquette.artifacts.reading import short
-from maquette.data.row_shapes import is_bookkeeping
+from maquette.corpus.sources.row_files import read_rows, row_files
+from maquette.data.row_messages import is_bookkeeping
 from maquette.evaluation.judges import Agreement, agreement
 from maquette.evaluation.ratings import ELO, Ratings, bradley_terry_ratings, topic_shares, topic_weights
-from maquette.evaluation.row_files import read_rows
 from maquette.reports import terminal_table
 
 REQUIRED = ("model_a", "model_b", "winner")
@@ -65,7 +65,7 @@ def read_battles(path: Path | str) -> tuple[list[Battle], dict[str, int]]:
     battles, skipped = [], Counter[str]()
     unread: dict[str, None] = {}
     seen: set[str] = set()
-    for place, row in read_rows(path, "battles"):
+    for place, row in read_rows(row_files(path, "battles"), "battles"):
         if any(name in row for name in _TELLING):
             if (content := digest(row)) in seen:
                 skipped["the content of a row before"] += 1

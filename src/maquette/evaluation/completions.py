@@ -66,7 +66,7 @@ def _fitting(prompts: PromptsConfig, count: int, tokenizer: Any, longest: int) -
     if prompts.path is None:
         source = open_prompts(prompts, tokenizer, longest=longest, split="held_out")
         return [source[number] for number in range(count)]
-    everything = read_prompts(prompts.path, tokenizer)
+    everything = read_prompts(prompts.open_rows("prompts"), tokenizer)
     fitting = [one for one in everything if len(one.ids) <= longest]
     if len(fitting) < len(everything):
         say(f"{len(everything) - len(fitting):,} of {len(everything):,} prompts are too long for the model: left out.")

@@ -1,9 +1,8 @@
 """A checkpoint of this project as a model of lm-evaluation-harness 0.4.13, without a detour over `transformers`.
 
-    import lm_eval
-    from maquette.evaluation.harness import HarnessModel
+    maquette harness --model_args checkpoint=<run> --tasks arc_easy    # lm_eval's own main and options
 
-    lm_eval.simple_evaluate(model=HarnessModel("outputs/runs/<run>"), tasks=["arc_easy"])
+or in Python: `lm_eval.simple_evaluate(model=HarnessModel("outputs/runs/<run>"), tasks=["arc_easy"])`.
 
 Notable:
 - tokens, windows and truncation are those of the harness's `hf` backend on the exported folder, so scores agree with it
@@ -11,19 +10,23 @@ Notable:
 - a batch is as many tokens as fit, not as many rows
 """
 
+import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from maquette.artifacts import StageError
 from maquette.artifacts.progress import progress
 from maquette.model.generation import generate
-from maquette.model.loading import load_checkpoint
+from maquette.model.loading import find_checkpoint, load_checkpoint
 from maquette.model.sampling import Sampling
 from maquette.model.scoring import score_continuations
 
 try:
+    from lm_eval.__main__ import cli_evaluate
     from lm_eval.api.model import TemplateLM
     from lm_eval.api.registry import register_model
     from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs
@@ -41,10 +44,22 @@ Encoded = tuple[Any, list[int], list[int]]
 
 @register_model("maquette")
 class HarnessModel(TemplateLM):
-    """`checkpoint`: a run's folder or a Hugging Face folder. `batch_size_tokens`: tokens computed at once."""
+    """`checkpoint`: a run, an imported model or a Hugging Face folder, by default the latest finished run below
+    `outputs`. `batch_size_tokens`: tokens computed at once."""
 
-    def __init__(self, checkpoint: Path | str, *, batch_size_tokens: int = 8192, device: str = "cpu", **_: Any) -> None:
+    def __init__(
+        self,
+        checkpoint: Path | str | None = None,
+        *,
+        outputs: Path | str = "outputs",
+        batch_size_tokens: int = 8192,
+        device: str = "cpu",
+        **_: Any,
+    ) -> None:
         super().__init__()
+        checkpoint = find_checkpoint(checkpoint, outputs)
+        if device.startswith("cuda") and not torch.cuda.is_available():  # the harness's own default
+            device = "cpu"
         self.model, self._tokenizer = load_checkpoint(checkpoint, device=device)
         self._checkpoint, self._batch_size_tokens = str(checkpoint), int(batch_size_tokens)
 
@@ -161,3 +176,15 @@ def _sampling(settings: dict[str, Any]) -> Sampling:
 
 def _shown(what: str, total: int, hidden: bool) -> Any:
     return nullcontext(lambda amount: None) if hidden else progress(what, total, unit="requests")
+
+
+def evaluate_from_words(arguments: Sequence[str]) -> None:
+    """lm_eval's main with these words of a command line; `--model maquette` is added where no model is named. It leaves
+    by `SystemExit` where it does not understand them."""
+    named = any(word.partition("=")[0] in ("--model", "-M", "--config", "-C") for word in arguments)
+    asks = not arguments or arguments[0] in ("ls", "validate", "-h", "--help")
+    before, sys.argv = sys.argv, ["lm-eval", *arguments, *([] if named or asks else ["--model", "maquette"])]
+    try:
+        cli_evaluate()
+    finally:
+        sys.argv = before

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maquette.artifacts import ConfigError, StageError
+from maquette.evaluation.journal import Journal
 from maquette.evaluation.length_control import WinRate, length_controlled_win_rate
-from maquette.evaluation.row_files import Journal
 from maquette.feedback.comparison import Annotator, Comparison
 from maquette.statistics import Interval, bootstrap_mean
 from maquette.text.chat import Message

@@ -16,9 +16,9 @@ import numpy as np
 from maquette.artifacts.files import file_digest
 from maquette.artifacts.progress import progress
 from maquette.data.conversations import Prompt
+from maquette.evaluation.journal import Journal
 from maquette.evaluation.judges import agreement, rank_agreement
 from maquette.evaluation.pairwise import PairwiseResult, compare_completions
-from maquette.evaluation.row_files import Journal
 from maquette.feedback.annotators.language_model import LanguageModelAnnotator
 from maquette.feedback.annotators.simulated import GoldAnnotator
 from maquette.feedback.building import build_annotator

@@ -28,9 +28,9 @@ from typing import Any
 from maquette.artifacts import StageError
 from maquette.artifacts.progress import say
 from maquette.artifacts.reading import short
-from maquette.data.row_shapes import check_keys
+from maquette.corpus.sources.row_files import read_rows, row_files
+from maquette.data.row_messages import check_keys
 from maquette.evaluation.questions import LETTERS, Question, QuestionSet, answer_place, sound
-from maquette.evaluation.row_files import read_rows
 
 COMPLETION, QUESTION = "completion", "question"
 """The names of the two templates: options that continue a text, and answers to a question."""
@@ -61,7 +61,8 @@ def read_task(name: str, path: Path | str) -> QuestionSet:
     Raises `StageError` that names the file and row: a format that is not known, a row that can't be read, an id that
     comes twice. Questions without a right answer or with an empty option are skipped and counted.
     """
-    rows = [(place, _by_name(row, place)) for place, row in read_rows(path, "questions", _is_head)]
+    files = row_files(path, "questions")
+    rows = [(place, _by_name(row, place)) for place, row in read_rows(files, "questions", _is_head)]
     if not rows:
         raise StageError(f"{path} has no rows.", "Give a file with one question a row.")
     known = _format(rows[0][1], rows[0][0])

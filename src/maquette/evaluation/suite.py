@@ -20,11 +20,11 @@ from maquette.artifacts.reading import open_parquet
 from maquette.evaluation.config import ProtocolConfig, SuiteConfig, TemplateConfig
 from maquette.evaluation.contamination import ContaminationTest, contamination_test
 from maquette.evaluation.embedded_questions import make_task
+from maquette.evaluation.journal import Journal
 from maquette.evaluation.likelihood import DocumentLikelihood, measure, score_windows
 from maquette.evaluation.multiple_choice import Result, ask
 from maquette.evaluation.question_files import QUESTION, read_task
 from maquette.evaluation.questions import Question, QuestionSet, content_prompt, filled, split
-from maquette.evaluation.row_files import Journal
 from maquette.training import read_record
 
 if TYPE_CHECKING:

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 from maquette.artifacts import ConfigError, StageError
 from maquette.feedback.annotators.custom import CallableAnnotator, CallableReward, FileAnnotator
-from maquette.feedback.annotators.judges import EndpointJudge, LocalJudge
-from maquette.feedback.annotators.language_model import AnswerCache, Judge, LanguageModelAnnotator
+from maquette.feedback.annotators.language_model import AnswerCache, LanguageModelAnnotator
 from maquette.feedback.annotators.reward_model import LearnedReward, RewardModelAnnotator
 from maquette.feedback.annotators.simulated import (
     AnnotatorProfile,
@@ -18,11 +17,12 @@ from maquette.feedback.annotators.simulated import (
     noise_for_agreement,
     utility_differences,
 )
+from maquette.feedback.chat_models import ChatModel, EndpointModel, LocalModel
 from maquette.feedback.comparison import Annotator, Comparison, Judgement
-from maquette.feedback.config import FeedbackConfig, PromptsConfig, RewardConfig
+from maquette.feedback.config import AuthorConfig, FeedbackConfig, PromptsConfig, RewardConfig
 from maquette.feedback.policies import measure_policy
 from maquette.feedback.prompts import open_prompts
-from maquette.model import LanguageModel
+from maquette.model import LanguageModel, Sampling
 from maquette.model.loading import find_checkpoint, find_reward_model, load_checkpoint, load_reward_model
 from maquette.objectives.completions import RewardFunction
 from maquette.training.policy import PolicyFeedback
@@ -94,12 +94,25 @@ def other_people(config: FeedbackConfig, number: int) -> FeedbackConfig:
     return replace(config, seed=config.seed + number * config.people)
 
 
-def _judge(config: FeedbackConfig, outputs: Path | str) -> Judge:
+def _judge(config: FeedbackConfig, outputs: Path | str) -> ChatModel:
     if config.url is not None:
-        return EndpointJudge(config.url, config.model, key_variable=config.key_variable, retries=config.retries)
+        return EndpointModel(config.url, config.model, key_variable=config.key_variable, retries=config.retries)
     folder = find_checkpoint(config.checkpoint, outputs)
     model, tokenizer = load_checkpoint(folder)
-    return LocalJudge(model, tokenizer, folder.name)
+    return LocalModel(model, tokenizer, folder.name)
+
+
+def build_author(config: AuthorConfig, outputs: Path | str) -> EndpointModel | LocalModel:
+    """Who writes instructions. Raises `ConfigError` as `EndpointModel`, `StageError` where there is no such run."""
+    sampling = Sampling(config.temperature, top_p=config.top_p)
+    if config.url is not None:
+        return EndpointModel(
+            config.url, config.model, key_variable=config.key_variable, retries=config.retries, timeout=300.0,
+            sampling=sampling, max_tokens=config.max_tokens,
+        )  # fmt: skip
+    folder = find_checkpoint(config.checkpoint, outputs)
+    model, tokenizer = load_checkpoint(folder)
+    return LocalModel(model, tokenizer, folder.name, sampling=sampling, max_tokens=config.max_tokens)
 
 
 HELD_OUT_PROMPTS = 256

@@ -9,7 +9,7 @@ from maquette.artifacts.code_digest import code_digest
 from maquette.artifacts.errors import ConfigError
 from maquette.artifacts.settings import setting
 from maquette.artifacts.targets import check_target
-from maquette.data.config import ExamplesConfig
+from maquette.data.config import ExamplesConfig, RowsConfig
 
 PREFERENCES = "preferences.jsonl"
 """The labels in the artifact of an annotation."""
@@ -25,11 +25,10 @@ CAPTIONS = {
 
 
 @dataclass
-class PromptsConfig:
+class PromptsConfig(RowsConfig):
     tasks: list[str] = setting(
         lambda: ["pick"], "embedded tasks, drawn evenly: pick, sort, reverse, count, repeat, refuse"
     )
-    path: str | None = setting(None, "JSON lines to take prompts from instead: instructions or preferences")
     seed: int = setting(0, "seed of the prompts and their order; by default that of the run", minimum=0)
 
 
@@ -128,6 +127,34 @@ class FeedbackConfig:
         for key in ("retries", "workers", "key_variable", *without):
             del settings[key]
         return settings | ({} if self.callable is None else {"code": code_digest(self.callable)})
+
+
+@dataclass
+class AuthorConfig:
+    checkpoint: str | None = setting(None, "run or folder on this machine that writes; its tokenizer needs a chat form")
+    url: str | None = setting(None, "an OpenAI-compatible server instead, such as http://localhost:8000/v1")
+    model: str = setting("gpt-4o-mini", "the model's name at that server")
+    key_variable: str | None = setting(None, "environment variable that holds the server's key")
+    retries: int = setting(5, "how often a busy server is asked again", minimum=0)
+    workers: int = setting(8, "requests under way at once; a checkpoint answers so many in one batch", minimum=1)
+    temperature: float = setting(0.8, "of sampling", minimum=0.0)
+    top_p: float = setting(
+        0.95, "sample among the likeliest tokens that hold this probability", minimum=0.0, maximum=1.0
+    )
+    max_tokens: int = setting(1024, "tokens of a reply at most", minimum=1)
+    input_price: float = setting(0.0, "dollars per million tokens read", minimum=0.0)
+    output_price: float = setting(0.0, "dollars per million tokens written", minimum=0.0)
+
+    def validate(self) -> None:
+        """Raises `ConfigError` where nobody writes, or two do."""
+        if (self.url is None) == (self.checkpoint is None):
+            raise ConfigError("Somebody has to write.", "Give author.checkpoint or author.url, not both.")
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that decide what is written, without how a server is reached and what it costs."""
+        without = ("checkpoint", "key_variable", "retries", "workers", "input_price", "output_price")
+        settings = {key: value for key, value in dataclasses.asdict(self).items() if key not in without}
+        return settings if self.url is not None else settings | {"model": None}
 
 
 @dataclass

@@ -14,7 +14,7 @@ from maquette.artifacts.progress import progress
 from maquette.data.conversations import Prompt
 from maquette.feedback.comparison import Comparison
 from maquette.feedback.config import PromptsConfig
-from maquette.feedback.prompts import open_prompts
+from maquette.feedback.prompts import open_prompts, say_left_out
 from maquette.feedback.tasks import words_of
 from maquette.model import LanguageModel
 from maquette.model.loading import load_checkpoint
@@ -142,6 +142,7 @@ def sample_pairs(
     model, tokenizer = load_checkpoint(folder)
     longest = max(1, model.config.max_position_embeddings - max_completion_length)
     source = open_prompts(config, tokenizer, longest=longest)
+    say_left_out(source)
     prompts = [source[number] for number in range(first, first + count)]
     completions = sample_many(
         model, tokenizer, prompts, answers, max_tokens=max_completion_length, temperature=temperature, seed=seed

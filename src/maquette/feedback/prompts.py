@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from maquette.artifacts import StageError
 from maquette.artifacts.files import digest
+from maquette.artifacts.progress import say
 from maquette.data.conversations import Instruction, Prompt, PromptSource, ShuffledPrompts, read_prompts, render_prompt
 from maquette.feedback.config import PromptsConfig, TaskInstructionsConfig
 from maquette.feedback.tasks import Exercises, demonstrate
@@ -38,7 +39,22 @@ def open_prompts(config: PromptsConfig, tokenizer: "Tokenizer", *, longest: int,
     """The prompts that the settings name, in an endless order. Raises `StageError` where a file has none that fit."""
     if config.path is None:
         return TaskPrompts(tokenizer, Exercises(config.tasks, seed=config.seed, split=split), longest=longest)
-    return ShuffledPrompts(read_prompts(config.path, tokenizer), longest=longest, seed=config.seed)
+    rows = config.open_rows("prompts")
+    key = digest([rows.name, rows.inputs(), tokenizer.chat_digest])
+    if key not in _LAST:
+        _LAST.clear()
+        _LAST[key] = read_prompts(rows, tokenizer)
+    return ShuffledPrompts(_LAST[key], longest=longest, seed=config.seed)
+
+
+_LAST: dict[str, list[Prompt]] = {}
+"""What was read last, by its digest: a run opens its prompts to plan, to train and to validate."""
+
+
+def say_left_out(prompts: PromptSource) -> None:
+    """Says how many prompts of a file leave no room for a completion, if any."""
+    if isinstance(prompts, ShuffledPrompts) and prompts.left_out:
+        say(f"prompts: {prompts.left_out:,} of {prompts.left_out + len(prompts):,} left out: no room for a completion")
 
 
 _VERSION = 1

@@ -86,14 +86,16 @@ def sample_completions(
     temperature: float = 1.0,
     seed: int = 0,
     first: int = 0,
+    numbers: Sequence[int] | None = None,
     batch: int = 256,
 ) -> list[Completion]:
     """One completion of each prompt, `batch` at a time: at most `max_tokens` tokens, or until the context is full.
 
-    Completion i draws its random numbers from (`seed`, `first` + i) alone, so it is the same in any batch. Raises
-    `ConfigError` for a prompt that leaves no room in the context.
+    A completion draws its random numbers from (`seed`, its number) alone, so it is the same in any batch; `numbers` are
+    by default those from `first` on. Raises `ConfigError` for a prompt that leaves no room in the context.
     """
     completions: list[Completion] = []
+    numbers = range(first, first + len(prompts)) if numbers is None else numbers
     for start in range(0, len(prompts), batch):
         part = prompts[start : start + batch]
         generations = generate(
@@ -102,7 +104,7 @@ def sample_completions(
             sampling=Sampling(temperature=temperature),
             max_tokens=max_tokens,
             stop_ids=tuple(tokenizer.stop_ids),
-            seeds=[row_seed(seed, first + start + place) for place in range(len(part))],
+            seeds=[row_seed(seed, number) for number in numbers[start : start + batch]],
         )
         for prompt, one in zip(part, generations, strict=True):
             # The end is looked for in the completion alone: a prompt has ends of its own turns.
@@ -222,23 +224,24 @@ def completion_kl(
 
 def sampled_kl(
     model: LanguageModel,
-    reference: LanguageModel,
+    reference: LanguageModel | None,
     tokenizer: "Tokenizer",
     prompts: Sequence[Prompt],
     *,
     max_tokens: int,
     seed: int = 0,
 ) -> tuple[list[Completion], dict[str, float]]:
-    """Completions of `model` at temperature 1, and what they show: KL(policy || reference) of a completion with its
-    standard error, and lengths. (Implicit rewards of DPO are about completions that somebody else gave; the KL that a
-    method spends is about the policy's own.)"""
+    """Completions of `model` at temperature 1, and what they show: lengths, and where there is a reference
+    KL(policy || reference) of a completion with its standard error. (Implicit rewards of DPO are about completions that
+    somebody else gave; the KL that a method spends is about the policy's own.)"""
     with torch.compiler.set_stance("force_eager"):
         completions = sample_completions(model, tokenizer, prompts, max_tokens=max_tokens, seed=seed)
-        kl = completion_kl(model, reference.eval(), completions).tolist()
-    count = len(completions)
-    return completions, {
-        "validation/kl": statistics.fmean(kl),
-        "validation/kl_standard_error": statistics.stdev(kl) / count**0.5 if count > 1 else 0.0,
+        kl = [] if reference is None else completion_kl(model, reference.eval(), completions).tolist()
+    count, distance = len(completions), {}
+    if kl:
+        error = statistics.stdev(kl) / count**0.5 if count > 1 else 0.0
+        distance = {"validation/kl": statistics.fmean(kl), "validation/kl_standard_error": error}
+    return completions, distance | {
         "completions/mean_length": statistics.fmean(len(one.answer_ids) for one in completions),
         "completions/eos_rate": sum(one.ended for one in completions) / count,
     }

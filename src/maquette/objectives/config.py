@@ -92,31 +92,52 @@ class RewardModelConfig(ExampleConfig):
             )
 
 
-@dataclass
-class PreferenceConfig(ExampleConfig):
-    """Direct preference optimisation: raise the chosen completion against the rejected one, without a reward model."""
+_WITHOUT_REFERENCE = ("simpo", "orpo")
+"""Losses of pairs that compare with no reference. They are length-normalised by definition."""
 
-    _target_: str = setting("maquette.objectives.DirectPreferenceOptimization", "the LightningModule's class")
-    kind: str = setting("dpo", "what is trained for", choices=("dpo",))
+
+@dataclass
+class PairLossConfig:
+    """Which loss of a chosen and a rejected completion."""
+
     beta: float = setting(0.1, "strength of the KL constraint: the lower, the further from the reference", minimum=1e-6)
-    loss_type: str = setting("sigmoid", "the loss", choices=("sigmoid", "ipo", "hinge", "robust"))
+    loss_type: str = setting("sigmoid", "the loss", choices=("sigmoid", "ipo", "hinge", "robust", *_WITHOUT_REFERENCE))
     label_smoothing: float = setting(
         0.0, "how likely a label is taken to be wrong (sigmoid: cDPO; robust)", minimum=0.0, maximum=0.499
     )
     length_normalized: bool = setting(False, "means over a completion's tokens instead of sums")
+    simpo_gamma: float = setting(0.5, "margin of rewards that simpo asks for", minimum=0.0)
+
+    @property
+    def has_reference(self) -> bool:
+        """Whether the loss needs log-probabilities of the model that training starts from."""
+        return self.loss_type not in _WITHOUT_REFERENCE
+
+    def validate(self) -> None:
+        """Raises `ConfigError` for settings that contradict each other."""
+        if self.label_smoothing and self.loss_type not in ("sigmoid", "robust"):
+            raise ConfigError(
+                f"objective.label_smoothing has no meaning for objective.loss_type={self.loss_type}.",
+                "Use objective.loss_type=sigmoid or robust.",
+            )
+        if self.length_normalized and not self.has_reference:
+            raise ConfigError(
+                f"objective.loss_type={self.loss_type} is always length-normalised.",
+                "Leave objective.length_normalized out.",
+            )
+
+
+@dataclass
+class PreferenceConfig(PairLossConfig, ExampleConfig):
+    """Direct preference optimisation: raise the chosen completion against the rejected one, without a reward model."""
+
+    _target_: str = setting("maquette.objectives.DirectPreferenceOptimization", "the LightningModule's class")
+    kind: str = setting("dpo", "what is trained for", choices=("dpo",))
     sft_weight: float = setting(0.0, "of a term of fine-tuning on the chosen completions", minimum=0.0)
     sample_prompts: int = setting(
         64, "held-out prompts that are answered at each validation, to measure the KL on", minimum=0
     )
     max_completion_length: int = setting(64, "tokens of such a completion at most", minimum=1)
-
-    def validate(self) -> None:
-        """Raises `ConfigError` for settings that contradict each other."""
-        if self.label_smoothing and self.loss_type in ("ipo", "hinge"):
-            raise ConfigError(
-                f"objective.label_smoothing has no meaning for objective.loss_type={self.loss_type}.",
-                "Use objective.loss_type=sigmoid or robust.",
-            )
 
 
 @dataclass
@@ -132,10 +153,14 @@ class PolicyConfig(ObjectiveConfig):
     max_completion_length: int = setting(20, "tokens of a completion at most", minimum=1)
     temperature: float = setting(1.0, "of the distribution that is sampled from and trained", minimum=0.01)
     advantage: str = setting(
-        "value", "what a completion is compared with: a value function, or the others of its prompt",
-        choices=("value", "group"),
+        "value", "what a completion is compared with: a value function, or the others of its prompt (group: over their "
+        "standard deviation; centered: not; rloo: their mean without it)",
+        choices=("value", "group", "centered", "rloo"),
     )  # fmt: skip
-    group_size: int = setting(4, "completions of one prompt where advantage=group", minimum=2)
+    group_size: int = setting(4, "completions of one prompt, unless advantage=value", minimum=2)
+    resample_groups: int = setting(
+        0, "how often a group of equal scores is replaced by completions of another prompt at most; 0: never", minimum=0
+    )
     value_init: str = setting(
         "reward",
         "what the value function starts from: the reward model, the policy's core, or shared (a head on the policy)",
@@ -146,6 +171,16 @@ class PolicyConfig(ObjectiveConfig):
     )
     vf_coef: float = setting(0.1, "of the value loss beside the policy loss", minimum=0.0)
     clip_range: float = setting(0.2, "how far the ratio of policies may be from 1", minimum=0.0)
+    clip_range_high: float | None = setting(None, "how far it may be above 1; by default as far as below", minimum=0.0)
+    ratio: str = setting("token", "of each token, or of the completion as a whole", choices=("token", "completion"))
+    normalizer: str = setting(
+        "tokens", "the policy loss is the mean over tokens, over completions' means, or a sum over a constant number",
+        choices=("tokens", "completions", "constant"),
+    )  # fmt: skip
+    mask_truncated: bool = setting(False, "nothing is learned from completions without an end of turn")
+    overlong_buffer: int = setting(
+        0, "over the last so many of max_completion_length tokens a penalty rises to 1; 0: none", minimum=0
+    )
     clip_range_value: float = setting(0.2, "how far a value may move from the old one", minimum=0.0)
     gamma: float = setting(1.0, "gamma of the advantage estimate", minimum=0.0, maximum=1.0)
     gae_lambda: float = setting(0.95, "lambda of the advantage estimate", minimum=0.0, maximum=1.0)
@@ -172,9 +207,28 @@ class PolicyConfig(ObjectiveConfig):
     whiten_rewards: bool = setting(False, "tokens' rewards are scaled to unit variance")
     missing_eos_penalty: float = setting(1.0, "taken off the score of one without an end of turn", minimum=0.0)
 
+    @property
+    def has_value(self) -> bool:
+        """Whether a value function says what was to be expected."""
+        return self.advantage == "value"
+
+    @property
+    def completions_per_prompt(self) -> int:
+        return 1 if self.has_value else self.group_size
+
     def validate(self) -> None:
         """Raises `ConfigError` for settings that contradict each other."""
-        if self.advantage == "group" and self.rollout_batch_size % self.group_size:
+        if self.resample_groups and self.has_value:
+            raise ConfigError(
+                f"objective.resample_groups={self.resample_groups}, but objective.advantage=value has no groups.",
+                "Use objective.advantage=group, centered or rloo.",
+            )
+        if self.overlong_buffer > self.max_completion_length:
+            raise ConfigError(
+                f"objective.overlong_buffer={self.overlong_buffer} is more than "
+                f"objective.max_completion_length={self.max_completion_length}."
+            )
+        if self.rollout_batch_size % self.completions_per_prompt:
             raise ConfigError(
                 f"objective.rollout_batch_size={self.rollout_batch_size} is not a multiple of "
                 f"objective.group_size={self.group_size}.",

@@ -1,10 +1,11 @@
 """Direct preference optimisation: raise the chosen completion, lower the rejected one.
 
 Rafailov et al. 2023, equation 7: -log sigmoid(beta ((log pi - log pi_ref)(chosen) - (log pi - log pi_ref)(rejected))),
-and its relatives (`losses.dpo_loss`). Nothing is sampled to train; validation samples, to measure the KL divergence.
-The reference's log-probabilities come with the batch (made by `preferences.ReferenceLogProbs`, put in by
-`data.example_batches.preference_batches`), so the reference is not in memory while this trains. Neither has dropout: it
-would be in the policy's log-probabilities and not in the reference's.
+and its relatives (`pair_losses`; the formulas are in preference_losses.py). Nothing is sampled to train; validation
+samples, to measure the KL divergence. The reference's log-probabilities come with the batch (made by
+`preferences.ReferenceLogProbs`, put in by `data.example_batches.preference_batches`), so the reference is not in memory
+while this trains; SimPO and ORPO have none. Neither model has dropout: it would be in the policy's log-probabilities
+and not in the reference's.
 """
 
 from typing import Any
@@ -16,15 +17,35 @@ from maquette.data.example_batches import PreferenceBatch
 from maquette.model import LanguageModel
 from maquette.objectives.base import Metrics, Objective
 from maquette.objectives.completions import Completion, completion_log_probs, sampled_kl
-from maquette.objectives.config import PreferenceConfig
-from maquette.objectives.losses import dpo_loss
+from maquette.objectives.config import PairLossConfig, PreferenceConfig
+from maquette.objectives.losses import dpo_loss, orpo_loss, simpo_loss
 from maquette.objectives.preferences import HeldOutPairs, preference_metrics, reward_metrics
 
 _SHOWN = 4
 
 
+def pair_losses(
+    config: PairLossConfig, policy: Tensor, reference: Tensor | None, counts: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Losses, and rewards of the chosen and the rejected completions, `(B,)` each, as the settings have them.
+
+    Of chosen and rejected completions, `(2, B)` each: `policy` and `reference`, log-probabilities of the whole
+    completion (None where the loss has no reference), and `counts` of their tokens.
+    """
+    if config.loss_type == "simpo":
+        return simpo_loss(*(policy / counts), beta=config.beta, gamma=config.simpo_gamma)
+    if config.loss_type == "orpo":
+        return orpo_loss(*(policy / counts), beta=config.beta)
+    assert reference is not None
+    if config.length_normalized:
+        policy, reference = policy / counts, reference / counts
+    return dpo_loss(
+        *policy, *reference, beta=config.beta, variant=config.loss_type, label_smoothing=config.label_smoothing
+    )
+
+
 class DirectPreferenceOptimization(Objective):
-    """DPO over `PreferenceBatch`es that have the reference's log-probabilities."""
+    """DPO over `PreferenceBatch`es that have the reference's log-probabilities, where the loss has a reference."""
 
     model: LanguageModel
     config_class = PreferenceConfig
@@ -51,17 +72,10 @@ class DirectPreferenceOptimization(Objective):
 
     def losses(self, batch: PreferenceBatch, log_probs: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Losses, and implicit rewards of the chosen and the rejected completions: `(B,)` each."""
-        assert batch.reference_chosen is not None and batch.reference_rejected is not None
-        policy, reference = log_probs, torch.stack([batch.reference_chosen, batch.reference_rejected])
-        if self.config.length_normalized:
-            policy, reference = policy / counts, reference / counts
-        return dpo_loss(
-            *policy,
-            *reference,
-            beta=self.config.beta,
-            variant=self.config.loss_type,
-            label_smoothing=self.config.label_smoothing,
-        )
+        reference = None
+        if batch.reference_chosen is not None and batch.reference_rejected is not None:
+            reference = torch.stack([batch.reference_chosen, batch.reference_rejected])
+        return pair_losses(self.config, log_probs, reference, counts)
 
     # Validation -------------------------------------------------------------------------------------------------------
 
@@ -87,12 +101,14 @@ class DirectPreferenceOptimization(Objective):
         self.log_values(values)
 
     def _sample(self, data: Any) -> dict[str, float]:
-        """KL from the reference, on the policy's own completions. The reference comes back for this, and leaves."""
+        """KL from the reference, on the policy's own completions. The reference comes back for this, and leaves; where
+        the loss has none, lengths alone."""
         prompts = data.prompts(self.config.sample_prompts, self.model.config.max_position_embeddings)
         if not prompts:
             return {}
+        reference = data.reference_model()
         self._sampled, values = sampled_kl(
-            self.model, data.reference_model().to(self.model.head_weight), data.tokenizer, prompts,
+            self.model, None if reference is None else reference.to(self.model.head_weight), data.tokenizer, prompts,
             max_tokens=self.config.max_completion_length, seed=self.description.get("seed", 0),
         )  # fmt: skip
         return values

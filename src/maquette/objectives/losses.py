@@ -1,4 +1,4 @@
-"""The losses of all objectives, as pure functions.
+"""The losses of all objectives, as pure functions; those of preferences are in preference_losses.py.
 
 Arguments `(B, S)` have one length S, aligned to predicted tokens: `logits[:, :-1]` predicts `tokens[:, 1:]`, so
 S = T - 1. `mask (B, S)` is bool, true where the token counts. What stands outside a mask is never read: garbage there,
@@ -6,10 +6,18 @@ infinite or not a number, changes no value.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from maquette.model.likelihoods import next_token_loss, token_log_probs
+from maquette.objectives.preference_losses import (
+    bradley_terry_loss,
+    dpo_loss,
+    kto_loss,
+    orpo_loss,
+    simpo_loss,
+    soft_preference_loss,
+    win_lose_loss,
+)
 
 __all__ = [
     "AdaptiveKLController",
@@ -19,12 +27,16 @@ __all__ = [
     "generalized_advantage_estimate",
     "group_advantages",
     "kl_estimate",
+    "kto_loss",
     "masked_mean",
     "masked_sum",
     "next_token_loss",
+    "orpo_loss",
+    "overlong_penalty",
     "ppo_policy_loss",
     "ppo_value_loss",
     "shape_rewards",
+    "simpo_loss",
     "soft_preference_loss",
     "token_log_probs",
     "whiten",
@@ -61,95 +73,6 @@ def whiten(values: Tensor, mask: Tensor, *, shift_mean: bool = True) -> Tensor:
     mean = masked_mean(values, mask)
     whitened = (values - mean) * torch.rsqrt(masked_variance(values, mask) + 1e-8)
     return torch.where(mask, whitened if shift_mean else whitened + mean, torch.zeros_like(values))
-
-
-# Preferences between two completions of one prompt --------------------------------------------------------------------
-
-DPO_VARIANTS = ("sigmoid", "ipo", "hinge", "robust")
-
-
-def bradley_terry_loss(
-    chosen: Tensor, rejected: Tensor, *, margin: Tensor | None = None, centering: float = 0.0
-) -> Tensor:
-    """Mean negative log-likelihood of preferences under Bradley and Terry's model: a scalar.
-
-    `chosen (B,)`, `rejected (B,)`: rewards of the answers, `-log sigmoid(chosen - rejected)` (Stiennon et al. 2020,
-    section 3.4; Ouyang et al. 2022, equation 1). `margin (B,)` is by how much the chosen completion was better and is
-    taken off the difference (Touvron et al. 2023, Llama 2, equation 2). `centering` weighs the mean of
-    `(chosen + rejected)^2`, which fixes the level that the likelihood leaves open (Eisenstein et al. 2023, section 2).
-    """
-    difference = chosen - rejected
-    if margin is not None:
-        difference = difference - margin
-    loss = -F.logsigmoid(difference).mean()
-    if centering:
-        loss = loss + centering * (chosen + rejected).square().mean()
-    return loss
-
-
-def soft_preference_loss(chosen: Tensor, rejected: Tensor, probability: Tensor | float) -> Tensor:
-    """Mean cross-entropy of soft labels under Bradley and Terry's model: a scalar.
-
-    `chosen (B,)`, `rejected (B,)`: rewards; `probability (B,)`: how likely an annotator prefers the first (a share of
-    votes, or 1 - noise). With probability 1 it is `bradley_terry_loss`.
-    """
-    difference = chosen - rejected
-    return -(probability * F.logsigmoid(difference) + (1 - probability) * F.logsigmoid(-difference)).mean()
-
-
-def win_lose_loss(chosen: Tensor, rejected: Tensor) -> Tensor:
-    """Mean binary cross-entropy of each answer by itself, as won or lost: a scalar.
-
-    `chosen (B,)`, `rejected (B,)`: logits that the answer is one that wins. Unlike Bradley and Terry's model it does
-    not compare within a prompt, so a hard prompt's answers both look bad.
-    """
-    return -(F.logsigmoid(chosen) + F.logsigmoid(-rejected)).mean() / 2
-
-
-def dpo_loss(
-    policy_chosen: Tensor,
-    policy_rejected: Tensor,
-    reference_chosen: Tensor,
-    reference_rejected: Tensor,
-    *,
-    beta: float,
-    variant: str = "sigmoid",
-    label_smoothing: float = 0.0,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Direct preference optimisation: losses, and implicit rewards of chosen and rejected completions, each `(B,)`.
-
-    Arguments `(B,)`: log-probabilities of whole answers (sums over their tokens; means for length-normalised variants,
-    which the caller takes) under the policy and the reference. With h the difference of the two log-ratios:
-
-    - `sigmoid`: `-log sigmoid(beta h)` (Rafailov et al. 2023, equation 7); with `label_smoothing` e it is cDPO,
-      `-(1 - e) log sigmoid(beta h) - e log sigmoid(-beta h)` (Mitchell 2023)
-    - `robust`: `(-(1 - e) log sigmoid(beta h) + e log sigmoid(-beta h)) / (1 - 2 e)`, whose mean over labels flipped
-      with probability e is the loss on true labels (Chowdhury et al. 2024, equation 12)
-    - `ipo`: `(h - 1 / (2 beta))^2` (Azar et al. 2023, equation 17). TRL averages over tokens before; the paper sums
-    - `hinge`: `max(0, 1 - beta h)` (Zhao et al. 2023, SLiC, as compared in Azar et al. 2023)
-
-    Rewards are `beta x (policy - reference)`, detached. Raises `ValueError` for an unknown variant, and for label
-    smoothing where it has no meaning (`ipo`, `hinge`) or no solution (`robust` from 0.5 on).
-    """
-    if variant not in DPO_VARIANTS:
-        raise ValueError(f"DPO has no variant {variant!r}; there are {', '.join(DPO_VARIANTS)}.")
-    if label_smoothing and variant in ("ipo", "hinge"):
-        raise ValueError(f"label_smoothing has no meaning for the variant {variant}.")
-    if not 0 <= label_smoothing < (0.5 if variant == "robust" else 1):
-        raise ValueError(f"label_smoothing={label_smoothing:g} is out of range for the variant {variant}.")
-    chosen_ratio, rejected_ratio = policy_chosen - reference_chosen, policy_rejected - reference_rejected
-    difference = chosen_ratio - rejected_ratio
-    if variant == "ipo":
-        losses = (difference - 1 / (2 * beta)).square()
-    elif variant == "hinge":
-        losses = torch.relu(1 - beta * difference)
-    else:
-        won, lost = F.logsigmoid(beta * difference), F.logsigmoid(-beta * difference)
-        if variant == "sigmoid":
-            losses = -(1 - label_smoothing) * won - label_smoothing * lost
-        else:
-            losses = (-(1 - label_smoothing) * won + label_smoothing * lost) / (1 - 2 * label_smoothing)
-    return losses, beta * chosen_ratio.detach(), beta * rejected_ratio.detach()
 
 
 # Proximal policy optimisation -----------------------------------------------------------------------------------------
@@ -212,33 +135,73 @@ def generalized_advantage_estimate(
     return advantages, torch.where(mask, advantages + values, torch.zeros_like(values))
 
 
-def group_advantages(rewards: Tensor, mask: Tensor, group_size: int) -> Tensor:
+def group_advantages(rewards: Tensor, mask: Tensor, group_size: int, *, baseline: str = "group") -> Tensor:
     """Each token gets its completion's advantage over the other completions of the same prompt: `(B, S)`.
 
-    The completion's reward is the sum over its tokens, KL penalty included; less the group's mean and over its standard
-    deviation (Shao et al. 2024, "DeepSeekMath", section 4.1.2; there the KL is in the loss). A group stands in
-    consecutive rows. One whose completions are all alike has nothing to teach: zero.
+    The completion's reward is the sum over its tokens, KL penalty included. A group stands in consecutive rows; one
+    whose completions are all alike has nothing to teach: zero. `baseline`:
+
+    - `group`: less the group's mean, over its standard deviation (Shao et al. 2024, "DeepSeekMath", section 4.1.2;
+      there the KL is in the loss)
+    - `centered`: less the group's mean alone (Liu et al. 2025, "Understanding R1-Zero-like training", section 3.2):
+      the deviation weighs prompts that are nearly always or never solved more
+    - `rloo`: less the mean of the others (Ahmadian et al. 2024, "Back to basics", after Kool et al. 2019)
     """
     sums = masked_sum(rewards, mask, dim=1).view(-1, group_size)
-    centred = sums - sums.mean(dim=1, keepdim=True)
-    advantages = centred / (sums.std(dim=1, keepdim=True) + 1e-4)
+    advantages = sums - sums.mean(dim=1, keepdim=True)
+    if baseline == "group":
+        advantages = advantages / (sums.std(dim=1, keepdim=True) + 1e-4)
+    elif baseline == "rloo":
+        advantages = advantages * (group_size / (group_size - 1))
     return advantages.flatten()[:, None] * mask
 
 
+def overlong_penalty(lengths: Tensor, longest: int, buffer: int) -> Tensor:
+    """What long completions lose: 0 up to `longest - buffer` tokens, from there on rising to 1 at `longest`, `(B,)`.
+
+    `lengths (B,)` in tokens (Yu et al. 2025, "DAPO", equation 13, with its sign turned).
+    """
+    return ((lengths - (longest - buffer)) / buffer).clamp(0, 1)
+
+
 def ppo_policy_loss(
-    log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, mask: Tensor, *, clip_range: float = 0.2
+    log_probs: Tensor,
+    old_log_probs: Tensor,
+    advantages: Tensor,
+    mask: Tensor,
+    *,
+    clip_range: float = 0.2,
+    clip_range_high: float | None = None,
+    ratio: str = "token",
+    normalizer: str = "tokens",
+    longest: int = 1,
 ) -> tuple[Tensor, Tensor]:
     """The clipped surrogate loss (Schulman et al. 2017, equation 7, with its sign turned), and the clipped share.
 
-    Arguments `(B, S)` -> two scalars, means over the mask: of
-    `max(-A rho, -A clamp(rho, 1 - clip_range, 1 + clip_range))` with
-    `rho = exp(log_probs - old_log_probs)`, and of where the clamp makes a difference.
+    Arguments `(B, S)` -> two scalars: of `max(-A rho, -A clamp(rho, 1 - clip_range, 1 + clip_range_high))`, where
+    `clip_range_high` is `clip_range` unless it is given (Yu et al. 2025, "DAPO", equation 10), and the mean over the
+    mask of where the clamp makes a difference. `rho` is `exp(log_probs - old_log_probs)`: of each token, or with
+    `ratio="completion"` of the whole completion, which is one action then (Ahmadian et al. 2024). The loss is, by
+    `normalizer`:
+
+    - `tokens`: the mean over all tokens (DAPO, equation 12), so that long completions weigh more
+    - `completions`: the mean over completions of the mean over their tokens (Shao et al. 2024, equation 3)
+    - `constant`: the sum over B x `longest`, whatever the lengths are (Liu et al. 2025, section 3.2)
     """
     log_ratio = torch.where(mask, log_probs - old_log_probs, torch.zeros_like(log_probs))
-    ratio = log_ratio.exp()
-    plain = -advantages * ratio
-    clipped = -advantages * ratio.clamp(1 - clip_range, 1 + clip_range)
-    return masked_mean(torch.maximum(plain, clipped), mask), masked_mean((clipped > plain).to(plain.dtype), mask)
+    if ratio == "completion":
+        log_ratio = log_ratio.sum(dim=1, keepdim=True).expand_as(log_ratio)
+    rho = log_ratio.exp()
+    plain = -advantages * rho
+    clipped = -advantages * rho.clamp(1 - clip_range, 1 + (clip_range if clip_range_high is None else clip_range_high))
+    losses = torch.maximum(plain, clipped)
+    if normalizer == "tokens":
+        loss = masked_mean(losses, mask)
+    elif normalizer == "completions":
+        loss = (masked_sum(losses, mask, dim=1) / mask.sum(dim=1).clamp(min=1)).mean()
+    else:
+        loss = masked_sum(losses, mask) / (len(mask) * longest)
+    return loss, masked_mean((clipped > plain).to(plain.dtype), mask)
 
 
 def ppo_value_loss(

@@ -2,7 +2,8 @@
 reference.
 
 Schulman et al. 2017 for the clipped losses, Ziegler et al. 2019 and Stiennon et al. 2020 for their use on language
-models; `advantage=group` is the variant without a value function of Shao et al. 2024. One iteration is one epoch:
+models. Forms without a value function, which compare a prompt's completions with each other (GRPO, Dr. GRPO, DAPO,
+RLOO), are settings: conf/objective. One iteration is one epoch:
 
 1. `collect`: the policy as it is completes prompts, and the completions are scored; each token gets its reward and its
    advantage over what the value function expected (rollouts.py, value_function.py)
@@ -168,8 +169,8 @@ class ProximalPolicyOptimization(Objective):
                 scale = environment.calibrate(self.reference)
                 if self.config.value_init == "reward" and isinstance(self.value, ScalarModel):
                     expect_standardized(self.value, *scale)
-            completions = environment.completions(self.model, iteration, schedule.rollout_batch_size)
-        rollouts, metrics = collect_rollouts(self, environment, schedule, completions, self.kl_coefficient)
+            completions, scores = environment.completions(self.model, iteration, schedule.rollout_batch_size)
+        rollouts, metrics = collect_rollouts(self, environment, schedule, completions, scores, self.kl_coefficient)
         for name in ("objective/kl", "objective/scores"):
             metrics[name] = self._over_processes(metrics[name])
         drawn = schedule.rollout_batch_size * environment.group.size
@@ -241,9 +242,13 @@ class ProximalPolicyOptimization(Objective):
         mask = rollouts.mask
         log_probs, values, entropy = self.evaluate(rollouts, entropy=config.ent_coef > 0)
         policy_loss, clipped = ppo_policy_loss(
-            log_probs, rollouts.log_probs, rollouts.advantages, mask, clip_range=config.clip_range
-        )
+            log_probs, rollouts.log_probs, rollouts.advantages, mask, clip_range=config.clip_range,
+            clip_range_high=config.clip_range_high, ratio=config.ratio, normalizer=config.normalizer,
+            longest=config.max_completion_length,
+        )  # fmt: skip
         loss = policy_loss
+        if config.normalizer != "tokens":  # everything else is a mean over tokens, and weighs accordingly below
+            loss = loss * (batch.share / max(batch.weight, 1e-9))
         with torch.no_grad():
             log_ratio = log_probs - rollouts.log_probs  # zero outside the mask
             approximate_kl = masked_mean(log_ratio.square(), mask) / 2

@@ -38,6 +38,7 @@ from maquette.objectives.losses import (
     group_advantages,
     kl_estimate,
     masked_sum,
+    overlong_penalty,
     shape_rewards,
     whiten,
 )
@@ -50,6 +51,9 @@ _ROW_SEEDS = 1 << 20
 
 _FIRST_CALIBRATION_PROMPT = 1 << 40
 """Prompts that scores are standardised on: far behind those of any iteration."""
+
+_FIRST_RESAMPLED_PROMPT = 1 << 41
+"""Prompts in place of those whose completions are all alike."""
 
 
 # Sampling and scoring -------------------------------------------------------------------------------------------------
@@ -74,18 +78,35 @@ class Environment:
         if not self.config.normalize_scores:
             self.score_scale = (0.0, 1.0)
 
-    def completions(self, model: LanguageModel, iteration: int, count: int) -> list[Completion]:
-        """This process's `count` of an iteration. Raises `StageError` for a prompt that fills the context."""
-        first = iteration * count * self.group.size + self.group.rank * count
-        size = self.config.group_size if self.config.advantage == "group" else 1
+    def completions(self, model: LanguageModel, iteration: int, count: int) -> tuple[list[Completion], Tensor]:
+        """This process's `count` of an iteration, and their scores `(count,)`. Groups of equal scores teach nothing:
+        they are replaced by completions of other prompts, `resample_groups` times at most (Yu et al. 2025, "DAPO",
+        section 3.2). Raises `StageError` for a prompt that fills the context."""
+        mine, size = self.group.rank * count, self.config.completions_per_prompt
+        first = iteration * count * self.group.size + mine
         prompts = [self.prompts[(first + row) // size] for row in range(count)]
-        return self._sample(model, prompts, first=iteration * _ROW_SEEDS + self.group.rank * count)
+        completions = self._sample(
+            model, prompts, range(iteration * _ROW_SEEDS + mine, iteration * _ROW_SEEDS + mine + count)
+        )
+        scores = self.scores(completions)
+        for attempt in range(self.config.resample_groups):
+            rows = of_equal(self.standardized(scores, completions), size).nonzero().flatten().tolist()
+            if not rows:
+                break
+            start = (iteration * self.config.resample_groups + attempt) * _ROW_SEEDS + mine
+            prompts = [self.prompts[_FIRST_RESAMPLED_PROMPT + (start + row) // size] for row in rows]
+            others = self._sample(model, prompts, [_FIRST_RESAMPLED_PROMPT + start + row for row in rows])
+            scores[rows] = self.scores(others)
+            for row, other in zip(rows, others, strict=True):
+                completions[row] = other
+        return completions, scores
 
     def calibrate(self, reference: LanguageModel) -> tuple[float, float]:
         """Takes the scale of the scores from completions of the reference: their mean and standard deviation."""
         count = self.config.normalize_scores
         prompts = [self.prompts[_FIRST_CALIBRATION_PROMPT + number] for number in range(count)]
-        scores = self.scores(self._sample(reference, prompts, first=_ROW_SEEDS << 20)).double()
+        numbers = range(_FIRST_CALIBRATION_PROMPT, _FIRST_CALIBRATION_PROMPT + count)
+        scores = self.scores(self._sample(reference, prompts, numbers)).double()
         deviation = float(scores.std()) if count > 1 else 0.0
         self.score_scale = float(scores.mean()), deviation if deviation > 1e-8 else 1.0
         return self.score_scale
@@ -95,13 +116,18 @@ class Environment:
         return torch.tensor(checked_scores(self.reward, completions), dtype=torch.float64)
 
     def standardized(self, scores: Tensor, completions: Sequence[Completion]) -> Tensor:
-        """What is optimised, `(N,)`: scores on their scale, less the penalty for a completion without an end."""
+        """What is optimised, `(N,)`: scores on their scale, less the penalties for a completion without an end and for
+        one that is nearly too long."""
         assert self.score_scale is not None
         mean, deviation = self.score_scale
-        endless = torch.tensor([not one.ended for one in completions])
-        return ((scores - mean) / deviation - self.config.missing_eos_penalty * endless).float()
+        config, endless = self.config, torch.tensor([not one.ended for one in completions])
+        standardized = (scores - mean) / deviation - config.missing_eos_penalty * endless
+        if config.overlong_buffer:
+            lengths = torch.tensor([len(one.answer_ids) for one in completions])
+            standardized -= overlong_penalty(lengths, config.max_completion_length, config.overlong_buffer)
+        return standardized.float()
 
-    def _sample(self, model: LanguageModel, prompts: Sequence[Prompt], *, first: int) -> list[Completion]:
+    def _sample(self, model: LanguageModel, prompts: Sequence[Prompt], numbers: Sequence[int]) -> list[Completion]:
         config, context = self.config, model.config.max_position_embeddings
         longest = max(len(prompt.ids) for prompt in prompts)
         if longest >= context:
@@ -111,8 +137,14 @@ class Environment:
             )
         return sample_completions(
             model, self.tokenizer, prompts, max_tokens=config.max_completion_length, temperature=config.temperature,
-            seed=self.seed, first=first,
+            seed=self.seed, numbers=numbers,
         )  # fmt: skip
+
+
+def of_equal(scores: Tensor, size: int) -> Tensor:
+    """`(N,)` bool: whether all of a row's group, `size` consecutive ones of `scores (N,)`, are alike."""
+    groups = scores.view(-1, size)
+    return (groups == groups[:, :1]).all(dim=1).repeat_interleave(size)
 
 
 @dataclass
@@ -147,6 +179,12 @@ class Rollouts:
             for name, value in cut.items()
         })  # fmt: skip
 
+    def keep(self, rows: Tensor) -> None:
+        """Leaves nothing in the mask of the others; `rows (N,)` bool."""
+        for name, value in vars(self).items():
+            if name not in ("tokens", "lengths"):
+                setattr(self, name, torch.where(rows[:, None], value, torch.zeros_like(value)))
+
     def to(self, device: torch.device, *, non_blocking: bool = False) -> "Rollouts":
         return Rollouts(**{name: value.to(device, non_blocking=non_blocking) for name, value in vars(self).items()})
 
@@ -173,15 +211,15 @@ def collect_rollouts(
     environment: Environment,
     schedule: "RolloutSchedule",
     completions: Sequence[Completion],
+    scores: Tensor,
     kl_coefficient: float,
 ) -> Collected:
-    """Scores completions of the policy as it is now, and says what each token was worth; with TRL's names for what they
-    show. Raises `StageError` where a reward is not a finite number.
+    """Says what each token of the policy's completions was worth, by their `scores (N,)`; with TRL's names for what
+    they show.
 
     Divergence is shown as the k1 estimate whatever the reward counts, so that runs can be compared.
     """
     config, device = environment.config, policy.model.head_weight.device
-    scores = environment.scores(completions)
     standardized = environment.standardized(scores, completions).to(device)
     rollouts = Rollouts.of(completions, device)
     mask = rollouts.mask
@@ -206,9 +244,13 @@ def collect_rollouts(
         "completions/mean_length": float(mask.sum(dim=1).float().mean()),
         "completions/eos_rate": sum(one.ended for one in completions) / len(completions),
     }
-    if config.advantage == "value":
+    if config.has_value:
         explained = explained_variance(rollouts.values, rollouts.returns, mask)
         metrics["val/explained_variance"] = float(torch.nan_to_num(explained))
+    else:
+        metrics["frac_reward_zero_std"] = float(of_equal(standardized, config.group_size).float().mean())
+    if config.mask_truncated:
+        rollouts.keep(torch.tensor([one.ended for one in completions], device=device))
     return rollouts, metrics
 
 
@@ -229,8 +271,8 @@ def compute_advantages(
     rewards = shape_rewards(scores, kl, mask, kl_coefficient=kl_coefficient)
     if config.whiten_rewards:
         rewards = whiten(rewards, mask, shift_mean=False)
-    if config.advantage == "group":
-        rollouts.advantages = group_advantages(rewards, mask, config.group_size)
+    if not config.has_value:
+        rollouts.advantages = group_advantages(rewards, mask, config.group_size, baseline=config.advantage)
         return
     advantages, rollouts.returns = generalized_advantage_estimate(
         rewards, rollouts.values, mask, gamma=config.gamma, gae_lambda=config.gae_lambda
@@ -286,11 +328,12 @@ def _parts(size: int, number: int) -> Iterator[slice]:
 
 @dataclass
 class RolloutBatch:
-    """A micro-batch: some rollouts, the weight of its means in those of its minibatch, and what the iteration showed
-    (the same in all of its batches)."""
+    """A micro-batch: some rollouts, what its means weigh in those of its minibatch, over tokens (`weight`) and over
+    completions (`share`), and what the iteration showed (the same in all of its batches)."""
 
     rollouts: Rollouts
     weight: float
+    share: float
     opens_iteration: bool
     opens_minibatch: bool
     metrics: dict[str, float]
@@ -341,9 +384,11 @@ class RolloutLoader:
         chosen = groups[first + inner]
         # Means over a minibatch's tokens, whatever the micro-batches it comes in: each counts by its tokens.
         whole = slice(groups[first].start, groups[first + schedule.micro_batches - 1].stop)
+        parts = schedule.micro_batches
         tokens = [int(rollouts.mask[rows[part]].sum()) for part in (chosen, whole)]
-        weight = schedule.micro_batches * tokens[0] / tokens[1]
-        return RolloutBatch(rollouts.select(rows[chosen]), weight, place == 0, inner == 0, metrics)
+        share = parts * (chosen.stop - chosen.start) / (whole.stop - whole.start)
+        weight = parts * tokens[0] / max(tokens[1], 1)
+        return RolloutBatch(rollouts.select(rows[chosen]), weight, share, place == 0, inner == 0, metrics)
 
     def _order(self, pass_: int) -> Tensor:
         order = list(range(self.schedule.rollout_batch_size))

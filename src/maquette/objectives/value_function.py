@@ -33,7 +33,7 @@ def value_function(
 
     Raises `ConfigError` where there is no reward model to start from, or it reads other tokens.
     """
-    if config.advantage != "value":
+    if not config.has_value:
         return None
     if config.value_init == "shared":
         head = Linear(policy.config.hidden_size, 1)

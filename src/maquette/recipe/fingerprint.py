@@ -42,7 +42,7 @@ DEVICES = (
 BY_RESULT = (
     "size", "tokens", "compute", "tokens_per_parameter", "recipe", "checkpoint",
     "source", "corpus", "curation", "tokenizer", "pretokenized", "shards",
-    "instructions", "preferences", "prompts.path", "reward",
+    "instructions", "preferences", "prompts.path", "prompts.subset", "prompts.split", "reward",
     "scheduler.branches",
 )  # fmt: skip
 """Settings that count by what they led to: numbers of the recipe, digests of data and weights, runs of their own."""

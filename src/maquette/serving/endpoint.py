@@ -1,4 +1,4 @@
-"""The endpoint: the OpenAI API as far as text goes, the page, and the arena behind it.
+"""The endpoint: the OpenAI API as far as text goes, the page, and the arena and corrections behind it.
 
 `/v1/models`, `/v1/chat/completions` and `/v1/completions` answer as clients of that API expect: requests.py reads what
 is asked, served.py does the work, answers.py says what came of it. Errors are in the API's own form, whatever they are.
@@ -20,12 +20,14 @@ from maquette.artifacts.reading import short
 from maquette.model.sampling import Sampling
 from maquette.serving.answers import DONE, ApiAnswer, event, events, reason
 from maquette.serving.arena import SIDES, Arena
+from maquette.serving.corrections import Corrections
 from maquette.serving.protection import Protection, error_body, security_headers
 from maquette.serving.requests import (
     AnswerBody,
     BadRequestError,
     BattleBody,
     ChatBody,
+    CorrectionBody,
     NotServedError,
     TextBody,
     VoteBody,
@@ -43,8 +45,10 @@ def build_app(
     hosts: list[str] | None = None,
     *,
     token: str | None = None,
+    corrections: Corrections | None = None,
 ) -> FastAPI:
-    """The application. `defaults`: the sampling where a request says nothing. `hosts` and `token` as `Protection`."""
+    """The application. `defaults`: the sampling where a request says nothing. `hosts` and `token` as `Protection`.
+    `corrections`: where corrected answers are kept; None: nowhere."""
     app = FastAPI(title="Maquette", docs_url=None, redoc_url=None, openapi_url=None)
     text_of_page = resources.files("maquette.serving").joinpath("page.html").read_text(encoding="utf-8")
     app.add_middleware(Protection, headers=security_headers(text_of_page), token=token, hosts=hosts)
@@ -76,6 +80,7 @@ def build_app(
                 for one in models.values()
             ],
             "arena": None if arena is None else {"votes": arena.votes(), "folder": str(arena.folder)},
+            "corrections": None if corrections is None else {"kept": len(corrections)},
             "defaults": {"temperature": defaults.temperature, "top_p": defaults.top_p},
         }  # fmt: skip
 
@@ -98,6 +103,15 @@ def build_app(
         if len(prompts) != 1:
             raise BadRequestError(f"{len(prompts)} prompts in one request: one is answered at a time.", "prompt")
         return await ApiAnswer(model, body.request(defaults, text=prompts[0]), body, chat=False).response(call)
+
+    if corrections is not None:
+
+        @app.post("/corrections")
+        def correct(body: CorrectionBody) -> dict[str, int]:
+            model = chosen(body.model).name
+            name = body.name.strip() or "a person"
+            number = corrections.add(read_messages(body.messages), body.answer, body.original, model=model, name=name)
+            return {"kept": number}
 
     if arena is not None:
         _add_arena(app, arena, models, defaults)

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from maquette.artifacts import StageError
-from maquette.data.row_shapes import check_keys
+from maquette.data.row_messages import check_keys
 from maquette.model.sampling import Sampling
 from maquette.serving.served import Request
 from maquette.text.chat import Message
@@ -139,6 +139,16 @@ class VoteBody(BaseModel):
     battle: str
     winner: str
     judge: str = "a person"
+
+
+class CorrectionBody(BaseModel):
+    """Of `/corrections`: the conversation before an answer, the answer as it should have been, and as it was."""
+
+    messages: list[dict[str, Any]]
+    answer: str
+    original: str
+    model: str
+    name: str = "a person"
 
 
 class NotServedError(Exception):

@@ -107,5 +107,5 @@ def open_models(folders: Sequence[Path]) -> dict[str, ServedModel]:
     opened = {}
     for name, folder in zip(names, folders, strict=True):
         model, tokenizer = load_checkpoint(folder)
-        opened[name] = ServedModel(name, model.eval(), tokenizer, is_assistant(folder))
+        opened[name] = ServedModel(name, model.eval(), tokenizer, is_assistant(folder, tokenizer))
     return opened

@@ -43,7 +43,7 @@ class ExamplePlan(ObjectivePlan):
         entry = self.objective.entry
         if has_key(self.objective, "packing"):
             common["packing"] = node_value(self.objective, "packing")
-        if entry.has_reference:
+        if entry.has_reference and getattr(self.objective, "has_reference", True):
             common["reference"] = ReferenceLogProbs(job.spec.checkpoint, job.folder, read_manifest(self.folder).digest)
         data: ExampleData = _DATA[entry.reads](self.folder, tokenizer, **common)
         module = import_target(self.objective._target_)(

@@ -95,7 +95,7 @@ class PolicyPlan(ObjectivePlan):
     def schedule(self, processes: int) -> RolloutSchedule:
         """An iteration of one of so many processes. Raises `ConfigError` where its completions can't be shared out."""
         config, batch = self.config, self.config.rollout_batch_size
-        whole, key = config.group_size if config.advantage == "group" else 1, "objective.rollout_batch_size"
+        whole, key = config.completions_per_prompt, "objective.rollout_batch_size"
         share, passes = share_of(batch, processes, f"{key}={batch}", key, whole=whole), self.accumulate
         if self.micro_batch_size is not None:  # without it the parts of a minibatch need not be alike
             passes = forward_passes(
@@ -115,7 +115,10 @@ class PolicyPlan(ObjectivePlan):
         return Opened(module, data, schedule.micro_batches, schedule.steps)
 
     def results(self, opened: Opened, last: Row, step: int) -> dict[str, Any]:
-        return {"facts": {"policy": dataclasses.asdict(self.config)}}
+        assert isinstance(opened.data, PolicyData) and opened.data.feedback is not None
+        left_out = getattr(opened.data.feedback.prompts, "left_out", None)  # those of a file that are too long
+        counts = {} if left_out is None else {"prompts": {"too_long": left_out}}
+        return {"facts": {"policy": dataclasses.asdict(self.config)} | counts}
 
     def draw(self, opened: Opened, history: list[Row], folder: Path, title: str) -> list[Path]:
         return [draw_curves(history, self.config.entry.curves, folder / "policy", title=title, rows=2)]

@@ -8,7 +8,7 @@ import datetime
 import glob
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from maquette.artifacts import StageError
 from maquette.artifacts.errors import MaquetteError
@@ -18,6 +18,9 @@ from maquette.artifacts.run_file import FILE, FINISHED, INTERRUPTED, RUNNING, TR
 from maquette.recipe.objectives import entry_of
 from maquette.recipe.run_spec import CODE_CHANGED, RunSpec
 from maquette.tracking.environment import git_commit, hardware_name, package_versions
+
+if TYPE_CHECKING:
+    from maquette.text import Tokenizer
 
 _SUMMARY = (
     ("validation/loss", "validation loss"),
@@ -151,10 +154,13 @@ def find_record(spec: RunSpec, outputs: Path | str, *, finished: bool = False) -
     return record
 
 
-def is_assistant(folder: Path) -> bool:
-    """Whether the run in a folder was trained to answer requests in the chat template."""
+def is_assistant(folder: Path, tokenizer: "Tokenizer") -> bool:
+    """Whether the run in a folder was trained to answer requests in the chat template; of a model that is no run of
+    ours, whether it came with a chat template of its own."""
     content = read_run(folder)
-    return content is not None and entry_of(content["spec"]["objective"]).answers
+    if content is None:
+        return tokenizer.template_chat is not None
+    return entry_of(content["spec"]["objective"]).answers
 
 
 def why_trained_again(spec: RunSpec, outputs: Path | str) -> str | None:

@@ -9,6 +9,7 @@ from itertools import islice
 from typing import Any
 
 from maquette.artifacts.reading import short
+from maquette.data.config import RowsConfig
 
 SHOWN = 3
 _LONGEST = 500  # characters of an example
@@ -17,22 +18,24 @@ _LONGEST = 500  # characters of an example
 def preview(settings: Any) -> Iterator[str]:
     """The lines for all files that the settings of a stage name. Raises `StageError` for one that can't be read."""
     for key, path, examples in _files(settings):
-        yield f"# {key}={path}, as it is read:"
+        yield f"# {key}={getattr(path, 'name', path)}, as it is read:"
         yield from (f"#   {short(one, _LONGEST)}" for one in islice(examples(path), SHOWN))
 
 
-def _files(settings: Any) -> Iterator[tuple[str, str, Callable[[str], Iterable[str]]]]:
-    """Key, path and reader of each file."""
-    readers: dict[str, Callable[[str], Iterable[str]]] = {
+def _files(settings: Any) -> Iterator[tuple[str, Any, Callable[[Any], Iterable[str]]]]:
+    """Key, path (or rows) and reader of each file."""
+    readers: dict[str, Callable[[Any], Iterable[str]]] = {
         "instructions.path": _instructions, "preferences.path": _preferences, "prompts.path": _prompts,
         "feedback.path": _preferences, "given": _preferences, "add": _preferences, "suite.files": _questions,
         "battles": _battles,
     }  # fmt: skip
     for key, examples in readers.items():
-        value: Any = settings
+        section = value = settings
         for part in key.split("."):
-            value = getattr(value, part, None)
-        if isinstance(value, Mapping):
+            section, value = value, getattr(value, part, None)
+        if isinstance(value, str) and isinstance(section, RowsConfig):
+            yield key, section.open_rows(key.partition(".")[0]), examples
+        elif isinstance(value, Mapping):
             yield from ((f"{key}.{name}", path, examples) for name, path in value.items())
         elif isinstance(value, list):
             yield from ((key, path, examples) for path in value)
@@ -46,23 +49,23 @@ def _as_text(messages: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def _instructions(path: str) -> Iterator[str]:
+def _instructions(path: Any) -> Iterator[str]:
     from maquette.data.conversations import ExampleFiles
 
     return (_as_text(one.messages) for one in ExampleFiles(path, "instructions").examples())
 
 
-def _preferences(path: str) -> Iterator[str]:
+def _preferences(path: Any) -> Iterator[str]:
     from maquette.data.conversations import ExampleFiles
 
     for one in ExampleFiles(path, "preferences").examples():
         yield f"{_as_text(one.prompt)} | chosen: {_as_text(one.chosen)} | rejected: {_as_text(one.rejected)}"
 
 
-def _prompts(path: str) -> Iterator[str]:
-    from maquette.data.conversations import prompt_rows
+def _prompts(path: Any) -> Iterator[str]:
+    from maquette.data.conversations import ExampleFiles
 
-    return (_as_text(messages) for messages, _ in prompt_rows(path))
+    return (_as_text(messages) for messages, _ in ExampleFiles(path, "prompts").examples())
 
 
 def _questions(path: str) -> Iterator[str]:

@@ -124,6 +124,8 @@ def parse(stage: Stage, arguments: Sequence[str]) -> CommandLine:
     """Sorts a stage's arguments: options may stand anywhere among overrides, which Hydra's parser wants apart.
 
     Raises `ConfigError` for a word that is neither."""
+    if stage.another_programs:
+        return CommandLine(positional=list(arguments))
     line = CommandLine()
     rest = iter(arguments)
     for argument in rest:

@@ -8,7 +8,7 @@ from maquette.artifacts.errors import ConfigError
 from maquette.artifacts.settings import setting
 from maquette.cli.command_line.config import ModelStage, PrintedStage, RecordedStage, SeededStage, StageConfig
 from maquette.evaluation.config import ProtocolConfig, SuiteConfig
-from maquette.feedback.config import CAPTIONS, FeedbackConfig, PromptsConfig
+from maquette.feedback.config import CAPTIONS, AuthorConfig, FeedbackConfig, PromptsConfig
 
 
 @dataclass
@@ -28,6 +28,15 @@ class AnnotateStage(RecordedStage, SeededStage):
     repeats: int = setting(9, "simulated people label each pair so many times for the report", minimum=1)
     add: list[str] = setting(list, "preference files whose labels are put before the new ones")
     name: str | None = setting(None, "name of the artifact; by default the annotator and a digest")
+
+
+@dataclass
+class InstructStage(RecordedStage, SeededStage):
+    author: AuthorConfig = setting(AuthorConfig, "the model that writes")
+    seeds: str | None = setting(None, "JSON lines of seed tasks: instruction, input, output; by default 175 of our own")
+    count: int = setting(100, "go on until so many tasks are kept", minimum=1)
+    requests: int = setting(200, "ask so many times at most", minimum=1)
+    tasks_per_request: int = setting(5, "new tasks asked for at once", minimum=1)
 
 
 @dataclass
@@ -78,7 +87,7 @@ class WritingStage(ModelStage):
 class SampleStage(WritingStage, SeededStage):
     prompts: list[str] = setting(list, "texts to continue (also: plain words on the command line)")
     chat: bool | None = setting(
-        None, "prompts are requests to an assistant; by default what the run was trained for (sft, dpo, ppo)"
+        None, "prompts are requests to an assistant; by default what the model was trained for (sft, dpo, ppo)"
     )
     count: int = setting(1, "samples of each prompt", minimum=1)
     max_tokens: int = setting(200, "tokens to generate at most", minimum=1)
@@ -117,6 +126,11 @@ class EvaluateStage(RecordedStage, ModelStage):
         """Raises `ConfigError` where nothing is asked."""
         if self.suite.empty:
             raise ConfigError("The suite is empty.", "Give suite.files, suite.embedded or suite.likelihood.")
+
+
+@dataclass
+class HarnessStage(StageConfig):
+    arguments: list[str] = setting(list, "what lm_eval's own main is given (on the command line: all that follows)")
 
 
 @dataclass

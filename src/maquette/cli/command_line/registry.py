@@ -14,12 +14,14 @@ from maquette.cli.command_line import law_config, model_config
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """One `maquette NAME`. `positional` is the list setting that takes plain words from the command line."""
+    """One `maquette NAME`. `positional` is the list setting that takes plain words from the command line; all of them,
+    options too, where they are `another_programs`."""
 
     name: str
     help: str
     config: type[settings.StageConfig]
     positional: str | None = None
+    another_programs: bool = False
 
     @property
     def module(self) -> str:
@@ -37,11 +39,21 @@ _ALL = (
     Stage("tokens", "encode the corpus into checked, memory-mapped shards", settings.TokensStage),
     Stage("train", "train one model, or with -m a family of them", settings.TrainStage),
     Stage("annotate", "pairs of answers and who prefers which: labels and their report", model_config.AnnotateStage),
+    Stage(
+        "instruct", "new instructions that a model writes, from seed tasks: Self-Instruct", model_config.InstructStage
+    ),
     Stage("alignment", "several runs from one recipe, compared: +experiment=, +sweep=", model_config.AlignmentStage),
     Stage("sample", "continue a prompt with a trained model", model_config.SampleStage, positional="prompts"),
     Stage("chat", "talk to models in the browser, also blindly; an OpenAI endpoint", model_config.ChatStage),
     Stage("score", "log-probability of sentences under a model", model_config.ScoreStage, positional="sentences"),
     Stage("evaluate", "perplexity and questions, by every protocol, with intervals", model_config.EvaluateStage),
+    Stage(
+        "harness",
+        "lm-evaluation-harness on a checkpoint: its own main, with its own options",
+        model_config.HarnessStage,
+        positional="arguments",
+        another_programs=True,
+    ),
     Stage("leaderboard", "evaluations side by side", model_config.LeaderboardStage),
     Stage(
         "compare",

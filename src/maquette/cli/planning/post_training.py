@@ -24,7 +24,7 @@ from maquette.data.conversations import ExampleFiles, ExampleSource
 from maquette.data.examples import describe_examples, encode_instructions, encode_preferences
 from maquette.feedback.annotators.custom import CallableReward
 from maquette.feedback.config import TaskInstructionsConfig
-from maquette.feedback.prompts import TaskInstructions, open_prompts
+from maquette.feedback.prompts import TaskInstructions, open_prompts, say_left_out
 from maquette.model.core_config import CoreConfig
 from maquette.model.hf import config_of, read_config
 from maquette.model.loading import find_reward_model, load_tokenizer, model_folder, weights_digest
@@ -100,10 +100,11 @@ def plan_policy(config: TrainStage) -> PlannedRun:
             f"objective={objective.entry.name} needs something to optimise for.",
             "Give reward.checkpoint=<run of objective=reward>, or reward.kind=gold.",
         )
-    if reward.kind != "reward_model" and objective.advantage == "value" and objective.value_init == "reward":
+    if reward.kind != "reward_model" and objective.has_value and objective.value_init == "reward":
         objective = dataclasses.replace(objective, value_init="policy")  # there is no reward model to start from
     longest = max(1, architecture.max_position_embeddings - objective.max_completion_length)
     prompts = open_prompts(config.prompts, tokenizer, longest=longest)
+    say_left_out(prompts)
     lengths = [len(prompts[number].ids) for number in range(_PROMPTS_FOR_LENGTH)]
     recipe = _known(config, architecture).of_policy(
         num_iterations=objective.num_iterations,
@@ -111,7 +112,7 @@ def plan_policy(config: TrainStage) -> PlannedRun:
         ppo_epochs=objective.ppo_epochs,
         num_minibatches=objective.num_minibatches,
         row_tokens=round(sum(lengths) / len(lengths)) + objective.max_completion_length,
-        has_value=objective.advantage == "value",
+        has_value=objective.has_value,
     )
     # Points of the curves are means over whole iterations; unless told otherwise over one.
     steps, log_every_n_steps = objective.ppo_epochs * objective.num_minibatches, config.trainer.log_every_n_steps
@@ -126,7 +127,8 @@ def plan_policy(config: TrainStage) -> PlannedRun:
     )
     digests = {"tokenizer": tokenizer.chat_digest, "reward": _reward_digest(config)}
     if config.prompts.path is not None:
-        digests["prompts"] = file_digest(config.prompts.path)
+        path, rows = Path(config.prompts.path), config.prompts.open_rows("prompts")
+        digests["prompts"] = file_digest(path) if path.is_file() else digest([rows.identity, rows.inputs()])
     return _run(config, recipe, lambda: _policy_plan(config), start, digests)
 
 
@@ -260,4 +262,4 @@ def _source(kind: str, chosen: Any, objective: str) -> ExampleSource:
         raise ConfigError(
             f"objective={objective} needs {kind}.", f"Give {kind}.path=<file or folder of JSON lines>{more}."
         )
-    return ExampleFiles(chosen.path, kind)
+    return ExampleFiles(chosen.open_rows(kind), kind)

@@ -79,7 +79,7 @@ def columns_read(config: SourceConfig) -> set[str]:
     return {config.text_field, config.domain_field or "", "id", "url", "meta"}
 
 
-def say_unread(columns: Iterable[str], path: Path) -> None:
+def say_unread(columns: Iterable[str], path: Path | str) -> None:
     """Names the columns that nothing reads, once."""
     if columns := sorted(map(str, columns)):
         say(f"{path}: not read are the columns {short(', '.join(columns))}")

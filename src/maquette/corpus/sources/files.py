@@ -1,8 +1,6 @@
 """Files that documents are read from: listed in a stable order, digested, and opened whether compressed or not.
 
-A damaged or cut file is an error, never a shorter text. Rows of JSON files (`.jsonl` or `.ndjson` with an object a
-line, `.json` with a list of objects, or the other way round) come with the place they stand at, so that whatever is
-wrong can be named.
+A damaged or cut file is an error, never a shorter text.
 """
 
 import abc
@@ -10,7 +8,6 @@ import contextlib
 import gzip
 import io
 import itertools
-import json
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,14 +16,12 @@ from typing import IO, Any, ClassVar, TypeVar, cast
 from maquette.artifacts.errors import StageError
 from maquette.artifacts.files import digest, file_digest, listed
 from maquette.artifacts.progress import progress
-from maquette.artifacts.reading import parse_json
 from maquette.corpus.config import SourceConfig
 from maquette.corpus.document import Document
 from maquette.corpus.sources import domain_name
 from maquette.corpus.workers import Workers
 
 SUFFIXES = (".gz", ".zst")
-JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 
 _DAMAGED = (EOFError, OSError, zlib.error)
 
@@ -159,64 +154,3 @@ def readable(file: Path, read: Callable[[Path], Value]) -> Value:
         return read(file)
     except OSError as error:
         raise StageError(f"{file} can't be read: {error.strerror}.", "Check the file's permissions.") from None
-
-
-def json_object(row: Any, where: str) -> dict[str, Any]:
-    """`row`, which must be an object. Raises `StageError`, beginning with `where`, where it is none."""
-    if not isinstance(row, dict):
-        raise StageError(f"{where} is not a JSON object but {type(row).__name__}.", 'A row looks like {"text": "..."}.')
-    return row
-
-
-def json_files(path: Path | str, what: str) -> list[Path]:
-    """The file `path`, or the JSON files below the folder, sorted. Raises `StageError` where there are none."""
-    path = Path(path).expanduser()
-    if not path.exists():
-        raise StageError(f"{path} does not exist.", f"Give a JSON lines file of {what}, or a folder of them.")
-    return list_files(path, JSON_SUFFIXES, what)
-
-
-def read_rows(files: list[Path], what: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """`(place, row)` of every row, in order. Raises `StageError` that names the place of one that can't be read."""
-    with progress(f"reading {what}", sum(file.stat().st_size for file in files), unit="bytes") as advance:
-        for file in files:
-            if (rows := _listed(file)) is not None:
-                yield from rows
-                advance(file.stat().st_size)
-                continue
-            for number, line in read_lines(file, advance):
-                if line.strip():
-                    where = f"{file}, line {number}"
-                    yield where, json_object(parse_json(line, where), where)
-
-
-def _listed(file: Path) -> Iterator[tuple[str, dict[str, Any]]] | None:
-    """The rows of a file that holds a list of them, None of one with a row a line: what it begins with says which, as
-    either is found under the other's ending. Raises `StageError` for a `.json` file that holds neither."""
-    is_json = plain_name(file).endswith(".json")
-    first = next((line for _, line in read_lines(file, lambda _: None) if line.strip(_BLANK)), b"").strip(_BLANK)
-    if first.startswith(b"[") or (is_json and not _is_object(first)):
-        try:
-            rows = parse_json(read_whole(file), str(file))
-        except StageError:
-            if is_json:
-                raise
-            return None
-        if isinstance(rows, list) and (is_json or all(isinstance(row, dict) for row in rows)):
-            return (
-                (f"{file}, row {number}", json_object(row, f"{file}, row {number}"))
-                for number, row in enumerate(rows, 1)
-            )
-        if is_json:
-            raise StageError(f"{file} must hold a list of rows, or a row a line.", "Write [{...}, {...}].")
-    return None
-
-
-_BLANK = b" \t\r\n\xef\xbb\xbf"
-
-
-def _is_object(line: bytes) -> bool:
-    try:
-        return isinstance(json.loads(line), dict)
-    except (ValueError, RecursionError):
-        return False

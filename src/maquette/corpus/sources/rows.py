@@ -13,8 +13,9 @@ from maquette.artifacts.progress import progress
 from maquette.artifacts.reading import open_parquet, reading
 from maquette.corpus.config import SourceConfig
 from maquette.corpus.document import Document
-from maquette.corpus.sources import columns_read, document_from_row, domain_name, needed, say_unread
-from maquette.corpus.sources.files import FileSource, digest_files, list_files, read_rows, read_whole, relative_name
+from maquette.corpus.sources import columns_read, document_from_row, domain_name, say_unread
+from maquette.corpus.sources.files import FileSource, read_whole, relative_name
+from maquette.corpus.sources.row_files import DataSetRows, read_rows
 from maquette.corpus.workers import Workers
 
 if TYPE_CHECKING:
@@ -108,23 +109,15 @@ def _decode(content: bytes, file: Path) -> str:
 
 
 class HuggingFace:
-    """Streams one split of a data set: nothing but the rows read is downloaded, so `source.limit` saves the rest.
-
-    What the hub holds may change; the artifact is what was read at first, until `force=true` reads it again.
-    """
+    """Streams one split of a data set: `source.limit` saves the download of the rest."""
 
     def __init__(self, config: SourceConfig) -> None:
         self._config = config
-        self._path = config.path or ""
-        self._version = ""
-        self._datasets: Any = needed("datasets", "source=huggingface")
-        self.label = f"huggingface-{domain_name(self._path.rstrip('/').rpartition('/')[2])}"
+        self._data_set = DataSetRows(config.path or "", config.subset, config.split, "source")
+        self.label = self._data_set.label
 
     def inputs(self) -> dict[str, str]:
-        root = Path(self._path)
-        if root.exists():
-            return {"files": digest_files(list_files(root, None, "data"), root)}
-        return {}
+        return self._data_set.inputs()
 
     def documents(self, workers: Workers) -> Iterator[Document]:
         return itertools.islice(self._documents(), self._config.limit)
@@ -132,27 +125,19 @@ class HuggingFace:
     def facts(self) -> dict[str, Any]:
         return {
             "kind": "huggingface",
-            "path": self._path,
+            "path": self._config.path or "",
             "subset": self._config.subset,
             "split": self._config.split,
-            "version": self._version,
+            "version": self._data_set.version,
         }
 
     def _documents(self) -> Iterator[Document]:
-        named = f"{self._path}{f', {self._config.subset}' if self._config.subset else ''}, split {self._config.split}"
+        unread, known = set[str](), columns_read(self._config)
         try:
-            rows = self._datasets.load_dataset(
-                self._path, name=self._config.subset, split=self._config.split, streaming=True
-            )
-            self._version = str(rows.info.version or "") if rows.info is not None else ""
             with progress("reading", self._config.limit, unit="rows") as advance:
-                for number, row in enumerate(rows, 1):
+                for where, row in self._data_set.rows():
                     advance(1)
-                    yield document_from_row(row, self._config, f"{named}, row {number}")
-        except StageError:
-            raise
-        except Exception as error:  # whatever its many readers raise: none of it is a fault of this program
-            raise StageError(
-                f"The data set {named} can't be read: {str(error).splitlines()[0] if str(error) else error!r}",
-                "Check source.path, source.subset, source.split and the connection.",
-            ) from None
+                    unread |= row.keys() - known
+                    yield document_from_row(row, self._config, where)
+        finally:  # also where no more are asked for
+            say_unread(unread, self._data_set.name)

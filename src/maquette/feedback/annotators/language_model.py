@@ -12,11 +12,12 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from maquette.artifacts.files import digest
 from maquette.artifacts.progress import progress
 from maquette.artifacts.reading import CHECKSUM, check_seal, reading, sealed
+from maquette.feedback.chat_models import ChatModel, Reply
 from maquette.feedback.comparison import Comparison, Judgement
 from maquette.text.chat import Message
 
@@ -27,28 +28,6 @@ SYSTEM = (
 QUESTION = "Instruction:\n{instruction}\n\nAnswer A:\n{first}\n\nAnswer B:\n{second}\n\nWhich answer is better, A or B?"
 
 _LETTER = re.compile(r"(?<![A-Za-z])([AB])(?![A-Za-z])")
-
-
-@dataclasses.dataclass(frozen=True)
-class Reply:
-    """The reply of a judge, and what it read and wrote for it, in tokens."""
-
-    text: str
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-
-
-class Judge(Protocol):
-    """A model that answers a conversation. `name` and `settings` decide whether an earlier reply still counts."""
-
-    name: str
-
-    @property
-    def settings(self) -> dict[str, object]: ...
-
-    def ask(self, messages: Sequence[Message]) -> Reply:
-        """Raises `StageError` where there is no answer to be had."""
-        ...
 
 
 @dataclasses.dataclass
@@ -68,7 +47,7 @@ class JudgeCosts:
     dollars_in_all: float = 0.0
 
     def count(self, reply: Reply, *, cached: bool) -> None:
-        price = (reply.prompt_tokens * self.input_price + reply.completion_tokens * self.output_price) / 1e6
+        price = reply.dollars(self.input_price, self.output_price)
         self.dollars_in_all += price
         if cached:
             self.cached += 1
@@ -130,7 +109,7 @@ class LanguageModelAnnotator:
 
     def __init__(
         self,
-        judge: Judge,
+        judge: ChatModel,
         *,
         cache: AnswerCache | None = None,
         both_orders: bool = True,

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from maquette.artifacts import StageError
-from maquette.evaluation.row_files import Journal
+from maquette.evaluation.journal import Journal
 
 RESULTS = {"a hen": [1.25, "owl"], "a door": [3.5, "cow"]}
 
