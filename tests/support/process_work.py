@@ -77,8 +77,8 @@ def train_variant(
         "max_position_embeddings": 16, "token_shift": True, **(model or {}),
     }  # fmt: skip
     optimization = Optimization(
-        MuonConfig() if optimizer == "muon" else AdamWConfig(), LinearSchedulerConfig(), learning_rate=1e-2, weight_decay=0.1,
-        steps=STEPS, batch_size_tokens=BATCH * 16, warmup=0.1,
+        MuonConfig() if optimizer == "muon" else AdamWConfig(), LinearSchedulerConfig(), learning_rate=1e-2,
+        weight_decay=0.1, steps=STEPS, batch_size_tokens=BATCH * 16, warmup=0.1,
     )  # fmt: skip
     # The first process alone knows the weights.
     module = Pretraining(

@@ -39,10 +39,6 @@ def shard(module: nn.Module, mesh: DeviceMesh, *, compute_dtype: torch.dtype = t
         register_fsdp_forward_method(module, name)
 
 
-def is_sharded(module: nn.Module) -> bool:
-    return isinstance(module, FSDPModule)
-
-
 @contextlib.contextmanager
 def whole(module: nn.Module) -> Iterator[None]:
     """Within the block every process has all weights, for what is done between steps, such as generating: no process

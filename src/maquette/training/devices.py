@@ -127,8 +127,10 @@ def _strategy(trainer: TrainerConfig, processes: int) -> str:
         raise ConfigError(
             f"trainer.strategy=single uses one device, not {processes}.", "Use trainer=ddp or trainer=fsdp for several."
         )
+    if processes == 1:
+        return "single"
     if trainer.strategy == "auto":
-        return "ddp" if processes > 1 else "single"
+        return "ddp"
     return str(trainer.strategy)
 
 

@@ -86,7 +86,6 @@ class ShardedStrategy(ModelParallelStrategy):
         rest: dict[str, Any] = self.broadcast(read)
         return rest | {"state_dict": {}, "optimizer_states": []}
 
-
     def _load_optimizer(self, optimizer: Optimizer, state: dict[str, Any] | None) -> None:
         """From the first process's whole `state`: each process keeps its slices, one tensor at a time."""
         tensors: list[torch.Tensor] = []

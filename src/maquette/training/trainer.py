@@ -1,7 +1,6 @@
 """Lightning's Trainer, put together from `conf/trainer`, `conf/callbacks` and `conf/logger`."""
 
 import dataclasses
-import datetime
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
@@ -17,13 +16,11 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, Stra
 
 from maquette.artifacts import ConfigError
 from maquette.artifacts.targets import place_of, search_current_folder
+from maquette.data.process_group import PATIENCE
 from maquette.tracking.config import address_of
 from maquette.training.callbacks import RunCallback, RunContext, ValidationSchedule
 from maquette.training.checkpoint_io import AtomicCheckpointIO
 from maquette.training.job import Job, Opened
-
-_PATIENCE = datetime.timedelta(minutes=30)
-"""How long a process waits for another, which may be validating or saving."""
 
 
 def build_callbacks(job: Job, run: RunContext) -> list[Callback]:
@@ -121,12 +118,12 @@ def build_strategy(job: Job) -> Strategy:
         return ShardedStrategy(
             nodes=hardware.nodes,
             compute_dtype=torch.bfloat16 if hardware.precision == "bf16-mixed" else torch.float32,
-            timeout=_PATIENCE,
+            timeout=PATIENCE,
         )
     if hardware.world_size > 1:
         return DDPStrategy(
             process_group_backend="gloo" if hardware.accelerator == "cpu" else "nccl",
-            timeout=_PATIENCE,
+            timeout=PATIENCE,
             gradient_as_bucket_view=True,
         )
     return SingleDeviceStrategy(device=hardware.device)
