@@ -6,6 +6,8 @@ law and one big run.
 The other settings are those of `maquette train`. The old way trains `trials` models with settings that somebody might
 guess (size and learning rate), all at an equal share of the compute, and keeps the best. The new way spends a tenth on
 small models, reads the best learning rate and the line of best sizes off them, and gives all the rest to one run.
+A last run, which belongs to neither, has that run's compute and the rule of thumb's settings: what it is ahead of the
+old way is owed to the size of the last run alone, what the new way is ahead of it to the tuning.
 `maquette plan pipeline=compare` shows the same on a law. Run it again to resume.
 """
 
@@ -153,8 +155,9 @@ def both_ways(
     trials: int,
     seed: int,
     say: Callable[[str], None],
-) -> tuple[list[Trained], list[Trained], Trained, str]:
-    """Both ways with `train`: the old way's runs, the new way's small ones, its final run, and how that was chosen.
+) -> tuple[list[Trained], list[Trained], Trained, Trained, str]:
+    """Both ways with `train`: the old way's runs, the new way's small ones, its final run, the one of the same compute
+    that nobody tuned, and how the final one was chosen.
 
     The new way gets what the old way really spent."""
     say(f"old way: {trials} runs of {compute / trials:.2g} FLOPs with settings that somebody might guess")
@@ -165,11 +168,16 @@ def both_ways(
     final = final_run(small, spent - sum(run.compute for run in small))
     say(f"new way: {final.words}; one run of {quantity(final.trial.size)} parameters")
     (trained,) = train([final.trial])
-    return old, small, trained, final.words
+    say("beside them: a run of the same compute by the rule of thumb")
+    (untuned,) = train([Trial(thumb_size(final.trial.compute), final.trial.compute)])
+    return old, small, trained, untuned, final.words
 
 
-def pipeline_facts(old: Sequence[Trained], small: Sequence[Trained], big: Trained, words: str) -> dict[str, Any]:
-    """The verdict as plain values. `compute` of each way is what was really spent."""
+def pipeline_facts(
+    old: Sequence[Trained], small: Sequence[Trained], big: Trained, untuned: Trained, words: str
+) -> dict[str, Any]:
+    """The verdict as plain values. `compute` of each way is what was really spent; `of_size` and `of_tuning`, in nats,
+    add up to how far the new way is ahead (below 0: behind)."""
     best = min(old, key=lambda run: run.loss)
     ahead = best.loss - big.loss
     spent = [sum(run.compute for run in runs) for runs in (old, [*small, big])]
@@ -177,12 +185,17 @@ def pipeline_facts(old: Sequence[Trained], small: Sequence[Trained], big: Traine
     text = (
         f"At {spent[0]:.2g} FLOPs each, the best of {len(old)} guesses reached {best.loss:.4f} nats a token, the new "
         f"way {big.loss:.4f} ({len(small)} small runs, then one of {quantity(big.params)} parameters): the {winner} "
-        f"way is {abs(ahead):.4f} nats ahead ({abs(ahead) / best.loss:.1%})."
+        f"way is {abs(ahead):.4f} nats ahead ({abs(ahead) / best.loss:.1%}). A run of the new way's last compute by "
+        f"the rule of thumb alone reached {untuned.loss:.4f}: the size of the last run is worth "
+        f"{best.loss - untuned.loss:+.4f} nats, the tuning {untuned.loss - big.loss:+.4f}."
     )
     return {
         "verdict": text,
         "winner": winner,
         "ahead_nats": abs(ahead),
+        "of_size": best.loss - untuned.loss,
+        "of_tuning": untuned.loss - big.loss,
+        "untuned": dataclasses.asdict(untuned),
         "compute_old": spent[0],
         "compute_new": spent[1],
         "chosen_by": words,
@@ -232,10 +245,10 @@ def run(config: TrainStage, trials: int = 10) -> Path:
             below = config
             if config.tracking.enabled:
                 below = config.tracked(dataclasses.replace(config.tracking, parent=log.run_id))
-            old, small, big, words = both_ways(
+            old, small, big, untuned, words = both_ways(
                 lambda some: train_all(below, data, some), buildable, compute, trials=trials, seed=config.seed, say=say
             )
-        facts = pipeline_facts(old, small, big, words)
+        facts = pipeline_facts(old, small, big, untuned, words)
         write_json(folder / "verdict.json", facts)
         write_page(folder, "pipelines.html.j2", facts, {"pipelines": pipeline_figure(old, small, big)})
         return {"verdict": facts["verdict"], "winner": facts["winner"]}

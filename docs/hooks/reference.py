@@ -27,8 +27,9 @@ FUNCTIONS = {
     ],
     "maquette.model.hf": ["load", "save"],
     "maquette.objectives.losses": [
-        "token_log_probs", "bradley_terry_loss", "dpo_loss", "kl_estimate", "shape_rewards",
-        "generalized_advantage_estimate", "whiten", "ppo_policy_loss", "ppo_value_loss", "AdaptiveKLController",
+        "token_log_probs", "bradley_terry_loss", "dpo_loss", "simpo_loss", "orpo_loss", "kto_loss", "kl_estimate",
+        "shape_rewards", "generalized_advantage_estimate", "group_advantages", "whiten", "ppo_policy_loss",
+        "ppo_value_loss", "AdaptiveKLController",
     ],
     "maquette.scaling": [
         "LossSurface", "fit_surface", "compare_forms", "fit_isoflop", "fit_power_law", "published_surface",

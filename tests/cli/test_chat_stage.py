@@ -1,5 +1,6 @@
 """`maquette chat`: opens what is named, says what is wrong, and serves until it is stopped."""
 
+import json
 import socket
 import threading
 import time
@@ -111,6 +112,22 @@ def test_clients_that_never_finish_are_dropped_and_health_answers_meanwhile(
         with urllib.request.urlopen(f"http://127.0.0.1:{place[1]}/health", timeout=30) as answer:
             assert answer.status == 200
         assert [one.recv(100) for one in halves] == [b""] * 100  # closed by the server
+    finally:
+        server.should_exit = True
+        thread.join(30)
+
+
+def test_what_is_no_http_is_answered_in_the_form_of_the_api(
+    folders: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, thread = _serve(folders, tmp_path, monkeypatch)
+    try:
+        for request in (b"hello\r\n\r\n", b"GET / HTTP/1.1\r\nHost: localhost\r\nbad header\r\n\r\n"):
+            with socket.create_connection(server.servers[0].sockets[0].getsockname(), 30) as one:
+                one.sendall(request)
+                head, _, body = b"".join(iter(lambda: one.recv(4096), b"")).partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 400 Bad Request") and b"content-type: application/json" in head.lower()
+            assert json.loads(body)["error"]["type"] == "invalid_request_error"
     finally:
         server.should_exit = True
         thread.join(30)

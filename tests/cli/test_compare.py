@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from maquette.artifacts import ConfigError, StageError
+from maquette.artifacts.files import append_rows
 from maquette.cli import compare
 from maquette.cli.command_line.composition import compose
 from maquette.cli.command_line.model_config import CompareStage
@@ -131,6 +132,29 @@ def test_a_killed_judging_goes_on(outputs: Path, monkeypatch: pytest.MonkeyPatch
     assert result["models"][0]["win_rate"] == 50.0
     again = compare.run(config)
     assert len(asked) == len(set(asked)) == again["judgements"] and again["seconds"] == result["seconds"]
+
+
+@pytest.mark.parametrize("writes", [0, 1])
+def test_a_judging_that_was_not_kept_is_not_counted(
+    outputs: Path, writes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed before a write of the journal: the count of judgements stood there without them, and they came twice."""
+    written: list[Any] = []
+
+    def write(path: Path, rows: Any) -> None:
+        if len(written) == writes:
+            raise KeyboardInterrupt
+        written.append(append_rows(path, rows))
+
+    config = settings(outputs, "feedback=length_biased", "count=10", f"seed={50 + writes}", "models=[one,two,three]")
+    with monkeypatch.context() as patched:
+        patched.setattr("maquette.evaluation.journal.append_rows", write)
+        with pytest.raises(KeyboardInterrupt):
+            compare.run(config)
+    counted = compare.run(config)["judgements"]
+    whole = settings(outputs, "feedback=length_biased", "count=10", f"seed={50 + writes}", "models=[one,two,three]",
+                     "force=true")  # fmt: skip
+    assert counted == compare.run(whole)["judgements"]
 
 
 def test_prompts_of_a_file(outputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -125,6 +125,7 @@ FILES: dict[str, dict[str, Any]] = {
     "suite": {
         "none": no_suite(), "embedded": SuiteConfig(), "likelihood": SuiteConfig(name="likelihood", embedded=[]),
         "files": SuiteConfig(name="files", embedded=[], likelihood=False),
+        "preferences": SuiteConfig(name="preferences", embedded=[], likelihood=False),
     },
     "protocol": {"all": ProtocolConfig(), "quick": QUICK, "few_shot": ProtocolConfig(shots=[0, 5]), "mmlu": MMLU},
     "tracking": {"mlflow": TrackingConfig(), "none": TrackingConfig(enabled=False)},

@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 
 from maquette.artifacts import ConfigError, StageError
-from maquette.cli import fit, predict, train, verify
+from maquette.cli import evaluate, fit, predict, train, verify
 from maquette.cli.command_line.composition import compose
 from maquette.cli.command_line.config import TrainStage
 from maquette.cli.command_line.law_config import FitStage, PredictStage, VerifyStage
+from maquette.cli.command_line.model_config import EvaluateStage
 from maquette.cli.command_line.registry import STAGES
+from maquette.evaluation.config import ProtocolConfig, SuiteConfig
 from maquette.model.config import ModelConfig
 from maquette.recipe.run_spec import RunSpec
 from maquette.scaling.predictions.prediction import WrittenPrediction
@@ -45,8 +47,16 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
                     num_validations=1,
                 )
             )
+        evaluate.run(asked(root / "outputs", runs="metrics.`validation/loss` > 0"))
         fit.run(FitStage(outputs=str(root / "outputs"), bootstrap=100))
         yield root / "outputs"
+
+
+def asked(outputs: Path, **changes: str) -> EvaluateStage:
+    """Two tasks, of the questions of which most are left to chance at this size."""
+    suite = SuiteConfig(embedded=["arithmetic", "agreement"], items=30, likelihood=False)
+    protocol = ProtocolConfig(protocols=["per_byte"], resamples=50)
+    return EvaluateStage(outputs=str(outputs), suite=suite, protocol=protocol, **changes)
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +81,20 @@ def test_the_prediction_is_of_a_member_of_the_family(family: Path, prediction: W
     runs = find_runs(family)
     row = runs[runs["name"] == f"prediction-{prediction.id}"].iloc[0]
     assert row["tags.prediction.digest"] == prediction.digest and row["prediction/loss"] == prediction.loss
+
+
+def test_it_says_what_the_run_scores_and_loses_by_kind_of_token(family: Path, prediction: WrittenPrediction) -> None:
+    assert set(prediction.kinds) == {"new", "hit", "miss"} and set(prediction.tasks) == {"arithmetic", "agreement"}
+    kinds = prediction.kinds.values()
+    assert min(row["loss"] for row in kinds) < prediction.loss < max(row["loss"] for row in kinds)
+    for row in prediction.tasks.values():
+        # the context is too short for most questions
+        assert 1 < row["questions"] <= 30 and len(row["digest"]) == 64 and row["noise"]["accuracy"]
+        low, high = row["bits_per_byte"]["interval90"]
+        assert low < row["bits_per_byte"]["value"] < high
+    (table,) = (path for path in (family / "fits").glob("*/runs.csv") if "tasks/agreement/accuracy" in path.read_text())
+    page = (table.parent / "index.html").read_text()
+    assert "Kinds of token" in page and "Least seen" in page and (table.parent / "figures/token_kinds.png").exists()
 
 
 def test_a_line_that_contradicts_it_is_refused(family: Path, prediction: WrittenPrediction) -> None:
@@ -100,10 +124,20 @@ def test_trained_and_judged(family: Path, prediction: WrittenPrediction, capsys:
     assert verdict.words in " ".join(capsys.readouterr().out.split())
     assert prediction.id in (family / "verdicts" / "index.html").read_text()
     assert (family / "verdicts" / "calibration.png").exists()
+    kinds = {part.name: part.observed for part in verdict.parts}
+    assert kinds == {f"{kind} tokens": record.metrics[f"token_kinds/{kind}_loss"] for kind in ("new", "hit", "miss")}
+    assert set(verdict.not_evaluated) == {"arithmetic", "agreement"}
     runs = find_runs(family)
     row = runs[runs["name"] == f"prediction-{prediction.id}"].iloc[0]
     assert row["verdict/error_nats"] == pytest.approx(verdict.error)
     assert runs[runs["name"] == record.name].iloc[0]["tags.prediction"] == prediction.id
+    score = evaluate.run(asked(family, checkpoint=record.name))
+    (judged,) = verify.run(VerifyStage(outputs=str(family)))
+    parts = {part.name: part for part in judged.parts}
+    assert not judged.not_evaluated and len(parts) == 7
+    assert parts["agreement, accuracy"].observed == score["headline"]["agreement"]["accuracy"]
+    assert parts["agreement, accuracy"].noise and "said to be noise" in parts["agreement, accuracy"].words
+    assert "agreement, bits per byte" in (family / "verdicts" / "index.html").read_text()
     with pytest.raises(StageError, match="too late to predict"):
         predict.run(PredictStage(outputs=str(family), size="16k", tokens="30720"))
     # Where the run's folder is on another machine, the store knows enough to judge by.

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from maquette.artifacts import StageError
-from maquette.data.conversations import ExampleFiles, Instruction, Preference
+from maquette.data.conversations import ExampleFiles, Instruction, Preference, ShuffledPrompts
 from maquette.data.examples import Examples, describe_examples, encode_instructions, encode_preferences, split_of
+from maquette.feedback.config import PromptsConfig
+from maquette.feedback.prompts import open_prompts, say_left_out
 from maquette.text import Tokenizer
 from maquette.text.chat import Message
 from maquette.text.chat_template import TemplateChat
@@ -198,3 +200,18 @@ def test_a_damaged_folder(tokenizer: Tokenizer, tmp_path: Path) -> None:
     (tmp_path / "train" / "mask.npy").unlink()
     with pytest.raises(StageError, match="train is damaged"):
         Examples.load(tmp_path / "train")
+
+
+def test_prompts_without_room_are_counted(
+    tokenizer: Tokenizer, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "x.jsonl", {"prompt": "hi"}, {"prompt": "x" * 100}, {"prompt": "ho"})
+    config = PromptsConfig(path=str(path))
+    prompts = open_prompts(config, tokenizer, longest=20)
+    say_left_out(prompts)
+    assert "prompts: 1 of 3 left out: no room for a completion" in capsys.readouterr().err
+    with monkeypatch.context() as patch:  # the held-out ones are the same file's, which is not read again
+        patch.setattr("maquette.feedback.prompts.read_prompts", None)
+        assert isinstance(open_prompts(config, tokenizer, longest=200, split="held_out"), ShuffledPrompts)
+    write(path, {"prompt": "new"})
+    assert open_prompts(config, tokenizer, longest=20)[0].messages[0]["content"] == "new"

@@ -77,6 +77,7 @@ def test_a_tree_that_is_none_is_named(tmp_path: Path) -> None:
             nested(message("ask", "prompter", message("x", "assistant", tool="y"))),
             "'tool' is not a key of a me",
         ),
+        ([{"message_id": ["x"], "parent_id": None, "text": "x", "role": "prompter"}], "message_id must be a text, got"),
         ([*flat(TREE), {"messages": []}], "line 13 is not a message of a tree"),
     ):
         with pytest.raises(StageError, match=reason):

@@ -140,6 +140,7 @@ def test_weights_say_what_is_learned(tmp_path: Path) -> None:
         ({"messages": [ASKED, ASKED, YES]}, "a second turn of the user in a row"),
         ({"instruction": "a", "output": "b", "history": ["a", "b"]}, "history must be pairs of texts"),
         ({"instruction": "a", "output": "b", "think": "c"}, "'think' is not a key of a row"),
+        ({"instruction": "a", "output": "b", "label": True}, "'label' is not a key of a row"),
         ({"conversations": [{"from": "human", "value": "x"}]}, "line 1 has no answer"),
         ({"prompt": "x", "completion": "y", "label": True}, "has the shape of KTO"),
         ({"prompt": "x", "chosen": "y", "rejected": "z"}, "has the shape of UltraFeedback"),
@@ -211,6 +212,8 @@ SHARE_GPT = {"conversations": [{"from": "system", "value": "Be brief."}, {"from"
         ({"prompt": "Name a colour.", "response": YES["content"], "source": "x"}, [ASKED, YES]),
         ({"question": "Name a colour.", "answer": YES["content"]}, [ASKED, YES]),
         ({"query": "Name a colour.", "response": YES["content"]}, [ASKED, YES]),
+        ({"instruction": "Go on:", "output": "Human: hi\n\nAssistant: ho"},
+         [user("Go on:"), assistant("Human: hi\n\nAssistant: ho")]),
         ({"id": "7", "messages": [ASKED, YES], "source": "ai2-adapt-dev/flan_v2_converted"}, [ASKED, YES]),  # Tülu
         ({"prompt": "Name a colour.", "messages": [ASKED, YES], "chosen": [ASKED, YES], "rejected": [ASKED, NO],
           "score_chosen": 8.0, "score_rejected": 3.0}, [ASKED, YES]),  # UltraFeedback for SFT
@@ -254,19 +257,21 @@ PAGE = Path(__file__).parents[2] / "docs" / "tutorials" / "own_data.md"
 
 def shown_rows(kind: str) -> list[tuple[str, list[dict[str, Any]]]]:
     """Shape and rows of each line of the page's table of this kind."""
-    table = PAGE.read_text(encoding="utf-8").partition(f"**{kind.capitalize()}**")[2].partition("\n\n**")[0]
+    heading = {"labels": "Good and bad completions, each by itself"}.get(kind, kind.capitalize())
+    table = PAGE.read_text(encoding="utf-8").partition(f"**{heading}**")[2].partition("\n\n**")[0]
     cells = [line.split("|")[1:3] for line in table.splitlines() if line.startswith("| ")][1:]
     rows = ((name.strip(), [json.loads(row) for row in re.findall(r"`(\{.*?\})`", cell)]) for name, cell in cells)
     return [(name, given) for name, given in rows if given]
 
 
-@pytest.mark.parametrize("kind", ["instructions", "preferences"])
+@pytest.mark.parametrize("kind", ["instructions", "preferences", "labels"])
 def test_the_rows_that_the_page_shows_are_read(tmp_path: Path, kind: str) -> None:
     shapes = shown_rows(kind)
-    assert len(shapes) == {"instructions": 11, "preferences": 10}[kind]
+    assert len(shapes) == {"instructions": 11, "preferences": 10, "labels": 1}[kind]
     for name, rows in shapes:
         (one,) = read(tmp_path / "x.jsonl", kind, *rows)
-        completion = one.messages[-1] if kind == "instructions" else one.chosen[0]
+        parts = {"instructions": "messages", "preferences": "chosen", "labels": "completion"}
+        completion = getattr(one, parts[kind])[-1]
         assert completion["content"].rstrip(".") in ("Blue", "Plum"), name
         (prompt,) = read(tmp_path / "x.jsonl", "prompts", *rows)
         assert prompt[-1]["role"] == "user", name

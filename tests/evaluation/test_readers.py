@@ -111,6 +111,42 @@ def test_published_formats(tmp_path: Path) -> None:
     assert task.skipped == {"no right answer": 1}
 
 
+def test_published_formats_with_two_solutions_passages_and_targets(tmp_path: Path) -> None:
+    piqa = {"goal": "Keep bread fresh.", "sol1": "Freeze it.", "sol2": "Wet it.", "label": 0}
+    task = lines(tmp_path / "piqa.jsonl", piqa, piqa | {"label": -1})  # -1: of its test, whose answers are kept back
+    assert (task.template, task.skipped) == ("question", {"no right answer": 1})
+    assert task.questions == (Question("0", "Keep bread fresh.", ("Freeze it.", "Wet it."), 0),)
+    sciq = {"question": "What makes food?", "distractor3": "stem", "distractor1": "root", "distractor2": "bark",
+            "correct_answer": "leaf", "support": " Leaves make it."}  # fmt: skip
+    task = lines(tmp_path / "sciq.jsonl", sciq, sciq | {"support": ""})
+    prompt, options = "Question: What makes food?\nAnswer:", (" bark", " leaf", " root", " stem")
+    assert task.template == "completion"
+    assert task.questions == (
+        Question("0", f"Leaves make it.\n{prompt}", options, 1), Question("1", prompt, options, 1)
+    )  # fmt: skip
+    truthful = {"question": "What is a hen?", "mc2_targets": {"choices": ["x"], "labels": [1]}}
+    targets = {"choices": ["A bird", "A star", "A bear"], "labels": [1, 0, 0]}
+    for value in (targets, json.dumps(targets)):
+        task = lines(tmp_path / "truthful.jsonl", truthful | {"mc1_targets": value})
+        options = (" A bear", " A bird", " A star")
+        assert task.questions == (Question("0", "Question: What is a hen?\nAnswer:", options, 1),)
+    with pytest.raises(StageError, match=r"line 1: can't be read \(ValueError: mc1_targets must have a label"):
+        lines(tmp_path / "truthful.jsonl", truthful | {"mc1_targets": targets | {"labels": [1, 1, 0]}})
+
+
+@pytest.mark.parametrize(
+    ("given", "answer"),
+    [({"answer": True}, 1), ({"answer": False}, 0), ({"answer": "no"}, 0), ({"label": 1, "idx": 7}, 1)],
+)
+def test_yes_or_no_of_a_passage(tmp_path: Path, given: dict[str, Any], answer: int) -> None:
+    row = {"question": "is a hen a bird", "passage": "Hens lay eggs.", "title": "Hen"}
+    task = lines(tmp_path / "boolq.jsonl", row | given)
+    prompt = "Hens lay eggs.\nQuestion: is a hen a bird?\nAnswer:"
+    assert task.questions == (Question(str(given.get("idx", 0)), prompt, (" no", " yes"), answer),)
+    with pytest.raises(StageError, match="the answer must be true or false, got a wing"):
+        lines(tmp_path / "boolq.jsonl", row | {"answer": "a wing"})
+
+
 @pytest.mark.parametrize("target", [1, "1", " Trout"])
 def test_samples_of_the_harness(tmp_path: Path, target: Any) -> None:
     row = {"doc_id": 3, "doc": {"q": "Fish?"}, "target": target, "resps": [], "filtered_resps": [], "acc": 1.0}

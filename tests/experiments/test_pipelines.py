@@ -1,6 +1,7 @@
 """The two ways: which runs they train, that their compute is equal, and how the big run is chosen."""
 
 import json
+from html import unescape
 from pathlib import Path
 
 import numpy as np
@@ -72,12 +73,16 @@ def test_the_verdict_compares_what_was_spent() -> None:
     old = [trained(trial) for trial in tuning_trials(1e13, 6, 1, lambda size: True)]
     small = [trained(trial) for trial in small_trials(1e13, lambda size: True)]
     big = final_run(small, 1e13 - sum(run.compute for run in small))
-    facts = pipeline_facts(old, small, trained(big.trial), big.words)
+    untuned = trained(Trial(thumb_size(big.trial.compute), big.trial.compute))
+    facts = pipeline_facts(old, small, trained(big.trial), untuned, big.words)
+    assert facts["of_size"] + facts["of_tuning"] == pytest.approx(facts["ahead_nats"])
+    assert facts["of_size"] == pytest.approx(facts["best_old"]["loss"] - untuned.loss)
     assert facts["compute_old"] == pytest.approx(facts["compute_new"]) == pytest.approx(1e13)
     assert facts["winner"] == "new" and facts["ahead_nats"] > 0
     assert facts["best_old"]["loss"] == min(run.loss for run in old)
     figures = {"pipelines": pipeline_figure(old, small, trained(big.trial))}
-    assert facts["verdict"] in render("pipelines.html.j2", {**facts, "figures": figures})
+    page = unescape(render("pipelines.html.j2", {**facts, "figures": figures}))
+    assert facts["verdict"] in page and f"{facts['of_size']:+.4f}" in page
 
 
 @pytest.mark.slow(reason="trains the models of both ways")
@@ -96,6 +101,7 @@ def test_both_ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     folder = pipelines.run(config, trials=2)
     facts = json.loads((folder / "verdict.json").read_text())
     assert facts["compute_new"] == pytest.approx(facts["compute_old"], rel=0.02)
+    assert facts["untuned"]["compute"] == pytest.approx(facts["big"]["compute"], rel=0.05)
     assert len(facts["old"]) == 2 and facts["big"]["compute"] > 0.8 * facts["compute_old"]
     assert facts["verdict"][:40] in " ".join(capsys.readouterr().out.split())
     assert pipelines.run(config, trials=2) == folder

@@ -34,6 +34,7 @@ from maquette.recipe.rules import HyperparameterRules
 from maquette.scaling.fits.table import read_table
 from maquette.scaling.predictions.prediction import FOLDER as PREDICTIONS
 from maquette.scaling.predictions.prediction import WrittenPrediction, read_prediction, write_prediction
+from maquette.serving.arena import BATTLES, Arena
 from maquette.text import Tokenizer, train_tokenizer
 from maquette.text.config import TokenizerConfig
 from maquette.text.model_files import ModelFiles
@@ -82,6 +83,7 @@ _QUESTIONS = [
     {"question": "Which is a bird?", "choices": ["owl", "cow"], "answer": 0},
     {"question": "Which is a fish?", "choices": ["owl", "cod"], "answer": 1},
 ]
+_TARGETS = {"choices": ["an owl", "a cod"], "labels": [0, 1]}
 _RUNS = "params,tokens,loss,compute\n" + "".join(
     f"{n},{20 * n},{1.7 + 40 / n**0.34:.4f},{120 * n * n}\n" for n in (10_000, 30_000, 100_000, 300_000)
 )
@@ -167,9 +169,9 @@ def _imported(file: str) -> Callable[[Path], Path]:
 
 def _read_imported(file: Path) -> Any:
     """As `maquette import` does, which also writes what it has read."""
-    tokenizer = Tokenizer.load(file.parent)
     with tempfile.TemporaryDirectory() as copy:
-        hf.fill(Path(copy), hf.load(file.parent), tokenizer)
+        model, tokenizer, _ = hf.load_source(file.parent, Path(copy) / "model")
+        hf.fill(Path(copy), model, tokenizer)
         written = {path.name: path.read_bytes() for path in Path(copy).iterdir()}
     return sorted(tokenizer.stop_ids), tokenizer.encode("a hen"), sorted(written.items())
 
@@ -234,6 +236,16 @@ def _prediction(folder: Path) -> Path:
     return path
 
 
+def _votes(folder: Path) -> Path:
+    """As the arena writes them down: each line with a checksum."""
+    arena = Arena(["one", "two"], folder, seed=0)
+    for number in range(3):
+        battle = arena.begin([{"role": "user", "content": f"hi {number}"}])
+        arena.battle(battle).answers.update(a="x", b="y")
+        arena.vote(battle, ("a", "b", "tie")[number], "Ada")
+    return folder / BATTLES
+
+
 FORMATS = (
     Format("manifest.json", _artifact, lambda file: verify_files(file.parent), sealed=True),
     Format("artifact's file", lambda folder: _artifact(folder).parent / "data" / "a.txt",
@@ -254,8 +266,12 @@ FORMATS = (
     Format("preferences jsonl", _file("rows.jsonl", _lines(_PREFERENCES)),
            lambda file: list(ExampleFiles(file, "preferences").examples())),
     Format("battles jsonl", _file("battles.jsonl", _lines(_BATTLES)), read_battles),
+    Format("battles of the arena", _votes, read_battles),
     Format("battles csv", _file("battles.csv", "model_a,model_b,winner\none,two,model_a\none,two,tie\n"), read_battles),
     Format("questions jsonl", _file("exam.jsonl", _lines(_QUESTIONS)), lambda file: read_task("exam", file)),
+    Format("questions truthfulqa",
+           _file("exam.jsonl", _lines([{"question": "Why?", "mc1_targets": _TARGETS}] * 2)),
+           lambda file: read_task("exam", file)),
     Format("questions csv", _file("exam.csv", "question,A,B,C,D,answer\nWhich?,a,b,c,d,B\nWho?,e,f,g,h,A\n"),
            lambda file: read_task("exam", file)),
     Format("tokenizer.json", _tokenizer, lambda file: Tokenizer.load(file.parent).encode("the hen sees")),

@@ -43,7 +43,7 @@ PART = "killed command lines"
 
 _RESULTS = (
     "model.safetensors", "*.parquet", "*.npy", "*.bin", "preferences.jsonl", "tokenizer.json", "runs.csv",
-    "comparison.json", "ratings.json", "answers.json", "leaderboard.html",
+    "ratings.json", "answers.json", "leaderboard.html",
 )  # fmt: skip
 """Files whose bytes do not depend on when and where they are made."""
 
@@ -106,12 +106,12 @@ def lines(root: Path) -> dict[str, list[str]]:
     source = ["source=jsonl", f"source.path={root / 'documents'}", "corpus.near_duplicates=1.0",
               "corpus.validation=0.1", "corpus.test=0.1", "corpus.workers=1"]  # fmt: skip
     text = [*source, "shards.workers=1", "shards.held_out_window=0", "tokenizer.vocab_size=300"]
-    short = ["data.sequence_length=32", "data.batch_size_tokens=256", "num_validations=2", "threads=1", "compile=off",
-             "callbacks.samples.prompts=[]"]  # fmt: skip
+    # Without checkpoints at every few steps a killed run would only ever begin again.
+    steady = ["threads=1", "compile=off", "callbacks.samples.prompts=[]", "callbacks.checkpoint.every_n_train_steps=3"]
+    short = ["data.sequence_length=32", "data.batch_size_tokens=256", "num_validations=2", *steady]
     pretraining = [*text, *short, "data.validation_tokens=512"]
     model = f"checkpoint={root / 'start'}"
-    examples = ["data.sequence_length=32", "num_validations=1", "threads=1", "compile=off",
-                "callbacks.samples.prompts=[]", "logger=none", "data.batch_size_tokens=128"]  # fmt: skip
+    examples = ["data.sequence_length=32", "num_validations=1", "logger=none", "data.batch_size_tokens=128", *steady]
     return {
         "corpus": ["corpus", *source],
         "tokenizer": ["tokenizer", *source, "tokenizer.vocab_size=300"],
@@ -137,6 +137,22 @@ def lines(root: Path) -> dict[str, list[str]]:
         "export": ["export", model, f"to={root / 'outputs' / 'exported'}"],
         "import": ["import", f"path={root / 'start'}"],
     }  # fmt: skip
+
+
+CHANGED: dict[str, list[list[str]]] = {
+    "corpus": [["corpus.test=0.2"]],
+    "tokens": [["tokenizer.vocab_size=310"], ["corpus.test=0.2"]],
+    "pretrain": [["seed=2"], ["callbacks.checkpoint.every_n_train_steps=2"], ["optimizer.lr=0.01"], ["tokens=7k"],
+                 ["num_validations=3"]],
+    "sweep": [["size=5k,9k"], ["seed=2"]],
+    "sft": [["seed=2"], ["callbacks.checkpoint.every_n_train_steps=2"]],
+    "reward": [["objective.centering=0.1"]],
+    "dpo": [["objective.beta=0.3"], ["seed=2"]],
+    "ppo": [["objective.num_iterations=3"], ["objective.kl_coefficient=0.2"]],
+    "fit": [["seed=2"]],
+    "compare": [["count=8"], ["seed=2"]],
+}  # fmt: skip
+"""Settings with which a line is given between its kill and its end: of another run, or of the same one."""
 
 
 def study(root: Path) -> list[str]:
@@ -209,6 +225,9 @@ def results(outputs: Path) -> dict[str, str]:
         rows = [json.loads(line) for line in path.read_text().splitlines()]
         curves = [[row["step"], *(row.get(key) for key in ("train/loss", "validation/loss"))] for row in rows]
         actual[str(path.relative_to(outputs))] = digest(curves)
+    for path in listed(outputs, "comparisons/*/comparison.json"):
+        result = json.loads(path.read_text())
+        actual[str(path.relative_to(outputs))] = digest({key: result[key] for key in result if key != "seconds"})
     for path in listed(outputs, "evaluations/*/evaluation.json"):
         actual[str(path.relative_to(outputs))] = digest(json.loads(path.read_text())["scores"])
     actual |= {f"prediction {n}": "" for n, _ in enumerate(listed(outputs, "predictions/*.json"))}
@@ -264,7 +283,11 @@ class Attack:
         shutil.copytree(made, self.root / "judge")
 
     def trial(self, name: str, numbers: random.Random) -> Outcome:
-        """One kill or two of the line at random moments, and the line again. A kill after its end is none."""
+        """One kill or two of the line at random moments, and the line again. A kill after its end is none.
+
+        Where the line is in `CHANGED`, it is sometimes given with other settings in between, and killed or not; these
+        are given again at the end.
+        """
         number = list(self.lines).index(name)
         shutil.rmtree(self.outputs)
         shutil.copytree(self.root / "before" / str(number), self.outputs, symlinks=True)
@@ -277,20 +300,27 @@ class Attack:
             kills += 1
         if not kills:
             return 0, []
+        changed = numbers.choice([*CHANGED.get(name, []), [], []])
+        if changed:
+            child = run_line([*self.lines[name], *changed], self.outputs, self.log)
+            kills += killed_after(child, self.seconds[name] * numbers.uniform(0.2, 3.0)) is None
         began = time.monotonic()
         _, status = os.waitpid(run_line(self.lines[name], self.outputs, self.log), 0)
         self.seconds[name] = 0.7 * self.seconds[name] + 0.3 * max(time.monotonic() - began, 0.1)
-        return kills, self._lost(name, status)
+        if changed and not status:
+            _, status = os.waitpid(run_line([*self.lines[name], *changed], self.outputs, self.log), 0)
+        return kills, [f"{changed} {line}" if changed else line for line in self._lost(name, status, bool(changed))]
 
-    def _lost(self, name: str, status: int) -> list[str]:
-        """What is missing or other after the line was given again."""
+    def _lost(self, name: str, status: int, more: bool) -> list[str]:
+        """What is missing or other after the line was given again. `more`: there may be more than is expected."""
         if status:
             return [f"the second time: {self.log.read_text()[-600:]}"]
         try:
             actual, expected = results(self.outputs), self.expected[name]
         except Exception as error:
             return [f"{type(error).__name__}: {error}"]
-        others = sorted(key for key in {*actual, *expected} if actual.get(key) != expected.get(key))
+        compared = {*expected} if more else {*actual, *expected}
+        others = sorted(key for key in compared if actual.get(key) != expected.get(key))
         # One prediction more: killed after it was written.
         if others and not all(other.startswith("prediction ") and other in actual for other in others):
             return [f"other results: {others[:4]}"]

@@ -1,5 +1,6 @@
-"""Sweeps whose parent or one of whose workers is killed: the processes that are left end by themselves, the command
-run again makes what is missing and only that, and the results are those of a sweep that nobody killed."""
+"""Sweeps whose parent or one of whose workers is killed, and runs of two processes whose launcher or one of whose
+ranks is: the processes that are left end by themselves, the command run again makes what is missing and only that, and
+the results are those of a command that nobody killed."""
 
 import contextlib
 import json
@@ -19,23 +20,30 @@ from tests.faults.record import Outcome
 
 from maquette.artifacts.files import listed
 
-KINDS = (("basic", "parent"), ("joblib", "parent"), ("joblib", "worker"))
-"""Launchers, and who is killed."""
+KINDS = (("basic", "parent"), ("joblib", "parent"), ("joblib", "worker"), ("ranks", "parent"), ("ranks", "worker"))
+"""Launchers of a sweep, or one run of two processes; and who is killed."""
 
 PATIENCE = 60.0
 """Seconds in which what was left alone must have ended, on a busy machine."""
 
 
 class Sweeps:
-    """Four jobs in `outputs`, which holds their data. `root` is for copies of it."""
+    """Four jobs in `outputs`, which holds their data, and one run by two ranks. `root` is for copies of it."""
 
     def __init__(self, root: Path, outputs: Path, line: list[str]) -> None:
         self.root, self.outputs = root, root / "outputs"
         root.mkdir()
         shutil.copytree(outputs, root / "before", symlinks=True, ignore=shutil.ignore_patterns("runs", "sweeps"))
         rest = [word for word in line if not word.startswith(("hydra/launcher", "size="))]
-        self.line = [*rest, "size=5k,7k", "seed=1,2", f"outputs={self.outputs}"]
+        sweep = [*rest, "size=5k,7k", "seed=1,2"]
+        self.lines = {
+            "basic": [*sweep, "hydra/launcher=basic"],
+            "joblib": [*sweep, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],
+            "ranks": [*(word for word in rest if word != "-m"), "size=5k", "tokens=20k", "trainer=ddp",
+                      "trainer.accelerator=cpu"],
+        }  # fmt: skip
         self.seconds: dict[str, float] = {}
+        self.expected: dict[str, dict[str, str]] = {}
         for launcher in dict.fromkeys(launcher for launcher, _ in KINDS):
             self._begin()
             began = time.monotonic()
@@ -43,7 +51,7 @@ class Sweeps:
             if status:
                 raise RuntimeError(f"a sweep on {launcher} fails undisturbed: {output[-2000:]}")
             self.seconds[launcher] = time.monotonic() - began
-        self.expected = self._results()
+            self.expected[launcher] = self._results()
 
     def trial(self, launcher: str, victim: str, numbers: random.Random) -> Outcome:
         """One kill at a random moment, and the command again."""
@@ -60,25 +68,27 @@ class Sweeps:
             os.kill(worker, signal.SIGKILL)
             status, output = self._finish(parent)
             lost = self._left(mark)
-            # The job that died is launched once more.
-            return 1, lost + ([f"exit {status}: {output[-400:]}"] if status else []) + self._different()
-        parent.kill()
-        parent.wait()
-        lost = self._left(mark)
+            if launcher == "joblib":  # the job that died is launched once more
+                return 1, lost + ([f"exit {status}: {output[-400:]}"] if status else []) + self._different(launcher)
+            if status != 1 or "Run the command again" not in output:
+                lost.append(f"a rank was killed: exit {status}: {output[-400:]}")
+        else:
+            parent.kill()
+            parent.wait()
+            lost = self._left(mark)
         finished = {path: path.stat().st_mtime_ns for path in self._finished()}
         status, output = self._finish(self._start(launcher, mark))
         if status:
             return 1, [*lost, f"the second time: exit {status}: {output[-400:]}"]
         lost += [f"{path.parent.name} is made again" for path, at in finished.items() if path.stat().st_mtime_ns != at]
-        return 1, lost + self._different()
+        return 1, lost + self._different(launcher)
 
     def _begin(self) -> None:
         shutil.rmtree(self.outputs, ignore_errors=True)
         shutil.copytree(self.root / "before", self.outputs, symlinks=True)
 
     def _start(self, launcher: str, mark: str) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "maquette", *self.line, f"hydra/launcher={launcher}"]
-        command += ["hydra.launcher.n_jobs=2"] if launcher == "joblib" else []
+        command = [sys.executable, "-m", "maquette", *self.lines[launcher], f"outputs={self.outputs}"]
         environment = {**os.environ, "MAQUETTE_FAULTS": mark}
         with (self.root / "log").open("w") as file:
             return subprocess.Popen(command, env=environment, stdout=file, stderr=file, cwd=self.root)
@@ -92,7 +102,7 @@ class Sweeps:
         return status, (self.root / "log").read_text()
 
     def _worker(self, mark: str, parent: "subprocess.Popen[bytes]", numbers: random.Random) -> int | None:
-        """One of the processes that joblib has started, waited for; None where the sweep ends before."""
+        """One of the processes that joblib or the run has started, waited for; None where the command ends before."""
         while parent.poll() is None:
             if workers := [process for process in marked(mark) if _is_worker(process, parent.pid)]:
                 return numbers.choice(sorted(workers))
@@ -117,12 +127,13 @@ class Sweeps:
     def _results(self) -> dict[str, str]:
         return {name: digest for name, digest in results(self.outputs).items() if not name.startswith("sweeps/")}
 
-    def _different(self) -> list[str]:
+    def _different(self, launcher: str) -> list[str]:
         try:
             actual = self._results()
         except Exception as error:
             return [f"{type(error).__name__}: {error}"]
-        others = sorted(name for name in {*actual, *self.expected} if actual.get(name) != self.expected.get(name))
+        expected = self.expected[launcher]
+        others = sorted(name for name in {*actual, *expected} if actual.get(name) != expected.get(name))
         left = [str(path.relative_to(self.outputs)) for path in leftovers(self.outputs)]
         return [f"other results: {others[:4]}"] * bool(others) + [f"left for ever: {left[:4]}"] * bool(left)
 
@@ -142,5 +153,6 @@ def _is_worker(process: int, parent: int) -> bool:
         place = Path(f"/proc/{process}")
         command = (place / "cmdline").read_bytes()
         started_by = int((place / "stat").read_text().rpartition(")")[2].split()[1])
-        return started_by == parent and b"loky" in command and b"resource_tracker" not in command
+        worker = b"loky" in command or b"spawn_main" in command
+        return started_by == parent and worker and b"resource_tracker" not in command
     return False

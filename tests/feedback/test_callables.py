@@ -1,8 +1,10 @@
 """A user's reward and annotator in the current folder: found before anything is loaded, errors that name them."""
 
 import os
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -19,7 +21,7 @@ from maquette.feedback.config import FeedbackConfig, RewardConfig
 from maquette.objectives.completions import Completion
 
 MODULE = "my_feedback_of_tests"
-SOURCE = """
+SOURCE = """import threading
 def reward(completions):
     return [len(one.answer) for one in completions]
 
@@ -78,6 +80,9 @@ class Mute(Exception):
 
 def mute(completions):
     raise Mute
+
+def hangs(given):
+    threading.Event().wait(30)
 """
 ODD = ("text", "texts", "nothing", "nan", "shape", "one", "table", "huge")
 
@@ -122,6 +127,16 @@ def test_what_is_wrong_with_a_reward_names_it(name, error, words):
         build_reward(RewardConfig(callable=f"{MODULE}:{name}"), "outputs")([completion("ab"), completion("")])
     for word in words:
         assert word in str(caught.value)
+
+
+def test_ctrl_c_ends_a_function_that_hangs():
+    """Nobody else waits for it: what is finished is kept, and the command says how to resume."""
+    reward = build_reward(RewardConfig(callable=f"{MODULE}:hangs"), "outputs")
+    judge = CallableAnnotator(f"{MODULE}:hangs").judge
+    for call, given in ((reward, [completion("ab")]), (judge, [pair("a", "b")])):
+        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+        with pytest.raises(KeyboardInterrupt):
+            call(given)
 
 
 def test_an_annotator_gives_preferences_or_judgements():

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from maquette.model import next_token_loss, token_log_probs
+from maquette.model.likelihoods import token_statistics
 from maquette.model.linear import use_backend
 
 TIGHT = {torch.float32: 1e-5, torch.float64: 1e-10}
@@ -176,25 +177,69 @@ def test_half_precision(dtype: torch.dtype) -> None:
         assert torch.allclose(a, c.float(), rtol=2e-2, atol=1e-3)
 
 
-def test_chunks_never_hold_all_logits() -> None:
+@settings(max_examples=30, deadline=None)
+@given(
+    softcap=st.sampled_from([None, 2.0]),
+    temperature=st.sampled_from([1.0, 0.7]),
+    entropy=st.booleans(),
+    limit=st.sampled_from([1, 50, 170, 1049]),
+)
+def test_statistics_of_tokens_are_those_of_all_logits(
+    softcap: float | None, temperature: float, entropy: bool, limit: int
+) -> None:
+    """Log-probabilities and entropies of the whole matrix of logits, with the gradients of any function of them."""
+    hidden, head, targets, _ = example()
+    weights = torch.linspace(-1.0, 2.0, targets.numel(), dtype=torch.float64)
+
+    def chunked(hidden: Tensor, head: Tensor) -> Tensor:
+        log_probs, spread = token_statistics(
+            hidden.flatten(0, 1), head, targets.flatten(), logit_softcap=softcap, temperature=temperature,
+            entropy=entropy, logits_limit=limit,
+        )  # fmt: skip
+        assert (spread is not None) == entropy
+        return (weights * log_probs.exp()).sum() + (0.0 if spread is None else (weights * spread).sum())
+
+    def plain(hidden: Tensor, head: Tensor) -> Tensor:
+        logits = hidden.flatten(0, 1) @ head.T
+        logits = (logits if softcap is None else softcap * torch.tanh(logits / softcap)) / temperature
+        spread = torch.distributions.Categorical(logits=logits).entropy()
+        chosen = logits.softmax(-1)[torch.arange(len(logits)), targets.flatten()]
+        return (weights * chosen).sum() + (weights * spread * entropy).sum()
+
+    for a, b in zip(with_gradients(plain, hidden, head), with_gradients(chunked, hidden, head), strict=True):
+        assert torch.allclose(a, b, rtol=1e-9, atol=1e-9)
+
+
+class Largest(TorchDispatchMode):
+    """Numbers of the largest tensor that anything makes."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, tuple | list) else (result,):
+            if isinstance(tensor, Tensor):
+                self.numbers = max(self.numbers, tensor.numel())
+        return result
+
+
+@pytest.mark.parametrize("statistics", [False, True], ids=["loss", "statistics"])
+def test_chunks_never_hold_all_logits(statistics: bool) -> None:
     hidden, head, targets, mask = example(torch.float32, rows=3000)
-    largest: dict[int, int] = {}
 
-    class Largest(TorchDispatchMode):
-        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            result = func(*args, **(kwargs or {}))
-            for tensor in result if isinstance(result, tuple | list) else (result,):
-                if isinstance(tensor, Tensor):
-                    largest[limit] = max(largest.get(limit, 0), tensor.numel())
-            return result
+    def backward(limit: int) -> int:
+        with Largest() as largest:
+            if statistics:
+                flat = hidden.flatten(0, 1), head, targets.flatten()
+                sum(token_statistics(*flat, entropy=True, logits_limit=limit)).sum().backward()  # type: ignore[union-attr,arg-type]
+            else:
+                next_token_loss(hidden, head, targets, mask, logit_softcap=30.0, z_loss=0.1, logits_limit=limit)[
+                    0
+                ].backward()
+        return largest.numbers
 
-    for limit in (10**9, 5000):
-        with Largest():
-            next_token_loss(hidden, head, targets, mask, logit_softcap=30.0, z_loss=0.1, logits_limit=limit)[
-                0
-            ].backward()
-    assert largest[10**9] == 3000 * 50
-    assert largest[5000] == hidden.numel()  # more than 5000: the gradient of the hidden states themselves
+    assert backward(10**9) == 3000 * 50
+    assert backward(5000) == hidden.numel()  # more than 5000: the gradient of the hidden states themselves
 
 
 def test_log_probs_of_tokens() -> None:

@@ -8,13 +8,27 @@ import pytest
 import torch
 from torch import Tensor
 
-from maquette.data.example_batches import ConversationBatch, PreferenceBatch, conversation_batches, preference_batches
+from maquette.data.example_batches import (
+    ConversationBatch,
+    LabelledBatch,
+    PreferenceBatch,
+    conversation_batches,
+    labelled_batches,
+    mismatched_examples,
+    preference_batches,
+)
 from maquette.data.example_data import HeldOutExamples
 from maquette.data.examples import Examples
 from maquette.model import LanguageModel, ScalarModel, TransformerConfig
-from maquette.objectives import DirectPreferenceOptimization, Optimization, RewardModelling, SupervisedFineTuning
+from maquette.objectives import (
+    DirectPreferenceOptimization,
+    KahnemanTverskyOptimization,
+    Optimization,
+    RewardModelling,
+    SupervisedFineTuning,
+)
 from maquette.objectives.completions import completion_log_probs
-from maquette.objectives.config import PreferenceConfig, RewardModelConfig, SupervisedConfig
+from maquette.objectives.config import LabelledConfig, PreferenceConfig, RewardModelConfig, SupervisedConfig
 from maquette.objectives.reward import last_scores
 from maquette.optimization.config import AdamWConfig, ConstantSchedulerConfig
 
@@ -183,6 +197,49 @@ def test_without_a_reference(loss_type: str) -> None:
         expected = -torch.nn.functional.logsigmoid(2 * (chosen - rejected) - 0.5).mean()
         assert loss.item() == pytest.approx(expected.item(), abs=1e-5)
     assert_equal(*(gradients(objective, pairs(parts)) for parts in (1, 4)))
+
+
+def labelled(parts: int = 1, count: int = 8) -> list[LabelledBatch]:
+    known = examples()
+    known.columns |= {"desirable": np.arange(16) % 3 != 0, "prompt_length": np.full(16, 2)}
+    mismatched = mismatched_examples(known, 9)
+    model = LanguageModel(SHAPE, seed=1).eval()
+    references = tuple(
+        completion_log_probs(model, conversation_batches(one, range(16), 1, packed=False)[0])[0].detach()
+        for one in (known, mismatched)
+    )
+    return labelled_batches(known, mismatched, (references[0], references[1]), range(count), parts)
+
+
+def test_good_and_bad_completions() -> None:
+    objective = KahnemanTverskyOptimization(LanguageModel(SHAPE), OPTIMIZATION, LabelledConfig(undesirable_weight=2.0))
+    (batch,) = labelled()
+    loss, metrics = objective.loss(batch)
+    assert batch.mismatched is not None and batch.mismatched_reference is not None
+    with torch.no_grad():
+        kl = (completion_log_probs(objective.model, batch.mismatched)[0] - batch.mismatched_reference).mean()
+        ratio = completion_log_probs(objective.model, batch.rows)[0] - batch.reference
+    assert metrics["objective/kl"].item() == pytest.approx(max(kl.item(), 0.0), abs=1e-5)
+    good = batch.desirable
+    assert good.any() and not good.all()
+    z = metrics["objective/kl"]
+    expected = torch.where(good, 1 - torch.sigmoid(0.1 * (ratio - z)), 2 * (1 - torch.sigmoid(0.1 * (z - ratio))))
+    assert loss.item() == pytest.approx(expected.mean().item(), abs=1e-6)
+    assert metrics["rewards/chosen"].item() == pytest.approx(0.1 * ratio[good].mean().item(), abs=1e-5)
+    # One estimate for the step, whatever micro-batches it comes in.
+    assert_equal(*(gradients(objective, labelled(parts)) for parts in (1, 4)))
+
+
+def test_a_prompt_goes_before_another_prompts_completion() -> None:
+    tokens = np.array([1, 2, 10, 11, 1, 2, 20, 3, 4, 30, 31, 32], dtype=np.int32)
+    mask = np.array([0, 0, 1, 1, 0, 0, 1, 0, 0, 1, 1, 1], dtype=bool)
+    given = Examples(tokens, mask, np.array([0, 4, 7, 12]), {"prompt_length": np.full(3, 2)})
+    ids = [(row.tolist(), counts.tolist()) for row, counts in mismatched_examples(given, 4)]
+    assert ids == [
+        ([1, 2, 30, 31], [False, False, True, True]),  # cut to what fits
+        ([1, 2, 30, 31], [False, False, True, True]),
+        ([3, 4, 10, 11], [False, False, True, True]),
+    ]
 
 
 def test_margins_soft_labels_and_binary() -> None:

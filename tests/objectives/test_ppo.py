@@ -208,7 +208,7 @@ def test_nothing_is_learned_from_what_was_cut_off() -> None:
         objective = tiny_ppo(tiny_model(scale=3.0), advantage="group", mask_truncated=cut, normalize_scores=0)
         completions, scores = objective.environment.completions(objective.model, 0, 8)
         completions = [dataclasses.replace(one, ended=bool(end)) for one, end in zip(completions, ended, strict=True)]
-        collected.append(collect_rollouts(objective, objective.environment, SCHEDULE, completions, scores, 0.1)[0])
+        collected.append(collect_rollouts(objective, objective.environment, SCHEDULE, completions, scores)[0])
     whole, masked = collected
     assert whole.mask[~ended].any(1).all() and whole.advantages[~ended].any()
     assert not masked.mask[~ended].any() and not masked.log_probs[~ended].any() and not masked.advantages[~ended].any()

@@ -326,6 +326,51 @@ def test_half_a_line_at_the_end_is_cut_before_the_next_vote(tmp_path: Path) -> N
     assert len((tmp_path / BATTLES).read_text().splitlines()) == 1 and len(read_battles(tmp_path / BATTLES)[0]) == 1
 
 
+def _three_votes(folder: Path) -> bytes:
+    arena = Arena(["one", "two"], folder, seed=0)
+    for number, winner in enumerate(("a", "b", "tie")):
+        battle = arena.begin([{"role": "user", "content": f"Grüße {number}"}])
+        arena.battle(battle).answers.update(a="yes", b="no")
+        arena.vote(battle, winner, "Ada")
+    return (folder / BATTLES).read_bytes()
+
+
+def test_a_changed_byte_of_a_vote_is_noticed_and_named(tmp_path: Path) -> None:
+    good = _three_votes(tmp_path)
+    expected, noticed = read_battles(tmp_path / BATTLES), 0
+    for place in range(0, len(good), 3):
+        damaged = bytearray(good)
+        damaged[place] ^= 1 << place % 8
+        (tmp_path / BATTLES).write_bytes(damaged)
+        line = good[:place].count(b"\n") + 1
+        try:
+            assert read_battles(tmp_path / BATTLES) == expected  # a checksum by another name, and that is told
+        except StageError as error:
+            noticed += 1
+            assert f"battles.jsonl, line {line}" in str(error)
+    assert noticed > 0.3 * len(good)
+
+
+def test_the_arena_starts_with_whole_votes_only(tmp_path: Path) -> None:
+    good = _three_votes(tmp_path)
+    preferences = (tmp_path / PREFERENCES).read_bytes()
+    for end in (good[:-1], good[:-1] + b"\x8a", good, good + good[:100]):  # a line break lost, changed, half a line
+        (tmp_path / BATTLES).write_bytes(end)
+        (tmp_path / PREFERENCES).write_bytes(preferences[:-3])
+        assert Arena(["one", "two"], tmp_path).votes() == 3
+        assert (tmp_path / BATTLES).read_bytes() == good and (tmp_path / PREFERENCES).read_bytes() == preferences
+    (tmp_path / BATTLES).write_bytes(good.replace(b'"model_a", "answer_a"', b'"model_b", "answer_a"', 1))
+    with pytest.raises(StageError, match=r"battles\.jsonl, line 1 is damaged: it does not match its checksum"):
+        Arena(["one", "two"], tmp_path)
+
+
+def test_votes_of_before_checksums_are_read_with_newer_ones(tmp_path: Path) -> None:
+    rows = [json.loads(line) for line in _three_votes(tmp_path).splitlines()]
+    rows[0].pop("checksum")
+    (tmp_path / BATTLES).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert Arena(["one", "two"], tmp_path).votes() == 3 and len(read_battles(tmp_path / BATTLES)[0]) == 3
+
+
 # Corrections ----------------------------------------------------------------------------------------------------------
 
 

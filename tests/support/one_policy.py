@@ -1,6 +1,7 @@
 """A small policy's whole training, as a program of its own that a test can kill in the middle of anything.
 
-Arguments: the folder to work in, and the changes of the policy's settings as JSON. Each time answers are scored, it
+Arguments: the folder to work in, and the changes of the policy's settings as JSON, `objective` among them where it is
+not PPO. Each time answers are scored, it
 leaves a file `scored-<n>` there, and waits a moment as a slow reward would.
 """
 
@@ -21,7 +22,7 @@ from maquette.model.architecture import TransformerConfig
 from maquette.model.core_config import FlopCount, count_parameters
 from maquette.model.heads import LanguageModel
 from maquette.objectives.completions import Completion
-from maquette.objectives.config import PolicyConfig
+from maquette.objectives.config import OBJECTIVES
 from maquette.optimization.config import AdamWConfig, LinearSchedulerConfig
 from maquette.recipe.pretraining import Recipe
 from maquette.recipe.run_spec import RunSpec
@@ -89,11 +90,12 @@ def make_job(
             max_position_embeddings=32,
         )
         hf.save(LanguageModel(config), tokenizer, start)
-    config = PolicyConfig(**{
-        "num_iterations": 6, "rollout_batch_size": 8, "max_completion_length": 6, "normalize_scores": 8,
-        "value_init": "policy",
-        "kl_target": 0.1, "kl_horizon": 50, **changes,
-    })  # fmt: skip
+    settings = dict(changes)
+    objective = settings.pop("objective", "ppo")
+    if objective == "ppo":
+        settings = {"value_init": "policy", "kl_target": 0.1, "kl_horizon": 50} | settings
+    common = {"num_iterations": 6, "rollout_batch_size": 8, "max_completion_length": 6, "normalize_scores": 8}
+    config: Any = OBJECTIVES[objective](**(common | {"ppo_epochs": 2} | settings))
     trainer = TrainerConfig(log_every_n_steps=1)
     callbacks = default_callbacks(checkpoint__every_n_train_steps=3)
     steps, architecture = config.num_iterations * config.ppo_epochs * config.num_minibatches, hf.load(start).config
@@ -105,7 +107,7 @@ def make_job(
         recipe,
         {"seed": 3, "adapter": adapter},
         label="policy",
-        objective="ppo",
+        objective=objective,
         tokenizer=str(start),
         digests={},
         checkpoint=str(start),

@@ -49,6 +49,18 @@ def write_preferences(path: Path, count: int = 80) -> Path:
     return path
 
 
+def write_labels(path: Path, count: int = 120) -> Path:
+    """Completions with a thumb up or down, and some pairs."""
+    numbers = random.Random(3)
+    rows = []
+    for number in range(count):
+        request, right, wrong = conversation(numbers)
+        row = {"prompt": request, "completion": right if number % 3 else wrong, "label": bool(number % 3)}
+        rows.append(row if number % 5 else {"prompt": request, "chosen": right, "rejected": wrong})
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
 def base_settings(outputs: Path, source: Path) -> TrainStage:
     """A model of bytes to start from, with room for a conversation and dropout that objectives have to switch off."""
     return settings(

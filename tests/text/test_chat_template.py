@@ -188,6 +188,44 @@ def test_templates_that_fail(backend: Backend, tmp_path: Path, template: str, na
         render(ours, TURNS)
 
 
+ENDLESS = {
+    "loops": "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+    "loops that skip": "{% for a in range(99999) %}{% for b in range(99999) if false %}{% endfor %}{% endfor %}",
+    "macros": "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(60) }}",
+    "recursive loops": "{% for a in range(3) recursive %}{{ loop(range(99999)) if loop.depth < 4 }}{% endfor %}",
+}
+GROWING = {
+    "output": "{% for a in range(99999) %}{{ 'abcdefgh' * 999 }}{% endfor %}",
+    "joined": "{% set n = namespace(t='a') %}{% for a in range(60) %}{% set n.t = n.t ~ n.t %}{% endfor %}",
+    "added": "{% set n = namespace(t='a') %}{% for a in range(60) %}{% set n.t = n.t + n.t %}{% endfor %}",
+    "replaced": "{% set n = namespace(t='aa') %}{% for a in range(60) %}{% set n.t = n.t | replace('a', 'aa') %}"
+    "{% endfor %}",
+    "repeated": "{{ 'a' * 99999999999 }}",
+}
+
+
+@pytest.mark.parametrize("name", [*ENDLESS, *GROWING, "power"])
+def test_templates_that_never_end(name: str) -> None:
+    """They end all the same, and soon, with what is wrong with them."""
+    word = "does not end within" if name in ENDLESS else "characters" if name in GROWING else "power"
+    template = (ENDLESS | GROWING).get(name, "{{ 10 ** 99999999 }}")
+    with pytest.raises(StageError, match=word):
+        rendered(template, TURNS)
+
+
+def test_a_long_conversation_is_far_from_the_limit() -> None:
+    """And what loops and filters give is what they gave."""
+    turns = TURNS * 500
+    text, _ = rendered(template_text("chatml"), turns)
+    assert text.count("naïvely") == 500
+    template = (
+        "{% for m in messages[:3] %}{{ loop.index }}/{{ loop.length }}{{ '.' if loop.last }}"
+        "{{ loop.previtem.role if not loop.first }} {% endfor %}"
+        "{{ messages[:2] | map(attribute='role') | join('-') }}{{ 'a' ~ 1 }}{{ 'b' * 2 }}"
+    )
+    assert rendered(template, TURNS)[0] == "1/3 2/3user 3/3.assistant user-assistanta1bb"
+
+
 def test_stock_templates_bring_their_tokens(backend: Backend, tmp_path: Path) -> None:
     plain = Backend.from_str(backend.to_str())
     plain.save(str(tmp_path / "tokenizer.json"))

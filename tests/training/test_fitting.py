@@ -18,7 +18,7 @@ from maquette.cli.command_line.config import TrainStage
 from maquette.cli.planning.pretraining import say_once
 from maquette.data.config import PhaseConfig
 from maquette.model.config import ModelConfig
-from maquette.model.linear import current_backend, use_backend
+from maquette.model.linear import current_backend
 from maquette.objectives import Pretraining
 from maquette.optimization.config import (
     ConstantSchedulerConfig,
@@ -28,6 +28,7 @@ from maquette.optimization.config import (
 )
 from maquette.training import RunRecord, read_history, read_record, train_job
 from maquette.training.machine import compiler_works
+from maquette.training.trainer import build_trainer
 from support.small_runs import settings
 
 Configure = Callable[..., TrainStage]
@@ -361,25 +362,30 @@ def test_the_backend_is_chosen_once(configure: Configure, tmp_path: Path, monkey
         return "onednn"
 
     monkeypatch.setattr("maquette.training.machine.fastest_backend", choose)
+    used: list[str] = []
+
+    def build(*arguments: Any) -> Any:
+        used.append(current_backend())
+        return build_trainer(*arguments)
+
+    monkeypatch.setattr("maquette.training.fitting.build_trainer", build)
     changes: dict[str, Any] = {"seed": 25, "num_validations": 1}
-    try:
-        for name in ("whole", "parted"):
-            (tmp_path / name).mkdir()
-        whole = train.run(elsewhere(configure(**changes), tmp_path / "whole"))
-        assert (whole.linear_backend, current_backend()) == ("onednn", "onednn")
-        parted = elsewhere(configure(**changes), tmp_path / "parted")
-        with monkeypatch.context() as patched:
-            interrupt_at(13, patched)
-            with pytest.raises(KeyboardInterrupt):
-                train.run(parted)
-        assert len(chosen) == 2
-        use_backend("torch")
-        assert_same(train.run(parted), whole)
-        assert len(chosen) == 2
-    finally:
-        use_backend("torch")
+    for name in ("whole", "parted"):
+        (tmp_path / name).mkdir()
+    whole = train.run(elsewhere(configure(**changes), tmp_path / "whole"))
+    # What is evaluated next in this process gives the numbers that it gives in another.
+    assert (whole.linear_backend, used, current_backend()) == ("onednn", ["onednn"], "torch")
+    parted = elsewhere(configure(**changes), tmp_path / "parted")
+    with monkeypatch.context() as patched:
+        interrupt_at(13, patched)
+        with pytest.raises(KeyboardInterrupt):
+            train.run(parted)
+    assert len(chosen) == 2
+    assert_same(train.run(parted), whole)
+    assert len(chosen) == 2
     plain = train.run(configure(**changes | {"precision__kind": "bf16-mixed"}))
     assert plain.linear_backend == current_backend() == "torch"
+    assert used == ["onednn"] * 3 + ["torch"]
 
 
 @pytest.mark.slow(reason="compiles a model three times")

@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import Callback, Trainer
 from safetensors.torch import load_file
 
 from maquette.cli import train
@@ -75,3 +77,40 @@ def test_killed_at_random_moments(
 
 def _without_times(line: str) -> dict[str, Any]:
     return {key: value for key, value in json.loads(line).items() if not key.startswith("speed/")}
+
+
+def press_ctrl_c(times: int) -> None:
+    """In a while, and again after what is taken for one request."""
+    for number in range(times):
+        threading.Timer(0.3 + 1.3 * number, os.kill, (os.getpid(), signal.SIGINT)).start()
+
+
+class Hanging(Callback):
+    """A user's callback that waits for what never comes, after step 13."""
+
+    hangs = True
+
+    def on_train_batch_end(self, trainer: Trainer, *arguments: Any) -> None:
+        if Hanging.hangs and trainer.global_step == 13:
+            press_ctrl_c(2)
+            threading.Event().wait(60)
+            raise AssertionError("nobody heard Ctrl-C")
+
+
+def test_a_users_code_that_hangs_is_ended_by_a_second_ctrl_c_and_the_run_resumes(
+    configure: Callable[..., TrainStage], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes: dict[str, Any] = {"seed": 26, "callbacks__checkpoint__every_n_train_steps": 5}
+    config = configure(**changes)
+    (tmp_path / "artifacts").symlink_to(Path(config.outputs).resolve() / "artifacts")
+    config.outputs = str(tmp_path)
+    config.callbacks["hanging"] = {"_target_": f"{__name__}.Hanging"}
+    with pytest.raises(KeyboardInterrupt):
+        train.run(config)
+    [folder] = (tmp_path / "runs").glob("[!.]*")
+    record = read_record(folder)
+    assert record is not None and record.status == "interrupted"
+    monkeypatch.setattr(Hanging, "hangs", False)
+    resumed, whole = train.run(config), train.run(configure(**changes))
+    weights = [load_file(Path(run.folder) / "model" / "model.safetensors") for run in (resumed, whole)]
+    assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import json
 import os
 import signal
 import subprocess
@@ -14,9 +15,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from maquette.artifacts import ConfigError
+from maquette.artifacts import ConfigError, StageError
 from maquette.model.loading import load_checkpoint
 from maquette.objectives.config import PolicyConfig
+from maquette.objectives.rollouts import RolloutLoader, Rollouts, RolloutSchedule
 from maquette.text import Tokenizer
 from maquette.training import fit, read_history, read_record
 from maquette.training.checkpoint_io import CheckpointFolder
@@ -46,7 +48,7 @@ def same_run(one: Path, other: Path) -> None:
         assert newest is not None
         states.append(torch.load(newest[1], weights_only=True))
     assert states[0]["state_dict"].keys() == states[1]["state_dict"].keys()
-    assert any(name.startswith("value.") for name in states[0]["state_dict"])
+    assert any(name.startswith("value.") for name in states[0]["state_dict"]) == ("stopped" in states[0]["policy"])
     for name, value in states[0]["state_dict"].items():
         assert torch.equal(value, states[1]["state_dict"][name]), name
     moments = [state["optimizer_states"][0]["state"] for state in states]
@@ -79,18 +81,19 @@ def test_what_a_run_leaves(tmp_path: Path) -> None:
     assert not torch.equal(model.head_weight, before.head_weight)
 
 
+@pytest.mark.parametrize("changes", [{}, {"objective": "online_dpo"}], ids=["ppo", "online_dpo"])
 @pytest.mark.slow(reason="every kill is a process that imports PyTorch and Lightning")
-def test_killed_in_the_middle_of_rollouts_and_anywhere_else(tmp_path: Path) -> None:
+def test_killed_in_the_middle_of_rollouts_and_anywhere_else(tmp_path: Path, changes: dict[str, Any]) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     for folder in (whole, killed):
         folder.mkdir()
-    fit(make_job(whole, {}))
+    fit(make_job(whole, changes))
     # Calls of the reward: one to standardise scores, then one an iteration. Saved are steps 3, 6, 9 ...: iteration 3
     # begins at step 8, so the first kill falls into rollouts after a checkpoint in mid-iteration.
     for call in (4, 2):
         for trace in killed.glob("scored-*"):
             trace.unlink()
-        process = subprocess.Popen([sys.executable, str(PROGRAM), str(killed), "{}"])
+        process = subprocess.Popen([sys.executable, str(PROGRAM), str(killed), json.dumps(changes)])
         while not (killed / f"scored-{call}").exists() and process.poll() is None:
             time.sleep(0.01)
         time.sleep(0.1)  # the reward still takes its time
@@ -99,7 +102,7 @@ def test_killed_in_the_middle_of_rollouts_and_anywhere_else(tmp_path: Path) -> N
         process.wait()
     before = read_record(killed / RUN)
     assert before is not None and before.status == "running"
-    fit(make_job(killed, {}))
+    fit(make_job(killed, changes))
     same_run(whole, killed)
 
 
@@ -130,11 +133,18 @@ def test_an_adapter_alone_is_trained(tmp_path: Path) -> None:
     assert changed == {"query", "key", "value", "output", "gate", "up", "down"}
 
 
-@pytest.mark.parametrize("adapter", [None, LORA], ids=["whole", "lora"])
-@pytest.mark.parametrize("step", [3, 8])
-def test_going_on_from_a_checkpoint_is_exact(tmp_path: Path, step: int, adapter: dict[str, Any] | None) -> None:
+@pytest.mark.parametrize(
+    ("step", "adapter", "changes"),
+    [
+        *((step, adapter, {"target_kl": 1e-3}) for step in (3, 8) for adapter in (None, LORA)),
+        (3, None, {"objective": "online_dpo"}),
+    ],
+    ids=["3-whole", "3-lora", "8-whole", "8-lora", "3-online_dpo"],
+)
+def test_going_on_from_a_checkpoint_is_exact(
+    tmp_path: Path, step: int, adapter: dict[str, Any] | None, changes: dict[str, Any]
+) -> None:
     """From the middle of an iteration, and from between two, also with a stopped iteration behind it."""
-    changes = {"target_kl": 1e-3}
     whole, part = tmp_path / "whole", tmp_path / "part"
     for folder in (whole, part):
         folder.mkdir()
@@ -195,3 +205,44 @@ def test_micro_batches_and_processes_share_an_iteration() -> None:
     iterations = plan.schedule(2)
     assert (iterations.rollout_batch_size, iterations.steps, iterations.batches) == (32, 8, 16)
     assert [part.stop - part.start for part in iterations.groups()] == [4] * 8
+
+
+def test_an_iteration_is_read_in_as_many_passes_as_there_is_memory_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the same curves but for rounding."""
+    whole, split = tmp_path / "whole", tmp_path / "split"
+    for folder in (whole, split):
+        folder.mkdir()
+        job = make_job(folder, {"num_iterations": 2, "advantage": "group", "group_size": 2, "num_minibatches": 1})
+        fit(job)
+        assert job.plan.schedule(1, 8).micro_batches == 1
+        monkeypatch.setattr("maquette.training.micro_batch._CPU_BYTES", 2**15)
+        passes = job.plan.schedule(1, job.plan._rows_that_fit(job)).micro_batches
+        assert 1 < passes <= 8
+    curves = [
+        [without_times({key: value for key, value in row.items() if key != "samples"}) for row in rows]
+        for rows in (read_history(folder / RUN / "metrics.jsonl") for folder in (whole, split))
+    ]
+    for one, other in zip(*curves, strict=True):
+        assert one == pytest.approx(other, rel=1e-4, abs=1e-5)
+
+
+def test_an_iteration_goes_on_in_another_number_of_passes() -> None:
+    """Where a checkpoint lies between two steps, as a run's do."""
+    one, four = (
+        RolloutLoader(lambda iteration: (Rollouts.of([]), {}), RolloutSchedule(8, 2, 1, passes)) for passes in (1, 4)
+    )
+    one.place = 1
+    four.load_state_dict({key: value for key, value in one.state_dict().items() if key != "held"})
+    assert (four.place, len(four)) == (4, 8)
+    four.place = 5
+    with pytest.raises(StageError, match=r"within a step of 4 micro-batches; there are 1(.|\n)*=4"):
+        one.load_state_dict(four.state_dict())
+
+
+def test_rows_of_uneven_minibatches() -> None:
+    """No minibatch gets more passes than it has rows, and no pass more rows than fit where there are enough passes."""
+    plan = PolicyPlan(PolicyConfig(rollout_batch_size=7, num_minibatches=3), LetterFeedback(Path(), 0.0))
+    assert [part.stop - part.start for part in plan.schedule(1, 1).groups()] == [1, 1, 1, 1, 1, 2]
+    assert plan.schedule(1, 3).micro_batches == 1

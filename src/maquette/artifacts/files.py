@@ -13,9 +13,9 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
 import socket
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -103,9 +103,9 @@ def _host() -> str:
     return hashlib.sha256(where.encode()).hexdigest()[:6]
 
 
-def _temporary(path: Path) -> str:
-    """The beginning of a hidden name beside `path`; `mkstemp` puts something random behind it."""
-    return f".{path.name}.{_host()}-{os.getpid()}-"
+def _hidden(path: Path, kind: str) -> Path:
+    """A new hidden name beside `path`, for what is `partial` or `old`."""
+    return path.with_name(f".{path.name}.{_host()}-{os.getpid()}-{secrets.token_hex(6)}.{kind}")
 
 
 def recover(folder: Path) -> None:
@@ -155,13 +155,11 @@ def atomic_file(path: Path | str) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         recover(path.parent)
-        handle, name = tempfile.mkstemp(prefix=_temporary(path), suffix=".partial", dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
+        temporary = _hidden(path, "partial")
+        temporary.touch(exist_ok=False)
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
@@ -253,8 +251,8 @@ def atomic_folder(path: Path | str, is_ours: Callable[[Path], bool] = holds_mani
         path.parent.mkdir(parents=True, exist_ok=True)
         recover(path.parent)
         _require_ours(path, is_ours)
-        temporary = Path(tempfile.mkdtemp(prefix=_temporary(path), suffix=".partial", dir=path.parent))
-        temporary.chmod(0o777 & ~_umask())
+        temporary = _hidden(path, "partial")
+        temporary.mkdir()
         yield temporary
         for file in sorted(temporary.rglob("*")):
             if file.is_file():
@@ -266,8 +264,7 @@ def atomic_folder(path: Path | str, is_ours: Callable[[Path], bool] = holds_mani
         if not os.path.lexists(path):
             temporary.replace(path)
         elif not _exchanged(temporary, path):
-            old = Path(tempfile.mkdtemp(prefix=_temporary(path), suffix=".old", dir=path.parent))
-            path.replace(old)
+            path.replace(old := _hidden(path, "old"))
             temporary.replace(path)
             _remove(old)
         _sync_folder(path.parent)
@@ -281,7 +278,8 @@ def atomic_folder(path: Path | str, is_ours: Callable[[Path], bool] = holds_mani
 @contextlib.contextmanager
 def scratch_folder(path: Path) -> Iterator[Path]:
     """A hidden folder beside `path` for what its making needs; removed at the end, or as what a killed process left."""
-    folder = Path(tempfile.mkdtemp(prefix=_temporary(path), suffix=".partial", dir=path.parent))
+    folder = _hidden(path, "partial")
+    folder.mkdir(mode=0o700)
     try:
         yield folder
     finally:
@@ -324,12 +322,6 @@ def locked(path: Path | str) -> Iterator[None]:
         yield
     finally:
         held.release()
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def file_digest(path: Path | str) -> str:

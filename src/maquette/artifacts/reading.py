@@ -191,6 +191,13 @@ def check_seal(content: Mapping[str, Any], path: Path | str, *, hint: str = "") 
         raise StageError(f"{path} is damaged: it does not match its checksum.", hint)
 
 
+def unsealed(content: Mapping[Any, Any], where: Path | str, *, hint: str = "") -> dict[Any, Any]:
+    """A line's or a cell's content without its checksum, which is checked where it has one: older ones have none."""
+    if CHECKSUM in content:
+        check_seal(content, where, hint=hint)
+    return {key: value for key, value in content.items() if key != CHECKSUM}
+
+
 def _checksum(content: Mapping[str, Any]) -> str:
     """Of the content as JSON gives it back."""
     return digest(json.loads(json.dumps(content, ensure_ascii=False, default=str)))

@@ -1,6 +1,5 @@
 """`maquette annotate`: pairs of answers, sampled or given, and who prefers which; a preference file with its report."""
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from maquette.artifacts.progress import say
 from maquette.cli.command_line.model_config import AnnotateStage
 from maquette.feedback.annotators.custom import CallableAnnotator
 from maquette.feedback.config import PREFERENCES
-from maquette.model.loading import find_checkpoint, weights_digest
+from maquette.model.loading import find_checkpoint, find_reward_model, weights_digest
 
 
 def run(config: AnnotateStage) -> Path:
@@ -20,15 +19,15 @@ def run(config: AnnotateStage) -> Path:
     if config.feedback.kind == "callable":
         CallableAnnotator(config.feedback.callable)  # raises where it can't be imported, before anything is sampled
     policy = None if config.given is not None else find_checkpoint(config.checkpoint, config.outputs)
-    identity = {key: value for key, value in dataclasses.asdict(config).items() if key not in _NOT_WHAT}
-    identity["feedback"] = config.feedback.identity("checkpoint", "path")
-    del identity["prompts"]["path"]
+    identity = config.identity()
 
     def make(folder: Path) -> dict[str, Any]:
         from maquette.feedback.annotation import annotate, pairs_of_file
+        from maquette.feedback.choosing import choose_pairs
         from maquette.feedback.policies import sample_pairs
 
         pairs = pairs_of_file(str(config.given)) if policy is None else sample_pairs(policy, config.prompts, **sampling)
+        pairs = choose_pairs(pairs, config.labels, config.choose, config.rewards, config.outputs, seed=config.seed)
         return annotate(pairs, config.feedback, folder, config.outputs, repeats=config.repeats, before=config.add)
 
     def record(folder: Path) -> None:
@@ -47,13 +46,10 @@ def run(config: AnnotateStage) -> Path:
     return folder
 
 
-_NOT_WHAT = ("outputs", "force", "tracking", "name", "checkpoint", "given", "add")
-"""Settings that say where things lie, not what is preferred."""
-
-
 def _inputs(config: AnnotateStage, policy: Path | None) -> dict[str, str]:
     """Digests of the models and files that the labels come from."""
     models = {"policy": policy, "annotator": config.feedback.annotator_folder(config.outputs)}
+    models |= {f"chooses{place}": find_reward_model(one, config.outputs) for place, one in enumerate(config.rewards)}
     files = {"given": config.given, "prompts": config.prompts.path, "labels": config.feedback.path}
     files |= {f"add{number}": path for number, path in enumerate(config.add)}
     digests = {name: file_digest(path) for name, path in files.items() if path is not None}

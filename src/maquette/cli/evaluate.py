@@ -1,51 +1,50 @@
-"""`maquette evaluate suite=embedded checkpoint=...`: what a model knows, by every protocol, with intervals.
+"""`maquette evaluate suite=embedded checkpoint=...`: what a model knows, by every protocol, with intervals; with
+`runs=` what every model of a family knows; how often a reward model ranks pairs as people do.
 
 Run the command again to find a finished evaluation, or to resume one that was killed.
 """
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
-from maquette.artifacts.files import locked
+from maquette.artifacts.errors import ConfigError, StageError
 from maquette.artifacts.progress import say
 from maquette.cli.command_line.model_config import EvaluateStage
-from maquette.evaluation.leaderboard import read_evaluations
-from maquette.evaluation.suite import build_suite, find_held_out, run_suite
-from maquette.evaluation.summary import evaluation_identity, show_evaluation, write_evaluation
-from maquette.model.loading import EXPORTED, find_checkpoint, load_checkpoint
-from maquette.tracking import start_run
-from maquette.training import read_record
+from maquette.evaluation.preference_accuracy import evaluate_preferences
+from maquette.evaluation.stored_evaluation import stored_evaluation
+from maquette.evaluation.summary import show_evaluation
+from maquette.model.hf import is_scalar, read_config
+from maquette.model.loading import find_checkpoint, model_folder
 
 
 def run(config: EvaluateStage) -> dict[str, Any]:
-    """Evaluates one checkpoint; writes evaluation.json, index.html and figures, and returns the JSON's content."""
-    checkpoint = find_checkpoint(config.checkpoint, config.outputs)
-    held_out = find_held_out(config.corpus, config.outputs, checkpoint) if config.suite.needs_corpus else None
-    suite = build_suite(config.suite, held_out, seed=config.protocol.seed)
-    identity = evaluation_identity(checkpoint, suite, held_out, config.suite, config.protocol)
-    identity["name"] = checkpoint.parent.name if checkpoint.name == EXPORTED else checkpoint.name
-    folder = Path(config.outputs) / "evaluations" / f"{identity['name']}-{suite.name}-{identity['fingerprint'][:8]}"
-    record = read_record(checkpoint) or read_record(checkpoint.parent)
-    params = {key: identity[key] for key in ("checkpoint", "protocol")} | {"suite": dataclasses.asdict(config.suite)}
-    tags = {"kind": "evaluation", "suite": suite.name, "evaluated_run": record.tracking_run if record else None}
-    with locked(folder):
-        if not config.force and (done := read_evaluations([folder])):
-            say(f"evaluation {folder.name}: up to date")
-            result = done[0]
-        else:
-            model, tokenizer = load_checkpoint(checkpoint)
-            with start_run(
-                config.tracking, outputs=config.outputs, name=folder.name, folder=folder, params=params, tags=tags
-            ) as log:
-                results = run_suite(
-                    model, tokenizer, suite, suite=config.suite, protocol=config.protocol, folder=folder,
-                    force=config.force,
-                )  # fmt: skip
-                objective = record.spec.objective if record else None
-                result = write_evaluation(
-                    folder, identity, suite, results, config.protocol, tokenizer.digest, objective, log
-                )
-    show_evaluation(result)
-    say(f"Open {(folder / 'index.html').absolute().as_uri()}")
-    return result
+    """Evaluates one checkpoint, or with `runs` every run of a family, so that maquette fit predicts what a larger one
+    scores; returns the JSON's content (of the last run)."""
+    if config.runs is None:
+        checkpoint = find_checkpoint(config.checkpoint, config.outputs)
+        if config.suite.preferences or is_scalar(read_config(model_folder(checkpoint))):
+            return evaluate_preferences(
+                checkpoint, config.suite, config.protocol, outputs=config.outputs, tracking=config.tracking,
+                force=config.force,
+            )  # fmt: skip
+        result = _evaluate(config, checkpoint)
+        show_evaluation(result)
+        return result
+    from maquette.scaling.fits.recorded import recorded_runs
+
+    if config.checkpoint is not None:
+        raise ConfigError("runs and checkpoint are both given.", "Name a family, or one model.")
+    table = recorded_runs(config.runs, config.outputs, config.tracking)
+    if table.folders is None:
+        raise StageError(f"{table.source} does not say where its runs are.", "Evaluate where they were trained.")
+    results = [_evaluate(config, find_checkpoint(folder, config.outputs)) for folder in table.folders]
+    where = "" if config.outputs == "outputs" else f" outputs={config.outputs}"
+    say(f"{len(results)} runs evaluated. Fit the laws of their scores: maquette fit runs={config.runs}{where}")
+    return results[-1]
+
+
+def _evaluate(config: EvaluateStage, checkpoint: Path) -> dict[str, Any]:
+    return stored_evaluation(
+        checkpoint, config.suite, config.protocol, corpus=config.corpus, outputs=config.outputs,
+        tracking=config.tracking, force=config.force,
+    )  # fmt: skip

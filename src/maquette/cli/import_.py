@@ -8,7 +8,7 @@ from maquette.artifacts import ConfigError
 from maquette.artifacts.manifest import build
 from maquette.artifacts.progress import say
 from maquette.cli.command_line.model_config import ImportStage
-from maquette.model import count_parameters, hf
+from maquette.model import ScalarModel, count_parameters, hf
 from maquette.reports import render
 from maquette.text.chat_template import template_text
 
@@ -29,15 +29,19 @@ def run(config: ImportStage) -> Path:
 
     def make(folder: Path) -> dict[str, Any]:
         model, tokenizer, architecture = hf.load_source(source, folder, config.add_tokens, config.chat, adapter)
+        parameters, scalar = count_parameters(model.config), isinstance(model, ScalarModel)
+        if scalar:
+            parameters = dataclasses.replace(parameters, head=model.config.hidden_size)
         facts = {
             "source": str(source.resolve()),
             "architecture": architecture,
-            "parameters": dataclasses.asdict(count_parameters(model.config)),
+            "parameters": dataclasses.asdict(parameters),
             "vocab_size": model.config.vocab_size,
             "max_position_embeddings": model.config.max_position_embeddings,
             "tokenizer_digest": tokenizer.digest,
         }
-        shown = {**facts, "source": str(source), "name": name, "digests": digests}
+        pipeline = "text-classification" if scalar else "text-generation"
+        shown = {**facts, "source": str(source), "name": name, "digests": digests, "pipeline": pipeline}
         hf.fill(folder, model, tokenizer, card=render("imported_card.md.j2", shown))
         for line in hf.not_followed(source, tokenizer, set(digests)):
             say(line)
@@ -47,5 +51,6 @@ def run(config: ImportStage) -> Path:
     folder = build(
         "models", root, name=name, label=name, config=added, inputs=digests, make=make, force=config.force, say=say
     )
-    say(f"{folder}: use it with checkpoint={name}")
+    key = "reward.checkpoint" if hf.is_scalar(hf.read_config(folder)) else "checkpoint"
+    say(f"{folder}: use it with {key}={name}")
     return folder

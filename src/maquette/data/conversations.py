@@ -29,7 +29,7 @@ from maquette.corpus.sources.row_files import RowFiles, RowSource
 from maquette.data.message_trees import taken_apart
 from maquette.data.order import Reshuffled
 from maquette.data.row_messages import number_of, text_of
-from maquette.data.row_shapes import SCORES, labelled_of, messages_of, pair_of, prompt_of
+from maquette.data.row_shapes import SCORES, is_pair, labelled_of, messages_of, pair_of, prompt_of
 from maquette.text import chat
 from maquette.text.chat import Message
 
@@ -162,7 +162,11 @@ def _facts(row: Mapping[str, Any], place: str) -> Mapping[str, Any]:
 _READ: dict[str, Callable[[dict[str, Any], str, set[str]], Any]] = {
     "instructions": lambda row, place, unread: Instruction(messages_of(row, place, unread), place),
     "preferences": preference_of,
-    "labels": lambda row, place, unread: LabelledCompletion(*labelled_of(row, place, unread), place),
+    "labels": lambda row, place, unread: (
+        preference_of(row, place, unread)
+        if is_pair(row)
+        else LabelledCompletion(*labelled_of(row, place, unread), place)
+    ),
     "prompts": lambda row, place, unread: (prompt_of(row, place, unread), _facts(row, place)),
 }
 """What a row becomes, by kind."""

@@ -73,6 +73,23 @@ class PreferenceBatch(TensorBatch):
         return ConversationBatch(tokens, mask, lengths, divisor=self.chosen.divisor)
 
 
+@dataclasses.dataclass
+class LabelledBatch(TensorBatch):
+    """B completions, each good or bad by itself; never packed.
+
+    desirable: (B,) bool
+    reference: (B,) log-probabilities under the reference
+    mismatched, mismatched_reference: the first micro-batch of a step has completions of other prompts, as many as the
+        step has of this process's, and their log-probabilities under the reference `(n,)`
+    """
+
+    rows: ConversationBatch
+    desirable: Tensor
+    reference: Tensor
+    mismatched: ConversationBatch | None = None
+    mismatched_reference: Tensor | None = None
+
+
 class ExampleBatches(Generic[Batch]):
     """The micro-batches of one process, as an iterable with a length that resumes exactly.
 
@@ -169,6 +186,56 @@ def preference_batches(
             batches[-1].reference_chosen = reference[torch.from_numpy(2 * share)]
             batches[-1].reference_rejected = reference[torch.from_numpy(2 * share + 1)]
     return batches
+
+
+def labelled_batches(
+    examples: Examples,
+    mismatched: Examples,
+    references: tuple[Tensor, Tensor],
+    indices: Sequence[int] | NDArray[np.int64],
+    parts: int,
+    mine: slice = slice(None),
+) -> list[LabelledBatch]:
+    """The examples, which have a column `desirable`, as `parts` micro-batches, of which those of `mine` are made.
+    `mismatched`: of the same number; `references (n,)`: log-probabilities of both."""
+    shares = np.array_split(np.asarray(indices, dtype=np.int64), parts)[mine]
+    desirable = np.asarray(examples.columns["desirable"], dtype=bool)
+    batches = [
+        LabelledBatch(
+            _rows(examples, share.tolist(), False, 1.0), torch.from_numpy(desirable[share]),
+            references[0][torch.from_numpy(share)],
+        )
+        for share in shares
+    ]  # fmt: skip
+    whole = np.concatenate(shares)
+    batches[0].mismatched = _rows(mismatched, whole.tolist(), False, 1.0)
+    batches[0].mismatched_reference = references[1][torch.from_numpy(whole)]
+    return batches
+
+
+def mismatched_examples(examples: Examples, longest: int) -> Examples:
+    """The prompt of each example, and the completion of the next one that has another prompt, `longest` tokens at most.
+    Where all have the same prompt, the first example's."""
+    starts = np.asarray(examples.columns["prompt_length"], dtype=np.int64)
+    prompts = [examples[number][0][:start].tobytes() for number, start in enumerate(starts)]
+    others, following = [0] * len(prompts), 0
+    for number in reversed(range(2 * len(prompts))):  # twice around
+        place = number % len(prompts)
+        after = (place + 1) % len(prompts)
+        following = after if prompts[after] != prompts[place] else following
+        others[place] = following
+    tokens, masks, lengths = [], [], []
+    for number, other in enumerate(others):
+        start, (ids, counts) = int(starts[other]), examples[other]
+        prompt = examples[number][0][: starts[number]]
+        room = longest - len(prompt)
+        tokens += [prompt, ids[start : start + room]]
+        masks += [np.zeros(len(prompt), dtype=bool), counts[start : start + room]]
+        lengths.append(len(prompt) + len(tokens[-1]))
+    return Examples(
+        np.concatenate([np.zeros(0, dtype=np.int32), *tokens]), np.concatenate([np.zeros(0, dtype=bool), *masks]),
+        np.cumsum([0, *lengths]),
+    )  # fmt: skip
 
 
 def _rows(

@@ -14,7 +14,13 @@ from numpy.typing import NDArray
 from maquette.artifacts.manifest import Manifest, read_manifest, verify_files
 from maquette.data.batches import TensorBatch
 from maquette.data.conversations import Prompt
-from maquette.data.example_batches import ExampleBatches, conversation_batches, preference_batches
+from maquette.data.example_batches import (
+    ExampleBatches,
+    conversation_batches,
+    labelled_batches,
+    mismatched_examples,
+    preference_batches,
+)
 from maquette.data.examples import Examples
 from maquette.data.order import Reshuffled
 
@@ -164,6 +170,34 @@ class PreferenceData(ExampleData):
 
     def _reference_log_probs(self, split: str, examples: Examples) -> Any:
         return None if self.reference is None else self.reference(split, examples, self.trainer)
+
+
+class LabelledData(ExampleData):
+    """Completions that are good or bad by themselves. `reference(split, examples, trainer)` gives log-probabilities
+    under the reference model, and `reference.model()` the model."""
+
+    def __init__(self, folder: Path | str, tokenizer: "Tokenizer", *, reference: Any, **settings: Any) -> None:
+        super().__init__(folder, tokenizer, **settings)
+        self.reference = reference
+
+    def reference_model(self) -> Any:
+        return self.reference.model()
+
+    def _training_batches(self) -> Callable[[NDArray[np.int64], int, slice], Sequence[Any]]:
+        return self._batches("train", self.training)
+
+    def _validation_batch(self) -> Callable[[NDArray[np.int64]], Any]:
+        make = self._batches("validation", self.validation)
+        return lambda indices: make(indices, 1, slice(None))[0]
+
+    def _batches(self, split: str, examples: Examples) -> Callable[..., Sequence[Any]]:
+        assert self.manifest is not None
+        mismatched = mismatched_examples(examples, self.manifest.facts["longest"])
+        known = [
+            self.reference(name, some, self.trainer)
+            for name, some in ((split, examples), (f"{split}-mismatched", mismatched))
+        ]
+        return functools.partial(labelled_batches, examples, mismatched, tuple(known))
 
 
 class _HeldOutExampleLoader:

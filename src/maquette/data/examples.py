@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from maquette.artifacts import StageError
 from maquette.artifacts.files import listed
 from maquette.artifacts.reading import load_array, load_table, reading
-from maquette.data.conversations import Instruction, Preference
+from maquette.data.conversations import Instruction, LabelledCompletion, Preference
 from maquette.text.chat import Conversation, Message, render
 
 if TYPE_CHECKING:
@@ -103,6 +103,9 @@ class ExampleWriter:
         for name, value in columns.items():
             self._columns.setdefault(name, []).append(value)
 
+    def total(self, column: str) -> int:
+        return int(sum(self._columns.get(column, [])))
+
     def write(self, folder: Path, names: Mapping[str, list[str]] | None = None) -> Examples:
         """Writes the files; returns what they hold."""
         examples = Examples(
@@ -183,6 +186,38 @@ def encode_preferences(
     return _written(writers, folder, counts, limits["longest"], "preferences", {"annotator": list(annotators)})
 
 
+def encode_labels(
+    rows: Iterable[LabelledCompletion | Preference], tokenizer: "Tokenizer", folder: Path, **limits: Any
+) -> dict[str, Any]:
+    """Writes `folder/train` and `folder/validation`: completions, good or bad by themselves; a preference is split into
+    its two. Returns the counts.
+
+    Columns: `prompt_length`, and `desirable`, 1 or 0. `limits`, `limit` counting rows, and errors: see
+    `encode_instructions`.
+    """
+
+    def encode(one: LabelledCompletion | Preference) -> list[_Encoded] | str:
+        if isinstance(one, Preference):
+            if one.is_tie:
+                return "identical"
+            given = [(one.chosen, True), (one.rejected, False)]
+        else:
+            given = [(one.completion, one.desirable)]
+        if any(desirable and not completion[-1]["content"].strip() for completion, desirable in given):
+            return "empty"
+        parts = [(_continued(tokenizer, one.prompt, completion), desirable) for completion, desirable in given]
+        return [
+            (whole.ids, whole.assistant_mask, {"prompt_length": length, "desirable": float(desirable)})
+            for (whole, length), desirable in parts
+        ]
+
+    counts, writers = _encode(
+        ((one.split, one.prompt, one) for one in rows), encode, {"read": 0, "too_long": 0}, **limits
+    )
+    counts["desirable"] = writers["train"].total("desirable")
+    return _written(writers, folder, counts, limits["longest"], "labels")
+
+
 _Encoded = tuple[list[int], list[bool], dict[str, float]]
 """Ids, mask and columns of an example."""
 
@@ -233,6 +268,8 @@ def describe_examples(facts: dict[str, Any], what: str) -> list[str]:
             f"{what}: {facts['too_long']:,} of {facts['read']:,} left out: longer than {facts['longest']:,} tokens "
             f"(the longest: {facts['longest_seen']:,})"
         )
+    if "desirable" in facts:
+        lines.append(f"{what}: {facts['desirable']:,} of {facts['train']['examples']:,} for train are good completions")
     for key, reason in _LEFT_OUT.items():
         if facts.get(key):
             lines.append(f"{what}: {facts[key]:,} of {facts['read']:,} left out: {reason}")
@@ -283,9 +320,11 @@ def _written(
     names: dict[str, list[str]] | None = None,
 ) -> dict[str, Any]:
     if not len(writers["train"]):
+        same = f", {counts['identical']:,} with two equal completions" if "identical" in counts else ""
+        same += f", {counts['empty']:,} empty" if "empty" in counts else ""
         raise StageError(
             f"No {what} are left to train on: {counts['read']:,} read, {counts['too_long']:,} longer than {longest:,} "
-            f"tokens, {counts.get('identical', 0):,} with two equal completions, {counts.get('empty', 0):,} empty.",
+            f"tokens{same}.",
             "Use other data, or a checkpoint with a longer context.",
         )
     return counts | {

@@ -31,9 +31,9 @@ Thread = Mapping[str, Any]
 
 
 def taken_apart(rows: Rows, kind: str) -> Rows:
-    """The rows, with each tree in the place of its row as the conversation or the pairs (`kind` preferences) that it
-    holds. Raises `StageError` that names the row of a message that is none."""
-    one = _pairs if kind == "preferences" else _conversation
+    """The rows, with each tree in the place of its row as the conversation that it holds, or the pairs (`kind`
+    preferences or labels). Raises `StageError` that names the row of a message that is none."""
+    one = _pairs if kind in ("preferences", "labels") else _conversation
     left_out = 0
     for place, row in rows:
         if row.keys() >= _MESSAGE:
@@ -59,6 +59,9 @@ def _joined(rows: Rows) -> tuple[list[tuple[str, Thread]], int]:
     for place, row in rows:
         if not row.keys() >= _MESSAGE:
             raise StageError(f"{place} is not a message of a tree, as the rows before it are.", "Keep shapes apart.")
+        for key in ("message_id", "parent_id"):
+            if not isinstance(row[key], str | int | float | None):
+                raise StageError(f"{place}: {key} must be a text, got {short(repr(row[key]), 60)}.")
         messages[row["message_id"]] = {**row, "replies": []}
         places[row["message_id"]] = place
     for name, message in messages.items():

@@ -115,7 +115,7 @@ def messages_of(row: dict[str, Any], place: str, unread: Unread = None) -> list[
         if _repeats(row, "chosen", messages):  # UltraFeedback, whose messages are the prompt and the chosen completion
             known |= {"chosen", "rejected"}
             (set() if unread is None else unread).update({"chosen", "rejected"})
-    elif shape is not None and row.get("label") in (None, ""):
+    elif shape is not None and (shape.answer != "completion" or row.get("label") in (None, "")):  # else KTO's
         known = {*shape.request, shape.answer, "system", "history"}
         messages = [*_request(row, shape.request, place), *_completion(row, shape.answer, place)]
         known |= {"text"} if str(row[shape.answer]) in str(row.get("text")) else set()  # Alpaca's own, filled in
@@ -162,9 +162,8 @@ def _request(row: dict[str, Any], columns: Sequence[str], place: str) -> list[Me
         messages += _unweighted(read_messages(given, f"{place}, {columns[0]}", weights=True))
     else:
         texts = [text for text in (text_of(row, key, place) for key in columns) if text]
-        messages += read_dialogue(texts[0]) if len(texts) == 1 and read_dialogue(texts[0]) else [
-            {"role": "user", "content": "\n\n".join(texts)}
-        ]  # fmt: skip
+        spoken = read_dialogue(texts[0]) if texts and columns == ("prompt",) else []
+        messages += spoken or [{"role": "user", "content": "\n\n".join(texts)}]
     return _with_system(row, messages, place)
 
 
@@ -172,7 +171,7 @@ def _completion(row: Mapping[str, Any], key: str, place: str) -> list[Message]:
     """A completion as text, as a message, or as messages, which may begin with the prompt; a transcript is whole."""
     given = row[key]
     if isinstance(given, str) and not _is_list(given):
-        spoken = read_dialogue(given)
+        spoken = read_dialogue(given) if key in ("chosen", "rejected") else []
         if spoken and spoken[-1]["role"] == "user" and given.rstrip().endswith("Assistant:"):
             spoken.append({"role": "assistant", "content": ""})
         return spoken or [{"role": "assistant", "content": given}]
@@ -260,6 +259,11 @@ def pair_of(
 
 _LONG = 10
 """Characters of a prompt that no two completions begin with by chance."""
+
+
+def is_pair(row: Mapping[str, Any]) -> bool:
+    """Whether a row has two completions to compare."""
+    return _pair_shape(row) is not None
 
 
 def _pair_shape(row: Mapping[str, Any]) -> PairShape | None:

@@ -26,8 +26,9 @@ from rich.console import Console
 from maquette.artifacts import ConfigError, StageError
 from maquette.artifacts.files import digest
 from maquette.artifacts.progress import say
-from maquette.artifacts.reading import short
-from maquette.corpus.sources.row_files import read_rows, row_files
+from maquette.artifacts.reading import CHECKSUM, short, unsealed
+from maquette.corpus.sources.files import plain_name
+from maquette.corpus.sources.row_files import JSON_SUFFIXES, read_rows, row_files
 from maquette.data.row_messages import is_bookkeeping
 from maquette.evaluation.judges import Agreement, agreement
 from maquette.evaluation.ratings import ELO, Ratings, bradley_terry_ratings, topic_shares, topic_weights
@@ -37,9 +38,10 @@ REQUIRED = ("model_a", "model_b", "winner")
 _ONE_OF = {"winner_model_a": "model_a", "winner_model_b": "model_b", "winner_tie": "tie"}
 _ANSWERS = ("answer", "response", "conversation")
 _READ = {*REQUIRED, *_ONE_OF, *(f"{name}_{side}" for name in _ANSWERS for side in "ab"), "topic", "judge", "prompt"}
-_OURS = {"messages", "at"}
+_OURS = {"messages", "at", CHECKSUM}
 _TELLING = ("id", "question_id", "uuid", "at", "tstamp", "timestamp", *(f"{name}_a" for name in _ANSWERS))
 """Columns by which rows that are alike are one battle told twice; without them they may be many."""
+CHANGED = "Put back the line from a copy; remove its checksum, if the change was meant."
 UNNAMED = "none given"
 """The topic of a battle that names none."""
 
@@ -65,7 +67,11 @@ def read_battles(path: Path | str) -> tuple[list[Battle], dict[str, int]]:
     battles, skipped = [], Counter[str]()
     unread: dict[str, None] = {}
     seen: set[str] = set()
-    for place, row in read_rows(row_files(path, "battles"), "battles"):
+    files = row_files(path, "battles")
+    lines = all(plain_name(file).endswith(JSON_SUFFIXES) for file in files)
+    for place, given in read_rows(files, "battles"):
+        # A table that was made of the arena's file has every value as text.
+        row = unsealed(given, place, hint=CHANGED) if lines else given
         if any(name in row for name in _TELLING):
             if (content := digest(row)) in seen:
                 skipped["the content of a row before"] += 1

@@ -54,6 +54,9 @@ class SuiteConfig:
     embedded: list[str] = setting(lambda: list(EMBEDDED), f"tasks made from held-out documents: {', '.join(EMBEDDED)}")
     items: int = setting(300, "questions of each task", minimum=8)
     files: dict[str, str] = setting(dict, "tasks from files: suite.files.mmlu=~/mmlu/test.csv (JSONL, CSV, Parquet)")
+    preferences: dict[str, str] = setting(
+        dict, "pairs that a reward model ranks, with a column subset: suite.preferences.rewardbench=rewardbench.parquet"
+    )
     likelihood: bool = setting(True, "perplexity and bits per byte of held-out documents, by domain")
     documents: int = setting(40, "documents of each domain whose likelihood is measured", minimum=2)
     stride: int | None = setting(
@@ -69,7 +72,7 @@ class SuiteConfig:
     @property
     def empty(self) -> bool:
         """Whether nothing is asked."""
-        return not (self.embedded or self.files or self.likelihood)
+        return not (self.embedded or self.files or self.likelihood or self.preferences)
 
     def validate(self) -> None:
         """Raises `ConfigError` for a task that is not known or has two meanings."""

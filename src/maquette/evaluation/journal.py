@@ -17,6 +17,7 @@ class Journal:
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         self.results: dict[str, Any] = {}
+        self._notes: dict[str, Any] = {}
         cut_half_line(self.path)
         hint = "Remove the line: what it held is evaluated again."
         for where, row in read_log(self.path, hint=hint):
@@ -32,10 +33,17 @@ class Journal:
         return self.results[key]
 
     def add(self, results: Iterable[tuple[str, Any]]) -> None:
-        """Appends results, which are on the disk when this returns. Raises `StageError` where it is full."""
-        added = dict(results)
+        """Appends results, with what was noted of them, which are on the disk when this returns. Raises `StageError`
+        where it is full."""
+        added = {**dict(results), **self._notes}
         append_rows(self.path, (sealed({"key": key, "result": result}) for key, result in added.items()))
         self.results |= added
+        self._notes.clear()
+
+    def note(self, key: str, result: Any) -> None:
+        """Keeps a number about the results that are added next, in the same write: neither is there without the
+        other, whenever the process is killed."""
+        self._notes[key] = result
 
     def complete(
         self,

@@ -136,7 +136,7 @@ class _CountedAnnotator:
         self._seconds += time.perf_counter() - start
         self._judgements += len(result)
         if self._journal is not None:
-            self._journal.add([(self._key, self.costs)])
+            self._journal.note(self._key, self.costs)
         return result
 
     @property

@@ -12,10 +12,14 @@ The format is known by the columns, in capitals or not:
 | OpenBookQA | `question_stem`, `choices` with `text` and `label`, `answerKey` |
 | HellaSwag | `ctx` (or `ctx_a`, `ctx_b`), `endings`, `label` |
 | WinoGrande | `sentence` with a gap `_`, `option1`, `option2`, `answer`; the options go on to the sentence's end |
+| PIQA | `goal`, `sol1`, `sol2`, `label` |
+| SciQ | `question`, `correct_answer`, `distractor1` to `distractor3`, `support` |
+| BoolQ | `question`, `passage`, `answer` (true or false), or SuperGLUE's `label` |
+| TruthfulQA, one right answer | `question`, `mc1_targets` with `choices` and `labels` |
 | samples of lm-evaluation-harness | `doc`, `arguments`, `target` |
 
 What is not certain is refused, and shown as it was understood: columns of no known format, a column of which a question
-would need to know (a passage, an image), an answer that may be a place or an option's text. Answers count from 1 where
+would need to know (an image), an answer that may be a place or an option's text. Answers count from 1 where
 none in the file is 0 and one is the number of its options.
 """
 
@@ -116,12 +120,16 @@ def _format(row: Row, place: str) -> Format:
     for asked in ("question", "prompt"):
         if {asked, "answer", "A", "B"} <= row.keys() and letters == list(LETTERS[: len(letters)]):
             return Format(_mmlu, QUESTION, frozenset({asked, "answer", *letters}))
+    for answer in ("answer", "label"):
+        if {"question", "passage", answer} <= row.keys():
+            return Format(_boolq, COMPLETION, frozenset({"question", "passage", "title", "idx", answer}), None)
     raise StageError(
         f"{place}: the columns {short(', '.join(map(str, row)))} are those of no format that is known. "
         f"The row is {_shown(row)}.",
         "MMLU: question, choices (or A, B, ...), answer. ARC: question, choices, answerKey. OpenBookQA: question_stem, "
-        "choices, answerKey. HellaSwag: ctx, endings, label. WinoGrande: sentence, option1, option2, answer. lm-eval's "
-        "samples: doc, arguments, target. Own: context, options, answer.",
+        "choices, answerKey. HellaSwag: ctx, endings, label. WinoGrande: sentence, option1, option2, answer. PIQA: "
+        "goal, sol1, sol2, label. SciQ: question, correct_answer, distractor1. BoolQ: question, passage, answer. "
+        "TruthfulQA: question, mc1_targets. lm-eval's samples: doc, arguments, target. Own: context, options, answer.",
     )
 
 
@@ -248,6 +256,43 @@ def _winogrande(row: Row, place: int) -> Question:
     )  # fmt: skip
 
 
+def _piqa(row: Row, place: int) -> Question:
+    options = tuple(str(row[name]).strip() for name in ("sol1", "sol2"))
+    return Question(str(row.get("id", place)), str(row["goal"]).strip(), options, answer_place(row["label"]))
+
+
+def _sciq(row: Row, place: int) -> Question:
+    distractors = [row[name] for name in sorted(row) if str(name).startswith("distractor") and row[name]]
+    prompt = f"Question: {str(row['question']).strip()}\nAnswer:"
+    support = str(row.get("support") or "").strip()
+    return _sorted(row, place, f"{support}\n{prompt}" if support else prompt, row["correct_answer"], distractors)
+
+
+def _sorted(row: Row, place: int, prompt: str, right: Any, wrong: Sequence[Any]) -> Question:
+    """A question of a file in which the right option has the same place in every row: here they stand in the order of
+    the alphabet, as their place would tell."""
+    options = sorted(str(option).strip() for option in (right, *wrong))
+    return Question(str(row.get("id", place)), prompt, _continuing(options), options.index(str(right).strip()))
+
+
+def _boolq(row: Row, place: int) -> Question:
+    answer = str(row.get("answer", row.get("label"))).strip().lower().removesuffix(".0")
+    if answer not in (values := {"false": 0, "no": 0, "0": 0, "true": 1, "yes": 1, "1": 1, "-1": -1}):
+        raise ValueError(f"the answer must be true or false, got {short(answer, 60)}")
+    prompt = f"{str(row['passage']).strip()}\nQuestion: {str(row['question']).strip().rstrip('?')}?\nAnswer:"
+    return Question(str(row.get("idx", row.get("id", place))), prompt, (" no", " yes"), values[answer])
+
+
+def _truthfulqa(row: Row, place: int) -> Question:
+    targets = row["mc1_targets"]
+    targets = json.loads(targets) if isinstance(targets, str) else targets
+    choices, labels = list(targets["choices"]), [int(label) for label in targets["labels"]]
+    if len(choices) != len(labels) or sorted(labels) != [0] * (len(labels) - 1) + [1]:
+        raise ValueError("mc1_targets must have a label for each choice, one of them 1 and the others 0")
+    right = choices.pop(labels.index(1))
+    return _sorted(row, place, f"Question: {str(row['question']).strip()}\nAnswer:", right, choices)
+
+
 def _harness(row: Row, place: int) -> Question:
     """The continuations of one context whose likelihoods were asked for; `target` is one of them, or its place."""
     given = row["arguments"]
@@ -279,6 +324,13 @@ _FORMATS: tuple[tuple[frozenset[str], Format], ...] = (
      Format(_winogrande, COMPLETION, frozenset({"sentence", "option1", "option2", "answer"}), None)),
     (frozenset({"question_stem", "choices", "answerkey"}),
      Format(_openbookqa, COMPLETION, frozenset({"question_stem", "choices", "answerkey"}), None)),
+    (frozenset({"goal", "sol1", "sol2", "label"}),
+     Format(_piqa, QUESTION, frozenset({"goal", "sol1", "sol2", "label"}), None)),
+    (frozenset({"question", "correct_answer", "distractor1"}),
+     Format(_sciq, COMPLETION, frozenset({"question", "correct_answer", "support", *(f"distractor{n}" for n in "123")}),
+            None)),
+    (frozenset({"question", "mc1_targets"}),
+     Format(_truthfulqa, COMPLETION, frozenset({"question", "mc1_targets", "mc2_targets"}), None)),
     (frozenset({"question", "answerkey"}),
      Format(_arc, QUESTION, frozenset({"question", "choices", "answerkey"}), None)),
     (frozenset({"question", "choices", "answer"}),

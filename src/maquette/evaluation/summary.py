@@ -94,6 +94,27 @@ def correct_by_question(task: QuestionSet, results: SuiteResults, shots: int, pr
     return answers
 
 
+def right_answers(tasks: Sequence[QuestionSet], results: SuiteResults, protocol: ProtocolConfig) -> dict[str, Any]:
+    """Of every task, bits per byte of the right answer given its question: the mean over the `questions` whose prompt
+    fitted, with its interval. It tells models apart where accuracy does not yet (Bhagia et al. 2024)."""
+    rows = {}
+    for task in tasks:
+        values = np.array(
+            [
+                -content["log_probs"][question.answer]
+                / (math.log(2) * max(1, len(question.options[question.answer].encode("utf-8", "surrogatepass"))))
+                for question, result in zip(task.questions, results.answers[task.name, protocol.shots[0]], strict=True)
+                if (content := result["content"]) is not None
+            ]
+        )
+        if len(values) > 1:
+            low, high = bootstrap_mean(values, **_interval_options(protocol)).interval
+            rows[task.name] = {
+                "bits_per_byte": float(values.mean()), "low": low, "high": high, "questions": len(values)
+            }  # fmt: skip
+    return rows
+
+
 def write_evaluation(
     folder: Path,
     identity: Mapping[str, Any],
@@ -155,6 +176,7 @@ def _summary(
         "headline": headline,
         "mean_accuracy": float(np.mean([row["accuracy"] for row in headline.values()])) if headline else None,
         "scores": rows,
+        "answers": right_answers(tasks, results, protocol),
         "likelihood": likelihood,
         "contamination": {name: dataclasses.asdict(test) for name, test in results.contamination.items()},
         "skipped": {task.name: dict(task.skipped) for task in tasks if task.skipped},
@@ -197,6 +219,7 @@ def evaluation_metrics(result: Mapping[str, Any]) -> dict[str, float]:
     metrics |= {
         f"evaluation/{row['task']}/{row['protocol']}/{row['shots']}-shot": row["accuracy"] for row in result["scores"]
     }
+    metrics |= {f"evaluation/{name}/bits_per_byte": row["bits_per_byte"] for name, row in result["answers"].items()}
     if result["mean_accuracy"] is not None:
         metrics["evaluation/mean_accuracy"] = result["mean_accuracy"]
     for domain, row in result["likelihood"].items():
@@ -225,6 +248,11 @@ def show_evaluation(result: Mapping[str, Any]) -> None:
             )  # fmt: skip
             before = task
         console.print(table)
+    for task, row in result.get("answers", {}).items():
+        console.print(
+            f"{task}: {row['bits_per_byte']:.3f} bits per byte of the right answer "
+            f"({row['low']:.3f} to {row['high']:.3f})", markup=False, highlight=False,
+        )  # fmt: skip
     for domain, row in result["likelihood"].items():
         rate = row["bits_per_byte"]
         console.print(

@@ -121,14 +121,15 @@ HELD_OUT_PROMPTS = 256
 
 @dataclass(frozen=True)
 class ConfiguredFeedback:
-    """A `FeedbackSource` from settings: plain values until it is opened."""
+    """A `FeedbackSource` from settings: plain values until it is opened. A value function starts from the reward model
+    only where that reads the policy's tokens."""
 
     prompts: PromptsConfig
     reward: RewardConfig
     outputs: str
 
     def open(self, tokenizer: "Tokenizer", context: int, max_completion_length: int) -> PolicyFeedback:
-        """Raises `StageError` where prompts leave no room for a completion, or the reward model reads other tokens."""
+        """Raises `StageError` where prompts leave no room for a completion."""
         longest = context - max_completion_length
         if longest < 1:
             raise StageError(
@@ -136,8 +137,10 @@ class ConfiguredFeedback:
                 "Use shorter completions, or a model with a longer context.",
             )
         reward = build_reward(self.reward, self.outputs)
+        value = None
         if isinstance(reward, LearnedReward):
-            reward.check_tokenizer(tokenizer.digest)
+            value = reward.model if reward.tokenizer.digest == tokenizer.digest else None
+            reward = reward.of_policy(tokenizer)
         held_out = open_prompts(self.prompts, tokenizer, longest=longest, split="held_out")
         prompts = tuple(held_out[number] for number in range(HELD_OUT_PROMPTS))
         rewards: dict[str, RewardFunction] = {"reward": reward}
@@ -154,7 +157,7 @@ class ConfiguredFeedback:
         return PolicyFeedback(
             prompts=open_prompts(self.prompts, tokenizer, longest=longest),
             reward=reward,
-            value=reward.model if isinstance(reward, LearnedReward) else None,
+            value=value,
             measure=measure,
             held_out=prompts[:16],
         )

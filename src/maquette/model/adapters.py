@@ -10,7 +10,7 @@ not adapted unless they are named in `target_modules`.
 import copy
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
@@ -18,12 +18,10 @@ from torch import nn
 from maquette.artifacts import ConfigError, StageError
 from maquette.artifacts.reading import load_table, reading, short
 from maquette.artifacts.targets import build
-from maquette.model.heads import LanguageModel, ScalarModel
+from maquette.model.heads import LanguageModel, Model, ScalarModel
 
 if TYPE_CHECKING:
     from maquette.model.hf.family import ModelFamily
-
-Model = TypeVar("Model", LanguageModel, ScalarModel)
 
 LAYERS = ("query", "key", "value", "output", "gate", "up", "down")
 """The linear layers of a block, in this project's names."""

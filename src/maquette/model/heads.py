@@ -1,21 +1,22 @@
 """What stands on a core: logits over the vocabulary, or one number per position. Both load the same core's weights."""
 
 import dataclasses
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maquette.model.cache import Cache, new_cache
 from maquette.model.core_config import CoreConfig
 from maquette.model.custom import CustomCore
 from maquette.model.initialization import initialize
+from maquette.model.likelihoods import capped_logits
 from maquette.model.linear import Linear
 from maquette.model.lstm import LSTM
 from maquette.model.transformer import Transformer
 
 Core = Transformer | LSTM | CustomCore
+Model = TypeVar("Model", "LanguageModel", "ScalarModel")
 
 
 def build_core(config: CoreConfig, *, seed: int = 0) -> Core:
@@ -63,10 +64,8 @@ class LanguageModel(nn.Module):
         return self.logits(self.core(tokens, positions=positions, segments=segments, cache=cache))
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """`hidden (..., D)` -> `(..., V)`, soft-capped where the configuration says so (Gemma 2, section 2)."""
-        logits = F.linear(hidden, self.head_weight)
-        cap = self.config.logit_softcap
-        return logits if cap is None else cap * torch.tanh(logits / cap)
+        """`hidden (..., D)` -> `(..., V)`, soft-capped where the configuration says so."""
+        return capped_logits(hidden, self.head_weight, self.config.logit_softcap)
 
     def new_cache(self, batch: int, length: int, *, starts: Tensor | None = None) -> Cache:
         """An empty cache of this model's kind, device and precision: see `cache.new_cache`."""
@@ -77,7 +76,7 @@ class LanguageModel(nn.Module):
 
 
 @torch.no_grad()
-def with_rows(model: LanguageModel, known: int, vocab_size: int, *, seed: int = 0) -> LanguageModel:
+def with_rows(model: Model, known: int, vocab_size: int, *, seed: int = 0) -> Model:
     """The model with at least `vocab_size` tokens, of which the first `known` are those that it was trained on.
 
     A new row of the embedding, and of the head, is the mean of the known ones plus N(0, 0.1 of their deviation): a new
@@ -95,13 +94,23 @@ def with_rows(model: LanguageModel, known: int, vocab_size: int, *, seed: int = 
         state[name] = torch.cat([old, old.mean(0) + 0.1 * old.std(0) * noise]).to(state[name].dtype)
     with torch.device("meta"):
         config: Any = model.config
-        grown = LanguageModel(dataclasses.replace(config, vocab_size=size))
+        grown = type(model)(dataclasses.replace(config, vocab_size=size))
     grown.load_state_dict(state, assign=True)
+    if isinstance(model, ScalarModel) and isinstance(grown, ScalarModel):
+        grown.padding_id, grown.reads_rendering = model.padding_id, model.reads_rendering
     return grown.eval()
 
 
 class ScalarModel(nn.Module):
-    """`forward(tokens (B, T)) -> (B, T)`: one number per position; a reward model, or PPO's value function."""
+    """`forward(tokens (B, T)) -> (B, T)`: one number per position; a reward model, or PPO's value function.
+
+    `padding_id` and `reads_rendering` say where a reward model from elsewhere is read, as `transformers` and those who
+    train with it do: at the last token that is not padding, of all that the chat template writes. One of ours is read
+    at the end of turn.
+    """
+
+    padding_id: int | None = None
+    reads_rendering = False
 
     def __init__(self, config: CoreConfig, *, seed: int = 0) -> None:
         super().__init__()

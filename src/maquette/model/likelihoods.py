@@ -2,15 +2,19 @@
 
 Where a batch's logits are many, they are computed, used and forgotten in chunks of rows. The gradient of a mean
 cross-entropy needs nothing from later layers but one factor, so it is taken in the same pass, in place of the logits:
-one softmax over memory that stays in the cache, instead of some eight trips of all logits to memory and back.
+one softmax over memory that stays in the cache, instead of some eight trips of all logits to memory and back. Where a
+loss makes something else of each token's log-probability (DPO, PPO), a chunk's logits are computed again in the
+backward pass.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.utils.checkpoint import checkpoint
 
 from maquette.artifacts.errors import StageError
 from maquette.model.linear import linear, matmul, uses_onednn, weight_gradient
@@ -18,6 +22,9 @@ from maquette.model.linear import linear, matmul, uses_onednn, weight_gradient
 # Logits at once by default. On a CPU four megabytes of them stay in its cache; an accelerator wants
 # large products and has the memory.
 CPU_LOGITS, ACCELERATOR_LOGITS = 2**20, 2**26
+
+# Where logits are computed again for the backward pass, every chunk adds a whole gradient of the head: fewer chunks.
+CPU_LOGITS_TWICE = 2**24
 
 
 def require_finite(values: Tensor, what: str = "logits") -> Tensor:
@@ -34,6 +41,64 @@ def require_finite(values: Tensor, what: str = "logits") -> Tensor:
 def token_log_probs(logits: Tensor, tokens: Tensor) -> Tensor:
     """Log-probability of each token: `logits (B, S, V)`, `tokens (B, S)` int64 -> `(B, S)`, in float32 at least."""
     return -F.cross_entropy(_at_least_float32(logits).flatten(0, 1), tokens.flatten(), reduction="none").view_as(tokens)
+
+
+def in_chunks(
+    statistics: Callable[..., tuple[Tensor, ...]], vocab_size: int, *columns: Tensor, logits_limit: int | None = None
+) -> tuple[Tensor, ...]:
+    """`statistics(*columns)`, taken of so many rows at a time that there are at most `logits_limit` logits at once.
+
+    `columns (N, ...)`, hidden states among them -> tensors `(N,)`. `statistics` makes logits `(n, vocab_size)` of n
+    rows and tells of each row what is left of them; with gradients it is called again in the backward pass, and no
+    chunk's logits are kept.
+    """
+    rows = len(columns[0])
+    limit = logits_limit or (CPU_LOGITS_TWICE if columns[0].device.type == "cpu" else ACCELERATOR_LOGITS)
+    if rows * vocab_size <= limit:
+        return statistics(*columns)
+    each = max(1, limit // vocab_size)
+    parts = []
+    for start in range(0, rows, each):
+        part = [column[start : start + each] for column in columns]
+        if torch.is_grad_enabled():
+            parts.append(checkpoint(statistics, *part, use_reentrant=False, preserve_rng_state=False))
+        else:
+            parts.append(statistics(*part))
+    return tuple(map(torch.cat, zip(*parts, strict=True)))
+
+
+def token_statistics(
+    hidden: Tensor,
+    head_weight: Tensor,
+    tokens: Tensor,
+    *,
+    logit_softcap: float | None = None,
+    temperature: float = 1.0,
+    entropy: bool = False,
+    logits_limit: int | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """Each token's log-probability, and the entropy of the distribution it is from where that is asked for: `(N,)`.
+
+    `hidden (N, D)` before each of `tokens (N,)`, `head_weight (V, D)`; the distribution is that of sampling at
+    `temperature`. In float32 at least, and with gradients, in chunks of at most `logits_limit` logits.
+    """
+
+    def statistics(hidden: Tensor, tokens: Tensor) -> tuple[Tensor, ...]:
+        logits = _at_least_float32(capped_logits(hidden, head_weight, logit_softcap))
+        if temperature != 1.0:
+            logits = logits / temperature
+        log_probs = logits.log_softmax(dim=-1)
+        chosen = log_probs.gather(1, tokens[:, None])[:, 0]
+        return (chosen, -(log_probs.exp() * log_probs).sum(dim=-1)) if entropy else (chosen,)
+
+    result = in_chunks(statistics, head_weight.size(0), hidden, tokens, logits_limit=logits_limit)
+    return result[0], result[1] if entropy else None
+
+
+def capped_logits(hidden: Tensor, head_weight: Tensor, softcap: float | None) -> Tensor:
+    """`hidden (..., D)`, `head_weight (V, D)` -> `(..., V)`, soft-capped by tanh (Gemma 2, section 2)."""
+    logits = F.linear(hidden, head_weight)
+    return logits if softcap is None else softcap * torch.tanh(logits / softcap)
 
 
 def next_token_loss(

@@ -138,13 +138,16 @@ def load_checkpoint(
     folder = model_folder(path)
     tokenizer = load_tokenizer(folder, tokenizer_digest)
     model = hf.load(folder)
-    if tokenizer.vocab_size > model.config.vocab_size:
+    _check_rows(tokenizer, model.config.vocab_size, folder)
+    return model.to(device), tokenizer
+
+
+def _check_rows(tokenizer: "Tokenizer", rows: int, folder: Path) -> None:
+    if tokenizer.vocab_size > rows:
         raise StageError(
-            f"{folder}: the tokenizer has {tokenizer.vocab_size:,} tokens, the model knows "
-            f"{model.config.vocab_size:,}.",
+            f"{folder}: the tokenizer has {tokenizer.vocab_size:,} tokens, the model knows {rows:,}.",
             "The two files do not belong together.",
         )
-    return model.to(device), tokenizer
 
 
 def load_reward_model(path: str | Path, *, tokenizer_digest: str | None = None) -> tuple["ScalarModel", "Tokenizer"]:
@@ -153,7 +156,9 @@ def load_reward_model(path: str | Path, *, tokenizer_digest: str | None = None) 
 
     folder = model_folder(path)
     tokenizer = load_tokenizer(folder, tokenizer_digest)
-    return hf.load_scalar(folder), tokenizer
+    model = hf.load_scalar(folder)
+    _check_rows(tokenizer, model.config.vocab_size, folder)
+    return model, tokenizer
 
 
 def build_model(
@@ -187,7 +192,9 @@ def _built(description: Mapping[str, Any], *, weights: bool, scalar: bool) -> "L
             initialize(model, architecture, seed, parametrization=Parametrization(**parametrization))
         return model
     if scalar and hf.is_scalar(hf.read_config(model_folder(checkpoint))):
-        return load_reward_model(checkpoint, tokenizer_digest=digest)[0].train()
+        reward_model = load_reward_model(checkpoint, tokenizer_digest=digest)[0].train()
+        reward_model.padding_id, reward_model.reads_rendering = None, False  # trained on, it is one of ours
+        return reward_model
     model, _ = load_checkpoint(checkpoint, tokenizer_digest=digest)
     if architecture.max_position_embeddings > model.config.max_position_embeddings:
         model.core.change_context(max_position_embeddings=architecture.max_position_embeddings)

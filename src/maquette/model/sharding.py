@@ -32,11 +32,16 @@ def shard(module: nn.Module, mesh: DeviceMesh, *, compute_dtype: torch.dtype = t
         reduce_dtype=torch.float32,
         cast_forward_inputs=False,  # rewards and positions keep their digits; hidden states follow from the weights
     )
-    for block in [one for one in module.modules() if isinstance(one, Block)]:
+    blocks: list[Any] = [one for one in module.modules() if isinstance(one, Block)]
+    for block in blocks:
         fully_shard(block, mesh=mesh, mp_policy=policy)
-    fully_shard(module, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
+    whole_module: Any = fully_shard(module, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
     for name in STEPS:
-        register_fsdp_forward_method(module, name)
+        register_fsdp_forward_method(whole_module, name)
+    # What backward gathers ahead is said, not learnt from the forward passes: where one process alone has sampled,
+    # processes would have seen different ones, and wait for each other for ever.
+    for block, before in zip([whole_module, *reversed(blocks)], [*reversed(blocks), whole_module], strict=True):
+        block.set_modules_to_backward_prefetch([before])
 
 
 @contextlib.contextmanager

@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from maquette.artifacts import StageError
 from maquette.data.conversations import Prompt
 from maquette.data.example_batches import ConversationBatch
-from maquette.model import LanguageModel, Sampling
+from maquette.model import LanguageModel, Sampling, likelihoods
 from maquette.model.generation import document_prompt, generate, row_seed
 from maquette.text.chat import Message
 
@@ -141,7 +140,9 @@ def completion_states(model: LanguageModel, batch: ConversationBatch) -> tuple[T
 def completion_log_probs(model: LanguageModel, batch: ConversationBatch) -> tuple[Tensor, Tensor]:
     """Log-probability of each row's completion, and how many tokens it has: `(R,)` each. For rows of one example."""
     hidden, targets = completion_states(model, batch)
-    log_probs = -F.cross_entropy(model.logits(hidden).float(), targets, reduction="none")
+    log_probs, _ = likelihoods.token_statistics(
+        hidden, model.head_weight, targets, logit_softcap=model.config.logit_softcap
+    )
     counts = batch.mask.sum(dim=1)
     rows = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
     return log_probs.new_zeros(len(counts)).index_add(0, rows, log_probs), counts
@@ -162,12 +163,10 @@ def token_statistics(
     `hidden (B, T, D)` of the core, which has read `tokens (B, T)`. Logits are made for the completions alone: prompts
     are often longer.
     """
-    logits = model.logits(hidden[:, :-1][mask]).float()  # (tokens, V)
-    if temperature != 1.0:
-        logits = logits / temperature
-    log_probs = logits.log_softmax(dim=-1)
-    chosen = log_probs.gather(1, tokens[:, 1:][mask][:, None])[:, 0]
-    spread = -(log_probs.exp() * log_probs).sum(dim=-1) if entropy else None
+    chosen, spread = likelihoods.token_statistics(
+        hidden[:, :-1][mask], model.head_weight, tokens[:, 1:][mask],
+        logit_softcap=model.config.logit_softcap, temperature=temperature, entropy=entropy,
+    )  # fmt: skip
     return scattered(chosen, mask), None if spread is None else scattered(spread, mask)
 
 
@@ -206,16 +205,21 @@ def completion_kl(
     """
     if model.config.vocab_size != reference.config.vocab_size:
         raise StageError("Policy and reference have different vocabularies: their KL has no meaning.")
+
+    def kl_of_rows(mine: Tensor, theirs: Tensor) -> tuple[Tensor]:
+        mine, theirs = (
+            (one.logits(hidden).float() / temperature).log_softmax(-1)
+            for one, hidden in ((model, mine), (reference, theirs))
+        )
+        return ((mine.exp() * (mine - theirs)).sum(-1),)
+
     sums = np.zeros(len(completions))
     for start in range(0, len(completions), batch):
         part = completions[start : start + batch]
         tokens, _, mask = padded_rows(part, model.head_weight.device)
         with torch.inference_mode():
-            mine, theirs = (
-                (one.logits(one.core(tokens)[:, :-1][mask]).float() / temperature).log_softmax(-1)
-                for one in (model, reference)
-            )
-            each = (mine.exp() * (mine - theirs)).sum(-1)
+            hidden = (one.core(tokens)[:, :-1][mask] for one in (model, reference))
+            (each,) = likelihoods.in_chunks(kl_of_rows, model.config.vocab_size, *hidden)
             kl = torch.zeros(len(part), dtype=each.dtype, device=each.device)
             kl.index_add_(0, mask.nonzero()[:, 0], each)
         sums[start : start + len(part)] = kl.double().cpu().numpy()

@@ -128,12 +128,9 @@ class PairLossConfig:
 
 
 @dataclass
-class PreferenceConfig(PairLossConfig, ExampleConfig):
-    """Direct preference optimisation: raise the chosen completion against the rejected one, without a reward model."""
+class ReferenceConfig(ExampleConfig):
+    """What objectives over examples have in common that stay near the model they start from."""
 
-    _target_: str = setting("maquette.objectives.DirectPreferenceOptimization", "the LightningModule's class")
-    kind: str = setting("dpo", "what is trained for", choices=("dpo",))
-    sft_weight: float = setting(0.0, "of a term of fine-tuning on the chosen completions", minimum=0.0)
     sample_prompts: int = setting(
         64, "held-out prompts that are answered at each validation, to measure the KL on", minimum=0
     )
@@ -141,26 +138,94 @@ class PreferenceConfig(PairLossConfig, ExampleConfig):
 
 
 @dataclass
-class PolicyConfig(ObjectiveConfig):
-    """Policy optimisation: sample completions, score them, and move towards what scored well."""
+class PreferenceConfig(PairLossConfig, ReferenceConfig):
+    """Direct preference optimisation: raise the chosen completion against the rejected one, without a reward model."""
 
-    _target_: str = setting("maquette.objectives.ProximalPolicyOptimization", "the LightningModule's class")
-    kind: str = setting("ppo", "what is trained for", choices=("ppo",))
+    _target_: str = setting("maquette.objectives.DirectPreferenceOptimization", "the LightningModule's class")
+    kind: str = setting("dpo", "what is trained for", choices=("dpo",))
+    sft_weight: float = setting(0.0, "of a term of fine-tuning on the chosen completions", minimum=0.0)
+
+
+@dataclass
+class LabelledConfig(ReferenceConfig):
+    """KTO: raise completions that are good and lower those that are bad, each by itself."""
+
+    _target_: str = setting("maquette.objectives.KahnemanTverskyOptimization", "the LightningModule's class")
+    kind: str = setting("kto", "what is trained for", choices=("kto",))
+    beta: float = setting(0.1, "strength of the KL constraint: the lower, the further from the reference", minimum=1e-6)
+    desirable_weight: float = setting(1.0, "of good completions in the loss", minimum=0.0)
+    undesirable_weight: float = setting(1.0, "of bad completions in the loss", minimum=0.0)
+
+
+@dataclass
+class RolloutConfig(ObjectiveConfig):
+    """What objectives over prompts have in common: they sample completions and learn from their scores."""
+
     num_iterations: int = setting(50, "rounds of sampling and learning; each is an epoch", minimum=1)
     rollout_batch_size: int = setting(128, "completions sampled in an iteration, over all processes", minimum=1)
     ppo_epochs: int = setting(2, "how often each completion is learned from", minimum=1)
     num_minibatches: int = setting(2, "optimiser steps of a pass", minimum=1)
     max_completion_length: int = setting(20, "tokens of a completion at most", minimum=1)
     temperature: float = setting(1.0, "of the distribution that is sampled from and trained", minimum=0.01)
+    resample_groups: int = setting(
+        0, "how often a group of equal scores is replaced by completions of another prompt at most; 0: never", minimum=0
+    )
+    normalize_scores: int = setting(
+        256, "scores are standardised by those of so many completions of the reference; 0: left as they are", minimum=0
+    )
+    missing_eos_penalty: float = setting(1.0, "taken off the score of one without an end of turn", minimum=0.0)
+    overlong_buffer: int = setting(
+        0, "over the last so many of max_completion_length tokens a penalty rises to 1; 0: none", minimum=0
+    )
+
+    has_value = False
+    """Whether a value function says what was to be expected."""
+
+    unit = 1
+    """Completions that one term of the loss is about."""
+
+    cores = 1
+    """Cores that a forward pass of training goes through."""
+
+    @property
+    def completions_per_prompt(self) -> int:
+        return 1
+
+    def validate(self) -> None:
+        """Raises `ConfigError` for settings that contradict each other."""
+        if self.overlong_buffer > self.max_completion_length:
+            raise ConfigError(
+                f"objective.overlong_buffer={self.overlong_buffer} is more than "
+                f"objective.max_completion_length={self.max_completion_length}.",
+                "It is the last part of it: give fewer tokens, or 0 for no penalty.",
+            )
+        if self.rollout_batch_size % self.completions_per_prompt:
+            size = "objective.group_size=" if self.unit == 1 else ""
+            raise ConfigError(
+                f"objective.rollout_batch_size={self.rollout_batch_size} is not a multiple of "
+                f"{size}{self.completions_per_prompt}.",
+                f"Each prompt is answered {self.completions_per_prompt} times.",
+            )
+        if self.rollout_batch_size < self.unit * self.num_minibatches:
+            raise ConfigError(
+                f"objective.rollout_batch_size={self.rollout_batch_size} is less than "
+                f"objective.num_minibatches={self.num_minibatches}{' pairs' if self.unit == 2 else ''}.",
+                "Use more rollouts or fewer minibatches.",
+            )
+
+
+@dataclass
+class PolicyConfig(RolloutConfig):
+    """Policy optimisation: sample completions, score them, and move towards what scored well."""
+
+    _target_: str = setting("maquette.objectives.ProximalPolicyOptimization", "the LightningModule's class")
+    kind: str = setting("ppo", "what is trained for", choices=("ppo",))
     advantage: str = setting(
         "value", "what a completion is compared with: a value function, or the others of its prompt (group: over their "
         "standard deviation; centered: not; rloo: their mean without it)",
         choices=("value", "group", "centered", "rloo"),
     )  # fmt: skip
     group_size: int = setting(4, "completions of one prompt, unless advantage=value", minimum=2)
-    resample_groups: int = setting(
-        0, "how often a group of equal scores is replaced by completions of another prompt at most; 0: never", minimum=0
-    )
     value_init: str = setting(
         "reward",
         "what the value function starts from: the reward model, the policy's core, or shared (a head on the policy)",
@@ -178,9 +243,6 @@ class PolicyConfig(ObjectiveConfig):
         choices=("tokens", "completions", "constant"),
     )  # fmt: skip
     mask_truncated: bool = setting(False, "nothing is learned from completions without an end of turn")
-    overlong_buffer: int = setting(
-        0, "over the last so many of max_completion_length tokens a penalty rises to 1; 0: none", minimum=0
-    )
     clip_range_value: float = setting(0.2, "how far a value may move from the old one", minimum=0.0)
     gamma: float = setting(1.0, "gamma of the advantage estimate", minimum=0.0, maximum=1.0)
     gae_lambda: float = setting(0.95, "lambda of the advantage estimate", minimum=0.0, maximum=1.0)
@@ -201,14 +263,10 @@ class PolicyConfig(ObjectiveConfig):
         minimum=0.0,
     )  # fmt: skip
     ent_coef: float = setting(0.0, "of an entropy bonus", minimum=0.0)
-    normalize_scores: int = setting(
-        256, "scores are standardised by those of so many completions of the reference; 0: left as they are", minimum=0
-    )
     whiten_rewards: bool = setting(False, "tokens' rewards are scaled to unit variance")
-    missing_eos_penalty: float = setting(1.0, "taken off the score of one without an end of turn", minimum=0.0)
 
     @property
-    def has_value(self) -> bool:
+    def has_value(self) -> bool:  # type: ignore[override]
         """Whether a value function says what was to be expected."""
         return self.advantage == "value"
 
@@ -216,34 +274,44 @@ class PolicyConfig(ObjectiveConfig):
     def completions_per_prompt(self) -> int:
         return 1 if self.has_value else self.group_size
 
+    @property
+    def cores(self) -> int:  # type: ignore[override]
+        """Those of the policy, and of a value function that has one of its own."""
+        return 2 if self.has_value and self.value_init != "shared" else 1
+
     def validate(self) -> None:
         """Raises `ConfigError` for settings that contradict each other."""
+        super().validate()
         if self.resample_groups and self.has_value:
             raise ConfigError(
                 f"objective.resample_groups={self.resample_groups}, but objective.advantage=value has no groups.",
                 "Use objective.advantage=group, centered or rloo.",
-            )
-        if self.overlong_buffer > self.max_completion_length:
-            raise ConfigError(
-                f"objective.overlong_buffer={self.overlong_buffer} is more than "
-                f"objective.max_completion_length={self.max_completion_length}."
-            )
-        if self.rollout_batch_size % self.completions_per_prompt:
-            raise ConfigError(
-                f"objective.rollout_batch_size={self.rollout_batch_size} is not a multiple of "
-                f"objective.group_size={self.group_size}.",
-                "Each prompt is answered group_size times.",
             )
         if self.kl_target is not None and not self.kl_target > 0:
             raise ConfigError(
                 f"objective.kl_target={self.kl_target:g}: a KL divergence of 0 can't be steered to.",
                 "Give nats above 0, or null for a fixed coefficient.",
             )
-        if self.rollout_batch_size < self.num_minibatches:
-            raise ConfigError(
-                f"objective.rollout_batch_size={self.rollout_batch_size} is less than "
-                f"objective.num_minibatches={self.num_minibatches}."
-            )
+
+
+@dataclass
+class OnlinePreferenceConfig(PairLossConfig, RolloutConfig):
+    """Online DPO: of two completions that the policy samples, raise the one of the higher score."""
+
+    _target_: str = setting("maquette.objectives.OnlinePreferenceOptimization", "the LightningModule's class")
+    kind: str = setting("online_dpo", "what is trained for", choices=("online_dpo",))
+    ppo_epochs: int = setting(1, "how often each completion is learned from", minimum=1)
+
+    unit = 2
+
+    @property
+    def completions_per_prompt(self) -> int:
+        return 2
+
+    def validate(self) -> None:
+        """Raises `ConfigError` for settings that contradict each other."""
+        PairLossConfig.validate(self)
+        RolloutConfig.validate(self)
 
 
 @dataclass
@@ -258,12 +326,14 @@ OBJECTIVES: dict[str, type[ObjectiveConfig]] = {
     "sft": SupervisedConfig,
     "reward": RewardModelConfig,
     "dpo": PreferenceConfig,
+    "kto": LabelledConfig,
     "ppo": PolicyConfig,
+    "online_dpo": OnlinePreferenceConfig,
 }
 """The settings of each objective."""
 
 _NEEDED: dict[str, type[ObjectiveConfig]] = {
-    "instructions": ExampleConfig, "preferences": ExampleConfig, "prompts": PolicyConfig,
+    "instructions": ExampleConfig, "preferences": ExampleConfig, "labels": ExampleConfig, "prompts": RolloutConfig,
 }  # fmt: skip
 """What the settings of an objective are a kind of that reads such data."""
 

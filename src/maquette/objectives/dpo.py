@@ -93,14 +93,17 @@ class DirectPreferenceOptimization(Objective):
         data = self.datamodule
         values: dict[str, float] = data.progress(self.trainer.global_step)
         if len(data.validation):
-            losses, chosen, rejected = self._pairs.gathered(len(data.validation) // 2, self.sum_over_processes)
-            values |= preference_metrics(data.validation, chosen, rejected)
-            values["validation/loss"] = float(losses.mean())
+            values |= self.held_out_metrics(data)
         self._sampled: list[Completion] = []
         with whole(self):  # the first process samples, with all weights
             if self.trainer.is_global_zero:
                 values |= self._sample(data)
         self.log_values(values)
+
+    def held_out_metrics(self, data: Any) -> dict[str, float]:
+        """What `validation_step` has found, over everything that is held out."""
+        losses, chosen, rejected = self._pairs.gathered(len(data.validation) // 2, self.sum_over_processes)
+        return preference_metrics(data.validation, chosen, rejected) | {"validation/loss": float(losses.mean())}
 
     def _sample(self, data: Any) -> dict[str, float]:
         """KL from the reference, on the policy's own completions. The reference comes back for this, and leaves; where

@@ -1,8 +1,7 @@
-"""Rollouts: what PPO learns from. Completions that the policy samples, what they are worth, and the batches of them.
+"""Rollouts: the completions that a policy samples and learns from, what they are worth, and the batches of them.
 
     Environment             prompts, and the reward of their completions
     collect_rollouts        completions of the policy as it is -> tensors, with what they show
-    compute_advantages      each token's reward (score at the end, KL penalty everywhere), against what was expected
     RolloutLoader           an iteration's batches: several passes of minibatches
 
 All that is drawn is a pure function of (policy's weights, seed, iteration, place), and a checkpoint in mid-iteration
@@ -31,17 +30,8 @@ from maquette.objectives.completions import (
     padded_rows,
     sample_completions,
 )
-from maquette.objectives.config import PolicyConfig
-from maquette.objectives.losses import (
-    explained_variance,
-    generalized_advantage_estimate,
-    group_advantages,
-    kl_estimate,
-    masked_sum,
-    overlong_penalty,
-    shape_rewards,
-    whiten,
-)
+from maquette.objectives.config import RolloutConfig
+from maquette.objectives.losses import kl_estimate, masked_sum, overlong_penalty
 
 if TYPE_CHECKING:
     from maquette.text import Tokenizer
@@ -66,7 +56,7 @@ class Environment:
     `score_scale`: mean and standard deviation that scores are standardised by; None until `calibrate` has taken them.
     """
 
-    config: PolicyConfig
+    config: RolloutConfig
     tokenizer: "Tokenizer"
     prompts: PromptSource
     reward: RewardFunction
@@ -80,14 +70,12 @@ class Environment:
 
     def completions(self, model: LanguageModel, iteration: int, count: int) -> tuple[list[Completion], Tensor]:
         """This process's `count` of an iteration, and their scores `(count,)`. Groups of equal scores teach nothing:
-        they are replaced by completions of other prompts, `resample_groups` times at most (Yu et al. 2025, "DAPO",
-        section 3.2). Raises `StageError` for a prompt that fills the context."""
+        other prompts take their place, `resample_groups` times at most (Yu et al. 2025, section 3.2). Raises
+        `StageError` for a prompt that fills the context."""
         mine, size = self.group.rank * count, self.config.completions_per_prompt
-        first = iteration * count * self.group.size + mine
+        first, number = iteration * count * self.group.size + mine, iteration * _ROW_SEEDS + mine
         prompts = [self.prompts[(first + row) // size] for row in range(count)]
-        completions = self._sample(
-            model, prompts, range(iteration * _ROW_SEEDS + mine, iteration * _ROW_SEEDS + mine + count)
-        )
+        completions = self._sample(model, prompts, range(number, number + count))
         scores = self.scores(completions)
         for attempt in range(self.config.resample_groups):
             rows = of_equal(self.standardized(scores, completions), size).nonzero().flatten().tolist()
@@ -152,13 +140,14 @@ class Rollouts:
     """Completions as tensors: `tokens (N, T)`; everything else `(N, S)` with S = T - 1, zero outside `mask`.
 
     `lengths (N,)`: tokens of each row, prompt and completion. What was so before the first step of the iteration:
-    `log_probs` of the policy, `values`, and from them `advantages` and `returns`.
+    `log_probs` of the policy and of the reference, `values`, and from them `advantages` and `returns`.
     """
 
     tokens: Tensor
     lengths: Tensor
     mask: Tensor
     log_probs: Tensor
+    reference_log_probs: Tensor
     values: Tensor
     advantages: Tensor
     returns: Tensor
@@ -167,7 +156,7 @@ class Rollouts:
     def of(cls, completions: Sequence[Completion], device: torch.device | str = "cpu") -> "Rollouts":
         """Log-probabilities, values and the rest still zero."""
         tokens, lengths, mask = padded_rows(completions, device)
-        return cls(tokens, lengths, mask, *(torch.zeros(mask.shape, device=mask.device) for _ in range(4)))
+        return cls(tokens, lengths, mask, *(torch.zeros(mask.shape, device=mask.device) for _ in range(5)))
 
     def select(self, rows: Tensor | slice) -> "Rollouts":
         """Some rows, cut to the longest of them."""
@@ -197,8 +186,18 @@ class SampledPolicy(Protocol):
 
     model: LanguageModel
 
+    @property
+    def kl_coefficient(self) -> float:
+        """What a nat from the reference costs, in standardised scores."""
+        ...
+
     def look_back(self, rollouts: Rollouts) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
         """Log-probabilities, values and entropies of its tokens, and log-probabilities under the reference."""
+        ...
+
+    def compute_advantages(self, rollouts: Rollouts, scores: Tensor, ended: Tensor) -> dict[str, float]:
+        """Fills in advantages and returns, by the standardised `scores (N,)` of completions that have `ended (N,)` or
+        were cut off; returns what is worth showing."""
         ...
 
 
@@ -212,18 +211,17 @@ def collect_rollouts(
     schedule: "RolloutSchedule",
     completions: Sequence[Completion],
     scores: Tensor,
-    kl_coefficient: float,
 ) -> Collected:
-    """Says what each token of the policy's completions was worth, by their `scores (N,)`; with TRL's names for what
+    """The policy's completions as tensors, with what they were worth by their `scores (N,)`, and by TRL's names what
     they show.
 
     Divergence is shown as the k1 estimate whatever the reward counts, so that runs can be compared.
     """
-    config, device = environment.config, policy.model.head_weight.device
+    device, kl_coefficient = policy.model.head_weight.device, policy.kl_coefficient
     standardized = environment.standardized(scores, completions).to(device)
     rollouts = Rollouts.of(completions, device)
     mask = rollouts.mask
-    entropy, reference = torch.zeros_like(rollouts.log_probs), torch.zeros_like(rollouts.log_probs)
+    entropy, reference = torch.zeros_like(rollouts.log_probs), rollouts.reference_log_probs
     for rows in schedule.groups():  # as the first pass will train on them
         part = rollouts.select(rows)
         width = part.mask.size(1)
@@ -231,7 +229,6 @@ def collect_rollouts(
         rollouts.log_probs[rows, :width], entropy[rows, :width], reference[rows, :width] = log_probs, spread, theirs
         if values is not None:
             rollouts.values[rows, :width] = values
-    compute_advantages(rollouts, standardized, reference, config, kl_coefficient)
     kl = masked_sum(kl_estimate(rollouts.log_probs, reference), mask, dim=1)
     metrics = {
         "objective/kl": float(kl.mean()),
@@ -244,40 +241,10 @@ def collect_rollouts(
         "completions/mean_length": float(mask.sum(dim=1).float().mean()),
         "completions/eos_rate": sum(one.ended for one in completions) / len(completions),
     }
-    if config.has_value:
-        explained = explained_variance(rollouts.values, rollouts.returns, mask)
-        metrics["val/explained_variance"] = float(torch.nan_to_num(explained))
-    else:
-        metrics["frac_reward_zero_std"] = float(of_equal(standardized, config.group_size).float().mean())
-    if config.mask_truncated:
-        rollouts.keep(torch.tensor([one.ended for one in completions], device=device))
-    return rollouts, metrics
-
-
-# Advantages -----------------------------------------------------------------------------------------------------------
-
-
-def compute_advantages(
-    rollouts: Rollouts, scores: Tensor, reference: Tensor, config: PolicyConfig, kl_coefficient: float
-) -> None:
-    """Fills in `advantages` and `returns`.
-
-    `rollouts` know the policy's log-probabilities and values before its first step; `scores (N,)` are standardised;
-    `reference (N, S)` are the reference's log-probabilities of the same tokens. Rewards are whitened, with their mean
-    kept, where the settings say so (Ziegler et al. 2019's code).
-    """
-    mask = rollouts.mask
-    kl = kl_estimate(rollouts.log_probs, reference, kind=config.kl_estimator)
-    rewards = shape_rewards(scores, kl, mask, kl_coefficient=kl_coefficient)
-    if config.whiten_rewards:
-        rewards = whiten(rewards, mask, shift_mean=False)
-    if not config.has_value:
-        rollouts.advantages = group_advantages(rewards, mask, config.group_size, baseline=config.advantage)
-        return
-    advantages, rollouts.returns = generalized_advantage_estimate(
-        rewards, rollouts.values, mask, gamma=config.gamma, gae_lambda=config.gae_lambda
-    )
-    rollouts.advantages = whiten(advantages, mask)
+    if (size := environment.config.completions_per_prompt) > 1:
+        metrics["frac_reward_zero_std"] = float(of_equal(standardized, size).float().mean())
+    ended = torch.tensor([one.ended for one in completions], device=device)
+    return rollouts, metrics | policy.compute_advantages(rollouts, standardized, ended)
 
 
 # Batches --------------------------------------------------------------------------------------------------------------
@@ -286,15 +253,16 @@ def compute_advantages(
 @dataclass(frozen=True)
 class RolloutSchedule:
     """`rollout_batch_size` completions an iteration, read `ppo_epochs` times in `minibatches` optimiser steps of
-    `micro_batches` forward passes each."""
+    `micro_batches` forward passes each. `unit` neighbours stay together."""
 
     rollout_batch_size: int
     ppo_epochs: int
     minibatches: int
     micro_batches: int = 1
+    unit: int = 1
 
     def __post_init__(self) -> None:
-        if self.rollout_batch_size < self.minibatches * self.micro_batches:
+        if self.rollout_batch_size < self.unit * self.minibatches * self.micro_batches:
             raise ConfigError(
                 f"{self.rollout_batch_size} rollouts can't be shared by {self.minibatches} minibatches of "
                 f"{self.micro_batches} micro-batches.",
@@ -314,8 +282,8 @@ class RolloutSchedule:
     def groups(self) -> list[slice]:
         """The rows of each micro-batch of the first pass, in order."""
         return [
-            slice(part.start + inner.start, part.start + inner.stop)
-            for part in _parts(self.rollout_batch_size, self.minibatches)
+            slice((part.start + inner.start) * self.unit, (part.start + inner.stop) * self.unit)
+            for part in _parts(self.rollout_batch_size // self.unit, self.minibatches)
             for inner in _parts(part.stop - part.start, self.micro_batches)
         ]
 
@@ -391,20 +359,35 @@ class RolloutLoader:
         return RolloutBatch(rollouts.select(rows[chosen]), weight, share, place == 0, inner == 0, metrics)
 
     def _order(self, pass_: int) -> Tensor:
-        order = list(range(self.schedule.rollout_batch_size))
+        unit = self.schedule.unit
+        order = list(range(self.schedule.rollout_batch_size // unit))
         if pass_:
             random.Random(f"{self.seed} {self.iteration} {pass_}").shuffle(order)
-        return torch.tensor(order)
+        return (torch.tensor(order)[:, None] * unit + torch.arange(unit)).flatten()
 
     def state_dict(self) -> dict[str, Any]:
-        state: dict[str, Any] = {"iteration": self.iteration, "place": self.place}
+        step, part = divmod(self.place, self.schedule.micro_batches)
+        state: dict[str, Any] = {
+            "iteration": self.iteration, "step": step, "part": part, "micro_batches": self.schedule.micro_batches
+        }  # fmt: skip
         if self._held is not None and self.place < len(self):
             rollouts, metrics = self._held
             state["held"] = of_all_processes({"trajectories": rollouts.state_dict(), "metrics": metrics})
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.iteration, self.place = state["iteration"], state["place"]
+        """Resumes from a state, at the beginning of a step with any number of micro-batches. Raises `StageError` where
+        it belongs to other processes."""
+        self.iteration, each = state["iteration"], self.schedule.micro_batches
+        if "place" in state:  # of earlier versions: counts micro-batches
+            self.place = state["place"]
+        elif state["part"] and state["micro_batches"] != each:
+            raise StageError(
+                f"The checkpoint lies within a step of {state['micro_batches']} micro-batches; there are {each}.",
+                f"Set trainer.accumulate_grad_batches={state['micro_batches']}.",
+            )
+        else:
+            self.place = state["step"] * each + state["part"]
         self._held = None
         if "held" in state:
             if len(state["held"]) != self.group.size:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from maquette.data.example_batches import ConversationBatch
 from maquette.model import LanguageModel
-from maquette.model.likelihoods import next_token_loss
+from maquette.model.likelihoods import in_chunks, next_token_loss
 from maquette.objectives.base import Metrics, Objective
 from maquette.objectives.completions import completion_states, sample_completions
 from maquette.objectives.config import SupervisedConfig
@@ -41,10 +41,15 @@ class SupervisedFineTuning(Objective):
 
     def validation_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Cross-entropy in nats of every completion token, and whether it is the likeliest one: `(2, tokens)`."""
-        hidden, targets = completion_states(self.model, batch.batch)
-        logits = self.model.logits(hidden).float()
-        likeliest = logits.argmax(dim=-1) == targets
-        values = torch.stack([F.cross_entropy(logits, targets, reduction="none"), likeliest.float()])
+
+        def measured(hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+            logits = self.model.logits(hidden).float()
+            likeliest = logits.argmax(dim=-1) == targets
+            return F.cross_entropy(logits, targets, reduction="none"), likeliest.float()
+
+        values = torch.stack(
+            in_chunks(measured, self.model.config.vocab_size, *completion_states(self.model, batch.batch))
+        )
         if batch.counts:
             nats, right = values.double().cpu()
             self._sums += torch.stack([nats.sum(), right.sum(), torch.tensor(float(len(nats)), dtype=torch.float64)])

@@ -46,8 +46,8 @@ def value_function(
         return value
     if start is None:
         raise ConfigError(
-            "value_init=reward, but the reward is not a reward model.",
-            "Use objective.value_init=policy (or shared), or a reward model.",
+            "value_init=reward, but the reward is not a reward model with the policy's tokenizer.",
+            "Use objective.value_init=policy (or shared), or such a reward model.",
         )
     if start.config.vocab_size != policy.config.vocab_size:
         raise ConfigError(

@@ -14,7 +14,7 @@ import dataclasses
 
 from maquette.artifacts.errors import ConfigError
 
-READS = ("text", "instructions", "preferences", "prompts")
+READS = ("text", "instructions", "preferences", "labels", "prompts")
 
 Panels = tuple[tuple[str, tuple[str, ...]], ...]
 """Of a run's figure: the label of each axis, and the curves in it."""
@@ -24,7 +24,8 @@ Panels = tuple[tuple[str, tuple[str, ...]], ...]
 class ObjectiveEntry:
     """`name`: `kind` of the settings, or a user's `_target_`.
 
-    `reads`: text, instructions, preferences or prompts. `starts_from`: what `checkpoint=latest` means, the first of
+    `reads`: text, instructions, preferences, labels (completions that are good or bad by themselves, from
+    `preferences.path` too) or prompts. `starts_from`: what `checkpoint=latest` means, the first of
     these objectives that has a run; empty: it may start from scratch. `unused`: settings without effect, each a dotted
     key or a whole group. `learning_rate`: the peak, as a share of what the recipe pretrains a model of this width with.
     `scalar`: the model gives one number in place of logits. `has_reference`: it needs log-probabilities of the model it
@@ -63,6 +64,11 @@ class ObjectiveEntry:
         return self.reads == "text"
 
     @property
+    def section(self) -> str:
+        """The settings that say where what it reads comes from."""
+        return "preferences" if self.reads == "labels" else self.reads
+
+    @property
     def reads_pairs(self) -> bool:
         """Whether its examples come two by two, a chosen completion and a rejected one."""
         return self.reads == "preferences"
@@ -78,6 +84,12 @@ _AFTERWARDS = (
 
 _PREFERRED = ("rewards/accuracies", "validation/accuracy", "validation/accuracy/chosen_longer",
               "validation/accuracy/chosen_shorter")  # fmt: skip
+
+_SAMPLED: Panels = (
+    ("reward per completion", ("objective/scores", "validation/reward", "validation/gold")),
+    ("KL divergence (nats per completion)", ("objective/kl", "validation/kl")),
+    ("tokens or words per completion", ("completions/mean_length", "validation/words")),
+)
 
 # Learning rates: at width 128 they are 1.6e-3, 3e-4, 1e-4 and 3e-4, which worked on the embedded tasks; at width 4,096
 # 5e-5, 1e-5 and 3e-6, near what models of seven billion parameters are tuned with. DPO falls apart at more.
@@ -133,6 +145,22 @@ OBJECTIVES = {
             ),
         ),
         ObjectiveEntry(
+            "kto",
+            reads="labels",
+            starts_from=("sft", "pretrain"),
+            unused=(*_AFTERWARDS, "instructions", "prompts", "reward"),
+            learning_rate=0.1,
+            has_reference=True,
+            answers=True,
+            calibrated=False,
+            title="A language model optimised on good and bad completions (KTO)",
+            curves=(
+                ("loss", ("train/loss", "validation/loss")),
+                ("implicit reward", ("rewards/chosen", "rewards/rejected", "rewards/margins")),
+                ("KL from the reference (nats per completion)", ("validation/kl", "objective/kl")),
+            ),
+        ),
+        ObjectiveEntry(
             "ppo",
             reads="prompts",
             starts_from=("sft", "pretrain"),
@@ -143,13 +171,26 @@ OBJECTIVES = {
             metric="validation/reward",
             title="A policy optimised by PPO",
             curves=(
-                ("reward per completion", ("objective/scores", "validation/reward", "validation/gold")),
-                ("KL divergence (nats per completion)", ("objective/kl", "validation/kl")),
-                ("tokens or words per completion", ("completions/mean_length", "validation/words")),
+                *_SAMPLED,
                 (
                     "explained variance, share",
                     ("val/explained_variance", "completions/eos_rate", "policy/clipfrac_avg"),
                 ),
+            ),
+        ),
+        ObjectiveEntry(
+            "online_dpo",
+            reads="prompts",
+            starts_from=("sft", "pretrain"),
+            unused=(*_AFTERWARDS, "instructions", "preferences"),
+            learning_rate=0.05,
+            answers=True,
+            calibrated=False,
+            metric="validation/reward",
+            title="A policy optimised by DPO on its own completions",
+            curves=(
+                *_SAMPLED,
+                ("implicit reward", ("rewards/chosen", "rewards/rejected", "rewards/margins")),
             ),
         ),
     )

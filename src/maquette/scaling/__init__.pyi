@@ -6,7 +6,11 @@ from .fits.sweep_figures import fit_figures as fit_figures
 from .fits.sweep_fit import SweepFit as SweepFit, fit_sweep as fit_sweep
 from .fits.table import RunTable as RunTable, read_table as read_table
 from .laws.counting import kaplan_convention as kaplan_convention, vocabulary_law as vocabulary_law
-from .laws.difference import LawDifference as LawDifference, compare_families as compare_families
+from .laws.difference import (
+    LawDifference as LawDifference,
+    compare_families as compare_families,
+    decision_accuracy as decision_accuracy,
+)
 from .laws.extrapolation import FormComparison as FormComparison, compare_forms as compare_forms
 from .laws.fit import Prediction as Prediction, SurfaceFit as SurfaceFit, fit_surface as fit_surface
 from .laws.forecast import Forecast as Forecast

@@ -1,12 +1,15 @@
 """A blind arena: two models respond, a person says which is better, and only then learns who was who.
 
-Each vote is one line of `battles.jsonl`, written at once and flushed before it counts; `maquette ratings` reads it.
+Each vote is one line of `battles.jsonl`, with a checksum, written at once and flushed before it counts; `maquette
+ratings` reads it.
 `preferences.jsonl`, on which reward models and DPO train, is made from it: the line of a vote that is not a tie, and
 the whole file again at the start where a server was killed between the two. The completions are those that were sent
 from here: a vote says only which side."""
 
+import contextlib
 import datetime
 import json
+import os
 import random
 import secrets
 import threading
@@ -18,8 +21,9 @@ from typing import Any
 
 from maquette.artifacts import StageError
 from maquette.artifacts.files import append_rows, cut_half_line, locked, write_text
-from maquette.artifacts.reading import read_log, reading
+from maquette.artifacts.reading import CHECKSUM, check_seal, read_log, reading, sealed, unsealed
 from maquette.data.conversations import Preference
+from maquette.evaluation.arena import CHANGED
 from maquette.text.chat import Message, check
 
 WINNERS = ("a", "b", "tie")
@@ -107,7 +111,7 @@ class Arena:
         }  # fmt: skip
         try:
             with locked(self.folder / BATTLES):
-                append_rows(self.folder / BATTLES, [row])
+                append_rows(self.folder / BATTLES, [sealed(row)])
                 if (preference := _preference(row)) is not None:
                     append_rows(self.folder / PREFERENCES, [preference])
         except Exception:
@@ -127,14 +131,33 @@ class Arena:
     def _mend(self) -> None:
         """Leaves whole lines alone in the battles, and one preference for each that was decided."""
         battles = self.folder / BATTLES
-        cut_half_line(battles)
-        rows = [row for _, row in read_log(battles)]
+        _end_last_line(battles)
         with reading(battles):
+            rows = [unsealed(row, where, hint=CHANGED) for where, row in read_log(battles)]
             wanted = [json.dumps(one, ensure_ascii=False) for row in rows if (one := _preference(row)) is not None]
         preferences = self.folder / PREFERENCES
         text = "".join(f"{line}\n" for line in wanted)
         if not preferences.exists() or preferences.read_text(encoding="utf-8", errors="replace") != text:
             write_text(preferences, text)
+
+
+def _end_last_line(path: Path) -> None:
+    """A whole vote whose line break is missing or damaged gets it back; half of one, which was never acknowledged, is
+    cut off."""
+    data = path.read_bytes()
+    start = data.rfind(b"\n") + 1
+    for end in (len(data), len(data) - 1):
+        with contextlib.suppress(ValueError, RecursionError, StageError):
+            row = json.loads(data[start:end])
+            if isinstance(row, dict) and CHECKSUM in row:
+                check_seal(row, path)
+                with path.open("rb+") as file:
+                    file.truncate(end)
+                    file.seek(end)
+                    file.write(b"\n")
+                    os.fsync(file.fileno())
+                return
+    cut_half_line(path)
 
 
 def _preference(row: dict[str, Any]) -> dict[str, Any] | None:

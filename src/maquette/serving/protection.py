@@ -20,6 +20,7 @@ from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import parse_qs
 
+import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from maquette.artifacts.reading import short
@@ -199,6 +200,15 @@ class PatientProtocol(H11Protocol):
             self._wait()
         else:
             self._stop_waiting()
+
+    def send_400_response(self, msg: str) -> None:
+        """uvicorn's answer to what is no HTTP, in the API's form."""
+        body = json.dumps(error_body(400, msg)).encode()
+        headers = [("content-type", "application/json"), ("content-length", str(len(body))), ("connection", "close")]
+        events = (h11.Response(status_code=400, headers=headers, reason=b"Bad Request"), h11.Data(data=body))
+        for event in (*events, h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event))
+        self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()

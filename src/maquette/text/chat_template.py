@@ -16,6 +16,7 @@ import functools
 import itertools
 import json
 import threading
+import typing
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,10 +26,10 @@ import jinja2
 import jinja2.ext
 import jinja2.nodes
 import jinja2.parser
-import jinja2.sandbox
 
 from maquette.artifacts import ConfigError, StageError
 from maquette.artifacts.reading import reading, short
+from maquette.text.template_sandbox import MAX_CHARACTERS, EndingSandbox, too_long
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -106,7 +107,7 @@ def _to_json(value: Any, ensure_ascii: bool = False, indent: int | None = None, 
 @functools.lru_cache(maxsize=64)
 def _compiled(source: str) -> jinja2.Template:
     """Raises `StageError` for a template that is not Jinja."""
-    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
+    environment = EndingSandbox(
         trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationBlocks, "jinja2.ext.loopcontrols"]
     )
     environment.filters["tojson"] = _to_json
@@ -135,8 +136,13 @@ def rendered(
     context = {"messages": messages, "tools": tools, "documents": None, "add_generation_prompt": open_assistant}
     try:
         with _RENDERING, tracker.noting() as (written, spans):
+            typing.cast("EndingSandbox", template.environment).start()
+            length = 0
             for piece in template.root_render_func(template.new_context(values | context)):
                 written.append(piece)
+                length += len(piece)
+                if length > MAX_CHARACTERS:
+                    raise too_long()
             return "".join(written), list(spans)
     except _RAISED as error:
         raise StageError(

@@ -276,11 +276,11 @@ class Tokenizer:
             files.check_added(tokenizer._vocabulary, settings, file.parent)
             return tokenizer
         except (KeyError, TypeError, ValueError) as error:
-            raise StageError(f"{file} is not a tokenizer: {error}.") from error
+            raise StageError(f"{file} is not a tokenizer: {short(error)}.") from error
         except StageError as error:
             raise StageError(f"{file}: {error.message}", error.hint) from None
         except Exception as error:  # the library raises bare Exception
-            raise StageError(f"{file} is not a tokenizer that this version reads: {error}.") from error
+            raise StageError(f"{file} is not a tokenizer that this version reads: {short(error)}.") from error
 
     # More tokens
 

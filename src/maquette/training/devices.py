@@ -4,12 +4,15 @@ import contextlib
 import ctypes
 import os
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from maquette.artifacts import ConfigError
+from maquette.artifacts.process_state import process_state_kept
+from maquette.model.linear import current_backend, use_backend
 from maquette.training.config import PrecisionConfig, TrainerConfig
 
 _LIGHTNING_PRECISION = {
@@ -172,10 +175,20 @@ def default_threads(processes: int, width: int | None = None) -> int:
     return max(1, cores // processes)
 
 
-def prepare_process(hardware: Hardware) -> None:
-    """Sets what PyTorch keeps for the whole process: threads, and whether products of float32 may use TF32."""
-    torch.set_num_threads(hardware.threads)
-    torch.set_float32_matmul_precision("high" if hardware.precision == "tf32" else "highest")
+@contextlib.contextmanager
+def prepared_process(hardware: Hardware, linear_backend: str = "torch") -> Iterator[None]:
+    """Within the block PyTorch has for the whole process what a job says: threads, whether products of float32 may use
+    TF32, and what multiplies matrices. Afterwards the process is as it was, whatever Lightning has set too: models that
+    are evaluated next must give the numbers that they give in a process of their own."""
+    before = current_backend()
+    with process_state_kept():
+        torch.set_num_threads(hardware.threads)
+        torch.set_float32_matmul_precision("high" if hardware.precision == "tf32" else "highest")
+        use_backend(linear_backend)
+        try:
+            yield
+        finally:
+            use_backend(before)
 
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # <malloc.h>

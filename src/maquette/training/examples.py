@@ -6,36 +6,49 @@ from typing import Any
 
 from maquette.artifacts.manifest import read_manifest
 from maquette.artifacts.targets import has_key, import_target, node_value
-from maquette.data.example_data import ExampleData, InstructionData, PreferenceData
+from maquette.data.example_data import ExampleData, InstructionData, LabelledData, PreferenceData
 from maquette.objectives.config import ExampleConfig
 from maquette.objectives.preferences import ReferenceLogProbs
 from maquette.text import Tokenizer
 from maquette.training.job import Job, ObjectivePlan, Opened, Row, describe_run_model, prepare_optimization
-from maquette.training.micro_batch import forward_passes, share_of
+from maquette.training.micro_batch import forward_passes, passes_that_fit, rows_that_fit, share_of
 from maquette.training.report import draw_curves, draw_reliability
 
-_DATA: dict[str, type[ExampleData]] = {"instructions": InstructionData, "preferences": PreferenceData}
+_DATA: dict[str, type[ExampleData]] = {
+    "instructions": InstructionData, "preferences": PreferenceData, "labels": LabelledData,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class ExamplePlan(ObjectivePlan):
     """Which examples, and the objective's settings. `folder`: an artifact with `train/` and `validation/`;
-    `micro_batch_size`: examples of one forward pass, None for all of a process's share."""
+    `micro_batch_size`: examples (or pairs) of one forward pass, None for the most that fits."""
 
     folder: Path
     objective: ExampleConfig
     micro_batch_size: int | None = None
 
-    def forward_passes(self, processes: int, accumulate: int | None) -> int:
-        """Of a process in a step. Raises `ConfigError` where the batch can't be shared so."""
-        batch = self.objective.batch_size
-        share = share_of(batch, processes, f"objective.batch_size={batch}", "objective.batch_size")
+    def forward_passes(self, processes: int, accumulate: int | None) -> int | None:
+        """Of a process in a step, if the settings say so. Raises `ConfigError` where the batch can't be shared so."""
         what = "examples of a process's step"
-        return forward_passes(share, what, micro_batch_size=self.micro_batch_size, accumulate=accumulate) or 1
+        return forward_passes(
+            self._share(processes), what, micro_batch_size=self.micro_batch_size, accumulate=accumulate
+        )
+
+    def _share(self, processes: int) -> int:
+        batch = self.objective.batch_size
+        return share_of(batch, processes, f"objective.batch_size={batch}", "objective.batch_size")
+
+    def _passes_that_fit(self, job: Job) -> int:
+        """With every example as long as the longest: which ones meet in a step is up to the seed."""
+        longest = read_manifest(self.folder).facts["train"]["longest"] * (2 if self.objective.entry.reads_pairs else 1)
+        rows = rows_that_fit(job.spec.architecture.numbers_per_token, longest, job.hardware)
+        return passes_that_fit(self._share(job.hardware.world_size), rows)
 
     def open(self, job: Job, tokenizer: Tokenizer) -> Opened:
         assert job.spec.checkpoint is not None
         accumulate = self.forward_passes(job.hardware.world_size, job.trainer.accumulate_grad_batches)
+        accumulate = accumulate or self._passes_that_fit(job)
         common: dict[str, Any] = {
             "batch_size": self.objective.batch_size, "micro_batches": accumulate, "steps": job.spec.steps,
             "seed": job.spec.seed, "batch_size_tokens": job.spec.batch_size_tokens,

@@ -20,13 +20,12 @@ from maquette.artifacts.progress import say
 from maquette.artifacts.run_file import FAILED, INTERRUPTED, RUNNING, TRIED
 from maquette.artifacts.targets import place_of
 from maquette.data.process_group import ProcessGroup, agree, join_group, process_group
-from maquette.model.linear import use_backend
 from maquette.text import Tokenizer
 from maquette.tracking import MLflowLogger, RunLog
 from maquette.training.callbacks import LossSpikeGuard, RunCheckpoint, RunContext
 from maquette.training.checkpoint_io import CheckpointFolder
 from maquette.training.conclusion import conclude
-from maquette.training.devices import keep_large_buffers, prepare_process
+from maquette.training.devices import keep_large_buffers, prepared_process
 from maquette.training.job import Job
 from maquette.training.machine import compile_blocks, compiler_works, matmul_peak
 from maquette.training.metrics_file import MetricsFile
@@ -43,13 +42,11 @@ def fit(job: Job) -> RunRecord:
     world = process_group()
     if world.size > 1:
         join_group(job.hardware.backend)
-    prepare_process(job.hardware)
-    use_backend(job.linear_backend)
     keep_large_buffers()
     record = read_record(job.folder)
     assert record is not None  # the stage has written it
     loggers: list[Logger] = parts("logger", job.logger, Logger) if world.is_first else []
-    with _recorded(job, record, loggers) as log:
+    with prepared_process(job.hardware, job.linear_backend), _recorded(job, record, loggers) as log:
         if world.is_first:
             record = record.update(tracking_run=log.run_id, status=RUNNING)
         try:

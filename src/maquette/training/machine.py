@@ -23,7 +23,7 @@ from maquette.model.linear import fastest_backend, may_be_faster
 from maquette.objectives import Pretraining
 from maquette.objectives.config import PretrainConfig
 from maquette.tracking.environment import hardware_name, processor_name
-from maquette.training.devices import Hardware, prepare_process
+from maquette.training.devices import Hardware, prepared_process
 from maquette.training.job import Job, prepare_optimization
 from maquette.training.trainer import quieten
 
@@ -207,24 +207,22 @@ def measure_speed(job: Job) -> float:
     Only the later half counts: the first steps allocate and warm up. What validation and checkpoints cost is not in it;
     they are a few percent.
     """
-    prepare_process(job.hardware)
     context = job.spec.architecture.max_position_embeddings
     sequences = max(1, min(_SEQUENCES, job.spec.batch_size_tokens // context))
     batches = _Noise((sequences, context + 1), job.spec.architecture.vocab_size)
-    model = LanguageModel(job.spec.architecture, seed=0)
-    optimization = dataclasses.replace(prepare_optimization(job), batch_size_tokens=sequences * context)
-    clock = _Clock()
-    quieten()
-    precision: Any = job.hardware.lightning_precision
-    trainer = Trainer(
-        accelerator="cpu" if job.hardware.accelerator == "cpu" else "gpu", devices=1,
-        precision=precision, max_steps=_TRIAL_STEPS, callbacks=[clock], logger=False,
-        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, limit_val_batches=0,
-        gradient_clip_val=1.0,
-    )  # fmt: skip
-    state = torch.get_rng_state()
-    trainer.fit(Pretraining(model, optimization, PretrainConfig()), batches)
-    torch.set_rng_state(state)
+    with prepared_process(job.hardware):
+        model = LanguageModel(job.spec.architecture, seed=0)
+        optimization = dataclasses.replace(prepare_optimization(job), batch_size_tokens=sequences * context)
+        clock = _Clock()
+        quieten()
+        precision: Any = job.hardware.lightning_precision
+        trainer = Trainer(
+            accelerator="cpu" if job.hardware.accelerator == "cpu" else "gpu", devices=1,
+            precision=precision, max_steps=_TRIAL_STEPS, callbacks=[clock], logger=False,
+            enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, limit_val_batches=0,
+            gradient_clip_val=1.0,
+        )  # fmt: skip
+        trainer.fit(Pretraining(model, optimization, PretrainConfig()), batches)
     gaps = [end - start for start, end in zip(clock.ends, clock.ends[1:], strict=False)]
     gaps = sorted(gaps[len(gaps) // 2 :])
     return sequences * context / gaps[len(gaps) // 2]

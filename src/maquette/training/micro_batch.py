@@ -80,19 +80,24 @@ def choose_micro_batch(
     )
     if passes is not None:
         return share // passes
+    most = max(whole, rows_that_fit(architecture.numbers_per_token + architecture.vocab_size, context, hardware))
+    return max(size for size in _sizes(share, whole) if size <= most)
+
+
+def rows_that_fit(numbers_per_token: int, tokens: int, hardware: Hardware) -> int:
+    """Rows of `tokens` tokens that a process has memory for, where a token keeps so many numbers for the backward pass:
+    the core's, and its logits where they are kept. 1 at least."""
     element = torch.finfo(hardware.compute_dtype).bits // 8
     if hardware.accelerator == "cuda":
         budget = _GPU_SHARE * torch.cuda.get_device_properties(hardware.device).total_memory
     else:
         budget = float(_CPU_BYTES)
-    most = max(whole, int(budget / (activation_bytes(architecture, element) * context)))
-    return max(size for size in _sizes(share, whole) if size <= most)
+    return max(1, int(budget / (element * numbers_per_token * tokens)))
 
 
-def activation_bytes(architecture: CoreConfig, element: int) -> int:
-    """Roughly what one token keeps for the backward pass, at `element` bytes a number: in the core, and at the end the
-    logits' share."""
-    return element * (architecture.numbers_per_token + architecture.vocab_size)
+def passes_that_fit(share: int, rows: int) -> int:
+    """The fewest forward passes that a `share` can be split into evenly, of at most `rows` each."""
+    return next(passes for passes in range(1, share + 1) if share % passes == 0 and share // passes <= rows)
 
 
 def _sizes(share: int, whole: int) -> list[int]:

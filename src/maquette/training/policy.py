@@ -16,10 +16,10 @@ from maquette.artifacts.targets import import_target
 from maquette.data.conversations import Prompt, PromptSource
 from maquette.model import LanguageModel, ScalarModel
 from maquette.objectives.completions import RewardFunction
-from maquette.objectives.config import PolicyConfig
+from maquette.objectives.config import RolloutConfig
 from maquette.objectives.rollouts import RolloutSchedule
 from maquette.training.job import Job, ObjectivePlan, Opened, Row, describe_run_model, prepare_optimization
-from maquette.training.micro_batch import forward_passes, share_of
+from maquette.training.micro_batch import forward_passes, rows_that_fit, share_of
 from maquette.training.report import draw_curves
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class FeedbackSource(Protocol):
     """Plain values that can go to another process, and there become a `PolicyFeedback`."""
 
     def open(self, tokenizer: "Tokenizer", context: int, max_completion_length: int) -> PolicyFeedback:
-        """Raises `StageError` where a file is missing or a reward model reads other tokens."""
+        """Raises `StageError` where a file is missing or damaged."""
         ...
 
 
@@ -64,7 +64,7 @@ class PolicyData(LightningDataModule):
         self.feedback: PolicyFeedback | None = None
 
     def setup(self, stage: str | None = None) -> None:
-        """Raises `StageError` where a file is missing or a reward model reads other tokens."""
+        """Raises `StageError` where a file is missing or damaged."""
         if self.feedback is None:
             self.feedback = self.source.open(self.tokenizer, self.context, self.max_completion_length)
 
@@ -85,15 +85,18 @@ class PolicyData(LightningDataModule):
 @dataclass(frozen=True)
 class PolicyPlan(ObjectivePlan):
     """How a policy is optimised, and for what. `micro_batch_size`: completions of a forward pass; `accumulate`: forward
-    passes of a minibatch. One pass where both are None."""
+    passes of a minibatch; where both are None, as few as fit. `row_tokens`: what a prompt and its completion are
+    expected to have at most; by default the whole context."""
 
-    config: PolicyConfig
+    config: RolloutConfig
     feedback: FeedbackSource
     micro_batch_size: int | None = None
     accumulate: int | None = None
+    row_tokens: int | None = None
 
-    def schedule(self, processes: int) -> RolloutSchedule:
-        """An iteration of one of so many processes. Raises `ConfigError` where its completions can't be shared out."""
+    def schedule(self, processes: int, rows: int | None = None) -> RolloutSchedule:
+        """An iteration of one of so many processes, with at most `rows` completions in a forward pass where the
+        settings do not say how many. Raises `ConfigError` where its completions can't be shared out."""
         config, batch = self.config, self.config.rollout_batch_size
         whole, key = config.completions_per_prompt, "objective.rollout_batch_size"
         share, passes = share_of(batch, processes, f"{key}={batch}", key, whole=whole), self.accumulate
@@ -102,11 +105,21 @@ class PolicyPlan(ObjectivePlan):
                 max(1, share // config.num_minibatches), "completions of a process's minibatch",
                 micro_batch_size=self.micro_batch_size, accumulate=self.accumulate,
             )  # fmt: skip
-        return RolloutSchedule(share, config.ppo_epochs, config.num_minibatches, passes or 1)
+        if passes is None and rows is not None:
+            largest = -(-share // config.num_minibatches)
+            # A forward pass at least for each; the smallest minibatch has one row (or pair) less than the largest.
+            passes = min(-(-largest // rows), max(1, share // config.unit // config.num_minibatches))
+        return RolloutSchedule(share, config.ppo_epochs, config.num_minibatches, passes or 1, config.unit)
+
+    def _rows_that_fit(self, job: Job) -> int:
+        """Completions of a forward pass, through the policy and a value function with a core of its own."""
+        architecture = job.spec.architecture
+        tokens = min(self.row_tokens or architecture.max_position_embeddings, architecture.max_position_embeddings)
+        return rows_that_fit(self.config.cores * architecture.numbers_per_token, tokens, job.hardware)
 
     def open(self, job: Job, tokenizer: "Tokenizer") -> Opened:
         assert job.spec.checkpoint is not None  # the stage asks for one
-        schedule = self.schedule(job.hardware.world_size)
+        schedule = self.schedule(job.hardware.world_size, self._rows_that_fit(job))
         data = PolicyData(
             self.feedback, tokenizer, schedule, context=job.spec.architecture.max_position_embeddings,
             max_completion_length=self.config.max_completion_length,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from maquette.scaling import LawError, compare_families
+from maquette.scaling import LawError, compare_families, decision_accuracy
 
 COMPUTE = np.geomspace(1e12, 1e15, 6)
 
@@ -84,3 +84,17 @@ def test_where_two_laws_cross_is_told_with_an_interval() -> None:
     assert 1e15 < result.crossing < 1e17
     parallel = compare_families(COMPUTE, 10 * COMPUTE**-0.05 * noisy(0), COMPUTE, 9.7 * COMPUTE**-0.05 * noisy(1))
     assert parallel.crossing_interval == (0, np.inf) and "cross" not in parallel.words
+
+
+def test_a_ranking_that_holds_turns_or_is_noise() -> None:
+    largest = [3.0, 3.1, 3.2, 3.2001]
+    losses = np.array([[4.0, 3.5, 3.0], [4.1, 3.4, 3.1], [4.2, 3.6, 3.2], [4.3, np.nan, 3.2001]])
+    assert losses[:, -1].tolist() == largest
+    assert decision_accuracy(losses).tolist() == [1.0, pytest.approx(2 / 3)]
+    turned = losses.copy()
+    turned[2:, 0] = turned[[3, 2], 0]
+    assert decision_accuracy(turned)[0] == pytest.approx(5 / 6)
+    assert decision_accuracy(turned, noise=0.001)[0] == 1.0  # the pair that was turned has no order
+    assert np.isnan(decision_accuracy(losses[[0, 3]])[1])
+    with pytest.raises(LawError, match="two budgets"):
+        decision_accuracy(losses[:, :1])

@@ -6,7 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from maquette.scaling import LawError, fit_kinds, fit_predictor
+from maquette.scaling import LawError, LossSurface, fit_kinds, fit_predictor
+from maquette.scaling.laws.token_kinds import ONSET
+from support.sweeps import Sweep, isoflop_sweep
 
 SWEEP = pd.read_csv(Path(__file__).parents[3] / "notebooks" / "data" / "sweep.csv").astype({"budget": float})
 KINDS = ("new", "hit", "miss")
@@ -68,3 +70,56 @@ def test_the_interval_of_the_total_reaches_lower_before_the_onset_and_not_after(
 def test_a_kind_that_is_not_there_is_named() -> None:
     with pytest.raises(LawError, match="hit"):
         fit_kinds([1.0], [1.0], {"new": [1.0]}, [1.0])
+
+
+KIND_LAWS = {
+    "new": LossSurface(E=1.4, A=110, B=240, alpha=0.36, beta=0.36, gamma=0.8),
+    "hit": LossSurface(E=0.5, A=200, B=420, alpha=0.4, beta=0.4, gamma=0.8),
+    "miss": LossSurface(E=1.8, A=80, B=170, alpha=0.33, beta=0.33, gamma=0.8),
+}
+SHARES = {"new": 0.55, "hit": 0.3, "miss": 0.15}
+
+
+def score(tokens: np.ndarray) -> np.ndarray:
+    """Copying sets in around 4e7 tokens."""
+    return 0.5 / (1 + (4e7 / tokens) ** 1.6)
+
+
+def synthetic(budgets: np.ndarray, sizes: int, noise: float) -> tuple[Sweep, dict[str, np.ndarray], np.ndarray]:
+    """Runs of three kinds of token of which the hits fall with the copying score; their losses, and the total."""
+    sweep = isoflop_sweep(KIND_LAWS["new"], budgets, sizes=sizes, width=2.5 if sizes > 1 else 1)
+    numbers = np.random.default_rng(len(budgets))
+    losses = {
+        kind: law.loss(sweep.params, sweep.tokens) * np.exp(noise * numbers.standard_normal(len(sweep.params)))
+        for kind, law in KIND_LAWS.items()
+    }
+    losses["hit"] = losses["hit"] * np.exp(-ONSET * score(sweep.tokens))
+    return sweep, losses, sum(SHARES[kind] * loss for kind, loss in losses.items())
+
+
+@pytest.mark.parametrize(("first", "place"), [(11, "before"), (12, "across"), (14, "after")])
+def test_a_known_onset_is_predicted_on_both_sides(first: int, place: str) -> None:
+    budgets = 10 ** (first + 0.5 * np.arange(5))
+    sweep, losses, total = synthetic(budgets, 5, 0.002)
+    copying = score(sweep.tokens)
+    kinds = fit_kinds(
+        sweep.params, sweep.tokens, losses, total, shares=SHARES, budgets=sweep.budgets, copying=copying
+    )  # fmt: skip
+    alone = fit_predictor(sweep.params, sweep.tokens, total, budgets=sweep.budgets)
+    target, parts, (truth,) = synthetic(budgets[-1:] * 10, 1, 0.0)
+    forecast, by_kind = kinds.predict(target.params, target.tokens)
+    low, high = forecast.intervals[0.9]
+    middle, plain = (float(one.loss[0]) for one in (forecast, alone.predict(target.params, target.tokens)))
+    assert low[0] < truth < high[0]
+    assert abs(middle / truth - 1) < min(0.02, abs(plain / truth - 1))
+    for kind in ("new", "miss"):
+        assert by_kind[kind].loss[0] == pytest.approx(parts[kind][0], rel=0.01)
+    # Before the onset the interval reaches lower than it reaches up; after it, it does not.
+    assert (np.log(middle / low[0]) > 1.4 * np.log(high[0] / middle)) == (place != "after")
+    assert kinds.leads == (kinds.score_now >= 0.01)
+
+
+def test_scores_between_the_budgets_are_read_off_and_carried_on_beyond(before) -> None:
+    (_, lower), (seen, now) = before.scores[-2:]
+    assert before.score(seen) == pytest.approx(now) and now > lower
+    assert before.score(seen * 1.5) > now > before.score(seen / 1.5)

@@ -132,3 +132,39 @@ def test_verdict_and_record(tmp_path: Path) -> None:
     assert one.id in page and "Not counted: b: too late" in page and f"train prediction={far.id}" in page
     empty = {"verdicts": [], "refused": [], "waiting": [one], "written": "now", "figures": {}}
     assert "No verdict yet" in render("calibration.html.j2", {"record": calibration([]), **empty})
+
+
+KINDS = {
+    "new": {"loss": 3.0, "interval50": [2.9, 3.1], "interval90": [2.8, 3.2]},
+    "hit": {"loss": 1.0, "interval50": [0.9, 1.1], "interval90": [0.8, 1.2]},
+}
+EXPECTED = {"value": 0.5, "interval50": [0.48, 0.52], "interval90": [0.4, 0.6]}
+TASK = {
+    "questions": 40, "chance": 0.25, "digest": "d" * 64, "bits_per_byte": EXPECTED, "accuracy": EXPECTED,
+    "two_steps": {"bits_per_byte": EXPECTED, "accuracy": EXPECTED},
+    "smallest_effect": {"accuracy": 0.17, "bits_per_byte": 0.02}, "noise": {"accuracy": True, "bits_per_byte": False},
+}  # fmt: skip
+
+
+def test_each_kind_and_task_has_a_verdict_of_its_own(tmp_path: Path) -> None:
+    one = write_prediction(prediction(kinds=KINDS, tasks={"quiz": TASK, "later": TASK}), tmp_path)
+    assert read_predictions(tmp_path) == [one]
+    lines = "\n".join(one.lines({}))
+    assert "hit tokens: 1.0000" in lines and "noise at this size, since 40 questions" in lines
+    scores = {"bits_per_byte": 0.7, "accuracy": 0.5}
+    run = outcome(one, kinds={"new": 3.1, "hit": 0.7}, tasks={"quiz": {"d" * 64: scores, "e" * 64: {}}})
+    verdict = judge(one, run)
+    assert {part.name: part.inside for part in verdict.parts} == {
+        "new tokens": True, "hit tokens": False, "quiz, bits per byte of the right answer": False,
+        "quiz, accuracy": True,
+    }  # fmt: skip
+    assert verdict.not_evaluated == ("later",) and verdict.facts()["parts"][1]["observed"] == 0.7
+    # Other questions decide nothing.
+    assert judge(one, outcome(one, tasks={"quiz": {"e" * 64: scores}})).not_evaluated == ("quiz", "later")
+
+
+def test_a_prediction_of_before_kinds_and_tasks_is_still_read(tmp_path: Path) -> None:
+    old = write_prediction(prediction(format=3), tmp_path)
+    raw = json.loads((tmp_path / FOLDER / f"{old.id}.json").read_text())
+    assert "kinds" not in raw and "tasks" not in raw
+    assert read_predictions(tmp_path) == [old] and judge(old, outcome(old)).parts == ()

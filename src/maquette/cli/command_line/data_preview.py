@@ -29,6 +29,8 @@ def _files(settings: Any) -> Iterator[tuple[str, Any, Callable[[Any], Iterable[s
         "feedback.path": _preferences, "given": _preferences, "add": _preferences, "suite.files": _questions,
         "battles": _battles,
     }  # fmt: skip
+    if getattr(getattr(getattr(settings, "objective", None), "entry", None), "reads", None) == "labels":
+        readers["preferences.path"] = _labels
     for key, examples in readers.items():
         section = value = settings
         for part in key.split("."):
@@ -60,6 +62,17 @@ def _preferences(path: Any) -> Iterator[str]:
 
     for one in ExampleFiles(path, "preferences").examples():
         yield f"{_as_text(one.prompt)} | chosen: {_as_text(one.chosen)} | rejected: {_as_text(one.rejected)}"
+
+
+def _labels(path: Any) -> Iterator[str]:
+    from maquette.data.conversations import ExampleFiles, LabelledCompletion
+
+    for one in ExampleFiles(path, "labels").examples():
+        parts = [(one.completion, one.desirable)] if isinstance(one, LabelledCompletion) else [
+            (one.chosen, True), (one.rejected, False)
+        ]  # fmt: skip
+        completions = (f" | {'good' if desirable else 'bad'}: {_as_text(part)}" for part, desirable in parts)
+        yield _as_text(one.prompt) + "".join(completions)
 
 
 def _prompts(path: Any) -> Iterator[str]:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from maquette import __version__
 from maquette.artifacts.errors import ConfigError, MaquetteError, without_secrets
+from maquette.artifacts.process_state import process_state_kept
 from maquette.artifacts.settings import nearest
 from maquette.cli.command_line.registry import MULTIRUN, STAGES, Stage
 
@@ -28,9 +29,12 @@ _TAKES_VALUE = (
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The console script `maquette`. Exits with the stage's exit code."""
+    """The console script `maquette`. Exits with the stage's exit code. Whoever gives `arguments` lives on, in a
+    process that is as it was."""
+    state = contextlib.nullcontext() if arguments is None else process_state_kept()
     try:
-        code = _answer(list(sys.argv[1:] if arguments is None else arguments))
+        with state:
+            code = _answer(list(sys.argv[1:] if arguments is None else arguments))
         sys.stdout.flush()
     except BrokenPipeError:  # `maquette runs | head`: whoever reads has enough
         _drop_output()

@@ -1,5 +1,6 @@
 """Settings of the stages that use a trained model: what it writes, how it is judged, compared and handed on."""
 
+import dataclasses
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -27,7 +28,38 @@ class AnnotateStage(RecordedStage, SeededStage):
     feedback: FeedbackConfig = setting(FeedbackConfig, "who judges")
     repeats: int = setting(9, "simulated people label each pair so many times for the report", minimum=1)
     add: list[str] = setting(list, "preference files whose labels are put before the new ones")
+    labels: int | None = setting(None, "label so many of the pairs; by default all", minimum=1)
+    choose: str = setting(
+        "random", "which of them: any, those that reward models are least sure of, or those they differ on",
+        choices=("random", "uncertainty", "disagreement"),
+    )  # fmt: skip
+    rewards: list[str] = setting(
+        list, "the reward models that choose: one or more for uncertainty, two for disagreement"
+    )
     name: str | None = setting(None, "name of the artifact; by default the annotator and a digest")
+
+    def validate(self) -> None:
+        """Raises `ConfigError` where nobody can choose, or there is nothing to choose."""
+        least = {"random": 0, "uncertainty": 1, "disagreement": 2}.get(self.choose, 0)
+        if len(self.rewards) < least:
+            raise ConfigError(
+                f"choose={self.choose} needs {'a reward model' if least == 1 else 'two reward models or more'}.",
+                "Name runs of objective=reward: rewards=[run-a,run-b].",
+            )
+        if self.labels is None and (least or self.rewards):
+            raise ConfigError(f"choose={self.choose} has nothing to choose.", "Say how many are labelled: labels=500.")
+        if self.rewards and not least:
+            raise ConfigError("rewards has no effect on a random choice.", "Add choose=uncertainty or disagreement.")
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that decide what is preferred, not where things lie."""
+        without = ("outputs", "force", "tracking", "name", "checkpoint", "given", "add", "rewards")
+        settings = {key: value for key, value in dataclasses.asdict(self).items() if key not in without}
+        settings["feedback"] = self.feedback.identity("checkpoint", "path")
+        del settings["prompts"]["path"]
+        if self.labels is None:  # as artifacts were named before there was a choice
+            del settings["labels"], settings["choose"]
+        return settings
 
 
 @dataclass
@@ -118,6 +150,9 @@ class ScoreStage(PrintedStage, ModelStage):
 
 @dataclass
 class EvaluateStage(RecordedStage, ModelStage):
+    runs: str | None = setting(
+        None, "every run of a sweep instead of one checkpoint (as for fit), so that fit predicts a larger one's scores"
+    )
     corpus: str | None = setting(None, "corpus whose held-out documents are used; by default the run's own")
     suite: SuiteConfig = setting(SuiteConfig, "what is asked")
     protocol: ProtocolConfig = setting(ProtocolConfig, "how it is asked")
@@ -175,7 +210,9 @@ class ExportStage(StageConfig):
 
 @dataclass
 class ImportStage(StageConfig):
-    path: str | None = setting(None, "Hugging Face folder (Llama, Qwen2/3 or GPT-2, safetensors), or a .gguf file")
+    path: str | None = setting(
+        None, "Hugging Face folder (Llama, Qwen2/3 or GPT-2, safetensors; also of a reward model), or a .gguf file"
+    )
     merge_adapter: str | None = setting(None, "merge this folder's adapter, in PEFT's format, into the weights")
     chat: str | None = setting(None, "chat template for a model without one: chatml, plain, or a file with Jinja")
     add_tokens: list[str] = setting(list, "special tokens to add, with rows in the embedding and the head")

@@ -21,7 +21,7 @@ from maquette.cli.command_line.config import TrainStage
 from maquette.cli.planning.pretraining import PlannedRun, specified
 from maquette.data.config import ExamplesConfig
 from maquette.data.conversations import ExampleFiles, ExampleSource
-from maquette.data.examples import describe_examples, encode_instructions, encode_preferences
+from maquette.data.examples import describe_examples, encode_instructions, encode_labels, encode_preferences
 from maquette.feedback.annotators.custom import CallableReward
 from maquette.feedback.config import TaskInstructionsConfig
 from maquette.feedback.prompts import TaskInstructions, open_prompts, say_left_out
@@ -29,6 +29,7 @@ from maquette.model.core_config import CoreConfig
 from maquette.model.hf import config_of, read_config
 from maquette.model.loading import find_reward_model, load_tokenizer, model_folder, weights_digest
 from maquette.optimization.config import OptimizerConfig, planned_warmup, planned_weight_decay
+from maquette.recipe.objectives import ObjectiveEntry
 from maquette.recipe.post_training import PostTraining
 from maquette.recipe.pretraining import Recipe, with_steps
 from maquette.recipe.run_spec import label_of
@@ -102,6 +103,11 @@ def plan_policy(config: TrainStage) -> PlannedRun:
         )
     if reward.kind != "reward_model" and objective.has_value and objective.value_init == "reward":
         objective = dataclasses.replace(objective, value_init="policy")  # there is no reward model to start from
+    foreign = _reward_tokenizer(config, tokenizer)
+    if foreign is not None and objective.has_value and objective.value_init == "reward":
+        objective = dataclasses.replace(objective, value_init="policy")
+        say("the reward model has another tokenizer: completions are encoded again, the value function starts from the "
+            "policy (objective.value_init=policy)")  # fmt: skip
     longest = max(1, architecture.max_position_embeddings - objective.max_completion_length)
     prompts = open_prompts(config.prompts, tokenizer, longest=longest)
     say_left_out(prompts)
@@ -126,26 +132,29 @@ def plan_policy(config: TrainStage) -> PlannedRun:
         trainer=dataclasses.replace(config.trainer, log_every_n_steps=log_every_n_steps),
     )
     digests = {"tokenizer": tokenizer.chat_digest, "reward": _reward_digest(config)}
+    if foreign is not None:
+        digests["reward_tokenizer"] = foreign.chat_digest
     if config.prompts.path is not None:
         path, rows = Path(config.prompts.path), config.prompts.open_rows("prompts")
         digests["prompts"] = file_digest(path) if path.is_file() else digest([rows.identity, rows.inputs()])
-    return _run(config, recipe, lambda: _policy_plan(config), start, digests)
+    row_tokens = max(lengths) + objective.max_completion_length
+    return _run(config, recipe, lambda: _policy_plan(config, row_tokens), start, digests)
 
 
-def _policy_plan(config: TrainStage) -> "ObjectivePlan":
+def _policy_plan(config: TrainStage, row_tokens: int) -> "ObjectivePlan":
     from maquette.feedback.building import ConfiguredFeedback
     from maquette.training.devices import count_processes
     from maquette.training.policy import PolicyPlan
 
     feedback = ConfiguredFeedback(config.prompts, config.reward, config.outputs)
     accumulate = config.trainer.accumulate_grad_batches
-    plan = PolicyPlan(config.objective, feedback, config.data.micro_batch_size, accumulate)
+    plan = PolicyPlan(config.objective, feedback, config.data.micro_batch_size, accumulate, row_tokens)
     plan.schedule(count_processes(config.trainer))  # raises where they can't be shared out
     return plan
 
 
 PLANS: dict[str, Callable[[TrainStage], PlannedRun]] = {
-    "instructions": plan_examples, "preferences": plan_examples, "prompts": plan_policy,
+    "instructions": plan_examples, "preferences": plan_examples, "labels": plan_examples, "prompts": plan_policy,
 }  # fmt: skip
 """How a run is planned, by what the objective reads."""
 
@@ -211,6 +220,14 @@ def _with_eps(optimizer: Node) -> Node:
     return with_values(optimizer, eps=ADAM_EPS) if ours else optimizer
 
 
+def _reward_tokenizer(config: TrainStage, tokenizer: Tokenizer) -> Tokenizer | None:
+    """The reward model's, where it is not the policy's."""
+    if config.reward.kind != "reward_model":
+        return None
+    its_own = load_tokenizer(find_reward_model(config.reward.checkpoint, config.outputs))
+    return None if its_own.digest == tokenizer.digest else its_own
+
+
 def _reward_digest(config: TrainStage) -> str:
     reward = config.reward
     if reward.kind != "reward_model":
@@ -222,7 +239,7 @@ def _reward_digest(config: TrainStage) -> str:
 
 
 _ENCODE: dict[str, Callable[..., dict[str, Any]]] = {
-    "instructions": encode_instructions, "preferences": encode_preferences,
+    "instructions": encode_instructions, "preferences": encode_preferences, "labels": encode_labels,
 }  # fmt: skip
 
 
@@ -232,8 +249,8 @@ def encoded_examples(config: TrainStage, tokenizer: Tokenizer, longest: int) -> 
 
     Raises `ConfigError` where the settings do not say where they come from."""
     kind = config.objective.entry.reads
-    chosen: ExamplesConfig = getattr(config, kind)
-    source = _source(kind, chosen, config.objective.entry.name)
+    chosen: ExamplesConfig = getattr(config, config.objective.entry.section)
+    source = _source(kind, chosen, config.objective.entry)
     settings = {"longest": longest, "validation": getattr(chosen, "validation", 0.0), "limit": chosen.limit}
 
     def make(folder: Path) -> dict[str, Any]:
@@ -254,12 +271,12 @@ def encoded_examples(config: TrainStage, tokenizer: Tokenizer, longest: int) -> 
     )
 
 
-def _source(kind: str, chosen: Any, objective: str) -> ExampleSource:
+def _source(kind: str, chosen: Any, entry: ObjectiveEntry) -> ExampleSource:
     if isinstance(chosen, TaskInstructionsConfig):
         return TaskInstructions(chosen)
     if chosen.path is None:
         more = ", or instructions=task" if kind == "instructions" else ""
         raise ConfigError(
-            f"objective={objective} needs {kind}.", f"Give {kind}.path=<file or folder of JSON lines>{more}."
+            f"objective={entry.name} needs {kind}.", f"Give {entry.section}.path=<file or folder of JSON lines>{more}."
         )
     return ExampleFiles(chosen.open_rows(kind), kind)

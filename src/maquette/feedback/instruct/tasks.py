@@ -15,8 +15,8 @@ from pathlib import Path
 
 from maquette.artifacts import StageError
 from maquette.artifacts.files import file_digest
-from maquette.corpus.sources.files import json_files, read_rows
-from maquette.data.row_shapes import text_of
+from maquette.corpus.sources.row_files import read_rows, row_files
+from maquette.data.row_messages import text_of
 from maquette.feedback.chat_models import Reply
 from maquette.model.generation import row_seed
 from maquette.text.chat import Message
@@ -60,7 +60,7 @@ def seed_file(path: str | None) -> Path:
 def read_seeds(path: Path) -> list[SeedTask]:
     """The tasks of a file. Raises `StageError` for a row without an instruction or an output, and for too few."""
     seeds = []
-    for place, row in read_rows(json_files(path, "seed tasks"), "seed tasks"):
+    for place, row in read_rows(row_files(path, "seed tasks"), "seed tasks"):
         task = SeedTask(*(text_of(row, key, place).strip() for key in ("instruction", "input", "output", "category")))
         if not task.instruction or not task.output:
             raise StageError(f"{place} is not a seed task.", "It has instruction, output, and perhaps input, category.")

@@ -43,9 +43,10 @@ def compare_runs(
     the study into `folder`; returns the manifest's facts. `records`: of every run by its name."""
     reference = records[REFERENCE]
     rewards: dict[str, RewardFunction] = {"gold": GoldReward()}
-    rewards |= {name: open_reward_model(place, outputs) for name, place in reward_models.items()}
+    tokenizer = load_tokenizer(reference.folder)
+    rewards |= {name: open_reward_model(place, outputs).of_policy(tokenizer) for name, place in reward_models.items()}
     source = open_prompts(
-        PromptsConfig(tasks=list(tasks), seed=seed + 1), load_tokenizer(reference.folder),
+        PromptsConfig(tasks=list(tasks), seed=seed + 1), tokenizer,
         longest=max(1, reference.spec.sequence_length - max_completion_length), split="held_out",
     )  # fmt: skip
     runs = [

@@ -94,6 +94,8 @@ def limits(config: CoreConfig, tokenizer: "Tokenizer", *, scalar: bool) -> list[
         limits.append(f"transformers has no such model ({config.description}): only Maquette opens this folder.")
     if scalar and tokenizer.padding_id is None:
         limits.append("the tokenizer has no padding token: transformers scores one text at a time.")
+    elif scalar and tokenizer.padding_id in tokenizer.stop_ids:
+        limits.append("the padding token ends turns too: transformers scores one text at a time.")
     if not tokenizer.has_text:
         limits.append("the folder has no tokenizer: the tokens that the model read came without one.")
     return limits

@@ -59,6 +59,10 @@ class ModelFamily:
 _SCALAR = "ForSequenceClassification"
 
 
+READS_RENDERING = "reads_rendering"
+"""Of a reward model, in its `config.json`: see `maquette.model.heads.ScalarModel`."""
+
+
 def is_scalar(raw: Raw) -> bool:
     """Whether a `config.json` is a reward model's."""
     named = raw.get("architectures")
@@ -116,7 +120,7 @@ _NAMES = (
     "sliding_window max_window_layers bias quantization_config keys_to_ignore_at_inference transformers.js_config "
     "model_max_length max_sequence_length max_seq_len bos_token eos_token pad_token unk_token _num_labels "
     "predict_special_tokens tokenizer_digest unsloth_version unsloth_fixed original_max_position_embeddings rotary_dim "
-    "sep_token "
+    "sep_token reads_rendering "
     "num_beams num_beam_groups num_return_sequences do_sample early_stopping max_length min_length max_new_tokens "
     "temperature top_k top_p typical_p repetition_penalty length_penalty diversity_penalty no_repeat_ngram_size "
     "encoder_no_repeat_ngram_size bad_words_ids suppress_tokens begin_suppress_tokens exponential_decay_length_penalty "

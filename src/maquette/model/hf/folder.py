@@ -12,29 +12,29 @@
 
 A reward model is the family's `...ForSequenceClassification` with one label: the same core, with a head of one number.
 Ours adds a bias to the score, which `transformers` has no place for: it lies in the file as `score.bias`, and rewards
-there are lower by this constant, which no comparison of two completions feels.
+there are lower by this constant, which no comparison of two completions feels. One from elsewhere has none.
+`transformers` reads the score at the last token that is not padding. Where padding and the end of turn are one token,
+as in SmolLM2, that would be the token before; a model that was trained to be read at the end of turn is written
+without a padding token, and then `transformers` scores one text at a time.
 """
 
 import shutil
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
 from maquette.artifacts import StageError
 from maquette.artifacts.files import atomic_folder, file_digest, listed, read_json, write_json
-from maquette.artifacts.reading import load_sealed, reading, write_sealed
-from maquette.model.heads import LanguageModel, ScalarModel
+from maquette.artifacts.reading import load_sealed, reading, short, write_sealed
+from maquette.model.heads import LanguageModel, Model, ScalarModel
 from maquette.model.hf.config_file import CHECKSUMS, DROPOUT, FAMILIES, config_of, family_of, read_config
-from maquette.model.hf.family import MODELING, OWN, ModelFamily, Stored, is_scalar
-from maquette.model.hf.weights import read_weights, write_weights
+from maquette.model.hf.family import MODELING, OWN, READS_RENDERING, ModelFamily, Stored, is_scalar
+from maquette.model.hf.weights import read_weights, weight_files, write_weights
 from maquette.reports import render
 from maquette.text import Tokenizer, model_files
 from maquette.text.special import END_OF_TURN
 from maquette.text.tokenizer import MISSING_FILE
-
-Model = TypeVar("Model", LanguageModel, ScalarModel)
-
 
 _FILES = frozenset(
     (
@@ -42,6 +42,9 @@ _FILES = frozenset(
         MISSING_FILE, f"{MODELING}.py", "README.md", "manifest.json", CHECKSUMS, "__pycache__",
     )
 )  # fmt: skip
+
+
+_BIAS = "score.bias"
 
 
 def load(path: Path | str, *, dtype: torch.dtype | None = torch.float32) -> LanguageModel:
@@ -56,12 +59,22 @@ def load(path: Path | str, *, dtype: torch.dtype | None = torch.float32) -> Lang
     return _load(LanguageModel, path, raw, dtype)
 
 
-def load_scalar(path: Path | str) -> ScalarModel:
-    """The reward model in a folder in float32, otherwise as `load`."""
+def load_scalar(path: Path | str, *, dtype: torch.dtype | None = torch.float32) -> ScalarModel:
+    """The reward model in a folder, of ours or of `transformers`' with one label, otherwise as `load`."""
     path, raw = Path(path), read_config(Path(path))
     if not is_scalar(raw):
         raise StageError(f"{path} is not a reward model.", "Train one with objective=reward.")
-    return _load(ScalarModel, path, raw, torch.float32)
+    labels = raw.get("id2label") or {}
+    if (count := raw.get("num_labels") or len(labels) or 2) != 1:  # transformers' default is 2
+        names = f" ({short(', '.join(map(str, labels.values())))})" if isinstance(labels, dict) and labels else ""
+        raise StageError(
+            f"{path / 'config.json'}: a classifier with {short(count)} labels{names} is not a reward model.",
+            "One that gives a reward has num_labels=1.",
+        )
+    model = _load(ScalarModel, path, raw, dtype)
+    model.padding_id = raw.get("pad_token_id")
+    model.reads_rendering = bool(raw.get(READS_RENDERING, "tokenizer_digest" not in raw))
+    return model
 
 
 def _load(kind: type[Model], path: Path, raw: dict[str, Any], dtype: torch.dtype | None) -> Model:
@@ -70,7 +83,12 @@ def _load(kind: type[Model], path: Path, raw: dict[str, Any], dtype: torch.dtype
     with reading(path / "config.json", hint="Fetch the file again."), torch.device("meta"):
         model = kind(config)  # no memory and no initial weights: those of the file take their place
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    model.load_state_dict(read_weights(path, family, _layout(family, config, shapes), shapes, dtype), assign=True)
+    if _BIAS in shapes and _BIAS not in weight_files(path):
+        del shapes[_BIAS]
+    state = read_weights(path, family, _layout(family, config, shapes), shapes, dtype)
+    if isinstance(model, ScalarModel) and _BIAS not in state:
+        state[_BIAS] = torch.zeros(1, dtype=state["score.weight"].dtype)
+    model.load_state_dict(state, assign=True)
     return model.eval()
 
 
@@ -122,7 +140,13 @@ def fill(folder: Path, model: LanguageModel | ScalarModel, tokenizer: Tokenizer,
     tokenizer.save(folder)
     if isinstance(model, ScalarModel):
         settings |= {"architectures": [family.scalar_architecture], "num_labels": 1, "problem_type": "regression"}
-        settings |= {"id2label": {"0": "reward"}, "label2id": {"reward": 0}}
+        settings |= {"id2label": {"0": "reward"}, "label2id": {"reward": 0}, READS_RENDERING: model.reads_rendering}
+        if model.reads_rendering:
+            special["pad_token_id"] = model.padding_id
+        elif special["pad_token_id"] in stop_ids:
+            special["pad_token_id"] = None
+        if family is not OWN and not state[_BIAS].any():
+            del state[_BIAS]
     else:
         special["eos_token_id"] = files.with_ends(files.ids, stop_ids, our_end)
         generation = files.generation or {"do_sample": False} | special

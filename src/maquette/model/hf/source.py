@@ -1,19 +1,21 @@
-"""What `maquette import` reads: a Hugging Face folder or a GGUF file; its digests, its model, and what of it is not
-followed here.
+"""What `maquette import` reads: a Hugging Face folder, of a language model or a reward model, or a GGUF file; its
+digests, its model, and what of it is not followed here.
 """
 
 import contextlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from maquette.artifacts.errors import ConfigError
+from maquette.artifacts.errors import ConfigError, StageError
 from maquette.artifacts.files import file_digest, listed
 from maquette.artifacts.progress import progress
 from maquette.artifacts.reading import short
 from maquette.model.adapters import load_adapter
-from maquette.model.heads import LanguageModel, with_rows
+from maquette.model.heads import LanguageModel, ScalarModel, with_rows
 from maquette.model.hf.config_file import CHECKSUMS, family_of, read_config
-from maquette.model.hf.folder import load
+from maquette.model.hf.family import is_scalar
+from maquette.model.hf.folder import load, load_scalar
 from maquette.model.hf.gguf import unpacked
 from maquette.model.hf.weights import INDEX, weight_files
 from maquette.text import Tokenizer, model_files
@@ -30,7 +32,7 @@ def load_source(
     add_tokens: Sequence[str] = (),
     chat: str | None = None,
     adapter: Path | None = None,
-) -> tuple[LanguageModel, Tokenizer, str]:
+) -> tuple[LanguageModel | ScalarModel, Tokenizer, str]:
     """The model as it stands in the file, its tokenizer, and the name of its architecture in `transformers`.
 
     `adapter`: a folder in PEFT's format, merged into the weights; `add_tokens`: special tokens that both get; `chat`:
@@ -38,8 +40,16 @@ def load_source(
     as it is read. Raises as `load`.
     """
     with unpacked(source, beside) if is_gguf(source) else contextlib.nullcontext(source) as opened:
-        model, tokenizer = load(opened, dtype=None), Tokenizer.load(opened)
-        family = family_of(read_config(opened), opened)
+        raw = read_config(opened)
+        model: Any  # of one kind or the other
+        model = load_scalar(opened, dtype=None) if is_scalar(raw) else load(opened, dtype=None)
+        tokenizer, family = Tokenizer.load(opened), family_of(raw, opened)
+        if tokenizer.vocab_size > model.config.vocab_size:
+            raise StageError(
+                f"{opened / 'tokenizer.json'} has {tokenizer.vocab_size:,} tokens, config.json says "
+                f"{model.config.vocab_size:,}.",
+                "The two files do not belong together, or one is damaged.",
+            )
     if adapter is not None:
         model = load_adapter(model, family, adapter)
     known = tokenizer.vocab_size
@@ -47,7 +57,7 @@ def load_source(
     tokenizer = tokenizer.with_chat(chat) if chat else tokenizer
     if tokenizer.vocab_size > known:
         model = with_rows(model, known, tokenizer.vocab_size)
-    return model, tokenizer, family.architecture
+    return model, tokenizer, family.scalar_architecture if is_scalar(raw) else family.architecture
 
 
 def not_followed(source: Path, tokenizer: Tokenizer, taken: set[str]) -> list[str]:

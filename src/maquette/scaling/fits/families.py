@@ -15,9 +15,9 @@ from maquette.artifacts.errors import ConfigError
 from maquette.artifacts.settings import nearest
 from maquette.reports.figures import COLORS, draw_law, new_figure
 from maquette.scaling.fits.table import RunTable
-from maquette.scaling.laws.difference import LawDifference, compare_families
+from maquette.scaling.laws.difference import LawDifference, compare_families, decision_accuracy
 from maquette.scaling.laws.isoflop import fit_isoflop
-from maquette.scaling.laws.runs import Array, LawError, group_budgets
+from maquette.scaling.laws.runs import Array, LawError, group_budgets, seed_noise
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -40,18 +40,25 @@ class Family:
 
 @dataclass(frozen=True)
 class FamilyComparison:
-    """The families by name, and of each but the first its difference from the first."""
+    """The families by name, and of each but the first its difference from the first. `decisions`: by budget the share
+    of pairs of families that it ranks as the largest budget does, nan where no two have it; pairs that the noise of the
+    seed could have ranked do not count."""
 
     column: str
     families: Mapping[str, Family]
     differences: Mapping[str, LawDifference]
+    decisions: Mapping[float, float]
     level: float
     warnings: tuple[str, ...]
 
     @property
     def words(self) -> str:
-        """The differences, a sentence or two each."""
-        return " ".join(difference.words for difference in self.differences.values())
+        """The differences, a sentence or two each, and how far a small budget's ranking is to be trusted."""
+        decisions = "; ".join(
+            f"{share:.0%} at {at:.2g} FLOPs" for at, share in self.decisions.items() if share == share
+        )
+        ranking = [f"Pairs that are ranked as at the largest budget: {decisions}."] if decisions else []
+        return " ".join([*(difference.words for difference in self.differences.values()), *ranking])
 
 
 def split_families(table: RunTable, column: str) -> dict[str, RunTable]:
@@ -102,7 +109,23 @@ def compare_by(table: RunTable, column: str, level: float = 0.9) -> FamilyCompar
         warnings.append("Minima of one family are compared with best runs of another: the latter lose a little.")
     if len(np.unique(budgets)) < FEWEST_BUDGETS:
         warnings.append(f"{len(np.unique(budgets))} budgets hardly show a slope; four or more do.")
-    return FamilyComparison(column, families, differences, level, tuple(warnings))
+    # Without seeds, runs of one size that differ in the family would be taken for repeats.
+    known = table.seed is not None
+    noise = seed_noise(table.params, table.tokens, table.loss, table.seed)[0] if known else np.nan
+    decisions = _decisions(list(families.values()), noise)
+    return FamilyComparison(column, families, differences, decisions, level, tuple(warnings))
+
+
+def _decisions(families: list[Family], noise: float) -> dict[float, float]:
+    compute = np.concatenate([family.compute for family in families])
+    groups, at = np.unique(group_budgets(compute), return_inverse=True)
+    if len(groups) < 2:
+        return {}
+    losses = np.full((len(families), len(groups)), np.nan)
+    owner = np.repeat(np.arange(len(families)), [len(family.compute) for family in families])
+    losses[owner, at] = np.concatenate([family.loss for family in families])
+    shares = decision_accuracy(losses, np.sqrt(2) * noise if np.isfinite(noise) else 0.0)
+    return {float(budget): float(share) for budget, share in zip(groups, shares, strict=False)}
 
 
 def _family(name: str, table: RunTable, level: float) -> Family:
@@ -140,6 +163,9 @@ def comparison_facts(comparison: FamilyComparison) -> dict[str, Any]:
             }
             for name, d in comparison.differences.items()
         },
+        "decisions": [
+            {"C": at, "accuracy": None if np.isnan(share) else share} for at, share in comparison.decisions.items()
+        ],
         "warnings": list(comparison.warnings),
     }  # fmt: skip
 

@@ -15,7 +15,8 @@ from maquette.scaling.laws.fit import CARRIED, STARTS
 UNKNOWN = "not recorded in these runs"
 
 _FORMULAS = {
-    "plateau": "ln L = -1/2 ln[(E + (A/N^alpha + B/D^beta)^gamma)^-2 + H^-2], with priors and weights",
+    "plateau": "ln L = -1/m ln[(E + (A/N^alpha + B/D^beta)^gamma)^-m + H^-m], with priors and weights",
+    "kinds": "L = sum of share L of each kind of token, each by plateau; hits times e^(-3.3 copying score)",
     "minima": "ln L = ln L*(C) + k/2 (ln N - ln N*(C))^2, L* and N* power laws in C",
     "additive": "L = E + A/N^alpha + B/D^beta (Hoffmann et al. 2022)",
     "kaplan": "L = (A/N^alpha + B/D)^gamma (Kaplan et al. 2020)",

@@ -11,6 +11,8 @@ import numpy as np
 from rich.console import Console
 
 from maquette.reports.tables import error_words, span, terminal_table
+from maquette.scaling.fits.tasks import task_words
+from maquette.scaling.laws.token_kinds import FORM
 
 if TYPE_CHECKING:
     from maquette.scaling.fits.sweep_fit import SweepFit
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from maquette.scaling.laws.isoflop import IsoflopFit
     from maquette.scaling.laws.power_law import PowerLawFit
     from maquette.scaling.laws.predictor import Predictor
+    from maquette.scaling.laws.token_kinds import KindPredictor
 
 REACHES = (1.0, 10.0, 100.0)
 """Forecasts are stated at so many times the largest budget."""
@@ -40,8 +43,10 @@ def fit_facts(fit: "SweepFit") -> dict[str, Any]:
         "range": {name: [column.min(), column.max()] for name, column in columns.items()},
         "headline": headline(fit),
         "forms": [score._asdict() for score in (*fit.predictor.scores, *comparison.scores)],
-        "widths": {**comparison.widths, **fit.predictor.widths},
+        "widths": {**comparison.widths, **fit.predictor.widths, **({FORM: fit.kinds.width} if fit.kinds else {})},
         "predictor": _predictor(fit.predictor),
+        "kinds": None if fit.kinds is None else _kinds(fit, fit.kinds),
+        "tasks": _tasks(fit),
         "surfaces": {name: _surface(fitted.surface) for name, fitted in comparison.fits.items() if fitted.surface},
         "custom_forms": {
             name: _custom(fit, name, fitted.custom) for name, fitted in comparison.fits.items() if fitted.custom
@@ -74,7 +79,10 @@ def headline(fit: "SweepFit") -> str:
     """The fit in two sentences."""
     exponent = fit.exponent()
     text = f"N* ~ C^{exponent[0]:.3f} ({exponent[1].low:.3f} to {exponent[1].high:.3f}, {fit.level:.0%} interval)"
-    names = {"minima": "the power law through the minima", "plateau": "the predictor"}
+    names = {
+        "minima": "the power law through the minima", "plateau": "the predictor",
+        FORM: "the laws by kind of token, for copying sets in",
+    }  # fmt: skip
     name = names.get(fit.form, f"the {fit.form} form")
     how = f"By {name}, which was forced" if fit.forced else f"By {name}"
     forecast = next(row for row in forecasts(fit) if row["reach"] == 10.0 and row["form"] == fit.form)
@@ -119,6 +127,10 @@ def tell(facts: Mapping[str, Any]) -> None:
     ]
     if facts["curvature"] is not None:
         lines.append(facts["curvature"]["words"])
+    if facts["kinds"] is not None:
+        lines.append(facts["kinds"]["words"])
+    if facts["tasks"]:
+        lines += ["The best run at ten times the largest budget:", *facts["tasks"]["words"]]
     if facts["kaplan"] is not None:
         lines.append(counting_words(facts))
     lines += [one["words"] for one in facts["confounders"] if one["name"] == "recipe" and not one["alarming"]]
@@ -188,7 +200,7 @@ def form_table(facts: Mapping[str, Any]) -> tuple[list[str], list[tuple[str, ...
 def exponent_table(facts: Mapping[str, Any]) -> tuple[list[str], list[tuple[str, str, str, str]]]:
     """The exponent of the best size by every approach, the one that leads first: headings and rows."""
     line = facts["predictor"]["size_line"]
-    shrunk = "line of minima, shrunk" + (" *" if facts["form"] == facts["predictor"]["form"] else "")
+    shrunk = "line of minima, shrunk" + (" *" if facts["form"] in (facts["predictor"]["form"], FORM) else "")
     rows = [(shrunk, f"{line['exponent']:.3f}", span(line["interval"]), "")]
     if facts["form"] in facts["surfaces"]:
         surface = facts["surfaces"][facts["form"]]
@@ -225,6 +237,60 @@ def _predictor(predictor: "Predictor") -> dict[str, Any]:
     size_line = _fields(line, "level", "exponent", "exponent_deviation", "centre", "minima", "interval", "warnings")
     known = {"unigram_entropy": surface.unigram_entropy, "least_noise": surface.least_noise}
     return _fields(predictor, "form", "onset", "warnings") | {"size_line": size_line} | known
+
+
+def _kinds(fit: "SweepFit", laws: "KindPredictor") -> dict[str, Any]:
+    """The laws by kind of token: what they expect of the best run at each of `REACHES`, and the copying score there."""
+    rows = []
+    for reach in REACHES:
+        compute = float(fit.comparison.largest_budget * reach)
+        params, tokens = fit.best(compute)
+        _, kinds = laws.predict(params, tokens, compute, LEVELS)
+        here = {"reach": reach, "C": compute, "copying": laws.score(tokens)}
+        rows += [
+            here | {"kind": kind, "loss": one.loss, "interval90": one.intervals[0.9]} for kind, one in kinds.items()
+        ]
+    return _fields(laws, "shares", "scores", "score_now", "leads", "copied") | {"words": kind_words(laws), "rows": rows}
+
+
+def _tasks(fit: "SweepFit") -> dict[str, Any]:
+    """What every task's laws expect of the best run at each of `REACHES`; and what the best run scored."""
+    if not fit.tasks:
+        return {}
+    best = {task: int(np.argmin(law.loss)) for task, law in fit.tasks.items()}
+    rows = []
+    for reach in REACHES:
+        compute = float(fit.comparison.largest_budget * reach)
+        params, tokens = fit.best(compute)
+        expected = fit.predict_tasks(params, tokens, compute)
+        rows += [{"reach": reach, "C": compute, "task": task, **row} for task, row in expected.items()]
+    return {
+        "rows": rows,
+        "words": [words for row in rows if row["reach"] == 10 for words in task_words(row["task"], row)],
+        "best": {
+            task: {"bits_per_byte": law.bits[best[task]], "accuracy": law.accuracy[best[task]], "runs": len(law.bits)}
+            for task, law in fit.tasks.items()
+        },
+    }
+
+
+def kind_words(laws: "KindPredictor") -> str:
+    """What the laws by kind of token are for here, in a sentence or two."""
+    share = (
+        f"A pair of tokens that stood in the context before goes on as it did then in {laws.shares[laws.copied]:.0%}"
+    )
+    state = f"{share} of the text (hits); what a model gains by copying it gains there."
+    if laws.scores is None:
+        return f"{state} The runs have no copying score: nothing is known of when it sets in."
+    if laws.leads:
+        return (
+            f"{state} The best run's copying score is {laws.score_now:.3f}, so the total is predicted as the mixture "
+            "of the kinds, hits with the onset that the scores announce."
+        )
+    return (
+        f"{state} The best run's copying score is {laws.score_now:.3f}: copying does not set in yet, and the total is "
+        "predicted by its own law."
+    )
 
 
 def _surface(fit: "SurfaceFit") -> dict[str, Any]:

@@ -123,9 +123,10 @@ class FitQuestion:
         )  # fmt: skip
 
     def read_runs(self) -> "RunTable":
-        """The runs, with their copying scores where these can be known."""
+        """The runs, with their copying scores where these can be known, and what they scored on questions."""
         from maquette.scaling.fits.recorded import recorded_runs, with_copying
         from maquette.scaling.fits.table import read_table
+        from maquette.scaling.fits.tasks import with_tasks
 
         if self.runs is not None and is_file(self.runs):
             table = read_table(self.runs, self.settings["units"])
@@ -134,7 +135,8 @@ class FitQuestion:
         else:
             table = recorded_runs(self.runs, self.outputs, self.tracking)
         chosen = table.without(list(self.settings["without"]))
-        return with_copying(chosen, self.outputs).in_convention(self.settings["convention"])
+        known = with_tasks(with_copying(chosen, self.outputs), self.outputs)
+        return known.in_convention(self.settings["convention"])
 
     def known(self) -> Path | None:
         """The fit's folder, where nothing of what it was read from has changed since."""
@@ -166,7 +168,7 @@ class FitQuestion:
             "runs": file_digest(str(self.runs)) if table else store_digest(self.tracking, outputs),
             "beside": digest_of_files(
                 outputs, "sweeps/*/jobs/*.json", "runs/*/copying.json", "runs/*/model/config.json",
-                "artifacts/tokens/*/manifest.json",
+                "artifacts/tokens/*/manifest.json", "evaluations/*/evaluation.json",
             ),
         }  # fmt: skip
         return outputs / KIND / ".known" / f"{digest(self.settings)[:16]}.json", sources

@@ -8,6 +8,7 @@ from maquette.reports import quantity
 from maquette.reports.figures import COLORS, draw_law, new_figure
 from maquette.scaling.fits.sweep_fit import SweepFit
 from maquette.scaling.laws.runs import Array
+from maquette.scaling.laws.token_kinds import KindPredictor
 from maquette.statistics import percentile_interval
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 FORM_COLORS = {
     "plateau": "black",
+    "kinds": COLORS[5],
     "minima": COLORS[0],
     "kaplan": COLORS[2],
     "additive": COLORS[1],
@@ -28,6 +30,8 @@ CAPTIONS = {
     "that still falls at its edge has none.",
     "best": "The best size and the tokens that go with it, over compute; dashed: the largest budget.",
     "loss": "The best loss that compute buys. To the right of the dashed line forms extrapolate, and differ.",
+    "token_kinds": "Loss by kind of token of the best run at each budget, and what their laws expect (90%). Hits bend "
+    "where copying sets in, as the copying score announces; the others go on.",
     "envelope": "Approach 1 of Hoffmann et al. 2022: it knows only the best run of each budget.",
     "surface": "The fitted surface with the runs on it; the line is the best allocation of each compute.",
     "residuals": "What each form leaves unexplained, run by run. A pattern over compute or size: the form is wrong.",
@@ -39,6 +43,8 @@ def fit_figures(fit: SweepFit) -> dict[str, "Figure"]:
     drawn = {"isoflop": isoflop_curves(fit), "loss": loss_against_compute(fit), "residuals": residuals(fit)}
     if fit.isoflop:
         drawn["best"] = best_lines(fit)
+    if fit.kinds is not None:
+        drawn["token_kinds"] = token_kinds(fit, fit.kinds)
     if fit.envelope is not None:
         drawn["envelope"] = envelope(fit)
     if any(form_fit.surface is not None for form_fit in fit.comparison.fits.values()):
@@ -140,6 +146,35 @@ def loss_against_compute(fit: SweepFit) -> "Figure":
     axes.set_title("Loss against compute, and what each form expects (90%)")
     _plain_ticks(axes.yaxis)
     axes.legend(fontsize=8)
+    return figure
+
+
+def token_kinds(fit: SweepFit, laws: KindPredictor) -> "Figure":
+    """Left the loss by kind of token over compute, right the copying score over tokens seen."""
+    figure, (left, right) = new_figure(1, 2, width=5.2, height=4.0)
+    table, losses = fit.table, fit.table.token_kinds
+    budgets = np.unique(table.budget)
+    rows = [here[np.argmin(table.loss[here])] for here in (np.flatnonzero(table.budget == one) for one in budgets)]
+    compute = np.geomspace(budgets[0], budgets[-1] * FARTHEST, 40)
+    params, tokens = np.array([fit.best(float(at)) for at in compute]).T
+    _, forecasts = laws.predict(params, tokens, compute, (0.9,))
+    for (kind, forecast), color in zip(forecasts.items(), COLORS, strict=False):
+        left.plot(compute, forecast.loss, color=color, label=f"{kind} ({laws.shares[kind]:.0%} of the text)")
+        left.fill_between(compute, *forecast.intervals[0.9], where=compute > budgets[-1], color=color, alpha=0.15, lw=0)
+        left.plot(table.compute[rows], losses[kind][0][rows], "o", color=color, ms=4)
+    left.axvline(budgets[-1], color="gray", lw=0.8, ls="--")
+    left.set(xscale="log", yscale="log", xlabel="compute C (FLOPs)", ylabel="loss (nats per token)")
+    left.set_title("Loss by kind of token")
+    _plain_ticks(left.yaxis)
+    left.legend(fontsize=8)
+    if table.copying is not None:
+        right.plot(table.tokens, table.copying, ".", color="gray", alpha=0.6, label="runs")
+    if laws.scores is not None:
+        right.plot(*laws.scores.T, "o", color=COLORS[0], label="best run of each budget")
+        right.plot(tokens, laws.score(tokens), color=COLORS[0], label="carried on")
+        right.legend(fontsize=8)
+    right.axvline(table.tokens[rows[-1]], color="gray", lw=0.8, ls="--")
+    right.set(xscale="log", xlabel="training tokens D", ylabel="copying score", title="Copying from the context")
     return figure
 
 

@@ -21,8 +21,10 @@ from maquette.recipe.pretraining import Recipe
 from maquette.scaling.fits.confounders import Confounder, copying_kinds, find_confounders
 from maquette.scaling.fits.recipe_cost import RungCost, recipe_costs
 from maquette.scaling.fits.table import RunTable
+from maquette.scaling.fits.tasks import fit_tasks, predicted_tasks
 from maquette.scaling.laws.counting import ConventionShift, kaplan_convention, vocabulary_law
 from maquette.scaling.laws.custom_form import custom_form
+from maquette.scaling.laws.downstream import TaskLaw
 from maquette.scaling.laws.extrapolation import FormComparison, compare_forms
 from maquette.scaling.laws.fit import SurfaceFit
 from maquette.scaling.laws.forecast import Forecast
@@ -32,6 +34,7 @@ from maquette.scaling.laws.power_law import PowerLawFit, fit_power_law
 from maquette.scaling.laws.predictor import SURFACE, Predictor, fit_predictor
 from maquette.scaling.laws.runs import Array, LawError
 from maquette.scaling.laws.surface import Allocation
+from maquette.scaling.laws.token_kinds import COPIED, FORM, KindPredictor, fit_kinds
 from maquette.statistics import Interval
 
 T = TypeVar("T")
@@ -65,7 +68,8 @@ class KaplanView:
 @dataclass(frozen=True)
 class SweepFit:
     """All fits of one table. `form`: the law that predicts, the predictor's or one that was `forced`; `forms`: all that
-    can.
+    can. `kinds`: the laws by kind of token, whose mixture predicts where copying sets in; None where the runs do not
+    have them. `tasks`: the laws of every task that runs were evaluated on.
 
     `isoflop`: by method. `power_laws`: of the loss in C, N* and D*, with and without a floor, and their points.
     `recipe_costs`: of the learning rate, at the runs that were also trained at others, which are left out of the laws.
@@ -74,6 +78,8 @@ class SweepFit:
 
     table: RunTable
     predictor: Predictor
+    kinds: KindPredictor | None
+    tasks: Mapping[str, TaskLaw]
     comparison: FormComparison
     form: str
     forced: bool
@@ -97,7 +103,8 @@ class SweepFit:
     @property
     def forms(self) -> tuple[str, ...]:
         """The laws that can predict, the one that does first."""
-        return tuple(dict.fromkeys((self.form, self.predictor.form, *self.comparison.fits)))
+        kinds = () if self.kinds is None else (FORM,)
+        return tuple(dict.fromkeys((self.form, self.predictor.form, *kinds, *self.comparison.fits)))
 
     @property
     def noise(self) -> Mapping[str, float]:
@@ -117,6 +124,8 @@ class SweepFit:
     def residuals(self, form: str | None = None) -> Array:
         """ln of loss over law, (n,)."""
         name, at = form or self.form, (self.table.params, self.table.tokens, self.table.compute)
+        if name == FORM:
+            return np.asarray(np.log(self.table.loss / self.predict(*at[:2], compute=at[2], form=name).loss))
         law = self.predictor.surface if name == SURFACE else self.comparison.fits[name]
         return np.asarray(np.log(self.table.loss) - law.extrapolate(*at).log_loss)
 
@@ -134,7 +143,7 @@ class SweepFit:
     def exponent(self, form: str | None = None) -> tuple[float, Interval]:
         """a in N* ~ C^a by a form (default: the one to predict with), and its interval."""
         name = form or self.form
-        if name == SURFACE:
+        if name in (SURFACE, FORM):
             return self.predictor.size_line.exponent, self.predictor.size_line.interval
         fitted = self.comparison.fits[name]
         if fitted.surface is not None:
@@ -178,9 +187,16 @@ class SweepFit:
         if compute is None:
             compute = self.flops_per_product * np.asarray(params, float) * np.asarray(tokens, float)
         name = form or self.form
+        if name == FORM and self.kinds is not None:
+            return self.kinds.predict(params, tokens, compute, levels)[0]
         if name == SURFACE or name in self.predictor.forms:
             return self.predictor.predict(params, tokens, compute, levels, form=name)
         return self.comparison.predict(params, tokens, compute, form=name, levels=levels)
+
+    def predict_tasks(self, params: float, tokens: float, compute: float) -> dict[str, dict[str, Any]]:
+        """What a run is expected to score on every task, as plain values (`predicted_tasks`)."""
+        loss = self.predict(params, tokens, compute=compute)
+        return predicted_tasks(self.table, self.tasks, (params, tokens, compute), loss)
 
 
 def fit_sweep(
@@ -213,8 +229,6 @@ def fit_sweep(
         table.params, table.tokens, table.loss, table.compute, budgets=table.budget, unigram_entropy=entropy,
         copying=table.copying, seeds=table.seed, forms=own,
     )  # fmt: skip
-    if form is not None and form not in (SURFACE, *comparison.fits):
-        raise LawError(f"form={form} can't be fitted to these runs.", f"Fitted: {', '.join(comparison.fits)}.")
     missing: dict[str, str] = {}
 
     def attempt(name: str, make: Callable[[], T]) -> T | None:
@@ -224,6 +238,12 @@ def fit_sweep(
             missing[name] = str(error)
             return None
 
+    token_laws = attempt("kinds of token", partial(_kinds, table, entropy)) if table.token_kinds else None
+    known = (SURFACE, *comparison.fits) if token_laws is None else (SURFACE, FORM, *comparison.fits)
+    if form is not None and form not in known:
+        raise LawError(f"form={form} can't be fitted to these runs.", f"Fitted: {', '.join(known)}.")
+    tasks, without = fit_tasks(table)
+    missing |= {f"task {task}": why for task, why in without.items()}
     isoflop = {
         method: isoflop_fit
         for method in METHODS
@@ -233,8 +253,10 @@ def fit_sweep(
     fit = SweepFit(
         table=table,
         predictor=predictor,
+        kinds=token_laws,
+        tasks=tasks,
         comparison=comparison,
-        form=form or predictor.form,
+        form=form or (FORM if token_laws and token_laws.leads and predictor.form == SURFACE else predictor.form),
         forced=form is not None,
         curves=_curves(table),
         isoflop=isoflop,
@@ -252,6 +274,17 @@ def fit_sweep(
     kaplan = attempt("kaplan's convention", lambda: _kaplan(fit))
     confounders = find_confounders(table, fit.residuals(), corpus, level, costs)
     return replace(fit, kaplan=kaplan, confounders=confounders, warnings=_warnings(fit, confounders, form))
+
+
+def _kinds(table: RunTable, entropy: float | None) -> KindPredictor:
+    kinds = table.token_kinds
+    if COPIED not in kinds:
+        raise LawError(f"{table.source} has losses of {', '.join(kinds)}, but none of hits.")
+    return fit_kinds(
+        table.params, table.tokens, {name: loss for name, (loss, _) in kinds.items()}, table.loss, table.compute,
+        shares={name: share for name, (_, share) in kinds.items()}, copying=table.copying, budgets=table.budget,
+        unigram_entropy=entropy, seeds=table.seed,
+    )  # fmt: skip
 
 
 def _isoflop(table: RunTable, method: str, level: float) -> IsoflopFit:
@@ -312,7 +345,7 @@ def _kaplan(fit: SweepFit) -> KaplanView:
 
 def _warnings(fit: SweepFit, confounders: tuple[Confounder, ...], form: str | None) -> tuple[str, ...]:
     messages = [*fit.predictor.warnings, *fit.comparison.warnings]
-    if form is not None and form != fit.predictor.form:
+    if form is not None and form in fit.comparison.fits and form != fit.predictor.form:
         messages.insert(0, f"form={form} was forced. {fit.comparison.cost_of(form)}")
     fitted = fit.comparison.fits.get(fit.form)
     if fit.forced and fitted is not None and fitted.custom is not None:

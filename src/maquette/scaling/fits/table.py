@@ -82,6 +82,20 @@ class RunTable:
             return None
         return [Path(str(folder)) for folder in self.frame["folder"]]
 
+    @property
+    def token_kinds(self) -> dict[str, tuple[Array, float]]:
+        """Of each kind of token the runs' losses (n,), in nats a token, and its share in the text: from the columns
+        `token_kinds/<kind>_loss` and `_share`. Empty where any run lacks one."""
+        kinds = {}
+        for name in map(str, self.frame.columns):
+            if (match := _TOKEN_KIND.fullmatch(name)) is None:
+                continue
+            loss, share = (complete_column(self.frame, f"token_kinds/{match[1]}_{what}") for what in ("loss", "share"))
+            if loss is None or share is None:
+                return {}
+            kinds[match[1]] = loss, float(np.mean(share))
+        return kinds
+
     def take(self, rows: NDArray[Any]) -> "RunTable":
         """The runs chosen by `rows`, a mask (n,) or indices."""
         index = np.flatnonzero(rows) if np.asarray(rows).dtype == bool else np.asarray(rows, int)
@@ -249,6 +263,19 @@ def known_columns(names: list[str]) -> dict[str, str]:
                 columns[role] = plain[alias]
                 break
     return columns
+
+
+_TOKEN_KIND = re.compile(r"token_kinds/(\w+)_loss")
+
+
+def complete_column(frame: "pd.DataFrame", name: str) -> Array | None:
+    """A column as numbers (n,); None where it is missing, or any row lacks one."""
+    import pandas as pd
+
+    if name not in frame.columns:
+        return None
+    values = pd.to_numeric(frame[name], errors="coerce").to_numpy(dtype=float)
+    return None if np.isnan(values).any() else values
 
 
 _LETTERS = {"params": "N", "tokens": "D", "compute": "C", "budget": "C", "core": "N", "loss": "loss"}

@@ -165,3 +165,19 @@ def _in_words(
     if not ratio_interval.contains(0):
         return text + "only the constant differs, as far as these runs show."
     return text + "these runs show no difference."
+
+
+def decision_accuracy(losses: ArrayLike, noise: float = 0.0) -> Array:
+    """How often the ranking at a smaller budget holds at the largest: `losses` (families, budgets), the largest budget
+    last, nan where a family has no run -> (budgets - 1,), the share of the pairs of families whose order is the same
+    (Magnusson et al. 2025, "DataDecide"). Pairs within the relative `noise` of each other at the largest have no order
+    and do not count; nan where no pair is left. Raises `LawError` where there are not two budgets."""
+    table = np.log(np.asarray(losses, float))
+    if table.ndim != 2 or table.shape[1] < 2:
+        raise LawError("Decision accuracy needs losses of families at two budgets or more.")
+    first, second = np.triu_indices(len(table), 1)
+    gaps = table[first] - table[second]  # (pairs, budgets)
+    known = np.isfinite(gaps[:, :-1]) & (np.abs(gaps[:, -1:]) > noise)
+    right = np.sign(gaps[:, :-1]) == np.sign(gaps[:, -1:])
+    counts = known.sum(axis=0)
+    return np.where(counts > 0, (right & known).sum(axis=0) / np.maximum(counts, 1), np.nan)

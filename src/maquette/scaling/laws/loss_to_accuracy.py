@@ -115,10 +115,7 @@ def fit_loss_to_accuracy(
     if not 0 <= chance < 1:
         raise LawError(f"chance={chance} is not the accuracy of guessing.", "Four options: 0.25.")
     first = fit_power_law(checked, losses, bootstrap=bootstrap)
-    law = _sigmoid(losses, right, chance)
-    residuals = right - law.accuracy(losses)
-    freedom = max(1, len(right) - 3)
-    noise = float(np.sqrt(np.sum(residuals**2) / freedom))
+    law, noise = accuracy_law(losses, right, chance)
     notes = list(first.warnings)
     if right.max() - chance < 3 * noise:
         notes.append(
@@ -151,6 +148,13 @@ def check_held_out(
         prediction = fit.predict(budget)
         verdicts.append(HeldOutAccuracy(prediction, float(observed), prediction.interval.contains(float(observed))))
     return verdicts
+
+
+def accuracy_law(loss: Array, accuracy: Array, chance: float) -> tuple[AccuracyLaw, float]:
+    """The second step alone: the sigmoid over runs (n,), and the noise of an accuracy around it."""
+    law = _sigmoid(loss, accuracy, chance)
+    residuals = accuracy - law.accuracy(loss)
+    return law, float(np.sqrt(np.sum(residuals**2) / max(1, len(accuracy) - 3)))
 
 
 def _sigmoid(loss: Array, accuracy: Array, chance: float, start: AccuracyLaw | None = None) -> AccuracyLaw:

@@ -5,11 +5,13 @@ and this token is the one that followed it then (a `hit`), or another (a `miss`)
 copy from its context it gains on hits; the laws of new tokens and of misses go on as before. So the mixture announces
 what a law of the total can not see:
 
-    L = sum_k share_k L_k,   ln L_hit = law - ONSET (score - score now) / 2
+    L = sum_k share_k L_k,   ln L_hit = law - ONSET score
 
-The copying score is carried on along tokens seen, in log-log, from the best runs of the last two budgets. How much a
-score takes off the hits was measured on one family to 1e14 FLOPs, and the score itself is a guess: half of the gain
-moves the middle, twice of it the low end, none the high one.
+The law of hits is fitted to what they would cost without copying, ln L_hit + ONSET score of each run: so it is one law
+on both sides of the onset. The score of a larger run is carried on along tokens seen, in log-log, from the best runs of
+the last two budgets. How much a score takes off the hits was measured on one family to 1e14 FLOPs, and the score itself
+is a guess: half of what it is to gain yet moves the middle, twice of it the low end, none the high one. Scores too
+small to announce anything are noise, and are not carried on: then hits may fall lower after a decade without a warning.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,10 +21,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import nnls
+from scipy.stats import t
 
-from maquette.scaling.laws.forecast import Forecast
+from maquette.scaling.laws.forecast import FREEDOM, Forecast
 from maquette.scaling.laws.predictor import Predictor, fit_predictor
+from maquette.scaling.laws.regimes import BEGINS, Onset, copying_onset
 from maquette.scaling.laws.runs import Array, LawError, positive_columns
+
+FORM = "kinds"
+"""What the mixture is called among the laws that can predict."""
+
+COPIED = "hit"
+"""The kind of token that copying helps."""
 
 ONSET = 3.3
 """How much ln L of hits falls where the copying score rises by one: from .019 to .147 it fell by .42."""
@@ -33,21 +43,43 @@ MOST = 0.5
 
 @dataclass(frozen=True)
 class KindPredictor:
-    """`kinds`: of each kind of token its predictor; `shares`: what it counts in the total. `onset`: tokens seen and
-    copying score of the best runs at the last two budgets, (2, 2), None where not measured."""
+    """`kinds`: of each kind of token its predictor, of hits without copying; `shares`: what it counts in the total.
+    `scores`: tokens seen and copying score of the best run at each budget, (budgets, 2), None where not measured.
+    `onset`: how much lower hits may come out where the scores do not announce copying yet."""
 
     kinds: Mapping[str, Predictor]
     shares: Mapping[str, float]
     copied: str
-    onset: Array | None
+    scores: Array | None
+    onset: Onset
+
+    @property
+    def score_now(self) -> float:
+        """Copying score of the best run at the largest budget."""
+        return 0.0 if self.scores is None else float(self.scores[-1, 1])
+
+    @property
+    def leads(self) -> bool:
+        """Whether the mixture sees what a law of the total does not: copying is setting in, or has."""
+        return self.score_now >= BEGINS
+
+    @property
+    def width(self) -> float:
+        """Of its intervals, against the usual: the kinds' mean."""
+        widths = [self.shares[name] * one.widths[one.form] for name, one in self.kinds.items()]
+        return float(sum(widths) / sum(self.shares.values()))
 
     def score(self, tokens: ArrayLike) -> Array:
         """The copying score of a run that has seen so many `tokens`, carried on from the family's own."""
-        if self.onset is None:
+        if self.scores is None:
             return np.zeros(np.shape(tokens))
-        (before, now), (low, high) = np.log(self.onset.T)
-        slope = max(0.0, (high - low) / (now - before)) if now > before else 0.0
-        return np.minimum(np.exp(high + slope * (np.log(np.asarray(tokens, float)) - now)), max(MOST, np.exp(high)))
+        seen, known = np.log(self.scores.T)
+        at, now, high = np.log(np.asarray(tokens, float)), seen[-1], known[-1]
+        rises = self.leads and len(seen) > 1 and now > seen[-2]
+        slope = max(0.0, (high - known[-2]) / (now - seen[-2])) if rises else 0.0
+        further = np.minimum(np.exp(high + slope * (at - now)), max(MOST, np.exp(high)))
+        order = np.argsort(seen)
+        return np.where(at > now, further, np.exp(np.interp(at, seen[order], known[order])))
 
     def predict(
         self,
@@ -58,11 +90,11 @@ class KindPredictor:
     ) -> tuple[Forecast, dict[str, Forecast]]:
         """The total's forecast, and each kind's. The kinds' errors are taken to go together."""
         kinds = {name: one.predict(params, tokens, compute, levels) for name, one in self.kinds.items()}
-        if self.onset is not None:
-            gain = ONSET * np.maximum(0.0, self.score(tokens) - self.onset[1, 1])
-            kinds[self.copied] = _lowered(kinds[self.copied], gain)
-        total = _mixed(list(kinds.values()), [self.shares[name] for name in kinds])
-        return total, kinds
+        further = self.score(tokens)
+        known = np.minimum(further, self.score_now)
+        hits = _lowered(kinds[self.copied], ONSET * known, ONSET * (further - known))
+        kinds[self.copied] = _with_onset(hits, self.onset)
+        return _mixed(list(kinds.values()), [self.shares[name] for name in kinds]), kinds
 
 
 def fit_kinds(
@@ -72,40 +104,48 @@ def fit_kinds(
     total: ArrayLike,
     compute: ArrayLike | None = None,
     *,
-    copied: str = "hit",
+    shares: Mapping[str, float] | None = None,
+    copied: str = COPIED,
     copying: ArrayLike | None = None,
     **options: Any,
 ) -> KindPredictor:
     """Predictors of the kinds' `losses` by name and of their mixture, columns (n,); `total`: the loss over all tokens,
-    which tells the kinds' shares; `copied`: the kind that copying helps; `copying`: each run's score; `options` as for
-    `fit_predictor`. Raises `LawError` for bad columns."""
+    which tells the kinds' `shares` where they are not known; `copied`: the kind that copying helps; `copying`: each
+    run's score; `options` as for `fit_predictor`. Raises `LawError` for bad columns."""
     if copied not in losses:
         raise LawError(f"There is no loss of {copied}.", f"Kinds: {', '.join(losses)}.")
     whole, *parts = positive_columns(total=total, **losses)
-    shares, _ = nnls(np.stack(parts, axis=1), whole)
-    kinds = {name: fit_predictor(params, tokens, loss, compute, **options) for name, loss in losses.items()}
-    return KindPredictor(
-        kinds,
-        dict(zip(losses, (float(share) for share in shares), strict=True)),
-        copied,
-        None if copying is None else _last_two(kinds[copied], whole, np.asarray(copying, float)),
-    )
+    if shares is None:
+        mixture, _ = nnls(np.stack(parts, axis=1), whole)
+        shares = dict(zip(losses, (float(share) for share in mixture), strict=True))
+    score = np.zeros_like(whole) if copying is None else np.asarray(copying, float)
+    columns = dict(zip(losses, parts, strict=True))
+    columns[copied] = columns[copied] * np.exp(ONSET * np.maximum(score, 0.0))
+    kinds = {name: fit_predictor(params, tokens, loss, compute, **options) for name, loss in columns.items()}
+    onset, _ = copying_onset(copying, kinds[copied].runs)
+    best = None if copying is None else _best_scores(kinds[copied], whole, score)
+    # From the score on that announces it, the hits' own law carries the onset.
+    announced = best is not None and best[-1, 1] >= BEGINS
+    # What the total may fall by, hits alone have to fall by.
+    of_hits = Onset(onset.per_decade / max(shares[copied], 0.05), onset.after)
+    return KindPredictor(kinds, dict(shares), copied, best, Onset() if announced else of_hits)
 
 
-def _last_two(predictor: Predictor, loss: Array, score: Array) -> Array:
+def _best_scores(predictor: Predictor, loss: Array, score: Array) -> Array:
     runs, rows = predictor.runs, []
-    for budget in np.unique(runs.budget)[-2:]:
+    for budget in np.unique(runs.budget):
         here = np.flatnonzero(runs.budget == budget)
         best = here[np.argmin(loss[here])]
         rows.append((runs.tokens[best], max(float(score[best]), 1e-4)))
     return np.array(rows)
 
 
-def _lowered(forecast: Forecast, gain: Array) -> Forecast:
-    """The forecast of a kind whose ln L may fall by `gain` beside its law, by twice as much, or not at all."""
-    middle = np.asarray(forecast.loss) * np.exp(-gain / 2)
+def _lowered(forecast: Forecast, known: Array, gain: Array) -> Forecast:
+    """The forecast of a kind whose ln L lies below its law by what is `known`, and may fall by a further `gain`, by
+    twice as much, or not at all."""
+    middle = np.asarray(forecast.loss) * np.exp(-known - gain / 2)
     intervals = {
-        level: (np.asarray(low) * np.exp(-2 * gain), np.asarray(high))
+        level: (np.asarray(low) * np.exp(-known - 2 * gain), np.asarray(high) * np.exp(-known))
         for level, (low, high) in forecast.intervals.items()
     }
     return Forecast(middle, intervals, forecast.reach, forecast.slope, forecast.warnings)
@@ -126,3 +166,13 @@ def _mixed(forecasts: Sequence[Forecast], shares: Sequence[float]) -> Forecast:
     slope = mean([one.loss * one.slope for one in forecasts]) / loss
     warnings = tuple(dict.fromkeys(text for one in forecasts for text in one.warnings))
     return Forecast(loss, intervals, forecasts[0].reach, slope, warnings)
+
+
+def _with_onset(forecast: Forecast, onset: Onset) -> Forecast:
+    """The forecast with its interval reaching lower by the onset's deviation of ln L."""
+    further = onset.below(np.log10(forecast.reach))
+    intervals = {}
+    for level, (low, high) in forecast.intervals.items():
+        deviation = np.hypot(np.log(forecast.loss / low), t.ppf((1 + level) / 2, FREEDOM) * further)
+        intervals[level] = (forecast.loss * np.exp(-deviation), high)
+    return Forecast(forecast.loss, intervals, forecast.reach, forecast.slope, forecast.warnings)

@@ -5,12 +5,14 @@ imported.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from maquette.artifacts.manifest import recall, remember
 from maquette.artifacts.run_file import FINISHED, read_runs
 from maquette.scaling.predictions.prediction import FOLDER as PREDICTIONS
+from maquette.scaling.predictions.prediction import read_predictions
 from maquette.scaling.predictions.verdict import FOLDER, Outcome, Verdicts
 from maquette.tracking import find_runs, start_run, store_digest
 from maquette.tracking.config import TrackingConfig
@@ -69,6 +71,7 @@ def _outcomes(frame: "pd.DataFrame") -> list[Outcome]:
                 for name, value in row.items()
                 if str(name).startswith("tags.digest.") and isinstance(value, str)
             },
+            _kinds({str(name): value for name, value in row.items()}),
         )
         for _, row in rows.iterrows()
     ]  # fmt: skip
@@ -94,11 +97,34 @@ def finished_runs(outputs: Path | str, stored: StoredPredictions) -> list[Outcom
             continue
         outcomes[record.name] = Outcome(
             record.name, float(record.spec.size), float(record.spec.parameters.core), float(record.spec.tokens),
-            record.validation_loss, record.started, record.spec.prediction, record.spec.digests,
+            record.validation_loss, record.started, record.spec.prediction, record.spec.digests, _kinds(record.metrics),
         )  # fmt: skip
     for run in stored.outcomes:
         outcomes.setdefault(run.name, run)
-    return list(outcomes.values())
+    if not any(one.tasks for one in read_predictions(outputs)):
+        return list(outcomes.values())
+    from maquette.scaling.fits.tasks import read_scores
+
+    scores = read_scores(outputs, set(outcomes))
+    return [dataclasses.replace(run, tasks=_by_digest(scores.get(name, []))) for name, run in outcomes.items()]
+
+
+def _kinds(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """The loss by kind of token, where it was recorded."""
+    losses = [name for name in metrics if name.startswith("token_kinds/") and name.endswith("_loss")]
+    return {
+        name.removeprefix("token_kinds/").removesuffix("_loss"): float(metrics[name])
+        for name in losses
+        if metrics[name] == metrics[name]  # a run that lacks it has NaN
+    }
+
+
+def _by_digest(newest_first: list[dict[str, dict[str, Any]]]) -> dict[str, dict[str, dict[str, float]]]:
+    tasks: dict[str, dict[str, dict[str, float]]] = {}
+    for scores in newest_first:
+        for task, row in scores.items():
+            tasks.setdefault(task, {}).setdefault(row["digest"], row)
+    return tasks
 
 
 def record_verdicts(

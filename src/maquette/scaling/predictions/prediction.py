@@ -22,19 +22,22 @@ from maquette.artifacts.settings import nearest
 from maquette.recipe.fingerprint import DEVICES, OBSERVERS
 from maquette.recipe.run_spec import RunSpec
 from maquette.reports import quantity
-from maquette.reports.tables import error_words
+from maquette.reports.tables import error_words, span
 from maquette.tracking import start_run
 from maquette.tracking.config import TrackingConfig
 
 if TYPE_CHECKING:
     from maquette.scaling.fits.sweep_fit import SweepFit
     from maquette.scaling.fits.table import RunTable
+    from maquette.scaling.laws.forecast import Forecast
     from maquette.scaling.laws.surface import Allocation
 
 FOLDER = "predictions"
 
-FORMAT = 3
-"""1: words of a command line in place of the run's spec; 2: no slope."""
+FORMAT = 4
+"""1: words of a command line in place of the run's spec; 2: no slope; 3: no kinds of token, no tasks."""
+
+READABLE = (3, FORMAT)
 
 LOCAL = (*OBSERVERS, *DEVICES, "callbacks", "num_validations", "compile", "corpus.workers", "shards.workers")
 """Settings that say where and by what a predicted run is made and watched, not what it is."""
@@ -46,6 +49,7 @@ class WrittenPrediction:
 
     `reach`: compute over the largest budget of the fit; `slope`: d ln L / d ln C there. `runs`: name, loss and
     fingerprint of every run of the fit.
+    `kinds`: by kind of token its `loss`, `interval50` and `interval90`; `tasks`: by task what `predicted_tasks` says.
     `spec`: the `RunSpec` of the run, as JSON; None where the fit rests on runs of another program. `before`: digest of
     the prediction written before this.
     """
@@ -66,6 +70,8 @@ class WrittenPrediction:
     runs: list[dict[str, Any]]
     spec: dict[str, Any] | None
     before: str | None
+    kinds: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    tasks: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     digest: str = ""
     format: int = FORMAT
 
@@ -83,13 +89,17 @@ class WrittenPrediction:
         """All that the digest covers, as it stands in the file."""
         values = dataclasses.asdict(self)
         del values["digest"]
+        if self.format < FORMAT:
+            del values["kinds"], values["tasks"]
         plain: dict[str, Any] = json.loads(json.dumps(values))
         return plain
 
     def lines(self, others: Mapping[str, float]) -> list[str]:
         """At the terminal. `others`: the loss by every other form of the fit."""
+        from maquette.scaling.fits.tasks import task_words
+
         low, high = self.interval90
-        half_low, half_high = self.interval50
+        (half_low, half_high), kinds = self.interval50, self.kinds
         return [
             f"prediction {self.id}, by the {self.form} form of {self.fit} ({len(self.runs)} runs)",
             f"  N {quantity(self.params)}, D {quantity(self.tokens)}, C {self.compute:.3g} FLOPs: "
@@ -98,6 +108,8 @@ class WrittenPrediction:
             f"90%: {low:.4f} to {high:.4f}",
             f"  90%: within {error_words(max(high - self.loss, self.loss - low) / self.loss, self.slope)}",
             *(f"  the {form} form would say {loss:.4f}" for form, loss in others.items()),
+            *(f"  {kind} tokens: {row['loss']:.4f} (90%: {span(row['interval90'], 4)})" for kind, row in kinds.items()),
+            *(f"  {words}" for task, row in self.tasks.items() for words in task_words(task, row)),
         ]
 
     def interval(self, level: float) -> tuple[float, float]:
@@ -116,6 +128,7 @@ def predict_run(
 ) -> WrittenPrediction:
     """What `fit`, which lies under `name`, expects of the run `at` N and D with `compute` FLOPs; not written yet."""
     forecast = fit.predict(*at, compute=compute, form=form)
+    kinds = {} if fit.kinds is None else fit.kinds.predict(*at, compute)[1]
     return WrittenPrediction(
         created="",
         params=at.params,
@@ -133,7 +146,19 @@ def predict_run(
         runs=fit.table.identities(),
         spec=None if spec is None else spec.to_json(),
         before=None,
+        kinds={
+            kind: {
+                "loss": float(one.loss),
+                **{f"interval{level * 100:.0f}": _plain(one, level) for level in (0.5, 0.9)},
+            }
+            for kind, one in kinds.items()
+        },
+        tasks=fit.predict_tasks(*at, compute),
     )
+
+
+def _plain(forecast: "Forecast", level: float) -> list[float]:
+    return [float(end) for end in forecast.intervals[level]]
 
 
 def show_prediction(prediction: WrittenPrediction, fit: "SweepFit", *, as_json: bool = False) -> None:
@@ -199,9 +224,9 @@ def read_prediction(path: Path) -> WrittenPrediction:
     """A prediction from its file. Raises `StageError` where it is damaged or was changed after it was written."""
     raw = load_table(path, hint="Restore it.")
     with reading(path, hint="Restore it."):
-        if raw.get("format", 1) != FORMAT:
+        if raw.get("format", 1) not in READABLE:
             raise StageError(
-                f"{path} has format {raw.get('format', 1)}; this version reads {FORMAT}.",
+                f"{path} has format {raw.get('format', 1)}; this version reads {' and '.join(map(str, READABLE))}.",
                 "Another version wrote it: move it away, and predict again.",
             )
         names = {field.name for field in dataclasses.fields(WrittenPrediction)}

@@ -2,7 +2,7 @@
 
 import dataclasses
 import datetime
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from maquette.artifacts.files import write_json, write_text
 from maquette.artifacts.manifest import digest_of_files, recall, remember
 from maquette.reports import render
 from maquette.reports.figures import COLORS, new_figure, save_figure
-from maquette.reports.tables import compute_words
+from maquette.reports.tables import compute_words, span
 from maquette.scaling.predictions.commitment import commitment, utc_time
 from maquette.scaling.predictions.prediction import WrittenPrediction
 from maquette.statistics import Interval
@@ -30,7 +30,8 @@ FOLDER = "verdicts"
 @dataclasses.dataclass(frozen=True)
 class Outcome:
     """A finished run as the verdict needs it: N with and without the head, D. `started` in ISO 8601; `prediction`: the
-    digest that it was linked to; `data`: digests of what it read."""
+    digest that it was linked to; `data`: digests of what it read. `kinds`: its loss by kind of token; `tasks`: what it
+    scored, by task and then by the digest of the questions and the way they were asked."""
 
     name: str
     params: float
@@ -40,13 +41,43 @@ class Outcome:
     started: str
     prediction: str | None
     data: dict[str, str]
+    kinds: dict[str, float] = dataclasses.field(default_factory=dict)
+    tasks: dict[str, dict[str, dict[str, float]]] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class PartVerdict:
+    """On another predicted number of the same run: the loss of a kind of token, what it scored on a task. `noise`: the
+    prediction said that nothing would be seen of it at this size."""
+
+    name: str
+    predicted: float
+    interval90: tuple[float, float]
+    observed: float
+    noise: bool = False
+
+    @property
+    def inside(self) -> bool:
+        low, high = self.interval90
+        return low <= self.observed <= high
+
+    @property
+    def words(self) -> str:
+        """In a sentence."""
+        place = "inside" if self.inside else "outside"
+        noise = "; said to be noise at this size" if self.noise else ""
+        return (
+            f"{self.name}: predicted {self.predicted:.4f} (90%: {span(self.interval90, 4)}), observed "
+            f"{self.observed:.4f}, {place}{noise}."
+        )
 
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
     """`error`: observed less predicted loss in nats; `relative`: relative error,
     (observed - predicted) / predicted. `inside`: by level, whether the interval held. `commitment`: which commit holds
-    the prediction, in a sentence; empty where none does."""
+    the prediction, in a sentence; empty where none does. `parts`: on what else it says of the run; `not_evaluated`:
+    tasks that the run was not asked yet."""
 
     prediction: WrittenPrediction
     run: str
@@ -55,6 +86,8 @@ class Verdict:
     relative: float
     inside: dict[float, bool]
     commitment: str = ""
+    parts: tuple[PartVerdict, ...] = ()
+    not_evaluated: tuple[str, ...] = ()
 
     @property
     def in_compute(self) -> str:
@@ -93,6 +126,8 @@ class Verdict:
             "reach": self.prediction.reach,
             "form": self.prediction.form,
             "commitment": self.commitment,
+            "parts": [{**dataclasses.asdict(part), "inside": part.inside} for part in self.parts],
+            "not_evaluated": list(self.not_evaluated),
         }
 
 
@@ -157,10 +192,34 @@ def judge(prediction: WrittenPrediction, run: Outcome) -> Verdict:
     """The verdict by a run that `refusal` has nothing against."""
     inside = {level: Interval(*prediction.interval(level)).contains(run.loss) for level in LEVELS}
     held = commitment(prediction.digest)
+    asked = {
+        task: run.tasks[task][row["digest"]]
+        for task, row in prediction.tasks.items()
+        if row["digest"] in run.tasks.get(task, {})
+    }
     return Verdict(
         prediction, run.name, run.loss, run.loss - prediction.loss, run.loss / prediction.loss - 1, inside,
-        held.words(run.started) if held else "",
+        held.words(run.started) if held else "", tuple(_parts(prediction, run, asked)),
+        tuple(task for task in prediction.tasks if task not in asked),
     )  # fmt: skip
+
+
+def _parts(
+    prediction: WrittenPrediction, run: Outcome, asked: Mapping[str, Mapping[str, float]]
+) -> Iterator[PartVerdict]:
+    for kind, row in prediction.kinds.items():
+        if kind in run.kinds:
+            yield PartVerdict(f"{kind} tokens", row["loss"], _ends(row), run.kinds[kind])
+    for task, scores in asked.items():
+        for measure, words in (("bits_per_byte", "bits per byte of the right answer"), ("accuracy", "accuracy")):
+            row = prediction.tasks[task]
+            expected, noise = row[measure], row["noise"][measure]
+            yield PartVerdict(f"{task}, {words}", expected["value"], _ends(expected), scores[measure], noise)
+
+
+def _ends(row: Mapping[str, Any]) -> tuple[float, float]:
+    low, high = row["interval90"]
+    return float(low), float(high)
 
 
 def calibration(verdicts: Sequence[Verdict]) -> dict[str, Any]:
@@ -196,6 +255,14 @@ def tell(verdicts: Verdicts, shown: Sequence[Verdict]) -> None:
     for verdict in shown:
         console.print(f"prediction {verdict.prediction.id}, run {verdict.run}", markup=False, highlight=False)
         console.print(f"  {verdict.words}", markup=False, highlight=False)
+        for part in verdict.parts:
+            console.print(f"  {part.words}", markup=False, highlight=False)
+        if verdict.not_evaluated:
+            tasks = ", ".join(verdict.not_evaluated)
+            console.print(
+                f"  not asked yet: {tasks}. Evaluate it as the family was: maquette evaluate checkpoint={verdict.run}",
+                markup=False, highlight=False,
+            )  # fmt: skip
         if verdict.commitment:
             console.print(f"  {verdict.commitment}", markup=False, highlight=False)
     for words in verdicts.refused:

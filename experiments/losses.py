@@ -1,0 +1,74 @@
+"""Losses: every loss of preferences and every form of PPO, from one fine-tuned model, its labels and its reward model.
+
+    python experiments/losses.py                    # settings of maquette alignment may follow: seed=1 outputs=...
+
+Each has the numbers of its option of `objective=`, but for what stands here. Run it again to resume. The table of all
+seeds that are finished goes to `<outputs>/losses.csv`.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from maquette.artifacts.files import write_text
+from maquette.cli.alignment import run
+from maquette.cli.command_line.composition import compose
+from maquette.cli.command_line.model_config import AlignmentStage
+from maquette.cli.command_line.registry import STAGES
+from maquette.cli.planning.study import Study
+from maquette.feedback.study.tables import study_tables
+from maquette.tracking.environment import git_commit, processor_name
+
+TITLE = "Losses"
+SETTINGS = [
+    "+experiment=alignment", f"title={TITLE}", "figures=[gold]", "prompts=500", "best_of=4", "base.size=40k",
+    "base.compute=1.5e11", "base.source.limit=2000", "sft.instructions.count=96000", "labels.count=6000",
+    "ppo.objective.num_iterations=30",
+]  # fmt: skip
+"""A fortieth of what `maquette alignment +experiment=alignment` takes."""
+
+OFFLINE: dict[str, dict[str, Any]] = {
+    "dpo": {"objective.beta": 0.5},
+    "ipo": {"objective": "dpo", "objective.loss_type": "ipo", "objective.beta": 0.5},
+    "hinge": {"objective": "dpo", "objective.loss_type": "hinge", "objective.beta": 0.5},
+    "robust": {
+        "objective": "dpo", "objective.loss_type": "robust", "objective.beta": 0.5, "objective.label_smoothing": 0.1,
+    },
+    "dpo_norm": {},
+    "simpo": {},
+    "orpo": {},
+    "kto": {"objective.beta": 0.5},
+}  # fmt: skip
+SAMPLING: dict[str, dict[str, Any]] = {
+    "ppo": {"objective.kl_coefficient": 0.3},
+    "grpo": {"objective.kl_coefficient": 0.3},
+    "rloo": {"objective.kl_coefficient": 0.3},
+    "dr_grpo": {},
+    "dapo": {},
+    "online_dpo": {"objective.beta": 0.5},
+}
+
+
+def losses(study: Study) -> None:
+    """Base and fine-tuned models, labels and reward model as `maquette alignment` has them, then the policies."""
+    config: AlignmentStage = study.config
+    base = study.train("base", config.base, policy=True)
+    sft = study.train("sft", {"objective": "sft", "instructions": "task", "checkpoint": base}, config.sft, policy=True)
+    labels = study.annotate("labels", {"checkpoint": sft}, config.labels)
+    learning = {"checkpoint": sft, "preferences.path": labels}
+    reward = study.train("reward", {"objective": "reward"}, learning, config.reward, reward=True)
+    for name, settings in OFFLINE.items():
+        study.train(name, {"objective": name} | settings, learning, config.dpo, policy=True)
+    optimize = {"checkpoint": sft, "reward.checkpoint": reward}
+    for name, settings in SAMPLING.items():
+        study.train(name, {"objective": name}, optimize, config.ppo, settings, policy=True)
+
+
+if __name__ == "__main__":
+    study_settings = compose(STAGES["alignment"], [*SETTINGS, *sys.argv[1:]])
+    assert isinstance(study_settings, AlignmentStage)
+    run(study_settings, losses)
+    table = study_tables(study_settings.outputs, TITLE).policies.assign(
+        commit=(git_commit() or "")[:7], cpu=processor_name()
+    )
+    write_text(Path(study_settings.outputs) / "losses.csv", table.to_csv(index=False, float_format="%.4g"))
