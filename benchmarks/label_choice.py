@@ -5,16 +5,17 @@ disagreement`.
     python benchmarks/label_choice.py report      prints the table
 
 The policy is the fine-tuned model of `make demo-alignment`, the pairs are its completions, the labels of a simulated
-person. So that many seeds are affordable, the reward is a logistic regression on the policy's own last hidden state
-(an ensemble: on resamples of the labels), not a network. All choices of a seed begin with the same random labels; then
-each round adds those that its rule chooses from the pool. Each seed has prompts and people of its own.
+person. So that many seeds are affordable, the reward is no network: a logistic regression on counts of words by their
+category and the one that was asked for (an ensemble: on resamples of the labels). All choices of a seed begin with the
+same random labels; then each round adds those that its rule chooses from the pool. Each seed has prompts and people of
+its own.
 """
 
 import argparse
 import csv
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +30,11 @@ ROWS = Path(__file__).parent / "results" / "label_choice.csv"
 COLUMNS = ["seed", "choice", "labels", "accuracy", "pool", "pairs", "seconds", "commit", "cpu"]
 CHOICES = ("random", "uncertainty", "disagreement")
 
-FIRST, MORE, ROUNDS = 100, 100, 5
+FIRST, MORE, ROUNDS = 50, 50, 8
 """Labels to begin with, labels of a round, rounds."""
 
 ENSEMBLE = 8
-POOL, HELD_OUT = 2500, 2500
+POOL, HELD_OUT = 2000, 2000
 """Prompts whose pairs may be labelled, and prompts of the pairs that the reward is judged on."""
 
 
@@ -60,7 +61,7 @@ def measure(seed: int, arguments: argparse.Namespace) -> list[dict[str, Any]]:
     from maquette.feedback.choosing import most_worth, worth_of_a_label
     from maquette.feedback.config import PromptsConfig
     from maquette.feedback.policies import sample_pairs
-    from maquette.model.loading import find_checkpoint, load_checkpoint
+    from maquette.model.loading import find_checkpoint
 
     start = time.process_time()
     policy = find_checkpoint(arguments.policy, arguments.outputs)
@@ -68,7 +69,7 @@ def measure(seed: int, arguments: argparse.Namespace) -> list[dict[str, Any]]:
         policy, PromptsConfig(seed=seed), count=POOL + HELD_OUT, first=0, answers=2, max_completion_length=20,
         temperature=1.0, seed=seed,
     )  # fmt: skip
-    features = differences(*load_checkpoint(policy), pairs)
+    features = differences(pairs)
     gold = np.array([one.preference for one in GoldAnnotator().judge(pairs)])
     labels = np.array([one.preference for one in SimulatedAnnotator(AnnotatorProfile(0.15), seed=seed).judge(pairs)])
     pool = np.arange(len(pairs) // 2)
@@ -98,23 +99,26 @@ def measure(seed: int, arguments: argparse.Namespace) -> list[dict[str, Any]]:
     return [row | {"seconds": seconds, "commit": commit(), "cpu": processor_name()} for row in rows]
 
 
-def differences(model: Any, tokenizer: Any, pairs: Sequence[Any]) -> NDArray[np.float64]:
-    """The core's hidden state at the last token, the first completion's less the second's, standardised: (n, D)."""
-    import torch
+def differences(pairs: Sequence[Any]) -> NDArray[np.float64]:
+    """Counts in the first completion less those in the second, (n, features)."""
+    return np.array([counts(pair.first, pair.facts) - counts(pair.second, pair.facts) for pair in pairs])
 
-    from maquette.feedback.annotators.reward_model import completion_of
-    from maquette.objectives.completions import padded_rows
 
-    states = []
-    completions = [completion_of(tokenizer, one) for pair in pairs for one in (pair, pair.swapped())]
-    with torch.inference_mode():
-        for start in range(0, len(completions), 256):
-            tokens, lengths, _ = padded_rows(completions[start : start + 256], "cpu")
-            hidden = model.core(tokens)
-            states.append(hidden[torch.arange(len(tokens)), lengths - 1])
-    hidden = torch.cat(states).double().numpy()
-    result = hidden[::2] - hidden[1::2]
-    return result / result.std(axis=0)
+def counts(completion: str, facts: Mapping[str, Any]) -> NDArray[np.float64]:
+    """Words of each category, by the category that was asked for; words that were not given; repeated words."""
+    from maquette.feedback.tasks import words_of
+    from maquette.feedback.tasks.exercises import CATEGORIES, CATEGORY_OF
+
+    names = list(CATEGORIES)
+    table, rest = np.zeros((len(names), len(names))), np.zeros(2)
+    asked, written = names.index(CATEGORY_OF[facts["answer"][0]]), words_of(completion)
+    for word in written:
+        if word in facts["items"]:
+            table[asked, names.index(CATEGORY_OF[word])] += 1
+        else:
+            rest[0] += 1
+    rest[1] = len(written) - len(set(written))
+    return np.concatenate([table.ravel(), rest])
 
 
 def fitted(features: NDArray[np.float64], labels: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -123,7 +127,7 @@ def fitted(features: NDArray[np.float64], labels: NDArray[np.float64]) -> NDArra
 
     if len(set(labels)) < 2:
         return np.zeros(features.shape[1])
-    return LogisticRegression(C=0.1, fit_intercept=False, max_iter=500).fit(features, labels).coef_[0]
+    return LogisticRegression(C=1.0, fit_intercept=False, max_iter=500).fit(features, labels).coef_[0]
 
 
 def append(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -37,6 +37,7 @@ from maquette.training.record import RunRecord
 MIXINGS = ("replace", "mixed", "accumulate")
 MEASURES = {"loss": "loss on real text (nats a byte)", "distinct": "distinct 5-grams of the samples (share)"}
 _ROWS = 256  # samples at once
+_MOST = 8  # times as many samples as documents at most, where they are short
 
 
 @dataclass
@@ -60,7 +61,8 @@ def run(config: Settings) -> Path:
     """Trains and samples what is missing; returns the folder with `collapse.csv` and the figure."""
     if wrong := [mixing for mixing in config.mixings if mixing not in MIXINGS]:
         raise SystemExit(f"mixings={wrong[0]} is not known. Allowed: {', '.join(MIXINGS)}.")
-    settings = {key: value for key, value in vars(config).items() if key not in ("outputs", "tracking")}
+    apart = ("outputs", "tracking", "seeds", "generations", "mixings")  # files are named by these
+    settings = {key: value for key, value in vars(config).items() if key not in apart}
     folder = Path(config.outputs) / "collapse" / digest(settings)[:8]
     train, held_out = real_text(config)
     rows: list[dict[str, Any]] = []
@@ -75,11 +77,10 @@ def run(config: Settings) -> Path:
                 if not samples.exists():
                     write_rows(samples, sample(config, record, seed))
                 before.append([json.loads(line)["text"] for line in samples.read_text(encoding="utf-8").splitlines()])
-                rows.append(
-                    {"mixing": mixing, "seed": seed, "generation": generation, "loss": record.validation_loss,
-                     **diversity(before[-1]), "run": record.name, "git_commit": record.git_commit,
-                     "hardware": record.hardware}
-                )  # fmt: skip
+                row = {"mixing": mixing, "seed": seed, "generation": generation, "loss": record.validation_loss}
+                measured = diversity(before[-1], config.documents * config.length)
+                made = {"run": record.name, "git_commit": record.git_commit, "hardware": record.hardware}
+                rows.append(row | measured | made)
                 write_text(folder / "collapse.csv", pd.DataFrame(rows).to_csv(index=False))
     table = pd.DataFrame(rows)
     picture = draw(table, folder / "figures" / "collapse")
@@ -146,24 +147,29 @@ def stage(name: str, settings: dict[str, Any], tracking: TrackingConfig | None =
 
 
 def sample(config: Settings, record: RunRecord, seed: int) -> list[str]:
-    """As many texts as a generation learns, from nothing but the token that begins a document."""
+    """As much text as a generation learns, from nothing but the token that begins a document."""
     model, tokenizer = load_checkpoint(record.folder)
     assert tokenizer.document_id is not None
     texts: list[str] = []
-    for start in range(0, config.documents, _ROWS):
-        prompts = [[tokenizer.document_id]] * min(_ROWS, config.documents - start)
+    prompts = [[tokenizer.document_id]] * _ROWS
+    for start in range(0, _MOST * config.documents, _ROWS):
         drawn = generate(
             model, prompts, tokenizer=tokenizer, sampling=Sampling(temperature=config.temperature),
             max_tokens=config.length - 1, seeds=[seed * 1_000_003 + start + row for row in range(len(prompts))],
         )  # fmt: skip
         texts += [one.text for one in drawn if one.text.strip()]
+        if sum(map(len, texts)) >= config.documents * config.length:
+            break
     return texts
 
 
-def diversity(texts: list[str], size: int = 5) -> dict[str, float]:
-    """Share of different n-grams of characters among all, and different words in the texts."""
-    grams = [text[start : start + size] for text in texts for start in range(len(text) - size + 1)]
-    return {"distinct": len(set(grams)) / max(1, len(grams)), "words": len({word for t in texts for word in t.split()})}
+def diversity(texts: list[str], characters: int, size: int = 5) -> dict[str, float]:
+    """Share of different n-grams among all, and different words, in so many characters of the texts: both depend on
+    how many there are. With how long a text is."""
+    whole = "\n".join(texts)[:characters]
+    grams = [whole[start : start + size] for start in range(len(whole) - size + 1)]
+    mean_length = sum(map(len, texts)) / max(1, len(texts))
+    return {"distinct": len(set(grams)) / max(1, len(grams)), "words": len(set(whole.split())), "length": mean_length}
 
 
 def write_rows(path: Path, texts: list[str]) -> None:

@@ -2,8 +2,9 @@
 
     python experiments/losses.py                    # settings of maquette alignment may follow: seed=1 outputs=...
 
-Each has the numbers of its option of `objective=`, but for what stands here. Run it again to resume. The table of all
-seeds that are finished goes to `<outputs>/losses.csv`.
+Each has the numbers of its option of `objective=`, but for what stands here. Seeds share the fine-tuned model, and have
+labels, a reward model, orders and samples of their own. Run it again to resume. The table of all seeds that are
+finished goes to `<outputs>/losses.csv`.
 """
 
 import sys
@@ -21,11 +22,11 @@ from maquette.tracking.environment import git_commit, processor_name
 
 TITLE = "Losses"
 SETTINGS = [
-    "+experiment=alignment", f"title={TITLE}", "figures=[gold]", "prompts=500", "best_of=4", "base.size=40k",
-    "base.compute=1.5e11", "base.source.limit=2000", "sft.instructions.count=96000", "labels.count=6000",
-    "ppo.objective.num_iterations=30",
+    "+experiment=alignment", f"title={TITLE}", "figures=[gold]", "prompts=300", "best_of=1", "base.size=40k",
+    "base.compute=1.5e11", "base.source.limit=2000", "sft.instructions.count=96000", "labels.count=2000",
+    "dpo.objective.epochs=1", "ppo.objective.num_iterations=8", "ppo.num_validations=1",
 ]  # fmt: skip
-"""A fortieth of what `maquette alignment +experiment=alignment` takes."""
+"""A hundredth of what `maquette alignment +experiment=alignment` takes: a look, no ranking."""
 
 OFFLINE: dict[str, dict[str, Any]] = {
     "dpo": {"objective.beta": 0.5},
@@ -52,8 +53,11 @@ SAMPLING: dict[str, dict[str, Any]] = {
 def losses(study: Study) -> None:
     """Base and fine-tuned models, labels and reward model as `maquette alignment` has them, then the policies."""
     config: AlignmentStage = study.config
-    base = study.train("base", config.base, policy=True)
-    sft = study.train("sft", {"objective": "sft", "instructions": "task", "checkpoint": base}, config.sft, policy=True)
+    shared = {"seed": 0}
+    base = study.train("base", config.base, shared)
+    sft = study.train(
+        "sft", {"objective": "sft", "instructions": "task", "checkpoint": base}, config.sft, shared, policy=True
+    )
     labels = study.annotate("labels", {"checkpoint": sft}, config.labels)
     learning = {"checkpoint": sft, "preferences.path": labels}
     reward = study.train("reward", {"objective": "reward"}, learning, config.reward, reward=True)

@@ -104,6 +104,7 @@ LESS = {
     "source.limit=500": "source.limit=60",
     "/*.py": "/*a*.py",
     "make real-model": "true",
+    "maquette alignment +experiment=real_model": "true",  # tests/cli/test_real_model_study.py
     "path=outputs/real/": f"path={ROOT}/outputs/real/",
     "max_tokens=24": "max_tokens=4",
     "objective.batch_size=8 optimizer.lr=1e-3 trainer.max_steps=20": "objective.batch_size=2 trainer.max_steps=1",

@@ -25,8 +25,8 @@ def test_what_a_generation_learns() -> None:
 
 
 def test_what_is_counted() -> None:
-    assert collapse.diversity(["abcdef", "abcdef"]) == {"distinct": 0.5, "words": 1}
-    assert collapse.diversity(["abcdefg"])["distinct"] == 1.0
+    assert collapse.diversity(["abcabcab"], 7, size=3) == {"distinct": 0.6, "words": 1, "length": 8.0}
+    assert collapse.diversity(["abc", "def g"], 100)["words"] == 3
     assert collapse.cut("abcdéfgh", 3) == ["abc", "dfg"]
     rows = [
         {"mixing": "replace", "seed": seed, "generation": generation, "loss": 2.0 + generation * (1 + seed / 10),

@@ -18,7 +18,7 @@ from maquette.text.special import END_OF_TURN
 from support.policies import tiny_ppo
 
 TOKENIZER = train_tokenizer([], TokenizerConfig(kind="byte"))
-FEEDBACK = ConfiguredFeedback(PromptsConfig(), RewardConfig(), "outputs")
+FEEDBACK = ConfiguredFeedback(PromptsConfig(), RewardConfig(), "outputs", 256)
 
 
 def learned(kind: str) -> LearnedReward:
@@ -64,7 +64,7 @@ def test_the_score_by_another_tokenizer_stands_on_the_policys_last_token() -> No
     reward = learned("char").of_policy(TOKENIZER)
     policy = tiny_ppo(reward=reward, normalize_scores=0, kl_coefficient=0.0, missing_eos_penalty=0.0, gae_lambda=1.0)
     completions, scores = policy.environment.completions(policy.model, 0, 8)
-    rollouts, _ = collect_rollouts(policy, policy.environment, RolloutSchedule(8, 1, 1), completions, scores, 0.0)
+    rollouts, _ = collect_rollouts(policy, policy.environment, RolloutSchedule(8, 1, 1), completions, scores)
     assert scores.tolist() == reward(completions)
     for row, score in enumerate(scores.tolist()):
         last = int(rollouts.lengths[row]) - 2

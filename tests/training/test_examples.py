@@ -15,11 +15,16 @@ import torch
 from safetensors.torch import load_file
 
 from maquette.artifacts import ConfigError, StageError
-from maquette.cli import train
+from maquette.cli import annotate, import_, train
 from maquette.cli.command_line.config import TrainStage
+from maquette.cli.command_line.model_config import AnnotateStage, ImportStage
+from maquette.data.conversations import read_preferences
+from maquette.feedback.annotators.reward_model import LearnedReward
+from maquette.feedback.config import FeedbackConfig
 from maquette.model import hf
 from maquette.model.loading import load_checkpoint, load_reward_model
 from maquette.objectives.base import Objective
+from maquette.objectives.config import PolicyConfig
 from maquette.objectives.preferences import ReferenceLogProbs
 from maquette.recipe import objectives
 from maquette.training import RunRecord, examples, read_history
@@ -31,6 +36,7 @@ from support.small_examples import (
     write_labels,
     write_preferences,
 )
+from support.their_rewards import their_folder
 
 KINDS = ["sft", "reward", "dpo", "kto"]
 
@@ -261,6 +267,36 @@ def test_what_kto_leaves(make: Callable[..., TrainStage]) -> None:
     facts = record.facts
     assert facts["train"]["examples"] + facts["validation"]["examples"] == 120 + 24  # pairs are split in two
     assert 0.5 < facts["desirable"] / facts["train"]["examples"] < 0.7  # of all 88 of 144
+
+
+def test_an_adapter_on_a_model_in_shards_is_refused(make: Callable[..., TrainStage]) -> None:
+    with pytest.raises(ConfigError, match="not trained with trainer"):
+        train.run(make("sft", adapter=LORA, trainer__strategy="fsdp"))
+
+
+def test_a_reward_model_from_elsewhere_is_what_a_policy_is_optimised_for(
+    make: Callable[..., TrainStage], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With its own tokenizer and template; and it annotates pairs."""
+    their_folder("Llama", tmp_path / "theirs")
+    config = make("sft")
+    write_instructions(tmp_path / "prompts.jsonl", 8)
+    judge = import_.run(ImportStage(path=str(tmp_path / "theirs"), name="judge", outputs=config.outputs))
+    assert "reward.checkpoint=judge" in capsys.readouterr().err
+    config.prompts.path, config.reward.checkpoint = str(tmp_path / "prompts.jsonl"), "judge"
+    config.objective = PolicyConfig(num_iterations=2, rollout_batch_size=4, max_completion_length=4, normalize_scores=4)
+    record = train.run(config)
+    assert "another tokenizer" in capsys.readouterr().err
+    assert record.facts["policy"]["value_init"] == "policy" and math.isfinite(record.metrics["validation/reward"])
+    pairs = write_preferences(tmp_path / "pairs.jsonl", 8)
+    feedback = FeedbackConfig(kind="reward_model", checkpoint="judge")
+    stage = AnnotateStage(given=str(pairs), feedback=feedback, outputs=config.outputs, tracking=config.tracking)
+    labels = read_preferences(annotate.run(stage) / "preferences.jsonl")
+    reward = LearnedReward(*load_reward_model(judge))
+    for one in labels:
+        answers = [(one.prompt, side[0]["content"]) for side in (one.chosen, one.rejected)]
+        chosen, rejected = reward.of_answers(answers)
+        assert chosen - rejected == pytest.approx(one.margin, abs=1e-5)
 
 
 def test_a_start_is_needed(make: Callable[..., TrainStage]) -> None:

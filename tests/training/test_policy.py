@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from maquette.artifacts import ConfigError, StageError
+from maquette.model import hf
 from maquette.model.loading import load_checkpoint
 from maquette.objectives.config import PolicyConfig
 from maquette.objectives.rollouts import RolloutLoader, Rollouts, RolloutSchedule
@@ -117,8 +118,11 @@ def test_an_adapter_alone_is_trained(tmp_path: Path) -> None:
     assert record.metrics["objective/kl"] > 0
     checkpoint = CheckpointFolder(tmp_path / RUN / "checkpoints").newest(print)
     assert checkpoint is not None
-    state = torch.load(checkpoint[1], weights_only=True)["state_dict"]
+    saved = torch.load(checkpoint[1], weights_only=True)["state_dict"]
+    assert saved and all(".lora_" in name for name in saved if name.startswith("model."))
     module = type(opened.module).load_from_checkpoint(checkpoint[1], weights_only=True)
+    state = module.state_dict()
+    assert all(torch.equal(state[name], value) for name, value in saved.items())
     owned = {id(parameter) for parameter in module.model.parameters()}
     assert all(id(parameter) in owned for parameter in module.reference.parameters())
     before = load_checkpoint(tmp_path / "start")[0].state_dict()
@@ -130,6 +134,16 @@ def test_an_adapter_alone_is_trained(tmp_path: Path) -> None:
     assert any(name.startswith("value.core") and "lora_B" in name and value.any() for name, value in state.items())
     after = load_checkpoint(tmp_path / RUN)[0].state_dict()
     changed = {name.split(".")[-2] for name in before if not torch.equal(before[name], after[name])}
+    model, tokenizer = load_checkpoint(tmp_path / "start")
+    torch.nn.init.zeros_(model.head_weight)
+    hf.save(model, tokenizer, tmp_path / "start")
+    with pytest.raises(StageError, match="start holds other weights"):
+        type(opened.module).load_from_checkpoint(checkpoint[1], weights_only=True)
+    old = torch.load(checkpoint[1], weights_only=True) | {"state_dict": state}  # of a version that kept them all
+    del old["base"]
+    torch.save(old, tmp_path / "old.ckpt")
+    again = type(opened.module).load_from_checkpoint(tmp_path / "old.ckpt", weights_only=True).state_dict()
+    assert all(torch.equal(again[name], value) for name, value in state.items())
     assert changed == {"query", "key", "value", "output", "gate", "up", "down"}
 
 

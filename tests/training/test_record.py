@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from maquette.artifacts.run_file import FINISHED, FORMAT, TRIED, RunFormatError,
 from maquette.model.loading import latest_run
 from maquette.recipe.run_spec import RunSpec
 from maquette.training import read_record
-from maquette.training.record import RunRecord, begin_record, why_trained_again
+from maquette.training.record import RunRecord, begin_record, is_assistant, why_trained_again
 from support.small_specs import DIGESTS, make_spec, train_settings
 
 
@@ -115,3 +116,9 @@ def test_a_run_is_ranked_by_what_its_objective_says(tmp_path: Path) -> None:
     policy = dataclasses.replace(record, spec=dataclasses.replace(record.spec, objective="ppo"))
     assert policy.metric == 0.5
     assert dataclasses.replace(policy, metrics={}).metric is None
+
+
+def test_a_model_of_others_answers_where_it_has_a_chat_template(tmp_path: Path) -> None:
+    for template in (None, object()):
+        tokenizer: Any = SimpleNamespace(template_chat=template)
+        assert is_assistant(tmp_path, tokenizer) == (template is not None)

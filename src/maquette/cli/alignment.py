@@ -28,14 +28,16 @@ def run(config: AlignmentStage, recipe: Callable[[Study], None] = align) -> Path
     study.run()
     compared = {key: getattr(config, key) for key in _COMPARED}
     names = {"names": list(study.made), "rewards": study.rewards, "curves_by_policy": study.curves_by_policy}
+    inputs = {name: record.spec.fingerprint for name, record in study.records.items()}
+    inputs |= {f"{name} elsewhere": one["fingerprint"] for name, one in study.evaluations.items()}
 
     def make(folder: Path) -> dict[str, Any]:
         from maquette.feedback.study.comparison import compare_runs
 
-        rewards = {name: study.made[name] for name in study.rewards}
         return compare_runs(
-            folder, study.records, study.policies, rewards, study.curves_by_policy, outputs=config.outputs, **compared
-        )
+            folder, study.made, study.records, study.policies, study.rewards, study.curves_by_policy,
+            study.evaluations, outputs=config.outputs, **compared,
+        )  # fmt: skip
 
     def record(folder: Path) -> None:
         from maquette.feedback.study.comparison import record_study
@@ -48,7 +50,7 @@ def run(config: AlignmentStage, recipe: Callable[[Study], None] = align) -> Path
         name=None,
         label=config.title.lower().replace(" ", "-"),
         config=compared | names,
-        inputs={name: record.spec.fingerprint for name, record in study.records.items()},
+        inputs=inputs,
         make=make,
         made=record,
         force=config.force,

@@ -45,8 +45,15 @@ def annotate(
     written = len(labels_now)
     write_preferences(folder / PREFERENCES, [*(one for path in before for one in read_preferences(path)), *labels_now])
     if not written:
+        why = ""
+        if isinstance(annotator, LanguageModelAnnotator):
+            costs = annotator.costs
+            why = (
+                f" {costs.nonsense:,} of its {costs.asked + costs.cached:,} replies named neither completion, "
+                f"{costs.contradictions:,} pairs were judged otherwise when turned round."
+            )
         raise StageError(
-            f"{annotator.name} decided none of {len(pairs):,} pairs.", "Look at the report of its replies."
+            f"{annotator.name} decided none of {len(pairs):,} pairs.{why}", "Let somebody else judge, or other pairs."
         )
     votes = [votes_of(judged)]
     if config.kind == "simulated":

@@ -115,18 +115,15 @@ def build_author(config: AuthorConfig, outputs: Path | str) -> EndpointModel | L
     return LocalModel(model, tokenizer, folder.name, sampling=sampling, max_tokens=config.max_tokens)
 
 
-HELD_OUT_PROMPTS = 256
-"""Held-out prompts that a policy in training is measured on."""
-
-
 @dataclass(frozen=True)
 class ConfiguredFeedback:
     """A `FeedbackSource` from settings: plain values until it is opened. A value function starts from the reward model
-    only where that reads the policy's tokens."""
+    only where that reads the policy's tokens. `sample_prompts`: how many held-out prompts a policy is measured on."""
 
     prompts: PromptsConfig
     reward: RewardConfig
     outputs: str
+    sample_prompts: int
 
     def open(self, tokenizer: "Tokenizer", context: int, max_completion_length: int) -> PolicyFeedback:
         """Raises `StageError` where prompts leave no room for a completion."""
@@ -142,7 +139,7 @@ class ConfiguredFeedback:
             value = reward.model if reward.tokenizer.digest == tokenizer.digest else None
             reward = reward.of_policy(tokenizer)
         held_out = open_prompts(self.prompts, tokenizer, longest=longest, split="held_out")
-        prompts = tuple(held_out[number] for number in range(HELD_OUT_PROMPTS))
+        prompts = tuple(held_out[number] for number in range(self.sample_prompts))
         rewards: dict[str, RewardFunction] = {"reward": reward}
         if self.prompts.path is None:
             rewards["gold"] = GoldReward()

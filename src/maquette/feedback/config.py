@@ -27,7 +27,7 @@ CAPTIONS = {
 @dataclass
 class PromptsConfig(RowsConfig):
     tasks: list[str] = setting(
-        lambda: ["pick"], "embedded tasks, drawn evenly: pick, sort, reverse, count, repeat, refuse"
+        lambda: ["pick"], "embedded tasks, drawn evenly: pick, sort, reverse, count, repeat, refuse, record"
     )
     seed: int = setting(0, "seed of the prompts and their order; by default that of the run", minimum=0)
 
@@ -162,7 +162,7 @@ class TaskInstructionsConfig(ExamplesConfig):
     """Exercises of the embedded tasks, answered by demonstrators."""
 
     kind: str = setting("task", "where they come from", choices=("task",))
-    tasks: list[str] = setting(lambda: ["pick"], "tasks: pick, sort, reverse, count, repeat, refuse")
+    tasks: list[str] = setting(lambda: ["pick"], "tasks: pick, sort, reverse, count, repeat, refuse, record")
     demonstrators: str = setting(
         "harder", "who answers, some better than others", choices=("easy", "harder", "perfect", "listing")
     )

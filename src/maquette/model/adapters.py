@@ -5,6 +5,9 @@
 With B at zero the model begins as what it was, so a policy's reference is the same weights without the adapter. What a
 run exports is merged, W + (alpha / r) B A, beside the adapter alone in PEFT's format. The head and the embedding are
 not adapted unless they are named in `target_modules`.
+
+A checkpoint of training holds what is trained, and the digest of the weights beside it, which lie in the folder that
+the run started from.
 """
 
 import copy

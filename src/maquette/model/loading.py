@@ -6,6 +6,7 @@
 anything else.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,8 @@ from maquette.model.hf.family import is_scalar
 from maquette.model.parametrization import Parametrization
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from maquette.model.heads import LanguageModel, ScalarModel
     from maquette.text import Tokenizer
 
@@ -199,3 +202,41 @@ def _built(description: Mapping[str, Any], *, weights: bool, scalar: bool) -> "L
     if architecture.max_position_embeddings > model.config.max_position_embeddings:
         model.core.change_context(max_position_embeddings=architecture.max_position_embeddings)
     return (ScalarModel.from_language_model(model, seed=seed) if scalar else model).train()
+
+
+# Checkpoints of adapters ----------------------------------------------------------------------------------------------
+
+
+BASE = "base"
+"""In a checkpoint of training: the digest of the weights that it leaves out."""
+
+
+@functools.lru_cache(maxsize=4)
+def _digest_once(folder: str) -> str:
+    return weights_digest(folder)
+
+
+def leave_out_base(checkpoint: dict[str, Any], description: Mapping[str, Any], model: "nn.Module") -> None:
+    """Takes the weights of `model` that are not trained out of a checkpoint, where they are those of the folder that
+    the description names."""
+    folder = description.get("checkpoint")
+    if folder is None:
+        return
+    frozen = [f"model.{name}" for name, parameter in model.named_parameters() if not parameter.requires_grad]
+    checkpoint["state_dict"] = {name: value for name, value in checkpoint["state_dict"].items() if name not in frozen}
+    checkpoint[BASE] = _digest_once(str(folder))
+
+
+def put_back_base(checkpoint: dict[str, Any], description: Mapping[str, Any], *, scalar: bool) -> None:
+    """Puts them back. Raises `StageError` where the folder holds other weights than those that were trained beside."""
+    folder = description["checkpoint"]
+    if (now := weights_digest(folder)) != checkpoint[BASE]:
+        raise StageError(
+            f"{folder} holds other weights ({now[:8]}) than those that the adapter was trained on "
+            f"({checkpoint[BASE][:8]}).",
+            "Put the model back that the run started from, or train it again with force=true.",
+        )
+    model = build_model(description, scalar=scalar)
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            checkpoint["state_dict"].setdefault(f"model.{name}", parameter.detach())

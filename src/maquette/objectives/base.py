@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from maquette.model.architecture import describe_model
-from maquette.model.loading import build_model
+from maquette.model.loading import BASE, build_model, leave_out_base, put_back_base
 from maquette.model.sharding import whole_tensor
 from maquette.optimization import Optimization, Schedule
 from maquette.optimization.groups import parameter_kinds
@@ -135,9 +135,13 @@ class Objective(LightningModule, abc.ABC):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._settle()
         checkpoint["window"] = self._window
+        if self.description.get("adapter"):
+            leave_out_base(checkpoint, self.description, self.model)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._window = {name: list(total) for name, total in checkpoint.get("window", {}).items()}
+        if BASE in checkpoint:
+            put_back_base(checkpoint, self.description, scalar=self.scalar)
 
     def _mean_of_step(self) -> dict[str, Tensor]:
         """Mean loss and metrics of the step's micro-batches, still on the device."""

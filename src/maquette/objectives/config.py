@@ -177,6 +177,9 @@ class RolloutConfig(ObjectiveConfig):
     overlong_buffer: int = setting(
         0, "over the last so many of max_completion_length tokens a penalty rises to 1; 0: none", minimum=0
     )
+    sample_prompts: int = setting(
+        256, "held-out prompts that are answered at each validation, to measure reward and KL on", minimum=1
+    )
 
     has_value = False
     """Whether a value function says what was to be expected."""

@@ -47,6 +47,8 @@ def conclude(
     )
     if steps:
         state = AtomicCheckpointIO().load_checkpoint(checkpoints.path(step), "cpu")["state_dict"]
+        if job.spec.settings.get("adapter"):  # the checkpoint lacks what was not trained
+            state = opened.module.state_dict() | state
     else:  # callbacks=none
         state = opened.module.state_dict()
     learnt = {name for name, _ in opened.module.named_parameters()}

@@ -74,10 +74,11 @@ class InstructStage(RecordedStage, SeededStage):
 @dataclass
 class AlignmentStage(RecordedStage, SeededStage):
     title: str = setting("Alignment", "heading of the page")
-    base: dict[str, Any] = setting(dict, "train: the base model; empty: the model of maquette demo")
+    checkpoint: str | None = setting(None, "the base model, instead of training one: run, folder or imported model")
+    base: dict[str, Any] = setting(dict, "train: the base model; empty: checkpoint, or the model of maquette demo")
     sft: dict[str, Any] = setting(dict, "train: the fine-tuned model, the reference of all policies")
     labels: dict[str, Any] = setting(dict, "annotate: preferences between the fine-tuned model's completions")
-    reward: dict[str, Any] = setting(dict, "train: each reward model")
+    reward: dict[str, Any] = setting(dict, "train: each reward model; empty: none, PPO has a reward of its own")
     dpo: dict[str, Any] = setting(dict, "train: each DPO policy")
     ppo: dict[str, Any] = setting(dict, "train: each PPO policy")
     reward_limits: dict[str, int] = setting(dict, "a reward model of so many labels by each name; empty: one of all")
@@ -86,6 +87,8 @@ class AlignmentStage(RecordedStage, SeededStage):
     group: bool = setting(False, "PPO within groups, too")
     ppo_free: dict[str, Any] = setting(dict, "train: PPO without a KL penalty, too; empty: none")
     ppo_gold: dict[str, Any] = setting(dict, "train: PPO on the gold reward, too; empty: none")
+    corpus: dict[str, Any] = setting(dict, "corpus: whose held-out documents evaluate reads; empty: the base model's")
+    evaluate: dict[str, Any] = setting(dict, "evaluate: what each policy keeps of the rest; empty: not evaluated")
     figures: list[str] = setting(list, "figures to draw: gold, frontier, overoptimisation, length")
     tasks: list[str] = setting(lambda: ["pick"], "tasks whose held-out prompts policies are measured on")
     prompts: int = setting(500, "held-out prompts", minimum=2)
@@ -93,9 +96,14 @@ class AlignmentStage(RecordedStage, SeededStage):
     best_of: int = setting(16, "completions of the reference for best-of-n; 1: none", minimum=1)
 
     def require_study(self) -> None:
-        """Raises `ConfigError` where no study is chosen, or a figure is not known."""
+        """Raises `ConfigError` where no study is chosen, there are two base models, PPO has no reward, or a figure is
+        not known."""
         if not self.sft:
             raise ConfigError("there is nothing to run.", "Choose a study: maquette alignment +experiment=alignment.")
+        if self.base and self.checkpoint is not None:
+            raise ConfigError(f"checkpoint={self.checkpoint} stands beside a base model to train.", "Leave one out.")
+        if self.kl_coefficients and not self.reward and not self.ppo.get("reward"):
+            raise ConfigError("PPO has no reward.", "Give reward={...} to train one, or ppo.reward.callable.")
         for figure in self.figures:
             if figure not in CAPTIONS:
                 raise ConfigError(f"there is no figure '{figure}'.", f"Allowed: {', '.join(CAPTIONS)}.")

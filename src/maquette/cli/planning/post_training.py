@@ -146,7 +146,7 @@ def _policy_plan(config: TrainStage, row_tokens: int) -> "ObjectivePlan":
     from maquette.training.devices import count_processes
     from maquette.training.policy import PolicyPlan
 
-    feedback = ConfiguredFeedback(config.prompts, config.reward, config.outputs)
+    feedback = ConfiguredFeedback(config.prompts, config.reward, config.outputs, config.objective.sample_prompts)
     accumulate = config.trainer.accumulate_grad_batches
     plan = PolicyPlan(config.objective, feedback, config.data.micro_batch_size, accumulate, row_tokens)
     plan.schedule(count_processes(config.trainer))  # raises where they can't be shared out
@@ -162,7 +162,12 @@ PLANS: dict[str, Callable[[TrainStage], PlannedRun]] = {
 
 
 def _start(config: TrainStage) -> Path:
-    """The folder to start from. Raises `ConfigError` where none is named."""
+    """The folder to start from. Raises `ConfigError` where none is named, and for an adapter on a model in shards."""
+    if config.adapter and config.trainer.strategy == "fsdp":
+        raise ConfigError(
+            "adapter= is not trained with trainer.strategy=fsdp: nothing here has tested it.",
+            "Use trainer=ddp: the frozen weights have neither gradients nor optimiser states.",
+        )
     start = config.starting_folder
     if start is None:
         raise ConfigError(
@@ -187,6 +192,7 @@ def _known(config: TrainStage, architecture: CoreConfig) -> PostTraining:
         warmup=planned_warmup(config.scheduler),
         weight_decay=planned_weight_decay(config.optimizer),
         rules=config.recipe,
+        adapter=config.adapter,
     )
 
 

@@ -16,10 +16,12 @@ from typing import Any
 from maquette.artifacts.progress import say
 from maquette.artifacts.settings import flatten
 from maquette.cli.command_line.composition import compose
+from maquette.cli.command_line.config import RecordedStage, SeededStage
 from maquette.cli.command_line.model_config import AlignmentStage
 from maquette.cli.command_line.overrides import literal
 from maquette.cli.command_line.registry import STAGES
 from maquette.feedback.config import PREFERENCES
+from maquette.model.loading import find_checkpoint
 from maquette.scaling.predictions.demo_page import DemoPage
 from maquette.training.record import RunRecord
 
@@ -30,7 +32,8 @@ Settings = Mapping[str, Any]
 class Study:
     """The `settings` of its stages by name, in order, and once it has run what they `made`: a folder each, and the
     `records` of training. `policies` are compared: the kind of each, and the values in which those of a kind differ;
-    `rewards` are the reward models that score them, `curves_by_policy` the policies whose validations are drawn.
+    `rewards` are the reward models that score them, `curves_by_policy` the policies whose validations are drawn,
+    `evaluations` what `maquette evaluate` gave of a policy.
 
     Raises `ConfigError` for the first stage whose settings are wrong."""
 
@@ -43,7 +46,9 @@ class Study:
         self.curves_by_policy: list[str] = []
         self.made: dict[str, str] = {}
         self.records: dict[str, RunRecord] = {}
+        self.evaluations: dict[str, Mapping[str, Any]] = {}
         self.demo: DemoPage | None = None
+        self._evaluated: dict[str, str] = {}
         recipe(self)
 
     def train(self, name: str, *settings: Settings, policy: bool = False, reward: bool = False,
@@ -59,6 +64,22 @@ class Study:
         """`maquette annotate`; returns what stands for the path of its preferences."""
         return f"{self._add(name, 'annotate', *settings)}/{PREFERENCES}"
 
+    def corpus(self, name: str, *settings: Settings) -> str:
+        """`maquette corpus`; returns what stands for its folder."""
+        return self._add(name, "corpus", *settings)
+
+    def evaluate(self, policy: str, *settings: Settings) -> None:
+        """`maquette evaluate` of a policy, whose result is in `evaluations` by the policy's name."""
+        name = f"{policy} elsewhere"
+        self._evaluated[name] = policy
+        self._add(name, "evaluate", {"checkpoint": f"<{policy}>"}, *settings)
+
+    def given(self, name: str, checkpoint: str) -> str:
+        """A model that is there already, one of the policies. Raises `ConfigError` where it is not."""
+        self.policies[name] = (name, {})
+        self.made[name] = str(find_checkpoint(checkpoint, self.config.outputs))
+        return f"<{name}>"
+
     def make_demo(self, name: str) -> str:
         """The model of `maquette demo`, one of the policies; the demo is made where it is missing."""
         self.policies[name] = (name, {})
@@ -66,15 +87,18 @@ class Study:
 
     def _add(self, name: str, stage: str, *settings: Settings) -> str:
         given = {"outputs": self.config.outputs, "seed": self.config.seed}
+        if not issubclass(STAGES[stage].config, SeededStage):
+            del given["seed"]
         overrides = [f"{key}={literal(value)}" for part in (given, *settings) for key, value in flatten(part).items()]
         composed: Any = compose(STAGES[stage], overrides)
-        self.stages[name], self.settings[name] = stage, composed.tracked(self.config.tracking)
+        tracked = composed.tracked(self.config.tracking) if isinstance(composed, RecordedStage) else composed
+        self.stages[name], self.settings[name] = stage, tracked
         return f"<{name}>"
 
     def run(self) -> None:
         """Runs every stage that is not done yet. Raises whatever they raise."""
-        for name, stage in self.stages.items():
-            say(f"[{len(self.made) + 1}/{len(self.stages)}] {name}: maquette {stage}")
+        for number, (name, stage) in enumerate(self.stages.items(), 1):
+            say(f"[{number}/{len(self.stages)}] {name}: maquette {stage}")
             settings = self._with_folders(self.settings[name])
             if stage == "demo":
                 from maquette.cli import demo
@@ -85,6 +109,9 @@ class Study:
                 result = STAGES[stage].run(settings)
             if isinstance(result, RunRecord):
                 self.records[name] = result
+            if name in self._evaluated:
+                self.evaluations[self._evaluated[name]] = result
+                continue
             self.made[name] = str(getattr(result, "folder", result))
 
     def _with_folders(self, value: Any) -> Any:
@@ -105,12 +132,15 @@ def align(study: Study) -> None:
     """The recipe of `maquette alignment`: fine-tune the base model, label its answers, train a reward model on the
     labels, then every policy that the settings name, each from the same fine-tuned model and labels."""
     config: AlignmentStage = study.config
-    base = study.train("base", config.base, policy=True) if config.base else study.make_demo("base")
+    if config.checkpoint is not None:
+        base = study.given("base", config.checkpoint)
+    else:
+        base = study.train("base", config.base, policy=True) if config.base else study.make_demo("base")
     sft = study.train("sft", {"objective": "sft", "instructions": "task", "checkpoint": base}, config.sft, policy=True)
     labels = study.annotate("labels", {"checkpoint": sft}, config.labels)
     learning = {"checkpoint": sft, "preferences.path": labels}
-    rewards = {}
-    for name in config.reward_limits or [""]:
+    rewards: dict[str, str | None] = {} if config.reward else {"": None}
+    for name in (config.reward_limits or [""]) if config.reward else []:
         limited = {"preferences.limit": config.reward_limits[name]} if name else {}
         rewards[name] = study.train(
             f"reward {name}".strip(), {"objective": "reward"}, learning, config.reward, limited, reward=True
@@ -124,7 +154,7 @@ def align(study: Study) -> None:
 
     optimize = {"objective": "ppo", "checkpoint": sft}
     for reward_name, reward in rewards.items():
-        learned = {"reward.checkpoint": reward}
+        learned = {} if reward is None else {"reward.checkpoint": reward}
         kind = f"ppo {reward_name}".strip()
         for coefficient in config.kl_coefficients:
             penalty = {"objective.kl_coefficient": coefficient}
@@ -146,3 +176,7 @@ def align(study: Study) -> None:
             )  # fmt: skip
     if config.ppo_gold:
         study.train("gold", optimize, {"reward.kind": "gold"}, config.ppo_gold, policy=True)
+    if config.evaluate:
+        read = {"corpus": study.corpus("corpus", config.corpus)} if config.corpus else {}
+        for name in list(study.policies):
+            study.evaluate(name, read, config.evaluate)

@@ -25,10 +25,12 @@ REFERENCE = "sft"
 
 def compare_runs(
     folder: Path,
+    made: Mapping[str, str],
     records: Mapping[str, RunRecord],
     policies: Mapping[str, tuple[str, Mapping[str, Any]]],
-    reward_models: Mapping[str, str],
+    reward_models: Sequence[str],
     curves_by_policy: Sequence[str],
+    evaluations: Mapping[str, Mapping[str, Any]],
     *,
     outputs: str,
     title: str,
@@ -39,29 +41,30 @@ def compare_runs(
     best_of: int,
     seed: int,
 ) -> dict[str, Any]:
-    """Measures the `policies` (name -> kind and values) by gold and by the `reward_models` (name -> folder) and writes
-    the study into `folder`; returns the manifest's facts. `records`: of every run by its name."""
+    """Measures the `policies` (name -> kind and values) by gold and by the `reward_models` and writes the study into
+    `folder`; returns the manifest's facts. `made`: the folder of each by its name; `records`: of those that are runs;
+    `evaluations`: what `maquette evaluate` gave of a policy."""
     reference = records[REFERENCE]
     rewards: dict[str, RewardFunction] = {"gold": GoldReward()}
     tokenizer = load_tokenizer(reference.folder)
-    rewards |= {name: open_reward_model(place, outputs).of_policy(tokenizer) for name, place in reward_models.items()}
+    rewards |= {name: open_reward_model(made[name], outputs).of_policy(tokenizer) for name in reward_models}
     source = open_prompts(
         PromptsConfig(tasks=list(tasks), seed=seed + 1), tokenizer,
         longest=max(1, reference.spec.sequence_length - max_completion_length), split="held_out",
     )  # fmt: skip
-    runs = [
-        PolicyRun(name, kind, one.folder, dict(values), float(one.spec.compute), one.seconds)
-        for name, (kind, values) in policies.items()
-        for one in [records[name]]
-    ]
+    runs = []
+    for name, (kind, values) in policies.items():
+        one = records.get(name)  # none of a model that was there already
+        cost = (0.0, 0.0) if one is None else (float(one.spec.compute), one.seconds)
+        runs.append(PolicyRun(name, kind, made[name], dict(values), *cost))
     measurement = measure_study(
         runs, REFERENCE, [source[number] for number in range(prompts)], rewards,
         max_completion_length=max_completion_length, best_of=best_of, seed=seed,
     )  # fmt: skip
-    histories = {one.name: read_history(Path(one.folder) / "metrics.jsonl") for one in runs}
+    histories = {one.name: read_history(Path(one.folder) / "metrics.jsonl") for one in runs if one.name in records}
     write_sealed(folder / CURVES, {name: rows for name, one in histories.items() if (rows := validations_of(one))})
     return write_study(
-        folder, measurement, figures, title=title,
+        folder, measurement, figures, title=title, evaluations=evaluations,
         curves_by_policy={name: validation_curve(histories[name]) for name in curves_by_policy},
         commands={"Look at every run side by side:": f"maquette runs outputs={outputs}"},
     )  # fmt: skip

@@ -23,11 +23,13 @@ from maquette.statistics import IntervalEstimate
 
 @dataclasses.dataclass(frozen=True)
 class StudyReport:
-    """A study as pages and tables show it: `pictures` by name, and the facts of the `curves` of over-optimisation."""
+    """A study as pages and tables show it: `pictures` by name, the facts of the `curves` of over-optimisation, and what
+    policies keep of the rest: `elsewhere`, by policy and measure a value with its interval."""
 
     measurement: Measurement
     pictures: Mapping[str, Path]
     curves: Mapping[str, Mapping[str, Any]]
+    elsewhere: Mapping[str, Mapping[str, Sequence[float]]] = dataclasses.field(default_factory=dict)
     captions: ClassVar[Mapping[str, str]] = CAPTIONS
 
     @property
@@ -66,6 +68,16 @@ class StudyReport:
         return columns, rows
 
     @property
+    def elsewhere_table(self) -> tuple[list[str], list[list[Any]]]:
+        """Columns and rows, a row for each policy that was evaluated."""
+        columns = list(dict.fromkeys(name for values in self.elsewhere.values() for name in values))
+        rows = [
+            [policy, *(_interval(IntervalEstimate(*values[name])) if name in values else "" for name in columns)]
+            for policy, values in self.elsewhere.items()
+        ]
+        return ["policy", *columns], rows
+
+    @property
     def curve_table(self) -> tuple[list[str], list[list[Any]]]:
         """Columns and rows, a row for each curve."""
 
@@ -89,10 +101,12 @@ def write_study(
     title: str,
     curves_by_policy: Mapping[str, ValidationCurve],
     commands: Mapping[str, str],
+    evaluations: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Any]:
     """Writes results.json, report.md, index.html and figures/ into `folder`; returns the manifest's facts.
 
     `figures`: names of `CAPTIONS`. `curves_by_policy`: validations of runs, for the figure of over-optimisation.
+    `evaluations`: evaluation.json of a policy, for what it keeps of the rest.
     """
     measurement.save(folder / "results.json")
     curves: dict[str, OveroptimisationCurve] = {}
@@ -107,7 +121,10 @@ def write_study(
     fits = {name: _fit_facts(curve) for name, curve in curves.items()}
     if fits:
         write_sealed(folder / "curves.json", fits)
-    shown = {"study": StudyReport(measurement, pictures, fits), "title": title, "commands": commands}
+    elsewhere = {name: _elsewhere(one) for name, one in evaluations.items()}
+    if elsewhere:
+        write_sealed(folder / _ELSEWHERE, elsewhere)
+    shown = {"study": StudyReport(measurement, pictures, fits, elsewhere), "title": title, "commands": commands}
     write_text(folder / "report.md", render("study.md.j2", shown))
     write_text(folder / "index.html", render("study.html.j2", shown))
     return {
@@ -121,12 +138,24 @@ def write_study(
 
 def read_study(folder: Path) -> StudyReport:
     """The study that `write_study` wrote."""
-    curves = folder / "curves.json"
+    curves, elsewhere = folder / "curves.json", folder / _ELSEWHERE
     return StudyReport(
         read_measurement(folder / "results.json"),
         {name: path for name in CAPTIONS if (path := folder / "figures" / f"{name}.png").exists()},
         load_sealed(curves) if curves.exists() else {},
+        load_sealed(elsewhere) if elsewhere.exists() else {},
     )
+
+
+_ELSEWHERE = "elsewhere.json"
+
+
+def _elsewhere(evaluation: Mapping[str, Any]) -> dict[str, list[float]]:
+    """Accuracy in each task, and bits per byte of all held-out text: a value with its interval."""
+    values = {name: [row["accuracy"], row["low"], row["high"]] for name, row in evaluation["headline"].items()}
+    if text := evaluation["likelihood"].get("all"):
+        values["bits per byte"] = list(text["bits_per_byte"].values())
+    return values
 
 
 _COURSE = ("kl", "gold", "reward", "words")

@@ -1,5 +1,5 @@
-"""Exercises of the embedded tasks (pick, sort, reverse, count, repeat, refuse), each in several phrasings: an endless
-supply from a seed, in two halves that never meet, for training and held out.
+"""Exercises of the embedded tasks (pick, sort, reverse, count, repeat, refuse, record), each in several phrasings: an
+endless supply from a seed, in two halves that never meet, for training and held out.
 
 Which half an exercise belongs to is decided by a digest of its instruction. So no seed, no task mix and no number of
 exercises can let a held-out prompt into training.
@@ -13,6 +13,7 @@ from typing import Any
 
 from maquette.artifacts import ConfigError, StageError
 from maquette.artifacts.settings import nearest
+from maquette.feedback.tasks.records import draw_record, record_reward
 from maquette.feedback.tasks.scoring import REFUSAL, gold_reward
 from maquette.text.chat import Message
 
@@ -58,7 +59,9 @@ class Exercise:
         return " ".join(self.answer)
 
     def gold(self, answer: str) -> float:
-        """The true reward of an answer: see `gold_reward`."""
+        """The true reward of an answer: see `gold_reward`, and for a record `record_reward`."""
+        if (verifier := _VERIFIERS.get(self.task)) is not None:
+            return verifier(answer, self.right)
         return gold_reward(answer, self.answer, ordered=self.ordered, declines=self.declines)
 
     def facts(self) -> dict[str, Any]:
@@ -183,8 +186,18 @@ def _refuse(numbers: random.Random) -> Exercise:
     return _phrased("refuse", numbers, items, answer, category=category, kind=kind, declines=declines)
 
 
+def _record(numbers: random.Random) -> Exercise:
+    """Name, age and town of one of two people, as `name|age|town`."""
+    text, name, answer = draw_record(numbers)
+    return Exercise("record", text, (name,), (answer,))
+
+
+_VERIFIERS = {"record": record_reward}
+"""By task, of what is not worth its words in common with the right answer: (answer, right answer) -> reward."""
+
 TASKS: dict[str, Callable[[random.Random], Exercise]] = {
     "pick": _pick, "sort": _sort, "reverse": _reverse, "count": _count, "repeat": _repeat, "refuse": _refuse,
+    "record": _record,
 }  # fmt: skip
 """What draws an exercise from random numbers alone, by the task's name: a seed gives an endless supply."""
 
