@@ -63,8 +63,8 @@ def _fit(job: Job, record: RunRecord, world: ProcessGroup, log: RunLog, loggers:
     tokenizer = Tokenizer.load(job.spec.tokenizer)
     opened = job.plan.open(job, tokenizer)
     checkpoints = CheckpointFolder(job.folder / "checkpoints")
-    found = checkpoints.newest(say) if world.is_first else None  # reads and checks whole files: once for all
-    first_step, checkpoint = (agree(found) if world.size > 1 else found) or (0, None)
+    newest = checkpoints.newest(say) if world.is_first else None  # reads and checks whole files: once for all
+    first_step, checkpoint = (agree(newest) if world.size > 1 else newest) or (0, None)
     if checkpoint is not None and world.is_first:
         say(f"{job.name}: resuming from step {first_step:,} of {job.spec.steps:,}")
     with _metrics(job, world, resumes=checkpoint is not None) as metrics, catch_signals() as stop_signal:
