@@ -54,6 +54,8 @@ def test_each_stage_has_help_and_composes(name: str, capsys: pytest.CaptureFixtu
         (["train", "lerning_rate=1"], ["unknown key 'lerning_rate'", "learning_rate"]),
         (["train", "data.sequence_lenght=128"], ["data.sequence_lenght", "data.sequence_length"]),
         (["train", "optimizer=adm"], ["optimizer=adm", "adamw, muon"]),
+        (["train", "~optimizer=1"], ["~optimizer=1 is not known", "Write ~optimizer alone"]),
+        (["leaderboard", "~feedback=[1]"], ["~feedback=[1] is not known"]),
         (["train", "precision=fp33"], ["fp33", "fp32"]),
         (["train", "tokenizer.kind=x"], ["tokenizer.kind=x", "bpe, unigram, char, byte"]),
         (["train", "data.sequence_length=abc"], ["data.sequence_length=abc", "whole number"]),

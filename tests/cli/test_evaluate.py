@@ -189,3 +189,11 @@ def test_a_policy_is_no_language_model(outputs: Path, tmp_path: Path) -> None:
     notes = evaluate.run(config)["notes"]
     assert notes[0].startswith("This model was trained by reinforcement from preferences (ppo)")
     assert "calibration error is 0." in notes[0]
+
+
+def test_a_family_is_not_a_checkpoint_nor_a_reward_model(outputs: Path) -> None:
+    with pytest.raises(ConfigError, match="both given"):
+        check(settings(outputs, runs="isoflop"))
+    reward = EvaluateStage(runs="isoflop", suite=SuiteConfig(preferences={"pairs": "pairs.jsonl"}))
+    with pytest.raises(ConfigError, match="one reward model"):
+        check(reward)

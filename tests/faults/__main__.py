@@ -94,10 +94,11 @@ def run_sweeps(options: argparse.Namespace, record: Record) -> None:
     lines.imported()
     with tempfile.TemporaryDirectory() as folder:
         prepared = lines.Attack(Path(folder), ["sweep"], say)
-        attacked = sweeps.Sweeps(Path(folder) / "sweeps", prepared.outputs, prepared.lines["sweep"])
+        kinds = [kind for kind in sweeps.KINDS if not options.only or kind[0] in options.only.split("/")]
+        attacked = sweeps.Sweeps(Path(folder) / "sweeps", prepared.outputs, prepared.lines["sweep"], kinds)
         until = time.monotonic() + 60 * options.minutes
         for trial in range(options.trials):
-            for launcher, victim in sweeps.KINDS:
+            for launcher, victim in kinds:
                 if time.monotonic() > until:
                     return
                 kind = f"{launcher}, its {victim} killed"
@@ -159,7 +160,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=150, help="kills in each small writer")
     parser.add_argument("--trials", type=int, default=1000, help="of each command line at most")
     parser.add_argument("--minutes", type=float, default=30, help="of the command lines, and of the soak")
-    parser.add_argument("--only", default="", help="formats with this in their name; command lines a/b/c")
+    parser.add_argument("--only", default="", help="formats with this in their name; command lines a/b/c; ranks")
     parser.add_argument("--record", type=Path, default=Path("outputs/faults.jsonl"), help="what has been tried")
     options = parser.parse_args()
     if unknown := {*options.parts} - {*PARTS, "table"}:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.faults.kills import leftovers
@@ -30,7 +31,7 @@ PATIENCE = 60.0
 class Sweeps:
     """Four jobs in `outputs`, which holds their data, and one run by two ranks. `root` is for copies of it."""
 
-    def __init__(self, root: Path, outputs: Path, line: list[str]) -> None:
+    def __init__(self, root: Path, outputs: Path, line: list[str], kinds: Sequence[tuple[str, str]] = KINDS) -> None:
         self.root, self.outputs = root, root / "outputs"
         root.mkdir()
         shutil.copytree(outputs, root / "before", symlinks=True, ignore=shutil.ignore_patterns("runs", "sweeps"))
@@ -44,7 +45,7 @@ class Sweeps:
         }  # fmt: skip
         self.seconds: dict[str, float] = {}
         self.expected: dict[str, dict[str, str]] = {}
-        for launcher in dict.fromkeys(launcher for launcher, _ in KINDS):
+        for launcher in dict.fromkeys(launcher for launcher, _ in kinds):
             self._begin()
             began = time.monotonic()
             status, output = self._finish(self._start(launcher, "unkilled"))

@@ -1,6 +1,8 @@
 """The attacks on whole processes, in small: what is left alone ends, and what was tried is not tried again."""
 
+import contextlib
 import os
+import signal
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,10 +14,12 @@ from tests.faults.kills import fork
 from tests.faults.lines import killed_after
 from tests.faults.record import Record
 
+from maquette.artifacts.process_state import end_with
 from maquette.artifacts.reading import write_sealed
 from maquette.cli.sweeps import running, work
 from maquette.cli.sweeps.launching import Launching
 from maquette.cli.sweeps.work import Files
+from maquette.corpus.workers import workers
 
 
 def test_a_worker_whose_parent_died_before_its_first_job_ends() -> None:
@@ -27,6 +31,44 @@ def test_a_worker_whose_parent_died_before_its_first_job_ends() -> None:
     assert follow(gone, started=True) == 1
     assert follow(gone, started=False) == 0  # Slurm's and submitit's live on
     assert follow(os.getpid(), started=True) == 0
+
+
+def test_a_rank_whose_launcher_died_during_its_imports_ends() -> None:
+    """It would train alone, while the command that is run again trains in the same folder."""
+    gone = os.waitpid(child := fork(lambda: None), 0) and child
+    for parent, code in ((gone, 1), (os.getpid(), 0)):
+        child = fork(lambda parent=parent: end_with(parent))  # type: ignore[misc]
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == code
+
+
+def _work_until_killed(end: int) -> None:
+    with workers(2) as pool:
+        os.write(end, b"".join(b"%d " % number for number in pool.map(_number, range(20))))
+        time.sleep(60)
+
+
+def _number(_: int) -> int:
+    return os.getpid()
+
+
+def test_workers_end_with_a_parent_that_is_killed() -> None:
+    """They waited for work for ever, with all that they had forked from their parent."""
+    reader, end = os.pipe()
+    child = fork(lambda: _work_until_killed(end))
+    pool = {int(number) for number in os.read(reader, 4096).split()}
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    until = time.monotonic() + 30
+    while pool and time.monotonic() < until:
+        pool = {number for number in pool if _lives(number)}
+        time.sleep(0.02)
+    assert not pool
+
+
+def _lives(number: int) -> bool:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
 
 
 def test_what_was_tried_is_not_tried_again(tmp_path: Path) -> None:

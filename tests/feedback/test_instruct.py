@@ -237,8 +237,8 @@ def test_a_server_that_breaks_off_loses_nothing(tmp_path: Path, server: ChatServ
 
 
 def test_misuse_is_told(tmp_path: Path, server: ChatServer) -> None:
-    with pytest.raises(ConfigError, match=r"author\.checkpoint or author\.url"):
-        compose(STAGES["instruct"], [])
+    with pytest.raises(ConfigError, match=r"author\.checkpoint and author\.url are both given"):
+        settings(tmp_path, server, "author.checkpoint=latest")
     seeds = tmp_path / "seeds.jsonl"
     seeds.write_text('{"instruction": "Name a fish.", "output": "Carp."}\n{"instruction": "Name a bird."}\n')
     with pytest.raises(StageError, match=r"seeds\.jsonl, line 2 is not a seed task"):

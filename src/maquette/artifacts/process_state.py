@@ -5,14 +5,18 @@ Lightning, MLflow and our own stages set threads, random numbers, warnings, leve
 environment. Whoever runs next in the process must compute what it would in a process of its own. Three things stay on
 purpose: the GPU that the process has taken, the logins of tracking servers (what is buffered is written at the
 interpreter's end), and the allocator's settings (training/devices.py), which have no way back.
+
+And what a process that a command has started does when that command is killed: `end_with`.
 """
 
 import contextlib
 import csv
+import ctypes
 import gc
 import logging
 import os
 import random
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -78,3 +82,17 @@ def _random_numbers_kept() -> Iterator[None]:
             random.setstate(python)
             if numpy is not None:
                 numpy.random.set_state(drawn)
+
+
+_SET_PARENT_DEATH_SIGNAL = 1  # <sys/prctl.h>
+
+
+def end_with(parent: int, number: int = signal.SIGKILL) -> None:
+    """Where `parent`, which started this process, is killed, this process gets a signal too. Known to Linux alone.
+
+    A parent that was killed before, during this process's imports, sends nothing any more: then it ends here, or it
+    would work alone while the command is run again."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, number)
+    if os.getppid() != parent:
+        os._exit(1)

@@ -7,7 +7,7 @@ Run the command again to find a finished evaluation, or to resume one that was k
 from pathlib import Path
 from typing import Any
 
-from maquette.artifacts.errors import ConfigError, StageError
+from maquette.artifacts.errors import StageError
 from maquette.artifacts.progress import say
 from maquette.cli.command_line.model_config import EvaluateStage
 from maquette.evaluation.preference_accuracy import evaluate_preferences
@@ -32,8 +32,6 @@ def run(config: EvaluateStage) -> dict[str, Any]:
         return result
     from maquette.scaling.fits.recorded import recorded_runs
 
-    if config.checkpoint is not None:
-        raise ConfigError("runs and checkpoint are both given.", "Name a family, or one model.")
     table = recorded_runs(config.runs, config.outputs, config.tracking)
     if table.folders is None:
         raise StageError(f"{table.source} does not say where its runs are.", "Evaluate where they were trained.")

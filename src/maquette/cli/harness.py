@@ -1,5 +1,5 @@
 """`maquette harness --model_args checkpoint=<run> --tasks arc_easy`: lm-evaluation-harness on models of this project,
-by its own main with its own options. `maquette harness --help` is its help."""
+by its own main with its own options. `maquette harness run --help` lists them."""
 
 from maquette.cli.command_line.model_config import HarnessStage
 

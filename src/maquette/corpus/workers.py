@@ -14,6 +14,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
 from maquette.artifacts.errors import StageError
+from maquette.artifacts.process_state import end_with
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -59,7 +60,7 @@ def workers(count: int | None = None) -> Iterator[Workers]:
         return
     # Forking takes no time and asks nothing of the main module; where it is not safe, processes start afresh.
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    with ProcessPoolExecutor(count, context, initializer=_start) as executor:
+    with ProcessPoolExecutor(count, context, initializer=_start, initargs=(os.getpid(),)) as executor:
         executor.submit(int).result()  # forks now, before anything starts threads
         try:
             yield Workers(count, executor)
@@ -73,7 +74,8 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _start() -> None:
+def _start(parent: int) -> None:
+    end_with(parent)  # a killed parent's workers would wait for work for ever
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to answer
     gc.disable()  # what is made here has no cycles, and syntax trees keep the collector busy for nothing
 

@@ -76,7 +76,7 @@ def read_task(name: str, path: Path | str) -> QuestionSet:
             check_keys(row, known.columns | _UNASKED, place, "a question")
         try:
             questions.append(known.read(row, number))
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError, RecursionError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
             raise StageError(
                 f"{place}: can't be read ({type(error).__name__}: {short(error)}). It is {_shown(row)}.",
                 "Mend or remove it.",

@@ -131,7 +131,9 @@ class FeedbackConfig:
 
 @dataclass
 class AuthorConfig:
-    checkpoint: str | None = setting(None, "run or folder on this machine that writes; its tokenizer needs a chat form")
+    checkpoint: str | None = setting(
+        None, "run or folder that writes, by its chat template; by default the latest finished run"
+    )
     url: str | None = setting(None, "an OpenAI-compatible server instead, such as http://localhost:8000/v1")
     model: str = setting("gpt-4o-mini", "the model's name at that server")
     key_variable: str | None = setting(None, "environment variable that holds the server's key")
@@ -146,9 +148,9 @@ class AuthorConfig:
     output_price: float = setting(0.0, "dollars per million tokens written", minimum=0.0)
 
     def validate(self) -> None:
-        """Raises `ConfigError` where nobody writes, or two do."""
-        if (self.url is None) == (self.checkpoint is None):
-            raise ConfigError("Somebody has to write.", "Give author.checkpoint or author.url, not both.")
+        """Raises `ConfigError` where two write."""
+        if self.url is not None and self.checkpoint is not None:
+            raise ConfigError("author.checkpoint and author.url are both given.", "Name one who writes.")
 
     def identity(self) -> dict[str, Any]:
         """The settings that decide what is written, without how a server is reached and what it costs."""

@@ -6,7 +6,6 @@ passes Ctrl-C to them. (Lightning would start the command line again instead, wh
 """
 
 import contextlib
-import ctypes
 import multiprocessing
 import os
 import signal
@@ -20,11 +19,10 @@ from types import FrameType
 from typing import Any
 
 from maquette.artifacts import MaquetteError, StageError
+from maquette.artifacts.process_state import end_with
 
 _GRACE_SECONDS = 10.0
 """How long the others may take to end after one has failed: they wait for it in vain."""
-
-_SET_PARENT_DEATH_SIGNAL = 1  # <sys/prctl.h>
 
 
 def launch(function: Callable[[Any], Any], argument: Any, processes: int) -> Any:
@@ -47,7 +45,8 @@ def launch(function: Callable[[Any], Any], argument: Any, processes: int) -> Any
                 "LOCAL_WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
                 "GLOO_SOCKET_IFNAME": os.environ.get("GLOO_SOCKET_IFNAME", "lo"),
             }  # fmt: skip
-            child = context.Process(target=_child, args=(function, argument, environment, theirs), name=f"rank {rank}")
+            arguments = (function, argument, environment, theirs, os.getpid())
+            child = context.Process(target=_child, args=arguments, name=f"rank {rank}")
             child.start()
             theirs.close()
             pipes.append(ours)
@@ -95,10 +94,12 @@ def _wait(pipes: list[Connection], children: list[Any], stop_signal: Any) -> dic
     return answers
 
 
-def _child(function: Callable[[Any], Any], argument: Any, environment: dict[str, str], pipe: Connection) -> None:
+def _child(
+    function: Callable[[Any], Any], argument: Any, environment: dict[str, str], pipe: Connection, parent: int
+) -> None:
     """Answers with (None, what the function returned) or (kind of error, its arguments)."""
     os.environ.update(environment)
-    _follow_the_parent()
+    end_with(parent, signal.SIGTERM)  # training saves first
     answer: tuple[type[BaseException] | None, Any]
     try:
         answer = (None, function(argument))
@@ -111,12 +112,6 @@ def _child(function: Callable[[Any], Any], argument: Any, environment: dict[str,
         answer = (StageError, (f"{type(error).__name__} in process {environment['RANK']}.", "\n  ".join(lines[-6:])))
     pipe.send(answer)
     pipe.close()
-
-
-def _follow_the_parent() -> None:
-    """Where the parent is killed, this process is asked to save and end too. Known to Linux alone."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)
 
 
 def _free_port() -> int:

@@ -128,7 +128,7 @@ def parse(stage: Stage, arguments: Sequence[str]) -> CommandLine:
     """Sorts a stage's arguments: options may stand anywhere among overrides, which Hydra's parser wants apart.
 
     Raises `ConfigError` for a word that is neither."""
-    if stage.another_programs:
+    if stage.another_programs and not {*arguments[:1]} & {"-h", "--help", "--help-all", "--show"}:
         return CommandLine(positional=list(arguments))
     line = CommandLine()
     rest = iter(arguments)

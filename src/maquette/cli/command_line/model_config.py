@@ -166,7 +166,11 @@ class EvaluateStage(RecordedStage, ModelStage):
     protocol: ProtocolConfig = setting(ProtocolConfig, "how it is asked")
 
     def validate(self) -> None:
-        """Raises `ConfigError` where nothing is asked."""
+        """Raises `ConfigError` where nothing is asked, or it is not clear of whom."""
+        if self.runs is not None and self.checkpoint is not None:
+            raise ConfigError("runs and checkpoint are both given.", "Name a family, or one model.")
+        if self.runs is not None and self.suite.preferences:
+            raise ConfigError("suite.preferences is asked of one reward model.", "Give checkpoint instead of runs.")
         if self.suite.empty:
             raise ConfigError("The suite is empty.", "Give suite.files, suite.embedded or suite.likelihood.")
 

@@ -15,7 +15,7 @@ from maquette.cli.command_line import law_config, model_config
 @dataclasses.dataclass(frozen=True)
 class Stage:
     """One `maquette NAME`. `positional` is the list setting that takes plain words from the command line; all of them,
-    options too, where they are `another_programs`."""
+    options too, where they are `another_programs` (unless one asks for help first)."""
 
     name: str
     help: str

@@ -25,6 +25,7 @@ from typing import Any, Protocol
 
 from maquette.artifacts.errors import StageError
 from maquette.artifacts.files import atomic_file, read_json
+from maquette.artifacts.process_state import end_with
 from maquette.artifacts.progress import progress, say
 from maquette.artifacts.reading import load_json, load_sealed, write_sealed
 from maquette.corpus.document import Document, Rejection, read_file, write_documents
@@ -128,7 +129,9 @@ def run_shards(
                     number = waiting.pop()
                     notes = _Notes(folder, number)
                     notes.place.unlink(missing_ok=True)
-                    child = context.Process(target=_child, args=(work, number, notes, seconds), daemon=True)
+                    child = context.Process(
+                        target=_child, args=(work, number, notes, seconds, os.getpid()), daemon=True
+                    )
                     child.start()
                     running[number] = child
                 multiprocessing.connection.wait([child.sentinel for child in running.values()], _POLL)
@@ -160,7 +163,8 @@ def run_shards(
     return sorted(lost)
 
 
-def _child(work: Work, number: int, notes: "_Notes", seconds: float) -> None:
+def _child(work: Work, number: int, notes: "_Notes", seconds: float, parent: int) -> None:
+    end_with(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to answer
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     skipped = set(notes.skipped())
