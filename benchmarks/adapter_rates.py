@@ -20,7 +20,7 @@ from ten_runs import COMMON, PRETRAIN, losses, train, write_inputs
 WIDTH = 64
 FULL = 0.8 * 0.38 * WIDTH**-1.1
 """What the recipe fine-tunes all weights of this width with."""
-GRID = {"all weights": [0.3, 1.0, 3.0, 10.0], "lora": [1.0, 3.0, 10.0, 30.0, 100.0]}
+GRID = {"all weights": [0.3, 1.0, 3.0, 10.0], "lora": [1.0, 3.0, 10.0, 30.0]}
 TASK = ["objective=sft", "instructions.path={root}/instructions.jsonl", "instructions.validation=0.2"]
 
 

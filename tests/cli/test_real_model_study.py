@@ -175,7 +175,7 @@ def test_the_real_model(real_model: Path, tmp_path: Path) -> None:
         "prompts": 2,
         "sft": {"instructions": {"count": 4, "held_out": 2}, "trainer": {"max_steps": 1},
                 "objective": {"batch_size": 2, "sample_prompts": 1}},
-        "labels": {"count": 2, "repeats": 1},
+        "labels": {"count": 6, "repeats": 1},
         "dpo": {"trainer": {"max_steps": 1}, "objective": {"batch_size": 1, "sample_prompts": 1}},
         "ppo": {"objective": {"num_iterations": 1, "rollout_batch_size": 4, "num_minibatches": 1, "sample_prompts": 1},
                 "data": {"micro_batch_size": 4}},

@@ -21,33 +21,108 @@ def what_a_process_does(kind: str) -> Any:
     return world.rank, world.size, os.environ["MASTER_ADDR"]
 
 
-def optimizer_of_a_sharded_model(decay: float) -> list[tuple[float, int]]:
-    """(weight decay, parameters) of the groups of a small model's AdamW, before and after FSDP cuts the model up."""
-    import torch
-    from torch.distributed.fsdp import FullyShardedDataParallel
-    from torch.distributed.fsdp.wrap import ModuleWrapPolicy
+VARIANTS: dict[str, dict[str, Any]] = {
+    "adamw": {},
+    "muon": {"optimizer": "muon"},
+    "tied, grouped queries": {
+        "model": {"tie_word_embeddings": True, "num_attention_heads": 4, "num_key_value_heads": 2},
+    },
+    "accumulation, z-loss": {"accumulate": 2, "z_loss": 1e-3},
+}
+"""What sharded training must do as one process does."""
 
+STEPS, BATCH = 20, 8
+
+
+def train_variants(folder: str) -> dict[str, list[tuple[float, float]]]:
+    """Loss and gradient norm of every step of each variant; two processes shard the weights, one does not. `folder`
+    gets a checkpoint of the tenth step."""
+    return {name: train_variant(f"{folder}/{name.partition(',')[0]}", **variant) for name, variant in VARIANTS.items()}
+
+
+def go_on(folder: str) -> dict[str, list[tuple[float, float]]]:
+    """The steps after the tenth, from other processes' checkpoints."""
+    return {
+        name: train_variant(f"{folder}/{name.partition(',')[0]}", **variant, resume=True)
+        for name, variant in VARIANTS.items()
+    }
+
+
+def train_variant(
+    checkpoint: str, *, optimizer: str = "adamw", model: dict[str, Any] | None = None, accumulate: int = 1,
+    z_loss: float = 0.0, resume: bool = False,
+) -> list[tuple[float, float]]:  # fmt: skip
+    import datetime
+    import pathlib
+
+    import torch
+    from lightning.fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
+    from lightning.pytorch import Callback, Trainer
+    from lightning.pytorch.strategies import SingleDeviceStrategy
+
+    from maquette.data import TokenBatch
     from maquette.data.process_group import join_group
     from maquette.model import LanguageModel, TransformerConfig
-    from maquette.optimization import build_optimizer
-    from maquette.optimization.config import AdamWConfig
-    from maquette.optimization.groups import parameter_kinds
+    from maquette.objectives import Pretraining
+    from maquette.objectives.base import Optimization
+    from maquette.objectives.config import PretrainConfig
+    from maquette.optimization.config import AdamWConfig, LinearSchedulerConfig, MuonConfig
+    from maquette.training.checkpoint_io import AtomicCheckpointIO
+    from maquette.training.sharded_strategy import ShardedStrategy
 
-    join_group("gloo")
-    model = LanguageModel(
-        TransformerConfig(
-            vocab_size=32, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=8
-        )
+    torch.set_num_threads(1)
+    world = process_group()
+    shape = {
+        "vocab_size": 96, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2,
+        "max_position_embeddings": 16, "token_shift": True, **(model or {}),
+    }  # fmt: skip
+    optimization = Optimization(
+        MuonConfig() if optimizer == "muon" else AdamWConfig(), LinearSchedulerConfig(), learning_rate=1e-2,
+        weight_decay=0.1, steps=STEPS, batch_size_tokens=BATCH * 16, warmup=0.1,
+    )  # fmt: skip
+    # The first process alone knows the weights.
+    module = Pretraining(
+        LanguageModel(TransformerConfig(**shape), seed=3 + world.rank), optimization, PretrainConfig(z_loss=z_loss)
     )
-    kinds = parameter_kinds(model)
-    groups = []
-    for sharded in (False, True):
-        if sharded:
-            blocks = {type(block) for block in model.core.layers}  # type: ignore[union-attr]
-            FullyShardedDataParallel(
-                model, auto_wrap_policy=ModuleWrapPolicy(blocks), use_orig_params=True, device_id=torch.device("cpu")
-            )
-        optimizer = build_optimizer(model, AdamWConfig(), learning_rate=1e-3, weight_decay=decay, kinds=kinds)
-        groups += [(group["weight_decay"], len(group["params"])) for group in optimizer.param_groups]
-    torch.distributed.destroy_process_group()
-    return groups
+    numbers = torch.Generator().manual_seed(0)
+    batches = [torch.randint(0, 96, (BATCH, 17), generator=numbers) for _ in range(STEPS)]
+    share = BATCH // world.size // accumulate
+    mine = [
+        TokenBatch(part, torch.zeros(share, dtype=torch.long))
+        for batch in (batches[10:] if resume else batches)
+        for part in batch.split(share)[world.rank * accumulate : (world.rank + 1) * accumulate]
+    ]
+    seen: list[tuple[float, float]] = []
+
+    class Watch(Callback):
+        def on_train_batch_end(self, trainer: Any, module: Any, *rest: Any) -> None:
+            if module._steps:
+                last = module._steps.pop()
+                loss = trainer.strategy.reduce(last["train/loss"].double(), reduce_op="mean")
+                seen.append((float(loss), float(last["train/gradient_norm"])))
+                if trainer.global_step == 10 and not resume:
+                    trainer.save_checkpoint(checkpoint)
+
+    many = world.size > 1
+    if many:
+        join_group("gloo")
+    strategy = (
+        ShardedStrategy(nodes=1, compute_dtype=torch.float32, timeout=datetime.timedelta(minutes=2))
+        if many
+        else SingleDeviceStrategy(device=torch.device("cpu"))
+    )
+    trainer = Trainer(
+        accelerator="cpu", devices=world.size, strategy=strategy, gradient_clip_val=0.5,
+        plugins=[AtomicCheckpointIO(), TorchElasticEnvironment() if many else LightningEnvironment()],
+        max_steps=STEPS, max_epochs=1, accumulate_grad_batches=accumulate, callbacks=[Watch()], logger=False,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        use_distributed_sampler=False, log_every_n_steps=1000,
+    )  # fmt: skip
+    loader = torch.utils.data.DataLoader(mine, batch_size=None, collate_fn=lambda batch: batch)  # type: ignore[arg-type]
+    trainer.fit(module, loader, ckpt_path=checkpoint if resume else None, weights_only=True)
+    if many:
+        whole = trainer.strategy.lightning_module_state_dict()
+        if world.is_first:
+            assert all(torch.isfinite(value).all() for value in whole.values())
+    assert many or pathlib.Path(checkpoint).exists()
+    return seen

@@ -19,12 +19,8 @@ from maquette.training.trainer import build_strategy
 CPU = Hardware("cpu", 1, 1, "single", 1, "fp32")
 
 
-def choose(
-    number_format: str = "fp32", whole_matrices: str | None = None, threads: int | None = None, **trainer: Any
-) -> Hardware:
-    return choose_hardware(
-        TrainerConfig(**trainer), PrecisionConfig(number_format), threads=threads, whole_matrices=whole_matrices
-    )
+def choose(number_format: str = "fp32", threads: int | None = None, **trainer: Any) -> Hardware:
+    return choose_hardware(TrainerConfig(**trainer), PrecisionConfig(number_format), threads=threads)
 
 
 def test_defaults() -> None:
@@ -38,7 +34,6 @@ def test_defaults() -> None:
     [
         ({"number_format": "16-mixed"}, "silently compute in bf16"),
         ({"precision": "16-mixed"}, "silently compute in bf16"),
-        ({"strategy": "fsdp"}, "fsdp needs GPUs"),
         ({"strategy": "deepspeed"}, r"trainer\.strategy=deepspeed is not known"),
         ({"devices": 0}, r"trainer\.devices=0 is not a number of devices"),
         ({"devices": "two"}, r"trainer\.devices=two is not a number of devices"),
@@ -77,12 +72,12 @@ def test_gpus_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_eight_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
-    hardware = choose("16-mixed", accelerator="gpu", devices=8, strategy="fsdp", num_nodes=2)
-    assert (hardware.world_size, hardware.compute_dtype) == (16, torch.float16)
+    hardware = choose("bf16-mixed", accelerator="gpu", devices=8, strategy="fsdp", num_nodes=2)
+    assert (hardware.world_size, hardware.compute_dtype) == (16, torch.bfloat16)
     job: Any = SimpleNamespace(hardware=hardware)
-    assert type(build_strategy(job)).__name__ == "FSDPStrategy"
-    with pytest.raises(ConfigError, match="muon needs whole matrices"):
-        choose(accelerator="gpu", devices=8, strategy="fsdp", whole_matrices="muon")
+    strategy: Any = build_strategy(job)
+    assert type(strategy).__name__ == "ShardedStrategy" and strategy.nodes == 2
+    assert strategy.compute_dtype == torch.bfloat16
 
 
 def test_threads_are_shared(monkeypatch: pytest.MonkeyPatch) -> None:

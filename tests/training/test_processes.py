@@ -10,10 +10,10 @@ import torch
 from maquette.artifacts import ConfigError, StageError
 from maquette.cli import train
 from maquette.cli.command_line.config import TrainStage
-from maquette.data.process_group import join_group, process_group
+from maquette.data.process_group import PATIENCE, join_group, process_group
 from maquette.training import read_history
 from maquette.training.processes import launch
-from support.process_work import optimizer_of_a_sharded_model, what_a_process_does
+from support.process_work import what_a_process_does
 
 
 def test_alone_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,20 +44,16 @@ def test_children_answer_complain_and_die() -> None:
         launch(what_a_process_does, "death", 2)
 
 
-@pytest.mark.slow(reason="two more processes that import PyTorch and Lightning")
-def test_sharded_matrices_keep_their_weight_decay() -> None:
-    *whole, decayed, undecayed = launch(optimizer_of_a_sharded_model, 0.1, 2)
-    assert whole == [decayed, undecayed] and decayed == (0.1, 15) and undecayed[0] == 0.0
-
-
 def test_every_process_speaks_from_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[Any] = []
     monkeypatch.setenv("LOCAL_RANK", "3")
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: done.append(device))
-    monkeypatch.setattr(torch.distributed, "init_process_group", lambda backend: done.append(backend))
+    monkeypatch.setattr(
+        torch.distributed, "init_process_group", lambda backend, timeout: done.extend([backend, timeout])
+    )
     join_group("nccl")
     join_group("gloo")
-    assert done == [3, "nccl", "gloo"]
+    assert done == [3, "nccl", PATIENCE, "gloo", PATIENCE]
 
 
 @pytest.mark.slow(reason="two more processes that import PyTorch and Lightning")

@@ -97,11 +97,6 @@ class ExampleData(LightningDataModule, abc.ABC):
     def _validation_batch(self) -> Callable[[NDArray[np.int64]], Any]:
         """`make(indices)`: one batch of held-out examples."""
 
-    @property
-    def is_sharded(self) -> bool:
-        """Whether the model's weights are shared out, so that no process alone can sample."""
-        return self.trainer is not None and "FSDP" in type(self.trainer.strategy).__name__
-
     def progress(self, step: int) -> dict[str, float]:
         """How far the run is after `step`: tokens, and how often each example was seen."""
         return {"tokens": step * self.batch_size_tokens, "epochs": self.epochs(step)}

@@ -3,9 +3,13 @@
 torchrun, `srun` and `maquette.training.processes.launch` say it in the environment. Free of torch until it is used.
 """
 
+import datetime
 import os
 from dataclasses import dataclass
 from typing import Any
+
+PATIENCE = datetime.timedelta(minutes=60)
+"""How long a process waits for another, which may be reading, validating or saving."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ def join_group(backend: str) -> None:
         return
     if backend == "nccl":  # objects travel over the current device, which would be the first one for everybody
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    dist.init_process_group(backend)
+    dist.init_process_group(backend, timeout=PATIENCE)
 
 
 def agree(value: Any) -> Any:

@@ -157,9 +157,9 @@ LONGER, SHORTER = "chosen is longer", "chosen is shorter"
 
 TABLE = {
     "subset": "{subset}", "pairs": "{pairs:,}", "accuracy": "{accuracy:.3f}", "interval": "{interval}",
-    "ties": "{ties:,}", "longer wins": "{ruler:.3f}", "beyond length": "{beyond:+.3f}",
+    "ties": "{ties:,}", "ruler": "{ruler:.3f}", "beyond": "{beyond:+.3f}",
 }  # fmt: skip
-"""Columns of the table; `longer wins` is the ruler, `beyond length` the accuracy less the ruler's."""
+"""Columns at the terminal; the ruler lets the longer one win, `beyond` is the accuracy less the ruler's."""
 
 
 def shown_rows(result: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -167,9 +167,10 @@ def shown_rows(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [
         row
         | {
-            name: f"{row[low]:{form}} to {row[high]:{form}}" if math.isfinite(row[low]) else "too few"
-            for name, low, high, form in (
-                ("interval", "low", "high", ".3f"), ("beyond_interval", "beyond_low", "beyond_high", "+.3f")
+            name: f"{row[low]:{form}}{between}{row[high]:{form}}" if math.isfinite(row[low]) else "too few"
+            for name, low, high, form, between in (
+                ("interval", "low", "high", ".3f", "-"),
+                ("beyond_interval", "beyond_low", "beyond_high", "+.3f", " to "),
             )
         }
         for row in result["rows"]

@@ -15,11 +15,11 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
-from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.optim import Optimizer
 
 from maquette.model.architecture import describe_model
 from maquette.model.loading import BASE, build_model, leave_out_base, put_back_base
+from maquette.model.sharding import whole_tensor
 from maquette.optimization import Optimization, Schedule
 from maquette.optimization.groups import parameter_kinds
 
@@ -259,12 +259,8 @@ class Objective(LightningModule, abc.ABC):
         if gradient_clip_algorithm == "value":
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
             return
-        root = self.trainer.strategy.model
-        if isinstance(root, FullyShardedDataParallel):
-            self.gradient_norm = root.clip_grad_norm_(gradient_clip_val)
-        else:
-            norms = [nn.utils.clip_grad_norm_(part.parameters(), gradient_clip_val) for part in self.clipped_parts]
-            self.gradient_norm = norms[0]
+        norms = [nn.utils.clip_grad_norm_(part.parameters(), gradient_clip_val) for part in self.clipped_parts]
+        self.gradient_norm = whole_tensor(norms[0])
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Moves a batch's tensors, if they are not there yet: Lightning's own way copies every dataclass it meets."""

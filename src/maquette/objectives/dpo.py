@@ -15,6 +15,7 @@ from torch import Tensor
 
 from maquette.data.example_batches import PreferenceBatch
 from maquette.model import LanguageModel
+from maquette.model.sharding import whole
 from maquette.objectives.base import Metrics, Objective
 from maquette.objectives.completions import Completion, completion_log_probs, sampled_kl
 from maquette.objectives.config import PairLossConfig, PreferenceConfig
@@ -94,8 +95,9 @@ class DirectPreferenceOptimization(Objective):
         if len(data.validation):
             values |= self.held_out_metrics(data)
         self._sampled: list[Completion] = []
-        if self.trainer.is_global_zero and not data.is_sharded:
-            values |= self._sample(data)
+        with whole(self):  # the first process samples, with all weights
+            if self.trainer.is_global_zero:
+                values |= self._sample(data)
         self.log_values(values)
 
     def held_out_metrics(self, data: Any) -> dict[str, float]:

@@ -22,7 +22,7 @@ _FORWARDS = 4
 _ADAPTER_RATE, _ADAPTER_WIDTH, _ADAPTER_EXPONENT = 10.0, 2000, 0.35
 """Peak learning rate of an adapter over that of all weights: about 10 whatever the rank for models of some 2,000
 channels and more (Schulman et al. 2025, "LoRA Without Regret"). Rates for all weights fall faster with the width than
-the best ones for adapters: at width 64 it is 3 (benchmarks/adapter_rates.py: 10 diverges), at SmolLM2's 576 here 6."""
+the best ones for adapters: at width 64 it is 3 (benchmarks/adapter_rates.py), at SmolLM2's 576 here 6."""
 
 _FROZEN = 2 / 3
 """FLOPs of a matrix that is not trained over those of one that is: its own gradient is not taken."""

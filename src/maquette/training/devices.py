@@ -68,11 +68,9 @@ def choose_hardware(
     precision: PrecisionConfig,
     *,
     threads: int | None = None,
-    whole_matrices: str | None = None,
     width: int | None = None,
 ) -> Hardware:
-    """What the settings ask for, on this machine, for a model that is `width` wide. `whole_matrices`: the optimiser,
-    where it needs matrices in one piece.
+    """What the settings ask for, on this machine, for a model that is `width` wide.
 
     Raises `ConfigError` where it can't be, or makes no sense.
     """
@@ -87,14 +85,11 @@ def choose_hardware(
             "Use trainer=cpu, or set trainer.devices to what is there.",
         )
     strategy = _strategy(trainer, devices * trainer.num_nodes)
-    if strategy == "fsdp" and accelerator == "cpu":
-        raise ConfigError("trainer.strategy=fsdp needs GPUs.", "Use trainer=ddp for several processes on a processor.")
-    if strategy == "fsdp" and whole_matrices is not None:
-        raise ConfigError(
-            f"optimizer={whole_matrices} needs whole matrices, and trainer.strategy=fsdp cuts them up.",
-            "Use trainer=ddp or optimizer=adamw.",
-        )
     number_format = choose_precision(trainer, precision)
+    if strategy == "fsdp" and number_format == "16-mixed":
+        raise ConfigError(
+            "precision=16-mixed scales losses, which trainer.strategy=fsdp does not do.", "Use precision=bf16-mixed."
+        )
     if number_format == "16-mixed" and accelerator == "cpu":
         raise ConfigError(
             "precision=16-mixed needs a GPU: a processor would silently compute in bf16 instead.",
@@ -135,8 +130,10 @@ def _strategy(trainer: TrainerConfig, processes: int) -> str:
         raise ConfigError(
             f"trainer.strategy=single uses one device, not {processes}.", "Use trainer=ddp or trainer=fsdp for several."
         )
+    if processes == 1:
+        return "single"
     if trainer.strategy == "auto":
-        return "ddp" if processes > 1 else "single"
+        return "ddp"
     return str(trainer.strategy)
 
 

@@ -122,7 +122,8 @@ def _free_port() -> int:
 
 # Signals --------------------------------------------------------------------------------------------------------------
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+"""SIGUSR1: what `sbatch --signal=USR1@120` sends before the time is up."""
 
 
 class ForcedExit(BaseException):

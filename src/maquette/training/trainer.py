@@ -1,29 +1,26 @@
 """Lightning's Trainer, put together from `conf/trainer`, `conf/callbacks` and `conf/logger`."""
 
 import dataclasses
-import datetime
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, SingleDeviceStrategy, Strategy
-from torch.distributed.fsdp.wrap import ModuleWrapPolicy
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
 
 from maquette.artifacts import ConfigError
 from maquette.artifacts.targets import place_of, search_current_folder
+from maquette.data.process_group import PATIENCE
 from maquette.tracking.config import address_of
 from maquette.training.callbacks import RunCallback, RunContext, ValidationSchedule
 from maquette.training.checkpoint_io import AtomicCheckpointIO
 from maquette.training.job import Job, Opened
-
-_PATIENCE = datetime.timedelta(minutes=30)
-"""How long a process waits for another, which may be validating or saving."""
 
 
 def build_callbacks(job: Job, run: RunContext) -> list[Callback]:
@@ -92,7 +89,9 @@ def build_trainer(job: Job, opened: Opened, callbacks: Sequence[Callback], logge
         "devices": hardware.processes,
         "num_nodes": hardware.nodes,
         "strategy": build_strategy(job),
-        "precision": hardware.lightning_precision,
+        # Sharded weights are gathered in the compute dtype; autocast would convert them at each use.
+        "precision": "32-true" if hardware.strategy == "fsdp" and hardware.precision == "bf16-mixed"
+        else hardware.lightning_precision,
         "plugins": [
             AtomicCheckpointIO(), TorchElasticEnvironment() if many else LightningEnvironment(),
             *(plugins if isinstance(plugins, list | tuple) else [plugins]),
@@ -114,18 +113,17 @@ def build_strategy(job: Job) -> Strategy:
     """How processes share the work: alone, each with a copy (DDP), or with the weights shared out (FSDP)."""
     hardware = job.hardware
     if hardware.strategy == "fsdp":
-        from maquette.model.transformer import Block
+        from maquette.training.sharded_strategy import ShardedStrategy
 
-        return FSDPStrategy(
-            auto_wrap_policy=ModuleWrapPolicy({Block}),
-            state_dict_type="full",
-            sharding_strategy="FULL_SHARD",
-            timeout=_PATIENCE,
+        return ShardedStrategy(
+            nodes=hardware.nodes,
+            compute_dtype=torch.bfloat16 if hardware.precision == "bf16-mixed" else torch.float32,
+            timeout=PATIENCE,
         )
     if hardware.world_size > 1:
         return DDPStrategy(
             process_group_backend="gloo" if hardware.accelerator == "cpu" else "nccl",
-            timeout=_PATIENCE,
+            timeout=PATIENCE,
             gradient_as_bucket_view=True,
         )
     return SingleDeviceStrategy(device=hardware.device)

@@ -25,7 +25,7 @@ from maquette.model.config import ModelConfig
 from maquette.model.core_config import CoreConfig
 from maquette.model.loading import model_folder, weights_digest
 from maquette.objectives.config import CustomObjectiveConfig, PretrainConfig
-from maquette.optimization.config import recipe_remark, short_name
+from maquette.optimization.config import recipe_remark
 from maquette.recipe.pretraining import Recipe
 from maquette.recipe.run_spec import RunSpec, label_of
 from maquette.scaling.predictions.prediction import check_predicted
@@ -109,7 +109,6 @@ class PlannedRun:
     @functools.cached_property
     def job(self) -> "Job":
         """How the run is done here. Raises `ConfigError` where this machine can't do it."""
-        from maquette.optimization.optimizers import wants_hidden_matrices
         from maquette.training import Job, choose_hardware
 
         config, spec = self.config, self.spec
@@ -123,7 +122,6 @@ class PlannedRun:
                 config.trainer,
                 config.precision,
                 threads=config.threads,
-                whole_matrices=short_name(config.optimizer) if wants_hidden_matrices(config.optimizer) else None,
                 width=spec.architecture.hidden_size,
             ),
             optimizer=config.optimizer,

@@ -119,7 +119,7 @@ def draw_bars(measurement: Measurement, path: Path) -> Path:
     axes.set_yticks(places, [one.name for one in measurement.policies], fontsize=8)
     axes.invert_yaxis()
     axes.set_xlabel("gold reward per completion, 95% intervals")
-    axes.legend(fontsize=8, loc="lower right")
+    axes.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False)
     return save_figure(figure, path)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 
+from maquette.model.sharding import whole
 from maquette.training.callbacks.base import RunCallback
 
 _NEVER = 1 << 62
@@ -60,10 +61,10 @@ class Samples(RunCallback):
             self._write(trainer, pl_module)
 
     def _write(self, trainer: Trainer, pl_module: Any) -> None:
-        if self.run is None or self.run.metrics is None or not hasattr(pl_module, "write_samples"):
+        if self.run is None or not hasattr(pl_module, "write_samples"):
             return
-        if "FSDP" in type(trainer.strategy).__name__:  # sharded weights have no one to write
-            return
-        step = trainer.global_step
-        rows = [{"step": step, **row} for row in pl_module.write_samples(self.prompts)]
-        self.run.metrics.note(step, {"samples": rows})
+        with whole(pl_module):  # all processes enter; the first one writes
+            if self.run.metrics is not None:
+                step = trainer.global_step
+                rows = [{"step": step, **row} for row in pl_module.write_samples(self.prompts)]
+                self.run.metrics.note(step, {"samples": rows})
