@@ -11,8 +11,6 @@ import numpy as np
 from rich.console import Console
 
 from maquette.reports.tables import error_words, span, terminal_table
-from maquette.scaling.fits.tasks import task_words
-from maquette.scaling.laws.token_kinds import FORM
 
 if TYPE_CHECKING:
     from maquette.scaling.fits.sweep_fit import SweepFit
@@ -43,7 +41,7 @@ def fit_facts(fit: "SweepFit") -> dict[str, Any]:
         "range": {name: [column.min(), column.max()] for name, column in columns.items()},
         "headline": headline(fit),
         "forms": [score._asdict() for score in (*fit.predictor.scores, *comparison.scores)],
-        "widths": {**comparison.widths, **fit.predictor.widths, **({FORM: fit.kinds.width} if fit.kinds else {})},
+        "widths": {**comparison.widths, **fit.predictor.widths, **({"kinds": fit.kinds.width} if fit.kinds else {})},
         "predictor": _predictor(fit.predictor),
         "kinds": None if fit.kinds is None else _kinds(fit, fit.kinds),
         "tasks": _tasks(fit),
@@ -81,7 +79,7 @@ def headline(fit: "SweepFit") -> str:
     text = f"N* ~ C^{exponent[0]:.3f} ({exponent[1].low:.3f} to {exponent[1].high:.3f}, {fit.level:.0%} interval)"
     names = {
         "minima": "the power law through the minima", "plateau": "the predictor",
-        FORM: "the laws by kind of token, for copying sets in",
+        "kinds": "the laws by kind of token, for copying sets in",
     }  # fmt: skip
     name = names.get(fit.form, f"the {fit.form} form")
     how = f"By {name}, which was forced" if fit.forced else f"By {name}"
@@ -200,7 +198,7 @@ def form_table(facts: Mapping[str, Any]) -> tuple[list[str], list[tuple[str, ...
 def exponent_table(facts: Mapping[str, Any]) -> tuple[list[str], list[tuple[str, str, str, str]]]:
     """The exponent of the best size by every approach, the one that leads first: headings and rows."""
     line = facts["predictor"]["size_line"]
-    shrunk = "line of minima, shrunk" + (" *" if facts["form"] in (facts["predictor"]["form"], FORM) else "")
+    shrunk = "line of minima, shrunk" + (" *" if facts["form"] in (facts["predictor"]["form"], "kinds") else "")
     rows = [(shrunk, f"{line['exponent']:.3f}", span(line["interval"]), "")]
     if facts["form"] in facts["surfaces"]:
         surface = facts["surfaces"][facts["form"]]
@@ -257,6 +255,8 @@ def _tasks(fit: "SweepFit") -> dict[str, Any]:
     """What every task's laws expect of the best run at each of `REACHES`; and what the best run scored."""
     if not fit.tasks:
         return {}
+    from maquette.scaling.fits.tasks import task_words
+
     best = {task: int(np.argmin(law.loss)) for task, law in fit.tasks.items()}
     rows = []
     for reach in REACHES:
