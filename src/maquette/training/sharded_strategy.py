@@ -39,10 +39,16 @@ class ShardedStrategy(ModelParallelStrategy):
 
     def setup_environment(self) -> None:
         self._setup_distributed()
-        shape, names = (self.world_size,), ("shard",)
+        shape: tuple[int, ...] = (self.world_size,)
         if self.nodes > 1:
-            shape, names = (self.nodes, self.world_size // self.nodes), ("replicate", "shard")
+            shape = (self.nodes, self.world_size // self.nodes)
+        names = ("replicate", "shard")[-len(shape) :]
         self._device_mesh = init_device_mesh(self.root_device.type, shape, mesh_dim_names=names)
+
+    @property
+    def trained(self) -> nn.Module:
+        assert self.lightning_module is not None
+        return self.lightning_module
 
     @contextlib.contextmanager
     def tensor_init_context(self, empty_init: bool | None = None) -> Iterator[None]:
@@ -51,7 +57,7 @@ class ShardedStrategy(ModelParallelStrategy):
             yield
 
     def setup(self, trainer: Trainer) -> None:
-        module: nn.Module = self.lightning_module
+        module = self.trained
         state = module.state_dict() if self.is_global_zero else {}
         buffers = dict(module.named_buffers())
         shard(module, self.device_mesh, compute_dtype=self.compute_dtype)
@@ -66,7 +72,7 @@ class ShardedStrategy(ModelParallelStrategy):
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
         """Of the whole model, in the first process."""
-        return get_model_state_dict(self.lightning_module, options=_GATHERED)
+        return get_model_state_dict(self.trained, options=_GATHERED)
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
         """As the optimiser gives it in one process, in the first one."""
@@ -80,7 +86,7 @@ class ShardedStrategy(ModelParallelStrategy):
         if self.is_global_zero:
             read = self.checkpoint_io.load_checkpoint(checkpoint_path)
         state, optimizers = read.pop("state_dict", {}), read.pop("optimizer_states", [])
-        set_model_state_dict(self.lightning_module, state, options=_SPREAD)
+        set_model_state_dict(self.trained, state, options=_SPREAD)
         for place, optimizer in enumerate(self.optimizers):
             self._load_optimizer(optimizer, optimizers[place] if self.is_global_zero else None)
         rest: dict[str, Any] = self.broadcast(read)
