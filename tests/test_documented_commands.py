@@ -158,6 +158,8 @@ def follow(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             run = next(Path("outputs/runs").glob("sft-*")).name
             exec(text.replace("<sft run>", run), {})
             continue
+        if "<reward folder>" in text:  # tests/model/test_scalar_folders.py: nobody's folder is at hand here
+            continue
         if file:
             Path(file).write_text(text, encoding="utf-8")
             continue

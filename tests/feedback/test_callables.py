@@ -133,10 +133,14 @@ def test_ctrl_c_ends_a_function_that_hangs():
     """Nobody else waits for it: what is finished is kept, and the command says how to resume."""
     reward = build_reward(RewardConfig(callable=f"{MODULE}:hangs"), "outputs")
     judge = CallableAnnotator(f"{MODULE}:hangs").judge
-    for call, given in ((reward, [completion("ab")]), (judge, [pair("a", "b")])):
-        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
-        with pytest.raises(KeyboardInterrupt):
-            call(given)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # pytest's workers ignore it
+    try:
+        for call, given in ((reward, [completion("ab")]), (judge, [pair("a", "b")])):
+            threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+            with pytest.raises(KeyboardInterrupt):
+                call(given)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_an_annotator_gives_preferences_or_judgements():

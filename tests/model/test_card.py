@@ -43,7 +43,7 @@ def test_front_matter() -> None:
     facts = {
         "name": "x", "source": "a/b", "architecture": "LlamaForCausalLM", "digests": {"config.json": "ab12"},
         "parameters": count_parameters(TransformerConfig(272, 16, 1, 2)), "vocab_size": 272,
-        "max_position_embeddings": 64,
+        "max_position_embeddings": 64, "pipeline": "text-generation",
     }  # fmt: skip
     card = render("imported_card.md.j2", facts)
     _, header, body = card.split("---\n", 2)
