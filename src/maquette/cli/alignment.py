@@ -1,8 +1,7 @@
 """`maquette alignment +experiment=alignment`: a base model, fine-tuned and aligned in several ways, compared on a page.
 
 Which stage runs after which is the recipe (`planning.study.align`); the numbers are in conf/experiment and conf/sweep.
-A comparison of one's own is another recipe, given to `run` (experiments/rounds.py is one). Run the command again to
-resume.
+A comparison of one's own is another recipe, given to `run` (experiments/rounds.py is one). The same command resumes.
 """
 
 from collections.abc import Callable
