@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from maquette.artifacts import ConfigError, StageError
+from maquette.data.process_group import process_group
 from maquette.feedback.annotators.custom import CallableAnnotator, CallableReward, FileAnnotator
 from maquette.feedback.annotators.language_model import AnswerCache, LanguageModelAnnotator
 from maquette.feedback.annotators.reward_model import LearnedReward, RewardModelAnnotator
@@ -146,8 +147,9 @@ class ConfiguredFeedback:
 
         def measure(model: LanguageModel, reference: LanguageModel) -> Mapping[str, float]:
             scores = measure_policy(
-                model, tokenizer, prompts, rewards, reference=reference, max_tokens=max_completion_length, seed=1
-            )
+                model, tokenizer, prompts, rewards, reference=reference, max_tokens=max_completion_length, seed=1,
+                group=process_group(),
+            )  # fmt: skip
             means = {name: float(values.mean()) for name, values in scores.scores.items()}
             return means | {"kl": scores.kl, "words": float(scores.words.mean()), "eos_rate": scores.ended}
 
