@@ -62,12 +62,12 @@ def test_what_each_setting_leaves(model: LanguageModel) -> None:
 
 
 def test_many_beams_find_the_best_of_all(model: LanguageModel) -> None:
-    found = beam_search(model, IDS, beams=121, max_tokens=2)
+    searched = beam_search(model, IDS, beams=121, max_tokens=2)
     pairs = list(itertools.product(range(11), repeat=2))
     scores = score_continuations(model, [(IDS, pair) for pair in pairs])
     best = sorted(zip(pairs, (one.log_prob for one in scores), strict=True), key=lambda one: -one[1])
-    assert [beam.tokens for beam in found[:5]] == [pair for pair, _ in best[:5]]
-    assert found[0].log_prob == pytest.approx(best[0][1], abs=1e-5)
+    assert [beam.tokens for beam in searched[:5]] == [pair for pair, _ in best[:5]]
+    assert searched[0].log_prob == pytest.approx(best[0][1], abs=1e-5)
     assert [len(beam.tokens) for beam in beam_search(model, IDS, beams=2, max_tokens=9)] == [3, 3]  # the context's end
     first = beam_search(model, IDS, beams=2, max_tokens=1)[0].tokens
     ended = beam_search(model, IDS, beams=2, max_tokens=3, stop_ids=first)

@@ -12,7 +12,7 @@ from maquette.artifacts.progress import say
 from maquette.cli.command_line.model_config import NextStage
 from maquette.model.generation import document_prompt
 from maquette.model.loading import find_checkpoint, load_checkpoint
-from maquette.model.next_token_view import NextTokenView, look, show, tab_separated
+from maquette.model.next_token_view import NextTokenView, show, tab_separated, view_next_token
 from maquette.model.sampling import Sampling
 from maquette.text.chat import request
 from maquette.training.record import is_assistant
@@ -51,7 +51,7 @@ def _view(
 ) -> NextTokenView:
     asks = is_assistant(folder, tokenizer) if config.chat is None else config.chat
     ids = request(tokenizer, text) if asks else document_prompt(tokenizer, text)
-    return look(
+    return view_next_token(
         folder.name, model, tokenizer, text, ids, sampling, count=config.count, back=config.back, beams=config.beams,
         max_tokens=config.max_tokens,
     )  # fmt: skip

@@ -161,11 +161,11 @@ def beam_search(
 
     Each step reads the whole text again: for the few tokens of a picture. Raises as `next_token`.
     """
-    found = [Beam()]
+    hypotheses = [Beam()]
     ends = frozenset(stop_ids)
     for _ in range(min(max_tokens, model.config.max_position_embeddings - len(ids) + 1)):
-        ended = [beam for beam in found if beam.tokens and beam.tokens[-1] in ends]
-        open_beams = [beam for beam in found if beam not in ended]
+        ended = [beam for beam in hypotheses if beam.tokens and beam.tokens[-1] in ends]
+        open_beams = [beam for beam in hypotheses if beam not in ended]
         if not open_beams:
             break
         grown = list(ended)
@@ -173,5 +173,5 @@ def beam_search(
             for one in next_token(model, [*ids, *beam.tokens], Sampling(), count=beams).candidates:
                 log_prob = math.log(max(one.probability, 1e-300))
                 grown.append(Beam((*beam.tokens, one.token), (*beam.log_probs, log_prob)))
-        found = sorted(grown, key=lambda beam: -beam.log_prob)[:beams]
-    return found
+        hypotheses = sorted(grown, key=lambda beam: -beam.log_prob)[:beams]
+    return hypotheses

@@ -73,7 +73,7 @@ class NextTokenView:
         }
 
 
-def look(
+def view_next_token(
     name: str,
     model: "LanguageModel",
     tokenizer: "Tokenizer",
@@ -92,12 +92,12 @@ def look(
     if back >= len(ids):
         raise ConfigError(f"back={back}: {text!r:.60} has {len(ids) - 1:,} tokens.", "Go back less far.")
     read = ids[: len(ids) - back]
-    found = (
+    continuations = (
         beam_search(model, read, beams=beams, max_tokens=max_tokens, stop_ids=[*tokenizer.stop_ids]) if beams else []
     )
     return NextTokenView(
         name, text, tuple(ids), len(read), read_text(model, ids), next_token(model, read, sampling, count),
-        tuple(found), tokenizer,
+        tuple(continuations), tokenizer,
     )  # fmt: skip
 
 
