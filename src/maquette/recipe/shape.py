@@ -191,6 +191,8 @@ def _build(model: ModelConfig, width: int, depth: int, vocab_size: int, context:
         token_shift=model.token_shift,
         dropout=model.dropout,
         attention=model.attention,
+        sliding_window=model.sliding_window,
+        layer_types=None if model.layer_types is None else tuple(model.layer_types),
     )
 
 
