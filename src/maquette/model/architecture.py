@@ -108,11 +108,15 @@ class TransformerConfig(CoreConfig):
             )
 
     @property
+    def all_layer_types(self) -> list[str]:
+        """The kind of each layer's attention."""
+        pattern = self.layer_types or (FULL if self.sliding_window is None else SLIDING,)
+        return [pattern[layer % len(pattern)] for layer in range(self.num_hidden_layers)]
+
+    @property
     def windows(self) -> tuple[int | None, ...]:
         """How many tokens each layer sees, a token's own included; None: all."""
-        pattern = self.layer_types or (SLIDING,)
-        layers = (pattern[layer % len(pattern)] for layer in range(self.num_hidden_layers))
-        return tuple(self.sliding_window if layer_type == SLIDING else None for layer_type in layers)
+        return tuple(self.sliding_window if layer == SLIDING else None for layer in self.all_layer_types)
 
     @property
     def key_value_heads(self) -> int:
