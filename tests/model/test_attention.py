@@ -135,14 +135,14 @@ def test_prompts_of_different_lengths(used: int, window: int | None) -> None:
 
 
 def test_bounds_cover_the_longest_and_are_few() -> None:
-    found = set()
+    bounds = set()
     for longest in range(1, 65):
         segments = torch.cat([torch.zeros(longest), torch.arange(1, 65 - longest)])[None].long()
         packed = packed_sequences(segments)
         assert int(packed.cu_seq_q.diff().max()) == longest <= packed.max_q == packed.max_k
         assert packed.cu_seq_q.dtype == torch.int32 and packed.cu_seq_q[-1] == 64
-        found.add(packed.max_q)
-    assert found == {8, 16, 32, 64}
+        bounds.add(packed.max_q)
+    assert bounds == {8, 16, 32, 64}
 
 
 def test_who_is_laid_end_to_end() -> None:
@@ -164,14 +164,14 @@ def apart(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
 
 @pytest.mark.parametrize("name", ["llama", "grouped", "qwen3", "window", "local_and_global", "token_shift"])
 def test_a_model_with_packed_documents(name: str, apart: Callable[[bool], None]) -> None:
-    tokens, found = some_tokens(3, 16), []
+    tokens, results = some_tokens(3, 16), []
     for on in (True, False):
         apart(on)
         model = lively(VARIANTS[name])
         logits = model(tokens, segments=SEGMENTS)
         logits.square().mean().backward()
-        found.append([logits, *(parameter.grad for parameter in model.parameters())])
-    for packed, dense in zip(*found, strict=True):
+        results.append([logits, *(parameter.grad for parameter in model.parameters())])
+    for packed, dense in zip(*results, strict=True):
         assert torch.allclose(packed, dense, rtol=1e-9, atol=1e-9)
 
 

@@ -181,7 +181,8 @@ def test_nothing_that_a_model_is_gets_lost_in_its_export(tmp_path: Path, tokeniz
         hf.save(LanguageModel(config, seed=0), tokenizer, tmp_path / str(number))
         again = hf.load(tmp_path / str(number)).config
         names = {"key_value_heads": "num_key_value_heads", "width_of_head": "head_dim",
-                 "inner_width": "intermediate_size", "query_key_value_bias": "attention_bias", "windows": "layer_types"}  # fmt: skip
+                 "inner_width": "intermediate_size", "query_key_value_bias": "attention_bias",
+                 "windows": "layer_types"}  # fmt: skip
         for ours, theirs in names.items():
             assert getattr(again, ours) == getattr(config, ours), theirs
         unset = dict.fromkeys(names.values())

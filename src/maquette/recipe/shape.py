@@ -33,8 +33,8 @@ Kaplan et al. 2020, figure 5, it varies by a few percent over a factor of ten, a
 
 NARROWEST_HEAD, WIDEST_HEAD = 16, 64
 _HEAD_WIDTHS = ((128, 16), (512, 32), (2047, 64), (math.inf, 128))
-"""Up to this width, heads of about this width. From 2048 on they are 128 wide: FlashAttention's products are then as wide
-as a GPU's matrix units like them, and Llama 2 and 3, Mistral and Qwen3 have such heads."""
+"""Up to this width, heads of about this width. From 2048 on they are 128 wide: FlashAttention's products are then as
+wide as a GPU's matrix units like them, and Llama 2 and 3, Mistral and Qwen3 have such heads."""
 
 GROUPED_WIDTH, HEADS_PER_GROUP = 2048, 4
 """From this width on, as many heads share their keys and values (Ainslie et al. 2023), as in Llama 3 8B and Mistral 7B:
