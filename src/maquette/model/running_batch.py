@@ -120,7 +120,7 @@ class RunningBatch:
         core = self.model.core
         if isinstance(core, Transformer) and isinstance(self._cache, KeyValueCache) and core.config.attention is None:
             self._decoder = Decoder(core, self._cache)
-        return self._told([chosen], new)[0]
+        return self._as_numbers([chosen], new)[0]
 
     @_without_gradients
     def step(self) -> list[ChosenTokens]:
@@ -134,7 +134,7 @@ class RunningBatch:
             made.append(self._choose(self._next_hidden(), self.rows, self._parts, uniform, self._seen))
             self._tokens, self._drawn = made[-1][0], self._drawn + 1
         self._counts = [count + steps for count in self._counts]
-        return self._told(made, self.rows)
+        return self._as_numbers(made, self.rows)
 
     # Reading ----------------------------------------------------------------------------------------------------------
 
@@ -219,13 +219,13 @@ class RunningBatch:
         values, ids = log_probs.topk(top, dim=-1) if top else (log_probs[:, :0], chosen[:, None][:, :0])
         return chosen, log_probs.gather(1, chosen[:, None])[:, 0], ids, values
 
-    def _told(
+    def _as_numbers(
         self, made: Sequence[tuple[Tensor, Tensor, Tensor, Tensor]], rows: Sequence[RowSettings]
     ) -> list[ChosenTokens]:
         """The tensors of some steps as numbers: here the program waits for a GPU."""
         tokens, log_probs, ids, values = (torch.stack(column) for column in zip(*made, strict=True))
         require_finite(log_probs)
-        steps = []
+        steps: list[ChosenTokens] = []
         for step in range(len(made)):
             likely: list[tuple[tuple[int, float], ...]] = [()] * len(rows)
             if ids.size(-1):
@@ -233,8 +233,8 @@ class RunningBatch:
                     tuple(zip(*pair, strict=True))[: row.top]
                     for row, *pair in zip(rows, ids[step].tolist(), values[step].tolist(), strict=True)
                 ]
-            told.append(ChosenTokens(tokens[step].tolist(), log_probs[step].tolist(), likely))
-        return told
+            steps.append(ChosenTokens(tokens[step].tolist(), log_probs[step].tolist(), likely))
+        return steps
 
 
 def _side_by_side(first: Tensor, second: Tensor) -> Tensor:

@@ -40,7 +40,8 @@ class Completion:
     """An answer to be scored.
 
     `answer` is its text; `answer_ids` all that was generated, with the closing end of turn where `ended`. `facts` is
-    what the prompt's source knows of it.
+    what the prompt's source knows of it. `log_probs`: of the tokens when they were drawn, where another program drew
+    them (vllm_rollouts.py).
     """
 
     messages: tuple[Message, ...]
@@ -49,6 +50,7 @@ class Completion:
     answer_ids: tuple[int, ...]
     ended: bool
     facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    log_probs: tuple[float, ...] = ()
 
 
 class RewardFunction(Protocol):
@@ -183,6 +185,14 @@ def padded_rows(completions: Sequence[Completion], device: torch.device | str = 
         tokens[row, :length] = torch.tensor([*one.prompt_ids, *one.answer_ids])
         mask[row, len(one.prompt_ids) - 1 : length - 1] = True
     return tokens.to(device), torch.tensor(lengths).to(device), mask.to(device)
+
+
+def drawn_log_probs(completions: Sequence[Completion], mask: Tensor) -> Tensor | None:
+    """Of the completions' tokens when they were drawn, `(N, S)`, zero outside `mask`; None where they are not known."""
+    if not any(one.log_probs for one in completions):
+        return None
+    values = [value for one in completions for value in one.log_probs]
+    return scattered(torch.tensor(values, device=mask.device), mask)
 
 
 # Divergence -----------------------------------------------------------------------------------------------------------

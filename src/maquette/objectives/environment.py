@@ -20,6 +20,7 @@ from maquette.model import LanguageModel
 from maquette.objectives.completions import Completion, RewardFunction, checked_scores, sample_completions
 from maquette.objectives.config import RolloutConfig
 from maquette.objectives.losses import overlong_penalty
+from maquette.objectives.vllm_rollouts import VllmSampler
 
 if TYPE_CHECKING:
     from maquette.text import Tokenizer
@@ -50,6 +51,7 @@ class Environment:
     score_scale: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
+        self._vllm = VllmSampler() if self.config.rollout_backend == "vllm" else None
         if not self.config.normalize_scores:
             self.score_scale = (0.0, 1.0)
 
@@ -60,10 +62,13 @@ class Environment:
         return self._of_all(lambda: self._own_completions(model, iteration, count))
 
     def _own_completions(self, model: LanguageModel, iteration: int, count: int) -> tuple[list[Completion], Tensor]:
+        if self._vllm is not None:
+            self._vllm.push(model, self.tokenizer)
         mine, size = self.group.rank * count, self.config.completions_per_prompt
         first, number = iteration * count * self.group.size + mine, iteration * _ROW_SEEDS + mine
         prompts = [self.prompts[(first + row) // size] for row in range(count)]
-        completions = self._sample(model, prompts, range(number, number + count))
+        sampler = self._vllm or sample_completions
+        completions = self._sample(model, prompts, range(number, number + count), sampler)
         scores = self.scores(completions)
         for attempt in range(self.config.resample_groups):
             rows = of_equal(self.standardized(scores, completions), size).nonzero().flatten().tolist()
@@ -71,7 +76,7 @@ class Environment:
                 break
             start = (iteration * self.config.resample_groups + attempt) * _ROW_SEEDS + mine
             prompts = [self.prompts[_FIRST_RESAMPLED_PROMPT + (start + row) // size] for row in rows]
-            others = self._sample(model, prompts, [_FIRST_RESAMPLED_PROMPT + start + row for row in rows])
+            others = self._sample(model, prompts, [_FIRST_RESAMPLED_PROMPT + start + row for row in rows], sampler)
             scores[rows] = self.scores(others)
             for row, other in zip(rows, others, strict=True):
                 completions[row] = other
@@ -124,7 +129,13 @@ class Environment:
             standardized -= overlong_penalty(lengths, config.max_completion_length, config.overlong_buffer)
         return standardized.float()
 
-    def _sample(self, model: LanguageModel, prompts: Sequence[Prompt], numbers: Sequence[int]) -> list[Completion]:
+    def _sample(
+        self,
+        model: LanguageModel,
+        prompts: Sequence[Prompt],
+        numbers: Sequence[int],
+        sampler: Callable[..., list[Completion]] = sample_completions,
+    ) -> list[Completion]:
         config, context = self.config, model.config.max_position_embeddings
         longest = max((len(prompt.ids) for prompt in prompts), default=0)
         if longest >= context:
@@ -132,7 +143,7 @@ class Environment:
                 f"A prompt has {longest:,} tokens; the policy's context holds {context:,} with the answer.",
                 "Leave such prompts out, or train a model with a longer context.",
             )
-        return sample_completions(
+        return sampler(
             model, self.tokenizer, prompts, max_tokens=config.max_completion_length, temperature=config.temperature,
             seed=self.seed, numbers=numbers,
         )  # fmt: skip

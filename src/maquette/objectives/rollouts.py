@@ -26,10 +26,11 @@ from maquette.data.process_group import ProcessGroup, sum_of_all_processes
 from maquette.model import LanguageModel
 from maquette.objectives.completions import (
     Completion,
+    drawn_log_probs,
     padded_rows,
 )
 from maquette.objectives.environment import Environment, of_equal, parts_of
-from maquette.objectives.losses import kl_estimate, masked_sum
+from maquette.objectives.losses import kl_estimate, masked_mean, masked_sum, truncated_importance_weights
 
 
 @dataclass
@@ -156,7 +157,16 @@ def collect_rollouts(
     if (size := environment.config.completions_per_prompt) > 1:
         metrics["frac_reward_zero_std"] = float(of_equal(standardized, size).float().mean())
     ended = torch.tensor([one.ended for one in completions], device=device)
-    return rollouts, metrics | policy.compute_advantages(rollouts, standardized, ended)
+    metrics |= policy.compute_advantages(rollouts, standardized, ended)
+    if (drawn := drawn_log_probs(completions, mask)) is not None:
+        ratio = getattr(environment.config, "ratio", "token")
+        weights = truncated_importance_weights(rollouts.log_probs, drawn, mask, ratio=ratio)
+        rollouts.advantages = rollouts.advantages * weights
+        metrics |= {
+            "sampling/importance_sampling_ratio/mean": float(masked_mean(weights, mask)),
+            "sampling/sampling_logp_difference/mean": float(masked_mean((rollouts.log_probs - drawn).abs(), mask)),
+        }
+    return rollouts, metrics
 
 
 # Batches --------------------------------------------------------------------------------------------------------------
