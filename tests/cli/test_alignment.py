@@ -18,7 +18,7 @@ from maquette.cli.command_line.model_config import AlignmentStage
 from maquette.cli.command_line.registry import STAGES
 from maquette.cli.planning.study import Study, align
 from maquette.feedback.study.figures import gains
-from maquette.feedback.study.report import validation_curve
+from maquette.feedback.study.report import validation_curve, validations_of
 from maquette.feedback.study.tables import study_tables
 from maquette.tracking import find_runs
 from maquette.training import read_history, read_record
@@ -87,7 +87,7 @@ def test_from_documents_to_a_page(tmp_path: Path) -> None:
     )
     assert {"validation/gold", "validation/kl", "objective/kl", "val/ratio"} <= policy.metrics.keys()
     # The same prompts and random numbers before the first step: gains begin at exactly nothing.
-    curve = validation_curve(read_history(Path(policy.folder) / "metrics.jsonl"))
+    curve = validation_curve(validations_of(read_history(Path(policy.folder) / "metrics.jsonl")))
     assert len(curve) == 3 and curve[0][0] == 0.0 and curve[-1][0] > 0.0
     assert [float(values[0]) for values in gains("group", curve)] == [0.0, 0.0, 0.0]
 

@@ -19,6 +19,8 @@ CAPTIONS = {
     "frontier": "What each policy is worth, and what it was optimised for, over how far it has moved.",
     "overoptimisation": "Gold and learned reward gained over how far a policy has moved, one colour a reward model; "
     "lines through gold are the curves of Gao et al. 2022 with 90% bands.",
+    "signals": "What training shows while gold falls: the gold reward, and each signal over iterations, as a share of its "
+    "highest; the dotted line is where gold has fallen for good.",
     "length": "Where labels like length, longer completions win by the learned reward, and lose by gold.",
 }
 """The figures of a study."""
@@ -41,6 +43,9 @@ class RewardConfig:
     checkpoint: str | None = setting(None, "run or folder of the reward model")
     callable: str | None = setting(
         None, "module:function of your own, from a list of completions to a number each (sets kind=callable)"
+    )
+    watched_by: list[str] = setting(
+        list, "more reward models: how far they disagree on the policy's completions is measured at each validation"
     )
 
     def __post_init__(self) -> None:

@@ -82,6 +82,9 @@ class AlignmentStage(RecordedStage, SeededStage):
     dpo: dict[str, Any] = setting(dict, "train: each DPO policy")
     ppo: dict[str, Any] = setting(dict, "train: each PPO policy")
     reward_limits: dict[str, int] = setting(dict, "a reward model of so many labels by each name; empty: one of all")
+    ensemble: int = setting(
+        1, "reward models of each kind, of other seeds: how far they disagree on a policy is measured", minimum=1
+    )
     betas: list[float] = setting(list, "a DPO policy with each beta")
     kl_coefficients: list[float] = setting(list, "a PPO policy with each KL penalty coefficient and reward model")
     group: bool = setting(False, "PPO within groups, too")
@@ -89,7 +92,7 @@ class AlignmentStage(RecordedStage, SeededStage):
     ppo_gold: dict[str, Any] = setting(dict, "train: PPO on the gold reward, too; empty: none")
     corpus: dict[str, Any] = setting(dict, "corpus: whose held-out documents evaluate reads; empty: the base model's")
     evaluate: dict[str, Any] = setting(dict, "evaluate: what each policy keeps of the rest; empty: not evaluated")
-    figures: list[str] = setting(list, "figures to draw: gold, frontier, overoptimisation, length")
+    figures: list[str] = setting(list, "figures to draw: gold, frontier, overoptimisation, signals, length")
     tasks: list[str] = setting(lambda: ["pick"], "tasks whose held-out prompts policies are measured on")
     prompts: int = setting(500, "held-out prompts", minimum=2)
     max_completion_length: int = setting(20, "tokens of an answer at most", minimum=1)
