@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from maquette.feedback.building import disagreement
 from maquette.feedback.early_warning import (
     SIGNALS,
     WatchedRun,
@@ -89,9 +90,21 @@ def test_chance_is_called_chance() -> None:
 def test_runs_are_read_from_rows_of_validations() -> None:
     rows = [
         {"seed": 1, "policy": "ppo", "step": step, "gold": 0.5, "objective/kl": None if step == 0 else step,
-         "objective/entropy": 2.0, "val/explained_variance": None}
+         "objective/entropy": 2.0, "val/explained_variance": None, "validation/disagreement": float("nan")}
         for step in (8, 0, 4, 12)
     ]  # fmt: skip
     (one,) = watched_runs(rows)
     assert (one.seed, one.policy, one.falls, len(one.gold)) == (1, "ppo", None, 3)
     assert set(one.signals) == {"KL acceleration", "entropy"} <= set(SIGNALS)
+
+
+def test_reward_models_that_differ_by_level_and_scale_agree() -> None:
+    reference = np.array([0.0, 1.0, 2.0])
+    scores = np.array([1.0, 3.0, 5.0])
+    same = {"reward": scores, "other": 10 * scores - 7}
+    level = {"reward": reference, "other": 10 * reference - 7}
+    assert disagreement(same, level, list(same)) == pytest.approx(0.0, abs=1e-9)
+    opposed = {"reward": scores, "other": -scores}
+    between = disagreement(opposed, {"reward": reference, "other": -reference}, list(opposed))
+    deviation = reference.std()
+    assert between == pytest.approx(np.mean(np.abs(scores - 1.0)) / deviation)

@@ -19,8 +19,8 @@ CAPTIONS = {
     "frontier": "What each policy is worth, and what it was optimised for, over how far it has moved.",
     "overoptimisation": "Gold and learned reward gained over how far a policy has moved, one colour a reward model; "
     "lines through gold are the curves of Gao et al. 2022 with 90% bands.",
-    "signals": "What training shows while gold falls: the gold reward, and each signal over iterations, as a share of its "
-    "highest; the dotted line is where gold has fallen for good.",
+    "signals": "What training shows while gold falls: the gold reward, and each signal over validations, as a share of "
+    "its highest; the dotted line is where gold has fallen for good.",
     "length": "Where labels like length, longer completions win by the learned reward, and lose by gold.",
 }
 """The figures of a study."""

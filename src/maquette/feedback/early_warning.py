@@ -145,7 +145,7 @@ def watched_runs(validations: Sequence[Mapping[str, Any]]) -> list[WatchedRun]:
         metrics = {
             key: np.array([row[key] for row in rows], float)
             for key in SIGNALS.values()
-            if all(row.get(key) is not None for row in rows)
+            if not any(row.get(key) is None or np.isnan(row[key]) for row in rows)  # NaN is a table's None
         }
         gold = np.array([row["gold"] for row in rows], float)
         runs.append(WatchedRun(seed, policy, gold, warning_signals(metrics)))
