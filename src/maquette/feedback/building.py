@@ -68,6 +68,7 @@ def build_annotator(config: FeedbackConfig, outputs: Path | str, comparisons: Se
         _judge(config, outputs),
         cache=AnswerCache(Path(outputs) / "artifacts" / "judged.sqlite"),
         both_orders=config.both_orders,
+        by_probability=config.verdict == "log_probability",
         workers=config.workers if config.url else 1,
         input_price=config.input_price,
         output_price=config.output_price,

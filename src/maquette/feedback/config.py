@@ -87,6 +87,10 @@ class FeedbackConfig:
     model: str = setting("gpt-4o-mini", "language_model: the model's name at that server")
     key_variable: str | None = setting(None, "language_model: environment variable that holds the server's key")
     both_orders: bool = setting(True, "language_model: ask again with the completions turned round")
+    verdict: str = setting(
+        "letter", "language_model: the letter that it writes, or how likely each letter is (AlpacaEval 2)",
+        choices=("letter", "log_probability"),
+    )  # fmt: skip
     retries: int = setting(5, "language_model: how often a busy server is asked again", minimum=0)
     workers: int = setting(4, "language_model: questions under way at once", minimum=1)
     input_price: float = setting(0.0, "language_model: dollars per million tokens read", minimum=0.0)
@@ -131,6 +135,8 @@ class FeedbackConfig:
         settings = dataclasses.asdict(self)
         for key in ("retries", "workers", "key_variable", *without):
             del settings[key]
+        if self.verdict == "letter":  # as annotations were named before there was a choice
+            del settings["verdict"]
         return settings | ({} if self.callable is None else {"code": code_digest(self.callable)})
 
 
