@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from maquette.artifacts.errors import ConfigError
-from maquette.artifacts.settings import setting
+from maquette.artifacts.settings import check, from_table, setting
 from maquette.cli.command_line.config import ModelStage, PrintedStage, RecordedStage, SeededStage, StageConfig
 from maquette.evaluation.config import ProtocolConfig, SuiteConfig
 from maquette.feedback.config import CAPTIONS, AuthorConfig, FeedbackConfig, PromptsConfig
@@ -26,6 +26,9 @@ class AnnotateStage(RecordedStage, SeededStage):
     max_completion_length: int = setting(20, "tokens of an answer at most", minimum=1)
     temperature: float = setting(1.0, "of sampling", minimum=0.01)
     feedback: FeedbackConfig = setting(FeedbackConfig, "who judges")
+    judges: dict[str, dict[str, Any]] = setting(
+        dict, "others who judge the same pairs, for the report: {cheap: {noise: 0.6}, big: {kind: language_model, ...}}"
+    )
     repeats: int = setting(9, "simulated people label each pair so many times for the report", minimum=1)
     add: list[str] = setting(list, "preference files whose labels are put before the new ones")
     labels: int | None = setting(None, "label so many of the pairs; by default all", minimum=1)
@@ -40,6 +43,10 @@ class AnnotateStage(RecordedStage, SeededStage):
 
     def validate(self) -> None:
         """Raises `ConfigError` where nobody can choose, or there is nothing to choose."""
+        for name, judge in self.judges.items():
+            if name == "gold":
+                raise ConfigError("judges.gold: gold is in the report anyway.", "Leave it out.")
+            check(from_table(FeedbackConfig, judge, f"judges.{name}"), f"judges.{name}.")
         least = {"random": 0, "uncertainty": 1, "disagreement": 2}.get(self.choose, 0)
         if len(self.rewards) < least:
             raise ConfigError(
@@ -51,12 +58,18 @@ class AnnotateStage(RecordedStage, SeededStage):
         if self.rewards and not least:
             raise ConfigError("rewards has no effect on a random choice.", "Add choose=uncertainty or disagreement.")
 
+    def beside(self) -> dict[str, FeedbackConfig]:
+        """The settings of the judges beside the one who gives the labels."""
+        return {name: from_table(FeedbackConfig, judge, f"judges.{name}") for name, judge in self.judges.items()}
+
     def identity(self) -> dict[str, Any]:
         """The settings that decide what is preferred, not where things lie."""
         without = ("outputs", "force", "tracking", "name", "checkpoint", "given", "add", "rewards")
         settings = {key: value for key, value in dataclasses.asdict(self).items() if key not in without}
         settings["feedback"] = self.feedback.identity("checkpoint", "path")
-        del settings["prompts"]["path"]
+        del settings["prompts"]["path"], settings["judges"]
+        if self.judges:
+            settings["judges"] = {name: one.identity() for name, one in self.beside().items()}
         if self.labels is None:  # as artifacts were named before there was a choice
             del settings["labels"], settings["choose"]
         return settings
