@@ -204,7 +204,7 @@ class LocalModel:
 
     def _tokens_of(self, words: Sequence[str]) -> set[int]:
         """Those that are one of the words, alone or after a space. Raises `StageError` where a word has none."""
-        found = set()
+        tokens = set()
         for word in words:
             one = [ids[0] for text in (word, f" {word}") if len(ids := self._tokenizer.encode(text)) == 1]
             if not one:
@@ -212,8 +212,8 @@ class LocalModel:
                     f"{self.name} has no token for the verdict {word!r}.",
                     "Use feedback.verdict=letter, or another judge.",
                 )
-            found.update(one)
-        return found
+            tokens.update(one)
+        return tokens
 
     def ask_all(self, conversations: Sequence[Sequence[Message]], seeds: Sequence[int]) -> Iterator[tuple[int, Reply]]:
         """All in one batch. As `AuthorModel`."""

@@ -181,7 +181,7 @@ class LanguageModelAnnotator:
         return reply
 
     def _question(self, one: Comparison) -> dict[str, object]:
-        question = {"judge": self.judge_model.settings, "messages": judge_messages(one)}
+        question: dict[str, object] = {"judge": self.judge_model.settings, "messages": judge_messages(one)}
         return question | ({"verdict": "log_probability"} if self.by_probability else {})
 
 
