@@ -3,7 +3,6 @@
 Run the command again to resume: completions and judgements are kept as they are made.
 """
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -23,21 +22,13 @@ def run(config: CompareStage) -> dict[str, Any]:
     """Judges every model against the baseline; writes comparison.json, index.html, figures, the completions and the
     journal of judgements, and returns the JSON's content."""
     given, published = read_model_outputs(config.model_outputs) if config.model_outputs else ([], {})
-    names = [*published, *config.models, *config.systems()]
-    if len(names) < 2:
-        raise ConfigError("There is nothing to compare.", "Name two models or more: models=[run-a,run-b].")
-    baseline = config.baseline or [*config.models, *published][0]
-    if len(set(names)) < len(names) or baseline not in names:
-        raise ConfigError(
-            f"baseline={baseline}, of {', '.join(names)}.", "Name each once, and one of them as baseline."
-        )
+    names = [*config.models, *published, *config.systems()]
+    baseline = baseline_of(names, config.baseline)
     if config.feedback.kind == "callable":
         CallableAnnotator(config.feedback.callable)  # raises where it can't be imported, before anything is sampled
     folders = {name: find_checkpoint(name, config.outputs) for name in config.models}
     folders |= {name: folders[model] for name, (model, _) in config.systems().items()}
-    settings = {key: value for key, value in dataclasses.asdict(config).items() if key not in _NOT_WHAT}
-    settings |= {"published": published} if published else {}
-    settings |= {"system": config.system} if config.system else {}
+    settings = config.identity() | ({"published": digest(published)} if published else {})
     asked = comparison_identity(settings, config.feedback, config.prompts, folders, config.outputs)
     folder = Path(config.outputs) / "comparisons" / f"{config.feedback.kind}-{digest(asked)[:8]}"
     params, tags = {**asked, "models": ", ".join(names)}, {"kind": "comparison"}
@@ -63,7 +54,3 @@ def run(config: CompareStage) -> dict[str, Any]:
     print(json.dumps(result, indent=2, ensure_ascii=False)) if config.json else show_comparison(result)
     say(f"Open {page.absolute().as_uri()}")
     return result
-
-
-_NOT_WHAT = ("outputs", "force", "tracking", "models", "json", "level", "model_outputs", "system")
-"""Settings that decide neither completions nor judgements."""

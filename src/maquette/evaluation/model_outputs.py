@@ -1,4 +1,4 @@
-"""Completions that others have published, in AlpacaEval's format: an array, or lines, of instruction, output, generator.
+"""Completions that others have published, in AlpacaEval's format: rows of instruction, output, generator.
 
 Li et al. 2023, "AlpacaEval: An Automatic Evaluator of Instruction-following Models": one file a model there, any number
 of them here, each named by its `generator`.

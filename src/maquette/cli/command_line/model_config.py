@@ -224,10 +224,10 @@ class CompareStage(RecordedStage, PrintedStage, SeededStage):
     models: list[str] = setting(list, "models whose answers are compared: runs or exported folders")
     model_outputs: list[str] = setting(
         list,
-        "others' answers in AlpacaEval's format (instruction, output, generator): JSON files; models answer the same",
+        "others' answers in AlpacaEval's format (instruction, output, generator): JSON files; models complete the same",
     )
     system: dict[str, str] = setting(
-        dict, "models answer again with each system prompt: {verbose: Be verbose., concise: Be concise.}"
+        dict, "models complete again under each system prompt: {verbose: Be verbose., concise: Be concise.}"
     )
     baseline: str | None = setting(None, "the one of them that the others are compared with; by default the first")
     prompts: PromptsConfig = setting(PromptsConfig, "what they answer: held-out prompts of tasks, or a file's")
@@ -248,6 +248,14 @@ class CompareStage(RecordedStage, PrintedStage, SeededStage):
         known = [*self.models, *self.systems()]
         if self.baseline is not None and not self.model_outputs and self.baseline not in known:
             raise ConfigError(f"baseline={self.baseline} is none of the models.", f"Models: {', '.join(known)}.")
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that decide completions and judgements, without whose they are."""
+        without = ("outputs", "force", "tracking", "models", "json", "level", "model_outputs")
+        settings = {key: value for key, value in dataclasses.asdict(self).items() if key not in without}
+        if not self.system:  # as comparisons were named before there were any
+            del settings["system"]
+        return settings
 
     def systems(self) -> dict[str, tuple[str, str]]:
         """By the names of models with a system prompt: the model, and what the prompt says."""
