@@ -33,8 +33,8 @@ OBSERVERS = (
 """Settings that only watch a run, or say where it is written and what is done with it afterwards."""
 
 DEVICES = (
-    "executor", "threads", "trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy",
-    "data.workers", "data.num_workers", "data.micro_batch_size",
+    "executor", "threads", "activation_checkpointing", "trainer.accelerator", "trainer.devices", "trainer.num_nodes",
+    "trainer.strategy", "data.workers", "data.num_workers", "data.micro_batch_size",
     "data.pin_memory", "data.persistent_workers", "data.prefetch_factor",
 )  # fmt: skip
 """Settings of where the work is done and how it is shared; two processes give what one does."""

@@ -26,7 +26,7 @@ from maquette.data.config import (
 )
 from maquette.evaluation.config import ProtocolConfig, SuiteConfig, no_suite
 from maquette.feedback.config import PromptsConfig, RewardConfig, TaskInstructionsConfig
-from maquette.model.config import ModelConfig
+from maquette.model.config import ACTIVATION_CHECKPOINTING, ModelConfig
 from maquette.objectives.config import OBJECTIVES, PretrainConfig, objective_of
 from maquette.optimization.config import (
     OPTIMIZERS,
@@ -166,6 +166,12 @@ class TrainStage(TokensStage):
     )
     compile: str = setting(
         "auto", "torch.compile: auto decides by the run's expected length", choices=("auto", "on", "off")
+    )
+    activation_checkpointing: str = setting(
+        "none",
+        "compute activations again in the backward pass instead of keeping them: of whole blocks, or selectively all "
+        "but products and attention",
+        choices=ACTIVATION_CHECKPOINTING,
     )
     suite: SuiteConfig = setting(no_suite, "what the trained model is asked when it is done")
     protocol: ProtocolConfig = setting(ProtocolConfig, "how it is asked")
