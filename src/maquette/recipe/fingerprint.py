@@ -26,7 +26,7 @@ from maquette.artifacts.targets import import_target, module_spec, split_target
 
 OBSERVERS = (
     "name", "outputs", "force", "json", "tracking", "logger", "prediction", "suite", "protocol", "sweep",
-    "trainer.logger", "trainer.log_every_n_steps", "trainer.profiler", "trainer.default_root_dir",
+    "profile_steps", "trainer.logger", "trainer.log_every_n_steps", "trainer.profiler", "trainer.default_root_dir",
     "trainer.enable_checkpointing", "trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.barebones",
     "trainer.num_sanity_val_steps", "trainer.model_registry", "trainer.enable_autolog_hparams",
 )  # fmt: skip

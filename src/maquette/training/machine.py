@@ -119,6 +119,18 @@ def measure_peak(device: torch.device, dtype: torch.dtype) -> float:
     return 2 * side**3 / best
 
 
+def measure_bandwidth(device: torch.device) -> float:
+    """Bytes a second between memory and the device: the fastest of several copies that no cache holds, read and
+    written."""
+    source = torch.ones((2**27 if device.type == "cpu" else 2**31) // 4, device=device)
+    target, best = torch.empty_like(source), float("inf")
+    for _ in range(_ROUNDS // 6):
+        start = _now(device)
+        target.copy_(source)
+        best = min(best, _now(device) - start)
+    return 2 * source.nbytes / best
+
+
 def _now(device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -224,6 +224,11 @@ class TrainStage(TokensStage):
 
 
 @dataclass
+class ProfileStage(TrainStage, PrintedStage):
+    profile_steps: int = setting(10, "steps that are timed; twice, and six around them", minimum=1)
+
+
+@dataclass
 class DemoStage(TrainStage):
     reach: float = setting(10.0, "the predicted model has so many times the largest budget's compute", minimum=1.0)
 
