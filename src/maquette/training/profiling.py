@@ -261,23 +261,26 @@ class Operators(TorchDispatchMode):
         self.parameters: list[nn.Parameter] = []
         self.memory: dict[str, int] = {}
         self._known: dict[int, Any] = {}
-        self._live = self._peak = 0
+        self.live = self.peak = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         start = self._now()
         result = func(*args, **kwargs)
         seconds = self._now() - start
-        outputs = [one for one in tree_leaves(result) if isinstance(one, Tensor)]
+        inputs, outputs = (
+            [one for one in tree_leaves(tree) if isinstance(one, Tensor)] for tree in ((args, kwargs), result)
+        )
         if not func.is_view:
             name = func._schema.name.partition("::")[2]
-            inputs = [one for one in tree_leaves((args, kwargs)) if isinstance(one, Tensor)]
             self.calls[name] += 1
             self.seconds[name] += seconds
             self.bytes[name] += sum(one.numel() * one.element_size() for one in [*inputs, *outputs])
             self.flops[name] += count_flops(func, args, kwargs, result, outputs)
+        there = {one.untyped_storage()._cdata for one in inputs}
         for one in outputs:
-            self._keep(one)
+            if one.untyped_storage()._cdata not in there:
+                self._keep(one)
         return result
 
     def _now(self) -> float:
@@ -293,14 +296,18 @@ class Operators(TorchDispatchMode):
 
         def gone(_: Any) -> None:
             if self._known.pop(key, None) is not None:
-                self._live -= size
+                self.live -= size
 
         self._known[key] = weakref.ref(storage, gone)
-        self._live += size
-        if self._live > self._peak:
-            self._peak = self._live
-            gradients = sum(one.grad.nbytes for one in self.parameters if one.grad is not None)
-            self.memory = self.state | {"gradients": gradients, "activations": self._live - gradients}
+        self.live += size
+        if self.live > self.peak:
+            self.note()
+
+    def note(self) -> None:
+        """This moment is the fullest."""
+        self.peak = self.live
+        gradients = sum(one.grad.nbytes for one in self.parameters if one.grad is not None)
+        self.memory = self.state | {"gradients": gradients, "activations": self.live - gradients}
 
 
 def count_flops(func: Any, args: Any, kwargs: Any, result: Any, outputs: list[Tensor]) -> int:
