@@ -13,7 +13,7 @@ from maquette.cli import profile, train
 from maquette.cli.command_line.config import ProfileStage, TrainStage
 from maquette.model import count_parameters
 from maquette.training.profile_report import part_times, tables
-from maquette.training.profiling import Clock, phase_of
+from maquette.training.profiling import ExclusiveClock, phase_of
 from support.small_examples import example_settings, write_preferences
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
@@ -61,7 +61,7 @@ def test_a_step_of_dpo_and_a_run_that_is_too_short(configure: Callable[..., Trai
 
 
 def test_time_is_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, now = Clock(), [0.0]
+    clock, now = ExclusiveClock(), [0.0]
     monkeypatch.setattr(clock, "_now", lambda: now[0])
     clock.start()
     for name, seconds in (("outer", 1.0), ("inner", 2.0), (None, 4.0), (None, 8.0)):

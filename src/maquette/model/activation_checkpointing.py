@@ -53,5 +53,5 @@ class _Recomputed:
 def _policy(context: Any, operation: Any, *arguments: Any, **named: Any) -> CheckpointPolicy:
     """Whether what an operation gives is kept."""
     name = str(operation).split(".")[1] if "." in str(operation) else str(operation)
-    kept = name in _PRODUCTS or "attention" in name or "attn" in name
-    return CheckpointPolicy.MUST_SAVE if kept else CheckpointPolicy.PREFER_RECOMPUTE
+    saved = name in _PRODUCTS or "attention" in name or "attn" in name
+    return CheckpointPolicy.MUST_SAVE if saved else CheckpointPolicy.PREFER_RECOMPUTE

@@ -17,7 +17,6 @@ from torch.autograd.function import once_differentiable
 
 from maquette.model.linear import input_gradient, linear, matmul, weight_gradient
 
-
 _plain = False
 
 

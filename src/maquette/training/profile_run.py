@@ -130,7 +130,7 @@ def profile_job(job: Job, num_steps: int, folder: Path) -> Profile:
     operators = profile.operators
     costs = [
         OperatorCost(name, operators.calls[name], seconds, operators.flops[name], operators.bytes[name])
-        for name, seconds in operators.seconds.most_common()
+        for name, seconds in sorted(operators.seconds.items(), key=lambda row: -row[1])
     ]
     return Profile(
         run=job.name, objective=job.spec.objective, device=describe_device(hardware.device, hardware.threads),

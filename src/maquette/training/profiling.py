@@ -13,7 +13,7 @@ Times are exclusive: what is measured inside of something else is not counted th
 import contextlib
 import time
 import weakref
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ HEAD = "head and loss"
 BLOCK = "norms and residuals"
 
 
-class Clock:
+class ExclusiveClock:
     """Seconds by name; of two that are nested the inner one alone runs."""
 
     def __init__(self) -> None:
@@ -57,7 +57,7 @@ class Clock:
 
     def start(self) -> None:
         """From zero."""
-        self.seconds: Counter[str] = Counter()
+        self.seconds: dict[str, float] = defaultdict(float)
         self._open: list[str] = []
         self._last = self._now()
 
@@ -87,7 +87,7 @@ class PhaseProfiler(Profiler):
 
     def __init__(self) -> None:
         super().__init__()
-        self.clock = Clock()
+        self.clock = ExclusiveClock()
 
     def start(self, action_name: str) -> None:
         if (phase := phase_of(action_name)) is not None:
@@ -121,7 +121,7 @@ class StepProfile(Callback):
         self.parts: dict[str, float] = {}
         self.top: list[tuple[str, int, float]] = []
         self.operators = Operators()
-        self._clock = Clock()
+        self._clock = ExclusiveClock()
         self._open = contextlib.ExitStack()
         self._tracing: Any = None
 
@@ -191,7 +191,7 @@ def eager() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def timed_parts(module: LightningModule, clock: Clock) -> Iterator[None]:
+def timed_parts(module: LightningModule, clock: ExclusiveClock) -> Iterator[None]:
     """Within the block `clock` has the seconds of the model's parts, `forward` and `backward`.
 
     Gradients reach a part through the hooks that PyTorch has for it. What the backward pass computes before it comes to
@@ -254,7 +254,7 @@ class Operators(TorchDispatchMode):
         super().__init__()
         self.device = torch.device("cpu")
         self.calls: Counter[str] = Counter()
-        self.seconds: Counter[str] = Counter()
+        self.seconds: dict[str, float] = defaultdict(float)
         self.flops: Counter[str] = Counter()
         self.bytes: Counter[str] = Counter()
         self.state: dict[str, int] = {}

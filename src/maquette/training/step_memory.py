@@ -84,8 +84,8 @@ def predict(step: Step) -> StepMemory:
     else:
         (few, block, rest), (more, *_) = (_moments(_with_layers(step, number)) for number in (2, 3))
         moments = {
-            moment: {name: few[moment][name] + (layers - 2) * (more[moment][name] - few[moment][name]) for name in PARTS}
-            for moment in few
+            name: {part: value + (layers - 2) * (more[name][part] - value) for part, value in parts.items()}
+            for name, parts in few.items()
         }
     return StepMemory(max(moments.values(), key=lambda parts: sum(parts.values())), block, rest)
 
@@ -97,7 +97,7 @@ def _with_layers(step: Step, number: int) -> Step:
 
 def _moments(step: Step) -> tuple[dict[str, dict[str, int]], int, int]:
     """What each part holds at the fullest moments of forward, of backward in the last block and after it, and of the
-    optimiser's step: each grows by the same with every block. And the bytes of a block's weights, and of the others'."""
+    optimiser's step: each grows by the same with every block. And the bytes of a block's weights, and of all others."""
     dtype = _DTYPES.get(step.precision, torch.float32)
     mixed = step.precision.endswith("mixed")
     with contextlib.ExitStack() as stack:
@@ -105,10 +105,9 @@ def _moments(step: Step) -> tuple[dict[str, dict[str, int]], int, int]:
         if step.accelerator != "cpu":
             stack.enter_context(plain_formulas())
         kind: Any = ScalarModel if step.loss == "scalar" else LanguageModel
-        models: list[Any] = [kind(step.architecture), *([ScalarModel(step.architecture)] if step.values else [])]
+        with _made_as(torch.bfloat16 if step.precision == "bf16-true" else torch.float32):
+            models: list[Any] = [kind(step.architecture), *([ScalarModel(step.architecture)] if step.values else [])]
         for model in models:
-            if step.precision == "bf16-true":
-                model.bfloat16()
             if step.adapter:
                 attach(model, step.adapter)
             checkpoint_blocks(blocks(model.core), step.checkpointing)
@@ -135,7 +134,7 @@ def _moments(step: Step) -> tuple[dict[str, dict[str, int]], int, int]:
                         loss = _loss(step, models)
                     if number:
                         _take(operators, moments, "forward")
-                    loss.backward()  # type: ignore[no-untyped-call]
+                    loss.backward()
                     del loss
                     if number:
                         _take(operators, moments, "blocks")
@@ -149,11 +148,22 @@ def _moments(step: Step) -> tuple[dict[str, dict[str, int]], int, int]:
         return moments, size * max(layers, default=0), size * (whole - inside)
 
 
+@contextlib.contextmanager
+def _made_as(dtype: torch.dtype) -> Iterator[None]:
+    """Tensors without numbers can't change their format later."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
 def _take(operators: Operators, moments: dict[str, dict[str, int]], name: str) -> None:
     """Notes what was held most since the last moment that was taken."""
-    found = {part: operators.memory.get(part, 0) for part in PARTS}
-    if sum(found.values()) >= sum(moments.get(name, {}).values()):
-        moments[name] = found
+    fullest = {part: operators.memory.get(part, 0) for part in PARTS}
+    if sum(fullest.values()) >= sum(moments.get(name, {}).values()):
+        moments[name] = fullest
     operators.peak, operators.memory = operators.live, {}
     operators.note()
 
