@@ -87,10 +87,10 @@ def remedy(step: "Step", room: float, shards: int) -> str:
         ("activation_checkpointing=block", dataclasses.replace(step, rows=1, checkpointing="block")),
     ]
     memory: StepMemory
-    for words, changed in changes:
+    for setting, changed in changes:
         memory = predict(changed)
         if memory.sharded(shards).total <= room:
-            return f"{words} would" + ("" if changed.checkpointing == "none" else ", with data.micro_batch_size=1")
+            return f"{setting} would" + ("" if changed.checkpointing == "none" else ", with data.micro_batch_size=1")
     for processes in (2, 4, 8, 16, 32, 64, 128):
         if processes > shards and memory.sharded(processes).total <= room:
             return f"trainer=fsdp on {processes} devices would, with activation_checkpointing=block"
