@@ -26,22 +26,22 @@ GPT2 = dataclasses.replace(
 )  # fmt: skip
 
 _CHANGES: dict[str, dict[str, Any]] = {
-"plain": {},
-"more rows": {"rows": 16},
-"block": {"checkpointing": "block"},
-"selective": {"checkpointing": "selective", "rows": 8},
-"bf16-mixed": {"precision": "bf16-mixed"},
-"bf16-true, block": {"precision": "bf16-true", "checkpointing": "block"},
-"accumulation": {"passes": 2},
-"muon": {"optimizer": MuonConfig()},
-"gpt2": {"architecture": GPT2},
-"grouped, normalised": {"architecture": dataclasses.replace(SHAPE, num_key_value_heads=2, qk_norm=True)},
-"large vocabulary, logits in chunks": {
-    "architecture": dataclasses.replace(SHAPE, vocab_size=4096), "logits_limit": 2**15,
-},
-"reward model": {"loss": "scalar"},
-"log-probabilities in chunks": {"loss": "log_probs", "logits_limit": 2**12},
-"policy and value function": {"loss": "log_probs", "values": True, "frozen": 1},
+    "plain": {},
+    "more rows": {"rows": 16},
+    "block": {"checkpointing": "block"},
+    "selective": {"checkpointing": "selective", "rows": 8},
+    "bf16-mixed": {"precision": "bf16-mixed"},
+    "bf16-true, block": {"precision": "bf16-true", "checkpointing": "block"},
+    "accumulation": {"passes": 2},
+    "muon": {"optimizer": MuonConfig()},
+    "gpt2": {"architecture": GPT2},
+    "grouped, normalised": {"architecture": dataclasses.replace(SHAPE, num_key_value_heads=2, qk_norm=True)},
+    "large vocabulary, logits in chunks": {
+        "architecture": dataclasses.replace(SHAPE, vocab_size=4096), "logits_limit": 2**15,
+    },
+    "reward model": {"loss": "scalar"},
+    "log-probabilities in chunks": {"loss": "log_probs", "logits_limit": 2**12},
+    "policy and value function": {"loss": "log_probs", "values": True, "frozen": 1},
 }  # fmt: skip
 
 CONFIGURATIONS: dict[str, Step] = {name: dataclasses.replace(PLAIN, **changes) for name, changes in _CHANGES.items()}
