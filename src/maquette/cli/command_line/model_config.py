@@ -151,6 +151,24 @@ class ChatStage(WritingStage):
 
 
 @dataclass
+class NextStage(PrintedStage, WritingStage):
+    models: list[str] = setting(list, "several runs or folders side by side, instead of checkpoint")
+    texts: list[str] = setting(list, "texts whose next token is looked at (also: plain words on the command line)")
+    chat: bool | None = setting(
+        None, "texts are requests to an assistant; by default what the model was trained for (sft, dpo, ppo)"
+    )
+    count: int = setting(10, "likeliest tokens shown", minimum=1)
+    back: int = setting(0, "look so many tokens before the end of the text", minimum=0)
+    beams: int = setting(0, "also the likeliest continuations, by a search with so many beams, as a tree", minimum=0)
+    max_tokens: int = setting(8, "tokens of those continuations at most", minimum=1)
+
+    def validate(self) -> None:
+        """Raises `ConfigError` where models are named in both ways."""
+        if self.models and self.checkpoint is not None:
+            raise ConfigError("checkpoint and models are both given.", "Name all of them in models=[...].")
+
+
+@dataclass
 class ScoreStage(PrintedStage, ModelStage):
     file: str | None = setting(None, "file with one sentence a line (also: plain sentences on the command line)")
     sentences: list[str] = setting(list, "sentences to score")
