@@ -23,7 +23,7 @@ def what_a_process_does(kind: str) -> Any:
 
 def windows_after_a_checkpoint(_: str) -> Any:
     """The sums since the last log step of each of two processes, from a checkpoint as the first has written it; and
-    how one process goes on from it."""
+    how one process continues with it."""
     from types import SimpleNamespace
 
     import torch

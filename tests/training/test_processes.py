@@ -45,7 +45,7 @@ def test_children_answer_complain_and_die() -> None:
 
 
 @pytest.mark.slow(reason="two more processes that import PyTorch and Lightning")
-def test_each_goes_on_from_its_own_means_between_two_log_steps() -> None:
+def test_each_continues_with_its_own_means_between_two_log_steps() -> None:
     """A rank was killed in the middle of ten steps: the curve had the first rank's losses twice."""
     windows, alone = launch(windows_after_a_checkpoint, "", 2)
     assert windows == [{"train/loss": [2.0, 2.0]}, {"train/loss": [11.0, 2.0]}]
