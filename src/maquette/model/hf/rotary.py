@@ -5,7 +5,7 @@ Qwen2 has biases on query, key and value; Qwen3 normalises queries and keys.
 
 from typing import Any
 
-from maquette.model.architecture import TransformerConfig
+from maquette.model.architecture import MixtureOfExpertsConfig, TransformerConfig
 from maquette.model.core_config import CoreConfig
 from maquette.model.hf.family import ModelFamily, Raw, Stored, number, require, unsupported
 
@@ -28,7 +28,7 @@ def _read_rope_theta(raw: Raw) -> float:
     return float(newest.get("rope_theta") or older)
 
 
-def _refuse_sliding_window(raw: Raw) -> None:
+def refuse_sliding_window(raw: Raw) -> None:
     """Sliding windows are refused where a layer would really use them."""
     if "sliding_attention" in (raw.get("layer_types") or []):
         raise unsupported("layer_types", "sliding_attention")
@@ -37,7 +37,7 @@ def _refuse_sliding_window(raw: Raw) -> None:
         raise unsupported("use_sliding_window", True)
 
 
-def _read_rotary(raw: Raw, *, usual_head_dim: int | None = None, **ours: Any) -> TransformerConfig:
+def read_rotary(raw: Raw, *, usual_head_dim: int | None = None, **ours: Any) -> TransformerConfig:
     require(raw, hidden_act=("silu", "swish"))
     sizes = {key: number(raw, key) for key in _SIZES}
     heads = sizes["num_attention_heads"]
@@ -60,21 +60,21 @@ def _read_llama(raw: Raw) -> TransformerConfig:
     bias = raw.get("attention_bias", False)
     if raw.get("mlp_bias", False) != bias:
         raise unsupported("mlp_bias", raw.get("mlp_bias", False), f"It must be as attention_bias, which is {bias}.")
-    return _read_rotary(raw, bias=bias)
+    return read_rotary(raw, bias=bias)
 
 
 def _read_qwen2(raw: Raw) -> TransformerConfig:
-    _refuse_sliding_window(raw)
-    return _read_rotary(raw, attention_bias=True)
+    refuse_sliding_window(raw)
+    return read_rotary(raw, attention_bias=True)
 
 
 def _read_qwen3(raw: Raw) -> TransformerConfig:
-    _refuse_sliding_window(raw)
+    refuse_sliding_window(raw)
     require(raw, attention_bias=(False,))
-    return _read_rotary(raw, usual_head_dim=128, qk_norm=True)
+    return read_rotary(raw, usual_head_dim=128, qk_norm=True)
 
 
-def _write_rotary(config: TransformerConfig) -> Raw:
+def write_rotary(config: TransformerConfig) -> Raw:
     return {key: getattr(config, key) for key in _SIZES} | {
         "num_key_value_heads": config.key_value_heads,
         "head_dim": config.width_of_head,
@@ -90,15 +90,16 @@ def _write_rotary(config: TransformerConfig) -> Raw:
 
 
 def _write_llama(config: TransformerConfig) -> Raw:
-    return _write_rotary(config) | {"attention_bias": config.bias, "mlp_bias": config.bias}
+    return write_rotary(config) | {"attention_bias": config.bias, "mlp_bias": config.bias}
 
 
 def _write_qwen(config: TransformerConfig) -> Raw:
-    return _write_rotary(config) | {"use_sliding_window": False, "sliding_window": None}
+    return write_rotary(config) | {"use_sliding_window": False, "sliding_window": None}
 
 
-def _is_rotary(config: CoreConfig, *, biases: tuple[bool, bool], qk_norm: bool) -> bool:
-    """`biases`: of all linear layers, of query, key and value."""
+def expresses_rotary(config: CoreConfig, *, biases: tuple[bool, bool], qk_norm: bool) -> bool:
+    """Whether all but the feed-forward is as in these families. `biases`: of all linear layers, of query, key and
+    value."""
     return (
         isinstance(config, TransformerConfig)
         and not config.own_code
@@ -112,16 +113,25 @@ def _is_rotary(config: CoreConfig, *, biases: tuple[bool, bool], qk_norm: bool) 
     )
 
 
-def _rotary_tensors(config: TransformerConfig) -> list[Stored]:
+def _is_dense(config: CoreConfig, *, biases: tuple[bool, bool], qk_norm: bool) -> bool:
+    mixture = isinstance(config, MixtureOfExpertsConfig)
+    return not mixture and expresses_rotary(config, biases=biases, qk_norm=qk_norm)
+
+
+def attention_tensors(config: TransformerConfig) -> list[Stored]:
+    """All but those of feed-forwards."""
+    return _rotary_tensors(config, feed_forward=False)
+
+
+def _rotary_tensors(config: TransformerConfig, *, feed_forward: bool = True) -> list[Stored]:
     modules = {
         "attention.query": "self_attn.q_proj",
         "attention.key": "self_attn.k_proj",
         "attention.value": "self_attn.v_proj",
         "attention.output": "self_attn.o_proj",
-        "feed_forward.gate": "mlp.gate_proj",
-        "feed_forward.up": "mlp.up_proj",
-        "feed_forward.down": "mlp.down_proj",
     }
+    if feed_forward:
+        modules |= {f"feed_forward.{name}": f"mlp.{name}_proj" for name in ("gate", "up", "down")}
     norms = {"attention_norm": "input_layernorm", "feed_forward_norm": "post_attention_layernorm"}
     if config.qk_norm:
         norms |= {"attention.query_norm": "self_attn.q_norm", "attention.key_norm": "self_attn.k_norm"}
@@ -141,7 +151,7 @@ def _rotary_tensors(config: TransformerConfig) -> list[Stored]:
 LLAMA = ModelFamily(
     "LlamaForCausalLM",
     "llama",
-    expresses=lambda config: any(_is_rotary(config, biases=(bias, bias), qk_norm=False) for bias in (False, True)),
+    expresses=lambda config: any(_is_dense(config, biases=(bias, bias), qk_norm=False) for bias in (False, True)),
     read=_read_llama,
     write=_write_llama,
     tensors=_rotary_tensors,
@@ -151,7 +161,7 @@ LLAMA = ModelFamily(
 QWEN2 = ModelFamily(
     "Qwen2ForCausalLM",
     "qwen2",
-    expresses=lambda config: _is_rotary(config, biases=(False, True), qk_norm=False),
+    expresses=lambda config: _is_dense(config, biases=(False, True), qk_norm=False),
     read=_read_qwen2,
     write=_write_qwen,
     tensors=_rotary_tensors,
@@ -160,7 +170,7 @@ QWEN2 = ModelFamily(
 QWEN3 = ModelFamily(
     "Qwen3ForCausalLM",
     "qwen3",
-    expresses=lambda config: _is_rotary(config, biases=(False, False), qk_norm=True),
+    expresses=lambda config: _is_dense(config, biases=(False, False), qk_norm=True),
     read=_read_qwen3,
     write=_write_qwen,
     tensors=_rotary_tensors,
