@@ -53,14 +53,14 @@ def router_z_loss(logits: Tensor) -> Tensor:
     return logits.logsumexp(dim=-1).square().mean()
 
 
-def balanced_bias(bias: Tensor, counts: Tensor, rate: float) -> Tensor:
-    """The bias of the next step: up by `rate` for experts with less than the mean load, down for those with more.
+def balanced_bias(bias: Tensor, counts: Tensor, update_rate: float) -> Tensor:
+    """The bias of the next step: up by `update_rate` for experts with less than the mean load, down for those with more.
 
     `bias`, `counts` `(..., E)`. No gradient, and no loss that pulls at the weights (Wang et al. 2024,
     "Auxiliary-loss-free load balancing strategy for mixture-of-experts", algorithm 1).
     """
     load = counts.to(bias.dtype)
-    return bias + rate * (load.mean(dim=-1, keepdim=True) - load).sign()
+    return bias + update_rate * (load.mean(dim=-1, keepdim=True) - load).sign()
 
 
 def load_figures(counts: Tensor) -> dict[str, Tensor]:

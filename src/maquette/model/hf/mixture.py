@@ -14,7 +14,6 @@ from maquette.model.hf.rotary import (
     attention_tensors,
     expresses_rotary,
     read_rotary,
-    refuse_sliding_window,
     write_rotary,
 )
 
@@ -23,7 +22,6 @@ _Z_LOSS = "router_z_loss_coef"
 
 
 def _read(raw: Raw, *, inner: str, normalized: bool, **ours: Any) -> MixtureOfExpertsConfig:
-    refuse_sliding_window(raw)
     require(raw, attention_bias=(False,), output_router_logits=(False, True))
     dense = read_rotary(raw, **ours)
     return MixtureOfExpertsConfig(
@@ -38,11 +36,12 @@ def _read(raw: Raw, *, inner: str, normalized: bool, **ours: Any) -> MixtureOfEx
 
 def _read_mixtral(raw: Raw) -> MixtureOfExpertsConfig:
     require(raw, router_jitter_noise=(0.0, None))
-    return _read(raw, inner="intermediate_size", normalized=True)
+    window = raw.get("sliding_window")
+    return _read(raw, inner="intermediate_size", normalized=True, sliding_window=window)
 
 
 def _read_qwen3(raw: Raw) -> MixtureOfExpertsConfig:
-    require(raw, decoder_sparse_step=(1,), mlp_only_layers=([], None))
+    require(raw, decoder_sparse_step=(1,), mlp_only_layers=([], None), use_sliding_window=(False,))
     normalized = bool(raw.get("norm_topk_prob", False))
     return _read(raw, inner="moe_intermediate_size", normalized=normalized, usual_head_dim=128, qk_norm=True)
 
@@ -58,7 +57,11 @@ def _write(config: MixtureOfExpertsConfig) -> Raw:
 
 
 def _write_mixtral(config: MixtureOfExpertsConfig) -> Raw:
-    return _write(config) | {"num_local_experts": config.num_experts, "router_jitter_noise": 0.0}
+    return _write(config) | {
+        "num_local_experts": config.num_experts,
+        "router_jitter_noise": 0.0,
+        "sliding_window": config.sliding_window,
+    }
 
 
 def _write_qwen3(config: MixtureOfExpertsConfig) -> Raw:
@@ -74,9 +77,10 @@ def _write_qwen3(config: MixtureOfExpertsConfig) -> Raw:
 
 
 def _expresses(config: CoreConfig, *, qk_norm: bool) -> bool:
+    windows = ("none",) if qk_norm else ("none", "all")
     return (
         isinstance(config, MixtureOfExpertsConfig)
-        and expresses_rotary(config, biases=(False, False), qk_norm=qk_norm)
+        and any(expresses_rotary(config, biases=(False, False), qk_norm=qk_norm, windows=one) for one in windows)
         and config.n_shared_experts == 0
         and config.router_bias_update_rate == 0
         and (qk_norm or config.norm_topk_prob)
