@@ -153,6 +153,8 @@ class Stack(nn.Module):
 class MixtureOfExperts(nn.Module):
     """The sum of a token's experts, as the router weighs them, and of one that every token goes through."""
 
+    router_bias: Tensor | None
+
     def __init__(self, config: MaquetteConfig) -> None:
         super().__init__()
         experts, width, inner = config.num_experts, config.hidden_size, config.intermediate_size
