@@ -44,6 +44,9 @@ _ALL = (
     ),
     Stage("alignment", "several runs from one recipe, compared: +experiment=, +sweep=", model_config.AlignmentStage),
     Stage("sample", "continue a prompt with a trained model", model_config.SampleStage, positional="prompts"),
+    Stage(
+        "next", "the next token: likeliest ones, and what sampling leaves", model_config.NextStage, positional="texts"
+    ),
     Stage("chat", "talk to models in the browser, also blindly; an OpenAI endpoint", model_config.ChatStage),
     Stage("score", "log-probability of sentences under a model", model_config.ScoreStage, positional="sentences"),
     Stage("evaluate", "perplexity and questions, by every protocol, with intervals", model_config.EvaluateStage),
