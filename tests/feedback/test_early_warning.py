@@ -17,11 +17,11 @@ from maquette.feedback.early_warning import (
 )
 
 RISING = np.linspace(0.4, 0.6, 12)
-FALLING = np.concatenate([np.linspace(0.4, 0.6, 6), np.linspace(0.55, 0.2, 6)])
+FALLING = np.concatenate([np.linspace(0.4, 0.6, 6), np.linspace(0.5, 0.2, 6)])
 
 
 @pytest.mark.parametrize(("gold", "place"), [
-    (RISING, None), (FALLING, 6), ([0.5, 0.2, 0.5, 0.51], None), ([0.5, 0.2, 0.5, 0.4, 0.3], 3), ([0.5, 0.49], None),
+    (RISING, None), (FALLING, 6), ([0.5, 0.2, 0.5, 0.51], None), ([0.5, 0.2, 0.5, 0.4, 0.3], 3), ([0.5, 0.45], None),
     ([], None),
 ])  # fmt: skip
 def test_where_gold_falls(gold: Any, place: int | None) -> None:
