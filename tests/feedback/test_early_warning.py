@@ -35,7 +35,7 @@ def test_signals_are_alarming_in_one_direction() -> None:
         "validation/disagreement": [0.1, 0.1, 0.3, 0.4],
     })  # fmt: skip
     assert signals["KL acceleration"].tolist() == [0, 0, 0, 2]
-    assert signals["entropy"].tolist() == [0, 0, 0.25, 0.5]
+    assert signals["entropy"] == pytest.approx([0, 0, 0, 2 / 3])  # 2 nats a token, at last 2/3
     assert signals["length"].tolist() == [0, 0, 0.25, 0.5]
     assert signals["value error"] == pytest.approx([0.1, 0.1, 0.5, 2.0])
     assert signals["disagreement"] == pytest.approx([0, 0, 0.2, 0.3])
