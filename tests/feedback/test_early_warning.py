@@ -40,7 +40,7 @@ def test_signals_are_alarming_in_one_direction() -> None:
     assert signals["value error"] == pytest.approx([0.1, 0.1, 0.5, 2.0])
     assert signals["disagreement"] == pytest.approx([0, 0, 0.2, 0.3])
     assert "learned reward" not in signals
-    assert (first_warning(signals["entropy"], 0.3), first_warning(signals["entropy"], 0.6)) == (3, None)
+    assert (first_warning(signals["entropy"], 0.3), first_warning(signals["entropy"], 0.7)) == (3, None)
     assert first_warning([np.nan, 1.0], 0.5) == 1
 
 

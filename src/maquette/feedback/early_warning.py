@@ -46,8 +46,9 @@ def warning_signals(metrics: Mapping[str, ArrayLike]) -> dict[str, NDArray[np.fl
     """Each signal over a run's iterations (n,), the higher the more alarming, from the metrics of `SIGNALS` (n,).
 
     KL acceleration: the second difference of KL. Entropy: nats a token less than the first iteration's, as a share of
-    it (of a completion it grows with the length). Length: any change, as a share of the first. Disagreement and learned reward: more than at first. Value error: variance
-    that the value function does not explain. Signals without their metric are left out."""
+    it (of a completion it grows with the length). Length: any change, as a share of the first. Disagreement and learned
+    reward: more than at first. Value error: variance that the value function does not explain. Signals without their
+    metric are left out."""
     known = {name: np.asarray(metrics[key], float) for name, key in SIGNALS.items() if key in metrics}
     if "entropy" in known and "length" in known:
         known["entropy"] = known["entropy"] / np.maximum(known["length"], 1e-9)
