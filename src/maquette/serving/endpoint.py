@@ -77,7 +77,7 @@ def build_app(
                 {
                     "id": one.name, "assistant": one.assistant, "context": one.model.config.max_position_embeddings,
                     "parameters": sum(weight.numel() for weight in one.model.parameters()),
-                    "tokenizer": one.tokenizer.digest,
+                    "tokenizer": one.tokenizer.digest, "card": one.card,
                 }
                 for one in models.values()
             ],

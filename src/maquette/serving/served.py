@@ -5,6 +5,7 @@ else's long one. A request that is given up costs no further token.
 """
 
 import functools
+import re
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from maquette.artifacts import ConfigError
 from maquette.model.generation import GeneratedToken, document_prompt, stream
-from maquette.model.loading import load_checkpoint
+from maquette.model.loading import load_checkpoint, model_folder
 from maquette.model.next_token import NextToken, TextEntropy, next_token, read_text
 from maquette.model.sampling import Sampling
 from maquette.text.chat import Message, render
@@ -47,12 +48,14 @@ class Request:
 
 @dataclass
 class ServedModel:
-    """`name` as people call it; `assistant` says whether it was trained to answer requests."""
+    """`name` as people call it; `assistant` says whether it was trained to answer requests; `card`: its model card, in
+    Markdown."""
 
     name: str
     model: "LanguageModel"
     tokenizer: "Tokenizer"
     assistant: bool
+    card: str = ""
     _turn: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def prompt(self, request: Request) -> list[int]:
@@ -123,5 +126,12 @@ def open_models(folders: Sequence[Path]) -> dict[str, ServedModel]:
     opened = {}
     for name, folder in zip(names, folders, strict=True):
         model, tokenizer = load_checkpoint(folder)
-        opened[name] = ServedModel(name, model.eval(), tokenizer, is_assistant(folder, tokenizer))
+        opened[name] = ServedModel(name, model.eval(), tokenizer, is_assistant(folder, tokenizer), _card(folder))
     return opened
+
+
+def _card(folder: Path) -> str:
+    """README.md of the exported model without its front matter; empty where there is none."""
+    path = model_folder(folder) / "README.md"
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    return re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL).strip()

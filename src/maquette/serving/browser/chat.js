@@ -6,6 +6,8 @@ function describe() {
   const one = chosen();
   at("about").textContent = `${one.id}: ${parameters(one.parameters)} parameters, ${one.context.toLocaleString("en")} tokens of context. ` +
     (one.assistant ? "It answers requests." : "It was not trained to answer: it continues what you write.");
+  at("for-card").hidden = !one.card || at("chat").hidden;
+  at("card").replaceChildren(...markdown(one.card || ""));
   at("for-system").hidden = !one.assistant || at("chat").hidden;
   at("words").placeholder = one.assistant ? "Ask something (Enter sends)" : "Write a beginning (Enter continues it)";
   at("send").textContent = one.assistant ? "Send" : "Continue";
@@ -39,16 +41,15 @@ function placeholder() {
 
 /** What an answer says: token by token where it is shaded, else in Markdown; a continuation as it is. */
 function fill(view, turn, one, pieces) {
-  if (!one.assistant) view.message.replaceChildren(make("span", "given", turn.given), make("span", "continued", turn.content));
-  else if (pieces && at("shade").checked) {
-    view.message.replaceChildren(...pieces.map(([text, logprob]) => {
-      const span = make("span", "token", text), surprise = Math.min(1, -logprob / 6);
-      span.title = `probability ${Math.exp(logprob).toPrecision(2)}`;
-      span.style.background = `color-mix(in srgb, var(--accent) ${Math.round(60 * surprise)}%, transparent)`;
-      return span;
-    }));
-  } else view.message.replaceChildren(...markdown(turn.content));
-  view.message.classList.toggle("plain", !one.assistant || Boolean(pieces && at("shade").checked));
+  const shaded = Boolean(pieces && pieces.length && at("shade").checked);
+  const parts = shaded ? pieces.map(([text, logprob]) => {
+    const span = make("span", "token", text), surprise = Math.min(1, -logprob / 6);
+    span.title = `probability ${Math.exp(logprob).toPrecision(2)}`;
+    span.style.background = `color-mix(in srgb, var(--accent) ${Math.round(60 * surprise)}%, transparent)`;
+    return span;
+  }) : one.assistant ? markdown(turn.content) : [make("span", "continued", turn.content)];
+  view.message.replaceChildren(...(one.assistant ? [] : [make("span", "given", turn.given)]), ...parts);
+  view.message.classList.toggle("plain", shaded || !one.assistant);
   if (!turn.content && !turn.open) view.message.append(make("em", "", "(an empty answer)"));
 }
 
@@ -63,7 +64,7 @@ async function answer() {
   const one = chosen(), turns = conversation.turns, began = performance.now();
   let turn = turns[turns.length - 1];
   if (turn.role === "user") {
-    turn = { role: "assistant", content: "", ids: [], open: true };
+    turn = { role: "assistant", content: "", ids: [], open: true, settings: sampling() };
     turns.push(turn);
   }
   const asked = turns[turns.length - 2], view = shown(one.assistant ? "assistant" : "assistant continuation", one.id);
@@ -82,6 +83,7 @@ async function answer() {
     turn.content += text;
     tokens += 1;
     reason = choice.finish_reason || reason;
+    if (reason) turn.open = false;
     if (drawing) return;
     drawing = true;  // what comes within a moment is drawn at once
     setTimeout(() => {
@@ -89,7 +91,8 @@ async function answer() {
       if (turn.open) { fill(view, turn, one, pieces); keep(); at("talk").scrollTop = at("talk").scrollHeight; }
     }, 50);
   };
-  const common = { model: one.id, stream: true, logprobs: true, ...sampling() };
+  const common = { model: one.id, stream: true, logprobs: true, ...turn.settings };
+  if (common.max_tokens) common.max_tokens = Math.max(1, common.max_tokens - turn.ids.length);
   const messages = withSystem(turns.slice(0, -1));
   try {
     if (turn.ids.length) {
@@ -146,7 +149,7 @@ function actions(view, place, one) {
   again.className = "again";
   if (!one.assistant) {
     action(view, "go on", () => {
-      turns.push({ role: "user", content: turn.given + turn.content });
+      turns.splice(-2, 2, { role: "user", content: turn.given + turn.content });
       view.turn.remove();
       answer();
     }, "Continue the whole text").className = "again";

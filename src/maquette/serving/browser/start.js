@@ -56,7 +56,9 @@ for (const name of VIEWS) {
   at("temperature").value = state.defaults.temperature;
   at("top_p").value = state.defaults.top_p ?? 1;
   for (const name of ["temperature", "top_p"]) at(name).oninput();
-  at("settings").open = window.matchMedia("(min-width: 48.01rem)").matches;
+  const wide = window.matchMedia("(min-width: 48.01rem)");
+  wide.onchange = () => { at("settings").open = wide.matches; };
+  wide.onchange();
   at("tab-arena").hidden = state.arena === null;
   at("fight").replaceChildren(make("p", "empty",
     "Two of the models respond to the same prompt. Which is which you learn when you have voted."));

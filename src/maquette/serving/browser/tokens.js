@@ -150,6 +150,7 @@ async function writeOn() {
   at("stop-writing").hidden = true;
   if (ids.length > start) await lookAt({ ids });
   else trail.pop();
+  at("write-on").focus();
 }
 
 async function undo() {
