@@ -21,7 +21,7 @@ Model = TypeVar("Model", "LanguageModel", "ScalarModel")
 
 def build_core(config: CoreConfig, *, seed: int = 0) -> Core:
     """The core that a configuration describes, with the initial weights of `seed`."""
-    kinds: dict[str, type[Core]] = {"transformer": Transformer, "lstm": LSTM, "custom": CustomCore}
+    kinds: dict[str, type[Core]] = {"transformer": Transformer, "moe": Transformer, "lstm": LSTM, "custom": CustomCore}
     return kinds[config.kind](config, seed=seed)  # type: ignore[arg-type]
 
 
