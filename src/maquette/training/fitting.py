@@ -27,7 +27,7 @@ from maquette.training.checkpoint_io import CheckpointFolder
 from maquette.training.conclusion import conclude
 from maquette.training.devices import keep_large_buffers, prepared_process
 from maquette.training.job import Job
-from maquette.training.machine import compile_blocks, compiler_works, matmul_peak
+from maquette.training.machine import compile_blocks, compiler_works, matmul_peak, number_format_in_words
 from maquette.training.metrics_file import MetricsFile
 from maquette.training.processes import ForcedExit, catch_signals
 from maquette.training.record import RunRecord, read_record
@@ -67,14 +67,17 @@ def _fit(job: Job, record: RunRecord, world: ProcessGroup, log: RunLog, loggers:
     first_step, checkpoint = (agree(newest) if world.size > 1 else newest) or (0, None)
     if checkpoint is not None and world.is_first:
         say(f"{job.name}: resuming from step {first_step:,} of {job.spec.steps:,}")
+    # Measured, where it is not published, before anything else is on the device.
+    peak = matmul_peak(job.hardware.device, job.hardware.precision, job.outputs / "machine.json")
+    if world.is_first and job.hardware.accelerator != "cpu":
+        say(f"{job.name}: {number_format_in_words(job.hardware, torch.cuda.get_device_name(), peak)}")
     with _metrics(job, world, resumes=checkpoint is not None) as metrics, catch_signals() as stop_signal:
         run = RunContext(
             folder=job.folder,
             steps=job.spec.steps,
             batch_size_tokens=job.spec.batch_size_tokens,
             flops_per_token=job.spec.compute / job.spec.tokens,
-            peak_flops=job.hardware.world_size
-            * matmul_peak(job.hardware.device, job.hardware.precision, job.outputs / "machine.json"),
+            peak_flops=job.hardware.world_size * peak,
             validations=job.num_validations,
             stop_signal=stop_signal,
             metrics=metrics,

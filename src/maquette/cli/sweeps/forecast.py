@@ -40,6 +40,7 @@ class PlannedJob:
     kind: str
     precision: str
     accelerator: str = "cpu"
+    processes: int = 1
     threads: int = 1
     epochs: dict[str, float] = dataclasses.field(default_factory=dict)
     run: str | None = None
@@ -101,6 +102,7 @@ def forecast(config: TrainStage, data: "TokensResult") -> PlannedJob:
     return dataclasses.replace(
         of_recipe(config, recipe),
         accelerator=job.hardware.accelerator,
+        processes=job.hardware.processes,
         threads=job.hardware.threads,
         epochs=_epochs(config, job, data.folder),
         kind=job.spec.architecture_kind,

@@ -136,10 +136,11 @@ def _choose_launching(
     cores = launching.usable_cores()
     forecasts = [forecast for number in left if (forecast := sweep.jobs[number].forecast) is not None]
     threads = None
+    processes = max((forecast.processes for forecast in forecasts), default=1)
     if forecasts:
         asked = getattr(sweep.settings, "threads", None)
         narrow = all(forecast.threads == 1 for forecast in forecasts)
-        threads = asked or (1 if narrow else max(1, cores // len(left)))
+        threads = asked or (1 if narrow else max(1, cores // (len(left) * processes)))
     accelerated = any(forecast.accelerator != "cpu" for forecast in forecasts)
     return launching.choose_launching(
         hydra,
@@ -149,6 +150,7 @@ def _choose_launching(
         cores=cores,
         accelerated=accelerated,
         gpus=len(visible_gpus()) if accelerated else 0,
+        processes=processes,
     )
 
 
