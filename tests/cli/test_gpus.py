@@ -124,11 +124,11 @@ def test_without_a_gpu_two_processes_train_in_float32(monkeypatch: pytest.Monkey
 def test_the_number_format_is_told_with_its_peak() -> None:
     name = "NVIDIA H100 80GB HBM3"
 
-    def words(precision: str) -> str:
+    def sentence(precision: str) -> str:
         peak = published_peak(name, precision)
         assert peak is not None
         return number_format_in_words(Hardware("cuda", 1, 1, "single", 1, precision), name, peak)
 
-    assert words("bf16-mixed") == f"precision=bf16-mixed on {name}: matrix products at 989 TFLOP/s at most"
-    assert "67 TFLOP/s at most" in words("fp32") and "without TF32" in words("fp32")
-    assert "precision=tf32: 494" in words("fp32") and "precision=bf16-mixed: 989" in words("fp32")
+    assert sentence("bf16-mixed") == f"precision=bf16-mixed on {name}: matrix products at 989 TFLOP/s at most"
+    assert "67 TFLOP/s at most" in sentence("fp32") and "without TF32" in sentence("fp32")
+    assert "precision=tf32: 494" in sentence("fp32") and "precision=bf16-mixed: 989" in sentence("fp32")

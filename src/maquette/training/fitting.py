@@ -5,6 +5,7 @@ Trainer between them. What a run leaves when it is through is `conclusion.py`'s.
 """
 
 import contextlib
+import platform
 import random
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -29,6 +30,7 @@ from maquette.training.devices import keep_large_buffers, prepared_process
 from maquette.training.job import Job
 from maquette.training.machine import compile_blocks, compiler_works, matmul_peak, number_format_in_words
 from maquette.training.metrics_file import MetricsFile
+from maquette.training.peers import ending_together
 from maquette.training.processes import ForcedExit, catch_signals
 from maquette.training.record import RunRecord, read_record
 from maquette.training.trainer import build_callbacks, build_trainer, parts
@@ -44,13 +46,18 @@ def fit(job: Job) -> RunRecord:
         join_group(job.hardware.backend)
     keep_large_buffers()
     record = read_record(job.folder)
-    assert record is not None  # the stage has written it
+    if record is None:  # the first process has written it
+        raise StageError(
+            f"{job.folder} is not on {platform.node()}.",
+            "Several machines train one run in one folder: outputs= must lie on a file system that all of them see.",
+        )
     loggers: list[Logger] = parts("logger", job.logger, Logger) if world.is_first else []
     with prepared_process(job.hardware, job.linear_backend), _recorded(job, record, loggers) as log:
         if world.is_first:
             record = record.update(tracking_run=log.run_id, status=RUNNING)
         try:
-            return _fit(job, record, world, log, loggers)
+            with ending_together(world, lambda: _leave(record, world, FAILED)):
+                return _fit(job, record, world, log, loggers)
         except KeyboardInterrupt:
             _leave(record, world, INTERRUPTED)
             raise

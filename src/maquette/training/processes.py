@@ -35,7 +35,7 @@ def launch(function: Callable[[Any], Any], argument: Any, processes: int) -> Any
         # In a worker of joblib it is loky's, which children could not find again.
         multiprocessing.set_start_method("spawn", force=True)
     context = multiprocessing.get_context("spawn")
-    port = _free_port()
+    port = free_port()
     pipes, children = [], []
     with catch_signals() as stop_signal:
         for rank in range(processes):
@@ -114,7 +114,7 @@ def _child(
     pipe.close()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])

@@ -34,6 +34,7 @@ from maquette.cli.sweeps.jobs import DryPlanner, Line, Sweep, plan_line, read_li
 from maquette.cli.sweeps.stored import store_plan, stored_plan
 from maquette.cli.sweeps.view import Expected, viewed
 from maquette.cli.sweeps.work import FAILED, FINISHED, Files, numbers_of, subdir
+from maquette.data.process_group import process_group
 from maquette.tracking.config import TrackingConfig, mlflow_node
 
 _STALE = "its process ended without a word (out of memory, or killed)"
@@ -53,6 +54,12 @@ def run_sweep(sweeper: Any, arguments: Sequence[str]) -> Report:
     application, config, context = sweeper.task_function, sweeper.config, sweeper.hydra_context
     if not isinstance(application, Application):
         raise ConfigError("hydra/sweeper=maquette sweeps maquette's own stages.", "Use hydra/sweeper=basic.")
+    if process_group().size > 1:
+        raise ConfigError(
+            f"-m: a sweep is started once, not by {process_group().size} processes.",
+            "Leave torchrun or srun out: each job starts its own (trainer=ddp), or asks Slurm for them "
+            "(hydra/launcher=submitit_slurm).",
+        )
 
     folder = config_folder_of(config.hydra)
 
