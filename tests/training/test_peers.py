@@ -28,7 +28,7 @@ def test_one_plans_and_none_waits_for_the_dead(tmp_path: Path, how: str, code: i
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-        )  # fmt: skip
+        )
         for rank in range(2)
     ]
     (first, told), (second, _) = (rank.communicate(timeout=120) for rank in ranks)

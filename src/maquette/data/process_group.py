@@ -51,6 +51,14 @@ def process_group() -> ProcessGroup:
     return ProcessGroup(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
 
 
+def local_gpu(local_rank: int | None = None) -> int:
+    """The GPU of a process, by default of this one, among those that it sees: one alone under `--gpus-per-task=1`."""
+    import torch
+
+    rank = int(os.environ.get("LOCAL_RANK", "0")) if local_rank is None else local_rank
+    return rank % max(1, torch.cuda.device_count())
+
+
 def join_group(backend: str) -> None:
     """Meets the other processes, before Lightning does, so that they can agree on what to do."""
     import torch
@@ -59,7 +67,7 @@ def join_group(backend: str) -> None:
     if dist.is_initialized():
         return
     if backend == "nccl":  # collectives use the current device, which would be the first one for everybody
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(local_gpu())
     dist.init_process_group(backend, timeout=PATIENCE)
 
 

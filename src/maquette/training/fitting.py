@@ -31,7 +31,7 @@ from maquette.training.job import Job
 from maquette.training.machine import compile_blocks, compiler_works, matmul_peak, number_format_in_words
 from maquette.training.metrics_file import MetricsFile
 from maquette.training.peers import ending_together
-from maquette.training.processes import ForcedExit, catch_signals
+from maquette.training.processes import ForcedExit, catch_signals, queue_again
 from maquette.training.record import RunRecord, read_record
 from maquette.training.trainer import build_callbacks, build_trainer, parts
 
@@ -58,7 +58,7 @@ def fit(job: Job) -> RunRecord:
         try:
             with ending_together(world, lambda: _leave(record, world, FAILED)):
                 return _fit(job, record, world, log, loggers)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit):  # SystemExit: submitit's, in `queue_again`
             _leave(record, world, INTERRUPTED)
             raise
         except BaseException:
@@ -122,6 +122,7 @@ def _fit(job: Job, record: RunRecord, world: ProcessGroup, log: RunLog, loggers:
             say(
                 f"{job.name}: stopped after step {record.step:,} of {job.spec.steps:,}; run the command again to resume"
             )
+        queue_again(stop_signal)
         raise KeyboardInterrupt
     return record
 

@@ -124,16 +124,17 @@ class RunCheckpoint(RunCallback, Checkpoint):
     def _wishes(self, trainer: Trainer, step: int) -> tuple[bool, bool]:
         """Whether to save, and whether to stop, after this step. Several processes ask each other."""
         assert self.run is not None
-        stops = self.run.stop_signal.requested
+        stop_signal = self.run.stop_signal
         if self.every_n_train_steps is not None:
             saves = step % self.every_n_train_steps == 0
         else:
             saves = time.monotonic() - self._saved >= self.seconds
         if trainer.world_size == 1:
-            return saves, stops
-        wishes = torch.tensor([saves, stops], dtype=torch.uint8)
+            return saves, stop_signal.requested
+        wishes = torch.tensor([saves, stop_signal.number], dtype=torch.uint8)
         dist.all_reduce(wishes, dist.ReduceOp.MAX, group=control_group())  # two bytes a step; no GPU waits for them
-        return bool(wishes[0]), bool(wishes[1])
+        stop_signal.number = int(wishes[1])  # the first process has Slurm start the job again
+        return bool(wishes[0]), stop_signal.requested
 
     def _save(self, trainer: Trainer, step: int) -> None:
         """Checkpoint, curves and record agree: all of them are on disk up to this step."""
