@@ -285,10 +285,14 @@ def _first_starts(file: "ParquetFile") -> list[tuple[int, int]]:
 
 
 def open_stream(folder: Path, split: Mapping[str, Any]) -> TokenStream:
-    """The files of one split (an entry of the manifest's facts) as one row of tokens, each mapped into memory when it
-    is first read; then a file that does not hold what the manifest says raises `StageError`."""
+    """Maps the files of one split (an entry of the manifest's facts) into memory, as one row of tokens; of more than
+    `MOST_MAPS` each when it is read. Raises `StageError` for a file that does not hold what the manifest says."""
     shards = split.get("shards", [])
-    return TokenStream(ShardMaps(folder, shards), [shard["tokens"] for shard in shards])
+    maps = ShardMaps(folder, shards)
+    if len(shards) <= MOST_MAPS:
+        for number in range(len(shards)):
+            maps[number]
+    return TokenStream(maps, [shard["tokens"] for shard in shards])
 
 
 class ShardMaps:
