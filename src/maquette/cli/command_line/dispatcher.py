@@ -53,7 +53,8 @@ def _answer(arguments: list[str]) -> int:
         _dispatch(arguments)
         return 0
     except KeyboardInterrupt:
-        _complain("Interrupted. What was finished is kept; run the same command again to resume.")
+        if process_group().is_first:
+            _complain("Interrupted. What was finished is kept; run the same command again to resume.")
         return 130
     except MaquetteError as error:
         _let_through()
