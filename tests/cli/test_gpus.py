@@ -99,6 +99,19 @@ def test_others_are_left_alone(
     assert gpus.take_gpu(settings) is None
 
 
+def test_a_sweep_is_sent_to_gpus_from_a_machine_that_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sbatch").touch(mode=0o755)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    gpu, cpu = SimpleNamespace(accelerator="gpu"), SimpleNamespace(accelerator="cpu")
+    monkeypatch.setenv("PATH", "")
+    assert not gpus.are_elsewhere(gpu)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert gpus.are_elsewhere(gpu) and not gpus.are_elsewhere(cpu)
+    monkeypatch.setenv("SLURM_JOB_ID", "7")  # on a machine of the cluster it is missing
+    assert not gpus.are_elsewhere(gpu)
+
+
 def number_format(*overrides: str) -> str:
     settings = compose(STAGES["train"], overrides)
     assert isinstance(settings, TrainStage)

@@ -7,6 +7,7 @@ asked for.
 
 import contextlib
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -43,6 +44,12 @@ def take_gpu(settings: Any) -> str | None:
     taken = ",".join(_first_free(devices, int(wanted)))
     os.environ["CUDA_VISIBLE_DEVICES"] = taken
     return taken
+
+
+def are_elsewhere(trainer: Any) -> bool:
+    """Whether the settings want GPUs, and this is a machine without any from which Slurm jobs are sent to others."""
+    wanted = trainer.accelerator in ("gpu", "cuda")
+    return wanted and not visible_gpus() and "SLURM_JOB_ID" not in os.environ and shutil.which("sbatch") is not None
 
 
 def visible_gpus() -> list[str]:
