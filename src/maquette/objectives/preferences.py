@@ -16,8 +16,8 @@ from maquette.artifacts.progress import progress
 from maquette.artifacts.reading import load_arrays
 from maquette.data.example_batches import conversation_batches
 from maquette.data.example_data import in_parts
-from maquette.data.process_group import of_the_first
 from maquette.data.examples import Examples
+from maquette.data.process_group import of_the_first
 from maquette.model import LanguageModel
 from maquette.model.loading import load_checkpoint
 from maquette.objectives.base import Metrics
