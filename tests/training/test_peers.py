@@ -31,7 +31,7 @@ def test_one_plans_and_none_waits_for_the_dead(tmp_path: Path, how: str, code: i
         )
         for rank in range(2)
     ]
-    (first, told), (second, _) = (rank.communicate(timeout=120) for rank in ranks)
+    (first, messages), (second, _) = (rank.communicate(timeout=120) for rank in ranks)
     assert [rank.returncode for rank in ranks] == [code, 3]
     assert (tmp_path / "planned").read_text() == "0\n0\n"
     plans, refusals = "'a plan of 0', 'a plan of 0'", ("ConfigError: size=-1 can't be.", "PeerError: size=-1 can't be.")
@@ -41,5 +41,5 @@ def test_one_plans_and_none_waits_for_the_dead(tmp_path: Path, how: str, code: i
     if how == "listens":
         assert f"PeerError: {reason}" in first
     else:
-        assert reason in told and (tmp_path / "left").read_text() == "failed"
+        assert reason in messages and (tmp_path / "left").read_text() == "failed"
     assert "StageError: the reward is NaN." in second

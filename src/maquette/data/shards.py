@@ -73,7 +73,7 @@ class DocumentTable:
 class TokenStream:
     """The tokens of consecutive files as one row. `lengths` of the parts, where these are still to be opened."""
 
-    def __init__(self, parts: "Sequence[Tokens] | ShardMaps", lengths: Iterable[int] | None = None) -> None:
+    def __init__(self, parts: Sequence[Tokens], lengths: Iterable[int] | None = None) -> None:
         self._parts = parts
         self._offsets = [0, *itertools.accumulate(map(len, parts) if lengths is None else lengths)]
 
@@ -295,7 +295,7 @@ def open_stream(folder: Path, split: Mapping[str, Any]) -> TokenStream:
     return TokenStream(maps, [shard["tokens"] for shard in shards])
 
 
-class ShardMaps:
+class ShardMaps(Sequence[Any]):
     """The files of a split by their number, of which the `MOST_MAPS` that were read last are mapped."""
 
     def __init__(self, folder: Path, shards: Sequence[Mapping[str, Any]]) -> None:
@@ -305,7 +305,7 @@ class ShardMaps:
     def __len__(self) -> int:
         return len(self._shards)
 
-    def __getitem__(self, number: int) -> Any:
+    def __getitem__(self, number: Any) -> Any:
         return self._mapped(number)
 
     def _map(self, number: int) -> Any:

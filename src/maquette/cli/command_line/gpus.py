@@ -72,7 +72,7 @@ def _first_free(devices: list[str], count: int) -> list[str]:
     while True:
         locks: dict[str, BaseFileLock] = {}
         for device in devices:
-            lock = FileLock(Path(tempfile.gettempdir()) / f"maquette-gpu-{device.replace('/', '_')}.lock")
+            lock: BaseFileLock = FileLock(Path(tempfile.gettempdir()) / f"maquette-gpu-{device.replace('/', '_')}.lock")
             with contextlib.suppress(Timeout, OSError):
                 lock.acquire(blocking=False)
                 locks[device] = lock
