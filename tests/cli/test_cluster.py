@@ -68,7 +68,7 @@ SMALL = (
 def shell_block(text: str) -> str:
     """The page's block that has this text, with a small run in place of a large one."""
     [block] = [one for one in re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL) if text in one]
-    block = re.sub(r" trainer\.devices=\d+", "", block.replace("size=1b", SMALL))
+    block = re.sub(r" trainer\.devices=\d+", "", block).replace("size=1b", SMALL)
     return re.sub(r"--nproc-per-node=\d+", "--nproc-per-node=1", block)
 
 
