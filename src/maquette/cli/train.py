@@ -11,7 +11,7 @@ from collections.abc import Callable
 from maquette.cli.command_line.config import TrainStage
 from maquette.cli.command_line.model_config import EvaluateStage
 from maquette.cli.planning import branching
-from maquette.cli.planning.planned import plan_run
+from maquette.cli.planning.planned import plan_once
 from maquette.cli.planning.pretraining import PlannedRun
 from maquette.data.process_group import process_group
 from maquette.data.token_artifacts import TokensResult
@@ -25,7 +25,7 @@ def run(config: TrainStage, data: TokensResult | None = None) -> RunRecord:
     Raises `ConfigError` for settings that contradict each other or this machine, `StageError` where data is damaged or
     training diverges, `KeyboardInterrupt` where it was stopped; then the same call resumes it.
     """
-    planned = plan_run(config, data)
+    planned = plan_once(config, data)
     if isinstance(planned, PlannedRun):
         return train(planned)
     trunk = record = train(planned.trunk)

@@ -96,6 +96,15 @@ def agree(value: Any) -> Any:
     return box[0]
 
 
+def sum_of_all_processes(values: Any) -> Any:
+    """The sum over all processes of a tensor of one shape, in every process."""
+    import torch.distributed as dist
+
+    if dist.is_available() and dist.is_initialized():
+        dist.all_reduce(values)
+    return values
+
+
 def of_the_first(function: Callable[[], T]) -> T:
     """What `function()` returns in the first process, in every process; the others do not call it. Where it raises,
     the others raise `PeerError`. What it returns must be picklable."""

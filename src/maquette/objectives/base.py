@@ -17,6 +17,7 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from maquette.data.process_group import of_all_processes
 from maquette.model.architecture import describe_model
 from maquette.model.loading import BASE, build_model, leave_out_base, put_back_base
 from maquette.model.sharding import whole_tensor
@@ -30,7 +31,7 @@ Metrics = dict[str, Tensor]
 out; means are over those that have them."""
 
 _COUNTS = ("tokens", "epochs", "train/learning_rate")
-"""Values that only loggers get: no callback has a use for them."""
+"""Values that only loggers get: no callback has a use for them. So it is with what stands under `experts/layer_`."""
 
 
 class Objective(LightningModule, abc.ABC):
@@ -128,18 +129,23 @@ class Objective(LightningModule, abc.ABC):
         self._step = step
         if self._seen:
             self._steps.append(self._mean_of_step())
-        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if step % every == 0 or step == self.trainer.max_steps:
+        if self.is_log_step:
             self.log_values(self._mean_of_window(step))
+
+    @property
+    def is_log_step(self) -> bool:
+        """Whether the step that has just ended is logged."""
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        return self._step % every == 0 or self._step == self.trainer.max_steps
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._settle()
-        checkpoint["window"] = self._window
+        checkpoint["window"] = of_all_processes({name: [*total] for name, total in self._window.items()})
         if self.description.get("adapter"):
             leave_out_base(checkpoint, self.description, self.model)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self._window = {name: list(total) for name, total in checkpoint.get("window", {}).items()}
+        self._window = self._own(checkpoint.get("window", {}))
         if BASE in checkpoint:
             put_back_base(checkpoint, self.description, scalar=self.scalar)
 
@@ -171,6 +177,17 @@ class Objective(LightningModule, abc.ABC):
                 total[1] += 1
         self._steps.clear()
 
+    def _own(self, windows: Any) -> dict[str, list[float]]:
+        """This process's sums and counts since the last log step from those of all; their means where there were more
+        or fewer of them."""
+        if isinstance(windows, dict):  # a file of an earlier version has those of one
+            windows = [windows]
+        processes = 1 if self._trainer is None else self.trainer.world_size
+        if len(windows) == processes:
+            return dict(windows[self.trainer.global_rank if processes > 1 else 0])
+        rows = {name: [window[name] for window in windows] for name in windows[0]}
+        return {name: torch.tensor(row, dtype=torch.float64).mean(dim=0).tolist() for name, row in rows.items()}
+
     def _mean_of_window(self, step: int) -> dict[str, float]:
         """Means since the last log step, over all processes."""
         self._settle()
@@ -194,7 +211,7 @@ class Objective(LightningModule, abc.ABC):
         if self.trainer.sanity_checking:
             return
         for name, value in values.items():
-            if name not in _COUNTS:
+            if name not in _COUNTS and not name.startswith("experts/layer_"):
                 self.log(name, value, logger=False, prog_bar=name in ("train/loss", "validation/loss"))
         self._send(values, self.trainer.global_step)
 

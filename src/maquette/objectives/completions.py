@@ -10,7 +10,7 @@ among them.
 import dataclasses
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -40,7 +40,8 @@ class Completion:
     """An answer to be scored.
 
     `answer` is its text; `answer_ids` all that was generated, with the closing end of turn where `ended`. `facts` is
-    what the prompt's source knows of it.
+    what the prompt's source knows of it. `log_probs`: of the tokens when they were drawn, where another program drew
+    them (vllm_rollouts.py).
     """
 
     messages: tuple[Message, ...]
@@ -49,6 +50,7 @@ class Completion:
     answer_ids: tuple[int, ...]
     ended: bool
     facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    log_probs: tuple[float, ...] = ()
 
 
 class RewardFunction(Protocol):
@@ -88,28 +90,27 @@ def sample_completions(
     numbers: Sequence[int] | None = None,
     batch: int = 256,
 ) -> list[Completion]:
-    """One completion of each prompt, `batch` at a time: at most `max_tokens` tokens, or until the context is full.
+    """One completion of each prompt, of at most `max_tokens` tokens or until the context is full; `batch` at once.
 
     A completion draws its random numbers from (`seed`, its number) alone, so it is the same in any batch; `numbers` are
     by default those from `first` on. Raises `ConfigError` for a prompt that leaves no room in the context.
     """
-    completions: list[Completion] = []
     numbers = range(first, first + len(prompts)) if numbers is None else numbers
-    for start in range(0, len(prompts), batch):
-        part = prompts[start : start + batch]
-        generations = generate(
-            model,
-            [prompt.ids for prompt in part],
-            sampling=Sampling(temperature=temperature),
-            max_tokens=max_tokens,
-            stop_ids=tuple(tokenizer.stop_ids),
-            seeds=[row_seed(seed, number) for number in numbers[start : start + batch]],
-        )
-        for prompt, one in zip(part, generations, strict=True):
-            # The end is looked for in the completion alone: a prompt has ends of its own turns.
-            ended = one.finish_reason == "stop_id"
-            text = tokenizer.decode(one.tokens[:-1] if ended else one.tokens, skip_special=True)
-            completions.append(Completion(prompt.messages, text, prompt.ids, one.tokens, ended, prompt.facts))
+    generations = generate(
+        model,
+        [prompt.ids for prompt in prompts],
+        sampling=Sampling(temperature=temperature),
+        max_tokens=max_tokens,
+        stop_ids=tuple(tokenizer.stop_ids),
+        seeds=[row_seed(seed, number) for number in numbers],
+        batch=batch,
+    )
+    completions: list[Completion] = []
+    for prompt, one in zip(prompts, generations, strict=True):
+        # The end is looked for in the completion alone: a prompt has ends of its own turns.
+        ended = one.finish_reason == "stop_id"
+        text = tokenizer.decode(one.tokens[:-1] if ended else one.tokens, skip_special=True)
+        completions.append(Completion(prompt.messages, text, prompt.ids, one.tokens, ended, prompt.facts))
     return completions
 
 
@@ -186,6 +187,14 @@ def padded_rows(completions: Sequence[Completion], device: torch.device | str = 
     return tokens.to(device), torch.tensor(lengths).to(device), mask.to(device)
 
 
+def drawn_log_probs(completions: Sequence[Completion], mask: Tensor) -> Tensor | None:
+    """Of the completions' tokens when they were drawn, `(N, S)`, zero outside `mask`; None where they are not known."""
+    if not any(one.log_probs for one in completions):
+        return None
+    values = [value for one in completions for value in one.log_probs]
+    return scattered(torch.tensor(values, device=mask.device), mask)
+
+
 # Divergence -----------------------------------------------------------------------------------------------------------
 
 
@@ -213,17 +222,48 @@ def completion_kl(
         )
         return ((mine.exp() * (mine - theirs)).sum(-1),)
 
-    sums = np.zeros(len(completions))
+    def kl_of_batch(tokens: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
+        hidden = (one.core(tokens)[:, :-1][mask] for one in (model, reference))
+        return likelihoods.in_chunks(kl_of_rows, model.config.vocab_size, *hidden)
+
+    return _sums_of_completions(completions, kl_of_batch, model.head_weight.device, batch)[0]
+
+
+def completion_likelihoods(
+    model: LanguageModel, completions: Sequence[Completion], *, temperature: float = 1.0, batch: int = 128
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Log-probability of each completion, its end of turn included, and the entropy of the distributions that its
+    tokens are drawn from, summed along it: nats, `(n,)` each."""
+
+    def of_batch(tokens: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
+        chosen, entropy = likelihoods.token_statistics(
+            model.core(tokens)[:, :-1][mask], model.head_weight, tokens[:, 1:][mask],
+            logit_softcap=model.config.logit_softcap, temperature=temperature, entropy=True,
+        )  # fmt: skip
+        assert entropy is not None
+        return chosen, entropy
+
+    log_probs, entropies = _sums_of_completions(completions, of_batch, model.head_weight.device, batch)
+    return log_probs, entropies
+
+
+def _sums_of_completions(
+    completions: Sequence[Completion],
+    of_batch: Callable[[Tensor, Tensor], tuple[Tensor, ...]],
+    device: torch.device,
+    batch: int,
+) -> NDArray[np.float64]:
+    """Sums over each completion's tokens of what `of_batch(tokens (B, T), mask (B, S))` gives of each token of the
+    mask, in its order: (statistics, n). Without gradients."""
+    sums = []
     for start in range(0, len(completions), batch):
-        part = completions[start : start + batch]
-        tokens, _, mask = padded_rows(part, model.head_weight.device)
+        tokens, _, mask = padded_rows(completions[start : start + batch], device)
         with torch.inference_mode():
-            hidden = (one.core(tokens)[:, :-1][mask] for one in (model, reference))
-            (each,) = likelihoods.in_chunks(kl_of_rows, model.config.vocab_size, *hidden)
-            kl = torch.zeros(len(part), dtype=each.dtype, device=each.device)
-            kl.index_add_(0, mask.nonzero()[:, 0], each)
-        sums[start : start + len(part)] = kl.double().cpu().numpy()
-    return sums
+            each = torch.stack(of_batch(tokens, mask))
+            of_rows = each.new_zeros(len(each), len(mask))
+            of_rows.index_add_(1, mask.nonzero()[:, 0], each)
+        sums.append(of_rows.double().cpu().numpy())
+    return np.concatenate(sums, axis=1)
 
 
 def sampled_kl(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from maquette.artifacts.errors import ConfigError
-from maquette.artifacts.settings import setting
+from maquette.artifacts.settings import check, from_table, setting
 from maquette.cli.command_line.config import ModelStage, PrintedStage, RecordedStage, SeededStage, StageConfig
 from maquette.evaluation.config import ProtocolConfig, SuiteConfig
 from maquette.feedback.config import CAPTIONS, AuthorConfig, FeedbackConfig, PromptsConfig
@@ -26,6 +26,9 @@ class AnnotateStage(RecordedStage, SeededStage):
     max_completion_length: int = setting(20, "tokens of an answer at most", minimum=1)
     temperature: float = setting(1.0, "of sampling", minimum=0.01)
     feedback: FeedbackConfig = setting(FeedbackConfig, "who judges")
+    judges: dict[str, dict[str, Any]] = setting(
+        dict, "others who judge the same pairs, for the report: {cheap: {noise: 0.6}, big: {kind: language_model, ...}}"
+    )
     repeats: int = setting(9, "simulated people label each pair so many times for the report", minimum=1)
     add: list[str] = setting(list, "preference files whose labels are put before the new ones")
     labels: int | None = setting(None, "label so many of the pairs; by default all", minimum=1)
@@ -40,6 +43,10 @@ class AnnotateStage(RecordedStage, SeededStage):
 
     def validate(self) -> None:
         """Raises `ConfigError` where nobody can choose, or there is nothing to choose."""
+        for name, judge in self.judges.items():
+            if name == "gold":
+                raise ConfigError("judges.gold: gold is in the report anyway.", "Leave it out.")
+            check(from_table(FeedbackConfig, judge, f"judges.{name}"), f"judges.{name}.")
         least = {"random": 0, "uncertainty": 1, "disagreement": 2}.get(self.choose, 0)
         if len(self.rewards) < least:
             raise ConfigError(
@@ -51,12 +58,18 @@ class AnnotateStage(RecordedStage, SeededStage):
         if self.rewards and not least:
             raise ConfigError("rewards has no effect on a random choice.", "Add choose=uncertainty or disagreement.")
 
+    def beside(self) -> dict[str, FeedbackConfig]:
+        """The settings of the judges beside the one who gives the labels."""
+        return {name: from_table(FeedbackConfig, judge, f"judges.{name}") for name, judge in self.judges.items()}
+
     def identity(self) -> dict[str, Any]:
         """The settings that decide what is preferred, not where things lie."""
         without = ("outputs", "force", "tracking", "name", "checkpoint", "given", "add", "rewards")
         settings = {key: value for key, value in dataclasses.asdict(self).items() if key not in without}
         settings["feedback"] = self.feedback.identity("checkpoint", "path")
-        del settings["prompts"]["path"]
+        del settings["prompts"]["path"], settings["judges"]
+        if self.judges:
+            settings["judges"] = {name: one.identity() for name, one in self.beside().items()}
         if self.labels is None:  # as artifacts were named before there was a choice
             del settings["labels"], settings["choose"]
         return settings
@@ -76,12 +89,16 @@ class AlignmentStage(RecordedStage, SeededStage):
     title: str = setting("Alignment", "heading of the page")
     checkpoint: str | None = setting(None, "the base model, instead of training one: run, folder or imported model")
     base: dict[str, Any] = setting(dict, "train: the base model; empty: checkpoint, or the model of maquette demo")
+    sizes: list[str] = setting(list, "a study at each size of the base model, and a page over them; empty: one study")
     sft: dict[str, Any] = setting(dict, "train: the fine-tuned model, the reference of all policies")
     labels: dict[str, Any] = setting(dict, "annotate: preferences between the fine-tuned model's completions")
     reward: dict[str, Any] = setting(dict, "train: each reward model; empty: none, PPO has a reward of its own")
     dpo: dict[str, Any] = setting(dict, "train: each DPO policy")
     ppo: dict[str, Any] = setting(dict, "train: each PPO policy")
     reward_limits: dict[str, int] = setting(dict, "a reward model of so many labels by each name; empty: one of all")
+    ensemble: int = setting(
+        1, "reward models of each kind, of other seeds: how far they disagree on a policy is measured", minimum=1
+    )
     betas: list[float] = setting(list, "a DPO policy with each beta")
     kl_coefficients: list[float] = setting(list, "a PPO policy with each KL penalty coefficient and reward model")
     group: bool = setting(False, "PPO within groups, too")
@@ -89,7 +106,7 @@ class AlignmentStage(RecordedStage, SeededStage):
     ppo_gold: dict[str, Any] = setting(dict, "train: PPO on the gold reward, too; empty: none")
     corpus: dict[str, Any] = setting(dict, "corpus: whose held-out documents evaluate reads; empty: the base model's")
     evaluate: dict[str, Any] = setting(dict, "evaluate: what each policy keeps of the rest; empty: not evaluated")
-    figures: list[str] = setting(list, "figures to draw: gold, frontier, overoptimisation, length")
+    figures: list[str] = setting(list, "figures to draw: gold, frontier, overoptimisation, signals, length")
     tasks: list[str] = setting(lambda: ["pick"], "tasks whose held-out prompts policies are measured on")
     prompts: int = setting(500, "held-out prompts", minimum=2)
     max_completion_length: int = setting(20, "tokens of an answer at most", minimum=1)
@@ -102,6 +119,8 @@ class AlignmentStage(RecordedStage, SeededStage):
             raise ConfigError("there is nothing to run.", "Choose a study: maquette alignment +experiment=alignment.")
         if self.base and self.checkpoint is not None:
             raise ConfigError(f"checkpoint={self.checkpoint} stands beside a base model to train.", "Leave one out.")
+        if self.sizes and not self.base:
+            raise ConfigError("sizes has no effect on a model that is there already.", "Give base={...} to train one.")
         if self.kl_coefficients and not self.reward and not self.ppo.get("reward"):
             raise ConfigError("PPO has no reward.", "Give reward={...} to train one, or ppo.reward.callable.")
         for figure in self.figures:
@@ -151,6 +170,24 @@ class ChatStage(WritingStage):
 
 
 @dataclass
+class NextStage(PrintedStage, WritingStage):
+    models: list[str] = setting(list, "several runs or folders side by side, instead of checkpoint")
+    texts: list[str] = setting(list, "texts whose next token is looked at (also: plain words on the command line)")
+    chat: bool | None = setting(
+        None, "texts are requests to an assistant; by default what the model was trained for (sft, dpo, ppo)"
+    )
+    count: int = setting(10, "likeliest tokens shown", minimum=1)
+    back: int = setting(0, "look so many tokens before the end of the text", minimum=0)
+    beams: int = setting(0, "also the likeliest continuations, by a search with so many beams, as a tree", minimum=0)
+    max_tokens: int = setting(8, "tokens of those continuations at most", minimum=1)
+
+    def validate(self) -> None:
+        """Raises `ConfigError` where models are named in both ways."""
+        if self.models and self.checkpoint is not None:
+            raise ConfigError("checkpoint and models are both given.", "Name all of them in models=[...].")
+
+
+@dataclass
 class ScoreStage(PrintedStage, ModelStage):
     file: str | None = setting(None, "file with one sentence a line (also: plain sentences on the command line)")
     sentences: list[str] = setting(list, "sentences to score")
@@ -187,7 +224,14 @@ class LeaderboardStage(RecordedStage, PrintedStage):
 
 @dataclass
 class CompareStage(RecordedStage, PrintedStage, SeededStage):
-    models: list[str] = setting(list, "models whose answers are compared: runs or exported folders, two or more")
+    models: list[str] = setting(list, "models whose answers are compared: runs or exported folders")
+    model_outputs: list[str] = setting(
+        list,
+        "others' answers in AlpacaEval's format (instruction, output, generator): JSON files; models complete the same",
+    )
+    system: dict[str, str] = setting(
+        dict, "models complete again under each system prompt: {verbose: Be verbose., concise: Be concise.}"
+    )
     baseline: str | None = setting(None, "the one of them that the others are compared with; by default the first")
     prompts: PromptsConfig = setting(PromptsConfig, "what they answer: held-out prompts of tasks, or a file's")
     count: int = setting(200, "prompts at most", minimum=2)
@@ -200,8 +244,27 @@ class CompareStage(RecordedStage, PrintedStage, SeededStage):
         """Raises `ConfigError` for a baseline that is none of the models, or a model named twice."""
         if len(set(self.models)) < len(self.models):
             raise ConfigError("A model is named twice.", "Name each once.")
-        if self.baseline is not None and self.baseline not in self.models:
-            raise ConfigError(f"baseline={self.baseline} is none of the models.", f"Models: {', '.join(self.models)}.")
+        if self.outputs.endswith((".json", ".jsonl")):
+            raise ConfigError(
+                f"outputs={self.outputs} is where results go.", "Others' answers: model_outputs=[<file>]."
+            )
+        known = [*self.models, *self.systems()]
+        if self.baseline is not None and not self.model_outputs and self.baseline not in known:
+            raise ConfigError(f"baseline={self.baseline} is none of the models.", f"Models: {', '.join(known)}.")
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that decide completions and judgements, without whose they are."""
+        without = ("outputs", "force", "tracking", "models", "json", "level", "model_outputs")
+        settings = {key: value for key, value in dataclasses.asdict(self).items() if key not in without}
+        if not self.system:  # as comparisons were named before there were any
+            del settings["system"]
+        return settings
+
+    def systems(self) -> dict[str, tuple[str, str]]:
+        """By the names of models with a system prompt: the model, and what the prompt says."""
+        return {
+            f"{model} ({name})": (model, text) for model in self.models for name, text in self.system.items()
+        }  # fmt: skip
 
 
 @dataclass

@@ -15,7 +15,7 @@ from maquette.data.process_group import of_the_first, process_group
 from maquette.data.token_artifacts import TokensResult
 
 
-def plan_run(config: TrainStage, data: TokensResult | None = None) -> PlannedRun | branching.Branching:
+def plan_once(config: TrainStage, data: TokensResult | None = None) -> PlannedRun | branching.Branching:
     """`data` is what `tokens.make_tokens(config)` gave, where it has been called already.
 
     Raises `ConfigError` for settings that contradict each other, this machine or the number of processes, `StageError`
@@ -33,6 +33,11 @@ def plan_run(config: TrainStage, data: TokensResult | None = None) -> PlannedRun
 def _plan(config: TrainStage, data: TokensResult | None) -> PlannedRun | branching.Branching:
     if node_value(config.scheduler, "branches"):
         return branching.plan_tree(config, data or tokens.make_tokens(config))
+    return plan_run(config, data)
+
+
+def plan_run(config: TrainStage, data: TokensResult | None = None) -> PlannedRun:
+    """The run of any objective, without branches, in this process. Raises as `plan_once`."""
     if not config.objective.entry.reads_text:
         return post_training.PLANS[config.objective.entry.reads](config)
     return plan_pretraining(config, data or tokens.make_tokens(config))

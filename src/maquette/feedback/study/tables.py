@@ -3,6 +3,7 @@
 policies, best_of_n, curve = study_tables("outputs", "Alignment")
 """
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -63,6 +64,7 @@ def _policies(seed: int, one: Measurement) -> Iterator[dict[str, Any]]:
             "wins": wins.value, "wins_low": wins.low, "wins_high": wins.high,
             "greedy_wins": greedy.value, "greedy_wins_low": greedy.low, "greedy_wins_high": greedy.high,
             "flops": policy.flops, "seconds": policy.seconds,
+            **({} if policy.diversity is None else dataclasses.asdict(policy.diversity)),
         }  # fmt: skip
 
 
@@ -79,5 +81,5 @@ def _curve(seed: int, folder: Path) -> Iterator[dict[str, Any]]:
     path = folder / CURVES
     curves_by_policy: Mapping[str, list[dict[str, float]]] = load_sealed(path) if path.exists() else {}
     for policy, rows in curves_by_policy.items():
-        for row in rows:
+        for row in rows if isinstance(rows, list) else ():  # earlier versions put the fits of curves in their place
             yield {"seed": seed, "policy": policy, **row}
