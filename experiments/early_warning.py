@@ -29,7 +29,7 @@ from maquette.tracking.environment import git_commit, processor_name
 
 TITLE = "Early warning"
 SETTINGS = [
-    "+experiment=alignment", f"title={TITLE}", "figures=[signals,overoptimisation]", "prompts=200", "best_of=1",
+    "+experiment=alignment", f"title={TITLE}", "figures=[signals]", "prompts=200", "best_of=1",
     "group=false", "base.size=80k", "base.compute=4e11", "base.source.limit=2000", "sft.instructions.count=96000",
     "labels.count=1500", "labels.repeats=1", "reward_limits={few: 400}", "ensemble=3", "betas=[]",
     "kl_coefficients=[0.0,0.3]", "ppo.objective.num_iterations=30", "ppo.num_validations=30",

@@ -14,6 +14,9 @@ from maquette.model.experts_config import ExpertSettings
 EXPERTS = tuple(field.name for field in dataclasses.fields(ExpertSettings))
 """Settings of mixtures of experts; null: as in `ExpertSettings`."""
 
+ACTIVATION_CHECKPOINTING = ("none", "block", "selective")
+"""How much is computed again in the backward pass; see `maquette.model.activation_checkpointing`."""
+
 
 @dataclass
 class ModelConfig:
