@@ -8,10 +8,11 @@ import torch
 
 from maquette.data import TokenBatch
 from maquette.model import MixtureOfExpertsConfig
+from maquette.model.activation_checkpointing import checkpoint_blocks
 from maquette.model.experts import mixtures_of, recorded
 from maquette.model.routing import balanced_bias, load_balancing_loss, router_z_loss
 from maquette.training.processes import launch
-from objectives.test_pretrain import batch, fit, objective
+from objectives.test_pretrain import batch, fit, gradients, objective
 from support.process_work import train_experts
 
 SPARSE = MixtureOfExpertsConfig(
@@ -71,6 +72,18 @@ def test_two_runs_are_equal_to_the_bit_and_a_dense_model_has_none_of_it() -> Non
     assert all(torch.equal(value, runs[1][1][name]) for name, value in runs[0][1].items())
     [*_, dense] = fit(objective(), [batch()])
     assert not [name for name in dense if "experts" in name or "router" in name]
+
+
+@pytest.mark.parametrize("kind", ["block", "selective"])
+def test_what_is_computed_again_is_not_counted_again(kind: str) -> None:
+    results = []
+    for checkpointing in ("none", kind):
+        module = objective(SPARSE)
+        checkpoint_blocks(module.model.core.layers, checkpointing)
+        loss = module.training_step(batch(), 0)
+        loss.backward()
+        results.append([loss.detach(), *gradients(module).values(), module._balance.loads])
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(*results, strict=True))
 
 
 @pytest.mark.slow(reason="two processes that import PyTorch and Lightning")
