@@ -89,6 +89,7 @@ class AlignmentStage(RecordedStage, SeededStage):
     title: str = setting("Alignment", "heading of the page")
     checkpoint: str | None = setting(None, "the base model, instead of training one: run, folder or imported model")
     base: dict[str, Any] = setting(dict, "train: the base model; empty: checkpoint, or the model of maquette demo")
+    sizes: list[str] = setting(list, "a study at each size of the base model, and a page over them; empty: one study")
     sft: dict[str, Any] = setting(dict, "train: the fine-tuned model, the reference of all policies")
     labels: dict[str, Any] = setting(dict, "annotate: preferences between the fine-tuned model's completions")
     reward: dict[str, Any] = setting(dict, "train: each reward model; empty: none, PPO has a reward of its own")
@@ -118,6 +119,8 @@ class AlignmentStage(RecordedStage, SeededStage):
             raise ConfigError("there is nothing to run.", "Choose a study: maquette alignment +experiment=alignment.")
         if self.base and self.checkpoint is not None:
             raise ConfigError(f"checkpoint={self.checkpoint} stands beside a base model to train.", "Leave one out.")
+        if self.sizes and not self.base:
+            raise ConfigError("sizes has no effect on a model that is there already.", "Give base={...} to train one.")
         if self.kl_coefficients and not self.reward and not self.ppo.get("reward"):
             raise ConfigError("PPO has no reward.", "Give reward={...} to train one, or ppo.reward.callable.")
         for figure in self.figures:
