@@ -70,6 +70,10 @@ FILES: dict[str, dict[str, Any]] = {
     "model": {
         "transformer": ModelConfig(), "llama": LLAMA, "gelu": dataclasses.replace(LLAMA, activation="gelu"),
         "qwen3": dataclasses.replace(LLAMA, qk_norm=True), "gpt2": GPT2, "lstm": ModelConfig(kind="lstm"),
+        "moe": dataclasses.replace(
+            LLAMA, kind="moe", num_experts=8, num_experts_per_tok=2, n_shared_experts=0, norm_topk_prob=True,
+            router_aux_loss_coef=0.01, router_z_loss_coef=0.001, router_bias_update_rate=0.0,
+        ),
     },
     "data": {"pretrain": DataConfig()},
     "mixture": {
@@ -87,7 +91,10 @@ FILES: dict[str, dict[str, Any]] = {
         "linear": LinearSchedulerConfig(), "cosine": CosineSchedulerConfig(), "wsd": WSDSchedulerConfig(),
         "constant": ConstantSchedulerConfig(),
     },
-    "precision": {kind: PrecisionConfig(kind) for kind in ("fp32", "tf32", "bf16-mixed", "bf16-true", "16-mixed")},
+    "precision": {
+        "auto": PrecisionConfig(),
+        **{kind: PrecisionConfig(kind) for kind in ("fp32", "tf32", "bf16-mixed", "bf16-true", "16-mixed")},
+    },
     "trainer": {
         "default": TrainerConfig(), "cpu": TrainerConfig(), "gpu": TrainerConfig(accelerator="gpu"),
         "ddp": TrainerConfig(accelerator="auto", devices=2, strategy="ddp"),

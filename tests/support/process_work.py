@@ -62,6 +62,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "model": {"tie_word_embeddings": True, "num_attention_heads": 4, "num_key_value_heads": 2},
     },
     "accumulation, z-loss": {"accumulate": 2, "z_loss": 1e-3},
+    "checkpointing": {"checkpointing": "selective"},
 }
 """What sharded training must do as one process does."""
 
@@ -84,7 +85,7 @@ def go_on(folder: str) -> dict[str, list[tuple[float, float]]]:
 
 def train_variant(
     checkpoint: str, *, optimizer: str = "adamw", model: dict[str, Any] | None = None, accumulate: int = 1,
-    z_loss: float = 0.0, resume: bool = False,
+    z_loss: float = 0.0, checkpointing: str = "none", resume: bool = False,
 ) -> list[tuple[float, float]]:  # fmt: skip
     import datetime
     import pathlib
@@ -97,6 +98,7 @@ def train_variant(
     from maquette.data import TokenBatch
     from maquette.data.process_group import join_group
     from maquette.model import LanguageModel, TransformerConfig
+    from maquette.model.activation_checkpointing import checkpoint_blocks
     from maquette.objectives import Pretraining
     from maquette.objectives.base import Optimization
     from maquette.objectives.config import PretrainConfig
@@ -118,6 +120,7 @@ def train_variant(
     module = Pretraining(
         LanguageModel(TransformerConfig(**shape), seed=3 + world.rank), optimization, PretrainConfig(z_loss=z_loss)
     )
+    checkpoint_blocks(module.model.core.layers, checkpointing)
     numbers = torch.Generator().manual_seed(0)
     batches = [torch.randint(0, 96, (BATCH, 17), generator=numbers) for _ in range(STEPS)]
     share = BATCH // world.size // accumulate

@@ -21,6 +21,7 @@ from maquette.data.batches import (
 from maquette.data.config import DataConfig, MixtureConfig
 from maquette.data.copying import SEQUENCES_OF_A_WINDOW, CopyingProbe, copying_probes, token_kinds
 from maquette.data.mixture import MixtureOrder
+from maquette.data.process_group import of_the_first
 from maquette.data.shards import TokenShards
 
 if TYPE_CHECKING:
@@ -31,6 +32,9 @@ _FORWARD = 1 / 3
 
 _VALIDATION_COST = 0.03
 """Validation before the last takes at most this share of the training compute."""
+
+_GPU_WORKERS = 2
+"""Processes that read batches where a GPU waits for them: reads are scattered over the shards."""
 
 _COPYING_COST = 0.01
 _VALIDATION_BATCH = 4096
@@ -104,8 +108,8 @@ class PretrainingData(LightningDataModule):
         """Opens the shards, whose bytes the first process checks. Raises `StageError` where they are damaged."""
         if self.shards is not None:
             return
-        first = self.trainer is None or self.trainer.is_global_zero
-        self.shards = TokenShards(self.folder, self.tokenizer.digest, verify=first)
+        of_the_first(lambda: TokenShards(self.folder, self.tokenizer.digest) and None)  # may take an hour
+        self.shards = TokenShards(self.folder, self.tokenizer.digest, verify=False)
         self.order = MixtureOrder(
             self.mixture, self.shards.tokens("train"), context=self.context, token_budget=self.tokens, seed=self.seed
         )
@@ -118,9 +122,12 @@ class PretrainingData(LightningDataModule):
     def train_dataloader(self) -> TrainingBatches:
         shards = self._opened()
         rank, world_size, cuda = self._place()
+        workers = self.settings.workers
+        if workers is None:
+            workers = _GPU_WORKERS if cuda else 0
         return TrainingBatches(
             shards, self.order, batch_sequences=self.batch_sequences, micro_batch_size=self.micro_batch_size,
-            steps=self.steps, rank=rank, world_size=world_size, workers=self.settings.workers,
+            steps=self.steps, rank=rank, world_size=world_size, workers=workers,
             document_masking=self.settings.document_masking, pin_memory=cuda,
         )  # fmt: skip
 

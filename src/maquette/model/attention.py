@@ -26,8 +26,8 @@ WIDEST_VARLEN_HEAD = 256
 """FlashAttention's limit."""
 
 LONG_ON_CPU = 1024
-"""From so many tokens a row on, packed documents on a CPU are attended to one by one. There one layer's attention,
-forward and backward, takes half the time of a dense mask, and at 4096 tokens less than a tenth."""
+"""From so many tokens a row on, packed documents on a CPU are attended to one by one: there it is 1.5 to 7 times as
+fast as a dense mask (`python benchmarks/packed_attention.py`)."""
 
 _BOUNDS = 4
 """`max_q` and `max_k` are rounded up to the row's length over 1, 2 or 4: a compiled layer is compiled again for each
@@ -45,12 +45,12 @@ class PackedSequences(NamedTuple):
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "PackedSequences":
         """On another device."""
-        moved = [part.to(device, non_blocking=non_blocking) for part in self[:2]]
-        return PackedSequences(*moved, *self[2:])
+        queries, keys = (part.to(device, non_blocking=non_blocking) for part in self[:2])
+        return self._replace(cu_seq_q=queries, cu_seq_k=keys)
 
     def pin_memory(self) -> "PackedSequences":
         """In page-locked memory."""
-        return PackedSequences(*(part.pin_memory() for part in self[:2]), *self[2:])
+        return self._replace(cu_seq_q=self.cu_seq_q.pin_memory(), cu_seq_k=self.cu_seq_k.pin_memory())
 
 
 Seen = Tensor | PackedSequences | None
@@ -170,8 +170,8 @@ def attend(
     grouped = query.size(1) != key.size(1)
     if isinstance(seen, PackedSequences):
         kernel = _varlen if query.is_cuda else attend_apart
-        laid = (part.transpose(1, 2).flatten(0, 1) for part in (query, key, value))
-        return kernel(*laid, seen, window).unflatten(0, (query.size(0), -1)).transpose(1, 2)
+        queries, keys, values = (part.transpose(1, 2).flatten(0, 1) for part in (query, key, value))
+        return kernel(queries, keys, values, seen, window).unflatten(0, (query.size(0), -1)).transpose(1, 2)
     if grouped and query.device.type != "cpu" and (seen is not None or attention_dtype(query) == torch.float32):
         key, value = (part.repeat_interleave(query.size(1) // part.size(1), dim=1) for part in (key, value))
         grouped = False
@@ -188,15 +188,19 @@ def _varlen(query: Tensor, key: Tensor, value: Tensor, seen: PackedSequences, wi
     precision = attention_dtype(query)
     query, key, value = (part.to(precision) for part in (query, key, value))
     back = -1 if window is None else window - 1  # keys behind a query's own, both ends included
-    return varlen_attn(query, key, value, *seen, window_size=(back, 0), enable_gqa=True)
+    given = varlen_attn(query, key, value, *seen, window_size=(back, 0), enable_gqa=True)
+    assert isinstance(given, Tensor)  # it gives more where it is asked for more
+    return given
 
 
 @torch.compiler.disable
 def attend_apart(query: Tensor, key: Tensor, value: Tensor, seen: PackedSequences, window: int | None) -> Tensor:
     """What `_varlen` computes, one sequence after another in plain torch; a window in pieces as long as it is."""
     grouped = query.size(1) != key.size(1)
-    whole = [part.transpose(0, 1)[None] for part in (query, key, value)]  # (1, heads, all, W)
-    bounds = zip(*(cu_seq.tolist() for cu_seq in seen[:2]), strict=True)
+    query, key, value = (part.transpose(0, 1)[None] for part in (query, key, value))  # (1, heads, all, W)
+    bounds = zip(
+        _bounds(seen.cu_seq_q, seen.max_q, query.size(2)), _bounds(seen.cu_seq_k, seen.max_k, key.size(2)), strict=True
+    )
     parts = []
     for (first, first_key), (end, end_key) in itertools.pairwise(bounds):
         if end == first:
@@ -213,8 +217,16 @@ def attend_apart(query: Tensor, key: Tensor, value: Tensor, seen: PackedSequence
                 mask = dense_mask(length, query.device, window=window, used=total - length)
             parts.append(
                 F.scaled_dot_product_attention(
-                    whole[0][:, :, queries], *(part[:, :, keys] for part in whole[1:]),
+                    query[:, :, queries], key[:, :, keys], value[:, :, keys],
                     attn_mask=mask, is_causal=mask is None and length > 1, enable_gqa=grouped,
                 )
             )  # fmt: skip
     return torch.cat(parts, dim=2)[0].transpose(0, 1)
+
+
+def _bounds(cu_seq: Tensor, longest: int, total: int) -> list[int]:
+    """The cumulative lengths; where all are the longest, without looking: fake tensors, by which memory is predicted,
+    have no values."""
+    if (len(cu_seq) - 1) * longest == total:
+        return list(range(0, total + 1, longest))
+    return cu_seq.tolist()

@@ -38,6 +38,7 @@ _ALL = (
     Stage("tokenizer", "train a tokenizer on the corpus and report on it", settings.TokenizerStage),
     Stage("tokens", "encode the corpus into checked, memory-mapped shards", settings.TokensStage),
     Stage("train", "train one model, or with -m a family of them", settings.TrainStage),
+    Stage("profile", "where a step of training goes: time, FLOPs, memory, operators", settings.ProfileStage),
     Stage("annotate", "pairs of answers and who prefers which: labels and their report", model_config.AnnotateStage),
     Stage(
         "instruct", "new instructions that a model writes, from seed tasks: Self-Instruct", model_config.InstructStage
