@@ -54,12 +54,12 @@ def join_group(backend: str) -> None:
     dist.init_process_group(backend, timeout=PATIENCE)
 
 
-def agree(value: Any) -> Any:
-    """What the first process says, in every process of the group."""
+def agree(value: Any, group: Any = None) -> Any:
+    """What the first process says, in every process of the group; by default of the run's."""
     import torch.distributed as dist
 
     box = [value]
-    dist.broadcast_object_list(box, src=0)
+    dist.broadcast_object_list(box, src=0, group=group)
     return box[0]
 
 

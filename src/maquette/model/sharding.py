@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
+from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
 from maquette.model.transformer import Block
 
@@ -58,6 +59,21 @@ def whole(module: nn.Module) -> Iterator[None]:
         for one in shards:
             one.reshard()
             one.set_reshard_after_forward(one is not module, recurse=False)
+
+
+def own_region(parameter: Tensor) -> tuple[slice, ...]:
+    """Which part of the whole parameter this process keeps: a slice of each of its dimensions."""
+    if not isinstance(parameter, DTensor):
+        return tuple(slice(0, size) for size in parameter.shape)
+    shape, starts = compute_local_shape_and_global_offset(
+        parameter.shape, parameter.device_mesh, parameter.placements
+    )
+    return tuple(slice(start, start + size) for start, size in zip(starts, shape, strict=True))
+
+
+def own_part(tensor: Tensor) -> Tensor:
+    """The part of it that this process keeps; changing it changes the whole."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def whole_tensor(value: Tensor) -> Tensor:
