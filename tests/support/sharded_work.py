@@ -101,3 +101,66 @@ def fit(
     loader = torch.utils.data.DataLoader(mine, batch_size=None, collate_fn=lambda batch: batch)  # type: ignore[arg-type]
     trainer.fit(module, loader, ckpt_path=resume, weights_only=True)
     return trainer
+
+
+# Checkpoints ----------------------------------------------------------------------------------------------------------
+
+SMALL = {
+    "kind": "transformer", "vocab_size": 96, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+    "max_position_embeddings": 16, "token_shift": True,
+}  # fmt: skip
+STEPS = 12
+
+
+def train(folder: str, *, until: int = STEPS, kill: bool = False) -> list[tuple[float, float]]:
+    """Losses and gradient norms of the steps after the newest checkpoint in `folder`, saved after the fourth step and
+    the sixth; `kill`: this process dies when it has written half of its part of the second."""
+    import os
+    import signal
+
+    import torch
+    from lightning.pytorch import Callback
+
+    from maquette.data.process_group import join_group
+    from maquette.training import sharded_checkpoint
+    from maquette.training.checkpoint_io import CheckpointFolder
+
+    world = process_group()
+    if world.size > 1:
+        join_group("gloo")
+    checkpoints = CheckpointFolder(folder)
+    first, newest = checkpoints.newest(print, world) or (0, None)
+    numbers = torch.Generator().manual_seed(0)
+    batches = [torch.randint(0, 96, (8, 17), generator=numbers) for _ in range(STEPS)][first:]
+    seen: list[tuple[float, float]] = []
+    write = sharded_checkpoint.write_tensors
+
+    def write_half(path: Path, *arguments: Any) -> str:
+        write(path, *arguments)
+        os.truncate(path, path.stat().st_size // 2)
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError
+
+    class Watch(Callback):
+        def on_train_batch_end(self, trainer: Any, module: Any, *rest: Any) -> None:
+            loss = trainer.strategy.reduce(module._seen[-1][0].double(), reduce_op="mean")
+            seen.append((float(loss), float(module.gradient_norm)))
+            if trainer.global_step in (4, 6):
+                if kill and trainer.global_step == 6:
+                    sharded_checkpoint.write_tensors = write_half
+                trainer.save_checkpoint(checkpoints.path(trainer.global_step))
+            trainer.should_stop = trainer.global_step == until
+
+    fit(
+        {"architecture": SMALL, "seed": 3 + first}, batches, callbacks=[Watch()], steps=STEPS,
+        resume=None if newest is None else str(newest),
+    )  # fmt: skip
+    return seen
+
+
+def train_and_die(folder: str) -> None:
+    train(folder, kill=True)
+
+
+def train_a_little(folder: str) -> list[tuple[float, float]]:
+    return train(folder, until=5)

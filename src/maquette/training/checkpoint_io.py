@@ -38,8 +38,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             self.remove_checkpoint(path)
         with atomic_file(path) as temporary:
             torch.save(checkpoint, temporary)
-        facts = {"bytes": Path(path).stat().st_size, "sha256": file_digest(path)}
-        seal(Path(path), int(checkpoint.get("global_step", 0)), facts)
+        seal(Path(path), int(checkpoint.get("global_step", 0)))
 
     def remove_checkpoint(self, path: Any) -> None:
         Path(path).with_suffix(".json").unlink(missing_ok=True)
@@ -153,8 +152,11 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def seal(path: Path, step: int, facts: dict[str, Any]) -> None:
-    """Declares the checkpoint at `path` good. `facts`: `bytes` and `sha256`, or under `files` those of each file."""
+def seal(path: Path, step: int, files: dict[str, dict[str, Any]] | None = None) -> None:
+    """Declares the checkpoint at `path` good. `files`: of a folder `bytes` and `sha256` of each file."""
+    facts: dict[str, Any] = {"files": files}
+    if files is None:
+        facts = {"bytes": path.stat().st_size, "sha256": file_digest(path)}
     write_json(path.with_suffix(".json"), {"format": FORMAT, **facts, "step": step})
 
 

@@ -24,6 +24,7 @@ import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from safetensors import safe_open
 from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
 from torch.distributed.checkpoint.planner import SavePlan, SavePlanner, WriteItem
 from torch.distributed.checkpoint.storage import StorageWriter, WriteResult
@@ -82,8 +83,8 @@ class Save:
         """Until it is sealed. Raises `StageError` where it could not be written."""
         try:
             self._future.result()
-        except Exception as error:  # PyTorch's, which holds what each process raised
-            causes = [cause for cause, _ in getattr(error, "failures", {}).values()] or [error]
+        except CheckpointException as error:
+            causes = [cause for cause, _ in error.failures.values()]  # what each process raised
             if isinstance(causes[0], OSError):
                 raise explain_os_error(causes[0], self.path) from error
             raise StageError(f"Can't write {self.path}: {short(causes[0])}") from error

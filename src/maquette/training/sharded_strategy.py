@@ -104,7 +104,7 @@ class ShardedStrategy(ModelParallelStrategy):
         if self._stager is None and self.root_device.type == "cuda":  # keeps its pinned memory
             self._stager = DefaultStager(StagingOptions(True, False, False, True))
         self._save = Save(
-            checkpoint, path, lambda path, files: seal(path, step, {"files": files}), self._talk, stager=self._stager
+            checkpoint, path, lambda path, files: seal(path, step, files), self._talk, stager=self._stager
         )
 
     @property
