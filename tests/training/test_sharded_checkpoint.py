@@ -66,7 +66,7 @@ def test_copied_then_written_whole(tmp_path: Path, group: Any, monkeypatch: pyte
 
 
 def test_damage_is_named(tmp_path: Path, group: Any) -> None:
-    folder, said = CheckpointFolder(tmp_path), list[str]()
+    folder, messages = CheckpointFolder(tmp_path), list[str]()
     for step in (1, 2, 3):
         save(sharded(step), folder, group).wait()
     shard, rest = folder.path(3) / "shard-00001.safetensors", folder.path(2) / "rest.pt"
@@ -74,8 +74,8 @@ def test_damage_is_named(tmp_path: Path, group: Any) -> None:
     content[-1] ^= 1
     shard.write_bytes(content)
     rest.unlink()
-    assert folder.newest(said.append) == (1, folder.path(1))
-    assert str(shard) in said[0] and str(rest) in said[1]
+    assert folder.newest(messages.append) == (1, folder.path(1))
+    assert str(shard) in messages[0] and str(rest) in messages[1]
     folder.prune()
     assert [path.name for path in sorted(tmp_path.glob("step*.ckpt"))] == ["step-00000001.ckpt"]
 

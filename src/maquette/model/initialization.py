@@ -46,9 +46,7 @@ def initialize(
     Parameters on the meta device are left there.
     """
     preserved = _preserved(model)
-    own = {
-        name: one for name, one in model.named_parameters() if not one.is_meta and name not in preserved
-    }
+    own = {name: one for name, one in model.named_parameters() if not one.is_meta and name not in preserved}
     for name, value in initial_values(own, config, seed, prefix, parametrization=parametrization):
         own[name].copy_(value)
 

@@ -65,9 +65,7 @@ def own_region(parameter: Tensor) -> tuple[slice, ...]:
     """Which part of the whole parameter this process keeps: a slice of each of its dimensions."""
     if not isinstance(parameter, DTensor):
         return tuple(slice(0, size) for size in parameter.shape)
-    shape, starts = compute_local_shape_and_global_offset(
-        parameter.shape, parameter.device_mesh, parameter.placements
-    )
+    shape, starts = compute_local_shape_and_global_offset(parameter.shape, parameter.device_mesh, parameter.placements)
     return tuple(slice(start, start + size) for start, size in zip(starts, shape, strict=True))
 
 

@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,7 +40,7 @@ def write_tensors(
     digest = hashlib.sha256()
     with path.open("wb") as file:
 
-        def write(part: bytes | memoryview) -> None:
+        def write(part: Any) -> None:
             digest.update(part)
             file.write(part)
 
@@ -50,7 +51,7 @@ def write_tensors(
             if (tensor.shape, tensor.dtype) != (shapes[name].shape, shapes[name].dtype):
                 raise ValueError(f"{name} is {tensor.dtype} {tuple(tensor.shape)}, not {shapes[name]}")
             if tensor.numel():
-                write(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+                write(tensor.reshape(-1).view(torch.uint8).numpy())
         file.flush()
         os.fsync(file.fileno())
     return digest.hexdigest()

@@ -94,11 +94,12 @@ class CheckpointFolder:
             if not path.with_suffix(".json").exists():
                 _remove(path)
 
-    def newest(self, warn: Callable[[str], None], group: ProcessGroup = ProcessGroup()) -> tuple[int, Path] | None:
+    def newest(self, warn: Callable[[str], None], group: ProcessGroup | None = None) -> tuple[int, Path] | None:
         """Step and path of the newest checkpoint whose bytes are what they were; damaged ones are named to `warn`, and
         count no longer. All processes of `group` call it: each reads a part of the files, and all get the same.
 
         Raises `StageError` for one of another layout."""
+        group = group or ProcessGroup()
         for step in reversed(agree(self.steps()) if group.size > 1 else self.steps()):
             damaged = self._damaged(step, group)
             if damaged is None:
@@ -121,10 +122,10 @@ class CheckpointFolder:
         try:
             shards = seal.get("files")
             files = [(path, seal)] if shards is None else [(path / name, facts) for name, facts in shards.items()]
-            found = [file for file, facts in files[group.rank :: group.size] if not _is_good(file, facts)]
+            bad = [file for file, facts in files[group.rank :: group.size] if not _is_good(file, facts)]
         except (LookupError, TypeError, AttributeError):
-            found = [path]
-        return next((one for part in of_all_processes(found) for one in part), None)
+            bad = [path]
+        return next((one for part in of_all_processes(bad) for one in part), None)
 
     def _refuse_another_format(self, step: int) -> None:
         version = load_table(self._seal(step)).get("format", 1)

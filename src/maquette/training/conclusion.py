@@ -49,7 +49,7 @@ def conclude(
     if steps:
         state = read_state(checkpoints.path(step))
         if job.spec.settings.get("adapter"):  # the checkpoint lacks what was not trained
-            state = opened.module.state_dict() | state
+            state = opened.module.state_dict() | dict(state)
     else:  # callbacks=none
         state = opened.module.state_dict()
     learnt = {name for name, _ in opened.module.named_parameters()}

@@ -231,7 +231,7 @@ class StoredState(Mapping[str, Tensor]):
         return torch.empty(value["shape"], dtype=getattr(torch, value["dtype"]), device="meta")
 
     def __getitem__(self, name: str) -> Tensor:
-        return filled(self._state[name], self._tensors.__getitem__)  # type: ignore[no-any-return]
+        return filled(self._state[name], self._tensors.__getitem__)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._state)

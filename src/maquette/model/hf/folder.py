@@ -93,7 +93,11 @@ def _empty(kind: type[Model], path: Path, raw: dict[str, Any]) -> Model:
 
 
 def _values(
-    model: Model, path: Path, raw: dict[str, Any], dtype: torch.dtype | None, regions: Mapping[str, Region] | None = None
+    model: Model,
+    path: Path,
+    raw: dict[str, Any],
+    dtype: torch.dtype | None,
+    regions: Mapping[str, Region] | None = None,
 ) -> Iterator[tuple[str, Tensor]]:
     """The model's weights as they stand in the folder, one after another."""
     family = family_of(raw, path)
@@ -120,7 +124,8 @@ def read_regions(
     path, raw = Path(path), read_config(Path(path))
     if verify:
         _verify(path)
-    model: Any = _empty(ScalarModel if is_scalar(raw) else LanguageModel, path, raw)
+    kind: Any = ScalarModel if is_scalar(raw) else LanguageModel
+    model = _empty(kind, path, raw)
     core = scalar and not is_scalar(raw)
     wanted = {name for name in model.state_dict() if not core or name.startswith("core.")}
     nothing = (slice(0, 0),)

@@ -104,12 +104,12 @@ def read_weights(
             shape = (sum(part[0] for part in parts), *parts[0][1:])
             shape = shape[::-1] if stored.transposed else shape
             with reading(f"{path}, {short(name)},", hint=_DAMAGED):
-                # Of regions each is read with the file opened anew: pages that were read before are let go of.
+                # For regions the file is opened for each: its pages that were read before are let go of.
                 handle = handles[path] if regions is None else safe_open(path, framework="pt")
-                found = tuple(handle.get_slice(name).get_shape())
-            if found != shape:
+                stored_shape = tuple(handle.get_slice(name).get_shape())
+            if stored_shape != shape:
                 raise StageError(
-                    f"{path}: {name} has the shape {found}; config.json says {shape}.", _config_hint(family)
+                    f"{path}: {name} has the shape {stored_shape}; config.json says {shape}.", _config_hint(family)
                 )
             with reading(f"{path}, {short(name)},", hint=_DAMAGED):
                 values = list(_read_parts(handle, name, stored, parts, regions))

@@ -25,7 +25,6 @@ from maquette.training.callbacks.base import RunCallback
 from maquette.training.callbacks.loss_spike import diverged, first_broken
 from maquette.training.checkpoint_io import CheckpointFolder, capture_random_state, restore_random_state
 
-
 LARGEST_SHARE = 0.05
 """Of the time of training, for saving."""
 
@@ -33,8 +32,8 @@ LARGEST_SHARE = 0.05
 class RunCheckpoint(RunCallback, Checkpoint):
     """Saves at the end of a step: every `every_n_train_steps` steps if given, else every `train_time_interval` (a
     mapping such as `{minutes: 2}`), and at the last step, at steps that others resume from, and when somebody wants
-    training to stop, after which it stops. The newest `save_last_k` files stay. Where training stands still for too long
-    the interval is stretched, until saving takes at most `LARGEST_SHARE` of the time.
+    training to stop, after which it stops. The newest `save_last_k` files stay. Where training stands still for
+    too long the interval is stretched, until saving takes at most `LARGEST_SHARE` of the time.
 
     It also keeps what a checkpoint of Lightning's lacks for an exact resume: random numbers of every process.
     """
