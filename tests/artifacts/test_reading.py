@@ -1,6 +1,7 @@
 import ast
 import csv
 import json
+import zipfile
 import zlib
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 import maquette
 from maquette.artifacts import ConfigError, StageError
 from maquette.artifacts.reading import (
+    load_arrays,
     load_json,
     load_sealed,
     load_table,
@@ -166,3 +168,10 @@ def test_a_sealed_file_shows_a_changed_value(tmp_path: Path) -> None:
 
 def test_what_is_quoted_is_short() -> None:
     assert short("a\nb\ud800" + "x" * 1000).startswith("a b?xxx") and len(short("x" * 1000)) < 210
+
+
+def test_an_archive_with_something_that_is_no_array_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("numbers.npy", b"not what NumPy writes")
+    with pytest.raises(StageError, match=r"a\.npz.*numbers"):
+        load_arrays(tmp_path / "a.npz")

@@ -40,6 +40,8 @@ def test_a_misspelt_option_is_answered_with_those_there_are(chosen: str) -> None
         ("tracking=null", "tracking=None"),
         ("objective=true", "objective=True"),
         ("hydra=-1", "hydra=-1"),
+        ("hydra=[1,2]", r"hydra=\[1, 2\]"),
+        ("mixture=[1]", r"mixture=\[1\]"),
         ("+hydra=null", "hydra=None"),
         ("hydra/launcher=3", "hydra/launcher=3"),
     ],

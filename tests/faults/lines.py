@@ -18,6 +18,7 @@ from typing import Any
 
 from tests.faults.kills import fork, leftovers
 from tests.faults.record import Outcome, Record
+from tests.support.chat_server import ChatServer
 
 from maquette.artifacts.files import digest, file_digest, listed
 from maquette.artifacts.manifest import verify_files
@@ -43,7 +44,7 @@ PART = "killed command lines"
 
 _RESULTS = (
     "model.safetensors", "*.parquet", "*.npy", "*.bin", "preferences.jsonl", "tokenizer.json", "runs.csv",
-    "ratings.json", "answers.json", "leaderboard.html",
+    "ratings.json", "answers.json", "leaderboard.html", "instructions/*/instructions.jsonl", "rejected.jsonl",
 )  # fmt: skip
 """Files whose bytes do not depend on when and where they are made."""
 
@@ -101,8 +102,23 @@ def data(root: Path) -> None:
                 table.writerow((params, tokens, 1.7 + 400 / params**0.34 + 410 / tokens**0.28, compute))
 
 
-def lines(root: Path) -> dict[str, list[str]]:
-    """The command lines by name, in an order in which each finds what it needs."""
+def written_tasks(messages: list[Any]) -> str:
+    """Two tasks of an author, which depend on what it is asked alone; the second is often too near another."""
+    numbers = random.Random(messages[-1]["content"])
+    first, second = numbers.sample(_WORDS, 2)
+    tasks = [
+        (f"Describe how a {first} and {numbers.randrange(10**6)} {second}s would meet.", f"Near the {second}."),
+        (f"Name something that a {second} needs.", "Rest."),
+    ]
+    return "\n\n".join(
+        f"Task {number}\nInstruction: {instruction}\nInput: (none)\nOutput: {output}"
+        for number, (instruction, output) in enumerate(tasks, 4)
+    )
+
+
+def lines(root: Path, author: str) -> dict[str, list[str]]:
+    """The command lines by name, in an order in which each finds what it needs. `author`: the address of a server that
+    writes instructions."""
     source = ["source=jsonl", f"source.path={root / 'documents'}", "corpus.near_duplicates=1.0",
               "corpus.validation=0.1", "corpus.test=0.1", "corpus.workers=1"]  # fmt: skip
     text = [*source, "shards.workers=1", "shards.held_out_window=0", "tokenizer.vocab_size=300"]
@@ -136,6 +152,8 @@ def lines(root: Path) -> dict[str, list[str]]:
         "alignment": ["alignment", *study(root), "tracking=none"],
         "export": ["export", model, f"to={root / 'outputs' / 'exported'}"],
         "import": ["import", f"path={root / 'start'}"],
+        "instruct": ["instruct", f"author.url={author}", "author.model=server", "author.workers=2", "count=12",
+                     "tasks_per_request=2", "tracking=none"],
     }  # fmt: skip
 
 
@@ -151,6 +169,7 @@ CHANGED: dict[str, list[list[str]]] = {
     "ppo": [["objective.num_iterations=3"], ["objective.kl_coefficient=0.2"]],
     "fit": [["seed=2"]],
     "compare": [["count=8"], ["seed=2"]],
+    "instruct": [["count=15"], ["seed=2"]],
 }  # fmt: skip
 """Settings with which a line is given between its kill and its end: of another run, or of the same one."""
 
@@ -242,7 +261,9 @@ class Attack:
         data(root)
         self.outputs.mkdir()
         self._models()
-        self.lines = lines(root)
+        server = ChatServer()
+        server.reply_to = written_tasks
+        self.lines = lines(root, server.url)
         self.seconds: dict[str, float] = {}
         self.expected: dict[str, dict[str, str]] = {}
         self.failed: dict[str, str] = {}

@@ -47,7 +47,11 @@ def test_a_known_model_has_its_known_size() -> None:
 @pytest.mark.parametrize("name", VARIANTS)
 def test_flops_are_those_that_the_products_have(name: str) -> None:
     """Whether or not the loss is computed in chunks, whose backward products come early."""
-    model, tokens = lively(VARIANTS[name]), some_tokens(2, 9)
+    # In its plain form attention multiplies what a window hides too: see the next test.
+    model, tokens = (
+        lively(dataclasses.replace(VARIANTS[name], sliding_window=None, layer_types=None)),
+        some_tokens(2, 9),
+    )
     counted = []
     for logits_limit in (10**6, 100):
         # PyTorch counts products, and attention where it is made of them: in its plain form.
@@ -60,6 +64,30 @@ def test_flops_are_those_that_the_products_have(name: str) -> None:
     with sdpa_kernel(SDPBackend.MATH), torch.no_grad(), FlopCounterMode(display=False) as counter:
         model(tokens[:, :-1])
     assert counter.get_total_flops() == forward_flops(model.config, 16, 8).total
+
+
+def test_windows_take_as_many_flops_as_they_are_wide() -> None:
+    whole = dataclasses.replace(PLAIN, num_hidden_layers=3)
+    local = dataclasses.replace(whole, sliding_window=4, layer_types=("full_attention", "sliding_attention"))
+    attention = forward_flops(whole, 100, 16).attention
+    assert forward_flops(local, 100, 16).attention == attention * (2 + 4 / 16) / 3
+    assert forward_flops(local, 100, 3).attention == forward_flops(whole, 100, 3).attention
+    assert forward_flops(local, 100, 16).core == forward_flops(whole, 100, 16).core
+    assert count_parameters(local) == count_parameters(whole)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"layer_types": ("sliding_attention",)}, "no sliding_window"),
+        ({"layer_types": ("local",), "sliding_window": 4}, "layer_types=local"),
+        ({"sliding_window": 0}, "sliding_window=0 is out of range"),
+        ({"sliding_window": 4, "attention": "stranger.model.Attention"}, "means nothing to the attention layer"),
+    ],
+)
+def test_windows_that_mean_nothing(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        dataclasses.replace(PLAIN, **changes)
 
 
 def test_flops_by_part_and_by_kaplan() -> None:

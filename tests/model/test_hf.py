@@ -33,6 +33,13 @@ FOREIGN = {
     ),
     "qwen2": lambda: transformers.Qwen2Config(**SIZES),
     "qwen3": lambda: transformers.Qwen3Config(**SIZES, head_dim=16),
+    "mistral": lambda: transformers.MistralConfig(**SIZES, sliding_window=5),
+    "qwen2, windows in the upper layers": lambda: transformers.Qwen2Config(
+        **SIZES, use_sliding_window=True, sliding_window=6, max_window_layers=1
+    ),
+    "qwen3, local and global": lambda: transformers.Qwen3Config(
+        **SIZES, use_sliding_window=True, sliding_window=4, layer_types=["sliding_attention", "full_attention"]
+    ),
     "gpt2": lambda: transformers.GPT2Config(**GPT2_SIZES),
     "gpt2, untied, narrow": lambda: transformers.GPT2Config(**GPT2_SIZES, n_inner=40, tie_word_embeddings=False),
 }
@@ -51,6 +58,16 @@ OURS: dict[str, tuple[str, dict[str, Any]]] = {
             "bias": True,
             "tie_word_embeddings": True,
         },
+    ),
+    "mistral": ("MistralForCausalLM", {"sliding_window": 5, "num_key_value_heads": 2}),
+    "local and global": (
+        "MaquetteForCausalLM",
+        {"sliding_window": 5, "layer_types": ("sliding_attention", "full_attention"), "token_shift": True},
+    ),
+    "window": ("MaquetteForCausalLM", {"sliding_window": 3, "token_shift": True}),
+    "qwen3, local and global": (
+        "Qwen3ForCausalLM",
+        {"qk_norm": True, "sliding_window": 5, "layer_types": ("full_attention", "sliding_attention")},
     ),
     "token shift": ("MaquetteForCausalLM", {"token_shift": True, "num_key_value_heads": 2}),
     "relu2, soft cap, tied": (
@@ -153,6 +170,7 @@ def test_nothing_that_a_model_is_gets_lost_in_its_export(tmp_path: Path, tokeniz
         {"normalization": "layernorm"}, {"normalization_eps": 1e-4}, {"positions": "learned"}, {"rope_theta": 5e4},
         {"activation": "gelu"}, {"qk_norm": True}, {"tie_word_embeddings": True}, {"bias": True},
         {"attention_bias": True}, {"logit_softcap": 20.0}, {"token_shift": True}, {"dropout": 0.25},
+        {"sliding_window": 5}, {"sliding_window": 5, "layer_types": ("sliding_attention",), "qk_norm": True},
         {"normalization": "layernorm", "positions": "learned", "activation": "gelu", "bias": True, "dropout": 0.25},
     ]  # fmt: skip
     assert {name for change in changes for name in change} >= {
@@ -163,7 +181,8 @@ def test_nothing_that_a_model_is_gets_lost_in_its_export(tmp_path: Path, tokeniz
         hf.save(LanguageModel(config, seed=0), tokenizer, tmp_path / str(number))
         again = hf.load(tmp_path / str(number)).config
         names = {"key_value_heads": "num_key_value_heads", "width_of_head": "head_dim",
-                 "inner_width": "intermediate_size", "query_key_value_bias": "attention_bias"}  # fmt: skip
+                 "inner_width": "intermediate_size", "query_key_value_bias": "attention_bias",
+                 "windows": "layer_types"}  # fmt: skip
         for ours, theirs in names.items():
             assert getattr(again, ours) == getattr(config, ours), theirs
         unset = dict.fromkeys(names.values())
@@ -290,9 +309,10 @@ def test_half_precision(tmp_path: Path, tokenizer: Tokenizer) -> None:
         ("llama", {"tie_word_embeddings": True}, r"lm_head.weight differs from the embedding"),
         (
             "qwen2",
-            {"use_sliding_window": True, "sliding_window": 16, "max_window_layers": 1, "layer_types": None},
-            r"use_sliding_window=True",
+            {"layer_types": ["full_attention"]},
+            r"layer_types=\['full_attention'\] is not supported.\n.*each of 2 layers",
         ),
+        ("qwen3", {"layer_types": ["full_attention", "linear_attention"]}, r"layer_types=linear_attention"),
         ("qwen3", {"layer_types": ["full_attention", "sliding_attention"]}, r"layer_types=sliding_attention"),
         ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, r"scale_attn_by_inverse_layer_idx=True"),
         ("gpt2", {"activation_function": "relu"}, r"activation_function=relu"),

@@ -40,7 +40,7 @@ def test_near_what_was_asked_for(exponent: float) -> None:
     assert parameters(chosen) == pytest.approx(10**exponent, rel=0.08)  # most within 5%; a step in depth leaves gaps
     assert chosen.num_hidden_layers >= 2
     assert chosen.hidden_size % chosen.num_attention_heads == 0
-    assert 16 <= chosen.width_of_head <= 64 and chosen.width_of_head % 2 == 0
+    assert 16 <= chosen.width_of_head <= (64 if chosen.hidden_size < 2048 else 128) and chosen.width_of_head % 2 == 0
     assert 8 / 3 / 1.4 < chosen.inner_width / chosen.hidden_size < 8 / 3 * 1.4
 
 
@@ -96,6 +96,45 @@ def test_grouped_queries_divide() -> None:
 
 def test_wide_heads() -> None:
     assert shape(1e7, head_dim=128).width_of_head == 128
+
+
+@pytest.mark.parametrize(
+    ("size", "chosen"),
+    [
+        (3e5, (72, 4, 4, 4, 164)),
+        (1e6, (120, 5, 6, 6, 328)),
+        (1e7, (320, 8, 10, 10, 832)),
+        (1.24e8, (832, 14, 13, 13, 2432)),
+        (4e8, (1280, 18, 20, 20, 4032)),
+        (9e8, (1920, 22, 30, 30, 4544)),
+    ],
+)
+def test_below_two_thousand_channels_nothing_is_grouped(size: float, chosen: tuple[int, ...]) -> None:
+    """As the laws and studies had these models before wide ones got wide heads."""
+    config = shape(size)
+    assert chosen == (
+        config.hidden_size,
+        config.num_hidden_layers,
+        config.num_attention_heads,
+        config.key_value_heads,
+        config.inner_width,
+    )
+
+
+@settings(max_examples=20, deadline=None)
+@given(exponent=st.floats(9.1, 11))
+def test_wide_models_have_wide_heads_that_share_keys_and_values(exponent: float) -> None:
+    config = shape(10**exponent)
+    assert config.width_of_head == 128 and config.num_attention_heads == 4 * config.key_value_heads
+    assert config.hidden_size == 128 * config.num_attention_heads
+
+
+def test_what_groups_do_not_go_with_is_not_grouped() -> None:
+    wide = {"hidden_size": 2048, "num_hidden_layers": 1}
+    assert shape(1, **wide).key_value_heads == 4
+    assert shape(1, **wide, num_key_value_heads=16).key_value_heads == 16
+    assert shape(1, **wide, num_attention_heads=32).key_value_heads == 32
+    assert shape(1, **wide, positions="learned").key_value_heads == 16
 
 
 def test_too_small_for_the_vocabulary() -> None:

@@ -39,6 +39,14 @@ VARIANTS: dict[str, TransformerConfig] = {
         "relu2": {"activation": "relu2"},
         "softcap": {"logit_softcap": 3.0},
         "token_shift": {"token_shift": True},
+        "window": {"sliding_window": 3},
+        "local_and_global": {
+            "sliding_window": 2,
+            "layer_types": ("sliding_attention", "full_attention"),
+            "num_attention_heads": 6,
+            "num_key_value_heads": 2,
+            "token_shift": True,
+        },
         "all_at_once": {
             "num_attention_heads": 6,
             "num_key_value_heads": 2,

@@ -55,7 +55,8 @@ def reference_logits(
             gathered = []
             for head in range(config.num_attention_heads):
                 shared = head * config.key_value_heads // config.num_attention_heads
-                seen = [s for s in range(t + 1) if segments[s] == segments[t]]
+                window = config.windows[index] or len(tokens)
+                seen = [s for s in range(max(0, t - window + 1), t + 1) if segments[s] == segments[t]]
                 scores = torch.stack([queries[t][head] @ keys[s][shared] for s in seen]) / math.sqrt(
                     config.width_of_head
                 )

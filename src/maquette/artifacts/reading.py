@@ -155,7 +155,10 @@ def load_arrays(path: Path | str, *, hint: str = "") -> "dict[str, NDArray[Any]]
     import numpy as np
 
     with reading(path, hint=hint), np.load(path, allow_pickle=False) as archive:
-        return dict(archive)
+        arrays = dict(archive)
+        if others := [key for key, value in arrays.items() if not isinstance(value, np.ndarray)]:
+            raise ValueError(f"{', '.join(others)} is no array")  # NumPy gives the bytes of what it does not know
+        return arrays
 
 
 def open_parquet(path: Path | str, *, hint: str = "") -> "ParquetFile":

@@ -19,6 +19,7 @@ from maquette.artifacts import ConfigError, StageError
 from maquette.artifacts.files import digest
 from maquette.data.mixture import MixtureOrder, SequencePlaces
 from maquette.data.shards import TokenShards
+from maquette.model.attention import PackedSequences, packed_sequences
 
 _PLANNED = 64
 """Micro-batches whose places in the shards are computed together."""
@@ -38,7 +39,8 @@ class TensorBatch:
     def _mapped(self, change: Callable[[Any], Any]) -> Self:
         batch: Any = self
         parts = {field.name: getattr(self, field.name) for field in dataclasses.fields(batch)}
-        changed = {name: change(part) for name, part in parts.items() if isinstance(part, torch.Tensor | TensorBatch)}
+        movable = (torch.Tensor, TensorBatch, PackedSequences)
+        changed = {name: change(part) for name, part in parts.items() if isinstance(part, movable)}
         return cast(Self, dataclasses.replace(batch, **changed))
 
 
@@ -68,12 +70,14 @@ class TokenBatch(TokenRows):
     segments: (B, T) int64, the number of the document within its sequence; None where attention may cross documents
     first_sequence: the place in the order (of a validation batch, in its domain's windows) of the first sequence
     phase: the phase of the mixture, which has the rotary base
+    packed: where the documents of `segments` begin and end
     """
 
     domains: torch.Tensor
     segments: torch.Tensor | None = None
     first_sequence: int = 0
     phase: int = 0
+    packed: PackedSequences | None = None
 
 
 class TrainingBatches(Dataset[TokenBatch]):
@@ -138,12 +142,14 @@ class TrainingBatches(Dataset[TokenBatch]):
         domains, starts = places.domains[chosen], places.start_tokens[chosen]
         names = [self.order.domains[domain] for domain in domains]
         rows = _read(self.shards, "train", names, starts, multiple * self.order.context + 1)
+        segments = _segments(rows, self.shards.document_id) if self._document_masking else None
         return TokenBatch(
             rows,
             torch.from_numpy(domains.copy()),
-            _segments(rows, self.shards.document_id) if self._document_masking else None,
+            segments,
             first_sequence=step * self.batch_sequences + self._first + part * self._micro_batch,
             phase=phase,
+            packed=None if segments is None else packed_sequences(segments),
         )
 
     def _plan(self, chunk: int) -> SequencePlaces:
@@ -245,7 +251,9 @@ def validation_batches(
         chosen = starts[first : first + batch]
         rows = _read(shards, split, [domain] * len(chosen), chosen, length + 1)
         segments = _segments(rows, shards.document_id) if document_masking else None
-        batches.append(TokenBatch(rows, torch.full((len(chosen),), place), segments, first_sequence=first))
+        packed = None if segments is None else packed_sequences(segments)
+        domains = torch.full((len(chosen),), place)
+        batches.append(TokenBatch(rows, domains, segments, first_sequence=first, packed=packed))
     return batches
 
 

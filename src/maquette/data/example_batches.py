@@ -20,6 +20,7 @@ from maquette.artifacts import StageError
 from maquette.data.batches import TensorBatch, TokenRows
 from maquette.data.examples import Examples
 from maquette.data.order import Reshuffled
+from maquette.model.attention import PackedSequences, packed_sequences
 
 Batch = TypeVar("Batch")
 
@@ -33,6 +34,7 @@ class ConversationBatch(TokenRows):
     lengths: (R,) int64, tokens of each row
     segments, positions: (R, T) int64 of packed rows, else None: which example a token belongs to, where it stands in it
     divisor: what sums over the tokens that count are divided by
+    packed: where the examples of `segments` begin and end among the inputs
     """
 
     loss_mask: Tensor
@@ -40,6 +42,7 @@ class ConversationBatch(TokenRows):
     segments: Tensor | None = None
     positions: Tensor | None = None
     divisor: float = 1.0
+    packed: PackedSequences | None = None
 
     @property
     def mask(self) -> Tensor:
@@ -261,7 +264,8 @@ def _rows(
     if all(len(places) == 1 for places in rows):  # plain causal attention is faster, and padding comes last
         return ConversationBatch(tokens, mask, filled, divisor=divisor)
     # The first token of an example is predicted by the last of another one, so it never counts.
-    return ConversationBatch(tokens, mask & (positions > 0), filled, segments, positions, divisor)
+    packed_rows = packed_sequences(segments[:, :-1])
+    return ConversationBatch(tokens, mask & (positions > 0), filled, segments, positions, divisor, packed_rows)
 
 
 def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:

@@ -21,12 +21,20 @@ if TYPE_CHECKING:
 
 ACTIVATIONS = ("swiglu", "gelu", "relu2")
 
+FULL, SLIDING = "full_attention", "sliding_attention"
+"""Kinds of a layer's attention, as Hugging Face calls them."""
+
+_LATER = ("sliding_window", "layer_types")
+"""Fields that older runs, whose fingerprints cover their architecture, did not have: described where they are set."""
+
 
 @dataclass(frozen=True)
 class TransformerConfig(CoreConfig):
     """The shape of one transformer. Fields left None take their usual value; read them through the properties.
 
     `attention_bias` gives biases to the query, key and value projections alone (Qwen2) and follows `bias` by default.
+    `sliding_window`: how many tokens back, its own included, each sees in layers of sliding attention: in all of them,
+    or in those that `layer_types` says, which is repeated over the layers.
     Raises `ConfigError` where sizes do not go together.
     """
 
@@ -51,6 +59,8 @@ class TransformerConfig(CoreConfig):
     token_shift: bool = False
     dropout: float = 0.0
     attention: str | None = None
+    sliding_window: int | None = None
+    layer_types: tuple[str, ...] | None = None
     kind: ClassVar[str] = "transformer"
 
     def __post_init__(self) -> None:
@@ -80,6 +90,33 @@ class TransformerConfig(CoreConfig):
                 "Choose an even head_dim.",
             )
         _check_dropout(self.dropout)
+        self._check_windows()
+
+    def _check_windows(self) -> None:
+        self.require_positive("sliding_window")
+        if self.layer_types is not None:
+            object.__setattr__(self, "layer_types", tuple(self.layer_types))  # JSON and YAML have lists
+        for layer_type in self.layer_types or ():
+            if layer_type not in (FULL, SLIDING):
+                raise unknown_choice("layer_types", layer_type, (FULL, SLIDING))
+        if SLIDING in (self.layer_types or ()) and self.sliding_window is None:
+            raise ConfigError(f"layer_types has {SLIDING}, but no sliding_window.", "Set sliding_window to its tokens.")
+        if self.attention is not None and any(self.windows):
+            raise ConfigError(
+                f"sliding_window={self.sliding_window} means nothing to the attention layer {self.attention}.",
+                "Leave sliding_window out, or the attention layer.",
+            )
+
+    @property
+    def all_layer_types(self) -> list[str]:
+        """The kind of each layer's attention."""
+        pattern = self.layer_types or (FULL if self.sliding_window is None else SLIDING,)
+        return [pattern[layer % len(pattern)] for layer in range(self.num_hidden_layers)]
+
+    @property
+    def windows(self) -> tuple[int | None, ...]:
+        """How many tokens each layer sees, a token's own included; None: all."""
+        return tuple(self.sliding_window if layer == SLIDING else None for layer in self.all_layer_types)
 
     @property
     def key_value_heads(self) -> int:
@@ -135,9 +172,10 @@ class TransformerConfig(CoreConfig):
                 self.num_hidden_layers * tokens * count // context for count in (flops.weights, flops.activations)
             )
             return feed_forward + weights, activations
-        scores_and_sums = 2 * 2 * context * self.num_attention_heads * self.width_of_head
+        seen = sum(min(context, window or context) for window in self.windows)
+        scores_and_sums = 2 * 2 * seen * self.num_attention_heads * self.width_of_head
         matrices = 2 * tokens * self.num_hidden_layers * _attention_weights(self)
-        return feed_forward + matrices, tokens * self.num_hidden_layers * scores_and_sums
+        return feed_forward + matrices, tokens * scores_and_sums
 
 
 def is_gated(activation: str) -> bool:
@@ -307,7 +345,12 @@ def _feed_forward_weights(config: TransformerConfig) -> int:
 
 def describe_architecture(config: CoreConfig) -> dict[str, Any]:
     """Its kind and every field, as plain containers."""
-    return {"kind": config.kind, **dataclasses.asdict(config)}
+    fields = {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in dataclasses.asdict(config).items()
+        if value is not None or name not in _LATER
+    }
+    return {"kind": config.kind, **fields}
 
 
 def read_architecture(described: Mapping[str, Any]) -> CoreConfig:

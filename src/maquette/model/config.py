@@ -30,6 +30,12 @@ class ModelConfig:
     rope_theta: float = setting(10_000.0, "base of the rotary frequencies", minimum=1.0)
     activation: str = setting("swiglu", "feed-forward", choices=ACTIVATIONS, own=True)
     attention: str | None = setting(None, "an attention layer of your own, as package.module.Class")
+    sliding_window: int | None = setting(
+        None, "tokens that each one sees in layers of sliding attention, its own included; by default all", minimum=1
+    )
+    layer_types: list[str] | None = setting(
+        None, "attention of each layer, repeated: sliding_attention, full_attention; by default all alike"
+    )
     qk_norm: bool = setting(False, "normalise queries and keys")
     tie_word_embeddings: bool = setting(False, "the head shares the embedding's matrix")
     bias: bool = setting(False, "biases in linear layers")

@@ -126,7 +126,8 @@ def forward_flops(config: CoreConfig, tokens: int, context: int) -> FlopCount:
     """FLOPs of the matrix products of one forward pass over `tokens` tokens in sequences of `context`.
 
     Attention is counted by the convention of Hoffmann et al. 2022 (appendix F) and Chowdhery et al. 2022 (appendix B):
-    every query meets all `context` keys, although a causal kernel may skip those ahead of it. Norms, activations,
+    every query meets all `context` keys, although a causal kernel may skip those ahead of it, or as many as its
+    layer's window has. Norms, activations,
     softmax and look-ups are not counted; no more are numbers recomputed to save memory.
     """
     core, attention = config.forward_flops(tokens, context)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from maquette.artifacts import ConfigError
 from maquette.artifacts.targets import users_code
 from maquette.model.architecture import CustomConfig
+from maquette.model.attention import PackedSequences
 from maquette.model.cache import RereadingCache
 from maquette.model.custom_parts import embedding_of, head_of, make_core
 
@@ -42,8 +43,9 @@ class CustomCore(nn.Module):
         positions: Tensor | None = None,
         segments: Tensor | None = None,
         cache: Any | None = None,
+        packed: PackedSequences | None = None,
     ) -> Tensor:
-        """`tokens (B, T)` int64 -> `(B, T, D)`; the rest as for `Transformer.forward`."""
+        """`tokens (B, T)` int64 -> `(B, T, D)`; the rest as for `Transformer.forward`. `packed` stays here."""
         if isinstance(cache, RereadingCache):
             return cache.read(self, tokens)
         given = {"positions": positions, "segments": segments, "cache": cache}

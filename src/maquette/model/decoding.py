@@ -82,6 +82,9 @@ class Decoder:
             query, key = both[:, :heads], both[:, heads:]
         value = attention.value(hidden).view(batch, -1, 1, width)
         keys, values = self.cache.extend(index, key.reshape(batch, -1, 1, width), value)
+        if (window := attention.window) is not None:
+            keys, values = keys[:, :, -window:], values[:, :, -window:]
+            visible = None if visible is None else visible[..., -window:]
         # Heads that share keys and values stand where a longer text would have its queries: nothing is repeated.
         grouped = query.reshape(batch, config.key_value_heads, -1, width)
         return F.scaled_dot_product_attention(grouped, keys, values, attn_mask=visible).reshape(batch, -1)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_sequence
 
 from maquette.model.architecture import LSTMConfig
+from maquette.model.attention import PackedSequences
 from maquette.model.cache import RecurrentCache
 from maquette.model.initialization import initialize, unfilled_embedding
 
@@ -33,11 +34,13 @@ class LSTM(nn.Module):
         positions: Tensor | None = None,
         segments: Tensor | None = None,
         cache: RecurrentCache | None = None,
+        packed: PackedSequences | None = None,
     ) -> Tensor:
         """`tokens (B, T)` int64 -> `(B, T, D)`.
 
-        `positions` are taken for the transformer's sake and change nothing: a recurrent model counts for itself.
-        `segments (B, T)`: the state starts afresh with each document. `cache`: continues from its state and renews it.
+        `positions` and `packed` are taken for the transformer's sake and change nothing: a recurrent model counts for
+        itself. `segments (B, T)`: the state starts afresh with each document. `cache`: continues from its state and
+        renews it.
         """
         if segments is not None and cache is not None:
             raise ValueError("A cache holds one document a row; segments do not go with it.")

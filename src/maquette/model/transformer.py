@@ -8,6 +8,7 @@ Notable:
 - token shift: each embedding takes a learned share of the previous token's, which for small models is worth more than
   half again the compute; off for imported families
 - packed documents (`segments`): neither attention nor token shift crosses from one to the next
+- sliding windows in all layers or in some (Beltagy et al. 2020)
 - a cache (cache.py) for generation, also for prompts of different lengths
 - no biases and no dropout unless asked for
 
@@ -22,6 +23,14 @@ from torch import Tensor, nn
 
 from maquette.artifacts import ConfigError
 from maquette.model.architecture import ACTIVATIONS, TransformerConfig
+from maquette.model.attention import (
+    PackedSequences,
+    Seen,
+    attend,
+    packed_sequences,
+    takes_packed_sequences,
+    what_is_seen,
+)
 from maquette.model.cache import KeyValueCache, RereadingCache
 from maquette.model.custom_parts import attention_keeps_cache, make_activation, make_attention
 from maquette.model.fused import RootMeanSquareNorm, SwiGLU, rotated_heads, use_fused_backward
@@ -55,12 +64,14 @@ class Transformer(nn.Module):
         positions: Tensor | None = None,
         segments: Tensor | None = None,
         cache: KeyValueCache | RereadingCache | None = None,
+        packed: PackedSequences | None = None,
     ) -> Tensor:
         """`tokens (B, T)` int64 -> `(B, T, D)`.
 
         `positions (B, T)` or `(T,)`: where each token stands; by default counted from 0, with a cache from where the
-        row's text begins. `segments (B, T)`: the document each token belongs to; tokens see only their own. `cache`:
-        the tokens follow those in it. Raises `ConfigError` beyond the context of learned positions.
+        row's text begins. `segments (B, T)`: the document each token belongs to; tokens see only their own. `packed`:
+        of the segments, where they came with the batch: it saves waiting for the device. `cache`: the tokens follow
+        those in it. Raises `ConfigError` beyond the context of learned positions.
         """
         if segments is not None and cache is not None:
             raise ValueError("A cache holds one document a row; segments do not go with it.")
@@ -77,12 +88,33 @@ class Transformer(nn.Module):
         else:
             rotation = rotary_table(positions, self.config.width_of_head, self.config.rope_theta, hidden.dtype)
         hidden = F.dropout(hidden, self.config.dropout, self.training)
-        mask = attention_mask(tokens, segments, cache)
-        for index, layer in enumerate(self.layers):
-            hidden = layer(hidden, rotation, mask, cache, index)
+        seen = self.what_is_seen(hidden, segments, packed, cache)
+        for index, (layer, window) in enumerate(zip(self.layers, self.config.windows, strict=True)):
+            hidden = layer(hidden, rotation, seen[window], cache, index)
         if cache is not None:
             cache.advance(tokens)
         return self.norm(hidden)
+
+    def what_is_seen(
+        self, hidden: Tensor, segments: Tensor | None, packed: PackedSequences | None, cache: KeyValueCache | None
+    ) -> dict[int | None, Seen]:
+        """For each window among the layers, what tokens attend to there (attention.py)."""
+        config, (batch, length, _) = self.config, hidden.shape
+        apart = config.attention is None and takes_packed_sequences(
+            hidden, length, config.width_of_head, config.dropout if self.training else 0.0, cached=cache is not None
+        )
+        if apart and segments is not None and packed is None:
+            packed = packed_sequences(segments)
+        if packed is not None and self.layers[0]._compiled_call_impl is not None:
+            for bounds in packed[:2]:  # or the layers are compiled again for each number of documents
+                torch._dynamo.maybe_mark_dynamic(bounds, 0)
+        return {
+            window: what_is_seen(
+                batch, length, hidden.device,
+                window=window, segments=segments, packed=packed, cache=cache, apart=apart,
+            )
+            for window in set(config.windows)
+        }  # fmt: skip
 
     @property
     def own_head(self) -> Tensor | None:
@@ -135,14 +167,14 @@ class Block(nn.Module):
     def __init__(self, config: TransformerConfig, layer: int = 0) -> None:
         super().__init__()
         self.attention_norm = normalization(config)
-        self.attention = Attention(config) if config.attention is None else make_attention(config, layer)
+        self.attention = Attention(config, layer) if config.attention is None else make_attention(config, layer)
         self.keeps_cache = attention_keeps_cache(config)
         self.feed_forward_norm = normalization(config)
         self.feed_forward = FeedForward(config)
         self.dropout = config.dropout
 
     def forward(
-        self, hidden: Tensor, rotation: Rotation | None, mask: Tensor | None, cache: KeyValueCache | None, index: int
+        self, hidden: Tensor, rotation: Rotation | None, mask: Seen, cache: KeyValueCache | None, index: int
     ) -> Tensor:
         cached = {"cache": cache, "layer": index} if self.keeps_cache else {}
         attended = self.attention(self.attention_norm(hidden), rotation=rotation, mask=mask, **cached)
@@ -154,8 +186,9 @@ class Block(nn.Module):
 class Attention(nn.Module):
     """Causal self-attention (Vaswani et al. 2017); `H / K` heads share a key-value head (Ainslie et al. 2023)."""
 
-    def __init__(self, config: TransformerConfig) -> None:
+    def __init__(self, config: TransformerConfig, layer: int = 0) -> None:
         super().__init__()
+        self.window = config.windows[layer]
         self.heads, self.key_value_heads, self.width = (
             config.num_attention_heads,
             config.key_value_heads,
@@ -177,7 +210,7 @@ class Attention(nn.Module):
         hidden: Tensor,
         *,
         rotation: Rotation | None = None,
-        mask: Tensor | None = None,
+        mask: Seen = None,
         cache: KeyValueCache | None = None,
         layer: int = 0,
     ) -> Tensor:
@@ -185,15 +218,8 @@ class Attention(nn.Module):
         query, key, value = query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)  # (B, H or K, T, W)
         if cache is not None:
             key, value = cache.extend(layer, key, value)
-        mixed = F.scaled_dot_product_attention(
-            query,
-            key,
-            value,
-            attn_mask=mask,
-            is_causal=mask is None and query.size(2) > 1,
-            dropout_p=self.dropout if self.training else 0.0,
-            enable_gqa=self.heads != self.key_value_heads,
-        )
+        dropout = self.dropout if self.training else 0.0
+        mixed = attend(query, key, value, mask, window=self.window, dropout=dropout)
         return self.output(mixed.transpose(1, 2).flatten(2))
 
     def project(self, hidden: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -251,23 +277,3 @@ def normalization(config: TransformerConfig) -> nn.Module:
     if config.normalization == "rmsnorm":
         return RMSNorm(config.hidden_size, eps=config.normalization_eps)
     return nn.LayerNorm(config.hidden_size, eps=config.normalization_eps, bias=config.bias)
-
-
-def attention_mask(tokens: Tensor, segments: Tensor | None, cache: KeyValueCache | None) -> Tensor | None:
-    """Which columns each token may attend to, bool, or None where plain causal attention says it all.
-
-    `(B, 1, T, T)` for packed documents, `(T, S)` or `(B, 1, T, S)` for tokens that follow others in a cache.
-    """
-    length = tokens.size(1)
-    if segments is not None:
-        same = segments[:, None, :, None] == segments[:, None, None, :]
-        return same & torch.ones(length, length, dtype=torch.bool, device=tokens.device).tril()
-    if cache is None or (cache.starts is None and (cache.used == 0 or length == 1)):
-        return None
-    queries = torch.arange(cache.used, cache.used + length, device=tokens.device)[:, None]
-    keys = torch.arange(cache.used + length, device=tokens.device)
-    allowed = keys <= queries
-    if cache.starts is None:
-        return allowed
-    # Padding attends to itself: a row of scores that is all minus infinity would give NaN.
-    return (allowed & (keys >= cache.starts[:, None, None, None])) | (keys == queries)

@@ -133,7 +133,7 @@ def completion_states(model: LanguageModel, batch: ConversationBatch) -> tuple[T
     Logits of the other tokens are never computed: of a conversation they are most."""
     segments = None if batch.segments is None else batch.segments[:, :-1]
     positions = None if batch.positions is None else batch.positions[:, :-1]
-    hidden = model.core(batch.inputs, segments=segments, positions=positions)
+    hidden = model.core(batch.inputs, segments=segments, positions=positions, packed=batch.packed)
     return hidden[batch.mask], batch.targets[batch.mask]
 
 

@@ -59,7 +59,7 @@ class Pretraining(Objective):
 
     def cross_entropy(self, batch: TokenBatch, *, z_loss: float = 0.0) -> tuple[Tensor, Tensor]:
         """The mean loss of a batch, and the cross-entropy of each predicted token, `(B, T)`."""
-        hidden = self.model.core(batch.inputs, segments=batch.segments)  # (B, T, D)
+        hidden = self.model.core(batch.inputs, segments=batch.segments, packed=batch.packed)  # (B, T, D)
         return next_token_loss(
             hidden,
             self.model.head_weight,

@@ -171,7 +171,7 @@ def resolved_settings(settings: Mapping[str, Any], recipe: Recipe, objective: st
     left = without(settings, (*OF_THE_COMMAND, *entry_of(objective).unused))
     settings_left: dict[str, Any] = json.loads(without_secrets(json.dumps(left, default=str)))
     if "model" in settings_left:
-        shape = dataclasses.asdict(recipe.architecture)
+        shape = dataclasses.asdict(recipe.architecture) | describe_architecture(recipe.architecture)  # lists of tuples
         if isinstance(recipe.architecture, TransformerConfig):
             shape["intermediate_size"] = recipe.architecture.inner_width
         settings_left["model"] |= {key: value for key, value in shape.items() if key in settings_left["model"]}

@@ -32,11 +32,16 @@ CORRECTION = 1.35
 Kaplan et al. 2020, figure 5, it varies by a few percent over a factor of ten, at a fixed number of parameters."""
 
 NARROWEST_HEAD, WIDEST_HEAD = 16, 64
-_HEAD_WIDTHS = ((128, 16), (512, 32), (math.inf, 64))
-"""Up to this width, heads of about this width."""
+_HEAD_WIDTHS = ((128, 16), (512, 32), (2047, 64), (math.inf, 128))
+"""Up to this width, heads of about this width. From 2048 on they are 128 wide: FlashAttention's products are then as
+wide as a GPU's matrix units like them, and Llama 2 and 3, Mistral and Qwen3 have such heads."""
 
-_GRID = ((8, 16, 2), (16, 64, 4), (64, 128, 8), (128, 512, 16), (512, 1024, 64), (1024, 4096, 128), (4096, 32769, 256))
-"""Widths of the family: from, to, step."""
+GROUPED_WIDTH, HEADS_PER_GROUP = 2048, 4
+"""From this width on, as many heads share their keys and values (Ainslie et al. 2023), as in Llama 3 8B and Mistral 7B:
+the cache of a long text is a quarter as large, for little loss. Smaller models are trained and read on short texts."""
+
+_GRID = ((8, 16, 2), (16, 64, 4), (64, 128, 8), (128, 512, 16), (512, 1024, 64), (1024, 2048, 128), (2048, 32769, 512))
+"""Widths of the family: from, to, step. From 2048 on a step is four heads."""
 
 LSTM_LAYERS = 2
 """At every size: a stack without residual connections trains worse as it grows deeper (Kaplan et al. 2020, figure 7,
@@ -175,7 +180,7 @@ def _build(model: ModelConfig, width: int, depth: int, vocab_size: int, context:
         hidden_size=width,
         num_hidden_layers=depth,
         num_attention_heads=heads,
-        num_key_value_heads=model.num_key_value_heads,
+        num_key_value_heads=_key_value_heads(model, width, heads),
         head_dim=model.head_dim,
         intermediate_size=model.intermediate_size or _feed_forward(model, width),
         max_position_embeddings=context,
@@ -191,11 +196,14 @@ def _build(model: ModelConfig, width: int, depth: int, vocab_size: int, context:
         token_shift=model.token_shift,
         dropout=model.dropout,
         attention=model.attention,
+        sliding_window=model.sliding_window,
+        layer_types=None if model.layer_types is None else tuple(model.layer_types),
     )
 
 
 def _heads(model: ModelConfig, width: int) -> int | None:
-    """How many heads: as fixed, else such that each is 16 to 64 wide and even; None where that can't be."""
+    """How many heads: as fixed, else such that each is 16 to 64 (in wide models 128) wide and even; None where that
+    can't be."""
     shared = model.num_key_value_heads or 1
     if model.num_attention_heads is not None:
         fits = model.head_dim is not None or width % model.num_attention_heads == 0
@@ -205,10 +213,19 @@ def _heads(model: ModelConfig, width: int) -> int | None:
     usual = next(head for limit, head in _HEAD_WIDTHS if width <= limit)
     possible = [
         head
-        for head in ([width] if width < NARROWEST_HEAD else range(NARROWEST_HEAD, WIDEST_HEAD + 1))
+        for head in ([width] if width < NARROWEST_HEAD else range(NARROWEST_HEAD, max(WIDEST_HEAD, usual) + 1))
         if head % 2 == 0 and width % (head * shared) == 0
     ]
     return width // min(possible, key=lambda head: max(head / usual, usual / head)) if possible else None
+
+
+def _key_value_heads(model: ModelConfig, width: int, heads: int) -> int | None:
+    """As fixed; else, where heads are the recipe's, one for every four in wide models. GPT-2, which learned positions
+    make it, has no groups, and a user's attention layer may have none."""
+    fixed = model.num_attention_heads or model.head_dim or model.attention or model.positions != "rotary"
+    if model.num_key_value_heads is not None or fixed or width < GROUPED_WIDTH or heads % HEADS_PER_GROUP:
+        return model.num_key_value_heads
+    return heads // HEADS_PER_GROUP
 
 
 def _feed_forward(model: ModelConfig, width: int, correction: float = 1.0) -> int:

@@ -223,7 +223,8 @@ class ExportStage(StageConfig):
 @dataclass
 class ImportStage(StageConfig):
     path: str | None = setting(
-        None, "Hugging Face folder (Llama, Qwen2/3 or GPT-2, safetensors; also of a reward model), or a .gguf file"
+        None,
+        "Hugging Face folder (Llama, Mistral, Qwen2/3 or GPT-2, safetensors; also of a reward model), or a .gguf file",
     )
     merge_adapter: str | None = setting(None, "merge this folder's adapter, in PEFT's format, into the weights")
     chat: str | None = setting(None, "chat template for a model without one: chatml, plain, or a file with Jinja")

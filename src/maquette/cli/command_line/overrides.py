@@ -66,10 +66,11 @@ def _check_value(override: Override, files: Mapping[str, Sequence[str]]) -> None
     if isinstance(value, int) and abs(value) > sys.float_info.max:
         raise ConfigError(f"{shown} is too large.", "Write large numbers like 1e21.")
     group = "/" in key or (key in files and override.type == OverrideType.CHANGE)
+    no_name = isinstance(value, list) and not all(isinstance(one, str) for one in value)
     nothing = key == "hydra" and override.type != OverrideType.DEL and not isinstance(value, str | list)
     if override.type == OverrideType.DEL and "." not in key and not isinstance(value, str | None):
         raise ConfigError(f"~{shown} is not known.", f"Write ~{key} alone.")
-    if nothing or (group and isinstance(value, int | float | None)):
+    if nothing or ((group or key == "hydra") and (no_name or isinstance(value, int | float | None))):
         raise ConfigError(f"{shown} is not known.", f"Allowed: {', '.join(files[key])}." if key in files else "")
 
 

@@ -63,7 +63,9 @@ _ALL = (
     Stage("ratings", "ratings of an arena's battles, with style and topics taken out", model_config.RatingsStage),
     Stage("runs", "list and compare the runs in MLflow", law_config.RunsStage),
     Stage("export", "write a run as a Hugging Face folder", model_config.ExportStage),
-    Stage("import", "read a Hugging Face folder or GGUF file (Llama, Qwen2/3, GPT-2)", model_config.ImportStage),
+    Stage(
+        "import", "read a Hugging Face folder or GGUF file (Llama, Mistral, Qwen2/3, GPT-2)", model_config.ImportStage
+    ),
     Stage("fit", "laws from a sweep, or from anybody's table of runs", law_config.FitStage),
     Stage("predict", "write down what a bigger run will reach, before it is trained", law_config.PredictStage),
     Stage("verify", "the verdict on predictions, and the record over all of them", law_config.VerifyStage),

@@ -1,4 +1,4 @@
-"""Hugging Face folders, read and written: Llama, Qwen2, Qwen3, GPT-2; other options with modelling code beside them."""
+"""Hugging Face folders: Llama, Mistral, Qwen2, Qwen3, GPT-2; other options with modelling code beside them."""
 
 import lazy_loader
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from maquette.artifacts import StageError
 from maquette.artifacts.reading import short
-from maquette.model.architecture import KINDS, CustomConfig, TransformerConfig
+from maquette.model.architecture import KINDS, CustomConfig, TransformerConfig, describe_architecture
 from maquette.model.core_config import CoreConfig
 
 Raw = dict[str, Any]
@@ -163,8 +163,7 @@ def _read(raw: Raw) -> CoreConfig:
 
 
 def _write(config: CoreConfig) -> Raw:
-    settings: dict[str, Any] = {"maquette_format": FORMAT} | dataclasses.asdict(config)
-    settings = {"kind": config.kind} | settings
+    settings: dict[str, Any] = {"maquette_format": FORMAT} | describe_architecture(config)
     if isinstance(config, TransformerConfig):
         settings |= {
             "num_key_value_heads": config.key_value_heads,
@@ -172,6 +171,8 @@ def _write(config: CoreConfig) -> Raw:
             "intermediate_size": config.inner_width,
             "attention_bias": config.query_key_value_bias,
         }
+        if config.layer_types is not None:  # of each layer, as transformers asks for them
+            settings["layer_types"] = config.all_layer_types
     if config.opens_in_transformers:
         settings["auto_map"] = {
             "AutoConfig": f"{MODELING}.MaquetteConfig",

@@ -41,6 +41,8 @@ class MaquetteConfig(PretrainedConfig):
         attention_bias: bool = False,
         logit_softcap: float | None = None,
         token_shift: bool = False,
+        sliding_window: int | None = None,
+        layer_types: list[str] | None = None,
         **rest: Any,
     ) -> None:
         self.kind = kind
@@ -62,6 +64,10 @@ class MaquetteConfig(PretrainedConfig):
         self.attention_bias = attention_bias
         self.logit_softcap = logit_softcap
         self.token_shift = token_shift
+        self.sliding_window = sliding_window
+        self.layer_types = (
+            layer_types or ["sliding_attention" if sliding_window else "full_attention"] * num_hidden_layers
+        )
         super().__init__(**{"tie_word_embeddings": False, **rest})
 
 
@@ -167,11 +173,13 @@ class Core(nn.Module):
             frequencies = self.config.rope_theta ** (-steps / self.config.head_dim)
             angles = positions[:, :, None, None] * frequencies
             rotation = (angles.cos().to(hidden.dtype), angles.sin().to(hidden.dtype))
-        causal = torch.ones(tokens.size(1), tokens.size(1), dtype=torch.bool, device=tokens.device).tril()
+        places = torch.arange(tokens.size(1), device=tokens.device)
+        back = places[:, None] - places
         # A padded position sees itself, so that no row of the softmax is empty.
-        mask = (causal & real[:, None, :]) | torch.eye(tokens.size(1), dtype=torch.bool, device=tokens.device)
-        for layer in self.layers:
-            hidden = layer(hidden, rotation, mask[:, None])
+        mask = ((back >= 0) & real[:, None, :]) | (back == 0)
+        for layer, layer_type in zip(self.layers, self.config.layer_types, strict=True):
+            near = mask & (back < self.config.sliding_window) if layer_type == "sliding_attention" else mask
+            hidden = layer(hidden, rotation, near[:, None])
         return self.norm(hidden)
 
 

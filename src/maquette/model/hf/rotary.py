@@ -1,11 +1,13 @@
-"""Llama, Qwen2 and Qwen3: RMSNorm, rotary positions and SwiGLU, with small differences.
+"""Llama, Mistral, Qwen2 and Qwen3: RMSNorm, rotary positions and SwiGLU, with small differences.
 
-Qwen2 has biases on query, key and value; Qwen3 normalises queries and keys.
+Mistral has a sliding window in each layer; Qwen2 and Qwen3 may have one in some of them. Qwen2 has biases on query, key
+and value; Qwen3 normalises queries and keys.
 """
 
 from typing import Any
 
-from maquette.model.architecture import TransformerConfig
+from maquette.artifacts.reading import short
+from maquette.model.architecture import FULL, SLIDING, TransformerConfig
 from maquette.model.core_config import CoreConfig
 from maquette.model.hf.family import ModelFamily, Raw, Stored, number, require, unsupported
 
@@ -28,13 +30,20 @@ def _read_rope_theta(raw: Raw) -> float:
     return float(newest.get("rope_theta") or older)
 
 
-def _refuse_sliding_window(raw: Raw) -> None:
-    """Sliding windows are refused where a layer would really use them."""
-    if "sliding_attention" in (raw.get("layer_types") or []):
-        raise unsupported("layer_types", "sliding_attention")
-    used = raw.get("use_sliding_window", False) and raw.get("sliding_window", 4096) is not None
-    if used and raw.get("layer_types") is None and raw.get("max_window_layers", 28) < number(raw, "num_hidden_layers"):
-        raise unsupported("use_sliding_window", True)
+def _read_qwen_windows(raw: Raw) -> dict[str, Any]:
+    """Sliding windows are on where `use_sliding_window` says so, in the layers that `layer_types` names or, in older
+    files, from `max_window_layers` on."""
+    layers = number(raw, "num_hidden_layers")
+    window = raw.get("sliding_window", 4096) if raw.get("use_sliding_window", False) else None
+    first = raw.get("max_window_layers", 28) if window is not None else layers
+    types = raw.get("layer_types") or [FULL if layer < first else SLIDING for layer in range(layers)]
+    if not isinstance(types, list) or len(types) != layers:
+        raise unsupported("layer_types", short(types, 60), f"It must name the attention of each of {layers} layers.")
+    if all(layer_type == FULL for layer_type in types):
+        return {}
+    if window is None and SLIDING in types:
+        raise unsupported("layer_types", SLIDING, "It goes with use_sliding_window=true and a sliding_window.")
+    return {"sliding_window": window, "layer_types": tuple(types)}
 
 
 def _read_rotary(raw: Raw, *, usual_head_dim: int | None = None, **ours: Any) -> TransformerConfig:
@@ -63,15 +72,17 @@ def _read_llama(raw: Raw) -> TransformerConfig:
     return _read_rotary(raw, bias=bias)
 
 
+def _read_mistral(raw: Raw) -> TransformerConfig:
+    return _read_rotary(raw, sliding_window=raw.get("sliding_window", 4096))
+
+
 def _read_qwen2(raw: Raw) -> TransformerConfig:
-    _refuse_sliding_window(raw)
-    return _read_rotary(raw, attention_bias=True)
+    return _read_rotary(raw, attention_bias=True, **_read_qwen_windows(raw))
 
 
 def _read_qwen3(raw: Raw) -> TransformerConfig:
-    _refuse_sliding_window(raw)
     require(raw, attention_bias=(False,))
-    return _read_rotary(raw, usual_head_dim=128, qk_norm=True)
+    return _read_rotary(raw, usual_head_dim=128, qk_norm=True, **_read_qwen_windows(raw))
 
 
 def _write_rotary(config: TransformerConfig) -> Raw:
@@ -93,15 +104,30 @@ def _write_llama(config: TransformerConfig) -> Raw:
     return _write_rotary(config) | {"attention_bias": config.bias, "mlp_bias": config.bias}
 
 
+def _write_mistral(config: TransformerConfig) -> Raw:
+    return _write_rotary(config) | {"sliding_window": config.sliding_window}
+
+
 def _write_qwen(config: TransformerConfig) -> Raw:
-    return _write_rotary(config) | {"use_sliding_window": False, "sliding_window": None}
+    raw = _write_rotary(config) | {"use_sliding_window": False, "sliding_window": None}
+    if not any(config.windows):
+        return raw
+    return raw | {
+        "use_sliding_window": True,
+        "sliding_window": config.sliding_window,
+        "layer_types": config.all_layer_types,
+        "max_window_layers": config.all_layer_types.index(SLIDING),
+    }
 
 
-def _is_rotary(config: CoreConfig, *, biases: tuple[bool, bool], qk_norm: bool) -> bool:
-    """`biases`: of all linear layers, of query, key and value."""
+def _is_rotary(config: CoreConfig, *, biases: tuple[bool, bool], qk_norm: bool, windows: str = "none") -> bool:
+    """`biases`: of all linear layers, of query, key and value. `windows`: in none of the layers, in all, or in any."""
+    if not isinstance(config, TransformerConfig):
+        return False
+    if windows != "any" and [window is not None for window in config.windows].count(windows == "none"):
+        return False
     return (
-        isinstance(config, TransformerConfig)
-        and not config.own_code
+        not config.own_code
         and (config.normalization, config.positions, config.activation) == ("rmsnorm", "rotary", "swiglu")
         and config.hidden_size % config.num_attention_heads
         == 0  # which transformers insists on, even where head_dim is given
@@ -148,10 +174,19 @@ LLAMA = ModelFamily(
     prefix="model.",
     ignored=("rotary_emb.inv_freq",),
 )
+MISTRAL = ModelFamily(
+    "MistralForCausalLM",
+    "mistral",
+    expresses=lambda config: _is_rotary(config, biases=(False, False), qk_norm=False, windows="all"),
+    read=_read_mistral,
+    write=_write_mistral,
+    tensors=_rotary_tensors,
+    prefix="model.",
+)
 QWEN2 = ModelFamily(
     "Qwen2ForCausalLM",
     "qwen2",
-    expresses=lambda config: _is_rotary(config, biases=(False, True), qk_norm=False),
+    expresses=lambda config: _is_rotary(config, biases=(False, True), qk_norm=False, windows="any"),
     read=_read_qwen2,
     write=_write_qwen,
     tensors=_rotary_tensors,
@@ -160,7 +195,7 @@ QWEN2 = ModelFamily(
 QWEN3 = ModelFamily(
     "Qwen3ForCausalLM",
     "qwen3",
-    expresses=lambda config: _is_rotary(config, biases=(False, False), qk_norm=True),
+    expresses=lambda config: _is_rotary(config, biases=(False, False), qk_norm=True, windows="any"),
     read=_read_qwen3,
     write=_write_qwen,
     tensors=_rotary_tensors,
