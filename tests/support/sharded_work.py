@@ -164,3 +164,45 @@ def train_and_die(folder: str) -> None:
 
 def train_a_little(folder: str) -> list[tuple[float, float]]:
     return train(folder, until=5)
+
+
+# Meshes ---------------------------------------------------------------------------------------------------------------
+
+MESHES: dict[str, dict[str, Any]] = {
+    "two nodes": {"mesh": {"nodes": 2}},
+    "two nodes, bf16-mixed": {"mesh": {"nodes": 2}, "precision": "bf16-mixed"},
+    "bf16-true": {"precision": "bf16-true"},
+}
+
+
+def train_on_meshes(only: str | None) -> dict[str, dict[str, Any]]:
+    """Losses, placements and what gradients were averaged in; one process has no mesh, and trains in float32."""
+    alone = process_group().size == 1
+    return {
+        name: _train_on(**({} if alone else settings)) for name, settings in MESHES.items() if only in (None, name)
+    }
+
+
+def _train_on(**settings: Any) -> dict[str, Any]:
+    import torch
+    from lightning.pytorch import Callback
+
+    from maquette.model.sharding import own_part
+
+    facts: dict[str, Any] = {"losses": []}
+
+    class Watch(Callback):
+        def on_after_backward(self, trainer: Any, module: Any) -> None:
+            gradients = [own_part(one.grad).float() for one in module.parameters()]
+            facts["finer than bf16"] = any(not torch.equal(one, one.bfloat16().float()) for one in gradients)
+
+        def on_train_batch_end(self, trainer: Any, module: Any, *rest: Any) -> None:
+            loss = trainer.strategy.reduce(module._seen[-1][0].double(), reduce_op="mean")
+            facts["losses"].append(float(loss))
+            parameter = next(module.parameters())
+            facts["dtype"], facts["placements"] = str(parameter.dtype), str(getattr(parameter, "placements", None))
+
+    numbers = torch.Generator().manual_seed(0)
+    batches = [torch.randint(0, 96, (8, 17), generator=numbers) for _ in range(4)]
+    fit({"architecture": SMALL, "seed": 3}, batches, callbacks=[Watch()], **settings)
+    return facts
