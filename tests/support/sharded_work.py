@@ -178,9 +178,7 @@ MESHES: dict[str, dict[str, Any]] = {
 def train_on_meshes(only: str | None) -> dict[str, dict[str, Any]]:
     """Losses, placements and what gradients were averaged in; one process has no mesh, and trains in float32."""
     alone = process_group().size == 1
-    return {
-        name: _train_on(**({} if alone else settings)) for name, settings in MESHES.items() if only in (None, name)
-    }
+    return {name: _train_on(**({} if alone else settings)) for name, settings in MESHES.items() if only in (None, name)}
 
 
 def _train_on(**settings: Any) -> dict[str, Any]:

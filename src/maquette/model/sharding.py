@@ -50,6 +50,8 @@ def whole(module: nn.Module) -> Iterator[None]:
     """Within the block every process has all weights, for what is done between steps, such as generating: no process
     waits for another there, however long its texts are. All processes must enter and leave it."""
     shards: list[Any] = [one for one in module.modules() if isinstance(one, FSDPModule)]
+    for one in shards[:1]:
+        one._get_fsdp_state()._lazy_init()  # from the whole module on, though a part of it may compute first
     for one in shards:
         one.set_reshard_after_forward(False, recurse=False)
         one.unshard()
@@ -72,6 +74,11 @@ def own_region(parameter: Tensor) -> tuple[slice, ...]:
 def own_part(tensor: Tensor) -> Tensor:
     """The part of it that this process keeps; changing it changes the whole."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def is_here(parameter: Tensor) -> bool:
+    """Whether this process has all of it at the moment."""
+    return not isinstance(parameter, DTensor)
 
 
 def whole_tensor(value: Tensor) -> Tensor:
