@@ -56,7 +56,7 @@ too high a loss. With 512 tokens and sizes around 20 tokens a parameter the larg
 3e10 and 1e11 FLOPs; `wide` sets the sizes around 10. Their models `llama` and `gelu` had no token shift: attention
 learns to look at the previous token somewhere between 1e11 and 1e12 FLOPs, and what the loss then gains no law sees
 before (5 to 8%). `demo` is the family of `maquette demo`; `demo m=2` the same under a plateau that gives way by powers
-of 2, which predicts too low a loss. Laws of `demo` begin after those: --first 11."""
+of 2, which predicts too low a loss. Laws of `demo` begin after those: --first 12."""
 
 
 class Law(NamedTuple):
@@ -87,8 +87,8 @@ def main() -> int:
     parser.add_argument("what", choices=["train", "report"])
     parser.add_argument("--outputs", default="outputs/forecast_record")
     parser.add_argument("--rows", type=Path, default=ROWS)
-    parser.add_argument("--laws", type=int, default=31)
-    parser.add_argument("--first", type=int, default=11, help="train: begin with this law")
+    parser.add_argument("--laws", type=int, default=32)
+    parser.add_argument("--first", type=int, default=12, help="train: begin with this law")
     parser.add_argument("--ladder", choices=list(LADDERS), default="demo")
     parser.add_argument("--reach", type=float, default=10.0)
     parser.add_argument("--minutes", type=float, default=60.0, help="train: no law starts after so many")

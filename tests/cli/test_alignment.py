@@ -17,8 +17,9 @@ from maquette.cli.command_line.composition import compose
 from maquette.cli.command_line.model_config import AlignmentStage
 from maquette.cli.command_line.registry import STAGES
 from maquette.cli.planning.study import Study, align
+from maquette.feedback.early_warning import watched_runs
 from maquette.feedback.study.figures import gains
-from maquette.feedback.study.report import validation_curve
+from maquette.feedback.study.report import validation_curve, validations_of
 from maquette.feedback.study.tables import study_tables
 from maquette.tracking import find_runs
 from maquette.training import read_history, read_record
@@ -57,7 +58,7 @@ def test_from_documents_to_a_page(tmp_path: Path) -> None:
     write_documents(source)
     settings = {
         "outputs": str(tmp_path / "outputs"), "prompts": 12, "max_completion_length": 8, "best_of": 4,
-        "figures": ["gold", "frontier", "overoptimisation", "length"], **tiny(source),
+        "figures": ["gold", "frontier", "overoptimisation", "signals", "length"], "ensemble": 2, **tiny(source),
     }  # fmt: skip
     config = AlignmentStage(**settings)
     with pytest.raises(StageError, match="no study called Alignment"):
@@ -86,8 +87,10 @@ def test_from_documents_to_a_page(tmp_path: Path) -> None:
         and record.spec.settings["objective"]["advantage"] == "value"
     )
     assert {"validation/gold", "validation/kl", "objective/kl", "val/ratio"} <= policy.metrics.keys()
+    assert policy.metrics["validation/disagreement"] > 0.0
+    assert all(0 < one["diversity"]["distinct"] <= 1 and one["diversity"]["entropy"] > 0 for one in by_name.values())
     # The same prompts and random numbers before the first step: gains begin at exactly nothing.
-    curve = validation_curve(read_history(Path(policy.folder) / "metrics.jsonl"))
+    curve = validation_curve(validations_of(read_history(Path(policy.folder) / "metrics.jsonl")))
     assert len(curve) == 3 and curve[0][0] == 0.0 and curve[-1][0] > 0.0
     assert [float(values[0]) for values in gains("group", curve)] == [0.0, 0.0, 0.0]
 
@@ -108,6 +111,14 @@ print(folder, [name for name in {heavy} if name in sys.modules])
     assert tables.policies.gold[1] == by_name["sft"]["scores"]["gold"]["value"]
     assert list(tables.best_of_n.n) == [1, 2, 4]
     assert set(tables.curve.policy) == {"ppo", "group"} and (tables.curve.kl >= 0).all()
+    assert tables.policies.entropy[1] == by_name["sft"]["diversity"]["entropy"]
+    watched = watched_runs(tables.curve.to_dict("records"))
+    assert [one.policy for one in watched] == ["ppo", "group"]
+    assert "disagreement" in watched[0].signals and "value error" not in watched[1].signals  # it has no value function
+    older = {key: value for key, value in results.items() if key != CHECKSUM}
+    older["policies"] = [{**one, "diversity": None} for one in older["policies"]]
+    write_sealed(folder / "results.json", older)  # of before diversity was measured
+    assert "entropy" not in study_tables(config.outputs).policies
     results["policies"][0].pop("greedy_wins")  # as an older version wrote it
     write_sealed(folder / "results.json", {key: value for key, value in results.items() if key != CHECKSUM})
     with pytest.raises(StageError, match=r"results\.json is damaged.*greedy_wins"):
@@ -165,6 +176,19 @@ def test_numbers_of_a_study_are_overridden_like_any_setting() -> None:
     assert isinstance(config, AlignmentStage)
     runs = Study(config, align).settings
     assert runs["sft"].instructions.count == 64 and runs["dpo beta=0.4"].objective.loss_type == "ipo"
+
+
+@pytest.mark.slow(reason="composes every run of a study")
+def test_an_ensemble_of_reward_models_watches_the_policy() -> None:
+    config = compose(STAGES["alignment"], ["+experiment=alignment", "ensemble=3", "reward_limits={few: 8}", "seed=2"])
+    assert isinstance(config, AlignmentStage)
+    study = Study(config, align)
+    names = ["reward few", "reward few 2", "reward few 3"]
+    assert [name for name in study.settings if name.startswith("reward")] == names and study.rewards == names[:1]
+    assert [study.settings[name].seed for name in names] == [2, 1002, 2002]
+    assert all(study.settings[name].preferences.limit == 8 for name in names)
+    policy = study.settings["ppo few"].reward
+    assert policy.checkpoint == "<reward few>" and policy.watched_by == ["<reward few 2>", "<reward few 3>"]
 
 
 def test_a_gain_is_told_from_the_runs_own_start() -> None:

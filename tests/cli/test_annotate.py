@@ -59,6 +59,32 @@ def test_labels_of_before_come_first(tmp_path: Path, given: Path) -> None:
     assert (folder / "figures" / "bias_variance.svg").exists()
 
 
+def test_several_judges_side_by_side(tmp_path: Path, given: Path) -> None:
+    """Agreement with gold against price, bias against variance: of people, who give the labels, and two judges."""
+    judges = "judges={noisy: {noise: 3, label_price: 0.01}, wordy: {noise: 0.01, length_bias: 1, label_price: 0.2}}"
+    config = settings(tmp_path, f"given='{given}'", "feedback.noise=0.05", "repeats=5", judges)
+    folder = annotate.run(config)
+    facts = read_manifest(folder).facts
+    by_name = {one["name"]: one for one in facts["annotators"]}
+    assert list(by_name) == ["simulated-0", "noisy", "wordy", "gold"]
+    right = {name: one["accuracy_to_gold"]["value"] for name, one in by_name.items()}
+    assert right["gold"] == 1.0 > right["simulated-0"] > max(right["noisy"], right["wordy"])
+    assert by_name["noisy"]["variance"] > by_name["wordy"]["variance"]  # noise is variance, a taste is bias
+    assert by_name["wordy"]["bias"] > by_name["simulated-0"]["bias"]
+    assert [by_name[name]["dollars_per_thousand"] for name in ("noisy", "wordy")] == [10.0, 200.0]
+    assert len(facts["agreement_between"]) == 6
+    assert (folder / "figures" / "price.png").exists() and "figures/price.png" in (folder / "report.md").read_text()
+    alone = annotate.run(settings(tmp_path, f"given='{given}'", "feedback.noise=0.05", "repeats=5"))
+    assert alone != folder and not (alone / "figures" / "price.png").exists()
+    assert read_preferences(alone / "preferences.jsonl") == read_preferences(folder / "preferences.jsonl")
+    with pytest.raises(ConfigError, match=r"judges\.gold"):
+        settings(tmp_path, "judges={gold: {kind: gold}}")
+    with pytest.raises(ConfigError, match="nois"):
+        settings(tmp_path, "judges={a: {nois: 1}}")
+    with pytest.raises(ConfigError, match=r"feedback\.path"):
+        settings(tmp_path, "judges={a: {kind: file}}")
+
+
 def test_a_file_can_judge(tmp_path: Path, given: Path) -> None:
     folder = annotate.run(settings(tmp_path, f"given='{given}'", "feedback.kind=file", f"feedback.path='{given}'"))
     before, again = read_preferences(given), read_preferences(folder / "preferences.jsonl")

@@ -144,7 +144,7 @@ def write_a_study(folder: Path) -> dict[str, Any]:
         for name in ("sft", "dpo")
     ]
     measured = Measurement("sft", policies, [], ["pick two"], 10)
-    return write_study(folder, measured, ["gold"], title="Tiny", curves_by_policy={}, commands={}, evaluations={})
+    return write_study(folder, measured, ["gold"], title="Tiny", validations={}, commands={}, evaluations={})
 
 
 def commands_of(overrides: list[str]) -> dict[str, str]:

@@ -102,6 +102,18 @@ def batches(rank: int = 0, world: int = 1, micro: int = 2, identity: str = "a") 
     )  # fmt: skip
 
 
+def test_batches_for_a_gpu_are_pinned_one_by_one() -> None:
+    class Pinned(str):
+        def pin_memory(self) -> str:
+            return f"pinned {self}"
+
+    made = ExampleBatches(
+        Reshuffled(4, "examples", 1), lambda indices, parts, mine: [Pinned(part) for part in range(parts)][mine],
+        batch_size=2, micro_batches=2, steps=1, identity="a", pin_memory=True,
+    )  # fmt: skip
+    assert list(made) == ["pinned 0", "pinned 1"]
+
+
 def test_processes_and_micro_batches_share_a_step() -> None:
     whole = list(batches(micro=1))
     assert len(whole) == len(batches(micro=1)) == 5

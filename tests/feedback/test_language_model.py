@@ -1,18 +1,20 @@
 """A language model as a judge, against a small server of our own: orders, cache, cost, retries, nonsense."""
 
+import math
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from maquette.artifacts import ConfigError, StageError
-from maquette.feedback.annotators.language_model import AnswerCache, LanguageModelAnnotator, read_vote
+from maquette.feedback.annotators.language_model import AnswerCache, LanguageModelAnnotator, judge_messages, read_vote
 from maquette.feedback.chat_models import EndpointModel, LocalModel
 from maquette.feedback.tasks import from_facts
 from maquette.model import LanguageModel, TransformerConfig
-from maquette.text import train_tokenizer
+from maquette.text import chat, train_tokenizer
 from maquette.text.config import TokenizerConfig
 from support.chat_server import ChatServer
 from support.pairs import some_pairs
@@ -162,6 +164,54 @@ def test_a_checkpoint_can_be_the_judge() -> None:
     annotator = LanguageModelAnnotator(LocalModel(model, tokenizer, "tiny"), workers=1)
     assert len(annotator.judge(PAIRS[:2])) == 2
     assert annotator.costs.asked == 4
+
+
+def test_verdicts_by_log_probability_in_both_orders(server: ChatServer, tmp_path: Path) -> None:
+    """AlpacaEval 2: how likely A is among A and B, with and without a space; the orders are averaged."""
+    server.reply = by_gold
+    sure = {"A": math.log(0.6), " A": math.log(0.2), "B": math.log(0.1), "Hm": math.log(0.1)}
+    turned = {"A": math.log(0.05), "B": math.log(0.45), "Hm": math.log(0.5)}
+    server.likeliest = lambda text: sure if text == "A" else turned
+    cache = AnswerCache(tmp_path / "judged.sqlite")
+    annotator = LanguageModelAnnotator(judge_at(server), cache=cache, by_probability=True)
+    judged = annotator.judge(PAIRS)
+    for one, judgement in zip(PAIRS, judged, strict=True):
+        exercise = from_facts(one.facts)
+        difference = exercise.gold(one.first) - exercise.gold(one.second)
+        first = (8 / 9 + 0.9) / 2  # 1 - 0.1 where it is shown second
+        expected = 0.5 if difference == 0 else first if difference > 0 else 1 - first
+        assert judgement.preference == pytest.approx(expected)
+    assert server.requests[0]["top_logprobs"] == 20 and server.requests[0]["max_tokens"] == 1
+    asked = len(server.requests)
+    again = LanguageModelAnnotator(judge_at(server), cache=cache, by_probability=True)
+    assert again.judge(PAIRS) == judged and len(server.requests) == asked
+    LanguageModelAnnotator(judge_at(server), cache=cache).judge(PAIRS[:1])  # letters are another question
+    assert len(server.requests) == asked + 2
+
+
+def test_a_server_without_log_probabilities_is_told(server: ChatServer) -> None:
+    with pytest.raises(StageError, match=r"(?s)no log-probabilities.*verdict=letter"):
+        LanguageModelAnnotator(judge_at(server), by_probability=True).judge(PAIRS[:1])
+    server.likeliest = lambda text: {"Hm": -0.1}
+    annotator = LanguageModelAnnotator(judge_at(server), by_probability=True)
+    assert annotator.judge(PAIRS[:1])[0].preference is None and annotator.costs.nonsense == 2
+
+
+def test_a_checkpoint_weighs_its_own_letters() -> None:
+    tokenizer = train_tokenizer([], TokenizerConfig(kind="byte"))
+    model = LanguageModel(
+        TransformerConfig(vocab_size=tokenizer.vocab_size, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+                          max_position_embeddings=1024)
+    )  # fmt: skip
+    judge = LocalModel(model, tokenizer, "tiny")
+    messages = judge_messages(PAIRS[0])
+    ids = chat.render(tokenizer, messages, open_assistant=True).ids
+    with torch.no_grad():
+        logits = model(torch.tensor([ids]))[0, -1]
+    a, b = (logits[tokenizer.encode(letter)[0]] for letter in "AB")
+    assert judge.weigh(messages, ("A", "B")).probability == pytest.approx(float(torch.sigmoid(a - b)), abs=1e-5)
+    with pytest.raises(StageError, match="no token for the verdict 'Yes'"):
+        judge.weigh(messages, ("Yes", "No"))
 
 
 def test_a_file_that_is_no_cache_is_named(tmp_path: Path) -> None:

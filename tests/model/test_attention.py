@@ -134,6 +134,24 @@ def test_prompts_of_different_lengths(used: int, window: int | None) -> None:
     assert torch.allclose(given.transpose(1, 2)[text], masked.transpose(1, 2)[text], atol=1e-12)
 
 
+@pytest.mark.parametrize(("masked", "dtype"), [(True, torch.bfloat16), (True, torch.float32), (False, torch.float32)])
+def test_grouped_queries_get_copies_where_a_gpu_would_write_all_scores(
+    masked: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, object] = {}
+
+    def kernel(query: Tensor, key: Tensor, value: Tensor, **options: object) -> Tensor:
+        given.update(options, heads=(key.size(1), value.size(1)))
+        return query
+
+    monkeypatch.setattr("torch.nn.functional.scaled_dot_product_attention", kernel)
+    parts = [part.to("meta", dtype) for part in heads_of((4, 2))]
+    attend(*parts, dense_mask(16, torch.device("meta"), window=3) if masked else None)
+    assert given["heads"] == (4, 4) and given["enable_gqa"] is False and given["is_causal"] is not masked
+    attend(*(part.bfloat16() for part in parts), None)  # FlashAttention takes groups
+    assert given["heads"] == (2, 2) and given["enable_gqa"] is True
+
+
 def test_bounds_cover_the_longest_and_are_few() -> None:
     bounds = set()
     for longest in range(1, 65):

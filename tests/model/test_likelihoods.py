@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from maquette.model import next_token_loss, token_log_probs
-from maquette.model.likelihoods import token_statistics
+from maquette.model.likelihoods import ACCELERATOR_BYTES, _logits_at_once, token_statistics
 from maquette.model.linear import use_backend
 
 TIGHT = {torch.float32: 1e-5, torch.float64: 1e-10}
@@ -79,6 +79,13 @@ def test_it_is_pytorch_s_own_cross_entropy(limit: int) -> None:
     theirs = with_gradients(lambda x, w: F.linear_cross_entropy(x.flatten(0, 1), w, ignored), hidden, head)
     for a, b in zip(ours, theirs, strict=True):
         assert torch.allclose(a, b, atol=1e-12)
+
+
+def test_an_accelerator_gets_chunks_of_some_bytes() -> None:
+    for dtype, bytes_each in ((torch.bfloat16, 4), (torch.float32, 4), (torch.float64, 8)):
+        logits = _logits_at_once(torch.zeros(1, dtype=dtype, device="meta"), 7)
+        assert logits * bytes_each == ACCELERATOR_BYTES
+    assert _logits_at_once(torch.zeros(1), 7) == 7
 
 
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="PyTorch without oneDNN")

@@ -11,6 +11,7 @@ from maquette.artifacts import ConfigError
 from maquette.model.sampling import (
     Sampling,
     bend,
+    distribution,
     draw,
     keep_min_p,
     keep_top_k,
@@ -126,3 +127,27 @@ def test_more_numbers_begin_with_the_same() -> None:
 def test_wrong_values(wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         Sampling(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        Sampling(temperature=0.0, top_p=0.5),
+        Sampling(temperature=1.0),
+        Sampling(temperature=0.7, top_k=5),
+        Sampling(temperature=1.3, top_p=0.8, min_p=0.05),
+        Sampling(temperature=0.9, top_k=6, top_p=0.9, repetition_penalty=1.5),
+    ],
+)
+def test_the_distribution_is_what_is_drawn(sampling: Sampling) -> None:
+    """Of every number that a row may draw with, each token gets as many as its probability says."""
+    logits = torch.randn(1, 12, generator=torch.Generator().manual_seed(3)) * 2
+    seen = torch.arange(12)[None] % 3 == 0
+    probabilities = distribution(logits, sampling, seen)[0]
+    bent = bend(logits, sampling, seen)
+    count = 20_000
+    numbers = (torch.arange(count, dtype=torch.float64) + 0.5) / count
+    drawn = bent.argmax(-1).expand(count) if sampling.greedy else draw(bent.expand(count, -1), numbers)
+    shares = torch.bincount(drawn, minlength=12) / count
+    assert torch.allclose(shares.double(), probabilities, atol=1.01 / count, rtol=0)
+    assert torch.equal(shares > 0, probabilities > 0)

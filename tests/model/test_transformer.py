@@ -151,3 +151,17 @@ def test_dropout_is_for_training() -> None:
     model.eval()
     assert torch.equal(model(tokens), model(tokens))
     assert torch.equal(model(tokens), lively(PLAIN).eval()(tokens))
+
+
+def test_rotary_angles_stay_exact_in_half_precision() -> None:
+    """In bfloat16 the angle of position 1000 would be that of 1004; queries and keys come back in their precision."""
+    from maquette.model.rotary import rotary_table, rotate
+
+    vectors = torch.ones(1, 2, 1, 8, dtype=torch.bfloat16)
+    positions = torch.tensor([1000, 1001])
+    rotation = rotary_table(positions, 8, 10_000.0, torch.bfloat16)
+    assert all(part.dtype == torch.float32 for part in rotation)
+    exact = rotate(vectors.double(), rotary_table(positions, 8, 10_000.0, torch.float64))
+    turned = rotate(vectors, rotation)
+    assert turned.dtype == torch.bfloat16
+    torch.testing.assert_close(turned.double(), exact, rtol=2**-8, atol=1e-4)

@@ -20,6 +20,7 @@ from maquette.data.example_batches import (
 from maquette.data.example_data import HeldOutExamples
 from maquette.data.examples import Examples
 from maquette.model import LanguageModel, ScalarModel, TransformerConfig
+from maquette.model.activation_checkpointing import checkpoint_blocks
 from maquette.objectives import (
     DirectPreferenceOptimization,
     KahnemanTverskyOptimization,
@@ -261,3 +262,19 @@ def test_margins_soft_labels_and_binary() -> None:
     batch.probability[:] = 0.75
     votes = 0.75 * nll(difference) + 0.25 * nll(-difference)
     assert loss() == pytest.approx(votes.mean().item(), abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["block", "selective"])
+def test_recomputed_blocks_change_no_bit(kind: str) -> None:
+    packed = conversation_batches(EXAMPLES, range(16), 1)
+    labels = KahnemanTverskyOptimization(LanguageModel(SHAPE), OPTIMIZATION, LabelledConfig())
+    for objective, batches in (
+        (fine_tuning().train(), packed), (rewarding(), pairs(2)), (preferring(), pairs(2)), (labels, labelled(2)),
+    ):  # fmt: skip
+        results = []
+        for one in ("none", kind):
+            checkpoint_blocks(objective.model.core.layers, one)
+            torch.manual_seed(0)  # for dropout
+            results.append(gradients(objective, batches))
+        assert results[0][0] == results[1][0]
+        assert all(torch.equal(one, other) for one, other in zip(results[0][1], results[1][1], strict=True))

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from maquette.model import LanguageModel
+from maquette.model.activation_checkpointing import checkpoint_blocks
 from maquette.objectives.base import Optimization
 from maquette.objectives.completions import Completion
 from maquette.objectives.config import OnlinePreferenceConfig
@@ -119,3 +120,13 @@ def test_a_tiny_policy_learns(settings: dict[str, Any]) -> None:
     shown = train(objective, RolloutSchedule(32, 2, 2, unit=2), epochs=25)
     assert shown[-1]["objective/scores"] > shown[0]["objective/scores"] + 0.2
     assert shown[-1]["objective/kl"] > 0.5
+
+
+def test_recomputed_blocks_change_no_bit() -> None:
+    weights = []
+    for kind in ("none", "block", "selective"):
+        model = tiny_model(scale=3.0)
+        checkpoint_blocks(model.core.layers, kind)
+        train(tiny_online(model), SCHEDULE, epochs=1)
+        weights.append(model.state_dict())
+    assert all(torch.equal(weights[0][name], other[name]) for other in weights[1:] for name in weights[0])

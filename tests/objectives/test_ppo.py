@@ -12,6 +12,7 @@ from lightning.pytorch import Callback
 from maquette.artifacts import ConfigError, StageError
 from maquette.data.conversations import render_prompt
 from maquette.model import LanguageModel, ScalarModel
+from maquette.model.activation_checkpointing import checkpoint_blocks
 from maquette.model.parametrization import Parametrization
 from maquette.objectives.completions import Completion, sample_completions
 from maquette.objectives.losses import group_advantages, kl_estimate
@@ -403,3 +404,16 @@ def test_core_weights_arrive_bit_identical() -> None:
     for other in (objective.model, objective.reference, objective.value):
         for name, weight in model.core.state_dict().items():
             assert torch.equal(weight, other.core.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("kind", ["block", "selective"])
+def test_recomputed_blocks_change_no_bit(kind: str) -> None:
+    """Of the policy and of its value function, over two iterations."""
+    weights = []
+    for one in ("none", kind):
+        objective = tiny_ppo(tiny_model(scale=3.0))
+        assert isinstance(objective.value, ScalarModel)
+        checkpoint_blocks([*objective.model.core.layers, *objective.value.core.layers], one)
+        train(objective, epochs=2)
+        weights.append(objective.state_dict())
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])

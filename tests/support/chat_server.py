@@ -17,6 +17,7 @@ class ChatServer:
         self.failures: list[tuple[int, dict[str, str]]] = []
         self.reply: Callable[[str], str] = lambda question: "A"
         self.reply_to: Callable[[list[Any]], str] = lambda messages: self.reply(messages[-1]["content"])
+        self.likeliest: Callable[[str], dict[str, float]] | None = None  # by the text that it replies
         server = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -35,10 +36,13 @@ class ChatServer:
                     self.end_headers()
                     return
                 text = server.reply_to(body["messages"])
-                answer = {
+                answer: dict[str, Any] = {
                     "choices": [{"message": {"role": "assistant", "content": text}}],
                     "usage": {"prompt_tokens": 100, "completion_tokens": 2},
                 }
+                if "logprobs" in body and server.likeliest is not None:
+                    named = [{"token": token, "logprob": value} for token, value in server.likeliest(text).items()]
+                    answer["choices"][0]["logprobs"] = {"content": [{"top_logprobs": named}]}
                 data = json.dumps(answer).encode()
                 self.send_response(200)
                 self.send_header("Content-Length", str(len(data)))

@@ -21,6 +21,40 @@ def what_a_process_does(kind: str) -> Any:
     return world.rank, world.size, os.environ["MASTER_ADDR"]
 
 
+def windows_after_a_checkpoint(_: str) -> Any:
+    """The sums since the last log step of each of two processes, from a checkpoint as the first has written it; and
+    how one process continues with it."""
+    from types import SimpleNamespace
+
+    import torch
+
+    from maquette.data.process_group import join_group, of_all_processes
+    from maquette.model import LanguageModel, TransformerConfig
+    from maquette.objectives import Pretraining
+    from maquette.objectives.base import Optimization
+    from maquette.objectives.config import PretrainConfig
+    from maquette.optimization.config import AdamWConfig, LinearSchedulerConfig
+
+    world = process_group()
+    join_group("gloo")
+    shape = TransformerConfig(96, hidden_size=16, num_hidden_layers=1, num_attention_heads=2)
+    optimization = Optimization(
+        AdamWConfig(), LinearSchedulerConfig(), learning_rate=1e-2, weight_decay=0.1, steps=4, batch_size_tokens=16,
+        warmup=0.1,
+    )  # fmt: skip
+    module = Pretraining(LanguageModel(shape), optimization, PretrainConfig())
+    module._trainer = SimpleNamespace(world_size=world.size, global_rank=world.rank)  # type: ignore[assignment]
+    module._steps = [{"train/loss": torch.tensor(float(10**world.rank))}, {"train/loss": torch.tensor(1.0)}]
+    checkpoint: dict[str, Any] = {}
+    module.on_save_checkpoint(checkpoint)
+    [written, _] = of_all_processes(checkpoint)
+    module.on_load_checkpoint(written)
+    windows = of_all_processes(module._window)
+    module._trainer = SimpleNamespace(world_size=1, global_rank=0)  # type: ignore[assignment]
+    module.on_load_checkpoint(written)
+    return windows, module._window
+
+
 VARIANTS: dict[str, dict[str, Any]] = {
     "adamw": {},
     "muon": {"optimizer": "muon"},
@@ -28,6 +62,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "model": {"tie_word_embeddings": True, "num_attention_heads": 4, "num_key_value_heads": 2},
     },
     "accumulation, z-loss": {"accumulate": 2, "z_loss": 1e-3},
+    "checkpointing": {"checkpointing": "selective"},
 }
 """What sharded training must do as one process does."""
 
@@ -50,7 +85,7 @@ def go_on(folder: str) -> dict[str, list[tuple[float, float]]]:
 
 def train_variant(
     checkpoint: str, *, optimizer: str = "adamw", model: dict[str, Any] | None = None, accumulate: int = 1,
-    z_loss: float = 0.0, resume: bool = False,
+    z_loss: float = 0.0, checkpointing: str = "none", resume: bool = False,
 ) -> list[tuple[float, float]]:  # fmt: skip
     import datetime
     import pathlib
@@ -63,6 +98,7 @@ def train_variant(
     from maquette.data import TokenBatch
     from maquette.data.process_group import join_group
     from maquette.model import LanguageModel, TransformerConfig
+    from maquette.model.activation_checkpointing import checkpoint_blocks
     from maquette.objectives import Pretraining
     from maquette.objectives.base import Optimization
     from maquette.objectives.config import PretrainConfig
@@ -84,6 +120,7 @@ def train_variant(
     module = Pretraining(
         LanguageModel(TransformerConfig(**shape), seed=3 + world.rank), optimization, PretrainConfig(z_loss=z_loss)
     )
+    checkpoint_blocks(module.model.core.layers, checkpointing)
     numbers = torch.Generator().manual_seed(0)
     batches = [torch.randint(0, 96, (BATCH, 17), generator=numbers) for _ in range(STEPS)]
     share = BATCH // world.size // accumulate

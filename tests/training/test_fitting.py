@@ -435,3 +435,29 @@ def test_a_callback_that_exits_is_no_success(tmp_path: Path, configure: Configur
     config.callbacks = {**config.callbacks, "mine": {"_target_": f"{__name__}.Exits"}}
     with pytest.raises(StageError, match=r"sys\.exit was called at .*test_fitting\.py:\d+"):
         train.run(config)
+
+
+def test_recomputed_blocks_are_the_same_run(configure: Configure, tmp_path: Path) -> None:
+    """Not part of the fingerprint: a finished run is found again; trained again, it ends with the same weights."""
+    plain = train.run(configure(seed=31))
+    assert train.run(configure(seed=31, activation_checkpointing="block")).finished == plain.finished
+    for kind in ("block", "selective"):
+        (tmp_path / kind).mkdir()
+        assert_same(train.run(elsewhere(configure(seed=31, activation_checkpointing=kind), tmp_path / kind)), plain)
+
+
+def test_a_core_without_blocks_says_so(configure: Configure, capsys: pytest.CaptureFixture[str]) -> None:
+    train.run(configure(seed=32, model__kind="lstm", activation_checkpointing="block"))
+    assert "activation_checkpointing=block has no effect" in capsys.readouterr().err
+
+
+@pytest.mark.slow(reason="compiles a model three times")
+def test_compiled_blocks_are_recomputed(configure: Configure) -> None:
+    """The compiler fuses the second pass in its own way, so the last bits may differ."""
+    if not compiler_works(print):
+        pytest.skip("there is no C++ compiler")
+    losses = [
+        train.run(configure(seed=33, compile="on", activation_checkpointing=kind, force=True)).training_loss
+        for kind in ("none", "block", "selective")
+    ]
+    assert losses == pytest.approx([losses[0]] * 3, abs=1e-4)

@@ -196,7 +196,7 @@ def test_two_processes_stop_early_together_and_go_on_within_an_iteration(tmp_pat
 
 @pytest.mark.slow(reason="two more processes, twice")
 def test_sharded_weights_learn_as_copies_do(tmp_path: Path) -> None:
-    """Both processes sample with all weights, so neither waits for the other's longer answers; and they stop together."""
+    """Both processes sample with all weights: neither waits for longer answers of the other. They stop together."""
     curves = []
     for strategy in ("ddp", "fsdp"):
         (tmp_path / strategy).mkdir()

@@ -13,7 +13,7 @@ from maquette.cli.command_line.config import TrainStage
 from maquette.data.process_group import PATIENCE, join_group, process_group
 from maquette.training import read_history
 from maquette.training.processes import launch
-from support.process_work import what_a_process_does
+from support.process_work import what_a_process_does, windows_after_a_checkpoint
 
 
 def test_alone_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,6 +42,14 @@ def test_children_answer_complain_and_die() -> None:
     assert complaint.value.hint == "Listen to it."
     with pytest.raises(StageError, match=r"Process 1 ended without a word \(exit code -9\)"):
         launch(what_a_process_does, "death", 2)
+
+
+@pytest.mark.slow(reason="two more processes that import PyTorch and Lightning")
+def test_each_continues_with_its_own_means_between_two_log_steps() -> None:
+    """A rank was killed in the middle of ten steps: the curve had the first rank's losses twice."""
+    windows, alone = launch(windows_after_a_checkpoint, "", 2)
+    assert windows == [{"train/loss": [2.0, 2.0]}, {"train/loss": [11.0, 2.0]}]
+    assert alone == {"train/loss": [6.5, 2.0]}
 
 
 def test_every_process_speaks_from_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,10 @@ def run(config: AnnotateStage) -> Path:
 
         pairs = pairs_of_file(str(config.given)) if policy is None else sample_pairs(policy, config.prompts, **sampling)
         pairs = choose_pairs(pairs, config.labels, config.choose, config.rewards, config.outputs, seed=config.seed)
-        return annotate(pairs, config.feedback, folder, config.outputs, repeats=config.repeats, before=config.add)
+        return annotate(
+            pairs, config.feedback, folder, config.outputs, repeats=config.repeats, before=config.add,
+            judges=config.beside(),
+        )  # fmt: skip
 
     def record(folder: Path) -> None:
         from maquette.feedback.annotation import record_annotation

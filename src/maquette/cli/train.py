@@ -33,9 +33,14 @@ def run(config: TrainStage, data: TokensResult | None = None) -> RunRecord:
             branch = branching.below(trunk.tracking_run, one)
             record = train(branch, functools.partial(branching.resume_from_trunk, tree, branch))
         return record
+    return train(plan_run(config, data))
+
+
+def plan_run(config: TrainStage, data: TokensResult | None = None) -> PlannedRun:
+    """The run of any objective, without branches. Raises as `run`."""
     if not config.objective.entry.reads_text:
-        return train(post_training.PLANS[config.objective.entry.reads](config))
-    return train(plan_pretraining(config, data or tokens.make_tokens(config)))
+        return post_training.PLANS[config.objective.entry.reads](config)
+    return plan_pretraining(config, data or tokens.make_tokens(config))
 
 
 def train(run: PlannedRun, resume_from_trunk: Callable[[], bool] | None = None) -> RunRecord:

@@ -104,7 +104,7 @@ class DataConfig:
         None, "sequences (or examples) in one forward pass; by default what fits", minimum=1
     )
     document_masking: bool = setting(False, "attention does not cross the borders of documents")
-    workers: int = setting(0, "processes that read batches", minimum=0)
+    workers: int | None = setting(None, "processes that read batches; by default 2 on a GPU, else none", minimum=0)
     validation_tokens: int = setting(131_072, "validation tokens of each domain", minimum=8)
 
 

@@ -98,7 +98,7 @@ class ExampleBatches(Generic[Batch]):
 
     `make(indices, parts, mine)` turns the examples of a step into `parts` micro-batches, those of all processes in
     turn, and gives the `mine` of them: process `rank` of `world_size` takes `micro_batches` neighbours. `identity`:
-    digest of the data and of what else the order depends on.
+    digest of the data and of what else the order depends on. `pin_memory`: batches in page-locked memory, for a GPU.
     """
 
     def __init__(
@@ -112,7 +112,9 @@ class ExampleBatches(Generic[Batch]):
         identity: str,
         rank: int = 0,
         world_size: int = 1,
+        pin_memory: bool = False,
     ) -> None:
+        self._pin_memory = pin_memory
         self._order, self._make, self._batch_size, self._steps = order, make, batch_size, steps
         self._micro_batches, self._rank, self._world_size, self._identity = micro_batches, rank, world_size, identity
         self._position = 0
@@ -128,7 +130,8 @@ class ExampleBatches(Generic[Batch]):
             if made is None or made[0] != step:
                 made = step, self._make(self.indices(step), parts, slice(first, first + self._micro_batches))
             self._position += 1  # before it is used: a checkpoint after its step counts it as read (Lightning asks)
-            yield made[1][part]
+            batch: Any = made[1][part]
+            yield batch.pin_memory() if self._pin_memory else batch
 
     def indices(self, step: int) -> NDArray[np.int64]:
         """The examples that step `step` (from 0) reads, of all processes: (batch_size,)."""

@@ -78,9 +78,11 @@ class ExampleData(LightningDataModule, abc.ABC):
     def train_dataloader(self) -> ExampleBatches[Any]:
         assert self.manifest is not None
         rank, world_size = self._place()
+        cuda = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         return ExampleBatches(
             self._order, self._training_batches(), batch_size=self.batch_size, micro_batches=self.micro_batches,
             steps=self.steps, identity=self.manifest.digest, rank=rank, world_size=world_size,
+            pin_memory=cuda,
         )  # fmt: skip
 
     def val_dataloader(self) -> list["_HeldOutExampleLoader"]:

@@ -32,6 +32,9 @@ _FORWARD = 1 / 3
 _VALIDATION_COST = 0.03
 """Validation before the last takes at most this share of the training compute."""
 
+_GPU_WORKERS = 2
+"""Processes that read batches where a GPU waits for them: reads are scattered over the shards."""
+
 _COPYING_COST = 0.01
 _VALIDATION_BATCH = 4096
 """Tokens in one batch of held-out text, at least: without gradients they need little memory, and Lightning's evaluation
@@ -118,9 +121,12 @@ class PretrainingData(LightningDataModule):
     def train_dataloader(self) -> TrainingBatches:
         shards = self._opened()
         rank, world_size, cuda = self._place()
+        workers = self.settings.workers
+        if workers is None:
+            workers = _GPU_WORKERS if cuda else 0
         return TrainingBatches(
             shards, self.order, batch_sequences=self.batch_sequences, micro_batch_size=self.micro_batch_size,
-            steps=self.steps, rank=rank, world_size=world_size, workers=self.settings.workers,
+            steps=self.steps, rank=rank, world_size=world_size, workers=workers,
             document_masking=self.settings.document_masking, pin_memory=cuda,
         )  # fmt: skip
 

@@ -1,5 +1,7 @@
 """Annotation from pairs to labels and their report."""
 
+import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from maquette.feedback.agreement import Votes, inter_annotator_agreement
 from maquette.feedback.annotators.language_model import LanguageModelAnnotator
 from maquette.feedback.annotators.simulated import GoldAnnotator, gold_of
 from maquette.feedback.building import build_annotator, other_people
-from maquette.feedback.comparison import Comparison, comparison_of, preferences_of
+from maquette.feedback.comparison import Annotator, Comparison, Judgement, comparison_of, preferences_of
 from maquette.feedback.config import PREFERENCES, FeedbackConfig
 from maquette.feedback.report import Labels, describe_annotator, votes_of, write_report
 from maquette.tracking import start_run
@@ -29,12 +31,13 @@ def annotate(
     *,
     repeats: int,
     before: Sequence[str] = (),
+    judges: Mapping[str, FeedbackConfig] | None = None,
 ) -> dict[str, Any]:
     """Has every pair judged, writes preferences.jsonl and the report into `folder`; returns the manifest's facts.
 
     `repeats`: simulated people judge so many times (each time others), so that agreement, bias and variance can be
-    measured; the first labels are the ones that are written, after those of the files `before`. Raises `StageError`
-    where nothing was decided."""
+    measured; the first labels are the ones that are written, after those of the files `before`. `judges` judge the same
+    pairs for the report alone. Raises `StageError` where nothing was decided."""
     if not pairs:
         raise StageError(
             "There is no pair of different completions to judge.", "Sample at a higher temperature, or more."
@@ -55,35 +58,52 @@ def annotate(
         raise StageError(
             f"{annotator.name} decided none of {len(pairs):,} pairs.{why}", "Let somebody else judge, or other pairs."
         )
+    gold = gold_differences(pairs)
+    labels = [_labels_of(annotator, judged, config, pairs, outputs, repeats)]
+    for name, other in (judges or {}).items():
+        beside = build_annotator(other, outputs, pairs)
+        theirs = _labels_of(beside, beside.judge(pairs), other, pairs, outputs, repeats)
+        labels.append(dataclasses.replace(theirs, name=name))
+    if gold is not None and config.kind != "gold":
+        labels.append(Labels("gold", votes_of(GoldAnnotator().judge(pairs))[None]))
+    reports = [describe_annotator(one, pairs, gold) for one in labels]
+    between = {}
+    for one, other_labels in itertools.combinations(labels, 2):
+        agreement = inter_annotator_agreement(_decided(np.stack([one.votes[0], other_labels.votes[0]])))
+        if agreement is not None:
+            between[f"{one.name}, {other_labels.name}"] = agreement
+    notes = list(dict.fromkeys(name for one in labels for name in one.notes))
+    facts = write_report(folder, reports, pairs, between, notes)
+    say(f"{annotator.name}: {written:,} labels of {len(pairs):,} pairs")
+    return facts | {"labels": written, "annotator": annotator.name}
+
+
+def _labels_of(
+    annotator: Annotator,
+    judged: Sequence[Judgement],
+    config: FeedbackConfig,
+    pairs: Sequence[Comparison],
+    outputs: Path | str,
+    repeats: int,
+) -> Labels:
+    """What `annotator`, of these settings, has `judged`; of simulated people also the labels of others of the kind."""
     votes = [votes_of(judged)]
     if config.kind == "simulated":
         votes += [
             votes_of(build_annotator(other_people(config, number), outputs, pairs).judge(pairs))
             for number in range(1, repeats)
         ]
-    dollars, notes = config.label_price * 1000, {}
-    if isinstance(annotator, LanguageModelAnnotator):
-        costs = annotator.costs
-        dollars = costs.dollars_per_thousand
-        notes = {
-            "questions asked": costs.asked,
-            "questions answered before": costs.cached,
-            "nonsense replies": costs.nonsense,
-            "contradictions when turned round": costs.contradictions,
-            "dollars spent now": costs.dollars,
-        }
-    gold = gold_differences(pairs)
-    labels = [Labels(annotator.name, np.stack(votes), dollars, notes)]
-    if gold is not None and config.kind != "gold":
-        labels.append(Labels("gold", votes_of(GoldAnnotator().judge(pairs))[None]))
-    reports = [describe_annotator(one, pairs, gold) for one in labels]
-    between = {}
-    if len(labels) > 1:
-        agreement = inter_annotator_agreement(_decided(np.stack([one.votes[0] for one in labels])))
-        between = {} if agreement is None else {f"{labels[0].name}, gold": agreement}
-    facts = write_report(folder, reports, pairs, between, list(notes))
-    say(f"{annotator.name}: {written:,} labels of {len(pairs):,} pairs")
-    return facts | {"labels": written, "annotator": annotator.name}
+    if not isinstance(annotator, LanguageModelAnnotator):
+        return Labels(annotator.name, np.stack(votes), config.label_price * 1000)
+    costs = annotator.costs
+    notes = {
+        "questions asked": costs.asked,
+        "questions answered before": costs.cached,
+        "nonsense replies": costs.nonsense,
+        "contradictions when turned round": costs.contradictions,
+        "dollars spent now": costs.dollars,
+    }
+    return Labels(annotator.name, np.stack(votes), costs.dollars_per_thousand, notes)
 
 
 def gold_differences(pairs: Sequence[Comparison]) -> Votes | None:

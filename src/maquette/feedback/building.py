@@ -5,6 +5,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from maquette.artifacts import ConfigError, StageError
 from maquette.feedback.annotators.custom import CallableAnnotator, CallableReward, FileAnnotator
 from maquette.feedback.annotators.language_model import AnswerCache, LanguageModelAnnotator
@@ -20,7 +23,7 @@ from maquette.feedback.annotators.simulated import (
 from maquette.feedback.chat_models import ChatModel, EndpointModel, LocalModel
 from maquette.feedback.comparison import Annotator, Comparison, Judgement
 from maquette.feedback.config import AuthorConfig, FeedbackConfig, PromptsConfig, RewardConfig
-from maquette.feedback.policies import measure_policy
+from maquette.feedback.policies import PolicyScores, measure_policy
 from maquette.feedback.prompts import open_prompts
 from maquette.model import LanguageModel, Sampling
 from maquette.model.loading import find_checkpoint, find_reward_model, load_checkpoint, load_reward_model
@@ -65,6 +68,7 @@ def build_annotator(config: FeedbackConfig, outputs: Path | str, comparisons: Se
         _judge(config, outputs),
         cache=AnswerCache(Path(outputs) / "artifacts" / "judged.sqlite"),
         both_orders=config.both_orders,
+        by_probability=config.verdict == "log_probability",
         workers=config.workers if config.url else 1,
         input_price=config.input_price,
         output_price=config.output_price,
@@ -115,6 +119,16 @@ def build_author(config: AuthorConfig, outputs: Path | str) -> EndpointModel | L
     return LocalModel(model, tokenizer, folder.name, sampling=sampling, max_tokens=config.max_tokens)
 
 
+def disagreement(
+    scores: Mapping[str, NDArray[np.float64]], reference: Mapping[str, NDArray[np.float64]], names: Sequence[str]
+) -> float:
+    """How far reward models differ on completions: the standard deviation over models `names` of a completion's score,
+    each in standard deviations of its scores of the `reference`'s completions (n,), since a reward's level and scale
+    are arbitrary; the mean over completions (n,)."""
+    each = [(scores[name] - reference[name].mean()) / max(float(reference[name].std()), 1e-8) for name in names]
+    return float(np.std(each, axis=0).mean())
+
+
 @dataclass(frozen=True)
 class ConfiguredFeedback:
     """A `FeedbackSource` from settings: plain values until it is opened. A value function starts from the reward model
@@ -144,11 +158,23 @@ class ConfiguredFeedback:
         if self.prompts.path is None:
             rewards["gold"] = GoldReward()
 
+        watching = {name: open_reward_model(name, self.outputs).of_policy(tokenizer) for name in self.reward.watched_by}
+        ensemble = {"reward": reward, **watching} if watching else {}
+        scale: dict[str, NDArray[np.float64]] = {}
+
+        def scores_of(model: LanguageModel, reference: LanguageModel | None) -> PolicyScores:
+            return measure_policy(
+                model, tokenizer, prompts, rewards | watching, reference=reference, max_tokens=max_completion_length,
+                seed=1,
+            )  # fmt: skip
+
         def measure(model: LanguageModel, reference: LanguageModel) -> Mapping[str, float]:
-            scores = measure_policy(
-                model, tokenizer, prompts, rewards, reference=reference, max_tokens=max_completion_length, seed=1
-            )
-            means = {name: float(values.mean()) for name, values in scores.scores.items()}
+            if ensemble and not scale:  # the same after resuming: a policy's reference never changes
+                scale.update(scores_of(reference, None).scores)
+            scores = scores_of(model, reference)
+            means = {name: float(scores.scores[name].mean()) for name in rewards}
+            if ensemble:
+                means["disagreement"] = disagreement(scores.scores, scale, list(ensemble))
             return means | {"kl": scores.kl, "words": float(scores.words.mean()), "eos_rate": scores.ended}
 
         return PolicyFeedback(

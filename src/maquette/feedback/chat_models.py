@@ -1,13 +1,15 @@
 """Models that answer a conversation, to judge or to write: any server that speaks OpenAI's chat protocol, or a
 checkpoint on this machine."""
 
+import math
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+import torch
 import urllib3
 
 from maquette.artifacts import ConfigError, StageError
@@ -19,17 +21,22 @@ from maquette.text.chat import Message
 _BUSY = frozenset((408, 409, 425, 429, 500, 502, 503, 504))
 """Status codes that mean: ask again later."""
 
+_LIKELIEST = 20
+"""Tokens whose log-probabilities a server is asked for: the most that OpenAI's gives."""
+
 
 @dataclass(frozen=True)
 class Reply:
     """What a model replied, and what it read and wrote for it, in tokens. `cut`: it was not at its end. `seconds`: its
-    share of the time that those took that were asked at once, 0 where nobody measured it."""
+    share of the time that those took that were asked at once, 0 where nobody measured it. `probability`, where it was
+    asked for: that of the first of two words, in what both have."""
 
     text: str
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cut: bool = False
     seconds: float = 0.0
+    probability: float | None = None
 
     def dollars(self, input_price: float, output_price: float) -> float:
         """What it cost, at prices in dollars per million tokens."""
@@ -46,6 +53,11 @@ class ChatModel(Protocol):
 
     def ask(self, messages: Sequence[Message]) -> Reply:
         """Raises `StageError` where there is no answer to be had."""
+        ...
+
+    def weigh(self, messages: Sequence[Message], words: tuple[str, str]) -> Reply:
+        """How likely a reply begins with each of two words of one token: a reply with a `probability`, None where it
+        begins with neither. Raises as `ask`."""
         ...
 
 
@@ -100,7 +112,24 @@ class EndpointModel:
         return {"model": self.name, "temperature": self._body["temperature"]}
 
     def ask(self, messages: Sequence[Message], seed: int | None = None) -> Reply:
-        body = self._body | {"messages": list(messages)} | ({} if seed is None else {"seed": seed})
+        return self._asked({"messages": list(messages)} | ({} if seed is None else {"seed": seed}), _read_reply)
+
+    def weigh(self, messages: Sequence[Message], words: tuple[str, str]) -> Reply:
+        """From the likeliest tokens that the server names, 20 at most."""
+        body = {"messages": list(messages), "max_tokens": 1, "logprobs": True, "top_logprobs": _LIKELIEST}
+
+        def read(raw: Any) -> Reply:
+            if not (place := raw["choices"][0].get("logprobs")):
+                raise StageError(
+                    f"{self._url} gives no log-probabilities.", "Use feedback.verdict=letter, or another server."
+                )
+            likeliest = [(one["token"], float(one["logprob"])) for one in place["content"][0]["top_logprobs"]]
+            return replace(_read_reply(raw), probability=_share_of_first(likeliest, words))
+
+        return self._asked(body, read)
+
+    def _asked(self, more: Mapping[str, Any], read: Callable[[Any], Reply]) -> Reply:
+        body = self._body | dict(more)
         start = time.perf_counter()
         try:
             answer = self._http.request("POST", self._url, json=body)
@@ -113,7 +142,7 @@ class EndpointModel:
             detail = answer.data[:300].decode("utf-8", "replace")
             raise StageError(f"{self._url} refuses the question: {answer.status} {answer.reason}. {detail}".strip())
         try:
-            return replace(_read_reply(answer.json()), seconds=time.perf_counter() - start)
+            return replace(read(answer.json()), seconds=time.perf_counter() - start)
         except (ValueError, KeyError, IndexError, TypeError) as error:
             raise StageError(
                 f"{self._url} does not reply in OpenAI's format ({type(error).__name__}: {error})."
@@ -164,6 +193,28 @@ class LocalModel:
         ((_, reply),) = self.ask_all([messages], [0])
         return reply
 
+    def weigh(self, messages: Sequence[Message], words: tuple[str, str]) -> Reply:
+        ids = chat.render(self._tokenizer, messages, open_assistant=True).ids
+        with torch.inference_mode():
+            tokens = torch.tensor([ids], device=self._model.head_weight.device)
+            log_probs = self._model.logits(self._model.core(tokens)[:, -1]).float().log_softmax(-1)[0]
+        written = {token: self._tokenizer.decode([token]) for token in self._tokens_of(words)}
+        likeliest = [(text, float(log_probs[token])) for token, text in written.items()]
+        return Reply("", len(ids), 1, probability=_share_of_first(likeliest, words))
+
+    def _tokens_of(self, words: Sequence[str]) -> set[int]:
+        """Those that are one of the words, alone or after a space. Raises `StageError` where a word has none."""
+        tokens = set()
+        for word in words:
+            one = [ids[0] for text in (word, f" {word}") if len(ids := self._tokenizer.encode(text)) == 1]
+            if not one:
+                raise StageError(
+                    f"{self.name} has no token for the verdict {word!r}.",
+                    "Use feedback.verdict=letter, or another judge.",
+                )
+            tokens.update(one)
+        return tokens
+
     def ask_all(self, conversations: Sequence[Sequence[Message]], seeds: Sequence[int]) -> Iterator[tuple[int, Reply]]:
         """All in one batch. As `AuthorModel`."""
         start = time.perf_counter()
@@ -176,6 +227,14 @@ class LocalModel:
         for place, (prompt, one) in enumerate(zip(prompts, completions, strict=True)):
             cut = one.finish_reason in ("max_tokens", "context")
             yield place, Reply(one.text, len(prompt), len(one.tokens), cut, seconds)
+
+
+def _share_of_first(likeliest: Sequence[tuple[str, float]], words: tuple[str, str]) -> float | None:
+    """P(first) / (P(first) + P(second)) from (token, log-probability) each; None where neither is among them."""
+    first, second = (
+        math.fsum(math.exp(log_prob) for token, log_prob in likeliest if token.strip() == word) for word in words
+    )
+    return first / (first + second) if first + second > 0 else None
 
 
 def _read_reply(raw: Any) -> Reply:

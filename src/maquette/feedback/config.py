@@ -19,6 +19,8 @@ CAPTIONS = {
     "frontier": "What each policy is worth, and what it was optimised for, over how far it has moved.",
     "overoptimisation": "Gold and learned reward gained over how far a policy has moved, one colour a reward model; "
     "lines through gold are the curves of Gao et al. 2022 with 90% bands.",
+    "signals": "What training shows while gold falls: the gold reward, and each signal over validations, as a share of "
+    "its highest; the dotted line is where gold has fallen for good.",
     "length": "Where labels like length, longer completions win by the learned reward, and lose by gold.",
 }
 """The figures of a study."""
@@ -41,6 +43,9 @@ class RewardConfig:
     checkpoint: str | None = setting(None, "run or folder of the reward model")
     callable: str | None = setting(
         None, "module:function of your own, from a list of completions to a number each (sets kind=callable)"
+    )
+    watched_by: list[str] = setting(
+        list, "more reward models: how far they disagree on the policy's completions is measured at each validation"
     )
 
     def __post_init__(self) -> None:
@@ -82,6 +87,10 @@ class FeedbackConfig:
     model: str = setting("gpt-4o-mini", "language_model: the model's name at that server")
     key_variable: str | None = setting(None, "language_model: environment variable that holds the server's key")
     both_orders: bool = setting(True, "language_model: ask again with the completions turned round")
+    verdict: str = setting(
+        "letter", "language_model: the letter that it writes, or how likely each letter is (AlpacaEval 2)",
+        choices=("letter", "log_probability"),
+    )  # fmt: skip
     retries: int = setting(5, "language_model: how often a busy server is asked again", minimum=0)
     workers: int = setting(4, "language_model: questions under way at once", minimum=1)
     input_price: float = setting(0.0, "language_model: dollars per million tokens read", minimum=0.0)
@@ -126,6 +135,8 @@ class FeedbackConfig:
         settings = dataclasses.asdict(self)
         for key in ("retries", "workers", "key_variable", *without):
             del settings[key]
+        if self.verdict == "letter":  # as annotations were named before there was a choice
+            del settings["verdict"]
         return settings | ({} if self.callable is None else {"code": code_digest(self.callable)})
 
 

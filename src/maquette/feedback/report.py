@@ -1,6 +1,7 @@
 """The report of annotation: how good the labels are, what sways them, what they cost, and how many are enough."""
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -92,7 +93,31 @@ def write_report(
     write_text(folder / "report.md", render("annotation.md.j2", {**facts, "notes": notes}))
     if any(one["bias"] is not None for one in annotators):
         draw_bias_variance(annotators, folder / "figures" / "bias_variance")
+    if priced := agreement_and_price(annotators, agreement):
+        draw_price(*priced, folder / "figures" / "price")
     return facts
+
+
+def agreement_and_price(
+    annotators: Sequence[Mapping[str, Any]], agreement: Mapping[str, Estimate]
+) -> tuple[str, dict[str, tuple[float, float, float, float]]] | None:
+    """By whom judges are measured, gold or the first annotator, and of each judge its price for 1,000 labels and its
+    agreement with them, with its interval. None for a single judge."""
+    judges = [one for one in annotators if one["name"] != "gold"]
+    if len(judges) < 2:
+        return None
+    if any(one["accuracy_to_gold"] is not None for one in judges):
+        shares = {one["name"]: one["accuracy_to_gold"] for one in judges}
+        truth = "gold"
+    else:
+        truth = str(judges[0]["name"])
+        between = {other["name"]: agreement.get(f"{truth}, {other['name']}") for other in judges[1:]}
+        shares = {name: _numbers(one) for name, one in between.items()}
+    prices = {one["name"]: float(one["dollars_per_thousand"]) for one in judges}
+    return truth, {
+        name: (prices[name], share["value"], share["low"], share["high"])
+        for name, share in shares.items() if share is not None
+    }  # fmt: skip
 
 
 def draw_bias_variance(annotators: Sequence[Mapping[str, Any]], path: Path) -> Path:
@@ -113,6 +138,18 @@ def draw_bias_variance(annotators: Sequence[Mapping[str, Any]], path: Path) -> P
         axes.set_ylim(bottom=0)
         axes.legend(fontsize=8)
     left.set_xlim(left=0)
+    return save_figure(figure, path)
+
+
+def draw_price(truth: str, judges: Mapping[str, tuple[float, float, float, float]], path: Path) -> Path:
+    """Agreement with `truth` over the price of 1,000 labels; see `agreement_and_price`."""
+    figure, axes = new_figure(width=5.4, height=3.8)
+    for color, (name, (price, share, low, high)) in zip(itertools.cycle(COLORS), judges.items(), strict=False):
+        errors = [[share - low], [high - share]]
+        axes.errorbar([price], [share], yerr=errors, fmt="o", color=color, capsize=3, label=name)
+    axes.set_xscale("symlog", linthresh=0.1)
+    axes.set(xlabel="dollars for 1,000 labels", ylabel=f"agreement with {truth}, 95% intervals")
+    axes.legend(fontsize=8)
     return save_figure(figure, path)
 
 

@@ -45,12 +45,12 @@ class PackedSequences(NamedTuple):
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "PackedSequences":
         """On another device."""
-        moved = [part.to(device, non_blocking=non_blocking) for part in self[:2]]
-        return PackedSequences(*moved, *self[2:])
+        queries, keys = (part.to(device, non_blocking=non_blocking) for part in self[:2])
+        return self._replace(cu_seq_q=queries, cu_seq_k=keys)
 
     def pin_memory(self) -> "PackedSequences":
         """In page-locked memory."""
-        return PackedSequences(*(part.pin_memory() for part in self[:2]), *self[2:])
+        return self._replace(cu_seq_q=self.cu_seq_q.pin_memory(), cu_seq_k=self.cu_seq_k.pin_memory())
 
 
 Seen = Tensor | PackedSequences | None
@@ -170,8 +170,8 @@ def attend(
     grouped = query.size(1) != key.size(1)
     if isinstance(seen, PackedSequences):
         kernel = _varlen if query.is_cuda else attend_apart
-        laid = (part.transpose(1, 2).flatten(0, 1) for part in (query, key, value))
-        return kernel(*laid, seen, window).unflatten(0, (query.size(0), -1)).transpose(1, 2)
+        queries, keys, values = (part.transpose(1, 2).flatten(0, 1) for part in (query, key, value))
+        return kernel(queries, keys, values, seen, window).unflatten(0, (query.size(0), -1)).transpose(1, 2)
     if grouped and query.device.type != "cpu" and (seen is not None or attention_dtype(query) == torch.float32):
         key, value = (part.repeat_interleave(query.size(1) // part.size(1), dim=1) for part in (key, value))
         grouped = False
@@ -188,14 +188,16 @@ def _varlen(query: Tensor, key: Tensor, value: Tensor, seen: PackedSequences, wi
     precision = attention_dtype(query)
     query, key, value = (part.to(precision) for part in (query, key, value))
     back = -1 if window is None else window - 1  # keys behind a query's own, both ends included
-    return varlen_attn(query, key, value, *seen, window_size=(back, 0), enable_gqa=True)
+    given = varlen_attn(query, key, value, *seen, window_size=(back, 0), enable_gqa=True)
+    assert isinstance(given, Tensor)  # it gives more where it is asked for more
+    return given
 
 
 @torch.compiler.disable
 def attend_apart(query: Tensor, key: Tensor, value: Tensor, seen: PackedSequences, window: int | None) -> Tensor:
     """What `_varlen` computes, one sequence after another in plain torch; a window in pieces as long as it is."""
     grouped = query.size(1) != key.size(1)
-    whole = [part.transpose(0, 1)[None] for part in (query, key, value)]  # (1, heads, all, W)
+    query, key, value = (part.transpose(0, 1)[None] for part in (query, key, value))  # (1, heads, all, W)
     bounds = zip(*(cu_seq.tolist() for cu_seq in seen[:2]), strict=True)
     parts = []
     for (first, first_key), (end, end_key) in itertools.pairwise(bounds):
@@ -213,7 +215,7 @@ def attend_apart(query: Tensor, key: Tensor, value: Tensor, seen: PackedSequence
                 mask = dense_mask(length, query.device, window=window, used=total - length)
             parts.append(
                 F.scaled_dot_product_attention(
-                    whole[0][:, :, queries], *(part[:, :, keys] for part in whole[1:]),
+                    query[:, :, queries], key[:, :, keys], value[:, :, keys],
                     attn_mask=mask, is_causal=mask is None and length > 1, enable_gqa=grouped,
                 )
             )  # fmt: skip

@@ -9,6 +9,9 @@ from maquette.artifacts.settings import is_dotted, plain_arguments, setting
 from maquette.artifacts.targets import check_target
 from maquette.model.architecture import ACTIVATIONS
 
+ACTIVATION_CHECKPOINTING = ("none", "block", "selective")
+"""How much is computed again in the backward pass; see `maquette.model.activation_checkpointing`."""
+
 
 @dataclass
 class ModelConfig:

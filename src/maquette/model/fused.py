@@ -6,6 +6,8 @@ of the plain formula beside it in `transformer.py`, with fewer passes. The compi
 have kernels of their own, so both are given the plain formulas: `use_fused_backward` decides.
 """
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -15,11 +17,25 @@ from torch.autograd.function import once_differentiable
 
 from maquette.model.linear import input_gradient, linear, matmul, weight_gradient
 
+_plain = False
+
+
+@contextlib.contextmanager
+def plain_formulas() -> Iterator[None]:
+    """Within the block a CPU computes as an accelerator does: what that would keep in memory is counted so."""
+    global _plain
+    before, _plain = _plain, True
+    try:
+        yield
+    finally:
+        _plain = before
+
 
 def use_fused_backward(values: Tensor) -> bool:
     """Whether this is eager training on a CPU, in full precision."""
     return (
-        values.device.type == "cpu"
+        not _plain
+        and values.device.type == "cpu"
         and values.dtype in (torch.float32, torch.float64)
         and torch.is_grad_enabled()
         and not torch.compiler.is_compiling()

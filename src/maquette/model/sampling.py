@@ -42,6 +42,11 @@ class Sampling:
         """Also where dividing by the temperature would overflow: the largest logit is then all that is left."""
         return self.temperature < 1e-6
 
+    def words(self) -> str:
+        """The settings that have an effect: temperature=0.8, top_p=0.95."""
+        names = ("temperature",) if self.greedy else ("temperature", "top_k", "top_p", "min_p")
+        return ", ".join(f"{name}={value:g}" for name in names if (value := getattr(self, name)) is not None)
+
 
 def penalize_repetition(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
     """Makes tokens that stand in the prompt or were generated already less likely (`penalty` > 1).
@@ -96,6 +101,17 @@ def bend(logits: Tensor, sampling: Sampling, seen: Tensor | None = None) -> Tens
     if sampling.min_p is not None:
         logits = keep_min_p(logits, sampling.min_p)
     return logits
+
+
+def distribution(logits: Tensor, sampling: Sampling, seen: Tensor | None = None) -> Tensor:
+    """The probability with which each token is drawn, `(B, V)` in float64: of the largest logit 1 where it is greedy.
+
+    Arguments as of `bend`; what `draw` makes of `bend`'s logits has these frequencies.
+    """
+    bent = bend(logits, sampling, seen).double()
+    if sampling.greedy:
+        return torch.nn.functional.one_hot(bent.argmax(dim=-1), bent.size(-1)).double()
+    return bent.softmax(dim=-1)
 
 
 def draw(logits: Tensor, uniform: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from maquette.data.process_group import of_all_processes
 from maquette.model.architecture import describe_model
 from maquette.model.loading import (
     BASE,
@@ -161,12 +162,12 @@ class Objective(LightningModule, abc.ABC):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._settle()
-        checkpoint["window"] = self._window
+        checkpoint["window"] = of_all_processes({name: [*total] for name, total in self._window.items()})
         if self.description.get("adapter"):
             leave_out_base(checkpoint, self.description, self.model)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self._window = {name: list(total) for name, total in checkpoint.get("window", {}).items()}
+        self._window = self._own(checkpoint.get("window", {}))
         if BASE in checkpoint:
             put_back_base(checkpoint, self.description, scalar=self.scalar)
 
@@ -197,6 +198,17 @@ class Objective(LightningModule, abc.ABC):
                 total[0] += number
                 total[1] += 1
         self._steps.clear()
+
+    def _own(self, windows: Any) -> dict[str, list[float]]:
+        """This process's sums and counts since the last log step from those of all; their means where there were more
+        or fewer of them."""
+        if isinstance(windows, dict):  # a file of an earlier version has those of one
+            windows = [windows]
+        processes = 1 if self._trainer is None else self.trainer.world_size
+        if len(windows) == processes:
+            return dict(windows[self.trainer.global_rank if processes > 1 else 0])
+        rows = {name: [window[name] for window in windows] for name in windows[0]}
+        return {name: torch.tensor(row, dtype=torch.float64).mean(dim=0).tolist() for name, row in rows.items()}
 
     def _mean_of_window(self, step: int) -> dict[str, float]:
         """Means since the last log step, over all processes."""

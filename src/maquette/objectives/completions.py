@@ -10,7 +10,7 @@ among them.
 import dataclasses
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -213,17 +213,48 @@ def completion_kl(
         )
         return ((mine.exp() * (mine - theirs)).sum(-1),)
 
-    sums = np.zeros(len(completions))
+    def kl_of_batch(tokens: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
+        hidden = (one.core(tokens)[:, :-1][mask] for one in (model, reference))
+        return likelihoods.in_chunks(kl_of_rows, model.config.vocab_size, *hidden)
+
+    return _sums_of_completions(completions, kl_of_batch, model.head_weight.device, batch)[0]
+
+
+def completion_likelihoods(
+    model: LanguageModel, completions: Sequence[Completion], *, temperature: float = 1.0, batch: int = 128
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Log-probability of each completion, its end of turn included, and the entropy of the distributions that its
+    tokens are drawn from, summed along it: nats, `(n,)` each."""
+
+    def of_batch(tokens: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
+        chosen, entropy = likelihoods.token_statistics(
+            model.core(tokens)[:, :-1][mask], model.head_weight, tokens[:, 1:][mask],
+            logit_softcap=model.config.logit_softcap, temperature=temperature, entropy=True,
+        )  # fmt: skip
+        assert entropy is not None
+        return chosen, entropy
+
+    log_probs, entropies = _sums_of_completions(completions, of_batch, model.head_weight.device, batch)
+    return log_probs, entropies
+
+
+def _sums_of_completions(
+    completions: Sequence[Completion],
+    of_batch: Callable[[Tensor, Tensor], tuple[Tensor, ...]],
+    device: torch.device,
+    batch: int,
+) -> NDArray[np.float64]:
+    """Sums over each completion's tokens of what `of_batch(tokens (B, T), mask (B, S))` gives of each token of the
+    mask, in its order: (statistics, n). Without gradients."""
+    sums = []
     for start in range(0, len(completions), batch):
-        part = completions[start : start + batch]
-        tokens, _, mask = padded_rows(part, model.head_weight.device)
+        tokens, _, mask = padded_rows(completions[start : start + batch], device)
         with torch.inference_mode():
-            hidden = (one.core(tokens)[:, :-1][mask] for one in (model, reference))
-            (each,) = likelihoods.in_chunks(kl_of_rows, model.config.vocab_size, *hidden)
-            kl = torch.zeros(len(part), dtype=each.dtype, device=each.device)
-            kl.index_add_(0, mask.nonzero()[:, 0], each)
-        sums[start : start + len(part)] = kl.double().cpu().numpy()
-    return sums
+            each = torch.stack(of_batch(tokens, mask))
+            of_rows = each.new_zeros(len(each), len(mask))
+            of_rows.index_add_(1, mask.nonzero()[:, 0], each)
+        sums.append(of_rows.double().cpu().numpy())
+    return np.concatenate(sums, axis=1)
 
 
 def sampled_kl(

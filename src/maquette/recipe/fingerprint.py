@@ -26,15 +26,15 @@ from maquette.artifacts.targets import import_target, module_spec, split_target
 
 OBSERVERS = (
     "name", "outputs", "force", "json", "tracking", "logger", "prediction", "suite", "protocol", "sweep",
-    "trainer.logger", "trainer.log_every_n_steps", "trainer.profiler", "trainer.default_root_dir",
+    "profile_steps", "trainer.logger", "trainer.log_every_n_steps", "trainer.profiler", "trainer.default_root_dir",
     "trainer.enable_checkpointing", "trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.barebones",
     "trainer.num_sanity_val_steps", "trainer.model_registry", "trainer.enable_autolog_hparams",
 )  # fmt: skip
 """Settings that only watch a run, or say where it is written and what is done with it afterwards."""
 
 DEVICES = (
-    "executor", "threads", "trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy",
-    "data.workers", "data.num_workers", "data.micro_batch_size",
+    "executor", "threads", "activation_checkpointing", "trainer.accelerator", "trainer.devices", "trainer.num_nodes",
+    "trainer.strategy", "data.workers", "data.num_workers", "data.micro_batch_size",
     "data.pin_memory", "data.persistent_workers", "data.prefetch_factor",
 )  # fmt: skip
 """Settings of where the work is done and how it is shared; two processes give what one does."""

@@ -7,11 +7,9 @@ Trainer between them. What a run leaves when it is through is `conclusion.py`'s.
 import contextlib
 import random
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
@@ -27,7 +25,7 @@ from maquette.training.checkpoint_io import CheckpointFolder
 from maquette.training.conclusion import conclude
 from maquette.training.devices import keep_large_buffers, prepared_process
 from maquette.training.job import Job
-from maquette.training.machine import compile_blocks, compiler_works, matmul_peak
+from maquette.training.machine import PreparedBlocks, matmul_peak
 from maquette.training.metrics_file import MetricsFile
 from maquette.training.processes import ForcedExit, catch_signals
 from maquette.training.record import RunRecord, read_record
@@ -80,7 +78,7 @@ def _fit(job: Job, record: RunRecord, world: ProcessGroup, log: RunLog, loggers:
             steps_per_epoch=opened.steps_per_epoch,
             kept_steps=job.kept_steps,
         )
-        callbacks = [*build_callbacks(job, run), *([_Compilation()] if job.compiled else [])]
+        callbacks = [*build_callbacks(job, run), PreparedBlocks(job)]
         trainer = build_trainer(job, opened, callbacks, [*([metrics] if metrics is not None else []), *loggers])
         for seed in (random.seed, np.random.seed, torch.manual_seed):  # for dropout; initial weights have their own
             seed(job.spec.seed + world.rank)
@@ -113,15 +111,6 @@ def _fit(job: Job, record: RunRecord, world: ProcessGroup, log: RunLog, loggers:
             )
         raise KeyboardInterrupt
     return record
-
-
-class _Compilation(Callback):
-    """Compiles the core's layers where the run was begun compiled and still can be."""
-
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        model: Any = pl_module.model
-        if compiler_works(say):
-            compile_blocks(model.core)
 
 
 @contextlib.contextmanager

@@ -77,6 +77,7 @@ class Job:
     num_validations: int = 10
     callbacks: dict[str, Any] = dataclasses.field(default_factory=dict)
     logger: dict[str, Any] = dataclasses.field(default_factory=dict)
+    activation_checkpointing: str = "none"
     compiled: bool = False
     linear_backend: str = "torch"
     kept_steps: frozenset[int] = frozenset()

@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 
 from maquette.artifacts.files import locked, read_json, write_json
+from maquette.artifacts.progress import say
 from maquette.data import TokenBatch
-from maquette.model import LanguageModel
+from maquette.model import LanguageModel, ScalarModel
+from maquette.model.activation_checkpointing import checkpoint_blocks
 from maquette.model.linear import fastest_backend, may_be_faster
 from maquette.objectives import Pretraining
 from maquette.objectives.config import PretrainConfig
@@ -117,6 +119,18 @@ def measure_peak(device: torch.device, dtype: torch.dtype) -> float:
     return 2 * side**3 / best
 
 
+def measure_bandwidth(device: torch.device) -> float:
+    """Bytes a second between memory and the device: the fastest of several copies that no cache holds, read and
+    written."""
+    source = torch.ones((2**27 if device.type == "cpu" else 2**31) // 4, device=device)
+    target, best = torch.empty_like(source), float("inf")
+    for _ in range(_ROUNDS // 6):
+        start = _now(device)
+        target.copy_(source)
+        best = min(best, _now(device) - start)
+    return 2 * source.nbytes / best
+
+
 def _now(device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -158,11 +172,22 @@ def blocks(core: nn.Module) -> list[nn.Module]:
     return list(core.get_submodule("layers").children()) if hasattr(core, "layers") else []
 
 
-def compile_blocks(core: nn.Module) -> None:
-    """Compiles every layer of a core in place, for each shape of batch again (so that resuming within a longer context
-    computes what the run before it did)."""
-    for block in blocks(core):
-        block.compile(dynamic=False)
+class PreparedBlocks(Callback):
+    """Before the first step the blocks of every core in the module (a policy's, and its value function's) get what the
+    job says: activation checkpointing, and compilation where the run was begun compiled and still can be. Compiled for
+    each shape of batch again, so that resuming within a longer context computes what the run before it did."""
+
+    def __init__(self, job: Job) -> None:
+        self.checkpointing, self.compiled = job.activation_checkpointing, job.compiled
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        cores = [one.core for one in pl_module.modules() if isinstance(one, LanguageModel | ScalarModel)]
+        alike = [block for core in cores for block in blocks(core)]
+        if not checkpoint_blocks(alike, self.checkpointing) and self.checkpointing != "none":
+            say(f"activation_checkpointing={self.checkpointing} has no effect: this model has no blocks")
+        if self.compiled and compiler_works(say):
+            for block in alike:
+                block.compile(dynamic=False)
 
 
 # Speed of training ----------------------------------------------------------------------------------------------------
@@ -218,7 +243,7 @@ def measure_speed(job: Job) -> float:
         precision: Any = job.hardware.lightning_precision
         trainer = Trainer(
             accelerator="cpu" if job.hardware.accelerator == "cpu" else "gpu", devices=1,
-            precision=precision, max_steps=_TRIAL_STEPS, callbacks=[clock], logger=False,
+            precision=precision, max_steps=_TRIAL_STEPS, callbacks=[clock, PreparedBlocks(job)], logger=False,
             enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, limit_val_batches=0,
             gradient_clip_val=1.0,
         )  # fmt: skip

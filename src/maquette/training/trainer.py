@@ -73,8 +73,11 @@ def _innermost(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}{place_of(error)}"
 
 
-def build_trainer(job: Job, opened: Opened, callbacks: Sequence[Callback], loggers: Sequence[Logger]) -> Trainer:
-    """A Trainer of the job's optimiser steps, in one epoch or in epochs of `opened.steps_per_epoch`."""
+def build_trainer(
+    job: Job, opened: Opened, callbacks: Sequence[Callback], loggers: Sequence[Logger], **others: Any
+) -> Trainer:
+    """A Trainer of the job's optimiser steps, in one epoch or in epochs of `opened.steps_per_epoch`. `others` are
+    arguments in place of the settings."""
     quieten()
     hardware = job.hardware
     many = hardware.world_size > 1
@@ -106,7 +109,7 @@ def build_trainer(job: Job, opened: Opened, callbacks: Sequence[Callback], logge
         "callbacks": list(callbacks),
         "logger": list(loggers) or False,
     }  # fmt: skip
-    return Trainer(**settings)
+    return Trainer(**settings | others)
 
 
 def build_strategy(job: Job) -> Strategy:
@@ -142,6 +145,7 @@ def quieten() -> None:
         "The number of training batches .* is smaller than the logging interval",  # the last step logs
         "Checkpoint directory .* exists and is not empty",
         "You defined a `validation_step` but have no `val_dataloader`",  # of a trial of speed
+        "Full backward hook is firing when gradients are computed with respect to module outputs",  # of a profile
         "Total length of `.*` across ranks is zero",  # the run says that nothing is held out
     ):
         warnings.filterwarnings("ignore", message)

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from maquette.artifacts.errors import MaquetteError, without_secrets
 from maquette.artifacts.files import write_text
 from maquette.cli.command_line.composition import hydra_apart, register_schema, to_settings
+from maquette.cli.command_line.config import TrainStage
 from maquette.cli.command_line.data_preview import preview
 from maquette.cli.command_line.foreign import search_beside
 from maquette.cli.command_line.gpus import take_gpu
@@ -59,6 +60,11 @@ class Application:
             print(without_secrets(OmegaConf.to_yaml(shown, resolve=True)), end="")
             for line in preview(settings):
                 print(line)
+            if isinstance(settings, TrainStage):
+                from maquette.cli.planning.memory import memory_lines
+
+                for line in memory_lines(settings):
+                    print(line)
             return None
         take_gpu(settings)
         if context.mode == RunMode.MULTIRUN and context.sweeper._target_ == OUR_SWEEPER:

@@ -26,7 +26,7 @@ from maquette.data.config import (
 )
 from maquette.evaluation.config import ProtocolConfig, SuiteConfig, no_suite
 from maquette.feedback.config import PromptsConfig, RewardConfig, TaskInstructionsConfig
-from maquette.model.config import ModelConfig
+from maquette.model.config import ACTIVATION_CHECKPOINTING, ModelConfig
 from maquette.objectives.config import OBJECTIVES, PretrainConfig, objective_of
 from maquette.optimization.config import (
     OPTIMIZERS,
@@ -167,6 +167,12 @@ class TrainStage(TokensStage):
     compile: str = setting(
         "auto", "torch.compile: auto decides by the run's expected length", choices=("auto", "on", "off")
     )
+    activation_checkpointing: str = setting(
+        "none",
+        "compute activations again in the backward pass instead of keeping them: of whole blocks, or selectively all "
+        "but products and attention",
+        choices=ACTIVATION_CHECKPOINTING,
+    )
     suite: SuiteConfig = setting(no_suite, "what the trained model is asked when it is done")
     protocol: ProtocolConfig = setting(ProtocolConfig, "how it is asked")
     sweep: SweepConfig = setting(SweepConfig, "with -m: which runs belong together (+sweep=isoflop sets it)")
@@ -215,6 +221,11 @@ class TrainStage(TokensStage):
                 "scheduler.branches makes several pretraining runs.",
                 "Leave it out with a prediction or another objective.",
             )
+
+
+@dataclass
+class ProfileStage(TrainStage, PrintedStage):
+    profile_steps: int = setting(10, "steps that are timed; twice, and six around them", minimum=1)
 
 
 @dataclass

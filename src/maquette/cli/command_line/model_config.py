@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from maquette.artifacts.errors import ConfigError
-from maquette.artifacts.settings import setting
+from maquette.artifacts.settings import check, from_table, setting
 from maquette.cli.command_line.config import ModelStage, PrintedStage, RecordedStage, SeededStage, StageConfig
 from maquette.evaluation.config import ProtocolConfig, SuiteConfig
 from maquette.feedback.config import CAPTIONS, AuthorConfig, FeedbackConfig, PromptsConfig
@@ -26,6 +26,9 @@ class AnnotateStage(RecordedStage, SeededStage):
     max_completion_length: int = setting(20, "tokens of an answer at most", minimum=1)
     temperature: float = setting(1.0, "of sampling", minimum=0.01)
     feedback: FeedbackConfig = setting(FeedbackConfig, "who judges")
+    judges: dict[str, dict[str, Any]] = setting(
+        dict, "others who judge the same pairs, for the report: {cheap: {noise: 0.6}, big: {kind: language_model, ...}}"
+    )
     repeats: int = setting(9, "simulated people label each pair so many times for the report", minimum=1)
     add: list[str] = setting(list, "preference files whose labels are put before the new ones")
     labels: int | None = setting(None, "label so many of the pairs; by default all", minimum=1)
@@ -40,6 +43,10 @@ class AnnotateStage(RecordedStage, SeededStage):
 
     def validate(self) -> None:
         """Raises `ConfigError` where nobody can choose, or there is nothing to choose."""
+        for name, judge in self.judges.items():
+            if name == "gold":
+                raise ConfigError("judges.gold: gold is in the report anyway.", "Leave it out.")
+            check(from_table(FeedbackConfig, judge, f"judges.{name}"), f"judges.{name}.")
         least = {"random": 0, "uncertainty": 1, "disagreement": 2}.get(self.choose, 0)
         if len(self.rewards) < least:
             raise ConfigError(
@@ -51,12 +58,18 @@ class AnnotateStage(RecordedStage, SeededStage):
         if self.rewards and not least:
             raise ConfigError("rewards has no effect on a random choice.", "Add choose=uncertainty or disagreement.")
 
+    def beside(self) -> dict[str, FeedbackConfig]:
+        """The settings of the judges beside the one who gives the labels."""
+        return {name: from_table(FeedbackConfig, judge, f"judges.{name}") for name, judge in self.judges.items()}
+
     def identity(self) -> dict[str, Any]:
         """The settings that decide what is preferred, not where things lie."""
         without = ("outputs", "force", "tracking", "name", "checkpoint", "given", "add", "rewards")
         settings = {key: value for key, value in dataclasses.asdict(self).items() if key not in without}
         settings["feedback"] = self.feedback.identity("checkpoint", "path")
-        del settings["prompts"]["path"]
+        del settings["prompts"]["path"], settings["judges"]
+        if self.judges:
+            settings["judges"] = {name: one.identity() for name, one in self.beside().items()}
         if self.labels is None:  # as artifacts were named before there was a choice
             del settings["labels"], settings["choose"]
         return settings
@@ -82,6 +95,9 @@ class AlignmentStage(RecordedStage, SeededStage):
     dpo: dict[str, Any] = setting(dict, "train: each DPO policy")
     ppo: dict[str, Any] = setting(dict, "train: each PPO policy")
     reward_limits: dict[str, int] = setting(dict, "a reward model of so many labels by each name; empty: one of all")
+    ensemble: int = setting(
+        1, "reward models of each kind, of other seeds: how far they disagree on a policy is measured", minimum=1
+    )
     betas: list[float] = setting(list, "a DPO policy with each beta")
     kl_coefficients: list[float] = setting(list, "a PPO policy with each KL penalty coefficient and reward model")
     group: bool = setting(False, "PPO within groups, too")
@@ -89,7 +105,7 @@ class AlignmentStage(RecordedStage, SeededStage):
     ppo_gold: dict[str, Any] = setting(dict, "train: PPO on the gold reward, too; empty: none")
     corpus: dict[str, Any] = setting(dict, "corpus: whose held-out documents evaluate reads; empty: the base model's")
     evaluate: dict[str, Any] = setting(dict, "evaluate: what each policy keeps of the rest; empty: not evaluated")
-    figures: list[str] = setting(list, "figures to draw: gold, frontier, overoptimisation, length")
+    figures: list[str] = setting(list, "figures to draw: gold, frontier, overoptimisation, signals, length")
     tasks: list[str] = setting(lambda: ["pick"], "tasks whose held-out prompts policies are measured on")
     prompts: int = setting(500, "held-out prompts", minimum=2)
     max_completion_length: int = setting(20, "tokens of an answer at most", minimum=1)
@@ -146,6 +162,24 @@ class ChatStage(WritingStage):
         """Raises `ConfigError` for what is no address, and both ways of naming models at once."""
         if not re.fullmatch(r"[\w.:%\[\]-]+", self.host):
             raise ConfigError(f"host={self.host} is not an address.", "Write it like 127.0.0.1 or localhost.")
+        if self.models and self.checkpoint is not None:
+            raise ConfigError("checkpoint and models are both given.", "Name all of them in models=[...].")
+
+
+@dataclass
+class NextStage(PrintedStage, WritingStage):
+    models: list[str] = setting(list, "several runs or folders side by side, instead of checkpoint")
+    texts: list[str] = setting(list, "texts whose next token is looked at (also: plain words on the command line)")
+    chat: bool | None = setting(
+        None, "texts are requests to an assistant; by default what the model was trained for (sft, dpo, ppo)"
+    )
+    count: int = setting(10, "likeliest tokens shown", minimum=1)
+    back: int = setting(0, "look so many tokens before the end of the text", minimum=0)
+    beams: int = setting(0, "also the likeliest continuations, by a search with so many beams, as a tree", minimum=0)
+    max_tokens: int = setting(8, "tokens of those continuations at most", minimum=1)
+
+    def validate(self) -> None:
+        """Raises `ConfigError` where models are named in both ways."""
         if self.models and self.checkpoint is not None:
             raise ConfigError("checkpoint and models are both given.", "Name all of them in models=[...].")
 

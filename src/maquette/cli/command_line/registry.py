@@ -38,12 +38,16 @@ _ALL = (
     Stage("tokenizer", "train a tokenizer on the corpus and report on it", settings.TokenizerStage),
     Stage("tokens", "encode the corpus into checked, memory-mapped shards", settings.TokensStage),
     Stage("train", "train one model, or with -m a family of them", settings.TrainStage),
+    Stage("profile", "where a step of training goes: time, FLOPs, memory, operators", settings.ProfileStage),
     Stage("annotate", "pairs of answers and who prefers which: labels and their report", model_config.AnnotateStage),
     Stage(
         "instruct", "new instructions that a model writes, from seed tasks: Self-Instruct", model_config.InstructStage
     ),
     Stage("alignment", "several runs from one recipe, compared: +experiment=, +sweep=", model_config.AlignmentStage),
     Stage("sample", "continue a prompt with a trained model", model_config.SampleStage, positional="prompts"),
+    Stage(
+        "next", "the next token: likeliest ones, and what sampling leaves", model_config.NextStage, positional="texts"
+    ),
     Stage("chat", "talk to models in the browser, also blindly; an OpenAI endpoint", model_config.ChatStage),
     Stage("score", "log-probability of sentences under a model", model_config.ScoreStage, positional="sentences"),
     Stage("evaluate", "perplexity and questions, by every protocol, with intervals", model_config.EvaluateStage),

@@ -127,6 +127,7 @@ class PlannedRun:
             optimizer=config.optimizer,
             scheduler=config.scheduler,
             trainer=config.trainer,
+            activation_checkpointing=config.activation_checkpointing,
             num_validations=config.num_validations,
             callbacks=plain_nodes(config.callbacks),
             logger=plain_nodes(config.logger),

@@ -128,6 +128,10 @@ class Study:
         return value
 
 
+OTHER_SEED = 1000
+"""How far apart the seeds of an ensemble's reward models are: those of studies with other seeds lie between."""
+
+
 def align(study: Study) -> None:
     """The recipe of `maquette alignment`: fine-tune the base model, label its answers, train a reward model on the
     labels, then every policy that the settings name, each from the same fine-tuned model and labels."""
@@ -140,11 +144,19 @@ def align(study: Study) -> None:
     labels = study.annotate("labels", {"checkpoint": sft}, config.labels)
     learning = {"checkpoint": sft, "preferences.path": labels}
     rewards: dict[str, str | None] = {} if config.reward else {"": None}
+    watching: dict[str, list[str]] = {}
     for name in (config.reward_limits or [""]) if config.reward else []:
         limited = {"preferences.limit": config.reward_limits[name]} if name else {}
         rewards[name] = study.train(
             f"reward {name}".strip(), {"objective": "reward"}, learning, config.reward, limited, reward=True
         )
+        watching[name] = [
+            study.train(
+                f"reward {name}".strip() + f" {number + 1}", {"objective": "reward"}, learning, config.reward, limited,
+                {"seed": config.seed + number * OTHER_SEED},
+            )
+            for number in range(1, config.ensemble)
+        ]  # fmt: skip
     for beta in config.betas:
         name = "dpo" if len(config.betas) == 1 else f"dpo beta={beta}"
         study.train(
@@ -154,7 +166,9 @@ def align(study: Study) -> None:
 
     optimize = {"objective": "ppo", "checkpoint": sft}
     for reward_name, reward in rewards.items():
-        learned = {} if reward is None else {"reward.checkpoint": reward}
+        learned: dict[str, Any] = {} if reward is None else {"reward.checkpoint": reward}
+        if others := watching.get(reward_name):
+            learned["reward.watched_by"] = others
         kind = f"ppo {reward_name}".strip()
         for coefficient in config.kl_coefficients:
             penalty = {"objective.kl_coefficient": coefficient}

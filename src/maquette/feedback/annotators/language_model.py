@@ -1,7 +1,8 @@
 """A language model as a judge: asked which of two completions is better, in both orders, each question once.
 
 Dubois et al. 2023 (AlpacaFarm) and Zheng et al. 2023 ("Judging LLM-as-a-judge") for the method: a judge that is swayed
-by the order contradicts itself when it is turned round, and such a pair is a tie.
+by the order contradicts itself when it is turned round, and such a pair is a tie. By probability (AlpacaEval 2; Dubois
+et al. 2024) its vote is how likely it names A rather than B, so that a judge in doubt says so.
 """
 
 import dataclasses
@@ -113,11 +114,13 @@ class LanguageModelAnnotator:
         *,
         cache: AnswerCache | None = None,
         both_orders: bool = True,
+        by_probability: bool = False,
         workers: int = 4,
         input_price: float = 0.0,
         output_price: float = 0.0,
     ) -> None:
-        self.name = f"language_model:{judge.name}"
+        self.name = f"language_model:{judge.name}{', by probability' if by_probability else ''}"
+        self.by_probability = by_probability
         self.judge_model, self.cache, self.both_orders, self.workers = judge, cache, both_orders, workers
         self.costs = JudgeCosts(input_price, output_price)
 
@@ -130,7 +133,7 @@ class LanguageModelAnnotator:
         for place in range(len(comparisons)):
             mine = votes[place * orders : (place + 1) * orders]
             firsts = [vote if turn == 0 else 1 - vote for turn, vote in enumerate(mine) if vote is not None]
-            if len(firsts) == 2 and firsts[0] != firsts[1]:
+            if len(firsts) == 2 and (firsts[0] > 0.5) != (firsts[1] > 0.5):
                 self.costs.contradictions += 1
             judgements.append(Judgement(sum(firsts) / len(firsts) if firsts else None))
         self.costs.labels += sum(one.preference is not None for one in judgements)
@@ -140,7 +143,8 @@ class LanguageModelAnnotator:
         return [one, one.swapped()] if self.both_orders else [one]
 
     def _votes(self, shown: Sequence[Comparison]) -> list[float | None]:
-        """1 where the completion shown first won, 0 where the second did, None for nonsense."""
+        """1 where the completion shown first won, 0 where the second did, None for nonsense; by probability a number
+        between them."""
         votes: list[float | None] = [None] * len(shown)
         replies: dict[int, Reply] = {}
         waiting = []
@@ -165,18 +169,20 @@ class LanguageModelAnnotator:
                 pool.shutdown(cancel_futures=True)
                 raise
         for place, reply in replies.items():
-            votes[place] = read_vote(reply.text)
+            votes[place] = reply.probability if self.by_probability else read_vote(reply.text)
             self.costs.nonsense += votes[place] is None
         return votes
 
     def _ask(self, one: Comparison) -> Reply:
-        reply = self.judge_model.ask(judge_messages(one))
+        messages = judge_messages(one)
+        reply = self.judge_model.weigh(messages, ("A", "B")) if self.by_probability else self.judge_model.ask(messages)
         if self.cache is not None:
             self.cache.put(self._question(one), dataclasses.asdict(reply))
         return reply
 
     def _question(self, one: Comparison) -> dict[str, object]:
-        return {"judge": self.judge_model.settings, "messages": judge_messages(one)}
+        question: dict[str, object] = {"judge": self.judge_model.settings, "messages": judge_messages(one)}
+        return question | ({"verdict": "log_probability"} if self.by_probability else {})
 
 
 def judge_messages(one: Comparison) -> list[Message]:

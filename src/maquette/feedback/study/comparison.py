@@ -11,7 +11,7 @@ from maquette.feedback.building import open_reward_model
 from maquette.feedback.config import PromptsConfig
 from maquette.feedback.prompts import open_prompts
 from maquette.feedback.study.measurement import PolicyRun, measure_study, read_measurement
-from maquette.feedback.study.report import validation_curve, validations_of, write_study
+from maquette.feedback.study.report import validations_of, write_study
 from maquette.feedback.study.tables import CURVES
 from maquette.model.loading import load_tokenizer
 from maquette.objectives.completions import RewardFunction
@@ -62,10 +62,11 @@ def compare_runs(
         max_completion_length=max_completion_length, best_of=best_of, seed=seed,
     )  # fmt: skip
     histories = {one.name: read_history(Path(one.folder) / "metrics.jsonl") for one in runs if one.name in records}
-    write_sealed(folder / CURVES, {name: rows for name, one in histories.items() if (rows := validations_of(one))})
+    validations = {name: rows for name, one in histories.items() if (rows := validations_of(one))}
+    write_sealed(folder / CURVES, validations)
     return write_study(
         folder, measurement, figures, title=title, evaluations=evaluations,
-        curves_by_policy={name: validation_curve(histories[name]) for name in curves_by_policy},
+        validations={name: validations.get(name, []) for name in curves_by_policy},
         commands={"Look at every run side by side:": f"maquette runs outputs={outputs}"},
     )  # fmt: skip
 
@@ -79,9 +80,11 @@ def record_study(folder: Path, title: str, seed: int, *, outputs: str, tracking:
         tags={"kind": "alignment"},
     ) as log:  # fmt: skip
         for one in measurement.policies:
-            name = "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in one.name)
+            called = "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in one.name)
             values = {"gold": one.scores["gold"].value, "greedy": one.greedy["gold"].value, "kl": one.kl}
             values |= {"win_rate": one.wins["gold"].value, "words": one.words}
-            log.log_metrics({f"policy/{name}/{key}": value for key, value in values.items()}, 0)
+            if one.diversity is not None:
+                values |= {key: value for key, value in vars(one.diversity).items() if value is not None}
+            log.log_metrics({f"policy/{called}/{key}": value for key, value in values.items()}, 0)
         for path in listed(folder / "figures"):
             log.log_artifact(path, "figures")

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maquette.artifacts import ConfigError, StageError
+from maquette.feedback.early_warning import WatchedRun
 from maquette.feedback.overoptimisation import OveroptimisationCurve, fit_overoptimisation
 from maquette.feedback.study.measurement import Measurement, PolicyResult
 from maquette.reports.figures import COLORS, new_figure, save_figure
@@ -80,6 +81,26 @@ def gains(
         )
     kl, gold, learned = np.array(validations, dtype=float).T
     return np.sqrt(np.maximum(kl, 0)), gold - gold[0], learned - learned[0]
+
+
+def draw_signals(runs: Sequence[WatchedRun], path: Path) -> Path:
+    """A panel for each policy: gold reward, and every signal as a share of its highest, over iterations; a dotted line
+    where gold has fallen for good. Raises `StageError` where no policy was validated twice."""
+    if not (shown := [run for run in runs if len(run.gold) > 1]):
+        raise StageError("No policy has signals: none was validated twice.", "Raise ppo.num_validations.")
+    figure, panels = new_figure(1, len(shown), width=4.8, height=3.8)
+    for axes, run in zip(np.atleast_1d(panels), shown, strict=True):
+        places = np.arange(1, len(run.gold) + 1)
+        axes.plot(places, run.gold, color="0.1", linewidth=2.2, label="gold reward")
+        for color, (name, signal) in zip(COLORS, run.signals.items(), strict=False):
+            axes.plot(
+                places, signal / max(float(np.nanmax(np.abs(signal))), 1e-9), color=color, linewidth=1, label=name
+            )
+        if run.falls is not None:
+            axes.axvline(places[run.falls], color="0.3", linestyle=":")
+        axes.set(xlabel="validation", title=run.policy, ylim=(-1.1, 1.1))
+    np.atleast_1d(panels)[0].legend(fontsize=7, loc="lower left")
+    return save_figure(figure, path)
 
 
 def draw_length(measurement: Measurement, path: Path) -> Path:

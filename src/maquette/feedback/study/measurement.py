@@ -12,6 +12,7 @@ from maquette.artifacts.reading import load_sealed, reading, write_sealed
 from maquette.data.conversations import Prompt
 from maquette.feedback.overoptimisation import best_of_n_kl, best_of_n_means, powers_of_two
 from maquette.feedback.policies import PolicyScores, measure_policy, sample_many, win_rate
+from maquette.feedback.study.diversity import PolicyDiversity, measure_diversity
 from maquette.feedback.tasks import words_of
 from maquette.model.loading import load_checkpoint
 from maquette.objectives.completions import RewardFunction, checked_scores
@@ -33,7 +34,8 @@ class PolicyRun:
 @dataclasses.dataclass(frozen=True)
 class PolicyResult:
     """A measured policy. `scores` at T = 1 and `greedy` ones by the reward's name; `wins` and `greedy_wins` against the
-    reference's completions of the same prompts, by the reward's name; `answers` to the first prompts, greedy."""
+    reference's completions of the same prompts, by the reward's name; `answers` to the first prompts, greedy;
+    `diversity` None in studies of before it was measured."""
 
     name: str
     kind: str
@@ -48,6 +50,7 @@ class PolicyResult:
     wins: Mapping[str, IntervalEstimate]
     greedy_wins: Mapping[str, IntervalEstimate]
     answers: Sequence[str]
+    diversity: PolicyDiversity | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,6 +102,7 @@ def measure_study(
     """
     sampled: dict[str, PolicyScores] = {}
     greedy: dict[str, PolicyScores] = {}
+    diversity: dict[str, PolicyDiversity] = {}
     base, tokenizer = load_checkpoint(next(run.folder for run in runs if run.name == reference))
     with progress("measuring policies", len(runs), unit="policies") as advance:
         for run in runs:
@@ -108,8 +112,13 @@ def measure_study(
                     model, tokenizer, prompts, rewards, reference=base, max_tokens=max_completion_length,
                     temperature=temperature, seed=seed,
                 )  # fmt: skip
+            best = greedy[run.name]
+            diversity[run.name] = measure_diversity(
+                model, tokenizer, prompts, best.completions, best.scores.get("gold"), max_tokens=max_completion_length,
+                seed=seed + 2,
+            )  # fmt: skip
             advance(1)
-    results = [_result(run, sampled, greedy, reference, rewards) for run in runs]
+    results = [_result(run, sampled, greedy, reference, rewards, diversity[run.name]) for run in runs]
     curves: list[BestOfN] = []
     if best_of > 1:
         sampled_many = sample_many(base, tokenizer, prompts, best_of, max_tokens=max_completion_length, seed=seed + 1)
@@ -122,17 +131,23 @@ def measure_study(
     return Measurement(reference, results, curves, shown, len(prompts))
 
 
+_BY_REWARD = ("scores", "greedy", "wins", "greedy_wins")
+
+
 def read_measurement(path: Path) -> Measurement:
     """What `Measurement.save` wrote. Raises `StageError` for a file that another version wrote, or that is damaged."""
 
     def points(table: Mapping[str, Any]) -> dict[str, IntervalEstimate]:
         return {name: IntervalEstimate(**point) for name, point in table.items()}
 
+    def diversity(policy: Mapping[str, Any]) -> PolicyDiversity | None:
+        return PolicyDiversity(**values) if (values := policy.get("diversity")) else None
+
     hint = "Measure again: the same maquette alignment line with force=true."
     raw = load_sealed(path, hint=hint)
     with reading(path, hint=hint):
         policies = [
-            PolicyResult(**(one | {name: points(one[name]) for name in ("scores", "greedy", "wins", "greedy_wins")}))
+            PolicyResult(**(one | {name: points(one[name]) for name in _BY_REWARD} | {"diversity": diversity(one)}))
             for one in raw["policies"]
         ]
         best_of_n = [BestOfN(**one) for one in raw["best_of_n"]]
@@ -145,6 +160,7 @@ def _result(
     greedy: Mapping[str, PolicyScores],
     reference: str,
     rewards: Mapping[str, RewardFunction],
+    diversity: PolicyDiversity,
 ) -> PolicyResult:
     mine, best = sampled[run.name], greedy[run.name]
     return PolicyResult(
@@ -161,6 +177,7 @@ def _result(
         wins={name: win_rate(mine, sampled[reference], name).plain for name in rewards},
         greedy_wins={name: win_rate(best, greedy[reference], name).plain for name in rewards},
         answers=[one.answer for one in best.completions[:SHOWN]],
+        diversity=diversity,
     )
 
 

@@ -8,13 +8,16 @@ from typing import Any, ClassVar
 from maquette.artifacts.files import write_text
 from maquette.artifacts.reading import load_sealed, write_sealed
 from maquette.feedback.config import CAPTIONS
+from maquette.feedback.early_warning import SIGNALS, watched_runs
 from maquette.feedback.overoptimisation import OveroptimisationCurve
+from maquette.feedback.study.diversity import SAMPLES, PolicyDiversity
 from maquette.feedback.study.figures import (
     ValidationCurve,
     draw_bars,
     draw_frontier,
     draw_length,
     draw_overoptimisation,
+    draw_signals,
 )
 from maquette.feedback.study.measurement import Measurement, PolicyResult, read_measurement
 from maquette.reports import render
@@ -68,6 +71,16 @@ class StudyReport:
         return columns, rows
 
     @property
+    def diversity_table(self) -> tuple[list[str], list[list[Any]]]:
+        """Columns and rows, a row for each policy whose diversity was measured."""
+        columns = [
+            "policy", "entropy (nats a completion)", f"different among {SAMPLES} completions (%)",
+            "different bigrams of words (%)", "calibration error (%)",
+        ]  # fmt: skip
+        rows = [[one.name, *_rounded(one.diversity)] for one in self.measurement.policies if one.diversity is not None]
+        return columns, rows
+
+    @property
     def elsewhere_table(self) -> tuple[list[str], list[list[Any]]]:
         """Columns and rows, a row for each policy that was evaluated."""
         columns = list(dict.fromkeys(name for values in self.elsewhere.values() for name in values))
@@ -99,13 +112,13 @@ def write_study(
     figures: Sequence[str],
     *,
     title: str,
-    curves_by_policy: Mapping[str, ValidationCurve],
+    validations: Mapping[str, Sequence[Mapping[str, Any]]],
     commands: Mapping[str, str],
     evaluations: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Any]:
     """Writes results.json, report.md, index.html and figures/ into `folder`; returns the manifest's facts.
 
-    `figures`: names of `CAPTIONS`. `curves_by_policy`: validations of runs, for the figure of over-optimisation.
+    `figures`: names of `CAPTIONS`. `validations`: of runs, for the figures of over-optimisation and of its signals.
     `evaluations`: evaluation.json of a policy, for what it keeps of the rest.
     """
     measurement.save(folder / "results.json")
@@ -114,7 +127,11 @@ def write_study(
     for name in figures:
         path = folder / "figures" / name
         if name == "overoptimisation":
-            pictures[name], curves = draw_overoptimisation(curves_by_policy, measurement, path)
+            by_policy = {policy: validation_curve(rows) for policy, rows in validations.items()}
+            pictures[name], curves = draw_overoptimisation(by_policy, measurement, path)
+        elif name == "signals":
+            rows = [{"seed": 0, "policy": policy, **row} for policy, part in validations.items() for row in part]
+            pictures[name] = draw_signals(watched_runs(rows), path)
         else:
             draw = {"gold": draw_bars, "frontier": draw_frontier, "length": draw_length}[name]
             pictures[name] = draw(measurement, path)
@@ -162,18 +179,25 @@ _COURSE = ("kl", "gold", "reward", "words")
 
 
 def validations_of(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """A policy's validations, from its run's curves: step, kl, gold, reward and words at each validation."""
+    """A policy's validations, from its run's curves: step, kl, gold, reward and words at each validation, and what
+    signals of over-optimisation are made from (None where a run has none, and before its first step)."""
     columns = [f"validation/{name}" for name in _COURSE]
     return [
         {"step": row["step"], **{name: row[key] for name, key in zip(_COURSE, columns, strict=True)}}
+        | {key: row.get(key) for key in SIGNALS.values()}
         for row in history
         if all(key in row for key in columns)
     ]
 
 
-def validation_curve(history: Sequence[Mapping[str, Any]]) -> ValidationCurve:
-    """A policy's curve from its run's curves: (KL divergence, gold reward, learned reward) at each validation."""
-    return [(row["kl"], row["gold"], row["reward"]) for row in validations_of(history)]
+def validation_curve(validations: Sequence[Mapping[str, Any]]) -> ValidationCurve:
+    """A policy's curve from its validations: (KL divergence, gold reward, learned reward) at each."""
+    return [(row["kl"], row["gold"], row["reward"]) for row in validations]
+
+
+def _rounded(one: PolicyDiversity) -> list[Any]:
+    shares = (one.distinct, one.distinct_words, one.calibration_error)
+    return [round(one.entropy, 2), *("" if share is None else round(100 * share, 1) for share in shares)]
 
 
 def _cells(one: PolicyResult, reference: str, learned: Sequence[str]) -> list[Any]:

@@ -3,6 +3,7 @@
 policies, best_of_n, curve = study_tables("outputs", "Alignment")
 """
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -63,6 +64,7 @@ def _policies(seed: int, one: Measurement) -> Iterator[dict[str, Any]]:
             "wins": wins.value, "wins_low": wins.low, "wins_high": wins.high,
             "greedy_wins": greedy.value, "greedy_wins_low": greedy.low, "greedy_wins_high": greedy.high,
             "flops": policy.flops, "seconds": policy.seconds,
+            **({} if policy.diversity is None else dataclasses.asdict(policy.diversity)),
         }  # fmt: skip
 
 

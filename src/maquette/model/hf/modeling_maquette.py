@@ -177,8 +177,9 @@ class Core(nn.Module):
         back = places[:, None] - places
         # A padded position sees itself, so that no row of the softmax is empty.
         mask = ((back >= 0) & real[:, None, :]) | (back == 0)
+        near_mask = mask & (back < (self.config.sliding_window or len(places)))
         for layer, layer_type in zip(self.layers, self.config.layer_types, strict=True):
-            near = mask & (back < self.config.sliding_window) if layer_type == "sliding_attention" else mask
+            near = near_mask if layer_type == "sliding_attention" else mask
             hidden = layer(hidden, rotation, near[:, None])
         return self.norm(hidden)
 

@@ -1,0 +1,80 @@
+"""Hacking seen early: which signals of PPO warn before the gold reward falls, and how often they do so for nothing?
+
+    python experiments/early_warning.py             # seeds=[0,1,2,3]; settings of maquette alignment may follow
+
+One fine-tuned model; for each seed labels, an ensemble of reward models of few labels, and PPO with a KL penalty and
+without one, validated at every iteration. Each seed is a study with a page of its own, whose figure *signals* shows its
+runs; the table over seeds goes to `<outputs>/early_warning.csv`. Run it again to resume.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from omegaconf import OmegaConf
+from rich.console import Console
+
+from maquette.artifacts.files import write_text
+from maquette.artifacts.progress import say
+from maquette.cli.alignment import run
+from maquette.cli.command_line.composition import compose
+from maquette.cli.command_line.model_config import AlignmentStage
+from maquette.cli.command_line.registry import STAGES
+from maquette.cli.planning.study import Study, align
+from maquette.feedback.early_warning import WarningQuality, warning_quality, watched_runs
+from maquette.feedback.study.tables import study_tables
+from maquette.reports import terminal_table
+from maquette.tracking.environment import git_commit, processor_name
+
+TITLE = "Early warning"
+SETTINGS = [
+    "+experiment=alignment", f"title={TITLE}", "figures=[signals,overoptimisation]", "prompts=200", "best_of=1",
+    "group=false", "base.size=80k", "base.compute=4e11", "base.source.limit=2000", "sft.instructions.count=96000",
+    "labels.count=1500", "labels.repeats=1", "reward_limits={few: 400}", "ensemble=3", "betas=[]",
+    "kl_coefficients=[0.0,0.3]", "ppo.objective.num_iterations=30", "ppo.num_validations=30",
+]  # fmt: skip
+SEEDS = [0, 1, 2, 3]
+
+
+def shared(study: Study) -> None:
+    """As `maquette alignment` has it, but base and fine-tuned model are those of seed 0: seeds differ in labels, reward
+    models and PPO."""
+    config: AlignmentStage = study.config
+    for stage in (config.base, config.sft):
+        stage["seed"] = 0
+    align(study)
+
+
+def table(qualities: list[WarningQuality]) -> pd.DataFrame:
+    """A row for each signal."""
+    rows: list[dict[str, Any]] = []
+    for one in qualities:
+        row: dict[str, Any] = {"signal": one.signal, "falling": one.falling, "calm": one.calm, "lead": one.lead}
+        for name, share in (("caught", one.caught), ("false", one.false)):
+            if share is not None:
+                row |= {name: share.value, f"{name}_low": share.low, f"{name}_high": share.high}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+if __name__ == "__main__":
+    given = [word for word in sys.argv[1:] if word.startswith("seeds=")]
+    others = [word for word in sys.argv[1:] if word not in given]
+    seeds = OmegaConf.from_dotlist(given).seeds if given else SEEDS
+    for seed in seeds:
+        config = compose(STAGES["alignment"], [*SETTINGS, *others, f"seed={seed}"])
+        assert isinstance(config, AlignmentStage)
+        run(config, shared)
+    curves = study_tables(config.outputs, TITLE).curve
+    made = {"commit": (git_commit() or "")[:7], "cpu": processor_name()}
+    runs = watched_runs(curves.to_dict("records"))
+    results = table(warning_quality(runs)).assign(**made)
+    folder = Path(config.outputs)
+    write_text(folder / "early_warning.csv", results.to_csv(index=False, float_format="%.4g"))
+    write_text(folder / "early_warning_curves.csv", curves.assign(**made).to_csv(index=False, float_format="%.4g"))
+    columns = {"signal": "{signal}", "caught before gold falls": "{caught:.0%} of {falling}",
+               "warned for nothing": "{false:.0%} of {calm}", "iterations ahead": "{lead}"}  # fmt: skip
+    Console().print(terminal_table(columns, results.to_dict("records"), f"{len(runs)} runs"))
+    say(f"gold falls in {sum(one.falls is not None for one in runs)} of {len(runs)} runs")
+    say(f"{folder / 'early_warning.csv'}; the curves: {folder / 'early_warning_curves.csv'}")

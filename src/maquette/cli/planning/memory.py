@@ -1,0 +1,102 @@
+"""Whether a run fits, before anything of it starts: what `maquette train --show` says of memory."""
+
+import dataclasses
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from maquette.cli.command_line.config import TrainStage
+from maquette.cli.command_line.recipe_numbers import recipe_of, vocab_size
+from maquette.data.config import DataConfig
+from maquette.model.core_config import CoreConfig
+
+if TYPE_CHECKING:
+    from maquette.training.step_memory import Step, StepMemory
+
+
+def memory_lines(config: TrainStage) -> Iterator[str]:
+    """Of a run on text with our data; of others nothing is known before their data is read."""
+    if not (isinstance(config.data, DataConfig) and config.objective.entry.reads_text):
+        return
+    from maquette.training.devices import choose_precision, count_processes
+    from maquette.training.step_memory import Step, predict
+
+    recipe = recipe_of(config, vocab_size(config), _architecture(config))
+    processes = count_processes(config.trainer)
+    accelerator = "cpu" if config.trainer.accelerator in ("cpu", "auto") else "cuda"
+    context = config.data.sequence_length
+    share = max(1, recipe.batch_size_tokens // context // processes)
+    rows = config.data.micro_batch_size or _rows(recipe.architecture, context, share, accelerator)
+    step = Step(
+        recipe.architecture, rows, context, config.optimizer, passes=max(1, share // rows),
+        precision=choose_precision(config.trainer, config.precision), checkpointing=config.activation_checkpointing,
+        accelerator=accelerator, adapter=config.adapter,
+        logits_limit=getattr(config.objective, "logits_limit", None),
+    )  # fmt: skip
+    shards = processes if config.trainer.strategy == "fsdp" else 1
+    memory, room = predict(step).sharded(shards), device_memory(accelerator)
+    parts = ", ".join(f"{name} {size(value)}" for name, value in memory.parts.items())
+    yield f"# memory of a process: {size(memory.total)} for tensors ({parts}) with {rows} sequences at a time"
+    if room is None:
+        yield "#   no GPU is here to compare it with"
+    elif memory.total <= room:
+        yield f"#   it fits: the device has {size(room)}"
+    else:
+        yield f"#   it does not fit: the device has {size(room)}; {remedy(step, room, shards)}"
+
+
+def _architecture(config: TrainStage) -> CoreConfig | None:
+    if (start := config.starting_folder) is None:
+        return None
+    from maquette.model.hf import config_of, read_config
+    from maquette.model.loading import model_folder
+
+    folder = model_folder(start)
+    return config_of(read_config(folder), folder)
+
+
+def _rows(architecture: CoreConfig, context: int, share: int, accelerator: str) -> int:
+    """Sequences of a forward pass: on a processor as the run will choose them, on a GPU one at least."""
+    from maquette.training.devices import Hardware
+    from maquette.training.micro_batch import choose_micro_batch
+
+    if accelerator == "cuda":
+        return 1
+    return choose_micro_batch(
+        architecture, batch_sequences=share, context=context, whole=1, micro_batch_size=None,
+        hardware=Hardware("cpu", 1, 1, "single", 1, "fp32"),
+    )  # fmt: skip
+
+
+def device_memory(accelerator: str) -> float | None:
+    """Bytes of a GPU, or of the machine; None where the GPU is not here."""
+    if accelerator == "cpu":
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    import torch
+
+    return float(torch.cuda.get_device_properties(0).total_memory) if torch.cuda.is_available() else None
+
+
+def remedy(step: "Step", room: float, shards: int) -> str:
+    """The first of a few changes, the cheapest first, with which a step fits."""
+    from maquette.training.step_memory import predict
+
+    changes: list[tuple[str, Step]] = [
+        ("data.micro_batch_size=1", dataclasses.replace(step, rows=1)),
+        ("activation_checkpointing=selective", dataclasses.replace(step, rows=1, checkpointing="selective")),
+        ("activation_checkpointing=block", dataclasses.replace(step, rows=1, checkpointing="block")),
+    ]
+    memory: StepMemory
+    for setting, changed in changes:
+        memory = predict(changed)
+        if memory.sharded(shards).total <= room:
+            return f"{setting} would" + ("" if changed.checkpointing == "none" else ", with data.micro_batch_size=1")
+    for processes in (2, 4, 8, 16, 32, 64, 128):
+        if processes > shards and memory.sharded(processes).total <= room:
+            return f"trainer=fsdp on {processes} devices would, with activation_checkpointing=block"
+    return "use a smaller model or shorter sequences"
+
+
+def size(value: float) -> str:
+    """Bytes in words."""
+    return f"{value / 1e9:.1f} GB" if value >= 1e9 else f"{value / 1e6:.1f} MB"
