@@ -22,9 +22,9 @@ from maquette.model.sharding import whole
 from maquette.objectives.base import Objective, Optimization
 from maquette.objectives.completions import sample_completions, token_statistics
 from maquette.objectives.config import RolloutConfig
+from maquette.objectives.environment import Environment
 from maquette.objectives.rollouts import (
     Collected,
-    Environment,
     RolloutLoader,
     Rollouts,
     RolloutSchedule,
@@ -129,9 +129,7 @@ class PolicyOptimization(Objective):
             with self._precision():
                 completions, scores = environment.completions(self.model, iteration, schedule.rollout_batch_size)
             rollouts, metrics = collect_rollouts(self, environment, schedule, completions, scores)
-        for name in ("objective/kl", "objective/scores"):
-            metrics[name] = self._over_processes(metrics[name])
-        metrics["episode"] = float((iteration + 1) * schedule.rollout_batch_size * environment.group.size)
+        metrics["episode"] = float((iteration + 1) * len(completions))
         return rollouts, metrics
 
     def look_back(self, rollouts: Rollouts) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
@@ -214,7 +212,7 @@ class PolicyOptimization(Objective):
         feedback = getattr(self.datamodule, "feedback", None)
         if feedback is None:
             return {}
-        with whole(self):
+        with whole(self), self._precision():
             values = feedback.measure(self.model, self.reference)
         return {f"validation/{name}": value for name, value in values.items()}
 
@@ -222,9 +220,10 @@ class PolicyOptimization(Objective):
         """Greedy completions of held-out prompts."""
         data = self.datamodule
         held_out = data.feedback.held_out[:_SAMPLES]
-        completions = sample_completions(
-            self.model, data.tokenizer, held_out, max_tokens=self.config.max_completion_length, temperature=0.0
-        )
+        with self._precision():
+            completions = sample_completions(
+                self.model, data.tokenizer, held_out, max_tokens=self.config.max_completion_length, temperature=0.0
+            )
         return [
             {"prompt": prompt.messages[-1]["content"], "text": completion.answer}
             for prompt, completion in zip(held_out, completions, strict=True)

@@ -81,5 +81,5 @@ def _curve(seed: int, folder: Path) -> Iterator[dict[str, Any]]:
     path = folder / CURVES
     curves_by_policy: Mapping[str, list[dict[str, float]]] = load_sealed(path) if path.exists() else {}
     for policy, rows in curves_by_policy.items():
-        for row in rows:
+        for row in rows if isinstance(rows, list) else ():  # earlier versions put the fits of curves in their place
             yield {"seed": seed, "policy": policy, **row}

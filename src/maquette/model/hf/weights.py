@@ -1,5 +1,7 @@
 """Tensors in and out of safetensors files, checked by name and shape: nothing is missing, left over or misshapen."""
 
+import functools
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -97,10 +99,13 @@ def read_weights(
     if regions is None:
         handles = {path: safe_open(path, framework="pt") for path, _ in set(files.values())}  # `weight_files` read them
     total = sum(shape.numel() for shape in shapes.values())
+    experts = Counter(ours for stored in tensors if stored.expert is not None for ours in stored.ours)
+    stacks: dict[str, Tensor] = {}  # of which some matrices have been read
     with progress("reading weights", total, unit="parameters") as advance:
         for stored in tensors:
             path, name = files[stored.name]
-            parts = [shapes[ours] for ours in stored.ours]
+            parts = [shapes[ours] if stored.expert is None else shapes[ours][1:] for ours in stored.ours]
+            places = None if regions is None else [_place(stored, regions[ours], shapes[ours]) for ours in stored.ours]
             shape = (sum(part[0] for part in parts), *parts[0][1:])
             shape = shape[::-1] if stored.transposed else shape
             with reading(f"{path}, {short(name)},", hint=_DAMAGED):
@@ -112,7 +117,7 @@ def read_weights(
                     f"{path}: {name} has the shape {stored_shape}; config.json says {shape}.", _config_hint(family)
                 )
             with reading(f"{path}, {short(name)},", hint=_DAMAGED):
-                values = list(_read_parts(handle, name, stored, parts, regions))
+                values = list(_read_parts(handle, name, stored, parts, places))
             del handle
             for ours in stored.ours:
                 tensor = values.pop(0)
@@ -121,28 +126,45 @@ def read_weights(
                 if copies and ours == "core.embedding.weight":
                     other, copy = files[family.head]
                     handle = handles.get(other) or safe_open(other, framework="pt")
-                    same = _read_parts(handle, copy, Stored(copy, (ours,)), parts, regions)[0]
+                    same = _read_parts(handle, copy, Stored(copy, (ours,)), parts, places)[0]
                     if not torch.equal(same, tensor):
                         raise StageError(
                             f"{other}: {copy} differs from the embedding, but config.json ties them.",
                             "Set tie_word_embeddings to false in config.json if the head is meant to be its own.",
                         )
                 count, tensor = tensor.numel(), tensor.to(dtype or tensor.dtype).contiguous()
-                yield ours, tensor
+                if stored.expert is None:
+                    yield ours, tensor
+                else:
+                    pieces = (*(regions[ours] if regions is not None else ()), *[slice(None)] * len(shapes[ours]))
+                    own, *others = (range(size)[piece] for size, piece in zip(shapes[ours], pieces, strict=False))
+                    if ours not in stacks:
+                        stacks[ours] = tensor.new_empty(len(own), *map(len, others))
+                    if stored.expert in own:
+                        stacks[ours][stored.expert - own.start] = tensor
+                    experts[ours] -= 1
+                    if not experts[ours]:
+                        yield ours, stacks.pop(ours)
                 advance(count)
 
 
+def _place(stored: Stored, region: Region, shape: torch.Size) -> Region:
+    """Where in a part of a stored tensor the region of ours lies."""
+    if stored.expert is None:
+        return region
+    return region[1:] if stored.expert in range(shape[0])[region[0]] else (slice(0, 0),)
+
+
 def _read_parts(
-    handle: Any, name: str, stored: Stored, parts: Sequence[torch.Size], regions: Mapping[str, Region] | None
+    handle: Any, name: str, stored: Stored, parts: Sequence[torch.Size], places: Sequence[Region] | None
 ) -> Sequence[Tensor]:
     """What of a stored tensor is ours, part by part, and of each part its region alone."""
     rows = [part[0] for part in parts]
-    if regions is None:
+    if places is None:
         tensor = handle.get_tensor(name)
         return (tensor.T if stored.transposed else tensor).split(rows)
     values, first = [], 0
-    for ours, count in zip(stored.ours, rows, strict=True):
-        region = regions[ours]
+    for region, count in zip(places, rows, strict=True):
         start, stop, _ = region[0].indices(count)
         place = (slice(first + start, first + stop), *region[1:])
         if stored.transposed:
@@ -158,20 +180,24 @@ def write_weights(
 ) -> None:
     """Writes `model.safetensors` with their names and layout, one tensor after another. `value`: what gives ours, where
     `state` has their shapes alone, on the meta device."""
-    value = value or state.__getitem__
     layout = {stored.name: stored for stored in tensors}
+    # A stack of experts is read once for the whole of its layer: gates, ups and downs take turns.
+    ours = functools.lru_cache(3 if any(stored.expert is not None for stored in tensors) else 0)(
+        value or state.__getitem__
+    )
 
     def stored_tensor(name: str) -> Tensor:
-        stored = layout[name]
-        tensor = torch.cat([value(ours).detach().cpu() for ours in stored.ours])
+        tensor = joined(layout[name], ours)
         if not torch.isfinite(tensor).all():
             raise StageError(f"{name} holds NaN or infinite values: training has diverged.", DIVERGED)
+        return tensor
+
+    def joined(stored: Stored, part: Callable[[str], Tensor]) -> Tensor:
+        whole = [part(one) if stored.expert is None else part(one)[stored.expert] for one in stored.ours]
+        tensor = torch.cat([one.detach() for one in whole])
         return tensor.T if stored.transposed else tensor
 
-    shapes = {}
-    for stored in tensors:
-        joined = torch.cat([state[ours].detach().to("meta") for ours in stored.ours])
-        shapes[stored.name] = joined.T if stored.transposed else joined
+    shapes = {stored.name: joined(stored, lambda one: state[one].to("meta")) for stored in tensors}
     write_tensors(folder / _SINGLE, shapes, stored_tensor, {"format": "pt"})
 
 
