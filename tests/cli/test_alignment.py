@@ -172,10 +172,12 @@ def test_a_study_that_can_not_be_is_refused_before_it_begins(tmp_path: Path) -> 
 
 
 def test_numbers_of_a_study_are_overridden_like_any_setting() -> None:
-    overrides = ["+experiment=alignment", "sft.instructions.count=64", "dpo.objective.loss_type=ipo", "betas=[0.2,0.4]"]
+    overrides = ["+experiment=alignment", "sft.instructions.count=64", "dpo.objective.loss_type=ipo", "betas=[0.2,0.4]",
+                 "seed=3"]  # fmt: skip
     config = compose(STAGES["alignment"], overrides)
     assert isinstance(config, AlignmentStage)
     runs = Study(config, align).settings
+    assert {runs[name].seed for name in runs} == {3}
     assert runs["sft"].instructions.count == 64 and runs["dpo beta=0.4"].objective.loss_type == "ipo"
 
 

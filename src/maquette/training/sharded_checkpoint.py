@@ -70,7 +70,7 @@ class Save:
             torch.save(rest, buffer)
             path.parent.mkdir(parents=True, exist_ok=True)
             folder = self._scratch.enter_context(scratch_folder(path))
-        writer = _Writer(agree(folder, group), path, buffer.getvalue(), seal)
+        writer = _Writer(agree(folder), path, buffer.getvalue(), seal)
         self._future: Future[Any] = dcp.async_save(
             tensors, storage_writer=writer, process_group=group, async_stager=stager
         )  # type: ignore[assignment]

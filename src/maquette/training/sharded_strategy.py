@@ -98,7 +98,7 @@ class ShardedStrategy(ModelParallelStrategy):
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any | None = None) -> None:
         """Copies what is saved, and returns: it is written while training goes on."""
         self.finish_saving()
-        path, step = Path(agree(filepath, self._talk)), int(checkpoint.get("global_step", 0))
+        path, step = Path(agree(filepath)), int(checkpoint.get("global_step", 0))
         if self.is_global_zero and path.is_file():  # of one process
             self.checkpoint_io.remove_checkpoint(path)
         if self._stager is None and self.root_device.type == "cuda":  # keeps its pinned memory

@@ -58,6 +58,7 @@ def _policies(seed: int, one: Measurement) -> Iterator[dict[str, Any]]:
         gold, wins, greedy = policy.scores["gold"], policy.wins["gold"], policy.greedy_wins["gold"]
         yield {
             "seed": seed, "policy": policy.name, "kl": policy.kl, "words": policy.words,
+            "ended": policy.ended,
             "gold": gold.value, "gold_low": gold.low, "gold_high": gold.high,
             "reward": None if learned is None else policy.scores[learned].value,
             "greedy_gold": policy.greedy["gold"].value,
