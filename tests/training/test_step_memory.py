@@ -111,3 +111,8 @@ def test_what_sharding_and_checkpointing_save() -> None:
     many = dataclasses.replace(PLAIN, rows=16)
     block, selective = (predict(dataclasses.replace(many, checkpointing=kind)).total for kind in ("block", "selective"))
     assert predict(many).total > selective > block
+
+
+def test_an_optimiser_that_asks_for_numbers() -> None:
+    factored = predict(dataclasses.replace(PLAIN, optimizer={"_target_": "torch.optim.Adafactor"}))
+    assert factored.parts["optimiser states"] < predict(PLAIN).parts["optimiser states"] / 4
