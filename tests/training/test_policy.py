@@ -194,6 +194,23 @@ def test_two_processes_stop_early_together_and_go_on_within_an_iteration(tmp_pat
     same_run(whole, part)
 
 
+@pytest.mark.slow(reason="two more processes, twice")
+def test_sharded_weights_learn_as_copies_do(tmp_path: Path) -> None:
+    """Both processes sample with all weights: neither waits for longer answers of the other. They stop together."""
+    curves = []
+    for strategy in ("ddp", "fsdp"):
+        (tmp_path / strategy).mkdir()
+        job = make_job(tmp_path / strategy, {"target_kl": 1e-3})
+        launch(fit, dataclasses.replace(job, hardware=Hardware("cpu", 2, 1, strategy, 1, "fp32")), 2)
+        curves.append(read_history(tmp_path / strategy / RUN / "metrics.jsonl"))
+        assert (tmp_path / strategy / RUN / "model" / "model.safetensors").exists()
+    assert len({row["completions/mean_length"] for row in curves[0] if "completions/mean_length" in row}) > 1
+    assert max(row.get("policy/approxkl_avg", 0.0) for row in curves[0]) > 1e-3  # stopped steps
+    for one, other in zip(*curves, strict=True):
+        names = [name for name in one if "/" in name and not name.startswith(("speed/", "samples"))]
+        assert [other[name] for name in names] == pytest.approx([one[name] for name in names], abs=2e-5)
+
+
 def test_answers_that_can_not_be_shared_out_are_refused() -> None:
     def plan(**settings: Any) -> PolicyPlan:
         return PolicyPlan(PolicyConfig(**settings), LetterFeedback(Path(), 0.0))

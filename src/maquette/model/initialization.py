@@ -19,6 +19,7 @@ built before, after or around it, and leaves the global random numbers alone.
 
 import hashlib
 import math
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -45,11 +46,24 @@ def initialize(
     Parameters on the meta device are left there.
     """
     preserved = _preserved(model)
-    for name, parameter in model.named_parameters():
-        if not parameter.is_meta and name not in preserved:
-            short = (prefix + name).removeprefix("core.")
-            value = initial_value(short, parameter.shape, config, seed)
-            parameter.copy_(value * parametrization.deviation_factor(short, config))
+    own = {name: one for name, one in model.named_parameters() if not one.is_meta and name not in preserved}
+    for name, value in initial_values(own, config, seed, prefix, parametrization=parametrization):
+        own[name].copy_(value)
+
+
+def initial_values(
+    parameters: Mapping[str, Tensor],
+    config: CoreConfig,
+    seed: int,
+    prefix: str = "",
+    *,
+    parametrization: Parametrization = STANDARD,
+) -> Iterator[tuple[str, Tensor]]:
+    """What `initialize` fills them with, one after another: one of them alone is in memory."""
+    for name, parameter in parameters.items():
+        short = (prefix + name).removeprefix("core.")
+        factor = parametrization.deviation_factor(short, config)
+        yield name, initial_value(short, parameter.shape, config, seed).mul_(factor)
 
 
 _STARTED_HERE = (nn.Linear, nn.Embedding, nn.LayerNorm, nn.RMSNorm, nn.LSTM)

@@ -7,7 +7,7 @@ anything else.
 """
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +17,10 @@ from maquette.artifacts.run_file import FILE, FINISHED, read_run, read_runs
 from maquette.artifacts.settings import nearest
 from maquette.model.architecture import read_architecture
 from maquette.model.hf.family import is_scalar
-from maquette.model.parametrization import Parametrization
+from maquette.model.parametrization import STANDARD, Parametrization
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from maquette.model.heads import LanguageModel, ScalarModel
     from maquette.text import Tokenizer
@@ -202,6 +202,50 @@ def _built(description: Mapping[str, Any], *, weights: bool, scalar: bool) -> "L
     if architecture.max_position_embeddings > model.config.max_position_embeddings:
         model.core.change_context(max_position_embeddings=architecture.max_position_embeddings)
     return (ScalarModel.from_language_model(model, seed=seed) if scalar else model).train()
+
+
+# Without a whole model ------------------------------------------------------------------------------------------------
+
+
+def is_drawn_by_name(description: Mapping[str, Any]) -> bool:
+    """Whether `initial_regions` gives every weight of the model: not where a user's own classes start theirs."""
+    architecture = read_architecture(description["architecture"])
+    return not architecture.own_code and not description.get("adapter")
+
+
+def initial_regions(
+    description: Mapping[str, Any],
+    model: "nn.Module",
+    regions: Callable[[str], tuple[slice, ...]],
+    *,
+    scalar: bool = False,
+    verify: bool = True,
+) -> Iterator[tuple[str, "Tensor"]]:
+    """What `build_model` would give `model`, which is as the description has it but empty: of each parameter the
+    region that this process keeps, one after another, so that no whole model is in memory.
+
+    `verify`: whether to check the checkpoint's files first; one of the processes does. Raises as `build_model`.
+    """
+    from maquette.model import hf
+    from maquette.model.initialization import initial_values
+
+    architecture, seed = read_architecture(description["architecture"]), description.get("seed", 0)
+    parameters = dict(model.named_parameters())
+    parametrization = description.get("parametrization")
+    if (checkpoint := description.get("checkpoint")) is not None:
+        folder = model_folder(checkpoint)
+        _check_rows(load_tokenizer(folder, description.get("tokenizer_digest")), architecture.vocab_size, folder)
+        for name, value in hf.read_regions(folder, regions, scalar=scalar, verify=verify):
+            del parameters[name]
+            yield name, value
+            del value  # before the next is made
+        parametrization = None  # a score on a language model's core
+    factors = STANDARD if scalar or parametrization is None else Parametrization(**parametrization)
+    for name, value in initial_values(parameters, architecture, seed, parametrization=factors):
+        part = value[regions(name)]
+        del value
+        yield name, part
+        del part  # before the next is made
 
 
 # Checkpoints of adapters ----------------------------------------------------------------------------------------------

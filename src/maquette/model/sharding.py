@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
+from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
 from maquette.model.transformer import Block
 
@@ -49,6 +50,8 @@ def whole(module: nn.Module) -> Iterator[None]:
     """Within the block every process has all weights, for what is done between steps, such as generating: no process
     waits for another there, however long its texts are. All processes must enter and leave it."""
     shards: list[Any] = [one for one in module.modules() if isinstance(one, FSDPModule)]
+    for one in shards[:1]:
+        one._get_fsdp_state()._lazy_init()  # from the whole module on, though a part of it may compute first
     for one in shards:
         one.set_reshard_after_forward(False, recurse=False)
         one.unshard()
@@ -58,6 +61,24 @@ def whole(module: nn.Module) -> Iterator[None]:
         for one in shards:
             one.reshard()
             one.set_reshard_after_forward(one is not module, recurse=False)
+
+
+def own_region(parameter: Tensor) -> tuple[slice, ...]:
+    """Which part of the whole parameter this process keeps: a slice of each of its dimensions."""
+    if not isinstance(parameter, DTensor):
+        return tuple(slice(0, size) for size in parameter.shape)
+    shape, starts = compute_local_shape_and_global_offset(parameter.shape, parameter.device_mesh, parameter.placements)
+    return tuple(slice(start, start + size) for start, size in zip(starts, shape, strict=True))
+
+
+def own_part(tensor: Tensor) -> Tensor:
+    """The part of it that this process keeps; changing it changes the whole."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def is_here(parameter: Tensor) -> bool:
+    """Whether this process has all of it at the moment."""
+    return not isinstance(parameter, DTensor)
 
 
 def whole_tensor(value: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ asks for them: each `self.log` costs about 0.45 ms (Lightning 2.6), so it is cal
 import abc
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -19,7 +19,14 @@ from torch.optim import Optimizer
 
 from maquette.data.process_group import of_all_processes
 from maquette.model.architecture import describe_model
-from maquette.model.loading import BASE, build_model, leave_out_base, put_back_base
+from maquette.model.loading import (
+    BASE,
+    build_model,
+    initial_regions,
+    is_drawn_by_name,
+    leave_out_base,
+    put_back_base,
+)
 from maquette.model.sharding import whole_tensor
 from maquette.optimization import Optimization, Schedule
 from maquette.optimization.groups import parameter_kinds
@@ -88,9 +95,29 @@ class Objective(LightningModule, abc.ABC):
     # The model --------------------------------------------------------------------------------------------------------
 
     def configure_model(self) -> None:
-        """Builds the model; with a trainer it has its initial weights, else a checkpoint's follow."""
+        """Builds the model; with a trainer it has its initial weights, else a checkpoint's follow. On the meta device
+        it is empty, and `initial_regions` has its weights."""
         if self.model is None:
-            self.set_model(build_model(self.description, weights=self._trainer is not None, scalar=self.scalar))
+            weights = self._trainer is not None and torch.get_default_device().type != "meta"
+            self.set_model(build_model(self.description, weights=weights, scalar=self.scalar))
+
+    @property
+    def builds_empty(self) -> bool:
+        """Whether `configure_model` may be called on the meta device: not where a user's code starts weights."""
+        ours = type(self).configure_model is Objective.configure_model
+        return ours and self.model is None and is_drawn_by_name(self.description)
+
+    def initial_regions(
+        self, regions: Callable[[str], tuple[slice, ...]], *, verify: bool
+    ) -> Iterator[tuple[str, Tensor]]:
+        """The weights that an empty model starts from: of each parameter, by its name here, the region that this
+        process keeps. `verify`: whether to check the files that they come from; one of the processes does."""
+        prefixed = initial_regions(
+            self.description, self.model, lambda name: regions(f"model.{name}"), scalar=self.scalar, verify=verify
+        )
+        for name, value in prefixed:
+            yield f"model.{name}", value
+            del value  # before the next is made
 
     def set_model(self, model: nn.Module) -> None:
         self.model = model

@@ -18,6 +18,7 @@ from maquette.artifacts import ConfigError
 from maquette.data.process_group import ProcessGroup
 from maquette.model.adapters import adapted, without_adapter
 from maquette.model.heads import LanguageModel
+from maquette.model.sharding import whole
 from maquette.objectives.base import Objective, Optimization
 from maquette.objectives.completions import sample_completions, token_statistics
 from maquette.objectives.config import RolloutConfig
@@ -124,8 +125,10 @@ class PolicyOptimization(Objective):
         with self._precision():
             if environment.score_scale is None:  # the very beginning
                 self.on_calibrated(*environment.calibrate(self.reference))
-            completions, scores = environment.completions(self.model, iteration, schedule.rollout_batch_size)
-        rollouts, metrics = collect_rollouts(self, environment, schedule, completions, scores)
+        with whole(self):  # no process waits for another, however long the completions are
+            with self._precision():
+                completions, scores = environment.completions(self.model, iteration, schedule.rollout_batch_size)
+            rollouts, metrics = collect_rollouts(self, environment, schedule, completions, scores)
         metrics["episode"] = float((iteration + 1) * len(completions))
         return rollouts, metrics
 
@@ -172,7 +175,10 @@ class PolicyOptimization(Objective):
     def on_fit_start(self) -> None:
         """The reference computes where and in which number format the policy does: their KL begins at 0. So
         does a learned reward."""
-        self.reference.to(self.device, self.model.head_weight.dtype)
+        compute_dtype = getattr(
+            self.trainer.strategy, "compute_dtype", self.model.head_weight.dtype
+        )  # of sharded weights
+        self.reference.to(self.device, compute_dtype)
         reward_model = getattr(self.environment.reward, "model", None)
         if isinstance(reward_model, nn.Module):
             reward_model.to(self.device)
@@ -206,7 +212,7 @@ class PolicyOptimization(Objective):
         feedback = getattr(self.datamodule, "feedback", None)
         if feedback is None:
             return {}
-        with self._precision():
+        with whole(self), self._precision():
             values = feedback.measure(self.model, self.reference)
         return {f"validation/{name}": value for name, value in values.items()}
 

@@ -25,6 +25,7 @@ from maquette.model.adapters import attach
 from maquette.model.architecture import describe_model
 from maquette.model.heads import ScalarModel
 from maquette.model.parametrization import STANDARD
+from maquette.model.sharding import is_here
 from maquette.objectives.base import Metrics, Optimization
 from maquette.objectives.completions import scattered
 from maquette.objectives.config import PolicyConfig
@@ -187,7 +188,7 @@ class ProximalPolicyOptimization(PolicyOptimization):
         if self.environment.group.size == 1:
             return None
         # Several processes leave no step out, so there it is one of zeros, taken away again before the optimiser's.
-        return 0.0 * torch.stack([one.sum() for one in self.parameters() if one.requires_grad]).sum()
+        return 0.0 * torch.stack([one.sum() for one in self.parameters() if one.requires_grad and is_here(one)]).sum()
 
     def configure_gradient_clipping(self, *arguments: Any, **settings: Any) -> None:
         """As every objective; in an iteration that has gone too far nothing is left to clip."""

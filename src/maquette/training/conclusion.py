@@ -1,6 +1,7 @@
 """What a run leaves: the model as a folder that others open, pictures, a card, and its record."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from maquette.text import Tokenizer
 from maquette.tracking import RunLog, peak_memory_bytes
 from maquette.training.callbacks import RunCheckpoint
 from maquette.training.callbacks.loss_spike import diverged, first_broken
-from maquette.training.checkpoint_io import AtomicCheckpointIO, CheckpointFolder
+from maquette.training.checkpoint_io import CheckpointFolder, read_state
 from maquette.training.job import Job, Opened, Row, describe_run_model
 from maquette.training.metrics_file import read_history
 from maquette.training.record import RunRecord
@@ -46,9 +47,9 @@ def conclude(
         peak_memory=peak_memory_bytes(),
     )
     if steps:
-        state = AtomicCheckpointIO().load_checkpoint(checkpoints.path(step), "cpu")["state_dict"]
+        state = read_state(checkpoints.path(step))
         if job.spec.settings.get("adapter"):  # the checkpoint lacks what was not trained
-            state = opened.module.state_dict() | state
+            state = opened.module.state_dict() | dict(state)
     else:  # callbacks=none
         state = opened.module.state_dict()
     learnt = {name for name, _ in opened.module.named_parameters()}
@@ -67,7 +68,7 @@ def conclude(
     return record
 
 
-def _export(job: Job, opened: Opened, state: dict[str, Any], record: RunRecord, *, finished: bool) -> None:
+def _export(job: Job, opened: Opened, state: Mapping[str, Any], record: RunRecord, *, finished: bool) -> None:
     """What the module keeps as `model`, with the weights of `state`, as a Hugging Face folder; with a model card where
     it is `finished`."""
     architecture = job.plan.exported_architecture(job, opened, record.step)
@@ -84,10 +85,14 @@ def _export(job: Job, opened: Opened, state: dict[str, Any], record: RunRecord, 
     if not all(f"model.{name}" in state for name in names):
         say(f"{record.name}: {record.spec.objective} keeps no language model as `self.model`: nothing is exported")
         return
-    model.load_state_dict({name: state[f"model.{name}"] for name in names}, assign=True)
+    shape = getattr(state, "shape", state.__getitem__)  # of a folder of shards: each tensor is read when it is written
+    model.load_state_dict({name: shape(f"model.{name}") for name in names}, assign=True)
     card = model_card(record, getattr(opened.data, "validation_weights", None)) if finished else None
     whole = merged(model) if adapter else model
-    hf.save(whole, Tokenizer.load(job.spec.tokenizer), job.folder / "model", card=card)
+    hf.save(
+        whole, Tokenizer.load(job.spec.tokenizer), job.folder / "model", card=card,
+        values=None if adapter else lambda name: state[f"model.{name}"],
+    )  # fmt: skip
     if adapter and not scalar:
         family = hf.family_of(hf.read_config(job.folder / "model"), job.folder / "model")
         with atomic_folder(job.folder / "adapter", lambda folder: (folder / CONFIG).exists()) as folder:

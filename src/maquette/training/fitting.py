@@ -18,7 +18,7 @@ from maquette.artifacts.errors import StageError
 from maquette.artifacts.progress import say
 from maquette.artifacts.run_file import FAILED, INTERRUPTED, RUNNING, TRIED
 from maquette.artifacts.targets import place_of
-from maquette.data.process_group import ProcessGroup, agree, join_group, process_group
+from maquette.data.process_group import ProcessGroup, join_group, process_group
 from maquette.text import Tokenizer
 from maquette.tracking import MLflowLogger, RunLog
 from maquette.training.callbacks import LossSpikeGuard, RunCheckpoint, RunContext
@@ -68,8 +68,7 @@ def _fit(job: Job, record: RunRecord, world: ProcessGroup, log: RunLog, loggers:
     tokenizer = Tokenizer.load(job.spec.tokenizer)
     opened = job.plan.open(job, tokenizer)
     checkpoints = CheckpointFolder(job.folder / "checkpoints")
-    newest = checkpoints.newest(say) if world.is_first else None  # reads and checks whole files: once for all
-    first_step, checkpoint = (agree(newest) if world.size > 1 else newest) or (0, None)
+    first_step, checkpoint = checkpoints.newest(say, world) or (0, None)
     if checkpoint is not None and world.is_first:
         say(f"{job.name}: resuming from step {first_step:,} of {job.spec.steps:,}")
     # Measured, where it is not published, before anything else is on the device.

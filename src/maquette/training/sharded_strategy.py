@@ -1,15 +1,16 @@
 """Lightning's strategy for weights that are shared out (FSDP2, `maquette.model.sharding`).
 
 Lightning's `ModelParallelStrategy` (2.6) leaves the sharding to the LightningModule, writes past `CheckpointIO`, and
-knows a mesh of data and tensor parallel processes only. Here any objective is sharded after `configure_model`, the
-first process alone makes or reads the initial weights, and a checkpoint is the same file that one process or DDP
-writes: whole, sealed, and read by as many processes as one likes.
+knows a mesh of data and tensor parallel processes only. Here any objective is sharded after `configure_model`, no
+process makes more of the initial weights than its part, and checkpoints are written in the background
+(sharded_checkpoint.py). What one process or DDP has written is read too, and the other way round.
 """
 
 import contextlib
 import datetime
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,14 +19,17 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import nn
+from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, set_model_state_dict
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
-from maquette.model.sharding import shard, whole_tensor
+from maquette.data.process_group import agree
+from maquette.model.sharding import own_part, own_region, shard
+from maquette.training.checkpoint_io import seal
+from maquette.training.sharded_checkpoint import Save, load_parts, read_rest
 
-_GATHERED = StateDictOptions(full_state_dict=True, cpu_offload=True)
 _SPREAD = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
 
 
@@ -36,6 +40,8 @@ class ShardedStrategy(ModelParallelStrategy):
     def __init__(self, *, nodes: int, compute_dtype: torch.dtype, timeout: datetime.timedelta) -> None:
         super().__init__(save_distributed_checkpoint=False, timeout=timeout)
         self.nodes, self.compute_dtype = nodes, compute_dtype
+        self._save: Save | None = None
+        self._stager: Any = None
 
     def setup_environment(self) -> None:
         self._setup_distributed()
@@ -44,6 +50,7 @@ class ShardedStrategy(ModelParallelStrategy):
             shape = (self.nodes, self.world_size // self.nodes)
         names = ("replicate", "shard")[-len(shape) :]
         self._device_mesh = init_device_mesh(self.root_device.type, shape, mesh_dim_names=names)
+        self._talk = dist.new_group(backend="gloo", timeout=self._timeout)  # between processors, beside training
 
     @property
     def trained(self) -> nn.Module:
@@ -52,39 +59,84 @@ class ShardedStrategy(ModelParallelStrategy):
 
     @contextlib.contextmanager
     def tensor_init_context(self, empty_init: bool | None = None) -> Iterator[None]:
-        """`configure_model` makes weights in the first process; the others get theirs from it."""
-        with torch.device("cpu" if self.is_global_zero else "meta"):
+        """`configure_model` makes no weights where they can be had one by one afterwards."""
+        with torch.device("meta" if getattr(self.trained, "builds_empty", False) else "cpu"):
             yield
 
     def setup(self, trainer: Trainer) -> None:
         module = self.trained
-        state = module.state_dict() if self.is_global_zero else {}
-        buffers = dict(module.named_buffers())
+        for tensor in (*module.parameters(), *module.buffers()):  # what a user's code has made
+            if not tensor.is_meta:
+                dist.broadcast(tensor.detach(), src=0, group=self._talk)
         shard(module, self.device_mesh, compute_dtype=self.compute_dtype)
-        if any(one.is_meta for one in module.parameters()):
-            module.to_empty(device=self.root_device)
+        empty = {name: one for name, one in module.named_parameters() if one.is_meta}
+        module._apply(lambda one: torch.empty_like(one, device=self.root_device) if one.is_meta else one)
+        if empty:
+            self._fill(module)
         super().setup(trainer)
-        set_model_state_dict(module, state, options=_SPREAD)
-        for name in buffers:
-            dist.broadcast(module.get_buffer(name), src=0)
+
+    @torch.no_grad()
+    def _fill(self, module: Any) -> None:
+        """Each process draws, or reads, the weights one after another, and keeps its part of each: the whole model is
+        nowhere."""
+        parameters = dict(module.named_parameters())
+        regions = {name: own_region(parameter) for name, parameter in parameters.items()}
+        for name, value in module.initial_regions(regions.__getitem__, verify=self.is_global_zero):
+            own_part(parameters[name]).copy_(value)
+            del value  # before the next is made
 
     # Checkpoints ------------------------------------------------------------------------------------------------------
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
-        """Of the whole model, in the first process."""
-        return get_model_state_dict(self.trained, options=_GATHERED)
+        """Every process's parts."""
+        return get_model_state_dict(self.trained)
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
-        """As the optimiser gives it in one process, in the first one."""
-        optimizer = optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
-        gathered: dict[str, Any] = _each_tensor(optimizer.state_dict(), lambda value: whole_tensor(value).cpu())
-        return gathered if self.is_global_zero else {}
+        """As the optimiser gives it, with this process's parts."""
+        return (optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer).state_dict()
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any | None = None) -> None:
+        """Copies what is saved, and returns: it is written while training goes on."""
+        self.finish_saving()
+        path, step = Path(agree(filepath)), int(checkpoint.get("global_step", 0))
+        if self.is_global_zero and path.is_file():  # of one process
+            self.checkpoint_io.remove_checkpoint(path)
+        if self._stager is None and self.root_device.type == "cuda":  # keeps its pinned memory
+            self._stager = DefaultStager(StagingOptions(True, False, False, True))
+        self._save = Save(
+            checkpoint, path, lambda path, files: seal(path, step, files), self._talk, stager=self._stager
+        )
+
+    @property
+    def is_saving(self) -> bool:
+        """Whether this process still writes its part of the last checkpoint."""
+        return self._save is not None and not self._save.is_done
+
+    def finish_saving(self) -> None:
+        """Waits until the last checkpoint is written and sealed. Raises `StageError` where it can't be."""
+        save, self._save = self._save, None
+        if save is not None:
+            save.wait()
+
+    def teardown(self) -> None:
+        try:
+            self.finish_saving()
+        finally:
+            super().teardown()
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
-        """The first process reads it, once for all."""
-        read: dict[str, Any] = {}
+        """Every process reads its parts of a folder; the first process alone reads what one process has written."""
+        path, read = Path(self.broadcast(checkpoint_path)), {}
+        self.finish_saving()
+        sharded = path.is_dir()
         if self.is_global_zero:
-            read = self.checkpoint_io.load_checkpoint(checkpoint_path)
+            read = read_rest(path) if sharded else self.checkpoint_io.load_checkpoint(path)
+        if sharded:
+            read = self.broadcast(read)
+            states = load_parts(path, read, get_model_state_dict(self.trained), self.optimizers, self._talk)
+            for optimizer, state in zip(self.optimizers, states, strict=True):
+                optimizer.load_state_dict(state)
+            return read | {"state_dict": {}, "optimizer_states": []}
         state, optimizers = read.pop("state_dict", {}), read.pop("optimizer_states", [])
         set_model_state_dict(self.trained, state, options=_SPREAD)
         for place, optimizer in enumerate(self.optimizers):

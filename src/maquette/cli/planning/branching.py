@@ -12,7 +12,7 @@ import dataclasses
 import shutil
 
 from maquette.artifacts import ConfigError
-from maquette.artifacts.files import atomic_file, write_json
+from maquette.artifacts.files import atomic_file, atomic_folder, write_json
 from maquette.artifacts.reading import load_table
 from maquette.artifacts.settings import parse_quantity
 from maquette.artifacts.targets import Node, with_values
@@ -111,6 +111,10 @@ def resume_from_trunk(tree: Branching, branch: PlannedBranch) -> bool:
         return False
     for path in (trunk.folder / "metrics.jsonl", source.path(branch.branch_step)):
         to = branch.folder / path.relative_to(trunk.folder)
+        if path.is_dir():  # of sharded weights
+            with atomic_folder(to, lambda folder: (folder / "rest.pt").exists()) as copy:
+                shutil.copytree(path, copy, dirs_exist_ok=True)
+            continue
         with atomic_file(to) as temporary:
             shutil.copyfile(path, temporary)
     seal = source.path(branch.branch_step).with_suffix(".json")

@@ -91,11 +91,6 @@ def plan_policy(config: TrainStage) -> PlannedRun:
         CallableReward(reward.callable)  # raises where it can't be imported, before anything is loaded
     start = _start(config)
     architecture, tokenizer = _architecture(start), load_tokenizer(start)
-    if config.trainer.strategy == "fsdp":
-        raise ConfigError(
-            f"objective={objective.entry.name} samples from whole models, and trainer.strategy=fsdp cuts them up.",
-            "Use trainer=ddp.",
-        )
     if reward.kind == "reward_model" and reward.checkpoint is None:
         raise ConfigError(
             f"objective={objective.entry.name} needs something to optimise for.",

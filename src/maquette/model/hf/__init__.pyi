@@ -11,6 +11,7 @@ from .folder import (
     load as load,
     load_scalar as load_scalar,
     is_export as is_export,
+    read_regions as read_regions,
     require_replaceable as require_replaceable,
     save as save,
 )

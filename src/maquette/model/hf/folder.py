@@ -19,10 +19,12 @@ without a padding token, and then `transformers` scores one text at a time.
 """
 
 import shutil
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from maquette.artifacts import StageError
 from maquette.artifacts.files import atomic_folder, file_digest, listed, read_json, write_json
@@ -30,7 +32,7 @@ from maquette.artifacts.reading import load_sealed, reading, short, write_sealed
 from maquette.model.heads import LanguageModel, Model, ScalarModel
 from maquette.model.hf.config_file import CHECKSUMS, DROPOUT, FAMILIES, config_of, family_of, read_config
 from maquette.model.hf.family import MODELING, OWN, READS_RENDERING, ModelFamily, Stored, is_scalar
-from maquette.model.hf.weights import read_weights, weight_files, write_weights
+from maquette.model.hf.weights import Region, read_weights, weight_files, write_weights
 from maquette.reports import render
 from maquette.text import Tokenizer, model_files
 from maquette.text.special import END_OF_TURN
@@ -79,17 +81,56 @@ def load_scalar(path: Path | str, *, dtype: torch.dtype | None = torch.float32) 
 
 def _load(kind: type[Model], path: Path, raw: dict[str, Any], dtype: torch.dtype | None) -> Model:
     _verify(path)
-    family, config = family_of(raw, path), config_of(raw, path)
-    with reading(path / "config.json", hint="Fetch the file again."), torch.device("meta"):
-        model = kind(config)  # no memory and no initial weights: those of the file take their place
-    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    if _BIAS in shapes and _BIAS not in weight_files(path):
-        del shapes[_BIAS]
-    state = read_weights(path, family, _layout(family, config, shapes), shapes, dtype)
-    if isinstance(model, ScalarModel) and _BIAS not in state:
-        state[_BIAS] = torch.zeros(1, dtype=state["score.weight"].dtype)
-    model.load_state_dict(state, assign=True)
+    model = _empty(kind, path, raw)
+    model.load_state_dict(dict(_values(model, path, raw, dtype)), assign=True)
     return model.eval()
+
+
+def _empty(kind: type[Model], path: Path, raw: dict[str, Any]) -> Model:
+    config = config_of(raw, path)
+    with reading(path / "config.json", hint="Fetch the file again."), torch.device("meta"):
+        return kind(config)  # no memory and no initial weights: those of the file take their place
+
+
+def _values(
+    model: Model,
+    path: Path,
+    raw: dict[str, Any],
+    dtype: torch.dtype | None,
+    regions: Mapping[str, Region] | None = None,
+) -> Iterator[tuple[str, Tensor]]:
+    """The model's weights as they stand in the folder, one after another."""
+    family = family_of(raw, path)
+    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    lacks_bias = _BIAS in shapes and _BIAS not in weight_files(path)
+    if lacks_bias:
+        del shapes[_BIAS]
+    layout = _layout(family, model.config, shapes)
+    for name, value in read_weights(path, family, layout, shapes, dtype, regions):
+        yield name, value
+        if lacks_bias and name == "score.weight":
+            bias = torch.zeros(1, dtype=value.dtype)
+            yield _BIAS, bias if regions is None else bias[regions[_BIAS]]
+
+
+def read_regions(
+    path: Path | str, regions: Callable[[str], Region], *, scalar: bool = False, verify: bool = True
+) -> Iterator[tuple[str, Tensor]]:
+    """Of the weights in a folder (float32, by our names, one after another) the region of each that a process keeps.
+
+    `scalar`: as a reward model has them; of a folder with a language model the core's alone. `verify`: whether to check
+    the files against their checksums, which reads them whole. Raises as `load`.
+    """
+    path, raw = Path(path), read_config(Path(path))
+    if verify:
+        _verify(path)
+    kind: Any = ScalarModel if is_scalar(raw) else LanguageModel
+    model = _empty(kind, path, raw)
+    core = scalar and not is_scalar(raw)
+    wanted = {name for name in model.state_dict() if not core or name.startswith("core.")}
+    nothing = (slice(0, 0),)
+    of_each = {name: regions(name) if name in wanted else nothing for name in model.state_dict()}
+    yield from (pair for pair in _values(model, path, raw, torch.float32, of_each) if pair[0] in wanted)
 
 
 def _verify(path: Path) -> None:
@@ -105,20 +146,33 @@ def _verify(path: Path) -> None:
 
 
 def save(
-    model: LanguageModel | ScalarModel, tokenizer: Tokenizer, path: Path | str, *, card: str | None = None
+    model: LanguageModel | ScalarModel,
+    tokenizer: Tokenizer,
+    path: Path | str,
+    *,
+    card: str | None = None,
+    values: Callable[[str], Tensor] | None = None,
 ) -> Path:
     """Writes the folder `path` atomically (one that is there is replaced) and returns it; `card` becomes README.md.
+    `values` gives the weights one by one where the model has their shapes alone (on the meta device).
 
     Raises `StageError` where the model has fewer rows than the tokenizer has tokens, the disk is full, or `path` is a
     folder that holds anything else.
     """
     require_replaceable(path)
     with atomic_folder(path, is_export) as folder:
-        fill(folder, model, tokenizer, card=card)
+        fill(folder, model, tokenizer, card=card, values=values)
     return Path(path)
 
 
-def fill(folder: Path, model: LanguageModel | ScalarModel, tokenizer: Tokenizer, *, card: str | None = None) -> None:
+def fill(
+    folder: Path,
+    model: LanguageModel | ScalarModel,
+    tokenizer: Tokenizer,
+    *,
+    card: str | None = None,
+    values: Callable[[str], Tensor] | None = None,
+) -> None:
     """Writes the files of `save` into a folder that is there."""
     config: Any = model.config
     if tokenizer.vocab_size > config.vocab_size:
@@ -145,7 +199,7 @@ def fill(folder: Path, model: LanguageModel | ScalarModel, tokenizer: Tokenizer,
             special["pad_token_id"] = model.padding_id
         elif special["pad_token_id"] in stop_ids:
             special["pad_token_id"] = None
-        if family is not OWN and not state[_BIAS].any():
+        if family is not OWN and not (state[_BIAS] if values is None else values(_BIAS)).any():
             del state[_BIAS]
     else:
         special["eos_token_id"] = files.with_ends(files.ids, stop_ids, our_end)
@@ -156,8 +210,7 @@ def fill(folder: Path, model: LanguageModel | ScalarModel, tokenizer: Tokenizer,
     # The first name is transformers 5, the second transformers 4
     settings |= special | {"dtype": dtype, "torch_dtype": dtype, "tokenizer_digest": tokenizer.digest}
     write_json(folder / "config.json", settings)
-    write_weights(folder, _layout(family, config, state), state)
-    shutil.copymode(folder / "config.json", folder / "model.safetensors")  # safetensors lets only the owner read it
+    write_weights(folder, _layout(family, config, state), state, values)
     written = [*listed(folder), *listed(folder / model_files.TEMPLATES)]
     digests = {str(path.relative_to(folder)): file_digest(path) for path in written if path.is_file()}
     write_sealed(folder / CHECKSUMS, {"files": digests})

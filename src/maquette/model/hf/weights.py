@@ -1,11 +1,13 @@
 """Tensors in and out of safetensors files, checked by name and shape: nothing is missing, left over or misshapen."""
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import safe_open
 from torch import Tensor
 
 from maquette.artifacts import ConfigError, StageError
@@ -13,6 +15,7 @@ from maquette.artifacts.files import check_name
 from maquette.artifacts.progress import progress
 from maquette.artifacts.reading import load_table, reading, short
 from maquette.model.hf.family import ModelFamily, Stored
+from maquette.model.tensor_file import write_tensors
 
 _SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
@@ -67,14 +70,20 @@ def _names(path: Path) -> list[str]:
 _DAMAGED = "It was cut or changed; fetch the file again."
 
 
+Region = tuple[slice, ...]
+"""A part of a tensor: a slice of each of its first dimensions."""
+
+
 def read_weights(
     folder: Path,
     family: ModelFamily,
     tensors: Sequence[Stored],
     shapes: Mapping[str, torch.Size],
     dtype: torch.dtype | None,
-) -> dict[str, Tensor]:
-    """Our tensors by our names, read from `folder` and converted to `dtype` (None: as in the file).
+    regions: Mapping[str, Region] | None = None,
+) -> Iterator[tuple[str, Tensor]]:
+    """Our tensors by our names, read from `folder` one after another and converted to `dtype` (None: as in the file);
+    of each its region alone where `regions` are given.
 
     `shapes`: what ours must have. Raises `StageError` naming the first tensor that is missing, left over or of a
     wrong shape.
@@ -85,57 +94,111 @@ def read_weights(
         raise StageError(f"{folder} lacks the tensor {missing[0]}{_more(missing)}.", _config_hint(family))
     if extra := sorted(files.keys() - expected - {family.head}):
         raise StageError(f"{folder} has a tensor too many, {extra[0]}{_more(extra)}.", _config_hint(family))
-    result: dict[str, Tensor] = {}
-    handles = {path: safe_open(path, framework="pt") for path, _ in set(files.values())}  # `weight_files` has read them
+    copies = {family.head} & files.keys() - expected
+    handles: dict[Path, Any] = {}
+    if regions is None:
+        handles = {path: safe_open(path, framework="pt") for path, _ in set(files.values())}  # `weight_files` read them
     total = sum(shape.numel() for shape in shapes.values())
+    experts = Counter(ours for stored in tensors if stored.expert is not None for ours in stored.ours)
+    stacks: dict[str, Tensor] = {}  # of which some matrices have been read
     with progress("reading weights", total, unit="parameters") as advance:
         for stored in tensors:
             path, name = files[stored.name]
-            with reading(f"{path}, {short(name)},", hint=_DAMAGED):
-                tensor = handles[path].get_tensor(name)
             parts = [shapes[ours] if stored.expert is None else shapes[ours][1:] for ours in stored.ours]
+            places = None if regions is None else [_place(stored, regions[ours], shapes[ours]) for ours in stored.ours]
             shape = (sum(part[0] for part in parts), *parts[0][1:])
             shape = shape[::-1] if stored.transposed else shape
-            if tuple(tensor.shape) != shape:
+            with reading(f"{path}, {short(name)},", hint=_DAMAGED):
+                # For regions the file is opened for each: its pages that were read before are let go of.
+                handle = handles[path] if regions is None else safe_open(path, framework="pt")
+                stored_shape = tuple(handle.get_slice(name).get_shape())
+            if stored_shape != shape:
                 raise StageError(
-                    f"{path}: {name} has the shape {tuple(tensor.shape)}; config.json says {shape}.",
-                    _config_hint(family),
+                    f"{path}: {name} has the shape {stored_shape}; config.json says {shape}.", _config_hint(family)
                 )
-            if not torch.isfinite(tensor).all():
-                raise StageError(f"{path}: {name} holds NaN or infinite values: its training diverged.", DIVERGED)
-            tensor = tensor.to(dtype or tensor.dtype)
-            tensor = tensor.T if stored.transposed else tensor
-            for ours, part in zip(stored.ours, tensor.split([part[0] for part in parts]), strict=True):
+            with reading(f"{path}, {short(name)},", hint=_DAMAGED):
+                values = list(_read_parts(handle, name, stored, parts, places))
+            del handle
+            for ours in stored.ours:
+                tensor = values.pop(0)
+                if not torch.isfinite(tensor).all():
+                    raise StageError(f"{path}: {name} holds NaN or infinite values: its training diverged.", DIVERGED)
+                if copies and ours == "core.embedding.weight":
+                    other, copy = files[family.head]
+                    handle = handles.get(other) or safe_open(other, framework="pt")
+                    same = _read_parts(handle, copy, Stored(copy, (ours,)), parts, places)[0]
+                    if not torch.equal(same, tensor):
+                        raise StageError(
+                            f"{other}: {copy} differs from the embedding, but config.json ties them.",
+                            "Set tie_word_embeddings to false in config.json if the head is meant to be its own.",
+                        )
+                count, tensor = tensor.numel(), tensor.to(dtype or tensor.dtype).contiguous()
                 if stored.expert is None:
-                    result[ours] = part.contiguous()
+                    yield ours, tensor
                 else:
-                    stack = result.setdefault(ours, part.new_empty(shapes[ours]))
-                    stack[stored.expert] = part
-            advance(tensor.numel())
-        for copy in {family.head} & files.keys() - expected:
-            path, name = files[copy]
-            embedding = result["core.embedding.weight"]
-            if not torch.equal(handles[path].get_tensor(name).to(embedding.dtype), embedding):
-                raise StageError(
-                    f"{path}: {name} differs from the embedding, but config.json ties them.",
-                    "Set tie_word_embeddings to false in config.json if the head is meant to be its own.",
-                )
-    return result
+                    pieces = (*(regions[ours] if regions is not None else ()), *[slice(None)] * len(shapes[ours]))
+                    own, *others = (range(size)[piece] for size, piece in zip(shapes[ours], pieces, strict=False))
+                    if ours not in stacks:
+                        stacks[ours] = tensor.new_empty(len(own), *map(len, others))
+                    if stored.expert in own:
+                        stacks[ours][stored.expert - own.start] = tensor
+                    experts[ours] -= 1
+                    if not experts[ours]:
+                        yield ours, stacks.pop(ours)
+                advance(count)
 
 
-def write_weights(folder: Path, tensors: Sequence[Stored], state: Mapping[str, Tensor]) -> None:
-    """Writes `model.safetensors` with their names and layout."""
-    named = {}
-    for stored in tensors:
-        whole = [state[ours] if stored.expert is None else state[ours][stored.expert] for ours in stored.ours]
-        tensor = torch.cat([part.detach().cpu() for part in whole])
+def _place(stored: Stored, region: Region, shape: torch.Size) -> Region:
+    """Where in a part of a stored tensor the region of ours lies."""
+    if stored.expert is None:
+        return region
+    return region[1:] if stored.expert in range(shape[0])[region[0]] else (slice(0, 0),)
+
+
+def _read_parts(
+    handle: Any, name: str, stored: Stored, parts: Sequence[torch.Size], places: Sequence[Region] | None
+) -> Sequence[Tensor]:
+    """What of a stored tensor is ours, part by part, and of each part its region alone."""
+    rows = [part[0] for part in parts]
+    if places is None:
+        tensor = handle.get_tensor(name)
+        return (tensor.T if stored.transposed else tensor).split(rows)
+    values, first = [], 0
+    for region, count in zip(places, rows, strict=True):
+        start, stop, _ = region[0].indices(count)
+        place = (slice(first + start, first + stop), *region[1:])
+        if stored.transposed:
+            values.append(handle.get_slice(name)[(*[slice(None)] * (2 - len(place)), *place[::-1])].T)
+        else:
+            values.append(handle.get_slice(name)[place])
+        first += count
+    return values
+
+
+def write_weights(
+    folder: Path, tensors: Sequence[Stored], state: Mapping[str, Tensor], value: Callable[[str], Tensor] | None = None
+) -> None:
+    """Writes `model.safetensors` with their names and layout, one tensor after another. `value`: what gives ours, where
+    `state` has their shapes alone, on the meta device."""
+    layout = {stored.name: stored for stored in tensors}
+    # A stack of experts is read once for the whole of its layer: gates, ups and downs take turns.
+    ours = functools.lru_cache(3 if any(stored.expert is not None for stored in tensors) else 0)(
+        value or state.__getitem__
+    )
+
+    def stored_tensor(name: str) -> Tensor:
+        tensor = joined(layout[name], ours)
         if not torch.isfinite(tensor).all():
-            raise StageError(f"{stored.name} holds NaN or infinite values: training has diverged.", DIVERGED)
-        named[stored.name] = (tensor.T if stored.transposed else tensor).contiguous()
-    try:
-        save_file(named, folder / _SINGLE, metadata={"format": "pt"})
-    except SafetensorError as error:
-        raise StageError(f"Can't write {folder / _SINGLE}: {error}.", "Is the disk full?") from error
+            raise StageError(f"{name} holds NaN or infinite values: training has diverged.", DIVERGED)
+        return tensor
+
+    def joined(stored: Stored, part: Callable[[str], Tensor]) -> Tensor:
+        whole = [part(one) if stored.expert is None else part(one)[stored.expert] for one in stored.ours]
+        tensor = torch.cat([one.detach() for one in whole])
+        return tensor.T if stored.transposed else tensor
+
+    shapes = {stored.name: joined(stored, lambda one: state[one].to("meta")) for stored in tensors}
+    write_tensors(folder / _SINGLE, shapes, stored_tensor, {"format": "pt"})
 
 
 def _full_names(files: dict[str, Path], family: ModelFamily) -> dict[str, tuple[Path, str]]:

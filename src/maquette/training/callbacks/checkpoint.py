@@ -19,16 +19,21 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from maquette.artifacts import ConfigError
+from maquette.artifacts.progress import say
 from maquette.data.process_group import control_group, of_all_processes
 from maquette.training.callbacks.base import RunCallback
 from maquette.training.callbacks.loss_spike import diverged, first_broken
 from maquette.training.checkpoint_io import CheckpointFolder, capture_random_state, restore_random_state
 
+LARGEST_SHARE = 0.05
+"""Of the time of training, for saving."""
+
 
 class RunCheckpoint(RunCallback, Checkpoint):
     """Saves at the end of a step: every `every_n_train_steps` steps if given, else every `train_time_interval` (a
     mapping such as `{minutes: 2}`), and at the last step, at steps that others resume from, and when somebody wants
-    training to stop, after which it stops. The newest `save_last_k` files stay.
+    training to stop, after which it stops. The newest `save_last_k` files stay. Where training stands still for
+    too long the interval is stretched, until saving takes at most `LARGEST_SHARE` of the time.
 
     It also keeps what a checkpoint of Lightning's lacks for an exact resume: random numbers of every process.
     """
@@ -95,6 +100,8 @@ class RunCheckpoint(RunCallback, Checkpoint):
         """Where a callback such as `EarlyStopping` or a limit has ended it before its last step."""
         if trainer.global_step > 0 and self._saved_step != trainer.global_step:
             self._save(trainer, trainer.global_step)
+        if self._saved_step >= 0:
+            self._finish(trainer)
         self._ended = time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:
@@ -128,7 +135,8 @@ class RunCheckpoint(RunCallback, Checkpoint):
         if self.every_n_train_steps is not None:
             saves = step % self.every_n_train_steps == 0
         else:
-            saves = time.monotonic() - self._saved >= self.seconds
+            busy = getattr(trainer.strategy, "is_saving", False) or not trainer.is_global_zero
+            saves = not busy and time.monotonic() - self._saved >= self.seconds
         if trainer.world_size == 1:
             return saves, stop_signal.requested
         wishes = torch.tensor([saves, stop_signal.number], dtype=torch.uint8)
@@ -140,6 +148,7 @@ class RunCheckpoint(RunCallback, Checkpoint):
         """Checkpoint, curves and record agree: all of them are on disk up to this step."""
         if getattr(trainer, "fast_dev_run", False):
             return
+        began = time.monotonic()
         broken = first_broken(trainer.lightning_module.named_parameters())
         if trainer.world_size > 1:  # all stop where one holds a broken part
             count = torch.tensor(float(broken is not None), device=trainer.strategy.root_device)
@@ -149,7 +158,30 @@ class RunCheckpoint(RunCallback, Checkpoint):
         for logger in trainer.loggers:
             if (flush := getattr(logger, "flush", None)) is not None:
                 flush()
+        in_background = hasattr(trainer.strategy, "finish_saving")
+        if in_background:
+            self._finish(trainer)  # the one before
         trainer.save_checkpoint(self.folder.path(step))
+        if not in_background:
+            self._finish(trainer)
+        self._saved, self._saved_step = time.monotonic(), step
+        self._stretch(self._saved - began)
+
+    def _finish(self, trainer: Trainer) -> None:
+        """Waits for what is still being written, and removes what is no longer kept."""
+        getattr(trainer.strategy, "finish_saving", lambda: None)()
         if trainer.is_global_zero:
             self.folder.prune()
-        self._saved, self._saved_step = time.monotonic(), step
+
+    def _stretch(self, seconds: float) -> None:
+        """Saving takes a twentieth of the time at most: the interval gets longer where training stood still for
+        `seconds`."""
+        if self.every_n_train_steps is not None or not 0 < self.seconds < seconds / LARGEST_SHARE:
+            return
+        self.seconds = seconds / LARGEST_SHARE
+        assert self.run is not None
+        if self.run.metrics is not None:
+            say(
+                f"saving took {seconds:.1f} s: from now on every {self.seconds / 60:.1f} minutes, "
+                f"so that it is at most {LARGEST_SHARE:.0%} of the time"
+            )
